@@ -1,0 +1,107 @@
+"""The errors a user can meet: one clear sentence, and a hint that says what to do next.
+
+Every error carries a stable `code` (for programs), a `message` (one sentence for people) and a `hint`
+(the remedy). This module knows nothing of exit codes or windows; `core.cli` and the window decide how to show them.
+"""
+
+from __future__ import annotations
+
+
+class BitwrightError(Exception):
+    """Base of every error that is shown to a user. Anything else that is raised is a bug."""
+
+    code = "error"
+
+    def __init__(self, message: str, hint: str = "", *, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        if code is not None:
+            self.code = code
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}".strip()
+
+
+class BadInput(BitwrightError):
+    """A value, a path or a combination of options that cannot work; remedy: change it."""
+
+    code = "bad-input"
+
+
+class ModelNotFound(BitwrightError):
+    """The model is not where the user said; remedy: correct the name or the path."""
+
+    code = "model-not-found"
+
+
+class UnsupportedModel(BitwrightError):
+    """The model is sound but of a kind that this version does not quantize; remedy: another model."""
+
+    code = "unsupported-model"
+
+
+class CorruptFile(BitwrightError):
+    """A file does not hold what its header or its config promises; remedy: fetch it again."""
+
+    code = "corrupt-file"
+
+
+class BadCalibration(BitwrightError):
+    """The calibration text is missing, not text, or too short; remedy: another text or fewer tokens."""
+
+    code = "bad-calibration"
+
+
+class OutputProblem(BitwrightError):
+    """The output folder cannot be written as asked; remedy: another folder or different rights."""
+
+    code = "output"
+
+
+class DiskFull(BitwrightError):
+    """Too little room on a volume; remedy: free some, or write elsewhere."""
+
+    code = "disk-full"
+
+
+class OutOfMemory(BitwrightError):
+    """Memory of the host or of the device ran out; remedy: smaller batches or low-memory mode."""
+
+    code = "out-of-memory"
+
+
+class HubUnreachable(BitwrightError):
+    """The Hub did not answer, or refused; remedy: the network, a token, or a local folder."""
+
+    code = "hub"
+
+
+class DeviceProblem(BitwrightError):
+    """The device asked for is not there or does not work; remedy: another device."""
+
+    code = "device"
+
+
+class MissingDependency(BitwrightError):
+    """An optional library is needed for this; remedy: the install command in the hint."""
+
+    code = "missing-dependency"
+
+
+class VerificationFailed(BitwrightError):
+    """What was written is not what was tuned, or does not answer; remedy: see the log, report it."""
+
+    code = "verification"
+
+
+class ChildDied(BitwrightError):
+    """The child process ended without saying how; remedy depends on the signal, see the hint."""
+
+    code = "child-died"
+
+
+class Cancelled(BitwrightError):
+    """The user asked for a stop. Not a failure."""
+
+    code = "cancelled"

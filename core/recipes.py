@@ -1,0 +1,103 @@
+"""Recipes: named sets of tuning hyper-parameters, loaded from resources/recipes. Pure values, no torch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from core.errors import BadInput
+from core.files import read_json
+
+RESOURCES = Path(__file__).resolve().parent.parent / "resources"
+NAMES = ("quick", "light", "default", "best", "rtn", "opt-rtn")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What decides quality and time of a run, besides bits and text.
+
+    Attributes:
+        name: recipe this started from.
+        purpose: one sentence for people.
+        iters: SignSGD steps a block; 0 is plain rounding (RTN).
+        lr: size of the first step of the rounding offsets, in levels; None is 1/iters.
+        minmax_lr: the same for the range factors; None follows lr.
+        samples, seqlen: calibration sequences and tokens in each.
+        batch_size: sequences a step sees at once; accumulate: micro-batches added up before a step.
+        search_scale: search the scale of symmetric layers before tuning (opt-RTN when iters is 0).
+        low_bit_lr_scale: factor on lr for layers of 3 bits or fewer (the `best` recipe's 2/iters).
+    """
+
+    name: str = "default"
+    purpose: str = ""
+    iters: int = 200
+    lr: float | None = None
+    minmax_lr: float | None = None
+    samples: int = 128
+    seqlen: int = 2048
+    batch_size: int = 8
+    accumulate: int = 1
+    search_scale: bool = False
+    low_bit_lr_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        _whole("iterations", self.iters, 0, 100_000)
+        _whole("samples", self.samples, 1, 1_000_000)
+        _whole("seqlen", self.seqlen, 8, 1_000_000)
+        _whole("batch size", self.batch_size, 1, 100_000)
+        _whole("accumulate", self.accumulate, 1, 100_000)
+        for label, value in (
+            ("lr", self.lr),
+            ("minmax lr", self.minmax_lr),
+            ("low-bit lr scale", self.low_bit_lr_scale),
+        ):
+            if value is not None and not (isinstance(value, int | float) and 0 < value <= 10 and math.isfinite(value)):
+                raise BadInput(f"{label} {value!r} is not possible.", "Choose a number above 0 and at most 10.")
+
+    def learning_rate(self, bits: int) -> float:
+        """First step of the rounding offsets of a layer with `bits` bits."""
+        rate = self.lr if self.lr is not None else 1.0 / max(1, self.iters)
+        return rate * (self.low_bit_lr_scale if bits <= 3 else 1.0)
+
+    def range_rate(self, bits: int) -> float:
+        """First step of the range factors of a layer with `bits` bits."""
+        return self.minmax_lr if self.minmax_lr is not None else self.learning_rate(bits)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def load(name: str, **overrides: Any) -> Recipe:
+    """The recipe called `name` (or at the path `name`), with the overrides that are not None.
+
+    Raises:
+        BadInput: no such recipe, an unknown key, or a value out of range.
+    """
+    path = RESOURCES / "recipes" / f"{name}.json" if name in NAMES else Path(name)
+    if not path.is_file():
+        raise BadInput(
+            f"There is no recipe {name!r}.", f"Choose one of {', '.join(NAMES)}, or the path of a recipe file."
+        )
+    recipe = from_json(read_json(path))
+    return replace(recipe, **{key: value for key, value in overrides.items() if value is not None})
+
+
+def from_json(value: Any) -> Recipe:
+    """A recipe from its JSON value."""
+    known = {f.name for f in fields(Recipe)}
+    if not isinstance(value, dict) or set(value) - known:
+        extra = sorted(set(value) - known) if isinstance(value, dict) else ["not an object"]
+        raise BadInput(
+            f"The recipe has something unknown: {', '.join(extra)}.", f"Known are {', '.join(sorted(known))}."
+        )
+    try:
+        return Recipe(**value)
+    except TypeError as error:
+        raise BadInput(f"The recipe has a value of the wrong kind: {error}.", "Correct the recipe file.") from error
+
+
+def _whole(label: str, value: Any, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise BadInput(f"{label} {value!r} is not possible.", f"Choose a whole number from {low} to {high}.")

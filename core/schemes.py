@@ -1,0 +1,80 @@
+"""How one linear layer is stored: bits, group size, symmetry. Pure values, no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from core.errors import BadInput
+
+BITS = (2, 3, 4, 8)
+UNTOUCHED = 16
+PACK_UNIT = 32
+"""Inputs and outputs of a quantized layer are multiples of this: the packed words hold 32 bits."""
+
+
+@dataclass(frozen=True)
+class LayerScheme:
+    """Bits (2, 3, 4, 8; 16 leaves the layer alone), group size (-1: one group a row), symmetry."""
+
+    bits: int = 4
+    group_size: int = 128
+    sym: bool = True
+
+    def __post_init__(self) -> None:
+        if isinstance(self.bits, bool) or self.bits not in (*BITS, UNTOUCHED):
+            raise BadInput(f"{self.bits!r} bits is not possible.", "Choose 2, 3, 4, 8, or 16 to leave a layer alone.")
+        size = self.group_size
+        if isinstance(size, bool) or not isinstance(size, int) or (size != -1 and (size < 32 or size % 32)):
+            raise BadInput(
+                f"Group size {size!r} is not possible.",
+                "Choose a multiple of 32 (32, 64 and 128 are usual), or -1 for one group a row.",
+            )
+        if not isinstance(self.sym, bool):
+            raise BadInput(f"Symmetry {self.sym!r} is not true or false.", "Use true or false.")
+
+    @property
+    def quantized(self) -> bool:
+        return self.bits != UNTOUCHED
+
+    @property
+    def levels(self) -> int:
+        """Number of integer levels, 2^bits."""
+        return 1 << self.bits
+
+    def group_of(self, in_features: int) -> int:
+        """Weights that share one scale in a row of `in_features`."""
+        return in_features if self.group_size == -1 else self.group_size
+
+    def groups(self, in_features: int) -> int:
+        """Number of groups in a row of `in_features` weights."""
+        return -(-in_features // self.group_of(in_features))
+
+    def fit(self, in_features: int, out_features: int) -> tuple[LayerScheme, str]:
+        """The scheme that a layer of this shape can really have, and why it differs ("" if it does not).
+
+        A group size that does not divide the inputs becomes the largest of 64 and 32 that does: engines
+        assume whole groups. A layer with inputs or outputs not divisible by 32 stays in 16 bits.
+        """
+        if not self.quantized:
+            return self, ""
+        if in_features % PACK_UNIT or out_features % PACK_UNIT:
+            return replace(
+                self, bits=UNTOUCHED
+            ), f"{out_features}x{in_features} is not divisible by 32: left in 16 bits"
+        if self.group_size == -1 or in_features % self.group_size == 0:
+            return self, ""
+        for size in (64, 32):
+            if size < self.group_size and in_features % size == 0:
+                return replace(self, group_size=size), f"group {self.group_size} does not divide {in_features}: {size}"
+        raise AssertionError("32 divides every width that got here")
+
+    def to_json(self) -> dict[str, Any]:
+        return {"bits": self.bits, "group_size": self.group_size, "sym": self.sym}
+
+    def label(self) -> str:
+        """Short name for people, such as `W4 g64 sym`."""
+        if not self.quantized:
+            return "16 bit"
+        group = "row" if self.group_size == -1 else f"g{self.group_size}"
+        return f"W{self.bits} {group} {'sym' if self.sym else 'asym'}"
