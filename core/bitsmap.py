@@ -50,7 +50,7 @@ class Rule:
 
     def apply(self, scheme: LayerScheme) -> LayerScheme:
         """`scheme` with this rule's keys in place of its own."""
-        return replace(scheme, **{key: value for key, value in self.overrides().items()})
+        return replace(scheme, **self.overrides())
 
     def overrides(self) -> dict[str, Any]:
         pairs = (("bits", self.bits), ("group_size", self.group_size), ("sym", self.sym))

@@ -105,3 +105,11 @@ class Cancelled(BitwrightError):
     """The user asked for a stop. Not a failure."""
 
     code = "cancelled"
+
+
+def by_code(code: str, message: str, hint: str = "") -> BitwrightError:
+    """The error whose class has this `code` (the base class for a code that has none)."""
+    for cls in BitwrightError.__subclasses__():
+        if cls.code == code:
+            return cls(message, hint)
+    return BitwrightError(message, hint, code=code)

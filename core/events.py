@@ -8,6 +8,7 @@ event, so a follower of an older version, or of a file cut by a crash, keeps goi
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
@@ -153,19 +154,44 @@ _TYPES: dict[str, type[Event]] = {
 
 
 def to_line(event: Event) -> str:
-    """One line of JSON without the newline; `event` names the type."""
-    return json.dumps({"event": type(event).__name__, **asdict(event)}, ensure_ascii=False)
+    """One line of plain ASCII JSON without the newline; `event` names the type, null stands for NaN and infinities.
+
+    ASCII, because a terminal or a pipe may have any encoding; null, because strict readers refuse NaN.
+    """
+    value = {"event": type(event).__name__, **asdict(event)}
+    try:
+        return json.dumps(value, allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(value), allow_nan=False)
 
 
 def from_line(line: str) -> Event:
-    """The event in a line; anything that is not one becomes a `Log` with the raw text."""
+    """The event in a line; anything that is not one, or holds a value of the wrong kind, becomes a `Log`."""
     try:
         value = json.loads(line)
         cls = _TYPES[value.pop("event")]
-        names = {f.name for f in fields(cls)}
-        known = {key: item for key, item in value.items() if key in names}
-        if cls is BlockStarted:
-            known["linears"] = tuple(known["linears"])
-        return cls(**known)
+        return cls(**{f.name: _checked(str(f.type), value[f.name]) for f in fields(cls) if f.name in value})
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return Log("warning", line.strip()[:2000])
+
+
+def _finite(value: Any) -> Any:
+    """`value` with None in place of every float that JSON has no word for."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _checked(kind: str, value: Any) -> Any:
+    """`value` if it is of the field type `kind` (an annotation of this module's), else TypeError."""
+    if kind == "float" and value is None:
+        return math.nan
+    if kind == "float" and type(value) in (int, float):
+        return float(value)
+    if kind == "tuple[str, ...]" and isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return tuple(value)
+    if type(value).__name__ == kind.partition("[")[0] and kind != "float":
+        return value
+    raise TypeError(f"{value!r} is not {kind}")

@@ -30,8 +30,12 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """`write_atomic` of readable JSON."""
-    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-    write_atomic(path, text.encode("utf-8"))
+    try:
+        data = json.dumps(value, indent=2, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        # a file name that is not UTF-8 arrives as lone surrogates, which only the escaped form can hold
+        data = json.dumps(value, indent=2).encode("ascii")
+    write_atomic(path, data + b"\n")
 
 
 def read_json(path: Path) -> Any:
@@ -62,7 +66,8 @@ def sync_folder(folder: Path) -> None:
 def existing_parent(path: Path) -> Path:
     """The nearest ancestor of `path` (or itself) that exists."""
     path = path.absolute()
-    while not path.exists():
+    # the root of a drive that is not there is its own parent
+    while not path.exists() and path != path.parent:
         path = path.parent
     return path
 

@@ -53,8 +53,11 @@ class Recipe:
             ("minmax lr", self.minmax_lr),
             ("low-bit lr scale", self.low_bit_lr_scale),
         ):
-            if value is not None and not (isinstance(value, int | float) and 0 < value <= 10 and math.isfinite(value)):
+            number = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= 10
+            if value is not None and not (number and math.isfinite(value)):
                 raise BadInput(f"{label} {value!r} is not possible.", "Choose a number above 0 and at most 10.")
+        if not isinstance(self.search_scale, bool):
+            raise BadInput(f"search_scale {self.search_scale!r} is not true or false.", "Use true or false.")
 
     def learning_rate(self, bits: int) -> float:
         """First step of the rounding offsets of a layer with `bits` bits."""

@@ -22,7 +22,7 @@ class LayerScheme:
     sym: bool = True
 
     def __post_init__(self) -> None:
-        if isinstance(self.bits, bool) or self.bits not in (*BITS, UNTOUCHED):
+        if type(self.bits) is not int or self.bits not in (*BITS, UNTOUCHED):
             raise BadInput(f"{self.bits!r} bits is not possible.", "Choose 2, 3, 4, 8, or 16 to leave a layer alone.")
         size = self.group_size
         if isinstance(size, bool) or not isinstance(size, int) or (size != -1 and (size < 32 or size % 32)):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from core.files import read_json, write_json
 from core.recipes import Recipe
 
 FORMATS = ("auto_round", "auto_gptq")
+_DEVICE = re.compile(r"auto|cpu|(cuda|xpu)(:[0-9]{1,3})?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,8 @@ class JobSpec:
                 raise BadInput(f"There is no output format {name!r}.", f"Choose from {', '.join(FORMATS)}.")
         if not self.model or not self.output:
             raise BadInput("A job needs a model and an output folder.", "Give both.")
+        if not _DEVICE.fullmatch(self.device):
+            raise BadInput(f"There is no device {self.device!r}.", "Choose auto, cpu, cuda:N or xpu:N.")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
             raise BadInput(f"Seed {self.seed!r} is not possible.", "Choose a whole number from 0 to 2^63-1.")
 
@@ -101,3 +107,74 @@ def from_json(value: Any) -> JobSpec:
 def load(path: Path) -> JobSpec:
     """The job saved at `path`."""
     return from_json(read_json(path))
+
+
+def from_options(
+    model: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    recipe: str | Recipe = "default",
+    bits: int | None = None,
+    group_size: int | None = None,
+    sym: bool | None = None,
+    bits_map: BitsMap | str | os.PathLike[str] | None = None,
+    calibration: str | os.PathLike[str] = "builtin",
+    formats: Sequence[str] = ("auto_round",),
+    device: str = "auto",
+    seed: int = 42,
+    low_memory: bool = False,
+    compile: bool = False,
+    name: str = "",
+    **tuning: Any,
+) -> JobSpec:
+    """The job that a user's options describe; the one way from options to a spec, for the terminal and for Python.
+
+    Args:
+        recipe: name of a recipe, path of a recipe file, or a recipe.
+        bits, group_size, sym: replace the default of the bits map; None keeps it (4, 128, symmetric without a map).
+        bits_map: a map, or the path of a JSON file.
+        tuning: keys of `Recipe` that replace the recipe's own: iters, lr, minmax_lr, samples, seqlen, batch_size,
+            accumulate; None keeps the recipe's.
+        The rest: as in `JobSpec`. Paths of what exists on this machine are made absolute.
+
+    Raises:
+        BadInput: a value, or a combination, that cannot work.
+    """
+    if isinstance(recipe, Recipe):
+        chosen = replace(recipe, **{key: value for key, value in tuning.items() if value is not None})
+    else:
+        chosen = recipes.load(recipe, **tuning)
+    layers = bits_map if isinstance(bits_map, BitsMap) else BitsMap()
+    if isinstance(bits_map, str | os.PathLike):
+        layers = bitsmap.load(Path(bits_map))
+    given: dict[str, Any] = {"bits": bits, "group_size": group_size, "sym": sym}
+    default = replace(layers.default, **{key: value for key, value in given.items() if value is not None})
+    return JobSpec(
+        model=_absolute(model),
+        output=str(Path(output).expanduser().absolute()) if os.fspath(output) else "",
+        recipe=chosen,
+        bits_map=replace(layers, default=default),
+        calibration=_absolute(calibration),
+        formats=tuple(formats),
+        device=device,
+        seed=seed,
+        low_memory=low_memory,
+        compile=compile,
+        name=name,
+    )
+
+
+def looks_like_path(name: str) -> bool:
+    """Whether `name` can only be meant as a path on this machine, not as a Hub id (`owner/name` or `name`)."""
+    return name.startswith((".", "/", "~", os.sep)) or "\\" in name or name.endswith(".gguf") or name.count("/") > 1
+
+
+def _absolute(name: str | os.PathLike[str]) -> str:
+    """An absolute path where `name` is a path; the child's working folder is not the user's."""
+    text = os.fspath(name)
+    if text in ("demo", "builtin", ""):
+        return text
+    path = Path(text).expanduser()
+    if not isinstance(name, str) or looks_like_path(text) or os.path.lexists(path):
+        return str(path.absolute())
+    return text

@@ -1,0 +1,27 @@
+"""Bitwright's engine: quantize language models, see how, and use the result.
+
+The calls below are all that the command line does, one call each; they are loaded on first use, so that
+importing a part of `core` never imports the rest. Knows no window and never prints.
+
+    from core import quantize
+
+    for event in quantize("demo", "out", recipe="quick"):
+        print(event)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from core.api import chat, convert, devices, estimate, evaluate, inspect, list_jobs, quantize
+
+__all__ = ["chat", "convert", "devices", "estimate", "evaluate", "inspect", "list_jobs", "quantize"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'core' has no attribute {name!r}")
+    from core import api
+
+    return getattr(api, name)

@@ -1,0 +1,248 @@
+"""Everything that the command line does, as one Python call each. Imports no torch until a call needs it.
+
+Long calls give an iterator of events (`core.events`) that works as it is consumed; the others return a value.
+All raise `BitwrightError` (`core.errors`) with one sentence and a hint.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core import costs, preflight, sizes
+from core.bitsmap import BitsMap
+from core.errors import Cancelled
+from core.events import Emit, Event, Failed
+from core.jobs import store
+from core.jobs.control import never
+from core.jobs.failure import error_from
+from core.jobs.spec import JobSpec, from_options
+from core.model.tree import LayerPlan, ModelTree, resolve_schemes
+from core.recipes import Recipe
+
+PathLike = str | os.PathLike[str]
+Asked = Callable[[], bool]
+
+
+def quantize(
+    model: PathLike,
+    output: PathLike,
+    *,
+    recipe: str | Recipe = "default",
+    bits: int | None = None,
+    group_size: int | None = None,
+    sym: bool | None = None,
+    bits_map: BitsMap | PathLike | None = None,
+    iters: int | None = None,
+    lr: float | None = None,
+    minmax_lr: float | None = None,
+    samples: int | None = None,
+    seqlen: int | None = None,
+    batch_size: int | None = None,
+    accumulate: int | None = None,
+    calibration: PathLike = "builtin",
+    formats: Sequence[str] = ("auto_round",),
+    device: str = "auto",
+    seed: int = 42,
+    low_memory: bool = False,
+    compile: bool = False,
+    name: str = "",
+    inline: bool = False,
+) -> Iterator[Event]:
+    """Quantize `model` into the new folder `output`.
+
+    Bad input is raised by the call itself; the run starts with the first `next()` and stops, leaving no output,
+    when the iterator is closed.
+
+    Args:
+        model: Hub id, folder, `.gguf` file, or `demo`.
+        recipe: quick, light, default, best, rtn, opt-rtn, the path of a recipe file, or a `Recipe`.
+        bits, group_size, sym: of all layers that the map does not speak of; 4, 128 and symmetric by default.
+        iters ... accumulate: replace the recipe's own.
+        calibration: `builtin`, a Hub data set id, or a txt, jsonl or parquet file.
+        formats: one goes into `output` itself, several into `output/FORMAT`.
+        inline: run in this process, where torch is imported and a crash is this process's, instead of in a child.
+
+    Yields:
+        Events as they happen; `Done`, whose `report` tells everything, is the last.
+
+    Raises:
+        BitwrightError: the input is bad, or the run failed (its `Failed` event was the last).
+    """
+    spec = from_options(
+        model, output, recipe=recipe, bits=bits, group_size=group_size, sym=sym, bits_map=bits_map, iters=iters,
+        lr=lr, minmax_lr=minmax_lr, samples=samples, seqlen=seqlen, batch_size=batch_size, accumulate=accumulate,
+        calibration=calibration, formats=formats, device=device, seed=seed, low_memory=low_memory, compile=compile,
+        name=name,
+    )  # fmt: skip
+    preflight.check(spec)
+    return run_job(spec, inline=inline)
+
+
+def run_job(
+    spec: JobSpec, *, inline: bool = False, should_stop: Asked = never, should_pause: Asked = never
+) -> Iterator[Event]:
+    """The events of a run of `spec`, from its start to Done; a job folder keeps its record.
+
+    A request that turned out to be wrong before the first block leaves no job folder, a run without a result no
+    output folder.
+
+    Raises:
+        BitwrightError: as the last event, `Failed`, says; `Cancelled` after a stop.
+    """
+    from core.jobs import child
+
+    follow = child.follow_inline if inline else child.follow_child
+    missing = missing_parents(Path(spec.output))
+    job = store.create(spec)
+    failed: Failed | None = None
+    finished = False
+    try:
+        outcome = yield from follow(job, should_stop, should_pause)
+        finished = outcome.state == "done"
+        failed = outcome.event if isinstance(outcome.event, Failed) else None
+    finally:
+        if not finished:
+            store.clean_up(job)
+            _remove_empty(missing)
+    if failed is not None:
+        if failed.before_tuning:
+            store.discard(job)
+        raise error_from(failed)
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What headers say of a model: its tree, the scheme that each linear would get, and what an output would weigh.
+
+    `origin` says where the model came from; `plans` and `size` are empty where the model cannot be quantized.
+    """
+
+    model: str
+    origin: str
+    note: str
+    tree: ModelTree
+    plans: tuple[LayerPlan, ...]
+    size: sizes.OutputSize | None
+
+    def to_json(self) -> dict[str, Any]:
+        tree = self.tree
+        schemes = {plan.linear.name: plan for plan in self.plans}
+        return {
+            "model": self.model,
+            "origin": self.origin,
+            "note": self.note,
+            "architecture": tree.architecture,
+            "model_type": tree.model_type,
+            "blocks": tree.blocks,
+            "parameters": tree.parameters,
+            "tied": tree.tied,
+            "refusal": tree.refusal,
+            "bytes": sum(tensor.nbytes for tensor in tree.tensors.values()),
+            "output_bytes": self.size.total if self.size else None,
+            "effective_bits": self.size.effective_bits if self.size else None,
+            "linears": [
+                {
+                    "name": linear.name,
+                    "block": linear.block,
+                    "in": linear.in_features,
+                    "out": linear.out_features,
+                    "dtype": linear.dtype,
+                    **_scheme_json(schemes.get(linear.name)),
+                }
+                for linear in tree.linears
+            ],
+        }
+
+
+def inspect(
+    model: PathLike,
+    *,
+    bits: int | None = None,
+    group_size: int | None = None,
+    sym: bool | None = None,
+    bits_map: BitsMap | PathLike | None = None,
+    format: str = "auto_round",
+    emit: Emit | None = None,
+    should_stop: Asked = never,
+) -> Inspection:
+    """The layer tree of a model, from its config and headers alone, with the bits that each layer would get."""
+    spec = from_options(
+        model, "unused", bits=bits, group_size=group_size, sym=sym, bits_map=bits_map, formats=(format,)
+    )
+    preflight.check_model(spec.model)
+    label, origin, note, folder = _open(spec.model, emit or _ignore, should_stop)
+    tree = preflight.read_tree(folder)
+    plans = () if tree.refusal else tuple(resolve_schemes(tree, spec.bits_map))
+    size = None if tree.refusal else sizes.output_size(tree, plans, format)
+    return Inspection(label, origin, note, tree, plans, size)
+
+
+def estimate(
+    model: PathLike,
+    *,
+    throughput: float | None = None,
+    emit: Emit | None = None,
+    should_stop: Asked = never,
+    **options: Any,
+) -> costs.Costs:
+    """Disk, memory and time of a run, as ranges; `options` are those of `quantize`.
+
+    Args:
+        throughput: FLOP/s of matrix products; None measures it on the device (a second, imports torch).
+    """
+    from core.inference import devices as machine
+
+    spec = from_options(model, options.pop("output", "unused"), **options)
+    preflight.check_model(spec.model)
+    _, _, _, folder = _open(spec.model, emit or _ignore, should_stop)
+    tree = preflight.read_tree(folder)
+    plans = resolve_schemes(tree, spec.bits_map)
+    device = machine.choose(spec.device).id
+    speed = throughput if throughput is not None else costs.measure_throughput(device)
+    return costs.estimate(tree, plans, spec, speed, on_device=device != "cpu")
+
+
+def list_jobs() -> list[store.JobInfo]:
+    """All jobs of this user, the newest first."""
+    return store.list_jobs()
+
+
+def missing_parents(path: Path) -> list[Path]:
+    """The folders above `path` that do not exist, the deepest first."""
+    missing = []
+    for parent in path.parents:
+        if parent.exists():
+            break
+        missing.append(parent)
+    return missing
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except OSError:
+            return  # somebody put something there, or it was never made
+
+
+def _open(model: str, emit: Emit, should_stop: Asked) -> tuple[str, str, str, Path]:
+    from core.model.source import open_source
+
+    source = open_source(model, emit, should_stop)
+    if should_stop():
+        raise Cancelled("Stopped.")
+    return source.label, source.origin, source.note, source.folder
+
+
+def _scheme_json(plan: LayerPlan | None) -> dict[str, Any]:
+    if plan is None:
+        return {}
+    return {"scheme": plan.scheme.to_json(), "why": plan.why, "fallback": plan.fallback}
+
+
+def _ignore(_event: Event) -> None:
+    """For callers who do not want to know."""

@@ -1,0 +1,215 @@
+"""Reading documents out of local files: plain text, JSON, JSON lines, parquet. Files are streamed.
+
+Tells a text from binary junk by its bytes, not by its name. Knows nothing of tokens or models.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from core.calibration.documents import FIELDS, Document, cut_point, from_record
+from core.errors import BadCalibration, MissingDependency
+from core.events import Emit, Log
+
+TEXT_HINT = "Give plain text (.txt, .md), .jsonl, .json or .parquet, or use `builtin`."
+FIELD_HINT = 'Name the field "text" (or "content", "messages", "prompt" with "completion"), or use `builtin`.'
+PROBED_RECORDS = 10_000
+"""A file with no usable record among so many has none, it is taken."""
+_READ_CHARS = 1 << 20
+_LINE_CHARS = 1 << 28
+_JSON_BYTES = 1 << 30
+_SIGNATURES = (
+    (b"\x89PNG", "a PNG picture"),
+    (b"\xff\xd8\xff", "a JPEG picture"),
+    (b"GIF8", "a GIF picture"),
+    (b"%PDF", "a PDF"),
+    (b"PK\x03\x04", "a zip archive (or an office document)"),
+    (b"\x1f\x8b", "compressed with gzip"),
+    (b"\x28\xb5\x2f\xfd", "compressed with zstd"),
+    (b"\xfd7zXZ\x00", "compressed with xz"),
+    (b"GGUF", "a GGUF model"),
+    (b"\x7fELF", "a program"),
+    (b"ARROW1", "an Arrow file"),
+    (b"\xff\xfe", "text in UTF-16"),
+    (b"\xfe\xff", "text in UTF-16"),
+)
+
+
+def read(path: Path, block_chars: int, emit: Emit) -> Iterator[Document]:
+    """The documents in a file, in the file's order.
+
+    Args:
+        path: the file.
+        block_chars: plain text comes in blocks of at most so many characters, cut at paragraph ends.
+
+    Raises:
+        BadCalibration: missing, a folder, unreadable, empty, not text, broken, or without a usable field.
+    """
+    head = _head(path)
+    if head[:4] == b"PAR1":
+        records: Iterator[Any] = _parquet(path)
+    elif path.suffix.lower() == ".parquet":
+        raise BadCalibration(f"{path} is not a parquet file, or only a part of one.", "Fetch the file again.")
+    else:
+        _refuse_binary(path, head)
+        kind = path.suffix.lower()
+        if kind in (".jsonl", ".ndjson"):
+            records = _lines(path)
+        elif kind == ".json":
+            records = _json(path)
+        else:
+            yield from _plain(path, block_chars)
+            return
+    yield from _usable(path, records, emit)
+
+
+def _head(path: Path) -> bytes:
+    try:
+        if path.is_dir():
+            raise BadCalibration(f"{path} is a folder, not a calibration file.", "Name one file in it.")
+        if not path.exists():
+            raise BadCalibration(f"There is no calibration file {path}.", "Check the path, or use `builtin`.")
+        if not path.is_file():
+            raise BadCalibration(f"{path} is not a regular file.", TEXT_HINT)
+        with path.open("rb") as stream:
+            head = stream.read(4096)
+    except OSError as error:
+        raise BadCalibration(f"{path} cannot be read: {error.strerror}.", "Check the path and its rights.") from error
+    if not head:
+        raise BadCalibration(f"The calibration file {path} is empty.", TEXT_HINT)
+    return head
+
+
+def _refuse_binary(path: Path, head: bytes) -> None:
+    for signature, name in _SIGNATURES:
+        if head.startswith(signature):
+            raise BadCalibration(f"{path} is {name}, not calibration text in UTF-8.", TEXT_HINT)
+    if b"\0" in head:
+        name = "a safetensors model file" if head[8:10] == b'{"' else "binary data"
+        raise BadCalibration(f"{path} is {name}, not calibration text.", TEXT_HINT)
+
+
+def _chunks(path: Path) -> Iterator[str]:
+    """The file's text in portions; refuses what is not UTF-8 or holds NUL bytes."""
+    with path.open(encoding="utf-8-sig") as stream:
+        while chunk := _portion(path, stream.read, _READ_CHARS):
+            yield chunk
+
+
+def _portion(path: Path, call: Any, size: int) -> str:
+    try:
+        portion: str = call(size)
+    except UnicodeDecodeError as error:
+        raise BadCalibration(f"{path} is not text in UTF-8.", f"Save it as UTF-8. {TEXT_HINT}") from error
+    except OSError as error:
+        raise BadCalibration(f"{path} cannot be read: {error.strerror}.", "Check the disk.") from error
+    if "\0" in portion:
+        raise BadCalibration(f"{path} holds NUL bytes, so it is not text.", TEXT_HINT)
+    return portion
+
+
+def _plain(path: Path, block_chars: int) -> Iterator[Document]:
+    rest = ""
+    first = True
+    for chunk in _chunks(path):
+        rest += chunk
+        start = 0
+        while len(rest) - start > block_chars:
+            end = cut_point(rest, start, block_chars)
+            block = rest[start:end]
+            if block.strip():
+                yield Document(text=block, continues=not first)
+                first = False
+            start = end
+        rest = rest[start:]
+    if rest.strip():
+        yield Document(text=rest, continues=not first)
+    elif first:
+        raise BadCalibration(f"The calibration file {path} holds no text.", TEXT_HINT)
+
+
+def _lines(path: Path) -> Iterator[Any]:
+    with path.open(encoding="utf-8-sig") as stream:
+        number = 0
+        while line := _portion(path, stream.readline, _LINE_CHARS):
+            number += 1
+            if len(line) >= _LINE_CHARS:
+                raise BadCalibration(f"Line {number} of {path} is too long to be a record.", TEXT_HINT)
+            if line.strip():
+                yield _record(path, number, line)
+
+
+def _record(path: Path, number: int, line: str) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise BadCalibration(
+            f"Line {number} of {path} is not valid JSON.", "Correct or delete that line; each line is one record."
+        ) from error
+
+
+def _json(path: Path) -> Iterator[Any]:
+    """Records of a JSON file: an array, columns, one object, or JSON lines under the wrong name."""
+    if path.stat().st_size > _JSON_BYTES:
+        raise BadCalibration(
+            f"{path} is too large to be read as one JSON value.", "Save it as .jsonl, one record a line."
+        )
+    text = "".join(_chunks(path))
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        # "Extra data" after a whole first line: it is JSON lines.
+        if error.msg == "Extra data" and text.lstrip()[0] == "{":
+            yield from _lines(path)
+            return
+        raise BadCalibration(f"{path} is not valid JSON (line {error.lineno}).", "Correct or fetch it again.") from error
+    except (ValueError, RecursionError) as error:
+        raise BadCalibration(f"{path} is not valid JSON.", "Correct or fetch it again.") from error
+    if isinstance(value, Mapping) and from_record(value) is None:
+        # {"data": [...]} and {"text": ["...", "..."]} are both usual.
+        value = next((column for column in value.values() if isinstance(column, list)), [])
+    yield from value if isinstance(value, list) else [value]
+
+
+def _parquet(path: Path) -> Iterator[Any]:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise MissingDependency("Reading parquet needs pyarrow.", "pip install pyarrow") from error
+    try:
+        with pq.ParquetFile(path) as table:
+            columns = [name for name in table.schema_arrow.names if name in FIELDS]
+            if not columns:
+                names = ", ".join(table.schema_arrow.names[:8]) or "none"
+                raise BadCalibration(f"{path} has no text column; its columns are: {names}.", FIELD_HINT)
+            for batch in table.iter_batches(batch_size=256, columns=columns):
+                yield from batch.to_pylist()
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise BadCalibration(f"{path} is a broken parquet file.", "Fetch the file again.") from error
+
+
+def _usable(path: Path, records: Iterable[Any], emit: Emit) -> Iterator[Document]:
+    found = 0
+    number = 0
+    names = ""
+    for number, record in enumerate(records, 1):
+        document = from_record(record)
+        if document is not None:
+            found += 1
+            yield document
+        elif not names and isinstance(record, Mapping):
+            names = ", ".join(str(key)[:40] for key in list(record)[:8])
+        if not found and number >= PROBED_RECORDS:
+            break
+    if found:
+        if found < number:
+            emit(Log("warning", f"{number - found} of {number} records of {path} hold no text and were left out."))
+        return
+    if not number:
+        raise BadCalibration(f"The calibration file {path} holds no records.", FIELD_HINT)
+    seen = f"; the fields are: {names}" if names else ""
+    raise BadCalibration(f"No record of {path} has a field with text{seen}.", FIELD_HINT)

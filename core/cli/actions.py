@@ -1,0 +1,156 @@
+"""What each sub-command does: one call of `core.api`, and how its result is told. Knows no option's spelling."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from core import api
+from core.cli.terminal import Interrupts, Terminal, duration, one_line, sizes_line
+from core.costs import Range
+from core.events import Done, Event, Result, Started
+from core.jobs.spec import from_options
+from core.model.tree import LayerPlan, Linear
+from core.preflight import check
+from core.sizes import human
+
+
+def quantize(terminal: Terminal, model: str, output: Path, options: dict[str, Any]) -> None:
+    """Run a job in a child and show how it goes."""
+    spec = from_options(model, output, **options)
+    check(spec)
+    done: Done | None = None
+    with Interrupts() as interrupts, terminal.run_view() as view:
+        for event in api.run_job(spec, should_stop=interrupts.asked):
+            view.show(event)
+            if isinstance(event, Started):
+                _announce(terminal, event)
+            if isinstance(event, Done):
+                done = event
+    if done is not None:
+        summary(terminal, done)
+
+
+def summary(terminal: Terminal, done: Done) -> None:
+    """The end of a run for people: where it is, how large, how good."""
+    report = done.report
+    terminal.line(f"{done.output}")
+    for name, size in report["output_bytes"].items():
+        rate = f"{report['effective_bits']:.3g} bits a weight in the quantized layers"
+        terminal.line(f"  {name:<11} {sizes_line(report['source_bytes'], size)}, {rate}")
+    perplexity = report["perplexity"]
+    change = f"{perplexity['original']:.2f} -> {perplexity['quantized']:.2f}"
+    terminal.line(f"  perplexity  {change} on text that the run did not see")
+    terminal.line(f"  time        {duration(done.seconds)}")
+    folder = Path(done.output) / next(iter(report["output_bytes"])) if len(report["output_bytes"]) > 1 else done.output
+    terminal.line(f"  talk to it  bitwright chat {shlex.quote(str(folder))}")
+
+
+def inspect(terminal: Terminal, model: str, options: dict[str, Any]) -> None:
+    """Show the layer tree."""
+    with terminal.guarded(), Interrupts() as interrupts:
+        found = api.inspect(model, emit=_events(terminal), should_stop=interrupts.asked, **options)
+    if terminal.json:
+        terminal.event(Result(found.to_json()))
+        return
+    tree = found.tree
+    stored = sum(tensor.nbytes for tensor in tree.tensors.values())
+    terminal.line(f"{found.model}  ({found.origin}{': ' + found.note if found.note else ''})")
+    head = "tied to the embedding" if tree.tied else "with a head of its own"
+    terminal.line(f"{tree.architecture or tree.model_type or 'unknown architecture'}, {head}")
+    terminal.line(f"{tree.parameters / 1e6:.4g} M parameters, {human(stored)}, {tree.blocks} blocks in {tree.prefix or '-'}")
+    if tree.refusal:
+        terminal.line(f"Cannot be quantized: {tree.refusal}")
+    elif found.size is not None:
+        size = found.size
+        terminal.line(f"as mapped: {sizes_line(size.source, size.total)}, {size.effective_bits:.3g} bits a weight")
+    terminal.line()
+    plans = {plan.linear.name: plan for plan in found.plans}
+    rows = _rows(tree.linears, plans)
+    terminal.table(("blocks", "layer", "out x in", "stored", "becomes", "because"), rows)
+
+
+def estimate(terminal: Terminal, model: str, options: dict[str, Any]) -> None:
+    """Show what a run would need."""
+    with terminal.guarded(), Interrupts() as interrupts:
+        needed = api.estimate(model, emit=_events(terminal), should_stop=interrupts.asked, **options)
+    if terminal.json:
+        terminal.event(Result(needed.to_json()))
+        return
+    rows = [
+        ("disk", _bytes_range(needed.disk)),
+        ("memory", _bytes_range(needed.ram)),
+        ("memory of the device", _bytes_range(needed.device) if needed.device.high else "-"),
+        ("time", f"{duration(needed.seconds.low)} to {duration(needed.seconds.high)}" if needed.seconds else "unknown"),
+    ]
+    terminal.table(("needs", "from ... to"), rows)
+
+
+def jobs(terminal: Terminal) -> None:
+    """List the runs."""
+    found = api.list_jobs()
+    rows = []
+    for job in found:
+        spec = job.spec
+        if terminal.json:
+            value = {"id": job.id, "state": job.state, "folder": str(job.folder)}
+            terminal.event(Result({**value, "spec": spec.to_json() if spec else None}))
+        when = job.created.astimezone().strftime("%Y-%m-%d %H:%M")
+        rows.append((when, job.state, spec.name if spec else "", spec.model if spec else "?", spec.output if spec else "?"))
+    if rows:
+        terminal.table(("started", "state", "name", "model", "output"), rows)
+    else:
+        terminal.line("No run yet.")
+
+
+def _announce(terminal: Terminal, event: Started) -> None:
+    if not terminal.json:
+        what = f"{event.model}: {event.blocks} blocks, {event.linears} layers to quantize"
+        where = f"on {event.device} in {event.dtype}, {event.threads} threads"
+        terminal.line(one_line(f"{what}, {where}"))
+
+
+def _events(terminal: Terminal) -> Any:
+    """Logs and stages of a command go to stderr in any mode; only its result is for stdout."""
+
+    def show(event: Event) -> None:
+        if not isinstance(event, Done | Result):
+            terminal.event(event)
+
+    return show
+
+
+def _rows(linears: tuple[Linear, ...], plans: dict[str, LayerPlan]) -> list[tuple[str, ...]]:
+    """One row for each run of consecutive blocks in which a layer of one kind has one shape, scheme and reason."""
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for linear in linears:
+        plan = plans.get(linear.name)
+        becomes = plan.scheme.label() if plan else "-"
+        because = (plan.fallback or plan.why) if plan else ""
+        shape = f"{linear.out_features}x{linear.in_features}"
+        groups.setdefault((linear.kind, shape, linear.dtype, becomes, because), []).append(linear.block)
+    return [(_spans(blocks), *key) for key, blocks in groups.items()]
+
+
+def _spans(numbers: list[int]) -> str:
+    """`0-3, 7` for 0 1 2 3 7; "-" for what lies outside the blocks."""
+    spans: list[list[int]] = []
+    for number in sorted(numbers):
+        if spans and number == spans[-1][1] + 1:
+            spans[-1][1] = number
+        else:
+            spans.append([number, number])
+    return ", ".join(_span(low, high) for low, high in spans)
+
+
+def _span(low: int, high: int) -> str:
+    if low < 0:
+        return "-"
+    return str(low) if low == high else f"{low}-{high}"
+
+
+def _bytes_range(value: Range) -> str:
+    return f"{human(value.low)} to {human(value.high)}"
+
+

@@ -1,0 +1,269 @@
+"""The sub-commands and their options. Knows the names that other programs see; does nothing itself."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+
+from core import recipes
+from core.cli import actions
+from core.cli.terminal import Terminal
+from core.errors import BitwrightError
+from core.jobs import store
+from core.jobs.failure import Progressed, error_from, failed_from
+from core.jobs.spec import FORMATS
+
+DONE, FAILED, BAD_INPUT, CANCELLED = 0, 1, 2, 130
+_OWN_FAULT = {"internal", "child-died", "verification", "out-of-memory", "error"}
+"""Codes of commands other than `quantize` that do not mean bad input."""
+
+app = typer.Typer(
+    name="bitwright",
+    help="Make large language models small enough for the machine on your desk, and see how.",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="Hub id, folder, .gguf file, or demo.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout, and nothing else there.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda:N or xpu:N.")]
+RecipeName = Annotated[str, typer.Option("--recipe", help=f"{', '.join(recipes.NAMES)}, or the path of a recipe file.")]
+Bits = Annotated[int | None, typer.Option(help="2, 3, 4 or 8; 4 by default.", show_default=False)]
+GroupSize = Annotated[
+    int | None, typer.Option(help="Weights that share a scale: a multiple of 32, or -1 for a row; 128 by default.")
+]
+Symmetric = Annotated[bool | None, typer.Option("--sym/--asym", help="Symmetric is the default.", show_default=False)]
+Map = Annotated[Path | None, typer.Option("--bits-map", help="JSON file with the bits of each layer.")]
+Iters = Annotated[int | None, typer.Option(help="Tuning steps a block; 0 is plain rounding.")]
+Rate = Annotated[float | None, typer.Option("--lr", help="First step of the rounding offsets; 1/iters by default.")]
+RangeRate = Annotated[float | None, typer.Option("--minmax-lr", help="First step of the ranges; as --lr by default.")]
+Samples = Annotated[int | None, typer.Option(help="Calibration sequences.")]
+SeqLen = Annotated[int | None, typer.Option(help="Tokens of a calibration sequence.")]
+BatchSize = Annotated[int | None, typer.Option(help="Sequences that a step sees at once.")]
+Accumulate = Annotated[int | None, typer.Option(help="Micro-batches that are added up before a step.")]
+Text = Annotated[str, typer.Option("--calibration", help="builtin, a Hub data set id, or a txt, jsonl or parquet file.")]
+Formats = Annotated[str, typer.Option("--format", help=f"Of {', '.join(FORMATS)}; several with commas.")]
+LowMemory = Annotated[bool, typer.Option("--low-memory", help="Caches on disk and smaller micro-batches.")]
+Compile = Annotated[bool, typer.Option("--compile", help="Run blocks through torch.compile.")]
+Seed = Annotated[int, typer.Option(help="Of the order of the samples.")]
+
+
+@app.callback(invoke_without_command=True)
+def start(
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False
+) -> None:
+    if version:
+        from importlib.metadata import PackageNotFoundError
+        from importlib.metadata import version as installed
+
+        try:
+            typer.echo(f"bitwright {installed('bitwright')}")
+        except PackageNotFoundError:
+            typer.echo("bitwright, run from a folder without being installed")
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command()
+def quantize(
+    model: Model,
+    output: Annotated[Path, typer.Option(help="Folder to be made.", show_default=False)],
+    recipe: RecipeName = "default",
+    bits: Bits = None,
+    group_size: GroupSize = None,
+    sym: Symmetric = None,
+    bits_map: Map = None,
+    iters: Iters = None,
+    lr: Rate = None,
+    minmax_lr: RangeRate = None,
+    samples: Samples = None,
+    seqlen: SeqLen = None,
+    batch_size: BatchSize = None,
+    accumulate: Accumulate = None,
+    calibration: Text = "builtin",
+    format: Formats = "auto_round",
+    device: Device = "auto",
+    low_memory: LowMemory = False,
+    compile: Compile = False,
+    seed: Seed = 42,
+    name_job: Annotated[str, typer.Option("--name-job", help="What the list of jobs calls this one.")] = "",
+    json: Json = False,
+) -> int:
+    """Quantize MODEL into the new folder --output."""
+    options = _recipe_options(locals())
+    options |= {"seed": seed, "name": name_job}
+    return _run(json, lambda terminal: actions.quantize(terminal, model, output, options))
+
+
+@app.command()
+def estimate(
+    model: Model,
+    recipe: RecipeName = "default",
+    bits: Bits = None,
+    group_size: GroupSize = None,
+    sym: Symmetric = None,
+    bits_map: Map = None,
+    iters: Iters = None,
+    lr: Rate = None,
+    minmax_lr: RangeRate = None,
+    samples: Samples = None,
+    seqlen: SeqLen = None,
+    batch_size: BatchSize = None,
+    accumulate: Accumulate = None,
+    calibration: Text = "builtin",
+    format: Formats = "auto_round",
+    device: Device = "auto",
+    low_memory: LowMemory = False,
+    compile: Compile = False,
+    json: Json = False,
+) -> int:
+    """Disk, memory and time of a run, as ranges, before it starts."""
+    options = _recipe_options(locals())
+    return _run(json, lambda terminal: actions.estimate(terminal, model, options))
+
+
+@app.command()
+def inspect(
+    model: Model,
+    bits: Bits = None,
+    group_size: GroupSize = None,
+    sym: Symmetric = None,
+    bits_map: Map = None,
+    format: Annotated[str, typer.Option(help=f"One of {', '.join(FORMATS)}.")] = "auto_round",
+    json: Json = False,
+) -> int:
+    """The layers of MODEL, and the bits that each would get."""
+    options = {"bits": bits, "group_size": group_size, "sym": sym, "bits_map": bits_map, "format": format}
+    return _run(json, lambda terminal: actions.inspect(terminal, model, options))
+
+
+@app.command()
+def chat(
+    model: Model,
+    prompt: Annotated[str | None, typer.Option(help="Answer this and end; without it, talk.")] = None,
+    system: Annotated[str, typer.Option(help="What the model is told first.")] = "",
+    max_tokens: Annotated[int, typer.Option(help="Longest answer.")] = 256,
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest word each time.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of the words that chance picks.")] = 0,
+    device: Device = "auto",
+    json: Json = False,
+) -> int:
+    """Talk to MODEL, quantized or not."""
+    options = {
+        "system": system,
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "seed": seed,
+        "device": device,
+    }
+    return _run(json, lambda terminal: actions.chat(terminal, model, prompt, options))
+
+
+@app.command(name="eval")
+def evaluate(
+    model: Model,
+    text: Annotated[str, typer.Option(help="builtin, or a text, jsonl or parquet file.")] = "builtin",
+    seqlen: Annotated[int, typer.Option(help="Tokens of a window.")] = 512,
+    max_windows: Annotated[int | None, typer.Option(help="Use so many windows at most.")] = None,
+    against: Annotated[str | None, typer.Option(metavar="MODEL2", help="Compare with this model.")] = None,
+    device: Device = "auto",
+    json: Json = False,
+) -> int:
+    """Perplexity of MODEL on a text; with --against, of both, and how far they are apart."""
+    options = {"text": text, "seqlen": seqlen, "max_windows": max_windows, "against": against, "device": device}
+    return _run(json, lambda terminal: actions.evaluate(terminal, model, options))
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder of a quantized model.", show_default=False)],
+    target: Annotated[Path, typer.Argument(metavar="DST", help="Folder to be made.", show_default=False)],
+    format: Annotated[str, typer.Option(help=f"One of {', '.join(FORMATS)}.", show_default=False)],
+    json: Json = False,
+) -> int:
+    """Write a quantized model in another format, where that changes no weight."""
+    return _run(json, lambda terminal: actions.convert(terminal, source, target, format))
+
+
+@app.command()
+def devices(json: Json = False) -> int:
+    """What a run can compute on here, and why not on the rest."""
+    return _run(json, actions.devices)
+
+
+@app.command()
+def jobs(json: Json = False) -> int:
+    """The runs on this machine, the newest first."""
+    return _run(json, actions.jobs)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0 done, 1 failed, 2 bad input, 130 cancelled."""
+    try:
+        code = app(args=arguments, standalone_mode=False, prog_name="bitwright")
+        return code if isinstance(code, int) else DONE
+    except click.exceptions.Abort:
+        return CANCELLED
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context is not None else "bitwright"
+        Terminal().complain(error.format_message(), f"`{command} --help` lists what is possible.")
+        return BAD_INPUT
+    except BrokenPipeError:
+        # whoever read our output has left, as `head` does; nothing may be flushed into the pipe any more
+        sys.stdout = open(_devnull(), "w")  # noqa: SIM115 - stays open until the process ends
+        return FAILED
+
+
+def _run(json: bool, action: Callable[[Terminal], None]) -> int:
+    """Run one action and turn what it raises into a message and an exit code."""
+    terminal = Terminal(json=json)
+    try:
+        action(terminal)
+        return DONE
+    except BitwrightError as error:
+        terminal.error(error)
+        return exit_code(error, terminal)
+    except KeyboardInterrupt:
+        terminal.complain("Stopped.")
+        return CANCELLED
+    except BrokenPipeError:
+        raise
+    except Exception as error:  # the last line of defence: a traceback goes to a file, a sentence to the user
+        log = store.home() / "crash.txt"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        told = error_from(failed_from(error, Progressed(), log))
+        terminal.error(told)
+        return exit_code(told, terminal)
+
+
+def exit_code(error: BitwrightError, terminal: Terminal) -> int:
+    """130 for a stop; 2 for what was wrong before a block was tuned, or for bad input; else 1."""
+    if error.code == "cancelled":
+        return CANCELLED
+    if terminal.failed is not None and terminal.failed.stage:
+        return BAD_INPUT if terminal.failed.before_tuning else FAILED
+    return FAILED if error.code in _OWN_FAULT else BAD_INPUT
+
+
+def _recipe_options(values: dict[str, Any]) -> dict[str, Any]:
+    """The options that `quantize` and `estimate` share, under the names of the Python call."""
+    names = (
+        "recipe", "bits", "group_size", "sym", "bits_map", "iters", "lr", "minmax_lr", "samples", "seqlen", "batch_size",
+        "accumulate", "calibration", "device", "low_memory", "compile",
+    )  # fmt: skip
+    formats = tuple(part.strip() for part in values["format"].split(","))
+    return {**{name: values[name] for name in names}, "formats": formats}
+
+
+def _devnull() -> str:
+    import os
+
+    return os.devnull

@@ -1,0 +1,200 @@
+"""What a person or a program sees: results on stdout, everything else on stderr.
+
+Knows events and errors; not what commands do. With `json` every event is one line on stdout and nothing else is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from types import FrameType
+from typing import TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.table import Table
+
+from core import events
+from core.errors import BitwrightError
+from core.events import Event
+from core.sizes import human
+
+_LONGEST = 400
+
+
+def printable(text: str) -> str:
+    """`text` without control characters: names and texts from strangers must not steer a terminal."""
+    return "".join(char if char.isprintable() or char in "\n\t" else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
+def one_line(text: str) -> str:
+    """`text` as one printable line of bounded length."""
+    line = " ".join(printable(text).split())
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 3]}..."
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: `45 s`, `12 min`, `3.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+class Terminal:
+    """The two output streams of one command."""
+
+    def __init__(self, *, json: bool = False) -> None:
+        self.json = json
+        self._out: TextIO = sys.stdout
+        self._errors: TextIO = sys.stderr
+        self._console = Console(file=self._out, highlight=False, markup=False, soft_wrap=True)
+        self.failed: events.Failed | None = None
+
+    @contextlib.contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Send what libraries print to stderr while a command runs in this process."""
+        with contextlib.redirect_stdout(self._errors):
+            yield
+
+    def event(self, event: Event) -> None:
+        """Show an event of a command other than a run."""
+        if isinstance(event, events.Failed):
+            self.failed = event
+        if self.json:
+            self._write(self._out, events.to_line(event) + "\n")
+        elif isinstance(event, events.Token):
+            self._write(self._out, printable(event.text))
+        elif isinstance(event, events.Log):
+            self.note(event)
+        elif isinstance(event, events.Stage):
+            self._write(self._errors, f"{one_line(event.name)} ...\n")
+
+    def note(self, event: events.Log) -> None:
+        """A log line, on stderr."""
+        prefix = "" if event.level == "info" else f"{event.level}: "
+        self._write(self._errors, f"{prefix}{one_line(event.message)}\n")
+
+    def line(self, text: str = "") -> None:
+        """One line of a result for people."""
+        if not self.json:
+            self._write(self._out, f"{printable(text)}\n")
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """A table for people, without a box; columns whose cells are all figures go to the right."""
+        if self.json:
+            return
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for number, column in enumerate(columns):
+            figures = all(row[number][:1].isdigit() or row[number] in ("", "-") for row in rows)
+            table.add_column(column, justify="right" if figures and rows else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*(one_line(cell) for cell in row))
+        self._console.print(table)
+
+    def error(self, error: BitwrightError) -> None:
+        """The error on stderr, one line for the message and one for the hint; in JSON mode an event as well."""
+        if self.json and self.failed is None:
+            self.event(events.Failed(error.code, error.message, error.hint, "", True))
+        self.complain(error.message, error.hint)
+
+    def complain(self, message: str, hint: str = "") -> None:
+        """One sentence and a hint on stderr."""
+        self._write(self._errors, f"error: {one_line(message)}\n" + (f"{one_line(hint)}\n" if hint else ""))
+
+    @contextlib.contextmanager
+    def run_view(self) -> Iterator[RunView]:
+        """How a run is watched: JSON lines, a progress bar, or plain lines where stderr is no terminal."""
+        console = Console(file=self._errors, highlight=False, markup=False)
+        if self.json or not console.is_terminal:
+            yield RunView(self, None)
+            return
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[eta]}"))
+        with Progress(*columns, console=console, transient=True) as progress:
+            yield RunView(self, progress)
+
+    @staticmethod
+    def _write(stream: TextIO, text: str) -> None:
+        try:
+            stream.write(text)
+        except UnicodeEncodeError:
+            encoding = stream.encoding or "ascii"
+            stream.write(text.encode(encoding, "replace").decode(encoding))
+        stream.flush()
+
+
+class RunView:
+    """Shows the events of a quantization run as they come."""
+
+    def __init__(self, terminal: Terminal, progress: Progress | None) -> None:
+        self._terminal = terminal
+        self._progress = progress
+        self._task = progress.add_task("starting", total=1.0, eta="") if progress else None
+        self._block = ""
+
+    def show(self, event: Event) -> None:
+        terminal = self._terminal
+        if isinstance(event, events.Failed):
+            terminal.failed = event
+        if terminal.json:
+            terminal.event(event)
+        elif isinstance(event, events.Log):
+            self._say(f"{'' if event.level == 'info' else event.level + ': '}{event.message}")
+        elif isinstance(event, events.Stage):
+            self._describe(event.name)
+            if self._progress is None:
+                self._say(f"{event.name} ...")
+        elif isinstance(event, events.BlockStarted):
+            self._block = f"block {event.block + 1}/{event.total}"
+            self._describe(self._block)
+        elif isinstance(event, events.Loss):
+            self._describe(f"{self._block}  step {event.iteration}/{event.iterations}  loss {event.loss:.4g}")
+        elif isinstance(event, events.BlockDone):
+            change = f"loss {event.loss_before:.4g} -> {event.loss_after:.4g}"
+            self._say(f"block {event.block + 1}/{event.total}  {change}  {duration(event.seconds)}")
+        elif isinstance(event, events.Progress) and self._progress is not None and self._task is not None:
+            low, high = duration(event.seconds_low), duration(event.seconds_high)
+            left = "" if event.seconds_low < 0 else f"{low} to {high} left"
+            self._progress.update(self._task, completed=event.fraction, eta=left)
+
+    def _describe(self, text: str) -> None:
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, description=one_line(text))
+
+    def _say(self, text: str) -> None:
+        if self._progress is not None:
+            self._progress.console.print(one_line(text))
+        else:
+            self._terminal.note(events.Log("info", text))
+
+
+class Interrupts:
+    """Turns the first Ctrl-C (or SIGTERM) into a wish to stop, while entered; the second one is a KeyboardInterrupt."""
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._before: dict[int, object] = {}
+
+    def asked(self) -> bool:
+        return self._asked
+
+    def __enter__(self) -> Interrupts:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        if self._asked:
+            raise KeyboardInterrupt
+        self._asked = True
+
+
+def sizes_line(before: int, after: int) -> str:
+    """`269 MB -> 120 MB (45 %)`."""
+    share = f" ({100 * after / before:.0f} %)" if before else ""
+    return f"{human(before)} -> {human(after)}{share}"

@@ -1,0 +1,171 @@
+"""What a run will need, before it starts: disk, memory and time, as ranges. Pure arithmetic over shapes.
+
+The ranges are honest rather than narrow: a machine that does other work, an attention kernel that allocates, a
+slow disk. Knows no device; the speed of matrix products comes in from outside, measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from core.jobs.spec import JobSpec
+from core.model.tree import LayerPlan, ModelTree
+from core.recipes import Recipe
+from core.sizes import output_size
+
+_MB = 1_000_000
+_SIDE_FILES = (1 * _MB, 40 * _MB)
+"""Tokenizer, template and configs that come along."""
+_PROCESS = (350 * _MB, 800 * _MB)
+"""Python with torch and transformers loaded, before any tensor."""
+_STATE = (14, 26)
+"""Bytes per weight of the block that is tuned: weight, rounded weight, gradient, offsets and the best of them."""
+_ROWS = (10, 24)
+"""Activations that a step keeps for its backward pass, in rows of the hidden width."""
+_SLOWDOWN = (1.1, 2.6)
+"""Time against that of bare matrix products: rounding, normalization, optimizer, files, other programs."""
+_START = (5.0, 40.0)
+"""Seconds to load libraries, read the text, write the rest and verify."""
+_JUDGED = 8 * 10
+"""Forward passes of one sample that judge candidates within a block."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """From `low` to `high`."""
+
+    low: float
+    high: float
+
+    def to_json(self) -> list[float]:
+        return [self.low, self.high]
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Bytes of disk, host memory and device memory, and seconds (None where no speed is known)."""
+
+    disk: Range
+    ram: Range
+    device: Range
+    seconds: Range | None
+    flops: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "disk_bytes": self.disk.to_json(),
+            "ram_bytes": self.ram.to_json(),
+            "device_bytes": self.device.to_json(),
+            "seconds": self.seconds.to_json() if self.seconds else None,
+            "flops": self.flops,
+        }
+
+
+def estimate(
+    tree: ModelTree, plans: Sequence[LayerPlan], spec: JobSpec, throughput: float | None, *, on_device: bool = False
+) -> Costs:
+    """The costs of a run.
+
+    Args:
+        throughput: FLOP/s of matrix products on the device of the run; None leaves the time open.
+        on_device: the device has memory of its own.
+    """
+    caches = cache_bytes(tree, spec.recipe)
+    disk = _disk(tree, plans, spec, caches)
+    work = _working_set(tree, spec)
+    on_disk = spec.low_memory
+    host_caches = Range(0, 0) if on_disk else caches
+    ram = Range(_PROCESS[0] + host_caches.low, _PROCESS[1] + host_caches.high)
+    if not on_device:
+        ram = Range(ram.low + work.low, ram.high + work.high)
+    flops = run_flops(tree, spec.recipe)
+    seconds = None
+    if throughput:
+        bare = flops / throughput
+        seconds = Range(_START[0] + bare * _SLOWDOWN[0], _START[1] + bare * _SLOWDOWN[1])
+    return Costs(disk, ram, work if on_device else Range(0, 0), seconds, flops)
+
+
+def run_flops(tree: ModelTree, recipe: Recipe) -> float:
+    """Floating point operations of a whole run.
+
+    For a block with P weights, T tokens a step, I steps and N tokens of calibration:
+    6*P*T*I for tuning (forward, gradient of the inputs, gradient of the weights: 2*P*T each), 2 * 2*P*N for the two
+    chains of forward passes, and a few forward passes that judge candidates. Attention adds 2*S*H for each
+    token of a forward pass in a causal model with S tokens of context and hidden width H, three times that in
+    a step. Without steps only the chains are left, and plain rounding needs not even those.
+    """
+    if recipe.iters == 0 and not recipe.search_scale:
+        return 0.0
+    step = recipe.batch_size * recipe.accumulate * recipe.seqlen
+    chains = 2 * recipe.samples * recipe.seqlen
+    judged = _JUDGED * recipe.seqlen if recipe.iters else 0
+    attention = 2 * recipe.seqlen * _hidden(tree)
+    total = 0.0
+    for block in range(tree.blocks):
+        weights = _block_weights(tree, block)
+        forward = 2 * weights + attention
+        total += 3 * forward * step * recipe.iters + forward * (chains + judged)
+    return total
+
+
+def cache_bytes(tree: ModelTree, recipe: Recipe) -> Range:
+    """Hidden states of all samples: input and target of the block in 2 bytes a number, to three sets in 4 bytes."""
+    numbers = recipe.samples * recipe.seqlen * _hidden(tree)
+    return Range(2 * 2 * numbers, 3 * 4 * numbers)
+
+
+def measure_throughput(device: str = "cpu", size: int = 1024, rounds: int = 4) -> float:
+    """FLOP/s of fp32 matrix products (16-bit ones on a device of its own), the best of a few. Imports torch."""
+    import time
+
+    import torch
+
+    dtype = torch.float32 if device == "cpu" else torch.bfloat16
+    left = torch.randn(size, size, device=device).to(dtype)
+    right = torch.randn(size, size, device=device).to(dtype)
+    best = 0.0
+    for _ in range(rounds):
+        start = time.perf_counter()
+        # reading one number waits for the device
+        float((left @ right)[0, 0])
+        best = max(best, 2 * size**3 / (time.perf_counter() - start))
+    return best
+
+
+def _disk(tree: ModelTree, plans: Sequence[LayerPlan], spec: JobSpec, caches: Range) -> Range:
+    tensors = sum(output_size(tree, plans, name).total for name in spec.formats)
+    extra = caches if spec.low_memory else Range(0, 0)
+    side = len(spec.formats)
+    return Range(tensors + side * _SIDE_FILES[0] + extra.low, tensors + side * _SIDE_FILES[1] + extra.high)
+
+
+def _working_set(tree: ModelTree, spec: JobSpec) -> Range:
+    """State of the heaviest block, and the activations of one step."""
+    recipe = spec.recipe
+    weights = max((_block_weights(tree, block) for block in range(tree.blocks)), default=0)
+    if recipe.iters == 0:
+        return Range(6 * weights, 16 * weights)
+    width = _block_width(tree)
+    micro = recipe.seqlen * (1 if spec.low_memory else recipe.batch_size)
+    return Range(
+        _STATE[0] * weights + 4 * _ROWS[0] * recipe.seqlen * width,
+        _STATE[1] * weights + 4 * _ROWS[1] * micro * width,
+    )
+
+
+def _block_weights(tree: ModelTree, block: int) -> int:
+    return sum(linear.in_features * linear.out_features for linear in tree.of_block(block))
+
+
+def _hidden(tree: ModelTree) -> int:
+    """Hidden width: the inputs of a block's first linear."""
+    return next((linear.in_features for linear in tree.of_block(0)), 0)
+
+
+def _block_width(tree: ModelTree) -> int:
+    """The mean of hidden and widest inner width; both kinds of rows are kept."""
+    widest = max((max(linear.in_features, linear.out_features) for linear in tree.of_block(0)), default=0)
+    return (_hidden(tree) + widest) // 2

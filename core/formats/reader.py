@@ -1,0 +1,188 @@
+"""Reading quantized checkpoints, ours and other programs': AutoRound's packings and GPTQ, layer by layer.
+
+Believes the shapes of the tensors and holds the config against them; a contradiction is an error, never a guess.
+Knows nothing of models beyond names that end in `.qweight`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from core.errors import BadInput, CorruptFile, ModelNotFound, UnsupportedModel
+from core.files import read_json
+from core.formats.layout import PARTS, Measures, decode, measure, plain_groups
+from core.formats.quantized import QuantizedLinear
+from core.formats.settings import Settings, read_settings
+from core.formats.writer import TORCH_DTYPES
+from core.model.headers import TensorInfo, read_folder
+from core.schemes import LayerScheme
+
+_CONFIG_FILES = ("quantization_config.json", "quantize_config.json")
+_AGAIN = "Fetch the model again."
+_FLOATS = ("F16", "BF16", "F32")
+
+
+def is_quantized(config: Mapping[str, Any]) -> bool:
+    """Whether a model's config.json says that its weights are quantized, by whatever method."""
+    return bool(config.get("quantization_config"))
+
+
+class QuantizedCheckpoint:
+    """A quantized checkpoint on disk. Opening it reads headers and configs only.
+
+    Attributes:
+        config: the model's config.json.
+        tensors: the table of all its tensors.
+        schemes: name of each quantized linear, as in the checkpoint -> its scheme, in the order of the checkpoint.
+        plain: names of all tensors that belong to no packing; biases of quantized layers are among them.
+
+    Args:
+        folder: of the model.
+        module_name: from a linear's name in the checkpoint to that of its module in the transformers model, which the
+            config uses; by default the prefix that the checkpoint lacks is found from `block_name_to_quantize`.
+
+    Raises:
+        ModelNotFound: no such model.
+        CorruptFile: files torn, incomplete or in contradiction.
+        UnsupportedModel: sound, but in a way that is not read yet.
+    """
+
+    def __init__(self, folder: Path, module_name: Callable[[str], str] | None = None) -> None:
+        if not (folder / "config.json").is_file():
+            raise ModelNotFound(f"There is no model in {folder}: config.json is missing.", "Check the path.")
+        self.folder = folder
+        self.config = _object(folder / "config.json")
+        self.tensors = read_folder(folder)
+        settings = read_settings(_quantization_config(folder, self.config))
+        names = [name.removesuffix(".qweight") for name in self.tensors if name.endswith(".qweight")]
+        if not names:
+            raise CorruptFile(f"The config of {folder} says quantized, and no tensor is.", _AGAIN)
+        self._module_name = module_name or settings.module_names(names)
+        self._settings = settings.among({self._module_name(name.rpartition(".")[0]) for name in self.tensors})
+        self.schemes: dict[str, LayerScheme] = {name: self._scheme(name) for name in names}
+        packed = {f"{name}.{part}" for name in names for part in PARTS}
+        self.plain = [name for name in self.tensors if name not in packed]
+        if self._settings.desc_act:
+            for name in names:
+                self._check_groups(name)
+
+    @property
+    def settings(self) -> Settings:
+        """What the quantization config says."""
+        return self._settings
+
+    def layer(self, name: str) -> QuantizedLinear:
+        """One quantized linear, read from disk.
+
+        Raises:
+            KeyError: no quantized layer has that name.
+            CorruptFile: values that cannot be.
+            UnsupportedModel: its inputs are grouped in an order of their own.
+        """
+        scheme = self.schemes[name]
+        self._check_groups(name)
+        parts = {part: self._read(f"{name}.{part}") for part in PARTS[:3]}
+        parts["scales"] = _half(parts["scales"], name)
+        return decode(self._settings.packing, name, scheme, parts)
+
+    def _scheme(self, name: str) -> LayerScheme:
+        parts = {}
+        for part in PARTS[:3]:
+            info = self.tensors.get(f"{name}.{part}")
+            if info is None:
+                raise CorruptFile(f"{name} has packed weights and no {part}.", _AGAIN)
+            if info.dtype not in (_FLOATS if part == "scales" else ("I32", "U32")):
+                raise CorruptFile(f"{name}.{part} has the dtype {info.dtype}.", _AGAIN)
+            parts[part] = info.shape
+        measures = measure(self._settings.packing, parts)
+        if measures is None:
+            shapes = ", ".join(f"{part} {list(shape)}" for part, shape in parts.items())
+            raise CorruptFile(f"The tensors of {name} do not fit together: {shapes}.", _AGAIN)
+        return self._claimed(name, measures)
+
+    def _claimed(self, name: str, measures: Measures) -> LayerScheme:
+        """The scheme in the config, if the tensors agree with it."""
+        claim = self._settings.claim(self._module_name(name))
+        if claim.bits != measures.bits:
+            raise CorruptFile(
+                f"The config says {claim.bits} bits for {name}, and its tensors have {measures.bits}.", _AGAIN
+            )
+        try:
+            scheme = LayerScheme(claim.bits, claim.group_size, claim.sym)
+        except BadInput as error:
+            raise UnsupportedModel(
+                f"{name} is quantized to {claim.bits} bits in groups of {claim.group_size}, which is not read yet.",
+                "Bits 2, 3, 4 and 8 in groups of 32 or a multiple are.",
+            ) from error
+        if scheme.groups(measures.in_features) != measures.groups:
+            raise CorruptFile(
+                f"The config says groups of {claim.group_size} for {name}, and its {measures.in_features} inputs have "
+                f"{measures.groups} scales.",
+                _AGAIN,
+            )
+        return scheme
+
+    def _check_groups(self, name: str) -> None:
+        info = self.tensors.get(f"{name}.g_idx")
+        if info is None:
+            if self._settings.desc_act:
+                raise CorruptFile(f"{name} was quantized in order of activation and has no g_idx.", _AGAIN)
+            return
+        if info.dtype not in ("I32", "I64") or len(info.shape) != 1:
+            raise CorruptFile(f"{name}.g_idx is not a list of groups.", _AGAIN)
+        expected = plain_groups(self.schemes[name], info.numel)
+        if not torch.equal(self._read(info.name).to(torch.int32), expected):
+            raise UnsupportedModel(
+                f"{name} was quantized in order of activation (desc_act), which is not supported yet.",
+                "Choose a checkpoint that was made with desc_act false.",
+            )
+
+    def _read(self, name: str) -> Tensor:
+        info: TensorInfo = self.tensors[name]
+        data = bytearray(info.nbytes)
+        try:
+            with (self.folder / info.file).open("rb") as stream:
+                stream.seek(info.start)
+                if stream.readinto(data) != info.nbytes:
+                    raise CorruptFile(f"{info.file} is cut short.", _AGAIN)
+        except OSError as error:
+            raise CorruptFile(f"{info.file} cannot be read: {error.strerror}.", "Check the path.") from error
+        # U32 and I32 words have the same bits, and shifts are defined on I32 only.
+        dtype = torch.int32 if info.dtype == "U32" else TORCH_DTYPES[info.dtype]
+        return torch.frombuffer(data, dtype=dtype).reshape(info.shape)
+
+
+def _half(scales: Tensor, name: str) -> Tensor:
+    """Scales as float16, which is what nearly all checkpoints have."""
+    if not bool(torch.isfinite(scales).all()):
+        raise CorruptFile(f"The scales of {name} are not all finite.", _AGAIN)
+    half = scales.to(torch.float16)
+    if not torch.equal(half.to(scales.dtype), scales):
+        raise UnsupportedModel(
+            f"The scales of {name} do not fit into 16-bit floats without loss.", "Choose a checkpoint with F16 scales."
+        )
+    return half
+
+
+def _object(path: Path) -> dict[str, Any]:
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise CorruptFile(f"{path} is not a JSON object.", _AGAIN)
+    return value
+
+
+def _quantization_config(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
+    inside = config.get("quantization_config")
+    if isinstance(inside, dict):
+        return inside
+    if inside is not None:
+        raise CorruptFile(f"The quantization_config in {folder / 'config.json'} is not an object.", _AGAIN)
+    for name in _CONFIG_FILES:
+        if (folder / name).is_file():
+            return _object(folder / name)
+    raise BadInput(f"The model in {folder} is not quantized.", "Choose a quantized model.")

@@ -1,0 +1,308 @@
+"""The devices of this machine: which there are, which work, why one does not, and which number format is fast on each.
+
+Imports torch inside functions only. Knows nothing of models.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from core.errors import DeviceProblem
+
+if TYPE_CHECKING:
+    import torch
+
+PROBE_SHAPE = (512, 1024, 1024)
+"""Rows, inputs and outputs of the measured product: about a block's linear layer in a small model."""
+GAIN = 1.3
+"""A 16-bit format must be this much faster than float32 to be worth its rounding."""
+_CPU_FLAGS = ("avx2", "f16c", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "bf16", "i8mm")
+
+
+@dataclass(frozen=True)
+class Device:
+    """One device.
+
+    Attributes:
+        id: `cpu`, `cuda:0`, `xpu:0`: what `--device` takes.
+        kind: `cpu`, `cuda` or `xpu`.
+        name: what its maker calls it.
+        total_memory, free_memory: bytes; of the host for the CPU, within the limit of a container.
+        usable: whether a run can use it.
+        reason: why not, as one sentence; empty where usable.
+        details: instruction sets, cores, driver and the like, for people.
+    """
+
+    id: str
+    kind: str
+    name: str
+    total_memory: int
+    free_memory: int
+    usable: bool = True
+    reason: str = ""
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DtypeProbe:
+    """The number format to compute in (`float32`, `bfloat16`), and GFLOP/s measured for each that was tried."""
+
+    dtype: str
+    gflops: dict[str, float]
+
+
+def list_devices() -> tuple[Device, ...]:
+    """The CPU, then every accelerator that torch sees, then those that this build of torch cannot use."""
+    return (_cpu(), *_accelerators("cuda"), *_accelerators("xpu"))
+
+
+def choose(device: str) -> Device:
+    """The device called `device`; `auto` is the accelerator with the most free memory (CUDA first), else the CPU.
+
+    Raises:
+        DeviceProblem: there is no such device here, or it does not work.
+    """
+    devices = list_devices()
+    usable = [found for found in devices if found.usable]
+    if device == "auto":
+        for kind in ("cuda", "xpu"):
+            if of_kind := [found for found in usable if found.kind == kind]:
+                return max(of_kind, key=lambda found: found.free_memory)
+        return devices[0]
+    wanted = f"{device}:0" if device in ("cuda", "xpu") else device
+    there = f"Use --device {' or '.join(['auto', *(found.id for found in usable)])}."
+    for found in devices:
+        if found.id == wanted or (not found.usable and found.id == found.kind == wanted.partition(":")[0]):
+            if found.usable:
+                return found
+            raise DeviceProblem(f"{found.name} cannot be used: {found.reason}", there)
+    raise DeviceProblem(f"There is no device {device!r} on this machine.", there)
+
+
+def physical_cores() -> int:
+    """Cores that this process may use, without hyper-threads: the number of threads that matrix products want."""
+    logical = psutil.cpu_count() or 1
+    physical = psutil.cpu_count(logical=False) or logical
+    if hasattr(os, "sched_getaffinity"):
+        physical = min(physical, len(os.sched_getaffinity(0)))
+    quota = _cgroup("cpu.max").split()
+    if len(quota) == 2 and quota[0].isdigit() and quota[1].isdigit():
+        physical = min(physical, math.ceil(int(quota[0]) / int(quota[1])))
+    return max(1, physical)
+
+
+def probe_dtype(device: Device, seconds: float = 0.3) -> DtypeProbe:
+    """Measure matrix products on `device` and name the fastest format that is safe to tune in.
+
+    On a CPU bfloat16 must be GAIN times faster than float32: where it is emulated it is many times slower. On an
+    accelerator bfloat16 is taken where the hardware has it. float16 is never named: its range is too small for
+    the activations of some models. Takes about `seconds`, more where one product takes longer than that.
+
+    Raises:
+        DeviceProblem: the device fails to compute.
+    """
+    import torch
+
+    formats = [torch.float32]
+    if device.kind == "cpu" or _has_bfloat16(device):
+        formats.append(torch.bfloat16)
+    try:
+        gflops = {_name(dtype): _measure(device, dtype, seconds / len(formats)) for dtype in formats}
+    except RuntimeError as error:
+        raise DeviceProblem(
+            f"{device.name} failed a small matrix product: {str(error).splitlines()[0][:200]}",
+            "Use --device cpu, or check the driver.",
+        ) from error
+    return DtypeProbe(_prefer(device.kind, gflops), gflops)
+
+
+def _prefer(kind: str, gflops: dict[str, float]) -> str:
+    if "bfloat16" not in gflops:
+        return "float32"
+    if kind == "cpu" and gflops["bfloat16"] < GAIN * gflops["float32"]:
+        return "float32"
+    return "bfloat16"
+
+
+def _measure(device: Device, dtype: torch.dtype, seconds: float) -> float:
+    """GFLOP/s of a linear layer of PROBE_SHAPE: the median of as many runs as fit, three at least."""
+    import torch
+
+    rows, inputs, outputs = PROBE_SHAPE
+    generator = torch.Generator().manual_seed(0)
+    left = torch.randn(rows, inputs, generator=generator).to(device.id, dtype)
+    right = torch.randn(outputs, inputs, generator=generator).to(device.id, dtype)
+    wait = _synchronizer(device)
+
+    def once() -> float:
+        started = time.perf_counter()
+        torch.nn.functional.linear(left, right)
+        wait()
+        return max(time.perf_counter() - started, 1e-9)
+
+    deadline = time.perf_counter() + seconds
+    once()  # sets up threads, kernels and the packed weight
+    times: list[float] = []
+    while len(times) < 3 or time.perf_counter() < deadline:
+        times.append(once())
+    return 2.0 * rows * inputs * outputs / statistics.median(times) / 1e9
+
+
+def _synchronizer(device: Device) -> Callable[[], None]:
+    import torch
+
+    if device.kind == "cuda":
+        return lambda: torch.cuda.synchronize(device.id)
+    if device.kind == "xpu":
+        return lambda: torch.xpu.synchronize(device.id)
+    return lambda: None
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _has_bfloat16(device: Device) -> bool:
+    import torch
+
+    if device.kind == "xpu":
+        return bool(torch.xpu.is_bf16_supported(including_emulation=False))
+    with torch.cuda.device(device.id):
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+
+
+# --- the CPU ---
+
+
+def _cpu() -> Device:
+    import torch
+
+    memory = psutil.virtual_memory()
+    total, free = _within_container(memory.total, memory.available)
+    flags, name = _cpu_info()
+    details: dict[str, Any] = {
+        "physical_cores": physical_cores(),
+        "logical_cores": psutil.cpu_count() or 1,
+        "instruction_set": torch.backends.cpu.get_cpu_capability(),
+        "flags": [flag for flag in _CPU_FLAGS if flag in flags],
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+    }
+    return Device("cpu", "cpu", name, total, free, details=details)
+
+
+def _cpu_info(path: Path = Path("/proc/cpuinfo")) -> tuple[frozenset[str], str]:
+    """Instruction-set flags and the name of the processor; without the file, the platform's word for it."""
+    fallback = platform.processor() or platform.machine() or "CPU"
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return frozenset(), fallback
+    values: dict[str, str] = {}
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        values.setdefault(key.strip().lower(), value.strip())
+    flags = values.get("flags") or values.get("features") or ""
+    return frozenset(flags.split()), values.get("model name") or fallback
+
+
+def _within_container(total: int, free: int) -> tuple[int, int]:
+    """Total and free bytes, cut to the limit of this process's control group where it has one."""
+    limit = _cgroup("memory.max")
+    used = _cgroup("memory.current")
+    if not limit.isdigit() or int(limit) >= total:
+        return total, free
+    room = int(limit) - int(used) if used.isdigit() else int(limit)
+    return int(limit), max(0, min(free, room))
+
+
+def _cgroup(name: str, root: Path = Path("/sys/fs/cgroup")) -> str:
+    """A value of this process's control group (version 2); empty where there is none."""
+    try:
+        line = next(
+            line
+            for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+            if line.startswith("0::")
+        )
+        return (root / line.removeprefix("0::").lstrip("/") / name).read_text(encoding="utf-8").strip()
+    except (OSError, StopIteration):
+        return ""
+
+
+# --- accelerators ---
+
+
+def _accelerators(kind: str) -> list[Device]:
+    import torch
+
+    library: Any = torch.cuda if kind == "cuda" else torch.xpu
+    if library.is_available():
+        return [_accelerator(kind, library, index) for index in range(library.device_count())]
+    name = _nvidia() if kind == "cuda" else _intel()
+    if not name:
+        return []
+    compiled = bool(torch.version.cuda or torch.version.hip) if kind == "cuda" else torch.version.xpu is not None
+    reason = (
+        "its driver is missing or too old for this build of torch."
+        if compiled
+        else f"this build of torch ({torch.__version__}) has no {kind.upper()} support."
+    )
+    return [Device(kind, kind, name, 0, 0, usable=False, reason=reason)]
+
+
+def _accelerator(kind: str, library: Any, index: int) -> Device:
+    import torch
+
+    identity = f"{kind}:{index}"
+    try:
+        properties = library.get_device_properties(index)
+        free, total = library.mem_get_info(index)
+        torch.ones(1, device=identity).add(1).item()
+    except RuntimeError as error:
+        reason = f"it answers: {str(error).strip().splitlines()[0][:200]}"
+        return Device(identity, kind, library.get_device_name(index), 0, 0, usable=False, reason=reason)
+    details: dict[str, Any] = {"torch": torch.__version__}
+    if kind == "cuda":
+        details["capability"] = f"{properties.major}.{properties.minor}"
+        details["runtime"] = torch.version.cuda or torch.version.hip or ""
+    else:
+        details["driver"] = getattr(properties, "driver_version", "")
+    return Device(identity, kind, properties.name, total, free, details=details)
+
+
+def _nvidia() -> str:
+    """Name of the first NVIDIA card, found without torch; empty where there is none."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return ""
+    try:
+        answer = subprocess.run(
+            [program, "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True, timeout=5, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    lines = answer.stdout.strip().splitlines()
+    return lines[0].strip() if lines else ""
+
+
+def _intel(folder: Path = Path("/sys/class/drm")) -> str:
+    """`Intel GPU` where the kernel has a graphics card of Intel's; empty where it has none."""
+    for vendor in sorted(folder.glob("card*/device/vendor")):
+        try:
+            if vendor.read_text(encoding="utf-8").strip() == "0x8086":
+                return "Intel GPU"
+        except OSError:
+            continue
+    return ""

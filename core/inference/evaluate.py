@@ -1,0 +1,292 @@
+"""How well a model predicts a text (perplexity), and how far another model's predictions are from its own.
+
+Works on any causal model of transformers that returns logits. Knows nothing of how its weights are stored.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from core.calibration import files
+from core.calibration import text as texts
+from core.calibration.documents import Document
+from core.calibration.encoding import Encoder
+from core.calibration.tokens import sha256_of
+from core.errors import BadInput, Cancelled, VerificationFailed
+from core.events import Emit, Event, Progress
+from core.recipes import RESOURCES
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+SEQLEN = 512
+BUNDLED = "builtin"
+CHUNK_BYTES = 1 << 26
+"""Room for the fp32 copy of logits; a row of 512 tokens and 256,000 words would be half a gigabyte at once."""
+_WHOLE_CHARS = 1 << 24
+"""A text file is tokenized in one piece up to this size, as other programs do; a larger one is read in such parts."""
+_FOLDER = RESOURCES / "evaluation"
+
+
+@dataclass(frozen=True)
+class Perplexity:
+    """Perplexity of a text.
+
+    Attributes:
+        value: exp(nll).
+        standard_error: of `value`, from the spread of the rows' means (of the tokens, where there is one row).
+        nll: mean negative log-likelihood of the predicted tokens, in nats.
+        tokens: predicted tokens.
+        seqlen: tokens a row; each row's first token is given, not predicted.
+        text: which text.
+        sha256: of the token ids, to tell whether two figures belong to the same text and tokenizer.
+    """
+
+    value: float
+    standard_error: float
+    nll: float
+    tokens: int
+    seqlen: int
+    text: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class LogitComparison:
+    """How far another model's next-token distributions are from the reference's, over all positions.
+
+    Attributes:
+        kl_mean: mean of KL(reference || other), in nats.
+        kl_standard_error: of that mean, from the spread of the rows' means.
+        kl_p99: 99th percentile over positions.
+        top1: share of positions at which both name the same most likely token.
+        positions: number of positions.
+    """
+
+    kl_mean: float
+    kl_standard_error: float
+    kl_p99: float
+    top1: float
+    positions: int
+
+
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """Rows of a text: int64 [rows, seqlen], and the text's name."""
+
+    tokens: Tensor
+    text: str
+
+
+def _no_events(event: Event) -> None:
+    """Drop an event."""
+
+
+def _never() -> bool:
+    return False
+
+
+def evaluate_text(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    text: str | Path | None = None,
+    seqlen: int = SEQLEN,
+    max_windows: int | None = None,
+    emit: Emit = _no_events,
+    should_stop: Callable[[], bool] = _never,
+) -> Perplexity:
+    """Perplexity of `model` on a text: a string is the text itself, a path a file, None the bundled text.
+
+    Raises:
+        BadInput, BadCalibration: as `make_windows`.
+        VerificationFailed, Cancelled: as `perplexity`.
+    """
+    windows = make_windows(tokenizer, text, seqlen, max_windows)
+    return perplexity(model, windows.tokens, windows.text, emit, should_stop)
+
+
+def make_windows(
+    tokenizer: PreTrainedTokenizerBase,
+    text: str | Path | None = None,
+    seqlen: int = SEQLEN,
+    max_windows: int | None = None,
+) -> Windows:
+    """Fixed, non-overlapping rows of `seqlen` tokens in the text's order; the remainder is dropped.
+
+    Rows begin with the tokenizer's begin-of-text token where it has one. With `max_windows`, that many rows
+    spread evenly over the text.
+
+    Raises:
+        BadInput: seqlen or max_windows out of range, or a text shorter than one row.
+        BadCalibration: a file that is not text.
+    """
+    if seqlen < 2 or (max_windows is not None and max_windows < 1):
+        raise BadInput("An evaluation needs rows of 2 tokens at least, and one row.", "Use a larger number.")
+    encoder = Encoder(tokenizer)
+    label, documents = _documents(text)
+    ids: list[int] = []
+    for document in documents:
+        if ids and not document.continues:
+            ids.extend(encoder.separator)
+        ids.extend(encoder.encode([document])[0])
+    width = seqlen - len(encoder.prefix)
+    count = len(ids) // width if width > 0 else 0
+    if not count:
+        raise BadInput(
+            f"The text {label} has {len(ids)} tokens, fewer than one row of {seqlen}.",
+            "Use a longer text or a smaller --seqlen.",
+        )
+    kept = min(count, max_windows or count)
+    chosen = [row * count // kept for row in range(kept)]
+    body = torch.tensor(ids[: count * width], dtype=torch.int64).view(count, width)[chosen]
+    prefix = torch.tensor(encoder.prefix, dtype=torch.int64).expand(kept, -1)
+    return Windows(torch.cat([prefix, body], dim=1).contiguous(), label)
+
+
+def perplexity(
+    model: PreTrainedModel,
+    windows: Tensor,
+    text: str = "",
+    emit: Emit = _no_events,
+    should_stop: Callable[[], bool] = _never,
+) -> Perplexity:
+    """exp of the mean negative log-likelihood of every token but each row's first.
+
+    Args:
+        windows: int64 [rows, seqlen], seqlen >= 2.
+        text: name of the text, for the report.
+
+    Raises:
+        BadInput: a token that the model does not know.
+        VerificationFailed: the model's logits are not finite.
+        Cancelled: `should_stop` said so.
+    """
+    _check_vocabulary(model, windows)
+    losses = []
+    for row, logits in _logits(model, windows, emit, should_stop):
+        losses.append(_row_losses(logits[:-1], windows[row, 1:].to(logits.device)).cpu())
+    table = torch.stack(losses).double()
+    nll = float(table.mean())
+    groups = table.mean(dim=1) if len(table) > 1 else table[0]
+    error = float(groups.std()) / math.sqrt(len(groups)) if len(groups) > 1 else 0.0
+    value = math.exp(min(nll, 700.0))
+    return Perplexity(value, value * error, nll, table.numel(), windows.shape[1], text, sha256_of(windows))
+
+
+def compare_logits(
+    reference: PreTrainedModel,
+    other: PreTrainedModel,
+    windows: Tensor,
+    emit: Emit = _no_events,
+    should_stop: Callable[[], bool] = _never,
+) -> LogitComparison:
+    """KL divergence of `other` from `reference`, and how often their most likely tokens agree.
+
+    Args:
+        windows: int64 [rows, seqlen]; every position counts.
+
+    Raises:
+        BadInput: the models' vocabularies differ, or a token that one does not know.
+        VerificationFailed: logits that are not finite.
+        Cancelled: `should_stop` said so.
+    """
+    _check_vocabulary(reference, windows)
+    _check_vocabulary(other, windows)
+    divergences, agreements = [], []
+    pairs = zip(_logits(reference, windows, emit, should_stop), _logits(other, windows, _no_events, _never), strict=True)
+    for (_, expected), (_, found) in pairs:
+        if expected.shape != found.shape:
+            raise BadInput("The two models have different vocabularies.", "Compare a model with its own quantization.")
+        divergence, agreement = _row_divergence(expected, found.to(expected.device))
+        divergences.append(divergence.cpu())
+        agreements.append(agreement.cpu())
+    table = torch.stack(divergences).double()
+    groups = table.mean(dim=1) if len(table) > 1 else table[0]
+    return LogitComparison(
+        kl_mean=float(table.mean()),
+        kl_standard_error=float(groups.std()) / math.sqrt(len(groups)) if len(groups) > 1 else 0.0,
+        kl_p99=float(table.flatten().kthvalue(max(1, math.ceil(0.99 * table.numel()))).values),
+        top1=float(torch.cat(agreements).double().mean()),
+        positions=table.numel(),
+    )
+
+
+def _documents(text: str | Path | None) -> tuple[str, list[Document]]:
+    if text is None:
+        return BUNDLED, list(texts.bundled(_FOLDER))
+    if isinstance(text, Path):
+        return str(text), list(files.read(text, _WHOLE_CHARS, _no_events))
+    return "given", [Document(text=text)]
+
+
+def _check_vocabulary(model: PreTrainedModel, windows: Tensor) -> None:
+    # A GPU answers a token out of range with an assertion that kills the process.
+    known = model.get_input_embeddings().weight.shape[0]
+    largest = int(windows.max())
+    if largest >= known:
+        raise BadInput(
+            f"The tokenizer makes token {largest}, but the model knows only {known} tokens.",
+            "The tokenizer is not this model's: fetch the model again.",
+        )
+
+
+def _logits(model: PreTrainedModel, windows: Tensor, emit: Emit, should_stop: Callable[[], bool]) -> Any:
+    """Row number and logits [seqlen, vocabulary] of one row after another, in the model's dtype."""
+    started = time.monotonic()
+    total = len(windows)
+    device = model.get_input_embeddings().weight.device
+    for row in range(total):
+        if should_stop():
+            raise Cancelled("The evaluation was stopped.")
+        with torch.inference_mode():
+            logits = model(input_ids=windows[row : row + 1].to(device), use_cache=False).logits[0]
+        yield row, logits
+        done = (row + 1) / total
+        left = (time.monotonic() - started) / done * (1 - done)
+        emit(Progress(done, 0.8 * left, 1.3 * left))
+
+
+def _chunk_rows(logits: Tensor) -> int:
+    return max(1, CHUNK_BYTES // (4 * logits.shape[-1]))
+
+
+@torch.inference_mode()
+def _row_losses(logits: Tensor, targets: Tensor) -> Tensor:
+    """Negative log-likelihoods, float32 [n], of logits [n, vocabulary] and targets [n]."""
+    size = _chunk_rows(logits)
+    parts = [
+        torch.nn.functional.cross_entropy(part.float(), target, reduction="none")
+        for part, target in zip(logits.split(size), targets.split(size), strict=True)
+    ]
+    return _finite(torch.cat(parts))
+
+
+@torch.inference_mode()
+def _row_divergence(expected: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
+    """KL(expected || found) [n] and agreement of the largest [n], of logits [n, vocabulary]."""
+    size = _chunk_rows(expected)
+    divergences, agreements = [], []
+    for first, second in zip(expected.split(size), found.split(size), strict=True):
+        log_p = torch.log_softmax(first.float(), dim=-1)
+        log_q = torch.log_softmax(second.float(), dim=-1)
+        # Terms of probability 0 count nothing, whatever the other model says; rounding can go a hair below 0.
+        terms = torch.where(log_p.isneginf(), 0.0, log_p.exp() * (log_p - log_q))
+        divergences.append(terms.sum(dim=-1).clamp_min(0.0))
+        agreements.append(first.argmax(dim=-1) == second.argmax(dim=-1))
+    return _finite(torch.cat(divergences)), torch.cat(agreements)
+
+
+def _finite(values: Tensor) -> Tensor:
+    if not bool(torch.isfinite(values).all()):
+        raise VerificationFailed(
+            "The model's answers hold NaN or infinite numbers.", "Try another compute dtype, or quantize it again."
+        )
+    return values

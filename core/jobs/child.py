@@ -1,0 +1,313 @@
+"""Running a job: in a child process that can be stopped, killed or crash, or inline with the same signature.
+
+Knows processes and the event file; not what a run computes. Blocking: a window calls it from a thread.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Literal
+
+from core.events import Done, Event, Failed
+from core.jobs import store, worker
+from core.jobs.control import Control, never
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+_POLL = 0.05
+_REMEDY = "Try --low-memory, a smaller --batch-size or --seqlen, or close other programs."
+_DEATHS = {
+    "SIGKILL": ("was killed, most likely because memory ran out", _REMEDY),
+    "SIGSEGV": ("crashed in native code (segmentation fault)", "Try another --device; it may be a driver's fault."),
+    "SIGABRT": ("gave up in native code (abort)", "Try another --device; it may be a driver's fault."),
+    "SIGBUS": ("lost a file that it was reading, or its disk", "Check the disk that holds the model."),
+    "SIGILL": ("met an instruction that this processor lacks", "Install the torch build for this machine."),
+    "SIGTERM": ("was ended from outside", "Start it again."),
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended, and with which Done or Failed. `exit_code` is the child's (negative: a signal; None: inline)."""
+
+    state: Literal["done", "failed", "cancelled", "died"]
+    exit_code: int | None
+    event: Done | Failed
+
+
+@dataclass(frozen=True)
+class Patience:
+    """Seconds to wait after the stop command, and then after SIGTERM, before the next harder means."""
+
+    command: float = 10.0
+    terminate: float = 5.0
+
+
+def run_child(
+    job: Path,
+    on_event: Callable[[Event], None],
+    should_stop: Callable[[], bool] = never,
+    should_pause: Callable[[], bool] = never,
+) -> Outcome:
+    """Run the job in a child process; blocks, and calls `on_event` for each event as it comes."""
+    return _drive(follow_child(job, should_stop, should_pause), on_event)
+
+
+def run_inline(
+    job: Path,
+    on_event: Callable[[Event], None],
+    should_stop: Callable[[], bool] = never,
+    should_pause: Callable[[], bool] = never,
+    *,
+    run: Callable[[], worker.Run] = worker.pipeline,
+) -> Outcome:
+    """Run the job in this process (imports torch); the same events, file and outcome as `run_child`."""
+    store.claim(job)
+    with store.EventLog(job / store.EVENTS) as log:
+
+        def emit(event: Event) -> None:
+            log(event)
+            on_event(event)
+
+        last = worker.perform(job, emit, Control(should_stop, should_pause), lambda *order: run()(*order))
+    return Outcome(_state(last), None, last)
+
+
+def follow_child(
+    job: Path,
+    should_stop: Callable[[], bool] = never,
+    should_pause: Callable[[], bool] = never,
+    *,
+    command: Sequence[str] | None = None,
+    patience: Patience | None = None,
+) -> Generator[Event, None, Outcome]:
+    """`run_child` as a generator: yields the events and returns the outcome. Closing it ends the child."""
+    follower = store.Follower(job / store.EVENTS, at_end=True)
+    last: Done | Failed | None = None
+    with _Child(job, command, patience or Patience()) as child:
+        while True:
+            code = child.poll()  # asked before reading: what a dead child wrote is all there
+            events = follower.read()
+            for event in events:
+                if isinstance(event, Done | Failed):
+                    last = event
+                yield event
+            if code is not None and not events:
+                break
+            child.steer(should_stop(), should_pause())
+            if not events:
+                time.sleep(_POLL)
+    if last is None:
+        # the child can no longer say how it ended, so this process ends the stream for it
+        last = _stopped() if child.stopping else death(job, code)
+        store.clean_up(job)
+        _append(job, last)
+        yield last
+        return Outcome("cancelled" if child.stopping else "died", code, last)
+    return Outcome(_state(last), code, last)
+
+
+def follow_inline(
+    job: Path, should_stop: Callable[[], bool] = never, should_pause: Callable[[], bool] = never
+) -> Generator[Event, None, Outcome]:
+    """`run_inline` as a generator; the run is in a thread, and closing the generator stops it and waits for it."""
+    box: queue.Queue[Event | Outcome | BaseException] = queue.Queue()
+    closed = threading.Event()
+
+    def work() -> None:
+        try:
+            box.put(run_inline(job, box.put, lambda: closed.is_set() or should_stop(), should_pause))
+        except BaseException as error:  # noqa: BLE001 - handed to the caller's thread, not swallowed
+            box.put(error)
+
+    thread = threading.Thread(target=work, name="bitwright-run")
+    thread.start()
+    try:
+        while True:
+            item = box.get()
+            if isinstance(item, Outcome):
+                return item
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        closed.set()
+        thread.join()
+
+
+def death(job: Path, code: int) -> Failed:
+    """The `Failed` event for a child that ended with `code` and said nothing."""
+    log = job / store.LOG
+    if code == worker.EXIT_NO_ROOM:
+        hint = "Free some room, or choose an output folder on another volume."
+        return Failed("disk-full", "The disk is full; the run could not even write its events.", hint, "", False)
+    what, hint = _DEATHS.get(_signal_name(code), ("ended without saying why", ""))
+    number = f"signal {-code}" if code < 0 else f"exit code {code}"
+    words = last_words(log)
+    message = f"The run {what} ({number})." + (f" Its last words: {words}" if words else "")
+    return Failed("child-died", message, f"{hint} The log is {log}".strip(), "", False)
+
+
+def last_words(log: Path, window: int = 8192) -> str:
+    """The last line with text of a log, at most 200 characters. Progress bars overwrite lines: \\r ends one too."""
+    try:
+        with log.open("rb") as stream:
+            stream.seek(0, os.SEEK_END)
+            stream.seek(max(0, stream.tell() - window))
+            text = stream.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
+    lines = [line.strip() for line in text.replace("\r", "\n").splitlines() if line.strip()]
+    # after a crash the stack of faulthandler stands last; its first line says what it was
+    fatal = next((line for line in reversed(lines) if line.startswith("Fatal Python error")), "")
+    return (fatal or (lines[-1] if lines else ""))[:200]
+
+
+class _Child:
+    """The child process: started on entry, steered by commands, certainly gone on exit."""
+
+    def __init__(self, job: Path, command: Sequence[str] | None, patience: Patience) -> None:
+        self.stopping = False
+        self._patience = patience
+        self._paused = False
+        self._since = 0.0
+        self._terminated = False
+        argv = command or [sys.executable, "-P", "-m", "core.jobs.worker", str(job)]
+        with (job / store.LOG).open("ab") as log:
+            # a group of its own: Ctrl-C in a terminal reaches the parent only, which stops the child in order
+            self._process: subprocess.Popen[bytes] = subprocess.Popen(
+                argv,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                cwd=ROOT,
+                env=_environment(),
+                start_new_session=os.name == "posix",
+                creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
+            )
+
+    def poll(self) -> int | None:
+        return self._process.poll()
+
+    def steer(self, stop: bool, pause: bool) -> None:
+        """Pass on what the caller wants; a stop that is not obeyed gets harder with time."""
+        now = time.monotonic()
+        if stop and not self.stopping:
+            self.stopping, self._since = True, now
+            self._send("stop")
+        elif not self.stopping and pause != self._paused:
+            self._paused = pause
+            self._send("pause" if pause else "resume")
+        elif self.stopping and now - self._since > self._patience.command + self._patience.terminate:
+            self._kill()
+        elif self.stopping and now - self._since > self._patience.command and not self._terminated:
+            self._terminated = True
+            self._terminate()
+
+    def __enter__(self) -> _Child:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            while self._process.poll() is None:
+                self.steer(stop=True, pause=False)
+                time.sleep(_POLL)
+        finally:
+            # reached with a live child only when a second Ctrl-C breaks the wait above
+            self._kill()
+            self._process.wait()
+            if self._process.stdin is not None:
+                _close(self._process.stdin)
+
+    def _send(self, command: str) -> None:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps({"command": command}).encode() + b"\n")
+            self._process.stdin.flush()
+        except OSError:
+            return  # it is already gone; poll() will say so
+
+    def _terminate(self) -> None:
+        if os.name == "nt":
+            self._process.send_signal(signal.CTRL_BREAK_EVENT)  # type: ignore[attr-defined,unused-ignore]
+        else:
+            self._process.terminate()
+
+    def _kill(self) -> None:
+        """Kill the child and what it started (its session), while its id is surely still its own."""
+        if self._process.poll() is not None:
+            return
+        if os.name == "posix":
+            os.killpg(self._process.pid, signal.SIGKILL)
+        else:
+            self._process.kill()
+
+
+def _drive(events: Generator[Event, None, Outcome], on_event: Callable[[Event], None]) -> Outcome:
+    try:
+        while True:
+            try:
+                event = next(events)
+            except StopIteration as stop:
+                outcome: Outcome = stop.value
+                return outcome
+            on_event(event)
+    finally:
+        events.close()
+
+
+def _close(stream: object) -> None:
+    try:
+        stream.close()  # type: ignore[attr-defined]
+    except OSError:
+        return  # unsent bytes for a dead child
+
+
+def _environment() -> dict[str, str]:
+    """This environment with our root first on the path (-P keeps the working folder off it) and UTF-8 logs."""
+    path = os.environ.get("PYTHONPATH")
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), path] if path else [str(ROOT)]),
+        "PYTHONIOENCODING": "utf-8:backslashreplace",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def _signal_name(code: int) -> str:
+    if code == 0xC0000005:  # Windows: access violation
+        return "SIGSEGV"
+    try:
+        return signal.Signals(-code).name if code < 0 else ""
+    except ValueError:
+        return ""
+
+
+def _state(last: Done | Failed) -> Literal["done", "failed", "cancelled"]:
+    if isinstance(last, Done):
+        return "done"
+    return "cancelled" if last.code == "cancelled" else "failed"
+
+
+def _stopped() -> Failed:
+    return Failed("cancelled", "The run was stopped; it did not answer and was ended.", "", "", False)
+
+
+def _append(job: Path, event: Event) -> None:
+    try:
+        with store.EventLog(job / store.EVENTS) as log:
+            log(event)
+    except OSError:
+        return  # a full disk is often why it died; the caller has the event all the same

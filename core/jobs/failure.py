@@ -1,0 +1,94 @@
+"""From an exception to the `Failed` event that a user reads, and back to a typed error. No torch."""
+
+from __future__ import annotations
+
+import errno
+import sys
+import traceback
+from pathlib import Path
+
+from core.errors import BitwrightError, by_code
+from core.events import BlockStarted, Event, Failed, Stage
+
+_NO_ROOM = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
+_MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory")
+NOT_THE_REQUEST = {"internal", "child-died", "cancelled"}
+"""Codes that never mean a wrong request: their logs are kept even where nothing was tuned yet."""
+
+
+class Progressed:
+    """How far a run came, learnt from its own events: the stage, and whether a block was begun."""
+
+    def __init__(self) -> None:
+        self.stage = "prepare"
+        self.before_tuning = True
+
+    def see(self, event: Event) -> None:
+        if isinstance(event, Stage):
+            self.stage = event.name
+        elif isinstance(event, BlockStarted):
+            self.before_tuning = False
+
+
+def failed_from(error: BaseException, progress: Progressed, log: Path) -> Failed:
+    """The `Failed` event for `error`; what is not a `BitwrightError` goes to `log` with its traceback first."""
+    if not isinstance(error, BitwrightError):
+        write_traceback(error, log)
+    code, message, hint = _explain(error, log)
+    return Failed(code, message, hint, progress.stage, progress.before_tuning and code not in NOT_THE_REQUEST)
+
+
+def error_from(event: Failed) -> BitwrightError:
+    """The typed error that a `Failed` event stands for."""
+    return by_code(event.code, event.message, event.hint)
+
+
+def write_traceback(error: BaseException, log: Path) -> None:
+    """Append the traceback of `error` to `log`; on a full disk it goes to stderr, which is the log in a child."""
+    text = "".join(traceback.format_exception(error))
+    try:
+        with log.open("a", encoding="utf-8", errors="backslashreplace") as stream:
+            stream.write(text)
+    except OSError:
+        sys.stderr.write(text)
+
+
+def no_room(error: BaseException) -> bool:
+    """Whether `error` says that a volume is full; Rust and C++ writers say it in words only."""
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        return True
+    return "no space left on device" in str(error).lower()
+
+
+def _explain(error: BaseException, log: Path) -> tuple[str, str, str]:
+    if isinstance(error, BitwrightError):
+        return error.code, error.message, error.hint
+    if isinstance(error, KeyboardInterrupt):
+        return "cancelled", "The run was stopped.", ""
+    if no_room(error):
+        return "disk-full", "The disk is full.", "Free some room, or choose an output folder on another volume."
+    if _no_memory(error):
+        return (
+            "out-of-memory",
+            f"Memory ran out: {_first_line(error)}",
+            "Try --low-memory, a smaller --batch-size or --seqlen, or close other programs.",
+        )
+    return (
+        "internal",
+        f"Something went wrong inside Bitwright: {type(error).__name__}: {_first_line(error)}",
+        f"This is a bug; the traceback is in {log}",
+    )
+
+
+def _no_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    # torch.OutOfMemoryError by its name, so that nothing here imports torch; on a CPU it is a plain RuntimeError
+    if any(cls.__name__ == "OutOfMemoryError" for cls in type(error).__mro__):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _MEMORY_WORDS)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300] if lines else type(error).__name__

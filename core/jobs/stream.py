@@ -1,0 +1,123 @@
+"""The event file of a job: appended by the run, tailed by anyone.
+
+Knows lines and offsets, not what a job is or who writes. The file is the truth about a run: a follower that
+comes late, or after a crash, reads the same as one that was there from the start.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+
+from core.events import Event, Log, from_line, to_line
+
+_CHUNK = 1 << 20
+_LONGEST_LINE = 16 << 20
+
+
+class EventLog:
+    """Appends events to a file, one write a line, so that lines of two writers never mix.
+
+    A last line without its newline (a crash cut it) is closed first and nothing is glued to it. May be called
+    from several threads. Raises OSError where the disk is full.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o644)
+        self._lock = threading.Lock()
+        size = os.lseek(self._descriptor, 0, os.SEEK_END)
+        self._torn = False
+        if size:
+            os.lseek(self._descriptor, size - 1, os.SEEK_SET)
+            self._torn = os.read(self._descriptor, 1) != b"\n"
+
+    def __call__(self, event: Event) -> None:
+        data = to_line(event).encode("utf-8") + b"\n"
+        with self._lock:
+            if self._torn:
+                data = b"\n" + data
+            self._torn = True
+            view = memoryview(data)
+            while view:
+                view = view[os.write(self._descriptor, view) :]
+            self._torn = False
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+    def __enter__(self) -> EventLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Follower:
+    """Reads an event file from an offset on, whole lines only; the file need not exist yet."""
+
+    def __init__(self, path: Path, *, at_end: bool = False) -> None:
+        self._path = path
+        self._offset = path.stat().st_size if at_end and path.exists() else 0
+        self._rest = b""
+
+    def read(self, limit: int = _CHUNK) -> list[Event]:
+        """The events that were added since the last call, from at most `limit` more bytes."""
+        try:
+            with self._path.open("rb") as stream:
+                stream.seek(self._offset)
+                data = stream.read(limit)
+        except FileNotFoundError:
+            return []
+        self._offset += len(data)
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        events = [from_line(line.decode("utf-8", "replace")) for line in lines if line.strip()]
+        if len(self._rest) > _LONGEST_LINE:
+            events.append(Log("warning", f"A line of {len(self._rest)} bytes in the event file was skipped."))
+            self._rest = b""
+        return events
+
+    def read_all(self) -> list[Event]:
+        """The events up to the present end of the file. A line that has no end yet stays for later."""
+        events: list[Event] = []
+        before = -1
+        while before != self._offset:
+            before = self._offset
+            events += self.read()
+        return events
+
+
+def tail_events(path: Path, should_end: Callable[[], bool], poll: float = 0.05) -> Iterator[Event]:
+    """Yield the events of a file from its start as they come, until `should_end()` and its end is reached."""
+    follower = Follower(path)
+    while True:
+        # asked before reading, so that what was written before the end is never missed
+        ending = should_end()
+        events = follower.read_all() if ending else follower.read()
+        yield from events
+        if ending:
+            return
+        if not events:
+            time.sleep(poll)
+
+
+def last_events(path: Path, window: int = 1 << 16) -> list[Event]:
+    """The events in the last `window` bytes (more if those hold no whole line), for a look at a job's end."""
+    try:
+        size = path.stat().st_size
+        while True:
+            with path.open("rb") as stream:
+                stream.seek(max(0, size - window))
+                data = stream.read()
+            first = 0 if window >= size else data.find(b"\n") + 1
+            whole = data[first : data.rfind(b"\n") + 1]
+            if whole.strip() or window >= size:
+                return [from_line(line.decode("utf-8", "replace")) for line in whole.split(b"\n") if line.strip()]
+            window *= 8
+    except FileNotFoundError:
+        return []

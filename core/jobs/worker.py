@@ -1,0 +1,174 @@
+"""The child process of a run: `python -m core.jobs.worker JOBDIR`.
+
+Reads the spec in the job folder, runs the pipeline, and sees to it that the event file ends with Done or
+Failed. Commands come as JSON lines on stdin; the end of stdin means that the parent is gone, and the run with
+it. Knows nothing of the arithmetic: torch is imported by the pipeline only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+from core.errors import BitwrightError
+from core.events import Done, Emit, Event, Failed
+from core.jobs import store
+from core.jobs.control import Control
+from core.jobs.failure import Progressed, failed_from, no_room
+from core.jobs.spec import JobSpec, load
+
+Run = Callable[[JobSpec, Path, Emit, Control], None]
+
+EXIT_DONE = 0
+EXIT_FAILED = 1
+EXIT_NO_ROOM = 28
+"""Even the last event could not be written; ENOSPC's own number."""
+EXIT_CANCELLED = 130
+STOP_ALONE_AFTER = 20.0
+"""Seconds that a run has to stop by itself; a long native call can hold it longer than anyone waits."""
+
+
+def pipeline() -> Run:
+    """The real run. Imports torch."""
+    from core.quant import pipeline as quantization
+
+    return quantization.run
+
+
+def perform(job: Path, emit: Emit, control: Control, run: Run) -> Done | Failed:
+    """Run a job to its end and return the last event, which has been emitted. Never raises for what `run` raises."""
+    progress = Progressed()
+    done: list[Done] = []
+
+    def watched(event: Event) -> None:
+        progress.see(event)
+        if isinstance(event, Done):
+            done.append(event)
+        emit(event)
+
+    try:
+        run(load(job / store.SPEC), job, watched, control)
+        if not done:
+            raise RuntimeError("the run ended without a result")
+        return done[-1]
+    except (Exception, KeyboardInterrupt) as error:  # whatever it was, the stream must end with a Failed
+        failed = failed_from(error, progress, job / store.LOG)
+        emit(failed)
+        return failed
+
+
+def exit_code(last: Done | Failed) -> int:
+    """The exit code of a process whose run ended with `last`."""
+    if isinstance(last, Done):
+        return EXIT_DONE
+    return EXIT_CANCELLED if last.code == "cancelled" else EXIT_FAILED
+
+
+class Orders:
+    """What the parent wants, kept for the run by a thread that reads the parent's commands."""
+
+    def __init__(self, job: Path, stop_alone_after: float = STOP_ALONE_AFTER) -> None:
+        self._job = job
+        self._patience = stop_alone_after
+        self._stop = threading.Event()
+        self._pause = threading.Event()
+        self.control = Control(self._stop.is_set, self._pause.is_set)
+
+    def watch(self, commands: int) -> None:
+        """Start to read commands from the descriptor `commands`, until it ends."""
+        threading.Thread(target=self._read, args=(commands,), name="orders", daemon=True).start()
+
+    def stop(self) -> None:
+        """Ask the run to stop, and end the process if it does not."""
+        if self._stop.is_set():
+            return
+        self._stop.set()
+        timer = threading.Timer(self._patience, self._give_up)
+        timer.daemon = True
+        timer.start()
+
+    def _read(self, commands: int) -> None:
+        with os.fdopen(commands, "rb") as stream:
+            for line in stream:
+                self._obey(line)
+        self.stop()
+
+    def _obey(self, line: bytes) -> None:
+        try:
+            command = json.loads(line)["command"]
+        except (ValueError, KeyError, TypeError):
+            return
+        if command == "stop":
+            self.stop()
+        elif command == "pause":
+            self._pause.set()
+        elif command == "resume":
+            self._pause.clear()
+
+    def _give_up(self) -> None:
+        """Leave from this thread: the run's own sits in a native call and cannot be interrupted."""
+        with contextlib.suppress(OSError), store.EventLog(self._job / store.EVENTS) as emit:
+            emit(Failed("cancelled", "The run was stopped in the middle of a step.", "", "", False))
+        store.clean_up(self._job)
+        os._exit(EXIT_CANCELLED)
+
+
+def serve(job: Path, run: Callable[[], Run] = pipeline, stop_alone_after: float = STOP_ALONE_AFTER) -> int:
+    """Run the job as this process's only task; returns the exit code."""
+    orders = Orders(job, stop_alone_after)
+    orders.watch(_take_stdin())
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        orders.stop()
+
+    for name in ("SIGTERM", "SIGINT", "SIGBREAK"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), on_signal)
+    try:
+        store.claim(job)
+        with store.EventLog(job / store.EVENTS) as emit:
+            # imported inside perform, so that an import that fails is told like any other failure
+            last = perform(job, emit, orders.control, lambda *order: run()(*order))
+        return exit_code(last)
+    except OSError as error:
+        if not no_room(error):
+            raise
+        return EXIT_NO_ROOM
+
+
+def main() -> int:
+    """Entry of the child; its only argument is the job folder."""
+    faulthandler.enable()
+    if len(sys.argv) != 2 or not (Path(sys.argv[1]) / store.SPEC).is_file():
+        sys.stderr.write("usage: python -m core.jobs.worker JOBDIR (a folder that holds spec.json)\n")
+        return 2
+    try:
+        return serve(Path(sys.argv[1]))
+    except BitwrightError as error:
+        sys.stderr.write(f"{error}\n")
+        return EXIT_FAILED
+
+
+def _take_stdin() -> int:
+    """A private copy of stdin; descriptor 0 becomes empty, so that no library can eat a command or wait for one."""
+    commands = os.dup(0)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    return commands
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # not sys.exit: threads that data libraries leave behind can hold or crash an interpreter that ends
+    os._exit(code)

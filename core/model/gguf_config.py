@@ -1,0 +1,230 @@
+"""From a GGUF file's metadata to a transformers config.
+
+Starts from the key names that transformers maps itself and corrects what its mapping leaves out: without that,
+head sizes, rope scaling and attention scales would silently be one checkpoint's defaults. An architecture that
+is not in the table here is refused, not guessed. Knows no tensor's values but the rope factors'.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from core.errors import CorruptFile, UnsupportedModel
+from core.model.gguf_header import GgufHeader
+
+ROPE_FACTORS: Final = "rope_freqs.weight"
+"""Llama 3's scaling is stored as a tensor of divisors, one for each rotary frequency."""
+
+_Config = dict[str, Any]
+
+
+def build_config(header: GgufHeader, label: str, rope_factors: Sequence[float] | None = None) -> Any:
+    """The `PreTrainedConfig` of the model in a GGUF file.
+
+    Args:
+        header: of the file.
+        label: its name, for messages.
+        rope_factors: the values of the tensor `ROPE_FACTORS`, if the file has it.
+
+    Raises:
+        UnsupportedModel: an architecture, or a detail of one, that is not imported.
+        CorruptFile: metadata that contradict the tensors.
+    """
+    from transformers import AutoConfig
+
+    check_supported(header, label)
+    architecture = header.architecture
+    model_type, correct = _ARCHITECTURES[architecture]
+    config = _mapped(header, label)
+    correct(config, header)
+    _rope_scaling(config, header, label, rope_factors)
+    try:
+        built = AutoConfig.for_model(model_type, **config)
+    except Exception as error:  # transformers raises whatever its validators do
+        raise CorruptFile(f"The metadata of {label} make no {model_type} config: {_line(error)}.", "") from error
+    built.dtype = "bfloat16"
+    return built
+
+
+def check_supported(header: GgufHeader, label: str) -> None:
+    """Refuse what is not imported, by the header alone.
+
+    Raises:
+        UnsupportedModel: with the reason in one sentence.
+    """
+    architecture = header.architecture
+    known = f"Imported are {', '.join(sorted(_ARCHITECTURES))}; use the original as a folder or from the Hub."
+    if int(header.metadata.get("split.count") or 1) > 1:
+        raise UnsupportedModel(f"{label} is one part of a split model.", "Join the parts with gguf-split --merge.")
+    if not architecture:
+        raise UnsupportedModel(f"{label} does not say which architecture it has.", known)
+    if header.metadata.get("general.type", "model") != "model":
+        raise UnsupportedModel(f"{label} holds no whole model but {header.metadata['general.type']!s:.40}.", known)
+    if header.metadata.get(f"{architecture}.expert_count"):
+        raise UnsupportedModel(f"{label} is a mixture of experts, which this version does not import.", known)
+    if architecture not in _ARCHITECTURES:
+        raise UnsupportedModel(f"{label} has the architecture {architecture[:40]!r}, which is not imported.", known)
+
+
+def _mapped(header: GgufHeader, label: str) -> _Config:
+    """What transformers' own table of names gives, with the facts that the tensors state better."""
+    from transformers.integrations import ggml
+
+    names: Any = ggml.GGUF_CONFIG_MAPPING
+    architecture = header.architecture
+    config: _Config = {}
+    for key, name in names[architecture].items():
+        value = header.metadata.get(f"{architecture}.{key}")
+        if name is None or value is None:
+            continue
+        if isinstance(value, list):
+            raise UnsupportedModel(f"In {label}, {key} differs from layer to layer, which is not imported.", "")
+        config[name] = _tidy(value)
+    for key, name in names["tokenizer"].items():
+        config[name] = header.metadata.get(f"tokenizer.{key}")
+    embedding = header.tensors.get("token_embd.weight")
+    blocks = {name.split(".")[1] for name in header.tensors if name.startswith("blk.")}
+    block_count = header.metadata.get(f"{architecture}.block_count")
+    if embedding is None or len(embedding.shape) != 2 or block_count != len(blocks) or not blocks:
+        raise CorruptFile(f"{label} promises {block_count} blocks and has {len(blocks)}.", "Fetch the file again.")
+    config["vocab_size"] = embedding.shape[0]
+    config["tie_word_embeddings"] = "output.weight" not in header.tensors
+    heads = header.metadata.get(f"{architecture}.attention.head_count")
+    width = header.metadata.get(f"{architecture}.embedding_length")
+    if width != embedding.shape[1] or type(heads) is not int or not 0 < heads <= width:
+        raise CorruptFile(f"{label} has metadata that contradict its tensors.", "Fetch the file again.")
+    if architecture != "gpt2":
+        config.setdefault("num_key_value_heads", heads)
+    return config
+
+
+def _head_dim(header: GgufHeader) -> int:
+    """Size of an attention head: stated, or width / heads. llama.cpp leaves the key out where that is it."""
+    of = _reader(header)
+    return int(of("attention.key_length") or of("embedding_length") // of("attention.head_count"))
+
+
+def _reader(header: GgufHeader) -> Callable[[str], Any]:
+    return lambda key: header.metadata.get(f"{header.architecture}.{key}")
+
+
+def _llama(config: _Config, header: GgufHeader) -> None:
+    config["head_dim"] = _head_dim(header)
+    config["attention_bias"] = "blk.0.attn_q.bias" in header.tensors
+    config["mlp_bias"] = "blk.0.ffn_up.bias" in header.tensors
+
+
+def _qwen2(config: _Config, header: GgufHeader) -> None:
+    # Qwen2's attention has no head size of its own; the tensors' shapes are checked against width / heads.
+    config["use_sliding_window"] = False
+
+
+def _qwen3(config: _Config, header: GgufHeader) -> None:
+    config["head_dim"] = _head_dim(header)
+    config["attention_bias"] = "blk.0.attn_q.bias" in header.tensors
+
+
+def _phi3(config: _Config, header: GgufHeader) -> None:
+    of = _reader(header)
+    if window := of("attention.sliding_window"):
+        config["sliding_window"] = window
+    if rotary := of("rope.dimension_count"):
+        config["partial_rotary_factor"] = rotary / _head_dim(header)
+    config["original_max_position_embeddings"] = of("rope.scaling.original_context_length") or of("context_length")
+
+
+def _gemma(config: _Config, header: GgufHeader) -> None:
+    head_dim = _head_dim(header)
+    config["head_dim"] = head_dim
+    # No key states the attention scale. llama.cpp knows the two largest models, whose scale is that of width / heads.
+    largest = {"gemma2": 46, "gemma3": 62}[header.architecture]
+    by_width = header.metadata[f"{header.architecture}.block_count"] == largest
+    config["query_pre_attn_scalar"] = config["hidden_size"] // config["num_attention_heads"] if by_width else head_dim
+    of = _reader(header)
+    for key, name in (("attn_logit_softcapping", "attn_logit_softcapping"),
+                      ("final_logit_softcapping", "final_logit_softcapping")):  # fmt: skip
+        if (value := of(key)) is not None:
+            config[name] = _tidy(value)
+
+
+def _gpt2(config: _Config, header: GgufHeader) -> None:
+    positions = header.tensors.get("position_embd.weight")
+    if positions is not None:
+        config["n_positions"] = positions.shape[0]
+    config["n_inner"] = config.pop("feed_forward_length", None)
+    config.pop("n_ctx", None)
+
+
+_ARCHITECTURES: Final[dict[str, tuple[str, Callable[[_Config, GgufHeader], None]]]] = {
+    "llama": ("llama", _llama),
+    "qwen2": ("qwen2", _qwen2),
+    "qwen3": ("qwen3", _qwen3),
+    "phi3": ("phi3", _phi3),
+    "gemma2": ("gemma2", _gemma),
+    "gemma3": ("gemma3_text", _gemma),
+    "gpt2": ("gpt2", _gpt2),
+}
+"""GGUF architecture -> transformers model type, and what its name table leaves out."""
+
+
+def _rope_scaling(config: _Config, header: GgufHeader, label: str, factors: Sequence[float] | None) -> None:
+    """Rope scaling, where it is one that can be read back exactly.
+
+    Raises:
+        UnsupportedModel: any other.
+    """
+    of = _reader(header)
+    kind = of("rope.scaling.type") or "none"
+    if factors is not None:
+        config["rope_scaling"] = _llama3_scaling(factors, config["rope_theta"], config["head_dim"], label)
+    elif kind == "linear" and header.architecture != "phi3":
+        config["rope_scaling"] = {"rope_type": "linear", "factor": _tidy(of("rope.scaling.factor") or 1.0)}
+    elif kind != "none" or any(name.startswith("rope_factors_") for name in header.tensors):
+        raise UnsupportedModel(
+            f"{label} scales its rotary positions in a way that is not imported ({kind!s:.40}).",
+            "Use the original as a folder or from the Hub.",
+        )
+
+
+def _llama3_scaling(factors: Sequence[float], theta: float, head_dim: int, label: str) -> dict[str, Any]:
+    """The Llama 3 settings that give exactly these divisors; formula: `_compute_llama3_parameters` of transformers.
+
+    Every Llama 3.x has low 1, high 4 and 8192 original positions; only the factor differs (8 or 32). It is the
+    largest divisor, and the others must follow from it.
+    """
+    factor, low, high, original = max(factors), 1.0, 4.0, 8192
+    expected = []
+    for index in range(head_dim // 2):
+        wavelength = 2 * math.pi * theta ** (2 * index / head_dim)
+        smooth = (original / wavelength - low) / (high - low)
+        if wavelength < original / high:
+            expected.append(1.0)
+        elif wavelength > original / low:
+            expected.append(factor)
+        else:
+            expected.append(1 / ((1 - smooth) / factor + smooth))
+    if len(factors) != len(expected) or not np.allclose(factors, expected, rtol=1e-3):
+        raise UnsupportedModel(
+            f"{label} scales its rotary positions in a way that is not imported.",
+            "Use the original as a folder or from the Hub.",
+        )
+    return {
+        "rope_type": "llama3",
+        "factor": _tidy(factor),
+        "low_freq_factor": low,
+        "high_freq_factor": high,
+        "original_max_position_embeddings": original,
+    }
+
+
+def _tidy(value: Any) -> Any:
+    """A stored 32-bit float as the shortest decimal that is it: 1e-05, not 9.999999747378752e-06."""
+    return float(str(np.float32(value))) if isinstance(value, float) else value
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160].rstrip(".")

@@ -1,0 +1,205 @@
+"""The header of a GGUF file: its metadata and its tensor table, checked against the size of the file.
+
+Knows the file format (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md). gguf-py's own reader believes
+every count that it finds and loops over 2^60 elements of an empty file, so nothing is handed to it, or to
+transformers, before this module has walked the whole header within bounds. Knows nothing of models.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
+
+from core.errors import CorruptFile, UnsupportedModel
+
+MAGIC: Final = b"GGUF"
+_SCALARS: Final = {
+    0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d",
+}  # fmt: skip
+_STRING, _ARRAY = 8, 9
+_MAX_DIMS = 4
+_MAX_ALIGNMENT = 1 << 20
+_AGAIN = "Fetch the file again."
+
+
+@dataclass(frozen=True)
+class GgufTensor:
+    """One tensor: name, shape (rows first, as torch has it), block type, absolute byte range."""
+
+    name: str
+    shape: tuple[int, ...]
+    kind: GGMLQuantizationType
+    start: int
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class StringArray:
+    """An array of strings that was walked and not kept: only its length."""
+
+    length: int
+
+
+@dataclass(frozen=True)
+class GgufHeader:
+    """Metadata (scalars, strings, lists of numbers, `StringArray`), tensors by name, a digest of header and size."""
+
+    metadata: dict[str, Any]
+    tensors: dict[str, GgufTensor]
+    digest: str
+
+    @property
+    def architecture(self) -> str:
+        value = self.metadata.get("general.architecture")
+        return value if isinstance(value, str) else ""
+
+
+def read_gguf_header(path: Path) -> GgufHeader:
+    """Walk the whole header of a GGUF file.
+
+    Raises:
+        CorruptFile: not a GGUF file, cut short, or a header that cannot be true.
+        UnsupportedModel: a version, byte order or tensor type that is not read here.
+    """
+    try:
+        with path.open("rb") as stream:
+            if stream.read(4) != MAGIC:
+                raise CorruptFile(f"{path.name} is not a GGUF file.", "Choose another file, or fetch it again.")
+            with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as blob:
+                return _Walk(blob, path.name).header()
+    except OSError as error:
+        raise CorruptFile(f"{path} cannot be read: {error.strerror}.", "Check the path and its rights.") from error
+
+
+class _Walk:
+    """A position in the file that never leaves it."""
+
+    def __init__(self, blob: mmap.mmap, label: str) -> None:
+        self.blob = blob
+        self.size = len(blob)
+        self.label = label
+        self.position = 4
+
+    def header(self) -> GgufHeader:
+        version = self._number("<I")
+        if version & 0xFFFF == 0:
+            raise UnsupportedModel(f"{self.label} has big-endian byte order.", "Use the little-endian file.")
+        if version not in (2, 3):
+            raise UnsupportedModel(f"{self.label} is GGUF version {version}; versions 2 and 3 are read.", _AGAIN)
+        tensor_count, key_count = self._number("<Q"), self._number("<Q")
+        self._room(tensor_count * 24 + key_count * 13)
+        metadata: dict[str, Any] = {}
+        for _ in range(key_count):
+            key = self._text()
+            if key in metadata:
+                raise self._wrong(f"has the key {key[:80]!r} twice")
+            metadata[key] = self._value(self._number("<I"))
+        entries = [self._tensor_entry() for _ in range(tensor_count)]
+        digest = hashlib.sha256(self.blob[: self.position])
+        digest.update(str(self.size).encode())
+        return GgufHeader(metadata, self._place(entries, metadata), digest.hexdigest())
+
+    def _place(
+        self, entries: list[tuple[str, tuple[int, ...], int, int]], metadata: dict[str, Any]
+    ) -> dict[str, GgufTensor]:
+        """Tensors with absolute offsets: in bounds, aligned, none over another."""
+        alignment = metadata.get("general.alignment", 32)
+        if type(alignment) is not int or not 0 < alignment <= _MAX_ALIGNMENT or alignment & (alignment - 1):
+            raise self._wrong(f"claims an alignment of {str(alignment)[:40]}")
+        data = -(-self.position // alignment) * alignment
+        tensors: dict[str, GgufTensor] = {}
+        for name, shape, raw_kind, offset in entries:
+            kind, nbytes = self._kind(name, shape, raw_kind)
+            if name in tensors or offset % alignment:
+                raise self._wrong(f"has an impossible entry for the tensor {name[:80]!r}")
+            if data + offset + nbytes > self.size:
+                raise CorruptFile(
+                    f"{self.label} is cut short: it has {self.size} bytes and its tensor {name[:80]!r} ends at "
+                    f"{data + offset + nbytes}.",
+                    _AGAIN,
+                )
+            tensors[name] = GgufTensor(name, shape, kind, data + offset, nbytes)
+        position = data
+        for tensor in sorted(tensors.values(), key=lambda tensor: tensor.start):
+            if tensor.start < position:
+                raise self._wrong(f"has the tensor {tensor.name[:80]!r} lie over another")
+            position = tensor.start + tensor.nbytes
+        return tensors
+
+    def _kind(self, name: str, shape: tuple[int, ...], raw_kind: int) -> tuple[GGMLQuantizationType, int]:
+        """Block type and size in bytes of a tensor."""
+        try:
+            kind = GGMLQuantizationType(raw_kind)
+            block, block_bytes = GGML_QUANT_SIZES[kind]
+        except (ValueError, KeyError):
+            raise UnsupportedModel(
+                f"{self.label} stores {name[:80]!r} as the unknown tensor type {raw_kind}.", "Use another file."
+            ) from None
+        elements = 1
+        for length in shape:
+            elements *= length
+            # The densest type has some 1.6 bits a weight: more than that does not fit, however often it is repeated.
+            if elements > 8 * self.size:
+                raise self._wrong(f"claims a tensor {name[:80]!r} larger than the file")
+        if not shape or 0 in shape or shape[-1] % block:
+            raise self._wrong(f"has an impossible shape for the tensor {name[:80]!r}")
+        return kind, elements // block * block_bytes
+
+    def _tensor_entry(self) -> tuple[str, tuple[int, ...], int, int]:
+        name = self._text()
+        dims = self._number("<I")
+        if dims > _MAX_DIMS:
+            raise self._wrong(f"claims {dims} dimensions for the tensor {name[:80]!r}")
+        shape = tuple(reversed([self._number("<Q") for _ in range(dims)]))
+        return name, shape, self._number("<I"), self._number("<Q")
+
+    def _value(self, kind: int) -> Any:
+        if kind in _SCALARS:
+            return self._number(_SCALARS[kind])
+        if kind == _STRING:
+            return self._text()
+        if kind != _ARRAY:
+            raise self._wrong(f"has metadata of the unknown type {kind}")
+        element, count = self._number("<I"), self._number("<Q")
+        if element in _SCALARS:
+            code = _SCALARS[element][1]
+            width = struct.calcsize(f"<{code}")
+            self._room(count * width)
+            values = list(struct.unpack_from(f"<{count}{code}", self.blob, self.position))
+            self.position += count * width
+            return values
+        if element != _STRING:
+            raise self._wrong(f"has an array of the unknown type {element}")
+        self._room(count * 8)
+        for _ in range(count):
+            self._text(keep=False)
+        return StringArray(count)
+
+    def _text(self, keep: bool = True) -> str:
+        length = self._number("<Q")
+        self._room(length)
+        raw = self.blob[self.position : self.position + length] if keep else b""
+        self.position += length
+        try:
+            return raw.decode("utf-8")
+        except UnicodeDecodeError:
+            raise self._wrong("has text that is not UTF-8") from None
+
+    def _number(self, code: str) -> Any:
+        self._room(struct.calcsize(code))
+        (value,) = struct.unpack_from(code, self.blob, self.position)
+        self.position += struct.calcsize(code)
+        return value
+
+    def _room(self, count: int) -> None:
+        if count > self.size - self.position:
+            raise CorruptFile(f"{self.label} is cut short or damaged: its header runs past its end.", _AGAIN)
+
+    def _wrong(self, problem: str) -> CorruptFile:
+        return CorruptFile(f"{self.label} {problem}.", _AGAIN)

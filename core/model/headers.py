@@ -1,0 +1,247 @@
+"""The tensor table of a checkpoint, read from safetensors headers alone.
+
+Knows the file format (https://huggingface.co/docs/safetensors: eight bytes of header length, a JSON header, one
+byte buffer without holes) and the index of a sharded checkpoint. Knows nothing of models, reads no weight and
+believes nothing: whatever a header claims is held against the size of the file before anything is allocated.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeGuard
+
+from core.errors import CorruptFile, ModelNotFound
+from core.files import read_json
+
+MAX_HEADER_BYTES: Final = 100_000_000
+"""The limit of the safetensors library itself; real headers are far below it."""
+
+SINGLE_FILE: Final = "model.safetensors"
+INDEX_FILE: Final = "model.safetensors.index.json"
+
+DTYPE_BITS: Final[dict[str, int]] = {
+    "BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "U32": 32, "I32": 32, "U64": 64, "I64": 64,
+    "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
+    "BF16": 16, "F16": 16, "F32": 32, "F64": 64, "C64": 64,
+}  # fmt: skip
+"""Bits of one element for every dtype code that the format knows."""
+
+_AGAIN = "Fetch the file again."
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """One tensor of a checkpoint.
+
+    Attributes:
+        name: as the checkpoint has it.
+        dtype: safetensors code, such as `BF16`.
+        shape: lengths of the dimensions; () for a scalar.
+        file: path of its file, relative to the folder.
+        start, end: absolute byte range in that file.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    file: str
+    start: int
+    end: int
+
+    @property
+    def nbytes(self) -> int:
+        return self.end - self.start
+
+    @property
+    def numel(self) -> int:
+        """Number of elements."""
+        count = 1
+        for length in self.shape:
+            count *= length
+        return count
+
+
+def read_header(path: Path) -> dict[str, TensorInfo]:
+    """The tensors of one safetensors file, in the order of their bytes.
+
+    Raises:
+        CorruptFile: the file is cut short, or its header does not describe it exactly.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as stream:
+            length = header_length(stream.read(8), size, path.name)
+            text = stream.read(length)
+    except OSError as error:
+        raise CorruptFile(f"{path} cannot be read: {error.strerror}.", "Check the path and its rights.") from error
+    return parse_header(text, size, path.name)
+
+
+def header_length(first: bytes, size: int, label: str) -> int:
+    """Bytes of the JSON header, from the first eight bytes of a file of `size` bytes.
+
+    Raises:
+        CorruptFile: the claim cannot be true for a file of that size.
+    """
+    if len(first) < 8:
+        raise CorruptFile(f"{label} is too short to be a safetensors file.", _AGAIN)
+    length = int.from_bytes(first, "little")
+    if length > MAX_HEADER_BYTES or length > size - 8:
+        raise CorruptFile(f"{label} claims a header of {length} bytes and has {size} bytes in all.", _AGAIN)
+    if length < 2:
+        raise CorruptFile(f"{label} has no safetensors header.", _AGAIN)
+    return length
+
+
+def parse_header(text: bytes, size: int, label: str) -> dict[str, TensorInfo]:
+    """The tensors that a JSON header describes, for a file called `label` of `size` bytes.
+
+    Raises:
+        CorruptFile: the header is not such a description, or does not cover the file byte for byte.
+    """
+    table = _json_object(text, label)
+    metadata = table.pop("__metadata__", {})
+    if not isinstance(metadata, dict):
+        raise CorruptFile(f"The header of {label} has metadata that is not an object.", _AGAIN)
+    offset = 8 + len(text)
+    found = [_tensor(name, entry, offset, size, label) for name, entry in table.items()]
+    found.sort(key=lambda info: (info.start, info.end))
+    position = offset
+    for info in found:
+        if info.start != position:
+            problem = "overlaps the one before it" if info.start < position else "leaves a hole before it"
+            raise CorruptFile(f"In {label}, the tensor {_short(info.name)} {problem}.", _AGAIN)
+        position = info.end
+    if position != size:
+        raise CorruptFile(f"{label} has {size} bytes where its header describes {position}.", _AGAIN)
+    return {info.name: info for info in found}
+
+
+def read_folder(folder: Path) -> dict[str, TensorInfo]:
+    """The tensors of a checkpoint folder: `model.safetensors`, or an index and its shards, or all its safetensors.
+
+    Raises:
+        ModelNotFound: the folder holds no safetensors file.
+        CorruptFile: a file is torn, or the index and the shards contradict each other.
+    """
+    if (folder / SINGLE_FILE).is_file():
+        return read_header(folder / SINGLE_FILE)
+    if (folder / INDEX_FILE).is_file():
+        return _read_shards(folder)
+    files = sorted(path for path in folder.glob("*.safetensors") if path.is_file())
+    if not files:
+        raise ModelNotFound(f"{folder} holds no safetensors file.", "Choose a folder with the weights as safetensors.")
+    return _merge([read_header(path) for path in files])
+
+
+def index_shards(folder: Path) -> dict[str, str]:
+    """Tensor name -> shard file, as the folder's index says.
+
+    Raises:
+        CorruptFile: the index is not one, or names a file outside the folder.
+    """
+    value = read_json(folder / INDEX_FILE)
+    entries = value.get("weight_map") if isinstance(value, dict) else None
+    if not isinstance(entries, dict) or not entries:
+        raise CorruptFile(f"{INDEX_FILE} has no table of tensors.", _AGAIN)
+    for shard in entries.values():
+        # The index comes from a stranger: a shard is a plain name beside it, never a path to somewhere else.
+        if not isinstance(shard, str) or not shard.endswith(".safetensors") or any(c in shard for c in "/\\:\0"):
+            raise CorruptFile(f"{INDEX_FILE} names {_short(str(shard))}, which is not a file beside it.", _AGAIN)
+    return entries
+
+
+def _read_shards(folder: Path) -> dict[str, TensorInfo]:
+    expected = index_shards(folder)
+    tables = []
+    for shard in sorted(set(expected.values())):
+        if not (folder / shard).is_file():
+            raise CorruptFile(f"{INDEX_FILE} names {_short(shard)}, which is missing.", "Fetch the missing file.")
+        tables.append(read_header(folder / shard))
+    tensors = _merge(tables)
+    for name, shard in expected.items():
+        if name not in tensors or tensors[name].file != shard:
+            raise CorruptFile(f"{INDEX_FILE} promises {_short(name)} in {shard}, which does not have it.", _AGAIN)
+    extra = next((name for name in tensors if name not in expected), None)
+    if extra is not None:
+        raise CorruptFile(f"{tensors[extra].file} holds {_short(extra)}, of which {INDEX_FILE} knows nothing.", _AGAIN)
+    return tensors
+
+
+def _merge(tables: list[dict[str, TensorInfo]]) -> dict[str, TensorInfo]:
+    merged: dict[str, TensorInfo] = {}
+    for table in tables:
+        for name, info in table.items():
+            if name in merged:
+                raise CorruptFile(
+                    f"The tensor {_short(name)} is in both {merged[name].file} and {info.file}.",
+                    "Keep only one set of weights in the folder.",
+                )
+            merged[name] = info
+    return merged
+
+
+def _json_object(text: bytes, label: str) -> dict[str, Any]:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        value = dict(pairs)
+        if len(value) != len(pairs):
+            raise ValueError("duplicate key")
+        return value
+
+    if text[:1] != b"{":
+        raise CorruptFile(f"{label} does not begin with a safetensors header.", _AGAIN)
+    try:
+        value = json.loads(text.decode("utf-8"), object_pairs_hook=unique)
+    except (ValueError, RecursionError) as error:
+        reason = "a key twice" if "duplicate key" in str(error) else "no valid JSON"
+        raise CorruptFile(f"The header of {label} has {reason}.", _AGAIN) from error
+    if not isinstance(value, dict):
+        raise CorruptFile(f"The header of {label} is not a JSON object.", _AGAIN)
+    return value
+
+
+def _tensor(name: str, entry: Any, offset: int, size: int, label: str) -> TensorInfo:
+    """One entry of the header, checked by itself; `offset` is where the byte buffer begins."""
+    wrong = CorruptFile(f"In {label}, the header's entry for {_short(name)} cannot be true.", _AGAIN)
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        raise wrong from None
+    if not isinstance(entry, dict):
+        raise wrong
+    dtype, shape, span = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
+    if not isinstance(dtype, str) or dtype not in DTYPE_BITS:
+        raise CorruptFile(f"In {label}, {_short(name)} has the unknown dtype {_short(str(dtype))}.", _AGAIN)
+    if not _naturals(shape) or not _naturals(span) or len(span) != 2:
+        raise wrong
+    start, end = offset + span[0], offset + span[1]
+    if start > end or end > size:
+        raise CorruptFile(f"{label} is cut short: {_short(name)} should end at byte {end} of {size}.", _AGAIN)
+    if _bits(shape, DTYPE_BITS[dtype], limit=8 * size) != 8 * (end - start):
+        raise wrong
+    return TensorInfo(name, dtype, tuple(shape), label, start, end)
+
+
+def _naturals(value: Any) -> TypeGuard[list[int]]:
+    # Python's bool is an int; and a number past 64 bits has no business in an offset.
+    return isinstance(value, list) and all(type(item) is int and 0 <= item < 1 << 63 for item in value)
+
+
+def _bits(shape: list[int], bits: int, limit: int) -> int:
+    """Bits of a tensor, or anything above `limit` as soon as it is passed: a long product of lies costs no time."""
+    if 0 in shape:
+        return 0
+    for length in shape:
+        bits *= length
+        if bits > limit:
+            return limit + 1
+    return bits
+
+
+def _short(text: str) -> str:
+    """A stranger's text, fit for one line of a message."""
+    clean = text.encode("ascii", "backslashreplace").decode("ascii")
+    clean = "".join(c if c.isprintable() else "?" for c in clean)
+    return clean if len(clean) <= 80 else clean[:77] + "..."

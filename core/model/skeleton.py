@@ -1,0 +1,207 @@
+"""The whole causal language model without its weights, and filling parts of it from a checkpoint.
+
+Parameters lie on `meta`, buffers (rotary tables, scales) are real: they are in no checkpoint. Building one decoder
+block by itself instead gives it no attention implementation; it then attends both ways and only warns.
+Knows modules and names, not quantization.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from core.errors import UnsupportedModel
+from core.model.tree import ModelTree
+from core.model.weights import TensorStore
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """A causal LM on `meta` and where its parts are.
+
+    Attributes:
+        model: the `...ForCausalLM` module.
+        stack: module path of the list of decoder blocks, such as `model.layers`.
+        tree: the checkpoint's own tree.
+        store: the checkpoint's tensors.
+    """
+
+    model: Any
+    stack: str
+    tree: ModelTree
+    store: TensorStore
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        return self.model.get_submodule(self.stack)
+
+    def module_name(self, name: str) -> str:
+        """The model's name of what the checkpoint calls `name` (GPT-2's `h.0` is `transformer.h.0` in the model)."""
+        if name == self.tree.prefix or name.startswith(self.tree.prefix + "."):
+            return self.stack + name[len(self.tree.prefix) :]
+        base = self.model.base_model_prefix + "."
+        return name if self._owns(name) or not self._owns(base + name) else base + name
+
+    def _owns(self, name: str) -> bool:
+        try:
+            self.model.get_submodule(name)
+        except AttributeError:
+            return False
+        return True
+
+    def checkpoint_name(self, name: str) -> str | None:
+        """The tensor of the checkpoint that fills the model's parameter or buffer `name`; None if there is none."""
+        if name.startswith(self.stack + "."):
+            name = self.tree.prefix + name[len(self.stack) :]
+            return name if name in self.store else None
+        base = self.model.base_model_prefix + "."
+        for candidate in (name, name.removeprefix(base), base + name):
+            if candidate in self.store:
+                return candidate
+        if self.tree.tied and name == f"{self.head()}.weight":
+            return self.tree.embedding + ".weight"
+        return None
+
+    def head(self) -> str:
+        """Module path of the output head."""
+        return self._path(self.model.get_output_embeddings())
+
+    def ends(self) -> tuple[str, str]:
+        """Module paths of the token embedding and the output head: the largest tensors outside the blocks."""
+        return self._path(self.model.get_input_embeddings()), self.head()
+
+    def _path(self, wanted: nn.Module) -> str:
+        return next(name for name, module in self.model.named_modules() if module is wanted)
+
+    def fill(self, path: str, dtype: torch.dtype, device: torch.device, skip: tuple[str, ...] = ()) -> nn.Module:
+        """Give the sub-module at `path` its weights, in `dtype` on `device`, except below the paths in `skip`.
+
+        Raises:
+            UnsupportedModel: the checkpoint has no tensor, or one of another shape, for a parameter.
+        """
+        module = self.model.get_submodule(path) if path else self.model
+        for name, slot, owner in list(_slots(module, path)):
+            if any(name.startswith(part + ".") for part in skip):
+                continue
+            key = self.checkpoint_name(name)
+            old = getattr(owner, slot)
+            if key is None:
+                if isinstance(old, nn.Parameter) and old.is_meta:
+                    raise UnsupportedModel(
+                        f"The checkpoint has no tensor for {name}, which this architecture needs.",
+                        "It may be made for another version of transformers.",
+                    )
+                _place(owner, slot, old.to(device))
+                continue
+            value = self.store.get(key)
+            if value.shape != old.shape:
+                raise UnsupportedModel(
+                    f"{key} has the shape {list(value.shape)}, but config.json says {list(old.shape)}.",
+                    "The config and the weights do not belong together.",
+                )
+            _place(owner, slot, value.to(device, dtype if value.is_floating_point() else value.dtype))
+        return module
+
+    def unload(self, path: str) -> None:
+        """Put the parameters below `path` back on `meta` (buffers stay)."""
+        module = self.model.get_submodule(path) if path else self.model
+        for owner in module.modules():
+            for slot, value in list(owner._parameters.items()):
+                if value is not None and not value.is_meta:
+                    _place(owner, slot, value.detach().to("meta"))
+
+
+def build_skeleton(tree: ModelTree, store: TensorStore) -> Skeleton:
+    """The model that `config.json` of the store's folder describes, ready to be filled.
+
+    Raises:
+        UnsupportedModel: transformers does not know the architecture, or the config cannot be built.
+    """
+    config = read_config(store.folder)
+    # sdpa ignores soft-capping, so models that use it need the eager path and its explicit mask.
+    capped = getattr(config, "attn_logit_softcapping", None) is not None
+    model = _from_config(config, "eager" if capped else "sdpa")
+    model.eval().requires_grad_(False)
+    stacks = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module) == tree.blocks and _matches(name, tree.prefix)
+    ]
+    if len(stacks) != 1:
+        raise UnsupportedModel(
+            f"The blocks {tree.prefix} of the checkpoint were not found in the {tree.architecture} of transformers.",
+            "This architecture is not supported yet.",
+        )
+    return Skeleton(model, stacks[0], tree, store)
+
+
+def read_config(folder: Path) -> Any:
+    """The transformers config of a folder, without quantization marks; no code of the model's own is ever run."""
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except (ValueError, KeyError, OSError, AttributeError, TypeError) as error:
+        kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+        raise UnsupportedModel(
+            f"transformers does not know the architecture {kind!r}.", "Update transformers, or use another model."
+        ) from error
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    return config
+
+
+def _from_config(config: Any, attention: str) -> Any:
+    try:
+        with _parameters_on_meta():
+            return AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=attention)
+    except (ValueError, KeyError, AttributeError, TypeError, RuntimeError) as error:
+        if attention == "sdpa" and "scaled_dot_product_attention" in str(error):
+            return _from_config(config, "eager")
+        raise UnsupportedModel(
+            f"transformers cannot build a language model from this config: {str(error).splitlines()[0]}",
+            "Check config.json, or use another model.",
+        ) from error
+
+
+def _matches(module: str, prefix: str) -> bool:
+    """Whether a module path and a checkpoint path differ at most by leading parts."""
+    return module == prefix or module.endswith("." + prefix) or prefix.endswith("." + module)
+
+
+@contextlib.contextmanager
+def _parameters_on_meta() -> Iterator[None]:
+    """Move every parameter to `meta` as it is registered; its memory was never touched, so this costs none."""
+    original = nn.Module.register_parameter
+
+    def register(module: nn.Module, name: str, value: nn.Parameter | None) -> None:
+        original(module, name, value)
+        if value is not None and not value.is_meta:
+            module._parameters[name] = nn.Parameter(value.detach().to("meta"), requires_grad=False)
+
+    nn.Module.register_parameter = register  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        nn.Module.register_parameter = original  # type: ignore[method-assign]
+
+
+def _slots(module: nn.Module, path: str) -> Iterator[tuple[str, str, nn.Module]]:
+    """(full name, attribute, owner) of every parameter and buffer below a module."""
+    for prefix, owner in module.named_modules(prefix=path):
+        for slot, value in [*owner._parameters.items(), *owner._buffers.items()]:
+            if value is not None:
+                yield (f"{prefix}.{slot}" if prefix else slot), slot, owner
+
+
+def _place(owner: nn.Module, slot: str, value: Tensor) -> None:
+    if slot in owner._parameters:
+        owner._parameters[slot] = nn.Parameter(value, requires_grad=False)
+    else:
+        owner._buffers[slot] = value

@@ -1,0 +1,300 @@
+"""The layer tree of a model, from its config and its tensor table alone.
+
+Decoder blocks are found by structure, not from a list of models: they are the numbered stack `prefix.N.` whose
+matrices hold most parameters. A linear layer is a 2-D `.weight` in it. What cannot be quantized yet gets one
+sentence in `refusal` and is still listed, so that it can be shown. Knows no tensor's values and no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from core.bitsmap import BitsMap
+from core.errors import BadInput
+from core.model import refusals
+from core.model.headers import TensorInfo
+from core.schemes import LayerScheme
+
+_WEIGHT = ".weight"
+_HEAD_WORDS = ("head", "output", "embed_out")
+_POSITION_WORDS = ("pos", "wpe")
+
+
+@dataclass(frozen=True)
+class Linear:
+    """One linear layer.
+
+    Attributes:
+        name: as in the checkpoint, without `.weight`.
+        block: number of its decoder block; -1 for the lm_head.
+        kind: its name inside the block, such as `self_attn.q_proj`.
+        in_features, out_features: of the layer, however the weight is stored.
+        dtype: safetensors code of the weight.
+        transposed: the weight is stored [in, out] (GPT-2's Conv1D) instead of [out, in].
+        has_bias: the checkpoint has a bias for it.
+    """
+
+    name: str
+    block: int
+    kind: str
+    in_features: int
+    out_features: int
+    dtype: str
+    transposed: bool
+    has_bias: bool
+
+
+@dataclass(frozen=True)
+class ModelTree:
+    """Blocks, linears and all tensors of one checkpoint.
+
+    Attributes:
+        architecture: first entry of the config's `architectures`, or "".
+        model_type: of the language model in it (of `text_config` where the config is nested).
+        config: the whole config, as read.
+        prefix: what comes before the block number, such as `model.layers`; "" if no blocks were found.
+        blocks: their number.
+        linears: in the order of the blocks, inside a block in that of the checkpoint; an untied lm_head comes last.
+        tensors: every tensor of the checkpoint, in its order.
+        embedding: name of the token embedding without `.weight`, or "".
+        lm_head: name of the output head without `.weight`; None if the checkpoint has no tensor for it.
+        tied: the head is the embedding.
+        refusal: "" if the model can be quantized, else one sentence that says why not.
+    """
+
+    architecture: str
+    model_type: str
+    config: dict[str, Any]
+    prefix: str
+    blocks: int
+    linears: tuple[Linear, ...]
+    tensors: dict[str, TensorInfo]
+    embedding: str
+    lm_head: str | None
+    tied: bool
+    refusal: str
+
+    def of_block(self, block: int) -> tuple[Linear, ...]:
+        """The linears of one block (-1: outside the blocks)."""
+        return self._by_block.get(block, ())
+
+    def block_tensors(self, block: int) -> list[str]:
+        """Names of all tensors of one block, in the order of the checkpoint."""
+        start = f"{self.prefix}.{block}."
+        return [name for name in self.tensors if name.startswith(start)]
+
+    @cached_property
+    def parameters(self) -> int:
+        """Parameters of the whole model; stored masks and rotary tables do not count, nor a tied head's copy."""
+        copy = f"{self.lm_head}{_WEIGHT}" if self.tied and self.lm_head else ""
+        return sum(
+            info.numel for name, info in self.tensors.items() if name != copy and not _is_buffer(name, info.shape)
+        )
+
+    @cached_property
+    def _by_block(self) -> dict[int, tuple[Linear, ...]]:
+        groups: dict[int, list[Linear]] = {}
+        for linear in self.linears:
+            groups.setdefault(linear.block, []).append(linear)
+        return {block: tuple(found) for block, found in groups.items()}
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """What happens to one linear: the scheme it really gets, which rule said so, and why it differs ("" if not)."""
+
+    linear: Linear
+    scheme: LayerScheme
+    why: str
+    fallback: str
+
+
+@dataclass
+class _Stack:
+    """All tensors under one `prefix.N.`; a helper while searching, hence not frozen."""
+
+    prefix: str
+    members: dict[int, list[TensorInfo]] = field(default_factory=dict)
+    weight: int = 0
+
+
+def build_tree(config: dict[str, Any], tensors: Mapping[str, TensorInfo]) -> ModelTree:
+    """The tree of a checkpoint; a model that cannot be quantized gets a `refusal` instead of an exception."""
+    text = refusals.text_config(config)
+    stacks = _find_stacks(tensors.values())
+    main = stacks[0] if stacks else None
+    outside = [info for info in tensors.values() if main is None or not info.name.startswith(f"{main.prefix}.")]
+    embedding, head = _find_embeddings(outside, main.prefix if main else "", text.get("vocab_size"))
+    flags = [part.get("tie_word_embeddings") for part in (text, config)]
+    tied = head is None or next((flag for flag in flags if isinstance(flag, bool)), False)
+    transposed, odd = _orientation(main, tensors) if main else (False, "")
+    linears = _linears(main, tensors, transposed) if main else []
+    if head is not None and not tied:
+        linears.append(_linear(head, -1, head.name.removesuffix(_WEIGHT), tensors, transposed=False))
+    return ModelTree(
+        architecture=refusals.architecture(config),
+        model_type=str(text.get("model_type") or config.get("model_type") or ""),
+        config=config,
+        prefix=main.prefix if main else "",
+        blocks=len(main.members) if main else 0,
+        linears=tuple(linears),
+        tensors=dict(tensors),
+        embedding=embedding.name.removesuffix(_WEIGHT) if embedding else "",
+        lm_head=head.name.removesuffix(_WEIGHT) if head else None,
+        tied=tied,
+        refusal=refusals.find(
+            config,
+            tensors,
+            prefixes=[stack.prefix for stack in stacks],
+            numbers=sorted(main.members) if main else [],
+            weights=[linear.dtype for linear in linears],
+        )
+        or odd,
+    )
+
+
+def resolve_schemes(tree: ModelTree, bits_map: BitsMap) -> list[LayerPlan]:
+    """One plan for every linear of the tree, in its order; says nothing about whether the tree is refused.
+
+    Raises:
+        BadInput: the map names the embedding or a tied head, or has rules and names that no layer answers to.
+    """
+    named = {rule.match for rule in bits_map.layers}
+    _refuse_embeddings(tree, bits_map, named)
+    # A rule never reaches the head, so one that would match nothing else does nothing and is a mistake.
+    names = [linear.name for linear in tree.linears if linear.block >= 0 or linear.name in named]
+    missing = bits_map.unmatched(names)
+    if missing:
+        example = next((linear.name for linear in tree.linears if linear.block >= 0), "model.layers.0.mlp.down_proj")
+        raise BadInput(
+            f"The bits map has patterns or names that no layer answers to: {_listing(missing)}.",
+            f"Names look like {example}; the head changes only by its exact name under layers.",
+        )
+    plans = []
+    for linear in tree.linears:
+        assigned = bits_map.resolve(linear.name, exact_only=linear.block < 0)
+        scheme, fallback = assigned.scheme.fit(linear.in_features, linear.out_features)
+        plans.append(LayerPlan(linear, scheme, assigned.why, fallback))
+    return plans
+
+
+def _refuse_embeddings(tree: ModelTree, bits_map: BitsMap, named: set[str]) -> None:
+    for name in sorted(named):
+        if not bits_map.resolve(name).scheme.quantized:
+            continue
+        if name == tree.embedding:
+            raise BadInput(
+                f"{name} is the token embedding, which this version does not quantize.", "Remove it from the bits map."
+            )
+        if tree.tied and (name == tree.lm_head or name.rpartition(".")[2] == "lm_head"):
+            raise BadInput(
+                f"{name} shares its weights with the token embedding, which this version does not quantize.",
+                "Remove it from the bits map.",
+            )
+
+
+def _find_stacks(tensors: Iterable[TensorInfo]) -> list[_Stack]:
+    """Numbered stacks that hold matrices, the heaviest first; of nested numbers the outermost counts."""
+    stacks: dict[str, _Stack] = {}
+    for info in tensors:
+        parts = info.name.split(".")
+        place = next((i for i, part in enumerate(parts) if _is_number(part)), 0)
+        if place == 0 or place == len(parts) - 1:
+            continue
+        prefix = ".".join(parts[:place])
+        stack = stacks.setdefault(prefix, _Stack(prefix))
+        stack.members.setdefault(int(parts[place]), []).append(info)
+        # Fused experts are 3-D; without them the tower of a mixture-of-experts model could outweigh its text.
+        if len(info.shape) in (2, 3):
+            stack.weight += info.numel
+    return sorted((s for s in stacks.values() if s.weight), key=lambda stack: -stack.weight)
+
+
+def _is_number(part: str) -> bool:
+    return part.isascii() and part.isdecimal() and len(part) <= 6
+
+
+def _is_buffer(name: str, shape: tuple[int, ...]) -> bool:
+    """Tables that some checkpoints carry along: GPT-2's causal mask `attn.bias`, `masked_bias`, `inv_freq`."""
+    return (name.endswith(".bias") and len(shape) != 1) or name.rpartition(".")[2] in ("masked_bias", "inv_freq")
+
+
+def _matrices(stack: _Stack) -> Iterable[tuple[int, TensorInfo]]:
+    for block in sorted(stack.members):
+        for info in stack.members[block]:
+            if len(info.shape) == 2 and info.name.endswith(_WEIGHT):
+                yield block, info
+
+
+def _orientation(stack: _Stack, tensors: Mapping[str, TensorInfo]) -> tuple[bool, str]:
+    """Whether the weights are stored [in, out], by vote of the biases (as long as the outputs); and a complaint."""
+    plain, transposed = 0, 0
+    for _, info in _matrices(stack):
+        bias = tensors.get(f"{info.name.removesuffix(_WEIGHT)}.bias")
+        if bias is None or len(bias.shape) != 1 or info.shape[0] == info.shape[1]:
+            continue
+        plain += bias.shape[0] == info.shape[0]
+        transposed += bias.shape[0] == info.shape[1]
+    odd = "Its biases contradict each other about how the weights are stored." if plain and transposed else ""
+    return transposed > plain, odd
+
+
+def _linears(stack: _Stack, tensors: Mapping[str, TensorInfo], transposed: bool) -> list[Linear]:
+    found = []
+    for block, info in _matrices(stack):
+        kind = info.name.removesuffix(_WEIGHT).removeprefix(f"{stack.prefix}.").partition(".")[2]
+        found.append(_linear(info, block, kind, tensors, transposed))
+    return found
+
+
+def _linear(info: TensorInfo, block: int, kind: str, tensors: Mapping[str, TensorInfo], transposed: bool) -> Linear:
+    name = info.name.removesuffix(_WEIGHT)
+    rows, columns = info.shape
+    return Linear(
+        name=name,
+        block=block,
+        kind=kind,
+        in_features=rows if transposed else columns,
+        out_features=columns if transposed else rows,
+        dtype=info.dtype,
+        transposed=transposed,
+        has_bias=f"{name}.bias" in tensors,
+    )
+
+
+def _find_embeddings(
+    outside: list[TensorInfo], prefix: str, vocabulary: Any
+) -> tuple[TensorInfo | None, TensorInfo | None]:
+    """The token embedding and the head: matrices outside the blocks with one row for each token.
+
+    The embedding sits beside the blocks (`model.embed_tokens`, `model.layers`) and the head further out
+    (`lm_head`); where both sit at the same level (GPT-2 without `transformer.`), the word decides.
+    """
+    matrices = [info for info in outside if len(info.shape) == 2 and info.name.endswith(_WEIGHT)]
+    rows = [info for info in matrices if info.shape[0] == vocabulary]
+    if not rows and matrices:
+        most = max(info.shape[0] for info in matrices)
+        rows = [info for info in matrices if info.shape[0] == most]
+    parent = prefix.rpartition(".")[0]
+
+    def distance(info: TensorInfo) -> tuple[bool, bool, bool]:
+        path, _, last = info.name.removesuffix(_WEIGHT).rpartition(".")
+        return (
+            any(word in last for word in _HEAD_WORDS),
+            any(word in last for word in _POSITION_WORDS),
+            path != parent,
+        )
+
+    ranked = sorted(rows, key=distance)
+    if not ranked:
+        return None, None
+    embedding = ranked[0]
+    heads = [info for info in ranked[1:] if distance(info)[0] or (distance(info)[2] and not distance(info)[1])]
+    return embedding, heads[-1] if heads else None
+
+
+def _listing(items: list[str]) -> str:
+    return ", ".join(items[:5]) + (f" and {len(items) - 5} more" if len(items) > 5 else "")

@@ -1,0 +1,105 @@
+"""What can be known to be wrong with a job before anything is started, found in milliseconds and without torch.
+
+Reads headers and folders of this machine; what needs the network or a library is left to the run itself.
+Leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+
+from core.errors import CorruptFile, DiskFull, ModelNotFound, OutputProblem, UnsupportedModel
+from core.files import existing_parent, free_bytes, read_json
+from core.jobs.spec import JobSpec, looks_like_path
+from core.jobs.store import staging_of
+from core.model.headers import read_folder
+from core.model.tree import ModelTree, build_tree, resolve_schemes
+from core.sizes import human, output_size
+
+_SIDE_FILES = 40_000_000
+
+
+def check(spec: JobSpec) -> None:
+    """Raise what is wrong with `spec`, if it can be seen from here.
+
+    Raises:
+        BitwrightError: the model is not there, cut or not supported; the map names what does not exist; the text
+            is missing or not text; the output folder is taken or cannot be written; the disk is too small.
+    """
+    from core.calibration import text
+
+    check_output(Path(spec.output))
+    check_model(spec.model)
+    text.check(spec.calibration)
+    if Path(spec.model).is_dir():
+        tree = read_tree(Path(spec.model))
+        if tree.refusal:
+            raise UnsupportedModel(tree.refusal, f"`bitwright inspect {spec.model}` shows what is in it.")
+        check_room(spec, tree)
+
+
+def check_model(model: str) -> None:
+    """Raise ModelNotFound where `model` is meant as a path and nothing is there."""
+    if looks_like_path(model) and not Path(model).exists():
+        kind = "file" if model.endswith(".gguf") else "folder"
+        raise ModelNotFound(f"There is no {kind} {model}.", "Check the path, or give a Hub id such as owner/name.")
+
+
+def read_tree(folder: Path) -> ModelTree:
+    """The layer tree of a local model folder.
+
+    Raises:
+        ModelNotFound: no config or no weights.
+        CorruptFile: either does not hold what it promises.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ModelNotFound(f"{folder} has no config.json.", "Choose a folder that holds a Hugging Face model.")
+    config = read_json(path)
+    if not isinstance(config, dict):
+        raise CorruptFile(f"{path} is not a JSON object.", "Fetch the file again.")
+    return build_tree(config, read_folder(folder))
+
+
+def check_output(output: Path) -> None:
+    """Raise OutputProblem where `output` is taken, or cannot be made."""
+    try:
+        if output.is_symlink():
+            # the finished output is renamed into place, which would replace the link and not what it points to
+            raise OutputProblem(f"The output {output} is a link.", "Choose the folder that it points to, or another.")
+        if output.exists() and not output.is_dir():
+            raise OutputProblem(f"The output {output} is a file.", "Choose a folder that does not exist yet.")
+        if output.is_dir() and any(output.iterdir()):
+            raise OutputProblem(
+                f"The output folder {output} is not empty.", "Choose a folder that is empty or does not exist yet."
+            )
+        _try_writing(output)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise OutputProblem(
+            f"The output folder {output} cannot be made: {reason}.", "Choose another folder, or change its rights."
+        ) from error
+
+
+def check_room(spec: JobSpec, tree: ModelTree) -> None:
+    """Raise DiskFull where the volume of the output has too little room for what will be written."""
+    plans = resolve_schemes(tree, spec.bits_map)
+    needed = sum(output_size(tree, plans, name).total + _SIDE_FILES for name in spec.formats)
+    free = free_bytes(Path(spec.output))
+    if free < needed:
+        raise DiskFull(
+            f"The output needs about {human(needed)} and there are {human(free)} free at {spec.output}.",
+            "Free some room, or choose an output folder on another volume.",
+        )
+
+
+def _try_writing(output: Path) -> None:
+    """Make and remove a folder where the staging folder will be, or in the nearest folder that exists.
+
+    The rights alone do not tell: network volumes, read-only mounts and quotas have their own opinion.
+    """
+    parent = existing_parent(output.parent)
+    probe = staging_of(parent / output.name, Path(secrets.token_hex(14)[:27]))  # as long as a job's id
+    probe.mkdir()
+    probe.rmdir()

@@ -1,0 +1,181 @@
+"""Quantizing one block: original outputs, tuning, integers, and the quantized chain's outputs.
+
+Knows one block at a time, and the two chains of hidden states; not the order of blocks or where integers go.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from core.errors import Cancelled, CorruptFile
+from core.formats.quantized import QuantizedLinear
+from core.jobs.spec import JobSpec
+from core.model.chain import BlockCall
+from core.model.skeleton import Skeleton
+from core.model.tree import LayerPlan
+from core.quant.activations import Activations
+from core.quant.grid import freeze, new_grid
+from core.quant.linear import TunedLinear
+from core.quant.prepare import Resolved
+from core.quant.rtn import search_scale, searchable
+from core.quant.signround import Outcome, TunedLayer, Tuning, tune_block
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Samples of one length on their way through the model.
+
+    Attributes:
+        original, quantized: hidden states after the blocks so far, of the two models.
+        calls: how each block is called for sequences of this length.
+        batch: samples in one pass.
+    """
+
+    original: Activations
+    quantized: Activations
+    calls: list[BlockCall]
+    batch: int
+
+    def slices(self) -> Iterator[slice]:
+        count = len(self.original)
+        return (slice(start, min(count, start + self.batch)) for start in range(0, count, self.batch))
+
+
+@dataclass(frozen=True)
+class BlockJob:
+    """What stays the same for all blocks of a run."""
+
+    spec: JobSpec
+    resolved: Resolved
+    skeleton: Skeleton
+    min_zero: int
+    should_stop: Callable[[], bool]
+    on_loss: Callable[[int, int, float], None]
+
+
+def quantize_block(
+    job: BlockJob, block: int, plans: list[LayerPlan], chains: list[Chain]
+) -> tuple[list[QuantizedLinear], Outcome]:
+    """Advance every chain past block number `block`, and return its quantized layers.
+
+    The first chain is the one that is tuned on; others are only carried along.
+
+    Raises:
+        Cancelled: asked for.
+        CorruptFile: a weight of the block is not finite.
+    """
+    path = f"{job.skeleton.stack}.{block}"
+    names = {item.linear.name: job.skeleton.module_name(item.linear.name) for item in plans}
+    module = job.skeleton.fill(path, torch.float32, job.resolved.torch_device, skip=tuple(names.values()))
+    try:
+        weights = {item.linear.name: _read(job, item) for item in plans}
+        linears = {name: insert_linear(job, name, weight) for name, weight in weights.items()}
+        _advance_original(job, block, module, linears, chains)
+        layers = [_layer(job, item, weights[item.linear.name], linears[item.linear.name]) for item in plans]
+        outcome = _tune(job, block, module, layers, chains[0])
+        frozen = [freeze(layer.grid, item.linear.name) for layer, item in zip(layers, plans, strict=True)]
+        for chain in chains:
+            for part in chain.slices():
+                chain.quantized.write(
+                    part,
+                    forward(job, chain.calls[block], module, chain.quantized.read(part, job.resolved.torch_device)),
+                )
+        return frozen, outcome
+    finally:
+        job.skeleton.unload(path)
+
+
+def forward(job: BlockJob, call: BlockCall, module: nn.Module, hidden: Tensor) -> Tensor:
+    """One pass without gradients; asks for a stop first."""
+    if job.should_stop():
+        raise Cancelled("The run was cancelled.")
+    with torch.no_grad(), precision(job.resolved):
+        return call(module, hidden)
+
+
+def precision(resolved: Resolved) -> contextlib.AbstractContextManager[object]:
+    """Products in the compute dtype; the residual stream stays fp32, since in 16 bits the rounding of its few huge
+    channels outweighs the error that is being tuned."""
+    if resolved.compute_dtype == torch.float32:
+        return contextlib.nullcontext()
+    return torch.autocast(resolved.torch_device.type, resolved.compute_dtype, cache_enabled=False)
+
+
+def _read(job: BlockJob, item: LayerPlan) -> Tensor:
+    """The layer's weight as [out, in], in its own dtype, on the device."""
+    weight = job.skeleton.store.get(f"{item.linear.name}.weight").to(job.resolved.torch_device)
+    if not torch.isfinite(weight).all():
+        raise CorruptFile(f"{item.linear.name} holds values that are not finite.", "Fetch the model again.")
+    return weight.t().contiguous() if item.linear.transposed else weight
+
+
+def insert_linear(job: BlockJob, name: str, weight: Tensor) -> TunedLinear:
+    """Put a layer whose weight ([out, in]) can be rewritten in place of the model's own; its bias comes along."""
+    bias, device, skeleton = f"{name}.bias", job.resolved.torch_device, job.skeleton
+    value = skeleton.store.get(bias).to(device, torch.float32) if bias in skeleton.store else None
+    linear = TunedLinear(weight.to(device, job.resolved.compute_dtype, copy=True), value)
+    skeleton.model.set_submodule(skeleton.module_name(name), linear)
+    return linear
+
+
+def _advance_original(
+    job: BlockJob, block: int, module: nn.Module, linears: dict[str, TunedLinear], chains: list[Chain]
+) -> None:
+    """The original chain past the block, in place; for a scale search, with the layers' inputs weighed."""
+    for number, chain in enumerate(chains):
+        for linear in linears.values():
+            linear.gather = number == 0 and job.spec.recipe.search_scale
+        for part in chain.slices():
+            hidden = chain.original.read(part, job.resolved.torch_device)
+            chain.original.write(part, forward(job, chain.calls[block], module, hidden))
+    for linear in linears.values():
+        linear.gather = False
+
+
+def _layer(job: BlockJob, item: LayerPlan, weight: Tensor, linear: TunedLinear) -> TunedLayer:
+    recipe = job.spec.recipe
+    searched = None
+    if recipe.search_scale and searchable(item.scheme):
+        searched = search_scale(weight, item.scheme, linear.importance())
+    grid = new_grid(
+        weight,
+        item.scheme,
+        iterations=recipe.iters,
+        rate=recipe.learning_rate(item.scheme.bits),
+        min_zero=job.min_zero,
+        searched=searched,
+    )
+    return TunedLayer(grid, linear, recipe.range_rate(item.scheme.bits))
+
+
+def _tune(job: BlockJob, block: int, module: nn.Module, layers: list[TunedLayer], chain: Chain) -> Outcome:
+    device = job.resolved.torch_device
+    call = chain.calls[block]
+    run = torch.compile(module) if job.spec.compile else module
+
+    def through(hidden: Tensor) -> Tensor:
+        with precision(job.resolved):
+            return call(run, hidden)
+
+    return tune_block(
+        layers,
+        through,
+        lambda index: chain.quantized.read(index, device),
+        lambda index: chain.original.read(index, device),
+        len(chain.original),
+        Tuning(job.spec.recipe.iters, job.resolved.micro_batch, job.resolved.accumulate, job.spec.seed + block),
+        lambda iteration, loss: job.on_loss(block, iteration, loss),
+        job.should_stop,
+    )
+
+
+def round_layer(job: BlockJob, item: LayerPlan) -> QuantizedLinear:
+    """A layer outside the blocks (an untied lm_head), rounded to nearest with a searched scale where that helps."""
+    weight = _read(job, item)
+    searched = search_scale(weight, item.scheme, None) if searchable(item.scheme) else None
+    return freeze(new_grid(weight, item.scheme, min_zero=job.min_zero, searched=searched), item.linear.name)

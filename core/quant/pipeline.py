@@ -1,0 +1,235 @@
+"""One quantization run from spec to verified checkpoint. The only place that knows the order of things.
+
+prepare -> calibrate -> tune (block by block, written as they finish) -> write -> verify -> rename into place.
+Reports through `emit`, asks `control` whether to stop or pause, and writes nothing outside the job folder and a
+staging folder beside the output until the last step.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from core.calibration.tokens import Calibration, load
+from core.errors import BadInput, Cancelled
+from core.events import BlockDone, BlockStarted, Done, Emit, Log, Loss, Stage, Started
+from core.formats.quantized import QuantizedLinear
+from core.formats.reader import QuantizedCheckpoint
+from core.jobs.control import Control
+from core.jobs.spec import JobSpec
+from core.model.chain import capture, first_inputs, only_rows
+from core.model.skeleton import build_skeleton
+from core.model.weights import TensorStore
+from core.quant import heldout
+from core.quant.activations import Activations
+from core.quant.blocks import BlockJob, Chain, insert_linear, quantize_block, round_layer
+from core.quant.output import Output
+from core.quant.prepare import Prepared, prepare, settings_of
+from core.quant.progress import Meter
+from core.quant.report import BlockFigures, make_report
+from core.quant.signround import Outcome
+from core.quant.verify import Verified, Written, check_answers, check_tensors, digest
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What the steps of one run share."""
+
+    spec: JobSpec
+    folder: Path
+    ready: Prepared
+    blocks: BlockJob
+    output: Output
+    emit: Emit
+    control: Control
+    meter: Meter
+
+
+def run(spec: JobSpec, job: Path, emit: Emit, control: Control) -> None:
+    """Do the job; the last event is `Done`.
+
+    Args:
+        job: the job's folder; caches that do not fit into memory are put there and removed.
+
+    Raises:
+        BitwrightError: what went wrong, in one sentence; the output folder is then as it was before.
+        Cancelled: `control` asked for a stop.
+    """
+    started = time.monotonic()
+    emit(Stage("prepare"))
+    ready = prepare(spec, emit, control.should_stop)
+    emit(_started(spec, ready))
+    emit(Stage("calibrate"))
+    calibration = load(spec.calibration, ready.tokenizer, spec.recipe.samples, spec.recipe.seqlen, spec.seed, emit)
+    _check_lengths(ready, calibration)
+    with Output(spec, job, ready, emit) as output:
+        meter = Meter(ready.tree.blocks, spec.recipe.iters, emit)
+        blocks = BlockJob(
+            spec=spec,
+            resolved=ready.resolved,
+            skeleton=ready.skeleton,
+            min_zero=max(item.min_zero for item in ready.formats.values()),
+            should_stop=control.should_stop,
+            on_loss=lambda block, iteration, loss: _on_loss(emit, meter, spec.recipe.iters, block, iteration, loss),
+        )
+        running = _Run(spec, job, ready, blocks, output, emit, control, meter)
+        chains, unseen = _enter(running, calibration)
+        digests, figures = _tune_all(running, chains)
+        head = _round_head(running, digests)
+        perplexity = _score(running, chains[1], unseen, head)
+        emit(Stage("write"))
+        output.finish_files(control.should_stop)
+        emit(Stage("verify"))
+        verified = _verify(running, digests, unseen)
+        seconds = time.monotonic() - started
+        report = make_report(spec, ready, calibration, figures, perplexity, verified, output, seconds)
+        output.publish(report)
+    emit(Done(output=spec.output, seconds=time.monotonic() - started, report=report))
+
+
+def _started(spec: JobSpec, ready: Prepared) -> Started:
+    return Started(
+        model=ready.source.label,
+        blocks=ready.tree.blocks,
+        linears=sum(item.scheme.quantized for item in ready.plans),
+        parameters=ready.tree.parameters,
+        device=ready.resolved.device,
+        dtype=ready.resolved.dtype,
+        threads=ready.resolved.threads,
+        settings=settings_of(spec, ready.resolved),
+    )
+
+
+def _on_loss(emit: Emit, meter: Meter, iterations: int, block: int, iteration: int, loss: float) -> None:
+    emit(Loss(block=block, iteration=iteration, iterations=iterations, loss=loss))
+    meter.at(block, iteration)
+
+
+def _check_lengths(ready: Prepared, calibration: Calibration) -> None:
+    longest = context_length(ready)
+    length = calibration.tokens.shape[1]
+    if length > longest:
+        raise BadInput(f"The model reads at most {longest} tokens, and seqlen is {length}.", f"Use --seqlen {longest}.")
+
+
+def context_length(ready: Prepared) -> int:
+    """Tokens that the model can read at once."""
+    text = ready.tree.config.get("text_config") or ready.tree.config
+    return int(text.get("max_position_embeddings") or text.get("n_positions") or 2048)
+
+
+def _enter(running: _Run, calibration: Calibration) -> tuple[list[Chain], Tensor]:
+    """The calibration samples and the held-out windows at the door of block 0; and the windows' tokens."""
+    ready, resolved = running.ready, running.ready.resolved
+    unseen = heldout.windows(ready.tokenizer, context_length(ready))
+    skeleton, device = ready.skeleton, resolved.torch_device
+    skeleton.fill("", torch.float32, device, skip=(skeleton.stack, *skeleton.ends()))
+    cache = getattr(torch, resolved.cache_dtype)
+    chains = []
+    for name, tokens in (("calibration", calibration.tokens), ("unseen", unseen)):
+        with only_rows(skeleton, tokens, torch.float32, device):
+            calls = capture(skeleton, tokens[:1], device)
+            width = first_inputs(skeleton, tokens[:1], device).shape[-1]
+            shape = (len(tokens), tokens.shape[1], width)
+            files = [
+                running.folder / f"{name}-{side}.cache" if resolved.spill else None
+                for side in ("original", "quantized")
+            ]
+            original, quantized = (Activations(shape, cache, file) for file in files)
+            chain = Chain(original, quantized, calls, resolved.micro_batch if name == "calibration" else 1)
+            for part in chain.slices():
+                _stop(running)
+                hidden = first_inputs(skeleton, tokens[part], device)
+                original.write(part, hidden)
+                quantized.write(part, hidden)
+        chains.append(chain)
+    return chains, unseen
+
+
+def _tune_all(running: _Run, chains: list[Chain]) -> tuple[dict[str, str], list[BlockFigures]]:
+    """Every block in order; digests of the layers as written, and the figures of the blocks."""
+    ready, emit = running.ready, running.emit
+    digests: dict[str, str] = {}
+    figures: list[BlockFigures] = []
+    emit(Stage("tune"))
+    for block in range(ready.tree.blocks):
+        running.control.wait_while_paused()
+        _stop(running)
+        plans = ready.quantized(block)
+        name = f"{ready.tree.prefix}.{block}"
+        emit(BlockStarted(block=block, total=ready.tree.blocks, name=name, linears=tuple(x.linear.kind for x in plans)))
+        begun = time.monotonic()
+        layers, outcome = quantize_block(running.blocks, block, plans, chains)
+        _write(running, layers, digests)
+        seconds = time.monotonic() - begun
+        _block_done(running, block, outcome, seconds)
+        figures.append(BlockFigures(name, outcome, seconds))
+        running.meter.block_done(block, seconds)
+    return digests, figures
+
+
+def _round_head(running: _Run, digests: dict[str, str]) -> QuantizedLinear | None:
+    """An untied lm_head that the map names: rounded to nearest."""
+    for item in running.ready.quantized(-1):
+        running.emit(Log("info", f"{item.linear.name} is rounded to nearest; only layers in blocks are tuned"))
+        layer = round_layer(running.blocks, item)
+        _write(running, [layer], digests)
+        return layer
+    return None
+
+
+def _write(running: _Run, layers: list[QuantizedLinear], digests: dict[str, str]) -> None:
+    for layer in layers:
+        digests[layer.name] = digest(layer)
+        running.output.write(layer)
+
+
+def _block_done(running: _Run, block: int, outcome: Outcome, seconds: float) -> None:
+    if outcome.diverged:
+        running.emit(Log("warning", f"Block {block}: the loss is not a number; plain rounding was kept"))
+    running.emit(
+        BlockDone(
+            block=block,
+            total=running.ready.tree.blocks,
+            loss_before=outcome.loss_before,
+            loss_after=outcome.loss_after,
+            best_iteration=outcome.best_iteration,
+            seconds=seconds,
+        )
+    )
+
+
+def _score(running: _Run, chain: Chain, unseen: Tensor, head: QuantizedLinear | None) -> tuple[float, float]:
+    """Perplexity of the original and of the quantized model on the held-out windows."""
+    skeleton = running.ready.skeleton
+    path = skeleton.head()
+    skeleton.fill(path, torch.float32, running.ready.resolved.torch_device)
+    before = heldout.perplexity(running.blocks, chain.original, unseen)
+    if head is not None:
+        insert_linear(running.blocks, head.name, head.dequantize())
+    after = heldout.perplexity(running.blocks, chain.quantized, unseen)
+    skeleton.unload(path)
+    return before, after
+
+
+def _verify(running: _Run, digests: dict[str, str], unseen: Tensor) -> dict[str, Verified]:
+    """Every format's output, read back and run."""
+    ready, results = running.ready, {}
+    for name, folder in running.output.folders.items():
+        copied = ready.formats[name].copied
+        check_tensors(folder, ready.store, digests, copied, running.control.should_stop)
+        skeleton = build_skeleton(ready.tree, TensorStore(folder))
+        job = replace(running.blocks, skeleton=skeleton)
+        written = Written(job, QuantizedCheckpoint(folder, skeleton.module_name))
+        perplexity, sample = check_answers(written, unseen, ready.tokenizer)
+        results[name] = Verified(len(digests), len(copied), perplexity, sample)
+    return results
+
+
+def _stop(running: _Run) -> None:
+    if running.control.should_stop():
+        raise Cancelled("The run was cancelled.")

@@ -1,0 +1,184 @@
+"""Everything that is decided before the first block: model, map, formats, device, dtype, room on disk.
+
+Whatever is wrong with a request is found here, before anything is written into its output. Knows the whole
+request; computes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from core.errors import BadInput, DiskFull, OutputProblem, UnsupportedModel
+from core.events import Emit, Log
+from core.files import free_bytes, read_json
+from core.formats.registry import FormatPlan, plan
+from core.inference.devices import choose, probe_dtype
+from core.jobs.spec import JobSpec
+from core.model.headers import read_folder
+from core.model.skeleton import Skeleton, build_skeleton
+from core.model.source import Source, open_source
+from core.model.tree import LayerPlan, ModelTree, build_tree, resolve_schemes
+from core.model.weights import TensorStore
+
+SPARE = 64 << 20
+"""Bytes of disk that a run leaves alone, on top of what it writes."""
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What this machine makes of a spec; recorded in the job, reused on resume.
+
+    Attributes:
+        device, dtype: where and in what the products are computed; the residual stream is always fp32.
+        threads: of torch on the host.
+        micro_batch, accumulate: samples per pass and passes per step.
+        cache_dtype: of the hidden states kept between blocks.
+        spill: keep them in a file instead of memory.
+    """
+
+    device: str
+    dtype: str
+    threads: int
+    micro_batch: int
+    accumulate: int
+    cache_dtype: str
+    spill: bool
+
+    @property
+    def torch_device(self) -> torch.device:
+        return torch.device(self.device)
+
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        return getattr(torch, self.dtype)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A request that can run."""
+
+    source: Source
+    tree: ModelTree
+    store: TensorStore
+    skeleton: Skeleton
+    plans: tuple[LayerPlan, ...]
+    formats: dict[str, FormatPlan]
+    resolved: Resolved
+    tokenizer: Any
+    source_config: dict[str, Any]
+
+    def quantized(self, block: int) -> list[LayerPlan]:
+        """The layers of one block (-1: outside the blocks) that get fewer than 16 bits."""
+        return [item for item in self.plans if item.linear.block == block and item.scheme.quantized]
+
+
+def prepare(spec: JobSpec, emit: Emit, should_stop: Callable[[], bool]) -> Prepared:
+    """Open the model, fix the map and the formats, choose the device.
+
+    Raises:
+        BitwrightError: the request cannot work, in one sentence.
+    """
+    check_output(Path(spec.output))
+    source = open_source(spec.model, emit, should_stop)
+    config = read_json(source.folder / "config.json")
+    tree = build_tree(config, read_folder(source.folder))
+    if tree.refusal:
+        raise UnsupportedModel(tree.refusal, "`bitwright inspect` shows what is in it.")
+    plans = resolve_schemes(tree, spec.bits_map)
+    if not any(item.scheme.quantized for item in plans):
+        raise BadInput("The bits map leaves every layer in 16 bits.", "Give at least one layer 2, 3, 4 or 8 bits.")
+    store = TensorStore(source.folder, tree.tensors)
+    skeleton = build_skeleton(tree, store)
+    formats = {name: plan(name, tree, plans, config, skeleton.module_name) for name in spec.formats}
+    check_disk(Path(spec.output), sum(planned_bytes(item) for item in formats.values()))
+    for item in plans:
+        if item.fallback:
+            emit(Log("warning", f"{item.linear.name}: {item.fallback}"))
+    resolved = resolve(spec, tree)
+    return Prepared(
+        source=source,
+        tree=tree,
+        store=store,
+        skeleton=skeleton,
+        plans=tuple(plans),
+        formats=formats,
+        resolved=resolved,
+        tokenizer=load_tokenizer(source.folder),
+        source_config=config,
+    )
+
+
+def resolve(spec: JobSpec, tree: ModelTree) -> Resolved:
+    """Device, dtype, threads and batches of a spec on this machine, by measurement."""
+    device = choose(spec.device)
+    threads = psutil.cpu_count(logical=False) or os.cpu_count() or 1
+    torch.set_num_threads(threads)
+    recipe = spec.recipe
+    batch = min(recipe.batch_size, recipe.samples)
+    accumulate = recipe.accumulate
+    if spec.low_memory:
+        accumulate, batch = accumulate * batch, 1
+    hidden = int(tree.config.get("hidden_size") or tree.config.get("n_embd") or 4096)
+    wide = 4 * 2 * recipe.samples * recipe.seqlen * hidden
+    tight = spec.low_memory or wide > psutil.virtual_memory().available // 4
+    return Resolved(
+        device=device.id,
+        dtype=probe_dtype(device).dtype,
+        threads=threads,
+        micro_batch=batch,
+        accumulate=accumulate,
+        cache_dtype="bfloat16" if tight else "float32",
+        spill=spec.low_memory or wide // 2 > psutil.virtual_memory().available // 4,
+    )
+
+
+def check_output(output: Path) -> None:
+    """Refuse an output that exists and is not an empty folder: nothing of the user's is ever overwritten."""
+    if output.is_symlink() or (output.exists() and not output.is_dir()):
+        raise OutputProblem(f"{output} exists and is not a folder.", "Choose another --output.")
+    if output.is_dir() and any(output.iterdir()):
+        raise OutputProblem(f"The output folder {output} is not empty.", "Choose a new or an empty folder.")
+
+
+def check_disk(output: Path, size: int) -> None:
+    """Refuse a run whose output cannot fit."""
+    free = free_bytes(output)
+    if size + SPARE > free:
+        raise DiskFull(
+            f"The output needs {size / 1e6:.0f} MB and the disk of {output} has {free / 1e6:.0f} MB free.",
+            "Free some room, or choose an output folder on another disk.",
+        )
+
+
+def planned_bytes(item: FormatPlan) -> int:
+    """Bytes of the tensors that a format will write."""
+    return sum(tensor.nbytes for tensor in item.tensors)
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a model folder.
+
+    Raises:
+        UnsupportedModel: there is none that transformers can read.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (ValueError, OSError, KeyError, TypeError, AttributeError, ImportError) as error:
+        raise UnsupportedModel(
+            f"The tokenizer in {folder} cannot be read: {str(error).splitlines()[0]}",
+            "Fetch tokenizer.json and tokenizer_config.json of the model again.",
+        ) from error
+
+
+def settings_of(spec: JobSpec, resolved: Resolved) -> dict[str, Any]:
+    """What the `Started` event and the report say of the settings."""
+    return {"recipe": spec.recipe.to_json(), "default_scheme": spec.bits_map.default.to_json(), **asdict(resolved)}

@@ -1,0 +1,93 @@
+"""What is said of a finished run, in its `Done` event, in the job folder and beside the weights. Pure assembly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from core.calibration.tokens import Calibration
+from core.jobs.spec import JobSpec
+from core.quant.output import Output
+from core.quant.prepare import Prepared, settings_of
+from core.quant.progress import peak_memory
+from core.quant.signround import Outcome
+from core.quant.verify import Verified
+
+
+@dataclass(frozen=True)
+class BlockFigures:
+    """How one block came out."""
+
+    name: str
+    outcome: Outcome
+    seconds: float
+
+
+def make_report(
+    spec: JobSpec,
+    ready: Prepared,
+    calibration: Calibration,
+    blocks: Sequence[BlockFigures],
+    perplexity: tuple[float, float],
+    verified: dict[str, Verified],
+    output: Output,
+    seconds: float,
+) -> dict[str, Any]:
+    """The report as a JSON value.
+
+    Args:
+        perplexity: of the original and of the quantized model on the held-out windows.
+        seconds: wall time of the whole run.
+    """
+    return {
+        "version": 1,
+        "model": ready.source.label,
+        "origin": ready.source.origin,
+        "note": ready.source.note,
+        "architecture": ready.tree.architecture,
+        "parameters": ready.tree.parameters,
+        "settings": settings_of(spec, ready.resolved),
+        "seed": spec.seed,
+        "bits_map": spec.bits_map.to_json(),
+        "bits": layer_counts(ready),
+        "fallbacks": {item.linear.name: item.fallback for item in ready.plans if item.fallback},
+        "effective_bits": effective_bits(ready),
+        "calibration": {
+            "source": calibration.source,
+            "documents": calibration.documents,
+            "tokens": calibration.tokens.numel(),
+            "sha256": calibration.sha256,
+        },
+        "perplexity": {"original": perplexity[0], "quantized": perplexity[1], "text": "bundled held-out text"},
+        "blocks": [{"name": x.name, "seconds": x.seconds, **asdict(x.outcome)} for x in blocks],
+        "verified": {name: asdict(value) for name, value in verified.items()},
+        "source_bytes": sum(info.nbytes for info in ready.tree.tensors.values()),
+        "files": output.files,
+        "output_bytes": {name: _bytes(output, name) for name in output.folders},
+        "seconds": seconds,
+        "peak_memory": peak_memory(),
+    }
+
+
+def layer_counts(ready: Prepared) -> dict[str, int]:
+    """How many linears got each number of bits."""
+    counts: dict[str, int] = {}
+    for item in ready.plans:
+        key = str(item.scheme.bits)
+        counts[key] = counts.get(key, 0) + 1
+    return counts
+
+
+def effective_bits(ready: Prepared) -> float:
+    """Bits per weight of the quantized linears with their scales and zero points, in the first format."""
+    plan = next(iter(ready.formats.values()))
+    kept = set(plan.copied)
+    stored = sum(tensor.nbytes for tensor in plan.tensors if tensor.name not in kept)
+    weights = sum(x.linear.in_features * x.linear.out_features for x in plan.layers.values())
+    return stored * 8 / weights
+
+
+def _bytes(output: Output, name: str) -> int:
+    prefix = f"{name}/" if len(output.folders) > 1 else ""
+    return sum(size for path, size in output.files.items() if path.startswith(prefix))

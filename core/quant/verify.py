@@ -1,0 +1,156 @@
+"""Proof that what lies on disk is what was tuned: read back, compared, scanned, run, and asked to write a few words.
+
+The written checkpoint is read block by block through the same reader that any later use goes through, so the
+check needs no more memory than the run. Knows files and chains, not how they were tuned.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from core.errors import Cancelled, VerificationFailed
+from core.formats.quantized import QuantizedLinear
+from core.formats.reader import QuantizedCheckpoint
+from core.model.chain import BlockCall, capture, first_inputs, logits, only_rows
+from core.model.weights import TensorStore
+from core.quant.activations import Activations
+from core.quant.blocks import BlockJob, forward, insert_linear, precision
+from core.quant.heldout import perplexity
+
+PROMPT = "The capital of France is"
+TOKENS = 4
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What was checked: layers equal to the bit, other tensors equal to the source, and what the files computed."""
+
+    layers: int
+    other_tensors: int
+    perplexity: float
+    sample: str
+
+
+def digest(layer: QuantizedLinear) -> str:
+    """A hash of what a layer means: integers, scales and zero points."""
+    value = hashlib.sha256()
+    for part in (layer.ints, layer.scales, layer.zeros):
+        value.update(part.contiguous().view(torch.uint8).numpy().tobytes())
+    return value.hexdigest()
+
+
+def check_tensors(
+    folder: Path, source: TensorStore, digests: dict[str, str], copied: list[str], should_stop: Callable[[], bool]
+) -> None:
+    """Compare every layer with what was tuned and every other tensor with the source's bytes; look for NaN and inf.
+
+    Raises:
+        VerificationFailed: the first difference, by name.
+    """
+    written = QuantizedCheckpoint(folder)
+    for name, expected in digests.items():
+        _stop(should_stop)
+        layer = written.layer(name)
+        if digest(layer) != expected:
+            raise VerificationFailed(f"{name} reads back different from what was tuned.", "Please report this.")
+        if not torch.isfinite(layer.scales).all():
+            raise VerificationFailed(f"{name} has a scale that is not finite.", "Try more samples or another recipe.")
+    store = TensorStore(folder)
+    for name in copied:
+        _stop(should_stop)
+        dtype = source.dtype(name)
+        for ours, theirs in zip(store.chunks(name), source.chunks(name), strict=True):
+            if ours != theirs:
+                raise VerificationFailed(f"{name} differs from the source model.", "Please report this.")
+            if dtype.is_floating_point and dtype.itemsize > 1:
+                values = torch.frombuffer(bytearray(ours), dtype=dtype)
+                if not torch.isfinite(values).all():
+                    raise VerificationFailed(f"{name} holds values that are not finite.", "Fetch the model again.")
+
+
+@dataclass(frozen=True)
+class Written:
+    """A checkpoint on disk that is run block by block; `job` holds a skeleton over the written files."""
+
+    job: BlockJob
+    checkpoint: QuantizedCheckpoint
+
+    def load_ends(self) -> None:
+        """Give everything outside the blocks its weights; of the embedding only rows are ever loaded."""
+        skeleton, device = self.job.skeleton, self.job.resolved.torch_device
+        skeleton.fill("", torch.float32, device, skip=(skeleton.stack, *skeleton.ends()))
+        head = skeleton.tree.lm_head
+        if head in self.checkpoint.schemes:
+            insert_linear(self.job, head, self.checkpoint.layer(head).dequantize())
+        else:
+            skeleton.fill(skeleton.head(), torch.float32, device)
+
+    def advance(self, states: Activations, calls: list[BlockCall]) -> None:
+        """Send hidden states through all blocks, in place, holding one block at a time."""
+        skeleton, device = self.job.skeleton, self.job.resolved.torch_device
+        for block in range(skeleton.tree.blocks):
+            names = [item.name for item in skeleton.tree.of_block(block) if item.name in self.checkpoint.schemes]
+            path = f"{skeleton.stack}.{block}"
+            skip = tuple(skeleton.module_name(name) for name in names)
+            module = skeleton.fill(path, torch.float32, device, skip=skip)
+            for name in names:
+                insert_linear(self.job, name, self.checkpoint.layer(name).dequantize())
+            for row in range(len(states)):
+                part = slice(row, row + 1)
+                states.write(part, forward(self.job, calls[block], module, states.read(part, device)))
+            skeleton.unload(path)
+
+    def enter(self, tokens: Tensor) -> tuple[Activations, list[BlockCall]]:
+        """Hidden states at block 0 for tokens (int64 [windows, tokens]), and how the blocks are called for them."""
+        skeleton, device = self.job.skeleton, self.job.resolved.torch_device
+        with only_rows(skeleton, tokens, torch.float32, device):
+            calls = capture(skeleton, tokens[:1], device)
+            rows = [first_inputs(skeleton, tokens[row : row + 1], device) for row in range(len(tokens))]
+        state = Activations((len(rows), *rows[0].shape[1:]), torch.float32)
+        for row, value in enumerate(rows):
+            state.write(slice(row, row + 1), value)
+        return state, calls
+
+
+def check_answers(written: Written, tokens: Tensor, tokenizer: Any) -> tuple[float, str]:
+    """Run the held-out windows and write a few words, from the files alone.
+
+    Args:
+        tokens: int64 [windows, tokens].
+
+    Returns:
+        Perplexity on the windows, and the prompt with its greedy continuation.
+
+    Raises:
+        VerificationFailed: no finite answer.
+    """
+    written.load_ends()
+    state, calls = written.enter(tokens)
+    written.advance(state, calls)
+    value = perplexity(written.job, state, tokens)
+    if not math.isfinite(value):
+        raise VerificationFailed("The written model gives no finite probabilities.", "Try more bits or another recipe.")
+    ids = tokenizer(PROMPT, return_tensors="pt")["input_ids"]
+    for _ in range(TOKENS):
+        state, calls = written.enter(ids)
+        written.advance(state, calls)
+        hidden = state.read(slice(0, 1), written.job.resolved.torch_device)
+        with precision(written.job.resolved):
+            scores = logits(written.job.skeleton, hidden)[0, -1]
+        if not torch.isfinite(scores).all():
+            raise VerificationFailed("The written model gives no finite answer.", "Try more bits or another recipe.")
+        ids = torch.cat([ids, scores.argmax().view(1, 1).cpu()], dim=1)
+    return value, tokenizer.decode(ids[0], skip_special_tokens=True)
+
+
+def _stop(should_stop: Callable[[], bool]) -> None:
+    if should_stop():
+        raise Cancelled("The run was cancelled.")

