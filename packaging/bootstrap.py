@@ -23,8 +23,8 @@ def python_problem(version: "tuple[int, ...]") -> str:
     ) % tuple(version[:2])
 
 
-if python_problem(sys.version_info):
-    sys.exit(python_problem(sys.version_info))
+if python_problem(sys.version_info[:2]):
+    sys.exit(python_problem(sys.version_info[:2]))
 
 import shutil
 import signal

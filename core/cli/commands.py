@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 
 from core import recipes
@@ -18,6 +18,8 @@ from core.jobs import store
 from core.jobs.failure import Progressed, error_from, failed_from
 from core.jobs.spec import FORMATS
 
+_USAGE_ERROR: Any = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
+"""Typer brings its own copy of click in some versions, and names this base class of it in none."""
 DONE, FAILED, BAD_INPUT, CANCELLED = 0, 1, 2, 130
 _OWN_FAULT = {"internal", "child-died", "verification", "out-of-memory", "error"}
 """Codes of commands other than `quantize` that do not mean bad input."""
@@ -48,7 +50,7 @@ Samples = Annotated[int | None, typer.Option(help="Calibration sequences.")]
 SeqLen = Annotated[int | None, typer.Option(help="Tokens of a calibration sequence.")]
 BatchSize = Annotated[int | None, typer.Option(help="Sequences that a step sees at once.")]
 Accumulate = Annotated[int | None, typer.Option(help="Micro-batches that are added up before a step.")]
-Text = Annotated[str, typer.Option("--calibration", help="builtin, a Hub data set id, or a txt, jsonl or parquet file.")]
+Text = Annotated[str, typer.Option("--calibration", help="builtin, a Hub data set id, or a text or data file.")]
 Formats = Annotated[str, typer.Option("--format", help=f"Of {', '.join(FORMATS)}; several with commas.")]
 LowMemory = Annotated[bool, typer.Option("--low-memory", help="Caches on disk and smaller micro-batches.")]
 Compile = Annotated[bool, typer.Option("--compile", help="Run blocks through torch.compile.")]
@@ -209,16 +211,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code = app(args=arguments, standalone_mode=False, prog_name="bitwright")
         return code if isinstance(code, int) else DONE
-    except click.exceptions.Abort:
+    except (typer.Abort, KeyboardInterrupt):
         return CANCELLED
-    except click.ClickException as error:
+    except _USAGE_ERROR as error:
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else "bitwright"
         Terminal().complain(error.format_message(), f"`{command} --help` lists what is possible.")
         return BAD_INPUT
     except BrokenPipeError:
         # whoever read our output has left, as `head` does; nothing may be flushed into the pipe any more
-        sys.stdout = open(_devnull(), "w")  # noqa: SIM115 - stays open until the process ends
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - stays open until the process ends
         return FAILED
 
 
@@ -236,7 +238,7 @@ def _run(json: bool, action: Callable[[Terminal], None]) -> int:
         return CANCELLED
     except BrokenPipeError:
         raise
-    except Exception as error:  # the last line of defence: a traceback goes to a file, a sentence to the user
+    except Exception as error:  # noqa: BLE001 - the last line of defence: a traceback goes to a file, a sentence to the user
         log = store.home() / "crash.txt"
         log.parent.mkdir(parents=True, exist_ok=True)
         told = error_from(failed_from(error, Progressed(), log))
@@ -256,14 +258,8 @@ def exit_code(error: BitwrightError, terminal: Terminal) -> int:
 def _recipe_options(values: dict[str, Any]) -> dict[str, Any]:
     """The options that `quantize` and `estimate` share, under the names of the Python call."""
     names = (
-        "recipe", "bits", "group_size", "sym", "bits_map", "iters", "lr", "minmax_lr", "samples", "seqlen", "batch_size",
-        "accumulate", "calibration", "device", "low_memory", "compile",
+        "recipe", "bits", "group_size", "sym", "bits_map", "iters", "lr", "minmax_lr", "samples", "seqlen",
+        "batch_size", "accumulate", "calibration", "device", "low_memory", "compile",
     )  # fmt: skip
     formats = tuple(part.strip() for part in values["format"].split(","))
     return {**{name: values[name] for name in names}, "formats": formats}
-
-
-def _devnull() -> str:
-    import os
-
-    return os.devnull

@@ -110,7 +110,8 @@ class Terminal:
         if self.json or not console.is_terminal:
             yield RunView(self, None)
             return
-        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[eta]}"))
+        left = TextColumn("{task.fields[eta]}")
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), left)
         with Progress(*columns, console=console, transient=True) as progress:
             yield RunView(self, progress)
 

@@ -59,7 +59,7 @@ def perform(job: Path, emit: Emit, control: Control, run: Run) -> Done | Failed:
         if not done:
             raise RuntimeError("the run ended without a result")
         return done[-1]
-    except (Exception, KeyboardInterrupt) as error:  # whatever it was, the stream must end with a Failed
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - whatever it was, the stream must end with a Failed
         failed = failed_from(error, progress, job / store.LOG)
         emit(failed)
         return failed

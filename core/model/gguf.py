@@ -185,7 +185,7 @@ def _pairs(header: GgufHeader, model: Any, label: str) -> dict[str, GgufTensor]:
 def _write_configs(config: Any, header: GgufHeader, stage: Path) -> None:
     value = config.to_diff_dict()
     value.pop("_name_or_path", None)
-    write_json(stage / "config.json", value)
+    write_json(stage / "config.json", value | gguf_config.old_rope_keys(value.get("rope_parameters")))
     generation = {f"{name}_token_id": getattr(config, f"{name}_token_id", None) for name in ("bos", "eos", "pad")}
     end_of_turn = header.metadata.get("tokenizer.ggml.eot_token_id")
     if end_of_turn is not None and end_of_turn != generation["eos_token_id"]:

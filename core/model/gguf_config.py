@@ -50,6 +50,19 @@ def build_config(header: GgufHeader, label: str, rope_factors: Sequence[float] |
     return built
 
 
+def old_rope_keys(parameters: _Config | None) -> _Config:
+    """The rotary settings under the names that releases of transformers before 5 read, which most engines carry."""
+    if not parameters:
+        return {}
+    whole = parameters.get("full_attention", parameters)
+    old: _Config = {"rope_theta": whole["rope_theta"]}
+    if "sliding_attention" in parameters:
+        old["rope_local_base_freq"] = parameters["sliding_attention"]["rope_theta"]
+    if whole.get("rope_type", "default") != "default":
+        old["rope_scaling"] = {key: value for key, value in whole.items() if key != "rope_theta"}
+    return old
+
+
 def check_supported(header: GgufHeader, label: str) -> None:
     """Refuse what is not imported, by the header alone.
 

@@ -137,9 +137,9 @@ def _descend(
     best = _Best(0, before, _copy(layers))
     every = max(1, tuning.iterations // CHECKS)
     now = _Now()
-    hooks = [layer.module.weight.register_post_accumulate_grad_hook(_stepper(layer, now, tuning)) for layer in layers]
     for layer in layers:
         layer.module.weight.requires_grad_(True)
+    hooks = [layer.module.weight.register_post_accumulate_grad_hook(_stepper(layer, now, tuning)) for layer in layers]
     try:
         for iteration in range(tuning.iterations):
             if should_stop():

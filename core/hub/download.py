@@ -1,0 +1,287 @@
+"""Fetch a model from the Hugging Face Hub into its shared cache, or find it there when the Hub is out of reach.
+
+Only files that a quantization needs are fetched. What went wrong is told apart by what the user can do about it.
+Knows the Hub's files and errors, and nothing of what is in a model.
+"""
+
+from __future__ import annotations
+
+import errno
+import fnmatch
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from core.errors import (
+    BitwrightError,
+    Cancelled,
+    DiskFull,
+    HubUnreachable,
+    ModelNotFound,
+    OutputProblem,
+    UnsupportedModel,
+)
+from core.events import Emit, Log
+from core.files import free_bytes, read_json
+from core.model.headers import INDEX_FILE, SINGLE_FILE, read_folder
+
+LOOKUP_SECONDS: Final = 12.0
+"""Patience for the first answer. A name server that drops packets can hold a process far longer than any timeout
+of the connection, so the look-up runs in a thread that is left behind."""
+
+_WANTED: Final = (
+    "config.json", "generation_config.json", "tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json",
+    "added_tokens.json", "chat_template*", "spiece.model", "LICENSE*", "NOTICE*", "USE_POLICY*", "README.md",
+)  # fmt: skip
+_TEMPLATES: Final = "additional_chat_templates/*.jinja"
+_GRACE_BYTES: Final = 256 << 20
+_T = TypeVar("_T")
+
+
+def download(
+    repository: str,
+    emit: Emit,
+    should_stop: Callable[[], bool],
+    check: Callable[[Mapping[str, Any]], None] = lambda config: None,
+) -> Path:
+    """The folder of a model in the Hub's cache, complete.
+
+    Args:
+        repository: `name` or `owner/name`.
+        emit: gets a `Log` before the download and while it runs.
+        should_stop: asked a few times a second.
+        check: sees the config before any weight is fetched, and may raise.
+
+    Raises:
+        ModelNotFound: the Hub has no such model, or does not show it to this user.
+        HubUnreachable: no answer, a refusal, or terms to accept first.
+        UnsupportedModel: the repository holds no safetensors weights.
+        DiskFull, OutputProblem: the cache has too little room, or cannot be written.
+        Cancelled: `should_stop` said so.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    try:
+        info = _bounded(
+            lambda: HfApi().model_info(repository, files_metadata=True, timeout=LOOKUP_SECONDS - 2), should_stop
+        )
+    except (OfflineModeIsEnabled, _http_error(), OSError, ValueError) as error:
+        problem = explain(repository, error)
+        if problem.code == ModelNotFound.code:
+            raise problem from error
+        folder = cached(repository)
+        if folder is None:
+            raise problem from error
+        emit(Log("warning", f"The Hub did not answer; using the copy of {repository} in the cache."))
+        return folder
+    sizes = {file.rfilename: file.size for file in info.siblings or []}
+    return _fetch(repository, sizes, emit, should_stop, check)
+
+
+def wanted_files(names: Sequence[str], repository: str) -> list[str]:
+    """Which files of a repository are needed: config, tokenizer, licence and one set of weights.
+
+    Raises:
+        UnsupportedModel: it has no weights as safetensors, or no config.
+    """
+    flat = [name for name in names if "/" not in name]
+    if "config.json" not in flat:
+        raise UnsupportedModel(
+            f"{repository} has no config.json, so it is no model of the transformers kind.", "Choose another model."
+        )
+    weights = [name for name in flat if name.endswith(".safetensors")]
+    if SINGLE_FILE in weights:
+        weights = [SINGLE_FILE]
+    elif INDEX_FILE in flat:
+        weights = [INDEX_FILE, *fnmatch.filter(weights, "model-*-of-*.safetensors")]
+    if not weights:
+        raise UnsupportedModel(
+            f"{repository} has no weights as safetensors.", "Choose a model, or a revision, that has them."
+        )
+    others = [name for name in flat if any(fnmatch.fnmatchcase(name, pattern) for pattern in _WANTED)]
+    return [*others, *fnmatch.filter(names, _TEMPLATES), *weights]
+
+
+def cached(repository: str) -> Path | None:
+    """The folder of a model that is complete in the cache, without asking the Hub; None if there is none."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(repository, local_files_only=True, allow_patterns=["config.json"]))
+        if (folder / "config.json").is_file() and read_folder(folder):
+            return folder
+    except (LocalEntryNotFoundError, HFValidationError, BitwrightError):
+        return None
+    return None
+
+
+def explain(repository: str, error: Exception) -> BitwrightError:
+    """What an error of the Hub's library means to the user."""
+    from huggingface_hub import errors
+
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    login = "Run `hf auth login`, or set HF_TOKEN."
+    if isinstance(error, errors.GatedRepoError):
+        return HubUnreachable(
+            f"{repository} is gated: its terms must be accepted on its page at the Hub first.", f"Then: {login}"
+        )
+    if isinstance(error, errors.RepositoryNotFoundError | errors.HFValidationError) or status == 404:
+        return ModelNotFound(
+            f"There is no folder {repository} here, and the Hub has no such model or does not show it to you.",
+            f"Check the name. If the model is private: {login}",
+        )
+    if status in (401, 403):
+        return HubUnreachable(f"The Hub refused access to {repository} (status {status}).", login)
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        return HubUnreachable(
+            f"There is no folder {repository} here, and the Hub is switched off by HF_HUB_OFFLINE.",
+            "Unset it, or give the path of a local folder.",
+        )
+    if status is not None:
+        return HubUnreachable(f"The Hub answered with status {status}.", "Try again later.")
+    return HubUnreachable(
+        f"There is no folder {repository} here, and the Hub could not be reached.",
+        "Check the network, or give the path of a local folder or a .gguf file.",
+    )
+
+
+def _fetch(
+    repository: str,
+    sizes: Mapping[str, int | None],
+    emit: Emit,
+    should_stop: Callable[[], bool],
+    check: Callable[[Mapping[str, Any]], None],
+) -> Path:
+    from huggingface_hub import constants, hf_hub_download, snapshot_download, try_to_load_from_cache
+
+    wanted = wanted_files(list(sizes), repository)
+    progress = _Progress()
+    try:
+        config = read_json(Path(_bounded(lambda: hf_hub_download(repository, "config.json"), should_stop, 60.0)))
+        if isinstance(config, dict):
+            check(config)
+        missing = [name for name in wanted if not isinstance(try_to_load_from_cache(repository, name), str)]
+        total = sum(sizes[name] or 0 for name in missing)
+        cache = Path(constants.HF_HUB_CACHE)
+        if total and free_bytes(cache) < total + _GRACE_BYTES:
+            raise DiskFull(
+                f"{repository} needs {total / 1e9:.1f} GB in {cache}, where {free_bytes(cache) / 1e9:.1f} GB are free.",
+                "Free some space, or set HF_HOME to a folder on another disk.",
+            )
+        if total:
+            emit(Log("info", f"Downloading {repository}: {total / 1e9:.2f} GB."))
+        return Path(
+            _bounded(
+                lambda: snapshot_download(repository, allow_patterns=wanted, tqdm_class=progress.bar()),
+                should_stop,
+                None,
+                progress,
+                lambda: _report(progress, total, emit),
+            )
+        )
+    except (_http_error(), OSError, ValueError) as error:
+        raise _storage_problem(repository, error) or explain(repository, error) from error
+
+
+def _http_error() -> type[Exception]:
+    """The base of every error of the HTTP library that huggingface_hub carries; which one that is, changes."""
+    from huggingface_hub import errors
+
+    base: type[Exception] = vars(errors)["HTTPError"]
+    return base
+
+
+def _storage_problem(repository: str, error: Exception) -> BitwrightError | None:
+    """The error if it is this machine's: the system's own errors carry a number, the Hub's do not."""
+    if not isinstance(error, OSError) or error.errno is None or isinstance(error, ConnectionError):
+        return None
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull(f"The disk is full; {repository} was fetched in part.", "Free some space and try again.")
+    return OutputProblem(f"{repository} could not be stored: {error.strerror}.", "Check the rights of the Hub's cache.")
+
+
+class _Progress:
+    """Bytes that arrived so far, counted by the library's own progress bars; they also carry the stop."""
+
+    def __init__(self) -> None:
+        self.stopped = False
+        self.reported = 0
+        self._counts: dict[int, int] = {}
+
+    @property
+    def received(self) -> int:
+        """Of the bars that count bytes (arrived, written), the one that is ahead."""
+        return max(self._counts.values(), default=0)
+
+    def bar(self) -> Any:
+        """A class of silent progress bars for the Hub's library."""
+        from huggingface_hub.utils import tqdm
+
+        progress = self
+
+        class Silent(tqdm):
+            def __init__(self, *args: Any, **kwargs: Any) -> None:
+                self.bytes = kwargs.get("unit") == "B"
+                kwargs.pop("name", None)
+                super().__init__(*args, **{**kwargs, "disable": True})
+
+            def update(self, n: float | None = 1) -> bool | None:
+                if progress.stopped:
+                    raise Cancelled("Stopped while downloading.")
+                if self.bytes:
+                    progress._counts[id(self)] = progress._counts.get(id(self), 0) + int(n or 0)
+                return None
+
+        return Silent
+
+
+def _report(progress: _Progress, total: int, emit: Emit) -> None:
+    """A line at every tenth of the way."""
+    tenths = min(10, 10 * progress.received // total) if total else 0
+    if tenths > progress.reported:
+        progress.reported = tenths
+        emit(Log("info", f"Downloaded {tenths * 10} % of {total / 1e9:.2f} GB."))
+
+
+def _bounded(
+    call: Callable[[], _T],
+    should_stop: Callable[[], bool],
+    seconds: float | None = LOOKUP_SECONDS,
+    progress: _Progress | None = None,
+    tick: Callable[[], None] = lambda: None,
+) -> _T:
+    """The result of `call`, which runs in a thread so that a stop or the end of patience ends the wait.
+
+    Raises:
+        Cancelled: `should_stop` said so.
+        TimeoutError: `seconds` have passed.
+        Exception: whatever `call` raised.
+    """
+    results: list[_T] = []
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(call())
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits
+            failures.append(error)
+
+    thread = threading.Thread(target=run, daemon=True, name="hub")
+    thread.start()
+    deadline = None if seconds is None else time.monotonic() + seconds
+    while thread.is_alive():
+        thread.join(0.2)
+        tick()
+        if should_stop():
+            if progress is not None:
+                progress.stopped = True
+            raise Cancelled("Stopped while waiting for the Hub.")
+        if deadline is not None and time.monotonic() > deadline and thread.is_alive():
+            raise TimeoutError("the Hub did not answer")
+    if failures:
+        raise failures[0]
+    return results[0]

