@@ -201,9 +201,11 @@ def estimate(
     _, _, _, folder = _open(spec.model, emit or _ignore, should_stop)
     tree = preflight.read_tree(folder)
     plans = resolve_schemes(tree, spec.bits_map)
-    device = machine.choose(spec.device).id
-    speed = throughput if throughput is not None else costs.measure_throughput(device)
-    return costs.estimate(tree, plans, spec, speed, on_device=device != "cpu")
+    device = machine.choose(spec.device)
+    if throughput is None:
+        probe = machine.probe_dtype(device)
+        throughput = probe.gflops[probe.dtype] * 1e9
+    return costs.estimate(tree, plans, spec, throughput, on_device=device.kind != "cpu")
 
 
 def list_jobs() -> list[store.JobInfo]:

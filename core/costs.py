@@ -117,24 +117,6 @@ def cache_bytes(tree: ModelTree, recipe: Recipe) -> Range:
     return Range(2 * 2 * numbers, 3 * 4 * numbers)
 
 
-def measure_throughput(device: str = "cpu", size: int = 1024, rounds: int = 4) -> float:
-    """FLOP/s of fp32 matrix products (16-bit ones on a device of its own), the best of a few. Imports torch."""
-    import time
-
-    import torch
-
-    dtype = torch.float32 if device == "cpu" else torch.bfloat16
-    left = torch.randn(size, size, device=device).to(dtype)
-    right = torch.randn(size, size, device=device).to(dtype)
-    best = 0.0
-    for _ in range(rounds):
-        start = time.perf_counter()
-        # reading one number waits for the device
-        float((left @ right)[0, 0])
-        best = max(best, 2 * size**3 / (time.perf_counter() - start))
-    return best
-
-
 def _disk(tree: ModelTree, plans: Sequence[LayerPlan], spec: JobSpec, caches: Range) -> Range:
     tensors = sum(output_size(tree, plans, name).total for name in spec.formats)
     extra = caches if spec.low_memory else Range(0, 0)
@@ -161,8 +143,9 @@ def _block_weights(tree: ModelTree, block: int) -> int:
 
 
 def _hidden(tree: ModelTree) -> int:
-    """Hidden width: the inputs of a block's first linear."""
-    return next((linear.in_features for linear in tree.of_block(0)), 0)
+    """Hidden width: the columns of the token embedding (a checkpoint may list a block's layers in any order)."""
+    embedding = tree.tensors.get(f"{tree.embedding}.weight")
+    return embedding.shape[1] if embedding is not None else 0
 
 
 def _block_width(tree: ModelTree) -> int:

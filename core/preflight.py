@@ -6,14 +6,16 @@ Leaves nothing behind.
 
 from __future__ import annotations
 
+import os
 import secrets
 from pathlib import Path
 
-from core.errors import CorruptFile, DiskFull, ModelNotFound, OutputProblem, UnsupportedModel
-from core.files import existing_parent, free_bytes, read_json
+from core.errors import DiskFull, ModelNotFound, OutputProblem, UnsupportedModel
+from core.files import existing_parent, free_bytes
 from core.jobs.spec import JobSpec, looks_like_path
 from core.jobs.store import staging_of
 from core.model.headers import read_folder
+from core.model.source import DEMO, check_folder, read_config
 from core.model.tree import ModelTree, build_tree, resolve_schemes
 from core.sizes import human, output_size
 
@@ -32,34 +34,34 @@ def check(spec: JobSpec) -> None:
     check_output(Path(spec.output))
     check_model(spec.model)
     text.check(spec.calibration)
-    if Path(spec.model).is_dir():
+    if is_folder(spec.model):
         tree = read_tree(Path(spec.model))
         if tree.refusal:
-            raise UnsupportedModel(tree.refusal, f"`bitwright inspect {spec.model}` shows what is in it.")
+            raise UnsupportedModel(tree.refusal, "`bitwright inspect` shows what is in it.")
         check_room(spec, tree)
 
 
 def check_model(model: str) -> None:
     """Raise ModelNotFound where `model` is meant as a path and nothing is there."""
-    if looks_like_path(model) and not Path(model).exists():
+    if looks_like_path(model) and not os.path.lexists(model):
         kind = "file" if model.endswith(".gguf") else "folder"
         raise ModelNotFound(f"There is no {kind} {model}.", "Check the path, or give a Hub id such as owner/name.")
+
+
+def is_folder(model: str) -> bool:
+    """Whether `model` is a folder on this machine; a name that cannot be a path is none."""
+    return model != DEMO and os.path.isdir(model)
 
 
 def read_tree(folder: Path) -> ModelTree:
     """The layer tree of a local model folder.
 
     Raises:
-        ModelNotFound: no config or no weights.
+        ModelNotFound, UnsupportedModel: no config or no weights that can be read.
         CorruptFile: either does not hold what it promises.
     """
-    path = folder / "config.json"
-    if not path.is_file():
-        raise ModelNotFound(f"{folder} has no config.json.", "Choose a folder that holds a Hugging Face model.")
-    config = read_json(path)
-    if not isinstance(config, dict):
-        raise CorruptFile(f"{path} is not a JSON object.", "Fetch the file again.")
-    return build_tree(config, read_folder(folder))
+    check_folder(folder)
+    return build_tree(read_config(folder), read_folder(folder))
 
 
 def check_output(output: Path) -> None:

@@ -32,7 +32,7 @@ import subprocess
 from dataclasses import dataclass, replace
 
 from torch_builds import DEVICES, find_device
-from venv_setup import PYTHON, ROOT, WINDOWS, SetupProblem, ensure, environment, say
+from venv_setup import PYTHON, ROOT, WINDOWS, SetupError, ensure, environment, say
 
 SHORT_USAGE = "usage: python3 packaging/bootstrap.py run|test|exec|setup [--device NAME] [--extra NAME] ..."
 USAGE = f"""\
@@ -64,7 +64,7 @@ def parse(argv: list[str]) -> Request | None:
     """The request on the command line; None means that help is wanted.
 
     Raises:
-        SetupProblem: with status 2, for a command or an option that does not exist.
+        SetupError: with status 2, for a command or an option that does not exist.
     """
     command, device, extras = "", "auto", frozenset[str]()
     rest = list(argv)
@@ -73,14 +73,14 @@ def parse(argv: list[str]) -> Request | None:
         if word in ("--device", "--extra"):
             del rest[0]
             if not equals and not rest:
-                raise SetupProblem(f"{word} needs a value.", SHORT_USAGE, 2)
+                raise SetupError(f"{word} needs a value.", SHORT_USAGE, 2)
             value = value if equals else rest.pop(0)
             if word == "--extra":
                 extras |= {value}
             elif value in DEVICES:
                 device = value
             else:
-                raise SetupProblem(f"There is no device {value!r}.", f"Choose from {', '.join(DEVICES)}.", 2)
+                raise SetupError(f"There is no device {value!r}.", f"Choose from {', '.join(DEVICES)}.", 2)
         elif command:
             break
         elif word in ("-h", "--help"):
@@ -88,12 +88,12 @@ def parse(argv: list[str]) -> Request | None:
         elif word in ("run", "test", "exec", "setup"):
             command = rest.pop(0)
         else:
-            raise SetupProblem(f"There is no command {word!r}.", SHORT_USAGE, 2)
+            raise SetupError(f"There is no command {word!r}.", SHORT_USAGE, 2)
     args = tuple(rest[1:] if rest[:1] == ["--"] else rest)
     if not command or (command == "exec" and not args):
-        raise SetupProblem("Say what to run.", SHORT_USAGE, 2)
+        raise SetupError("Say what to run.", SHORT_USAGE, 2)
     if command == "setup" and args:
-        raise SetupProblem(f"setup does not take {args[0]!r}.", SHORT_USAGE, 2)
+        raise SetupError(f"setup does not take {args[0]!r}.", SHORT_USAGE, 2)
     return Request(command, args, device, extras | {"test"} if command == "test" else extras)
 
 
@@ -102,7 +102,7 @@ def start(command: list[str]) -> int:
     variables = environment()
     program = shutil.which(command[0], path=variables["PATH"])
     if program is None:
-        raise SetupProblem(f"There is no program {command[0]!r} in the environment or on the PATH.", status=127)
+        raise SetupError(f"There is no program {command[0]!r} in the environment or on the PATH.", status=127)
     if not WINDOWS:
         os.execve(program, [program, *command[1:]], variables)
     child = subprocess.Popen([program, *command[1:]], env=variables)
@@ -131,7 +131,7 @@ def main(argv: list[str]) -> int:
             os.chdir(ROOT)
             return start([str(PYTHON), "-m", "pytest", *request.args])
         return start(list(request.args)) if request.command == "exec" else 0
-    except SetupProblem as problem:
+    except SetupError as problem:
         say(f"{problem.message}\n{problem.hint}".strip())
         return problem.status
     except KeyboardInterrupt:

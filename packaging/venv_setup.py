@@ -35,7 +35,7 @@ BIN = VENV / ("Scripts" if WINDOWS else "bin")
 PYTHON = BIN / ("python.exe" if WINDOWS else "python")
 
 
-class SetupProblem(Exception):
+class SetupError(Exception):
     """What stops the set-up: a sentence, and a hint under it. `status` is the exit code."""
 
     def __init__(self, message: str, hint: str = "", status: int = 1) -> None:
@@ -109,17 +109,17 @@ def make_environment() -> None:
     """A healthy `.venv`: the one that is there, or a new one in place of a broken one of ours.
 
     Raises:
-        SetupProblem: this Python cannot make one, or there is a `.venv` that somebody else made.
+        SetupError: this Python cannot make one, or there is a `.venv` that somebody else made.
     """
     if VENV.exists() and not MARKER.exists() and any(VENV.iterdir()):
-        raise SetupProblem(
+        raise SetupError(
             f"There is an environment at {VENV} that Bitwright did not make; it is left as it is.",
             "Move or delete that folder, then call this again.",
         )
     if healthy():
         return
     if importlib.util.find_spec("venv") is None or importlib.util.find_spec("ensurepip") is None:
-        raise SetupProblem(
+        raise SetupError(
             "This Python cannot make virtual environments: its modules venv and ensurepip are not installed.",
             f"On Debian or Ubuntu: sudo apt install python3.{sys.version_info[1]}-venv",
         )
@@ -133,7 +133,7 @@ def make_environment() -> None:
         made = subprocess.run(command, capture_output=True, text=True, check=False)
     if made.returncode:
         last = (made.stderr or made.stdout).strip().splitlines()[-1:]
-        raise SetupProblem("Python could not make the environment in .venv.", "".join(last))
+        raise SetupError("Python could not make the environment in .venv.", "".join(last))
 
 
 def empty_environment() -> None:
@@ -153,7 +153,7 @@ def environment() -> dict[str, str]:
     return variables
 
 
-def pip(*args: str) -> str:
+def pip(*args: str, constraints: Path = CONSTRAINTS) -> str:
     """Run `pip install` with the pinned versions; "" if it worked, else what it said.
 
     `BUSY` stands while pip writes: a pip that was killed leaves packages that look installed and are not.
@@ -161,7 +161,7 @@ def pip(*args: str) -> str:
     unwanted = ("PYTHONPATH", "PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_REQUIRE_HASHES")
     variables = {name: value for name, value in environment().items() if name not in unwanted}
     variables |= {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1", "PYTHONIOENCODING": "utf-8"}
-    command = [str(PYTHON), "-m", "pip", "install", "-c", str(CONSTRAINTS), "--progress-bar", "off", *args]
+    command = [str(PYTHON), "-m", "pip", "install", "-c", str(constraints), "--progress-bar", "off", *args]
     BUSY.touch()
     with LOG.open("a+", encoding="utf-8", errors="replace") as log:
         log.write(f"\n$ {' '.join(command)}\n")
@@ -178,7 +178,7 @@ def install(what: str, *args: str) -> None:
     """A step that is one call of pip.
 
     Raises:
-        SetupProblem: pip failed.
+        SetupError: pip failed.
     """
     with step(what):
         said = pip(*args)
@@ -186,7 +186,7 @@ def install(what: str, *args: str) -> None:
         raise explain(what, said)
 
 
-def explain(what: str, said: str) -> SetupProblem:
+def explain(what: str, said: str) -> SetupError:
     """The problem behind a failed pip, from what it said."""
     lines = [line for line in said.splitlines() if line.strip() and not line.startswith(("WARNING", "[notice]"))]
     hint = f"The whole log is {LOG}. Calling this again goes on from here."
@@ -199,7 +199,7 @@ def explain(what: str, said: str) -> SetupProblem:
         if sign in said:
             hint = f"{remedy} {hint}"
             break
-    return SetupProblem(f"pip could not install {what}:\n" + "\n".join(lines[-3:]), hint)
+    return SetupError(f"pip could not install {what}:\n" + "\n".join(lines[-3:]), hint)
 
 
 @contextmanager
@@ -219,15 +219,18 @@ def install_torch(device: str, version: str) -> None:
     """Torch for `device`: the first of its attempts that works.
 
     Only "there is no such build" leads to the next attempt. A broken download does not: after it the
-    general build, of several GB, would be the wrong answer.
+    general build, of several GB, would be the wrong answer. The pin of torch itself is left out here: with it, pip
+    calls a missing build a conflict between `torch==V` and `torch==V+cpu`.
     """
+    rest = VENV / "constraints-without-torch.txt"
+    rest.write_text("".join(f"{name}=={pin}\n" for name, pin in pins().items() if name != "torch"), encoding="utf-8")
     said = ""
     for attempt in torch_attempts(device, version, sys.platform):
         if attempt.warning:
             say(f"  {attempt.warning}")
         with step(f"{attempt.requirement}{' from ' + attempt.index if attempt.index else ''}"):
             extra = ("--extra-index-url", attempt.index) if attempt.index else ()
-            said = pip("--retries", "1", "--timeout", "30", *extra, attempt.requirement)
+            said = pip("--retries", "1", "--timeout", "30", *extra, attempt.requirement, constraints=rest)
         if not said:
             return
         if "No matching distribution found for torch" not in said:
@@ -236,18 +239,18 @@ def install_torch(device: str, version: str) -> None:
 
 
 def check_extras(extras: frozenset[str]) -> None:
-    """Raise a SetupProblem for an extra that pyproject.toml does not name."""
+    """Raise a SetupError for an extra that pyproject.toml does not name."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     known = project.get("optional-dependencies", {})
     for extra in sorted(extras - set(known)):
-        raise SetupProblem(f"There is no extra {extra!r}.", f"Choose from {', '.join(sorted(known))}.", 2)
+        raise SetupError(f"There is no extra {extra!r}.", f"Choose from {', '.join(sorted(known))}.", 2)
 
 
 def ensure(device: str = "auto", extras: frozenset[str] = frozenset()) -> None:
     """Return when `.venv` is complete for `device` with `extras`; `auto` keeps the device it was made for.
 
     Raises:
-        SetupProblem: what stopped it.
+        SetupError: what stopped it.
     """
     if not ready(device, extras):
         with lock():

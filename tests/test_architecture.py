@@ -128,13 +128,6 @@ def test_every_public_function_and_class_says_what_it_does() -> None:
     assert silent == []
 
 
-def test_every_function_is_typed() -> None:
-    untyped = [
-        f"{name_of(path)}:{node.name}" for path in MODULES for node in functions(tree_of(path)) if not node.returns
-    ]
-    assert untyped == []
-
-
 def test_core_has_no_folder_that_is_only_a_namespace() -> None:
     """Without `__init__.py` another package called `core` anywhere on the path would win over ours."""
     folders = {path.parent for path in (*CORE, *APP)}
@@ -158,7 +151,7 @@ for name in sys.argv[1:]:
         importlib.import_module(name)
     except ImportError as error:
         failed.append(f"{name}: {error}")
-sys.exit("\\n".join(failed))
+sys.exit("\\n".join(failed) or 0)
 """
 
 

@@ -165,7 +165,9 @@ def _json(path: Path) -> Iterator[Any]:
         if error.msg == "Extra data" and text.lstrip()[0] == "{":
             yield from _lines(path)
             return
-        raise BadCalibration(f"{path} is not valid JSON (line {error.lineno}).", "Correct or fetch it again.") from error
+        raise BadCalibration(
+            f"{path} is not valid JSON (line {error.lineno}).", "Correct or fetch it again."
+        ) from error
     except (ValueError, RecursionError) as error:
         raise BadCalibration(f"{path} is not valid JSON.", "Correct or fetch it again.") from error
     if isinstance(value, Mapping) and from_record(value) is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -41,9 +41,9 @@ def read(dataset: str, options: Mapping[str, str], seed: int, emit: Emit) -> Ite
         DiskFull: no room for the download.
     """
     datasets = _library()
-    size, revision = _look_up(dataset, options, emit)
+    size, revision, reachable = _look_up(dataset, options, emit)
     streaming = size > STREAM_BYTES
-    with _quiet(datasets), _translated(dataset):
+    with _quiet(datasets), _translated(dataset), nullcontext() if reachable else _offline(datasets):
         table = datasets.load_dataset(
             dataset,
             name=options.get("name"),
@@ -81,15 +81,15 @@ def _library() -> Any:
     return datasets
 
 
-def _look_up(dataset: str, options: Mapping[str, str], emit: Emit) -> tuple[int, str | None]:
-    """Bytes of the data set and the commit to read; of an earlier download (0, None) where the Hub does not answer."""
+def _look_up(dataset: str, options: Mapping[str, str], emit: Emit) -> tuple[int, str | None, bool]:
+    """Bytes of the data set, the commit to read, and True; without an answer, and with an earlier download, False."""
     from huggingface_hub import HfApi, errors
 
-    def ask() -> tuple[int, str | None]:
+    def ask() -> tuple[int, str | None, bool]:
         info = HfApi().dataset_info(
             dataset, revision=options.get("revision"), timeout=REQUEST_SECONDS, files_metadata=True
         )
-        return sum(file.size or 0 for file in info.siblings or []), info.sha
+        return sum(file.size or 0 for file in info.siblings or []), info.sha, True
 
     try:
         return _within(PATIENCE_SECONDS, ask)
@@ -107,10 +107,10 @@ def _look_up(dataset: str, options: Mapping[str, str], emit: Emit) -> tuple[int,
             f"There is no data set {dataset} on the Hub, or it is private.",
             "Check the spelling (a file needs its suffix, or ./ before it), or use `builtin`.",
         ) from error
-    except (errors.HTTPError, OSError) as error:
+    except (_transport_error(), OSError) as error:
         if _cached(dataset):
             emit(Log("warning", f"The Hub does not answer; using the downloaded copy of {dataset}."))
-            return 0, options.get("revision")
+            return 0, options.get("revision"), False
         raise HubUnreachable(f"The data set {dataset} cannot be reached on the Hub.", OFFLINE_HINT) from error
 
 
@@ -140,6 +140,27 @@ def _cached(dataset: str) -> bool:
     return folder.is_dir() and any(folder.iterdir())
 
 
+def _transport_error() -> type[Exception]:
+    """The base of the HTTP library's errors: huggingface_hub has changed its library more than once."""
+    from huggingface_hub import errors
+
+    found: type[Exception] = errors.HTTPError
+    return found
+
+
+@contextmanager
+def _offline(datasets: Any) -> Iterator[None]:
+    """As if HF_HUB_OFFLINE were set: the libraries would otherwise try the silent Hub again for half a minute."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before
+
+
 @contextmanager
 def _quiet(datasets: Any) -> Iterator[None]:
     """Without progress bars: they would go to a terminal that is ours to write."""
@@ -157,13 +178,12 @@ def _translated(dataset: str) -> Iterator[None]:
     """Errors of `datasets` as ours."""
     import pyarrow as pa
     from datasets.exceptions import DatasetsError
-    from huggingface_hub import errors
 
     try:
         yield
     except BitwrightError:
         raise
-    except (errors.HTTPError, ConnectionError, TimeoutError) as error:
+    except (_transport_error(), ConnectionError, TimeoutError) as error:
         raise HubUnreachable(f"The connection to the Hub broke while reading {dataset}.", OFFLINE_HINT) from error
     except OSError as error:
         if error.errno == errno.ENOSPC:

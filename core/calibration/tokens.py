@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 SPREAD = 4
 """Rows are drawn from this many times the tokens they need, so that even a few rows come from many documents."""
-LEAST_TOKENS = 65_536
+LEAST_TOKENS = 32_768
 _CHARS_A_TOKEN = 8
 _CHARS_OF_A_TOKEN_IN_A_PIECE = 5
 _BATCH = 32

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from core import api
-from core.cli.terminal import Interrupts, Terminal, duration, one_line, sizes_line
+from core.cli.terminal import Interrupts, Terminal, duration, sizes_line
 from core.costs import Range
-from core.events import Done, Event, Result, Started
+from core.events import Done, Event, Result
 from core.jobs.spec import from_options
 from core.model.tree import LayerPlan, Linear
 from core.preflight import check
@@ -24,8 +24,6 @@ def quantize(terminal: Terminal, model: str, output: Path, options: dict[str, An
     with Interrupts() as interrupts, terminal.run_view() as view:
         for event in api.run_job(spec, should_stop=interrupts.asked):
             view.show(event)
-            if isinstance(event, Started):
-                _announce(terminal, event)
             if isinstance(event, Done):
                 done = event
     if done is not None:
@@ -104,13 +102,6 @@ def jobs(terminal: Terminal) -> None:
         terminal.table(("started", "state", "name", "model", "output"), rows)
     else:
         terminal.line("No run yet.")
-
-
-def _announce(terminal: Terminal, event: Started) -> None:
-    if not terminal.json:
-        what = f"{event.model}: {event.blocks} blocks, {event.linears} layers to quantize"
-        where = f"on {event.device} in {event.dtype}, {event.threads} threads"
-        terminal.line(one_line(f"{what}, {where}"))
 
 
 def _events(terminal: Terminal) -> Any:

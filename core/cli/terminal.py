@@ -36,9 +36,9 @@ def one_line(text: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds for people: `45 s`, `12 min`, `3.5 h`."""
+    """Seconds for people: `2.5 s`, `45 s`, `12 min`, `3.5 h`."""
     if seconds < 90:
-        return f"{seconds:.0f} s"
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
@@ -146,14 +146,17 @@ class RunView:
             self._describe(event.name)
             if self._progress is None:
                 self._say(f"{event.name} ...")
+        elif isinstance(event, events.Started):
+            what = f"{event.model}: {event.blocks} blocks, {event.linears} layers to quantize"
+            self._say(f"{what}, on {event.device} in {event.dtype}, {event.threads} threads")
         elif isinstance(event, events.BlockStarted):
             self._block = f"block {event.block + 1}/{event.total}"
             self._describe(self._block)
         elif isinstance(event, events.Loss):
-            self._describe(f"{self._block}  step {event.iteration}/{event.iterations}  loss {event.loss:.4g}")
+            self._describe(f"{self._block}, step {event.iteration}/{event.iterations}, loss {event.loss:.4g}")
         elif isinstance(event, events.BlockDone):
             change = f"loss {event.loss_before:.4g} -> {event.loss_after:.4g}"
-            self._say(f"block {event.block + 1}/{event.total}  {change}  {duration(event.seconds)}")
+            self._say(f"block {event.block + 1}/{event.total}: {change}, {duration(event.seconds)}")
         elif isinstance(event, events.Progress) and self._progress is not None and self._task is not None:
             low, high = duration(event.seconds_low), duration(event.seconds_high)
             left = "" if event.seconds_low < 0 else f"{low} to {high} left"

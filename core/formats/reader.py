@@ -64,6 +64,7 @@ class QuantizedCheckpoint:
             raise CorruptFile(f"The config of {folder} says quantized, and no tensor is.", _AGAIN)
         self._module_name = module_name or settings.module_names(names)
         self._settings = settings.among({self._module_name(name.rpartition(".")[0]) for name in self.tensors})
+        self._measures = {name: self._measure(name) for name in names}
         self.schemes: dict[str, LayerScheme] = {name: self._scheme(name) for name in names}
         packed = {f"{name}.{part}" for name in names for part in PARTS}
         self.plain = [name for name in self.tensors if name not in packed]
@@ -90,7 +91,7 @@ class QuantizedCheckpoint:
         parts["scales"] = _half(parts["scales"], name)
         return decode(self._settings.packing, name, scheme, parts)
 
-    def _scheme(self, name: str) -> LayerScheme:
+    def _measure(self, name: str) -> Measures:
         parts = {}
         for part in PARTS[:3]:
             info = self.tensors.get(f"{name}.{part}")
@@ -103,11 +104,11 @@ class QuantizedCheckpoint:
         if measures is None:
             shapes = ", ".join(f"{part} {list(shape)}" for part, shape in parts.items())
             raise CorruptFile(f"The tensors of {name} do not fit together: {shapes}.", _AGAIN)
-        return self._claimed(name, measures)
+        return measures
 
-    def _claimed(self, name: str, measures: Measures) -> LayerScheme:
+    def _scheme(self, name: str) -> LayerScheme:
         """The scheme in the config, if the tensors agree with it."""
-        claim = self._settings.claim(self._module_name(name))
+        measures, claim = self._measures[name], self._settings.claim(self._module_name(name))
         if claim.bits != measures.bits:
             raise CorruptFile(
                 f"The config says {claim.bits} bits for {name}, and its tensors have {measures.bits}.", _AGAIN
@@ -133,9 +134,10 @@ class QuantizedCheckpoint:
             if self._settings.desc_act:
                 raise CorruptFile(f"{name} was quantized in order of activation and has no g_idx.", _AGAIN)
             return
-        if info.dtype not in ("I32", "I64") or len(info.shape) != 1:
-            raise CorruptFile(f"{name}.g_idx is not a list of groups.", _AGAIN)
-        expected = plain_groups(self.schemes[name], info.numel)
+        inputs = self._measures[name].in_features
+        if info.dtype not in ("I32", "I64") or info.shape != (inputs,):
+            raise CorruptFile(f"{name}.g_idx is not a list of {inputs} groups.", _AGAIN)
+        expected = plain_groups(self.schemes[name], inputs)
         if not torch.equal(self._read(info.name).to(torch.int32), expected):
             raise UnsupportedModel(
                 f"{name} was quantized in order of activation (desc_act), which is not supported yet.",

@@ -169,11 +169,11 @@ def _fetch(
         cache = Path(constants.HF_HUB_CACHE)
         if total and free_bytes(cache) < total + _GRACE_BYTES:
             raise DiskFull(
-                f"{repository} needs {total / 1e9:.1f} GB in {cache}, where {free_bytes(cache) / 1e9:.1f} GB are free.",
+                f"{repository} needs {_size(total)} in {cache}, where {_size(free_bytes(cache))} are free.",
                 "Free some space, or set HF_HOME to a folder on another disk.",
             )
         if total:
-            emit(Log("info", f"Downloading {repository}: {total / 1e9:.2f} GB."))
+            emit(Log("info", f"Downloading {repository}: {_size(total)}."))
         return Path(
             _bounded(
                 lambda: snapshot_download(repository, allow_patterns=wanted, tqdm_class=progress.bar()),
@@ -244,7 +244,11 @@ def _report(progress: _Progress, total: int, emit: Emit) -> None:
     tenths = min(10, 10 * progress.received // total) if total else 0
     if tenths > progress.reported:
         progress.reported = tenths
-        emit(Log("info", f"Downloaded {tenths * 10} % of {total / 1e9:.2f} GB."))
+        emit(Log("info", f"Downloaded {tenths * 10} % of {_size(total)}."))
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def _bounded(

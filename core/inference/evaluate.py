@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -170,9 +170,10 @@ def perplexity(
         Cancelled: `should_stop` said so.
     """
     _check_vocabulary(model, windows)
-    losses = []
+    losses: list[Tensor] = []
     for row, logits in _logits(model, windows, emit, should_stop):
         losses.append(_row_losses(logits[:-1], windows[row, 1:].to(logits.device)).cpu())
+        del logits
     table = torch.stack(losses).double()
     nll = float(table.mean())
     groups = table.mean(dim=1) if len(table) > 1 else table[0]
@@ -201,13 +202,14 @@ def compare_logits(
     _check_vocabulary(reference, windows)
     _check_vocabulary(other, windows)
     divergences, agreements = [], []
-    pairs = zip(_logits(reference, windows, emit, should_stop), _logits(other, windows, _no_events, _never), strict=True)
-    for (_, expected), (_, found) in pairs:
+    expectations = _logits(reference, windows, emit, should_stop)
+    for (_, expected), (_, found) in zip(expectations, _logits(other, windows, _no_events, _never), strict=True):
         if expected.shape != found.shape:
             raise BadInput("The two models have different vocabularies.", "Compare a model with its own quantization.")
         divergence, agreement = _row_divergence(expected, found.to(expected.device))
         divergences.append(divergence.cpu())
         agreements.append(agreement.cpu())
+        del expected, found
     table = torch.stack(divergences).double()
     groups = table.mean(dim=1) if len(table) > 1 else table[0]
     return LogitComparison(
@@ -229,7 +231,7 @@ def _documents(text: str | Path | None) -> tuple[str, list[Document]]:
 
 def _check_vocabulary(model: PreTrainedModel, windows: Tensor) -> None:
     # A GPU answers a token out of range with an assertion that kills the process.
-    known = model.get_input_embeddings().weight.shape[0]
+    known = _embedding(model).shape[0]
     largest = int(windows.max())
     if largest >= known:
         raise BadInput(
@@ -238,20 +240,33 @@ def _check_vocabulary(model: PreTrainedModel, windows: Tensor) -> None:
         )
 
 
-def _logits(model: PreTrainedModel, windows: Tensor, emit: Emit, should_stop: Callable[[], bool]) -> Any:
+def _embedding(model: PreTrainedModel) -> Tensor:
+    weight: Any = model.get_input_embeddings().weight
+    return cast(Tensor, weight)
+
+
+def _logits(
+    model: PreTrainedModel, windows: Tensor, emit: Emit, should_stop: Callable[[], bool]
+) -> Iterator[tuple[int, Tensor]]:
     """Row number and logits [seqlen, vocabulary] of one row after another, in the model's dtype."""
     started = time.monotonic()
     total = len(windows)
-    device = model.get_input_embeddings().weight.device
-    for row in range(total):
-        if should_stop():
-            raise Cancelled("The evaluation was stopped.")
-        with torch.inference_mode():
-            logits = model(input_ids=windows[row : row + 1].to(device), use_cache=False).logits[0]
-        yield row, logits
-        done = (row + 1) / total
-        left = (time.monotonic() - started) / done * (1 - done)
-        emit(Progress(done, 0.8 * left, 1.3 * left))
+    device = _embedding(model).device
+    training = model.training
+    model.eval()  # a model built from its config starts in training mode, with dropout
+    try:
+        for row in range(total):
+            if should_stop():
+                raise Cancelled("The evaluation was stopped.")
+            with torch.inference_mode():
+                logits = model(input_ids=windows[row : row + 1].to(device), use_cache=False).logits[0]
+            yield row, logits
+            del logits  # the largest tensor here: gone before the next row makes another
+            done = (row + 1) / total
+            left = (time.monotonic() - started) / done * (1 - done)
+            emit(Progress(done, 0.8 * left, 1.3 * left))
+    finally:
+        model.train(training)
 
 
 def _chunk_rows(logits: Tensor) -> int:
@@ -264,7 +279,7 @@ def _row_losses(logits: Tensor, targets: Tensor) -> Tensor:
     size = _chunk_rows(logits)
     parts = [
         torch.nn.functional.cross_entropy(part.float(), target, reduction="none")
-        for part, target in zip(logits.split(size), targets.split(size), strict=True)
+        for part, target in zip(torch.split(logits, size), torch.split(targets, size), strict=True)
     ]
     return _finite(torch.cat(parts))
 
@@ -274,7 +289,7 @@ def _row_divergence(expected: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
     """KL(expected || found) [n] and agreement of the largest [n], of logits [n, vocabulary]."""
     size = _chunk_rows(expected)
     divergences, agreements = [], []
-    for first, second in zip(expected.split(size), found.split(size), strict=True):
+    for first, second in zip(torch.split(expected, size), torch.split(found, size), strict=True):
         log_p = torch.log_softmax(first.float(), dim=-1)
         log_q = torch.log_softmax(second.float(), dim=-1)
         # Terms of probability 0 count nothing, whatever the other model says; rounding can go a hair below 0.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -42,8 +43,10 @@ _GRACE_BYTES: Final = 64 << 20
 
 
 def cache_folder() -> Path:
-    """Where imports are kept; safe to delete while nothing runs."""
-    return platformdirs.user_cache_path("bitwright") / "imports"
+    """Where imports are kept, safe to delete while nothing runs; the environment variable BITWRIGHT_HOME moves it."""
+    moved = os.environ.get("BITWRIGHT_HOME")
+    base = Path(moved).absolute() if moved else platformdirs.user_cache_path("bitwright", appauthor=False)
+    return base / "imports"
 
 
 def import_gguf(path: Path, emit: Emit, should_stop: Callable[[], bool]) -> Path:

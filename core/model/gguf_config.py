@@ -158,6 +158,8 @@ def _gemma(config: _Config, header: GgufHeader) -> None:
     by_width = header.metadata[f"{header.architecture}.block_count"] == largest
     config["query_pre_attn_scalar"] = config["hidden_size"] // config["num_attention_heads"] if by_width else head_dim
     of = _reader(header)
+    if (local := of("rope.freq_base_swa")) is not None and header.architecture == "gemma3":
+        config["rope_local_base_freq"] = _tidy(local)
     for key, name in (("attn_logit_softcapping", "attn_logit_softcapping"),
                       ("final_logit_softcapping", "final_logit_softcapping")):  # fmt: skip
         if (value := of(key)) is not None:
@@ -192,7 +194,7 @@ def _rope_scaling(config: _Config, header: GgufHeader, label: str, factors: Sequ
     """
     of = _reader(header)
     kind = of("rope.scaling.type") or "none"
-    if factors is not None:
+    if factors is not None and set(factors) != {1.0}:
         config["rope_scaling"] = _llama3_scaling(factors, config["rope_theta"], config["head_dim"], label)
     elif kind == "linear" and header.architecture != "phi3":
         config["rope_scaling"] = {"rope_type": "linear", "factor": _tidy(of("rope.scaling.factor") or 1.0)}
@@ -210,8 +212,8 @@ def _llama3_scaling(factors: Sequence[float], theta: float, head_dim: int, label
     largest divisor, and the others must follow from it.
     """
     factor, low, high, original = max(factors), 1.0, 4.0, 8192
-    expected = []
-    for index in range(head_dim // 2):
+    expected: list[float] = []
+    for index in range(head_dim // 2 if factor >= 1 else 0):
         wavelength = 2 * math.pi * theta ** (2 * index / head_dim)
         smooth = (original / wavelength - low) / (high - low)
         if wavelength < original / high:

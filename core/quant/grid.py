@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from core.formats.quantized import QuantizedLinear
+from core.quant import kernels
 from core.schemes import LayerScheme
 
 SMALLEST_SCALE = 1e-5
@@ -41,6 +42,9 @@ class Grid:
         searched: fp32 or None, a searched scale that replaces the ranges (symmetric only).
         min_zero: smallest zero point that the output format can store.
         scale, zero: fp32 holding fp16 values, and fp32 holding integers; follow from the factors.
+        shift: what is added to a level before it is clamped: the zero point, or 0 where symmetric (the zero point
+            is then a constant of storage).
+        compiled: use the compiled loops (CPU) instead of the portable path.
     """
 
     weight: Tensor
@@ -56,6 +60,8 @@ class Grid:
     min_zero: int
     scale: Tensor
     zero: Tensor
+    shift: Tensor
+    compiled: bool
 
     @property
     def group(self) -> int:
@@ -83,6 +89,7 @@ def new_grid(
     rate: float = 0.0,
     min_zero: int = 0,
     searched: Tensor | None = None,
+    compiled: bool | None = None,
 ) -> Grid:
     """The grid of plain rounding: offset 0 and factors 1.
 
@@ -91,9 +98,13 @@ def new_grid(
         iterations: steps to come; the offset lives on the grid of rate/iterations levels, exactly.
         rate: first step of the offset, in levels.
         searched: fp32 [out, groups], the scale to start from (symmetric schemes only).
+        compiled: by default, where the weight lies on a CPU.
     """
     out, width = weight.shape
     group = scheme.group_of(width)
+    on_cpu = weight.device.type == "cpu"
+    if on_cpu and weight.dtype not in (torch.bfloat16, torch.float32):
+        weight = weight.float()  # fp16 and fp64 are not what the compiled loops read
     grouped = weight.view(out, -1, group)
     low = grouped.amin(-1).float().clamp(max=0)
     high = grouped.amax(-1).float().clamp(min=0)
@@ -112,32 +123,31 @@ def new_grid(
         searched=searched,
         min_zero=min_zero,
         scale=torch.empty_like(low),
-        zero=torch.empty_like(low),
+        zero=torch.full_like(low, scheme.levels // 2),
+        shift=torch.zeros_like(low),
+        compiled=on_cpu if compiled is None else compiled,
     )
-    set_scales(grid, slice(None))
+    set_scales(grid)
     return grid
 
 
-def set_scales(grid: Grid, rows: slice) -> None:
-    """Scales and zero points of some rows from their range factors (SignRound, eq. 3 and 4; full-range if symmetric)."""
-    bits, levels = grid.scheme.bits, grid.scheme.levels
+def set_scales(grid: Grid) -> None:
+    """Scales and zero points from the range factors (SignRound, eq. 3 and 4; full-range if symmetric)."""
+    smallest = torch.tensor(SMALLEST_SCALE).half().item()
     if grid.scheme.sym:
         if grid.searched is not None:
-            scale = grid.searched[rows] * grid.high_factor[rows]
+            scale = grid.searched * grid.high_factor
         else:
-            below, above = -grid.low[rows] * grid.low_factor[rows], grid.high[rows] * grid.high_factor[rows]
-            scale = torch.where(above < below, below, -above) / (1 << (bits - 1))
+            below, above = -grid.low * grid.low_factor, grid.high * grid.high_factor
+            scale = torch.where(above < below, below, -above) / (1 << (grid.scheme.bits - 1))
         scale = scale.half().float()
-        small = scale.abs() < SMALLEST_SCALE
-        floor = torch.full_like(scale, SMALLEST_SCALE).half().float()
-        grid.scale[rows] = torch.where(small, torch.where(scale < 0, -floor, floor), scale)
-        grid.zero[rows] = 1 << (bits - 1)
+        scale = torch.where(scale < 0, scale.clamp(max=-smallest), scale.clamp(min=smallest))
     else:
-        low, high = grid.low[rows] * grid.low_factor[rows], grid.high[rows] * grid.high_factor[rows]
-        scale = ((high - low) / (levels - 1)).half().float()
-        scale = scale.clamp(min=torch.tensor(SMALLEST_SCALE).half().item())
-        grid.scale[rows] = scale
-        grid.zero[rows] = (-low / scale).round().clamp(grid.min_zero, levels - 1)
+        low, high = grid.low * grid.low_factor, grid.high * grid.high_factor
+        scale = ((high - low) / (grid.scheme.levels - 1)).half().float().clamp(min=smallest)
+        grid.zero.copy_((-low / scale).round().clamp(grid.min_zero, grid.scheme.levels - 1))
+        grid.shift.copy_(grid.zero)
+    grid.scale.copy_(scale)
 
 
 def _levels(grid: Grid, rows: slice) -> tuple[Tensor, Tensor, Tensor]:
@@ -146,19 +156,23 @@ def _levels(grid: Grid, rows: slice) -> tuple[Tensor, Tensor, Tensor]:
     scale = grid.scale[rows].unsqueeze(-1)
     ratio = grid.weight[rows].float().view(count, -1, grid.group) / scale
     raw = grid.offset[rows].float().view_as(ratio).mul_(grid.unit).add_(ratio).round_()
-    if not grid.scheme.sym:
-        raw.add_(grid.zero[rows].unsqueeze(-1))
+    raw.add_(grid.shift[rows].unsqueeze(-1))
     return ratio, raw, raw.clamp(*grid.bounds)
 
 
 @torch.no_grad()
-def quantize_into(grid: Grid, out: Tensor, rows: slice | None = None) -> None:
-    """Write the dequantized weight, [out, in] in the dtype of `out`, for all rows or some."""
-    for part in grid.chunks() if rows is None else (rows,):
-        _, _, level = _levels(grid, part)
-        if not grid.scheme.sym:
-            level.sub_(grid.zero[part].unsqueeze(-1))
-        out[part] = level.mul_(grid.scale[part].unsqueeze(-1)).view(out[part].shape)
+def quantize_into(grid: Grid, out: Tensor) -> None:
+    """Write the dequantized weight, [out, in], in the dtype of `out`."""
+    if grid.compiled:
+        exact = out if out.dtype == torch.float32 else torch.empty(out.shape)
+        kernels.quantize(grid.weight, grid.offset, grid.scale, grid.shift, grid.unit, grid.bounds, exact)
+        if exact is not out:
+            out.copy_(exact)
+        return
+    for rows in grid.chunks():
+        _, _, level = _levels(grid, rows)
+        level.sub_(grid.shift[rows].unsqueeze(-1)).mul_(grid.scale[rows].unsqueeze(-1))
+        out[rows] = level.view(out[rows].shape)
 
 
 @torch.no_grad()
@@ -166,59 +180,61 @@ def step(grid: Grid, gradient: Tensor, out: Tensor, steps: int, factor_step: flo
     """One SignSGD step of the offset and the factors, then the new dequantized weight into `out`.
 
     Args:
-        gradient: dL/dW_q, [out, in], any float dtype; only its sign matters for the offset.
+        gradient: dL/dW_q, [out, in], float32 or bfloat16; only its sign matters for the offset.
         out: where the layer's forward reads its weight, [out, in].
         steps: how many units the offset moves (T - i at iteration i of T: the linear decay).
         factor_step: how far the range factors move.
     """
-    for rows in grid.chunks():
-        _step_rows(grid, gradient[rows], rows, steps, factor_step)
-        set_scales(grid, rows)
-        quantize_into(grid, out, rows)
-
-
-def _step_rows(grid: Grid, gradient: Tensor, rows: slice, steps: int, factor_step: float) -> None:
-    ratio, raw, level = _levels(grid, rows)
-    scale = grid.scale[rows]
-    gradient = gradient.float().view_as(ratio)
-    inside = raw.eq_(level)  # 1.0 where the level was not clamped
-    through = inside.mul_(gradient)
-
+    if grid.compiled:
+        sums = kernels.step(grid.weight, gradient, grid.offset, grid.scale, grid.shift, grid.unit, steps, grid.bounds)
+    else:
+        sums = torch.empty(4, *grid.scale.shape, device=grid.scale.device)
+        for rows in grid.chunks():
+            sums[:, rows] = _step_rows(grid, gradient[rows], rows, steps)
     if factor_step:
-        total = gradient.sum(-1)
-        by_level = level.mul_(gradient).sum(-1)
-        by_ratio = ratio.mul_(through).sum(-1)
-        d_low, d_high = _factor_gradients(grid, rows, total, by_level, by_ratio, through.sum(-1))
-        for factor, slope in ((grid.low_factor, d_low), (grid.high_factor, d_high)):
-            if slope is not None:
-                factor[rows] = (factor[rows] - slope.sign() * factor_step).clamp_(0.0, grid.factor_limit)
-    # dL/dV = G m s for both kinds of grid; SignSGD takes its sign. (zero is constant in V.)
-    moves = through.sign_().mul_(scale.sign().unsqueeze(-1) * steps)
+        _step_factors(grid, sums, factor_step)
+        set_scales(grid)
+    quantize_into(grid, out)
+
+
+def _step_rows(grid: Grid, gradient: Tensor, rows: slice, steps: int) -> Tensor:
+    """Move the offsets of some rows; sums over each group of G, G q, G m W/s and G m, fp32 [4, rows, groups]."""
+    ratio, raw, level = _levels(grid, rows)
+    gradient = gradient.float().view_as(ratio)
+    through = raw.eq_(level).mul_(gradient)  # G where the level was not clamped
+    sums = torch.stack([part.sum(-1) for part in (gradient, level.mul_(gradient), ratio.mul_(through), through)])
+    # dL/dV = G m s for both kinds of grid; SignSGD takes its sign.
+    moves = through.sign_().mul_(grid.scale[rows].sign().unsqueeze(-1) * steps)
     grid.offset[rows] -= moves.view(grid.offset[rows].shape).to(grid.offset.dtype)
+    return sums
 
 
-def _factor_gradients(
-    grid: Grid, rows: slice, total: Tensor, by_level: Tensor, by_ratio: Tensor, through: Tensor
-) -> tuple[Tensor | None, Tensor | None]:
-    """dL/d low_factor and dL/d high_factor, fp32 [rows, groups].
+def _step_factors(grid: Grid, sums: Tensor, size: float) -> None:
+    """Move the range factors against the signs of their gradients, all fp32 [out, groups].
 
     Args:
-        total, by_level, by_ratio, through: sums over a group of G, G q, G m W/s and G m.
+        sums: over each group of G, G q, G m W/s and G m, where m tells that a level was not clamped.
     """
-    scale, low, high = grid.scale[rows], grid.low[rows], grid.high[rows]
+    total, by_level, by_ratio, through = sums
+    scale, low, high = grid.scale, grid.low, grid.high
+    slopes: list[tuple[Tensor, Tensor]] = []
     if grid.scheme.sym:
-        half = 1 << (grid.scheme.bits - 1)
         d_scale = by_level - by_ratio
         if grid.searched is not None:
-            return None, d_scale * grid.searched[rows]
-        below, above = -low * grid.low_factor[rows], high * grid.high_factor[rows]
-        low_leads = above < below
-        none = torch.zeros_like(d_scale)
-        return torch.where(low_leads, -d_scale * low / half, none), torch.where(low_leads, none, -d_scale * high / half)
-    top = grid.scheme.levels - 1
-    d_zero = scale * (through - total)
-    d_scale = by_level - grid.zero[rows] * total - by_ratio + d_zero * low * grid.low_factor[rows] / scale.square()
-    return (-d_scale / top - d_zero / scale) * low, d_scale / top * high
+            slopes.append((grid.high_factor, d_scale * grid.searched))
+        else:
+            half = 1 << (grid.scheme.bits - 1)
+            low_leads = high * grid.high_factor < -low * grid.low_factor
+            slopes.append((grid.low_factor, torch.where(low_leads, -d_scale * low / half, 0.0)))
+            slopes.append((grid.high_factor, torch.where(low_leads, 0.0, -d_scale * high / half)))
+    else:
+        top = grid.scheme.levels - 1
+        d_zero = scale * (through - total)
+        d_scale = by_level - grid.zero * total - by_ratio + d_zero * low * grid.low_factor / scale.square()
+        slopes.append((grid.low_factor, (-d_scale / top - d_zero / scale) * low))
+        slopes.append((grid.high_factor, d_scale / top * high))
+    for factor, slope in slopes:
+        factor.sub_(slope.sign_().mul_(size)).clamp_(0.0, grid.factor_limit)
 
 
 @torch.no_grad()

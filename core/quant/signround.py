@@ -212,5 +212,5 @@ def _restore(layers: list[TunedLayer], state: list[tuple[Tensor, Tensor, Tensor]
     for layer, (offset, low, high) in zip(layers, state, strict=True):
         grid = layer.grid
         grid.offset, grid.low_factor, grid.high_factor = offset, low, high
-        grids.set_scales(grid, slice(None))
+        grids.set_scales(grid)
         grids.quantize_into(grid, layer.module.weight)

@@ -114,7 +114,7 @@ def test_the_command_line_is_understood(
     "argv", [[], ["walk"], ["exec"], ["run", "--device"], ["--device", "tpu", "run"], ["setup", "x"]]
 )
 def test_a_wrong_command_line_is_said_in_two_lines(argv: list[str]) -> None:
-    with pytest.raises(venv_setup.SetupProblem) as raised:
+    with pytest.raises(venv_setup.SetupError) as raised:
         bootstrap.parse(argv)
     assert (raised.value.status, len(f"{raised.value.message}\n{raised.value.hint}".splitlines())) == (2, 2)
 
@@ -332,6 +332,17 @@ def test_a_failing_pip_is_said_in_a_few_lines_and_leaves_no_stamp(built: Path) -
     problem = done.stderr[done.stderr.index("pip could not install") :]
     assert (done.returncode, len(problem.splitlines()) <= 6, "Traceback" in done.stderr) == (1, True, False)
     assert not (built / ".venv" / "bitwright-stamp.json").exists()
+
+
+def test_without_any_index_every_build_of_torch_is_tried_and_the_large_one_is_announced(built: Path) -> None:
+    code = (
+        "try: venv_setup.install_torch('cpu', '2.13.0')\n"
+        "except venv_setup.SetupError as problem: print(problem.message.count('No matching distribution'))"
+    )
+    command = [sys.executable, "-c", f"import venv_setup\n{code}"]
+    environment = {**offline(), "PYTHONPATH": str(built / "packaging")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr.count("torch==2.13.0"), "several GB" in done.stderr) == ("1\n", 3, True)
 
 
 @pytest.fixture

@@ -81,9 +81,7 @@ def test_unpacking_inputs_gives_back_what_was_packed(bits: int, data: st.DataObj
 
 @pytest.mark.parametrize(("bits", "order"), [*((b, PLAIN_ORDER) for b in BITS), (4, AWQ_ORDER)])
 @given(data=st.data())
-def test_unpacking_outputs_gives_back_what_was_packed(
-    bits: int, order: tuple[int, ...], data: st.DataObject
-) -> None:
+def test_unpacking_outputs_gives_back_what_was_packed(bits: int, order: tuple[int, ...], data: st.DataObject) -> None:
     values = data.draw(matrices(bits, max(block_values(bits), len(order)))).T
     assert torch.equal(unpack_outputs(pack_outputs(values, bits, order), bits, order), values)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from core.bitsmap import Rule
 from core.formats.reader import QuantizedCheckpoint
@@ -20,6 +20,7 @@ from tests.core.formats.tiny import Output, bits_map, open_tree, write_output
 
 pytest.importorskip("auto_round")
 transformers = pytest.importorskip("transformers")
+tokenizers = pytest.importorskip("tokenizers")
 
 pytestmark = [pytest.mark.peer, pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
@@ -39,15 +40,22 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
         vocab_size=256, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, max_position_embeddings=128, attention_bias=True, tie_word_embeddings=False,
     )  # fmt: skip
-    return save(transformers.LlamaForCausalLM(config), tmp_path_factory.mktemp("llama"))
+    folder = save(transformers.LlamaForCausalLM(config), tmp_path_factory.mktemp("llama"))
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel({f"w{i}": i for i in range(256)}, unk_token="w0"))
+    transformers.PreTrainedTokenizerFast(tokenizer_object=words, eos_token="w1").save_pretrained(folder)
+    return folder
 
 
-def save(model: Any, folder: Path) -> Path:
+def save(model: Any, folder: Path, without: str = "") -> Path:
+    """A random model in bf16; `without` is cut from the front of its tensors' names."""
     torch.manual_seed(5)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(torch.randn_like(parameter) * 0.1)
     model.to(torch.bfloat16).save_pretrained(folder)
+    tensors = load_file(folder / "model.safetensors")
+    tensors = {name.removeprefix(without): tensor for name, tensor in tensors.items()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
 
 
@@ -83,10 +91,23 @@ def assert_same_plain_tensors(source: Path, output: Output, model: Any) -> None:
             assert torch.equal(state[name], expected.to(state[name].dtype)), name
 
 
-def assert_answers(model: Any) -> None:
+def assert_same_answers(
+    source: Path, output: Output, model: Any, module_name: Callable[[str], str] = str, tolerance: float = 1e-2
+) -> None:
+    """The logits of the whole model against those of the source with our dequantized weights in place of its own."""
+    expected = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+    tokens = torch.arange(60).reshape(3, 20)
     with torch.no_grad():
-        logits = model(torch.arange(20).reshape(2, 10)).logits
-    assert bool(torch.isfinite(logits).all())
+        for name, layer in output.layers.items():
+            weight = expected.get_submodule(module_name(name)).weight
+            value = layer.dequantize()
+            weight.copy_(value.T if is_conv(expected, module_name(name)) else value)
+        ours, theirs = expected(tokens).logits, model(tokens).logits.float()
+    assert float((theirs - ours).norm() / ours.norm()) < tolerance
+
+
+def is_conv(model: Any, name: str) -> bool:
+    return isinstance(model.get_submodule(name), transformers.pytorch_utils.Conv1D)
 
 
 @pytest.mark.parametrize("name", ["auto_round", "auto_gptq"])
@@ -97,7 +118,7 @@ def test_symmetric(llama: Path, tmp_path: Path, bits: int, group_size: int, name
     model = load_by_peer(output.folder, "auto_round:torch_zp")
     assert_same_weights(output, model)
     assert_same_plain_tensors(llama, output, model)
-    assert_answers(model)
+    assert_same_answers(llama, output, model)
 
 
 @pytest.mark.parametrize("bits", [2, 3, 8])
@@ -105,7 +126,7 @@ def test_asymmetric(llama: Path, tmp_path: Path, bits: int) -> None:
     output = write_output(llama, tmp_path / "out", "auto_round", bits_map(LayerScheme(bits, 32, False)))
     model = load_by_peer(output.folder, "auto_round:torch")
     assert_same_weights(output, model)
-    assert_answers(model)
+    assert_same_answers(llama, output, model)
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
@@ -144,7 +165,7 @@ def test_symmetric_mixed(llama: Path, tmp_path: Path, name: str) -> None:
     model = load_by_peer(output.folder, "auto_round:torch_zp")
     assert_same_weights(output, model)
     assert_same_plain_tensors(llama, output, model)
-    assert_answers(model)
+    assert_same_answers(llama, output, model)
 
 
 def test_everything_mixed(llama: Path, tmp_path: Path) -> None:
@@ -153,7 +174,7 @@ def test_everything_mixed(llama: Path, tmp_path: Path) -> None:
     model = load_by_peer(output.folder, "auto_round:torch")
     assert_same_weights(output, model)
     assert_same_plain_tensors(llama, output, model)
-    assert_answers(model)
+    assert_same_answers(llama, output, model)
 
 
 def test_shards(llama: Path, tmp_path: Path) -> None:
@@ -161,3 +182,110 @@ def test_shards(llama: Path, tmp_path: Path) -> None:
     output = write_output(llama, tmp_path / "out", "auto_round", chosen, max_shard_bytes=20_000)
     assert (output.folder / "model.safetensors.index.json").is_file()
     assert_same_weights(output, load_by_peer(output.folder, "auto_round:torch_zp"))
+
+
+GPT2 = ("transformer.", "h.")
+OPT = ("model.", "decoder.")
+
+
+def family(which: tuple[str, str]) -> Any:
+    if which == GPT2:
+        return transformers.GPT2LMHeadModel(
+            transformers.GPT2Config(vocab_size=128, n_embd=64, n_layer=2, n_head=4, n_positions=64)
+        )
+    return transformers.OPTForCausalLM(
+        transformers.OPTConfig(
+            vocab_size=128,
+            hidden_size=64,
+            ffn_dim=96,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=64,
+            word_embed_proj_dim=64,
+        )
+    )
+
+
+@pytest.mark.parametrize("name", ["auto_round", "auto_gptq"])
+@pytest.mark.parametrize("prefixed", [True, False])
+@pytest.mark.parametrize("which", [GPT2, OPT], ids=["gpt2", "opt"])
+def test_names_and_transposed_weights(tmp_path: Path, which: tuple[str, str], prefixed: bool, name: str) -> None:
+    """Checkpoints with and without the base model's prefix; GPT-2 stores its weights [in, out]."""
+    outer, inner = which
+    source = save(family(which), tmp_path / "source", "" if prefixed else outer)
+
+    def module_name(linear: str) -> str:
+        return f"{outer}{linear}" if linear.startswith(inner) else linear
+
+    names = [linear.name for linear in open_tree(source).linears]
+    chosen = bits_map(LayerScheme(4, 32, True), {names[0]: {"bits": 16}, names[-1]: {"bits": 8}})
+    output = write_output(source, tmp_path / "out", name, chosen, module_name=module_name)
+    model = load_by_peer(output.folder, "auto_round:torch_zp")
+    assert_same_weights(output, model, module_name)
+    assert not hasattr(model.get_submodule(module_name(names[0])), "qweight")
+    assert_same_answers(source, output, model, module_name)
+    assert list(QuantizedCheckpoint(output.folder).schemes) == list(output.layers)
+
+
+@pytest.mark.parametrize(
+    ("name", "scheme"),
+    [
+        ("auto_round", LayerScheme(4, 32, False)),
+        ("auto_round", LayerScheme(4, -1, False)),
+        ("auto_round", LayerScheme(8, 32, False)),
+        ("auto_round", LayerScheme(2, 32, False)),
+        ("auto_round", LayerScheme(2, -1, True)),
+        ("auto_gptq", LayerScheme(2, 32, False)),
+        ("auto_gptq", LayerScheme(4, 32, False)),
+        ("auto_gptq", LayerScheme(8, -1, False)),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.label(),
+)
+def test_whole_model_with_its_kernels(llama: Path, tmp_path: Path, name: str, scheme: LayerScheme) -> None:
+    """What the torch layers cannot load on a CPU (AWQ, asymmetric GPTQ) and what auto-round takes there by itself."""
+    pytest.importorskip("auto_round_kernel")
+    chosen = bits_map(scheme, {"model.layers.0.mlp.up_proj": {"bits": 16}, "lm_head": {"bits": scheme.bits}})
+    output = write_output(llama, tmp_path / "out", name, chosen)
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        output.folder, quantization_config=transformers.AutoRoundConfig(), dtype=torch.float32, device_map="cpu"
+    )
+    packed = {name for name, module in model.named_modules() if hasattr(module, "qweight")}
+    assert packed == set(output.layers)
+    assert_same_answers(llama, output, model, tolerance=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "bits", "sym", "layers"),
+    [
+        ("auto_round", 4, True, {"k_proj": {"bits": 8}, "model.layers.0.mlp.down_proj": {"bits": 16}}),
+        ("auto_gptq", 4, True, {"k_proj": {"bits": 8}, "model.layers.0.mlp.down_proj": {"bits": 16}}),
+        ("auto_gptq", 3, True, {}),
+        ("auto_round", 4, False, {}),
+        ("auto_round", 2, False, {}),
+        ("auto_round:gptqmodel", 4, True, {}),
+    ],
+)
+def test_what_the_peer_writes_is_read(
+    llama: Path, tmp_path: Path, name: str, bits: int, sym: bool, layers: dict[str, Any]
+) -> None:
+    from auto_round import AutoRound
+
+    AutoRound(
+        str(llama), bits=bits, group_size=32, sym=sym, iters=0, disable_opt_rtn=True, disable_model_free=True,
+        layer_config=layers or None, device_map="cpu",
+    ).quantize_and_save(str(tmp_path / "out"), format=name)  # fmt: skip
+    folder = next((tmp_path / "out").rglob("config.json")).parent
+    checkpoint = QuantizedCheckpoint(folder)
+    expected = {linear.name: bits for linear in open_tree(llama).linears if linear.block >= 0}
+    if layers:
+        expected = {linear: 8 if linear.endswith("k_proj") else value for linear, value in expected.items()}
+        del expected["model.layers.0.mlp.down_proj"]
+    assert {linear: scheme.bits for linear, scheme in checkpoint.schemes.items()} == expected
+    originals = load_file(llama / "model.safetensors")
+    for linear in expected:
+        layer = checkpoint.layer(linear)
+        step = layer.scales.float().abs().repeat_interleave(32, dim=1)
+        error = (layer.dequantize() - originals[f"{linear}.weight"].float()).abs()
+        # Half a step, and a whole one where the full range clips.
+        assert float((error / step).max()) < 1.01
+        assert float((error / step).mean()) < 0.3

@@ -159,9 +159,7 @@ def test_accepts_nothing_that_the_library_refuses(
 
 
 @given(st.binary(max_size=200), st.integers(0, 2**64 - 1) | st.integers(0, 200))
-def test_noise_ends_in_one_kind_of_error(
-    tmp_path_factory: pytest.TempPathFactory, noise: bytes, claim: int
-) -> None:
+def test_noise_ends_in_one_kind_of_error(tmp_path_factory: pytest.TempPathFactory, noise: bytes, claim: int) -> None:
     path = tmp_path_factory.mktemp("noise") / "m.safetensors"
     path.write_bytes(struct.pack("<Q", claim) + noise)
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from core.quant import grid as grids
@@ -41,6 +41,13 @@ def reference(weight, scheme, offset, low_factor, high_factor):
     return (s * (q - zero)).view_as(weight)
 
 
+@pytest.fixture(params=[True, False], ids=["compiled", "portable"], autouse=True)
+def either_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test of this file runs on both paths."""
+    new = grids.new_grid
+    monkeypatch.setattr(grids, "new_grid", lambda *args, **kwargs: new(*args, **kwargs, compiled=request.param))
+
+
 def made(scheme: LayerScheme, seed: int):
     generator = torch.Generator().manual_seed(seed)
     weight = torch.randn(48, 128, generator=generator) * 0.05
@@ -48,7 +55,7 @@ def made(scheme: LayerScheme, seed: int):
     grid.offset += torch.randint(-1000, 1000, weight.shape, generator=generator, dtype=torch.int16)
     grid.low_factor -= torch.rand(grid.low_factor.shape, generator=generator) * 0.4
     grid.high_factor -= torch.rand(grid.high_factor.shape, generator=generator) * 0.4
-    grids.set_scales(grid, slice(None))
+    grids.set_scales(grid)
     gradient = torch.randn(weight.shape, generator=generator) * 1e-7
     return grid, gradient
 
@@ -125,7 +132,9 @@ PATTERN = torch.tensor([-0.8, 0.1, 0.3, -0.25, 0.7, -0.05, 0.45, 0.0])
         (8, False, 0.0058823, 136, [0, 153, 187, 93, 255, 127, 213, 136]),
     ],
 )
-def test_plain_rounding_gives_the_worked_numbers(bits: int, sym: bool, scale: float, zero: int, levels: list[int]) -> None:
+def test_plain_rounding_gives_the_worked_numbers(
+    bits: int, sym: bool, scale: float, zero: int, levels: list[int]
+) -> None:
     weight = torch.stack([PATTERN.repeat(4), -PATTERN.repeat(4)]).repeat(16, 1)
     layer = grids.freeze(grids.new_grid(weight, LayerScheme(bits, 32, sym)), "layer")
     assert layer.scales[0, 0].item() == pytest.approx(scale, rel=2e-4)
@@ -136,7 +145,7 @@ def test_plain_rounding_gives_the_worked_numbers(bits: int, sym: bool, scale: fl
         assert torch.equal(layer.ints[1], layer.ints[0])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     scheme=st.sampled_from(SCHEMES),
     seed=st.integers(0, 2**31),
@@ -150,3 +159,17 @@ def test_every_weight_gets_a_level_and_a_finite_scale(scheme: LayerScheme, seed:
     assert bool((layer.scales.abs() >= 1e-5).all())
     if not scheme.sym:
         assert int(layer.zeros.min()) >= 1
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=LayerScheme.label)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_the_two_paths_agree(scheme: LayerScheme, dtype: torch.dtype) -> None:
+    results = []
+    for compiled in (True, False):
+        grid, gradient = made(scheme, 5)
+        grid.weight, grid.compiled = grid.weight.to(dtype), compiled
+        out = torch.empty(grid.weight.shape, dtype=dtype)
+        grids.step(grid, gradient.to(dtype), out, 3, 0.0)
+        results.append((grid.offset, out))
+    assert torch.equal(results[0][0], results[1][0])
+    assert torch.equal(results[0][1], results[1][1])

@@ -1,0 +1,275 @@
+"""Quantized checkpoints of other makers, and of none: what is read, and what is said of the rest."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from core.errors import BadInput, BitwrightError, CorruptFile, ModelNotFound, UnsupportedModel
+from core.formats.reader import QuantizedCheckpoint, is_quantized
+from core.schemes import LayerScheme
+from tests.core.formats.tiny import LLAMA_CONFIG, Output, bits_map, llama_tensors, save_source, write_output
+
+UP = "model.layers.0.mlp.up_proj"
+GATE = "model.layers.0.mlp.gate_proj"
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Output]:
+    base = tmp_path_factory.mktemp("outputs")
+    source = save_source(base / "source", llama_tensors(), LLAMA_CONFIG)
+    made = {}
+    for name in ("auto_round", "auto_gptq"):
+        chosen = bits_map(LayerScheme(4, 32, True), {UP: {"bits": 8}})
+        made[name] = write_output(source, base / name, name, chosen)
+    made["asym"] = write_output(source, base / "asym", "auto_gptq", bits_map(LayerScheme(4, 32, False)))
+    return made
+
+
+@pytest.fixture
+def copy(outputs: dict[str, Output], tmp_path: Path) -> Callable[..., Path]:
+    """A copy of an output with another quantization config and other tensors (None removes)."""
+
+    def make(name: str, tensors: dict[str, Any] | None = None, **changes: Any) -> Path:
+        folder = tmp_path / "copy"
+        shutil.copytree(outputs[name].folder, folder)
+        config = json.loads((folder / "config.json").read_text())
+        settings = {**config["quantization_config"], **changes}
+        config["quantization_config"] = {key: value for key, value in settings.items() if value is not None}
+        (folder / "config.json").write_text(json.dumps(config))
+        if tensors:
+            table = {**load_file(folder / "model.safetensors"), **tensors}
+            (folder / "model.safetensors").unlink()
+            save_file({key: value for key, value in table.items() if value is not None}, folder / "model.safetensors")
+        return folder
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [({}, False), ({"quantization_config": None}, False), ({"quantization_config": {"bits": 4}}, True)],
+)
+def test_is_quantized(config: dict, expected: bool) -> None:
+    assert is_quantized(config) is expected
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {UP: {"bits": 8}},
+        {"layers.0.mlp.up_proj": {"bits": 8}},
+        {r".*0\.mlp\.up.*": {"bits": 8}},
+        {r".*up_proj.*": {"bits": 8}, "model.layers.1.mlp.up_proj": {"bits": 4}},
+        {"*not a pattern": {"bits": 3}, UP: {"bits": 8}},
+        {".*": {}, UP: {"bits": 8}},
+        {UP.removesuffix("_proj"): {"bits": 8}},
+        {"0.mlp.up_proj": {"bits": 8, "group_size": 32, "sym": True, "act_bits": 16, "data_type": "int"}},
+    ],
+    ids=["exact", "substring", "pattern", "exact-first", "no-pattern", "empty", "part", "full"],
+)
+def test_extra_config_as_auto_round_reads_it(copy: Callable[..., Path], extra: dict) -> None:
+    checkpoint = QuantizedCheckpoint(copy("auto_round", extra_config=extra))
+    assert [name for name, scheme in checkpoint.schemes.items() if scheme.bits == 8] == [UP]
+
+
+def test_the_name_of_a_module_is_no_pattern(copy: Callable[..., Path]) -> None:
+    gate = UP.removesuffix("_proj")  # as a pattern it would cover up_proj
+    folder = copy(
+        "auto_round",
+        tensors={f"{gate}.weight": torch.zeros(2, 2)},
+        extra_config={gate: {"bits": 16}, UP: {"bits": 8}, "mlp.up": {"bits": 4}},
+    )
+    assert QuantizedCheckpoint(folder).schemes[UP].bits == 8
+    assert QuantizedCheckpoint(folder).schemes["model.layers.1.mlp.up_proj"].bits == 4
+
+
+@pytest.mark.parametrize(
+    "dynamic",
+    [
+        {f"+:^{UP}$": {"bits": 8}},
+        {r".*\.0\.mlp\.up_proj": {"bits": 8}},
+        {r"+:.*\.0\.mlp\.up_proj": {"bits": 8}, r"+:.*up_proj": {"bits": 4}},
+        {r"+:mlp\.gate_proj": {"bits": 3}, f"+:{UP}": {"bits": 8}},
+        {r"-:.*\.7\..*": {}, f"+:{UP}": {"bits": 8}},
+    ],
+    ids=["anchored", "bare", "first-wins", "from-the-start", "skip"],
+)
+def test_dynamic_as_gptqmodel_reads_it(copy: Callable[..., Path], dynamic: dict) -> None:
+    checkpoint = QuantizedCheckpoint(copy("auto_gptq", dynamic=dynamic))
+    assert [name for name, scheme in checkpoint.schemes.items() if scheme.bits == 8] == [UP]
+
+
+def test_packed_tensors_of_a_skipped_layer_are_a_contradiction(copy: Callable[..., Path]) -> None:
+    with pytest.raises(CorruptFile, match=f"says 16 bits for {UP}, and its tensors have 8"):
+        QuantizedCheckpoint(copy("auto_gptq", dynamic={f"-:{UP}": {}}))
+
+
+def test_gptq_version_2_stores_zero_points_as_they_are(outputs: dict[str, Output], copy: Callable[..., Path]) -> None:
+    expected = outputs["asym"].layers[UP].zeros
+    folder = copy("asym", checkpoint_format="gptq_v2")
+    assert torch.equal(QuantizedCheckpoint(folder).layer(UP).zeros, expected - 1)
+
+
+@pytest.mark.parametrize("packing", [None, "auto_round:gptq", "auto_round:auto_gptq", "auto"])
+def test_names_of_the_layout_of_gptq(
+    outputs: dict[str, Output], copy: Callable[..., Path], packing: str | None
+) -> None:
+    layer = QuantizedCheckpoint(copy("auto_round", packing_format=packing)).layer(UP)
+    assert torch.equal(layer.zeros, outputs["auto_round"].layers[UP].zeros)
+
+
+@pytest.mark.parametrize("name", ["quantize_config.json", "quantization_config.json"])
+def test_settings_in_a_file_of_their_own(outputs: dict[str, Output], tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(outputs["auto_gptq"].folder, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / name).write_text(json.dumps(config.pop("quantization_config")))
+    (folder / "config.json").write_text(json.dumps(config))
+    assert QuantizedCheckpoint(folder).schemes == QuantizedCheckpoint(outputs["auto_gptq"].folder).schemes
+
+
+def test_desc_act_with_groups_in_their_order_is_read(outputs: dict[str, Output], copy: Callable[..., Path]) -> None:
+    checkpoint = QuantizedCheckpoint(copy("auto_gptq", desc_act=True))
+    assert torch.equal(checkpoint.layer(UP).ints, outputs["auto_gptq"].layers[UP].ints)
+
+
+def test_desc_act_with_groups_in_another_order_is_not(copy: Callable[..., Path]) -> None:
+    g_idx = torch.arange(64, dtype=torch.int32).flip(0) // 32
+    with pytest.raises(UnsupportedModel, match="desc_act"):
+        QuantizedCheckpoint(copy("auto_gptq", tensors={f"{UP}.g_idx": g_idx}, desc_act=True))
+
+
+def test_groups_in_another_order_are_found_without_desc_act(copy: Callable[..., Path]) -> None:
+    g_idx = torch.arange(64, dtype=torch.int32).flip(0) // 32
+    checkpoint = QuantizedCheckpoint(copy("auto_gptq", tensors={f"{UP}.g_idx": g_idx}))
+    with pytest.raises(UnsupportedModel, match="desc_act"):
+        checkpoint.layer(UP)
+
+
+def test_bfloat16_scales_without_loss_are_read(outputs: dict[str, Output], copy: Callable[..., Path]) -> None:
+    scales = outputs["auto_gptq"].layers[UP].scales.T.contiguous().to(torch.bfloat16)
+    layer = QuantizedCheckpoint(copy("auto_gptq", tensors={f"{UP}.scales": scales})).layer(UP)
+    assert torch.equal(layer.scales.float(), scales.T.float())
+
+
+def test_scales_that_do_not_fit_are_not(copy: Callable[..., Path]) -> None:
+    checkpoint = QuantizedCheckpoint(copy("auto_gptq", tensors={f"{UP}.scales": torch.full((2, 96), 1e-30)}))
+    with pytest.raises(UnsupportedModel, match="without loss"):
+        checkpoint.layer(UP)
+
+
+def test_scales_that_are_not_finite_are_corrupt(copy: Callable[..., Path]) -> None:
+    scales = torch.full((2, 96), float("nan"), dtype=torch.float16)
+    checkpoint = QuantizedCheckpoint(copy("auto_gptq", tensors={f"{UP}.scales": scales}))
+    with pytest.raises(CorruptFile, match="not all finite"):
+        checkpoint.layer(UP)
+
+
+def test_a_last_group_cut_short_is_read(copy: Callable[..., Path]) -> None:
+    # What auto-round writes where 64 does not divide 96 inputs.
+    name = "model.layers.0.mlp.down_proj"
+    tensors = {
+        f"{name}.qzeros": torch.full((2, 8), 0x77777777, dtype=torch.int32),
+        f"{name}.scales": torch.ones(2, 64, dtype=torch.float16),
+    }
+    folder = copy("auto_round", tensors=tensors, extra_config={UP: {"bits": 8}, name: {"group_size": 64}})
+    layer = QuantizedCheckpoint(folder).layer(name)
+    assert layer.scheme == LayerScheme(4, 64, True)
+    assert torch.equal(layer.dequantize(), layer.ints.float() - 8)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "text"),
+    [
+        ({"quant_method": "bitsandbytes"}, UnsupportedModel, "'bitsandbytes', which is not read yet"),
+        ({"quant_method": None, "desc_act": None}, CorruptFile, "names no method"),
+        ({"quant_method": 7}, CorruptFile, "names no method"),
+        ({"bits": "four"}, CorruptFile, "bits of the whole model is 'four'"),
+        ({"bits": None}, CorruptFile, "lacks bits or group_size"),
+        ({"bits": True}, CorruptFile, "bits of the whole model is 'True'"),
+        ({"bits": 8}, CorruptFile, "says 8 bits for model.layers.0.mlp.down_proj, and its tensors have 4"),
+        ({"group_size": 64}, CorruptFile, "says groups of 64"),
+        ({"group_size": 16}, UnsupportedModel, "in groups of 16"),
+        ({"group_size": 0}, UnsupportedModel, "in groups of 0"),
+        ({"sym": "yes"}, CorruptFile, "sym of the whole model"),
+        ({"dynamic": [1]}, CorruptFile, "dynamic is not an object"),
+        ({"dynamic": {"+:x": 3}}, CorruptFile, "the entry for"),
+        ({"checkpoint_format": "marlin"}, UnsupportedModel, "'marlin'"),
+        ({"pack_dtype": "int8"}, UnsupportedModel, "kernel of its own"),
+        ({"act_bits": 8}, UnsupportedModel, "Activations quantized to 8 bits"),
+        ({"data_type": "mx_fp"}, UnsupportedModel, "'mx_fp'"),
+    ],
+)
+def test_bad_settings_are_said(
+    copy: Callable[..., Path], changes: dict, error: type[BitwrightError], text: str
+) -> None:
+    with pytest.raises(error, match=text):
+        QuantizedCheckpoint(copy("auto_gptq", **changes))
+
+
+def test_an_unknown_packing_is_said(copy: Callable[..., Path]) -> None:
+    with pytest.raises(UnsupportedModel, match="auto_round:fp8"):
+        QuantizedCheckpoint(copy("auto_round", packing_format="auto_round:fp8"))
+
+
+@pytest.mark.parametrize(
+    ("part", "tensor", "text"),
+    [
+        ("scales", None, "no scales"),
+        ("qzeros", None, "no qzeros"),
+        ("scales", torch.ones(2, 96, dtype=torch.int32), "the dtype I32"),
+        ("qweight", torch.ones(16, 96), "the dtype F32"),
+        ("qweight", torch.ones(16, 64, dtype=torch.int32), "do not fit together"),
+        ("qzeros", torch.ones(2, 25, dtype=torch.int32), "do not fit together"),
+        ("qweight", torch.ones(32, 96, dtype=torch.int32), "inputs have 2 scales"),
+    ],
+)
+def test_bad_tensors_are_said(copy: Callable[..., Path], part: str, tensor: torch.Tensor | None, text: str) -> None:
+    with pytest.raises(CorruptFile, match=text):
+        QuantizedCheckpoint(copy("auto_gptq", tensors={f"{UP}.{part}": tensor}))
+
+
+def test_a_g_idx_of_another_kind_is_corrupt(copy: Callable[..., Path]) -> None:
+    checkpoint = QuantizedCheckpoint(copy("auto_gptq", tensors={f"{UP}.g_idx": torch.ones(2, 2)}))
+    with pytest.raises(CorruptFile, match="not a list of 64 groups"):
+        checkpoint.layer(UP)
+
+
+def test_a_g_idx_of_another_length_is_corrupt(copy: Callable[..., Path]) -> None:
+    checkpoint = QuantizedCheckpoint(
+        copy("auto_gptq", tensors={f"{UP}.g_idx": torch.arange(32, dtype=torch.int32) // 32})
+    )
+    with pytest.raises(CorruptFile, match="not a list of 64 groups"):
+        checkpoint.layer(UP)
+
+
+def test_a_config_without_packed_tensors_is_corrupt(tmp_path: Path) -> None:
+    config = {**LLAMA_CONFIG, "quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 32}}
+    with pytest.raises(CorruptFile, match="no tensor is"):
+        QuantizedCheckpoint(save_source(tmp_path, llama_tensors(), config))
+
+
+def test_a_plain_model_is_bad_input(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="is not quantized"):
+        QuantizedCheckpoint(save_source(tmp_path, llama_tensors(), LLAMA_CONFIG))
+
+
+def test_a_missing_model_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFound, match=r"config\.json is missing"):
+        QuantizedCheckpoint(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[]", '{"quantization_config": 3}', "{"])
+def test_a_config_that_is_none_is_corrupt(tmp_path: Path, text: str) -> None:
+    folder = save_source(tmp_path, llama_tensors(), {})
+    (folder / "config.json").write_text(text)
+    with pytest.raises(CorruptFile):
+        QuantizedCheckpoint(folder)

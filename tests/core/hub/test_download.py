@@ -1,0 +1,228 @@
+"""Downloads from a Hub on this machine: which files come, and what is said when it does not work."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from huggingface_hub import constants
+from safetensors.numpy import save
+
+from core.errors import BitwrightError, Cancelled, DiskFull, HubUnreachable, ModelNotFound, UnsupportedModel
+from core.events import Event, Log
+from core.hub import download as module
+from core.hub.download import cached, download, wanted_files
+from core.model.headers import read_folder
+from tests.core.hub.local_hub import Hub, serve
+
+CONFIG = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
+
+
+def weights(value: float) -> bytes:
+    return save({f"x{value}": np.full(200_000, value, np.float32)})
+
+
+FILES: dict[str, bytes] = {
+    "config.json": json.dumps(CONFIG).encode(),
+    "generation_config.json": b"{}",
+    "tokenizer.json": b"{}",
+    "tokenizer_config.json": b"{}",
+    "chat_template.jinja": b"hello",
+    "LICENSE": b"free",
+    "README.md": b"# model",
+    "model.safetensors": weights(1),
+    "pytorch_model.bin": b"pickle",
+    "onnx/model.onnx": b"graph",
+    "original/consolidated.safetensors": b"other",
+}
+NEEDED = set(FILES) - {"pytorch_model.bin", "onnx/model.onnx", "original/consolidated.safetensors"}
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    with serve(Hub(dict(FILES))) as running:
+        point_at(running.endpoint, tmp_path / "cache", monkeypatch)
+        yield running
+
+
+def point_at(endpoint: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+
+
+def fetch(name: str = "some/model", **options: Any) -> Path:
+    return download(name, options.pop("emit", [].append), lambda: False, **options)
+
+
+def failure(name: str = "some/model") -> BitwrightError:
+    with pytest.raises(BitwrightError) as caught:
+        fetch(name)
+    return caught.value
+
+
+def test_only_the_needed_files_come(hub: Hub) -> None:
+    assert {path.name for path in fetch().iterdir()} == NEEDED
+
+
+def test_what_came_is_a_checkpoint(hub: Hub) -> None:
+    assert list(read_folder(fetch())) == ["x1"]
+
+
+def test_shards_and_their_index_come(hub: Hub) -> None:
+    del hub.files["model.safetensors"]
+    shards = {f"model-0000{n}-of-00002.safetensors": weights(n) for n in (1, 2)}
+    table = {"weight_map": {"x1": "model-00001-of-00002.safetensors", "x2": "model-00002-of-00002.safetensors"}}
+    hub.files.update(shards | {"model.safetensors.index.json": json.dumps(table).encode(), "extra.safetensors": b"x"})
+    folder = fetch()
+    assert set(read_folder(folder)) == {"x1", "x2"}
+    assert not (folder / "extra.safetensors").exists()
+
+
+def test_a_second_time_nothing_is_fetched(hub: Hub) -> None:
+    fetch()
+    hub.asked.clear()
+    events: list[Event] = []
+    fetch(emit=events.append)
+    assert events == []
+    assert not [path for path in hub.asked if path.endswith(".safetensors")]
+
+
+def test_progress_is_told(hub: Hub) -> None:
+    events: list[Event] = []
+    fetch(emit=events.append)
+    messages = [event.message for event in events if isinstance(event, Log)]
+    assert messages[0] == "Downloading some/model: 0.8 MB."
+    assert messages[1:]
+    assert all(message.endswith(" % of 0.8 MB.") for message in messages[1:])
+
+
+def test_the_config_is_checked_before_any_weight(hub: Hub) -> None:
+    def refuse(config: Any) -> None:
+        assert config == CONFIG
+        raise UnsupportedModel("No.")
+
+    with pytest.raises(UnsupportedModel):
+        fetch(check=refuse)
+    assert not [path for path in hub.asked if path.endswith(".safetensors")]
+
+
+def test_a_model_in_the_cache_is_found_without_the_hub(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = fetch()
+    point_at(f"http://127.0.0.1:{closed_port()}", tmp_path / "cache", monkeypatch)
+    events: list[Event] = []
+    assert fetch(emit=events.append) == folder
+    assert [event.level for event in events if isinstance(event, Log)] == ["warning"]
+
+
+def test_offline_mode_uses_the_cache(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = fetch()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert fetch() == folder
+
+
+def test_half_a_model_in_the_cache_does_not_count(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = fetch()
+    (folder / "model.safetensors").unlink()
+    assert cached("some/model") is None
+
+
+def closed_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_no_server_is_unreachable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    point_at(f"http://127.0.0.1:{closed_port()}", tmp_path, monkeypatch)
+    error = failure()
+    assert (type(error), "could not be reached" in error.message) == (HubUnreachable, True)
+
+
+def test_a_silent_server_is_unreachable(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOOKUP_SECONDS", 2.5)
+    hub.silent = 4.0
+    assert "could not be reached" in failure().message
+
+
+def test_patience_ends_even_where_the_library_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    never = threading.Event()
+    with pytest.raises(TimeoutError):
+        module._bounded(never.wait, lambda: False, 0.3)
+    never.set()
+
+
+def test_offline_without_a_copy_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    point_at("http://127.0.0.1:1", tmp_path, monkeypatch)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert "HF_HUB_OFFLINE" in failure().message
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind", "words"),
+    [
+        (404, "RepoNotFound", ModelNotFound, "no such model"),
+        (401, "RepoNotFound", ModelNotFound, "no such model"),
+        (401, "", HubUnreachable, "status 401"),
+        (401, "GatedRepo", HubUnreachable, "gated"),
+        (403, "GatedRepo", HubUnreachable, "gated"),
+        (403, "", HubUnreachable, "status 403"),
+        (500, "", HubUnreachable, "status 500"),
+        (429, "", HubUnreachable, "status 429"),
+    ],
+)
+def test_refusals_are_told_apart(hub: Hub, status: int, code: str, kind: type[BitwrightError], words: str) -> None:
+    hub.status, hub.error_code = status, code
+    error = failure()
+    assert (type(error), words in error.message) == (kind, True)
+
+
+def test_a_gated_model_is_found_out_at_its_first_file(hub: Hub) -> None:
+    hub.gated = True
+    error = failure()
+    assert (type(error), "gated" in error.message) == (HubUnreachable, True)
+
+
+@pytest.mark.parametrize("drop", ["model.safetensors", "config.json"])
+def test_a_repository_without_a_model_is_said(hub: Hub, drop: str) -> None:
+    del hub.files[drop]
+    assert isinstance(failure(), UnsupportedModel)
+
+
+def test_too_little_room_is_found_before_the_weights(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "free_bytes", lambda path: 1000)
+    assert isinstance(failure(), DiskFull)
+    assert not [path for path in hub.asked if path.endswith(".safetensors")]
+
+
+def test_a_disk_that_fills_up_is_told_from_a_bad_network(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: Any, **options: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", full)
+    assert isinstance(failure(), DiskFull)
+
+
+def test_a_stop_ends_a_download(hub: Hub) -> None:
+    hub.slow = 0.2
+    answers = iter([False] * 8)
+    with pytest.raises(Cancelled):
+        download("some/model", [].append, lambda: next(answers, True))
+
+
+@pytest.mark.parametrize("names", [["config.json"], ["config.json", "sub/model.safetensors"], ["model.safetensors"]])
+def test_files_that_make_no_model(names: list[str]) -> None:
+    with pytest.raises(UnsupportedModel):
+        wanted_files(names, "some/model")

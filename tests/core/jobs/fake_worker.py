@@ -1,0 +1,132 @@
+"""A child for the tests of `core.jobs.child`: `python fake_worker.py BEHAVIOUR JOBDIR`, one behaviour a function.
+
+Some misbehave outright; the others are the real worker with a run that is quicker than quantizing a model.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from core.errors import BadInput, Cancelled
+from core.events import BlockStarted, Done, Emit, Log, Stage
+from core.jobs import store, worker
+from core.jobs.control import Control
+from core.jobs.spec import JobSpec
+
+
+def staging(spec: JobSpec, job: Path) -> Path:
+    folder = store.staging_of(Path(spec.output), job)
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(b"half")
+    return folder
+
+
+def good(spec: JobSpec, job: Path, emit: Emit, control: Control) -> None:
+    emit(Stage("prepare"))
+    emit(BlockStarted(0, 1, "model.layers.0", ("q_proj",)))
+    emit(Done(spec.output, 0.1, {"answer": 42}))
+
+
+def obedient(spec: JobSpec, job: Path, emit: Emit, control: Control) -> None:
+    folder = staging(spec, job)
+    emit(Stage("tune"))
+    while not control.should_stop():
+        time.sleep(0.01)
+    (folder / "model.safetensors").unlink()
+    folder.rmdir()
+    raise Cancelled("The run was cancelled.")
+
+
+def pausing(spec: JobSpec, job: Path, emit: Emit, control: Control) -> None:
+    """Waits until it is to pause, says so, and ends when the pause does."""
+    emit(Stage("tune"))
+    while not control.should_pause():
+        time.sleep(0.01)
+    emit(Log("info", "pausing"))
+    control.wait_while_paused(0.01)
+    emit(Done(spec.output, 0.1, {}))
+
+
+def deaf(spec: JobSpec, job: Path, emit: Emit, control: Control) -> None:
+    """Like a native call that never returns: neither the stop nor SIGTERM reach it."""
+    staging(spec, job)
+    emit(Stage("tune"))
+    time.sleep(600)
+
+
+def wrong(spec: JobSpec, job: Path, emit: Emit, control: Control) -> None:
+    emit(Stage("prepare"))
+    raise BadInput("The request is wrong.", "Make another.")
+
+
+def late(spec: JobSpec, job: Path, emit: Emit, control: Control) -> None:
+    emit(Stage("tune"))
+    emit(BlockStarted(0, 1, "model.layers.0", ()))
+    raise BadInput("Too late.", "Never mind.")
+
+
+def buggy(spec: JobSpec, job: Path, emit: Emit, control: Control) -> None:
+    emit(Stage("prepare"))
+    raise ZeroDivisionError("a bug\nwith two lines")
+
+
+def greedy(spec: JobSpec, job: Path, emit: Emit, control: Control) -> None:
+    raise MemoryError
+
+
+def noisy(spec: JobSpec, job: Path, emit: Emit, control: Control) -> None:
+    """Prints, as libraries do, and reads stdin, as one that asks a question does."""
+    for number in range(20_000):
+        sys.stdout.write(f"progress {number}\r")
+    assert sys.stdin.read() == ""
+    good(spec, job, emit, control)
+
+
+def flood(spec: JobSpec, job: Path, emit: Emit, control: Control) -> None:
+    number = 0
+    while not control.should_stop():
+        emit(Log("info", f"{number} " + "x" * 200))
+        number += 1
+    raise Cancelled("The run was cancelled.")
+
+
+def silent(spec: JobSpec, job: Path, emit: Emit, control: Control) -> None:
+    """Ends without Done."""
+
+
+RUNS = {run.__name__: run for run in (good, obedient, pausing, deaf, wrong, late, buggy, greedy, noisy, flood, silent)}
+
+
+def misbehave(behaviour: str, job: Path) -> None:
+    """Everything that the real worker would prevent or cannot."""
+    if behaviour == "garbage":
+        with (job / store.EVENTS).open("ab") as stream:
+            stream.write(b"\xff\xfe\x00 not json\n{}\n[]\n" + b'{"event": "Loss"}\n\n\n')
+            stream.write(b'{"event": "Stage", "time": 1.0, "name": "torn')
+        sys.exit(3)
+    store.claim(job)
+    sys.stderr.write("loading the model\nabout to die\n")
+    sys.stderr.flush()
+    if behaviour == "child-of-its-own":
+        grandchild = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        with store.EventLog(job / store.EVENTS) as emit:
+            emit(Log("info", str(grandchild.pid)))
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        time.sleep(600)
+    if behaviour.startswith("exit-"):
+        os._exit(int(behaviour.removeprefix("exit-")))
+    os.kill(os.getpid(), getattr(signal, behaviour))
+
+
+if __name__ == "__main__":
+    name, folder = sys.argv[1], Path(sys.argv[2])
+    if name not in RUNS:
+        misbehave(name, folder)
+    code = worker.serve(folder, lambda: RUNS[name], stop_alone_after=1.0 if name == "deaf" else 20.0)
+    sys.stdout.flush()
+    os._exit(code)

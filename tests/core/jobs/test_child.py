@@ -1,0 +1,252 @@
+"""Children that work, crash, hang, flood and lie, and what is told of each."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from core.events import Done, Event, Failed, Log, Stage
+from core.jobs import child, store
+from core.jobs.child import Outcome, Patience
+from core.jobs.control import never
+from core.jobs.spec import JobSpec
+
+FAKE = Path(__file__).with_name("fake_worker.py")
+SHORT = Patience(command=0.3, terminate=0.3)
+
+
+@pytest.fixture
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("BITWRIGHT_HOME", str(tmp_path / "home"))
+    (tmp_path / "outputs").mkdir()
+    return store.create(JobSpec("demo", str(tmp_path / "outputs" / "out")))
+
+
+def run(
+    job: Path,
+    behaviour: str,
+    should_stop: Callable[[list[Event]], bool] = lambda _seen: False,
+    should_pause: Callable[[list[Event]], bool] = lambda _seen: False,
+    patience: Patience | None = None,
+) -> tuple[Outcome, list[Event]]:
+    seen: list[Event] = []
+    command = [sys.executable, str(FAKE), behaviour, str(job)]
+    events = child.follow_child(
+        job, lambda: should_stop(seen), lambda: should_pause(seen), command=command, patience=patience
+    )
+    return child._drive(events, seen.append), seen
+
+
+def begun(seen: list[Event]) -> bool:
+    return bool(seen)
+
+
+def failure(outcome: Outcome) -> Failed:
+    assert isinstance(outcome.event, Failed)
+    return outcome.event
+
+
+def test_a_good_run_is_told_whole(job: Path) -> None:
+    outcome, seen = run(job, "good")
+    assert (outcome.state, outcome.exit_code) == ("done", 0)
+    assert [type(event).__name__ for event in seen] == ["Stage", "BlockStarted", "Done"]
+    assert isinstance(outcome.event, Done)
+    assert outcome.event.report == {"answer": 42}
+    assert store.read_job(job).state == "done"
+
+
+def test_what_is_wrong_with_a_request_is_told_before_tuning(job: Path) -> None:
+    outcome, _ = run(job, "wrong")
+    assert (outcome.state, outcome.exit_code) == ("failed", 1)
+    event = failure(outcome)
+    assert (event.code, event.message, event.hint) == ("bad-input", "The request is wrong.", "Make another.")
+    assert (event.stage, event.before_tuning) == ("prepare", True)
+
+
+def test_after_the_first_block_began_a_failure_is_not_the_requests(job: Path) -> None:
+    event = failure(run(job, "late")[0])
+    assert (event.stage, event.before_tuning) == ("tune", False)
+
+
+def test_a_bug_becomes_one_sentence_and_a_traceback_in_the_log(job: Path) -> None:
+    event = failure(run(job, "buggy")[0])
+    assert (event.code, event.before_tuning) == ("internal", False)
+    assert event.message == "Something went wrong inside Bitwright: ZeroDivisionError: a bug"
+    assert str(job / store.LOG) in event.hint
+    assert "Traceback" in (job / store.LOG).read_text()
+
+
+def test_no_memory_has_a_remedy(job: Path) -> None:
+    event = failure(run(job, "greedy")[0])
+    assert event.code == "out-of-memory"
+    assert "--low-memory" in event.hint
+
+
+def test_a_run_that_ends_without_a_result_is_a_failure(job: Path) -> None:
+    assert failure(run(job, "silent")[0]).code == "internal"
+
+
+def test_prints_go_to_the_log_and_stdin_is_empty_for_the_run(job: Path) -> None:
+    outcome, seen = run(job, "noisy")
+    assert outcome.state == "done"
+    assert not [event for event in seen if isinstance(event, Log)]
+    assert child.last_words(job / store.LOG) == "progress 19999"
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "code", "words"),
+    [
+        ("SIGKILL", -9, "was killed, most likely because memory ran out (signal 9)"),
+        ("SIGSEGV", -11, "crashed in native code (segmentation fault) (signal 11)"),
+        ("SIGABRT", -6, "gave up in native code (abort) (signal 6)"),
+        ("SIGBUS", -7, "lost a file that it was reading, or its disk (signal 7)"),
+        ("exit-3", 3, "ended without saying why (exit code 3)"),
+        ("exit-0", 0, "ended without saying why (exit code 0)"),
+    ],
+)
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="numbers of signals")
+def test_a_death_is_explained(job: Path, behaviour: str, code: int, words: str) -> None:
+    outcome, seen = run(job, behaviour)
+    event = failure(outcome)
+    assert (outcome.state, outcome.exit_code, event.code) == ("died", code, "child-died")
+    assert event.message == f"The run {words}. Its last words: about to die"
+    assert str(job / store.LOG) in event.hint
+    assert not event.before_tuning
+    assert seen == [event]
+
+
+def test_a_death_ends_the_stream_for_every_other_follower(job: Path) -> None:
+    outcome, _ = run(job, "SIGKILL")
+    assert store.Follower(job / store.EVENTS).read_all() == [outcome.event]
+    assert store.read_job(job).state == "failed"
+
+
+def test_a_full_disk_that_takes_even_the_last_event_is_named(job: Path) -> None:
+    assert failure(run(job, "exit-28")[0]).code == "disk-full"
+
+
+def test_garbage_is_passed_on_as_log_and_never_stops_the_follower(job: Path) -> None:
+    outcome, seen = run(job, "garbage")
+    assert (outcome.state, outcome.exit_code) == ("died", 3)
+    assert all(isinstance(event, Log) for event in seen[:-1])
+    assert len(seen) == 5
+    whole = store.Follower(job / store.EVENTS).read_all()
+    assert whole[-1] == outcome.event
+
+
+def test_an_interpreter_that_cannot_start_is_a_death_with_its_words(job: Path) -> None:
+    command = [sys.executable, "-c", "import module_that_is_not_there"]
+    outcome = child._drive(child.follow_child(job, command=command), lambda _event: None)
+    assert "module_that_is_not_there" in failure(outcome).message
+
+
+def test_a_stop_is_obeyed(job: Path) -> None:
+    outcome, _ = run(job, "obedient", should_stop=begun)
+    assert (outcome.state, outcome.exit_code) == ("cancelled", 130)
+    assert failure(outcome).stage == "tune"
+    assert list((job.parent.parent.parent / "outputs").iterdir()) == []
+
+
+def test_a_stop_reaches_a_child_that_floods(job: Path) -> None:
+    outcome, seen = run(job, "flood", should_stop=lambda seen: len(seen) > 500)
+    assert outcome.state == "cancelled"
+    assert len(seen) == len(store.Follower(job / store.EVENTS).read_all())
+
+
+def test_a_child_that_cannot_stop_leaves_by_itself(job: Path) -> None:
+    outcome, _ = run(job, "deaf", should_stop=begun, patience=Patience(60, 60))
+    assert (outcome.state, outcome.exit_code) == ("cancelled", 130)
+    assert list((job.parent.parent.parent / "outputs").iterdir()) == []
+
+
+def test_a_child_that_cannot_even_leave_is_killed_with_what_it_started(job: Path) -> None:
+    outcome, seen = run(job, "child-of-its-own", should_stop=begun, patience=SHORT)
+    assert (outcome.state, outcome.exit_code) == ("cancelled", -9)
+    assert failure(outcome).code == "cancelled"
+    assert isinstance(seen[0], Log)
+    grandchild = int(seen[0].message)
+    psutil.wait_procs([psutil.Process(grandchild)] if psutil.pid_exists(grandchild) else [], timeout=10)
+    assert not psutil.pid_exists(grandchild) or psutil.Process(grandchild).status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_pause_waits_and_a_resume_goes_on(job: Path) -> None:
+    def until_told(seen: list[Event]) -> bool:
+        return not any(isinstance(event, Log) for event in seen)
+
+    outcome, seen = run(job, "pausing", should_pause=until_told)
+    assert outcome.state == "done"
+    assert [type(event) for event in seen] == [Stage, Log, Done]
+
+
+def test_a_paused_child_can_be_stopped(job: Path) -> None:
+    def told(seen: list[Event]) -> bool:
+        return any(isinstance(event, Log) for event in seen)
+
+    outcome, _ = run(job, "pausing", should_stop=told, should_pause=lambda _seen: True)
+    assert outcome.state == "done"  # a pause ends with the stop, and this run does not ask for stops
+
+
+def test_closing_the_generator_ends_the_child(job: Path) -> None:
+    command = [sys.executable, str(FAKE), "obedient", str(job)]
+    events = child.follow_child(job, command=command)
+    next(events)
+    events.close()
+    assert store.read_job(job).state == "cancelled"
+
+
+def test_an_error_in_the_listener_ends_the_child_and_reaches_the_caller(job: Path) -> None:
+    command = [sys.executable, str(FAKE), "obedient", str(job)]
+
+    def listen(_event: Event) -> None:
+        raise LookupError("mine")
+
+    with pytest.raises(LookupError, match="mine"):
+        child._drive(child.follow_child(job, command=command), listen)
+    assert store.read_job(job).state == "cancelled"
+
+
+def test_a_second_run_of_a_job_tells_only_its_own_events(job: Path) -> None:
+    run(job, "SIGKILL")
+    outcome, seen = run(job, "good")
+    assert outcome.state == "done"
+    assert len(seen) == 3
+    assert store.read_job(job).state == "done"
+
+
+def test_the_working_folder_cannot_put_another_core_in_front(
+    job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "core").mkdir()
+    (tmp_path / "core" / "__init__.py").write_text("raise RuntimeError('the wrong core')")
+    monkeypatch.chdir(tmp_path)
+    assert run(job, "good")[0].state == "done"
+
+
+def test_inline_is_the_same_run(job: Path) -> None:
+    from tests.core.jobs.fake_worker import RUNS
+
+    seen: list[Event] = []
+    outcome = child.run_inline(job, seen.append, never, never, run=lambda: RUNS["good"])
+    assert (outcome.state, outcome.exit_code) == ("done", None)
+    assert seen == store.Follower(job / store.EVENTS).read_all()
+    assert store.read_job(job).state == "done"
+
+
+def test_inline_tells_failures_and_stops(job: Path) -> None:
+    from tests.core.jobs.fake_worker import RUNS
+
+    assert child.run_inline(job, lambda _e: None, run=lambda: RUNS["wrong"]).state == "failed"
+    assert child.run_inline(job, lambda _e: None, lambda: True, run=lambda: RUNS["obedient"]).state == "cancelled"
+
+
+def test_the_last_words_of_a_crash_are_what_it_was(tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    log.write_text("10%\r20%\nFatal Python error: Segmentation fault\n\nCurrent thread:\n  File x\n")
+    assert child.last_words(log) == "Fatal Python error: Segmentation fault"
+    log.write_text("10%\r20%\r\n\n")
+    assert child.last_words(log) == "20%"
+    assert child.last_words(tmp_path / "none") == ""

@@ -1,0 +1,143 @@
+"""The event file: appended whole, followed in whole lines, whatever a crash left in it."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.events import Event, Log, Stage
+from core.jobs.stream import EventLog, Follower, last_events, tail_events
+
+
+def names(events: list[Event]) -> list[str]:
+    return [event.name if isinstance(event, Stage) else f"log: {getattr(event, 'message', '')}" for event in events]
+
+
+def test_what_is_logged_is_followed(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    follower = Follower(path)
+    assert follower.read() == []
+    with EventLog(path) as emit:
+        emit(Stage("a"))
+        assert names(follower.read()) == ["a"]
+        emit(Stage("b"))
+        emit(Stage("c"))
+    assert names(follower.read()) == ["b", "c"]
+    assert follower.read() == []
+
+
+def test_a_line_without_its_end_waits(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    follower = Follower(path)
+    with path.open("ab", buffering=0) as stream:
+        stream.write(b'{"event": "Stage", "na')
+        assert follower.read() == []
+        stream.write(b'me": "a"}')
+        assert follower.read() == []
+        stream.write(b"\n")
+        assert names(follower.read()) == ["a"]
+
+
+def test_nothing_is_glued_to_a_torn_last_line(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(b'{"event": "Stage", "na')
+    with EventLog(path) as emit:
+        emit(Stage("after"))
+        emit(Stage("and on"))
+    assert names(Follower(path).read()) == ['log: {"event": "Stage", "na', "after", "and on"]
+
+
+def test_a_follower_may_begin_at_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    with EventLog(path) as emit:
+        emit(Stage("before"))
+        follower = Follower(path, at_end=True)
+        emit(Stage("after"))
+    assert names(follower.read()) == ["after"]
+
+
+@given(st.lists(st.binary(max_size=40), max_size=20), st.integers(1, 30))
+def test_no_bytes_stop_a_follower(tmp_path_factory, pieces: list[bytes], limit: int) -> None:  # type: ignore[no-untyped-def]
+    path = tmp_path_factory.mktemp("garbage") / "events.jsonl"
+    path.write_bytes(b"\n".join(pieces))
+    with EventLog(path) as emit:
+        emit(Stage("sound"))
+    follower = Follower(path)
+    seen: list[Event] = []
+    for _ in range(path.stat().st_size // limit + 1):
+        seen += follower.read(limit)
+    assert names(seen)[-1] == "sound"
+    assert len(seen) == 1 + len([line for line in b"\n".join(pieces).split(b"\n") if line.strip()])
+
+
+def test_an_endless_line_is_dropped_and_what_follows_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    with path.open("wb") as stream:
+        for _ in range(20):
+            stream.write(b"x" * (1 << 20))
+    with EventLog(path) as emit:
+        emit(Stage("after"))
+    events = Follower(path).read_all()
+    assert any(isinstance(event, Log) and "was skipped" in event.message for event in events)
+    assert names(events)[-1] == "after"
+
+
+def test_lines_of_many_threads_never_mix(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    logs = [EventLog(path) for _ in range(4)]
+
+    def write(number: int) -> None:
+        for _ in range(200):
+            logs[number](Stage(f"{number}" * 300))
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for log in logs:
+        log.close()
+    events = Follower(path).read_all()
+    assert len(events) == 800
+    assert all(isinstance(event, Stage) for event in events)
+
+
+def test_the_tail_ends_after_the_last_event(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    log = EventLog(path)
+    log(Stage("a"))
+    ended = threading.Event()
+    seen = []
+    for event in tail_events(path, ended.is_set, poll=0.001):
+        seen.append(event)
+        if len(seen) == 1:
+            log(Stage("b"))
+            log(Stage("c"))
+            ended.set()
+    log.close()
+    assert names(seen) == ["a", "b", "c"]
+
+
+def test_the_last_events_of_a_long_file(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    with EventLog(path) as emit:
+        for number in range(500):
+            emit(Stage(f"stage {number}"))
+    last = last_events(path, window=300)
+    assert names(last)[-1] == "stage 499"
+    assert 0 < len(last) < 10
+
+
+def test_the_last_event_may_be_longer_than_the_window(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    with EventLog(path) as emit:
+        emit(Stage("short"))
+        emit(Stage("x" * 5000))
+    assert names(last_events(path, window=100))[-1] == "x" * 5000
+
+
+def test_no_file_has_no_last_events(tmp_path: Path) -> None:
+    assert last_events(tmp_path / "events.jsonl") == []

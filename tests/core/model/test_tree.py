@@ -1,0 +1,345 @@
+"""The layer tree of every family, from what transformers itself writes, and the sentences for what is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from transformers import AutoModelForCausalLM
+
+from core import bitsmap
+from core.errors import BadInput
+from core.model.headers import TensorInfo, read_folder
+from core.model.tree import ModelTree, build_tree, resolve_schemes
+from core.schemes import LayerScheme
+
+SMALL: dict[str, Any] = {
+    "vocab_size": 160,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+    "head_dim": 16,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+GPT2: dict[str, Any] = {
+    "vocab_size": 160, "n_embd": 64, "n_layer": 3, "n_head": 4, "n_positions": 160, "bos_token_id": 1,
+    "eos_token_id": 2,
+}  # fmt: skip
+OPT: dict[str, Any] = {
+    "vocab_size": 160, "hidden_size": 64, "ffn_dim": 96, "num_hidden_layers": 3, "num_attention_heads": 4,
+    "max_position_embeddings": 64, "word_embed_proj_dim": 32,
+}  # fmt: skip
+SEPARATE = {
+    "self_attn.q_proj": (64, 64),
+    "self_attn.k_proj": (64, 32),
+    "self_attn.v_proj": (64, 32),
+    "self_attn.o_proj": (64, 64),
+    "mlp.gate_proj": (64, 96),
+    "mlp.up_proj": (64, 96),
+    "mlp.down_proj": (96, 64),
+}
+FUSED = {
+    "self_attn.qkv_proj": (64, 128),
+    "self_attn.o_proj": (64, 64),
+    "mlp.gate_up_proj": (64, 192),
+    "mlp.down_proj": (96, 64),
+}
+CONV = {
+    "attn.c_attn": (64, 192),
+    "attn.c_proj": (64, 64),
+    "mlp.c_fc": (64, 256),
+    "mlp.c_proj": (256, 64),
+}
+DECODER = {
+    "self_attn.q_proj": (64, 64),
+    "self_attn.k_proj": (64, 64),
+    "self_attn.v_proj": (64, 64),
+    "self_attn.out_proj": (64, 64),
+    "fc1": (64, 96),
+    "fc2": (96, 64),
+}
+# family: config class, settings, prefix, linears of a block, their biases, embedding, head (None: tied)
+FAMILIES: dict[str, tuple[str, dict[str, Any], str, dict[str, tuple[int, int]], set[str], str, str | None]] = {
+    "llama": ("LlamaConfig", SMALL, "model.layers", SEPARATE, set(), "model.embed_tokens", "lm_head"),
+    "llama tied": (
+        "LlamaConfig", SMALL | {"tie_word_embeddings": True}, "model.layers", SEPARATE, set(), "model.embed_tokens",
+        None,
+    ),
+    "qwen2": (
+        "Qwen2Config", SMALL, "model.layers", SEPARATE,
+        {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"}, "model.embed_tokens", "lm_head",
+    ),
+    "qwen3": ("Qwen3Config", SMALL, "model.layers", SEPARATE, set(), "model.embed_tokens", "lm_head"),
+    "mistral": ("MistralConfig", SMALL, "model.layers", SEPARATE, set(), "model.embed_tokens", "lm_head"),
+    "gemma2": ("Gemma2Config", SMALL, "model.layers", SEPARATE, set(), "model.embed_tokens", None),
+    "gemma3": ("Gemma3TextConfig", SMALL, "model.layers", SEPARATE, set(), "model.embed_tokens", None),
+    "phi3": ("Phi3Config", SMALL, "model.layers", FUSED, set(), "model.embed_tokens", "lm_head"),
+    "opt": ("OPTConfig", OPT, "model.decoder.layers", DECODER, set(DECODER), "model.decoder.embed_tokens", None),
+    "gpt2": ("GPT2Config", GPT2, "transformer.h", CONV, set(CONV), "transformer.wte", None),
+}  # fmt: skip
+
+
+def save(folder: Path, config: str, settings: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(getattr(transformers, config)(**settings)).save_pretrained(folder)
+
+
+def tree_of(folder: Path) -> ModelTree:
+    return build_tree(json.loads((folder / "config.json").read_text()), read_folder(folder))
+
+
+@pytest.fixture(scope="module", params=FAMILIES, ids=str)
+def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ModelTree]:
+    folder = tmp_path_factory.mktemp("family")
+    save(folder, *FAMILIES[request.param][:2])
+    return request.param, tree_of(folder)
+
+
+def test_blocks_are_found(family: tuple[str, ModelTree]) -> None:
+    name, tree = family
+    assert (tree.prefix, tree.blocks, tree.refusal) == (FAMILIES[name][2], 3, "")
+
+
+def test_linears_have_their_shapes(family: tuple[str, ModelTree]) -> None:
+    name, tree = family
+    for block in range(3):
+        found = {linear.kind: (linear.in_features, linear.out_features) for linear in tree.of_block(block)}
+        assert found == FAMILIES[name][3]
+
+
+def test_linears_are_named_as_in_the_checkpoint(family: tuple[str, ModelTree]) -> None:
+    _, tree = family
+    assert all(f"{linear.name}.weight" in tree.tensors for linear in tree.linears)
+
+
+def test_biases_are_seen(family: tuple[str, ModelTree]) -> None:
+    name, tree = family
+    assert {linear.kind for linear in tree.of_block(0) if linear.has_bias} == FAMILIES[name][4]
+
+
+def test_only_gpt2_is_stored_transposed(family: tuple[str, ModelTree]) -> None:
+    name, tree = family
+    assert {linear.transposed for linear in tree.linears if linear.block >= 0} == {name == "gpt2"}
+
+
+def test_embedding_and_head_are_told_apart(family: tuple[str, ModelTree]) -> None:
+    name, tree = family
+    assert (tree.embedding, tree.lm_head, tree.tied) == (*FAMILIES[name][5:], FAMILIES[name][6] is None)
+
+
+def test_an_untied_head_is_the_last_linear(family: tuple[str, ModelTree]) -> None:
+    name, tree = family
+    outside = [linear.name for linear in tree.linears if linear.block < 0]
+    assert outside == ([] if FAMILIES[name][6] is None else ["lm_head"])
+    assert [linear.block for linear in tree.linears[: 3 * len(FAMILIES[name][3])]] == sorted(
+        linear.block for linear in tree.linears if linear.block >= 0
+    )
+
+
+def test_parameters_are_those_of_the_model(family: tuple[str, ModelTree]) -> None:
+    name, tree = family
+    config = getattr(transformers, FAMILIES[name][0])(**FAMILIES[name][1])
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    assert tree.parameters == sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_every_tensor_is_in_a_block_or_outside(family: tuple[str, ModelTree]) -> None:
+    _, tree = family
+    inside = [name for block in range(tree.blocks) for name in tree.block_tensors(block)]
+    outside = [name for name in tree.tensors if not name.startswith(f"{tree.prefix}.")]
+    assert sorted(inside + outside) == sorted(tree.tensors)
+
+
+def test_a_gpt2_without_prefix_and_with_stored_masks(tmp_path: Path) -> None:
+    save(tmp_path, "GPT2Config", GPT2)
+    tree = tree_of(tmp_path)
+    bare = {key.removeprefix("transformer."): info for key, info in tree.tensors.items()}
+    bare = {key: replace(info, name=key) for key, info in bare.items()}
+    for block in range(3):
+        bare[f"h.{block}.attn.bias"] = TensorInfo(f"h.{block}.attn.bias", "F32", (1, 1, 160, 160), "m", 0, 102400)
+        bare[f"h.{block}.attn.masked_bias"] = TensorInfo(f"h.{block}.attn.masked_bias", "F32", (), "m", 0, 4)
+    old = build_tree(tree.config, bare)
+    assert (old.prefix, old.blocks, old.refusal, old.embedding, old.tied) == ("h", 3, "", "wte", True)
+    assert old.parameters == tree.parameters
+    assert [linear.kind for linear in old.linears] == [linear.kind for linear in tree.linears]
+
+
+def table(shapes: dict[str, tuple[int, ...]], dtype: str = "BF16") -> dict[str, TensorInfo]:
+    return {name: TensorInfo(name, dtype, shape, "model.safetensors", 0, 0) for name, shape in shapes.items()}
+
+
+def llama_table(blocks: int = 2, prefix: str = "model") -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {f"{prefix}.embed_tokens.weight": (160, 64), "lm_head.weight": (160, 64)}
+    for block in range(blocks):
+        shapes[f"{prefix}.layers.{block}.self_attn.q_proj.weight"] = (64, 64)
+        shapes[f"{prefix}.layers.{block}.mlp.down_proj.weight"] = (64, 96)
+        shapes[f"{prefix}.layers.{block}.norm.weight"] = (64,)
+    return shapes
+
+
+LLAMA = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 160, "num_hidden_layers": 2}
+TOWER: dict[str, tuple[int, ...]] = {f"vision_tower.layers.{block}.fc.weight": (8, 8) for block in range(2)}
+REFUSED: dict[str, tuple[dict[str, Any], dict[str, tuple[int, ...]], str, str]] = {
+    "experts by config": ({"num_local_experts": 8}, {}, "BF16", "mixture of experts"),
+    "experts by config, nested": ({"text_config": {"num_experts": 8}}, {}, "BF16", "mixture of experts"),
+    "experts as linears": ({}, {"model.layers.0.moe.experts.3.w1.weight": (96, 64)}, "BF16", "mixture of experts"),
+    "experts fused": ({}, {"model.layers.0.mlp.experts.gate_up_proj": (8, 64, 192)}, "BF16", "mixture of experts"),
+    "vision by config": ({"vision_config": {"hidden_size": 8}}, {}, "BF16", "vision tower"),
+    "audio by config": ({"audio_config": {"hidden_size": 8}}, {}, "BF16", "audio tower"),
+    "a second stack": ({}, TOWER, "BF16", "vision_tower.layers"),
+    "encoder-decoder by config": ({"is_encoder_decoder": True}, {}, "BF16", "encoder-decoder"),
+    "quantized by config": ({"quantization_config": {"quant_method": "awq"}}, {}, "BF16", r"quantized already \(awq\)"),
+    "quantized by tensors": ({}, {"model.layers.0.q_proj.qweight": (8, 64)}, "BF16", "quantized already"),
+    "8-bit floats": ({}, {}, "F8_E4M3", "F8_E4M3"),
+    "integers": ({}, {}, "I8", "I8"),
+    "a block too few": ({"num_hidden_layers": 3}, {}, "BF16", "promises 3 blocks"),
+    "a gap": ({}, {"model.layers.7.mlp.down_proj.weight": (64, 96)}, "BF16", "without gaps"),
+    "a number past belief": ({}, {"model.layers.999999.mlp.down_proj.weight": (64, 96)}, "BF16", "without gaps"),
+    "biases that contradict": (
+        {},
+        {"model.layers.0.mlp.down_proj.bias": (64,), "model.layers.1.mlp.down_proj.bias": (96,)},
+        "BF16",
+        "contradict",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED, ids=str)
+def test_what_is_refused_is_said_in_one_sentence_and_still_listed(case: str) -> None:
+    config, extra, dtype, words = REFUSED[case]
+    tree = build_tree({**LLAMA, **config}, table({**llama_table(), **extra}, dtype))
+    assert re.search(words, tree.refusal)
+    assert tree.refusal.endswith(".")
+    assert "model.layers.0.self_attn.q_proj" in {linear.name for linear in tree.linears}
+
+
+def test_no_blocks_at_all() -> None:
+    tree = build_tree(LLAMA, table({"model.embed_tokens.weight": (160, 64)}))
+    assert (tree.refusal, tree.blocks, tree.linears) == ("No decoder blocks were found in this checkpoint.", 0, ())
+
+
+def test_an_empty_checkpoint() -> None:
+    assert build_tree({}, {}).refusal
+
+
+@pytest.mark.parametrize(
+    "config", [{"vocab_size": "many"}, {"text_config": 3}, {"architectures": "x"}, {"num_hidden_layers": [2]}]
+)
+def test_a_config_with_odd_values_still_gives_a_tree(config: dict[str, Any]) -> None:
+    tree = build_tree({**LLAMA, **config}, table(llama_table()))
+    assert (tree.prefix, tree.embedding, tree.lm_head) == ("model.layers", "model.embed_tokens", "lm_head")
+
+
+def test_a_nested_config_gives_the_facts() -> None:
+    config = {"model_type": "outer", "text_config": {"model_type": "llama", "vocab_size": 160, "num_hidden_layers": 2}}
+    tree = build_tree(config, table(llama_table(prefix="language_model.model")))
+    assert (tree.model_type, tree.prefix, tree.refusal) == ("llama", "language_model.model.layers", "")
+
+
+@pytest.mark.parametrize("flag", [True, False])
+def test_a_head_in_the_checkpoint_is_tied_only_where_the_config_says_so(flag: bool) -> None:
+    tree = build_tree({**LLAMA, "tie_word_embeddings": flag}, table(llama_table()))
+    assert (tree.tied, tree.lm_head) == (flag, "lm_head")
+    assert any(linear.name == "lm_head" for linear in tree.linears) is not flag
+
+
+def test_a_mixture_of_experts_by_transformers_is_refused(tmp_path: Path) -> None:
+    save(tmp_path, "MixtralConfig", SMALL | {"num_local_experts": 4})
+    assert "mixture of experts" in tree_of(tmp_path).refusal
+
+
+def test_fused_experts_by_transformers_are_refused(tmp_path: Path) -> None:
+    settings = SMALL | {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+    save(tmp_path, "Qwen3MoeConfig", settings)
+    assert "mixture of experts" in tree_of(tmp_path).refusal
+
+
+def test_a_vision_model_by_transformers_is_refused(tmp_path: Path) -> None:
+    vision = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+              "image_size": 28, "patch_size": 14}  # fmt: skip
+    config = transformers.Gemma3Config(text_config=dict(SMALL), vision_config=vision, mm_tokens_per_image=4)
+    transformers.Gemma3ForConditionalGeneration(config).save_pretrained(tmp_path)
+    tree = tree_of(tmp_path)
+    assert "vision tower" in tree.refusal
+    assert (tree.blocks, len(tree.of_block(0))) == (3, 7)
+
+
+def test_an_encoder_decoder_by_transformers_is_refused(tmp_path: Path) -> None:
+    config = transformers.T5Config(vocab_size=160, d_model=32, d_ff=32, d_kv=8, num_layers=2, num_heads=2)
+    transformers.T5ForConditionalGeneration(config).save_pretrained(tmp_path)
+    assert "encoder-decoder" in tree_of(tmp_path).refusal
+
+
+def untied() -> ModelTree:
+    return build_tree(LLAMA, table(llama_table()))
+
+
+def tied() -> ModelTree:
+    shapes = llama_table()
+    del shapes["lm_head.weight"]
+    return build_tree(LLAMA, table(shapes))
+
+
+def resolve(tree: ModelTree, **value: Any) -> dict[str, tuple[str, str, str]]:
+    plans = resolve_schemes(tree, bitsmap.from_json({"version": 1, **value}, LayerScheme(4, 64)))
+    return {plan.linear.name: (plan.scheme.label(), plan.why, plan.fallback) for plan in plans}
+
+
+def test_the_default_reaches_the_blocks_and_not_the_head() -> None:
+    found = resolve(untied())
+    assert found["model.layers.0.self_attn.q_proj"] == ("W4 g64 sym", "default", "")
+    assert found["lm_head"][0] == "16 bit"
+
+
+def test_a_group_that_does_not_divide_falls_back_visibly() -> None:
+    label, _, fallback = resolve(untied())["model.layers.0.mlp.down_proj"]
+    assert label == "W4 g32 sym"
+    assert "64 does not divide 96" in fallback
+
+
+def test_an_untied_head_is_quantized_when_named() -> None:
+    assert resolve(untied(), layers={"lm_head": {"bits": 8}})["lm_head"] == ("W8 g64 sym", "by hand", "")
+
+
+def test_a_rule_for_everything_leaves_the_head() -> None:
+    found = resolve(untied(), rules=[{"match": "*", "bits": 2}])
+    assert found["lm_head"][0] == "16 bit"
+    assert found["model.layers.1.self_attn.q_proj"][1] == "rule 1  *"
+
+
+@pytest.mark.parametrize(
+    ("value", "named"),
+    [
+        ({"rules": [{"match": "*.up_proj", "bits": 8}]}, r"\*\.up_proj"),
+        ({"rules": [{"match": "lm_head", "bits": 8}]}, "lm_head"),
+        ({"rules": [{"match": "*embed*", "bits": 8}]}, r"\*embed\*"),
+        ({"layers": {"model.layers.9.self_attn.q_proj": {"bits": 8}}}, "layers.9"),
+        ({"layers": {"model.layers.0.self_attn.q_proj.weight": {"bits": 8}}}, r"q_proj\.weight"),
+    ],
+)
+def test_what_matches_nothing_is_named(value: dict[str, Any], named: str) -> None:
+    with pytest.raises(BadInput, match=named):
+        resolve(untied(), **value)
+
+
+def test_the_embedding_cannot_be_named() -> None:
+    with pytest.raises(BadInput, match="token embedding"):
+        resolve(untied(), layers={"model.embed_tokens": {"bits": 8}})
+
+
+@pytest.mark.parametrize("name", ["lm_head", "model.embed_tokens"])
+def test_a_tied_head_cannot_be_named(name: str) -> None:
+    with pytest.raises(BadInput, match="token embedding"):
+        resolve(tied(), layers={name: {"bits": 8}})

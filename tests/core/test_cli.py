@@ -1,0 +1,294 @@
+"""The command line: exit codes, what it says and where, and that it leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from core import preflight
+from core.cli import main
+from core.events import Done, Failed, Result, from_line
+from core.jobs import child, store
+from tests.core.tiny_model import save_model
+
+Capture = pytest.CaptureFixture[str]
+TINY_RUN = ["--recipe", "quick", "--iters", "2", "--samples", "2", "--seqlen", "32"]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model(tmp_path_factory.mktemp("models") / "tiny model, kleine Größe")
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder, and a home for jobs that is not in it."""
+    monkeypatch.setenv("BITWRIGHT_HOME", str(tmp_path / "home"))
+    folder = tmp_path / "place"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def refused(arguments: list[str], place: Path, capsys: Capture) -> str:
+    """Run, and expect a bad input: exit 2, at most six lines on stderr, nothing on stdout, nothing left behind."""
+    before = sorted(place.rglob("*"))
+    code = main(arguments)
+    out, err = capsys.readouterr()
+    assert code == 2, err
+    assert out == ""
+    assert err.startswith("error: ")
+    assert 1 <= len(err.splitlines()) <= 6
+    assert "Traceback" not in err
+    assert sorted(place.rglob("*")) == before
+    assert store.list_jobs() == []
+    return err
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--bits", "5"], "5 bits is not possible"),
+        (["--bits", "x"], "Invalid value for '--bits'"),
+        (["--group-size", "0"], "Group size 0"),
+        (["--group-size", "7"], "Group size 7"),
+        (["--iters", "-3"], "iterations -3"),
+        (["--samples", "0"], "samples 0"),
+        (["--seqlen", "0"], "seqlen 0"),
+        (["--lr", "-1"], "lr -1.0"),
+        (["--format", "ggml"], "no output format 'ggml'"),
+        (["--format", "auto_round,auto_round"], "once"),
+        (["--recipe", "fastest"], "no recipe 'fastest'"),
+        (["--device", "gpu"], "no device 'gpu'"),
+        (["--bits-map", "none.json"], "no bits map"),
+        (["--calibration", "none.txt"], "none.txt"),
+        (["--colour", "red"], "No such option"),
+    ],
+)
+def test_a_bad_option_is_refused(tiny: Path, place: Path, capsys: Capture, options: list[str], words: str) -> None:
+    assert words in refused(["quantize", str(tiny), "--output", "new/out", *options], place, capsys)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["quantize"], "Missing argument 'MODEL'"),
+        (["quantize", "demo"], "Missing option '--output'"),
+        (["quantise", "demo"], "No such command"),
+        (["inspect"], "Missing argument"),
+        (["quantize", "./nothing", "--output", "out"], "There is no folder"),
+        (["quantize", "nothing.gguf", "--output", "out"], "There is no file"),
+        (["inspect", "./nothing"], "There is no folder"),
+        (["estimate", "./nothing"], "There is no folder"),
+    ],
+)
+def test_a_bad_command_is_refused(place: Path, capsys: Capture, arguments: list[str], words: str) -> None:
+    assert words in refused(arguments, place, capsys)
+
+
+def no_config(model: Path) -> None:
+    (model / "config.json").unlink()
+
+
+def no_weights(model: Path) -> None:
+    (model / "model.safetensors").unlink()
+
+
+def truncated(model: Path) -> None:
+    path = model / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def huge_header(model: Path) -> None:
+    path = model / "model.safetensors"
+    path.write_bytes(struct.pack("<Q", 2**60) + path.read_bytes()[8:])
+
+
+def torn_config(model: Path) -> None:
+    (model / "config.json").write_text('{"model_type": ')
+
+
+def experts(model: Path) -> None:
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, "num_local_experts": 8}))
+
+
+@pytest.mark.parametrize("damage", [no_config, no_weights, truncated, huge_header, torn_config, experts])
+def test_a_damaged_model_is_refused(place: Path, capsys: Capture, damage: Callable[[Path], None]) -> None:
+    model = save_model(place / "broken")
+    damage(model)
+    refused(["quantize", str(model), "--output", "new/out"], place, capsys)
+
+
+def test_a_map_that_names_what_is_not_there_is_refused(tiny: Path, place: Path, capsys: Capture) -> None:
+    (place / "map.json").write_text('{"version": 1, "rules": [{"match": "*.w9", "bits": 2}]}')
+    arguments = ["quantize", str(tiny), "--output", "out", "--bits-map", "map.json"]
+    assert "*.w9" in refused(arguments, place, capsys)
+
+
+@pytest.mark.parametrize("data", [b"", bytes(range(256)) * 40], ids=["empty", "binary"])
+def test_a_calibration_file_that_is_no_text_is_refused(tiny: Path, place: Path, capsys: Capture, data: bytes) -> None:
+    (place / "text.txt").write_bytes(data)
+    arguments = ["quantize", str(tiny), "--output", "out", "--calibration", "text.txt"]
+    assert "text.txt" in refused(arguments, place, capsys)
+
+
+def test_an_output_that_is_taken_is_refused_and_untouched(tiny: Path, place: Path, capsys: Capture) -> None:
+    (place / "out").mkdir()
+    (place / "out" / "mine.txt").write_text("precious")
+    assert "not empty" in refused(["quantize", str(tiny), "--output", "out"], place, capsys)
+    assert (place / "out" / "mine.txt").read_text() == "precious"
+
+
+def test_an_output_below_a_file_is_refused(tiny: Path, place: Path, capsys: Capture) -> None:
+    (place / "file").write_text("")
+    assert "is a file" in refused(["quantize", str(tiny), "--output", "file"], place, capsys)
+    assert "cannot be made" in refused(["quantize", str(tiny), "--output", "file/out"], place, capsys)
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="rights do not bind the superuser")
+def test_an_output_where_nothing_may_be_written_is_refused(tiny: Path, place: Path, capsys: Capture) -> None:
+    (place / "locked").mkdir(mode=0o500)
+    assert "Permission denied" in refused(["quantize", str(tiny), "--output", "locked/out"], place, capsys)
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="/proc takes no folders, not even from the superuser")
+def test_an_output_on_a_volume_that_takes_nothing_is_refused(tiny: Path, place: Path, capsys: Capture) -> None:
+    assert "cannot be made" in refused(["quantize", str(tiny), "--output", "/proc/bitwright-out"], place, capsys)
+
+
+def test_a_full_disk_is_refused(tiny: Path, place: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "free_bytes", lambda _path: 1000)
+    err = refused(["quantize", str(tiny), "--output", "out"], place, capsys)
+    assert "1 kB free" in err
+
+
+def test_a_name_that_no_file_system_takes_is_refused(tiny: Path, place: Path, capsys: Capture) -> None:
+    refused(["quantize", str(tiny), "--output", "x" * 300], place, capsys)
+    refused(["quantize", str(tiny), "--output", "a\0b"], place, capsys)
+
+
+def test_errors_are_an_event_for_programs_too(place: Path, capsys: Capture) -> None:
+    assert main(["inspect", "./nothing", "--json"]) == 2
+    out, err = capsys.readouterr()
+    (event,) = [from_line(line) for line in out.splitlines()]
+    assert isinstance(event, Failed)
+    assert (event.code, event.before_tuning) == ("model-not-found", True)
+    assert err.startswith("error: ")
+
+
+def test_control_characters_of_strangers_do_not_reach_the_terminal(place: Path, capsys: Capture) -> None:
+    main(["inspect", "./\x1b[31mred\x07"])
+    assert "\x1b" not in capsys.readouterr().err
+
+
+def test_without_a_command_the_help_is_shown(capsys: Capture) -> None:
+    assert main([]) == 0
+    out = capsys.readouterr().out
+    assert "Usage: bitwright" in out
+    for command in ("quantize", "inspect", "chat", "eval", "estimate", "devices", "convert", "jobs"):
+        assert f"  {command} " in out
+
+
+def test_help_does_not_import_the_heavy_libraries() -> None:
+    script = (
+        "import sys; from core.cli import main; main(['--help']); main(['quantize', '--help']); "
+        "print(sorted({'torch', 'transformers', 'datasets', 'numpy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=child.ROOT)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_inspect_shows_the_layers(tiny: Path, place: Path, capsys: Capture) -> None:
+    assert main(["inspect", str(tiny), "--group-size", "32", "--bits", "3"]) == 0
+    out = capsys.readouterr().out
+    assert "2 blocks in model.layers" in out
+    assert "W3 g32 sym" in out
+
+
+def test_inspect_for_programs(tiny: Path, place: Path, capsys: Capture) -> None:
+    assert main(["inspect", str(tiny), "--json"]) == 0
+    (event,) = [from_line(line) for line in capsys.readouterr().out.splitlines()]
+    assert isinstance(event, Result)
+    assert event.values["blocks"] == 2
+    assert len(event.values["linears"]) == 14
+    schemes = {linear["name"]: linear["scheme"] for linear in event.values["linears"]}
+    assert schemes["model.layers.1.self_attn.q_proj"] == {"bits": 4, "group_size": 64, "sym": True}
+    assert schemes["model.layers.1.mlp.down_proj"] == {"bits": 4, "group_size": 32, "sym": True}
+
+
+def test_inspect_shows_a_model_that_quantize_refuses(place: Path, capsys: Capture) -> None:
+    model = save_model(place / "experts")
+    experts(model)
+    assert main(["inspect", str(model)]) == 0
+    assert "Cannot be quantized:" in capsys.readouterr().out
+
+
+def test_no_jobs(place: Path, capsys: Capture) -> None:
+    assert main(["jobs"]) == 0
+    assert capsys.readouterr().out == "No run yet.\n"
+    assert main(["jobs", "--json"]) == 0
+    assert capsys.readouterr().out == ""
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "core", *arguments]
+
+
+def environment(place: Path) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(child.ROOT), "OMP_NUM_THREADS": "1"}
+
+
+@pytest.mark.slow
+def test_a_run_for_programs_is_pure_json_and_ends_with_done(tiny: Path, place: Path) -> None:
+    arguments = command("quantize", str(tiny), "--output", "aus gabe/ö", "--json", *TINY_RUN)
+    done = subprocess.run(arguments, capture_output=True, text=True, env=environment(place), check=False, timeout=200)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line, parse_constant=lambda name: pytest.fail(name)) for line in done.stdout.splitlines()]
+    assert all("event" in line for line in lines)
+    last = from_line(done.stdout.splitlines()[-1])
+    assert isinstance(last, Done)
+    assert (place / "aus gabe" / "ö" / "config.json").is_file()
+    assert [path.name for path in (place / "aus gabe").iterdir()] == ["ö"]
+    assert [job.state for job in store.list_jobs()] == ["done"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="sends signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_ends_a_run_cleanly(tiny: Path, place: Path, number: signal.Signals) -> None:
+    arguments = command("quantize", str(tiny), "--output", "new/out", "--json", *TINY_RUN, "--iters", "50000")
+    with subprocess.Popen(
+        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(place)
+    ) as process:
+        assert process.stdout is not None
+        assert any('"Loss"' in line for line in process.stdout)
+        process.send_signal(number)
+        rest, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert json.loads(rest.splitlines()[-1])["code"] == "cancelled"
+    assert len(err.splitlines()) <= 6
+    assert list(place.iterdir()) == []
+    assert [job.state for job in store.list_jobs()] == ["cancelled"]
+
+
+@pytest.mark.slow
+def test_what_only_the_run_can_know_is_exit_2_as_well(place: Path, capsys: Capture) -> None:
+    model = save_model(place / "unknown")
+    config = json.loads((model / "config.json").read_text())
+    config |= {"model_type": "no_such_model", "architectures": ["NoSuchModelForCausalLM"]}
+    (model / "config.json").write_text(json.dumps(config))
+    before = sorted(place.rglob("*"))
+    assert main(["quantize", str(model), "--output", "new/out", *TINY_RUN]) == 2
+    err = capsys.readouterr().err
+    assert "no_such_model" in err
+    assert sorted(place.rglob("*")) == before
+    assert store.list_jobs() == []

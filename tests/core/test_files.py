@@ -1,0 +1,70 @@
+"""Writing files whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from core import files
+from core.errors import CorruptFile
+
+
+def test_json_comes_back(tmp_path: Path) -> None:
+    value = {"name": "Grüße, 世界", "list": [1, 2.5, None, True]}
+    files.write_json(tmp_path / "a.json", value)
+    assert files.read_json(tmp_path / "a.json") == value
+
+
+def test_a_name_that_is_not_utf8_can_be_written_and_read(tmp_path: Path) -> None:
+    value = {"path": os.fsdecode(b"/data/\xff\xfe")}
+    files.write_json(tmp_path / "a.json", value)
+    assert files.read_json(tmp_path / "a.json") == value
+
+
+def test_writing_leaves_only_the_file(tmp_path: Path) -> None:
+    files.write_atomic(tmp_path / "a", b"1")
+    files.write_atomic(tmp_path / "a", b"2")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert (tmp_path / "a").read_bytes() == b"2"
+
+
+def test_a_failed_write_keeps_the_old_file_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files.write_atomic(tmp_path / "a", b"old")
+
+    def fail(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="No space"):
+        files.write_atomic(tmp_path / "a", b"new")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"old"}
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"\xff\xfe", b"[" * 100_000], ids=["empty", "cut", "binary", "deep"])
+def test_what_is_not_json_is_a_corrupt_file(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "a.json").write_bytes(data)
+    with pytest.raises(CorruptFile, match=r"a\.json"):
+        files.read_json(tmp_path / "a.json")
+
+
+def test_a_missing_file_is_said_to_be_unreadable(tmp_path: Path) -> None:
+    with pytest.raises(CorruptFile, match="cannot be read"):
+        files.read_json(tmp_path / "a.json")
+
+
+def test_the_nearest_existing_folder_is_found(tmp_path: Path) -> None:
+    assert files.existing_parent(tmp_path / "a" / "b" / "c") == tmp_path
+    assert files.existing_parent(tmp_path) == tmp_path
+
+
+def test_free_bytes_of_a_folder_that_does_not_exist_yet(tmp_path: Path) -> None:
+    assert files.free_bytes(tmp_path / "a" / "b") > 0
+
+
+def test_json_is_readable_by_people(tmp_path: Path) -> None:
+    files.write_json(tmp_path / "a.json", {"a": "ü"})
+    assert (tmp_path / "a.json").read_text(encoding="utf-8") == '{\n  "a": "ü"\n}\n'
+    assert json.loads((tmp_path / "a.json").read_bytes()) == {"a": "ü"}

@@ -1,0 +1,93 @@
+"""Sizes by formula equal those of the tensors that the formats really write."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.bitsmap import BitsMap, Rule
+from core.formats.registry import FORMATS, plan
+from core.model.tree import ModelTree, resolve_schemes
+from core.preflight import read_tree
+from core.schemes import BITS, LayerScheme
+from core.sizes import effective_bits, human, layer_bytes, output_size, quantized_bytes
+from tests.core.tiny_model import save_model
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> ModelTree:
+    return read_tree(save_model(tmp_path_factory.mktemp("models") / "tiny"))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        BitsMap(LayerScheme(4, 64)),
+        BitsMap(LayerScheme(3, -1)),
+        BitsMap(LayerScheme(8, 32, sym=False)),
+        BitsMap(LayerScheme(2, 128), (Rule("*.down_proj", bits=8), Rule("*.v_proj", bits=16))),
+    ],
+    ids=["w4", "w3 row", "w8 asym", "mixed"],
+)
+def test_the_output_has_the_bytes_of_the_planned_tensors(tree: ModelTree, name: str, chosen: BitsMap) -> None:
+    plans = resolve_schemes(tree, chosen)
+    planned = plan(name, tree, plans, tree.config)
+    size = output_size(tree, plans, name)
+    assert size.total == sum(tensor.nbytes for tensor in planned.tensors)
+    assert size.kept == sum(tensor.nbytes for tensor in planned.tensors if tensor.name in set(planned.copied))
+    index = sum(tensor.nbytes for tensor in planned.tensors if tensor.name.endswith(".g_idx"))
+    assert (size.index, size.quantized) == (index, size.total - size.kept - index)
+
+
+def test_the_effective_bits_of_a_worked_example() -> None:
+    # 4 bits, and for each 64 weights a scale of 16 bits and a zero point of 4: 4 + 20/64
+    assert quantized_bytes(64, 32, LayerScheme(4, 64)) * 8 / (64 * 32) == 4.3125
+    # a row of 1024 weights and one group: 2 + 18/1024
+    assert quantized_bytes(1024, 32, LayerScheme(2, -1)) * 8 / (1024 * 32) == 2 + 18 / 1024
+
+
+def test_effective_bits_count_quantized_layers_only(tree: ModelTree) -> None:
+    plans = resolve_schemes(tree, BitsMap(LayerScheme(4, 32), (Rule("*.mlp.*", bits=16),)))
+    assert effective_bits(plans) == 4 + 20 / 32
+    assert output_size(tree, plans, "auto_gptq").effective_bits == 4 + 20 / 32
+
+
+def test_nothing_quantized_is_the_source(tree: ModelTree) -> None:
+    plans = resolve_schemes(tree, BitsMap(LayerScheme(16)))
+    size = output_size(tree, plans, "auto_gptq")
+    assert (size.total, size.effective_bits) == (size.source, 0.0)
+    assert effective_bits(plans) == 0.0
+
+
+@given(
+    st.integers(1, 64).map(lambda n: 32 * n),
+    st.integers(1, 64).map(lambda n: 32 * n),
+    st.sampled_from(BITS),
+    st.sampled_from([-1, 32, 64, 128]),
+)
+def test_more_bits_and_more_groups_never_cost_less(rows: int, columns: int, bits: int, group: int) -> None:
+    scheme, _ = LayerScheme(bits, group).fit(rows, columns)
+    size = quantized_bytes(rows, columns, scheme)
+    assert size > rows * columns * bits // 8
+    assert quantized_bytes(rows, columns, LayerScheme(8, 32)) >= size
+
+
+def test_a_layer_in_a_format() -> None:
+    scheme = LayerScheme(4, 64)
+    assert layer_bytes(64, 32, LayerScheme(16), "auto_gptq", kept=999) == 999
+    assert layer_bytes(64, 32, scheme, "auto_gptq", 0) == layer_bytes(64, 32, scheme, "auto_round", 0) + 4 * 64
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0 bytes"), (999, "999 bytes"), (1500, "1.5 kB"), (98_100_000, "98.1 MB"), (7e12, "7 TB")]
+)
+def test_sizes_for_people(count: float, text: str) -> None:
+    assert human(count) == text
+
+
+def test_the_tree_is_read_from_a_path_with_spaces(tmp_path: Path) -> None:
+    assert read_tree(save_model(tmp_path / "ein Modell, größer")).blocks == 2
