@@ -10,18 +10,22 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from core import costs, preflight, sizes
 from core.bitsmap import BitsMap
-from core.errors import Cancelled
+from core.errors import BadInput, Cancelled
 from core.events import Emit, Event, Failed
 from core.jobs import store
 from core.jobs.control import never
 from core.jobs.failure import error_from
-from core.jobs.spec import JobSpec, from_options
+from core.jobs.spec import FORMATS, JobSpec, from_options
+from core.jobs.threads import stream
 from core.model.tree import LayerPlan, ModelTree, resolve_schemes
 from core.recipes import Recipe
+
+if TYPE_CHECKING:
+    from core.inference.devices import Device
 
 PathLike = str | os.PathLike[str]
 Asked = Callable[[], bool]
@@ -206,6 +210,33 @@ def estimate(
         probe = machine.probe_dtype(device)
         throughput = probe.gflops[probe.dtype] * 1e9
     return costs.estimate(tree, plans, spec, throughput, on_device=device.kind != "cpu")
+
+
+def convert(source: PathLike, target: PathLike, format: str, *, should_stop: Asked = never) -> Iterator[Event]:
+    """Write a quantized model in another format without changing a weight; the last event is `Done`.
+
+    Raises:
+        BitwrightError: the target is taken, the source is not quantized, or the format cannot hold it exactly.
+    """
+    if format not in FORMATS:
+        raise BadInput(f"There is no output format {format!r}.", f"Choose from {', '.join(FORMATS)}.")
+    origin, goal = Path(source).expanduser().absolute(), Path(target).expanduser().absolute()
+    preflight.check_output(goal)
+    preflight.read_tree(origin)
+
+    def work(emit: Emit, stop: Asked) -> None:
+        from core.formats import convert as conversion
+
+        conversion.convert(origin, goal, format, emit, stop)
+
+    return stream(work, should_stop)
+
+
+def devices() -> tuple[Device, ...]:
+    """The devices of this machine: which can be used, and why the others cannot."""
+    from core.inference import devices as machine
+
+    return machine.list_devices()
 
 
 def list_jobs() -> list[store.JobInfo]:

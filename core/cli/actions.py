@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,29 @@ def jobs(terminal: Terminal) -> None:
         terminal.table(("started", "state", "name", "model", "output"), rows)
     else:
         terminal.line("No run yet.")
+
+
+def devices(terminal: Terminal) -> None:
+    """List what a run can compute on."""
+    with terminal.guarded():
+        found = api.devices()
+    if terminal.json:
+        for device in found:
+            terminal.event(Result(asdict(device)))
+        return
+    rows = []
+    for device in found:
+        memory = f"{human(device.free_memory)} of {human(device.total_memory)}" if device.total_memory else "-"
+        rows.append((device.id, device.name, memory, "yes" if device.usable else f"no: {device.reason}"))
+    terminal.table(("device", "name", "free memory", "usable"), rows)
+
+
+def convert(terminal: Terminal, source: Path, target: Path, format_name: str) -> None:
+    """Repack a quantized model."""
+    with terminal.guarded(), Interrupts() as interrupts:
+        for event in api.convert(source, target, format_name, should_stop=interrupts.asked):
+            terminal.event(event)
+    terminal.line(f"{target}")
 
 
 def _events(terminal: Terminal) -> Any:

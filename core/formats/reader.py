@@ -77,6 +77,11 @@ class QuantizedCheckpoint:
         """What the quantization config says."""
         return self._settings
 
+    def shape(self, name: str) -> tuple[int, int]:
+        """(outputs, inputs) of a quantized linear."""
+        measures = self._measures[name]
+        return measures.out_features, measures.in_features
+
     def layer(self, name: str) -> QuantizedLinear:
         """One quantized linear, read from disk.
 

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import json
 import os
-import queue
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
@@ -19,9 +17,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
-from core.events import Done, Event, Failed
+from core.events import Done, Emit, Event, Failed
 from core.jobs import store, worker
 from core.jobs.control import Control, never
+from core.jobs.threads import stream
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 _POLL = 0.05
@@ -121,28 +120,11 @@ def follow_inline(
     job: Path, should_stop: Callable[[], bool] = never, should_pause: Callable[[], bool] = never
 ) -> Generator[Event, None, Outcome]:
     """`run_inline` as a generator; the run is in a thread, and closing the generator stops it and waits for it."""
-    box: queue.Queue[Event | Outcome | BaseException] = queue.Queue()
-    closed = threading.Event()
 
-    def work() -> None:
-        try:
-            box.put(run_inline(job, box.put, lambda: closed.is_set() or should_stop(), should_pause))
-        except BaseException as error:  # noqa: BLE001 - handed to the caller's thread, not swallowed
-            box.put(error)
+    def work(emit: Emit, stop: Callable[[], bool]) -> Outcome:
+        return run_inline(job, emit, stop, should_pause)
 
-    thread = threading.Thread(target=work, name="bitwright-run")
-    thread.start()
-    try:
-        while True:
-            item = box.get()
-            if isinstance(item, Outcome):
-                return item
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        closed.set()
-        thread.join()
+    return (yield from stream(work, should_stop))
 
 
 def death(job: Path, code: int) -> Failed:

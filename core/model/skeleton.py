@@ -185,7 +185,7 @@ def _parameters_on_meta() -> Iterator[None]:
         if value is not None and not value.is_meta:
             module._parameters[name] = nn.Parameter(value.detach().to("meta"), requires_grad=False)
 
-    nn.Module.register_parameter = register  # type: ignore[method-assign]
+    nn.Module.register_parameter = register  # type: ignore[assignment, method-assign]
     try:
         yield
     finally:

@@ -58,7 +58,7 @@ class TensorStore:
         buffer = torch.empty(info.nbytes, dtype=torch.uint8)
         with (self.folder / info.file).open("rb", buffering=0) as stream:
             stream.seek(info.start)
-            view, done = memoryview(buffer.numpy()), 0
+            view, done = memoryview(buffer.numpy().data), 0
             while done < info.nbytes:
                 count = stream.readinto(view[done:])
                 if not count:

@@ -64,7 +64,16 @@ def run(spec: JobSpec, job: Path, emit: Emit, control: Control) -> None:
     ready = prepare(spec, emit, control.should_stop)
     emit(_started(spec, ready))
     emit(Stage("calibrate"))
-    calibration = load(spec.calibration, ready.tokenizer, spec.recipe.samples, spec.recipe.seqlen, spec.seed, emit)
+    calibration = load(
+        spec.calibration,
+        ready.tokenizer,
+        spec.recipe.samples,
+        spec.recipe.seqlen,
+        spec.seed,
+        emit,
+        vocab_size=ready.tree.tensors[f"{ready.tree.embedding}.weight"].shape[0],
+        should_stop=control.should_stop,
+    )
     _check_lengths(ready, calibration)
     with Output(spec, job, ready, emit) as output:
         meter = Meter(ready.tree.blocks, spec.recipe.iters, emit)

@@ -6,7 +6,6 @@ request; computes nothing.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,11 +18,12 @@ from core.errors import BadInput, DiskFull, OutputProblem, UnsupportedModel
 from core.events import Emit, Log
 from core.files import free_bytes, read_json
 from core.formats.registry import FormatPlan, plan
-from core.inference.devices import choose, probe_dtype
+from core.inference.devices import choose, physical_cores, probe_dtype
 from core.jobs.spec import JobSpec
 from core.model.headers import read_folder
 from core.model.skeleton import Skeleton, build_skeleton
 from core.model.source import Source, open_source
+from core.model.tokenizer import load_tokenizer
 from core.model.tree import LayerPlan, ModelTree, build_tree, resolve_schemes
 from core.model.weights import TensorStore
 
@@ -118,7 +118,7 @@ def prepare(spec: JobSpec, emit: Emit, should_stop: Callable[[], bool]) -> Prepa
 def resolve(spec: JobSpec, tree: ModelTree) -> Resolved:
     """Device, dtype, threads and batches of a spec on this machine, by measurement."""
     device = choose(spec.device)
-    threads = psutil.cpu_count(logical=False) or os.cpu_count() or 1
+    threads = physical_cores()
     torch.set_num_threads(threads)
     recipe = spec.recipe
     batch = min(recipe.batch_size, recipe.samples)
@@ -160,23 +160,6 @@ def check_disk(output: Path, size: int) -> None:
 def planned_bytes(item: FormatPlan) -> int:
     """Bytes of the tensors that a format will write."""
     return sum(tensor.nbytes for tensor in item.tensors)
-
-
-def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a model folder.
-
-    Raises:
-        UnsupportedModel: there is none that transformers can read.
-    """
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except (ValueError, OSError, KeyError, TypeError, AttributeError, ImportError) as error:
-        raise UnsupportedModel(
-            f"The tokenizer in {folder} cannot be read: {str(error).splitlines()[0]}",
-            "Fetch tokenizer.json and tokenizer_config.json of the model again.",
-        ) from error
 
 
 def settings_of(spec: JobSpec, resolved: Resolved) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from core.jobs import child, store
 from tests.core.tiny_model import save_model
 
 Capture = pytest.CaptureFixture[str]
-TINY_RUN = ["--recipe", "quick", "--iters", "2", "--samples", "2", "--seqlen", "32"]
+TINY_RUN = ["--recipe", "quick", "--group-size", "32", "--iters", "2", "--samples", "2", "--seqlen", "32"]
 
 
 @pytest.fixture(scope="module")

@@ -185,7 +185,7 @@ def test_without_an_end_token_begin_of_text_separates() -> None:
 
 
 def test_the_varied_part_of_the_bundled_text_is_drawn_early() -> None:
-    """It is a twentieth of the text, and a third at least of the first 200,000 characters drawn."""
+    """It is a twentieth of the text, and more than a quarter of the first 150,000 characters drawn."""
     documents = list(text.records(text.parse("builtin"), lambda _: None))
     random.Random(0).shuffle(documents)
     draw = tokens._draw(documents, 42, 1 << 24, 8000, hub=False)

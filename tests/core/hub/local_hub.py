@@ -38,61 +38,71 @@ class Hub:
     endpoint: str = ""
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, hub: Hub) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.hub = hub
+
+
+class _Handler(BaseHTTPRequestHandler):
+    def do_HEAD(self) -> None:
+        self._answer(body=False)
+
+    def do_GET(self) -> None:
+        self._answer(body=True)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+    def _answer(self, body: bool) -> None:
+        assert isinstance(self.server, _Server)
+        hub = self.server.hub
+        path = urlsplit(self.path).path
+        hub.asked.append(path)
+        time.sleep(hub.silent)
+        if hub.status != 200 or (hub.gated and "/resolve/" in path):
+            headers = {"X-Error-Code": "GatedRepo" if hub.gated else hub.error_code, "X-Error-Message": "no"}
+            self._send(b"{}", headers, 403 if hub.gated else hub.status, body)
+        elif "/resolve/" in path:
+            name = path.split("/resolve/")[1].split("/", 1)[1]
+            content = hub.files.get(name)
+            if content is None:
+                self._send(b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT}, 404, body)
+            else:
+                etag = f'"{hashlib.sha1(content).hexdigest()}"'
+                self._send(content, {"ETag": etag, "X-Repo-Commit": COMMIT}, 200, body)
+        elif "/tree/" in path:
+            entries = [
+                {"type": "file", "path": name, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
+                for name, content in hub.files.items()
+            ]
+            self._send(json.dumps(entries).encode(), {}, 200, body)
+        else:
+            siblings = [{"rfilename": name, "size": len(content)} for name, content in hub.files.items()]
+            info = {"id": path.removeprefix("/api/models/"), "sha": COMMIT, "siblings": siblings, "tags": []}
+            self._send(json.dumps(info).encode(), {}, 200, body)
+
+    def _send(self, content: bytes, headers: dict[str, str], status: int, body: bool) -> None:
+        assert isinstance(self.server, _Server)
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(content))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        step = 1 << 16
+        for start in range(0, len(content) if body else 0, step):
+            time.sleep(self.server.hub.slow)
+            try:
+                self.wfile.write(content[start : start + step])
+            except OSError:
+                return
+
+
 @contextmanager
 def serve(hub: Hub) -> Iterator[Hub]:
     """Run the server while the block runs."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_HEAD(self) -> None:
-            self._answer(body=False)
-
-        def do_GET(self) -> None:
-            self._answer(body=True)
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-        def _answer(self, body: bool) -> None:
-            path = urlsplit(self.path).path
-            hub.asked.append(path)
-            time.sleep(hub.silent)
-            if hub.status != 200 or (hub.gated and "/resolve/" in path):
-                headers = {"X-Error-Code": "GatedRepo" if hub.gated else hub.error_code, "X-Error-Message": "no"}
-                self._send(b"{}", headers, 403 if hub.gated else hub.status, body)
-            elif "/resolve/" in path:
-                name = path.split("/resolve/")[1].split("/", 1)[1]
-                content = hub.files.get(name)
-                if content is None:
-                    self._send(b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT}, 404, body)
-                else:
-                    etag = f'"{hashlib.sha1(content).hexdigest()}"'
-                    self._send(content, {"ETag": etag, "X-Repo-Commit": COMMIT}, 200, body)
-            elif "/tree/" in path:
-                entries = [
-                    {"type": "file", "path": name, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
-                    for name, content in hub.files.items()
-                ]
-                self._send(json.dumps(entries).encode(), {}, 200, body)
-            else:
-                siblings = [{"rfilename": name, "size": len(content)} for name, content in hub.files.items()]
-                info = {"id": path.removeprefix("/api/models/"), "sha": COMMIT, "siblings": siblings, "tags": []}
-                self._send(json.dumps(info).encode(), {}, 200, body)
-
-        def _send(self, content: bytes, headers: dict[str, str], status: int, body: bool) -> None:
-            self.send_response(status)
-            for name, value in {**headers, "Content-Length": str(len(content))}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            step = 1 << 16
-            for start in range(0, len(content) if body else 0, step):
-                time.sleep(hub.slow)
-                try:
-                    self.wfile.write(content[start : start + step])
-                except OSError:
-                    return
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    server = _Server(hub)
     hub.endpoint = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()

@@ -149,7 +149,7 @@ def _details(architecture: str, config: Any) -> dict[str, Any]:
     return details
 
 
-def _as_stored(architecture: str, name: str, values: np.ndarray, config: Any) -> np.ndarray:  # type: ignore[type-arg]
+def _as_stored(architecture: str, name: str, values: np.ndarray, config: Any) -> np.ndarray:
     if architecture == "llama" and (".attn_q." in name or ".attn_k." in name):
         heads = config.num_attention_heads if ".attn_q." in name else config.num_key_value_heads
         halves = values.reshape(heads, 2, values.shape[0] // heads // 2, *values.shape[1:])
@@ -161,7 +161,7 @@ def _as_stored(architecture: str, name: str, values: np.ndarray, config: Any) ->
     return values
 
 
-def _llama3_divisors(config: Any) -> np.ndarray:  # type: ignore[type-arg]
+def _llama3_divisors(config: Any) -> np.ndarray:
     """What llama.cpp stores: plain inverse frequencies over the scaled ones."""
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
