@@ -8,23 +8,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core import costs, preflight, sizes
 from core.bitsmap import BitsMap
+from core.calibration import text as texts
 from core.errors import BadInput, Cancelled
-from core.events import Emit, Event, Failed
+from core.events import Emit, Event, Failed, Result, Stage, Token
 from core.jobs import store
 from core.jobs.control import never
 from core.jobs.failure import error_from
-from core.jobs.spec import FORMATS, JobSpec, from_options
+from core.jobs.spec import FORMATS, JobSpec, absolute, from_options
 from core.jobs.threads import stream
 from core.model.tree import LayerPlan, ModelTree, resolve_schemes
 from core.recipes import Recipe
 
 if TYPE_CHECKING:
+    from core.inference.chat import ChatModel, Sampling
     from core.inference.devices import Device
 
 PathLike = str | os.PathLike[str]
@@ -210,6 +212,112 @@ def estimate(
         probe = machine.probe_dtype(device)
         throughput = probe.gflops[probe.dtype] * 1e9
     return costs.estimate(tree, plans, spec, throughput, on_device=device.kind != "cpu")
+
+
+def chat(
+    model: PathLike,
+    prompt: str,
+    *,
+    system: str = "",
+    max_tokens: int = 256,
+    temperature: float = 0.0,
+    seed: int = 0,
+    device: str = "auto",
+    should_stop: Asked = never,
+) -> Iterator[Event]:
+    """Load a model, quantized or not, and answer one prompt: `Token` events, then a `Result` with the speed.
+
+    Raises:
+        BitwrightError: the model cannot be loaded, or a value is out of range.
+    """
+    messages = conversation(prompt, system)
+
+    def work(emit: Emit, stop: Asked) -> None:
+        from core.inference.chat import Sampling
+
+        sampling = Sampling(max_tokens=max_tokens, temperature=temperature, seed=seed)
+        emit(Stage("load"))
+        answer(open_chat(model, device, emit=emit, should_stop=stop), messages, sampling, emit, stop)
+
+    return stream(work, should_stop)
+
+
+def open_chat(
+    model: PathLike, device: str = "auto", *, emit: Emit | None = None, should_stop: Asked = never
+) -> ChatModel:
+    """A loaded model for a conversation of many turns (see `answer`). Imports torch, takes seconds."""
+    name = absolute(model)
+    preflight.check_model(name)
+    from core.inference import chat as chats
+
+    return chats.load(name, device, emit=emit or _ignore, should_stop=should_stop)
+
+
+def conversation(prompt: str, system: str = "") -> list[dict[str, str]]:
+    """The messages of a conversation that begins with `prompt`."""
+    first = [{"role": "system", "content": system}] if system else []
+    return [*first, {"role": "user", "content": prompt}]
+
+
+def answer(
+    talk: ChatModel, messages: Sequence[dict[str, str]], sampling: Sampling, emit: Emit, should_stop: Asked = never
+) -> str:
+    """One answer in a conversation: emits its `Token` events and a `Result`, and returns the whole text."""
+    pieces = []
+    for piece in talk.reply(messages, sampling, should_stop):
+        pieces.append(piece)
+        emit(Token(piece))
+    figures = {**asdict(talk.statistics), "tokens_per_second": talk.statistics.tokens_per_second}
+    emit(Result({"text": "".join(pieces), **figures}))
+    return "".join(pieces)
+
+
+def evaluate(
+    model: PathLike,
+    *,
+    text: PathLike | None = None,
+    seqlen: int = 512,
+    max_windows: int | None = None,
+    against: PathLike | None = None,
+    device: str = "auto",
+    should_stop: Asked = never,
+) -> Iterator[Event]:
+    """Perplexity of a model on a text; the last event is a `Result`.
+
+    Args:
+        text: a text, jsonl or parquet file; None is a bundled text that no calibration uses.
+        seqlen: tokens of a window; max_windows: use so many at most, spread over the text.
+        against: the original model, for its perplexity and how far the predictions of `model` are from its own.
+
+    Raises:
+        BitwrightError: a model cannot be loaded, the text is no text or too short.
+    """
+    names = [absolute(name) for name in (model, against) if name is not None]
+    for name in names:
+        preflight.check_model(name)
+    path = None if text is None else Path(text).expanduser().absolute()
+    if path is not None:
+        texts.check(str(path))
+
+    def work(emit: Emit, stop: Asked) -> None:
+        from core.inference import evaluate as evaluation
+        from core.inference.loader import load_model
+
+        emit(Stage("load"))
+        loaded = [load_model(name, device, emit=emit, should_stop=stop) for name in names]
+        windows = evaluation.make_windows(loaded[0].tokenizer, path, seqlen, max_windows)
+        values: dict[str, Any] = {}
+        emit(Stage("evaluate"))
+        for key, one in zip(("perplexity", "against"), loaded, strict=False):
+            found = evaluation.perplexity(one.model, windows.tokens, windows.text, emit, stop)
+            values[key] = {"model": one.label, **asdict(found)}
+        if len(loaded) == 2:
+            emit(Stage("compare"))
+            apart = evaluation.compare_logits(loaded[1].model, loaded[0].model, windows.tokens, emit, stop)
+            values["comparison"] = asdict(apart)
+        emit(Result(values))
+
+    return stream(work, should_stop)
 
 
 def convert(source: PathLike, target: PathLike, format: str, *, should_stop: Asked = never) -> Iterator[Event]:

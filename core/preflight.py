@@ -10,6 +10,7 @@ import os
 import secrets
 from pathlib import Path
 
+from core.calibration import text
 from core.errors import DiskFull, ModelNotFound, OutputProblem, UnsupportedModel
 from core.files import existing_parent, free_bytes
 from core.jobs.spec import JobSpec, looks_like_path
@@ -29,8 +30,6 @@ def check(spec: JobSpec) -> None:
         BitwrightError: the model is not there, cut or not supported; the map names what does not exist; the text
             is missing or not text; the output folder is taken or cannot be written; the disk is too small.
     """
-    from core.calibration import text
-
     check_output(Path(spec.output))
     check_model(spec.model)
     text.check(spec.calibration)

@@ -105,6 +105,55 @@ def jobs(terminal: Terminal) -> None:
         terminal.line("No run yet.")
 
 
+def chat(terminal: Terminal, model: str, prompt: str | None, options: dict[str, Any]) -> None:
+    """Answer one prompt, or talk until the input ends."""
+    if prompt is None:
+        _talk(terminal, model, options)
+        return
+    with terminal.guarded(), Interrupts() as interrupts:
+        for event in api.chat(model, prompt, should_stop=interrupts.asked, **options):
+            terminal.event(event)
+    terminal.line()
+
+
+def _talk(terminal: Terminal, model: str, options: dict[str, Any]) -> None:
+    from core.inference.chat import Sampling
+
+    settings = dict(options)
+    device, system = settings.pop("device"), settings.pop("system")
+    sampling = Sampling(**settings)
+    with terminal.guarded():
+        talk = api.open_chat(model, device, emit=terminal.event)
+        messages: list[dict[str, str]] = []
+        while (line := terminal.ask()) is not None:
+            if not line.strip():
+                continue
+            messages = [*messages, *api.conversation(line, "" if messages else system)]
+            with Interrupts() as interrupts:
+                said = api.answer(talk, messages, sampling, terminal.event, interrupts.asked)
+            terminal.line()
+            messages.append({"role": "assistant", "content": said})
+
+
+def evaluate(terminal: Terminal, model: str, options: dict[str, Any]) -> None:
+    """Show a perplexity, or two and how far apart they are."""
+    values: dict[str, Any] = {}
+    with terminal.guarded(), Interrupts() as interrupts, terminal.run_view() as view:
+        for event in api.evaluate(model, should_stop=interrupts.asked, **options):
+            view.show(event)
+            if isinstance(event, Result):
+                values = event.values
+    rows = []
+    for key in ("perplexity", "against"):
+        if found := values.get(key):
+            value = f"{found['value']:.4g} +- {found['standard_error']:.2g}"
+            rows.append((found["model"], value, f"{found['tokens']} of {found['text']}"))
+    terminal.table(("model", "perplexity", "tokens"), rows)
+    if apart := values.get("comparison"):
+        terminal.line(f"KL divergence: {apart['kl_mean']:.4g} nats on average, 99 % below {apart['kl_p99']:.3g}")
+        terminal.line(f"the same word first at {100 * apart['top1']:.1f} % of {apart['positions']} positions")
+
+
 def devices(terminal: Terminal) -> None:
     """List what a run can compute on."""
     with terminal.guarded():

@@ -61,6 +61,7 @@ Seed = Annotated[int, typer.Option(help="Of the order of the samples.")]
 def start(
     context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False
 ) -> None:
+    """Without a command: the version, or what there is."""
     if version:
         from importlib.metadata import PackageNotFoundError
         from importlib.metadata import version as installed
@@ -179,7 +180,8 @@ def evaluate(
     json: Json = False,
 ) -> int:
     """Perplexity of MODEL on a text; with --against, of both, and how far they are apart."""
-    options = {"text": text, "seqlen": seqlen, "max_windows": max_windows, "against": against, "device": device}
+    chosen = None if text == "builtin" else Path(text)
+    options = {"text": chosen, "seqlen": seqlen, "max_windows": max_windows, "against": against, "device": device}
     return _run(json, lambda terminal: actions.evaluate(terminal, model, options))
 
 

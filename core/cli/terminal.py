@@ -93,6 +93,16 @@ class Terminal:
             table.add_row(*(one_line(cell) for cell in row))
         self._console.print(table)
 
+    def ask(self) -> str | None:
+        """A line from the user, asked for on stderr where somebody sits there; None at the end of the input."""
+        if sys.stdin.isatty():
+            with contextlib.suppress(ImportError):  # line editing, where the system has it
+                import readline  # noqa: F401
+        try:
+            return input("> " if sys.stdin.isatty() else "")
+        except EOFError:
+            return None
+
     def error(self, error: BitwrightError) -> None:
         """The error on stderr, one line for the message and one for the hint; in JSON mode an event as well."""
         if self.json and self.failed is None:

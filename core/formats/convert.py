@@ -99,17 +99,10 @@ def _unpacked_table(checkpoint: QuantizedCheckpoint) -> dict[str, TensorInfo]:
             table[name] = info
         elif name.endswith(".qweight"):
             layer = name.removesuffix(".qweight")
-            rows = checkpoint.tensors[f"{layer}.scales"].shape[1]
-            columns = _inputs(checkpoint, layer)
+            rows, columns = checkpoint.shape(layer)
             weight = f"{layer}.weight"
             table[weight] = TensorInfo(weight, "F16", (rows, columns), info.file, 0, 2 * rows * columns)
     return table
-
-
-def _inputs(checkpoint: QuantizedCheckpoint, layer: str) -> int:
-    """Input width of a layer: all integers of its weight, 32 bits a word, over its outputs."""
-    outputs = checkpoint.tensors[f"{layer}.scales"].shape[1]
-    return checkpoint.tensors[f"{layer}.qweight"].numel * 32 // (checkpoint.schemes[layer].bits * outputs)
 
 
 def _write(

@@ -150,11 +150,11 @@ def from_options(
     given: dict[str, Any] = {"bits": bits, "group_size": group_size, "sym": sym}
     default = replace(layers.default, **{key: value for key, value in given.items() if value is not None})
     return JobSpec(
-        model=_absolute(model),
+        model=absolute(model),
         output=str(Path(output).expanduser().absolute()) if os.fspath(output) else "",
         recipe=chosen,
         bits_map=replace(layers, default=default),
-        calibration=_absolute(calibration),
+        calibration=absolute(calibration),
         formats=tuple(formats),
         device=device,
         seed=seed,
@@ -169,8 +169,8 @@ def looks_like_path(name: str) -> bool:
     return name.startswith((".", "/", "~", os.sep)) or "\\" in name or name.endswith(".gguf") or name.count("/") > 1
 
 
-def _absolute(name: str | os.PathLike[str]) -> str:
-    """An absolute path where `name` is a path; the child's working folder is not the user's."""
+def absolute(name: str | os.PathLike[str]) -> str:
+    """`name` as an absolute path where it is a path (a child's working folder is not the user's), else as it is."""
     text = os.fspath(name)
     if text in ("demo", "builtin", ""):
         return text

@@ -15,18 +15,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from core.errors import Cancelled, DiskFull, OutputProblem
+from core.errors import Cancelled, OutputProblem
 from core.events import Emit, FileWritten
 from core.files import sync_folder, write_json
 from core.formats.quantized import QuantizedLinear
+from core.formats.side_files import carry_over
 from core.formats.writer import CheckpointWriter
 from core.jobs.spec import JobSpec
+from core.jobs.store import staging_of
 from core.quant.prepare import Prepared
 
 REPORT = "bitwright.json"
-_CARRIED = (".json", ".txt", ".model", ".jinja", ".tiktoken")
-_REPLACED = ("config.json", "quantization_config.json", "quantize_config.json", "model.safetensors.index.json", REPORT)
-_LEGAL = ("license", "licence", "notice")
 
 
 class Output:
@@ -40,7 +39,7 @@ class Output:
     def __init__(self, spec: JobSpec, job: Path, ready: Prepared, emit: Emit) -> None:
         self._spec = spec
         self._target = Path(spec.output).absolute()
-        self._staging = self._target.parent / f".{self._target.name}.bitwright-{job.name}"
+        self._staging = staging_of(self._target, job)
         self._ready = ready
         self._emit = emit
         self._made: list[Path] = []
@@ -79,7 +78,7 @@ class Output:
                 writer.write_pieces(tensor, self._ready.store.chunks(tensor))
             writer.close()
             self._write_configs(name, folder)
-            self._carry_over(folder)
+            carry_over(self._ready.source.folder, folder)
         for folder in self.folders.values():
             for path in sorted(folder.rglob("*")):
                 if path.is_file():
@@ -136,20 +135,3 @@ class Output:
         settings = plan.config()
         write_json(folder / "config.json", {**self._ready.source_config, "quantization_config": settings})
         write_json(folder / plan.config_file, settings)
-
-    def _carry_over(self, folder: Path) -> None:
-        """Tokenizer, template, generation config, licence: the small files of the source, never weights or code."""
-        source = self._ready.source.folder
-        for path in sorted(source.rglob("*")):
-            relative = path.relative_to(source)
-            if not path.is_file() or relative.parts[0].startswith(".") or path.name in _REPLACED:
-                continue
-            legal = path.stem.lower().startswith(_LEGAL)
-            if not legal and (path.suffix not in _CARRIED or path.name.endswith(".index.json")):
-                continue
-            destination = folder / relative
-            try:
-                destination.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path, destination)
-            except OSError as error:
-                raise DiskFull(f"{path.name} could not be copied: {error.strerror}.", "Free some room.") from error

@@ -12,8 +12,8 @@ import pytest
 
 import core
 from core import api
-from core.errors import BadInput, BitwrightError, Cancelled, ModelNotFound, OutputProblem
-from core.events import BlockDone, BlockStarted, Done, Emit, Event, Failed, Stage
+from core.errors import BadCalibration, BadInput, BitwrightError, Cancelled, ModelNotFound, OutputProblem
+from core.events import BlockDone, BlockStarted, Done, Emit, Event, Failed, Result, Stage, Token
 from core.jobs import child, store
 from core.jobs.control import Control
 from core.jobs.spec import JobSpec
@@ -156,6 +156,47 @@ def test_converting_checks_before_it_starts(tiny: Path, place: Path) -> None:
     with pytest.raises(BadInput, match="not quantized"):
         list(api.convert(tiny, "out", "auto_gptq"))
     assert list(place.iterdir()) == []
+
+
+def test_a_prompt_is_answered_in_tokens_and_a_result(tiny: Path, place: Path) -> None:
+    events = list(api.chat(tiny, "hello", max_tokens=8, device="cpu"))
+    result = events[-1]
+    assert isinstance(result, Result)
+    pieces = [event.text for event in events if isinstance(event, Token)]
+    assert result.values["text"] == "".join(pieces)
+    assert 1 <= result.values["tokens"] <= 8
+
+
+def test_a_conversation_keeps_its_messages(tiny: Path, place: Path) -> None:
+    from core.inference.chat import Sampling
+
+    talk = api.open_chat(tiny, "cpu")
+    messages = api.conversation("hello", system="Be brief.")
+    assert [message["role"] for message in messages] == ["system", "user"]
+    seen: list[Event] = []
+    said = api.answer(talk, messages, Sampling(max_tokens=4), seen.append)
+    again = api.answer(talk, messages, Sampling(max_tokens=4), lambda _event: None)
+    assert said == again == "".join(event.text for event in seen if isinstance(event, Token))
+
+
+def test_a_value_out_of_range_is_found_before_the_model_is_loaded(tiny: Path, place: Path) -> None:
+    with pytest.raises(BadInput, match="max tokens"):
+        next(api.chat(tiny, "hello", max_tokens=0))
+
+
+def test_a_model_is_evaluated_against_itself(tiny: Path, place: Path) -> None:
+    (place / "text.txt").write_text("The quick brown fox jumps over the lazy dog. " * 40)
+    events = list(api.evaluate(tiny, text="text.txt", seqlen=64, max_windows=4, against=tiny, device="cpu"))
+    result = events[-1]
+    assert isinstance(result, Result)
+    assert result.values["perplexity"]["value"] == result.values["against"]["value"] > 1
+    assert result.values["comparison"]["top1"] == 1.0
+    assert result.values["comparison"]["kl_mean"] == pytest.approx(0, abs=1e-6)
+
+
+def test_a_text_that_is_not_there_is_found_before_the_model_is_loaded(tiny: Path, place: Path) -> None:
+    with pytest.raises(BadCalibration, match=r"none\.txt"):
+        api.evaluate(tiny, text="none.txt")
 
 
 def test_the_cpu_is_a_device() -> None:

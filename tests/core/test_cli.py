@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
-import signal
 import struct
 import subprocess
 import sys
@@ -15,12 +15,11 @@ import pytest
 
 from core import preflight
 from core.cli import main
-from core.events import Done, Failed, Result, from_line
+from core.events import Failed, Result, from_line
 from core.jobs import child, store
 from tests.core.tiny_model import save_model
 
 Capture = pytest.CaptureFixture[str]
-TINY_RUN = ["--recipe", "quick", "--group-size", "32", "--iters", "2", "--samples", "2", "--seqlen", "32"]
 
 
 @pytest.fixture(scope="module")
@@ -239,56 +238,66 @@ def test_no_jobs(place: Path, capsys: Capture) -> None:
     assert capsys.readouterr().out == ""
 
 
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "core", *arguments]
+def test_one_prompt_is_answered_on_stdout(tiny: Path, place: Path, capsys: Capture) -> None:
+    assert main(["chat", str(tiny), "--prompt", "hello", "--max-tokens", "4", "--device", "cpu"]) == 0
+    out, err = capsys.readouterr()
+    assert out.endswith("\n")
+    assert err == "load ...\n"
 
 
-def environment(place: Path) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(child.ROOT), "OMP_NUM_THREADS": "1"}
+def test_a_conversation_is_read_from_stdin(
+    tiny: Path, place: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("hello\n\nand again\n"))
+    assert main(["chat", str(tiny), "--max-tokens", "2", "--device", "cpu", "--json"]) == 0
+    events = [from_line(line) for line in capsys.readouterr().out.splitlines()]
+    assert len([event for event in events if isinstance(event, Result)]) == 2
 
 
-@pytest.mark.slow
-def test_a_run_for_programs_is_pure_json_and_ends_with_done(tiny: Path, place: Path) -> None:
-    arguments = command("quantize", str(tiny), "--output", "aus gabe/ö", "--json", *TINY_RUN)
-    done = subprocess.run(arguments, capture_output=True, text=True, env=environment(place), check=False, timeout=200)
-    assert done.returncode == 0, done.stderr
-    lines = [json.loads(line, parse_constant=lambda name: pytest.fail(name)) for line in done.stdout.splitlines()]
-    assert all("event" in line for line in lines)
-    last = from_line(done.stdout.splitlines()[-1])
-    assert isinstance(last, Done)
-    assert (place / "aus gabe" / "ö" / "config.json").is_file()
-    assert [path.name for path in (place / "aus gabe").iterdir()] == ["ö"]
-    assert [job.state for job in store.list_jobs()] == ["done"]
+def test_an_evaluation_for_people_and_for_programs(tiny: Path, place: Path, capsys: Capture) -> None:
+    (place / "text.txt").write_text("The quick brown fox jumps over the lazy dog. " * 40)
+    arguments = ["eval", str(tiny), "--text", "text.txt", "--seqlen", "64", "--against", str(tiny), "--device", "cpu"]
+    assert main(arguments) == 0
+    assert "the same word first at 100.0 %" in capsys.readouterr().out
+    assert main([*arguments, "--json"]) == 0
+    last = from_line(capsys.readouterr().out.splitlines()[-1])
+    assert isinstance(last, Result)
+    assert set(last.values) == {"perplexity", "against", "comparison"}
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(os.name != "posix", reason="sends signals")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_ends_a_run_cleanly(tiny: Path, place: Path, number: signal.Signals) -> None:
-    arguments = command("quantize", str(tiny), "--output", "new/out", "--json", *TINY_RUN, "--iters", "50000")
-    with subprocess.Popen(
-        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(place)
-    ) as process:
-        assert process.stdout is not None
-        assert any('"Loss"' in line for line in process.stdout)
-        process.send_signal(number)
-        rest, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert json.loads(rest.splitlines()[-1])["code"] == "cancelled"
-    assert len(err.splitlines()) <= 6
-    assert list(place.iterdir()) == []
-    assert [job.state for job in store.list_jobs()] == ["cancelled"]
-
-
-@pytest.mark.slow
-def test_what_only_the_run_can_know_is_exit_2_as_well(place: Path, capsys: Capture) -> None:
-    model = save_model(place / "unknown")
-    config = json.loads((model / "config.json").read_text())
-    config |= {"model_type": "no_such_model", "architectures": ["NoSuchModelForCausalLM"]}
-    (model / "config.json").write_text(json.dumps(config))
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["chat", "./nothing", "--prompt", "x"], "There is no folder"),
+        (["chat", "TINY", "--prompt", "x", "--max-tokens", "0"], "max tokens 0"),
+        (["chat", "TINY", "--prompt", "x", "--device", "cuda:99"], "cuda:99"),
+        (["eval", "TINY", "--text", "none.txt"], "none.txt"),
+        (["eval", "TINY", "--against", "./nothing"], "There is no folder"),
+        (["eval", "TINY", "--seqlen", "1"], "rows of 2 tokens"),
+        (["convert", "TINY", "out", "--format", "auto_gptq"], "not quantized"),
+        (["convert", "TINY", "out", "--format", "ggml"], "no output format"),
+        (["convert", "./nothing", "out", "--format", "auto_gptq"], "nothing"),
+    ],
+)
+def test_other_commands_refuse_bad_input_too(
+    tiny: Path, place: Path, capsys: Capture, arguments: list[str], words: str
+) -> None:
     before = sorted(place.rglob("*"))
-    assert main(["quantize", str(model), "--output", "new/out", *TINY_RUN]) == 2
-    err = capsys.readouterr().err
-    assert "no_such_model" in err
+    assert main([str(tiny) if part == "TINY" else part for part in arguments]) == 2
+    out, err = capsys.readouterr()
+    problem = err[err.index("error: ") :]
+    assert words in problem
+    assert out == ""
+    assert len(problem.splitlines()) <= 2
     assert sorted(place.rglob("*")) == before
-    assert store.list_jobs() == []
+
+
+def test_the_devices_are_listed(place: Path, capsys: Capture) -> None:
+    assert main(["devices"]) == 0
+    assert "cpu" in capsys.readouterr().out
+
+
+def test_an_estimate_is_a_table_of_ranges(tiny: Path, place: Path, capsys: Capture) -> None:
+    assert main(["estimate", str(tiny), "--recipe", "quick", "--device", "cpu"]) == 0
+    out = capsys.readouterr().out
+    assert all(word in out for word in ("disk", "memory", "time", " to "))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from core.events import Emit, Event, Stage
+from core.events import Emit, Stage
 from core.jobs.threads import stream
 
 
@@ -18,11 +18,10 @@ def test_events_come_in_order_and_the_value_last() -> None:
         return 42
 
     events = stream(work)
-    seen: list[Event] = []
-    with pytest.raises(StopIteration) as ended:
-        while True:
-            seen.append(next(events))
+    seen = [next(events) for _ in range(3)]
     assert [event.name for event in seen if isinstance(event, Stage)] == ["a", "b", "c"]
+    with pytest.raises(StopIteration) as ended:
+        next(events)
     assert ended.value.value == 42
 
 

@@ -1,0 +1,77 @@
+"""The whole job on the demo model, in a terminal: quantize, verify, ask one question, say where the result lies.
+
+What `packaging/bootstrap.py run` starts where there is no window. Knows the order of a first visit, and nothing that
+`core.api` does not offer to everybody.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from pathlib import Path
+
+from core import api
+from core.cli import actions
+from core.cli.terminal import Interrupts, Terminal, duration
+from core.errors import BitwrightError, Cancelled
+from core.events import Result, Token
+from core.jobs import store
+
+QUESTION = "What is the capital of France?"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the demo; an argument, if given, is the output folder. Returns the exit code."""
+    given = sys.argv[1:] if arguments is None else arguments
+    terminal = Terminal()
+    if len(given) > 1 or any(word.startswith("-") for word in given):
+        terminal.complain(
+            "The demo takes one argument at most, the folder to write.", "Leave it out for the usual place."
+        )
+        return 2
+    began = time.monotonic()
+    output = Path(given[0]) if given else _free_folder()
+    try:
+        terminal.line("Bitwright makes SmolLM2-135M-Instruct (Apache-2.0, part of the installation) smaller: 4 bits,")
+        terminal.line("each block's rounding tuned on a bundled text. About three minutes on two cores; Ctrl-C stops.")
+        terminal.line()
+        actions.quantize(terminal, "demo", output, {"recipe": "quick", "group_size": 64, "name": "demo"})
+        terminal.line()
+        _ask(terminal, output)
+    except Cancelled:
+        terminal.complain("Stopped; nothing was left behind.")
+        return 130
+    except BitwrightError as error:
+        terminal.error(error)
+        return 1
+    terminal.line(f"From start to answer: {duration(time.monotonic() - began)}.")
+    terminal.line(f"Ask it more:  python3 packaging/bootstrap.py exec bitwright chat {shlex.quote(str(output))}")
+    return 0
+
+
+def _ask(terminal: Terminal, model: Path) -> None:
+    """One question to the result, answered as it is generated."""
+    terminal.line(f"You:    {QUESTION}")
+    words, speed = [], 0.0
+    with Interrupts() as interrupts:
+        for event in api.chat(model, QUESTION, max_tokens=48, should_stop=interrupts.asked):
+            if isinstance(event, Token):
+                words.append(event.text)
+            elif isinstance(event, Result):
+                speed = event.values["tokens_per_second"]
+    terminal.line(f"Model:  {''.join(words).strip()}    ({speed:.1f} tokens/s)")
+    terminal.line()
+
+
+def _free_folder() -> Path:
+    """A new folder among Bitwright's own, so that no folder of the user's is touched."""
+    models = store.home() / "models"
+    number = 1
+    while (models / f"demo-4bit-{number}").exists():
+        number += 1
+    return models / f"demo-4bit-{number}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
