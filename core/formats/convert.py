@@ -21,7 +21,6 @@ from core.formats.reader import QuantizedCheckpoint, is_quantized
 from core.formats.registry import FormatPlan, plan
 from core.formats.side_files import carry_over
 from core.formats.writer import CheckpointWriter
-from core.model.headers import TensorInfo
 from core.model.tree import LayerPlan, build_tree
 from core.model.weights import TensorStore
 from core.schemes import UNTOUCHED, LayerScheme
@@ -77,7 +76,7 @@ def open_quantized(source: Path) -> QuantizedCheckpoint:
 def plan_conversion(checkpoint: QuantizedCheckpoint, format_name: str) -> FormatPlan:
     """What `format_name` makes of a checkpoint that is quantized already."""
     config = {key: value for key, value in checkpoint.config.items() if key != "quantization_config"}
-    tree = build_tree(config, _unpacked_table(checkpoint))
+    tree = build_tree(config, checkpoint.dense_table())
     left_alone = LayerScheme(bits=UNTOUCHED)
     plans = [
         LayerPlan(linear, checkpoint.schemes.get(linear.name, left_alone), "as in the source", "")
@@ -88,21 +87,6 @@ def plan_conversion(checkpoint: QuantizedCheckpoint, format_name: str) -> Format
         raise BadInput(f"{min(lost)} is quantized and outside the decoder blocks.", "This cannot be converted yet.")
     names = list(checkpoint.schemes)
     return plan(format_name, tree, plans, config, checkpoint.settings.module_names(names))
-
-
-def _unpacked_table(checkpoint: QuantizedCheckpoint) -> dict[str, TensorInfo]:
-    """The tensor table as if nothing were quantized: a weight [out, in] in place of each layer's packed parts."""
-    plain = set(checkpoint.plain)
-    table: dict[str, TensorInfo] = {}
-    for name, info in checkpoint.tensors.items():
-        if name in plain:
-            table[name] = info
-        elif name.endswith(".qweight"):
-            layer = name.removesuffix(".qweight")
-            rows, columns = checkpoint.shape(layer)
-            weight = f"{layer}.weight"
-            table[weight] = TensorInfo(weight, "F16", (rows, columns), info.file, 0, 2 * rows * columns)
-    return table
 
 
 def _write(

@@ -82,6 +82,21 @@ class QuantizedCheckpoint:
         measures = self._measures[name]
         return measures.out_features, measures.in_features
 
+    def dense_table(self) -> dict[str, TensorInfo]:
+        """The tensor table as if nothing were quantized: a weight [out, in] in place of each layer's packed parts.
+
+        For building the tree of the original; the byte ranges of those weights mean nothing.
+        """
+        plain, table = set(self.plain), {}
+        for name, info in self.tensors.items():
+            if name in plain:
+                table[name] = info
+            elif name.endswith(".qweight"):
+                weight = name.removesuffix("qweight") + "weight"
+                shape = self.shape(name.removesuffix(".qweight"))
+                table[weight] = TensorInfo(weight, "F16", shape, info.file, 0, 2 * shape[0] * shape[1])
+        return table
+
     def layer(self, name: str) -> QuantizedLinear:
         """One quantized linear, read from disk.
 

@@ -11,15 +11,16 @@ from pathlib import Path
 from core.errors import OutputProblem
 
 _CARRIED = (".json", ".txt", ".model", ".jinja", ".tiktoken")
+_TEMPLATES = "additional_chat_templates"
 _LEGAL = ("license", "licence", "notice")
 _WRITTEN_ANEW = ("config.json", "quantization_config.json", "quantize_config.json", "bitwright.json")
 
 
 def carry_over(source: Path, target: Path) -> None:
-    """Copy the side files of the model in `source` into `target`; hidden files and folders stay."""
-    for path in sorted(source.rglob("*")):
+    """Copy the side files of the model in `source` into `target`; hidden files and other folders stay."""
+    for path in sorted([*source.iterdir(), *(source / _TEMPLATES).glob("*")]):
         relative = path.relative_to(source)
-        if not path.is_file() or any(part.startswith(".") for part in relative.parts) or not _wanted(path):
+        if not path.is_file() or path.name.startswith(".") or not _wanted(path):
             continue
         destination = target / relative
         try:

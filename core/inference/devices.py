@@ -103,8 +103,8 @@ def physical_cores() -> int:
     return max(1, physical)
 
 
-def probe_dtype(device: Device, seconds: float = 0.3) -> DtypeProbe:
-    """Measure matrix products on `device` and name the fastest format that is safe to tune in.
+def probe_dtype(device: Device, seconds: float = 0.3, rows: int = PROBE_SHAPE[0]) -> DtypeProbe:
+    """Measure matrix products of `rows` rows on `device` and name the fastest format that is safe to compute in.
 
     On a CPU bfloat16 must be GAIN times faster than float32: where it is emulated it is many times slower. On an
     accelerator bfloat16 is taken where the hardware has it. float16 is never named: its range is too small for
@@ -119,7 +119,7 @@ def probe_dtype(device: Device, seconds: float = 0.3) -> DtypeProbe:
     if device.kind == "cpu" or _has_bfloat16(device):
         formats.append(torch.bfloat16)
     try:
-        gflops = {_name(dtype): _measure(device, dtype, seconds / len(formats)) for dtype in formats}
+        gflops = {_name(dtype): _measure(device, dtype, seconds / len(formats), rows) for dtype in formats}
     except RuntimeError as error:
         raise DeviceProblem(
             f"{device.name} failed a small matrix product: {str(error).splitlines()[0][:200]}",
@@ -136,11 +136,11 @@ def _prefer(kind: str, gflops: dict[str, float]) -> str:
     return "bfloat16"
 
 
-def _measure(device: Device, dtype: torch.dtype, seconds: float) -> float:
-    """GFLOP/s of a linear layer of PROBE_SHAPE: the median of as many runs as fit, three at least."""
+def _measure(device: Device, dtype: torch.dtype, seconds: float, rows: int) -> float:
+    """GFLOP/s of a linear layer of PROBE_SHAPE for `rows` rows: the median of as many runs as fit, three at least."""
     import torch
 
-    rows, inputs, outputs = PROBE_SHAPE
+    _, inputs, outputs = PROBE_SHAPE
     generator = torch.Generator().manual_seed(0)
     left = torch.randn(rows, inputs, generator=generator).to(device.id, dtype)
     right = torch.randn(outputs, inputs, generator=generator).to(device.id, dtype)

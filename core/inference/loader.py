@@ -7,7 +7,7 @@ that compute on the packed integers come with the chat backends. Knows nothing o
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from core.events import Emit
 from core.files import read_json
 from core.formats.reader import QuantizedCheckpoint, is_quantized
 from core.inference.devices import choose, probe_dtype
-from core.model.headers import TensorInfo, read_folder
+from core.model.headers import read_folder
 from core.model.skeleton import Skeleton, build_skeleton
 from core.model.source import open_source
 from core.model.tokenizer import load_tokenizer
@@ -69,7 +69,8 @@ def load_model(
     """
     source = open_source(model, emit, should_stop)
     chosen = choose(device)
-    name = dtype or probe_dtype(chosen).dtype
+    # Words come one at a time: a dtype that is fast for many rows can be many times slower for one.
+    name = dtype or probe_dtype(chosen, rows=1).dtype
     kind, place = getattr(torch, name), torch.device(chosen.id)
     config = read_json(source.folder / "config.json")
     checkpoint = QuantizedCheckpoint(source.folder) if is_quantized(config) else None
@@ -102,24 +103,10 @@ def open_tree(folder: Path, config: dict[str, Any], checkpoint: QuantizedCheckpo
         tree = build_tree(config, read_folder(folder))
     else:
         plain = {key: value for key, value in config.items() if key != "quantization_config"}
-        tree = build_tree(plain, _as_dense(checkpoint))
+        tree = build_tree(plain, checkpoint.dense_table())
     if tree.refusal:
         raise UnsupportedModel(tree.refusal, "`bitwright inspect` shows what is in it.")
     return tree
-
-
-def _as_dense(checkpoint: QuantizedCheckpoint) -> dict[str, TensorInfo]:
-    """The tensor table with one [out, in] weight in place of the packed tensors of each layer."""
-    plain, table = set(checkpoint.plain), {}
-    for name, info in checkpoint.tensors.items():
-        if name in plain:
-            table[name] = info
-        elif name.endswith(".qweight"):
-            layer = name.removesuffix(".qweight")
-            out, width = checkpoint.shape(layer)
-            weight = f"{layer}.weight"
-            table[weight] = replace(info, name=weight, dtype="F16", shape=(out, width))
-    return table
 
 
 def _fill(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import torch
@@ -21,6 +22,8 @@ class Activations:
         else:
             size = shape[0] * shape[1] * shape[2]
             self.data = torch.from_file(str(file), shared=True, size=size, dtype=dtype).view(shape)
+            if os.name == "posix":
+                file.unlink()  # the map keeps it alive, and even a killed run leaves nothing behind
 
     def __len__(self) -> int:
         return len(self.data)

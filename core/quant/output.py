@@ -71,7 +71,7 @@ class Output:
     def finish_files(self, should_stop: Callable[[], bool]) -> None:
         """Everything that is not a quantized layer: other tensors byte for byte, configs, tokenizer, licence."""
         for name, plan in self._ready.formats.items():
-            folder, writer = self.folders[name], self._writers.pop(name)
+            folder, writer = self.folders[name], self._writers[name]
             for tensor in plan.copied:
                 if should_stop():
                     raise Cancelled("The run was cancelled.")

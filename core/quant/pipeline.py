@@ -62,6 +62,7 @@ def run(spec: JobSpec, job: Path, emit: Emit, control: Control) -> None:
     started = time.monotonic()
     emit(Stage("prepare"))
     ready = prepare(spec, emit, control.should_stop)
+    _stop(control)
     emit(_started(spec, ready))
     emit(Stage("calibrate"))
     calibration = load(
@@ -151,7 +152,7 @@ def _enter(running: _Run, calibration: Calibration) -> tuple[list[Chain], Tensor
             original, quantized = (Activations(shape, cache, file) for file in files)
             chain = Chain(original, quantized, calls, resolved.micro_batch if name == "calibration" else 1)
             for part in chain.slices():
-                _stop(running)
+                _stop(running.control)
                 hidden = first_inputs(skeleton, tokens[part], device)
                 original.write(part, hidden)
                 quantized.write(part, hidden)
@@ -167,7 +168,7 @@ def _tune_all(running: _Run, chains: list[Chain]) -> tuple[dict[str, str], list[
     emit(Stage("tune"))
     for block in range(ready.tree.blocks):
         running.control.wait_while_paused()
-        _stop(running)
+        _stop(running.control)
         plans = ready.quantized(block)
         name = f"{ready.tree.prefix}.{block}"
         emit(BlockStarted(block=block, total=ready.tree.blocks, name=name, linears=tuple(x.linear.kind for x in plans)))
@@ -239,6 +240,6 @@ def _verify(running: _Run, digests: dict[str, str], unseen: Tensor) -> dict[str,
     return results
 
 
-def _stop(running: _Run) -> None:
-    if running.control.should_stop():
+def _stop(control: Control) -> None:
+    if control.should_stop():
         raise Cancelled("The run was cancelled.")

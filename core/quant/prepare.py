@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import torch
 
-from core.errors import BadInput, DiskFull, OutputProblem, UnsupportedModel
+from core.errors import BadInput, DiskFull, UnsupportedModel
 from core.events import Emit, Log
 from core.files import free_bytes, read_json
 from core.formats.registry import FormatPlan, plan
@@ -26,6 +26,7 @@ from core.model.source import Source, open_source
 from core.model.tokenizer import load_tokenizer
 from core.model.tree import LayerPlan, ModelTree, build_tree, resolve_schemes
 from core.model.weights import TensorStore
+from core.preflight import check_output
 
 SPARE = 64 << 20
 """Bytes of disk that a run leaves alone, on top of what it writes."""
@@ -137,14 +138,6 @@ def resolve(spec: JobSpec, tree: ModelTree) -> Resolved:
         cache_dtype="bfloat16" if tight else "float32",
         spill=spec.low_memory or wide // 2 > psutil.virtual_memory().available // 4,
     )
-
-
-def check_output(output: Path) -> None:
-    """Refuse an output that exists and is not an empty folder: nothing of the user's is ever overwritten."""
-    if output.is_symlink() or (output.exists() and not output.is_dir()):
-        raise OutputProblem(f"{output} exists and is not a folder.", "Choose another --output.")
-    if output.is_dir() and any(output.iterdir()):
-        raise OutputProblem(f"The output folder {output} is not empty.", "Choose a new or an empty folder.")
 
 
 def check_disk(output: Path, size: int) -> None:

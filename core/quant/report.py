@@ -13,6 +13,7 @@ from core.quant.prepare import Prepared, settings_of
 from core.quant.progress import peak_memory
 from core.quant.signround import Outcome
 from core.quant.verify import Verified
+from core.sizes import effective_bits
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def make_report(
         "bits_map": spec.bits_map.to_json(),
         "bits": layer_counts(ready),
         "fallbacks": {item.linear.name: item.fallback for item in ready.plans if item.fallback},
-        "effective_bits": effective_bits(ready),
+        "effective_bits": effective_bits(ready.plans),
         "calibration": {
             "source": calibration.source,
             "documents": calibration.documents,
@@ -77,15 +78,6 @@ def layer_counts(ready: Prepared) -> dict[str, int]:
         key = str(item.scheme.bits)
         counts[key] = counts.get(key, 0) + 1
     return counts
-
-
-def effective_bits(ready: Prepared) -> float:
-    """Bits per weight of the quantized linears with their scales and zero points, in the first format."""
-    plan = next(iter(ready.formats.values()))
-    kept = set(plan.copied)
-    stored = sum(tensor.nbytes for tensor in plan.tensors if tensor.name not in kept)
-    weights = sum(x.linear.in_features * x.linear.out_features for x in plan.layers.values())
-    return stored * 8 / weights
 
 
 def _bytes(output: Output, name: str) -> int:

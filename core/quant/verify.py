@@ -43,7 +43,7 @@ def digest(layer: QuantizedLinear) -> str:
     """A hash of what a layer means: integers, scales and zero points."""
     value = hashlib.sha256()
     for part in (layer.ints, layer.scales, layer.zeros):
-        value.update(part.contiguous().view(torch.uint8).numpy().tobytes())
+        value.update(part.contiguous().numpy().tobytes())
     return value.hexdigest()
 
 

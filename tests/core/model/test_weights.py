@@ -1,0 +1,57 @@
+"""Single tensors by byte range."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from core.errors import CorruptFile
+from core.model.weights import TensorStore
+
+
+@pytest.fixture
+def tensors() -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return {
+        "a": torch.randn(7, 5, generator=generator).bfloat16(),
+        "b": torch.randn(40, 3, generator=generator),
+        "c": torch.arange(6, dtype=torch.int64),
+        "d": torch.randn(4, 4, generator=generator).half(),
+    }
+
+
+@pytest.fixture
+def store(tmp_path: Path, tensors: dict[str, torch.Tensor]) -> TensorStore:
+    save_file(tensors, tmp_path / "model.safetensors")
+    return TensorStore(tmp_path)
+
+
+@pytest.mark.parametrize("name", "abcd")
+def test_a_tensor_is_read_whole(store: TensorStore, tensors: dict[str, torch.Tensor], name: str) -> None:
+    assert torch.equal(store.get(name), tensors[name])
+    assert store.get(name).dtype == tensors[name].dtype
+
+
+def test_rows_are_gathered(store: TensorStore, tensors: dict[str, torch.Tensor]) -> None:
+    index = torch.tensor([6, 0, 3])
+    assert torch.equal(store.rows("a", index), tensors["a"][index])
+
+
+def test_pieces_are_the_bytes(store: TensorStore, tensors: dict[str, torch.Tensor]) -> None:
+    assert b"".join(store.chunks("b")) == tensors["b"].numpy().tobytes()
+
+
+def test_an_unknown_name_is_said(store: TensorStore) -> None:
+    with pytest.raises(CorruptFile, match="no tensor x"):
+        store.get("x")
+
+
+def test_a_file_that_shrank_is_said(store: TensorStore) -> None:
+    path = store.folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-8])
+    last = max(store.table.values(), key=lambda info: info.end).name
+    with pytest.raises(CorruptFile, match=last):
+        store.get(last)

@@ -1,0 +1,36 @@
+"""Hidden states in memory and in a file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from core.quant.activations import Activations
+
+
+@pytest.mark.parametrize("in_file", [False, True])
+def test_what_is_written_is_read(tmp_path: Path, in_file: bool) -> None:
+    cache = Activations((5, 3, 4), torch.float32, tmp_path / "cache" if in_file else None)
+    value = torch.randn(2, 3, 4)
+    cache.write(slice(1, 3), value)
+    assert torch.equal(cache.read(torch.tensor([2, 1]), torch.device("cpu")), value.flip(0))
+    assert len(cache) == 5
+
+
+def test_a_sixteen_bit_cache_reads_as_fp32() -> None:
+    cache = Activations((1, 2, 2), torch.bfloat16)
+    cache.write(slice(0, 1), torch.full((1, 2, 2), 1.00390625))
+    got = cache.read(slice(0, 1), torch.device("cpu"))
+    assert got.dtype == torch.float32
+    assert got[0, 0, 0] == 1.0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="only there can an open file lose its name")
+def test_the_file_has_no_name_that_a_killed_run_could_leave(tmp_path: Path) -> None:
+    cache = Activations((4, 8, 16), torch.bfloat16, tmp_path / "cache")
+    assert list(tmp_path.iterdir()) == []
+    cache.write(slice(0, 4), torch.ones(4, 8, 16))
+    assert cache.read(slice(3, 4), torch.device("cpu")).sum() == 8 * 16
