@@ -301,10 +301,13 @@ def evaluate(
 
     def work(emit: Emit, stop: Asked) -> None:
         from core.inference import evaluate as evaluation
+        from core.inference.devices import choose
         from core.inference.loader import load_model
 
         emit(Stage("load"))
-        loaded = [load_model(name, device, emit=emit, should_stop=stop) for name in names]
+        # Where memory is not a card's, measure without the rounding of 16-bit products.
+        dtype = "float32" if choose(device).kind == "cpu" else None
+        loaded = [load_model(name, device, dtype, emit=emit, should_stop=stop) for name in names]
         windows = evaluation.make_windows(loaded[0].tokenizer, path, seqlen, max_windows)
         values: dict[str, Any] = {}
         emit(Stage("evaluate"))

@@ -20,9 +20,9 @@ from core.formats.quantized import QuantizedLinear
 from core.formats.reader import QuantizedCheckpoint, is_quantized
 from core.formats.registry import FormatPlan, plan
 from core.formats.side_files import carry_over
-from core.formats.writer import CheckpointWriter
 from core.model.tree import LayerPlan, build_tree
 from core.model.weights import TensorStore
+from core.model.writer import CheckpointWriter
 from core.schemes import UNTOUCHED, LayerScheme
 
 

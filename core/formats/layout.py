@@ -27,27 +27,11 @@ from core.formats.pack import (
     unpack_outputs,
 )
 from core.formats.quantized import QuantizedLinear
-from core.model.headers import DTYPE_BITS
+from core.model.writer import TensorPlan
 from core.schemes import LayerScheme
 
 PARTS = ("qweight", "qzeros", "scales", "g_idx")
 """Last parts of the names of a quantized layer's tensors."""
-
-
-@dataclass(frozen=True)
-class TensorPlan:
-    """One tensor of an output: its name, safetensors dtype code and shape."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-
-    @property
-    def nbytes(self) -> int:
-        bits = DTYPE_BITS[self.dtype]
-        for length in self.shape:
-            bits *= length
-        return bits // 8
 
 
 @dataclass(frozen=True)

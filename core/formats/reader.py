@@ -18,8 +18,8 @@ from core.files import read_json
 from core.formats.layout import PARTS, Measures, decode, measure, plain_groups
 from core.formats.quantized import QuantizedLinear
 from core.formats.settings import Settings, read_settings
-from core.formats.writer import TORCH_DTYPES
 from core.model.headers import TensorInfo, read_folder
+from core.model.writer import TORCH_DTYPES
 from core.schemes import LayerScheme
 
 _CONFIG_FILES = ("quantization_config.json", "quantize_config.json")

@@ -19,12 +19,12 @@ from core.files import read_json
 from core.formats.reader import QuantizedCheckpoint, is_quantized
 from core.inference.devices import choose, probe_dtype
 from core.model.headers import read_folder
+from core.model.linear import TunedLinear
 from core.model.skeleton import Skeleton, build_skeleton
 from core.model.source import open_source
 from core.model.tokenizer import load_tokenizer
 from core.model.tree import ModelTree, build_tree
 from core.model.weights import TensorStore
-from core.quant.linear import TunedLinear
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,10 @@ from filelock import FileLock, Timeout
 from core.errors import BitwrightError, Cancelled, CorruptFile, DiskFull, OutputProblem, UnsupportedModel
 from core.events import Emit, Log
 from core.files import free_bytes, read_json, sync_folder, write_json
-from core.formats.layout import TensorPlan
-from core.formats.writer import CheckpointWriter
 from core.model import gguf_config, gguf_tokenizer
 from core.model.gguf_header import GgufHeader, GgufTensor, read_gguf_header
 from core.model.headers import read_folder
+from core.model.writer import CheckpointWriter, TensorPlan
 
 _VERSION: Final = 1
 """Part of the cache key: raise it when an import of the same file would come out differently."""

@@ -15,21 +15,8 @@ from torch import Tensor
 
 from core.errors import CorruptFile
 from core.model.headers import TensorInfo, read_folder
+from core.model.writer import TORCH_DTYPES
 
-DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-}
 _CHUNK = 1 << 23
 
 
@@ -96,6 +83,6 @@ class TensorStore:
 
     def dtype(self, name: str) -> torch.dtype:
         code = self.info(name).dtype
-        if code not in DTYPES:
+        if code not in TORCH_DTYPES:
             raise CorruptFile(f"The tensor {name} has the unknown type {code}.", "Use a checkpoint in 16 or 32 bits.")
-        return DTYPES[code]
+        return TORCH_DTYPES[code]

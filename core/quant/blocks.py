@@ -16,11 +16,11 @@ from core.errors import Cancelled, CorruptFile
 from core.formats.quantized import QuantizedLinear
 from core.jobs.spec import JobSpec
 from core.model.chain import BlockCall
+from core.model.linear import TunedLinear
 from core.model.skeleton import Skeleton
 from core.model.tree import LayerPlan
 from core.quant.activations import Activations
 from core.quant.grid import freeze, new_grid
-from core.quant.linear import TunedLinear
 from core.quant.prepare import Resolved
 from core.quant.rtn import search_scale, searchable
 from core.quant.signround import Outcome, TunedLayer, Tuning, tune_block

@@ -21,6 +21,8 @@ from core.quant import kernels
 from core.schemes import LayerScheme
 
 SMALLEST_SCALE = 1e-5
+LARGEST_SCALE = 65504.0
+"""The largest fp16: what the files can hold."""
 _CPU_CHUNK = 1 << 16
 """Weights handled at once on a CPU: the dozen temporaries of a pass then stay in the L2 cache (at 3.5 M weights,
 576 wide, measured 1.9 times faster than whole-matrix passes)."""
@@ -140,11 +142,11 @@ def set_scales(grid: Grid) -> None:
         else:
             below, above = -grid.low * grid.low_factor, grid.high * grid.high_factor
             scale = torch.where(above < below, below, -above) / (1 << (grid.scheme.bits - 1))
-        scale = scale.half().float()
+        scale = scale.clamp(-LARGEST_SCALE, LARGEST_SCALE).half().float()
         scale = torch.where(scale < 0, scale.clamp(max=-smallest), scale.clamp(min=smallest))
     else:
         low, high = grid.low * grid.low_factor, grid.high * grid.high_factor
-        scale = ((high - low) / (grid.scheme.levels - 1)).half().float().clamp(min=smallest)
+        scale = ((high - low) / (grid.scheme.levels - 1)).clamp(max=LARGEST_SCALE).half().float().clamp(min=smallest)
         grid.zero.copy_((-low / scale).round().clamp(grid.min_zero, grid.scheme.levels - 1))
         grid.shift.copy_(grid.zero)
     grid.scale.copy_(scale)

@@ -60,13 +60,14 @@ def perplexity(job: BlockJob, hidden: Activations, tokens: Tensor) -> float:
     """
     total, count = 0.0, 0
     for row in range(len(hidden)):
-        state = hidden.read(slice(row, row + 1), job.resolved.torch_device)
-        with precision(job.resolved):
-            scores = logits(job.skeleton, state)[0, :-1]
-        labels = tokens[row, 1:].to(scores.device)
+        state = hidden.read(slice(row, row + 1), job.resolved.torch_device)[:, :-1]
+        labels = tokens[row, 1:].to(state.device)
+        # In pieces: the logits of a whole window over a large vocabulary would be the peak of the run's memory.
         for start in range(0, len(labels), _CHUNK):
             part = slice(start, start + _CHUNK)
-            total += functional.cross_entropy(scores[part].float(), labels[part], reduction="sum").item()
+            with precision(job.resolved):
+                scores = logits(job.skeleton, state[:, part])[0]
+            total += functional.cross_entropy(scores.float(), labels[part], reduction="sum").item()
         count += len(labels)
     mean = total / count
     return math.exp(mean) if mean < 700 else math.inf

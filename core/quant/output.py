@@ -20,9 +20,9 @@ from core.events import Emit, FileWritten
 from core.files import sync_folder, write_json
 from core.formats.quantized import QuantizedLinear
 from core.formats.side_files import carry_over
-from core.formats.writer import CheckpointWriter
 from core.jobs.spec import JobSpec
 from core.jobs.store import staging_of
+from core.model.writer import CheckpointWriter
 from core.quant.prepare import Prepared
 
 REPORT = "bitwright.json"

@@ -217,7 +217,8 @@ def _score(running: _Run, chain: Chain, unseen: Tensor, head: QuantizedLinear | 
     """Perplexity of the original and of the quantized model on the held-out windows."""
     skeleton = running.ready.skeleton
     path = skeleton.head()
-    skeleton.fill(path, torch.float32, running.ready.resolved.torch_device)
+    resolved = running.ready.resolved
+    skeleton.fill(path, resolved.compute_dtype, resolved.torch_device)
     before = heldout.perplexity(running.blocks, chain.original, unseen)
     if head is not None:
         insert_linear(running.blocks, head.name, head.dequantize())

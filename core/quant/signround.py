@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from core.errors import Cancelled
+from core.model.linear import TunedLinear
 from core.quant import grid as grids
 from core.quant.grid import Grid
-from core.quant.linear import TunedLinear
 
 FIXED_SAMPLES = 8
 """Samples that every candidate is judged on. The best of minibatch losses would partly pick an easy minibatch."""

@@ -91,7 +91,7 @@ class Written:
         if head in self.checkpoint.schemes:
             insert_linear(self.job, head, self.checkpoint.layer(head).dequantize())
         else:
-            skeleton.fill(skeleton.head(), torch.float32, device)
+            skeleton.fill(skeleton.head(), self.job.resolved.compute_dtype, device)
 
     def advance(self, states: Activations, calls: list[BlockCall]) -> None:
         """Send hidden states through all blocks, in place, holding one block at a time."""

@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 from core.bitsmap import BitsMap, Rule
 from core.formats.quantized import QuantizedLinear
 from core.formats.registry import FormatPlan, plan
-from core.formats.writer import CheckpointWriter
 from core.model.headers import read_folder
 from core.model.tree import LayerPlan, ModelTree, build_tree, resolve_schemes
+from core.model.writer import CheckpointWriter
 from core.schemes import LayerScheme
 
 LLAMA_KINDS = {

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from core.errors import Cancelled
+from core.model.linear import TunedLinear
 from core.quant.grid import new_grid
-from core.quant.linear import TunedLinear
 from core.quant.signround import Outcome, Sampler, TunedLayer, Tuning, tune_block
 from core.schemes import LayerScheme
 

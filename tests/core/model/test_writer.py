@@ -16,9 +16,8 @@ from safetensors.torch import load_file
 
 from core.errors import DiskFull, OutputProblem
 from core.files import free_bytes
-from core.formats.layout import TensorPlan
-from core.formats.writer import TORCH_DTYPES, CheckpointWriter
 from core.model.headers import DTYPE_BITS, read_folder
+from core.model.writer import TORCH_DTYPES, CheckpointWriter, TensorPlan
 
 PLANS = [
     TensorPlan("b", "BF16", (3, 5)),

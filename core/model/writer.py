@@ -23,7 +23,6 @@ from torch import Tensor
 
 from core.errors import BitwrightError, DiskFull, OutputProblem
 from core.files import free_bytes, sync_folder, write_json
-from core.formats.layout import TensorPlan
 from core.model.headers import DTYPE_BITS, INDEX_FILE, SINGLE_FILE
 
 MAX_SHARD_BYTES: Final = 5 * 10**9
@@ -39,6 +38,22 @@ TORCH_DTYPES: Final[dict[str, torch.dtype]] = {
 _PARTIAL = ".partial"
 _CHUNK = 1 << 24
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass(frozen=True)
+class TensorPlan:
+    """One tensor of an output: its name, safetensors dtype code and shape."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        bits = DTYPE_BITS[self.dtype]
+        for length in self.shape:
+            bits *= length
+        return bits // 8
 
 
 @dataclass
