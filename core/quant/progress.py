@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import resource
 import sys
 import time
@@ -38,6 +40,7 @@ class Meter:
         self._report(block, inside, (now - self._block_began) / inside)
 
     def block_done(self, block: int, seconds: float) -> None:
+        give_back_memory()
         self._seconds.append(seconds)
         self._block_began = self._last = time.monotonic()
         self._report(block + 1, 0.0, seconds)
@@ -65,6 +68,16 @@ def peak_memory() -> int:
         return int(psutil.Process().memory_info().peak_wset)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def give_back_memory() -> None:
+    """Return freed pages to the system, where the C library keeps them (glibc).
+
+    Every block frees and takes the same sizes, yet without this the heap grew by 15 MB a block for 30 blocks.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def _device_memory() -> int:

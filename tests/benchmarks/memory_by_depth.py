@@ -2,7 +2,7 @@
 
 Run by hand:
 
-    python3 packaging/bootstrap.py exec --extra test python tests/benchmarks/memory_by_depth.py WORK
+    python3 packaging/bootstrap.py exec --extra test env PYTHONPATH=. python tests/benchmarks/memory_by_depth.py WORK
 
 Makes random Llamas (hidden 512, intermediate 1408, tied) in WORK and quantizes each to 4 bits with few steps.
 """
