@@ -29,7 +29,7 @@ from core.quant.activations import Activations
 from core.quant.blocks import BlockJob, Chain, insert_linear, quantize_block, round_layer
 from core.quant.output import Output
 from core.quant.prepare import Prepared, prepare, settings_of
-from core.quant.progress import Meter
+from core.quant.progress import Meter, give_back_memory
 from core.quant.report import BlockFigures, make_report
 from core.quant.signround import Outcome
 from core.quant.verify import Verified, Written, check_answers, check_tensors, digest
@@ -166,6 +166,7 @@ def _tune_all(running: _Run, chains: list[Chain]) -> tuple[dict[str, str], list[
     digests: dict[str, str] = {}
     figures: list[BlockFigures] = []
     emit(Stage("tune"))
+    give_back_memory()
     for block in range(ready.tree.blocks):
         running.control.wait_while_paused()
         _stop(running.control)

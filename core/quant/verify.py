@@ -24,6 +24,7 @@ from core.model.weights import TensorStore
 from core.quant.activations import Activations
 from core.quant.blocks import BlockJob, forward, insert_linear, precision
 from core.quant.heldout import perplexity
+from core.quant.progress import give_back_memory
 
 PROMPT = "The capital of France is"
 TOKENS = 4
@@ -107,6 +108,7 @@ class Written:
                 part = slice(row, row + 1)
                 states.write(part, forward(self.job, calls[block], module, states.read(part, device)))
             skeleton.unload(path)
+            give_back_memory()
 
     def enter(self, tokens: Tensor) -> tuple[Activations, list[BlockCall]]:
         """Hidden states at block 0 for tokens (int64 [windows, tokens]), and how the blocks are called for them."""
