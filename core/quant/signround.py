@@ -107,9 +107,12 @@ def tune_block(
     """
     fixed = _fixed_batches(samples, tuning.batch)
 
+    def loss_of(index: Tensor) -> Tensor:
+        return (forward(inputs(index)).float() - targets(index)).square().mean()
+
     def judge() -> float:
         with torch.no_grad():
-            losses = [_loss(forward(inputs(index)), targets(index)).item() * len(index) for index in fixed]
+            losses = [loss_of(index).item() * len(index) for index in fixed]
         return sum(losses) / sum(len(index) for index in fixed)
 
     for layer in layers:
@@ -117,23 +120,22 @@ def tune_block(
     before = judge()
     best = _Best(0, before, [])
     if tuning.iterations:
-        best = _descend(layers, forward, inputs, targets, samples, tuning, on_loss, should_stop, judge, before)
+        best = _descend(
+            layers, loss_of, judge, before, Sampler(samples, tuning.batch, tuning.seed), tuning, on_loss, should_stop
+        )
     return Outcome(before, best.loss, best.iteration, best.loss != best.loss)
 
 
 def _descend(
     layers: list[TunedLayer],
-    forward: Callable[[Tensor], Tensor],
-    inputs: Callable[[Tensor], Tensor],
-    targets: Callable[[Tensor], Tensor],
-    samples: int,
+    loss_of: Callable[[Tensor], Tensor],
+    judge: Callable[[], float],
+    before: float,
+    sampler: Sampler,
     tuning: Tuning,
     on_loss: Callable[[int, float], None],
     should_stop: Callable[[], bool],
-    judge: Callable[[], float],
-    before: float,
 ) -> _Best:
-    sampler = Sampler(samples, tuning.batch, tuning.seed)
     best = _Best(0, before, _copy(layers))
     every = max(1, tuning.iterations // CHECKS)
     now = _Now()
@@ -147,8 +149,7 @@ def _descend(
             now.iteration, total = iteration, 0.0
             for part in range(tuning.accumulate):
                 now.last_part = part == tuning.accumulate - 1
-                index = sampler.next()
-                loss = _loss(forward(inputs(index)), targets(index))
+                loss = loss_of(sampler.next())
                 total += loss.item()
                 loss.backward()
             on_loss(iteration + 1, total / tuning.accumulate)
@@ -191,10 +192,6 @@ def _stepper(layer: TunedLayer, now: _Now, tuning: Tuning) -> Callable[[Tensor],
             grids.step(layer.grid, gradient, weight.data, left, layer.factor_rate * left / tuning.iterations)
 
     return hook
-
-
-def _loss(out: Tensor, target: Tensor) -> Tensor:
-    return (out.float() - target).square().mean()
 
 
 def _fixed_batches(samples: int, batch: int) -> list[Tensor]:
