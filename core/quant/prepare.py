@@ -6,6 +6,8 @@ request; computes nothing.
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -103,6 +105,8 @@ def prepare(spec: JobSpec, emit: Emit, should_stop: Callable[[], bool]) -> Prepa
         if item.fallback:
             emit(Log("warning", f"{item.linear.name}: {item.fallback}"))
     resolved = resolve(spec, tree)
+    if spec.compile and resolved.torch_device.type == "cpu":
+        check_compiler()
     return Prepared(
         source=source,
         tree=tree,
@@ -147,6 +151,16 @@ def check_disk(output: Path, size: int) -> None:
         raise DiskFull(
             f"The output needs {size / 1e6:.0f} MB and the disk of {output} has {free / 1e6:.0f} MB free.",
             "Free some room, or choose an output folder on another disk.",
+        )
+
+
+def check_compiler() -> None:
+    """Refuse torch.compile on a CPU where the C++ compiler that it calls is missing."""
+    wanted = os.environ.get("CXX")
+    if not any(shutil.which(name) for name in ([wanted] if wanted else ["g++", "clang++", "cl"])):
+        raise BadInput(
+            "--compile needs a C++ compiler on a CPU, and none was found.",
+            "Install one (on Debian or Ubuntu: sudo apt install g++), or leave --compile out.",
         )
 
 
