@@ -13,10 +13,11 @@ from pathlib import Path
 
 from core import api
 from core.cli import actions
-from core.cli.terminal import Interrupts, Terminal, duration
+from core.cli.terminal import Interrupts, Terminal
 from core.errors import BitwrightError, Cancelled
 from core.events import Result, Token
 from core.jobs import store
+from core.wording import duration
 
 QUESTION = "What is the capital of France?"
 

@@ -18,7 +18,8 @@ from core.jobs.store import staging_of
 from core.model.headers import read_folder
 from core.model.source import DEMO, check_folder, read_config
 from core.model.tree import ModelTree, build_tree, resolve_schemes
-from core.sizes import human, output_size
+from core.sizes import output_size
+from core.wording import human
 
 _SIDE_FILES = 40_000_000
 
@@ -86,11 +87,15 @@ def check_output(output: Path) -> None:
 def check_room(spec: JobSpec, tree: ModelTree) -> None:
     """Raise DiskFull where the volume of the output has too little room for what will be written."""
     plans = resolve_schemes(tree, spec.bits_map)
-    needed = sum(output_size(tree, plans, name).total + _SIDE_FILES for name in spec.formats)
-    free = free_bytes(Path(spec.output))
+    check_free(Path(spec.output), sum(output_size(tree, plans, name).total + _SIDE_FILES for name in spec.formats))
+
+
+def check_free(output: Path, needed: int) -> None:
+    """Raise DiskFull where the volume of `output` has less than `needed` bytes of room."""
+    free = free_bytes(output)
     if free < needed:
         raise DiskFull(
-            f"The output needs about {human(needed)} and there are {human(free)} free at {spec.output}.",
+            f"The output needs about {human(needed)} and there are {human(free)} free at {output}.",
             "Free some room, or choose an output folder on another volume.",
         )
 

@@ -81,14 +81,5 @@ def effective_bits(plans: Sequence[LayerPlan]) -> float:
     return 8 * sum(quantized_bytes(*layer) for layer in chosen) / weights if weights else 0.0
 
 
-def human(count: float) -> str:
-    """Bytes for people, in powers of 1000 as disks and file managers count: `98.1 MB`."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if abs(count) < 1000:
-            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"
-
-
 def _index_bytes(in_features: int, format_name: str) -> int:
     return 4 * in_features if format_name in _WITH_INDEX else 0

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from core import api
-from core.cli.terminal import Interrupts, Terminal, duration, sizes_line
+from core.cli.terminal import Interrupts, Terminal, sizes_line
 from core.costs import Range
 from core.events import Done, Event, Result
 from core.jobs.spec import from_options
 from core.model.tree import LayerPlan, Linear
 from core.preflight import check
-from core.sizes import human
+from core.wording import duration, human
 
 
 def quantize(terminal: Terminal, model: str, output: Path, options: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ from rich.table import Table
 from core import events
 from core.errors import BitwrightError
 from core.events import Event
-from core.sizes import human
+from core.wording import duration, human
 
 _LONGEST = 400
 
@@ -33,13 +33,6 @@ def one_line(text: str) -> str:
     """`text` as one printable line of bounded length."""
     line = " ".join(printable(text).split())
     return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 3]}..."
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people: `2.5 s`, `45 s`, `12 min`, `3.5 h`."""
-    if seconds < 90:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 class Terminal:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from core.errors import Cancelled, CorruptFile
+from core.errors import Cancelled, CorruptFile, DeviceProblem
 from core.formats.quantized import QuantizedLinear
 from core.jobs.spec import JobSpec
 from core.model.chain import BlockCall
@@ -156,7 +156,7 @@ def _layer(job: BlockJob, item: LayerPlan, weight: Tensor, linear: TunedLinear) 
 def _tune(job: BlockJob, block: int, module: nn.Module, layers: list[TunedLayer], chain: Chain) -> Outcome:
     device = job.resolved.torch_device
     call = chain.calls[block]
-    run = torch.compile(module) if job.spec.compile else module
+    run = _compiled(module) if job.spec.compile else module
 
     def through(hidden: Tensor) -> Tensor:
         with precision(job.resolved):
@@ -172,6 +172,24 @@ def _tune(job: BlockJob, block: int, module: nn.Module, layers: list[TunedLayer]
         lambda iteration, loss: job.on_loss(block, iteration, loss),
         job.should_stop,
     )
+
+
+def _compiled(module: nn.Module) -> Callable[..., object]:
+    """The block through torch.compile; what its compiler cannot do here is the user's to know, not a bug of ours."""
+    from torch._dynamo.exc import TorchDynamoException
+
+    compiled = torch.compile(module)
+
+    def run(*args: object, **kwargs: object) -> object:
+        try:
+            return compiled(*args, **kwargs)
+        except TorchDynamoException as error:
+            raise DeviceProblem(
+                "torch.compile could not compile a block of this model on this machine.",
+                "Leave --compile out. (A path with a space in it is enough to stop some compilers.)",
+            ) from error
+
+    return run
 
 
 def round_layer(job: BlockJob, item: LayerPlan) -> QuantizedLinear:

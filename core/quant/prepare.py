@@ -16,9 +16,9 @@ from typing import Any
 import psutil
 import torch
 
-from core.errors import BadInput, DiskFull, UnsupportedModel
+from core.errors import BadInput, UnsupportedModel
 from core.events import Emit, Log
-from core.files import free_bytes, read_json
+from core.files import read_json
 from core.formats.registry import FormatPlan, plan
 from core.inference.devices import choose, physical_cores, probe_dtype
 from core.jobs.spec import JobSpec
@@ -28,7 +28,7 @@ from core.model.source import Source, open_source
 from core.model.tokenizer import load_tokenizer
 from core.model.tree import LayerPlan, ModelTree, build_tree, resolve_schemes
 from core.model.weights import TensorStore
-from core.preflight import check_output
+from core.preflight import check_free, check_output
 
 SPARE = 64 << 20
 """Bytes of disk that a run leaves alone, on top of what it writes."""
@@ -100,7 +100,7 @@ def prepare(spec: JobSpec, emit: Emit, should_stop: Callable[[], bool]) -> Prepa
     store = TensorStore(source.folder, tree.tensors)
     skeleton = build_skeleton(tree, store)
     formats = {name: plan(name, tree, plans, config, skeleton.module_name) for name in spec.formats}
-    check_disk(Path(spec.output), sum(planned_bytes(item) for item in formats.values()))
+    check_free(Path(spec.output), SPARE + sum(planned_bytes(item) for item in formats.values()))
     for item in plans:
         if item.fallback:
             emit(Log("warning", f"{item.linear.name}: {item.fallback}"))
@@ -142,16 +142,6 @@ def resolve(spec: JobSpec, tree: ModelTree) -> Resolved:
         cache_dtype="bfloat16" if tight else "float32",
         spill=spec.low_memory or wide // 2 > psutil.virtual_memory().available // 4,
     )
-
-
-def check_disk(output: Path, size: int) -> None:
-    """Refuse a run whose output cannot fit."""
-    free = free_bytes(output)
-    if size + SPARE > free:
-        raise DiskFull(
-            f"The output needs {size / 1e6:.0f} MB and the disk of {output} has {free / 1e6:.0f} MB free.",
-            "Free some room, or choose an output folder on another disk.",
-        )
 
 
 def check_compiler() -> None:

@@ -13,7 +13,7 @@ from core.formats.registry import FORMATS, plan
 from core.model.tree import ModelTree, resolve_schemes
 from core.preflight import read_tree
 from core.schemes import BITS, LayerScheme
-from core.sizes import effective_bits, human, layer_bytes, output_size, quantized_bytes
+from core.sizes import effective_bits, layer_bytes, output_size, quantized_bytes
 from tests.core.tiny_model import save_model
 
 
@@ -80,13 +80,6 @@ def test_a_layer_in_a_format() -> None:
     scheme = LayerScheme(4, 64)
     assert layer_bytes(64, 32, LayerScheme(16), "auto_gptq", kept=999) == 999
     assert layer_bytes(64, 32, scheme, "auto_gptq", 0) == layer_bytes(64, 32, scheme, "auto_round", 0) + 4 * 64
-
-
-@pytest.mark.parametrize(
-    ("count", "text"), [(0, "0 bytes"), (999, "999 bytes"), (1500, "1.5 kB"), (98_100_000, "98.1 MB"), (7e12, "7 TB")]
-)
-def test_sizes_for_people(count: float, text: str) -> None:
-    assert human(count) == text
 
 
 def test_the_tree_is_read_from_a_path_with_spaces(tmp_path: Path) -> None:

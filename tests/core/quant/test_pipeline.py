@@ -13,7 +13,15 @@ from safetensors.torch import load_file, save_file
 
 from core import recipes
 from core.bitsmap import BitsMap, Rule
-from core.errors import BadInput, BitwrightError, Cancelled, CorruptFile, UnsupportedModel, VerificationFailed
+from core.errors import (
+    BadInput,
+    BitwrightError,
+    Cancelled,
+    CorruptFile,
+    DeviceProblem,
+    UnsupportedModel,
+    VerificationFailed,
+)
 from core.events import BlockDone, Done, Event, Log, Loss, Stage, Started
 from core.formats.reader import QuantizedCheckpoint
 from core.inference.evaluate import compare_logits, make_windows
@@ -219,6 +227,16 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CorruptFile, match=r"1\.mlp\.up_proj"):
         run(spec_of(folder, tmp_path), tmp_path)
     assert entries(tmp_path) == {"broken"}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch compiles with what it calls deprecated
+def test_a_compiler_that_fails_is_told_in_one_sentence(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "false")  # a program that is there and compiles nothing
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "no earlier result"))
+    with pytest.raises(DeviceProblem, match="could not compile"):
+        run(spec_of(model, tmp_path, compile=True), tmp_path)
 
 
 def test_an_empty_folder_may_be_the_output(model: Path, tmp_path: Path) -> None:

@@ -1,0 +1,47 @@
+"""Numbers as people read them."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from core.wording import count, duration, figure, human, time_range
+
+
+@pytest.mark.parametrize(
+    ("bytes_", "text"), [(0, "0 bytes"), (999, "999 bytes"), (1500, "1.5 kB"), (98_100_000, "98.1 MB"), (7e12, "7 TB")]
+)
+def test_bytes(bytes_: float, text: str) -> None:
+    assert human(bytes_) == text
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(2.54, "2.5 s"), (45, "45 s"), (700, "12 min"), (12_600, "3.5 h")])
+def test_seconds(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "text"),
+    [(180, 300, "3 to 5 min"), (40, 300, "40 s to 5 min"), (700, 710, "about 12 min"), (5, 9, "5.0 to 9.0 s")],
+)
+def test_ranges(low: float, high: float, text: str) -> None:
+    assert time_range(low, high) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.14712, "0.147"), (23.94, "23.9"), (12895.2, "12,895"), (2.4e-5, "2.4e-05")]
+)
+def test_figures(value: float, text: str) -> None:
+    assert figure(value) == text
+
+
+def test_what_is_no_number_is_a_dash() -> None:
+    assert figure(math.nan) == "\N{EN DASH}"
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(134_515_008, "135 million"), (1.24e9, "1.24 billion"), (12_480, "12,480")]
+)
+def test_counts(number: float, text: str) -> None:
+    assert count(number) == text
