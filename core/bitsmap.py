@@ -10,22 +10,41 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from core.errors import BadInput
 from core.files import read_json, write_json
-from core.schemes import LayerScheme
+from core.schemes import UNTOUCHED, LayerScheme
 
 _SCHEME_KEYS = {"bits", "group_size", "sym"}
+_DEFAULT, _STAYS = 0, -1
+"""Origins of a scheme that are no rule's number."""
+
+
+@dataclass(frozen=True, eq=False)
+class Keys:
+    """What a rule overrides. Made by `_keys` only, once for each combination, so that identity is equality."""
+
+    bits: int | None
+    group_size: int | None
+    sym: bool | None
+
+    def apply(self, scheme: LayerScheme) -> LayerScheme:
+        """`scheme` with these in place of its own."""
+        return replace(scheme, **self.overrides())
+
+    def overrides(self) -> dict[str, Any]:
+        pairs = (("bits", self.bits), ("group_size", self.group_size), ("sym", self.sym))
+        return {key: value for key, value in pairs if value is not None}
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A pattern and the keys it overrides."""
+    """A pattern, or in `BitsMap.layers` the name of a layer, and the keys it overrides."""
 
     match: str
     bits: int | None = None
@@ -33,28 +52,63 @@ class Rule:
     sym: bool | None = None
 
     def __post_init__(self) -> None:
-        _ = self.pattern
-        self.apply(LayerScheme())
+        if not isinstance(self.match, str) or not self.match:
+            raise BadInput("A rule of the bits map has an empty pattern.", "Give a glob such as *.down_proj.")
+        if _is_expression(self.match):
+            _ = self.pattern  # every glob compiles, and to compile 20,000 names of layers would take seconds
+        Keys(self.bits, self.group_size, self.sym).apply(LayerScheme())
 
     @cached_property
     def pattern(self) -> re.Pattern[str]:
         """The compiled pattern; use with `.search`."""
-        if not isinstance(self.match, str) or not self.match:
-            raise BadInput("A rule of the bits map has an empty pattern.", "Give a glob such as *.down_proj.")
-        try:
-            if len(self.match) > 2 and self.match.startswith("/") and self.match.endswith("/"):
-                return re.compile(self.match[1:-1])
-            return re.compile(rf"\A(?:{fnmatch.translate(self.match)})")
-        except re.error as error:
-            raise BadInput(f"The rule {self.match} is not a valid pattern: {error}.", "Correct the pattern.") from error
+        return _compiled(self.match)
+
+    @property
+    def keys(self) -> Keys:
+        """What is overridden."""
+        return _keys(self.bits, self.group_size, self.sym)
 
     def apply(self, scheme: LayerScheme) -> LayerScheme:
         """`scheme` with this rule's keys in place of its own."""
-        return replace(scheme, **self.overrides())
+        return self.keys.apply(scheme)
 
     def overrides(self) -> dict[str, Any]:
-        pairs = (("bits", self.bits), ("group_size", self.group_size), ("sym", self.sym))
-        return {key: value for key, value in pairs if value is not None}
+        return self.keys.overrides()
+
+
+class ByHand(Sequence[Rule]):
+    """Layers set by hand. Reads as a sequence of rules, and holds no more than a name and shared keys for each layer.
+
+    Attributes:
+        keys: of each layer, by its name.
+    """
+
+    def __init__(self, keys: Mapping[str, Keys]) -> None:
+        self.keys = keys
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @overload
+    def __getitem__(self, index: int) -> Rule: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Rule]: ...
+    def __getitem__(self, index: int | slice) -> Rule | Sequence[Rule]:
+        return tuple(self)[index]
+
+    def __iter__(self) -> Iterator[Rule]:
+        return (Rule(name, keys.bits, keys.group_size, keys.sym) for name, keys in self.keys.items())
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, ByHand):
+            return self.keys == other.keys
+        return tuple(self) == other
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self.keys.items()))
+
+    def __repr__(self) -> str:
+        return repr(tuple(self))
 
 
 @dataclass(frozen=True)
@@ -71,43 +125,143 @@ class BitsMap:
 
     default: LayerScheme = field(default_factory=LayerScheme)
     rules: tuple[Rule, ...] = ()
-    layers: tuple[Rule, ...] = ()
+    layers: Sequence[Rule] = ()
     version: int = 1
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.layers, ByHand):
+            object.__setattr__(self, "layers", ByHand({rule.match: rule.keys for rule in self.layers}))
+
+    @property
+    def by_hand(self) -> Mapping[str, Keys]:
+        """What the layers set by hand override, by name."""
+        assert isinstance(self.layers, ByHand)
+        return self.layers.keys
+
     @cached_property
-    def _by_hand(self) -> dict[str, Rule]:
-        return {rule.match: rule for rule in self.layers}
+    def _assignments(self) -> dict[Keys | int, Assignment]:
+        """What was said so far, by the keys of a layer set by hand or by origin."""
+        return {}
+
+    @cached_property
+    def _winners(self) -> dict[str, int]:
+        return _known_winners(self.rules)
 
     def resolve(self, name: str, *, exact_only: bool = False) -> Assignment:
         """The scheme of the layer called `name`; `exact_only` for embeddings and lm_head, 16 bits otherwise."""
-        by_hand = self._by_hand.get(name)
-        if by_hand is not None:
-            return Assignment(by_hand.apply(self.default), "by hand")
-        if exact_only:
-            return Assignment(replace(self.default, bits=16), "embeddings and lm_head stay, unless named")
-        for number in range(len(self.rules), 0, -1):
-            rule = self.rules[number - 1]
-            if rule.pattern.search(name):
-                return Assignment(rule.apply(self.default), f"rule {number}  {rule.match}")
-        return Assignment(self.default, "default")
+        return self._told(self.by_hand.get(name) or (_STAYS if exact_only else self.winner(name)))
+
+    def resolve_all(self, names: Sequence[str]) -> list[Assignment]:
+        """`resolve` of many layers; those that have their scheme for the same reason share one `Assignment`."""
+        reasons: list[Keys | int | None] = list(map(self.by_hand.get, names))
+        if self.rules:
+            winners = map(self.winner, names)
+            reasons = [winner if keys is None else keys for keys, winner in zip(reasons, winners, strict=True)]
+        told = {reason: self._told(reason or _DEFAULT) for reason in set(reasons)}
+        return [told[reason] for reason in reasons]
+
+    def winner(self, name: str) -> int:
+        """Number, from 1, of the rule that speaks for `name`; 0 if none does."""
+        if not self.rules:
+            return _DEFAULT
+        number = self._winners.get(name)
+        if number is None:
+            rules = self.rules
+            found = (n for n in range(len(rules), 0, -1) if rules[n - 1].pattern.search(name))
+            number = self._winners[name] = next(found, _DEFAULT)
+        return number
+
+    def _told(self, reason: Keys | int) -> Assignment:
+        """What is said of a layer by its own keys, a rule, the default, or nobody (embeddings and head)."""
+        found = self._assignments.get(reason)
+        if found is None:
+            found = self._assignments[reason] = self._say(reason)
+        return found
+
+    def _say(self, reason: Keys | int) -> Assignment:
+        if isinstance(reason, Keys):
+            return Assignment(reason.apply(self.default), "by hand")
+        if reason == _STAYS:
+            return Assignment(replace(self.default, bits=UNTOUCHED), "embeddings and lm_head stay, unless named")
+        if reason == _DEFAULT:
+            return Assignment(self.default, "default")
+        rule = self.rules[reason - 1]
+        return Assignment(rule.apply(self.default), f"rule {reason}  {rule.match}")
 
     def unmatched(self, names: Iterable[str]) -> list[str]:
         """Patterns and names of this map that no layer in `names` answers to."""
         names = list(names)
         known = set(names)
-        missing = [rule.match for rule in self.rules if not any(rule.pattern.search(name) for name in names)]
-        return missing + [rule.match for rule in self.layers if rule.match not in known]
+        won = set(map(self.winner, names)) if self.rules else set()
+        missing = [
+            rule.match
+            for number, rule in enumerate(self.rules, 1)
+            if number not in won and not any(map(rule.pattern.search, names))
+        ]
+        return missing + [name for name in self.by_hand if name not in known]
 
     def to_json(self) -> dict[str, Any]:
         return {
             "version": self.version,
             "default": self.default.to_json(),
             "rules": [{"match": rule.match, **rule.overrides()} for rule in self.rules],
-            "layers": {rule.match: rule.overrides() for rule in self.layers},
+            "layers": {name: keys.overrides() for name, keys in self.by_hand.items()},
         }
 
     def save(self, path: Path) -> None:
         write_json(path, self.to_json())
+
+
+def with_layers(
+    bits_map: BitsMap,
+    names: Iterable[str],
+    *,
+    bits: int | None = None,
+    group_size: int | None = None,
+    sym: bool | None = None,
+    exact_only: Collection[str] = (),
+) -> BitsMap:
+    """`bits_map` with the layers `names` set by hand; keys that are None stay as they are for each layer.
+
+    A layer that rules and default would give the same scheme anyway is not listed: it follows them again.
+
+    Args:
+        exact_only: those of `names` that no rule reaches (embeddings and lm_head).
+
+    Raises:
+        BadInput: a value is impossible.
+    """
+    given = Rule("given", bits, group_size, sym).overrides()
+    names, apart = list(names), frozenset(exact_only)
+    olds = list(map(bits_map.by_hand.get, names))
+    origins = (
+        [_STAYS if name in apart else bits_map.winner(name) for name in names]
+        if bits_map.rules or apart
+        else ([_DEFAULT] * len(names))
+    )
+    reasons = list(zip(olds, origins, strict=True))
+    edits = {reason: _edited(bits_map, *reason, given) for reason in set(reasons)}
+    layers = {**bits_map.by_hand}
+    for name, reason in zip(names, reasons, strict=True):
+        keys = edits[reason]
+        if keys is not None:
+            layers[name] = keys
+        elif reason[0] is not None:
+            layers.pop(name, None)
+    return replace(bits_map, layers=ByHand(layers))
+
+
+def find(names: Sequence[str], text: str) -> list[int]:
+    """Positions in `names` of those that `text` means: a glob or `/.../` as in a rule, else any part of a name.
+
+    Raises:
+        BadInput: the expression between slashes is not one.
+    """
+    if _is_expression(text) or any(letter in text for letter in "*?["):
+        search = _compiled(text).search
+        return [index for index, name in enumerate(names) if search(name)]
+    part = text.lower()
+    return [index for index, name in enumerate(names) if part in name.lower()]
 
 
 def from_json(value: Any, default: LayerScheme | None = None) -> BitsMap:
@@ -133,7 +287,7 @@ def from_json(value: Any, default: LayerScheme | None = None) -> BitsMap:
     return BitsMap(
         default=base.apply(default or LayerScheme()),
         rules=tuple(_rule(item) for item in rules),
-        layers=tuple(Rule(name, **_scheme_keys(item, name)) for name, item in layers.items()),
+        layers=_layers(layers),
     )
 
 
@@ -144,11 +298,59 @@ def load(path: Path, default: LayerScheme | None = None) -> BitsMap:
     return from_json(read_json(path), default)
 
 
+@cache
+def _keys(bits: int | None, group_size: int | None, sym: bool | None) -> Keys:
+    return Keys(bits, group_size, sym)
+
+
+def _is_expression(match: str) -> bool:
+    return len(match) > 2 and match.startswith("/") and match.endswith("/")
+
+
+def _compiled(match: str) -> re.Pattern[str]:
+    try:
+        return re.compile(match[1:-1] if _is_expression(match) else rf"\A(?:{fnmatch.translate(match)})")
+    except re.error as error:
+        raise BadInput(f"The rule {match} is not a valid pattern: {error}.", "Correct the pattern.") from error
+
+
+@lru_cache(maxsize=4)
+def _known_winners(rules: tuple[Rule, ...]) -> dict[str, int]:
+    """Filled by `BitsMap.winner`; maps of the same rules share it, as each edit by hand makes a new map."""
+    return {}
+
+
+def _edited(bits_map: BitsMap, old: Keys | None, origin: int, given: dict[str, Any]) -> Keys | None:
+    """The keys of a layer after an edit, from those of its own or of whatever spoke for it; None: none needed."""
+    before: dict[str, Any] = {}
+    if old is not None:
+        before = old.overrides()
+    elif origin == _STAYS:
+        before = {"bits": UNTOUCHED}
+    elif origin != _DEFAULT:
+        before = bits_map.rules[origin - 1].overrides()
+    keys = Rule("edited", **{**before, **given}).keys
+    after, anyway = keys.apply(bits_map.default), bits_map._told(origin).scheme
+    return None if after == anyway or not (after.quantized or anyway.quantized) else keys
+
+
 def _rule(item: Any) -> Rule:
     if not isinstance(item, dict) or not isinstance(item.get("match"), str):
         raise BadInput("A rule of the bits map has no match.", 'Write {"match": "*.down_proj", "bits": 8}.')
     rest = {key: value for key, value in item.items() if key != "match"}
     return Rule(item["match"], **_scheme_keys(rest, item["match"]))
+
+
+def _layers(items: dict[str, Any]) -> ByHand:
+    """The layers set by hand; what they say is checked once for all layers that say the same."""
+    checked: dict[str, Keys] = {}
+    made = {}
+    for name, item in items.items():
+        written = repr(item)
+        if written not in checked or not name or _is_expression(name):
+            checked[written] = Rule(name, **_scheme_keys(item, name)).keys
+        made[name] = checked[written]
+    return ByHand(made)
 
 
 def _scheme_keys(item: Any, where: str) -> dict[str, Any]:

@@ -104,8 +104,7 @@ def run_flops(tree: ModelTree, recipe: Recipe) -> float:
     judged = _JUDGED * recipe.seqlen if recipe.iters else 0
     attention = 2 * recipe.seqlen * _hidden(tree)
     total = 0.0
-    for block in range(tree.blocks):
-        weights = _block_weights(tree, block)
+    for weights in tree.block_weights:
         forward = 2 * weights + attention
         total += 3 * forward * step * recipe.iters + forward * (chains + judged)
     return total
@@ -127,7 +126,7 @@ def _disk(tree: ModelTree, plans: Sequence[LayerPlan], spec: JobSpec, caches: Ra
 def _working_set(tree: ModelTree, spec: JobSpec) -> Range:
     """State of the heaviest block, and the activations of one step."""
     recipe = spec.recipe
-    weights = max((_block_weights(tree, block) for block in range(tree.blocks)), default=0)
+    weights = max(tree.block_weights, default=0)
     if recipe.iters == 0:
         return Range(6 * weights, 16 * weights)
     width = _block_width(tree)
@@ -136,10 +135,6 @@ def _working_set(tree: ModelTree, spec: JobSpec) -> Range:
         _STATE[0] * weights + 4 * _ROWS[0] * recipe.seqlen * width,
         _STATE[1] * weights + 4 * _ROWS[1] * micro * width,
     )
-
-
-def _block_weights(tree: ModelTree, block: int) -> int:
-    return sum(linear.in_features * linear.out_features for linear in tree.of_block(block))
 
 
 def _hidden(tree: ModelTree) -> int:

@@ -31,17 +31,20 @@ import signal
 import subprocess
 from dataclasses import dataclass, replace
 
+from launcher import install as install_launcher
 from torch_builds import DEVICES, find_device
 from venv_setup import PYTHON, ROOT, WINDOWS, SetupError, ensure, environment, say
 
-SHORT_USAGE = "usage: python3 packaging/bootstrap.py run|test|exec|setup [--device NAME] [--extra NAME] ..."
+SHORT_USAGE = "usage: python3 packaging/bootstrap.py run|test|exec|setup|launcher [--device NAME] [--extra NAME] ..."
 USAGE = f"""\
 {SHORT_USAGE}
 
-  run  [ARGS]      set up if needed, then quantize the demo model in the terminal and ask it a question
+  run  [MODEL]     set up if needed, then open the window with MODEL (or the demo model) picked; where there is no
+                   display, or with --terminal [FOLDER], quantize the demo model in the terminal instead
   test [ARGS]      set up if needed (test extra too), then run the tests; ARGS go to pytest
   exec CMD [ARGS]  set up if needed, then run CMD inside the environment
   setup            set up only, and look again at which device this machine has
+  launcher         set up if needed, then put Bitwright among the programs of this desktop (Linux)
 
   --device  which build of torch to install: cpu, cuda, xpu or auto (the one for this machine)
   --extra   an optional part of Bitwright to install too (see packaging/dependencies.md); may be repeated
@@ -85,16 +88,29 @@ def parse(argv: list[str]) -> Request | None:
             break
         elif word in ("-h", "--help"):
             return None
-        elif word in ("run", "test", "exec", "setup"):
+        elif word in ("run", "test", "exec", "setup", "launcher"):
             command = rest.pop(0)
         else:
             raise SetupError(f"There is no command {word!r}.", SHORT_USAGE, 2)
     args = tuple(rest[1:] if rest[:1] == ["--"] else rest)
     if not command or (command == "exec" and not args):
         raise SetupError("Say what to run.", SHORT_USAGE, 2)
-    if command == "setup" and args:
-        raise SetupError(f"setup does not take {args[0]!r}.", SHORT_USAGE, 2)
+    if command in ("setup", "launcher") and args:
+        raise SetupError(f"{command} does not take {args[0]!r}.", SHORT_USAGE, 2)
     return Request(command, args, device, extras | {"test"} if command == "test" else extras)
+
+
+def what_to_run(args: "tuple[str, ...]") -> "list[str]":
+    """The command behind `run`: the window where one can be opened, else the demo in the terminal."""
+    # -P: a folder called `core` or `app` where the user stands is not ours.
+    python = [str(PYTHON), "-P", "-m"]
+    if "--terminal" in args:
+        return [*python, "core.demo", *(arg for arg in args if arg != "--terminal")]
+    # It says on stderr why not; in a process of its own, since the libraries are those of the environment's Python.
+    if subprocess.run([*python, "app.qt_libraries"], env=environment(), check=False).returncode:
+        say("The demo runs in the terminal instead.")
+        return [*python, "core.demo", *args]
+    return [*python, "app", *(args or ("demo",))]
 
 
 def start(command: list[str]) -> int:
@@ -125,11 +141,13 @@ def main(argv: list[str]) -> int:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that a running pip is ended too
         ensure(request.device, request.extras)
         if request.command == "run":
-            # -P: a folder called `core` where the user stands is not ours.
-            return start([str(PYTHON), "-P", "-m", "core.demo", *request.args])
+            return start(what_to_run(request.args))
         if request.command == "test":
             os.chdir(ROOT)
             return start([str(PYTHON), "-m", "pytest", *request.args])
+        if request.command == "launcher":
+            say(f"Bitwright is among your programs now ({install_launcher()})")
+            return 0
         return start(list(request.args)) if request.command == "exec" else 0
     except SetupError as problem:
         say(f"{problem.message}\n{problem.hint}".strip())

@@ -26,6 +26,18 @@ os.environ.update(
 settings.register_profile("bitwright", deadline=None, print_blob=True, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("bitwright")
 
+
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    """Where Qt cannot be loaded, for lack of a library of the system, pytest-qt would end every run: leave it out.
+
+    tests/app/conftest.py then skips the tests of the window.
+    """
+    try:
+        import PySide6.QtWidgets  # noqa: F401 - only whether it can be loaded
+    except ImportError:
+        pluginmanager.unregister(name="pytest-qt")
+
+
 _network = {"allowed": False}
 
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import errno
 import fnmatch
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from core.errors import (
     BitwrightError,
@@ -23,13 +22,11 @@ from core.errors import (
     OutputProblem,
     UnsupportedModel,
 )
-from core.events import Emit, Log
+from core.events import Emit, Log, Progress
 from core.files import free_bytes, read_json
+from core.hub.pace import Pace
+from core.hub.patience import LOOKUP_SECONDS, bounded
 from core.model.headers import INDEX_FILE, SINGLE_FILE, read_folder
-
-LOOKUP_SECONDS: Final = 12.0
-"""Patience for the first answer. A name server that drops packets can hold a process far longer than any timeout
-of the connection, so the look-up runs in a thread that is left behind."""
 
 _WANTED: Final = (
     "config.json", "generation_config.json", "tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json",
@@ -37,7 +34,8 @@ _WANTED: Final = (
 )  # fmt: skip
 _TEMPLATES: Final = "additional_chat_templates/*.jinja"
 _GRACE_BYTES: Final = 256 << 20
-_T = TypeVar("_T")
+_TOLD_EVERY: Final = 0.45
+"""Seconds between two `Progress` events."""
 
 
 def download(
@@ -45,14 +43,18 @@ def download(
     emit: Emit,
     should_stop: Callable[[], bool],
     check: Callable[[Mapping[str, Any]], None] = lambda config: None,
+    *,
+    measured: bool = False,
 ) -> Path:
     """The folder of a model in the Hub's cache, complete.
 
     Args:
         repository: `name` or `owner/name`.
-        emit: gets a `Log` before the download and while it runs.
+        emit: gets a `Log` before the download, and one at every tenth of it.
         should_stop: asked a few times a second.
         check: sees the config before any weight is fetched, and may raise.
+        measured: instead of the tenths, `Progress` of the download about twice a second. Not for a run, whose
+            `Progress` is of the whole run.
 
     Raises:
         ModelNotFound: the Hub has no such model, or does not show it to this user.
@@ -65,10 +67,10 @@ def download(
     from huggingface_hub.errors import OfflineModeIsEnabled
 
     try:
-        info = _bounded(
+        info = bounded(
             lambda: HfApi().model_info(repository, files_metadata=True, timeout=LOOKUP_SECONDS - 2), should_stop
         )
-    except (OfflineModeIsEnabled, _http_error(), OSError, ValueError) as error:
+    except (OfflineModeIsEnabled, http_error(), OSError, ValueError) as error:
         problem = explain(repository, error)
         if problem.code == ModelNotFound.code:
             raise problem from error
@@ -78,7 +80,7 @@ def download(
         emit(Log("warning", f"The Hub did not answer; using the copy of {repository} in the cache."))
         return folder
     sizes = {file.rfilename: file.size for file in info.siblings or []}
-    return _fetch(repository, sizes, emit, should_stop, check)
+    return _fetch(repository, sizes, emit, should_stop, check, measured=measured)
 
 
 def wanted_files(names: Sequence[str], repository: str) -> list[str]:
@@ -149,19 +151,28 @@ def explain(repository: str, error: Exception) -> BitwrightError:
     )
 
 
+def http_error() -> type[Exception]:
+    """The base of every error of the HTTP library that huggingface_hub carries; which one that is, changes."""
+    from huggingface_hub import errors
+
+    base: type[Exception] = vars(errors)["HTTPError"]
+    return base
+
+
 def _fetch(
     repository: str,
     sizes: Mapping[str, int | None],
     emit: Emit,
     should_stop: Callable[[], bool],
     check: Callable[[Mapping[str, Any]], None],
+    *,
+    measured: bool,
 ) -> Path:
     from huggingface_hub import constants, hf_hub_download, snapshot_download, try_to_load_from_cache
 
     wanted = wanted_files(list(sizes), repository)
-    progress = _Progress()
     try:
-        config = read_json(Path(_bounded(lambda: hf_hub_download(repository, "config.json"), should_stop, 60.0)))
+        config = read_json(Path(bounded(lambda: hf_hub_download(repository, "config.json"), should_stop, 60.0)))
         if isinstance(config, dict):
             check(config)
         missing = [name for name in wanted if not isinstance(try_to_load_from_cache(repository, name), str)]
@@ -174,25 +185,19 @@ def _fetch(
             )
         if total:
             emit(Log("info", f"Downloading {repository}: {_size(total)}."))
-        return Path(
-            _bounded(
-                lambda: snapshot_download(repository, allow_patterns=wanted, tqdm_class=progress.bar()),
-                should_stop,
-                None,
-                progress,
-                lambda: _report(progress, total, emit),
-            )
+        counter = _Counter()
+        report = _Measured(counter, total, emit) if measured else _Tenths(counter, total, emit)
+        folder = bounded(
+            lambda: snapshot_download(repository, allow_patterns=wanted, tqdm_class=counter.bar()),
+            should_stop,
+            None,
+            tick=report.tell,
+            leave=counter.stop,
         )
-    except (_http_error(), OSError, ValueError) as error:
+        report.end()
+        return Path(folder)
+    except (http_error(), OSError, ValueError) as error:
         raise _storage_problem(repository, error) or explain(repository, error) from error
-
-
-def _http_error() -> type[Exception]:
-    """The base of every error of the HTTP library that huggingface_hub carries; which one that is, changes."""
-    from huggingface_hub import errors
-
-    base: type[Exception] = vars(errors)["HTTPError"]
-    return base
 
 
 def _storage_problem(repository: str, error: Exception) -> BitwrightError | None:
@@ -204,88 +209,90 @@ def _storage_problem(repository: str, error: Exception) -> BitwrightError | None
     return OutputProblem(f"{repository} could not be stored: {error.strerror}.", "Check the rights of the Hub's cache.")
 
 
-class _Progress:
-    """Bytes that arrived so far, counted by the library's own progress bars; they also carry the stop."""
+class _Counter:
+    """Bytes that are here so far, counted by the library's own progress bars; they also carry the stop."""
 
     def __init__(self) -> None:
-        self.stopped = False
-        self.reported = 0
-        self._counts: dict[int, int] = {}
+        self._stopped = False
+        self._written: dict[int, int] = {}
+        self._arrived = 0
+
+    def stop(self) -> None:
+        """End the download, which runs in threads of the library, at its next piece."""
+        self._stopped = True
 
     @property
     def received(self) -> int:
         """Of the bars that count bytes (arrived, written), the one that is ahead."""
-        return max(self._counts.values(), default=0)
+        return max(self._arrived, *self._written.values(), 0)
+
+    @property
+    def arrived(self) -> int:
+        """Through the network now; what an earlier download had left is not in it."""
+        return self._arrived or self.received
 
     def bar(self) -> Any:
         """A class of silent progress bars for the Hub's library."""
         from huggingface_hub.utils import tqdm
 
-        progress = self
+        counter = self
 
         class Silent(tqdm):
             def __init__(self, *args: Any, **kwargs: Any) -> None:
                 self.bytes = kwargs.get("unit") == "B"
-                kwargs.pop("name", None)
+                self.network = str(kwargs.pop("name", "")).endswith(".transfer")
                 super().__init__(*args, **{**kwargs, "disable": True})
 
             def update(self, n: float | None = 1) -> bool | None:
-                if progress.stopped:
+                if counter._stopped:
                     raise Cancelled("Stopped while downloading.")
-                if self.bytes:
-                    progress._counts[id(self)] = progress._counts.get(id(self), 0) + int(n or 0)
+                if self.bytes and self.network:
+                    counter._arrived += int(n or 0)
+                elif self.bytes:
+                    counter._written[id(self)] = counter._written.get(id(self), 0) + int(n or 0)
                 return None
 
         return Silent
 
 
-def _report(progress: _Progress, total: int, emit: Emit) -> None:
+class _Tenths:
     """A line at every tenth of the way."""
-    tenths = min(10, 10 * progress.received // total) if total else 0
-    if tenths > progress.reported:
-        progress.reported = tenths
-        emit(Log("info", f"Downloaded {tenths * 10} % of {_size(total)}."))
+
+    def __init__(self, counter: _Counter, total: int, emit: Emit) -> None:
+        self._counter, self._total, self._emit = counter, total, emit
+        self._told = 0
+
+    def tell(self) -> None:
+        tenths = min(10, 10 * self._counter.received // self._total) if self._total else 0
+        if tenths > self._told:
+            self._told = tenths
+            self._emit(Log("info", f"Downloaded {tenths * 10} % of {_size(self._total)}."))
+
+    def end(self) -> None:
+        self.tell()
+
+
+class _Measured:
+    """`Progress` about twice a second."""
+
+    def __init__(self, counter: _Counter, total: int, emit: Emit) -> None:
+        self._counter, self._total, self._emit = counter, total, emit
+        self._pace = Pace()
+        self._told = -_TOLD_EVERY
+
+    def tell(self) -> None:
+        now = time.monotonic()
+        if not self._total or now - self._told < _TOLD_EVERY:
+            return
+        self._told = now
+        received = min(self._counter.received, self._total)
+        self._pace.note(now, self._counter.arrived)
+        self._emit(Progress(received / self._total, *self._pace.remaining(self._total - received)))
+
+    def end(self) -> None:
+        if self._total:
+            self._emit(Progress(1.0, 0.0, 0.0))
 
 
 def _size(count: int) -> str:
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
-
-
-def _bounded(
-    call: Callable[[], _T],
-    should_stop: Callable[[], bool],
-    seconds: float | None = LOOKUP_SECONDS,
-    progress: _Progress | None = None,
-    tick: Callable[[], None] = lambda: None,
-) -> _T:
-    """The result of `call`, which runs in a thread so that a stop or the end of patience ends the wait.
-
-    Raises:
-        Cancelled: `should_stop` said so.
-        TimeoutError: `seconds` have passed.
-        Exception: whatever `call` raised.
-    """
-    results: list[_T] = []
-    failures: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            results.append(call())
-        except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits
-            failures.append(error)
-
-    thread = threading.Thread(target=run, daemon=True, name="hub")
-    thread.start()
-    deadline = None if seconds is None else time.monotonic() + seconds
-    while thread.is_alive():
-        thread.join(0.2)
-        tick()
-        if should_stop():
-            if progress is not None:
-                progress.stopped = True
-            raise Cancelled("Stopped while waiting for the Hub.")
-        if deadline is not None and time.monotonic() > deadline and thread.is_alive():
-            raise TimeoutError("the Hub did not answer")
-    if failures:
-        raise failures[0]
-    return results[0]

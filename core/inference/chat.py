@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 from torch import Tensor
 from transformers import DynamicCache, GenerationConfig
 from transformers.generation.logits_process import (
@@ -110,11 +111,32 @@ class ChatModel:
         """
         tokenizer = self.loaded.tokenizer
         if getattr(tokenizer, "chat_template", None):
-            text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+            text = self._templated(messages)
             ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         else:
             ids = tokenizer("\n".join(message["content"] for message in messages))["input_ids"]
         return torch.tensor([ids], dtype=torch.int64)
+
+    def _templated(self, messages: Sequence[Message]) -> str:
+        """The conversation as the model's template writes it; if that knows no system prompt, the question has it.
+
+        Raises:
+            BadInput: the template refuses the conversation.
+        """
+        first = messages[0] if messages else {}
+        tries = [list(messages)]
+        if len(messages) > 1 and first.get("role") == "system" and messages[1]["role"] == "user":
+            question = {"role": "user", "content": f"{first['content']}\n\n{messages[1]['content']}"}
+            tries.append([question, *messages[2:]])
+        reason = ""
+        for some in tries:
+            try:
+                text = self.loaded.tokenizer.apply_chat_template(some, tokenize=False, add_generation_prompt=True)
+            except TemplateError as error:
+                reason = reason or str(error).partition("\n")[0][:200]
+            else:
+                return str(text)
+        raise BadInput(f"The model's chat format refuses this conversation: {reason}", "Start a new one.")
 
     def reply(
         self, messages: Sequence[Message], sampling: Sampling, should_stop: Callable[[], bool] = lambda: False
@@ -131,7 +153,7 @@ class ChatModel:
                 f"The conversation has {ids.shape[1]} tokens and the model reads {self.context}.", "Start a new one."
             )
         statistics = self.statistics = Statistics(prompt_tokens=ids.shape[1])
-        began, shown, found = time.monotonic(), "", []
+        began, shown, text, found = time.monotonic(), "", "", []
         statistics.ended_by = "length" if sampling.max_tokens <= limit else "context"
         ends = self._ends()
         for token in self._tokens(ids, sampling, min(limit, sampling.max_tokens)):
@@ -151,6 +173,9 @@ class ChatModel:
             if should_stop():
                 statistics.ended_by = "stopped"
                 break
+        whole = text.rstrip("\N{REPLACEMENT CHARACTER}")
+        if len(whole) > len(shown):
+            yield whole[len(shown) :]  # what stood before a character that did not become complete
 
     @property
     def context(self) -> int:

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
@@ -37,11 +38,17 @@ _DEATHS = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended, and with which Done or Failed. `exit_code` is the child's (negative: a signal; None: inline)."""
+    """How a run ended, and with which Done or Failed.
 
-    state: Literal["done", "failed", "cancelled", "died"]
+    Attributes:
+        state: `detached` is no end: the run goes on, and only the following of it is over.
+        exit_code: the child's (negative: a signal); None for a run inline or one that somebody else started.
+        event: the last one, None where detached.
+    """
+
+    state: Literal["done", "failed", "cancelled", "died", "detached"]
     exit_code: int | None
-    event: Done | Failed
+    event: Done | Failed | None
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,7 @@ def run_inline(
             on_event(event)
 
         last = worker.perform(job, emit, Control(should_stop, should_pause), lambda *order: run()(*order))
-    return Outcome(_state(last), None, last)
+    return Outcome(state_of(last), None, last)
 
 
 def follow_child(
@@ -91,29 +98,58 @@ def follow_child(
     patience: Patience | None = None,
 ) -> Generator[Event, None, Outcome]:
     """`run_child` as a generator: yields the events and returns the outcome. Closing it ends the child."""
+    batches = follow_batches(job, should_stop, should_pause, command=command, patience=patience)
+    try:
+        while True:
+            try:
+                events = next(batches)
+            except StopIteration as end:
+                outcome: Outcome = end.value
+                return outcome
+            yield from events
+    finally:
+        batches.close()
+
+
+def follow_batches(
+    job: Path,
+    should_stop: Callable[[], bool] = never,
+    should_pause: Callable[[], bool] = never,
+    should_detach: Callable[[], bool] = never,
+    *,
+    command: Sequence[str] | None = None,
+    patience: Patience | None = None,
+    chunk: int = store.CHUNK,
+) -> Generator[list[Event], None, Outcome]:
+    """`follow_child` for those who cannot wait: about 20 times a second what has come since, often nothing.
+
+    Args:
+        should_detach: true lets the child go on by itself; the outcome is then `detached`, and from then on the
+            run is steered by `store.order`.
+        chunk: bytes of the event file that are read at once.
+    """
     follower = store.Follower(job / store.EVENTS, at_end=True)
     last: Done | Failed | None = None
     with _Child(job, command, patience or Patience()) as child:
         while True:
             code = child.poll()  # asked before reading: what a dead child wrote is all there
-            events = follower.read()
-            for event in events:
-                if isinstance(event, Done | Failed):
-                    last = event
-                yield event
+            events = follower.read(chunk)
+            last = last_word(events) or last
             if code is not None and not events:
                 break
+            yield events
+            if should_detach() and not child.stopping and code is None:
+                child.detach()
+                return Outcome("detached", None, None)
             child.steer(should_stop(), should_pause())
             if not events:
                 time.sleep(_POLL)
     if last is None:
-        # the child can no longer say how it ended, so this process ends the stream for it
-        last = _stopped() if child.stopping else death(job, code)
-        store.clean_up(job)
-        _append(job, last)
-        yield last
-        return Outcome("cancelled" if child.stopping else "died", code, last)
-    return Outcome(_state(last), code, last)
+        outcome = close_stream(job, child.stopping, code)
+        assert outcome.event is not None
+        yield [outcome.event]
+        return outcome
+    return Outcome(state_of(last), code, last)
 
 
 def follow_inline(
@@ -127,16 +163,44 @@ def follow_inline(
     return (yield from stream(work, should_stop))
 
 
-def death(job: Path, code: int) -> Failed:
-    """The `Failed` event for a child that ended with `code` and said nothing."""
+def last_word(events: Sequence[Event]) -> Done | Failed | None:
+    """The event among these that ends a run."""
+    return next((event for event in reversed(events) if isinstance(event, Done | Failed)), None)
+
+
+def state_of(last: Done | Failed) -> Literal["done", "failed", "cancelled"]:
+    """What a run that ended with `last` is called."""
+    if isinstance(last, Done):
+        return "done"
+    return "cancelled" if last.code == "cancelled" else "failed"
+
+
+def close_stream(job: Path, stopping: bool, code: int | None) -> Outcome:
+    """End the event file of a dead process that did not say how it ended, and remove what it left.
+
+    Args:
+        stopping: it was asked to stop, so its death is no accident.
+        code: its exit code, where that is known.
+    """
+    if stopping:
+        last = Failed("cancelled", "The run was stopped; it did not answer and was ended.", "", "", False)
+    else:
+        last = death(job, code)
+    store.clean_up(job)
+    _append(job, last)
+    return Outcome("cancelled" if stopping else "died", code, last)
+
+
+def death(job: Path, code: int | None) -> Failed:
+    """The `Failed` event for a process that ended with `code` (None: nobody waited for it) and said nothing."""
     log = job / store.LOG
     if code == worker.EXIT_NO_ROOM:
         hint = "Free some room, or choose an output folder on another volume."
         return Failed("disk-full", "The disk is full; the run could not even write its events.", hint, "", False)
-    what, hint = _DEATHS.get(_signal_name(code), ("ended without saying why", ""))
-    number = f"signal {-code}" if code < 0 else f"exit code {code}"
+    what, hint = _DEATHS.get(_signal_name(code or 0), ("ended without saying why", ""))
+    number = "" if code is None else f" (signal {-code})" if code < 0 else f" (exit code {code})"
     words = last_words(log)
-    message = f"The run {what} ({number})." + (f" Its last words: {words}" if words else "")
+    message = f"The run {what}{number}." + (f" Its last words: {words}" if words else "")
     return Failed("child-died", message, f"{hint} The log is {log}".strip(), "", False)
 
 
@@ -155,13 +219,33 @@ def last_words(log: Path, window: int = 8192) -> str:
     return (fatal or (lines[-1] if lines else ""))[:200]
 
 
+def environment() -> dict[str, str]:
+    """The environment of a child: our root first on the path (-P keeps the working folder off it), logs in UTF-8.
+
+    Huge pages for large tensors (read by torch, Linux only): the peak of a run falls by 7 %, and no longer depends
+    on how the heap happened to be cut up. A short spin of OpenMP's waiting threads: as fast on a quiet machine, 1.5
+    times as fast beside one busy program, since a thread that waits does not hold the core of one that works.
+    """
+    path = os.environ.get("PYTHONPATH")
+    return {
+        "THP_MEM_ALLOC_ENABLE": "1",
+        "GOMP_SPINCOUNT": "10000",
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), path] if path else [str(ROOT)]),
+        "PYTHONIOENCODING": "utf-8:backslashreplace",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
 class _Child:
-    """The child process: started on entry, steered by commands, certainly gone on exit."""
+    """The child process: started on entry, steered by commands, certainly gone on exit unless it was detached."""
 
     def __init__(self, job: Path, command: Sequence[str] | None, patience: Patience) -> None:
         self.stopping = False
+        self._job = job
         self._patience = patience
         self._paused = False
+        self._detached = False
         self._since = 0.0
         self._terminated = False
         argv = command or [sys.executable, "-P", "-m", "core.jobs.worker", str(job)]
@@ -173,7 +257,7 @@ class _Child:
                 stdout=log,
                 stderr=log,
                 cwd=ROOT,
-                env=_environment(),
+                env=environment(),
                 start_new_session=os.name == "posix",
                 creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
             )
@@ -196,12 +280,24 @@ class _Child:
             self._terminated = True
             self._terminate()
 
+    def detach(self) -> None:
+        """Let the child go on without this process. The command waits in the pipe even if it is still starting."""
+        store.order(self._job, pause=self._paused)
+        self._send("detach")
+        self._detached = True
+        if self._process.stdin is not None:
+            _close(self._process.stdin)
+        # waited for all the same, so that its end leaves no zombie and its handle is not dropped while it runs
+        threading.Thread(target=self._process.wait, name="detached", daemon=True).start()
+
     def __enter__(self) -> _Child:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if self._detached:
+            return
         try:
             while self._process.poll() is None:
                 self.steer(stop=True, pause=False)
@@ -257,24 +353,6 @@ def _close(stream: object) -> None:
         return  # unsent bytes for a dead child
 
 
-def _environment() -> dict[str, str]:
-    """This environment with our root first on the path (-P keeps the working folder off it) and UTF-8 logs.
-
-    Huge pages for large tensors (read by torch, Linux only): the peak of a run falls by 7 %, and no longer depends
-    on how the heap happened to be cut up. A short spin of OpenMP's waiting threads: as fast on a quiet machine, 1.5
-    times as fast beside one busy program, since a thread that waits does not hold the core of one that works.
-    """
-    path = os.environ.get("PYTHONPATH")
-    return {
-        "THP_MEM_ALLOC_ENABLE": "1",
-        "GOMP_SPINCOUNT": "10000",
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(ROOT), path] if path else [str(ROOT)]),
-        "PYTHONIOENCODING": "utf-8:backslashreplace",
-        "PYTHONUNBUFFERED": "1",
-    }
-
-
 def _signal_name(code: int) -> str:
     if code == 0xC0000005:  # Windows: access violation
         return "SIGSEGV"
@@ -282,16 +360,6 @@ def _signal_name(code: int) -> str:
         return signal.Signals(-code).name if code < 0 else ""
     except ValueError:
         return ""
-
-
-def _state(last: Done | Failed) -> Literal["done", "failed", "cancelled"]:
-    if isinstance(last, Done):
-        return "done"
-    return "cancelled" if last.code == "cancelled" else "failed"
-
-
-def _stopped() -> Failed:
-    return Failed("cancelled", "The run was stopped; it did not answer and was ended.", "", "", False)
 
 
 def _append(job: Path, event: Event) -> None:

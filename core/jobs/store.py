@@ -1,11 +1,13 @@
 """A folder for each job: its spec, its events, its log, and who runs it.
 
 Knows where jobs live and how their state is read back from what they left; starts nothing. Only the process
-that runs a job writes in its folder (and, once that process is dead, whoever waited for it).
+that runs a job writes in its folder (and, once that process is dead, whoever waited for it), except for the file of
+orders, by which anybody asks that process to stop or to wait.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -15,25 +17,27 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-import platformdirs
 import psutil
 
 from core.errors import BitwrightError
 from core.events import Done, Event, Failed
 from core.files import read_json, write_json
+from core.home import home
 from core.jobs.spec import JobSpec
 from core.jobs.spec import load as load_spec
-from core.jobs.stream import EventLog, Follower, last_events, tail_events
+from core.jobs.stream import CHUNK, EventLog, Follower, last_events, tail_events
 
 __all__ = [
-    "EVENTS", "LOG", "OWNER", "SPEC", "EventLog", "Follower", "JobInfo", "State", "claim", "clean_up", "create",
-    "discard", "home", "jobs_root", "list_jobs", "read_job", "staging_of", "tail_events",
+    "CHUNK", "EVENTS", "LOG", "ORDERS", "OWNER", "SPEC", "EventLog", "Follower", "JobInfo", "Orders", "State", "claim",
+    "claimed_at", "clean_up", "create", "discard", "home", "jobs_root", "list_jobs", "newest", "newest_running",
+    "order", "orders", "read_job", "runner", "staging_of", "sweep", "tail_events",
 ]  # fmt: skip
 
 SPEC = "spec.json"
 EVENTS = "events.jsonl"
 LOG = "log.txt"
 OWNER = "owner.json"
+ORDERS = "orders.json"
 
 State = Literal["created", "running", "done", "failed", "cancelled", "died"]
 
@@ -54,10 +58,12 @@ class JobInfo:
         return datetime.strptime(self.id[:22], "%Y%m%d-%H%M%S-%f").replace(tzinfo=UTC)
 
 
-def home() -> Path:
-    """Bitwright's own data folder; the environment variable BITWRIGHT_HOME moves it."""
-    moved = os.environ.get("BITWRIGHT_HOME")
-    return Path(moved).absolute() if moved else platformdirs.user_data_path("bitwright", appauthor=False)
+@dataclass(frozen=True)
+class Orders:
+    """What somebody wants of a running job."""
+
+    stop: bool = False
+    pause: bool = False
 
 
 def jobs_root() -> Path:
@@ -80,19 +86,66 @@ def discard(job: Path) -> None:
     shutil.rmtree(job, ignore_errors=True)
 
 
-def claim(job: Path) -> None:
-    """Note in the job folder that this process runs it. Pids are reused, so its start time is noted as well."""
+def claim(job: Path, *, obeys: bool = False) -> None:
+    """Note in the job folder that this process runs it. Pids are reused, so its start time is noted as well.
+
+    Args:
+        obeys: the process looks at the file of orders, and lives for this job only.
+    """
+    (job / ORDERS).unlink(missing_ok=True)
     me = psutil.Process()
-    write_json(job / OWNER, {"pid": me.pid, "started": me.create_time(), "claimed": time.time()})
+    value = {"pid": me.pid, "started": me.create_time(), "claimed": time.time(), "obeys": obeys}
+    write_json(job / OWNER, value)
+
+
+def order(job: Path, *, stop: bool = False, pause: bool = False) -> None:
+    """Ask the process that runs a job to stop, to pause at its next block boundary, or (neither) to go on."""
+    write_json(job / ORDERS, {"stop": stop, "pause": pause})
+
+
+def orders(job: Path) -> Orders | None:
+    """What was last ordered, None where nobody ordered anything."""
+    try:
+        value = read_json(job / ORDERS)
+        return Orders(value.get("stop") is True, value.get("pause") is True)
+    except (BitwrightError, AttributeError):
+        return None
 
 
 def list_jobs() -> list[JobInfo]:
     """All jobs, the newest first. A folder that is not a job's is passed over."""
-    root = jobs_root()
-    if not root.is_dir():
-        return []
-    folders = sorted((folder for folder in root.iterdir() if folder.is_dir() and _is_id(folder.name)), reverse=True)
-    return [read_job(folder) for folder in folders]
+    return [read_job(jobs_root() / name) for name in _ids()]
+
+
+def newest() -> JobInfo | None:
+    """The newest job, without a look at all the others."""
+    names = _ids()
+    return read_job(jobs_root() / names[0]) if names else None
+
+
+def newest_running(looks: int = 200) -> Path | None:
+    """The newest job that runs in a process of its own which obeys orders; looks at so many jobs at most."""
+    for job in (jobs_root() / name for name in _ids()[:looks]):
+        owner = _owner(job)
+        if owner is not None and owner.obeys and _alive(owner) and read_job(job).state == "running":
+            return job
+    return None
+
+
+def runner(job: Path) -> psutil.Process | None:
+    """The process that runs a job, None where it is gone."""
+    owner = _owner(job)
+    if owner is None or not _alive(owner):
+        return None
+    with contextlib.suppress(psutil.Error):
+        return psutil.Process(owner.pid)
+    return None
+
+
+def claimed_at(job: Path) -> float:
+    """When the run of a job began, in seconds since the epoch; what its event file says of before is an earlier run."""
+    owner = _owner(job)
+    return owner.claimed if owner is not None else 0.0
 
 
 def read_job(job: Path) -> JobInfo:
@@ -128,6 +181,21 @@ def clean_up(job: Path) -> None:
     shutil.rmtree(staging_of(Path(spec.output), job), ignore_errors=True)
 
 
+def sweep() -> list[Path]:
+    """Remove what runs that were killed left beside their outputs, and say what that was.
+
+    Only the staging folders of jobs that were begun, do not run and have no result; nothing else, whatever its name.
+    """
+    removed = []
+    for job in (jobs_root() / name for name in _ids()):
+        with contextlib.suppress(OSError, BitwrightError):
+            staging = staging_of(Path(load_spec(job / SPEC).output), job)
+            if staging.is_dir() and read_job(job).state in ("failed", "cancelled", "died"):
+                clean_up(job)
+                removed.append(staging)
+    return removed
+
+
 def _state_of(event: Event) -> State:
     if isinstance(event, Failed):
         return "cancelled" if event.code == "cancelled" else "failed"
@@ -139,12 +207,14 @@ class _Owner:
     pid: int
     started: float
     claimed: float
+    obeys: bool
 
 
 def _owner(job: Path) -> _Owner | None:
     try:
         value = read_json(job / OWNER)
-        return _Owner(int(value["pid"]), float(value["started"]), float(value["claimed"]))
+        started, claimed = float(value["started"]), float(value["claimed"])
+        return _Owner(int(value["pid"]), started, claimed, value.get("obeys") is True)
     except (BitwrightError, KeyError, TypeError, ValueError):
         return None
 
@@ -157,6 +227,15 @@ def _alive(owner: _Owner) -> bool:
         return bool(near and process.status() != psutil.STATUS_ZOMBIE)
     except (psutil.Error, ValueError):
         return False
+
+
+def _ids() -> list[str]:
+    """The names of all job folders, the newest first."""
+    try:
+        with os.scandir(jobs_root()) as entries:
+            return sorted((entry.name for entry in entries if _is_id(entry.name) and entry.is_dir()), reverse=True)
+    except OSError:
+        return []
 
 
 def _is_id(name: str) -> bool:

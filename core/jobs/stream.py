@@ -15,7 +15,8 @@ from types import TracebackType
 
 from core.events import Event, Log, from_line, to_line
 
-_CHUNK = 1 << 20
+CHUNK = 1 << 20
+"""Bytes read at once."""
 _LONGEST_LINE = 16 << 20
 
 
@@ -66,20 +67,24 @@ class Follower:
         self._offset = path.stat().st_size if at_end and path.exists() else 0
         self._rest = b""
 
-    def read(self, limit: int = _CHUNK) -> list[Event]:
-        """The events that were added since the last call, from at most `limit` more bytes."""
-        try:
-            with self._path.open("rb") as stream:
-                stream.seek(self._offset)
-                data = stream.read(limit)
-        except FileNotFoundError:
-            return []
-        self._offset += len(data)
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        events = [from_line(line.decode("utf-8", "replace")) for line in lines if line.strip()]
-        if len(self._rest) > _LONGEST_LINE:
-            events.append(Log("warning", f"A line of {len(self._rest)} bytes in the event file was skipped."))
-            self._rest = b""
+    def read(self, limit: int = CHUNK) -> list[Event]:
+        """The events that were added since the last call, from `limit` more bytes, or more where those end no line."""
+        events: list[Event] = []
+        while not events:
+            try:
+                with self._path.open("rb") as stream:
+                    stream.seek(self._offset)
+                    data = stream.read(limit)
+            except FileNotFoundError:
+                return []
+            self._offset += len(data)
+            *lines, self._rest = (self._rest + data).split(b"\n")
+            events = [from_line(line.decode("utf-8", "replace")) for line in lines if line.strip()]
+            if len(self._rest) > _LONGEST_LINE:
+                events.append(Log("warning", f"A line of {len(self._rest)} bytes in the event file was skipped."))
+                self._rest = b""
+            if len(data) < limit:
+                break
         return events
 
     def read_all(self) -> list[Event]:

@@ -2,7 +2,8 @@
 
 Reads the spec in the job folder, runs the pipeline, and sees to it that the event file ends with Done or
 Failed. Commands come as JSON lines on stdin; the end of stdin means that the parent is gone, and the run with
-it. Knows nothing of the arithmetic: torch is imported by the pipeline only.
+it, unless the parent said `detach` before. Whoever comes later leaves orders in a file of the job folder. Knows
+nothing of the arithmetic: torch is imported by the pipeline only.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -34,6 +36,9 @@ EXIT_NO_ROOM = 28
 EXIT_CANCELLED = 130
 STOP_ALONE_AFTER = 20.0
 """Seconds that a run has to stop by itself; a long native call can hold it longer than anyone waits."""
+LOOK_EVERY = 0.4
+"""Seconds between looks at the file of orders."""
+ORPHANED = "The run was stopped because the window or terminal that started it was gone."
 
 
 def pipeline() -> Run:
@@ -73,18 +78,24 @@ def exit_code(last: Done | Failed) -> int:
 
 
 class Orders:
-    """What the parent wants, kept for the run by a thread that reads the parent's commands."""
+    """What the parent, or somebody who came later, wants; kept for the run by two threads that listen.
+
+    Attributes:
+        orphaned: the run stops because its parent was gone without a word.
+    """
 
     def __init__(self, job: Path, stop_alone_after: float = STOP_ALONE_AFTER) -> None:
         self._job = job
         self._patience = stop_alone_after
         self._stop = threading.Event()
         self._pause = threading.Event()
+        self.orphaned = False
         self.control = Control(self._stop.is_set, self._pause.is_set)
 
     def watch(self, commands: int) -> None:
-        """Start to read commands from the descriptor `commands`, until it ends."""
-        threading.Thread(target=self._read, args=(commands,), name="orders", daemon=True).start()
+        """Start to read commands from the descriptor `commands`, until it ends, and the file of orders."""
+        threading.Thread(target=self._read, args=(commands,), name="commands", daemon=True).start()
+        threading.Thread(target=self._look, name="orders", daemon=True).start()
 
     def stop(self) -> None:
         """Ask the run to stop, and end the process if it does not."""
@@ -95,28 +106,46 @@ class Orders:
         timer.daemon = True
         timer.start()
 
+    def told(self, event: Event) -> Event:
+        """The event as it is told: the end of an orphan says why it ended."""
+        if self.orphaned and isinstance(event, Failed) and event.code == "cancelled":
+            return replace(event, message=ORPHANED)
+        return event
+
     def _read(self, commands: int) -> None:
         with os.fdopen(commands, "rb") as stream:
             for line in stream:
-                self._obey(line)
+                command = _command(line)
+                if command == "stop":
+                    self.stop()
+                elif command == "pause":
+                    self._pause.set()
+                elif command == "resume":
+                    self._pause.clear()
+                elif command == "detach":
+                    return
+        self.orphaned = not self._stop.is_set()
         self.stop()
 
-    def _obey(self, line: bytes) -> None:
-        try:
-            command = json.loads(line)["command"]
-        except (ValueError, KeyError, TypeError):
-            return
-        if command == "stop":
-            self.stop()
-        elif command == "pause":
-            self._pause.set()
-        elif command == "resume":
-            self._pause.clear()
+    def _look(self) -> None:
+        """Obey the file of orders whenever it is another one."""
+        before: store.Orders | None = None
+        while not self._stop.wait(LOOK_EVERY):
+            orders = store.orders(self._job)
+            if orders == before or orders is None:
+                continue
+            before = orders
+            if orders.pause:
+                self._pause.set()
+            else:
+                self._pause.clear()
+            if orders.stop:
+                self.stop()
 
     def _give_up(self) -> None:
         """Leave from this thread: the run's own sits in a native call and cannot be interrupted."""
         with contextlib.suppress(OSError), store.EventLog(self._job / store.EVENTS) as emit:
-            emit(Failed("cancelled", "The run was stopped in the middle of a step.", "", "", False))
+            emit(self.told(Failed("cancelled", "The run was stopped in the middle of a step.", "", "", False)))
         store.clean_up(self._job)
         os._exit(EXIT_CANCELLED)
 
@@ -124,7 +153,7 @@ class Orders:
 def serve(job: Path, run: Callable[[], Run] = pipeline, stop_alone_after: float = STOP_ALONE_AFTER) -> int:
     """Run the job as this process's only task; returns the exit code."""
     orders = Orders(job, stop_alone_after)
-    orders.watch(_take_stdin())
+    commands = _take_stdin()
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
         orders.stop()
@@ -133,10 +162,12 @@ def serve(job: Path, run: Callable[[], Run] = pipeline, stop_alone_after: float 
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), on_signal)
     try:
-        store.claim(job)
-        with store.EventLog(job / store.EVENTS) as emit:
+        store.claim(job, obeys=True)
+        orders.watch(commands)
+        store.sweep()
+        with store.EventLog(job / store.EVENTS) as log:
             # imported inside perform, so that an import that fails is told like any other failure
-            last = perform(job, emit, orders.control, lambda *order: run()(*order))
+            last = perform(job, lambda event: log(orders.told(event)), orders.control, lambda *order: run()(*order))
         return exit_code(last)
     except OSError as error:
         if not no_room(error):
@@ -155,6 +186,13 @@ def main() -> int:
     except BitwrightError as error:
         sys.stderr.write(f"{error}\n")
         return EXIT_FAILED
+
+
+def _command(line: bytes) -> object:
+    try:
+        return json.loads(line)["command"]
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _take_stdin() -> int:

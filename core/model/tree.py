@@ -16,7 +16,8 @@ from core.bitsmap import BitsMap
 from core.errors import BadInput
 from core.model import refusals
 from core.model.headers import TensorInfo
-from core.schemes import LayerScheme
+from core.model.plans import LayerPlan as LayerPlan
+from core.model.plans import Plans, make_case
 
 _WEIGHT = ".weight"
 _HEAD_WORDS = ("head", "output", "embed_out")
@@ -95,21 +96,40 @@ class ModelTree:
         )
 
     @cached_property
+    def block_linears(self) -> tuple[str, ...]:
+        """Names of the linears in the blocks, in their order; those outside come after them in `linears`."""
+        return tuple(linear.name for linear in self.linears if linear.block >= 0)
+
+    @cached_property
+    def weights(self) -> tuple[tuple[int, int, int], ...]:
+        """Inputs, outputs and bytes of the weight of each linear; equal ones are one object."""
+        known: dict[tuple[int, int, int], tuple[int, int, int]] = {}
+        found = (
+            (linear.in_features, linear.out_features, self.tensors[f"{linear.name}{_WEIGHT}"].nbytes)
+            for linear in self.linears
+        )
+        return tuple(known.setdefault(weight, weight) for weight in found)
+
+    @cached_property
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(info.nbytes for info in self.tensors.values())
+
+    @cached_property
+    def block_weights(self) -> tuple[int, ...]:
+        """Weights in the linears of each block."""
+        totals = [0] * self.blocks
+        for linear in self.linears:
+            if 0 <= linear.block < self.blocks:
+                totals[linear.block] += linear.in_features * linear.out_features
+        return tuple(totals)
+
+    @cached_property
     def _by_block(self) -> dict[int, tuple[Linear, ...]]:
         groups: dict[int, list[Linear]] = {}
         for linear in self.linears:
             groups.setdefault(linear.block, []).append(linear)
         return {block: tuple(found) for block, found in groups.items()}
-
-
-@dataclass(frozen=True)
-class LayerPlan:
-    """What happens to one linear: the scheme it really gets, which rule said so, and why it differs ("" if not)."""
-
-    linear: Linear
-    scheme: LayerScheme
-    why: str
-    fallback: str
 
 
 @dataclass
@@ -156,33 +176,35 @@ def build_tree(config: dict[str, Any], tensors: Mapping[str, TensorInfo]) -> Mod
     )
 
 
-def resolve_schemes(tree: ModelTree, bits_map: BitsMap) -> list[LayerPlan]:
+def resolve_schemes(tree: ModelTree, bits_map: BitsMap) -> Plans:
     """One plan for every linear of the tree, in its order; says nothing about whether the tree is refused.
 
     Raises:
         BadInput: the map names the embedding or a tied head, or has rules and names that no layer answers to.
     """
-    named = {rule.match for rule in bits_map.layers}
-    _refuse_embeddings(tree, bits_map, named)
+    _refuse_embeddings(tree, bits_map)
     # A rule never reaches the head, so one that would match nothing else does nothing and is a mistake.
-    names = [linear.name for linear in tree.linears if linear.block >= 0 or linear.name in named]
-    missing = bits_map.unmatched(names)
+    heads = [linear.name for linear in tree.of_block(-1)]
+    missing = bits_map.unmatched([*tree.block_linears, *(name for name in heads if name in bits_map.by_hand)])
     if missing:
-        example = next((linear.name for linear in tree.linears if linear.block >= 0), "model.layers.0.mlp.down_proj")
+        example = next(iter(tree.block_linears), "model.layers.0.mlp.down_proj")
         raise BadInput(
             f"The bits map has patterns or names that no layer answers to: {_listing(missing)}.",
             f"Names look like {example}; the head changes only by its exact name under layers.",
         )
-    plans = []
-    for linear in tree.linears:
-        assigned = bits_map.resolve(linear.name, exact_only=linear.block < 0)
-        scheme, fallback = assigned.scheme.fit(linear.in_features, linear.out_features)
-        plans.append(LayerPlan(linear, scheme, assigned.why, fallback))
-    return plans
+    assigned = bits_map.resolve_all(tree.block_linears)
+    assigned += [bits_map.resolve(name, exact_only=True) for name in heads]
+    # Assignments are shared, so that their ids tell reasons apart, and live as long as this list of them.
+    kinds = list(zip(map(id, assigned), tree.weights, strict=True))
+    examples = dict(zip(kinds, assigned, strict=True))
+    cases = [make_case(assignment, *weight) for (_, weight), assignment in examples.items()]
+    numbers = {kind: number for number, kind in enumerate(examples)}
+    return Plans(tree.linears, cases, [numbers[kind] for kind in kinds])
 
 
-def _refuse_embeddings(tree: ModelTree, bits_map: BitsMap, named: set[str]) -> None:
-    for name in sorted(named):
+def _refuse_embeddings(tree: ModelTree, bits_map: BitsMap) -> None:
+    ends = ("lm_head", tree.embedding or "lm_head", tree.lm_head or "lm_head")
+    for name in sorted(name for name in bits_map.by_hand if name.endswith(ends)):
         if not bits_map.resolve(name).scheme.quantized:
             continue
         if name == tree.embedding:

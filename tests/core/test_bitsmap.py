@@ -136,3 +136,108 @@ def test_a_missing_map_and_a_torn_one(tmp_path: Path) -> None:
     (tmp_path / "map.json").write_text('{"version"')
     with pytest.raises(CorruptFile):
         bitsmap.load(tmp_path / "map.json")
+
+
+def test_a_layer_set_by_hand_compiles_no_pattern() -> None:
+    """A map may hold 20,000 of them, and compiling that many takes seconds."""
+    chosen = bitsmap.from_json({"version": 1, "layers": {DOWN: {"bits": 8}}})
+    chosen.resolve(DOWN)
+    assert "pattern" not in vars(chosen.layers[0])
+
+
+def test_layers_of_one_reason_share_what_is_said_of_them() -> None:
+    chosen = BitsMap(layers=(Rule("a", bits=8), Rule("b", bits=8)))
+    assert chosen.resolve("a") is chosen.resolve("b")
+
+
+def test_the_order_of_rules_counts_also_where_an_earlier_map_had_another() -> None:
+    mlp, down = Rule("*.mlp.*", bits=2), Rule("*.down_proj", bits=8)
+    found = [BitsMap(rules=rules).resolve(DOWN).scheme.bits for rules in ((mlp, down), (down, mlp))]
+    assert found == [8, 2]
+
+
+# --- Setting layers by hand ---------------------------------------------------------------------------------
+
+UP, HEAD = "model.layers.3.mlp.up_proj", "lm_head"
+RULED = BitsMap(LayerScheme(4, 64), rules=(Rule("*.down_proj", bits=8, group_size=32),))
+
+
+def test_a_layer_gets_what_it_is_given_and_keeps_the_rest_of_its_rule() -> None:
+    changed = bitsmap.with_layers(RULED, [DOWN], bits=2)
+    assert changed.resolve(DOWN).scheme == LayerScheme(2, 32)
+    assert changed.resolve(UP) == RULED.resolve(UP)
+
+
+def test_the_map_that_is_changed_stays_as_it_is() -> None:
+    bitsmap.with_layers(RULED, [DOWN], bits=2)
+    assert RULED.layers == ()
+
+
+def test_a_second_edit_keeps_the_first() -> None:
+    once = bitsmap.with_layers(RULED, [UP], bits=3)
+    assert bitsmap.with_layers(once, [UP], sym=False).layers == (Rule(UP, bits=3, sym=False),)
+
+
+@pytest.mark.parametrize(("name", "bits"), [(UP, 4), (DOWN, 8)])
+def test_a_layer_that_is_given_what_it_had_anyway_is_not_listed(name: str, bits: int) -> None:
+    changed = bitsmap.with_layers(bitsmap.with_layers(RULED, [name], bits=3), [name], bits=bits)
+    assert changed.layers == ()
+
+
+def test_the_default_given_by_hand_beats_a_rule() -> None:
+    changed = bitsmap.with_layers(RULED, [DOWN], bits=4, group_size=64)
+    assert changed.resolve(DOWN).scheme == LayerScheme(4, 64)
+
+
+def test_the_head_leaves_16_bits_only_when_given_bits() -> None:
+    grouped = bitsmap.with_layers(RULED, [HEAD], group_size=32, exact_only=[HEAD])
+    assert grouped.resolve(HEAD, exact_only=True).scheme.bits == 16
+    changed = bitsmap.with_layers(RULED, [HEAD], bits=8, exact_only=[HEAD])
+    assert changed.layers == (Rule(HEAD, bits=8),)
+    assert bitsmap.with_layers(changed, [HEAD], bits=16, exact_only=[HEAD]).layers == ()
+
+
+def test_impossible_bits_are_refused_by_hand_too() -> None:
+    with pytest.raises(BadInput, match="5 bits"):
+        bitsmap.with_layers(RULED, [UP], bits=5)
+
+
+NAMES = ("a.q_proj", "a.mlp.up", "b.q_proj", "b.mlp.up")
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["*", "*.q_proj", "/mlp/", "b.*"]), KEYS), max_size=3),
+    st.dictionaries(st.sampled_from(NAMES), KEYS, max_size=3),
+    st.sets(st.sampled_from(NAMES)),
+    KEYS,
+)
+def test_edited_layers_have_the_given_keys_and_all_others_what_they_had(
+    rules: list[tuple[str, dict[str, Any]]], layers: dict[str, dict[str, Any]], edited: set[str], keys: dict[str, Any]
+) -> None:
+    before = BitsMap(
+        LayerScheme(3, 64, sym=False),
+        tuple(Rule(match, **given) for match, given in rules),
+        tuple(Rule(name, **given) for name, given in layers.items()),
+    )
+    after = bitsmap.with_layers(before, sorted(edited), **keys)
+    for name in NAMES:
+        old, new = before.resolve(name).scheme, after.resolve(name).scheme
+        wanted = LayerScheme(**{**old.to_json(), **keys}) if name in edited else old
+        # of a layer in 16 bits nothing else matters
+        assert new == wanted or not (new.quantized or wanted.quantized)
+
+
+# --- Finding layers -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [("mlp", [1, 3]), ("Q_PROJ", [0, 2]), ("b.*", [2, 3]), ("/q|up$/", [0, 1, 2, 3]), ("mlp*", []), ("/", [])],
+)
+def test_a_text_finds_a_part_a_glob_the_whole_name_and_an_expression_any_place(text: str, found: list[int]) -> None:
+    assert bitsmap.find(NAMES, text) == found
+
+
+def test_an_expression_that_is_none_is_refused_in_one_sentence() -> None:
+    with pytest.raises(BadInput, match="not a valid pattern"):
+        bitsmap.find(NAMES, "/(/")

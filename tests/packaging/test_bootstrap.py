@@ -281,7 +281,7 @@ def test_another_device_makes_it_stale_and_auto_keeps_the_one_it_has(house: Path
 
 
 def test_extras_add_up(house: Path) -> None:
-    finish(house, extras="test gui")
+    finish(house, extras="test arklib")
     assert [is_ready(house, extras=extras) for extras in ("", "test", "llama")] == [True, True, False]
 
 

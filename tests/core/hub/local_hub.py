@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import urlsplit
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from huggingface_hub import constants
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -25,6 +32,10 @@ class Hub:
         gated: the model can be looked up, its files cannot be fetched.
         slow: seconds before every piece of a weight file.
         silent: seconds before any answer.
+        ranges: a part of a file is sent where one is asked for, not all of it.
+        listing: what a search of models finds.
+        queries: of all searches.
+        sent: bytes of each file that were sent, by path.
         asked: paths of all requests.
     """
 
@@ -34,6 +45,10 @@ class Hub:
     gated: bool = False
     slow: float = 0.0
     silent: float = 0.0
+    ranges: bool = True
+    listing: list[dict[str, Any]] = field(default_factory=list)
+    queries: list[dict[str, list[str]]] = field(default_factory=list)
+    sent: dict[str, int] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     endpoint: str = ""
 
@@ -66,37 +81,54 @@ class _Handler(BaseHTTPRequestHandler):
             headers = {"X-Error-Code": "GatedRepo" if hub.gated else hub.error_code, "X-Error-Message": "no"}
             self._send(b"{}", headers, 403 if hub.gated else hub.status, body)
         elif "/resolve/" in path:
-            name = path.split("/resolve/")[1].split("/", 1)[1]
-            content = hub.files.get(name)
-            if content is None:
-                self._send(b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT}, 404, body)
-            else:
-                etag = f'"{hashlib.sha1(content).hexdigest()}"'
-                self._send(content, {"ETag": etag, "X-Repo-Commit": COMMIT}, 200, body)
+            self._send_file(path.split("/resolve/")[1].split("/", 1)[1], body)
         elif "/tree/" in path:
             entries = [
                 {"type": "file", "path": name, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
                 for name, content in hub.files.items()
             ]
             self._send(json.dumps(entries).encode(), {}, 200, body)
+        elif path == "/api/models":
+            hub.queries.append(parse_qs(urlsplit(self.path).query))
+            self._send(json.dumps(hub.listing).encode(), {}, 200, body)
         else:
             siblings = [{"rfilename": name, "size": len(content)} for name, content in hub.files.items()]
             info = {"id": path.removeprefix("/api/models/"), "sha": COMMIT, "siblings": siblings, "tags": []}
             self._send(json.dumps(info).encode(), {}, 200, body)
 
-    def _send(self, content: bytes, headers: dict[str, str], status: int, body: bool) -> None:
+    def _send_file(self, name: str, body: bool) -> None:
+        assert isinstance(self.server, _Server)
+        hub = self.server.hub
+        content = hub.files.get(name)
+        if content is None:
+            self._send(b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT}, 404, body)
+            return
+        headers = {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "X-Repo-Commit": COMMIT}
+        wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        if wanted is None or not hub.ranges:
+            hub.sent[name] = hub.sent.get(name, 0) + self._send(content, headers, 200, body)
+            return
+        start, end = int(wanted[1]), min(int(wanted[2] or len(content)), len(content) - 1)
+        headers["Content-Range"] = f"bytes {start}-{end}/{len(content)}"
+        sent = self._send(content[start : end + 1], headers, 206, body)
+        hub.sent[name] = hub.sent.get(name, 0) + sent
+
+    def _send(self, content: bytes, headers: dict[str, str], status: int, body: bool) -> int:
+        """Send an answer; returns the bytes of its body that the other side took."""
         assert isinstance(self.server, _Server)
         self.send_response(status)
         for name, value in {**headers, "Content-Length": str(len(content))}.items():
             self.send_header(name, value)
         self.end_headers()
         step = 1 << 16
+        sent = 0
         for start in range(0, len(content) if body else 0, step):
             time.sleep(self.server.hub.slow)
             try:
-                self.wfile.write(content[start : start + step])
+                sent += self.wfile.write(content[start : start + step])
             except OSError:
-                return
+                break
+        return sent
 
 
 @contextmanager
@@ -112,3 +144,19 @@ def serve(hub: Hub) -> Iterator[Hub]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def point_at(endpoint: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let huggingface_hub ask `endpoint` and keep what it fetches in `cache`."""
+    template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+
+
+def closed_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,11 +16,11 @@ from huggingface_hub import constants
 from safetensors.numpy import save
 
 from core.errors import BitwrightError, Cancelled, DiskFull, HubUnreachable, ModelNotFound, UnsupportedModel
-from core.events import Event, Log
+from core.events import Event, Log, Progress
 from core.hub import download as module
 from core.hub.download import cached, download, wanted_files
 from core.model.headers import read_folder
-from tests.core.hub.local_hub import Hub, serve
+from tests.core.hub.local_hub import Hub, closed_port, point_at, serve
 
 CONFIG = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
 
@@ -51,14 +50,6 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     with serve(Hub(dict(FILES))) as running:
         point_at(running.endpoint, tmp_path / "cache", monkeypatch)
         yield running
-
-
-def point_at(endpoint: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
 
 
 def fetch(name: str = "some/model", **options: Any) -> Path:
@@ -107,6 +98,20 @@ def test_progress_is_told(hub: Hub) -> None:
     assert all(message.endswith(" % of 0.8 MB.") for message in messages[1:])
 
 
+def test_measured_progress_ends_with_everything(hub: Hub) -> None:
+    events: list[Event] = []
+    fetch(emit=events.append, measured=True)
+    shares = [event.fraction for event in events if isinstance(event, Progress)]
+    assert shares[-1] == 1.0
+    assert shares == sorted(shares)
+
+
+def test_the_progress_of_a_run_is_not_that_of_a_download(hub: Hub) -> None:
+    events: list[Event] = []
+    fetch(emit=events.append)
+    assert not [event for event in events if isinstance(event, Progress)]
+
+
 def test_the_config_is_checked_before_any_weight(hub: Hub) -> None:
     def refuse(config: Any) -> None:
         assert config == CONFIG
@@ -139,12 +144,6 @@ def test_half_a_model_in_the_cache_does_not_count(hub: Hub, monkeypatch: pytest.
     assert cached("some/model") is None
 
 
-def closed_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def test_no_server_is_unreachable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     point_at(f"http://127.0.0.1:{closed_port()}", tmp_path, monkeypatch)
     error = failure()
@@ -160,7 +159,7 @@ def test_a_silent_server_is_unreachable(hub: Hub, monkeypatch: pytest.MonkeyPatc
 def test_patience_ends_even_where_the_library_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     never = threading.Event()
     with pytest.raises(TimeoutError):
-        module._bounded(never.wait, lambda: False, 0.3)
+        module.bounded(never.wait, lambda: False, 0.3)
     never.set()
 
 

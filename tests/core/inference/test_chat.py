@@ -69,3 +69,31 @@ def test_a_conversation_longer_than_the_context_is_refused(talk: ChatModel) -> N
 def test_values_out_of_range_are_refused(values: dict[str, float]) -> None:
     with pytest.raises(BadInput):
         Sampling(**values)  # type: ignore[arg-type]
+
+
+def test_a_template_without_a_system_prompt_gets_it_with_the_question(talk: ChatModel) -> None:
+    kept = talk.loaded.tokenizer.chat_template
+    talk.loaded.tokenizer.chat_template = (
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}" + kept
+    )
+    try:
+        ids = talk.prompt_ids([{"role": "system", "content": "Be brief."}, *HELLO])
+    finally:
+        talk.loaded.tokenizer.chat_template = kept
+    assert talk.loaded.tokenizer.decode(ids[0]) == "user: Be brief.\n\nhello\nassistant:"
+
+
+def test_a_conversation_that_the_template_refuses_is_told_in_its_words(talk: ChatModel) -> None:
+    kept = talk.loaded.tokenizer.chat_template
+    talk.loaded.tokenizer.chat_template = "{{ raise_exception('Roles must alternate') }}"
+    try:
+        with pytest.raises(BadInput, match="Roles must alternate"):
+            talk.prompt_ids(HELLO)
+    finally:
+        talk.loaded.tokenizer.chat_template = kept
+
+
+def test_what_stands_before_half_a_character_is_not_lost(talk: ChatModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One token may hold a letter and the first half of a character; the answer may end there."""
+    monkeypatch.setattr(type(talk.loaded.tokenizer), "decode", lambda _self, ids, **_options: "a" * len(ids) + "\ufffd")
+    assert "".join(talk.reply(HELLO, Sampling(max_tokens=3))) == "aaa"

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from core.events import Failed
-from core.jobs import child, store
+from core.jobs import child, store, worker
 from core.jobs.spec import JobSpec
 
 FAKE = Path(__file__).with_name("fake_worker.py")
@@ -49,4 +49,4 @@ def test_a_child_ends_when_its_parent_is_killed(
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
     last = store.read_job(job).last
     assert isinstance(last, Failed)
-    assert last.code == "cancelled"
+    assert (last.code, last.message) == ("cancelled", worker.ORPHANED)

@@ -140,3 +140,46 @@ def test_discarding_removes_the_job_and_keeps_the_output(job: Path, tmp_path: Pa
     store.discard(job)
     assert not job.exists()
     assert (tmp_path / "out").exists()
+
+
+def staged(tmp_path: Path, name: str) -> tuple[Path, Path]:
+    """A job and what its run left beside its output."""
+    job = store.create(JobSpec("demo", str(tmp_path / name)))
+    folder = store.staging_of(tmp_path / name, job)
+    folder.mkdir()
+    (folder / "model.safetensors").write_text("half")
+    return job, folder
+
+
+def test_a_sweep_removes_what_dead_runs_left(tmp_path: Path) -> None:
+    died, left = staged(tmp_path, "a")
+    owned_by(died, os.getpid(), psutil.Process().create_time() - 1000)
+    failed, also = staged(tmp_path, "b")
+    store.claim(failed)
+    add(failed, Failed("internal", "m", "", "tune", False))
+    assert sorted(store.sweep()) == sorted([left, also])
+    assert not left.exists()
+    assert not also.exists()
+
+
+def test_a_sweep_touches_nothing_else(tmp_path: Path) -> None:
+    running, growing = staged(tmp_path, "running")
+    store.claim(running)
+    _, begun = staged(tmp_path, "just-made")
+    done, odd = staged(tmp_path, "done")
+    store.claim(done)
+    add(done, Done(str(tmp_path / "done"), 1.0, {}))
+    stranger = tmp_path / ".mine.bitwright-20260101-000000-000000-abcd"
+    stranger.mkdir()
+    died = store.create(JobSpec("demo", str(tmp_path / "output")))
+    owned_by(died, os.getpid(), psutil.Process().create_time() - 1000)
+    (tmp_path / "output").mkdir()
+    assert store.sweep() == []
+    assert all(folder.is_dir() for folder in (growing, begun, odd, stranger, tmp_path / "output"))
+
+
+def test_a_sweep_passes_over_jobs_that_cannot_be_read(job: Path, tmp_path: Path) -> None:
+    (job / store.SPEC).write_text("{")
+    died, left = staged(tmp_path, "a")
+    owned_by(died, os.getpid(), psutil.Process().create_time() - 1000)
+    assert store.sweep() == [left]

@@ -1,0 +1,258 @@
+"""What the user has chosen so far, on the way to a `JobSpec`; every page reads and changes this one value.
+
+Everything derived (schemes, sizes, costs, what is still missing) is computed here from shapes alone, in
+milliseconds. Knows Qt's signals and nothing of widgets; starts nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from PySide6.QtCore import QObject, Signal
+from PySide6.QtGui import QUndoCommand, QUndoStack
+
+from core import costs, recipes, sizes
+from core.bitsmap import BitsMap
+from core.costs import Costs
+from core.errors import BitwrightError
+from core.files import free_bytes
+from core.jobs.spec import JobSpec
+from core.jobs.store import home
+from core.model.tree import LayerPlan, ModelTree, resolve_schemes
+from core.recipes import Recipe
+from core.schemes import LayerScheme
+from core.sizes import OutputSize
+from core.wording import human
+
+
+@dataclass(frozen=True)
+class OpenedModel:
+    """A model whose headers have been read.
+
+    Attributes:
+        name: what a job calls it: Hub id, folder, `.gguf` file or `demo`.
+        label: short name for people.
+        origin: `hub`, `folder`, `gguf` or `demo`; note: what to say about its weights, or "".
+        folder: where its files lie on this machine, "" while they are only on the Hub.
+        tree: its layers, from headers alone.
+        download_bytes: what a run will fetch first.
+    """
+
+    name: str
+    label: str
+    origin: str
+    note: str
+    folder: str
+    tree: ModelTree
+    download_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What was measured of this machine: id, name and FLOP/s of the chosen device; empty until it was asked.
+
+    Attributes:
+        devices: the JSON values of `core.inference.devices.Device`, the usable and the others.
+        throughput: FLOP/s of matrix products by device id.
+        chosen: id of the device that `auto` means.
+    """
+
+    devices: tuple[dict[str, Any], ...] = ()
+    throughput: dict[str, float] | None = None
+    chosen: str = ""
+
+
+@dataclass(frozen=True)
+class Choices:
+    """All that a job will depend on. `output` is "" while the suggested folder is meant."""
+
+    model: OpenedModel | None = None
+    recipe: Recipe = field(default_factory=Recipe)
+    bits_map: BitsMap = field(default_factory=BitsMap)
+    calibration: str = "builtin"
+    formats: tuple[str, ...] = ("auto_round",)
+    device: str = "auto"
+    seed: int = 42
+    low_memory: bool = False
+    compile: bool = False
+    output: str = ""
+
+
+class Draft(QObject):
+    """The choices of one window.
+
+    Signals:
+        changed: any choice, or what was measured of the machine, is another one now.
+        model_changed: the model is another one (before `changed`).
+        map_changed: the bits map is another one (before `changed`).
+    """
+
+    changed = Signal()
+    model_changed = Signal()
+    map_changed = Signal()
+
+    def __init__(self, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._choices = Choices(recipe=recipes.load("quick"), bits_map=BitsMap(LayerScheme(4, 64, True)))
+        self._machine = Machine()
+        self._plans: tuple[LayerPlan, ...] | None = None
+        self._size: OutputSize | None = None
+        self._costs: Costs | None = None
+        self._problem: str | None = None
+        self.undo_stack = QUndoStack(self)
+
+    @property
+    def choices(self) -> Choices:
+        return self._choices
+
+    @property
+    def model(self) -> OpenedModel | None:
+        return self._choices.model
+
+    @property
+    def machine(self) -> Machine:
+        return self._machine
+
+    def choose(self, **changes: Any) -> None:
+        """Replace some choices and tell everybody; another model empties the undo stack, as its layers are others.
+
+        Raises:
+            BitwrightError: a value is impossible; nothing was changed.
+        """
+        before = self._choices
+        after = replace(before, **changes)
+        if after == before:
+            return
+        self._choices = after
+        if after.model is not before.model or after.bits_map is not before.bits_map:
+            self._plans = self._size = self._problem = None
+        elif after.formats != before.formats:
+            self._size = None
+        self._costs = None
+        if after.model is not before.model:
+            if before.model is None or after.model is None or after.model.name != before.model.name:
+                self.undo_stack.clear()
+            self.model_changed.emit()
+        if after.bits_map is not before.bits_map:
+            self.map_changed.emit()
+        self.changed.emit()
+
+    def set_machine(self, machine: Machine) -> None:
+        """Note what was measured of this machine."""
+        self._machine = machine
+        self._costs = None
+        self.changed.emit()
+
+    def edit_map(self, bits_map: BitsMap, text: str) -> None:
+        """Change the bits map so that it can be undone; `text` is what the undo menu calls it."""
+        if bits_map != self._choices.bits_map:
+            self.undo_stack.push(_MapEdit(self, self._choices.bits_map, bits_map, text))
+
+    @property
+    def plans(self) -> tuple[LayerPlan, ...]:
+        """What each linear gets; empty without a model, or where the map does not fit it (see `problem`)."""
+        if self._plans is None:
+            self._plans = ()
+            if self.model is not None and not self.model.tree.refusal:
+                try:
+                    self._plans = tuple(resolve_schemes(self.model.tree, self._choices.bits_map))
+                except BitwrightError as error:
+                    self._problem = error.message
+        return self._plans
+
+    @property
+    def size(self) -> OutputSize | None:
+        """Bytes of the first format's output."""
+        if self._size is None and self.model is not None and self.plans:
+            self._size = sizes.output_size(self.model.tree, self.plans, self._choices.formats[0])
+        return self._size
+
+    @property
+    def costs(self) -> Costs | None:
+        """Disk, memory and time of the run; without time until the machine was measured."""
+        if self._costs is None and self.model is not None and self.plans:
+            device = self.device_id
+            speed = (self._machine.throughput or {}).get(device)
+            self._costs = costs.estimate(
+                self.model.tree, self.plans, self.spec(), speed, on_device=not device.startswith("cpu")
+            )
+        return self._costs
+
+    @property
+    def device_id(self) -> str:
+        """The device that the run will use, as far as is known."""
+        wanted = self._choices.device
+        return (self._machine.chosen or "cpu") if wanted == "auto" else wanted
+
+    @property
+    def output(self) -> Path:
+        """The folder that the run will make: the chosen one, or a free one among Bitwright's own models."""
+        if self._choices.output:
+            return Path(self._choices.output)
+        model, scheme = self.model, self._choices.bits_map.default
+        stem = Path(model.label).stem.split(" ")[0] if model else "model"
+        mixed = "mixed" if self._choices.bits_map.rules or self._choices.bits_map.layers else f"{scheme.bits}bit"
+        folder = home() / "models"
+        return free_name(folder / f"{stem}-{mixed}")
+
+    def problem(self) -> str:
+        """The first reason why a run cannot start now, as one sentence; "" where it can."""
+        model = self.model
+        if model is None:
+            return "Pick a model"
+        if model.tree.refusal:
+            return model.tree.refusal
+        if not self.plans:
+            return self._problem or "The bits map does not fit this model"
+        if not any(plan.scheme.quantized for plan in self.plans):
+            return "The map leaves every layer in 16 bits"
+        needed = self.costs
+        if needed is not None:
+            free = free_bytes(self.output)
+            wanted = needed.disk.low + model.download_bytes
+            if wanted > free:
+                return f"Needs {human(wanted)} of disk, {human(free)} free"
+        return ""
+
+    def spec(self) -> JobSpec:
+        """The job that these choices describe.
+
+        Raises:
+            BadInput: there is no model yet.
+        """
+        picked = self._choices
+        return JobSpec(
+            model=picked.model.name if picked.model else "",
+            output=str(self.output),
+            recipe=picked.recipe,
+            bits_map=picked.bits_map,
+            calibration=picked.calibration,
+            formats=picked.formats,
+            device=picked.device,
+            seed=picked.seed,
+            low_memory=picked.low_memory,
+            compile=picked.compile,
+        )
+
+
+class _MapEdit(QUndoCommand):
+    def __init__(self, draft: Draft, before: BitsMap, after: BitsMap, text: str) -> None:
+        super().__init__(text)
+        self._draft, self._before, self._after = draft, before, after
+
+    def redo(self) -> None:
+        self._draft.choose(bits_map=self._after)
+
+    def undo(self) -> None:
+        self._draft.choose(bits_map=self._before)
+
+
+def free_name(folder: Path) -> Path:
+    """`folder`, or the first of `folder-2`, `folder-3` and so on that does not exist."""
+    number, found = 1, folder
+    while found.exists():
+        number += 1
+        found = folder.with_name(f"{folder.name}-{number}")
+    return found

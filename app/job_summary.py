@@ -1,0 +1,168 @@
+"""The job in one line, and what the one coloured button does: from choices and run to what the job bar shows.
+
+Pure functions; knows no widget.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+from core.wording import human, time_range
+
+if TYPE_CHECKING:
+    from app.draft import Draft
+    from app.models.run_record import RunRecord
+    from core.jobs.spec import JobSpec
+
+ARROW = "\N{RIGHTWARDS ARROW}"
+NOTHING = "\N{EN DASH}"
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One figure of the job bar: what it says, and the longer story in the tooltip."""
+
+    text: str = NOTHING
+    more: str = ""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The job in one line."""
+
+    model: Fact = Fact()
+    size: Fact = Fact()
+    bits: Fact = Fact()
+    device: Fact = Fact()
+
+
+@dataclass(frozen=True)
+class Primary:
+    """The one coloured button.
+
+    Attributes:
+        text: what it says.
+        action: `start`, `pause`, `resume` or `chat`; "" while it can do nothing.
+        reason: why it can do nothing, as text beside it.
+        can_cancel: whether Cancel stands beside it.
+        fraction: share of the run that is done, None where no run is on.
+        remaining: how long the run will take still, in words.
+    """
+
+    text: str = "Quantize"
+    action: str = ""
+    reason: str = ""
+    can_cancel: bool = False
+    fraction: float | None = None
+    remaining: str = ""
+
+
+def facts_of(draft: Draft) -> Facts:
+    """What the choices so far amount to."""
+    model, size = draft.model, draft.size
+    device = _device(draft)
+    if model is None:
+        return Facts(device=device)
+    name = Fact(model.label, model.name)
+    if size is None:
+        source = sum(tensor.nbytes for tensor in model.tree.tensors.values())
+        return Facts(name, Fact(human(source), f"{source:,} bytes"), device=device)
+    return Facts(
+        name,
+        Fact(
+            f"{human(size.source)} {ARROW} {human(size.total)}",
+            f"{size.source:,} bytes now, {size.total:,} bytes after, in the first format",
+        ),
+        Fact(
+            f"{size.effective_bits:.2f}" if size.weights else NOTHING,
+            "Bits that each quantized weight costs on disk, with its share of the scales",
+        ),
+        device,
+    )
+
+
+def facts_of_run(spec: JobSpec) -> Facts:
+    """What is known of a run that another window started: its spec."""
+    scheme = spec.bits_map.default
+    bits = f"{scheme.bits}, mixed" if spec.bits_map.rules or spec.bits_map.layers else str(scheme.bits)
+    return Facts(
+        Fact("SmolLM2-135M-Instruct (demo)" if spec.model == "demo" else PurePath(spec.model).name, spec.model),
+        Fact(NOTHING, spec.output),
+        Fact(bits, "Bits of each quantized weight, without the scales"),
+        Fact(spec.device),
+    )
+
+
+def primary_of(record: RunRecord | None, active: bool, problem: str, finished: bool) -> Primary:
+    """What the coloured button does now.
+
+    Args:
+        record: the run that is shown, if any.
+        active: whether it is still on.
+        problem: the first reason why the choices cannot run, or "".
+        finished: a run has just succeeded and no choice was changed since.
+    """
+    if record is not None and active:
+        return _of_run(record)
+    if finished:
+        return Primary("Chat with it", "chat")
+    return Primary(action="" if problem else "start", reason=problem)
+
+
+def stage_of(record: RunRecord | None, active: bool) -> str:
+    """What a run does at this moment, as the status line says it; "" where none is on."""
+    if record is None or not active:
+        return ""
+    if record.state == "paused":
+        return "Paused; resume it when you like"
+    stage = _STAGES.get(record.stage, "Starting")
+    if record.stage == "tune" and record.total:
+        stage = f"Tuning block {min(record.block + 1, record.total)} of {record.total}"
+    left = _remaining(record)
+    return f"{stage}, {left}" if left else stage
+
+
+_STAGES = {
+    "prepare": "Preparing",
+    "calibrate": "Reading the calibration text",
+    "tune": "Tuning",
+    "write": "Writing the files",
+    "verify": "Checking what was written",
+}
+
+
+def _of_run(record: RunRecord) -> Primary:
+    fraction = min(1.0, max(0.0, record.fraction))
+    remaining = _remaining(record)
+    if record.state == "stopping":
+        return Primary("Pause", fraction=fraction, remaining="stopping")
+    if record.state == "paused":
+        return Primary("Resume", "resume", can_cancel=True, fraction=fraction, remaining="paused")
+    if record.state == "pausing":
+        text = "The run pauses when the block that it works on is done."
+        return Primary("Resume", "resume", text, can_cancel=True, fraction=fraction, remaining="pausing")
+    if not record.can_pause:
+        text = "Nothing can be paused any more: the last block is done."
+        return Primary("Pause", "", text, can_cancel=True, fraction=fraction, remaining=remaining)
+    return Primary("Pause", "pause", can_cancel=True, fraction=fraction, remaining=remaining)
+
+
+def _remaining(record: RunRecord) -> str:
+    if record.state == "paused" or record.seconds_low < 0 or record.seconds_high <= 0:
+        return ""
+    return f"{time_range(record.seconds_low, record.seconds_high)} left"
+
+
+def _device(draft: Draft) -> Fact:
+    found = next((device for device in draft.machine.devices if device.get("id") == draft.device_id), None)
+    if found is None:
+        return Fact(draft.device_id.upper(), "Not measured yet")
+    name, kind = str(found.get("name", "")), str(found.get("kind", ""))
+    if kind != "cpu":
+        return Fact(name or draft.device_id.upper(), f"{draft.device_id}, {human(found.get('total_memory', 0))}")
+    details = found.get("details") or {}
+    cores = details.get("physical_cores") if isinstance(details, dict) else None
+    text = f"CPU, {cores} {'core' if cores == 1 else 'cores'}" if isinstance(cores, int) else "CPU"
+    return Fact(text, name)

@@ -1,0 +1,200 @@
+"""Colours by role, the colours of the bits, and icons tinted to fit: light or dark, as the system or the user says.
+
+Knows Qt's palette and the files in resources/icons; nothing of the widgets that use them, which listen to `changed`.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from PySide6.QtCore import QObject, Qt, Signal
+from PySide6.QtGui import QColor, QGuiApplication, QIcon, QImage, QPalette, QPixmap
+
+ICONS: Final = Path(__file__).resolve().parent.parent / "resources" / "icons"
+
+_SCHEMES: Final = {
+    "system": Qt.ColorScheme.Unknown,
+    "light": Qt.ColorScheme.Light,
+    "dark": Qt.ColorScheme.Dark,
+}
+_ROLES: Final = {
+    "accent": ("#1f6fb2", "#4ba3e3"),
+    "good": ("#1a7f4b", "#4cc38a"),
+    "warning": ("#8a5a00", "#e0a83e"),
+    "bad": ("#b3261e", "#f2857c"),
+    "muted": ("#5c6370", "#a4abb6"),
+    "line": ("#d4d7dd", "#3d4149"),
+    "surface": ("#ffffff", "#26282d"),
+    "plot": ("#ffffff", "#1e2024"),
+}
+"""Role to its colour on light and on dark. Text in any of them has a contrast of 4.5 to 1 on its ground."""
+_GROUNDS: Final = {
+    QPalette.ColorRole.Window: ("#f4f5f7", "#1e2024"),
+    QPalette.ColorRole.WindowText: ("#1b1e24", "#e8eaee"),
+    QPalette.ColorRole.Base: ("#ffffff", "#26282d"),
+    QPalette.ColorRole.AlternateBase: ("#f4f5f7", "#2b2e34"),
+    QPalette.ColorRole.Text: ("#1b1e24", "#e8eaee"),
+    QPalette.ColorRole.PlaceholderText: ("#6b7280", "#979eaa"),
+    QPalette.ColorRole.Button: ("#f4f5f7", "#33363d"),
+    QPalette.ColorRole.ButtonText: ("#1b1e24", "#e8eaee"),
+    QPalette.ColorRole.ToolTipBase: ("#ffffff", "#33363d"),
+    QPalette.ColorRole.ToolTipText: ("#1b1e24", "#e8eaee"),
+    QPalette.ColorRole.Light: ("#ffffff", "#4a4e57"),
+    QPalette.ColorRole.Midlight: ("#eceef1", "#3d4149"),
+    QPalette.ColorRole.Mid: ("#c3c7cf", "#2b2e34"),
+    QPalette.ColorRole.Dark: ("#a6abb5", "#17181b"),
+    QPalette.ColorRole.Shadow: ("#6b7280", "#0c0d0e"),
+    QPalette.ColorRole.BrightText: ("#ffffff", "#ffffff"),
+}
+_DISABLED: Final = ("#9aa0aa", "#6d737e")
+_BITS: Final = {2: "#D55E00", 3: "#E69F00", 4: "#56B4E9", 8: "#0072B2", 16: "#999999"}
+_CIVIDIS: Final = (
+    "#00224e", "#123570", "#3b496c", "#575d6d", "#707173", "#8a8678", "#a59c74", "#c3b369", "#e1cc55", "#fee838",
+)  # fmt: skip
+_ICON_SIZES: Final = (16, 24, 48)
+
+
+class Theme(QObject):
+    """Colours and icons of the window; make it after the application object.
+
+    Signals:
+        changed: light became dark or the other way round; ask again for colours and icons.
+    """
+
+    changed = Signal()
+
+    def __init__(self, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._scheme = "system"
+        self._hints = QGuiApplication.styleHints()
+        self._dark = self._wants_dark()
+        self._hints.colorSchemeChanged.connect(self._follow)
+        self._apply()
+
+    @property
+    def scheme(self) -> str:
+        """What was asked for: `system`, `light` or `dark`."""
+        return self._scheme
+
+    @property
+    def dark(self) -> bool:
+        """Whether text is light on dark ground now."""
+        return self._dark
+
+    def set_scheme(self, scheme: str) -> None:
+        """Use `light` or `dark`, or follow the `system`."""
+        self._scheme = scheme if scheme in _SCHEMES else "system"
+        self._hints.setColorScheme(_SCHEMES[self._scheme])
+        self._follow()
+
+    def color(self, role: str) -> QColor:
+        """The colour of a role (`accent`, `good`, `bad` ...), or of text that stands `on_accent`."""
+        if role == "on_accent":
+            return self.text_on(self.color("accent"))
+        return QColor(_ROLES[role][self._dark])
+
+    def bits_color(self, bits: int) -> QColor:
+        """The colour of a number of bits, the same on light and dark, told apart by colour-blind people too."""
+        return QColor(_BITS.get(bits, _BITS[16]))
+
+    def cividis(self, t: float) -> QColor:
+        """A colour from dark blue (0) over grey to yellow (1), evenly spaced for every kind of sight."""
+        place = min(1.0, max(0.0, t if t == t else 0.0)) * (len(_CIVIDIS) - 1)
+        first = min(int(place), len(_CIVIDIS) - 2)
+        return mixed(QColor(_CIVIDIS[first]), QColor(_CIVIDIS[first + 1]), place - first)
+
+    def text_on(self, color: QColor) -> QColor:
+        """Black or white, whichever reads better on `color`."""
+        light = luminance(color)
+        return QColor("black") if (light + 0.05) ** 2 > 0.05 * 1.05 else QColor("white")
+
+    def icon(self, name: str, role: str = "") -> QIcon:
+        """The icon `resources/icons/NAME.svg` in the colour of text, or of a role; pale where disabled."""
+        color = self.color(role) if role else QGuiApplication.palette().color(QPalette.ColorRole.WindowText)
+        return _tinted(name, color.name(), _DISABLED[self._dark])
+
+    def _wants_dark(self) -> bool:
+        if self._scheme != "system":
+            return self._scheme == "dark"
+        return self._hints.colorScheme() == Qt.ColorScheme.Dark
+
+    def _follow(self) -> None:
+        dark = self._wants_dark()
+        if dark != self._dark:
+            self._dark = dark
+            self._apply()
+            self.changed.emit()
+
+    def _apply(self) -> None:
+        if self._wants_contrast():
+            QGuiApplication.setPalette(QPalette())  # the system's own colours, made for those who see little
+        else:
+            QGuiApplication.setPalette(self._palette())
+
+    def _wants_contrast(self) -> bool:
+        hints = getattr(self._hints, "accessibility", None)  # Qt 6.10
+        return hints is not None and hints().contrastPreference() == Qt.ContrastPreference.HighContrast
+
+    def _palette(self) -> QPalette:
+        palette = QPalette()
+        for role, pair in _GROUNDS.items():
+            palette.setColor(role, QColor(pair[self._dark]))
+        accent = self.color("accent")
+        for role in (QPalette.ColorRole.Highlight, QPalette.ColorRole.Accent):
+            palette.setColor(role, accent)
+        palette.setColor(QPalette.ColorRole.HighlightedText, self.text_on(accent))
+        palette.setColor(QPalette.ColorRole.Link, accent)
+        palette.setColor(QPalette.ColorRole.LinkVisited, accent)
+        for role in (QPalette.ColorRole.WindowText, QPalette.ColorRole.Text, QPalette.ColorRole.ButtonText):
+            palette.setColor(QPalette.ColorGroup.Disabled, role, QColor(_DISABLED[self._dark]))
+        return palette
+
+
+def luminance(color: QColor) -> float:
+    """Relative luminance, 0 for black to 1 for white, as WCAG defines it."""
+
+    def linear(value: float) -> float:
+        return value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4
+
+    return 0.2126 * linear(color.redF()) + 0.7152 * linear(color.greenF()) + 0.0722 * linear(color.blueF())
+
+
+def contrast(first: QColor, second: QColor) -> float:
+    """Contrast of two colours, 1 to 21, as WCAG defines it."""
+    low, high = sorted((luminance(first), luminance(second)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def mixed(first: QColor, second: QColor, share: float) -> QColor:
+    """`first` with `share` (0 to 1) of `second` in it."""
+    return QColor.fromRgbF(
+        first.redF() + (second.redF() - first.redF()) * share,
+        first.greenF() + (second.greenF() - first.greenF()) * share,
+        first.blueF() + (second.blueF() - first.blueF()) * share,
+    )
+
+
+@cache
+def _tinted(name: str, color: str, pale: str) -> QIcon:
+    drawing = (ICONS / f"{name}.svg").read_text(encoding="utf-8")
+    icon = QIcon()
+    for mode, tint in ((QIcon.Mode.Normal, color), (QIcon.Mode.Disabled, pale)):
+        data = drawing.replace("currentColor", tint).encode()
+        for size in _ICON_SIZES:
+            icon.addPixmap(QPixmap.fromImage(_drawn(data, size)), mode)
+    return icon
+
+
+def _drawn(svg: bytes, size: int) -> QImage:
+    from PySide6.QtCore import QByteArray
+    from PySide6.QtGui import QPainter
+    from PySide6.QtSvg import QSvgRenderer
+
+    image = QImage(size, size, QImage.Format.Format_ARGB32_Premultiplied)
+    image.fill(Qt.GlobalColor.transparent)
+    painter = QPainter(image)
+    QSvgRenderer(QByteArray(svg)).render(painter)
+    painter.end()
+    return image

@@ -1,0 +1,120 @@
+"""A model card as text: Markdown laid out, everything else in it shown as the letters it consists of.
+
+A card comes from a stranger. HTML in it stays text, nothing is ever fetched or read for it, and a link tells where it
+leads before it is followed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from PySide6.QtCore import QUrl, Signal
+from PySide6.QtGui import QTextBlock, QTextCharFormat, QTextCursor, QTextFormat, QTextOption
+from PySide6.QtWidgets import QTextBrowser, QWidget
+
+from app.markdown import FEATURES, SafeDocument, clean, opens_in_browser
+from app.theme import Theme
+from app.widgets.tints import code_color
+
+_MARGIN = 12
+_HEADING_GAP = 16
+
+
+class CardView(QTextBrowser):
+    """Shows one card.
+
+    Signals:
+        followed: address of a link to the web that was clicked (str).
+        pointed: address of the link under the pointer, "" for none (str).
+    """
+
+    followed = Signal(str)
+    pointed = Signal(str)
+
+    def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._theme = theme
+        self._markdown = ""
+        self.setDocument(self._new_document())
+        self.setObjectName("card")
+        self.setAccessibleName(self.tr("Model card"))
+        self.setOpenLinks(False)
+        self.setAcceptDrops(False)
+        self.setTabChangesFocus(True)
+        self.setWordWrapMode(QTextOption.WrapMode.WrapAtWordBoundaryOrAnywhere)
+        self._base = QUrl()
+        self.anchorClicked.connect(self._follow)
+        theme.changed.connect(self._lay_out)
+        self.highlighted.connect(lambda url: self.pointed.emit(self._target(url)))
+
+    def show_card(self, markdown: str, base: str = "") -> None:
+        """Show a card; `base` is the address that its relative links start from, "" where they lead nowhere."""
+        self._base = QUrl(base)
+        self._markdown = markdown
+        self._lay_out()
+        self.verticalScrollBar().setValue(0)
+
+    def say(self, text: str) -> None:
+        """Show a sentence instead of a card."""
+        self._base, self._markdown = QUrl(), ""
+        self.setPlainText(text)
+
+    def loadResource(self, _kind: int, _name: QUrl | str) -> Any:
+        """A blank, whatever was asked for: a card fetches and reads nothing."""
+        return self.document().loadResource(_kind, _name)
+
+    def _lay_out(self) -> None:
+        if not self._markdown:
+            return
+        # Filled before the view has it: laying out after every change takes five times as long.
+        document, before = self._new_document(), self.document()
+        # The newline keeps Qt from taking a rule at the top for a header of settings, which it would hide.
+        document.setMarkdown("\n" + clean(self._markdown), FEATURES)
+        cursor = QTextCursor(document)
+        cursor.beginEditBlock()
+        block = document.begin()
+        while block.isValid():
+            self._dress(block)
+            block = block.next()
+        cursor.endEditBlock()
+        self.setDocument(document)
+        before.deleteLater()
+
+    def _new_document(self) -> SafeDocument:
+        document = SafeDocument(self)
+        document.setUndoRedoEnabled(False)
+        document.setDocumentMargin(_MARGIN)
+        document.setDefaultFont(self.font())
+        return document
+
+    def _dress(self, block: QTextBlock) -> None:
+        """Give a heading room and a modest size, and a line of code its ground; long lines of code wrap."""
+        form = block.blockFormat()
+        level = form.headingLevel()
+        cursor = QTextCursor(block)
+        if level:
+            form.setTopMargin(_HEADING_GAP if block.blockNumber() else 0)
+            form.setBottomMargin(_HEADING_GAP / 2)
+            cursor.movePosition(QTextCursor.MoveOperation.EndOfBlock, QTextCursor.MoveMode.KeepAnchor)
+            size = QTextCharFormat()
+            size.setProperty(QTextFormat.Property.FontSizeAdjustment, max(0, 3 - level))
+            cursor.mergeCharFormat(size)
+        elif form.nonBreakableLines():
+            form.setNonBreakableLines(False)
+            form.setBackground(code_color(self._theme, self.palette()))
+        else:
+            return
+        cursor.setBlockFormat(form)
+
+    def _target(self, url: QUrl) -> str:
+        """Where a link leads; "" if that is not a page on the web."""
+        if url.isRelative():
+            if self._base.isEmpty() or not url.path():
+                return ""
+            url = self._base.resolved(url)
+        return url.toString() if opens_in_browser(url.toString()) else ""
+
+    def _follow(self, url: QUrl) -> None:
+        target = self._target(url)
+        if target:
+            self.followed.emit(target)

@@ -1,0 +1,106 @@
+"""Which model to talk to: what was quantized here first, then the original, then any folder; and load, cancel, unload.
+
+Shows choices (`app.models.chat_choices`) and says what was picked; loads nothing itself.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+
+from PySide6.QtCore import Qt, Signal
+from PySide6.QtWidgets import QFileDialog, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+
+from app.models.chat_choices import ChatChoice
+from app.theme import Theme
+from app.widgets.elided_box import ElidedBox
+from app.widgets.note import Note
+
+
+class ChatModels(QWidget):
+    """A picker, what is known of the picked model, and two buttons.
+
+    Signals:
+        picked(str): the user picked the model of this name.
+        opened(str): the user opened this folder, which is no choice yet.
+        load_asked: the button was pressed; what it does depends on what it says.
+    """
+
+    picked = Signal(str)
+    opened = Signal(str)
+    load_asked = Signal()
+
+    def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._choices: list[ChatChoice] = []
+        label = QLabel(self.tr("M&odel"), self)
+        self._box = ElidedBox(self)
+        self._box.setObjectName("chat_model")
+        self._box.activated.connect(self._activate)
+        label.setBuddy(self._box)
+        self._detail = Note(theme, parent=self)
+        self._detail.setObjectName("chat_model_detail")
+        self._load = QPushButton(self.tr("Load"), self)
+        self._load.setObjectName("load")
+        self._load.clicked.connect(self.load_asked)
+        self._open = QPushButton(self.tr("Open folder\N{HORIZONTAL ELLIPSIS}"), self)
+        self._open.setObjectName("open_folder")
+        self._open.clicked.connect(self._ask_folder)
+        row = QHBoxLayout()
+        row.setSpacing(8)
+        row.addWidget(self._load, 1)
+        row.addWidget(self._open, 1)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(4)
+        for widget in (label, self._box, self._detail):
+            column.addWidget(widget)
+        column.addLayout(row)
+
+    @property
+    def current(self) -> ChatChoice | None:
+        """What is picked."""
+        name = self._box.currentData()
+        return next((choice for choice in self._choices if choice.name == name), None)
+
+    def set_choices(self, choices: Sequence[ChatChoice], picked: str) -> None:
+        """Show these choices and pick the one called `picked`, else the first."""
+        if list(choices) != self._choices:
+            self._choices = list(choices)
+            self._box.clear()
+            for index, choice in enumerate(choices):
+                if index and choice.kind != choices[index - 1].kind:
+                    self._box.insertSeparator(self._box.count())
+                self._box.addItem(choice.label, choice.name)
+                # Escaped: a tooltip that looks like HTML would be laid out as such.
+                whole = f"<p style='white-space:pre'>{html.escape(choice.name)}</p>"
+                self._box.setItemData(self._box.count() - 1, whole, Qt.ItemDataRole.ToolTipRole)
+            self._box.fit_list()
+        self._box.setEnabled(bool(choices))
+        place = self._box.findData(picked)
+        if place < 0 and choices:
+            place = 0
+        self._box.setCurrentIndex(place)
+
+    def set_detail(self, text: str) -> None:
+        """One or two lines about the picked model."""
+        self._detail.tell(text)
+
+    def set_load(self, text: str, explained: str, enabled: bool) -> None:
+        """What the first button says and does now."""
+        self._load.setText(text)
+        self._load.setToolTip(explained)
+        self._load.setEnabled(enabled)
+
+    def _activate(self, index: int) -> None:
+        name = self._box.itemData(index)
+        if isinstance(name, str):
+            self.picked.emit(name)
+
+    def _ask_folder(self) -> None:
+        dialog = QFileDialog(self, self.tr("Open a model folder"))
+        dialog.setFileMode(QFileDialog.FileMode.Directory)
+        dialog.setOption(QFileDialog.Option.ShowDirsOnly)
+        dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        dialog.fileSelected.connect(self.opened)
+        dialog.open()

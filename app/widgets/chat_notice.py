@@ -1,0 +1,83 @@
+"""A line above the composer: what is going on or went wrong with the conversation, and the one button that helps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from PySide6.QtCore import Qt
+from PySide6.QtGui import QPainter, QPaintEvent
+from PySide6.QtWidgets import QHBoxLayout, QProgressBar, QPushButton, QVBoxLayout, QWidget
+
+from app.theme import Theme, mixed
+from app.widgets.tinted_label import TintedLabel
+
+
+class ChatNotice(QWidget):
+    """Hidden while there is nothing to say."""
+
+    def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._theme = theme
+        self._role = "accent"
+        self._act: Callable[[], object] | None = None
+        self._label = TintedLabel(theme, wrap=True, parent=self)
+        self._label.setObjectName("notice")
+        self._button = QPushButton(self)
+        self._button.setObjectName("notice_button")
+        self._button.clicked.connect(self._press)
+        self._bar = QProgressBar(self)
+        self._bar.setTextVisible(False)
+        self._bar.setFixedHeight(6)
+        self._bar.setObjectName("notice_progress")
+        self._bar.setAccessibleName(self.tr("Loading"))
+        row = QHBoxLayout()
+        row.setSpacing(16)
+        row.addWidget(self._label, 1)
+        row.addWidget(self._button)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(12, 8, 8, 8)
+        column.setSpacing(8)
+        column.addLayout(row)
+        column.addWidget(self._bar)
+        self.hide()
+
+    def say(
+        self,
+        text: str,
+        button: str = "",
+        act: Callable[[], object] | None = None,
+        *,
+        role: str = "accent",
+        fraction: float | None = None,
+    ) -> None:
+        """Show a sentence and a button that calls `act`.
+
+        Args:
+            role: colour of the mark at its side.
+            fraction: of work that goes on, 0 to 1; below 0 it is not known; None is no work, so no bar.
+        """
+        self._role, self._act = role, act
+        self._label.setText(text)
+        self._button.setText(button)
+        self._button.setVisible(bool(button))
+        self._bar.setVisible(fraction is not None)
+        if fraction is not None:
+            self._bar.setRange(0, 0 if fraction < 0 else 1000)
+            self._bar.setValue(round(1000 * max(0.0, fraction)))
+        self.show()
+        self.update()
+
+    def paintEvent(self, _event: QPaintEvent) -> None:
+        """A ground with a coloured edge, as the words alone carry the meaning."""
+        painter = QPainter(self)
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        color = self._theme.color(self._role)
+        painter.setPen(Qt.PenStyle.NoPen)
+        painter.setBrush(mixed(self._theme.color("surface"), color, 0.12))
+        painter.drawRoundedRect(self.rect(), 6, 6)
+        painter.setBrush(color)
+        painter.drawRoundedRect(0, 0, 4, self.height(), 2, 2)
+
+    def _press(self) -> None:
+        if self._act is not None:
+            self._act()

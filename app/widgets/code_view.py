@@ -1,0 +1,162 @@
+"""A block of code in a message: fixed-width letters on a ground of its own, its language, and a button that copies it.
+
+Long lines scroll sideways inside the block. Colours come from `app.highlight` once the block is complete.
+"""
+
+from __future__ import annotations
+
+from math import ceil
+
+from PySide6.QtCore import QRectF, Qt
+from PySide6.QtGui import (
+    QFontDatabase,
+    QGuiApplication,
+    QPainter,
+    QPaintEvent,
+    QTextCharFormat,
+    QTextCursor,
+    QWheelEvent,
+)
+from PySide6.QtWidgets import QFrame, QHBoxLayout, QTextEdit, QToolButton, QVBoxLayout, QWidget
+
+from app.highlight import Kind, spans
+from app.markdown import SafeDocument
+from app.theme import Theme
+from app.widgets.tinted_label import TintedLabel
+from app.widgets.tints import code_color
+
+_RADIUS = 6
+_PAD = 8
+_ROLES: dict[Kind, str] = {"comment": "muted", "string": "good", "number": "warning", "keyword": "accent"}
+
+
+class CodeView(QWidget):
+    """One block of code."""
+
+    def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._theme = theme
+        self._text = self._language = ""
+        self._coloured = False
+        self._label = TintedLabel(theme, role="muted", parent=self)
+        self._copy = QToolButton(self)
+        self._copy.setText(self.tr("Copy"))
+        self._copy.setAccessibleName(self.tr("Copy this code"))
+        self._copy.setObjectName("copy_code")
+        self._copy.setAutoRaise(True)
+        self._copy.clicked.connect(self._to_clipboard)
+        self._body = _Body(self)
+        head = QHBoxLayout()
+        head.addWidget(self._label)
+        head.addStretch()
+        head.addWidget(self._copy)
+        self._column = QVBoxLayout(self)
+        self._column.setContentsMargins(_PAD, 2, 2, _PAD)
+        self._column.setSpacing(0)
+        self._column.addLayout(head)
+        self._column.addWidget(self._body)
+
+    @property
+    def text(self) -> str:
+        """The code, as the button copies it."""
+        return self._text
+
+    def show_code(self, text: str, language: str) -> None:
+        """Show code that may still grow; only what is new is laid out."""
+        if text == self._text:
+            pass
+        elif self._text and text.startswith(self._text):
+            cursor = QTextCursor(self._body.document())
+            cursor.movePosition(QTextCursor.MoveOperation.End)
+            cursor.insertText(text[len(self._text) :], QTextCharFormat())
+        else:
+            self._body.setPlainText(text)
+        self._coloured = self._coloured and (text, language) == (self._text, self._language)
+        self._text, self._language = text, language
+        self._label.setText(language or self.tr("code"))
+        self._body.setAccessibleName(self.tr("Code, {language}").format(language=language or self.tr("no language")))
+
+    def focus_widgets(self) -> list[QWidget]:
+        """What the keyboard can reach in it, in reading order."""
+        return [self._copy]
+
+    def colour(self) -> None:
+        """Give comments, strings, numbers and keywords their colours; for code that is complete."""
+        if self._coloured:
+            return
+        self._coloured = True
+        cursor = QTextCursor(self._body.document())
+        cursor.beginEditBlock()
+        cursor.select(QTextCursor.SelectionType.Document)
+        cursor.setCharFormat(QTextCharFormat())
+        for span in spans(self._text, self._language):
+            format = QTextCharFormat()
+            format.setForeground(self._theme.color(_ROLES[span.kind]))
+            cursor.setPosition(span.start)
+            cursor.setPosition(span.start + span.length, QTextCursor.MoveMode.KeepAnchor)
+            cursor.setCharFormat(format)
+        cursor.endEditBlock()
+
+    def restyle(self) -> None:
+        """Take the colours of the theme as it is now."""
+        if self._coloured:
+            self._coloured = False
+            self.colour()
+        self.update()
+
+    def height_at(self, width: int) -> int:
+        """Height with all lines shown, and the scroll bar where lines are wider than `width`."""
+        margins = self._column.contentsMargins()
+        self._body.fit(width - margins.left() - margins.right())
+        return self._column.sizeHint().height()
+
+    def natural_width(self) -> int:
+        """Width at which no line has to scroll."""
+        margins = self._column.contentsMargins()
+        return ceil(self._body.document().idealWidth()) + margins.left() + margins.right() + 2
+
+    def paintEvent(self, _event: QPaintEvent) -> None:
+        """The ground."""
+        painter = QPainter(self)
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        painter.setPen(self._theme.color("line"))
+        painter.setBrush(code_color(self._theme, self.palette()))
+        painter.drawRoundedRect(QRectF(self.rect()).adjusted(0.5, 0.5, -0.5, -0.5), _RADIUS, _RADIUS)
+
+    def _to_clipboard(self) -> None:
+        QGuiApplication.clipboard().setText(self._text)
+
+
+class _Body(QTextEdit):
+    def __init__(self, parent: QWidget) -> None:
+        super().__init__(parent)
+        document = SafeDocument(self)
+        document.setDocumentMargin(0)
+        document.setUndoRedoEnabled(False)
+        document.setDefaultFont(QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont))
+        self.setDocument(document)
+        self.setFont(document.defaultFont())
+        self.setReadOnly(True)
+        self.setFrameShape(QFrame.Shape.NoFrame)
+        self.setLineWrapMode(QTextEdit.LineWrapMode.NoWrap)
+        self.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.viewport().setAutoFillBackground(False)
+        self.setAcceptDrops(False)
+        self.setTabChangesFocus(True)
+        self.setFocusPolicy(Qt.FocusPolicy.ClickFocus)
+
+    def fit(self, width: int) -> None:
+        """Become as high as all lines, with room for the scroll bar where one is wider than `width`."""
+        document = self.document()
+        height = ceil(document.size().height())
+        if document.idealWidth() > width:
+            height += self.horizontalScrollBar().sizeHint().height()
+        if height != self.height():
+            self.setFixedHeight(height)
+
+    def wheelEvent(self, event: QWheelEvent) -> None:
+        """Scroll sideways only; the conversation around scrolls up and down."""
+        if event.angleDelta().x() and not event.angleDelta().y():
+            super().wheelEvent(event)
+        else:
+            event.ignore()

@@ -1,0 +1,166 @@
+"""Where a message is written: Enter sends it, Shift+Enter breaks the line; it grows with its text up to six lines.
+
+Knows nothing of conversations; the button is Send or Stop as it is told.
+"""
+
+from __future__ import annotations
+
+from math import ceil
+
+from PySide6.QtCore import QMimeData, Qt, Signal
+from PySide6.QtGui import QFocusEvent, QKeyEvent, QPainter, QPaintEvent, QPalette
+from PySide6.QtWidgets import QFrame, QHBoxLayout, QPlainTextEdit, QPushButton, QWidget
+
+from app.theme import Theme
+
+MOST_LINES = 6
+_PAD = 8
+
+
+class Composer(QWidget):
+    """The field and its button.
+
+    Signals:
+        sent(str): the user sent this text; the field is empty now.
+        stop_asked: the button was pressed while it said Stop.
+    """
+
+    sent = Signal(str)
+    stop_asked = Signal()
+
+    def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._theme = theme
+        self._busy = self._stopping = False
+        self._possible = True
+        self._edit = _Edit(self)
+        self._edit.setObjectName("composer")
+        self._edit.setAccessibleName(self.tr("Message"))
+        self._edit.setPlaceholderText(self.tr("Write a message"))
+        self._edit.enter_pressed.connect(self._send)
+        self._edit.focus_changed.connect(self.update)
+        self._edit.textChanged.connect(self._update_button)
+        self._button = QPushButton(self)
+        self._button.setObjectName("send")
+        self._button.clicked.connect(self._press)
+        # As wide as its widest word, so that nothing moves when the word changes.
+        widths = [self._button.fontMetrics().horizontalAdvance(word) for word in self._words()]
+        self._button.setMinimumWidth(max(widths) + 32)
+        row = QHBoxLayout(self)
+        row.setContentsMargins(_PAD + 4, _PAD, _PAD, _PAD)
+        row.setSpacing(8)
+        row.addWidget(self._edit, 1)
+        row.addWidget(self._button, 0, Qt.AlignmentFlag.AlignBottom)
+        self.setFocusProxy(self._edit)
+        self._update_button()
+
+    @property
+    def text(self) -> str:
+        """What is written and not sent."""
+        return self._edit.toPlainText()
+
+    def set_text(self, text: str) -> None:
+        """Put text into the field, with the cursor behind it."""
+        self._edit.setPlainText(text)
+        self._edit.moveCursor(self._edit.textCursor().MoveOperation.End)
+
+    def set_state(self, busy: bool, stopping: bool, possible: bool) -> None:
+        """Say what can be done.
+
+        Args:
+            busy: an answer is coming: the button stops it, and Enter keeps the text for later.
+            stopping: it was asked to stop and has not yet.
+            possible: there is a model to talk to.
+        """
+        self._busy, self._stopping, self._possible = busy, stopping, possible
+        self._update_button()
+
+    def paintEvent(self, _event: QPaintEvent) -> None:
+        """A frame around the field and its button, in the accent while the field has the focus."""
+        painter = QPainter(self)
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        painter.setPen(self._theme.color("accent" if self._edit.hasFocus() else "line"))
+        painter.setBrush(self.palette().color(QPalette.ColorRole.Base))
+        painter.drawRoundedRect(self.rect().toRectF().adjusted(0.5, 0.5, -0.5, -0.5), 10, 10)
+
+    def _words(self) -> tuple[str, str, str]:
+        return self.tr("Send"), self.tr("Stop"), self.tr("Stop now")
+
+    def _update_button(self) -> None:
+        send, stop, now = self._words()
+        if self._stopping:
+            text, explained = now, self.tr("End the process that answers; the model has to be loaded again (Esc)")
+        elif self._busy:
+            text, explained = stop, self.tr("End the answer here (Esc)")
+        else:
+            text, explained = send, self.tr("Send the message (Enter)")
+        self._button.setText(text)
+        self._button.setToolTip(explained)
+        self._button.setEnabled(self._busy or (self._possible and bool(self.text.strip())))
+
+    def _press(self) -> None:
+        if self._busy:
+            self.stop_asked.emit()
+        else:
+            self._send()
+
+    def _send(self) -> None:
+        text = self.text.strip()
+        if text and self._possible and not self._busy:
+            self._edit.clear()
+            self.sent.emit(text)
+
+
+class _Edit(QPlainTextEdit):
+    """Signals: enter_pressed, focus_changed."""
+
+    enter_pressed = Signal()
+    focus_changed = Signal()
+
+    def __init__(self, parent: QWidget) -> None:
+        super().__init__(parent)
+        self.setFrameShape(QFrame.Shape.NoFrame)
+        self.viewport().setAutoFillBackground(False)
+        self.setTabChangesFocus(True)
+        self.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.document().documentLayout().documentSizeChanged.connect(self._grow)
+        self._grow()
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        """Enter sends; with Shift it breaks the line, with Ctrl it belongs to the window."""
+        held = event.modifiers() & ~Qt.KeyboardModifier.KeypadModifier
+        if event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter):
+            if held == Qt.KeyboardModifier.NoModifier:
+                self.enter_pressed.emit()
+                return
+            if held == Qt.KeyboardModifier.ShiftModifier:
+                self.insertPlainText("\n")
+                self.ensureCursorVisible()
+                return
+            event.ignore()
+            return
+        super().keyPressEvent(event)
+
+    def focusInEvent(self, event: QFocusEvent) -> None:
+        """The frame around shows it."""
+        super().focusInEvent(event)
+        self.focus_changed.emit()
+
+    def focusOutEvent(self, event: QFocusEvent) -> None:
+        """The frame around shows it."""
+        super().focusOutEvent(event)
+        self.focus_changed.emit()
+
+    def canInsertFromMimeData(self, source: QMimeData) -> bool:
+        """Text only: a dropped folder is a model, and goes to the window."""
+        return source.hasText() and not source.hasUrls()
+
+    def _grow(self) -> None:
+        # The layout of a plain text counts in lines, wrapped ones too.
+        lines = max(1, round(self.document().size().height()))
+        shown = min(lines, MOST_LINES)
+        height = ceil(self.fontMetrics().lineSpacing() * shown + 2 * self.document().documentMargin())
+        many = lines > MOST_LINES
+        policy = Qt.ScrollBarPolicy.ScrollBarAsNeeded if many else Qt.ScrollBarPolicy.ScrollBarAlwaysOff
+        self.setVerticalScrollBarPolicy(policy)
+        self.setFixedHeight(height)

@@ -1,0 +1,80 @@
+"""What a run computes on: automatic, or one of the devices of this machine; those that do not work say why.
+
+Shows what it is told of the machine and asks nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from PySide6.QtCore import Qt, Signal
+from PySide6.QtGui import QStandardItemModel
+from PySide6.QtWidgets import QComboBox, QVBoxLayout, QWidget
+
+from app.theme import Theme
+from app.widgets.note import Note
+from app.widgets.wheel_guard import WheelGuard
+from core.wording import human
+
+
+class DeviceBox(QWidget):
+    """The list of devices.
+
+    Signals:
+        chosen: the user chose the device with this id, or `auto`.
+    """
+
+    chosen = Signal(str)
+
+    def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._shown: object = None
+        self._box = QComboBox(self)
+        self._box.setObjectName("device")
+        self._box.setAccessibleName(self.tr("Device"))
+        self._box.view().setAccessibleName(self.tr("Devices"))
+        self._box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self._box.setMinimumContentsLength(24)
+        self._box.activated.connect(lambda index: self.chosen.emit(self._box.itemData(index)))
+        WheelGuard(self._box)
+        self._note = Note(theme, parent=self)
+        self._note.setObjectName("device-note")
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(4)
+        column.addWidget(self._box)
+        column.addWidget(self._note)
+        self.setFocusProxy(self._box)
+
+    def show_devices(self, devices: Sequence[dict[str, Any]], automatic: str, chosen: str) -> None:
+        """Show the devices, the id of the one that `auto` means ("" while unknown), and the choice."""
+        now = (tuple(devices), automatic, chosen)
+        if now == self._shown:
+            return
+        self._shown = now
+        names = {device["id"]: device["name"] for device in devices}
+        self._box.clear()
+        found = names.get(automatic, automatic)
+        self._box.addItem(self.tr("Automatic: {name}").format(name=found) if found else self.tr("Automatic"), "auto")
+        for device in devices:
+            self._add(device)
+        if self._box.findData(chosen) < 0:
+            self._box.addItem(self.tr("{id}, not found on this machine").format(id=chosen), chosen)
+        self._box.setCurrentIndex(self._box.findData(chosen))
+        unusable = [device for device in devices if not device["usable"]]
+        lines = [f"{device['name']}: {device['reason']}" for device in unusable]
+        self._note.tell(self.tr("Cannot be used here: {lines}").format(lines=" ".join(lines)) if lines else "")
+
+    def _add(self, device: dict[str, Any]) -> None:
+        name, room = device["name"], device.get("free_memory") or 0
+        if device["usable"]:
+            text = f"{device['id']}: {name}" + (f", {human(room)} free" if room else "")
+            self._box.addItem(text, device["id"])
+            return
+        self._box.addItem(self.tr("{name} (cannot be used)").format(name=name), device["id"])
+        index = self._box.count() - 1
+        self._box.setItemData(index, device["reason"], Qt.ItemDataRole.ToolTipRole)
+        model = self._box.model()
+        if isinstance(model, QStandardItemModel):
+            model.item(index).setEnabled(False)

@@ -1,0 +1,80 @@
+"""A goal in place of a choice: it must fit, it must be good, it must be quick; one press sets the rest.
+
+Says what was set and why in one line below. Decides nothing.
+"""
+
+from __future__ import annotations
+
+from PySide6.QtCore import Signal
+from PySide6.QtWidgets import QDoubleSpinBox, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
+
+from app.theme import Theme
+from app.widgets.note import Note
+from app.widgets.wheel_guard import WheelGuard
+
+
+class GoalBar(QWidget):
+    """The three goals.
+
+    Signals:
+        fit: make it run within so many bytes of memory.
+        best: as good as this size allows.
+        fast: a result soon.
+    """
+
+    fit = Signal(float)
+    best = Signal()
+    fast = Signal()
+
+    def __init__(self, theme: Theme, room: float, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._fit = QPushButton(self.tr("Make it fit in"), self)
+        self._fit.setObjectName("goal-fit")
+        tip = self.tr("The most bits with which it runs in so much memory, where the engine keeps weights packed.")
+        self._fit.setToolTip(tip)
+        self._room = QDoubleSpinBox(self)
+        self._room.setObjectName("room")
+        self._room.setRange(0.1, 9999.0)
+        self._room.setDecimals(1)
+        self._room.setSuffix(" GB")
+        self._room.setValue(room)
+        self._room.setAccessibleName(self.tr("Memory that the small model may take"))
+        self._room.lineEdit().returnPressed.connect(self._fit.click)
+        WheelGuard(self._room)
+        self._best = QPushButton(self.tr("Best at this size"), self)
+        self._best.setObjectName("goal-best")
+        self._best.setToolTip(self.tr("Keep the bits and tune longest."))
+        self._fast = QPushButton(self.tr("Fast to make"), self)
+        self._fast.setObjectName("goal-fast")
+        self._fast.setToolTip(self.tr("Keep the bits and have a result soon."))
+        self._hint = self.tr("Press one to have the rest set for you, or leave all as it is.")
+        self._answer = Note(theme, self._hint, parent=self)
+        self._answer.setObjectName("answer")
+        row = QHBoxLayout()
+        row.setSpacing(8)
+        row.addWidget(self._fit)
+        row.addWidget(self._room)
+        row.addSpacing(16)
+        row.addWidget(self._best)
+        row.addSpacing(16)
+        row.addWidget(self._fast)
+        row.addStretch(1)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(8)
+        column.addLayout(row)
+        column.addWidget(self._answer)
+        self._fit.clicked.connect(lambda: self.fit.emit(self.room * 1e9))
+        self._best.clicked.connect(self.best)
+        self._fast.clicked.connect(self.fast)
+        for button in (self._fit, self._best, self._fast):
+            button.setAutoDefault(False)
+
+    @property
+    def room(self) -> float:
+        """The number in the field, in GB."""
+        return self._room.value()
+
+    def answer(self, text: str, role: str = "") -> None:
+        """Say what was set and why; "" takes it away."""
+        self._answer.tell(text or self._hint, role if text else "muted")

@@ -1,0 +1,224 @@
+"""One knob: its name, a field or a box, its unit, what it does, its default, and the way back to that.
+
+Refuses an impossible value in place and keeps what was typed, so that it can be corrected. Knows no draft.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from PySide6.QtCore import QEvent, QObject, QSize, Qt, Signal
+from PySide6.QtGui import QKeyEvent, QPainter, QPaintEvent
+from PySide6.QtWidgets import QCheckBox, QHBoxLayout, QLineEdit, QPushButton, QVBoxLayout, QWidget
+
+from app.models import knobs
+from app.models.knobs import Knob
+from app.theme import Theme
+from app.widgets.note import Note
+from app.widgets.tinted_label import TintedLabel
+from core.errors import BitwrightError
+from core.recipes import Recipe
+
+_FIELD_CHARS = 8
+_DOT = 8
+
+
+class KnobRow(QWidget):
+    """One knob.
+
+    Signals:
+        turned: the user gave it this value, which is possible.
+    """
+
+    turned = Signal(object)
+
+    def __init__(self, theme: Theme, knob: Knob, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._knob = knob
+        self._value: Any = None
+        self._default: Any = None
+        self._recipe = Recipe()
+        self._shown_once = False
+        self._dot = _Dot(theme, self)
+        self._switch: QCheckBox | None = None
+        self._field: QLineEdit | None = None
+        head = QHBoxLayout()
+        head.setSpacing(8)
+        head.addWidget(self._dot)
+        if knob.kind == "switch":
+            self._switch = self._make_switch()
+            head.addWidget(self._switch)
+        else:
+            self._add_field(theme, head)
+        head.addStretch(1)
+        self._reset = QPushButton(self.tr("Reset"), self)
+        self._reset.setObjectName(f"reset-{knob.key}")
+        self._reset.setAccessibleName(self.tr("Reset {name}").format(name=knob.label))
+        self._reset.setAutoDefault(False)
+        self._reset.clicked.connect(self._back)
+        # a row must not grow when its button comes
+        policy = self._reset.sizePolicy()
+        policy.setRetainSizeWhenHidden(True)
+        self._reset.setSizePolicy(policy)
+        head.addWidget(self._reset)
+        self._problem = Note(theme, role="bad", parent=self)
+        self._problem.setObjectName(f"problem-{knob.key}")
+        self._explanation = Note(theme, knob.explanation, parent=self)
+        below = QVBoxLayout()
+        below.setContentsMargins(_DOT + head.spacing(), 0, 0, 0)  # under the name, not under the dot
+        below.setSpacing(2)
+        below.addWidget(self._problem)
+        below.addWidget(self._explanation)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(2)
+        column.addLayout(head)
+        column.addLayout(below)
+        column.addStretch(1)
+
+    @property
+    def knob(self) -> Knob:
+        """What it turns."""
+        return self._knob
+
+    @property
+    def changed(self) -> bool:
+        """Whether its value is not the default; then it carries the dot."""
+        return bool(self._value != self._default)
+
+    @property
+    def refused(self) -> bool:
+        """Whether it holds something impossible."""
+        return not self._problem.isHidden()
+
+    def stops(self) -> list[QWidget]:
+        """What the keyboard reaches, in the order of reading."""
+        return [widget for widget in (self._switch, self._field, self._reset) if widget is not None]
+
+    def show_value(self, value: Any, default: Any, recipe: Recipe) -> None:
+        """Show the value that the knob has and could go back to; `recipe` says what an empty rate amounts to.
+
+        What is being typed stays as long as it is not another value that has come from elsewhere.
+        """
+        moved = not self._shown_once or value != self._value
+        self._shown_once = True
+        self._value, self._default, self._recipe = value, default, recipe
+        if self._switch is not None:
+            self._switch.setChecked(bool(value))
+        if self._field is not None:
+            self._field.setPlaceholderText(knobs.automatic(self._knob, recipe))
+            typed = knobs.parse(self._knob, self._field.text())
+            if moved and not (self._field.hasFocus() and typed == value):
+                self._field.setText(knobs.shown(value))
+            if moved:
+                self._problem.tell("", "bad")
+        self._dot.set_on(self.changed)
+        self._reset.setVisible(self.changed or self.refused)
+        usual = self.tr("Default: {value}.").format(value=knobs.spoken(self._knob, default))
+        self._explanation.tell(f"{self._knob.explanation} {usual}")
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Escape takes back what was typed and refused."""
+        escape = isinstance(event, QKeyEvent) and event.key() == Qt.Key.Key_Escape
+        if escape and event.type() == QEvent.Type.KeyPress and self._field is not None and self.refused:
+            self._restore()
+            return True
+        return False
+
+    def _make_switch(self) -> QCheckBox:
+        switch = QCheckBox(self._knob.label, self)
+        switch.setObjectName(f"knob-{self._knob.key}")
+        switch.setAccessibleDescription(self._knob.explanation)
+        switch.clicked.connect(lambda on: self.turned.emit(on))
+        return switch
+
+    def _add_field(self, theme: Theme, head: QHBoxLayout) -> None:
+        knob = self._knob
+        field = QLineEdit(self)
+        field.setObjectName(f"knob-{knob.key}")
+        field.setAccessibleName(f"{knob.label}, {knob.unit}" if knob.unit else knob.label)
+        field.setAccessibleDescription(knob.explanation)
+        limits = self.tr("From {low:,} to {high:,}")
+        if knob.kind == "rate":
+            limits = self.tr("Above {low:,}, at most {high:,}")
+        field.setToolTip(limits.format(low=knob.low, high=knob.high))
+        field.setFixedWidth(field.fontMetrics().averageCharWidth() * _FIELD_CHARS + 16)
+        field.setAlignment(Qt.AlignmentFlag.AlignRight)
+        field.textEdited.connect(self._typed)
+        field.editingFinished.connect(self._settle)
+        field.installEventFilter(self)
+        label = TintedLabel(theme, knob.label, parent=self)
+        label.setBuddy(field)
+        names = (other.label for other in knobs.KNOBS if other.kind != "switch")
+        label.setMinimumWidth(max(label.fontMetrics().horizontalAdvance(name) for name in names))
+        self._field = field
+        head.addWidget(label)
+        head.addWidget(field)
+        if knob.unit:
+            head.addWidget(TintedLabel(theme, knob.unit, role="muted", parent=self))
+
+    def _typed(self, text: str) -> None:
+        """Take a possible value at once, so that no key press is lost; an impossible one may still be on its way."""
+        value = knobs.parse(self._knob, text)
+        self._problem.tell("", "bad")
+        if self._refusal(value) is None and value != self._value:
+            self.turned.emit(value)
+
+    def _settle(self) -> None:
+        """At the end of typing: say what is wrong, or show the value as it is usually written."""
+        if self._field is None:
+            return
+        value = knobs.parse(self._knob, self._field.text())
+        error = self._refusal(value)
+        if error is not None:
+            self._problem.tell(str(error), "bad")
+            self._reset.setVisible(True)
+            return
+        self._field.setText(knobs.shown(value))
+
+    def _refusal(self, value: Any) -> BitwrightError | None:
+        try:
+            knobs.check(self._knob, self._recipe, value)
+        except BitwrightError as error:
+            return error
+        return None
+
+    def _back(self) -> None:
+        self._problem.tell("", "bad")
+        changed, default = self.changed, self._default
+        self._restore()
+        if changed:
+            self.turned.emit(default)
+
+    def _restore(self) -> None:
+        self._problem.tell("", "bad")
+        if self._field is not None:
+            self._field.setText(knobs.shown(self._value))
+        self._reset.setVisible(self.changed)
+
+
+class _Dot(QWidget):
+    """A small dot beside what is not as the recipe has it; empty room elsewhere, so that nothing moves."""
+
+    def __init__(self, theme: Theme, parent: QWidget) -> None:
+        super().__init__(parent)
+        self._theme, self._on = theme, False
+        self.setFixedSize(QSize(_DOT, _DOT))
+        theme.changed.connect(self.update)
+
+    def set_on(self, on: bool) -> None:
+        """Show the dot or not."""
+        self._on = on
+        self.setToolTip(self.tr("Changed") if on else "")
+        self.update()
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        """The dot."""
+        if not self._on:
+            return
+        painter = QPainter(self)
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        painter.setPen(Qt.PenStyle.NoPen)
+        painter.setBrush(self._theme.color("accent"))
+        painter.drawEllipse(self.rect().adjusted(0, 0, -1, -1))
+        painter.end()

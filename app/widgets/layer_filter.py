@@ -1,0 +1,79 @@
+"""The filter of layers: a field, how many it lets through, and a button that selects them.
+
+Tells what was typed; what it matches is told to it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from PySide6.QtCore import Qt, Signal
+from PySide6.QtWidgets import QAbstractButton, QHBoxLayout, QLineEdit, QPushButton, QWidget
+
+from app.widgets.tinted_label import TintedLabel
+
+if TYPE_CHECKING:
+    from app.theme import Theme
+
+
+class LayerFilter(QWidget):
+    """One line.
+
+    Signals:
+        changed: what is typed, "" for no filter.
+        select_wanted: select what matches.
+    """
+
+    changed = Signal(str)
+    select_wanted = Signal()
+
+    def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.field = QLineEdit(self)
+        self.field.setObjectName("filter")
+        self.field.setPlaceholderText(self.tr("Filter: down, *.down_proj or /layers\\.[0-3]\\./"))
+        self.field.setAccessibleName(self.tr("Filter layers by name"))
+        self.field.setToolTip(
+            self.tr(
+                "Part of a name; a pattern for the whole name with * and ?; or a regular expression between slashes."
+            )
+        )
+        self.field.setClearButtonEnabled(True)
+        for button in self.field.findChildren(QAbstractButton):
+            button.setAccessibleName(self.tr("Clear the filter"))
+        self.field.setMinimumWidth(14 * self.fontMetrics().averageCharWidth())
+        self._count = TintedLabel(theme, role="muted", parent=self)
+        self._count.setObjectName("match_count")
+        self._count.setAlignment(Qt.AlignmentFlag.AlignVCenter | Qt.AlignmentFlag.AlignLeft)
+        # As wide as it may become, so that nothing moves while one types.
+        self._count.setMinimumWidth(self.fontMetrics().horizontalAdvance(self.tr("{} layers").format("20,000")))
+        self.select = QPushButton(self.tr("Select matches"), self)
+        self.select.setObjectName("select_matches")
+        self.select.setToolTip(self.tr("Enter in the filter does the same"))
+        row = QHBoxLayout(self)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.setSpacing(8)
+        row.addWidget(self.field, 1)
+        row.addWidget(self._count)
+        row.addWidget(self.select)
+        self.field.textChanged.connect(self.changed)
+        self.field.returnPressed.connect(self.select_wanted)
+        self.select.clicked.connect(self.select_wanted)
+
+    def show_count(self, count: int, filtered: bool) -> None:
+        """Say how many layers match, or how many there are."""
+        text = self.tr("1 layer") if count == 1 else self.tr("{} layers").format(f"{count:,}")
+        self._tell(text, "muted" if count or not filtered else "warning")
+        self.select.setEnabled(filtered and count > 0)
+
+    def show_error(self, message: str) -> None:
+        """Say that what is typed is no pattern."""
+        self._tell(self.tr("not a pattern"), "bad")
+        self._count.setToolTip(message)
+        self.select.setEnabled(False)
+
+    def _tell(self, text: str, role: str) -> None:
+        self._count.set_role(role)
+        self._count.setText(text)
+        self._count.setToolTip("")
+        self.field.setAccessibleDescription(text)

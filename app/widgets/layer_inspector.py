@@ -1,0 +1,241 @@
+"""What the selected layers have, buttons that give them something else, and what the whole output comes to.
+
+Shows a `Summary` and tells what the user wants; knows no bits map and no undo stack.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from PySide6.QtCore import Qt, Signal
+from PySide6.QtWidgets import (
+    QBoxLayout,
+    QFrame,
+    QGridLayout,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QScrollArea,
+    QSizePolicy,
+    QVBoxLayout,
+    QWidget,
+)
+
+from app.models.layer_sheet import LayerSheet, Summary
+from app.widgets.note import Note
+from app.widgets.segmented import Option, Segmented
+from app.widgets.tinted_label import TintedLabel
+from core.schemes import BITS, UNTOUCHED
+from core.sizes import OutputSize
+from core.wording import human
+
+if TYPE_CHECKING:
+    from app.theme import Theme
+
+_GROUPS: Final = (32, 64, 128)
+_MOST_LINES: Final = 3
+"""Reasons that are told one by one."""
+_ARROW: Final = "\N{RIGHTWARDS ARROW}"
+
+
+class LayerInspector(QFrame):
+    """The panel beside the map.
+
+    Signals:
+        wanted: the user wants a value for the selected layers: `bits`, `group_size` or `sym`, and the value.
+    """
+
+    wanted = Signal(str, object)
+
+    def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setObjectName("layer_inspector")
+        self._title = TintedLabel(theme, bold=True, wrap=True, parent=self)
+        self._title.setObjectName("selection_title")
+        self._title.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+        self._help = Note(theme, parent=self)
+        self.bits = self._choice(theme, "bits", self._bits_options(theme))
+        self.group = self._choice(theme, "group_size", self._group_options())
+        self.sym = self._choice(theme, "sym", self._sym_options())
+        self._mixed = {name: Note(theme, parent=self) for name in ("bits", "group_size", "sym")}
+        self._why = Note(theme, role="", parent=self)
+        self._why.setObjectName("why")
+        self._size = Note(theme, role="", parent=self)
+        self._size.setObjectName("selection_size")
+        self._fallback = Note(theme, role="warning", parent=self)
+        self._fallback.setObjectName("fallback")
+        self._total = TintedLabel(theme, bold=True, parent=self)
+        self._total.setObjectName("total")
+        self._average = Note(theme, parent=self)
+        self._average.setObjectName("average")
+        self.undo = QPushButton(self.tr("Undo"), self)
+        self.redo = QPushButton(self.tr("Redo"), self)
+        self.reset = QPushButton(self.tr("Reset all"), self)
+        self.reset.setToolTip(self.tr("Give every layer the default of the Recipe page; can be undone"))
+        for button, name in ((self.undo, "undo"), (self.redo, "redo"), (self.reset, "reset")):
+            button.setObjectName(name)
+        self._lay_out(theme)
+        self.show_selection(None, None, -1)
+
+    def show_selection(self, sheet: LayerSheet | None, summary: Summary | None, first: int) -> None:
+        """Show what the selected layers have, of which `first` is one; without any, how to select some."""
+        some = sheet is not None and summary is not None and summary.count > 0
+        for choice in (self.bits, self.group, self.sym):
+            choice.setEnabled(some)
+        for label in (self._why_label, self._size_label):
+            label.setVisible(some)
+        if sheet is None or summary is None or not some:
+            self._title.setText(self.tr("No layer selected"))
+            self._help.tell(
+                self.tr(
+                    "Click or drag on the map, click a title or a block number, or press Ctrl+A. Then 2, 3, 4 or 8."
+                )
+            )
+            for choice in (self.bits, self.group, self.sym):
+                choice.set_value(None)
+            for note in (*self._mixed.values(), self._why, self._size, self._fallback):
+                note.tell("")
+            return
+        single = summary.count == 1
+        self._title.setText(
+            breakable(sheet.linear(first).name)
+            if single
+            else self.tr("{} layers selected").format(f"{summary.count:,}")
+        )
+        self._help.tell(f"{sheet.shape(first)}, {sheet.linear(first).dtype}" if single else "")
+        self._show_schemes(summary)
+        self._why.tell(_lines(summary.whys, summary.count), "")
+        self._fallback.tell(_lines(summary.fallbacks, summary.count), "warning")
+        self._size.tell(f"{human(summary.before)} {_ARROW} {human(summary.after)}", "")
+        self._size.setToolTip(f"{summary.before:,} {_ARROW} {summary.after:,} bytes")
+
+    def show_undo(self, undo: str, redo: str) -> None:
+        """Say what can be undone and done again, "" for nothing."""
+        for button, text in ((self.undo, undo), (self.redo, redo)):
+            button.setEnabled(bool(text))
+            button.setToolTip(text)
+
+    def show_output(self, size: OutputSize | None) -> None:
+        """Show what the whole output comes to."""
+        if size is None:
+            self._total.setText("\N{EN DASH}")
+            self._average.tell("")
+            return
+        self._total.setText(f"{human(size.source)} {_ARROW} {human(size.total)}")
+        self._total.setToolTip(f"{size.source:,} {_ARROW} {size.total:,} bytes")
+        self._average.tell(self.tr("{:.2f} bits per quantized weight").format(size.effective_bits))
+
+    def _show_schemes(self, summary: Summary) -> None:
+        schemes: tuple[tuple[str, Segmented, Mapping[Any, int]], ...] = (
+            ("bits", self.bits, summary.bits),
+            ("group_size", self.group, summary.groups),
+            ("sym", self.sym, summary.syms),
+        )
+        for name, choice, counts in schemes:
+            values = sorted(counts)
+            choice.set_value(values[0] if len(values) == 1 else None)
+            choice.setEnabled(name == "bits" or bool(values))
+            known = len(values) == 1 and choice.value is not None
+            said = ", ".join(f"{self._worded(name, value)} ({counts[value]:,})" for value in values[:4])
+            if len(values) > 4:
+                said += self.tr(" and others")
+            self._mixed[name].tell("" if known or not values else self.tr("Now {}").format(said))
+
+    def _worded(self, name: str, value: Any) -> str:
+        if name == "sym":
+            return self.tr("symmetric") if value else self.tr("asymmetric")
+        return self.tr("row") if value == -1 else str(value)
+
+    def _choice(self, theme: Theme, name: str, options: list[Option]) -> Segmented:
+        choice = Segmented(theme, options, self)
+        choice.setObjectName(f"selected_{name}")
+        choice.chosen.connect(lambda value: self.wanted.emit(name, value))
+        return choice
+
+    def _bits_options(self, theme: Theme) -> list[Option]:
+        options = [Option(n, str(n), self.tr("{n} bits").format(n=n), theme.bits_color(n)) for n in BITS]
+        left = self.tr("Leave in 16 bits")
+        return [*options, Option(UNTOUCHED, str(UNTOUCHED), left, theme.bits_color(UNTOUCHED))]
+
+    def _group_options(self) -> list[Option]:
+        sizes = [Option(size, str(size), self.tr("Groups of {n} weights").format(n=size)) for size in _GROUPS]
+        return [*sizes, Option(-1, self.tr("row"), self.tr("One group for a whole row"))]
+
+    def _sym_options(self) -> list[Option]:
+        return [
+            Option(True, self.tr("Symmetric"), self.tr("Symmetric: zero in the middle, loads in most engines")),
+            Option(False, self.tr("Asymmetric"), self.tr("Asymmetric: the range is shifted to fit")),
+        ]
+
+    def _lay_out(self, theme: Theme) -> None:
+        self._why_label = TintedLabel(theme, self.tr("Why"), role="muted", parent=self)
+        self._size_label = TintedLabel(theme, self.tr("Their size"), role="muted", parent=self)
+        upper = QVBoxLayout()
+        upper.setSpacing(4)
+        upper.addWidget(self._title)
+        upper.addWidget(self._help)
+        for text, choice, name in (
+            (self.tr("&Bits"), self.bits, "bits"),
+            (self.tr("&Group size"), self.group, "group_size"),
+            (self.tr("&Range"), self.sym, "sym"),
+        ):
+            label = QLabel(text, self)
+            label.setBuddy(choice)
+            upper.addSpacing(8)
+            upper.addWidget(label)
+            upper.addWidget(choice)
+            upper.addWidget(self._mixed[name])
+        facts = QGridLayout()
+        facts.setColumnStretch(1, 1)
+        facts.setHorizontalSpacing(8)
+        facts.setVerticalSpacing(4)
+        for number, (about, note) in enumerate(((self._why_label, self._why), (self._size_label, self._size))):
+            facts.addWidget(about, number, 0, Qt.AlignmentFlag.AlignTop)
+            facts.addWidget(note, number, 1)
+        upper.addSpacing(8)
+        upper.addLayout(facts)
+        upper.addWidget(self._fallback)
+        upper.addStretch(1)
+        lower = QVBoxLayout()
+        lower.setSpacing(4)
+        lower.addWidget(TintedLabel(theme, self.tr("Whole output"), role="muted", parent=self))
+        lower.addWidget(self._total)
+        lower.addWidget(self._average)
+        buttons = QHBoxLayout()
+        buttons.setSpacing(8)
+        for button in (self.undo, self.redo, self.reset):
+            buttons.addWidget(button)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(8)
+        column.addWidget(_scrolled(upper), 1)
+        column.addLayout(lower)
+        column.addLayout(buttons)
+
+
+def breakable(name: str) -> str:
+    """`name` with places where a line may end, which its dots are not by themselves."""
+    return name.replace(".", ".\N{ZERO WIDTH SPACE}")
+
+
+def _lines(counts: Mapping[Any, int], total: int) -> str:
+    """The most frequent reasons, each with its number of layers unless it is that of all."""
+    ordered = sorted(counts.items(), key=lambda item: -item[1])
+    lines = [text if count == total else f"{text}: {count:,}" for text, count in ordered[:_MOST_LINES]]
+    rest = len(ordered) - _MOST_LINES
+    return "\n".join([*lines, f"and {rest} more"] if rest > 0 else lines)
+
+
+def _scrolled(layout: QBoxLayout) -> QScrollArea:
+    """`layout` in an area that scrolls only where the window is too low for it."""
+    inner = QWidget()
+    layout.setContentsMargins(0, 0, 4, 0)
+    inner.setLayout(layout)
+    area = QScrollArea()
+    area.setFrameShape(QFrame.Shape.NoFrame)
+    area.setWidgetResizable(True)
+    area.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+    area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+    area.setWidget(inner)
+    return area

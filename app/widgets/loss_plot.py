@@ -1,0 +1,199 @@
+"""The loss of one block over its iterations: one thin curve, and a mark where it was lowest or what was kept.
+
+pyqtgraph takes half a second to import, so that is done when a plot is first seen, in a thread of its own: in the
+window's thread everything would stand still for as long. Knows curves and colours, no run.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from typing import TYPE_CHECKING, Any
+
+from PySide6.QtCore import Qt, QTimer
+from PySide6.QtGui import QPalette, QShowEvent
+from PySide6.QtWidgets import QLabel, QStackedLayout, QWidget
+
+from app.models.run_record import Curve
+from app.theme import Theme
+from core.wording import figure
+
+if TYPE_CHECKING:
+    import pyqtgraph
+_POLL_MS = 20
+_MOST_POINTS = 4000
+_importer: list[threading.Thread] = []
+
+
+def begin_import() -> None:
+    """Start to import pyqtgraph, unless that was done before; returns at once."""
+    if not _importer:
+        _importer.append(threading.Thread(target=_import, name="plotting", daemon=True))
+        _importer[0].start()
+
+
+def ready() -> bool:
+    """Whether pyqtgraph can be used without a wait."""
+    return bool(_importer) and not _importer[0].is_alive()
+
+
+class LossPlot(QWidget):
+    """The plot, or a sentence where there is nothing to plot."""
+
+    def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._theme = theme
+        self._plot: pyqtgraph.PlotWidget | None = None
+        self._line: Any = None
+        self._mark: Any = None
+        self._curve: Curve | None = None
+        self._kept = 0
+        self._length = 0
+        self._empty = QLabel()
+        self._empty.setObjectName("plot_empty")
+        self._empty.setAlignment(Qt.AlignmentFlag.AlignCenter)
+        self._empty.setWordWrap(True)
+        self._empty.setAutoFillBackground(True)
+        self._layers = QStackedLayout(self)
+        self._layers.addWidget(self._empty)
+        self.setMinimumSize(240, 140)
+        self.setAccessibleName(self.tr("Loss curve"))
+        theme.changed.connect(self._paint_new)
+        self._paint_new()
+
+    @property
+    def points(self) -> int:
+        """How many losses the curve shows."""
+        return 0 if self._line is None or self._line.xData is None else len(self._line.xData)
+
+    def show_curve(self, curve: Curve, iterations: int, kept: int = 0) -> None:
+        """Show a curve; `iterations` is how long it will be, `kept` the iteration whose result was taken (0: not yet).
+
+        The curve may grow: call this again, and what is new is drawn.
+        """
+        self._curve, self._length, self._kept = curve, iterations, kept
+        if self._plot is not None:
+            self._draw()
+
+    def say(self, text: str) -> None:
+        """A sentence in place of a curve."""
+        self._curve = None
+        self._empty.setText(text)
+        self.setAccessibleDescription(text)
+        self._layers.setCurrentWidget(self._empty)
+
+    def showEvent(self, event: QShowEvent) -> None:
+        super().showEvent(event)
+        if self._plot is None:
+            begin_import()
+            self._try_to_make()
+
+    def _try_to_make(self) -> None:
+        if not ready():
+            QTimer.singleShot(_POLL_MS, self, self._try_to_make)
+        elif self._plot is None:
+            self._make()
+            self._draw()
+
+    def _make(self) -> None:
+        """Build the plot: nothing in it can be dragged, zoomed or focused, so that it takes no key from the page."""
+        import pyqtgraph
+
+        plot = pyqtgraph.PlotWidget(self)
+        plot.setObjectName("loss_plot")
+        plot.setAccessibleName(self.tr("Loss curve"))
+        plot.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        plot.setFrameShape(plot.Shape.NoFrame)
+        item = plot.getPlotItem()
+        item.setMenuEnabled(False)
+        item.hideButtons()
+        item.setMouseEnabled(x=False, y=False)
+        item.showGrid(x=False, y=True, alpha=0.15)
+        for side, text in (("bottom", self.tr("iteration")), ("left", self.tr("loss (mean squared error)"))):
+            axis = item.getAxis(side)
+            axis.enableAutoSIPrefix(False)
+            axis.setLabel(text)
+        item.getAxis("left").setWidth(76)  # figures of any length leave the curve where it is
+        self._line = pyqtgraph.PlotDataItem(antialias=False, skipFiniteCheck=True)
+        self._mark = pyqtgraph.ScatterPlotItem(size=9, symbol="o", antialias=True)
+        item.addItem(self._line)
+        item.addItem(self._mark)
+        self._plot = plot
+        self._layers.addWidget(plot)
+        self._paint_new()
+
+    def _draw(self) -> None:
+        import numpy as np
+
+        curve = self._curve
+        if self._plot is None or curve is None:
+            return
+        # copies: an array that lends its memory cannot grow
+        x, y = np.array(curve.iterations), np.array(curve.losses)
+        sound = np.isfinite(y)
+        if not sound.all():
+            x, y = x[sound], y[sound]
+        x, y = thinned(x, y)
+        self._line.setData(x, y, skipFiniteCheck=True)
+        at = self._marked(curve)
+        self._mark.setData([at[0]] if at else [], [at[1]] if at else [])
+        self._plot.setXRange(0, max(self._length, int(x[-1]) if len(x) else 1, 1), padding=0.02)
+        self._layers.setCurrentWidget(self._plot)
+        if len(y):
+            text = self.tr("Loss from {first} to {last} in {count} iterations")
+            words = text.format(first=figure(float(y[0])), last=figure(float(y[-1])), count=len(y))
+            self.setAccessibleDescription(words)
+
+    def _marked(self, curve: Curve) -> tuple[float, float] | None:
+        """Where the mark stands: at what was kept, else at the lowest loss so far."""
+        if self._kept > 0:
+            try:
+                place = curve.iterations.index(self._kept)
+            except ValueError:
+                return None
+            loss = curve.losses[place]
+            return (self._kept, loss) if math.isfinite(loss) else None
+        return (curve.lowest_at, curve.lowest) if math.isfinite(curve.lowest) else None
+
+    def _paint_new(self) -> None:
+        ground, muted = self._theme.color("surface"), self._theme.color("muted")
+        palette = self._empty.palette()
+        palette.setColor(QPalette.ColorRole.Window, ground)
+        palette.setColor(QPalette.ColorRole.WindowText, muted)
+        self._empty.setPalette(palette)
+        if self._plot is None:
+            return
+        import pyqtgraph
+
+        self._plot.setBackground(ground)
+        for side in ("bottom", "left"):
+            axis = self._plot.getPlotItem().getAxis(side)
+            axis.setPen(pyqtgraph.mkPen(self._theme.color("line"), width=1))
+            axis.setTextPen(muted)
+        self._line.setPen(pyqtgraph.mkPen(self._theme.color("accent"), width=1))
+        self._mark.setBrush(self._theme.color("warning"))
+        self._mark.setPen(pyqtgraph.mkPen(ground, width=1))
+
+
+def thinned(x: Any, y: Any, most: int = _MOST_POINTS) -> tuple[Any, Any]:
+    """At most about `most` points of a curve, NumPy arrays: of every stretch the lowest and the highest.
+
+    A screen has no room for more, and to draw 100,000 takes half a second.
+    """
+    import numpy as np
+
+    if len(x) <= most:
+        return x, y
+    stretch = -(-2 * len(x) // most)
+    whole = len(x) // stretch * stretch
+    parts = y[:whole].reshape(-1, stretch)
+    starts = np.arange(len(parts)) * stretch
+    places = np.stack([starts + parts.argmin(axis=1), starts + parts.argmax(axis=1)], axis=1)
+    places.sort(axis=1)
+    kept = np.concatenate([places.ravel(), np.arange(whole, len(x))])
+    return x[kept], y[kept]
+
+
+def _import() -> None:
+    import numpy  # noqa: F401
+    import pyqtgraph  # noqa: F401

@@ -1,0 +1,108 @@
+"""Where the small model will be written: a suggested folder, or one that the user names; checked in place.
+
+The check makes and removes an empty folder, as a run would. Knows no draft.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PySide6.QtCore import Signal
+from PySide6.QtWidgets import QFileDialog, QHBoxLayout, QLineEdit, QPushButton, QVBoxLayout, QWidget
+
+from app.theme import Theme
+from app.widgets.note import Note
+from core.errors import BitwrightError
+from core.files import free_bytes
+from core.preflight import check_output
+from core.wording import human
+
+
+class OutputField(QWidget):
+    """A path and what is wrong with it.
+
+    Signals:
+        chosen: the user named this folder; "" for the suggested one.
+        judged: the folder was found good or bad (see `problem`).
+    """
+
+    chosen = Signal(str)
+    judged = Signal()
+
+    def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._chosen = ""
+        self._checked: Path | None = None
+        self._path = Path()
+        self.problem = ""
+        self._edit = QLineEdit(self)
+        self._edit.setObjectName("output")
+        self._edit.setAccessibleName(self.tr("Output folder"))
+        self._edit.editingFinished.connect(self._settle)
+        self._browse = QPushButton(self.tr("Choose"), self)
+        self._browse.setObjectName("output-browse")
+        self._browse.setAccessibleName(self.tr("Choose the output folder"))
+        self._browse.setAutoDefault(False)
+        self._browse.clicked.connect(self._choose)
+        self._suggest = QPushButton(self.tr("Suggested"), self)
+        self._suggest.setObjectName("output-suggested")
+        self._suggest.setAccessibleName(self.tr("Use the suggested folder"))
+        self._suggest.setAutoDefault(False)
+        self._suggest.clicked.connect(lambda: self._take(""))
+        self._note = Note(theme, parent=self)
+        self._note.setObjectName("output-note")
+        row = QHBoxLayout()
+        row.setSpacing(8)
+        row.addWidget(self._edit, 1)
+        row.addWidget(self._browse)
+        row.addWidget(self._suggest)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(4)
+        column.addLayout(row)
+        column.addWidget(self._note)
+        self.setFocusProxy(self._edit)
+
+    def show_output(self, chosen: str, path: Path) -> None:
+        """Show the chosen folder ("" for the suggested one) and the folder that is meant; a new one is checked."""
+        if chosen != self._chosen or not self._edit.hasFocus():
+            self._edit.setText(chosen)
+        self._chosen, self._path = chosen, path
+        self._edit.setPlaceholderText(str(path))
+        self._edit.setToolTip(str(path))
+        self._suggest.setVisible(bool(chosen))
+        if path != self._checked:
+            self.check()
+
+    def check(self) -> None:
+        """Look again: a run may have filled the folder since."""
+        self._checked = self._path
+        try:
+            check_output(self._path)
+        except BitwrightError as error:
+            self.problem = error.message
+            self._note.tell(str(error), "bad")
+        else:
+            self.problem = ""
+            free = human(free_bytes(self._path))
+            whose = self.tr("Suggested folder") if not self._chosen else self.tr("Your folder")
+            self._note.tell(self.tr("{whose}, made by the run; {free} free there.").format(whose=whose, free=free))
+        self.judged.emit()
+
+    def _settle(self) -> None:
+        text = self._edit.text().strip()
+        self._take(str(Path(text).expanduser().absolute()) if text else "")
+
+    def _choose(self) -> None:
+        start = self._path.parent if self._path.parent.is_dir() else Path.home()
+        folder = QFileDialog.getExistingDirectory(self, self.tr("Output folder"), str(start))
+        if not folder:
+            return
+        picked = Path(folder)
+        # a folder with something in it is where the new one shall go
+        taken = picked.is_dir() and any(picked.iterdir())
+        self._take(str(picked / self._path.name) if taken else str(picked))
+
+    def _take(self, chosen: str) -> None:
+        if chosen != self._chosen:
+            self.chosen.emit(chosen)

@@ -1,0 +1,111 @@
+"""The rail on the left: the pages in the order of the work, and the settings below them.
+
+Shows which page is on and which have something to say; knows nothing of the pages themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from PySide6.QtCore import QPointF, QSize, Qt, Signal
+from PySide6.QtGui import QPainter, QPaintEvent
+from PySide6.QtWidgets import QButtonGroup, QFrame, QMenu, QSizePolicy, QToolButton, QVBoxLayout, QWidget
+
+from app.theme import Theme
+
+WIDTH: Final = 88
+_DOT: Final = 4.0
+
+
+class Rail(QFrame):
+    """A column of buttons, one a page, and the settings button.
+
+    Signals:
+        chosen: a page's button was pressed; the page's id.
+    """
+
+    chosen = Signal(str)
+
+    def __init__(self, theme: Theme, pages: Sequence[tuple[str, str]], parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setObjectName("rail")
+        self.setFixedWidth(WIDTH)
+        self._theme = theme
+        self._group = QButtonGroup(self)
+        self._buttons: dict[str, _RailButton] = {}
+        column = QVBoxLayout(self)
+        column.setContentsMargins(8, 8, 8, 8)
+        column.setSpacing(4)
+        for number, (page, title) in enumerate(pages, 1):
+            button = _RailButton(theme, page, title)
+            button.setObjectName(f"rail_{page}")
+            button.setCheckable(True)
+            button.setToolTip(f"{title} (Ctrl+{number})")
+            button.clicked.connect(lambda _checked=False, page=page: self.chosen.emit(page))
+            self._group.addButton(button)
+            self._buttons[page] = button
+            column.addWidget(button)
+        column.addStretch(1)
+        self._settings = _RailButton(theme, "settings", self.tr("Settings"))
+        self._settings.setObjectName("rail_settings")
+        self._settings.clicked.connect(self._open_menu)
+        self._menu: QMenu | None = None
+        column.addWidget(self._settings)
+        theme.changed.connect(self._paint_new)
+        self._paint_new()
+
+    def set_menu(self, menu: QMenu) -> None:
+        """The menu that the settings button opens."""
+        self._menu = menu
+
+    def show_page(self, page: str) -> None:
+        """Mark the page that is on."""
+        self._buttons[page].setChecked(True)
+
+    def set_dot(self, page: str, shown: bool) -> None:
+        """Mark a page that has something to say, or take the mark away."""
+        self._buttons[page].set_dot(shown)
+
+    def _open_menu(self) -> None:
+        if self._menu is not None:
+            self._menu.popup(self._settings.mapToGlobal(self._settings.rect().topRight()))
+
+    def _paint_new(self) -> None:
+        for button in (*self._buttons.values(), self._settings):
+            button.setIcon(self._theme.icon(button.icon_name))
+
+
+class _RailButton(QToolButton):
+    """An icon above its name; a dot at the icon's corner where the page has something to say."""
+
+    def __init__(self, theme: Theme, icon_name: str, title: str) -> None:
+        super().__init__()
+        self.icon_name = icon_name
+        self._theme = theme
+        self._dot = False
+        self.setText(title)
+        self.setAutoRaise(True)
+        self.setIconSize(QSize(24, 24))
+        self.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextUnderIcon)
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+
+    def set_dot(self, shown: bool) -> None:
+        self._dot = shown
+        self.setAccessibleDescription(self.tr("Has something new") if shown else "")
+        self.update()
+
+    def sizeHint(self) -> QSize:
+        return QSize(WIDTH - 16, max(56, super().sizeHint().height() + 4))
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        super().paintEvent(event)
+        painter = QPainter(self)
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        if self.isChecked():
+            painter.fillRect(0, 8, 3, self.height() - 16, self._theme.color("accent"))
+        if self._dot:
+            painter.setPen(Qt.PenStyle.NoPen)
+            painter.setBrush(self._theme.color("accent"))
+            painter.drawEllipse(QPointF(self.width() / 2 + 14, 12), _DOT, _DOT)

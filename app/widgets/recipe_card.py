@@ -1,0 +1,115 @@
+"""One recipe as a card: what it is for, how long it takes, how good it gets. One of several is picked.
+
+A radio button with more to say: its sides are text, its keyboard is a radio button's. Knows no recipe.
+"""
+
+from __future__ import annotations
+
+from PySide6.QtCore import QRect, QRectF, Qt
+from PySide6.QtGui import QPainter, QPaintEvent, QPalette, QPen
+from PySide6.QtWidgets import (
+    QAbstractButton,
+    QHBoxLayout,
+    QSizePolicy,
+    QStyle,
+    QVBoxLayout,
+    QWidget,
+)
+
+from app.theme import Theme, mixed
+from app.widgets.tinted_label import TintedLabel
+
+_EDGE = 12
+_RING = 14
+_LEAST_WIDTH = 200
+
+
+class RecipeCard(QAbstractButton):
+    """A card; `clicked` and `isChecked` are those of a button."""
+
+    def __init__(self, theme: Theme, title: str, purpose: str, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._theme, self._purpose = theme, purpose
+        self.setAccessibleName(title)
+        self.setCheckable(True)
+        self.setAutoExclusive(True)
+        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        self.setAttribute(Qt.WidgetAttribute.WA_Hover)
+        self.setMinimumWidth(_LEAST_WIDTH)
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Preferred)
+        self._title = TintedLabel(theme, title, bold=True, wrap=True, parent=self)
+        self._mark = TintedLabel(theme, self.tr("modified"), role="accent", parent=self)
+        self._mark.hide()
+        self._aim = TintedLabel(theme, purpose, wrap=True, parent=self)
+        self._time = TintedLabel(theme, role="muted", wrap=True, parent=self)
+        self._quality = TintedLabel(theme, role="muted", wrap=True, parent=self)
+        for label in (self._title, self._mark, self._aim, self._time, self._quality):
+            label.setAttribute(Qt.WidgetAttribute.WA_TransparentForMouseEvents)
+        head = QHBoxLayout()
+        head.setSpacing(8)
+        head.addWidget(self._title, 1)
+        head.addWidget(self._mark, 0, Qt.AlignmentFlag.AlignTop)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(_EDGE + _RING + 8, _EDGE, _EDGE, _EDGE)
+        column.setSpacing(4)
+        column.addLayout(head)
+        column.addWidget(self._aim)
+        column.addStretch(1)
+        column.addWidget(self._time)
+        column.addWidget(self._quality)
+        theme.changed.connect(self.update)
+
+    @property
+    def modified(self) -> bool:
+        """Whether it carries the mark."""
+        return not self._mark.isHidden()
+
+    def tell(self, purpose: str, time: str, quality: str, *, modified: bool) -> None:
+        """Show what it is for, what a run costs and gives, and whether its knobs are those of the recipe."""
+        for label, text in ((self._aim, purpose), (self._time, time), (self._quality, quality)):
+            if label.text() != text:
+                label.setText(text)
+        self._mark.setVisible(modified)
+        mark = self.tr("Modified.") if modified else ""
+        self.setAccessibleDescription(f"{purpose} {time}. {quality}. {mark}".strip())
+
+    def texts(self) -> tuple[str, str, str]:
+        """What it is for, its time and its quality, as shown."""
+        return self._aim.text(), self._time.text(), self._quality.text()
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        """Ground, border (thick where picked), the mark of a radio button, and a ring where the keyboard is."""
+        painter = QPainter(self)
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        ground, line = self._theme.color("surface"), self._theme.color("line")
+        accent = self._theme.color("accent")
+        if self.isChecked():
+            ground, line = mixed(ground, accent, 0.08), accent
+        elif self.underMouse():
+            line = self._theme.color("muted")
+        width = 2.0 if self.isChecked() else 1.0
+        box = QRectF(self.rect()).adjusted(width / 2, width / 2, -width / 2, -width / 2)
+        painter.setPen(QPen(line, width))
+        painter.setBrush(ground)
+        painter.drawRoundedRect(box, 6, 6)
+        if self.hasFocus():
+            painter.setBrush(Qt.BrushStyle.NoBrush)
+            painter.setPen(QPen(self.palette().color(QPalette.ColorRole.WindowText), 1, Qt.PenStyle.DotLine))
+            painter.drawRoundedRect(box.adjusted(3, 3, -3, -3), 4, 4)
+        self._paint_indicator(painter)
+        painter.end()
+
+    def _paint_indicator(self, painter: QPainter) -> None:
+        """A ring, filled where picked: the style's own can hardly be seen on a dark card."""
+        height = self._title.fontMetrics().height()
+        place = QRect(_EDGE, _EDGE + max(0, (height - _RING) // 2), _RING, _RING)
+        place = QStyle.visualRect(self.layoutDirection(), self.rect(), place)
+        color = self._theme.color("accent" if self.isChecked() else "muted")
+        ring = QRectF(place).adjusted(1, 1, -1, -1)
+        painter.setBrush(Qt.BrushStyle.NoBrush)
+        painter.setPen(QPen(color, 1.5))
+        painter.drawEllipse(ring)
+        if self.isChecked():
+            painter.setPen(Qt.PenStyle.NoPen)
+            painter.setBrush(color)
+            painter.drawEllipse(ring.adjusted(3, 3, -3, -3))

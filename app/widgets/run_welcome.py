@@ -1,0 +1,85 @@
+"""The Run page before there is a run: what will be here, and the one button that gets there."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import Qt
+from PySide6.QtGui import QFont
+from PySide6.QtWidgets import QHBoxLayout, QPushButton, QVBoxLayout, QWidget
+
+from app.context import Context
+from app.widgets.primary_button import make_primary
+from app.widgets.tinted_label import TintedLabel
+
+_HEADING = 1.5
+_WIDEST = 520
+
+
+class RunWelcome(QWidget):
+    """Teaches, and offers the next step: a model, or the run itself."""
+
+    def __init__(self, context: Context, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._context = context
+        title = TintedLabel(context.theme, self.tr("No run yet"), bold=True)
+        font = QFont(title.font())
+        font.setPointSizeF(font.pointSizeF() * _HEADING)
+        title.setFont(font)
+        text = TintedLabel(
+            context.theme,
+            self.tr(
+                "Here you will watch the model being quantized, block by block: how far the rounding of each block is "
+                "from the original, how long it will still take, and what it needs of memory. At the end the report "
+                "says what the model lost and where its files are."
+            ),
+            role="muted",
+            wrap=True,
+        )
+        self._what = TintedLabel(context.theme, wrap=True)
+        self._what.setObjectName("welcome_what")
+        self._button = make_primary(QPushButton(), context.theme)
+        self._button.setObjectName("welcome_button")
+        self._button.clicked.connect(self._press)
+        middle = QWidget()
+        middle.setMaximumWidth(_WIDEST)
+        column = QVBoxLayout(middle)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(16)
+        for widget in (title, text, self._what):
+            column.addWidget(widget)
+        column.addWidget(self._button, 0, Qt.AlignmentFlag.AlignLeft)
+        row = QHBoxLayout()
+        row.addStretch(1)
+        row.addWidget(middle, 1000)
+        row.addStretch(1)
+        page = QVBoxLayout(self)
+        page.addStretch(2)
+        page.addLayout(row)
+        page.addStretch(3)
+        context.draft.changed.connect(self._refresh_if_seen)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Offer what the choices allow."""
+        draft = self._context.draft
+        problem = draft.problem()
+        self._ready = not problem
+        if draft.model is None:
+            self._what.setText(self.tr("It starts with a model."))
+            self._button.setText(self.tr("Pick a model"))
+        elif problem:
+            self._what.setText(problem)
+            self._button.setText(self.tr("Change the choices"))
+        else:
+            self._what.setText(self.tr("{model} is ready.").format(model=draft.model.label))
+            self._button.setText(self.tr("Quantize"))
+
+    def _refresh_if_seen(self) -> None:
+        if self.isVisible():
+            self.refresh()
+
+    def _press(self) -> None:
+        draft = self._context.draft
+        if self._ready:
+            self._context.runs.start(draft.spec())
+        else:
+            self._context.go("model" if draft.model is None else "recipe")

@@ -1,0 +1,119 @@
+"""The line at the foot of the window: what runs now, memory, and the way to the log.
+
+Measures the memory of this process and its children every two seconds; knows nothing of what they do.
+"""
+
+from __future__ import annotations
+
+from PySide6.QtCore import Qt, QTimer, Signal
+from PySide6.QtWidgets import QFrame, QHBoxLayout, QToolButton, QWidget
+
+from app.widgets.elided_label import ElidedLabel
+from core.wording import human
+
+_MEMORY_MS = 2000
+_SAID_MS = 8000
+
+
+class StatusLine(QFrame):
+    """Text on the left, memory and the log's button on the right.
+
+    A sentence that was said stays for some seconds; then what runs is shown again.
+
+    Signals:
+        log_toggled: the log's button was pressed; whether the log shall be seen.
+    """
+
+    log_toggled = Signal(bool)
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setObjectName("status_line")
+        self._running = {"run": "", "calls": ""}
+        self._said = ""
+        self._text = ElidedLabel()
+        self._text.setObjectName("status_text")
+        self._memory = ElidedLabel()
+        self._memory.setObjectName("status_memory")
+        self._memory.setToolTip(self.tr("Memory that Bitwright and its child processes use, of what this machine has"))
+        self._log = QToolButton()
+        self._log.setObjectName("status_log")
+        self._log.setText(self.tr("Log"))
+        self._log.setToolTip(self.tr("Show or hide the log"))
+        self._log.setCheckable(True)
+        self._log.setAutoRaise(True)
+        self._log.setArrowType(Qt.ArrowType.UpArrow)
+        self._log.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        self._log.toggled.connect(self._toggled)
+        row = QHBoxLayout(self)
+        row.setContentsMargins(16, 2, 8, 2)
+        row.setSpacing(24)
+        row.addWidget(self._text, 1)
+        row.addWidget(self._memory)
+        row.addWidget(self._log)
+        self._forget = QTimer(self)
+        self._forget.setSingleShot(True)
+        self._forget.setInterval(_SAID_MS)
+        self._forget.timeout.connect(self._forgotten)
+        self._measure = QTimer(self)
+        self._measure.setInterval(_MEMORY_MS)
+        self._measure.timeout.connect(self.measure)
+
+    def say(self, text: str) -> None:
+        """Show one sentence for some seconds, and tell a screen reader."""
+        self._said = text
+        self._refresh()
+        if text:
+            self._forget.start()
+            from app.announce import announce  # Qt's part in it is large, and nothing is said before the first paint
+
+            announce(self, text)
+
+    def set_running(self, source: str, text: str) -> None:
+        """What the `run` or the `calls` do now, "" when nothing; the run comes first."""
+        self._running[source] = text
+        self._refresh()
+
+    def set_log_shown(self, shown: bool) -> None:
+        """Let the button show whether the log can be seen."""
+        self._log.setChecked(shown)
+
+    def start_measuring(self) -> None:
+        """Show memory, now and every two seconds."""
+        self.measure()
+        self._measure.start()
+
+    def measure(self) -> None:
+        """Show the memory in use now."""
+        self._memory.setText(self.tr("RAM {used} of {total}").format(used=human(_used()), total=human(_total())))
+
+    def _toggled(self, shown: bool) -> None:
+        self._log.setArrowType(Qt.ArrowType.DownArrow if shown else Qt.ArrowType.UpArrow)
+        self.log_toggled.emit(shown)
+
+    def _forgotten(self) -> None:
+        self._said = ""
+        self._refresh()
+
+    def _refresh(self) -> None:
+        self._text.setText(self._said or self._running["run"] or self._running["calls"] or self.tr("Ready"))
+
+
+def _used() -> int:
+    """Bytes in memory of this process and all its children; one that ends meanwhile does not count."""
+    import psutil
+
+    me = psutil.Process()
+    used = 0
+    for process in (me, *me.children(recursive=True)):
+        try:
+            used += process.memory_info().rss
+        except psutil.Error:
+            continue
+    return used
+
+
+def _total() -> int:
+    import psutil
+
+    return int(psutil.virtual_memory().total)

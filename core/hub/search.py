@@ -1,0 +1,219 @@
+"""Language models on the Hub that match a text, or, where the Hub does not answer, those in its cache.
+
+Knows the Hub's list of models and the words by which quantized ones are known; opens no model from afar.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from core.errors import BadInput, BitwrightError, HubUnreachable
+from core.files import read_json
+from core.hub.card import license_of, read_text
+from core.hub.download import cached, http_error
+from core.hub.patience import bounded
+from core.model.headers import read_folder
+
+SORTS: Final = {
+    "downloads": "downloads", "likes": "likes", "trending": "trendingScore", "updated": "lastModified",
+    "created": "createdAt",
+}  # fmt: skip
+"""Our words for the orders that the Hub knows, all with the largest or newest first."""
+
+_REQUEST_SECONDS: Final = 10.0
+_MOST: Final = 100
+"""Rows that the Hub gives at once."""
+_EXPAND: Final = ["author", "downloads", "gated", "lastModified", "likes", "safetensors", "tags"]
+_QUANTIZED_TAGS: Final = {
+    "gguf", "gptq", "awq", "exl2", "exl3", "mlx", "bitsandbytes", "bnb", "compressed-tensors", "quantized", "hqq",
+    "auto-round", "autoround", "aqlm", "quip", "fp8", "nvfp4", "mxfp4", "1-bit", "2-bit", "3-bit", "4-bit", "5-bit",
+    "6-bit", "8-bit",
+}  # fmt: skip
+_QUANTIZED_NAME: Final = re.compile(
+    r"(?:^|[-_./])(?:gguf|gptq|awq|exl[23]|mlx|bnb|hqq|aqlm|quip|fp8|nvfp4|mxfp4|int[248]|"
+    r"[1-8](?:\.\d+)?-?(?:bits?|bpw)|"
+    r"w[248]a(?:8|16)(?:g\d+)?|i?q[1-8](?:_\w+)?|quantized|quant|auto-?round)(?=$|[-_./])",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class FoundModel:
+    """One model.
+
+    Attributes:
+        id, author: of its page at the Hub.
+        downloads, likes: as the Hub counts them; 0 where it was not asked.
+        gated: its terms must be accepted first.
+        license: short name, or "".
+        parameters: number of weights, or None where it is not known.
+        updated: ISO date and time of the last change, or "".
+        tags: as the Hub has them.
+        cached: it is on this machine, whole.
+    """
+
+    id: str
+    author: str
+    downloads: int
+    likes: int
+    gated: bool
+    license: str
+    parameters: int | None
+    updated: str
+    tags: tuple[str, ...]
+    cached: bool
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was found; `offline`: the Hub did not answer, and these are the models in its cache."""
+
+    models: tuple[FoundModel, ...]
+    offline: bool
+
+    def to_json(self) -> dict[str, Any]:
+        return {"models": [asdict(model) for model in self.models], "offline": self.offline}
+
+
+def search(
+    text: str,
+    limit: int,
+    sort: str,
+    hide_quantized: bool,
+    should_stop: Callable[[], bool],
+) -> Answer:
+    """At most `limit` models whose name holds `text`, in one of the orders SORTS; within about 12 seconds.
+
+    Args:
+        hide_quantized: leave out models that are quantized already, which cannot be quantized again.
+
+    Raises:
+        BadInput: there is no such order.
+        HubUnreachable: the Hub refuses the access token.
+        Cancelled: `should_stop` said so.
+    """
+    if sort not in SORTS:
+        raise BadInput(f"There is no order {sort!r}.", f"Choose from {', '.join(SORTS)}.")
+    # More than is shown, since about two of three names are quantized copies.
+    wanted = min(_MOST, max(1, limit) * (3 if hide_quantized else 1))
+    try:
+        items = bounded(lambda: _ask(text.strip(), sort, wanted), should_stop)
+    except (http_error(), OSError, ValueError) as error:
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if status in (401, 403):
+            raise HubUnreachable(
+                f"The Hub refused the search (status {status}).", "Run `hf auth login`, or unset HF_TOKEN."
+            ) from error
+        return Answer(tuple(_in_cache(text, sort, hide_quantized)[:limit]), offline=True)
+    here = set(_cached_names())
+    found = [_found(item, here) for item in items if isinstance(item, dict) and isinstance(item.get("id"), str)]
+    return Answer(tuple(model for model in found if not (hide_quantized and is_quantized(model)))[:limit], False)
+
+
+def is_quantized(model: FoundModel) -> bool:
+    """Whether the tags or the name say that the weights are quantized already."""
+    tags = {tag.lower() for tag in model.tags}
+    derived = any(tag.startswith("base_model:quantized:") for tag in tags)
+    return derived or bool(tags & _QUANTIZED_TAGS) or bool(_QUANTIZED_NAME.search(model.id))
+
+
+def _ask(text: str, sort: str, limit: int) -> list[Any]:
+    """One page of the Hub's list, asked for once: the library's own call repeats itself for half a minute."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+
+    query: dict[str, Any] = {
+        "pipeline_tag": "text-generation",
+        "filter": ["safetensors"],
+        "sort": SORTS[sort],
+        "limit": limit,
+        "expand": _EXPAND,
+    }
+    if text:
+        query["search"] = text
+    response = get_session().get(
+        f"{HfApi().endpoint}/api/models", params=query, headers=build_hf_headers(), timeout=_REQUEST_SECONDS
+    )
+    hf_raise_for_status(response)
+    value = response.json()
+    if not isinstance(value, list):
+        raise ValueError("the Hub's answer is no list")
+    return value
+
+
+def _found(item: Mapping[str, Any], here: set[str]) -> FoundModel:
+    name = item["id"]
+    tags = tuple(tag for tag in item.get("tags") or () if isinstance(tag, str))
+    weights = item.get("safetensors")
+    return FoundModel(
+        id=name,
+        author=str(item.get("author") or name.rpartition("/")[0]),
+        downloads=_whole(item.get("downloads")) or 0,
+        likes=_whole(item.get("likes")) or 0,
+        gated=bool(item.get("gated")),
+        license=next((tag.removeprefix("license:") for tag in tags if tag.startswith("license:")), ""),
+        parameters=_whole(weights.get("total")) if isinstance(weights, dict) else None,
+        updated=str(item.get("lastModified") or ""),
+        tags=tags,
+        cached=name in here and cached(name) is not None,
+    )
+
+
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+# --- the cache ---
+
+
+def _cached_names() -> list[str]:
+    """Ids of all models of which the cache has anything."""
+    from huggingface_hub import constants
+
+    folders = Path(constants.HF_HUB_CACHE).glob("models--*")
+    return [folder.name.removeprefix("models--").replace("--", "/") for folder in folders]
+
+
+def _in_cache(text: str, sort: str, hide_quantized: bool) -> list[FoundModel]:
+    """The whole models in the cache whose name holds every word of `text`."""
+    words = text.lower().split()
+    found = []
+    for name in sorted(_cached_names(), key=str.lower):
+        folder = cached(name) if all(word in name.lower() for word in words) else None
+        if folder is None:
+            continue
+        try:
+            model, packed = _describe(name, folder)
+        except (BitwrightError, OSError):
+            continue  # it went away meanwhile, or was never whole
+        if not (hide_quantized and (packed or is_quantized(model))):
+            found.append(model)
+    return sorted(found, key=lambda model: model.updated, reverse=True) if sort in ("updated", "created") else found
+
+
+def _describe(name: str, folder: Path) -> tuple[FoundModel, bool]:
+    """A model in the cache, from its files, and whether its config says that it is quantized."""
+    config = read_json(folder / "config.json")
+    packed = isinstance(config, dict) and bool(config.get("quantization_config"))
+    weights = sum(info.numel for info in read_folder(folder).values())
+    changed = datetime.fromtimestamp((folder / "config.json").stat().st_mtime, UTC)
+    return (
+        FoundModel(
+            id=name,
+            author=name.rpartition("/")[0],
+            downloads=0,
+            likes=0,
+            gated=False,
+            license=license_of(read_text(folder)),
+            parameters=None if packed else weights,
+            updated=changed.isoformat(timespec="seconds"),
+            tags=(),
+            cached=True,
+        ),
+        packed,
+    )

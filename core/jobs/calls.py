@@ -1,0 +1,263 @@
+"""What `core.jobs.service` can be asked, by name. Every call gets JSON values and returns JSON values.
+
+Turns arguments into calls of the rest of `core` and their results into plain values; decides nothing itself. Imports
+torch only where a call needs it. Knows no pipes and no processes.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from core import preflight
+from core.errors import BadInput, BitwrightError, DeviceProblem
+from core.events import Emit, Event, Log, Result
+from core.jobs.spec import absolute, looks_like_path
+from core.model.headers import TensorInfo, read_folder
+from core.model.source import DEMO, check_architecture, open_source, read_config
+
+if TYPE_CHECKING:
+    from core.inference.chat import ChatModel
+
+Arguments = Mapping[str, Any]
+Asked = Callable[[], bool]
+Values = dict[str, Any]
+
+
+def table() -> dict[str, Callable[[Arguments, Emit, Asked], Values]]:
+    """All calls by their names; those of a chat share one loaded model."""
+    chat = Chat()
+    return {
+        "open_model": open_model,
+        "download": download,
+        "devices": devices,
+        "search": search,
+        "card": card,
+        "preview_text": preview_text,
+        "chat_open": chat.open,
+        "chat_say": chat.say,
+    }
+
+
+def open_model(arguments: Arguments, emit: Emit, should_stop: Asked) -> Values:
+    """What a model consists of, from its config and headers; a model that is only on the Hub is not downloaded.
+
+    A model that cannot be quantized is no error here: its tree says why, and can be shown.
+    """
+    from core.hub.download import cached
+    from core.hub.remote import read_remote
+
+    name = absolute(arguments["model"])
+    preflight.check_model(name)
+    if _is_here(name):
+        source = open_source(name, emit, should_stop)
+        return _opened(name, source.label, source.origin, source.note, source.folder)
+    folder = cached(name)
+    if folder is not None:
+        return _opened(name, name, "hub", "", folder)
+    remote = read_remote(name, emit, should_stop, check_architecture)
+    return {
+        "name": name,
+        "label": name,
+        "origin": "hub",
+        "note": "",
+        "folder": "",
+        "config": remote.config,
+        "tensors": _rows(remote.tensors),
+        "download_bytes": remote.download_bytes,
+    }
+
+
+def download(arguments: Arguments, emit: Emit, should_stop: Asked) -> Values:
+    """Fetch a model, with `Progress` of the download; one that lies on this machine is only found."""
+    from core.hub import download as hub
+
+    name = absolute(arguments["model"])
+    preflight.check_model(name)
+    if _is_here(name):
+        return {"folder": str(open_source(name, emit, should_stop).folder)}
+    return {"folder": str(hub.download(name, emit, should_stop, check_architecture, measured=True))}
+
+
+def devices(arguments: Arguments, emit: Emit, should_stop: Asked) -> Values:
+    """The devices of this machine, how fast the usable ones multiply, and which one `auto` means."""
+    from core.inference import devices as machine
+
+    found, throughput, dtypes = [], {}, {}
+    for device in machine.list_devices():
+        known = device
+        if device.usable and not should_stop():
+            try:
+                probe = machine.probe_dtype(device)
+                throughput[device.id] = probe.gflops[probe.dtype] * 1e9
+                dtypes[device.id] = probe.dtype
+            except DeviceProblem as error:
+                known = replace(device, usable=False, reason=error.message)
+        found.append(known)
+    chosen = machine.choose("auto").id
+    return {
+        "devices": [asdict(device) for device in found],
+        "throughput": throughput,
+        "chosen": chosen if chosen in throughput else "cpu",
+        "dtype": dtypes,
+    }
+
+
+def search(arguments: Arguments, emit: Emit, should_stop: Asked) -> Values:
+    """Language models on the Hub by a text, or in its cache where it does not answer."""
+    from core.hub import search as hub
+
+    found = hub.search(
+        str(arguments.get("text", "")),
+        int(arguments.get("limit", 30)),
+        str(arguments.get("sort", "downloads")),
+        bool(arguments.get("hide_quantized", True)),
+        should_stop,
+    )
+    return found.to_json()
+
+
+def card(arguments: Arguments, emit: Emit, should_stop: Asked) -> Values:
+    """A model's card as Markdown, "" where it has none."""
+    from core.hub.card import read_card
+
+    return {"text": read_card(absolute(arguments["model"]), should_stop)}
+
+
+def preview_text(arguments: Arguments, emit: Emit, should_stop: Asked) -> Values:
+    """The rows that a run would tune on; without token counts where the model is not on this machine."""
+    from core.calibration.preview import preview
+
+    found = preview(
+        absolute(arguments["calibration"]),
+        _folder_of(str(arguments.get("model") or ""), emit, should_stop),
+        int(arguments["samples"]),
+        int(arguments["seqlen"]),
+        int(arguments["seed"]),
+        emit,
+        should_stop,
+    )
+    return found.to_json()
+
+
+class Chat:
+    """One loaded model, kept from call to call."""
+
+    def __init__(self) -> None:
+        self._talk: ChatModel | None = None
+        self._key: tuple[Any, ...] = ()
+
+    def open(self, arguments: Arguments, emit: Emit, should_stop: Asked) -> Values:
+        """Load a model in place of the one before, which leaves first: two may not fit."""
+        from core import api
+
+        name, device = absolute(arguments["model"]), str(arguments.get("device") or "auto")
+        if self._talk is None or self._key != (name, device, *_stamps(self._talk.loaded.folder)):
+            self._talk, self._key = None, ()
+            _give_back()
+            self._talk = api.open_chat(name, device, emit=emit, should_stop=should_stop)
+            self._key = (name, device, *_stamps(self._talk.loaded.folder))
+        loaded = self._talk.loaded
+        return {
+            "label": loaded.label,
+            "device": loaded.device,
+            "device_name": _device_name(loaded.device),
+            "dtype": loaded.dtype,
+            "schemes": loaded.schemes,
+            "weight_bytes": loaded.weight_bytes,
+            "context": self._talk.context,
+            "template": bool(getattr(loaded.tokenizer, "chat_template", None)),
+            "folder": str(loaded.folder),
+        }
+
+    def say(self, arguments: Arguments, emit: Emit, should_stop: Asked) -> Values:
+        """One answer of the model that was opened; a stop ends it after the token at hand, which is no failure."""
+        from core import api
+        from core.inference.chat import Sampling
+
+        if self._talk is None:
+            raise BadInput("No model is open to answer.", "Open one first.")
+        try:
+            sampling = Sampling(**arguments["sampling"])
+        except TypeError as error:
+            raise BadInput(f"These sampling settings are not possible: {error}.", "Use the standard ones.") from error
+        results: list[Values] = []
+
+        def tell(event: Event) -> None:
+            if isinstance(event, Result):
+                results.append(event.values)
+            else:
+                emit(event)
+
+        api.answer(self._talk, arguments["messages"], sampling, tell, should_stop)
+        return results[-1]
+
+
+def _opened(name: str, label: str, origin: str, note: str, folder: Path) -> Values:
+    return {
+        "name": name,
+        "label": label,
+        "origin": origin,
+        "note": note,
+        "folder": str(folder),
+        "config": read_config(folder),
+        "tensors": _rows(read_folder(folder)),
+        "download_bytes": 0,
+    }
+
+
+def _rows(tensors: Mapping[str, TensorInfo]) -> list[list[Any]]:
+    return [[info.name, info.dtype, list(info.shape), info.file, info.start, info.end] for info in tensors.values()]
+
+
+def _is_here(name: str) -> bool:
+    """Whether `name` means something on this machine rather than a model on the Hub."""
+    return name == DEMO or looks_like_path(name) or os.path.lexists(name)
+
+
+def _folder_of(model: str, emit: Emit, should_stop: Asked) -> Path | None:
+    """The folder of a model, if it is on this machine; nothing is downloaded for it."""
+    from core.hub.download import cached
+
+    name = absolute(model)
+    if not name:
+        return None
+    if not _is_here(name):
+        return cached(name)
+    try:
+        return open_source(name, emit, should_stop).folder
+    except BitwrightError as error:
+        if error.code == "cancelled":
+            raise
+        emit(Log("warning", f"Tokens are not counted: {error.message}"))
+        return None
+
+
+def _stamps(folder: Path) -> tuple[int, ...]:
+    """When the files that make a model changed: the same folder may hold another model now."""
+    try:
+        files = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
+        return tuple(path.stat().st_mtime_ns for path in files)
+    except OSError:
+        return ()
+
+
+def _give_back() -> None:
+    """Return the memory of a model that nobody holds any more."""
+    import torch
+
+    gc.collect()
+    for library in (torch.cuda, torch.xpu):
+        if library.is_available():
+            library.empty_cache()
+
+
+def _device_name(identity: str) -> str:
+    """What the maker calls a device."""
+    from core.inference.devices import list_devices
+
+    return next((device.name for device in list_devices() if device.id == identity), identity)

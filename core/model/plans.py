@@ -1,0 +1,101 @@
+"""What each linear layer of a model gets, in a form that stays quick for tens of thousands of layers.
+
+Values only: `core.model.tree` finds the layers and resolves a bits map for them. Knows no file and no torch.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, overload
+
+from core.bitsmap import Assignment
+from core.schemes import LayerScheme
+
+if TYPE_CHECKING:
+    from core.model.tree import Linear, ModelTree
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """What happens to one linear: the scheme it really gets, which rule said so, and why it differs ("" if not)."""
+
+    linear: Linear
+    scheme: LayerScheme
+    why: str
+    fallback: str
+
+
+@dataclass(frozen=True)
+class Case:
+    """What happens to all linears of one shape and for one reason; `stored` is the bytes of such a weight now."""
+
+    scheme: LayerScheme
+    why: str
+    fallback: str
+    in_features: int
+    out_features: int
+    stored: int
+
+
+class Plans(Sequence[LayerPlan]):
+    """The plan of every linear of a tree, in its order.
+
+    The window asks anew with every edit of perhaps 20,000 layers. So layers that are alike share a case, whatever can
+    be said of a case is said once, and the plan of a single layer is made when it is looked at.
+
+    Attributes:
+        cases: what happens to layers.
+        kinds: for each linear the number of its case.
+    """
+
+    def __init__(self, linears: Sequence[Linear], cases: Sequence[Case], kinds: Sequence[int]) -> None:
+        self._linears = linears
+        self.cases = cases
+        self.kinds = kinds
+
+    def __len__(self) -> int:
+        return len(self.kinds)
+
+    @overload
+    def __getitem__(self, index: int) -> LayerPlan: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[LayerPlan]: ...
+    def __getitem__(self, index: int | slice) -> LayerPlan | Sequence[LayerPlan]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        case = self.cases[self.kinds[index]]
+        return LayerPlan(self._linears[index], case.scheme, case.why, case.fallback)
+
+    def __iter__(self) -> Iterator[LayerPlan]:
+        for linear, kind in zip(self._linears, self.kinds, strict=True):
+            case = self.cases[kind]
+            yield LayerPlan(linear, case.scheme, case.why, case.fallback)
+
+    @cached_property
+    def counts(self) -> list[tuple[Case, int]]:
+        """Each case with the number of its layers."""
+        return [(self.cases[kind], count) for kind, count in Counter(self.kinds).items()]
+
+
+def make_case(assigned: Assignment, in_features: int, out_features: int, stored: int) -> Case:
+    """What a linear of this shape gets of what it was assigned."""
+    scheme, fallback = assigned.scheme.fit(in_features, out_features)
+    return Case(scheme, assigned.why, fallback, in_features, out_features, stored)
+
+
+def grouped(tree: ModelTree, plans: Iterable[LayerPlan]) -> Plans:
+    """`plans` as `Plans`, which they may be already; wherever they come from, their layers are of `tree`."""
+    if isinstance(plans, Plans):
+        return plans
+    cases: dict[Case, int] = {}
+    linears, kinds = [], []
+    for plan in plans:
+        linear = plan.linear
+        stored = tree.tensors[f"{linear.name}.weight"].nbytes
+        case = Case(plan.scheme, plan.why, plan.fallback, linear.in_features, linear.out_features, stored)
+        linears.append(linear)
+        kinds.append(cases.setdefault(case, len(cases)))
+    return Plans(linears, list(cases), kinds)

@@ -1,0 +1,144 @@
+"""Makes the pictures of the user guide from the real window, with the demo model and a real run. By hand:
+
+    python3 packaging/bootstrap.py exec python packaging/guide_pictures.py [FOLDER]
+
+Takes some minutes: the model is really quantized. Needs no display (Qt's offscreen platform) and touches nothing of the
+user's: jobs and settings go into a folder that is removed. Knows the pages by their ids, as the window does.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PICTURES = ROOT / "resources" / "guide" / "pictures"
+SIZE = (1100, 740)
+POLL_MS = 100
+SETTLE_MS = 1500
+QUESTION = "What is the capital of France?"
+
+if __name__ == "__main__":
+    os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+    sys.path.insert(0, str(ROOT))
+
+from PySide6.QtCore import QElapsedTimer, QTimer  # noqa: E402 - the platform is chosen above
+from PySide6.QtWidgets import QApplication  # noqa: E402
+
+from app import application  # noqa: E402
+from app.chat_session import ChatSession  # noqa: E402
+from app.main_window import MainWindow  # noqa: E402
+from app.pages.chat_page import ChatPage  # noqa: E402
+from core.schemes import LayerScheme  # noqa: E402
+
+Condition = Callable[[], bool]
+
+
+def story(window: MainWindow, folder: Path) -> Iterator[Condition]:
+    """The pictures in the order of the work; each `yield` waits until its condition holds."""
+
+    def shoot(name: str, page: str) -> Iterator[Condition]:
+        window.go(page)
+        settled = QElapsedTimer()
+        settled.start()
+        yield lambda: settled.hasExpired(SETTLE_MS)
+        window.grab().save(str(folder / f"{name}.png"))
+
+    yield lambda: window.context is not None and len(window.stack.pages) == 5
+    context = window.context
+    assert context is not None
+    yield from shoot("welcome", "model")
+    window.open_words("demo")
+    yield lambda: context.draft.model is not None and context.draft.machine.chosen != ""
+    yield from shoot("model", "model")
+    yield from shoot("recipe", "recipe")
+    _paint_some_bits(window)
+    yield from shoot("layers", "layers")
+    context.draft.undo_stack.undo()
+    context.runs.start(context.draft.spec())
+    yield lambda: _block(window) >= 4
+    yield from shoot("run", "run")
+    yield lambda: not context.runs.active
+    yield from shoot("report", "run")
+    window.do_primary()
+    chat = window.stack.pages["chat"]
+    assert isinstance(chat, ChatPage)
+    answers: list[object] = []
+    session = chat.findChild(ChatSession)
+    assert session is not None
+    session.answered.connect(answers.append)
+    chat.send(QUESTION)
+    yield lambda: bool(answers)
+    yield from shoot("chat", "chat")
+
+
+def _paint_some_bits(window: MainWindow) -> None:
+    """A map that has something to show: the first and last block in 8 bits, some up-projections in 3."""
+    from dataclasses import replace
+
+    from core.bitsmap import BitsMap, Rule
+
+    assert window.context is not None
+    draft = window.context.draft
+    rules = (
+        Rule("*.mlp.up_proj", bits=3),
+        Rule("*.mlp.down_proj", bits=8),
+        Rule("*.layers.0.*", bits=8),
+        Rule("*.layers.29.*", bits=8),
+    )
+    draft.edit_map(replace(BitsMap(LayerScheme(4, 64)), rules=rules), "example")
+
+
+def _block(window: MainWindow) -> int:
+    record = window.context.runs.record if window.context else None
+    return len(record.blocks) if record is not None else 0
+
+
+class _Teller:
+    """Goes on with the story whenever the condition that it waits for holds."""
+
+    def __init__(self, story: Iterator[Condition]) -> None:
+        self._story = story
+        self._condition: Condition = lambda: True
+        self._timer = QTimer(interval=POLL_MS)
+        self._timer.timeout.connect(self._go_on)
+        self._timer.start()
+
+    def _go_on(self) -> None:
+        if not self._condition():
+            return
+        try:
+            self._condition = next(self._story)
+        except StopIteration:
+            self._timer.stop()
+            QApplication.closeAllWindows()
+        except BaseException:
+            # The window would log an error and stay; here nobody would see it.
+            self._timer.stop()
+            traceback.print_exc()
+            os._exit(1)
+
+
+def main() -> int:
+    """Make all pictures; returns the exit code of the window."""
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else PICTURES
+    folder.mkdir(parents=True, exist_ok=True)
+    tellers = []
+
+    def begin() -> None:
+        window = next(widget for widget in QApplication.topLevelWidgets() if isinstance(widget, MainWindow))
+        window.theme.set_scheme("light")
+        window.resize(*SIZE)
+        tellers.append(_Teller(story(window, folder)))
+
+    with tempfile.TemporaryDirectory(prefix="bitwright-pictures-") as home:
+        os.environ["BITWRIGHT_HOME"] = home
+        return application.run(None, on_first_paint=begin)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

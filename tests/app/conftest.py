@@ -1,0 +1,135 @@
+"""What tests of the window stand on: Qt without a screen, and the surroundings of a page made for real.
+
+Where Qt cannot be loaded for lack of a library of the system, the tests in this folder are skipped, and say why.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+os.environ["QT_QPA_PLATFORM"] = "offscreen"  # before Qt starts
+os.environ.pop("QT_SCALE_FACTOR", None)
+
+try:
+    import PySide6.QtWidgets  # noqa: F401 - only whether it can be loaded
+except ImportError as error:
+    QT_PROBLEM = f"Qt cannot be loaded here: {error}"
+else:
+    QT_PROBLEM = ""
+
+if TYPE_CHECKING:
+    from PySide6.QtWidgets import QApplication
+    from pytestqt.qtbot import QtBot
+
+    from app.context import Context, Remedy
+    from app.draft import OpenedModel
+    from app.theme import Theme
+    from core.errors import BitwrightError
+
+Reports = list[tuple["BitwrightError", "Remedy | None"]]
+
+
+class _Skipped(pytest.Module):
+    """A test module that is not imported, as it would fail to."""
+
+    def collect(self) -> Any:
+        pytest.skip(QT_PROBLEM, allow_module_level=True)
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
+    """Skip a module whose imports cannot work."""
+    return _Skipped.from_parent(parent, path=module_path) if QT_PROBLEM else None
+
+
+@pytest.fixture(scope="session")
+def qapp(qapp: QApplication) -> QApplication:
+    """The application object of pytest-qt, with our style and font."""
+    from app.application import dress
+
+    return dress(qapp)
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test has an empty home: jobs, settings, presets."""
+    monkeypatch.setenv("BITWRIGHT_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture
+def theme(qapp: object) -> Iterator[Theme]:
+    """Light, whatever the machine's own scheme."""
+    from app.theme import Theme
+
+    made = Theme()
+    made.set_scheme("light")
+    yield made
+    made.set_scheme("light")
+
+
+@pytest.fixture
+def reports() -> Reports:
+    """The errors that the page under test reported."""
+    return []
+
+
+@pytest.fixture
+def said() -> list[str]:
+    """The sentences that the page under test put into the status line."""
+    return []
+
+
+@pytest.fixture
+def visited() -> list[str]:
+    """The pages that the page under test wanted to be shown."""
+    return []
+
+
+@pytest.fixture
+def context(
+    qtbot: QtBot, theme: Theme, tmp_path: Path, reports: Reports, said: list[str], visited: list[str]
+) -> Iterator[Context]:
+    """What a page is given, all of it real; child processes are ended with the test."""
+    from app.calls import Calls
+    from app.context import Context
+    from app.draft import Draft
+    from app.runs import Runs
+    from app.state import State
+
+    calls, runs = Calls(), Runs()
+    yield Context(
+        draft=Draft(),
+        calls=calls,
+        runs=runs,
+        state=State(tmp_path / "window.ini"),
+        theme=theme,
+        report=lambda error, remedy=None: reports.append((error, remedy)),
+        say=said.append,
+        go=visited.append,
+    )
+    calls.close()
+    runs.close()
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a model that is quantized in a second."""
+    from tests.core.tiny_model import save_model
+
+    return save_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture
+def opened(tiny_model: Path) -> OpenedModel:
+    """That model as the model page opens it."""
+    from app.draft import OpenedModel
+    from core.model.headers import read_folder
+    from core.model.source import read_config
+    from core.model.tree import build_tree
+
+    tree = build_tree(read_config(tiny_model), read_folder(tiny_model))
+    return OpenedModel(str(tiny_model), "tiny", "folder", "", str(tiny_model), tree)

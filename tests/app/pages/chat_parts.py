@@ -1,0 +1,64 @@
+"""A chat page whose child is played by the test, and what tests look at on it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from PySide6.QtCore import QObject, Signal
+from PySide6.QtWidgets import QAbstractButton, QLabel
+
+from app.pages.chat_page import ChatPage
+from app.widgets.message_view import MessageView
+from app.widgets.transcript import Transcript
+from tests.app.scripted_session import ANSWERED, OPENED, ScriptedCalls
+
+MODEL = "/models/tiny-4bit"
+
+
+class PlayedRuns(QObject):
+    """As much of `app.runs.Runs` as the page looks at."""
+
+    changed = Signal()
+    started = Signal()
+    ended = Signal(object)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.record: Any = None
+        self.active = False
+
+
+def button(page: ChatPage, name: str) -> QAbstractButton:
+    found = [each for each in page.findChildren(QAbstractButton, name) if not each.isHidden()]
+    assert len(found) == 1, f"{len(found)} buttons {name}"
+    return found[0]
+
+
+def label_of(page: ChatPage, name: str) -> str:
+    found = page.findChild(QLabel, name)
+    assert isinstance(found, QLabel)
+    return found.text() if found.isVisible() else ""
+
+
+def bubbles(page: ChatPage) -> list[str]:
+    transcript = page.findChild(Transcript)
+    assert isinstance(transcript, Transcript)
+    return [view.text for view in transcript.messages]
+
+
+def last_bubble(page: ChatPage) -> MessageView:
+    transcript = page.findChild(Transcript)
+    assert isinstance(transcript, Transcript)
+    return transcript.messages[-1]
+
+
+def asked(page: ChatPage, calls: ScriptedCalls, text: str = "hello") -> None:
+    """A loaded model that is asked something."""
+    page.send(text)
+    calls.last.succeed(OPENED)
+    assert calls.last.name == "chat_say"
+
+
+def answered(page: ChatPage, calls: ScriptedCalls, text: str = "hi", **figures: Any) -> None:
+    calls.last.say(text)
+    calls.last.succeed(ANSWERED, text=text, **figures)

@@ -1,0 +1,118 @@
+"""Stands in for the sessions of `app.calls.Calls` where a test plays the child: it loads, answers and dies as told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from PySide6.QtCore import QObject, Signal
+
+from core.errors import BitwrightError, ChildDied
+from core.events import Event, Token
+
+OPENED = {
+    "label": "tiny-4bit",
+    "device": "cpu",
+    "device_name": "Test CPU",
+    "dtype": "float32",
+    "schemes": {"W4 g64 sym": 14},
+    "weight_bytes": 116_000_000,
+    "context": 2048,
+    "template": True,
+    "folder": "/models/tiny-4bit",
+}
+ANSWERED = {
+    "text": "",
+    "prompt_tokens": 30,
+    "tokens": 12,
+    "first_token_seconds": 0.5,
+    "seconds": 1.6,
+    "ended_by": "end",
+    "tokens_per_second": 10.0,
+}
+
+
+class ScriptedCall:
+    """One call; as soon as its session is closed nobody hears of it."""
+
+    def __init__(self, name: str, arguments: Mapping[str, Any], listeners: tuple[Callable[[Any], object], ...]) -> None:
+        self.name, self.arguments = name, arguments
+        self._success, self._failure, self._event = listeners
+        self.stopped = False
+
+    def stop(self) -> None:
+        """What `Call.stop` is; the test decides what comes of it."""
+        self.stopped = True
+
+    def event(self, event: Event) -> None:
+        """The child reports."""
+        self._event(event)
+
+    def say(self, *pieces: str) -> None:
+        """The child sends pieces of an answer."""
+        for piece in pieces:
+            self._event(Token(piece))
+
+    def succeed(self, values: Mapping[str, Any], **changes: Any) -> None:
+        """The call ends well."""
+        self._success({**values, **changes})
+
+    def fail(self, error: BitwrightError) -> None:
+        """The call ends badly."""
+        self._failure(error)
+
+
+class ScriptedSession(QObject):
+    """One child.
+
+    Signals:
+        died(object): as `Session.died`.
+    """
+
+    died = Signal(object)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[ScriptedCall] = []
+        self.closed = False
+
+    def start(
+        self,
+        name: str,
+        arguments: Mapping[str, Any],
+        *,
+        on_success: Callable[[Any], object],
+        on_failure: Callable[[Any], object],
+        on_event: Callable[[Any], object],
+    ) -> ScriptedCall:
+        """As `Session.start`."""
+        assert not self.closed
+        self.calls.append(ScriptedCall(name, dict(arguments), (on_success, on_failure, on_event)))
+        return self.calls[-1]
+
+    def close(self) -> None:
+        """As `Session.close`."""
+        self.closed = True
+
+    def die(self) -> None:
+        """The child is killed: the call that was under way fails, then the session says so."""
+        error = ChildDied("The helper process has ended.", "Open it again.")
+        self.calls[-1].fail(error)
+        self.died.emit(error)
+
+
+class ScriptedCalls:
+    """Makes sessions and keeps them."""
+
+    def __init__(self) -> None:
+        self.sessions: list[ScriptedSession] = []
+
+    def session(self) -> ScriptedSession:
+        """As `Calls.session`."""
+        self.sessions.append(ScriptedSession())
+        return self.sessions[-1]
+
+    @property
+    def last(self) -> ScriptedCall:
+        """The call that was started last."""
+        return self.sessions[-1].calls[-1]

@@ -1,0 +1,106 @@
+"""The choices of a window: what they say of a model, what is still missing, and undoing an edit of the map."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from pytestqt.qtbot import QtBot
+
+from app.draft import Draft, Machine, OpenedModel, free_name
+from core import recipes
+from core.bitsmap import BitsMap, Rule
+from core.costs import Range
+from core.errors import BadInput
+from core.schemes import LayerScheme
+
+
+@pytest.fixture
+def draft(qtbot: QtBot, opened: OpenedModel) -> Draft:
+    draft = Draft()
+    draft.choose(model=opened)
+    return draft
+
+
+def test_without_a_model_it_says_so(qtbot: QtBot) -> None:
+    draft = Draft()
+    assert draft.problem() == "Pick a model"
+    assert (draft.plans, draft.size, draft.costs) == ((), None, None)
+
+
+def test_a_model_has_sizes_at_once(draft: Draft) -> None:
+    assert draft.size is not None
+    assert draft.size.total < draft.size.source
+    assert draft.problem() == ""
+
+
+def test_time_is_known_once_the_machine_is(draft: Draft) -> None:
+    assert draft.costs is not None
+    assert draft.costs.seconds is None
+    draft.set_machine(Machine(throughput={"cpu": 1e11}, chosen="cpu"))
+    assert isinstance(draft.costs.seconds, Range)
+
+
+def test_a_choice_tells_everybody_once(qtbot: QtBot, draft: Draft) -> None:
+    told: list[str] = []
+    draft.changed.connect(lambda: told.append("changed"))
+    draft.map_changed.connect(lambda: told.append("map"))
+    draft.choose(recipe=recipes.load("light"))
+    draft.choose(recipe=recipes.load("light"))
+    assert told == ["changed"]
+
+
+def test_an_edit_of_the_map_can_be_undone(draft: Draft) -> None:
+    before = draft.choices.bits_map
+    draft.edit_map(replace(before, default=LayerScheme(2, 32, False)), "2 bits")
+    small = draft.size
+    draft.undo_stack.undo()
+    assert draft.choices.bits_map == before
+    draft.undo_stack.redo()
+    assert draft.size == small
+
+
+def test_another_model_forgets_what_could_be_undone(draft: Draft, opened: OpenedModel) -> None:
+    draft.edit_map(BitsMap(LayerScheme(8, 32)), "8 bits")
+    draft.choose(model=replace(opened, name="another"))
+    assert not draft.undo_stack.canUndo()
+
+
+def test_a_map_for_another_model_is_a_problem_and_no_crash(draft: Draft) -> None:
+    draft.choose(bits_map=BitsMap(rules=(Rule("*.no_such_layer", bits=8),)))
+    assert "no_such_layer" in draft.problem()
+    assert draft.size is None
+
+
+def test_a_refused_model_says_why(draft: Draft, opened: OpenedModel) -> None:
+    draft.choose(model=replace(opened, tree=replace(opened.tree, refusal="It has experts.")))
+    assert draft.problem() == "It has experts."
+
+
+def test_all_in_16_bits_is_a_problem(draft: Draft) -> None:
+    draft.choose(bits_map=BitsMap(LayerScheme(16)))
+    assert "16 bits" in draft.problem()
+
+
+def test_too_little_disk_is_a_problem(draft: Draft, opened: OpenedModel) -> None:
+    draft.choose(model=replace(opened, download_bytes=10**18))
+    assert draft.problem().startswith("Needs 1e+06 TB of disk")
+
+
+def test_the_spec_says_all_that_was_chosen(draft: Draft, opened: OpenedModel, tmp_path: Path) -> None:
+    draft.choose(seed=7, low_memory=True, output=str(tmp_path / "out"), formats=("auto_gptq",))
+    spec = draft.spec()
+    assert (spec.model, spec.seed, spec.low_memory, spec.formats) == (opened.name, 7, True, ("auto_gptq",))
+    assert spec.output == str(tmp_path / "out")
+
+
+def test_a_spec_needs_a_model(qtbot: QtBot) -> None:
+    with pytest.raises(BadInput):
+        Draft().spec()
+
+
+def test_the_suggested_folder_is_one_that_is_free(tmp_path: Path) -> None:
+    (tmp_path / "demo-4bit").mkdir()
+    (tmp_path / "demo-4bit-2").mkdir()
+    assert free_name(tmp_path / "demo-4bit") == tmp_path / "demo-4bit-3"

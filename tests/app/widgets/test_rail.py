@@ -1,0 +1,61 @@
+"""The rail: pages in order, the one that is on, and dots."""
+
+from __future__ import annotations
+
+import pytest
+from PySide6.QtWidgets import QToolButton
+from pytestqt.qtbot import QtBot
+
+from app.theme import Theme
+from app.widgets.rail import WIDTH, Rail
+
+PAGES = (("model", "Model"), ("recipe", "Recipe"), ("run", "Run"))
+
+
+@pytest.fixture
+def rail(qtbot: QtBot, theme: Theme) -> Rail:
+    made = Rail(theme, PAGES)
+    qtbot.addWidget(made)
+    made.resize(WIDTH, 500)
+    made.show()
+    return made
+
+
+def button(rail: Rail, page: str) -> QToolButton:
+    found = rail.findChild(QToolButton, f"rail_{page}")
+    assert found is not None
+    return found
+
+
+def test_pages_stand_in_their_order_with_the_settings_last(rail: Rail) -> None:
+    names = ("model", "recipe", "run", "settings")
+    tops = [button(rail, name).y() for name in names]
+    assert tops == sorted(tops)
+    assert [button(rail, name).text() for name in names] == ["Model", "Recipe", "Run", "Settings"]
+
+
+def test_a_press_chooses_the_page(qtbot: QtBot, rail: Rail) -> None:
+    with qtbot.waitSignal(rail.chosen) as chosen:
+        button(rail, "recipe").click()
+    assert chosen.args == ["recipe"]
+
+
+def test_one_page_is_on(rail: Rail) -> None:
+    rail.show_page("recipe")
+    rail.show_page("run")
+    assert [button(rail, page).isChecked() for page, _ in PAGES] == [False, False, True]
+
+
+def test_a_dot_can_be_seen_and_heard(rail: Rail) -> None:
+    before = rail.grab().toImage()
+    rail.set_dot("run", True)
+    assert rail.grab().toImage() != before
+    assert button(rail, "run").accessibleDescription() == "Has something new"
+    rail.set_dot("run", False)
+    assert rail.grab().toImage() == before
+
+
+def test_every_button_shows_its_whole_name(rail: Rail) -> None:
+    for name in ("model", "recipe", "run", "settings"):
+        shown = button(rail, name)
+        assert shown.fontMetrics().horizontalAdvance(shown.text()) <= shown.width()

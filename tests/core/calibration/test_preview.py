@@ -1,0 +1,82 @@
+"""The look at a calibration text: with a tokenizer the rows of the run itself, without one the documents."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from core.calibration import tokens
+from core.calibration.preview import CHARACTERS, ROWS, Preview, preview
+from core.errors import BadCalibration, Cancelled
+from core.model.tokenizer import load_tokenizer
+from tests.core.tiny_model import save_model
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model(tmp_path_factory.mktemp("preview") / "model")
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> str:
+    path = tmp_path / "texts.jsonl"
+    path.write_text("".join(json.dumps({"text": f"text number {number} " * 20}) + "\n" for number in range(40)))
+    return str(path)
+
+
+def look(calibration: str, folder: Path | None, samples: int = 4, seqlen: int = 32) -> Preview:
+    return preview(calibration, folder, samples, seqlen, 42, [].append, lambda: False)
+
+
+def test_the_rows_are_those_of_a_run(texts: str, folder: Path) -> None:
+    seen = look(texts, folder)
+    real = tokens.load(texts, load_tokenizer(folder), 4, 32, 42, [].append)
+    assert (seen.sha256, seen.documents, seen.available) == (real.sha256, real.documents, real.available)
+    assert seen.tokens == 4 * 32
+
+
+def test_the_first_rows_can_be_read(texts: str, folder: Path) -> None:
+    rows = look(texts, folder).rows
+    assert len(rows) == ROWS
+    assert all("text number" in row for row in rows)
+
+
+def test_long_rows_are_cut(texts: str, folder: Path) -> None:
+    assert all(len(row) <= CHARACTERS for row in look(texts, folder, samples=3, seqlen=1000).rows)
+
+
+def test_without_a_model_the_documents_are_shown(texts: str) -> None:
+    seen = look(texts, None)
+    assert (seen.documents, seen.tokens, seen.available, seen.sha256) == (40, 0, 0, "")
+    assert seen.rows[0].startswith("text number 0")
+
+
+def test_a_folder_without_a_tokenizer_counts_as_none(texts: str, tmp_path: Path) -> None:
+    assert look(texts, tmp_path).tokens == 0
+
+
+def test_the_bundled_text_can_be_seen_without_a_model() -> None:
+    assert look("builtin", None).documents > 100
+
+
+def test_too_little_text_is_said(texts: str, folder: Path) -> None:
+    with pytest.raises(BadCalibration):
+        look(texts, folder, samples=1000, seqlen=128)
+
+
+def test_a_text_that_is_not_there_is_said() -> None:
+    with pytest.raises(BadCalibration):
+        look("/no/such/text.txt", None)
+
+
+def test_a_preview_is_json(texts: str, folder: Path) -> None:
+    assert set(json.loads(json.dumps(look(texts, folder).to_json()))) == {
+        "source", "documents", "tokens", "available", "rows", "sha256",
+    }  # fmt: skip
+
+
+def test_a_stop_ends_the_reading(texts: str) -> None:
+    with pytest.raises(Cancelled):
+        preview(texts, None, 4, 32, 42, [].append, lambda: True)

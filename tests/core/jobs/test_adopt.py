@@ -1,0 +1,180 @@
+"""Runs that go on without whoever started them: detached, found again, steered by the file of orders."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Generator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from core.events import Done, Event, Failed, Log, Stage
+from core.files import write_json
+from core.jobs import adopt, child, store
+from core.jobs.child import Outcome, Patience
+from core.jobs.control import never
+from core.jobs.spec import JobSpec
+
+FAKE = Path(__file__).with_name("fake_worker.py")
+SHORT = Patience(command=1.0, terminate=0.3)
+
+
+@pytest.fixture
+def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("BITWRIGHT_HOME", str(tmp_path / "home"))
+    (tmp_path / "outputs").mkdir()
+    return tmp_path / "outputs"
+
+
+@pytest.fixture
+def job(outputs: Path) -> Path:
+    return store.create(JobSpec("demo", str(outputs / "out")))
+
+
+def drain(batches: Generator[list[Event], None, Outcome]) -> tuple[Outcome, list[Event]]:
+    seen: list[Event] = []
+    while True:
+        try:
+            seen += next(batches)
+        except StopIteration as end:
+            return end.value, seen
+
+
+def let_go(job: Path, behaviour: str) -> None:
+    """Start a child and detach it as soon as it has said something."""
+    seen: list[Event] = []
+    command = [sys.executable, str(FAKE), behaviour, str(job)]
+    batches = child.follow_batches(job, should_detach=lambda: bool(seen), command=command)
+    for events in batches:
+        seen += events
+    assert seen
+
+
+def found(job: Path, should_stop: Callable[[], bool] = never, **more: object) -> tuple[Outcome, list[Event]]:
+    return drain(adopt.follow_running(job, should_stop, patience=SHORT, **more))  # type: ignore[arg-type]
+
+
+def test_a_detached_run_goes_on_and_is_found_again(job: Path) -> None:
+    let_go(job, "pausing")
+    assert store.newest_running() == job
+    store.order(job, pause=True)
+    asked = iter([True] * 20)
+    outcome, seen = found(job, should_pause=lambda: next(asked, False))
+    assert outcome.state == "done"
+    assert [type(event) for event in seen] == [Stage, Log, Done]
+
+
+def test_a_run_that_was_paused_when_it_was_let_go_is_still_to_pause(job: Path) -> None:
+    seen: list[Event] = []
+    command = [sys.executable, str(FAKE), "pausing", str(job)]
+    paused = lambda: any(isinstance(event, Log) for event in seen)  # noqa: E731
+    for events in child.follow_batches(job, should_pause=lambda: True, should_detach=paused, command=command):
+        seen += events
+    assert store.orders(job) == store.Orders(pause=True)
+    assert found(job)[0].state == "done"  # nobody asks for a pause any more
+
+
+def test_an_order_to_stop_is_obeyed(job: Path, outputs: Path) -> None:
+    let_go(job, "obedient")
+    outcome, _ = found(job, lambda: True)
+    assert outcome.state == "cancelled"
+    assert list(outputs.iterdir()) == []
+
+
+def test_a_run_that_does_not_obey_is_killed(job: Path, outputs: Path) -> None:
+    let_go(job, "deaf")
+    process = store.runner(job)
+    outcome, seen = drain(adopt.follow_running(job, lambda: True, patience=Patience(0.1, 0.1)))
+    assert outcome.state == "cancelled"
+    assert isinstance(seen[-1], Failed)
+    assert process is not None
+    psutil.wait_procs([process], timeout=10)
+    assert list(outputs.iterdir()) == []
+
+
+def test_leaving_off_ends_nothing(job: Path) -> None:
+    let_go(job, "obedient")
+    outcome, _ = found(job, should_leave=lambda: True)
+    assert (outcome.state, outcome.event) == ("detached", None)
+    assert store.read_job(job).state == "running"
+    found(job, lambda: True)
+
+
+def test_the_death_of_a_run_that_nobody_waited_for_is_told(job: Path, outputs: Path) -> None:
+    let_go(job, "obedient")
+    process = store.runner(job)
+    assert process is not None
+    process.kill()
+    process.wait(timeout=10)
+    outcome, seen = found(job)
+    assert outcome.state == "died"
+    assert isinstance(seen[-1], Failed)
+    assert seen[-1].code == "child-died"
+    assert seen[-1].message.startswith("The run ended without saying why.")
+    assert list(outputs.iterdir()) == []
+
+
+def test_the_end_that_the_starter_tells_is_not_told_twice(job: Path) -> None:
+    with store.EventLog(job / store.EVENTS) as emit:
+        emit(Stage("tune"))
+        emit(Failed("cancelled", "m", "", "", False))
+    write_json(job / store.OWNER, {"pid": 2**30, "started": 1.0, "claimed": 0.0, "obeys": True})
+    outcome, seen = found(job)
+    assert (outcome.state, len(seen)) == ("cancelled", 2)
+    assert store.Follower(job / store.EVENTS).read_all() == seen
+
+
+def test_a_replay_tells_all_and_writes_nothing(job: Path) -> None:
+    with store.EventLog(job / store.EVENTS) as emit:
+        emit(Stage("tune"))
+    before = (job / store.EVENTS).read_bytes()
+    outcome, seen = drain(adopt.replay(job))
+    assert outcome.state == "died"
+    assert [type(event) for event in seen] == [Stage, Failed]
+    assert (job / store.EVENTS).read_bytes() == before
+
+
+def test_a_run_in_somebodys_own_process_is_not_adopted(job: Path) -> None:
+    store.claim(job)
+    assert store.read_job(job).state == "running"
+    assert store.newest_running() is None
+
+
+def test_the_newest_running_job_is_the_one(outputs: Path) -> None:
+    older, newer, ended = (store.create(JobSpec("demo", str(outputs / "out"))) for _ in range(3))
+    for job in (older, newer, ended):
+        store.claim(job, obeys=True)
+    with store.EventLog(ended / store.EVENTS) as emit:
+        emit(Done("out", 1.0, {}))
+    assert store.newest_running() == newer
+    assert older != newer
+
+
+def test_nothing_runs_where_there_are_no_jobs(outputs: Path) -> None:
+    assert store.newest_running() is None
+    assert store.newest() is None
+
+
+@pytest.mark.skipif(os.name != "posix", reason="process groups")
+def test_what_a_run_started_ends_with_it(job: Path) -> None:
+    let_go(job, "child-of-its-own")
+    (event,) = store.Follower(job / store.EVENTS).read_all()
+    assert isinstance(event, Log)
+    grandchild = psutil.Process(int(event.message))
+    drain(adopt.follow_running(job, lambda: True, patience=Patience(0.1, 0.1)))
+    gone, _ = psutil.wait_procs([grandchild], timeout=10)
+    assert gone or grandchild.status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"stop": 1, "pause": "yes"}'])
+def test_orders_that_are_none_are_not_obeyed(job: Path, text: str) -> None:
+    (job / store.ORDERS).write_text(text)
+    assert store.orders(job) in (None, store.Orders())
+
+
+def test_orders_of_an_earlier_run_are_forgotten(job: Path) -> None:
+    store.order(job, stop=True)
+    store.claim(job)
+    assert store.orders(job) is None

@@ -1,0 +1,182 @@
+"""The calls of the service, asked without a process: what they return, against a Hub on this machine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.errors import BadInput, BitwrightError, UnsupportedModel
+from core.events import Event, Log, Progress
+from core.inference import devices as machine
+from core.jobs import calls
+from core.model.headers import read_folder
+from tests.core.hub.local_hub import Hub, closed_port, point_at, serve
+from tests.core.tiny_model import CONFIG, save_model
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model(tmp_path_factory.mktemp("calls") / "model")
+
+
+@pytest.fixture
+def hub(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    with serve(Hub({path.name: path.read_bytes() for path in model.iterdir()})) as running:
+        point_at(running.endpoint, tmp_path / "cache", monkeypatch)
+        yield running
+
+
+def ask(name: str, seen: list[Event] | None = None, **arguments: Any) -> dict[str, Any]:
+    """The values of a call, as they look on the other side of the pipe."""
+    emit = [].append if seen is None else seen.append
+    values = calls.table()[name](arguments, emit, lambda: False)
+    plain: dict[str, Any] = json.loads(json.dumps(values))
+    return plain
+
+
+def rows(folder: Path) -> list[list[Any]]:
+    found = read_folder(folder).values()
+    return [[info.name, info.dtype, list(info.shape), info.file, info.start, info.end] for info in found]
+
+
+def test_a_model_on_the_hub_is_opened_without_a_download(hub: Hub, model: Path) -> None:
+    values = ask("open_model", model="some/model")
+    assert (values["label"], values["origin"], values["folder"]) == ("some/model", "hub", "")
+    assert values["config"] == CONFIG
+    assert sorted(values["tensors"]) == sorted(rows(model))
+    assert values["download_bytes"] == sum(len(content) for content in hub.files.values())
+
+
+def test_a_model_in_the_cache_is_opened_without_the_hub(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = ask("download", model="some/model")["folder"]
+    point_at(f"http://127.0.0.1:{closed_port()}", tmp_path / "cache", monkeypatch)
+    values = ask("open_model", model="some/model")
+    assert (values["folder"], values["origin"], values["download_bytes"]) == (folder, "hub", 0)
+
+
+def test_a_model_that_cannot_be_quantized_is_shown_all_the_same(model: Path, tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "experts")
+    (folder / "config.json").write_text(json.dumps({**CONFIG, "num_local_experts": 8}))
+    assert ask("open_model", model=str(folder))["tensors"]
+
+
+def test_an_architecture_that_transformers_lacks_is_said_before_the_headers(hub: Hub) -> None:
+    hub.files["config.json"] = json.dumps({"model_type": "of-tomorrow"}).encode()
+    with pytest.raises(UnsupportedModel):
+        ask("open_model", model="some/model")
+    assert "model.safetensors" not in hub.sent
+
+
+def test_a_download_tells_its_progress(hub: Hub) -> None:
+    seen: list[Event] = []
+    folder = ask("download", seen, model="some/model")["folder"]
+    assert (Path(folder) / "model.safetensors").is_file()
+    assert [event.fraction for event in seen if isinstance(event, Progress)][-1] == 1.0
+
+
+def test_a_folder_needs_no_download(model: Path) -> None:
+    assert ask("download", model=str(model)) == {"folder": str(model)}
+
+
+def test_every_usable_device_is_measured() -> None:
+    values = ask("devices")
+    usable = {device["id"] for device in values["devices"] if device["usable"]}
+    assert set(values["throughput"]) == set(values["dtype"]) == usable
+    assert values["chosen"] in usable
+    assert values["throughput"]["cpu"] > 1e6
+
+
+def test_a_device_that_fails_its_measurement_is_not_usable(monkeypatch: pytest.MonkeyPatch) -> None:
+    def probe(device: machine.Device) -> machine.DtypeProbe:
+        if device.kind != "cpu":
+            raise calls.DeviceProblem("It failed.")
+        return machine.DtypeProbe("float32", {"float32": 10.0})
+
+    broken = machine.Device("cuda:0", "cuda", "Card", 1, 1)
+    monkeypatch.setattr(machine, "list_devices", lambda: (machine.Device("cpu", "cpu", "CPU", 1, 1), broken))
+    monkeypatch.setattr(machine, "probe_dtype", probe)
+    values = ask("devices")
+    assert (values["chosen"], values["throughput"]) == ("cpu", {"cpu": 1e10})
+    assert [(device["usable"], device["reason"]) for device in values["devices"]] == [(True, ""), (False, "It failed.")]
+
+
+def test_a_search_has_defaults(hub: Hub) -> None:
+    hub.listing = [{"id": "some/model"}]
+    assert [found["id"] for found in ask("search", text="model")["models"]] == ["some/model"]
+
+
+def test_a_card_is_text(hub: Hub) -> None:
+    hub.files["README.md"] = b"# Title"
+    assert ask("card", model="some/model") == {"text": "# Title"}
+
+
+def preview(model: str, seen: list[Event] | None = None) -> dict[str, Any]:
+    return ask("preview_text", seen, calibration="builtin", model=model, samples=2, seqlen=64, seed=1)
+
+
+def test_a_preview_counts_tokens_where_the_model_is_here(model: Path) -> None:
+    values = preview(str(model))
+    assert (values["tokens"], len(values["rows"])) == (128, 2)
+
+
+@pytest.mark.parametrize("name", ["", "some/model"])
+def test_a_preview_needs_no_model_and_downloads_none(hub: Hub, name: str) -> None:
+    assert preview(name)["tokens"] == 0
+    assert hub.asked == []
+
+
+def test_a_preview_says_why_tokens_are_not_counted(tmp_path: Path) -> None:
+    seen: list[Event] = []
+    assert preview(str(tmp_path / "gone"), seen)["tokens"] == 0
+    assert [event.level for event in seen if isinstance(event, Log)] == ["warning"]
+
+
+def test_an_answer_needs_a_model() -> None:
+    with pytest.raises(BadInput):
+        ask("chat_say", messages=[], sampling={})
+
+
+@pytest.fixture
+def chat() -> calls.Chat:
+    return calls.Chat()
+
+
+def open_chat(chat: calls.Chat, folder: Path) -> dict[str, Any]:
+    return chat.open({"model": str(folder), "device": "cpu"}, [].append, lambda: False)
+
+
+def test_the_same_model_is_not_loaded_twice(chat: calls.Chat, model: Path) -> None:
+    open_chat(chat, model)
+    first = chat._talk
+    open_chat(chat, model)
+    assert chat._talk is first
+
+
+def test_a_folder_that_holds_another_model_now_is_loaded_again(chat: calls.Chat, tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "changing")
+    open_chat(chat, folder)
+    first = chat._talk
+    (folder / "config.json").write_text(json.dumps({**CONFIG, "max_position_embeddings": 128}))
+    assert open_chat(chat, folder)["context"] == 128
+    assert chat._talk is not first
+
+
+def test_a_model_that_cannot_be_loaded_leaves_none_open(chat: calls.Chat, model: Path) -> None:
+    open_chat(chat, model)
+    with pytest.raises(BitwrightError):
+        open_chat(chat, model / "nothing")
+    with pytest.raises(BadInput):
+        chat.say({"messages": [], "sampling": {}}, [].append, lambda: False)
+
+
+def test_what_is_said_of_a_loaded_model(chat: calls.Chat, model: Path) -> None:
+    values = open_chat(chat, model)
+    assert (values["schemes"], values["folder"], values["label"]) == ({}, str(model), "model")
+    assert values["weight_bytes"] == sum(info.nbytes for info in read_folder(model).values())
+    assert values["device_name"] == machine.choose("cpu").name
