@@ -11,11 +11,10 @@ from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
-from PySide6.QtCore import QSize, Qt, QTimer, Signal
+from PySide6.QtCore import QSize, QTimer, Signal
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QMainWindow, QPushButton, QSplitter, QVBoxLayout, QWidget
 
-from app.context import Context, Remedy
 from app.page_stack import PAGES, PageEntry, PageStack
 from app.state import State
 from app.theme import Theme
@@ -23,18 +22,19 @@ from app.widgets import rail as rails
 from app.widgets.job_bar import JobBar
 from app.widgets.rail import Rail
 from app.widgets.status_line import StatusLine
-from core.errors import BitwrightError
 
 if TYPE_CHECKING:
     from PySide6.QtGui import QCloseEvent, QDragEnterEvent, QDropEvent, QKeyEvent, QPaintEvent
 
     from app.actions import Entry
+    from app.context import Context, Remedy
     from app.job_control import JobControl
     from app.leaving import Leaving
     from app.logs import LogFeed
     from app.widgets.error_strip import ErrorStrip
     from app.widgets.log_view import LogView
     from app.widgets.sheet import Sheet
+    from core.errors import BitwrightError
 
 __all__ = ["PAGES", "MainWindow", "real_context"]
 
@@ -43,12 +43,13 @@ _FIRST_SIZE = QSize(1200, 800)
 _SMALLEST = QSize(640, 480)
 _LOG_SHARE = (3, 1)
 
-MakeContext = Callable[["MainWindow"], Context]
+MakeContext = Callable[["MainWindow"], "Context"]
 
 
 def real_context(window: MainWindow) -> Context:
     """What the pages of a real window are given."""
     from app.calls import Calls
+    from app.context import Context
     from app.draft import Draft
     from app.runs import Runs
 
@@ -143,8 +144,7 @@ class MainWindow(QMainWindow):
     def tell_failure(self, error: BitwrightError, details: str) -> None:
         """Show an error that nobody caught; its traceback can be copied."""
         _log.info("Shown to the user: %s", error)
-        copy = Remedy(self.tr("Copy details"), lambda: QGuiApplication.clipboard().setText(details))
-        self.strip.show_error(error, copy)
+        self.strip.show_error(error, _copies(self.tr("Copy details"), details))
 
     def say(self, text: str) -> None:
         """Show one sentence in the status line."""
@@ -161,6 +161,7 @@ class MainWindow(QMainWindow):
             self._wanted.append(words)
             return
         from app.drops import target_of
+        from core.errors import BitwrightError
 
         try:
             target = target_of(words)
@@ -172,9 +173,9 @@ class MainWindow(QMainWindow):
 
     def tell_crash(self, details: str) -> None:
         """Say that the process was brought down the last time; where the threads stood can be copied."""
-        copy = Remedy(self.tr("Copy details"), lambda: QGuiApplication.clipboard().setText(details))
         hint = self.tr("If a run was on, the Run page says what became of it.")
-        self.strip.show_warning(self.tr("Bitwright was brought down the last time."), hint, copy)
+        copies = _copies(self.tr("Copy details"), details)
+        self.strip.show_warning(self.tr("Bitwright was brought down the last time."), hint, copies)
 
     def answer_start(self, words: str) -> None:
         """Another start of the program wants this window, perhaps with a model."""
@@ -184,6 +185,8 @@ class MainWindow(QMainWindow):
 
     def come_forward(self) -> None:
         """Show the window above others, as another start of the program asked."""
+        from PySide6.QtCore import Qt  # late: see app.theme
+
         self.setWindowState(self.windowState() & ~Qt.WindowState.WindowMinimized)
         self.show()
         self.raise_()
@@ -205,6 +208,7 @@ class MainWindow(QMainWindow):
         from app.job_control import JobControl
         from app.leaving import Leaving
 
+        self.theme.heed_contrast()
         self._connect()
         self.context = context = self._make_context(self)
         self._job = JobControl(context, self.job_bar, self.status, self.feed, self._chat_with, self)
@@ -223,7 +227,8 @@ class MainWindow(QMainWindow):
         self.furnish()
 
     def _lay_out(self) -> None:
-        self._right = right = QSplitter(Qt.Orientation.Vertical)
+        self._right = right = QSplitter()
+        right.setProperty("orientation", "Vertical")  # by name: see app.theme
         right.setChildrenCollapsible(False)
         self._upper = upper = QWidget()
         self._column = column = QVBoxLayout(upper)
@@ -336,13 +341,14 @@ class MainWindow(QMainWindow):
         from PySide6.QtCore import QUrl
         from PySide6.QtGui import QDesktopServices
 
+        from core.errors import BitwrightError
         from core.home import home
 
         folder = home()
         folder.mkdir(parents=True, exist_ok=True)
         if not QDesktopServices.openUrl(QUrl.fromLocalFile(str(folder))):
-            copy = Remedy(self.tr("Copy the path"), lambda: QGuiApplication.clipboard().setText(str(folder)))
-            self.report(BitwrightError("No file manager opened the data folder.", f"It is {folder}."), copy)
+            error = BitwrightError("No file manager opened the data folder.", f"It is {folder}.")
+            self.report(error, _copies(self.tr("Copy the path"), str(folder)))
 
     def _dismiss(self) -> None:
         """Esc: the sheet, then the message, then the log."""
@@ -363,6 +369,8 @@ class MainWindow(QMainWindow):
             QTimer.singleShot(0, self, self._first_painted)
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
+        from PySide6.QtCore import Qt  # late: see app.theme
+
         if event.key() == Qt.Key.Key_Escape:
             self._dismiss()
         else:
@@ -400,6 +408,13 @@ class MainWindow(QMainWindow):
         if self._leaving is not None:
             self._leaving.keep()
         self.close()
+
+
+def _copies(words: str, text: str) -> Remedy:
+    """A button that puts `text` on the clipboard."""
+    from app.context import Remedy
+
+    return Remedy(words, lambda: QGuiApplication.clipboard().setText(text))
 
 
 def _line(shape: QFrame.Shape) -> QFrame:

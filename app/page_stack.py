@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import importlib
 import logging
-import traceback
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from PySide6.QtCore import Qt, QTimer, Signal
+from PySide6.QtCore import QTimer, Signal
 from PySide6.QtWidgets import QFrame, QLabel, QLineEdit, QScrollArea, QStackedWidget, QWidget
 
 if TYPE_CHECKING:
@@ -107,13 +106,15 @@ class PageStack(QStackedWidget):
         try:
             page: QWidget = getattr(importlib.import_module(entry.module), entry.cls)(context)
         except Exception:  # noqa: BLE001 - a page that cannot be made must not take the others along
+            import traceback
+
             from app.failures import inside_error
 
             details = traceback.format_exc()
             _log.exception("The page %s could not be made", entry.title)
             self.failed.emit(inside_error(), details)
             page = QLabel(self.tr("This page could not be made; the log says why."))
-            page.setAlignment(Qt.AlignmentFlag.AlignCenter)
+            page.setProperty("alignment", "AlignCenter")  # by name: see app.theme
         for field in page.findChildren(QLineEdit):
             field.setAcceptDrops(False)  # what is dropped on the window is for the window
         return page
@@ -124,6 +125,6 @@ def _place(page: QWidget) -> QScrollArea:
     place = QScrollArea()
     place.setFrameShape(QFrame.Shape.NoFrame)
     place.setWidgetResizable(True)
-    place.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+    place.setProperty("focusPolicy", "NoFocus")
     place.setWidget(page)
     return place

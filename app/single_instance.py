@@ -6,7 +6,6 @@ the local socket carries the message. Both are per user and per BITWRIGHT_HOME. 
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Mapping
@@ -66,6 +65,8 @@ class SingleInstance(QObject):
 
     def hand_over(self, model: str, patience: float = 3.0) -> bool:
         """Give `model` (or "") to the first window; False if it does not take it within `patience` seconds."""
+        import json
+
         from PySide6.QtNetwork import QLocalSocket
 
         deadline = time.monotonic() + patience
@@ -127,6 +128,8 @@ def server_name(home: Path, variables: Mapping[str, str]) -> str:
 
 def _parsed(line: bytes) -> tuple[str, str]:
     """Model and activation token of a message; empty where it is not one."""
+    import json
+
     try:
         value = json.loads(line)
         model, token = value["open"], value.get("token", "")

@@ -5,7 +5,6 @@ Only looks and habits live here. Whatever a run depends on is in its job folder.
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -47,21 +46,21 @@ class State:
     @property
     def page(self) -> str:
         """Id of the page that was shown last, "" at the first start."""
-        return self.value("window/page", "")
+        return self._word("window/page")
 
     @page.setter
     def page(self, value: str) -> None:
-        self.set_value("window/page", value)
+        self._settings.setValue("window/page", value)
 
     @property
     def scheme(self) -> str:
         """`system`, `light` or `dark`."""
-        found = self.value("window/scheme", "system")
+        found = self._word("window/scheme")
         return found if found in SCHEMES else "system"
 
     @scheme.setter
     def scheme(self, value: str) -> None:
-        self.set_value("window/scheme", value)
+        self._settings.setValue("window/scheme", value)
 
     @property
     def recent(self) -> list[str]:
@@ -80,6 +79,8 @@ class State:
 
     def value(self, key: str, default: T) -> T:
         """What `set_value` noted under `key`, if it is of the kind of `default`; a whole number will do for a float."""
+        import json  # what is read before the first paint needs none
+
         text = self._settings.value(key)
         if not isinstance(text, str):
             return default
@@ -93,7 +94,13 @@ class State:
 
     def set_value(self, key: str, value: Any) -> None:
         """Note a value that JSON can hold, under a key such as `chat/temperature`."""
+        import json
+
         self._settings.setValue(key, json.dumps(value))
+
+    def _word(self, key: str) -> str:
+        found = self._settings.value(key)
+        return found if isinstance(found, str) else ""
 
     def save(self) -> None:
         """Write the file now; Qt does it by itself within seconds and at the end."""

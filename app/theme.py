@@ -1,6 +1,10 @@
 """Colours by role, the colours of the bits, and icons tinted to fit: light or dark, as the system or the user says.
 
 Knows Qt's palette and the files in resources/icons; nothing of the widgets that use them, which listen to `changed`.
+
+Here and in what is seen first, the namespace `Qt` (`Qt.AlignmentFlag` and the like) is not even imported before the
+first paint: that makes all its hundred enumerations, which takes as long as the rest of the frame. Properties take
+names.
 """
 
 from __future__ import annotations
@@ -9,16 +13,12 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from PySide6.QtCore import QObject, Qt, Signal
+from PySide6.QtCore import QObject, Signal
 from PySide6.QtGui import QColor, QGuiApplication, QIcon, QImage, QPalette, QPixmap
 
 ICONS: Final = Path(__file__).resolve().parent.parent / "resources" / "icons"
 
-_SCHEMES: Final = {
-    "system": Qt.ColorScheme.Unknown,
-    "light": Qt.ColorScheme.Light,
-    "dark": Qt.ColorScheme.Dark,
-}
+_SCHEMES: Final = {"system": "Unknown", "light": "Light", "dark": "Dark"}
 _ROLES: Final = {
     "accent": ("#1f6fb2", "#4ba3e3"),
     "good": ("#1a7f4b", "#4cc38a"),
@@ -69,7 +69,8 @@ class Theme(QObject):
         super().__init__(parent)
         self._scheme = "system"
         self._hints = QGuiApplication.styleHints()
-        self._dark = self._wants_dark()
+        self._dark = QGuiApplication.palette().color(QPalette.ColorRole.Window).lightness() < 128
+        self._wants_contrast = False
         self._hints.colorSchemeChanged.connect(self._follow)
         self._apply()
 
@@ -85,9 +86,21 @@ class Theme(QObject):
 
     def set_scheme(self, scheme: str) -> None:
         """Use `light` or `dark`, or follow the `system`."""
-        self._scheme = scheme if scheme in _SCHEMES else "system"
-        self._hints.setColorScheme(_SCHEMES[self._scheme])
-        self._follow()
+        wanted = scheme if scheme in _SCHEMES else "system"
+        if wanted != self._scheme:
+            self._scheme = wanted
+            self._hints.setProperty("colorScheme", _SCHEMES[wanted])
+            self._follow()
+
+    def heed_contrast(self) -> None:
+        """Leave the palette to the system where the user asked it for high contrast; call it after the first paint."""
+        from PySide6.QtCore import Qt  # late: see app.theme
+
+        hints = getattr(self._hints, "accessibility", None)  # Qt 6.10
+        if hints is not None and hints().contrastPreference() == Qt.ContrastPreference.HighContrast:
+            self._wants_contrast = True
+            self._apply()
+            self.changed.emit()
 
     def color(self, role: str) -> QColor:
         """The colour of a role (`accent`, `good`, `bad` ...), or of text that stands `on_accent`."""
@@ -118,6 +131,8 @@ class Theme(QObject):
     def _wants_dark(self) -> bool:
         if self._scheme != "system":
             return self._scheme == "dark"
+        from PySide6.QtCore import Qt  # late: see app.theme
+
         return self._hints.colorScheme() == Qt.ColorScheme.Dark
 
     def _follow(self) -> None:
@@ -128,14 +143,7 @@ class Theme(QObject):
             self.changed.emit()
 
     def _apply(self) -> None:
-        if self._wants_contrast():
-            QGuiApplication.setPalette(QPalette())  # the system's own colours, made for those who see little
-        else:
-            QGuiApplication.setPalette(self._palette())
-
-    def _wants_contrast(self) -> bool:
-        hints = getattr(self._hints, "accessibility", None)  # Qt 6.10
-        return hints is not None and hints().contrastPreference() == Qt.ContrastPreference.HighContrast
+        QGuiApplication.setPalette(QPalette() if self._wants_contrast else self._palette())
 
     def _palette(self) -> QPalette:
         palette = QPalette()
@@ -180,9 +188,9 @@ def mixed(first: QColor, second: QColor, share: float) -> QColor:
 def _tinted(name: str, color: str, pale: str) -> QIcon:
     drawing = (ICONS / f"{name}.svg").read_text(encoding="utf-8")
     icon = QIcon()
-    for mode, tint in ((QIcon.Mode.Normal, color), (QIcon.Mode.Disabled, pale)):
+    for mode, tint, sizes in ((QIcon.Mode.Normal, color, _ICON_SIZES), (QIcon.Mode.Disabled, pale, _ICON_SIZES[1:])):
         data = drawing.replace("currentColor", tint).encode()
-        for size in _ICON_SIZES:
+        for size in sizes:
             icon.addPixmap(QPixmap.fromImage(_drawn(data, size)), mode)
     return icon
 
@@ -192,8 +200,8 @@ def _drawn(svg: bytes, size: int) -> QImage:
     from PySide6.QtGui import QPainter
     from PySide6.QtSvg import QSvgRenderer
 
-    image = QImage(size, size, QImage.Format.Format_ARGB32_Premultiplied)
-    image.fill(Qt.GlobalColor.transparent)
+    # all zeros, which is transparent
+    image = QImage(bytes(4 * size * size), size, size, QImage.Format.Format_ARGB32_Premultiplied).copy()
     painter = QPainter(image)
     QSvgRenderer(QByteArray(svg)).render(painter)
     painter.end()

@@ -116,7 +116,7 @@ class _Teller:
         except StopIteration:
             self._timer.stop()
             QApplication.closeAllWindows()
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - told below, and the process ends
             # The window would log an error and stay; here nobody would see it.
             self._timer.stop()
             traceback.print_exc()

@@ -5,6 +5,7 @@ Made from the tree alone; knows neither bits nor pixels.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -97,18 +98,15 @@ def make_grid(tree: ModelTree) -> LayerGrid:
 
 def short_names(kinds: Sequence[str]) -> tuple[str, ...]:
     """For each kind as few of its last parts as tell it from the others, without the `_proj` of the known ones."""
-    titles = []
-    parts = [_shortened(kind).split(".") for kind in kinds]
-    for own in parts:
-        length = 1
-        while length < len(own) and sum(other[-length:] == own[-length:] for other in parts) > 1:
-            length += 1
-        titles.append(".".join(own[-length:]))
-    return tuple(titles)
+    # The name and all that is left of it when its first parts are taken off, the longest first.
+    endings = [[".".join(parts[first:]) for first in range(len(parts))] for parts in map(_parts, kinds)]
+    used = Counter(ending for own in endings for ending in own)
+    return tuple(next((ending for ending in reversed(own) if used[ending] == 1), own[0]) for own in endings)
 
 
-def _shortened(kind: str) -> str:
-    return kind.removesuffix("_proj") if kind.rpartition(".")[2] in _ORDER else kind
+def _parts(kind: str) -> list[str]:
+    known = kind.rpartition(".")[2] in _ORDER
+    return (kind.removesuffix("_proj") if known else kind).split(".")
 
 
 def _ordered(kinds: Iterable[str]) -> list[str]:

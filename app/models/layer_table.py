@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from app.theme import Theme
 
 NAME, BLOCK, SHAPE, BITS, GROUP, SYMMETRIC, SIZE, WHY = range(8)
-_RIGHT: Final = frozenset({BLOCK, SHAPE, BITS, GROUP, SIZE})
+_SIDES: Final = {
+    **dict.fromkeys((BLOCK, GROUP, SYMMETRIC), Qt.AlignmentFlag.AlignHCenter),
+    **dict.fromkeys((SHAPE, BITS, SIZE), Qt.AlignmentFlag.AlignRight),
+}
 _ROLES: Final = frozenset(
     {
         Qt.ItemDataRole.DisplayRole,
@@ -141,7 +144,7 @@ class LayerTable(QAbstractTableModel):
         if column == BITS:
             return str(scheme.bits)
         if column == SIZE:
-            return human(sheet.size(layer))
+            return f"{human(sheet.size(layer))}\N{EN SPACE}"  # keeps its distance from the text in the next column
         if column == WHY:
             return f"{case.why}; {case.fallback}" if case.fallback else case.why
         if not scheme.quantized:
@@ -152,8 +155,7 @@ class LayerTable(QAbstractTableModel):
 
     @staticmethod
     def _alignment(column: int) -> Qt.AlignmentFlag:
-        side = Qt.AlignmentFlag.AlignRight if column in _RIGHT else Qt.AlignmentFlag.AlignLeft
-        return side | Qt.AlignmentFlag.AlignVCenter
+        return _SIDES.get(column, Qt.AlignmentFlag.AlignLeft) | Qt.AlignmentFlag.AlignVCenter
 
     def _lay_out(self) -> None:
         # A reset, as to move 20,000 rows one by one takes longer than to look at the visible ones again.

@@ -7,6 +7,7 @@ which can be undone. Knows no pixels and no pattern syntax.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,7 +27,7 @@ from core.bitsmap import BitsMap
 from core.errors import BitwrightError, OutputProblem
 from core.model.tree import resolve_schemes
 from core.schemes import BITS, UNTOUCHED
-from core.wording import figure, human
+from core.wording import figure
 
 if TYPE_CHECKING:
     from app.context import Context
@@ -142,6 +143,8 @@ class LayersPage(QWidget):
                 self._names = [linear.name for linear in opened.tree.linears]
             self._sheet = make_sheet(opened.tree, plans, draft.choices.formats[0], self._losses())
             self._stack.setCurrentWidget(self.body)
+            if moved:
+                self.body.make_room(self._grid.columns)
         else:
             self._show_notice()
         self._show_sheet()
@@ -156,7 +159,7 @@ class LayersPage(QWidget):
             words = self.tr("{} bits for the selected layers").format(bits)
             if bits == UNTOUCHED:
                 words = self.tr("Leave the selected layers in 16 bits")
-            self._act(words, [key], lambda bits=bits: self.set_keys(bits=bits))
+            self._act(words, [key], partial(self.set_keys, bits=bits))
         stack = self.context.draft.undo_stack
         self._act(self.tr("Undo an edit of the map"), ["Ctrl+Z"], stack.undo)
         self._act(self.tr("Redo it"), ["Ctrl+Shift+Z", "Ctrl+Y"], stack.redo)
@@ -227,8 +230,8 @@ class LayersPage(QWidget):
         elif scale.low is None or scale.high is None:
             legend.show_nothing()
         else:
-            worded = human if self._colouring == "size" else figure
-            legend.show_ramp(worded(scale.low), worded(scale.high))
+            scaled, unit = self._sheet.unit if self._colouring == "size" and self._sheet is not None else (1.0, "")
+            legend.show_ramp(figure(scale.low / scaled), f"{figure(scale.high / scaled)} {unit}".rstrip())
 
     def _show_next(self) -> None:
         reason = self.context.draft.problem()

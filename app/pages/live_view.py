@@ -6,9 +6,10 @@ Shows the record; Pause, Cancel and Try again go to the run of the window.
 from __future__ import annotations
 
 from PySide6.QtCore import Qt, QTimer
-from PySide6.QtGui import QAccessible, QAccessibleAnnouncementEvent, QFont, QHideEvent, QShowEvent
+from PySide6.QtGui import QFont, QHideEvent, QShowEvent
 from PySide6.QtWidgets import QHBoxLayout, QProgressBar, QPushButton, QSplitter, QVBoxLayout, QWidget
 
+from app.announce import announce
 from app.context import Context
 from app.models import run_words
 from app.models.run_record import RunRecord
@@ -185,4 +186,4 @@ class LiveView(QWidget):
         if key != self._announced:
             self._announced = key
             self.setAccessibleDescription(words)
-            QAccessible.updateAccessibility(QAccessibleAnnouncementEvent(self, words))
+            announce(self, words)

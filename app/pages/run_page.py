@@ -6,9 +6,10 @@ Follows the run of the window and shows the view that fits; knows nothing of pro
 from __future__ import annotations
 
 from PySide6.QtCore import Qt, Signal
-from PySide6.QtGui import QAccessible, QAccessibleAnnouncementEvent, QShowEvent
+from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import QLabel, QStackedLayout, QVBoxLayout, QWidget
 
+from app.announce import announce
 from app.context import Context
 from app.models.run_record import RunRecord
 from app.pages.live_view import LiveView
@@ -108,7 +109,7 @@ class RunPage(QWidget):
         if record.state == "cancelled":
             words = self.tr("The run was stopped; nothing was left behind.")
         self._context.say(words)
-        QAccessible.updateAccessibility(QAccessibleAnnouncementEvent(self, words))
+        announce(self, words)
 
     def _another(self) -> None:
         self._context.runs.clear()

@@ -99,8 +99,10 @@ class BitsMapView(QAbstractScrollArea):
         self._grid, self._sheet = grid, sheet
         if moved:
             self._cursor = None if grid is None else MapCursor(grid, self._selection)
-            self._matches = None
+            self._matches, self._zoom = None, 1.0
             self._lay_out()
+            self.horizontalScrollBar().setValue(0)
+            self.verticalScrollBar().setValue(0)
         self._recolour()
         self._describe()
 

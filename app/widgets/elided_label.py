@@ -5,7 +5,7 @@ Knows nothing of what it says.
 
 from __future__ import annotations
 
-from PySide6.QtCore import QSize, Qt
+from PySide6.QtCore import QSize
 from PySide6.QtGui import QFont, QPainter, QPaintEvent, QPalette, QResizeEvent
 from PySide6.QtWidgets import QLabel, QSizePolicy, QWidget
 
@@ -32,7 +32,7 @@ class ElidedLabel(QLabel):
     ) -> None:
         super().__init__(text, parent)
         self._theme, self._role, self._exact = theme, role, ""
-        self.setTextFormat(Qt.TextFormat.PlainText)
+        self.setProperty("textFormat", "PlainText")  # by name: see app.theme
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
         font = QFont(self.font())
         if bold:
@@ -76,6 +76,11 @@ class ElidedLabel(QLabel):
         self._tell()
 
     def paintEvent(self, event: QPaintEvent) -> None:
+        if not self._is_cut():
+            super().paintEvent(event)
+            return
+        from PySide6.QtCore import Qt  # late: see app.theme
+
         painter = QPainter(self)
         painter.setPen(self.palette().color(self.foregroundRole()))
         room = self.contentsRect()
@@ -83,8 +88,10 @@ class ElidedLabel(QLabel):
         painter.drawText(room, int(self.alignment()), text)
 
     def _tell(self) -> None:
-        cut = self.fontMetrics().horizontalAdvance(self.text()) > self.contentsRect().width()
-        self.setToolTip("\n".join(filter(None, (self.text() if cut else "", self._exact))))
+        self.setToolTip("\n".join(filter(None, (self.text() if self._is_cut() else "", self._exact))))
+
+    def _is_cut(self) -> bool:
+        return self.fontMetrics().horizontalAdvance(self.text()) > self.contentsRect().width()
 
     def _tint(self) -> None:
         palette = QPalette()

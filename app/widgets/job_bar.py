@@ -5,14 +5,18 @@ Shows what `app.job_summary` computed; knows nothing of drafts or runs.
 
 from __future__ import annotations
 
-from PySide6.QtCore import QSize, Qt, Signal
+from typing import TYPE_CHECKING
+
+from PySide6.QtCore import QSize, Signal
 from PySide6.QtGui import QIcon, QPalette
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
 
-from app.job_summary import Fact, Facts, Primary
 from app.theme import ICONS, Theme
 from app.widgets.elided_label import ElidedLabel
 from app.widgets.primary_button import make_primary
+
+if TYPE_CHECKING:
+    from app.job_summary import Fact, Facts, Primary
 
 _PROGRESS_WIDTH = 152
 _REASON_WIDTH = 232
@@ -34,11 +38,11 @@ class JobBar(QFrame):
         super().__init__(parent)
         self.setObjectName("job_bar")
         self._theme = theme
-        self._now = Primary()
+        self._action = self._why = ""
         brand = QLabel()
         brand.setPixmap(QIcon(str(ICONS / "bitwright.svg")).pixmap(QSize(32, 32)))
         brand.setFixedWidth(rail_width)
-        brand.setAlignment(Qt.AlignmentFlag.AlignCenter)
+        brand.setProperty("alignment", "AlignCenter")  # by name: see app.theme
         brand.setAccessibleName("Bitwright")
         self._model = _Cell("job_model", self.tr("Model"), gives_way=True)
         self._size = _Cell("job_size", self.tr("Size"))
@@ -58,11 +62,12 @@ class JobBar(QFrame):
         self._cancel.clicked.connect(self.cancel_asked)
         self._primary = make_primary(QPushButton(), theme)
         self._primary.setObjectName("primary")
-        self._primary.clicked.connect(lambda: self.triggered.emit(self._now.action))
+        self._primary.clicked.connect(lambda: self.triggered.emit(self._action))
         self._lay_out(brand)
         theme.changed.connect(self._paint_new)
-        self.show_facts(Facts())
-        self.show_primary(Primary())
+        self._show_button(self.tr("Quantize"), "", "")
+        for hidden in (self._progress, self._remaining, self._cancel, self._reason):
+            hidden.hide()
 
     def show_facts(self, facts: Facts) -> None:
         """Show the job in one line."""
@@ -73,10 +78,7 @@ class JobBar(QFrame):
 
     def show_primary(self, primary: Primary) -> None:
         """Show what the coloured button does now, and how far the run is."""
-        self._now = primary
-        self._primary.setText(primary.text)
-        self._primary.setEnabled(bool(primary.action))
-        self._primary.setAccessibleDescription(primary.reason)
+        self._show_button(primary.text, primary.action, primary.reason)
         self._reason.setText(primary.reason)
         self._reason.setToolTip(primary.reason)
         running = primary.fraction is not None
@@ -91,7 +93,6 @@ class JobBar(QFrame):
             text = f"{percent}, {primary.remaining}" if primary.remaining else percent
             self._remaining.say(text, primary.reason)
             self._progress.setAccessibleDescription(text)
-        self._paint_new()
 
     def press_primary(self) -> None:
         """Do what the coloured button does, if it can do anything."""
@@ -101,12 +102,19 @@ class JobBar(QFrame):
     @property
     def action(self) -> str:
         """What the coloured button stands for now."""
-        return self._now.action
+        return self._action
 
     @property
     def reason(self) -> str:
         """Why the coloured button can do nothing, or ""."""
-        return self._now.reason
+        return self._why
+
+    def _show_button(self, text: str, action: str, reason: str) -> None:
+        self._action, self._why = action, reason
+        self._primary.setText(text)
+        self._primary.setEnabled(bool(action))
+        self._primary.setAccessibleDescription(reason)
+        self._paint_new()
 
     def _lay_out(self, brand: QLabel) -> None:
         run = QVBoxLayout()
@@ -131,7 +139,7 @@ class JobBar(QFrame):
         row.addLayout(buttons)
 
     def _paint_new(self) -> None:
-        self._primary.setIcon(self._theme.icon(_ICONS[self._now.action], "on_accent" if self._now.action else ""))
+        self._primary.setIcon(self._theme.icon(_ICONS[self._action], "on_accent" if self._action else ""))
         palette = QPalette()
         palette.setColor(QPalette.ColorRole.WindowText, self._theme.color("muted"))
         self._reason.setPalette(palette)
@@ -142,7 +150,7 @@ class _Cell(QWidget):
 
     def __init__(self, name: str, caption: str, *, gives_way: bool = False) -> None:
         super().__init__()
-        self._value = ElidedLabel(bold=True)
+        self._value = ElidedLabel(text="\N{EN DASH}", bold=True)
         self._gives_way = gives_way
         self._value.setObjectName(name)
         self._value.setAccessibleName(caption)
@@ -168,9 +176,9 @@ class _Cell(QWidget):
 def _reason_label() -> QLabel:
     label = QLabel()
     label.setObjectName("job_reason")
-    label.setTextFormat(Qt.TextFormat.PlainText)
+    label.setProperty("textFormat", "PlainText")
     label.setWordWrap(True)
     label.setMinimumWidth(_REASON_WIDTH)
     label.setMaximumHeight(40)
-    label.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+    label.setProperty("alignment", "AlignRight|AlignVCenter")
     return label

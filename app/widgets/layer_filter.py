@@ -31,7 +31,7 @@ class LayerFilter(QWidget):
         super().__init__(parent)
         self.field = QLineEdit(self)
         self.field.setObjectName("filter")
-        self.field.setPlaceholderText(self.tr("Filter: down, *.down_proj or /layers\\.[0-3]\\./"))
+        self.field.setPlaceholderText(self.tr("Filter, such as down"))
         self.field.setAccessibleName(self.tr("Filter layers by name"))
         self.field.setToolTip(
             self.tr(

@@ -136,11 +136,12 @@ class LayerInspector(QFrame):
             values = sorted(counts)
             choice.set_value(values[0] if len(values) == 1 else None)
             choice.setEnabled(name == "bits" or bool(values))
-            known = len(values) == 1 and choice.value is not None
-            said = ", ".join(f"{self._worded(name, value)} ({counts[value]:,})" for value in values[:4])
-            if len(values) > 4:
-                said += self.tr(" and others")
-            self._mixed[name].tell("" if known or not values else self.tr("Now {}").format(said))
+            if len(values) == 1:
+                said = "" if choice.value is not None else self.tr("Now {}").format(self._worded(name, values[0]))
+            else:
+                parts = [self.tr("{0:,} at {1}").format(counts[value], self._worded(name, value)) for value in values]
+                said = self.tr("Mixed: {}").format(", ".join(parts)) if parts else ""
+            self._mixed[name].tell(said)
 
     def _worded(self, name: str, value: Any) -> str:
         if name == "sym":
@@ -222,7 +223,7 @@ def breakable(name: str) -> str:
 def _lines(counts: Mapping[Any, int], total: int) -> str:
     """The most frequent reasons, each with its number of layers unless it is that of all."""
     ordered = sorted(counts.items(), key=lambda item: -item[1])
-    lines = [text if count == total else f"{text}: {count:,}" for text, count in ordered[:_MOST_LINES]]
+    lines = [text if count == total else f"{text} ({count:,})" for text, count in ordered[:_MOST_LINES]]
     rest = len(ordered) - _MOST_LINES
     return "\n".join([*lines, f"and {rest} more"] if rest > 0 else lines)
 

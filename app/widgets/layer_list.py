@@ -9,13 +9,28 @@ from itertools import pairwise
 
 from PySide6.QtCore import QItemSelection, QItemSelectionModel, QModelIndex, Qt
 from PySide6.QtGui import QKeyEvent, QShowEvent
-from PySide6.QtWidgets import QAbstractItemView, QHeaderView, QTableView, QWidget
+from PySide6.QtWidgets import (
+    QAbstractItemView,
+    QHeaderView,
+    QStyledItemDelegate,
+    QStyleOptionViewItem,
+    QTableView,
+    QWidget,
+)
 
-from app.models.layer_table import BITS, BLOCK, GROUP, NAME, SHAPE, SIZE, SYMMETRIC, WHY, LayerTable
+from app.models.layer_table import BITS, BLOCK, GROUP, NAME, SHAPE, SIZE, SYMMETRIC, WHY, Index, LayerTable
 from app.models.selection import Selection
 
-_WIDTHS = {NAME: 32, BLOCK: 7, SHAPE: 13, BITS: 8, GROUP: 8, SYMMETRIC: 11, SIZE: 9, WHY: 24}
+_WIDTHS = {NAME: 36, BLOCK: 8, SHAPE: 14, BITS: 8, GROUP: 8, SYMMETRIC: 12, SIZE: 11, WHY: 24}
 """Widths of the columns in average characters."""
+
+
+class _NameDelegate(QStyledItemDelegate):
+    """Cuts long names at their beginning, which all of them share."""
+
+    def initStyleOption(self, option: QStyleOptionViewItem, index: Index) -> None:
+        super().initStyleOption(option, index)
+        option.textElideMode = Qt.TextElideMode.ElideLeft  # type: ignore[attr-defined]
 
 
 class LayerList(QTableView):
@@ -33,7 +48,7 @@ class LayerList(QTableView):
         self.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
         self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.setHorizontalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
-        self.setTextElideMode(Qt.TextElideMode.ElideMiddle)
+        self.setItemDelegateForColumn(NAME, _NameDelegate(self))
         self.setWordWrap(False)
         self.setShowGrid(False)
         self.setAlternatingRowColors(True)

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 _WIDE: Final = 1250
 """From this width on map and table stand side by side."""
 _PANEL: Final = 292
-_WIDTHS: Final = (560, 700)
-"""Of map and table, where there is room for both."""
+_COLUMN, _LEAST = 64, 300
+"""Width of a column of the map where there is room, and the least of map and table."""
 _VIEW, _FOLDER = "layers/view", "layers/folder"
 
 
@@ -88,6 +88,12 @@ class LayersBody(QWidget):
             if known
             else self.tr("Known once this model was quantized in this window")
         )
+
+    def make_room(self, columns: int) -> None:
+        """Give the map what so many columns need, if that is not too much beside the table."""
+        room = sum(self._views.sizes())
+        needed = min(max(_COLUMN * (columns + 1), _LEAST), room * 3 // 5)
+        self._views.setSizes([needed, room - needed])
 
     def ask_open(self) -> None:
         """Let the user pick a bits map."""
@@ -154,25 +160,21 @@ class LayersBody(QWidget):
         self._views = QSplitter(Qt.Orientation.Horizontal, self)
         self._views.setChildrenCollapsible(False)
         for widget in (self.map, self.table):
-            widget.setMinimumWidth(300)
+            widget.setMinimumWidth(_LEAST)
             self._views.addWidget(widget)
-        self._views.setSizes(list(_WIDTHS))
         self._views.setStretchFactor(1, 1)
-        files = QHBoxLayout()
-        files.setSpacing(8)
-        files.addWidget(self.open)
-        files.addWidget(self.save)
-        files.addStretch(1)
         column = QVBoxLayout()
         column.setSpacing(8)
         column.addLayout(upper)
         column.addLayout(middle)
         column.addWidget(self._views, 1)
-        column.addLayout(files)
         return column
 
     def _right(self) -> QWidget:
         ending = QHBoxLayout()
+        ending.setSpacing(8)
+        ending.addWidget(self.open)
+        ending.addWidget(self.save)
         ending.addStretch(1)
         ending.addWidget(self.next)
         panel = QWidget(self)

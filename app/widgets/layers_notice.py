@@ -11,6 +11,7 @@ from PySide6.QtCore import Signal
 from PySide6.QtWidgets import QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
 from app.widgets.note import Note
+from app.widgets.primary_button import make_primary
 from app.widgets.tinted_label import TintedLabel
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class LayersNotice(QWidget):
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         middle = QWidget(self)
-        self._title = TintedLabel(theme, bold=True, parent=middle)
+        self._title = TintedLabel(theme, bold=True, wrap=True, parent=middle)
         self._title.setObjectName("notice_title")
         font = self._title.font()
         font.setPointSizeF(font.pointSizeF() * 1.3)
@@ -41,7 +42,7 @@ class LayersNotice(QWidget):
         self._text.setObjectName("notice_text")
         self.button = QPushButton(middle)
         self.button.setObjectName("notice_button")
-        self.button.setAutoDefault(True)
+        make_primary(self.button, theme)
         self.button.clicked.connect(self.pressed)
         line = QHBoxLayout()
         line.addWidget(self.button)

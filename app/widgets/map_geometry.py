@@ -11,7 +11,7 @@ from PySide6.QtGui import QFontMetrics
 from app.models.layer_grid import APART, LayerGrid
 
 CELL_WIDTHS: Final = (34, 64)
-CELL_HEIGHTS: Final = (16, 30)
+CELL_HEIGHTS: Final = (13, 30)
 """Without zoom the map fills its room as far as the sides of a cell stay within these."""
 SMALLEST: Final = 3
 ZOOMS: Final = (0.1, 4.0)
@@ -116,7 +116,7 @@ def make_geometry(grid: LayerGrid, view: QSize, zoom: float, metrics: QFontMetri
     wide = _fitted((view.width() - left - _MARGIN) // max(grid.columns, 1), CELL_WIDTHS, zoom)
     longest = max(map(metrics.horizontalAdvance, grid.titles), default=0)
     upright = longest + 4 > wide
-    top = (min(longest, _TALLEST_TITLE) if upright else high) + _MARGIN
+    top = (min(longest + 2, _TALLEST_TITLE) if upright else high) + _MARGIN
     first_row = top + (apart.height() + _MARGIN if apart.height() else 0)
     tall = _fitted((view.height() - first_row - _MARGIN) // max(grid.rows, 1), CELL_HEIGHTS, zoom)
     smaller = min(wide, tall)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
-from PySide6.QtCore import QPoint, QPointF, QRect, QSize, Qt
+from PySide6.QtCore import QLine, QPoint, QPointF, QRect, QSize, Qt
 from PySide6.QtGui import QColor, QFont, QFontMetrics, QImage, QPainter, QPainterPath, QPalette, QPen
 
 from app.models.layer_grid import APART, NOTHING, LayerGrid
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _SMALLEST_TEXT: Final = 8
 _LARGEST_TEXT: Final = 13
+_NO_ROOM: Final = 8
+"""Cells smaller than this are outlined in areas, or nothing of their colours would be left."""
 _MARK: Final = 5
 """Side of the corner that marks a layer which got another scheme than it was given."""
 
@@ -116,9 +118,9 @@ def paint(painter: QPainter, scene: Scene) -> None:
     painter.setClipRect(QRect(scene.geometry.left, scene.geometry.top, scene.view.width(), scene.view.height()))
     _paint_colours(painter, scene, ground)
     _paint_apart(painter, scene)
+    _paint_outlines(painter, scene)
     _paint_texts(painter, scene)
     _paint_marks(painter, scene)
-    _paint_outlines(painter, scene)
     painter.restore()
     _paint_titles(painter, scene)
     _paint_numbers(painter, scene)
@@ -156,7 +158,7 @@ def _paint_apart(painter: QPainter, scene: Scene) -> None:
 
 
 def _paint_texts(painter: QPainter, scene: Scene) -> None:
-    size = min(scene.geometry.cell.height() - 5, _LARGEST_TEXT)
+    size = min(scene.geometry.cell.height() - 3, _LARGEST_TEXT)
     if size < _SMALLEST_TEXT:
         return
     font = QFont(scene.font)
@@ -195,16 +197,41 @@ def _paint_marks(painter: QPainter, scene: Scene) -> None:
 
 def _paint_outlines(painter: QPainter, scene: Scene) -> None:
     smaller = min(scene.geometry.cell.width(), scene.geometry.cell.height())
-    thick = 3 if smaller >= 20 else 2 if smaller >= 8 else 1
+    thick = 3 if smaller >= 20 else 2
     chosen = [rect for layer, rect in (*scene.cells, *scene.cells_apart) if layer in scene.selected]
     painter.setBrush(Qt.BrushStyle.NoBrush)
-    if thick > 1:  # a thin line of the ground inside, so that the outline stands off from every colour
+    if smaller < _NO_ROOM:
+        _outline_areas(painter, scene)
+        return
+    if thick > 2:  # a thin line of the ground inside, so that the outline stands off from every colour
         _outline(painter, chosen, scene.palette.color(QPalette.ColorRole.Base), thick, 1)
     _outline(painter, chosen, scene.palette.color(QPalette.ColorRole.Text), 0, thick)
-    if scene.focused and 0 <= scene.current < len(scene.grid.places) and smaller >= 8:
+    if scene.focused and 0 <= scene.current < len(scene.grid.places):
         rect = scene.rect(*scene.grid.places[scene.current]).adjusted(thick + 1, thick + 1, -thick - 2, -thick - 2)
         painter.setPen(QPen(scene.text_colour(scene.current), 1, Qt.PenStyle.DotLine))
         painter.drawRect(rect)
+
+
+def _outline_areas(painter: QPainter, scene: Scene) -> None:
+    """Lines between what is selected and what is not."""
+    grid, selected = scene.grid, scene.selected
+    wide, tall, gap = scene.geometry.cell.width(), scene.geometry.cell.height(), scene.geometry.gap
+    lines = []
+    for layer, rect in scene.cells:
+        if layer not in selected:
+            continue
+        row, column = grid.places[layer]
+        left, top = rect.x() - gap, rect.y() - gap
+        if grid.layer_at(row - 1, column) not in selected or row == 0:
+            lines.append(QLine(left, top, left + wide, top))
+        if grid.layer_at(row + 1, column) not in selected:
+            lines.append(QLine(left, top + tall, left + wide, top + tall))
+        if grid.layer_at(row, column - 1) not in selected:
+            lines.append(QLine(left, top, left, top + tall))
+        if grid.layer_at(row, column + 1) not in selected:
+            lines.append(QLine(left + wide, top, left + wide, top + tall))
+    painter.setPen(QPen(scene.palette.color(QPalette.ColorRole.Text), 1))
+    painter.drawLines(lines)
 
 
 def _outline(painter: QPainter, rects: list[QRect], colour: QColor, inset: int, thick: int) -> None:
@@ -234,7 +261,7 @@ def _paint_titles(painter: QPainter, scene: Scene) -> None:
         if not geometry.upright:
             painter.drawText(QRect(left, 0, wide + geometry.gap, geometry.top), Qt.AlignmentFlag.AlignCenter, title)
         elif column % every == 0:
-            room = geometry.top - 8
+            room = geometry.top - 6
             painter.save()
             painter.translate(left + (wide + metrics.ascent()) / 2, geometry.top - 4)
             painter.rotate(-90)

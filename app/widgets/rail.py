@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from PySide6.QtCore import QPointF, QSize, Qt, Signal
-from PySide6.QtGui import QPainter, QPaintEvent
+from PySide6.QtCore import QPointF, QSize, Signal
+from PySide6.QtGui import QPainter, QPaintEvent, QPalette, QResizeEvent
 from PySide6.QtWidgets import QButtonGroup, QFrame, QMenu, QSizePolicy, QToolButton, QVBoxLayout, QWidget
 
 from app.theme import Theme
@@ -73,7 +73,7 @@ class Rail(QFrame):
 
     def _paint_new(self) -> None:
         for button in (*self._buttons.values(), self._settings):
-            button.setIcon(self._theme.icon(button.icon_name))
+            button.tint()
 
 
 class _RailButton(QToolButton):
@@ -81,31 +81,43 @@ class _RailButton(QToolButton):
 
     def __init__(self, theme: Theme, icon_name: str, title: str) -> None:
         super().__init__()
-        self.icon_name = icon_name
-        self._theme = theme
+        self._icon_name, self._theme = icon_name, theme
         self._dot = False
+        self._bar = QWidget(self)
+        self._bar.setAutoFillBackground(True)
+        self._bar.hide()
+        self.toggled.connect(self._bar.setVisible)
         self.setText(title)
         self.setAutoRaise(True)
         self.setIconSize(QSize(24, 24))
-        self.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextUnderIcon)
+        self.setProperty("toolButtonStyle", "ToolButtonTextUnderIcon")  # by name: see app.theme
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        self.setProperty("focusPolicy", "StrongFocus")
 
     def set_dot(self, shown: bool) -> None:
         self._dot = shown
         self.setAccessibleDescription(self.tr("Has something new") if shown else "")
         self.update()
 
+    def tint(self) -> None:
+        """Draw the icon, and the bar that marks the page that is on, in the colours of now."""
+        self.setIcon(self._theme.icon(self._icon_name))
+        palette = QPalette()
+        palette.setColor(QPalette.ColorRole.Window, self._theme.color("accent"))
+        self._bar.setPalette(palette)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        self._bar.setGeometry(0, 8, 3, self.height() - 16)
+
     def sizeHint(self) -> QSize:
         return QSize(WIDTH - 16, max(56, super().sizeHint().height() + 4))
 
     def paintEvent(self, event: QPaintEvent) -> None:
         super().paintEvent(event)
-        painter = QPainter(self)
-        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-        if self.isChecked():
-            painter.fillRect(0, 8, 3, self.height() - 16, self._theme.color("accent"))
         if self._dot:
-            painter.setPen(Qt.PenStyle.NoPen)
+            painter = QPainter(self)
+            painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+            painter.setPen(self._theme.color("accent"))
             painter.setBrush(self._theme.color("accent"))
             painter.drawEllipse(QPointF(self.width() / 2 + 14, 12), _DOT, _DOT)

@@ -5,7 +5,7 @@ Measures the memory of this process and its children every two seconds; knows no
 
 from __future__ import annotations
 
-from PySide6.QtCore import Qt, QTimer, Signal
+from PySide6.QtCore import QTimer, Signal
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QToolButton, QWidget
 
 from app.widgets.elided_label import ElidedLabel
@@ -42,8 +42,8 @@ class StatusLine(QFrame):
         self._log.setToolTip(self.tr("Show or hide the log"))
         self._log.setCheckable(True)
         self._log.setAutoRaise(True)
-        self._log.setArrowType(Qt.ArrowType.UpArrow)
-        self._log.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        self._log.setProperty("arrowType", "UpArrow")  # by name: see app.theme
+        self._log.setProperty("toolButtonStyle", "ToolButtonTextBesideIcon")
         self._log.toggled.connect(self._toggled)
         row = QHBoxLayout(self)
         row.setContentsMargins(16, 2, 8, 2)
@@ -88,7 +88,7 @@ class StatusLine(QFrame):
         self._memory.setText(self.tr("RAM {used} of {total}").format(used=human(_used()), total=human(_total())))
 
     def _toggled(self, shown: bool) -> None:
-        self._log.setArrowType(Qt.ArrowType.DownArrow if shown else Qt.ArrowType.UpArrow)
+        self._log.setProperty("arrowType", "DownArrow" if shown else "UpArrow")
         self.log_toggled.emit(shown)
 
     def _forgotten(self) -> None:

@@ -54,7 +54,7 @@ def test_a_row_says_what_a_layer_gets(table: LayerTable) -> None:
         BITS: "8",
         GROUP: "64",
         SYMMETRIC: "yes",
-        SIZE: "926 kB",
+        SIZE: "926 kB\N{EN SPACE}",
         WHY: "rule 1  *.down_proj",
     }
 

@@ -19,8 +19,40 @@ from core.errors import ModelNotFound
 from core.events import Log, Progress
 from core.jobs.spec import JobSpec
 from core.jobs.store import JobInfo
-from tests.app.pages.chat_parts import MODEL, Make, PlayedRuns, answered, asked, bubbles, button, label_of, last_bubble
+from tests.app.pages.chat_parts import (
+    MODEL,
+    PlayedRuns,
+    answered,
+    asked,
+    bubbles,
+    button,
+    label_of,
+    last_bubble,
+    played,
+    shown_page,
+)  # fmt: skip
 from tests.app.scripted_session import ANSWERED, OPENED, ScriptedCalls
+
+
+@pytest.fixture
+def calls() -> ScriptedCalls:
+    return ScriptedCalls()
+
+
+@pytest.fixture
+def runs(qtbot: QtBot) -> PlayedRuns:
+    return PlayedRuns()
+
+
+@pytest.fixture
+def surroundings(context: Context, calls: ScriptedCalls, runs: PlayedRuns) -> Context:
+    return played(context, calls, runs)
+
+
+@pytest.fixture
+def page(qtbot: QtBot, surroundings: Context) -> ChatPage:
+    return shown_page(qtbot, surroundings)
+
 
 # --- loading ---
 
@@ -94,16 +126,16 @@ def test_what_a_cancelled_load_still_says_is_not_heard(page: ChatPage, calls: Sc
 # --- what another page asks for ---
 
 
-def test_chat_with_it_loads_at_once(make: Make, surroundings: Context, calls: ScriptedCalls, runs: PlayedRuns) -> None:
+def test_chat_with_it_loads_at_once(
+    qtbot: QtBot, surroundings: Context, calls: ScriptedCalls, runs: PlayedRuns
+) -> None:
     runs.record = SimpleNamespace(state="done", spec=None)
     surroundings.state.set_value(REQUEST, "/models/just-made")
-    make()
+    shown_page(qtbot, surroundings)
     assert calls.last.arguments["model"] == "/models/just-made"
 
 
-def test_the_frame_can_open_a_model_while_the_page_is_shown(
-    page: ChatPage, calls: ScriptedCalls, runs: PlayedRuns
-) -> None:
+def test_a_model_can_be_opened_while_the_page_is_shown(page: ChatPage, calls: ScriptedCalls, runs: PlayedRuns) -> None:
     runs.record = SimpleNamespace(state="done", spec=None)
     page.open_model("/models/just-made")
     assert calls.last.arguments["model"] == "/models/just-made"
@@ -124,16 +156,16 @@ def test_of_several_formats_the_first_is_opened(
     assert page.findChild(QComboBox, "chat_model").currentText() == f"{tmp_path.name} (auto_round)"
 
 
-def test_a_request_without_a_finished_run_only_picks(make: Make, surroundings: Context, calls: ScriptedCalls) -> None:
+def test_a_request_without_a_finished_run_only_picks(qtbot: QtBot, surroundings: Context, calls: ScriptedCalls) -> None:
     surroundings.state.set_value(REQUEST, "/models/other")
-    page = make()
+    page = shown_page(qtbot, surroundings)
     assert calls.sessions == []
     assert page.findChild(QComboBox, "chat_model").currentText() == "other"
 
 
-def test_a_request_is_taken_once(make: Make, surroundings: Context) -> None:
+def test_a_request_is_taken_once(qtbot: QtBot, surroundings: Context) -> None:
     surroundings.state.set_value(REQUEST, "/models/other")
-    make()
+    shown_page(qtbot, surroundings)
     assert surroundings.state.value(REQUEST, "") == ""
 
 

@@ -14,7 +14,7 @@ from PySide6.QtWidgets import (
     QPlainTextEdit,
     QProgressBar,
     QTextEdit,
-)
+)  # fmt: skip
 from pytestqt.qtbot import QtBot
 
 from app.context import Context
@@ -22,8 +22,39 @@ from app.draft import Machine
 from app.pages import chat_page
 from app.pages.chat_page import ChatPage
 from core.errors import BadInput, ChildDied
-from tests.app.pages.chat_parts import MODEL, PlayedRuns, answered, asked, bubbles, button, label_of
+from tests.app.pages.chat_parts import (
+    MODEL,
+    PlayedRuns,
+    answered,
+    asked,
+    bubbles,
+    button,
+    label_of,
+    played,
+    shown_page,
+)  # fmt: skip
 from tests.app.scripted_session import OPENED, ScriptedCalls
+
+
+@pytest.fixture
+def calls() -> ScriptedCalls:
+    return ScriptedCalls()
+
+
+@pytest.fixture
+def runs(qtbot: QtBot) -> PlayedRuns:
+    return PlayedRuns()
+
+
+@pytest.fixture
+def surroundings(context: Context, calls: ScriptedCalls, runs: PlayedRuns) -> Context:
+    return played(context, calls, runs)
+
+
+@pytest.fixture
+def page(qtbot: QtBot, surroundings: Context) -> ChatPage:
+    return shown_page(qtbot, surroundings)
+
 
 # --- models and devices ---
 
@@ -65,10 +96,7 @@ def test_a_device_that_cannot_be_used_says_why(page: ChatPage, surroundings: Con
 
 
 def test_without_any_model_the_page_leads_to_one(surroundings: Context, qtbot: QtBot) -> None:
-    surroundings.state.set_value("chat/picked", "")
-    page = ChatPage(surroundings)
-    qtbot.addWidget(page)
-    page.show()
+    page = shown_page(qtbot, surroundings, model="")
     assert button(page, "get_model").text() == "Pick a model"
     assert not button(page, "load").isEnabled()
 

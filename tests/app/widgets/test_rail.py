@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QToolButton
 from pytestqt.qtbot import QtBot
 
@@ -53,6 +54,18 @@ def test_a_dot_can_be_seen_and_heard(rail: Rail) -> None:
     assert button(rail, "run").accessibleDescription() == "Has something new"
     rail.set_dot("run", False)
     assert rail.grab().toImage() == before
+
+
+def test_the_mark_of_the_page_that_is_on_has_the_accent_colour(rail: Rail, theme: Theme) -> None:
+    rail.show_page("run")
+    found = [button(rail, page).grab().toImage().pixelColor(1, 30) for page, _ in PAGES]
+    assert [color == theme.color("accent") for color in found] == [False, False, True]
+
+
+def test_the_name_stands_below_the_icon_and_tab_reaches_it(rail: Rail) -> None:
+    shown = button(rail, "model")
+    assert shown.toolButtonStyle() is Qt.ToolButtonStyle.ToolButtonTextUnderIcon
+    assert shown.focusPolicy() is Qt.FocusPolicy.StrongFocus
 
 
 def test_every_button_shows_its_whole_name(rail: Rail) -> None:
