@@ -203,7 +203,7 @@ def opened(values: Mapping[str, Any]) -> OpenedModel:
         origin=values["origin"],
         note=values["note"],
         folder=values["folder"],
-        tree=build_tree(values["config"], tensors),
+        tree=build_tree(values["config"], tensors).prepared(),
         download_bytes=values["download_bytes"],
     )
 

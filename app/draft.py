@@ -6,6 +6,7 @@ milliseconds. Knows Qt's signals and nothing of widgets; starts nothing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,7 @@ class Draft(QObject):
         super().__init__(parent)
         self._choices = Choices(recipe=recipes.load("quick"), bits_map=BitsMap(LayerScheme(4, 64, True)))
         self._machine = Machine()
-        self._plans: tuple[LayerPlan, ...] | None = None
+        self._plans: Sequence[LayerPlan] | None = None
         self._size: OutputSize | None = None
         self._costs: Costs | None = None
         self._problem: str | None = None
@@ -151,13 +152,13 @@ class Draft(QObject):
             self.undo_stack.push(_MapEdit(self, self._choices.bits_map, bits_map, text))
 
     @property
-    def plans(self) -> tuple[LayerPlan, ...]:
+    def plans(self) -> Sequence[LayerPlan]:
         """What each linear gets; empty without a model, or where the map does not fit it (see `problem`)."""
         if self._plans is None:
             self._plans = ()
             if self.model is not None and not self.model.tree.refusal:
                 try:
-                    self._plans = tuple(resolve_schemes(self.model.tree, self._choices.bits_map))
+                    self._plans = resolve_schemes(self.model.tree, self._choices.bits_map)
                 except BitwrightError as error:
                     self._problem = error.message
         return self._plans

@@ -6,22 +6,30 @@ Knows the contracts of `Draft` and `Runs`; of widgets only what they show.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from itertools import islice
 
 from PySide6.QtCore import QObject
 
-from app.context import Context
+from app.context import Context, Remedy
 from app.draft import Choices
 from app.job_summary import Facts, facts_of, facts_of_run, primary_of, stage_of
 from app.logs import LogFeed
 from app.models.run_record import RunRecord
 from app.widgets.job_bar import JobBar
 from app.widgets.status_line import StatusLine
+from core.errors import BitwrightError
+
+_log = logging.getLogger(__name__)
 
 
 class JobControl(QObject):
-    """The job of one window."""
+    """The job of one window.
+
+    Args:
+        chat_with: shows the chat page with the model in a folder; page: which page is shown.
+    """
 
     def __init__(
         self,
@@ -30,12 +38,13 @@ class JobControl(QObject):
         status: StatusLine,
         feed: LogFeed,
         chat_with: Callable[[str], object],
+        page: Callable[[], str],
         parent: QObject | None = None,
     ) -> None:
         super().__init__(parent)
         self._context, self._bar, self._status, self._feed = context, bar, status, feed
-        self._chat_with = chat_with
-        self._started: tuple[Choices, Facts] | None = None
+        self._chat_with, self._page = chat_with, page
+        self._started: tuple[Choices, Facts | None] | None = None
         self._logged: tuple[RunRecord | None, int] = (None, 0)
         bar.triggered.connect(self.act)
         bar.cancel_asked.connect(self.cancel)
@@ -43,7 +52,7 @@ class JobControl(QObject):
         context.draft.model_changed.connect(self._remember_model)
         context.runs.started.connect(self._begun)
         context.runs.changed.connect(self.refresh)
-        context.runs.ended.connect(self.refresh)
+        context.runs.ended.connect(self._ended)
         self.refresh()
 
     def refresh(self) -> None:
@@ -56,10 +65,10 @@ class JobControl(QObject):
         self._bar.show_primary(primary_of(record, active, problem, finished))
         if not active or record is None:
             self._bar.show_facts(facts_of(draft))
-        elif self._started is not None:
+        elif self._started is not None and self._started[1] is not None:
             self._bar.show_facts(self._started[1])
-        elif record.spec is not None:
-            self._bar.show_facts(facts_of_run(record.spec))
+        else:
+            self._bar.show_facts(facts_of_run(record))
         self._status.set_running("run", stage_of(record, active))
         if active and record is not None:
             self._pass_log_on(record)
@@ -83,12 +92,22 @@ class JobControl(QObject):
             self._context.runs.cancel()
 
     def _begun(self) -> None:
-        """A run begins: note what it was made of, if it was made of the choices of this window."""
+        """A run begins: note the choices, and what they amount to if it was made of them."""
         draft, record = self._context.draft, self._context.runs.record
         spec = record.spec if record is not None else None
         ours = spec is not None and draft.model is not None and spec.model == draft.model.name
-        self._started = (draft.choices, facts_of(draft)) if ours else None
+        self._started = (draft.choices, facts_of(draft) if ours else None)
+        _log.info("Run of %s to %s", spec.model if spec else "an unknown model", spec.output if spec else "?")
         self.refresh()
+
+    def _ended(self) -> None:
+        record = self._context.runs.record
+        _log.info("The run has ended: %s", record.state if record is not None else "gone")
+        self.refresh()
+        if record is not None and record.state in ("failed", "died") and self._page() != "run":
+            message, hint = getattr(record.last, "message", ""), getattr(record.last, "hint", "")
+            show = Remedy(self.tr("Show the run"), lambda: self._context.go("run"))
+            self._context.report(BitwrightError(message, hint), show)
 
     def _pass_log_on(self, record: RunRecord) -> None:
         """Put the run's own lines that came since the last time into the window's log."""

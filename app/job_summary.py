@@ -14,7 +14,6 @@ from core.wording import human, time_range
 if TYPE_CHECKING:
     from app.draft import Draft
     from app.models.run_record import RunRecord
-    from core.jobs.spec import JobSpec
 
 ARROW = "\N{RIGHTWARDS ARROW}"
 NOTHING = "\N{EN DASH}"
@@ -83,15 +82,19 @@ def facts_of(draft: Draft) -> Facts:
     )
 
 
-def facts_of_run(spec: JobSpec) -> Facts:
-    """What is known of a run that another window started: its spec."""
+def facts_of_run(record: RunRecord) -> Facts:
+    """What is known of a run that was not made of this window's choices: its spec, and what it told at its start."""
+    spec, started = record.spec, record.started
+    if spec is None:
+        return Facts(Fact(started.model if started is not None else NOTHING))
     scheme = spec.bits_map.default
     bits = f"{scheme.bits}, mixed" if spec.bits_map.rules or spec.bits_map.layers else str(scheme.bits)
+    name = "SmolLM2-135M-Instruct (demo)" if spec.model == "demo" else PurePath(spec.model).name
     return Facts(
-        Fact("SmolLM2-135M-Instruct (demo)" if spec.model == "demo" else PurePath(spec.model).name, spec.model),
+        Fact(name, spec.model),
         Fact(NOTHING, spec.output),
         Fact(bits, "Bits of each quantized weight, without the scales"),
-        Fact(spec.device),
+        Fact(started.device.upper() if started is not None else spec.device),
     )
 
 

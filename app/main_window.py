@@ -26,14 +26,13 @@ from app.widgets.status_line import StatusLine
 if TYPE_CHECKING:
     from PySide6.QtGui import QCloseEvent, QDragEnterEvent, QDropEvent, QKeyEvent, QPaintEvent
 
-    from app.actions import Entry
     from app.context import Context, Remedy
     from app.job_control import JobControl
     from app.leaving import Leaving
     from app.logs import LogFeed
+    from app.sheets import Sheets
     from app.widgets.error_strip import ErrorStrip
     from app.widgets.log_view import LogView
-    from app.widgets.sheet import Sheet
     from core.errors import BitwrightError
 
 __all__ = ["PAGES", "MainWindow", "real_context"]
@@ -94,10 +93,9 @@ class MainWindow(QMainWindow):
         self._was_painted = False
         self._wanted: list[str] = []
         self._job: JobControl | None = None
-        self._sheets: dict[str, Sheet] = {}
+        self._sheets: Sheets | None = None
         self._leaving: Leaving | None = None
         self._titles = titles = tuple((entry.id, entry.title) for entry in pages)
-        self._entries: tuple[Entry, ...] = ()
         self.job_bar = JobBar(theme, rails.WIDTH)
         self.rail = Rail(theme, titles)
         self.stack = PageStack(pages)
@@ -211,7 +209,9 @@ class MainWindow(QMainWindow):
         self.theme.heed_contrast()
         self._connect()
         self.context = context = self._make_context(self)
-        self._job = JobControl(context, self.job_bar, self.status, self.feed, self._chat_with, self)
+        self._job = JobControl(
+            context, self.job_bar, self.status, self.feed, self._chat_with, lambda: self.stack.current, self
+        )
         self._leaving = Leaving(context.runs, self.strip, self)
         self._leaving.ready.connect(self.close)
         self._leaving.stopping.connect(lambda: self.say(self.tr("Stopping the run")))
@@ -255,21 +255,23 @@ class MainWindow(QMainWindow):
     def _connect(self) -> None:
         from app import actions
         from app.settings_menu import settings_menu
+        from app.sheets import Sheets, open_data_folder
 
-        self._entries = (*actions.page_entries(self._titles), *actions.TABLE)
+        entries = (*actions.page_entries(self._titles), *actions.TABLE)
+        self._sheets = sheets = Sheets(self.theme, self._upper, entries)
         slots: dict[str, Callable[[], object]] = {
             "primary": self.do_primary,
             "cancel": lambda: self._job.cancel() if self._job is not None else None,
             "remedy": self.strip.press_remedy,
             "dismiss": self._dismiss,
             "log": lambda: self._show_log(self.log.isHidden()),
-            "shortcuts": self._show_keys,
-            "data_folder": self._open_data_folder,
-            "about": self._show_about,
+            "shortcuts": lambda: sheets.show_keys(self.stack.pages),
+            "data_folder": partial(open_data_folder, self.report, partial(_copies, self.tr("Copy the path"))),
+            "about": sheets.show_about,
             "quit": self.close,
             **{f"page.{page}": partial(self.go, page) for page, _title in self._titles},
         }
-        made = actions.make(self, self._entries, slots)
+        made = actions.make(self, entries, slots)
         self.rail.set_menu(settings_menu(self, made))
         self.status.log_toggled.connect(self._show_log)
         self.stack.built.connect(self._page_built)
@@ -317,42 +319,9 @@ class MainWindow(QMainWindow):
         self.log.setVisible(shown)
         self.status.set_log_shown(shown)
 
-    def _show_keys(self) -> None:
-        from app.widgets.shortcuts_sheet import ShortcutsSheet, groups_of
-
-        sheet = self._sheets.get("keys")
-        if not isinstance(sheet, ShortcutsSheet):
-            self._sheets["keys"] = sheet = ShortcutsSheet(self.theme, self._upper)
-        if sheet.isVisible():
-            sheet.dismiss()
-            return
-        sheet.fill(groups_of(self._entries, self.stack.pages))
-        sheet.present()
-
-    def _show_about(self) -> None:
-        from app.widgets.about_sheet import AboutSheet
-        from core.home import home
-
-        if "about" not in self._sheets:
-            self._sheets["about"] = AboutSheet(self.theme, home(), self._upper)
-        self._sheets["about"].present()
-
-    def _open_data_folder(self) -> None:
-        from PySide6.QtCore import QUrl
-        from PySide6.QtGui import QDesktopServices
-
-        from core.errors import BitwrightError
-        from core.home import home
-
-        folder = home()
-        folder.mkdir(parents=True, exist_ok=True)
-        if not QDesktopServices.openUrl(QUrl.fromLocalFile(str(folder))):
-            error = BitwrightError("No file manager opened the data folder.", f"It is {folder}.")
-            self.report(error, _copies(self.tr("Copy the path"), str(folder)))
-
     def _dismiss(self) -> None:
         """Esc: the sheet, then the message, then the log."""
-        sheet = next((sheet for sheet in self._sheets.values() if sheet.isVisible()), None)
+        sheet = self._sheets.shown if self._sheets is not None else None
         if sheet is not None:
             sheet.dismiss()
         elif self.strip.isVisible():

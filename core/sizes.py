@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from core.model.tree import LayerPlan, ModelTree
+from core.model.plans import LayerPlan, grouped
+from core.model.tree import ModelTree
 from core.schemes import LayerScheme
 
 _WITH_INDEX = ("auto_gptq",)
@@ -60,16 +61,15 @@ def layer_bytes(in_features: int, out_features: int, scheme: LayerScheme, format
 
 def output_size(tree: ModelTree, plans: Iterable[LayerPlan], format_name: str) -> OutputSize:
     """Bytes of the whole checkpoint that `plans` make of `tree`; biases and all other tensors stay."""
-    source = sum(tensor.nbytes for tensor in tree.tensors.values())
+    source = tree.nbytes
     kept, quantized, index, weights = source, 0, 0, 0
-    for plan in plans:
-        if not plan.scheme.quantized:
+    for case, count in grouped(tree, plans).counts:
+        if not case.scheme.quantized:
             continue
-        linear = plan.linear
-        kept -= tree.tensors[f"{linear.name}.weight"].nbytes
-        quantized += quantized_bytes(linear.in_features, linear.out_features, plan.scheme)
-        index += _index_bytes(linear.in_features, format_name)
-        weights += linear.in_features * linear.out_features
+        kept -= count * case.stored
+        quantized += count * quantized_bytes(case.in_features, case.out_features, case.scheme)
+        index += count * _index_bytes(case.in_features, format_name)
+        weights += count * case.in_features * case.out_features
     return OutputSize(kept + quantized + index, quantized, index, kept, weights, source)
 
 

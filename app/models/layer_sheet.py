@@ -31,12 +31,14 @@ class LayerSheet:
 
     Attributes:
         tree, plans: the model, and what each of its linears gets.
+        format_name: of the output.
         sizes: bytes in the output of a weight of each of the plans' cases.
         losses: what each block ended with in a run of this model, by block; empty without one.
     """
 
     tree: ModelTree
     plans: Plans
+    format_name: str
     sizes: tuple[int, ...]
     losses: Mapping[int, float] = field(default_factory=dict)
 
@@ -146,7 +148,7 @@ def make_sheet(
         sizes.layer_bytes(case.in_features, case.out_features, case.scheme, format_name, case.stored)
         for case in known.cases
     ]
-    return LayerSheet(tree, known, tuple(of_cases), dict(losses))
+    return LayerSheet(tree, known, format_name, tuple(of_cases), dict(losses))
 
 
 def summarize(sheet: LayerSheet, layers: Collection[int]) -> Summary:

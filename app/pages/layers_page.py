@@ -6,7 +6,7 @@ which can be undone. Knows no pixels and no pattern syntax.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -31,6 +31,8 @@ from core.wording import figure
 
 if TYPE_CHECKING:
     from app.context import Context
+    from app.draft import OpenedModel
+    from core.model.plans import LayerPlan
 
 _KEYS: Final = {**{str(bits): bits for bits in BITS}, "0": UNTOUCHED}
 
@@ -52,6 +54,7 @@ class LayersPage(QWidget):
         self.selection = Selection(self)
         self._grid: LayerGrid | None = None
         self._sheet: LayerSheet | None = None
+        self._shown: tuple[object, object] = (None, None)
         self._names: list[str] = []
         self._matches: frozenset[int] | None = None
         self._colouring = "bits"
@@ -132,6 +135,10 @@ class LayersPage(QWidget):
         """Show the model, the map and the size of the draft."""
         draft = self.context.draft
         opened, plans = draft.model, draft.plans
+        if self._is_shown(opened, plans):
+            self._show_next()
+            return
+        self._shown = (opened, plans)
         moved = opened is None or not plans or self._sheet is None or self._sheet.tree is not opened.tree
         if moved:
             self.selection.clear()
@@ -261,9 +268,11 @@ class LayersPage(QWidget):
         self._stack.setCurrentWidget(self.notice)
 
     def showEvent(self, event: QShowEvent) -> None:
-        """Look again at what may have changed behind the window's back, such as the room on the disk."""
+        """Give the keyboard to the layers, and look again at what may have changed meanwhile, such as the disk."""
         super().showEvent(event)
         self._show_next()
+        if self._sheet is not None and not event.spontaneous():
+            self.body.focus_layers()
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
         """Esc empties the filter while one types in it, else it clears the selection, else it is not ours."""
@@ -325,6 +334,12 @@ class LayersPage(QWidget):
         self.context.runs.start(self.context.draft.spec())
 
     # --- small things ---
+
+    def _is_shown(self, opened: OpenedModel | None, plans: Sequence[LayerPlan]) -> bool:
+        """Whether a change was of something else than what this page shows."""
+        if self._sheet is None or self._shown[0] is not opened or self._shown[1] is not plans:
+            return False
+        return (self._sheet.format_name, self._sheet.losses) == (self.context.draft.choices.formats[0], self._losses())
 
     def _losses(self) -> dict[int, float]:
         """What each block ended with, where the run of this window was of this model."""

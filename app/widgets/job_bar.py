@@ -124,7 +124,7 @@ class JobBar(QFrame):
         run.addWidget(self._progress)
         run.addStretch(1)
         row = QHBoxLayout(self)
-        row.setContentsMargins(0, 8, 16, 8)
+        row.setContentsMargins(0, 8, 0, 8)  # margins are not mirrored for right-to-left scripts, spacings are
         row.setSpacing(16)
         row.addWidget(brand)
         for cell in (self._model, self._size, self._bits, self._device):
@@ -137,6 +137,7 @@ class JobBar(QFrame):
         buttons.addWidget(self._cancel)
         buttons.addWidget(self._primary)
         row.addLayout(buttons)
+        row.addSpacing(16)
 
     def _paint_new(self) -> None:
         self._primary.setIcon(self._theme.icon(_ICONS[self._action], "on_accent" if self._action else ""))

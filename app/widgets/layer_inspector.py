@@ -15,6 +15,7 @@ from PySide6.QtWidgets import (
     QGridLayout,
     QHBoxLayout,
     QLabel,
+    QLayout,
     QPushButton,
     QScrollArea,
     QSizePolicy,
@@ -65,6 +66,11 @@ class LayerInspector(QFrame):
         self._size.setObjectName("selection_size")
         self._fallback = Note(theme, role="warning", parent=self)
         self._fallback.setObjectName("fallback")
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(8)
+        column.addWidget(self._upper(theme), 1)
+        # Made after what is above has gone into its area, as the Tab key goes by that order.
         self._total = TintedLabel(theme, bold=True, parent=self)
         self._total.setObjectName("total")
         self._average = Note(theme, parent=self)
@@ -75,7 +81,7 @@ class LayerInspector(QFrame):
         self.reset.setToolTip(self.tr("Give every layer the default of the Recipe page; can be undone"))
         for button, name in ((self.undo, "undo"), (self.redo, "redo"), (self.reset, "reset")):
             button.setObjectName(name)
-        self._lay_out(theme)
+        column.addLayout(self._lower(theme))
         self.show_selection(None, None, -1)
 
     def show_selection(self, sheet: LayerSheet | None, summary: Summary | None, first: int) -> None:
@@ -169,7 +175,7 @@ class LayerInspector(QFrame):
             Option(False, self.tr("Asymmetric"), self.tr("Asymmetric: the range is shifted to fit")),
         ]
 
-    def _lay_out(self, theme: Theme) -> None:
+    def _upper(self, theme: Theme) -> QWidget:
         self._why_label = TintedLabel(theme, self.tr("Why"), role="muted", parent=self)
         self._size_label = TintedLabel(theme, self.tr("Their size"), role="muted", parent=self)
         upper = QVBoxLayout()
@@ -198,21 +204,21 @@ class LayerInspector(QFrame):
         upper.addLayout(facts)
         upper.addWidget(self._fallback)
         upper.addStretch(1)
+        return _scrolled(upper)
+
+    def _lower(self, theme: Theme) -> QLayout:
+        buttons = QHBoxLayout()
+        buttons.setSpacing(8)
+        for button in (self.undo, self.redo, self.reset):
+            buttons.addWidget(button)
         lower = QVBoxLayout()
         lower.setSpacing(4)
         lower.addWidget(TintedLabel(theme, self.tr("Whole output"), role="muted", parent=self))
         lower.addWidget(self._total)
         lower.addWidget(self._average)
-        buttons = QHBoxLayout()
-        buttons.setSpacing(8)
-        for button in (self.undo, self.redo, self.reset):
-            buttons.addWidget(button)
-        column = QVBoxLayout(self)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.setSpacing(8)
-        column.addWidget(_scrolled(upper), 1)
-        column.addLayout(lower)
-        column.addLayout(buttons)
+        lower.addSpacing(4)
+        lower.addLayout(buttons)
+        return lower
 
 
 def breakable(name: str) -> str:

@@ -30,7 +30,7 @@ class _NameDelegate(QStyledItemDelegate):
 
     def initStyleOption(self, option: QStyleOptionViewItem, index: Index) -> None:
         super().initStyleOption(option, index)
-        option.textElideMode = Qt.TextElideMode.ElideLeft  # type: ignore[attr-defined]
+        option.textElideMode = Qt.TextElideMode.ElideLeft
 
 
 class LayerList(QTableView):
@@ -105,6 +105,7 @@ class LayerList(QTableView):
             self._syncing = False
 
     def _show_again(self) -> None:
+        self.executeDelayedItemsLayout()  # or the table is painted before it and once more after it
         self._show_selection()
         self._show_current(self._selection.current)
 

@@ -10,7 +10,7 @@ import math
 import threading
 from typing import TYPE_CHECKING, Any
 
-from PySide6.QtCore import Qt, QTimer
+from PySide6.QtCore import QSize, Qt, QTimer
 from PySide6.QtGui import QPalette, QShowEvent
 from PySide6.QtWidgets import QLabel, QStackedLayout, QWidget
 
@@ -60,6 +60,14 @@ class LossPlot(QWidget):
         self.setAccessibleName(self.tr("Loss curve"))
         theme.changed.connect(self._paint_new)
         self._paint_new()
+
+    def sizeHint(self) -> QSize:
+        """A fixed wish: the graphics view's own is the size that it has, and a page that scrolls would grow with it."""
+        return QSize(320, 180)
+
+    def hasHeightForWidth(self) -> bool:
+        """No, although the sentence inside it would have one."""
+        return False
 
     @property
     def points(self) -> int:

@@ -13,6 +13,8 @@ from app.models.layer_grid import APART, LayerGrid
 CELL_WIDTHS: Final = (34, 64)
 CELL_HEIGHTS: Final = (13, 30)
 """Without zoom the map fills its room as far as the sides of a cell stay within these."""
+SCROLLED: Final = 20
+"""Height of a cell where the blocks do not fit in anyhow."""
 SMALLEST: Final = 3
 ZOOMS: Final = (0.1, 4.0)
 _MARGIN: Final = 8
@@ -118,7 +120,8 @@ def make_geometry(grid: LayerGrid, view: QSize, zoom: float, metrics: QFontMetri
     upright = longest + 4 > wide
     top = (min(longest + 2, _TALLEST_TITLE) if upright else high) + _MARGIN
     first_row = top + (apart.height() + _MARGIN if apart.height() else 0)
-    tall = _fitted((view.height() - first_row - _MARGIN) // max(grid.rows, 1), CELL_HEIGHTS, zoom)
+    room = (view.height() - first_row - _MARGIN) // max(grid.rows, 1)
+    tall = _fitted(room if room >= CELL_HEIGHTS[0] else SCROLLED, CELL_HEIGHTS, zoom)
     smaller = min(wide, tall)
     return MapGeometry(
         columns=grid.columns,

@@ -61,6 +61,11 @@ class Scene:
         """The coloured part of a cell, in the viewport."""
         return self.geometry.rect(row, column).translated(-self.scroll)
 
+    @property
+    def place(self) -> tuple[int, int] | None:
+        """Where the current layer stands."""
+        return self.grid.places[self.current] if 0 <= self.current < len(self.grid.places) else None
+
     @cached_property
     def cells(self) -> list[tuple[int, QRect]]:
         """The layers of the blocks that are in view, and their cells."""
@@ -203,12 +208,14 @@ def _paint_outlines(painter: QPainter, scene: Scene) -> None:
     if smaller < _NO_ROOM:
         _outline_areas(painter, scene)
         return
-    if thick > 2:  # a thin line of the ground inside, so that the outline stands off from every colour
-        _outline(painter, chosen, scene.palette.color(QPalette.ColorRole.Base), thick, 1)
+    # Inside it a thin line of the ground, so that the outline stands off from every colour.
+    _outline(painter, chosen, scene.palette.color(QPalette.ColorRole.Base), thick, 1)
     _outline(painter, chosen, scene.palette.color(QPalette.ColorRole.Text), 0, thick)
-    if scene.focused and 0 <= scene.current < len(scene.grid.places):
-        rect = scene.rect(*scene.grid.places[scene.current]).adjusted(thick + 1, thick + 1, -thick - 2, -thick - 2)
-        painter.setPen(QPen(scene.text_colour(scene.current), 1, Qt.PenStyle.DotLine))
+    if scene.focused and scene.place is not None:
+        inset = thick if scene.current in scene.selected else 0
+        rect = scene.rect(*scene.place).adjusted(inset, inset, -inset - 1, -inset - 1)
+        colour = scene.palette.color(QPalette.ColorRole.Text) if inset else scene.text_colour(scene.current)
+        painter.setPen(QPen(colour, 1, Qt.PenStyle.DotLine))
         painter.drawRect(rect)
 
 
@@ -251,13 +258,15 @@ def _paint_titles(painter: QPainter, scene: Scene) -> None:
     geometry = scene.geometry
     painter.fillRect(0, 0, scene.view.width(), geometry.top, scene.palette.color(QPalette.ColorRole.Window))
     painter.setFont(scene.font)
-    painter.setPen(scene.palette.color(QPalette.ColorRole.WindowText))
+    plain, accent = scene.palette.color(QPalette.ColorRole.WindowText), scene.theme.color("accent")
+    current = scene.place[1] if scene.focused and scene.place is not None and scene.place[0] != APART else -1
     metrics = QFontMetrics(scene.font)
     wide = geometry.cell.width()
     every = -(-metrics.height() // wide) if geometry.upright else 1
     for column in geometry.visible(scene.scroll, scene.view)[1]:
         left = geometry.left + column * wide - scene.scroll.x()
         title = scene.grid.titles[column]
+        painter.setPen(accent if column == current else plain)
         if not geometry.upright:
             painter.drawText(QRect(left, 0, wide + geometry.gap, geometry.top), Qt.AlignmentFlag.AlignCenter, title)
         elif column % every == 0:
@@ -281,11 +290,13 @@ def _paint_numbers(painter: QPainter, scene: Scene) -> None:
     if tall >= _SMALLEST_TEXT + 2:
         font.setPixelSize(min(tall - 3, _LARGEST_TEXT))
     painter.setFont(font)
-    painter.setPen(scene.theme.color("muted"))
+    muted, accent = scene.theme.color("muted"), scene.theme.color("accent")
+    current = scene.place[0] if scene.focused and scene.place is not None else APART
     every = max(1, -(-QFontMetrics(font).ascent() // tall))
     flags = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
     for row in geometry.visible(scene.scroll, scene.view)[0]:
         if row % every == 0:
+            painter.setPen(accent if row == current else muted)
             top = geometry.first_row + row * tall - scene.scroll.y()
             painter.drawText(QRect(0, top, geometry.left - 8, tall * every + geometry.gap), flags, str(row))
     painter.restore()

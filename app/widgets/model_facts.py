@@ -34,7 +34,8 @@ class ModelFacts(QWidget):
     def show_facts(self, facts: Sequence[Fact]) -> None:
         """Replace what is shown."""
         while len(self._labels) < len(facts):
-            name, value = LineLabel(self._theme, role="muted"), LineLabel(self._theme)
+            # With a parent from the start: shown without one, a label is a window of its own for a moment.
+            name, value = LineLabel(self._theme, role="muted", parent=self), LineLabel(self._theme, parent=self)
             name.setBuddy(value)
             self._labels.append((name, value))
             self._columns = 0

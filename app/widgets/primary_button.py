@@ -12,13 +12,15 @@ from PySide6.QtWidgets import QPushButton
 from app.theme import Theme, mixed
 
 _SHAPE = """
-QPushButton {{ background: {ground}; color: {text}; border: 2px solid {ground}; border-radius: 5px; padding: 4px 14px; }}
+QPushButton {{
+    background: {ground}; color: {text}; border: 2px solid {ground}; border-radius: 5px; padding: 4px 14px;
+}}
 QPushButton:hover {{ background: {hover}; border-color: {hover}; }}
 QPushButton:pressed {{ background: {pressed}; border-color: {pressed}; }}
 QPushButton:focus {{ border-color: {ring}; }}
 QPushButton:disabled {{ background: {off}; color: {off_text}; border-color: {off}; }}
 """
-"""The colours are the theme's. Fusion would lay a gradient over a palette's, on which text can no longer be read well."""
+"""The colours are the theme's. Fusion would lay a gradient over them, on which text can no longer be read well."""
 
 
 def make_primary(button: QPushButton, theme: Theme) -> QPushButton:

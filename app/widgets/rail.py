@@ -16,6 +16,7 @@ from app.theme import Theme
 
 WIDTH: Final = 88
 _DOT: Final = 4.0
+_BAR: Final = 3
 
 
 class Rail(QFrame):
@@ -85,6 +86,7 @@ class _RailButton(QToolButton):
         self._dot = False
         self._bar = QWidget(self)
         self._bar.setAutoFillBackground(True)
+        self._bar.setBackgroundRole(QPalette.ColorRole.Window)
         self._bar.hide()
         self.toggled.connect(self._bar.setVisible)
         self.setText(title)
@@ -108,7 +110,8 @@ class _RailButton(QToolButton):
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
-        self._bar.setGeometry(0, 8, 3, self.height() - 16)
+        left = self.width() - _BAR if self.isRightToLeft() else 0
+        self._bar.setGeometry(left, 8, _BAR, self.height() - 16)
 
     def sizeHint(self) -> QSize:
         return QSize(WIDTH - 16, max(56, super().sizeHint().height() + 4))

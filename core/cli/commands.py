@@ -26,7 +26,8 @@ _OWN_FAULT = {"internal", "child-died", "verification", "out-of-memory", "error"
 
 app = typer.Typer(
     name="bitwright",
-    help="Make large language models small enough for the machine on your desk, and see how.",
+    help="Make large language models small enough for the machine on your desk, and see how. "
+    "`bitwright` alone, or with a model, opens the window.",
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

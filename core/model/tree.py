@@ -124,6 +124,11 @@ class ModelTree:
                 totals[linear.block] += linear.in_features * linear.out_features
         return tuple(totals)
 
+    def prepared(self) -> ModelTree:
+        """This tree, with everything computed that waits for its first use; for a thread that may take its time."""
+        _ = self.parameters, self.block_linears, self.weights, self.nbytes, self.block_weights, self._by_block
+        return self
+
     @cached_property
     def _by_block(self) -> dict[int, tuple[Linear, ...]]:
         groups: dict[int, list[Linear]] = {}

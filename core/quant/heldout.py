@@ -35,7 +35,9 @@ def windows(tokenizer: Any, longest: int) -> Tensor:
         BadInput: the tokenizer makes nothing of plain English.
     """
     text = "\n\n".join(path.read_text(encoding="utf-8") for path in evaluation_files())
-    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    ids = tokenizer(text, add_special_tokens=False, verbose=False)[
+        "input_ids"
+    ]  # longer than the model reads: cut below
     length = min(LENGTH, longest)
     count = min(WINDOWS, len(ids) // length)
     if not count:

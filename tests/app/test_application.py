@@ -76,10 +76,11 @@ def test_figures_have_equal_widths(qtbot: QtBot) -> None:
 
 
 @POSIX
-def test_an_order_to_end_is_followed_and_leaves_nothing_behind() -> None:
+@pytest.mark.parametrize("order", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_an_order_to_end_is_followed_and_leaves_nothing_behind(order: signal.Signals) -> None:
     child = started()
     lines_until(child, "complete")
-    child.send_signal(signal.SIGTERM)
+    child.send_signal(order)
     _, errors = child.communicate(timeout=30)
     assert (child.returncode, errors) == (0, "")
     assert not (home() / "crash.log").exists()

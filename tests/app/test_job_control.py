@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 from pytestqt.qtbot import QtBot
 
-from app.context import Context
+from app.context import Context, Remedy
 from app.draft import OpenedModel
 from app.job_control import JobControl
 from app.logs import LogFeed
@@ -15,8 +15,12 @@ from app.models.run_record import Batch
 from app.widgets.job_bar import JobBar
 from app.widgets.status_line import StatusLine
 from core import recipes
+from core.errors import BitwrightError
 from core.events import Done, Failed, Log
+from core.jobs.spec import JobSpec
 from tests.app.steered_runs import SteeredRuns
+
+Reports = list[tuple[BitwrightError, Remedy | None]]
 
 
 @pytest.fixture
@@ -42,13 +46,27 @@ def chats() -> list[str]:
 
 
 @pytest.fixture
+def shown() -> list[str]:
+    """The page that is shown is the last of these."""
+    return ["model"]
+
+
+@pytest.fixture
 def control(
-    qtbot: QtBot, context: Context, runs: SteeredRuns, bar: JobBar, feed: LogFeed, chats: list[str], opened: OpenedModel
+    qtbot: QtBot,
+    context: Context,
+    runs: SteeredRuns,
+    bar: JobBar,
+    feed: LogFeed,
+    chats: list[str],
+    opened: OpenedModel,
+    shown: list[str],
 ) -> JobControl:
     """With a model that can be quantized."""
     status = StatusLine()
     qtbot.addWidget(status)
-    control = JobControl(dataclasses.replace(context, runs=runs), bar, status, feed, chats.append)
+    around = dataclasses.replace(context, runs=runs)
+    control = JobControl(around, bar, status, feed, chats.append, lambda: shown[-1])
     context.draft.choose(model=opened)
     return control
 
@@ -80,6 +98,15 @@ def test_after_success_the_button_talks_to_the_result(
     assert chats == [spec.output]
 
 
+def test_after_a_run_from_before_the_button_talks_to_its_result_too(
+    control: JobControl, bar: JobBar, runs: SteeredRuns, chats: list[str]
+) -> None:
+    runs.begin(JobSpec("another/model", "/its output"))
+    runs.end(Done("/its output", 1.0, {}))
+    bar.press_primary()
+    assert chats == ["/its output"]
+
+
 def test_another_choice_after_success_offers_another_run(
     control: JobControl, bar: JobBar, runs: SteeredRuns, context: Context
 ) -> None:
@@ -95,6 +122,22 @@ def test_after_a_failure_the_button_tries_again(
     runs.begin(context.draft.spec())
     runs.end(Failed("disk-full", "The disk is full.", "", "write", before_tuning=False))
     assert bar.action == "start"
+
+
+@pytest.mark.parametrize(("page", "told"), [("model", ["The disk is full."]), ("run", [])])
+def test_a_failure_is_told_where_the_run_page_is_not_shown(
+    control: JobControl, runs: SteeredRuns, shown: list[str], reports: Reports, page: str, told: list[str]
+) -> None:
+    shown.append(page)
+    runs.begin()
+    runs.end(Failed("disk-full", "The disk is full.", "Free some room.", "write", before_tuning=False))
+    assert [error.message for error, _remedy in reports] == told
+
+
+def test_a_run_that_was_cancelled_is_no_failure(control: JobControl, runs: SteeredRuns, reports: Reports) -> None:
+    runs.begin()
+    runs.end(Failed("cancelled", "Stopped.", "", "tune", before_tuning=False))
+    assert reports == []
 
 
 def test_a_choice_during_a_run_leaves_the_runs_own_figures(

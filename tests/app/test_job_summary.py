@@ -62,8 +62,14 @@ def test_the_device_is_named_as_people_know_it(draft: Draft) -> None:
 
 
 def test_a_run_from_before_shows_what_its_spec_says() -> None:
-    facts = facts_of_run(JobSpec("Qwen/Qwen3-0.6B", "/out", bits_map=BitsMap(rules=(Rule("*down*", bits=8),))))
+    spec = JobSpec("Qwen/Qwen3-0.6B", "/out", bits_map=BitsMap(rules=(Rule("*down*", bits=8),)))
+    facts = facts_of_run(RunRecord(spec))
     assert (facts.model.text, facts.bits.text, facts.size.more) == ("Qwen3-0.6B", "4, mixed", "/out")
+    assert facts.device.text == "auto"
+
+
+def test_a_run_from_before_shows_the_device_once_it_has_told() -> None:
+    assert facts_of_run(record_of(TUNING, JobSpec("demo", "/out"))).device.text == "CPU"
 
 
 def test_what_is_missing_stands_beside_the_button() -> None:

@@ -70,9 +70,9 @@ def test_a_whole_number_will_do_for_a_float(path: Path) -> None:
 
 def test_a_file_full_of_nonsense_is_no_obstacle(path: Path) -> None:
     path.parent.mkdir()
-    path.write_bytes(b"[window]\npage=@Invalid(\nscheme={{{\ngeometry=7\n\xff\xfe\x00[models\nrecent=17")
+    path.write_bytes(b"[window]\npage=1, 2, 3\nscheme={{{\ngeometry=7\n\xff\xfe\x00[models]\nrecent=17")
     state = State(path)
-    assert (state.page, state.scheme, state.recent) == ("", "system", [])
+    assert (state.page, state.scheme, state.recent, state.geometry.isEmpty()) == ("", "system", [], True)
 
 
 def test_an_unknown_scheme_means_the_systems(path: Path) -> None:

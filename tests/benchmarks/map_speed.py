@@ -91,7 +91,7 @@ def main() -> None:
         page.resize(width, 950)
         page.show()
         for name, tree in trees().items():
-            opened = OpenedModel(name, name, "folder", "", "", tree)
+            opened = OpenedModel(name, name, "folder", "", "", tree.prepared())
             found = [round_of(page, opened, (2, 3, 8)[number % 3]) for number in range(rounds)]
             print(f"{name}: {len(tree.linears):,} layers, page {page.width()} x {page.height()}")
             for step in found[0]:

@@ -1,0 +1,65 @@
+"""Looks through a page, in whatever state a test has brought it, for what a screen reader or a keyboard cannot use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import (
+    QAbstractButton,
+    QAbstractItemView,
+    QAbstractSlider,
+    QAbstractSpinBox,
+    QComboBox,
+    QHeaderView,
+    QLabel,
+    QLineEdit,
+    QPlainTextEdit,
+    QProgressBar,
+    QScrollBar,
+    QTextEdit,
+    QWidget,
+)  # fmt: skip
+
+INTERACTIVE = (
+    QAbstractButton, QAbstractItemView, QAbstractSlider, QAbstractSpinBox, QComboBox, QLineEdit, QPlainTextEdit,
+    QProgressBar, QTextEdit,
+)  # fmt: skip
+
+
+def interactive(root: QWidget) -> Iterator[QWidget]:
+    """What a person can use as `root` is now, but for what belongs to the inside of another widget."""
+    outer = (QAbstractSpinBox, QComboBox, QLineEdit)
+    for widget in (root, *root.findChildren(QWidget)):
+        around = [widget.parent(), widget.parent().parent() if widget.parent() is not None else None]
+        inside = any(isinstance(parent, outer) for parent in around) or isinstance(widget, QScrollBar | QHeaderView)
+        qts_own = widget.objectName().startswith("qt_") or type(widget).__name__ == "QTableCornerButton"
+        if isinstance(widget, INTERACTIVE) and widget.isVisibleTo(root) and not (inside or qts_own):
+            yield widget
+
+
+def unnamed(root: QWidget) -> list[str]:
+    """The interactive widgets that a screen reader could only call by their kind."""
+    buddies = {label.buddy() for label in root.findChildren(QLabel) if label.buddy() is not None}
+    found = []
+    for widget in interactive(root):
+        text = widget.text().replace("&", "").strip() if isinstance(widget, QAbstractButton) else ""
+        if not (text or widget.accessibleName() or widget in buddies):
+            found.append(f"{type(widget).__name__} {widget.objectName()!r} in {type(widget.parent()).__name__}")
+    return found
+
+
+def unreachable(root: QWidget) -> list[str]:
+    """What neither Tab nor, in a row of buttons of which one is chosen, Tab and the arrow keys get to."""
+    found = [widget for widget in interactive(root) if not isinstance(widget, QProgressBar)]
+    rows = {widget.parent() for widget in found if takes_tab(widget)}
+    return [
+        f"{type(widget).__name__} {widget.objectName()!r} in {type(widget.parent()).__name__}"
+        for widget in found
+        if not takes_tab(widget) and not (isinstance(widget, QAbstractButton) and widget.parent() in rows)
+    ]
+
+
+def takes_tab(widget: QWidget) -> bool:
+    """Whether the Tab key stops at it, or at what stands for it."""
+    return bool(widget.focusPolicy() & Qt.FocusPolicy.TabFocus) or widget.focusProxy() is not None

@@ -1,0 +1,67 @@
+"""The machine is measured once, and not beside a run."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from pytestqt.qtbot import QtBot
+
+from app.context import Context
+from app.machine_probe import MachineProbe
+from core.errors import ChildDied
+from core.events import Done
+from tests.app.recorded_calls import RecordedCalls
+from tests.app.steered_runs import SteeredRuns
+
+ANSWER = {
+    "devices": [{"id": "cpu", "kind": "cpu", "name": "Some Processor"}],
+    "throughput": {"cpu": 1e11},
+    "chosen": "cpu",
+    "dtype": {"cpu": "float32"},
+}
+
+
+@pytest.fixture
+def runs() -> SteeredRuns:
+    return SteeredRuns()
+
+
+@pytest.fixture
+def calls() -> RecordedCalls:
+    return RecordedCalls()
+
+
+@pytest.fixture
+def probe(qtbot: QtBot, context: Context, runs: SteeredRuns, calls: RecordedCalls) -> MachineProbe:
+    return MachineProbe(dataclasses.replace(context, runs=runs, calls=calls))
+
+
+def test_what_was_measured_reaches_the_draft(probe: MachineProbe, context: Context, calls: RecordedCalls) -> None:
+    probe.begin()
+    calls.of("devices")[0].on_success(ANSWER)
+    machine = context.draft.machine
+    assert (machine.chosen, machine.throughput, machine.devices[0]["name"]) == ("cpu", {"cpu": 1e11}, "Some Processor")
+
+
+def test_it_is_measured_once(probe: MachineProbe, calls: RecordedCalls) -> None:
+    probe.begin()
+    probe.begin()
+    assert len(calls.of("devices")) == 1
+
+
+def test_during_a_run_it_waits_for_its_end(probe: MachineProbe, runs: SteeredRuns, calls: RecordedCalls) -> None:
+    runs.begin()
+    probe.begin()
+    before = len(calls.started)
+    runs.end(Done("/out", 1.0, {}))
+    assert (before, len(calls.of("devices"))) == (0, 1)
+
+
+def test_a_machine_that_cannot_be_measured_is_no_error_for_the_user(
+    probe: MachineProbe, calls: RecordedCalls, reports: list[object], caplog: pytest.LogCaptureFixture
+) -> None:
+    probe.begin()
+    calls.of("devices")[0].on_failure(ChildDied("The helper died.", ""))
+    assert reports == []
+    assert "could not be measured" in caplog.text
