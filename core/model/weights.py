@@ -6,6 +6,7 @@ memory must not grow with the number of layers. Knows names and bytes, not what 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core.errors import CorruptFile
+from core.errors import CorruptFile, ModelNotFound
 from core.model.headers import TensorInfo, read_folder
 from core.model.writer import TORCH_DTYPES
 
@@ -40,10 +41,11 @@ class TensorStore:
 
         Raises:
             CorruptFile: no such tensor, an unknown dtype, or the file shrank since its header was read.
+            ModelNotFound: the file is gone.
         """
         info = self.info(name)
         buffer = torch.empty(info.nbytes, dtype=torch.uint8)
-        with (self.folder / info.file).open("rb", buffering=0) as stream:
+        with self._reading(info), (self.folder / info.file).open("rb", buffering=0) as stream:
             stream.seek(info.start)
             view, done = memoryview(buffer.numpy().data), 0
             while done < info.nbytes:
@@ -57,7 +59,8 @@ class TensorStore:
         """Rows `index` (int64 [n]) of a 2-D tensor, shape [n, columns], touching no others."""
         info = self.info(name)
         width = info.nbytes // info.shape[0]
-        mapped = np.memmap(self.folder / info.file, np.uint8, "r", info.start, (info.shape[0], width))
+        with self._reading(info):
+            mapped = np.memmap(self.folder / info.file, np.uint8, "r", info.start, (info.shape[0], width))
         gathered = torch.from_numpy(np.ascontiguousarray(mapped[index.numpy()]))
         del mapped
         return gathered.view(self.dtype(name)).reshape(len(index), *info.shape[1:])
@@ -66,7 +69,7 @@ class TensorStore:
         """The tensor's raw bytes in pieces of 8 MiB."""
         info = self.info(name)
         left = info.nbytes
-        with (self.folder / info.file).open("rb") as stream:
+        with self._reading(info), (self.folder / info.file).open("rb") as stream:
             stream.seek(info.start)
             while left:
                 piece = stream.read(min(_CHUNK, left))
@@ -74,6 +77,17 @@ class TensorStore:
                     raise CorruptFile(f"{info.file} ended inside the tensor {name}.", "Fetch the model again.")
                 left -= len(piece)
                 yield piece
+
+    @contextlib.contextmanager
+    def _reading(self, info: TensorInfo) -> Iterator[None]:
+        """Tell plainly that a file went away, or its disk did, since its header was read."""
+        try:
+            yield
+        except OSError as error:
+            raise ModelNotFound(
+                f"{self.folder / info.file} can no longer be read: {error.strerror}.",
+                "Put the model back where it was, and start again.",
+            ) from error
 
     def info(self, name: str) -> TensorInfo:
         try:

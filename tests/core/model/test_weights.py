@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from core.errors import CorruptFile
+from core.errors import CorruptFile, ModelNotFound
 from core.model.weights import TensorStore
 
 
@@ -55,3 +56,18 @@ def test_a_file_that_shrank_is_said(store: TensorStore) -> None:
     last = max(store.table.values(), key=lambda info: info.end).name
     with pytest.raises(CorruptFile, match=last):
         store.get(last)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda store: store.get("b"),
+        lambda store: store.rows("b", torch.tensor([1])),
+        lambda store: list(store.chunks("b")),
+    ],
+    ids=["whole", "rows", "pieces"],
+)
+def test_a_file_that_went_away_is_said(store: TensorStore, read: Callable[[TensorStore], object]) -> None:
+    (store.folder / "model.safetensors").unlink()
+    with pytest.raises(ModelNotFound, match="can no longer be read"):
+        read(store)
