@@ -57,6 +57,10 @@ class RunPage(QWidget):
         record = self._context.runs.record
         return record is not None and not self._context.runs.loading and (record.active or record is not self._seen)
 
+    def hasHeightForWidth(self) -> bool:
+        """No: its views take the height there is; with one, the page would scroll to their favourite height."""
+        return False
+
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)
         if self._stale:
