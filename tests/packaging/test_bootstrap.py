@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import tomllib
 from collections.abc import Iterator
 from importlib import metadata
@@ -225,8 +226,11 @@ def test_every_dependency_is_pinned_within_its_bounds() -> None:
 
 
 def test_the_tests_run_with_the_pinned_versions() -> None:
+    # Not the whole path: setuptools, once torch has imported it, adds libraries of its own to that.
+    places = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
     installed = {
-        dist.metadata["Name"].lower().replace("_", "-"): dist.version.split("+")[0] for dist in metadata.distributions()
+        dist.metadata["Name"].lower().replace("_", "-"): dist.version.split("+")[0]
+        for dist in metadata.distributions(path=places)
     }
     pinned = {name.lower().replace("_", "-"): version for name, version in venv_setup.pins().items()}
     tools = {"pip", "setuptools"}
@@ -361,7 +365,13 @@ def test_a_stopped_set_up_ends_pip_too_and_is_known_to_be_incomplete(
     variables = {"PIP_INDEX_URL": f"http://127.0.0.1:{silent_index.getsockname()[1]}/simple", "PIP_NO_INDEX": "0"}
     command = [sys.executable, str(built / "packaging" / "bootstrap.py"), "--device", "cpu", "exec", "true"]
     child = subprocess.Popen(
-        command, env=offline(**variables), stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        env=offline(**variables),
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # A shell starts what it puts into the background with Ctrl-C ignored, and these tests may run there.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     caller, _ = silent_index.accept()
     with caller:
