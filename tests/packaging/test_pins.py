@@ -1,0 +1,23 @@
+"""The environment that the tests run in is the one that the constraints file pins."""
+
+from __future__ import annotations
+
+import sysconfig
+from importlib import metadata
+
+import venv_setup
+
+
+def test_the_tests_run_with_the_pinned_versions() -> None:
+    # Not the whole path: setuptools, once torch has imported it, adds libraries of its own to that.
+    places = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
+    installed = {
+        dist.metadata["Name"].lower().replace("_", "-"): dist.version.split("+")[0]
+        for dist in metadata.distributions(path=places)
+    }
+    pinned = {name.lower().replace("_", "-"): version for name, version in venv_setup.pins().items()}
+    tools = {"pip", "setuptools"}
+    different = {
+        name: installed[name] for name in (pinned.keys() & installed.keys()) - tools if installed[name] != pinned[name]
+    }
+    assert different == {}
