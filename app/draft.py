@@ -19,8 +19,8 @@ from core.bitsmap import BitsMap
 from core.costs import Costs
 from core.errors import BitwrightError
 from core.files import free_bytes
+from core.home import home
 from core.jobs.spec import JobSpec
-from core.jobs.store import home
 from core.model.tree import LayerPlan, ModelTree, resolve_schemes
 from core.recipes import Recipe
 from core.schemes import LayerScheme

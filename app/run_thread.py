@@ -19,10 +19,12 @@ from PySide6.QtCore import QObject, QThread, Signal
 from app.models.run_record import Batch
 from core.errors import BitwrightError
 from core.events import Event, Failed
+from core.home import home
 from core.jobs import store
-from core.jobs.child import Outcome, Patience
+from core.jobs.child import Outcome
 from core.jobs.failure import Progressed, error_from, failed_from
 from core.jobs.spec import JobSpec
+from core.jobs.steering import Patience
 
 Command = Callable[[Path], Sequence[str]]
 """From a job folder to the command that runs it; tests give their own."""
@@ -96,7 +98,7 @@ class RunThread(QThread):
             self.refused.emit(error)
         except Exception as error:  # noqa: BLE001 - whatever it was, the window must hear that there is no run
             _log.exception("The run could not be followed")
-            log = store.home() / store.LOG
+            log = home() / store.LOG
             self.refused.emit(error_from(failed_from(error, Progressed(), log)))
 
     def _work(self) -> None:
@@ -134,9 +136,7 @@ class RunThread(QThread):
         )
         if outcome.state not in ("done", "detached"):
             store.clean_up(job)
-            with contextlib.suppress(OSError):
-                for folder in missing:
-                    folder.rmdir()
+            api.remove_empty(missing)
         self._tell(job, outcome)
 
     def _follow(self, batches: Generator[list[Event], None, Outcome]) -> Outcome:

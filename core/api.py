@@ -113,7 +113,7 @@ def run_job(
     finally:
         if not finished:
             store.clean_up(job)
-            _remove_empty(missing)
+            remove_empty(missing)
     if failed is not None:
         if failed.before_tuning:
             store.discard(job)
@@ -365,7 +365,8 @@ def missing_parents(path: Path) -> list[Path]:
     return missing
 
 
-def _remove_empty(folders: Sequence[Path]) -> None:
+def remove_empty(folders: Sequence[Path]) -> None:
+    """Remove these folders, the deepest first, as far as they are empty."""
     for folder in folders:
         try:
             folder.rmdir()

@@ -16,7 +16,7 @@ from core.cli import actions
 from core.cli.terminal import Interrupts, Terminal
 from core.errors import BitwrightError, Cancelled
 from core.events import Result, Token
-from core.jobs import store
+from core.home import home
 from core.wording import duration
 
 QUESTION = "What is the capital of France?"
@@ -67,7 +67,7 @@ def _ask(terminal: Terminal, model: Path) -> None:
 
 def _free_folder() -> Path:
     """A new folder among Bitwright's own, so that no folder of the user's is touched."""
-    models = store.home() / "models"
+    models = home() / "models"
     number = 1
     while (models / f"demo-4bit-{number}").exists():
         number += 1

@@ -9,7 +9,7 @@ from pathlib import Path
 from core import recipes
 from core.errors import BadInput, BitwrightError, OutputProblem
 from core.files import write_json
-from core.jobs.store import home
+from core.home import home
 from core.recipes import Recipe
 
 _NAME = re.compile(r"\w[\w .-]{0,59}")

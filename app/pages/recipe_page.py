@@ -28,7 +28,7 @@ from core.costs import Costs
 from core.errors import BitwrightError, OutputProblem
 from core.files import write_json
 from core.goals import Suggestion
-from core.jobs.store import home
+from core.home import home
 from core.recipes import Recipe
 from core.schemes import LayerScheme
 from core.wording import human, time_range

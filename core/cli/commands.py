@@ -14,7 +14,7 @@ from core import recipes
 from core.cli import actions
 from core.cli.terminal import Terminal
 from core.errors import BitwrightError
-from core.jobs import store
+from core.home import home
 from core.jobs.failure import Progressed, error_from, failed_from
 from core.jobs.spec import FORMATS
 
@@ -242,7 +242,7 @@ def _run(json: bool, action: Callable[[Terminal], None]) -> int:
     except BrokenPipeError:
         raise
     except Exception as error:  # noqa: BLE001 - the last line of defence: a traceback goes to a file, a sentence to the user
-        log = store.home() / "crash.txt"
+        log = home() / "crash.txt"
         log.parent.mkdir(parents=True, exist_ok=True)
         told = error_from(failed_from(error, Progressed(), log))
         terminal.error(told)

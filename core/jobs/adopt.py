@@ -17,8 +17,9 @@ import psutil
 
 from core.events import Done, Event, Failed
 from core.jobs import store
-from core.jobs.child import Outcome, Patience, close_stream, death, last_word, state_of
+from core.jobs.child import Outcome, close_stream, death, last_word, state_of
 from core.jobs.control import never
+from core.jobs.steering import Patience, Steering
 
 _POLL = 0.1
 _GRACE = 0.5
@@ -40,7 +41,7 @@ def follow_running(
         should_leave: true ends the following, not the run.
     """
     follower = store.Follower(job / store.EVENTS)
-    steering = _Steering(job, patience or Patience())
+    adopted = _Adopted(job, patience or Patience())
     began = store.claimed_at(job)
     last: Done | Failed | None = None
     deadline: float | None = None
@@ -55,11 +56,11 @@ def follow_running(
         yield events
         if should_leave():
             return Outcome("detached", None, None)
-        steering.steer(should_stop(), should_pause())
+        adopted.steer(should_stop(), should_pause())
         if not events:
             time.sleep(_POLL)
     if last is None:
-        outcome = close_stream(job, steering.stopping, None)
+        outcome = close_stream(job, adopted.stopping, None)
         assert outcome.event is not None
         yield [outcome.event]
         return outcome
@@ -85,42 +86,26 @@ def replay(
     return Outcome(state_of(last), None, last)
 
 
-class _Steering:
-    """Orders to a process that is not our child; a stop that is not obeyed gets harder with time."""
+class _Adopted(Steering):
+    """A process that is not our child: asked by the file of orders."""
 
     def __init__(self, job: Path, patience: Patience) -> None:
-        self.stopping = False
-        self._job = job
-        self._patience = patience
-        self._since = 0.0
-        self._terminated = False
         given = store.orders(job)
-        self._paused = given is not None and given.pause
+        super().__init__(patience, paused=given is not None and given.pause)
+        self._job = job
 
-    def steer(self, stop: bool, pause: bool) -> None:
-        """Pass on what the caller wants."""
-        now = time.monotonic()
-        if stop and not self.stopping:
-            self.stopping, self._since = True, now
-            self._order(stop=True)
-        elif not self.stopping and pause != self._paused:
-            self._paused = pause
-            self._order(pause=pause)
-        elif self.stopping and now - self._since > self._patience.command + self._patience.terminate:
-            self._kill()
-        elif self.stopping and now - self._since > self._patience.command and not self._terminated:
-            self._terminated = True
-            process = store.runner(self._job)
-            if process is not None:
-                with contextlib.suppress(psutil.Error):
-                    process.terminate()
-
-    def _order(self, *, stop: bool = False, pause: bool = False) -> None:
+    def ask(self, *, stop: bool = False, pause: bool = False) -> None:
         # a full disk, or a job folder that is gone: the signals that follow a stop need neither
         with contextlib.suppress(OSError):
             store.order(self._job, stop=stop, pause=pause)
 
-    def _kill(self) -> None:
+    def terminate(self) -> None:
+        process = store.runner(self._job)
+        if process is not None:
+            with contextlib.suppress(psutil.Error):
+                process.terminate()
+
+    def kill(self) -> None:
         """Kill the process, with what it started where it leads a session of its own."""
         process = store.runner(self._job)
         if process is None:

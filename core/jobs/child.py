@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -19,21 +18,13 @@ from types import TracebackType
 from typing import Literal
 
 from core.events import Done, Emit, Event, Failed
-from core.jobs import store, worker
+from core.jobs import process, store, worker
 from core.jobs.control import Control, never
+from core.jobs.process import cause_of_death, last_words
+from core.jobs.steering import Patience, Steering
 from core.jobs.threads import stream
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 _POLL = 0.05
-_REMEDY = "Try --low-memory, a smaller --batch-size or --seqlen, or close other programs."
-_DEATHS = {
-    "SIGKILL": ("was killed, most likely because memory ran out", _REMEDY),
-    "SIGSEGV": ("crashed in native code (segmentation fault)", "Try another --device; it may be a driver's fault."),
-    "SIGABRT": ("gave up in native code (abort)", "Try another --device; it may be a driver's fault."),
-    "SIGBUS": ("lost a file that it was reading, or its disk", "Check the disk that holds the model."),
-    "SIGILL": ("met an instruction that this processor lacks", "Install the torch build for this machine."),
-    "SIGTERM": ("was ended from outside", "Start it again."),
-}
 
 
 @dataclass(frozen=True)
@@ -49,14 +40,6 @@ class Outcome:
     state: Literal["done", "failed", "cancelled", "died", "detached"]
     exit_code: int | None
     event: Done | Failed | None
-
-
-@dataclass(frozen=True)
-class Patience:
-    """Seconds to wait after the stop command, and then after SIGTERM, before the next harder means."""
-
-    command: float = 10.0
-    terminate: float = 5.0
 
 
 def run_child(
@@ -197,92 +180,31 @@ def death(job: Path, code: int | None) -> Failed:
     if code == worker.EXIT_NO_ROOM:
         hint = "Free some room, or choose an output folder on another volume."
         return Failed("disk-full", "The disk is full; the run could not even write its events.", hint, "", False)
-    what, hint = _DEATHS.get(_signal_name(code or 0), ("ended without saying why", ""))
-    number = "" if code is None else f" (signal {-code})" if code < 0 else f" (exit code {code})"
+    what, hint = cause_of_death(code)
     words = last_words(log)
-    message = f"The run {what}{number}." + (f" Its last words: {words}" if words else "")
+    message = f"The run {what}." + (f" Its last words: {words}" if words else "")
     return Failed("child-died", message, f"{hint} The log is {log}".strip(), "", False)
 
 
-def last_words(log: Path, window: int = 8192) -> str:
-    """The last line with text of a log, at most 200 characters. Progress bars overwrite lines: \\r ends one too."""
-    try:
-        with log.open("rb") as stream:
-            stream.seek(0, os.SEEK_END)
-            stream.seek(max(0, stream.tell() - window))
-            text = stream.read().decode("utf-8", "replace")
-    except OSError:
-        return ""
-    lines = [line.strip() for line in text.replace("\r", "\n").splitlines() if line.strip()]
-    # after a crash the stack of faulthandler stands last; its first line says what it was
-    fatal = next((line for line in reversed(lines) if line.startswith("Fatal Python error")), "")
-    return (fatal or (lines[-1] if lines else ""))[:200]
-
-
-def environment() -> dict[str, str]:
-    """The environment of a child: our root first on the path (-P keeps the working folder off it), logs in UTF-8.
-
-    Huge pages for large tensors (read by torch, Linux only): the peak of a run falls by 7 %, and no longer depends
-    on how the heap happened to be cut up. A short spin of OpenMP's waiting threads: as fast on a quiet machine, 1.5
-    times as fast beside one busy program, since a thread that waits does not hold the core of one that works.
-    """
-    path = os.environ.get("PYTHONPATH")
-    return {
-        "THP_MEM_ALLOC_ENABLE": "1",
-        "GOMP_SPINCOUNT": "10000",
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(ROOT), path] if path else [str(ROOT)]),
-        "PYTHONIOENCODING": "utf-8:backslashreplace",
-        "PYTHONUNBUFFERED": "1",
-    }
-
-
-class _Child:
+class _Child(Steering):
     """The child process: started on entry, steered by commands, certainly gone on exit unless it was detached."""
 
     def __init__(self, job: Path, command: Sequence[str] | None, patience: Patience) -> None:
-        self.stopping = False
+        super().__init__(patience)
         self._job = job
-        self._patience = patience
-        self._paused = False
         self._detached = False
-        self._since = 0.0
-        self._terminated = False
         argv = command or [sys.executable, "-P", "-m", "core.jobs.worker", str(job)]
-        with (job / store.LOG).open("ab") as log:
-            # a group of its own: Ctrl-C in a terminal reaches the parent only, which stops the child in order
-            self._process: subprocess.Popen[bytes] = subprocess.Popen(
-                argv,
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                cwd=ROOT,
-                env=environment(),
-                start_new_session=os.name == "posix",
-                creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
-            )
+        self._process = process.start(argv, job / store.LOG)
 
     def poll(self) -> int | None:
         return self._process.poll()
 
-    def steer(self, stop: bool, pause: bool) -> None:
-        """Pass on what the caller wants; a stop that is not obeyed gets harder with time."""
-        now = time.monotonic()
-        if stop and not self.stopping:
-            self.stopping, self._since = True, now
-            self._send("stop")
-        elif not self.stopping and pause != self._paused:
-            self._paused = pause
-            self._send("pause" if pause else "resume")
-        elif self.stopping and now - self._since > self._patience.command + self._patience.terminate:
-            self._kill()
-        elif self.stopping and now - self._since > self._patience.command and not self._terminated:
-            self._terminated = True
-            self._terminate()
+    def ask(self, *, stop: bool = False, pause: bool = False) -> None:
+        self._send("stop" if stop else "pause" if pause else "resume")
 
     def detach(self) -> None:
         """Let the child go on without this process. The command waits in the pipe even if it is still starting."""
-        store.order(self._job, pause=self._paused)
+        store.order(self._job, pause=self.paused)
         self._send("detach")
         self._detached = True
         if self._process.stdin is not None:
@@ -304,7 +226,7 @@ class _Child:
                 time.sleep(_POLL)
         finally:
             # reached with a live child only when a second Ctrl-C breaks the wait above
-            self._kill()
+            self.kill()
             self._process.wait()
             if self._process.stdin is not None:
                 _close(self._process.stdin)
@@ -317,20 +239,14 @@ class _Child:
         except OSError:
             return  # it is already gone; poll() will say so
 
-    def _terminate(self) -> None:
+    def terminate(self) -> None:
         if os.name == "nt":
             self._process.send_signal(signal.CTRL_BREAK_EVENT)  # type: ignore[attr-defined,unused-ignore]
         else:
             self._process.terminate()
 
-    def _kill(self) -> None:
-        """Kill the child and what it started (its session), while its id is surely still its own."""
-        if self._process.poll() is not None:
-            return
-        if os.name == "posix":
-            os.killpg(self._process.pid, signal.SIGKILL)
-        else:
-            self._process.kill()
+    def kill(self) -> None:
+        process.kill(self._process)
 
 
 def _drive(events: Generator[Event, None, Outcome], on_event: Callable[[Event], None]) -> Outcome:
@@ -351,15 +267,6 @@ def _close(stream: object) -> None:
         stream.close()  # type: ignore[attr-defined]
     except OSError:
         return  # unsent bytes for a dead child
-
-
-def _signal_name(code: int) -> str:
-    if code == 0xC0000005:  # Windows: access violation
-        return "SIGSEGV"
-    try:
-        return signal.Signals(-code).name if code < 0 else ""
-    except ValueError:
-        return ""
 
 
 def _append(job: Path, event: Event) -> None:

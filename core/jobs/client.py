@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import queue
 import secrets
-import signal
 import subprocess
 import sys
 import threading
@@ -23,10 +21,11 @@ from typing import IO, Any, Final
 
 from core.errors import Cancelled, ChildDied
 from core.events import Event, Failed, Log, Result, from_line
-from core.jobs import store
-from core.jobs.child import _DEATHS, ROOT, _signal_name, environment, last_words
+from core.home import home
+from core.jobs import process
 from core.jobs.control import never
 from core.jobs.failure import error_from
+from core.jobs.process import cause_of_death, last_words
 
 PATIENCE: Final = 1.5
 """Seconds between asking a call to stop and killing its child."""
@@ -169,17 +168,7 @@ class _Child:
 
     def __init__(self, argv: Sequence[str], log: Path) -> None:
         self._log = log
-        with log.open("ab") as stream:
-            self._process: subprocess.Popen[bytes] = subprocess.Popen(
-                argv,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stream,
-                cwd=ROOT,
-                env=environment(),
-                start_new_session=os.name == "posix",
-                creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
-            )
+        self._process = process.start(argv, log, replies=True)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._incoming: queue.Queue[_Message] = queue.Queue(_AHEAD)
@@ -222,14 +211,8 @@ class _Child:
         return event if found in (number, None) else None
 
     def kill(self) -> None:
-        """Kill the child and what it started (its session), while its id is surely still its own."""
-        if self._process.poll() is not None:
-            return
-        with contextlib.suppress(ProcessLookupError):  # another thread has just seen its end
-            if os.name == "posix":
-                os.killpg(self._process.pid, signal.SIGKILL)
-            else:
-                self._process.kill()
+        """Kill the child and what it started."""
+        process.kill(self._process)
 
     def end(self, seconds: float) -> ChildDied:
         """See to it that the child is gone, waiting `seconds` for it to leave; returns what to say of its death."""
@@ -254,8 +237,7 @@ class _Child:
     def _death(self, left: bool) -> ChildDied:
         code = self._process.returncode
         if left and code is not None:
-            what = _DEATHS.get(_signal_name(code), ("ended without saying why", ""))[0]
-            message = f"The helper process {what} ({f'signal {-code}' if code < 0 else f'exit code {code}'})."
+            message = f"The helper process {cause_of_death(code)[0]}."
         else:
             message = "The helper process broke off the connection without an answer, and was ended."
         words = last_words(self._log)
@@ -290,13 +272,13 @@ def _started(command: Sequence[str]) -> _Child:
         return _Child([*command, str(log)], log)
     except OSError as error:
         raise ChildDied(
-            f"The helper process could not be started: {error.strerror or error}.", f"Check {store.home()}."
+            f"The helper process could not be started: {error.strerror or error}.", f"Check {home()}."
         ) from error
 
 
 def _new_log() -> Path:
     """A new log file; only the newest ones are kept."""
-    folder = store.home() / "logs"
+    folder = home() / "logs"
     folder.mkdir(parents=True, exist_ok=True)
     for old in sorted(folder.glob("service-*.txt"))[: -(KEPT_LOGS - 1)]:
         with contextlib.suppress(OSError):

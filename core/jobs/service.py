@@ -23,6 +23,7 @@ from typing import Any, Final
 from core.errors import BadInput, Cancelled
 from core.events import Emit, Event, Result, to_line
 from core.jobs.failure import Progressed, failed_from
+from core.jobs.process import take_stdin
 
 Served = Callable[[Mapping[str, Any], Emit, Callable[[], bool]], dict[str, Any]]
 """One call: its arguments, where its events go, and whether it shall stop; returns the values of its `Result`."""
@@ -134,22 +135,13 @@ def main() -> int:
         sys.stderr.write("usage: python -P -m core.jobs.service LOGFILE\n")
         return 2
     orders, replies = Orders(), Replies(_take_stdout())
-    orders.watch(_take_stdin())
+    orders.watch(take_stdin())
     threading.Thread(target=_bound_log, name="log", daemon=True).start()
     # after the streams are safe, and after the parent's end is noticed: imports print, and take their time
     from core.jobs import calls
 
     serve(orders, replies, calls.table(), Path(sys.argv[1]))
     return 0
-
-
-def _take_stdin() -> int:
-    """A private copy of stdin; descriptor 0 becomes empty, so that no library can eat a request or wait for one."""
-    commands = os.dup(0)
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
-    os.close(null)
-    return commands
 
 
 def _take_stdout() -> int:

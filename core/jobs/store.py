@@ -29,7 +29,7 @@ from core.jobs.stream import CHUNK, EventLog, Follower, last_events, tail_events
 
 __all__ = [
     "CHUNK", "EVENTS", "LOG", "ORDERS", "OWNER", "SPEC", "EventLog", "Follower", "JobInfo", "Orders", "State", "claim",
-    "claimed_at", "clean_up", "create", "discard", "home", "jobs_root", "list_jobs", "newest", "newest_running",
+    "claimed_at", "clean_up", "create", "discard", "jobs_root", "list_jobs", "newest", "newest_running",
     "order", "orders", "read_job", "runner", "staging_of", "sweep", "tail_events",
 ]  # fmt: skip
 

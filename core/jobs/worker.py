@@ -25,6 +25,7 @@ from core.events import Done, Emit, Event, Failed
 from core.jobs import store
 from core.jobs.control import Control
 from core.jobs.failure import Progressed, failed_from, no_room
+from core.jobs.process import take_stdin
 from core.jobs.spec import JobSpec, load
 
 Run = Callable[[JobSpec, Path, Emit, Control], None]
@@ -153,7 +154,7 @@ class Orders:
 def serve(job: Path, run: Callable[[], Run] = pipeline, stop_alone_after: float = STOP_ALONE_AFTER) -> int:
     """Run the job as this process's only task; returns the exit code."""
     orders = Orders(job, stop_alone_after)
-    commands = _take_stdin()
+    commands = take_stdin()
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
         orders.stop()
@@ -193,15 +194,6 @@ def _command(line: bytes) -> object:
         return json.loads(line)["command"]
     except (ValueError, KeyError, TypeError):
         return None
-
-
-def _take_stdin() -> int:
-    """A private copy of stdin; descriptor 0 becomes empty, so that no library can eat a command or wait for one."""
-    commands = os.dup(0)
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
-    os.close(null)
-    return commands
 
 
 if __name__ == "__main__":

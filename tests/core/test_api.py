@@ -16,6 +16,7 @@ from core.errors import BadCalibration, BadInput, BitwrightError, Cancelled, Mod
 from core.events import BlockDone, BlockStarted, Done, Emit, Event, Failed, Result, Stage, Token
 from core.jobs import child, store
 from core.jobs.control import Control
+from core.jobs.process import ROOT
 from core.jobs.spec import JobSpec
 from tests.core.tiny_model import save_model
 
@@ -44,7 +45,7 @@ def test_the_package_offers_every_call_and_nothing_else() -> None:
 
 def test_importing_the_calls_imports_no_torch() -> None:
     script = "import sys; from core import quantize, estimate, chat; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=child.ROOT)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout == "False\n"
 
 

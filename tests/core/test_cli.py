@@ -16,7 +16,8 @@ import pytest
 from core import preflight
 from core.cli import main
 from core.events import Failed, Result, from_line
-from core.jobs import child, store
+from core.jobs import store
+from core.jobs.process import ROOT
 from tests.core.tiny_model import save_model
 
 Capture = pytest.CaptureFixture[str]
@@ -202,7 +203,7 @@ def test_help_does_not_import_the_heavy_libraries() -> None:
         "import sys; from core.cli import main; main(['--help']); main(['quantize', '--help']); "
         "print(sorted({'torch', 'transformers', 'datasets', 'numpy'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=child.ROOT)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.splitlines()[-1] == "[]"
 
 

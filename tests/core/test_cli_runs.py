@@ -16,7 +16,8 @@ import psutil
 import pytest
 
 from core.events import Done, from_line
-from core.jobs import child, store
+from core.jobs import store
+from core.jobs.process import ROOT
 from tests.core.tiny_model import save_model
 
 TINY_RUN = ["--recipe", "quick", "--group-size", "32", "--iters", "2", "--samples", "2", "--seqlen", "32"]
@@ -45,7 +46,7 @@ def command(*arguments: str) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(child.ROOT), "OMP_NUM_THREADS": "1"}
+    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
 def test_a_run_for_programs_is_pure_json_and_ends_with_done(tiny: Path, place: Path) -> None:

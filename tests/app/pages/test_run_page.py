@@ -21,7 +21,7 @@ from app.widgets.block_list import BlockList
 from app.widgets.loss_plot import LossPlot
 from core.events import BlockDone, BlockStarted, Event, Failed, Log, Loss, Stage
 from core.jobs import store
-from core.jobs.child import ROOT
+from core.jobs.process import ROOT
 from core.jobs.spec import JobSpec
 from core.jobs.worker import ORPHANED
 from tests.app.replayed_runs import ReplayedRuns, recorded, up_to, window_for

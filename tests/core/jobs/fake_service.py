@@ -17,7 +17,7 @@ from typing import Any
 
 from core.errors import BadInput, Cancelled
 from core.events import Emit, Log, Progress, Result, Token, to_line
-from core.jobs import service
+from core.jobs import process, service
 
 Asked = Callable[[], bool]
 
@@ -95,7 +95,7 @@ CALLS["chat_say"] = talk
 
 def served(log: Path) -> None:
     orders, replies = service.Orders(), service.Replies(service._take_stdout())
-    orders.watch(service._take_stdin())
+    orders.watch(process.take_stdin())
     service.serve(orders, replies, CALLS, log)
     os._exit(0)
 

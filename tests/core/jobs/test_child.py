@@ -10,10 +10,11 @@ import psutil
 import pytest
 
 from core.events import Done, Event, Failed, Log, Stage
-from core.jobs import child, store
-from core.jobs.child import Outcome, Patience
+from core.jobs import child, process, store
+from core.jobs.child import Outcome
 from core.jobs.control import never
 from core.jobs.spec import JobSpec
+from core.jobs.steering import Patience
 
 FAKE = Path(__file__).with_name("fake_worker.py")
 SHORT = Patience(command=0.3, terminate=0.3)
@@ -94,7 +95,7 @@ def test_prints_go_to_the_log_and_stdin_is_empty_for_the_run(job: Path) -> None:
     outcome, seen = run(job, "noisy")
     assert outcome.state == "done"
     assert not [event for event in seen if isinstance(event, Log)]
-    assert child.last_words(job / store.LOG) == "progress 19999"
+    assert process.last_words(job / store.LOG) == "progress 19999"
 
 
 @pytest.mark.parametrize(
@@ -246,7 +247,7 @@ def test_inline_tells_failures_and_stops(job: Path) -> None:
 def test_the_last_words_of_a_crash_are_what_it_was(tmp_path: Path) -> None:
     log = tmp_path / "log.txt"
     log.write_text("10%\r20%\nFatal Python error: Segmentation fault\n\nCurrent thread:\n  File x\n")
-    assert child.last_words(log) == "Fatal Python error: Segmentation fault"
+    assert process.last_words(log) == "Fatal Python error: Segmentation fault"
     log.write_text("10%\r20%\r\n\n")
-    assert child.last_words(log) == "20%"
-    assert child.last_words(tmp_path / "none") == ""
+    assert process.last_words(log) == "20%"
+    assert process.last_words(tmp_path / "none") == ""

@@ -12,7 +12,8 @@ import psutil
 import pytest
 
 from core.events import Failed
-from core.jobs import child, store, worker
+from core.jobs import store, worker
+from core.jobs.process import ROOT
 from core.jobs.spec import JobSpec
 
 FAKE = Path(__file__).with_name("fake_worker.py")
@@ -34,7 +35,7 @@ def test_a_child_ends_when_its_parent_is_killed(
     monkeypatch.setenv("BITWRIGHT_HOME", str(tmp_path / "home"))
     job = store.create(JobSpec("demo", str(tmp_path / "out")))
     command = [sys.executable, "-c", PARENT, str(job), str(FAKE), behaviour, str(job)]
-    environment = {**os.environ, "PYTHONPATH": str(child.ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as parent:
         assert parent.stdout is not None
         assert parent.stdout.readline() == b"event\n"

@@ -14,6 +14,7 @@ import pytest
 
 from core.events import Done, Event, Failed, Stage
 from core.files import write_json
+from core.home import home as bitwright_home
 from core.jobs import store
 from core.jobs.spec import JobSpec
 
@@ -41,7 +42,7 @@ def owned_by(job: Path, pid: int, started: float) -> None:
 
 def test_without_the_variable_jobs_live_in_the_users_data_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("BITWRIGHT_HOME")
-    assert store.home() == platformdirs.user_data_path("bitwright", appauthor=False)
+    assert bitwright_home() == platformdirs.user_data_path("bitwright", appauthor=False)
 
 
 def test_a_job_keeps_its_spec(job: Path, home: Path) -> None:
