@@ -8,38 +8,15 @@ from pathlib import Path
 import pytest
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QScrollArea
-from pytestqt.qtbot import QtBot
 
-from app.context import Context, Remedy
+from app.context import Remedy
 from app.models.run_record import record_of
 from app.pages.layers_page import LayersPage
 from core.errors import BitwrightError
 from core.events import BlockDone
 from core.jobs.spec import JobSpec
-from tests.app.pages.layers_parts import model, placed, schemes, select_kind
+from tests.app.pages.layers_parts import model, schemes, select_kind
 from tests.core.paper_model import llama
-
-
-@pytest.fixture
-def parts(qtbot: QtBot, context: Context) -> tuple[LayersPage, QScrollArea]:
-    return placed(qtbot, context)
-
-
-@pytest.fixture
-def place(parts: tuple[LayersPage, QScrollArea]) -> QScrollArea:
-    return parts[1]
-
-
-@pytest.fixture
-def empty(parts: tuple[LayersPage, QScrollArea]) -> LayersPage:
-    return parts[0]
-
-
-@pytest.fixture
-def page(context: Context, empty: LayersPage) -> LayersPage:
-    context.draft.choose(model=model(llama(30)))
-    return empty
-
 
 # --- Map and table ------------------------------------------------------------------------------------------
 

@@ -9,37 +9,15 @@ from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QAbstractButton, QApplication, QLineEdit, QPushButton, QScrollArea
 from pytestqt.qtbot import QtBot
 
-from app.context import Context
 from app.pages.layers_page import LayersPage
 from core.bitsmap import BitsMap, Rule
 from core.jobs.spec import JobSpec
 from core.schemes import LayerScheme
 from core.wording import human
-from tests.app.pages.layers_parts import label, model, placed, schemes, select_kind
+from tests.app.pages.layers_parts import label, model, schemes, select_kind
 from tests.core.paper_model import llama
 
 CTRL = Qt.KeyboardModifier.ControlModifier
-
-
-@pytest.fixture
-def parts(qtbot: QtBot, context: Context) -> tuple[LayersPage, QScrollArea]:
-    return placed(qtbot, context)
-
-
-@pytest.fixture
-def place(parts: tuple[LayersPage, QScrollArea]) -> QScrollArea:
-    return parts[1]
-
-
-@pytest.fixture
-def empty(parts: tuple[LayersPage, QScrollArea]) -> LayersPage:
-    return parts[0]
-
-
-@pytest.fixture
-def page(context: Context, empty: LayersPage) -> LayersPage:
-    context.draft.choose(model=model(llama(30)))
-    return empty
 
 
 # --- Nothing to show ----------------------------------------------------------------------------------------

@@ -30,31 +30,9 @@ from tests.app.pages.chat_parts import (
     bubbles,
     button,
     label_of,
-    played,
     shown_page,
 )  # fmt: skip
 from tests.app.scripted_session import OPENED, ScriptedCalls
-
-
-@pytest.fixture
-def calls() -> ScriptedCalls:
-    return ScriptedCalls()
-
-
-@pytest.fixture
-def runs(qtbot: QtBot) -> PlayedRuns:
-    return PlayedRuns()
-
-
-@pytest.fixture
-def surroundings(context: Context, calls: ScriptedCalls, runs: PlayedRuns) -> Context:
-    return played(context, calls, runs)
-
-
-@pytest.fixture
-def page(qtbot: QtBot, surroundings: Context) -> ChatPage:
-    return shown_page(qtbot, surroundings)
-
 
 # --- models and devices ---
 
