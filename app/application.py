@@ -23,7 +23,7 @@ from app.theme import ICONS, Theme
 from core.home import home
 
 if TYPE_CHECKING:
-    from app.main_window import MainWindow
+    from app.frame.main_window import MainWindow
 
 CRASH_LOG = "crash.log"
 
@@ -62,8 +62,8 @@ def run(words: str | None = None, *, on_first_paint: Callable[[], object] | None
     state = State()
     theme = Theme()
     theme.set_scheme(state.scheme)
+    from app.frame.main_window import MainWindow
     from app.logs import LogFeed
-    from app.main_window import MainWindow
 
     window = MainWindow(theme, state, LogFeed())
     instance.asked.connect(window.answer_start)

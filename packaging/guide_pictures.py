@@ -31,8 +31,8 @@ from PySide6.QtWidgets import QApplication  # noqa: E402
 
 from app import application  # noqa: E402
 from app.chat_session import ChatSession  # noqa: E402
-from app.main_window import MainWindow  # noqa: E402
-from app.pages.chat_page import ChatPage  # noqa: E402
+from app.frame.main_window import MainWindow  # noqa: E402
+from app.pages.chat.page import ChatPage  # noqa: E402
 from core.schemes import LayerScheme  # noqa: E402
 
 Condition = Callable[[], bool]

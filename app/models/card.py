@@ -1,6 +1,6 @@
 """A model card (README.md of a model) made fit to be laid out: without pictures, not endless, not too deep. Pure text.
 
-What remains is still a stranger's text; `app.widgets.card_view` shows it as data.
+What remains is still a stranger's text; `app.pages.model.card_view` shows it as data.
 """
 
 from __future__ import annotations

@@ -1,48 +1,43 @@
-"""A label of one line that gives way: where the room is short, its text ends in an ellipsis and the tooltip has all.
+"""A label of one line that gives way: where the room is short, its text is cut and the tooltip has all.
 
 Knows nothing of what it says.
 """
 
 from __future__ import annotations
 
-from PySide6.QtCore import QSize
-from PySide6.QtGui import QFont, QPainter, QPaintEvent, QPalette, QResizeEvent
-from PySide6.QtWidgets import QLabel, QSizePolicy, QWidget
+import html
+
+from PySide6.QtCore import QEvent, QSize
+from PySide6.QtGui import QPainter, QPaintEvent, QResizeEvent
+from PySide6.QtWidgets import QSizePolicy, QStyle, QWidget
 
 from app.theme import Theme
+from app.widgets.tinted_label import TintedLabel
 
 
-class ElidedLabel(QLabel):
-    """Text that stays text, never asks for more than a few letters' width, and takes what it needs where there is room.
+class ElidedLabel(TintedLabel):
+    """Text that never asks for more than a few letters' width, and takes what it needs where there is room.
 
     Args:
-        theme: needed only for a colour; role: a colour of the theme, "" for that of text.
-        bold: in the heavier of the two weights; scale: against the size of other text.
+        theme, role, bold, scale: as for every tinted label.
+        middle: cut in the middle, where the end matters as much as the start, such as in a path.
     """
 
     def __init__(
         self,
         theme: Theme | None = None,
         text: str = "",
-        parent: QWidget | None = None,
         *,
         role: str = "",
         bold: bool = False,
         scale: float = 1.0,
+        middle: bool = False,
+        parent: QWidget | None = None,
     ) -> None:
-        super().__init__(text, parent)
-        self._theme, self._role, self._exact = theme, role, ""
-        self.setProperty("textFormat", "PlainText")  # by name: see app.theme
+        self._exact, self._middle = "", middle
+        super().__init__(theme, "", role=role, bold=bold, scale=scale, parent=parent)
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
-        font = QFont(self.font())
-        if bold:
-            font.setWeight(QFont.Weight.DemiBold)
-        if scale != 1.0:
-            font.setPointSizeF(font.pointSizeF() * scale)
-        self.setFont(font)
-        if theme is not None:
-            theme.changed.connect(self._tint)
-            self._tint()
+        self.setText(text)
 
     def say(self, text: str, exact: str = "") -> None:
         """Show `text`; `exact` is what the tooltip tells."""
@@ -56,14 +51,8 @@ class ElidedLabel(QLabel):
         self.setAccessibleDescription(exact)
         self._tell()
 
-    def set_role(self, role: str) -> None:
-        """Show the text in another colour of the theme, "" for that of text."""
-        if role != self._role:
-            self._role = role
-            self._tint()
-
     def setText(self, text: str) -> None:
-        super().setText(text)
+        super().setText(text.replace("\n", " "))
         self._tell()
 
     def minimumSizeHint(self) -> QSize:
@@ -75,26 +64,31 @@ class ElidedLabel(QLabel):
         super().resizeEvent(event)
         self._tell()
 
+    def changeEvent(self, event: QEvent) -> None:
+        super().changeEvent(event)
+        if event.type() == QEvent.Type.FontChange:
+            self._tell()
+
     def paintEvent(self, event: QPaintEvent) -> None:
-        if not self._is_cut():
+        if not self._is_cut() and not self.isRightToLeft():
             super().paintEvent(event)
             return
         from PySide6.QtCore import Qt  # late: see app.theme
 
         painter = QPainter(self)
         painter.setPen(self.palette().color(self.foregroundRole()))
+        # The place follows the window, the order of the words the text: an English line stays in order in a window
+        # that runs from right to left.
+        place = QStyle.visualAlignment(self.layoutDirection(), self.alignment()) | Qt.AlignmentFlag.AlignAbsolute
+        painter.setLayoutDirection(Qt.LayoutDirection.LayoutDirectionAuto)
+        how = Qt.TextElideMode.ElideMiddle if self._middle else Qt.TextElideMode.ElideRight
         room = self.contentsRect()
-        text = self.fontMetrics().elidedText(self.text(), Qt.TextElideMode.ElideRight, room.width())
-        painter.drawText(room, int(self.alignment()), text)
+        painter.drawText(room, place, self.fontMetrics().elidedText(self.text(), how, room.width()))
 
     def _tell(self) -> None:
-        self.setToolTip("\n".join(filter(None, (self.text() if self._is_cut() else "", self._exact))))
+        tip = "\n".join(filter(None, (self.text() if self._is_cut() else "", self._exact)))
+        # Escaped inside a tag, as Qt would take text that looks like markup for markup.
+        self.setToolTip(f"<p style='white-space:pre-line'>{html.escape(tip)}</p>" if tip else "")
 
     def _is_cut(self) -> bool:
         return self.fontMetrics().horizontalAdvance(self.text()) > self.contentsRect().width()
-
-    def _tint(self) -> None:
-        palette = QPalette()
-        if self._role and self._theme is not None:
-            palette.setColor(QPalette.ColorRole.WindowText, self._theme.color(self._role))
-        self.setPalette(palette)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import Qt
 from PySide6.QtGui import QFont, QPalette
 from PySide6.QtWidgets import QLabel, QWidget
 
@@ -13,31 +12,35 @@ class TintedLabel(QLabel):
     """Text that stays text, whatever it looks like.
 
     Args:
-        role: a colour of the theme, "" for that of text.
-        bold: in the heavier of the two weights; wrap: over several lines where there is little room.
+        theme: needed only for a colour; role: a colour of the theme, "" for that of text.
+        bold: in the heavier of the two weights; scale: against the size of other text.
+        wrap: over several lines where there is little room.
     """
 
     def __init__(
         self,
-        theme: Theme,
+        theme: Theme | None,
         text: str = "",
         *,
         role: str = "",
         bold: bool = False,
+        scale: float = 1.0,
         wrap: bool = False,
         parent: QWidget | None = None,
     ) -> None:
         super().__init__(text, parent)
         self._theme, self._role = theme, role
-        self.setTextFormat(Qt.TextFormat.PlainText)
+        self.setProperty("textFormat", "PlainText")  # by name: see app.theme
         self.setWordWrap(wrap)
-        if bold:
+        if bold or scale != 1.0:
             font = QFont(self.font())
-            font.setWeight(QFont.Weight.DemiBold)
+            font.setPointSizeF(font.pointSizeF() * scale)
+            font.setWeight(QFont.Weight.DemiBold if bold else QFont.Weight.Normal)
             self.setFont(font)
         self.setForegroundRole(QPalette.ColorRole.WindowText)  # inside a button it would be that of buttons
-        theme.changed.connect(self._tint)
-        self._tint()
+        if theme is not None:
+            theme.changed.connect(self._tint)
+            self._tint()
 
     @property
     def role(self) -> str:
@@ -52,6 +55,6 @@ class TintedLabel(QLabel):
 
     def _tint(self) -> None:
         palette = QPalette()
-        if self._role:
+        if self._role and self._theme is not None:
             palette.setColor(QPalette.ColorRole.WindowText, self._theme.color(self._role))
         self.setPalette(palette)

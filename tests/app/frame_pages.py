@@ -6,7 +6,7 @@ from PySide6.QtCore import Signal
 from PySide6.QtWidgets import QLabel, QLineEdit, QPushButton, QVBoxLayout, QWidget
 
 from app.context import Context
-from app.page_stack import PageEntry
+from app.frame.page_stack import PageEntry
 
 PAGES = tuple(
     PageEntry(page, page.title(), "tests.app.frame_pages", "SmallPage")

@@ -12,9 +12,9 @@ from pytestqt.qtbot import QtBot
 
 from app.context import Context, Remedy
 from app.draft import OpenedModel
+from app.frame.main_window import MainWindow
+from app.frame.page_stack import PAGES, PageEntry
 from app.logs import LogFeed
-from app.main_window import MainWindow
-from app.page_stack import PAGES, PageEntry
 from core.errors import BadInput
 from tests.app import frame_pages
 from tests.app.reading_aloud import unnamed, unreachable

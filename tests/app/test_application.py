@@ -18,7 +18,9 @@ STARTED = """
 import sys
 from pathlib import Path
 from PySide6.QtCore import QTimer
-from app import application, main_window, page_stack
+from app import application
+from app.frame import main_window
+from app.frame import page_stack
 from tests.app import frame_pages
 from tests.app.steered_runs import SteeredRuns
 from app.context import Context

@@ -9,8 +9,8 @@ from typing import Any
 
 PAGES = """
 import importlib, json, sys
-import app.main_window
-from app.page_stack import PAGES
+import app.frame.main_window
+from app.frame.page_stack import PAGES
 for page in PAGES:
     importlib.import_module(page.module)
 print(json.dumps(sorted({name.split(".")[0] for name in sys.modules})))
@@ -28,7 +28,7 @@ import PySide6.QtWidgets
 cheap = "AlignmentFlag" not in made
 from app.application import make_application
 from app.logs import LogFeed
-from app.main_window import MainWindow
+from app.frame.main_window import MainWindow
 from app.state import State
 from app.theme import Theme
 from pathlib import Path

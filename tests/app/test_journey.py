@@ -12,10 +12,10 @@ from pytestqt.qtbot import QtBot
 
 from app import notify
 from app.chat_session import ChatSession
+from app.frame.main_window import MainWindow
 from app.logs import LogFeed
-from app.main_window import MainWindow
 from app.models.conversation import Figures
-from app.pages.chat_page import ChatPage
+from app.pages.chat.page import ChatPage
 from app.state import State
 from app.theme import Theme
 

@@ -23,7 +23,7 @@ from PySide6.QtWidgets import QApplication
 from app.calls import Calls
 from app.context import Context
 from app.draft import Draft, OpenedModel
-from app.pages.layers_page import LayersPage
+from app.pages.layers.page import LayersPage
 from app.runs import Runs
 from app.state import State
 from app.theme import Theme

@@ -79,7 +79,7 @@ def latency() -> dict[str, float]:
     from PySide6.QtWidgets import QApplication
 
     from app import application
-    from app.main_window import MainWindow
+    from app.frame.main_window import MainWindow
 
     gaps: list[float] = []
 

@@ -1,0 +1,53 @@
+"""What this program is: version, licence, and what it stands on.
+
+Knows the installed package's own data.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import PySide6.QtCore
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QLabel, QVBoxLayout, QWidget
+
+from app.frame.sheet import Sheet
+from app.theme import Theme
+
+
+class AboutSheet(Sheet):
+    """Version, licence and data folder."""
+
+    def __init__(self, theme: Theme, data_folder: Path, parent: QWidget) -> None:
+        super().__init__(theme, parent)
+        self.setObjectName("about_sheet")
+        self.set_title(self.tr("About Bitwright"))
+        lines = (
+            self.tr("Bitwright {version}").format(version=installed_version()),
+            self.tr("Makes large language models small enough for the machine on your desk, and shows how."),
+            self.tr("Licensed under the Apache License 2.0."),
+            self.tr("The window is made with Qt {version} (LGPL 3) through PySide6.").format(
+                version=PySide6.QtCore.qVersion()
+            ),
+            self.tr("Jobs, presets and logs lie in {folder}.").format(folder=data_folder),
+        )
+        content = QWidget()
+        column = QVBoxLayout(content)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(8)
+        for line in lines:
+            label = QLabel(line)
+            label.setTextFormat(Qt.TextFormat.PlainText)
+            label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+            column.addWidget(label)
+        column.addStretch(1)
+        self.set_content(content)
+
+
+def installed_version() -> str:
+    """The version of the installed package, or what to say where it runs from a folder."""
+    try:
+        return version("bitwright")
+    except PackageNotFoundError:
+        return "(not installed)"

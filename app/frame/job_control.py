@@ -1,0 +1,122 @@
+"""Between the choices, the run and the job bar: keeps the bar, the status line and the log true, and does what the
+bar's buttons say.
+
+Knows the contracts of `Draft` and `Runs`; of widgets only what they show.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from itertools import islice
+
+from PySide6.QtCore import QObject
+
+from app.context import Context, Remedy
+from app.draft import Choices
+from app.frame.job_bar import JobBar
+from app.frame.job_summary import Facts, facts_of, facts_of_run, primary_of, stage_of
+from app.frame.status_line import StatusLine
+from app.logs import LogFeed
+from app.models.run_record import RunRecord
+from core.errors import BitwrightError
+
+_log = logging.getLogger(__name__)
+
+
+class JobControl(QObject):
+    """The job of one window.
+
+    Args:
+        chat_with: shows the chat page with the model in a folder; page: which page is shown.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        bar: JobBar,
+        status: StatusLine,
+        feed: LogFeed,
+        chat_with: Callable[[str], object],
+        page: Callable[[], str],
+        parent: QObject | None = None,
+    ) -> None:
+        super().__init__(parent)
+        self._context, self._bar, self._status, self._feed = context, bar, status, feed
+        self._chat_with, self._page = chat_with, page
+        self._started: tuple[Choices, Facts | None] | None = None
+        self._logged: tuple[RunRecord | None, int] = (None, 0)
+        bar.triggered.connect(self.act)
+        bar.cancel_asked.connect(self.cancel)
+        context.draft.changed.connect(self.refresh)
+        context.draft.model_changed.connect(self._remember_model)
+        context.runs.started.connect(self._begun)
+        context.runs.changed.connect(self.refresh)
+        context.runs.ended.connect(self._ended)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Show what the choices and the run amount to now."""
+        draft, runs = self._context.draft, self._context.runs
+        record, active = runs.record, runs.active
+        mine = self._started is not None and self._started[0] is draft.choices
+        finished = record is not None and record.state == "done" and mine
+        problem = "" if active or finished else draft.problem()
+        self._bar.show_primary(primary_of(record, active, problem, finished))
+        if not active or record is None:
+            self._bar.show_facts(facts_of(draft))
+        elif self._started is not None and self._started[1] is not None:
+            self._bar.show_facts(self._started[1])
+        else:
+            self._bar.show_facts(facts_of_run(record))
+        self._status.set_running("run", stage_of(record, active))
+        if active and record is not None:
+            self._pass_log_on(record)
+
+    def act(self, action: str) -> None:
+        """Do what the coloured button stands for."""
+        draft, runs = self._context.draft, self._context.runs
+        if action == "start":
+            self._context.go("run")
+            runs.start(draft.spec())
+        elif action == "pause":
+            runs.pause()
+        elif action == "resume":
+            runs.resume()
+        elif action == "chat" and runs.record is not None and runs.record.spec is not None:
+            self._chat_with(runs.record.spec.output)
+
+    def cancel(self) -> None:
+        """Stop the run, if one is on."""
+        if self._context.runs.active:
+            self._context.runs.cancel()
+
+    def _begun(self) -> None:
+        """A run begins: note the choices, and what they amount to if it was made of them."""
+        draft, record = self._context.draft, self._context.runs.record
+        spec = record.spec if record is not None else None
+        ours = spec is not None and draft.model is not None and spec.model == draft.model.name
+        self._started = (draft.choices, facts_of(draft) if ours else None)
+        _log.info("Run of %s to %s", spec.model if spec else "an unknown model", spec.output if spec else "?")
+        self.refresh()
+
+    def _ended(self) -> None:
+        record = self._context.runs.record
+        _log.info("The run has ended: %s", record.state if record is not None else "gone")
+        self.refresh()
+        if record is not None and record.state in ("failed", "died") and self._page() != "run":
+            message, hint = getattr(record.last, "message", ""), getattr(record.last, "hint", "")
+            show = Remedy(self.tr("Show the run"), lambda: self._context.go("run"))
+            self._context.report(BitwrightError(message, hint), show)
+
+    def _pass_log_on(self, record: RunRecord) -> None:
+        """Put the run's own lines that came since the last time into the window's log."""
+        known = self._logged[1] if self._logged[0] is record else 0
+        fresh = min(record.logged - known, len(record.logs))
+        for log in islice(record.logs, len(record.logs) - fresh, None):
+            self._feed.add(log.level, log.message, log.time)
+        self._logged = (record, record.logged)
+
+    def _remember_model(self) -> None:
+        if self._context.draft.model is not None:
+            self._context.state.add_recent(self._context.draft.model.name)

@@ -1,0 +1,89 @@
+"""Whether the window may close: while a run is on, that is the user's to say, in the strip above the page.
+
+Knows the run and the strip; closes nothing itself.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from PySide6.QtCore import QObject, QTimer, Signal
+
+from app.context import Remedy
+from app.frame.error_strip import ErrorStrip
+
+if TYPE_CHECKING:
+    from app.runs import Runs
+
+PATIENCE_MS: Final = 2000
+
+
+class Leaving(QObject):
+    """Asks once, and remembers the answer.
+
+    Signals:
+        ready: the question was answered so that the window may close now.
+        stopping: the run is being stopped, after which the window closes.
+    """
+
+    ready = Signal()
+    stopping = Signal()
+
+    def __init__(self, runs: Runs, strip: ErrorStrip, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._runs, self._strip = runs, strip
+        self._decided = self._is_stopping = self._is_asking = False
+        self._patience = QTimer(self)
+        self._patience.setSingleShot(True)
+        self._patience.setInterval(PATIENCE_MS)
+        self._patience.timeout.connect(self._done)
+        strip.closed.connect(self._answered)
+        runs.ended.connect(self._run_ended)
+
+    def may_close(self) -> bool:
+        """Whether the window may close at once; otherwise the question is shown, or the run is being stopped."""
+        if self._decided or not self._runs.active:
+            return True
+        if not self._is_stopping and not self._is_asking:
+            self._is_asking = True
+            self._strip.ask(
+                self.tr("A run is on."),
+                self.tr("It can go on without the window; Bitwright finds it again at the next start."),
+                [
+                    Remedy(self.tr("Keep it running"), self.keep),
+                    Remedy(self.tr("Stop it"), self.stop),
+                    Remedy(self.tr("Stay"), lambda: None),
+                ],
+            )
+        return False
+
+    def keep(self) -> None:
+        """Let the run go on without the window."""
+        if self._runs.active:
+            self._runs.detach()
+        self._done()
+
+    def stop(self) -> None:
+        """Stop the run; the window closes when it has ended, or after two seconds."""
+        if not self._runs.active:
+            self._done()
+            return
+        self._is_stopping = True
+        self._patience.start()
+        self.stopping.emit()
+        self._runs.cancel()
+
+    def _answered(self) -> None:
+        self._is_asking = False
+
+    def _run_ended(self) -> None:
+        if self._is_stopping:
+            self._done()
+        elif self._is_asking:
+            self._strip.dismiss()
+
+    def _done(self) -> None:
+        if not self._decided:
+            self._patience.stop()
+            self._decided = True
+            self.ready.emit()

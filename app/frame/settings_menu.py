@@ -1,0 +1,44 @@
+"""The menu of the settings button: the theme, and what else belongs to the program rather than to a page.
+
+Knows the table of actions and the theme; each entry does what its action does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from PySide6.QtGui import QAction, QActionGroup
+from PySide6.QtWidgets import QMenu
+
+from app.state import SCHEMES
+
+if TYPE_CHECKING:
+    from app.frame.main_window import MainWindow
+
+
+def settings_menu(window: MainWindow, made: Mapping[str, QAction]) -> QMenu:
+    """The menu; `made` are the window's actions by id."""
+    menu = QMenu(window)
+    menu.setObjectName("settings_menu")
+    themes = menu.addMenu(window.tr("&Theme"))
+    group = QActionGroup(menu)
+    texts = {"system": window.tr("As the &system"), "light": window.tr("&Light"), "dark": window.tr("&Dark")}
+    for scheme in SCHEMES:
+        action = themes.addAction(texts[scheme])
+        action.setObjectName(f"scheme_{scheme}")
+        action.setCheckable(True)
+        action.setChecked(window.state.scheme == scheme)
+        action.triggered.connect(lambda _checked=False, scheme=scheme: _choose(window, scheme))
+        group.addAction(action)
+    menu.addSeparator()
+    for name in ("data_folder", "log", "shortcuts", "about"):
+        menu.addAction(made[name])
+    menu.addSeparator()
+    menu.addAction(made["quit"])
+    return menu
+
+
+def _choose(window: MainWindow, scheme: str) -> None:
+    window.state.scheme = scheme
+    window.theme.set_scheme(scheme)

@@ -1,0 +1,66 @@
+"""The sheets that the window lays over its page, and the data folder: what the settings menu leads to.
+
+Makes each sheet when it is first asked for; knows the table of actions and what pages say of their keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from PySide6.QtCore import QUrl
+from PySide6.QtGui import QDesktopServices
+from PySide6.QtWidgets import QWidget
+
+from app.context import Remedy
+from app.frame.about_sheet import AboutSheet
+from app.frame.actions import Entry
+from app.frame.sheet import Sheet
+from app.frame.shortcuts_sheet import ShortcutsSheet, groups_of
+from app.theme import Theme
+from core.errors import BitwrightError
+from core.home import home
+
+
+class Sheets:
+    """The sheets over `ground`, one at a time."""
+
+    def __init__(self, theme: Theme, ground: QWidget, entries: tuple[Entry, ...]) -> None:
+        self._theme, self._ground, self._entries = theme, ground, entries
+        self._keys: ShortcutsSheet | None = None
+        self._about: AboutSheet | None = None
+
+    @property
+    def shown(self) -> Sheet | None:
+        """The sheet that can be seen, if any."""
+        return next((sheet for sheet in (self._keys, self._about) if sheet is not None and sheet.isVisible()), None)
+
+    def show_keys(self, pages: Mapping[str, QWidget]) -> None:
+        """Show all keys, those of `pages` too; or take them away."""
+        if self._keys is None:
+            self._keys = ShortcutsSheet(self._theme, self._ground)
+        self._keys.fill(groups_of(self._entries, pages))
+        self._toggle(self._keys)
+
+    def show_about(self) -> None:
+        """Show version and licence; or take them away."""
+        if self._about is None:
+            self._about = AboutSheet(self._theme, home(), self._ground)
+        self._toggle(self._about)
+
+    def _toggle(self, sheet: Sheet) -> None:
+        before = self.shown
+        if before is not None:
+            before.dismiss()
+        if before is not sheet:
+            sheet.present()
+
+
+def open_data_folder(
+    report: Callable[[BitwrightError, Remedy | None], object], copies: Callable[[str], Remedy]
+) -> None:
+    """Show Bitwright's folder in the desktop's file manager, or say where it is."""
+    folder = home()
+    folder.mkdir(parents=True, exist_ok=True)
+    if not QDesktopServices.openUrl(QUrl.fromLocalFile(str(folder))):
+        error = BitwrightError("No file manager opened the data folder.", f"It is {folder}.")
+        report(error, copies(str(folder)))

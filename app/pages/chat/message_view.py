@@ -1,0 +1,194 @@
+"""One message as a bubble: the user's own on the right, the model's on the left; prose and code are parts of it.
+
+Lays out itself and nothing else: the transcript gives it a width and asks how high it is. Knows nothing of the model.
+"""
+
+from __future__ import annotations
+
+import time
+from itertools import pairwise
+
+from PySide6.QtCore import QRect, QRectF, Qt, QTimer, Signal
+from PySide6.QtGui import QFontDatabase, QFontInfo, QGuiApplication, QPainter, QPaintEvent
+from PySide6.QtWidgets import QWidget
+
+from app.markdown import Look, Part, clean, split
+from app.pages.chat.message_footer import MessageFooter
+from app.pages.chat.prose_view import ProseView
+from app.theme import Theme
+from app.widgets.code_view import CodeView
+from app.widgets.tints import bubble_color, code_color
+
+COLUMNS = 75
+"""Characters of a line at most."""
+FLUSH_MS = 50
+"""Streamed text is shown at most this often."""
+_PAD = 12
+_GAP = 8
+_RADIUS = 10
+
+
+class MessageView(QWidget):
+    """A bubble and the row below it.
+
+    Signals:
+        resized: its height is another one now (text came).
+        regenerate_asked: the user wants another answer.
+        other_asked(int): the answer so many places before (-1) or after (1) this one.
+    """
+
+    resized = Signal()
+    regenerate_asked = Signal()
+    other_asked = Signal(int)
+
+    def __init__(self, theme: Theme, mine: bool, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._theme, self._mine = theme, mine
+        self._text = ""
+        self._parts: list[Part] = []
+        self._views: list[ProseView | CodeView] = []
+        self._bubble = QRect()
+        self._flush = QTimer(self, singleShot=True, interval=FLUSH_MS)
+        self._flush.timeout.connect(self._show_parts)
+        self.footer = MessageFooter(theme, mine, self)
+        self.footer.copy_asked.connect(self._to_clipboard)
+        self.footer.regenerate_asked.connect(self.regenerate_asked)
+        self.footer.other_asked.connect(self.other_asked)
+        self.setAccessibleName(self.tr("Your message") if mine else self.tr("Answer of the model"))
+        self.setObjectName("message_mine" if mine else "message_model")
+
+    @property
+    def text(self) -> str:
+        """The whole message as it was written, shown or about to be."""
+        return self._text
+
+    @property
+    def mine(self) -> bool:
+        """Whether the user wrote it."""
+        return self._mine
+
+    def set_text(self, text: str) -> None:
+        """Show a complete message."""
+        self._text = text
+        self._flush.stop()
+        self._show_parts()
+        for view in self._views:
+            if isinstance(view, CodeView):
+                view.colour()
+
+    def append(self, piece: str) -> None:
+        """Add a piece that came from the model; it is shown with others within FLUSH_MS."""
+        self._text += piece
+        if not self._flush.isActive():
+            self._flush.start()
+
+    def finish(self) -> None:
+        """Show the rest of a streamed message; nothing more will come."""
+        self.set_text(self._text)
+
+    def restyle(self) -> None:
+        """Take the colours of the theme as it is now."""
+        for part, view in zip(self._parts, self._views, strict=True):
+            if isinstance(view, CodeView):
+                view.restyle()
+            elif not self._mine:
+                view.show_markdown(part.text, self._look())
+        self.footer.restyle()
+        self.update()
+
+    def place(self, width: int) -> int:
+        """Lay out for a row of `width` pixels and say how high it is."""
+        inner = max(80, min(self.fontMetrics().averageCharWidth() * COLUMNS, width - 2 * _PAD))
+        heights = [view.height_at(inner) for view in self._views]
+        if self._mine and self._views:
+            # A short question gets a small bubble. An answer keeps its width, so that it does not twitch as it grows.
+            inner = min(inner, max(view.natural_width() for view in self._views))
+            heights = [view.height_at(inner) for view in self._views]
+        right = self._mine != (self.layoutDirection() == Qt.LayoutDirection.RightToLeft)
+        left = width - inner - 2 * _PAD if right else 0
+        y = _PAD
+        for view, height in zip(self._views, heights, strict=True):
+            view.setGeometry(left + _PAD, y, inner, height)
+            y += height + _GAP
+        if not self._views:
+            y += self.fontMetrics().height() + _GAP
+        self._bubble = QRect(left, 0, inner + 2 * _PAD, y - _GAP + _PAD)
+        self.footer.setGeometry(left, self._bubble.height() + 2, self._bubble.width(), self.footer.sizeHint().height())
+        self.update()
+        return self.footer.geometry().bottom() + 1
+
+    def paintEvent(self, _event: QPaintEvent) -> None:
+        """The bubble, with three dots in it until the first word."""
+        painter = QPainter(self)
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        painter.setPen(Qt.PenStyle.NoPen if self._mine else self._theme.color("line"))
+        painter.setBrush(bubble_color(self._theme, self.palette(), self._mine))
+        painter.drawRoundedRect(QRectF(self._bubble).adjusted(0.5, 0.5, -0.5, -0.5), _RADIUS, _RADIUS)
+        if not self._views:
+            painter.setPen(self._theme.color("muted"))
+            painter.drawText(
+                self._bubble.adjusted(_PAD, 0, -_PAD, 0), Qt.AlignmentFlag.AlignVCenter, "\N{HORIZONTAL ELLIPSIS}"
+            )
+
+    def _show_parts(self) -> None:
+        began = time.monotonic()
+        parts = split(clean(self._text))
+        for index, part in enumerate(parts):
+            if index >= len(self._parts) or part != self._parts[index]:
+                self._show_part(index, part)
+        while len(self._views) > len(parts):
+            _discard(self._views.pop())
+        for view in self._views[len(self._parts) - 1 : -1]:
+            if isinstance(view, CodeView):
+                view.colour()  # another part began behind it, so it is complete
+        if len(parts) != len(self._parts):
+            self._order_tabs()
+        self._parts = parts
+        self.resized.emit()
+        # What takes long to lay out is laid out less often, so that the window has time for everything else.
+        self._flush.setInterval(max(FLUSH_MS, round(4000 * (time.monotonic() - began))))
+
+    def _show_part(self, index: int, part: Part) -> None:
+        wanted = CodeView if part.code else ProseView
+        view = self._views[index] if index < len(self._views) else None
+        if view is not None and not isinstance(view, wanted):
+            _discard(view)
+            view = None
+        if view is None:
+            view = CodeView(self._theme, self) if part.code else ProseView(self)
+            self._views[index : index + 1] = [view]
+            view.show()
+        if isinstance(view, CodeView):
+            view.show_code(part.text, part.language)
+        else:
+            view.setAccessibleName(self.accessibleName())
+            if self._mine:
+                view.show_plain(part.text.strip("\n"))
+            else:
+                view.show_markdown(part.text, self._look())
+
+    def _order_tabs(self) -> None:
+        chain: list[QWidget] = []
+        for view in self._views:
+            chain += view.focus_widgets() if isinstance(view, CodeView) else [view]
+        chain += self.footer.focus_widgets()
+        for first, second in pairwise(chain):
+            QWidget.setTabOrder(first, second)
+
+    def _look(self) -> Look:
+        theme = self._theme
+        mono = QFontInfo(QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont)).family()
+        return Look(
+            link=theme.color("accent"),
+            code=code_color(theme, self.palette()),
+            line=theme.color("line"),
+            mono=mono,
+        )
+
+    def _to_clipboard(self) -> None:
+        QGuiApplication.clipboard().setText(clean(self._text))
+
+
+def _discard(view: QWidget) -> None:
+    view.hide()
+    view.deleteLater()

@@ -1,0 +1,207 @@
+"""The Layers page as it looks with a model: map and table, what stands above and below them, and the panel beside.
+
+Arranges widgets, for narrow and for wide windows, and asks for files; knows no draft and no bits map.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from PySide6.QtCore import Qt, Signal
+from PySide6.QtGui import QResizeEvent
+from PySide6.QtWidgets import QFileDialog, QHBoxLayout, QLabel, QLayout, QPushButton, QSplitter, QVBoxLayout, QWidget
+
+from app.models.layer_table import LayerTable
+from app.models.selection import Selection
+from app.pages.layers.bits_map import BitsMapView
+from app.pages.layers.layer_filter import LayerFilter
+from app.pages.layers.layer_inspector import LayerInspector
+from app.pages.layers.layer_list import LayerList
+from app.pages.layers.map_legend import MapLegend
+from app.widgets.note import Note
+from app.widgets.segmented import Option, Segmented
+
+if TYPE_CHECKING:
+    from app.state import State
+    from app.theme import Theme
+
+_WIDE: Final = 1250
+"""From this width on map and table stand side by side."""
+_PANEL: Final = 292
+_COLUMN, _LEAST = 64, 300
+"""Width of a column of the map where there is room, and the least of map and table."""
+_VIEW, _FOLDER = "layers/view", "layers/folder"
+
+
+class LayersBody(QWidget):
+    """Everything on the page but the notice that stands in for it without a model.
+
+    Signals:
+        open_chosen, save_chosen: the path of a bits map that the user picked.
+    """
+
+    open_chosen = Signal(str)
+    save_chosen = Signal(str)
+
+    def __init__(
+        self, theme: Theme, state: State, selection: Selection, model: LayerTable, parent: QWidget | None = None
+    ) -> None:
+        super().__init__(parent)
+        self._state = state
+        # Made in the order of reading, which is that of the Tab key.
+        self.colour_by = self._colour_choice(theme)
+        self.legend = MapLegend(theme, self)
+        self.filter = LayerFilter(theme, self)
+        self.view = self._view_choice(theme)
+        self.map = BitsMapView(theme, selection, self)
+        self.map.setObjectName("bits_map")
+        self.table = LayerList(model, selection, self)
+        self.inspector = LayerInspector(theme, self)
+        self.reason = Note(theme, parent=self)
+        self.reason.setObjectName("reason")
+        self.open = QPushButton(self.tr("Open map..."), self)
+        self.open.setObjectName("open_map")
+        self.save = QPushButton(self.tr("Save map..."), self)
+        self.save.setObjectName("save_map")
+        self.next = QPushButton(self.tr("&Quantize"), self)
+        self.next.setObjectName("next")
+        self.next.setAutoDefault(True)
+        row = QHBoxLayout(self)
+        row.setContentsMargins(16, 16, 16, 16)
+        row.setSpacing(16)
+        row.addLayout(self._left(), 1)
+        row.addWidget(self._right())
+        self.view.chosen.connect(self._choose_view)
+        self.open.clicked.connect(self.ask_open)
+        self._show_views()
+
+    def focus_layers(self) -> None:
+        """Give the keyboard to the map, or to the table where only that is shown."""
+        (self.table if self.map.isHidden() else self.map).setFocus(Qt.FocusReason.OtherFocusReason)
+
+    def set_losses_known(self, known: bool) -> None:
+        """Whether the map can be coloured by loss."""
+        button = self.colour_by.button("loss")
+        button.setEnabled(known)
+        button.setToolTip(
+            self.tr("Colour by the loss that each block ended with")
+            if known
+            else self.tr("Known once this model was quantized in this window")
+        )
+
+    def make_room(self, columns: int) -> None:
+        """Give the map what so many columns need, if that is not too much beside the table."""
+        room = sum(self._views.sizes())
+        needed = min(max(_COLUMN * (columns + 1), _LEAST), room * 3 // 5)
+        self._views.setSizes([needed, room - needed])
+
+    def ask_open(self) -> None:
+        """Let the user pick a bits map."""
+        dialog = self._dialog(self.tr("Open a bits map"))
+        dialog.setFileMode(QFileDialog.FileMode.ExistingFile)
+        dialog.fileSelected.connect(self.open_chosen)
+        dialog.open()
+
+    def ask_save(self, name: str) -> None:
+        """Let the user say where the bits map goes; `name` is what the file may be called."""
+        dialog = self._dialog(self.tr("Save the bits map"))
+        dialog.setAcceptMode(QFileDialog.AcceptMode.AcceptSave)
+        dialog.setDefaultSuffix("json")
+        dialog.selectFile(f"{name}-bits.json")
+        dialog.fileSelected.connect(self.save_chosen)
+        dialog.open()
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Show map and table side by side where there is room."""
+        super().resizeEvent(event)
+        self._show_views()
+
+    def _colour_choice(self, theme: Theme) -> Segmented:
+        choice = Segmented(
+            theme,
+            (
+                Option("bits", self.tr("Bits"), self.tr("Colour by bits")),
+                Option("size", self.tr("Size"), self.tr("Colour by size in the output")),
+                Option("loss", self.tr("Loss"), self.tr("Colour by the loss that each block ended with")),
+            ),
+            self,
+        )
+        choice.setObjectName("colour_by")
+        choice.set_value("bits")
+        return choice
+
+    def _view_choice(self, theme: Theme) -> Segmented:
+        choice = Segmented(
+            theme,
+            (
+                Option("map", self.tr("Map"), self.tr("Show the map")),
+                Option("table", self.tr("Table"), self.tr("Show the table")),
+            ),
+            self,
+        )
+        choice.setObjectName("view")
+        choice.set_value("table" if self._state.value(_VIEW, "map") == "table" else "map")
+        return choice
+
+    def _left(self) -> QLayout:
+        colours = QLabel(self.tr("&Colour by"), self)
+        colours.setBuddy(self.colour_by)
+        upper = QHBoxLayout()
+        upper.setSpacing(8)
+        upper.addWidget(colours)
+        upper.addWidget(self.colour_by)
+        upper.addSpacing(8)
+        upper.addWidget(self.legend)
+        upper.addStretch(1)
+        middle = QHBoxLayout()
+        middle.setSpacing(16)
+        middle.addWidget(self.filter, 1)
+        middle.addWidget(self.view)
+        self._views = QSplitter(Qt.Orientation.Horizontal, self)
+        self._views.setChildrenCollapsible(False)
+        for widget in (self.map, self.table):
+            widget.setMinimumWidth(_LEAST)
+            self._views.addWidget(widget)
+        self._views.setStretchFactor(1, 1)
+        column = QVBoxLayout()
+        column.setSpacing(8)
+        column.addLayout(upper)
+        column.addLayout(middle)
+        column.addWidget(self._views, 1)
+        return column
+
+    def _right(self) -> QWidget:
+        ending = QHBoxLayout()
+        ending.setSpacing(8)
+        ending.addWidget(self.open)
+        ending.addWidget(self.save)
+        ending.addStretch(1)
+        ending.addWidget(self.next)
+        panel = QWidget(self)
+        column = QVBoxLayout(panel)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(8)
+        column.addWidget(self.inspector, 1)
+        column.addWidget(self.reason)
+        column.addLayout(ending)
+        panel.setFixedWidth(max(_PANEL, self.inspector.minimumSizeHint().width()))
+        return panel
+
+    def _choose_view(self, view: str) -> None:
+        self._state.set_value(_VIEW, view)
+        self._show_views()
+
+    def _show_views(self) -> None:
+        wide = self.width() >= _WIDE
+        table = self.view.value == "table"
+        self.view.setVisible(not wide)
+        self.map.setVisible(wide or not table)
+        self.table.setVisible(wide or table)
+
+    def _dialog(self, title: str) -> QFileDialog:
+        dialog = QFileDialog(self, title, self._state.value(_FOLDER, str(Path.home())))
+        dialog.setNameFilter(self.tr("Bits maps (*.json)"))
+        dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        dialog.fileSelected.connect(lambda path: self._state.set_value(_FOLDER, str(Path(path).parent)))
+        return dialog

@@ -1,0 +1,360 @@
+"""The Layers page: which layer gets how many bits, as a map and as a table, and what the whole comes to.
+
+Keeps one selection for map, table and panel, and turns what the user wants into edits of the draft's bits map, each of
+which can be undone. Knows no pixels and no pattern syntax.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from PySide6.QtCore import Qt
+from PySide6.QtGui import QAction, QKeyEvent, QKeySequence, QShowEvent
+from PySide6.QtWidgets import QStackedWidget, QVBoxLayout, QWidget
+
+from app.models.layer_grid import NOTHING, LayerGrid, make_grid
+from app.models.layer_sheet import LayerSheet, make_sheet, summarize
+from app.models.layer_table import LayerTable
+from app.models.selection import Selection
+from app.pages.layers.body import LayersBody
+from app.pages.layers.map_colours import Scale
+from app.pages.layers.notice import LayersNotice
+from core import bitsmap
+from core.bitsmap import BitsMap
+from core.errors import BitwrightError, OutputProblem
+from core.model.tree import resolve_schemes
+from core.schemes import BITS, UNTOUCHED
+from core.wording import figure
+
+if TYPE_CHECKING:
+    from app.context import Context
+    from app.draft import OpenedModel
+    from core.model.plans import LayerPlan
+
+_KEYS: Final = {**{str(bits): bits for bits in BITS}, "0": UNTOUCHED}
+
+
+class LayersPage(QWidget):
+    """The third page of the window."""
+
+    page_id = "layers"
+
+    def __init__(self, context: Context, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.context = context
+        self.title = self.tr("Layers")
+        self.keys = (
+            ("Space", self.tr("On the map: add a layer to the selection, or take it out")),
+            ("Shift+Right", self.tr("On the map: select a range")),
+            ("Ctrl++", self.tr("On the map: zoom in")),
+        )
+        self.selection = Selection(self)
+        self._grid: LayerGrid | None = None
+        self._sheet: LayerSheet | None = None
+        self._shown: tuple[object, object] = (None, None)
+        self._names: list[str] = []
+        self._matches: frozenset[int] | None = None
+        self._colouring = "bits"
+        self.table_model = LayerTable(context.theme, self)
+        self.notice = LayersNotice(context.theme, self)
+        self.body = LayersBody(context.theme, context.state, self.selection, self.table_model, self)
+        self._stack = QStackedWidget(self)
+        self._stack.addWidget(self.notice)
+        self._stack.addWidget(self.body)
+        whole = QVBoxLayout(self)
+        whole.setContentsMargins(0, 0, 0, 0)
+        whole.addWidget(self._stack)
+        self._make_actions()
+        self._connect()
+        self.refresh()
+
+    # --- what others may ask for ---
+
+    def open_file(self, path: str | Path) -> None:
+        """Take the bits map in a file, as an edit that can be undone; what is wrong with it is reported."""
+        draft, name = self.context.draft, Path(path).name
+        try:
+            found = bitsmap.load(Path(path), draft.choices.bits_map.default)
+            if draft.model is not None and not draft.model.tree.refusal:
+                resolve_schemes(draft.model.tree, found)
+        except BitwrightError as error:
+            self.context.report(error, None)
+            return
+        draft.edit_map(found, self.tr("Open {}").format(name))
+        self.context.say(self.tr("The bits map {} is in use.").format(name))
+
+    def save_file(self, path: str | Path) -> None:
+        """Write the bits map to a file; what goes wrong is reported."""
+        try:
+            self.context.draft.choices.bits_map.save(Path(path))
+        except OSError as error:
+            problem = OutputProblem(f"{path} cannot be written: {error.strerror}.", self.tr("Choose another place."))
+            self.context.report(problem, None)
+        else:
+            self.context.say(self.tr("Saved as {}").format(path))
+
+    def set_keys(self, **keys: Any) -> None:
+        """Give the selected layers `bits`, `group_size` or `sym`, as one edit that can be undone."""
+        if self._sheet is None or not self.selection.layers:
+            self.context.say(self.tr("Select layers first."))
+            return
+        linears = [self._sheet.linear(layer) for layer in sorted(self.selection.layers)]
+        draft = self.context.draft
+        before = draft.choices.bits_map
+        changed = bitsmap.with_layers(
+            before,
+            [linear.name for linear in linears],
+            exact_only=[linear.name for linear in linears if linear.block < 0],
+            **keys,
+        )
+        draft.edit_map(changed, f"{self._worded(**keys)}, {self._counted(len(linears))}")
+        if draft.choices.bits_map is before:
+            self._show_selection()  # the panel shows what is, not what was pressed
+
+    def select_all(self) -> None:
+        """Select all layers of the blocks, or those that the filter lets through.
+
+        The head is left out unless the filter names it: it changes only where it is meant, as with rules.
+        """
+        if self._matches is not None:
+            self.selection.select(self._matches)
+        elif self._sheet is not None:
+            self.selection.select(n for n, linear in enumerate(self._sheet.tree.linears) if linear.block >= 0)
+
+    def select_matches(self) -> None:
+        """Select what the filter lets through, and go there."""
+        if self._matches:
+            self.selection.select(self._matches)
+            self.selection.set_current(min(self._matches))
+            self.body.focus_layers()
+
+    def refresh(self) -> None:
+        """Show the model, the map and the size of the draft."""
+        draft = self.context.draft
+        opened, plans = draft.model, draft.plans
+        if self._is_shown(opened, plans):
+            self._show_next()
+            return
+        self._shown = (opened, plans)
+        moved = opened is None or not plans or self._sheet is None or self._sheet.tree is not opened.tree
+        if moved:
+            self.selection.clear()
+            self.selection.set_current(NOTHING)
+            self._grid = self._sheet = None
+        if opened is not None and plans:
+            if self._grid is None:
+                self._grid = make_grid(opened.tree)
+                self._names = [linear.name for linear in opened.tree.linears]
+            self._sheet = make_sheet(opened.tree, plans, draft.choices.formats[0], self._losses())
+            self._stack.setCurrentWidget(self.body)
+            if moved:
+                self.body.make_room(self._grid.columns)
+        else:
+            self._show_notice()
+        self._show_sheet()
+        if moved:
+            self._filter_changed(self.body.filter.field.text())
+        self._show_next()
+
+    # --- made once ---
+
+    def _make_actions(self) -> None:
+        for key, bits in _KEYS.items():
+            words = self.tr("{} bits for the selected layers").format(bits)
+            if bits == UNTOUCHED:
+                words = self.tr("Leave the selected layers in 16 bits")
+            self._act(words, [key], partial(self.set_keys, bits=bits))
+        stack = self.context.draft.undo_stack
+        self._act(self.tr("Undo an edit of the map"), ["Ctrl+Z"], stack.undo)
+        self._act(self.tr("Redo it"), ["Ctrl+Shift+Z", "Ctrl+Y"], stack.redo)
+        self._act(self.tr("Select all layers"), ["Ctrl+A"], self.select_all)
+        self._act(self.tr("Filter the layers"), ["Ctrl+F"], self.body.filter.field.setFocus)
+        self._act(self.tr("Open a bits map"), ["Ctrl+O"], self.body.ask_open)
+        self._act(self.tr("Save the bits map"), ["Ctrl+S"], self._ask_save)
+
+    def _act(self, text: str, keys: list[str], slot: Callable[[], object]) -> None:
+        action = QAction(text, self)
+        action.setShortcuts([QKeySequence(key) for key in keys])
+        action.setShortcutContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
+        action.triggered.connect(lambda _checked=False: slot())
+        self.addAction(action)
+
+    def _connect(self) -> None:
+        draft, body, panel = self.context.draft, self.body, self.body.inspector
+        draft.changed.connect(self.refresh)
+        self.context.runs.changed.connect(self._run_changed)
+        self.selection.changed.connect(self._show_selection)
+        body.filter.changed.connect(self._filter_changed)
+        body.filter.select_wanted.connect(self.select_matches)
+        body.colour_by.chosen.connect(self._set_colouring)
+        body.map.scale_changed.connect(self._show_legend)
+        body.open_chosen.connect(self.open_file)
+        body.save_chosen.connect(self.save_file)
+        body.save.clicked.connect(self._ask_save)
+        body.next.clicked.connect(self._start)
+        panel.wanted.connect(self._give)
+        # The signals' own values: a stack that is being destroyed tells of its last change but cannot be asked.
+        stack = draft.undo_stack
+        for button, act, possible, text in (
+            (panel.undo, stack.undo, stack.canUndoChanged, stack.undoTextChanged),
+            (panel.redo, stack.redo, stack.canRedoChanged, stack.redoTextChanged),
+        ):
+            button.clicked.connect(act)
+            possible.connect(button.setEnabled)
+            text.connect(button.setToolTip)
+        panel.show_undo(stack.undoText(), stack.redoText())
+        panel.reset.clicked.connect(self._reset)
+        self.notice.pressed.connect(self._press_notice)
+
+    # --- what is shown ---
+
+    def _show_sheet(self) -> None:
+        sheet = self._sheet
+        losses = sheet is not None and bool(sheet.losses)
+        self.body.set_losses_known(losses)
+        if self._colouring == "loss" and not losses:
+            self.body.colour_by.set_value("bits")
+            self._set_colouring("bits")
+        self.body.map.show_layers(self._grid, sheet)
+        self.table_model.show_sheet(sheet)
+        self._show_selection()
+        current = self.context.draft.choices.bits_map
+        self.body.inspector.reset.setEnabled(bool(current.rules or current.layers))
+        self.body.inspector.show_output(self.context.draft.size if sheet is not None else None)
+
+    def _show_selection(self) -> None:
+        layers = self.selection.layers
+        summary = summarize(self._sheet, layers) if self._sheet is not None else None
+        self.body.inspector.show_selection(self._sheet, summary, min(layers, default=NOTHING))
+
+    def _show_legend(self, scale: Scale) -> None:
+        legend = self.body.legend
+        if self._colouring == "bits":
+            legend.show_bits((*BITS, UNTOUCHED))
+        elif scale.low is None or scale.high is None:
+            legend.show_nothing()
+        else:
+            scaled, unit = self._sheet.unit if self._colouring == "size" and self._sheet is not None else (1.0, "")
+            legend.show_ramp(figure(scale.low / scaled), f"{figure(scale.high / scaled)} {unit}".rstrip())
+
+    def _show_next(self) -> None:
+        reason = self.context.draft.problem()
+        if self.context.runs.active:
+            reason = self.tr("A run is on; the Run page shows it.")
+        self.body.next.setEnabled(not reason)
+        self.body.next.setToolTip(reason)
+        self.body.reason.tell(reason)
+
+    def _show_notice(self) -> None:
+        opened = self.context.draft.model
+        if opened is None:
+            self.notice.tell(
+                self.tr("The layers of your model will be here"),
+                self.tr(
+                    "Each layer as a cell that shows how many bits it gets. Some layers bear fewer bits than others; "
+                    "here you can see and change every one of them, and what that does to the size."
+                ),
+                self.tr("Pick a model"),
+            )
+        elif opened.tree.refusal:
+            title = self.tr("This model cannot be quantized")
+            self.notice.tell(title, opened.tree.refusal, self.tr("Pick another model"))
+        else:
+            title = self.tr("The bits map does not fit this model")
+            self.notice.tell(title, self.context.draft.problem(), self.tr("Start with a plain map"))
+        self._stack.setCurrentWidget(self.notice)
+
+    def showEvent(self, event: QShowEvent) -> None:
+        """Give the keyboard to the layers, and look again at what may have changed meanwhile, such as the disk."""
+        super().showEvent(event)
+        self._show_next()
+        if self._sheet is not None and not event.spontaneous():
+            self.body.focus_layers()
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        """Esc empties the filter while one types in it, else it clears the selection, else it is not ours."""
+        field = self.body.filter.field
+        if event.key() != Qt.Key.Key_Escape:
+            super().keyPressEvent(event)
+        elif field.hasFocus() and field.text():
+            field.clear()
+        elif self.selection.layers:
+            self.selection.clear()
+        else:
+            event.ignore()
+
+    # --- what the user does ---
+
+    def _filter_changed(self, text: str) -> None:
+        if self._sheet is None:
+            return
+        self._matches = None
+        try:
+            if text:
+                self._matches = frozenset(bitsmap.find(self._names, text))
+            self.body.filter.show_count(len(self._names) if self._matches is None else len(self._matches), bool(text))
+        except BitwrightError as error:
+            self.body.filter.show_error(error.message)
+        self.body.map.set_matches(self._matches)
+        self.table_model.set_matches(self._matches)
+
+    def _set_colouring(self, colouring: str) -> None:
+        self._colouring = colouring
+        self.body.map.set_colouring(colouring)
+
+    def _give(self, name: str, value: object) -> None:
+        self.set_keys(**{name: value})
+
+    def _reset(self) -> None:
+        draft = self.context.draft
+        draft.edit_map(BitsMap(draft.choices.bits_map.default), self.tr("Reset all layers"))
+
+    def _press_notice(self) -> None:
+        opened = self.context.draft.model
+        if opened is None or opened.tree.refusal:
+            self.context.go("model")
+        else:
+            self._reset()
+
+    def _ask_save(self) -> None:
+        opened = self.context.draft.model
+        self.body.ask_save(Path(opened.label).stem if opened is not None else "model")
+
+    def _run_changed(self) -> None:
+        if self._sheet is not None and self._losses() != self._sheet.losses:
+            self.refresh()
+        else:
+            self._show_next()
+
+    def _start(self) -> None:
+        self.context.go("run")
+        self.context.runs.start(self.context.draft.spec())
+
+    # --- small things ---
+
+    def _is_shown(self, opened: OpenedModel | None, plans: Sequence[LayerPlan]) -> bool:
+        """Whether a change was of something else than what this page shows."""
+        if self._sheet is None or self._shown[0] is not opened or self._shown[1] is not plans:
+            return False
+        return (self._sheet.format_name, self._sheet.losses) == (self.context.draft.choices.formats[0], self._losses())
+
+    def _losses(self) -> dict[int, float]:
+        """What each block ended with, where the run of this window was of this model."""
+        record, opened = self.context.runs.record, self.context.draft.model
+        if record is None or record.spec is None or opened is None or record.spec.model != opened.name:
+            return {}
+        return {block: figures.after for block, figures in record.blocks.items()}
+
+    def _counted(self, count: int) -> str:
+        return self.tr("1 layer") if count == 1 else self.tr("{} layers").format(f"{count:,}")
+
+    def _worded(self, *, bits: int | None = None, group_size: int | None = None, sym: bool | None = None) -> str:
+        """An edit in a few words, for the undo button."""
+        if bits is not None:
+            return self.tr("{} bits").format(bits)
+        if group_size is not None:
+            return self.tr("one group a row") if group_size == -1 else self.tr("group {}").format(group_size)
+        return self.tr("symmetric") if sym else self.tr("asymmetric")

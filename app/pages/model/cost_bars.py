@@ -1,0 +1,112 @@
+"""What a run needs of disk, memory and time against what is free now, in bars and plain words.
+
+Shows what it is given; knows neither the draft nor how anything was measured.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QGridLayout, QVBoxLayout, QWidget
+
+from app.models.budget import FITS, SHORT, TIGHT, UNKNOWN, Free, Need, advice, needs, verdict_text
+from app.pages.model.cost_bar import CostBar
+from app.widgets.elided_label import ElidedLabel
+from app.widgets.note import Note
+from core.costs import Costs
+from core.wording import time_range
+
+if TYPE_CHECKING:
+    from app.theme import Theme
+
+_COLOURS = {FITS: "good", TIGHT: "warning", SHORT: "bad", UNKNOWN: "accent"}
+
+
+class CostBars(QWidget):
+    """A line and a bar each for disk, memory and the device's memory, a line for time, and a sentence of advice."""
+
+    def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._theme = theme
+        self._rows = {key: _Row(theme, key) for key in ("disk", "ram", "device")}
+        self._time_title = ElidedLabel(theme, self.tr("Time"))
+        self._time = ElidedLabel(theme)
+        self._time.setObjectName("time")
+        self._advice = Note(theme, parent=self)
+        self._advice.setObjectName("advice")
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(8)
+        for row in self._rows.values():
+            column.addWidget(row)
+        line = QGridLayout()
+        line.setHorizontalSpacing(8)
+        line.setColumnStretch(1, 1)
+        line.addWidget(self._time_title, 0, 0)
+        line.addWidget(self._time, 0, 1, Qt.AlignmentFlag.AlignRight)
+        column.addLayout(line)
+        column.addWidget(self._advice)
+
+    def show_costs(self, costs: Costs | None, free: Free, *, download: float = 0.0, measuring: bool = True) -> None:
+        """Show the costs of a run that first fetches `download` bytes; None clears the bars.
+
+        Args:
+            measuring: where the costs have no time, whether it will be known in a moment.
+        """
+        self.setVisible(costs is not None)
+        if costs is None:
+            return
+        found = needs(costs, download, free)
+        shown = {need.key: need for need in found}
+        for key, row in self._rows.items():
+            row.setVisible(key in shown)
+            if key in shown:
+                row.show_need(shown[key])
+        if costs.seconds is not None:
+            self._time.setText(time_range(costs.seconds.low, costs.seconds.high))
+        else:
+            self._time.setText(self.tr("measuring this machine") if measuring else self.tr("not known"))
+        self._time.set_role("" if costs.seconds is not None else "muted")
+        short = any(need.verdict == SHORT for need in found)
+        self._advice.tell(advice(found), "bad" if short else "warning")
+
+
+class _Row(QWidget):
+    """Title, amounts and verdict over one bar."""
+
+    def __init__(self, theme: Theme, key: str) -> None:
+        super().__init__()
+        self.setObjectName(key)
+        self._title = ElidedLabel(theme)
+        self._amounts = ElidedLabel(theme, role="muted")
+        self._amounts.setObjectName(f"{key}_amounts")
+        self._verdict = ElidedLabel(theme, bold=True)
+        self._verdict.setObjectName(f"{key}_verdict")
+        self._bar = CostBar(theme)
+        grid = QGridLayout(self)
+        grid.setContentsMargins(0, 0, 0, 0)
+        grid.setHorizontalSpacing(8)
+        grid.setVerticalSpacing(4)
+        grid.setColumnStretch(1, 1)
+        grid.addWidget(self._title, 0, 0)
+        grid.addWidget(self._amounts, 0, 1, Qt.AlignmentFlag.AlignRight)
+        grid.addWidget(self._verdict, 0, 2)
+        grid.addWidget(self._bar, 1, 0, 1, 3)
+
+    def show_need(self, need: Need) -> None:
+        """Say and draw one need."""
+        word = verdict_text(need.verdict)
+        self._title.setText(need.title)
+        self._amounts.setText(need.amounts)
+        self._amounts.set_exact(self._exact(need))
+        self._verdict.setText(word)
+        self._verdict.set_role(_COLOURS[need.verdict])
+        self._bar.show_need(need.low, need.high, need.free, _COLOURS[need.verdict])
+        self._bar.setAccessibleName(", ".join(part for part in (f"{need.title}: {need.amounts}", word) if part))
+
+    def _exact(self, need: Need) -> str:
+        free = self.tr("not known") if need.free is None else f"{need.free:,.0f}"
+        return self.tr("{low} to {high} bytes, {free} free").format(
+            low=f"{need.low:,.0f}", high=f"{need.high:,.0f}", free=free
+        )

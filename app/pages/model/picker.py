@@ -1,0 +1,285 @@
+"""Where a model comes from: a search of the Hub, a folder, a GGUF file, the demo, or one that was opened before.
+
+One list under the search field holds the recent models and, once something is typed, what was found. Says what was
+picked; opens nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from PySide6.QtCore import QEvent, QModelIndex, QObject, Qt, Signal
+from PySide6.QtGui import QAction, QKeyEvent
+from PySide6.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QHBoxLayout,
+    QLineEdit,
+    QListView,
+    QPushButton,
+    QStackedWidget,
+    QVBoxLayout,
+    QWidget,
+)
+
+from app.models.hub_search import SHORTEST, HubSearch, Query
+from app.models.model_name import names_a_model
+from app.models.search_results import ROW, Row, SearchResults, found_row, heading, recent_row
+from app.pages.model.result_delegate import ResultDelegate
+from app.theme import Theme
+from app.widgets.note import Note
+from core.model.source import DEMO
+
+_RECENT = 8
+_RECENT_BESIDE_RESULTS = 3
+
+
+class ModelPicker(QWidget):
+    """The left side of the Model page.
+
+    Signals:
+        picked: name of the model to open (str).
+        folder_wanted, gguf_wanted: the user wants to choose a folder or a GGUF file.
+    """
+
+    picked = Signal(str)
+    folder_wanted = Signal()
+    gguf_wanted = Signal()
+
+    def __init__(self, theme: Theme, search: HubSearch, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._theme = theme
+        self._search = search
+        self._recent: tuple[str, ...] = ()
+        self._make_field()
+        self._make_list()
+        self._arrange()
+        search.changed.connect(self._show_search)
+        theme.changed.connect(self._tint)
+        self._tint()
+        self._show_search()
+
+    def set_recent(self, names: Sequence[str]) -> None:
+        """Show these as opened before, the latest first."""
+        self._recent = tuple(names)
+        self._show_rows()
+
+    def focus_search(self) -> None:
+        """Put the cursor into the search field."""
+        self.field.setFocus(Qt.FocusReason.OtherFocusReason)
+        self.field.selectAll()
+
+    def rows(self) -> tuple[Row, ...]:
+        """What the list shows now."""
+        return self._rows.rows
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Down goes from the field into the list, Up from its first row back, Escape stops a search."""
+        if isinstance(event, QKeyEvent) and event.type() == QEvent.Type.KeyPress:
+            if watched is self.field and event.key() == Qt.Key.Key_Down:
+                return self._enter_list()
+            if watched is self.field and event.key() == Qt.Key.Key_Escape and self.field.text():
+                self._search.stop()
+                self.field.clear()
+                return True
+            if watched is self.list and event.key() == Qt.Key.Key_Up:
+                current = self.list.currentIndex()
+                if not current.isValid() or current.row() <= self._rows.first_model().row():
+                    self.field.setFocus(Qt.FocusReason.BacktabFocusReason)
+                    return True
+        return super().eventFilter(watched, event)
+
+    # --- made once ---
+
+    def _make_field(self) -> None:
+        self.field = QLineEdit()
+        self.field.setObjectName("search")
+        self.field.setPlaceholderText(self.tr("Search the Hugging Face Hub"))
+        self.field.setAccessibleName(self.tr("Search the Hugging Face Hub, or type the name of a model"))
+        self.field.setClearButtonEnabled(True)
+        self.field.setMinimumHeight(self.field.sizeHint().height() + 8)
+        self._glass = QAction(self)
+        self.field.addAction(self._glass, QLineEdit.ActionPosition.LeadingPosition)
+        self.field.textChanged.connect(self._query_changed)
+        self.field.returnPressed.connect(self._enter_pressed)
+        self.field.installEventFilter(self)
+        self.sort = QComboBox()
+        self.sort.setObjectName("sort")
+        self.sort.setAccessibleName(self.tr("Order of the results"))
+        self.sort.view().setAccessibleName(self.tr("Order of the results"))
+        for text, key in (
+            (self.tr("Most downloads"), "downloads"),
+            (self.tr("Most likes"), "likes"),
+            (self.tr("Trending"), "trending"),
+            (self.tr("Last changed"), "updated"),
+        ):
+            self.sort.addItem(text, key)
+        self.sort.currentIndexChanged.connect(self._query_changed)
+        self.hide_quantized = QCheckBox(self.tr("Hide quantized"))
+        self.hide_quantized.setObjectName("hide_quantized")
+        self.hide_quantized.setToolTip(self.tr("Models whose weights are quantized already cannot be quantized again."))
+        self.hide_quantized.setChecked(True)
+        self.hide_quantized.toggled.connect(self._query_changed)
+        self.folder = QPushButton(self.tr("Open &folder..."))
+        self.folder.setObjectName("open_folder")
+        self.folder.clicked.connect(self.folder_wanted)
+        self.gguf = QPushButton(self.tr("Open &GGUF file..."))
+        self.gguf.setObjectName("open_gguf")
+        self.gguf.setToolTip(self.tr("GGUF is the file format of llama.cpp. Its weights are imported once."))
+        self.gguf.clicked.connect(self.gguf_wanted)
+        self.demo = QPushButton(self.tr("&Demo: SmolLM2-135M-Instruct, no download"))
+        self.demo.setObjectName("demo")
+        self.demo.clicked.connect(lambda: self.picked.emit(DEMO))
+
+    def _make_list(self) -> None:
+        self._rows = SearchResults(self)
+        self.list = QListView()
+        self.list.setObjectName("results")
+        self.list.setAccessibleName(self.tr("Models"))
+        self.list.setModel(self._rows)
+        self.list.setItemDelegate(ResultDelegate(self._theme, self.list))
+        self.list.setVerticalScrollMode(QListView.ScrollMode.ScrollPerPixel)
+        self.list.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.list.setResizeMode(QListView.ResizeMode.Adjust)
+        self.list.setMouseTracking(True)
+        self.list.clicked.connect(self._pick)
+        self.list.activated.connect(self._pick)
+        self.list.installEventFilter(self)
+        self._hint = Note(self._theme, parent=self)
+        self._hint.setAlignment(Qt.AlignmentFlag.AlignTop)
+        self._hint.setContentsMargins(4, 8, 4, 8)
+        self._pages = QStackedWidget()
+        self._pages.addWidget(self._hint)
+        self._pages.addWidget(self.list)
+        self._status = Note(self._theme, parent=self)
+        self._status.setObjectName("search_status")
+        self.act = QPushButton(self.tr("Stop"))
+        self.act.setObjectName("search_act")
+        self.act.clicked.connect(self._act)
+
+    def _arrange(self) -> None:
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(8)
+        column.addWidget(self.field)
+        self._filters = QWidget()
+        filters = QHBoxLayout(self._filters)
+        filters.setContentsMargins(0, 0, 0, 0)
+        filters.setSpacing(8)
+        filters.addWidget(self.sort, 1)
+        filters.addWidget(self.hide_quantized)
+        buttons = QHBoxLayout()
+        buttons.setSpacing(8)
+        buttons.addWidget(self.folder, 1)
+        buttons.addWidget(self.gguf, 1)
+        column.addLayout(buttons)
+        column.addWidget(self.demo)
+        column.addWidget(self._filters)
+        self._status_line = QWidget()
+        line = QHBoxLayout(self._status_line)
+        line.setContentsMargins(0, 0, 0, 0)
+        line.setSpacing(8)
+        line.addWidget(self._status, 1)
+        line.addWidget(self.act)
+        column.addWidget(self._status_line)
+        column.addWidget(self._pages, 1)
+
+    def _tint(self) -> None:
+        self._glass.setIcon(self._theme.icon("search", "muted"))
+        self.folder.setIcon(self._theme.icon("folder"))
+        self.gguf.setIcon(self._theme.icon("model"))
+        self.demo.setIcon(self._theme.icon("play"))
+
+    # --- what the user does ---
+
+    def _query_changed(self) -> None:
+        text = self.field.text().strip()
+        looked_for = "" if self._is_name(text) else text
+        self._search.look_for(Query(looked_for, str(self.sort.currentData()), self.hide_quantized.isChecked()))
+        self._show_search()
+
+    def _enter_pressed(self) -> None:
+        text = self.field.text().strip()
+        if names_a_model(text):
+            self.picked.emit(text)
+        elif self._search.state in ("waiting", "stopped", "failed"):
+            self._search.ask()
+        elif self._search.state in ("found", "offline"):
+            self._enter_list()
+
+    def _enter_list(self) -> bool:
+        first = self._rows.first_model()
+        if first.isValid():
+            self.list.setCurrentIndex(first)
+            self.list.setFocus(Qt.FocusReason.TabFocusReason)
+        return True
+
+    def _pick(self, index: QModelIndex) -> None:
+        row = index.data(ROW)
+        if row is not None and row.name:
+            self.picked.emit(row.name)
+
+    def _act(self) -> None:
+        if self._search.state in ("waiting", "searching"):
+            self._search.stop()
+        else:
+            self._search.ask()
+
+    # --- what is shown ---
+
+    @staticmethod
+    def _is_name(text: str) -> bool:
+        """A path or a link is opened as it is; `owner/name` may also be the beginning of one, and is searched for."""
+        return names_a_model(text) and not (text.count("/") == 1 and not text.startswith(("/", "~", ".")))
+
+    def _show_search(self) -> None:
+        typed = self.field.text().strip()
+        self._filters.setVisible(bool(typed) and not self._is_name(typed))
+        state = self._search.state
+        acts = {"waiting": self.tr("Stop"), "searching": self.tr("Stop")}
+        again = self.tr("Try again") if state in ("offline", "failed", "stopped") else ""
+        text = acts.get(state, again)
+        self.act.setText(text or self.act.text())
+        self.act.setVisible(bool(text))
+        text = self._status_text(typed)
+        self._status.tell(text, "warning" if state in ("offline", "failed") else "muted")
+        self._status_line.setVisible(bool(text))
+        self._show_rows()
+
+    def _status_text(self, typed: str) -> str:
+        search = self._search
+        if self._is_name(typed):
+            return self.tr("Press Enter to open it.")
+        if typed and search.state == "idle":
+            return self.tr("Type at least {0} letters.").format(SHORTEST)
+        if search.state == "failed" and search.error is not None:
+            return str(search.error)
+        found = len(search.models)
+        texts = {
+            "waiting": self.tr("Searching..."),
+            "searching": self.tr("Searching..."),
+            "stopped": self.tr("Stopped."),
+            "found": "" if found else self.tr("Nothing on the Hub matches."),
+            "offline": (
+                self.tr("The Hub cannot be reached. These are the models in the cache of this machine.")
+                if found
+                else self.tr("The Hub cannot be reached, and nothing in the cache of this machine matches.")
+            ),
+        }
+        return texts.get(search.state, "")
+
+    def _show_rows(self) -> None:
+        typed = self.field.text().strip().lower()
+        found = [found_row(record) for record in self._search.models]
+        names = {row.name for row in found}
+        recent = [name for name in self._recent if typed in name.lower() and name not in names]
+        recent = recent[: _RECENT_BESIDE_RESULTS if typed else _RECENT]
+        rows: list[Row] = []
+        if recent:
+            rows += [heading(self.tr("Opened before")), *map(recent_row, recent)]
+        if found:
+            offline = self._search.state == "offline"
+            rows += [heading(self.tr("In the cache of this machine") if offline else self.tr("On the Hub")), *found]
+        self._rows.set_rows(rows)
+        self._hint.tell("" if typed else self.tr("Models that you open will be listed here."))
+        self._pages.setCurrentIndex(1 if rows else 0)

@@ -1,0 +1,90 @@
+"""A slow thing on its way: what it is, how far it is, how fast, and a button that ends it.
+
+Fed with the events of a call; knows nothing of what the call does.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from PySide6.QtCore import QTimer, Signal
+from PySide6.QtWidgets import QHBoxLayout, QProgressBar, QPushButton, QVBoxLayout, QWidget
+
+from app.models.transfer import Transfer
+from app.widgets.elided_label import ElidedLabel
+from core.events import Event, Log, Progress
+
+if TYPE_CHECKING:
+    from app.theme import Theme
+
+_STEPS = 1000
+
+
+class TransferBar(QWidget):
+    """A title, a progress bar with `Cancel` beside it, and a line of figures or news.
+
+    Signals:
+        cancelled: the button was pressed.
+    """
+
+    cancelled = Signal()
+
+    def __init__(self, theme: Theme, parent: QWidget | None = None, *, clock: Callable[[], float] = time.time) -> None:
+        super().__init__(parent)
+        self._clock = clock
+        self._transfer: Transfer | None = None
+        self._title = ElidedLabel(theme, middle=True)
+        self._bar = QProgressBar()
+        self._bar.setTextVisible(False)
+        self._figures = ElidedLabel(theme, role="muted")
+        self._figures.setObjectName("figures")
+        self.cancel = QPushButton(self.tr("Cancel"))
+        self.cancel.setObjectName("cancel")
+        self.cancel.clicked.connect(self.cancelled)
+        line = QHBoxLayout()
+        line.setSpacing(8)
+        line.addWidget(self._bar, 1)
+        line.addWidget(self.cancel)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(4)
+        column.addWidget(self._title)
+        column.addLayout(line)
+        column.addWidget(self._figures)
+        # The rate has to fall when nothing arrives, that is without any event.
+        self._tick = QTimer(self, interval=1000)
+        self._tick.timeout.connect(self._refresh)
+
+    def begin(self, title: str, note: str = "", *, total: int | None = None) -> None:
+        """Show a thing that just began; with `total` (bytes, 0 for unknown) the figures are those of a transfer."""
+        self._transfer = None if total is None else Transfer(total, self._clock())
+        self._title.setText(title)
+        self._bar.setAccessibleName(title)
+        self._bar.setRange(0, 0)
+        self._figures.setText(note)
+        if total is not None:
+            self._tick.start()
+
+    def follow(self, event: Event) -> None:
+        """Take in what the call reports."""
+        if isinstance(event, Progress):
+            self._bar.setRange(0, _STEPS)
+            self._bar.setValue(round(_STEPS * min(1.0, max(0.0, event.fraction))))
+            if self._transfer is not None:
+                self._transfer.arrived(event.fraction, event.time, event.seconds_low, event.seconds_high)
+                self._refresh()
+        elif isinstance(event, Log) and self._transfer is None:
+            self._figures.setText(event.message)
+
+    def end(self) -> None:
+        """Nothing is on its way any more."""
+        self._tick.stop()
+        self._transfer = None
+        self._bar.setRange(0, _STEPS)
+        self._bar.setValue(0)
+
+    def _refresh(self) -> None:
+        if self._transfer is not None:
+            self._figures.setText(self._transfer.text(self._clock()))

@@ -1,0 +1,215 @@
+"""The text that a run is tuned on: bundled, a file, or a data set on the Hub, with a preview when it is asked for.
+
+Starts nothing by itself: a data set is only fetched when somebody presses Preview, or by the run.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from PySide6.QtCore import Signal
+from PySide6.QtWidgets import QFileDialog, QHBoxLayout, QLineEdit, QPushButton, QVBoxLayout, QWidget
+
+from app.context import Context
+from app.models.calibration_source import EXAMPLE, found_text, kind_of, named, use_text
+from app.pages.recipe.text_preview import TextPreview
+from app.widgets.note import Note
+from app.widgets.segmented import Option, Segmented
+from core.errors import BitwrightError
+from core.events import Event, Log
+
+
+class CalibrationBox(QWidget):
+    """Source, how much of it is used, and the first rows.
+
+    Signals:
+        chosen: the user named a text that is there (a data set may be anything that looks like one).
+    """
+
+    chosen = Signal(str)
+
+    def __init__(self, context: Context, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._context = context
+        self._call: Any = None
+        self._asked: dict[str, Any] | None = None
+        self._calibration: str | None = None
+        self._arguments: dict[str, Any] = {}
+        theme = context.theme
+        self._kind = Segmented(
+            theme,
+            (
+                Option("builtin", self.tr("Bundled text"), tip=self.tr("Books, talk and code that Bitwright brings")),
+                Option("file", self.tr("File"), tip=self.tr("A text, JSON, CSV or Parquet file")),
+                Option("hub", self.tr("Hub data set"), tip=self.tr("A data set on the Hugging Face Hub")),
+            ),
+            self,
+        )
+        self._kind.setObjectName("calibration-kind")
+        self._kind.chosen.connect(self._choose_kind)
+        self._edit = QLineEdit(self)
+        self._edit.setObjectName("calibration")
+        self._edit.editingFinished.connect(self._settle)
+        self._edit.textEdited.connect(self._typed)
+        self._browse = QPushButton(self.tr("Choose"), self)
+        self._browse.setObjectName("calibration-browse")
+        self._browse.setAccessibleName(self.tr("Choose a calibration file"))
+        self._browse.setAutoDefault(False)
+        self._browse.clicked.connect(self._choose_file)
+        self._problem = Note(theme, role="bad", parent=self)
+        self._problem.setObjectName("calibration-problem")
+        self._use = Note(theme, parent=self)
+        self._use.setObjectName("calibration-use")
+        self._preview = QPushButton(self.tr("Preview"), self)
+        self._preview.setObjectName("calibration-preview")
+        self._preview.setAutoDefault(False)
+        self._preview.clicked.connect(self._start_or_stop)
+        self._found = Note(theme, parent=self)
+        self._found.setObjectName("calibration-found")
+        self._rows = TextPreview(self)
+        self._lay_out()
+        self._arrange()
+
+    def show_values(self, arguments: dict[str, Any], use: Any) -> None:
+        """Show the chosen text and how much a run uses of it.
+
+        Args:
+            arguments: those of a preview of it; `model` is "" while none is picked, and then nothing is counted.
+            use: the recipe.
+        """
+        calibration = str(arguments["calibration"])
+        if calibration != self._calibration:
+            self._calibration = calibration
+            kind = kind_of(calibration)
+            self._kind.set_value(kind)
+            self._edit.setText("" if kind == "builtin" else calibration)
+            self._problem.tell("", "bad")
+            self._arrange()
+        self._use.tell(use_text(use))
+        if self._asked is not None and self._asked != arguments:
+            self._forget()
+        self._arguments = arguments
+
+    def stop(self) -> None:
+        """End a preview that is being made."""
+        if self._call is not None:
+            self._call.stop()
+
+    def _lay_out(self) -> None:
+        line = QHBoxLayout()
+        line.setSpacing(8)
+        line.addWidget(self._edit, 1)
+        line.addWidget(self._browse)
+        below = QHBoxLayout()
+        below.setSpacing(8)
+        below.addWidget(self._use, 1)
+        below.addWidget(self._preview)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(8)
+        column.addWidget(self._kind)
+        column.addLayout(line)
+        column.addWidget(self._problem)
+        column.addLayout(below)
+        column.addWidget(self._found)
+        column.addWidget(self._rows)
+
+    def _typed(self) -> None:
+        self._problem.tell("", "bad")
+
+    def _choose_kind(self, kind: str) -> None:
+        self._problem.tell("", "bad")
+        self._arrange()
+        if kind == "builtin":
+            self._take("builtin")
+            return
+        if self._calibration is not None and kind_of(self._calibration) == kind:
+            return
+        self._edit.clear()
+        self._say_missing(kind)
+
+    def _arrange(self) -> None:
+        kind = self._kind.value
+        self._edit.setVisible(kind in ("file", "hub"))
+        self._browse.setVisible(kind == "file")
+        if kind == "hub":
+            self._edit.setPlaceholderText(self.tr("such as {name}").format(name=EXAMPLE))
+            self._edit.setAccessibleName(self.tr("Id of a data set on the Hub"))
+        else:
+            self._edit.setPlaceholderText(self.tr("txt, md, json, jsonl, csv or parquet"))
+            self._edit.setAccessibleName(self.tr("Path of a calibration file"))
+
+    def _choose_file(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(self, self.tr("Calibration text"), self._edit.text())
+        if path:
+            self._edit.setText(path)
+            self._settle()
+
+    def _settle(self) -> None:
+        """At the end of typing: take the text, or say what is wrong with it; an empty field is no mistake yet."""
+        kind, written = self._kind.value, self._edit.text()
+        if not written.strip():
+            self._say_missing(kind)
+            return
+        try:
+            calibration = named(kind, written)
+        except BitwrightError as error:
+            self._problem.tell(str(error), "bad")
+            return
+        self._problem.tell("", "bad")
+        self._take(calibration)
+
+    def _say_missing(self, kind: str) -> None:
+        try:
+            named(kind, "")
+        except BitwrightError as error:
+            self._problem.tell(str(error), "muted")
+        self._take("builtin")
+
+    def _take(self, calibration: str) -> None:
+        if calibration != self._calibration:
+            # known before anybody is told, so that an empty field of another kind stays open
+            self._calibration = calibration
+            self.chosen.emit(calibration)
+
+    def _start_or_stop(self) -> None:
+        if self._call is not None:
+            self._forget()
+            return
+        self._forget()
+        asked = dict(self._arguments)
+        self._asked = asked
+        self._found.tell(self.tr("Reading the text"))
+        self._preview.setText(self.tr("Stop"))
+        self._call = self._context.calls.start(
+            "preview_text",
+            dict(asked),
+            on_success=lambda values: self._end(asked, values=values),
+            on_failure=lambda error: self._end(asked, error=error),
+            on_event=lambda event: self._show_event(asked, event),
+        )
+
+    def _show_event(self, asked: dict[str, Any], event: Event) -> None:
+        if asked is self._asked and isinstance(event, Log):
+            self._found.tell(event.message)
+
+    def _end(
+        self, asked: dict[str, Any], *, values: dict[str, Any] | None = None, error: BitwrightError | None = None
+    ) -> None:
+        if asked is not self._asked:
+            return  # something else was chosen since
+        self._call = None
+        self._preview.setText(self.tr("Preview"))
+        if values is not None:
+            self._found.tell(found_text(values))
+            self._rows.show_rows(values["rows"])
+        else:
+            self._found.tell(str(error), "bad")
+
+    def _forget(self) -> None:
+        """Take away a preview, or end one that is being made: it is not of what is chosen now."""
+        self.stop()
+        self._call = self._asked = None
+        self._preview.setText(self.tr("Preview"))
+        self._found.tell("")
+        self._rows.show_rows(())

@@ -1,0 +1,126 @@
+"""Everything on the Recipe page that scrolls: goal, cards, bits, text, device, folder, knobs; in one column or two.
+
+Lays out and makes its parts; what they show and what becomes of a choice is the page's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from PySide6.QtCore import QSize, Qt, QTimer
+from PySide6.QtGui import QResizeEvent
+from PySide6.QtWidgets import QBoxLayout, QFrame, QHBoxLayout, QScrollArea, QVBoxLayout, QWidget
+
+from app.context import Context
+from app.pages.recipe.calibration_box import CalibrationBox
+from app.pages.recipe.device_box import DeviceBox
+from app.pages.recipe.goal_bar import GoalBar
+from app.pages.recipe.more_knobs import MoreKnobs
+from app.pages.recipe.output_field import OutputField
+from app.pages.recipe.preset_bar import PresetBar
+from app.pages.recipe.recipe_cards import RecipeCards
+from app.pages.recipe.scheme_box import SchemeBox
+from app.widgets.tinted_label import TintedLabel
+from core.recipes import Recipe
+
+_EDGE = 24
+_SECTION = 24
+_TWO_COLUMNS = 1240
+_WIDEST = 1560
+
+
+class RecipeForm(QScrollArea):
+    """The parts of the page, as attributes."""
+
+    def __init__(self, context: Context, room: float, recipes: Iterable[Recipe], parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        theme = context.theme
+        self._theme = theme
+        self.setFrameShape(QFrame.Shape.NoFrame)
+        self.setWidgetResizable(True)
+        self.setFocusPolicy(Qt.FocusPolicy.NoFocus)  # its parts take the keyboard, and pass on the keys that scroll
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        content = self._content = QWidget(self)
+        column = QWidget(content)
+        column.setMaximumWidth(_WIDEST)
+        first, second = QWidget(column), QWidget(column)
+        # made in the order in which they are read, which is that of Tab
+        self.goals = GoalBar(theme, room, first)
+        self.cards = RecipeCards(theme, first)
+        self.cards.set_recipes(recipes)
+        self.presets = PresetBar(theme, first)
+        self.scheme = SchemeBox(theme, second)
+        self.calibration = CalibrationBox(context, second)
+        self.device = DeviceBox(theme, second)
+        self.output = OutputField(theme, second)
+        self.more = MoreKnobs(theme, column)
+        self._fill(
+            first,
+            (self.tr("What matters most"), self.goals),
+            (self.tr("How thorough"), self.cards, self.presets),
+        )
+        self._fill(
+            second,
+            (self.tr("Bits and formats"), self.scheme),
+            (self.tr("Calibration text"), self.calibration),
+            (self.tr("Device"), self.device),
+            (self.tr("Output folder"), self.output),
+        )
+        self._halves = QBoxLayout(QBoxLayout.Direction.TopToBottom)
+        self._halves.setSpacing(_SECTION)
+        self._halves.addWidget(first, 1)
+        self._halves.addWidget(second, 1)
+        down = QVBoxLayout(column)
+        down.setContentsMargins(_EDGE, 16, _EDGE, 16)
+        down.setSpacing(_SECTION)
+        down.addLayout(self._halves)
+        down.addWidget(self.more)
+        down.addStretch(1)
+        across = QHBoxLayout(content)
+        across.setContentsMargins(0, 0, 0, 0)
+        across.addStretch(1)
+        across.addWidget(column, 1000)
+        across.addStretch(1)
+        self.setWidget(content)
+        self.more.opened.connect(self._reveal)
+
+    def sizeHint(self) -> QSize:
+        """Little: it scrolls, and whatever holds the page must not scroll as well."""
+        return QSize(_EDGE * 30, _EDGE * 10)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Side by side where there is room for both."""
+        super().resizeEvent(event)
+        wide = self.width() >= _TWO_COLUMNS
+        way = QBoxLayout.Direction.LeftToRight if wide else QBoxLayout.Direction.TopToBottom
+        if way != self._halves.direction():
+            self._halves.setDirection(way)
+            self._halves.setSpacing(2 * _SECTION if wide else _SECTION)
+
+    def _fill(self, holder: QWidget, *sections: tuple[str | QWidget, ...]) -> None:
+        """Sections below each other: a heading, then its widgets."""
+        column = QVBoxLayout(holder)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(8)
+        for number, section in enumerate(sections):
+            if number:
+                column.addSpacing(_SECTION - 8)
+            for part in section:
+                if isinstance(part, str):
+                    label = TintedLabel(self._theme, part, bold=True, parent=holder)
+                    buddy = section[1]
+                    if isinstance(buddy, QWidget):
+                        label.setBuddy(buddy)
+                    column.addWidget(label)
+                else:
+                    column.addWidget(part)
+        column.addStretch(1)
+
+    def _reveal(self, opened: bool) -> None:
+        """Bring the knobs into view when they are opened, once they have their place."""
+        if opened:
+            QTimer.singleShot(0, self.more, self._to_knobs)
+
+    def _to_knobs(self) -> None:
+        bar = self.verticalScrollBar()
+        bar.setValue(min(bar.maximum(), self.more.mapTo(self._content, self.more.rect().topLeft()).y() - 16))

@@ -1,0 +1,98 @@
+"""All the knobs behind a button that says how many of them were turned, and one that turns them back.
+
+The knobs are made when they are first shown. Knows no draft.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from PySide6.QtCore import Qt, Signal
+from PySide6.QtWidgets import QHBoxLayout, QPushButton, QToolButton, QVBoxLayout, QWidget
+
+from app.models.knobs import KNOBS, default_of, value_of
+from app.pages.recipe.knob_grid import KnobGrid
+from app.theme import Theme
+from app.widgets.tinted_label import TintedLabel
+from core.recipes import Recipe
+
+
+class MoreKnobs(QWidget):
+    """The button, and below it the knobs.
+
+    Signals:
+        turned: the user gave the knob with this key a possible value.
+        reset: the user wants all knobs at their defaults.
+        opened: the knobs were shown or hidden.
+    """
+
+    turned = Signal(str, object)
+    reset = Signal()
+    opened = Signal(bool)
+
+    def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._theme = theme
+        self._grid: KnobGrid | None = None
+        self._values: tuple[Recipe, Recipe, Mapping[str, Any]] | None = None
+        self._toggle = QToolButton(self)
+        self._toggle.setObjectName("more")
+        self._toggle.setText(self.tr("More: every knob"))
+        self._toggle.setCheckable(True)
+        self._toggle.setAutoRaise(True)
+        self._toggle.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        self._toggle.setArrowType(Qt.ArrowType.RightArrow)
+        self._toggle.toggled.connect(self._open)
+        self._count = TintedLabel(theme, role="accent", parent=self)
+        self._count.setObjectName("changed-count")
+        self._reset = QPushButton(self.tr("Reset all"), self)
+        self._reset.setObjectName("reset-all")
+        self._reset.setAutoDefault(False)
+        self._reset.clicked.connect(self.reset)
+        self._reset.hide()
+        head = QHBoxLayout()
+        head.setSpacing(8)
+        head.addWidget(self._toggle)
+        head.addWidget(self._count)
+        head.addWidget(self._reset)
+        head.addStretch(1)
+        self._column = QVBoxLayout(self)
+        self._column.setContentsMargins(0, 0, 0, 0)
+        self._column.setSpacing(16)
+        self._column.addLayout(head)
+
+    @property
+    def grid(self) -> KnobGrid | None:
+        """The knobs; None until they are shown for the first time."""
+        return self._grid
+
+    def set_open(self, yes: bool) -> None:
+        """Show the knobs or hide them."""
+        self._toggle.setChecked(yes)
+
+    def show_values(self, recipe: Recipe, base: Recipe, job: Mapping[str, Any]) -> None:
+        """Show what the knobs are at; `base` is the recipe as it was picked, `job` holds the other knobs' values."""
+        self._values = (recipe, base, job)
+        count = sum(value_of(knob, recipe, job) != default_of(knob, base) for knob in KNOBS)
+        text = self.tr("1 knob changed") if count == 1 else self.tr("{n} knobs changed").format(n=count)
+        self._count.setText(text if count else "")
+        self._reset.setVisible(bool(count))
+        if self._grid is not None and not self._grid.isHidden():
+            self._grid.show_values(recipe, base, job)
+
+    def _open(self, yes: bool) -> None:
+        self._toggle.setArrowType(Qt.ArrowType.DownArrow if yes else Qt.ArrowType.RightArrow)
+        if yes and self._grid is None:
+            self._grid = KnobGrid(self._theme, self)
+            self._grid.turned.connect(self.turned)
+            self._column.addWidget(self._grid)
+            before: QWidget = self._reset
+            for widget in self._grid.stops():  # made later than what stands below
+                QWidget.setTabOrder(before, widget)
+                before = widget
+        if self._grid is not None:
+            if yes and self._values is not None:
+                self._grid.show_values(*self._values)
+            self._grid.setVisible(yes)
+        self.opened.emit(yes)

@@ -1,0 +1,374 @@
+"""The Recipe page: how thoroughly, to how many bits, on which text, device and folder; a goal can set all of it.
+
+Shows the draft and changes it; computes with `core` alone and starts nothing but a preview that is asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from PySide6.QtCore import Signal
+from PySide6.QtGui import QGuiApplication, QHideEvent, QShowEvent
+from PySide6.QtWidgets import QFileDialog, QFrame, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
+
+from app.context import Context
+from app.models import knobs, presets, recipe_words
+from app.models.recipe_times import RecipeTimes
+from app.pages.recipe.form import RecipeForm
+from app.widgets.note import Note
+from app.widgets.primary_button import make_primary
+from core import costs, goals, recipes
+from core.bitsmap import BitsMap
+from core.command_line import Command, command_of
+from core.costs import Costs
+from core.errors import BitwrightError, OutputProblem
+from core.files import write_json
+from core.goals import Suggestion
+from core.home import home
+from core.recipes import Recipe
+from core.schemes import LayerScheme
+from core.wording import human, time_range
+
+_ROOM_KEY = "recipe/room"
+_JOB_KNOBS = tuple(knob for knob in knobs.KNOBS if knob.of_job)
+
+
+class RecipePage(QWidget):
+    """The second page of the window.
+
+    Signals:
+        dot_changed: whether there is something to mend here is another answer now.
+    """
+
+    page_id = "recipe"
+    dot_changed = Signal()
+
+    def __init__(self, context: Context, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.title = self.tr("Recipe")
+        self._context, self._draft = context, context.draft
+        self._times = RecipeTimes()
+        self._saved = presets.saved()
+        self._bases = {name: recipes.load(name) for name in recipes.NAMES} | self._saved
+        self._edited: dict[str, Recipe] = {}
+        self._removed: Recipe | None = None
+        self._answered: object = None
+        self._stale = True
+        self._dot = False
+        self.form = RecipeForm(context, context.state.value(_ROOM_KEY, 8.0), self._bases.values(), self)
+        self._summary = Note(context.theme, role="", parent=self)
+        self._summary.setObjectName("summary")
+        self._copy = QPushButton(self.tr("Copy as command"), self)
+        self._copy.setObjectName("copy-command")
+        self._copy.setAutoDefault(False)
+        self._copy.setToolTip(self.tr("What to type in a terminal for the same run"))
+        self._next = make_primary(QPushButton(self.tr("&Next: layers"), self), context.theme)
+        self._next.setObjectName("next")
+        self._lay_out()
+        self._connect()
+
+    def open_file(self, path: str | Path) -> None:
+        """Keep the recipe in this file among the cards, and pick it."""
+        try:
+            recipe = presets.adopt(Path(path))
+        except BitwrightError as error:
+            self._context.report(error, None)
+            return
+        self._keep(recipe)
+        self.form.presets.tell(self.tr("{name} is among your recipes now.").format(name=recipe.name))
+
+    def dot(self) -> bool:
+        """Whether something here has to be mended before a run."""
+        return self._dot
+
+    def showEvent(self, event: QShowEvent) -> None:
+        """Catch up with what was chosen elsewhere, and look at the output folder again: a run may have made it."""
+        super().showEvent(event)
+        if self._stale:
+            self._refresh()
+        self.form.output.check()
+
+    def hideEvent(self, event: QHideEvent) -> None:
+        """A preview that nobody looks at need not go on."""
+        super().hideEvent(event)
+        self.form.calibration.stop()
+
+    # --- what it is made of ---
+
+    def _lay_out(self) -> None:
+        line = QFrame(self)
+        line.setFrameShape(QFrame.Shape.HLine)
+        line.setFrameShadow(QFrame.Shadow.Sunken)
+        foot = QHBoxLayout()
+        foot.setContentsMargins(24, 8, 24, 12)
+        foot.setSpacing(16)
+        foot.addWidget(self._summary, 1)
+        foot.addWidget(self._copy)
+        foot.addWidget(self._next)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(0)
+        column.addWidget(self.form, 1)
+        column.addWidget(line)
+        column.addLayout(foot)
+
+    def _connect(self) -> None:
+        form, draft = self.form, self._draft
+        draft.changed.connect(self._refresh_if_shown)
+        form.goals.fit.connect(self._fit)
+        form.goals.best.connect(self._best)
+        form.goals.fast.connect(self._fast)
+        form.cards.picked.connect(self._pick)
+        form.presets.keep.connect(self._keep_as)
+        form.presets.open.connect(self._open)
+        form.presets.remove.connect(self._remove)
+        form.presets.restore.connect(self._put_back)
+        form.scheme.scheme_chosen.connect(self._set_scheme)
+        form.scheme.formats_chosen.connect(lambda formats: self._choose(formats=formats))
+        form.calibration.chosen.connect(lambda text: self._choose(calibration=text))
+        form.device.chosen.connect(lambda device: self._choose(device=device))
+        form.output.chosen.connect(lambda folder: self._choose(output=folder))
+        form.output.judged.connect(self._judge)
+        form.more.turned.connect(self._turn)
+        form.more.reset.connect(self._reset)
+        self._copy.clicked.connect(self._copy_command)
+        self._next.clicked.connect(lambda: self._context.go("layers"))
+
+    # --- from the draft to the page: texts only, nothing is made again ---
+
+    def _refresh_if_shown(self) -> None:
+        self._stale = True
+        if self.isVisible():
+            self._refresh()
+
+    def _refresh(self) -> None:
+        self._stale = False
+        draft, form, picked = self._draft, self.form, self._draft.choices
+        recipe, scheme = picked.recipe, picked.bits_map.default
+        base = self._bases.setdefault(recipe.name, recipe)
+        form.cards.set_recipes(self._bases.values())
+        for name in self._bases:
+            self._tell_card(name)
+        form.cards.set_picked(recipe.name)
+        form.presets.set_removable(recipe.name in self._saved)
+        form.scheme.show_values(scheme, picked.formats, self._size_text())
+        preview = {
+            "calibration": picked.calibration,
+            "model": draft.model.name if draft.model else "",
+            "samples": recipe.samples,
+            "seqlen": recipe.seqlen,
+            "seed": picked.seed,
+        }
+        form.calibration.show_values(preview, recipe)
+        form.device.show_devices(draft.machine.devices, draft.machine.chosen, picked.device)
+        form.output.show_output(picked.output, draft.output)
+        form.more.show_values(recipe, base, {knob.key: getattr(picked, knob.key) for knob in _JOB_KNOBS})
+        if self._answered is not None and picked != self._answered:
+            self._answered = None
+            form.goals.answer("")
+        self._summary.tell(self._summary_text(), "")
+        self._copy.setEnabled(draft.model is not None)
+
+    def _tell_card(self, name: str) -> None:
+        draft, base = self._draft, self._bases[name]
+        current, bits = draft.choices.recipe, draft.choices.bits_map.default.bits
+        shown = current if name == current.name else self._edited.get(name, base)
+        model = draft.model
+        speed = (draft.machine.throughput or {}).get(draft.device_id)
+        seconds = self._times.seconds(model.tree, shown, speed) if model and not model.tree.refusal else None
+        self.form.cards.card(name).tell(
+            shown.purpose,
+            recipe_words.time_text(seconds, draft.machine, draft.device_id, model=model is not None),
+            self.tr("Quality: {words}").format(words=recipe_words.quality(shown, bits)),
+            modified=bool(knobs.changed(shown, base)),
+        )
+
+    def _size_text(self) -> str:
+        size, bits_map = self._draft.size, self._draft.choices.bits_map
+        if self._draft.model is None:
+            return self.tr("Pick a model to see what becomes of its size.")
+        if size is None:
+            return self._draft.problem()
+        text = self.tr("{small} in place of {large}, {rate:.3g} bits a weight with scales.").format(
+            small=human(size.total), large=human(size.source), rate=size.effective_bits
+        )
+        mixed = len(bits_map.rules) + len(bits_map.layers)
+        return f"{text} {self.tr('The Layers page gives some layers other bits.')}" if mixed else text
+
+    def _summary_text(self) -> str:
+        draft = self._draft
+        needed, size = draft.costs, draft.size
+        if draft.model is None:
+            return self.tr("Nothing has to be changed here. Without a model there is no time and no size yet.")
+        if needed is None or size is None:
+            return draft.problem()
+        parts = [self.tr("{size} to write").format(size=human(size.total))]
+        parts.append(self.tr("up to {size} of memory").format(size=human(needed.ram.high)))
+        if needed.seconds is not None:
+            parts.insert(0, time_range(needed.seconds.low, needed.seconds.high))
+        return self.tr("Estimate: {parts}").format(parts=", ".join(parts))
+
+    def _judge(self) -> None:
+        dot = bool(self.form.output.problem)
+        if dot != self._dot:
+            self._dot = dot
+            self.dot_changed.emit()
+
+    # --- from the page to the draft ---
+
+    def _choose(self, **changes: Any) -> None:
+        try:
+            self._draft.choose(**changes)
+        except BitwrightError as error:
+            self._context.report(error, None)
+
+    def _pick(self, name: str) -> None:
+        """Take the recipe of a card, with the knobs as they were when it was left."""
+        current = self._draft.choices.recipe
+        if name == current.name:
+            return
+        if knobs.changed(current, self._bases.get(current.name, current)):
+            self._edited[current.name] = current
+        self._choose(recipe=self._edited.pop(name, self._bases[name]))
+
+    def _turn(self, key: str, value: Any) -> None:
+        if any(knob.key == key for knob in _JOB_KNOBS):
+            self._choose(**{key: value})
+        else:
+            self._choose(recipe=replace(self._draft.choices.recipe, **{key: value}))
+
+    def _reset(self) -> None:
+        base = self._bases[self._draft.choices.recipe.name]
+        self._choose(recipe=base, **{knob.key: knobs.default_of(knob, base) for knob in _JOB_KNOBS})
+
+    def _set_scheme(self, scheme: LayerScheme, text: str) -> None:
+        self._draft.edit_map(replace(self._draft.choices.bits_map, default=scheme), text)
+
+    # --- goals ---
+
+    def _fit(self, room: float) -> None:
+        self._context.state.set_value(_ROOM_KEY, self.form.goals.room)
+        model, picked = self._draft.model, self._draft.choices
+        if model is None or model.tree.refusal:
+            missing = self.tr("Pick a model first: its layers decide.") if model is None else model.tree.refusal
+            self.form.goals.answer(missing, "warning")
+            return
+        found = goals.fit(model.tree, picked.bits_map.default, picked.formats[0], room)
+        self._follow(found, self.tr("fit in {size}").format(size=human(room)))
+
+    def _best(self) -> None:
+        cpu = next((device for device in self._draft.machine.devices if device["id"] == "cpu"), {})
+        needed = self._costs_of("best")
+        self._follow(goals.best(self._draft.choices.bits_map.default, needed, cpu.get("free_memory")), "")
+
+    def _fast(self) -> None:
+        needed = self._costs_of("quick")
+        seconds = needed.seconds if needed is not None else None
+        self._follow(goals.fast(self._draft.choices.bits_map.default, seconds), "")
+
+    def _follow(self, found: Suggestion, text: str) -> None:
+        why, bits_map = found.why, self._draft.choices.bits_map
+        if found.bits is not None:
+            if bits_map.rules or bits_map.layers:
+                why += " " + self.tr("All layers get the same bits now; undo brings the map back.")
+            self._draft.edit_map(BitsMap(replace(bits_map.default, bits=found.bits)), text)
+        changes: dict[str, Any] = {}
+        if found.recipe:
+            self._edited.pop(found.recipe, None)
+            changes["recipe"] = self._bases[found.recipe]
+        if found.low_memory is not None:
+            changes["low_memory"] = found.low_memory
+        self._choose(**changes)
+        nothing = found.bits is None and not found.recipe
+        self._answered = self._draft.choices
+        self.form.goals.answer(why, "warning" if nothing else "")
+
+    def _costs_of(self, name: str) -> Costs | None:
+        draft = self._draft
+        if draft.model is None or not draft.plans:
+            return None
+        device = draft.device_id
+        speed = (draft.machine.throughput or {}).get(device)
+        spec = replace(draft.spec(), recipe=self._bases[name], low_memory=False)
+        on_device = not device.startswith("cpu")
+        return costs.estimate(draft.model.tree, draft.plans, spec, speed, on_device=on_device)
+
+    # --- recipes of the user's own ---
+
+    def _keep_as(self, name: str) -> None:
+        try:
+            recipe = presets.save(self._draft.choices.recipe, name)
+        except BitwrightError as error:
+            self.form.presets.tell(str(error), "bad")
+            return
+        self._keep(recipe)
+        self.form.presets.tell(self.tr("{name} is kept in {path}.").format(name=recipe.name, path=presets.folder()))
+
+    def _keep(self, recipe: Recipe) -> None:
+        self._bases[recipe.name] = recipe
+        if recipe.name not in recipes.NAMES:
+            self._saved[recipe.name] = recipe
+        self._edited.pop(recipe.name, None)
+        self._choose(recipe=recipe)
+        self._refresh_if_shown()
+
+    def _open(self) -> None:
+        kinds = self.tr("Recipes (*.json)")
+        path, _ = QFileDialog.getOpenFileName(self, self.tr("Open a recipe file"), str(presets.folder()), kinds)
+        if path:
+            self.open_file(path)
+
+    def _remove(self) -> None:
+        recipe = self._saved.pop(self._draft.choices.recipe.name, None)
+        if recipe is None:
+            return
+        presets.remove(recipe.name)
+        self._removed = recipe
+        del self._bases[recipe.name]
+        self._edited.pop(recipe.name, None)
+        self._choose(recipe=self._bases["default"])
+        self.form.presets.tell(self.tr("{name} was removed.").format(name=recipe.name), undo=True)
+
+    def _put_back(self) -> None:
+        if self._removed is not None:
+            self._keep(presets.save(self._removed, self._removed.name))
+            self.form.presets.tell("")
+
+    # --- the command line ---
+
+    def _copy_command(self) -> None:
+        try:
+            spec = self._draft.spec()
+            # files of an earlier command must keep their meaning, so each command has a folder of its own
+            mark = hashlib.sha256(json.dumps(spec.to_json(), sort_keys=True).encode()).hexdigest()[:12]
+            command = command_of(spec, home() / "commands" / mark)
+            _write_files(command)
+        except BitwrightError as error:
+            self._context.report(error, None)
+            return
+        QGuiApplication.clipboard().setText(command.text)
+        said = self.tr("The command is on the clipboard.")
+        if command.files:
+            names = ", ".join(str(path) for path in command.files)
+            said += " " + self.tr("It reads {files}, written just now.").format(files=names)
+        self._context.say(said)
+
+
+def _write_files(command: Command) -> None:
+    """Write what the command reads.
+
+    Raises:
+        OutputProblem: that is not possible.
+    """
+    for path, value in command.files.items():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, value)
+        except OSError as error:
+            raise OutputProblem(
+                f"{path} cannot be written: {error.strerror}.", "Check the folder and its rights."
+            ) from error

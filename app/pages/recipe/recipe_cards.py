@@ -1,0 +1,103 @@
+"""The recipes as cards in as many columns as there is room for; arrows move between them, one is picked.
+
+Knows recipes by name and what is said of them; picks nothing by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from PySide6.QtCore import QSize, Signal
+from PySide6.QtGui import QResizeEvent
+from PySide6.QtWidgets import QGridLayout, QLayout, QWidget
+
+from app.models.recipe_words import title_of
+from app.pages.recipe.recipe_card import RecipeCard
+from app.theme import Theme
+from app.widgets.radio_focus import settle_focus
+from core.recipes import Recipe
+
+_SPACING = 8
+_CARD_WIDTH = 220
+_MOST_COLUMNS = 3
+
+
+class RecipeCards(QWidget):
+    """All cards.
+
+    Signals:
+        picked: the user picked the card of the recipe with this name.
+    """
+
+    picked = Signal(str)
+
+    def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._theme = theme
+        self._cards: dict[str, RecipeCard] = {}
+        self._columns = _MOST_COLUMNS
+        self._grid = QGridLayout(self)
+        self._grid.setContentsMargins(0, 0, 0, 0)
+        self._grid.setSpacing(_SPACING)
+        self._grid.setSizeConstraint(QLayout.SizeConstraint.SetNoConstraint)
+
+    def set_recipes(self, wanted: Iterable[Recipe]) -> None:
+        """Have a card for each of these and no other; those that stay are not made again."""
+        shown = {recipe.name: recipe for recipe in wanted}
+        if list(shown) == list(self._cards):
+            return
+        for name in [name for name in self._cards if name not in shown]:
+            gone = self._cards.pop(name)
+            self._grid.removeWidget(gone)
+            gone.hide()
+            gone.deleteLater()
+        for name, recipe in shown.items():
+            if name not in self._cards:
+                self._cards[name] = self._make(recipe)
+        self._cards = {name: self._cards[name] for name in shown}
+        self._place()
+
+    def card(self, name: str) -> RecipeCard:
+        """The card of one recipe."""
+        return self._cards[name]
+
+    def names(self) -> list[str]:
+        """The recipes that have a card, in their order."""
+        return list(self._cards)
+
+    def set_picked(self, name: str) -> None:
+        """Show the card of this recipe as the picked one."""
+        card = self._cards.get(name)
+        if card is not None and not card.isChecked():
+            card.setChecked(True)
+        settle_focus(self._cards.values())
+
+    def minimumSizeHint(self) -> QSize:
+        """The width of one column: there may be fewer of them than there are now."""
+        widest = max((card.minimumSizeHint().width() for card in self._cards.values()), default=0)
+        return QSize(widest, super().minimumSizeHint().height())
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """As many columns as fit, three at most."""
+        super().resizeEvent(event)
+        columns = max(1, min(_MOST_COLUMNS, (self.width() + _SPACING) // (_CARD_WIDTH + _SPACING)))
+        if columns != self._columns:
+            self._columns = columns
+            self._place()
+
+    def _make(self, recipe: Recipe) -> RecipeCard:
+        card = RecipeCard(self._theme, title_of(recipe), recipe.purpose, self)
+        card.setObjectName(f"recipe-{recipe.name}")
+        name = recipe.name
+        card.clicked.connect(lambda: self.picked.emit(name))
+        if self._cards:  # it may be made later than what stands below, and yet Tab goes from above to below
+            QWidget.setTabOrder(list(self._cards.values())[-1], card)
+        card.show()
+        return card
+
+    def _place(self) -> None:
+        for number, card in enumerate(self._cards.values()):
+            self._grid.removeWidget(card)
+            self._grid.addWidget(card, number // self._columns, number % self._columns)
+        for column in range(_MOST_COLUMNS):
+            self._grid.setColumnStretch(column, 1 if column < self._columns else 0)

@@ -1,0 +1,189 @@
+"""A run that is on, or that ended without a result: what it does, how far it is, its losses and its log.
+
+Shows the record; Pause, Cancel and Try again go to the run of the window.
+"""
+
+from __future__ import annotations
+
+from PySide6.QtCore import Qt, QTimer
+from PySide6.QtGui import QFont, QHideEvent, QShowEvent
+from PySide6.QtWidgets import QHBoxLayout, QProgressBar, QPushButton, QSplitter, QVBoxLayout, QWidget
+
+from app.announce import announce
+from app.context import Context
+from app.models import run_words
+from app.models.run_record import RunRecord
+from app.pages.run.curve_pane import CurvePane
+from app.pages.run.ending_banner import EndingBanner
+from app.pages.run.fact_row import FactRow
+from app.pages.run.run_log import RunLog
+from app.pages.run.stage_line import StageLine
+from app.widgets.elided_label import ElidedLabel
+from app.widgets.tinted_label import TintedLabel
+
+_TICK_MS = 1000
+_HEADING = 1.35
+
+
+class LiveView(QWidget):
+    """The record of a run, kept up to date by whoever calls `show_record`."""
+
+    def __init__(self, context: Context, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._context = context
+        self._record: RunRecord | None = None
+        self._announced = ""
+        self._log_asked = False
+        theme = context.theme
+        self._title = TintedLabel(theme, bold=True)
+        self._title.setObjectName("run_title")
+        font = QFont(self._title.font())
+        font.setPointSizeF(font.pointSizeF() * _HEADING)
+        self._title.setFont(font)
+        self._title.setMinimumWidth(1)
+        self._pause = QPushButton(self.tr("Pause"))
+        self._pause.setObjectName("run_pause")
+        self._pause.clicked.connect(self._toggle_pause)
+        self._cancel = QPushButton(self.tr("Cancel"))
+        self._cancel.setObjectName("run_cancel")
+        self._cancel.setToolTip(self.tr("Stop the run; nothing of it is kept"))
+        self._cancel.clicked.connect(context.runs.cancel)
+        self._stages = StageLine(theme)
+        self._bar = QProgressBar()
+        self._bar.setObjectName("run_progress")
+        self._bar.setAccessibleName(self.tr("Progress of the run"))
+        self._bar.setTextVisible(False)
+        self._bar.setFixedHeight(8)
+        self._bar.setRange(0, 1000)
+        self._doing = ElidedLabel()
+        self._doing.setObjectName("run_doing")
+        self._left = TintedLabel(theme)
+        self._left.setObjectName("run_left")
+        self._facts = FactRow(theme)
+        self._facts.setObjectName("run_facts")
+        self._curves = CurvePane(theme)
+        self._log = RunLog(theme)
+        self._banner = EndingBanner(theme)
+        self._banner.again.connect(self._try_again)
+        self._banner.log_wanted.connect(self._show_log)
+        self._lay_out()
+        self._clock = QTimer(self)
+        self._clock.setInterval(_TICK_MS)
+        self._clock.timeout.connect(self._show_facts)
+
+    def show_record(self, record: RunRecord) -> None:
+        """Show what the record says now."""
+        fresh = record is not self._record
+        self._record = record
+        ending = run_words.ending(record)
+        self._title.setText(run_words.title_of(record))
+        self._progress.setVisible(ending is None)
+        self._banner.setVisible(ending is not None)
+        for button in (self._pause, self._cancel):
+            button.setVisible(record.active)
+        self._show_state(record)
+        if ending is not None:
+            self._banner.show_ending(ending, again=record.spec is not None)
+        reached = bool(record.total) and (record.active or bool(record.curves or record.blocks))
+        self._curves.setVisible(reached or record.active)
+        self._curves.show_record(record)
+        self._log.show_record(record, fresh)
+        self._log.setVisible(record.active or bool(record.logged) or (self._log_asked and not fresh))
+        self._log_asked = self._log_asked and not fresh
+        self._nothing.setVisible(self._log.isHidden() and self._curves.isHidden())
+        self._facts.setVisible(record.active or record.started is not None)
+        self._show_facts()
+        self._announce(ending.headline if ending is not None else run_words.doing(record).split(",")[0])
+
+    def showEvent(self, event: QShowEvent) -> None:
+        super().showEvent(event)
+        self._clock.start()
+
+    def hideEvent(self, event: QHideEvent) -> None:
+        super().hideEvent(event)
+        self._clock.stop()
+
+    def _lay_out(self) -> None:
+        top = QHBoxLayout()
+        top.setSpacing(8)
+        top.addWidget(self._title, 1)
+        top.addWidget(self._pause)
+        top.addWidget(self._cancel)
+        below = QHBoxLayout()
+        below.setSpacing(16)
+        below.addWidget(self._doing, 1)
+        below.addWidget(self._left)
+        self._progress = QWidget()
+        column = QVBoxLayout(self._progress)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(8)
+        column.addWidget(self._stages)
+        column.addWidget(self._bar)
+        column.addLayout(below)
+        self._nothing = QWidget()
+        self._body = body = QSplitter(Qt.Orientation.Vertical)
+        body.setChildrenCollapsible(False)
+        body.setHandleWidth(12)
+        body.addWidget(self._curves)
+        body.addWidget(self._log)
+        body.setStretchFactor(0, 4)
+        body.setStretchFactor(1, 1)
+        body.setSizes([4000, 1000])
+        page = QVBoxLayout(self)
+        page.setContentsMargins(0, 0, 0, 0)
+        page.setSpacing(12)
+        page.addLayout(top)
+        page.addWidget(self._progress)
+        page.addWidget(self._banner)
+        page.addWidget(self._facts)
+        page.addWidget(body, 1)
+        page.addWidget(self._nothing, 1)
+
+    def _show_state(self, record: RunRecord) -> None:
+        waits = record.wants_pause
+        self._pause.setText(self.tr("Resume") if waits else self.tr("Pause"))
+        tip = self.tr("Go on with the next block") if waits else self.tr("Wait when this block is done")
+        self._pause.setToolTip(tip)
+        self._pause.setEnabled(record.can_pause)
+        self._cancel.setEnabled(not record.stopping)
+        self._stages.show_stage(record.stage, record.stages_done)
+        fetching = record.fetching
+        share = record.fraction if fetching is None else min(1.0, max(0.0, fetching.fraction))
+        # a bar that moves to and fro says that nobody knows yet; it stands still while nothing happens
+        unknown = not share and record.state in ("starting", "running")
+        self._bar.setRange(0, 0 if unknown else 1000)
+        self._bar.setValue(int(1000 * share))
+        self._doing.say(run_words.doing(record))
+        self._left.setText(run_words.left(record))
+
+    def _show_facts(self) -> None:
+        if self._record is not None:
+            self._facts.show_facts(run_words.facts(self._record))
+
+    def _toggle_pause(self) -> None:
+        if self._record is None:
+            return
+        if self._record.wants_pause:
+            self._context.runs.resume()
+        else:
+            self._context.runs.pause()
+
+    def _try_again(self) -> None:
+        if self._record is not None and self._record.spec is not None:
+            self._context.runs.start(self._record.spec)
+
+    def _show_log(self) -> None:
+        self._log_asked = True
+        self._log.read_file()
+        self._log.show()
+        self._nothing.hide()
+        self._body.setSizes([1000, 1000])
+        self._log.setFocus(Qt.FocusReason.OtherFocusReason)
+
+    def _announce(self, words: str) -> None:
+        """Tell a screen reader what is on, once for each stage or state."""
+        key = words.split(" block ")[0]
+        if key != self._announced:
+            self._announced = key
+            self.setAccessibleDescription(words)
+            announce(self, words)

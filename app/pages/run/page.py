@@ -1,0 +1,120 @@
+"""The Run page: nothing yet, a run that is on, one that ended without a result, or the report of one that is done.
+
+Follows the run of the window and shows the view that fits; knows nothing of processes.
+"""
+
+from __future__ import annotations
+
+from PySide6.QtCore import Qt, Signal
+from PySide6.QtGui import QShowEvent
+from PySide6.QtWidgets import QLabel, QStackedLayout, QVBoxLayout, QWidget
+
+from app.announce import announce
+from app.context import Context
+from app.models.run_record import RunRecord
+from app.pages.run.live_view import LiveView
+from app.pages.run.report_view import ReportView
+from app.pages.run.welcome import RunWelcome
+from core.verdict import judge
+
+
+class RunPage(QWidget):
+    """The page.
+
+    Signals:
+        dot_changed: ask `dot` again.
+    """
+
+    page_id = "run"
+    dot_changed = Signal()
+
+    def __init__(self, context: Context, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.title = self.tr("Run")
+        self._context = context
+        self._stale = True
+        self._seen: RunRecord | None = None
+        self._told: RunRecord | None = None
+        self._dot = False
+        self.welcome = RunWelcome(context)
+        self.loading = QLabel(self.tr("Reading what the run left."))
+        self.loading.setAlignment(Qt.AlignmentFlag.AlignCenter)
+        self.live = LiveView(context)
+        self.report = ReportView(context)
+        self.report.closed.connect(self._another)
+        ground = QWidget()
+        self._views = QStackedLayout(ground)
+        for view in (self.welcome, self.loading, self.live, self.report):
+            self._views.addWidget(view)
+        page = QVBoxLayout(self)
+        page.setContentsMargins(24, 16, 24, 16)
+        page.addWidget(ground)
+        context.runs.changed.connect(self._changed)
+        self._changed()
+
+    def dot(self) -> bool:
+        """Whether there is something to see: a run is on, or one has ended since the page was last looked at."""
+        record = self._context.runs.record
+        return record is not None and not self._context.runs.loading and (record.active or record is not self._seen)
+
+    def hasHeightForWidth(self) -> bool:
+        """No: its views take the height there is; with one, the page would scroll to their favourite height."""
+        return False
+
+    def showEvent(self, event: QShowEvent) -> None:
+        super().showEvent(event)
+        if self._stale:
+            self._refresh()
+        self._look()
+
+    def _changed(self) -> None:
+        record = self._context.runs.record
+        self._tell_end(record)
+        self._stale = True
+        if self.isVisible():
+            self._refresh()
+            self._look()
+        self._mark()
+
+    def _refresh(self) -> None:
+        self._stale = False
+        runs, record = self._context.runs, self._context.runs.record
+        if record is None:
+            self.welcome.refresh()
+            self._views.setCurrentWidget(self.welcome)
+        elif runs.loading:
+            self._views.setCurrentWidget(self.loading)
+        elif record.state == "done":
+            if self._views.currentWidget() is not self.report or self.report.record is not record:
+                self.report.show_report(record)
+            self._views.setCurrentWidget(self.report)
+        else:
+            self.live.show_record(record)
+            self._views.setCurrentWidget(self.live)
+
+    def _look(self) -> None:
+        """The user sees the page: what has ended needs no dot any more."""
+        record = self._context.runs.record
+        if record is not None and not record.active:
+            self._seen = record
+        self._mark()
+
+    def _mark(self) -> None:
+        if self.dot() != self._dot:
+            self._dot = self.dot()
+            self.dot_changed.emit()
+
+    def _tell_end(self, record: RunRecord | None) -> None:
+        """Say once how a run ended, in the status line and to a screen reader, whatever page is shown."""
+        if record is None or record.active or record is self._told or self._context.runs.loading:
+            return
+        self._told = record
+        words = judge(record.report).sentence if record.state == "done" else self.tr("The run has ended.")
+        if record.state == "cancelled":
+            words = self.tr("The run was stopped; nothing was left behind.")
+        self._context.say(words)
+        announce(self, words)
+
+    def _another(self) -> None:
+        self._context.runs.clear()
+        self._context.go("model")

@@ -1,0 +1,219 @@
+"""The report of a finished run: a verdict in plain words, the figures behind it, the files, and the next step.
+
+Shows what `core.verdict` and `core.loading_snippets` say of the report; opens folders and pages through the context.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from PySide6.QtCore import Qt, QUrl, Signal
+from PySide6.QtGui import QDesktopServices, QFont, QGuiApplication, QResizeEvent
+from PySide6.QtWidgets import QBoxLayout, QHBoxLayout, QPushButton, QScrollArea, QVBoxLayout, QWidget
+
+from app.context import Context, Remedy
+from app.models.report_facts import fact_tips, facts_of, provenance, verified_words
+from app.models.run_record import RunRecord
+from app.pages.run.curve_pane import CurvePane
+from app.pages.run.fact_row import FactRow
+from app.pages.run.file_list import FileList
+from app.pages.run.loading_panel import LoadingPanel
+from app.theme import Theme
+from app.widgets.panel import Panel
+from app.widgets.tinted_label import TintedLabel
+from core.errors import OutputProblem
+from core.events import Done
+from core.loading_snippets import folder_to_open, snippets
+from core.verdict import Verdict, judge
+
+_WIDEST, _TWO_COLUMNS = 1320, 1040
+_HEADING = 1.6
+
+
+class ReportView(QWidget):
+    """One report, with its buttons below.
+
+    Signals:
+        closed: the user wants to quantize another model.
+    """
+
+    closed = Signal()
+
+    def __init__(self, context: Context, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._context = context
+        self._report: Mapping[str, Any] = {}
+        self._output = ""
+        self._record: RunRecord | None = None
+        theme = context.theme
+        self._title = TintedLabel(theme, role="muted", wrap=True)
+        self._title.setObjectName("report_title")
+        self._headline = TintedLabel(theme, bold=True, wrap=True)
+        self._headline.setObjectName("verdict")
+        font = QFont(self._headline.font())
+        font.setPointSizeF(font.pointSizeF() * _HEADING)
+        self._headline.setFont(font)
+        self._figures = _words(theme, "verdict_figures")
+        self._meaning = _words(theme, "verdict_meaning")
+        self._notes = _words(theme, "verdict_notes", role="muted")
+        self._facts = FactRow(theme, large=True)
+        self._facts.setObjectName("report_facts")
+        self._verified = _words(theme, "verified")
+        self._sample = _words(theme, "sample")
+        self._curves = CurvePane(theme)
+        self._curves.setMinimumHeight(260)
+        self._curves.setMaximumHeight(560)
+        self._files = FileList(theme)
+        self._loading = LoadingPanel(theme)
+        self._loading.hide()
+        self._scroll = QScrollArea()
+        self._columns = QBoxLayout(QBoxLayout.Direction.TopToBottom)
+        self._buttons()
+        self._lay_out()
+
+    def show_report(self, record: RunRecord) -> None:
+        """Show the report of a run that is done."""
+        if not isinstance(record.last, Done):
+            return
+        self._record = record
+        self._report, self._output = record.last.report, record.last.output
+        verdict = judge(self._report)
+        self._show_verdict(verdict)
+        self._title.setText(provenance(self._report, self._output))
+        self._facts.show_facts(facts_of(self._report), fact_tips(self._report))
+        words, sound, sample = verified_words(self._report)
+        self._verified.setText(words)
+        self._verified.set_role("good" if sound else "warning")
+        self._sample.setText(sample)
+        self._sample.setVisible(bool(sample))
+        self._curves.show_record(record)
+        self._curves.setVisible(bool(record.blocks))
+        self._files.show_files(self._report)
+        self._loading.show_snippets(snippets(self._report, self._output))
+        self._loading.hide()
+        self._how.setChecked(False)
+        self._check_folder()
+        self._scroll.verticalScrollBar().setValue(0)
+        self.setAccessibleDescription(verdict.sentence)
+
+    @property
+    def record(self) -> RunRecord | None:
+        """The run whose report is shown."""
+        return self._record
+
+    @property
+    def folder(self) -> str:
+        """The checkpoint that a chat would load."""
+        return folder_to_open(self._report, self._output)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        wide = event.size().width() >= _TWO_COLUMNS
+        self._columns.setDirection(QBoxLayout.Direction.LeftToRight if wide else QBoxLayout.Direction.TopToBottom)
+
+    def _show_verdict(self, verdict: Verdict) -> None:
+        self._headline.setText(verdict.headline)
+        self._headline.set_role("" if verdict.role == "muted" else verdict.role)
+        self._figures.setText(verdict.figures)
+        meaning = [verdict.meaning, verdict.advice]
+        explained = self.tr("Perplexity says how surprised a model is by text; lower is better.")
+        self._meaning.setText(" ".join(text for text in (*meaning, explained) if text))
+        self._notes.setText("\n".join(verdict.notes))
+        self._notes.setVisible(bool(verdict.notes))
+
+    def _check_folder(self) -> None:
+        """Offer only what can be done: an old output may have been moved or removed."""
+        there = Path(self._output).is_dir()
+        for button in (self._chat, self._open):
+            button.setEnabled(there)
+            button.setToolTip("" if there else self.tr("The folder is no longer there"))
+
+    def _buttons(self) -> None:
+        self._chat = QPushButton(self.tr("Chat with it"))
+        self._chat.setObjectName("next")
+        self._chat.setAutoDefault(True)
+        self._chat.clicked.connect(self._start_chat)
+        self._open = QPushButton(self.tr("Open folder"))
+        self._open.setObjectName("open_folder")
+        self._open.clicked.connect(self._open_folder)
+        self._how = QPushButton(self.tr("Show how to load it"))
+        self._how.setObjectName("show_loading")
+        self._how.setCheckable(True)
+        self._how.toggled.connect(self._toggle_loading)
+        self._another = QPushButton(self.tr("Quantize another"))
+        self._another.setObjectName("another")
+        self._another.clicked.connect(self.closed)
+
+    def _lay_out(self) -> None:
+        theme = self._context.theme
+        verdict = Panel(theme)
+        verdict.column.setContentsMargins(20, 16, 20, 16)
+        words = (self._headline, self._figures, self._meaning)
+        for widget in (*words, self._facts, self._verified, self._sample, self._notes):
+            verdict.column.addWidget(widget)
+        side = QVBoxLayout()
+        side.addWidget(self._files)
+        side.addStretch(1)
+        self._columns.setSpacing(16)
+        self._columns.addWidget(self._curves, 7)
+        self._columns.addLayout(side, 3)
+        inner = QWidget()
+        inner.setMaximumWidth(_WIDEST)
+        column = QVBoxLayout(inner)
+        column.setContentsMargins(0, 0, 8, 0)
+        column.setSpacing(16)
+        column.addWidget(self._title)
+        column.addWidget(self._loading)
+        column.addWidget(verdict)
+        column.addLayout(self._columns, 1)
+        column.addStretch()
+        self._scroll.setObjectName("report_scroll")
+        self._scroll.setAccessibleName(self.tr("Report"))
+        self._scroll.setFrameShape(QScrollArea.Shape.NoFrame)
+        self._scroll.setWidgetResizable(True)
+        self._scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self._scroll.setWidget(inner)
+        self._scroll.setAlignment(Qt.AlignmentFlag.AlignHCenter | Qt.AlignmentFlag.AlignTop)
+        foot = QWidget()
+        foot.setMaximumWidth(_WIDEST)
+        row = QHBoxLayout(foot)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.setSpacing(8)
+        row.addWidget(self._another)
+        row.addStretch(1)
+        for button in (self._how, self._open, self._chat):
+            row.addWidget(button)
+        page = QVBoxLayout(self)
+        page.setContentsMargins(0, 0, 0, 0)
+        page.setSpacing(12)
+        page.addWidget(self._scroll, 1)
+        middle = QHBoxLayout()
+        middle.addStretch(1)
+        middle.addWidget(foot, 1000)
+        middle.addStretch(1)
+        page.addLayout(middle)
+
+    def _start_chat(self) -> None:
+        self._context.state.set_value("chat/model", self.folder)
+        self._context.go("chat")
+
+    def _open_folder(self) -> None:
+        if QDesktopServices.openUrl(QUrl.fromLocalFile(self._output)):
+            return
+        copy = Remedy(self.tr("Copy the path"), lambda: QGuiApplication.clipboard().setText(self._output))
+        self._context.report(OutputProblem("No file manager opened the folder.", f"It is {self._output}."), copy)
+
+    def _toggle_loading(self, shown: bool) -> None:
+        self._loading.setVisible(shown)
+        if shown:
+            self._scroll.verticalScrollBar().setValue(0)
+            self._loading.take_focus()
+
+
+def _words(theme: Theme, name: str, role: str = "") -> TintedLabel:
+    label = TintedLabel(theme, role=role, wrap=True)
+    label.setObjectName(name)
+    label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+    return label

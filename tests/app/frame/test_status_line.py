@@ -1,0 +1,77 @@
+"""The status line: what runs, what was said, and memory."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from PySide6.QtWidgets import QLabel, QToolButton
+from pytestqt.qtbot import QtBot
+
+from app.frame import status_line
+from app.frame.status_line import StatusLine
+
+
+@pytest.fixture
+def line(qtbot: QtBot) -> StatusLine:
+    made = StatusLine()
+    qtbot.addWidget(made)
+    return made
+
+
+def shown(line: StatusLine) -> str:
+    return line.findChild(QLabel, "status_text").text()
+
+
+def test_what_was_said_goes_before_what_runs_and_what_runs_comes_back(
+    qtbot: QtBot, line: StatusLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line._forget.setInterval(1)
+    line.set_running("calls", "Searching the Hub")
+    line.say("Copied")
+    assert shown(line) == "Copied"
+    qtbot.waitUntil(lambda: shown(line) == "Searching the Hub")
+
+
+def test_a_run_goes_before_a_call(line: StatusLine) -> None:
+    line.set_running("calls", "Searching the Hub")
+    line.set_running("run", "Tuning block 1 of 30")
+    assert shown(line) == "Tuning block 1 of 30"
+    line.set_running("run", "")
+    assert shown(line) == "Searching the Hub"
+
+
+def test_with_nothing_to_say_it_is_ready(line: StatusLine) -> None:
+    line.set_running("run", "")
+    assert shown(line) == "Ready"
+
+
+def test_memory_is_that_of_this_process_and_its_children() -> None:
+    before = status_line._used()
+    child = subprocess.Popen(
+        [sys.executable, "-c", "x = bytearray(60_000_000); print(len(x), flush=True); input()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert child.stdout is not None
+    child.stdout.readline()
+    with_child = status_line._used()
+    child.communicate(b"\n")
+    assert with_child - before > 50_000_000
+
+
+def test_memory_is_shown_against_that_of_the_machine(line: StatusLine) -> None:
+    line.start_measuring()
+    text = line.findChild(QLabel, "status_memory").text()
+    assert text.startswith("RAM ")
+    assert " of " in text
+
+
+def test_the_log_button_opens_and_closes(qtbot: QtBot, line: StatusLine) -> None:
+    button = line.findChild(QToolButton, "status_log")
+    told: list[bool] = []
+    line.log_toggled.connect(told.append)
+    button.click()
+    line.set_log_shown(False)
+    assert told == [True, False]

@@ -1,0 +1,46 @@
+"""A chat page whose child and whose run are played by the test.
+
+Imports nothing of Qt at the top: where it cannot be loaded the tests are skipped, and this file must not fail first.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pytestqt.qtbot import QtBot
+
+    from app.context import Context
+    from app.pages.chat.page import ChatPage
+    from tests.app.pages.chat.parts import PlayedRuns
+    from tests.app.scripted_session import ScriptedCalls
+
+
+@pytest.fixture
+def calls() -> ScriptedCalls:
+    from tests.app.scripted_session import ScriptedCalls
+
+    return ScriptedCalls()
+
+
+@pytest.fixture
+def runs(qtbot: QtBot) -> PlayedRuns:
+    from tests.app.pages.chat.parts import PlayedRuns
+
+    return PlayedRuns()
+
+
+@pytest.fixture
+def surroundings(context: Context, calls: ScriptedCalls, runs: PlayedRuns) -> Context:
+    from tests.app.pages.chat.parts import played
+
+    return played(context, calls, runs)
+
+
+@pytest.fixture
+def page(qtbot: QtBot, surroundings: Context) -> ChatPage:
+    from tests.app.pages.chat.parts import shown_page
+
+    return shown_page(qtbot, surroundings)

@@ -1,0 +1,88 @@
+"""A chat page whose child is played by the test, and what tests look at on it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from PySide6.QtCore import QObject, Signal
+from PySide6.QtWidgets import QAbstractButton, QLabel
+from pytestqt.qtbot import QtBot
+
+from app.context import Context
+from app.pages.chat.message_view import MessageView
+from app.pages.chat.page import ChatPage
+from app.pages.chat.transcript import Transcript
+from tests.app.scripted_session import ANSWERED, OPENED, ScriptedCalls
+
+MODEL = "/models/tiny-4bit"
+
+
+class PlayedRuns(QObject):
+    """As much of `app.runs.Runs` as the page looks at."""
+
+    changed = Signal()
+    started = Signal()
+    ended = Signal(object)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.record: Any = None
+        self.active = False
+
+
+def played(context: Context, calls: ScriptedCalls, runs: PlayedRuns) -> Context:
+    """Surroundings whose child and whose run are played."""
+    return replace(context, calls=calls, runs=runs)  # type: ignore[arg-type]
+
+
+def shown_page(qtbot: QtBot, surroundings: Context, model: str = MODEL) -> ChatPage:
+    """The page at the size that the smallest window leaves it, with a model picked."""
+    page = ChatPage(surroundings)
+    qtbot.addWidget(page)
+    if model:
+        page.open_model(model)
+    page.resize(880, 580)
+    page.show()
+    return page
+
+
+def button(page: ChatPage, name: str) -> QAbstractButton:
+    """The one button of this name that is offered."""
+    found = [each for each in page.findChildren(QAbstractButton, name) if not each.isHidden()]
+    assert len(found) == 1, f"{len(found)} buttons {name}"
+    return found[0]
+
+
+def label_of(page: ChatPage, name: str) -> str:
+    """What a label says; nothing where it cannot be seen."""
+    found = page.findChild(QLabel, name)
+    assert isinstance(found, QLabel)
+    return found.text() if found.isVisible() else ""
+
+
+def bubbles(page: ChatPage) -> list[str]:
+    """The messages that are shown."""
+    transcript = page.findChild(Transcript)
+    assert isinstance(transcript, Transcript)
+    return [view.text for view in transcript.messages]
+
+
+def last_bubble(page: ChatPage) -> MessageView:
+    """The last of them."""
+    transcript = page.findChild(Transcript)
+    assert isinstance(transcript, Transcript)
+    return transcript.messages[-1]
+
+
+def asked(page: ChatPage, calls: ScriptedCalls, text: str = "hello") -> None:
+    """A loaded model that is asked something."""
+    page.send(text)
+    calls.last.succeed(OPENED)
+    assert calls.last.name == "chat_say"
+
+
+def answered(page: ChatPage, calls: ScriptedCalls, text: str = "hi", **figures: Any) -> None:
+    """The child answers the question."""
+    calls.last.say(text)
+    calls.last.succeed(ANSWERED, text=text, **figures)

@@ -1,0 +1,104 @@
+"""The chat page with the real service and a tiny model: load, answer, stop, die."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+import pytest
+from PySide6.QtWidgets import QDoubleSpinBox, QLabel, QSpinBox
+from pytestqt.qtbot import QtBot
+
+from app.context import Context
+from app.pages.chat.page import ChatPage
+from app.pages.chat.transcript import Transcript
+from tests.app.conftest import Reports
+
+pytestmark = pytest.mark.slow
+PATIENCE = 120_000
+
+
+@pytest.fixture
+def page(context: Context, tiny_model: Path, qtbot: QtBot) -> ChatPage:
+    page = ChatPage(context)
+    qtbot.addWidget(page)
+    page._open_folder(str(tiny_model))
+    page.resize(880, 580)
+    page.show()
+    # a random model says anything; hot, so that it does not end at once
+    set_number(page, "temperature", 2.0)
+    set_number(page, "seed", 3)
+    return page
+
+
+def set_number(page: ChatPage, key: str, value: float) -> None:
+    field = page.findChild(QSpinBox, f"sampling_{key}") or page.findChild(QDoubleSpinBox, f"sampling_{key}")
+    field.setValue(value)  # type: ignore[union-attr] # the test names one that there is
+
+
+def last_text(page: ChatPage) -> str:
+    transcript = page.findChild(Transcript)
+    assert isinstance(transcript, Transcript)
+    return transcript.messages[-1].text if transcript.messages and not transcript.messages[-1].mine else ""
+
+
+def caption(page: ChatPage) -> str:
+    transcript = page.findChild(Transcript)
+    assert isinstance(transcript, Transcript)
+    label = transcript.messages[-1].footer.findChild(QLabel, "caption")
+    assert isinstance(label, QLabel)
+    return label.text()
+
+
+def children() -> list[psutil.Process]:
+    return [child for child in psutil.Process().children(recursive=True) if child.is_running()]
+
+
+def test_a_conversation(page: ChatPage, qtbot: QtBot, reports: Reports) -> None:
+    """An answer, one that is stopped, and a question that is too long, with one child: loading takes the time here."""
+    set_number(page, "max_tokens", 20)
+    page.send("hello")
+    qtbot.waitUntil(lambda: "token" in caption(page), timeout=PATIENCE)
+    figures = page._view.talk.last.figures  # type: ignore[union-attr] # there is an answer
+    assert figures is not None
+    assert figures.prompt_tokens == len("user: hello\nassistant:")
+    assert 1 <= figures.tokens <= 20
+    assert page._session.opened.context == 256
+
+    set_number(page, "max_tokens", 100_000)
+    page.clear()
+    page.send("hello")
+    assert page._session.state == "answering"
+    page.stop()
+    qtbot.waitUntil(lambda: page._session.state == "ready", timeout=PATIENCE)
+    assert not page._view.answering
+
+    page.send("x" * 600)
+    notice = page.findChild(QLabel, "notice")
+    assert isinstance(notice, QLabel)
+    qtbot.waitUntil(lambda: "256" in notice.text(), timeout=PATIENCE)
+    assert page._session.state == "ready"
+    assert reports == []
+
+
+def test_a_killed_child_is_told_and_the_conversation_stays(page: ChatPage, qtbot: QtBot, reports: Reports) -> None:
+    before = {child.pid for child in children()}
+    set_number(page, "max_tokens", 5)
+    page.send("hello")
+    qtbot.waitUntil(lambda: "token" in caption(page), timeout=PATIENCE)
+    text = last_text(page)
+    for child in children():
+        if child.pid not in before:
+            child.kill()
+    qtbot.waitUntil(lambda: bool(reports), timeout=PATIENCE)
+    assert reports[0][1] is not None
+    assert reports[0][1].text == "Load again"
+    assert last_text(page) == text
+
+
+def test_a_folder_without_a_model_is_reported(page: ChatPage, qtbot: QtBot, reports: Reports, tmp_path: Path) -> None:
+    page._open_folder(str(tmp_path))
+    page.send("hello")
+    qtbot.waitUntil(lambda: bool(reports), timeout=PATIENCE)
+    assert "config.json" in reports[0][0].message
+    assert page._session.state == "idle"

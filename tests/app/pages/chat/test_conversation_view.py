@@ -1,0 +1,95 @@
+"""Bubbles in line with their conversation: what comes, what goes, and a long one that is shown bit by bit."""
+
+from __future__ import annotations
+
+import pytest
+from PySide6.QtWidgets import QLabel
+from pytestqt.qtbot import QtBot
+
+from app.models.conversation import Conversation, Figures
+from app.pages.chat import conversation_view
+from app.pages.chat.conversation_view import ConversationView
+from app.theme import Theme
+
+
+@pytest.fixture
+def view(theme: Theme, qtbot: QtBot) -> ConversationView:
+    view = ConversationView(theme)
+    qtbot.addWidget(view)
+    view.resize(600, 400)
+    return view
+
+
+def long_talk(count: int) -> Conversation:
+    talk = Conversation()
+    for number in range(count):
+        talk.add("user", f"question {number}")
+        talk.add("assistant", f"answer {number}").figures = Figures(30, 12, 0.5, 1.6, 10.0, "end")
+    return talk
+
+
+def texts(view: ConversationView) -> list[str]:
+    return [message.text for message in view.messages]
+
+
+def test_a_long_conversation_is_shown_in_several_rounds(
+    view: ConversationView, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conversation_view, "_BUILD_SECONDS", 0.0001)
+    talk = long_talk(20)
+    with qtbot.waitSignal(view.switched):
+        view.show_talk(talk)
+        assert len(view.messages) < 40
+    assert texts(view) == [message.text for message in talk.path()]
+
+
+def test_a_question_waits_for_the_bubbles_before_it(view: ConversationView, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conversation_view, "_BUILD_SECONDS", 0.0001)
+    view.show_talk(long_talk(20))
+    view.ask("and now?")
+    assert len(view.messages) == 41
+    assert texts(view)[-1] == "and now?"
+
+
+def test_another_conversation_replaces_one_that_is_still_being_shown(
+    view: ConversationView, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conversation_view, "_BUILD_SECONDS", 0.0001)
+    view.show_talk(long_talk(20))
+    with qtbot.waitSignal(view.switched):
+        view.show_talk(long_talk(1))
+    assert texts(view) == ["question 0", "answer 0"]
+
+
+def test_the_figures_stand_under_an_answer(view: ConversationView) -> None:
+    view.show_talk(long_talk(1))
+    view.update_footers(quiet=True)
+    captions = [message.footer.findChild(QLabel, "caption").text() for message in view.messages]
+    assert captions == ["", "12 tokens, 10 a second"]
+
+
+@pytest.mark.parametrize(
+    ("ended_by", "words"), [("length", "longest answer"), ("context", "context is full"), ("failed", "cut off")]
+)
+def test_an_answer_says_why_it_ended(view: ConversationView, ended_by: str, words: str) -> None:
+    view.ask("question")
+    view.begin_answer({})
+    view.append_piece("answer")
+    view.end_answer(Figures(30, 12, 0.5, 1.6, 10.0, ended_by))
+    view.update_footers(quiet=True)
+    assert words in view.messages[-1].footer.findChild(QLabel, "caption").text()
+
+
+def test_an_answer_of_nothing_says_so(view: ConversationView) -> None:
+    view.ask("question")
+    view.begin_answer({})
+    view.end_answer(Figures(30, 0, ended_by="end"))
+    view.update_footers(quiet=True)
+    assert "nothing to say" in view.messages[-1].footer.findChild(QLabel, "caption").text()
+
+
+def test_the_settings_of_an_answer_are_kept_with_it(view: ConversationView) -> None:
+    view.ask("question")
+    view.begin_answer({"seed": 7})
+    assert view.talk.last is not None
+    assert view.talk.last.sampling == {"seed": 7}

@@ -1,0 +1,173 @@
+"""The chat page with a scripted child: models, devices, trouble, and what the window is told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import (
+    QAbstractButton,
+    QAbstractSpinBox,
+    QComboBox,
+    QLabel,
+    QPlainTextEdit,
+    QProgressBar,
+    QTextEdit,
+)  # fmt: skip
+from pytestqt.qtbot import QtBot
+
+from app.context import Context
+from app.draft import Machine
+from app.pages.chat import page as chat_page
+from app.pages.chat.page import ChatPage
+from core.errors import BadInput, ChildDied
+from tests.app.pages.chat.parts import (
+    MODEL,
+    PlayedRuns,
+    answered,
+    asked,
+    bubbles,
+    button,
+    label_of,
+    shown_page,
+)  # fmt: skip
+from tests.app.scripted_session import OPENED, ScriptedCalls
+
+# --- models and devices ---
+
+
+def test_another_model_ends_the_first(page: ChatPage, calls: ScriptedCalls) -> None:
+    asked(page, calls)
+    calls.last.say("Half")
+    page._open_folder("/models/other")
+    assert calls.sessions[0].closed
+    assert bubbles(page) == []
+
+
+def test_every_model_keeps_its_conversation(page: ChatPage, calls: ScriptedCalls) -> None:
+    asked(page, calls)
+    calls.last.say("Half")
+    page._open_folder("/models/other")
+    page._pick(MODEL)
+    assert bubbles(page) == ["hello", "Half"]
+
+
+def test_another_device_is_used_at_the_next_load(page: ChatPage, calls: ScriptedCalls, surroundings: Context) -> None:
+    cpu = {"id": "cpu", "kind": "cpu", "name": "Test CPU", "usable": True, "reason": ""}
+    card = {"id": "cuda:0", "kind": "cuda", "name": "Test card", "usable": True, "reason": ""}
+    surroundings.draft.set_machine(Machine((cpu, card), {"cpu": 1e9}, "cuda:0"))
+    box = page.findChild(QComboBox, "chat_device")
+    button(page, "load").click()
+    calls.last.succeed(OPENED)
+    box.setCurrentIndex(box.findData("cpu"))
+    box.activated.emit(box.currentIndex())
+    assert calls.sessions[0].closed
+    button(page, "load").click()
+    assert calls.last.arguments["device"] == "cpu"
+
+
+def test_a_device_that_cannot_be_used_says_why(page: ChatPage, surroundings: Context) -> None:
+    card = {"id": "cuda", "kind": "cuda", "name": "Test card", "usable": False, "reason": "its driver is missing."}
+    surroundings.draft.set_machine(Machine((card,), {}, ""))
+    assert label_of(page, "chat_why_not") == "Not Test card: its driver is missing."
+
+
+def test_without_any_model_the_page_leads_to_one(surroundings: Context, qtbot: QtBot) -> None:
+    page = shown_page(qtbot, surroundings, model="")
+    assert button(page, "get_model").text() == "Pick a model"
+    assert not button(page, "load").isEnabled()
+
+
+# --- trouble ---
+
+
+def test_a_child_that_dies_leaves_the_conversation(page: ChatPage, calls: ScriptedCalls, reports: list[Any]) -> None:
+    asked(page, calls)
+    calls.last.say("Half an")
+    calls.sessions[0].die()
+    assert bubbles(page) == ["hello", "Half an"]
+    assert len(reports) == 1
+    assert isinstance(reports[0][0], ChildDied)
+    assert reports[0][1].text == "Load again"
+
+
+def test_load_again_goes_on_with_the_question(page: ChatPage, calls: ScriptedCalls, reports: list[Any]) -> None:
+    asked(page, calls)
+    calls.sessions[0].die()
+    reports[0][1].act()
+    calls.last.succeed(OPENED)
+    assert calls.last.arguments["messages"] == [{"role": "user", "content": "hello"}]
+
+
+def test_a_full_context_is_said_in_place(page: ChatPage, calls: ScriptedCalls, reports: list[Any]) -> None:
+    asked(page, calls)
+    calls.last.fail(BadInput("The conversation has 3000 tokens and the model reads 2048.", "Start a new one."))
+    assert "3000 tokens" in label_of(page, "notice")
+    assert reports == []
+    assert button(page, "notice_button").text() == "Start a new conversation"
+    button(page, "notice_button").click()
+    assert bubbles(page) == []
+
+
+def test_an_answer_that_filled_the_context_offers_a_new_conversation(page: ChatPage, calls: ScriptedCalls) -> None:
+    asked(page, calls)
+    answered(page, calls, ended_by="context")
+    assert button(page, "notice_button").text() == "Start a new conversation"
+
+
+def test_a_run_that_is_on_is_mentioned(page: ChatPage, runs: PlayedRuns) -> None:
+    assert label_of(page, "slow") == ""
+    runs.active = True
+    runs.changed.emit()
+    assert "slow" in label_of(page, "slow")
+
+
+def test_an_answer_that_came_unseen_is_marked(page: ChatPage, calls: ScriptedCalls, qtbot: QtBot) -> None:
+    asked(page, calls)
+    page.hide()
+    with qtbot.waitSignal(page.dot_changed):
+        answered(page, calls)
+    assert page.dot()
+    page.show()
+    assert not page.dot()
+
+
+def test_jobs_are_looked_for_when_the_page_is_shown(page: ChatPage, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[int] = []
+    monkeypatch.setattr(chat_page, "list_jobs", lambda: looked.append(1) or [])
+    page.hide()
+    page.show()
+    assert looked
+
+
+# --- for everybody ---
+
+
+def test_everything_that_can_be_used_has_a_name(page: ChatPage, calls: ScriptedCalls) -> None:
+    asked(page, calls)
+    answered(page, calls, "```python\nx = 1\n```\n[a](https://example.org)")
+    kinds = (QAbstractButton, QComboBox, QPlainTextEdit, QTextEdit, QAbstractSpinBox, QProgressBar)
+    labels = {label.buddy() for label in page.findChildren(QLabel) if label.buddy() is not None}
+    nameless = [
+        f"{type(widget).__name__} {widget.objectName()}"
+        for kind in kinds
+        for widget in page.findChildren(kind)
+        if widget.isVisible()
+        and not widget.objectName().startswith("qt_")
+        and not (widget.accessibleName() or getattr(widget, "text", str)() or widget in labels)
+    ]
+    assert nameless == []
+
+
+def test_the_page_fits_the_smallest_window(page: ChatPage) -> None:
+    hint = page.minimumSizeHint()
+    assert hint.width() <= 880
+    assert hint.height() <= 580
+
+
+def test_the_page_can_be_painted_from_right_to_left(page: ChatPage, calls: ScriptedCalls) -> None:
+    asked(page, calls)
+    answered(page, calls)
+    page.setLayoutDirection(Qt.LayoutDirection.RightToLeft)
+    assert not page.grab().isNull()

@@ -1,0 +1,48 @@
+"""A Layers page where the window puts it, and what tests ask of it."""
+
+from __future__ import annotations
+
+from PySide6.QtWidgets import QFrame, QLabel, QScrollArea
+from pytestqt.qtbot import QtBot
+
+from app.context import Context
+from app.draft import OpenedModel
+from app.pages.layers.page import LayersPage
+from core.model.tree import ModelTree
+
+
+def placed(qtbot: QtBot, context: Context) -> tuple[LayersPage, QScrollArea]:
+    """An empty page, and the area it is in, in the smallest window."""
+    page, area = LayersPage(context), QScrollArea()
+    area.setWidgetResizable(True)
+    area.setFrameShape(QFrame.Shape.NoFrame)
+    area.setWidget(page)
+    area.resize(880, 580)
+    qtbot.addWidget(area)
+    with qtbot.waitActive(area):
+        area.show()
+    return page, area
+
+
+def model(tree: ModelTree, name: str = "paper") -> OpenedModel:
+    """A model that is open."""
+    return OpenedModel(name, name, "folder", "", "", tree)
+
+
+def schemes(page: LayersPage) -> set[str]:
+    """The schemes of the selected layers."""
+    return {page.context.draft.plans[layer].scheme.label() for layer in page.selection.layers}
+
+
+def label(page: LayersPage, name: str) -> str:
+    """What a label says."""
+    found = page.findChild(QLabel, name)
+    assert found is not None
+    return found.text()
+
+
+def select_kind(page: LayersPage, word: str) -> None:
+    """Select all layers of which the filter finds `word`."""
+    page.body.filter.field.setText(word)
+    page.select_matches()
+    page.body.filter.field.clear()

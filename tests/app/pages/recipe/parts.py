@@ -1,0 +1,46 @@
+"""Finding, reading and pressing the parts of the Recipe page by the names that they go by in tests."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QLabel, QLineEdit, QPushButton, QToolButton
+from pytestqt.qtbot import QtBot
+
+from app.draft import Machine
+from app.pages.recipe.page import RecipePage
+from app.widgets.segmented import Segmented
+
+CPU = {"id": "cpu", "name": "Some CPU", "usable": True, "reason": "", "free_memory": 8_000_000_000}
+MACHINE = Machine((CPU,), {"cpu": 1e11}, "cpu")
+
+
+def button(page: RecipePage, name: str) -> QPushButton:
+    found = page.findChild(QPushButton, name)
+    assert isinstance(found, QPushButton)
+    return found
+
+
+def said_by(page: RecipePage, name: str) -> str:
+    found = page.findChild(QLabel, name)
+    assert isinstance(found, QLabel)
+    return "" if found.isHidden() else found.text()
+
+
+def press_segment(qtbot: QtBot, page: RecipePage, name: str, value: object) -> None:
+    found = page.findChild(Segmented, name)
+    assert isinstance(found, Segmented)
+    qtbot.mouseClick(found.button(value), Qt.MouseButton.LeftButton)
+
+
+def write(qtbot: QtBot, page: RecipePage, name: str, text: str) -> None:
+    edit = page.findChild(QLineEdit, name)
+    assert isinstance(edit, QLineEdit)
+    edit.clear()
+    qtbot.keyClicks(edit, text)
+    qtbot.keyClick(edit, Qt.Key.Key_Return)
+
+
+def open_more(page: RecipePage) -> None:
+    found = page.findChild(QToolButton, "more")
+    assert isinstance(found, QToolButton)
+    found.click()

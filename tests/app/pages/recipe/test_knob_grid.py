@@ -1,0 +1,167 @@
+"""Knobs: what is possible is taken at once, what is not is refused in place, and every change finds its way back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QCheckBox, QLabel, QLineEdit, QPushButton
+from pytestqt.qtbot import QtBot
+
+from app.pages.recipe.knob_grid import KnobGrid
+from app.theme import Theme
+from core import recipes
+
+BASE = recipes.load("quick")
+JOB = {"seed": 42, "low_memory": False, "compile": False}
+
+
+@pytest.fixture
+def grid(qtbot: QtBot, theme: Theme) -> KnobGrid:
+    widget = KnobGrid(theme)
+    qtbot.addWidget(widget)
+    widget.show_values(BASE, BASE, JOB)
+    widget.resize(832, 500)
+    widget.show()
+    return widget
+
+
+@pytest.fixture
+def turned(grid: KnobGrid) -> list[tuple[str, Any]]:
+    values: list[tuple[str, Any]] = []
+
+    def follow(key: str, value: Any) -> None:
+        """As the page: the grid is shown what was taken."""
+        values.append((key, value))
+        job = {**JOB, key: value} if key in JOB else JOB
+        recipe = BASE if key in JOB else replace(BASE, **{key: value})
+        grid.show_values(recipe, BASE, job)
+
+    grid.turned.connect(follow)
+    return values
+
+
+def field(grid: KnobGrid, key: str) -> QLineEdit:
+    found = grid.findChild(QLineEdit, f"knob-{key}")
+    assert isinstance(found, QLineEdit)
+    return found
+
+
+def reset(grid: KnobGrid, key: str) -> QPushButton:
+    found = grid.findChild(QPushButton, f"reset-{key}")
+    assert isinstance(found, QPushButton)
+    return found
+
+
+def problem(grid: KnobGrid, key: str) -> str:
+    found = grid.findChild(QLabel, f"problem-{key}")
+    assert isinstance(found, QLabel)
+    return "" if found.isHidden() else found.text()
+
+
+def write(qtbot: QtBot, grid: KnobGrid, key: str, text: str) -> None:
+    edit = field(grid, key)
+    edit.selectAll()
+    qtbot.keyClick(edit, Qt.Key.Key_Backspace)
+    qtbot.keyClicks(edit, text)
+    qtbot.keyClick(edit, Qt.Key.Key_Return)
+
+
+def test_a_possible_value_is_taken(qtbot: QtBot, grid: KnobGrid, turned: list[tuple[str, Any]]) -> None:
+    write(qtbot, grid, "iters", "60")
+    assert turned[-1] == ("iters", 60)
+    assert problem(grid, "iters") == ""
+
+
+def test_it_is_taken_while_it_is_typed(qtbot: QtBot, grid: KnobGrid, turned: list[tuple[str, Any]]) -> None:
+    qtbot.keyClicks(field(grid, "iters"), "0")
+    assert turned == [("iters", 400)]
+
+
+def test_a_changed_knob_has_a_dot_and_a_way_back(qtbot: QtBot, grid: KnobGrid, turned: list[tuple[str, Any]]) -> None:
+    assert not grid.row("samples").changed
+    assert reset(grid, "samples").isHidden()
+    write(qtbot, grid, "samples", "32")
+    assert grid.row("samples").changed
+    qtbot.mouseClick(reset(grid, "samples"), Qt.MouseButton.LeftButton)
+    assert turned[-1] == ("samples", 16)
+    assert field(grid, "samples").text() == "16"
+    assert not grid.row("samples").changed
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "words"),
+    [
+        ("seqlen", "4", "seqlen 4 is not possible. Choose a whole number from 8 to 1000000."),
+        ("batch_size", "two", "batch size 'two' is not possible."),
+        ("lr", "11", "lr 11.0 is not possible. Choose a number above 0 and at most 10."),
+        ("seed", "-1", "Seed -1 is not possible."),
+    ],
+)
+def test_an_impossible_value_is_refused_in_place(
+    qtbot: QtBot, grid: KnobGrid, turned: list[tuple[str, Any]], key: str, text: str, words: str
+) -> None:
+    write(qtbot, grid, key, text)
+    assert problem(grid, key).startswith(words)
+    assert field(grid, key).text() == text
+    assert all(value != text for _, value in turned)
+
+
+def test_typing_on_takes_the_complaint_away(qtbot: QtBot, grid: KnobGrid, turned: list[tuple[str, Any]]) -> None:
+    write(qtbot, grid, "seqlen", "4")
+    qtbot.keyClicks(field(grid, "seqlen"), "0")
+    assert problem(grid, "seqlen") == ""
+    assert turned[-1] == ("seqlen", 40)
+
+
+def test_escape_brings_the_value_back(qtbot: QtBot, grid: KnobGrid, turned: list[tuple[str, Any]]) -> None:
+    write(qtbot, grid, "batch_size", "no")
+    qtbot.keyClick(field(grid, "batch_size"), Qt.Key.Key_Escape)
+    assert field(grid, "batch_size").text() == "2"
+    assert problem(grid, "batch_size") == ""
+    assert turned == []
+
+
+def test_another_recipe_replaces_what_was_refused(qtbot: QtBot, grid: KnobGrid) -> None:
+    write(qtbot, grid, "seqlen", "4")
+    light = recipes.load("light")
+    grid.show_values(light, light, JOB)
+    assert field(grid, "seqlen").text() == "2048"
+    assert problem(grid, "seqlen") == ""
+
+
+def test_a_change_elsewhere_leaves_what_was_refused(qtbot: QtBot, grid: KnobGrid) -> None:
+    write(qtbot, grid, "seqlen", "4")
+    grid.show_values(replace(BASE, iters=41), BASE, JOB)
+    assert field(grid, "seqlen").text() == "4"
+    assert problem(grid, "seqlen") != ""
+
+
+def test_an_empty_rate_follows_the_steps(grid: KnobGrid) -> None:
+    assert field(grid, "lr").text() == ""
+    assert field(grid, "lr").placeholderText() == "0.025"
+    grid.show_values(replace(BASE, iters=100), BASE, JOB)
+    assert field(grid, "lr").placeholderText() == "0.01"
+
+
+def test_a_switch_turns_and_goes_back(qtbot: QtBot, grid: KnobGrid, turned: list[tuple[str, Any]]) -> None:
+    box = grid.findChild(QCheckBox, "knob-low_memory")
+    assert isinstance(box, QCheckBox)
+    box.click()
+    assert grid.row("low_memory").changed
+    qtbot.mouseClick(reset(grid, "low_memory"), Qt.MouseButton.LeftButton)
+    assert turned == [("low_memory", True), ("low_memory", False)]
+    assert not box.isChecked()
+
+
+def test_two_columns_where_there_is_room_and_one_where_not(qtbot: QtBot, grid: KnobGrid) -> None:
+    assert grid.row("compile").x() > grid.row("iters").x()
+    grid.resize(600, 900)
+    qtbot.waitUntil(lambda: grid.row("compile").x() == grid.row("iters").x())
+
+
+def test_every_row_tells_its_default(grid: KnobGrid) -> None:
+    texts = [label.text() for label in grid.row("minmax_lr").findChildren(QLabel)]
+    assert any(text.endswith("Default: automatic.") for text in texts)

@@ -1,0 +1,357 @@
+"""The Run page in each of its states, on recorded events of a real run."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PySide6.QtCore import QPoint, Qt
+from PySide6.QtWidgets import QAbstractButton, QComboBox, QLabel, QPlainTextEdit, QPushButton, QWidget
+from pytestqt.qtbot import QtBot
+
+from app.context import Context
+from app.draft import OpenedModel
+from app.pages.run import loss_plot
+from app.pages.run.block_list import BlockList
+from app.pages.run.loss_plot import LossPlot
+from app.pages.run.page import RunPage
+from core.events import BlockDone, BlockStarted, Event, Failed, Log, Loss, Stage
+from core.jobs import store
+from core.jobs.process import ROOT
+from core.jobs.spec import JobSpec
+from core.jobs.worker import ORPHANED
+from tests.app.replayed_runs import ReplayedRuns, recorded, up_to, window_for
+
+SPEC = JobSpec("demo", "/models/out")
+SMALLEST = (880, 580)
+
+
+@pytest.fixture
+def runs() -> ReplayedRuns:
+    return ReplayedRuns()
+
+
+@pytest.fixture
+def surroundings(context: Context, runs: ReplayedRuns) -> Context:
+    return dataclasses.replace(context, runs=runs)
+
+
+@pytest.fixture
+def hidden(surroundings: Context) -> Iterator[RunPage]:
+    """The page while nobody sees it."""
+    made = RunPage(surroundings)
+    window = window_for(made, *SMALLEST)
+    yield made
+    window.close()
+
+
+@pytest.fixture
+def page(qtbot: QtBot, hidden: RunPage) -> RunPage:
+    loss_plot.begin_import()
+    qtbot.waitUntil(loss_plot.ready, timeout=60_000)
+    hidden.window().show()
+    return hidden
+
+
+def text(page: QWidget, name: str) -> str:
+    label = page.findChild(QLabel, name)
+    assert isinstance(label, QLabel)
+    return label.text()
+
+
+def button(page: QWidget, name: str) -> QPushButton:
+    found = next(one for one in page.findChildren(QPushButton, name) if one.isVisible())
+    assert isinstance(found, QPushButton)
+    return found
+
+
+def blocks(page: RunPage) -> BlockList:
+    return page.live.findChildren(BlockList)[0]
+
+
+def plot(page: RunPage) -> LossPlot:
+    return page.live.findChildren(LossPlot)[0]
+
+
+def in_block(number: int, share: float = 0.5) -> list[Event]:
+    """The recorded events up to the middle of a block."""
+    return list(
+        up_to(Loss, when=lambda e: isinstance(e, Loss) and e.block == number and e.iteration >= share * e.iterations)
+    )
+
+
+# --- Nothing yet ---
+
+
+def test_without_a_model_the_page_leads_to_one(page: RunPage, qtbot: QtBot, visited: list[str]) -> None:
+    found = button(page, "welcome_button")
+    assert found.text() == "Pick a model"
+    qtbot.mouseClick(found, Qt.MouseButton.LeftButton)
+    assert visited == ["model"]
+
+
+def test_with_a_model_the_page_starts_the_run(
+    page: RunPage, qtbot: QtBot, surroundings: Context, runs: ReplayedRuns, opened: OpenedModel
+) -> None:
+    surroundings.draft.choose(model=opened)
+    found = button(page, "welcome_button")
+    assert found.text() == "Quantize"
+    qtbot.mouseClick(found, Qt.MouseButton.LeftButton)
+    assert runs.asked == [f"start {opened.name}"]
+
+
+def test_the_page_does_not_import_the_plot_before_it_is_needed() -> None:
+    code = "import sys, app.pages.run.page; sys.exit('pyqtgraph' in sys.modules or 'numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+# --- A run that is on ---
+
+
+def test_a_run_that_begins_shows_its_stage(page: RunPage, runs: ReplayedRuns) -> None:
+    runs.play([Stage("prepare")], SPEC)
+    assert text(page, "run_title") == "SmolLM2-135M-Instruct to 4 bits"
+    assert text(page, "run_doing") == "Opening the model"
+
+
+def test_the_curve_of_the_current_block_grows(page: RunPage, runs: ReplayedRuns) -> None:
+    record = runs.play(in_block(2), SPEC)
+    before = plot(page).points
+    assert before == len(record.curves[2].losses)
+    runs.more([Loss(2, record.iterations, record.iterations, 0.5)])
+    assert plot(page).points == before + 1
+    assert text(page.live, "curve_title") == f"Loss of block 3 of {record.total}"
+
+
+def test_finished_blocks_show_their_figures(page: RunPage, runs: ReplayedRuns) -> None:
+    runs.play(in_block(2), SPEC)
+    table = blocks(page).table
+    assert "\N{RIGHTWARDS ARROW}" in table.index(0).data()
+    assert "tuning" in table.index(2).data()
+    assert table.rowCount() == len([event for event in recorded() if isinstance(event, BlockDone)])
+
+
+def test_a_click_on_a_block_brings_its_curve_back(page: RunPage, runs: ReplayedRuns, qtbot: QtBot) -> None:
+    record = runs.play(in_block(2), SPEC)
+    place = blocks(page).visualRect(blocks(page).table.index(0)).center()
+    qtbot.mouseClick(blocks(page).viewport(), Qt.MouseButton.LeftButton, pos=place)
+    assert text(page.live, "curve_title") == f"Loss of block 1 of {record.total}"
+    assert plot(page).points == len(record.curves[0].losses)
+
+
+def test_a_picked_curve_stays_while_the_run_goes_on(page: RunPage, runs: ReplayedRuns, qtbot: QtBot) -> None:
+    record = runs.play(in_block(2), SPEC)
+    blocks(page).setFocus()
+    qtbot.keyClick(blocks(page), Qt.Key.Key_Up)
+    runs.more([BlockDone(2, record.total, 1.0, 0.5, 1, 1.0), BlockStarted(3, record.total, "x", ())])
+    assert text(page.live, "curve_title").startswith("Loss of block 2 ")
+
+
+def test_escape_goes_back_to_the_current_block(page: RunPage, runs: ReplayedRuns, qtbot: QtBot) -> None:
+    runs.play(in_block(2), SPEC)
+    qtbot.keyClick(blocks(page), Qt.Key.Key_Up)
+    qtbot.keyClick(blocks(page), Qt.Key.Key_Escape)
+    assert text(page.live, "curve_title").startswith("Loss of block 3 ")
+
+
+def test_a_button_goes_back_to_the_current_block(page: RunPage, runs: ReplayedRuns, qtbot: QtBot) -> None:
+    runs.play(in_block(2), SPEC)
+    qtbot.keyClick(blocks(page), Qt.Key.Key_Home)
+    qtbot.mouseClick(button(page, "follow"), Qt.MouseButton.LeftButton)
+    assert text(page.live, "curve_title").startswith("Loss of block 3 ")
+
+
+def test_the_list_follows_the_tuning(page: RunPage, runs: ReplayedRuns) -> None:
+    record = runs.play(in_block(2), SPEC)
+    runs.more([BlockDone(2, record.total, 1.0, 0.5, 1, 1.0), BlockStarted(3, record.total, "x", ())])
+    assert blocks(page).currentIndex().row() == 3
+
+
+def test_pause_becomes_resume(page: RunPage, runs: ReplayedRuns, qtbot: QtBot) -> None:
+    runs.play(in_block(1), SPEC)
+    qtbot.mouseClick(button(page, "run_pause"), Qt.MouseButton.LeftButton)
+    assert button(page, "run_pause").text() == "Resume"
+    assert text(page, "run_doing").endswith("pausing after this block")
+    qtbot.mouseClick(button(page, "run_pause"), Qt.MouseButton.LeftButton)
+    assert runs.asked == ["pause", "resume"]
+
+
+def test_a_paused_run_says_so(page: RunPage, runs: ReplayedRuns) -> None:
+    record = runs.play(in_block(1), SPEC)
+    runs.pause()
+    runs.more([BlockDone(1, record.total, 1.0, 0.5, 1, 1.0)])
+    assert text(page, "run_doing").startswith("Paused")
+
+
+def test_when_no_block_is_to_come_there_is_no_pause(page: RunPage, runs: ReplayedRuns) -> None:
+    runs.play(up_to(Stage, when=lambda event: isinstance(event, Stage) and event.name == "write"), SPEC)
+    assert not button(page, "run_pause").isEnabled()
+
+
+def test_cancel_asks_the_run(page: RunPage, runs: ReplayedRuns, qtbot: QtBot) -> None:
+    runs.play(in_block(1), SPEC)
+    qtbot.mouseClick(button(page, "run_cancel"), Qt.MouseButton.LeftButton)
+    assert runs.asked == ["cancel"]
+
+
+def test_log_lines_are_added_once(page: RunPage, runs: ReplayedRuns) -> None:
+    runs.play([Stage("prepare"), Log("warning", "first")], SPEC)
+    runs.more([Log("info", "second")])
+    runs.more([Stage("tune")])
+    lines = page.live.findChild(QPlainTextEdit, "run_log").toPlainText().splitlines()  # type: ignore[union-attr]
+    assert [line.split("  ", 1)[1] for line in lines] == ["warning: first", "second"]
+
+
+def test_of_a_flood_of_log_lines_the_newest_are_shown(page: RunPage, runs: ReplayedRuns) -> None:
+    runs.play([Stage("prepare"), *(Log("info", f"line {number}") for number in range(5000))], SPEC)
+    log = page.live.findChild(QPlainTextEdit, "run_log")
+    assert isinstance(log, QPlainTextEdit)
+    lines = log.toPlainText().splitlines()
+    assert len(lines) < 300
+    assert "left out" in lines[0]
+    assert lines[-1].endswith("line 4999")
+
+
+def test_events_before_the_page_is_seen_are_all_there(qtbot: QtBot, hidden: RunPage, runs: ReplayedRuns) -> None:
+    record = runs.play(in_block(2), SPEC)
+    hidden.window().show()
+    qtbot.waitUntil(lambda: plot(hidden).points > 0, timeout=60_000)
+    assert plot(hidden).points == len(record.curves[2].losses)
+
+
+# --- A run without a result ---
+
+
+def failed(code: str = "internal", message: str = "It broke.", hint: str = "Mend it.", early: bool = False) -> Failed:
+    return Failed(code, message, hint, "tune", early)
+
+
+def test_a_failure_says_where_why_and_what_to_do(page: RunPage, runs: ReplayedRuns) -> None:
+    record = runs.play([*in_block(2), failed()], SPEC)
+    assert text(page, "ending_headline") == f"The run failed at block 3 of {record.total}"
+    assert (text(page, "ending_message"), text(page, "ending_hint")) == ("It broke.", "Mend it.")
+
+
+def test_a_failed_run_keeps_its_curves(page: RunPage, runs: ReplayedRuns, qtbot: QtBot) -> None:
+    record = runs.play([*in_block(2), failed()], SPEC)
+    qtbot.keyClick(blocks(page), Qt.Key.Key_Home)
+    assert plot(page).points == len(record.curves[0].losses)
+
+
+def test_try_again_starts_the_same_run(page: RunPage, runs: ReplayedRuns, qtbot: QtBot) -> None:
+    runs.play([*in_block(2), failed()], SPEC)
+    qtbot.mouseClick(button(page, "try_again"), Qt.MouseButton.LeftButton)
+    assert runs.asked == ["start demo"]
+
+
+def test_show_log_shows_the_childs_own_log(page: RunPage, runs: ReplayedRuns, qtbot: QtBot, tmp_path: Path) -> None:
+    (tmp_path / store.LOG).write_text("Traceback\nZeroDivisionError\n")
+    runs.play([*in_block(2), failed()], SPEC, tmp_path)
+    qtbot.mouseClick(button(page, "show_log"), Qt.MouseButton.LeftButton)
+    log = page.live.findChild(QPlainTextEdit, "run_log")
+    assert isinstance(log, QPlainTextEdit)
+    assert log.toPlainText().endswith("ZeroDivisionError")
+
+
+def test_a_death_is_told_with_its_sentence(page: RunPage, runs: ReplayedRuns) -> None:
+    runs.play([*in_block(2), failed("child-died", "The run was killed (signal 9).")], SPEC)
+    assert text(page, "ending_message") == "The run was killed (signal 9)."
+
+
+def test_a_cancelled_run_says_that_nothing_is_left(page: RunPage, runs: ReplayedRuns) -> None:
+    runs.play([*in_block(2), failed("cancelled")], SPEC)
+    assert text(page, "ending_headline") == "Cancelled"
+    assert "Nothing was left behind." in text(page, "ending_message")
+
+
+def test_a_run_that_went_with_its_window_says_so(page: RunPage, runs: ReplayedRuns) -> None:
+    runs.play([*in_block(2), failed("cancelled", ORPHANED)], SPEC)
+    assert text(page, "ending_headline") == "Stopped with the window"
+
+
+def test_a_request_that_was_wrong_shows_no_empty_plot(page: RunPage, runs: ReplayedRuns) -> None:
+    runs.play([Stage("prepare"), failed(early=True)], SPEC)
+    assert not plot(page).isVisible()
+
+
+# --- The page among others ---
+
+
+def test_a_finished_run_turns_into_the_report(page: RunPage, runs: ReplayedRuns) -> None:
+    runs.play(recorded(), SPEC)
+    assert page.report.isVisible()
+    assert text(page.report, "verdict")
+
+
+def test_quantize_another_leaves_the_report(
+    page: RunPage, runs: ReplayedRuns, qtbot: QtBot, visited: list[str]
+) -> None:
+    runs.play(recorded(), SPEC)
+    qtbot.mouseClick(button(page, "another"), Qt.MouseButton.LeftButton)
+    assert (runs.asked, visited) == (["clear"], ["model"])
+    assert page.welcome.isVisible()
+
+
+def test_the_dot_says_that_a_run_is_on_or_has_ended_unseen(qtbot: QtBot, hidden: RunPage, runs: ReplayedRuns) -> None:
+    assert not hidden.dot()
+    with qtbot.waitSignal(hidden.dot_changed):
+        runs.play(in_block(1), SPEC)
+    runs.more([failed()])
+    assert hidden.dot()
+    with qtbot.waitSignal(hidden.dot_changed):
+        hidden.window().show()
+    assert not hidden.dot()
+
+
+def test_the_end_is_said_once(page: RunPage, runs: ReplayedRuns, said: list[str]) -> None:
+    runs.play(recorded(), SPEC)
+    runs.changed.emit()
+    assert len(said) == 1
+
+
+STATES: dict[str, list[Event]] = {
+    "empty": [],
+    "preparing": [Stage("prepare")],
+    "failed": [Stage("tune"), BlockStarted(0, 3, "x", ()), failed()],
+    "report": [],
+}
+
+
+@pytest.mark.parametrize("state", ["empty", "preparing", "tuning", "failed", "report"])
+def test_the_page_fits_the_smallest_window(page: RunPage, runs: ReplayedRuns, qtbot: QtBot, state: str) -> None:
+    events = {"tuning": in_block(2), "report": list(recorded())}.get(state, STATES.get(state))
+    if events:
+        runs.play(events, SPEC)
+    assert page.minimumSizeHint().width() <= SMALLEST[0]
+    assert page.minimumSizeHint().height() <= SMALLEST[1]
+
+
+@pytest.mark.parametrize("state", ["empty", "tuning", "failed", "report"])
+def test_everything_that_can_be_used_has_a_name(page: RunPage, runs: ReplayedRuns, state: str) -> None:
+    events = {"tuning": in_block(2), "report": list(recorded())}.get(state, STATES.get(state))
+    if events:
+        runs.play(events, SPEC)
+    nameless = [
+        widget.objectName() or type(widget).__name__
+        for kind in (QAbstractButton, QComboBox, QPlainTextEdit, BlockList)
+        for widget in page.findChildren(kind)
+        if not (widget.accessibleName() or getattr(widget, "text", str)() or _buddy(page, widget))
+        and widget.objectName() != "qt_spinbox_lineedit"
+    ]
+    assert nameless == []
+
+
+def _buddy(page: QWidget, widget: QWidget) -> bool:
+    return any(label.buddy() is widget for label in page.findChildren(QLabel))
+
+
+def test_the_page_can_be_painted_from_right_to_left(page: RunPage, runs: ReplayedRuns) -> None:
+    page.setLayoutDirection(Qt.LayoutDirection.RightToLeft)
+    runs.play(in_block(2), SPEC)
+    image = page.grab().toImage()
+    assert not image.isNull()
+    assert blocks(page).mapTo(page, QPoint(0, 0)).x() < plot(page).mapTo(page, QPoint(0, 0)).x()
