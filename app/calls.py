@@ -233,6 +233,7 @@ def _activity(name: str) -> str:
         "search": QCoreApplication.translate("Calls", "Searching the Hub"),
         "card": QCoreApplication.translate("Calls", "Fetching the model card"),
         "preview_text": QCoreApplication.translate("Calls", "Reading the calibration text"),
+        "outputs": QCoreApplication.translate("Calls", "Looking for finished models"),
         "chat_open": QCoreApplication.translate("Calls", "Loading the model"),
         "chat_say": QCoreApplication.translate("Calls", "Answering"),
     }

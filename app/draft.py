@@ -14,18 +14,21 @@ from typing import Any
 from PySide6.QtCore import QObject, Signal
 from PySide6.QtGui import QUndoCommand, QUndoStack
 
+from app.models.budget import disk_problem
 from core import costs, recipes, sizes
 from core.bitsmap import BitsMap
 from core.costs import Costs
 from core.errors import BitwrightError
-from core.files import free_bytes
+from core.files import free_name
 from core.home import home
 from core.jobs.spec import JobSpec
 from core.model.tree import LayerPlan, ModelTree, resolve_schemes
 from core.recipes import Recipe
 from core.schemes import LayerScheme
 from core.sizes import OutputSize
-from core.wording import human
+
+_UNDO_STEPS = 100
+"""Edits of the map that can be taken back. Each holds a whole map: 0.4 MB where 20,000 layers are set by hand."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,7 @@ class Draft(QObject):
         self._costs: Costs | None = None
         self._problem: str | None = None
         self.undo_stack = QUndoStack(self)
+        self.undo_stack.setUndoLimit(_UNDO_STEPS)
 
     @property
     def choices(self) -> Choices:
@@ -211,10 +215,7 @@ class Draft(QObject):
             return "The map leaves every layer in 16 bits"
         needed = self.costs
         if needed is not None:
-            free = free_bytes(self.output)
-            wanted = needed.disk.low + model.download_bytes
-            if wanted > free:
-                return f"Needs {human(wanted)} of disk, {human(free)} free"
+            return disk_problem(needed.disk.low + model.download_bytes, self.output)
         return ""
 
     def spec(self) -> JobSpec:
@@ -248,12 +249,3 @@ class _MapEdit(QUndoCommand):
 
     def undo(self) -> None:
         self._draft.choose(bits_map=self._before)
-
-
-def free_name(folder: Path) -> Path:
-    """`folder`, or the first of `folder-2`, `folder-3` and so on that does not exist."""
-    number, found = 1, folder
-    while found.exists():
-        number += 1
-        found = folder.with_name(f"{folder.name}-{number}")
-    return found

@@ -334,12 +334,12 @@ def _tame_tables(frame: QTextFrame, look: Look) -> None:
             format.setCellSpacing(0)
             format.setTopMargin(6)
             child.setFormat(format)
-            _drop_blank(child)
+            drop_blank(child)
         _tame_tables(child, look)
 
 
-def _drop_blank(table: QTextTable) -> None:
-    """Take out the empty paragraph that Qt puts before the first title of a table behind a quotation."""
+def drop_blank(table: QTextTable) -> None:
+    """Take out the empty paragraph that Qt puts before the first title of a table behind a quotation or code."""
     cursor = table.cellAt(0, 0).firstCursorPosition()
     if not cursor.block().text() and cursor.block().next().position() <= table.cellAt(0, 0).lastPosition():
         cursor.deleteChar()

@@ -16,6 +16,7 @@ from core.cli import actions
 from core.cli.terminal import Interrupts, Terminal
 from core.errors import BitwrightError, Cancelled
 from core.events import Result, Token
+from core.files import free_name
 from core.home import home
 from core.wording import duration
 
@@ -32,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
         return 2
     began = time.monotonic()
-    output = Path(given[0]) if given else _free_folder()
+    output = Path(given[0]) if given else free_name(home() / "models" / "demo-4bit")
     try:
         terminal.line("Bitwright makes SmolLM2-135M-Instruct (Apache-2.0, part of the installation) smaller: 4 bits,")
         terminal.line("each block's rounding tuned on a bundled text. About three minutes on two cores; Ctrl-C stops.")
@@ -63,15 +64,6 @@ def _ask(terminal: Terminal, model: Path) -> None:
                 speed = event.values["tokens_per_second"]
     terminal.line(f"Model:  {''.join(words).strip()}    ({speed:.1f} tokens/s)")
     terminal.line()
-
-
-def _free_folder() -> Path:
-    """A new folder among Bitwright's own, so that no folder of the user's is touched."""
-    models = home() / "models"
-    number = 1
-    while (models / f"demo-4bit-{number}").exists():
-        number += 1
-    return models / f"demo-4bit-{number}"
 
 
 if __name__ == "__main__":

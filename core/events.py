@@ -31,7 +31,7 @@ class Stage(Event):
 
 @dataclass(frozen=True)
 class Started(Event):
-    """The plan is fixed: what will run, on what, with which resolved settings."""
+    """The plan is fixed: what will run, on what, with which resolved settings, and the bytes before and after."""
 
     model: str
     blocks: int
@@ -167,12 +167,17 @@ def to_line(event: Event) -> str:
 
 def from_line(line: str) -> Event:
     """The event in a line; anything that is not one, or holds a value of the wrong kind, becomes a `Log`."""
+    return parsed(line) or Log("warning", line.strip()[:2000])
+
+
+def parsed(line: str) -> Event | None:
+    """The event in a line; None for anything that is not one, or holds a value of the wrong kind."""
     try:
         value = json.loads(line)
         cls = _TYPES[value.pop("event")]
         return cls(**{f.name: _checked(str(f.type), value[f.name]) for f in fields(cls) if f.name in value})
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return Log("warning", line.strip()[:2000])
+        return None
 
 
 def _finite(value: Any) -> Any:

@@ -72,6 +72,15 @@ def existing_parent(path: Path) -> Path:
     return path
 
 
+def free_name(folder: Path) -> Path:
+    """`folder`, or the first of `folder-2`, `folder-3` and so on that does not exist."""
+    number, found = 1, folder
+    while os.path.lexists(found):
+        number += 1
+        found = folder.with_name(f"{folder.name}-{number}")
+    return found
+
+
 def free_bytes(path: Path) -> int:
     """Bytes free for this user on the volume that holds, or would hold, `path`."""
     return shutil.disk_usage(existing_parent(path)).free

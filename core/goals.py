@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 
 from core.costs import Costs, Range
+from core.model.context import context_length
 from core.model.refusals import text_config
 from core.model.tree import ModelTree
 from core.schemes import BITS, LayerScheme
@@ -62,7 +63,7 @@ def conversation_bytes(tree: ModelTree) -> int:
 
 def conversation_tokens(tree: ModelTree) -> int:
     """CONVERSATION, or what the model can take where that is less."""
-    return min(CONVERSATION, _number(tree, "max_position_embeddings", "n_positions") or CONVERSATION)
+    return min(CONVERSATION, context_length(tree.config) or CONVERSATION)
 
 
 def fit(tree: ModelTree, scheme: LayerScheme, format_name: str, room: float) -> Suggestion:

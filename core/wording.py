@@ -8,7 +8,7 @@ import math
 def human(count: float) -> str:
     """Bytes in powers of 1000, as disks and file managers count: `98.1 MB`."""
     for unit in ("bytes", "kB", "MB", "GB"):
-        if abs(count) < 1000:
+        if abs(count) < 999.5:  # above, three digits would be 1e+03
             return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.3g} TB"
@@ -40,6 +40,6 @@ def figure(value: float) -> str:
 def count(number: float) -> str:
     """A number of things: `135 million`, `1.24 billion`, `12,480`."""
     for size, word in ((1e12, "trillion"), (1e9, "billion"), (1e6, "million")):
-        if number >= size:
+        if number >= 0.9995 * size:
             return f"{number / size:.3g} {word}"
     return f"{number:,.0f}"

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 from itertools import islice
 
-from PySide6.QtCore import QObject
+from PySide6.QtCore import QObject, QTimer
 
 from app.context import Context, Remedy
 from app.draft import Choices
@@ -21,6 +21,8 @@ from app.logs import LogFeed
 from app.models.run_record import RunRecord
 from core.errors import BitwrightError
 
+_LOOK_MS = 2000
+
 _log = logging.getLogger(__name__)
 
 
@@ -29,6 +31,9 @@ class JobControl(QObject):
 
     Args:
         chat_with: shows the chat page with the model in a folder; page: which page is shown.
+
+    Attributes:
+        told: the message about the last run that was shown above another page, and that the Run page shows itself.
     """
 
     def __init__(
@@ -46,6 +51,7 @@ class JobControl(QObject):
         self._chat_with, self._page = chat_with, page
         self._started: tuple[Choices, Facts | None] | None = None
         self._logged: tuple[RunRecord | None, int] = (None, 0)
+        self.told = ""
         bar.triggered.connect(self.act)
         bar.cancel_asked.connect(self.cancel)
         context.draft.changed.connect(self.refresh)
@@ -53,6 +59,11 @@ class JobControl(QObject):
         context.runs.started.connect(self._begun)
         context.runs.changed.connect(self.refresh)
         context.runs.ended.connect(self._ended)
+        context.runs.refused.connect(self._refused)
+        # what is free on the disk changes without a word
+        self._look = QTimer(self, interval=_LOOK_MS)
+        self._look.timeout.connect(self._look_again)
+        self._look.start()
         self.refresh()
 
     def refresh(self) -> None:
@@ -68,7 +79,7 @@ class JobControl(QObject):
         elif self._started is not None and self._started[1] is not None:
             self._bar.show_facts(self._started[1])
         else:
-            self._bar.show_facts(facts_of_run(record))
+            self._bar.show_facts(facts_of_run(record, draft.machine))
         self._status.set_running("run", stage_of(record, active))
         if active and record is not None:
             self._pass_log_on(record)
@@ -104,10 +115,26 @@ class JobControl(QObject):
         record = self._context.runs.record
         _log.info("The run has ended: %s", record.state if record is not None else "gone")
         self.refresh()
-        if record is not None and record.state in ("failed", "died") and self._page() != "run":
-            message, hint = getattr(record.last, "message", ""), getattr(record.last, "hint", "")
-            show = Remedy(self.tr("Show the run"), lambda: self._context.go("run"))
-            self._context.report(BitwrightError(message, hint), show)
+        if record is not None and record.state in ("failed", "died"):
+            self._tell(BitwrightError(getattr(record.last, "message", ""), getattr(record.last, "hint", "")))
+
+    def _refused(self, error: BitwrightError) -> None:
+        """A run could not be started: the Run page says so, unless it shows another one that is on."""
+        if self._context.runs.active:
+            self._context.report(error, None)
+        else:
+            self._tell(error)
+
+    def _tell(self, error: BitwrightError) -> None:
+        """Show above the page what became of the run, where the Run page does not say it already."""
+        if self._page() != "run":
+            self.told = error.message
+            self._context.report(error, Remedy(self.tr("Show the run"), lambda: self._context.go("run")))
+
+    def _look_again(self) -> None:
+        """See whether what stood against a run is gone."""
+        if self._bar.reason and not self._context.runs.active:
+            self.refresh()
 
     def _pass_log_on(self, record: RunRecord) -> None:
         """Put the run's own lines that came since the last time into the window's log."""

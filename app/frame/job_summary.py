@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from core.wording import human, time_range
 
 if TYPE_CHECKING:
-    from app.draft import Draft
+    from app.draft import Draft, Machine
     from app.models.run_record import RunRecord
+    from core.jobs.spec import JobSpec
 
 ARROW = "\N{RIGHTWARDS ARROW}"
 NOTHING = "\N{EN DASH}"
@@ -61,7 +62,7 @@ class Primary:
 def facts_of(draft: Draft) -> Facts:
     """What the choices so far amount to."""
     model, size = draft.model, draft.size
-    device = _device(draft)
+    device = _device(draft.machine, draft.device_id)
     if model is None:
         return Facts(device=device)
     name = Fact(model.label, model.name)
@@ -82,7 +83,7 @@ def facts_of(draft: Draft) -> Facts:
     )
 
 
-def facts_of_run(record: RunRecord) -> Facts:
+def facts_of_run(record: RunRecord, machine: Machine) -> Facts:
     """What is known of a run that was not made of this window's choices: its spec, and what it told at its start."""
     spec, started = record.spec, record.started
     if spec is None:
@@ -92,9 +93,9 @@ def facts_of_run(record: RunRecord) -> Facts:
     name = "SmolLM2-135M-Instruct (demo)" if spec.model == "demo" else PurePath(spec.model).name
     return Facts(
         Fact(name, spec.model),
-        Fact(NOTHING, spec.output),
+        _size_of_run(record, spec),
         Fact(bits, "Bits of each quantized weight, without the scales"),
-        Fact(started.device.upper() if started is not None else spec.device),
+        _device(machine, started.device) if started is not None else _device_to_come(machine, spec),
     )
 
 
@@ -158,13 +159,28 @@ def _remaining(record: RunRecord) -> str:
     return f"{time_range(record.seconds_low, record.seconds_high)} left"
 
 
-def _device(draft: Draft) -> Fact:
-    found = next((device for device in draft.machine.devices if device.get("id") == draft.device_id), None)
+def _size_of_run(record: RunRecord, spec: JobSpec) -> Fact:
+    """Its size before and after in the first format, as the run itself reckoned."""
+    before, after = record.source_bytes, record.planned.get(spec.formats[0])
+    if not before or after is None:
+        return Fact(NOTHING, spec.output)
+    more = f"{before:,} bytes now, {after:,} bytes after, in the first format, to {spec.output}"
+    return Fact(f"{human(before)} {ARROW} {human(after)}", more)
+
+
+def _device_to_come(machine: Machine, spec: JobSpec) -> Fact:
+    """What a run that has not told its device yet will use."""
+    wanted = machine.chosen if spec.device == "auto" else spec.device
+    return _device(machine, wanted) if wanted else Fact("auto", "The run picks the device when it starts")
+
+
+def _device(machine: Machine, identity: str) -> Fact:
+    found = next((device for device in machine.devices if device.get("id") == identity), None)
     if found is None:
-        return Fact(draft.device_id.upper(), "Not measured yet")
+        return Fact(identity.upper(), "Not measured yet")
     name, kind = str(found.get("name", "")), str(found.get("kind", ""))
     if kind != "cpu":
-        return Fact(name or draft.device_id.upper(), f"{draft.device_id}, {human(found.get('total_memory', 0))}")
+        return Fact(name or identity.upper(), f"{identity}, {human(found.get('total_memory', 0))}")
     details = found.get("details") or {}
     cores = details.get("physical_cores") if isinstance(details, dict) else None
     text = f"CPU, {cores} {'core' if cores == 1 else 'cores'}" if isinstance(cores, int) else "CPU"

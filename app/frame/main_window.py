@@ -152,6 +152,8 @@ class MainWindow(QMainWindow):
         """Show a page by its id."""
         self.rail.show_page(page)
         self.stack.show_page(page)
+        if page == "run" and self._job is not None and self._job.told and self.strip.message == self._job.told:
+            self.strip.dismiss()  # the page says it itself
 
     def open_words(self, words: str) -> None:
         """Open what a path, a link or a name of a model stands for; once the pages are there, if it is too early."""
@@ -215,7 +217,6 @@ class MainWindow(QMainWindow):
         self._leaving = Leaving(context.runs, self.strip, self)
         self._leaving.ready.connect(self.close)
         self._leaving.stopping.connect(lambda: self.say(self.tr("Stopping the run")))
-        context.runs.refused.connect(self.report)
         context.calls.unhandled.connect(self.report)
         context.calls.activity.connect(lambda text: self.status.set_running("calls", text))
         self.stack.furnish(context)

@@ -1,8 +1,12 @@
-"""What a run needs held against what this machine has free now, and the plain word for it. Pure but for `free_now`."""
+"""What a run needs held against what this machine has free now, and the plain word for it.
+
+Pure but for `free_now` and `disk_problem`, which look at the disk.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PySide6.QtCore import QCoreApplication
@@ -127,3 +131,9 @@ def free_now(draft: Draft) -> Free:
 def _container_memory(devices: tuple[dict[str, Any], ...]) -> float:
     """Memory that a container grants in all, which the system's own figures do not know; 0 before it was measured."""
     return next((float(found.get("total_memory") or 0) for found in devices if found.get("kind") == "cpu"), 0.0)
+
+
+def disk_problem(wanted: float, output: Path) -> str:
+    """Why the volume of `output` cannot take so many bytes now, in short; "" where it can."""
+    free = free_bytes(output)
+    return f"Needs {human(wanted)} of disk, {human(free)} free" if wanted > free else ""

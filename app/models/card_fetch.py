@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 class CardFetch(QObject):
     """One card at a time: `text` (Markdown, "" for a model without a card) is there, or `error`, or neither while it is
-    on its way. `licence` is what the card states, "" where it states none.
+    on its way. `licence` is what the model states and `stated_by` where, "" where it states none.
 
     Signals:
         changed: another model is meant, or its card (or the error) came.
@@ -29,7 +29,7 @@ class CardFetch(QObject):
         self._call: Call | None = None
         self.name = ""
         self.text: str | None = None
-        self.licence = ""
+        self.licence = self.stated_by = ""
         self.error: BitwrightError | None = None
 
     def fetch(self, name: str) -> None:
@@ -49,7 +49,8 @@ class CardFetch(QObject):
     def forget(self) -> None:
         """Have no card, and want none."""
         call, self._call = self._call, None
-        self.name, self.text, self.error, self.licence = "", None, None, ""
+        self.name, self.text, self.error = "", None, None
+        self.licence = self.stated_by = ""
         if call is not None:
             call.stop()
 
@@ -57,7 +58,7 @@ class CardFetch(QObject):
         if name == self.name:
             self._call = None
             self.text = fit_card(str(values["text"]))
-            self.licence = str(values.get("license") or "")
+            self.licence, self.stated_by = str(values.get("license") or ""), str(values.get("stated_by") or "")
             self.changed.emit()
 
     def _failed(self, name: str, error: BitwrightError) -> None:

@@ -1,16 +1,15 @@
 """The models that the chat page offers: what this machine quantized, then originals, then folders that were opened.
 
-Reads the job folders; knows no Qt.
+What was quantized comes from the service's `outputs` call; knows no Qt.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Literal
-
-from core.jobs.store import JobInfo
+from typing import Any, Literal
 
 Kind = Literal["run", "original", "folder"]
 
@@ -30,22 +29,16 @@ class ChatChoice:
     kind: Kind
 
 
-def from_jobs(jobs: Iterable[JobInfo]) -> list[ChatChoice]:
-    """The outputs of finished jobs that are still there, the newest job first; a folder is named once."""
-    found: dict[str, ChatChoice] = {}
-    for job in jobs:
-        if job.state != "done" or job.spec is None:
-            continue
-        for name in job.spec.formats:
-            folder = job.spec.output_of(name)
-            if str(folder) in found or not (folder / "config.json").is_file():
-                continue
-            several = len(job.spec.formats) > 1
-            label = f"{folder.parent.name} ({name})" if several else folder.name
-            when = job.created.astimezone().strftime("%d %b, %H:%M")
-            detail = f"{job.spec.bits_map.default.label()}, made {when} from {short_name(job.spec.model)}"
-            found[str(folder)] = ChatChoice(str(folder), label, detail, "run")
-    return list(found.values())
+def from_outputs(outputs: Iterable[Mapping[str, Any]]) -> list[ChatChoice]:
+    """What finished runs made, as the service lists it."""
+    found = []
+    for output in outputs:
+        folder = Path(output["folder"])
+        label = f"{folder.parent.name} ({output['format']})" if output["format"] else folder.name
+        when = datetime.fromtimestamp(output["made"]).strftime("%d %b, %H:%M")  # noqa: DTZ006 - the user's own time
+        detail = f"{output['scheme']}, made {when} from {short_name(output['model'])}"
+        found.append(ChatChoice(str(folder), label, detail, "run"))
+    return found
 
 
 def original(name: str, label: str, download_bytes: int = 0) -> ChatChoice:

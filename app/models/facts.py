@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from PySide6.QtCore import QCoreApplication
 
+from core.model.context import context_length
 from core.model.refusals import text_config
 from core.model.tree import ModelTree
 from core.wording import count, human
@@ -20,7 +21,6 @@ _DTYPES = {
     "BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64", "I8": "int8", "U8": "uint8",
     "I32": "int32", "U32": "uint32", "I64": "int64", "F8_E4M3": "float8", "F8_E5M2": "float8",
 }  # fmt: skip
-_CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")
 _WIDTH_KEYS = ("hidden_size", "n_embd", "d_model", "dim")
 _MINOR = 0.005
 """Number formats with less than this share of the bytes are not worth a word."""
@@ -38,15 +38,16 @@ class Fact:
     exact: str = ""
 
 
-def facts(opened: OpenedModel, licence: str) -> tuple[Fact, ...]:
-    """The lines of the facts panel; `licence` as the Hub or the card states it, or ""."""
+def facts(opened: OpenedModel, licence: str, stated_by: str = "") -> tuple[Fact, ...]:
+    """The lines of the facts panel; `licence` as the Hub, the card or the file states it, or "", and which of them."""
     tree = opened.tree
     config = text_config(tree.config)
     total = sum(tensor.nbytes for tensor in tree.tensors.values())
     quantizable = sum(linear.block >= 0 for linear in tree.linears)
     width, vocabulary = _width(tree, config), _vocabulary(tree, config)
-    context = _first(config, _CONTEXT_KEYS)
+    context = context_length(config)
     unknown = _tr("Facts", "not stated")
+    source = _tr("Facts", "Stated by {0}").format(stated_by) if licence and stated_by else ""
     return (
         Fact("architecture", _tr("Facts", "Architecture"), tree.architecture or tree.model_type or unknown),
         Fact("parameters", _tr("Facts", "Parameters"), count(tree.parameters), f"{tree.parameters:,}"),
@@ -57,7 +58,7 @@ def facts(opened: OpenedModel, licence: str) -> tuple[Fact, ...]:
         Fact("vocabulary", _tr("Facts", "Vocabulary"), f"{vocabulary:,}" if vocabulary else unknown),
         Fact("context", _tr("Facts", "Context"), f"{context:,}" if context else unknown),
         Fact("tied", _tr("Facts", "Output head"), head_text(tree)),
-        Fact("licence", _tr("Facts", "Licence"), licence or unknown),
+        Fact("licence", _tr("Facts", "Licence"), licence or unknown, source),
     )
 
 

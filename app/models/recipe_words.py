@@ -57,9 +57,9 @@ def quality(recipe: Recipe, bits: int) -> str:
 
 
 def time_text(seconds: Range | None, machine: Machine, device: str, *, model: bool) -> str:
-    """How long a run takes: an estimate, or what is missing for one."""
+    """How long a run takes: an estimate, or what is missing for one; nothing where that is a model."""
     if not model:
-        return "Time: pick a model first"
+        return ""
     if seconds is not None:
         return f"Time: {time_range(seconds.low, seconds.high)} (estimate)"
     return "Time: measuring this machine" if machine.throughput is None else f"Time: not measured on {device}"

@@ -182,6 +182,19 @@ class RunRecord:
         return self.last.report if isinstance(self.last, Done) else {}
 
     @property
+    def source_bytes(self) -> int:
+        """Bytes of the model's weights before the run, 0 while not known."""
+        value = self.started.settings.get("source_bytes") if self.started is not None else None
+        return value if type(value) is int and value > 0 else 0
+
+    @property
+    def planned(self) -> dict[str, int]:
+        """Bytes of the tensors that the run writes, by format; empty while not known."""
+        value = self.started.settings.get("planned_bytes") if self.started is not None else None
+        sizes = value.items() if isinstance(value, dict) else ()
+        return {str(name): size for name, size in sizes if type(size) is int and size > 0}
+
+    @property
     def tokens_per_step(self) -> int:
         """Tokens of calibration text in one step of tuning, 0 while not known."""
         settings = self.started.settings if self.started is not None else {}

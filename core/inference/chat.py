@@ -23,6 +23,7 @@ from transformers.generation.logits_process import (
 from core.errors import BadInput
 from core.events import Emit
 from core.inference.loader import LoadedModel, load_model
+from core.model.context import ASSUMED, context_length
 
 Message = dict[str, str]
 """`{"role": "system" | "user" | "assistant", "content": text}`, as chat templates take it."""
@@ -180,8 +181,7 @@ class ChatModel:
     @property
     def context(self) -> int:
         """Tokens that the model can read at once."""
-        config = self.loaded.model.config.get_text_config()
-        return int(getattr(config, "max_position_embeddings", 0) or getattr(config, "n_positions", 0) or 2048)
+        return context_length(self.loaded.model.config.get_text_config().to_dict()) or ASSUMED
 
     def _tokens(self, ids: Tensor, sampling: Sampling, limit: int) -> Iterator[int]:
         model, device = self.loaded.model, torch.device(self.loaded.device)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from core import preflight
 from core.errors import BadInput, BitwrightError, DeviceProblem
 from core.events import Emit, Event, Log, Result
+from core.jobs import store
 from core.jobs.spec import absolute, looks_like_path
 from core.model.headers import TensorInfo, read_folder
 from core.model.source import DEMO, check_architecture, open_source, read_config
@@ -38,6 +39,7 @@ def table() -> dict[str, Callable[[Arguments, Emit, Asked], Values]]:
         "search": search,
         "card": card,
         "preview_text": preview_text,
+        "outputs": outputs,
         "chat_open": chat.open,
         "chat_say": chat.say,
     }
@@ -46,6 +48,7 @@ def table() -> dict[str, Callable[[Arguments, Emit, Asked], Values]]:
 def open_model(arguments: Arguments, emit: Emit, should_stop: Asked) -> Values:
     """What a model consists of, from its config and headers; a model that is only on the Hub is not downloaded.
 
+    A GGUF file is imported first, once, with `Progress` of that.
     A model that cannot be quantized is no error here: its tree says why, and can be shown.
     """
     from core.hub.download import cached
@@ -54,7 +57,7 @@ def open_model(arguments: Arguments, emit: Emit, should_stop: Asked) -> Values:
     name = absolute(arguments["model"])
     preflight.check_model(name)
     if _is_here(name):
-        source = open_source(name, emit, should_stop)
+        source = open_source(name, emit, should_stop, measured=True)
         return _opened(name, source.label, source.origin, source.note, source.folder)
     folder = cached(name)
     if folder is not None:
@@ -79,7 +82,7 @@ def download(arguments: Arguments, emit: Emit, should_stop: Asked) -> Values:
     name = absolute(arguments["model"])
     preflight.check_model(name)
     if _is_here(name):
-        return {"folder": str(open_source(name, emit, should_stop).folder)}
+        return {"folder": str(open_source(name, emit, should_stop, measured=True).folder)}
     return {"folder": str(hub.download(name, emit, should_stop, check_architecture, measured=True))}
 
 
@@ -122,10 +125,11 @@ def search(arguments: Arguments, emit: Emit, should_stop: Asked) -> Values:
 
 
 def card(arguments: Arguments, emit: Emit, should_stop: Asked) -> Values:
-    """A model's card as Markdown, "" where it has none."""
+    """A model's card as Markdown, its licence, and what states that; "" where there is none."""
     from core.hub.card import read_card
 
-    return {"text": read_card(absolute(arguments["model"]), should_stop)}
+    found = read_card(absolute(arguments["model"]), should_stop)
+    return {"text": found.text, "license": found.license, "stated_by": found.stated_by}
 
 
 def preview_text(arguments: Arguments, emit: Emit, should_stop: Asked) -> Values:
@@ -142,6 +146,26 @@ def preview_text(arguments: Arguments, emit: Emit, should_stop: Asked) -> Values
         should_stop,
     )
     return found.to_json()
+
+
+def outputs(arguments: Arguments, emit: Emit, should_stop: Asked) -> Values:
+    """The checkpoints that finished jobs made and that are still there, the newest job first, each folder once."""
+    found: dict[str, Values] = {}
+    for job in store.list_jobs():
+        if job.state != "done" or job.spec is None:
+            continue
+        for name in job.spec.formats:
+            folder = job.spec.output_of(name)
+            if str(folder) in found or not (folder / "config.json").is_file():
+                continue
+            found[str(folder)] = {
+                "folder": str(folder),
+                "format": name if len(job.spec.formats) > 1 else "",
+                "scheme": job.spec.bits_map.default.label(),
+                "model": job.spec.model,
+                "made": job.created.timestamp(),
+            }
+    return {"outputs": list(found.values())}
 
 
 class Chat:

@@ -154,7 +154,7 @@ def read_job(job: Path) -> JobInfo:
         spec = load_spec(job / SPEC)
     except BitwrightError:
         spec = None
-    last = next((event for event in reversed(last_events(job / EVENTS)) if isinstance(event, Done | Failed)), None)
+    last = next((event for event in last_events(job / EVENTS) if isinstance(event, Done | Failed)), None)
     owner = _owner(job)
     if last is not None and owner is not None and last.time < owner.claimed:
         last = None  # the end of an earlier run of the same job

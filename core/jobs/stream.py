@@ -13,18 +13,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 
-from core.events import Event, Log, from_line, to_line
+from core.events import Event, Log, from_line, parsed, to_line
 
 CHUNK = 1 << 20
 """Bytes read at once."""
 _LONGEST_LINE = 16 << 20
+_CUT = b"\x18"
+"""Ends a line that a crash or a full disk cut, for those who come to it later: the sign that ASCII calls CANCEL."""
 
 
 class EventLog:
     """Appends events to a file, one write a line, so that lines of two writers never mix.
 
-    A last line without its newline (a crash cut it) is closed first and nothing is glued to it. May be called
-    from several threads. Raises OSError where the disk is full.
+    A last line without its newline (a crash cut it) is closed first, marked as cut, and nothing is glued to it. May be
+    called from several threads. Raises OSError where the disk is full.
     """
 
     def __init__(self, path: Path) -> None:
@@ -40,7 +42,7 @@ class EventLog:
         data = to_line(event).encode("utf-8") + b"\n"
         with self._lock:
             if self._torn:
-                data = b"\n" + data
+                data = _CUT + b"\n" + data
             self._torn = True
             view = memoryview(data)
             while view:
@@ -60,12 +62,16 @@ class EventLog:
 
 
 class Follower:
-    """Reads an event file from an offset on, whole lines only; the file need not exist yet."""
+    """Reads an event file from an offset on, whole lines only; the file need not exist yet.
+
+    A line that is no event is told as a `Log` once another line follows it: as the last one it is what a crash left.
+    """
 
     def __init__(self, path: Path, *, at_end: bool = False) -> None:
         self._path = path
         self._offset = path.stat().st_size if at_end and path.exists() else 0
         self._rest = b""
+        self._doubtful = b""
 
     def read(self, limit: int = CHUNK) -> list[Event]:
         """The events that were added since the last call, from `limit` more bytes, or more where those end no line."""
@@ -79,7 +85,8 @@ class Follower:
                 return []
             self._offset += len(data)
             *lines, self._rest = (self._rest + data).split(b"\n")
-            events = [from_line(line.decode("utf-8", "replace")) for line in lines if line.strip()]
+            for line in lines:
+                events += self._taken(line)
             if len(self._rest) > _LONGEST_LINE:
                 events.append(Log("warning", f"A line of {len(self._rest)} bytes in the event file was skipped."))
                 self._rest = b""
@@ -96,6 +103,18 @@ class Follower:
             events += self.read()
         return events
 
+    def _taken(self, line: bytes) -> list[Event]:
+        """What is told once this line is there: a doubtful one before it, and its own event."""
+        whole = line.rstrip(_CUT)
+        if not whole.strip():
+            return []
+        event = parsed(whole.decode("utf-8", "replace"))
+        if event is None and len(whole) < len(line):
+            return []
+        before, self._doubtful = self._doubtful, b"" if event is not None else line
+        told: list[Event | None] = [from_line(before.decode("utf-8", "replace")) if before else None, event]
+        return [one for one in told if one is not None]
+
 
 def tail_events(path: Path, should_end: Callable[[], bool], poll: float = 0.05) -> Iterator[Event]:
     """Yield the events of a file from its start as they come, until `should_end()` and its end is reached."""
@@ -111,8 +130,11 @@ def tail_events(path: Path, should_end: Callable[[], bool], poll: float = 0.05) 
             time.sleep(poll)
 
 
-def last_events(path: Path, window: int = 1 << 16) -> list[Event]:
-    """The events in the last `window` bytes (more if those hold no whole line), for a look at a job's end."""
+def last_events(path: Path, window: int = 1 << 16) -> Iterator[Event]:
+    """The events in the last `window` bytes (more if those hold no whole line), the last one first.
+
+    Each is parsed when it is asked for: whoever looks for a job's end finds it in the first.
+    """
     try:
         size = path.stat().st_size
         while True:
@@ -122,7 +144,9 @@ def last_events(path: Path, window: int = 1 << 16) -> list[Event]:
             first = 0 if window >= size else data.find(b"\n") + 1
             whole = data[first : data.rfind(b"\n") + 1]
             if whole.strip() or window >= size:
-                return [from_line(line.decode("utf-8", "replace")) for line in whole.split(b"\n") if line.strip()]
+                lines = whole.split(b"\n")
+                break
             window *= 8
     except FileNotFoundError:
-        return []
+        return
+    yield from (from_line(line.decode("utf-8", "replace")) for line in reversed(lines) if line.strip())

@@ -26,10 +26,12 @@ from filelock import FileLock, Timeout
 from core.errors import BitwrightError, Cancelled, CorruptFile, DiskFull, OutputProblem, UnsupportedModel
 from core.events import Emit, Log
 from core.files import free_bytes, read_json, sync_folder, write_json
+from core.hub.pace import PacedProgress
 from core.model import gguf_config, gguf_tokenizer
 from core.model.gguf_header import GgufHeader, GgufTensor, read_gguf_header
 from core.model.headers import read_folder
 from core.model.writer import CheckpointWriter, TensorPlan
+from core.wording import human
 
 _VERSION: Final = 1
 """Part of the cache key: raise it when an import of the same file would come out differently."""
@@ -48,13 +50,14 @@ def cache_folder() -> Path:
     return base / "imports"
 
 
-def import_gguf(path: Path, emit: Emit, should_stop: Callable[[], bool]) -> Path:
+def import_gguf(path: Path, emit: Emit, should_stop: Callable[[], bool], *, measured: bool = False) -> Path:
     """The folder with the model of a GGUF file; imported if it is not in the cache yet.
 
     Args:
         path: of the file.
         emit: gets a `Log` when an import begins.
-        should_stop: asked between tensors.
+        should_stop: asked between tensors, and between the pieces of a big one.
+        measured: `Progress` of the bytes written, about twice a second. Not for a run, whose `Progress` is its own.
 
     Raises:
         CorruptFile: the file is damaged.
@@ -73,7 +76,7 @@ def import_gguf(path: Path, emit: Emit, should_stop: Callable[[], bool]) -> Path
         with _locked(root / f".{target.name}.lock", should_stop):
             if not _is_whole(target):
                 shutil.rmtree(target, ignore_errors=True)
-                _import(path, header, target, emit, should_stop)
+                _import(path, header, target, emit, should_stop, measured=measured)
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise DiskFull(f"The disk of {root} is full.", "Free some space and try again.") from error
@@ -87,6 +90,32 @@ def stored_types(path: Path) -> str:
     for tensor in read_gguf_header(path).tensors.values():
         weights[tensor.kind.name] = weights.get(tensor.kind.name, 0) + int(np.prod(tensor.shape))
     return max(weights, key=lambda kind: weights[kind], default="nothing")
+
+
+class _Written:
+    """Bytes of an import that are written: told as `Progress` (of `total`, 0 for not at all), and a place to stop."""
+
+    def __init__(self, total: int, emit: Emit, should_stop: Callable[[], bool]) -> None:
+        self._progress = PacedProgress(total, emit)
+        self._should_stop = should_stop
+        self._done = 0
+
+    def add(self, count: int) -> None:
+        """So many more are written."""
+        if self._should_stop():
+            raise Cancelled("Stopped while importing.")
+        self._done += count
+        self._progress.tell(self._done)
+
+    def counted(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        """The same pieces, each counted when the next one is asked for."""
+        for piece in pieces:
+            yield piece
+            self.add(len(piece))
+
+    def end(self) -> None:
+        """All of it is written."""
+        self._progress.end()
 
 
 @contextmanager
@@ -117,7 +146,9 @@ def _is_whole(folder: Path) -> bool:
         return False
 
 
-def _import(path: Path, header: GgufHeader, target: Path, emit: Emit, should_stop: Callable[[], bool]) -> None:
+def _import(
+    path: Path, header: GgufHeader, target: Path, emit: Emit, should_stop: Callable[[], bool], *, measured: bool
+) -> None:
     blob = np.memmap(path, dtype=np.uint8, mode="r")
     factors = header.tensors.get(gguf_config.ROPE_FACTORS)
     config = gguf_config.build_config(header, path.name, _values(blob, factors).tolist() if factors else None)
@@ -127,7 +158,7 @@ def _import(path: Path, header: GgufHeader, target: Path, emit: Emit, should_sto
     needed = sum(2 * int(np.prod(tensor.shape)) for tensor in pairs.values()) + _GRACE_BYTES
     if free_bytes(target.parent) < needed:
         raise DiskFull(
-            f"Importing {path.name} needs {needed / 1e9:.1f} GB at {target.parent}.", "Free some space and try again."
+            f"Importing {path.name} needs {human(needed)} at {target.parent}.", "Free some space and try again."
         )
     emit(Log("info", f"Importing {path.name} to 16 bits; this is done once."))
     stage = target.with_name(f".{target.name}.partial")
@@ -137,7 +168,8 @@ def _import(path: Path, header: GgufHeader, target: Path, emit: Emit, should_sto
         config.architectures = [type(model).__name__]
         _write_configs(config, header, stage)
         gguf_tokenizer.write_tokenizer(path, header, stage)
-        _write_tensors(blob, header, config, pairs, stage, should_stop)
+        written = _Written(needed - _GRACE_BYTES if measured else 0, emit, should_stop)
+        _write_tensors(blob, header, config, pairs, stage, written)
         stage.rename(target)
         sync_folder(target.parent)
     finally:
@@ -201,7 +233,7 @@ def _write_tensors(
     config: Any,
     pairs: dict[str, GgufTensor],
     stage: Path,
-    should_stop: Callable[[], bool],
+    written: _Written,
 ) -> None:
     from transformers import modeling_gguf_pytorch_utils as conversions
 
@@ -210,14 +242,16 @@ def _write_tensors(
     plans = [TensorPlan(name, "BF16", _decoded_shape(header, tensor)) for name, tensor in pairs.items()]
     with CheckpointWriter(stage, plans) as writer:
         for name, tensor in pairs.items():
-            if should_stop():
-                raise Cancelled("Stopped while importing.")
+            written.add(0)
             if tensor.name in _BIG:
-                writer.write_pieces(name, _pieces(blob, tensor))
+                writer.write_pieces(name, written.counted(_pieces(blob, tensor)))
                 continue
             # Undoes what llama.cpp's converter does: rotary rows of q and k, Gemma's norms + 1, GPT-2's layout.
             weights = processor.process(weights=_values(blob, tensor), name=tensor.name).weights
-            writer.write(name, torch.from_numpy(np.array(weights, dtype=np.float32, order="C")).to(torch.bfloat16))
+            values = torch.from_numpy(np.array(weights, dtype=np.float32, order="C")).to(torch.bfloat16)
+            writer.write(name, values)
+            written.add(values.nbytes)
+    written.end()
 
 
 def _decoded_shape(header: GgufHeader, tensor: GgufTensor) -> tuple[int, ...]:

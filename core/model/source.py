@@ -40,13 +40,14 @@ class Source:
     note: str
 
 
-def open_source(model: str, emit: Emit, should_stop: Callable[[], bool]) -> Source:
+def open_source(model: str, emit: Emit, should_stop: Callable[[], bool], *, measured: bool = False) -> Source:
     """Find, fetch or import what `model` names.
 
     Args:
         model: Hub id, folder, `.gguf` file, or `demo`; a path that exists wins over a Hub id.
         emit: gets `Log` events where something takes time.
         should_stop: asked while something takes time.
+        measured: `Progress` of a download or an import is wanted, too. Not for a run, whose `Progress` is its own.
 
     Raises:
         ModelNotFound: neither a path nor a Hub id leads to a model.
@@ -57,7 +58,8 @@ def open_source(model: str, emit: Emit, should_stop: Callable[[], bool]) -> Sour
     if not model:
         raise BadInput("No model was given.", "Give a Hub id, a folder, a .gguf file, or demo.")
     if model == DEMO:
-        return _from_gguf(_demo_file(), "SmolLM2-135M-Instruct (demo)", "demo", emit, should_stop)
+        folder, note = _from_gguf(_demo_file(), emit, should_stop, measured=measured)
+        return Source(folder, "SmolLM2-135M-Instruct (demo)", "demo", note)
     path = _existing(model)
     if path is not None and path.is_dir():
         check_folder(path)
@@ -65,12 +67,13 @@ def open_source(model: str, emit: Emit, should_stop: Callable[[], bool]) -> Sour
     if path is not None:
         if path.suffix.lower() != ".gguf":
             raise BadInput(f"{path} is a file, and not a .gguf.", "Give the folder that holds the model.")
-        return _from_gguf(path, path.name, "gguf", emit, should_stop)
+        folder, note = _from_gguf(path, emit, should_stop, measured=measured)
+        return Source(folder, path.name, "gguf", note)
     if _looks_like_path(model):
         raise ModelNotFound(f"There is nothing at {_short(model)}.", "Check the path.")
     from core.hub.download import download
 
-    return Source(download(model, emit, should_stop, check_architecture), model, "hub", "")
+    return Source(download(model, emit, should_stop, check_architecture, measured=measured), model, "hub", "")
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -153,13 +156,14 @@ def check_architecture(config: Mapping[str, Any]) -> None:
         raise UnsupportedModel(f"The architecture {kind[:60]!r} is no language model.", "Choose another model.")
 
 
-def _from_gguf(path: Path, label: str, origin: str, emit: Emit, should_stop: Callable[[], bool]) -> Source:
+def _from_gguf(path: Path, emit: Emit, should_stop: Callable[[], bool], *, measured: bool) -> tuple[Path, str]:
+    """The folder of an imported file, and what a report should say about its weights."""
     from core.model.gguf import import_gguf, stored_types
 
-    folder = import_gguf(path, emit, should_stop)
+    folder = import_gguf(path, emit, should_stop, measured=measured)
     kind = stored_types(path)
-    note = "" if kind in ("F32", "F16", "BF16") else f"The weights came from a GGUF file, quantized there as {kind}."
-    return Source(folder, label, origin, note)
+    known = kind in ("F32", "F16", "BF16")
+    return folder, "" if known else f"The weights came from a GGUF file, quantized there as {kind}."
 
 
 def _demo_file() -> Path:

@@ -24,6 +24,7 @@ from torch import Tensor
 from core.errors import BitwrightError, DiskFull, OutputProblem
 from core.files import free_bytes, sync_folder, write_json
 from core.model.headers import DTYPE_BITS, INDEX_FILE, SINGLE_FILE
+from core.wording import human
 
 MAX_SHARD_BYTES: Final = 5 * 10**9
 
@@ -225,7 +226,7 @@ class CheckpointWriter:
                 free = free_bytes(self._folder)
                 if free < self.total_bytes:
                     raise DiskFull(
-                        f"The output needs {self.total_bytes / 1e9:.2f} GB and {self._folder} has {free / 1e9:.2f} GB.",
+                        f"The output needs {human(self.total_bytes)} and {self._folder} has {human(free)}.",
                         "Free some room, or choose a folder on another volume.",
                     )
                 for shard in self._shards:

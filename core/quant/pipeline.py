@@ -22,13 +22,14 @@ from core.formats.reader import QuantizedCheckpoint
 from core.jobs.control import Control
 from core.jobs.spec import JobSpec
 from core.model.chain import capture, first_inputs, only_rows
+from core.model.context import ASSUMED, context_length
 from core.model.skeleton import build_skeleton
 from core.model.weights import TensorStore
 from core.quant import heldout
 from core.quant.activations import Activations
 from core.quant.blocks import BlockJob, Chain, insert_linear, quantize_block, round_layer
 from core.quant.output import Output
-from core.quant.prepare import Prepared, prepare, settings_of
+from core.quant.prepare import Prepared, planned_bytes, prepare, settings_of
 from core.quant.progress import Meter, give_back_memory
 from core.quant.report import BlockFigures, make_report
 from core.quant.signround import Outcome
@@ -110,7 +111,11 @@ def _started(spec: JobSpec, ready: Prepared) -> Started:
         device=ready.resolved.device,
         dtype=ready.resolved.dtype,
         threads=ready.resolved.threads,
-        settings=settings_of(spec, ready.resolved),
+        settings={
+            **settings_of(spec, ready.resolved),
+            "source_bytes": ready.tree.nbytes,
+            "planned_bytes": {name: planned_bytes(item) for name, item in ready.formats.items()},
+        },
     )
 
 
@@ -120,22 +125,16 @@ def _on_loss(emit: Emit, meter: Meter, iterations: int, block: int, iteration: i
 
 
 def _check_lengths(ready: Prepared, calibration: Calibration) -> None:
-    longest = context_length(ready)
+    longest = context_length(ready.tree.config) or ASSUMED
     length = calibration.tokens.shape[1]
     if length > longest:
         raise BadInput(f"The model reads at most {longest} tokens, and seqlen is {length}.", f"Use --seqlen {longest}.")
 
 
-def context_length(ready: Prepared) -> int:
-    """Tokens that the model can read at once."""
-    text = ready.tree.config.get("text_config") or ready.tree.config
-    return int(text.get("max_position_embeddings") or text.get("n_positions") or 2048)
-
-
 def _enter(running: _Run, calibration: Calibration) -> tuple[list[Chain], Tensor]:
     """The calibration samples and the held-out windows at the door of block 0; and the windows' tokens."""
     ready, resolved = running.ready, running.ready.resolved
-    unseen = heldout.windows(ready.tokenizer, context_length(ready))
+    unseen = heldout.windows(ready.tokenizer, context_length(ready.tree.config) or ASSUMED)
     skeleton, device = ready.skeleton, resolved.torch_device
     skeleton.fill("", torch.float32, device, skip=(skeleton.stack, *skeleton.ends()))
     cache = getattr(torch, resolved.cache_dtype)

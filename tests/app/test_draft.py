@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pytestqt.qtbot import QtBot
 
-from app.draft import Draft, Machine, OpenedModel, free_name
+from app.draft import Draft, Machine, OpenedModel
 from core import recipes
 from core.bitsmap import BitsMap, Rule
 from core.costs import Range
@@ -100,7 +100,13 @@ def test_a_spec_needs_a_model(qtbot: QtBot) -> None:
         Draft().spec()
 
 
-def test_the_suggested_folder_is_one_that_is_free(tmp_path: Path) -> None:
-    (tmp_path / "demo-4bit").mkdir()
-    (tmp_path / "demo-4bit-2").mkdir()
-    assert free_name(tmp_path / "demo-4bit") == tmp_path / "demo-4bit-3"
+def test_the_suggested_folder_is_one_that_is_free(draft: Draft) -> None:
+    first = draft.output
+    first.mkdir(parents=True)
+    assert draft.output == first.with_name(f"{first.name}-2")
+
+
+def test_the_oldest_edits_are_forgotten(draft: Draft) -> None:
+    for number in range(150):
+        draft.edit_map(BitsMap(LayerScheme((2, 3)[number % 2], 64, True)), "edit")
+    assert draft.undo_stack.count() == 100

@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 from PySide6.QtGui import QColor, QGuiApplication, QIcon, QPalette
+from PySide6.QtWidgets import QLineEdit
 from pytestqt.qtbot import QtBot
 
 from app.theme import ICONS, Theme, contrast, mixed
@@ -50,6 +51,14 @@ def test_text_and_placeholders_of_the_palette_can_be_read(theme: Theme, scheme: 
     pairs = (("WindowText", "Window"), ("Text", "Base"), ("ButtonText", "Button"), ("PlaceholderText", "Base"))
     found = {pair: contrast(*(palette.color(QPalette.ColorRole[name]) for name in pair)) for pair in pairs}
     assert {pair: value for pair, value in found.items() if value < 4.5} == {}
+
+
+def test_the_edge_of_a_field_can_be_seen(qtbot: QtBot, theme: Theme, scheme: str) -> None:
+    field = QLineEdit()
+    qtbot.addWidget(field)
+    field.resize(80, 30)
+    edge = field.grab().toImage().pixelColor(40, 0)
+    assert contrast(edge, QGuiApplication.palette().color(QPalette.ColorRole.Window)) >= 3
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 8, 16])

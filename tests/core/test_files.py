@@ -64,6 +64,12 @@ def test_free_bytes_of_a_folder_that_does_not_exist_yet(tmp_path: Path) -> None:
     assert files.free_bytes(tmp_path / "a" / "b") > 0
 
 
+def test_a_free_name_has_the_next_number(tmp_path: Path) -> None:
+    (tmp_path / "demo-4bit").mkdir()
+    (tmp_path / "demo-4bit-2").mkdir()
+    assert files.free_name(tmp_path / "demo-4bit") == tmp_path / "demo-4bit-3"
+
+
 def test_json_is_readable_by_people(tmp_path: Path) -> None:
     files.write_json(tmp_path / "a.json", {"a": "ü"})
     assert (tmp_path / "a.json").read_text(encoding="utf-8") == '{\n  "a": "ü"\n}\n'

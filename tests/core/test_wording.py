@@ -10,7 +10,15 @@ from core.wording import count, duration, figure, human, time_range
 
 
 @pytest.mark.parametrize(
-    ("bytes_", "text"), [(0, "0 bytes"), (999, "999 bytes"), (1500, "1.5 kB"), (98_100_000, "98.1 MB"), (7e12, "7 TB")]
+    ("bytes_", "text"),
+    [
+        (0, "0 bytes"),
+        (999, "999 bytes"),
+        (1500, "1.5 kB"),
+        (98_100_000, "98.1 MB"),
+        (999_700_000, "1 GB"),
+        (7e12, "7 TB"),
+    ],
 )
 def test_bytes(bytes_: float, text: str) -> None:
     assert human(bytes_) == text

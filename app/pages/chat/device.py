@@ -8,12 +8,13 @@ from __future__ import annotations
 from typing import Any
 
 from PySide6.QtCore import Signal
-from PySide6.QtWidgets import QLabel, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QVBoxLayout, QWidget
 
 from app.draft import Machine
 from app.theme import Theme
 from app.widgets.elided_box import ElidedBox
 from app.widgets.note import Note
+from app.widgets.tinted_label import TintedLabel
 
 AUTO = "auto"
 
@@ -30,7 +31,7 @@ class ChatDevice(QWidget):
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._devices: tuple[dict[str, Any], ...] = ()
-        label = QLabel(self.tr("&Device"), self)
+        label = TintedLabel(theme, self.tr("&Device"), bold=True, parent=self)
         self._box = ElidedBox(self)
         self._box.setObjectName("chat_device")
         self._box.addItem(self.tr("Automatic"), AUTO)
@@ -68,7 +69,9 @@ class ChatDevice(QWidget):
         self._box.fit_list()
         self._box.setCurrentIndex(max(0, self._box.findData(before)))
         reasons = [
-            self.tr("Not {device}: {reason}").format(device=device.get("name", ""), reason=device.get("reason", ""))
+            self.tr("{device} cannot be used: {reason}").format(
+                device=device.get("name", ""), reason=device.get("reason", "")
+            )
             for device in machine.devices
             if not device.get("usable")
         ]

@@ -19,8 +19,8 @@ from app.theme import Theme
 from app.widgets.code_view import CodeView
 from app.widgets.tints import bubble_color, code_color
 
-COLUMNS = 75
-"""Characters of a line at most."""
+COLUMNS = 88
+"""Average characters of a line at most, which is about 70 letters of code."""
 FLUSH_MS = 50
 """Streamed text is shown at most this often."""
 _PAD = 12

@@ -92,6 +92,7 @@ class ChatMiddle(QWidget):
         self._stack.setCurrentWidget(self.welcome if empty else self.conversation)
         for button in (self._save, self._clear):
             button.setEnabled(not empty and not busy)
+            button.setVisible(not empty)
 
     def show_slow(self, slow: bool) -> None:
         """Say that a run of this machine takes its share."""

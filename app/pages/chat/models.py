@@ -9,12 +9,13 @@ import html
 from collections.abc import Sequence
 
 from PySide6.QtCore import Qt, Signal
-from PySide6.QtWidgets import QFileDialog, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QFileDialog, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
 from app.models.chat_choices import ChatChoice
 from app.theme import Theme
 from app.widgets.elided_box import ElidedBox
 from app.widgets.note import Note
+from app.widgets.tinted_label import TintedLabel
 
 
 class ChatModels(QWidget):
@@ -33,7 +34,7 @@ class ChatModels(QWidget):
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._choices: list[ChatChoice] = []
-        label = QLabel(self.tr("M&odel"), self)
+        label = TintedLabel(theme, self.tr("M&odel"), bold=True, parent=self)
         self._box = ElidedBox(self)
         self._box.setObjectName("chat_model")
         self._box.activated.connect(self._activate)
@@ -45,7 +46,7 @@ class ChatModels(QWidget):
         self._load.clicked.connect(self.load_asked)
         self._open = QPushButton(self.tr("Open folder\N{HORIZONTAL ELLIPSIS}"), self)
         self._open.setObjectName("open_folder")
-        self._open.clicked.connect(self._ask_folder)
+        self._open.clicked.connect(self.ask_folder)
         row = QHBoxLayout()
         row.setSpacing(8)
         row.addWidget(self._load, 1)
@@ -97,7 +98,8 @@ class ChatModels(QWidget):
         if isinstance(name, str):
             self.picked.emit(name)
 
-    def _ask_folder(self) -> None:
+    def ask_folder(self) -> None:
+        """Let the user choose a folder that holds a model."""
         dialog = QFileDialog(self, self.tr("Open a model folder"))
         dialog.setFileMode(QFileDialog.FileMode.Directory)
         dialog.setOption(QFileDialog.Option.ShowDirsOnly)

@@ -18,11 +18,11 @@ from app.context import Context, Remedy
 from app.models import chat_choices
 from app.models.chat_choices import ChatChoice
 from app.models.conversation import Conversation, Figures
+from app.models.finished_models import FinishedModels
 from app.pages.chat.middle import ChatMiddle
 from app.pages.chat.panel import ChatPanel, describe
-from core.errors import BitwrightError, ChildDied
+from core.errors import BitwrightError, ChildDied, ModelNotFound
 from core.files import write_atomic
-from core.jobs.store import list_jobs
 
 REQUEST = "chat/model"
 """Key in the state under which other pages leave the model to talk to, before they go to this page."""
@@ -45,7 +45,7 @@ class ChatPage(QWidget):
         self._context = context
         self._session = ChatSession(context.calls, self)
         self._talks: dict[str, Conversation] = {}
-        self._runs: list[ChatChoice] = []
+        self._made = FinishedModels(context.calls, self)
         self._folders: list[ChatChoice] = []
         self._model = context.state.value(_PICKED, "")
         self._waiting = self._dot = False
@@ -89,7 +89,8 @@ class ChatPage(QWidget):
         self._context.draft.changed.connect(self._on_draft)
         runs.changed.connect(lambda: middle.show_slow(runs.active))
         runs.started.connect(self._update)
-        runs.ended.connect(lambda _job: self._refresh())
+        runs.ended.connect(lambda _job: self._made.look())
+        self._made.changed.connect(self._refresh)
 
     # --- what the window asks ---
 
@@ -99,10 +100,11 @@ class ChatPage(QWidget):
 
     def open_model(self, name: str) -> None:
         """Show the model `name`; load it at once where the run of this window has just made it."""
-        # A run that wrote several formats has a folder for each in its output.
-        inside = [choice.name for choice in self._runs if str(Path(choice.name).parent) == name]
-        self._open_folder(inside[0] if inside else name)
         record = self._context.runs.record
+        if record is not None and record.spec is not None and record.spec.output == name:
+            # a run that wrote several formats has a folder for each in its output
+            name = str(record.spec.output_of(record.spec.formats[0]))
+        self._open_folder(name)
         if record is not None and record.state == "done" and self._session.state == "idle":
             self._load()
         self._middle.composer.setFocus()
@@ -112,6 +114,7 @@ class ChatPage(QWidget):
         super().showEvent(event)
         self._set_dot(False)
         self._refresh()
+        self._made.look()
         wanted = self._context.state.value(REQUEST, "")
         if wanted:
             self._context.state.set_value(REQUEST, "")
@@ -200,13 +203,13 @@ class ChatPage(QWidget):
         self._model = name
         self._context.state.set_value(_PICKED, name)
         self._problem = self._cleared = None
-        self._refresh(read_jobs=False)
+        self._refresh()
         self._show_talk()
 
     def _open_folder(self, path: str) -> None:
         if all(choice.name != path for choice in self._choices()):
             self._folders.append(chat_choices.folder(path))
-            self._refresh(read_jobs=False)
+            self._refresh()
         self._pick(path)
 
     def _pick_device(self, _device: str) -> None:
@@ -279,7 +282,9 @@ class ChatPage(QWidget):
         self._end_answer(None)
         self._view.unwind()
         if loading or isinstance(error, ChildDied):
-            self._context.report(error, Remedy(self.tr("Load again"), self._load_again))
+            again = Remedy(self.tr("Load again"), self._load_again)
+            other = Remedy(self.tr("Open folder\N{HORIZONTAL ELLIPSIS}"), self._panel.models.ask_folder)
+            self._context.report(error, other if isinstance(error, ModelNotFound) else again)
         else:
             self._problem = error
         self._update()
@@ -288,7 +293,7 @@ class ChatPage(QWidget):
 
     def _on_draft(self) -> None:
         self._panel.device.set_machine(self._context.draft.machine)
-        self._refresh(read_jobs=False)
+        self._refresh()
 
     def _choices(self) -> list[ChatChoice]:
         model, record = self._context.draft.model, self._context.runs.record
@@ -297,15 +302,13 @@ class ChatPage(QWidget):
             originals.append(chat_choices.original(model.name, model.label, model.download_bytes))
         if record is not None and record.spec is not None:
             originals.append(chat_choices.original(record.spec.model, ""))
-        return chat_choices.merged(self._runs, originals, self._folders)
+        return chat_choices.merged(self._made.choices, originals, self._folders)
 
-    def _refresh(self, read_jobs: bool = True) -> None:
-        """Find out which models there are; the picked one stays where anything was begun with it."""
-        if read_jobs:
-            self._runs = chat_choices.from_jobs(list_jobs())
-        choices = self._choices()
+    def _refresh(self) -> None:
+        """Offer the models that there are; the picked one stays where anything was begun with it."""
+        choices = self._choices() if self._made.looked or self._model else []
         known = any(choice.name == self._model for choice in choices)
-        if not known and self._session.state == "idle" and not len(self._view.talk):
+        if not known and self._made.looked and self._session.state == "idle" and not len(self._view.talk):
             self._model = choices[0].name if choices else ""
             self._show_talk()
         elif not known and self._model:
@@ -326,7 +329,7 @@ class ChatPage(QWidget):
         state, empty = self._session.state, not len(self._view.talk)
         busy = state == "answering"
         self._middle.show_empty(empty, busy)
-        self._middle.welcome.set_model(self._label() if self._model else "", state == "ready")
+        self._middle.welcome.set_model(self._label() if self._model else "", state != "idle")
         self._middle.set_title("" if empty else self._label(), self._model)
         self._middle.composer.set_state(busy, self._session.stopping, bool(self._model))
         self._middle.show_slow(self._context.runs.active)

@@ -6,7 +6,7 @@ Puts widgets together and turns a loaded model into sentences; decides nothing.
 from __future__ import annotations
 
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QFrame, QLabel, QPlainTextEdit, QScrollArea, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QFrame, QPlainTextEdit, QScrollArea, QVBoxLayout, QWidget
 
 from app.chat_session import Opened
 from app.context import Context
@@ -17,7 +17,7 @@ from app.pages.chat.sampling_panel import SamplingPanel
 from app.widgets.tinted_label import TintedLabel
 from core.wording import human
 
-WIDTH = 296
+WIDTH = 304
 
 
 class ChatPanel(QScrollArea):
@@ -37,11 +37,11 @@ class ChatPanel(QScrollArea):
         self._system.setFixedHeight(self._system.fontMetrics().lineSpacing() * 3 + 16)
         self._system.setPlainText(context.state.value("chat/system", ""))
         self._system.textChanged.connect(lambda: context.state.set_value("chat/system", self.system))
-        system_label = QLabel(self.tr("S&ystem prompt"))
+        system_label = TintedLabel(context.theme, self.tr("S&ystem prompt"), bold=True)
         system_label.setBuddy(self._system)
         inner = QWidget()
         column = QVBoxLayout(inner)
-        column.setContentsMargins(8, 8, 8, 16)
+        column.setContentsMargins(8, 8, 16, 16)
         column.setSpacing(16)
         column.addWidget(self.models)
         column.addWidget(self.device)
@@ -71,9 +71,7 @@ class ChatPanel(QScrollArea):
         """Say how the loaded model is held and computed, or how it will be."""
         if opened is None:
             self.device.set_backend(
-                self.tr(
-                    "Computed by torch; quantized layers are turned back into plain numbers once, when the model loads."
-                )
+                self.tr("Computed by torch. Quantized layers become plain numbers once, when the model loads.")
             )
         elif opened.schemes:
             self.device.set_backend(

@@ -7,6 +7,7 @@ from PySide6.QtWidgets import QLabel, QPushButton, QVBoxLayout, QWidget
 
 from app.theme import Theme
 from app.widgets.note import Note
+from app.widgets.primary_button import make_primary
 
 
 class ChatWelcome(QWidget):
@@ -51,7 +52,7 @@ class ChatWelcome(QWidget):
         width = max(button.sizeHint().width() for button in self._questions) + 24
         for button in self._questions:
             button.setMinimumWidth(width)
-        self._get = QPushButton(self.tr("Pick a model"), self)
+        self._get = make_primary(QPushButton(self.tr("Pick a model"), self), theme)
         self._get.setObjectName("get_model")
         self._get.clicked.connect(self.model_asked)
         column.addWidget(self._get, 0, Qt.AlignmentFlag.AlignHCenter)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 from PySide6.QtCore import QItemSelection, QItemSelectionModel, QModelIndex, Qt
-from PySide6.QtGui import QKeyEvent, QShowEvent
+from PySide6.QtGui import QColor, QIcon, QKeyEvent, QPixmap, QResizeEvent, QShowEvent
 from PySide6.QtWidgets import (
     QAbstractItemView,
     QHeaderView,
@@ -21,8 +21,9 @@ from PySide6.QtWidgets import (
 from app.models.layer_table import BITS, BLOCK, GROUP, NAME, SHAPE, SIZE, SYMMETRIC, WHY, Index, LayerTable
 from app.models.selection import Selection
 
-_WIDTHS = {NAME: 36, BLOCK: 8, SHAPE: 14, BITS: 8, GROUP: 8, SYMMETRIC: 12, SIZE: 11, WHY: 24}
-"""Widths of the columns in average characters."""
+_WIDTHS = {NAME: 40, BLOCK: 8, SHAPE: 14, BITS: 8, GROUP: 8, SYMMETRIC: 12, SIZE: 12, WHY: 24}
+"""Widths of the columns in average characters; that of the names is the least beside a column for the reason."""
+_SWATCH = 12
 
 
 class _NameDelegate(QStyledItemDelegate):
@@ -31,6 +32,20 @@ class _NameDelegate(QStyledItemDelegate):
     def initStyleOption(self, option: QStyleOptionViewItem, index: Index) -> None:
         super().initStyleOption(option, index)
         option.textElideMode = Qt.TextElideMode.ElideLeft
+
+
+class _BitsDelegate(QStyledItemDelegate):
+    """Shows the colour of the bits as it is, in selected rows too, where the style would tint it."""
+
+    def initStyleOption(self, option: QStyleOptionViewItem, index: Index) -> None:
+        super().initStyleOption(option, index)
+        colour = index.data(Qt.ItemDataRole.DecorationRole)
+        if isinstance(colour, QColor):
+            swatch, icon = QPixmap(_SWATCH, _SWATCH), QIcon()
+            swatch.fill(colour)
+            for mode in (QIcon.Mode.Normal, QIcon.Mode.Selected):
+                icon.addPixmap(swatch, mode)
+            option.icon = icon
 
 
 class LayerList(QTableView):
@@ -49,6 +64,7 @@ class LayerList(QTableView):
         self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.setHorizontalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
         self.setItemDelegateForColumn(NAME, _NameDelegate(self))
+        self.setItemDelegateForColumn(BITS, _BitsDelegate(self))
         self.setWordWrap(False)
         self.setShowGrid(False)
         self.setAlternatingRowColors(True)
@@ -78,6 +94,18 @@ class LayerList(QTableView):
             event.ignore()
         else:
             super().keyPressEvent(event)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """The names give way, and where even that is too little, the reason, which the side panel tells as well."""
+        super().resizeEvent(event)
+        if event.size().width() == event.oldSize().width():
+            return
+        letter = self.fontMetrics().averageCharWidth()
+        others = sum(width for column, width in _WIDTHS.items() if column not in (NAME, WHY))
+        room = event.size().width() - others * letter
+        short = room < (_WIDTHS[NAME] + _WIDTHS[WHY]) * letter
+        self.setColumnHidden(WHY, short)
+        self.setColumnWidth(NAME, max(room, _WIDTHS[WHY] * letter) if short else _WIDTHS[NAME] * letter)
 
     def showEvent(self, event: QShowEvent) -> None:
         """Catch up with what was selected meanwhile."""

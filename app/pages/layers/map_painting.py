@@ -203,7 +203,12 @@ def _paint_marks(painter: QPainter, scene: Scene) -> None:
 def _paint_outlines(painter: QPainter, scene: Scene) -> None:
     smaller = min(scene.geometry.cell.width(), scene.geometry.cell.height())
     thick = 3 if smaller >= 20 else 2
-    chosen = [rect for layer, rect in (*scene.cells, *scene.cells_apart) if layer in scene.selected]
+    over = min(1, scene.geometry.gap) if smaller < 20 else 0  # into the gap, as a low cell needs its height for text
+    chosen = [
+        rect.adjusted(-over, -over, over, over)
+        for layer, rect in (*scene.cells, *scene.cells_apart)
+        if layer in scene.selected
+    ]
     painter.setBrush(Qt.BrushStyle.NoBrush)
     if smaller < _NO_ROOM:
         _outline_areas(painter, scene)
@@ -212,7 +217,7 @@ def _paint_outlines(painter: QPainter, scene: Scene) -> None:
     _outline(painter, chosen, scene.palette.color(QPalette.ColorRole.Base), thick, 1)
     _outline(painter, chosen, scene.palette.color(QPalette.ColorRole.Text), 0, thick)
     if scene.focused and scene.place is not None:
-        inset = thick if scene.current in scene.selected else 0
+        inset = thick - over if scene.current in scene.selected else 0
         rect = scene.rect(*scene.place).adjusted(inset, inset, -inset - 1, -inset - 1)
         colour = scene.palette.color(QPalette.ColorRole.Text) if inset else scene.text_colour(scene.current)
         painter.setPen(QPen(colour, 1, Qt.PenStyle.DotLine))

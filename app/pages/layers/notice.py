@@ -17,7 +17,7 @@ from app.widgets.tinted_label import TintedLabel
 if TYPE_CHECKING:
     from app.theme import Theme
 
-_WIDTH = 56
+_WIDTH = 66
 """Average characters of a line that reads well."""
 
 

@@ -9,10 +9,18 @@ from __future__ import annotations
 from typing import Any
 
 from PySide6.QtCore import QUrl, Signal
-from PySide6.QtGui import QTextBlock, QTextCharFormat, QTextCursor, QTextFormat, QTextOption
+from PySide6.QtGui import (
+    QTextBlock,
+    QTextCharFormat,
+    QTextCursor,
+    QTextFormat,
+    QTextFrameFormat,
+    QTextOption,
+    QTextTable,
+)
 from PySide6.QtWidgets import QTextBrowser, QWidget
 
-from app.markdown import FEATURES, SafeDocument, clean, opens_in_browser
+from app.markdown import FEATURES, SafeDocument, clean, drop_blank, opens_in_browser
 from app.theme import Theme
 from app.widgets.tints import code_color
 
@@ -76,6 +84,9 @@ class CardView(QTextBrowser):
         while block.isValid():
             self._dress(block)
             block = block.next()
+        for frame in document.rootFrame().childFrames():
+            if isinstance(frame, QTextTable):
+                self._dress_table(frame)
         cursor.endEditBlock()
         self.setDocument(document)
         before.deleteLater()
@@ -105,6 +116,20 @@ class CardView(QTextBrowser):
         else:
             return
         cursor.setBlockFormat(form)
+
+    def _dress_table(self, table: QTextTable) -> None:
+        """Thin lines, and room around and inside."""
+        form = table.format()
+        form.setBorder(1)
+        form.setBorderBrush(self._theme.color("line"))
+        form.setBorderStyle(QTextFrameFormat.BorderStyle.BorderStyle_Solid)
+        form.setBorderCollapse(True)
+        form.setCellPadding(4)
+        form.setCellSpacing(0)
+        form.setTopMargin(_HEADING_GAP / 2)
+        form.setBottomMargin(_HEADING_GAP / 2)
+        table.setFormat(form)
+        drop_blank(table)
 
     def _target(self, url: QUrl) -> str:
         """Where a link leads; "" if that is not a page on the web."""

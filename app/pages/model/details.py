@@ -10,9 +10,11 @@ from app.pages.model.overview import ModelOverview
 from app.theme import Theme
 from app.widgets.elided_label import ElidedLabel
 
+QWIDGETSIZE_MAX = (1 << 24) - 1
+"""Qt's own "no limit", which PySide does not know by name."""
 _SIDE_BY_SIDE = 130
 """Average characters of width from which both have room beside each other."""
-_OVERVIEW = 84
+_OVERVIEW = 88
 _CARD = 160
 """Average characters of width at which each stops growing."""
 
@@ -35,7 +37,6 @@ class ModelDetails(QWidget):
         letter = self.fontMetrics().averageCharWidth()
         self.card.setMinimumHeight(4 * self.fontMetrics().lineSpacing())
         self._side.setMaximumWidth(_CARD * letter)
-        self.overview.setMaximumWidth(_OVERVIEW * letter)
         self._box = QBoxLayout(QBoxLayout.Direction.TopToBottom, self)
         self._box.setContentsMargins(0, 0, 0, 0)
         self._box.setSpacing(16)
@@ -52,3 +53,5 @@ class ModelDetails(QWidget):
             # Beside the card it takes the whole height, above the card only what it needs.
             vertical = QSizePolicy.Policy.Expanding if wide else QSizePolicy.Policy.Maximum
             self.overview.setSizePolicy(QSizePolicy.Policy.Preferred, vertical)
+            most = _OVERVIEW * self.fontMetrics().averageCharWidth() if wide else QWIDGETSIZE_MAX
+            self.overview.setMaximumWidth(most)

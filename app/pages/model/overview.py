@@ -65,7 +65,7 @@ class ModelOverview(QScrollArea):
         self._basis.setObjectName("basis")
         self.bars = CostBars(theme)
         column = QVBoxLayout(self._inner)
-        column.setContentsMargins(0, 0, 8, 0)
+        column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(8)
         for widget in (self._name, self._origin, self._note, self.refusal, self._offer, self.transfer, self.facts):
             column.addWidget(widget)
@@ -97,13 +97,13 @@ class ModelOverview(QScrollArea):
             self.updateGeometry()
         return super().eventFilter(watched, event)
 
-    def show_model(self, opened: OpenedModel, licence: str) -> None:
-        """Show a model; `licence` as the Hub or the card states it, or ""."""
+    def show_model(self, opened: OpenedModel, licence: str, stated_by: str = "") -> None:
+        """Show a model; `licence` as the Hub or the card states it, or "", and which of them."""
         self._name.setText(opened.label)
         self._origin.setText(origin_text(opened))
         self._note.tell(opened.note)
         self.refusal.show_reason(opened.tree.refusal)
-        self.facts.show_facts(facts(opened, licence))
+        self.facts.show_facts(facts(opened, licence, stated_by))
         self._missing = bool(opened.download_bytes) and not opened.tree.refusal
         self.download.setText(self.tr("Download now ({0})").format(human(opened.download_bytes)))
         self._show_offer()

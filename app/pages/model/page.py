@@ -242,7 +242,7 @@ class ModelPage(QWidget):
         self.next.setEnabled(ready)
         self.next.setToolTip("" if ready else self.tr("First pick a model that can be quantized."))
         if opened is not None:
-            overview.show_model(opened, self._licence(opened.name))
+            overview.show_model(opened, *self._licence(opened.name))
             overview.show_download(self.download.running, mine=self.download.name == opened.name)
             if self.isVisible():
                 self.cards.fetch(opened.name)
@@ -272,9 +272,11 @@ class ModelPage(QWidget):
             device=device.get("name") or self.tr("this machine"),
         )
 
-    def _licence(self, name: str) -> str:
-        """The licence as the card states it, else as the search result did."""
-        return (self.cards.licence if self.cards.name == name else "") or self._stated_licence
+    def _licence(self, name: str) -> tuple[str, str]:
+        """The licence as the model itself states it, else as the search result did; and which of them."""
+        if self.cards.name == name and self.cards.licence:
+            return self.cards.licence, self.cards.stated_by
+        return self._stated_licence, self.tr("the Hub")
 
     def _licence_found(self, name: str) -> str:
         return next((found.license for found in self.search.models if found.id == name), "")
@@ -292,7 +294,7 @@ class ModelPage(QWidget):
             view.say(self.tr("This model has no card."))
         else:
             view.show_card(text, f"{page_of(opened.name)}/blob/main/" if opened.origin == "hub" else "")
-        self.details.overview.show_model(opened, self._licence(opened.name))
+        self.details.overview.show_model(opened, *self._licence(opened.name))
 
     # --- the download ---
 

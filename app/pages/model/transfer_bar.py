@@ -35,6 +35,7 @@ class TransferBar(QWidget):
         super().__init__(parent)
         self._clock = clock
         self._transfer: Transfer | None = None
+        self._news = self._share = ""
         self._title = ElidedLabel(theme, middle=True)
         self._bar = QProgressBar()
         self._bar.setTextVisible(False)
@@ -63,7 +64,8 @@ class TransferBar(QWidget):
         self._title.setText(title)
         self._bar.setAccessibleName(title)
         self._bar.setRange(0, 0)
-        self._figures.setText(note)
+        self._news, self._share = note, ""
+        self._refresh()
         if total is not None:
             self._tick.start()
 
@@ -74,9 +76,11 @@ class TransferBar(QWidget):
             self._bar.setValue(round(_STEPS * min(1.0, max(0.0, event.fraction))))
             if self._transfer is not None:
                 self._transfer.arrived(event.fraction, event.time, event.seconds_low, event.seconds_high)
-                self._refresh()
-        elif isinstance(event, Log) and self._transfer is None:
-            self._figures.setText(event.message)
+            self._share = f"{event.fraction:.0%}"
+            self._refresh()
+        elif isinstance(event, Log):
+            self._news = event.message
+            self._refresh()
 
     def end(self) -> None:
         """Nothing is on its way any more."""
@@ -88,3 +92,5 @@ class TransferBar(QWidget):
     def _refresh(self) -> None:
         if self._transfer is not None:
             self._figures.setText(self._transfer.text(self._clock()))
+        else:
+            self._figures.setText(f"{self._share}. {self._news}" if self._share and self._news else self._news)

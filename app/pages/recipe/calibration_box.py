@@ -83,7 +83,7 @@ class CalibrationBox(QWidget):
             kind = kind_of(calibration)
             self._kind.set_value(kind)
             self._edit.setText("" if kind == "builtin" else calibration)
-            self._problem.tell("", "bad")
+            self._object("")
             self._arrange()
         self._use.tell(use_text(use))
         if self._asked is not None and self._asked != arguments:
@@ -114,11 +114,16 @@ class CalibrationBox(QWidget):
         column.addWidget(self._found)
         column.addWidget(self._rows)
 
+    def _object(self, text: str, role: str = "bad") -> None:
+        """Say what is wrong with what was typed; meanwhile there is nothing to look at."""
+        self._problem.tell(text, role)
+        self._preview.setEnabled(self._call is not None or not text)
+
     def _typed(self) -> None:
-        self._problem.tell("", "bad")
+        self._object("")
 
     def _choose_kind(self, kind: str) -> None:
-        self._problem.tell("", "bad")
+        self._object("")
         self._arrange()
         if kind == "builtin":
             self._take("builtin")
@@ -154,16 +159,16 @@ class CalibrationBox(QWidget):
         try:
             calibration = named(kind, written)
         except BitwrightError as error:
-            self._problem.tell(str(error), "bad")
+            self._object(str(error))
             return
-        self._problem.tell("", "bad")
+        self._object("")
         self._take(calibration)
 
     def _say_missing(self, kind: str) -> None:
         try:
             named(kind, "")
         except BitwrightError as error:
-            self._problem.tell(str(error), "muted")
+            self._object(str(error), "muted")
         self._take("builtin")
 
     def _take(self, calibration: str) -> None:

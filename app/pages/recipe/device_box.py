@@ -63,8 +63,8 @@ class DeviceBox(QWidget):
             self._box.addItem(self.tr("{id}, not found on this machine").format(id=chosen), chosen)
         self._box.setCurrentIndex(self._box.findData(chosen))
         unusable = [device for device in devices if not device["usable"]]
-        lines = [f"{device['name']}: {device['reason']}" for device in unusable]
-        self._note.tell(self.tr("Cannot be used here: {lines}").format(lines=" ".join(lines)) if lines else "")
+        said = self.tr("{name} cannot be used: {reason}")
+        self._note.tell("\n".join(said.format(name=device["name"], reason=device["reason"]) for device in unusable))
 
     def _add(self, device: dict[str, Any]) -> None:
         name, room = device["name"], device.get("free_memory") or 0

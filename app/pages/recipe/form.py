@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from PySide6.QtCore import QSize, Qt, QTimer
 from PySide6.QtGui import QResizeEvent
-from PySide6.QtWidgets import QBoxLayout, QFrame, QHBoxLayout, QScrollArea, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QBoxLayout, QFrame, QHBoxLayout, QLayout, QScrollArea, QVBoxLayout, QWidget
 
 from app.context import Context
 from app.pages.recipe.calibration_box import CalibrationBox
@@ -96,6 +96,18 @@ class RecipeForm(QScrollArea):
         if way != self._halves.direction():
             self._halves.setDirection(way)
             self._halves.setSpacing(2 * _SECTION if wide else _SECTION)
+
+    def below(self, inner: QLayout) -> QHBoxLayout:
+        """`inner` below the form, exactly as wide as what is in it."""
+        holder = QWidget(self.parentWidget())
+        holder.setMaximumWidth(_WIDEST)
+        holder.setLayout(inner)
+        inner.setContentsMargins(_EDGE, 8, _EDGE, 8)
+        across = QHBoxLayout()
+        across.addStretch(1)
+        across.addWidget(holder, 1000)
+        across.addStretch(1)
+        return across
 
     def _fill(self, holder: QWidget, *sections: tuple[str | QWidget, ...]) -> None:
         """Sections below each other: a heading, then its widgets."""

@@ -17,7 +17,8 @@ from app.pages.recipe.knob_row import KnobRow
 from app.theme import Theme
 from core.recipes import Recipe
 
-_GAP = 32
+_GAP = 48
+"""That of the two halves of the page, so that the columns stand below them."""
 
 
 class KnobGrid(QWidget):

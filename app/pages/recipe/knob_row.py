@@ -150,7 +150,7 @@ class KnobRow(QWidget):
         label = TintedLabel(theme, knob.label, parent=self)
         label.setBuddy(field)
         names = (other.label for other in knobs.KNOBS if other.kind != "switch")
-        label.setMinimumWidth(max(label.fontMetrics().horizontalAdvance(name) for name in names))
+        label.setMinimumWidth(max(label.fontMetrics().horizontalAdvance(name) + 2 for name in names))
         self._field = field
         head.addWidget(label)
         head.addWidget(field)

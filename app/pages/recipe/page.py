@@ -104,7 +104,6 @@ class RecipePage(QWidget):
         line.setFrameShape(QFrame.Shape.HLine)
         line.setFrameShadow(QFrame.Shadow.Sunken)
         foot = QHBoxLayout()
-        foot.setContentsMargins(24, 8, 24, 12)
         foot.setSpacing(16)
         foot.addWidget(self._summary, 1)
         foot.addWidget(self._copy)
@@ -114,7 +113,7 @@ class RecipePage(QWidget):
         column.setSpacing(0)
         column.addWidget(self.form, 1)
         column.addWidget(line)
-        column.addLayout(foot)
+        column.addLayout(self.form.below(foot))
 
     def _connect(self) -> None:
         form, draft = self.form, self._draft
@@ -136,7 +135,7 @@ class RecipePage(QWidget):
         form.more.turned.connect(self._turn)
         form.more.reset.connect(self._reset)
         self._copy.clicked.connect(self._copy_command)
-        self._next.clicked.connect(lambda: self._context.go("layers"))
+        self._next.clicked.connect(lambda: self._context.go("layers" if self._has_model() else "model"))
 
     # --- from the draft to the page: texts only, nothing is made again ---
 
@@ -171,7 +170,13 @@ class RecipePage(QWidget):
             self._answered = None
             form.goals.answer("")
         self._summary.tell(self._summary_text(), "")
-        self._copy.setEnabled(draft.model is not None)
+        self._copy.setVisible(self._has_model())
+        pick = self.tr("Pick a model") if draft.model is None else self.tr("Pick another model")
+        self._next.setText(self.tr("&Next: layers") if self._has_model() else pick)
+
+    def _has_model(self) -> bool:
+        """Whether there is a model that can be quantized."""
+        return self._draft.model is not None and not self._draft.model.tree.refusal
 
     def _tell_card(self, name: str) -> None:
         draft, base = self._draft, self._bases[name]
@@ -182,7 +187,7 @@ class RecipePage(QWidget):
         seconds = self._times.seconds(model.tree, shown, speed) if model and not model.tree.refusal else None
         self.form.cards.card(name).tell(
             shown.purpose,
-            recipe_words.time_text(seconds, draft.machine, draft.device_id, model=model is not None),
+            recipe_words.time_text(seconds, draft.machine, draft.device_id, model=self._has_model()),
             self.tr("Quality: {words}").format(words=recipe_words.quality(shown, bits)),
             modified=bool(knobs.changed(shown, base)),
         )
@@ -203,7 +208,7 @@ class RecipePage(QWidget):
         draft = self._draft
         needed, size = draft.costs, draft.size
         if draft.model is None:
-            return self.tr("Nothing has to be changed here. Without a model there is no time and no size yet.")
+            return self.tr("All of this can stay as it is. Time and size are known once there is a model.")
         if needed is None or size is None:
             return draft.problem()
         parts = [self.tr("{size} to write").format(size=human(size.total))]

@@ -37,7 +37,9 @@ class RecipeCard(QAbstractButton):
         self.setAttribute(Qt.WidgetAttribute.WA_Hover)
         self.setMinimumWidth(_LEAST_WIDTH)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Preferred)
-        self._title = TintedLabel(theme, title, bold=True, wrap=True, parent=self)
+        self._title = TintedLabel(
+            theme, title.replace("-", "\N{NON-BREAKING HYPHEN}"), bold=True, wrap=True, parent=self
+        )
         self._mark = TintedLabel(theme, self.tr("modified"), role="accent", parent=self)
         self._mark.hide()
         self._aim = TintedLabel(theme, purpose, wrap=True, parent=self)
@@ -69,9 +71,11 @@ class RecipeCard(QAbstractButton):
         for label, text in ((self._aim, purpose), (self._time, time), (self._quality, quality)):
             if label.text() != text:
                 label.setText(text)
+        self._time.setVisible(bool(time))
         self._mark.setVisible(modified)
         mark = self.tr("Modified.") if modified else ""
-        self.setAccessibleDescription(f"{purpose} {time}. {quality}. {mark}".strip())
+        told = "".join(f"{text}. " for text in (time, quality) if text)
+        self.setAccessibleDescription(f"{purpose} {told}{mark}".strip())
 
     def texts(self) -> tuple[str, str, str]:
         """What it is for, its time and its quality, as shown."""

@@ -15,7 +15,9 @@ from app.theme import Theme, mixed
 
 _PAD = 8
 _BAR = 10
-_FIGURES = "0.0000 \N{RIGHTWARDS ARROW} 0.0000"
+_ARROW = " \N{RIGHTWARDS ARROW} "
+_WIDEST_FIGURE = "0.0000"
+_FIGURES = f"{_WIDEST_FIGURE}{_ARROW}{_WIDEST_FIGURE}"
 _NARROWEST_BAR = 48
 
 
@@ -134,10 +136,27 @@ class _Painter(QStyledItemDelegate):
         waiting = row.figures is None and row.share is None
         painter.setPen(self._theme.color("muted") if waiting else text)
         painter.drawText(number, int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter), str(row.block + 1))
-        side = Qt.AlignmentFlag.AlignLeft if right else Qt.AlignmentFlag.AlignRight
-        painter.drawText(figures, int(side | Qt.AlignmentFlag.AlignVCenter), row.text)
+        self._write_figures(painter, figures, row.text, right)
         self._draw_bar(painter, bar, row, right)
         painter.restore()
+
+    @staticmethod
+    def _write_figures(painter: QPainter, area: QRect, text: str, right: bool) -> None:
+        """With the arrows of all rows below each other, whatever length the figures have; other words at the end."""
+        before, arrow, after = text.partition(_ARROW)
+        if not arrow or right:
+            side = Qt.AlignmentFlag.AlignLeft if right else Qt.AlignmentFlag.AlignRight
+            painter.drawText(area, int(side | Qt.AlignmentFlag.AlignVCenter), text)
+            return
+        metrics = painter.fontMetrics()
+        width = metrics.horizontalAdvance(arrow)
+        left = area.right() + 1 - metrics.horizontalAdvance(_WIDEST_FIGURE) - width
+        middle = int(Qt.AlignmentFlag.AlignVCenter)
+        first = QRect(area.left() - _PAD, area.top(), left - area.left() + _PAD, area.height())
+        painter.drawText(first, int(Qt.AlignmentFlag.AlignRight) | middle, before)
+        painter.drawText(QRect(left, area.top(), width, area.height()), middle, arrow)
+        last = QRect(left + width, area.top(), area.right() + 1 - left - width, area.height())
+        painter.drawText(last, middle, after)
 
     def _draw_bar(self, painter: QPainter, area: QRect, row: BlockRow, right: bool) -> None:
         """Plain rounding in a pale tone, what was kept over it; of the block that is tuned, how far it is."""

@@ -39,6 +39,9 @@ class EndingBanner(Panel):
         self._hint.setObjectName("ending_hint")
         for label in (self._message, self._hint):
             label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self._obstacle = TintedLabel(theme, role="warning", wrap=True)
+        self._obstacle.setObjectName("ending_obstacle")
+        self._obstacle.hide()
         self._again = make_primary(QPushButton(self.tr("Try again")), theme)
         self._again.setObjectName("try_again")
         self._again.clicked.connect(self.again)
@@ -50,6 +53,7 @@ class EndingBanner(Panel):
         words.addWidget(self._headline)
         words.addWidget(self._message)
         words.addWidget(self._hint)
+        words.addWidget(self._obstacle)
         row = QHBoxLayout()
         row.setSpacing(8)
         row.addLayout(words, 1)
@@ -66,3 +70,13 @@ class EndingBanner(Panel):
         self._hint.setVisible(bool(ending.hint))
         self._again.setText(self.tr("Try again") if ending.role == "bad" else self.tr("Start it again"))
         self._again.setVisible(again)
+
+    def show_obstacle(self, reason: str) -> None:
+        """Say why the run cannot be started again now, "" where it can."""
+        if reason == self._obstacle.text():
+            return
+        self._obstacle.setText(reason)
+        self._obstacle.setVisible(bool(reason))
+        self._again.setEnabled(not reason)
+        self._again.setToolTip(reason)
+        self._again.setAccessibleDescription(reason)

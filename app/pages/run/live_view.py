@@ -13,6 +13,7 @@ from app.announce import announce
 from app.context import Context
 from app.models import run_words
 from app.models.run_record import RunRecord
+from app.models.try_again import TryAgain
 from app.pages.run.curve_pane import CurvePane
 from app.pages.run.ending_banner import EndingBanner
 from app.pages.run.fact_row import FactRow
@@ -34,6 +35,7 @@ class LiveView(QWidget):
         self._record: RunRecord | None = None
         self._announced = ""
         self._log_asked = False
+        self._again = TryAgain()
         theme = context.theme
         self._title = TintedLabel(theme, bold=True)
         self._title.setObjectName("run_title")
@@ -70,6 +72,8 @@ class LiveView(QWidget):
         self._clock = QTimer(self)
         self._clock.setInterval(_TICK_MS)
         self._clock.timeout.connect(self._show_facts)
+        self._clock.timeout.connect(self._show_obstacle)
+        context.draft.changed.connect(self._show_obstacle)
 
     def show_record(self, record: RunRecord) -> None:
         """Show what the record says now."""
@@ -84,6 +88,7 @@ class LiveView(QWidget):
         self._show_state(record)
         if ending is not None:
             self._banner.show_ending(ending, again=record.spec is not None)
+            self._show_obstacle()
         reached = bool(record.total) and (record.active or bool(record.curves or record.blocks))
         self._curves.setVisible(reached or record.active)
         self._curves.show_record(record)
@@ -159,6 +164,11 @@ class LiveView(QWidget):
     def _show_facts(self) -> None:
         if self._record is not None:
             self._facts.show_facts(run_words.facts(self._record))
+
+    def _show_obstacle(self) -> None:
+        """Keep Try again true: what is free on the disk changes without a word."""
+        if self._record is not None and not self._record.active:
+            self._banner.show_obstacle(self._again.obstacle(self._record, self._context.draft.model))
 
     def _toggle_pause(self) -> None:
         if self._record is None:

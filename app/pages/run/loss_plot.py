@@ -121,6 +121,7 @@ class LossPlot(QWidget):
             axis = item.getAxis(side)
             axis.enableAutoSIPrefix(False)
             axis.setLabel(text)
+        item.getAxis("bottom").tickStrings = _whole
         item.getAxis("left").setWidth(76)  # figures of any length leave the curve where it is
         self._line = pyqtgraph.PlotDataItem(antialias=False, skipFiniteCheck=True)
         self._mark = pyqtgraph.ScatterPlotItem(size=9, symbol="o", antialias=True)
@@ -181,6 +182,11 @@ class LossPlot(QWidget):
         self._line.setPen(pyqtgraph.mkPen(self._theme.color("accent"), width=1))
         self._mark.setBrush(self._theme.color("warning"))
         self._mark.setPen(pyqtgraph.mkPen(ground, width=1))
+
+
+def _whole(values: list[float], _scale: float, _spacing: float) -> list[str]:
+    """The ticks of iterations: there are no halves of them."""
+    return [f"{value:.0f}" if float(value).is_integer() else "" for value in values]
 
 
 def thinned(x: Any, y: Any, most: int = _MOST_POINTS) -> tuple[Any, Any]:

@@ -42,7 +42,7 @@ class RunPage(QWidget):
         self.live = LiveView(context)
         self.report = ReportView(context)
         self.report.closed.connect(self._another)
-        ground = QWidget()
+        ground = _Ground()
         self._views = QStackedLayout(ground)
         for view in (self.welcome, self.loading, self.live, self.report):
             self._views.addWidget(view)
@@ -56,10 +56,6 @@ class RunPage(QWidget):
         """Whether there is something to see: a run is on, or one has ended since the page was last looked at."""
         record = self._context.runs.record
         return record is not None and not self._context.runs.loading and (record.active or record is not self._seen)
-
-    def hasHeightForWidth(self) -> bool:
-        """No: its views take the height there is; with one, the page would scroll to their favourite height."""
-        return False
 
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)
@@ -118,3 +114,11 @@ class RunPage(QWidget):
     def _another(self) -> None:
         self._context.runs.clear()
         self._context.go("model")
+
+
+class _Ground(QWidget):
+    """Where the views are."""
+
+    def hasHeightForWidth(self) -> bool:
+        """No: the views take the height there is; with one, the page would scroll to their favourite height."""
+        return False

@@ -30,6 +30,8 @@ from core.verdict import Verdict, judge
 
 _WIDEST, _TWO_COLUMNS = 1320, 1040
 _HEADING = 1.6
+_LINE = 90
+"""Average characters of a line that reads well, at most."""
 
 
 class ReportView(QWidget):
@@ -150,9 +152,11 @@ class ReportView(QWidget):
         theme = self._context.theme
         verdict = Panel(theme)
         verdict.column.setContentsMargins(20, 16, 20, 16)
-        words = (self._headline, self._figures, self._meaning)
-        for widget in (*words, self._facts, self._verified, self._sample, self._notes):
-            verdict.column.addWidget(widget)
+        verdict.column.addLayout(self._narrow(self._headline, self._figures, self._meaning))
+        verdict.column.addSpacing(8)
+        verdict.column.addWidget(self._facts)
+        verdict.column.addSpacing(8)
+        verdict.column.addLayout(self._narrow(self._verified, self._sample, self._notes))
         side = QVBoxLayout()
         side.addWidget(self._files)
         side.addStretch(1)
@@ -194,6 +198,20 @@ class ReportView(QWidget):
         middle.addWidget(foot, 1000)
         middle.addStretch(1)
         page.addLayout(middle)
+
+    def _narrow(self, *labels: QWidget) -> QHBoxLayout:
+        """Texts below each other, whose lines do not grow with the window."""
+        holder = QWidget()
+        holder.setMaximumWidth(_LINE * self.fontMetrics().averageCharWidth())
+        column = QVBoxLayout(holder)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(8)
+        for label in labels:
+            column.addWidget(label)
+        row = QHBoxLayout()
+        row.addWidget(holder, 1000)
+        row.addStretch(1)
+        return row
 
     def _start_chat(self) -> None:
         self._context.state.set_value("chat/model", self.folder)

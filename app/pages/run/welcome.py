@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from PySide6.QtCore import Qt
-from PySide6.QtGui import QFont
+from PySide6.QtGui import QFont, QShowEvent
 from PySide6.QtWidgets import QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
 from app.context import Context
@@ -27,9 +27,8 @@ class RunWelcome(QWidget):
         text = TintedLabel(
             context.theme,
             self.tr(
-                "Here you will watch the model being quantized, block by block: how far the rounding of each block is "
-                "from the original, how long it will still take, and what it needs of memory. At the end the report "
-                "says what the model lost and where its files are."
+                "Here you will watch the model being quantized block by block: the loss, the time left, the memory. "
+                "At the end a report says what the model lost and where its files are."
             ),
             role="muted",
             wrap=True,
@@ -56,6 +55,11 @@ class RunWelcome(QWidget):
         page.addLayout(row)
         page.addStretch(3)
         context.draft.changed.connect(self._refresh_if_seen)
+        self.refresh()
+
+    def showEvent(self, event: QShowEvent) -> None:
+        """Catch up with what was chosen on other pages."""
+        super().showEvent(event)
         self.refresh()
 
     def refresh(self) -> None:

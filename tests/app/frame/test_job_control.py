@@ -13,6 +13,7 @@ from app.frame.job_bar import JobBar
 from app.frame.job_control import JobControl
 from app.frame.status_line import StatusLine
 from app.logs import LogFeed
+from app.models import budget
 from app.models.run_record import Batch
 from core import recipes
 from core.errors import BitwrightError
@@ -132,6 +133,46 @@ def test_a_failure_is_told_where_the_run_page_is_not_shown(
     runs.begin()
     runs.end(Failed("disk-full", "The disk is full.", "Free some room.", "write", before_tuning=False))
     assert [error.message for error, _remedy in reports] == told
+
+
+@pytest.mark.parametrize(("page", "told"), [("model", ["The folder is taken."]), ("run", [])])
+def test_a_refusal_is_told_where_the_run_page_is_not_shown(
+    control: JobControl, runs: SteeredRuns, shown: list[str], reports: Reports, page: str, told: list[str]
+) -> None:
+    shown.append(page)
+    runs.refused.emit(BitwrightError("The folder is taken.", ""))
+    assert [error.message for error, _remedy in reports] == told
+
+
+def test_a_second_run_is_refused_above_any_page(
+    control: JobControl, runs: SteeredRuns, shown: list[str], reports: Reports
+) -> None:
+    shown.append("run")
+    runs.begin()
+    runs.refused.emit(BitwrightError("A run is on already.", ""))
+    assert [error.message for error, _remedy in reports] == ["A run is on already."]
+
+
+def test_the_remedy_of_a_failure_shows_the_run(
+    control: JobControl, runs: SteeredRuns, reports: Reports, visited: list[str]
+) -> None:
+    runs.begin()
+    runs.end(Failed("disk-full", "The disk is full.", "", "write", before_tuning=False))
+    (_error, remedy), *_ = reports
+    assert remedy is not None
+    remedy.act()
+    assert (remedy.text, visited) == ("Show the run", ["run"])
+
+
+def test_room_that_was_made_is_noticed(
+    control: JobControl, bar: JobBar, context: Context, monkeypatch: pytest.MonkeyPatch, qtbot: QtBot
+) -> None:
+    free = [0]
+    monkeypatch.setattr(budget, "free_bytes", lambda _folder: free[0])
+    control.refresh()
+    assert bar.action == ""
+    free[0] = 10**12
+    qtbot.waitUntil(lambda: bar.action == "start", timeout=10_000)
 
 
 def test_a_run_that_was_cancelled_is_no_failure(control: JobControl, runs: SteeredRuns, reports: Reports) -> None:

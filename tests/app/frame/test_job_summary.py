@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from pytestqt.qtbot import QtBot
 
@@ -63,13 +65,36 @@ def test_the_device_is_named_as_people_know_it(draft: Draft) -> None:
 
 def test_a_run_from_before_shows_what_its_spec_says() -> None:
     spec = JobSpec("Qwen/Qwen3-0.6B", "/out", bits_map=BitsMap(rules=(Rule("*down*", bits=8),)))
-    facts = facts_of_run(RunRecord(spec))
+    facts = facts_of_run(RunRecord(spec), Machine())
     assert (facts.model.text, facts.bits.text, facts.size.more) == ("Qwen3-0.6B", "4, mixed", "/out")
     assert facts.device.text == "auto"
 
 
 def test_a_run_from_before_shows_the_device_once_it_has_told() -> None:
-    assert facts_of_run(record_of(TUNING, JobSpec("demo", "/out"))).device.text == "CPU"
+    assert facts_of_run(record_of(TUNING, JobSpec("demo", "/out")), Machine()).device.text == "CPU"
+
+
+def test_a_run_from_before_shows_its_device_as_people_know_it() -> None:
+    record = record_of(TUNING, JobSpec("demo", "/out", device="cuda:0"))  # which was not there, say
+    assert facts_of_run(record, Machine((CPU, GPU), {}, "cuda:0")).device.text == "CPU, 2 cores"
+
+
+def test_a_run_that_has_not_told_its_device_will_use_the_fastest() -> None:
+    facts = facts_of_run(RunRecord(JobSpec("demo", "/out")), Machine((CPU, GPU), {}, "cuda:0"))
+    assert facts.device.text == "Some Card"
+
+
+def test_a_run_from_before_shows_the_sizes_that_it_told() -> None:
+    told = {"source_bytes": 269_000_000, "planned_bytes": {"auto_round": 117_500_000, "auto_gptq": 118_000_000}}
+    started = Started("m", 30, 210, 1, "cpu", "float32", 2, told)
+    facts = facts_of_run(record_of([started], JobSpec("demo", "/out")), Machine())
+    assert facts.size.text == f"269 MB {ARROW} 118 MB"
+
+
+@pytest.mark.parametrize("told", [{}, {"source_bytes": "many", "planned_bytes": [1]}])
+def test_a_run_of_another_version_may_tell_no_sizes(told: dict[str, Any]) -> None:
+    started = Started("m", 30, 210, 1, "cpu", "float32", 2, told)
+    assert facts_of_run(record_of([started], JobSpec("demo", "/out")), Machine()).size.text == NOTHING
 
 
 def test_what_is_missing_stands_beside_the_button() -> None:

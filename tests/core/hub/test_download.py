@@ -93,9 +93,9 @@ def test_progress_is_told(hub: Hub) -> None:
     events: list[Event] = []
     fetch(emit=events.append)
     messages = [event.message for event in events if isinstance(event, Log)]
-    assert messages[0] == "Downloading some/model: 0.8 MB."
+    assert messages[0] == "Downloading some/model: 800 kB."
     assert messages[1:]
-    assert all(message.endswith(" % of 0.8 MB.") for message in messages[1:])
+    assert all(message.endswith(" % of 800 kB.") for message in messages[1:])
 
 
 def test_measured_progress_ends_with_everything(hub: Hub) -> None:

@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.events import Event, Progress
+from core.hub import pace
 from core.hub.pace import UNKNOWN, Pace
 
 
@@ -62,3 +64,21 @@ def test_a_range_is_never_upside_down(steps: list[tuple[float, int]], left: int)
         pace.note(now, count)
         low, high = pace.remaining(left)
         assert (low, high) == UNKNOWN or 0 <= low <= high
+
+
+def test_progress_is_told_twice_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(pace.time, "monotonic", lambda: now[0])
+    told: list[Event] = []
+    progress = pace.PacedProgress(100, told.append)
+    for step in range(11):
+        now[0] = step / 10
+        progress.tell(10 * step)
+    progress.end()
+    assert [event.fraction for event in told if isinstance(event, Progress)] == [0.0, 0.5, 1.0, 1.0]
+
+
+def test_an_unknown_total_is_not_told() -> None:
+    told: list[Event] = []
+    pace.PacedProgress(0, told.append).tell(10)
+    assert told == []

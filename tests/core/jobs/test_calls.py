@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 
 from core.errors import BadInput, BitwrightError, UnsupportedModel
-from core.events import Event, Log, Progress
+from core.events import Done, Event, Failed, Log, Progress
 from core.inference import devices as machine
-from core.jobs import calls
+from core.jobs import calls, store
+from core.jobs.spec import JobSpec
 from core.model.headers import read_folder
 from tests.core.hub.local_hub import Hub, closed_port, point_at, serve
+from tests.core.model import gguf_files
 from tests.core.tiny_model import CONFIG, save_model
 
 
@@ -58,6 +60,14 @@ def test_a_model_in_the_cache_is_opened_without_the_hub(
     point_at(f"http://127.0.0.1:{closed_port()}", tmp_path / "cache", monkeypatch)
     values = ask("open_model", model="some/model")
     assert (values["folder"], values["origin"], values["download_bytes"]) == (folder, "hub", 0)
+
+
+def test_opening_a_gguf_file_tells_the_progress_of_its_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BITWRIGHT_HOME", str(tmp_path / "home"))
+    file = gguf_files.write(tmp_path / "small.gguf", "llama", gguf_files.build("llama"))
+    seen: list[Event] = []
+    ask("open_model", seen, model=str(file))
+    assert [event.fraction for event in seen if isinstance(event, Progress)][-1] == 1.0
 
 
 def test_a_model_that_cannot_be_quantized_is_shown_all_the_same(model: Path, tmp_path: Path) -> None:
@@ -113,7 +123,61 @@ def test_a_search_has_defaults(hub: Hub) -> None:
 
 def test_a_card_is_text(hub: Hub) -> None:
     hub.files["README.md"] = b"# Title"
-    assert ask("card", model="some/model") == {"text": "# Title"}
+    assert ask("card", model="some/model")["text"] == "# Title"
+
+
+def test_the_card_of_the_demo_states_a_licence() -> None:
+    assert ask("card", model="demo")["license"] == "Apache-2.0"
+
+
+def finish(output: Path, state: str = "done", formats: tuple[str, ...] = ("auto_round",)) -> None:
+    """A job that ended; its outputs are there unless it failed."""
+    spec = JobSpec("owner/big", str(output), formats=formats)
+    job = store.create(spec)
+    with store.EventLog(job / store.EVENTS) as log:
+        log(Done(str(output), 1.0, {}) if state == "done" else Failed("error", "It failed.", "", "tune", False))
+    for name in formats:
+        spec.output_of(name).mkdir(parents=True, exist_ok=True)
+        (spec.output_of(name) / "config.json").write_text("{}")
+
+
+@pytest.fixture
+def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where outputs are, in an empty home."""
+    monkeypatch.setenv("BITWRIGHT_HOME", str(tmp_path / "home"))
+    return tmp_path / "outputs"
+
+
+def folders() -> list[str]:
+    return [Path(found["folder"]).name for found in ask("outputs")["outputs"]]
+
+
+def test_what_finished_runs_made_is_listed_the_newest_first(jobs: Path) -> None:
+    finish(jobs / "first")
+    finish(jobs / "second")
+    assert folders() == ["second", "first"]
+
+
+def test_what_a_failed_run_left_is_not_listed(jobs: Path) -> None:
+    finish(jobs / "out", "failed")
+    assert folders() == []
+
+
+def test_an_output_that_is_gone_is_not_listed(jobs: Path) -> None:
+    finish(jobs / "out")
+    (jobs / "out" / "config.json").unlink()
+    assert folders() == []
+
+
+def test_an_output_made_twice_is_listed_once(jobs: Path) -> None:
+    finish(jobs / "out")
+    finish(jobs / "out")
+    assert folders() == ["out"]
+
+
+def test_every_format_of_a_run_is_listed(jobs: Path) -> None:
+    finish(jobs / "out", formats=("auto_round", "auto_gptq"))
+    assert folders() == ["auto_round", "auto_gptq"]
 
 
 def preview(model: str, seen: list[Event] | None = None) -> dict[str, Any]:

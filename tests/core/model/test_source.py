@@ -76,7 +76,7 @@ def test_a_quantized_gguf_file_says_so(tmp_path: Path) -> None:
 
 
 def test_a_hub_id_goes_to_the_hub(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "download", lambda name, *rest: model)
+    monkeypatch.setattr(hub, "download", lambda name, *rest, **options: model)
     assert find("owner/some-model_1.5") == Source(model, "owner/some-model_1.5", "hub", "")
 
 

@@ -6,19 +6,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
 from PySide6.QtCore import QEvent, Qt
 from PySide6.QtGui import QKeyEvent
 from PySide6.QtWidgets import QComboBox, QLabel, QPlainTextEdit, QProgressBar
 from pytestqt.qtbot import QtBot
 
 from app.context import Context
-from app.pages.chat import page as chat_page
 from app.pages.chat.page import REQUEST, ChatPage
-from core.errors import ModelNotFound
+from core.errors import ModelNotFound, OutOfMemory
 from core.events import Log, Progress
 from core.jobs.spec import JobSpec
-from core.jobs.store import JobInfo
 from tests.app.pages.chat.parts import (
     MODEL,
     PlayedRuns,
@@ -85,12 +82,20 @@ def test_a_model_that_cannot_be_loaded_is_reported_with_a_remedy(
     page: ChatPage, calls: ScriptedCalls, reports: list[Any]
 ) -> None:
     button(page, "load").click()
-    calls.last.fail(ModelNotFound("There is no folder.", "Check the path."))
+    calls.last.fail(OutOfMemory("There is not enough memory.", "Close other programs."))
     error, remedy = reports[-1]
-    assert error.message == "There is no folder."
+    assert error.message == "There is not enough memory."
     remedy.act()
     assert len(calls.sessions) == 2
     assert calls.last.name == "chat_open"
+
+
+def test_in_place_of_a_model_that_is_gone_another_one_can_be_opened(
+    page: ChatPage, calls: ScriptedCalls, reports: list[Any]
+) -> None:
+    button(page, "load").click()
+    calls.last.fail(ModelNotFound("There is no folder.", "Check the path."))
+    assert reports[-1][1].text.startswith("Open folder")
 
 
 def test_what_a_cancelled_load_still_says_is_not_heard(page: ChatPage, calls: ScriptedCalls) -> None:
@@ -119,19 +124,11 @@ def test_a_model_can_be_opened_while_the_page_is_shown(page: ChatPage, calls: Sc
     assert calls.last.arguments["model"] == "/models/just-made"
 
 
-def test_of_several_formats_the_first_is_opened(
-    page: ChatPage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    spec = JobSpec("owner/big", str(tmp_path), formats=("auto_round", "auto_gptq"))
-    for name in spec.formats:
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "config.json").write_text("{}", encoding="utf-8")
-    job = JobInfo("20260102-030405-000006-ab12", tmp_path, "done", spec, None)
-    monkeypatch.setattr(chat_page, "list_jobs", lambda: [job])
-    page.hide()
-    page.show()
-    page.open_model(str(tmp_path))
-    assert page.findChild(QComboBox, "chat_model").currentText() == f"{tmp_path.name} (auto_round)"
+def test_of_several_formats_the_first_is_opened(page: ChatPage, runs: PlayedRuns) -> None:
+    spec = JobSpec("owner/big", "/models/both", formats=("auto_round", "auto_gptq"))
+    runs.record = SimpleNamespace(state="failed", spec=spec)
+    page.open_model("/models/both")
+    assert page.findChild(QComboBox, "chat_model").currentData() == str(Path("/models/both/auto_round"))
 
 
 def test_a_request_without_a_finished_run_only_picks(qtbot: QtBot, surroundings: Context, calls: ScriptedCalls) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import (
     QAbstractButton,
@@ -18,8 +17,7 @@ from PySide6.QtWidgets import (
 from pytestqt.qtbot import QtBot
 
 from app.context import Context
-from app.draft import Machine
-from app.pages.chat import page as chat_page
+from app.draft import Machine, OpenedModel
 from app.pages.chat.page import ChatPage
 from core.errors import BadInput, ChildDied
 from tests.app.pages.chat.parts import (
@@ -70,7 +68,7 @@ def test_another_device_is_used_at_the_next_load(page: ChatPage, calls: Scripted
 def test_a_device_that_cannot_be_used_says_why(page: ChatPage, surroundings: Context) -> None:
     card = {"id": "cuda", "kind": "cuda", "name": "Test card", "usable": False, "reason": "its driver is missing."}
     surroundings.draft.set_machine(Machine((card,), {}, ""))
-    assert label_of(page, "chat_why_not") == "Not Test card: its driver is missing."
+    assert label_of(page, "chat_why_not") == "Test card cannot be used: its driver is missing."
 
 
 def test_without_any_model_the_page_leads_to_one(surroundings: Context, qtbot: QtBot) -> None:
@@ -133,12 +131,23 @@ def test_an_answer_that_came_unseen_is_marked(page: ChatPage, calls: ScriptedCal
     assert not page.dot()
 
 
-def test_jobs_are_looked_for_when_the_page_is_shown(page: ChatPage, monkeypatch: pytest.MonkeyPatch) -> None:
-    looked: list[int] = []
-    monkeypatch.setattr(chat_page, "list_jobs", lambda: looked.append(1) or [])
+def test_finished_models_are_looked_for_when_the_page_is_shown(page: ChatPage, calls: ScriptedCalls) -> None:
     page.hide()
+    calls.asked.clear()
     page.show()
-    assert looked
+    assert calls.asked == ["outputs"]
+
+
+def test_nothing_is_picked_before_the_finished_models_are_known(
+    qtbot: QtBot, surroundings: Context, calls: ScriptedCalls, opened: OpenedModel
+) -> None:
+    surroundings.draft.choose(model=opened)
+    calls.slow = True
+    page = shown_page(qtbot, surroundings, model="")
+    assert page.findChild(QComboBox, "chat_model").count() == 0
+    made = {"folder": "/models/a", "format": "", "scheme": "W4", "model": "x/y", "made": 0.0}
+    calls.waiting[-1]({"outputs": [made]})
+    assert page.findChild(QComboBox, "chat_model").currentText() == "a"
 
 
 # --- for everybody ---

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QScrollArea
+from pytestqt.qtbot import QtBot
 
 from app.context import Remedy
+from app.models.layer_table import WHY
 from app.models.run_record import record_of
 from app.pages.layers.page import LayersPage
 from core.errors import BitwrightError
@@ -52,6 +54,14 @@ def test_a_narrow_page_shows_one_of_them_and_remembers_which(page: LayersPage) -
     page.body.view.button("table").click()
     assert (page.body.map.isVisible(), page.body.table.isVisible()) == (False, True)
     assert page.context.state.value("layers/view", "") == "table"
+
+
+def test_a_narrow_table_needs_no_scrolling_sideways(qtbot: QtBot, page: LayersPage, place: QScrollArea) -> None:
+    page.body.view.button("table").click()
+    qtbot.waitUntil(lambda: page.body.table.horizontalScrollBar().maximum() == 0)
+    assert page.body.table.isColumnHidden(WHY)
+    place.resize(1900, 900)
+    qtbot.waitUntil(lambda: not page.body.table.isColumnHidden(WHY))
 
 
 def test_a_hidden_table_catches_up(page: LayersPage) -> None:

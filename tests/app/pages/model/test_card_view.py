@@ -38,6 +38,11 @@ def test_markdown_is_laid_out(view: CardView) -> None:
     assert view.toPlainText().split() == ["Title", "Some", "bold", "text."]
 
 
+def test_a_table_behind_code_has_its_first_title(view: CardView) -> None:
+    view.show_card("```\ncode\n```\n\n| Metric | A |\n|---|---|\n| x | 1 |\n")
+    assert view.toPlainText().split("\n")[:3] == ["code", "Metric", "A"]
+
+
 def test_html_stays_letters(view: CardView) -> None:
     view.show_card("<script>x()</script>\n\n<b>bold</b> <img src='https://example.com/x.png'>")
     assert view.toPlainText().split("\n")[-1] == "<b>bold</b> <img src='https://example.com/x.png'>"

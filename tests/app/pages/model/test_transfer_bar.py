@@ -62,7 +62,7 @@ def test_news_show_where_there_are_no_figures(bar: TransferBar) -> None:
     bar.begin("Opening x.gguf")
     bar.follow(Log("info", "Importing x.gguf, 3 of 30."))
     bar.follow(Progress(0.5, -1, -1))
-    assert figures(bar) == "Importing x.gguf, 3 of 30."
+    assert figures(bar) == "50%. Importing x.gguf, 3 of 30."
     assert progress(bar).value() == 500
 
 

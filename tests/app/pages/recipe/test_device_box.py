@@ -54,7 +54,7 @@ def test_one_that_does_not_work_is_disabled_and_says_why(device: DeviceBox) -> N
     assert box(device).itemData(3, Qt.ItemDataRole.ToolTipRole) == DEAD["reason"]
     note = device.findChild(QLabel, "device-note")
     assert isinstance(note, QLabel)
-    assert note.text() == "Cannot be used here: Intel GPU: this build of torch has no XPU support."
+    assert note.text() == "Intel GPU cannot be used: this build of torch has no XPU support."
 
 
 def test_the_id_of_the_chosen_one_is_told(qtbot: QtBot, device: DeviceBox) -> None:

@@ -158,6 +158,15 @@ def test_files_that_the_command_reads_are_there(page: RecipePage, context: Conte
     assert "written just now" in said[0]
 
 
+def test_without_a_model_the_next_page_is_that_of_models(qtbot: QtBot, context: Context, visited: list[str]) -> None:
+    bare = RecipePage(context)
+    qtbot.addWidget(bare)
+    bare.show()
+    assert button(bare, "next").text() == "Pick a model"
+    button(bare, "next").click()
+    assert visited == ["model"]
+
+
 def test_the_next_page_is_layers(page: RecipePage, visited: list[str]) -> None:
     button(page, "next").click()
     assert visited == ["layers"]

@@ -15,6 +15,7 @@ from pytestqt.qtbot import QtBot
 
 from app.context import Context
 from app.draft import OpenedModel
+from app.models import budget
 from app.pages.run import loss_plot
 from app.pages.run.block_list import BlockList
 from app.pages.run.loss_plot import LossPlot
@@ -240,6 +241,33 @@ def test_a_failed_run_keeps_its_curves(page: RunPage, runs: ReplayedRuns, qtbot:
     record = runs.play([*in_block(2), failed()], SPEC)
     qtbot.keyClick(blocks(page), Qt.Key.Key_Home)
     assert plot(page).points == len(record.curves[0].losses)
+
+
+def test_try_again_waits_for_room_on_the_disk(
+    page: RunPage, runs: ReplayedRuns, surroundings: Context, opened: OpenedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    surroundings.draft.choose(model=opened)
+    monkeypatch.setattr(budget, "free_bytes", lambda _folder: 1000)
+    runs.play([*in_block(2), failed()], JobSpec(opened.name, "/models/out"))
+    found, reason = button(page, "try_again"), text(page, "ending_obstacle")
+    assert (found.isEnabled(), found.toolTip()) == (False, reason)
+    assert reason.endswith("of disk, 1 kB free")
+
+
+def test_try_again_comes_back_with_the_room(
+    page: RunPage,
+    runs: ReplayedRuns,
+    surroundings: Context,
+    opened: OpenedModel,
+    monkeypatch: pytest.MonkeyPatch,
+    qtbot: QtBot,
+) -> None:
+    surroundings.draft.choose(model=opened)
+    free = [1000]
+    monkeypatch.setattr(budget, "free_bytes", lambda _folder: free[0])
+    runs.play([*in_block(2), failed()], JobSpec(opened.name, "/models/out"))
+    free[0] = 10**12
+    qtbot.waitUntil(button(page, "try_again").isEnabled, timeout=10_000)
 
 
 def test_try_again_starts_the_same_run(page: RunPage, runs: ReplayedRuns, qtbot: QtBot) -> None:

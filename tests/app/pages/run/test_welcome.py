@@ -1,0 +1,40 @@
+"""The Run page before there is a run: it knows what was chosen elsewhere, and fits into the smallest window."""
+
+from __future__ import annotations
+
+import pytest
+from PySide6.QtWidgets import QPushButton, QScrollArea
+from pytestqt.qtbot import QtBot
+
+from app.context import Context
+from app.draft import OpenedModel
+from app.pages.run.page import RunPage
+
+SMALLEST = (880, 580)
+
+
+@pytest.fixture
+def place(qtbot: QtBot, context: Context) -> QScrollArea:
+    """The page where the window puts it."""
+    area = QScrollArea()
+    qtbot.addWidget(area)
+    area.setWidgetResizable(True)
+    area.setWidget(RunPage(context))
+    area.resize(*SMALLEST)
+    area.show()
+    return area
+
+
+def test_a_model_that_was_picked_on_another_page_is_known_when_this_one_is_shown(
+    place: QScrollArea, context: Context, opened: OpenedModel
+) -> None:
+    place.widget().hide()
+    context.draft.choose(model=opened)
+    place.widget().show()
+    found = place.widget().findChild(QPushButton, "welcome_button")
+    assert found is not None
+    assert found.text() == "Quantize"
+
+
+def test_the_page_does_not_scroll_in_the_smallest_window(place: QScrollArea) -> None:
+    assert place.verticalScrollBar().maximum() == 0

@@ -1,0 +1,26 @@
+"""How much a model reads at once, in the words of each family."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from core.model.context import context_length
+
+
+@pytest.mark.parametrize(
+    ("config", "tokens"),
+    [
+        ({"max_position_embeddings": 8192}, 8192),
+        ({"n_positions": 1024, "n_ctx": 512}, 1024),
+        ({"seq_length": 4096}, 4096),
+        ({"text_config": {"max_position_embeddings": 256}}, 256),
+        ({"max_position_embeddings": None, "n_ctx": 512}, 512),
+        ({"max_position_embeddings": "many"}, 0),
+        ({"n_positions": -1}, 0),
+        ({}, 0),
+    ],
+)
+def test_the_first_name_that_holds_a_number_counts(config: dict[str, Any], tokens: int) -> None:
+    assert context_length(config) == tokens
