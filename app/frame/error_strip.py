@@ -71,7 +71,9 @@ class ErrorStrip(QFrame):
         if self._asks:
             self._waiting = (error, remedy)
             return
-        self._show("bad", error.message, error.hint, [remedy] if remedy else [])
+        from app.models.run_words import for_the_window  # late: nothing of it is needed for the first paint
+
+        self._show("bad", error.message, for_the_window(error.hint), [remedy] if remedy else [])
 
     def show_warning(self, message: str, hint: str = "", remedy: Remedy | None = None) -> None:
         """Show what the user should know and that stops nothing."""

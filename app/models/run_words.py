@@ -149,7 +149,7 @@ def ending(record: RunRecord) -> Ending | None:
         headline = f"The run failed {_where(record)}"
     if record.state == "died":
         headline = f"The run ended {_where(record)}" if record.block >= 0 else "The run ended at once"
-    return Ending(headline, last.message, _for_the_window(last.hint), "bad")
+    return Ending(headline, last.message, for_the_window(last.hint), "bad")
 
 
 def _where(record: RunRecord) -> str:
@@ -169,6 +169,6 @@ def _left(low: float, high: float) -> str:
     return f"{time_range(low, high)} left"
 
 
-def _for_the_window(hint: str) -> str:
+def for_the_window(hint: str) -> str:
     """A hint without the command line's options: `--batch-size` is `batch size` here."""
     return re.sub(r"--([a-z]+(?:-[a-z]+)*)", lambda found: _OPTIONS.get(found[1], found[1].replace("-", " ")), hint)

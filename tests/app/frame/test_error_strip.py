@@ -98,3 +98,8 @@ def test_a_long_message_wraps_instead_of_widening_the_window(strip: ErrorStrip) 
     strip.show_error(BadInput("word " * 150, "hint " * 100), Remedy("Do it", lambda: None))
     assert strip.minimumSizeHint().width() < 600
     assert strip.sizeHint().height() < QApplication.primaryScreen().size().height()
+
+
+def test_a_hint_for_the_command_line_is_said_in_the_windows_words(strip: ErrorStrip) -> None:
+    strip.show_error(BadInput("Out of memory.", "Try --low-memory or a smaller --batch-size."), None)
+    assert strip.findChild(object, "error_hint").text() == "Try low memory or a smaller batch size."
