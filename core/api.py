@@ -23,6 +23,8 @@ from core.jobs.failure import error_from
 from core.jobs.spec import FORMATS, JobSpec, absolute, from_options
 from core.jobs.threads import stream
 from core.model.tree import LayerPlan, ModelTree, resolve_schemes
+from core.planning import MapPlan as MapPlan
+from core.planning import plan as plan
 from core.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -159,7 +161,7 @@ class Inspection:
                     "dtype": linear.dtype,
                     **_scheme_json(schemes.get(linear.name)),
                 }
-                for linear in tree.linears
+                for linear in (tuple(plan.linear for plan in self.plans) or tree.linears)
             ],
         }
 

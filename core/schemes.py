@@ -50,6 +50,15 @@ class LayerScheme:
         """Number of groups in a row of `in_features` weights."""
         return -(-in_features // self.group_of(in_features))
 
+    def weight_bytes(self, in_features: int, out_features: int) -> int:
+        """Bytes of integers, scales and zero points of a quantized linear; both widths are multiples of 32.
+
+        K inputs, N outputs, G groups, b bits: K*N*b/8 for the integers, 2*G*N for the scales in float16 and G*N*b/8
+        for the zero points, which are stored for symmetric layers as well.
+        """
+        groups = self.groups(in_features)
+        return (in_features * out_features + groups * out_features) * self.bits // 8 + 2 * groups * out_features
+
     def fit(self, in_features: int, out_features: int) -> tuple[LayerScheme, str]:
         """The scheme that a layer of this shape can really have, and why it differs ("" if it does not).
 

@@ -43,13 +43,8 @@ class OutputSize:
 
 
 def quantized_bytes(in_features: int, out_features: int, scheme: LayerScheme) -> int:
-    """Bytes of integers, scales and zero points of a quantized linear; both widths are multiples of 32.
-
-    K inputs, N outputs, G groups, b bits: K*N*b/8 for the integers, 2*G*N for the scales in float16 and G*N*b/8
-    for the zero points, which are stored for symmetric layers as well.
-    """
-    groups = scheme.groups(in_features)
-    return (in_features * out_features + groups * out_features) * scheme.bits // 8 + 2 * groups * out_features
+    """`LayerScheme.weight_bytes`: integers, scales and zero points of a quantized linear."""
+    return scheme.weight_bytes(in_features, out_features)
 
 
 def layer_bytes(in_features: int, out_features: int, scheme: LayerScheme, format_name: str, kept: int) -> int:
@@ -60,7 +55,10 @@ def layer_bytes(in_features: int, out_features: int, scheme: LayerScheme, format
 
 
 def output_size(tree: ModelTree, plans: Iterable[LayerPlan], format_name: str) -> OutputSize:
-    """Bytes of the whole checkpoint that `plans` make of `tree`; biases and all other tensors stay."""
+    """Bytes of the whole checkpoint that `plans` make of `tree`; biases and all other tensors stay.
+
+    A quantized head that was tied takes nothing away but a copy that the source may have: the embedding stays.
+    """
     source = tree.nbytes
     kept, quantized, index, weights = source, 0, 0, 0
     for case, count in grouped(tree, plans).counts:

@@ -67,7 +67,7 @@ def inspect(terminal: Terminal, model: str, options: dict[str, Any]) -> None:
         terminal.line(f"as mapped: {sizes_line(size.source, size.total)}, {size.effective_bits:.3g} bits a weight")
     terminal.line()
     plans = {plan.linear.name: plan for plan in found.plans}
-    rows = _rows(tree.linears, plans)
+    rows = _rows(tuple(plan.linear for plan in found.plans) or tree.linears, plans)
     terminal.table(("blocks", "layer", "out x in", "stored", "becomes", "because"), rows)
 
 

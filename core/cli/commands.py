@@ -11,12 +11,15 @@ from typing import Annotated, Any
 import typer
 
 from core import recipes
-from core.cli import actions
+from core.allocation.ties import Ties
+from core.cli import actions, planning
 from core.cli.terminal import Terminal
+from core.engines import ENGINES
 from core.errors import BitwrightError
 from core.home import home
 from core.jobs.failure import Progressed, error_from, failed_from
 from core.jobs.spec import FORMATS
+from core.sensitivity.spec import DEFAULT, MEASURES
 
 _USAGE_ERROR: Any = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
 """Typer brings its own copy of click in some versions, and names this base class of it in none."""
@@ -146,6 +149,41 @@ def inspect(
     """The layers of MODEL, and the bits that each would get."""
     options = {"bits": bits, "group_size": group_size, "sym": sym, "bits_map": bits_map, "format": format}
     return _run(json, lambda terminal: actions.inspect(terminal, model, options))
+
+
+@app.command()
+def plan(
+    model: Model,
+    output: Annotated[Path, typer.Option("--output", "-o", help="JSON file for the map.", show_default=False)],
+    bpw: Annotated[float | None, typer.Option(help="Budget: bits per weight, with scales and zero points.")] = None,
+    size: Annotated[str | None, typer.Option(help="Budget: bytes of the output, such as 110MB.")] = None,
+    ram: Annotated[str | None, typer.Option(help="Budget: memory to run the output, such as 4GB.")] = None,
+    choices: Annotated[str, typer.Option(help="Bits to choose from.")] = "2,3,4,8",
+    pin: Annotated[list[str] | None, typer.Option(metavar="PATTERN=BITS", help="Fix these layers; repeatable.")] = None,
+    least: Annotated[list[str] | None, typer.Option(metavar="PATTERN=BITS", help="No fewer bits here.")] = None,
+    engine: Annotated[str, typer.Option("--for", metavar="ENGINE", help=f"Has to run on: {', '.join(ENGINES)}.")] = "",
+    tie_qkv: Annotated[bool, typer.Option(help="Give q, k and v of a block the same bits.")] = True,
+    tie_gate_up: Annotated[bool, typer.Option(help="Give gate and up of a block the same bits.")] = True,
+    tie_experts: Annotated[bool, typer.Option(help="Give the experts of a block the same bits.")] = True,
+    measure: Annotated[str, typer.Option(help=f"Of {', '.join(one.name for one in MEASURES)}.")] = DEFAULT,
+    group_size: Annotated[int, typer.Option(help="Weights that share a scale; -1 for a row.")] = 128,
+    sym: Annotated[bool, typer.Option("--sym/--asym", help="Symmetric is the default.")] = True,
+    format: Annotated[str, typer.Option(help=f"One of {', '.join(FORMATS)}.")] = "auto_round",
+    calibration: Text = "builtin",
+    samples: Annotated[int, typer.Option(help="Sequences that sensitivity is measured on.")] = 16,
+    seqlen: Annotated[int, typer.Option(help="Tokens of each.")] = 256,
+    device: Device = "auto",
+    seed: Seed = 42,
+    json: Json = False,
+) -> int:
+    """The bits map of MODEL that is predicted to lose least within a budget, written to --output."""
+    options = {
+        "bpw": bpw, "size": size, "ram": ram, "choices": choices, "pins": pin or (), "least": least or (),
+        "engine": engine, "ties": Ties(tie_qkv, tie_gate_up, tie_experts), "measure": measure,
+        "group_size": group_size, "sym": sym, "format": format, "calibration": calibration, "samples": samples,
+        "seqlen": seqlen, "device": device, "seed": seed,
+    }  # fmt: skip
+    return _run(json, lambda terminal: planning.plan(terminal, model, output, options))
 
 
 @app.command()

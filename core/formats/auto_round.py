@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from core.formats.config_names import Layout
-from core.formats.layout import AUTO_ROUND, AUTO_ROUND_AWQ, AUTO_ROUND_GPTQ, Packing
+from core.formats.packing import AUTO_ROUND, AUTO_ROUND_AWQ, AUTO_ROUND_GPTQ, Packing
 from core.schemes import LayerScheme
 
 CONFIG_FILE = "quantization_config.json"

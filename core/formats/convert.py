@@ -102,9 +102,8 @@ def _write(
         for name in planned.copied:
             _stop(should_stop)
             writer.write_pieces(name, store.chunks(name))
-    settings = planned.config()
-    write_json(folder / "config.json", {**checkpoint.config, "quantization_config": settings})
-    write_json(folder / planned.config_file, settings)
+    write_json(folder / "config.json", planned.model_config(checkpoint.config))
+    write_json(folder / planned.config_file, planned.config())
     carry_over(checkpoint.folder, folder)
     files = {str(path.relative_to(folder)): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()}
     for path, size in files.items():

@@ -1,65 +1,20 @@
-"""The tensors that hold one quantized layer in a file: names, shapes, and the way to and from `QuantizedLinear`.
+"""The tensors that hold one quantized layer in a file: the way to and from `QuantizedLinear`.
 
-Four layouts cover GPTQ, AWQ and AutoRound checkpoints; they differ in the direction of packing and in whether
-zero points are stored less one. With N outputs, K inputs, G groups and b bits:
-
-    bitstream   qweight I32 [K*b/32, N]   qzeros I32 [G, N*b/32]   scales F16 [G, N]
-    AWQ         qweight I32 [K, N*b/32]   qzeros I32 [G, N*b/32]   scales F16 [G, N]
-
-Knows nothing of configs, of files, or of which format wants which layout.
+Knows how integers are packed; nothing of configs, of files, or of which format wants which layout.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from core.formats.pack import (
-    AWQ_ORDER,
-    PLAIN_ORDER,
-    block_values,
-    pack_inputs,
-    pack_outputs,
-    unpack_inputs,
-    unpack_outputs,
-)
+from core.formats.pack import pack_inputs, pack_outputs, unpack_inputs, unpack_outputs
+from core.formats.packing import Packing
 from core.formats.quantized import QuantizedLinear
 from core.model.writer import TensorPlan
 from core.schemes import LayerScheme
-
-PARTS = ("qweight", "qzeros", "scales", "g_idx")
-"""Last parts of the names of a quantized layer's tensors."""
-
-
-@dataclass(frozen=True)
-class Packing:
-    """A layout of quantized layers.
-
-    Attributes:
-        name: what AutoRound's config calls it (`packing_format`).
-        awq: packed along the outputs in AWQ's order, else along the inputs as a plain bitstream.
-        zero_bias: what readers add to a stored zero point; 1 in GPTQ's first version, 0 elsewhere.
-        g_idx: a tensor with the group of each input goes along.
-    """
-
-    name: str
-    awq: bool = False
-    zero_bias: int = 0
-    g_idx: bool = False
-
-    @property
-    def order(self) -> tuple[int, ...]:
-        return AWQ_ORDER if self.awq else PLAIN_ORDER
-
-
-AUTO_ROUND = Packing("auto_round")
-AUTO_ROUND_GPTQ = Packing("auto_round:auto_gptq", zero_bias=1)
-AUTO_ROUND_AWQ = Packing("auto_round:auto_awq", awq=True)
-GPTQ = Packing("auto_gptq", zero_bias=1, g_idx=True)
-GPTQ_V2 = Packing("auto_round:gptqmodel", g_idx=True)
 
 
 def planned(packing: Packing, name: str, scheme: LayerScheme, in_features: int, out_features: int) -> list[TensorPlan]:
@@ -119,30 +74,3 @@ def decode(packing: Packing, name: str, scheme: LayerScheme, parts: Mapping[str,
 def plain_groups(scheme: LayerScheme, in_features: int) -> Tensor:
     """The `g_idx` of groups in their natural order: int32 [in], k // group."""
     return torch.arange(in_features, dtype=torch.int32) // scheme.group_of(in_features)
-
-
-@dataclass(frozen=True)
-class Measures:
-    """What the shapes of a layer's tensors say by themselves."""
-
-    bits: int
-    in_features: int
-    out_features: int
-    groups: int
-
-
-def measure(packing: Packing, shapes: Mapping[str, tuple[int, ...]]) -> Measures | None:
-    """Bits and sizes of a layer from the shapes of its parts; None where they contradict each other."""
-    weight, zeros, scales = (shapes[part] for part in PARTS[:3])
-    if any(len(shape) != 2 or 0 in shape for shape in (weight, zeros, scales)):
-        return None
-    groups, out_features = scales
-    bits, rest = divmod(zeros[1] * 32, out_features)
-    if rest or not 1 <= bits <= 8 or zeros[0] != groups or out_features % block_values(bits):
-        return None
-    if packing.awq:
-        in_features, fits = weight[0], weight[1] == zeros[1]
-    else:
-        in_features, rest = divmod(weight[0] * 32, bits)
-        fits = not rest and weight[1] == out_features and not in_features % block_values(bits)
-    return Measures(bits, in_features, out_features, groups) if fits else None

@@ -15,19 +15,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-PLAIN_ORDER = (0,)
-"""Values in the order of their columns."""
-
-AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
-"""Slot p of eight, from the low bits up, holds column AWQ_ORDER[p] of the eight."""
+from core.formats.packing import PLAIN_ORDER, block_values
 
 _SLICE_VALUES = 1 << 18
 _WORD = 32
-
-
-def block_values(bits: int) -> int:
-    """The smallest number of values that fill whole words: what a packed dimension must be a multiple of."""
-    return _WORD // math.gcd(_WORD, bits)
 
 
 def pack_inputs(ints: Tensor, bits: int) -> Tensor:

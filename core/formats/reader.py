@@ -14,15 +14,14 @@ import torch
 from torch import Tensor
 
 from core.errors import BadInput, CorruptFile, ModelNotFound, UnsupportedModel
-from core.files import read_json
-from core.formats.layout import PARTS, Measures, decode, measure, plain_groups
+from core.formats.layout import decode, plain_groups
+from core.formats.packing import PARTS, Measures, measure
 from core.formats.quantized import QuantizedLinear
-from core.formats.settings import Settings, read_settings
+from core.formats.settings import Settings, find_config, read_object, read_settings
 from core.model.headers import TensorInfo, read_folder
 from core.model.writer import TORCH_DTYPES
 from core.schemes import LayerScheme
 
-_CONFIG_FILES = ("quantization_config.json", "quantize_config.json")
 _AGAIN = "Fetch the model again."
 _FLOATS = ("F16", "BF16", "F32")
 
@@ -56,9 +55,9 @@ class QuantizedCheckpoint:
         if not (folder / "config.json").is_file():
             raise ModelNotFound(f"There is no model in {folder}: config.json is missing.", "Check the path.")
         self.folder = folder
-        self.config = _object(folder / "config.json")
+        self.config = read_object(folder / "config.json")
         self.tensors = read_folder(folder)
-        settings = read_settings(_quantization_config(folder, self.config))
+        settings = read_settings(find_config(folder, self.config))
         names = [name.removesuffix(".qweight") for name in self.tensors if name.endswith(".qweight")]
         if not names:
             raise CorruptFile(f"The config of {folder} says quantized, and no tensor is.", _AGAIN)
@@ -189,22 +188,3 @@ def _half(scales: Tensor, name: str) -> Tensor:
             f"The scales of {name} do not fit into 16-bit floats without loss.", "Choose a checkpoint with F16 scales."
         )
     return half
-
-
-def _object(path: Path) -> dict[str, Any]:
-    value = read_json(path)
-    if not isinstance(value, dict):
-        raise CorruptFile(f"{path} is not a JSON object.", _AGAIN)
-    return value
-
-
-def _quantization_config(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
-    inside = config.get("quantization_config")
-    if isinstance(inside, dict):
-        return inside
-    if inside is not None:
-        raise CorruptFile(f"The quantization_config in {folder / 'config.json'} is not an object.", _AGAIN)
-    for name in _CONFIG_FILES:
-        if (folder / name).is_file():
-            return _object(folder / name)
-    raise BadInput(f"The model in {folder} is not quantized.", "Choose a quantized model.")

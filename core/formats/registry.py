@@ -16,7 +16,8 @@ from torch import Tensor
 from core.errors import BadInput, UnsupportedModel
 from core.formats import auto_round, gptq
 from core.formats.config_names import Layout, ModuleName, lay_out
-from core.formats.layout import GPTQ, Packing, TensorPlan, encode, planned
+from core.formats.layout import TensorPlan, encode, planned
+from core.formats.packing import GPTQ, Packing
 from core.formats.quantized import QuantizedLinear
 from core.model.tree import LayerPlan, ModelTree
 from core.schemes import PACK_UNIT
@@ -39,6 +40,7 @@ class FormatPlan:
         layers: the quantized linears by name.
         min_zero: the smallest zero point that the format stores; asymmetric rounding must keep to it.
         config_file: beside config.json, the file that some programs look for the same settings in.
+        unties: the head was the embedding in the source and is a quantized layer of its own here.
     """
 
     name: str
@@ -49,6 +51,7 @@ class FormatPlan:
     min_zero: int
     config_file: str
     settings: Mapping[str, Any]
+    unties: bool = False
 
     def encode(self, layer: QuantizedLinear) -> dict[str, Tensor]:
         """The planned tensors of one quantized linear, by name.
@@ -65,6 +68,16 @@ class FormatPlan:
     def config(self) -> dict[str, Any]:
         """The `quantization_config`, fresh at each call."""
         return copy.deepcopy(dict(self.settings))
+
+    def model_config(self, source: Mapping[str, Any]) -> dict[str, Any]:
+        """The whole config.json, from the source's own."""
+        config = copy.deepcopy(dict(source))
+        if self.unties:
+            # Nested configs say it for the language model; readers look at either.
+            for part in (config, config.get("text_config")):
+                if isinstance(part, dict):
+                    part["tie_word_embeddings"] = False
+        return {**config, "quantization_config": self.config()}
 
 
 def plan(
@@ -108,6 +121,7 @@ def plan(
         min_zero=packing.zero_bias if asymmetric else 0,
         config_file=gptq.CONFIG_FILE if name == "auto_gptq" else auto_round.CONFIG_FILE,
         settings=_settings(name, layout, packing),
+        unties=tree.tied and bool(layout.head),
     )
 
 
@@ -117,13 +131,8 @@ def _settings(name: str, layout: Layout, packing: Packing) -> dict[str, Any]:
 
 def _check(item: LayerPlan, tree: ModelTree) -> None:
     linear, scheme = item.linear, item.scheme
-    if f"{linear.name}.weight" not in tree.tensors:
+    if tree.weight_of(linear) not in tree.tensors:
         raise BadInput(f"{linear.name} has no weight of its own in the checkpoint.", "Leave it in 16 bits.")
-    if linear.block < 0 and tree.tied:
-        raise BadInput(
-            f"{linear.name} shares its weight with the embedding and cannot be quantized alone.",
-            "Remove it from the bits map.",
-        )
     if linear.in_features % PACK_UNIT or linear.out_features % PACK_UNIT:
         raise BadInput(
             f"{linear.name} is {linear.out_features}x{linear.in_features}, and packed words need multiples of 32.",
@@ -147,6 +156,11 @@ def _tensors(
             tensors.append(TensorPlan(info.name, info.dtype, info.shape))
             copied.append(info.name)
         else:
-            linear = item.linear
-            tensors += planned(packing, linear.name, item.scheme, linear.in_features, linear.out_features)
-    return tensors, copied
+            tensors += _planned(packing, item)
+    new = [item for item in quantized.values() if f"{item.linear.name}.weight" not in tree.tensors]
+    return tensors + [tensor for item in new for tensor in _planned(packing, item)], copied
+
+
+def _planned(packing: Packing, item: LayerPlan) -> list[TensorPlan]:
+    linear = item.linear
+    return planned(packing, linear.name, item.scheme, linear.in_features, linear.out_features)

@@ -9,10 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from core.errors import CorruptFile, UnsupportedModel
-from core.formats.layout import AUTO_ROUND, AUTO_ROUND_AWQ, AUTO_ROUND_GPTQ, GPTQ, GPTQ_V2, Packing
+from core.errors import BadInput, CorruptFile, UnsupportedModel
+from core.files import read_json
+from core.formats.packing import AUTO_ROUND, AUTO_ROUND_AWQ, AUTO_ROUND_GPTQ, GPTQ, GPTQ_V2, Packing
 
 _PACKINGS = {
     "auto": AUTO_ROUND_GPTQ,
@@ -23,6 +25,7 @@ _PACKINGS = {
     "auto_round": AUTO_ROUND,
     "auto_round:gptqmodel": GPTQ_V2,
 }
+_CONFIG_FILES = ("quantization_config.json", "quantize_config.json")
 _HINT = "Choose a checkpoint that AutoRound or a GPTQ program made."
 _AGAIN = "Fetch the model again."
 
@@ -129,6 +132,32 @@ def read_settings(config: Mapping[str, Any]) -> Settings:
     if method == "gptq":
         return _gptq(config)
     raise UnsupportedModel(f"The model is quantized with {method[:40]!r}, which is not read yet.", _HINT)
+
+
+def find_config(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The quantization config of a model: in its `config`, or in a file of its own beside it.
+
+    Raises:
+        BadInput: the model is not quantized.
+        CorruptFile: what is there is no JSON object.
+    """
+    inside = config.get("quantization_config")
+    if isinstance(inside, dict):
+        return inside
+    if inside is not None:
+        raise CorruptFile(f"The quantization_config in {folder / 'config.json'} is not an object.", _AGAIN)
+    for name in _CONFIG_FILES:
+        if (folder / name).is_file():
+            return read_object(folder / name)
+    raise BadInput(f"The model in {folder} is not quantized.", "Choose a quantized model.")
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; CorruptFile where it holds anything else."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise CorruptFile(f"{path} is not a JSON object.", _AGAIN)
+    return value
 
 
 def _auto_round(config: Mapping[str, Any]) -> Settings:

@@ -40,6 +40,7 @@ def table() -> dict[str, Callable[[Arguments, Emit, Asked], Values]]:
         "card": card,
         "preview_text": preview_text,
         "outputs": outputs,
+        "damage": damage,
         "chat_open": chat.open,
         "chat_say": chat.say,
     }
@@ -166,6 +167,26 @@ def outputs(arguments: Arguments, emit: Emit, should_stop: Asked) -> Values:
                 "made": job.created.timestamp(),
             }
     return {"outputs": list(found.values())}
+
+
+def damage(arguments: Arguments, emit: Emit, should_stop: Asked) -> Values:
+    """A table of predicted damage (`core.sensitivity.table`), measured or found again, for the fields of a spec.
+
+    A model that is only on the Hub is fetched first, with `Progress` of that; `Stage("analyse")` stands before the
+    `Progress` of the measurement.
+    """
+    from core.schemes import LayerScheme
+    from core.sensitivity.analyse import analyse
+    from core.sensitivity.spec import AnalysisSpec
+
+    try:
+        given = {**arguments, "schemes": tuple(LayerScheme(**scheme) for scheme in arguments["schemes"])}
+        given |= {"model": absolute(given["model"]), "calibration": absolute(given.get("calibration", "builtin"))}
+        spec = AnalysisSpec(**given)
+    except (KeyError, TypeError) as error:
+        raise BadInput(f"This measurement is not possible: {error}.", "Use the standard settings.") from error
+    download({"model": spec.model}, emit, should_stop)
+    return analyse(spec, emit, should_stop).to_json()
 
 
 class Chat:

@@ -84,7 +84,8 @@ def first_inputs(skeleton: Skeleton, tokens: Tensor, device: torch.device) -> Te
 
 def logits(skeleton: Skeleton, hidden: Tensor) -> Tensor:
     """Logits [batch, tokens, vocabulary] from the last block's output, by the model's own ending (norm, projections,
-    soft-capping): its forward runs with all blocks replaced by one that returns `hidden`."""
+    soft-capping): its forward runs with all blocks replaced by one that returns `hidden`. Gradients flow where `hidden`
+    asks for them."""
 
     def replay(_: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return hidden
@@ -95,7 +96,7 @@ def logits(skeleton: Skeleton, hidden: Tensor) -> Tensor:
     embedding.weight = nn.Parameter(torch.zeros(1, weight.shape[1], device=hidden.device), requires_grad=False)
     padding, embedding.padding_idx = embedding.padding_idx, None
     try:
-        with _recorders(skeleton, replay), torch.no_grad():
+        with _recorders(skeleton, replay), torch.set_grad_enabled(hidden.requires_grad):
             return skeleton.model(input_ids=ids, use_cache=False).logits
     finally:
         embedding.weight, embedding.padding_idx = weight, padding

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, overload
 
 from core.bitsmap import Assignment
 from core.schemes import LayerScheme
+from core.wording import human
 
 if TYPE_CHECKING:
     from core.model.tree import Linear, ModelTree
@@ -30,7 +31,11 @@ class LayerPlan:
 
 @dataclass(frozen=True)
 class Case:
-    """What happens to all linears of one shape and for one reason; `stored` is the bytes of such a weight now."""
+    """What happens to all linears of one shape and for one reason.
+
+    `stored` is the bytes that such a weight takes now, and that go away where it is quantized; 0 for a tied head, whose
+    weight is the embedding's and stays.
+    """
 
     scheme: LayerScheme
     why: str
@@ -86,6 +91,23 @@ def make_case(assigned: Assignment, in_features: int, out_features: int, stored:
     return Case(scheme, assigned.why, fallback, in_features, out_features, stored)
 
 
+def own_copy(assigned: Assignment, head: Linear, before: int, stored: int) -> Assignment:
+    """What a tied head gets of what it was assigned, and what that means for the file and for the speed of answers.
+
+    Args:
+        head: the head as a linear; before: bytes of the embedding that it reads now.
+        stored: bytes of the copy that the source has of it, mostly none.
+    """
+    scheme, fallback = assigned.scheme.fit(head.in_features, head.out_features)
+    if not scheme.quantized:
+        return Assignment(assigned.scheme, assigned.why if fallback else f"{assigned.why}: it stays the embedding")
+    size = scheme.weight_bytes(head.in_features, head.out_features)
+    grows = f"grows by {human(size - stored)}" if size >= stored else f"shrinks by {human(stored - size)}"
+    meaning = f"a copy of its own in {scheme.bits} bits, the embedding stays; the file {grows}"
+    reads = f"the last step of each token reads {100 * size / max(1, before):.0f} % of the bytes"
+    return Assignment(assigned.scheme, f"{assigned.why}: {meaning}, {reads}")
+
+
 def grouped(tree: ModelTree, plans: Iterable[LayerPlan]) -> Plans:
     """`plans` as `Plans`, which they may be already; wherever they come from, their layers are of `tree`."""
     if isinstance(plans, Plans):
@@ -94,7 +116,7 @@ def grouped(tree: ModelTree, plans: Iterable[LayerPlan]) -> Plans:
     linears, kinds = [], []
     for plan in plans:
         linear = plan.linear
-        stored = tree.tensors[f"{linear.name}.weight"].nbytes
+        stored = tree.stored_bytes(linear)
         case = Case(plan.scheme, plan.why, plan.fallback, linear.in_features, linear.out_features, stored)
         linears.append(linear)
         kinds.append(cases.setdefault(case, len(cases)))

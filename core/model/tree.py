@@ -8,7 +8,7 @@ sentence in `refusal` and is still listed, so that it can be shown. Knows no ten
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +17,7 @@ from core.errors import BadInput
 from core.model import refusals
 from core.model.headers import TensorInfo
 from core.model.plans import LayerPlan as LayerPlan
-from core.model.plans import Plans, make_case
+from core.model.plans import Plans, make_case, own_copy
 
 _WEIGHT = ".weight"
 _HEAD_WORDS = ("head", "output", "embed_out")
@@ -62,7 +62,7 @@ class ModelTree:
         tensors: every tensor of the checkpoint, in its order.
         embedding: name of the token embedding without `.weight`, or "".
         lm_head: name of the output head without `.weight`; None if the checkpoint has no tensor for it.
-        tied: the head is the embedding.
+        tied: the head is the embedding. It is then none of `linears`, but see `tied_head`.
         refusal: "" if the model can be quantized, else one sentence that says why not.
     """
 
@@ -101,13 +101,36 @@ class ModelTree:
         return tuple(linear.name for linear in self.linears if linear.block >= 0)
 
     @cached_property
+    def tied_head(self) -> Linear | None:
+        """The head of a tied model as a linear: what a map that names it gives a copy of its own. None if not tied."""
+        table = self.tensors.get(f"{self.embedding}{_WEIGHT}")
+        if not self.tied or table is None:
+            return None
+        name = self.lm_head or "lm_head"
+        return replace(
+            _linear(table, -1, name, self.tensors, False), name=name, has_bias=f"{name}.bias" in self.tensors
+        )
+
+    @cached_property
+    def nameable(self) -> tuple[Linear, ...]:
+        """All linears that a bits map may name: `linears`, and a tied head."""
+        return self.linears if self.tied_head is None else (*self.linears, self.tied_head)
+
+    def weight_of(self, linear: Linear) -> str:
+        """Name of the tensor that holds the weight of a linear: the embedding's for a tied head."""
+        tied = self.tied_head is not None and linear.name == self.tied_head.name
+        return f"{self.embedding if tied else linear.name}{_WEIGHT}"
+
+    def stored_bytes(self, linear: Linear) -> int:
+        """Bytes of the checkpoint that are the weight of this linear alone: 0 for a tied head without a copy."""
+        table = self.tensors.get(f"{linear.name}{_WEIGHT}")
+        return table.nbytes if table is not None else 0
+
+    @cached_property
     def weights(self) -> tuple[tuple[int, int, int], ...]:
         """Inputs, outputs and bytes of the weight of each linear; equal ones are one object."""
         known: dict[tuple[int, int, int], tuple[int, int, int]] = {}
-        found = (
-            (linear.in_features, linear.out_features, self.tensors[f"{linear.name}{_WEIGHT}"].nbytes)
-            for linear in self.linears
-        )
+        found = ((linear.in_features, linear.out_features, self.stored_bytes(linear)) for linear in self.linears)
         return tuple(known.setdefault(weight, weight) for weight in found)
 
     @cached_property
@@ -181,15 +204,23 @@ def build_tree(config: dict[str, Any], tensors: Mapping[str, TensorInfo]) -> Mod
     )
 
 
-def resolve_schemes(tree: ModelTree, bits_map: BitsMap) -> Plans:
+def resolve_schemes(tree: ModelTree, bits_map: BitsMap, *, nameable: bool = False) -> Plans:
     """One plan for every linear of the tree, in its order; says nothing about whether the tree is refused.
 
+    A tied head has a plan, the last, where the map names it.
+
+    Args:
+        nameable: a tied head has its plan in any case: one for each of `tree.nameable`.
+
     Raises:
-        BadInput: the map names the embedding or a tied head, or has rules and names that no layer answers to.
+        BadInput: the map names the embedding, or has rules and names that no layer answers to.
     """
-    _refuse_embeddings(tree, bits_map)
+    _refuse_embedding(tree, bits_map)
+    tied = tree.tied_head
+    if tied is not None and not nameable and tied.name not in bits_map.by_hand:
+        tied = None
     # A rule never reaches the head, so one that would match nothing else does nothing and is a mistake.
-    heads = [linear.name for linear in tree.of_block(-1)]
+    heads = [linear.name for linear in (*tree.of_block(-1), *([tied] if tied else []))]
     missing = bits_map.unmatched([*tree.block_linears, *(name for name in heads if name in bits_map.by_hand)])
     if missing:
         example = next(iter(tree.block_linears), "model.layers.0.mlp.down_proj")
@@ -199,28 +230,29 @@ def resolve_schemes(tree: ModelTree, bits_map: BitsMap) -> Plans:
         )
     assigned = bits_map.resolve_all(tree.block_linears)
     assigned += [bits_map.resolve(name, exact_only=True) for name in heads]
+    linears, weights = tree.linears, tree.weights
+    if tied is not None:
+        stored = tree.stored_bytes(tied)
+        linears, weights = (*linears, tied), (*weights, (tied.in_features, tied.out_features, stored))
+        assigned[-1] = own_copy(assigned[-1], tied, tree.tensors[tree.weight_of(tied)].nbytes, stored)
     # Assignments are shared, so that their ids tell reasons apart, and live as long as this list of them.
-    kinds = list(zip(map(id, assigned), tree.weights, strict=True))
+    kinds = list(zip(map(id, assigned), weights, strict=True))
     examples = dict(zip(kinds, assigned, strict=True))
     cases = [make_case(assignment, *weight) for (_, weight), assignment in examples.items()]
     numbers = {kind: number for number, kind in enumerate(examples)}
-    return Plans(tree.linears, cases, [numbers[kind] for kind in kinds])
+    return Plans(linears, cases, [numbers[kind] for kind in kinds])
 
 
-def _refuse_embeddings(tree: ModelTree, bits_map: BitsMap) -> None:
-    ends = ("lm_head", tree.embedding or "lm_head", tree.lm_head or "lm_head")
-    for name in sorted(name for name in bits_map.by_hand if name.endswith(ends)):
-        if not bits_map.resolve(name).scheme.quantized:
-            continue
-        if name == tree.embedding:
-            raise BadInput(
-                f"{name} is the token embedding, which this version does not quantize.", "Remove it from the bits map."
-            )
-        if tree.tied and (name == tree.lm_head or name.rpartition(".")[2] == "lm_head"):
-            raise BadInput(
-                f"{name} shares its weights with the token embedding, which this version does not quantize.",
-                "Remove it from the bits map.",
-            )
+def _refuse_embedding(tree: ModelTree, bits_map: BitsMap) -> None:
+    keys = bits_map.by_hand.get(tree.embedding)
+    if keys is None or not keys.apply(bits_map.default).quantized:
+        return
+    hint = "Remove it from the bits map; only GGUF files can hold embeddings in fewer bits."
+    if tree.tied_head:
+        hint = f"Name {tree.tied_head.name} instead: the head then gets a quantized copy of its own."
+    raise BadInput(
+        f"{tree.embedding} is the token embedding, and auto_round and auto_gptq files have no layout for one.", hint
+    )
 
 
 def _find_stacks(tensors: Iterable[TensorInfo]) -> list[_Stack]:

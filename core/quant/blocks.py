@@ -73,7 +73,7 @@ def quantize_block(
     names = {item.linear.name: job.skeleton.module_name(item.linear.name) for item in plans}
     module = job.skeleton.fill(path, torch.float32, job.resolved.torch_device, skip=tuple(names.values()))
     try:
-        weights = {item.linear.name: _read(job, item) for item in plans}
+        weights = {item.linear.name: read_weight(job, item) for item in plans}
         linears = {name: insert_linear(job, name, weight) for name, weight in weights.items()}
         _advance_original(job, block, module, linears, chains)
         layers = [_layer(job, item, weights[item.linear.name], linears[item.linear.name]) for item in plans]
@@ -106,9 +106,9 @@ def precision(resolved: Resolved) -> contextlib.AbstractContextManager[object]:
     return torch.autocast(resolved.torch_device.type, resolved.compute_dtype, cache_enabled=False)
 
 
-def _read(job: BlockJob, item: LayerPlan) -> Tensor:
+def read_weight(job: BlockJob, item: LayerPlan) -> Tensor:
     """The layer's weight as [out, in], in its own dtype, on the device."""
-    weight = job.skeleton.store.get(f"{item.linear.name}.weight").to(job.resolved.torch_device)
+    weight = job.skeleton.store.get(job.skeleton.tree.weight_of(item.linear)).to(job.resolved.torch_device)
     if not torch.isfinite(weight).all():
         raise CorruptFile(f"{item.linear.name} holds values that are not finite.", "Fetch the model again.")
     return weight.t().contiguous() if item.linear.transposed else weight
@@ -190,10 +190,3 @@ def _compiled(module: nn.Module) -> Callable[..., object]:
             ) from error
 
     return run
-
-
-def round_layer(job: BlockJob, item: LayerPlan) -> QuantizedLinear:
-    """A layer outside the blocks (an untied lm_head), rounded to nearest with a searched scale where that helps."""
-    weight = _read(job, item)
-    searched = search_scale(weight, item.scheme, None) if searchable(item.scheme) else None
-    return freeze(new_grid(weight, item.scheme, min_zero=job.min_zero, searched=searched), item.linear.name)

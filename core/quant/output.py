@@ -132,6 +132,5 @@ class Output:
 
     def _write_configs(self, name: str, folder: Path) -> None:
         plan = self._ready.formats[name]
-        settings = plan.config()
-        write_json(folder / "config.json", {**self._ready.source_config, "quantization_config": settings})
-        write_json(folder / plan.config_file, settings)
+        write_json(folder / "config.json", plan.model_config(self._ready.source_config))
+        write_json(folder / plan.config_file, plan.config())

@@ -27,7 +27,8 @@ from core.model.skeleton import build_skeleton
 from core.model.weights import TensorStore
 from core.quant import heldout
 from core.quant.activations import Activations
-from core.quant.blocks import BlockJob, Chain, insert_linear, quantize_block, round_layer
+from core.quant.blocks import BlockJob, Chain, insert_linear, quantize_block
+from core.quant.head import quantize_head
 from core.quant.output import Output
 from core.quant.prepare import Prepared, planned_bytes, prepare, settings_of
 from core.quant.progress import Meter, give_back_memory
@@ -90,7 +91,7 @@ def run(spec: JobSpec, job: Path, emit: Emit, control: Control) -> None:
         running = _Run(spec, job, ready, blocks, output, emit, control, meter)
         chains, unseen = _enter(running, calibration)
         digests, figures = _tune_all(running, chains)
-        head = _round_head(running, digests)
+        head = _finish_head(running, chains[0], digests)
         perplexity = _score(running, chains[1], unseen, head)
         emit(Stage("write"))
         output.finish_files(control.should_stop)
@@ -182,11 +183,11 @@ def _tune_all(running: _Run, chains: list[Chain]) -> tuple[dict[str, str], list[
     return digests, figures
 
 
-def _round_head(running: _Run, digests: dict[str, str]) -> QuantizedLinear | None:
-    """An untied lm_head that the map names: rounded to nearest."""
+def _finish_head(running: _Run, chain: Chain, digests: dict[str, str]) -> QuantizedLinear | None:
+    """The lm_head, if the map names it; one that was tied gets a copy of the embedding's weights."""
     for item in running.ready.quantized(-1):
-        running.emit(Log("info", f"{item.linear.name} is rounded to nearest; only layers in blocks are tuned"))
-        layer = round_layer(running.blocks, item)
+        running.emit(Log("info", f"{item.linear.name}: {item.scheme.label()}, {item.why}"))
+        layer = quantize_head(running.blocks, item, chain)
         _write(running, [layer], digests)
         return layer
     return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -99,6 +99,7 @@ def prepare(spec: JobSpec, emit: Emit, should_stop: Callable[[], bool]) -> Prepa
         raise BadInput("The bits map leaves every layer in 16 bits.", "Give at least one layer 2, 3, 4 or 8 bits.")
     store = TensorStore(source.folder, tree.tensors)
     skeleton = build_skeleton(tree, store)
+    _check_head(tree, plans, skeleton)
     formats = {name: plan(name, tree, plans, config, skeleton.module_name) for name in spec.formats}
     check_free(Path(spec.output), SPARE + sum(planned_bytes(item) for item in formats.values()))
     for item in plans:
@@ -118,6 +119,17 @@ def prepare(spec: JobSpec, emit: Emit, should_stop: Callable[[], bool]) -> Prepa
         tokenizer=load_tokenizer(source.folder),
         source_config=config,
     )
+
+
+def _check_head(tree: ModelTree, plans: Sequence[LayerPlan], skeleton: Skeleton) -> None:
+    """Refuse a copy for a tied head under a name that the model itself does not use, where no reader would find it."""
+    head = tree.tied_head
+    named = head is not None and any(item.linear.name == head.name and item.scheme.quantized for item in plans)
+    if head is not None and named and skeleton.module_name(head.name) != skeleton.head():
+        raise UnsupportedModel(
+            f"The output head of this model is called {skeleton.head()} once it is loaded, not {head.name}.",
+            "Leave it in 16 bits.",
+        )
 
 
 def resolve(spec: JobSpec, tree: ModelTree) -> Resolved:

@@ -26,12 +26,13 @@ def _ends(bits: int) -> list[float]:
 
 
 @torch.no_grad()
-def search_scale(weight: Tensor, scheme: LayerScheme, importance: Tensor | None) -> Tensor:
+def search_scale(weight: Tensor, scheme: LayerScheme, importance: Tensor | None, *, every: int = 1) -> Tensor:
     """The scale of least weighted squared error, fp32 [out, groups].
 
     Args:
         weight: [out, in].
         importance: mean square of every input over the calibration text, fp32 [in]; None weighs all alike.
+        every: try only each so manyth candidate.
     """
     out, width = weight.shape
     group = scheme.group_of(width)
@@ -44,7 +45,7 @@ def search_scale(weight: Tensor, scheme: LayerScheme, importance: Tensor | None)
         largest = part.gather(-1, part.abs().argmax(-1, keepdim=True)).squeeze(-1)
         least = torch.full_like(largest, torch.inf)
         kept = torch.zeros_like(largest)
-        for end in _ends(scheme.bits):
+        for end in _ends(scheme.bits)[::every]:
             scale = (-largest / end).half().float()
             safe = torch.where(scale == 0, torch.ones_like(scale), scale).unsqueeze(-1)
             error = (part / safe).round_().clamp_(-half, half - 1).mul_(safe).sub_(part).square_()

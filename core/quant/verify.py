@@ -88,7 +88,8 @@ class Written:
         """Give everything outside the blocks its weights; of the embedding only rows are ever loaded."""
         skeleton, device = self.job.skeleton, self.job.resolved.torch_device
         skeleton.fill("", torch.float32, device, skip=(skeleton.stack, *skeleton.ends()))
-        head = skeleton.tree.lm_head
+        tree = skeleton.tree
+        head = tree.tied_head.name if tree.tied_head else tree.lm_head
         if head in self.checkpoint.schemes:
             insert_linear(self.job, head, self.checkpoint.layer(head).dequantize())
         else:

@@ -1,8 +1,8 @@
-"""How long the Layers page takes at 20,000 layers: open, select all, set bits, undo, filter, repaint. Run by hand:
+"""How long the Layers page takes at 20,000 layers: open, select all, set bits, undo, filter, fold, paint. By hand:
 
     python3 packaging/bootstrap.py exec --extra test env PYTHONPATH=. python tests/benchmarks/map_speed.py
 
-Each step includes everything that follows from it on the page: plans, sizes, costs, map, table, panel, one repaint.
+Each step includes everything that follows from it on the page: plans, sizes, costs, map, tree, panel, one repaint.
 Prints milliseconds: the median and the worst of several rounds.
 """
 
@@ -29,18 +29,27 @@ from app.state import State
 from app.theme import Theme
 from core.bitsmap import BitsMap
 from core.model.tree import ModelTree
-from core.schemes import LayerScheme
+from core.schemes import BITS, LayerScheme
+from core.sensitivity.spec import DEFAULT
+from core.sensitivity.table import DamageTable
+from tests.app.pages.layers.experts import mixture
 from tests.core.paper_model import llama
 
 PLAIN = BitsMap(LayerScheme(4, 64))
-PART = {"w1": (64, 64), "w2": (64, 64), "w3": (64, 64)}
-ATTENTION = {f"self_attn.{kind}_proj": (64, 64) for kind in "qkvo"}
+GATE = "mlp.experts.*.gate_proj"
 
 
 def trees() -> dict[str, ModelTree]:
     """20,000 layers as one would never see them, and as a mixture of experts has them."""
-    parts = {f"mlp.parts.{number}.{kind}": shape for number in range(128) for kind, shape in PART.items()}
-    return {"2,858 blocks of 7": llama(2858), "52 blocks of 388": llama(52, shapes={**ATTENTION, **parts})}
+    return {"2,858 blocks of 7": llama(2858), "48 blocks with 128 experts": mixture(48, 128)}
+
+
+def damage(tree: ModelTree) -> DamageTable:
+    """A table of damage over a wide range."""
+    schemes = tuple(LayerScheme(bits, 64) for bits in BITS)
+    rows = (10.0 ** -(number % 7) / (1 + number) for number, _ in enumerate(tree.linears))
+    values = tuple(tuple(row / 4**column for column in range(len(schemes))) for row in rows)
+    return DamageTable(DEFAULT, tuple(linear.name for linear in tree.linears), schemes, values)
 
 
 def measured(page: LayersPage, step: Callable[[], object]) -> float:
@@ -54,25 +63,51 @@ def measured(page: LayersPage, step: Callable[[], object]) -> float:
 
 def round_of(page: LayersPage, opened: OpenedModel, bits: int) -> dict[str, float]:
     """Every step once, the page as it was at the end."""
-    draft, field = page.context.draft, page.body.filter.field
+    draft, field, body = page.context.draft, page.body.filter.field, page.body
+    rows = body.table
+    steps: dict[str, Callable[[], object]] = {
+        "close": lambda: draft.choose(model=None, bits_map=PLAIN),
+        "open": lambda: draft.choose(model=opened),
+        "select all": page.select_all,
+        "set bits": lambda: page.set_keys(bits=bits),
+        "set group": lambda: page.set_keys(group_size=32),
+        "undo": draft.undo_stack.undo,
+        "redo": draft.undo_stack.redo,
+        "filter": lambda: field.setText("q_proj"),
+        "filter, expression": lambda: field.setText(r"/\.[0-9]*[02468]\./"),
+        "select matches": page.select_matches,
+        "set their bits": lambda: page.set_keys(bits=8),
+        "no filter": field.clear,
+        "open a block": lambda: rows.expand(rows.model().index(1, 0)),
+        "go to another": lambda: page.selection.set_current(len(opened.tree.linears) // 2),
+        "zoom out": lambda: body.map.set_zoom(0.2),
+        "zoom in": lambda: body.map.set_zoom(1.0),
+        "colour by size": lambda: body.colour_by.button("size").click(),
+        "colour by bits": lambda: body.colour_by.button("bits").click(),
+    }
+    if opened.tree.linears[0].kind.startswith("mlp.experts"):
+        steps |= {
+            "unfold experts": lambda: body.map.fold_wanted.emit(GATE),
+            "select all, unfolded": page.select_all,
+            "set bits, unfolded": lambda: page.set_keys(bits=bits),
+            "fold experts": lambda: body.map.fold_wanted.emit(GATE),
+        }
+    return {name: measured(page, step) for name, step in steps.items()}
+
+
+def measured_round(page: LayersPage, opened: OpenedModel, bits: int) -> dict[str, float]:
+    """The edits once more with a table of damage and an engine that minds, colours by sensitivity."""
+    draft = page.context.draft
+    spec, table = draft.analysis(), damage(opened.tree)
     return {
-        "close": measured(page, lambda: draft.choose(model=None, bits_map=PLAIN)),
-        "open": measured(page, lambda: draft.choose(model=opened)),
-        "select all": measured(page, page.select_all),
-        "set bits": measured(page, lambda: page.set_keys(bits=bits)),
-        "set group": measured(page, lambda: page.set_keys(group_size=32)),
-        "undo": measured(page, draft.undo_stack.undo),
-        "redo": measured(page, draft.undo_stack.redo),
-        "filter": measured(page, lambda: field.setText("q_proj")),
-        "filter, expression": measured(page, lambda: field.setText(r"/\.[0-9]*[02468]\./")),
-        "select matches": measured(page, page.select_matches),
-        "set their bits": measured(page, lambda: page.set_keys(bits=8)),
-        "no filter": measured(page, field.clear),
-        "sort": measured(page, lambda: page.table_model.sort(3)),
-        "zoom out": measured(page, lambda: page.body.map.set_zoom(0.2)),
-        "zoom in": measured(page, lambda: page.body.map.set_zoom(1.0)),
-        "colour by size": measured(page, lambda: page.body.colour_by.button("size").click()),
-        "colour by bits": measured(page, lambda: page.body.colour_by.button("bits").click()),
+        "damage known": measured(page, lambda: draft.set_damage(spec, table)),
+        "engine chosen": measured(page, lambda: draft.set_engine("gptqmodel")),
+        "by sensitivity": measured(page, lambda: page.body.colour_by.button("sensitivity").click()),
+        "all, with damage": measured(page, page.select_all),
+        "bits, with damage": measured(page, lambda: page.set_keys(bits=3)),
+        "undo, with damage": measured(page, draft.undo_stack.undo),
+        "no engine": measured(page, lambda: draft.set_engine("")),
+        "back to bits": measured(page, lambda: page.body.colour_by.button("bits").click()),
     }
 
 
@@ -91,8 +126,11 @@ def main() -> None:
         page.resize(width, 950)
         page.show()
         for name, tree in trees().items():
-            opened = OpenedModel(name, name, "folder", "", "", tree.prepared())
-            found = [round_of(page, opened, (2, 3, 8)[number % 3]) for number in range(rounds)]
+            opened = OpenedModel(name, name, "folder", "", "", tree).prepared()
+            found = []
+            for number in range(rounds):
+                bits = (2, 3, 8)[number % 3]
+                found.append({**round_of(page, opened, bits), **measured_round(page, opened, bits)})
             print(f"{name}: {len(tree.linears):,} layers, page {page.width()} x {page.height()}")
             for step in found[0]:
                 times = [one[step] for one in found]

@@ -12,12 +12,14 @@ import pytest
 
 import core
 from core import api
+from core.bitsmap import BitsMap, Rule
 from core.errors import BadCalibration, BadInput, BitwrightError, Cancelled, ModelNotFound, OutputProblem
 from core.events import BlockDone, BlockStarted, Done, Emit, Event, Failed, Result, Stage, Token
 from core.jobs import child, store
 from core.jobs.control import Control
 from core.jobs.process import ROOT
 from core.jobs.spec import JobSpec
+from core.schemes import LayerScheme
 from tests.core.tiny_model import save_model
 
 QUICK = {"recipe": "quick", "iters": 2, "samples": 2, "seqlen": 32, "group_size": 32}
@@ -136,6 +138,13 @@ def test_inspecting_gives_the_tree_the_map_and_the_size(tiny: Path, place: Path)
     assert found.size is not None
     assert found.size.effective_bits == 3 + 19 / 32
     assert json.loads(json.dumps(found.to_json()))["effective_bits"] == found.size.effective_bits
+
+
+def test_inspecting_shows_a_tied_head_that_the_map_names(tiny: Path, place: Path) -> None:
+    chosen = BitsMap(LayerScheme(4, 32), layers=(Rule("lm_head", bits=8),))
+    last = api.inspect(tiny, bits_map=chosen).to_json()["linears"][-1]
+    assert (last["name"], last["scheme"]["bits"]) == ("lm_head", 8)
+    assert "a copy of its own" in last["why"]
 
 
 def test_estimating_with_a_given_speed(tiny: Path, place: Path) -> None:

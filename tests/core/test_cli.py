@@ -194,7 +194,7 @@ def test_without_a_command_the_help_is_shown(capsys: Capture) -> None:
     assert main([]) == 0
     out = capsys.readouterr().out
     assert "Usage: bitwright" in out
-    for command in ("quantize", "inspect", "chat", "eval", "estimate", "devices", "convert", "jobs"):
+    for command in ("quantize", "inspect", "plan", "chat", "eval", "estimate", "devices", "convert", "jobs"):
         assert f"  {command} " in out
 
 

@@ -30,8 +30,10 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> ModelTree:
         BitsMap(LayerScheme(3, -1)),
         BitsMap(LayerScheme(8, 32, sym=False)),
         BitsMap(LayerScheme(2, 128), (Rule("*.down_proj", bits=8), Rule("*.v_proj", bits=16))),
+        BitsMap(LayerScheme(4, 64), layers=(Rule("lm_head", bits=8),)),
+        BitsMap(LayerScheme(16), layers=(Rule("lm_head", bits=3, sym=False),)),
     ],
-    ids=["w4", "w3 row", "w8 asym", "mixed"],
+    ids=["w4", "w3 row", "w8 asym", "mixed", "tied head", "tied head alone"],
 )
 def test_the_output_has_the_bytes_of_the_planned_tensors(tree: ModelTree, name: str, chosen: BitsMap) -> None:
     plans = resolve_schemes(tree, chosen)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from core.formats.layout import AUTO_ROUND, AUTO_ROUND_AWQ, AUTO_ROUND_GPTQ, GPTQ, decode, encode, measure, planned
+from core.formats.layout import decode, encode, planned
+from core.formats.packing import AUTO_ROUND, AUTO_ROUND_AWQ, AUTO_ROUND_GPTQ, GPTQ, measure
 from core.formats.quantized import QuantizedLinear
 from core.schemes import LayerScheme
 

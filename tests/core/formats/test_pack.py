@@ -7,15 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.formats.pack import (
-    AWQ_ORDER,
-    PLAIN_ORDER,
-    block_values,
-    pack_inputs,
-    pack_outputs,
-    unpack_inputs,
-    unpack_outputs,
-)
+from core.formats.pack import pack_inputs, pack_outputs, unpack_inputs, unpack_outputs
+from core.formats.packing import AWQ_ORDER, PLAIN_ORDER, block_values
 
 BITS = (2, 3, 4, 8)
 

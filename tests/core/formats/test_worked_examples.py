@@ -9,7 +9,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from core.formats.layout import AUTO_ROUND, AUTO_ROUND_AWQ, AUTO_ROUND_GPTQ, Packing, decode, encode
+from core.formats.layout import decode, encode
+from core.formats.packing import AUTO_ROUND, AUTO_ROUND_AWQ, AUTO_ROUND_GPTQ, Packing
 from core.schemes import LayerScheme
 from tests.core.formats.tiny import round_to_nearest
 

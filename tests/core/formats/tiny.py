@@ -121,7 +121,7 @@ def write_output(
         for item in plans:
             if not item.scheme.quantized:
                 continue
-            weight = weights[f"{item.linear.name}.weight"]
+            weight = weights[tree.weight_of(item.linear)]
             weight = weight.T if item.linear.transposed else weight
             layer = round_to_nearest(item.linear.name, weight, item.scheme, target.min_zero)
             layers[layer.name] = layer
@@ -129,6 +129,6 @@ def write_output(
                 writer.write(tensor_name, tensor)
         for tensor_name in target.copied:
             writer.write_bytes(tensor_name, memoryview(weights[tensor_name].contiguous().view(torch.uint8).numpy()))
-    config = {**tree.config, "quantization_config": target.config()}
+    config = target.model_config(tree.config)
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     return Output(folder, target, layers)

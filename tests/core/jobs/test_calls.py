@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
-from core.errors import BadInput, BitwrightError, UnsupportedModel
+from core.errors import BadInput, BitwrightError, Cancelled, UnsupportedModel
 from core.events import Done, Event, Failed, Log, Progress
 from core.inference import devices as machine
 from core.jobs import calls, store
 from core.jobs.spec import JobSpec
 from core.model.headers import read_folder
+from core.schemes import LayerScheme
+from core.sensitivity.table import from_json
 from tests.core.hub.local_hub import Hub, closed_port, point_at, serve
 from tests.core.model import gguf_files
 from tests.core.tiny_model import CONFIG, save_model
@@ -244,3 +246,29 @@ def test_what_is_said_of_a_loaded_model(chat: calls.Chat, model: Path) -> None:
     assert (values["schemes"], values["folder"], values["label"]) == ({}, str(model), "model")
     assert values["weight_bytes"] == sum(info.nbytes for info in read_folder(model).values())
     assert values["device_name"] == machine.choose("cpu").name
+
+
+def test_damage_is_measured_with_progress_and_found_again(model: Path) -> None:
+    schemes = [LayerScheme(bits, 32).to_json() for bits in (4, 8)]
+    given: dict[str, Any] = {"model": str(model), "schemes": schemes, "samples": 2, "seqlen": 32}
+    seen: list[Event] = []
+    values = ask("damage", seen, **given)
+    table = from_json(values)
+    assert [scheme.bits for scheme in table.schemes] == [4, 8]
+    assert all(few > many for few, many in table.damage)
+    assert [event.fraction for event in seen if isinstance(event, Progress)][-1] == 1
+    again: list[Event] = []
+    assert ask("damage", again, **given) == values
+    assert not [event for event in again if isinstance(event, Progress)]
+
+
+@pytest.mark.parametrize("given", [{}, {"schemes": [{"bits": 4}], "word": 1}, {"schemes": []}])
+def test_damage_of_an_impossible_request_is_refused(model: Path, given: dict[str, Any]) -> None:
+    with pytest.raises(BadInput):
+        ask("damage", model=str(model), **given)
+
+
+def test_measuring_damage_can_be_stopped(model: Path) -> None:
+    given = {"model": str(model), "schemes": [LayerScheme(3, 32).to_json()], "samples": 2, "seqlen": 32}
+    with pytest.raises(Cancelled):
+        calls.table()["damage"](given, lambda _event: None, lambda: True)

@@ -174,20 +174,6 @@ def test_a_search_can_be_the_start_of_tuning(model: Path, tmp_path: Path) -> Non
     assert all(block["loss_after"] < block["loss_before"] for block in report["blocks"])
 
 
-def test_an_untied_head_named_by_hand_is_rounded(tmp_path: Path) -> None:
-    folder = save_model(tmp_path / "untied")
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": False}))
-    tensors = load_file(folder / "model.safetensors")
-    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    spec = spec_of(folder, tmp_path, iters=1)
-    bits_map = BitsMap(spec.bits_map.default, layers=(Rule("lm_head", bits=8),))
-    report = report_of(run(JobSpec(**{**vars(spec), "bits_map": bits_map}), tmp_path))
-    assert QuantizedCheckpoint(tmp_path / "out").schemes["lm_head"].bits == 8
-    assert report["verified"]["auto_round"]["perplexity"] == pytest.approx(report["perplexity"]["quantized"], rel=1e-3)
-
-
 def entries(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()} - {"text.txt", "job"}
 

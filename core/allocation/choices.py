@@ -1,0 +1,355 @@
+"""What each layer may get, what it would cost and what damage it would do: the question that the knapsack answers.
+
+Layers that are tied are one unit. A layer that the table does not know, or whose shape no scheme fits, stays as it is
+unless a pin names it, and so do the layers that are tied to it. Knows shapes and names, no tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core import engines
+from core.allocation import phrasing
+from core.allocation.demand import Demand
+from core.allocation.knapsack import Units
+from core.allocation.ties import tied
+from core.bitsmap import BitsMap, Keys, Rule
+from core.errors import BadInput
+from core.model.tree import ModelTree, resolve_schemes
+from core.schemes import UNTOUCHED, LayerScheme
+from core.sizes import layer_bytes, output_size, quantized_bytes
+
+if TYPE_CHECKING:
+    from core.sensitivity.table import DamageTable
+
+Ints = NDArray[np.int64]
+
+_STAYS = Rule("stays", UNTOUCHED).keys
+
+
+@dataclass(frozen=True)
+class _Case:
+    """Layers that differ in damage alone, choice by choice: schemes as assigned, bytes in the file and for the average.
+
+    Attributes:
+        forbidden: why a choice is not open, "" if it is.
+        columns: of the table; -1 for no damage.
+    """
+
+    assigned: tuple[LayerScheme, ...]
+    stored: tuple[int, ...]
+    counted: tuple[int, ...]
+    forbidden: tuple[str, ...]
+    columns: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """All units with their choices.
+
+    Attributes:
+        unit_of: number of the unit of each linear of the tree.
+        in_file, counted: [unit, choice] bytes in the output, and bytes that the average of bits counts.
+        damage: [unit, choice]; infinite where a choice is not open.
+        fixed: bytes of the output outside all linears.
+        weights: number of weights that the average of bits counts.
+        free: linears whose shape leaves them in 16 bits.
+        apart: schemes of pinned layers that are no linears of the tree (a tied head).
+        kept, pinned, raised: units that stay as they are, that a pin or that a minimum speaks of.
+        notes: what somebody should know of it.
+    """
+
+    tree: ModelTree
+    demand: Demand
+    cases: tuple[_Case, ...]
+    case_of: Ints
+    unit_of: Ints
+    in_file: Ints
+    counted: Ints
+    damage: NDArray[np.float64]
+    fixed: int
+    weights: int
+    free: NDArray[np.bool_]
+    apart: Mapping[str, LayerScheme]
+    kept: NDArray[np.bool_]
+    pinned: NDArray[np.bool_]
+    raised: NDArray[np.bool_]
+    notes: tuple[str, ...]
+
+    def units(self, cost: Ints) -> Units:
+        """For the knapsack, with the bytes that count for a budget."""
+        return Units(cost, self.damage)
+
+    def bits(self, picks: Ints) -> float:
+        """Bits per weight of picks; 0 where no layer can be quantized."""
+        spent = int(self.counted[np.arange(len(picks)), picks].sum())
+        return 8 * spent / self.weights if self.weights else 0.0
+
+    def bits_map(self, picks: Ints) -> BitsMap:
+        """The map that says picks."""
+        numbers: dict[LayerScheme, int] = {}
+        width = self.damage.shape[1]
+        table = np.array(
+            [[numbers.setdefault(scheme, len(numbers)) for scheme in case.assigned] for case in self.cases], np.int64
+        ).reshape(len(self.cases), width)
+        wanted = table[self.case_of, picks[self.unit_of]]
+        inside = len(self.tree.block_linears)
+        schemes = list(numbers)
+        by_name = dict(self.apart)
+        for place in range(inside, len(self.tree.linears)):
+            scheme = schemes[wanted[place]]
+            if scheme.quantized:
+                by_name[self.tree.linears[place].name] = scheme
+        return phrasing.shortest(self.tree, schemes, wanted[:inside], self.free[:inside], by_name)
+
+
+@dataclass(frozen=True)
+class _Layers:
+    """What is settled of each linear of the tree, in its order.
+
+    Attributes:
+        rows: of the table; -1 where it does not know the layer.
+        pins: what its own pin gives. keys: what it shares with those that it is tied to.
+        minimum: the fewest bits; 0 where nothing is said.
+        free: its shape leaves it in 16 bits.
+        kept: it stays as it is, for its shape or because it was not measured, or because of one that it is tied to.
+        unit_of: number of its unit.
+    """
+
+    rows: Ints
+    pins: Sequence[Keys | None]
+    keys: Sequence[Keys | None]
+    minimum: Sequence[int]
+    free: NDArray[np.bool_]
+    kept: NDArray[np.bool_]
+    unit_of: Ints
+
+
+def build(tree: ModelTree, table: DamageTable, demand: Demand) -> Problem:
+    """The problem that a demand poses.
+
+    Raises:
+        BadInput: a pattern that no layer answers to, pins that contradict a tie, a minimum or the engine, or bits that
+            the table knows nothing of.
+    """
+    pins, apart = _pins(tree, demand)
+    layers = _settled(tree, table, demand, pins)
+    cases, case_of = _cases(tree, table, demand, layers)
+    width, count = len(demand.schemes()), int(layers.unit_of.max(initial=-1)) + 1
+
+    def by_layer(values: Sequence[Sequence[int]]) -> Ints:
+        return np.array(values, np.int64).reshape(-1, width)[case_of]
+
+    def by_unit(values: NDArray[Any]) -> NDArray[Any]:
+        sums = np.zeros((count, width), values.dtype)
+        np.add.at(sums, layers.unit_of, values)
+        return sums
+
+    # The damage of a layer is its row of the table, with a column and a row of zeros for what does none.
+    damage = np.zeros((len(table.layers) + 1, len(table.schemes) + 1))
+    if table.layers:
+        damage[:-1, :-1] = table.damage
+    of_layers = damage[layers.rows[:, None], by_layer([case.columns for case in cases])]
+    of_layers[by_layer([[bool(why) for why in case.forbidden] for case in cases]) > 0] = np.inf
+    pinned = np.array([pin is not None for pin in pins], np.bool_)
+    averaged = ~layers.kept | (pinned & ~layers.free)
+    raised = np.array(layers.minimum, np.int64) > 0
+    total = by_unit(of_layers)
+    _refuse_dead_ends(tree, cases, case_of, layers.unit_of, total)
+    weights = np.array([inputs * outputs for inputs, outputs, _ in tree.weights], np.int64)
+    return Problem(
+        tree=tree,
+        demand=demand,
+        cases=tuple(cases),
+        case_of=case_of,
+        unit_of=layers.unit_of,
+        in_file=by_unit(by_layer([case.stored for case in cases])),
+        counted=by_unit(by_layer([case.counted for case in cases]) * averaged[:, None]),
+        damage=total,
+        fixed=_outside(tree, demand, apart),
+        weights=int(weights[averaged].sum()),
+        free=layers.free,
+        apart=apart,
+        kept=_any(layers.unit_of, layers.kept, count),
+        pinned=_any(layers.unit_of, pinned, count),
+        raised=_any(layers.unit_of, raised, count),
+        notes=_notes(tree, demand, layers),
+    )
+
+
+def _settled(tree: ModelTree, table: DamageTable, demand: Demand, pins: Sequence[Keys | None]) -> _Layers:
+    """What ties, pins, shapes and the table settle of each layer."""
+    known = {name: row for row, name in enumerate(table.layers)}
+    rows = np.array([known.get(linear.name, -1) for linear in tree.linears], np.int64)
+    minimum = _minimum(tree, demand)
+    fits = {shape: LayerScheme(4, 32).fit(*shape[:2])[0].quantized for shape in set(tree.weights)}
+    free = np.array([not fits[shape] for shape in tree.weights], np.bool_)
+    kept = free | ((rows < 0) & np.array([pin is None for pin in pins], np.bool_))
+    unit_of = _units(tree, demand)
+    count = int(unit_of.max(initial=-1)) + 1
+    pinned = np.array([pin is not None for pin in pins], np.bool_)
+    stays = _any(unit_of, free, count) | (_any(unit_of, kept, count) & ~_any(unit_of, pinned, count))
+    kept = stays[unit_of] | (kept & ~pinned)
+    keys: list[Keys | None] = list(pins)
+    if demand.pins or demand.least:
+        _share(tree, unit_of, count, keys, minimum)
+    keys = [_STAYS if stays else key for key, stays in zip(keys, kept.tolist(), strict=True)]
+    return _Layers(rows, pins, keys, minimum, free, kept, unit_of)
+
+
+def _share(tree: ModelTree, unit_of: Ints, count: int, keys: list[Keys | None], minimum: list[int]) -> None:
+    """Gives pins and minimum of one linear to all of its unit."""
+    members: list[list[int]] = [[] for _ in range(count)]
+    for place, number in enumerate(unit_of.tolist()):
+        members[number].append(place)
+    for unit in (unit for unit in members if len(unit) > 1):
+        given = {keys[place] for place in unit} - {None}
+        if len(given) > 1:
+            names = [tree.linears[place].name for place in unit if keys[place] is not None]
+            raise BadInput(
+                f"{names[0]} and {names[-1]} are tied and pinned to different schemes.",
+                "Pin them alike, or untie them.",
+            )
+        only, top = next(iter(given), None), max(minimum[place] for place in unit)
+        for place in unit:
+            keys[place], minimum[place] = only, top
+
+
+def _notes(tree: ModelTree, demand: Demand, layers: _Layers) -> tuple[str, ...]:
+    inside = np.array([linear.block >= 0 for linear in tree.linears], np.bool_)
+    pinned = np.array([pin is not None and pin.bits != UNTOUCHED for pin in layers.pins], np.bool_)
+    said = (
+        (
+            int((inside & layers.kept & ~layers.free & (layers.rows < 0)).sum()),
+            "that were not measured and stay in 16 bits",
+        ),
+        (int((inside & layers.free).sum()), "whose shape stays in 16 bits"),
+        (
+            int((pinned & ~layers.kept & (layers.rows < 0)).sum()),
+            "that are pinned but not measured, so that their damage is not counted",
+        ),
+    )
+    notes = [f"Layers {what}: {number}." for number, what in said if number]
+    if demand.engine and engines.binding(demand.engine, demand.format_name) == engines.ALIKE:
+        notes.append(engines.ALIKE_NOTE)
+    return tuple(notes)
+
+
+def _refuse_dead_ends(
+    tree: ModelTree, cases: Sequence[_Case], case_of: Ints, unit_of: Ints, damage: NDArray[np.float64]
+) -> None:
+    closed = np.flatnonzero(np.isinf(damage).all(axis=1))
+    if not len(closed):
+        return
+    for place in np.flatnonzero(unit_of == closed[0]).tolist():
+        for why in filter(None, cases[case_of[place]].forbidden):
+            raise BadInput(
+                f"No choice is left for {tree.linears[place].name}: {why}.",
+                "Add a number of bits to the choices, or change its pin or minimum.",
+            )
+
+
+def _any(unit_of: Ints, flags: NDArray[np.bool_], count: int) -> NDArray[np.bool_]:
+    """Which units have a linear with the flag."""
+    return np.bincount(unit_of, flags, count) > 0
+
+
+def _outside(tree: ModelTree, demand: Demand, apart: Mapping[str, LayerScheme]) -> int:
+    """Bytes of the output that are in no linear of the tree."""
+    held = sum(kept for _, _, kept in tree.weights)
+    if not apart:
+        return tree.nbytes - held
+    pinned = tuple(Rule(name, scheme.bits, scheme.group_size, scheme.sym) for name, scheme in apart.items())
+    plans = resolve_schemes(tree, BitsMap(LayerScheme(UNTOUCHED), layers=pinned))
+    return output_size(tree, plans, demand.format_name).total - held
+
+
+def _pins(tree: ModelTree, demand: Demand) -> tuple[list[Keys | None], dict[str, LayerScheme]]:
+    """What is pinned of each linear, and of layers that are none. The last pin that matches wins."""
+    heads = {linear.name for linear in tree.of_block(-1)}
+    last: dict[str, Keys] = {rule.match: rule.keys for rule in demand.pins}
+    outside = heads | {name for name in (tree.embedding, tree.lm_head, "lm_head") if name}
+    base = LayerScheme(group_size=demand.group_size, sym=demand.sym)
+    apart = {name: keys.apply(base) for name, keys in last.items() if name in outside - heads}
+    rules = tuple(rule for rule in demand.pins if rule.match not in outside)
+    if not rules:
+        return [last.get(linear.name) if linear.block < 0 else None for linear in tree.linears], apart
+    chosen = BitsMap(rules=rules)
+    _refuse_strangers(chosen.unmatched(tree.block_linears), "pin")
+    found: list[Keys | None] = []
+    for linear in tree.linears:
+        number = chosen.winner(linear.name) if linear.block >= 0 else 0
+        found.append(rules[number - 1].keys if number else last.get(linear.name) if linear.block < 0 else None)
+    return found, apart
+
+
+def _minimum(tree: ModelTree, demand: Demand) -> list[int]:
+    """The fewest bits of each linear; 0 where nothing is said."""
+    if not demand.least:
+        return [0] * len(tree.linears)
+    names = [linear.name for linear in tree.linears]
+    _refuse_strangers([rule.match for rule in demand.least if not any(map(rule.pattern.search, names))], "minimum")
+    return [max((rule.bits or 0 for rule in demand.least if rule.pattern.search(name)), default=0) for name in names]
+
+
+def _refuse_strangers(missing: Iterable[str], what: str) -> None:
+    for pattern in missing:
+        raise BadInput(f"The {what} {pattern} matches no layer.", "Names look like model.layers.0.mlp.down_proj.")
+
+
+def _units(tree: ModelTree, demand: Demand) -> Ints:
+    """The number of the unit of each linear."""
+    parent = list(range(len(tree.linears)))
+    for group in tied(tree, engines.ties(demand.engine, demand.format_name, demand.ties)):
+        for place in group[1:]:
+            parent[place] = group[0]
+    if demand.engine:
+        joined = {parent[place] for place in engines.alike(demand.engine, tree, demand.format_name)}
+        first = min(joined, default=0)
+        parent = [first if place in joined else place for place in parent]
+    numbers = {place: number for number, place in enumerate(dict.fromkeys(parent))}
+    return np.array([numbers[place] for place in parent], np.int64)
+
+
+def _cases(
+    tree: ModelTree,
+    table: DamageTable,
+    demand: Demand,
+    layers: _Layers,
+) -> tuple[list[_Case], Ints]:
+    """The different cases, and the number of the case of each linear."""
+    numbers: dict[tuple[tuple[int, int, int], Keys | None, int], int] = {}
+    case_of = [
+        numbers.setdefault(key, len(numbers)) for key in zip(tree.weights, layers.keys, layers.minimum, strict=True)
+    ]
+    allowed = engines.allowed(demand.engine, demand.format_name)
+    exact = {scheme: column for column, scheme in reversed(list(enumerate(table.schemes)))}
+    by_bits = {scheme.bits: column for column, scheme in reversed(list(enumerate(table.schemes)))}
+    missing: set[int] = set()
+    made = []
+    for (inputs, outputs, stored), key, least in numbers:
+        assigned = tuple(key.apply(scheme) if key else scheme for scheme in demand.schemes())
+        columns, why, file, counted = [], [], [], []
+        for scheme in assigned:
+            fitted, _ = scheme.fit(inputs, outputs)
+            column = exact.get(scheme, by_bits.get(scheme.bits, -1)) if fitted.quantized else -1
+            if fitted.quantized and column < 0 and not (key and key.bits):
+                missing.add(scheme.bits)
+            columns.append(column)
+            file.append(layer_bytes(inputs, outputs, fitted, demand.format_name, stored))
+            counted.append(quantized_bytes(inputs, outputs, fitted) if fitted.quantized else 2 * inputs * outputs)
+            if fitted.quantized and scheme.bits < least:
+                why.append(f"it must have at least {least} bits")
+            elif fitted.quantized and not allowed(fitted, inputs, outputs):
+                why.append(f"{engines.title(demand.engine)} does not run {fitted.label()} in this format")
+            else:
+                why.append("")
+        made.append(_Case(assigned, tuple(file), tuple(counted), tuple(why), tuple(columns)))
+    for bits in sorted(missing):
+        raise BadInput(f"The sensitivity to {bits} bits was not measured.", "Measure it, or take it off the choices.")
+    return made, np.array(case_of, np.int64)

@@ -1,0 +1,298 @@
+"""One choice for each of many units, so that damage is least and bytes stay within a budget. Knows no layers.
+
+This is the multiple-choice knapsack. Its linear relaxation is solved by a sort: dominated choices go, the rest of each
+unit's lower convex hull is a row of upgrades, and all upgrades are taken by the damage that a byte saves until one does
+not fit. What that last upgrade saves for a byte is the price of a byte. No unit can be far from its best choice at that
+price: units are opened in the order of how little another choice costs them there, the sums that are not dominated are
+kept, and the search is over when no closed unit could still pay (D. Pisinger, A minimal algorithm for the
+multiple-choice knapsack problem, European Journal of Operational Research 83, 1995). Sums of equal bytes are one sum,
+so the bytes need no common divisor to be divided by first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.errors import BadInput
+from core.wording import human
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+_FORBIDDEN = 1 << 60
+"""Bytes of a choice that a unit does not have; its damage is infinite."""
+_MOST_SUMS = 60_000
+"""Sums that are kept from one unit to the next; more, and the answer is no longer certain to be the best."""
+_MOST_WORK = 5_000_000
+"""Sums that are looked at in all: about a second."""
+_NOISE = 1e-12
+"""Share of the damage below which a difference is rounding."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a unit may get: `cost` in bytes, and the damage it does, finite and not negative."""
+
+    cost: int
+    damage: float
+
+
+@dataclass(frozen=True, eq=False)
+class Units:
+    """Many units as arrays [unit, choice]; a choice that a unit does not have has infinite damage."""
+
+    cost: Ints
+    damage: Floats
+
+    @staticmethod
+    def of(units: Sequence[Sequence[Choice]]) -> Units:
+        """From choices one by one."""
+        width = max((len(choices) for choices in units), default=1)
+        cost = np.full((len(units), width), _FORBIDDEN, np.int64)
+        damage = np.full((len(units), width), np.inf)
+        for row, choices in enumerate(units):
+            cost[row, : len(choices)] = [choice.cost for choice in choices]
+            damage[row, : len(choices)] = [choice.damage for choice in choices]
+        return Units(cost, damage)
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Which choice each unit gets.
+
+    Attributes:
+        picks: index of the choice, by unit.
+        cost: bytes of all picks, at most the budget.
+        damage: of all picks.
+        bound: no picks within the budget do less damage than this.
+        exact: these picks are the best (but for rounding), not only good ones.
+    """
+
+    picks: tuple[int, ...]
+    cost: int
+    damage: float
+    bound: float
+    exact: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CurvePoint:
+    """One budget that is spent to the last byte as well as any; `Curve.picks` of its index says how."""
+
+    index: int
+    cost: int
+    damage: float
+
+
+class Curve(Sequence[CurvePoint]):
+    """The lower convex hull of all (bytes, damage) that picks can reach, from the cheapest to the least damage.
+
+    Attributes:
+        units, choices: the upgrade that leads to each point but the first: this unit gets this choice now.
+        costs, damages: of each point; bytes rise and damage falls from one to the next.
+        prices: damage that a byte of each upgrade saves, falling.
+    """
+
+    def __init__(self, table: Units) -> None:
+        self._start, self.units, self.choices, spent, saved, self.prices = _upgrades(table)
+        rows = np.arange(len(table.cost))
+        first_cost = int(table.cost[rows, self._start].sum())
+        first_damage = math.fsum(table.damage[rows, self._start].tolist())
+        self.costs: Ints = np.concatenate(([first_cost], first_cost + np.cumsum(spent)))
+        # Summed from the far end, where damage is small and rounding would show.
+        last = first_damage - math.fsum(saved.tolist())
+        self.damages: Floats = max(last, 0.0) + np.concatenate((np.cumsum(saved[::-1])[::-1], [0.0]))
+
+    def __len__(self) -> int:
+        return len(self.costs)
+
+    @overload
+    def __getitem__(self, index: int) -> CurvePoint: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[CurvePoint]: ...
+    def __getitem__(self, index: int | slice) -> CurvePoint | Sequence[CurvePoint]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        number = range(len(self))[index]
+        return CurvePoint(number, int(self.costs[number]), float(self.damages[number]))
+
+    def picks(self, index: int) -> Ints:
+        """The choice of each unit at a point."""
+        picks = self._start.copy()
+        # Of a unit's several upgrades the last one stands: numpy assigns in order.
+        picks[self.units[:index]] = self.choices[:index]
+        return picks
+
+    def within(self, budget: int) -> int:
+        """The last point that costs no more than `budget`; -1 if none does."""
+        return int(np.searchsorted(self.costs, budget, side="right")) - 1
+
+
+def curve(units: Units | Sequence[Sequence[Choice]]) -> Curve:
+    """The curve of all budgets; a sort, whatever their number."""
+    return Curve(units if isinstance(units, Units) else Units.of(units))
+
+
+def solve(units: Units | Sequence[Sequence[Choice]], budget: int) -> Solution:
+    """The picks of least damage that cost at most `budget` bytes.
+
+    Raises:
+        BadInput: even the cheapest picks cost more; the message says how much.
+    """
+    table = units if isinstance(units, Units) else Units.of(units)
+    hull = Curve(table)
+    point = hull.within(budget)
+    if point < 0:
+        raise BadInput(
+            f"At least {human(int(hull.costs[0]))} are needed, and {human(budget)} are allowed.", "Allow more."
+        )
+    found = _solved(table, hull, point, budget)
+    return found if found.exact else _split(table, int(hull.units[point]), budget, found)
+
+
+def _solved(table: Units, hull: Curve, point: int, budget: int) -> Solution:
+    """The best picks near the last point of the hull that the budget allows."""
+    picks, price, exact = hull.picks(point), 0.0, True
+    slack = budget - int(hull.costs[point])
+    if point < len(hull.prices):
+        price = float(hull.prices[point])
+        picks, exact = _search(table, picks, price, slack, noise=_NOISE * float(hull.damages[0]))
+    rows = np.arange(len(picks))
+    cost, damage = int(table.cost[rows, picks].sum()), math.fsum(table.damage[rows, picks].tolist())
+    relaxed = max(float(hull.damages[point]) - price * slack, 0.0)
+    return Solution(tuple(picks.tolist()), cost, damage, damage if exact else min(relaxed, damage), exact)
+
+
+def _split(table: Units, unit: int, budget: int, known: Solution) -> Solution:
+    """The best over the choices of one unit, after each of which the rest is easier: one of many tied layers, say."""
+    found = []
+    for choice in np.flatnonzero(np.isfinite(table.damage[unit])).tolist():
+        damage = table.damage.copy()
+        damage[unit, np.arange(damage.shape[1]) != choice] = np.inf
+        part = Units(table.cost, damage)
+        hull = Curve(part)
+        point = hull.within(budget)
+        if point >= 0:
+            found.append(_solved(part, hull, point, budget))
+    best = min([known, *found], key=lambda solution: solution.damage)
+    bound = max(known.bound, min(part.bound for part in found))
+    exact = all(part.exact for part in found)
+    return replace(best, bound=best.damage if exact else min(bound, best.damage), exact=exact)
+
+
+def _upgrades(table: Units) -> tuple[Ints, Ints, Ints, Ints, Floats, Floats]:
+    """The cheapest picks, and of all upgrades in the order of their price: unit, choice, bytes, saving, price.
+
+    The hull of a unit is walked from its cheapest choice, each time to the choice that saves most for a byte; the
+    farther one where two save the same.
+    """
+    cost, damage = table.cost, table.damage
+    count, width = cost.shape
+    rows = np.arange(count)
+    allowed = np.where(np.isfinite(damage), cost, _FORBIDDEN)
+    least = allowed.min(axis=1, initial=_FORBIDDEN)
+    start = np.where(allowed == least[:, None], damage, np.inf).argmin(axis=1) if width else rows
+    here, price = start, np.full(count, np.inf)
+    steps = []
+    for _ in range(width - 1):
+        spent = cost - cost[rows, here][:, None]
+        saved = damage[rows, here][:, None] - damage
+        with np.errstate(divide="ignore", invalid="ignore"):
+            value = np.where((spent > 0) & (saved > 0), saved / spent, -1.0)
+        farthest = np.where(value == value.max(axis=1)[:, None], spent, -1).argmax(axis=1)
+        best = value[rows, farthest]
+        going = np.flatnonzero(best >= 0)
+        if not len(going):
+            break
+        to = farthest[going]
+        price[going] = np.minimum(price[going], best[going])  # rounding must not turn a row of upgrades around
+        steps.append((going, to, spent[going, to], saved[going, to], price[going].copy()))
+        here = here.copy()
+        here[going] = to
+    if not steps:
+        none = np.zeros(0, np.int64)
+        return start, none, none, none, np.zeros(0), np.zeros(0)
+    unit, choice, spent, saved, value = (np.concatenate(part) for part in zip(*steps, strict=True))
+    order = np.argsort(-value, kind="stable")  # stable: a unit's own upgrades stay in their order
+    return start, unit[order], choice[order], spent[order], saved[order], value[order]
+
+
+def _search(table: Units, base: Ints, price: float, slack: int, noise: float) -> tuple[Ints, bool]:
+    """The best picks near `base`, which are best at `price` and leave `slack` bytes; and whether surely the best.
+
+    A sum is what some units' other choices add to bytes and damage. At the price, damage + price * bytes never falls by
+    another choice (`reduced`), so a sum whose own is more than the gap between the best picks so far and the relaxation
+    leads nowhere.
+    """
+    rows = np.arange(len(base))
+    spent = table.cost - table.cost[rows, base][:, None]
+    change = table.damage - table.damage[rows, base][:, None]
+    reduced = np.maximum(change + price * spent, 0.0)
+    reduced[rows, base] = np.inf
+    nearest = reduced.min(axis=1)
+    reduced[rows, base] = 0.0
+    gap = price * slack
+    opened = np.flatnonzero(nearest < gap)
+    opened = opened[np.argsort(nearest[opened], kind="stable")]
+    possible = np.where(reduced[opened] < gap, spent[opened], 0)
+    # What the units behind each can still take off and add.
+    down = np.append(np.cumsum(possible.min(axis=1, initial=0)[::-1])[::-1], 0)
+    up = np.append(np.cumsum(possible.max(axis=1, initial=0)[::-1])[::-1], 0)
+
+    costs, damages = np.zeros(1, np.int64), np.zeros(1)
+    trail: list[tuple[NDArray[np.intp], NDArray[np.intp]]] = []
+    found, best, exact, work = (-1, 0), 0.0, True, 0
+    for stage, unit in enumerate(opened.tolist()):
+        if nearest[unit] >= gap or gap <= noise:
+            break
+        options = np.flatnonzero(reduced[unit] < gap)
+        work += len(costs) * len(options)
+        if work > _MOST_WORK:
+            exact = False
+            break
+        new_costs = (costs[:, None] + spent[unit, options]).ravel()
+        new_damages = (damages[:, None] + change[unit, options]).ravel()
+        worth = new_damages + price * new_costs
+        room = np.maximum(slack - new_costs - up[stage + 1], 0)
+        kept = np.flatnonzero((worth + price * room < gap) & (new_costs + down[stage + 1] <= slack))
+        if len(kept) > _MOST_SUMS:
+            exact = False
+            kept = kept[np.argpartition(worth[kept], _MOST_SUMS)[:_MOST_SUMS]]
+        kept = kept[np.lexsort((new_damages[kept], new_costs[kept]))]
+        kept = kept[_falling(new_damages[kept])]
+        if not len(kept):
+            break
+        trail.append((kept // len(options), options[kept % len(options)]))
+        costs, damages = new_costs[kept], new_damages[kept]
+        last = int(np.searchsorted(costs, slack, side="right")) - 1
+        if last >= 0 and damages[last] < best:
+            found, best = (stage, last), float(damages[last])
+            gap = best + price * slack
+    return _picked(base, opened, trail, *found), exact
+
+
+def _falling(values: Floats) -> NDArray[np.bool_]:
+    """Which values are less than all before them."""
+    if not len(values):
+        return np.zeros(0, np.bool_)
+    lowest = np.minimum.accumulate(values)
+    return np.concatenate(([True], values[1:] < lowest[:-1]))
+
+
+def _picked(
+    base: Ints, opened: Ints, trail: list[tuple[NDArray[np.intp], NDArray[np.intp]]], stage: int, place: int
+) -> Ints:
+    """The picks that lead to the sum at `place` after the unit number `stage` was opened."""
+    picks = base.copy()
+    while stage >= 0:
+        parents, options = trail[stage]
+        picks[opened[stage]] = options[place]
+        place = int(parents[place])
+        stage -= 1
+    return picks

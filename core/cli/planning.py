@@ -1,0 +1,69 @@
+"""What `bitwright plan` does: one call of `core.api`, and its result as a table for people."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from core import api, engines
+from core.cli.terminal import Interrupts, Terminal, sizes_line
+from core.errors import BadInput
+from core.events import Result
+from core.planning import MapPlan
+from core.sensitivity.spec import MEASURES
+from core.wording import figure, human
+
+
+def plan(terminal: Terminal, model: str, output: Path, options: dict[str, Any]) -> None:
+    """Choose a map, save it and tell what it will do."""
+    given = {**options, "choices": _bits(options["choices"])}
+    with terminal.guarded(), Interrupts() as interrupts, terminal.run_view() as view:
+        found = api.plan(model, output=output, emit=view.show, should_stop=interrupts.asked, **given)
+    if terminal.json:
+        terminal.event(Result({**found.to_json(), "file": str(output)}))
+        return
+    rows = [
+        (share.scheme.label(), str(share.layers), human(share.size), figure(share.damage) if share.damage else "-")
+        for share in found.shares()
+    ]
+    terminal.table(("bits", "layers", "size", "predicted damage"), rows)
+    _summary(terminal, found)
+    words = ["bitwright", "quantize", model, "--output", "DIR", "--bits-map", str(output)]
+    words += [] if options["format"] == "auto_round" else ["--format", options["format"]]
+    terminal.line(f"run it:    {shlex.join(words)}")
+
+
+def _summary(terminal: Terminal, found: MapPlan) -> None:
+    chosen = found.allocation
+    sizes = sizes_line(chosen.size.source, chosen.size.total)
+    terminal.line(f"output:    {sizes}, {chosen.bits:.3g} bits a weight")
+    best = (
+        "the best there is within the budget"
+        if chosen.exact
+        else f"no map within the budget is predicted below {figure(chosen.bound)}"
+    )
+    unit = next(measure.unit for measure in MEASURES if measure.name == found.table.measure)
+    words = f"{figure(chosen.damage)} {unit} more loss" if unit else f"damage {figure(chosen.damage)}"
+    terminal.line(f"predicted: {words}; {best}")
+    if found.demand.engine:
+        terminal.line(f"runs on:   {_verdict(found)}")
+    for note in chosen.notes:
+        terminal.line(f"note:      {note}")
+
+
+def _verdict(found: MapPlan) -> str:
+    """What the engine says, each reason once with the number of its layers."""
+    title = engines.title(found.demand.engine)
+    reasons = Counter(mark.reason for mark in found.marks if mark.layer)
+    whole = [mark.sentence() for mark in found.marks if not mark.layer]
+    parts = [*whole, *(f"{count} layers: {reason}." for reason, count in reasons.items())]
+    return f"{title}, but slowly: {' '.join(parts)}" if parts else title
+
+
+def _bits(text: str) -> tuple[int, ...]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() for part in parts):
+        raise BadInput(f"{text!r} are no bits to choose from.", "Write them like 2,3,4,8.")
+    return tuple(map(int, parts))

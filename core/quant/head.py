@@ -1,0 +1,140 @@
+"""Quantizing the output head: by itself, after the last block, against what really arrives there.
+
+Its scales are found by search, weighted by how strongly the calibration text drives each input, and its weights are
+rounded one input at a time, each error made good by the inputs that are still to come (OPTQ, arXiv 2210.17323). That
+minimizes the error of the logits in closed form: tuning by gradients would need the logits of the whole vocabulary at
+every step. Knows one layer; not where it is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from core.errors import Cancelled
+from core.formats.quantized import QuantizedLinear
+from core.model.chain import logits
+from core.model.tree import LayerPlan
+from core.quant.blocks import BlockJob, Chain, precision, read_weight
+from core.quant.grid import Grid, freeze, new_grid
+from core.quant.rtn import search_scale, searchable
+
+_DAMPING = 0.01
+"""Share of the mean of the diagonal that is added to it, as in the paper: inputs that hardly vary stay harmless."""
+_BLOCK = 64
+"""Inputs that are rounded before the rest of the row hears of their errors."""
+_EVERY = 10
+"""Of the candidates for a scale: a vocabulary makes the head so large that all of them would take as long as blocks."""
+_WEIGHTS = 1 << 22
+"""Weights handled at once."""
+
+
+class _Listener(nn.Module):
+    """Stands where the head stands and sums up what arrives: the second moments of its inputs, float32 [in, in]."""
+
+    def __init__(self, width: int, device: torch.device) -> None:
+        super().__init__()
+        self.moments = torch.zeros(width, width, device=device)
+        self.count = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = x.detach().reshape(-1, x.shape[-1]).float()
+        self.moments.addmm_(flat.T, flat)
+        self.count += len(flat)
+        return x[..., :1]
+
+
+def quantize_head(job: BlockJob, item: LayerPlan, chain: Chain) -> QuantizedLinear:
+    """The head as the map wants it, from the hidden states that leave the last block of the quantized model.
+
+    A recipe without any text to speak of (plain rounding) rounds the head plainly too.
+
+    Raises:
+        Cancelled: asked for.
+        CorruptFile: its weight is not finite.
+    """
+    weight, name = read_weight(job, item), item.linear.name
+    if job.spec.recipe.iters == 0 and not job.spec.recipe.search_scale:
+        return freeze(new_grid(weight, item.scheme, min_zero=job.min_zero), name)
+    moments = input_moments(job, chain, item.linear.in_features)
+    searched = None
+    if searchable(item.scheme):
+        searched = search_scale(weight, item.scheme, moments.diagonal(), every=_EVERY)
+    grid = new_grid(weight, item.scheme, min_zero=job.min_zero, searched=searched)
+    return round_with_feedback(grid, name, moments, job.should_stop)
+
+
+def input_moments(job: BlockJob, chain: Chain, width: int) -> Tensor:
+    """Mean of x x^T over all tokens that reach the head, float32 [in, in]."""
+    skeleton, device = job.skeleton, job.resolved.torch_device
+    path = skeleton.head()
+    head = skeleton.model.get_submodule(path)
+    listener = _Listener(width, device)
+    skeleton.model.set_submodule(path, listener)
+    try:
+        for part in chain.slices():
+            if job.should_stop():
+                raise Cancelled("The run was cancelled.")
+            with precision(job.resolved):
+                logits(skeleton, chain.quantized.read(part, device))
+    finally:
+        skeleton.model.set_submodule(path, head)
+    return listener.moments / listener.count
+
+
+@torch.no_grad()
+def round_with_feedback(grid: Grid, name: str, moments: Tensor, should_stop: Callable[[], bool]) -> QuantizedLinear:
+    """The integers of a grid, each input's rounding error spread over the inputs that follow (OPTQ).
+
+    Args:
+        moments: mean of x x^T over the inputs x, float32 [in, in].
+    """
+    out, width = grid.weight.shape
+    factor = _inverse_factor(moments)
+    integers = torch.empty(out, width, dtype=torch.uint8)
+    store = grid.scheme.levels // 2 if grid.scheme.sym else 0
+    rows = max(1, _WEIGHTS // width)
+    for start in range(0, out, rows):
+        if should_stop():
+            raise Cancelled("The run was cancelled.")
+        part = slice(start, start + rows)
+        levels = _levels_with_feedback(
+            grid.weight[part].float().T.contiguous(), grid.scale[part].T.contiguous(), grid.shift[part].T.contiguous(),
+            factor, grid.group, grid.bounds,
+        )  # fmt: skip
+        integers[part] = levels.add_(store).to(torch.uint8).T.cpu()
+    return QuantizedLinear(name, grid.scheme, integers, grid.scale.half().cpu(), grid.zero.to(torch.uint8).cpu())
+
+
+def _levels_with_feedback(
+    left: Tensor, scales: Tensor, shifts: Tensor, factor: Tensor, group: int, bounds: tuple[int, int]
+) -> Tensor:
+    """Levels [in, rows] of weights [in, rows], which are used up; an input is one stretch of memory.
+
+    Args:
+        scales, shifts: [groups, rows].
+        factor: upper Cholesky factor of the inverse moments, [in, in].
+    """
+    width, levels = len(left), torch.empty_like(left)
+    errors = torch.empty(_BLOCK, left.shape[1], device=left.device)
+    for first in range(0, width, _BLOCK):
+        last = min(width, first + _BLOCK)
+        for place in range(first, last):
+            scale, shift = scales[place // group], shifts[place // group]
+            level = torch.div(left[place], scale, out=levels[place]).round_().add_(shift).clamp_(*bounds)
+            error = torch.sub(level, shift, out=errors[place - first]).mul_(-scale).add_(left[place])
+            error.div_(factor[place, place])
+            left[place + 1 : last].addr_(factor[place, place + 1 : last], error, alpha=-1)
+        left[last:].addmm_(factor[first:last, last:].T, errors[: last - first], alpha=-1)
+    return levels
+
+
+def _inverse_factor(moments: Tensor) -> Tensor:
+    """The upper Cholesky factor of the inverse of the damped moments, float32 [in, in]."""
+    damped = moments.double() if moments.device.type == "cpu" else moments.clone()
+    diagonal = damped.diagonal()
+    diagonal += _DAMPING * diagonal.mean().clamp(min=1e-12)
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
+    return torch.linalg.cholesky(inverse, upper=True).float()

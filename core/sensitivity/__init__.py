@@ -1,0 +1,1 @@
+"""How much a model loses by each layer's bits, before any run."""

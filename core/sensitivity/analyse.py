@@ -1,0 +1,146 @@
+"""Measuring a model's sensitivity: from a spec to a table of damage, kept for the next time.
+
+Knows the order of things; the passes and the formulas are elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from core.calibration.tokens import load
+from core.errors import BadInput, Cancelled, UnsupportedModel
+from core.events import Emit, Stage
+from core.files import read_json
+from core.inference.devices import choose, probe_dtype
+from core.model.context import ASSUMED, context_length
+from core.model.headers import read_folder
+from core.model.skeleton import build_skeleton
+from core.model.source import open_source
+from core.model.tokenizer import load_tokenizer
+from core.model.tree import Linear, ModelTree, build_tree
+from core.model.weights import TensorStore
+from core.quant.progress import give_back_memory
+from core.schemes import LayerScheme
+from core.sensitivity import cache, measures
+from core.sensitivity.meter import Meter
+from core.sensitivity.passes import Pass, Seen, backward, enter, forward
+from core.sensitivity.spec import AnalysisSpec
+from core.sensitivity.table import DamageTable
+
+_BATCH = 4
+
+
+def analyse(spec: AnalysisSpec, emit: Emit, should_stop: Callable[[], bool]) -> DamageTable:
+    """The damage of every linear of the blocks under every scheme of `spec`; `Progress` on the way.
+
+    Memory: one block, and the inputs and gradients of its layers. Hidden states are in a file.
+
+    Raises:
+        BitwrightError: the model or the text cannot be used; Cancelled.
+    """
+    emit(Stage("prepare"))
+    source = open_source(spec.model, emit, should_stop)
+    known = cache.find(spec, source.folder)
+    if known is not None:
+        return known
+    tree = build_tree(read_json(source.folder / "config.json"), read_folder(source.folder))
+    if tree.refusal:
+        raise UnsupportedModel(tree.refusal, "`bitwright inspect` shows what is in it.")
+    tokens = _tokens(spec, source.folder, tree, emit, should_stop)
+    device = choose(spec.device)
+    dtype = getattr(torch, probe_dtype(device).dtype)
+    store = TensorStore(source.folder, tree.tensors)
+    emit(Stage("analyse"))
+    meter = Meter(emit, tree.blocks, 0 if spec.measure == "output" else tree.blocks)
+
+    def step() -> None:
+        give_back_memory()
+        meter.step()
+
+    with enter(
+        build_skeleton(tree, store), tokens, cache.room(), torch.device(device.id), dtype,
+        min(_BATCH, len(tokens)), should_stop, step,
+    ) as way:  # fmt: skip
+        rows = _measure(spec, way, store)
+    layers = tuple(linear.name for linear in tree.linears if linear.name in rows)
+    table = DamageTable(spec.measure, layers, spec.schemes, tuple(rows[name] for name in layers))
+    cache.keep(spec, source.folder, table)
+    return table
+
+
+def _measure(spec: AnalysisSpec, way: Pass, store: TensorStore) -> dict[str, tuple[float, ...]]:
+    """A row of damages for every layer."""
+    rows: dict[str, tuple[float, ...]] = {}
+    linears = {linear.name: linear for linear in way.skeleton.tree.linears}
+
+    def visit(met: Mapping[str, Seen]) -> None:
+        for name, seen in met.items():
+            if way.should_stop():
+                raise Cancelled("The analysis was cancelled.")
+            rows[name] = _row(spec, linears[name], store, seen, way.device)
+
+    if spec.measure == "output":
+        forward(way, visit)
+        return rows
+    forward(way)
+    for _block, met in backward(way, _labels(spec)):
+        visit(met)
+    return rows
+
+
+def _row(spec: AnalysisSpec, linear: Linear, store: TensorStore, seen: Seen, device: torch.device) -> tuple[float, ...]:
+    weight = store.get(f"{linear.name}.weight").to(device)
+    weight = weight.t().contiguous() if linear.transposed else weight
+    fitted = [scheme.fit(linear.in_features, linear.out_features)[0] for scheme in spec.schemes]
+    found: dict[LayerScheme, float] = {}
+    for scheme in fitted:
+        if scheme in found:
+            continue
+        found[scheme] = _damage(spec.measure, scheme, weight, seen)
+    return tuple(found[scheme] for scheme in fitted)
+
+
+def _damage(measure: str, scheme: LayerScheme, weight: Tensor, seen: Seen) -> float:
+    if not scheme.quantized:
+        return 0.0
+    error = measures.error_of(weight, scheme)
+    if measure == "output":
+        return measures.output(seen, weight, error)
+    if measure == "first-order":
+        return measures.first_order(seen, error)
+    return measures.TUNED * measures.fisher(seen, error)
+
+
+def _labels(spec: AnalysisSpec) -> Callable[[Tensor, Tensor], Tensor]:
+    """For `fisher` labels drawn from the model's own predictions, else the text's own."""
+    draw = torch.Generator().manual_seed(spec.seed)
+
+    def drawn(scores: Tensor, _following: Tensor) -> Tensor:
+        return torch.multinomial(scores.softmax(-1).cpu(), 1, generator=draw)[:, 0].to(scores.device)
+
+    def given(_scores: Tensor, following: Tensor) -> Tensor:
+        return following
+
+    return drawn if spec.measure == "fisher" else given
+
+
+def _tokens(spec: AnalysisSpec, folder: Path, tree: ModelTree, emit: Emit, should_stop: Callable[[], bool]) -> Tensor:
+    longest = context_length(tree.config) or ASSUMED
+    if spec.seqlen > longest:
+        raise BadInput(
+            f"The model reads at most {longest} tokens, and seqlen is {spec.seqlen}.", "Use shorter samples."
+        )
+    return load(
+        spec.calibration,
+        load_tokenizer(folder),
+        spec.samples,
+        spec.seqlen,
+        spec.seed,
+        emit,
+        vocab_size=tree.tensors[f"{tree.embedding}.weight"].shape[0],
+        should_stop=should_stop,
+    ).tokens

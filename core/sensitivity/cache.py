@@ -1,0 +1,78 @@
+"""Tables of damage that were measured before, by all that they depend on, and where they lie. Knows files only."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from pathlib import Path
+
+from core.errors import BitwrightError, OutputProblem
+from core.files import read_json, write_json
+from core.home import home
+from core.sensitivity.spec import AnalysisSpec
+from core.sensitivity.table import DamageTable, from_json
+
+_KEPT = 200
+
+
+def find(spec: AnalysisSpec, folder: Path) -> DamageTable | None:
+    """The table that `keep` was given for the same model, text and settings; None where it is not there or damaged.
+
+    Args:
+        folder: of the model.
+    """
+    path = _path(spec, folder)
+    if not path.is_file():
+        return None
+    try:
+        return from_json(read_json(path))
+    except BitwrightError:
+        return None
+
+
+def keep(spec: AnalysisSpec, folder: Path, table: DamageTable) -> None:
+    """Keep a table for the next time; a disk that cannot take it is no reason to fail."""
+    path = _path(spec, folder)
+    with contextlib.suppress(OSError, BitwrightError):
+        room()
+        write_json(path, table.to_json())
+        _forget_old(path.parent)
+
+
+def room() -> Path:
+    """A folder of ours for what a measurement keeps for a while; made."""
+    folder = _folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputProblem(f"{folder} cannot be made: {error.strerror}.", "Set BITWRIGHT_HOME to another.") from error
+    return folder
+
+
+def _folder() -> Path:
+    return home() / "sensitivity"
+
+
+def _path(spec: AnalysisSpec, folder: Path) -> Path:
+    return _folder() / f"{spec.key(_stamp(spec, folder))}.json"
+
+
+def _stamp(spec: AnalysisSpec, folder: Path) -> str:
+    """What changes when a file of the model or of the text does."""
+    files = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
+    text = Path(spec.calibration).expanduser()
+    if text.is_file():
+        files.append(text)
+    stamps = []
+    for file in files:
+        with contextlib.suppress(OSError):
+            status = file.stat()
+            stamps.append(f"{file.name} {status.st_size} {status.st_mtime_ns}")
+    return hashlib.sha256("\n".join([str(folder.resolve()), *stamps]).encode()).hexdigest()
+
+
+def _forget_old(folder: Path) -> None:
+    """Keep the newest tables only."""
+    files = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    for path in files[_KEPT:]:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,68 @@
+"""How long an allocation, the curve of all budgets and the check for an engine take at 20,000 layers. Run by hand:
+
+    python3 packaging/bootstrap.py exec --extra test env PYTHONPATH=. python tests/benchmarks/allocation_speed.py
+
+Prints milliseconds: the median and the worst of several rounds; the damage is made up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+from core import engines
+from core.allocation.pareto import pareto
+from core.allocation.problem import Budget, Demand, allocate
+from core.bitsmap import BitsMap, Rule
+from core.model.tree import ModelTree, resolve_schemes
+from core.schemes import LayerScheme
+from tests.core.allocation.problems import table_for
+from tests.core.paper_model import llama
+
+EXPERTS = {f"mlp.experts.{number}.{kind}": (64, 64) for number in range(128) for kind in ("w1", "w2", "w3")}
+ATTENTION = {f"self_attn.{kind}_proj": (64, 64) for kind in "qkvo"}
+
+
+def measured(step: Callable[[], object], rounds: int) -> str:
+    """Median and worst of some rounds in milliseconds."""
+    times = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        step()
+        times.append(1000 * (time.perf_counter() - began))
+    return f"{statistics.median(times):7.0f} {max(times):7.0f}"
+
+
+def steps(tree: ModelTree) -> dict[str, Callable[[], object]]:
+    """What is measured of a tree."""
+    table = table_for(tree)
+    demand = Demand(Budget("bpw", 3.5), (2, 3, 4, 8))
+    for_vllm = Demand(Budget("bpw", 5.5), (4, 8), engine="vllm-cuda")
+    curve = pareto(tree, table, demand)
+    mixed = BitsMap(LayerScheme(4, 32), (Rule("*.o_proj", bits=2), Rule("*.q_proj", bits=8)))
+    plans = resolve_schemes(tree, mixed)
+    return {
+        "allocate, 3.5 bits": lambda: allocate(tree, table, demand),
+        "allocate for vLLM": lambda: allocate(tree, table, for_vllm),
+        "pareto": lambda: pareto(tree, table, demand),
+        f"map of one of {len(curve)} points": lambda: curve.map_at(len(curve) // 2),
+        "check for vLLM": lambda: engines.check("vllm-cuda", tree, plans, "auto_round"),
+        "repair for vLLM": lambda: engines.repaired("vllm-cuda", tree, mixed, "auto_round"),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    rounds = parser.parse_args().rounds
+    dense, experts = llama(2858).prepared(), llama(52, shapes={**ATTENTION, **EXPERTS}).prepared()
+    for name, tree in (("2,858 blocks of 7", dense), ("52 blocks of 388", experts)):
+        print(f"{name}: median and worst in ms")
+        for step, run in steps(tree).items():
+            print(f"  {step:<32} {measured(run, rounds)}")
+
+
+if __name__ == "__main__":
+    main()

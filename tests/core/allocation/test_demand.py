@@ -1,0 +1,77 @@
+"""Budgets, demands and sizes as people write them."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from core.allocation.demand import Budget, Demand, parse_size
+from core.bitsmap import Rule
+from core.errors import BadInput
+from core.schemes import LayerScheme
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("110MB", 110_000_000),
+        ("1.5 GB", 1_500_000_000),
+        (" 2gib ", 2 << 30),
+        ("110000000", 110_000_000),
+        ("7 bytes", 7),
+        ("3k", 3000),
+        (".5MiB", 1 << 19),
+        ("8T", 8 * 10**12),
+    ],
+)
+def test_a_size_is_read(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "MB", "-3MB", "3 XB", "1e9", "0", "5ib", "3.MBMB"])
+def test_what_is_no_size_is_said(text: str) -> None:
+    with pytest.raises(BadInput, match="is not a size"):
+        parse_size(text)
+
+
+@pytest.mark.parametrize("value", [0, -1.0, math.inf, math.nan])
+def test_a_budget_is_a_number_above_zero(value: float) -> None:
+    with pytest.raises(BadInput, match="is not possible"):
+        Budget("bpw", value)
+
+
+def test_a_budget_has_a_known_kind() -> None:
+    with pytest.raises(BadInput, match="no budget of the kind 'pounds'"):
+        Budget("pounds", 3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("choices", [(), (4, 5)])
+def test_choices_are_possible_bits(choices: tuple[int, ...]) -> None:
+    with pytest.raises(BadInput, match="Bits to choose from"):
+        Demand(Budget("bpw", 4), choices)
+
+
+def test_a_minimum_names_bits() -> None:
+    with pytest.raises(BadInput, match="minimum"):
+        Demand(Budget("bpw", 4), least=(Rule("*", group_size=32),))
+
+
+def test_a_pin_pins_something() -> None:
+    with pytest.raises(BadInput, match="pins nothing"):
+        Demand(Budget("bpw", 4), pins=(Rule("*"),))
+
+
+def test_choices_become_schemes_in_order() -> None:
+    assert Demand(Budget("bpw", 4), (8, 3, 8), group_size=64, sym=False).schemes() == (
+        LayerScheme(3, 64, False),
+        LayerScheme(8, 64, False),
+    )
+
+
+def test_budgets_for_people() -> None:
+    assert [Budget("bpw", 3.5).label(), Budget("ram", 8e9).label(), Budget("bytes", 1).label(2000)] == [
+        "3.5 bits a weight",
+        "8 GB",
+        "2 kB",
+    ]

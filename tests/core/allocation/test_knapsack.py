@@ -1,0 +1,159 @@
+"""The knapsack against every combination where there are few, and against the relaxation where there are many."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.allocation.knapsack import Choice, Units, curve, solve
+from core.errors import BadInput
+
+CHOICES = st.builds(Choice, st.integers(0, 60), st.floats(0, 10))
+UNITS = st.lists(st.lists(CHOICES, min_size=1, max_size=4), min_size=1, max_size=6)
+
+
+def combinations(units: list[list[Choice]]) -> list[tuple[int, float]]:
+    return [
+        (sum(choice.cost for choice in picks), math.fsum(choice.damage for choice in picks))
+        for picks in itertools.product(*units)
+    ]
+
+
+def many(count: int, seed: int, step: int = 1) -> list[list[Choice]]:
+    """Units as layers have them: damage that falls and bytes that rise with the bits, of a few shapes."""
+    numbers = random.Random(seed)
+    units = []
+    for _ in range(count):
+        size, scale = numbers.choice((3, 9, 8, 24, 97)) * step, numbers.lognormvariate(0, 1.5)
+        units.append([Choice(size * bits, scale * 4.0**-bits * numbers.uniform(0.8, 1.2)) for bits in (2, 3, 4, 8)])
+    return units
+
+
+@given(UNITS, st.integers(0, 400))
+def test_no_combination_within_the_budget_does_less_damage(units: list[list[Choice]], budget: int) -> None:
+    possible = [damage for cost, damage in combinations(units) if cost <= budget]
+    if not possible:
+        with pytest.raises(BadInput):
+            solve(units, budget)
+        return
+    solution = solve(units, budget)
+    assert solution.exact
+    assert solution.damage == pytest.approx(min(possible), rel=1e-9, abs=1e-9)
+
+
+@given(UNITS, st.integers(0, 400))
+def test_what_is_said_of_the_picks_is_true_of_them(units: list[list[Choice]], budget: int) -> None:
+    try:
+        solution = solve(units, budget)
+    except BadInput:
+        return
+    picked = [choices[pick] for choices, pick in zip(units, solution.picks, strict=True)]
+    assert solution.cost == sum(choice.cost for choice in picked) <= budget
+    assert solution.damage == math.fsum(choice.damage for choice in picked)
+
+
+@given(UNITS, st.integers(0, 300), st.integers(0, 100))
+def test_more_budget_never_does_more_damage(units: list[list[Choice]], budget: int, more: int) -> None:
+    try:
+        less = solve(units, budget)
+    except BadInput:
+        return
+    assert solve(units, budget + more).damage <= less.damage + 1e-9
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("share", [0.26, 0.4, 0.55, 0.9])
+def test_many_units_come_within_one_upgrade_of_the_relaxation(seed: int, share: float) -> None:
+    units = many(3000, seed)
+    budget = int(share * sum(choices[-1].cost for choices in units))
+    solution, hull = solve(units, budget), curve(units)
+    point = hull.within(budget)
+    relaxed = hull.damages[point] - hull.prices[point] * (budget - hull.costs[point])
+    assert solution.cost <= budget
+    assert solution.exact
+    assert relaxed - 1e-9 <= solution.damage <= hull.damages[point] + 1e-9
+
+
+def test_bytes_without_a_common_divisor_are_no_harder() -> None:
+    numbers = random.Random(3)
+    units = [[Choice(numbers.randrange(10**6, 10**9), numbers.random()) for _ in range(4)] for _ in range(300)]
+    budget = sum(min(choice.cost for choice in choices) for choices in units) * 3 // 2
+    solution = solve(units, budget)
+    assert solution.exact
+    assert solution.cost <= budget
+
+
+def test_one_unit_as_large_as_all_others_is_tried_in_each_way() -> None:
+    units = many(2000, 5)
+    whole = [Choice(sum(choices[i].cost for choices in units), 5 * 4.0**-i) for i in range(4)]
+    budget = int(1.1 * whole[1].cost + sum(choices[0].cost for choices in units))
+    solution = solve([whole, *units], budget)
+    rest = {
+        pick: solve(units, budget - whole[pick].cost).damage + whole[pick].damage
+        for pick in range(4)
+        if whole[pick].cost + sum(choices[0].cost for choices in units) <= budget
+    }
+    assert solution.damage == pytest.approx(min(rest.values()), rel=1e-9)
+    assert solution.exact
+
+
+def test_a_search_that_is_cut_short_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("core.allocation.knapsack._MOST_WORK", 3)
+    numbers = random.Random(2)
+    units = [[Choice(numbers.randrange(1, 10**9), numbers.random()) for _ in range(4)] for _ in range(40)]
+    budget = sum(min(choice.cost for choice in choices) for choices in units) * 2
+    solution = solve(units, budget)
+    assert not solution.exact
+    assert solution.bound < solution.damage
+    assert solution.cost <= budget
+
+
+def test_too_small_a_budget_names_the_least() -> None:
+    with pytest.raises(BadInput, match="At least 7 kB are needed, and 6 kB are allowed"):
+        solve([[Choice(3000, 1), Choice(5000, 0)], [Choice(4000, 1)]], 6000)
+
+
+def test_a_choice_that_costs_more_for_more_damage_is_never_made() -> None:
+    assert solve([[Choice(5, 1.0), Choice(9, 2.0), Choice(5, 3.0)]], 100).picks == (0,)
+
+
+def test_no_units_at_all() -> None:
+    solution = solve([], 0)
+    assert (solution.picks, solution.cost, solution.damage, solution.exact) == ((), 0, 0.0, True)
+
+
+@given(UNITS)
+def test_the_curve_is_the_lower_hull_of_all_combinations(units: list[list[Choice]]) -> None:
+    hull = curve(units)
+    every = combinations(units)
+    costs, damages = hull.costs.tolist(), hull.damages.tolist()
+    assert costs[0] == min(cost for cost, _ in every)
+    assert damages[-1] == pytest.approx(min(damage for _, damage in every), abs=1e-9)
+    for cost, damage in every:
+        assert damage >= np.interp(cost, costs, damages) - 1e-9
+
+
+@given(UNITS)
+def test_the_picks_of_a_point_are_what_the_point_says(units: list[list[Choice]]) -> None:
+    hull = curve(units)
+    table = Units.of(units)
+    rows = np.arange(len(units))
+    for point in hull:
+        picks = hull.picks(point.index)
+        assert table.cost[rows, picks].sum() == point.cost
+        assert table.damage[rows, picks].sum() == pytest.approx(point.damage, abs=1e-9)
+
+
+def test_points_rise_in_bytes_and_fall_in_damage() -> None:
+    hull = curve(many(500, 1))
+    assert (np.diff(hull.costs) > 0).all()
+    assert (np.diff(hull.damages) <= 0).all()
+    assert (np.diff(hull.prices) <= 0).all()
+    assert [hull[-1].index, len(hull[2:4])] == [len(hull) - 1, 2]
+    assert (hull.within(int(hull.costs[5])), hull.within(int(hull.costs[0]) - 1)) == (5, -1)

@@ -1,0 +1,150 @@
+"""The head: rounded against what reaches it, written as a layer of its own, and computing what the run computed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from core.bitsmap import BitsMap, Rule
+from core.errors import Cancelled, UnsupportedModel
+from core.events import Log
+from core.formats.quantized import QuantizedLinear
+from core.formats.reader import QuantizedCheckpoint
+from core.inference.loader import load_model
+from core.jobs.spec import JobSpec
+from core.model.headers import read_folder
+from core.model.tree import resolve_schemes
+from core.preflight import read_tree
+from core.quant.grid import freeze, new_grid
+from core.quant.head import round_with_feedback
+from core.quant.prepare import prepare
+from core.schemes import LayerScheme
+from core.sizes import output_size
+from tests.core.quant.test_pipeline import report_of, run, spec_of
+from tests.core.tiny_model import CONFIG, save_model
+
+
+def inputs(width: int) -> torch.Tensor:
+    """Samples [512, width] whose parts go together, as those of a hidden state do."""
+    generator = torch.Generator().manual_seed(1)
+    mixing = torch.randn(width // 4, width, generator=generator)
+    noise = torch.randn(512, width, generator=generator)
+    return torch.randn(512, width // 4, generator=generator) @ mixing + 0.3 * noise
+
+
+def never() -> bool:
+    return False
+
+
+@pytest.mark.parametrize("scheme", [LayerScheme(b, 32, sym) for b in (2, 3, 4, 8) for sym in (True, False)])
+def test_feedback_brings_the_answers_nearer(scheme: LayerScheme) -> None:
+    generator = torch.Generator().manual_seed(2)
+    weight, x = torch.randn(96, 64, generator=generator), inputs(64)
+
+    def error(layer: QuantizedLinear) -> float:
+        return float((x @ (layer.dequantize() - weight).T).square().mean())
+
+    plain = freeze(new_grid(weight, scheme), "head")
+    better = round_with_feedback(new_grid(weight, scheme), "head", x.T @ x / len(x), never)
+    assert torch.equal(plain.scales, better.scales)
+    assert error(better) < 0.7 * error(plain)
+
+
+def test_inputs_that_have_nothing_to_do_with_each_other_are_rounded_plainly() -> None:
+    weight, scheme = torch.randn(96, 64, generator=torch.Generator().manual_seed(2)), LayerScheme(4, 32)
+    found = round_with_feedback(new_grid(weight, scheme), "head", torch.eye(64), never)
+    assert torch.equal(found.ints, freeze(new_grid(weight, scheme), "head").ints)
+
+
+def test_an_input_that_never_varies_does_no_harm() -> None:
+    moments = torch.eye(64)
+    moments[3] = moments[:, 3] = 0
+    found = round_with_feedback(new_grid(torch.randn(32, 64), LayerScheme(4, 32)), "head", moments, never)
+    assert torch.isfinite(found.dequantize()).all()
+
+
+def test_the_head_can_be_stopped() -> None:
+    with pytest.raises(Cancelled):
+        round_with_feedback(new_grid(torch.randn(32, 64), LayerScheme(4, 32)), "head", torch.eye(64), lambda: True)
+
+
+@pytest.fixture(scope="module")
+def tied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model(tmp_path_factory.mktemp("source") / "tied")
+
+
+@pytest.fixture(scope="module")
+def untied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = save_model(tmp_path_factory.mktemp("source") / "untied")
+    (folder / "config.json").write_text(json.dumps({**CONFIG, "tie_word_embeddings": False}))
+    tensors = load_file(folder / "model.safetensors")
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].flip(0).clone()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def with_head(model: Path, folder: Path, bits: int = 8, **changes: Any) -> JobSpec:
+    spec = spec_of(model, folder, **{"iters": 1, **changes})
+    return JobSpec(**{**vars(spec), "bits_map": BitsMap(spec.bits_map.default, layers=(Rule("lm_head", bits=bits),))})
+
+
+@pytest.mark.parametrize("which", ["tied", "untied"])
+@pytest.mark.parametrize("bits", [3, 8])
+def test_a_named_head_is_written_and_verified(
+    request: pytest.FixtureRequest, tmp_path: Path, which: str, bits: int
+) -> None:
+    model = request.getfixturevalue(which)
+    report = report_of(run(with_head(model, tmp_path, bits), tmp_path))
+    assert QuantizedCheckpoint(tmp_path / "out").schemes["lm_head"].bits == bits
+    assert report["verified"]["auto_round"]["layers"] == 15
+    assert report["verified"]["auto_round"]["perplexity"] == pytest.approx(report["perplexity"]["quantized"], rel=1e-3)
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["tie_word_embeddings"] is False
+
+
+def test_the_embedding_of_a_tied_model_stays_as_it_is(tied: Path, tmp_path: Path) -> None:
+    run(with_head(tied, tmp_path), tmp_path)
+    name = "model.embed_tokens.weight"
+    before, after = load_file(tied / "model.safetensors")[name], load_file(tmp_path / "out" / "model.safetensors")[name]
+    assert torch.equal(before, after)
+    loaded = load_model(str(tmp_path / "out"), "cpu", "float32").model
+    assert not torch.equal(loaded.lm_head.weight, loaded.model.embed_tokens.weight)
+    step = before.float().abs().amax() / 128
+    assert float((loaded.lm_head.weight - before.float()).abs().max()) < 2 * float(step)
+
+
+@pytest.mark.parametrize("name", ["auto_round", "auto_gptq"])
+def test_the_size_was_known_to_the_byte(tied: Path, tmp_path: Path, name: str) -> None:
+    spec = with_head(tied, tmp_path, formats=(name,))
+    run(spec, tmp_path)
+    tree = read_tree(tied)
+    expected = output_size(tree, resolve_schemes(tree, spec.bits_map), name).total
+    assert sum(info.nbytes for info in read_folder(tmp_path / "out").values()) == expected
+
+
+def test_a_run_says_what_becomes_of_a_tied_head(tied: Path, tmp_path: Path) -> None:
+    events = run(with_head(tied, tmp_path), tmp_path)
+    assert any(isinstance(event, Log) and "a copy of its own in 8 bits" in event.message for event in events)
+
+
+def test_a_quantized_tied_head_loses_little(tied: Path, tmp_path: Path) -> None:
+    report = report_of(run(with_head(tied, tmp_path, bits=8), tmp_path))
+    alone = report_of(run(spec_of(tied, tmp_path, iters=1, output="without"), tmp_path))
+    assert report["perplexity"]["quantized"] == pytest.approx(alone["perplexity"]["quantized"], rel=0.01)
+
+
+def test_a_head_that_the_model_calls_otherwise_is_refused(tmp_path: Path) -> None:
+    from transformers import BioGptConfig, BioGptForCausalLM
+
+    config = BioGptConfig(
+        vocab_size=288, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
+        max_position_embeddings=256,
+    )  # fmt: skip
+    folder = save_model(tmp_path / "biogpt")
+    BioGptForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    with pytest.raises(UnsupportedModel, match="output_projection"):
+        prepare(with_head(folder, tmp_path), lambda event: None, never)

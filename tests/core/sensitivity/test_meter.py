@@ -1,0 +1,22 @@
+"""How far an analysis is."""
+
+from __future__ import annotations
+
+from core.events import Event, Progress
+from core.sensitivity.meter import Meter
+
+
+def shares(forward: int, backward: int) -> list[float]:
+    events: list[Event] = []
+    meter = Meter(events.append, forward, backward)
+    for _ in range(forward + backward):
+        meter.step()
+    return [event.fraction for event in events if isinstance(event, Progress)]
+
+
+def test_a_step_back_counts_as_three_there() -> None:
+    assert shares(3, 3) == [1 / 12, 2 / 12, 3 / 12, 6 / 12, 9 / 12, 1.0]
+
+
+def test_one_way_alone_is_the_whole() -> None:
+    assert shares(2, 0) == [0.5, 1.0]
