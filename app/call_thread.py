@@ -203,9 +203,9 @@ def opened(values: Mapping[str, Any]) -> OpenedModel:
         origin=values["origin"],
         note=values["note"],
         folder=values["folder"],
-        tree=build_tree(values["config"], tensors).prepared(),
+        tree=build_tree(values["config"], tensors),
         download_bytes=values["download_bytes"],
-    )
+    ).prepared()
 
 
 def merged(events: Iterable[Event]) -> list[Event]:

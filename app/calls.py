@@ -234,6 +234,7 @@ def _activity(name: str) -> str:
         "card": QCoreApplication.translate("Calls", "Fetching the model card"),
         "preview_text": QCoreApplication.translate("Calls", "Reading the calibration text"),
         "outputs": QCoreApplication.translate("Calls", "Looking for finished models"),
+        "damage": QCoreApplication.translate("Calls", "Measuring the sensitivity"),
         "chat_open": QCoreApplication.translate("Calls", "Loading the model"),
         "chat_say": QCoreApplication.translate("Calls", "Answering"),
     }

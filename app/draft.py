@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,20 @@ from PySide6.QtCore import QObject, Signal
 from PySide6.QtGui import QUndoCommand, QUndoStack
 
 from app.models.budget import disk_problem
-from core import costs, recipes, sizes
+from app.models.layer_grid import LayerGrid, make_grid
+from core import costs, engines, recipes, sizes
 from core.bitsmap import BitsMap
 from core.costs import Costs
 from core.errors import BitwrightError
 from core.files import free_name
 from core.home import home
 from core.jobs.spec import JobSpec
+from core.model.context import context_length
 from core.model.tree import LayerPlan, ModelTree, resolve_schemes
 from core.recipes import Recipe
-from core.schemes import LayerScheme
+from core.schemes import BITS, LayerScheme
+from core.sensitivity.spec import DEFAULT, AnalysisSpec
+from core.sensitivity.table import DamageTable
 from core.sizes import OutputSize
 
 _UNDO_STEPS = 100
@@ -51,6 +56,16 @@ class OpenedModel:
     folder: str
     tree: ModelTree
     download_bytes: int = 0
+
+    @cached_property
+    def grid(self) -> LayerGrid:
+        """Where its layers stand on the map."""
+        return make_grid(self.tree)
+
+    def prepared(self) -> OpenedModel:
+        """This model, with everything computed that waits for its first use; for a thread that may take its time."""
+        _ = self.tree.prepared(), self.grid
+        return self
 
 
 @dataclass(frozen=True)
@@ -105,6 +120,9 @@ class Draft(QObject):
         self._size: OutputSize | None = None
         self._costs: Costs | None = None
         self._problem: str | None = None
+        self._engine, self._measure = "", DEFAULT
+        self._marks: list[engines.Mark] | None = None
+        self._tables: dict[str, DamageTable] = {}
         self.undo_stack = QUndoStack(self)
         self.undo_stack.setUndoLimit(_UNDO_STEPS)
 
@@ -132,13 +150,14 @@ class Draft(QObject):
             return
         self._choices = after
         if after.model is not before.model or after.bits_map is not before.bits_map:
-            self._plans = self._size = self._problem = None
+            self._plans = self._size = self._problem = self._marks = None
         elif after.formats != before.formats:
-            self._size = None
+            self._size = self._marks = None
         self._costs = None
         if after.model is not before.model:
             if before.model is None or after.model is None or after.model.name != before.model.name:
                 self.undo_stack.clear()
+                self._tables = {}
             self.model_changed.emit()
         if after.bits_map is not before.bits_map:
             self.map_changed.emit()
@@ -150,6 +169,65 @@ class Draft(QObject):
         self._costs = None
         self.changed.emit()
 
+    @property
+    def engine(self) -> str:
+        """What the output must run on, one of `core.engines`; "" for anything. It stops no run."""
+        return self._engine
+
+    def set_engine(self, engine: str) -> None:
+        """Say what the output must run on; an unknown name counts as ""."""
+        engine = engine if engine in engines.ENGINES else ""
+        if engine != self._engine:
+            self._engine, self._marks = engine, None
+            self.changed.emit()
+
+    @property
+    def marks(self) -> list[engines.Mark]:
+        """What that engine has against the output as it is planned, in its first format."""
+        if self._marks is None:
+            self._marks = []
+            if self._engine and self.model is not None and self.plans:
+                name = self._choices.formats[0]
+                self._marks = engines.check(self._engine, self.model.tree, self.plans, name)
+        return self._marks
+
+    @property
+    def measure(self) -> str:
+        """How damage is predicted: a name of `core.sensitivity.spec.MEASURES`."""
+        return self._measure
+
+    def set_measure(self, measure: str) -> None:
+        """Predict damage in another way; what was measured in the one before is kept as long as the model stays."""
+        if measure != self._measure:
+            self._measure = measure
+            self.changed.emit()
+
+    @property
+    def damage(self) -> DamageTable | None:
+        """What was measured of this model with this measure; None before it was."""
+        return self._tables.get(self._measure)
+
+    def set_damage(self, spec: AnalysisSpec, table: DamageTable) -> None:
+        """Keep what was measured; of a model that is not the one any more, nothing."""
+        if self.model is not None and spec.model == self.model.name:
+            self._tables[spec.measure] = table
+            self.changed.emit()
+
+    def analysis(self) -> AnalysisSpec:
+        """What a measurement of these choices depends on: all bits, as every choice of bits can then be answered."""
+        picked, tree = self._choices, self.model.tree if self.model is not None else None
+        default = picked.bits_map.default
+        spec = AnalysisSpec(
+            model=picked.model.name if picked.model else "",
+            schemes=tuple(LayerScheme(bits, default.group_size, default.sym) for bits in BITS),
+            measure=self._measure,
+            calibration=picked.calibration,
+            seed=picked.seed,
+            device=picked.device,
+        )
+        longest = context_length(tree.config) if tree is not None else 0
+        return replace(spec, seqlen=min(spec.seqlen, longest)) if longest >= 32 else spec
+
     def edit_map(self, bits_map: BitsMap, text: str) -> None:
         """Change the bits map so that it can be undone; `text` is what the undo menu calls it."""
         if bits_map != self._choices.bits_map:
@@ -157,10 +235,13 @@ class Draft(QObject):
 
     @property
     def plans(self) -> Sequence[LayerPlan]:
-        """What each linear gets; empty without a model, or where the map does not fit it (see `problem`)."""
+        """What each linear gets; empty without a model that has some, or where the map does not fit it (see `misfit`).
+
+        Of a model that is refused too: what is in it can be shown and planned, if not run.
+        """
         if self._plans is None:
             self._plans = ()
-            if self.model is not None and not self.model.tree.refusal:
+            if self.model is not None and _has_map(self.model.tree):
                 try:
                     self._plans = resolve_schemes(self.model.tree, self._choices.bits_map)
                 except BitwrightError as error:
@@ -168,16 +249,26 @@ class Draft(QObject):
         return self._plans
 
     @property
-    def size(self) -> OutputSize | None:
-        """Bytes of the first format's output."""
+    def misfit(self) -> str:
+        """Why the map does not fit the model, as one sentence; "" where it does."""
+        return (self._problem or "") if self.model is not None and not self.plans else ""
+
+    @property
+    def planned_size(self) -> OutputSize | None:
+        """Bytes of the first format's output, also of a model that is refused."""
         if self._size is None and self.model is not None and self.plans:
             self._size = sizes.output_size(self.model.tree, self.plans, self._choices.formats[0])
         return self._size
 
     @property
+    def size(self) -> OutputSize | None:
+        """The same of a model that can be run."""
+        return None if self.model is None or self.model.tree.refusal else self.planned_size
+
+    @property
     def costs(self) -> Costs | None:
         """Disk, memory and time of the run; without time until the machine was measured."""
-        if self._costs is None and self.model is not None and self.plans:
+        if self._costs is None and self.model is not None and not self.model.tree.refusal and self.plans:
             device = self.device_id
             speed = (self._machine.throughput or {}).get(device)
             self._costs = costs.estimate(
@@ -237,6 +328,12 @@ class Draft(QObject):
             low_memory=picked.low_memory,
             compile=picked.compile,
         )
+
+
+def _has_map(tree: ModelTree) -> bool:
+    """Whether there are layers to show; of a model that is refused there may be none, or blocks of absurd numbers."""
+    inside = len(tree.block_linears)
+    return inside > 0 and tree.linears[inside - 1].block < 2 * tree.blocks
 
 
 class _MapEdit(QUndoCommand):

@@ -18,6 +18,8 @@ from core.model.source import DEMO
 from core.recipes import Recipe
 
 _LARGEST_JSON: Final = 8_000_000
+_QUANT_CONFIGS: Final = ("quantize_config.json", "quantization_config.json", "quant_config.json")
+"""Files beside `config.json` in which other programs say how a checkpoint was quantized."""
 _MAP_KEYS: Final = {"default", "rules", "layers"}
 
 Kind = Literal["model", "recipe", "map"]
@@ -65,6 +67,33 @@ def target_of(words: str) -> Target:
         f"{path.name or words} is nothing that Bitwright can open.",
         "Drop a model folder, a .gguf file, a link to a model on the Hub, a recipe or a bits map.",
     )
+
+
+def checkpoint_of(words: str) -> Path | None:
+    """The folder of the quantized checkpoint that a path means: the folder itself, or a config in it; else None."""
+    path = Path(words)
+    folder = path.parent if path.name in ("config.json", *_QUANT_CONFIGS) else path
+    try:
+        if not words or not folder.is_dir() or not (folder / "config.json").is_file():
+            return None
+        if any((folder / name).is_file() for name in _QUANT_CONFIGS):
+            return folder
+        value = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return folder if isinstance(value, dict) and value.get("quantization_config") else None
+
+
+def is_map(words: str) -> bool:
+    """Whether a path is that of a bits map or of something that was made with one."""
+    if checkpoint_of(words) is not None:
+        return True
+    if not words.lower().endswith(".json"):
+        return False
+    try:
+        return target_of(words).kind == "map"
+    except BadInput:
+        return False
 
 
 def _is_link(text: str) -> bool:

@@ -33,6 +33,7 @@ from app import application  # noqa: E402
 from app.chat_session import ChatSession  # noqa: E402
 from app.frame.main_window import MainWindow  # noqa: E402
 from app.pages.chat.page import ChatPage  # noqa: E402
+from app.pages.layers.page import LayersPage  # noqa: E402
 from core.schemes import LayerScheme  # noqa: E402
 
 Condition = Callable[[], bool]
@@ -58,7 +59,17 @@ def story(window: MainWindow, folder: Path) -> Iterator[Condition]:
     yield from shoot("recipe", "recipe")
     _paint_some_bits(window)
     yield from shoot("layers", "layers")
-    context.draft.undo_stack.undo()
+    layers = window.stack.pages["layers"]
+    assert isinstance(layers, LayersPage)
+    layers.body.side.show_view("budget")
+    layers.budget.measure()
+    panel = layers.body.side.budget
+    yield lambda: context.draft.damage is not None and panel.allocate.isEnabled()
+    panel.amount.set_value(3.5)
+    layers.budget.allocate()
+    yield from shoot("budget", "layers")
+    while context.draft.undo_stack.canUndo():
+        context.draft.undo_stack.undo()
     context.runs.start(context.draft.spec())
     yield lambda: _block(window) >= 4
     yield from shoot("run", "run")

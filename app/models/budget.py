@@ -1,6 +1,6 @@
 """What a run needs held against what this machine has free now, and the plain word for it.
 
-Pure but for `free_now` and `disk_problem`, which look at the disk.
+Pure but for `free_now`, `free_memory` and `disk_problem`, which look at disk and memory.
 """
 
 from __future__ import annotations
@@ -116,16 +116,29 @@ def byte_range(low: float, high: float) -> str:
 
 def free_now(draft: Draft) -> Free:
     """What is free at this moment for the run that `draft` describes."""
-    import psutil  # not needed for the first paint
-
     try:
         disk: float | None = free_bytes(draft.output)
     except OSError:  # a drive that went away
         disk = None
-    device = next((found for found in draft.machine.devices if found.get("id") == draft.device_id), None)
+    return Free(disk, _free_ram(draft), _free_on_device(draft))
+
+
+def free_memory(draft: Draft) -> float | None:
+    """Bytes free now where the device of `draft` computes: its own, or this machine's; None where that is not known."""
+    return _free_ram(draft) if draft.device_id.startswith("cpu") else _free_on_device(draft)
+
+
+def _free_ram(draft: Draft) -> float:
+    import psutil  # not needed for the first paint
+
     ram = float(psutil.virtual_memory().available)
     limit = _container_memory(draft.machine.devices)
-    return Free(disk, min(ram, limit) if limit else ram, device.get("free_memory") if device else None)
+    return min(ram, limit) if limit else ram
+
+
+def _free_on_device(draft: Draft) -> float | None:
+    device = next((found for found in draft.machine.devices if found.get("id") == draft.device_id), None)
+    return device.get("free_memory") if device else None
 
 
 def _container_memory(devices: tuple[dict[str, Any], ...]) -> float:

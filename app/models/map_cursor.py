@@ -32,7 +32,7 @@ class MapCursor:
     # --- the mouse ------------------------------------------------------------------------------------------
 
     def press_cell(self, place: Place, *, extend: bool, toggle: bool) -> None:
-        """Select the layer here; or all from the anchor to here; or add or remove it."""
+        """Select the layers here; or all from the anchor to here; or add or remove them."""
         layer = self._grid.layer_at(*place)
         if layer == NOTHING:
             self.press_nothing(keep=extend or toggle)
@@ -41,13 +41,14 @@ class MapCursor:
             self._range_to(place)
         else:
             self._put(place)
+            layers = self._grid.layers_at(*place)
             if toggle:
-                self._selection.toggle([layer])
+                self._selection.toggle(layers)
                 # A drag that begins by taking a layer out adds nothing.
                 self._kept = self._selection.layers if layer in self._selection.layers else None
             else:
                 self._kept = frozenset()
-                self._selection.select([layer])
+                self._selection.select(layers)
 
     def press_column(self, column: int, *, extend: bool, toggle: bool) -> None:
         """The same for a whole column."""
@@ -55,6 +56,13 @@ class MapCursor:
         low, high = sorted((column if first is None or first[0] == APART else first[1], column))
         layers = [layer for number in range(low, high + 1) for layer in self._grid.column(number)]
         self._press_many(layers, extend, toggle)
+
+    def press_columns(self, columns: range, *, extend: bool, toggle: bool) -> None:
+        """The same for neighbouring columns, such as all experts of a module."""
+        if extend:
+            self.press_column(columns[-1], extend=True, toggle=toggle)
+            return
+        self._press_many([layer for number in columns for layer in self._grid.column(number)], False, toggle)
 
     def press_row(self, row: int, *, extend: bool, toggle: bool) -> None:
         """The same for a whole row."""
@@ -97,12 +105,12 @@ class MapCursor:
         else:
             self._put(place)
             if not keep:
-                self._selection.select([self._grid.layer_at(*place)])
+                self._selection.select(self._grid.layers_at(*place))
 
     def toggle_current(self) -> None:
-        """Add the current layer to the selection, or take it out."""
+        """Add the current cell to the selection, or take it out."""
         if self.place is not None:
-            self._selection.toggle([self._selection.current])
+            self._selection.toggle(self._grid.layers_at(*self.place))
 
     def step(self, down: int, right: int) -> Place | None:
         """The next cell with a layer in a direction; None at the edge."""

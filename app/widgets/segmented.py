@@ -1,11 +1,11 @@
-"""A few values side by side of which one is chosen: bits, group size, symmetry.
+"""A few values side by side of which one is chosen (bits, group size, symmetry), or of which each is on or off.
 
-Works like radio buttons: one stop for Tab, arrows move the choice. Knows nothing of what the values mean.
+The first works like radio buttons: one stop for Tab, arrows move the choice. Knows nothing of what the values mean.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,6 +77,51 @@ class Segmented(QWidget):
         if value != self._value:
             self._value = value
             self.chosen.emit(value)
+
+
+class Toggles(QWidget):
+    """The options in a row, each on or off by itself, and never all of them off.
+
+    Signals:
+        changed: the user turned one on or off (not `set_values`).
+    """
+
+    changed = Signal()
+
+    def __init__(self, theme: Theme, options: Sequence[Option], parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        row = QHBoxLayout(self)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.setSpacing(4)
+        self._segments: dict[Any, _Segment] = {}
+        for option in options:
+            segment = _Segment(theme, option)
+            segment.setAutoExclusive(False)
+            segment.clicked.connect(lambda _checked=False, value=option.value: self._turned(value))
+            row.addWidget(segment)
+            self._segments[option.value] = segment
+        row.addStretch(1)
+        theme.changed.connect(self.update)
+
+    @property
+    def values(self) -> tuple[Any, ...]:
+        """The values that are on, in their order."""
+        return tuple(value for value, segment in self._segments.items() if segment.isChecked())
+
+    def set_values(self, values: Collection[Any]) -> None:
+        """Turn these on and the others off."""
+        for value, segment in self._segments.items():
+            segment.setChecked(value in values)
+
+    def button(self, value: Any) -> QAbstractButton:
+        """The button of one option."""
+        return self._segments[value]
+
+    def _turned(self, value: Any) -> None:
+        if self.values:
+            self.changed.emit()
+        else:
+            self._segments[value].setChecked(True)
 
 
 class _Segment(QAbstractButton):

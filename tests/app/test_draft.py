@@ -14,6 +14,7 @@ from core.bitsmap import BitsMap, Rule
 from core.costs import Range
 from core.errors import BadInput
 from core.schemes import LayerScheme
+from core.sensitivity.table import DamageTable
 
 
 @pytest.fixture
@@ -78,6 +79,20 @@ def test_a_refused_model_says_why(draft: Draft, opened: OpenedModel) -> None:
     assert draft.problem() == "It has experts."
 
 
+def test_a_refused_model_has_plans_and_their_size_but_no_run(draft: Draft, opened: OpenedModel) -> None:
+    planned = draft.size
+    draft.choose(model=replace(opened, tree=replace(opened.tree, refusal="It has experts.")))
+    assert len(draft.plans) == len(opened.tree.linears)
+    assert (draft.planned_size, draft.size, draft.costs) == (planned, None, None)
+
+
+def test_a_map_that_does_not_fit_says_so(draft: Draft) -> None:
+    assert draft.misfit == ""
+    draft.choose(bits_map=BitsMap(rules=(Rule("*.no_such_layer", bits=8),)))
+    assert draft.plans == ()
+    assert "no_such_layer" in draft.misfit
+
+
 def test_all_in_16_bits_is_a_problem(draft: Draft) -> None:
     draft.choose(bits_map=BitsMap(LayerScheme(16)))
     assert "16 bits" in draft.problem()
@@ -110,3 +125,49 @@ def test_the_oldest_edits_are_forgotten(draft: Draft) -> None:
     for number in range(150):
         draft.edit_map(BitsMap(LayerScheme((2, 3)[number % 2], 64, True)), "edit")
     assert draft.undo_stack.count() == 100
+
+
+# --- What it must run on, and damage ------------------------------------------------------------------------
+
+
+def test_an_engine_marks_what_it_cannot_run_and_stops_nothing(draft: Draft) -> None:
+    draft.choose(bits_map=BitsMap(LayerScheme(2, 32)))
+    assert draft.marks == []
+    draft.set_engine("vllm-cuda")
+    assert {mark.severity for mark in draft.marks} == {"cannot"}
+    assert draft.problem() == ""
+    draft.choose(bits_map=BitsMap(LayerScheme(4, 32)))
+    assert draft.marks == []
+
+
+def test_an_unknown_engine_is_none(draft: Draft) -> None:
+    draft.set_engine("abacus")
+    assert draft.engine == ""
+
+
+def test_a_table_is_kept_for_its_measure_and_its_model(draft: Draft, opened: OpenedModel) -> None:
+    table = DamageTable("fisher", (), (), ())
+    draft.set_damage(draft.analysis(), table)
+    assert draft.damage is table
+    draft.set_measure("output")
+    assert draft.damage is None
+    draft.set_measure("fisher")
+    draft.choose(model=replace(opened, label="opened again"))
+    assert draft.damage is table
+    draft.choose(model=replace(opened, name="another"))
+    assert draft.damage is None
+
+
+def test_a_table_of_a_model_that_is_gone_is_not_kept(draft: Draft, opened: OpenedModel) -> None:
+    spec = draft.analysis()
+    draft.choose(model=replace(opened, name="another"))
+    draft.set_damage(spec, DamageTable("fisher", (), (), ()))
+    assert draft.damage is None
+
+
+def test_an_analysis_asks_for_all_bits_and_no_more_than_the_model_reads(draft: Draft, opened: OpenedModel) -> None:
+    draft.choose(bits_map=BitsMap(LayerScheme(4, 32, False)), calibration="text.txt", seed=7)
+    spec = draft.analysis()
+    assert [scheme.label() for scheme in spec.schemes] == [f"W{bits} g32 asym" for bits in (2, 3, 4, 8)]
+    assert (spec.model, spec.calibration, spec.seed) == (opened.name, "text.txt", 7)
+    assert 32 <= spec.seqlen <= 256

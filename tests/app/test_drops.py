@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PySide6.QtCore import QMimeData, QUrl
 
-from app.drops import Target, target_of, words_of
+from app.drops import Target, checkpoint_of, is_map, target_of, words_of
 from core import recipes
 from core.bitsmap import BitsMap
 from core.errors import BadInput
@@ -100,3 +100,27 @@ def test_what_is_dragged_is_one_path_or_one_link(tmp_path: Path) -> None:
 
 def test_nothing_is_nothing() -> None:
     assert words_of(QMimeData()) == ""
+
+
+def test_a_checkpoint_is_known_by_how_it_says_it_was_quantized(tmp_path: Path) -> None:
+    assert checkpoint_of(str(tmp_path)) is None
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    assert checkpoint_of(str(tmp_path)) is None
+    (tmp_path / "quantize_config.json").write_text("{}")
+    assert checkpoint_of(str(tmp_path / "quantize_config.json")) == tmp_path
+    (tmp_path / "quantize_config.json").unlink()
+    (tmp_path / "config.json").write_text('{"quantization_config": {"bits": 4}}')
+    assert checkpoint_of(str(tmp_path / "config.json")) == tmp_path
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "7"])
+def test_a_broken_config_is_no_checkpoint(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    assert checkpoint_of(str(tmp_path)) is None
+
+
+def test_maps_and_checkpoints_are_maps(tmp_path: Path) -> None:
+    (tmp_path / "map.json").write_text('{"version": 1, "rules": []}')
+    (tmp_path / "other.json").write_text('{"a": 1}')
+    assert [is_map(str(tmp_path / name)) for name in ("map.json", "other.json", "none.json")] == [True, False, False]
+    assert [is_map(""), is_map("https://huggingface.co/a/b")] == [False, False]

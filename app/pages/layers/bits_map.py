@@ -1,12 +1,14 @@
 """The map of a model: one cell a layer, blocks downward, kinds of modules across; painted by one widget.
 
 Shows figures by colour, a selection by outlines, and turns mouse and keys into changes of the shared selection.
-Knows nothing of what a change of bits is or how it is undone.
+Experts are one cell a block until they are unfolded, which it only asks for. Knows nothing of what a change of bits is
+or how it is undone.
 """
 
 from __future__ import annotations
 
 import html
+from operator import is_
 from typing import TYPE_CHECKING, Final
 
 from PySide6.QtCore import QEvent, QPoint, QSize, Qt, Signal
@@ -25,12 +27,14 @@ from PySide6.QtGui import (
 )
 from PySide6.QtWidgets import QAbstractScrollArea, QToolTip, QWidget
 
-from app.models.layer_grid import APART, NOTHING, LayerGrid
+from app.models.layer_grid import APART, LayerGrid
 from app.models.layer_sheet import LayerSheet
+from app.models.map_cells import MapCells
 from app.models.map_cursor import MapCursor, Place
 from app.models.selection import Selection
-from app.pages.layers import map_colours, map_painting
-from app.pages.layers.map_geometry import ZOOMS, MapGeometry, make_geometry
+from app.pages.layers import map_colours, map_painting, map_words
+from app.pages.layers.map_geometry import ZOOMS, Hit, MapGeometry, make_geometry
+from app.pages.layers.map_scene import Scene, cell_image
 
 if TYPE_CHECKING:
     from app.theme import Theme
@@ -48,6 +52,7 @@ _MOVES: Final = {
 }
 _ENDS: Final = {int(Qt.Key.Key_Home): True, int(Qt.Key.Key_End): False}
 _PAGES: Final = {int(Qt.Key.Key_PageUp): -1, int(Qt.Key.Key_PageDown): 1}
+_ENTERS: Final = (int(Qt.Key.Key_Return), int(Qt.Key.Key_Enter))
 _ZOOMS: Final = {int(Qt.Key.Key_Plus): _STEP, int(Qt.Key.Key_Equal): _STEP, int(Qt.Key.Key_Minus): 1 / _STEP}
 
 
@@ -56,25 +61,34 @@ class BitsMapView(QAbstractScrollArea):
 
     Signals:
         scale_changed: the colours have another scale now (`map_colours.Scale`), for a legend.
+        fold_wanted: the experts of this stem (`layer_grid.Band`) are to be unfolded, or folded where they are not.
     """
 
     scale_changed = Signal(object)
+    fold_wanted = Signal(str)
 
     def __init__(self, theme: Theme, selection: Selection, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._theme, self._selection = theme, selection
-        self._grid: LayerGrid | None = None
-        self._sheet: LayerSheet | None = None
+        self._cells: MapCells | None = None
         self._cursor: MapCursor | None = None
         self._pixels: MapGeometry | None = None
         self._colouring, self._zoom = "bits", 1.0
         self._matches: frozenset[int] | None = None
+        self._lit: frozenset[int] | None = None
+        self._values: list[float] = []
         self._colours: list[int] = []
+        self._coloured: tuple[object, ...] = ()
         self._image = QImage()
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.setAccessibleName(self.tr("Bits map"))
-        self.setWhatsThis(self.tr("Arrows move, Shift with arrows selects a range, Space adds or removes a layer."))
-        theme.changed.connect(self._recolour)
+        self.setWhatsThis(
+            self.tr(
+                "Arrows move, Shift with arrows selects a range, Space adds or removes a layer, "
+                "Enter opens or folds experts."
+            )
+        )
+        theme.changed.connect(self._repaint)
         selection.changed.connect(self._selection_changed)
         selection.current_changed.connect(self._current_changed)
 
@@ -94,16 +108,21 @@ class BitsMapView(QAbstractScrollArea):
         return QPoint(self.horizontalScrollBar().value(), self.verticalScrollBar().value())
 
     def show_layers(self, grid: LayerGrid | None, sheet: LayerSheet | None) -> None:
-        """Show these layers; None for both shows nothing."""
-        moved = grid is not self._grid
-        self._grid, self._sheet = grid, sheet
-        if moved:
+        """Show these layers; None for both shows nothing. The same model folded otherwise stays where it is."""
+        before = self._cells.grid if self._cells is not None else None
+        self._cells = None if grid is None or sheet is None else MapCells(grid, sheet)
+        if grid is not before:
             self._cursor = None if grid is None else MapCursor(grid, self._selection)
-            self._matches, self._zoom = None, 1.0
-            self._lay_out()
-            self.horizontalScrollBar().setValue(0)
-            self.verticalScrollBar().setValue(0)
+            if grid is not None and before is not None and grid.layout is before.layout is not None:
+                self._lay_out()
+                self._reveal_fold(before, grid)
+            else:
+                self._matches, self._zoom = None, 1.0
+                self._lay_out()
+                self.horizontalScrollBar().setValue(0)
+                self.verticalScrollBar().setValue(0)
         self._recolour()
+        self.viewport().update()
         self._describe()
 
     def set_colouring(self, colouring: str) -> None:
@@ -141,17 +160,17 @@ class BitsMapView(QAbstractScrollArea):
     def paintEvent(self, event: QPaintEvent) -> None:
         """Paint what is in view."""
         painter = QPainter(self.viewport())
-        if self._grid is None or self._sheet is None or self._pixels is None:
+        if self._cells is None or self._pixels is None:
             painter.fillRect(self.viewport().rect(), self.palette().color(QPalette.ColorRole.Base))
         else:
-            scene = map_painting.Scene(
-                grid=self._grid,
-                sheet=self._sheet,
+            scene = Scene(
+                cells=self._cells,
                 geometry=self._pixels,
                 image=self._image,
+                values=self._values,
                 colours=self._colours,
                 colouring=self._colouring,
-                matches=self._matches,
+                lit=self._lit,
                 selected=self._selection.layers,
                 current=self._selection.current,
                 focused=self.hasFocus(),
@@ -164,22 +183,33 @@ class BitsMapView(QAbstractScrollArea):
             map_painting.paint(painter, scene)
         painter.end()
 
+    def _repaint(self) -> None:
+        self._coloured = ()
+        self._recolour()
+
     def _recolour(self) -> None:
-        scale = map_colours.Scale()
-        if self._sheet is not None and self._grid is not None:
-            self._colours, scale = map_colours.cell_colours(self._theme, self._sheet, self._colouring)
-            if self._matches is not None:
+        scale, before, self._coloured = map_colours.Scale(), self._coloured, ()
+        if self._cells is not None and self._colouring == "sensitivity":
+            # No edit changes how tender layers are.
+            self._coloured = (self._cells.grid, self._cells.sheet.damage, self._matches)
+            if before and all(map(is_, before, self._coloured)):
+                return
+        if self._cells is not None:
+            self._values = self._cells.values(self._colouring)
+            self._colours, scale = map_colours.cell_colours(self._theme, self._cells, self._colouring, self._values)
+            self._lit = None if self._matches is None else self._cells.lit(self._matches)
+            if self._lit is not None:
                 ground = self.palette().color(QPalette.ColorRole.Base)
-                self._colours = map_colours.dimmed(self._colours, self._matches, ground)
-            self._image = map_painting.cell_image(self._grid, self._colours)
+                self._colours = map_colours.dimmed(self._colours, self._lit, ground)
+            self._image = cell_image(self._cells.grid, self._colours)
         self.scale_changed.emit(scale)
         self.viewport().update()
 
     def _lay_out(self) -> None:
         view = self.viewport().size()
         self._pixels = None
-        if self._grid is not None:
-            self._pixels = make_geometry(self._grid, view, self._zoom, QFontMetrics(self.font()))
+        if self._cells is not None:
+            self._pixels = make_geometry(self._cells.grid, view, self._zoom, QFontMetrics(self.font()))
             whole, cell = self._pixels.size, self._pixels.cell
             for bar, full, room, step in (
                 (self.horizontalScrollBar(), whole.width(), view.width(), cell.width()),
@@ -199,7 +229,7 @@ class BitsMapView(QAbstractScrollArea):
         if event.type() == QEvent.Type.FontChange:
             self._lay_out()
         elif event.type() == QEvent.Type.PaletteChange and self._matches is not None:
-            self._recolour()
+            self._repaint()
 
     # --- mouse ----------------------------------------------------------------------------------------------
 
@@ -215,10 +245,31 @@ class BitsMapView(QAbstractScrollArea):
             self._cursor.press_column(hit.column, extend=extend, toggle=toggle)
         elif hit.part == "row":
             self._cursor.press_row(hit.row, extend=extend, toggle=toggle)
+        elif hit.part == "fold":
+            self._want_fold(hit.column)
+        elif hit.part == "band":
+            band = self._cells.grid.band_at(hit.column) if self._cells is not None else None
+            columns = band.columns if band is not None else range(hit.column, hit.column + 1)
+            self._cursor.press_columns(columns, extend=extend, toggle=toggle)
         elif hit.part == "corner":
             self._cursor.press_all()
         else:
             self._cursor.press_nothing(keep=extend or toggle)
+
+    def mouseDoubleClickEvent(self, event: QMouseEvent) -> None:
+        """Unfold the experts under the mouse, or fold them again."""
+        hit = self._pixels.hit(event.position().toPoint(), self.offset) if self._pixels is not None else Hit()
+        plain = event.button() == Qt.MouseButton.LeftButton and not event.modifiers() & (_SHIFT | _CTRL)
+        inside = hit.part in ("column", "band") or (hit.part == "cell" and hit.row != APART)
+        if not (plain and inside and self._want_fold(hit.column)):
+            self.mousePressEvent(event)
+
+    def _want_fold(self, column: int) -> bool:
+        """Ask for the experts of a column to be folded or not; False where it has none."""
+        band = self._cells.grid.band_at(column) if self._cells is not None else None
+        if band is not None:
+            self.fold_wanted.emit(band.stem)
+        return band is not None
 
     def mouseMoveEvent(self, event: QMouseEvent) -> None:
         """Select the rectangle from where the button was pressed."""
@@ -254,19 +305,9 @@ class BitsMapView(QAbstractScrollArea):
 
     def tip_at(self, point: QPoint) -> str:
         """What the tooltip says at a point of the viewport."""
-        if self._pixels is None or self._grid is None or self._sheet is None:
+        if self._pixels is None or self._cells is None:
             return ""
-        hit = self._pixels.hit(point, self.offset)
-        if hit.part == "column":
-            return self.tr("{} in every block").format(self._grid.kinds[hit.column])
-        if hit.part == "row":
-            return self.tr("Block {}").format(hit.row)
-        if hit.part != "cell":
-            return ""
-        layer = self._grid.layer_at(hit.row, hit.column)
-        if layer == NOTHING:
-            return self._grid.apart[hit.column].note if hit.row == APART else ""
-        return self._sheet.describe(layer)
+        return map_words.tip(self._cells, self._pixels.hit(point, self.offset))
 
     # --- keys -----------------------------------------------------------------------------------------------
 
@@ -285,6 +326,9 @@ class BitsMapView(QAbstractScrollArea):
             self._go(cursor, cursor.page(_PAGES[key] * max(1, rows - 1)), extend, False)
         elif key == Qt.Key.Key_Space:
             cursor.toggle_current()
+        elif key in _ENTERS and not keep and cursor.place is not None and cursor.place[0] != APART:
+            if not self._want_fold(cursor.place[1]):
+                event.ignore()
         elif keep and key in _ZOOMS:
             self.set_zoom(self._zoom * _ZOOMS[key])
         elif keep and key == Qt.Key.Key_0:
@@ -313,6 +357,16 @@ class BitsMapView(QAbstractScrollArea):
             elif high - bar.value() > room:
                 bar.setValue(high - room)
 
+    def _reveal_fold(self, before: LayerGrid, after: LayerGrid) -> None:
+        """Show the beginning of what was folded or unfolded, and the current cell."""
+        folded = {band.stem: band.folded for band in before.bands}
+        turned = [band for band in after.bands if band.folded != folded.get(band.stem)]
+        row = self._pixels.visible(self.offset, self.viewport().size())[0] if self._pixels is not None else range(0)
+        if turned and row:
+            self._reveal((row[len(row) // 2], turned[0].columns[0]))
+        if self._cursor is not None and self._cursor.place is not None:
+            self._reveal(self._cursor.place)
+
     def _selection_changed(self) -> None:
         self._describe()
         self.viewport().update()
@@ -324,13 +378,12 @@ class BitsMapView(QAbstractScrollArea):
         self._selection_changed()
 
     def _describe(self) -> None:
-        """Tell screen readers about the current layer."""
-        current = self._selection.current
-        if self._sheet is None or not 0 <= current < len(self._sheet):
+        """Tell screen readers about the current cell."""
+        place = self._cursor.place if self._cursor is not None else None
+        if self._cells is None or place is None:
             self.setAccessibleDescription(self.tr("No layer is current."))
-            return
-        state = self.tr("selected") if current in self._selection.layers else self.tr("not selected")
-        self.setAccessibleDescription(f"{self._sheet.spoken(current)}, {state}")
+        else:
+            self.setAccessibleDescription(map_words.spoken(self._cells, place, self._selection.layers))
 
     def focusInEvent(self, event: QFocusEvent) -> None:
         super().focusInEvent(event)

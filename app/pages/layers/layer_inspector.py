@@ -1,11 +1,12 @@
-"""What the selected layers have, buttons that give them something else, and what the whole output comes to.
+"""What the selected layers have, buttons that give them something else, and what stands against what they have.
 
 Shows a `Summary` and tells what the user wants; knows no bits map and no undo stack.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from PySide6.QtCore import Qt, Signal
@@ -13,10 +14,7 @@ from PySide6.QtWidgets import (
     QBoxLayout,
     QFrame,
     QGridLayout,
-    QHBoxLayout,
     QLabel,
-    QLayout,
-    QPushButton,
     QScrollArea,
     QSizePolicy,
     QVBoxLayout,
@@ -27,9 +25,9 @@ from app.models.layer_sheet import LayerSheet, Summary
 from app.widgets.note import Note
 from app.widgets.segmented import Option, Segmented
 from app.widgets.tinted_label import TintedLabel
+from core.engines import Mark
 from core.schemes import BITS, UNTOUCHED
-from core.sizes import OutputSize
-from core.wording import human
+from core.wording import figure, human
 
 if TYPE_CHECKING:
     from app.theme import Theme
@@ -66,22 +64,14 @@ class LayerInspector(QFrame):
         self._size.setObjectName("selection_size")
         self._fallback = Note(theme, role="warning", parent=self)
         self._fallback.setObjectName("fallback")
+        self._damage = Note(theme, role="", parent=self)
+        self._damage.setObjectName("selection_damage")
+        self._marks = Note(theme, role="bad", parent=self)
+        self._marks.setObjectName("selection_marks")
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(8)
         column.addWidget(self._upper(theme), 1)
-        # Made after what is above has gone into its area, as the Tab key goes by that order.
-        self._total = TintedLabel(theme, bold=True, parent=self)
-        self._total.setObjectName("total")
-        self._average = Note(theme, parent=self)
-        self._average.setObjectName("average")
-        self.undo = QPushButton(self.tr("Undo"), self)
-        self.redo = QPushButton(self.tr("Redo"), self)
-        self.reset = QPushButton(self.tr("Reset all"), self)
-        self.reset.setToolTip(self.tr("Give every layer the default of the Recipe page; can be undone"))
-        for button, name in ((self.undo, "undo"), (self.redo, "redo"), (self.reset, "reset")):
-            button.setObjectName(name)
-        column.addLayout(self._lower(theme))
         self.show_selection(None, None, -1)
 
     def show_selection(self, sheet: LayerSheet | None, summary: Summary | None, first: int) -> None:
@@ -100,7 +90,8 @@ class LayerInspector(QFrame):
             )
             for choice in (self.bits, self.group, self.sym):
                 choice.set_value(None)
-            for note in (*self._mixed.values(), self._why, self._size, self._fallback):
+            self._damage_label.hide()
+            for note in (*self._mixed.values(), self._why, self._size, self._fallback, self._damage, self._marks):
                 note.tell("")
             return
         single = summary.count == 1
@@ -115,22 +106,22 @@ class LayerInspector(QFrame):
         self._fallback.tell(_lines(summary.fallbacks, summary.count), "warning")
         self._size.tell(f"{human(summary.before)} {_ARROW} {human(summary.after)}", "")
         self._size.setToolTip(f"{summary.before:,} {_ARROW} {summary.after:,} bytes")
+        self._show_damage(summary)
 
-    def show_undo(self, undo: str, redo: str) -> None:
-        """Say what can be undone and done again, "" for nothing."""
-        for button, text in ((self.undo, undo), (self.redo, redo)):
-            button.setEnabled(bool(text))
-            button.setToolTip(text)
+    def show_marks(self, marks: Iterable[Mark], selected: int) -> None:
+        """Show what an engine has against those of the selected layers that it marks."""
+        found = list(marks)
+        reasons = Counter(mark.reason for mark in found)
+        self._marks.tell(_lines(reasons, selected), "bad" if any(mark.cannot for mark in found) else "warning")
 
-    def show_output(self, size: OutputSize | None) -> None:
-        """Show what the whole output comes to."""
-        if size is None:
-            self._total.setText("\N{EN DASH}")
-            self._average.tell("")
+    def _show_damage(self, summary: Summary) -> None:
+        now, most = summary.damage_now, summary.damage_before
+        self._damage_label.setVisible(now is not None)
+        if now is None or most is None:
+            self._damage.tell("")
             return
-        self._total.setText(f"{human(size.source)} {_ARROW} {human(size.total)}")
-        self._total.setToolTip(f"{size.source:,} {_ARROW} {size.total:,} bytes")
-        self._average.tell(self.tr("{:.2f} bits per quantized weight").format(size.effective_bits))
+        self._damage.tell(self.tr("{0} of {1} at the fewest bits").format(figure(now), figure(most)), "")
+        self._damage.setToolTip(self.tr("Predicted growth of the loss in nats a token, before tuning"))
 
     def _show_schemes(self, summary: Summary) -> None:
         schemes: tuple[tuple[str, Segmented, Mapping[Any, int]], ...] = (
@@ -177,7 +168,7 @@ class LayerInspector(QFrame):
 
     def _upper(self, theme: Theme) -> QWidget:
         self._why_label = TintedLabel(theme, self.tr("Why"), role="muted", parent=self)
-        self._size_label = TintedLabel(theme, self.tr("Their size"), role="muted", parent=self)
+        self._size_label = TintedLabel(theme, self.tr("Size"), role="muted", parent=self)
         upper = QVBoxLayout()
         upper.setSpacing(4)
         upper.addWidget(self._title)
@@ -197,28 +188,17 @@ class LayerInspector(QFrame):
         facts.setColumnStretch(1, 1)
         facts.setHorizontalSpacing(8)
         facts.setVerticalSpacing(4)
-        for number, (about, note) in enumerate(((self._why_label, self._why), (self._size_label, self._size))):
+        self._damage_label = TintedLabel(theme, self.tr("Damage"), role="muted", parent=self)
+        pairs = ((self._why_label, self._why), (self._size_label, self._size), (self._damage_label, self._damage))
+        for number, (about, note) in enumerate(pairs):
             facts.addWidget(about, number, 0, Qt.AlignmentFlag.AlignTop)
             facts.addWidget(note, number, 1)
         upper.addSpacing(8)
         upper.addLayout(facts)
         upper.addWidget(self._fallback)
+        upper.addWidget(self._marks)
         upper.addStretch(1)
         return _scrolled(upper)
-
-    def _lower(self, theme: Theme) -> QLayout:
-        buttons = QHBoxLayout()
-        buttons.setSpacing(8)
-        for button in (self.undo, self.redo, self.reset):
-            buttons.addWidget(button)
-        lower = QVBoxLayout()
-        lower.setSpacing(4)
-        lower.addWidget(TintedLabel(theme, self.tr("Whole output"), role="muted", parent=self))
-        lower.addWidget(self._total)
-        lower.addWidget(self._average)
-        lower.addSpacing(4)
-        lower.addLayout(buttons)
-        return lower
 
 
 def breakable(name: str) -> str:

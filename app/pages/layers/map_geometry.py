@@ -8,7 +8,7 @@ from typing import Final
 from PySide6.QtCore import QPoint, QRect, QSize
 from PySide6.QtGui import QFontMetrics
 
-from app.models.layer_grid import APART, LayerGrid
+from app.models.layer_grid import APART, Band, LayerGrid
 
 CELL_WIDTHS: Final = (34, 64)
 CELL_HEIGHTS: Final = (13, 30)
@@ -17,13 +17,20 @@ SCROLLED: Final = 20
 """Height of a cell where the blocks do not fit in anyhow."""
 SMALLEST: Final = 3
 ZOOMS: Final = (0.1, 4.0)
+BOX: Final = 11
+"""Side of the box that opens or folds experts."""
 _MARGIN: Final = 8
 _TALLEST_TITLE: Final = 120
+_LONGEST: Final = "2.4e-5"
+"""What a cell may say: nothing moves when it says something else."""
 
 
 @dataclass(frozen=True)
 class Hit:
-    """What is under a point: `cell`, `column`, `row`, `corner` or "" for nothing, and where it stands."""
+    """What is under a point, and where it stands.
+
+    The part is `cell`, `column`, `row`, `corner`, `band` (the heading of experts), `fold` (the box in it), or "".
+    """
 
     part: str = ""
     row: int = 0
@@ -40,6 +47,7 @@ class MapGeometry:
         left, top: width of the row numbers, height of the column titles; both stay in view.
         upright: the titles are too long for their columns and stand on end.
         apart: size of a cell outside the blocks, in a row of its own above them; height 0 if there is none.
+        bands, band: headings of experts, and their height above the titles, part of `top`; 0 if there are none.
     """
 
     columns: int
@@ -51,6 +59,8 @@ class MapGeometry:
     top: int
     upright: bool
     apart: QSize
+    bands: tuple[Band, ...] = ()
+    band: int = 0
 
     @property
     def first_row(self) -> int:
@@ -81,6 +91,25 @@ class MapGeometry:
         right = min(self.columns, -(-(scroll.x() + view.width() - self.left) // wide))
         return range(top, max(top, bottom)), range(left, max(left, right))
 
+    def heading(self, band: Band, scroll: QPoint, view: QSize) -> QRect:
+        """The part of a heading that is in view; empty where none is."""
+        left = self.left + band.columns.start * self.cell.width() - scroll.x()
+        right = left + len(band.columns) * self.cell.width()
+        left, right = max(left + self.gap, self.left), min(right, view.width())
+        return QRect(left, 2, max(right - left, 0), self.band - 3)
+
+    def box(self, heading: QRect) -> QRect:
+        """The box that opens or folds experts, at the left of what is in view of their heading."""
+        inset = min(3, max(0, (heading.width() - BOX) // 2))
+        return QRect(heading.left() + inset, heading.top() + (heading.height() - BOX) // 2, BOX, BOX)
+
+    def _hit_heading(self, point: QPoint, scroll: QPoint, column: int) -> Hit:
+        band = next((band for band in self.bands if column in band.columns), None)
+        if band is None:
+            return Hit("column", 0, column)
+        box = self.box(self.heading(band, scroll, QSize(1 << 20, 0)))
+        return Hit("fold" if point.x() <= box.right() + 2 else "band", 0, column)
+
     def hit(self, point: QPoint, scroll: QPoint) -> Hit:
         """What is under a point of the view."""
         x, y = point.x() + scroll.x() - self.left, point.y() + scroll.y()
@@ -90,6 +119,8 @@ class MapGeometry:
         if point.y() < self.top:
             if point.x() < self.left:
                 return Hit("corner")
+            if inside and point.y() < self.band:
+                return self._hit_heading(point, scroll, column)
             return Hit("column", 0, column) if inside else Hit()
         if y < self.first_row:
             apart = x // self.apart.width() if self.apart.width() else -1
@@ -113,12 +144,13 @@ def make_geometry(grid: LayerGrid, view: QSize, zoom: float, metrics: QFontMetri
     high = metrics.height()
     apart = QSize(0, 0)
     if grid.apart:
-        longest = max(metrics.horizontalAdvance(f"{one.title}  16") for one in grid.apart)
+        longest = max(metrics.horizontalAdvance(f"{one.title}  {_LONGEST}") for one in grid.apart)
         apart = QSize(longest + 2 * _MARGIN, max(high + 4, 20))
     wide = _fitted((view.width() - left - _MARGIN) // max(grid.columns, 1), CELL_WIDTHS, zoom)
     longest = max(map(metrics.horizontalAdvance, grid.titles), default=0)
     upright = longest + 4 > wide
-    top = (min(longest + 2, _TALLEST_TITLE) if upright else high) + _MARGIN
+    band = high + 4 if grid.bands else 0
+    top = band + (min(longest + 2, _TALLEST_TITLE) if upright else high) + _MARGIN
     first_row = top + (apart.height() + _MARGIN if apart.height() else 0)
     room = (view.height() - first_row - _MARGIN) // max(grid.rows, 1)
     tall = _fitted(room if room >= CELL_HEIGHTS[0] else SCROLLED, CELL_HEIGHTS, zoom)
@@ -133,6 +165,8 @@ def make_geometry(grid: LayerGrid, view: QSize, zoom: float, metrics: QFontMetri
         top=top,
         upright=upright,
         apart=apart,
+        bands=grid.bands,
+        band=band,
     )
 
 

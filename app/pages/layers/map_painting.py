@@ -6,21 +6,15 @@ seen. Knows nothing of keys, mouse or undo.
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, Final
+from itertools import pairwise
+from typing import Final
 
 from PySide6.QtCore import QLine, QPoint, QPointF, QRect, QSize, Qt
-from PySide6.QtGui import QColor, QFont, QFontMetrics, QImage, QPainter, QPainterPath, QPalette, QPen
+from PySide6.QtGui import QColor, QFont, QFontMetrics, QPainter, QPainterPath, QPalette, QPen
 
-from app.models.layer_grid import APART, NOTHING, LayerGrid
-from app.models.layer_sheet import LayerSheet
-from app.pages.layers.map_geometry import MapGeometry
-
-if TYPE_CHECKING:
-    from app.theme import Theme
+from app.models.layer_grid import APART, NOTHING
+from app.pages.layers.map_scene import Scene
+from app.pages.layers.map_titles import paint_numbers, paint_titles
 
 _SMALLEST_TEXT: Final = 8
 _LARGEST_TEXT: Final = 13
@@ -28,91 +22,12 @@ _NO_ROOM: Final = 8
 """Cells smaller than this are outlined in areas, or nothing of their colours would be left."""
 _MARK: Final = 5
 """Side of the corner that marks a layer which got another scheme than it was given."""
-
-
-@dataclass(frozen=True)
-class Scene:
-    """All that one painting depends on.
-
-    Attributes:
-        image: one pixel a cell of the blocks.
-        colours: of each layer, as ARGB.
-        matches: the layers that the filter lets through; None without a filter.
-        scroll, view: of the viewport.
-    """
-
-    grid: LayerGrid
-    sheet: LayerSheet
-    geometry: MapGeometry
-    image: QImage
-    colours: Sequence[int]
-    colouring: str
-    matches: frozenset[int] | None
-    selected: frozenset[int]
-    current: int
-    focused: bool
-    scroll: QPoint
-    view: QSize
-    palette: QPalette
-    font: QFont
-    theme: Theme
-
-    def rect(self, row: int, column: int) -> QRect:
-        """The coloured part of a cell, in the viewport."""
-        return self.geometry.rect(row, column).translated(-self.scroll)
-
-    @property
-    def place(self) -> tuple[int, int] | None:
-        """Where the current layer stands."""
-        return self.grid.places[self.current] if 0 <= self.current < len(self.grid.places) else None
-
-    @cached_property
-    def cells(self) -> list[tuple[int, QRect]]:
-        """The layers of the blocks that are in view, and their cells."""
-        rows, columns = self.geometry.visible(self.scroll, self.view)
-        if not rows or not columns:
-            return []
-        first = self.rect(rows[0], columns[0])
-        wide, tall = self.geometry.cell.width(), self.geometry.cell.height()
-        width, height = first.width(), first.height()
-        lefts = [(column, first.x() + number * wide) for number, column in enumerate(columns)]
-        found = []
-        for number, row in enumerate(rows):
-            top, start = first.y() + number * tall, row * self.grid.columns
-            for column, left in lefts:
-                layer = self.grid.cells[start + column]
-                if layer != NOTHING:
-                    found.append((layer, QRect(left, top, width, height)))
-        return found
-
-    @cached_property
-    def cells_apart(self) -> list[tuple[int, QRect]]:
-        """The layers outside the blocks, and their cells."""
-        apart = enumerate(self.grid.apart)
-        return [(one.layer, self.rect(APART, number)) for number, one in apart if one.layer != NOTHING]
-
-    @cached_property
-    def _text_colours(self) -> dict[int, QColor]:
-        return {}
-
-    def text_colour(self, layer: int) -> QColor:
-        """What can be read on a cell."""
-        if self.matches is not None and layer not in self.matches:
-            return self.theme.color("muted")
-        ground = self.colours[layer]
-        found = self._text_colours.get(ground)
-        if found is None:
-            found = self._text_colours[ground] = self.theme.text_on(QColor.fromRgba(ground))
-        return found
-
-
-def cell_image(grid: LayerGrid, colours: Sequence[int]) -> QImage:
-    """The blocks with one pixel a cell, transparent where there is no layer."""
-    if not grid.cells:
-        return QImage()
-    pixels = array("I", [0 if layer == NOTHING else colours[layer] for layer in grid.cells])
-    image = QImage(pixels.tobytes(), grid.columns, grid.rows, 4 * grid.columns, QImage.Format.Format_ARGB32)
-    return image.copy()  # of its own memory: the bytes above live no longer than this call
+_WARNINGS: Final = (4, 9)
+"""Sides of the corner that marks what an engine cannot load or runs slowly, in the lowest and in high cells."""
+_STRIPS: Final = (2, 8)
+"""Heights of the strip that shows the bits of a folded cell whose layers differ."""
+_SLIVER: Final = 3
+"""Least width of what few of its layers have."""
 
 
 def paint(painter: QPainter, scene: Scene) -> None:
@@ -122,13 +37,14 @@ def paint(painter: QPainter, scene: Scene) -> None:
     painter.save()
     painter.setClipRect(QRect(scene.geometry.left, scene.geometry.top, scene.view.width(), scene.view.height()))
     _paint_colours(painter, scene, ground)
+    _paint_mixes(painter, scene)
     _paint_apart(painter, scene)
     _paint_outlines(painter, scene)
     _paint_texts(painter, scene)
     _paint_marks(painter, scene)
     painter.restore()
-    _paint_titles(painter, scene)
-    _paint_numbers(painter, scene)
+    paint_titles(painter, scene)
+    paint_numbers(painter, scene)
 
 
 def _paint_colours(painter: QPainter, scene: Scene, ground: QColor) -> None:
@@ -146,6 +62,38 @@ def _paint_colours(painter: QPainter, scene: Scene, ground: QColor) -> None:
             painter.fillRect(corner.x(), corner.y() + number * cell.height(), target.width(), gap, ground)
 
 
+def _strip(rect: QRect) -> int:
+    """Height of the strip of a mixed cell."""
+    return min(max(rect.height() // 4, _STRIPS[0]), _STRIPS[1])
+
+
+def _paint_mixes(painter: QPainter, scene: Scene) -> None:
+    """Folded cells with several bits are split: the colour of the most above, below each in its share of the width."""
+    if scene.colouring != "bits" or not scene.cells.mixes:
+        return
+    for layer, rect in scene.visible:
+        mix = scene.cells.mixes.get(layer)
+        if mix is None:
+            continue
+        faded = scene.lit is not None and layer not in scene.lit
+        painter.setOpacity(0.3 if faded else 1.0)
+        high, total = _strip(rect), sum(count for _, count in mix)
+        top, left, done = rect.bottom() + 1 - high, rect.left(), 0
+        for number, (bits, count) in enumerate(mix):
+            done += count
+            last = number == len(mix) - 1
+            right = rect.right() + 1 if last else rect.left() + round(rect.width() * done / total)
+            # At least a sliver of each, and room for a sliver of those that follow.
+            right = min(max(right, left + _SLIVER), rect.right() + 1 - _SLIVER * (len(mix) - 1 - number))
+            painter.fillRect(left, top, right - left, high, scene.theme.bits_color(bits))
+            left = right
+    painter.setOpacity(1.0)
+
+
+def _text(scene: Scene, layer: int) -> str:
+    return scene.cells.text(layer, scene.colouring, scene.values[layer])
+
+
 def _paint_apart(painter: QPainter, scene: Scene) -> None:
     painter.setFont(scene.font)
     for number, one in enumerate(scene.grid.apart):
@@ -158,7 +106,7 @@ def _paint_apart(painter: QPainter, scene: Scene) -> None:
         else:
             painter.fillRect(rect, QColor.fromRgba(scene.colours[one.layer]))
             painter.setPen(scene.text_colour(one.layer))
-            text = f"{one.title}  {scene.sheet.text(one.layer, scene.colouring)}"
+            text = f"{one.title}  {_text(scene, one.layer)}"
         painter.drawText(rect, Qt.AlignmentFlag.AlignCenter, text)
 
 
@@ -166,6 +114,16 @@ def _paint_texts(painter: QPainter, scene: Scene) -> None:
     size = min(scene.geometry.cell.height() - 3, _LARGEST_TEXT)
     if size < _SMALLEST_TEXT:
         return
+    mixes = scene.cells.mixes if scene.colouring == "bits" else {}
+    _paint_words(painter, scene, size, [(layer, rect) for layer, rect in scene.visible if layer not in mixes])
+    above = [(layer, rect.adjusted(0, 2, 0, -_strip(rect))) for layer, rect in scene.visible if layer in mixes]
+    if above and above[0][1].height() >= _SMALLEST_TEXT:
+        # Below where an outline would be, and above the strip.
+        _paint_words(painter, scene, min(above[0][1].height(), size), above)
+
+
+def _paint_words(painter: QPainter, scene: Scene, size: int, cells: list[tuple[int, QRect]]) -> None:
+    """The texts of cells, as far as they fit into the width."""
     font = QFont(scene.font)
     font.setPixelSize(size)
     painter.setFont(font)
@@ -173,8 +131,8 @@ def _paint_texts(painter: QPainter, scene: Scene) -> None:
     metrics = QFontMetrics(font)
     fits: dict[str, bool] = {}
     pen = None
-    for layer, rect in scene.cells:
-        text = scene.sheet.text(layer, scene.colouring)
+    for layer, rect in cells:
+        text = _text(scene, layer)
         if text not in fits:
             fits[text] = metrics.horizontalAdvance(text) <= room
         if fits[text]:
@@ -186,123 +144,106 @@ def _paint_texts(painter: QPainter, scene: Scene) -> None:
 
 
 def _paint_marks(painter: QPainter, scene: Scene) -> None:
-    """A corner for each layer that cannot have what it was given; the tooltip and the side panel say why."""
-    if scene.geometry.cell.height() < 2 * _MARK:
+    """A corner at the right for each layer that cannot have what it was given, at the left for what an engine minds.
+
+    The tooltip and the side panel say why.
+    """
+    low = min(scene.geometry.cell.width(), scene.geometry.cell.height())
+    fallen, marks = scene.cells.fallen, scene.cells.marks
+    if not marks and (not fallen or low < 2 * _MARK):
         return
     path = QPainterPath()
-    for layer, rect in (*scene.cells, *scene.cells_apart):
-        if scene.sheet.case(layer).fallback:
-            corner = QPointF(rect.x() + rect.width(), rect.y())
-            path.moveTo(corner)
-            path.lineTo(corner.x() - _MARK, corner.y())
-            path.lineTo(corner.x(), corner.y() + _MARK)
-            path.closeSubpath()
+    corners: dict[str, QPainterPath] = {"warning": QPainterPath(), "bad": QPainterPath()}
+    edges = QPainterPath()
+    side = min(max(2 * low // 5, _WARNINGS[0]), _WARNINGS[1], low)
+    for layer, rect in (*scene.visible, *scene.apart):
+        if layer in fallen and low >= 2 * _MARK:
+            _corner(path, QPointF(rect.x() + rect.width(), rect.y()), -_MARK, _MARK)
+        if layer in marks:
+            corner = QPointF(rect.x(), rect.y())
+            # What only runs slowly has the smaller corner, for those who see both colours as one.
+            own = side if marks[layer].cannot else max(side * 3 // 4, 3)
+            _corner(edges, corner, own + 2, own + 2)
+            _corner(corners["bad" if marks[layer].cannot else "warning"], corner, own, own)
     painter.fillPath(path, scene.palette.color(QPalette.ColorRole.Text))
+    if marks:
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing, True)
+        if low > _NO_ROOM:
+            painter.fillPath(edges, scene.palette.color(QPalette.ColorRole.Base))
+        for role, corner_path in corners.items():
+            painter.fillPath(corner_path, scene.theme.color(role))
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing, False)
+
+
+def _corner(path: QPainterPath, corner: QPointF, across: float, down: float) -> None:
+    path.moveTo(corner)
+    path.lineTo(corner.x() + across, corner.y())
+    path.lineTo(corner.x(), corner.y() + down)
+    path.closeSubpath()
 
 
 def _paint_outlines(painter: QPainter, scene: Scene) -> None:
     smaller = min(scene.geometry.cell.width(), scene.geometry.cell.height())
     thick = 3 if smaller >= 20 else 2
     over = min(1, scene.geometry.gap) if smaller < 20 else 0  # into the gap, as a low cell needs its height for text
-    chosen = [
-        rect.adjusted(-over, -over, over, over)
-        for layer, rect in (*scene.cells, *scene.cells_apart)
-        if layer in scene.selected
-    ]
     painter.setBrush(Qt.BrushStyle.NoBrush)
     if smaller < _NO_ROOM:
         _outline_areas(painter, scene)
         return
+    places = [(layer, rect.adjusted(-over, -over, over, over)) for layer, rect in (*scene.visible, *scene.apart)]
+    chosen = [rect for layer, rect in places if scene.chosen(layer)]
     # Inside it a thin line of the ground, so that the outline stands off from every colour.
     _outline(painter, chosen, scene.palette.color(QPalette.ColorRole.Base), thick, 1)
     _outline(painter, chosen, scene.palette.color(QPalette.ColorRole.Text), 0, thick)
+    if scene.cells.folded:
+        parts = [rect for layer, rect in places if scene.partly(layer)]
+        _outline(painter, parts, scene.palette.color(QPalette.ColorRole.Base), 0, 2)
+        _outline(painter, parts, scene.palette.color(QPalette.ColorRole.Text), 0, 2, dashed=True)
     if scene.focused and scene.place is not None:
-        inset = thick - over if scene.current in scene.selected else 0
+        layer = scene.grid.layer_at(*scene.place)
+        inset = thick - over if scene.chosen(layer) else 0
         rect = scene.rect(*scene.place).adjusted(inset, inset, -inset - 1, -inset - 1)
-        colour = scene.palette.color(QPalette.ColorRole.Text) if inset else scene.text_colour(scene.current)
+        colour = scene.palette.color(QPalette.ColorRole.Text) if inset else scene.text_colour(layer)
         painter.setPen(QPen(colour, 1, Qt.PenStyle.DotLine))
         painter.drawRect(rect)
 
 
 def _outline_areas(painter: QPainter, scene: Scene) -> None:
     """Lines between what is selected and what is not."""
-    grid, selected = scene.grid, scene.selected
+    rows, columns = scene.geometry.visible(scene.scroll, scene.view)
+    if not rows or not columns:
+        return
     wide, tall, gap = scene.geometry.cell.width(), scene.geometry.cell.height(), scene.geometry.gap
+    corner = scene.rect(rows[0], columns[0]).topLeft() - QPoint(gap, gap)
+    inside = [[False, *(scene.chosen_at(row, column) for column in columns), False] for row in rows]
+    nothing = [False] * (len(columns) + 2)
     lines = []
-    for layer, rect in scene.cells:
-        if layer not in selected:
-            continue
-        row, column = grid.places[layer]
-        left, top = rect.x() - gap, rect.y() - gap
-        if grid.layer_at(row - 1, column) not in selected or row == 0:
-            lines.append(QLine(left, top, left + wide, top))
-        if grid.layer_at(row + 1, column) not in selected:
-            lines.append(QLine(left, top + tall, left + wide, top + tall))
-        if grid.layer_at(row, column - 1) not in selected:
-            lines.append(QLine(left, top, left, top + tall))
-        if grid.layer_at(row, column + 1) not in selected:
-            lines.append(QLine(left + wide, top, left + wide, top + tall))
+    for number, (above, here) in enumerate(pairwise([nothing, *inside, nothing])):
+        top = corner.y() + number * tall
+        for place in range(len(columns)):
+            left = corner.x() + place * wide
+            if above[place + 1] != here[place + 1]:
+                lines.append(QLine(left, top, left + wide, top))
+            if here[place] != here[place + 1]:
+                lines.append(QLine(left, top, left, top + tall))
+        if here[-2]:
+            right = corner.x() + len(columns) * wide
+            lines.append(QLine(right, top, right, top + tall))
     painter.setPen(QPen(scene.palette.color(QPalette.ColorRole.Text), 1))
     painter.drawLines(lines)
 
 
-def _outline(painter: QPainter, rects: list[QRect], colour: QColor, inset: int, thick: int) -> None:
+def _outline(
+    painter: QPainter, rects: list[QRect], colour: QColor, inset: int, thick: int, *, dashed: bool = False
+) -> None:
     """Outlines inside `rects`, so many pixels from their edges."""
     first = inset + thick // 2
     last = -2 * inset - thick
     pen = QPen(colour, thick)
+    if dashed:
+        pen.setDashPattern([2, 2])
     pen.setJoinStyle(Qt.PenJoinStyle.MiterJoin)
     painter.setPen(pen)
     painter.drawRects(
         [QRect(r.x() + first, r.y() + first, max(r.width() + last, 1), max(r.height() + last, 1)) for r in rects]
     )
-
-
-def _paint_titles(painter: QPainter, scene: Scene) -> None:
-    """The kinds, in view at the top however far the map is scrolled down."""
-    geometry = scene.geometry
-    painter.fillRect(0, 0, scene.view.width(), geometry.top, scene.palette.color(QPalette.ColorRole.Window))
-    painter.setFont(scene.font)
-    plain, accent = scene.palette.color(QPalette.ColorRole.WindowText), scene.theme.color("accent")
-    current = scene.place[1] if scene.focused and scene.place is not None and scene.place[0] != APART else -1
-    metrics = QFontMetrics(scene.font)
-    wide = geometry.cell.width()
-    every = -(-metrics.height() // wide) if geometry.upright else 1
-    for column in geometry.visible(scene.scroll, scene.view)[1]:
-        left = geometry.left + column * wide - scene.scroll.x()
-        title = scene.grid.titles[column]
-        painter.setPen(accent if column == current else plain)
-        if not geometry.upright:
-            painter.drawText(QRect(left, 0, wide + geometry.gap, geometry.top), Qt.AlignmentFlag.AlignCenter, title)
-        elif column % every == 0:
-            room = geometry.top - 6
-            painter.save()
-            painter.translate(left + (wide + metrics.ascent()) / 2, geometry.top - 4)
-            painter.rotate(-90)
-            painter.drawText(0, 0, metrics.elidedText(title, Qt.TextElideMode.ElideMiddle, room))
-            painter.restore()
-
-
-def _paint_numbers(painter: QPainter, scene: Scene) -> None:
-    """The blocks, in view at the left however far the map is scrolled to the right."""
-    geometry = scene.geometry
-    window = scene.palette.color(QPalette.ColorRole.Window)
-    painter.save()
-    painter.setClipRect(QRect(0, geometry.top, geometry.left, scene.view.height()))
-    painter.fillRect(0, geometry.top, geometry.left, scene.view.height(), window)
-    tall = geometry.cell.height()
-    font = QFont(scene.font)
-    if tall >= _SMALLEST_TEXT + 2:
-        font.setPixelSize(min(tall - 3, _LARGEST_TEXT))
-    painter.setFont(font)
-    muted, accent = scene.theme.color("muted"), scene.theme.color("accent")
-    current = scene.place[0] if scene.focused and scene.place is not None else APART
-    every = max(1, -(-QFontMetrics(font).ascent() // tall))
-    flags = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
-    for row in geometry.visible(scene.scroll, scene.view)[0]:
-        if row % every == 0:
-            painter.setPen(accent if row == current else muted)
-            top = geometry.first_row + row * tall - scene.scroll.y()
-            painter.drawText(QRect(0, top, geometry.left - 8, tall * every + geometry.gap), flags, str(row))
-    painter.restore()
-    painter.fillRect(0, 0, geometry.left, geometry.top, window)

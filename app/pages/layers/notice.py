@@ -1,6 +1,6 @@
 """What the Layers page says while it has no layers to show, and the one button that helps.
 
-Shows texts; knows no model.
+Knows why a model may have none; not what the button does.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from app.widgets.primary_button import make_primary
 from app.widgets.tinted_label import TintedLabel
 
 if TYPE_CHECKING:
+    from app.draft import OpenedModel
     from app.theme import Theme
 
 _WIDTH = 66
@@ -60,6 +61,23 @@ class LayersNotice(QWidget):
         row.addStretch(1)
         row.addWidget(middle)
         row.addStretch(1)
+
+    def tell_missing(self, opened: OpenedModel | None, misfit: str) -> None:
+        """Say why there are no layers: no model, one that has none, or a map that does not fit it."""
+        if opened is None:
+            self.tell(
+                self.tr("The layers of your model will be here"),
+                self.tr(
+                    "Each layer as a cell that shows how many bits it gets. Some layers bear fewer bits than others; "
+                    "here you can see and change every one of them, and what that does to the size."
+                ),
+                self.tr("Pick a model"),
+            )
+        elif not misfit:
+            title = self.tr("This model cannot be quantized")
+            self.tell(title, opened.tree.refusal, self.tr("Pick another model"))
+        else:
+            self.tell(self.tr("The bits map does not fit this model"), misfit, self.tr("Start with a plain map"))
 
     def tell(self, title: str, text: str, button: str) -> None:
         """Say why there is nothing to see, and what the button does about it."""

@@ -1,31 +1,38 @@
 """The Layers page: which layer gets how many bits, as a map and as a table, and what the whole comes to.
 
-Keeps one selection for map, table and panel, and turns what the user wants into edits of the draft's bits map, each of
-which can be undone. Knows no pixels and no pattern syntax.
+Keeps one selection for map, table and panel, and turns what the user wants of the selected layers into edits of the
+draft's bits map, each of which can be undone. Files, rules, budget and engines have a control each. Knows no pixels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from PySide6.QtCore import Qt
-from PySide6.QtGui import QAction, QKeyEvent, QKeySequence, QShowEvent
+from PySide6.QtGui import QAction, QDragEnterEvent, QDropEvent, QKeyEvent, QKeySequence, QShowEvent
 from PySide6.QtWidgets import QStackedWidget, QVBoxLayout, QWidget
 
-from app.models.layer_grid import NOTHING, LayerGrid, make_grid
+from app.drops import is_map, words_of
+from app.models.layer_grid import NOTHING, LayerGrid
 from app.models.layer_sheet import LayerSheet, make_sheet, summarize
 from app.models.layer_table import LayerTable
+from app.models.rule_words import counted, edited
+from app.models.running_memory import running_memory
 from app.models.selection import Selection
 from app.pages.layers.body import LayersBody
+from app.pages.layers.budget_control import BudgetControl
+from app.pages.layers.engine_control import EngineControl
 from app.pages.layers.map_colours import Scale
+from app.pages.layers.map_files import MapFiles
 from app.pages.layers.notice import LayersNotice
-from core import bitsmap
+from app.pages.layers.rules_control import RulesControl
+from core import bitsmap, sizes
 from core.bitsmap import BitsMap
-from core.errors import BitwrightError, OutputProblem
-from core.model.tree import resolve_schemes
+from core.errors import BitwrightError
 from core.schemes import BITS, UNTOUCHED
 from core.wording import figure
 
@@ -50,11 +57,12 @@ class LayersPage(QWidget):
             ("Space", self.tr("On the map: add a layer to the selection, or take it out")),
             ("Shift+Right", self.tr("On the map: select a range")),
             ("Ctrl++", self.tr("On the map: zoom in")),
+            ("Alt+Up", self.tr("In the rules: move a rule up")),
         )
         self.selection = Selection(self)
         self._grid: LayerGrid | None = None
         self._sheet: LayerSheet | None = None
-        self._shown: tuple[object, object] = (None, None)
+        self._shown: tuple[object, ...] = ()
         self._names: list[str] = []
         self._matches: frozenset[int] | None = None
         self._colouring = "bits"
@@ -67,41 +75,34 @@ class LayersPage(QWidget):
         whole = QVBoxLayout(self)
         whole.setContentsMargins(0, 0, 0, 0)
         whole.addWidget(self._stack)
+        self._files = MapFiles(context, self)
+        side = self.body.side
+        self._rules = RulesControl(context, self.selection, side.rules, self)
+        self.budget = BudgetControl(context, self.selection, side.budget, self)
+        self._engine = EngineControl(context, self.selection, side.engine, self)
+        self.setAcceptDrops(True)
         self._make_actions()
         self._connect()
+        self._see(side.view)
         self.refresh()
 
     # --- what others may ask for ---
 
     def open_file(self, path: str | Path) -> None:
-        """Take the bits map in a file, as an edit that can be undone; what is wrong with it is reported."""
-        draft, name = self.context.draft, Path(path).name
-        try:
-            found = bitsmap.load(Path(path), draft.choices.bits_map.default)
-            if draft.model is not None and not draft.model.tree.refusal:
-                resolve_schemes(draft.model.tree, found)
-        except BitwrightError as error:
-            self.context.report(error, None)
-            return
-        draft.edit_map(found, self.tr("Open {}").format(name))
-        self.context.say(self.tr("The bits map {} is in use.").format(name))
+        """Take the bits map in a file or of a checkpoint, as an edit that can be undone; what is wrong is reported."""
+        self._files.open(path)
 
     def save_file(self, path: str | Path) -> None:
         """Write the bits map to a file; what goes wrong is reported."""
-        try:
-            self.context.draft.choices.bits_map.save(Path(path))
-        except OSError as error:
-            problem = OutputProblem(f"{path} cannot be written: {error.strerror}.", self.tr("Choose another place."))
-            self.context.report(problem, None)
-        else:
-            self.context.say(self.tr("Saved as {}").format(path))
+        self._files.save(path)
 
     def set_keys(self, **keys: Any) -> None:
         """Give the selected layers `bits`, `group_size` or `sym`, as one edit that can be undone."""
         if self._sheet is None or not self.selection.layers:
             self.context.say(self.tr("Select layers first."))
             return
-        linears = [self._sheet.linear(layer) for layer in sorted(self.selection.layers)]
+        every = self._sheet.linears
+        linears = [every[layer] for layer in sorted(self.selection.layers)]
         draft = self.context.draft
         before = draft.choices.bits_map
         changed = bitsmap.with_layers(
@@ -110,7 +111,7 @@ class LayersPage(QWidget):
             exact_only=[linear.name for linear in linears if linear.block < 0],
             **keys,
         )
-        draft.edit_map(changed, f"{self._worded(**keys)}, {self._counted(len(linears))}")
+        draft.edit_map(changed, f"{edited(**keys)}, {counted(len(linears))}")
         if draft.choices.bits_map is before:
             self._show_selection()  # the panel shows what is, not what was pressed
 
@@ -137,8 +138,11 @@ class LayersPage(QWidget):
         opened, plans = draft.model, draft.plans
         if self._is_shown(opened, plans):
             self._show_next()
+            self.budget.refresh()
+            self._engine.refresh()
             return
-        self._shown = (opened, plans)
+        self._engine.renew()
+        self._shown = (opened, plans, draft.damage, draft.engine, draft.choices.formats)
         moved = opened is None or not plans or self._sheet is None or self._sheet.tree is not opened.tree
         if moved:
             self.selection.clear()
@@ -146,17 +150,22 @@ class LayersPage(QWidget):
             self._grid = self._sheet = None
         if opened is not None and plans:
             if self._grid is None:
-                self._grid = make_grid(opened.tree)
-                self._names = [linear.name for linear in opened.tree.linears]
-            self._sheet = make_sheet(opened.tree, plans, draft.choices.formats[0], self._losses())
+                self._grid = opened.grid
+                self._names = [linear.name for linear in opened.tree.nameable]
+            known = (self._losses(), draft.damage, self._engine.marks)
+            self._sheet = make_sheet(opened.tree, plans, draft.choices.formats[0], *known, before=self._sheet)
             self._stack.setCurrentWidget(self.body)
             if moved:
                 self.body.make_room(self._grid.columns)
         else:
-            self._show_notice()
+            self.notice.tell_missing(opened, draft.misfit)
+            self._stack.setCurrentWidget(self.notice)
         self._show_sheet()
         if moved:
             self._filter_changed(self.body.filter.field.text())
+        self._rules.refresh()
+        self.budget.refresh()
+        self._engine.refresh()
         self._show_next()
 
     # --- made once ---
@@ -183,7 +192,7 @@ class LayersPage(QWidget):
         self.addAction(action)
 
     def _connect(self) -> None:
-        draft, body, panel = self.context.draft, self.body, self.body.inspector
+        draft, body, side = self.context.draft, self.body, self.body.side
         draft.changed.connect(self.refresh)
         self.context.runs.changed.connect(self._run_changed)
         self.selection.changed.connect(self._show_selection)
@@ -191,44 +200,84 @@ class LayersPage(QWidget):
         body.filter.select_wanted.connect(self.select_matches)
         body.colour_by.chosen.connect(self._set_colouring)
         body.map.scale_changed.connect(self._show_legend)
+        body.map.fold_wanted.connect(self._fold)
         body.open_chosen.connect(self.open_file)
         body.save_chosen.connect(self.save_file)
-        body.save.clicked.connect(self._ask_save)
+        body.checkpoint_chosen.connect(self._files.take)
         body.next.clicked.connect(self._start)
-        panel.wanted.connect(self._give)
+        side.inspector.wanted.connect(self._give)
+        side.view_changed.connect(self._see)
+        for action, act in (
+            (side.save, self._ask_save),
+            (side.copy_command, self._files.copy_command),
+            (side.copy_config, self._files.copy_config),
+            (side.tidy, self._files.tidy),
+            (side.reset, self._reset),
+        ):
+            action.triggered.connect(act)
+        self.budget.curve_known.connect(body.set_curve_known)
+        self._engine.marks_changed.connect(self._show_marks)
         # The signals' own values: a stack that is being destroyed tells of its last change but cannot be asked.
         stack = draft.undo_stack
         for button, act, possible, text in (
-            (panel.undo, stack.undo, stack.canUndoChanged, stack.undoTextChanged),
-            (panel.redo, stack.redo, stack.canRedoChanged, stack.redoTextChanged),
+            (side.undo, stack.undo, stack.canUndoChanged, stack.undoTextChanged),
+            (side.redo, stack.redo, stack.canRedoChanged, stack.redoTextChanged),
         ):
             button.clicked.connect(act)
             possible.connect(button.setEnabled)
             text.connect(button.setToolTip)
-        panel.show_undo(stack.undoText(), stack.redoText())
-        panel.reset.clicked.connect(self._reset)
+        side.show_undo(stack.undoText(), stack.redoText())
         self.notice.pressed.connect(self._press_notice)
 
     # --- what is shown ---
 
     def _show_sheet(self) -> None:
         sheet = self._sheet
-        losses = sheet is not None and bool(sheet.losses)
-        self.body.set_losses_known(losses)
-        if self._colouring == "loss" and not losses:
+        losses, damage = sheet is not None and bool(sheet.losses), self.context.draft.damage is not None
+        self.body.set_known(losses=losses, damage=damage)
+        if (self._colouring == "loss" and not losses) or (self._colouring == "sensitivity" and not damage):
             self.body.colour_by.set_value("bits")
             self._set_colouring("bits")
         self.body.map.show_layers(self._grid, sheet)
-        self.table_model.show_sheet(sheet)
+        self.table_model.show_sheet(sheet, self._grid)
         self._show_selection()
         current = self.context.draft.choices.bits_map
-        self.body.inspector.reset.setEnabled(bool(current.rules or current.layers))
-        self.body.inspector.show_output(self.context.draft.size if sheet is not None else None)
+        self.body.side.reset.setEnabled(bool(current.rules or current.layers))
+        self._show_cost()
+
+    def _see(self, view: str) -> None:
+        """Another view of the panel is shown: what nobody sees is not kept up."""
+        self._rules.set_seen(view == "rules")
+        self.budget.set_seen(view == "budget")
+
+    def _show_marks(self) -> None:
+        """Show what the engine has against layers, which was found out later than the rest."""
+        if self._sheet is not None and self._sheet.marks != self._engine.marks:
+            self._sheet = replace(self._sheet, marks=self._engine.marks)
+            self._show_sheet()
+        self._engine.refresh()
+
+    def _show_cost(self) -> None:
+        """What the whole map comes to."""
+        draft, cost, sheet = self.context.draft, self.body.side.cost, self._sheet
+        if sheet is None or draft.planned_size is None:
+            cost.show_nothing()
+            self.budget.show_now(None)
+            return
+        tree, first = sheet.tree, draft.choices.formats[0]
+        others = {name: sizes.output_size(tree, draft.plans, name) for name in draft.choices.formats[1:]}
+        cost.show_sizes({first: draft.planned_size, **others})
+        cost.show_memory(running_memory(draft, tree, draft.planned_size.total))
+        damage, missing = sheet.damage_known
+        cost.show_damage(damage, missing)
+        self.budget.show_now(damage)
 
     def _show_selection(self) -> None:
-        layers = self.selection.layers
-        summary = summarize(self._sheet, layers) if self._sheet is not None else None
-        self.body.inspector.show_selection(self._sheet, summary, min(layers, default=NOTHING))
+        layers, sheet = self.selection.layers, self._sheet
+        summary = summarize(sheet, layers) if sheet is not None else None
+        self.body.inspector.show_selection(sheet, summary, min(layers, default=NOTHING))
+        marks = sheet.marks if sheet is not None else {}
+        self.body.inspector.show_marks((mark for layer, mark in marks.items() if layer in layers), len(layers))
 
     def _show_legend(self, scale: Scale) -> None:
         legend = self.body.legend
@@ -246,26 +295,7 @@ class LayersPage(QWidget):
             reason = self.tr("A run is on; the Run page shows it.")
         self.body.next.setEnabled(not reason)
         self.body.next.setToolTip(reason)
-        self.body.reason.tell(reason)
-
-    def _show_notice(self) -> None:
-        opened = self.context.draft.model
-        if opened is None:
-            self.notice.tell(
-                self.tr("The layers of your model will be here"),
-                self.tr(
-                    "Each layer as a cell that shows how many bits it gets. Some layers bear fewer bits than others; "
-                    "here you can see and change every one of them, and what that does to the size."
-                ),
-                self.tr("Pick a model"),
-            )
-        elif opened.tree.refusal:
-            title = self.tr("This model cannot be quantized")
-            self.notice.tell(title, opened.tree.refusal, self.tr("Pick another model"))
-        else:
-            title = self.tr("The bits map does not fit this model")
-            self.notice.tell(title, self.context.draft.problem(), self.tr("Start with a plain map"))
-        self._stack.setCurrentWidget(self.notice)
+        self.body.side.reason.tell(reason)
 
     def showEvent(self, event: QShowEvent) -> None:
         """Give the keyboard to the layers, and look again at what may have changed meanwhile, such as the disk."""
@@ -273,6 +303,18 @@ class LayersPage(QWidget):
         self._show_next()
         if self._sheet is not None and not event.spontaneous():
             self.body.focus_layers()
+
+    def dragEnterEvent(self, event: QDragEnterEvent) -> None:
+        """Take a bits map, or a checkpoint that was made with one; all else is for the window."""
+        if is_map(words_of(event.mimeData())):
+            event.acceptProposedAction()
+        else:
+            event.ignore()
+
+    def dropEvent(self, event: QDropEvent) -> None:
+        """Take the map of what is dropped."""
+        event.acceptProposedAction()
+        self.open_file(words_of(event.mimeData()))
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
         """Esc empties the filter while one types in it, else it clears the selection, else it is not ours."""
@@ -305,6 +347,12 @@ class LayersPage(QWidget):
         self._colouring = colouring
         self.body.map.set_colouring(colouring)
 
+    def _fold(self, stem: str) -> None:
+        """Open or close the columns of experts."""
+        if self._grid is not None:
+            self._grid = self._grid.turned(stem)
+            self.body.map.show_layers(self._grid, self._sheet)
+
     def _give(self, name: str, value: object) -> None:
         self.set_keys(**{name: value})
 
@@ -313,11 +361,10 @@ class LayersPage(QWidget):
         draft.edit_map(BitsMap(draft.choices.bits_map.default), self.tr("Reset all layers"))
 
     def _press_notice(self) -> None:
-        opened = self.context.draft.model
-        if opened is None or opened.tree.refusal:
-            self.context.go("model")
-        else:
+        if self.context.draft.misfit:
             self._reset()
+        else:
+            self.context.go("model")
 
     def _ask_save(self) -> None:
         opened = self.context.draft.model
@@ -328,6 +375,7 @@ class LayersPage(QWidget):
             self.refresh()
         else:
             self._show_next()
+            self.budget.refresh()
 
     def _start(self) -> None:
         self.context.go("run")
@@ -337,9 +385,11 @@ class LayersPage(QWidget):
 
     def _is_shown(self, opened: OpenedModel | None, plans: Sequence[LayerPlan]) -> bool:
         """Whether a change was of something else than what this page shows."""
-        if self._sheet is None or self._shown[0] is not opened or self._shown[1] is not plans:
+        draft = self.context.draft
+        now = (opened, plans, draft.damage, draft.engine, draft.choices.formats)
+        if self._sheet is None or any(new is not old for new, old in zip(now, self._shown, strict=True)):
             return False
-        return (self._sheet.format_name, self._sheet.losses) == (self.context.draft.choices.formats[0], self._losses())
+        return self._sheet.losses == self._losses()
 
     def _losses(self) -> dict[int, float]:
         """What each block ended with, where the run of this window was of this model."""
@@ -347,14 +397,3 @@ class LayersPage(QWidget):
         if record is None or record.spec is None or opened is None or record.spec.model != opened.name:
             return {}
         return {block: figures.after for block, figures in record.blocks.items()}
-
-    def _counted(self, count: int) -> str:
-        return self.tr("1 layer") if count == 1 else self.tr("{} layers").format(f"{count:,}")
-
-    def _worded(self, *, bits: int | None = None, group_size: int | None = None, sym: bool | None = None) -> str:
-        """An edit in a few words, for the undo button."""
-        if bits is not None:
-            return self.tr("{} bits").format(bits)
-        if group_size is not None:
-            return self.tr("one group a row") if group_size == -1 else self.tr("group {}").format(group_size)
-        return self.tr("symmetric") if sym else self.tr("asymmetric")

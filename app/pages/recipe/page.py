@@ -294,7 +294,7 @@ class RecipePage(QWidget):
 
     def _costs_of(self, name: str) -> Costs | None:
         draft = self._draft
-        if draft.model is None or not draft.plans:
+        if draft.model is None or draft.model.tree.refusal or not draft.plans:
             return None
         device = draft.device_id
         speed = (draft.machine.throughput or {}).get(device)

@@ -1,40 +1,26 @@
 """The loss of one block over its iterations: one thin curve, and a mark where it was lowest or what was kept.
 
-pyqtgraph takes half a second to import, so that is done when a plot is first seen, in a thread of its own: in the
-window's thread everything would stand still for as long. Knows curves and colours, no run.
+Knows curves and colours, no run.
 """
 
 from __future__ import annotations
 
 import math
-import threading
 from typing import TYPE_CHECKING, Any
 
 from PySide6.QtCore import QSize, Qt, QTimer
-from PySide6.QtGui import QPalette, QShowEvent
+from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import QLabel, QStackedLayout, QWidget
 
 from app.models.run_record import Curve
 from app.theme import Theme
+from app.widgets import plotting
 from core.wording import figure
 
 if TYPE_CHECKING:
     import pyqtgraph
 _POLL_MS = 20
 _MOST_POINTS = 4000
-_importer: list[threading.Thread] = []
-
-
-def begin_import() -> None:
-    """Start to import pyqtgraph, unless that was done before; returns at once."""
-    if not _importer:
-        _importer.append(threading.Thread(target=_import, name="plotting", daemon=True))
-        _importer[0].start()
-
-
-def ready() -> bool:
-    """Whether pyqtgraph can be used without a wait."""
-    return bool(_importer) and not _importer[0].is_alive()
 
 
 class LossPlot(QWidget):
@@ -93,11 +79,11 @@ class LossPlot(QWidget):
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)
         if self._plot is None:
-            begin_import()
+            plotting.begin_import()
             self._try_to_make()
 
     def _try_to_make(self) -> None:
-        if not ready():
+        if not plotting.ready():
             QTimer.singleShot(_POLL_MS, self, self._try_to_make)
         elif self._plot is None:
             self._make()
@@ -165,23 +151,15 @@ class LossPlot(QWidget):
         return (curve.lowest_at, curve.lowest) if math.isfinite(curve.lowest) else None
 
     def _paint_new(self) -> None:
-        ground, muted = self._theme.color("surface"), self._theme.color("muted")
-        palette = self._empty.palette()
-        palette.setColor(QPalette.ColorRole.Window, ground)
-        palette.setColor(QPalette.ColorRole.WindowText, muted)
-        self._empty.setPalette(palette)
+        plotting.tint_ground(self._empty, self._theme)
         if self._plot is None:
             return
         import pyqtgraph
 
-        self._plot.setBackground(ground)
-        for side in ("bottom", "left"):
-            axis = self._plot.getPlotItem().getAxis(side)
-            axis.setPen(pyqtgraph.mkPen(self._theme.color("line"), width=1))
-            axis.setTextPen(muted)
+        plotting.tint_axes(self._plot, self._theme)
         self._line.setPen(pyqtgraph.mkPen(self._theme.color("accent"), width=1))
         self._mark.setBrush(self._theme.color("warning"))
-        self._mark.setPen(pyqtgraph.mkPen(ground, width=1))
+        self._mark.setPen(pyqtgraph.mkPen(self._theme.color("surface"), width=1))
 
 
 def _whole(values: list[float], _scale: float, _spacing: float) -> list[str]:
@@ -206,8 +184,3 @@ def thinned(x: Any, y: Any, most: int = _MOST_POINTS) -> tuple[Any, Any]:
     places.sort(axis=1)
     kept = np.concatenate([places.ravel(), np.arange(whole, len(x))])
     return x[kept], y[kept]
-
-
-def _import() -> None:
-    import numpy  # noqa: F401
-    import pyqtgraph  # noqa: F401

@@ -7,6 +7,7 @@ from PySide6.QtGui import QFont, QShowEvent
 from PySide6.QtWidgets import QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
 from app.context import Context
+from app.models.engine_words import engine_line
 from app.widgets.primary_button import make_primary
 from app.widgets.tinted_label import TintedLabel
 
@@ -74,7 +75,9 @@ class RunWelcome(QWidget):
             self._what.setText(problem)
             self._button.setText(self.tr("Change the choices"))
         else:
-            self._what.setText(self.tr("{model} is ready.").format(model=draft.model.label))
+            ready = self.tr("{model} is ready.").format(model=draft.model.label)
+            line, role = engine_line(draft.engine, draft.marks)
+            self._what.setText(f"{ready} {line}" if role in ("bad", "warning") else ready)
             self._button.setText(self.tr("Quantize"))
 
     def _refresh_if_seen(self) -> None:

@@ -7,6 +7,7 @@ import pytest
 from app.models.layer_grid import APART, LayerGrid, make_grid
 from app.models.map_cursor import MapCursor
 from app.models.selection import Selection
+from tests.app.pages.layers.experts import mixture
 from tests.core.paper_model import llama
 
 
@@ -149,3 +150,51 @@ def test_home_end_and_pages(cursor: MapCursor) -> None:
     assert cursor.end(back=True, far=False) == (1, 0)
     assert cursor.end(back=False, far=True) == (3, 6)
     assert (cursor.page(10), cursor.page(-10)) == ((3, 3), (0, 3))
+
+
+# --- Folded experts -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folded() -> LayerGrid:
+    return make_grid(mixture(3, 8))
+
+
+def test_a_folded_cell_is_pressed_as_one(folded: LayerGrid, selection: Selection) -> None:
+    cursor = MapCursor(folded, selection)
+    press(cursor, 1, 5)
+    assert selection.layers == set(folded.layers_at(1, 5))
+    press(cursor, 1, 5, toggle=True)
+    assert selection.layers == frozenset()
+
+
+def test_a_partly_selected_cell_becomes_whole_first(folded: LayerGrid, selection: Selection) -> None:
+    cursor = MapCursor(folded, selection)
+    selection.select(folded.layers_at(1, 5)[:3])
+    press(cursor, 1, 5, toggle=True)
+    assert selection.layers == set(folded.layers_at(1, 5))
+
+
+def test_ranges_and_moves_take_folded_cells_whole(folded: LayerGrid, selection: Selection) -> None:
+    cursor = MapCursor(folded, selection)
+    press(cursor, 0, 4)
+    cursor.go(cursor.step(0, 1), extend=True)
+    cursor.go(cursor.step(1, 0), extend=True)
+    assert selection.layers == set(folded.within((0, 4), (1, 5)))
+    cursor.go(cursor.step(0, 1))
+    assert selection.layers == set(folded.layers_at(1, 6))
+    cursor.toggle_current()
+    assert selection.layers == frozenset()
+
+
+def test_the_heading_of_experts_selects_all_their_columns(folded: LayerGrid, selection: Selection) -> None:
+    grid = folded.unfold(folded.bands[0].stem)
+    MapCursor(grid, selection).press_columns(grid.bands[0].columns, extend=False, toggle=False)
+    assert selection.layers == set(folded.column(5))
+
+
+def test_a_layer_keeps_its_place_in_mind_when_its_column_is_folded(folded: LayerGrid, selection: Selection) -> None:
+    opened = folded.unfold(folded.bands[0].stem)
+    cursor = MapCursor(opened, selection)
+    press(cursor, 2, 9)
+    assert MapCursor(folded, selection).place == (2, 5)

@@ -8,7 +8,8 @@ from PySide6.QtWidgets import QVBoxLayout, QWidget
 from pytestqt.qtbot import QtBot
 
 from app.theme import Theme
-from app.widgets.segmented import Option, Segmented
+from app.widgets.segmented import Option, Segmented, Toggles
+from tests.app.reading_aloud import takes_tab
 
 OPTIONS = [Option(bits, str(bits), f"{bits} bits") for bits in (2, 3, 4, 8)]
 
@@ -90,3 +91,32 @@ def test_it_does_not_move_when_something_is_chosen(segmented: Segmented) -> None
     before = segmented.sizeHint()
     segmented.set_value(8)
     assert segmented.sizeHint() == before
+
+
+# --- Toggles ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def toggles(qtbot: QtBot, theme: Theme) -> Toggles:
+    made = Toggles(theme, [Option(n, str(n)) for n in (2, 3, 4)])
+    qtbot.addWidget(made)
+    made.set_values([2, 4])
+    return made
+
+
+def test_each_is_on_or_off_by_itself(qtbot: QtBot, toggles: Toggles) -> None:
+    with qtbot.waitSignal(toggles.changed):
+        toggles.button(3).click()
+    toggles.button(2).click()
+    assert toggles.values == (3, 4)
+
+
+def test_the_last_one_stays_on(qtbot: QtBot, toggles: Toggles) -> None:
+    toggles.set_values([3])
+    with qtbot.assertNotEmitted(toggles.changed):
+        toggles.button(3).click()
+    assert toggles.values == (3,)
+
+
+def test_every_toggle_takes_the_tab_key(toggles: Toggles) -> None:
+    assert all(takes_tab(toggles.button(n)) for n in (2, 3, 4))

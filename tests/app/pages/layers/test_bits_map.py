@@ -257,7 +257,7 @@ def test_thirty_blocks_fit_a_small_window_without_zoom(qtbot: QtBot, theme: Them
 
 
 def test_many_kinds_stand_on_end_and_scroll(qtbot: QtBot, theme: Theme, selection: Selection) -> None:
-    kinds = {f"mlp.experts.{number}.w1": (64, 64) for number in range(200)}
+    kinds = {f"mlp.strange_module_{number}": (64, 64) for number in range(200)}
     tree = llama(2, shapes=kinds)
     view = BitsMapView(theme, selection)
     qtbot.addWidget(view)

@@ -12,6 +12,7 @@ from pytestqt.qtbot import QtBot
 from app.pages.layers.page import LayersPage
 from core.bitsmap import BitsMap, Rule
 from core.jobs.spec import JobSpec
+from core.model.tree import build_tree
 from core.schemes import LayerScheme
 from core.wording import human
 from tests.app.pages.layers.parts import label, model, schemes, select_kind
@@ -29,9 +30,18 @@ def test_without_a_model_it_says_what_will_be_here(qtbot: QtBot, empty: LayersPa
     assert visited == ["model"]
 
 
-def test_a_model_that_is_refused_is_explained(empty: LayersPage) -> None:
-    empty.context.draft.choose(model=model(replace(llama(2), refusal="It has experts.")))
-    assert "experts" in label(empty, "notice_text")
+def test_a_model_without_layers_says_why(qtbot: QtBot, empty: LayersPage, visited: list[str]) -> None:
+    empty.context.draft.choose(model=model(build_tree({}, {})))
+    assert "No decoder blocks" in label(empty, "notice_text")
+    qtbot.mouseClick(empty.notice.button, Qt.MouseButton.LeftButton)
+    assert visited == ["model"]
+
+
+def test_blocks_of_absurd_numbers_are_not_laid_out(empty: LayersPage) -> None:
+    far = replace(llama(2), refusal="They are not numbered without gaps.")
+    last = replace(far.linears[-1], block=999_999)
+    empty.context.draft.choose(model=model(replace(far, linears=(*far.linears[:-1], last))))
+    assert "gaps" in label(empty, "notice_text")
 
 
 def test_a_map_of_another_model_can_be_replaced_and_that_undone(empty: LayersPage) -> None:
@@ -100,7 +110,7 @@ def test_an_edit_is_one_step_of_undo(qtbot: QtBot, page: LayersPage) -> None:
 
 
 def test_undo_and_redo_are_buttons_that_say_what_they_do(page: LayersPage) -> None:
-    panel = page.body.inspector
+    panel = page.body.side
     assert not panel.undo.isEnabled()
     page.select_all()
     page.set_keys(bits=8)
@@ -114,7 +124,7 @@ def test_undo_and_redo_are_buttons_that_say_what_they_do(page: LayersPage) -> No
 def test_reset_all_can_be_undone(page: LayersPage) -> None:
     page.select_all()
     page.set_keys(bits=8)
-    page.body.inspector.reset.click()
+    page.body.side.reset.trigger()
     assert page.context.draft.choices.bits_map.layers == ()
     page.context.draft.undo_stack.undo()
     assert schemes(page) == {"W8 g64 sym"}
@@ -201,7 +211,7 @@ def test_the_whole_output_follows_every_edit(page: LayersPage) -> None:
 def test_the_filter_counts_as_one_types(page: LayersPage, text: str, count: str) -> None:
     page.body.filter.field.setText(text)
     assert label(page, "match_count") == count
-    assert page.table_model.rowCount() == int(count.split()[0])
+    assert len(page.table_model.nodes.nodes) == int(count.split()[0])
 
 
 def test_enter_selects_the_matches(qtbot: QtBot, page: LayersPage) -> None:
@@ -214,7 +224,7 @@ def test_enter_selects_the_matches(qtbot: QtBot, page: LayersPage) -> None:
 def test_a_bad_expression_filters_nothing(page: LayersPage) -> None:
     page.body.filter.field.setText("/(/")
     assert label(page, "match_count") == "not a pattern"
-    assert page.table_model.rowCount() == 210
+    assert len(page.table_model.nodes.nodes) == 211
     assert not page.body.filter.select.isEnabled()
 
 
@@ -276,14 +286,14 @@ def test_tab_goes_in_the_order_of_reading(page: LayersPage, place: QScrollArea) 
     page.body.filter.field.setText("down")
     page.body.colour_by.button("bits").setFocus()
     visited = []
-    for _ in range(12):
+    for _ in range(11):
         focused = QApplication.focusWidget()
         assert focused is not None
         visited.append(focused.objectName() or focused.accessibleName())
         place.focusNextPrevChild(True)
     assert visited == [
-        "Colour by bits", "filter", "select_matches", "Show the map", "bits_map", "3 bits", "Groups of 64 weights",
-        "Symmetric: zero in the middle, loads in most engines", "undo", "reset", "open_map", "save_map",
+        "Colour by bits", "filter", "select_matches", "Show the map", "bits_map", "Show the selected layers", "3 bits",
+        "Groups of 64 weights", "Symmetric: zero in the middle, loads in most engines", "undo", "map_menu",
     ]  # fmt: skip
 
 

@@ -17,29 +17,28 @@ from app.pages.layers.page import LayersPage
 from core.errors import BitwrightError
 from core.events import BlockDone
 from core.jobs.spec import JobSpec
+from tests.app.pages.layers.damage import measured
 from tests.app.pages.layers.parts import model, schemes, select_kind
 from tests.core.paper_model import llama
+
+
+def chosen(page: LayersPage) -> set[int]:
+    """The layers whose rows the table shows as selected."""
+    return {layer for layer, node in page.table_model.nodes.nodes.items() if page.body.table.chosen(node)}
+
 
 # --- Map and table ------------------------------------------------------------------------------------------
 
 
-def test_map_and_table_share_the_selection(page: LayersPage, place: QScrollArea) -> None:
+def test_map_and_table_share_the_selection(qtbot: QtBot, page: LayersPage, place: QScrollArea) -> None:
     place.resize(1600, 900)
-    assert page.body.table.isVisible()
     assert page.body.map.isVisible()
-    page.body.table.selectRow(3)
-    assert page.selection.layers == {3}
+    table = page.body.table
+    block = page.table_model.index(3, 0)
+    qtbot.mouseClick(table.viewport(), Qt.MouseButton.LeftButton, pos=table.visualRect(block).center())
+    assert {page.context.draft.plans[layer].linear.block for layer in page.selection.layers} == {3}
     page.selection.select([5, 6, 9])
-    assert sorted(index.row() for index in page.body.table.selectionModel().selectedRows()) == [5, 6, 9]
-
-
-def test_the_selection_survives_sorting(page: LayersPage, place: QScrollArea) -> None:
-    place.resize(1600, 900)
-    page.selection.select([0, 7])
-    page.body.table.sortByColumn(3, Qt.SortOrder.DescendingOrder)
-    rows = [index.row() for index in page.body.table.selectionModel().selectedRows()]
-    assert {page.table_model.rows[row] for row in rows} == {0, 7}
-    assert page.selection.layers == {0, 7}
+    assert chosen(page) == {5, 6, 9}
 
 
 def test_the_filter_does_not_change_the_selection(page: LayersPage, place: QScrollArea) -> None:
@@ -67,7 +66,7 @@ def test_a_narrow_table_needs_no_scrolling_sideways(qtbot: QtBot, page: LayersPa
 def test_a_hidden_table_catches_up(page: LayersPage) -> None:
     page.selection.select([4])
     page.body.view.button("table").click()
-    assert [index.row() for index in page.body.table.selectionModel().selectedRows()] == [4]
+    assert chosen(page) == {4}
 
 
 # --- Colouring ----------------------------------------------------------------------------------------------
@@ -86,6 +85,19 @@ def test_losses_are_offered_once_this_model_was_run(page: LayersPage, monkeypatc
     assert "30" in page.body.legend.accessibleDescription()
 
 
+def test_sensitivity_keeps_its_colours_through_edits_and_takes_those_of_the_theme(page: LayersPage) -> None:
+    measured(page)
+    page.body.colour_by.button("sensitivity").click()
+    before = page.body.map._colours
+    page.select_all()
+    page.set_keys(bits=2)
+    assert page.body.map._colours is before
+    page.context.theme.changed.emit()
+    assert page.body.map._colours is not before
+    page.body.colour_by.button("bits").click()
+    assert page.body.map._colours != before
+
+
 # --- Files --------------------------------------------------------------------------------------------------
 
 
@@ -94,7 +106,7 @@ def test_a_saved_map_comes_back(page: LayersPage, tmp_path: Path) -> None:
     page.set_keys(bits=8)
     saved = page.context.draft.choices.bits_map
     page.save_file(tmp_path / "map.json")
-    page.body.inspector.reset.click()
+    page.body.side.reset.trigger()
     page.open_file(str(tmp_path / "map.json"))
     assert page.context.draft.choices.bits_map == saved
 

@@ -11,9 +11,9 @@ import pytest
 from pytestqt.qtbot import QtBot
 
 from app.models.run_record import Curve
-from app.pages.run import loss_plot
 from app.pages.run.loss_plot import LossPlot, thinned
 from app.theme import Theme
+from app.widgets import plotting
 from tests.app.replayed_runs import window_for
 
 
@@ -29,7 +29,7 @@ def plot(qtbot: QtBot, theme: Theme) -> Iterator[LossPlot]:
     made = LossPlot(theme)
     window = window_for(made, 480, 300)
     window.show()
-    qtbot.waitUntil(lambda: loss_plot.ready() and made._plot is not None, timeout=60_000)
+    qtbot.waitUntil(lambda: plotting.ready() and made._plot is not None, timeout=60_000)
     yield made
     window.close()
 

@@ -16,10 +16,10 @@ from pytestqt.qtbot import QtBot
 from app.context import Context
 from app.draft import OpenedModel
 from app.models import budget
-from app.pages.run import loss_plot
 from app.pages.run.block_list import BlockList
 from app.pages.run.loss_plot import LossPlot
 from app.pages.run.page import RunPage
+from app.widgets import plotting
 from core.events import BlockDone, BlockStarted, Event, Failed, Log, Loss, Stage
 from core.jobs import store
 from core.jobs.process import ROOT
@@ -52,8 +52,8 @@ def hidden(surroundings: Context) -> Iterator[RunPage]:
 
 @pytest.fixture
 def page(qtbot: QtBot, hidden: RunPage) -> RunPage:
-    loss_plot.begin_import()
-    qtbot.waitUntil(loss_plot.ready, timeout=60_000)
+    plotting.begin_import()
+    qtbot.waitUntil(plotting.ready, timeout=60_000)
     hidden.window().show()
     return hidden
 

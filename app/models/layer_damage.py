@@ -1,0 +1,62 @@
+"""The predicted damage of each layer, ready for views that ask for all of them with every edit.
+
+A face on a `DamageTable` for the linears of one tree, in their order. Knows no bits map and no colour.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+
+from core.schemes import LayerScheme
+from core.sensitivity.table import DamageTable
+
+
+class LayerDamage:
+    """What a table says of layers by their position; `names` are theirs."""
+
+    def __init__(self, table: DamageTable, names: Iterable[str]) -> None:
+        self.table = table
+        known = dict(zip(table.layers, table.damage, strict=True))
+        self._rows = list(map(known.get, names))
+        self._columns: dict[LayerScheme, int | None] = {}
+
+    def at(self, layer: int) -> list[tuple[LayerScheme, float]]:
+        """The damage of a layer under every candidate, the fewest bits first; empty where it is not known."""
+        row = self._rows[layer]
+        if row is None:
+            return []
+        return sorted(zip(self.table.schemes, row, strict=True), key=lambda pair: pair[0].bits)
+
+    def now(self, kinds: Sequence[int], schemes: Sequence[LayerScheme]) -> list[float]:
+        """The damage of all layers under the schemes they have, `schemes[kinds[layer]]`, as `DamageTable.of` finds it.
+
+        NaN where it is not known.
+        """
+        columns = list(map(self._column, schemes))
+        rest = [math.nan if scheme.quantized else 0.0 for scheme in schemes]
+        rows = self._rows
+        return [
+            row[column] if row is not None and (column := columns[kind]) is not None else rest[kind]
+            for row, kind in zip(rows, kinds, strict=True)
+        ]
+
+    @cached_property
+    def tender(self) -> list[float]:
+        """How sensitive each layer is: its damage at the fewest bits of the table; NaN where it is not known."""
+        if not self.table.schemes:
+            return [math.nan] * len(self._rows)
+        bits = [scheme.bits for scheme in self.table.schemes]
+        column = bits.index(min(bits))
+        return [math.nan if row is None else row[column] for row in self._rows]
+
+    def _column(self, scheme: LayerScheme) -> int | None:
+        """Where the table has a scheme: the same, or the first of as many bits. 16 bits are in no table."""
+        if scheme not in self._columns:
+            listed = self.table.schemes
+            alike = [number for number, other in enumerate(listed) if other.bits == scheme.bits]
+            exact = listed.index(scheme) if scheme in listed else None
+            column = exact if exact is not None else next(iter(alike), None)
+            self._columns[scheme] = column if scheme.quantized else None
+        return self._columns[scheme]

@@ -1,0 +1,58 @@
+"""Rules as short lines that people write: `*.down_proj = 8`, `lm_head = 8 g64 asym`. Text in, rules out, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from core.bitsmap import Rule
+from core.errors import BadInput
+
+_HINT = "Write a pattern and its bits on each line, such as *.down_proj = 8."
+
+
+def parse(text: str) -> tuple[Rule, ...]:
+    """The rules in `text`, one a line; empty lines say nothing.
+
+    Raises:
+        BadInput: a line is none.
+    """
+    return tuple(_rule(line.strip()) for line in text.splitlines() if line.strip())
+
+
+def written(rules: Iterable[Rule]) -> str:
+    """The lines that `parse` reads as these rules."""
+    return "\n".join(f"{rule.match} = {' '.join(_words(rule))}" for rule in rules)
+
+
+def _rule(line: str) -> Rule:
+    match, sign, values = line.rpartition("=")
+    words = values.split()
+    if not sign or not match.strip() or not words:
+        raise BadInput(f"{line!r} is no pattern with its bits.", _HINT)
+    bits: int | None = None
+    group: int | None = None
+    sym: bool | None = None
+    for word in words:
+        lower = word.lower()
+        if word.isdecimal():
+            bits = int(word)
+        elif lower in ("sym", "asym"):
+            sym = lower == "sym"
+        elif lower == "row":
+            group = -1
+        elif lower.startswith("g") and lower[1:].isdecimal():
+            group = int(lower[1:])
+        else:
+            raise BadInput(f"{word!r} is neither bits nor a group size nor sym or asym.", _HINT)
+    if bits is None:
+        raise BadInput(f"{line!r} has no number of bits.", _HINT)
+    return Rule(match.strip(), bits, group, sym)
+
+
+def _words(rule: Rule) -> list[str]:
+    words = [str(rule.bits)] if rule.bits is not None else []
+    if rule.group_size is not None:
+        words.append("row" if rule.group_size == -1 else f"g{rule.group_size}")
+    if rule.sym is not None:
+        words.append("sym" if rule.sym else "asym")
+    return words

@@ -1,0 +1,81 @@
+"""What the map comes to, at the foot of the panel: bytes of each format, bits, memory to run it, predicted damage.
+
+Shows figures; computes none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+from PySide6.QtWidgets import QVBoxLayout, QWidget
+
+from app.models.rule_words import counted
+from app.models.running_memory import RunningMemory
+from app.widgets.elided_label import ElidedLabel
+from app.widgets.note import Note
+from app.widgets.tinted_label import TintedLabel
+from core.sizes import OutputSize
+from core.wording import figure, human
+
+if TYPE_CHECKING:
+    from app.theme import Theme
+
+_ARROW: Final = "\N{RIGHTWARDS ARROW}"
+
+
+class LiveCost(QWidget):
+    """Four lines at most."""
+
+    def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._total = TintedLabel(theme, bold=True, parent=self)
+        self._total.setObjectName("total")
+        self._others = Note(theme, parent=self)
+        self._others.setObjectName("other_formats")
+        self._average = Note(theme, parent=self)
+        self._average.setObjectName("average")
+        self._memory = ElidedLabel(theme, role="muted", parent=self)
+        self._memory.setObjectName("running_memory")
+        self._damage = ElidedLabel(theme, role="muted", parent=self)
+        self._damage.setObjectName("damage_total")
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(2)
+        for widget in (self._total, self._others, self._average, self._memory, self._damage):
+            column.addWidget(widget)
+        self.show_nothing()
+
+    def show_nothing(self) -> None:
+        """There is no model, or the map does not fit it."""
+        self._total.setText("\N{EN DASH}")
+        for note in (self._others, self._average):
+            note.tell("")
+        self._memory.hide()
+        self._damage.hide()
+
+    def show_sizes(self, sizes: Mapping[str, OutputSize]) -> None:
+        """Show what the whole output comes to in each format, the first one first."""
+        (first, size), *others = sizes.items()
+        self._total.setText(f"{human(size.source)} {_ARROW} {human(size.total)}")
+        self._total.setToolTip(f"{size.source:,} {_ARROW} {size.total:,} bytes as {first}")
+        self._others.tell(", ".join(f"{human(other.total)} as {name}" for name, other in others))
+        self._average.tell(self.tr("{:.2f} bits per quantized weight").format(size.effective_bits))
+
+    def show_memory(self, memory: RunningMemory) -> None:
+        """Show what running it takes against what is free."""
+        self._memory.set_role("muted" if memory.fits else "warning")
+        self._memory.say(memory.text, memory.more)
+        self._memory.show()
+
+    def show_damage(self, damage: float | None, missing: int = 0) -> None:
+        """Show what the whole map is predicted to do, without `missing` layers; None where it was not measured."""
+        self._damage.setVisible(damage is not None)
+        if damage is not None:
+            text = self.tr("Predicted damage {}").format(figure(damage))
+            if missing:
+                text = self.tr("{0}, without {1}").format(text, counted(missing))
+            about = self.tr(
+                "Growth of the loss in nats a token, added up over the layers; tuning takes some of it off."
+            )
+            self._damage.say(text, about)

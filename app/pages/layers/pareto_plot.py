@@ -1,0 +1,295 @@
+"""Predicted damage against size of the output: the curve of the best maps, and where the map of now stands.
+
+The mouse reads the curve and takes a map with a click; so do arrow keys and Enter. Knows points, no model and no map.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from PySide6.QtCore import QEvent, QObject, QSize, Qt, QTimer, Signal
+from PySide6.QtGui import QFocusEvent, QKeyEvent, QMouseEvent, QShowEvent
+from PySide6.QtWidgets import QLabel, QStackedLayout, QVBoxLayout, QWidget
+
+from app.theme import Theme
+from app.widgets import plotting
+from app.widgets.elided_label import ElidedLabel
+from core.wording import figure, human
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyqtgraph
+    from numpy.typing import NDArray
+
+_POLL_MS: Final = 20
+_MOST: Final = 600
+"""Points that are drawn and that the arrow keys stop at; of more, an even choice."""
+_PAGE: Final = 20
+
+
+@dataclass(frozen=True, eq=False)
+class ParetoCurve:
+    """The points: bytes of the output, bits a weight, damage; bytes rise."""
+
+    bytes: NDArray[np.int64]
+    bits: NDArray[np.float64]
+    damage: NDArray[np.float64]
+
+
+class ParetoPlot(QWidget):
+    """The plot with a line of words above it.
+
+    Signals:
+        taken(int): the user wants the map of this point of the curve.
+    """
+
+    taken = Signal(int)
+
+    def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._theme = theme
+        self._plot: pyqtgraph.PlotWidget | None = None
+        self._items: dict[str, Any] = {}
+        self._curve: ParetoCurve | None = None
+        self._shown: NDArray[np.int64] | None = None
+        self._now: tuple[int, float, float] | None = None
+        self._at = -1
+        self._words = ElidedLabel(theme, role="muted", parent=self)
+        self._words.setObjectName("pareto_words")
+        self._empty = QLabel(self)
+        self._empty.setAlignment(Qt.AlignmentFlag.AlignCenter)
+        self._empty.setWordWrap(True)
+        self._empty.setAutoFillBackground(True)
+        self._layers = QStackedLayout()
+        self._layers.addWidget(self._empty)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(4)
+        column.addWidget(self._words)
+        column.addLayout(self._layers, 1)
+        self.setMinimumSize(200, 150)
+        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        self.setAccessibleName(self.tr("Predicted damage against size"))
+        self.setWhatsThis(self.tr("Arrows go along the curve, Enter takes the map of the point."))
+        theme.changed.connect(self._paint_new)
+        self._paint_new()
+
+    def sizeHint(self) -> QSize:
+        """A fixed wish: the graphics view's own is the size that it has."""
+        return QSize(320, 200)
+
+    @property
+    def at(self) -> int:
+        """The point that is read now; -1 for none."""
+        return self._at
+
+    def show_curve(self, curve: ParetoCurve | None) -> None:
+        """Show the points of a curve; None while it is not known."""
+        import numpy as np
+
+        self._curve, self._at, self._shown = curve, -1, None
+        if curve is not None:
+            sound = np.flatnonzero(curve.damage > 0)
+            if len(sound) > _MOST:
+                sound = sound[np.linspace(0, len(sound) - 1, _MOST).round().astype(int)]
+            self._shown = sound
+        self._draw()
+
+    def show_now(self, size: int, bits: float, damage: float | None) -> None:
+        """Show where the map of now stands."""
+        self._now = None if damage is None else (size, bits, damage)
+        self._draw_points()
+        self._say()
+
+    def showEvent(self, event: QShowEvent) -> None:
+        super().showEvent(event)
+        if self._plot is None:
+            plotting.begin_import()
+            self._try_to_make()
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        """Go along the curve, and take the map of the point with Enter."""
+        steps = {
+            Qt.Key.Key_Left: -1, Qt.Key.Key_Down: -1, Qt.Key.Key_Right: 1, Qt.Key.Key_Up: 1,
+            Qt.Key.Key_PageUp: -_PAGE, Qt.Key.Key_PageDown: _PAGE, Qt.Key.Key_Home: -_MOST, Qt.Key.Key_End: _MOST,
+        }  # fmt: skip
+        key = Qt.Key(event.key())
+        if self._shown is None or not len(self._shown):
+            super().keyPressEvent(event)
+        elif key in steps:
+            self._read(self._place() + steps[key])
+        elif key in (Qt.Key.Key_Return, Qt.Key.Key_Enter, Qt.Key.Key_Space) and self._at >= 0:
+            self.taken.emit(self._at)
+        else:
+            super().keyPressEvent(event)
+
+    def focusInEvent(self, event: QFocusEvent) -> None:
+        """Read the point nearest to the map of now."""
+        super().focusInEvent(event)
+        if self._at < 0 and self._shown is not None and len(self._shown):
+            self._read(self._place())
+
+    def focusOutEvent(self, event: QFocusEvent) -> None:
+        """Read nothing any more."""
+        super().focusOutEvent(event)
+        self._read(-1)
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Read the curve under the mouse, and take a map with a click."""
+        if event.type() == QEvent.Type.Leave:
+            self._read(-1)
+        elif isinstance(event, QMouseEvent) and self._shown is not None and len(self._shown):
+            place = self._near(event.position().x())
+            if event.type() == QEvent.Type.MouseMove:
+                self._read(place)
+            elif event.type() == QEvent.Type.MouseButtonRelease and event.button() == Qt.MouseButton.LeftButton:
+                self._read(place)
+                self.taken.emit(self._at)
+            event.accept()
+            return True
+        return False
+
+    # --- reading ---
+
+    def _place(self) -> int:
+        """The place among the points shown that is read now, or that is nearest to the map of now."""
+        import numpy as np
+
+        assert self._curve is not None
+        assert self._shown is not None
+        if self._at >= 0:
+            return int(np.searchsorted(self._shown, self._at))
+        size = self._now[0] if self._now is not None else 0
+        return int(np.abs(self._curve.bytes[self._shown] - size).argmin())
+
+    def _near(self, x: float) -> int:
+        import numpy as np
+
+        if self._plot is None or self._curve is None or self._shown is None:
+            return -1
+        scene = self._plot.mapToScene(round(x), 0)
+        size = self._plot.getPlotItem().vb.mapSceneToView(scene).x() * self._scale()[0]
+        return int(np.abs(self._curve.bytes[self._shown] - size).argmin())
+
+    def _read(self, place: int) -> None:
+        """Read the point at a place among those shown; none for -1."""
+        if self._shown is None or not len(self._shown):
+            self._at = -1
+        else:
+            self._at = (
+                -1 if place < 0 and not self.hasFocus() else int(self._shown[min(max(place, 0), len(self._shown) - 1)])
+            )
+        self._draw_points()
+        self._say()
+
+    def _say(self) -> None:
+        curve = self._curve
+        if curve is not None and self._at >= 0:
+            values = (int(curve.bytes[self._at]), float(curve.bits[self._at]), float(curve.damage[self._at]))
+            text = self.tr("{}; click or Enter takes it").format(_told(*values))
+        elif self._now is not None:
+            text = self.tr("Now {}").format(_told(*self._now))
+        else:
+            text = ""
+        self._words.setText(text)
+        self.setAccessibleDescription(text)
+
+    # --- drawing ---
+
+    def _try_to_make(self) -> None:
+        if not plotting.ready():
+            QTimer.singleShot(_POLL_MS, self, self._try_to_make)
+        elif self._plot is None:
+            self._make()
+            self._draw()
+
+    def _make(self) -> None:
+        import pyqtgraph
+
+        plot = pyqtgraph.PlotWidget(self)
+        plot.setObjectName("pareto_plot")
+        plot.setAccessibleName(self.accessibleName())
+        plot.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        plot.setFrameShape(plot.Shape.NoFrame)
+        plot.setMouseTracking(True)
+        plot.viewport().setMouseTracking(True)
+        plot.viewport().installEventFilter(self)
+        item = plot.getPlotItem()
+        item.setMenuEnabled(False)
+        item.hideButtons()
+        item.setMouseEnabled(x=False, y=False)
+        item.showGrid(x=False, y=True, alpha=0.15)
+        left = item.getAxis("left")
+        left.enableAutoSIPrefix(False)
+        left.setLabel(self.tr("damage"))
+        left.tickStrings = _powers
+        left.setWidth(64)
+        item.getAxis("bottom").enableAutoSIPrefix(False)
+        self._items = {
+            "line": pyqtgraph.PlotDataItem(antialias=True),
+            "now": pyqtgraph.ScatterPlotItem(size=11, symbol="o", antialias=True),
+            "read": pyqtgraph.ScatterPlotItem(size=9, symbol="d", antialias=True),
+        }
+        for drawn in self._items.values():
+            item.addItem(drawn)
+        self._plot = plot
+        self._layers.addWidget(plot)
+        self._paint_new()
+
+    def _draw(self) -> None:
+        import numpy as np
+
+        curve, shown = self._curve, self._shown
+        self._say()
+        if self._plot is None:
+            return
+        if curve is None or shown is None or not len(shown):
+            self._layers.setCurrentWidget(self._empty)
+            return
+        scale, unit = self._scale()
+        x, y = curve.bytes[shown] / scale, np.log10(curve.damage[shown])
+        self._items["line"].setData(x, y)
+        self._plot.getPlotItem().getAxis("bottom").setLabel(self.tr("{} of output").format(unit))
+        self._draw_points()
+        self._layers.setCurrentWidget(self._plot)
+
+    def _draw_points(self) -> None:
+        import math
+
+        if self._plot is None or self._curve is None or self._shown is None or not len(self._shown):
+            return
+        scale = self._scale()[0]
+        now = self._now
+        seen = [(now[0] / scale, math.log10(now[2]))] if now is not None and now[2] > 0 else []
+        self._items["now"].setData([x for x, _ in seen], [y for _, y in seen])
+        read = []
+        if self._at >= 0 and self._curve.damage[self._at] > 0:
+            read = [(float(self._curve.bytes[self._at]) / scale, math.log10(self._curve.damage[self._at]))]
+        self._items["read"].setData([x for x, _ in read], [y for _, y in read])
+
+    def _scale(self) -> tuple[float, str]:
+        most = float(self._curve.bytes[-1]) if self._curve is not None and len(self._curve.bytes) else 0.0
+        return (1e9, "GB") if most >= 2e9 else (1e6, "MB") if most >= 2e6 else (1e3, "kB")
+
+    def _paint_new(self) -> None:
+        plotting.tint_ground(self._empty, self._theme)
+        if self._plot is None:
+            return
+        import pyqtgraph
+
+        plotting.tint_axes(self._plot, self._theme)
+        self._items["line"].setPen(pyqtgraph.mkPen(self._theme.color("accent"), width=2))
+        self._items["now"].setBrush(self._theme.color("warning"))
+        self._items["read"].setBrush(self._theme.color("accent"))
+        for name in ("now", "read"):
+            self._items[name].setPen(pyqtgraph.mkPen(self._theme.color("surface"), width=1))
+
+
+def _told(size: int, bits: float, damage: float) -> str:
+    return f"{human(size)}, {bits:.2f} bits, damage {figure(damage)}"
+
+
+def _powers(values: list[float], _scale: float, spacing: float) -> list[str]:
+    """The ticks of a logarithm as the numbers themselves."""
+    return [figure(10**value) if spacing >= 0.1 else "" for value in values]

@@ -1,0 +1,170 @@
+"""The right side of the Layers page: one of four views, and below it what the map comes to and what can be done next.
+
+Arranges widgets and remembers the view; knows no draft and no bits map.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from PySide6.QtCore import QSize, Qt, Signal
+from PySide6.QtGui import QAction
+from PySide6.QtWidgets import (
+    QHBoxLayout,
+    QLayout,
+    QMenu,
+    QPushButton,
+    QStackedWidget,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from app.pages.layers.budget_panel import BudgetPanel
+from app.pages.layers.engine_panel import EnginePanel
+from app.pages.layers.layer_inspector import LayerInspector
+from app.pages.layers.live_cost import LiveCost
+from app.pages.layers.rules_panel import RulesPanel
+from app.widgets.note import Note
+from app.widgets.segmented import Option, Segmented
+
+if TYPE_CHECKING:
+    from app.state import State
+    from app.theme import Theme
+
+VIEWS: Final = ("layers", "rules", "budget", "engine")
+_STATE: Final = "layers/panel"
+_NARROW, _ROOMY = 300, 384
+_LINE: Final = 16
+
+
+class SidePanel(QWidget):
+    """The panel.
+
+    Signals:
+        view_changed(str): another of `VIEWS` is shown.
+    """
+
+    view_changed = Signal(str)
+
+    def __init__(self, theme: Theme, state: State, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._state = state
+        # Made in the order of reading, which is that of the Tab key.
+        self.views = self._view_choice(theme)
+        self.inspector = LayerInspector(theme, self)
+        self.rules = RulesPanel(theme, self)
+        self.budget = BudgetPanel(theme, state, self)
+        self.engine = EnginePanel(theme, self)
+        self.cost = LiveCost(theme, self)
+        self.undo = self._icon_button("undo", self.tr("Undo"))
+        self.redo = self._icon_button("redo", self.tr("Redo"))
+        self.menu = QPushButton(self.tr("Map"), self)
+        self.menu.setObjectName("map_menu")
+        self.menu.setToolTip(self.tr("Open, save, copy and tidy the bits map"))
+        self._make_menu()
+        self.reason = Note(theme, parent=self)
+        self.reason.setObjectName("reason")
+        self.next = QPushButton(self.tr("&Quantize"), self)
+        self.next.setObjectName("next")
+        self.next.setAutoDefault(True)
+        self._stack = QStackedWidget(self)
+        for view in (self.inspector, self.rules, self.budget, self.engine):
+            self._stack.addWidget(view)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(8)
+        column.addWidget(self.views)
+        column.addWidget(self._stack, 1)
+        column.addWidget(self.cost)
+        column.addWidget(self.reason)
+        column.addLayout(self._ending())
+        self._tint(theme)
+        theme.changed.connect(lambda: self._tint(theme))
+        self.views.chosen.connect(self._choose)
+        self._choose(self.views.value)
+        self.set_roomy(False)
+
+    @property
+    def view(self) -> str:
+        """The one of `VIEWS` that is shown."""
+        return VIEWS[self._stack.currentIndex()]
+
+    def show_view(self, view: str) -> None:
+        """Show one of `VIEWS`."""
+        self.views.set_value(view)
+        self._choose(view)
+
+    def set_roomy(self, roomy: bool) -> None:
+        """Take more room where the window has it."""
+        self.setFixedWidth(max(_ROOMY if roomy else _NARROW, self.views.sizeHint().width()))
+
+    def show_undo(self, undo: str, redo: str) -> None:
+        """Say what can be undone and done again, "" for nothing."""
+        for button, text in ((self.undo, undo), (self.redo, redo)):
+            button.setEnabled(bool(text))
+            button.setToolTip(text)
+
+    def _view_choice(self, theme: Theme) -> Segmented:
+        choice = Segmented(
+            theme,
+            (
+                Option("layers", self.tr("Layers"), self.tr("Show the selected layers")),
+                Option("rules", self.tr("Rules"), self.tr("Show the rules of the map")),
+                Option("budget", self.tr("Budget"), self.tr("Show the budget")),
+                Option("engine", self.tr("Runs on"), self.tr("Show what it must run on")),
+            ),
+            self,
+        )
+        choice.setObjectName("panel_view")
+        remembered = self._state.value(_STATE, "layers")
+        choice.set_value(remembered if remembered in VIEWS else "layers")
+        return choice
+
+    def _icon_button(self, name: str, text: str) -> QToolButton:
+        button = QToolButton(self)
+        button.setObjectName(name)
+        button.setAccessibleName(text)
+        button.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        button.setIconSize(QSize(_LINE, _LINE))
+        button.setEnabled(False)
+        return button
+
+    def _make_menu(self) -> None:
+        menu = QMenu(self.menu)
+        self.open = self._entry(menu, "open_map", self.tr("Open map..."))
+        self.save = self._entry(menu, "save_map", self.tr("Save map..."))
+        self.take = self._entry(menu, "take_map", self.tr("Take from a checkpoint..."))
+        menu.addSeparator()
+        self.copy_command = self._entry(menu, "copy_command", self.tr("Copy as command"))
+        self.copy_config = self._entry(menu, "copy_config", self.tr("Copy as layer_config"))
+        menu.addSeparator()
+        self.tidy = self._entry(menu, "tidy", self.tr("Tidy"))
+        self.tidy.setToolTip(self.tr("Say the same with fewer rules"))
+        self.reset = self._entry(menu, "reset", self.tr("Reset all"))
+        self.reset.setToolTip(self.tr("Give every layer the default of the Recipe page; can be undone"))
+        menu.setToolTipsVisible(True)
+        self.menu.setMenu(menu)
+
+    def _entry(self, menu: QMenu, name: str, text: str) -> QAction:
+        action = menu.addAction(text)
+        action.setObjectName(name)
+        return action
+
+    def _ending(self) -> QLayout:
+        row = QHBoxLayout()
+        row.setSpacing(8)
+        for button in (self.undo, self.redo, self.menu):
+            row.addWidget(button)
+        row.addStretch(1)
+        row.addWidget(self.next)
+        return row
+
+    def _choose(self, view: str) -> None:
+        self._stack.setCurrentIndex(VIEWS.index(view))
+        self._state.set_value(_STATE, view)
+        self.view_changed.emit(view)
+
+    def _tint(self, theme: Theme) -> None:
+        self.undo.setIcon(theme.icon("undo"))
+        self.redo.setIcon(theme.icon("redo"))

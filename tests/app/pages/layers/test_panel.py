@@ -1,0 +1,159 @@
+"""The right side: its views, what stands below them, and that everybody can use each view."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+from PySide6.QtWidgets import QApplication, QScrollArea
+from pytestqt.qtbot import QtBot
+
+from app.pages.layers.page import LayersPage
+from app.pages.layers.side_panel import VIEWS, SidePanel
+from core import sizes
+from core.bitsmap import BitsMap, Rule
+from core.schemes import LayerScheme
+from core.wording import human
+from tests.app.pages.layers.damage import measured
+from tests.app.pages.layers.parts import label, model, select_kind
+from tests.app.reading_aloud import unnamed, unreachable
+from tests.core.paper_model import llama
+
+
+@pytest.fixture(params=VIEWS)
+def busy(request: pytest.FixtureRequest, qtbot: QtBot, page: LayersPage) -> LayersPage:
+    """Each view with as much to show as it can have."""
+    draft = page.context.draft
+    draft.edit_map(BitsMap(LayerScheme(4, 64), (Rule("*.o_proj", 2), Rule("*.down_proj", 3))), "odd")
+    draft.choose(formats=("auto_round", "auto_gptq"))
+    draft.set_engine("vllm-cuda")
+    measured(page)
+    page.select_all()
+    page.body.side.show_view(request.param)
+    if request.param == "rules":
+        page.body.side.rules.add.click()
+    qtbot.waitUntil(lambda: not page.budget._curves.busy)
+    return page
+
+
+def test_everything_in_a_view_has_a_name(busy: LayersPage) -> None:
+    assert unnamed(busy) == []
+
+
+def test_everything_in_a_view_can_be_reached(busy: LayersPage) -> None:
+    assert unreachable(busy) == []
+
+
+def test_a_view_fits_the_smallest_window(busy: LayersPage, place: QScrollArea) -> None:
+    assert (place.horizontalScrollBar().maximum(), place.verticalScrollBar().maximum()) == (0, 0)
+
+
+def test_the_view_is_remembered(qtbot: QtBot, page: LayersPage) -> None:
+    page.body.side.views.button("budget").click()
+    again = SidePanel(page.context.theme, page.context.state)
+    qtbot.addWidget(again)
+    assert (page.body.side.view, again.view, again.views.value) == ("budget", "budget", "budget")
+
+
+TABS = {
+    "rules": ["rule_list", "add_rule", "rule_of_selection"],
+    "budget": [
+        "Average bits of a weight",
+        "budget_slider",
+        "budget_field",
+        "allocate",
+        "measure",
+        "Predicted damage against size",
+        "budget_choices",
+    ],
+    "engine": ["engine", "engine_reasons", "repair"],
+}
+
+
+@pytest.mark.parametrize("view", TABS)
+def test_tab_goes_through_a_view_in_the_order_of_reading(
+    qtbot: QtBot, page: LayersPage, place: QScrollArea, view: str
+) -> None:
+    draft = page.context.draft
+    draft.edit_map(BitsMap(LayerScheme(4, 64), (Rule("*.o_proj", 2),)), "odd")
+    draft.set_engine("vllm-cuda")
+    measured(page)
+    page.select_all()
+    page.body.side.show_view(view)
+    page.body.side.views.button(view).setFocus()
+    qtbot.waitUntil(lambda: not page.budget._curves.busy)
+    visited = []
+    for _ in TABS[view]:
+        place.focusNextPrevChild(True)
+        focused = QApplication.focusWidget()
+        assert focused is not None
+        parent = focused.parentWidget()
+        named = focused.objectName() or focused.accessibleName()
+        visited.append(parent.objectName() if parent is not None and parent.objectName() == "budget_choices" else named)
+    assert visited == TABS[view]
+
+
+def test_a_window_that_becomes_wide_gives_the_map_its_room(page: LayersPage, place: QScrollArea) -> None:
+    place.resize(1700, 900)
+    assert page.body.map.width() >= 64 * 8
+
+
+# --- What the map comes to ----------------------------------------------------------------------------------
+
+
+def test_every_format_has_its_bytes(page: LayersPage) -> None:
+    draft = page.context.draft
+    draft.choose(formats=("auto_round", "auto_gptq"))
+    assert draft.model is not None
+    other = sizes.output_size(draft.model.tree, draft.plans, "auto_gptq")
+    assert label(page, "other_formats") == f"{human(other.total)} as auto_gptq"
+
+
+def test_memory_to_run_it_is_held_against_what_is_free(page: LayersPage) -> None:
+    assert label(page, "running_memory").endswith(" free")
+
+
+def test_predicted_damage_follows_every_edit(page: LayersPage) -> None:
+    table = measured(page)
+    page.select_all()
+    page.set_keys(bits=8)
+    low = label(page, "damage_total")
+    page.set_keys(bits=2)
+    assert low.startswith("Predicted damage")
+    assert low != label(page, "damage_total")
+    total = table.total(page.context.draft.plans)
+    assert total is not None
+    assert page._sheet is not None
+    assert math.isclose(page._sheet.damage_total or 0.0, total)
+
+
+def test_the_selection_has_its_own_damage(page: LayersPage) -> None:
+    measured(page)
+    select_kind(page, "down")
+    assert "at the fewest bits" in label(page, "selection_damage")
+
+
+def test_a_tied_head_can_have_bits_of_its_own(page: LayersPage) -> None:
+    measured(page)
+    select_kind(page, "lm_head")
+    page.set_keys(bits=8)
+    assert "copy of its own in 8 bits" in label(page, "why")
+    assert label(page, "damage_total").endswith("without 1 layer")
+    page.set_keys(bits=16)
+    assert page.context.draft.choices.bits_map.layers == ()
+
+
+def test_a_head_that_is_not_tied_can_too(page: LayersPage) -> None:
+    page.context.draft.choose(model=model(llama(2, tied=False)))
+    select_kind(page, "lm_head")
+    page.set_keys(bits=8)
+    assert label(page, "why") == "by hand"
+
+
+def test_another_model_has_no_damage(page: LayersPage) -> None:
+    measured(page)
+    page.body.colour_by.button("sensitivity").click()
+    page.context.draft.choose(model=replace(model(llama(2)), name="other"))
+    assert not page.body.colour_by.button("sensitivity").isEnabled()
+    assert page.body.colour_by.value == "bits"
