@@ -102,6 +102,14 @@ def logits(skeleton: Skeleton, hidden: Tensor) -> Tensor:
         embedding.weight, embedding.padding_idx = weight, padding
 
 
+def products_in(dtype: torch.dtype, device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Matrix products in `dtype`; the residual stream stays fp32, since in 16 bits the rounding of its few huge
+    channels outweighs the errors of quantization."""
+    if dtype == torch.float32:
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype, cache_enabled=False)
+
+
 @contextlib.contextmanager
 def only_rows(skeleton: Skeleton, tokens: Tensor, dtype: torch.dtype, device: torch.device) -> Iterator[None]:
     """Give the input embedding just the rows that `tokens` use: a vocabulary can outweigh many blocks."""

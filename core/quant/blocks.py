@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from core.errors import Cancelled, CorruptFile, DeviceProblem
 from core.formats.quantized import QuantizedLinear
 from core.jobs.spec import JobSpec
-from core.model.chain import BlockCall
+from core.model.chain import BlockCall, products_in
 from core.model.linear import TunedLinear
 from core.model.skeleton import Skeleton
-from core.model.tree import LayerPlan
+from core.model.tree import LayerPlan, Linear
 from core.quant.activations import Activations
 from core.quant.grid import freeze, new_grid
 from core.quant.prepare import Resolved
@@ -69,11 +69,11 @@ def quantize_block(
         Cancelled: asked for.
         CorruptFile: a weight of the block is not finite.
     """
-    path = f"{job.skeleton.stack}.{block}"
+    path, device = f"{job.skeleton.stack}.{block}", job.resolved.torch_device
     names = {item.linear.name: job.skeleton.module_name(item.linear.name) for item in plans}
-    module = job.skeleton.fill(path, torch.float32, job.resolved.torch_device, skip=tuple(names.values()))
+    module = job.skeleton.fill(path, torch.float32, device, skip=tuple(names.values()))
     try:
-        weights = {item.linear.name: read_weight(job, item) for item in plans}
+        weights = {item.linear.name: read_weight(job.skeleton, item.linear, device) for item in plans}
         linears = {name: insert_linear(job, name, weight) for name, weight in weights.items()}
         _advance_original(job, block, module, linears, chains)
         layers = [_layer(job, item, weights[item.linear.name], linears[item.linear.name]) for item in plans]
@@ -99,19 +99,20 @@ def forward(job: BlockJob, call: BlockCall, module: nn.Module, hidden: Tensor) -
 
 
 def precision(resolved: Resolved) -> contextlib.AbstractContextManager[object]:
-    """Products in the compute dtype; the residual stream stays fp32, since in 16 bits the rounding of its few huge
-    channels outweighs the error that is being tuned."""
-    if resolved.compute_dtype == torch.float32:
-        return contextlib.nullcontext()
-    return torch.autocast(resolved.torch_device.type, resolved.compute_dtype, cache_enabled=False)
+    """Products in the compute dtype of a run."""
+    return products_in(resolved.compute_dtype, resolved.torch_device)
 
 
-def read_weight(job: BlockJob, item: LayerPlan) -> Tensor:
-    """The layer's weight as [out, in], in its own dtype, on the device."""
-    weight = job.skeleton.store.get(job.skeleton.tree.weight_of(item.linear)).to(job.resolved.torch_device)
+def read_weight(skeleton: Skeleton, linear: Linear, device: torch.device) -> Tensor:
+    """The layer's weight as [out, in], in its own dtype, on the device.
+
+    Raises:
+        CorruptFile: it holds values that are not finite.
+    """
+    weight = skeleton.store.get(skeleton.tree.weight_of(linear)).to(device)
     if not torch.isfinite(weight).all():
-        raise CorruptFile(f"{item.linear.name} holds values that are not finite.", "Fetch the model again.")
-    return weight.t().contiguous() if item.linear.transposed else weight
+        raise CorruptFile(f"{linear.name} holds values that are not finite.", "Fetch the model again.")
+    return weight.t().contiguous() if linear.transposed else weight
 
 
 def insert_linear(job: BlockJob, name: str, weight: Tensor) -> TunedLinear:

@@ -55,7 +55,7 @@ def quantize_head(job: BlockJob, item: LayerPlan, chain: Chain) -> QuantizedLine
         Cancelled: asked for.
         CorruptFile: its weight is not finite.
     """
-    weight, name = read_weight(job, item), item.linear.name
+    weight, name = read_weight(job.skeleton, item.linear, job.resolved.torch_device), item.linear.name
     if job.spec.recipe.iters == 0 and not job.spec.recipe.search_scale:
         return freeze(new_grid(weight, item.scheme, min_zero=job.min_zero), name)
     moments = input_moments(job, chain, item.linear.in_features)

@@ -23,6 +23,7 @@ from core.model.source import open_source
 from core.model.tokenizer import load_tokenizer
 from core.model.tree import Linear, ModelTree, build_tree
 from core.model.weights import TensorStore
+from core.quant.blocks import read_weight
 from core.quant.progress import give_back_memory
 from core.schemes import LayerScheme
 from core.sensitivity import cache, measures
@@ -53,7 +54,6 @@ def analyse(spec: AnalysisSpec, emit: Emit, should_stop: Callable[[], bool]) -> 
     tokens = _tokens(spec, source.folder, tree, emit, should_stop)
     device = choose(spec.device)
     dtype = getattr(torch, probe_dtype(device).dtype)
-    store = TensorStore(source.folder, tree.tensors)
     emit(Stage("analyse"))
     meter = Meter(emit, tree.blocks, 0 if spec.measure == "output" else tree.blocks)
 
@@ -61,18 +61,19 @@ def analyse(spec: AnalysisSpec, emit: Emit, should_stop: Callable[[], bool]) -> 
         give_back_memory()
         meter.step()
 
+    skeleton = build_skeleton(tree, TensorStore(source.folder, tree.tensors))
     with enter(
-        build_skeleton(tree, store), tokens, cache.room(), torch.device(device.id), dtype,
+        skeleton, tokens, cache.room(), torch.device(device.id), dtype,
         min(_BATCH, len(tokens)), should_stop, step,
     ) as way:  # fmt: skip
-        rows = _measure(spec, way, store)
+        rows = _measure(spec, way)
     layers = tuple(linear.name for linear in tree.linears if linear.name in rows)
     table = DamageTable(spec.measure, layers, spec.schemes, tuple(rows[name] for name in layers))
     cache.keep(spec, source.folder, table)
     return table
 
 
-def _measure(spec: AnalysisSpec, way: Pass, store: TensorStore) -> dict[str, tuple[float, ...]]:
+def _measure(spec: AnalysisSpec, way: Pass) -> dict[str, tuple[float, ...]]:
     """A row of damages for every layer."""
     rows: dict[str, tuple[float, ...]] = {}
     linears = {linear.name: linear for linear in way.skeleton.tree.linears}
@@ -81,7 +82,7 @@ def _measure(spec: AnalysisSpec, way: Pass, store: TensorStore) -> dict[str, tup
         for name, seen in met.items():
             if way.should_stop():
                 raise Cancelled("The analysis was cancelled.")
-            rows[name] = _row(spec, linears[name], store, seen, way.device)
+            rows[name] = _row(spec, way, linears[name], seen)
 
     if spec.measure == "output":
         forward(way, visit)
@@ -92,15 +93,10 @@ def _measure(spec: AnalysisSpec, way: Pass, store: TensorStore) -> dict[str, tup
     return rows
 
 
-def _row(spec: AnalysisSpec, linear: Linear, store: TensorStore, seen: Seen, device: torch.device) -> tuple[float, ...]:
-    weight = store.get(f"{linear.name}.weight").to(device)
-    weight = weight.t().contiguous() if linear.transposed else weight
+def _row(spec: AnalysisSpec, way: Pass, linear: Linear, seen: Seen) -> tuple[float, ...]:
+    weight = read_weight(way.skeleton, linear, way.device)
     fitted = [scheme.fit(linear.in_features, linear.out_features)[0] for scheme in spec.schemes]
-    found: dict[LayerScheme, float] = {}
-    for scheme in fitted:
-        if scheme in found:
-            continue
-        found[scheme] = _damage(spec.measure, scheme, weight, seen)
+    found = {scheme: _damage(spec.measure, scheme, weight, seen) for scheme in set(fitted)}
     return tuple(found[scheme] for scheme in fitted)
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from core.errors import Cancelled, CorruptFile
-from core.model.chain import BlockCall, capture, first_inputs, logits, only_rows
+from core.model.chain import BlockCall, capture, first_inputs, logits, only_rows, products_in
 from core.model.skeleton import Skeleton
 from core.quant.activations import Activations
 from core.sensitivity.states import States
@@ -46,7 +46,8 @@ class Pass:
 
     Attributes:
         tokens: int64 [samples, tokens].
-        states: what enters each block by its number, and last what leaves the last one; filled by `forward`.
+        states: what enters each block by its number, and last what leaves the last one; filled by `forward`. Inputs and
+            gradients of layers are held in the same dtype.
         batch: samples at once.
         step: told after each block of each way.
     """
@@ -60,11 +61,6 @@ class Pass:
     batch: int
     should_stop: Callable[[], bool]
     step: Callable[[], None]
-
-    @property
-    def kept_dtype(self) -> torch.dtype:
-        """Of what is held of activations and gradients: fp16 has too little range for gradients."""
-        return torch.float32 if self.dtype == torch.float32 else torch.bfloat16
 
     def slices(self) -> Iterator[slice]:
         return (slice(start, start + self.batch) for start in range(0, len(self.tokens), self.batch))
@@ -88,16 +84,16 @@ def enter(
         dtype: of matrix products; the residual stream stays fp32.
     """
     skeleton.fill("", torch.float32, device, skip=(skeleton.stack, *skeleton.ends()))
-    with only_rows(skeleton, tokens, torch.float32, device):
-        calls = capture(skeleton, tokens[:1], device)
-        width = first_inputs(skeleton, tokens[:1], device).shape[-1]
-        shape = (len(tokens), tokens.shape[1], width)
-        kept = torch.float32 if dtype == torch.float32 else torch.bfloat16
-        with States(shape, kept, folder) as states:
+    kept = torch.float32 if dtype == torch.float32 else torch.bfloat16  # fp16 has too little range for gradients
+    with contextlib.ExitStack() as open_files:
+        with only_rows(skeleton, tokens, torch.float32, device):
+            calls = capture(skeleton, tokens[:1], device)
+            width = first_inputs(skeleton, tokens[:1], device).shape[-1]
+            states = open_files.enter_context(States((len(tokens), tokens.shape[1], width), kept, folder))
             way = Pass(skeleton, tokens, states, calls, device, dtype, batch, should_stop, step)
             for part in way.slices():
                 states.write(0, part, first_inputs(skeleton, tokens[part], device))
-            yield way
+        yield way
 
 
 def forward(way: Pass, visit: Callable[[Mapping[str, Seen]], None] | None = None) -> None:
@@ -110,7 +106,7 @@ def forward(way: Pass, visit: Callable[[Mapping[str, Seen]], None] | None = None
         with _filled(way, block) as module, torch.no_grad():
             gathered: dict[str, list[Seen]] = {}
             for part in way.slices():
-                with _watched(way, block) as met, _precision(way):
+                with _watched(way, block) as met, products_in(way.dtype, way.device):
                     after = way.calls[block](module, way.states.read(block, part, way.device))
                 way.states.write(block + 1, part, after)
                 if visit is not None:
@@ -135,7 +131,7 @@ def backward(way: Pass, labels: Callable[[Tensor, Tensor], Tensor]) -> Iterator[
             for part in way.slices():
                 hidden = way.states.read(block, part, way.device).requires_grad_(True)
                 with _watched(way, block) as met, torch.enable_grad():
-                    with _precision(way):
+                    with products_in(way.dtype, way.device):
                         after = way.calls[block](module, hidden)
                     outputs = [output for _, output in met.values()]
                     # A copy: the gradient of a layer that is only added to the stream is this very tensor.
@@ -163,7 +159,7 @@ def _gradient_at_head(way: Pass, labels: Callable[[Tensor, Tensor], Tensor]) -> 
             for start in range(0, len(following), _CHUNK):
                 part = slice(start, start + _CHUNK)
                 hidden = state[:, part].clone().requires_grad_(True)
-                with torch.enable_grad(), _precision(way):
+                with torch.enable_grad(), products_in(way.dtype, way.device):
                     scores = _checked(logits(skeleton, hidden)[0].float())
                     wanted = labels(scores.detach(), following[part].to(way.device))
                     loss = nn.functional.cross_entropy(scores, wanted, ignore_index=-1, reduction="sum")
@@ -214,15 +210,9 @@ def _watched(way: Pass, block: int) -> Iterator[dict[str, tuple[Tensor, Tensor]]
             hook.remove()
 
 
-def _precision(way: Pass) -> contextlib.AbstractContextManager[object]:
-    if way.dtype == torch.float32:
-        return contextlib.nullcontext()
-    return torch.autocast(way.device.type, way.dtype, cache_enabled=False)
-
-
 def _rows(way: Pass, value: Tensor) -> Tensor:
     """[..., width] as [tokens, width], checked and in the dtype that is kept."""
-    return _checked(value.reshape(-1, value.shape[-1]).to(way.kept_dtype))
+    return _checked(value.reshape(-1, value.shape[-1]).to(way.states.dtype))
 
 
 def _checked(value: Tensor) -> Tensor:

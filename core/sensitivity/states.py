@@ -25,7 +25,7 @@ class States:
 
     def __init__(self, shape: tuple[int, int, int], dtype: torch.dtype, folder: Path) -> None:
         self.shape = shape
-        self._dtype = dtype
+        self.dtype = dtype
         self._sample = shape[1] * shape[2] * dtype.itemsize
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by `__exit__`
 
@@ -41,7 +41,7 @@ class States:
         data = bytearray((stop - start) * self._sample)
         self._file.seek(self._place(number, start))
         self._file.readinto(data)
-        kept = torch.frombuffer(data, dtype=self._dtype).view(stop - start, *self.shape[1:])
+        kept = torch.frombuffer(data, dtype=self.dtype).view(stop - start, *self.shape[1:])
         return kept.to(device, torch.float32)
 
     def write(self, number: int, part: slice, value: Tensor) -> None:
@@ -51,7 +51,7 @@ class States:
             DiskFull: there is no room for them.
         """
         start, _, _ = part.indices(self.shape[0])
-        kept = value.detach().to("cpu", self._dtype).contiguous().view(torch.uint8)
+        kept = value.detach().to("cpu", self.dtype).contiguous().view(torch.uint8)
         try:
             self._file.seek(self._place(number, start))
             self._file.write(kept.numpy().tobytes())
