@@ -14,9 +14,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from core.api import chat, convert, devices, estimate, evaluate, inspect, list_jobs, plan, quantize
+    from core.api import chat, conversions, convert, devices, estimate, evaluate, inspect, list_jobs, plan, quantize
 
-__all__ = ["chat", "convert", "devices", "estimate", "evaluate", "inspect", "list_jobs", "plan", "quantize"]
+__all__ = [
+    "chat", "conversions", "convert", "devices", "estimate", "evaluate", "inspect", "list_jobs", "plan", "quantize",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +17,14 @@ from core.bitsmap import BitsMap
 from core.calibration import text as texts
 from core.errors import BadInput, Cancelled
 from core.events import Emit, Event, Failed, Result, Stage, Token
+from core.formats.grids import plan_layers
+from core.formats.names import FORMATS, PLAIN
+from core.inspection import Inspection as Inspection
 from core.jobs import store
 from core.jobs.control import never
 from core.jobs.failure import error_from
-from core.jobs.spec import FORMATS, JobSpec, absolute, from_options
+from core.jobs.spec import JobSpec, absolute, from_options
 from core.jobs.threads import stream
-from core.model.tree import LayerPlan, ModelTree, resolve_schemes
 from core.planning import MapPlan as MapPlan
 from core.planning import plan as plan
 from core.recipes import Recipe
@@ -122,50 +124,6 @@ def run_job(
         raise error_from(failed)
 
 
-@dataclass(frozen=True)
-class Inspection:
-    """What headers say of a model: its tree, the scheme that each linear would get, and what an output would weigh.
-
-    `origin` says where the model came from; `plans` and `size` are empty where the model cannot be quantized.
-    """
-
-    model: str
-    origin: str
-    note: str
-    tree: ModelTree
-    plans: tuple[LayerPlan, ...]
-    size: sizes.OutputSize | None
-
-    def to_json(self) -> dict[str, Any]:
-        tree = self.tree
-        schemes = {plan.linear.name: plan for plan in self.plans}
-        return {
-            "model": self.model,
-            "origin": self.origin,
-            "note": self.note,
-            "architecture": tree.architecture,
-            "model_type": tree.model_type,
-            "blocks": tree.blocks,
-            "parameters": tree.parameters,
-            "tied": tree.tied,
-            "refusal": tree.refusal,
-            "bytes": sum(tensor.nbytes for tensor in tree.tensors.values()),
-            "output_bytes": self.size.total if self.size else None,
-            "effective_bits": self.size.effective_bits if self.size else None,
-            "linears": [
-                {
-                    "name": linear.name,
-                    "block": linear.block,
-                    "in": linear.in_features,
-                    "out": linear.out_features,
-                    "dtype": linear.dtype,
-                    **_scheme_json(schemes.get(linear.name)),
-                }
-                for linear in (tuple(plan.linear for plan in self.plans) or tree.linears)
-            ],
-        }
-
-
 def inspect(
     model: PathLike,
     *,
@@ -184,7 +142,7 @@ def inspect(
     preflight.check_model(spec.model)
     label, origin, note, folder = _open(spec.model, emit or _ignore, should_stop)
     tree = preflight.read_tree(folder)
-    plans = () if tree.refusal else tuple(resolve_schemes(tree, spec.bits_map))
+    plans = () if tree.refusal else tuple(plan_layers(tree, spec.bits_map, spec.formats))
     size = None if tree.refusal else sizes.output_size(tree, plans, format)
     return Inspection(label, origin, note, tree, plans, size)
 
@@ -208,7 +166,7 @@ def estimate(
     preflight.check_model(spec.model)
     _, _, _, folder = _open(spec.model, emit or _ignore, should_stop)
     tree = preflight.read_tree(folder)
-    plans = resolve_schemes(tree, spec.bits_map)
+    plans = plan_layers(tree, spec.bits_map, spec.formats)
     device = machine.choose(spec.device)
     if throughput is None:
         probe = machine.probe_dtype(device)
@@ -325,24 +283,50 @@ def evaluate(
     return stream(work, should_stop)
 
 
-def convert(source: PathLike, target: PathLike, format: str, *, should_stop: Asked = never) -> Iterator[Event]:
-    """Write a quantized model in another format without changing a weight; the last event is `Done`.
+def convert(
+    source: PathLike, target: PathLike, format: str, *, inexact: bool = False, should_stop: Asked = never
+) -> Iterator[Event]:
+    """Write a model in another format, a layer at a time and without a GPU; the last event is `Done`.
+
+    Where the format holds every weight to the bit, it is written so; else the report says what error was added.
+
+    Args:
+        source: Hub id, folder, `.gguf` file, or `demo`; quantized or not.
+        target: a folder to be made.
+        format: one of the output formats, or bf16, f16 or f32 for floating-point numbers.
+        inexact: weights may change.
 
     Raises:
-        BitwrightError: the target is taken, the source is not quantized, or the format cannot hold it exactly.
+        BitwrightError: the target is taken, the format cannot hold the source, or not exactly and `inexact` is off.
     """
-    if format not in FORMATS:
-        raise BadInput(f"There is no output format {format!r}.", f"Choose from {', '.join(FORMATS)}.")
-    origin, goal = Path(source).expanduser().absolute(), Path(target).expanduser().absolute()
+    if format not in (*FORMATS, *PLAIN):
+        raise BadInput(f"There is no output format {format!r}.", f"Choose from {', '.join((*FORMATS, *PLAIN))}.")
+    name, goal = absolute(source), Path(target).expanduser().absolute()
+    preflight.check_model(name)
     preflight.check_output(goal)
-    preflight.read_tree(origin)
 
     def work(emit: Emit, stop: Asked) -> None:
-        from core.formats import convert as conversion
+        from core.conversion import convert as conversion
 
-        conversion.convert(origin, goal, format, emit, stop)
+        conversion.convert(name, goal, format, emit, stop, inexact=inexact)
 
     return stream(work, should_stop)
+
+
+def conversions(source: PathLike, *, emit: Emit | None = None, should_stop: Asked = never) -> dict[str, Any]:
+    """What a model can become by `convert`: `source` says what it is, `rows` has a verdict for each format.
+
+    Each row has a `format`, a `verdict` (exact, inexact or no), a `reason` ("" where there is nothing to say) and the
+    `bytes` of its tensors. Decided from headers; a model on the Hub is fetched first.
+
+    Raises:
+        BitwrightError: there is no such model, or it cannot be read.
+    """
+    name = absolute(source)
+    preflight.check_model(name)
+    from core.conversion import convert as conversion
+
+    return conversion.survey(name, emit or _ignore, should_stop)
 
 
 def devices() -> tuple[Device, ...]:
@@ -383,12 +367,6 @@ def _open(model: str, emit: Emit, should_stop: Asked) -> tuple[str, str, str, Pa
     if should_stop():
         raise Cancelled("Stopped.")
     return source.label, source.origin, source.note, source.folder
-
-
-def _scheme_json(plan: LayerPlan | None) -> dict[str, Any]:
-    if plan is None:
-        return {}
-    return {"scheme": plan.scheme.to_json(), "why": plan.why, "fallback": plan.fallback}
 
 
 def _ignore(_event: Event) -> None:

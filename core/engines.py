@@ -1,8 +1,8 @@
 """What other programs make of a checkpoint before it is made: what they refuse, what runs without a fast kernel.
 
-Read from their sources, not tried: vLLM as of August 2026, GPTQModel 7.3.4 (f4c327a1), AutoRound 0.16.1. Files of vLLM
-are named with their commit, from vllm/model_executor/layers/quantization. One graphics card or one CPU that holds the
-whole model; an engine that changes its mind is not noticed here. Knows no torch.
+Read from their sources: vLLM 0.32.0, GPTQModel 7.7.0, AutoRound 0.16.1; files of vLLM are below
+vllm/model_executor/layers/quantization. tests/benchmarks/readers_table.py tries what a CPU can try. One graphics
+card or one CPU that holds the whole model; an engine that changes its mind is not noticed here. Knows no torch.
 """
 
 from __future__ import annotations
@@ -15,17 +15,14 @@ from typing import Literal
 from core.allocation.ties import Ties, tied
 from core.bitsmap import BitsMap, with_layers
 from core.errors import BadInput
+from core.formats.names import is_gguf
 from core.model.plans import LayerPlan, grouped
 from core.model.tree import ModelTree, resolve_schemes
 from core.schemes import UNTOUCHED, LayerScheme
 
 Severity = Literal["cannot", "slow"]
-Binding = Literal["", "joined", "alike"]
+Binding = Literal["", "joined"]
 JOINED: Binding = "joined"
-ALIKE: Binding = "alike"
-ALIKE_NOTE = (
-    "In this format vLLM needs one scheme for all of q, k, v, gate and up; auto_round lets them differ by block."
-)
 
 _TITLES = {
     "bitwright": "Bitwright",
@@ -37,11 +34,24 @@ _TITLES = {
 }
 ENGINES = tuple(_TITLES)
 
-# vLLM: MARLIN_SUPPORTED_GROUP_SIZES in utils/marlin_utils.py (007d5005).
-# GPTQModel: SUPPORTS_GROUP_SIZE of MarlinLinear and ExllamaV2Linear, gptqmodel/nn_modules/qlinear/.
+# vLLM: MARLIN_SUPPORTED_GROUP_SIZES in utils/marlin_utils.py.
+# GPTQModel: SUPPORTS_GROUP_SIZE of MarlinLinear, ExllamaV2Linear and their AWQ kin, gptqmodel/nn_modules/qlinear/.
 _FAST_GROUPS = (-1, 32, 64, 128)
 # GPTQModel: SUPPORTS_GROUP_SIZE of TorchLinear and TritonV2Linear, the last resorts; one group a row is taken as well.
 _GPTQMODEL_GROUPS = (-1, 32, 64, 128, 256, 512, 1024)
+
+_PACKINGS = {
+    "auto_round:auto_gptq": "auto_round:auto_gptq",
+    "auto_round:auto_awq": "auto_round:auto_awq",
+    "auto_round:gptqmodel": "auto_round:gptqmodel",
+    "auto_round:plain": "auto_round",
+    "auto_gptq": "gptq",
+    "gptqmodel": "gptq_v2",
+    "auto_awq": "awq",
+}
+_VLLM_PACKINGS = ("auto_round:auto_gptq", "auto_round:auto_awq", "gptq", "gptq_v2", "awq")
+_ONE_LESS = ("gptq", "auto_round:auto_gptq")
+"""Packings that store zero points less one."""
 
 
 @dataclass(frozen=True)
@@ -93,17 +103,14 @@ def check(engine: str, tree: ModelTree, plans: Sequence[LayerPlan], format_name:
     for case, count in plans.counts:
         if case.scheme.quantized:
             used[case.scheme] += count
-    marks = _whole(engine, format_name, used)
     packing = _packing(format_name, used)
+    marks = _whole(engine, packing)
     verdicts = [_verdict(engine, packing, case.scheme, case.in_features, case.out_features) for case in plans.cases]
     found: dict[int, _Verdict] = {}
     if any(verdicts):
         found = {place: verdict for place, kind in enumerate(plans.kinds) if (verdict := verdicts[kind])}
-    bound = binding(engine, format_name)
-    schemes = [plans.cases[kind].scheme for kind in plans.kinds]
-    if bound == ALIKE:
-        found |= _unlike(tree, schemes, found)
-    elif bound == JOINED:
+    if binding(engine, format_name):
+        schemes = [plans.cases[kind].scheme for kind in plans.kinds]
         found |= _disagreeing(tree, schemes, verdicts, plans.kinds)
     linears = tree.nameable  # plans have a tied head where the map names it
     return marks + [
@@ -115,8 +122,7 @@ def check(engine: str, tree: ModelTree, plans: Sequence[LayerPlan], format_name:
 def repaired(engine: str, tree: ModelTree, bits_map: BitsMap, format_name: str) -> BitsMap:
     """The map with the least change after which the engine refuses no layer; the same map if it refuses none now.
 
-    Bits go up, never down, with one exception: where an engine needs one scheme for all joined layers of the model
-    (`ALIKE`), those in the minority follow the most. What is wrong with the checkpoint as a whole stays wrong.
+    Bits go up, never down. What is wrong with the checkpoint as a whole stays wrong.
     """
     heads = [linear.name for linear in tree.nameable if linear.block < 0]
     for _ in range(8):  # bits, then agreement, then what agreement changed; each round settles more
@@ -150,16 +156,14 @@ def allowed(engine: str, format_name: str) -> Callable[[LayerScheme, int, int], 
 
 
 def binding(engine: str, format_name: str) -> Binding:
-    """Whether the engine needs joined layers (q, k, v; gate, up) to agree: in each block, or in the whole model.
+    """Whether the engine needs joined layers (q, k, v; gate, up) of a block to agree.
 
     vLLM joins them on loading. With auto_round, INCConfigParser looks each part up and refuses what differs
-    (inc/config_parser.py, 07d580a6). With auto_gptq, `dynamic` is matched against the joined name alone, which no rule
-    of ours names, so that joined layers get the default (utils/gptq_utils.py, 93e5a576; still so in main at ca90b9e7 of
-    2026-08-27, where pull request 50214, which looks the parts up, was not in).
+    (inc/config_parser.py); with auto_awq `is_layer_skipped` refuses joined layers of which some are left out
+    (utils/quant_utils.py). With GPTQ, `dynamic` is matched against the joined name alone (utils/gptq_utils.py), so
+    that `core.formats.gptq` writes a rule for that name too.
     """
-    if not engine.startswith("vllm"):
-        return ""
-    return ALIKE if format_name == "auto_gptq" else JOINED
+    return JOINED if engine.startswith("vllm") and not is_gguf(format_name) else ""
 
 
 def ties(engine: str, format_name: str, wanted: Ties) -> Ties:
@@ -167,53 +171,63 @@ def ties(engine: str, format_name: str, wanted: Ties) -> Ties:
     return replace(wanted, fuse_qkv=True, fuse_gate_up=True) if engine and binding(engine, format_name) else wanted
 
 
-def alike(engine: str, tree: ModelTree, format_name: str) -> list[int]:
-    """Positions of linears that the engine needs alike: the joined ones, or all in the blocks if those are few."""
-    if binding(engine, format_name) != ALIKE:
-        return []
-    joined = [place for group in tied(tree, _FUSED) for place in group]
-    inside = len(tree.block_linears)
-    return joined if 2 * len(joined) > inside or not joined else list(range(inside))
-
-
 _FUSED = Ties(experts=False)
 
 
 def _packing(format_name: str, schemes: Iterable[LayerScheme]) -> str:
     """How the quantized layers will lie in the file; for auto_round as in `core.formats.auto_round.choose_packing`."""
-    if format_name != "auto_round":
-        return "gptq"
+    if is_gguf(format_name):
+        return "gguf"
+    if format_name in _PACKINGS:
+        return _PACKINGS[format_name]
     schemes = set(schemes)
     if all(scheme.sym for scheme in schemes):
         return "auto_round:auto_gptq"
     return "auto_round:auto_awq" if len(schemes) == 1 and next(iter(schemes)).bits == 4 else "auto_round"
 
 
-def _whole(engine: str, format_name: str, used: Counter[LayerScheme]) -> list[Mark]:
+def _whole(engine: str, packing: str) -> list[Mark]:
     """What is wrong whatever the layers have."""
+    problem = _of_gguf(engine) if packing == "gguf" else _of_packing(engine, packing)
+    return [Mark("", problem.severity, problem.reason, None)] if problem else []
+
+
+def _of_gguf(engine: str) -> _Verdict | None:
+    if engine == "transformers-auto-round":
+        # integrations/ggml.py of transformers; auto-round itself has no reader of such files.
+        return _Verdict("slow", "transformers unpacks GGUF to full weights when it loads it (gguf_file=...)")
+    if engine.startswith("vllm"):
+        # 0.32.0 has no gguf.py any more; the extra `extra-quant` of its package names the plugin.
+        return _Verdict("cannot", "vLLM reads GGUF with its plugin vllm-gguf-plugin only")
+    return _Verdict("cannot", "GPTQModel does not read GGUF files") if engine == "gptqmodel" else None
+
+
+def _of_packing(engine: str, packing: str) -> _Verdict | None:
     if engine == "llama-cpp":
-        # It reads GGUF alone; its converter takes safetensors with floating-point weights.
-        return [Mark("", "cannot", "llama.cpp reads GGUF only, and GGUF is not written yet", None)]
-    if engine == "gptqmodel" and format_name == "auto_round":
-        # Nothing in gptqmodel/ knows `quant_method: auto-round` (7.3.4).
-        return [Mark("", "cannot", "GPTQModel does not read the auto_round format; write auto_gptq", None)]
-    if engine.startswith("vllm") and _packing(format_name, used) == "auto_round":
-        # INCConfig.SUPPORTED_FORMATS has auto_round:auto_gptq and auto_round:auto_awq only (inc/inc.py, 07d580a6).
-        return [
-            Mark("", "cannot", "vLLM does not read AutoRound's own packing, which asymmetric layers need here", None)
-        ]
-    return []
+        # Its converter takes safetensors with floating-point weights, and GPTQ's, which it rounds again.
+        return _Verdict("cannot", "llama.cpp reads GGUF only; write gguf")
+    if engine == "gptqmodel" and packing.startswith("auto_round"):
+        # Nothing in gptqmodel/ knows `quant_method: auto-round`.
+        return _Verdict("cannot", "GPTQModel does not read the auto_round format; write auto_gptq")
+    if engine == "transformers-auto-round" and packing == "gptq_v2":
+        # inference/convert_model.py takes any `quant_method: gptq` for version 1, and adds 1 to each zero point.
+        return _Verdict("cannot", "auto-round takes version 2 of GPTQ for version 1 and computes something else")
+    if engine.startswith("vllm") and packing not in _VLLM_PACKINGS:
+        # INCConfig.SUPPORTED_FORMATS (inc/inc.py).
+        which = "the packing auto_round:gptqmodel" if packing.endswith("gptqmodel") else "AutoRound's own packing"
+        return _Verdict("cannot", f"vLLM does not read {which}")
+    return None
 
 
 def _verdict(engine: str, packing: str, scheme: LayerScheme, inputs: int, outputs: int) -> _Verdict | None:
-    """What an engine makes of one layer by itself."""
-    if not scheme.quantized:
+    """What an engine makes of one layer by itself; nothing where it does not read the packing at all."""
+    if not scheme.quantized or packing == "gguf":
         return None
     if engine in ("vllm-cuda", "vllm-cpu"):
         return _vllm(engine == "vllm-cpu", packing, scheme, inputs)
-    if engine == "gptqmodel" and packing == "gptq":
-        return _gptqmodel(scheme, inputs, outputs)
-    if engine == "transformers-auto-round":
+    if engine == "gptqmodel" and packing in ("gptq", "gptq_v2", "awq"):
+        return _gptqmodel(packing, scheme, inputs)
+    if engine == "transformers-auto-round" and packing != "gptq_v2":
         return _auto_round(packing, scheme)
     return None
 
@@ -222,18 +236,14 @@ def _vllm(cpu: bool, packing: str, scheme: LayerScheme, inputs: int) -> _Verdict
     """vLLM.
 
     4 and 8 bits, symmetric, groups of 32, 64, 128 or a row: AutoGPTQConfig.TYPE_MAP and verify_marlin_supported
-    (auto_gptq.py, 055e47c2), INCWNA16LinearScheme._build_gptq_method (inc/schemes/inc_wna16_linear.py, 032d126e). The
-    kernels for 2 and 3 bits went with gptq.py (pull request 38288, June 2026; issue 45051 asks for them back).
-    A CPU: 4 bits alone (inc_wna16_scheme.py, 014bdcba; kernels/linear/mixed_precision/cpu.py, 00358600), and AWQ's
-    layout is refused there ("AWQ is not supported in CPUWNA16LinearKernel"). A graphics card takes AWQ's layout with
-    any group, by AutoAWQLinearMethod where Marlin's groups do not fit. Shapes that Marlin's tiles do not divide are
-    padded (pull request 45295, June 2026; before, slower kernels took them).
+    (auto_gptq.py), INCWNA16LinearScheme._build_gptq_method (inc/schemes/inc_wna16_linear.py). A CPU: 4 bits alone
+    (kernels/linear/mixed_precision/cpu.py). For 2 and 3 bits there is a package of others for graphics cards, humming,
+    and for auto_round alone (inc/schemes/inc_wna16_scheme.py); it does not come with vLLM and does not count here.
+    Shapes that Marlin's tiles do not divide are padded.
     """
+    if packing.endswith("awq"):
+        return _vllm_awq(cpu, packing, scheme)
     bits = (4,) if cpu else (4, 8)
-    if packing == "auto_round:auto_awq" and not cpu:
-        if scheme.group_size in _FAST_GROUPS:
-            return None
-        return _Verdict("slow", f"no fast kernel for groups of {scheme.group_size}")
     reasons = []
     if scheme.bits not in bits:
         reasons.append(f"{scheme.bits} bits have no kernel")
@@ -249,17 +259,42 @@ def _vllm(cpu: bool, packing: str, scheme: LayerScheme, inputs: int) -> _Verdict
     return _Verdict("cannot", "; ".join(reasons), LayerScheme(more[0], _group(scheme, inputs), True))
 
 
-def _gptqmodel(scheme: LayerScheme, inputs: int, outputs: int) -> _Verdict | None:
+def _vllm_awq(cpu: bool, packing: str, scheme: LayerScheme) -> _Verdict | None:
+    """vLLM with AWQ's layout, which holds 4 bits.
+
+    On a graphics card AutoAWQLinearMethod takes what Marlin does not: other groups, and AutoRound's symmetric layers,
+    for which INCWNA16LinearScheme._build_awq_method says that there are no zero points. A CPU has no such last resort,
+    but its kernel takes any group of the auto_awq format (auto_awq.py).
+    """
+    own = packing != "awq"
+    if own and scheme.sym:
+        if cpu:
+            return _Verdict("cannot", "symmetric layers in this layout have no kernel", replace(scheme, sym=False))
+        return _Verdict("slow", "symmetric layers in this layout have no fast kernel")
+    if scheme.group_size in _FAST_GROUPS or (cpu and not own):
+        return None
+    if cpu:
+        return _Verdict("cannot", f"groups of {scheme.group_size} have no kernel", replace(scheme, group_size=32))
+    return _Verdict("slow", f"no fast kernel for groups of {scheme.group_size}")
+
+
+def _gptqmodel(packing: str, scheme: LayerScheme, inputs: int) -> _Verdict | None:
     """GPTQModel, which may take a kernel for each layer (gptqmodel/utils/importer.py, `_iter_dynamic_contracts`).
 
-    TorchLinear takes 2 to 8 bits of any symmetry. Fast are MarlinLinear (4 and 8 bits, symmetric, outputs divisible by
-    64) and ExllamaV2Linear (4 bits); TritonV2Linear has no 3 bits.
+    TorchLinear takes 2 to 8 bits of any symmetry. Fast are MarlinLinear (4 and 8 bits, symmetric) and ExllamaV2Linear
+    (4 bits); TritonV2Linear has no 3 bits. AWQ's kernels have 4 bits, and groups of no more than 128. Version 1 of GPTQ
+    is read with asymmetric layers only if `meta` names GPTQModel as the maker (models/loader.py), which would be a lie
+    and a key that transformers' AutoRoundConfig refuses.
     """
-    if scheme.group_size not in _GPTQMODEL_GROUPS and scheme.group_size != inputs:
+    if packing == "gptq" and not scheme.sym:
+        why = "asymmetric layers are read from its own files only in version 1; gptqmodel writes version 2"
+        return _Verdict("cannot", why, replace(scheme, sym=True))
+    known = _FAST_GROUPS if packing == "awq" else _GPTQMODEL_GROUPS
+    if scheme.group_size not in known and scheme.group_size != inputs:
         return _Verdict(
             "cannot",
             f"groups of {scheme.group_size} have no kernel",
-            replace(scheme, group_size=_group(scheme, inputs, _GPTQMODEL_GROUPS)),
+            replace(scheme, group_size=_group(scheme, inputs, known)),
         )
     if scheme.bits == 3:
         return _Verdict("slow", "3 bits are unpacked for each product")
@@ -267,23 +302,26 @@ def _gptqmodel(scheme: LayerScheme, inputs: int, outputs: int) -> _Verdict | Non
         return _Verdict("slow", f"no fast kernel for groups of {scheme.group_size}")
     if scheme.bits == 2:
         return _Verdict("slow", "2 bits have a Triton kernel only")
-    if scheme.bits == 8 and (not scheme.sym or outputs % 64):
-        what = "outputs that 64 does not divide" if scheme.sym else "asymmetric layers"
-        return _Verdict("slow", f"8 bits have no fast kernel for {what}")
+    if scheme.bits == 8 and not scheme.sym:
+        return _Verdict("slow", "8 bits have no fast kernel for asymmetric layers")
     return None
 
 
 def _auto_round(packing: str, scheme: LayerScheme) -> _Verdict | None:
     """AutoRound's own reader, by the table BackendInfos of auto_round/inference/backend.py (0.16.1).
 
-    Its torch kernels take any bits, symmetric ones in every layout. Asymmetric ones in GPTQ's and AWQ's layouts are
-    read by kernels of other packages alone: auto-round-lib (CPU; 2, 4, 8 bits), gptqmodel (graphics card; 4 bits).
+    Its torch kernels take any bits: symmetric ones in GPTQ's layout, and any where zero points are stored as they are.
+    Asymmetric ones in GPTQ's layout and all in AWQ's are read by kernels of other packages alone: auto-round-lib (CPU;
+    2, 4, 8 bits), gptqmodel (graphics card; 4 bits).
     """
-    if not scheme.sym and packing == "gptq" and scheme.bits == 3:
+    if packing.endswith("awq"):
+        return _Verdict("slow", "AWQ's layout needs auto-round-lib (CPU) or gptqmodel (graphics card)")
+    elsewhere = not scheme.sym and packing in _ONE_LESS
+    if elsewhere and scheme.bits == 3:
         return _Verdict("cannot", "3 bits asymmetric have no kernel in this format", replace(scheme, bits=4))
     if scheme.bits == 3:
         return _Verdict("slow", "3 bits are unpacked for each product")
-    if not scheme.sym and packing != "auto_round":
+    if elsewhere:
         return _Verdict(
             "slow", "asymmetric layers in this layout need auto-round-lib (CPU) or gptqmodel (graphics card)"
         )
@@ -317,36 +355,3 @@ def _disagreeing(
         verdict = _Verdict("cannot", f"{lasts} become one matrix and must have the same scheme", best)
         found.update(dict.fromkeys(members, verdict))
     return found
-
-
-def _unlike(tree: ModelTree, schemes: Sequence[LayerScheme], found: dict[int, _Verdict]) -> dict[int, _Verdict]:
-    """Joined layers that have another scheme than the default, which is that of most layers; and a head left out.
-
-    Layers that are marked already count with their repair. The one way to leave joined layers alone is for their kinds
-    to be left alone in every block: those are not in `modules_in_block_to_quantize`. That list has no head in it either
-    (`is_layer_gptq_quantized`).
-    """
-    later = [found[place].repair or scheme if place in found else scheme for place, scheme in enumerate(schemes)]
-    used = Counter(scheme for scheme in later if scheme.quantized)
-    if not used:
-        return {}
-    default = used.most_common(1)[0][0]
-    inside = [place for place, linear in enumerate(tree.linears) if linear.block >= 0]
-    kinds = {tree.linears[place].kind for place in inside if later[place].quantized}
-    fits = {weight: default.fit(*weight[:2])[0].quantized for weight in set(tree.weights)}
-    marked = {}
-    for members in tied(tree, _FUSED):
-        if not kinds.intersection(tree.linears[place].kind for place in members):
-            continue
-        fitting = all(fits[tree.weights[place]] for place in members)
-        needed = default if fitting else replace(default, bits=UNTOUCHED)
-        reason = "q, k, v, gate and up get the default in this format and must have it"
-        for place in members:
-            if later[place] != needed and (needed.quantized or later[place].quantized) and place not in found:
-                marked[place] = _Verdict("cannot", reason, needed)
-    if any(not schemes[place].quantized for place in inside):
-        for place, linear in enumerate(tree.nameable[: len(schemes)]):
-            if linear.block < 0 and schemes[place].quantized:
-                reason = "the head is not read as quantized where layers of the blocks are left in 16 bits"
-                marked[place] = _Verdict("cannot", reason, replace(schemes[place], bits=UNTOUCHED))
-    return marked

@@ -19,6 +19,7 @@ from core.bitsmap import BitsMap, Rule
 from core.errors import BadInput, BitwrightError, ModelNotFound
 from core.files import read_json
 from core.formats.packing import PARTS, measure
+from core.formats.patterns import tame
 from core.formats.settings import Claim, Settings, find_config, read_object, read_settings
 from core.model.headers import TensorInfo, read_folder
 from core.model.tree import ModelTree, resolve_schemes
@@ -188,7 +189,9 @@ def _of_settings(config: Mapping[str, Any], names: Sequence[str]) -> _Meaning:
     rules = []
     # There the first match wins, in a map the last.
     for override in reversed(settings.overrides):
-        if override.pattern is None or sum(1 for module in modules if override.pattern.search(module)) < 2:
+        if override.pattern is None or not tame(override.pattern.text):
+            continue  # what it means is then said layer by layer
+        if sum(1 for module in modules if override.pattern.search(module)) < 2:
             continue  # for one layer: its name says it
         rules.append(Rule(f"/{override.pattern.pattern}/", **_rule_keys(override.keys)))
     return _Meaning(
@@ -209,6 +212,8 @@ def _awq(config: Mapping[str, Any]) -> _Meaning:
 def _stays(key: str) -> re.Pattern[str]:
     """A regular expression for the start of a name up to a dot or its end, or any name that ends with the key."""
     ending = rf"{re.escape(key)}\Z"
+    if not tame(key):
+        return re.compile(ending)
     try:
         return re.compile(rf"\A(?:{key})(?:(?<=\.)|(?=\.|\Z))|{ending}")
     except re.error:

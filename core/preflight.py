@@ -13,11 +13,12 @@ from pathlib import Path
 from core.calibration import text
 from core.errors import DiskFull, ModelNotFound, OutputProblem, UnsupportedModel
 from core.files import existing_parent, free_bytes
+from core.formats.grids import plan_layers
 from core.jobs.spec import JobSpec, looks_like_path
 from core.jobs.store import staging_of
 from core.model.headers import read_folder
 from core.model.source import DEMO, check_folder, read_config
-from core.model.tree import ModelTree, build_tree, resolve_schemes
+from core.model.tree import ModelTree, build_tree
 from core.sizes import output_size
 from core.wording import human
 
@@ -86,7 +87,7 @@ def check_output(output: Path) -> None:
 
 def check_room(spec: JobSpec, tree: ModelTree) -> None:
     """Raise DiskFull where the volume of the output has too little room for what will be written."""
-    plans = resolve_schemes(tree, spec.bits_map)
+    plans = plan_layers(tree, spec.bits_map, spec.formats)
     check_free(Path(spec.output), sum(output_size(tree, plans, name).total + _SIDE_FILES for name in spec.formats))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from core.block_types import TYPES
 from core.errors import BadInput
 
 BITS = (2, 3, 4, 8)
@@ -15,13 +16,22 @@ PACK_UNIT = 32
 
 @dataclass(frozen=True)
 class LayerScheme:
-    """Bits (2, 3, 4, 8; 16 leaves the layer alone), group size (-1: one group a row), symmetry."""
+    """Bits (2, 3, 4, 8; 16 leaves the layer alone), group size (-1: one group a row), symmetry.
+
+    With a `type`, one of `core.block_types`, the grid is that type's own, and the other three are what it has.
+    """
 
     bits: int = 4
     group_size: int = 128
     sym: bool = True
+    type: str = ""
 
     def __post_init__(self) -> None:
+        if self.type:
+            known = TYPES.get(self.type)
+            if known is None or (self.bits, self.group_size, self.sym) != (known.bits, known.group, known.sym):
+                raise BadInput(f"The block type {self.type!r} is not possible here.", f"There are {', '.join(TYPES)}.")
+            return
         if type(self.bits) is not int or self.bits not in (*BITS, UNTOUCHED):
             raise BadInput(f"{self.bits!r} bits is not possible.", "Choose 2, 3, 4, 8, or 16 to leave a layer alone.")
         size = self.group_size
@@ -32,6 +42,18 @@ class LayerScheme:
             )
         if not isinstance(self.sym, bool):
             raise BadInput(f"Symmetry {self.sym!r} is not true or false.", "Use true or false.")
+
+    @classmethod
+    def of_type(cls, name: str) -> LayerScheme:
+        """The grid of a block type of GGUF.
+
+        Raises:
+            BadInput: there is no such type.
+        """
+        known = TYPES.get(name)
+        if known is None:
+            raise BadInput(f"There is no block type {name!r}.", f"Choose from {', '.join(TYPES)}.")
+        return cls(known.bits, known.group, known.sym, known.name)
 
     @property
     def quantized(self) -> bool:
@@ -54,8 +76,11 @@ class LayerScheme:
         """Bytes of integers, scales and zero points of a quantized linear; both widths are multiples of 32.
 
         K inputs, N outputs, G groups, b bits: K*N*b/8 for the integers, 2*G*N for the scales in float16 and G*N*b/8
-        for the zero points, which are stored for symmetric layers as well.
+        for the zero points, which are stored for symmetric layers as well. Of a block type: its blocks.
         """
+        if self.type:
+            known = TYPES[self.type]
+            return out_features * (in_features // known.block) * known.nbytes
         groups = self.groups(in_features)
         return (in_features * out_features + groups * out_features) * self.bits // 8 + 2 * groups * out_features
 
@@ -67,6 +92,8 @@ class LayerScheme:
         """
         if not self.quantized:
             return self, ""
+        if self.type:
+            return self._fit_type(in_features)
         if in_features % PACK_UNIT or out_features % PACK_UNIT:
             return replace(
                 self, bits=UNTOUCHED
@@ -78,12 +105,25 @@ class LayerScheme:
                 return replace(self, group_size=size), f"group {self.group_size} does not divide {in_features}: {size}"
         raise AssertionError("32 divides every width that got here")
 
+    def _fit_type(self, in_features: int) -> tuple[LayerScheme, str]:
+        known = TYPES[self.type]
+        if in_features % known.block == 0:
+            return self, ""
+        if known.fallback and in_features % TYPES[known.fallback].block == 0:
+            return LayerScheme.of_type(known.fallback), (
+                f"{known.block} does not divide {in_features}: {known.fallback.upper()} in place of {self.label()}"
+            )
+        return LayerScheme(bits=UNTOUCHED), f"32 does not divide {in_features}: left in 16 bits"
+
     def to_json(self) -> dict[str, Any]:
-        return {"bits": self.bits, "group_size": self.group_size, "sym": self.sym}
+        values: dict[str, Any] = {"bits": self.bits, "group_size": self.group_size, "sym": self.sym}
+        return {**values, "type": self.type} if self.type else values
 
     def label(self) -> str:
         """Short name for people, such as `W4 g64 sym`."""
         if not self.quantized:
             return "16 bit"
+        if self.type:
+            return self.type.upper()
         group = "row" if self.group_size == -1 else f"g{self.group_size}"
         return f"W{self.bits} {group} {'sym' if self.sym else 'asym'}"

@@ -1,7 +1,7 @@
 """Bytes of a layer and of a whole output, and effective bits per weight, from shapes alone.
 
-Knows how many bytes the formats spend (GPTQ's and AutoRound's layouts hold the same tensors: integers, scales
-in 16 bits, zero points packed like the integers; GPTQ adds an index of groups). Reads no file.
+Knows how many bytes the formats spend (GPTQ's, AWQ's and AutoRound's layouts hold the same tensors: integers, scales
+in 16 bits, zero points packed like the integers; GPTQ adds an index of groups; GGUF has blocks). Reads no file.
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from core.formats.gguf.types import linear_type, other_type, type_bytes
+from core.formats.names import is_gguf
 from core.model.plans import LayerPlan, grouped
 from core.model.tree import ModelTree
 from core.schemes import LayerScheme
 
-_WITH_INDEX = ("auto_gptq",)
+_WITH_INDEX = ("auto_gptq", "gptqmodel", "auto_round:gptqmodel")
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class OutputSize:
         total: all tensors.
         quantized: integers, scales and zero points of the quantized linears.
         index: tables that a format adds and that hold no information (GPTQ's g_idx).
-        kept: tensors that stay as they are in the source.
+        kept: all other tensors, as this format has them: most as they are in the source.
         weights: number of quantized weights.
         source: all tensors of the source.
     """
@@ -42,8 +44,15 @@ class OutputSize:
         return 8 * self.quantized / self.weights if self.weights else 0.0
 
 
-def quantized_bytes(in_features: int, out_features: int, scheme: LayerScheme) -> int:
-    """`LayerScheme.weight_bytes`: integers, scales and zero points of a quantized linear."""
+def quantized_bytes(in_features: int, out_features: int, scheme: LayerScheme, format_name: str = "auto_round") -> int:
+    """Integers, scales and zero points of a quantized linear, without tables that hold no information.
+
+    A scheme that the format cannot hold is counted by what it has itself.
+    """
+    if is_gguf(format_name):
+        name = linear_type(scheme)
+        if name:
+            return type_bytes(name, (out_features, in_features))
     return scheme.weight_bytes(in_features, out_features)
 
 
@@ -51,7 +60,7 @@ def layer_bytes(in_features: int, out_features: int, scheme: LayerScheme, format
     """Bytes of a linear's weight in a file of `format_name`; `kept` where it stays as it is."""
     if not scheme.quantized:
         return kept
-    return quantized_bytes(in_features, out_features, scheme) + _index_bytes(in_features, format_name)
+    return quantized_bytes(in_features, out_features, scheme, format_name) + _index_bytes(in_features, format_name)
 
 
 def output_size(tree: ModelTree, plans: Iterable[LayerPlan], format_name: str) -> OutputSize:
@@ -60,23 +69,39 @@ def output_size(tree: ModelTree, plans: Iterable[LayerPlan], format_name: str) -
     A quantized head that was tied takes nothing away but a copy that the source may have: the embedding stays.
     """
     source = tree.nbytes
-    kept, quantized, index, weights = source, 0, 0, 0
+    kept, quantized, index, weights = source + _grown(tree, format_name), 0, 0, 0
     for case, count in grouped(tree, plans).counts:
         if not case.scheme.quantized:
             continue
         kept -= count * case.stored
-        quantized += count * quantized_bytes(case.in_features, case.out_features, case.scheme)
+        quantized += count * quantized_bytes(case.in_features, case.out_features, case.scheme, format_name)
         index += count * _index_bytes(case.in_features, format_name)
         weights += count * case.in_features * case.out_features
     return OutputSize(kept + quantized + index, quantized, index, kept, weights, source)
 
 
-def effective_bits(plans: Sequence[LayerPlan]) -> float:
+def effective_bits(plans: Sequence[LayerPlan], format_name: str = "auto_round") -> float:
     """Effective bits per weight of the quantized linears of a map; 0 if there are none."""
     linears = [(plan.linear, plan.scheme) for plan in plans if plan.scheme.quantized]
     chosen = [(linear.in_features, linear.out_features, scheme) for linear, scheme in linears]
     weights = sum(rows * columns for rows, columns, _ in chosen)
-    return 8 * sum(quantized_bytes(*layer) for layer in chosen) / weights if weights else 0.0
+    return 8 * sum(quantized_bytes(*layer, format_name) for layer in chosen) / weights if weights else 0.0
+
+
+def _grown(tree: ModelTree, format_name: str) -> int:
+    """Bytes by which a format makes tensors larger (or, below 0, smaller) that are no quantized layers."""
+    if not is_gguf(format_name):
+        return 0
+    linears = {f"{linear.name}.weight" for linear in tree.linears}
+    grown = 0
+    for info in tree.tensors.values():
+        if info.name not in linears:
+            grown += type_bytes(other_type(format_name, tree, info), info.shape) - info.nbytes
+        elif info.dtype not in ("F16", "BF16", "F32"):
+            grown += 4 * info.numel - info.nbytes
+    if tree.tied and tree.lm_head and f"{tree.lm_head}.weight" in tree.tensors:
+        grown -= tree.tensors[f"{tree.lm_head}.weight"].nbytes
+    return grown
 
 
 def _index_bytes(in_features: int, format_name: str) -> int:

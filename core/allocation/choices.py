@@ -234,10 +234,7 @@ def _notes(tree: ModelTree, demand: Demand, layers: _Layers) -> tuple[str, ...]:
             "that are pinned but not measured, so that their damage is not counted",
         ),
     )
-    notes = [f"Layers {what}: {number}." for number, what in said if number]
-    if demand.engine and engines.binding(demand.engine, demand.format_name) == engines.ALIKE:
-        notes.append(engines.ALIKE_NOTE)
-    return tuple(notes)
+    return tuple(f"Layers {what}: {number}." for number, what in said if number)
 
 
 def _refuse_dead_ends(
@@ -308,10 +305,6 @@ def _units(tree: ModelTree, demand: Demand) -> Ints:
     for group in tied(tree, engines.ties(demand.engine, demand.format_name, demand.ties)):
         for place in group[1:]:
             parent[place] = group[0]
-    if demand.engine:
-        joined = {parent[place] for place in engines.alike(demand.engine, tree, demand.format_name)}
-        first = min(joined, default=0)
-        parent = [first if place in joined else place for place in parent]
     numbers = {place: number for number, place in enumerate(dict.fromkeys(parent))}
     return np.array([numbers[place] for place in parent], np.int64)
 
@@ -342,7 +335,11 @@ def _cases(
                 missing.add(scheme.bits)
             columns.append(column)
             file.append(layer_bytes(inputs, outputs, fitted, demand.format_name, stored))
-            counted.append(quantized_bytes(inputs, outputs, fitted) if fitted.quantized else 2 * inputs * outputs)
+            counted.append(
+                quantized_bytes(inputs, outputs, fitted, demand.format_name)
+                if fitted.quantized
+                else 2 * inputs * outputs
+            )
             if fitted.quantized and scheme.bits < least:
                 why.append(f"it must have at least {least} bits")
             elif fitted.quantized and not allowed(fitted, inputs, outputs):

@@ -146,7 +146,7 @@ def _fewest(problem: Problem) -> Ints:
         fitted, _ = scheme.fit(shape[0], shape[1])
         known[shape] = layer_bytes(*shape[:2], fitted, demand.format_name, 0) if fitted.quantized else 0
         if fitted.quantized and demand.budget.kind == "bpw":
-            known[shape] = quantized_bytes(*shape[:2], fitted)
+            known[shape] = quantized_bytes(*shape[:2], fitted, demand.format_name)
     values = np.array([known[shape] for shape in tree.weights], np.int64)
     least = np.bincount(problem.unit_of, values, len(problem.damage)).astype(np.int64)
     return np.where(problem.kept, 0, least)

@@ -12,6 +12,7 @@ from core.cli.terminal import Interrupts, Terminal, sizes_line
 from core.costs import Range
 from core.events import Done, Event, Result
 from core.jobs.spec import from_options
+from core.loading_snippets import folder_to_open
 from core.model.tree import LayerPlan, Linear
 from core.preflight import check
 from core.wording import duration, human
@@ -35,14 +36,18 @@ def summary(terminal: Terminal, done: Done) -> None:
     """The end of a run for people: where it is, how large, how good."""
     report = done.report
     terminal.line(f"{done.output}")
+    rates = report.get("format_bits", {})
     for name, size in report["output_bytes"].items():
-        rate = f"{report['effective_bits']:.3g} bits a weight in the quantized layers"
+        rate = f"{rates.get(name, report['effective_bits']):.3g} bits a weight in the quantized layers"
         terminal.line(f"  {name:<11} {sizes_line(report['source_bytes'], size)}, {rate}")
     perplexity = report["perplexity"]
     change = f"{perplexity['original']:.2f} -> {perplexity['quantized']:.2f}"
     terminal.line(f"  perplexity  {change} on text that the run did not see")
     terminal.line(f"  time        {duration(done.seconds)}")
-    folder = Path(done.output) / next(iter(report["output_bytes"])) if len(report["output_bytes"]) > 1 else done.output
+    for notes in report.get("notes", {}).values():
+        for note in notes:
+            terminal.line(f"  note        {note}")
+    folder = folder_to_open(report, done.output)
     terminal.line(f"  talk to it  bitwright chat {shlex.quote(str(folder))}")
 
 
@@ -169,12 +174,53 @@ def devices(terminal: Terminal) -> None:
     terminal.table(("device", "name", "free memory", "usable"), rows)
 
 
-def convert(terminal: Terminal, source: Path, target: Path, format_name: str) -> None:
-    """Repack a quantized model."""
+def convert(terminal: Terminal, model: str, target: Path, format_name: str, *, inexact: bool) -> None:
+    """Write a model in another format."""
+    done: Done | None = None
+    with terminal.guarded(), Interrupts() as interrupts, terminal.run_view() as view:
+        for event in api.convert(model, target, format_name, inexact=inexact, should_stop=interrupts.asked):
+            view.show(event)
+            if isinstance(event, Done):
+                done = event
+    if done is not None:
+        converted(terminal, done)
+
+
+def converted(terminal: Terminal, done: Done) -> None:
+    """The end of a conversion for people: where it is, how large, and what became of the weights."""
+    report = done.report
+    terminal.line(f"{done.output}")
+    terminal.line(f"  format   {report['source_kind']} -> {report['format']}")
+    error = report["error"]
+    if error is None:
+        terminal.line("  weights  exact to the bit")
+    else:
+        worst = error["worst"]
+        rms = f"{100 * error['relative_rms']:.3g} % of the weights' own size (root mean square)"
+        terminal.line(f"  weights  changed by {rms}, at most by {error['largest']:.3g}")
+        terminal.line(f"           most in {worst['name']}, {100 * worst['relative_rms']:.3g} %")
+    terminal.line(f"  size     {sizes_line(report['source_bytes'], report['output_bytes'])}")
+    for note in report["notes"]:
+        terminal.line(f"  note     {note}")
+
+
+def conversions(terminal: Terminal, model: str) -> None:
+    """Show what a model can become."""
     with terminal.guarded(), Interrupts() as interrupts:
-        for event in api.convert(source, target, format_name, should_stop=interrupts.asked):
-            terminal.event(event)
-    terminal.line(f"{target}")
+        found = api.conversions(model, emit=_events(terminal), should_stop=interrupts.asked)
+    if terminal.json:
+        terminal.event(Result(found))
+        return
+    source = found["source"]
+    layers = ", ".join(f"{count} {label}" for label, count in source["layers"].items()) or "no layer is quantized"
+    terminal.line(f"{source['label']}: {source['kind']}, {human(source['bytes'])}, {layers}")
+    terminal.line()
+    words = {"exact": "exactly", "inexact": "with an error", "no": "no"}
+    rows = [
+        (row["format"], words[row["verdict"]], human(row["bytes"]) if row["bytes"] else "-", row["reason"])
+        for row in found["rows"]
+    ]
+    terminal.table(("format", "possible", "size", "because"), rows)
 
 
 def _events(terminal: Terminal) -> Any:

@@ -16,9 +16,9 @@ from core.cli import actions, planning
 from core.cli.terminal import Terminal
 from core.engines import ENGINES
 from core.errors import BitwrightError
+from core.formats.names import FORMATS, PLAIN
 from core.home import home
 from core.jobs.failure import Progressed, error_from, failed_from
-from core.jobs.spec import FORMATS
 from core.sensitivity.spec import DEFAULT, MEASURES
 
 _USAGE_ERROR: Any = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
@@ -226,13 +226,22 @@ def evaluate(
 
 @app.command()
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder of a quantized model.", show_default=False)],
-    target: Annotated[Path, typer.Argument(metavar="DST", help="Folder to be made.", show_default=False)],
-    format: Annotated[str, typer.Option(help=f"One of {', '.join(FORMATS)}.", show_default=False)],
+    source: Annotated[
+        str, typer.Argument(metavar="SRC", help="Hub id, folder, .gguf file, or demo.", show_default=False)
+    ],
+    target: Annotated[Path | None, typer.Argument(metavar="DST", help="Folder to be made.", show_default=False)] = None,
+    format: Annotated[str, typer.Option(help=f"One of {', '.join((*FORMATS, *PLAIN))}.", show_default=False)] = "",
+    inexact: Annotated[bool, typer.Option("--inexact", help="Weights may change; the error is measured.")] = False,
+    list_all: Annotated[bool, typer.Option("--list", help="Show what SRC can become, and why not the rest.")] = False,
     json: Json = False,
 ) -> int:
-    """Write a quantized model in another format, where that changes no weight."""
-    return _run(json, lambda terminal: actions.convert(terminal, source, target, format))
+    """Write a model in another format, where that changes no weight."""
+    if list_all:
+        return _run(json, lambda terminal: actions.conversions(terminal, source))
+    if target is None or not format:
+        raise typer.BadParameter("DST and --format are needed, or --list.")
+    chosen = target
+    return _run(json, lambda terminal: actions.convert(terminal, source, chosen, format, inexact=inexact))
 
 
 @app.command()

@@ -8,10 +8,22 @@ from __future__ import annotations
 from typing import Any
 
 from core.formats.config_names import Layout
-from core.formats.packing import AUTO_ROUND, AUTO_ROUND_AWQ, AUTO_ROUND_GPTQ, Packing
+from core.formats.packing import AUTO_ROUND, AUTO_ROUND_AWQ, AUTO_ROUND_GPTQ, GPTQ_V2, Packing
 from core.schemes import LayerScheme
 
 CONFIG_FILE = "quantization_config.json"
+
+_FORCED = {
+    "auto_round:auto_gptq": AUTO_ROUND_GPTQ,
+    "auto_round:auto_awq": AUTO_ROUND_AWQ,
+    "auto_round:gptqmodel": GPTQ_V2,
+    "auto_round:plain": AUTO_ROUND,
+}
+
+
+def packing_of(name: str, layout: Layout) -> Packing:
+    """The packing that a format's name asks for; the best one where it names none."""
+    return _FORCED[name] if name in _FORCED else choose_packing(layout)
 
 
 def choose_packing(layout: Layout) -> Packing:
@@ -32,9 +44,9 @@ def choose_packing(layout: Layout) -> Packing:
 def settings(layout: Layout, packing: Packing) -> dict[str, Any]:
     """The `quantization_config`.
 
-    Only keys that differ from the global ones stand in `extra_config`, under exact module names: a name that
-    is no module is taken for a regular expression by the reader. A quantized lm_head lies outside the blocks
-    and is found by its entry alone, so that one carries every key.
+    Only what differs from the global scheme stands in `extra_config`, under exact module names: a name that is no
+    module is taken for a regular expression by the reader. A quantized lm_head lies outside the blocks and is found by
+    its entry alone, so that one carries every key.
     """
     default = layout.default
     extra: dict[str, dict[str, Any]] = {}
@@ -56,7 +68,12 @@ def settings(layout: Layout, packing: Packing) -> dict[str, Any]:
 
 
 def _difference(scheme: LayerScheme, default: LayerScheme) -> dict[str, Any]:
+    """What an entry says of a layer; nothing where it has the usual scheme.
+
+    The bits always go along: vLLM takes an entry without them for a layer in 16 bits (INCConfig.get_quant_method).
+    """
     if not scheme.quantized:
         return {"bits": scheme.bits}
     usual = default.to_json()
-    return {key: value for key, value in scheme.to_json().items() if value != usual[key]}
+    keys = {key: value for key, value in scheme.to_json().items() if value != usual[key]}
+    return {"bits": scheme.bits, **keys} if keys else {}

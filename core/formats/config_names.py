@@ -7,6 +7,7 @@ checkpoint lacks the base model's prefix (GPT-2: tensor `h.0.attn.c_attn.weight`
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -62,6 +63,11 @@ def lay_out(plans: Sequence[LayerPlan], module_name: ModuleName) -> Layout:
             "No layer of this model would be quantized: all stay in 16 bits.", "Choose 2, 3, 4 or 8 bits for some."
         )
     return Layout(counts.most_common(1)[0][0], named, _block_prefix(named))
+
+
+def exactly(module: str) -> str:
+    """The regular expression for one module's name and no other."""
+    return f"^{re.escape(module)}$"
 
 
 def _block_prefix(named: Sequence[tuple[str, LayerPlan]]) -> str:

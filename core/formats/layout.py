@@ -12,7 +12,7 @@ from torch import Tensor
 
 from core.formats.pack import pack_inputs, pack_outputs, unpack_inputs, unpack_outputs
 from core.formats.packing import Packing
-from core.formats.quantized import QuantizedLinear
+from core.formats.quantized import QuantizedLinear, check_groups, natural_groups
 from core.model.writer import TensorPlan
 from core.schemes import LayerScheme
 
@@ -44,6 +44,8 @@ def encode(packing: Packing, layer: QuantizedLinear) -> dict[str, Tensor]:
     if layer.scheme.sym and not bool((zeros == 1 << (bits - 1)).all()):
         # Fast kernels do not read the zero points of symmetric layers.
         raise ValueError(f"{layer.name}: a symmetric layer has a zero point that is not the middle")
+    if layer.g_idx is not None and not packing.g_idx:
+        raise ValueError(f"{layer.name}: this layout cannot store groups of inputs in an order of their own")
     weight = pack_outputs(layer.ints, bits, packing.order) if packing.awq else pack_inputs(layer.ints, bits)
     tensors = {
         f"{layer.name}.qweight": weight,
@@ -51,14 +53,20 @@ def encode(packing: Packing, layer: QuantizedLinear) -> dict[str, Tensor]:
         f"{layer.name}.scales": layer.scales.T.contiguous(),
     }
     if packing.g_idx:
-        tensors[f"{layer.name}.g_idx"] = plain_groups(layer.scheme, layer.in_features).to(weight.device)
+        natural = natural_groups(layer.scheme, layer.in_features).to(weight.device)
+        tensors[f"{layer.name}.g_idx"] = natural if layer.g_idx is None else layer.g_idx
     return tensors
 
 
-def decode(packing: Packing, name: str, scheme: LayerScheme, parts: Mapping[str, Tensor]) -> QuantizedLinear:
+def decode(
+    packing: Packing, name: str, scheme: LayerScheme, parts: Mapping[str, Tensor], order: Tensor | None = None
+) -> QuantizedLinear:
     """The layer in tensors keyed `qweight`, `qzeros` and `scales`, whose shapes `measure` has accepted.
 
     A stored zero point of all ones wraps to 0 where 1 is added: that is how older GPTQ programs stored a 0.
+
+    Args:
+        order: the group of each input, as `own_order` gives it.
     """
     bits = scheme.bits
     if packing.awq:
@@ -68,9 +76,22 @@ def decode(packing: Packing, name: str, scheme: LayerScheme, parts: Mapping[str,
     zeros = unpack_outputs(parts["qzeros"], bits, packing.order)
     if packing.zero_bias:
         zeros = (zeros + packing.zero_bias) & ((1 << bits) - 1)
-    return QuantizedLinear(name, scheme, ints, parts["scales"].T.contiguous(), zeros)
+    # contiguous() leaves a single column with the strides of a row, whose bytes cannot be viewed.
+    scales = parts["scales"].T.clone(memory_format=torch.contiguous_format)
+    return QuantizedLinear(name, scheme, ints, scales, zeros, order)
 
 
-def plain_groups(scheme: LayerScheme, in_features: int) -> Tensor:
-    """The `g_idx` of groups in their natural order: int32 [in], k // group."""
-    return torch.arange(in_features, dtype=torch.int32) // scheme.group_of(in_features)
+def own_order(name: str, scheme: LayerScheme, g_idx: Tensor, in_features: int) -> Tensor | None:
+    """A stored `g_idx` as int32 [in], or None where the groups follow each other.
+
+    All zeros, though there are several groups, is a placeholder that some programs leave; engines take it for the
+    natural order as well (text-generation-inference's exllamav2.py).
+
+    Raises:
+        ValueError: groups that cannot be.
+    """
+    if g_idx.shape == (in_features,) and not bool(g_idx.any()):
+        return None
+    check_groups(name, scheme, g_idx, in_features)
+    order = g_idx.to(torch.int32)
+    return None if torch.equal(order, natural_groups(scheme, in_features).to(order.device)) else order

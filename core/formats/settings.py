@@ -1,4 +1,4 @@
-"""What a `quantization_config` says, of AutoRound's or of GPTQ's kind, ours or another program's.
+"""What a `quantization_config` says, of AutoRound's, GPTQ's or AWQ's kind, ours or another program's.
 
 Which packing the file has, and which scheme a module is said to have. Knows no tensor; whether the claims are true
 is for the reader to find out.
@@ -7,14 +7,16 @@ is for the reader to find out.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from core.errors import BadInput, CorruptFile, UnsupportedModel
 from core.files import read_json
 from core.formats.packing import AUTO_ROUND, AUTO_ROUND_AWQ, AUTO_ROUND_GPTQ, GPTQ, GPTQ_V2, Packing
+from core.formats.patterns import MAX_LENGTH, Allowance, Pattern
 
 _PACKINGS = {
     "auto": AUTO_ROUND_GPTQ,
@@ -25,9 +27,15 @@ _PACKINGS = {
     "auto_round": AUTO_ROUND,
     "auto_round:gptqmodel": GPTQ_V2,
 }
-_CONFIG_FILES = ("quantization_config.json", "quantize_config.json")
-_HINT = "Choose a checkpoint that AutoRound or a GPTQ program made."
+CONFIG_FILES = ("quantization_config.json", "quantize_config.json", "quant_config.json")
+"""Where the config is if not in config.json: of AutoRound, of AutoGPTQ, of AutoAWQ."""
+
+_HINT = "Choose a checkpoint that AutoRound, a GPTQ program or AutoAWQ made."
 _AGAIN = "Fetch the model again."
+_MAX_STEMS = 16
+_AWQ_BITS = 4
+_KEPT: Mapping[str, Any] = {"bits": 16}
+_FILE = re.compile(r"[\w.-]{1,200}")
 
 
 @dataclass(frozen=True)
@@ -41,10 +49,15 @@ class Claim:
 
 @dataclass(frozen=True)
 class Override:
-    """Keys for the modules that a name or a pattern covers."""
+    """Keys for the modules that a name or a pattern covers.
 
-    name: str
-    pattern: re.Pattern[str] | None
+    Attributes:
+        name: of the one module that it covers whatever else there is; None where names are nothing but patterns.
+        pattern: None where the name is all.
+    """
+
+    name: str | None
+    pattern: Pattern | None
     keys: Mapping[str, Any]
 
 
@@ -53,20 +66,24 @@ class Settings:
     """A quantization config, read.
 
     Attributes:
-        method: `auto-round` or `gptq`.
+        method: `auto-round`, `gptq` or `awq`.
         packing: of the tensors.
         default: the scheme of every layer that no override covers.
         overrides: an exact name counts before all patterns, then the first pattern that matches.
         blocks: modules that hold the quantized blocks, as far as the config names them.
         desc_act: inputs may be grouped in an order of their own.
+        static_groups: groups follow each other even so.
+        weights_file: name of the file with the tensors, without its suffix, where the config has one.
     """
 
     method: str
     packing: Packing
     default: Claim
     overrides: tuple[Override, ...]
-    blocks: tuple[str, ...]
-    desc_act: bool
+    blocks: tuple[str, ...] = ()
+    desc_act: bool = False
+    static_groups: bool = False
+    weights_file: str = ""
 
     def among(self, modules: Collection[str]) -> Settings:
         """These settings for a model that has `modules`: an override with the name of one is no pattern.
@@ -96,25 +113,51 @@ class Settings:
 
         With `block_name_to_quantize` "transformer.h" and tensors under "h.0", all of "h" gets "transformer.".
         """
+        stems = _stems(names)
         for block in self.blocks:
             parts = block.split(".")
-            for cut in range(len(parts)):
-                inner = ".".join(parts[cut:]) + "."
-                if any(name.startswith(inner) for name in names):
-                    outer = ".".join([*parts[:cut], ""])
+            for cut in range(min(len(parts), _MAX_STEMS)):
+                inner = ".".join(parts[cut:])
+                if inner in stems:
+                    inner, outer = f"{inner}.", ".".join([*parts[:cut], ""])
                     return lambda name, inner=inner, outer=outer: (  # type: ignore[misc]
                         f"{outer}{name}" if name.startswith(inner) else name
                     )
         return str
 
     def _keys(self, module: str) -> Mapping[str, Any]:
-        for override in self.overrides:
-            if override.name == module:
-                return override.keys
-        for override in self.overrides:
+        named, fixed, searched = self._index
+        if module in named:
+            return named[module]
+        first = fixed.get(module, len(self.overrides))
+        for number in searched:
+            if number > first:
+                break
+            override = self.overrides[number]
             if override.pattern is not None and override.pattern.search(module):
                 return override.keys
-        return {}
+        return self.overrides[first].keys if first < len(self.overrides) else {}
+
+    @cached_property
+    def _index(self) -> tuple[dict[str, Mapping[str, Any]], dict[str, int], list[int]]:
+        """Keys by exact name; number of the first pattern that covers one name only, by that name; and of all others.
+
+        Some configs name every layer, and there may be tens of thousands of either.
+        """
+        named: dict[str, Mapping[str, Any]] = {}
+        fixed: dict[str, int] = {}
+        searched = []
+        for number, override in enumerate(self.overrides):
+            if override.name is not None:
+                named.setdefault(override.name, override.keys)
+            if override.pattern is None:
+                continue
+            literal = override.pattern.literal
+            if literal is None:
+                searched.append(number)
+            else:
+                fixed.setdefault(literal, number)
+        return named, fixed, searched
 
 
 def read_settings(config: Mapping[str, Any]) -> Settings:
@@ -124,13 +167,15 @@ def read_settings(config: Mapping[str, Any]) -> Settings:
         CorruptFile: keys are missing or cannot be.
         UnsupportedModel: another method, or a variant that is not read yet.
     """
-    method = config.get("quant_method", "gptq" if "desc_act" in config else None)
+    method = config.get("quant_method", _implied(config))
     if not isinstance(method, str):
         raise CorruptFile("The quantization config names no method.", _AGAIN)
     if "auto-round" in method:
         return _auto_round(config)
     if method == "gptq":
         return _gptq(config)
+    if method == "awq":
+        return _awq(config)
     raise UnsupportedModel(f"The model is quantized with {method[:40]!r}, which is not read yet.", _HINT)
 
 
@@ -146,7 +191,7 @@ def find_config(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
         return inside
     if inside is not None:
         raise CorruptFile(f"The quantization_config in {folder / 'config.json'} is not an object.", _AGAIN)
-    for name in _CONFIG_FILES:
+    for name in CONFIG_FILES:
         if (folder / name).is_file():
             return read_object(folder / name)
     raise BadInput(f"The model in {folder} is not quantized.", "Choose a quantized model.")
@@ -160,33 +205,43 @@ def read_object(path: Path) -> dict[str, Any]:
     return value
 
 
+def _implied(config: Mapping[str, Any]) -> str | None:
+    """The method of a config that names none: the first AutoGPTQ and AutoAWQ did not."""
+    return "gptq" if "desc_act" in config else "awq" if "w_bit" in config and "zero_point" in config else None
+
+
 def _auto_round(config: Mapping[str, Any]) -> Settings:
     # Files from before packing_format had a name have GPTQ's layout, and transformers assumes so too.
     name = config.get("packing_format", "auto_round:auto_gptq")
     packing = _PACKINGS.get(name) if isinstance(name, str) else None
     if packing is None:
-        raise UnsupportedModel(f"The packing {str(name)[:60]!r} is not read yet.", _HINT)
-    extra = _table(config, "extra_config")
+        raise UnsupportedModel(f"The packing {_shown(name)} is not read yet.", _HINT)
+    if config.get("rotation_config") or config.get("spinquant_config"):
+        raise UnsupportedModel("The model's activations are rotated between its layers, which is not read yet.", _HINT)
+    default, allowance = _default(config), Allowance()
+    if packing.awq and default.bits != _AWQ_BITS:
+        raise UnsupportedModel(f"AWQ's packing with {default.bits} bits is not read yet.", _HINT)
     overrides = tuple(
-        Override(key, _pattern(key, anchored=False), _keys(value, key)) for key, value in extra.items() if value != {}
+        Override(key, Pattern(key, allowance, anchored=False) if len(key) <= MAX_LENGTH else None, _keys(value, key))
+        for key, value in _table(config, "extra_config").items()
+        if value != {}
     )
-    return Settings("auto-round", packing, _default(config), overrides, _blocks(config), desc_act=False)
+    return Settings("auto-round", packing, default, overrides, _blocks(config))
 
 
 def _gptq(config: Mapping[str, Any]) -> Settings:
     version = config.get("checkpoint_format") or config.get("format") or "gptq"
     if version not in ("gptq", "gptq_v2"):
-        raise UnsupportedModel(
-            f"The GPTQ checkpoint has the format {str(version)[:40]!r}, which is not read yet.", _HINT
-        )
-    if config.get("is_marlin_format") or config.get("pack_dtype", "int32") != "int32":
+        raise UnsupportedModel(f"The GPTQ checkpoint has the format {_shown(version)}, which is not read yet.", _HINT)
+    if config.get("is_marlin_format") or config.get("pack_dtype", "int32") not in ("int32", "torch.int32"):
         raise UnsupportedModel("The GPTQ checkpoint is packed for a kernel of its own, which is not read yet.", _HINT)
-    overrides = []
+    overrides, allowance = [], Allowance()
     for key, value in _table(config, "dynamic").items():
         # GPTQModel's rule: "-:" skips, "+:" or nothing overrides; matched from the start, the first match wins.
         skip = key.startswith("-:")
-        pattern = _pattern(key.removeprefix("-:").removeprefix("+:"), anchored=True)
-        overrides.append(Override(key, pattern, {"bits": 16} if skip else _keys(value, key)))
+        pattern = Pattern(key.removeprefix("-:").removeprefix("+:"), allowance, anchored=True)
+        overrides.append(Override(None, pattern, _KEPT if skip else _keys(value, key)))
+    file = config.get("model_file_base_name")
     return Settings(
         "gptq",
         GPTQ if version == "gptq" else GPTQ_V2,
@@ -194,39 +249,70 @@ def _gptq(config: Mapping[str, Any]) -> Settings:
         tuple(overrides),
         _blocks(config),
         desc_act=config.get("desc_act") is True,
+        static_groups=config.get("static_groups") is True,
+        weights_file=file if isinstance(file, str) and _FILE.fullmatch(file) else "",
     )
 
 
+def _awq(config: Mapping[str, Any]) -> Settings:
+    version = config.get("version") or config.get("format") or config.get("checkpoint_format") or "gemm"
+    backend = config.get("backend") or "autoawq"
+    if not isinstance(version, str) or version.lower() != "gemm" or backend == "llm-awq":
+        what = version if backend != "llm-awq" else backend
+        raise UnsupportedModel(
+            f"The AWQ checkpoint is packed in the version {_shown(what)}, which is not read yet.",
+            "Choose one of the version gemm, which nearly all are.",
+        )
+    zero_point = config.get("zero_point", True)
+    if not isinstance(zero_point, bool):
+        raise CorruptFile(f"In the quantization config, zero_point is {_shown(zero_point)}.", _AGAIN)
+    short = {"bits": config.get("w_bit", _AWQ_BITS), "group_size": config.get("q_group_size"), "sym": not zero_point}
+    default = _default({**short, **{key: value for key, value in config.items() if value is not None}})
+    if default.bits != _AWQ_BITS:
+        raise UnsupportedModel(f"AWQ with {default.bits} bits is not read yet.", "Choose one with 4 bits.")
+    kept = config.get("modules_to_not_convert") or []
+    if not isinstance(kept, list) or not all(isinstance(name, str) for name in kept):
+        raise CorruptFile("In the quantization config, modules_to_not_convert is not a list of names.", _AGAIN)
+    allowance = Allowance()
+    overrides = tuple(Override(name, pattern, _KEPT) for name in kept for pattern in _staying(name, allowance))
+    return Settings("awq", AUTO_ROUND_AWQ, default, overrides, _blocks(config))
+
+
+def _staying(name: str, allowance: Allowance) -> list[Pattern]:
+    """What an entry of AWQ's `modules_to_not_convert` covers (transformers' `should_convert_module`, 5.23).
+
+    The start of a name, as a pattern, up to a dot or the end; or any end of a name.
+    """
+    if not name:
+        return []
+    return [
+        Pattern(rf"(?:{name})(?:(?<=\.)|(?=\.|$))", allowance, anchored=True),
+        Pattern(rf"{re.escape(name)}\Z", allowance, anchored=False),
+    ]
+
+
 def _default(config: Mapping[str, Any]) -> Claim:
-    keys = _keys({"sym": True, **config}, "the whole model")
+    keys = _keys(config, "the whole model")
     if "bits" not in keys or "group_size" not in keys:
         raise CorruptFile("The quantization config lacks bits or group_size.", _AGAIN)
-    return Claim(keys["bits"], keys["group_size"], keys["sym"])
+    return Claim(keys["bits"], keys["group_size"], keys.get("sym", True))
 
 
 def _keys(value: Any, where: str) -> dict[str, Any]:
     """bits, group_size and sym of an entry, each of the right type; anything but plain integers is refused."""
     if not isinstance(value, Mapping):
-        raise CorruptFile(f"In the quantization config, the entry for {where[:80]} is not an object.", _AGAIN)
+        raise CorruptFile(f"In the quantization config, the entry for {_named(where)} is not an object.", _AGAIN)
     kinds = {"bits": int, "group_size": int, "sym": bool}
     keys = {key: value[key] for key in kinds if value.get(key) is not None}
     for key, item in keys.items():
-        if type(item) is not kinds[key]:
-            raise CorruptFile(f"In the quantization config, {key} of {where[:80]} is {str(item)[:40]!r}.", _AGAIN)
+        if type(item) is not kinds[key] or (isinstance(item, int) and abs(item) >= 1 << 31):
+            raise CorruptFile(f"In the quantization config, {key} of {_named(where)} is {_shown(item)}.", _AGAIN)
     activations = value.get("act_bits")
     if isinstance(activations, int) and activations < 16:
-        raise UnsupportedModel(f"Activations quantized to {activations} bits are not read yet.", _HINT)
-    if keys.get("bits", 4) < 16 and value.get("data_type", "int") != "int":
-        raise UnsupportedModel(f"Weights of the type {str(value['data_type'])[:40]!r} are not read yet.", _HINT)
+        raise UnsupportedModel(f"Activations quantized to {_shown(activations)} bits are not read yet.", _HINT)
+    if keys.get("bits", 4) < 16 and (value.get("data_type") or "int") != "int":
+        raise UnsupportedModel(f"Weights of the type {_shown(value['data_type'])} are not read yet.", _HINT)
     return keys
-
-
-def _pattern(text: str, *, anchored: bool) -> re.Pattern[str] | None:
-    try:
-        return re.compile(rf"\A(?:{text})" if anchored else text)
-    except (re.error, RecursionError, OverflowError):
-        # AutoRound passes over what is no pattern; the name itself still counts.
-        return None
 
 
 def _table(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
@@ -239,9 +325,35 @@ def _table(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 def _blocks(config: Mapping[str, Any]) -> tuple[str, ...]:
     """`block_name_to_quantize`: one name, several with commas, a list, or a list of lists of numbered blocks."""
     value = config.get("block_name_to_quantize") or config.get("to_quant_block_names") or []
-    names: list[str] = []
+    names: dict[str, None] = {}
     for item in value.split(",") if isinstance(value, str) else value if isinstance(value, list) else []:
         first = item[0] if isinstance(item, list) and item else item
-        if isinstance(first, str):
-            names.append(re.sub(r"\.\d+\Z", "", first.strip()) if isinstance(item, list) else first.strip())
+        if isinstance(first, str) and len(first) <= MAX_LENGTH:
+            name = first.strip()
+            names[re.sub(r"\.\d+\Z", "", name) if isinstance(item, list) else name] = None
     return tuple(name for name in names if name)
+
+
+def _stems(names: Iterable[str]) -> set[str]:
+    """What names begin with, up to a dot."""
+    stems = set()
+    for name in names:
+        end = name.find(".")
+        for _ in range(_MAX_STEMS):
+            if end < 0:
+                break
+            stems.add(name[:end])
+            end = name.find(".", end + 1)
+    return stems
+
+
+def _named(text: str) -> str:
+    """A stranger's name, fit for a sentence."""
+    return f"{text[:80]!r}"[1:-1]
+
+
+def _shown(value: Any) -> str:
+    """A stranger's value, fit for a sentence."""
+    if isinstance(value, list | Mapping):
+        return "a list" if isinstance(value, list) else "an object"
+    return f"{value[:60]!r}" if isinstance(value, str) else f"{value!r}"[:40]

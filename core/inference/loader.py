@@ -15,8 +15,9 @@ import torch
 
 from core.errors import Cancelled, UnsupportedModel
 from core.events import Emit
-from core.files import read_json
-from core.formats.reader import QuantizedCheckpoint, is_quantized
+from core.formats.gguf.reader import GgufCheckpoint
+from core.formats.opened import open_checkpoint
+from core.formats.stored import Checkpoint
 from core.inference.devices import choose, probe_dtype
 from core.model.headers import read_folder
 from core.model.linear import TunedLinear
@@ -24,7 +25,6 @@ from core.model.skeleton import Skeleton, build_skeleton
 from core.model.source import open_source
 from core.model.tokenizer import load_tokenizer
 from core.model.tree import ModelTree, build_tree
-from core.model.weights import TensorStore
 
 
 @dataclass(frozen=True)
@@ -67,56 +67,57 @@ def load_model(
         BitwrightError: not there, not readable, or not of a kind that runs.
         Cancelled: `should_stop` said so.
     """
-    source = open_source(model, emit, should_stop)
+    source = open_source(model, emit, should_stop, imported=False)
     chosen = choose(device)
     # Words come one at a time: a dtype that is fast for many rows can be many times slower for one.
     name = dtype or probe_dtype(chosen, rows=1).dtype
     kind, place = getattr(torch, name), torch.device(chosen.id)
-    config = read_json(source.folder / "config.json")
-    checkpoint = QuantizedCheckpoint(source.folder) if is_quantized(config) else None
-    tree = open_tree(source.folder, config, checkpoint)
-    store = TensorStore(source.folder)
-    skeleton = build_skeleton(tree, TensorStore(source.folder, tree.tensors))
+    checkpoint = open_checkpoint(source.place, should_stop)
+    skeleton = build_skeleton(open_tree(checkpoint), checkpoint.store)
     _fill(skeleton, checkpoint, kind, place, should_stop)
     schemes: dict[str, int] = {}
-    for scheme in checkpoint.schemes.values() if checkpoint else ():
+    for scheme in checkpoint.schemes.values():
         schemes[scheme.label()] = schemes.get(scheme.label(), 0) + 1
     return LoadedModel(
         model=skeleton.model,
-        tokenizer=load_tokenizer(source.folder),
-        folder=source.folder,
+        tokenizer=load_tokenizer(checkpoint.folder),
+        folder=checkpoint.folder,
         label=source.label,
         device=chosen.id,
         dtype=name,
         schemes=schemes,
-        weight_bytes=sum(info.nbytes for info in store.table.values()),
+        weight_bytes=_stored_bytes(checkpoint),
     )
 
 
-def open_tree(folder: Path, config: dict[str, Any], checkpoint: QuantizedCheckpoint | None) -> ModelTree:
+def open_tree(checkpoint: Checkpoint) -> ModelTree:
     """The tree of a checkpoint; that of a quantized one is the tree its original had.
 
     Raises:
         UnsupportedModel: a kind that does not run here.
     """
-    if checkpoint is None:
-        tree = build_tree(config, read_folder(folder))
-    else:
-        plain = {key: value for key, value in config.items() if key != "quantization_config"}
-        tree = build_tree(plain, checkpoint.dense_table())
+    plain = {key: value for key, value in checkpoint.config.items() if key != "quantization_config"}
+    tree = build_tree(plain, checkpoint.dense_table())
     if tree.refusal:
         raise UnsupportedModel(tree.refusal, "`bitwright inspect` shows what is in it.")
     return tree
 
 
+def _stored_bytes(checkpoint: Checkpoint) -> int:
+    """Bytes of all tensors on disk."""
+    if isinstance(checkpoint, GgufCheckpoint):
+        return checkpoint.nbytes
+    return sum(info.nbytes for info in read_folder(checkpoint.folder).values())
+
+
 def _fill(
     skeleton: Skeleton,
-    checkpoint: QuantizedCheckpoint | None,
+    checkpoint: Checkpoint,
     dtype: torch.dtype,
     device: torch.device,
     should_stop: Callable[[], bool],
 ) -> None:
-    names = list(checkpoint.schemes) if checkpoint else []
+    names = list(checkpoint.schemes)
     embedding, head = skeleton.ends()
     skip = [skeleton.module_name(name) for name in names]
     if skeleton.tree.tied:
@@ -127,7 +128,6 @@ def _fill(
             raise Cancelled("Loading was cancelled.")
         skeleton.fill(f"{skeleton.stack}.{block}", dtype, device, skip=tuple(skip))
     for name in names:
-        assert checkpoint is not None
         if should_stop():
             raise Cancelled("Loading was cancelled.")
         weight = checkpoint.layer(name).dequantize().to(device, dtype)

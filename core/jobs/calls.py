@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from core import preflight
 from core.errors import BadInput, BitwrightError, DeviceProblem
-from core.events import Emit, Event, Log, Result
+from core.events import Done, Emit, Event, Log, Result
 from core.jobs import store
 from core.jobs.spec import absolute, looks_like_path
 from core.model.headers import TensorInfo, read_folder
@@ -41,6 +41,8 @@ def table() -> dict[str, Callable[[Arguments, Emit, Asked], Values]]:
         "preview_text": preview_text,
         "outputs": outputs,
         "damage": damage,
+        "conversions": conversions,
+        "convert": convert,
         "chat_open": chat.open,
         "chat_say": chat.say,
     }
@@ -157,7 +159,7 @@ def outputs(arguments: Arguments, emit: Emit, should_stop: Asked) -> Values:
             continue
         for name in job.spec.formats:
             folder = job.spec.output_of(name)
-            if str(folder) in found or not (folder / "config.json").is_file():
+            if str(folder) in found or not _has_model(folder):
                 continue
             found[str(folder)] = {
                 "folder": str(folder),
@@ -187,6 +189,32 @@ def damage(arguments: Arguments, emit: Emit, should_stop: Asked) -> Values:
         raise BadInput(f"This measurement is not possible: {error}.", "Use the standard settings.") from error
     download({"model": spec.model}, emit, should_stop)
     return analyse(spec, emit, should_stop).to_json()
+
+
+def conversions(arguments: Arguments, emit: Emit, should_stop: Asked) -> Values:
+    """What a model can become, format by format; a model that is only on the Hub is fetched first, with `Progress`."""
+    from core import api
+
+    return api.conversions(arguments["model"], emit=emit, should_stop=should_stop)
+
+
+def convert(arguments: Arguments, emit: Emit, should_stop: Asked) -> Values:
+    """Write a model in another format, with `Stage` and `Progress`: where it is, the seconds, and the report."""
+    from core import api
+
+    values: Values = {}
+    for event in api.convert(
+        arguments["model"],
+        arguments["output"],
+        str(arguments["format"]),
+        inexact=arguments.get("inexact") is True,
+        should_stop=should_stop,
+    ):
+        if isinstance(event, Done):
+            values = {"output": event.output, "seconds": event.seconds, "report": event.report}
+        else:
+            emit(event)
+    return values
 
 
 class Chat:
@@ -280,6 +308,11 @@ def _folder_of(model: str, emit: Emit, should_stop: Asked) -> Path | None:
             raise
         emit(Log("warning", f"Tokens are not counted: {error.message}"))
         return None
+
+
+def _has_model(folder: Path) -> bool:
+    """Whether a checkpoint is in a folder: safetensors with their config, or a GGUF file."""
+    return (folder / "config.json").is_file() or any(folder.glob("*.gguf"))
 
 
 def _stamps(folder: Path) -> tuple[int, ...]:

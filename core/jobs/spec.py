@@ -13,9 +13,11 @@ from core import bitsmap, recipes
 from core.bitsmap import BitsMap
 from core.errors import BadInput
 from core.files import read_json, write_json
+from core.formats.grids import named_mix
+from core.formats.names import FORMATS as FORMATS
+from core.formats.names import folder_name
 from core.recipes import Recipe
 
-FORMATS = ("auto_round", "auto_gptq")
 _DEVICE = re.compile(r"auto|cpu|(cuda|xpu)(:[0-9]{1,3})?", re.ASCII)
 
 
@@ -55,6 +57,7 @@ class JobSpec:
         for name in self.formats:
             if name not in FORMATS:
                 raise BadInput(f"There is no output format {name!r}.", f"Choose from {', '.join(FORMATS)}.")
+        named_mix(self.formats)
         if not self.model or not self.output:
             raise BadInput("A job needs a model and an output folder.", "Give both.")
         if not _DEVICE.fullmatch(self.device):
@@ -64,7 +67,9 @@ class JobSpec:
 
     def output_of(self, format_name: str) -> Path:
         """Folder that receives one format."""
-        return Path(self.output) if len(self.formats) == 1 else Path(self.output) / format_name
+        if len(self.formats) == 1:
+            return Path(self.output)
+        return Path(self.output) / folder_name(format_name)
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -1,6 +1,5 @@
-"""Import a GGUF file into a cached Hugging Face folder in bf16, tensor by tensor.
+"""Import a GGUF file into a cached Hugging Face folder in bf16, tensor by tensor; or its config and tokenizer alone.
 
-Every tensor is accounted for, both ways: one that the model does not know, or that the file lacks, is an error.
 Never holds more than one tensor; a folder appears under its final name only when it is whole. Knows nothing of
 quantization to come.
 """
@@ -15,29 +14,26 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import gguf
 import numpy as np
 import platformdirs
 import torch
 from filelock import FileLock, Timeout
 
-from core.errors import BitwrightError, Cancelled, CorruptFile, DiskFull, OutputProblem, UnsupportedModel
+from core.errors import BitwrightError, Cancelled, DiskFull, OutputProblem
 from core.events import Emit, Log
 from core.files import free_bytes, read_json, sync_folder, write_json
 from core.hub.pace import PacedProgress
-from core.model import gguf_config, gguf_tokenizer
-from core.model.gguf_header import GgufHeader, GgufTensor, read_gguf_header
+from core.model import gguf_tokenizer, gguf_values
+from core.model.gguf_header import GgufHeader, read_gguf_header
+from core.model.gguf_model import GgufModel, open_gguf_model
 from core.model.headers import read_folder
 from core.model.writer import CheckpointWriter, TensorPlan
 from core.wording import human
 
-_VERSION: Final = 1
+_VERSION: Final = 2
 """Part of the cache key: raise it when an import of the same file would come out differently."""
-
-_CHUNK_ELEMENTS: Final = 1 << 24
-"""Weights dequantized at once: 64 MB in fp32, whatever the size of the embedding."""
 
 _BIG: Final = ("token_embd.weight", "output.weight")
 _GRACE_BYTES: Final = 64 << 20
@@ -65,22 +61,28 @@ def import_gguf(path: Path, emit: Emit, should_stop: Callable[[], bool], *, meas
         DiskFull, OutputProblem: the cache cannot be written.
         Cancelled: `should_stop` said so.
     """
-    header = read_gguf_header(path)
-    root = cache_folder()
-    stem = re.sub(r"[^\w.-]+", "_", path.stem)[:60]
-    status = path.stat()
-    key = hashlib.sha256(f"{_VERSION} {header.digest} {status.st_size} {status.st_mtime_ns}".encode()).hexdigest()
-    target = root / f"{stem}-{key[:16]}"
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        with _locked(root / f".{target.name}.lock", should_stop):
-            if not _is_whole(target):
-                shutil.rmtree(target, ignore_errors=True)
-                _import(path, header, target, emit, should_stop, measured=measured)
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise DiskFull(f"The disk of {root} is full.", "Free some space and try again.") from error
-        raise OutputProblem(f"{root} cannot be written: {error.strerror}.", "Check its rights.") from error
+    target = _place(path, read_gguf_header(path), "")
+    with _cache(target, should_stop):
+        if not _is_whole(target, weights=True):
+            _import(path, target, emit, should_stop, measured=measured)
+    return target
+
+
+def import_config(model: GgufModel, should_stop: Callable[[], bool] = lambda: False) -> Path:
+    """A folder with config.json, generation_config.json and the tokenizer of a GGUF file, and without weights.
+
+    Raises:
+        CorruptFile: its vocabulary makes no tokenizer.
+        UnsupportedModel: a tokenizer whose rules are not known.
+        DiskFull, OutputProblem: the cache cannot be written.
+        Cancelled: `should_stop` said so.
+    """
+    target = _place(model.path, model.header, "-config")
+    with _cache(target, should_stop):
+        if not _is_whole(target, weights=False):
+            gguf_tokenizer.check_tokenizer(model.header, model.path.name)
+            with _staged(target) as stage:
+                _write_configs(model, stage)
     return target
 
 
@@ -118,9 +120,31 @@ class _Written:
         self._progress.end()
 
 
+def _place(path: Path, header: GgufHeader, suffix: str) -> Path:
+    """Where the cache keeps what is made of a file: another place as soon as the file has changed."""
+    stem = re.sub(r"[^\w.-]+", "_", path.stem)[:60]
+    status = path.stat()
+    key = hashlib.sha256(f"{_VERSION} {header.digest} {status.st_size} {status.st_mtime_ns}".encode()).hexdigest()
+    return cache_folder() / f"{stem}-{key[:16]}{suffix}"
+
+
+@contextmanager
+def _cache(target: Path, should_stop: Callable[[], bool]) -> Iterator[None]:
+    """One filling of a place at a time, on this machine, and what the file system says of it in the user's words."""
+    root = target.parent
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with _locked(root / f".{target.name}.lock", should_stop):
+            yield
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise DiskFull(f"The disk of {root} is full.", "Free some space and try again.") from error
+        raise OutputProblem(f"{root} cannot be written: {error.strerror}.", "Check its rights.") from error
+
+
 @contextmanager
 def _locked(path: Path, should_stop: Callable[[], bool]) -> Iterator[None]:
-    """One import of a file at a time, on this machine; a dead process leaves no lock behind."""
+    """The lock at `path`; a dead process leaves none behind."""
     lock = FileLock(path)
     while True:
         if should_stop():
@@ -136,151 +160,68 @@ def _locked(path: Path, should_stop: Callable[[], bool]) -> Iterator[None]:
         lock.release()
 
 
-def _is_whole(folder: Path) -> bool:
-    """Whether a cached import can be used: cleaners of caches delete old files one by one."""
-    try:
-        if not (folder / "tokenizer.json").is_file() or not isinstance(read_json(folder / "config.json"), dict):
-            return False
-        return bool(read_folder(folder))
-    except BitwrightError:
-        return False
-
-
-def _import(
-    path: Path, header: GgufHeader, target: Path, emit: Emit, should_stop: Callable[[], bool], *, measured: bool
-) -> None:
-    blob = np.memmap(path, dtype=np.uint8, mode="r")
-    factors = header.tensors.get(gguf_config.ROPE_FACTORS)
-    config = gguf_config.build_config(header, path.name, _values(blob, factors).tolist() if factors else None)
-    gguf_tokenizer.check_tokenizer(header, path.name)
-    model = _empty_model(config)
-    pairs = _pairs(header, model, path.name)
-    needed = sum(2 * int(np.prod(tensor.shape)) for tensor in pairs.values()) + _GRACE_BYTES
-    if free_bytes(target.parent) < needed:
-        raise DiskFull(
-            f"Importing {path.name} needs {human(needed)} at {target.parent}.", "Free some space and try again."
-        )
-    emit(Log("info", f"Importing {path.name} to 16 bits; this is done once."))
+@contextmanager
+def _staged(target: Path) -> Iterator[Path]:
+    """An empty folder that becomes `target` when all went well, and else is removed."""
+    shutil.rmtree(target, ignore_errors=True)
     stage = target.with_name(f".{target.name}.partial")
     shutil.rmtree(stage, ignore_errors=True)
     stage.mkdir()
     try:
-        config.architectures = [type(model).__name__]
-        _write_configs(config, header, stage)
-        gguf_tokenizer.write_tokenizer(path, header, stage)
-        written = _Written(needed - _GRACE_BYTES if measured else 0, emit, should_stop)
-        _write_tensors(blob, header, config, pairs, stage, written)
+        yield stage
         stage.rename(target)
         sync_folder(target.parent)
     finally:
         shutil.rmtree(stage, ignore_errors=True)
 
 
-def _empty_model(config: Any) -> Any:
-    from transformers import AutoModelForCausalLM
+def _is_whole(folder: Path, *, weights: bool) -> bool:
+    """Whether a cached import can be used: cleaners of caches delete old files one by one."""
+    try:
+        if not (folder / "tokenizer.json").is_file() or not isinstance(read_json(folder / "config.json"), dict):
+            return False
+        if not weights:
+            return (folder / "tokenizer_config.json").is_file() and (folder / "generation_config.json").is_file()
+        return bool(read_folder(folder))
+    except BitwrightError:
+        return False
 
-    auto: Any = AutoModelForCausalLM
-    with torch.device("meta"):
-        return auto.from_config(config)
 
-
-def _pairs(header: GgufHeader, model: Any, label: str) -> dict[str, GgufTensor]:
-    """Checkpoint name -> tensor of the file, for every parameter of the model.
-
-    Raises:
-        UnsupportedModel: a tensor is left over.
-        CorruptFile: one is missing or has another shape.
-    """
-    names = {name: kind for kind, name in gguf.MODEL_ARCH_NAMES.items()}
-    table = gguf.get_tensor_name_map(names[header.architecture], int(model.config.num_hidden_layers))
-    left = {name: tensor for name, tensor in header.tensors.items() if name != gguf_config.ROPE_FACTORS}
-    tied = set(model.all_tied_weights_keys) if model.config.tie_word_embeddings else set()
-    pairs = {}
-    for name, parameter in model.state_dict().items():
-        if name in tied:
-            continue
-        stem, dot, suffix = name.rpartition(".")
-        known = table.get_name(stem) if suffix in ("weight", "bias") else None
-        tensor = left.pop(f"{known}{dot}{suffix}", None)
-        shape = tuple(parameter.shape)
-        if tensor is None:
-            raise CorruptFile(f"{label} has no tensor for {name}.", "Fetch the file again.")
-        if _decoded_shape(header, tensor) != shape:
-            raise CorruptFile(f"{label} has {name} as {tensor.shape} where its metadata say {shape}.", "")
-        pairs[name] = tensor
-    if left:
-        raise UnsupportedModel(
-            f"{label} has {len(left)} tensors that no part of the model takes, such as {next(iter(left))[:80]!r}.",
-            "Use the original as a folder or from the Hub.",
+def _import(path: Path, target: Path, emit: Emit, should_stop: Callable[[], bool], *, measured: bool) -> None:
+    model = open_gguf_model(path)
+    gguf_tokenizer.check_tokenizer(model.header, path.name)
+    needed = sum(2 * int(np.prod(tensor.shape)) for tensor in model.tensors.values()) + _GRACE_BYTES
+    if free_bytes(target.parent) < needed:
+        raise DiskFull(
+            f"Importing {path.name} needs {human(needed)} at {target.parent}.", "Free some space and try again."
         )
-    return pairs
+    emit(Log("info", f"Importing {path.name} to 16 bits; this is done once."))
+    with _staged(target) as stage:
+        _write_configs(model, stage)
+        _write_tensors(model, stage, _Written(needed - _GRACE_BYTES if measured else 0, emit, should_stop))
 
 
-def _write_configs(config: Any, header: GgufHeader, stage: Path) -> None:
-    value = config.to_diff_dict()
-    value.pop("_name_or_path", None)
-    write_json(stage / "config.json", value | gguf_config.old_rope_keys(value.get("rope_parameters")))
-    generation = {f"{name}_token_id": getattr(config, f"{name}_token_id", None) for name in ("bos", "eos", "pad")}
-    end_of_turn = header.metadata.get("tokenizer.ggml.eot_token_id")
-    if end_of_turn is not None and end_of_turn != generation["eos_token_id"]:
-        generation["eos_token_id"] = [generation["eos_token_id"], end_of_turn]
-    write_json(stage / "generation_config.json", {key: item for key, item in generation.items() if item is not None})
+def _write_configs(model: GgufModel, stage: Path) -> None:
+    write_json(stage / "config.json", model.config)
+    write_json(stage / "generation_config.json", model.generation)
+    gguf_tokenizer.write_tokenizer(model.path, model.header, stage)
 
 
-def _write_tensors(
-    blob: np.ndarray[Any, Any],
-    header: GgufHeader,
-    config: Any,
-    pairs: dict[str, GgufTensor],
-    stage: Path,
-    written: _Written,
-) -> None:
-    from transformers import modeling_gguf_pytorch_utils as conversions
-
-    kinds: dict[str, Any] = conversions.TENSOR_PROCESSORS
-    processor = kinds.get(header.architecture, conversions.TensorProcessor)(config=config.to_dict())
-    plans = [TensorPlan(name, "BF16", _decoded_shape(header, tensor)) for name, tensor in pairs.items()]
+def _write_tensors(model: GgufModel, stage: Path, written: _Written) -> None:
+    plans = [TensorPlan(name, "BF16", model.places[name].shape) for name in model.tensors]
     with CheckpointWriter(stage, plans) as writer:
-        for name, tensor in pairs.items():
+        for name, tensor in model.tensors.items():
             written.add(0)
             if tensor.name in _BIG:
-                writer.write_pieces(name, written.counted(_pieces(blob, tensor)))
-                continue
-            # Undoes what llama.cpp's converter does: rotary rows of q and k, Gemma's norms + 1, GPT-2's layout.
-            weights = processor.process(weights=_values(blob, tensor), name=tensor.name).weights
-            values = torch.from_numpy(np.array(weights, dtype=np.float32, order="C")).to(torch.bfloat16)
-            writer.write(name, values)
-            written.add(values.nbytes)
+                chunks = gguf_values.row_chunks(model.path, tensor)
+                pieces = (_bf16(chunk).view(torch.uint8).numpy().tobytes() for chunk in chunks)
+                writer.write_pieces(name, written.counted(pieces))
+            else:
+                values = _bf16(model.values(name))
+                writer.write(name, values)
+                written.add(values.nbytes)
     written.end()
 
 
-def _decoded_shape(header: GgufHeader, tensor: GgufTensor) -> tuple[int, ...]:
-    """Shape in the checkpoint: llama.cpp stores GPT-2's blocks the other way round."""
-    turned = header.architecture == "gpt2" and tensor.name.startswith("blk.")
-    return tensor.shape[::-1] if turned else tensor.shape
-
-
-def _values(blob: np.ndarray[Any, Any], tensor: GgufTensor) -> np.ndarray[Any, Any]:
-    """A tensor's values in fp32, in its shape."""
-    rows = int(np.prod(tensor.shape[:-1]))
-    return _rows(blob, tensor, 0, rows).reshape(tensor.shape)
-
-
-def _pieces(blob: np.ndarray[Any, Any], tensor: GgufTensor) -> Iterator[bytes]:
-    """The bf16 bytes of a matrix, dequantized a few rows at a time."""
-    rows, columns = tensor.shape
-    step = max(1, _CHUNK_ELEMENTS // columns)
-    for start in range(0, rows, step):
-        values = torch.from_numpy(np.array(_rows(blob, tensor, start, min(rows, start + step))))
-        yield values.to(torch.bfloat16).view(torch.uint8).numpy().tobytes()
-
-
-def _rows(blob: np.ndarray[Any, Any], tensor: GgufTensor, start: int, stop: int) -> np.ndarray[Any, Any]:
-    width = tensor.nbytes // int(np.prod(tensor.shape[:-1]))
-    raw = blob[tensor.start + start * width : tensor.start + stop * width].reshape(stop - start, width)
-    try:
-        return np.asarray(gguf.dequantize(raw, tensor.kind), dtype=np.float32)
-    except NotImplementedError as error:
-        raise UnsupportedModel(
-            f"Weights stored as {tensor.kind.name} are not read.", "Use a file with another type, such as Q8_0."
-        ) from error
+def _bf16(values: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> torch.Tensor:
+    return torch.from_numpy(values).to(torch.bfloat16)

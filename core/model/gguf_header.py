@@ -23,8 +23,17 @@ _SCALARS: Final = {
     0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d",
 }  # fmt: skip
 _STRING, _ARRAY = 8, 9
+_LENGTH: Final = struct.Struct("<Q").unpack_from
 _MAX_DIMS = 4
 _MAX_ALIGNMENT = 1 << 20
+
+_MAX_KEYS, _MAX_TENSORS, _MAX_STRINGS = 1 << 16, 1 << 17, 1 << 22
+"""Far above any real file (some 100, 2000 and 800,000). Without them, a header of tiny entries would take twenty times
+the memory of the file, and minutes."""
+
+_KEPT_NUMBERS = 1 << 12
+"""Numbers of an array that are kept; longer ones are scores and types of tokens."""
+
 _AGAIN = "Fetch the file again."
 
 
@@ -41,14 +50,23 @@ class GgufTensor:
 
 @dataclass(frozen=True)
 class StringArray:
-    """An array of strings that was walked and not kept: only its length."""
+    """An array of strings that was walked and not kept: only how many, and the bytes of the longest."""
+
+    length: int
+    longest: int = 0
+
+
+@dataclass(frozen=True)
+class NumberArray:
+    """A long array of numbers that was not kept: only how many."""
 
     length: int
 
 
 @dataclass(frozen=True)
 class GgufHeader:
-    """Metadata (scalars, strings, lists of numbers, `StringArray`), tensors by name, a digest of header and size."""
+    """Metadata (scalars, strings, short lists of numbers, `StringArray`, `NumberArray`), tensors by name, and a digest
+    of header and size."""
 
     metadata: dict[str, Any]
     tensors: dict[str, GgufTensor]
@@ -85,6 +103,7 @@ class _Walk:
         self.size = len(blob)
         self.label = label
         self.position = 4
+        self.strings = 0
 
     def header(self) -> GgufHeader:
         version = self._number("<I")
@@ -94,6 +113,8 @@ class _Walk:
             raise UnsupportedModel(f"{self.label} is GGUF version {version}; versions 2 and 3 are read.", _AGAIN)
         tensor_count, key_count = self._number("<Q"), self._number("<Q")
         self._room(tensor_count * 24 + key_count * 13)
+        if tensor_count > _MAX_TENSORS or key_count > _MAX_KEYS:
+            raise self._wrong(f"claims {tensor_count} tensors and {key_count} entries of metadata")
         metadata: dict[str, Any] = {}
         for _ in range(key_count):
             key = self._text()
@@ -111,7 +132,7 @@ class _Walk:
         """Tensors with absolute offsets: in bounds, aligned, none over another."""
         alignment = metadata.get("general.alignment", 32)
         if type(alignment) is not int or not 0 < alignment <= _MAX_ALIGNMENT or alignment & (alignment - 1):
-            raise self._wrong(f"claims an alignment of {str(alignment)[:40]}")
+            raise self._wrong(f"claims an alignment of {str(alignment)[:40]!r}")
         data = -(-self.position // alignment) * alignment
         tensors: dict[str, GgufTensor] = {}
         for name, shape, raw_kind, offset in entries:
@@ -171,21 +192,43 @@ class _Walk:
             code = _SCALARS[element][1]
             width = struct.calcsize(f"<{code}")
             self._room(count * width)
+            if count > _KEPT_NUMBERS:
+                self.position += count * width
+                return NumberArray(count)
             values = list(struct.unpack_from(f"<{count}{code}", self.blob, self.position))
             self.position += count * width
             return values
         if element != _STRING:
             raise self._wrong(f"has an array of the unknown type {element}")
         self._room(count * 8)
-        for _ in range(count):
-            self._text(keep=False)
-        return StringArray(count)
+        self.strings += count
+        if self.strings > _MAX_STRINGS:
+            raise self._wrong(f"claims {self.strings} strings")
+        return StringArray(count, self._skip_texts(count))
 
-    def _text(self, keep: bool = True) -> str:
-        length = self._number("<Q")
+    def _skip_texts(self, count: int) -> int:
+        """Pass over some strings: bytes of the longest."""
+        blob, position, last, longest = self.blob, self.position, self.size - 8, 0
+        for _ in range(count):
+            if position > last:
+                self._room(self.size)
+            length = _LENGTH(blob, position)[0]
+            position += 8 + length
+            longest = max(longest, length)
+        self.position = min(position, self.size)
+        self._room(position - self.position)
+        return longest
+
+    def _skip_text(self) -> int:
+        """Bytes of a string that is passed over."""
+        length: int = self._number("<Q")
         self._room(length)
-        raw = self.blob[self.position : self.position + length] if keep else b""
         self.position += length
+        return length
+
+    def _text(self) -> str:
+        start = self.position + 8
+        raw = self.blob[start : start + self._skip_text()]
         try:
             return raw.decode("utf-8")
         except UnicodeDecodeError:

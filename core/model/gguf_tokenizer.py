@@ -6,6 +6,7 @@ pre-tokenizer, so only those are let through whose rule is known. Knows nothing 
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +20,14 @@ _DIGITS_RULE: Final = frozenset({"smollm", "starcoder", "refact", "command-r", "
 
 _WHOLE_WORDS_FIRST: Final = frozenset({"llama3", "llama-v3", "llama-bpe", "falcon3", "pixtral", "tekken"})
 """A word that is a token is taken whole, merges or not; and text starts with BOS unless the file says otherwise."""
+
+_VALUES: Final[dict[str, type]] = {
+    "ggml.model": str, "ggml.pre": str, "chat_template": str, "ggml.add_bos_token": bool, "ggml.add_eos_token": bool,
+    "ggml.add_space_prefix": bool,
+}  # fmt: skip
+
+_MAX_TOKENS, _MAX_TOKEN_BYTES = 1 << 20, 1 << 10
+"""Real ones have up to 262,144 tokens of up to 512 bytes. To find merges takes the square of a token's length."""
 
 _BYTE_LEVEL, _SENTENCEPIECE = "gpt2", "llama"
 
@@ -35,6 +44,9 @@ def check_tokenizer(header: GgufHeader, label: str) -> None:
     kind = header.metadata.get("tokenizer.ggml.model")
     rule = header.metadata.get("tokenizer.ggml.pre")
     hint = "Use the original as a folder or from the Hub."
+    for key, wanted in _VALUES.items():
+        if not isinstance(header.metadata.get(f"tokenizer.{key}", wanted()), wanted):
+            raise CorruptFile(f"{label} has a value of tokenizer.{key} that cannot be.", "Fetch the file again.")
     if kind not in (_BYTE_LEVEL, _SENTENCEPIECE):
         raise UnsupportedModel(f"{label} has a tokenizer of the unknown kind {str(kind)[:40]!r}.", hint)
     known = _GPT2_RULE | _DIGITS_RULE | set(GGUF_PRE_TOKENIZER_SPLITS) if kind == _BYTE_LEVEL else {"default", None}
@@ -45,6 +57,11 @@ def check_tokenizer(header: GgufHeader, label: str) -> None:
     rows = header.tensors["token_embd.weight"].shape[0]
     if not isinstance(tokens, StringArray) or not 0 < tokens.length <= rows:
         raise CorruptFile(f"{label} has a list of tokens that does not fit its {rows} embeddings.", "")
+    if tokens.length > _MAX_TOKENS or tokens.longest > _MAX_TOKEN_BYTES:
+        raise UnsupportedModel(
+            f"{label} has {tokens.length} tokens of up to {tokens.longest} bytes, which is beyond any tokenizer known.",
+            hint,
+        )
     for name in ("bos", "eos", "unknown", "padding", "eot"):
         number = header.metadata.get(f"tokenizer.ggml.{name}_token_id")
         if number is not None and (type(number) is not int or not 0 <= number < tokens.length):
@@ -63,6 +80,7 @@ def write_tokenizer(path: Path, header: GgufHeader, folder: Path) -> None:
     try:
         architecture, parts, settings = get_gguf_tokenizer(str(path))
         backend, extra = convert_gguf_tokenizer(architecture, parts)
+        backend = _without_strangers(backend, len(parts["tokens"]))
     except Exception as error:  # the tokenizers library raises bare exceptions
         raise CorruptFile(f"The vocabulary of {path.name} makes no tokenizer.", "Fetch the file again.") from error
     rule = header.metadata.get("tokenizer.ggml.pre")
@@ -80,6 +98,17 @@ def write_tokenizer(path: Path, header: GgufHeader, folder: Path) -> None:
     for key in ("backend", "is_local", "local_files_only"):
         saved.pop(key, None)
     write_json(folder / "tokenizer_config.json", saved)
+
+
+def _without_strangers(backend: Any, count: int) -> Any:
+    """The same tokenizer without tokens that the file does not have: transformers adds those its classes begin with."""
+    from tokenizers import Tokenizer
+
+    value = json.loads(backend.to_str())
+    kept = [token for token in value["added_tokens"] if token["id"] < count]
+    if len(kept) == len(value["added_tokens"]):
+        return backend
+    return Tokenizer.from_str(json.dumps(value | {"added_tokens": kept}))
 
 
 def _apply_rule(backend: Any, rule: str | None) -> None:

@@ -18,6 +18,9 @@ from core.files import read_json
 MAX_HEADER_BYTES: Final = 100_000_000
 """The limit of the safetensors library itself; real headers are far below it."""
 
+MAX_NAME_BYTES: Final = 255
+"""Of a file; what file systems take."""
+
 SINGLE_FILE: Final = "model.safetensors"
 INDEX_FILE: Final = "model.safetensors.index.json"
 
@@ -103,8 +106,8 @@ def parse_header(text: bytes, size: int, label: str) -> dict[str, TensorInfo]:
     """
     table = _json_object(text, label)
     metadata = table.pop("__metadata__", {})
-    if not isinstance(metadata, dict):
-        raise CorruptFile(f"The header of {label} has metadata that is not an object.", _AGAIN)
+    if not isinstance(metadata, dict) or not all(isinstance(item, str) for item in metadata.values()):
+        raise CorruptFile(f"The header of {label} has metadata that is no table of texts.", _AGAIN)
     offset = 8 + len(text)
     found = [_tensor(name, entry, offset, size, label) for name, entry in table.items()]
     found.sort(key=lambda info: (info.start, info.end))
@@ -112,7 +115,7 @@ def parse_header(text: bytes, size: int, label: str) -> dict[str, TensorInfo]:
     for info in found:
         if info.start != position:
             problem = "overlaps the one before it" if info.start < position else "leaves a hole before it"
-            raise CorruptFile(f"In {label}, the tensor {_short(info.name)} {problem}.", _AGAIN)
+            raise CorruptFile(f"In {label}, the tensor {short(info.name)} {problem}.", _AGAIN)
         position = info.end
     if position != size:
         raise CorruptFile(f"{label} has {size} bytes where its header describes {position}.", _AGAIN)
@@ -148,8 +151,9 @@ def index_shards(folder: Path) -> dict[str, str]:
         raise CorruptFile(f"{INDEX_FILE} has no table of tensors.", _AGAIN)
     for shard in entries.values():
         # The index comes from a stranger: a shard is a plain name beside it, never a path to somewhere else.
-        if not isinstance(shard, str) or not shard.endswith(".safetensors") or any(c in shard for c in "/\\:\0"):
-            raise CorruptFile(f"{INDEX_FILE} names {_short(str(shard))}, which is not a file beside it.", _AGAIN)
+        plain = isinstance(shard, str) and shard.endswith(".safetensors") and not any(c in shard for c in "/\\:\0")
+        if not plain or len(shard.encode("utf-8", "replace")) > MAX_NAME_BYTES:
+            raise CorruptFile(f"{INDEX_FILE} names {short(str(shard))}, which is not a file beside it.", _AGAIN)
     return entries
 
 
@@ -158,15 +162,15 @@ def _read_shards(folder: Path) -> dict[str, TensorInfo]:
     tables = []
     for shard in sorted(set(expected.values())):
         if not (folder / shard).is_file():
-            raise CorruptFile(f"{INDEX_FILE} names {_short(shard)}, which is missing.", "Fetch the missing file.")
+            raise CorruptFile(f"{INDEX_FILE} names {short(shard)}, which is missing.", "Fetch the missing file.")
         tables.append(read_header(folder / shard))
     tensors = _merge(tables)
     for name, shard in expected.items():
         if name not in tensors or tensors[name].file != shard:
-            raise CorruptFile(f"{INDEX_FILE} promises {_short(name)} in {shard}, which does not have it.", _AGAIN)
+            raise CorruptFile(f"{INDEX_FILE} promises {short(name)} in {shard}, which does not have it.", _AGAIN)
     extra = next((name for name in tensors if name not in expected), None)
     if extra is not None:
-        raise CorruptFile(f"{tensors[extra].file} holds {_short(extra)}, of which {INDEX_FILE} knows nothing.", _AGAIN)
+        raise CorruptFile(f"{tensors[extra].file} holds {short(extra)}, of which {INDEX_FILE} knows nothing.", _AGAIN)
     return tensors
 
 
@@ -176,7 +180,7 @@ def _merge(tables: list[dict[str, TensorInfo]]) -> dict[str, TensorInfo]:
         for name, info in table.items():
             if name in merged:
                 raise CorruptFile(
-                    f"The tensor {_short(name)} is in both {merged[name].file} and {info.file}.",
+                    f"The tensor {short(name)} is in both {merged[name].file} and {info.file}.",
                     "Keep only one set of weights in the folder.",
                 )
             merged[name] = info
@@ -190,10 +194,15 @@ def _json_object(text: bytes, label: str) -> dict[str, Any]:
             raise ValueError("duplicate key")
         return value
 
+    def refused(constant: str) -> Any:
+        raise ValueError(f"{constant} is no JSON")
+
     if text[:1] != b"{":
         raise CorruptFile(f"{label} does not begin with a safetensors header.", _AGAIN)
     try:
-        value = json.loads(text.decode("utf-8"), object_pairs_hook=unique)
+        value = json.loads(text.decode("utf-8"), object_pairs_hook=unique, parse_constant=refused)
+        if b"\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")  # an escape may name half a character
     except (ValueError, RecursionError) as error:
         reason = "a key twice" if "duplicate key" in str(error) else "no valid JSON"
         raise CorruptFile(f"The header of {label} has {reason}.", _AGAIN) from error
@@ -204,24 +213,27 @@ def _json_object(text: bytes, label: str) -> dict[str, Any]:
 
 def _tensor(name: str, entry: Any, offset: int, size: int, label: str) -> TensorInfo:
     """One entry of the header, checked by itself; `offset` is where the byte buffer begins."""
-    wrong = CorruptFile(f"In {label}, the header's entry for {_short(name)} cannot be true.", _AGAIN)
     try:
         name.encode("utf-8")
     except UnicodeEncodeError:
-        raise wrong from None
+        raise _wrong(name, label) from None
     if not isinstance(entry, dict):
-        raise wrong
+        raise _wrong(name, label)
     dtype, shape, span = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
     if not isinstance(dtype, str) or dtype not in DTYPE_BITS:
-        raise CorruptFile(f"In {label}, {_short(name)} has the unknown dtype {_short(str(dtype))}.", _AGAIN)
+        raise CorruptFile(f"In {label}, {short(name)} has the unknown dtype {short(str(dtype))}.", _AGAIN)
     if not _naturals(shape) or not _naturals(span) or len(span) != 2:
-        raise wrong
+        raise _wrong(name, label)
     start, end = offset + span[0], offset + span[1]
     if start > end or end > size:
-        raise CorruptFile(f"{label} is cut short: {_short(name)} should end at byte {end} of {size}.", _AGAIN)
+        raise CorruptFile(f"{label} is cut short: {short(name)} should end at byte {end} of {size}.", _AGAIN)
     if _bits(shape, DTYPE_BITS[dtype], limit=8 * size) != 8 * (end - start):
-        raise wrong
+        raise _wrong(name, label)
     return TensorInfo(name, dtype, tuple(shape), label, start, end)
+
+
+def _wrong(name: str, label: str) -> CorruptFile:
+    return CorruptFile(f"In {label}, the header's entry for {short(name)} cannot be true.", _AGAIN)
 
 
 def _naturals(value: Any) -> TypeGuard[list[int]]:
@@ -240,7 +252,7 @@ def _bits(shape: list[int], bits: int, limit: int) -> int:
     return bits
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
     """A stranger's text, fit for one line of a message."""
     clean = text.encode("ascii", "backslashreplace").decode("ascii")
     clean = "".join(c if c.isprintable() else "?" for c in clean)

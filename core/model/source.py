@@ -28,26 +28,37 @@ class Source:
     """Where a model lies.
 
     Attributes:
-        folder: holds config.json and safetensors.
+        folder: holds config.json and safetensors; of a GGUF file that was not to be imported, the folder it lies in.
         label: short name for people.
         origin: `hub`, `folder`, `gguf` or `demo`.
         note: what a report should say about the weights, or "".
+        file: the GGUF file, if it is one.
     """
 
     folder: Path
     label: str
     origin: str
     note: str
+    file: Path | None = None
+
+    @property
+    def place(self) -> Path:
+        """What `core.formats.opened.open_checkpoint` opens: the GGUF file itself, or the folder."""
+        return self.file or self.folder
 
 
-def open_source(model: str, emit: Emit, should_stop: Callable[[], bool], *, measured: bool = False) -> Source:
+def open_source(
+    model: str, emit: Emit, should_stop: Callable[[], bool], *, measured: bool = False, imported: bool = True
+) -> Source:
     """Find, fetch or import what `model` names.
 
     Args:
-        model: Hub id, folder, `.gguf` file, or `demo`; a path that exists wins over a Hub id.
+        model: Hub id, folder, `.gguf` file, or `demo`; a path that exists wins over a Hub id. A folder without
+            config.json that holds one `.gguf` file is that file.
         emit: gets `Log` events where something takes time.
         should_stop: asked while something takes time.
         measured: `Progress` of a download or an import is wanted, too. Not for a run, whose `Progress` is its own.
+        imported: whether a GGUF file is imported to 16 bits; else it stays what it is.
 
     Raises:
         ModelNotFound: neither a path nor a Hub id leads to a model.
@@ -58,17 +69,20 @@ def open_source(model: str, emit: Emit, should_stop: Callable[[], bool], *, meas
     if not model:
         raise BadInput("No model was given.", "Give a Hub id, a folder, a .gguf file, or demo.")
     if model == DEMO:
-        folder, note = _from_gguf(_demo_file(), emit, should_stop, measured=measured)
-        return Source(folder, "SmolLM2-135M-Instruct (demo)", "demo", note)
+        file = _demo_file()
+        folder, note = _from_gguf(file, emit, should_stop, measured=measured, imported=imported)
+        return Source(folder, "SmolLM2-135M-Instruct (demo)", "demo", note, file)
     path = _existing(model)
-    if path is not None and path.is_dir():
+    inside = only_gguf(path) if path is not None and path.is_dir() else None
+    if path is not None and path.is_dir() and inside is None:
         check_folder(path)
         return Source(path, path.resolve().name, "folder", "")
     if path is not None:
-        if path.suffix.lower() != ".gguf":
+        file = inside or path
+        if file.suffix.lower() != ".gguf":
             raise BadInput(f"{path} is a file, and not a .gguf.", "Give the folder that holds the model.")
-        folder, note = _from_gguf(path, emit, should_stop, measured=measured)
-        return Source(folder, path.name, "gguf", note)
+        folder, note = _from_gguf(file, emit, should_stop, measured=measured, imported=imported)
+        return Source(folder, file.name, "gguf", note, file)
     if _looks_like_path(model):
         raise ModelNotFound(f"There is nothing at {_short(model)}.", "Check the path.")
     from core.hub.download import download
@@ -92,6 +106,19 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
+def only_gguf(folder: Path) -> Path | None:
+    """The one GGUF model in a folder that has no config.json; None if there is none, or a choice.
+
+    An image projector (`mmproj`) is part of a model, not one.
+    """
+    try:
+        names = sorted(path.name for path in folder.iterdir())
+    except OSError:
+        return None
+    found = [name for name in names if name.lower().endswith(".gguf") and "mmproj" not in name.lower()]
+    return folder / found[0] if len(found) == 1 and not {"config.json", "adapter_config.json"} & set(names) else None
+
+
 def check_folder(folder: Path) -> None:
     """Refuse a folder that does not hold a config and safetensors, with what it holds instead.
 
@@ -105,9 +132,12 @@ def check_folder(folder: Path) -> None:
     if "config.json" not in names:
         if "adapter_config.json" in names:
             raise UnsupportedModel(f"{folder} holds an adapter, not a whole model.", "Merge it into its model first.")
-        single = sorted(name for name in names if name.lower().endswith(".gguf"))
-        if single:
-            raise ModelNotFound(f"{folder} holds no config.json.", f"Give the GGUF file itself: {folder / single[0]}")
+        files = sorted(name for name in names if name.lower().endswith(".gguf"))
+        if files:
+            raise ModelNotFound(
+                f"{folder} holds no config.json, and {len(files)} GGUF files.",
+                f"Give the GGUF file itself: {folder / files[0]}",
+            )
     read_config(folder)
     if any(name.endswith(".safetensors") for name in names):
         return
@@ -156,11 +186,13 @@ def check_architecture(config: Mapping[str, Any]) -> None:
         raise UnsupportedModel(f"The architecture {kind[:60]!r} is no language model.", "Choose another model.")
 
 
-def _from_gguf(path: Path, emit: Emit, should_stop: Callable[[], bool], *, measured: bool) -> tuple[Path, str]:
-    """The folder of an imported file, and what a report should say about its weights."""
+def _from_gguf(
+    path: Path, emit: Emit, should_stop: Callable[[], bool], *, measured: bool, imported: bool
+) -> tuple[Path, str]:
+    """The folder of an imported file, or the one it lies in, and what a report should say about its weights."""
     from core.model.gguf import import_gguf, stored_types
 
-    folder = import_gguf(path, emit, should_stop, measured=measured)
+    folder = import_gguf(path, emit, should_stop, measured=measured) if imported else path.parent
     kind = stored_types(path)
     known = kind in ("F32", "F16", "BF16")
     return folder, "" if known else f"The weights came from a GGUF file, quantized there as {kind}."

@@ -172,7 +172,7 @@ class _Stack:
 def build_tree(config: dict[str, Any], tensors: Mapping[str, TensorInfo]) -> ModelTree:
     """The tree of a checkpoint; a model that cannot be quantized gets a `refusal` instead of an exception."""
     text = refusals.text_config(config)
-    stacks = _find_stacks(tensors.values())
+    stacks = _without_predictors(_find_stacks(tensors.values()), text)
     main = stacks[0] if stacks else None
     outside = [info for info in tensors.values() if main is None or not info.name.startswith(f"{main.prefix}.")]
     embedding, head = _find_embeddings(outside, main.prefix if main else "", text.get("vocab_size"))
@@ -247,11 +247,11 @@ def _refuse_embedding(tree: ModelTree, bits_map: BitsMap) -> None:
     keys = bits_map.by_hand.get(tree.embedding)
     if keys is None or not keys.apply(bits_map.default).quantized:
         return
-    hint = "Remove it from the bits map; only GGUF files can hold embeddings in fewer bits."
+    hint = "Remove it from the bits map; formats such as gguf:q4_k_m choose the embedding's type themselves."
     if tree.tied_head:
         hint = f"Name {tree.tied_head.name} instead: the head then gets a quantized copy of its own."
     raise BadInput(
-        f"{tree.embedding} is the token embedding, and auto_round and auto_gptq files have no layout for one.", hint
+        f"{tree.embedding} is the token embedding, and only a GGUF type asked for by name has bits for one.", hint
     )
 
 
@@ -270,6 +270,19 @@ def _find_stacks(tensors: Iterable[TensorInfo]) -> list[_Stack]:
         if len(info.shape) in (2, 3):
             stack.weight += info.numel
     return sorted((s for s in stacks.values() if s.weight), key=lambda stack: -stack.weight)
+
+
+def _without_predictors(stacks: list[_Stack], text: Mapping[str, Any]) -> list[_Stack]:
+    """The stacks without heads that predict further tokens (MTP), which the model itself is whole without.
+
+    They come as a stack of their own (`mtp.layers`) or as blocks beyond the last, announced in the config
+    (`num_nextn_predict_layers`). transformers' classes have no place for them; outputs carry their tensors along.
+    """
+    stacks = [stack for stack in stacks if "mtp" not in stack.prefix.split(".")]
+    count, further = text.get("num_hidden_layers"), text.get("num_nextn_predict_layers")
+    if stacks and type(count) is int and type(further) is int and len(stacks[0].members) == count + further:
+        stacks[0].members = {number: found for number, found in stacks[0].members.items() if number < count}
+    return stacks
 
 
 def _is_number(part: str) -> bool:

@@ -7,7 +7,7 @@ memory must not grow with the number of layers. Knows names and bytes, not what 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,18 @@ from core.model.headers import TensorInfo, read_folder
 from core.model.writer import TORCH_DTYPES
 
 _CHUNK = 1 << 23
+
+
+def evenly(pieces: Iterable[bytes], size: int = _CHUNK) -> Iterator[bytes]:
+    """The same bytes in pieces of `size`, the last one shorter, so that two streams of one tensor are cut alike."""
+    left = bytearray()
+    for piece in pieces:
+        left += piece
+        while len(left) >= size:
+            yield bytes(left[:size])
+            del left[:size]
+    if left:
+        yield bytes(left)
 
 
 class TensorStore:

@@ -146,9 +146,9 @@ class CheckpointWriter:
         for piece in pieces:
             if shard.stream is None or done + len(piece) > plan.nbytes:
                 raise ValueError(f"{name} has more than the planned {plan.nbytes} bytes, or the writer is closed")
-            with self._lock, self._failures():
+            with self._lock, failures(self._folder):
                 shard.stream.seek(shard.places[name] + done)
-                _write_all(shard.stream, memoryview(piece))
+                write_all(shard.stream, memoryview(piece))
             done += len(piece)
         if done != plan.nbytes:
             raise ValueError(f"{name} has {done} bytes, planned were {plan.nbytes}")
@@ -163,7 +163,7 @@ class CheckpointWriter:
         """
         if self._missing:
             raise ValueError(f"{len(self._missing)} tensors were not written, such as {next(iter(self._missing))}")
-        with self._failures():
+        with failures(self._folder):
             for shard in self._shards:
                 if shard.stream is not None:
                     os.fsync(shard.stream.fileno())
@@ -205,9 +205,9 @@ class CheckpointWriter:
         shard = self._shard_of[name]
         if shard.stream is None:
             raise ValueError("the writer is closed")
-        with self._lock, self._failures():
+        with self._lock, failures(self._folder):
             shard.stream.seek(shard.places[name])
-            _write_all(shard.stream, data)
+            write_all(shard.stream, data)
         del self._missing[name]
 
     def _write_index(self) -> Path:
@@ -222,7 +222,7 @@ class CheckpointWriter:
             if path.exists():
                 raise OutputProblem(f"{path} exists already.", "Choose an empty folder.")
         try:
-            with self._failures():
+            with failures(self._folder):
                 free = free_bytes(self._folder)
                 if free < self.total_bytes:
                     raise DiskFull(
@@ -231,26 +231,11 @@ class CheckpointWriter:
                     )
                 for shard in self._shards:
                     shard.stream = shard.partial.open("wb", buffering=0)
-                    _reserve(shard.stream, shard.size)
-                    _write_all(shard.stream, memoryview(shard.header))
+                    reserve(shard.stream, shard.size)
+                    write_all(shard.stream, memoryview(shard.header))
         except BitwrightError:
             self.abort()
             raise
-
-    @contextmanager
-    def _failures(self) -> Iterator[None]:
-        """What the operating system says, in the user's words."""
-        try:
-            yield
-        except OSError as error:
-            if error.errno in _FULL:
-                raise DiskFull(
-                    f"The volume of {self._folder} is full.", "Free some room, or choose a folder on another volume."
-                ) from error
-            hint = "Check that the folder exists and may be written."
-            if error.errno == errno.EFBIG:
-                hint = "The volume does not take files that large; choose one on another."
-            raise OutputProblem(f"{self._folder} cannot be written: {error.strerror}.", hint) from error
 
 
 def _lay_out(folder: Path, tensors: Sequence[TensorPlan], limit: int) -> list[_Shard]:
@@ -297,7 +282,27 @@ def _aligned(tensors: list[TensorPlan]) -> bool:
     return True
 
 
-def _reserve(stream: BinaryIO, size: int) -> None:
+@contextmanager
+def failures(folder: Path) -> Iterator[None]:
+    """What the operating system says while a file in `folder` is written, in the user's words.
+
+    Raises:
+        DiskFull, OutputProblem: instead of OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise DiskFull(
+                f"The volume of {folder} is full.", "Free some room, or choose a folder on another volume."
+            ) from error
+        hint = "Check that the folder exists and may be written."
+        if error.errno == errno.EFBIG:
+            hint = "The volume does not take files that large; choose one on another."
+        raise OutputProblem(f"{folder} cannot be written: {error.strerror}.", hint) from error
+
+
+def reserve(stream: BinaryIO, size: int) -> None:
     """Give the file its length, with room for it on the disk where the system can promise that."""
     if hasattr(os, "posix_fallocate"):
         try:
@@ -310,7 +315,7 @@ def _reserve(stream: BinaryIO, size: int) -> None:
     stream.truncate(size)
 
 
-def _write_all(stream: BinaryIO, data: memoryview) -> None:
+def write_all(stream: BinaryIO, data: memoryview) -> None:
     """Unbuffered writes may be short, and some systems refuse more than 2 GB at once."""
     position = 0
     while position < data.nbytes:

@@ -13,7 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from core.errors import Cancelled, CorruptFile, DeviceProblem
-from core.formats.quantized import QuantizedLinear
+from core.formats.gguf.blocks import BlockLinear
+from core.formats.gguf.carry import as_integers
+from core.formats.gguf.mixes import tuned_as
+from core.formats.grids import named_mix
+from core.formats.stored import Stored
 from core.jobs.spec import JobSpec
 from core.model.chain import BlockCall, products_in
 from core.model.linear import TunedLinear
@@ -24,6 +28,8 @@ from core.quant.grid import freeze, new_grid
 from core.quant.prepare import Resolved
 from core.quant.rtn import search_scale, searchable
 from core.quant.signround import Outcome, TunedLayer, Tuning, tune_block
+from core.recipes import Recipe
+from core.schemes import LayerScheme
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,7 @@ class BlockJob:
 
 def quantize_block(
     job: BlockJob, block: int, plans: list[LayerPlan], chains: list[Chain]
-) -> tuple[list[QuantizedLinear], Outcome]:
+) -> tuple[list[Stored], Outcome]:
     """Advance every chain past block number `block`, and return its quantized layers.
 
     The first chain is the one that is tuned on; others are only carried along.
@@ -75,10 +81,11 @@ def quantize_block(
     try:
         weights = {item.linear.name: read_weight(job.skeleton, item.linear, device) for item in plans}
         linears = {name: insert_linear(job, name, weight) for name, weight in weights.items()}
-        _advance_original(job, block, module, linears, chains)
+        weighed = [linears[item.linear.name] for item in plans if _weighed(job.spec.recipe, _grid_of(job, item))]
+        _advance_original(job, block, module, weighed, chains)
         layers = [_layer(job, item, weights[item.linear.name], linears[item.linear.name]) for item in plans]
         outcome = _tune(job, block, module, layers, chains[0])
-        frozen = [freeze(layer.grid, item.linear.name) for layer, item in zip(layers, plans, strict=True)]
+        frozen = [_frozen(layer, item) for layer, item in zip(layers, plans, strict=True)]
         for chain in chains:
             for part in chain.slices():
                 chain.quantized.write(
@@ -125,33 +132,60 @@ def insert_linear(job: BlockJob, name: str, weight: Tensor) -> TunedLinear:
 
 
 def _advance_original(
-    job: BlockJob, block: int, module: nn.Module, linears: dict[str, TunedLinear], chains: list[Chain]
+    job: BlockJob, block: int, module: nn.Module, weighed: list[TunedLinear], chains: list[Chain]
 ) -> None:
-    """The original chain past the block, in place; for a scale search, with the layers' inputs weighed."""
+    """The original chain past the block, in place; the inputs of some layers are weighed on the way."""
     for number, chain in enumerate(chains):
-        for linear in linears.values():
-            linear.gather = number == 0 and job.spec.recipe.search_scale
+        for linear in weighed:
+            linear.gather = number == 0
         for part in chain.slices():
             hidden = chain.original.read(part, job.resolved.torch_device)
             chain.original.write(part, forward(job, chain.calls[block], module, hidden))
-    for linear in linears.values():
+    for linear in weighed:
         linear.gather = False
 
 
+def _weighed(recipe: Recipe, scheme: LayerScheme) -> bool:
+    """Whether the layer's scales are searched for by how strongly the text drives each input.
+
+    Those of block types always are, unless the recipe has no use for the text.
+    """
+    if scheme.type:
+        return recipe.search_scale or recipe.iters > 0
+    return recipe.search_scale and searchable(scheme)
+
+
 def _layer(job: BlockJob, item: LayerPlan, weight: Tensor, linear: TunedLinear) -> TunedLayer:
-    recipe = job.spec.recipe
+    recipe, importance, scheme = job.spec.recipe, linear.importance(), _grid_of(job, item)
     searched = None
-    if recipe.search_scale and searchable(item.scheme):
-        searched = search_scale(weight, item.scheme, linear.importance())
+    if recipe.search_scale and searchable(scheme):
+        searched = search_scale(weight, scheme, importance)
     grid = new_grid(
         weight,
-        item.scheme,
+        scheme,
         iterations=recipe.iters,
         rate=recipe.learning_rate(item.scheme.bits),
         min_zero=job.min_zero,
         searched=searched,
+        importance=importance,
     )
     return TunedLayer(grid, linear, recipe.range_rate(item.scheme.bits))
+
+
+def _grid_of(job: BlockJob, item: LayerPlan) -> LayerScheme:
+    """The grid that a layer is tuned on: its scheme's, but Q4_0's where that type is asked for by name.
+
+    Both have the same numbers. The type's scales are searched and then stay, which left a loss 10 to 13 % smaller than
+    tuned ranges did (blocks 5 and 20 of SmolLM2-135M, 100 steps).
+    """
+    plain = tuned_as("q4_0")
+    return LayerScheme.of_type("q4_0") if item.scheme == plain and named_mix(job.spec.formats) else item.scheme
+
+
+def _frozen(layer: TunedLayer, item: LayerPlan) -> Stored:
+    """What the layer has become, as its plan has it."""
+    found = freeze(layer.grid, item.linear.name)
+    return found if item.scheme.type or not isinstance(found, BlockLinear) else as_integers(found)
 
 
 def _tune(job: BlockJob, block: int, module: nn.Module, layers: list[TunedLayer], chain: Chain) -> Outcome:

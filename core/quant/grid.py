@@ -3,6 +3,8 @@
 The formulas are SignRound's (arXiv 2309.05516) with full-range symmetric scales: the larger end of a group maps
 to the lowest level, so a scale may be negative. Scales are rounded to fp16, which is what the files store; all
 arithmetic around them is fp32, gradients of the range factors included (in fp16 they underflow to zero).
+A scheme with a block type has that type's own steps instead (`core.quant.typed_grid`), which no step moves; offsets and
+rounding are alike.
 Knows one layer and its state, not blocks or losses.
 
 Shapes: a weight is [out, in], seen as [out, groups, group]; everything per group is [out, groups].
@@ -16,8 +18,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from core.formats.gguf.rounding import Start
 from core.formats.quantized import QuantizedLinear
-from core.quant import kernels
+from core.formats.stored import Stored
+from core.quant import kernels, typed_grid
 from core.schemes import LayerScheme
 
 SMALLEST_SCALE = 1e-5
@@ -38,14 +42,17 @@ class Grid:
         scheme: bits, group size, symmetry.
         offset: rounding offset V as an integer number of steps, int16 or int32 [out, in].
         unit: levels that one step of `offset` stands for.
-        low, high: fp32, the smallest and largest weight of a group, at most and at least 0.
+        low, high: fp32, the smallest and largest weight of a group, at most and at least 0; empty with a block type.
         low_factor, high_factor: fp32, what they are multiplied with; tuned.
         factor_limit: largest value of a factor: 1, or 2 where a searched scale is the start.
         searched: fp32 or None, a searched scale that replaces the ranges (symmetric only).
         min_zero: smallest zero point that the output format can store.
-        scale, zero: fp32 holding fp16 values, and fp32 holding integers; follow from the factors.
+        scale, zero: fp32 holding fp16 values, and fp32 holding integers; follow from the factors. Of a block type: its
+            steps, and empty.
         shift: what is added to a level before it is clamped: the zero point, or 0 where symmetric (the zero point
             is then a constant of storage).
+        base: fp32, what level 0 is worth, of block types with minimums; else None, for 0.
+        numbers: what the block type stores of its scales, or None.
         compiled: use the compiled loops (CPU) instead of the portable path.
     """
 
@@ -63,6 +70,8 @@ class Grid:
     scale: Tensor
     zero: Tensor
     shift: Tensor
+    base: Tensor | None
+    numbers: Start | None
     compiled: bool
 
     @property
@@ -91,15 +100,17 @@ def new_grid(
     rate: float = 0.0,
     min_zero: int = 0,
     searched: Tensor | None = None,
+    importance: Tensor | None = None,
     compiled: bool | None = None,
 ) -> Grid:
     """The grid of plain rounding: offset 0 and factors 1.
 
     Args:
-        weight: [out, in]; `in` a multiple of the group size.
+        weight: [out, in]; `in` a multiple of the group size, or of the block.
         iterations: steps to come; the offset lives on the grid of rate/iterations levels, exactly.
         rate: first step of the offset, in levels.
-        searched: fp32 [out, groups], the scale to start from (symmetric schemes only).
+        searched: fp32 [out, groups], the scale to start from (symmetric schemes without a block type only).
+        importance: mean square of every input, fp32 [in], which leads the search for the numbers of a block type.
         compiled: by default, where the weight lies on a CPU.
     """
     out, width = weight.shape
@@ -107,9 +118,13 @@ def new_grid(
     on_cpu = weight.device.type == "cpu"
     if on_cpu and weight.dtype not in (torch.bfloat16, torch.float32):
         weight = weight.float()  # fp16 and fp64 are not what the compiled loops read
-    grouped = weight.view(out, -1, group)
-    low = grouped.amin(-1).float().clamp(max=0)
-    high = grouped.amax(-1).float().clamp(min=0)
+    numbers = typed_grid.begin(weight, scheme.type, importance) if scheme.type else None
+    if numbers is None:
+        low, high = _ends(weight, group)
+        scale, base = torch.empty_like(low), None
+    else:
+        low = high = torch.empty(0)
+        scale, base = typed_grid.steps(numbers)
     # The offset moves at most sum(1..T) steps: int16 holds that for T <= 255.
     integer = torch.int16 if iterations <= 255 else torch.int32
     grid = Grid(
@@ -124,17 +139,30 @@ def new_grid(
         factor_limit=1.0 if searched is None else 2.0,
         searched=searched,
         min_zero=min_zero,
-        scale=torch.empty_like(low),
+        scale=scale,
         zero=torch.full_like(low, scheme.levels // 2),
-        shift=torch.zeros_like(low),
+        shift=torch.zeros_like(scale),
+        base=base,
+        numbers=numbers,
         compiled=on_cpu if compiled is None else compiled,
     )
     set_scales(grid)
     return grid
 
 
+def _ends(weight: Tensor, group: int) -> tuple[Tensor, Tensor]:
+    """The smallest and largest weight of every group, at most and at least 0; fp32 [out, groups]."""
+    grouped = weight.view(len(weight), -1, group)
+    return grouped.amin(-1).float().clamp(max=0), grouped.amax(-1).float().clamp(min=0)
+
+
 def set_scales(grid: Grid) -> None:
-    """Scales and zero points from the range factors (SignRound, eq. 3 and 4; full-range if symmetric)."""
+    """Scales and zero points from the range factors (SignRound, eq. 3 and 4; full-range if symmetric).
+
+    Those of a block type are what they are.
+    """
+    if grid.numbers is not None:
+        return
     smallest = torch.tensor(SMALLEST_SCALE).half().item()
     if grid.scheme.sym:
         if grid.searched is not None:
@@ -153,10 +181,11 @@ def set_scales(grid: Grid) -> None:
 
 
 def _levels(grid: Grid, rows: slice) -> tuple[Tensor, Tensor, Tensor]:
-    """(W/s, unclamped level, clamped level) of some rows, fp32 [rows, groups, group]."""
+    """(W/s, unclamped level, clamped level) of some rows, fp32 [rows, groups, group]; W above its base."""
     count = grid.offset[rows].shape[0]
     scale = grid.scale[rows].unsqueeze(-1)
-    ratio = grid.weight[rows].float().view(count, -1, grid.group) / scale
+    weight = grid.weight[rows].float().view(count, -1, grid.group)
+    ratio = (weight if grid.base is None else weight - grid.base[rows].unsqueeze(-1)) / scale
     raw = grid.offset[rows].float().view_as(ratio).mul_(grid.unit).add_(ratio).round_()
     raw.add_(grid.shift[rows].unsqueeze(-1))
     return ratio, raw, raw.clamp(*grid.bounds)
@@ -167,13 +196,15 @@ def quantize_into(grid: Grid, out: Tensor) -> None:
     """Write the dequantized weight, [out, in], in the dtype of `out`."""
     if grid.compiled:
         exact = out if out.dtype == torch.float32 else torch.empty(out.shape)
-        kernels.quantize(grid.weight, grid.offset, grid.scale, grid.shift, grid.unit, grid.bounds, exact)
+        kernels.quantize(grid.weight, grid.offset, grid.scale, grid.shift, grid.base, grid.unit, grid.bounds, exact)
         if exact is not out:
             out.copy_(exact)
         return
     for rows in grid.chunks():
         _, _, level = _levels(grid, rows)
         level.sub_(grid.shift[rows].unsqueeze(-1)).mul_(grid.scale[rows].unsqueeze(-1))
+        if grid.base is not None:
+            level.add_(grid.base[rows].unsqueeze(-1))
         out[rows] = level.view(out[rows].shape)
 
 
@@ -185,15 +216,17 @@ def step(grid: Grid, gradient: Tensor, out: Tensor, steps: int, factor_step: flo
         gradient: dL/dW_q, [out, in], float32 or bfloat16; only its sign matters for the offset.
         out: where the layer's forward reads its weight, [out, in].
         steps: how many units the offset moves (T - i at iteration i of T: the linear decay).
-        factor_step: how far the range factors move.
+        factor_step: how far the range factors move; a block type has none.
     """
     if grid.compiled:
-        sums = kernels.step(grid.weight, gradient, grid.offset, grid.scale, grid.shift, grid.unit, steps, grid.bounds)
+        sums = kernels.step(
+            grid.weight, gradient, grid.offset, grid.scale, grid.shift, grid.base, grid.unit, steps, grid.bounds
+        )
     else:
         sums = torch.empty(4, *grid.scale.shape, device=grid.scale.device)
         for rows in grid.chunks():
             sums[:, rows] = _step_rows(grid, gradient[rows], rows, steps)
-    if factor_step:
+    if factor_step and grid.numbers is None:
         _step_factors(grid, sums, factor_step)
         set_scales(grid)
     quantize_into(grid, out)
@@ -240,7 +273,7 @@ def _step_factors(grid: Grid, sums: Tensor, size: float) -> None:
 
 
 @torch.no_grad()
-def freeze(grid: Grid, name: str) -> QuantizedLinear:
+def freeze(grid: Grid, name: str) -> Stored:
     """The integers that the grid stands for now: what goes to disk, never derived from a dequantized weight."""
     out, width = grid.weight.shape
     integers = torch.empty(out, width, dtype=torch.uint8, device=grid.weight.device)
@@ -248,6 +281,17 @@ def freeze(grid: Grid, name: str) -> QuantizedLinear:
     for rows in grid.chunks():
         _, _, level = _levels(grid, rows)
         integers[rows] = level.add_(shift).view(-1, width).to(torch.uint8)
+    return stored(grid, name, integers)
+
+
+def stored(grid: Grid, name: str, integers: Tensor) -> Stored:
+    """A layer of the grid's scales as they are now, and of integers chosen elsewhere.
+
+    Args:
+        integers: uint8 [out, in], levels as they are stored: 0 is the lowest.
+    """
+    if grid.numbers is not None:
+        return typed_grid.layer(name, grid.scheme, integers.cpu(), grid.numbers)
     return QuantizedLinear(
         name=name,
         scheme=grid.scheme,

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from core.errors import Cancelled
-from core.formats.quantized import QuantizedLinear
+from core.formats.stored import Stored
 from core.model.chain import logits
 from core.model.tree import LayerPlan
 from core.quant.blocks import BlockJob, Chain, precision, read_weight
-from core.quant.grid import Grid, freeze, new_grid
+from core.quant.grid import Grid, freeze, new_grid, stored
 from core.quant.rtn import search_scale, searchable
 
 _DAMPING = 0.01
@@ -46,7 +46,7 @@ class _Listener(nn.Module):
         return x[..., :1]
 
 
-def quantize_head(job: BlockJob, item: LayerPlan, chain: Chain) -> QuantizedLinear:
+def quantize_head(job: BlockJob, item: LayerPlan, chain: Chain) -> Stored:
     """The head as the map wants it, from the hidden states that leave the last block of the quantized model.
 
     A recipe without any text to speak of (plain rounding) rounds the head plainly too.
@@ -62,7 +62,9 @@ def quantize_head(job: BlockJob, item: LayerPlan, chain: Chain) -> QuantizedLine
     searched = None
     if searchable(item.scheme):
         searched = search_scale(weight, item.scheme, moments.diagonal(), every=_EVERY)
-    grid = new_grid(weight, item.scheme, min_zero=job.min_zero, searched=searched)
+    grid = new_grid(
+        weight, item.scheme, min_zero=job.min_zero, searched=searched, importance=moments.diagonal().contiguous()
+    )
     return round_with_feedback(grid, name, moments, job.should_stop)
 
 
@@ -85,7 +87,7 @@ def input_moments(job: BlockJob, chain: Chain, width: int) -> Tensor:
 
 
 @torch.no_grad()
-def round_with_feedback(grid: Grid, name: str, moments: Tensor, should_stop: Callable[[], bool]) -> QuantizedLinear:
+def round_with_feedback(grid: Grid, name: str, moments: Tensor, should_stop: Callable[[], bool]) -> Stored:
     """The integers of a grid, each input's rounding error spread over the inputs that follow (OPTQ).
 
     Args:
@@ -100,18 +102,21 @@ def round_with_feedback(grid: Grid, name: str, moments: Tensor, should_stop: Cal
         if should_stop():
             raise Cancelled("The run was cancelled.")
         part = slice(start, start + rows)
+        weight = grid.weight[part].float()
+        if grid.base is not None:
+            weight = (weight.view(len(weight), -1, grid.group) - grid.base[part].unsqueeze(-1)).flatten(1)
         levels = _levels_with_feedback(
-            grid.weight[part].float().T.contiguous(), grid.scale[part].T.contiguous(), grid.shift[part].T.contiguous(),
+            weight.T.contiguous(), grid.scale[part].T.contiguous(), grid.shift[part].T.contiguous(),
             factor, grid.group, grid.bounds,
         )  # fmt: skip
         integers[part] = levels.add_(store).to(torch.uint8).T.cpu()
-    return QuantizedLinear(name, grid.scheme, integers, grid.scale.half().cpu(), grid.zero.to(torch.uint8).cpu())
+    return stored(grid, name, integers)
 
 
 def _levels_with_feedback(
     left: Tensor, scales: Tensor, shifts: Tensor, factor: Tensor, group: int, bounds: tuple[int, int]
 ) -> Tensor:
-    """Levels [in, rows] of weights [in, rows], which are used up; an input is one stretch of memory.
+    """Levels [in, rows] of weights [in, rows] above their bases, which are used up; an input is one stretch of memory.
 
     Args:
         scales, shifts: [groups, rows].

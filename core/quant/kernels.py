@@ -36,7 +36,7 @@ def _value_overload(x):  # type: ignore[no-untyped-def] # numba compares the bar
 
 # reassoc lets the sums of a group use vector registers; contraction stays off, so that W/s + V rounds as in torch.
 @njit(nogil=True, cache=True, fastmath={"reassoc", "nsz"}, error_model="numpy")
-def _step(weight, gradient, offset, scale, zero, unit, steps, low, high, sums, first, last):  # type: ignore[no-untyped-def] # pragma: no cover
+def _step(weight, gradient, offset, scale, zero, base, unit, steps, low, high, sums, first, last):  # type: ignore[no-untyped-def] # pragma: no cover
     groups = scale.shape[1]
     size = weight.shape[1] // groups
     through = np.empty(size, np.float32)
@@ -49,10 +49,11 @@ def _step(weight, gradient, offset, scale, zero, unit, steps, low, high, sums, f
                 offset[row, begin : begin + size],
             )
             s, z = scale[row, group], zero[row, group]
+            b = np.float32(0) if base is None else base[row, group]  # decided when it is compiled
             move = np.int32(steps) if s > 0 else np.int32(-steps)
             total = by_level = by_ratio = passed = np.float32(0)
             for i in range(size):
-                ratio = _value(w[i]) / s
+                ratio = (_value(w[i]) - b) / s
                 raw = np.rint(np.float32(n[i]) * unit + ratio) + z
                 level = min(max(raw, low), high)
                 slope = _value(g[i])
@@ -71,7 +72,7 @@ def _step(weight, gradient, offset, scale, zero, unit, steps, low, high, sums, f
 
 
 @njit(nogil=True, cache=True, fastmath={"nsz"}, error_model="numpy")
-def _quantize(weight, offset, scale, zero, unit, low, high, out, first, last):  # type: ignore[no-untyped-def] # pragma: no cover
+def _quantize(weight, offset, scale, zero, base, unit, low, high, out, first, last):  # type: ignore[no-untyped-def] # pragma: no cover
     groups = scale.shape[1]
     size = weight.shape[1] // groups
     for row in range(first, last):
@@ -83,9 +84,10 @@ def _quantize(weight, offset, scale, zero, unit, low, high, out, first, last):  
                 out[row, begin : begin + size],
             )
             s, z = scale[row, group], zero[row, group]
+            b = np.float32(0) if base is None else base[row, group]  # decided when it is compiled
             for i in range(size):
-                raw = np.rint(np.float32(n[i]) * unit + _value(w[i]) / s) + z
-                to[i] = (min(max(raw, low), high) - z) * s
+                raw = np.rint(np.float32(n[i]) * unit + (_value(w[i]) - b) / s) + z
+                to[i] = (min(max(raw, low), high) - z) * s + b
 
 
 def step(
@@ -94,6 +96,7 @@ def step(
     offset: Tensor,
     scale: Tensor,
     zero: Tensor,
+    base: Tensor | None,
     unit: float,
     steps: int,
     bounds: tuple[int, int],
@@ -103,23 +106,31 @@ def step(
     Args:
         weight, gradient: bfloat16 or float32 [out, in]. offset: int16 or int32 [out, in].
         scale: float32 [out, groups]. zero: float32 [out, groups], added to a level before it is clamped to `bounds`.
+        base: float32 [out, groups], what level 0 is worth; None for 0, and loops without it.
 
     Returns:
-        float32 [4, out, groups]: sums of G, G q, G m W/s and G m.
+        float32 [4, out, groups]: sums of G, G q, G m W/s and G m; W above its base.
     """
     sums = torch.empty(4, *scale.shape)
     target = sums.numpy()
-    arrays = (_array(weight), _array(gradient), _array(offset), scale.numpy(), zero.numpy())
+    arrays = (_array(weight), _array(gradient), _array(offset), scale.numpy(), zero.numpy(), _optional(base))
     numbers = (np.float32(unit), steps, np.float32(bounds[0]), np.float32(bounds[1]))
     _in_parts(weight, lambda first, last: _step(*arrays, *numbers, target, first, last))
     return sums
 
 
 def quantize(
-    weight: Tensor, offset: Tensor, scale: Tensor, zero: Tensor, unit: float, bounds: tuple[int, int], out: Tensor
+    weight: Tensor,
+    offset: Tensor,
+    scale: Tensor,
+    zero: Tensor,
+    base: Tensor | None,
+    unit: float,
+    bounds: tuple[int, int],
+    out: Tensor,
 ) -> None:
     """Write the dequantized weight; arguments as in `step`, `out` float32 [out, in]."""
-    arrays = (_array(weight), _array(offset), scale.numpy(), zero.numpy())
+    arrays = (_array(weight), _array(offset), scale.numpy(), zero.numpy(), _optional(base))
     target = out.detach().numpy()
     numbers = (np.float32(unit), np.float32(bounds[0]), np.float32(bounds[1]))
     _in_parts(weight, lambda first, last: _quantize(*arrays, *numbers, target, first, last))
@@ -128,6 +139,10 @@ def quantize(
 def _array(tensor: Tensor) -> np.ndarray[Any, Any]:
     tensor = tensor.detach().contiguous()
     return tensor.view(torch.uint16).numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()
+
+
+def _optional(tensor: Tensor | None) -> np.ndarray[Any, Any] | None:
+    return None if tensor is None else tensor.numpy()
 
 
 def _in_parts(weight: Tensor, work: Callable[[int, int], None]) -> None:

@@ -15,14 +15,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from core.errors import Cancelled, OutputProblem
+from core.errors import OutputProblem
 from core.events import Emit, FileWritten
-from core.files import sync_folder, write_json
-from core.formats.quantized import QuantizedLinear
-from core.formats.side_files import carry_over
+from core.files import sync_folder, write_atomic, write_json
+from core.formats.names import folder_name
+from core.formats.stored import FormatWriter, Stored, digest
 from core.jobs.spec import JobSpec
 from core.jobs.store import staging_of
-from core.model.writer import CheckpointWriter
+from core.model_card import CARD, model_card
 from core.quant.prepare import Prepared
 
 REPORT = "bitwright.json"
@@ -33,6 +33,7 @@ class Output:
 
     Attributes:
         folders: format name -> folder in staging that becomes that checkpoint.
+        digests: format name -> layer -> what was handed to that format, as a hash.
         files: paths relative to the output, and their sizes, once finished.
     """
 
@@ -43,8 +44,9 @@ class Output:
         self._ready = ready
         self._emit = emit
         self._made: list[Path] = []
-        self._writers: dict[str, CheckpointWriter] = {}
+        self._writers: dict[str, FormatWriter] = {}
         self.folders: dict[str, Path] = {}
+        self.digests: dict[str, dict[str, str]] = {name: {} for name in ready.formats}
         self.files: dict[str, int] = {}
         self.published = False
 
@@ -62,23 +64,17 @@ class Output:
         if not self.published:
             self._discard()
 
-    def write(self, layer: QuantizedLinear) -> None:
-        """Put a finished layer into every format."""
+    def write(self, layer: Stored) -> None:
+        """Put a finished layer into every format, on that format's own grid."""
         for name, plan in self._ready.formats.items():
-            for tensor, value in plan.encode(layer).items():
-                self._writers[name].write(tensor, value)
+            stored = plan.stored(layer)
+            self.digests[name][layer.name] = digest(stored)
+            self._writers[name].write(stored)
 
     def finish_files(self, should_stop: Callable[[], bool]) -> None:
-        """Everything that is not a quantized layer: other tensors byte for byte, configs, tokenizer, licence."""
-        for name, plan in self._ready.formats.items():
-            folder, writer = self.folders[name], self._writers[name]
-            for tensor in plan.copied:
-                if should_stop():
-                    raise Cancelled("The run was cancelled.")
-                writer.write_pieces(tensor, self._ready.store.chunks(tensor))
-            writer.close()
-            self._write_configs(name, folder)
-            carry_over(self._ready.source.folder, folder)
+        """Everything that is not a quantized layer: other tensors, configs, tokenizer, licence."""
+        for writer in self._writers.values():
+            writer.finish(self._ready.store, self._ready.source.folder, should_stop)
         for folder in self.folders.values():
             for path in sorted(folder.rglob("*")):
                 if path.is_file():
@@ -87,9 +83,11 @@ class Output:
                     self._emit(FileWritten(path=relative, size=path.stat().st_size))
 
     def publish(self, report: dict[str, Any]) -> None:
-        """Write the report into every checkpoint, make all durable, and give the folder its name."""
-        for folder in self.folders.values():
+        """Write report and model card into every checkpoint, make all durable, and give the folder its name."""
+        for name, folder in self.folders.items():
             write_json(folder / REPORT, report)
+            card = model_card(report, name, self._target.name, self._ready.source.folder)
+            write_atomic(folder / CARD, card.encode("utf-8", "replace"))
         try:
             if os.name == "nt" and self._target.is_dir():
                 self._target.rmdir()
@@ -111,10 +109,10 @@ class Output:
             self._made.append(self._staging)
             many = len(self._ready.formats) > 1
             for name, plan in self._ready.formats.items():
-                folder = self._staging / name if many else self._staging
+                folder = self._staging / folder_name(name) if many else self._staging
                 folder.mkdir(exist_ok=True)
                 self.folders[name] = folder
-                self._writers[name] = CheckpointWriter(folder, plan.tensors)
+                self._writers[name] = plan.writer(folder)
         except OSError as error:
             raise OutputProblem(
                 f"{self._target} cannot be made: {error.strerror}.", "Choose an --output that you may write."
@@ -129,8 +127,3 @@ class Output:
         for parent in reversed([path for path in self._made if path != self._staging]):
             with contextlib.suppress(OSError):
                 parent.rmdir()
-
-    def _write_configs(self, name: str, folder: Path) -> None:
-        plan = self._ready.formats[name]
-        write_json(folder / "config.json", plan.model_config(self._ready.source_config))
-        write_json(folder / plan.config_file, plan.config())

@@ -17,24 +17,22 @@ from torch import Tensor
 from core.calibration.tokens import Calibration, load
 from core.errors import BadInput, Cancelled
 from core.events import BlockDone, BlockStarted, Done, Emit, Log, Loss, Stage, Started
-from core.formats.quantized import QuantizedLinear
-from core.formats.reader import QuantizedCheckpoint
+from core.formats.stored import Stored
 from core.jobs.control import Control
 from core.jobs.spec import JobSpec
 from core.model.chain import capture, first_inputs, only_rows
 from core.model.context import ASSUMED, context_length
 from core.model.skeleton import build_skeleton
-from core.model.weights import TensorStore
 from core.quant import heldout
 from core.quant.activations import Activations
 from core.quant.blocks import BlockJob, Chain, insert_linear, quantize_block
 from core.quant.head import quantize_head
 from core.quant.output import Output
-from core.quant.prepare import Prepared, planned_bytes, prepare, settings_of
+from core.quant.prepare import Prepared, prepare, settings_of
 from core.quant.progress import Meter, give_back_memory
 from core.quant.report import BlockFigures, make_report
 from core.quant.signround import Outcome
-from core.quant.verify import Verified, Written, check_answers, check_tensors, digest
+from core.quant.verify import Verified, Written, check_answers, check_layers
 
 
 @dataclass(frozen=True)
@@ -90,13 +88,13 @@ def run(spec: JobSpec, job: Path, emit: Emit, control: Control) -> None:
         )
         running = _Run(spec, job, ready, blocks, output, emit, control, meter)
         chains, unseen = _enter(running, calibration)
-        digests, figures = _tune_all(running, chains)
-        head = _finish_head(running, chains[0], digests)
+        figures = _tune_all(running, chains)
+        head = _finish_head(running, chains[0])
         perplexity = _score(running, chains[1], unseen, head)
         emit(Stage("write"))
         output.finish_files(control.should_stop)
         emit(Stage("verify"))
-        verified = _verify(running, digests, unseen)
+        verified = _verify(running, unseen)
         seconds = time.monotonic() - started
         report = make_report(spec, ready, calibration, figures, perplexity, verified, output, seconds)
         output.publish(report)
@@ -115,7 +113,7 @@ def _started(spec: JobSpec, ready: Prepared) -> Started:
         settings={
             **settings_of(spec, ready.resolved),
             "source_bytes": ready.tree.nbytes,
-            "planned_bytes": {name: planned_bytes(item) for name, item in ready.formats.items()},
+            "planned_bytes": {name: item.nbytes for name, item in ready.formats.items()},
         },
     )
 
@@ -160,10 +158,9 @@ def _enter(running: _Run, calibration: Calibration) -> tuple[list[Chain], Tensor
     return chains, unseen
 
 
-def _tune_all(running: _Run, chains: list[Chain]) -> tuple[dict[str, str], list[BlockFigures]]:
-    """Every block in order; digests of the layers as written, and the figures of the blocks."""
+def _tune_all(running: _Run, chains: list[Chain]) -> list[BlockFigures]:
+    """Every block in order, written as it is done; the figures of the blocks."""
     ready, emit = running.ready, running.emit
-    digests: dict[str, str] = {}
     figures: list[BlockFigures] = []
     emit(Stage("tune"))
     give_back_memory()
@@ -175,28 +172,23 @@ def _tune_all(running: _Run, chains: list[Chain]) -> tuple[dict[str, str], list[
         emit(BlockStarted(block=block, total=ready.tree.blocks, name=name, linears=tuple(x.linear.kind for x in plans)))
         begun = time.monotonic()
         layers, outcome = quantize_block(running.blocks, block, plans, chains)
-        _write(running, layers, digests)
+        for layer in layers:
+            running.output.write(layer)
         seconds = time.monotonic() - begun
         _block_done(running, block, outcome, seconds)
         figures.append(BlockFigures(name, outcome, seconds))
         running.meter.block_done(block, seconds)
-    return digests, figures
+    return figures
 
 
-def _finish_head(running: _Run, chain: Chain, digests: dict[str, str]) -> QuantizedLinear | None:
+def _finish_head(running: _Run, chain: Chain) -> Stored | None:
     """The lm_head, if the map names it; one that was tied gets a copy of the embedding's weights."""
     for item in running.ready.quantized(-1):
         running.emit(Log("info", f"{item.linear.name}: {item.scheme.label()}, {item.why}"))
         layer = quantize_head(running.blocks, item, chain)
-        _write(running, [layer], digests)
+        running.output.write(layer)
         return layer
     return None
-
-
-def _write(running: _Run, layers: list[QuantizedLinear], digests: dict[str, str]) -> None:
-    for layer in layers:
-        digests[layer.name] = digest(layer)
-        running.output.write(layer)
 
 
 def _block_done(running: _Run, block: int, outcome: Outcome, seconds: float) -> None:
@@ -214,7 +206,7 @@ def _block_done(running: _Run, block: int, outcome: Outcome, seconds: float) -> 
     )
 
 
-def _score(running: _Run, chain: Chain, unseen: Tensor, head: QuantizedLinear | None) -> tuple[float, float]:
+def _score(running: _Run, chain: Chain, unseen: Tensor, head: Stored | None) -> tuple[float, float]:
     """Perplexity of the original and of the quantized model on the held-out windows."""
     skeleton = running.ready.skeleton
     path = skeleton.head()
@@ -228,17 +220,20 @@ def _score(running: _Run, chain: Chain, unseen: Tensor, head: QuantizedLinear | 
     return before, after
 
 
-def _verify(running: _Run, digests: dict[str, str], unseen: Tensor) -> dict[str, Verified]:
+def _verify(running: _Run, unseen: Tensor) -> dict[str, Verified]:
     """Every format's output, read back and run."""
-    ready, results = running.ready, {}
-    for name, folder in running.output.folders.items():
-        copied = ready.formats[name].copied
-        check_tensors(folder, ready.store, digests, copied, running.control.should_stop)
-        skeleton = build_skeleton(ready.tree, TensorStore(folder))
-        job = replace(running.blocks, skeleton=skeleton)
-        written = Written(job, QuantizedCheckpoint(folder, skeleton.module_name))
-        perplexity, sample = check_answers(written, unseen, ready.tokenizer)
-        results[name] = Verified(len(digests), len(copied), perplexity, sample)
+    ready, output, should_stop = running.ready, running.output, running.control.should_stop
+    results = {}
+    for name, folder in output.folders.items():
+        plan = ready.formats[name]
+        written = plan.open(folder)
+        check_layers(written, output.digests[name], should_stop)
+        plan.check_rest(written, ready.store, should_stop)
+        skeleton = build_skeleton(ready.tree, written.store)
+        perplexity, sample = check_answers(
+            Written(replace(running.blocks, skeleton=skeleton), written), unseen, ready.tokenizer
+        )
+        results[name] = Verified(len(output.digests[name]), len(plan.copied), perplexity, sample)
     return results
 
 

@@ -19,14 +19,16 @@ import torch
 from core.errors import BadInput, UnsupportedModel
 from core.events import Emit, Log
 from core.files import read_json
-from core.formats.registry import FormatPlan, plan
+from core.formats.grids import plan_layers
+from core.formats.registry import plan
+from core.formats.stored import FormatPlan
 from core.inference.devices import choose, physical_cores, probe_dtype
 from core.jobs.spec import JobSpec
 from core.model.headers import read_folder
 from core.model.skeleton import Skeleton, build_skeleton
 from core.model.source import Source, open_source
 from core.model.tokenizer import load_tokenizer
-from core.model.tree import LayerPlan, ModelTree, build_tree, resolve_schemes
+from core.model.tree import LayerPlan, ModelTree, build_tree
 from core.model.weights import TensorStore
 from core.preflight import check_free, check_output
 
@@ -94,17 +96,21 @@ def prepare(spec: JobSpec, emit: Emit, should_stop: Callable[[], bool]) -> Prepa
     tree = build_tree(config, read_folder(source.folder))
     if tree.refusal:
         raise UnsupportedModel(tree.refusal, "`bitwright inspect` shows what is in it.")
-    plans = resolve_schemes(tree, spec.bits_map)
+    plans = plan_layers(tree, spec.bits_map, spec.formats)
     if not any(item.scheme.quantized for item in plans):
         raise BadInput("The bits map leaves every layer in 16 bits.", "Give at least one layer 2, 3, 4 or 8 bits.")
     store = TensorStore(source.folder, tree.tensors)
     skeleton = build_skeleton(tree, store)
     _check_head(tree, plans, skeleton)
-    formats = {name: plan(name, tree, plans, config, skeleton.module_name) for name in spec.formats}
-    check_free(Path(spec.output), SPARE + sum(planned_bytes(item) for item in formats.values()))
+    about = (config, skeleton.module_name, source.folder, source.label)
+    formats = {name: plan(name, tree, plans, *about) for name in spec.formats}
+    check_free(Path(spec.output), SPARE + sum(item.nbytes for item in formats.values()))
     for item in plans:
         if item.fallback:
             emit(Log("warning", f"{item.linear.name}: {item.fallback}"))
+    for name, planned in formats.items():
+        for note in planned.notes:
+            emit(Log("info", f"{name}: {note}"))
     resolved = resolve(spec, tree)
     if spec.compile and resolved.torch_device.type == "cpu":
         check_compiler()
@@ -164,11 +170,6 @@ def check_compiler() -> None:
             "--compile needs a C++ compiler on a CPU, and none was found.",
             "Install one (on Debian or Ubuntu: sudo apt install g++), or leave --compile out.",
         )
-
-
-def planned_bytes(item: FormatPlan) -> int:
-    """Bytes of the tensors that a format will write."""
-    return sum(tensor.nbytes for tensor in item.tensors)
 
 
 def settings_of(spec: JobSpec, resolved: Resolved) -> dict[str, Any]:

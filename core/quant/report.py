@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from core.calibration.tokens import Calibration
+from core.formats.names import folder_name
+from core.formats.stored import layer_labels
 from core.jobs.spec import JobSpec
 from core.quant.output import Output
 from core.quant.prepare import Prepared, settings_of
@@ -53,7 +55,9 @@ def make_report(
         "bits_map": spec.bits_map.to_json(),
         "bits": layer_counts(ready),
         "fallbacks": {item.linear.name: item.fallback for item in ready.plans if item.fallback},
-        "effective_bits": effective_bits(ready.plans),
+        "effective_bits": effective_bits(ready.plans, spec.formats[0]),
+        "format_bits": {name: effective_bits(ready.plans, name) for name in ready.formats},
+        "notes": {name: list(item.notes) for name, item in ready.formats.items() if item.notes},
         "calibration": {
             "source": calibration.source,
             "documents": calibration.documents,
@@ -62,6 +66,7 @@ def make_report(
         },
         "perplexity": {"original": perplexity[0], "quantized": perplexity[1], "text": "bundled held-out text"},
         "blocks": [{"name": x.name, "seconds": x.seconds, **asdict(x.outcome)} for x in blocks],
+        "tensors": {name: layer_labels(item) for name, item in ready.formats.items()},
         "verified": {name: asdict(value) for name, value in verified.items()},
         "source_bytes": sum(info.nbytes for info in ready.tree.tensors.values()),
         "files": output.files,
@@ -81,5 +86,5 @@ def layer_counts(ready: Prepared) -> dict[str, int]:
 
 
 def _bytes(output: Output, name: str) -> int:
-    prefix = f"{name}/" if len(output.folders) > 1 else ""
+    prefix = f"{folder_name(name)}/" if len(output.folders) > 1 else ""
     return sum(size for path, size in output.files.items() if path.startswith(prefix))

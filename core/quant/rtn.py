@@ -13,8 +13,11 @@ from core.schemes import LayerScheme
 
 
 def searchable(scheme: LayerScheme) -> bool:
-    """Whether a search helps this scheme: at 8 bits it gains nothing, asymmetric ranges have no single end to move."""
-    return scheme.sym and scheme.bits <= 4
+    """Whether this search helps a scheme.
+
+    At 8 bits it gains nothing, asymmetric ranges have no single end to move, block types have their own.
+    """
+    return scheme.sym and scheme.bits <= 4 and not scheme.type
 
 
 def _ends(bits: int) -> list[float]:

@@ -6,21 +6,17 @@ check needs no more memory than the run. Knows files and chains, not how they we
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from core.errors import Cancelled, VerificationFailed
-from core.formats.quantized import QuantizedLinear
-from core.formats.reader import QuantizedCheckpoint
+from core.formats.stored import Checkpoint, digest
 from core.model.chain import BlockCall, capture, first_inputs, logits, only_rows
-from core.model.weights import TensorStore
 from core.quant.activations import Activations
 from core.quant.blocks import BlockJob, forward, insert_linear, precision
 from core.quant.heldout import perplexity
@@ -40,41 +36,19 @@ class Verified:
     sample: str
 
 
-def digest(layer: QuantizedLinear) -> str:
-    """A hash of what a layer means: integers, scales and zero points."""
-    value = hashlib.sha256()
-    for part in (layer.ints, layer.scales, layer.zeros):
-        value.update(part.contiguous().numpy().tobytes())
-    return value.hexdigest()
-
-
-def check_tensors(
-    folder: Path, source: TensorStore, digests: dict[str, str], copied: list[str], should_stop: Callable[[], bool]
-) -> None:
-    """Compare every layer with what was tuned and every other tensor with the source's bytes; look for NaN and inf.
+def check_layers(written: Checkpoint, digests: dict[str, str], should_stop: Callable[[], bool]) -> None:
+    """Compare every layer on disk with what was tuned, and look for NaN and inf.
 
     Raises:
         VerificationFailed: the first difference, by name.
     """
-    written = QuantizedCheckpoint(folder)
     for name, expected in digests.items():
         _stop(should_stop)
         layer = written.layer(name)
         if digest(layer) != expected:
             raise VerificationFailed(f"{name} reads back different from what was tuned.", "Please report this.")
-        if not torch.isfinite(layer.scales).all():
+        if not all(torch.isfinite(part).all() for part in layer.parts() if part.dtype.is_floating_point):
             raise VerificationFailed(f"{name} has a scale that is not finite.", "Try more samples or another recipe.")
-    store = TensorStore(folder)
-    for name in copied:
-        _stop(should_stop)
-        dtype = source.dtype(name)
-        for ours, theirs in zip(store.chunks(name), source.chunks(name), strict=True):
-            if ours != theirs:
-                raise VerificationFailed(f"{name} differs from the source model.", "Please report this.")
-            if dtype.is_floating_point and dtype.itemsize > 1:
-                values = torch.frombuffer(bytearray(ours), dtype=dtype)
-                if not torch.isfinite(values).all():
-                    raise VerificationFailed(f"{name} holds values that are not finite.", "Fetch the model again.")
 
 
 @dataclass(frozen=True)
@@ -82,7 +56,7 @@ class Written:
     """A checkpoint on disk that is run block by block; `job` holds a skeleton over the written files."""
 
     job: BlockJob
-    checkpoint: QuantizedCheckpoint
+    checkpoint: Checkpoint
 
     def load_ends(self) -> None:
         """Give everything outside the blocks its weights; of the embedding only rows are ever loaded."""
@@ -90,7 +64,7 @@ class Written:
         skeleton.fill("", torch.float32, device, skip=(skeleton.stack, *skeleton.ends()))
         tree = skeleton.tree
         head = tree.tied_head.name if tree.tied_head else tree.lm_head
-        if head in self.checkpoint.schemes:
+        if head is not None and head in self.checkpoint.schemes:
             insert_linear(self.job, head, self.checkpoint.layer(head).dequantize())
         else:
             skeleton.fill(skeleton.head(), self.job.resolved.compute_dtype, device)

@@ -163,9 +163,25 @@ def test_converting_checks_before_it_starts(tiny: Path, place: Path) -> None:
         api.convert(tiny, "out", "ggml")
     with pytest.raises(OutputProblem):
         api.convert(tiny, place.parent, "auto_gptq")
+    with pytest.raises(ModelNotFound):
+        api.convert("./nothing", "out", "auto_gptq")
     with pytest.raises(BadInput, match="not quantized"):
         list(api.convert(tiny, "out", "auto_gptq"))
     assert list(place.iterdir()) == []
+
+
+def test_what_a_model_can_become(tiny: Path, place: Path) -> None:
+    found = api.conversions(tiny)
+    verdicts = {row["format"]: row["verdict"] for row in found["rows"]}
+    assert (verdicts["auto_round"], verdicts["f16"], verdicts["f32"]) == ("no", "inexact", "exact")
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_a_model_becomes_wider_numbers(tiny: Path, place: Path) -> None:
+    done = list(api.convert(tiny, "out", "f32"))[-1]
+    assert isinstance(done, Done)
+    assert done.report["exact"] is True
+    assert (place / "out" / "tokenizer.json").is_file()
 
 
 def test_a_prompt_is_answered_in_tokens_and_a_result(tiny: Path, place: Path) -> None:

@@ -12,12 +12,15 @@ from core.engines import ENGINES, Mark
 from core.errors import BadInput
 from core.formats.auto_round import choose_packing
 from core.formats.config_names import lay_out
+from core.formats.grids import plan_layers
+from core.formats.names import FORMATS as ALL
+from core.formats.names import is_gguf
 from core.model.tree import ModelTree, resolve_schemes
 from core.schemes import LayerScheme
 from tests.core.paper_model import SHAPES, llama
 
 TREE = llama(3, tied=False)
-FORMATS = ("auto_round", "auto_gptq")
+FORMATS = ("auto_round", "auto_gptq", "gptqmodel", "auto_awq")
 W4, W8 = LayerScheme(4, 64), LayerScheme(8, 64)
 SCHEMES = st.builds(
     LayerScheme, st.sampled_from([2, 3, 4, 8, 16]), st.sampled_from([-1, 32, 64, 96, 128, 192, 288]), st.booleans()
@@ -34,7 +37,7 @@ def refused(found: list[Mark]) -> set[str]:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-@pytest.mark.parametrize("engine", ["bitwright", "transformers-auto-round", "vllm-cuda", "vllm-cpu"])
+@pytest.mark.parametrize("engine", ["bitwright", "vllm-cuda", "vllm-cpu"])
 def test_four_bits_symmetric_load_nearly_everywhere(engine: str, name: str) -> None:
     assert marks(engine, BitsMap(W4), name) == []
 
@@ -44,7 +47,7 @@ def test_bitwright_runs_all_that_it_writes() -> None:
     assert marks("bitwright", chosen) == []
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", ["auto_round", "auto_gptq", "gptqmodel"])
 @pytest.mark.parametrize("bits", [2, 3])
 def test_vllm_has_no_kernel_for_two_and_three_bits(bits: int, name: str) -> None:
     found = marks("vllm-cuda", BitsMap(W8, (Rule("*.0.mlp.down_proj", bits=bits),)), name)
@@ -76,12 +79,37 @@ def test_vllm_refuses_autorounds_own_packing() -> None:
     assert refused(found[1:]) == {f"{block}.mlp.down_proj" for block in range(3)}
 
 
-def test_vllm_takes_awqs_layout_on_a_graphics_card_only() -> None:
-    uniform = BitsMap(LayerScheme(4, 64, False))
-    assert marks("vllm-cuda", uniform) == []
-    assert {mark.repair for mark in marks("vllm-cpu", uniform)} == {W4}
-    wide = BitsMap(LayerScheme(4, 192, False))
-    assert {mark.severity for mark in marks("vllm-cuda", wide)} == {"slow"}
+@pytest.mark.parametrize("engine", ["vllm-cuda", "vllm-cpu"])
+@pytest.mark.parametrize("name", ["auto_round", "auto_awq"])
+def test_vllm_takes_asymmetric_layers_in_awqs_layout(name: str, engine: str) -> None:
+    assert marks(engine, BitsMap(LayerScheme(4, 64, False)), name) == []
+    assert marks(engine, BitsMap(LayerScheme(4, 64, False)), "auto_gptq")
+
+
+@pytest.mark.parametrize(
+    ("engine", "name", "severity"),
+    [
+        ("vllm-cuda", "auto_round", "slow"),
+        ("vllm-cuda", "auto_awq", "slow"),
+        ("vllm-cpu", "auto_round", "cannot"),
+        ("vllm-cpu", "auto_awq", None),
+    ],
+)
+def test_other_groups_in_awqs_layout(engine: str, name: str, severity: str | None) -> None:
+    found = marks(engine, BitsMap(LayerScheme(4, 192, False)), name)
+    assert {mark.severity for mark in found} == ({severity} if severity else set())
+
+
+@pytest.mark.parametrize(("engine", "severity"), [("vllm-cuda", "slow"), ("vllm-cpu", "cannot")])
+def test_autorounds_symmetric_layers_in_awqs_layout_have_no_fast_kernel(engine: str, severity: str) -> None:
+    assert {mark.severity for mark in marks(engine, BitsMap(W4), "auto_round:auto_awq")} == {severity}
+    assert marks(engine, BitsMap(W4), "auto_awq") == []
+
+
+@pytest.mark.parametrize("name", ["auto_round:gptqmodel", "auto_round:plain"])
+def test_vllm_reads_two_of_autorounds_packings(name: str) -> None:
+    assert [(mark.layer, mark.severity) for mark in marks("vllm-cuda", BitsMap(W4), name)] == [("", "cannot")]
+    assert marks("vllm-cuda", BitsMap(W4), "auto_round:auto_gptq") == []
 
 
 def test_joined_layers_of_a_block_must_agree() -> None:
@@ -92,35 +120,22 @@ def test_joined_layers_of_a_block_must_agree() -> None:
     assert marks("transformers-auto-round", chosen) == []
 
 
-def test_joined_layers_that_agree_may_differ_from_the_rest_in_auto_round_only() -> None:
-    chosen = BitsMap(W4, (Rule("*.1.self_attn.[qkv]_proj", bits=8),))
-    assert marks("vllm-cuda", chosen) == []
-    found = marks("vllm-cuda", chosen, "auto_gptq")
-    assert refused(found) == {f"1.self_attn.{part}_proj" for part in "qkv"}
-    assert {mark.repair for mark in found} == {W4}
-
-
-def test_layers_that_are_not_joined_may_differ_in_auto_gptq() -> None:
-    assert (
-        marks("vllm-cuda", BitsMap(W4, (Rule("*.down_proj", bits=8), Rule("*.0.*.o_proj", bits=16))), "auto_gptq") == []
+@pytest.mark.parametrize("name", ["auto_round", "auto_gptq", "gptqmodel"])
+def test_joined_layers_that_agree_may_differ_from_the_rest(name: str) -> None:
+    rules = (
+        Rule("*.1.self_attn.[qkv]_proj", bits=8),
+        Rule("*.0.mlp.gate_proj", bits=16),
+        Rule("*.0.mlp.up_proj", bits=16),
     )
+    assert marks("vllm-cuda", BitsMap(W4, rules, (Rule("lm_head", bits=4),)), name) == []
 
 
-def test_joined_kinds_that_are_left_alone_everywhere_load_in_auto_gptq() -> None:
-    everywhere = BitsMap(W4, (Rule("*.[qkv]_proj", bits=16),))
-    assert marks("vllm-cuda", everywhere, "auto_gptq") == []
-    once = BitsMap(W4, (Rule("*.0.self_attn.[qkv]_proj", bits=16),))
-    assert refused(marks("vllm-cuda", once, "auto_gptq")) == {f"0.self_attn.{part}_proj" for part in "qkv"}
+def test_joined_layers_are_left_alone_together_in_auto_awq() -> None:
+    found = marks("vllm-cuda", BitsMap(W4, layers=(Rule("model.layers.1.mlp.up_proj", bits=16),)), "auto_awq")
+    assert refused(found) == {"1.mlp.gate_proj", "1.mlp.up_proj"}
 
 
-def test_a_quantized_head_is_lost_in_auto_gptq_where_layers_are_left_alone() -> None:
-    head = (Rule("lm_head", bits=4),)
-    assert marks("vllm-cuda", BitsMap(W4, layers=head), "auto_gptq") == []
-    found = marks("vllm-cuda", BitsMap(W4, (Rule("*.o_proj", bits=16),), head), "auto_gptq")
-    assert refused(found) == {"lm_head"}
-
-
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", ["auto_round", "auto_gptq"])
 def test_a_tied_head_with_a_copy_of_its_own_is_a_layer_like_others(name: str) -> None:
     tree = llama(1)
     chosen = BitsMap(W4, layers=(Rule("lm_head", bits=3),))
@@ -130,8 +145,27 @@ def test_a_tied_head_with_a_copy_of_its_own_is_a_layer_like_others(name: str) ->
     assert resolve_schemes(tree, repaired)[-1].scheme == W4
 
 
-def test_gptqmodel_reads_auto_gptq_alone() -> None:
-    assert [(mark.layer, mark.severity) for mark in marks("gptqmodel", BitsMap(W4))] == [("", "cannot")]
+@pytest.mark.parametrize("name", [name for name in ALL if ":" in name or name in ("auto_round", "gguf")])
+def test_gptqmodel_reads_gptq_and_awq_alone(name: str) -> None:
+    assert [(mark.layer, mark.severity) for mark in marks("gptqmodel", BitsMap(W4), name)] == [("", "cannot")]
+
+
+@pytest.mark.parametrize("name", ["auto_gptq", "gptqmodel", "auto_awq"])
+def test_what_gptqmodel_reads(name: str) -> None:
+    assert marks("gptqmodel", BitsMap(W4), name) == []
+
+
+def test_gptqmodel_takes_no_wide_groups_in_awqs_layout() -> None:
+    tree = llama(1, shapes={"mlp.down_proj": (64, 512)})
+    assert [mark.repair for mark in marks("gptqmodel", BitsMap(LayerScheme(4, 256)), "auto_awq", tree)] == [
+        LayerScheme(4, 128)
+    ]
+    assert {mark.severity for mark in marks("gptqmodel", BitsMap(LayerScheme(4, 256)), "auto_gptq", tree)} == {"slow"}
+
+
+def test_auto_round_reads_version_2_of_gptq_wrongly() -> None:
+    found = marks("transformers-auto-round", BitsMap(W4), "gptqmodel")
+    assert [(mark.layer, mark.severity) for mark in found] == [("", "cannot")]
 
 
 @pytest.mark.parametrize(
@@ -148,8 +182,13 @@ def test_gptqmodel_reads_auto_gptq_alone() -> None:
 )
 def test_gptqmodel(scheme: LayerScheme, severity: str | None) -> None:
     tree = llama(1, shapes={"mlp.down_proj": (64, 384)})
-    found = marks("gptqmodel", BitsMap(scheme), "auto_gptq", tree)
+    found = marks("gptqmodel", BitsMap(scheme), "gptqmodel", tree)
     assert [mark.severity for mark in found] == ([severity] if severity else [])
+
+
+def test_gptqmodel_reads_asymmetric_layers_in_version_2_only() -> None:
+    found = marks("gptqmodel", BitsMap(LayerScheme(4, 64, False)), "auto_gptq")
+    assert {(mark.severity, mark.repair) for mark in found} == {("cannot", W4)}
 
 
 def test_gptqmodel_takes_a_group_as_wide_as_the_row() -> None:
@@ -166,6 +205,9 @@ def test_gptqmodel_takes_a_group_as_wide_as_the_row() -> None:
         (LayerScheme(4, 64, False), "auto_round", "slow"),
         (LayerScheme(8, 64, False), "auto_gptq", "slow"),
         (LayerScheme(3, 64, False), "auto_gptq", "cannot"),
+        (LayerScheme(3, 64, False), "auto_round:auto_gptq", "cannot"),
+        (LayerScheme(4, 64, False), "auto_round:gptqmodel", None),
+        (LayerScheme(4, 64, True), "auto_awq", "slow"),
     ],
 )
 def test_transformers_with_auto_round(scheme: LayerScheme, name: str, severity: str | None) -> None:
@@ -173,9 +215,27 @@ def test_transformers_with_auto_round(scheme: LayerScheme, name: str, severity: 
     assert {mark.severity for mark in found} == ({severity} if severity else set())
 
 
-def test_llama_cpp_waits_for_gguf() -> None:
-    found = marks("llama-cpp", BitsMap(W4))
-    assert [mark.sentence() for mark in found] == ["llama.cpp reads GGUF only, and GGUF is not written yet."]
+@pytest.mark.parametrize("name", [name for name in ALL if not is_gguf(name)])
+def test_llama_cpp_reads_gguf_alone(name: str) -> None:
+    assert [mark.sentence() for mark in marks("llama-cpp", BitsMap(W4), name)] == [
+        "llama.cpp reads GGUF only; write gguf."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("engine", "severities"),
+    [
+        ("bitwright", []),
+        ("llama-cpp", []),
+        ("transformers-auto-round", ["slow"]),
+        ("vllm-cuda", ["cannot"]),
+        ("gptqmodel", ["cannot"]),
+    ],
+)
+@pytest.mark.parametrize("name", ["gguf", "gguf:q5_k_m"])
+def test_who_reads_gguf(engine: str, severities: list[str], name: str) -> None:
+    found = engines.check(engine, TREE, plan_layers(TREE, BitsMap(W4), (name,)), name)
+    assert [mark.severity for mark in found] == severities
 
 
 @pytest.mark.parametrize("call", [lambda: engines.title("ollama"), lambda: engines.allowed("ollama", "auto_round")])
@@ -213,9 +273,8 @@ def test_the_repaired_map_has_no_layer_that_is_refused(
     assert engines.repaired(engine, tree, repaired, name) == repaired
     if engine.startswith("vllm"):
         assert refused(found) == set()
-    if name == "auto_round":
-        before, after = resolve_schemes(tree, chosen), resolve_schemes(tree, repaired)
-        assert all(new.scheme.bits >= old.scheme.bits for old, new in zip(before, after, strict=True))
+    before, after = resolve_schemes(tree, chosen), resolve_schemes(tree, repaired)
+    assert all(new.scheme.bits >= old.scheme.bits for old, new in zip(before, after, strict=True))
 
 
 def test_a_map_that_is_not_refused_is_not_touched() -> None:

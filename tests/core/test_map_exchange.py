@@ -247,3 +247,17 @@ def test_a_model_that_is_not_quantized_has_no_map(source: Path, tmp_path: Path) 
         from_checkpoint(source)
     with pytest.raises(ModelNotFound):
         from_checkpoint(tmp_path / "nowhere")
+
+
+@pytest.mark.timeout(60)
+def test_a_pattern_that_would_take_for_ever_is_said_layer_by_layer() -> None:
+    names = [f"model.layers.{block}.mlp.{kind}_proj" for block in range(3) for kind in ("up", "down")]
+    config = {
+        "quant_method": "gptq",
+        "bits": 4,
+        "group_size": 32,
+        "dynamic": {"+:(?:[a-z0-9._]+)+up_proj": {"bits": 8}},
+    }
+    found = from_quantization_config(config, names)
+    assert found.rules == ()
+    assert [name for name in names if found.resolve(name).scheme.bits == 8] == [name for name in names if "up" in name]

@@ -146,10 +146,23 @@ def parts_on_disk(output: Output, name: str, parts: tuple[str, ...]) -> dict[str
     return {part: tensors[f"{name}.{part}"] for part in parts}
 
 
+@pytest.mark.parametrize("sym", [True, False])
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize("name", ["auto_round:plain", "auto_round:gptqmodel"])
+def test_packings_that_store_zero_points_as_they_are(
+    llama: Path, tmp_path: Path, name: str, bits: int, sym: bool
+) -> None:
+    output = write_output(llama, tmp_path / "out", name, bits_map(LayerScheme(bits, 32, sym)))
+    model = load_by_peer(output.folder, "auto_round:torch")
+    assert_same_weights(output, model)
+    assert_same_answers(llama, output, model)
+
+
+@pytest.mark.parametrize("sym", [True, False])
 @pytest.mark.parametrize("group_size", [32, -1])
-def test_awq(llama: Path, tmp_path: Path, group_size: int) -> None:
-    output = write_output(llama, tmp_path / "out", "auto_round", bits_map(LayerScheme(4, group_size, False)))
-    assert output.plan.config()["packing_format"] == "auto_round:auto_awq"
+@pytest.mark.parametrize("name", ["auto_round:auto_awq", "auto_awq"])
+def test_awq(llama: Path, tmp_path: Path, name: str, group_size: int, sym: bool) -> None:
+    output = write_output(llama, tmp_path / "out", name, bits_map(LayerScheme(4, group_size, sym)))
     from auto_round.export.export_to_awq.utils import dequantize_gemm
 
     for name, layer in output.layers.items():
@@ -157,6 +170,21 @@ def test_awq(llama: Path, tmp_path: Path, group_size: int) -> None:
         size = layer.scheme.group_of(layer.in_features)
         weight = dequantize_gemm(parts["qweight"], parts["qzeros"], parts["scales"], 4, size)
         assert torch.equal(weight.T, layer.dequantize().half()), name
+
+
+def test_rules_by_the_names_that_vllm_gives_joined_layers_are_none_to_the_peer(llama: Path, tmp_path: Path) -> None:
+    rules = (
+        Rule("*.0.self_attn.[qkv]_proj", bits=8),
+        Rule("*.1.mlp.gate_proj", bits=16),
+        Rule("*.1.mlp.up_proj", bits=16),
+    )
+    chosen = bits_map(LayerScheme(4, 32), {"lm_head": {"bits": 4}}, *rules)
+    output = write_output(llama, tmp_path / "out", "auto_gptq", chosen)
+    joined = [key for key in output.plan.config()["dynamic"] if "qkv_proj" in key or "gate_up_proj" in key]
+    model = load_by_peer(output.folder, "auto_round:torch_zp")
+    assert len(joined) == 2
+    assert_same_weights(output, model)
+    assert_same_plain_tensors(llama, output, model)
 
 
 @pytest.mark.parametrize("name", ["auto_round", "auto_gptq"])
@@ -238,13 +266,16 @@ def test_names_and_transposed_weights(tmp_path: Path, which: tuple[str, str], pr
         ("auto_gptq", LayerScheme(2, 32, False)),
         ("auto_gptq", LayerScheme(4, 32, False)),
         ("auto_gptq", LayerScheme(8, -1, False)),
+        ("auto_awq", LayerScheme(4, 32, False)),
+        ("auto_awq", LayerScheme(4, -1, True)),
     ],
     ids=lambda value: value if isinstance(value, str) else value.label(),
 )
 def test_whole_model_with_its_kernels(llama: Path, tmp_path: Path, name: str, scheme: LayerScheme) -> None:
     """What the torch layers cannot load on a CPU (AWQ, asymmetric GPTQ) and what auto-round takes there by itself."""
     pytest.importorskip("auto_round_kernel")
-    chosen = bits_map(scheme, {"model.layers.0.mlp.up_proj": {"bits": 16}, "lm_head": {"bits": scheme.bits}})
+    head = {} if name == "auto_awq" else {"lm_head": {"bits": scheme.bits}}
+    chosen = bits_map(scheme, {"model.layers.0.mlp.up_proj": {"bits": 16}, **head})
     output = write_output(llama, tmp_path / "out", name, chosen)
     model = transformers.AutoModelForCausalLM.from_pretrained(
         output.folder, quantization_config=transformers.AutoRoundConfig(), dtype=torch.float32, device_map="cpu"
@@ -252,40 +283,3 @@ def test_whole_model_with_its_kernels(llama: Path, tmp_path: Path, name: str, sc
     packed = {name for name, module in model.named_modules() if hasattr(module, "qweight")}
     assert packed == set(output.layers)
     assert_same_answers(llama, output, model, tolerance=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("name", "bits", "sym", "layers"),
-    [
-        ("auto_round", 4, True, {"k_proj": {"bits": 8}, "model.layers.0.mlp.down_proj": {"bits": 16}}),
-        ("auto_gptq", 4, True, {"k_proj": {"bits": 8}, "model.layers.0.mlp.down_proj": {"bits": 16}}),
-        ("auto_gptq", 3, True, {}),
-        ("auto_round", 4, False, {}),
-        ("auto_round", 2, False, {}),
-        ("auto_round:gptqmodel", 4, True, {}),
-    ],
-)
-def test_what_the_peer_writes_is_read(
-    llama: Path, tmp_path: Path, name: str, bits: int, sym: bool, layers: dict[str, Any]
-) -> None:
-    from auto_round import AutoRound
-
-    AutoRound(
-        str(llama), bits=bits, group_size=32, sym=sym, iters=0, disable_opt_rtn=True, disable_model_free=True,
-        layer_config=layers or None, device_map="cpu",
-    ).quantize_and_save(str(tmp_path / "out"), format=name)  # fmt: skip
-    folder = next((tmp_path / "out").rglob("config.json")).parent
-    checkpoint = QuantizedCheckpoint(folder)
-    expected = {linear.name: bits for linear in open_tree(llama).linears if linear.block >= 0}
-    if layers:
-        expected = {linear: 8 if linear.endswith("k_proj") else value for linear, value in expected.items()}
-        del expected["model.layers.0.mlp.down_proj"]
-    assert {linear: scheme.bits for linear, scheme in checkpoint.schemes.items()} == expected
-    originals = load_file(llama / "model.safetensors")
-    for linear in expected:
-        layer = checkpoint.layer(linear)
-        step = layer.scales.float().abs().repeat_interleave(32, dim=1)
-        error = (layer.dequantize() - originals[f"{linear}.weight"].float()).abs()
-        # Half a step, and a whole one where the full range clips.
-        assert float((error / step).max()) < 1.01
-        assert float((error / step).mean()) < 0.3

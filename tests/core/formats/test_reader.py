@@ -141,19 +141,6 @@ def test_desc_act_with_groups_in_their_order_is_read(outputs: dict[str, Output],
     assert torch.equal(checkpoint.layer(UP).ints, outputs["auto_gptq"].layers[UP].ints)
 
 
-def test_desc_act_with_groups_in_another_order_is_not(copy: Callable[..., Path]) -> None:
-    g_idx = torch.arange(64, dtype=torch.int32).flip(0) // 32
-    with pytest.raises(UnsupportedModel, match="desc_act"):
-        QuantizedCheckpoint(copy("auto_gptq", tensors={f"{UP}.g_idx": g_idx}, desc_act=True))
-
-
-def test_groups_in_another_order_are_found_without_desc_act(copy: Callable[..., Path]) -> None:
-    g_idx = torch.arange(64, dtype=torch.int32).flip(0) // 32
-    checkpoint = QuantizedCheckpoint(copy("auto_gptq", tensors={f"{UP}.g_idx": g_idx}))
-    with pytest.raises(UnsupportedModel, match="desc_act"):
-        checkpoint.layer(UP)
-
-
 def test_bfloat16_scales_without_loss_are_read(outputs: dict[str, Output], copy: Callable[..., Path]) -> None:
     scales = outputs["auto_gptq"].layers[UP].scales.T.contiguous().to(torch.bfloat16)
     layer = QuantizedCheckpoint(copy("auto_gptq", tensors={f"{UP}.scales": scales})).layer(UP)
@@ -194,7 +181,9 @@ def test_a_last_group_cut_short_is_read(copy: Callable[..., Path]) -> None:
         ({"quant_method": 7}, CorruptFile, "names no method"),
         ({"bits": "four"}, CorruptFile, "bits of the whole model is 'four'"),
         ({"bits": None}, CorruptFile, "lacks bits or group_size"),
-        ({"bits": True}, CorruptFile, "bits of the whole model is 'True'"),
+        ({"bits": True}, CorruptFile, "bits of the whole model is True"),
+        ({"bits": 1 << 40}, CorruptFile, "bits of the whole model is 1099511627776"),
+        ({"act_bits": True}, UnsupportedModel, "Activations quantized to True bits"),
         ({"bits": 8}, CorruptFile, "says 8 bits for model.layers.0.mlp.down_proj, and its tensors have 4"),
         ({"group_size": 64}, CorruptFile, "says groups of 64"),
         ({"group_size": 16}, UnsupportedModel, "in groups of 16"),
@@ -237,18 +226,53 @@ def test_bad_tensors_are_said(copy: Callable[..., Path], part: str, tensor: torc
         QuantizedCheckpoint(copy("auto_gptq", tensors={f"{UP}.{part}": tensor}))
 
 
-def test_a_g_idx_of_another_kind_is_corrupt(copy: Callable[..., Path]) -> None:
-    checkpoint = QuantizedCheckpoint(copy("auto_gptq", tensors={f"{UP}.g_idx": torch.ones(2, 2)}))
+@pytest.mark.parametrize("length", [32, 64])
+def test_a_g_idx_of_another_kind_is_corrupt(copy: Callable[..., Path], length: int) -> None:
+    g_idx = torch.zeros(length, dtype=torch.int32 if length == 32 else torch.float32)
     with pytest.raises(CorruptFile, match="not a list of 64 groups"):
+        QuantizedCheckpoint(copy("auto_gptq", tensors={f"{UP}.g_idx": g_idx}))
+
+
+def test_a_symmetric_layer_with_odd_zero_points_is_corrupt(copy: Callable[..., Path]) -> None:
+    # A file with zero points less one whose config says that they are whole.
+    checkpoint = QuantizedCheckpoint(copy("auto_gptq", checkpoint_format="gptq_v2"))
+    with pytest.raises(CorruptFile, match="symmetric, and its zero points are not in the middle"):
         checkpoint.layer(UP)
 
 
-def test_a_g_idx_of_another_length_is_corrupt(copy: Callable[..., Path]) -> None:
-    checkpoint = QuantizedCheckpoint(
-        copy("auto_gptq", tensors={f"{UP}.g_idx": torch.arange(32, dtype=torch.int32) // 32})
-    )
-    with pytest.raises(CorruptFile, match="not a list of 64 groups"):
-        checkpoint.layer(UP)
+def test_packed_and_plain_weights_of_one_layer_are_corrupt(copy: Callable[..., Path]) -> None:
+    with pytest.raises(CorruptFile, match="has packed weights and plain ones"):
+        QuantizedCheckpoint(copy("auto_gptq", tensors={f"{UP}.weight": torch.zeros(96, 64)}))
+
+
+def test_zero_points_without_packed_weights_are_corrupt(copy: Callable[..., Path]) -> None:
+    with pytest.raises(CorruptFile, match=f"belong to {UP}.qzeros are missing"):
+        QuantizedCheckpoint(copy("auto_gptq", tensors={f"{UP}.qweight": None}))
+
+
+def test_the_store_holds_the_other_tensors(copy: Callable[..., Path]) -> None:
+    checkpoint = QuantizedCheckpoint(copy("auto_gptq"))
+    assert list(checkpoint.store.table) == checkpoint.plain
+    assert torch.equal(checkpoint.store.get("lm_head.weight"), llama_tensors()["lm_head.weight"])
+
+
+@pytest.mark.parametrize("name", ["gptq_model-4bit-32g", "model.v1"])
+def test_the_file_that_the_config_names_is_read(outputs: dict[str, Output], tmp_path: Path, name: str) -> None:
+    """The first AutoGPTQ put its file beside the original's, and its config beside theirs."""
+    folder = save_source(tmp_path, llama_tensors(), LLAMA_CONFIG)
+    quantized = outputs["auto_gptq"].folder
+    shutil.copyfile(quantized / "model.safetensors", folder / f"{name}.safetensors")
+    settings = json.loads((quantized / "config.json").read_text())["quantization_config"]
+    settings = {key: value for key, value in settings.items() if key != "quant_method"}
+    (folder / "quantize_config.json").write_text(json.dumps({**settings, "model_file_base_name": name}))
+    assert QuantizedCheckpoint(folder).schemes == QuantizedCheckpoint(quantized).schemes
+
+
+@pytest.mark.parametrize("name", ["../secret", "a/b", "", 3])
+def test_a_file_elsewhere_is_never_read(copy: Callable[..., Path], name: Any) -> None:
+    folder = copy("auto_gptq", model_file_base_name=name)
+    shutil.copyfile(folder / "model.safetensors", folder.parent / "secret.safetensors")
+    assert {info.file for info in QuantizedCheckpoint(folder).tensors.values()} == {"model.safetensors"}
 
 
 def test_a_config_without_packed_tensors_is_corrupt(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_a_uniform_map_needs_no_extra_config(tree: ModelTree) -> None:
     }
 
 
-def test_extra_config_holds_exact_names_and_only_what_differs(tree: ModelTree) -> None:
+def test_extra_config_holds_exact_names_the_bits_and_what_differs(tree: ModelTree) -> None:
     chosen = bits_map(
         W4,
         {
@@ -101,7 +101,7 @@ def test_extra_config_holds_exact_names_and_only_what_differs(tree: ModelTree) -
         "model.layers.0.self_attn.k_proj": {"bits": 8},
         "model.layers.0.mlp.down_proj": {"bits": 16},
         "model.layers.1.self_attn.k_proj": {"bits": 8},
-        "model.layers.1.mlp.gate_proj": {"sym": False},
+        "model.layers.1.mlp.gate_proj": {"bits": 4, "sym": False},
         "model.layers.1.mlp.up_proj": {"bits": 2, "group_size": 64},
     }
 
@@ -160,12 +160,65 @@ def test_dynamic_skips_first_and_then_overrides(mixed_gptq: dict) -> None:
 
 def test_modules_to_quantize_are_those_quantized_in_some_block(mixed_gptq: dict) -> None:
     assert mixed_gptq["modules_in_block_to_quantize"] == [
-        ["mlp.down_proj", "mlp.gate_proj", "mlp.up_proj", "self_attn.o_proj", "self_attn.q_proj", "self_attn.v_proj"]
+        ["mlp.down_proj", "mlp.gate_proj", "mlp.up_proj", "self_attn.o_proj", "self_attn.q_proj", "self_attn.v_proj"],
+        ["lm_head"],
     ]
 
 
 def test_a_quantized_head_is_said_to_gptq(mixed_gptq: dict) -> None:
     assert mixed_gptq["lm_head"] is True
+
+
+def test_joined_layers_that_agree_have_a_rule_by_the_name_that_vllm_gives_them(tree: ModelTree) -> None:
+    chosen = bits_map(W4, None, Rule("*.0.self_attn.[qkv]_proj", bits=8), Rule("*.1.mlp.[gu]*_proj", bits=16))
+    dynamic = plan_for(tree, "auto_gptq", chosen)[0].config()["dynamic"]
+    joined = {key: value for key, value in dynamic.items() if "qkv" in key or "gate_up" in key}
+    assert joined == {
+        r"-:^model\.layers\.1\.mlp\.gate_up_proj$": {},
+        r"+:^model\.layers\.0\.self_attn\.qkv_proj$": {"bits": 8, "group_size": 32, "sym": True},
+    }
+
+
+def test_joined_layers_that_do_not_agree_have_no_rule_of_their_own(tree: ModelTree) -> None:
+    chosen = bits_map(W4, {"model.layers.0.self_attn.q_proj": {"bits": 8}, "model.layers.1.mlp.up_proj": {"bits": 16}})
+    dynamic = plan_for(tree, "auto_gptq", chosen)[0].config()["dynamic"]
+    assert not [key for key in dynamic if "qkv" in key or "gate_up" in key]
+
+
+@pytest.mark.parametrize(("name", "version", "least"), [("auto_gptq", "gptq", 1), ("gptqmodel", "gptq_v2", 0)])
+def test_versions_of_gptq(tree: ModelTree, name: str, version: str, least: int) -> None:
+    target, _ = plan_for(tree, name, bits_map(A4))
+    assert (target.config()["checkpoint_format"], target.min_zero) == (version, least)
+
+
+@pytest.mark.parametrize("name", ["auto_gptq", "gptqmodel"])
+def test_groups_in_an_order_of_their_own_are_said_to_readers_of_gptq(tree: ModelTree, name: str) -> None:
+    target = plan(name, tree, resolve_schemes(tree, bits_map(W4)), {}, shuffled=True)
+    assert target.config()["desc_act"] is True
+
+
+def test_groups_in_an_order_of_their_own_are_held_by_gptq_alone(tree: ModelTree) -> None:
+    with pytest.raises(BadInput, match="desc_act"):
+        plan("auto_round", tree, resolve_schemes(tree, bits_map(W4)), {}, shuffled=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "packing", "least"),
+    [
+        ("auto_round:auto_gptq", "auto_round:auto_gptq", 1),
+        ("auto_round:auto_awq", "auto_round:auto_awq", 0),
+        ("auto_round:gptqmodel", "auto_round:gptqmodel", 0),
+        ("auto_round:plain", "auto_round", 0),
+    ],
+)
+def test_a_packing_can_be_asked_for(tree: ModelTree, name: str, packing: str, least: int) -> None:
+    target, _ = plan_for(tree, name, bits_map(A4))
+    assert (target.config()["packing_format"], target.min_zero) == (packing, least)
+
+
+def test_what_no_zero_point_of_0_means_is_said_beforehand(tree: ModelTree) -> None:
+    assert "zero point of 0" in plan_for(tree, "auto_gptq", bits_map(A4))[0].notes[0]
+    assert plan_for(tree, "gptqmodel", bits_map(A4))[0].notes == ()
 
 
 def test_a_pattern_matches_its_layer_alone(tmp_path: Path) -> None:
@@ -246,9 +299,10 @@ def test_a_layer_of_another_scheme_is_not_encoded(tree: ModelTree) -> None:
         target.encode(layer)
 
 
-def test_an_unknown_format_is_refused(tree: ModelTree) -> None:
-    with pytest.raises(BadInput, match="no output format 'exl3'"):
-        plan_for(tree, "exl3", bits_map(W4))
+@pytest.mark.parametrize("name", ["exl3", "bf16"])
+def test_an_unknown_format_is_refused(tree: ModelTree, name: str) -> None:
+    with pytest.raises(BadInput, match=f"no output format '{name}'"):
+        plan(name, tree, resolve_schemes(tree, bits_map(W4)), {})
 
 
 def test_a_map_that_quantizes_nothing_is_refused(tree: ModelTree) -> None:

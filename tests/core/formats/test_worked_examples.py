@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from core.formats.layout import decode, encode
-from core.formats.packing import AUTO_ROUND, AUTO_ROUND_AWQ, AUTO_ROUND_GPTQ, Packing
+from core.formats.packing import AUTO_ROUND, AUTO_ROUND_AWQ, AUTO_ROUND_GPTQ, GPTQ, GPTQ_V2, Packing
 from core.schemes import LayerScheme
 from tests.core.formats.tiny import round_to_nearest
 
@@ -75,7 +75,18 @@ def test_awq_example() -> None:
     assert unsigned(tensors["layer.qzeros"][0])[0] == 0x88888878
 
 
-@pytest.mark.parametrize("packing", [AUTO_ROUND, AUTO_ROUND_AWQ, AUTO_ROUND_GPTQ], ids=lambda packing: packing.name)
+def test_versions_of_gptq_differ_in_zero_points_and_nothing_else() -> None:
+    layer = round_to_nearest("layer", weight(), LayerScheme(4, 32, False))
+    first, second = encode(GPTQ, layer), encode(GPTQ_V2, layer)
+    assert unsigned(second["layer.qzeros"][0])[:2] == words("88888788 88888888")
+    assert unsigned(first["layer.qzeros"][0])[:2] == words("77777677 77777777")
+    assert all(torch.equal(first[name], second[name]) for name in first if name != "layer.qzeros")
+
+
+PACKINGS = [AUTO_ROUND, AUTO_ROUND_AWQ, AUTO_ROUND_GPTQ, GPTQ, GPTQ_V2]
+
+
+@pytest.mark.parametrize("packing", PACKINGS, ids=lambda packing: packing.name)
 def test_the_example_decodes_to_the_weights_it_came_from(packing: Packing) -> None:
     layer = round_to_nearest("layer", weight(), LayerScheme(4, 32, False))
     parts = {name.removeprefix("layer."): tensor for name, tensor in encode(packing, layer).items()}

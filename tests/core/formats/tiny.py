@@ -12,8 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from core.bitsmap import BitsMap, Rule
+from core.formats.packed import PackedPlan
 from core.formats.quantized import QuantizedLinear
-from core.formats.registry import FormatPlan, plan
+from core.formats.registry import plan_packed
 from core.model.headers import read_folder
 from core.model.tree import LayerPlan, ModelTree, build_tree, resolve_schemes
 from core.model.writer import CheckpointWriter
@@ -42,7 +43,7 @@ class Output:
     """What was written, and the layers that went in."""
 
     folder: Path
-    plan: FormatPlan
+    plan: PackedPlan
     layers: dict[str, QuantizedLinear]
 
 
@@ -78,9 +79,9 @@ def bits_map(default: LayerScheme, layers: Mapping[str, Mapping[str, Any]] | Non
 
 def plan_for(
     tree: ModelTree, name: str, chosen: BitsMap, module_name: Callable[[str], str] = str
-) -> tuple[FormatPlan, list[LayerPlan]]:
+) -> tuple[PackedPlan, list[LayerPlan]]:
     plans = resolve_schemes(tree, chosen)
-    return plan(name, tree, plans, tree.config, module_name), plans
+    return plan_packed(name, tree, plans, tree.config, module_name), plans
 
 
 def round_to_nearest(name: str, weight: torch.Tensor, scheme: LayerScheme, min_zero: int = 0) -> QuantizedLinear:
@@ -129,6 +130,6 @@ def write_output(
                 writer.write(tensor_name, tensor)
         for tensor_name in target.copied:
             writer.write_bytes(tensor_name, memoryview(weights[tensor_name].contiguous().view(torch.uint8).numpy()))
-    config = target.model_config(tree.config)
+    config = target.model_config()
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     return Output(folder, target, layers)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
+import gguf
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -14,6 +17,7 @@ from core.formats.side_files import carry_over
 from core.inference.loader import load_model
 from core.schemes import LayerScheme
 from tests.core.formats.tiny import bits_map, open_tree, write_output
+from tests.core.model import gguf_files
 from tests.core.model.test_chain import saved
 from tests.core.tiny_model import save_model
 
@@ -54,6 +58,38 @@ def test_a_quantized_model_computes_with_its_dequantized_weights(tmp_path: Path,
     with torch.no_grad():
         assert torch.allclose(loaded.model(ids).logits, theirs(ids).logits, atol=1e-4)
     assert sum(loaded.schemes.values()) == len(written.layers)
+
+
+@pytest.mark.parametrize("kind", ["F16", "Q4_1", "Q8_0"])
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2"])
+def test_a_gguf_file_computes_with_the_numbers_in_it(
+    tmp_path: Path, family: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BITWRIGHT_HOME", str(tmp_path / "home"))
+    original = gguf_files.build(family)
+    path = gguf_files.write(tmp_path / "m.gguf", family, original, kind=gguf.GGMLQuantizationType[kind])
+    rounded = copy.deepcopy(original)
+    with torch.no_grad():
+        for name, parameter in rounded.named_parameters():
+            if parameter.dim() == 2:
+                weight = parameter.T if family == "gpt2" and ".h." in name else parameter
+                blocks = gguf.quantize(np.ascontiguousarray(weight.numpy()), gguf.GGMLQuantizationType[kind])
+                weight.copy_(torch.tensor(gguf.dequantize(blocks, gguf.GGMLQuantizationType[kind])))
+    loaded = load_model(str(path), "cpu", "float32")
+    ids = torch.arange(5, 35).view(1, -1)
+    with torch.no_grad():
+        assert torch.allclose(loaded.model(ids).logits, rounded(ids).logits, atol=1e-5)
+    assert not list(tmp_path.glob("home/**/*.safetensors"))
+    assert set(loaded.schemes) == (set() if kind == "F16" else {kind})
+    assert loaded.weight_bytes < path.stat().st_size
+    assert loaded.tokenizer.decode(loaded.tokenizer("there 12")["input_ids"]) == "there 12"
+
+
+def test_a_folder_with_one_gguf_file_is_that_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BITWRIGHT_HOME", str(tmp_path / "home"))
+    (tmp_path / "out").mkdir()
+    gguf_files.write(tmp_path / "out" / "m.gguf", "qwen2", gguf_files.build("qwen2"))
+    assert load_model(str(tmp_path / "out"), "cpu", "float32").label == "m.gguf"
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:

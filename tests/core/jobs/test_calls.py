@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from core.errors import BadInput, BitwrightError, Cancelled, UnsupportedModel
-from core.events import Done, Event, Failed, Log, Progress
+from core.events import Done, Event, Failed, Log, Progress, Stage
 from core.inference import devices as machine
 from core.jobs import calls, store
 from core.jobs.spec import JobSpec
@@ -272,3 +272,30 @@ def test_measuring_damage_can_be_stopped(model: Path) -> None:
     given = {"model": str(model), "schemes": [LayerScheme(3, 32).to_json()], "samples": 2, "seqlen": 32}
     with pytest.raises(Cancelled):
         calls.table()["damage"](given, lambda _event: None, lambda: True)
+
+
+def test_the_conversions_of_a_model_are_rows(model: Path, jobs: Path) -> None:
+    values = ask("conversions", model=str(model))
+    assert values["source"]["label"] == "model"
+    assert {"format", "verdict", "reason", "bytes"} == set(values["rows"][0])
+
+
+def test_a_conversion_reports_when_it_is_done(model: Path, jobs: Path) -> None:
+    seen: list[Event] = []
+    values = ask("convert", seen, model=str(model), output=str(jobs / "out"), format="f32")
+    assert (values["output"], values["report"]["exact"]) == (str(jobs / "out"), True)
+    assert [event.name for event in seen if isinstance(event, Stage)] == ["prepare", "convert", "verify"]
+    assert any(isinstance(event, Progress) for event in seen)
+    assert not any(isinstance(event, Done) for event in seen)
+
+
+def test_an_error_is_added_only_where_it_is_allowed(model: Path, jobs: Path) -> None:
+    with pytest.raises(BadInput, match=r"significant bits|out of the range"):
+        ask("convert", model=str(model), output=str(jobs / "out"), format="f16")
+    assert ask("convert", model=str(model), output=str(jobs / "out"), format="f16", inexact=True)["report"]
+
+
+def test_a_gguf_file_that_a_run_made_is_listed(jobs: Path) -> None:
+    finish(jobs / "out")
+    (jobs / "out" / "config.json").rename(jobs / "out" / "model.gguf")
+    assert folders() == ["out"]

@@ -71,6 +71,22 @@ def byte_level_vocabulary() -> tuple[list[str], list[int], list[str]]:
     return tokens, kinds, merges
 
 
+def sentencepiece_vocabulary() -> dict[str, Any]:
+    """Metadata of a SentencePiece tokenizer that knows one word, to change a file with."""
+    letters = ["▁", "h", "e", "l", "o", "he", "ll", "hell", "hello", "▁hello"]
+    return {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.pre": "default",
+        "tokenizer.ggml.tokens": ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *letters],
+        "tokenizer.ggml.scores": [0.0] * 259 + [-float(index) for index in (0, 1, 2, 3, 4, 1, 2, 3, 4, 5)],
+        "tokenizer.ggml.token_type": [2, 3, 3] + [6] * 256 + [1] * len(letters),
+        "tokenizer.ggml.merges": None,
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 2,
+        "tokenizer.ggml.unknown_token_id": 0,
+    }
+
+
 def write(
     path: Path,
     architecture: str,
@@ -117,7 +133,7 @@ def write(
         values = np.ascontiguousarray(_as_stored(architecture, stored, tensor.numpy(), config))
         if stored != drop:
             matrix = kind if values.ndim == 2 else gguf.GGMLQuantizationType.F32
-            writer.add_tensor(stored, gguf.quantize(values, matrix), raw_dtype=matrix)
+            writer.add_tensor(stored, stored_bytes(values, matrix), raw_dtype=matrix)
     for name, shape in (extra or {}).items():
         writer.add_tensor(name, np.full(shape, 2, np.float32))
     if architecture == "llama" and config.rope_parameters["rope_type"] == "llama3":
@@ -127,6 +143,25 @@ def write(
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+_HALVES: dict[str, tuple[int, ...]] = {
+    "Q2_K": (80, 82), "Q3_K": (108,), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,), "IQ4_NL": (0,), "IQ4_XS": (0,),
+}  # fmt: skip
+"""Where the float16s of a block lie, for types that gguf-py does not write."""
+
+
+def stored_bytes(values: np.ndarray, kind: gguf.GGMLQuantizationType) -> np.ndarray:
+    """A matrix in a block type: rounded where gguf-py can, else blocks of random bytes with small scales."""
+    if kind.name not in _HALVES:
+        return gguf.quantize(values, kind)
+    generator = np.random.default_rng(values.shape[0])
+    block, nbytes = gguf.GGML_QUANT_SIZES[kind]
+    data = generator.integers(0, 256, (values.shape[0], values.shape[1] // block, nbytes), dtype=np.uint8)
+    for place in _HALVES[kind.name]:
+        scales = generator.uniform(1e-4, 1e-3, data.shape[:2]).astype(np.float16)
+        data[..., place : place + 2] = scales[..., None].view(np.uint8)
+    return data.reshape(values.shape[0], -1)
 
 
 def _details(architecture: str, config: Any) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from core.errors import BitwrightError, Cancelled, CorruptFile, DiskFull, OutputProblem, UnsupportedModel
 from core.events import Event
 from core.model import gguf as importer
+from core.model import gguf_values
 from core.model.gguf import import_gguf, stored_types
 from core.model.gguf_header import read_gguf_header
 from core.model.headers import read_folder
@@ -86,7 +87,7 @@ def test_llama_3_scaling_is_read_back_from_its_divisors(tmp_path: Path, cache: P
 def test_block_types_are_dequantized_as_gguf_py_does(
     kind: str, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(importer, "_CHUNK_ELEMENTS", 1000)
+    monkeypatch.setattr(gguf_values, "CHUNK_ELEMENTS", 1000)
     model = gguf_files.build("qwen2")
     path = gguf_files.write(tmp_path / "m.gguf", "qwen2", model, kind=gguf.GGMLQuantizationType[kind])
     stored = {tensor.name: gguf.dequantize(tensor.data, tensor.tensor_type) for tensor in gguf.GGUFReader(path).tensors}
@@ -119,24 +120,20 @@ def test_the_chat_template_comes_along(llama: Path, cache: Path) -> None:
     assert tokenizer.apply_chat_template(chat, tokenize=False) == "<|start|>in<|end|>"
 
 
+def test_the_tokenizer_has_no_token_that_the_file_has_not(llama: Path, cache: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(do(llama))
+    assert len(tokenizer) == len(gguf_files.byte_level_vocabulary()[0])
+    assert max(tokenizer("<|endoftext|><unk>")["input_ids"]) < len(tokenizer)
+
+
 def test_the_tokenizer_class_is_one_that_old_releases_know(llama: Path, cache: Path) -> None:
     settings = json.loads((do(llama) / "tokenizer_config.json").read_text())
     assert settings["tokenizer_class"] == "PreTrainedTokenizerFast"
 
 
 def test_a_sentencepiece_vocabulary(tmp_path: Path, cache: Path) -> None:
-    letters = ["▁", "h", "e", "l", "o", "he", "ll", "hell", "hello", "▁hello"]
-    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *letters]
-    scores = [0.0] * 259 + [-float(index) for index in range(len(letters) - 5)] + [-1.0, -2.0, -3.0, -4.0, -5.0]
-    path = gguf_files.write(
-        tmp_path / "m.gguf", "llama", gguf_files.build("llama"),
-        **{
-            "tokenizer.ggml.model": "llama", "tokenizer.ggml.pre": "default", "tokenizer.ggml.tokens": tokens,
-            "tokenizer.ggml.scores": scores, "tokenizer.ggml.token_type": [2, 3, 3] + [6] * 256 + [1] * len(letters),
-            "tokenizer.ggml.merges": None, "tokenizer.ggml.bos_token_id": 1, "tokenizer.ggml.eos_token_id": 2,
-            "tokenizer.ggml.unknown_token_id": 0,
-        },
-    )  # fmt: skip
+    more = gguf_files.sentencepiece_vocabulary()
+    path = gguf_files.write(tmp_path / "m.gguf", "llama", gguf_files.build("llama"), **more)
     tokenizer = AutoTokenizer.from_pretrained(do(path))
     assert tokenizer.convert_ids_to_tokens(tokenizer("hello é")["input_ids"]) == [
         "<s>", "▁hello", "▁", "<0xC3>", "<0xA9>",
@@ -151,15 +148,16 @@ REFUSED: dict[str, tuple[type[BitwrightError], dict[str, Any], str]] = {
     "no tokenizer": (UnsupportedModel, {"tokenizer.ggml.model": None}, "tokenizer"),
     "experts": (UnsupportedModel, {"llama.expert_count": 8}, "mixture of experts"),
     "one part of several": (UnsupportedModel, {"split.count": 3}, "one part"),
-    "another rope scaling": (UnsupportedModel, {"llama.rope.scaling.type": "yarn"}, "yarn"),
+    "another rope scaling": (UnsupportedModel, {"llama.rope.scaling.type": "longrope"}, "longrope"),
+    "YaRN that does not say by what": (UnsupportedModel, {"llama.rope.scaling.type": "yarn"}, "yarn"),
     "no model but a projector": (UnsupportedModel, {"general.type": "mmproj"}, "mmproj"),
     "heads for each layer": (UnsupportedModel, {"llama.attention.head_count_kv": [2, 2]}, "layer to layer"),
     "a block too many": (CorruptFile, {"llama.block_count": 3}, "3 blocks"),
-    "absurd blocks": (CorruptFile, {"llama.block_count": 2**31}, "blocks"),
-    "no heads": (CorruptFile, {"llama.attention.head_count": 0}, "contradict"),
+    "absurd blocks": (CorruptFile, {"llama.block_count": 2**31}, "block_count"),
+    "no heads": (CorruptFile, {"llama.attention.head_count": 0}, "head_count"),
     "another width": (CorruptFile, {"llama.embedding_length": 128}, "contradict"),
     "another inner width": (CorruptFile, {"llama.feed_forward_length": 128}, "metadata say"),
-    "an impossible number": (CorruptFile, {"llama.context_length": "long"}, "config"),
+    "an impossible number": (CorruptFile, {"llama.context_length": "long"}, "context_length"),
     "a token that is not there": (CorruptFile, {"tokenizer.ggml.eos_token_id": 9999}, "eos"),
     "no tokens": (CorruptFile, {"tokenizer.ggml.tokens": None}, "tokens"),
     "too many tokens": (CorruptFile, {"tokenizer.ggml.tokens": ["x"] * 300}, "tokens"),

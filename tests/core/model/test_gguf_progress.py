@@ -9,7 +9,7 @@ import pytest
 from core.errors import Cancelled
 from core.events import Event, Progress
 from core.hub import pace
-from core.model import gguf as importer
+from core.model import gguf_values
 from core.model.gguf import import_gguf
 from tests.core.model import gguf_files
 
@@ -36,7 +36,7 @@ def test_an_import_for_a_run_leaves_progress_to_the_run(llama: Path) -> None:
 
 
 def test_a_big_tensor_can_be_stopped_half_way(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importer, "_CHUNK_ELEMENTS", 500)  # 42 pieces of the embedding, which comes first
+    monkeypatch.setattr(gguf_values, "CHUNK_ELEMENTS", 500)  # 42 pieces of the embedding, which comes first
     asked = iter(range(10_000))
     with pytest.raises(Cancelled):
         import_gguf(llama, [].append, lambda: next(asked) > 20)

@@ -217,6 +217,8 @@ def test_a_folder_without_safetensors_holds_no_model(tmp_path: Path) -> None:
         {"x": "C:model.safetensors"},
         {"x": "m\0.safetensors"},
         {"x": "config.json"},
+        {"x": "a" * 300 + ".safetensors"},
+        {"x": "\ud800.safetensors"},
         {"x": 3},
         {"x": "model-00002-of-00002.safetensors"},
         {"ghost": "model-00002-of-00002.safetensors"},

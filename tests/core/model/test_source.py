@@ -118,7 +118,8 @@ FOLDERS: dict[str, tuple[dict[str, str], type[BitwrightError], str]] = {
     "empty": ({}, ModelNotFound, "no config.json"),
     "weights alone": ({"model.safetensors": "x"}, ModelNotFound, "no config.json"),
     "an adapter": ({"adapter_config.json": "{}", "adapter_model.safetensors": "x"}, UnsupportedModel, "adapter"),
-    "a GGUF in it": ({"m.gguf": "x"}, ModelNotFound, "config.json"),
+    "a GGUF that is none": ({"m.gguf": "x"}, CorruptFile, "not a GGUF"),
+    "two GGUFs in it": ({"m.gguf": "x", "n.gguf": "x"}, ModelNotFound, "2 GGUF files"),
     "config alone": ({"config.json": "{}"}, ModelNotFound, "no weights"),
     "pickled weights": ({"config.json": "{}", "pytorch_model.bin": "x"}, UnsupportedModel, "pickled"),
     "config is a list": ({"config.json": "[]", "model.safetensors": "x"}, CorruptFile, "JSON object"),
@@ -136,8 +137,22 @@ def test_a_folder_that_holds_no_model(case: str, tmp_path: Path) -> None:
         find(tmp_path)
 
 
-def test_the_hint_names_the_gguf_file_in_a_folder(tmp_path: Path) -> None:
-    (tmp_path / "m.gguf").write_bytes(b"x")
+def test_a_folder_with_one_gguf_file_is_that_file(tmp_path: Path) -> None:
+    file = gguf_files.write(tmp_path / "Small.gguf", "llama", gguf_files.build("llama"))
+    (tmp_path / "mmproj-Small.gguf").write_bytes(b"a part of it")
+    found = find(tmp_path)
+    assert (found.origin, found.label, found.file) == ("gguf", "Small.gguf", file)
+
+
+def test_a_gguf_file_can_stay_what_it_is(tmp_path: Path) -> None:
+    file = gguf_files.write(tmp_path / "Small.gguf", "llama", gguf_files.build("llama"))
+    found = open_source(str(file), [].append, lambda: False, imported=False)
+    assert (found.folder, found.place) == (tmp_path, file)
+
+
+def test_the_hint_names_one_of_the_gguf_files_in_a_folder(tmp_path: Path) -> None:
+    for name in ("n.gguf", "m.gguf"):
+        (tmp_path / name).write_bytes(b"x")
     with pytest.raises(ModelNotFound) as caught:
         find(tmp_path)
     assert str(tmp_path / "m.gguf") in caught.value.hint

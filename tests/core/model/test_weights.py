@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from core.errors import CorruptFile, ModelNotFound
-from core.model.weights import TensorStore
+from core.model.weights import TensorStore, evenly
 
 
 @pytest.fixture
@@ -71,3 +71,10 @@ def test_a_file_that_went_away_is_said(store: TensorStore, read: Callable[[Tenso
     (store.folder / "model.safetensors").unlink()
     with pytest.raises(ModelNotFound, match="can no longer be read"):
         read(store)
+
+
+@pytest.mark.parametrize("pieces", [[b"abcdefg"], [b"a", b"", b"bcd", b"efg"], [b"abc", b"defg"], []])
+def test_streams_are_cut_alike(pieces: list[bytes]) -> None:
+    found = list(evenly(iter(pieces), 3))
+    assert b"".join(found) == b"".join(pieces)
+    assert [len(piece) for piece in found] == ([3, 3, 1] if pieces else [])

@@ -11,10 +11,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from core.bitsmap import BitsMap, Rule
+from core.block_types import TYPES
 from core.errors import Cancelled, UnsupportedModel
 from core.events import Log
-from core.formats.quantized import QuantizedLinear
+from core.formats.gguf.blocks import BlockLinear
 from core.formats.reader import QuantizedCheckpoint
+from core.formats.stored import Stored
 from core.inference.loader import load_model
 from core.jobs.spec import JobSpec
 from core.model.headers import read_folder
@@ -46,13 +48,27 @@ def test_feedback_brings_the_answers_nearer(scheme: LayerScheme) -> None:
     generator = torch.Generator().manual_seed(2)
     weight, x = torch.randn(96, 64, generator=generator), inputs(64)
 
-    def error(layer: QuantizedLinear) -> float:
+    def error(layer: Stored) -> float:
         return float((x @ (layer.dequantize() - weight).T).square().mean())
 
     plain = freeze(new_grid(weight, scheme), "head")
     better = round_with_feedback(new_grid(weight, scheme), "head", x.T @ x / len(x), never)
     assert torch.equal(plain.scales, better.scales)
     assert error(better) < 0.7 * error(plain)
+
+
+@pytest.mark.parametrize("name", sorted(TYPES))
+def test_feedback_brings_the_answers_of_a_block_type_nearer(name: str) -> None:
+    weight, x = torch.randn(48, 256, generator=torch.Generator().manual_seed(2)), inputs(256)
+
+    def error(layer: Stored) -> float:
+        return float((x @ (layer.dequantize() - weight).T).square().mean())
+
+    scheme, moments = LayerScheme.of_type(name), x.T @ x / len(x)
+    plain = freeze(new_grid(weight, scheme, importance=moments.diagonal()), "head")
+    better = round_with_feedback(new_grid(weight, scheme, importance=moments.diagonal()), "head", moments, never)
+    assert isinstance(better, BlockLinear)
+    assert error(better) < 0.8 * error(plain)
 
 
 def test_inputs_that_have_nothing_to_do_with_each_other_are_rounded_plainly() -> None:

@@ -23,12 +23,13 @@ from core.errors import (
     VerificationFailed,
 )
 from core.events import BlockDone, Done, Event, Log, Loss, Stage, Started
+from core.formats import reader
 from core.formats.reader import QuantizedCheckpoint
 from core.inference.evaluate import compare_logits, make_windows
 from core.inference.loader import load_model
 from core.jobs.control import Control
 from core.jobs.spec import JobSpec
-from core.quant import pipeline, verify
+from core.quant import pipeline
 from core.schemes import LayerScheme
 from tests.core.tiny_model import save_model
 
@@ -191,7 +192,7 @@ def test_a_stop_in_any_stage_leaves_nothing(model: Path, tmp_path: Path, stage: 
 def test_a_layer_that_reads_back_wrong_is_never_called_done(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = verify.QuantizedCheckpoint.layer
+    honest = reader.QuantizedCheckpoint.layer
 
     def flipped(self: QuantizedCheckpoint, name: str) -> Any:
         layer = honest(self, name)
@@ -199,7 +200,7 @@ def test_a_layer_that_reads_back_wrong_is_never_called_done(
             layer.ints[0, 0] ^= 1
         return layer
 
-    monkeypatch.setattr(verify.QuantizedCheckpoint, "layer", flipped)
+    monkeypatch.setattr(reader.QuantizedCheckpoint, "layer", flipped)
     with pytest.raises(VerificationFailed, match=r"1\.mlp\.up_proj"):
         run(spec_of(model, tmp_path, iters=1), tmp_path)
     assert entries(tmp_path) == set()

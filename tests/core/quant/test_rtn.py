@@ -49,3 +49,4 @@ def test_only_symmetric_low_bits_are_searched() -> None:
     assert searchable(LayerScheme(4, 32))
     assert not searchable(LayerScheme(8, 32))
     assert not searchable(LayerScheme(4, 32, sym=False))
+    assert not searchable(LayerScheme.of_type("q4_0"))

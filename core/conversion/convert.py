@@ -1,0 +1,310 @@
+"""From one format to another on disk, a layer at a time: read, put onto the new grid, write, read back and compare.
+
+What the target cannot hold to the bit is refused before its folder appears, unless an error is allowed; then the error
+is measured. Knows checkpoints, not models or runs.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from core.conversion.added_error import AddedError, Difference, of_layers, of_tensors
+from core.conversion.conversions import Conversion, Subject, conversions, kind_of, look_at, plan_subject
+from core.conversion.dense import DenseStore
+from core.conversion.regrid import regrid
+from core.conversion.staging import Staging, sweep
+from core.errors import BadInput, BitwrightError, Cancelled, CorruptFile, VerificationFailed
+from core.events import Done, Emit, FileWritten, Progress, Stage
+from core.files import read_json, write_atomic, write_json
+from core.formats.names import is_gguf
+from core.formats.plain import PlainLinear
+from core.formats.side_files import carry_over
+from core.formats.stored import Checkpoint, FormatWriter, Stored, digest, layer_labels
+from core.model.source import Source, only_gguf, open_source
+from core.model.tree import Linear
+from core.model.weights import TensorStore
+from core.model_card import CARD, conversion_card
+from core.preflight import check_free
+
+REPORT = "bitwright.json"
+_TYPE: Final = re.compile(r"[-_.](?:I?Q\d\w*|B?F16|F32)\Z", re.IGNORECASE)
+SPARE: Final = 32 << 20
+"""Bytes of room for tokenizers and other side files."""
+
+
+@dataclass
+class _Work:
+    """What is counted while a conversion goes on.
+
+    Attributes:
+        digests: layer -> what was handed to the writer.
+        regridded: how many layers have other numbers than in the source, the same weights or not.
+    """
+
+    emit: Emit
+    should_stop: Callable[[], bool]
+    steps: int
+    started: float = field(default_factory=time.monotonic)
+    done: int = 0
+    error: AddedError = field(default_factory=AddedError)
+    digests: dict[str, str] = field(default_factory=dict)
+    regridded: int = 0
+
+    def step(self) -> None:
+        """One of the steps is done; time left is what the steps before took."""
+        self.done += 1
+        left = (time.monotonic() - self.started) * (self.steps - self.done) / self.done
+        self.emit(Progress(min(1.0, self.done / self.steps), 0.7 * left, 1.5 * left))
+
+    def check(self) -> None:
+        if self.should_stop():
+            raise Cancelled("The conversion was stopped.")
+
+
+def convert(
+    model: str,
+    target: Path,
+    format_name: str,
+    emit: Emit,
+    should_stop: Callable[[], bool],
+    *,
+    inexact: bool = False,
+) -> None:
+    """Write `model` to the new folder `target` as `format_name`; the last event is `Done`.
+
+    Args:
+        model: Hub id, folder, `.gguf` file, or `demo`.
+        target: does not exist, or is an empty folder.
+        format_name: one of `core.formats.names.FORMATS` or `PLAIN`.
+        inexact: weights may change; the report then says by how much.
+
+    Raises:
+        BadInput: the format cannot hold the source, or not exactly.
+        BitwrightError: the source cannot be read, the target cannot be written.
+        VerificationFailed: what lies on disk is not what was read.
+        Cancelled: `should_stop` said so.
+    """
+    started = time.monotonic()
+    emit(Stage("prepare"))
+    source, subject = _open(model, emit, should_stop)
+    conversion = plan_subject(subject, format_name)
+    if not conversion.exact and not inexact:
+        raise BadInput(f"{format_name} cannot hold {subject.label} exactly: {conversion.cost}", conversion.hint)
+    check_free(target, conversion.plan.nbytes + SPARE)
+    work = _Work(emit, should_stop, 2 * (len(conversion.plan.layers) + 1))
+    emit(Stage("convert"))
+    with Staging(target) as staging:
+        _write(subject, conversion, staging.folder, work)
+        own = _own_folder(source)
+        if own is not None:
+            carry_over(own, staging.folder, legal_only=True)
+        emit(Stage("verify"))
+        _compare(subject, conversion, staging.folder, work)
+        files = _files(staging.folder)
+        report = _report(subject, conversion, source, files, work, time.monotonic() - started)
+        write_json(staging.folder / REPORT, report)
+        card = conversion_card(report, target.name, subject.checkpoint.folder)
+        write_atomic(staging.folder / CARD, card.encode("utf-8", "replace"))
+        staging.publish()
+    for path, size in files.items():
+        emit(FileWritten(path, size))
+    emit(Done(output=str(target), seconds=time.monotonic() - started, report=report))
+
+
+def survey(model: str, emit: Emit, should_stop: Callable[[], bool]) -> dict[str, Any]:
+    """What `model` is, and a row for each format: can it become that, and at what price (`conversions.Possible`).
+
+    Raises:
+        BitwrightError: it cannot be read.
+    """
+    sweep()
+    source, subject = _open(model, emit, should_stop)
+    found = {
+        "label": source.label,
+        "origin": source.origin,
+        "path": str(source.place),
+        "kind": kind_of(subject.checkpoint),
+        "layers": _labels(subject),
+        "linears": len(subject.tree.linears),
+        "bytes": _stored_bytes(source),
+    }
+    return {"source": found, "rows": [row.to_json() for row in conversions(subject)]}
+
+
+def _open(model: str, emit: Emit, should_stop: Callable[[], bool]) -> tuple[Source, Subject]:
+    # opening a GGUF file brings transformers along
+    from core.formats.opened import open_checkpoint
+
+    source = open_source(model, emit, should_stop, measured=True, imported=False)
+    return source, look_at(open_checkpoint(source.place, should_stop), _title(source))
+
+
+def _title(source: Source) -> str:
+    """What the output's metadata call the model: of a GGUF file its name without ending and type."""
+    return source.label if source.file is None else _TYPE.sub("", re.sub(r"(?i)\.gguf\Z", "", source.label))
+
+
+def _write(subject: Subject, conversion: Conversion, folder: Path, work: _Work) -> None:
+    plan = conversion.plan
+    writer: FormatWriter | None = None
+    linears = {linear.name: linear for linear in subject.tree.linears}
+    try:
+        writer = plan.writer(folder)
+        for name in plan.layers:
+            work.check()
+            before = read_layer(subject.checkpoint, linears[name])
+            after = _stored(conversion, before)
+            found = _difference(before, after, conversion)
+            _judge(name, found, conversion)
+            work.error.add(name, found)
+            work.regridded += after is not before
+            work.digests[name] = digest(after)
+            writer.write(after)
+            work.step()
+        writer.finish(_store(subject, conversion), subject.checkpoint.folder, work.should_stop)
+        work.step()
+    except ValueError as error:
+        raise BadInput(f"{plan.name} cannot hold the source: {error}.", "Choose another format.") from error
+    finally:
+        if writer is not None:
+            writer.abort()
+
+
+def read_layer(checkpoint: Checkpoint, linear: Linear) -> Stored:
+    """A linear of a source: as it is quantized there, or as the floating-point numbers that it is."""
+    if linear.name in checkpoint.schemes:
+        return checkpoint.layer(linear.name)
+    weight = checkpoint.store.get(f"{linear.name}.weight")
+    return PlainLinear(linear.name, weight.T.contiguous() if linear.transposed else weight)
+
+
+def _stored(conversion: Conversion, before: Stored) -> Stored:
+    plan = conversion.plan
+    if conversion.is_plain:
+        return plan.stored(before)
+    planned = plan.layers[before.name].scheme
+    return plan.stored(regrid(before, planned, plan.min_zero, ordered=is_gguf(plan.name)))
+
+
+def _difference(before: Stored, after: Stored, conversion: Conversion) -> Difference:
+    """How far the weights are apart; the sum that an error is a share of is not needed where there can be none."""
+    if after is before and conversion.exact and all(_finite(part) for part in before.parts()):
+        return Difference()
+    return of_layers(before, after)
+
+
+def _finite(part: Tensor) -> bool:
+    return not part.is_floating_point() or bool(torch.isfinite(part).all())
+
+
+def _judge(name: str, found: Difference, conversion: Conversion) -> None:
+    if found.largest != found.largest or found.largest == float("inf"):
+        raise CorruptFile(f"{name} holds numbers that are not finite.", "Fetch the model again.")
+    if conversion.exact and not found.exact:
+        raise VerificationFailed(f"{name} would change by up to {found.largest:.3g}.", "Please report this.")
+
+
+def _compare(subject: Subject, conversion: Conversion, folder: Path, work: _Work) -> None:
+    """Read everything back: layers against what was handed over, other tensors against the source."""
+    plan, store = conversion.plan, _store(subject, conversion)
+    written = plan.open(folder)
+    if set(written.schemes) != set(plan.layers):
+        raise VerificationFailed("The output does not have the layers that were written.", "Please report this.")
+    for name, expected in work.digests.items():
+        work.check()
+        if digest(written.layer(name)) != expected:
+            raise VerificationFailed(f"{name} reads back different from what was written.", "Please report this.")
+        work.step()
+    plan.check_rest(written, store, work.should_stop)
+    if not conversion.exact:
+        for name in plan.copied:
+            work.check()
+            if name in written.store and store.dtype(name).is_floating_point:
+                work.error.add(name, of_tensors(name, store, written.store))
+    work.step()
+
+
+def _report(
+    subject: Subject, conversion: Conversion, source: Source, files: dict[str, int], work: _Work, seconds: float
+) -> dict[str, Any]:
+    """What `bitwright.json` and the `Done` event say.
+
+    `exact` is what was found and not what was planned: an inexact conversion may have changed nothing.
+    """
+    plan = conversion.plan
+    exact = work.error.total.exact
+    return {
+        "version": 1,
+        "kind": "conversion",
+        "model": source.label,
+        "origin": source.origin,
+        "source_kind": kind_of(subject.checkpoint),
+        "source_layers": _labels(subject),
+        "source_bytes": _stored_bytes(source),
+        "format": plan.name,
+        "exact": exact,
+        "reason": "" if exact else conversion.cost,
+        "error": None if exact else work.error.to_json(),
+        "layers": len(plan.layers),
+        "tensors": {plan.name: layer_labels(plan)},
+        "regridded": work.regridded,
+        "dense": list(conversion.dense),
+        "notes": list(conversion.notes),
+        "verified": {"layers": len(work.digests), "other_tensors": len(plan.copied)},
+        "files": files,
+        "output_bytes": sum(size for path, size in files.items() if path.endswith((".safetensors", ".gguf"))),
+        "seconds": seconds,
+        "source_report": _source_report(source),
+    }
+
+
+def _source_report(source: Source) -> Any:
+    """Bitwright's own report of the source, if it has one."""
+    folder = _own_folder(source)
+    try:
+        value = read_json(folder / REPORT) if folder is not None else None
+    except BitwrightError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _own_folder(source: Source) -> Path | None:
+    """The folder whose other files belong to the source; None of a GGUF file among strangers."""
+    if source.file is None or only_gguf(source.folder) == source.file:
+        return source.folder
+    return None
+
+
+def _labels(subject: Subject) -> dict[str, int]:
+    """How many linears of the source have each scheme."""
+    return dict(Counter(scheme.label() for scheme in subject.schemes.values()).most_common())
+
+
+def _stored_bytes(source: Source) -> int:
+    """Bytes of the weight files of the source."""
+    if source.file is not None:
+        return source.file.stat().st_size
+    return sum(path.stat().st_size for path in source.folder.glob("*.safetensors"))
+
+
+def _files(folder: Path) -> dict[str, int]:
+    return {
+        path.relative_to(folder).as_posix(): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+
+
+def _store(subject: Subject, conversion: Conversion) -> TensorStore:
+    store = subject.checkpoint.store
+    if not conversion.dense:
+        return store
+    linears = [linear for linear in subject.tree.linears if linear.name in conversion.dense]
+    return DenseStore(store, subject.checkpoint, linears)

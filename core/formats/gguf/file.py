@@ -1,0 +1,270 @@
+"""Writing a GGUF file whose tensors are known beforehand and come in any order.
+
+The header is written first and every tensor has its place from then on: a volume that is too small is found out
+before any work, and no more than a piece of one tensor is ever in memory. The file is called `*.partial` until `close`.
+Knows the file format (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, version 3, little-endian) and nothing
+of what the tensors or the metadata mean.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Final
+
+import torch
+from gguf.constants import GGUF_MAGIC, GGMLQuantizationType, GGUFValueType
+from torch import Tensor
+
+from core.errors import BitwrightError, DiskFull, OutputProblem
+from core.files import free_bytes, sync_folder
+from core.formats.gguf.types import type_bytes
+from core.model.writer import failures, reserve, write_all
+from core.wording import human
+
+_ALIGNMENT: Final = 32
+_VERSION: Final = 3
+_PARTIAL: Final = ".partial"
+_CODES: Final = {
+    GGUFValueType.UINT8: "B", GGUFValueType.INT8: "b", GGUFValueType.UINT16: "H", GGUFValueType.INT16: "h",
+    GGUFValueType.UINT32: "I", GGUFValueType.INT32: "i", GGUFValueType.FLOAT32: "f", GGUFValueType.BOOL: "?",
+    GGUFValueType.UINT64: "Q", GGUFValueType.INT64: "q", GGUFValueType.FLOAT64: "d",
+}  # fmt: skip
+_TORCH: Final = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One key of the metadata; a list with `element` the type of its values."""
+
+    key: str
+    value: Any
+    kind: GGUFValueType
+    element: GGUFValueType | None = None
+
+    @cached_property
+    def packed(self) -> bytes:
+        """Its bytes in a file; those of a vocabulary are asked for again with every format that is compared."""
+        return _pack(self)
+
+    @classmethod
+    def text(cls, key: str, value: str) -> Entry:
+        return cls(key, value, GGUFValueType.STRING)
+
+    @classmethod
+    def count(cls, key: str, value: int) -> Entry:
+        """A number that is never negative, in 32 bits."""
+        return cls(key, value, GGUFValueType.UINT32)
+
+    @classmethod
+    def float(cls, key: str, value: float) -> Entry:
+        """A number in 32-bit floating point."""
+        return cls(key, value, GGUFValueType.FLOAT32)
+
+    @classmethod
+    def flag(cls, key: str, value: bool) -> Entry:
+        return cls(key, value, GGUFValueType.BOOL)
+
+    @classmethod
+    def list_of(cls, key: str, element: GGUFValueType, values: Sequence[Any]) -> Entry:
+        return cls(key, values, GGUFValueType.ARRAY, element)
+
+    def under(self, architecture: str) -> Entry:
+        """The same with the architecture's name before the key."""
+        return Entry(f"{architecture}.{self.key}", self.value, self.kind, self.element)
+
+
+@dataclass(frozen=True)
+class TensorSlot:
+    """One tensor of a file: its name, type (`f32`, `bf16`, `q4_k` and so on) and shape, rows first."""
+
+    name: str
+    type: str
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return type_bytes(self.type, self.shape)
+
+
+class GgufWriter:
+    """Writes one GGUF file.
+
+    As a context manager it removes what it wrote if the block fails, and closes otherwise. One piece at a time is
+    written, whichever threads call.
+
+    Args:
+        path: of the file; its folder exists and the file does not.
+        metadata: in their order, no key twice.
+        tensors: all that will be written, in the order of the file, no name twice.
+
+    Raises:
+        DiskFull: the volume has too little room for all of it.
+        OutputProblem: the folder cannot be written, or the file is there already.
+    """
+
+    def __init__(self, path: Path, metadata: Sequence[Entry], tensors: Sequence[TensorSlot]) -> None:
+        self.path = path
+        self._slots = {slot.name: slot for slot in tensors}
+        if len(self._slots) != len(tensors) or len({entry.key for entry in metadata}) != len(metadata):
+            raise ValueError("a tensor or a key is given twice")
+        self._header, self._places, self.total_bytes = _lay_out(metadata, tensors)
+        self._missing = dict.fromkeys(self._slots)
+        self._lock = threading.Lock()
+        self._stream: BinaryIO | None = None
+        self._open()
+
+    @property
+    def missing(self) -> list[str]:
+        """Tensors that are not written yet, in the order of the file."""
+        return list(self._missing)
+
+    def write(self, name: str, data: Tensor | bytes | memoryview | Iterable[Tensor | bytes | memoryview]) -> None:
+        """Put a tensor to its place.
+
+        Args:
+            name: in the file.
+            data: its bytes as the file has them (blocks of a type as uint8), or a tensor of the type itself, on any
+                device; or pieces of either in order, so that one larger than memory can be written.
+
+        Raises:
+            ValueError: not planned, written before, of another dtype or length, or the writer is closed.
+            DiskFull, OutputProblem: the file cannot take it.
+        """
+        if name not in self._missing:
+            raise ValueError(f"{name} was written before" if name in self._slots else f"{name} is not planned")
+        slot, done = self._slots[name], 0
+        pieces = [data] if isinstance(data, Tensor | bytes | memoryview) else data
+        for piece in pieces:
+            view = self._bytes(slot, piece)
+            if done + view.nbytes > slot.nbytes:
+                raise ValueError(f"{name} has more than the planned {slot.nbytes} bytes")
+            with self._lock, failures(self.path.parent):
+                if self._stream is None:
+                    raise ValueError("the writer is closed")
+                self._stream.seek(self._places[name] + done)
+                write_all(self._stream, view)
+            done += view.nbytes
+        if done != slot.nbytes:
+            raise ValueError(f"{name} has {done} bytes, planned were {slot.nbytes}")
+        del self._missing[name]
+
+    def close(self) -> Path:
+        """Make everything durable, give the file its name, and return it.
+
+        Raises:
+            ValueError: tensors are missing.
+            DiskFull, OutputProblem: the last bytes could not be written.
+        """
+        if self._missing:
+            raise ValueError(f"{len(self._missing)} tensors were not written, such as {next(iter(self._missing))}")
+        with failures(self.path.parent):
+            if self._stream is not None:
+                os.fsync(self._stream.fileno())
+                self._stream.close()
+                self._stream = None
+                self._partial.replace(self.path)
+                sync_folder(self.path.parent)
+        return self.path
+
+    def abort(self) -> None:
+        """Remove what was written; does nothing after `close`."""
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+            self._partial.unlink(missing_ok=True)
+
+    def __enter__(self) -> GgufWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self.close()
+        finally:
+            self.abort()
+
+    @property
+    def _partial(self) -> Path:
+        return self.path.with_name(self.path.name + _PARTIAL)
+
+    def _bytes(self, slot: TensorSlot, piece: Tensor | bytes | memoryview) -> memoryview:
+        if not isinstance(piece, Tensor):
+            return memoryview(piece).cast("B")
+        wanted = _TORCH.get(slot.type, torch.uint8)
+        if piece.dtype not in (wanted, torch.uint8):
+            raise ValueError(f"{slot.name} is {piece.dtype}, planned was {slot.type}")
+        return memoryview(piece.detach().to("cpu").contiguous().reshape(-1).view(torch.uint8).numpy().data)
+
+    def _open(self) -> None:
+        folder = self.path.parent
+        if self.path.exists():
+            raise OutputProblem(f"{self.path} exists already.", "Choose an empty folder.")
+        try:
+            with failures(folder):
+                free = free_bytes(folder)
+                if free < self.total_bytes:
+                    raise DiskFull(
+                        f"The output needs {human(self.total_bytes)} and {folder} has {human(free)}.",
+                        "Free some room, or choose a folder on another volume.",
+                    )
+                self._stream = self._partial.open("wb", buffering=0)
+                reserve(self._stream, self.total_bytes)
+                write_all(self._stream, memoryview(self._header))
+        except BitwrightError:
+            self.abort()
+            raise
+
+
+def header_bytes(metadata: Sequence[Entry], tensors: Sequence[TensorSlot]) -> int:
+    """Bytes of a file before its first tensor."""
+    return len(_lay_out(metadata, tensors)[0])
+
+
+def _lay_out(metadata: Sequence[Entry], tensors: Sequence[TensorSlot]) -> tuple[bytes, dict[str, int], int]:
+    """All before the data, padded; the absolute offset of each tensor; and the length of the file."""
+    parts = [struct.pack("<IIQQ", GGUF_MAGIC, _VERSION, len(tensors), len(metadata))]
+    parts += [entry.packed for entry in metadata]
+    places = {}
+    position = 0
+    for slot in tensors:
+        # The file counts dimensions from the one that lies together in memory.
+        dims = slot.shape[::-1]
+        kind = GGMLQuantizationType[slot.type.upper()]
+        parts.append(_text(slot.name) + struct.pack(f"<I{len(dims)}QIQ", len(dims), *dims, kind, position))
+        places[slot.name] = position
+        position += _padded(slot.nbytes)
+    header = b"".join(parts)
+    header += bytes(_padded(len(header)) - len(header))
+    return header, {name: len(header) + place for name, place in places.items()}, len(header) + position
+
+
+def _padded(length: int) -> int:
+    return -(-length // _ALIGNMENT) * _ALIGNMENT
+
+
+def _pack(entry: Entry) -> bytes:
+    start = _text(entry.key) + struct.pack("<I", entry.kind)
+    if entry.kind == GGUFValueType.STRING:
+        return start + _text(entry.value)
+    if entry.kind != GGUFValueType.ARRAY:
+        return start + struct.pack(f"<{_CODES[entry.kind]}", entry.value)
+    if entry.element is None:
+        raise ValueError(f"{entry.key} is a list of nothing")
+    start += struct.pack("<IQ", entry.element, len(entry.value))
+    if entry.element == GGUFValueType.STRING:
+        return start + b"".join(map(_text, entry.value))
+    return start + struct.pack(f"<{len(entry.value)}{_CODES[entry.element]}", *entry.value)
+
+
+def _text(value: str | bytes) -> bytes:
+    raw = value if isinstance(value, bytes) else value.encode("utf-8")
+    return struct.pack("<Q", len(raw)) + raw

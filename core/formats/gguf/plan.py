@@ -1,0 +1,245 @@
+"""An output that is one GGUF file: how its layers get into blocks, writing it, and reading it back.
+
+What the file consists of is `export`'s work, which type a tensor has that of `types` and `mixes`. Decides nothing
+itself but the file's name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from core.errors import BadInput, Cancelled, VerificationFailed
+from core.formats.gguf.architectures import Placed
+from core.formats.gguf.blocks import BlockLinear
+from core.formats.gguf.carry import carry
+from core.formats.gguf.export import Export, export
+from core.formats.gguf.reader import GgufCheckpoint
+from core.formats.gguf.rounding import round_to
+from core.formats.gguf.types import FLOATS, linear_type, other_type
+from core.formats.holding import notes, problems
+from core.formats.names import mix_of
+from core.formats.quantized import QuantizedLinear
+from core.formats.side_files import carry_over
+from core.formats.stored import Checkpoint, Stored
+from core.model.plans import LayerPlan
+from core.model.tree import ModelTree
+from core.model.weights import TensorStore
+
+_PIECE: Final = 1 << 22
+"""Weights of an embedding handled at once."""
+
+
+@dataclass(frozen=True)
+class GgufPlan:
+    """One GGUF file: a `stored.FormatPlan`.
+
+    Attributes:
+        name: of the format.
+        layers: the quantized linears by name.
+        contents: tensors, types and metadata of the file.
+        file: its name.
+        source_folder: of the source, with its config and tokenizer.
+        notes: what a user should know beforehand.
+        min_zero: no zero point is too small.
+    """
+
+    name: str
+    layers: Mapping[str, LayerPlan]
+    contents: Export
+    file: str
+    source_folder: Path
+    notes: tuple[str, ...]
+    min_zero: int = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the whole file."""
+        return self.contents.nbytes
+
+    @cached_property
+    def others(self) -> list[Placed]:
+        """The tensors that are no quantized layers."""
+        return [item for item in self.contents.layout.placed if item.linear not in self.layers]
+
+    @property
+    def copied(self) -> list[str]:
+        """Names of the source's tensors that are no quantized layers."""
+        return [item.source for item in self.others]
+
+    def type_of(self, item: Placed) -> str:
+        """The type of a tensor in the file."""
+        return self.contents.types[item.linear or item.source]
+
+    def stored(self, layer: Stored) -> BlockLinear:
+        """The layer in blocks: as it is, or its integers carried over exactly.
+
+        Raises:
+            ValueError: it is not what was planned, or no block type holds it.
+        """
+        place = self.contents.of_linear[layer.name]
+        kind = self.type_of(place)
+        blocks = carry(layer) if isinstance(layer, QuantizedLinear) else layer
+        if not isinstance(blocks, BlockLinear) or blocks.scheme.type != kind or blocks.ints.shape != place.shape:
+            raise ValueError(f"{layer.name} was planned as {kind.upper()} {place.shape}")
+        return blocks
+
+    def writer(self, folder: Path) -> GgufOutput:
+        """Begin the output in an existing, empty folder.
+
+        Raises:
+            DiskFull, OutputProblem: the folder cannot take it.
+        """
+        return GgufOutput(self, folder)
+
+    def open(self, folder: Path) -> GgufCheckpoint:
+        """The finished output, read back."""
+        return GgufCheckpoint(folder / self.file, self.source_folder, self.contents.layout)
+
+    def check_rest(self, written: Checkpoint, source: TensorStore, should_stop: Callable[[], bool]) -> None:
+        """Hold every other tensor against the source's: equal, or as close as its block type allows.
+
+        Raises:
+            VerificationFailed: the first that differs or is not finite, by name.
+            Cancelled: `should_stop` said so.
+        """
+        for item in self.others:
+            kind = self.type_of(item)
+            for rows in _pieces(item):
+                _stop(should_stop)
+                theirs = _read(source, item, rows).float()
+                ours = _read(written.store, item, rows).float()
+                if not torch.isfinite(ours).all():
+                    raise VerificationFailed(
+                        f"{item.source} holds values that are not finite.", "Fetch the model again."
+                    )
+                if not _same(item, kind, ours, theirs):
+                    raise VerificationFailed(f"{item.source} differs from the source model.", "Please report this.")
+
+
+class GgufOutput:
+    """Writes one GGUF file: layers in any order, then everything else. A `stored.FormatWriter`."""
+
+    def __init__(self, plan: GgufPlan, folder: Path) -> None:
+        self._plan = plan
+        self._folder = folder
+        self._file = plan.contents.writer(folder / plan.file)
+
+    def write(self, layer: Stored) -> None:
+        """Put one layer into its place, rows in the file's order.
+
+        Raises:
+            ValueError: it is not what was planned, or was written before.
+            DiskFull, OutputProblem: the file cannot take it.
+        """
+        blocks, place = self._plan.stored(layer), self._plan.contents.of_linear[layer.name]
+        ordered = blocks if place.order is None else blocks.take(place.order)
+        self._file.write(place.name, ordered.encode())
+
+    def finish(self, store: TensorStore, source: Path, should_stop: Callable[[], bool]) -> None:
+        """All other tensors, and the source's licence; config, tokenizer and template are in the file.
+
+        Raises:
+            ValueError: layers are missing.
+            DiskFull, OutputProblem: the folder cannot take it.
+            Cancelled: `should_stop` said so.
+        """
+        contents = self._plan.contents
+        contents.write_computed(self._file)
+        for item in self._plan.others:
+            kind = self._plan.type_of(item)
+            if kind in FLOATS:
+                contents.write_plain(self._file, item, store, should_stop)
+            else:
+                self._file.write(item.name, _rounded(store, item, kind, should_stop))
+        self._file.close()
+        carry_over(source, self._folder, legal_only=True)
+
+    def abort(self) -> None:
+        """Remove the file; does nothing after `finish`."""
+        self._file.abort()
+
+
+def plan_gguf(name: str, tree: ModelTree, plans: Sequence[LayerPlan], source_folder: Path, label: str) -> GgufPlan:
+    """What the GGUF format called `name` makes of a model and its resolved map.
+
+    Args:
+        plans: one for each linear of the tree, on the grids of the format (`core.formats.grids.plan_layers`).
+        source_folder: holds config and tokenizer; label: what the model is called.
+
+    Raises:
+        BadInput: a layer that no block type holds.
+        UnsupportedModel: an architecture or a tokenizer that is not written.
+    """
+    for problem in problems(tree, plans, name):
+        raise BadInput(problem, "Make it symmetric, give it fewer bits, or choose another format.")
+    quantized = {item.linear.name: item for item in plans if item.scheme.quantized}
+    types = {linear: linear_type(item.scheme) for linear, item in quantized.items()}
+    embedding = tree.tensors[f"{tree.embedding}.weight"]
+    types.setdefault(tree.embedding, other_type(name, tree, embedding))
+    head = tree.tied_head
+    own_head = head is not None and head.name in quantized
+    contents = export(tree, source_folder, label, types, mix=mix_of(name), own_head=own_head)
+    return GgufPlan(
+        name=name,
+        layers=quantized,
+        contents=contents,
+        file=file_name(label, name, contents),
+        source_folder=source_folder,
+        notes=(*contents.notes, *notes(tree, plans, name)),
+    )
+
+
+def file_name(label: str, format_name: str, contents: Export) -> str:
+    """Model and type, as files of llama.cpp are usually called: `SmolLM2-135M-Instruct-Q4_K_M.gguf`."""
+    stem = re.sub(r"\.(gguf|safetensors)\Z", "", label.rpartition("/")[2])
+    stem = re.sub(r"[^\w.-]+", "-", re.sub(r"\s*\(.*?\)", "", stem)).strip("-.")[:80] or "model"
+    kind = mix_of(format_name)
+    if not kind:
+        counts: dict[str, int] = {}
+        for slot in contents.slots:
+            if slot.name.startswith("blk.") and len(slot.shape) == 2:
+                counts[slot.type] = counts.get(slot.type, 0) + slot.nbytes
+        kind = max(counts, key=lambda held: counts[held], default="f32")
+    return f"{stem}-{kind.upper()}.gguf"
+
+
+def _same(item: Placed, kind: str, ours: Tensor, theirs: Tensor) -> bool:
+    if kind in FLOATS:
+        return torch.equal(ours, item.restore(item.store(theirs)) if item.shift else theirs)
+    # Rows that were mixed up would be off by 1.4 of their size.
+    bits = int(kind[1])
+    allowed = 2.0 ** (1 - bits) if bits > 2 else 0.7
+    return bool((ours - theirs).norm() <= allowed * theirs.norm())
+
+
+def _pieces(item: Placed) -> Iterator[slice]:
+    """Rows of a matrix that fit into memory together."""
+    rows = item.shape[0]
+    step = max(1, _PIECE // item.shape[1]) if item.is_matrix else rows
+    return (slice(start, min(rows, start + step)) for start in range(0, rows, step))
+
+
+def _read(store: TensorStore, item: Placed, rows: slice) -> Tensor:
+    if not item.is_matrix:
+        return store.get(item.source)
+    return store.rows(item.source, torch.arange(rows.start, rows.stop))
+
+
+def _rounded(store: TensorStore, item: Placed, kind: str, should_stop: Callable[[], bool]) -> Iterator[Tensor]:
+    """A matrix rounded to a block type, some rows at a time."""
+    for rows in _pieces(item):
+        _stop(should_stop)
+        yield round_to(_read(store, item, rows).float(), kind, None, item.source).encode()
+
+
+def _stop(should_stop: Callable[[], bool]) -> None:
+    if should_stop():
+        raise Cancelled("The run was cancelled.")

@@ -1,0 +1,201 @@
+"""Reading a GGUF file as a quantized checkpoint under the names, shapes and row orders of a transformers model.
+
+Linears in a block type become `BlockLinear`s, number for number; everything else is read as plain floats: stored ones
+as they are, embeddings in blocks and block types beyond `core.block_types` dequantized to float32. Knows bytes and
+names; what the metadata mean is in `core.model.gguf_model`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from core.block_types import TYPES
+from core.errors import CorruptFile
+from core.formats.gguf.architectures import Layout
+from core.formats.gguf.blocks import BlockLinear, decode
+from core.model import gguf_values
+from core.model.gguf import import_config
+from core.model.gguf_header import GgufTensor, read_gguf_header
+from core.model.gguf_model import GgufModel, GgufPlace, open_gguf_model
+from core.model.headers import TensorInfo
+from core.model.source import read_config
+from core.model.weights import TensorStore
+from core.schemes import LayerScheme
+
+_WEIGHT = ".weight"
+
+
+class GgufStore(TensorStore):
+    """Those tensors of a GGUF file that are no quantized linears, as the model has them.
+
+    Attributes:
+        folder: with config.json and the tokenizer.
+        table: name -> TensorInfo; F32, F16 and BF16 as stored, anything else F32. Byte ranges of values that are worked
+            out on reading mean nothing but their length.
+    """
+
+    def __init__(self, model: GgufModel, folder: Path, names: list[str]) -> None:
+        super().__init__(folder, {name: _info(model, name) for name in names})
+        self._model = model
+
+    def get(self, name: str) -> Tensor:
+        """The whole tensor, in the dtype of the table, in memory of its own.
+
+        Raises:
+            CorruptFile: no such tensor, or the file shrank since its header was read.
+            UnsupportedModel: its block type is not read.
+            ModelNotFound: the file is gone.
+        """
+        info, place = self.info(name), self._model.places[name]
+        if not place.as_stored:
+            return torch.from_numpy(self._model.values(name)).reshape(info.shape)
+        raw = gguf_values.read_rows(self._model.path, place.tensor)
+        value = torch.from_numpy(raw).view(self.dtype(name)).reshape(place.tensor.shape)
+        value = value if place.order is None else value[torch.from_numpy(place.order)]
+        return value.T.contiguous() if place.turned else value
+
+    def rows(self, name: str, index: Tensor) -> Tensor:
+        """Rows `index` (int64 [n]) of a 2-D tensor, shape [n, columns], reading and dequantizing no others."""
+        self.info(name)
+        place = self._model.places[name]
+        if place.turned or place.shift:
+            return self.get(name)[index]
+        wanted = index.numpy() if place.order is None else place.order[index.numpy()]
+        raw = gguf_values.gather_rows(self._model.path, place.tensor, wanted)
+        if place.as_stored:
+            return torch.from_numpy(raw).view(self.dtype(name))
+        return torch.from_numpy(gguf_values.decode_rows(raw, place.tensor))
+
+    def chunks(self, name: str) -> Iterator[bytes]:
+        """The tensor's bytes, as its dtype in the table has them, in pieces."""
+        self.info(name)
+        place = self._model.places[name]
+        if place.order is not None or place.turned or place.shift:
+            yield self.get(name).reshape(-1).view(torch.uint8).numpy().tobytes()
+            return
+        for raw in gguf_values.raw_chunks(self._model.path, place.tensor):
+            yield (raw if place.as_stored else gguf_values.decode_rows(raw, place.tensor)).tobytes()
+
+
+class GgufCheckpoint:
+    """A GGUF file as a checkpoint. Opening it reads the header and builds the model without weights.
+
+    Attributes:
+        path: the file.
+        model: what its header means.
+        config: what config.json of this model says.
+        schemes: name of each linear in one of the types of `core.block_types` -> its scheme, in the model's order.
+        plain: names of all other tensors.
+
+    Args:
+        path: of the file.
+        folder: with config.json and tokenizer of the model that the file was made of, where it is at hand; by default
+            both are made of the metadata.
+        layout: by which the file was made of the checkpoint in `folder`: its names and its config count.
+        should_stop: asked while a tokenizer is unpacked.
+
+    Raises:
+        CorruptFile: the file is damaged, or has other tensors than `layout`.
+        UnsupportedModel: an architecture, or a detail of one, that is not read.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        folder: Path | None = None,
+        layout: Layout | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.path = path
+        self.model = _as_planned(path, folder, layout) if folder and layout else open_gguf_model(path)
+        self.config = self.model.config
+        self._folder = folder
+        self._should_stop = should_stop
+        self.schemes: Mapping[str, LayerScheme] = {
+            name.removesuffix(_WEIGHT): LayerScheme.of_type(tensor.kind.name.lower())
+            for name, tensor in self.model.tensors.items()
+            if _is_quantized_linear(name, tensor)
+        }
+        self.plain = [name for name in self.model.places if name.removesuffix(_WEIGHT) not in self.schemes]
+
+    @cached_property
+    def folder(self) -> Path:
+        """Holds config.json, generation_config.json and the tokenizer.
+
+        Raises:
+            UnsupportedModel, CorruptFile: no tokenizer can be made of the metadata.
+            DiskFull, OutputProblem, Cancelled: see `core.model.gguf.import_config`.
+        """
+        return self._folder or import_config(self.model, self._should_stop)
+
+    @cached_property
+    def store(self) -> GgufStore:
+        """The tensors in `plain`; errors as `folder`."""
+        return GgufStore(self.model, self.folder, self.plain)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors in the file."""
+        return sum(tensor.nbytes for tensor in self.model.header.tensors.values())
+
+    def layer(self, name: str) -> BlockLinear:
+        """One quantized linear, rows in the model's order.
+
+        Raises:
+            KeyError: no quantized layer has that name.
+            CorruptFile, ModelNotFound: the file shrank or went away.
+        """
+        scheme, place = self.schemes[name], self.model.places[name + _WEIGHT]
+        raw = gguf_values.read_rows(self.path, place.tensor)
+        return decode(name, scheme.type, torch.from_numpy(raw if place.order is None else raw[place.order]))
+
+    def dense_table(self) -> dict[str, TensorInfo]:
+        """The tensor table as if nothing were quantized: a float weight [out, in] in place of each quantized one.
+
+        For building the tree of the original; the byte ranges of those weights mean nothing.
+        """
+        table = {}
+        for name, tensor in self.model.tensors.items():
+            info = _info(self.model, name)
+            if name.removesuffix(_WEIGHT) in self.schemes:
+                info = TensorInfo(name, "F16", tensor.shape, info.file, 0, 2 * info.numel)
+            table[name] = info
+        return table
+
+
+def _as_planned(path: Path, folder: Path, layout: Layout) -> GgufModel:
+    """The model in a file that was written by a layout."""
+    header = read_gguf_header(path)
+    left = dict(header.tensors)
+    places = {}
+    for item in layout.placed:
+        name = f"{item.linear}{_WEIGHT}" if item.linear else item.source
+        tensor = left.pop(item.name, None)
+        if tensor is None or tensor.shape != item.shape:
+            raise CorruptFile(f"{path.name} does not have {item.name} as it was planned.", "Please report this.")
+        places[name] = GgufPlace(tensor, item.heads, item.shift)
+    extra = set(left) - set(layout.computed)
+    if extra:
+        raise CorruptFile(f"{path.name} has {min(extra)[:80]!r}, which was not planned.", "Please report this.")
+    return GgufModel(path, header, read_config(folder), {}, places)
+
+
+def _is_quantized_linear(name: str, tensor: GgufTensor) -> bool:
+    """Whether a tensor is the weight of a linear in a block type that Bitwright knows by its numbers."""
+    place = tensor.name.startswith("blk.") or tensor.name == "output.weight"
+    return place and name.endswith(_WEIGHT) and len(tensor.shape) == 2 and tensor.kind.name.lower() in TYPES
+
+
+def _info(model: GgufModel, name: str) -> TensorInfo:
+    place = model.places[name]
+    tensor = place.tensor
+    if place.as_stored:
+        end = tensor.start + tensor.nbytes
+        return TensorInfo(name, tensor.kind.name, place.shape, model.path.name, tensor.start, end)
+    return TensorInfo(name, "F32", place.shape, model.path.name, 0, 4 * int(np.prod(place.shape)))

@@ -1,0 +1,149 @@
+"""What can become what: verdicts from headers alone, their reasons, and sizes that come true."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from core.conversion.conversions import Possible, conversions, kind_of, look_at, plan_subject
+from core.conversion.convert import convert, survey
+from core.errors import BadInput
+from core.events import Done, Event
+from core.formats.names import AUTO_ROUND, AWQ, FORMATS, GGUF, GPTQ, PLAIN
+from core.formats.opened import open_checkpoint
+from core.jobs.control import never
+from core.schemes import LayerScheme
+from tests.core.conversion.sources import make, same_weights, save_original
+
+FOUR, FOUR_ASYM = LayerScheme(4, 32), LayerScheme(4, 32, sym=False)
+Rows = dict[str, Possible]
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BITWRIGHT_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_original(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture
+def rows(original: Path, tmp_path: Path) -> Callable[..., Rows]:
+    """The rows of a source of some format and scheme."""
+
+    def of(name: str, scheme: LayerScheme = FOUR, *, shuffled: bool = False) -> Rows:
+        folder = make(original, tmp_path / "source", name, scheme, shuffled=shuffled)
+        return {row.format: row for row in conversions(look_at(open_checkpoint(folder), "tiny"))}
+
+    return of
+
+
+def verdicts(rows: Rows, names: tuple[str, ...]) -> set[str]:
+    return {rows[name].verdict for name in names}
+
+
+def test_every_format_has_a_row(rows: Callable[..., Rows]) -> None:
+    assert tuple(rows("auto_round")) == (*FORMATS, *PLAIN)
+
+
+def test_four_symmetric_bits_go_everywhere(rows: Callable[..., Rows]) -> None:
+    found = rows("auto_gptq")
+    assert verdicts(found, (*AUTO_ROUND, *GPTQ, *AWQ, "gguf", "f32")) == {"exact"}
+    assert verdicts(found, (*GGUF[1:], "bf16", "f16")) == {"inexact"}
+    assert all(row.reason for row in found.values() if row.verdict != "exact")
+
+
+def test_sizes_come_true(original: Path, tmp_path: Path) -> None:
+    source = make(original, tmp_path / "source", "auto_round", FOUR)
+    promised = {row.format: row.nbytes for row in conversions(look_at(open_checkpoint(source), "tiny"))}
+    for name in ("auto_gptq", "gguf", "f32"):
+        convert(str(source), tmp_path / name, name, lambda _event: None, never)
+        files = [path for path in (tmp_path / name).iterdir() if path.suffix in (".safetensors", ".gguf")]
+        assert sum(path.stat().st_size for path in files) == pytest.approx(promised[name], abs=10_000)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "digits"),
+    [
+        (LayerScheme(2, 32), 11),
+        (LayerScheme(3, 32), 13),
+        (LayerScheme(4, 32), 14),
+        (LayerScheme(8, 32), 18),
+        (LayerScheme(2, 32, sym=False), 13),
+        (LayerScheme(8, 32, sym=False), 19),
+    ],
+)
+def test_how_many_digits_a_weight_has(rows: Callable[..., Rows], scheme: LayerScheme, digits: int) -> None:
+    assert f"up to {digits} significant bits" in rows("auto_round", scheme)["bf16"].reason
+
+
+def test_two_symmetric_bits_fit_half_precision(original: Path, tmp_path: Path) -> None:
+    # -2, -1, 0 and 1 times a half is a half; only the tensors in bf16 speak against it
+    source = make(original, tmp_path / "source", "auto_round", LayerScheme(2, 32))
+    found = plan_subject(look_at(open_checkpoint(source), "tiny"), "f16")
+    assert "significant" not in found.cost
+    events: list[Event] = []
+    convert(str(source), tmp_path / "out", "f16", events.append, never, inexact=True)
+    assert isinstance(events[-1], Done)
+    assert events[-1].report["exact"] == same_weights(source, tmp_path / "out")
+
+
+def test_asymmetric_eight_bits_have_no_type(rows: Callable[..., Rows]) -> None:
+    found = rows("auto_round", LayerScheme(8, 32, sym=False))["gguf"]
+    assert (found.verdict, "rounded to Q8_0" in found.reason) == ("inexact", True)
+
+
+def test_what_exact_carrying_costs_is_said(rows: Callable[..., Rows]) -> None:
+    found = rows("auto_round", LayerScheme(2, 32))["gguf"]
+    assert found.verdict == "exact"
+    assert "4.5 bits a weight" in found.reason
+
+
+def test_groups_in_an_order_of_their_own(rows: Callable[..., Rows]) -> None:
+    found = rows("auto_gptq", FOUR, shuffled=True)
+    assert verdicts(found, (*GPTQ, "f32")) == {"exact"}
+    assert verdicts(found, (*AUTO_ROUND, *AWQ, "gguf")) == {"no"}
+    assert verdicts(found, GGUF[1:]) == {"inexact"}
+    assert "order of activation" in found["auto_round"].reason
+
+
+def test_a_model_that_is_not_quantized(original: Path) -> None:
+    subject = look_at(open_checkpoint(original), "tiny")
+    found = {row.format: row for row in conversions(subject)}
+    assert kind_of(subject.checkpoint) == "BF16"
+    assert verdicts(found, (*AUTO_ROUND, *GPTQ, *AWQ)) == {"no"}
+    assert verdicts(found, ("gguf", "bf16", "f32")) == {"exact"}
+    assert verdicts(found, (*GGUF[1:], "f16")) == {"inexact"}
+    assert "not quantized" in found["auto_round"].reason
+
+
+@pytest.mark.parametrize(("name", "verdict"), [("gguf:q4_0", "exact"), ("gguf:q8_0", "exact"), ("gguf:q4_1", "no")])
+def test_types_of_gguf_and_integers(rows: Callable[..., Rows], name: str, verdict: str) -> None:
+    found = rows(name)
+    assert verdicts(found, (*AUTO_ROUND[:2], *GPTQ)) == {verdict}
+    assert found["f32"].verdict == "exact"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("auto_round", "AutoRound"), ("auto_gptq", "GPTQ"), ("auto_awq", "AWQ"), ("gguf", "GGUF")]
+)
+def test_a_survey_says_what_the_source_is(original: Path, tmp_path: Path, name: str, kind: str) -> None:
+    folder = make(original, tmp_path / "source", name, FOUR)
+    source = survey(str(folder), lambda _event: None, never)["source"]
+    assert (source["kind"], source["linears"]) == (kind, 14)
+    assert sum(source["layers"].values()) == 14
+    assert source["bytes"] > 10_000
+
+
+def test_the_layer_that_stands_in_the_way_is_named(rows: Callable[..., Rows], original: Path) -> None:
+    found = rows("gguf:q4_1")["auto_round"]
+    assert "model.layers.0.mlp.down_proj (and 13 more) is in Q4_1" in found.reason
+
+
+def test_an_unknown_format_is_refused(original: Path) -> None:
+    with pytest.raises(BadInput, match="no output format 'ggml'"):
+        plan_subject(look_at(open_checkpoint(original), "tiny"), "ggml")

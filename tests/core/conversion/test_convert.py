@@ -1,0 +1,356 @@
+"""Converting: the same numbers to the bit wherever that is said, an error in figures elsewhere, nothing left over."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from core.conversion import convert as module
+from core.conversion.convert import convert
+from core.errors import BadInput, BitwrightError, Cancelled, DiskFull, VerificationFailed
+from core.events import Done, Event, FileWritten, Progress, Stage
+from core.formats.opened import open_checkpoint
+from core.formats.plain import PlainPlan
+from core.formats.reader import QuantizedCheckpoint
+from core.jobs.control import never
+from core.schemes import LayerScheme
+from tests.core.conversion.sources import DOWN, UP, all_weights, make, same_weights, save_original
+
+FOUR, FOUR_ASYM = LayerScheme(4, 32), LayerScheme(4, 32, sym=False)
+TWO_ASYM, EIGHT_ASYM = LayerScheme(2, 32, sym=False), LayerScheme(8, 32, sym=False)
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BITWRIGHT_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_original(tmp_path_factory.mktemp("models") / "tiny")
+
+
+def ignore(_event: Event) -> None:
+    """For tests that look at files only."""
+
+
+def run(source: Path, target: Path, name: str, *, inexact: bool = False) -> dict[str, Any]:
+    """Convert, and give back the report."""
+    events: list[Event] = []
+    convert(str(source), target, name, events.append, never, inexact=inexact)
+    assert isinstance(events[-1], Done)
+    return events[-1].report
+
+
+EXACT = [
+    ("auto_gptq", FOUR, "auto_round"),
+    ("auto_gptq", FOUR_ASYM, "auto_round"),
+    ("gptqmodel", FOUR_ASYM, "auto_round"),
+    ("auto_awq", FOUR_ASYM, "auto_round"),
+    ("auto_awq", FOUR, "auto_gptq"),
+    ("auto_awq", FOUR_ASYM, "gptqmodel"),
+    ("auto_round", LayerScheme(2, 32), "auto_gptq"),
+    ("auto_round", LayerScheme(3, 32), "auto_gptq"),
+    ("auto_round", LayerScheme(8, 32), "auto_gptq"),
+    ("auto_round", TWO_ASYM, "auto_gptq"),
+    ("auto_round", EIGHT_ASYM, "gptqmodel"),
+    ("auto_round", FOUR_ASYM, "auto_awq"),
+    ("auto_round", LayerScheme(4, -1), "auto_round:plain"),
+    ("auto_round", LayerScheme(2, 32), "gguf"),
+    ("auto_round", LayerScheme(3, -1), "gguf"),
+    ("auto_gptq", FOUR_ASYM, "gguf"),
+    ("auto_awq", FOUR, "gguf"),
+    ("auto_gptq", LayerScheme(8, 32), "gguf"),
+    ("gguf", FOUR, "auto_round"),
+    ("gguf", LayerScheme(8, 32), "auto_gptq"),
+    ("gguf", FOUR, "auto_awq"),
+    ("gguf:q4_1", FOUR, "gguf"),
+    ("auto_round", EIGHT_ASYM, "f32"),
+    ("auto_round", LayerScheme(2, 32), "f32"),
+    ("gguf:q4_1", FOUR, "f32"),
+]
+
+
+@pytest.mark.parametrize(("first", "scheme", "second"), EXACT)
+def test_what_is_exact_keeps_every_number(
+    original: Path, tmp_path: Path, first: str, scheme: LayerScheme, second: str
+) -> None:
+    source = make(original, tmp_path / "source", first, scheme)
+    report = run(source, tmp_path / "new" / "out", second)
+    assert (report["exact"], report["error"]) == (True, None)
+    assert same_weights(source, tmp_path / "new" / "out")
+
+
+def test_integers_scales_and_zero_points_are_the_same(original: Path, tmp_path: Path) -> None:
+    source = make(original, tmp_path / "source", "auto_gptq", FOUR_ASYM)
+    assert run(source, tmp_path / "out", "auto_round")["regridded"] == 0
+    before, after = QuantizedCheckpoint(source), QuantizedCheckpoint(tmp_path / "out")
+    assert before.schemes == after.schemes
+    for name in before.schemes:
+        pairs = zip(before.layer(name).parts(), after.layer(name).parts(), strict=True)
+        assert all(torch.equal(one, other) for one, other in pairs)
+
+
+def test_mixed_bits_keep_their_schemes(original: Path, tmp_path: Path) -> None:
+    left = "model.layers.0.self_attn.q_proj"
+    source = make(original, tmp_path / "source", "auto_round", FOUR, {DOWN: {"bits": 8}, left: {"bits": 16}})
+    run(source, tmp_path / "out", "auto_gptq")
+    after = QuantizedCheckpoint(tmp_path / "out")
+    assert after.schemes[DOWN] == LayerScheme(8, 32)
+    assert f"{left}.weight" in after.plain
+
+
+def test_there_and_back_is_where_it_began(original: Path, tmp_path: Path) -> None:
+    source = make(original, tmp_path / "source", "auto_round", FOUR)
+    run(source, tmp_path / "gguf", "gguf")
+    run(tmp_path / "gguf", tmp_path / "back", "auto_round")
+    before = load_file(source / "model.safetensors")
+    after = load_file(tmp_path / "back" / "model.safetensors")
+    packed = [name for name in before if "layers" in name and "norm" not in name]
+    assert packed
+    assert all(torch.equal(before[name], after[name]) for name in packed)
+
+
+def test_files_that_are_read_in_other_pieces_are_still_equal(
+    original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = make(original, tmp_path / "source", "gguf", FOUR)
+    monkeypatch.setattr("core.model.gguf_values.CHUNK_ELEMENTS", 100)
+    assert run(source, tmp_path / "out", "auto_round")["exact"]
+
+
+def test_a_zero_point_of_zero_is_mirrored_for_gptq(tmp_path: Path) -> None:
+    folder = save_original(tmp_path / "original")
+    tensors = {name: value.abs() for name, value in load_file(folder / "model.safetensors").items()}
+    save_file(tensors, folder / "model.safetensors")
+    source = make(folder, tmp_path / "source", "auto_round", TWO_ASYM)
+    layers = QuantizedCheckpoint(source)
+    assert all(int(layers.layer(name).zeros.max()) == 0 for name in layers.schemes)
+    report = run(source, tmp_path / "out", "auto_gptq")
+    assert (report["exact"], report["regridded"]) == (True, 14)
+    assert "counting its group from the other end" in report["notes"][0]
+    assert same_weights(source, tmp_path / "out")
+
+
+def test_groups_in_an_order_of_their_own_stay_gptq(original: Path, tmp_path: Path) -> None:
+    source = make(original, tmp_path / "source", "auto_gptq", FOUR, shuffled=True)
+    run(source, tmp_path / "out", "gptqmodel")
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["quantization_config"]["desc_act"] is True
+    assert QuantizedCheckpoint(tmp_path / "out").layer(UP).g_idx is not None
+    assert same_weights(source, tmp_path / "out")
+
+
+def test_groups_in_an_order_of_their_own_become_numbers(original: Path, tmp_path: Path) -> None:
+    source = make(original, tmp_path / "source", "auto_gptq", FOUR, shuffled=True)
+    run(source, tmp_path / "out", "f32")
+    assert same_weights(source, tmp_path / "out")
+
+
+def test_the_error_of_an_inexact_conversion_is_what_it_says(original: Path, tmp_path: Path) -> None:
+    source = make(original, tmp_path / "source", "auto_round", FOUR_ASYM)
+    report = run(source, tmp_path / "out", "bf16", inexact=True)
+    before, after = all_weights(source), all_weights(tmp_path / "out")
+    apart = {name: (after[name] - before[name]).double() for name in before}
+    squared = sum(float(value.square().sum()) for value in apart.values())
+    size = sum(float(value.double().square().sum()) for value in before.values())
+    assert not report["exact"]
+    assert report["error"]["largest"] == max(float(value.abs().max()) for value in apart.values())
+    assert report["error"]["relative_rms"] == pytest.approx((squared / size) ** 0.5)
+    worst = max(apart, key=lambda name: float(apart[name].norm() / before[name].double().norm()))
+    assert f"{report['error']['worst']['name']}.weight" == worst
+
+
+def test_an_allowed_error_that_does_not_come_about_is_none(original: Path, tmp_path: Path) -> None:
+    report = run(original, tmp_path / "out", "f16", inexact=True)
+    assert report["exact"] == same_weights(original, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("scheme", "name", "words"),
+    [
+        (FOUR, "bf16", "14 significant bits"),
+        (EIGHT_ASYM, "gguf", "rounded to Q8_0"),
+        (FOUR, "gguf:q8_0", "embedding is rounded"),
+        (FOUR_ASYM, "gguf:q4_1", "rounded once more"),
+    ],
+)
+def test_an_error_has_to_be_allowed(original: Path, tmp_path: Path, scheme: LayerScheme, name: str, words: str) -> None:
+    source = make(original, tmp_path / "source", "auto_round", scheme)
+    error = refused(source, tmp_path / "new" / "out", name, BadInput, tmp_path)
+    assert words in error.message
+    assert "--inexact" in error.hint
+    report = run(source, tmp_path / "new" / "out", name, inexact=True)
+    assert 0 < report["error"]["relative_rms"] < 0.1
+
+
+def test_levels_that_fit_are_not_rounded_again(original: Path, tmp_path: Path) -> None:
+    source = make(original, tmp_path / "source", "auto_round", FOUR)
+    report = run(source, tmp_path / "out", "gguf:q8_0", inexact=True)
+    assert report["error"]["tensors"] == 1
+    assert report["error"]["worst"]["name"] == "model.embed_tokens.weight"
+
+
+def test_an_original_becomes_numbers_or_gguf(original: Path, tmp_path: Path) -> None:
+    for name in ("f32", "bf16", "gguf"):
+        assert run(original, tmp_path / name, name)["exact"]
+        assert same_weights(original, tmp_path / name)
+
+
+def test_an_original_can_be_rounded_to_a_type(tmp_path: Path) -> None:
+    wide = save_original(tmp_path / "original", wide=True)
+    report = run(wide, tmp_path / "out", "gguf:q4_k_m", inexact=True)
+    assert report["layers"] == 7
+    assert {"Q4_K", "Q6_K"} & {scheme.label() for scheme in open_checkpoint(tmp_path / "out").schemes.values()}
+    assert 0.01 < report["error"]["relative_rms"] < 0.1
+
+
+def test_a_head_that_integers_cannot_hold_becomes_floats(tmp_path: Path) -> None:
+    original = save_original(tmp_path / "original", wide=True, head=True)
+    source = make(original, tmp_path / "gguf", "gguf:q4_0")
+    assert open_checkpoint(source).schemes["lm_head"].label() == "Q6_K"
+    report = run(source, tmp_path / "out", "auto_round")
+    assert report["dense"] == ["lm_head"]
+    assert same_weights(source, tmp_path / "out")
+
+
+def test_side_files_come_along_and_the_report_is_new(original: Path, tmp_path: Path) -> None:
+    source = make(original, tmp_path / "source", "auto_gptq", FOUR)
+    (source / "LICENSE").write_text("free")
+    (source / "modeling.py").write_text("import os")
+    (source / "bitwright.json").write_text('{"seed": 42}')
+    run(source, tmp_path / "out", "auto_round")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "config.json", "quantization_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
+        "LICENSE", "README.md", "bitwright.json",
+    }  # fmt: skip
+    report = json.loads((tmp_path / "out" / "bitwright.json").read_text())
+    assert (report["format"], report["source_report"]) == ("auto_round", {"seed": 42})
+
+
+def test_a_plain_output_says_nothing_of_a_quantization(original: Path, tmp_path: Path) -> None:
+    source = make(original, tmp_path / "source", "auto_gptq", FOUR)
+    run(source, tmp_path / "out", "f32")
+    assert not (tmp_path / "out" / "quantize_config.json").exists()
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert "quantization_config" not in config
+    assert config["dtype"] == "float32"
+
+
+def test_events_tell_how_far_it_is(original: Path, tmp_path: Path) -> None:
+    source = make(original, tmp_path / "source", "auto_gptq", FOUR)
+    events: list[Event] = []
+    convert(str(source), tmp_path / "out", "auto_round", events.append, never)
+    assert [event.name for event in events if isinstance(event, Stage)] == ["prepare", "convert", "verify"]
+    shares = [event.fraction for event in events if isinstance(event, Progress)]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+    files = {event.path: event.size for event in events if isinstance(event, FileWritten)}
+    assert files["model.safetensors"] == (tmp_path / "out" / "model.safetensors").stat().st_size
+
+
+def refused(made: Path, target: Path, name: str, error: type[BitwrightError], place: Path) -> BitwrightError:
+    """The error of a conversion that is refused, and leaves nothing behind."""
+    before = visible(place)
+    with pytest.raises(error) as caught:
+        convert(str(made), target, name, ignore, never)
+    assert visible(place) == before
+    return caught.value
+
+
+def visible(place: Path) -> list[Path]:
+    """All files and folders but Bitwright's own."""
+    return sorted(path for path in place.rglob("*") if "home" not in path.relative_to(place).parts)
+
+
+@pytest.mark.parametrize(
+    ("first", "scheme", "second", "words"),
+    [
+        ("auto_round", LayerScheme(3, 32), "auto_awq", "4 bits only"),
+        ("gguf:q4_1", FOUR, "auto_round", "is in Q4_1"),
+        ("gguf:q5_0", FOUR, "auto_gptq", "is in Q5_0"),
+    ],
+)
+def test_what_cannot_be_is_refused(
+    original: Path, tmp_path: Path, first: str, scheme: LayerScheme, second: str, words: str
+) -> None:
+    source = make(original, tmp_path / "source", first, scheme)
+    assert words in refused(source, tmp_path / "new" / "out", second, BadInput, tmp_path).message
+
+
+@pytest.mark.parametrize("name", ["auto_round", "auto_awq", "gguf"])
+def test_groups_in_an_order_of_their_own_are_refused_elsewhere(original: Path, tmp_path: Path, name: str) -> None:
+    source = make(original, tmp_path / "source", "auto_gptq", FOUR, shuffled=True)
+    assert "desc_act" in refused(source, tmp_path / "out", name, BadInput, tmp_path).message
+
+
+def test_a_model_that_is_not_quantized_has_no_integers(original: Path, tmp_path: Path) -> None:
+    assert "not quantized" in refused(original, tmp_path / "out", "auto_gptq", BadInput, tmp_path).message
+
+
+def test_an_unknown_format_is_refused(original: Path, tmp_path: Path) -> None:
+    assert "no output format" in refused(original, tmp_path / "out", "ggml", BadInput, tmp_path).message
+
+
+def test_numbers_out_of_range_are_refused(tmp_path: Path) -> None:
+    original = save_original(tmp_path / "original")
+    tensors = load_file(original / "model.safetensors")
+    tensors["model.norm.weight"] *= 1e5
+    save_file(tensors, original / "model.safetensors")
+    before = visible(tmp_path)
+    with pytest.raises(BadInput, match=r"model\.norm\.weight has numbers up to"):
+        convert(str(original), tmp_path / "out", "f16", ignore, never, inexact=True)
+    assert visible(tmp_path) == before
+
+
+def test_too_little_room_is_found_before_anything_is_written(
+    original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = make(original, tmp_path / "source", "auto_gptq", FOUR)
+    monkeypatch.setattr("core.preflight.free_bytes", lambda _path: 1000)
+    refused(source, tmp_path / "new" / "out", "auto_round", DiskFull, tmp_path)
+
+
+def stop_after(count: int) -> Callable[[], bool]:
+    """Says stop when asked for the time after `count`."""
+    asked = iter(range(1 << 30))
+    return lambda: next(asked) >= count
+
+
+@pytest.mark.parametrize("count", [0, 3, 18, 30])
+def test_a_stop_leaves_nothing(original: Path, tmp_path: Path, count: int) -> None:
+    source = make(original, tmp_path / "source", "auto_gptq", FOUR)
+    before = visible(tmp_path)
+    with pytest.raises(Cancelled):
+        convert(str(source), tmp_path / "new" / "out", "auto_round", ignore, stop_after(count))
+    assert visible(tmp_path) == before
+
+
+def test_an_output_that_reads_back_different_is_no_output(
+    original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = make(original, tmp_path / "source", "auto_gptq", FOUR)
+    digests = iter(range(1000))
+    monkeypatch.setattr(module, "digest", lambda _layer: str(next(digests)))
+    error = refused(source, tmp_path / "out", "auto_round", VerificationFailed, tmp_path)
+    assert "reads back different" in error.message
+
+
+def test_a_change_where_none_was_said_is_a_failure(
+    original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = make(original, tmp_path / "source", "auto_gptq", FOUR)
+    stored = PlainPlan.stored
+
+    def worse(plan: PlainPlan, layer: Any) -> Any:
+        found = stored(plan, layer)
+        found.weight[0, 0] += 1
+        return found
+
+    monkeypatch.setattr(PlainPlan, "stored", worse)
+    assert "would change by up to" in refused(source, tmp_path / "out", "f32", VerificationFailed, tmp_path).message

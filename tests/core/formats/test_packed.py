@@ -1,0 +1,177 @@
+"""An output in safetensors as a run writes it: layers in any order, everything else, read back and held against."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from core.errors import Cancelled, OutputProblem, VerificationFailed
+from core.formats.packed import PackedPlan
+from core.formats.quantized import QuantizedLinear
+from core.formats.registry import plan_packed
+from core.formats.stored import digest
+from core.model.tree import resolve_schemes
+from core.model.weights import TensorStore
+from core.schemes import LayerScheme
+from tests.core.formats.tiny import (
+    LLAMA_CONFIG,
+    bits_map,
+    llama_tensors,
+    open_tree,
+    plan_for,
+    round_to_nearest,
+    save_source,
+)
+
+W4, A4 = LayerScheme(4, 32), LayerScheme(4, 32, False)
+NAME = "model.layers.0.mlp.up_proj"
+FORMATS = ("auto_round", "auto_gptq", "gptqmodel", "auto_awq")
+
+
+def go_on() -> bool:
+    return False
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    folder = save_source(tmp_path / "source", llama_tensors(), LLAMA_CONFIG)
+    (folder / "tokenizer.json").write_text("{}")
+    (folder / "LICENSE").write_text("Do as you like.")
+    return folder
+
+
+def made(source: Path, name: str, scheme: LayerScheme = A4) -> tuple[PackedPlan, dict[str, QuantizedLinear]]:
+    """The plan, and the layers of the source rounded as planned."""
+    tree = open_tree(source)
+    plan, _ = plan_for(tree, name, bits_map(scheme))
+    weights = load_file(source / "model.safetensors")
+    layers = {
+        layer: round_to_nearest(layer, weights[f"{layer}.weight"], item.scheme, plan.min_zero)
+        for layer, item in plan.layers.items()
+    }
+    return plan, layers
+
+
+def written(source: Path, folder: Path, name: str) -> tuple[PackedPlan, dict[str, QuantizedLinear]]:
+    plan, layers = made(source, name)
+    folder.mkdir()
+    writer = plan.writer(folder)
+    for layer in reversed(list(layers.values())):
+        writer.write(layer)
+    writer.finish(TensorStore(source), source, go_on)
+    writer.abort()
+    return plan, layers
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_layers_written_in_any_order_come_back(source: Path, tmp_path: Path, name: str) -> None:
+    plan, layers = written(source, tmp_path / "out", name)
+    checkpoint = plan.open(tmp_path / "out")
+    assert {layer: digest(checkpoint.layer(layer)) for layer in plan.layers} == {
+        layer: digest(value) for layer, value in layers.items()
+    }
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_everything_else_goes_along(source: Path, tmp_path: Path, name: str) -> None:
+    plan, _ = written(source, tmp_path / "out", name)
+    files = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert files == sorted(["LICENSE", "config.json", "model.safetensors", plan.config_file, "tokenizer.json"])
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config == {**LLAMA_CONFIG, "quantization_config": plan.config()}
+    assert json.loads((tmp_path / "out" / plan.config_file).read_text()) == plan.config()
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_bytes_are_those_that_were_promised(source: Path, tmp_path: Path, name: str) -> None:
+    plan, _ = written(source, tmp_path / "out", name)
+    tensors = load_file(tmp_path / "out" / "model.safetensors")
+    assert plan.nbytes == sum(tensor.nbytes for tensor in tensors.values())
+
+
+def test_the_other_tensors_are_held_against_the_source(source: Path, tmp_path: Path) -> None:
+    plan, _ = written(source, tmp_path / "out", "auto_round")
+    plan.check_rest(plan.open(tmp_path / "out"), TensorStore(source), go_on)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [(2.0, "differs from the source"), (float("nan"), "not finite")], ids=["other", "nan"]
+)
+def test_a_tensor_that_is_not_as_it_should_be_is_named(source: Path, tmp_path: Path, value: float, said: str) -> None:
+    plan, _ = written(source, tmp_path / "out", "auto_round")
+    for folder in [tmp_path / "out"] if value == 2.0 else [tmp_path / "out", source]:
+        tensors = load_file(folder / "model.safetensors")
+        tensors["model.norm.weight"][3] = value
+        save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(VerificationFailed, match=f"model.norm.weight .*{said}"):
+        plan.check_rest(plan.open(tmp_path / "out"), TensorStore(source), go_on)
+
+
+def test_missing_layers_are_no_checkpoint(source: Path, tmp_path: Path) -> None:
+    plan, layers = made(source, "auto_round")
+    writer = plan.writer(tmp_path)
+    writer.write(layers[NAME])
+    with pytest.raises(ValueError, match="not written"):
+        writer.finish(TensorStore(source), source, go_on)
+    writer.abort()
+    assert not list(tmp_path.glob("*.safetensors*"))
+
+
+def test_asked_to_stop_it_stops(source: Path, tmp_path: Path) -> None:
+    plan, layers = made(source, "auto_round")
+    writer = plan.writer(tmp_path)
+    for layer in layers.values():
+        writer.write(layer)
+    with pytest.raises(Cancelled):
+        writer.finish(TensorStore(source), source, lambda: True)
+    writer.abort()
+
+
+def test_a_folder_with_a_checkpoint_is_not_written_to(source: Path) -> None:
+    with pytest.raises(OutputProblem, match="exists already"):
+        made(source, "auto_round")[0].writer(source)
+
+
+def test_a_layer_of_another_shape_is_not_stored(source: Path) -> None:
+    plan, _ = made(source, "auto_round")
+    with pytest.raises(ValueError, match="was planned as W4 g32 asym"):
+        plan.stored(round_to_nearest(NAME, torch.ones(32, 64), A4))
+
+
+def test_a_zero_point_of_0_is_not_stored_by_version_1(source: Path) -> None:
+    layer = round_to_nearest(NAME, torch.arange(96 * 64).reshape(96, 64) / 100, A4)
+    assert made(source, "gptqmodel")[0].stored(layer) is layer
+    with pytest.raises(ValueError, match="zero point of 0, which auto_gptq cannot store"):
+        made(source, "auto_gptq")[0].stored(layer)
+
+
+def test_groups_in_an_order_of_their_own_are_not_stored_where_none_were_planned(source: Path) -> None:
+    plain = round_to_nearest(NAME, torch.ones(96, 64), W4)
+    order = torch.arange(64, dtype=torch.int32).flip(0) // 32
+    layer = QuantizedLinear(NAME, W4, plain.ints, plain.scales, plain.zeros, order)
+    with pytest.raises(ValueError, match="order of their own"):
+        made(source, "auto_gptq", W4)[0].stored(layer)
+
+
+@pytest.mark.parametrize("name", ["auto_gptq", "gptqmodel"])
+def test_groups_in_an_order_of_their_own_come_back_where_they_were_planned(
+    source: Path, tmp_path: Path, name: str
+) -> None:
+    tree = open_tree(source)
+    plan = plan_packed(name, tree, resolve_schemes(tree, bits_map(W4)), tree.config, shuffled=True)
+    folder = tmp_path / "out"
+    folder.mkdir()
+    writer, layers = plan.writer(folder), made(source, name, W4)[1]
+    for layer, value in layers.items():
+        order = torch.arange(value.in_features, dtype=torch.int32) % (value.in_features // 32)
+        layers[layer] = replace(value, g_idx=order)
+        writer.write(layers[layer])
+    writer.finish(TensorStore(source), source, go_on)
+    checkpoint = plan.open(folder)
+    assert all(torch.equal(checkpoint.layer(layer).dequantize(), value.dequantize()) for layer, value in layers.items())
+    assert "desc_act" in plan.notes[0]

@@ -1,0 +1,88 @@
+"""Whole runs into every kind of format: tuned once, written in each, read back and run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from core.errors import BadInput
+from core.formats.opened import open_checkpoint
+from core.formats.reader import QuantizedCheckpoint
+from tests.core.quant.test_pipeline import entries, report_of, run, spec_of
+from tests.core.tiny_model import save_model
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model(tmp_path_factory.mktemp("source") / "model")
+
+
+def test_one_tuning_is_written_in_many_formats(model: Path, tmp_path: Path) -> None:
+    packings = ("auto_round:auto_gptq", "auto_round:plain", "auto_round:gptqmodel")
+    formats = ("auto_round", *packings, "auto_gptq", "gptqmodel", "auto_awq", "gguf", "gguf:q4_0")
+    report = report_of(run(spec_of(model, tmp_path, iters=2, formats=formats), tmp_path))
+    assert set(report["verified"]) == set(formats)
+    assert {item["layers"] for item in report["verified"].values()} == {14}
+    first = QuantizedCheckpoint(tmp_path / "out" / "auto_round")
+    for name in formats:
+        other = open_checkpoint(tmp_path / "out" / name.replace(":", "-"))
+        for layer in first.schemes:
+            assert torch.equal(first.layer(layer).dequantize(), other.layer(layer).dequantize()), (name, layer)
+
+
+@pytest.mark.parametrize("kind", ["q4_1", "q5_0", "q5_1", "q8_0"])
+def test_a_named_type_is_tuned_on_its_own_grid_and_read_by_gguf_py(model: Path, tmp_path: Path, kind: str) -> None:
+    report = report_of(run(spec_of(model, tmp_path, iters=4, formats=(f"gguf:{kind}",)), tmp_path))
+    assert report["tensors"] == {f"gguf:{kind}": {kind.upper(): 14}}
+    (path,) = (tmp_path / "out").glob("*.gguf")
+    ours = open_checkpoint(path)
+    theirs = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
+    found = theirs["blk.1.ffn_down.weight"]
+    value = gguf.dequantize(found.data, found.tensor_type)
+    assert np.array_equal(value, ours.layer("model.layers.1.mlp.down_proj").dequantize().numpy())
+    assert theirs["token_embd.weight"].tensor_type.name == "Q8_0"
+
+
+def test_tuning_on_a_named_type_beats_its_plain_rounding(model: Path, tmp_path: Path) -> None:
+    after = {}
+    for name, iters in (("plain", 0), ("tuned", 40)):
+        spec = spec_of(model, tmp_path, iters=iters, lr=0.02, samples=16, output=name, formats=("gguf:q4_1",))
+        after[name] = [block["loss_after"] for block in report_of(run(spec, tmp_path))["blocks"]]
+    assert sum(after["tuned"]) < 0.9 * sum(after["plain"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"formats": ("gguf",), "bits": 8, "sym": False}, "no GGUF type holds"),
+        ({"formats": ("auto_awq",), "bits": 3}, "4 bits only"),
+        ({"formats": ("auto_round", "gguf:q4_1")}, "own grid"),
+    ],
+)
+def test_what_a_format_cannot_hold_is_said_before_tuning(
+    model: Path, tmp_path: Path, changes: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(BadInput, match=words):
+        run(spec_of(model, tmp_path, **changes), tmp_path)
+    assert entries(tmp_path) == set()
+
+
+def test_tensors_outside_the_architecture_come_along(tmp_path: Path) -> None:
+    source = save_model(tmp_path / "source")
+    tensors = load_file(source / "model.safetensors")
+    tensors["mtp.fc.weight"] = torch.full((64, 128), 0.5, dtype=torch.bfloat16)
+    save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
+    (source / "LICENSE").write_text("Do as you like.", encoding="utf-8")
+    report = report_of(run(spec_of(source, tmp_path, iters=1, formats=("auto_round", "gguf")), tmp_path))
+    written = load_file(tmp_path / "out" / "auto_round" / "model.safetensors")
+    assert torch.equal(written["mtp.fc.weight"], tensors["mtp.fc.weight"])
+    for name in ("auto_round", "gguf"):
+        assert (tmp_path / "out" / name / "LICENSE").read_text(encoding="utf-8") == "Do as you like."
+        assert (tmp_path / "out" / name / "README.md").read_text(encoding="utf-8").startswith("---\n")
+    assert any("predict further tokens" in note for note in report["notes"]["gguf"])
