@@ -17,13 +17,15 @@ from PySide6.QtCore import QCoreApplication, QObject, QTimer, Signal
 from app.call_thread import Call, Listeners, opened
 from core.errors import BitwrightError, ChildDied
 from core.events import Event
-from core.jobs.client import Service
+from core.jobs.client import PATIENCE, Service
 
 __all__ = ["Call", "Calls", "Session", "opened"]
 
 CLOSE_SECONDS: Final = 2.0
 CHAT_PATIENCE: Final = 20.0
 """Seconds that a session's call has to stop: killing the child would lose a model that took a minute to load."""
+_PATIENCE: Final = {"convert": 10.0}
+"""The same of a call that stops between two layers and then takes away what it wrote."""
 _WATCH_MS: Final = 1000
 
 OnValues = Callable[[Any], object]
@@ -59,6 +61,10 @@ class Calls(QObject):
         """Whether a call is under way."""
         return bool(self._running)
 
+    def is_on(self, name: str) -> bool:
+        """Whether a call of this name is under way and was not stopped."""
+        return any(call.name == name and not call.stopped for call in self._running)
+
     def start(
         self,
         name: str,
@@ -77,7 +83,8 @@ class Calls(QObject):
             on_event: gets the events on the way.
         """
         listeners = self.listeners(on_success, on_failure, on_event, self.over)
-        call = Call(name, arguments, Service(command=self._command), listeners, keep=False)
+        service = Service(patience=_PATIENCE.get(name, PATIENCE), command=self._command)
+        call = Call(name, arguments, service, listeners, keep=False)
         self.begin(call)
         return call
 
@@ -235,6 +242,8 @@ def _activity(name: str) -> str:
         "preview_text": QCoreApplication.translate("Calls", "Reading the calibration text"),
         "outputs": QCoreApplication.translate("Calls", "Looking for finished models"),
         "damage": QCoreApplication.translate("Calls", "Measuring the sensitivity"),
+        "conversions": QCoreApplication.translate("Calls", "Looking at what the model can become"),
+        "convert": QCoreApplication.translate("Calls", "Converting"),
         "chat_open": QCoreApplication.translate("Calls", "Loading the model"),
         "chat_say": QCoreApplication.translate("Calls", "Answering"),
     }

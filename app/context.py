@@ -39,7 +39,7 @@ class Context:
         theme: colours and tinted icons; tells when they change.
         report: shows an error as a strip above the page, with a remedy if there is one.
         say: one line in the status bar.
-        go: shows a page by its id (`model`, `recipe`, `layers`, `run`, `chat`).
+        go: shows a page by its id (`model`, `recipe`, `layers`, `run`, `chat`, `convert`).
     """
 
     draft: Draft

@@ -15,17 +15,21 @@ from typing import Any
 from PySide6.QtCore import QObject, Signal
 from PySide6.QtGui import QUndoCommand, QUndoStack
 
+from app.models import format_words
 from app.models.budget import disk_problem
+from app.models.format_fit import Fit, FormatFits, own_grids
 from app.models.layer_grid import LayerGrid, make_grid
 from core import costs, engines, recipes, sizes
 from core.bitsmap import BitsMap
 from core.costs import Costs
 from core.errors import BitwrightError
 from core.files import free_name
+from core.formats.grids import plan_layers
+from core.formats.names import mix_of
 from core.home import home
 from core.jobs.spec import JobSpec
 from core.model.context import context_length
-from core.model.tree import LayerPlan, ModelTree, resolve_schemes
+from core.model.tree import LayerPlan, ModelTree
 from core.recipes import Recipe
 from core.schemes import BITS, LayerScheme
 from core.sensitivity.spec import DEFAULT, AnalysisSpec
@@ -120,6 +124,7 @@ class Draft(QObject):
         self._size: OutputSize | None = None
         self._costs: Costs | None = None
         self._problem: str | None = None
+        self._fits: FormatFits | None = None
         self._engine, self._measure = "", DEFAULT
         self._marks: list[engines.Mark] | None = None
         self._tables: dict[str, DamageTable] = {}
@@ -150,9 +155,11 @@ class Draft(QObject):
             return
         self._choices = after
         if after.model is not before.model or after.bits_map is not before.bits_map:
-            self._plans = self._size = self._problem = self._marks = None
+            self._plans = self._size = self._problem = self._marks = self._fits = None
         elif after.formats != before.formats:
             self._size = self._marks = None
+            if own_grids(after.formats) != own_grids(before.formats):
+                self._plans = self._problem = None
         self._costs = None
         if after.model is not before.model:
             if before.model is None or after.model is None or after.model.name != before.model.name:
@@ -243,10 +250,30 @@ class Draft(QObject):
             self._plans = ()
             if self.model is not None and _has_map(self.model.tree):
                 try:
-                    self._plans = resolve_schemes(self.model.tree, self._choices.bits_map)
+                    self._plans = plan_layers(self.model.tree, self._choices.bits_map, self._choices.formats)
                 except BitwrightError as error:
                     self._problem = error.message
         return self._plans
+
+    def fit(self, name: str) -> Fit:
+        """What becomes of the layers in a format, chosen or not, beside those that are chosen."""
+        plans = self.plans
+        if self.model is None or not plans:
+            return Fit()
+        if self._fits is None:
+            self._fits = FormatFits(self.model.tree, self._choices.bits_map)
+        self._fits.know(self._choices.formats, plans)
+        return self._fits.among(name, self._choices.formats)
+
+    @property
+    def format_problem(self) -> str:
+        """The first chosen format that cannot hold the layers, in a few words; "" where all can."""
+        formats = self._choices.formats
+        for name in formats:
+            if self.fit(name).problems:
+                rivals = [other for other in own_grids(formats) if other != name]
+                return format_words.conflict(name, rivals[0] if rivals else "")
+        return ""
 
     @property
     def misfit(self) -> str:
@@ -288,8 +315,9 @@ class Draft(QObject):
         if self._choices.output:
             return Path(self._choices.output)
         model, scheme = self.model, self._choices.bits_map.default
-        stem = Path(model.label).stem.split(" ")[0] if model else "model"
+        stem = model.label.removesuffix(".gguf").split(" ")[0] if model else "model"
         mixed = "mixed" if self._choices.bits_map.rules or self._choices.bits_map.layers else f"{scheme.bits}bit"
+        mixed = next((mix_of(name).upper() for name in own_grids(self._choices.formats)), mixed)
         folder = home() / "models"
         return free_name(folder / f"{stem}-{mixed}")
 
@@ -304,6 +332,8 @@ class Draft(QObject):
             return self._problem or "The bits map does not fit this model"
         if not any(plan.scheme.quantized for plan in self.plans):
             return "The map leaves every layer in 16 bits"
+        if self.format_problem:
+            return self.format_problem
         needed = self.costs
         if needed is not None:
             return disk_problem(needed.disk.low + model.download_bytes, self.output)

@@ -51,10 +51,12 @@ _GROUNDS: Final = {
 }
 _EDGES: Final = ("#868c97", "#6f7683")
 """Of what is typed or ticked into: 3 to 1 against its ground. Fusion derives an edge from the ground around it."""
-_EDGED: Final = ("QLineEdit", "QAbstractSpinBox", "QCheckBox", "QPlainTextEdit")
+_EDGED: Final = ("QLineEdit", "QAbstractSpinBox", "QCheckBox", "QPlainTextEdit", "NameBox")
 _FUSION_DARKENS: Final = 140
 _DISABLED: Final = ("#9aa0aa", "#6d737e")
-_BITS: Final = {2: "#D55E00", 3: "#E69F00", 4: "#56B4E9", 8: "#0072B2", 16: "#999999"}
+_BITS: Final = {
+    2: "#D55E00", 3: "#E69F00", 4: "#56B4E9", 5: "#009E73", 6: "#CC79A7", 8: "#0072B2", 16: "#999999",
+}  # fmt: skip
 _CIVIDIS: Final = (
     "#00224e", "#123570", "#3b496c", "#575d6d", "#707173", "#8a8678", "#a59c74", "#c3b369", "#e1cc55", "#fee838",
 )  # fmt: skip

@@ -1,6 +1,6 @@
-"""Whether the window may close: while a run is on, that is the user's to say, in the strip above the page.
+"""Whether the window may close: while a run or a conversion is on, that is the user's to say, in the strip above.
 
-Knows the run and the strip; closes nothing itself.
+Knows the run, the calls and the strip; closes nothing itself.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from app.context import Remedy
 from app.frame.error_strip import ErrorStrip
 
 if TYPE_CHECKING:
+    from app.calls import Calls
     from app.runs import Runs
 
 PATIENCE_MS: Final = 2000
@@ -29,9 +30,9 @@ class Leaving(QObject):
     ready = Signal()
     stopping = Signal()
 
-    def __init__(self, runs: Runs, strip: ErrorStrip, parent: QObject | None = None) -> None:
+    def __init__(self, runs: Runs, calls: Calls, strip: ErrorStrip, parent: QObject | None = None) -> None:
         super().__init__(parent)
-        self._runs, self._strip = runs, strip
+        self._runs, self._calls, self._strip = runs, calls, strip
         self._decided = self._is_stopping = self._is_asking = False
         self._patience = QTimer(self)
         self._patience.setSingleShot(True)
@@ -42,13 +43,16 @@ class Leaving(QObject):
 
     def may_close(self) -> bool:
         """Whether the window may close at once; otherwise the question is shown, or the run is being stopped."""
-        if self._decided or not self._runs.active:
+        if self._decided or not (self._runs.active or self._calls.is_on("convert")):
             return True
-        if not self._is_stopping and not self._is_asking:
+        if not self._runs.active:
+            self._ask_of_conversion()
+        elif not self._is_stopping and not self._is_asking:
             self._is_asking = True
+            also = self.tr(" The conversion that is on ends with the window.") if self._calls.is_on("convert") else ""
             self._strip.ask(
                 self.tr("A run is on."),
-                self.tr("It can go on without the window; Bitwright finds it again at the next start."),
+                self.tr("It can go on without the window; Bitwright finds it again at the next start.") + also,
                 [
                     Remedy(self.tr("Keep it running"), self.keep),
                     Remedy(self.tr("Stop it"), self.stop),
@@ -56,6 +60,14 @@ class Leaving(QObject):
                 ],
             )
         return False
+
+    def _ask_of_conversion(self) -> None:
+        """A conversion ends with the window; one that ends by itself meanwhile leaves nothing to ask about."""
+        self._strip.ask(
+            self.tr("A conversion is on."),
+            self.tr("It ends with the window, and nothing of it stays."),
+            [Remedy(self.tr("Stop it"), self._done), Remedy(self.tr("Stay"), lambda: None)],
+        )
 
     def keep(self) -> None:
         """Let the run go on without the window."""

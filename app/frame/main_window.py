@@ -214,7 +214,7 @@ class MainWindow(QMainWindow):
         self._job = JobControl(
             context, self.job_bar, self.status, self.feed, self._chat_with, lambda: self.stack.current, self
         )
-        self._leaving = Leaving(context.runs, self.strip, self)
+        self._leaving = Leaving(context.runs, context.calls, self.strip, self)
         self._leaving.ready.connect(self.close)
         self._leaving.stopping.connect(lambda: self.say(self.tr("Stopping the run")))
         context.calls.unhandled.connect(self.report)

@@ -34,6 +34,7 @@ PAGES: Final = (
     PageEntry("layers", "Layers", "app.pages.layers.page", "LayersPage"),
     PageEntry("run", "Run", "app.pages.run.page", "RunPage"),
     PageEntry("chat", "Chat", "app.pages.chat.page", "ChatPage"),
+    PageEntry("convert", "Convert", "app.pages.convert.page", "ConvertPage"),
 )
 """In the order of the work."""
 

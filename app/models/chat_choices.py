@@ -1,6 +1,6 @@
 """The models that the chat page offers: what this machine quantized, then originals, then folders that were opened.
 
-What was quantized comes from the service's `outputs` call; knows no Qt.
+What was quantized comes from the service's `outputs` call; knows no widget.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
+
+from app.models.format_words import title
 
 Kind = Literal["run", "original", "folder"]
 
@@ -34,7 +36,7 @@ def from_outputs(outputs: Iterable[Mapping[str, Any]]) -> list[ChatChoice]:
     found = []
     for output in outputs:
         folder = Path(output["folder"])
-        label = f"{folder.parent.name} ({output['format']})" if output["format"] else folder.name
+        label = f"{folder.parent.name} ({title(output['format'])})" if output["format"] else folder.name
         when = datetime.fromtimestamp(output["made"]).strftime("%d %b, %H:%M")  # noqa: DTZ006 - the user's own time
         detail = f"{output['scheme']}, made {when} from {short_name(output['model'])}"
         found.append(ChatChoice(str(folder), label, detail, "run"))

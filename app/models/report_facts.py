@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
-from core.wording import duration, human
+from app.models import format_words
+from core.formats.names import folder_name
+from core.wording import duration, figure, human
 
 _ARROW = "\N{RIGHTWARDS ARROW}"
 
@@ -18,6 +20,53 @@ class OutputFile:
 
     path: str
     size: int
+
+
+@dataclass(frozen=True)
+class OutputFormat:
+    """One of the formats that a run wrote.
+
+    Attributes:
+        title: its name for people; folder: where it lies in the output, "" for the output itself.
+        amount: bytes and bits a weight, in words.
+        checked: what was read back and compared, "" where nothing was.
+        notes: what it costs, and what fell back.
+        schemes: how many layers have which scheme, in words.
+    """
+
+    title: str
+    folder: str
+    amount: str
+    checked: str
+    notes: tuple[str, ...]
+    schemes: str
+
+
+def formats_of(report: Mapping[str, Any]) -> list[OutputFormat]:
+    """The formats of the output, in the order in which they were written."""
+    sizes, verified = _mapping(report.get("output_bytes")), _mapping(report.get("verified"))
+    rates, notes = _mapping(report.get("format_bits")), _mapping(report.get("notes"))
+    tensors = _mapping(report.get("tensors"))
+    found = []
+    for name, size in sizes.items():
+        rate = rates.get(name, report.get("effective_bits") if len(sizes) == 1 else None)
+        amount = [human(_integer(size))]
+        if isinstance(rate, int | float):
+            amount.append(f"{rate:.2f} bits a weight")
+        said = notes.get(name)
+        found.append(
+            OutputFormat(
+                title=format_words.title(name),
+                folder=folder_name(name) if len(sizes) > 1 else "",
+                amount=", ".join(amount),
+                checked=_checked(_mapping(verified.get(name))),
+                notes=tuple(note for note in said if isinstance(note, str)) if isinstance(said, list) else (),
+                schemes=", ".join(
+                    f"{_integer(count):,} {label}" for label, count in _mapping(tensors.get(name)).items()
+                ),
+            )
+        )
+    return found
 
 
 def provenance(report: Mapping[str, Any], output: str) -> str:
@@ -57,7 +106,7 @@ def fact_tips(report: Mapping[str, Any]) -> dict[str, str]:
     before = _integer(report.get("source_bytes"))
     lines = [f"{before:,} bytes before"] if before else []
     for name, size in _mapping(report.get("output_bytes")).items():
-        lines.append(f"{_integer(size):,} bytes as {name}")
+        lines.append(f"{_integer(size):,} bytes as {format_words.title(name)}")
     tips["Size"] = "\n".join(lines)
     recipe = _mapping(_mapping(report.get("settings")).get("recipe"))
     text = [f"{recipe[key]} {word}" for key, word in (("iters", "steps"), ("samples", "texts")) if key in recipe]
@@ -98,6 +147,16 @@ def fallbacks_of(report: Mapping[str, Any]) -> list[str]:
         f"{names[0]}: {reason}" if len(names) == 1 else f"{len(names)} layers: {reason}"
         for reason, names in layers.items()
     ]
+
+
+def _checked(verified: Mapping[str, Any]) -> str:
+    """What was found when one format was read back."""
+    if not verified:
+        return ""
+    words = f"{_integer(verified.get('layers')):,} layers and {_integer(verified.get('other_tensors')):,} other tensors"
+    perplexity = verified.get("perplexity")
+    again = f"; perplexity from the files {figure(perplexity)}" if isinstance(perplexity, int | float) else ""
+    return f"\N{CHECK MARK} Read back: {words} as tuned{again}"
 
 
 def _bits(report: Mapping[str, Any]) -> str:

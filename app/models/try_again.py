@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from app.models.budget import disk_problem
 from core import costs
 from core.errors import BitwrightError
-from core.model.tree import resolve_schemes
+from core.formats.grids import plan_layers
 
 if TYPE_CHECKING:
     from app.draft import OpenedModel
@@ -41,7 +41,7 @@ def needed_bytes(record: RunRecord, spec: JobSpec, model: OpenedModel | None) ->
     if model is None or model.name != spec.model or model.tree.refusal:
         return sum(record.planned.values())
     try:
-        plans = resolve_schemes(model.tree, spec.bits_map)
+        plans = plan_layers(model.tree, spec.bits_map, spec.formats)
     except BitwrightError:
         return 0.0
     return costs.estimate(model.tree, plans, spec, None).disk.low + model.download_bytes

@@ -43,6 +43,10 @@ class RecordedCalls:
         self.started.append(call)
         return call
 
+    def is_on(self, name: str) -> bool:
+        """As `Calls.is_on`."""
+        return any(call.name == name and not call.stopped for call in self.started)
+
     def of(self, name: str) -> list[RecordedCall]:
         """The calls of one kind, the first one first."""
         return [call for call in self.started if call.name == name]

@@ -171,3 +171,41 @@ def test_an_analysis_asks_for_all_bits_and_no_more_than_the_model_reads(draft: D
     assert [scheme.label() for scheme in spec.schemes] == [f"W{bits} g32 asym" for bits in (2, 3, 4, 8)]
     assert (spec.model, spec.calibration, spec.seed) == (opened.name, "text.txt", 7)
     assert 32 <= spec.seqlen <= 256
+
+
+# --- formats ---
+
+
+def test_a_format_that_cannot_hold_the_map_stops_the_run(draft: Draft) -> None:
+    draft.choose(formats=("auto_round", "auto_awq"), bits_map=BitsMap(LayerScheme(3, 32, True)))
+    assert draft.problem() == "AWQ cannot hold this map; see Recipe"
+    draft.choose(formats=("auto_round",))
+    assert draft.problem() == ""
+
+
+def test_a_named_type_decides_what_the_layers_get(draft: Draft) -> None:
+    before = {plan.scheme.label() for plan in draft.plans}
+    draft.choose(formats=("gguf:q4_1",))
+    assert "W4 g64 sym" in before
+    assert {plan.scheme.label() for plan in draft.plans} == {"Q4_1"}
+    draft.choose(formats=("auto_gptq",))
+    assert {plan.scheme.label() for plan in draft.plans} == before
+
+
+def test_a_named_type_and_other_formats_need_a_run_each(draft: Draft) -> None:
+    draft.choose(formats=("auto_round", "gguf:q4_1"))
+    assert draft.problem() == "AutoRound and GGUF Q4_1 need a run each"
+
+
+def test_a_point_in_the_name_of_a_model_is_kept(draft: Draft, opened: OpenedModel) -> None:
+    draft.choose(model=replace(opened, label="Qwen3-0.6B"))
+    assert draft.output.name == "Qwen3-0.6B-4bit"
+
+
+def test_the_suggested_folder_names_the_type(draft: Draft) -> None:
+    draft.choose(formats=("gguf:q4_1",))
+    assert draft.output.name == "tiny-Q4_1"
+
+
+def test_without_a_model_every_format_fits(qtbot: QtBot) -> None:
+    assert Draft().fit("auto_awq").problems == ()

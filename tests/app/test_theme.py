@@ -61,15 +61,15 @@ def test_the_edge_of_a_field_can_be_seen(qtbot: QtBot, theme: Theme, scheme: str
     assert contrast(edge, QGuiApplication.palette().color(QPalette.ColorRole.Window)) >= 3
 
 
-@pytest.mark.parametrize("bits", [2, 3, 4, 8, 16])
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 8, 16])
 def test_text_on_the_colour_of_bits_can_be_read(theme: Theme, bits: int) -> None:
     color = theme.bits_color(bits)
     assert contrast(theme.text_on(color), color) >= 4.5
 
 
 def test_the_bits_have_the_colours_that_everybody_tells_apart(theme: Theme) -> None:
-    names = [theme.bits_color(bits).name() for bits in (2, 3, 4, 8, 16)]
-    assert names == ["#d55e00", "#e69f00", "#56b4e9", "#0072b2", "#999999"]
+    names = [theme.bits_color(bits).name() for bits in (2, 3, 4, 5, 6, 8, 16)]
+    assert names == ["#d55e00", "#e69f00", "#56b4e9", "#009e73", "#cc79a7", "#0072b2", "#999999"]
 
 
 def test_the_scale_of_quantities_grows_lighter(theme: Theme) -> None:

@@ -21,11 +21,13 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
+from app.models import format_words
 from app.models.layer_sheet import LayerSheet, Summary
 from app.widgets.note import Note
 from app.widgets.segmented import Option, Segmented
 from app.widgets.tinted_label import TintedLabel
 from core.engines import Mark
+from core.formats.names import mix_of
 from core.schemes import BITS, UNTOUCHED
 from core.wording import figure, human
 
@@ -101,7 +103,7 @@ class LayerInspector(QFrame):
             else self.tr("{} layers selected").format(f"{summary.count:,}")
         )
         self._help.tell(f"{sheet.shape(first)}, {sheet.linear(first).dtype}" if single else "")
-        self._show_schemes(summary)
+        self._show_schemes(summary, format_words.title(sheet.format_name) if mix_of(sheet.format_name) else "")
         self._why.tell(_lines(summary.whys, summary.count), "")
         self._fallback.tell(_lines(summary.fallbacks, summary.count), "warning")
         self._size.tell(f"{human(summary.before)} {_ARROW} {human(summary.after)}", "")
@@ -123,7 +125,8 @@ class LayerInspector(QFrame):
         self._damage.tell(self.tr("{0} of {1} at the fewest bits").format(figure(now), figure(most)), "")
         self._damage.setToolTip(self.tr("Predicted growth of the loss in nats a token, before tuning"))
 
-    def _show_schemes(self, summary: Summary) -> None:
+    def _show_schemes(self, summary: Summary, decided_by: str) -> None:
+        """Show bits, groups and range; the last two are not the user's where a format decides on the grid."""
         schemes: tuple[tuple[str, Segmented, Mapping[Any, int]], ...] = (
             ("bits", self.bits, summary.bits),
             ("group_size", self.group, summary.groups),
@@ -132,12 +135,14 @@ class LayerInspector(QFrame):
         for name, choice, counts in schemes:
             values = sorted(counts)
             choice.set_value(values[0] if len(values) == 1 else None)
-            choice.setEnabled(name == "bits" or bool(values))
+            choice.setEnabled(name == "bits" or (bool(values) and not decided_by))
             if len(values) == 1:
                 said = "" if choice.value is not None else self.tr("Now {}").format(self._worded(name, values[0]))
             else:
                 parts = [self.tr("{0:,} at {1}").format(counts[value], self._worded(name, value)) for value in values]
                 said = self.tr("Mixed: {}").format(", ".join(parts)) if parts else ""
+            if decided_by and name == "sym":
+                said = " ".join(filter(None, (said, self.tr("{} sets groups and range.").format(decided_by))))
             self._mixed[name].tell(said)
 
     def _worded(self, name: str, value: Any) -> str:

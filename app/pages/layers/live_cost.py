@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from PySide6.QtWidgets import QVBoxLayout, QWidget
 
+from app.models.format_words import title
 from app.models.rule_words import counted
 from app.models.running_memory import RunningMemory
 from app.widgets.elided_label import ElidedLabel
@@ -58,8 +59,8 @@ class LiveCost(QWidget):
         """Show what the whole output comes to in each format, the first one first."""
         (first, size), *others = sizes.items()
         self._total.setText(f"{human(size.source)} {_ARROW} {human(size.total)}")
-        self._total.setToolTip(f"{size.source:,} {_ARROW} {size.total:,} bytes as {first}")
-        self._others.tell(", ".join(f"{human(other.total)} as {name}" for name, other in others))
+        self._total.setToolTip(f"{size.source:,} {_ARROW} {size.total:,} bytes as {title(first)}")
+        self._others.tell(", ".join(f"{human(other.total)} as {title(name)}" for name, other in others))
         self._average.tell(self.tr("{:.2f} bits per quantized weight").format(size.effective_bits))
 
     def show_memory(self, memory: RunningMemory) -> None:

@@ -282,7 +282,8 @@ class LayersPage(QWidget):
     def _show_legend(self, scale: Scale) -> None:
         legend = self.body.legend
         if self._colouring == "bits":
-            legend.show_bits((*BITS, UNTOUCHED))
+            used = {case.scheme.bits for case in self._sheet.plans.cases} if self._sheet is not None else set()
+            legend.show_bits(sorted({*BITS, UNTOUCHED, *used}))
         elif scale.low is None or scale.high is None:
             legend.show_nothing()
         else:
@@ -368,7 +369,7 @@ class LayersPage(QWidget):
 
     def _ask_save(self) -> None:
         opened = self.context.draft.model
-        self.body.ask_save(Path(opened.label).stem if opened is not None else "model")
+        self.body.ask_save(opened.label.removesuffix(".gguf") if opened is not None else "model")
 
     def _run_changed(self) -> None:
         if self._sheet is not None and self._losses() != self._sheet.losses:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from PySide6.QtCore import Signal
 from PySide6.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
 
-from app.pages.model.transfer_bar import TransferBar
 from app.theme import Theme
+from app.widgets.transfer_bar import TransferBar
 
 if TYPE_CHECKING:
     from core.events import Event

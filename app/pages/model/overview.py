@@ -15,10 +15,10 @@ from app.models.facts import facts, origin_text
 from app.pages.model.cost_bars import CostBars
 from app.pages.model.facts_table import ModelFacts
 from app.pages.model.refusal import Refusal
-from app.pages.model.transfer_bar import TransferBar
 from app.theme import Theme
 from app.widgets.elided_label import ElidedLabel
 from app.widgets.note import Note
+from app.widgets.transfer_bar import TransferBar
 from core.wording import human
 
 if TYPE_CHECKING:
@@ -102,7 +102,8 @@ class ModelOverview(QScrollArea):
         self._name.setText(opened.label)
         self._origin.setText(origin_text(opened))
         self._note.tell(opened.note)
-        self.refusal.show_reason(opened.tree.refusal)
+        quantized = "quantization_config" in opened.tree.config
+        self.refusal.show_reason(opened.tree.refusal, quantized=bool(opened.tree.refusal) and quantized)
         self.facts.show_facts(facts(opened, licence, stated_by))
         self._missing = bool(opened.download_bytes) and not opened.tree.refusal
         self.download.setText(self.tr("Download now ({0})").format(human(opened.download_bytes)))

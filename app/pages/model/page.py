@@ -147,6 +147,7 @@ class ModelPage(QWidget):
         self.opening.cancelled.connect(self._cancel_opening)
         overview.download_wanted.connect(self._start_download)
         overview.download_cancelled.connect(self._cancel_download)
+        overview.refusal.convert_wanted.connect(self._convert)
         self.download.changed.connect(self._show_model)
         self.download.reported.connect(overview.transfer.follow)
         self.download.finished.connect(self._downloaded)
@@ -295,6 +296,12 @@ class ModelPage(QWidget):
         else:
             view.show_card(text, f"{page_of(opened.name)}/blob/main/" if opened.origin == "hub" else "")
         self.details.overview.show_model(opened, *self._licence(opened.name))
+
+    def _convert(self) -> None:
+        """Show the Convert page with the model at hand."""
+        if self.context.draft.model is not None:
+            self.context.state.set_value("convert/source", self.context.draft.model.name)
+            self.context.go("convert")
 
     # --- the download ---
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import QRectF, Qt
+from PySide6.QtCore import QRectF, Qt, Signal
 from PySide6.QtGui import QPainter, QPaintEvent, QPen
-from PySide6.QtWidgets import QHBoxLayout, QLabel, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from app.theme import Theme
 from app.widgets.elided_label import ElidedLabel
@@ -14,7 +14,13 @@ _ICON = 24
 
 
 class Refusal(QWidget):
-    """A heading and the reason, beside a warning sign; takes no room without a reason."""
+    """A heading and the reason, beside a warning sign; takes no room without a reason.
+
+    Signals:
+        convert_wanted: see what the model can become without being quantized again.
+    """
+
+    convert_wanted = Signal()
 
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -34,12 +40,18 @@ class Refusal(QWidget):
         row.setSpacing(12)
         row.addWidget(self._sign, 0, Qt.AlignmentFlag.AlignTop)
         row.addLayout(words, 1)
+        self.convert = QPushButton(self.tr("Convert it"))
+        self.convert.setObjectName("convert_it")
+        self.convert.setToolTip(self.tr("See which other formats it can have"))
+        self.convert.clicked.connect(self.convert_wanted)
+        row.addWidget(self.convert)
         theme.changed.connect(self._tint)
         self._tint()
         self.hide()
 
-    def show_reason(self, text: str) -> None:
-        """Say why; "" hides the frame."""
+    def show_reason(self, text: str, *, quantized: bool = False) -> None:
+        """Say why; "" hides the frame. One that is quantized already can be converted."""
+        self.convert.setVisible(quantized)
         self._reason.tell(text, "bad")
         self.setVisible(bool(text))
 

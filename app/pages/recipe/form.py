@@ -16,10 +16,10 @@ from app.pages.recipe.calibration_box import CalibrationBox
 from app.pages.recipe.device_box import DeviceBox
 from app.pages.recipe.goal_bar import GoalBar
 from app.pages.recipe.more_knobs import MoreKnobs
-from app.pages.recipe.output_field import OutputField
 from app.pages.recipe.preset_bar import PresetBar
 from app.pages.recipe.recipe_cards import RecipeCards
 from app.pages.recipe.scheme_box import SchemeBox
+from app.widgets.output_field import OutputField
 from app.widgets.tinted_label import TintedLabel
 from core.recipes import Recipe
 

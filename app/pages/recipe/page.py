@@ -154,7 +154,7 @@ class RecipePage(QWidget):
             self._tell_card(name)
         form.cards.set_picked(recipe.name)
         form.presets.set_removable(recipe.name in self._saved)
-        form.scheme.show_values(scheme, picked.formats, self._size_text())
+        form.scheme.show_values(scheme, picked.formats, draft.fit, self._size_text())
         preview = {
             "calibration": picked.calibration,
             "model": draft.model.name if draft.model else "",
@@ -211,7 +211,8 @@ class RecipePage(QWidget):
             return self.tr("All of this can stay as it is. Time and size are known once there is a model.")
         if needed is None or size is None:
             return draft.problem()
-        parts = [self.tr("{size} to write").format(size=human(size.total))]
+        written = sum(draft.fit(name).size for name in draft.choices.formats) or size.total
+        parts = [self.tr("{size} to write").format(size=human(written))]
         parts.append(self.tr("up to {size} of memory").format(size=human(needed.ram.high)))
         if needed.seconds is not None:
             parts.insert(0, time_range(needed.seconds.low, needed.seconds.high))

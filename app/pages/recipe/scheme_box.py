@@ -7,24 +7,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from PySide6.QtCore import Signal
-from PySide6.QtWidgets import QCheckBox, QGridLayout, QHBoxLayout, QLabel, QWidget
+from PySide6.QtCore import Qt, Signal
+from PySide6.QtWidgets import QGridLayout, QLabel, QWidget
 
+from app.models import format_words
+from app.models.format_fit import own_grids
+from app.pages.recipe.format_box import FitOf, FormatBox
 from app.theme import Theme
 from app.widgets.note import Note
 from app.widgets.segmented import Option, Segmented
-from core.errors import BadInput
-from core.jobs.spec import FORMATS, JobSpec
 from core.schemes import BITS, LayerScheme
-
-_FORMAT_NAMES = {
-    "auto_round": ("AutoRound", "Loads in transformers with auto-round, and in vLLM and SGLang"),
-    "auto_gptq": ("GPTQ", "Loads wherever GPTQ does: transformers with gptqmodel, vLLM, SGLang"),
-}
 
 
 class SchemeBox(QWidget):
-    """Four rows of choices.
+    """Three rows of choices for the layers, and the formats.
 
     Signals:
         scheme_chosen: the user wants this scheme, and what to call the change.
@@ -37,7 +33,6 @@ class SchemeBox(QWidget):
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._scheme = LayerScheme()
-        self._formats: tuple[str, ...] = ()
         self._bits = Segmented(
             theme,
             [Option(n, str(n), self.tr("{n} bits").format(n=n), color=theme.bits_color(n)) for n in BITS],
@@ -50,8 +45,8 @@ class SchemeBox(QWidget):
         row = Option(-1, self.tr("row"), self.tr("One group for a whole row"))
         self._group = Segmented(theme, [*sizes, row], self)
         self._group.setObjectName("group")
-        about = self.tr("Weights that share a scale. Smaller groups are better, and larger on disk.")
-        self._group_note = Note(theme, about, parent=self)
+        self._group_note = Note(theme, parent=self)
+        self._group_note.setObjectName("group-note")
         self._sym = Segmented(
             theme,
             (
@@ -62,9 +57,8 @@ class SchemeBox(QWidget):
         )
         self._sym.setObjectName("sym")
         self._sym_note = Note(theme, parent=self)
-        self._boxes = {name: self._format_box(name) for name in FORMATS}
-        self._format_note = Note(theme, role="bad", parent=self)
-        self._format_note.setObjectName("format-note")
+        self.formats = FormatBox(theme, self)
+        self.formats.chosen.connect(self.formats_chosen)
         self._bits.chosen.connect(lambda bits: self._choose(replace(self._scheme, bits=bits), f"{bits} bits"))
         self._group.chosen.connect(self._choose_group)
         self._sym.chosen.connect(
@@ -72,21 +66,28 @@ class SchemeBox(QWidget):
         )
         self._lay_out()
 
-    def show_values(self, scheme: LayerScheme, formats: tuple[str, ...], size: str) -> None:
-        """Show the scheme and the formats; `size` says in a line what they come to."""
-        self._scheme, self._formats = scheme, formats
+    def show_values(self, scheme: LayerScheme, formats: tuple[str, ...], fit: FitOf, size: str) -> None:
+        """Show the scheme and the formats; `size` says in a line what they come to, `fit` who can hold it."""
+        self._scheme = scheme
         self._bits.set_value(scheme.bits)
         self._group.set_value(scheme.group_size)
         self._sym.set_value(scheme.sym)
         self._size.tell(size)
+        self.formats.show_formats(formats, fit)
+        grids = own_grids(formats)
+        for field in (self._bits, self._group, self._sym):
+            field.setEnabled(not grids)
+        if grids:
+            words = self.tr("{} sets bits, groups and range by itself; bits of single layers, on the map, still count.")
+            self._group_note.tell(words.format(format_words.title(grids[0])))
+            self._sym_note.tell("")
+            return
+        self._group_note.tell(self.tr("Weights that share a scale. Smaller groups are better, and larger on disk."))
         self._sym_note.tell(
             self.tr("Zero stays in the middle of the range; loads in most engines.")
             if scheme.sym
             else self.tr("The range is shifted to fit, which helps at 2 bits; loads in fewer engines.")
         )
-        for name, box in self._boxes.items():
-            box.setChecked(name in formats)
-        self._format_note.tell("", "bad")
 
     def _lay_out(self) -> None:
         grid = QGridLayout(self)
@@ -98,7 +99,6 @@ class SchemeBox(QWidget):
             (self.tr("Bits"), self._bits, self._size),
             (self.tr("Group size"), self._group, self._group_note),
             (self.tr("Range"), self._sym, self._sym_note),
-            (self.tr("Formats"), self._format_row(), self._format_note),
         )
         for number, (text, field, note) in enumerate(rows):
             label = QLabel(text, self)
@@ -106,40 +106,15 @@ class SchemeBox(QWidget):
             grid.addWidget(label, 3 * number, 0)
             grid.addWidget(field, 3 * number, 1)
             grid.addWidget(note, 3 * number + 1, 1)
-            if number < len(rows) - 1:
-                grid.setRowMinimumHeight(3 * number + 2, 8)
-
-    def _format_row(self) -> QWidget:
-        holder = QWidget(self)
-        line = QHBoxLayout(holder)
-        line.setContentsMargins(0, 0, 0, 0)
-        line.setSpacing(16)
-        for box in self._boxes.values():
-            line.addWidget(box)
-        line.addStretch(1)
-        return holder
-
-    def _format_box(self, name: str) -> QCheckBox:
-        title, tip = _FORMAT_NAMES[name]
-        box = QCheckBox(title, self)
-        box.setObjectName(f"format-{name}")
-        box.setToolTip(self.tr(tip))
-        box.clicked.connect(self._choose_formats)
-        return box
+            grid.setRowMinimumHeight(3 * number + 2, 8)
+        label = QLabel(self.tr("Formats"), self)
+        label.setBuddy(self.formats)
+        label.setContentsMargins(0, 5, 0, 0)  # in line with the first of the rows
+        grid.addWidget(label, 3 * len(rows), 0, Qt.AlignmentFlag.AlignTop)
+        grid.addWidget(self.formats, 3 * len(rows), 1)
 
     def _choose(self, scheme: LayerScheme, text: str) -> None:
         self.scheme_chosen.emit(scheme, text)
 
     def _choose_group(self, size: int) -> None:
         self._choose(replace(self._scheme, group_size=size), "one group a row" if size == -1 else f"group {size}")
-
-    def _choose_formats(self) -> None:
-        picked = tuple(name for name, box in self._boxes.items() if box.isChecked())
-        try:
-            JobSpec("model", "output", formats=picked)
-        except BadInput as error:
-            for name, box in self._boxes.items():
-                box.setChecked(name in self._formats)
-            self._format_note.tell(error.message, "bad")
-            return
-        self.formats_chosen.emit(picked)

@@ -16,10 +16,10 @@ from app.models.run_record import RunRecord
 from app.models.try_again import TryAgain
 from app.pages.run.curve_pane import CurvePane
 from app.pages.run.ending_banner import EndingBanner
-from app.pages.run.fact_row import FactRow
 from app.pages.run.run_log import RunLog
 from app.pages.run.stage_line import StageLine
 from app.widgets.elided_label import ElidedLabel
+from app.widgets.fact_row import FactRow
 from app.widgets.tinted_label import TintedLabel
 
 _TICK_MS = 1000

@@ -17,10 +17,11 @@ from app.context import Context, Remedy
 from app.models.report_facts import fact_tips, facts_of, provenance, verified_words
 from app.models.run_record import RunRecord
 from app.pages.run.curve_pane import CurvePane
-from app.pages.run.fact_row import FactRow
 from app.pages.run.file_list import FileList
+from app.pages.run.format_list import FormatList
 from app.pages.run.loading_panel import LoadingPanel
 from app.theme import Theme
+from app.widgets.fact_row import FactRow
 from app.widgets.panel import Panel
 from app.widgets.tinted_label import TintedLabel
 from core.errors import OutputProblem
@@ -67,6 +68,8 @@ class ReportView(QWidget):
         self._curves = CurvePane(theme)
         self._curves.setMinimumHeight(260)
         self._curves.setMaximumHeight(560)
+        self._formats = FormatList(theme)
+        self._formats.convert_wanted.connect(self._convert)
         self._files = FileList(theme)
         self._loading = LoadingPanel(theme)
         self._loading.hide()
@@ -92,6 +95,7 @@ class ReportView(QWidget):
         self._sample.setVisible(bool(sample))
         self._curves.show_record(record)
         self._curves.setVisible(bool(record.blocks))
+        self._formats.show_formats(self._report)
         self._files.show_files(self._report)
         self._loading.show_snippets(snippets(self._report, self._output))
         self._loading.hide()
@@ -128,7 +132,7 @@ class ReportView(QWidget):
     def _check_folder(self) -> None:
         """Offer only what can be done: an old output may have been moved or removed."""
         there = Path(self._output).is_dir()
-        for button in (self._chat, self._open):
+        for button in (self._chat, self._open, self._formats.convert):
             button.setEnabled(there)
             button.setToolTip("" if there else self.tr("The folder is no longer there"))
 
@@ -158,6 +162,8 @@ class ReportView(QWidget):
         verdict.column.addSpacing(8)
         verdict.column.addLayout(self._narrow(self._verified, self._sample, self._notes))
         side = QVBoxLayout()
+        side.setSpacing(16)
+        side.addWidget(self._formats)
         side.addWidget(self._files)
         side.addStretch(1)
         self._columns.setSpacing(16)
@@ -216,6 +222,10 @@ class ReportView(QWidget):
     def _start_chat(self) -> None:
         self._context.state.set_value("chat/model", self.folder)
         self._context.go("chat")
+
+    def _convert(self) -> None:
+        self._context.state.set_value("convert/source", self.folder)
+        self._context.go("convert")
 
     def _open_folder(self) -> None:
         if QDesktopServices.openUrl(QUrl.fromLocalFile(self._output)):

@@ -21,7 +21,7 @@ def test_a_finished_run_is_offered_by_the_name_of_its_folder(tmp_path: Path) -> 
 
 def test_every_format_of_a_run_is_offered(tmp_path: Path) -> None:
     found = chat_choices.from_outputs([output(tmp_path / name, name) for name in ("auto_round", "auto_gptq")])
-    assert [choice.label for choice in found] == [f"{tmp_path.name} (auto_round)", f"{tmp_path.name} (auto_gptq)"]
+    assert [choice.label for choice in found] == [f"{tmp_path.name} (AutoRound)", f"{tmp_path.name} (GPTQ)"]
 
 
 def test_an_original_says_what_has_to_be_downloaded() -> None:

@@ -107,7 +107,7 @@ def test_every_format_has_its_bytes(page: LayersPage) -> None:
     draft.choose(formats=("auto_round", "auto_gptq"))
     assert draft.model is not None
     other = sizes.output_size(draft.model.tree, draft.plans, "auto_gptq")
-    assert label(page, "other_formats") == f"{human(other.total)} as auto_gptq"
+    assert label(page, "other_formats") == f"{human(other.total)} as GPTQ"
 
 
 def test_memory_to_run_it_is_held_against_what_is_free(page: LayersPage) -> None:
@@ -157,3 +157,11 @@ def test_another_model_has_no_damage(page: LayersPage) -> None:
     page.context.draft.choose(model=replace(model(llama(2)), name="other"))
     assert not page.body.colour_by.button("sensitivity").isEnabled()
     assert page.body.colour_by.value == "bits"
+
+
+def test_a_named_gguf_type_leaves_only_the_bits_to_choose(page: LayersPage) -> None:
+    page.context.draft.choose(formats=("gguf:q4_1",))
+    page.selection.select(frozenset({0}))
+    inspector = page.body.inspector
+    assert (inspector.bits.isEnabled(), inspector.group.isEnabled(), inspector.sym.isEnabled()) == (True, False, False)
+    assert "GGUF Q4_1 sets groups and range." in inspector._mixed["sym"].text()

@@ -62,6 +62,18 @@ def test_a_refused_model_says_so_first_and_goes_no_further(
     assert not page.next.isEnabled()
 
 
+def test_a_model_that_is_quantized_already_can_be_converted(
+    page: ModelPage, calls: RecordedCalls, opened: OpenedModel, visited: list[str]
+) -> None:
+    open_as(page, calls, refused(opened))
+    button = page.findChild(QPushButton, "convert_it")
+    assert button.isHidden()
+    config = {**opened.tree.config, "quantization_config": {"quant_method": "gptq"}}
+    open_as(page, calls, replace(refused(opened), name="o/small", tree=replace(refused(opened).tree, config=config)))
+    button.click()
+    assert (visited, page.context.state.value("convert/source", "")) == (["convert"], "o/small")
+
+
 def test_a_sound_model_after_a_refused_one_has_its_bars_back(
     page: ModelPage, calls: RecordedCalls, opened: OpenedModel
 ) -> None:

@@ -17,6 +17,7 @@ from core import recipes
 from core.bitsmap import BitsMap, Rule
 from core.recipes import Recipe
 from core.schemes import LayerScheme
+from core.wording import human
 from tests.app.pages.recipe.parts import MACHINE, button, open_more, press_segment, said_by, write
 
 
@@ -185,18 +186,17 @@ def test_the_rules_of_the_map_stay(qtbot: QtBot, page: RecipePage, context: Cont
     assert context.draft.choices.bits_map.rules == (rule,)
 
 
-def test_one_format_at_least(page: RecipePage, context: Context) -> None:
-    boxes = {name: page.findChild(QCheckBox, f"format-{name}") for name in ("auto_round", "auto_gptq")}
-    first, second = boxes["auto_round"], boxes["auto_gptq"]
-    assert isinstance(first, QCheckBox)
-    assert isinstance(second, QCheckBox)
-    first.click()
-    assert first.isChecked()
-    assert "one at least" in said_by(page, "format-note")
-    second.click()
-    first.click()
-    assert context.draft.choices.formats == ("auto_gptq",)
-    assert said_by(page, "format-note") == ""
+def test_a_ticked_format_is_chosen(page: RecipePage, context: Context) -> None:
+    box = page.findChild(QCheckBox, "format-gptq")
+    assert isinstance(box, QCheckBox)
+    box.click()
+    assert context.draft.choices.formats == ("auto_round", "auto_gptq")
+
+
+def test_all_formats_together_are_what_is_written(page: RecipePage, context: Context) -> None:
+    context.draft.choose(formats=("auto_round", "auto_gptq"))
+    sizes = [context.draft.fit(name).size for name in context.draft.choices.formats]
+    assert f"{human(sum(sizes))} to write" in said_by(page, "summary")
 
 
 def test_a_folder_that_is_taken_gives_the_rail_a_dot(
@@ -260,10 +260,15 @@ def test_tab_goes_in_the_order_of_reading(qtbot: QtBot, page: RecipePage) -> Non
     page.activateWindow()
     button(page, "goal-fast").setFocus()
     stops: list[str] = []
-    for _ in range(16):
+    for _ in range(24):
         widget = page.focusWidget()
         assert widget is not None
         stops.append(widget.accessibleName() or widget.objectName())
         qtbot.keyClick(widget, Qt.Key.Key_Tab)
     assert stops[:6] == ["goal-fast", "Quick", "keep", "open-recipe", "4 bits", "Groups of 64 weights"]
-    assert stops[-2:] == ["more", "Iterations, steps a block"]
+    place = stops.index("more")
+    assert stops[place + 1] == "Iterations, steps a block"
+    assert stops[6:14] == [
+        "Symmetric", "format-auto_round", "Type of AutoRound", "format-gptq", "Type of GPTQ", "format-awq",
+        "format-gguf", "Type of GGUF",
+    ]  # fmt: skip

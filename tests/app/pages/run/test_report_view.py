@@ -14,10 +14,10 @@ from PySide6.QtWidgets import QComboBox, QLabel, QPushButton, QToolButton, QWidg
 from pytestqt.qtbot import QtBot
 
 from app.context import Context
-from app.models.report_facts import facts_of, fallbacks_of, files_of, provenance, verified_words
+from app.models.report_facts import facts_of, fallbacks_of, files_of, formats_of, provenance, verified_words
 from app.models.run_record import RunRecord, record_of
-from app.pages.run.fact_row import FactRow
 from app.pages.run.report_view import ReportView
+from app.widgets.fact_row import FactRow
 from core.events import Done
 from core.verdict import judge
 from tests.app.replayed_runs import recorded, window_for
@@ -183,3 +183,45 @@ def test_what_the_model_wrote_is_one_line() -> None:
     words, sound, sample = verified_words(found)
     assert "1,200 layers" in words
     assert (sound, sample) == (True, "It wrote: \u201cParis. It is.\u201d")
+
+
+# --- formats ---
+
+TWO = {
+    "output_bytes": {"auto_round": 118_000_000, "gguf:q4_0": 121_000_000},
+    "format_bits": {"auto_round": 4.3125, "gguf:q4_0": 4.5},
+    "verified": {"gguf:q4_0": {"layers": 210, "other_tensors": 62, "perplexity": 49.3}},
+    "notes": {"gguf:q4_0": ["It takes more.", 3], "auto_round": None},
+    "tensors": {"gguf:q4_0": {"Q4_0": 210}},
+}
+
+
+def test_each_format_says_what_it_takes_and_what_was_checked() -> None:
+    first, second = formats_of(TWO)
+    assert (first.title, first.amount, first.checked) == ("AutoRound", "118 MB, 4.31 bits a weight", "")
+    assert (second.title, second.folder, second.schemes) == ("GGUF Q4_0", "gguf-q4_0", "210 Q4_0")
+    assert second.checked.endswith("210 layers and 62 other tensors as tuned; perplexity from the files 49.3")
+    assert second.notes == ("It takes more.",)
+
+
+def test_the_one_format_of_an_older_report_is_named() -> None:
+    (found,) = formats_of({"output_bytes": {"auto_gptq": 5}, "effective_bits": 4.25})
+    assert (found.title, found.folder, found.amount) == ("GPTQ", "", "5 bytes, 4.25 bits a weight")
+
+
+def test_formats_are_listed_with_their_checks(view: ReportView, qtbot: QtBot, output: Path) -> None:
+    view.show_report(finished(output, **TWO))
+
+    def shown(name: str) -> list[str]:
+        return [label.text() for label in view.findChildren(QLabel, name) if label.isVisible()]
+
+    checks = ["The files were not checked", formats_of(TWO)[1].checked]
+    qtbot.waitUntil(lambda: shown("format_checked") == checks)
+    assert shown("format_notes") == ["It takes more."]
+
+
+def test_an_output_can_be_converted_from_here(
+    view: ReportView, qtbot: QtBot, context: Context, output: Path, visited: list[str]
+) -> None:
+    press(qtbot, view, "convert_output")
+    assert (visited, context.state.value("convert/source", "")) == (["convert"], str(output))

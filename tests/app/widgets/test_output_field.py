@@ -9,8 +9,8 @@ from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QFileDialog, QLabel, QLineEdit, QPushButton
 from pytestqt.qtbot import QtBot
 
-from app.pages.recipe.output_field import OutputField
 from app.theme import Theme
+from app.widgets.output_field import OutputField
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import pytest
 from PySide6.QtWidgets import QProgressBar
 from pytestqt.qtbot import QtBot
 
-from app.pages.model.transfer_bar import TransferBar
 from app.theme import Theme
 from app.widgets.elided_label import ElidedLabel
+from app.widgets.transfer_bar import TransferBar
 from core.events import Log, Progress
 
 

@@ -1,4 +1,4 @@
-"""Where the small model will be written: a suggested folder, or one that the user names; checked in place.
+"""Where a model will be written: a suggested folder, or one that the user names; checked in place.
 
 The check makes and removes an empty folder, as a run would. Knows no draft.
 """
@@ -29,8 +29,10 @@ class OutputField(QWidget):
     chosen = Signal(str)
     judged = Signal()
 
-    def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
+    def __init__(self, theme: Theme, parent: QWidget | None = None, *, maker: str = "") -> None:
+        """`maker` is what makes the folder, "the run" where nothing is said."""
         super().__init__(parent)
+        self._maker = maker or self.tr("the run")
         self._chosen = ""
         self._checked: Path | None = None
         self._path = Path()
@@ -86,7 +88,8 @@ class OutputField(QWidget):
             self.problem = ""
             free = human(free_bytes(self._path))
             whose = self.tr("Suggested folder") if not self._chosen else self.tr("Your folder")
-            self._note.tell(self.tr("{whose}, made by the run; {free} free there.").format(whose=whose, free=free))
+            words = self.tr("{whose}, made by {maker}; {free} free there.")
+            self._note.tell(words.format(whose=whose, maker=self._maker, free=free))
         self.judged.emit()
 
     def _settle(self) -> None:

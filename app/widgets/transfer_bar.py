@@ -15,6 +15,7 @@ from PySide6.QtWidgets import QHBoxLayout, QProgressBar, QPushButton, QVBoxLayou
 from app.models.transfer import Transfer
 from app.widgets.elided_label import ElidedLabel
 from core.events import Event, Log, Progress
+from core.wording import time_range
 
 if TYPE_CHECKING:
     from app.theme import Theme
@@ -76,7 +77,8 @@ class TransferBar(QWidget):
             self._bar.setValue(round(_STEPS * min(1.0, max(0.0, event.fraction))))
             if self._transfer is not None:
                 self._transfer.arrived(event.fraction, event.time, event.seconds_low, event.seconds_high)
-            self._share = f"{event.fraction:.0%}"
+            left = ", " + self.tr("{} left").format(time_range(event.seconds_low, event.seconds_high))
+            self._share = f"{event.fraction:.0%}" + (left if 0 <= event.seconds_low <= event.seconds_high else "")
             self._refresh()
         elif isinstance(event, Log):
             self._news = event.message
@@ -93,4 +95,4 @@ class TransferBar(QWidget):
         if self._transfer is not None:
             self._figures.setText(self._transfer.text(self._clock()))
         else:
-            self._figures.setText(f"{self._share}. {self._news}" if self._share and self._news else self._news)
+            self._figures.setText(". ".join(filter(None, (self._share, self._news))))

@@ -1,0 +1,189 @@
+"""The formats to write: a family a row, its packings or types in a list, and why one cannot hold the map at hand.
+
+Shows what it is given and tells what the user chose; knows no draft.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from PySide6.QtCore import Qt, Signal
+from PySide6.QtWidgets import QCheckBox, QGridLayout, QWidget
+
+from app.models import format_words
+from app.models.format_fit import Fit, own_grids
+from app.models.format_words import Family
+from app.theme import Theme
+from app.widgets.elided_box import ElidedBox
+from app.widgets.note import Note
+from app.widgets.tinted_label import TintedLabel
+from app.widgets.wheel_guard import WheelGuard
+from core.wording import human
+
+FitOf = Callable[[str], Fit]
+_AT_ONCE = 0.04
+"""Seconds that the sizes of a list may take before it opens."""
+_LETTERS = 26
+"""Of the list of types, which is as wide as its usual entry."""
+
+
+class FormatBox(QWidget):
+    """A row for each family of formats; one of them at least is ticked.
+
+    Signals:
+        chosen: the names of the formats that the user wants, in the order of the families.
+    """
+
+    chosen = Signal(tuple)
+
+    def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._formats: tuple[str, ...] = ()
+        self._fit: FitOf = _unknown
+        self._rows = [_Row(theme, family, self) for family in format_words.families()]
+        self._note = Note(theme, role="warning", parent=self)
+        self._note.setObjectName("format-note")
+        grid = QGridLayout(self)
+        grid.setContentsMargins(0, 0, 0, 0)
+        grid.setHorizontalSpacing(16)
+        grid.setVerticalSpacing(4)
+        grid.setColumnStretch(2, 1)
+        for number, row in enumerate(self._rows):
+            row.tick.clicked.connect(self._choose)
+            grid.addWidget(row.tick, 3 * number, 0)
+            grid.addWidget(row.size, 3 * number, 2)
+            grid.addWidget(row.note, 3 * number + 1, 1, 1, 2)
+            grid.setRowMinimumHeight(3 * number + 2, 4)
+            grid.addWidget(row.types or row.only, 3 * number, 1)
+            if row.types is not None:
+                row.types.activated.connect(lambda _index, row=row: self._choose_type(row))
+                row.types.opened.connect(lambda row=row: row.tell_sizes(self._fit))
+        grid.addWidget(self._note, 3 * len(self._rows), 0, 1, 3)
+        self.setFocusProxy(self._rows[0].tick)
+
+    def show_formats(self, formats: Sequence[str], fit: FitOf) -> None:
+        """Show these as chosen; `fit` says of a format what becomes of the layers in it."""
+        self._formats, self._fit = tuple(formats), fit
+        self._note.tell("")
+        for row in self._rows:
+            mine = [name for name in formats if name in row.family.formats]
+            row.tick.setChecked(bool(mine))
+            if mine:
+                row.set_format(mine[0])
+            row.show_fit(fit(row.format), self._rival(row))
+
+    def _rival(self, row: _Row) -> str:
+        """The format of another family that tunes the layers on a grid of its own."""
+        grids = own_grids(self._formats)
+        return next((name for name in grids if name not in row.family.formats), "")
+
+    def _choose_type(self, row: _Row) -> None:
+        """Another type of a family: whoever picks one wants it written."""
+        row.tick.setChecked(True)
+        self._choose()
+
+    def _choose(self) -> None:
+        picked = tuple(row.format for row in self._rows if row.tick.isChecked())
+        if picked:
+            self._note.tell("")
+            self.chosen.emit(picked)
+            return
+        for row in self._rows:
+            row.tick.setChecked(any(name in row.family.formats for name in self._formats))
+        self._note.tell(self.tr("A run writes one format at least."), "warning")
+
+
+class _Row:
+    """The widgets of one family."""
+
+    def __init__(self, theme: Theme, family: Family, box: FormatBox) -> None:
+        self.family = family
+        self.tick = QCheckBox(family.title, box)
+        self.tick.setObjectName(f"format-{family.id}")
+        self.tick.setToolTip(family.about)
+        self.types = _types(family, box) if len(family.formats) > 1 else None
+        self.only = TintedLabel(theme, format_words.variant(family.formats[0]), role="muted", parent=box)
+        self.only.setVisible(self.types is None)
+        self.size = TintedLabel(theme, role="muted", parent=box)
+        self.size.setObjectName(f"format-size-{family.id}")
+        self.note = Note(theme, parent=box)
+        self.note.setObjectName(f"format-note-{family.id}")
+
+    @property
+    def format(self) -> str:
+        """The format that is written if the family is ticked."""
+        return self.types.currentData() if self.types is not None else self.family.formats[0]
+
+    def set_format(self, name: str) -> None:
+        """Show this type in the list."""
+        if self.types is not None:
+            self.types.setCurrentIndex(self.types.findData(name))
+
+    def tell_sizes(self, fit: FitOf) -> None:
+        """Say beside each type of the open list what it comes to, as far as that is known at once."""
+        until = time.monotonic() + _AT_ONCE
+        for name in self.family.formats:
+            size = fit(name).size if self.types is not None and time.monotonic() < until else 0
+            if self.types is not None and size:
+                text = f"{format_words.variant(name)}, {human(size)}"
+                self.types.setItemText(self.types.findData(name), text)
+
+    def show_fit(self, fit: Fit, rival: str) -> None:
+        """Say what becomes of the layers in this format.
+
+        Args:
+            rival: a format of the same run that decides on the grid of the layers, "" for none.
+        """
+        ticked = self.tick.isChecked()
+        self.size.setText(human(fit.size) if fit.size else "")
+        self.size.setToolTip(f"{fit.size:,} bytes" if fit.size else "")
+        why = format_words.obstacle(fit, rival)
+        if why and not (rival and not ticked):  # the rival itself says that it stands alone
+            self.note.tell(why, "bad" if ticked else "muted")
+        else:
+            self.note.tell(" ".join((format_words.about(self.format), *fit.notes)) if ticked else "")
+        self.note.setToolTip("\n".join(fit.problems))
+        self.tick.setAccessibleDescription(why or self.note.text() or self.family.about)
+
+
+class _TypeBox(ElidedBox):
+    """A list of types; it says more of each while it is open.
+
+    Signals:
+        opened: the list is about to be shown.
+    """
+
+    opened = Signal()
+
+    def showPopup(self) -> None:
+        self.opened.emit()
+        self.fit_list()
+        super().showPopup()
+
+    def hidePopup(self) -> None:
+        super().hidePopup()
+        for place in range(self.count()):
+            if self.itemData(place):
+                self.setItemText(place, format_words.variant(self.itemData(place)))
+
+
+def _unknown(_name: str) -> Fit:
+    return Fit()
+
+
+def _types(family: Family, parent: QWidget) -> _TypeBox:
+    box = _TypeBox(parent)
+    box.setObjectName(f"format-type-{family.id}")
+    box.setAccessibleName(parent.tr("Type of {}").format(family.title))
+    box.setMinimumContentsLength(_LETTERS)
+    box.setMaxVisibleItems(20)
+    for number, group in enumerate(family.groups):
+        if number:
+            box.insertSeparator(box.count())
+        for name in group:
+            box.addItem(format_words.variant(name), name)
+            box.setItemData(box.count() - 1, format_words.about(name), Qt.ItemDataRole.ToolTipRole)
+    box.fit_list()
+    WheelGuard(box)
+    return box
