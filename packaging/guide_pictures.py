@@ -33,6 +33,7 @@ from app import application  # noqa: E402
 from app.chat_session import ChatSession  # noqa: E402
 from app.frame.main_window import MainWindow  # noqa: E402
 from app.pages.chat.page import ChatPage  # noqa: E402
+from app.pages.convert.page import ConvertPage  # noqa: E402
 from app.pages.layers.page import LayersPage  # noqa: E402
 from core.schemes import LayerScheme  # noqa: E402
 
@@ -49,7 +50,7 @@ def story(window: MainWindow, folder: Path) -> Iterator[Condition]:
         yield lambda: settled.hasExpired(SETTLE_MS)
         window.grab().save(str(folder / f"{name}.png"))
 
-    yield lambda: window.context is not None and len(window.stack.pages) == 5
+    yield lambda: window.context is not None and len(window.stack.pages) == 6
     context = window.context
     assert context is not None
     yield from shoot("welcome", "model")
@@ -85,6 +86,14 @@ def story(window: MainWindow, folder: Path) -> Iterator[Condition]:
     chat.send(QUESTION)
     yield lambda: bool(answers)
     yield from shoot("chat", "chat")
+    convert = window.stack.pages["convert"]
+    assert isinstance(convert, ConvertPage)
+    record = context.runs.record
+    assert record is not None
+    assert record.spec is not None
+    convert.open_model(record.spec.output)
+    yield lambda: convert.conversion.state == "ready"
+    yield from shoot("convert", "convert")
 
 
 def _paint_some_bits(window: MainWindow) -> None:
