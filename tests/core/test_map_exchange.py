@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from core.bitsmap import BitsMap, Rule
 from core.errors import BadInput, ModelNotFound
-from core.formats.registry import FORMATS, plan
+from core.formats.names import AUTO_ROUND, GPTQ
+from core.formats.registry import plan_packed
 from core.map_exchange import (
     from_checkpoint,
     from_layer_config,
@@ -28,6 +29,8 @@ from core.schemes import LayerScheme
 from tests.core.formats.tiny import LLAMA_CONFIG, bits_map, llama_tensors, open_tree, save_source, write_output
 from tests.core.paper_model import llama
 
+FORMATS = [name for name in (*AUTO_ROUND, *GPTQ) if name != "auto_round:auto_awq"]
+"""Those that hold any map."""
 TREE = llama(4, tied=False)
 NAMES = [linear.name for linear in TREE.linears]
 BASE = LayerScheme(4, 64)
@@ -64,7 +67,7 @@ def test_a_layer_config_comes_back(chosen: BitsMap) -> None:
 def test_a_config_of_ours_comes_back(name: str, chosen: BitsMap) -> None:
     if not quantizes(TREE, chosen):
         return
-    config = plan(name, TREE, resolve_schemes(TREE, chosen), TREE.config).config()
+    config = plan_packed(name, TREE, resolve_schemes(TREE, chosen), TREE.config).config()
     assert given_to(TREE, from_quantization_config(config, NAMES)) == given_to(TREE, chosen)
 
 

@@ -9,40 +9,62 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.bitsmap import BitsMap, Rule
-from core.formats.registry import FORMATS, plan
+from core.formats.gguf.plan import plan_gguf
+from core.formats.grids import plan_layers
+from core.formats.names import AUTO_ROUND, GGUF, GPTQ
+from core.formats.registry import plan_packed
 from core.model.tree import ModelTree, resolve_schemes
 from core.preflight import read_tree
 from core.schemes import BITS, LayerScheme
 from core.sizes import effective_bits, layer_bytes, output_size, quantized_bytes
 from tests.core.tiny_model import save_model
 
+MAPS = {
+    "w4": BitsMap(LayerScheme(4, 64)),
+    "w3 row": BitsMap(LayerScheme(3, -1)),
+    "w8 asym": BitsMap(LayerScheme(8, 32, sym=False)),
+    "mixed": BitsMap(LayerScheme(2, 128), (Rule("*.down_proj", bits=8), Rule("*.v_proj", bits=16))),
+    "tied head": BitsMap(LayerScheme(4, 64), layers=(Rule("lm_head", bits=8),)),
+    "tied head alone": BitsMap(LayerScheme(16), layers=(Rule("lm_head", bits=3, sym=False),)),
+}
+
 
 @pytest.fixture(scope="module")
-def tree(tmp_path_factory: pytest.TempPathFactory) -> ModelTree:
-    return read_tree(save_model(tmp_path_factory.mktemp("models") / "tiny"))
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model(tmp_path_factory.mktemp("models") / "tiny")
 
 
-@pytest.mark.parametrize("name", FORMATS)
-@pytest.mark.parametrize(
-    "chosen",
-    [
-        BitsMap(LayerScheme(4, 64)),
-        BitsMap(LayerScheme(3, -1)),
-        BitsMap(LayerScheme(8, 32, sym=False)),
-        BitsMap(LayerScheme(2, 128), (Rule("*.down_proj", bits=8), Rule("*.v_proj", bits=16))),
-        BitsMap(LayerScheme(4, 64), layers=(Rule("lm_head", bits=8),)),
-        BitsMap(LayerScheme(16), layers=(Rule("lm_head", bits=3, sym=False),)),
-    ],
-    ids=["w4", "w3 row", "w8 asym", "mixed", "tied head", "tied head alone"],
-)
-def test_the_output_has_the_bytes_of_the_planned_tensors(tree: ModelTree, name: str, chosen: BitsMap) -> None:
-    plans = resolve_schemes(tree, chosen)
-    planned = plan(name, tree, plans, tree.config)
+@pytest.fixture(scope="module")
+def tree(folder: Path) -> ModelTree:
+    return read_tree(folder)
+
+
+@pytest.mark.parametrize("name", [name for name in (*AUTO_ROUND, *GPTQ) if name != "auto_round:auto_awq"])
+@pytest.mark.parametrize("kind", MAPS)
+def test_the_output_has_the_bytes_of_the_planned_tensors(tree: ModelTree, name: str, kind: str) -> None:
+    plans = resolve_schemes(tree, MAPS[kind])
+    planned = plan_packed(name, tree, plans, tree.config)
     size = output_size(tree, plans, name)
-    assert size.total == sum(tensor.nbytes for tensor in planned.tensors)
+    assert size.total == planned.nbytes
     assert size.kept == sum(tensor.nbytes for tensor in planned.tensors if tensor.name in set(planned.copied))
     index = sum(tensor.nbytes for tensor in planned.tensors if tensor.name.endswith(".g_idx"))
     assert (size.index, size.quantized) == (index, size.total - size.kept - index)
+
+
+@pytest.mark.parametrize("kind", ["w4", "w3 row", "mixed", "tied head", "tied head alone"])
+def test_a_gguf_file_has_the_bytes_of_its_tensors(folder: Path, tree: ModelTree, kind: str) -> None:
+    assert_gguf(folder, tree, "gguf", MAPS[kind])
+
+
+@pytest.mark.parametrize("name", GGUF[1:])
+def test_a_named_type_has_the_bytes_of_its_tensors(folder: Path, tree: ModelTree, name: str) -> None:
+    assert_gguf(folder, tree, name, MAPS["mixed"])
+
+
+def assert_gguf(folder: Path, tree: ModelTree, name: str, chosen: BitsMap) -> None:
+    plans = plan_layers(tree, chosen, (name,))
+    planned = plan_gguf(name, tree, plans, folder, "tiny")
+    assert output_size(tree, plans, name).total == sum(slot.nbytes for slot in planned.contents.slots)
 
 
 def test_the_effective_bits_of_a_worked_example() -> None:
