@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.errors import Cancelled, VerificationFailed
+from core.errors import VerificationFailed
 from core.files import write_json
 from core.formats.config_names import ModuleName
 from core.formats.layout import TensorPlan, encode, planned
@@ -25,6 +25,7 @@ from core.formats.quantized import QuantizedLinear
 from core.formats.reader import QuantizedCheckpoint
 from core.formats.side_files import carry_over
 from core.formats.stored import Checkpoint, Stored
+from core.jobs.control import check_stop
 from core.model.plans import LayerPlan
 from core.model.tree import ModelTree
 from core.model.weights import TensorStore, evenly
@@ -133,7 +134,7 @@ class PackedPlan:
             Cancelled: `should_stop` said so.
         """
         for name in self.copied:
-            _stop(should_stop)
+            check_stop(should_stop)
             dtype = source.dtype(name)
             pieces = zip(evenly(written.store.chunks(name)), evenly(source.chunks(name)), strict=True)
             for ours, theirs in pieces:
@@ -172,7 +173,7 @@ class PackedWriter:
             Cancelled: `should_stop` said so.
         """
         for name in self._plan.copied:
-            _stop(should_stop)
+            check_stop(should_stop)
             self._tensors.write_pieces(name, store.chunks(name))
         self._tensors.close()
         write_json(self._folder / "config.json", self._plan.model_config())
@@ -209,8 +210,3 @@ def lay_out_tensors(
 def _planned(packing: Packing, item: LayerPlan) -> list[TensorPlan]:
     linear = item.linear
     return planned(packing, linear.name, item.scheme, linear.in_features, linear.out_features)
-
-
-def _stop(should_stop: Callable[[], bool]) -> None:
-    if should_stop():
-        raise Cancelled("The run was cancelled.")

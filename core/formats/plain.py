@@ -15,12 +15,13 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from core.errors import BadInput, Cancelled, VerificationFailed
+from core.errors import BadInput, VerificationFailed
 from core.files import write_json
 from core.formats.names import PLAIN
 from core.formats.settings import read_object
 from core.formats.side_files import carry_over
 from core.formats.stored import Stored, by_rows
+from core.jobs.control import check_stop
 from core.model.headers import TensorInfo, read_folder
 from core.model.tree import LayerPlan, ModelTree
 from core.model.weights import TensorStore, evenly
@@ -29,6 +30,8 @@ from core.schemes import UNTOUCHED, LayerScheme
 
 CODES: Final = {"bf16": "BF16", "f16": "F16", "f32": "F32"}
 """Format name -> safetensors dtype code."""
+
+_STOPPED: Final = "The conversion was stopped."
 
 DIGITS: Final = {"BF16": 8, "F16": 11, "F32": 24, "F64": 53}
 """Significant bits of a number."""
@@ -185,7 +188,7 @@ class PlainPlan:
             VerificationFailed: the first that differs or is not finite, by name.
         """
         for name in self.copied:
-            _stop(should_stop)
+            check_stop(should_stop, _STOPPED)
             expected = evenly(piece for _, piece in self.rest(source, name))
             for ours, theirs in zip(evenly(written.store.chunks(name)), expected, strict=True):
                 if ours != theirs:
@@ -298,10 +301,5 @@ def _bytes(values: Tensor) -> bytes:
 
 def _stoppable(pieces: Iterator[bytes], should_stop: Callable[[], bool]) -> Iterator[bytes]:
     for piece in pieces:
-        _stop(should_stop)
+        check_stop(should_stop, _STOPPED)
         yield piece
-
-
-def _stop(should_stop: Callable[[], bool]) -> None:
-    if should_stop():
-        raise Cancelled("The conversion was stopped.")

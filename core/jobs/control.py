@@ -6,10 +6,18 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from core.errors import Cancelled
+
 
 def never() -> bool:
     """The answer of somebody who does not ask for anything."""
     return False
+
+
+def check_stop(should_stop: Callable[[], bool], message: str = "The run was cancelled.") -> None:
+    """Raise Cancelled with the message if `should_stop` says so."""
+    if should_stop():
+        raise Cancelled(message)
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,13 @@ import errno
 import json
 import os
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, Self
 
 import torch
 from torch import Tensor
@@ -72,7 +73,31 @@ class _Shard:
         return self.path.with_name(self.path.name + _PARTIAL)
 
 
-class CheckpointWriter:
+class ClosedOrAborted(ABC):
+    """A writer whose `with` block ends in `close` if it went well, and in `abort` in any case."""
+
+    @abstractmethod
+    def close(self) -> object:
+        """Give what was written its name."""
+
+    @abstractmethod
+    def abort(self) -> None:
+        """Remove what was written; does nothing after `close`."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self.close()
+        finally:
+            self.abort()
+
+
+class CheckpointWriter(ClosedOrAborted):
     """Writes `model.safetensors`, or shards and their index, into an existing folder.
 
     As a context manager it removes what it wrote if the block fails, and closes otherwise. One tensor at a time is
@@ -183,18 +208,6 @@ class CheckpointWriter:
                 shard.stream.close()
                 shard.stream = None
                 shard.partial.unlink(missing_ok=True)
-
-    def __enter__(self) -> CheckpointWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            if kind is None:
-                self.close()
-        finally:
-            self.abort()
 
     def _claim(self, name: str) -> TensorPlan:
         if name not in self._missing:

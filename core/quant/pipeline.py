@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from core.calibration.tokens import Calibration, load
-from core.errors import BadInput, Cancelled
+from core.errors import BadInput
 from core.events import BlockDone, BlockStarted, Done, Emit, Log, Loss, Stage, Started
 from core.formats.stored import Stored
-from core.jobs.control import Control
+from core.jobs.control import Control, check_stop
 from core.jobs.spec import JobSpec
 from core.model.chain import capture, first_inputs, only_rows
 from core.model.context import ASSUMED, context_length
@@ -62,7 +62,7 @@ def run(spec: JobSpec, job: Path, emit: Emit, control: Control) -> None:
     started = time.monotonic()
     emit(Stage("prepare"))
     ready = prepare(spec, emit, control.should_stop)
-    _stop(control)
+    check_stop(control.should_stop)
     emit(_started(spec, ready))
     emit(Stage("calibrate"))
     calibration = load(
@@ -150,7 +150,7 @@ def _enter(running: _Run, calibration: Calibration) -> tuple[list[Chain], Tensor
             original, quantized = (Activations(shape, cache, file) for file in files)
             chain = Chain(original, quantized, calls, resolved.micro_batch if name == "calibration" else 1)
             for part in chain.slices():
-                _stop(running.control)
+                check_stop(running.control.should_stop)
                 hidden = first_inputs(skeleton, tokens[part], device)
                 original.write(part, hidden)
                 quantized.write(part, hidden)
@@ -166,7 +166,7 @@ def _tune_all(running: _Run, chains: list[Chain]) -> list[BlockFigures]:
     give_back_memory()
     for block in range(ready.tree.blocks):
         running.control.wait_while_paused()
-        _stop(running.control)
+        check_stop(running.control.should_stop)
         plans = ready.quantized(block)
         name = f"{ready.tree.prefix}.{block}"
         emit(BlockStarted(block=block, total=ready.tree.blocks, name=name, linears=tuple(x.linear.kind for x in plans)))
@@ -235,8 +235,3 @@ def _verify(running: _Run, unseen: Tensor) -> dict[str, Verified]:
         )
         results[name] = Verified(len(output.digests[name]), len(plan.copied), perplexity, sample)
     return results
-
-
-def _stop(control: Control) -> None:
-    if control.should_stop():
-        raise Cancelled("The run was cancelled.")

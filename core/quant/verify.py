@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.errors import Cancelled, VerificationFailed
+from core.errors import VerificationFailed
 from core.formats.stored import Checkpoint, digest
+from core.jobs.control import check_stop
 from core.model.chain import BlockCall, capture, first_inputs, logits, only_rows
 from core.quant.activations import Activations
 from core.quant.blocks import BlockJob, forward, insert_linear, precision
@@ -43,7 +44,7 @@ def check_layers(written: Checkpoint, digests: dict[str, str], should_stop: Call
         VerificationFailed: the first difference, by name.
     """
     for name, expected in digests.items():
-        _stop(should_stop)
+        check_stop(should_stop)
         layer = written.layer(name)
         if digest(layer) != expected:
             raise VerificationFailed(f"{name} reads back different from what was tuned.", "Please report this.")
@@ -126,8 +127,3 @@ def check_answers(written: Written, tokens: Tensor, tokenizer: Any) -> tuple[flo
             raise VerificationFailed("The written model gives no finite answer.", "Try more bits or another recipe.")
         ids = torch.cat([ids, scores.argmax().view(1, 1).cpu()], dim=1)
     return value, tokenizer.decode(ids[0], skip_special_tokens=True)
-
-
-def _stop(should_stop: Callable[[], bool]) -> None:
-    if should_stop():
-        raise Cancelled("The run was cancelled.")

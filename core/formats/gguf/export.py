@@ -16,19 +16,17 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from core.errors import Cancelled
 from core.formats.gguf.architectures import Layout, Placed, describe
-from core.formats.gguf.file import Entry, GgufWriter, TensorSlot, header_bytes
+from core.formats.gguf.file import DTYPES, Entry, GgufWriter, TensorSlot, header_bytes
 from core.formats.gguf.metadata import file_type, metadata
 from core.formats.gguf.tokenizer import tokenizer
 from core.formats.gguf.types import FLOATS
+from core.jobs.control import check_stop
 from core.model.tree import ModelTree
 from core.model.weights import TensorStore
 
 _CHUNK: Final = 1 << 22
 """Weights of a matrix that are in memory at once."""
-
-DTYPES: Final = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -140,8 +138,7 @@ def plain_pieces(
     rows, columns = placed.shape
     step = max(1, _CHUNK // columns)
     for start in range(0, rows, step):
-        if should_stop():
-            raise Cancelled("Stopped while writing.")
+        check_stop(should_stop, "Stopped while writing.")
         index = torch.arange(start, min(rows, start + step))
         index = index if placed.order is None else placed.order[index]
         yield store.rows(placed.source, index).to(DTYPES[kind])

@@ -15,7 +15,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO, Final
 
 import torch
@@ -25,7 +24,7 @@ from torch import Tensor
 from core.errors import BitwrightError, DiskFull, OutputProblem
 from core.files import free_bytes, sync_folder
 from core.formats.gguf.types import type_bytes
-from core.model.writer import failures, reserve, write_all
+from core.model.writer import ClosedOrAborted, failures, reserve, write_all
 from core.wording import human
 
 _ALIGNMENT: Final = 32
@@ -36,7 +35,7 @@ _CODES: Final = {
     GGUFValueType.UINT32: "I", GGUFValueType.INT32: "i", GGUFValueType.FLOAT32: "f", GGUFValueType.BOOL: "?",
     GGUFValueType.UINT64: "Q", GGUFValueType.INT64: "q", GGUFValueType.FLOAT64: "d",
 }  # fmt: skip
-_TORCH: Final = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
+DTYPES: Final = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ class TensorSlot:
         return type_bytes(self.type, self.shape)
 
 
-class GgufWriter:
+class GgufWriter(ClosedOrAborted):
     """Writes one GGUF file.
 
     As a context manager it removes what it wrote if the block fails, and closes otherwise. One piece at a time is
@@ -180,18 +179,6 @@ class GgufWriter:
             self._stream = None
             self._partial.unlink(missing_ok=True)
 
-    def __enter__(self) -> GgufWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            if kind is None:
-                self.close()
-        finally:
-            self.abort()
-
     @property
     def _partial(self) -> Path:
         return self.path.with_name(self.path.name + _PARTIAL)
@@ -199,7 +186,7 @@ class GgufWriter:
     def _bytes(self, slot: TensorSlot, piece: Tensor | bytes | memoryview) -> memoryview:
         if not isinstance(piece, Tensor):
             return memoryview(piece).cast("B")
-        wanted = _TORCH.get(slot.type, torch.uint8)
+        wanted = DTYPES.get(slot.type, torch.uint8)
         if piece.dtype not in (wanted, torch.uint8):
             raise ValueError(f"{slot.name} is {piece.dtype}, planned was {slot.type}")
         return memoryview(piece.detach().to("cpu").contiguous().reshape(-1).view(torch.uint8).numpy().data)

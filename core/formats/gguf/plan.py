@@ -16,7 +16,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from core.errors import BadInput, Cancelled, VerificationFailed
+from core.errors import BadInput, VerificationFailed
 from core.formats.gguf.architectures import Placed
 from core.formats.gguf.blocks import BlockLinear
 from core.formats.gguf.carry import carry
@@ -29,6 +29,7 @@ from core.formats.names import mix_of
 from core.formats.quantized import QuantizedLinear
 from core.formats.side_files import carry_over
 from core.formats.stored import Checkpoint, Stored
+from core.jobs.control import check_stop
 from core.model.plans import LayerPlan
 from core.model.tree import ModelTree
 from core.model.weights import TensorStore
@@ -113,7 +114,7 @@ class GgufPlan:
         for item in self.others:
             kind = self.type_of(item)
             for rows in _pieces(item):
-                _stop(should_stop)
+                check_stop(should_stop)
                 theirs = _read(source, item, rows).float()
                 ours = _read(written.store, item, rows).float()
                 if not torch.isfinite(ours).all():
@@ -236,10 +237,5 @@ def _read(store: TensorStore, item: Placed, rows: slice) -> Tensor:
 def _rounded(store: TensorStore, item: Placed, kind: str, should_stop: Callable[[], bool]) -> Iterator[Tensor]:
     """A matrix rounded to a block type, some rows at a time."""
     for rows in _pieces(item):
-        _stop(should_stop)
+        check_stop(should_stop)
         yield round_to(_read(store, item, rows).float(), kind, None, item.source).encode()
-
-
-def _stop(should_stop: Callable[[], bool]) -> None:
-    if should_stop():
-        raise Cancelled("The run was cancelled.")

@@ -26,7 +26,7 @@ def other_type(format_name: str, tree: ModelTree, info: TensorInfo) -> str:
     Matrices keep the floating-point type that they have, everything else becomes 32 bits, as llama.cpp wants it. With a
     named type the embedding goes along as llama.cpp's quantizer does it.
     """
-    if len(info.shape) < 2 or "norm" in info.name.rpartition(".")[0].rpartition(".")[2]:
+    if len(info.shape) != 2:
         return "f32"
     mix = mix_of(format_name)
     if mix and info.name == f"{tree.embedding}.weight":
