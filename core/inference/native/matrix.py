@@ -1,0 +1,216 @@
+"""One weight matrix as the compiled kernels read it: packed from a quantized layer of any scheme, or in 16 or 32 bits.
+
+Knows tensors and the layout's parameters; the layout itself is the kernels' own (source/linear_weights.h).
+"""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import byref, c_float
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from core.errors import BadInput
+from core.formats.gguf.blocks import BlockLinear
+from core.formats.quantized import QuantizedLinear
+from core.formats.stored import Stored
+from core.inference.backends.backend import LayerFacts
+from core.inference.native import library
+from core.inference.native.library import ALIGNMENT, BwActivations, BwMatrix
+
+TILE = 16
+BLOCK = 32
+"""Inputs of the activations that share a scale; half of it for weights in groups of 16 (K types of GGUF)."""
+_DENSE = {torch.float32: library.F32, torch.bfloat16: library.BF16, torch.float16: library.F16}
+
+
+@dataclass(frozen=True, eq=False)
+class Matrix:
+    """A packed matrix, and the memory that it lies in.
+
+    Attributes:
+        struct: what the kernels read; valid as long as this object lives.
+        outputs, inputs: its shape.
+        tensors: whatever `struct` points into.
+    """
+
+    struct: BwMatrix
+    outputs: int
+    inputs: int
+    tensors: tuple[Tensor, ...] = field(repr=False)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it takes in memory, scales and bias included."""
+        return sum(tensor.nbytes for tensor in self.tensors)
+
+    def dequantize(self) -> Tensor:
+        """The weight as the kernels have it, float32 [outputs, inputs], the inputs in their original order."""
+        weight = torch.empty(self.outputs, self.inputs, dtype=torch.float32)
+        row = weight.stride(0) * weight.element_size()
+        pointer = ctypes.POINTER(c_float)
+        for number in range(self.outputs):
+            address = ctypes.cast(weight.data_ptr() + number * row, pointer)
+            library.load().bw_matrix_row(byref(self.struct), number, address)
+        return weight
+
+
+def refusal(facts: LayerFacts) -> str:
+    """Why a layer cannot be packed, as one sentence; "" where it can."""
+    if facts.inputs % BLOCK:
+        return f"its {facts.inputs} inputs are no multiple of {BLOCK}"
+    group = facts.scheme.group_of(facts.inputs)
+    if facts.scheme.quantized and group != 16 and group % BLOCK:
+        return f"its groups of {group} are no multiple of {BLOCK}"
+    return ""
+
+
+def pack(layer: Stored, bias: Tensor | None = None, planes: int = 1) -> Matrix:
+    """Pack a quantized layer.
+
+    Args:
+        layer: `QuantizedLinear` or `BlockLinear`; it is not changed, and nothing of it is kept.
+        bias: any float dtype, [outputs], or None.
+        planes: int8 planes of the activations, 1 for 8 bits, 2 for about 15, which equals float32 to four digits.
+
+    Raises:
+        BadInput: the kernels have no layout for it (`refusal` says so beforehand).
+        MissingDependency: the kernels are not there.
+    """
+    outputs, inputs = layer.ints.shape
+    why = refusal(LayerFacts(layer.name, outputs, inputs, layer.scheme))
+    if why:
+        raise BadInput(f"{layer.name} cannot be packed for our kernels: {why}.", "Use another backend for it.")
+    group, bits = layer.scheme.group_of(inputs), layer.scheme.bits
+    struct = BwMatrix(
+        weights=library.GRID,
+        # Blocks of 16 are half of what three bits are packed in.
+        bits=4 if group == 16 and bits == 3 else bits,
+        outputs=outputs,
+        inputs=inputs,
+        group=group,
+        block=min(group, BLOCK),
+        planes=planes,
+    )
+    order = _order(layer)
+    grid = _block_grid(struct, layer) if isinstance(layer, BlockLinear) else _plain_grid(struct, layer)
+    return _packed(struct, layer.ints.to(torch.uint8), grid, order, bias)
+
+
+def dense(weight: Tensor, bias: Tensor | None = None) -> Matrix:
+    """Take a weight as it is, float32, bfloat16 or float16 [outputs, inputs]; activations stay float32.
+
+    Raises:
+        BadInput: another dtype, or inputs that are no multiple of 32.
+        MissingDependency: the kernels are not there.
+    """
+    outputs, inputs = weight.shape
+    if weight.dtype not in _DENSE or inputs % BLOCK:
+        raise BadInput(f"Our kernels have no layout for {weight.dtype} with {inputs} inputs.", "Use another backend.")
+    struct = BwMatrix(weights=_DENSE[weight.dtype], outputs=outputs, inputs=inputs, group=inputs)
+    return _packed(struct, weight, {}, None, bias)
+
+
+def linear(matrix: Matrix, x: Tensor, threads: int = 0) -> Tensor:
+    """x W^T + bias.
+
+    Args:
+        matrix: the weight.
+        x: float32 [rows, inputs], on the CPU.
+        threads: 0 for as many as torch uses.
+
+    Returns:
+        float32 [rows, outputs].
+    """
+    x = x.contiguous()
+    rows = x.shape[0]
+    y = torch.empty(rows, matrix.outputs, dtype=torch.float32)
+    if not rows:
+        return y
+    struct = matrix.struct
+    to = BwActivations(x.data_ptr(), rows, matrix.inputs, struct.block, struct.planes)
+    memory = aligned(library.activation_bytes(to))
+    library.place(to, memory.data_ptr())
+    library.load().bw_multiply(byref(struct), byref(to), y.data_ptr(), threads or torch.get_num_threads())
+    return y
+
+
+def aligned(nbytes: int) -> Tensor:
+    """uint8 [nbytes] that begins at a multiple of 64."""
+    whole = torch.empty(nbytes + ALIGNMENT, dtype=torch.uint8)
+    start = -whole.data_ptr() % ALIGNMENT
+    return whole[start : start + nbytes]
+
+
+def _packed(
+    struct: BwMatrix, weights: Tensor, grid: dict[str, Tensor], order: Tensor | None, bias: Tensor | None
+) -> Matrix:
+    """Have the kernels pack the weights, and point the struct at everything."""
+    weights = weights.detach().cpu().contiguous()
+    data = aligned(int(library.load().bw_data_bytes(byref(struct))))
+    struct.data = data.data_ptr()
+    tensors = [data]
+    for name, part in grid.items():
+        tensors.append(_tiled(part))
+        setattr(struct, name, tensors[-1].data_ptr())
+    if order is not None:
+        tensors.append(order.to(torch.int32).contiguous())
+        struct.order = tensors[-1].data_ptr()
+    if bias is not None:
+        tensors.append(bias.detach().to("cpu", torch.float32).contiguous())
+        struct.bias = tensors[-1].data_ptr()
+    tiles = -(-struct.outputs // TILE)
+    library.load().bw_pack(byref(struct), weights.data_ptr(), data.data_ptr(), 0, tiles)
+    return Matrix(struct, struct.outputs, struct.inputs, tuple(tensors))
+
+
+def _tiled(values: Tensor) -> Tensor:
+    """[outputs, groups] -> [tiles, groups, 16], zeros behind the last output, at a multiple of 64 bytes."""
+    outputs, groups = values.shape
+    tiles = -(-outputs // TILE)
+    memory = aligned(tiles * groups * TILE * values.element_size()).zero_().view(values.dtype)
+    shaped = memory.view(tiles, groups, TILE)
+    whole = outputs // TILE
+    shaped[:whole].copy_(values[: whole * TILE].reshape(whole, TILE, groups).transpose(1, 2))
+    if whole < tiles:
+        shaped[whole, :, : outputs - whole * TILE].copy_(values[whole * TILE :].t())
+    return shaped
+
+
+def _order(layer: Stored) -> Tensor | None:
+    """The inputs sorted by their groups, where these have an order of their own."""
+    g_idx = getattr(layer, "g_idx", None)
+    if g_idx is None:
+        return None
+    order = torch.argsort(g_idx, stable=True)
+    return None if torch.equal(order, torch.arange(len(order))) else order
+
+
+def _plain_grid(struct: BwMatrix, layer: Stored) -> dict[str, Tensor]:
+    assert isinstance(layer, QuantizedLinear)
+    middle = layer.scheme.levels // 2
+    scales, zeros = layer.scales.cpu(), layer.zeros.cpu()
+    if bool((zeros == middle).all()):
+        struct.scales, struct.zero = library.SYMMETRIC, middle
+        return {"scale": scales}
+    struct.scales = library.ZEROS
+    return {"scale": scales, "offset": zeros}
+
+
+def _block_grid(struct: BwMatrix, layer: BlockLinear) -> dict[str, Tensor]:
+    struct.zero = layer.scheme.levels // 2
+    d = layer.d.cpu()
+    if layer.scales is not None:
+        struct.scales, struct.super = library.NESTED, layer.type.block
+        # Scales and minimums of a stretch of inputs lie beside each other, so both are there, if only as zeros.
+        m = torch.zeros_like(d) if layer.m is None else layer.m.cpu()
+        steps = torch.stack([d, m], 2).flatten(1)
+        mins = {} if layer.mins is None else {"offset": layer.mins.cpu()}
+        return {"scale": layer.scales.cpu(), "steps": steps, **mins}
+    if layer.m is None:
+        struct.scales = library.SYMMETRIC
+        return {"scale": d}
+    struct.scales = library.MINIMUMS
+    return {"scale": d, "offset": layer.m.cpu()}

@@ -1,0 +1,309 @@
+"""A model's step as a tape: from its design and its weights to the operations, with the cache that they write.
+
+Knows the order of the operations of a decoder block; reads no files.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from core.inference.native import tape as tapes
+from core.inference.native.architectures import Design
+from core.inference.native.matrix import Matrix
+from core.inference.native.tape import Tape, pointer
+
+ROWS = 256
+"""Tokens of one step at most: enough for the products, few enough for the caches."""
+_TILE = 16
+_PAIRS = 16
+"""Pieces that the keys of one token are cut into at most."""
+
+
+@dataclass(frozen=True, eq=False)
+class BlockWeights:
+    """Linear layers by their names in a block, and norms, float32, as they are multiplied."""
+
+    matrices: dict[str, Matrix]
+    norms: dict[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Ends:
+    """What lies outside the blocks.
+
+    Attributes:
+        table: embeddings [vocabulary, width] in their own dtype; None where the head's rows are used.
+        norm: float32 [width], before the head.
+        head: of the logits.
+    """
+
+    table: Tensor | None
+    norm: Tensor
+    head: Matrix
+
+
+@dataclass(frozen=True, eq=False)
+class Rotation:
+    """Cosines and sines of all positions, float32 [context, half of the turned width]."""
+
+    cosine: Tensor
+    sine: Tensor
+
+
+class Program:
+    """A model that computes steps: tokens at a position to logits. Holds the cache, and what is in it is the caller's
+    to know. Not for two threads at once.
+
+    Args:
+        library: the compiled kernels.
+        design: of the model.
+        context: tokens that the cache holds.
+        threads: that compute.
+        dtype: of the cache, float16 or float32.
+        rotations: by the names that the design's blocks have for them; two where the design has a `short`, for texts up
+            to it and for longer ones.
+    """
+
+    def __init__(
+        self,
+        library: Any,
+        design: Design,
+        context: int,
+        threads: int,
+        dtype: torch.dtype,
+        rotations: tuple[dict[str, Rotation], ...],
+    ) -> None:
+        self.design, self.threads = design, threads
+        self.context = -(-context // _TILE) * _TILE
+        self._library = library
+        self._rotations = rotations
+        self._turned: list[tuple[tapes.Heads, str]] = []
+        self._dtype = dtype
+        self._tape = Tape(min(ROWS, self.context))
+        self._caches: list[tuple[Tensor, Tensor]] = []
+        self._weights = 0
+        self._struct: tapes.ProgramStruct | None = None
+        self._which = 0
+        self.spent = torch.zeros(len(tapes.KINDS), dtype=torch.int64)
+        splits = (_PAIRS, tapes.SPLIT_ROWS * design.heads, design.head + 2)
+        self._partial = torch.zeros(splits)
+        self._x = self._tape.buffer("x", design.width)
+        # What the next operation on rows adds to x first: (what, weights of its norm or None).
+        self._pending: tuple[Tensor | None, Tensor | None] = (None, None)
+
+    @property
+    def rows(self) -> int:
+        """Tokens of one step at most."""
+        return self._tape.rows
+
+    @property
+    def memory_bytes(self) -> int:
+        """Of weights, cache and buffers."""
+        cache = sum(part.nbytes for pair in self._caches for part in pair)
+        tables = sum(
+            part.nbytes for names in self._rotations for table in names.values() for part in (table.cosine, table.sine)
+        )
+        return self._weights + cache + tables + self._tape.nbytes + self._partial.nbytes
+
+    def begin(self, ends: Ends) -> None:
+        """The first operation: look the tokens up."""
+        matrix = ends.head if ends.table is None else None
+        what = tapes.embed(matrix, ends.table, self.design.embedding_scale, self._x)
+        self._weights += 0 if ends.table is None else ends.table.nbytes
+        self._tape.add(tapes.EMBED, what, ends)
+
+    def add_block(self, weights: BlockWeights) -> None:
+        """The operations of the next block."""
+        self._weights += sum(matrix.nbytes for matrix in weights.matrices.values())
+        self._weights += sum(norm.nbytes for norm in weights.norms.values())
+        self._attention(weights)
+        self._mlp(weights)
+
+    def finish(self, ends: Ends) -> None:
+        """The last operations: the norm and the logits of those rows that are wanted."""
+        design, tape = self.design, self._tape
+        out = tape.buffer("tail", design.width)
+        reads = tape.reads(out, [ends.head], tail=True)
+        self._rows_op(ends.norm, out, reads, tail=True)
+        tape.linear([(ends.head, None, 0)], reads, tail=True)
+        if design.logit_cap or design.logit_scale != 1.0:
+            what = tapes.Logits(width=design.vocabulary, scale=design.logit_scale, cap=design.logit_cap)
+            tape.add(tapes.LOGITS, what, tail=True)
+        self._weights += ends.head.nbytes + ends.norm.nbytes
+        self._struct = tape.finished(self.threads)
+
+    def step(
+        self, tokens: Tensor, position: int, logits: Tensor | None, should_stop: Callable[[], bool] | None = None
+    ) -> bool:
+        """Read tokens, int32 [at most `rows`], that come at `position`; False where it was stopped on the way.
+
+        Args:
+            logits: float32 [1, vocabulary] for those of the last token, [tokens, vocabulary] for all, None for none.
+        """
+        assert self._struct is not None
+        rows = len(tokens)
+        wanted = tapes.NO_LOGITS
+        if logits is not None:
+            wanted = tapes.LAST_LOGITS if len(logits) == 1 else tapes.ALL_LOGITS
+        raised: list[BaseException] = []
+
+        def ask() -> int:
+            try:
+                return int(should_stop is not None and should_stop())
+            except BaseException as error:  # noqa: BLE001 - it cannot pass through compiled code, so it waits
+                raised.append(error)
+                return 1
+
+        callback = tapes.ShouldStop(ask) if should_stop is not None else None
+        step = tapes.Step(
+            tokens=pointer(tokens),
+            rows=rows,
+            position=position,
+            wanted=wanted,
+            logits=None if logits is None else pointer(logits),
+            should_stop=None if callback is None else ctypes.cast(callback, ctypes.c_void_p),
+        )
+        stopped = self._library.bw_run(ctypes.byref(self._struct), ctypes.byref(step))
+        if raised:
+            raise raised[0]
+        return not stopped
+
+    def turn_for(self, length: int) -> bool:
+        """Choose the rotations for a text of so many tokens; whether what is in the cache was turned otherwise."""
+        which = int(self.design.short > 0 and length > self.design.short)
+        if which == self._which:
+            return False
+        for what, name in self._turned:
+            table = self._rotations[which][name]
+            what.cosine, what.sine = pointer(table.cosine), pointer(table.sine)
+        self._which = which
+        return True
+
+    def profile(self, on: bool) -> None:
+        """Whether `spent` gathers nanoseconds by kind of operation."""
+        assert self._struct is not None
+        self._struct.spent = pointer(self.spent) if on else None
+        self.spent.zero_()
+
+    def _attention(self, weights: BlockWeights) -> None:
+        design, tape, family = self.design, self._tape, self.design.family
+        queries, keys = design.heads * design.head, design.groups * design.head
+        qkv = tape.buffer("qkv", queries + 2 * keys)
+        if family.fused:
+            parts = [(weights.matrices["self_attn.qkv_proj"], qkv, 0)]
+        else:
+            columns = (0, queries, queries + keys)
+            parts = [
+                (weights.matrices[f"self_attn.{letter}_proj"], qkv, column)
+                for letter, column in zip("qkv", columns, strict=True)
+            ]
+        tape.linear(parts, self._normed(weights.norms.get(family.before_attention), [part[0] for part in parts]))
+        output = weights.matrices["self_attn.o_proj"]
+        reads = tape.reads(tape.buffer("attention", queries), [output])
+        what = self._heads(qkv, weights.norms, reads)
+        tape.add(tapes.HEADS, what, reads, weights, self._caches[-1])
+        tape.add(tapes.ATTEND, what)
+        tape.add(tapes.JOIN, what)
+        self._into_residual(output, reads, weights.norms.get(family.after_attention))
+
+    def _heads(self, qkv: Tensor, norms: dict[str, Tensor], reads: tapes.Reads) -> tapes.Heads:
+        design = self.design
+        block = design.blocks[len(self._caches)]
+        queries, keys = design.heads * design.head, design.groups * design.head
+        cache = [torch.empty(self.context * keys, dtype=self._dtype) for _ in range(2)]
+        self._caches.append((cache[0], cache[1]))
+        turned = None if block.rotation is None else self._rotations[0][block.rotation]
+        norm = {letter: norms.get(f"self_attn.{letter}_norm") for letter in "qk"}
+        what = tapes.Heads(
+            heads=design.heads,
+            groups=design.groups,
+            size=design.head,
+            rotary=0 if turned is None else 2 * turned.cosine.shape[1],
+            context=self.context,
+            halves=int(self._dtype == torch.float16),
+            window=block.window,
+            whole=int(design.family.whole_norms),
+            epsilon=design.epsilon,
+            scale=design.score_scale,
+            cap=design.score_cap,
+            splits=self._partial.shape[0],
+            q=pointer(qkv),
+            k=pointer(qkv, queries),
+            v=pointer(qkv, queries + keys),
+            stride=qkv.shape[1],
+            q_norm=None if norm["q"] is None else pointer(norm["q"]),
+            k_norm=None if norm["k"] is None else pointer(norm["k"]),
+            cosine=None if turned is None else pointer(turned.cosine),
+            sine=None if turned is None else pointer(turned.sine),
+            keys=pointer(cache[0]),
+            values=pointer(cache[1]),
+            partial=pointer(self._partial),
+            out=pointer(reads.buffer),
+            targets=reads.targets,
+        )
+        if block.rotation is not None:
+            self._turned.append((what, block.rotation))
+        return what
+
+    def _mlp(self, weights: BlockWeights) -> None:
+        design, tape, family = self.design, self._tape, self.design.family
+        both = tape.buffer("gates", 2 * design.inner)
+        if family.fused:
+            parts = [(weights.matrices["mlp.gate_up_proj"], both, 0)]
+        else:
+            parts = [
+                (weights.matrices["mlp.gate_proj"], both, 0),
+                (weights.matrices["mlp.up_proj"], both, design.inner),
+            ]
+        tape.linear(parts, self._normed(weights.norms.get(family.before_mlp), [part[0] for part in parts]))
+        down = weights.matrices["mlp.down_proj"]
+        reads = tape.reads(tape.buffer("gated", design.inner), [down])
+        what = tapes.Gate(
+            function=design.function,
+            width=design.inner,
+            gate=pointer(both),
+            up=pointer(both, design.inner),
+            stride=both.shape[1],
+            out=pointer(reads.buffer),
+            targets=reads.targets,
+        )
+        tape.add(tapes.GATE, what, reads)
+        self._into_residual(down, reads, weights.norms.get(family.after_mlp))
+
+    def _into_residual(self, matrix: Matrix, reads: tapes.Reads, after: Tensor | None) -> None:
+        """Add a product to x: at once, or where it is normed or scaled before, with the next operation on rows."""
+        if after is None and self.design.residual_scale == 1.0:
+            self._tape.linear([(matrix, self._x, 0)], reads, add=True)
+            return
+        y = self._tape.buffer("y", self.design.width)
+        self._tape.linear([(matrix, y, 0)], reads)
+        self._pending = (y, after)
+
+    def _normed(self, norm: Tensor | None, readers: list[Matrix]) -> tapes.Reads:
+        """x with its norm, or as it is where the architecture has none, for these matrices."""
+        out = self._x if norm is None else self._tape.buffer("normed", self.design.width)
+        reads = self._tape.reads(out, readers)
+        self._rows_op(norm, out, reads)
+        return reads
+
+    def _rows_op(self, before: Tensor | None, out: Tensor, reads: tapes.Reads, *, tail: bool = False) -> None:
+        design, (y, after) = self.design, self._pending
+        self._pending = (None, None)
+        what = tapes.Rows(
+            width=design.width,
+            epsilon=design.epsilon,
+            scale=design.residual_scale,
+            x=pointer(self._x),
+            y=None if y is None else pointer(y),
+            after=None if after is None else pointer(after),
+            before=None if before is None else pointer(before),
+            out=pointer(out),
+            targets=reads.targets,
+        )
+        self._tape.add(tapes.ROWS, what, after, before, reads, tail=tail)

@@ -1,0 +1,81 @@
+// The linear layers of bitwright.h: which kernel computes which piece.
+#include "linear_weights.h"
+
+namespace bw::linear {
+namespace {
+
+constexpr int FEW = 6;              // rows for which reading the weights is what takes time
+constexpr int64_t PIECE = 32768;    // bytes of weights that are worth a piece of their own with few rows
+constexpr int TILES_OF_PIECE = 4;   // with many rows
+constexpr int64_t ROW_BYTES = 480 << 10;  // activations that stay in the second cache while a piece is computed
+constexpr int LEAST_ROWS = 48;
+
+int64_t bytes_of_tile(const bw_matrix &w) {
+  if (w.weights == BW_GRID) return tile_bytes(w);
+  return static_cast<int64_t>(w.inputs) * LANES * (w.weights == BW_F32 ? 4 : 2);
+}
+
+int64_t upwards(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// How a product is cut: pieces of `tiles` tiles by `rows` rows, so many of them `across` the outputs.
+struct Cut {
+  int tiles, rows, across, pieces;
+};
+
+Cut cut_of(const bw_matrix &w, int rows) {
+  const int all = tiles_of(w);
+  if (rows <= FEW) {
+    const int64_t worth = PIECE / bytes_of_tile(w), tiles = worth > 1 ? worth : 1, across = upwards(all, tiles);
+    return {static_cast<int>(tiles), rows, static_cast<int>(across), static_cast<int>(across)};
+  }
+  const int64_t bytes = static_cast<int64_t>(w.inputs) * (w.weights == BW_GRID ? w.planes : 4);
+  const int64_t fit = ROW_BYTES / bytes > LEAST_ROWS ? ROW_BYTES / bytes : LEAST_ROWS;
+  const int64_t share = even_share(rows, static_cast<int>(fit)), whole = upwards(share, ROWS) * ROWS;
+  const int64_t across = upwards(all, TILES_OF_PIECE);
+  const int64_t pieces = across * upwards(rows, whole);
+  return {TILES_OF_PIECE, static_cast<int>(whole), static_cast<int>(across), static_cast<int>(pieces)};
+}
+
+// What y begins with: the bias, 0, or with `keep` itself and the bias. Outputs [first, last) of `rows` rows.
+void begin(const bw_matrix &w, float *y, int64_t stride, int rows, int first, int last, bool keep) {
+  if (keep && !w.bias) return;
+  for (int row = 0; row < rows; row++, y += stride) {
+    for (int i = first; i < last; i++) y[i] = (keep ? y[i] : 0) + (w.bias ? w.bias[i] : 0);
+  }
+}
+
+}  // namespace
+}  // namespace bw::linear
+
+using namespace bw::linear;
+
+extern "C" {
+
+int32_t bw_linear_tiles(const bw_matrix *w, int32_t rows) { return cut_of(*w, rows).pieces; }
+
+void bw_linear_tile(const bw_matrix *w, const bw_activations *x, float *y, int64_t stride, int32_t add, int32_t tile) {
+  const Cut cut = cut_of(*w, x->rows);
+  // Neighbouring pieces have the same rows, so that a thread finds them in its cache.
+  const int first = tile % cut.across * cut.tiles, all = tiles_of(*w);
+  const int last = first + cut.tiles < all ? first + cut.tiles : all;
+  const int row = tile / cut.across * cut.rows, end = row + cut.rows < x->rows ? row + cut.rows : x->rows;
+  const int outputs = last * LANES < w->outputs ? last * LANES : w->outputs;
+  begin(*w, y + row * stride, stride, end - row, first * LANES, outputs, add != 0);
+  (w->weights == BW_GRID ? grid_rows : dense_rows)(*w, *x, y, stride, first, last, row, end);
+}
+
+void bw_matrix_row(const bw_matrix *w, int32_t row, float *to) {
+  (w->weights == BW_GRID ? grid_row : dense_row)(*w, row, to);
+}
+
+int64_t bw_data_bytes(const bw_matrix *w) { return tiles_of(*w) * bytes_of_tile(*w); }
+
+void bw_pack(const bw_matrix *w, const void *weights, void *data, int32_t first, int32_t last) {
+  if (w->weights == BW_GRID) {
+    return pack_grid(*w, static_cast<const uint8_t *>(weights), static_cast<uint8_t *>(data), first, last);
+  }
+  pack_dense(*w, weights, data, first, last);
+}
+
+int32_t bw_instructions(void) { return INSTRUCTIONS; }
+}

@@ -1,0 +1,101 @@
+// Rows of activations as int8 by blocks of inputs, in one or two planes: x = scale * values (+ a finer scale * values).
+#include <cstring>
+
+#include "bitwright.h"
+
+namespace {
+
+constexpr int WIDEST = 32;
+
+int64_t rounded(int64_t bytes) { return (bytes + 63) / 64 * 64; }
+
+// The largest magnitude of a block, as bits: those of infinity and of what is not a number are above all others.
+template <int BLOCK>
+float largest(const float *x) {
+  uint32_t most[16] = {};
+  for (int i = 0; i < BLOCK; i += 16) {
+    for (int lane = 0; lane < 16; lane++) {
+      uint32_t bits;
+      memcpy(&bits, x + i + lane, 4);
+      bits &= 0x7fffffff;
+      most[lane] = bits > most[lane] ? bits : most[lane];
+    }
+  }
+  uint32_t all = 0;
+  for (int lane = 0; lane < 16; lane++) all = most[lane] > all ? most[lane] : all;
+  float value;
+  memcpy(&value, &all, 4);
+  return value;
+}
+
+// Round x / scale to integers and leave in x what remains; their sum.
+template <int BLOCK>
+int32_t round_block(float *x, float scale, int8_t *to) {
+  constexpr float MAGIC = 12582912.0f;  // 1.5 * 2^23: adding it leaves the nearest integer in the lowest bits
+  // What is smaller is nothing: its inverse might be infinite.
+  const float inverse = scale > 1e-30f ? 1 / scale : 0;
+  int32_t ints[BLOCK], total = 0;
+  for (int i = 0; i < BLOCK; i++) {
+    const float shifted = x[i] * inverse + MAGIC;
+    memcpy(&ints[i], &shifted, 4);
+    ints[i] -= 0x4b400000;
+    x[i] -= static_cast<float>(ints[i]) * scale;
+  }
+  for (int i = 0; i < BLOCK; i++) {
+    to[i] = static_cast<int8_t>(ints[i]);
+    total += to[i];
+  }
+  return total;
+}
+
+template <int BLOCK>
+void quantize_row(const bw_activations &to, const int32_t *order, int64_t row) {
+  const float *x = to.x + row * to.inputs;
+  const int64_t blocks = to.inputs / BLOCK;
+  for (int64_t block = 0; block < blocks; block++) {
+    float part[WIDEST];
+    for (int i = 0; i < BLOCK; i++) part[i] = order ? x[order[block * BLOCK + i]] : x[block * BLOCK + i];
+    float scale = largest<BLOCK>(part) / 127;
+    for (int plane = 0; plane < to.planes; plane++) {
+      const int64_t at = (row * to.planes + plane) * blocks + block;
+      int8_t *values = to.values + (row * to.planes + plane) * to.stride + block * BLOCK;
+      const int32_t total = round_block<BLOCK>(part, scale, values);
+      to.scale[at] = scale;
+      to.total[at] = total;
+      to.sum[at] = scale * static_cast<float>(total);
+      scale /= 254;  // what remains is at most half a step
+    }
+  }
+}
+
+}  // namespace
+
+extern "C" {
+
+int64_t bw_activation_bytes(const bw_activations *of) {
+  if (!of->block) return 0;
+  const int64_t planes = static_cast<int64_t>(of->rows) * of->planes, blocks = of->inputs / of->block;
+  return planes * rounded(of->inputs) + 3 * rounded(planes * blocks * 4);
+}
+
+void bw_place_activations(bw_activations *to, void *memory) {
+  if (!to->block) return;
+  const int64_t planes = static_cast<int64_t>(to->rows) * to->planes, blocks = to->inputs / to->block;
+  char *at = static_cast<char *>(memory);
+  to->stride = rounded(to->inputs);
+  to->values = reinterpret_cast<int8_t *>(at);
+  at += planes * to->stride;
+  to->scale = reinterpret_cast<float *>(at);
+  at += rounded(planes * blocks * 4);
+  to->sum = reinterpret_cast<float *>(at);
+  at += rounded(planes * blocks * 4);
+  to->total = reinterpret_cast<int32_t *>(at);
+}
+
+void bw_quantize_rows(const bw_activations *to, const int32_t *order, int32_t first, int32_t last) {
+  if (!to->block) return;
+  for (int64_t row = first; row < last; row++) {
+    to->block == 16 ? quantize_row<16>(*to, order, row) : quantize_row<32>(*to, order, row);
+  }
+}
+}

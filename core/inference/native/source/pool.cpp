@@ -1,0 +1,212 @@
+#include "pool.h"
+
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+#if defined(__unix__) || defined(__APPLE__)
+#include <pthread.h>
+#include <signal.h>
+#endif
+
+namespace bw {
+namespace {
+
+// How long a thread burns its core before it gives it up. Within a run the others are microseconds behind, unless their
+// core is taken by somebody else, and then it is mostly ours that they need: with every core busy (two models at once)
+// giving up early was twice as fast as late. Between two runs (tokens) a sleeping thread takes long to wake.
+constexpr int SPINS_IN_RUN = 300;
+constexpr auto SPIN_BETWEEN_RUNS = std::chrono::microseconds(60);
+
+constexpr int BITS = 12;
+constexpr uint64_t THREADS = (1 << BITS) - 1;
+constexpr int32_t MOST_THREADS = 256;
+
+inline void pause() {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+struct Pool {
+  std::mutex running;  // held for a whole run
+  std::mutex mutex;    // for sleeping and waking
+  std::condition_variable wake;
+  std::vector<std::thread> threads;
+  // Number of the run in the high bits, its threads in the low ones: read at once, so that a thread which the run does
+  // without cannot take the next one for it.
+  std::atomic<uint64_t> run{0};
+  std::atomic<int32_t> sleeping{0};
+  std::atomic<bool> closing{false};
+  Team team;
+  TeamWork work = nullptr;
+  void *what = nullptr;
+
+  void loop(int32_t thread, uint64_t seen) {
+    for (;;) {
+      seen = next(seen);
+      if (closing) return;
+      if (thread < (int32_t)(seen & THREADS)) {
+        work(what, &team, thread);
+        team.meet();
+      }
+    }
+  }
+
+  // Wait for a run other than `seen`.
+  uint64_t next(uint64_t seen) {
+    uint64_t now;
+    const auto until = std::chrono::steady_clock::now() + SPIN_BETWEEN_RUNS;
+    do {
+      for (int i = 0; i < 64; i++) {
+        if ((now = run.load(std::memory_order_acquire)) != seen) return now;
+        pause();
+      }
+    } while (std::chrono::steady_clock::now() < until);
+    std::unique_lock<std::mutex> lock(mutex);
+    sleeping++;  // before the test below, and tested by the caller after it has begun a run: one of both sees the other
+    wake.wait(lock, [&] { return (now = run.load()) != seen; });
+    sleeping--;
+    return now;
+  }
+
+  void begin(int32_t threads) {
+    run.store(((run.load() >> BITS) + 1) << BITS | (uint64_t)threads);
+    if (sleeping.load() > 0) {
+      std::lock_guard<std::mutex> lock(mutex);
+      wake.notify_all();
+    }
+  }
+
+  // Have so many threads, or as many as the system gives.
+  void grow(int32_t count) {
+    try {
+      while ((int32_t)threads.size() < count) {
+        const int32_t thread = (int32_t)threads.size() + 1;
+        const uint64_t seen = run.load();
+        threads.emplace_back([this, thread, seen] { loop(thread, seen); });
+      }
+    } catch (const std::system_error &) {
+    }
+  }
+
+  void close() {
+    std::lock_guard<std::mutex> one(running);
+    closing = true;
+    begin(0);
+    for (auto &thread : threads) thread.join();
+    threads.clear();
+    closing = false;
+  }
+};
+
+// Never destroyed: its threads may still wait in it when the process ends.
+Pool *pool = nullptr;
+std::mutex making;
+
+#if defined(__unix__) || defined(__APPLE__)
+// Threads do not come along into a forked child: it starts with a pool of its own. The old one is left behind.
+void forget() {
+  pool = nullptr;
+  new (&making) std::mutex;
+}
+#endif
+
+Pool *the_pool() {
+  std::lock_guard<std::mutex> lock(making);
+  if (!pool) {
+#if defined(__unix__) || defined(__APPLE__)
+    static bool told = false;
+    if (!told) pthread_atfork(nullptr, nullptr, forget);
+    told = true;
+#endif
+    pool = new Pool;
+  }
+  return pool;
+}
+
+// New threads must not take the signals that are meant for the interpreter.
+void grow_quietly(Pool *pool, int32_t count) {
+#if defined(__unix__) || defined(__APPLE__)
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  pool->grow(count);
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+#else
+  pool->grow(count);
+#endif
+}
+
+}  // namespace
+
+void Team::meet() {
+  const uint32_t now = phase.load(std::memory_order_relaxed);
+  if (arrived.fetch_add(1, std::memory_order_acq_rel) == threads - 1) {
+    next.store(0, std::memory_order_relaxed);
+    arrived.store(0, std::memory_order_relaxed);
+    phase.store(now + 1, std::memory_order_release);
+    return;
+  }
+  for (int spins = 0; phase.load(std::memory_order_acquire) == now; spins++) {
+    if (spins < SPINS_IN_RUN) {
+      pause();
+    } else {
+      std::this_thread::yield();
+    }
+  }
+}
+
+void run_team(int32_t threads, TeamWork work, void *what) {
+  Pool *pool = the_pool();
+  std::lock_guard<std::mutex> one(pool->running);
+  threads = threads < 1 ? 1 : threads > MOST_THREADS ? MOST_THREADS : threads;
+  grow_quietly(pool, threads - 1);
+  if (threads > (int32_t)pool->threads.size() + 1) threads = (int32_t)pool->threads.size() + 1;
+  pool->work = work;
+  pool->what = what;
+  pool->team.threads = threads;
+  if (threads > 1) pool->begin(threads);
+  work(what, &pool->team, 0);
+  pool->team.meet();
+}
+
+}  // namespace bw
+
+extern "C" {
+
+void bw_parallel(int32_t threads, int32_t count, void (*work)(void *, int32_t), void *what) {
+  struct Job {
+    int32_t count;
+    void (*work)(void *, int32_t);
+    void *what;
+  } job{count, work, what};
+  bw::run_team(
+      threads < count ? threads : count > 0 ? count : 1,
+      [](void *given, bw::Team *team, int32_t) {
+        const Job *job = (const Job *)given;
+        team->share(job->count, 1, [&](int32_t piece) { job->work(job->what, piece); });
+      },
+      &job);
+}
+
+int32_t bw_pool_threads() { return (int32_t)bw::the_pool()->threads.size(); }
+
+void bw_pool_close() { bw::the_pool()->close(); }
+
+double bw_barrier_time(int32_t threads, int32_t times) {
+  const auto began = std::chrono::steady_clock::now();
+  bw::run_team(
+      threads,
+      [](void *given, bw::Team *team, int32_t) {
+        for (int32_t i = 0; i < *(int32_t *)given; i++) team->meet();
+      },
+      &times);
+  return std::chrono::duration<double, std::nano>(std::chrono::steady_clock::now() - began).count() / times;
+}
+}

@@ -1,0 +1,150 @@
+#include "program.h"
+
+#include <chrono>
+
+#include "attention.h"
+#include "operations.h"
+#include "pool.h"
+#include "simd.h"
+
+namespace bw {
+namespace {
+
+constexpr int32_t ROWS_AT_ONCE = 16;  // neighbours in the cache's tiles of keys
+constexpr int32_t LOGITS_AT_ONCE = 4096;
+constexpr auto ASK_EVERY = std::chrono::milliseconds(10);
+
+using Clock = std::chrono::steady_clock;
+
+// Everything that the threads share while they compute one step.
+struct Run {
+  const bw_program *program;
+  const bw_step *step;
+  int32_t tail_first, tail_rows;
+  bool stopped;  // written by the calling thread between two barriers
+};
+
+int32_t pieces_at_once(int32_t count, int32_t threads) {
+  // Few enough that a slow thread does not keep the others waiting, enough that claiming costs nothing.
+  const int32_t grain = count / (threads * 12);
+  return grain < 1 ? 1 : grain;
+}
+
+void run_linear(const bw_linear &op, const Run &run, int32_t rows, Team *team) {
+  int32_t ends[BW_PARTS], count = 0;
+  for (int32_t i = 0; i < op.count; i++) ends[i] = count += bw_linear_tiles(op.matrix[i], rows);
+  team->share(count, pieces_at_once(count, team->threads), [&](int32_t piece) {
+    int32_t part = 0, before = 0;
+    while (piece >= ends[part]) before = ends[part++];
+    float *out = op.out[part] ? op.out[part] : run.step->logits;
+    bw_linear_tile(op.matrix[part], op.in[part], out, op.stride[part], op.add, piece - before);
+  });
+}
+
+void run_logits(const bw_logits &op, const Run &run, int32_t rows, Team *team) {
+  const int32_t parts = (op.width + LOGITS_AT_ONCE - 1) / LOGITS_AT_ONCE;
+  team->share(rows * parts, 1, [&](int32_t piece) {
+    const int32_t first = piece % parts * LOGITS_AT_ONCE, last = first + LOGITS_AT_ONCE;
+    float *logits = run.step->logits + (int64_t)(piece / parts) * op.width;
+    finish_logits(op, logits, first, last < op.width ? last : op.width);
+  });
+}
+
+void run_heads(const bw_heads &op, const Run &run, int32_t rows, Team *team) {
+  const int32_t position = run.step->position, before = position % ROWS_AT_ONCE;
+  team->share((before + rows + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE, 1, [&](int32_t piece) {
+    const int32_t first = piece * ROWS_AT_ONCE - before, last = first + ROWS_AT_ONCE;
+    place_heads(op, position, first < 0 ? 0 : first, last < rows ? last : rows);
+  });
+}
+
+void run_op(const bw_op &op, Run &run, Team *team, int32_t thread) {
+  const int32_t rows = op.tail ? run.tail_rows : run.step->rows, first = op.tail ? run.tail_first : 0;
+  const int32_t position = run.step->position;
+  switch (op.kind) {
+    case BW_EMBED:
+      return team->share(rows, 1, [&](int32_t row) { embed(*(const bw_embed *)op.what, run.step->tokens[row], row); });
+    case BW_ROWS:
+      return team->share(rows, 1, [&](int32_t row) { normalize(*(const bw_rows *)op.what, first + row, row); });
+    case BW_LINEAR: return run_linear(*(const bw_linear *)op.what, run, rows, team);
+    case BW_GATE: return team->share(rows, 1, [&](int32_t row) { gate(*(const bw_gate *)op.what, row); });
+    case BW_HEADS: return run_heads(*(const bw_heads *)op.what, run, rows, team);
+    case BW_ATTEND: {
+      const bw_heads &heads = *(const bw_heads *)op.what;
+      const AttentionPieces pieces = attention_pieces(heads, rows, position, team->threads);
+      float *scratch = run.program->scratch + run.program->scratch_size * thread;
+      return team->share(pieces.count, 1, [&](int32_t piece) { attend(heads, pieces, rows, position, piece, scratch); });
+    }
+    case BW_JOIN: {
+      const bw_heads &heads = *(const bw_heads *)op.what;
+      const AttentionPieces pieces = attention_pieces(heads, rows, position, team->threads);
+      if (pieces.splits == 1 && heads.targets.count == 0) return;  // nothing to do, so not even a barrier
+      return team->share(rows, 1, [&](int32_t row) { join(heads, pieces, rows, row); });
+    }
+    case BW_LOGITS: return run_logits(*(const bw_logits *)op.what, run, rows, team);
+    default: return team->meet();
+  }
+}
+
+// What every thread of the team does: all operations in their order, with a barrier behind each.
+void run_tape(void *given, Team *team, int32_t thread) {
+  Run &run = *(Run *)given;
+  const bw_program &program = *run.program;
+  Clock::time_point asked = Clock::now(), before = asked;
+  for (int32_t i = 0; i < program.count; i++) {
+    const bw_op &op = program.ops[i];
+    if (op.tail && run.tail_rows == 0) break;
+    run_op(op, run, team, thread);
+    if (program.spent && thread == 0) {
+      const Clock::time_point now = Clock::now();
+      program.spent[op.kind] += std::chrono::duration_cast<std::chrono::nanoseconds>(now - before).count();
+      before = now;
+    }
+    if (!run.step->should_stop || op.kind != BW_ATTEND) continue;
+    if (thread == 0 && Clock::now() - asked > ASK_EVERY) {
+      run.stopped = run.step->should_stop() != 0;
+      asked = Clock::now();
+    }
+    team->meet();
+    if (run.stopped) return;
+  }
+}
+
+}  // namespace
+}  // namespace bw
+
+extern "C" {
+
+int32_t bw_run(const bw_program *program, const bw_step *step) {
+  bw::Run run = {};
+  run.program = program;
+  run.step = step;
+  run.tail_rows = step->wanted == BW_NO_LOGITS ? 0 : step->wanted == BW_LAST_LOGITS ? 1 : step->rows;
+  run.tail_first = step->rows - run.tail_rows;
+  for (int32_t i = 0; i < program->activation_count; i++) {
+    const bool tail = i >= program->activation_count - program->tail_activations;
+    program->activations[i]->rows = tail ? run.tail_rows : step->rows;
+  }
+  bw::run_team(program->threads, bw::run_tape, &run);
+  return run.stopped ? 1 : 0;
+}
+
+int64_t bw_scratch_size(const bw_op *ops, int32_t count) {
+  int64_t most = 0;
+  for (int32_t i = 0; i < count; i++) {
+    if (ops[i].kind != BW_ATTEND) continue;
+    const int64_t size = bw::attention_scratch(*(const bw_heads *)ops[i].what);
+    if (size > most) most = size;
+  }
+  return (most + 31) / 32 * 32;
+}
+
+int32_t bw_has_halves() { return bw::HALVES ? 1 : 0; }
+
+int32_t bw_struct_size(int32_t which) {
+  const size_t sizes[] = {sizeof(bw_matrix), sizeof(bw_activations), sizeof(bw_op),    sizeof(bw_targets),
+                          sizeof(bw_embed),  sizeof(bw_rows),        sizeof(bw_linear), sizeof(bw_gate),
+                          sizeof(bw_heads),  sizeof(bw_logits),      sizeof(bw_program), sizeof(bw_step)};
+  return which >= 0 && which < (int32_t)(sizeof sizes / sizeof *sizes) ? (int32_t)sizes[which] : 0;
+}
+}

@@ -1,0 +1,304 @@
+"""The list of operations that the native program runs, as the structs of `program.h`, and the memory that they share.
+
+A tape is built once and run for every step. Knows operations, not models; what it points to it keeps alive.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from ctypes import POINTER, Structure, c_float, c_int32, c_int64, c_void_p
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from core.inference.native import library as kernels
+from core.inference.native.library import BwActivations, BwMatrix
+from core.inference.native.matrix import Matrix, aligned
+
+PARTS = 4
+EMBED, ROWS, LINEAR, GATE, HEADS, ATTEND, JOIN, LOGITS = range(8)
+KINDS = ("embed", "rows", "linear", "gate", "heads", "attend", "join", "logits")
+NO_LOGITS, LAST_LOGITS, ALL_LOGITS = range(3)
+SPLIT_ROWS = 16
+_TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+
+ShouldStop = ctypes.CFUNCTYPE(c_int32)
+
+
+class Op(Structure):
+    """`bw_op`."""
+
+    _fields_ = [("kind", c_int32), ("tail", c_int32), ("what", c_void_p)]
+
+
+class Targets(Structure):
+    """`bw_targets`."""
+
+    _fields_ = [
+        ("count", c_int32),
+        ("unused", c_int32),
+        ("to", POINTER(BwActivations) * PARTS),
+        ("order", c_void_p * PARTS),
+    ]
+
+
+class Embed(Structure):
+    """`bw_embed`."""
+
+    _fields_ = [
+        ("weights", c_int32),
+        ("width", c_int32),
+        ("scale", c_float),
+        ("unused", c_int32),
+        ("table", c_void_p),
+        ("matrix", POINTER(BwMatrix)),
+        ("x", c_void_p),
+    ]
+
+
+class Rows(Structure):
+    """`bw_rows`."""
+
+    _fields_ = [
+        ("width", c_int32),
+        ("epsilon", c_float),
+        ("scale", c_float),
+        ("unused", c_int32),
+        ("x", c_void_p),
+        ("y", c_void_p),
+        ("after", c_void_p),
+        ("before", c_void_p),
+        ("out", c_void_p),
+        ("targets", Targets),
+    ]
+
+
+class Linear(Structure):
+    """`bw_linear`."""
+
+    _fields_ = [
+        ("count", c_int32),
+        ("add", c_int32),
+        ("matrix", POINTER(BwMatrix) * PARTS),
+        ("input", POINTER(BwActivations) * PARTS),
+        ("out", c_void_p * PARTS),
+        ("stride", c_int64 * PARTS),
+    ]
+
+
+class Gate(Structure):
+    """`bw_gate`."""
+
+    _fields_ = [
+        ("function", c_int32),
+        ("width", c_int32),
+        ("gate", c_void_p),
+        ("up", c_void_p),
+        ("stride", c_int64),
+        ("out", c_void_p),
+        ("targets", Targets),
+    ]
+
+
+class Heads(Structure):
+    """`bw_heads`."""
+
+    _fields_ = [
+        ("heads", c_int32),
+        ("groups", c_int32),
+        ("size", c_int32),
+        ("rotary", c_int32),
+        ("context", c_int32),
+        ("halves", c_int32),
+        ("window", c_int32),
+        ("whole", c_int32),
+        ("epsilon", c_float),
+        ("scale", c_float),
+        ("cap", c_float),
+        ("splits", c_int32),
+        ("q", c_void_p),
+        ("k", c_void_p),
+        ("v", c_void_p),
+        ("stride", c_int64),
+        ("q_norm", c_void_p),
+        ("k_norm", c_void_p),
+        ("cosine", c_void_p),
+        ("sine", c_void_p),
+        ("keys", c_void_p),
+        ("values", c_void_p),
+        ("partial", c_void_p),
+        ("out", c_void_p),
+        ("targets", Targets),
+    ]
+
+
+class Logits(Structure):
+    """`bw_logits`."""
+
+    _fields_ = [("width", c_int32), ("scale", c_float), ("cap", c_float)]
+
+
+class ProgramStruct(Structure):
+    """`bw_program`."""
+
+    _fields_ = [
+        ("ops", POINTER(Op)),
+        ("activations", POINTER(POINTER(BwActivations))),
+        ("count", c_int32),
+        ("activation_count", c_int32),
+        ("tail_activations", c_int32),
+        ("threads", c_int32),
+        ("spent", c_void_p),
+        ("scratch", c_void_p),
+        ("scratch_size", c_int64),
+    ]
+
+
+class Step(Structure):
+    """`bw_step`."""
+
+    _fields_ = [
+        ("tokens", c_void_p),
+        ("rows", c_int32),
+        ("position", c_int32),
+        ("wanted", c_int32),
+        ("unused", c_int32),
+        ("logits", c_void_p),
+        ("should_stop", c_void_p),
+    ]
+
+
+STRUCTS = (BwMatrix, BwActivations, Op, Targets, Embed, Rows, Linear, Gate, Heads, Logits, ProgramStruct, Step)
+"""In the order of `bw_struct_size`."""
+
+
+def pointer(tensor: Tensor, at: int = 0) -> int:
+    """Address of element `at` of a contiguous tensor."""
+    return tensor.data_ptr() + at * tensor.element_size()
+
+
+def _order_of(struct: BwMatrix) -> bytes:
+    """The order in which a matrix takes its inputs; nothing for their own."""
+    return ctypes.string_at(struct.order, 4 * struct.inputs) if struct.order else b""
+
+
+@dataclass(frozen=True, eq=False)
+class Reads:
+    """A buffer as products read it: the floats, and the quantized forms that the matrices need."""
+
+    buffer: Tensor
+    forms: tuple[tuple[Matrix, BwActivations], ...]
+    targets: Targets
+
+    def form(self, matrix: Matrix) -> BwActivations:
+        """What a matrix reads."""
+        return next(form for reader, form in self.forms if reader is matrix)
+
+
+@dataclass(eq=False)
+class Tape:
+    """Operations in their order; mutable while it is built.
+
+    Attributes:
+        rows: tokens of a step at most.
+    """
+
+    rows: int
+    ops: list[Op] = field(default_factory=list)
+    kept: list[Any] = field(default_factory=list)
+    _buffers: dict[str, Tensor] = field(default_factory=dict)
+    _forms: dict[tuple[Any, ...], BwActivations] = field(default_factory=dict)
+    _tail_forms: dict[tuple[Any, ...], BwActivations] = field(default_factory=dict)
+
+    def buffer(self, name: str, width: int) -> Tensor:
+        """Float32 [rows, width]; the same one for the same name."""
+        if name not in self._buffers:
+            self._buffers[name] = torch.zeros(self.rows, width)
+        return self._buffers[name]
+
+    @property
+    def nbytes(self) -> int:
+        """Of all buffers and quantized rows."""
+        memory = [part for part in self.kept if isinstance(part, Tensor)]
+        return sum(part.nbytes for part in (*self._buffers.values(), *memory))
+
+    def reads(self, buffer: Tensor, readers: Sequence[Matrix], *, tail: bool = False) -> Reads:
+        """What these matrices read of a buffer: those that need the same share it, and all blocks share the memory."""
+        forms: list[tuple[Matrix, BwActivations]] = []
+        targets = Targets()
+        seen: dict[tuple[int, int, bytes], BwActivations] = {}
+        table = self._tail_forms if tail else self._forms
+        for matrix in readers:
+            struct = matrix.struct
+            need = (struct.block, struct.planes if struct.block else 0, _order_of(struct))
+            if need not in seen:
+                key = (buffer.data_ptr(), *need[:2], sum(other[:2] == need[:2] for other in seen))
+                if key not in table:
+                    table[key] = self._activations(buffer, struct)
+                seen[need] = table[key]
+                if struct.block:
+                    targets.to[targets.count] = ctypes.pointer(table[key])
+                    targets.order[targets.count] = struct.order
+                    targets.count += 1
+            forms.append((matrix, seen[need]))
+        return Reads(buffer, tuple(forms), targets)
+
+    def _activations(self, buffer: Tensor, struct: BwMatrix) -> BwActivations:
+        form = BwActivations(x=pointer(buffer), rows=self.rows, inputs=struct.inputs, block=struct.block)
+        form.planes = struct.planes if struct.block else 0
+        if struct.block:
+            memory = aligned(kernels.activation_bytes(form))
+            self.kept.append(memory)
+            kernels.place(form, memory.data_ptr())
+        return form
+
+    def add(self, kind: int, what: Structure, *keep: Any, tail: bool = False) -> None:
+        """Put an operation behind the others, and keep what it points to."""
+        self.kept.extend((what, *keep))
+        self.ops.append(Op(kind, int(tail), ctypes.addressof(what)))
+
+    def linear(
+        self, parts: Sequence[tuple[Matrix, Tensor | None, int]], reads: Reads, *, add: bool = False, tail: bool = False
+    ) -> None:
+        """Products of what was read: (matrix, buffer, first column in it); without a buffer into the logits."""
+        what = Linear(count=len(parts), add=int(add))
+        for number, (matrix, out, column) in enumerate(parts):
+            what.matrix[number] = ctypes.pointer(matrix.struct)
+            what.input[number] = ctypes.pointer(reads.form(matrix))
+            what.out[number] = None if out is None else pointer(out, column)
+            what.stride[number] = matrix.struct.outputs if out is None else out.shape[1]
+        self.add(LINEAR, what, reads, *(part[0] for part in parts), tail=tail)
+
+    def finished(self, threads: int) -> ProgramStruct:
+        """The whole tape for `bw_run`."""
+        ops = (Op * len(self.ops))(*self.ops)
+        forms = [*self._forms.values(), *self._tail_forms.values()]
+        pointers = (POINTER(BwActivations) * len(forms))(*map(ctypes.pointer, forms))
+        count = kernels.load().bw_scratch_size
+        count.restype, count.argtypes = c_int64, [POINTER(Op), c_int32]
+        size = int(count(ops, len(ops)))
+        scratch = aligned(4 * size * threads)
+        self.kept.extend((ops, pointers, scratch, *forms))
+        return ProgramStruct(
+            ops=ops,
+            activations=pointers,
+            count=len(self.ops),
+            activation_count=len(forms),
+            tail_activations=len(self._tail_forms),
+            threads=threads,
+            scratch=scratch.data_ptr(),
+            scratch_size=size,
+        )
+
+
+def embed(matrix: Matrix | None, table: Tensor | None, scale: float, x: Tensor) -> Embed:
+    """Look tokens up in a table [vocabulary, width], or in the rows of a matrix."""
+    what = Embed(width=x.shape[1], scale=scale, x=pointer(x))
+    if matrix is not None:
+        what.matrix = ctypes.pointer(matrix.struct)
+    elif table is not None:
+        what.weights, what.table = _TYPES[table.dtype], pointer(table)
+    return what

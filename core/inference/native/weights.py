@@ -1,0 +1,128 @@
+"""A checkpoint's tensors into the native program: layers read one at a time and packed, norms, embeddings, rotations.
+
+Knows names and bytes; what is computed with them is in `core.inference.native.program`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from core.errors import Cancelled, UnsupportedModel
+from core.formats.stored import Checkpoint
+from core.inference.memory import memory_errors
+from core.inference.native import library, matrix
+from core.inference.native.architectures import Design, design, linears, norms
+from core.inference.native.matrix import Matrix
+from core.inference.native.program import BlockWeights, Ends, Program, Rotation
+from core.model.skeleton import Skeleton
+
+_DENSE = (torch.float32, torch.bfloat16, torch.float16)
+
+
+class _Source:
+    """The checkpoint under the model's names."""
+
+    def __init__(self, checkpoint: Checkpoint, skeleton: Skeleton, planes: int) -> None:
+        self._checkpoint, self._skeleton, self._planes = checkpoint, skeleton, planes
+        self._quantized = {skeleton.module_name(name): name for name in checkpoint.schemes}
+
+    def quantized(self, module: str) -> bool:
+        return module in self._quantized
+
+    def matrix(self, module: str) -> Matrix:
+        """A linear layer, packed as it is stored."""
+        name = self._quantized.get(module)
+        if name is not None:
+            return matrix.pack(self._checkpoint.layer(name), self._optional(f"{module}.bias"), planes=self._planes)
+        return matrix.dense(self.tensor(f"{module}.weight"), self._optional(f"{module}.bias"))
+
+    def tensor(self, name: str) -> Tensor:
+        """A tensor in its own dtype, if that is one of those that are multiplied."""
+        found = self._optional(name)
+        if found is None:
+            raise UnsupportedModel(f"The checkpoint has no tensor for {name}, which this architecture needs.")
+        return found
+
+    def _optional(self, name: str) -> Tensor | None:
+        key = self._skeleton.checkpoint_name(name)
+        if key is None:
+            return None
+        value = self._skeleton.store.get(key)
+        return value if value.dtype in _DENSE else value.to(torch.float32)
+
+
+def fill_program(
+    checkpoint: Checkpoint,
+    skeleton: Skeleton,
+    context: int,
+    threads: int,
+    planes: int,
+    dtype: torch.dtype,
+    *,
+    progress: Callable[[int, int], None],
+    should_stop: Callable[[], bool],
+) -> Program:
+    """The program of a checkpoint; arguments and errors as `core.inference.runners.native.build`."""
+    kernels = library.load()
+    plan = design(skeleton.model.config.get_text_config(decoder=True))
+    if not kernels.bw_has_halves():
+        dtype = torch.float32
+    source = _Source(checkpoint, skeleton, planes)
+    with memory_errors("Loading the model"):
+        tables = _rotations(skeleton, plan, context)
+        program = Program(kernels, plan, context, threads or torch.get_num_threads(), dtype, tables)
+        ends = _ends(source, skeleton, plan)
+        program.begin(ends)
+        for number in range(len(plan.blocks)):
+            if should_stop():
+                raise Cancelled("Loading was cancelled.")
+            program.add_block(_block(source, f"{skeleton.stack}.{number}", plan))
+            progress(number + 1, len(plan.blocks))
+        program.finish(ends)
+    return program
+
+
+def _ends(source: _Source, skeleton: Skeleton, plan: Design) -> Ends:
+    embedding, head = skeleton.ends()
+    norm = next(
+        name.removesuffix(".weight")
+        for name, _ in skeleton.model.named_parameters()
+        if name.endswith("norm.weight") and not name.startswith(skeleton.stack + ".")
+    )
+    # A tied head has the embedding's rows; with one copy of them both are served.
+    shared = skeleton.tree.tied and not source.quantized(head)
+    table = None if shared else source.tensor(f"{embedding}.weight")
+    rows = source.matrix(embedding if shared else head)
+    return Ends(table, _norm(source, norm, plan), rows)
+
+
+def _block(source: _Source, path: str, plan: Design) -> BlockWeights:
+    matrices = {name: source.matrix(f"{path}.{name}") for name in linears(plan.family)}
+    return BlockWeights(matrices, {name: _norm(source, f"{path}.{name}", plan) for name in norms(plan.family)})
+
+
+def _norm(source: _Source, path: str, plan: Design) -> Tensor:
+    return source.tensor(f"{path}.weight").to(torch.float32) + plan.family.norm_offset
+
+
+def _rotations(skeleton: Skeleton, plan: Design, context: int) -> tuple[dict[str, Rotation], ...]:
+    """The tables that the model's own rotary module makes, for every position; for short texts and for long ones."""
+    names = {block.rotation for block in plan.blocks if block.rotation is not None}
+    module: Any = next(part for name, part in skeleton.model.named_modules() if name.endswith("rotary_emb"))
+    config = skeleton.model.config.get_text_config(decoder=True)
+    own = int(config.max_position_embeddings)
+    if module.rope_type == "dynamic" and context > own:
+        raise UnsupportedModel(f"Its rotary positions change beyond {own} tokens.", f"Choose a context of {own}.")
+    lengths = (min(plan.short, context), context) if plan.short else (context,)
+    return tuple({name: _rotation(module, name, length) for name in names} for length in lengths)
+
+
+def _rotation(module: Any, name: str, length: int) -> Rotation:
+    positions, like = torch.arange(length).unsqueeze(0), torch.empty(0)
+    cosine, sine = module(like, positions, **({"layer_type": name} if name else {}))
+    half = cosine.shape[-1] // 2
+    return Rotation(cosine[0, :, :half].contiguous(), sine[0, :, :half].contiguous())

@@ -1,0 +1,198 @@
+"""A whole GGUF file on llama.cpp, token by token, behind the interface of `core.inference.runners.runner`.
+
+Uses the C interface as llama-cpp-python hands it on. llama.cpp ends the process at some inputs that it does not like,
+so what goes in is checked before. Knows nothing of text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from core.errors import BadInput, Cancelled, CorruptFile, MissingDependency, OutOfMemory
+from core.inference.backends import llama_cpp as backend
+from core.model.gguf_header import read_gguf_header
+
+PIECE: Final = 512
+"""Tokens of a prompt that are read at once."""
+_ALL_LAYERS: Final = 9999
+_ABORTED: Final = 2
+_CACHE_BYTES: Final = 2
+"""llama.cpp keeps keys and values in float16 unless told otherwise."""
+
+
+class LlamaCppRunner:
+    """A loaded GGUF file with its cache. Made by `open_runner`."""
+
+    name = backend.NAME
+
+    def __init__(self, library: Any, model: Any, handle: Any, context: int, window: int) -> None:
+        self._lib, self._model, self._handle = library, model, handle
+        self._context, self._length, self._window = context, 0, window
+        self._vocabulary = int(library.llama_vocab_n_tokens(library.llama_model_get_vocab(model)))
+        self._batch = library.llama_batch_init(PIECE, 0, 1)
+        self._asked: Callable[[], bool] = lambda: False
+        # asked by llama.cpp between its operations; kept, since C holds only its address
+        self._abort = library.ggml_abort_callback(lambda data: bool(self._asked()))
+        library.llama_set_abort_callback(handle, self._abort, None)
+
+    @property
+    def context(self) -> int:
+        return self._context
+
+    @property
+    def length(self) -> int:
+        return self._length
+
+    @property
+    def memory_bytes(self) -> int:
+        lib, model = self._lib, self._model
+        head = lib.llama_model_n_embd(model) // max(1, lib.llama_model_n_head(model))
+        row = 2 * _CACHE_BYTES * head * lib.llama_model_n_head_kv(model) * lib.llama_model_n_layer(model)
+        return int(lib.llama_model_size(model)) + row * self._window
+
+    @property
+    def vocabulary(self) -> int:
+        """Tokens that the model knows."""
+        return self._vocabulary
+
+    def extend(self, ids: Sequence[int], should_stop: Callable[[], bool] = lambda: False) -> Tensor:
+        """See `Runner.extend`. A stop is noticed within an operation, not only between pieces."""
+        self._check(ids, self._length)
+        row: Tensor | None = None
+        for start in range(0, len(ids), PIECE):
+            piece = ids[start : start + PIECE]
+            last = start + len(piece) == len(ids)
+            self._decode(piece, [last and index == len(piece) - 1 for index in range(len(piece))], should_stop)
+            if last:
+                row = self._row(len(piece) - 1)
+        assert row is not None
+        return row
+
+    def truncate(self, length: int) -> None:
+        """See `Runner.truncate`."""
+        if not 0 <= length <= self._length:
+            raise BadInput(f"The cache holds {self._length} tokens and cannot be cut to {length}.", "Read them anew.")
+        if length < self._length:
+            self._forget(length)
+
+    def logits(self, ids: Sequence[int]) -> Tensor:
+        """See `Runner.logits`."""
+        self._forget(0)
+        self._check(ids, 0)
+        found = torch.empty(len(ids), self._vocabulary)
+        for start in range(0, len(ids), PIECE):
+            piece = ids[start : start + PIECE]
+            self._decode(piece, [True] * len(piece), lambda: False)
+            for index in range(len(piece)):
+                found[start + index] = self._row(index)
+        self._forget(0)
+        return found
+
+    def close(self) -> None:
+        """See `Runner.close`; does nothing the second time."""
+        if self._handle is None:
+            return
+        self._lib.llama_batch_free(self._batch)
+        self._lib.llama_free(self._handle)
+        self._lib.llama_model_free(self._model)
+        self._handle = self._model = self._batch = None
+
+    def _check(self, ids: Sequence[int], held: int) -> None:
+        if not len(ids):
+            raise BadInput("There is no token to read.", "Write something.")
+        if held + len(ids) > self._context:
+            raise BadInput(
+                f"{held + len(ids)} tokens do not fit a context of {self._context}.", "Start a new conversation."
+            )
+        if min(ids) < 0 or max(ids) >= self._vocabulary:
+            raise BadInput(f"The model knows {self._vocabulary} tokens, and not all of these.", "Use its tokenizer.")
+
+    def _decode(self, piece: Sequence[int], wanted: Sequence[bool], should_stop: Callable[[], bool]) -> None:
+        """Read one piece behind what is in the cache."""
+        if should_stop():
+            raise Cancelled("Stopped.")
+        batch = self._batch
+        batch.n_tokens = len(piece)
+        for index, token in enumerate(piece):
+            batch.token[index], batch.pos[index] = int(token), self._length + index
+            batch.n_seq_id[index], batch.seq_id[index][0] = 1, 0
+            batch.logits[index] = wanted[index]
+        # One token is soon read; asking Python between its operations would cost a part of that.
+        self._asked = should_stop if len(piece) > 1 else lambda: False
+        try:
+            code = self._lib.llama_decode(self._handle, batch)
+        finally:
+            self._asked = lambda: False
+        if code == 0:
+            self._length += len(piece)
+            return
+        self._forget(self._length)  # what it had read of this piece
+        if code == _ABORTED:
+            raise Cancelled("Stopped.")
+        raise OutOfMemory(
+            f"llama.cpp could not read {len(piece)} tokens (its code is {code}).", "Choose a shorter context."
+        )
+
+    def _forget(self, length: int) -> None:
+        memory = self._lib.llama_get_memory(self._handle)
+        if not self._lib.llama_memory_seq_rm(memory, 0, length, -1):
+            raise BadInput("llama.cpp cannot cut the cache of this kind of model.", "Load the model again.")
+        self._length = length
+
+    def _row(self, index: int) -> Tensor:
+        pointer = self._lib.llama_get_logits_ith(self._handle, index)
+        return torch.from_numpy(np.ctypeslib.as_array(pointer, shape=(self._vocabulary,)).copy())
+
+
+def open_runner(
+    path: Path,
+    context: int,
+    threads: int,
+    device: str = "cpu",
+    should_stop: Callable[[], bool] = lambda: False,
+) -> LlamaCppRunner:
+    """Load a GGUF file.
+
+    Args:
+        path: of the file; context: tokens that the cache shall hold; threads: of the CPU.
+        device: `cpu`, or any other for all layers on llama.cpp's own accelerator.
+        should_stop: asked while it loads.
+
+    Raises:
+        MissingDependency: llama-cpp-python is not usable here.
+        CorruptFile, ModelNotFound: the file is damaged, or gone.
+        OutOfMemory: there is no room for the cache.
+        Cancelled: `should_stop` said so.
+    """
+    try:
+        lib = backend.library()
+    except ImportError as error:
+        raise MissingDependency(str(error), backend.INSTALL) from error
+    read_gguf_header(path)  # says in a sentence what llama.cpp would end the process for
+    settings = lib.llama_model_default_params()
+    settings.n_gpu_layers = 0 if device == "cpu" else _ALL_LAYERS
+    progress = lib.llama_progress_callback(lambda fraction, data: not should_stop())
+    settings.progress_callback = progress
+    model = lib.llama_model_load_from_file(str(path).encode("utf-8"), settings)
+    if should_stop():
+        if model:
+            lib.llama_model_free(model)
+        raise Cancelled("Loading was cancelled.")
+    if not model:
+        raise CorruptFile(f"llama.cpp cannot load {path.name}.", "Choose another backend, or fetch the file again.")
+    wanted = lib.llama_context_default_params()
+    wanted.n_ctx, wanted.n_batch, wanted.n_ubatch = context, PIECE, PIECE
+    wanted.n_threads = wanted.n_threads_batch = threads
+    wanted.swa_full = True  # a sliding window that forgets could not be cut back
+    handle = lib.llama_init_from_model(model, wanted)
+    if not handle:
+        lib.llama_model_free(model)
+        raise OutOfMemory(f"There is no room for a context of {context} tokens.", "Choose a shorter context.")
+    room = int(lib.llama_n_ctx(handle))  # rounded up
+    return LlamaCppRunner(lib, model, handle, context, room)

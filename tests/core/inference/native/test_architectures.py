@@ -1,0 +1,97 @@
+"""Every architecture of the native program against transformers, and what it says of those that it does not know."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoConfig
+
+from core.inference.native.architectures import refusal
+from core.model.tree import Linear, ModelTree
+from tests.core.inference.native.tiny_models import MODELS, SMALL, TEXT, kernels, load, logits_of, make, skeleton_of
+
+__all__ = ["kernels"]
+EXACT = 1e-4
+"""Logits are around 4, and sums of a few hundred products in another order differ by less."""
+
+
+@pytest.fixture(scope="module", params=list(MODELS))
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, kernels: Any) -> tuple[Any, Any]:
+    """The transformers model, and the program of its checkpoint."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    return make(request.param, folder), load(folder)
+
+
+def test_logits_are_those_of_transformers(pair: tuple[Any, Any]) -> None:
+    model, runner = pair
+    assert torch.allclose(runner.logits(TEXT), logits_of(model, TEXT), rtol=0, atol=EXACT)
+
+
+def test_token_by_token_gives_the_same(pair: tuple[Any, Any]) -> None:
+    model, runner = pair
+    runner.truncate(0)
+    runner.extend(TEXT[:70])
+    found = torch.stack([runner.extend([token]) for token in TEXT[70:]])
+    assert torch.allclose(found, logits_of(model, TEXT)[70:], rtol=0, atol=EXACT)
+
+
+def test_what_was_cut_off_leaves_nothing_behind(pair: tuple[Any, Any]) -> None:
+    model, runner = pair
+    other = [*TEXT[:37], *reversed(TEXT)]
+    runner.truncate(0)
+    runner.extend(TEXT)
+    runner.truncate(37)
+    assert torch.allclose(runner.extend(other[37:]), logits_of(model, other)[-1], rtol=0, atol=EXACT)
+
+
+@pytest.fixture
+def llama(tmp_path: Path) -> tuple[Any, ModelTree]:
+    """Config and tree of a model that the program takes."""
+    make("llama", tmp_path / "model")
+    skeleton = skeleton_of(tmp_path / "model")
+    return skeleton.model.config, skeleton.tree
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"model_type": "gpt2"}, "architecture 'gpt2'"),
+        ({"hidden_act": "relu"}, "activation 'relu'"),
+        ({"head_dim": 24}, "heads of width 24"),
+        ({"num_attention_heads": 6, "num_key_value_heads": 4, "head_dim": 16}, "6 heads"),
+        ({"rope_parameters": {"rope_type": "axial", "rope_theta": 1e4}}, "of the kind 'axial'"),
+        ({"use_bidirectional_attention": True}, "both directions"),
+    ],
+)
+def test_what_it_does_not_know_is_said(llama: tuple[Any, ModelTree], changes: dict[str, Any], sentence: str) -> None:
+    config = SimpleNamespace(**{**AutoConfig.for_model("llama", **SMALL).to_dict(), **changes})
+    assert sentence in refusal(config, llama[1])
+
+
+def test_a_model_that_it_knows_is_not_refused(llama: tuple[Any, ModelTree]) -> None:
+    assert refusal(*llama) == ""
+
+
+def test_a_tensor_without_a_place_is_named(llama: tuple[Any, ModelTree]) -> None:
+    config, tree = llama
+    name = "model.layers.1.self_attn.sinks"
+    tensors = {**tree.tensors, name: replace(next(iter(tree.tensors.values())), name=name)}
+    assert name in refusal(config, replace(tree, tensors=tensors))
+
+
+def test_a_tensor_that_is_missing_is_named(llama: tuple[Any, ModelTree]) -> None:
+    config, tree = llama
+    name = "model.layers.2.mlp.up_proj.weight"
+    tensors = {key: value for key, value in tree.tensors.items() if key != name}
+    assert name in refusal(config, replace(tree, tensors=tensors))
+
+
+def test_inputs_that_do_not_fit_the_kernels_are_refused(llama: tuple[Any, ModelTree]) -> None:
+    config, tree = llama
+    narrow: list[Linear] = [replace(linear, in_features=40) for linear in tree.linears]
+    assert "40 inputs" in refusal(config, replace(tree, linears=tuple(narrow)))
