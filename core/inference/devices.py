@@ -8,9 +8,7 @@ from __future__ import annotations
 import math
 import os
 import platform
-import shutil
 import statistics
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from core.errors import DeviceProblem
+from core.inference.cards import intel_cards, nvidia_cards, nvidia_driver
 
 if TYPE_CHECKING:
     import torch
@@ -36,13 +35,16 @@ class Device:
     """One device.
 
     Attributes:
-        id: `cpu`, `cuda:0`, `xpu:0`: what `--device` takes.
+        id: `cpu`, `cuda:0`, `xpu:0`: what `--device` takes, and torch.
         kind: `cpu`, `cuda` or `xpu`.
         name: what its maker calls it.
         total_memory, free_memory: bytes; of the host for the CPU, within the limit of a container.
         usable: whether a run can use it.
         reason: why not, as one sentence; empty where usable.
-        details: instruction sets, cores, driver and the like, for people.
+        details: instruction sets, cores and the like, for people.
+        stable_id: `cpu`, or a name that stays a card's own when another one is put in: its UUID or its place on the
+            bus. `--device` takes it as well.
+        driver: its version, or "".
     """
 
     id: str
@@ -53,6 +55,8 @@ class Device:
     usable: bool = True
     reason: str = ""
     details: dict[str, Any] = field(default_factory=dict)
+    stable_id: str = ""
+    driver: str = ""
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,9 @@ def list_devices() -> tuple[Device, ...]:
 
 
 def choose(device: str) -> Device:
-    """The device called `device`; `auto` is the accelerator with the most free memory (CUDA first), else the CPU.
+    """The device called `device`, by id or stable id.
+
+    `auto` is the accelerator with the most free memory (CUDA first), else the CPU.
 
     Raises:
         DeviceProblem: there is no such device here, or it does not work.
@@ -84,11 +90,20 @@ def choose(device: str) -> Device:
     wanted = f"{device}:0" if device in ("cuda", "xpu") else device
     there = f"Use --device {' or '.join(['auto', *(found.id for found in usable)])}."
     for found in devices:
-        if found.id == wanted or (not found.usable and found.id == found.kind == wanted.partition(":")[0]):
+        kinds = (found.id, found.kind) == (found.kind, wanted.partition(":")[0])
+        if wanted and (wanted in (found.id, found.stable_id) or (kinds and not found.usable)):
             if found.usable:
                 return found
             raise DeviceProblem(f"{found.name} cannot be used: {found.reason}", there)
     raise DeviceProblem(f"There is no device {device!r} on this machine.", there)
+
+
+def choose_or_cpu(device: str) -> tuple[Device, str]:
+    """The device called `device` as `choose` finds it, or the CPU, and why it is the CPU: one sentence, or ""."""
+    try:
+        return choose(device), ""
+    except DeviceProblem as error:
+        return list_devices()[0], f"{error.message.rstrip('.')}; the CPU computes instead."
 
 
 def physical_cores() -> int:
@@ -200,7 +215,7 @@ def _cpu() -> Device:
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
     }
-    return Device("cpu", "cpu", name, total, free, details=details)
+    return Device("cpu", "cpu", name, total, free, details=details, stable_id="cpu")
 
 
 def _cpu_info(path: Path = Path("/proc/cpuinfo")) -> tuple[frozenset[str], str]:
@@ -243,70 +258,79 @@ def _cgroup(name: str, root: Path = Path("/sys/fs/cgroup")) -> str:
 
 # --- accelerators ---
 
+FAILURES = (RuntimeError, OSError, AssertionError, ValueError, AttributeError)
+"""What torch raises where a driver, a card or a library of the system is broken."""
+
 
 def _accelerators(kind: str) -> list[Device]:
     import torch
 
     library: Any = torch.cuda if kind == "cuda" else torch.xpu
-    if library.is_available():
-        return [_accelerator(kind, library, index) for index in range(library.device_count())]
-    name = _nvidia() if kind == "cuda" else _intel()
-    if not name:
-        return []
+    try:
+        count = library.device_count() if library.is_available() else 0
+    except FAILURES:
+        count = 0
+    if count:
+        return [_accelerator(kind, library, index) for index in range(count)]
+    cards = nvidia_cards() if kind == "cuda" else intel_cards()
     compiled = bool(torch.version.cuda or torch.version.hip) if kind == "cuda" else torch.version.xpu is not None
     reason = (
         "its driver is missing or too old for this build of torch."
         if compiled
-        else f"this build of torch ({torch.__version__}) has no {kind.upper()} support."
+        else f"this build of torch ({torch.__version__}) has no {kind.upper()} support; "
+        f"`packaging/bootstrap.py --device {kind}` installs one that has."
     )
-    return [Device(kind, kind, name, 0, 0, usable=False, reason=reason)]
+    return [
+        Device(
+            f"{kind}:{number}",
+            kind,
+            card.name,
+            card.memory,
+            0,
+            usable=False,
+            reason=reason,
+            stable_id=card.stable_id,
+            driver=card.driver,
+        )
+        for number, card in enumerate(cards)
+    ]
 
 
 def _accelerator(kind: str, library: Any, index: int) -> Device:
+    """One that torch sees; usable if it answers a small sum."""
     import torch
 
     identity = f"{kind}:{index}"
+    name = stable = driver = ""
     try:
+        name = str(library.get_device_name(index))
         properties = library.get_device_properties(index)
+        stable = _stable_id(kind, index, properties)
+        driver = nvidia_driver() if kind == "cuda" else str(getattr(properties, "driver_version", ""))
         free, total = library.mem_get_info(index)
         torch.ones(1, device=identity).add(1).item()
-    except RuntimeError as error:
-        reason = f"it answers: {str(error).strip().splitlines()[0][:200]}"
-        return Device(identity, kind, library.get_device_name(index), 0, 0, usable=False, reason=reason)
+    except FAILURES as error:
+        reason = f"it answers: {(str(error).strip() or type(error).__name__).splitlines()[0][:200]}"
+        name = name or f"{kind.upper()} device {index}"
+        return Device(identity, kind, name, 0, 0, usable=False, reason=reason, stable_id=stable, driver=driver)
     details: dict[str, Any] = {"torch": torch.__version__}
     if kind == "cuda":
         details["capability"] = f"{properties.major}.{properties.minor}"
         details["runtime"] = torch.version.cuda or torch.version.hip or ""
+        details["multiprocessors"] = getattr(properties, "multi_processor_count", 0)
     else:
-        details["driver"] = getattr(properties, "driver_version", "")
-    return Device(identity, kind, properties.name, total, free, details=details)
+        details["compute_units"] = getattr(properties, "max_compute_units", 0)
+    return Device(identity, kind, name, total, free, details=details, stable_id=stable, driver=driver)
 
 
-def _nvidia() -> str:
-    """Name of the first NVIDIA card, found without torch; empty where there is none."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return ""
-    try:
-        answer = subprocess.run(
-            [program, "--query-gpu=name", "--format=csv,noheader"],
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    lines = answer.stdout.strip().splitlines()
-    return lines[0].strip() if lines else ""
-
-
-def _intel(folder: Path = Path("/sys/class/drm")) -> str:
-    """`Intel GPU` where the kernel has a graphics card of Intel's; empty where it has none."""
-    for vendor in sorted(folder.glob("card*/device/vendor")):
-        try:
-            if vendor.read_text(encoding="utf-8").strip() == "0x8086":
-                return "Intel GPU"
-        except OSError:
-            continue
-    return ""
+def _stable_id(kind: str, index: int, properties: Any) -> str:
+    """What stays the card's own: its UUID as nvidia-smi writes it, its place on the bus, or at least its name."""
+    uuid = getattr(properties, "uuid", None)
+    if uuid:
+        text = str(uuid)
+        return f"{kind}:{text if text.startswith('GPU-') or kind != 'cuda' else f'GPU-{text}'}"
+    bus, slot = (getattr(properties, key, None) for key in ("pci_bus_id", "pci_device_id"))
+    if isinstance(bus, int) and isinstance(slot, int):
+        return f"{kind}:pci-{getattr(properties, 'pci_domain_id', 0) or 0:04x}:{bus:02x}:{slot:02x}.0"
+    name = "-".join(str(getattr(properties, "name", kind)).split())
+    return f"{kind}:{name}-{index}"

@@ -5,18 +5,21 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+import torch
 
 from core.errors import DeviceProblem
 from core.inference import devices
-from core.inference.devices import Device, choose, list_devices, physical_cores, probe_dtype
+from core.inference.cards import Card
+from core.inference.devices import Device, choose, choose_or_cpu, list_devices, physical_cores, probe_dtype
 
 ROOT = Path(__file__).resolve().parents[3]
 CPU = Device("cpu", "cpu", "Some processor", 16, 8)
-SMALL = Device("cuda:0", "cuda", "Small card", 8, 4)
-LARGE = Device("cuda:1", "cuda", "Large card", 24, 20)
+SMALL = Device("cuda:0", "cuda", "Small card", 8, 4, stable_id="cuda:GPU-11")
+LARGE = Device("cuda:1", "cuda", "Large card", 24, 20, stable_id="cuda:GPU-22")
 ARC = Device("xpu:0", "xpu", "Some card", 64, 60)
 BROKEN = Device("cuda:0", "cuda", "Old card", 8, 0, usable=False, reason="its driver is too old.")
 UNSUPPORTED = Device("cuda", "cuda", "New card", 0, 0, usable=False, reason="this build of torch has no CUDA support.")
@@ -164,18 +167,109 @@ def test_a_machine_without_cpuinfo_still_has_a_name(tmp_path: Path) -> None:
     assert (flags, name != "") == (frozenset(), True)
 
 
-def test_an_intel_card_is_found_without_torch(tmp_path: Path) -> None:
-    vendor = tmp_path / "card0" / "device" / "vendor"
-    vendor.parent.mkdir(parents=True)
-    vendor.write_text("0x8086\n")
-    assert devices._intel(tmp_path) == "Intel GPU"
+@pytest.mark.parametrize("machine", [(CPU, SMALL, LARGE)], indirect=True)
+@pytest.mark.usefixtures("machine")
+def test_a_card_is_found_by_its_stable_id() -> None:
+    assert choose("cuda:GPU-22") == LARGE
 
 
-def test_another_maker_s_card_is_not_intel_s(tmp_path: Path) -> None:
-    vendor = tmp_path / "card0" / "device" / "vendor"
-    vendor.parent.mkdir(parents=True)
-    vendor.write_text("0x10de\n")
-    assert devices._intel(tmp_path) == ""
+@pytest.mark.parametrize(
+    ("machine", "asked", "chosen", "note"),
+    [
+        ((CPU, SMALL), "cuda:0", SMALL, ""),
+        ((CPU, SMALL), "auto", SMALL, ""),
+        (
+            (CPU, SMALL),
+            "cuda:GPU-22",
+            CPU,
+            "There is no device 'cuda:GPU-22' on this machine; the CPU computes instead.",
+        ),
+        (
+            (CPU, BROKEN),
+            "cuda:0",
+            CPU,
+            "Old card cannot be used: its driver is too old; the CPU computes instead.",
+        ),
+        ((CPU,), "", CPU, "There is no device '' on this machine; the CPU computes instead."),
+    ],
+    indirect=["machine"],
+)
+@pytest.mark.usefixtures("machine")
+def test_what_is_not_there_or_broken_becomes_the_cpu(asked: str, chosen: Device, note: str) -> None:
+    assert choose_or_cpu(asked) == (chosen, note)
+
+
+class Properties:
+    """What torch says of a card, for tests."""
+
+    def __init__(self, **values: Any) -> None:
+        self.name = "Some card"
+        vars(self).update(values)
+
+
+@pytest.mark.parametrize(
+    ("kind", "properties", "stable"),
+    [
+        ("cuda", Properties(uuid="8a3b-11"), "cuda:GPU-8a3b-11"),
+        ("cuda", Properties(uuid="GPU-8a3b-11"), "cuda:GPU-8a3b-11"),
+        ("xpu", Properties(uuid="8680-56a0"), "xpu:8680-56a0"),
+        ("cuda", Properties(pci_bus_id=3, pci_device_id=0, pci_domain_id=1), "cuda:pci-0001:03:00.0"),
+        ("xpu", Properties(), "xpu:Some-card-2"),
+    ],
+)
+def test_the_stable_id_of_a_card(kind: str, properties: Properties, stable: str) -> None:
+    assert devices._stable_id(kind, 2, properties) == stable
+
+
+class Library:
+    """torch.cuda with one card, for tests; what breaks raises."""
+
+    def __init__(self, *broken: str) -> None:
+        self._broken = broken
+
+    def _answer(self, name: str, value: Any) -> Any:
+        if name in self._broken:
+            raise RuntimeError(f"{name} does not answer\nand a long trace")
+        return value
+
+    def is_available(self) -> bool:
+        return bool(self._answer("driver", True))
+
+    def device_count(self) -> int:
+        return 1
+
+    def get_device_name(self, index: int) -> str:
+        return str(self._answer("name", "Some card"))
+
+    def get_device_properties(self, index: int) -> Properties:
+        found: Properties = self._answer("properties", Properties(uuid="1", major=8, minor=6))
+        return found
+
+    def mem_get_info(self, index: int) -> tuple[int, int]:
+        found: tuple[int, int] = self._answer("memory", (1, 2))
+        return found
+
+
+@pytest.mark.parametrize(
+    ("broken", "name", "reason"),
+    [
+        ("name", "CUDA device 0", "it answers: name does not answer"),
+        ("properties", "Some card", "it answers: properties does not answer"),
+        ("memory", "Some card", "it answers: memory does not answer"),
+    ],
+)
+def test_a_card_that_does_not_answer_is_listed_with_the_reason(broken: str, name: str, reason: str) -> None:
+    found = devices._accelerator("cuda", Library(broken), 0)
+    assert (found.id, found.name, found.usable, found.reason) == ("cuda:0", name, False, reason)
+
+
+def test_a_driver_that_does_not_answer_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "cuda", Library("driver"))
+    monkeypatch.setattr(devices, "nvidia_cards", lambda: (Card("Old card", "cuda:GPU-1", 8, "470.1"),))
+    (found,) = devices._accelerators("cuda")
+    assert (found.id, found.name, found.usable, found.stable_id) == ("cuda:0", "Old card", False, "cuda:GPU-1")
+    assert (found.total_memory, found.driver) == (8, "470.1")
+    assert "CUDA" in found.reason
 
 
 def test_importing_this_loads_no_torch() -> None:

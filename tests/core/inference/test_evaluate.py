@@ -14,6 +14,7 @@ from core.errors import BadCalibration, BadInput, Cancelled, VerificationFailed
 from core.events import Event, Progress
 from core.inference import evaluate
 from core.inference.evaluate import compare_logits, evaluate_text, make_windows, perplexity
+from core.inference.runners.module import ModuleRunner
 
 WORDS = 60
 
@@ -117,6 +118,23 @@ def test_a_broken_model_is_reported(windows: torch.Tensor) -> None:
     torch.nn.init.constant_(model.lm_head.weight, math.nan)
     with pytest.raises(VerificationFailed, match="NaN"):
         perplexity(model, windows)
+
+
+def test_a_runner_is_as_perplexed_as_its_model(windows: torch.Tensor) -> None:
+    model = make_model()
+    runner = ModuleRunner(model, 512, "cpu")
+    seen: list[Event] = []
+    found = perplexity(runner, windows, "a text", seen.append)
+    expected = perplexity(model, windows, "a text")
+    assert math.isclose(found.value, expected.value, rel_tol=1e-5)
+    assert (found.tokens, found.sha256, found.text) == (expected.tokens, expected.sha256, expected.text)
+    assert [event.fraction for event in seen if isinstance(event, Progress)][-1] == 1
+    assert runner.length == 0
+
+
+def test_measuring_a_runner_can_be_stopped(windows: torch.Tensor) -> None:
+    with pytest.raises(Cancelled):
+        perplexity(ModuleRunner(make_model(), 512, "cpu"), windows, should_stop=lambda: True)
 
 
 def test_rows_are_cut_in_order_and_do_not_overlap() -> None:

@@ -12,14 +12,18 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from core.errors import Cancelled, ModelNotFound
+from core.errors import BadInput, Cancelled, ModelNotFound, OutOfMemory
+from core.events import Event, Log
 from core.formats.side_files import carry_over
-from core.inference.loader import load_model
+from core.inference import devices, starting
+from core.inference.devices import Device
+from core.inference.loader import load_model, load_runner
+from core.inference.native import library
 from core.schemes import LayerScheme
 from tests.core.formats.tiny import bits_map, open_tree, write_output
 from tests.core.model import gguf_files
 from tests.core.model.test_chain import saved
-from tests.core.tiny_model import save_model
+from tests.core.tiny_model import BLOCKS, SHAPES, save_model
 
 
 def test_an_original_is_what_transformers_loads(tmp_path: Path) -> None:
@@ -62,10 +66,8 @@ def test_a_quantized_model_computes_with_its_dequantized_weights(tmp_path: Path,
 
 @pytest.mark.parametrize("kind", ["F16", "Q4_1", "Q8_0"])
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2"])
-def test_a_gguf_file_computes_with_the_numbers_in_it(
-    tmp_path: Path, family: str, kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("BITWRIGHT_HOME", str(tmp_path / "home"))
+@pytest.mark.usefixtures("own_home")
+def test_a_gguf_file_computes_with_the_numbers_in_it(tmp_path: Path, family: str, kind: str) -> None:
     original = gguf_files.build(family)
     path = gguf_files.write(tmp_path / "m.gguf", family, original, kind=gguf.GGMLQuantizationType[kind])
     rounded = copy.deepcopy(original)
@@ -85,8 +87,8 @@ def test_a_gguf_file_computes_with_the_numbers_in_it(
     assert loaded.tokenizer.decode(loaded.tokenizer("there 12")["input_ids"]) == "there 12"
 
 
-def test_a_folder_with_one_gguf_file_is_that_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("BITWRIGHT_HOME", str(tmp_path / "home"))
+@pytest.mark.usefixtures("own_home")
+def test_a_folder_with_one_gguf_file_is_that_file(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     gguf_files.write(tmp_path / "out" / "m.gguf", "qwen2", gguf_files.build("qwen2"))
     assert load_model(str(tmp_path / "out"), "cpu", "float32").label == "m.gguf"
@@ -101,3 +103,146 @@ def test_loading_can_be_stopped(tmp_path: Path) -> None:
     folder = save_model(tmp_path / "model")
     with pytest.raises(Cancelled):
         load_model(str(folder), "cpu", "float32", should_stop=lambda: True)
+
+
+# --- to run token by token ---
+
+IDS = list(range(5, 45))
+SCHEMES = [
+    LayerScheme(bits, group, sym) for bits in (2, 3, 4, 8) for group, sym in ((32, True), (32, False), (-1, True))
+]
+EXACT = ("dense", "portable")
+
+
+@pytest.fixture
+def plain_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without a compiler: no native kernels."""
+    monkeypatch.setattr(library, "why_not", lambda: "There is no compiler.")
+
+
+def quantized(tmp_path: Path, scheme: LayerScheme) -> Path:
+    source = save_model(tmp_path / "source")
+    written = write_output(source, tmp_path / "out", "auto_round", bits_map(scheme))
+    carry_over(source, written.folder)
+    return written.folder
+
+
+def expected(folder: Path) -> torch.Tensor:
+    """Logits behind the last token with every weight worked out, in float32."""
+    with torch.no_grad():
+        logits: torch.Tensor = load_model(str(folder), "cpu", "float32").model(torch.tensor([IDS])).logits
+    return logits[0, -1]
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=[scheme.label() for scheme in SCHEMES])
+@pytest.mark.parametrize("backend", ["dense", "portable", "int4pack", "auto"])
+@pytest.mark.usefixtures("plain_torch")
+def test_a_backend_s_logits_are_those_of_the_dequantized_model(
+    tmp_path: Path, scheme: LayerScheme, backend: str
+) -> None:
+    folder = quantized(tmp_path, scheme)
+    loaded = load_runner(str(folder), "cpu", backend, "float32")
+    found, exact = loaded.runner.extend(IDS), expected(folder)
+    apart = float((found - exact).norm() / exact.norm())
+    used = "int4pack" if backend == "auto" else backend
+    # The same model computed in bfloat16 as a whole is 0.010 to 0.018 apart.
+    assert apart < (1e-5 if backend in EXACT else 0.03)
+    head = {"dense": 1}
+    assert loaded.counts == ({"dense": 15} if backend == "dense" else {used: 14, **head})
+    assert (loaded.schemes, loaded.dtype) == ({scheme.label(): 14}, "float32")
+
+
+@pytest.mark.parametrize("scheme", SCHEMES[::3], ids=[scheme.label() for scheme in SCHEMES[::3]])
+def test_the_native_program_s_logits_are_close(tmp_path: Path, scheme: LayerScheme) -> None:
+    if library.why_not():
+        pytest.skip(library.why_not())
+    folder = quantized(tmp_path, scheme)
+    loaded = load_runner(str(folder), "cpu")
+    found, exact = loaded.runner.extend(IDS), expected(folder)
+    assert loaded.runner.name == "native"
+    assert loaded.counts == {"native": 15}
+    assert float((found - exact).norm() / exact.norm()) < 0.04  # rows are rounded to 8 bits
+
+
+@pytest.mark.usefixtures("plain_torch")
+def test_an_original_runs_too(tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "model")
+    loaded = load_runner(str(folder), "cpu", dtype="float32")
+    assert torch.allclose(loaded.runner.extend(IDS), expected(folder), atol=1e-5)
+    assert (loaded.runner.name, loaded.counts, loaded.schemes) == ("module", {"dense": 15}, {})
+
+
+@pytest.mark.usefixtures("plain_torch")
+def test_packed_layers_take_less_memory_than_floats(tmp_path: Path) -> None:
+    folder = quantized(tmp_path, LayerScheme(4, 32))
+    sizes = {name: load_runner(str(folder), "cpu", name, "float32").memory_bytes for name in ("dense", "portable")}
+    weights = sum(rows * columns for rows, columns in SHAPES.values()) * BLOCKS
+    assert sizes["dense"] - sizes["portable"] == weights * 4 - weights // 2 - weights // 32 * 2
+
+
+@pytest.mark.parametrize("wanted", ["marlin", "llama.cpp"])
+@pytest.mark.usefixtures("plain_torch")
+def test_a_backend_that_cannot_run_here_is_a_row_with_the_reason(tmp_path: Path, wanted: str) -> None:
+    folder = quantized(tmp_path, LayerScheme(4, 32))
+    loaded = load_runner(str(folder), "cpu", wanted, "float32")
+    row = next(row for row in loaded.rows if row.name == wanted)
+    assert (row.layers, bool(row.why_not)) == (0, True)
+    assert sum(loaded.counts.values()) == 15
+
+
+def test_a_backend_that_nobody_knows(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="no backend 'warp'"):
+        load_runner(str(save_model(tmp_path / "model")), "cpu", "warp")
+
+
+@pytest.mark.usefixtures("plain_torch")
+def test_a_device_that_is_not_there_becomes_the_cpu(tmp_path: Path) -> None:
+    loaded = load_runner(str(save_model(tmp_path / "model")), "cuda:7", dtype="float32")
+    assert (loaded.device, loaded.device_note) == (
+        "cpu",
+        "There is no device 'cuda:7' on this machine; the CPU computes instead.",
+    )
+
+
+@pytest.mark.usefixtures("plain_torch")
+def test_a_device_that_breaks_while_loading_becomes_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = Device("cuda:0", "cuda", "Old card", 1 << 40, 1 << 40)
+    machine = (*devices.list_devices(), card)
+    monkeypatch.setattr(devices, "list_devices", lambda: machine)
+    events: list[Event] = []
+    loaded = load_runner(str(save_model(tmp_path / "model")), "cuda:0", dtype="float32", emit=events.append)
+    assert loaded.device == "cpu"
+    assert loaded.device_note.startswith("Old card failed (")
+    assert [event.message for event in events if isinstance(event, Log)] == [loaded.device_note]
+
+
+@pytest.mark.parametrize(("wanted", "context"), [(None, 256), (100, 100), (9999, 256), (0, 256)])
+@pytest.mark.usefixtures("plain_torch")
+def test_the_context_is_what_is_wanted_within_the_model_s(tmp_path: Path, wanted: int | None, context: int) -> None:
+    folder = save_model(tmp_path / "model")
+    assert load_runner(str(folder), "cpu", dtype="float32", context=wanted).context == context
+
+
+@pytest.mark.parametrize(("free", "context"), [(1 << 40, 131072), (1 << 30, 8192), (1 << 20, 1024)])
+def test_a_context_that_nobody_named_fits_the_memory(free: int, context: int) -> None:
+    config = {
+        "max_position_embeddings": 131072, "num_hidden_layers": 16, "num_attention_heads": 32, "head_dim": 64,
+        "num_key_value_heads": 8, "hidden_size": 2048,
+    }  # fmt: skip
+    device = Device("cpu", "cpu", "Some processor", 1 << 41, free)
+    assert starting.context_for(config, device, None) == context
+
+
+def test_a_model_that_does_not_fit_is_refused_before_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = Device("cpu", "cpu", "Some processor", 1 << 40, 1000)
+    monkeypatch.setattr(devices, "list_devices", lambda: (small,))
+    with pytest.raises(OutOfMemory, match=r"model needs .* of memory, and 1 kB of Some processor are free"):
+        load_runner(str(save_model(tmp_path / "model")), "cpu", dtype="float32")
+
+
+@pytest.mark.usefixtures("plain_torch")
+def test_loading_a_runner_can_be_stopped(tmp_path: Path) -> None:
+    with pytest.raises(Cancelled):
+        load_runner(str(save_model(tmp_path / "model")), "cpu", dtype="float32", should_stop=lambda: True)

@@ -1,0 +1,219 @@
+"""Marlin and ExLlamaV2, the CUDA kernels that gptqmodel carries, as backends.
+
+Written from gptqmodel 7.7 (nn_modules/qlinear/marlin.py, exllamav2.py, utils/model.py); a trial layer on the device
+decides whether they are used. gptqmodel compiles its kernels when they are first asked for, which takes minutes and
+needs CUDA's compiler; it keeps them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from core.inference.backends import trial
+from core.inference.backends.backend import LayerFacts, Missing
+from core.inference.backends.triton import too_old
+from core.schemes import LayerScheme
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from core.formats.quantized import QuantizedLinear
+    from core.formats.stored import Stored
+    from core.inference.devices import Device
+
+INSTALL: Final = "pip install gptqmodel"
+_GROUPS: Final = (-1, 32, 64, 128)
+_BLOCKS: Final = {"q4_0": LayerScheme(4, 32, True), "q8_0": LayerScheme(8, 32, True)}
+"""GGUF's types that are plain schemes under another name."""
+
+
+class MarlinBackend:
+    """4 and 8 bits, symmetric."""
+
+    name = "marlin"
+    title = "Marlin, through gptqmodel"
+    takes = "4 and 8 bits, symmetric, groups of 32, 64, 128 or a row, on CUDA"
+
+    def missing(self, device: Device) -> Missing | None:
+        """What keeps it from this device, or None where it works; may compile kernels the first time."""
+        if sys.platform != "linux" and device.kind == "cuda":
+            return Missing("gptqmodel has Marlin on Linux only.")
+        return _missing(self.name, "marlin", device, self.build, (LayerScheme(4, 128, True), LayerScheme(8, 64, True)))
+
+    def refusal(self, facts: LayerFacts, device: Device, dtype: torch.dtype) -> str:
+        """Why it cannot compute this layer, as one sentence; "" where it can."""
+        scheme = _BLOCKS.get(facts.scheme.type, facts.scheme)
+        if scheme.bits not in (4, 8) or not scheme.sym:
+            return f"It takes 4 and 8 bits, symmetric, not {facts.scheme.label()}."
+        wide, tall = facts.inputs, facts.outputs
+        aligned = (tall % 64 == 0 and wide % 128 == 0) or (tall % 128 == 0 and wide % 64 == 0)
+        if facts.ordered and scheme.group_size != -1 and not aligned:
+            return f"With inputs in groups of their own order it takes tiles of 64x128, and {tall}x{wide} has others."
+        return _refusal(facts, scheme, dtype)
+
+    def build(self, layer: Stored, bias: Tensor | None, device: Device, dtype: torch.dtype) -> nn.Module:
+        """The layer ready to run; `refusal` must have had nothing against it."""
+        plain = _plain(layer)
+        # A row as one group has the same scale in whatever order its inputs are.
+        ordered = plain.g_idx is not None and plain.scheme.group_size != -1
+        linear = _make("marlin", "MarlinLinear", plain, bias, dtype, ordered=ordered)
+        linear.to(device.id)
+        linear.post_init()
+        return _ready(linear)
+
+
+class ExllamaBackend:
+    """4 bits, symmetric or not."""
+
+    name = "exllama"
+    title = "ExLlamaV2, through gptqmodel"
+    takes = "4 bits, groups of 32, 64, 128 or a row, on CUDA; computes in float16"
+
+    def missing(self, device: Device) -> Missing | None:
+        """What keeps it from this device, or None where it works; may compile kernels the first time."""
+        schemes = (LayerScheme(4, 128, True), LayerScheme(4, 64, False))
+        return _missing(self.name, "exllamav2", device, self.build, schemes)
+
+    def refusal(self, facts: LayerFacts, device: Device, dtype: torch.dtype) -> str:
+        """Why it cannot compute this layer, as one sentence; "" where it can."""
+        scheme = _BLOCKS.get(facts.scheme.type, facts.scheme)
+        if scheme.bits != 4 or scheme.type:
+            return f"It takes 4 bits, not {facts.scheme.label()}."
+        return _refusal(facts, scheme, dtype)
+
+    def build(self, layer: Stored, bias: Tensor | None, device: Device, dtype: torch.dtype) -> nn.Module:
+        """The layer ready to run; `refusal` must have had nothing against it."""
+        plain = _plain(layer)
+        ordered = plain.g_idx is not None and plain.scheme.group_size != -1
+        linear = _make("exllamav2", "ExllamaV2Linear", plain, bias, dtype, ordered=ordered)
+        if not ordered:
+            linear.g_idx.zero_()  # how its loader is told that inputs follow each other
+        linear.to(device.id)
+        linear.post_init(_scratch(linear.temp_dq_size(), device.id))
+        return _ready(linear)
+
+
+def _missing(
+    name: str,
+    module: str,
+    device: Device,
+    build: Callable[[Stored, Tensor | None, Device, torch.dtype], nn.Module],
+    schemes: tuple[LayerScheme, ...],
+) -> Missing | None:
+    """What both need: a CUDA device, the package, and a trial layer that comes out right."""
+    if device.kind != "cuda":
+        return Missing("gptqmodel has these kernels for CUDA devices only.")
+    if (old := too_old(device, (8, 0))) is not None:
+        return old
+    if importlib.util.find_spec("gptqmodel") is None:
+        return Missing("The package gptqmodel is not installed.", INSTALL)
+    if (problem := _import_problem(module)) is not None:
+        return problem
+    import torch
+
+    def trial_layer(layer: Stored, bias: Tensor | None) -> nn.Module:
+        return build(layer, bias, device, torch.float16)
+
+    reason = trial.failure(name, device, torch.float16, trial_layer, schemes)
+    return Missing(reason) if reason else None
+
+
+@functools.cache
+def _import_problem(module: str) -> Missing | None:
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # it greets
+            importlib.import_module(f"gptqmodel.nn_modules.qlinear.{module}")
+    except Exception as error:  # noqa: BLE001 - the package patches and probes much as it is imported
+        line = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        return Missing(f"gptqmodel is installed and does not start: {line.rstrip('.')}.", f"{INSTALL} --upgrade")
+    return None
+
+
+def _refusal(facts: LayerFacts, scheme: LayerScheme, dtype: torch.dtype) -> str:
+    import torch
+
+    if dtype not in (torch.float16, torch.bfloat16):
+        return f"It computes in 16 bits, not in {str(dtype).removeprefix('torch.')}."
+    if scheme.group_size not in _GROUPS:
+        return f"It takes groups of 32, 64, 128 or a row, not of {scheme.group_size}."
+    if facts.inputs % 32 or facts.outputs % 32 or facts.inputs % scheme.group_of(facts.inputs):
+        return f"{facts.outputs}x{facts.inputs} is not divisible by 32 and by its groups."
+    return ""
+
+
+def _plain(layer: Stored) -> QuantizedLinear:
+    """The layer as integers with float16 scales, where it is one under the name of a block type."""
+    from core.formats.gguf.blocks import BlockLinear
+    from core.formats.quantized import QuantizedLinear
+
+    if isinstance(layer, QuantizedLinear):
+        return layer
+    assert isinstance(layer, BlockLinear)
+    import torch
+
+    scheme = _BLOCKS[layer.scheme.type]
+    zeros = torch.full_like(layer.d, scheme.levels // 2, dtype=torch.uint8)
+    return QuantizedLinear(layer.name, scheme, layer.ints, layer.d, zeros)
+
+
+def _make(
+    module: str, cls: str, layer: QuantizedLinear, bias: Tensor | None, dtype: torch.dtype, *, ordered: bool
+) -> Any:
+    """gptqmodel's layer with the tensors of version 2 of the GPTQ format (zero points as they are), on the CPU."""
+    import torch
+
+    from core.formats.pack import pack_inputs, pack_outputs
+
+    made = getattr(importlib.import_module(f"gptqmodel.nn_modules.qlinear.{module}"), cls)(
+        bits=layer.scheme.bits,
+        group_size=layer.scheme.group_size,
+        desc_act=ordered,
+        sym=layer.scheme.sym,
+        in_features=layer.in_features,
+        out_features=layer.out_features,
+        bias=bias is not None,
+        dtype=dtype,
+    )
+    tensors = {
+        "qweight": pack_inputs(layer.ints, layer.scheme.bits),
+        "qzeros": pack_outputs(layer.zeros, layer.scheme.bits),
+        "scales": layer.scales.T.contiguous(),
+        "g_idx": layer.g_idx
+        if ordered
+        else torch.arange(layer.in_features) // layer.scheme.group_of(layer.in_features),
+        "bias": bias,
+    }
+    for name, value in tensors.items():
+        place = getattr(made, name)
+        if value is None or place is None:
+            continue
+        if place.shape != value.shape:
+            raise ValueError(f"gptqmodel's {name} is {tuple(place.shape)}, expected {tuple(value.shape)}")
+        place.data.copy_(value)
+    made.qzero_format(format=2)
+    return made
+
+
+def _ready(linear: Any) -> nn.Module:
+    linear.eval()
+    module: nn.Module = linear
+    return module
+
+
+_scratches: dict[str, Any] = {}
+
+
+def _scratch(nbytes: int, device: str) -> Any:
+    """Room in which ExLlamaV2 unpacks a layer for many rows, shared by all layers of a device."""
+    held = _scratches.get(device)
+    if held is None or held.scratch_bytes < nbytes + 128:
+        space = importlib.import_module("gptqmodel.utils.exllamav2").ScratchSpace
+        _scratches[device] = held = space(scratch_bytes=nbytes + 128, dev=device)
+    return held

@@ -1,0 +1,205 @@
+"""From an opened checkpoint to a runner: which of the ways to run it is taken, and what each backend has to say.
+
+In this order: llama.cpp where it is asked for, the native program on a CPU, a transformers model whose layers the
+backends compute. A way that is not possible is no error but a reason in the table. Knows no text.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+
+from core.errors import MissingDependency, UnsupportedModel
+from core.events import Emit, Log, Progress
+from core.formats.stored import Checkpoint
+from core.inference.backends import llama_cpp
+from core.inference.backends.backend import BackendRow
+from core.inference.backends.choose import AUTO, NATIVE, WHOLE, Choice, choose, whole_rows
+from core.inference.devices import Device, physical_cores, probe_dtype
+from core.inference.layers import Builder, facts_of, fill, needed_bytes, plain_linears
+from core.inference.memory import check_room
+from core.inference.runners.module import ModuleRunner
+from core.inference.runners.runner import Runner
+from core.model.context import ASSUMED, context_length
+from core.model.refusals import text_config
+from core.model.skeleton import Skeleton, build_skeleton
+from core.model.source import Source
+from core.model.tree import ModelTree
+
+_CACHE_SHARE: Final = 4
+"""A cache that nobody asked for by length takes at most one part in so many of the free memory."""
+_SHORTEST: Final = 1024
+"""Tokens that such a cache holds at least."""
+_BROKEN: Final = (MissingDependency, UnsupportedModel, NotImplementedError)
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What is asked for, found and chosen before any weight is read.
+
+    Attributes:
+        source: of the model; checkpoint: it, opened; tree: of the checkpoint.
+        device: where it shall run.
+        backend: one of `choose.NAMES`.
+        dtype: name of a torch dtype, or None for the fastest that is safe.
+        context: tokens that the cache shall hold.
+    """
+
+    source: Source
+    checkpoint: Checkpoint
+    tree: ModelTree
+    device: Device
+    backend: str
+    dtype: str | None
+    context: int
+    emit: Emit
+    should_stop: Callable[[], bool]
+
+
+@dataclass(frozen=True)
+class Started:
+    """A runner, the table of backends with its layers in it, and what it computes in, by torch's name."""
+
+    runner: Runner
+    rows: tuple[BackendRow, ...]
+    dtype: str
+
+
+def start(opening: Opening) -> Started:
+    """Load the weights.
+
+    Raises:
+        UnsupportedModel, CorruptFile, ModelNotFound: the model cannot be read, or not be run.
+        OutOfMemory: it does not fit.
+        Cancelled: `should_stop` said so.
+    """
+    reasons: dict[str, str] = {}
+    if opening.backend == WHOLE:
+        found = _by_llama_cpp(opening, reasons)
+        if found is not None:
+            return found
+    skeleton = build_skeleton(opening.tree, opening.checkpoint.store)
+    if opening.backend in (AUTO, NATIVE, WHOLE) and opening.device.kind == "cpu":
+        found = _by_native(opening, skeleton, reasons)
+        if found is not None:
+            return found
+        # a program that failed half-way has taken nothing of the skeleton: it stays on meta
+    return _by_modules(opening, skeleton, reasons)
+
+
+def context_for(config: Mapping[str, Any], device: Device, wanted: int | None) -> int:
+    """Tokens that the cache shall hold: as many as wanted, at most what the model reads.
+
+    Where nobody says, no more than fit into a part of the free memory: some models read a million.
+    """
+    own = context_length(config) or ASSUMED
+    if wanted and wanted > 0:
+        return min(own, wanted)
+    token = _token_bytes(text_config(config))
+    if not token or not device.total_memory:
+        return own
+    fitting = device.free_memory // _CACHE_SHARE // token
+    return min(own, max(_SHORTEST, fitting // 256 * 256))
+
+
+def _token_bytes(config: Any) -> int:
+    """Bytes of one token's keys and values in 16 bits; 0 where the config does not say."""
+    try:
+        heads = int(config["num_attention_heads"])
+        width = int(config.get("head_dim") or config["hidden_size"] // heads)
+        groups = int(config.get("num_key_value_heads") or heads)
+        return 2 * 2 * int(config["num_hidden_layers"]) * groups * width
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        return 0
+
+
+def _by_llama_cpp(opening: Opening, reasons: dict[str, str]) -> Started | None:
+    """The file on llama.cpp; None, with the reason, where that is not possible."""
+    problem = llama_cpp.missing(opening.device)
+    reasons[WHOLE] = problem.reason if problem else llama_cpp.refusal(opening.source.place)
+    if reasons[WHOLE]:
+        opening.emit(Log("warning", f"llama.cpp is not used. {reasons[WHOLE]}"))
+        return None
+    from core.inference.runners.llama_cpp import open_runner
+
+    runner = open_runner(
+        opening.source.place, opening.context, physical_cores(), opening.device.kind, opening.should_stop
+    )
+    return Started(runner, whole_rows(opening.device, WHOLE, _all_linears(opening), reasons), "float16")
+
+
+def _by_native(opening: Opening, skeleton: Skeleton, reasons: dict[str, str]) -> Started | None:
+    """The compiled program; None, with the reason, where it is not possible."""
+    from core.inference.native import build, library
+    from core.inference.runners import native
+
+    if not any(build.folder().glob("kernels-*")):
+        opening.emit(Log("info", "Compiling the kernels for this processor, which is done once."))
+    reason = library.why_not() or native.refusal(skeleton) or _not_packed(opening)
+    if not reason:
+        check_room(opening.device, needed_bytes(opening.checkpoint, None, None), f"{opening.source.label}")
+        told = _Fraction(opening.emit)
+        try:
+            runner = native.build(
+                opening.checkpoint,
+                skeleton,
+                opening.context,
+                threads=physical_cores(),
+                progress=told,
+                should_stop=opening.should_stop,
+            )
+            rows = whole_rows(opening.device, NATIVE, _all_linears(opening), reasons)
+            return Started(runner, rows, "float32")
+        except _BROKEN as error:
+            reason = str(error)
+    if opening.backend == NATIVE:
+        opening.emit(Log("warning", f"The native program is not used. {reason}"))
+    reasons[NATIVE] = reason
+    return None
+
+
+def _not_packed(opening: Opening) -> str:
+    """Why the kernels cannot hold some layer, or ""."""
+    from core.inference.native import matrix
+
+    return next((why for facts in facts_of(opening.checkpoint, opening.tree) if (why := matrix.refusal(facts))), "")
+
+
+def _by_modules(opening: Opening, skeleton: Skeleton, reasons: dict[str, str]) -> Started:
+    """A transformers model whose quantized layers the backends compute."""
+    checkpoint, device = opening.checkpoint, opening.device
+    # Words come one at a time: a dtype that is fast for many rows can be many times slower for one.
+    name = opening.dtype or probe_dtype(device, rows=1).dtype
+    dtype = getattr(torch, name)
+    wanted = AUTO if opening.backend == WHOLE else opening.backend
+    choice: Choice = choose(facts_of(checkpoint, opening.tree), device, dtype, wanted)
+    check_room(device, needed_bytes(checkpoint, choice, dtype), opening.source.label)
+    builder = Builder(choice, dtype, opening.emit)
+    fill(skeleton, checkpoint, builder, dtype, torch.device(device.id), opening.emit, opening.should_stop)
+    # what is not quantized is computed as `dense` layers are
+    choice.taken["dense"] += plain_linears(checkpoint, opening.tree)
+    return Started(ModuleRunner(skeleton.model, opening.context, device.id), choice.rows(reasons), name)
+
+
+def _all_linears(opening: Opening) -> int:
+    return len(opening.checkpoint.schemes) + plain_linears(opening.checkpoint, opening.tree)
+
+
+class _Fraction:
+    """Blocks read, told as the progress of the whole."""
+
+    def __init__(self, emit: Emit) -> None:
+        self._emit, self._began, self._last = emit, time.monotonic(), time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if not done or now - self._last < 0.5:
+            return
+        self._last = now
+        fraction = done / max(1, total)
+        left = (now - self._began) / fraction * (1 - fraction)
+        self._emit(Progress(fraction, 0.7 * left, 1.5 * left))

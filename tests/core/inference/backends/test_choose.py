@@ -1,0 +1,152 @@
+"""Which backend takes which layer, in what order, and what the table says of the others."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+
+import pytest
+import torch
+
+from core.errors import BadInput
+from core.inference.backends import choose as choosing
+from core.inference.backends import llama_cpp
+from core.inference.backends.backend import Backend, LayerFacts, Missing
+from core.inference.backends.choose import choose, table, whole_rows
+from core.inference.devices import Device
+from core.schemes import LayerScheme
+from tests.core.inference.backends.stored_layers import CPU
+
+FOUR, EIGHT = LayerScheme(4, 64), LayerScheme(8, 64)
+LAYERS = [LayerFacts("a", 64, 128, FOUR), LayerFacts("b", 64, 128, FOUR), LayerFacts("c", 64, 128, EIGHT)]
+
+
+@dataclass
+class Pretended:
+    """A backend for tests: what it says of devices and layers is given."""
+
+    name: str
+    bits: tuple[int, ...] = (2, 3, 4, 8)
+    why: Missing | None = None
+    title: str = "Some kernels"
+    takes: str = "some layers"
+    asked: Counter[str] = field(default_factory=Counter)
+
+    def missing(self, device: Device) -> Missing | None:
+        return self.why
+
+    def refusal(self, facts: LayerFacts, device: Device, dtype: torch.dtype) -> str:
+        self.asked[facts.scheme.label()] += 1
+        return "" if facts.scheme.bits in self.bits else f"{facts.scheme.bits} bits have no kernel"
+
+    build = None
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> dict[str, Pretended]:
+    """Four backends: a fast one for 4 bits, one that is not installed, and the two that take everything."""
+    found = {
+        "fast": Pretended("fast", (4,)),
+        "absent": Pretended("absent", why=Missing("It is not installed.", "pip install it")),
+        "dense": Pretended("dense"),
+        "portable": Pretended("portable"),
+    }
+    monkeypatch.setattr(choosing, "_PLACES", dict.fromkeys(found, ("", "")))
+    monkeypatch.setattr(choosing, "_ORDERS", {"cpu": tuple(found)})
+    monkeypatch.setattr(choosing, "NAMES", ("auto", *found, "llama.cpp"))
+    monkeypatch.setattr(choosing, "_load", found.__getitem__)
+    monkeypatch.setattr(llama_cpp, "missing", lambda device: Missing("It is not here.", "pip install llama"))
+    return found
+
+
+def first(wanted: str = "auto", device: Device = CPU) -> dict[str, str]:
+    return {name: able[0] for name, able in choose(LAYERS, device, torch.float32, wanted).candidates.items()}
+
+
+@pytest.mark.usefixtures("few")
+def test_each_layer_goes_to_the_first_that_takes_it() -> None:
+    assert first() == {"a": "fast", "b": "fast", "c": "dense"}
+
+
+@pytest.mark.usefixtures("few")
+def test_what_is_wanted_goes_first() -> None:
+    assert first("portable") == dict.fromkeys("abc", "portable")
+
+
+@pytest.mark.usefixtures("few")
+def test_a_wanted_backend_that_is_missing_leaves_the_usual_order() -> None:
+    assert first("absent") == first("auto")
+
+
+@pytest.mark.usefixtures("few")
+def test_layers_that_the_wanted_one_cannot_take_go_to_the_next() -> None:
+    assert first("fast") == {"a": "fast", "b": "fast", "c": "dense"}
+
+
+@pytest.mark.usefixtures("few")
+def test_weights_that_do_not_fit_as_floats_stay_packed() -> None:
+    small = replace(CPU, free_memory=64 * 128 * 4)
+    assert first(device=small) == {"a": "fast", "b": "fast", "c": "portable"}
+    assert first("dense", small) == dict.fromkeys("abc", "dense")
+
+
+@pytest.mark.usefixtures("few")
+def test_a_backend_that_nobody_knows() -> None:
+    with pytest.raises(BadInput, match="no backend 'faster'"):
+        first("faster")
+
+
+def test_layers_of_one_kind_are_asked_about_once(few: dict[str, Pretended]) -> None:
+    first()
+    assert few["dense"].asked == {"W4 g64 sym": 1, "W8 g64 sym": 1}
+
+
+@pytest.mark.usefixtures("few")
+def test_the_table_without_a_model() -> None:
+    rows = {row.name: row for row in table(CPU)}
+    assert list(rows) == ["fast", "absent", "dense", "portable", "llama.cpp"]
+    assert (rows["fast"].usable, rows["fast"].why_not, rows["fast"].install) == (True, "", "")
+    assert (rows["absent"].usable, rows["absent"].install) == (False, "pip install it")
+    assert rows["llama.cpp"].why_not == "It is not here."
+
+
+@pytest.mark.usefixtures("few")
+def test_the_table_with_a_model_in_it() -> None:
+    choice = choose(LAYERS, CPU, torch.float32)
+    choice.taken.update(fast=2, dense=1)
+    rows = {row.name: row for row in choice.rows({})}
+    assert (rows["fast"].layers, rows["fast"].why_not) == (2, "1 of 3 layers: 8 bits have no kernel.")
+    assert (rows["dense"].layers, rows["dense"].why_not) == (1, "")
+    assert (rows["portable"].layers, rows["portable"].why_not) == (0, "Faster here: fast, dense.")
+    assert rows["absent"].why_not == "It is not installed."
+
+
+@pytest.mark.usefixtures("few")
+def test_one_that_failed_says_so() -> None:
+    choice = choose(LAYERS, CPU, torch.float32)
+    choice.failed["fast"] = "It failed at a: no such instruction"
+    row = next(row for row in choice.rows({}) if row.name == "fast")
+    assert (row.usable, row.why_not) == (False, "It failed at a: no such instruction")
+
+
+@pytest.mark.usefixtures("few")
+def test_the_table_where_one_runs_the_whole_model() -> None:
+    rows = {row.name: row for row in whole_rows(CPU, "fast", 3, {"llama.cpp": "No GGUF file."})}
+    assert (rows["fast"].layers, rows["fast"].why_not) == (3, "")
+    assert rows["dense"].why_not == "fast runs the whole model."
+    assert rows["llama.cpp"].why_not == "No GGUF file."
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda", "xpu"])
+def test_every_real_backend_says_what_keeps_it_from_a_device(kind: str) -> None:
+    device = Device(f"{kind}:0" if kind != "cpu" else kind, kind, "Some device", 1 << 40, 1 << 40)
+    rows = table(device)
+    assert {row.name for row in rows} == set(choosing.NAMES) - {"auto"}
+    assert all(row.usable or row.why_not.endswith(".") for row in rows)
+    assert all(row.title and row.takes for row in rows)
+
+
+@pytest.mark.parametrize("name", [name for name in choosing.NAMES if name not in ("auto", "llama.cpp")])
+def test_real_backends_answer_to_their_names(name: str) -> None:
+    found: Backend = choosing.backend(name)
+    assert found.name == name

@@ -1,0 +1,270 @@
+"""Answers of a tiny model: streaming, what is read again and what is not, stopping, limits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from core.errors import BadInput
+from core.inference.generation.chat import ChatModel, Message, Sampling
+from tests.core.inference.scripted_runners import (
+    PIECE,
+    Loaded,
+    RecordingRunner,
+    ScriptedRunner,
+    load_recording,
+    scripted,
+)
+from tests.core.tiny_model import save_model
+
+HELLO: list[Message] = [{"role": "user", "content": "hello"}]
+HOT = Sampling(max_tokens=12, temperature=1.0, seed=1)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> ChatModel:
+    return load_recording(save_model(tmp_path_factory.mktemp("chat") / "model"))
+
+
+@pytest.fixture
+def talk(model: ChatModel) -> Iterator[ChatModel]:
+    kept = model.loaded.tokenizer.chat_template
+    fresh = ChatModel(model.loaded)
+    fresh.forget()
+    runner(fresh).read.clear()
+    yield fresh
+    model.loaded.tokenizer.chat_template = kept
+
+
+def runner(talk: ChatModel) -> RecordingRunner:
+    found = talk.loaded.runner
+    assert isinstance(found, RecordingRunner)
+    return found
+
+
+def said(talk: ChatModel, messages: list[Message], sampling: Sampling, **options: Any) -> str:
+    return "".join(part.text for part in talk.reply(messages, sampling, **options))
+
+
+def prompts(talk: ChatModel) -> list[int]:
+    """How many tokens each call of `extend` had that read more than one."""
+    return [len(ids) for ids in runner(talk).read if len(ids) > 1]
+
+
+def test_greedy_is_what_transformers_generates(talk: ChatModel) -> None:
+    pieces = said(talk, HELLO, Sampling(max_tokens=12))
+    ids = torch.tensor([talk.prompts.write(HELLO).ids])
+    with torch.no_grad():
+        out = runner(talk).runner.model.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False, pad_token_id=0
+        )
+    expected = talk.loaded.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
+    assert expected.startswith(pieces)
+    assert len(pieces) >= len(expected.rstrip("\N{REPLACEMENT CHARACTER}"))
+
+
+def test_the_same_seed_gives_the_same_answer(talk: ChatModel) -> None:
+    hot = [Sampling(max_tokens=16, temperature=1.5, seed=seed) for seed in (4, 4, 5)]
+    first, again, other = (said(talk, HELLO, sampling) for sampling in hot)
+    assert first == again
+    assert first != other
+
+
+def test_an_answer_from_the_cache_is_the_one_without_it(talk: ChatModel) -> None:
+    question = [*HELLO, {"role": "assistant", "content": said(talk, HELLO, HOT)}, *HELLO]
+    warm = said(talk, question, Sampling(max_tokens=12))
+    assert talk.statistics.cached_tokens > 0
+    talk.forget()
+    assert said(talk, question, Sampling(max_tokens=12)) == warm
+    assert talk.statistics.cached_tokens == 0
+
+
+def test_a_drawn_seed_is_told_and_gives_the_answer_again(talk: ChatModel) -> None:
+    first = said(talk, HELLO, Sampling(max_tokens=16, temperature=1.5, seed=None))
+    assert said(talk, HELLO, Sampling(max_tokens=16, temperature=1.5, seed=talk.statistics.seed)) == first
+
+
+def test_a_second_question_reads_only_what_is_new(talk: ChatModel) -> None:
+    first = said(talk, HELLO, HOT)
+    before = talk.statistics.prompt_tokens + talk.statistics.tokens
+    question: list[Message] = [*HELLO, {"role": "assistant", "content": first}, {"role": "user", "content": "more"}]
+    runner(talk).read.clear()
+    said(talk, question, HOT)
+    statistics = talk.statistics
+    assert sum(prompts(talk)) == statistics.prompt_tokens - statistics.cached_tokens
+    # All but the few tokens where the template's words and the tokenizer's spelling of the answer come in.
+    assert statistics.cached_tokens >= before - HOT.max_tokens
+    assert statistics.cached_tokens > talk.count(HELLO) - 1
+
+
+def test_an_answer_that_is_tried_again_reads_one_token(talk: ChatModel) -> None:
+    said(talk, HELLO, HOT)
+    runner(talk).read.clear()
+    said(talk, HELLO, Sampling(max_tokens=3, temperature=1.0, seed=2))
+    assert [len(ids) for ids in runner(talk).read] == [1] * 3
+    assert talk.statistics.cached_tokens == talk.statistics.prompt_tokens - 1
+
+
+def test_another_conversation_forgets_from_where_it_differs(talk: ChatModel) -> None:
+    said(talk, HELLO, HOT)
+    said(talk, [{"role": "user", "content": "help"}], HOT)
+    assert talk.statistics.cached_tokens == len("user: hel")
+
+
+def odd_speller(talk: ChatModel) -> ChatModel:
+    """A model that says `abc` in three tokens, then nothing, where its tokenizer has one token for `ab`."""
+    words = {letter: number for number, letter in enumerate("abcxyz:")} | {"ab": 7, "<end>": 8}
+    inner = Tokenizer(models.BPE(vocab=words, merges=[("a", "b")]))
+    inner.pre_tokenizer, inner.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<end>")
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ 'x:' if m['role'] == 'user' else 'y:' }}{{ m['content'] }}<end>{% endfor %}"
+        "{% if add_generation_prompt %}y:{% endif %}"
+    )
+    return ChatModel(Loaded(ScriptedRunner([0, 1, 2, 8, 8, 8]), tokenizer, talk.loaded.folder))
+
+
+AB: list[Message] = [{"role": "user", "content": "ab"}]
+ABC: Message = {"role": "assistant", "content": "abc"}
+
+
+def test_an_answer_that_is_spelt_in_other_tokens_is_not_read_again(talk: ChatModel) -> None:
+    speaker = odd_speller(talk)
+    assert said(speaker, AB, Sampling()) == "abc"
+    said(speaker, [*AB, ABC, *AB], Sampling())
+    asked, answered = [3, 6, 7, 8, 4, 6], [0, 1, 2]
+    assert speaker.statistics.cached_tokens == len(asked) + len(answered)
+    scripted_runner = speaker.loaded.runner
+    assert isinstance(scripted_runner, ScriptedRunner)
+    assert scripted_runner.ids == [*asked, *answered, 8, *asked]
+
+
+def test_it_is_not_read_again_where_the_next_answer_is_tried_again(talk: ChatModel) -> None:
+    speaker = odd_speller(talk)
+    for messages in (AB, [*AB, ABC, *AB], [*AB, ABC, *AB]):
+        said(speaker, messages, Sampling())
+    assert speaker.statistics.cached_tokens == speaker.statistics.prompt_tokens - 1
+
+
+def test_bare_text_is_not_taken_for_a_prompt(talk: ChatModel) -> None:
+    speaker = odd_speller(talk)
+    said(speaker, AB, Sampling())
+    list(speaker.complete("x:ab<end>y:abc", Sampling()))
+    assert speaker.statistics.prompt_tokens == len([3, 6, 7, 8, 4, 6, 7, 2])
+
+
+def test_whatever_used_the_runner_meanwhile_is_forgotten(talk: ChatModel) -> None:
+    expected = said(talk, HELLO, HOT)
+    runner(talk).logits([1, 2, 3])
+    assert said(talk, HELLO, HOT) == expected
+
+
+def stop_after(calls: int) -> Callable[[], bool]:
+    asked = iter(range(10**6))
+    return lambda: next(asked) >= calls
+
+
+def test_a_stop_ends_after_the_token_at_hand(talk: ChatModel) -> None:
+    said(talk, HELLO, Sampling(max_tokens=50, temperature=1.0), should_stop=stop_after(2))
+    assert (talk.statistics.tokens, talk.statistics.ended_by) == (1, "stopped")
+
+
+def test_a_stop_inside_a_long_prompt_keeps_what_was_read(talk: ChatModel) -> None:
+    long: list[Message] = [{"role": "user", "content": "x" * 100}]
+    assert said(talk, long, HOT, should_stop=stop_after(2)) == ""
+    assert (talk.statistics.tokens, talk.statistics.ended_by) == (0, "stopped")
+    assert runner(talk).length == 2 * PIECE
+    said(talk, long, HOT)
+    assert talk.statistics.cached_tokens == 2 * PIECE
+
+
+def test_an_answer_that_nobody_hears_out_ends(talk: ChatModel) -> None:
+    parts = talk.reply(HELLO, Sampling(max_tokens=50, temperature=1.0))
+    next(parts)
+    parts.close()
+    assert talk.statistics.ended_by == "stopped"
+    assert runner(talk).length < 40
+
+
+def test_the_answer_ends_where_the_context_is_full(talk: ChatModel) -> None:
+    long: list[Message] = [{"role": "user", "content": "x" * (talk.context - 30)}]
+    said(talk, long, Sampling(max_tokens=500, temperature=1.0, seed=3))
+    assert talk.statistics.prompt_tokens + talk.statistics.tokens <= talk.context
+    assert talk.statistics.ended_by in ("context", "end")
+
+
+def test_a_question_longer_than_the_context_is_refused(talk: ChatModel) -> None:
+    with pytest.raises(BadInput, match="256"):
+        talk.reply([{"role": "user", "content": "x" * 400}], Sampling())
+
+
+def test_old_turns_make_room_and_the_result_says_so(talk: ChatModel) -> None:
+    turns: list[Message] = []
+    for letter in "abcdefgh":
+        turns += [{"role": "user", "content": letter * 20}, {"role": "assistant", "content": letter.upper() * 20}]
+    said(talk, [*turns, *HELLO], HOT)
+    assert talk.statistics.dropped_messages > 0
+    assert talk.statistics.dropped_messages % 2 == 0
+    assert talk.statistics.prompt_tokens <= talk.context
+
+
+def test_pieces_are_the_texts_of_the_tokens(talk: ChatModel) -> None:
+    text = said(talk, HELLO, HOT)
+    assert len(talk.statistics.pieces) == talk.statistics.tokens
+    assert "".join(talk.statistics.pieces) == text
+
+
+def test_an_end_token_is_not_counted(talk: ChatModel) -> None:
+    speaker = scripted(talk, "hi")
+    assert said(speaker, HELLO, Sampling()) == "hi"
+    assert (speaker.statistics.tokens, speaker.statistics.ended_by) == (2, "end")
+
+
+def test_a_stop_text_ends_the_answer_and_is_not_part_of_it(talk: ChatModel) -> None:
+    speaker = scripted(talk, "one, two; three")
+    assert said(speaker, HELLO, Sampling(stop=("; th", "four"))) == "one, two"
+    assert speaker.statistics.ended_by == "stop"
+
+
+def test_half_a_stop_text_at_the_end_is_said(talk: ChatModel) -> None:
+    speaker = scripted(talk, "one; t")
+    assert said(speaker, HELLO, Sampling(stop=("; th",))) == "one; t"
+    assert speaker.statistics.ended_by == "end"
+
+
+def test_thoughts_come_as_parts_of_their_own(talk: ChatModel) -> None:
+    speaker = scripted(talk, "<think>\nwell; th\n</think>\n\nyes")
+    parts = list(speaker.reply(HELLO, Sampling(stop=("; th",))))
+    assert "".join(part.text for part in parts if part.kind == "thinking") == "well; th"
+    assert "".join(part.text for part in parts if part.kind == "text") == "yes"
+    assert 0 < speaker.statistics.thinking_seconds <= speaker.statistics.seconds
+
+
+def test_an_answer_goes_on_where_it_stopped(talk: ChatModel) -> None:
+    said(talk, [*HELLO, {"role": "assistant", "content": "Hi th"}], Sampling(max_tokens=2), continue_last=True)
+    assert talk.loaded.tokenizer.decode(runner(talk).read[0]) == "user: hello\nassistant: Hi th"
+
+
+def test_a_question_cannot_be_continued(talk: ChatModel) -> None:
+    with pytest.raises(BadInput, match="Only an answer"):
+        talk.reply(HELLO, Sampling(), continue_last=True)
+
+
+def test_a_text_is_completed_without_any_format(talk: ChatModel) -> None:
+    "".join(part.text for part in talk.complete("abc", Sampling(max_tokens=2)))
+    assert runner(talk).read[0] == list(talk.loaded.tokenizer("abc")["input_ids"])
+
+
+@pytest.mark.parametrize("text", ["", "x" * 300])
+def test_a_text_that_cannot_be_completed_is_refused(talk: ChatModel, text: str) -> None:
+    with pytest.raises(BadInput, match="from 1 to 255"):
+        talk.complete(text, Sampling())
+
+
+def test_the_conversation_is_counted_whole(talk: ChatModel) -> None:
+    assert talk.count([{"role": "user", "content": "x" * 400}]) == len("user: \nassistant:") + 400

@@ -1,0 +1,93 @@
+"""Thoughts and ends of answers, in streams that are cut anywhere."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.inference.generation.thinking import KNOWN, Ending, Splitter, marks_of
+
+
+def cut(text: str, places: list[int]) -> list[str]:
+    """The text in pieces."""
+    borders = sorted({0, len(text), *(place % (len(text) + 1) for place in places)})
+    return [text[start:end] for start, end in pairwise(borders)]
+
+
+def split(pieces: list[str], thinking: bool = False) -> tuple[str, str]:
+    """What is thought, and what is said."""
+    splitter = Splitter(thinking)
+    parts = [part for piece in pieces for part in splitter.feed(piece)] + list(splitter.flush())
+    assert all(part.text for part in parts)
+    return tuple("".join(part.text for part in parts if part.kind == kind) for kind in ("thinking", "text"))  # type: ignore[return-value]
+
+
+CASES = [
+    ("Hello", False, ("", "Hello")),
+    ("<think>\nwell\n</think>\n\nHello ", False, ("well", "Hello ")),
+    ("  <think>well</think>Hello", False, ("well", "Hello")),
+    ("well, a < b\n</think>\n\nHello", True, ("well, a < b", "Hello")),
+    ("well", True, ("well", "")),
+    ("<think>never done ", False, ("never done", "")),
+    ("I say <think> here</think>", False, ("", "I say <think> here</think>")),
+    ("<thi", False, ("", "<thi")),
+    ("[THINK]a[/THINK]b", False, ("a", "b")),
+    ("<think></think>\n\nHello", False, ("", "Hello")),
+    ("<think>a</think>\n<think>b</think>c", False, ("ab", "c")),
+    ("<think>a</think>\n\nc </think> d", False, ("a", "c </think> d")),
+    ("\n Hello", False, ("", "\n Hello")),
+    ("", False, ("", "")),
+    ("<think>a</think> \n", False, ("a", "")),
+]
+
+
+@given(places=st.lists(st.integers(0, 60)))
+@pytest.mark.parametrize(("text", "thinking", "expected"), CASES)
+def test_wherever_the_stream_is_cut(text: str, thinking: bool, expected: tuple[str, str], places: list[int]) -> None:
+    assert split(cut(text, places), thinking) == expected
+
+
+def test_text_is_told_as_soon_as_it_cannot_be_a_mark() -> None:
+    splitter = Splitter()
+    assert [part.text for part in splitter.feed("<th")] == []
+    assert [part.text for part in splitter.feed("is")] == ["<this"]
+    assert [part.text for part in splitter.feed(" is")] == [" is"]
+
+
+@pytest.mark.parametrize("marks", KNOWN)
+def test_a_template_that_speaks_of_marks_is_known(marks: object) -> None:
+    assert marks_of(f"{{% if '{marks.closes}' in content %}}") == marks  # type: ignore[attr-defined]
+
+
+def test_a_template_without_marks_is_none() -> None:
+    assert marks_of("{{ messages }}") is None
+
+
+@given(
+    text=st.text("ab;", max_size=30),
+    stops=st.lists(st.text("ab;", min_size=1, max_size=4), max_size=3),
+    places=st.lists(st.integers(0, 30)),
+)
+def test_an_answer_ends_before_the_first_stop_text(text: str, stops: list[str], places: list[int]) -> None:
+    found = [place for place in map(text.find, stops) if place >= 0]
+    ending, said, ended = Ending(tuple(stops)), "", False
+    for piece in cut(text, places):
+        more, ended = ending.feed(piece)
+        said += more
+        if ended:
+            break
+    said += ending.flush()
+    assert ended == bool(found)
+    # A longer stop text may begin earlier and end later than the one that is complete first.
+    assert said == text[: len(said)]
+    assert len(said) >= min(found, default=len(text))
+
+
+def test_only_what_may_become_a_stop_text_is_held_back() -> None:
+    ending = Ending(("END",))
+    assert ending.feed("an E") == ("an ", False)
+    assert ending.feed("N") == ("", False)
+    assert ending.feed("T") == ("ENT", False)

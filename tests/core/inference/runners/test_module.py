@@ -1,0 +1,184 @@
+"""A transformers model token by token: the logits are those of one pass over the text, whatever was cut before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from core.errors import BadInput, Cancelled, OutOfMemory
+from core.inference.runners import module
+from core.inference.runners.cache import GrowingLayer, can_cut, make_cache
+from core.inference.runners.module import ModuleRunner
+
+SMALL: dict[str, Any] = {
+    "vocab_size": 288,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": 512,
+}
+WINDOW = {"sliding_window": 24}
+MODELS = {
+    "llama": {},
+    "mistral": WINDOW,
+    "gemma2": {**WINDOW, "query_pre_attn_scalar": 16, "layer_types": ["sliding_attention", "full_attention"] * 2},
+    "gemma3_text": {**WINDOW, "layer_types": ["sliding_attention", "sliding_attention", "full_attention"]},
+    "qwen3": {},
+    "gpt2": {"n_embd": 64, "n_head": 4, "n_layer": 3, "n_positions": 512},
+    "lfm2": {"layer_types": ["conv", "full_attention", "conv"], "block_auto_adjust_ff_dim": False},
+}
+MODELS["gemma2"]["layer_types"] = ["sliding_attention", "full_attention", "sliding_attention"]
+TEXT = [int(value) for value in torch.randint(1, 288, (150,), generator=torch.Generator().manual_seed(5))]
+
+
+def build(family: str) -> Any:
+    """A random model of a family, in float32."""
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(family, **{**SMALL, **MODELS[family]})
+    attention = "eager" if family == "gemma2" else "sdpa"
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval().requires_grad_(False)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(std=0.3)
+    return model
+
+
+def whole(model: Any, ids: list[int]) -> torch.Tensor:
+    """Logits of one pass without a cache, [tokens, vocabulary]."""
+    with torch.no_grad():
+        logits: torch.Tensor = model(input_ids=torch.tensor([ids]), use_cache=False).logits[0].float()
+    return logits
+
+
+@pytest.fixture(params=sorted(MODELS))
+def model(request: pytest.FixtureRequest) -> Any:
+    return build(request.param)
+
+
+def runner_of(model: Any, monkeypatch: pytest.MonkeyPatch, piece: int = 16) -> ModuleRunner:
+    monkeypatch.setattr(module, "PIECE", {"cpu": piece})
+    return ModuleRunner(model, 400, "cpu")
+
+
+def close(found: torch.Tensor, expected: torch.Tensor) -> None:
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=2e-4)
+
+
+def test_pieces_and_single_tokens_give_the_logits_of_one_pass(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = whole(model, TEXT)
+    runner = runner_of(model, monkeypatch)
+    close(runner.extend(TEXT[:100]), expected[99])
+    for place in range(100, 110):
+        close(runner.extend([TEXT[place]]), expected[place])
+    close(runner.extend(TEXT[110:]), expected[-1])
+    assert runner.length == len(TEXT)
+
+
+def test_what_was_cut_off_is_forgotten(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = runner_of(model, monkeypatch)
+    runner.extend(TEXT)
+    runner.truncate(90)  # far behind the window of those that have one
+    assert runner.length == 90
+    other = [*TEXT[:90], 7, 8, 9]
+    close(runner.extend(other[90:]), whole(model, other)[-1])
+    runner.truncate(0)
+    close(runner.extend(TEXT[:5]), whole(model, TEXT[:5])[-1])
+
+
+def test_a_cut_behind_the_end_changes_nothing(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = runner_of(model, monkeypatch)
+    runner.extend(TEXT[:20])
+    runner.truncate(50)
+    assert runner.length == 20
+    close(runner.extend(TEXT[20:30]), whole(model, TEXT[:30])[-1])
+
+
+def test_all_logits_leave_an_empty_cache(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = runner_of(model, monkeypatch)
+    runner.extend([1, 2, 3])
+    close(runner.logits(TEXT), whole(model, TEXT))
+    assert runner.length == 0
+    close(runner.extend(TEXT[:5]), whole(model, TEXT[:5])[-1])
+
+
+def test_a_stop_between_two_pieces_keeps_what_was_read(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = runner_of(model, monkeypatch)
+    asked = []
+
+    def after_two() -> bool:
+        asked.append(True)
+        return len(asked) > 2
+
+    with pytest.raises(Cancelled):
+        runner.extend(TEXT, after_two)
+    assert runner.length == 32
+    close(runner.extend(TEXT[32:40]), whole(model, TEXT[:40])[-1])
+
+
+def test_a_failure_inside_a_piece_leaves_the_pieces_before(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = runner_of(model, monkeypatch)
+    runner.extend(TEXT[:16])
+    last = list(model.modules())[-1]
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    hook = last.register_forward_pre_hook(fail)
+    with pytest.raises(OutOfMemory, match="Reading the text"):
+        runner.extend(TEXT[16:32])
+    hook.remove()
+    assert runner.length == 16
+    close(runner.extend(TEXT[16:32]), whole(model, TEXT[:32])[-1])
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [([], "nothing to read"), ([288], "makes token 288"), ([-1], "makes token -1"), ([1] * 401, "more than the 400")],
+)
+def test_what_it_cannot_read(ids: list[int], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = runner_of(build("llama"), monkeypatch)
+    with pytest.raises(BadInput, match=message):
+        runner.extend(ids)
+    assert runner.length == 0
+
+
+def test_memory_counts_weights_once_and_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build("llama")
+    model.lm_head.weight = model.model.embed_tokens.weight
+    runner = runner_of(model, monkeypatch)
+    parameters = sum(parameter.nbytes for parameter in model.parameters())
+    before = runner.memory_bytes
+    assert parameters <= before < parameters + 4096  # and the rotary table
+    runner.extend(TEXT[:3])
+    assert runner.memory_bytes > before
+
+
+def test_the_cache_grows_without_copying_each_time() -> None:
+    layer = GrowingLayer()
+    keys = torch.randn(1, 2, 1, 8)
+    layer.update(keys, keys)
+    place = layer.keys.data_ptr()
+    for _ in range(100):
+        layer.update(keys, keys)
+    assert layer.keys.data_ptr() == place
+    assert layer.get_seq_length() == 101
+    assert torch.equal(layer.values[:, :, 50:51], keys)
+
+
+@pytest.mark.parametrize(("family", "cuts"), [("mistral", True), ("lfm2", False)])
+def test_which_caches_can_be_cut(family: str, cuts: bool) -> None:
+    assert can_cut(make_cache(build(family).config)) is cuts
+
+
+def test_a_closed_runner_has_given_its_model_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = runner_of(build("llama"), monkeypatch)
+    runner.close()
+    assert runner.model is None

@@ -1,0 +1,100 @@
+"""Cards found without torch: from nvidia-smi's answer and the kernel's files."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.inference.cards import Card, intel_cards, nvidia_cards, nvidia_driver
+
+ANSWER = """NVIDIA GeForce RTX 3060, GPU-11aa, 12288, 550.54.14
+NVIDIA H100 80GB HBM3, GPU-22bb, [N/A], 550.54.14
+"""
+
+
+def answering(monkeypatch: pytest.MonkeyPatch, run: Any) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(subprocess, "run", run)
+
+
+def test_every_card_that_nvidia_smi_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    answering(monkeypatch, lambda *_, **__: subprocess.CompletedProcess([], 0, ANSWER, ""))
+    assert nvidia_cards() == (
+        Card("NVIDIA GeForce RTX 3060", "cuda:GPU-11aa", 12 << 30, "550.54.14"),
+        Card("NVIDIA H100 80GB HBM3", "cuda:GPU-22bb", 0, "550.54.14"),
+    )
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError("no such program"),
+        subprocess.TimeoutExpired("nvidia-smi", 5),
+        subprocess.CalledProcessError(9, "nvidia-smi"),
+    ],
+)
+def test_one_that_fails_names_none(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    answering(monkeypatch, fail)
+    assert nvidia_cards() == ()
+
+
+@pytest.mark.parametrize("text", ["", "No devices were found\n", "a, b\n"])
+def test_an_answer_of_another_form_names_none(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    answering(monkeypatch, lambda *_, **__: subprocess.CompletedProcess([], 0, text, ""))
+    assert nvidia_cards() == ()
+
+
+def test_without_the_program_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert nvidia_cards() == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [
+        ("NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.14  Thu Feb 22 01:44:30 UTC 2024\nGCC", "550.54.14"),
+        ("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.86.15  Release Build", "570.86.15"),
+        ("something else", ""),
+    ],
+)
+def test_the_version_of_nvidia_s_driver(tmp_path: Path, text: str, version: str) -> None:
+    (tmp_path / "version").write_text(text)
+    assert nvidia_driver(tmp_path / "version") == version
+
+
+def test_no_driver_has_no_version(tmp_path: Path) -> None:
+    assert nvidia_driver(tmp_path / "none") == ""
+
+
+def card(folder: Path, number: int, vendor: str, place: str, driver: str = "") -> None:
+    """A card as the kernel shows it: `card0/device` points to its place on the bus."""
+    device = folder / "bus" / place
+    device.mkdir(parents=True)
+    (device / "vendor").write_text(f"{vendor}\n")
+    if driver:
+        (folder / "drivers" / driver).mkdir(parents=True)
+        (device / "driver").symlink_to(folder / "drivers" / driver)
+    for name in (f"card{number}", f"card{number}-DP-1"):
+        (folder / "drm" / name).mkdir(parents=True)
+        (folder / "drm" / name / "device").symlink_to(device)
+
+
+def test_intel_s_cards_are_found_once_each_by_their_places(tmp_path: Path) -> None:
+    card(tmp_path, 0, "0x8086", "0000:00:02.0", "i915")
+    card(tmp_path, 1, "0x10de", "0000:01:00.0")
+    card(tmp_path, 2, "0x8086", "0000:03:00.0")
+    assert intel_cards(tmp_path / "drm") == (
+        Card("Intel graphics", "xpu:pci-0000:00:02.0", 0, "i915"),
+        Card("Intel graphics", "xpu:pci-0000:03:00.0", 0, ""),
+    )
+
+
+def test_a_machine_without_cards(tmp_path: Path) -> None:
+    assert intel_cards(tmp_path / "none") == ()

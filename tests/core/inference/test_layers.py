@@ -1,0 +1,121 @@
+"""Layers made by backends that work, fail, or compute something else."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from core.errors import OutOfMemory
+from core.events import Event
+from core.formats.stored import Stored
+from core.inference import layers
+from core.inference.backends.choose import Choice
+from core.inference.backends.portable import DenseBackend, dense_linear
+from core.inference.layers import Builder, disagreement
+from core.schemes import LayerScheme
+from tests.core.inference.backends.stored_layers import CPU, layer
+
+STORED = layer(LayerScheme(4, 64))
+EXACT = DenseBackend()
+
+
+class Made:
+    """A backend whose layers are made by a given function."""
+
+    def __init__(self, build: Callable[[Stored, Tensor | None], nn.Module]) -> None:
+        self.make, self.count = build, 0
+
+    def build(self, stored: Stored, bias: Tensor | None, *_: Any) -> nn.Module:
+        self.count += 1
+        return self.make(stored, bias)
+
+
+def right(stored: Stored, bias: Tensor | None) -> nn.Module:
+    return dense_linear(stored.dequantize(), bias)
+
+
+def wrong(stored: Stored, bias: Tensor | None) -> nn.Module:
+    return dense_linear(stored.dequantize().neg(), bias)
+
+
+def endless(stored: Stored, bias: Tensor | None) -> nn.Module:
+    return dense_linear(stored.dequantize() * float("inf"), bias)
+
+
+def broken(stored: Stored, bias: Tensor | None) -> nn.Module:
+    raise AttributeError("module 'fast' has no attribute 'gemm'\nand more lines")
+
+
+def unable(stored: Stored, bias: Tensor | None) -> nn.Module:
+    raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB")
+
+
+def full(stored: Stored, bias: Tensor | None) -> nn.Module:
+    raise OutOfMemory("It does not fit.", "")
+
+
+def builder(
+    build: Callable[[Stored, Tensor | None], nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> tuple[Builder, Choice, Made, list[Event]]:
+    fast = Made(build)
+    monkeypatch.setattr(layers, "backend", {"fast": fast, "dense": EXACT}.__getitem__)
+    events: list[Event] = []
+    choice = Choice(CPU, "auto", {STORED.name: ("fast", "dense")}, {}, Counter())
+    return Builder(choice, torch.float32, events.append), choice, fast, events
+
+
+def test_the_first_backend_that_works_makes_the_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    build, choice, _, events = builder(right, monkeypatch)
+    build(STORED, None)
+    assert (choice.taken, choice.failed, events) == ({"fast": 1}, {}, [])
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (broken, "It failed at model.layers.0.mlp.up_proj: module 'fast' has no attribute 'gemm'"),
+        (wrong, "It failed at model.layers.0.mlp.up_proj: it computes something else, 200 % apart"),
+        (endless, "It failed at model.layers.0.mlp.up_proj: it computes something else, nan % apart"),
+    ],
+)
+def test_one_that_does_not_work_is_not_asked_again(
+    make: Callable[[Stored, Tensor | None], nn.Module], reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build, choice, fast, events = builder(make, monkeypatch)
+    x = torch.randn(2, 256)
+    for _ in range(2):
+        assert torch.equal(build(STORED, None)(x), EXACT.build(STORED, None, CPU, torch.float32)(x))
+    assert (choice.taken, fast.count, choice.failed) == ({"dense": 2}, 1, {"fast": reason})
+    assert len(events) == 1
+
+
+@pytest.mark.parametrize(("make", "error"), [(unable, RuntimeError), (full, OutOfMemory)])
+def test_memory_that_runs_out_is_no_reason_for_another_backend(
+    make: Callable[[Stored, Tensor | None], nn.Module], error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build, choice, _, _ = builder(make, monkeypatch)
+    with pytest.raises(error):
+        build(STORED, None)
+    assert choice.failed == {}
+
+
+def test_a_kind_of_layer_is_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    checks: list[str] = []
+    build, *_ = builder(right, monkeypatch)
+    monkeypatch.setattr(layers, "disagreement", lambda *_: checks.append("") or 0.0)
+    for _ in range(3):
+        build(STORED, None)
+    assert len(checks) == 1
+
+
+@pytest.mark.parametrize(("make", "apart"), [(right, 0.0), (wrong, 2.0)])
+def test_how_far_a_layer_is_from_the_exact_one(
+    make: Callable[[Stored, Tensor | None], nn.Module], apart: float
+) -> None:
+    bias = torch.zeros(48)
+    assert disagreement(make(STORED, bias), STORED, bias, "cpu", torch.float32) == pytest.approx(apart, abs=1e-6)
