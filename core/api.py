@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 from core import costs, preflight, sizes
 from core.bitsmap import BitsMap
 from core.calibration import text as texts
+from core.endpoint import bench as bench
+from core.endpoint import serve as serve
 from core.errors import BadInput, Cancelled
-from core.events import Emit, Event, Failed, Result, Stage, Token
+from core.events import Emit, Event, Failed, Result, Stage
 from core.formats.grids import plan_layers
 from core.formats.names import FORMATS, PLAIN
 from core.inspection import Inspection as Inspection
@@ -28,9 +30,14 @@ from core.jobs.threads import stream
 from core.planning import MapPlan as MapPlan
 from core.planning import plan as plan
 from core.recipes import Recipe
+from core.talk import answer as answer
+from core.talk import chat as chat
+from core.talk import conversation as conversation
+from core.talk import open_chat as open_chat
+from core.talk import sampling_of as sampling_of
 
 if TYPE_CHECKING:
-    from core.inference.chat import ChatModel, Sampling
+    from core.inference.backends.backend import BackendRow
     from core.inference.devices import Device
 
 PathLike = str | os.PathLike[str]
@@ -174,64 +181,6 @@ def estimate(
     return costs.estimate(tree, plans, spec, throughput, on_device=device.kind != "cpu")
 
 
-def chat(
-    model: PathLike,
-    prompt: str,
-    *,
-    system: str = "",
-    max_tokens: int = 256,
-    temperature: float = 0.0,
-    seed: int = 0,
-    device: str = "auto",
-    should_stop: Asked = never,
-) -> Iterator[Event]:
-    """Load a model, quantized or not, and answer one prompt: `Token` events, then a `Result` with the speed.
-
-    Raises:
-        BitwrightError: the model cannot be loaded, or a value is out of range.
-    """
-    messages = conversation(prompt, system)
-
-    def work(emit: Emit, stop: Asked) -> None:
-        from core.inference.chat import Sampling
-
-        sampling = Sampling(max_tokens=max_tokens, temperature=temperature, seed=seed)
-        emit(Stage("load"))
-        answer(open_chat(model, device, emit=emit, should_stop=stop), messages, sampling, emit, stop)
-
-    return stream(work, should_stop)
-
-
-def open_chat(
-    model: PathLike, device: str = "auto", *, emit: Emit | None = None, should_stop: Asked = never
-) -> ChatModel:
-    """A loaded model for a conversation of many turns (see `answer`). Imports torch, takes seconds."""
-    name = absolute(model)
-    preflight.check_model(name)
-    from core.inference import chat as chats
-
-    return chats.load(name, device, emit=emit or _ignore, should_stop=should_stop)
-
-
-def conversation(prompt: str, system: str = "") -> list[dict[str, str]]:
-    """The messages of a conversation that begins with `prompt`."""
-    first = [{"role": "system", "content": system}] if system else []
-    return [*first, {"role": "user", "content": prompt}]
-
-
-def answer(
-    talk: ChatModel, messages: Sequence[dict[str, str]], sampling: Sampling, emit: Emit, should_stop: Asked = never
-) -> str:
-    """One answer in a conversation: emits its `Token` events and a `Result`, and returns the whole text."""
-    pieces = []
-    for piece in talk.reply(messages, sampling, should_stop):
-        pieces.append(piece)
-        emit(Token(piece))
-    figures = {**asdict(talk.statistics), "tokens_per_second": talk.statistics.tokens_per_second}
-    emit(Result({"text": "".join(pieces), **figures}))
-    return "".join(pieces)
-
-
 def evaluate(
     model: PathLike,
     *,
@@ -334,6 +283,16 @@ def devices() -> tuple[Device, ...]:
     from core.inference import devices as machine
 
     return machine.list_devices()
+
+
+def backends(device: Device) -> tuple[BackendRow, ...]:
+    """The ways to compute quantized layers on a device, the fastest first, and why some cannot be used there.
+
+    Imports torch; compiles our kernels the first time.
+    """
+    from core.inference.backends import choose
+
+    return choose.table(device)
 
 
 def list_jobs() -> list[store.JobInfo]:

@@ -111,9 +111,19 @@ class FileWritten(Event):
 
 @dataclass(frozen=True)
 class Token(Event):
-    """A piece of generated text."""
+    """A piece of generated text; kind is text, or thinking for what a model writes before its answer."""
 
     text: str
+    kind: str = "text"
+
+
+@dataclass(frozen=True)
+class Listening(Event):
+    """The endpoint answers at `url`, under the name `model`, to whoever knows `token`."""
+
+    url: str
+    token: str
+    model: str
 
 
 @dataclass(frozen=True)
@@ -148,7 +158,8 @@ Emit = Callable[[Event], None]
 _TYPES: dict[str, type[Event]] = {
     cls.__name__: cls
     for cls in (
-        Stage, Started, BlockStarted, Loss, BlockDone, Progress, Memory, Log, FileWritten, Token, Result, Done, Failed,
+        Stage, Started, BlockStarted, Loss, BlockDone, Progress, Memory, Log, FileWritten, Token, Listening, Result,
+        Done, Failed,
     )
 }  # fmt: skip
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -58,6 +60,34 @@ def _network_only_where_marked(request: pytest.FixtureRequest) -> Iterator[None]
     _network["allowed"] = request.node.get_closest_marker("net") is not None
     yield
     _network["allowed"] = False
+
+
+TakeHome = Callable[[Path, pytest.MonkeyPatch], Path]
+
+
+@pytest.fixture(scope="session")
+def take_home() -> TakeHome:
+    """Makes a folder Bitwright's home, empty but for the compiled kernels, which are those of all tests.
+
+    Compiling takes seconds, and a home of its own would do so in every process that loads a model.
+    """
+    kernels = Path(_SCRATCH) / "home" / "native"
+
+    def take(home: Path, patch: pytest.MonkeyPatch) -> Path:
+        kernels.mkdir(parents=True, exist_ok=True)
+        home.mkdir(parents=True)
+        with contextlib.suppress(OSError):  # links are not for everybody on Windows: it compiles its own
+            (home / "native").symlink_to(kernels, target_is_directory=True)
+        patch.setenv("BITWRIGHT_HOME", str(home))
+        return home
+
+    return take
+
+
+@pytest.fixture
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, take_home: TakeHome) -> Path:
+    """A home of the test's own, as `take_home` makes it."""
+    return take_home(tmp_path / "home", monkeypatch)
 
 
 def pytest_unconfigure() -> None:

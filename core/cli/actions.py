@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +21,8 @@ def quantize(terminal: Terminal, model: str, output: Path, options: dict[str, An
     """Run a job in a child and show how it goes."""
     spec = from_options(model, output, **options)
     check(spec)
-    done: Done | None = None
-    with Interrupts() as interrupts, terminal.run_view() as view:
-        for event in api.run_job(spec, should_stop=interrupts.asked):
-            view.show(event)
-            if isinstance(event, Done):
-                done = event
-    if done is not None:
+    done = terminal.watched(lambda asked: api.run_job(spec, should_stop=asked))
+    if isinstance(done, Done):
         summary(terminal, done)
 
 
@@ -110,79 +104,25 @@ def jobs(terminal: Terminal) -> None:
         terminal.line("No run yet.")
 
 
-def chat(terminal: Terminal, model: str, prompt: str | None, options: dict[str, Any]) -> None:
-    """Answer one prompt, or talk until the input ends."""
-    if prompt is None:
-        _talk(terminal, model, options)
-        return
-    with terminal.guarded(), Interrupts() as interrupts:
-        for event in api.chat(model, prompt, should_stop=interrupts.asked, **options):
-            terminal.event(event)
-    terminal.line()
-
-
-def _talk(terminal: Terminal, model: str, options: dict[str, Any]) -> None:
-    from core.inference.chat import Sampling
-
-    settings = dict(options)
-    device, system = settings.pop("device"), settings.pop("system")
-    sampling = Sampling(**settings)
-    with terminal.guarded():
-        talk = api.open_chat(model, device, emit=terminal.event)
-        messages: list[dict[str, str]] = []
-        while (line := terminal.ask()) is not None:
-            if not line.strip():
-                continue
-            messages = [*messages, *api.conversation(line, "" if messages else system)]
-            with Interrupts() as interrupts:
-                said = api.answer(talk, messages, sampling, terminal.event, interrupts.asked)
-            terminal.line()
-            messages.append({"role": "assistant", "content": said})
-
-
 def evaluate(terminal: Terminal, model: str, options: dict[str, Any]) -> None:
     """Show a perplexity, or two and how far apart they are."""
-    values: dict[str, Any] = {}
-    with terminal.guarded(), Interrupts() as interrupts, terminal.run_view() as view:
-        for event in api.evaluate(model, should_stop=interrupts.asked, **options):
-            view.show(event)
-            if isinstance(event, Result):
-                values = event.values
+    found = terminal.watched(lambda asked: api.evaluate(model, should_stop=asked, **options))
+    values = found.values if isinstance(found, Result) else {}
     rows = []
     for key in ("perplexity", "against"):
-        if found := values.get(key):
-            value = f"{found['value']:.4g} +- {found['standard_error']:.2g}"
-            rows.append((found["model"], value, f"{found['tokens']} of {found['text']}"))
+        if one := values.get(key):
+            value = f"{one['value']:.4g} +- {one['standard_error']:.2g}"
+            rows.append((one["model"], value, f"{one['tokens']} of {one['text']}"))
     terminal.table(("model", "perplexity", "tokens"), rows)
     if apart := values.get("comparison"):
         terminal.line(f"KL divergence: {apart['kl_mean']:.4g} nats on average, 99 % below {apart['kl_p99']:.3g}")
         terminal.line(f"the same word first at {100 * apart['top1']:.1f} % of {apart['positions']} positions")
 
 
-def devices(terminal: Terminal) -> None:
-    """List what a run can compute on."""
-    with terminal.guarded():
-        found = api.devices()
-    if terminal.json:
-        for device in found:
-            terminal.event(Result(asdict(device)))
-        return
-    rows = []
-    for device in found:
-        memory = f"{human(device.free_memory)} of {human(device.total_memory)}" if device.total_memory else "-"
-        rows.append((device.id, device.name, memory, "yes" if device.usable else f"no: {device.reason}"))
-    terminal.table(("device", "name", "free memory", "usable"), rows)
-
-
 def convert(terminal: Terminal, model: str, target: Path, format_name: str, *, inexact: bool) -> None:
     """Write a model in another format."""
-    done: Done | None = None
-    with terminal.guarded(), Interrupts() as interrupts, terminal.run_view() as view:
-        for event in api.convert(model, target, format_name, inexact=inexact, should_stop=interrupts.asked):
-            view.show(event)
-            if isinstance(event, Done):
-                done = event
-    if done is not None:
+    done = terminal.watched(lambda asked: api.convert(model, target, format_name, inexact=inexact, should_stop=asked))
+    if isinstance(done, Done):
         converted(terminal, done)
 
 

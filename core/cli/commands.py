@@ -12,7 +12,7 @@ import typer
 
 from core import recipes
 from core.allocation.ties import Ties
-from core.cli import actions, planning
+from core.cli import actions, conversing, machine, planning, serving
 from core.cli.terminal import Terminal
 from core.engines import ENGINES
 from core.errors import BitwrightError
@@ -189,23 +189,26 @@ def plan(
 @app.command()
 def chat(
     model: Model,
-    prompt: Annotated[str | None, typer.Option(help="Answer this and end; without it, talk.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="Answer this and end; without it, talk (/help lists how).")] = None,
     system: Annotated[str, typer.Option(help="What the model is told first.")] = "",
     max_tokens: Annotated[int, typer.Option(help="Longest answer.")] = 256,
     temperature: Annotated[float, typer.Option(help="0 takes the likeliest word each time.")] = 0.0,
+    top_p: Annotated[float, typer.Option(help="Draw from the likeliest words of this share together.")] = 1.0,
+    top_k: Annotated[int, typer.Option(help="Draw from so many of the likeliest words; 0 is all.")] = 0,
+    min_p: Annotated[float, typer.Option(help="Leave out words below this share of the likeliest one's.")] = 0.0,
+    repetition_penalty: Annotated[float, typer.Option(help="Above 1: said words become less likely.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Of the words that chance picks.")] = 0,
+    stop: Annotated[list[str] | None, typer.Option(help="Text that ends the answer; may be given again.")] = None,
     device: Device = "auto",
+    backend: Annotated[str, typer.Option(help="auto, or one of `bitwright devices`.")] = "auto",
+    context: Annotated[int | None, typer.Option(help="Tokens to keep room for; all that the model reads.")] = None,
     json: Json = False,
 ) -> int:
     """Talk to MODEL, quantized or not."""
-    options = {
-        "system": system,
-        "max_tokens": max_tokens,
-        "temperature": temperature,
-        "seed": seed,
-        "device": device,
-    }
-    return _run(json, lambda terminal: actions.chat(terminal, model, prompt, options))
+    options = {**locals(), "stop": tuple(stop or ())}
+    for name in ("model", "prompt", "json"):
+        del options[name]
+    return _run(json, lambda terminal: conversing.chat(terminal, model, prompt, options))
 
 
 @app.command(name="eval")
@@ -247,7 +250,40 @@ def convert(
 @app.command()
 def devices(json: Json = False) -> int:
     """What a run can compute on here, and why not on the rest."""
-    return _run(json, actions.devices)
+    return _run(json, machine.devices)
+
+
+@app.command()
+def serve(
+    model: Model,
+    port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8765,
+    host: Annotated[str, typer.Option(help="localhost is IPv4 and IPv6; others reach the network.")] = "127.0.0.1",
+    token: Annotated[str, typer.Option(envvar="BITWRIGHT_TOKEN", help="Callers need it; a new one by default.")] = "",
+    context: Annotated[int | None, typer.Option(help="Tokens to keep room for.", show_default=False)] = None,
+    backend: Annotated[str, typer.Option(help="auto, or one that `devices` names.")] = "auto",
+    device: Device = "auto",
+    json: Json = False,
+) -> int:
+    """Let other programs talk to MODEL over OpenAI's interface, on this machine only unless --host says otherwise."""
+    options = {
+        "port": port, "host": host, "token": token, "context": context, "backend": backend, "device": device,
+    }  # fmt: skip
+    return _run(json, lambda terminal: serving.serve(terminal, model, options))
+
+
+@app.command()
+def bench(
+    model: Model,
+    lengths: Annotated[str, typer.Option(help="Tokens of the prompts, with commas.")] = "32,128,512",
+    backend: Annotated[str, typer.Option(help="auto, or one that `devices` names.")] = "auto",
+    device: Device = "auto",
+    json: Json = False,
+) -> int:
+    """How fast MODEL reads a prompt and writes an answer here; kept in its run's report."""
+    if not all(part.strip().isdigit() for part in lengths.split(",")):
+        raise typer.BadParameter("--lengths takes whole numbers with commas, such as 32,512.")
+    options = {"lengths": [int(part) for part in lengths.split(",")], "backend": backend, "device": device}
+    return _run(json, lambda terminal: serving.bench(terminal, model, options))
 
 
 @app.command()

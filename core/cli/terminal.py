@@ -8,17 +8,17 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import FrameType
 from typing import TextIO
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 
 from core import events
 from core.errors import BitwrightError
-from core.events import Event
+from core.events import Done, Event, Result
 from core.wording import duration, human
 
 _LONGEST = 400
@@ -58,7 +58,7 @@ class Terminal:
         if self.json:
             self._write(self._out, events.to_line(event) + "\n")
         elif isinstance(event, events.Token):
-            self._write(self._out, printable(event.text))
+            self._write(self._out if event.kind == "text" else self._errors, printable(event.text))
         elif isinstance(event, events.Log):
             self.note(event)
         elif isinstance(event, events.Stage):
@@ -68,6 +68,11 @@ class Terminal:
         """A log line, on stderr."""
         prefix = "" if event.level == "info" else f"{event.level}: "
         self._write(self._errors, f"{prefix}{one_line(event.message)}\n")
+
+    def aside(self, text: str) -> None:
+        """Text on stderr as it is, for people."""
+        if not self.json:
+            self._write(self._errors, printable(text))
 
     def line(self, text: str = "") -> None:
         """One line of a result for people."""
@@ -85,6 +90,11 @@ class Terminal:
         for row in rows:
             table.add_row(*(one_line(cell) for cell in row))
         self._console.print(table)
+
+    def show(self, what: RenderableType) -> None:
+        """Something of rich's for people; its texts must be `one_line`."""
+        if not self.json:
+            self._console.print(what, soft_wrap=False)
 
     def ask(self) -> str | None:
         """A line from the user, asked for on stderr where somebody sits there; None at the end of the input."""
@@ -117,6 +127,20 @@ class Terminal:
         columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), left)
         with Progress(*columns, console=console, transient=True) as progress:
             yield RunView(self, progress)
+
+    def watched(self, start: Callable[[Callable[[], bool]], Iterable[Event]]) -> Result | Done | None:
+        """Show the events of a call from its first to its last; what it came to.
+
+        Args:
+            start: makes the call, given what says whether the user wants it to stop.
+        """
+        outcome: Result | Done | None = None
+        with self.guarded(), Interrupts() as interrupts, self.run_view() as view:
+            for event in start(interrupts.asked):
+                view.show(event)
+                if isinstance(event, Result | Done):
+                    outcome = event
+        return outcome
 
     @staticmethod
     def _write(stream: TextIO, text: str) -> None:

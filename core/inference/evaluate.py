@@ -1,6 +1,6 @@
 """How well a model predicts a text (perplexity), and how far another model's predictions are from its own.
 
-Works on any causal model of transformers that returns logits. Knows nothing of how its weights are stored.
+Works on causal models of transformers that return logits, and on runners. Knows nothing of how weights are stored.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -26,6 +27,8 @@ from core.recipes import RESOURCES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from core.inference.runners.runner import Runner
 
 SEQLEN = 512
 BUNDLED = "builtin"
@@ -152,7 +155,7 @@ def make_windows(
 
 
 def perplexity(
-    model: PreTrainedModel,
+    model: PreTrainedModel | Runner,
     windows: Tensor,
     text: str = "",
     emit: Emit = _no_events,
@@ -161,15 +164,15 @@ def perplexity(
     """exp of the mean negative log-likelihood of every token but each row's first.
 
     Args:
+        model: a module, or a runner: it computes as it answers, with its kernels, and its cache is empty afterwards.
         windows: int64 [rows, seqlen], seqlen >= 2.
         text: name of the text, for the report.
 
     Raises:
-        BadInput: a token that the model does not know.
+        BadInput: a token that the model does not know, or rows longer than the context of a runner.
         VerificationFailed: the model's logits are not finite.
         Cancelled: `should_stop` said so.
     """
-    _check_vocabulary(model, windows)
     losses: list[Tensor] = []
     for row, logits in _logits(model, windows, emit, should_stop):
         losses.append(_row_losses(logits[:-1], windows[row, 1:].to(logits.device)).cpu())
@@ -246,27 +249,46 @@ def _embedding(model: PreTrainedModel) -> Tensor:
 
 
 def _logits(
-    model: PreTrainedModel, windows: Tensor, emit: Emit, should_stop: Callable[[], bool]
+    model: PreTrainedModel | Runner, windows: Tensor, emit: Emit, should_stop: Callable[[], bool]
 ) -> Iterator[tuple[int, Tensor]]:
-    """Row number and logits [seqlen, vocabulary] of one row after another, in the model's dtype."""
+    """Row number and logits [seqlen, vocabulary] of one row after another, as the model makes them."""
     started = time.monotonic()
     total = len(windows)
-    device = _embedding(model).device
-    training = model.training
-    model.eval()  # a model built from its config starts in training mode, with dropout
-    try:
+    with _reading(model, windows) as read:
         for row in range(total):
             if should_stop():
                 raise Cancelled("The evaluation was stopped.")
-            with torch.inference_mode():
-                logits = model(input_ids=windows[row : row + 1].to(device), use_cache=False).logits[0]
+            logits = read(windows[row])
             yield row, logits
             del logits  # the largest tensor here: gone before the next row makes another
-            done = (row + 1) / total
-            left = (time.monotonic() - started) / done * (1 - done)
-            emit(Progress(done, 0.8 * left, 1.3 * left))
+            emit(_progress((row + 1) / total, started))
+
+
+@contextmanager
+def _reading(model: PreTrainedModel | Runner, windows: Tensor) -> Iterator[Callable[[Tensor], Tensor]]:
+    """What makes logits [n, vocabulary] of token ids [n], while entered; it knows all tokens of `windows`."""
+    if not isinstance(model, torch.nn.Module):  # a runner, which refuses what it does not know itself
+        yield lambda ids: model.logits(ids.tolist())
+        return
+    _check_vocabulary(model, windows)
+    device = _embedding(model).device
+
+    @torch.inference_mode()
+    def read(ids: Tensor) -> Tensor:
+        logits: Tensor = model(input_ids=ids[None].to(device), use_cache=False).logits[0]
+        return logits
+
+    training = model.training
+    model.eval()  # a model built from its config starts in training mode, with dropout
+    try:
+        yield read
     finally:
         model.train(training)
+
+
+def _progress(done: float, started: float) -> Progress:
+    left = (time.monotonic() - started) / done * (1 - done)
+    return Progress(done, 0.8 * left, 1.3 * left)
 
 
 def _chunk_rows(logits: Tensor) -> int:

@@ -6,23 +6,21 @@ torch only where a call needs it. Knows no pipes and no processes.
 
 from __future__ import annotations
 
-import gc
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from core import preflight
 from core.errors import BadInput, BitwrightError, DeviceProblem
-from core.events import Done, Emit, Event, Log, Result
+from core.events import Done, Emit, Log
 from core.jobs import store
+from core.jobs.chat_calls import Chat
+from core.jobs.serve_call import serve
 from core.jobs.spec import absolute, looks_like_path
 from core.model.headers import TensorInfo, read_folder
 from core.model.source import DEMO, check_architecture, open_source, read_config
-
-if TYPE_CHECKING:
-    from core.inference.chat import ChatModel
 
 Arguments = Mapping[str, Any]
 Asked = Callable[[], bool]
@@ -31,7 +29,6 @@ Values = dict[str, Any]
 
 def table() -> dict[str, Callable[[Arguments, Emit, Asked], Values]]:
     """All calls by their names; those of a chat share one loaded model."""
-    chat = Chat()
     return {
         "open_model": open_model,
         "download": download,
@@ -43,8 +40,8 @@ def table() -> dict[str, Callable[[Arguments, Emit, Asked], Values]]:
         "damage": damage,
         "conversions": conversions,
         "convert": convert,
-        "chat_open": chat.open,
-        "chat_say": chat.say,
+        "serve": serve,
+        **Chat().table(),
     }
 
 
@@ -90,8 +87,9 @@ def download(arguments: Arguments, emit: Emit, should_stop: Asked) -> Values:
 
 
 def devices(arguments: Arguments, emit: Emit, should_stop: Asked) -> Values:
-    """The devices of this machine, how fast the usable ones multiply, and which one `auto` means."""
+    """The devices of this machine, how fast the usable ones multiply, which one `auto` means, and their backends."""
     from core.inference import devices as machine
+    from core.inference.backends import choose
 
     found, throughput, dtypes = [], {}, {}
     for device in machine.list_devices():
@@ -105,11 +103,13 @@ def devices(arguments: Arguments, emit: Emit, should_stop: Asked) -> Values:
                 known = replace(device, usable=False, reason=error.message)
         found.append(known)
     chosen = machine.choose("auto").id
+    rows = {} if should_stop() else {device.id: choose.table(device) for device in found if device.usable}
     return {
         "devices": [asdict(device) for device in found],
         "throughput": throughput,
         "chosen": chosen if chosen in throughput else "cpu",
         "dtype": dtypes,
+        "backends": {identity: [asdict(row) for row in table] for identity, table in rows.items()},
     }
 
 
@@ -217,59 +217,6 @@ def convert(arguments: Arguments, emit: Emit, should_stop: Asked) -> Values:
     return values
 
 
-class Chat:
-    """One loaded model, kept from call to call."""
-
-    def __init__(self) -> None:
-        self._talk: ChatModel | None = None
-        self._key: tuple[Any, ...] = ()
-
-    def open(self, arguments: Arguments, emit: Emit, should_stop: Asked) -> Values:
-        """Load a model in place of the one before, which leaves first: two may not fit."""
-        from core import api
-
-        name, device = absolute(arguments["model"]), str(arguments.get("device") or "auto")
-        if self._talk is None or self._key != (name, device, *_stamps(self._talk.loaded.folder)):
-            self._talk, self._key = None, ()
-            _give_back()
-            self._talk = api.open_chat(name, device, emit=emit, should_stop=should_stop)
-            self._key = (name, device, *_stamps(self._talk.loaded.folder))
-        loaded = self._talk.loaded
-        return {
-            "label": loaded.label,
-            "device": loaded.device,
-            "device_name": _device_name(loaded.device),
-            "dtype": loaded.dtype,
-            "schemes": loaded.schemes,
-            "weight_bytes": loaded.weight_bytes,
-            "context": self._talk.context,
-            "template": bool(getattr(loaded.tokenizer, "chat_template", None)),
-            "folder": str(loaded.folder),
-        }
-
-    def say(self, arguments: Arguments, emit: Emit, should_stop: Asked) -> Values:
-        """One answer of the model that was opened; a stop ends it after the token at hand, which is no failure."""
-        from core import api
-        from core.inference.chat import Sampling
-
-        if self._talk is None:
-            raise BadInput("No model is open to answer.", "Open one first.")
-        try:
-            sampling = Sampling(**arguments["sampling"])
-        except TypeError as error:
-            raise BadInput(f"These sampling settings are not possible: {error}.", "Use the standard ones.") from error
-        results: list[Values] = []
-
-        def tell(event: Event) -> None:
-            if isinstance(event, Result):
-                results.append(event.values)
-            else:
-                emit(event)
-
-        api.answer(self._talk, arguments["messages"], sampling, tell, should_stop)
-        return results[-1]
-
-
 def _opened(name: str, label: str, origin: str, note: str, folder: Path) -> Values:
     return {
         "name": name,
@@ -313,29 +260,3 @@ def _folder_of(model: str, emit: Emit, should_stop: Asked) -> Path | None:
 def _has_model(folder: Path) -> bool:
     """Whether a checkpoint is in a folder: safetensors with their config, or a GGUF file."""
     return (folder / "config.json").is_file() or any(folder.glob("*.gguf"))
-
-
-def _stamps(folder: Path) -> tuple[int, ...]:
-    """When the files that make a model changed: the same folder may hold another model now."""
-    try:
-        files = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
-        return tuple(path.stat().st_mtime_ns for path in files)
-    except OSError:
-        return ()
-
-
-def _give_back() -> None:
-    """Return the memory of a model that nobody holds any more."""
-    import torch
-
-    gc.collect()
-    for library in (torch.cuda, torch.xpu):
-        if library.is_available():
-            library.empty_cache()
-
-
-def _device_name(identity: str) -> str:
-    """What the maker calls a device."""
-    from core.inference.devices import list_devices
-
-    return next((device.name for device in list_devices() if device.id == identity), identity)

@@ -67,7 +67,7 @@ def _explain(error: BaseException, log: Path) -> tuple[str, str, str]:
         return "cancelled", "The run was stopped.", ""
     if no_room(error):
         return "disk-full", "The disk is full.", "Free some room, or choose an output folder on another volume."
-    if _no_memory(error):
+    if no_memory(error):
         return (
             "out-of-memory",
             f"Memory ran out: {_first_line(error)}",
@@ -80,7 +80,8 @@ def _explain(error: BaseException, log: Path) -> tuple[str, str, str]:
     )
 
 
-def _no_memory(error: BaseException) -> bool:
+def no_memory(error: BaseException) -> bool:
+    """Whether `error` says that memory ran out, of the host or of a device; on a CPU torch says it in words only."""
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return True
     # torch.OutOfMemoryError by its name, so that nothing here imports torch; on a CPU it is a plain RuntimeError

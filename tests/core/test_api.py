@@ -31,8 +31,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("BITWRIGHT_HOME", str(tmp_path / "home"))
+def place(tmp_path: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "place"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -194,7 +193,7 @@ def test_a_prompt_is_answered_in_tokens_and_a_result(tiny: Path, place: Path) ->
 
 
 def test_a_conversation_keeps_its_messages(tiny: Path, place: Path) -> None:
-    from core.inference.chat import Sampling
+    from core.inference.generation.chat import Sampling
 
     talk = api.open_chat(tiny, "cpu")
     messages = api.conversation("hello", system="Be brief.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import struct
@@ -29,9 +28,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(tmp_path: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working folder, and a home for jobs that is not in it."""
-    monkeypatch.setenv("BITWRIGHT_HOME", str(tmp_path / "home"))
     folder = tmp_path / "place"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -239,22 +237,6 @@ def test_no_jobs(place: Path, capsys: Capture) -> None:
     assert capsys.readouterr().out == ""
 
 
-def test_one_prompt_is_answered_on_stdout(tiny: Path, place: Path, capsys: Capture) -> None:
-    assert main(["chat", str(tiny), "--prompt", "hello", "--max-tokens", "4", "--device", "cpu"]) == 0
-    out, err = capsys.readouterr()
-    assert out.endswith("\n")
-    assert err == "load ...\n"
-
-
-def test_a_conversation_is_read_from_stdin(
-    tiny: Path, place: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO("hello\n\nand again\n"))
-    assert main(["chat", str(tiny), "--max-tokens", "2", "--device", "cpu", "--json"]) == 0
-    events = [from_line(line) for line in capsys.readouterr().out.splitlines()]
-    assert len([event for event in events if isinstance(event, Result)]) == 2
-
-
 def test_an_evaluation_for_people_and_for_programs(tiny: Path, place: Path, capsys: Capture) -> None:
     (place / "text.txt").write_text("The quick brown fox jumps over the lazy dog. " * 40)
     arguments = ["eval", str(tiny), "--text", "text.txt", "--seqlen", "64", "--against", str(tiny), "--device", "cpu"]
@@ -271,7 +253,7 @@ def test_an_evaluation_for_people_and_for_programs(tiny: Path, place: Path, caps
     [
         (["chat", "./nothing", "--prompt", "x"], "There is no folder"),
         (["chat", "TINY", "--prompt", "x", "--max-tokens", "0"], "max tokens 0"),
-        (["chat", "TINY", "--prompt", "x", "--device", "cuda:99"], "cuda:99"),
+        (["chat", "TINY", "--prompt", "x", "--backend", "abacus"], "abacus"),
         (["eval", "TINY", "--text", "none.txt"], "none.txt"),
         (["eval", "TINY", "--against", "./nothing"], "There is no folder"),
         (["eval", "TINY", "--seqlen", "1"], "rows of 2 tokens"),

@@ -32,9 +32,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(tmp_path: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working folder, and a home for jobs that is not in it."""
-    monkeypatch.setenv("BITWRIGHT_HOME", str(tmp_path / "home"))
     folder = tmp_path / "place"
     folder.mkdir()
     monkeypatch.chdir(folder)

@@ -69,6 +69,10 @@ def test_keys_of_a_newer_version_are_passed_over() -> None:
     )
 
 
+def test_text_of_an_older_version_is_text() -> None:
+    assert from_line('{"event": "Token", "time": 1.0, "text": "hi"}') == events.Token("hi", "text", time=1.0)
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_loss_that_is_no_number_is_null_for_programs_and_nan_for_us(value: float) -> None:
     line = to_line(Loss(0, 1, 2, value))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from core.errors import BadInput, BitwrightError, Cancelled, UnsupportedModel
+from core.errors import BadInput, Cancelled, UnsupportedModel
 from core.events import Done, Event, Failed, Log, Progress, Stage
 from core.inference import devices as machine
 from core.jobs import calls, store
@@ -201,51 +201,6 @@ def test_a_preview_says_why_tokens_are_not_counted(tmp_path: Path) -> None:
     seen: list[Event] = []
     assert preview(str(tmp_path / "gone"), seen)["tokens"] == 0
     assert [event.level for event in seen if isinstance(event, Log)] == ["warning"]
-
-
-def test_an_answer_needs_a_model() -> None:
-    with pytest.raises(BadInput):
-        ask("chat_say", messages=[], sampling={})
-
-
-@pytest.fixture
-def chat() -> calls.Chat:
-    return calls.Chat()
-
-
-def open_chat(chat: calls.Chat, folder: Path) -> dict[str, Any]:
-    return chat.open({"model": str(folder), "device": "cpu"}, [].append, lambda: False)
-
-
-def test_the_same_model_is_not_loaded_twice(chat: calls.Chat, model: Path) -> None:
-    open_chat(chat, model)
-    first = chat._talk
-    open_chat(chat, model)
-    assert chat._talk is first
-
-
-def test_a_folder_that_holds_another_model_now_is_loaded_again(chat: calls.Chat, tmp_path: Path) -> None:
-    folder = save_model(tmp_path / "changing")
-    open_chat(chat, folder)
-    first = chat._talk
-    (folder / "config.json").write_text(json.dumps({**CONFIG, "max_position_embeddings": 128}))
-    assert open_chat(chat, folder)["context"] == 128
-    assert chat._talk is not first
-
-
-def test_a_model_that_cannot_be_loaded_leaves_none_open(chat: calls.Chat, model: Path) -> None:
-    open_chat(chat, model)
-    with pytest.raises(BitwrightError):
-        open_chat(chat, model / "nothing")
-    with pytest.raises(BadInput):
-        chat.say({"messages": [], "sampling": {}}, [].append, lambda: False)
-
-
-def test_what_is_said_of_a_loaded_model(chat: calls.Chat, model: Path) -> None:
-    values = open_chat(chat, model)
-    assert (values["schemes"], values["folder"], values["label"]) == ({}, str(model), "model")
-    assert values["weight_bytes"] == sum(info.nbytes for info in read_folder(model).values())
-    assert values["device_name"] == machine.choose("cpu").name
 
 
 def test_damage_is_measured_with_progress_and_found_again(model: Path) -> None:

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +31,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def service(
+    tmp_path_factory: pytest.TempPathFactory, take_home: Callable[[Path, pytest.MonkeyPatch], Path]
+) -> Iterator[Service]:
     """One child for all tests of answers: it imports torch once."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BITWRIGHT_HOME", str(tmp_path_factory.mktemp("home")))
+        take_home(tmp_path_factory.mktemp("service") / "home", patch)
         with Service(patience=60) as running:
             yield running
 

@@ -1,0 +1,52 @@
+"""What `serve` and `bench` do: one call each, and how their events are told. Knows no option's spelling."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from core import api
+from core.cli.terminal import Interrupts, Terminal
+from core.events import Listening, Result
+from core.wording import human
+
+
+def serve(terminal: Terminal, model: str, options: dict[str, Any]) -> None:
+    """Answer other programs until Ctrl-C, which is how it ends and no failure."""
+    with terminal.guarded(), Interrupts() as interrupts:
+        for event in api.serve(model, should_stop=interrupts.asked, **options):
+            if isinstance(event, Listening) and not terminal.json:
+                _invitation(terminal, event)
+            else:
+                terminal.event(event)
+
+
+def _invitation(terminal: Terminal, event: Listening) -> None:
+    terminal.line(f"model   {event.model}")
+    terminal.line(f"URL     {event.url}/v1")
+    terminal.line(f"token   {event.token}")
+    terminal.line("Ctrl-C ends it.")
+
+
+def bench(terminal: Terminal, model: str, options: dict[str, Any]) -> None:
+    """Show how fast a model reads and writes."""
+    found = terminal.watched(lambda asked: api.bench(model, should_stop=asked, **options))
+    if terminal.json or not isinstance(found, Result):
+        return
+    values = found.values
+    terminal.line(f"{values['device_name']}, {values['backend']}, {values['dtype']}")
+    rows = [
+        (
+            str(row["prompt"]),
+            f"{row['prefill']:.4g}",
+            f"{row['first_token']:.3g}",
+            f"{row['decode']:.4g}",
+            human(row["memory"]),
+            "-" if row["bandwidth_share"] is None else f"{100 * row['bandwidth_share']:.0f} %",
+        )
+        for row in values["rows"]
+    ]
+    head = ("prompt", "prompt tok/s", "first token s", "answer tok/s", "memory", "of memory speed")
+    terminal.table(head, rows)
+    terminal.line(f"memory is read at {human(int(values['bandwidth']))} a second")
+    if values["written"]:
+        terminal.line(f"kept in {values['written']}")

@@ -1,0 +1,191 @@
+"""One answer: tokens from a runner until something ends it, as parts of text, with its figures.
+
+Knows a runner, a tokenizer and a prompt; nothing of conversations or templates.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from core.errors import Cancelled
+from core.inference.generation.pieces import Pieces
+from core.inference.generation.prompt import Prompt
+from core.inference.generation.sampling import Sampler, Sampling
+from core.inference.generation.thinking import Ending, Part, Splitter
+from core.inference.runners.runner import Runner
+
+Asked = Callable[[], bool]
+
+
+@dataclass
+class Statistics:
+    """Of one answer.
+
+    Attributes:
+        prompt_tokens: of the prompt; cached_tokens: those of them that the cache held already.
+        tokens: of the answer, its end not counted.
+        first_token_seconds: until the first token was known; seconds: until the last.
+        prompt_seconds: that reading the prompt took.
+        thinking_seconds: from the first token to the end of the thinking, 0 without any.
+        ended_by: `end`, `stop` (a stop text), `length`, `context` or `stopped`; "" while it goes on.
+        dropped_messages: left out of the prompt because the context is too small.
+        memory_bytes: of weights and cache; seed: that the answer can be had with again.
+        pieces: text of each token, "" where a character is not complete yet.
+    """
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    tokens: int = 0
+    first_token_seconds: float = 0.0
+    prompt_seconds: float = 0.0
+    seconds: float = 0.0
+    thinking_seconds: float = 0.0
+    ended_by: str = ""
+    dropped_messages: int = 0
+    memory_bytes: int = 0
+    seed: int = 0
+    pieces: list[str] = field(default_factory=list)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Of the tokens after the first."""
+        spent = self.seconds - self.first_token_seconds
+        return (self.tokens - 1) / spent if self.tokens > 1 and spent > 0 else 0.0
+
+    @property
+    def prompt_tokens_per_second(self) -> float:
+        """Of the tokens of the prompt that had to be read."""
+        read = self.prompt_tokens - self.cached_tokens
+        return read / self.prompt_seconds if self.prompt_seconds > 0 else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as JSON values."""
+        speeds = ("tokens_per_second", "prompt_tokens_per_second")
+        return {**asdict(self), **{name: getattr(self, name) for name in speeds}}
+
+
+class Reader:
+    """A runner together with the tokens that its cache holds: what a text has in common with them is not read again."""
+
+    def __init__(self, runner: Runner) -> None:
+        self.runner = runner
+        self._held: list[int] = []
+
+    def read(self, ids: Sequence[int], should_stop: Asked) -> tuple[Tensor, int]:
+        """Logits behind the whole text `ids`, and how many of its tokens the cache held.
+
+        Raises:
+            Cancelled: `should_stop` said so; what was read by then is kept.
+            BadInput, OutOfMemory: as `Runner.extend`.
+        """
+        held = self._held[: self.runner.length]
+        most = min(len(held), len(ids) - 1)
+        common = next((place for place in range(most) if held[place] != ids[place]), most)
+        if common < self.runner.length:
+            self.runner.truncate(common)
+        try:
+            return self.runner.extend(ids[common:], should_stop), common
+        finally:
+            self._held = list(ids[: self.runner.length])
+
+    def step(self, token: int, should_stop: Asked) -> Tensor:
+        """Logits behind one more token; raises as `read`."""
+        logits = self.runner.extend([token], should_stop)
+        self._held.append(token)
+        return logits
+
+    def forget(self) -> None:
+        """Empty the cache."""
+        self._held = []
+        self.runner.truncate(0)
+
+
+class Answer:
+    """An answer as it comes.
+
+    Attributes:
+        statistics: as known by now.
+        tokens: of the answer, without its end.
+    """
+
+    def __init__(
+        self, reader: Reader, tokenizer: Any, ends: Collection[int], prompt: Prompt, sampling: Sampling
+    ) -> None:
+        """Prepare to answer `prompt`; `ends` are the tokens that end an answer."""
+        self._reader, self._ends, self._prompt, self._sampling = reader, ends, prompt, sampling
+        shown = [word for marks in prompt.marks for word in (marks.opens, marks.closes)]
+        self._pieces = Pieces(tokenizer, prompt.ids if prompt.continues else (), shown)
+        self._splitter = Splitter(prompt.thinking, prompt.marks)
+        self._ending = Ending(sampling.stop)
+        self.tokens: list[int] = []
+        self.statistics = Statistics(
+            prompt_tokens=len(prompt.ids), dropped_messages=prompt.dropped, seed=sampling.drawn_seed()
+        )
+
+    def parts(self, should_stop: Asked) -> Iterator[Part]:
+        """The answer, once. Closing the iterator ends it; raises as `Reader.read`, but a stop only ends it."""
+        statistics = self.statistics
+        try:
+            for token in self._chosen(should_stop):
+                piece = self._pieces.feed(token)
+                self.tokens.append(token)
+                statistics.pieces.append(piece)
+                yield from self._told(self._splitter.feed(piece))
+                if statistics.ended_by == "stop":
+                    return
+            if rest := self._pieces.flush():
+                statistics.pieces[-1] = rest
+                yield from self._told(self._splitter.feed(rest))
+            yield from self._told(self._splitter.flush())
+            if last := self._ending.flush():
+                yield Part(last)
+        finally:
+            statistics.ended_by = statistics.ended_by or "stopped"
+            statistics.memory_bytes = self._reader.runner.memory_bytes
+
+    def _told(self, parts: Iterator[Part]) -> Iterator[Part]:
+        """The parts that are sure, up to a stop text, which thoughts may hold."""
+        statistics = self.statistics
+        for part in parts:
+            if part.kind == "thinking":
+                statistics.thinking_seconds = statistics.seconds - statistics.first_token_seconds
+                yield part
+                continue
+            said, ended = self._ending.feed(part.text)
+            if said:
+                yield Part(said)
+            if ended:
+                statistics.ended_by = "stop"
+                return
+
+    def _chosen(self, should_stop: Asked) -> Iterator[int]:
+        """The tokens as they are chosen; keeps the times, and says what ended them."""
+        statistics, ids, began = self.statistics, self._prompt.ids, time.monotonic()
+        sampler = Sampler(self._sampling, statistics.seed, ids)
+        room = self._reader.runner.context - len(ids)
+        limit = min(self._sampling.max_tokens, room)
+        try:
+            logits, statistics.cached_tokens = self._reader.read(ids, should_stop)
+            statistics.prompt_seconds = time.monotonic() - began
+            while True:
+                token = sampler.next(logits)
+                statistics.seconds = time.monotonic() - began
+                statistics.first_token_seconds = statistics.first_token_seconds or statistics.seconds
+                if token in self._ends:
+                    statistics.ended_by = "end"
+                    return
+                statistics.tokens += 1
+                yield token
+                if statistics.tokens >= limit:
+                    statistics.ended_by = "length" if self._sampling.max_tokens <= room else "context"
+                    return
+                if should_stop():
+                    raise Cancelled("The answer was stopped.")
+                logits = self._reader.step(token, should_stop)
+        except Cancelled:
+            statistics.ended_by = "stopped"

@@ -1,0 +1,155 @@
+"""Answering in a model's own chat format, token by token, with the model's cache kept from one question to the next.
+
+Knows one runner and its tokenizer; nothing of windows, files or how the runner computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from core.errors import BadInput
+from core.events import Emit
+from core.inference.generation.answering import Answer, Reader, Statistics
+from core.inference.generation.prompt import Message, Prompt, PromptWriter
+from core.inference.generation.sampling import Sampling
+from core.inference.generation.thinking import Part
+from core.inference.generation.turn_ends import end_tokens
+from core.inference.runners.runner import Runner
+
+__all__ = ["ChatModel", "Message", "Part", "Sampling", "Speaker", "Statistics", "load"]
+Asked = Callable[[], bool]
+
+
+class Speaker(Protocol):
+    """What answering needs of a loaded model."""
+
+    @property
+    def runner(self) -> Runner: ...
+    @property
+    def tokenizer(self) -> Any: ...
+    @property
+    def folder(self) -> Path: ...
+
+
+class ChatModel:
+    """A loaded model that answers. Not for use from two threads at once.
+
+    Attributes:
+        loaded: the model's runner, its tokenizer and its folder.
+        statistics: of the last answer.
+    """
+
+    def __init__(self, loaded: Speaker) -> None:
+        self.loaded = loaded
+        self.statistics = Statistics()
+        self.prompts = PromptWriter(loaded.tokenizer)
+        self._ends = end_tokens(loaded.tokenizer, loaded.folder)
+        self._special = tuple(loaded.tokenizer.all_special_tokens)
+        self._reader = Reader(loaded.runner)
+        self._last: tuple[Prompt, Answer] | None = None
+
+    @property
+    def context(self) -> int:
+        """Tokens that the model can read at once."""
+        return self.loaded.runner.context
+
+    @property
+    def thinks(self) -> bool:
+        """Whether the model's chat format has a place for thinking."""
+        return self.prompts.thinks
+
+    def count(self, messages: Sequence[Message]) -> int:
+        """Tokens of a conversation in the model's format, as if nothing were left out.
+
+        Raises:
+            BadInput: as `reply`.
+        """
+        return len(self.prompts.write(messages).ids)
+
+    def forget(self) -> None:
+        """Empty the cache: somebody else has used the runner."""
+        self._last = None
+        self._reader.forget()
+
+    def reply(
+        self,
+        messages: Sequence[Message],
+        sampling: Sampling,
+        should_stop: Asked = lambda: False,
+        *,
+        continue_last: bool = False,
+    ) -> Iterator[Part]:
+        """The answer in parts of whole characters, until it ends (see `Statistics.ended_by`).
+
+        The oldest turns are left out where the context is too small for all of them. Closing the iterator ends the
+        answer; what the cache holds by then is kept for the next one.
+
+        Args:
+            continue_last: the last message is the model's own and goes on.
+
+        Raises:
+            BadInput: the template refuses the conversation, there is none, or the last question alone is too long.
+            OutOfMemory: the device has no room for it.
+        """
+        prompt = self.prompts.fitted(messages, self.context, sampling.max_tokens, continue_last)
+        return self._answer(prompt, sampling, should_stop)
+
+    def complete(self, text: str, sampling: Sampling, should_stop: Asked = lambda: False) -> Iterator[Part]:
+        """What comes after `text`, without any chat format; otherwise as `reply`.
+
+        Raises:
+            BadInput: the text is empty or longer than the context.
+        """
+        prompt = self.prompts.plain(text)
+        if not prompt.ids or len(prompt.ids) >= self.context:
+            raise BadInput(
+                f"The text has {len(prompt.ids)} tokens; the model reads from 1 to {self.context - 1}.",
+                "Use another text.",
+            )
+        return self._answer(prompt, sampling, should_stop)
+
+    def _answer(self, prompt: Prompt, sampling: Sampling, should_stop: Asked) -> Iterator[Part]:
+        prompt = replace(prompt, ids=tuple(self._as_read(prompt)))
+        answer = Answer(self._reader, self.loaded.tokenizer, self._ends, prompt, sampling)
+        self.statistics = answer.statistics
+        self._last = (prompt, answer)
+        return answer.parts(should_stop)
+
+    def _as_read(self, prompt: Prompt) -> tuple[int, ...]:
+        """Token ids of a prompt; where it goes on behind the last answer, that with the tokens that it came in.
+
+        A model need not spell a text as its tokenizer does; spelt anew, the cache would not fit any more.
+        """
+        if self._last is None or self._last[0].plain != prompt.plain:
+            return prompt.ids
+        before, answer = self._last
+        said = "".join(answer.statistics.pieces)
+        known = [(before.text, before.ids)]
+        # Hidden tokens and half a character are in the tokens and not in the text.
+        if answer.tokens and self.loaded.tokenizer.decode(answer.tokens, clean_up_tokenization_spaces=False) == said:
+            known.insert(0, (before.text + said, (*before.ids, *answer.tokens)))
+        for text, ids in known:
+            rest = prompt.text[len(text) :]
+            if prompt.text.startswith(text) and (not rest or rest.startswith(self._special)):
+                more = self.loaded.tokenizer(rest, add_special_tokens=False)["input_ids"] if rest else ()
+                spelt = (*ids, *more)
+                return spelt if len(spelt) < self.context else prompt.ids
+        return prompt.ids
+
+
+def load(
+    model: str,
+    device: str = "auto",
+    *,
+    backend: str = "auto",
+    context: int | None = None,
+    emit: Emit = lambda event: None,
+    should_stop: Asked = lambda: False,
+) -> ChatModel:
+    """Load a model to talk to; arguments and errors as `core.inference.loader.load_runner`."""
+    from core.inference.loader import load_runner
+
+    return ChatModel(load_runner(model, device, backend=backend, context=context, emit=emit, should_stop=should_stop))

@@ -1,0 +1,50 @@
+"""How the endpoint says no: an HTTP status and OpenAI's JSON for errors. Knows nothing of models or of the server."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from core.errors import BitwrightError
+
+_STATUS: Final = {"bad-input": 400, "out-of-memory": 507, "cancelled": 503}
+"""Codes of `core.errors` that do not mean a fault of the server."""
+
+
+class Refused(Exception):  # noqa: N818 - it is no error of the server
+    """A request that is not answered.
+
+    Attributes:
+        status: of HTTP.
+        message: one sentence for the caller; param: the field of the request that it is about, or "".
+        code: for programs, as OpenAI names it.
+    """
+
+    def __init__(
+        self, status: int, message: str, *, code: str = "", param: str = "", headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status, self.message, self.code, self.param = status, message, code, param
+        self.headers = dict(headers or {})
+
+    def body(self) -> dict[str, Any]:
+        """What clients of OpenAI's interface read."""
+        kind = {401: "authentication_error", 429: "rate_limit_error"}.get(self.status, "")
+        kind = kind or ("server_error" if self.status >= 500 else "invalid_request_error")
+        return {
+            "error": {"message": self.message, "type": kind, "param": self.param or None, "code": self.code or None}
+        }
+
+
+def bad_field(param: str, message: str) -> Refused:
+    """A field of the request that cannot be what it is."""
+    return Refused(400, message, code="invalid_value", param=param)
+
+
+def refused_by(error: BaseException) -> Refused:
+    """What a failure of the model is for the caller; a fault of ours is told without its details."""
+    if isinstance(error, Refused):
+        return error
+    if isinstance(error, BitwrightError):
+        return Refused(_STATUS.get(error.code, 500), str(error), code=error.code.replace("-", "_"))
+    return Refused(500, "The server failed; its log says how.", code="internal_error")

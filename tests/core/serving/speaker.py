@@ -1,0 +1,81 @@
+"""A model that answers without one: tests say what it says, and hold it back until they let it go."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from core.inference.generation.thinking import Part
+
+
+@dataclass
+class Figures:
+    """What `core.inference.generation.chat.Statistics` has of this."""
+
+    ended_by: str = ""
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    tokens: int = 0
+
+
+class Speaker:
+    """Says the words of the last message one by one, or those it was given.
+
+    Attributes:
+        asked: the messages or the text of every question that was begun; samplings: of each.
+        going: clear it, and an answer waits before each word until it is set again.
+        pause_after: words after which an answer clears it by itself.
+        stops: how many answers were stopped; threads: that have answered.
+    """
+
+    def __init__(self, words: Sequence[Part] = (), context: int = 100, error: Exception | None = None) -> None:
+        self.context = context
+        self.statistics = Figures()
+        self.asked: list[Any] = []
+        self.samplings: list[Any] = []
+        self.stops = 0
+        self.threads: set[str] = set()
+        self.going = threading.Event()
+        self.going.set()
+        self.pause_after: int | None = None
+        self._words, self._error = words, error
+
+    def count(self, messages: Sequence[dict[str, str]]) -> int:
+        return sum(len(message["content"].split()) for message in messages)
+
+    def reply(self, messages: Any, sampling: Any, should_stop: Callable[[], bool]) -> Iterator[Part]:
+        return self._say(messages, messages[-1]["content"], self.count(messages), sampling, should_stop)
+
+    def complete(self, text: str, sampling: Any, should_stop: Callable[[], bool]) -> Iterator[Part]:
+        return self._say(text, text, len(text.split()), sampling, should_stop)
+
+    def _say(
+        self, asked: Any, text: str, length: int, sampling: Any, should_stop: Callable[[], bool]
+    ) -> Iterator[Part]:
+        self.asked.append(asked)
+        self.samplings.append(sampling)
+        self.threads.add(threading.current_thread().name)
+        self.statistics = found = Figures(prompt_tokens=length, cached_tokens=length // 2)
+        if self._error is not None:
+            raise self._error
+        for word in self._words or [Part(f"{word} ") for word in text.split()]:
+            if found.tokens == self.pause_after:
+                self.going.clear()
+            while not self.going.wait(0.01):
+                if should_stop():
+                    break
+            if should_stop():
+                self.stops += 1
+                found.ended_by = "stopped"
+                return
+            found.tokens += 1
+            yield word
+            if found.tokens >= sampling.max_tokens:
+                found.ended_by = "length"
+                return
+            if any(stop in word.text for stop in sampling.stop):
+                found.ended_by = "stop"
+                return
+        found.ended_by = "end"

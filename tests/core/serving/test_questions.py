@@ -1,0 +1,139 @@
+"""Requests as JSON: what they become, and the field that a refusal names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.serving.questions import chat_question, text_question
+from core.serving.refusals import Refused
+
+GOOD: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}]}
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+FIELDS = (
+    "messages", "model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "temperature", "top_p",
+    "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "seed", "stop", "n", "logprobs",
+    "tools", "response_format", "echo", "prompt", "best_of",
+)  # fmt: skip
+
+
+def refusal(**fields: Any) -> Refused:
+    with pytest.raises(Refused) as caught:
+        chat_question({**GOOD, **fields}, 100)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("messages", None), ("messages", []), ("messages", "hi"), ("model", 3), ("stream", 1), ("stream", "yes"),
+        ("stream_options", 1), ("stream_options", {"include_usage": True}), ("max_tokens", 0), ("max_tokens", 1.5),
+        ("max_tokens", True), ("max_completion_tokens", -1), ("temperature", 2.1), ("temperature", "0"),
+        ("temperature", float("nan")), ("top_p", -0.1), ("top_k", -2), ("min_p", 2), ("presence_penalty", 3),
+        ("frequency_penalty", -3), ("repetition_penalty", 0), ("seed", 1.0), ("seed", 2**70), ("stop", 3),
+        ("stop", [""]), ("stop", ["x"] * 99), ("n", 2), ("n", 0), ("logprobs", True), ("top_logprobs", 2),
+        ("tools", [{}]), ("logit_bias", {"1": 2}), ("response_format", {"type": "json_object"}),
+    ],
+)  # fmt: skip
+def test_a_wrong_field_is_named(field: str, value: Any) -> None:
+    found = refusal(**{field: value})
+    assert (found.status, found.param) == (400, field)
+
+
+@pytest.mark.parametrize(
+    ("message", "param"),
+    [
+        ("hi", "messages[1]"),
+        ({"content": "hi"}, "messages[1].role"),
+        ({"role": ["user"], "content": "hi"}, "messages[1].role"),
+        ({"role": "tool", "content": "hi"}, "messages[1].role"),
+        ({"role": "user"}, "messages[1].content"),
+        ({"role": "user", "content": [{"type": "image_url"}]}, "messages[1].content[0]"),
+    ],
+)
+def test_a_wrong_message_is_named(message: Any, param: str) -> None:
+    assert refusal(messages=[*GOOD["messages"], message]).param == param
+
+
+def test_parts_of_text_are_one_text() -> None:
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    found = chat_question({"messages": [{"role": "user", "content": parts}]}, 100)
+    assert found.messages == ({"role": "user", "content": "ab"},)
+
+
+def test_a_developer_is_the_system() -> None:
+    found = chat_question({"messages": [{"role": "developer", "content": "a"}, *GOOD["messages"]]}, 100)
+    assert found.messages is not None
+    assert found.messages[0]["role"] == "system"
+
+
+def test_an_answer_that_nobody_limits_ends_with_the_context() -> None:
+    assert chat_question(GOOD, 77).sampling.max_tokens == 77
+
+
+def test_the_newer_name_of_the_limit_wins() -> None:
+    assert chat_question({**GOOD, "max_tokens": 5, "max_completion_tokens": 6}, 100).sampling.max_tokens == 6
+
+
+@pytest.mark.parametrize("field", ["user", "metadata", "store", "parallel_tool_calls", "service_tier", "unheard_of"])
+def test_what_has_no_bearing_on_the_answer_is_passed_over(field: str) -> None:
+    assert chat_question({**GOOD, field: "x"}, 100) == chat_question(GOOD, 100)
+
+
+@pytest.mark.parametrize("field", FIELDS[1:])
+def test_null_is_as_good_as_nothing(field: str) -> None:
+    assert chat_question({**GOOD, field: None}, 100) == chat_question(GOOD, 100)
+
+
+def test_without_a_seed_chance_is_not_repeated() -> None:
+    assert chat_question(GOOD, 100).sampling.seed is None
+
+
+@pytest.mark.parametrize("prompt", [None, "", [], ["a", "b"], [1, 2], 3])
+def test_a_prompt_is_one_text(prompt: Any) -> None:
+    with pytest.raises(Refused) as caught:
+        text_question({"prompt": prompt})
+    assert caught.value.param == "prompt"
+
+
+def test_a_batch_of_one_is_one_text() -> None:
+    assert text_question({"prompt": ["a"]}).prompt == "a"
+
+
+def test_a_text_that_nobody_limits_is_short() -> None:
+    assert text_question({"prompt": "a"}).sampling.max_tokens == 16
+
+
+def test_several_answers_to_choose_from_are_refused() -> None:
+    with pytest.raises(Refused) as caught:
+        text_question({"prompt": "a", "best_of": 3})
+    assert caught.value.param == "best_of"
+
+
+@given(body=st.dictionaries(st.sampled_from(FIELDS) | st.text(max_size=4), JSON, max_size=5))
+def test_no_request_is_worse_than_refused(body: dict[str, Any]) -> None:
+    found = [refused for read in (_as_chat, _as_text) if (refused := read(body)) is not None]
+    assert [refused for refused in found if refused.status != 400 or not refused.param] == []
+
+
+def _as_chat(body: dict[str, Any]) -> Refused | None:
+    try:
+        chat_question({**GOOD, **body}, 100)
+    except Refused as refused:
+        return refused
+    return None
+
+
+def _as_text(body: dict[str, Any]) -> Refused | None:
+    try:
+        text_question({"prompt": "a", **body})
+    except Refused as refused:
+        return refused
+    return None

@@ -1,0 +1,159 @@
+"""Talking to a model in a terminal: what is shown where, the commands between questions, and what programs read."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from core.cli import main
+from core.cli.conversing import figures_line, markdown
+from core.events import Event, Failed, Result, Token, from_line
+from tests.core.tiny_model import save_model
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model(tmp_path_factory.mktemp("cli-chat") / "model")
+
+
+@pytest.fixture
+def say(tiny: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
+    """Run `bitwright chat` with lines as its input."""
+
+    def run(*lines: str, options: tuple[str, ...] = ()) -> int:
+        monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
+        return main(["chat", str(tiny), "--max-tokens", "3", "--device", "cpu", *options])
+
+    return run
+
+
+def events(capsys: Capture) -> list[Event]:
+    return [from_line(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def results(capsys: Capture) -> list[dict[str, object]]:
+    return [event.values for event in events(capsys) if isinstance(event, Result)]
+
+
+def test_an_answer_on_stdout_and_its_figures_on_stderr(tiny: Path, capsys: Capture) -> None:
+    assert main(["chat", str(tiny), "--prompt", "hello", "--max-tokens", "4", "--device", "cpu"]) == 0
+    out, err = capsys.readouterr()
+    assert out.endswith("\n")
+    assert err.startswith("load ...\n[4 tokens, ")
+    assert err.endswith("cut off at the longest answer]\n")
+
+
+def test_every_setting_of_the_draw_has_an_option(tiny: Path, capsys: Capture) -> None:
+    options = (
+        "--temperature 0.9 --top-p 0.9 --top-k 40 --min-p 0.05 --repetition-penalty 1.1 --seed 7 --stop x --stop y"
+    )
+    arguments = [*options.split(), "--backend", "auto", "--context", "64", "--system", "Be brief.", "--json"]
+    assert main(["chat", str(tiny), "--prompt", "hello", "--max-tokens", "4", "--device", "cpu", *arguments]) == 0
+    assert results(capsys)[0]["seed"] == 7
+
+
+def test_an_unknown_backend_is_refused(tiny: Path, capsys: Capture) -> None:
+    assert main(["chat", str(tiny), "--prompt", "hello", "--backend", "abacus"]) == 2
+    assert "abacus" in capsys.readouterr().err
+
+
+def test_a_device_that_is_not_there_is_the_cpu_with_a_warning(tiny: Path, capsys: Capture) -> None:
+    assert main(["chat", str(tiny), "--prompt", "hello", "--max-tokens", "1", "--device", "cuda:77"]) == 0
+    assert "warning: " in capsys.readouterr().err
+
+
+def test_the_second_question_remembers_the_first(say, capsys: Capture) -> None:  # type: ignore[no-untyped-def]
+    assert say("hello", "", "more", options=("--json",)) == 0
+    first, second = results(capsys)
+    assert first["cached_tokens"] == 0
+    assert second["cached_tokens"] >= 22
+
+
+def test_regenerate_answers_again_with_another_seed(say, capsys: Capture) -> None:  # type: ignore[no-untyped-def]
+    assert say("hello", "/regenerate", "/regenerate", options=("--json", "--seed", "5")) == 0
+    found = results(capsys)
+    assert [values["seed"] for values in found] == [5, 6, 7]
+    assert [values["prompt_tokens"] for values in found] == [22] * 3
+
+
+def test_clear_begins_anew_and_keeps_the_system_prompt(say, capsys: Capture) -> None:  # type: ignore[no-untyped-def]
+    assert say("hello", "/clear", "hello", options=("--json", "--system", "No.")) == 0
+    assert [values["prompt_tokens"] for values in results(capsys)] == [22 + len("system: No.\n")] * 2
+
+
+def test_system_begins_anew_with_it(say, capsys: Capture) -> None:  # type: ignore[no-untyped-def]
+    assert say("hello", "/system Yes.", "hello", "/system", "hello", options=("--json",)) == 0
+    assert [values["prompt_tokens"] for values in results(capsys)] == [22, 22 + len("system: Yes.\n"), 22]
+
+
+def test_save_writes_markdown_or_json(say, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    assert say("hello", f"/save {tmp_path / 'talk one.md'}", f"/save {tmp_path / 'talk.json'}") == 0
+    assert (tmp_path / "talk one.md").read_text(encoding="utf-8").startswith("**You**\n\nhello\n\n**Model**\n\n")
+    kept = json.loads((tmp_path / "talk.json").read_text(encoding="utf-8"))
+    assert [message["role"] for message in kept["messages"]] == ["user", "assistant"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (["/fly"], "There is no command /fly"),
+        (["/regenerate"], "no question"),
+        (["/save talk.md"], "nothing to save"),
+        (["hello", "/save"], "needs the name"),
+        (["hello", "/save /nowhere/at/all.md"], "cannot be written"),
+        (["x" * 400], "model reads 256"),
+    ],
+)
+def test_what_cannot_be_done_does_not_end_the_talk(say, capsys: Capture, lines: list[str], words: str) -> None:  # type: ignore[no-untyped-def]
+    assert say(*lines, "and now") == 0
+    out, err = capsys.readouterr()
+    assert words in err
+    assert err.rstrip().splitlines()[-1].startswith("[3 tokens")
+    assert out.endswith("\n")
+
+
+def test_programs_hear_of_what_cannot_be_done(say, capsys: Capture) -> None:  # type: ignore[no-untyped-def]
+    assert say("/fly", "hello", options=("--json",)) == 0
+    found = events(capsys)
+    assert isinstance(found[0], Failed)
+    assert isinstance(found[-1], Result)
+
+
+def test_a_message_may_begin_with_a_slash_behind_a_space(say, capsys: Capture) -> None:  # type: ignore[no-untyped-def]
+    assert say(" /fly", "/help", options=("--json",)) == 0
+    assert [values["prompt_tokens"] for values in results(capsys)] == [len("user: /fly\nassistant:")]
+
+
+def test_help_lists_the_commands(say, capsys: Capture) -> None:  # type: ignore[no-untyped-def]
+    assert say("/help") == 0
+    assert "/regenerate" in capsys.readouterr().err
+
+
+def test_thoughts_are_not_part_of_the_result(capsys: Capture) -> None:
+    from core.cli.conversing import Voice
+    from core.cli.terminal import Terminal
+
+    voice = Voice(Terminal())
+    for event in (Token("hm", "thinking"), Token("yes")):
+        voice.hear(event)
+    assert capsys.readouterr() == ("yes", "hm\n\n")
+
+
+def test_figures_tell_what_was_left_out() -> None:
+    values = {
+        "tokens": 3, "tokens_per_second": 9.87, "first_token_seconds": 0.123, "prompt_tokens": 40, "cached_tokens": 30,
+        "seed": 1, "dropped_messages": 4, "ended_by": "end",
+    }  # fmt: skip
+    expected = "[3 tokens, 9.9 tokens/s; first after 0.12 s; prompt 40 tokens, 30 of them known; seed 1; "
+    assert figures_line(values) == f"{expected}the oldest 4 messages were left out]"
+
+
+def test_markdown_names_the_speakers() -> None:
+    messages = [{"role": "system", "content": "a"}, {"role": "user", "content": "b"}]
+    assert markdown(messages) == "**System**\n\na\n\n**You**\n\nb\n"

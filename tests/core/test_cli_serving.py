@@ -1,0 +1,132 @@
+"""`bitwright serve` and `bitwright bench` from the command line."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from core import api
+from core.cli import main
+from core.events import Event, Listening, Log, Result, Stage, from_line
+from core.jobs.process import ROOT
+from tests.core.tiny_model import save_model
+
+Capture = pytest.CaptureFixture[str]
+VALUES = {
+    "rows": [
+        {
+            "prompt": 32, "prefill": 200.5, "first_token": 0.16, "decode": 33.3, "memory": 2_000_000,
+            "bandwidth_share": 0.815,
+        }
+    ],
+    "bandwidth": 28e9, "device_name": "A processor", "backend": "native", "dtype": "float32", "written": "",
+}  # fmt: skip
+
+
+@pytest.fixture
+def place(tmp_path: Path, own_home: Path) -> Path:
+    return tmp_path
+
+
+@contextmanager
+def serving(place: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """The command in a process of its own, killed if the test leaves it running."""
+    model = save_model(place / "tiny")
+    command = [sys.executable, "-m", "core", "serve", str(model), "--port", "0", "--backend", "dense", *options]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "BITWRIGHT_TOKEN": "from-a-variable"}
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, text=True, cwd=place
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def lines(process: subprocess.Popen[str]) -> Iterator[str]:
+    assert process.stdout is not None
+    yield from process.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="signals are others there")
+def test_it_answers_until_it_is_interrupted(place: Path) -> None:
+    with serving(place, "--json") as process:
+        events = map(from_line, lines(process))
+        listening = next(event for event in events if isinstance(event, Listening))
+        assert listening.token == "from-a-variable"
+        with urllib.request.urlopen(f"{listening.url}/health", timeout=20) as reply:
+            assert reply.status == 200
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+        assert any(isinstance(event, Result) and event.values["requests"] == 0 for event in events)
+
+
+@pytest.mark.slow
+def test_people_are_told_where_and_with_which_token(place: Path) -> None:
+    with serving(place, "--token", "told-by-the-user") as process:
+        text = lines(process)
+        assert next(text).split() == ["model", "tiny"]
+        assert next(text).split()[1].startswith("http://127.0.0.1:")
+        assert next(text).split() == ["token", "told-by-the-user"]
+
+
+def test_a_token_that_cannot_be_is_bad_input(place: Path, capsys: Capture) -> None:
+    assert main(["serve", str(save_model(place / "tiny")), "--port", "0", "--token", "x y"]) == 2
+    assert "token is not possible" in capsys.readouterr().err
+
+
+def test_a_port_that_cannot_be_is_bad_input(place: Path, capsys: Capture) -> None:
+    assert main(["serve", str(save_model(place / "tiny")), "--port", "70000"]) == 2
+    assert "Port 70000" in capsys.readouterr().err
+
+
+def test_a_model_that_is_not_there_is_bad_input(place: Path, capsys: Capture) -> None:
+    assert main(["serve", str(place / "nothing"), "--port", "0"]) == 2
+    assert "nothing" in capsys.readouterr().err
+
+
+def said(events: list[Event], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "bench", lambda model, **options: iter(events))
+
+
+def test_a_bench_is_a_table(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    said([Stage("bench"), Result(VALUES)], monkeypatch)
+    assert main(["bench", "demo"]) == 0
+    out = capsys.readouterr().out
+    assert "A processor, native, float32" in out
+    assert " ".join(out.splitlines()[2].split()) == "32 200.5 0.16 33.3 2 MB 82 %"
+
+
+def test_a_bench_without_a_share_says_so(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    said([Result({**VALUES, "rows": [{**VALUES["rows"][0], "bandwidth_share": None}]})], monkeypatch)
+    assert main(["bench", "demo"]) == 0
+    assert capsys.readouterr().out.splitlines()[2].split()[-1] == "-"
+
+
+def test_a_bench_for_programs_is_its_events(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    said([Log("info", "a word"), Result(VALUES)], monkeypatch)
+    assert main(["bench", "demo", "--json"]) == 0
+    assert [type(from_line(line)) for line in capsys.readouterr().out.splitlines()] == [Log, Result]
+
+
+def test_lengths_that_are_none_are_bad_input(capsys: Capture) -> None:
+    assert main(["bench", "demo", "--lengths", "a,b"]) == 2
+    assert "--lengths" in capsys.readouterr().err
+
+
+def test_a_tiny_model_is_measured(place: Path, capsys: Capture) -> None:
+    assert main(["bench", str(save_model(place / "tiny")), "--lengths", "4,8", "--backend", "dense", "--json"]) == 0
+    values = [
+        event.values for event in map(from_line, capsys.readouterr().out.splitlines()) if isinstance(event, Result)
+    ]
+    assert [row["prompt"] for row in values[-1]["rows"]] == [4, 8]
