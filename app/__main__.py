@@ -10,7 +10,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-COMMANDS = frozenset({"quantize", "estimate", "inspect", "plan", "chat", "eval", "convert", "devices", "jobs"})
+COMMANDS = frozenset(
+    {"quantize", "estimate", "inspect", "plan", "chat", "bench", "serve", "eval", "convert", "devices", "jobs"}
+)
 """The sub-commands of `core.cli`, whose names win over a folder of the same name."""
 
 

@@ -13,7 +13,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any, Final, Literal
 
 from PySide6.QtCore import Qt, QThread, QTimer, Signal
@@ -59,7 +60,8 @@ class Listeners:
 class Call(QThread):
     """One call on its way. Made by `Calls.start` and `Session.start`.
 
-    After `stop` neither `succeeded` nor `failed` comes, except that an answer of a chat succeeds with what it has.
+    After `stop` neither `succeeded` nor `failed` comes, except that an answer of a chat succeeds with what it has,
+    which is nothing where it had not begun.
 
     Args:
         name, arguments: see `core.jobs.calls`.
@@ -116,6 +118,8 @@ class Call(QThread):
         """Start the thread; a call that was stopped before ends without one."""
         _held.add(self)
         if self.stopped:
+            if self.name in _ANSWERS_AFTER_STOP:
+                self._outcome = ("succeeded", {"ended_by": "stopped"})  # an answer of nothing
             QTimer.singleShot(0, self.finish)
         else:
             self._timer.start()
@@ -209,7 +213,7 @@ def opened(values: Mapping[str, Any]) -> OpenedModel:
 
 
 def merged(events: Iterable[Event]) -> list[Event]:
-    """The same news in fewer events: all text in one `Token`, and of measurements only the last."""
+    """The same news in fewer events: text in one `Token` for each kind in a row, and of measurements only the last."""
     tokens: list[Token] = []
     last: dict[type[Event], Event] = {}
     rest: list[Event] = []
@@ -220,7 +224,9 @@ def merged(events: Iterable[Event]) -> list[Event]:
             last[type(event)] = event
         else:
             rest.append(event)
-    text = [Token("".join(token.text for token in tokens), time=tokens[-1].time)] if tokens else []
+    # thinking and answer do not run into each other
+    runs = [list(run) for _kind, run in groupby(tokens, key=lambda token: token.kind)]
+    text = [replace(run[-1], text="".join(token.text for token in run)) for run in runs]
     return [*rest, *last.values(), *text]
 
 

@@ -24,8 +24,8 @@ __all__ = ["Call", "Calls", "Session", "opened"]
 CLOSE_SECONDS: Final = 2.0
 CHAT_PATIENCE: Final = 20.0
 """Seconds that a session's call has to stop: killing the child would lose a model that took a minute to load."""
-_PATIENCE: Final = {"convert": 10.0}
-"""The same of a call that stops between two layers and then takes away what it wrote."""
+_PATIENCE: Final = {"convert": 10.0, "serve": 6.0}
+"""The same of calls that tidy up: one takes away what it wrote, the other lets its callers go."""
 _WATCH_MS: Final = 1000
 
 OnValues = Callable[[Any], object]
@@ -246,6 +246,10 @@ def _activity(name: str) -> str:
         "convert": QCoreApplication.translate("Calls", "Converting"),
         "chat_open": QCoreApplication.translate("Calls", "Loading the model"),
         "chat_say": QCoreApplication.translate("Calls", "Answering"),
+        "chat_count": QCoreApplication.translate("Calls", "Counting tokens"),
+        "chat_perplexity": QCoreApplication.translate("Calls", "Measuring the perplexity"),
+        "chat_bench": QCoreApplication.translate("Calls", "Measuring the speed"),
+        "serve": QCoreApplication.translate("Calls", "Serving the model to other programs"),
     }
     return texts.get(name, name)
 

@@ -27,6 +27,7 @@ from core.files import free_name
 from core.formats.grids import plan_layers
 from core.formats.names import mix_of
 from core.home import home
+from core.inference.backends.backend import BackendRow
 from core.jobs.spec import JobSpec
 from core.model.context import context_length
 from core.model.tree import LayerPlan, ModelTree
@@ -80,11 +81,13 @@ class Machine:
         devices: the JSON values of `core.inference.devices.Device`, the usable and the others.
         throughput: FLOP/s of matrix products by device id.
         chosen: id of the device that `auto` means.
+        backends: what computes layers on each device, by its id.
     """
 
     devices: tuple[dict[str, Any], ...] = ()
     throughput: dict[str, float] | None = None
     chosen: str = ""
+    backends: dict[str, tuple[BackendRow, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

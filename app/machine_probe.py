@@ -13,6 +13,7 @@ from PySide6.QtCore import QObject
 
 from app.context import Context
 from app.draft import Machine
+from app.models.backend_rows import rows_from
 from core.errors import BitwrightError
 
 _log = logging.getLogger(__name__)
@@ -36,7 +37,12 @@ class MachineProbe(QObject):
 
     def _measured(self, values: dict[str, Any]) -> None:
         self._context.draft.set_machine(
-            Machine(tuple(values["devices"]), dict(values["throughput"]), str(values["chosen"]))
+            Machine(
+                tuple(values["devices"]),
+                dict(values["throughput"]),
+                str(values["chosen"]),
+                {str(device): rows_from(rows) for device, rows in (values.get("backends") or {}).items()},
+            )
         )
 
 

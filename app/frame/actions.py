@@ -41,6 +41,7 @@ TABLE: Final = (
     Entry("remedy", "Window", "Do what the message above the page offers", ("Ctrl+R",)),
     Entry("dismiss", "Window", "Close the message, this sheet or the log", ("Esc",), by_window=True),
     Entry("log", "Window", "Show or hide the log", ("Ctrl+L",)),
+    Entry("devices", "Window", "Devices and backends", ("Ctrl+Shift+D",)),
     Entry("shortcuts", "Window", "Show all keys", ("?", "F1")),
     Entry("data_folder", "Window", "Open the data folder"),
     Entry("about", "Window", "About Bitwright"),

@@ -268,6 +268,7 @@ class MainWindow(QMainWindow):
             "log": lambda: self._show_log(self.log.isHidden()),
             "shortcuts": lambda: sheets.show_keys(self.stack.pages),
             "data_folder": partial(open_data_folder, self.report, partial(_copies, self.tr("Copy the path"))),
+            "devices": lambda: sheets.show_devices(self.context) if self.context is not None else None,
             "about": sheets.show_about,
             "quit": self.close,
             **{f"page.{page}": partial(self.go, page) for page, _title in self._titles},

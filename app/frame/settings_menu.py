@@ -32,7 +32,7 @@ def settings_menu(window: MainWindow, made: Mapping[str, QAction]) -> QMenu:
         action.triggered.connect(lambda _checked=False, scheme=scheme: _choose(window, scheme))
         group.addAction(action)
     menu.addSeparator()
-    for name in ("data_folder", "log", "shortcuts", "about"):
+    for name in ("devices", "data_folder", "log", "shortcuts", "about"):
         menu.addAction(made[name])
     menu.addSeparator()
     menu.addAction(made["quit"])

@@ -11,9 +11,10 @@ from PySide6.QtCore import QUrl
 from PySide6.QtGui import QDesktopServices
 from PySide6.QtWidgets import QWidget
 
-from app.context import Remedy
+from app.context import Context, Remedy
 from app.frame.about_sheet import AboutSheet
 from app.frame.actions import Entry
+from app.frame.devices_sheet import DevicesSheet
 from app.frame.sheet import Sheet
 from app.frame.shortcuts_sheet import ShortcutsSheet, groups_of
 from app.theme import Theme
@@ -28,11 +29,13 @@ class Sheets:
         self._theme, self._ground, self._entries = theme, ground, entries
         self._keys: ShortcutsSheet | None = None
         self._about: AboutSheet | None = None
+        self._devices: DevicesSheet | None = None
 
     @property
     def shown(self) -> Sheet | None:
         """The sheet that can be seen, if any."""
-        return next((sheet for sheet in (self._keys, self._about) if sheet is not None and sheet.isVisible()), None)
+        made = (self._keys, self._about, self._devices)
+        return next((sheet for sheet in made if sheet is not None and sheet.isVisible()), None)
 
     def show_keys(self, pages: Mapping[str, QWidget]) -> None:
         """Show all keys, those of `pages` too; or take them away."""
@@ -46,6 +49,12 @@ class Sheets:
         if self._about is None:
             self._about = AboutSheet(self._theme, home(), self._ground)
         self._toggle(self._about)
+
+    def show_devices(self, context: Context) -> None:
+        """Show the devices and what computes on them; or take that away."""
+        if self._devices is None:
+            self._devices = DevicesSheet(context, self._ground)
+        self._toggle(self._devices)
 
     def _toggle(self, sheet: Sheet) -> None:
         before = self.shown

@@ -1,87 +1,23 @@
-"""A conversation with one model: its messages, the branches that regenerating makes, and the figures of each answer.
+"""A conversation: its messages, the branches that asking again and editing make, and what each answer cost.
 
-Plain values for the chat page and for whatever saves them later; knows no Qt, no child process and no file.
+Plain values for the chat page and for what saves them (`app.models.conversation_file`); knows no Qt, no child process
+and no file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+import secrets
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from app.models.figures import Figures, Meter, figures_from
+
+__all__ = ["Conversation", "Figures", "Message", "Meter", "Role", "figures_from", "new_id"]
 
 Role = Literal["user", "assistant"]
-
-
-@dataclass(frozen=True)
-class Figures:
-    """What one answer cost.
-
-    Attributes:
-        prompt_tokens: of all that the model read; tokens: of the answer.
-        first_token_seconds: until the first token; seconds: until the last.
-        tokens_per_second: of the tokens after the first.
-        ended_by: `end`, `length`, `context`, `stopped`, `failed`, or "" while it goes on.
-    """
-
-    prompt_tokens: int = 0
-    tokens: int = 0
-    first_token_seconds: float = 0.0
-    seconds: float = 0.0
-    tokens_per_second: float = 0.0
-    ended_by: str = ""
-
-    @property
-    def used(self) -> int:
-        """Tokens of the model's context that the conversation fills."""
-        return self.prompt_tokens + self.tokens
-
-
-def figures_from(values: Mapping[str, Any]) -> Figures:
-    """The figures in the result of an answer; what is missing or of another kind counts as none."""
-    found: dict[str, Any] = {}
-    for name in (each.name for each in fields(Figures)):
-        default = getattr(Figures, name)
-        value = values.get(name, default)
-        fits = isinstance(value, str) if isinstance(default, str) else _is_number(value)
-        found[name] = type(default)(value) if fits else default
-    return Figures(**found)
-
-
-@dataclass
-class Meter:
-    """Figures of an answer that is still coming, from the pieces of text and when they came.
-
-    Pieces may hold several tokens, so tokens are worked out from the letters until the end tells the real number.
-
-    Attributes:
-        began: when it was asked for; first, last: when pieces came (seconds since the epoch, 0 for none).
-        letters: of all pieces, and of the first.
-        per_token: letters that a token holds on average, best known from an answer of the same model.
-    """
-
-    began: float
-    per_token: float = 4.0
-    first: float = 0.0
-    last: float = 0.0
-    letters: int = 0
-    first_letters: int = 0
-
-    def piece(self, text: str, at: float) -> None:
-        """Note a piece of text that came at `at`."""
-        if not self.first:
-            self.first, self.first_letters = at, len(text)
-        self.last = at
-        self.letters += len(text)
-
-    @property
-    def figures(self) -> Figures:
-        """As known by now; the tokens of the prompt are told at the end."""
-        if not self.letters:
-            return Figures()
-        spent = self.last - self.first
-        speed = (self.letters - self.first_letters) / self.per_token / spent if spent > 0 else 0.0
-        tokens = max(1, round(self.letters / self.per_token))
-        return Figures(0, tokens, max(0.0, self.first - self.began), max(0.0, self.last - self.began), speed)
+LONGEST_TITLE: Final = 60
 
 
 @dataclass
@@ -90,7 +26,8 @@ class Message:
 
     Attributes:
         id: its place in the conversation; parent: the message before it, None for the first.
-        text: what was written, as it came.
+        text: what was written, as it came; thinking: what the model thought before it.
+        model: short name of the model that wrote it, "" for a question.
         figures: of an answer; None for a question, and while an answer is coming.
         sampling: the settings that an answer was drawn with, its seed too.
     """
@@ -99,6 +36,8 @@ class Message:
     parent: int | None
     role: Role
     text: str
+    thinking: str = ""
+    model: str = ""
     figures: Figures | None = None
     sampling: dict[str, Any] = field(default_factory=dict)
 
@@ -106,74 +45,123 @@ class Message:
 class Conversation:
     """A tree of messages and the branch of it that is shown.
 
-    Regenerating an answer makes a second child of its question; the first stays and can be shown again.
+    Another answer to a question, and another wording of a question, stand beside the first; each can be shown again,
+    with the branch that was shown below it before.
+
+    Attributes:
+        id: names its file; title: given by the user, "" while its first question serves as one.
+        created, updated: seconds since the epoch; model: what was talked to last; system: the system prompt.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, identity: str = "") -> None:
+        self.id = identity or new_id()
+        self.title = ""
+        self.model = ""
+        self.system = ""
+        self.created = self.updated = time.time()
         self._messages: dict[int, Message] = {}
-        self._leaf: int | None = None
+        self._children: dict[int | None, list[int]] = {}
+        self._shown: dict[int | None, int] = {}
         self._next = 0
 
     def __len__(self) -> int:
-        return len(self.path())
+        return sum(1 for _ in self._walk())
+
+    def __iter__(self) -> Iterator[Message]:
+        """All messages of all branches, in the order in which they were written."""
+        return iter(list(self._messages.values()))
+
+    def __contains__(self, identity: object) -> bool:
+        """Whether there is a message of this id, in any branch."""
+        return identity in self._messages
+
+    @property
+    def name(self) -> str:
+        """What people call it: its title, or the beginning of its first question."""
+        if self.title:
+            return self.title
+        first = next((message.text for message in self._walk() if message.role == "user"), "")
+        words = " ".join(first.split())
+        return words if len(words) <= LONGEST_TITLE else words[: LONGEST_TITLE - 1].rstrip() + "\N{HORIZONTAL ELLIPSIS}"
 
     def path(self) -> list[Message]:
         """The messages of the shown branch, the first one first."""
-        found: list[Message] = []
-        at = self._leaf
-        while at is not None:
-            found.append(self._messages[at])
-            at = self._messages[at].parent
-        return found[::-1]
+        return list(self._walk())
 
     @property
     def last(self) -> Message | None:
         """The last message of the shown branch."""
-        return None if self._leaf is None else self._messages[self._leaf]
+        found = None
+        for message in self._walk():
+            found = message
+        return found
 
     def add(self, role: Role, text: str) -> Message:
         """A new message at the end of the shown branch."""
-        message = Message(self._next, self._leaf, role, text)
+        last = self.last
+        return self.put(Message(self._next, None if last is None else last.id, role, text))
+
+    def put(self, message: Message) -> Message:
+        """Add a message under its own id and parent, and show it; the parent must be there, and the id be new."""
         self._messages[message.id] = message
-        self._leaf = message.id
-        self._next += 1
+        self._children.setdefault(message.parent, []).append(message.id)
+        self._shown[message.parent] = message.id
+        self._next = max(self._next, message.id + 1)
+        self.updated = time.time()
         return message
+
+    def branch(self, message: Message, text: str) -> Message:
+        """Another wording of a question, beside it; what followed the first stays with the first."""
+        return self.put(Message(self._next, message.parent, message.role, text))
 
     def drop_last(self) -> None:
         """Remove the last message, which must have nothing after it; an earlier answer in its place comes back."""
         message = self.last
         if message is None:
             return
-        others = [other for other in self.siblings(message) if other is not message]
+        beside = self._children[message.parent]
+        beside.remove(message.id)
         del self._messages[message.id]
-        self._leaf = message.parent
-        if others:
-            self.show(others[-1])
+        self._children.pop(message.id, None)
+        self._shown.pop(message.parent, None)
+        if beside:
+            self._shown[message.parent] = beside[-1]
 
     def rewind(self) -> None:
         """Step back to the question of the last answer, so that the next message is another answer to it."""
-        if self.last is not None and self.last.role == "assistant":
-            self._leaf = self.last.parent
+        last = self.last
+        if last is not None and last.role == "assistant":
+            self._shown.pop(last.parent, None)
+
+    def unwind(self) -> None:
+        """Show the newest answer to the last question again, where it has one."""
+        last = self.last
+        if last is not None and self._children.get(last.id):
+            self._shown[last.id] = self._children[last.id][-1]
 
     def siblings(self, message: Message) -> list[Message]:
         """All messages that stand where `message` stands, the oldest first, `message` among them."""
-        return [other for other in self._messages.values() if other.parent == message.parent]
+        return [self._messages[other] for other in self._children.get(message.parent, [])]
 
     def show(self, message: Message) -> None:
-        """Make `message` part of the shown branch, with the newest of what follows it."""
+        """Make `message` part of the shown branch, with what was shown below it before, or the newest of it."""
         at: int | None = message.id
         while at is not None:
-            self._leaf = at
-            at = max((other.id for other in self._messages.values() if other.parent == at), default=None)
+            above = self._messages[at].parent
+            self._shown[above] = at
+            at = above
+        at = message.id
+        while self._children.get(at):
+            at = self._shown.setdefault(at, self._children[at][-1])
 
     def prompt(self, system: str = "") -> list[dict[str, str]]:
-        """What a chat template takes: the shown branch behind the system prompt.
+        """What a chat template takes: the shown branch behind the system prompt, without what was only thought.
 
         Empty messages are left out and neighbours of one role joined (a question whose answer was stopped before
         its first word, and the next one): many templates refuse two of a kind in a row.
         """
         found: list[dict[str, str]] = [{"role": "system", "content": system}] if system.strip() else []
-        for message in self.path():
+        for message in self._walk():
             if not message.text.strip():
                 continue
             if found and found[-1]["role"] == message.role:
@@ -183,14 +171,22 @@ class Conversation:
         return found
 
     def to_markdown(self, title: str, system: str = "") -> str:
-        """The shown branch as a Markdown document."""
+        """The shown branch as a Markdown document; answers stand under the name of the model that gave them."""
         parts = [f"# {title}"]
         if system.strip():
             parts.append(f"**System prompt**\n\n{system.strip()}")
-        names = {"user": "You", "assistant": title}
-        parts += [f"**{names[message.role]}**\n\n{message.text.strip()}" for message in self.path()]
+        for message in self._walk():
+            who = "You" if message.role == "user" else message.model or title
+            parts.append(f"**{who}**\n\n{message.text.strip()}")
         return "\n\n".join(parts) + "\n"
 
+    def _walk(self) -> Iterator[Message]:
+        at = self._shown.get(None)
+        while at is not None:
+            yield self._messages[at]
+            at = self._shown.get(at)
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+
+def new_id() -> str:
+    """A name for a conversation that no other has."""
+    return secrets.token_hex(8)

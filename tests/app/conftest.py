@@ -55,9 +55,8 @@ def qapp(qapp: QApplication) -> QApplication:
 
 
 @pytest.fixture(autouse=True)
-def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_home(own_home: Path) -> None:
     """Each test has an empty home: jobs, settings, presets."""
-    monkeypatch.setenv("BITWRIGHT_HOME", str(tmp_path / "home"))
 
 
 @pytest.fixture

@@ -178,6 +178,14 @@ def test_news_of_one_kind_are_merged() -> None:
     assert [event.message for event in kept if isinstance(event, Log)] == ["x", "y"]
 
 
+def test_thinking_and_answer_are_not_merged() -> None:
+    events: list[Event] = [Token("a", kind="thinking"), Token("b", kind="thinking"), Token("c"), Token("d")]
+    assert [(event.text, event.kind) for event in merged(events) if isinstance(event, Token)] == [
+        ("ab", "thinking"),
+        ("cd", "text"),
+    ]
+
+
 def test_what_runs_is_said_in_words(qtbot: QtBot, calls: Calls, heard: Heard) -> None:
     said: list[str] = []
     calls.activity.connect(said.append)
@@ -261,6 +269,18 @@ def test_a_waiting_call_can_be_stopped(qtbot: QtBot, calls: Calls, heard: Heard)
     first.stop()
     until_over(qtbot, second)
     assert heard.values == []
+
+
+def test_an_answer_that_is_stopped_while_it_waits_is_an_answer_of_nothing(
+    qtbot: QtBot, calls: Calls, heard: Heard
+) -> None:
+    """Whoever asked would wait for its end for ever."""
+    session = calls.session()
+    first, second = begin(session, "wait", heard), begin(session, "chat_say", heard)
+    second.stop()
+    first.stop()
+    until_over(qtbot, second)
+    assert heard.values == [{"ended_by": "stopped"}]
 
 
 def test_the_death_of_a_session_at_work_is_told_twice(qtbot: QtBot, calls: Calls, heard: Heard) -> None:

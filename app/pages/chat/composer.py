@@ -1,5 +1,7 @@
 """Where a message is written: Enter sends it, Shift+Enter breaks the line; it grows with its text up to six lines.
 
+An earlier question is written anew here too; what was written before waits meanwhile.
+
 Knows nothing of conversations; the button is Send or Stop as it is told.
 """
 
@@ -9,9 +11,10 @@ from math import ceil
 
 from PySide6.QtCore import QMimeData, Qt, Signal
 from PySide6.QtGui import QFocusEvent, QKeyEvent, QPainter, QPaintEvent, QPalette
-from PySide6.QtWidgets import QFrame, QHBoxLayout, QPlainTextEdit, QPushButton, QWidget
+from PySide6.QtWidgets import QFrame, QHBoxLayout, QPlainTextEdit, QPushButton, QToolButton, QVBoxLayout, QWidget
 
 from app.theme import Theme
+from app.widgets.tinted_label import TintedLabel
 
 MOST_LINES = 6
 _PAD = 8
@@ -23,21 +26,27 @@ class Composer(QWidget):
     Signals:
         sent(str): the user sent this text; the field is empty now.
         stop_asked: the button was pressed while it said Stop.
+        recall_asked: the arrow up was pressed in the empty field.
+        edit_ended: what was written anew was sent, or given up.
     """
 
     sent = Signal(str)
     stop_asked = Signal()
+    recall_asked = Signal()
+    edit_ended = Signal()
 
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._theme = theme
-        self._busy = self._stopping = False
+        self._busy = self._stopping = self._editing = False
         self._possible = True
+        self._aside = ""
         self._edit = _Edit(self)
         self._edit.setObjectName("composer")
         self._edit.setAccessibleName(self.tr("Message"))
         self._edit.setPlaceholderText(self.tr("Write a message"))
         self._edit.enter_pressed.connect(self._send)
+        self._edit.up_pressed.connect(self._recall)
         self._edit.focus_changed.connect(self.update)
         self._edit.textChanged.connect(self._update_button)
         self._button = QPushButton(self)
@@ -46,11 +55,16 @@ class Composer(QWidget):
         # As wide as its widest word, so that nothing moves when the word changes.
         widths = [self._button.fontMetrics().horizontalAdvance(word) for word in self._words()]
         self._button.setMinimumWidth(max(widths) + 32)
-        row = QHBoxLayout(self)
-        row.setContentsMargins(_PAD + 4, _PAD, _PAD, _PAD)
+        self._anew = self._make_anew(theme)
+        row = QHBoxLayout()
         row.setSpacing(8)
         row.addWidget(self._edit, 1)
         row.addWidget(self._button, 0, Qt.AlignmentFlag.AlignBottom)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(_PAD + 4, _PAD, _PAD, _PAD)
+        column.setSpacing(4)
+        column.addWidget(self._anew)
+        column.addLayout(row)
         self.setFocusProxy(self._edit)
         self._update_button()
 
@@ -63,6 +77,29 @@ class Composer(QWidget):
         """Put text into the field, with the cursor behind it."""
         self._edit.setPlainText(text)
         self._edit.moveCursor(self._edit.textCursor().MoveOperation.End)
+
+    @property
+    def editing(self) -> bool:
+        """Whether an earlier question is being written anew."""
+        return self._editing
+
+    def begin_edit(self, text: str) -> None:
+        """Write an earlier question anew; what was written stands aside."""
+        if not self._editing:
+            self._aside = self.text
+        self._editing = True
+        self._anew.show()
+        self.set_text(text)
+        self._edit.setFocus(Qt.FocusReason.OtherFocusReason)
+
+    def end_edit(self) -> None:
+        """Be done with that; what stood aside comes back."""
+        if self._editing:
+            self._editing = False
+            self._anew.hide()
+            self.set_text(self._aside)
+            self._aside = ""
+            self.edit_ended.emit()
 
     def set_state(self, busy: bool, stopping: bool, possible: bool) -> None:
         """Say what can be done.
@@ -107,14 +144,41 @@ class Composer(QWidget):
     def _send(self) -> None:
         text = self.text.strip()
         if text and self._possible and not self._busy:
-            self._edit.clear()
+            if not self._editing:
+                self._edit.clear()
             self.sent.emit(text)
+            self.end_edit()
+
+    def _recall(self) -> None:
+        if not self._editing and not self._busy:
+            self.recall_asked.emit()
+
+    def _make_anew(self, theme: Theme) -> QWidget:
+        """The line above the field while a question is written anew."""
+        box = QWidget(self)
+        words = TintedLabel(theme, self.tr("Writing an earlier message anew; what followed it stays as a branch"),
+                            role="muted", wrap=True, parent=box)  # fmt: skip
+        words.setObjectName("editing")
+        cancel = QToolButton(box)
+        cancel.setObjectName("cancel_edit")
+        cancel.setText(self.tr("Cancel"))
+        cancel.setToolTip(self.tr("Leave it as it was (Esc)"))
+        cancel.setAutoRaise(True)
+        cancel.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        cancel.clicked.connect(self.end_edit)
+        row = QHBoxLayout(box)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.addWidget(words, 1)
+        row.addWidget(cancel)
+        box.hide()
+        return box
 
 
 class _Edit(QPlainTextEdit):
-    """Signals: enter_pressed, focus_changed."""
+    """Signals: enter_pressed, up_pressed (in the empty field), focus_changed."""
 
     enter_pressed = Signal()
+    up_pressed = Signal()
     focus_changed = Signal()
 
     def __init__(self, parent: QWidget) -> None:
@@ -138,6 +202,9 @@ class _Edit(QPlainTextEdit):
                 self.ensureCursorVisible()
                 return
             event.ignore()
+            return
+        if event.key() == Qt.Key.Key_Up and not self.toPlainText():
+            self.up_pressed.emit()
             return
         super().keyPressEvent(event)
 

@@ -1,4 +1,4 @@
-"""The bubbles of one conversation, kept in line with it: questions, the answer that is coming, and earlier ones.
+"""The bubbles of one conversation, kept in line with it: questions, the answer that is coming, and other branches.
 
 Changes the conversation (`app.models.conversation`) and its bubbles together; knows nothing of who answers.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from PySide6.QtCore import QTimer, Signal
@@ -19,6 +20,18 @@ from app.pages.chat.transcript import Transcript
 from app.theme import Theme
 
 _BUILD_SECONDS = 0.03
+_CAN_GO_ON = ("length", "stopped", "failed")
+
+
+@dataclass
+class _Coming:
+    """An answer that is coming: where it goes, when the model began to think, and what it is added to."""
+
+    message: Message
+    view: MessageView
+    before: Figures | None = None
+    began: float = 0.0
+    thought: float = 0.0
 
 
 class ConversationView(Transcript):
@@ -26,17 +39,25 @@ class ConversationView(Transcript):
 
     Signals:
         regenerate_asked: the user wants another answer to the last question.
+        continue_asked: the user wants more of the last answer.
+        edit_asked(object): the user wants to write this question (`Message`) anew.
         switched: other messages are shown than before.
+        branched: the user chose another branch.
     """
 
     regenerate_asked = Signal()
+    continue_asked = Signal()
+    edit_asked = Signal(object)
     switched = Signal()
+    branched = Signal()
 
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
         super().__init__(theme, parent)
         self._talk = Conversation()
-        self._answer: tuple[Message, MessageView] | None = None
+        self._coming: _Coming | None = None
+        self._built: list[int] = []
         self._unbuilt: list[Message] = []
+        self._marked: Message | None = None
         self._later = QTimer(self, singleShot=True, interval=0)
         self._later.timeout.connect(self._build_some)
 
@@ -48,12 +69,14 @@ class ConversationView(Transcript):
     @property
     def answering(self) -> bool:
         """Whether an answer is coming."""
-        return self._answer is not None
+        return self._coming is not None
 
     def show_talk(self, talk: Conversation) -> None:
         """Show a conversation from now on."""
         self._talk = talk
+        self._marked = None
         self.clear()
+        self._built = []
         self._unbuilt = talk.path()
         self.to_end()
         self._build_some()
@@ -64,54 +87,113 @@ class ConversationView(Transcript):
         self._add_bubble(self._talk.add("user", text))
         self.to_end()
 
-    def begin_answer(self, sampling: Mapping[str, Any]) -> None:
+    def ask_anew(self, question: Message, text: str) -> None:
+        """Put another wording beside a question; what followed the first one is left with it."""
+        self._talk.branch(question, text)
+        self.mark(None)
+        self._follow_talk()
+        self._build_some(all_of_them=True)
+        self.to_end()
+
+    def begin_answer(self, sampling: Mapping[str, Any], model: str = "") -> None:
         """Add an empty answer, to be filled by `append_piece`."""
         self._build_some(all_of_them=True)
         message = self._talk.add("assistant", "")
-        message.sampling = dict(sampling)
-        self._answer = (message, self._add_bubble(message))
+        message.sampling, message.model = dict(sampling), model
+        self._coming = _Coming(message, self._add_bubble(message))
+
+    def resume_answer(self) -> None:
+        """Let the last answer grow again."""
+        self._build_some(all_of_them=True)
+        last = self._talk.last
+        if last is not None and last.role == "assistant" and self.messages:
+            before, last.figures = last.figures, None
+            self._coming = _Coming(last, self.messages[-1], before)
+            self.to_end()
 
     def append_piece(self, piece: str) -> None:
         """Add to the answer that is coming."""
-        if self._answer is not None:
-            message, view = self._answer
-            message.text += piece
-            view.append(piece)
+        coming = self._coming
+        if coming is None:
+            return
+        if coming.thought and not coming.message.text:
+            piece = piece.lstrip("\n")
+            coming.view.set_thinking(coming.message.thinking, coming.thought - coming.began, going=False)
+        coming.message.text += piece
+        if piece:
+            coming.view.append(piece)
+
+    def append_thought(self, piece: str) -> None:
+        """Add to what the model thinks before the answer that is coming."""
+        coming = self._coming
+        if coming is not None:
+            coming.thought = time.monotonic()
+            coming.began = coming.began or coming.thought
+            coming.message.thinking += piece
+            coming.view.set_thinking(coming.message.thinking, coming.thought - coming.began, going=True)
 
     def end_answer(self, figures: Figures) -> None:
         """The answer is as long as it will be. One that was ended before its first word is taken away."""
-        if self._answer is None:
+        if self._coming is None:
             return
-        (message, view), self._answer = self._answer, None
-        message.figures = figures
+        coming, self._coming = self._coming, None
+        message, view = coming.message, coming.view
+        message.figures = figures if coming.before is None else coming.before.followed_by(figures)
         view.finish()
-        if not message.text.strip() and figures.ended_by != "end":
+        view.set_thinking(message.thinking, _thought_for(message.figures, coming), going=False)
+        said = message.text.strip() or message.thinking.strip()
+        if not said and figures.ended_by != "end":
             self._talk.drop_last()
-            self.show_talk(self._talk)
+            self._follow_talk()
+            self._build_some(all_of_them=True)
 
     def rewind(self) -> None:
         """Take the last answer away for another one; it stays among the answers to its question."""
         self._build_some(all_of_them=True)
         self._talk.rewind()
-        self.remove_last()
+        self._follow_talk()
 
     def unwind(self) -> None:
         """Show the newest answer to the last question again, where there is one: no other came."""
         last = self._talk.last
         if last is not None and last.role == "user":
-            self._talk.show(last)
-            if self._talk.last is not last:
-                self.show_talk(self._talk)
+            self._talk.unwind()
+            self._follow_talk()
+            self._build_some(all_of_them=True)
+
+    def mark(self, question: Message | None) -> None:
+        """Mark the question that is being written anew."""
+        self._marked = question
+        for identity, view in zip(self._built, self.messages, strict=False):
+            view.set_marked(question is not None and identity == question.id)
 
     def update_footers(self, quiet: bool) -> None:
-        """Say what the answers cost, and offer under the last one what can be done; nothing where not `quiet`."""
+        """Say what the answers cost, and offer what can be done with each message; nothing where not `quiet`."""
         path = self._talk.path()
+        models = {message.model for message in path if message.model}
         for message, view in zip(path, self.messages, strict=False):
-            last = message is path[-1] and message.role == "assistant"
-            others = self._talk.siblings(message) if last else [message]
-            view.footer.set_caption(*caption_of(message.figures))
+            mine = message.role == "user"
+            last = message is path[-1] and not mine
+            others = self._talk.siblings(message)
+            ended = message.figures.ended_by if message.figures is not None else "stopped"
+            view.footer.set_caption(*caption_of(message.figures, message.model if len(models) > 1 else ""))
             view.footer.set_place(others.index(message), len(others) if quiet else 1)
-            view.footer.set_regenerate(last and quiet)
+            more = last and ended in _CAN_GO_ON and bool(message.text.strip())
+            view.footer.offer(again=last and quiet, more=more and quiet, edit=mine and quiet)
+            view.place_footer()
+
+    def _follow_talk(self) -> None:
+        """Keep the bubbles that the shown branch has in common with the last one; the others are to be built."""
+        path = self._talk.path()
+        same = 0
+        for identity, message in zip(self._built, path, strict=False):
+            if identity != message.id:
+                break
+            same += 1
+        for _ in range(len(self._built) - same):
+            self._built.pop()
+            self.remove_last()
+        self._unbuilt = path[same:]
 
     def _build_some(self, all_of_them: bool = False) -> None:
         """Make bubbles for as long as nobody notices; a long conversation is shown over several rounds of the loop."""
@@ -126,18 +208,32 @@ class ConversationView(Transcript):
 
     def _add_bubble(self, message: Message) -> MessageView:
         view = self.add(message.role == "user", message.text)
-        view.regenerate_asked.connect(self.regenerate_asked)
-        view.other_asked.connect(self._show_other)
+        self._built.append(message.id)
+        view.set_thinking(message.thinking, message.figures.thinking_seconds if message.figures else 0.0, going=False)
+        view.footer.regenerate_asked.connect(self.regenerate_asked)
+        view.footer.continue_asked.connect(self.continue_asked)
+        view.footer.edit_asked.connect(lambda: self.edit_asked.emit(message))
+        view.footer.other_asked.connect(lambda step: self._show_other(message, step))
         return view
 
-    def _show_other(self, step: int) -> None:
-        last = self._talk.last
-        if last is None or self._answer is not None:
+    def _show_other(self, message: Message, step: int) -> None:
+        if self._coming is not None:
             return
-        others = self._talk.siblings(last)
-        place = others.index(last) + step
+        others = self._talk.siblings(message)
+        place = others.index(message) + step
         if 0 <= place < len(others):
+            bar = self.verticalScrollBar()
+            at_end, value = self.following, bar.value()
             self._talk.show(others[place])
-            self.remove_last()
-            self._add_bubble(others[place])
-            self.switched.emit()
+            self._follow_talk()
+            if not at_end:
+                self.stay_at(value)
+            self._build_some()
+            if not at_end:
+                self.stay_at(value)
+            self.branched.emit()
+
+
+def _thought_for(figures: Figures, coming: _Coming) -> float:
+    """As the child measured it; what was seen here where it did not."""
+    return figures.thinking_seconds or coming.thought - coming.began

@@ -1,26 +1,30 @@
-"""What computes the answers: the device, how the weights are held, and why the other devices cannot be used.
+"""Which device computes the answers, and why the other devices cannot be used.
 
-Shows what was measured of the machine (`app.draft.Machine`); measures nothing.
+The choice is remembered by what the device itself is called, whatever number it has today. Shows what was measured of
+the machine (`app.draft.Machine`); measures nothing.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from PySide6.QtCore import Signal
 from PySide6.QtWidgets import QVBoxLayout, QWidget
 
 from app.draft import Machine
+from app.state import State
 from app.theme import Theme
 from app.widgets.elided_box import ElidedBox
 from app.widgets.note import Note
 from app.widgets.tinted_label import TintedLabel
 
-AUTO = "auto"
+AUTO: Final = "auto"
+_KEY: Final = "chat/device"
+_NAME: Final = "chat/device_name"
 
 
 class ChatDevice(QWidget):
-    """A picker of devices and two lines about how they are used.
+    """A picker of devices and two lines about them.
 
     Signals:
         picked(str): the user picked the device of this id, or `auto`.
@@ -28,46 +32,44 @@ class ChatDevice(QWidget):
 
     picked = Signal(str)
 
-    def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
+    def __init__(self, theme: Theme, state: State, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._devices: tuple[dict[str, Any], ...] = ()
+        self._state = state
+        self._machine = Machine()
+        self._wanted = state.value(_KEY, AUTO) or AUTO
         label = TintedLabel(theme, self.tr("&Device"), bold=True, parent=self)
         self._box = ElidedBox(self)
         self._box.setObjectName("chat_device")
-        self._box.addItem(self.tr("Automatic"), AUTO)
-        self._box.activated.connect(lambda index: self.picked.emit(str(self._box.itemData(index))))
+        self._box.activated.connect(self._activate)
         label.setBuddy(self._box)
-        self._backend = Note(theme, parent=self)
-        self._backend.setObjectName("chat_backend")
+        self._note = Note(theme, parent=self)
+        self._note.setObjectName("chat_device_note")
         self._others = Note(theme, parent=self)
         self._others.setObjectName("chat_why_not")
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(4)
-        for widget in (label, self._box, self._backend, self._others):
+        for widget in (label, self._box, self._note, self._others):
             column.addWidget(widget)
+        self._fill()
 
     @property
     def current(self) -> str:
-        """The picked id, or `auto`."""
-        return str(self._box.currentData())
+        """What `chat_open` takes: the id of today, the lasting one of a device that is not here, or `auto`."""
+        device = self._device(self._wanted)
+        return str(device["id"]) if device is not None else self._wanted
+
+    @property
+    def meant(self) -> str:
+        """The id of the device that will compute, as far as is known."""
+        return (self._machine.chosen or "cpu") if self._wanted == AUTO else self.current
 
     def set_machine(self, machine: Machine) -> None:
         """Offer the devices of `machine` that work, and say of the others why they do not."""
-        if machine.devices == self._devices and self._devices:
+        if machine.devices == self._machine.devices and machine.chosen == self._machine.chosen:
             return
-        self._devices = machine.devices
-        before = self.current
-        self._box.clear()
-        usable = [device for device in machine.devices if device.get("usable")]
-        chosen = next((device for device in usable if device.get("id") == machine.chosen), None)
-        self._box.addItem(
-            self.tr("Automatic ({device})").format(device=_short(chosen)) if chosen else self.tr("Automatic"), AUTO
-        )
-        for device in usable:
-            self._box.addItem(name_of(device), device["id"])
-        self._box.fit_list()
-        self._box.setCurrentIndex(max(0, self._box.findData(before)))
+        self._machine = machine
+        self._fill()
         reasons = [
             self.tr("{device} cannot be used: {reason}").format(
                 device=device.get("name", ""), reason=device.get("reason", "")
@@ -77,9 +79,52 @@ class ChatDevice(QWidget):
         ]
         self._others.tell("\n".join(reasons))
 
-    def set_backend(self, text: str) -> None:
-        """How the weights are held and computed with."""
-        self._backend.tell(text)
+    def set_note(self, text: str) -> None:
+        """Why another device computes than the one that was picked; "" where it does not."""
+        self._note.tell(text, "warning")
+
+    def use_cpu(self) -> None:
+        """Pick the CPU in place of a device that failed."""
+        self._choose("cpu", "CPU")
+        self._fill()
+
+    def _fill(self) -> None:
+        usable = [device for device in self._machine.devices if device.get("usable")]
+        chosen = next((device for device in usable if device.get("id") == self._machine.chosen), None)
+        self._box.clear()
+        self._box.addItem(
+            self.tr("Automatic ({device})").format(device=_short(chosen)) if chosen else self.tr("Automatic"), AUTO
+        )
+        for device in usable:
+            self._box.addItem(name_of(device), lasting_id(device))
+        if self._box.findData(self._wanted) < 0:
+            name = self._state.value(_NAME, "") or self._wanted
+            gone = self.tr("{device} (not here now)") if usable else "{device}"
+            self._box.addItem(gone.format(device=name), self._wanted)
+        self._box.fit_list()
+        self._box.setCurrentIndex(self._box.findData(self._wanted))
+
+    def _activate(self, index: int) -> None:
+        lasting = str(self._box.itemData(index))
+        if lasting != self._wanted:
+            device = self._device(lasting)
+            self._choose(lasting, name_of(device) if device is not None else "")
+            self.picked.emit(self.current)
+
+    def _choose(self, lasting: str, name: str) -> None:
+        self._wanted = lasting
+        self._state.set_value(_KEY, lasting)
+        self._state.set_value(_NAME, name)
+        self.set_note("")
+
+    def _device(self, lasting: str) -> dict[str, Any] | None:
+        usable = (device for device in self._machine.devices if device.get("usable"))
+        return next((device for device in usable if lasting_id(device) == lasting), None)
+
+
+def lasting_id(device: dict[str, Any]) -> str:
+    """What a device is called after the next start too."""
+    return str(device.get("stable_id") or device.get("id", ""))
 
 
 def _short(device: dict[str, Any]) -> str:

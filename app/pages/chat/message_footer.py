@@ -1,4 +1,4 @@
-"""The row below a message: what an answer cost, and small buttons to copy it, to ask again, to see other answers."""
+"""The row below a message: what an answer cost, and small buttons: copy, edit, ask again, go on, other branches."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from PySide6.QtCore import Signal
 from PySide6.QtGui import QPalette
 from PySide6.QtWidgets import QHBoxLayout, QToolButton, QWidget
 
-from app.models.conversation import Figures
+from app.models.figures import Figures
 from app.theme import Theme
+from app.widgets.elided_label import ElidedLabel
 from app.widgets.tinted_label import TintedLabel
 from core.wording import duration, figure
 
@@ -18,67 +19,79 @@ class MessageFooter(QWidget):
     Signals:
         copy_asked: the message should go to the clipboard.
         regenerate_asked: the user wants another answer.
-        other_asked(int): the answer before (-1) or after (1) this one should be shown.
+        continue_asked: the user wants more of this answer.
+        edit_asked: the user wants to write this question anew.
+        other_asked(int): the message before (-1) or after (1) this one, in its place, should be shown.
     """
 
     copy_asked = Signal()
     regenerate_asked = Signal()
+    continue_asked = Signal()
+    edit_asked = Signal()
     other_asked = Signal(int)
 
     def __init__(self, theme: Theme, mine: bool, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._theme = theme
-        self._caption = TintedLabel(theme, role="muted", parent=self)
+        self._caption = ElidedLabel(theme, role="muted", parent=self)
         self._caption.setObjectName("caption")
-        self._before = self._button("\N{SINGLE LEFT-POINTING ANGLE QUOTATION MARK}", self.tr("Show the answer before"))
+        before = self.tr("Show the wording before") if mine else self.tr("Show the answer before")
+        after = self.tr("Show the next wording") if mine else self.tr("Show the next answer")
+        self._before = self._button("\N{SINGLE LEFT-POINTING ANGLE QUOTATION MARK}", before)
         self._before.setObjectName("answer_before")
         self._place = TintedLabel(theme, role="muted", parent=self)
-        self._after = self._button("\N{SINGLE RIGHT-POINTING ANGLE QUOTATION MARK}", self.tr("Show the next answer"))
+        self._after = self._button("\N{SINGLE RIGHT-POINTING ANGLE QUOTATION MARK}", after)
         self._after.setObjectName("answer_after")
         self._again = self._button(self.tr("Regenerate"), self.tr("Ask for another answer"))
         self._again.setObjectName("regenerate")
+        self._more = self._button(self.tr("Continue"), self.tr("Let the model go on with this answer"))
+        self._more.setObjectName("continue")
+        self._edit = self._button(self.tr("Edit"), self.tr("Write it anew; what followed stays as a branch"))
+        self._edit.setObjectName("edit")
         self._copy = self._button(self.tr("Copy"), self.tr("Copy this message"))
         self._copy.setObjectName("copy")
         row = QHBoxLayout(self)
         row.setContentsMargins(4, 0, 0, 0)
         row.setSpacing(2)
-        row.addWidget(self._caption)
-        row.addStretch()
-        for widget in (self._before, self._place, self._after, self._again, self._copy):
+        row.addWidget(self._caption, 1)
+        for widget in (self._before, self._place, self._after, *self.focus_widgets()[2:]):
             row.addWidget(widget)
         self._before.clicked.connect(lambda: self.other_asked.emit(-1))
         self._after.clicked.connect(lambda: self.other_asked.emit(1))
         self._again.clicked.connect(self.regenerate_asked)
+        self._more.clicked.connect(self.continue_asked)
+        self._edit.clicked.connect(self.edit_asked)
         self._copy.clicked.connect(self.copy_asked)
         self.set_place(0, 1)
-        self.set_regenerate(False)
+        self.offer()
         self.restyle()
 
     def set_caption(self, text: str, explained: str = "") -> None:
         """A few words on the left; `explained` is the longer form of them."""
-        self._caption.setText(text)
-        self._caption.setToolTip(explained)
+        self._caption.say(text, explained)
 
     def set_place(self, index: int, count: int) -> None:
-        """Say that this is answer `index` (from 0) of `count` to the same question."""
+        """Say that this is message `index` (from 0) of `count` in the same place."""
         for widget in (self._before, self._place, self._after):
             widget.setVisible(count > 1)
         self._place.setText(self.tr("{number} of {count}").format(number=index + 1, count=count))
         self._before.setEnabled(index > 0)
         self._after.setEnabled(index + 1 < count)
 
-    def set_regenerate(self, offered: bool) -> None:
-        """Whether another answer can be asked for."""
-        self._again.setVisible(offered)
+    def offer(self, *, again: bool = False, more: bool = False, edit: bool = False) -> None:
+        """What can be done: ask for another answer, for more of it, or write the question anew."""
+        self._again.setVisible(again)
+        self._more.setVisible(more)
+        self._edit.setVisible(edit)
 
     def focus_widgets(self) -> list[QWidget]:
         """The buttons in reading order."""
-        return [self._before, self._after, self._again, self._copy]
+        return [self._before, self._after, self._more, self._again, self._edit, self._copy]
 
     def restyle(self) -> None:
         """Take the colours of the theme as it is now."""
         muted = self._theme.color("muted")
-        for widget in (self._before, self._after, self._again, self._copy):
+        for widget in self.focus_widgets():
             palette = QPalette()
             for group in (QPalette.ColorGroup.Active, QPalette.ColorGroup.Inactive):
                 palette.setColor(group, QPalette.ColorRole.ButtonText, muted)
@@ -93,12 +106,17 @@ class MessageFooter(QWidget):
         return button
 
 
-def caption_of(figures: Figures | None) -> tuple[str, str]:
-    """What stands under an answer, short and at length; ("", "") for a question and for an answer that is coming."""
+def caption_of(figures: Figures | None, model: str = "") -> tuple[str, str]:
+    """What stands under an answer, short and at length; ("", "") for a question and for an answer that is coming.
+
+    Args:
+        figures: what it cost.
+        model: who gave it, where that has to be said.
+    """
     if figures is None:
         return "", ""
     endings = {
-        "length": "cut at the longest answer that is allowed",
+        "length": "cut at max tokens",
         "context": "cut where the context is full",
         "stopped": "stopped",
         "failed": "cut off",
@@ -110,9 +128,20 @@ def caption_of(figures: Figures | None) -> tuple[str, str]:
         parts = ["The model had nothing to say"] if figures.ended_by == "end" else []
     if figures.ended_by in endings:
         parts.append(endings[figures.ended_by])
-    explained = (
-        f"First token after {duration(figures.first_token_seconds)}, all in {duration(figures.seconds)}"
-        if figures.seconds
-        else ""
-    )
-    return ", ".join(parts), explained
+    if model:
+        parts.insert(0, model)
+    return ", ".join(parts), "\n".join(_at_length(figures))
+
+
+def _at_length(figures: Figures) -> list[str]:
+    lines = []
+    if figures.seconds:
+        lines.append(f"First token after {duration(figures.first_token_seconds)}, all in {duration(figures.seconds)}")
+    if figures.prompt_tokens:
+        reused = f", {figures.cached_tokens:,} of them from the turn before" if figures.cached_tokens else ""
+        lines.append(f"{figures.prompt_tokens:,} tokens of prompt{reused}")
+    if figures.dropped_messages:
+        lines.append(f"The {figures.dropped_messages} oldest messages did not fit and were left out")
+    if figures.seed:
+        lines.append(f"Seed {figures.seed}")
+    return lines

@@ -1,5 +1,7 @@
 """One message as a bubble: the user's own on the right, the model's on the left; prose and code are parts of it.
 
+What the model thought first is a folded line at the top of its bubble.
+
 Lays out itself and nothing else: the transcript gives it a width and asks how high it is. Knows nothing of the model.
 """
 
@@ -9,12 +11,13 @@ import time
 from itertools import pairwise
 
 from PySide6.QtCore import QRect, QRectF, Qt, QTimer, Signal
-from PySide6.QtGui import QFontDatabase, QFontInfo, QGuiApplication, QPainter, QPaintEvent
+from PySide6.QtGui import QFontDatabase, QFontInfo, QGuiApplication, QPainter, QPaintEvent, QPen
 from PySide6.QtWidgets import QWidget
 
 from app.markdown import Look, Part, clean, split
 from app.pages.chat.message_footer import MessageFooter
 from app.pages.chat.prose_view import ProseView
+from app.pages.chat.thinking_view import ThinkingView
 from app.theme import Theme
 from app.widgets.code_view import CodeView
 from app.widgets.tints import bubble_color, code_color
@@ -33,13 +36,9 @@ class MessageView(QWidget):
 
     Signals:
         resized: its height is another one now (text came).
-        regenerate_asked: the user wants another answer.
-        other_asked(int): the answer so many places before (-1) or after (1) this one.
     """
 
     resized = Signal()
-    regenerate_asked = Signal()
-    other_asked = Signal(int)
 
     def __init__(self, theme: Theme, mine: bool, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -47,13 +46,14 @@ class MessageView(QWidget):
         self._text = ""
         self._parts: list[Part] = []
         self._views: list[ProseView | CodeView] = []
+        self._thinking: ThinkingView | None = None
+        self._marked = False
         self._bubble = QRect()
+        self._row = 0
         self._flush = QTimer(self, singleShot=True, interval=FLUSH_MS)
         self._flush.timeout.connect(self._show_parts)
         self.footer = MessageFooter(theme, mine, self)
         self.footer.copy_asked.connect(self._to_clipboard)
-        self.footer.regenerate_asked.connect(self.regenerate_asked)
-        self.footer.other_asked.connect(self.other_asked)
         self.setAccessibleName(self.tr("Your message") if mine else self.tr("Answer of the model"))
         self.setObjectName("message_mine" if mine else "message_model")
 
@@ -66,6 +66,30 @@ class MessageView(QWidget):
     def mine(self) -> bool:
         """Whether the user wrote it."""
         return self._mine
+
+    @property
+    def thinking(self) -> ThinkingView | None:
+        """The folded line, where the model thought something."""
+        return self._thinking
+
+    def set_marked(self, marked: bool) -> None:
+        """Draw an edge around the message that is being written anew."""
+        if marked != self._marked:
+            self._marked = marked
+            self.update()
+
+    def set_thinking(self, text: str, seconds: float, going: bool) -> None:
+        """Show what the model thought; `going`: it still does, `seconds` until now."""
+        if self._thinking is None:
+            if not text.strip():
+                return
+            self._thinking = ThinkingView(self._theme, self)
+            self._thinking.resized.connect(self.resized)
+            self._thinking.show()
+            self._order_tabs()
+            self.resized.emit()
+        self._thinking.tell(seconds, going)
+        self._thinking.set_text(text, self._look())
 
     def set_text(self, text: str) -> None:
         """Show a complete message."""
@@ -93,6 +117,9 @@ class MessageView(QWidget):
                 view.restyle()
             elif not self._mine:
                 view.show_markdown(part.text, self._look())
+        if self._thinking is not None:
+            self._thinking.set_text(self._thinking.text, self._look())
+            self._thinking.restyle()
         self.footer.restyle()
         self.update()
 
@@ -107,24 +134,41 @@ class MessageView(QWidget):
         right = self._mine != (self.layoutDirection() == Qt.LayoutDirection.RightToLeft)
         left = width - inner - 2 * _PAD if right else 0
         y = _PAD
+        if self._thinking is not None:
+            folded = self._thinking.height_at(inner)
+            self._thinking.setGeometry(left + _PAD, y, inner, folded)
+            y += folded + _GAP
         for view, height in zip(self._views, heights, strict=True):
             view.setGeometry(left + _PAD, y, inner, height)
             y += height + _GAP
-        if not self._views:
+        if not self._views and self._thinking is None:
             y += self.fontMetrics().height() + _GAP
         self._bubble = QRect(left, 0, inner + 2 * _PAD, y - _GAP + _PAD)
-        self.footer.setGeometry(left, self._bubble.height() + 2, self._bubble.width(), self.footer.sizeHint().height())
+        self._row = width
+        self.place_footer()
         self.update()
         return self.footer.geometry().bottom() + 1
+
+    def place_footer(self) -> None:
+        """Lay out the row below the bubble, after other buttons are in it."""
+        hint = self.footer.sizeHint()
+        # the buttons under a short question need more room than its bubble; an answer's caption gives way
+        width = min(self._row, max(self._bubble.width(), hint.width())) if self._mine else self._bubble.width()
+        right = self._mine != (self.layoutDirection() == Qt.LayoutDirection.RightToLeft)
+        left = self._bubble.right() + 1 - width if right else self._bubble.left()
+        self.footer.setGeometry(left, self._bubble.height() + 2, width, hint.height())
 
     def paintEvent(self, _event: QPaintEvent) -> None:
         """The bubble, with three dots in it until the first word."""
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-        painter.setPen(Qt.PenStyle.NoPen if self._mine else self._theme.color("line"))
+        if self._marked:
+            painter.setPen(QPen(self._theme.color("accent"), 2))
+        else:
+            painter.setPen(Qt.PenStyle.NoPen if self._mine else self._theme.color("line"))
         painter.setBrush(bubble_color(self._theme, self.palette(), self._mine))
         painter.drawRoundedRect(QRectF(self._bubble).adjusted(0.5, 0.5, -0.5, -0.5), _RADIUS, _RADIUS)
-        if not self._views:
+        if not self._views and self._thinking is None:
             painter.setPen(self._theme.color("muted"))
             painter.drawText(
                 self._bubble.adjusted(_PAD, 0, -_PAD, 0), Qt.AlignmentFlag.AlignVCenter, "\N{HORIZONTAL ELLIPSIS}"
@@ -168,7 +212,7 @@ class MessageView(QWidget):
                 view.show_markdown(part.text, self._look())
 
     def _order_tabs(self) -> None:
-        chain: list[QWidget] = []
+        chain: list[QWidget] = self._thinking.focus_widgets() if self._thinking is not None else []
         for view in self._views:
             chain += view.focus_widgets() if isinstance(view, CodeView) else [view]
         chain += self.footer.focus_widgets()

@@ -5,15 +5,14 @@ Shows choices (`app.models.chat_choices`) and says what was picked; loads nothin
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 
 from PySide6.QtCore import Qt, Signal
-from PySide6.QtWidgets import QFileDialog, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
 from app.models.chat_choices import ChatChoice
+from app.pages.chat.model_box import ModelBox, ask_folder
 from app.theme import Theme
-from app.widgets.elided_box import ElidedBox
 from app.widgets.note import Note
 from app.widgets.tinted_label import TintedLabel
 
@@ -35,7 +34,7 @@ class ChatModels(QWidget):
         super().__init__(parent)
         self._choices: list[ChatChoice] = []
         label = TintedLabel(theme, self.tr("M&odel"), bold=True, parent=self)
-        self._box = ElidedBox(self)
+        self._box = ModelBox(self)
         self._box.setObjectName("chat_model")
         self._box.activated.connect(self._activate)
         label.setBuddy(self._box)
@@ -68,15 +67,7 @@ class ChatModels(QWidget):
         """Show these choices and pick the one called `picked`, else the first."""
         if list(choices) != self._choices:
             self._choices = list(choices)
-            self._box.clear()
-            for index, choice in enumerate(choices):
-                if index and choice.kind != choices[index - 1].kind:
-                    self._box.insertSeparator(self._box.count())
-                self._box.addItem(choice.label, choice.name)
-                # Escaped: a tooltip that looks like HTML would be laid out as such.
-                whole = f"<p style='white-space:pre'>{html.escape(choice.name)}</p>"
-                self._box.setItemData(self._box.count() - 1, whole, Qt.ItemDataRole.ToolTipRole)
-            self._box.fit_list()
+            self._box.offer(choices)
         self._box.setEnabled(bool(choices))
         place = self._box.findData(picked)
         if place < 0 and choices:
@@ -98,11 +89,11 @@ class ChatModels(QWidget):
         if isinstance(name, str):
             self.picked.emit(name)
 
+    def open_list(self) -> None:
+        """Show all models to pick from, for the keyboard."""
+        self._box.setFocus(Qt.FocusReason.ShortcutFocusReason)
+        self._box.showPopup()
+
     def ask_folder(self) -> None:
         """Let the user choose a folder that holds a model."""
-        dialog = QFileDialog(self, self.tr("Open a model folder"))
-        dialog.setFileMode(QFileDialog.FileMode.Directory)
-        dialog.setOption(QFileDialog.Option.ShowDirsOnly)
-        dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        dialog.fileSelected.connect(self.opened)
-        dialog.open()
+        ask_folder(self, self.opened.emit)

@@ -1,32 +1,42 @@
-"""The right side of the chat page: model, device, figures of the last answer, system prompt and sampling.
+"""The right side of the chat page: model, device, backend, figures of the last answer, system prompt and sampling.
 
 Puts widgets together and turns a loaded model into sentences; decides nothing.
 """
 
 from __future__ import annotations
 
-from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QFrame, QPlainTextEdit, QScrollArea, QVBoxLayout, QWidget
+from collections.abc import Sequence
+
+from PySide6.QtCore import Signal
+from PySide6.QtWidgets import QPlainTextEdit, QVBoxLayout, QWidget
 
 from app.chat_session import Opened
 from app.context import Context
+from app.pages.chat.backend_box import BackendBox, words_of
 from app.pages.chat.device import ChatDevice
 from app.pages.chat.figures import ChatFigures
 from app.pages.chat.models import ChatModels
 from app.pages.chat.sampling_panel import SamplingPanel
+from app.pages.chat.side_column import SideColumn
 from app.widgets.tinted_label import TintedLabel
-from core.wording import human
+from core.inference.backends.backend import BackendRow
+from core.wording import figure, human
 
-WIDTH = 304
 
+class ChatPanel(SideColumn):
+    """A column that scrolls where the window is low.
 
-class ChatPanel(QScrollArea):
-    """A column that scrolls where the window is low."""
+    Signals:
+        system_changed: the user wrote another system prompt.
+    """
+
+    system_changed = Signal()
 
     def __init__(self, context: Context, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.models = ChatModels(context.theme)
-        self.device = ChatDevice(context.theme)
+        self.device = ChatDevice(context.theme, context.state)
+        self.backend = BackendBox(context.theme, context.state)
         self.figures = ChatFigures()
         self.sampling = SamplingPanel(context.state)
         self._system = QPlainTextEdit()
@@ -36,15 +46,17 @@ class ChatPanel(QScrollArea):
         self._system.setTabChangesFocus(True)
         self._system.setFixedHeight(self._system.fontMetrics().lineSpacing() * 3 + 16)
         self._system.setPlainText(context.state.value("chat/system", ""))
-        self._system.textChanged.connect(lambda: context.state.set_value("chat/system", self.system))
+        self._state = context.state
+        self._system.textChanged.connect(self._note_system)
         system_label = TintedLabel(context.theme, self.tr("S&ystem prompt"), bold=True)
         system_label.setBuddy(self._system)
         inner = QWidget()
-        column = QVBoxLayout(inner)
+        self._column = column = QVBoxLayout(inner)
         column.setContentsMargins(8, 8, 16, 16)
         column.setSpacing(16)
         column.addWidget(self.models)
         column.addWidget(self.device)
+        column.addWidget(self.backend)
         column.addWidget(_titled(context, self.tr("Last answer"), self.figures))
         system = QVBoxLayout()
         system.setSpacing(4)
@@ -53,13 +65,7 @@ class ChatPanel(QScrollArea):
         column.addLayout(system)
         column.addWidget(_titled(context, self.tr("Sampling"), self.sampling))
         column.addStretch(1)
-        self.setWidget(inner)
-        self.setWidgetResizable(True)
-        self.setFrameShape(QFrame.Shape.NoFrame)
-        self.setFixedWidth(WIDTH)
-        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self.viewport().setAutoFillBackground(False)
-        inner.setAutoFillBackground(False)
+        self.hold(inner)
         self.setAccessibleName(self.tr("Model and settings"))
 
     @property
@@ -67,24 +73,35 @@ class ChatPanel(QScrollArea):
         """The system prompt, "" for none."""
         return self._system.toPlainText()
 
-    def show_opened(self, opened: Opened | None) -> None:
-        """Say how the loaded model is held and computed, or how it will be."""
+    def set_system(self, text: str) -> None:
+        """Show the system prompt of a conversation that was opened."""
+        if text != self.system:
+            self._system.setPlainText(text)
+
+    def add_section(self, widget: QWidget) -> None:
+        """Put something more below the rest; the column becomes as wide as it has to."""
+        self._column.insertWidget(self._column.count() - 1, widget)
+        self.fit_width()
+
+    def show_opened(self, opened: Opened | None, rows: Sequence[BackendRow]) -> None:
+        """Say how the loaded model is held and computed, or how it will be.
+
+        Args:
+            opened: the loaded model, None for none.
+            rows: the backends of the device, where no model is loaded that tells its own.
+        """
+        self.device.set_note(opened.device_note if opened is not None else "")
+        self.backend.set_rows(opened.backends if opened is not None and opened.backends else rows)
         if opened is None:
-            self.device.set_backend(
-                self.tr("Computed by torch. Quantized layers become plain numbers once, when the model loads.")
-            )
-        elif opened.schemes:
-            self.device.set_backend(
-                self.tr("On {device}: dequantized once to {dtype}, torch").format(
-                    device=opened.device_name or opened.device, dtype=opened.dtype
-                )
-            )
-        else:
-            self.device.set_backend(
-                self.tr("On {device}: {dtype}, torch").format(
-                    device=opened.device_name or opened.device, dtype=opened.dtype
-                )
-            )
+            self.backend.set_used(self.tr("Each layer gets the fastest way that this machine has for it."))
+            return
+        how = words_of(opened.backends, opened.runner)
+        words = self.tr("On {device}: {how}, {dtype}") if how else self.tr("On {device}: {dtype}")
+        self.backend.set_used(words.format(device=opened.device_name or opened.device, how=how, dtype=opened.dtype))
+
+    def _note_system(self) -> None:
+        self._state.set_value("chat/system", self.system)
+        self.system_changed.emit()
 
 
 def describe(opened: Opened) -> str:
@@ -96,6 +113,8 @@ def describe(opened: Opened) -> str:
         parts.append("and others")
     if not opened.schemes:
         parts.append("not quantized")
+    if opened.perplexity_value:
+        parts.append(f"perplexity {figure(opened.perplexity_value)}")
     return ", ".join(parts)
 
 

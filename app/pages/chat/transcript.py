@@ -6,40 +6,27 @@ Knows bubbles and their places; nothing of models or of what is said.
 
 from __future__ import annotations
 
-from PySide6.QtCore import Qt, QTimer
+from PySide6.QtCore import QTimer
 from PySide6.QtGui import QResizeEvent
-from PySide6.QtWidgets import QFrame, QScrollArea, QStyle, QWidget
+from PySide6.QtWidgets import QWidget
 
+from app.pages.chat.following_scroll import MARGIN, FollowingScroll
 from app.pages.chat.message_view import COLUMNS, MessageView
 from app.theme import Theme
 
-MARGIN = 16
-"""Pixels on both sides of the column, and above and below it."""
 _GAP = 8
-_NEAR = 8
-"""Pixels from the end that still count as being at the end."""
 
 
-class Transcript(QScrollArea):
+class Transcript(FollowingScroll):
     """A column of messages that scrolls."""
 
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._theme = theme
         self._messages: list[MessageView] = []
-        self._column = QWidget()
-        self._column.setAutoFillBackground(False)
         self._width = 0
-        self._follow = True
-        self.setWidget(self._column)
-        self.setFrameShape(QFrame.Shape.NoFrame)
-        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self.viewport().setAutoFillBackground(False)
         self.setAccessibleName(self.tr("Conversation"))
         self.setObjectName("transcript")
-        bar = self.verticalScrollBar()
-        bar.valueChanged.connect(self._note_place)
-        bar.rangeChanged.connect(self._keep_at_end)
         # A row of bubbles is laid out again once the user stops for a moment, not at every pixel of a drag.
         self._settle = QTimer(self, singleShot=True, interval=30)
         self._settle.timeout.connect(self._fit_width)
@@ -52,7 +39,7 @@ class Transcript(QScrollArea):
 
     def add(self, mine: bool, text: str = "") -> MessageView:
         """A new bubble at the end."""
-        view = MessageView(self._theme, mine, self._column)
+        view = MessageView(self._theme, mine, self.ground)
         if text:
             view.set_text(text)
         self._messages.append(view)
@@ -72,13 +59,8 @@ class Transcript(QScrollArea):
         for view in self._messages:
             _discard(view)
         self._messages.clear()
-        self._follow = True
+        self.to_end()
         self._place_from(None)
-
-    def to_end(self) -> None:
-        """Go to the last line and follow it from now on."""
-        self._follow = True
-        self._keep_at_end()
 
     def restyle(self) -> None:
         """Take the colours of the theme as it is now."""
@@ -94,14 +76,14 @@ class Transcript(QScrollArea):
             self._settle.start()
 
     def _fit_width(self) -> None:
-        if self._messages and self._room() != self._width:
+        if self._messages and self.room != self._width:
             self._place_from(self._messages[0])
 
     def _place_from(self, first: MessageView | None) -> None:
         """Give places to `first` and what follows it; with None only the length of the column is set again."""
         if first is not None and first not in self._messages:
             return
-        width = self._room()
+        width = self.room
         start = len(self._messages) if first is None else self._messages.index(first)
         if width != self._width:
             start, self._width = 0, width
@@ -112,19 +94,7 @@ class Transcript(QScrollArea):
             height = view.place(row)
             view.setGeometry(left, y, row, height)
             y += height + _GAP
-        self._column.resize(width, y - _GAP + MARGIN)
-
-    def _room(self) -> int:
-        """Width without the scroll bar, there or not: lines must not break anew because it comes."""
-        return self.width() - self.style().pixelMetric(QStyle.PixelMetric.PM_ScrollBarExtent)
-
-    def _note_place(self, value: int) -> None:
-        self._follow = value >= self.verticalScrollBar().maximum() - _NEAR
-
-    def _keep_at_end(self) -> None:
-        if self._follow:
-            bar = self.verticalScrollBar()
-            bar.setValue(bar.maximum())
+        self.ground.resize(width, y - _GAP + MARGIN)
 
 
 def column_width(widget: QWidget) -> int:

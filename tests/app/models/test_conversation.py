@@ -134,3 +134,85 @@ def test_the_meter_counts_speed_after_the_first_piece() -> None:
 
 def test_the_meter_knows_nothing_before_the_first_piece() -> None:
     assert Meter(began=100.0).figures == Figures()
+
+
+# --- branches ---
+
+
+def test_another_wording_of_a_question_begins_a_branch(talk: Conversation) -> None:
+    talk.branch(talk.path()[0], "good day")
+    assert texts(talk) == ["good day"]
+
+
+def test_what_followed_a_question_stays_with_it(talk: Conversation) -> None:
+    first = talk.path()[0]
+    talk.branch(first, "good day")
+    talk.show(first)
+    assert texts(talk) == ["hello", "hi"]
+
+
+def test_wordings_of_a_question_stand_side_by_side(talk: Conversation) -> None:
+    first = talk.path()[0]
+    second = talk.branch(first, "good day")
+    assert talk.siblings(first) == talk.siblings(second) == [first, second]
+
+
+def test_going_back_to_a_branch_shows_what_was_shown_of_it(talk: Conversation) -> None:
+    question, first = talk.path()
+    talk.rewind()
+    talk.add("assistant", "good day")
+    talk.show(first)
+    other = talk.branch(question, "are you there?")
+    talk.show(question)
+    assert texts(talk) == ["hello", "hi"]
+    talk.show(other)
+    assert texts(talk) == ["are you there?"]
+
+
+def test_a_question_goes_on_below_the_branch_that_is_shown(talk: Conversation) -> None:
+    talk.branch(talk.path()[0], "good day")
+    talk.add("assistant", "good day to you")
+    assert [message["content"] for message in talk.prompt()] == ["good day", "good day to you"]
+
+
+def test_unwinding_brings_the_newest_answer_back(talk: Conversation) -> None:
+    talk.rewind()
+    talk.add("assistant", "good day")
+    talk.rewind()
+    talk.unwind()
+    assert texts(talk) == ["hello", "good day"]
+
+
+def test_what_was_thought_is_not_sent(talk: Conversation) -> None:
+    assert talk.last is not None
+    talk.last.thinking = "What do they want?"
+    assert talk.prompt()[-1] == {"role": "assistant", "content": "hi"}
+
+
+# --- names ---
+
+
+def test_a_conversation_is_called_by_its_first_question(talk: Conversation) -> None:
+    assert talk.name == "hello"
+
+
+def test_a_long_question_is_cut(talk: Conversation) -> None:
+    other = Conversation()
+    other.add("user", "word " * 40)
+    assert len(other.name) <= 60
+    assert other.name.endswith("\N{HORIZONTAL ELLIPSIS}")
+
+
+def test_a_title_wins(talk: Conversation) -> None:
+    talk.title = "Greetings"
+    assert talk.name == "Greetings"
+
+
+def test_every_conversation_has_an_id_of_its_own() -> None:
+    assert Conversation().id != Conversation().id
+
+
+def test_markdown_names_the_model_of_each_answer(talk: Conversation) -> None:
+    assert talk.last is not None
+    talk.last.model = "small"
+    assert "**small**\n\nhi" in talk.to_markdown("big")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from PySide6.QtCore import QObject, Signal
-from PySide6.QtWidgets import QAbstractButton, QLabel
+from PySide6.QtWidgets import QAbstractButton, QLabel, QWidget
 from pytestqt.qtbot import QtBot
 
 from app.context import Context
@@ -15,7 +15,17 @@ from app.pages.chat.page import ChatPage
 from app.pages.chat.transcript import Transcript
 from tests.app.scripted_session import ANSWERED, OPENED, ScriptedCalls
 
+Shown = TypeVar("Shown", bound=QWidget)
 MODEL = "/models/tiny-4bit"
+ROWS = [
+    {"name": "native", "title": "Native kernels", "usable": True, "takes": "2 to 8 bits", "layers": 14},
+    {"name": "portable", "title": "Portable torch", "usable": True, "takes": "all", "why_not": "Others are faster."},
+    {
+        "name": "ark", "title": "auto-round-lib", "usable": False, "takes": "2, 4 and 8 bits",
+        "why_not": "It is not installed.", "install": "pip install auto-round-lib",
+    },
+]  # fmt: skip
+"""What the table of backends says of a loaded model."""
 
 
 class PlayedRuns(QObject):
@@ -36,6 +46,14 @@ def played(context: Context, calls: ScriptedCalls, runs: PlayedRuns) -> Context:
     return replace(context, calls=calls, runs=runs)  # type: ignore[arg-type]
 
 
+def shown(qtbot: QtBot, widget: Shown, width: int, height: int) -> Shown:
+    """A widget by itself, on the screen at this size until the test is over."""
+    qtbot.addWidget(widget)
+    widget.resize(width, height)
+    widget.show()
+    return widget
+
+
 def shown_page(qtbot: QtBot, surroundings: Context, model: str = MODEL) -> ChatPage:
     """The page at the size that the smallest window leaves it, with a model picked."""
     page = ChatPage(surroundings)
@@ -54,7 +72,7 @@ def button(page: ChatPage, name: str) -> QAbstractButton:
     return found[0]
 
 
-def label_of(page: ChatPage, name: str) -> str:
+def label_of(page: QWidget, name: str) -> str:
     """What a label says; nothing where it cannot be seen."""
     found = page.findChild(QLabel, name)
     assert isinstance(found, QLabel)

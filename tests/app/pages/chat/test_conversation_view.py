@@ -69,7 +69,7 @@ def test_the_figures_stand_under_an_answer(view: ConversationView) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ended_by", "words"), [("length", "longest answer"), ("context", "context is full"), ("failed", "cut off")]
+    ("ended_by", "words"), [("length", "max tokens"), ("context", "context is full"), ("failed", "cut off")]
 )
 def test_an_answer_says_why_it_ended(view: ConversationView, ended_by: str, words: str) -> None:
     view.ask("question")

@@ -25,7 +25,7 @@ def panel(state: State, qtbot: QtBot) -> SamplingPanel:
 
 
 def test_the_defaults_are_those_of_the_core(panel: SamplingPanel) -> None:
-    from core.inference.chat import Sampling
+    from core.inference.generation.chat import Sampling
 
     values = panel.values()
     values["seed"] = 0

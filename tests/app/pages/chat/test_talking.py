@@ -18,6 +18,7 @@ from core.events import Log, Progress
 from core.jobs.spec import JobSpec
 from tests.app.pages.chat.parts import (
     MODEL,
+    ROWS,
     PlayedRuns,
     answered,
     asked,
@@ -59,9 +60,9 @@ def test_loading_can_be_cancelled(page: ChatPage, calls: ScriptedCalls) -> None:
 
 def test_a_loaded_model_says_what_it_is_and_how_it_is_computed(page: ChatPage, calls: ScriptedCalls) -> None:
     button(page, "load").click()
-    calls.last.succeed(OPENED)
+    calls.last.succeed(OPENED, backends=ROWS)
     assert label_of(page, "chat_model_detail") == "116 MB, 14 layers W4 g64 sym"
-    assert label_of(page, "chat_backend") == "On Test CPU: dequantized once to float32, torch"
+    assert label_of(page, "chat_backend") == "On Test CPU: Native kernels (14 layers), float32"
 
 
 def test_a_model_without_a_chat_format_is_told(page: ChatPage, calls: ScriptedCalls) -> None:
@@ -190,13 +191,19 @@ def test_the_figures_of_an_answer_are_shown(page: ChatPage, calls: ScriptedCalls
     asked(page, calls)
     answered(page, calls)
     shown = [label_of(page, f"figure_{name}") for name in ("speed", "first", "prompt", "tokens", "context")]
-    assert shown == ["10", "0.5 s", "30", "12", "42 of 2,048"]
+    assert shown == ["10", "0.5 s", "30", "12", "42 of 2,048 tokens"]
+
+
+def test_nothing_is_counted_that_an_answer_tells(page: ChatPage, calls: ScriptedCalls) -> None:
+    asked(page, calls)
+    answered(page, calls)
+    assert [call.name for call in calls.sessions[0].calls] == ["chat_open", "chat_say"]
 
 
 def test_figures_of_an_answer_that_is_coming_are_marked_as_worked_out(page: ChatPage, calls: ScriptedCalls) -> None:
     asked(page, calls)
     calls.last.say("A long first piece of text")
-    page._update_figures()
+    page.one._update_figures()
     assert label_of(page, "figure_tokens").startswith("\N{ALMOST EQUAL TO}")
 
 
@@ -228,15 +235,15 @@ def test_esc_is_the_windows_while_nothing_goes_on(page: ChatPage) -> None:
 def test_a_second_stop_ends_a_child_that_does_not_hear(page: ChatPage, calls: ScriptedCalls) -> None:
     asked(page, calls)
     calls.last.say("Half an")
-    page.stop()
-    page.stop()
+    page.one.stop()
+    page.one.stop()
     assert calls.sessions[0].closed
     assert bubbles(page) == ["hello", "Half an"]
 
 
 def test_an_answer_stopped_before_its_first_word_can_be_asked_for_again(page: ChatPage, calls: ScriptedCalls) -> None:
     asked(page, calls)
-    page.stop()
+    page.one.stop()
     calls.last.succeed(ANSWERED, tokens=0, ended_by="stopped")
     assert bubbles(page) == ["hello"]
     button(page, "notice_button").click()
@@ -278,18 +285,18 @@ def test_regenerating_into_a_load_that_is_cancelled_loses_nothing(page: ChatPage
     asked(page, calls)
     answered(page, calls)
     button(page, "load").click()
-    page.regenerate()
-    page.stop()
+    page.one.regenerate()
+    page.one.stop()
     assert bubbles(page) == ["hello", "hi"]
 
 
-def test_clear_can_be_taken_back(page: ChatPage, calls: ScriptedCalls) -> None:
+def test_a_new_conversation_begins_empty_and_keeps_the_model(page: ChatPage, calls: ScriptedCalls) -> None:
     asked(page, calls)
     answered(page, calls)
-    button(page, "clear").click()
+    button(page, "new_talk").click()
     assert bubbles(page) == []
-    button(page, "notice_button").click()
-    assert bubbles(page) == ["hello", "hi"]
+    page.send("other")
+    assert calls.last.arguments["messages"] == [{"role": "user", "content": "other"}]
 
 
 def test_a_conversation_is_saved_as_markdown(page: ChatPage, calls: ScriptedCalls, tmp_path: Path) -> None:

@@ -21,13 +21,13 @@ from app.draft import Machine, OpenedModel
 from app.pages.chat.page import ChatPage
 from core.errors import BadInput, ChildDied
 from tests.app.pages.chat.parts import (
-    MODEL,
     PlayedRuns,
     answered,
     asked,
     bubbles,
     button,
     label_of,
+    last_bubble,
     shown_page,
 )  # fmt: skip
 from tests.app.scripted_session import OPENED, ScriptedCalls
@@ -35,23 +35,47 @@ from tests.app.scripted_session import OPENED, ScriptedCalls
 # --- models and devices ---
 
 
-def test_another_model_ends_the_first(page: ChatPage, calls: ScriptedCalls) -> None:
+def test_another_model_ends_the_first_and_keeps_the_conversation(page: ChatPage, calls: ScriptedCalls) -> None:
     asked(page, calls)
     calls.last.say("Half")
-    page._open_folder("/models/other")
+    page.one.open_folder("/models/other")
     assert calls.sessions[0].closed
-    assert bubbles(page) == []
-
-
-def test_every_model_keeps_its_conversation(page: ChatPage, calls: ScriptedCalls) -> None:
-    asked(page, calls)
-    calls.last.say("Half")
-    page._open_folder("/models/other")
-    page._pick(MODEL)
     assert bubbles(page) == ["hello", "Half"]
 
 
-def test_another_device_is_used_at_the_next_load(page: ChatPage, calls: ScriptedCalls, surroundings: Context) -> None:
+def test_a_switch_loads_the_other_model_at_once(page: ChatPage, calls: ScriptedCalls) -> None:
+    asked(page, calls)
+    answered(page, calls)
+    page.one.pick("/models/other")
+    assert calls.last.arguments["model"] == "/models/other"
+
+
+def test_a_switch_loads_nothing_while_nothing_is_loaded(page: ChatPage, calls: ScriptedCalls) -> None:
+    page.one.pick("/models/other")
+    assert calls.sessions == []
+
+
+def test_the_tokens_of_a_conversation_are_counted_for_the_other_model(page: ChatPage, calls: ScriptedCalls) -> None:
+    asked(page, calls)
+    answered(page, calls)
+    page.one.pick("/models/other")
+    calls.last.succeed(OPENED)
+    assert calls.last.name == "chat_count"
+    calls.last.succeed({"tokens": 77, "context": 2048})
+    assert label_of(page, "figure_context") == "77 of 2,048 tokens"
+
+
+def test_answers_of_two_models_say_whose_they_are(page: ChatPage, calls: ScriptedCalls) -> None:
+    asked(page, calls)
+    answered(page, calls)
+    page.one.pick("/models/other")
+    calls.last.succeed(OPENED)
+    page.send("more")
+    answered(page, calls)
+    assert last_bubble(page).footer.findChild(QLabel, "caption").text().startswith("other, ")
+
+
+def test_another_device_is_used_at_once(page: ChatPage, calls: ScriptedCalls, surroundings: Context) -> None:
     cpu = {"id": "cpu", "kind": "cpu", "name": "Test CPU", "usable": True, "reason": ""}
     card = {"id": "cuda:0", "kind": "cuda", "name": "Test card", "usable": True, "reason": ""}
     surroundings.draft.set_machine(Machine((cpu, card), {"cpu": 1e9}, "cuda:0"))
@@ -61,7 +85,6 @@ def test_another_device_is_used_at_the_next_load(page: ChatPage, calls: Scripted
     box.setCurrentIndex(box.findData("cpu"))
     box.activated.emit(box.currentIndex())
     assert calls.sessions[0].closed
-    button(page, "load").click()
     assert calls.last.arguments["device"] == "cpu"
 
 

@@ -1,0 +1,107 @@
+"""Two small curves over the length of the prompt, one above the other: how fast a model reads, and how fast it writes.
+
+Painted by one widget without a plotting library, which takes half a second to import. Knows rows of figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import log2
+
+from PySide6.QtCore import QPointF, QRectF, QSize, Qt
+from PySide6.QtGui import QPainter, QPaintEvent, QPen, QPolygonF
+from PySide6.QtWidgets import QSizePolicy, QWidget
+
+from app.models.bench_rows import BenchRow
+from app.theme import Theme
+from core.wording import figure
+
+_HEIGHT = 192
+_DOT = 3.0
+
+
+class BenchPlot(QWidget):
+    """The curves; hidden by its maker while there are no rows."""
+
+    def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._theme = theme
+        self._rows: tuple[BenchRow, ...] = ()
+        self.setObjectName("bench_plot")
+        self.setAccessibleName(self.tr("Speed over the length of the prompt"))
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        theme.changed.connect(self.update)
+
+    def sizeHint(self) -> QSize:
+        """As wide as there is room."""
+        return QSize(200, _HEIGHT)
+
+    def show_rows(self, rows: Sequence[BenchRow]) -> None:
+        """Show these figures."""
+        self._rows = tuple(rows)
+        if rows:
+            words = self.tr("Reading {first} to {last} tokens a second, writing {slow} to {fast}")
+            read, written = [row.prefill for row in rows], [row.decode for row in rows]
+            self.setAccessibleDescription(
+                words.format(
+                    first=figure(min(read)),
+                    last=figure(max(read)),
+                    slow=figure(min(written)),
+                    fast=figure(max(written)),
+                )
+            )
+        self.update()
+
+    def paintEvent(self, _event: QPaintEvent) -> None:
+        """Both curves, each from 0 to its own largest value."""
+        if not self._rows:
+            return
+        painter = QPainter(self)
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        line = painter.fontMetrics().height()
+        half = (self.height() - line) / 2
+        self._curve(painter, QRectF(0, 0, self.width(), half), self.tr("Reading"), "accent", lambda row: row.prefill)
+        self._curve(painter, QRectF(0, half, self.width(), half), self.tr("Writing"), "good", lambda row: row.decode)
+        painter.setPen(self._theme.color("muted"))
+        bottom = QRectF(0, self.height() - line, self.width(), line)
+        for row, x in zip(self._rows, self._places(), strict=True):
+            painter.drawText(_around(x, bottom, 64), Qt.AlignmentFlag.AlignCenter, f"{row.prompt:,}")
+
+    def _curve(
+        self, painter: QPainter, room: QRectF, title: str, role: str, value: Callable[[BenchRow], float]
+    ) -> None:
+        theme, metrics = self._theme, painter.fontMetrics()
+        values = [value(row) for row in self._rows]
+        most = max(values) or 1.0
+        top = room.top() + 2 * metrics.height() + 8
+        base = room.bottom() - 6
+        painter.setPen(theme.color("muted"))
+        painter.drawText(room, Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignTop, title + self.tr(", tokens/s"))
+        painter.setPen(theme.color("line"))
+        painter.drawLine(QPointF(0, base), QPointF(self.width(), base))
+        points = [QPointF(x, base - (base - top) * each / most) for x, each in zip(self._places(), values, strict=True)]
+        color = theme.color(role)
+        painter.setPen(QPen(color, 2))
+        painter.drawPolyline(QPolygonF(points))
+        painter.setPen(Qt.PenStyle.NoPen)
+        painter.setBrush(color)
+        for point in points:
+            painter.drawEllipse(point, _DOT, _DOT)
+        painter.setPen(self.palette().color(self.foregroundRole()))
+        for point, each in zip(points, values, strict=True):
+            label = _around(point.x(), QRectF(0, point.y() - metrics.height() - 3, self.width(), metrics.height()), 56)
+            painter.drawText(label, Qt.AlignmentFlag.AlignCenter, figure(each))
+
+    def _places(self) -> list[float]:
+        """Where each length stands: every doubling takes the same room."""
+        margin = 32.0
+        steps = [log2(row.prompt) for row in self._rows]
+        low, span = steps[0], steps[-1] - steps[0]
+        room = self.width() - 2 * margin
+        return [margin + (room * (step - low) / span if span else room / 2) for step in steps]
+
+
+def _around(x: float, room: QRectF, width: float) -> QRectF:
+    """A box of `width` around `x`, moved inside `room`."""
+    left = min(max(room.left(), x - width / 2), room.right() - width)
+    return QRectF(left, room.top(), width, room.height())

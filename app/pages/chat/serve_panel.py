@@ -1,0 +1,295 @@
+"""The switch that lets other programs on this machine talk to the model, as they would to OpenAI's service.
+
+Off until somebody turns it on, on loopback only, and with a token that is shown once. The page puts it below the rest
+of its right-hand panel, with the session whose model and device it takes; it follows that by itself. The endpoint has a
+child of its own, so the model is loaded a second time. Knows the service's `serve` call.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from PySide6.QtCore import Qt
+from PySide6.QtGui import QGuiApplication
+from PySide6.QtWidgets import (
+    QCheckBox,
+    QHBoxLayout,
+    QLineEdit,
+    QProgressBar,
+    QPushButton,
+    QSpinBox,
+    QVBoxLayout,
+    QWidget,
+)  # fmt: skip
+
+from app.context import Context
+from app.models import chat_choices
+from app.models.versus import Need, free_for
+from app.widgets.elided_label import ElidedLabel
+from app.widgets.note import Note
+from app.widgets.tinted_label import TintedLabel
+from app.widgets.wheel_guard import WheelGuard
+from core.errors import BitwrightError
+from core.events import Event, Listening, Log, Progress
+from core.wording import human
+
+if TYPE_CHECKING:
+    from app.call_thread import Call
+    from app.chat_session import ChatSession
+
+PORT: Final = 8765
+_PORT_KEY: Final = "serve/port"
+
+
+class ServePanel(QWidget):
+    """The endpoint of one window."""
+
+    def __init__(self, context: Context, session: ChatSession | None, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        theme = context.theme
+        self._context, self._session = context, session
+        self._call: Call | None = None
+        self._listening: Listening | None = None
+        self._requests = 0
+        self._last = ""
+        self._switch = QCheckBox(self.tr("Serve to &other programs"), self)
+        self._switch.setObjectName("serve")
+        self._switch.setToolTip(self.tr("An OpenAI-compatible endpoint on this machine, for the model that is loaded"))
+        self._switch.clicked.connect(self._turn)
+        self._port = QSpinBox(self)
+        self._port.setObjectName("serve_port")
+        self._port.setRange(1024, 65535)
+        self._port.setValue(context.state.value(_PORT_KEY, PORT))
+        self._port.setToolTip(self.tr("Where it listens, on 127.0.0.1"))
+        self._port.valueChanged.connect(lambda port: context.state.set_value(_PORT_KEY, port))
+        WheelGuard(self._port)
+        port_label = TintedLabel(theme, self.tr("P&ort"), parent=self)
+        port_label.setBuddy(self._port)
+        self._bar = QProgressBar(self)
+        self._bar.setTextVisible(False)
+        self._bar.setFixedHeight(6)
+        self._bar.setAccessibleName(self.tr("Loading the model for the endpoint"))
+        self._note = Note(theme, parent=self)
+        self._note.setObjectName("serve_note")
+        self._running = _Running(context, self)
+        self._running.setObjectName("serve_running")
+        head = QHBoxLayout()
+        head.setSpacing(8)
+        head.addWidget(self._switch, 1)
+        head.addWidget(port_label)
+        head.addWidget(self._port)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(6)
+        column.addWidget(TintedLabel(theme, self.tr("Endpoint"), bold=True, parent=self))
+        column.addLayout(head)
+        for widget in (self._bar, self._note, self._running):
+            column.addWidget(widget)
+        if session is not None:
+            session.changed.connect(self._update)
+        self._update()
+
+    @property
+    def serving(self) -> bool:
+        """Whether it is on, or about to be."""
+        return self._call is not None
+
+    def stop(self) -> None:
+        """Turn it off."""
+        call, self._call, self._listening = self._call, None, None
+        if call is not None:
+            call.stop()
+            self._context.say(self.tr("The endpoint is off."))
+        self._update()
+
+    def _turn(self, on: bool) -> None:
+        if not on:
+            self.stop()
+            return
+        session = self._session
+        if session is None or session.state == "idle":
+            self._update()
+            return
+        self._requests, self._last = 0, ""
+        self._note.tell("")
+        self._call = self._context.calls.start(
+            "serve",
+            {
+                "model": session.model,
+                "device": session.device,
+                "backend": session.backend or "auto",
+                "port": self._port.value(),
+            },
+            on_success=lambda _values: self._ended(),
+            on_failure=self._failed,
+            on_event=self._heard,
+        )
+        self._running.begin(session.model)
+        self._bar.setRange(0, 0)
+        self._update()
+
+    def _heard(self, event: Event) -> None:
+        if self._call is None:
+            return
+        if isinstance(event, Listening):
+            self._listening = event
+            self._running.show_endpoint(event)
+            self._context.say(self.tr("The endpoint answers at {url}.").format(url=event.url))
+        elif isinstance(event, Progress) and self._listening is None and event.fraction >= 0:
+            self._bar.setRange(0, 1000)
+            self._bar.setValue(round(1000 * event.fraction))
+        elif isinstance(event, Log):
+            if self._listening is None:
+                self._last = event.message
+            elif event.message.startswith("/"):
+                self._requests += 1
+                self._last = event.message
+            self._running.count(self._requests, self._last)
+        self._update()
+
+    def _failed(self, error: BitwrightError) -> None:
+        self._ended()
+        self._note.tell(str(error), "bad")
+
+    def _ended(self) -> None:
+        self._call, self._listening = None, None
+        self._update()
+
+    def _update(self) -> None:
+        """Offer what can be done now."""
+        session, on = self._session, self.serving
+        there = session is not None and session.state not in ("idle", "loading")
+        self._switch.setChecked(on)
+        self._switch.setEnabled(on or there)
+        self._port.setEnabled(not on)
+        self._bar.setVisible(on and self._listening is None)
+        self._running.setVisible(on and self._listening is not None)
+        if on and self._listening is None:
+            self._note.tell(self._last or self.tr("Loading the model for the endpoint"))
+        elif on and session is not None and self._running.model != session.model and there:
+            other = chat_choices.short_name(self._running.model)
+            self._note.tell(self.tr("It goes on serving {model}.").format(model=other))
+        elif on:
+            self._note.tell("")
+        elif not there:
+            self._note.tell(self.tr("Load a model first; then other programs on this machine can use it."))
+        elif self._note.role != "bad":
+            self._note.tell(*self._offer())
+
+    def _offer(self) -> tuple[str, str]:
+        """What turning it on would do, and the colour of that."""
+        words = self.tr("Off. Only programs on this machine could reach it; the model is loaded a second time for it.")
+        if self._session is None:
+            return words, "muted"
+        opened = self._session.opened
+        machine = self._context.draft.machine
+        more = Need(opened.label, opened.device, opened.weight_bytes).more
+        free = free_for(machine, [opened.device]).get(opened.device)
+        if free is not None and more > free:
+            short = self.tr("It needs about {more} more memory and {free} is free.")
+            return f"{words} {short.format(more=human(more), free=human(free))}", "warning"
+        return words, "muted"
+
+
+class _Running(QWidget):
+    """What there is to know of an endpoint that is on."""
+
+    def __init__(self, context: Context, parent: QWidget) -> None:
+        super().__init__(parent)
+        theme = context.theme
+        self._context = context
+        self.model = ""
+        """What it serves, as `chat_open` takes it."""
+        self._url = _field(self, "serve_url", self.tr("Address of the endpoint"))
+        self._token = _field(self, "serve_token", self.tr("Token of the endpoint"))
+        self._copy_url = _copy_button(self, "serve_copy_url", self.tr("Copy the address"))
+        self._copy_url.clicked.connect(lambda: self._to_clipboard(self._url.text()))
+        self._copy_token = _copy_button(self, "serve_copy_token", self.tr("Copy the token, which is shown only once"))
+        self._copy_token.clicked.connect(self._take_token)
+        self._token_note = Note(theme, parent=self)
+        self._token_note.setObjectName("serve_token_note")
+        self._serves = ElidedLabel(theme, role="muted", parent=self)
+        self._serves.setObjectName("serve_model")
+        self._counter = ElidedLabel(theme, parent=self)
+        self._counter.setObjectName("serve_requests")
+        self._example = QPushButton(self.tr("Copy an example in Python"), self)
+        self._example.setObjectName("serve_example")
+        self._example.setToolTip(self.tr("A few lines with the openai package; put your token into OPENAI_API_KEY"))
+        self._example.clicked.connect(lambda: self._to_clipboard(self._snippet()))
+        self._name = ""
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(4)
+        for field, button in ((self._url, self._copy_url), (self._token, self._copy_token)):
+            row = QHBoxLayout()
+            row.setSpacing(8)
+            row.addWidget(field, 1)
+            row.addWidget(button)
+            column.addLayout(row)
+        for widget in (self._token_note, self._serves, self._counter, self._example):
+            column.addWidget(widget)
+
+    def begin(self, model: str) -> None:
+        """Another endpoint will begin, which serves `model`."""
+        self.model = model
+        self._token.clear()
+
+    def show_endpoint(self, endpoint: Listening) -> None:
+        """Show where it is, and its token for once."""
+        self._name = endpoint.model
+        self._url.setText(f"{endpoint.url}/v1")
+        self._token.setText(endpoint.token)
+        self._token.setCursorPosition(0)
+        self._show_token(bool(endpoint.token))
+        self._serves.say(self.tr("Serves {model}").format(model=endpoint.model), self.model)
+        self.count(0, "")
+
+    def count(self, requests: int, last: str) -> None:
+        """How many requests it had, and the last of them."""
+        words = self.tr("1 request") if requests == 1 else self.tr("{:,} requests").format(requests)
+        self._counter.say(words if requests else self.tr("No request yet"), last)
+
+    def _take_token(self) -> None:
+        self._to_clipboard(self._token.text())
+        self._token.clear()
+        self._show_token(False)
+        self._context.say(self.tr("The token is on the clipboard. It will not be shown again."))
+
+    def _show_token(self, shown: bool) -> None:
+        for widget in (self._token, self._copy_token):
+            widget.setVisible(shown)
+        self._token_note.tell(
+            self.tr("Programs must send this token. Copy it now: it is shown only once.")
+            if shown
+            else self.tr("Programs must send the token that you copied. Turn it off and on for a new one.")
+        )
+
+    def _to_clipboard(self, text: str) -> None:
+        QGuiApplication.clipboard().setText(text)
+
+    def _snippet(self) -> str:
+        return (
+            "from openai import OpenAI\n\n"
+            f'client = OpenAI(base_url="{self._url.text()}")  # the token is read from OPENAI_API_KEY\n'
+            "answer = client.chat.completions.create(\n"
+            f'    model="{self._name}", messages=[{{"role": "user", "content": "Hello"}}]\n'
+            ")\n"
+            "print(answer.choices[0].message.content)\n"
+        )
+
+
+def _field(parent: QWidget, name: str, accessible: str) -> QLineEdit:
+    field = QLineEdit(parent)
+    field.setObjectName(name)
+    field.setAccessibleName(accessible)
+    field.setReadOnly(True)
+    field.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+    return field
+
+
+def _copy_button(parent: QWidget, name: str, accessible: str) -> QPushButton:
+    button = QPushButton(parent.tr("Copy"), parent)
+    button.setObjectName(name)
+    button.setAccessibleName(accessible)
+    button.setToolTip(accessible)
+    return button

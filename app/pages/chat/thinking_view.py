@@ -1,0 +1,135 @@
+"""What a model thought before its answer: folded to one line, `Thought for 12 s`, which opens it.
+
+Lays out itself; the message around gives it a width. Knows nothing of the model.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from PySide6.QtCore import QRect, QTimer, Signal
+from PySide6.QtGui import QPainter, QPaintEvent, QPalette
+from PySide6.QtWidgets import QWidget
+
+from app.markdown import Look, clean
+from app.pages.chat.fold_button import FoldButton
+from app.pages.chat.prose_view import ProseView
+from app.theme import Theme
+from core.wording import duration
+
+_INDENT: Final = 12
+_GAP: Final = 4
+FLUSH_MS: Final = 100
+
+
+class ThinkingView(QWidget):
+    """A button and, when it is open, the text below it.
+
+    Signals:
+        resized: its height is another one now.
+    """
+
+    resized = Signal()
+
+    def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._theme = theme
+        self._text = ""
+        self._look: Look | None = None
+        self._button = FoldButton(self)
+        self._button.setObjectName("thinking")
+        self._button.setToolTip(self.tr("What the model wrote to itself before the answer"))
+        self._button.toggled.connect(self._fold)
+        self._body = ProseView(self)
+        self._body.setAccessibleName(self.tr("What the model thought"))
+        self._body.hide()
+        self._flush = QTimer(self, singleShot=True, interval=FLUSH_MS)
+        self._flush.timeout.connect(self._show_text)
+        self._fold(False)
+        self.restyle()
+
+    @property
+    def text(self) -> str:
+        """All of it."""
+        return self._text
+
+    @property
+    def words(self) -> str:
+        """What the line says."""
+        return self._button.text()
+
+    def set_text(self, text: str, look: Look) -> None:
+        """Show a text; one that still grows is shown a few times a second, and only while it is open."""
+        self._text, self._look = text, look
+        if self._button.isChecked() and not self._flush.isActive():
+            self._flush.start()
+
+    def tell(self, seconds: float, going: bool) -> None:
+        """Say how long it took, or that it goes on."""
+        spent = duration(seconds) if seconds >= 0.05 else ""
+        if going:
+            text = self.tr("Thinking, {time}").format(time=spent) if spent else self.tr("Thinking")
+        else:
+            text = self.tr("Thought for {time}").format(time=spent) if spent else self.tr("Thought")
+        if text != self._button.text():
+            self._button.setText(text)
+            self._place_button()
+
+    def focus_widgets(self) -> list[QWidget]:
+        """What the keyboard can reach in it."""
+        return [self._button]
+
+    def height_at(self, width: int) -> int:
+        """Lay out for this width and say how high that is."""
+        self._place_button()
+        height = self._button.sizeHint().height()
+        if self._button.isChecked():
+            inner = max(40, width - _INDENT)
+            text = self._body.height_at(inner)
+            left = 0 if self.isRightToLeft() else _INDENT
+            self._body.setGeometry(left, height + _GAP, inner, text)
+            height += _GAP + text + _GAP
+        return height
+
+    def natural_width(self) -> int:
+        """Of the line."""
+        return self._button.sizeHint().width()
+
+    def restyle(self) -> None:
+        """Take the colours of the theme as it is now."""
+        muted = self._theme.color("muted")
+        for widget, role in ((self._button, QPalette.ColorRole.ButtonText), (self._body, QPalette.ColorRole.Text)):
+            palette = QPalette()
+            for group in (QPalette.ColorGroup.Active, QPalette.ColorGroup.Inactive):
+                palette.setColor(group, role, muted)
+            widget.setPalette(palette)
+        if self._button.isChecked():
+            self._show_text()
+
+    def paintEvent(self, _event: QPaintEvent) -> None:
+        """A line beside the text, so that it reads as something aside."""
+        if self._button.isChecked():
+            painter = QPainter(self)
+            painter.setPen(self._theme.color("line"))
+            painter.setBrush(self._theme.color("line"))
+            body = self._body.geometry()
+            x = self.width() - 3 if self.isRightToLeft() else 2
+            painter.drawRect(QRect(x, body.top(), 1, body.height()))
+
+    def _fold(self, opened: bool) -> None:
+        self._body.setVisible(opened)
+        if opened:
+            self._show_text()
+        else:
+            self.resized.emit()
+
+    def _show_text(self) -> None:
+        if self._look is None:
+            return
+        self._body.show_markdown(clean(self._text).strip("\n"), self._look)
+        self.resized.emit()
+
+    def _place_button(self) -> None:
+        hint = self._button.sizeHint()
+        left = self.width() - hint.width() if self.isRightToLeft() else 0
+        self._button.setGeometry(left, 0, hint.width(), hint.height())
