@@ -20,6 +20,7 @@ PICTURES = ROOT / "resources" / "guide" / "pictures"
 SIZE = (1100, 740)
 POLL_MS = 100
 SETTLE_MS = 1500
+DEVICES_KEYS = "Ctrl+Shift+D"
 QUESTION = "What is the capital of France?"
 
 if __name__ == "__main__":
@@ -27,17 +28,21 @@ if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
 
 from PySide6.QtCore import QElapsedTimer, QTimer  # noqa: E402 - the platform is chosen above
+from PySide6.QtGui import QKeySequence  # noqa: E402
 from PySide6.QtWidgets import QApplication  # noqa: E402
 
 from app import application  # noqa: E402
 from app.chat_session import ChatSession  # noqa: E402
 from app.frame.main_window import MainWindow  # noqa: E402
 from app.pages.chat.page import ChatPage  # noqa: E402
+from app.pages.chat.top_bar import ONE, TWO  # noqa: E402
+from app.pages.chat.versus.view import VersusView  # noqa: E402
 from app.pages.convert.page import ConvertPage  # noqa: E402
 from app.pages.layers.page import LayersPage  # noqa: E402
 from core.schemes import LayerScheme  # noqa: E402
 
 Condition = Callable[[], bool]
+Shoot = Callable[[str, str], Iterator[Condition]]
 
 
 def story(window: MainWindow, folder: Path) -> Iterator[Condition]:
@@ -72,7 +77,7 @@ def story(window: MainWindow, folder: Path) -> Iterator[Condition]:
     while context.draft.undo_stack.canUndo():
         context.draft.undo_stack.undo()
     context.runs.start(context.draft.spec())
-    yield lambda: _block(window) >= 4
+    yield lambda: _block(window) >= 4 and _steps(window) >= 20
     yield from shoot("run", "run")
     yield lambda: not context.runs.active
     yield from shoot("report", "run")
@@ -86,14 +91,35 @@ def story(window: MainWindow, folder: Path) -> Iterator[Condition]:
     chat.send(QUESTION)
     yield lambda: bool(answers)
     yield from shoot("chat", "chat")
-    convert = window.stack.pages["convert"]
-    assert isinstance(convert, ConvertPage)
     record = context.runs.record
     assert record is not None
     assert record.spec is not None
+    yield from _two_models(window, chat, record.spec.output, shoot)
+    convert = window.stack.pages["convert"]
+    assert isinstance(convert, ConvertPage)
     convert.open_model(record.spec.output)
     yield lambda: convert.conversion.state == "ready"
     yield from shoot("convert", "convert")
+
+
+def _two_models(window: MainWindow, chat: ChatPage, made: str, shoot: Shoot) -> Iterator[Condition]:
+    """The comparison of the demo model with what the run made of it, and the sheet of devices."""
+    assert window.context is not None
+    draft = window.context.draft
+    chat.show_mode(TWO)
+    versus = chat.findChild(VersusView)
+    assert versus is not None
+    versus.open_pair("demo", made)
+    done: list[object] = []
+    versus.director.finished.connect(lambda: done.append(True))
+    versus.ask(QUESTION)
+    yield lambda: bool(done)
+    yield from shoot("versus", "chat")
+    yield lambda: bool(draft.machine.backends)
+    _press(window, DEVICES_KEYS)
+    yield from shoot("devices", "chat")
+    _press(window, DEVICES_KEYS)  # and away again
+    chat.show_mode(ONE)
 
 
 def _paint_some_bits(window: MainWindow) -> None:
@@ -111,6 +137,18 @@ def _paint_some_bits(window: MainWindow) -> None:
         Rule("*.layers.29.*", bits=8),
     )
     draft.edit_map(replace(BitsMap(LayerScheme(4, 64)), rules=rules), "example")
+
+
+def _press(window: MainWindow, keys: str) -> None:
+    """Trigger the window's action that has these keys."""
+    next(action for action in window.actions() if action.shortcut() == QKeySequence(keys)).trigger()
+
+
+def _steps(window: MainWindow) -> int:
+    """Of the block that is being tuned."""
+    record = window.context.runs.record if window.context else None
+    curve = record.curves.get(len(record.blocks)) if record is not None else None
+    return len(curve.losses) if curve is not None else 0
 
 
 def _block(window: MainWindow) -> int:

@@ -25,17 +25,19 @@ TORCH = {"torch", "transformers"}
 TORCH_FREE = (
     "core", "core.allocation.demand", "core.allocation.pareto", "core.allocation.problem", "core.api",
     "core.bitsmap", "core.block_types", "core.calibration.preview", "core.calibration.text", "core.cli",
-    "core.command_line", "core.costs", "core.engines", "core.errors", "core.events", "core.files",
+    "core.command_line", "core.costs", "core.endpoint", "core.engines", "core.errors", "core.events", "core.files",
     "core.formats.gguf.mixes", "core.formats.gguf.types", "core.formats.grids", "core.formats.holding",
     "core.formats.limits", "core.formats.names", "core.formats.packing", "core.formats.patterns",
     "core.formats.settings", "core.goals", "core.hub.card", "core.hub.download", "core.hub.pace",
-    "core.hub.patience", "core.hub.remote", "core.hub.search", "core.inference.devices", "core.inspection",
-    "core.jobs.adopt", "core.jobs.calls", "core.jobs.child", "core.jobs.client", "core.jobs.control",
-    "core.jobs.failure", "core.jobs.process", "core.jobs.service", "core.jobs.spec", "core.jobs.steering",
-    "core.jobs.store", "core.jobs.stream", "core.jobs.worker", "core.loading_snippets", "core.map_exchange",
-    "core.map_rules", "core.model.headers", "core.model.refusals", "core.model.source", "core.model.tree",
-    "core.model_card", "core.planning", "core.preflight", "core.recipes", "core.schemes", "core.sensitivity.cache",
-    "core.sensitivity.spec", "core.sensitivity.table", "core.sizes", "core.verdict", "core.wording",
+    "core.hub.patience", "core.hub.remote", "core.hub.search", "core.inference.backends.backend",
+    "core.inference.cards", "core.inference.devices", "core.inference.native.build", "core.inspection",
+    "core.jobs.adopt", "core.jobs.bench_call", "core.jobs.calls", "core.jobs.chat_calls", "core.jobs.child",
+    "core.jobs.client", "core.jobs.control", "core.jobs.failure", "core.jobs.process", "core.jobs.serve_call",
+    "core.jobs.service", "core.jobs.spec", "core.jobs.steering", "core.jobs.store", "core.jobs.stream",
+    "core.jobs.worker", "core.loading_snippets", "core.map_exchange", "core.map_rules", "core.model.headers",
+    "core.model.refusals", "core.model.source", "core.model.tree", "core.model_card", "core.planning",
+    "core.preflight", "core.recipes", "core.schemes", "core.sensitivity.cache", "core.sensitivity.spec",
+    "core.sensitivity.table", "core.sizes", "core.talk", "core.verdict", "core.wording",
 )  # fmt: skip
 
 
