@@ -15,7 +15,9 @@ def human(count: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds: `2.5 s`, `45 s`, `12 min`, `3.5 h`."""
+    """Seconds: `42 ms`, `2.5 s`, `45 s`, `12 min`, `3.5 h`."""
+    if 0 < seconds < 0.0995:
+        return f"{1000 * seconds:.0f} ms"
     if seconds < 90:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

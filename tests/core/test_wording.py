@@ -24,7 +24,10 @@ def test_bytes(bytes_: float, text: str) -> None:
     assert human(bytes_) == text
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(2.54, "2.5 s"), (45, "45 s"), (700, "12 min"), (12_600, "3.5 h")])
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0.0 s"), (0.042, "42 ms"), (2.54, "2.5 s"), (45, "45 s"), (700, "12 min"), (12_600, "3.5 h")],
+)
 def test_seconds(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 

@@ -164,7 +164,7 @@ def _caption(reply: Reply) -> str:
         return reply.label
     counted = f"{figures.tokens:,} tokens" if figures.tokens != 1 else "1 token"
     endings = {
-        "length": "cut at the longest answer that is allowed",
+        "length": "cut at max tokens",
         "context": "cut where the context is full",
         "stopped": "stopped",
         "failed": "cut off",
