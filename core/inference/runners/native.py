@@ -139,9 +139,9 @@ def build(
         skeleton: of the same model; only its config, names and rotary tables are used.
         context: tokens that the cache shall hold.
         threads: that compute; 0 for one a core.
-        planes: of 8 bits that activations have in front of packed weights, 1 or 2. With one, a small model that hesitates
-            between two words may take another than in float32; two cost nothing where memory is the limit, as in
-            answers, and 1.7 times the time where products are, as in reading a prompt.
+        planes: of 8 bits that activations have in front of packed weights, 1 or 2. With one, a small model that
+            hesitates between two words may take another than in float32; two cost nothing where memory is the limit,
+            as in answers, and 1.7 times the time where products are, as in reading a prompt.
         dtype: of the cache, float16 or float32; where the machine does not convert float16, always float32.
         progress: called with blocks read and all blocks.
 
