@@ -151,9 +151,28 @@ class GgufCheckpoint:
             KeyError: no quantized layer has that name.
             CorruptFile, ModelNotFound: the file shrank or went away.
         """
-        scheme, place = self.schemes[name], self.model.places[name + _WEIGHT]
+        if name not in self.schemes:
+            raise KeyError(name)
+        return self._decoded(name)
+
+    def embedding(self, name: str) -> BlockLinear | None:
+        """An embedding in the block type that it is stored in, rows in the model's order; None where it is in none.
+
+        `store` has it too, as floats; a head that is tied to it is multiplied as it is stored.
+
+        Raises:
+            KeyError: the file has no tensor of that name.
+            CorruptFile, ModelNotFound: the file shrank or went away.
+        """
+        tensor = self.model.tensors[name + _WEIGHT]
+        known = len(tensor.shape) == 2 and tensor.kind.name.lower() in TYPES
+        return self._decoded(name) if known else None
+
+    def _decoded(self, name: str) -> BlockLinear:
+        place = self.model.places[name + _WEIGHT]
         raw = gguf_values.read_rows(self.path, place.tensor)
-        return decode(name, scheme.type, torch.from_numpy(raw if place.order is None else raw[place.order]))
+        kind = place.tensor.kind.name.lower()
+        return decode(name, kind, torch.from_numpy(raw if place.order is None else raw[place.order]))
 
     def dense_table(self) -> dict[str, TensorInfo]:
         """The tensor table as if nothing were quantized: a float weight [out, in] in place of each quantized one.

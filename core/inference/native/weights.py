@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from core.errors import Cancelled, UnsupportedModel
+from core.formats.gguf.reader import GgufCheckpoint
 from core.formats.stored import Checkpoint
 from core.inference.memory import memory_errors
 from core.inference.native import library, matrix
@@ -39,6 +40,15 @@ class _Source:
         if name is not None:
             return matrix.pack(self._checkpoint.layer(name), self._optional(f"{module}.bias"), planes=self._planes)
         return matrix.dense(self.tensor(f"{module}.weight"), self._optional(f"{module}.bias"))
+
+    def shared(self, module: str) -> Matrix:
+        """An embedding that is the head as well: packed where a GGUF file has it in blocks."""
+        key = self._skeleton.checkpoint_name(f"{module}.weight")
+        if key is not None and isinstance(self._checkpoint, GgufCheckpoint):
+            stored = self._checkpoint.embedding(key.removesuffix(".weight"))
+            if stored is not None:
+                return matrix.pack(stored, planes=self._planes)
+        return self.matrix(module)
 
     def tensor(self, name: str) -> Tensor:
         """A tensor in its own dtype, if that is one of those that are multiplied."""
@@ -96,7 +106,7 @@ def _ends(source: _Source, skeleton: Skeleton, plan: Design) -> Ends:
     # A tied head has the embedding's rows; with one copy of them both are served.
     shared = skeleton.tree.tied and not source.quantized(head)
     table = None if shared else source.tensor(f"{embedding}.weight")
-    rows = source.matrix(embedding if shared else head)
+    rows = source.shared(embedding) if shared else source.matrix(head)
     return Ends(table, _norm(source, norm, plan), rows)
 
 

@@ -130,6 +130,17 @@ def test_a_gguf_file(tmp_path: Path, kernels: Any, family: str, kind: str) -> No
     assert apart(runner.logits(ids), logits_of(original, ids)) < 2e-4
 
 
+@pytest.mark.usefixtures("own_home")
+def test_the_tied_head_of_a_gguf_file_stays_in_its_blocks(tmp_path: Path, kernels: Any) -> None:
+    # gemma2 ties its head
+    original = gguf_files.build("gemma2")
+    path = gguf_files.write(tmp_path / "m.gguf", "gemma2", original, kind=gguf.GGMLQuantizationType.Q8_0)
+    checkpoint = open_checkpoint(path, lambda: False)
+    packed = build(checkpoint).memory_bytes
+    checkpoint.embedding = lambda name: None
+    assert packed < build(checkpoint).memory_bytes
+
+
 def test_a_tied_head_and_the_embedding_are_one_copy_in_their_own_dtype(tmp_path: Path, kernels: Any) -> None:
     sizes = {}
     for tied in (True, False):
