@@ -24,7 +24,7 @@ ROWS = (1, 40, 300)
 TOLERANCE = 0.02
 """Largest error relative to the largest output: bfloat16 rounds by 0.004, a wrong zero point is off by much more."""
 
-_found: dict[tuple[str, str], str] = {}
+_found: dict[tuple[str, str, str], str] = {}
 
 
 def failure(
@@ -38,7 +38,7 @@ def failure(
 
     Asked once for each name and device; the answer is kept for the life of the process.
     """
-    key = (name, device.id)
+    key = (name, device.id, device.name)
     if key not in _found:
         _found[key] = _try(device, dtype, build, schemes)
     return _found[key]

@@ -22,8 +22,8 @@ from core.inference.backends.triton_layer import FEW, MANY, TritonLinear
 from core.schemes import LayerScheme
 from tests.core.inference.backends.stored_layers import layer
 
-TOLERANCE = {torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
-"""Of `error_of`: a few units of the last place of each format."""
+TOLERANCE = {torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 1.2e-2}
+"""Of `error_of`: a few units of the last place of each format (the product is rounded, and again with its bias)."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -53,12 +53,13 @@ def error_of(built: TritonLinear, stored: Stored, bias: Tensor | None, rows: int
     """The largest error of the product of random rows, relative to what its terms add up to without their signs."""
     x = torch.randn(rows, stored.ints.shape[1], generator=torch.Generator().manual_seed(2)).to(dtype)
     weight = stored.dequantize().double()
-    expected = x.double() @ weight.T
+    expected, terms = x.double() @ weight.T, x.double().abs() @ weight.abs().T
     if bias is not None:
         expected += bias.to(dtype).double()
+        terms += bias.double().abs()
     y = built(x)
     assert y.dtype == dtype
-    return float((y.double() - expected).abs().max() / (x.double().abs() @ weight.abs().T).max())
+    return float((y.double() - expected).abs().max() / terms.max())
 
 
 def test_these_tests_run_in_the_interpreter() -> None:

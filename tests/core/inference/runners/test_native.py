@@ -117,7 +117,7 @@ def test_inputs_in_an_order_of_their_own(tmp_path: Path, kernels: Any) -> None:
 @pytest.mark.parametrize("kind", ["F16", "Q4_1", "Q8_0"])
 @pytest.mark.usefixtures("own_home")
 def test_a_gguf_file(tmp_path: Path, kernels: Any, family: str, kind: str) -> None:
-    original = gguf_files.build(family)
+    original = copy.deepcopy(gguf_files.build(family))  # its weights become those of the file
     number = gguf.GGMLQuantizationType[kind]
     path = gguf_files.write(tmp_path / "m.gguf", family, original, kind=number)
     with torch.no_grad():
