@@ -82,14 +82,17 @@ def fill(
     skip = [skeleton.module_name(name) for name in names]
     if skeleton.tree.tied:
         skip.append(head)
-    told = _Told(emit, should_stop, skeleton.tree.blocks + len(names))
+    blocks = skeleton.tree.blocks
+    told, steps = Told(emit), blocks + len(names)
     with memory_errors("Loading the model"):
         skeleton.fill("", dtype, device, skip=(skeleton.stack, *skip))
-        for block in range(skeleton.tree.blocks):
-            told.step()
+        for block in range(blocks):
+            _look(should_stop)
+            told(block, steps)
             skeleton.fill(f"{skeleton.stack}.{block}", dtype, device, skip=tuple(skip))
-        for name in names:
-            told.step()
+        for done, name in enumerate(names, blocks):
+            _look(should_stop)
+            told(done, steps)
             bias = f"{name}.bias"
             value = skeleton.store.get(bias) if bias in skeleton.store else None
             skeleton.model.set_submodule(skeleton.module_name(name), build(checkpoint.layer(name), value))
@@ -162,20 +165,23 @@ def plain_linears(checkpoint: Checkpoint, tree: ModelTree) -> int:
     return sum(linear.name not in schemes for linear in tree.linears) + int(tree.tied)
 
 
-class _Told:
-    """Asks for a stop and tells of the progress, at each of so many steps."""
+class Told:
+    """Tells of the progress of loading, at most twice a second."""
 
-    def __init__(self, emit: Emit, should_stop: Callable[[], bool], steps: int) -> None:
-        self._emit, self._should_stop, self._steps = emit, should_stop, max(1, steps)
-        self._done, self._began, self._last = 0, time.monotonic(), time.monotonic()
+    def __init__(self, emit: Emit) -> None:
+        self._emit, self._began, self._last = emit, time.monotonic(), time.monotonic()
 
-    def step(self) -> None:
-        if self._should_stop():
-            raise Cancelled("Loading was cancelled.")
+    def __call__(self, done: int, total: int) -> None:
+        """So many steps of all are done."""
         now = time.monotonic()
-        if self._done and now - self._last > 0.5:
-            self._last = now
-            fraction = self._done / self._steps
-            left = (now - self._began) / fraction * (1 - fraction)
-            self._emit(Progress(fraction, 0.7 * left, 1.5 * left))
-        self._done += 1
+        if not done or now - self._last < 0.5:
+            return
+        self._last = now
+        fraction = done / max(1, total)
+        left = (now - self._began) / fraction * (1 - fraction)
+        self._emit(Progress(fraction, 0.7 * left, 1.5 * left))
+
+
+def _look(should_stop: Callable[[], bool]) -> None:
+    if should_stop():
+        raise Cancelled("Loading was cancelled.")

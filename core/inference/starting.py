@@ -6,7 +6,6 @@ backends compute. A way that is not possible is no error but a reason in the tab
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,13 +13,13 @@ from typing import Any, Final
 import torch
 
 from core.errors import MissingDependency, UnsupportedModel
-from core.events import Emit, Log, Progress
+from core.events import Emit, Log
 from core.formats.stored import Checkpoint
 from core.inference.backends import llama_cpp
 from core.inference.backends.backend import BackendRow
 from core.inference.backends.choose import AUTO, NATIVE, WHOLE, Choice, choose, whole_rows
 from core.inference.devices import Device, physical_cores, probe_dtype
-from core.inference.layers import Builder, facts_of, fill, needed_bytes, plain_linears
+from core.inference.layers import Builder, Told, facts_of, fill, needed_bytes, plain_linears
 from core.inference.memory import check_room
 from core.inference.runners.module import ModuleRunner
 from core.inference.runners.runner import Runner
@@ -142,7 +141,7 @@ def _by_native(opening: Opening, skeleton: Skeleton, reasons: dict[str, str]) ->
     reason = library.why_not() or native.refusal(skeleton) or _not_packed(opening)
     if not reason:
         check_room(opening.device, needed_bytes(opening.checkpoint, None, None), f"{opening.source.label}")
-        told = _Fraction(opening.emit)
+        told = Told(opening.emit)
         try:
             runner = native.build(
                 opening.checkpoint,
@@ -187,19 +186,3 @@ def _by_modules(opening: Opening, skeleton: Skeleton, reasons: dict[str, str]) -
 
 def _all_linears(opening: Opening) -> int:
     return len(opening.checkpoint.schemes) + plain_linears(opening.checkpoint, opening.tree)
-
-
-class _Fraction:
-    """Blocks read, told as the progress of the whole."""
-
-    def __init__(self, emit: Emit) -> None:
-        self._emit, self._began, self._last = emit, time.monotonic(), time.monotonic()
-
-    def __call__(self, done: int, total: int) -> None:
-        now = time.monotonic()
-        if not done or now - self._last < 0.5:
-            return
-        self._last = now
-        fraction = done / max(1, total)
-        left = (now - self._began) / fraction * (1 - fraction)
-        self._emit(Progress(fraction, 0.7 * left, 1.5 * left))
