@@ -14,28 +14,16 @@ import torch
 from core.bitsmap import Rule
 from core.formats.side_files import carry_over
 from core.schemes import LayerScheme
-from tests.core.formats.test_peer import assert_same_answers, assert_same_weights, save
+from tests.core.formats.test_peer import assert_same_answers, assert_same_weights, llama
 from tests.core.formats.tiny import Output, bits_map, write_output
 
 gptqmodel = pytest.importorskip("gptqmodel")
-transformers = pytest.importorskip("transformers")
-tokenizers = pytest.importorskip("tokenizers")
 
 pytestmark = [pytest.mark.peer, pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
+__all__ = ["llama"]
+
 LEFT = "model.layers.1.self_attn.o_proj"
-
-
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    config = transformers.LlamaConfig(
-        vocab_size=256, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=128, attention_bias=True, tie_word_embeddings=False,
-    )  # fmt: skip
-    folder = save(transformers.LlamaForCausalLM(config), tmp_path_factory.mktemp("llama"))
-    words = tokenizers.Tokenizer(tokenizers.models.WordLevel({f"w{i}": i for i in range(256)}, unk_token="w0"))
-    transformers.PreTrainedTokenizerFast(tokenizer_object=words, eos_token="w1").save_pretrained(folder)
-    return folder
 
 
 def loaded(llama: Path, output: Output, backend: str) -> Any:
