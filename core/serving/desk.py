@@ -156,7 +156,9 @@ class Desk:
             if room <= 0:
                 raise _too_long(self.context - room, self.context)
             # with no more room than there is, no message is left out of the prompt
-            sampling = replace(question.sampling, max_tokens=min(room, question.sampling.max_tokens))
+            limits = (question.sampling.max_tokens, question.sampling.min_tokens)
+            longest, shortest = (min(room, tokens) for tokens in limits)
+            sampling = replace(question.sampling, max_tokens=longest, min_tokens=shortest)
             parts = talk.reply(question.messages, sampling, should_stop)
         else:
             parts = talk.complete(question.prompt or "", question.sampling, should_stop)

@@ -117,7 +117,10 @@ class Answer:
         self, reader: Reader, tokenizer: Any, ends: Collection[int], prompt: Prompt, sampling: Sampling
     ) -> None:
         """Prepare to answer `prompt`; `ends` are the tokens that end an answer."""
-        self._reader, self._ends, self._prompt, self._sampling = reader, ends, prompt, sampling
+        self._reader, self._prompt, self._sampling = reader, prompt, sampling
+        own = () if sampling.ignore_eos else ends
+        self._ends = frozenset((*own, *sampling.stop_token_ids))
+        self._never = frozenset(ends) - self._ends
         shown = [word for marks in prompt.marks for word in (marks.opens, marks.closes)]
         self._pieces = Pieces(tokenizer, prompt.ids if prompt.continues else (), shown)
         self._splitter = Splitter(prompt.thinking, prompt.marks)
@@ -156,6 +159,9 @@ class Answer:
                 statistics.thinking_seconds = statistics.seconds - statistics.first_token_seconds
                 yield part
                 continue
+            if statistics.tokens < self._sampling.min_tokens:
+                yield part
+                continue
             said, ended = self._ending.feed(part.text)
             if said:
                 yield Part(said)
@@ -173,7 +179,8 @@ class Answer:
             logits, statistics.cached_tokens = self._reader.read(ids, should_stop)
             statistics.prompt_seconds = time.monotonic() - began
             while True:
-                token = sampler.next(logits)
+                early = statistics.tokens < self._sampling.min_tokens
+                token = sampler.next(logits, self._ends | self._never if early else self._never)
                 statistics.seconds = time.monotonic() - began
                 statistics.first_token_seconds = statistics.first_token_seconds or statistics.seconds
                 if token in self._ends:

@@ -5,7 +5,7 @@ Knows one runner and its tokenizer; nothing of windows, files or how the runner 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -61,13 +61,15 @@ class ChatModel:
         """Whether the model's chat format has a place for thinking."""
         return self.prompts.thinks
 
-    def count(self, messages: Sequence[Message]) -> int:
+    def count(
+        self, messages: Sequence[Message], continue_last: bool = False, variables: Mapping[str, Any] | None = None
+    ) -> int:
         """Tokens of a conversation in the model's format, as if nothing were left out.
 
         Raises:
             BadInput: as `reply`.
         """
-        return len(self.prompts.write(messages).ids)
+        return len(self.prompts.write(messages, continue_last, variables).ids)
 
     def forget(self) -> None:
         """Empty the cache: somebody else has used the runner."""
@@ -81,6 +83,7 @@ class ChatModel:
         should_stop: Asked = lambda: False,
         *,
         continue_last: bool = False,
+        variables: Mapping[str, Any] | None = None,
     ) -> Iterator[Part]:
         """The answer in parts of whole characters, until it ends (see `Statistics.ended_by`).
 
@@ -89,12 +92,13 @@ class ChatModel:
 
         Args:
             continue_last: the last message is the model's own and goes on.
+            variables: for the model's chat template, such as `enable_thinking`.
 
         Raises:
             BadInput: the template refuses the conversation, there is none, or the last question alone is too long.
             OutOfMemory: the device has no room for it.
         """
-        prompt = self.prompts.fitted(messages, self.context, sampling.max_tokens, continue_last)
+        prompt = self.prompts.fitted(messages, self.context, sampling.max_tokens, continue_last, variables)
         return self._answer(prompt, sampling, should_stop)
 
     def complete(self, text: str, sampling: Sampling, should_stop: Asked = lambda: False) -> Iterator[Part]:

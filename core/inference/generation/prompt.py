@@ -63,10 +63,15 @@ class PromptWriter:
         """A text to be continued, without any format."""
         return Prompt(tuple(self._tokenizer(text)["input_ids"]), text, marks=(), continues=True, plain=True)
 
-    def write(self, messages: Sequence[Message], continue_last: bool = False) -> Prompt:
+    def write(
+        self, messages: Sequence[Message], continue_last: bool = False, variables: Mapping[str, Any] | None = None
+    ) -> Prompt:
         """The whole conversation, ready for an answer.
 
         A model without a template gets the bare text of all messages: it is a base model, which continues text.
+
+        Args:
+            variables: for the template, beside the conversation: `enable_thinking`, `add_generation_prompt` and so on.
 
         Raises:
             BadInput: the template refuses the conversation, or there is nothing in it, or nothing to continue.
@@ -74,17 +79,25 @@ class PromptWriter:
         _check(messages, continue_last)
         if not self.template:
             return self.plain("\n".join(message["content"] for message in messages))
-        text = self._rendered(messages[:-1] if continue_last else messages)
+        more = dict(variables or {})
+        text = self._rendered(messages[:-1] if continue_last else messages, {"add_generation_prompt": True, **more})
         opened = next((marks for marks in self._known if text.rstrip().endswith(marks.opens)), None)
         known = (opened, *self._known) if opened else self._known
         thinking = opened is not None
         if continue_last:
-            text, thinking = self._continued(messages, text, known[0], thinking)
+            text, thinking = self._continued(messages, text, known[0], thinking, more)
             known = known if thinking or not messages[-1]["content"] else ()
         ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         return Prompt(tuple(ids), text, 0, thinking, known, continue_last)
 
-    def fitted(self, messages: Sequence[Message], context: int, room: int, continue_last: bool = False) -> Prompt:
+    def fitted(
+        self,
+        messages: Sequence[Message],
+        context: int,
+        room: int,
+        continue_last: bool = False,
+        variables: Mapping[str, Any] | None = None,
+    ) -> Prompt:
         """The conversation without its oldest turns, as far as the context asks for it.
 
         The system prompt and the last question stay. Where turns have to go, more go than this answer needs, so that
@@ -93,23 +106,24 @@ class PromptWriter:
         Args:
             context: tokens that the model reads.
             room: tokens that should be left for the answer, if leaving turns out can do it.
+            variables: as `write`.
 
         Raises:
             BadInput: as `write`, or the last question alone is too long.
         """
         head, turns = _turns(messages)
         goal = context - min(room, context // 4)
-        best = self._without(head, turns, 0, continue_last)
+        best = self._without(head, turns, 0, continue_last, variables)
         if len(best.ids) <= goal:
             return best
         if start := self._start(turns):
-            best = self._without(head, turns, start, continue_last)
+            best = self._without(head, turns, start, continue_last, variables)
             if len(best.ids) <= goal:
                 return best
         low, high = start + 1, len(turns) - 1
         while low <= high:  # the fewest turns that free a quarter of the context; else all but the last
             middle = (low + high) // 2
-            found = self._without(head, turns, middle, continue_last)
+            found = self._without(head, turns, middle, continue_last, variables)
             if len(found.ids) <= context - context // 4:
                 best, high = found, middle - 1
             else:
@@ -132,21 +146,25 @@ class PromptWriter:
         return number if count == len(self._left_out) else 0
 
     def _without(
-        self, head: Sequence[Message], turns: Sequence[Sequence[Message]], count: int, continue_last: bool
+        self,
+        head: Sequence[Message],
+        turns: Sequence[Sequence[Message]],
+        count: int,
+        continue_last: bool,
+        variables: Mapping[str, Any] | None,
     ) -> Prompt:
         kept = [*head, *(message for turn in turns[count:] for message in turn)]
-        prompt = self.write(kept, continue_last)
+        prompt = self.write(kept, continue_last, variables)
         dropped = sum(len(turn) for turn in turns[:count])
         return replace(prompt, dropped=dropped)
 
-    def _rendered(self, messages: Sequence[Message], **options: Any) -> str:
+    def _rendered(self, messages: Sequence[Message], options: Mapping[str, Any]) -> str:
         """The conversation as the model's template writes it; if that knows no system prompt, the question has it."""
         tries = [list(messages)]
         first = messages[0]
         if len(messages) > 1 and first["role"] == "system" and messages[1]["role"] == "user":
             question = {"role": "user", "content": f"{first['content']}\n\n{messages[1]['content']}"}
             tries.append([question, *messages[2:]])
-        options = options or {"add_generation_prompt": True}
         reason = ""
         for some in tries:
             try:
@@ -155,7 +173,9 @@ class PromptWriter:
                 reason = reason or str(error).partition("\n")[0][:200]
         raise BadInput(f"The model's chat format refuses this conversation: {reason}", "Start a new one.")
 
-    def _continued(self, messages: Sequence[Message], before: str, marks: Marks, opened: bool) -> tuple[str, bool]:
+    def _continued(
+        self, messages: Sequence[Message], before: str, marks: Marks, opened: bool, variables: Mapping[str, Any]
+    ) -> tuple[str, bool]:
         """The conversation up to the end of its last message, which the answer goes on with, and whether it thinks.
 
         Args:
@@ -164,7 +184,8 @@ class PromptWriter:
         thought, said = messages[-1].get("thinking", ""), messages[-1]["content"]
         if said:
             try:
-                return self._rendered(messages, continue_final_message=True), False
+                options = {**variables, "add_generation_prompt": False, "continue_final_message": True}
+                return self._rendered(messages, options), False
             except BadInput:
                 pass  # a template that does not write the message as it is
         if not thought:

@@ -11,7 +11,7 @@ import hashlib
 import math
 import secrets
 import struct
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -45,6 +45,9 @@ class Sampling:
         presence_penalty, frequency_penalty: taken off the logits of tokens of this answer, once and for each time.
         seed: of the draw; the same seed gives the same answer. None draws a seed, which the statistics then tell.
         stop: texts that end the answer; they are not part of it.
+        stop_token_ids: tokens that end it as the model's own end tokens do.
+        min_tokens: nothing ends the answer before it has this many tokens.
+        ignore_eos: the model's own end tokens are never chosen.
     """
 
     max_tokens: int = 512
@@ -57,6 +60,9 @@ class Sampling:
     frequency_penalty: float = 0.0
     seed: int | None = 0
     stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    min_tokens: int = 0
+    ignore_eos: bool = False
 
     def __post_init__(self) -> None:
         limits: tuple[tuple[str, Any, float, float, bool], ...] = (
@@ -68,6 +74,7 @@ class Sampling:
             ("repetition penalty", self.repetition_penalty, 0.1, 10, False),
             ("presence penalty", self.presence_penalty, -2, 2, False),
             ("frequency penalty", self.frequency_penalty, -2, 2, False),
+            ("min tokens", self.min_tokens, 0, self.max_tokens, True),
             ("seed", 0 if self.seed is None else self.seed, -LARGEST_SEED, LARGEST_SEED, True),
         )
         for label, value, low, high, whole in limits:
@@ -79,6 +86,8 @@ class Sampling:
             raise BadInput("A stop text has to be text, and not empty.", "Leave it out.")
         if len(self.stop) > MOST_STOPS:
             raise BadInput(f"{len(self.stop)} stop texts are too many.", f"Choose {MOST_STOPS} at most.")
+        if not all(type(token) is int and token >= 0 for token in self.stop_token_ids):
+            raise BadInput("A stop token has to be a whole number from 0.", "Leave it out.")
 
     def drawn_seed(self) -> int:
         """The seed, drawn now where none is given."""
@@ -104,16 +113,21 @@ class Sampler:
         self._scores: Floats = np.empty(0, np.float32)
         self._words: Words = np.empty((2, 0), np.uint32)
 
-    def next(self, logits: Tensor) -> int:
+    def next(self, logits: Tensor, barred: Collection[int] = ()) -> int:
         """The next token.
 
         Args:
             logits: float32 [vocabulary], on the CPU; not changed.
+            barred: tokens that are not chosen.
 
         Raises:
             VerificationFailed: they hold NaN, or nothing finite.
         """
-        token = self.choose(logits.detach().numpy())
+        values = logits.detach().numpy()
+        if barred:
+            values = values.copy()
+            values[[token for token in barred if token < len(values)]] = -np.inf
+        token = self.choose(values)
         self._step += 1
         self._counts[token] = self._counts.get(token, 0) + 1
         if self._sampling.repetition_penalty != 1.0 and token not in self._seen:

@@ -83,7 +83,7 @@ class ScriptedRunner:
             raise Cancelled("Stopped.")
         self.ids += ids
         logits = torch.zeros(self.vocabulary)
-        logits[self.script[self._said]] = 50.0
+        logits[self.script[min(self._said, len(self.script) - 1)]] = 50.0
         self._said += 1
         return logits
 

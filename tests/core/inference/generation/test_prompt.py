@@ -45,6 +45,18 @@ def test_the_prompt_is_the_models_own_template(tokenizer: Any) -> None:
     assert tokenizer.decode(prompt.ids) == prompt.text == "user: hello\nassistant:"
 
 
+def test_the_template_gets_its_own_variables(tokenizer: Any) -> None:
+    template = PLAIN + "{% if enable_thinking is defined and not enable_thinking %}<quiet>{% endif %}"
+    prompts = writer(tokenizer, template)
+    assert prompts.write(HELLO, variables={"enable_thinking": False}).text == "user: hello\nassistant:<quiet>"
+    assert prompts.fitted(HELLO, 100, 9, variables={"enable_thinking": True}).text == "user: hello\nassistant:"
+
+
+def test_a_prompt_can_end_with_the_question(tokenizer: Any) -> None:
+    prompt = writer(tokenizer, MARKED).write(HELLO, variables={"add_generation_prompt": False})
+    assert prompt.text == "<user>hello<end>"
+
+
 def test_a_model_without_a_template_gets_the_bare_text(tokenizer: Any) -> None:
     prompt = writer(tokenizer, None).write([*HELLO, {"role": "user", "content": "you"}])
     assert prompt.text == "hello\nyou"

@@ -213,6 +213,7 @@ def test_forbidden_tokens_are_never_drawn() -> None:
         {"max_tokens": 0}, {"temperature": -1}, {"top_p": 0}, {"top_k": -1}, {"min_p": 2}, {"temperature": "hot"},
         {"max_tokens": 1.5}, {"temperature": float("nan")}, {"stop": ("",)}, {"stop": "no"}, {"stop": (1,)},
         {"frequency_penalty": 3}, {"seed": 2**70}, {"top_k": True}, {"stop": ("x",) * 65},
+        {"min_tokens": -1}, {"min_tokens": 9, "max_tokens": 8}, {"stop_token_ids": (-1,)}, {"stop_token_ids": ("a",)},
     ],
 )  # fmt: skip
 def test_values_out_of_range_are_refused(values: dict[str, Any]) -> None:
