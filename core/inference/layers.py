@@ -12,13 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.errors import Cancelled, OutOfMemory
+from core.errors import Cancelled, OutOfMemory, UnsupportedModel
 from core.events import Emit, Log, Progress
 from core.formats.stored import Checkpoint, Stored
 from core.inference.backends.backend import LayerFacts
 from core.inference.backends.choose import Choice, backend
 from core.inference.memory import memory_errors
 from core.jobs.failure import no_memory
+from core.model.headers import short
 from core.model.skeleton import Skeleton
 from core.model.tree import ModelTree
 
@@ -38,6 +39,51 @@ def facts_of(checkpoint: Checkpoint, tree: ModelTree) -> list[LayerFacts]:
         outputs, inputs = shapes.get(name) or table[f"{name}.weight"].shape
         found.append(LayerFacts(name, outputs, inputs, scheme, name in ordered))
     return found
+
+
+def check_shapes(skeleton: Skeleton, checkpoint: Checkpoint) -> None:
+    """Hold the shape of every tensor of a checkpoint against its config.json, from headers alone.
+
+    Whatever runs the model relies on it: compiled code computes addresses from the config. Quantized layers count with
+    the shape of the weight that they stand for. A bias that the model has no place for still has the layer's outputs.
+
+    Raises:
+        UnsupportedModel: a tensor has another shape than the config says, or attention heads that cannot be shared
+            out; the first one, by name, with both shapes.
+    """
+    _check_heads(skeleton.model.config.get_text_config(decoder=True))
+    table = checkpoint.dense_table()
+    packed = {skeleton.module_name(name): f"{name}.weight" for name in checkpoint.schemes}
+    for path, owner in skeleton.model.named_modules():
+        for slot, parameter in owner.named_parameters(recurse=False):
+            quantized = packed.get(path) if slot == "weight" else None
+            key = quantized or skeleton.checkpoint_name(f"{path}.{slot}" if path else slot)
+            if key is not None and key in table:
+                # A quantized layer is [outputs, inputs], whatever the model would have stored.
+                turned = quantized and type(owner).__name__ == "Conv1D"
+                _check_shape(key, table[key].shape, tuple(parameter.shape)[:: -1 if turned else 1])
+    for linear in skeleton.tree.nameable:
+        bias = table.get(f"{linear.name}.bias")
+        if bias is not None:
+            _check_shape(bias.name, bias.shape, (linear.out_features,))
+
+
+def _check_shape(name: str, found: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+    if found != wanted:
+        raise UnsupportedModel(
+            f"{short(name)} has the shape {list(found)}, but config.json says {list(wanted)}.",
+            "The config and the weights do not belong together.",
+        )
+
+
+def _check_heads(config: Any) -> None:
+    """Refuse what transformers builds and then fails to compute: queries that cannot be shared out among keys."""
+    heads, groups = (getattr(config, key, None) for key in ("num_attention_heads", "num_key_value_heads"))
+    if type(heads) is int and type(groups) is int and (heads < 1 or groups < 1 or heads % groups):
+        raise UnsupportedModel(
+            f"config.json says {heads} attention heads and {groups} key-value heads, which do not divide them.",
+            "The config and the weights do not belong together.",
+        )
 
 
 def needed_bytes(checkpoint: Checkpoint, choice: Choice | None, dtype: torch.dtype | None) -> int:
@@ -73,10 +119,11 @@ def fill(
     """Give a model on `meta` all its weights: plain ones in `dtype`, quantized ones as `build` makes them.
 
     Raises:
-        UnsupportedModel, CorruptFile, ModelNotFound: as `Skeleton.fill` and `Checkpoint.layer`.
+        UnsupportedModel, CorruptFile, ModelNotFound: as `check_shapes`, `Skeleton.fill` and `Checkpoint.layer`.
         OutOfMemory: there is no room.
         Cancelled: `should_stop` said so.
     """
+    check_shapes(skeleton, checkpoint)
     names = list(checkpoint.schemes)
     embedding, head = skeleton.ends()
     skip = [skeleton.module_name(name) for name in names]

@@ -19,7 +19,7 @@ from core.inference.backends import llama_cpp
 from core.inference.backends.backend import BackendRow
 from core.inference.backends.choose import AUTO, NATIVE, WHOLE, Choice, choose, whole_rows
 from core.inference.devices import Device, physical_cores, probe_dtype
-from core.inference.layers import Builder, Told, facts_of, fill, needed_bytes, plain_linears
+from core.inference.layers import Builder, Told, check_shapes, facts_of, fill, needed_bytes, plain_linears
 from core.inference.memory import check_room
 from core.inference.runners.module import ModuleRunner
 from core.inference.runners.runner import Runner
@@ -82,6 +82,7 @@ def start(opening: Opening) -> Started:
         if found is not None:
             return found
     skeleton = build_skeleton(opening.tree, opening.checkpoint.store)
+    check_shapes(skeleton, opening.checkpoint)
     if opening.backend in (AUTO, NATIVE, WHOLE) and opening.device.kind == "cpu":
         found = _by_native(opening, skeleton, reasons)
         if found is not None:

@@ -66,6 +66,8 @@ class NativeLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] -> [..., out], in the dtype of `x`."""
+        if x.shape[-1] != self.in_features:
+            raise ValueError(f"rows of {self.in_features} inputs are needed, not {tuple(x.shape)}")
         rows = x.detach().reshape(-1, self.in_features).to(torch.float32)
         y = matrix.linear(self.matrix, rows)
         return y.view(*x.shape[:-1], self.out_features).to(x.dtype)

@@ -148,12 +148,14 @@ def refusal(config: Any, tree: ModelTree) -> str:
         return f"The native program does not know the architecture {config.model_type!r}."
     heads, head = config.num_attention_heads, _head(config)
     groups = getattr(config, "num_key_value_heads", None) or heads
-    if head % _TILE or heads % groups or groups * head > _MOST_KEYS:
+    if head < _TILE or head % _TILE or heads % groups or groups * head > _MOST_KEYS:
         return f"The native program does not take {heads} heads of width {head} over {groups} of keys."
     if _function(config) is None:
         return f"The native program does not know the activation {_activation(config)!r}."
     if getattr(config, "use_bidirectional_attention", None):
         return "The native program does not know attention in both directions."
+    if "longrope" in _rotation_kinds(config) and _short(config) < 1:
+        return "The native program needs original_max_position_embeddings of longrope positions."
     odd = next((kind for kind in _rotation_kinds(config) if kind not in _ROTATIONS), None)
     if odd is not None:
         return f"The native program does not know rotary positions of the kind {odd!r}."
@@ -241,7 +243,7 @@ def _function(config: Any) -> int | None:
 def _short(config: Any) -> int:
     if "longrope" not in _rotation_kinds(config):
         return 0
-    return int(config.rope_parameters["original_max_position_embeddings"])
+    return int(config.rope_parameters.get("original_max_position_embeddings") or 0)
 
 
 def _rotation_kinds(config: Any) -> list[str]:

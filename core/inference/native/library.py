@@ -7,17 +7,28 @@ from __future__ import annotations
 
 import ctypes
 import os
-from ctypes import POINTER, Structure, byref, c_float, c_int32, c_int64, c_void_p
+from ctypes import POINTER, Structure, byref, c_char_p, c_int32, c_int64, c_void_p
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
-from core.errors import BitwrightError, MissingDependency
+from core.errors import BitwrightError, CorruptFile, MissingDependency
 from core.inference.native import build
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 F32, BF16, F16, GRID = 0, 1, 2, 3
 SYMMETRIC, ZEROS, MINIMUMS, NESTED = 0, 1, 2, 3
 AVX2, AVX512, VNNI, NEON = 1, 2, 4, 8
+MOST_THREADS = 256
 ALIGNMENT = 64
 """Of packed weights and of what holds activations, in bytes."""
+
+
+class Memory(Structure):
+    """`bw_memory` of bitwright.h: an address, and how many bytes there are."""
+
+    _fields_ = (("at", c_void_p), ("bytes", c_int64))
 
 
 class BwMatrix(Structure):
@@ -26,8 +37,7 @@ class BwMatrix(Structure):
     _fields_ = (
         ("weights", c_int32), ("bits", c_int32), ("scales", c_int32), ("zero", c_int32), ("outputs", c_int32),
         ("inputs", c_int32), ("group", c_int32), ("block", c_int32), ("planes", c_int32), ("super", c_int32),
-        ("data", c_void_p), ("scale", c_void_p), ("offset", c_void_p), ("order", c_void_p), ("bias", c_void_p),
-        ("steps", c_void_p),
+        ("data", Memory), ("scale", Memory), ("offset", Memory), ("order", Memory), ("bias", Memory), ("steps", Memory),
     )  # fmt: skip
 
 
@@ -35,24 +45,19 @@ class BwActivations(Structure):
     """`bw_activations` of bitwright.h."""
 
     _fields_ = (
-        ("x", c_void_p), ("rows", c_int32), ("inputs", c_int32), ("block", c_int32), ("planes", c_int32),
-        ("stride", c_int64), ("values", c_void_p), ("scale", c_void_p), ("sum", c_void_p), ("total", c_void_p),
+        ("x", Memory), ("rows", c_int32), ("inputs", c_int32), ("block", c_int32), ("planes", c_int32),
+        ("stride", c_int64), ("values", Memory), ("scale", Memory), ("sum", Memory), ("total", Memory),
     )  # fmt: skip
 
 
 _SIGNATURES = {
     "bw_activation_bytes": (c_int64, [POINTER(BwActivations)]),
-    "bw_place_activations": (None, [POINTER(BwActivations), c_void_p]),
-    "bw_quantize_rows": (None, [POINTER(BwActivations), c_void_p, c_int32, c_int32]),
-    "bw_linear_tiles": (c_int32, [POINTER(BwMatrix), c_int32]),
-    "bw_linear_tile": (
-        None,
-        [POINTER(BwMatrix), POINTER(BwActivations), c_void_p, c_int64, c_int32, c_int32],
-    ),
-    "bw_multiply": (None, [POINTER(BwMatrix), POINTER(BwActivations), c_void_p, c_int32]),
-    "bw_matrix_row": (None, [POINTER(BwMatrix), c_int32, POINTER(c_float)]),
+    "bw_place_activations": (c_int32, [POINTER(BwActivations), c_void_p, c_int64]),
+    "bw_multiply": (c_int32, [POINTER(BwMatrix), POINTER(BwActivations), c_void_p, c_int64, c_int32]),
+    "bw_matrix_row": (c_int32, [POINTER(BwMatrix), c_int32, c_void_p, c_int64]),
     "bw_data_bytes": (c_int64, [POINTER(BwMatrix)]),
-    "bw_pack": (None, [POINTER(BwMatrix), c_void_p, c_void_p, c_int32, c_int32]),
+    "bw_pack": (c_int32, [POINTER(BwMatrix), c_void_p, c_int64]),
+    "bw_reason": (c_char_p, [c_int32]),
     "bw_instructions": (c_int32, []),
 }
 
@@ -103,11 +108,35 @@ def instructions() -> str:
     return f"{width} with VNNI" if bits & VNNI else width
 
 
-def place(activations: BwActivations, address: int) -> None:
+def checked(result: int) -> int:
+    """What a compiled function returned, which is negative where it refuses what it was given.
+
+    Raises:
+        CorruptFile: it does; with the reason.
+    """
+    if result < 0:
+        reason = load().bw_reason(int(result)).decode("ascii")
+        raise CorruptFile(f"The compiled program cannot compute this model: {reason}.", "Fetch the model again.")
+    return result
+
+
+def memory(tensor: Tensor, at: int = 0) -> Memory:
+    """The memory of a tensor from its element `at` on.
+
+    Raises:
+        ValueError: a tensor that does not lie in one piece in the memory of the CPU.
+    """
+    if tensor.device.type != "cpu" or not tensor.is_contiguous() or not 0 <= at <= tensor.numel():
+        raise ValueError(f"compiled code cannot read a tensor on {tensor.device} with the strides {tensor.stride()}")
+    size = tensor.element_size()
+    return Memory(tensor.data_ptr() + at * size, (tensor.numel() - at) * size)
+
+
+def place(activations: BwActivations, memory: Tensor) -> None:
     """Share memory of `activation_bytes` out to the parts of the activations."""
-    load().bw_place_activations(byref(activations), address)
+    checked(load().bw_place_activations(byref(activations), memory.data_ptr(), memory.nbytes))
 
 
 def activation_bytes(activations: BwActivations) -> int:
     """How much memory the activations need, by rows, inputs, block and planes."""
-    return int(load().bw_activation_bytes(byref(activations)))
+    return checked(int(load().bw_activation_bytes(byref(activations))))

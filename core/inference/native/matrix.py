@@ -5,8 +5,7 @@ Knows tensors and the layout's parameters; the layout itself is the kernels' own
 
 from __future__ import annotations
 
-import ctypes
-from ctypes import byref, c_float
+from ctypes import byref
 from dataclasses import dataclass, field
 
 import torch
@@ -23,6 +22,8 @@ from core.inference.native.library import ALIGNMENT, BwActivations, BwMatrix
 TILE = 16
 BLOCK = 32
 """Inputs of the activations that share a scale; half of it for weights in groups of 16 (K types of GGUF)."""
+_MOST_ROWS = 4096
+"""Rows that the kernels multiply at once."""
 _DENSE = {torch.float32: library.F32, torch.bfloat16: library.BF16, torch.float16: library.F16}
 
 
@@ -49,11 +50,9 @@ class Matrix:
     def dequantize(self) -> Tensor:
         """The weight as the kernels have it, float32 [outputs, inputs], the inputs in their original order."""
         weight = torch.empty(self.outputs, self.inputs, dtype=torch.float32)
-        row = weight.stride(0) * weight.element_size()
-        pointer = ctypes.POINTER(c_float)
         for number in range(self.outputs):
-            address = ctypes.cast(weight.data_ptr() + number * row, pointer)
-            library.load().bw_matrix_row(byref(self.struct), number, address)
+            row = weight[number]
+            library.checked(library.load().bw_matrix_row(byref(self.struct), number, row.data_ptr(), row.nbytes))
         return weight
 
 
@@ -123,17 +122,26 @@ def linear(matrix: Matrix, x: Tensor, threads: int = 0) -> Tensor:
 
     Returns:
         float32 [rows, outputs].
+
+    Raises:
+        ValueError: rows of another width, dtype or device.
     """
+    if x.dim() != 2 or x.shape[1] != matrix.inputs or x.dtype != torch.float32 or x.device.type != "cpu":
+        raise ValueError(f"float32 rows of {matrix.inputs} inputs are needed, not {x.dtype} {tuple(x.shape)}")
     x = x.contiguous()
     rows = x.shape[0]
     y = torch.empty(rows, matrix.outputs, dtype=torch.float32)
     if not rows:
         return y
     struct = matrix.struct
-    to = BwActivations(x.data_ptr(), rows, matrix.inputs, struct.block, struct.planes)
-    memory = aligned(library.activation_bytes(to))
-    library.place(to, memory.data_ptr())
-    library.load().bw_multiply(byref(struct), byref(to), y.data_ptr(), threads or torch.get_num_threads())
+    for first in range(0, rows, _MOST_ROWS):
+        part, into = x[first : first + _MOST_ROWS], y[first : first + _MOST_ROWS]
+        to = BwActivations(library.memory(part), len(part), matrix.inputs, struct.block, struct.planes)
+        space = aligned(library.activation_bytes(to))
+        library.place(to, space)
+        count = min(threads or torch.get_num_threads(), library.MOST_THREADS)
+        kernels = library.load()
+        library.checked(kernels.bw_multiply(byref(struct), byref(to), into.data_ptr(), into.nbytes, count))
     return y
 
 
@@ -149,20 +157,21 @@ def _packed(
 ) -> Matrix:
     """Have the kernels pack the weights, and point the struct at everything."""
     weights = weights.detach().cpu().contiguous()
-    data = aligned(int(library.load().bw_data_bytes(byref(struct))))
-    struct.data = data.data_ptr()
+    data = aligned(library.checked(int(library.load().bw_data_bytes(byref(struct)))))
+    struct.data = library.memory(data)
     tensors = [data]
     for name, part in grid.items():
         tensors.append(_tiled(part))
-        setattr(struct, name, tensors[-1].data_ptr())
+        setattr(struct, name, library.memory(tensors[-1]))
     if order is not None:
         tensors.append(order.to(torch.int32).contiguous())
-        struct.order = tensors[-1].data_ptr()
+        struct.order = library.memory(tensors[-1])
     if bias is not None:
+        if tuple(bias.shape) != (struct.outputs,):
+            raise BadInput(f"A bias has the shape {list(bias.shape)}, and its layer {struct.outputs} outputs.", "")
         tensors.append(bias.detach().to("cpu", torch.float32).contiguous())
-        struct.bias = tensors[-1].data_ptr()
-    tiles = -(-struct.outputs // TILE)
-    library.load().bw_pack(byref(struct), weights.data_ptr(), data.data_ptr(), 0, tiles)
+        struct.bias = library.memory(tensors[-1])
+    library.checked(library.load().bw_pack(byref(struct), weights.data_ptr(), weights.nbytes))
     return Matrix(struct, struct.outputs, struct.inputs, tuple(tensors))
 
 

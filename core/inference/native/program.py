@@ -13,10 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from core.inference.native import shapes
 from core.inference.native import tape as tapes
 from core.inference.native.architectures import Design
+from core.inference.native.library import MOST_THREADS, Memory, checked, memory
 from core.inference.native.matrix import Matrix
-from core.inference.native.tape import Tape, pointer
+from core.inference.native.tape import Tape
 
 ROWS = 256
 """Tokens of one step at most: enough for the products, few enough for the caches."""
@@ -60,6 +62,8 @@ class Program:
     """A model that computes steps: tokens at a position to logits. Holds the cache, and what is in it is the caller's
     to know. Not for two threads at once.
 
+    Every shape is held against the design before memory is pointed to; see `shapes` for what is raised.
+
     Args:
         library: the compiled kernels.
         design: of the model.
@@ -79,8 +83,13 @@ class Program:
         dtype: torch.dtype,
         rotations: tuple[dict[str, Rotation], ...],
     ) -> None:
-        self.design, self.threads = design, threads
+        self.design, self.threads = design, min(threads, MOST_THREADS)
         self.context = -(-context // _TILE) * _TILE
+        self._shapes = shapes.block_shapes(design)
+        for which, tables in enumerate(rotations):
+            length = min(context, design.short) if which == 0 and design.short else context
+            for table in tables.values():
+                shapes.check_rotation(table.cosine, table.sine, length, design.head)
         self._library = library
         self._rotations = rotations
         self._turned: list[tuple[tapes.Heads, str]] = []
@@ -113,13 +122,21 @@ class Program:
 
     def begin(self, ends: Ends) -> None:
         """The first operation: look the tokens up."""
+        design = self.design
+        shapes.check("The output head", ends.head, (design.vocabulary, design.width))
+        if ends.table is not None:
+            shapes.check("The embedding", ends.table, (design.vocabulary, design.width))
+        shapes.check("The last norm", ends.norm, (design.width,))
         matrix = ends.head if ends.table is None else None
-        what = tapes.embed(matrix, ends.table, self.design.embedding_scale, self._x)
+        what = tapes.embed(matrix, ends.table, design.vocabulary, self.design.embedding_scale, self._x)
         self._weights += 0 if ends.table is None else ends.table.nbytes
         self._tape.add(tapes.EMBED, what, ends)
 
     def add_block(self, weights: BlockWeights) -> None:
         """The operations of the next block."""
+        everything: dict[str, Matrix | Tensor] = {**weights.matrices, **weights.norms}
+        for name, found in everything.items():
+            shapes.check(f"{name} of block {len(self._caches)}", found, self._shapes[name])
         self._weights += sum(matrix.nbytes for matrix in weights.matrices.values())
         self._weights += sum(norm.nbytes for norm in weights.norms.values())
         self._attention(weights)
@@ -137,6 +154,7 @@ class Program:
             tape.add(tapes.LOGITS, what, tail=True)
         self._weights += ends.head.nbytes + ends.norm.nbytes
         self._struct = tape.finished(self.threads)
+        self._check()
 
     def step(
         self, tokens: Tensor, position: int, logits: Tensor | None, should_stop: Callable[[], bool] | None = None
@@ -145,9 +163,15 @@ class Program:
 
         Args:
             logits: float32 [1, vocabulary] for those of the last token, [tokens, vocabulary] for all, None for none.
+
+        Raises:
+            CorruptFile: the compiled program refuses the step: a token that the model does not know, a position behind
+                the end of the cache, or memory of another size.
         """
         assert self._struct is not None
         rows = len(tokens)
+        if tokens.dtype != torch.int32 or (logits is not None and logits.dtype != torch.float32):
+            raise ValueError("tokens are int32 and logits float32")
         wanted = tapes.NO_LOGITS
         if logits is not None:
             wanted = tapes.LAST_LOGITS if len(logits) == 1 else tapes.ALL_LOGITS
@@ -162,17 +186,29 @@ class Program:
 
         callback = tapes.ShouldStop(ask) if should_stop is not None else None
         step = tapes.Step(
-            tokens=pointer(tokens),
+            tokens=memory(tokens),
             rows=rows,
             position=position,
             wanted=wanted,
-            logits=None if logits is None else pointer(logits),
+            logits=_optional(logits),
             should_stop=None if callback is None else ctypes.cast(callback, ctypes.c_void_p),
         )
-        stopped = self._library.bw_run(ctypes.byref(self._struct), ctypes.byref(step))
+        stopped = checked(self._library.bw_run(ctypes.byref(self._struct), ctypes.byref(step)))
         if raised:
             raise raised[0]
         return not stopped
+
+    def _check(self) -> None:
+        """Ask the compiled program whether it would compute the longest step at the end of the cache."""
+        assert self._struct is not None
+        tokens = torch.zeros(self.rows, dtype=torch.int32)
+        logits = torch.empty(1, self.design.vocabulary)
+        # The cache is rounded up; tables of positions end where the context does.
+        ends = [len(table.cosine) for table in self._rotations[0].values()]
+        position = max(0, min([self.context, *ends]) - self.rows)
+        rows = min([self.rows, *ends])
+        step = tapes.Step(memory(tokens), rows, position, tapes.LAST_LOGITS, logits=memory(logits))
+        checked(self._library.bw_check(ctypes.byref(self._struct), ctypes.byref(step)))
 
     def turn_for(self, length: int) -> bool:
         """Choose the rotations for a text of so many tokens; whether what is in the cache was turned otherwise."""
@@ -181,14 +217,14 @@ class Program:
             return False
         for what, name in self._turned:
             table = self._rotations[which][name]
-            what.cosine, what.sine = pointer(table.cosine), pointer(table.sine)
+            what.cosine, what.sine = memory(table.cosine), memory(table.sine)
         self._which = which
         return True
 
     def profile(self, on: bool) -> None:
         """Whether `spent` gathers nanoseconds by kind of operation."""
         assert self._struct is not None
-        self._struct.spent = pointer(self.spent) if on else None
+        self._struct.spent = memory(self.spent) if on else Memory()
         self.spent.zero_()
 
     def _attention(self, weights: BlockWeights) -> None:
@@ -233,18 +269,18 @@ class Program:
             scale=design.score_scale,
             cap=design.score_cap,
             splits=self._partial.shape[0],
-            q=pointer(qkv),
-            k=pointer(qkv, queries),
-            v=pointer(qkv, queries + keys),
+            q=memory(qkv),
+            k=memory(qkv, queries),
+            v=memory(qkv, queries + keys),
             stride=qkv.shape[1],
-            q_norm=None if norm["q"] is None else pointer(norm["q"]),
-            k_norm=None if norm["k"] is None else pointer(norm["k"]),
-            cosine=None if turned is None else pointer(turned.cosine),
-            sine=None if turned is None else pointer(turned.sine),
-            keys=pointer(cache[0]),
-            values=pointer(cache[1]),
-            partial=pointer(self._partial),
-            out=pointer(reads.buffer),
+            q_norm=_optional(norm["q"]),
+            k_norm=_optional(norm["k"]),
+            cosine=_optional(None if turned is None else turned.cosine),
+            sine=_optional(None if turned is None else turned.sine),
+            keys=memory(cache[0]),
+            values=memory(cache[1]),
+            partial=memory(self._partial),
+            out=memory(reads.buffer),
             targets=reads.targets,
         )
         if block.rotation is not None:
@@ -267,10 +303,10 @@ class Program:
         what = tapes.Gate(
             function=design.function,
             width=design.inner,
-            gate=pointer(both),
-            up=pointer(both, design.inner),
+            gate=memory(both),
+            up=memory(both, design.inner),
             stride=both.shape[1],
-            out=pointer(reads.buffer),
+            out=memory(reads.buffer),
             targets=reads.targets,
         )
         tape.add(tapes.GATE, what, reads)
@@ -299,11 +335,16 @@ class Program:
             width=design.width,
             epsilon=design.epsilon,
             scale=design.residual_scale,
-            x=pointer(self._x),
-            y=None if y is None else pointer(y),
-            after=None if after is None else pointer(after),
-            before=None if before is None else pointer(before),
-            out=pointer(out),
+            x=memory(self._x),
+            y=_optional(y),
+            after=_optional(after),
+            before=_optional(before),
+            out=memory(out),
             targets=reads.targets,
         )
         self._tape.add(tapes.ROWS, what, after, before, reads, tail=tail)
+
+
+def _optional(tensor: Tensor | None) -> Memory:
+    """The memory of a tensor, or none."""
+    return Memory() if tensor is None else memory(tensor)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from core.inference.native import library as kernels
-from core.inference.native.library import BwActivations, BwMatrix
+from core.inference.native.library import BwActivations, BwMatrix, Memory, memory
 from core.inference.native.matrix import Matrix, aligned
 
 PARTS = 4
@@ -41,7 +41,7 @@ class Targets(Structure):
         ("count", c_int32),
         ("unused", c_int32),
         ("to", POINTER(BwActivations) * PARTS),
-        ("order", c_void_p * PARTS),
+        ("order", Memory * PARTS),
     ]
 
 
@@ -52,10 +52,10 @@ class Embed(Structure):
         ("weights", c_int32),
         ("width", c_int32),
         ("scale", c_float),
-        ("unused", c_int32),
-        ("table", c_void_p),
+        ("vocabulary", c_int32),
+        ("table", Memory),
         ("matrix", POINTER(BwMatrix)),
-        ("x", c_void_p),
+        ("x", Memory),
     ]
 
 
@@ -67,11 +67,11 @@ class Rows(Structure):
         ("epsilon", c_float),
         ("scale", c_float),
         ("unused", c_int32),
-        ("x", c_void_p),
-        ("y", c_void_p),
-        ("after", c_void_p),
-        ("before", c_void_p),
-        ("out", c_void_p),
+        ("x", Memory),
+        ("y", Memory),
+        ("after", Memory),
+        ("before", Memory),
+        ("out", Memory),
         ("targets", Targets),
     ]
 
@@ -84,7 +84,7 @@ class Linear(Structure):
         ("add", c_int32),
         ("matrix", POINTER(BwMatrix) * PARTS),
         ("input", POINTER(BwActivations) * PARTS),
-        ("out", c_void_p * PARTS),
+        ("out", Memory * PARTS),
         ("stride", c_int64 * PARTS),
     ]
 
@@ -95,10 +95,10 @@ class Gate(Structure):
     _fields_ = [
         ("function", c_int32),
         ("width", c_int32),
-        ("gate", c_void_p),
-        ("up", c_void_p),
+        ("gate", Memory),
+        ("up", Memory),
         ("stride", c_int64),
-        ("out", c_void_p),
+        ("out", Memory),
         ("targets", Targets),
     ]
 
@@ -119,18 +119,18 @@ class Heads(Structure):
         ("scale", c_float),
         ("cap", c_float),
         ("splits", c_int32),
-        ("q", c_void_p),
-        ("k", c_void_p),
-        ("v", c_void_p),
+        ("q", Memory),
+        ("k", Memory),
+        ("v", Memory),
         ("stride", c_int64),
-        ("q_norm", c_void_p),
-        ("k_norm", c_void_p),
-        ("cosine", c_void_p),
-        ("sine", c_void_p),
-        ("keys", c_void_p),
-        ("values", c_void_p),
-        ("partial", c_void_p),
-        ("out", c_void_p),
+        ("q_norm", Memory),
+        ("k_norm", Memory),
+        ("cosine", Memory),
+        ("sine", Memory),
+        ("keys", Memory),
+        ("values", Memory),
+        ("partial", Memory),
+        ("out", Memory),
         ("targets", Targets),
     ]
 
@@ -145,14 +145,14 @@ class ProgramStruct(Structure):
     """`bw_program`."""
 
     _fields_ = [
-        ("ops", POINTER(Op)),
-        ("activations", POINTER(POINTER(BwActivations))),
+        ("ops", Memory),
+        ("activations", Memory),
         ("count", c_int32),
         ("activation_count", c_int32),
         ("tail_activations", c_int32),
         ("threads", c_int32),
-        ("spent", c_void_p),
-        ("scratch", c_void_p),
+        ("spent", Memory),
+        ("scratch", Memory),
         ("scratch_size", c_int64),
     ]
 
@@ -161,12 +161,12 @@ class Step(Structure):
     """`bw_step`."""
 
     _fields_ = [
-        ("tokens", c_void_p),
+        ("tokens", Memory),
         ("rows", c_int32),
         ("position", c_int32),
         ("wanted", c_int32),
         ("unused", c_int32),
-        ("logits", c_void_p),
+        ("logits", Memory),
         ("should_stop", c_void_p),
     ]
 
@@ -175,14 +175,9 @@ STRUCTS = (BwMatrix, BwActivations, Op, Targets, Embed, Rows, Linear, Gate, Head
 """In the order of `bw_struct_size`."""
 
 
-def pointer(tensor: Tensor, at: int = 0) -> int:
-    """Address of element `at` of a contiguous tensor."""
-    return tensor.data_ptr() + at * tensor.element_size()
-
-
 def _order_of(struct: BwMatrix) -> bytes:
     """The order in which a matrix takes its inputs; nothing for their own."""
-    return ctypes.string_at(struct.order, 4 * struct.inputs) if struct.order else b""
+    return ctypes.string_at(struct.order.at, struct.order.bytes) if struct.order.at else b""
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,8 +217,8 @@ class Tape:
     @property
     def nbytes(self) -> int:
         """Of all buffers and quantized rows."""
-        memory = [part for part in self.kept if isinstance(part, Tensor)]
-        return sum(part.nbytes for part in (*self._buffers.values(), *memory))
+        spaces = [part for part in self.kept if isinstance(part, Tensor)]
+        return sum(part.nbytes for part in (*self._buffers.values(), *spaces))
 
     def reads(self, buffer: Tensor, readers: Sequence[Matrix], *, tail: bool = False) -> Reads:
         """What these matrices read of a buffer: those that need the same share it, and all blocks share the memory."""
@@ -247,12 +242,12 @@ class Tape:
         return Reads(buffer, tuple(forms), targets)
 
     def _activations(self, buffer: Tensor, struct: BwMatrix) -> BwActivations:
-        form = BwActivations(x=pointer(buffer), rows=self.rows, inputs=struct.inputs, block=struct.block)
+        form = BwActivations(x=memory(buffer), rows=self.rows, inputs=struct.inputs, block=struct.block)
         form.planes = struct.planes if struct.block else 0
         if struct.block:
-            memory = aligned(kernels.activation_bytes(form))
-            self.kept.append(memory)
-            kernels.place(form, memory.data_ptr())
+            space = aligned(kernels.activation_bytes(form))
+            self.kept.append(space)
+            kernels.place(form, space)
         return form
 
     def add(self, kind: int, what: Structure, *keep: Any, tail: bool = False) -> None:
@@ -268,7 +263,7 @@ class Tape:
         for number, (matrix, out, column) in enumerate(parts):
             what.matrix[number] = ctypes.pointer(matrix.struct)
             what.input[number] = ctypes.pointer(reads.form(matrix))
-            what.out[number] = None if out is None else pointer(out, column)
+            what.out[number] = Memory() if out is None else memory(out, column)
             what.stride[number] = matrix.struct.outputs if out is None else out.shape[1]
         self.add(LINEAR, what, reads, *(part[0] for part in parts), tail=tail)
 
@@ -279,26 +274,26 @@ class Tape:
         pointers = (POINTER(BwActivations) * len(forms))(*map(ctypes.pointer, forms))
         count = kernels.load().bw_scratch_size
         count.restype, count.argtypes = c_int64, [POINTER(Op), c_int32]
-        size = int(count(ops, len(ops)))
-        scratch = aligned(4 * size * threads)
+        size = kernels.checked(int(count(ops, len(ops))))
+        scratch = aligned(4 * size * threads).view(torch.float32)
         self.kept.extend((ops, pointers, scratch, *forms))
         return ProgramStruct(
-            ops=ops,
-            activations=pointers,
+            ops=Memory(ctypes.addressof(ops), ctypes.sizeof(ops)),
+            activations=Memory(ctypes.addressof(pointers), ctypes.sizeof(pointers)),
             count=len(self.ops),
             activation_count=len(forms),
             tail_activations=len(self._tail_forms),
             threads=threads,
-            scratch=scratch.data_ptr(),
+            scratch=memory(scratch),
             scratch_size=size,
         )
 
 
-def embed(matrix: Matrix | None, table: Tensor | None, scale: float, x: Tensor) -> Embed:
+def embed(matrix: Matrix | None, table: Tensor | None, vocabulary: int, scale: float, x: Tensor) -> Embed:
     """Look tokens up in a table [vocabulary, width], or in the rows of a matrix."""
-    what = Embed(width=x.shape[1], scale=scale, x=pointer(x))
+    what = Embed(width=x.shape[1], vocabulary=vocabulary, scale=scale, x=memory(x))
     if matrix is not None:
         what.matrix = ctypes.pointer(matrix.struct)
     elif table is not None:
-        what.weights, what.table = _TYPES[table.dtype], pointer(table)
+        what.weights, what.table = _TYPES[table.dtype], memory(table)
     return what

@@ -134,5 +134,7 @@ def _rotations(skeleton: Skeleton, plan: Design, context: int) -> tuple[dict[str
 def _rotation(module: Any, name: str, length: int) -> Rotation:
     positions, like = torch.arange(length).unsqueeze(0), torch.empty(0)
     cosine, sine = module(like, positions, **({"layer_type": name} if name else {}))
+    if cosine.shape[-1] % 2:
+        raise UnsupportedModel(f"Its rotary positions turn {cosine.shape[-1]} components, which have no halves.")
     half = cosine.shape[-1] // 2
     return Rotation(cosine[0, :, :half].contiguous(), sine[0, :, :half].contiguous())

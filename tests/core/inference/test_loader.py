@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import copy
+import json
+import re
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from core.errors import BadInput, Cancelled, ModelNotFound, OutOfMemory
+from core.errors import BadInput, BitwrightError, Cancelled, ModelNotFound, OutOfMemory, UnsupportedModel
 from core.events import Event, Log
 from core.formats.side_files import carry_over
 from core.inference import devices, starting
@@ -103,6 +106,79 @@ def test_loading_can_be_stopped(tmp_path: Path) -> None:
     folder = save_model(tmp_path / "model")
     with pytest.raises(Cancelled):
         load_model(str(folder), "cpu", "float32", should_stop=lambda: True)
+
+
+# --- tensors that are not what the config says ---
+
+BLOCK = "model.layers.0."
+OTHER_SHAPES = {
+    f"{BLOCK}self_attn.q_proj.weight": (512, 64),
+    f"{BLOCK}self_attn.k_proj.weight": (16, 64),
+    f"{BLOCK}self_attn.v_proj.weight": (64, 64),
+    f"{BLOCK}self_attn.o_proj.weight": (64, 128),
+    f"{BLOCK}mlp.gate_proj.weight": (384, 64),
+    f"{BLOCK}mlp.up_proj.weight": (64, 64),
+    f"{BLOCK}mlp.down_proj.weight": (64, 512),
+    f"{BLOCK}input_layernorm.weight": (4,),
+    f"{BLOCK}self_attn.q_proj.bias": (4,),
+    "model.norm.weight": (128,),
+    "model.embed_tokens.weight": (10, 64),
+    "lm_head.weight": (4000, 64),
+}
+
+
+def reshaped(folder: Path, name: str, shape: tuple[int, ...]) -> None:
+    """Replace a tensor of a folder by one of another shape."""
+    tensors = load_file(folder / "model.safetensors")
+    save_file({**tensors, name: torch.ones(shape).bfloat16()}, folder / "model.safetensors", {"format": "pt"})
+
+
+def set_config(folder: Path, **values: object) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **values}))
+
+
+@pytest.mark.parametrize("name", list(OTHER_SHAPES))
+@pytest.mark.parametrize("load", [load_model, load_runner])
+def test_a_tensor_of_another_shape_than_the_config_says(tmp_path: Path, load: Any, name: str) -> None:
+    folder = save_model(tmp_path / "model")
+    set_config(folder, tie_word_embeddings=False)
+    reshaped(folder, "lm_head.weight", (288, 64))
+    reshaped(folder, name, OTHER_SHAPES[name])
+    with pytest.raises(UnsupportedModel, match=re.escape(f"{name} has the shape {list(OTHER_SHAPES[name])}")):
+        load(str(folder), "cpu")
+
+
+@pytest.mark.parametrize("form", ["auto_round", "auto_gptq", "gptqmodel", "auto_awq"])
+@pytest.mark.parametrize("load", [load_model, load_runner])
+def test_a_quantized_layer_of_another_shape_than_the_config_says(tmp_path: Path, load: Any, form: str) -> None:
+    source = save_model(tmp_path / "source")
+    written = write_output(source, tmp_path / "out", form, bits_map(LayerScheme(4, 32)))
+    carry_over(source, written.folder)
+    set_config(written.folder, num_key_value_heads=4)
+    with pytest.raises(UnsupportedModel, match=r"k_proj.weight has the shape \[32, 64\], but config.json says"):
+        load(str(written.folder), "cpu")
+
+
+@pytest.mark.parametrize("load", [load_model, load_runner])
+@pytest.mark.usefixtures("own_home")
+def test_a_gguf_file_whose_metadata_say_other_sizes(tmp_path: Path, load: Any) -> None:
+    path = gguf_files.write(tmp_path / "m.gguf", "llama", gguf_files.build("llama"))
+    header = path.read_bytes()
+    key = b"llama.feed_forward_length"
+    place = header.index(key) + len(key) + 4
+    length = int.from_bytes(header[place : place + 4], "little")
+    path.write_bytes(header[:place] + (2 * length).to_bytes(4, "little") + header[place + 4 :])
+    with pytest.raises(BitwrightError, match=rf"{length}.*{2 * length}"):
+        load(str(path), "cpu")
+
+
+@pytest.mark.parametrize("load", [load_model, load_runner])
+def test_heads_that_cannot_be_shared_out(tmp_path: Path, load: Any) -> None:
+    folder = save_model(tmp_path / "model")
+    set_config(folder, num_key_value_heads=3, head_dim=16)
+    with pytest.raises(UnsupportedModel, match="4 attention heads and 3 key-value heads"):
+        load(str(folder), "cpu")
 
 
 # --- to run token by token ---

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "checks.h"
 #include "operations.h"
 #include "product.h"
 #include "simd.h"
@@ -49,10 +50,10 @@ void prepare(const bw_heads &op, float *heads, const float *from, int32_t count,
 void keep_key(const bw_heads &op, int32_t group, int32_t position, const float *key) {
   const int64_t start = ((int64_t)group * op.context + position / TILE * TILE) * op.size + position % TILE;
   if (op.halves) {
-    uint16_t *to = (uint16_t *)op.keys + start;
+    uint16_t *to = (uint16_t *)op.keys.at + start;
     for (int32_t i = 0; i < op.size; i++) to[i * TILE] = to_half(key[i]);
   } else {
-    float *to = (float *)op.keys + start;
+    float *to = (float *)op.keys.at + start;
     for (int32_t i = 0; i < op.size; i++) to[i * TILE] = key[i];
   }
 }
@@ -60,10 +61,10 @@ void keep_key(const bw_heads &op, int32_t group, int32_t position, const float *
 void keep_value(const bw_heads &op, int32_t group, int32_t position, const float *value) {
   const int64_t start = ((int64_t)group * op.context + position) * op.size;
   if (op.halves) {
-    uint16_t *to = (uint16_t *)op.values + start;
+    uint16_t *to = (uint16_t *)op.values.at + start;
     for (int32_t i = 0; i < op.size; i++) to[i] = to_half(value[i]);
   } else {
-    std::memcpy((float *)op.values + start, value, sizeof(float) * (size_t)op.size);
+    std::memcpy((float *)op.values.at + start, value, sizeof(float) * (size_t)op.size);
   }
 }
 
@@ -77,7 +78,7 @@ void read_keys(const bw_heads &op, int32_t group, int32_t first, int32_t last, f
     const int64_t start = ((int64_t)group * op.context + tile) * op.size;
     for (int32_t i = 0; i < op.size; i++) {
       for (int32_t j = 0; j < TILE; j += LANES) {
-        store(to + i * KEYS + (tile - first) + j, read(op, op.keys, start + i * TILE + j));
+        store(to + i * KEYS + (tile - first) + j, read(op, op.keys.at, start + i * TILE + j));
       }
     }
   }
@@ -87,7 +88,7 @@ void read_keys(const bw_heads &op, int32_t group, int32_t first, int32_t last, f
 void read_values(const bw_heads &op, int32_t group, int32_t first, int32_t last, float *to) {
   const int64_t start = ((int64_t)group * op.context + first) * op.size;
   const int64_t count = (int64_t)(last - first) * op.size;
-  for (int64_t i = 0; i < count; i += LANES) store(to + i, read(op, op.values, start + i));
+  for (int64_t i = 0; i < count; i += LANES) store(to + i, read(op, op.values.at, start + i));
 }
 
 // The state of the soft maximum of one row of scores while the keys go by.
@@ -104,7 +105,7 @@ struct Scratch {
 template <int R, class Number>
 void direct_scores(const bw_heads &op, int32_t group, int32_t first, int32_t last, const float *q, float *scores) {
   constexpr int ACROSS = TILE / LANES, BOTH = 2 * ACROSS;
-  const Number *keys = (const Number *)op.keys + ((int64_t)group * op.context + first) * op.size;
+  const Number *keys = (const Number *)op.keys.at + ((int64_t)group * op.context + first) * op.size;
   const int64_t apart = (int64_t)TILE * op.size;
   int32_t key = first;
   for (; key + TILE < last; key += 2 * TILE, keys += 2 * apart, scores += 2 * TILE) {
@@ -117,7 +118,7 @@ void direct_scores(const bw_heads &op, int32_t group, int32_t first, int32_t las
 template <int R, class Number>
 void direct_sums(const bw_heads &op, int32_t group, int32_t first, int32_t last, const float *weights, float *sums) {
   constexpr int ACROSS = TILE / LANES, BOTH = 2 * ACROSS;
-  const Number *values = (const Number *)op.values + ((int64_t)group * op.context + first) * op.size;
+  const Number *values = (const Number *)op.values.at + ((int64_t)group * op.context + first) * op.size;
   int32_t i = 0;
   for (; i + 2 * TILE <= op.size; i += 2 * TILE) {
     direct_block<R, BOTH, BOTH>(last - first, weights, KEYS, values + i, op.size, 0, sums + i, op.size, true);
@@ -222,7 +223,7 @@ AttentionPieces attention_pieces(const bw_heads &op, int32_t rows, int32_t posit
 }
 
 void place_heads(const bw_heads &op, int32_t position, int32_t first, int32_t last) {
-  float key[8192];  // of all heads of a row, checked when the program is made
+  float key[MOST_KEYS];  // of all heads of a row
   for (int32_t row = first; row < last; row++) {
     float *q = op.q + row * op.stride;
     prepare(op, q, q, op.heads, op.q_norm, position + row);

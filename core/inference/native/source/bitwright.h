@@ -1,6 +1,29 @@
-// The interface of the compiled kernels. Plain C, so that ctypes can call it; every struct is mirrored in Python.
+// The interface of the compiled kernels: plain structs, so that ctypes can call it; every struct is mirrored in Python.
+//
+// All memory comes with its length. Whoever calls these functions has checked shapes before; they check again, before
+// anything is read or written, and return one of bw_error where something does not fit.
 #pragma once
 #include <cstdint>
+
+enum bw_error : int32_t {
+  BW_DONE = 0,
+  BW_STOPPED = 1,
+  BW_BAD_VALUE = -1,     // a size, a kind or another number is none that there can be
+  BW_BAD_POINTER = -2,   // memory is missing, or not aligned for what it holds
+  BW_TOO_SHORT = -3,     // memory is shorter than its shape
+  BW_BAD_SHAPE = -4,     // two shapes do not belong together
+  BW_BAD_ORDER = -5,     // an order names an input that there is not
+  BW_BAD_TOKEN = -6,     // a token is outside of the vocabulary
+  BW_BAD_POSITION = -7,  // a token lies behind the end of the cache or of a table
+};
+
+// `bytes` of memory; null where there is none.
+template <class T>
+struct bw_memory {
+  T *at;
+  int64_t bytes;
+  operator T *() const { return at; }
+};
 
 enum bw_weights : int32_t { BW_F32 = 0, BW_BF16 = 1, BW_F16 = 2, BW_GRID = 3 };
 enum bw_scales : int32_t {
@@ -21,50 +44,47 @@ struct bw_matrix {
   int32_t block;         // inputs of the activations that share a scale: divides group and inputs; 0 of dense weights
   int32_t planes;        // int8 planes that the activations should have: 1 (8 bits) or 2 (about 15 bits)
   int32_t super;         // of BW_NESTED: a multiple of the group that divides the inputs
-  const void *data;      // packed weights, 64-byte aligned
-  const void *scale;     // [tiles][groups][16] f16 or s8
-  const void *offset;    // [tiles][groups][16] u8 zero points, f16 or s8 minimums, or null
-  const int32_t *order;  // [inputs] where the k-th packed input lies in x, or null
-  const float *bias;     // [outputs] or null
-  const void *steps;     // of BW_NESTED: [tiles][inputs / super][2][16] f16, what scales and minimums are multiples of
+  bw_memory<void> data;           // packed weights, 64-byte aligned
+  bw_memory<const void> scale;    // [tiles][groups][16] f16 or s8
+  bw_memory<const void> offset;   // [tiles][groups][16] u8 zero points, f16 or s8 minimums, or null
+  bw_memory<const int32_t> order; // [inputs] where the k-th packed input lies in x, or null
+  bw_memory<const float> bias;    // [outputs] or null
+  bw_memory<const void> steps;    // of BW_NESTED: [tiles][inputs / super][2][16] f16, what the others are multiples of
 };
 
 // Rows of activations as the linear kernels read them. Matrices of the same inputs, block, planes and order share one.
 // Dense weights (block 0) read x only: planes 0, and no memory behind `values`.
 struct bw_activations {
-  const float *x;  // [rows][inputs] float32, in their own order
+  bw_memory<const float> x;  // [rows][inputs] float32, in their own order
   int32_t rows, inputs;
   int32_t block;   // inputs that share a scale, 0: not quantized
   int32_t planes;
-  int64_t stride;  // bytes from one plane of a row to the next
-  int8_t *values;  // [rows][planes][stride], permuted where the matrix has an order
-  float *scale;    // [rows][planes][inputs / block]
-  float *sum;      // [rows][planes][inputs / block] scale times the sum of the block's values
-  int32_t *total;  // [rows][planes][inputs / block] the sum of the block's values
+  int64_t stride;             // bytes from one plane of a row to the next
+  bw_memory<int8_t> values;   // [rows][planes][stride], permuted where the matrix has an order
+  bw_memory<float> scale;     // [rows][planes][inputs / block]
+  bw_memory<float> sum;       // [rows][planes][inputs / block] scale times the sum of the block's values
+  bw_memory<int32_t> total;   // [rows][planes][inputs / block] the sum of the block's values
 };
 
 extern "C" {
 // Bytes (a multiple of 64) that rows of activations need, by `rows`, `inputs`, `block` and `planes`; 0 where block is 0.
+// A bw_error where there are no such activations.
 int64_t bw_activation_bytes(const bw_activations *of);
-// Give memory of so many bytes, 64-byte aligned, to `stride`, `values`, `scale`, `sum` and `total`.
-void bw_place_activations(bw_activations *to, void *memory);
-// Quantize rows [first, last) of to->x, read in `order` (or null).
-void bw_quantize_rows(const bw_activations *to, const int32_t *order, int32_t first, int32_t last);
+// Give memory, 64-byte aligned, to `stride`, `values`, `scale`, `sum` and `total`.
+int32_t bw_place_activations(bw_activations *to, void *memory, int64_t bytes);
 
-// In how many independent pieces y = x W^T + bias can be computed; pieces are about equally long.
-int32_t bw_linear_tiles(const bw_matrix *w, int32_t rows);
-// Compute one piece for all rows; y is [rows][stride] floats; add: to what is there.
-void bw_linear_tile(const bw_matrix *w, const bw_activations *x, float *y, int64_t stride, int32_t add, int32_t tile);
 // y [rows][outputs] = x W^T + bias as a whole, on the pool; x has its memory.
-void bw_multiply(const bw_matrix *w, bw_activations *x, float *y, int32_t threads);
+int32_t bw_multiply(const bw_matrix *w, bw_activations *x, float *y, int64_t bytes, int32_t threads);
 
 // One row of the matrix in float32, [inputs] in x's order: for embeddings that share their matrix with the head.
-void bw_matrix_row(const bw_matrix *w, int32_t row, float *to);
+int32_t bw_matrix_row(const bw_matrix *w, int32_t row, float *to, int64_t bytes);
 
-// Bytes of w->data, by its weights, bits, outputs and inputs.
+// Bytes of w->data, by its weights, bits, outputs and inputs; a bw_error where there is no such matrix.
 int64_t bw_data_bytes(const bw_matrix *w);
-// Pack tiles [first, last) of integers [outputs][inputs], each below 2^bits, or of 16- or 32-bit floats, into `data`.
-void bw_pack(const bw_matrix *w, const void *weights, void *data, int32_t first, int32_t last);
+// Pack integers [outputs][inputs], each below 2^bits, or 16- or 32-bit floats, into w->data.
+int32_t bw_pack(const bw_matrix *w, const void *weights, int64_t bytes);
 // Bits of the instruction sets that the kernels were compiled for: 1 AVX2, 2 AVX-512, 4 VNNI, 8 NEON.
 int32_t bw_instructions(void);
+// What a bw_error means, as a part of a sentence.
+const char *bw_reason(int32_t error);
 }

@@ -10,11 +10,6 @@ constexpr int TILES_OF_PIECE = 4;   // with many rows
 constexpr int64_t ROW_BYTES = 480 << 10;  // activations that stay in the second cache while a piece is computed
 constexpr int LEAST_ROWS = 48;
 
-int64_t bytes_of_tile(const bw_matrix &w) {
-  if (w.weights == BW_GRID) return tile_bytes(w);
-  return static_cast<int64_t>(w.inputs) * LANES * (w.weights == BW_F32 ? 4 : 2);
-}
-
 int64_t upwards(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // How a product is cut: pieces of `tiles` tiles by `rows` rows, so many of them `across` the outputs.
@@ -45,37 +40,27 @@ void begin(const bw_matrix &w, float *y, int64_t stride, int rows, int first, in
 }
 
 }  // namespace
+
+int64_t bytes_of_tile(const bw_matrix &w) {
+  if (w.weights == BW_GRID) return tile_bytes(w);
+  return static_cast<int64_t>(w.inputs) * LANES * (w.weights == BW_F32 ? 4 : 2);
+}
+
+int32_t pieces_of(const bw_matrix &w, int32_t rows) { return cut_of(w, rows).pieces; }
+
+void compute_piece(const bw_matrix &w, const bw_activations &x, float *y, int64_t stride, bool add, int32_t piece) {
+  const Cut cut = cut_of(w, x.rows);
+  // Neighbouring pieces have the same rows, so that a thread finds them in its cache.
+  const int first = piece % cut.across * cut.tiles, all = tiles_of(w);
+  const int last = first + cut.tiles < all ? first + cut.tiles : all;
+  const int row = piece / cut.across * cut.rows, end = row + cut.rows < x.rows ? row + cut.rows : x.rows;
+  const int outputs = last * LANES < w.outputs ? last * LANES : w.outputs;
+  begin(w, y + row * stride, stride, end - row, first * LANES, outputs, add);
+  (w.weights == BW_GRID ? grid_rows : dense_rows)(w, x, y, stride, first, last, row, end);
+}
+
+void row_of(const bw_matrix &w, int32_t row, float *to) { (w.weights == BW_GRID ? grid_row : dense_row)(w, row, to); }
+
 }  // namespace bw::linear
 
-using namespace bw::linear;
-
-extern "C" {
-
-int32_t bw_linear_tiles(const bw_matrix *w, int32_t rows) { return cut_of(*w, rows).pieces; }
-
-void bw_linear_tile(const bw_matrix *w, const bw_activations *x, float *y, int64_t stride, int32_t add, int32_t tile) {
-  const Cut cut = cut_of(*w, x->rows);
-  // Neighbouring pieces have the same rows, so that a thread finds them in its cache.
-  const int first = tile % cut.across * cut.tiles, all = tiles_of(*w);
-  const int last = first + cut.tiles < all ? first + cut.tiles : all;
-  const int row = tile / cut.across * cut.rows, end = row + cut.rows < x->rows ? row + cut.rows : x->rows;
-  const int outputs = last * LANES < w->outputs ? last * LANES : w->outputs;
-  begin(*w, y + row * stride, stride, end - row, first * LANES, outputs, add != 0);
-  (w->weights == BW_GRID ? grid_rows : dense_rows)(*w, *x, y, stride, first, last, row, end);
-}
-
-void bw_matrix_row(const bw_matrix *w, int32_t row, float *to) {
-  (w->weights == BW_GRID ? grid_row : dense_row)(*w, row, to);
-}
-
-int64_t bw_data_bytes(const bw_matrix *w) { return tiles_of(*w) * bytes_of_tile(*w); }
-
-void bw_pack(const bw_matrix *w, const void *weights, void *data, int32_t first, int32_t last) {
-  if (w->weights == BW_GRID) {
-    return pack_grid(*w, static_cast<const uint8_t *>(weights), static_cast<uint8_t *>(data), first, last);
-  }
-  pack_dense(*w, weights, data, first, last);
-}
-
-int32_t bw_instructions(void) { return INSTRUCTIONS; }
-}
+extern "C" int32_t bw_instructions(void) { return bw::linear::INSTRUCTIONS; }

@@ -30,7 +30,7 @@ void few(const bw_matrix &w, const bw_activations &x, float *y, int64_t stride, 
     const float *from = x.x + static_cast<int64_t>(row) * x.inputs;
     for (int k = 0; k < w.inputs; k += CHAINS) {
       for (int chain = 0; chain < CHAINS; chain++) {
-        const Floats step = weights_at<WEIGHTS>(w.data, start + static_cast<int64_t>(k + chain) * LANES);
+        const Floats step = weights_at<WEIGHTS>(w.data.at, start + static_cast<int64_t>(k + chain) * LANES);
         for (int r = 0; r < R; r++) {
           f[r][chain] = fused(step, set_floats(from[static_cast<int64_t>(r) * x.inputs + k + chain]), f[r][chain]);
         }
@@ -87,7 +87,7 @@ void many(const bw_matrix &w, const bw_activations &x, float *y, int64_t stride,
       const int length = w.inputs - k < STRETCH ? w.inputs - k : STRETCH;
       for (int t = 0; t < beside; t++) {
         const int64_t at = (static_cast<int64_t>(tile + t) * w.inputs + k) * LANES;
-        for (int i = 0; i < length; i++) store_floats(panel.steps[t][i], weights_at<WEIGHTS>(w.data, at + i * LANES));
+        for (int i = 0; i < length; i++) store_floats(panel.steps[t][i], weights_at<WEIGHTS>(w.data.at, at + i * LANES));
       }
       for (int row = first, share; row < last; row += share) {
         share = even_share(last - row, DENSE_ROWS);
@@ -140,10 +140,10 @@ void dense_row(const bw_matrix &w, int row, float *to) {
   alignas(64) float one[LANES];
   for (int64_t k = 0; k < w.inputs; k++) {
     if (w.weights == BW_F32) {
-      to[k] = static_cast<const float *>(w.data)[at + k * LANES];
+      to[k] = static_cast<const float *>(w.data.at)[at + k * LANES];
       continue;
     }
-    const uint16_t value = static_cast<const uint16_t *>(w.data)[at + k * LANES], line[LANES] = {value};
+    const uint16_t value = static_cast<const uint16_t *>(w.data.at)[at + k * LANES], line[LANES] = {value};
     store_floats(one, w.weights == BW_F16 ? load_halves(line) : load_brains(line));
     to[k] = one[0];
   }

@@ -87,7 +87,7 @@ void grid_row(const bw_matrix &w, int row, float *to) {
     }
     // The zero point is taken off before the product, as readers in float32 do.
     const int64_t at = (static_cast<int64_t>(tile) * groups_of(w) + k / w.group) * LANES + lane;
-    const int zero = w.scales == BW_ZEROS ? static_cast<const uint8_t *>(w.offset)[at] : w.zero;
+    const int zero = w.scales == BW_ZEROS ? static_cast<const uint8_t *>(w.offset.at)[at] : w.zero;
     number = scale[lane] * static_cast<float>(value - zero);
   }
 }

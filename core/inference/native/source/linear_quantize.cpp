@@ -1,7 +1,8 @@
 // Rows of activations as int8 by blocks of inputs, in one or two planes: x = scale * values (+ a finer scale * values).
 #include <cstring>
 
-#include "bitwright.h"
+#include "checks.h"
+#include "linear_weights.h"
 
 namespace {
 
@@ -70,32 +71,39 @@ void quantize_row(const bw_activations &to, const int32_t *order, int64_t row) {
 
 }  // namespace
 
+void bw::linear::quantize_rows(const bw_activations &to, const int32_t *order, int32_t first, int32_t last) {
+  if (!to.block) return;
+  for (int64_t row = first; row < last; row++) {
+    to.block == 16 ? quantize_row<16>(to, order, row) : quantize_row<32>(to, order, row);
+  }
+}
+
 extern "C" {
 
 int64_t bw_activation_bytes(const bw_activations *of) {
+  if (bw::check_sizes(*of) != BW_DONE) return BW_BAD_VALUE;
   if (!of->block) return 0;
   const int64_t planes = static_cast<int64_t>(of->rows) * of->planes, blocks = of->inputs / of->block;
   return planes * rounded(of->inputs) + 3 * rounded(planes * blocks * 4);
 }
 
-void bw_place_activations(bw_activations *to, void *memory) {
-  if (!to->block) return;
+int32_t bw_place_activations(bw_activations *to, void *memory, int64_t bytes) {
+  const int64_t needed = bw_activation_bytes(to);
+  if (needed < 0) return BW_BAD_VALUE;
+  if (!to->block) return BW_DONE;
+  if (!memory || reinterpret_cast<uintptr_t>(memory) % 64) return BW_BAD_POINTER;
+  if (bytes < needed) return BW_TOO_SHORT;
   const int64_t planes = static_cast<int64_t>(to->rows) * to->planes, blocks = to->inputs / to->block;
+  const int64_t numbers = planes * blocks * 4;
   char *at = static_cast<char *>(memory);
   to->stride = rounded(to->inputs);
-  to->values = reinterpret_cast<int8_t *>(at);
+  to->values = {reinterpret_cast<int8_t *>(at), planes * to->stride};
   at += planes * to->stride;
-  to->scale = reinterpret_cast<float *>(at);
-  at += rounded(planes * blocks * 4);
-  to->sum = reinterpret_cast<float *>(at);
-  at += rounded(planes * blocks * 4);
-  to->total = reinterpret_cast<int32_t *>(at);
-}
-
-void bw_quantize_rows(const bw_activations *to, const int32_t *order, int32_t first, int32_t last) {
-  if (!to->block) return;
-  for (int64_t row = first; row < last; row++) {
-    to->block == 16 ? quantize_row<16>(*to, order, row) : quantize_row<32>(*to, order, row);
-  }
+  to->scale = {reinterpret_cast<float *>(at), numbers};
+  at += rounded(numbers);
+  to->sum = {reinterpret_cast<float *>(at), numbers};
+  at += rounded(numbers);
+  to->total = {reinterpret_cast<int32_t *>(at), numbers};
+  return BW_DONE;
 }
 }

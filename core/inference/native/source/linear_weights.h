@@ -24,7 +24,7 @@ inline int tiles_of(const bw_matrix &w) { return (w.outputs + LANES - 1) / LANES
 inline int groups_of(const bw_matrix &w) { return (w.inputs + w.group - 1) / w.group; }
 
 inline const uint8_t *tile_at(const bw_matrix &w, int tile) {
-  return static_cast<const uint8_t *>(w.data) + tile * tile_bytes(w);
+  return static_cast<const uint8_t *>(w.data.at) + tile * tile_bytes(w);
 }
 
 // Step I of a block that begins at `from`.
@@ -66,23 +66,23 @@ template <int BITS>
 inline Grid grid_of(const bw_matrix &w, int64_t tile, int64_t group) {
   const int64_t at = (tile * groups_of(w) + group) * LANES;
   if (w.scales == BW_MINIMUMS) {
-    const Floats scale = load_halves(static_cast<const uint16_t *>(w.scale) + at);
-    const Floats low = load_halves(static_cast<const uint16_t *>(w.offset) + at);
+    const Floats scale = load_halves(static_cast<const uint16_t *>(w.scale.at) + at);
+    const Floats low = load_halves(static_cast<const uint16_t *>(w.offset.at) + at);
     return {scale, taken_off<BITS>() ? fused(scale, set_floats(taken_off<BITS>()), low) : low};
   }
   if (w.scales == BW_NESTED) {
     const int64_t super = tile * (w.inputs / w.super) + group * w.group / w.super;
-    const uint16_t *steps = static_cast<const uint16_t *>(w.steps) + super * 2 * LANES;
-    const Floats scale = multiply(load_halves(steps), load_signed(static_cast<const int8_t *>(w.scale) + at));
+    const uint16_t *steps = static_cast<const uint16_t *>(w.steps.at) + super * 2 * LANES;
+    const Floats scale = multiply(load_halves(steps), load_signed(static_cast<const int8_t *>(w.scale.at) + at));
     if (!w.offset) return {scale, multiply(scale, set_floats(static_cast<float>(taken_off<BITS>() - w.zero)))};
-    const Floats low = multiply(load_halves(steps + LANES), load_signed(static_cast<const int8_t *>(w.offset) + at));
+    const Floats low = multiply(load_halves(steps + LANES), load_signed(static_cast<const int8_t *>(w.offset.at) + at));
     return {scale, fused(low, set_floats(-1.0f), multiply(scale, set_floats(taken_off<BITS>())))};
   }
-  const Floats scale = load_halves(static_cast<const uint16_t *>(w.scale) + at);
+  const Floats scale = load_halves(static_cast<const uint16_t *>(w.scale.at) + at);
   if (w.scales == BW_SYMMETRIC) {
     return {scale, multiply(scale, set_floats(static_cast<float>(taken_off<BITS>() - w.zero)))};
   }
-  const Floats zero = load_small(static_cast<const uint8_t *>(w.offset) + at);
+  const Floats zero = load_small(static_cast<const uint8_t *>(w.offset.at) + at);
   return {scale, multiply(scale, fused(zero, set_floats(-1.0f), set_floats(taken_off<BITS>())))};
 }
 
@@ -100,6 +100,16 @@ inline int even_share(int left, int most) {
   const int pieces = (left + most - 1) / most;
   return (left + pieces - 1) / pieces;
 }
+
+// In how many independent pieces y = x W^T + bias can be computed; pieces are about equally long.
+int32_t pieces_of(const bw_matrix &w, int32_t rows);
+// Compute one piece for all rows; y is [rows][stride] floats; add: to what is there.
+void compute_piece(const bw_matrix &w, const bw_activations &x, float *y, int64_t stride, bool add, int32_t piece);
+// Quantize rows [first, last) of to.x, read in `order` (or null).
+void quantize_rows(const bw_activations &to, const int32_t *order, int32_t first, int32_t last);
+void row_of(const bw_matrix &w, int32_t row, float *to);
+// Bytes of the weights of one tile of a matrix that was checked.
+int64_t bytes_of_tile(const bw_matrix &w);
 
 // The parts of linear.cpp, each in a file of its own: add tiles [tile, last_tile) x rows [first, last) to y.
 void grid_rows(const bw_matrix &w, const bw_activations &x, float *y, int64_t stride, int tile, int last_tile,

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "linear_weights.h"
 #include "simd.h"
 
 namespace bw {
@@ -42,7 +43,7 @@ float activate_one(int32_t function, float x) {
 }  // namespace
 
 void quantize(const bw_targets &targets, int32_t row) {
-  for (int32_t i = 0; i < targets.count; i++) bw_quantize_rows(targets.to[i], targets.order[i], row, row + 1);
+  for (int32_t i = 0; i < targets.count; i++) linear::quantize_rows(*targets.to[i], targets.order[i], row, row + 1);
 }
 
 void rms_norm(float *to, const float *from, const float *weight, int32_t width, float epsilon) {
@@ -54,14 +55,14 @@ void embed(const bw_embed &op, int32_t token, int32_t row) {
   float *to = op.x + (int64_t)row * op.width;
   const int64_t start = (int64_t)token * op.width;
   if (op.matrix) {
-    bw_matrix_row(op.matrix, token, to);
+    linear::row_of(*op.matrix, token, to);
     for (int32_t i = 0; i < op.width; i++) to[i] *= op.scale;
   } else if (op.weights == BW_F32) {
-    for (int32_t i = 0; i < op.width; i++) to[i] = op.scale * ((const float *)op.table)[start + i];
+    for (int32_t i = 0; i < op.width; i++) to[i] = op.scale * ((const float *)op.table.at)[start + i];
   } else if (op.weights == BW_BF16) {
-    for (int32_t i = 0; i < op.width; i++) to[i] = op.scale * from_bfloat(((const uint16_t *)op.table)[start + i]);
+    for (int32_t i = 0; i < op.width; i++) to[i] = op.scale * from_bfloat(((const uint16_t *)op.table.at)[start + i]);
   } else {
-    for (int32_t i = 0; i < op.width; i++) to[i] = op.scale * from_half(((const uint16_t *)op.table)[start + i]);
+    for (int32_t i = 0; i < op.width; i++) to[i] = op.scale * from_half(((const uint16_t *)op.table.at)[start + i]);
   }
 }
 

@@ -1,5 +1,7 @@
 #include "pool.h"
 
+#include "checks.h"
+
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
@@ -23,7 +25,6 @@ constexpr auto SPIN_BETWEEN_RUNS = std::chrono::microseconds(60);
 
 constexpr int BITS = 12;
 constexpr uint64_t THREADS = (1 << BITS) - 1;
-constexpr int32_t MOST_THREADS = 256;
 
 inline void pause() {
 #if defined(__x86_64__) || defined(__i386__)

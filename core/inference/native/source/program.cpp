@@ -3,6 +3,8 @@
 #include <chrono>
 
 #include "attention.h"
+#include "checks.h"
+#include "linear_weights.h"
 #include "operations.h"
 #include "pool.h"
 #include "simd.h"
@@ -32,12 +34,12 @@ int32_t pieces_at_once(int32_t count, int32_t threads) {
 
 void run_linear(const bw_linear &op, const Run &run, int32_t rows, Team *team) {
   int32_t ends[BW_PARTS], count = 0;
-  for (int32_t i = 0; i < op.count; i++) ends[i] = count += bw_linear_tiles(op.matrix[i], rows);
+  for (int32_t i = 0; i < op.count; i++) ends[i] = count += linear::pieces_of(*op.matrix[i], rows);
   team->share(count, pieces_at_once(count, team->threads), [&](int32_t piece) {
     int32_t part = 0, before = 0;
     while (piece >= ends[part]) before = ends[part++];
     float *out = op.out[part] ? op.out[part] : run.step->logits;
-    bw_linear_tile(op.matrix[part], op.in[part], out, op.stride[part], op.add, piece - before);
+    linear::compute_piece(*op.matrix[part], *op.in[part], out, op.stride[part], op.add, piece - before);
   });
 }
 
@@ -92,12 +94,12 @@ void run_tape(void *given, Team *team, int32_t thread) {
   const bw_program &program = *run.program;
   Clock::time_point asked = Clock::now(), before = asked;
   for (int32_t i = 0; i < program.count; i++) {
-    const bw_op &op = program.ops[i];
+    const bw_op &op = program.ops.at[i];
     if (op.tail && run.tail_rows == 0) break;
     run_op(op, run, team, thread);
     if (program.spent && thread == 0) {
       const Clock::time_point now = Clock::now();
-      program.spent[op.kind] += std::chrono::duration_cast<std::chrono::nanoseconds>(now - before).count();
+      program.spent.at[op.kind] += std::chrono::duration_cast<std::chrono::nanoseconds>(now - before).count();
       before = now;
     }
     if (!run.step->should_stop || op.kind != BW_ATTEND) continue;
@@ -110,6 +112,23 @@ void run_tape(void *given, Team *team, int32_t thread) {
   }
 }
 
+// Prepare a step: give all activations their rows, and hold everything against everything.
+int32_t prepare(Run &run) {
+  const bw_program &program = *run.program;
+  const bw_step &step = *run.step;
+  if (const int32_t error = check_lists(program)) return error;
+  if (step.rows < 1 || step.rows > MOST_ROWS || step.wanted < BW_NO_LOGITS || step.wanted > BW_ALL_LOGITS) {
+    return BW_BAD_VALUE;
+  }
+  run.tail_rows = step.wanted == BW_NO_LOGITS ? 0 : step.wanted == BW_LAST_LOGITS ? 1 : step.rows;
+  run.tail_first = step.rows - run.tail_rows;
+  for (int32_t i = 0; i < program.activation_count; i++) {
+    const bool tail = i >= program.activation_count - program.tail_activations;
+    program.activations.at[i]->rows = tail ? run.tail_rows : step.rows;
+  }
+  return check_step(program, step, run.tail_first, run.tail_rows);
+}
+
 }  // namespace
 }  // namespace bw
 
@@ -119,20 +138,23 @@ int32_t bw_run(const bw_program *program, const bw_step *step) {
   bw::Run run = {};
   run.program = program;
   run.step = step;
-  run.tail_rows = step->wanted == BW_NO_LOGITS ? 0 : step->wanted == BW_LAST_LOGITS ? 1 : step->rows;
-  run.tail_first = step->rows - run.tail_rows;
-  for (int32_t i = 0; i < program->activation_count; i++) {
-    const bool tail = i >= program->activation_count - program->tail_activations;
-    program->activations[i]->rows = tail ? run.tail_rows : step->rows;
-  }
+  if (const int32_t error = bw::prepare(run)) return error;
   bw::run_team(program->threads, bw::run_tape, &run);
-  return run.stopped ? 1 : 0;
+  return run.stopped ? BW_STOPPED : BW_DONE;
+}
+
+int32_t bw_check(const bw_program *program, const bw_step *step) {
+  bw::Run run = {};
+  run.program = program;
+  run.step = step;
+  return bw::prepare(run);
 }
 
 int64_t bw_scratch_size(const bw_op *ops, int32_t count) {
   int64_t most = 0;
   for (int32_t i = 0; i < count; i++) {
     if (ops[i].kind != BW_ATTEND) continue;
+    if (const int32_t error = bw::check_sizes(*(const bw_heads *)ops[i].what)) return error;
     const int64_t size = bw::attention_scratch(*(const bw_heads *)ops[i].what);
     if (size > most) most = size;
   }

@@ -32,7 +32,7 @@ struct bw_targets {
   int32_t count;
   int32_t unused;
   bw_activations *to[BW_PARTS];
-  const int32_t *order[BW_PARTS];
+  bw_memory<const int32_t> order[BW_PARTS];
 };
 
 // x = scale * (row of the table of each token)
@@ -40,10 +40,10 @@ struct bw_embed {
   int32_t weights;  // of the table: BW_F32, BW_BF16 or BW_F16
   int32_t width;
   float scale;
-  int32_t unused;
-  const void *table;        // [vocabulary][width], or null
-  const bw_matrix *matrix;  // instead of it: the head's
-  float *x;
+  int32_t vocabulary;
+  bw_memory<const void> table;  // [vocabulary][width], or null
+  const bw_matrix *matrix;      // instead of it: the head's
+  bw_memory<float> x;
 };
 
 // x += scale * (after ? norm(y) * after : y) where there is a y; then out = before ? norm(x) * before : x.
@@ -51,9 +51,9 @@ struct bw_rows {
   int32_t width;
   float epsilon, scale;
   int32_t unused;
-  float *x;
-  const float *y, *after, *before;
-  float *out;  // may be x where `before` is null
+  bw_memory<float> x;
+  bw_memory<const float> y, after, before;
+  bw_memory<float> out;  // may be x where `before` is null
   bw_targets targets;
 };
 
@@ -62,7 +62,7 @@ struct bw_linear {
   int32_t add;
   const bw_matrix *matrix[BW_PARTS];
   bw_activations *in[BW_PARTS];
-  float *out[BW_PARTS];  // null: the caller's logits
+  bw_memory<float> out[BW_PARTS];  // null: the caller's logits
   int64_t stride[BW_PARTS];
 };
 
@@ -70,9 +70,9 @@ struct bw_linear {
 struct bw_gate {
   int32_t function;  // bw_function
   int32_t width;
-  const float *gate, *up;
+  bw_memory<const float> gate, up;
   int64_t stride;  // of gate and up
-  float *out;
+  bw_memory<float> out;
   bw_targets targets;
 };
 
@@ -87,15 +87,15 @@ struct bw_heads {
   int32_t whole;          // the norms are over all heads at once
   float epsilon, scale, cap;  // of the norms; of q before the scores; of the scores (0: none)
   int32_t splits;         // at most so many threads share the keys of one token
-  float *q;
-  const float *k, *v;
+  bw_memory<float> q;
+  bw_memory<const float> k, v;
   int64_t stride;  // of q, k and v
-  const float *q_norm, *k_norm;  // [size], or of all heads, or null
-  const float *cosine, *sine;    // [context][rotary / 2]
-  void *keys;    // [groups][context / 16][size][16]
-  void *values;  // [groups][context][size]
-  float *partial;  // [splits][BW_SPLIT_ROWS * heads][size + 2]
-  float *out;      // [rows][heads * size]
+  bw_memory<const float> q_norm, k_norm;  // [size], or of all heads, or null
+  bw_memory<const float> cosine, sine;    // [positions][rotary / 2]
+  bw_memory<void> keys;      // [groups][context / 16][size][16]
+  bw_memory<void> values;    // [groups][context][size]
+  bw_memory<float> partial;  // [splits][BW_SPLIT_ROWS * heads][size + 2]
+  bw_memory<float> out;      // [rows][heads * size]
   bw_targets targets;
 };
 
@@ -109,30 +109,33 @@ struct bw_logits {
 };
 
 struct bw_program {
-  const bw_op *ops;
-  bw_activations **activations;  // all of them; those of the tail after the others
+  bw_memory<const bw_op> ops;
+  bw_memory<bw_activations *const> activations;  // all of them; those of the tail after the others
   int32_t count, activation_count, tail_activations;
   int32_t threads;
-  int64_t *spent;       // nanoseconds by kind are added here where it is not null
-  float *scratch;       // `scratch_size` floats for each thread
+  bw_memory<int64_t> spent;  // nanoseconds by kind are added here where it is not null
+  bw_memory<float> scratch;  // `scratch_size` floats for each thread
   int64_t scratch_size;
 };
 
 enum bw_wanted : int32_t { BW_NO_LOGITS = 0, BW_LAST_LOGITS = 1, BW_ALL_LOGITS = 2 };
 
 struct bw_step {
-  const int32_t *tokens;
+  bw_memory<const int32_t> tokens;
   int32_t rows, position;
   int32_t wanted;  // bw_wanted
   int32_t unused;
-  float *logits;                // [wanted rows][vocabulary]
-  int32_t (*should_stop)();     // asked now and then by the calling thread, or null
+  bw_memory<float> logits;   // [wanted rows][vocabulary]
+  int32_t (*should_stop)();  // asked now and then by the calling thread, or null
 };
 
 extern "C" {
-// Compute one step; 1 where it was stopped on the way, the cache behind `position` is then undefined.
+// Compute one step. BW_STOPPED where it was stopped on the way, the cache behind `position` is then undefined; another
+// bw_error where it cannot be computed, and nothing was done.
 int32_t bw_run(const bw_program *program, const bw_step *step);
-// Floats of scratch that one thread needs for these operations, a multiple of 32.
+// What `bw_run` would say without computing anything; sets the rows of all activations.
+int32_t bw_check(const bw_program *program, const bw_step *step);
+// Floats of scratch that one thread needs for these operations, a multiple of 32; a bw_error for what cannot be.
 int64_t bw_scratch_size(const bw_op *ops, int32_t count);
 // Whether a cache may hold 16-bit floats on this machine.
 int32_t bw_has_halves();

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import pytest
 import torch
 
-from core.errors import BadInput
+from core.errors import BadInput, CorruptFile
 from core.inference.backends.backend import LayerFacts
 from core.inference.native import library, matrix
 from core.schemes import LayerScheme
@@ -64,8 +66,8 @@ def test_zero_points_that_are_all_the_same_are_one_number() -> None:
 
 
 def test_inputs_in_their_own_order_need_none() -> None:
-    assert matrix.pack(layer(LayerScheme(4, 64))).struct.order is None
-    assert matrix.pack(layer(LayerScheme(4, 64), ordered=True)).struct.order is not None
+    assert matrix.pack(layer(LayerScheme(4, 64))).struct.order.at is None
+    assert matrix.pack(layer(LayerScheme(4, 64), ordered=True)).struct.order.at is not None
 
 
 def test_memory_is_aligned() -> None:
@@ -90,3 +92,55 @@ def test_dtypes_that_the_kernels_do_not_read_are_refused() -> None:
 
 def test_layers_of_16_bits_are_not_refused_for_their_groups() -> None:
     assert matrix.refusal(LayerFacts("x", 64, 64, LayerScheme(16))) == ""
+
+
+@pytest.mark.parametrize(
+    "x", [torch.zeros(2, 128), torch.zeros(2, 512), torch.zeros(256), torch.zeros(2, 256, dtype=torch.float64)]
+)
+def test_rows_that_are_not_the_layers_are_refused(x: torch.Tensor) -> None:
+    packed = matrix.pack(layer(LayerScheme(4, 64)))
+    with pytest.raises(ValueError, match="rows of 256 inputs"):
+        matrix.linear(packed, x)
+
+
+def test_rows_that_do_not_lie_in_one_piece_are_copied() -> None:
+    packed, x = matrix.pack(layer(LayerScheme(4, 64))), torch.randn(256, 3)
+    assert torch.equal(matrix.linear(packed, x.t()), matrix.linear(packed, x.t().contiguous()))
+
+
+def test_more_rows_than_the_kernels_take_at_once() -> None:
+    packed, x = matrix.pack(layer(LayerScheme(4, 64), outputs=16, inputs=64)), torch.randn(4100, 64)
+    assert torch.equal(matrix.linear(packed, x)[4096:], matrix.linear(packed, x[4096:]))
+
+
+def test_a_bias_of_other_outputs_is_refused() -> None:
+    with pytest.raises(BadInput, match=r"shape \[4\], and its layer 48 outputs"):
+        matrix.pack(layer(LayerScheme(4, 64)), torch.zeros(4))
+
+
+def test_a_tensor_in_pieces_gives_no_address() -> None:
+    with pytest.raises(ValueError, match="strides"):
+        library.memory(torch.zeros(4, 4).t())
+
+
+@pytest.mark.parametrize("field", ["outputs", "inputs", "group", "block", "bits", "planes", "scales"])
+@pytest.mark.parametrize("value", [-1, 100, (1 << 31) - 1])
+def test_the_kernels_refuse_a_matrix_that_cannot_be(field: str, value: int) -> None:
+    packed, row = matrix.pack(layer(LayerScheme(4, 64))), torch.empty(256)
+    setattr(packed.struct, field, value)
+    assert library.load().bw_matrix_row(ctypes.byref(packed.struct), 0, row.data_ptr(), row.nbytes) < 0
+
+
+@pytest.mark.parametrize("part", ["data", "scale", "offset"])
+def test_the_kernels_refuse_memory_that_is_too_short(part: str) -> None:
+    packed, row = matrix.pack(layer(LayerScheme(4, 64, False))), torch.empty(256)
+    getattr(packed.struct, part).bytes -= 1
+    with pytest.raises(CorruptFile, match="memory is shorter than its shape"):
+        library.checked(library.load().bw_matrix_row(ctypes.byref(packed.struct), 0, row.data_ptr(), row.nbytes))
+
+
+def test_the_kernels_refuse_an_order_that_names_no_input() -> None:
+    packed, row = matrix.pack(layer(LayerScheme(4, 64), ordered=True)), torch.empty(256)
+    packed.tensors[-1][17] = 256
+    with pytest.raises(CorruptFile, match="an order names an input"):
+        library.checked(library.load().bw_matrix_row(ctypes.byref(packed.struct), 0, row.data_ptr(), row.nbytes))

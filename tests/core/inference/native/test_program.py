@@ -9,9 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from core.inference.native import tape
+from core.errors import CorruptFile
+from core.formats.opened import open_checkpoint
+from core.inference.loader import open_tree
+from core.inference.native import tape, weights
 from core.inference.native.program import ROWS, Program
+from core.inference.runners import native
 from core.inference.runners.native import NativeRunner
+from core.model.skeleton import build_skeleton
 from tests.core.inference.native.tiny_models import TEXT, kernels, load, logits_of, make
 
 __all__ = ["kernels"]
@@ -105,6 +110,52 @@ def test_threads_do_not_change_the_logits(folder: Path) -> None:
 
 def test_memory_counts_weights_cache_and_buffers(folder: Path) -> None:
     runner: NativeRunner = load(folder, 256)
-    weights = 4 * (2 * 300 * 64 + 3 * (2 * 64 * 64 + 2 * 32 * 64 + 3 * 64 * 96 + 2 * 64) + 64)
+    stored = 4 * (2 * 300 * 64 + 3 * (2 * 64 * 64 + 2 * 32 * 64 + 3 * 64 * 96 + 2 * 64) + 64)
     cache = 4 * 3 * 2 * 256 * 32
-    assert runner.memory_bytes > weights + cache
+    assert runner.memory_bytes > stored + cache
+
+
+@pytest.mark.parametrize(
+    ("tokens", "position", "sentence"),
+    [
+        ([300], 0, "outside of the vocabulary"),
+        ([-1], 0, "outside of the vocabulary"),
+        ([5], 256, "behind the end of the cache"),
+        ([5] * 9, 250, "behind the end of the cache"),
+        ([5], -1, "behind the end of the cache"),
+        ([5] * (ROWS + 1), 0, "shorter than its shape"),
+        ([], 0, "a size or a kind"),
+    ],
+)
+def test_steps_that_do_not_fit_are_refused_by_the_compiled_program(
+    folder: Path, tokens: list[int], position: int, sentence: str
+) -> None:
+    program = load(folder, 256).program
+    with pytest.raises(CorruptFile, match=sentence):
+        program.step(ids(tokens), position, torch.empty(1, 300))
+    assert program.step(ids([5]), 255, torch.empty(1, 300))
+
+
+def test_logits_without_room_are_refused_by_the_compiled_program(folder: Path) -> None:
+    program = load(folder, 256).program
+    with pytest.raises(CorruptFile, match="shorter than its shape"):
+        program.step(ids([5] * 3), 0, torch.empty(2, 300))
+
+
+@pytest.mark.parametrize("name", ["self_attn.k_proj", "mlp.down_proj", "input_layernorm"])
+def test_weights_of_another_shape_than_the_design_has_reach_no_pointer(folder: Path, name: str) -> None:
+    """Even where nobody has held the folder against its config before."""
+    checkpoint = open_checkpoint(folder)
+    skeleton = build_skeleton(open_tree(checkpoint), checkpoint.store)
+    other = torch.ones((4,) if "norm" in name else (16, 96))
+    real = checkpoint.store.get
+    checkpoint.store.get = lambda key: other if key == f"model.layers.1.{name}.weight" else real(key)
+    with pytest.raises(CorruptFile, match=rf"{name} of block 1 has the shape .*, but config.json says"):
+        native.build(checkpoint, skeleton, 256)
+
+
+def test_tables_of_positions_that_are_too_short_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = weights._rotation
+    monkeypatch.setattr(weights, "_rotation", lambda module, name, length: real(module, name, length - 1))
+    with pytest.raises(CorruptFile, match="rotary positions"):
+        load(folder, 256)

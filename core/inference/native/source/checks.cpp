@@ -1,0 +1,275 @@
+#include "checks.h"
+
+#include "attention.h"
+#include "linear_weights.h"
+#include "simd.h"
+
+namespace bw {
+namespace {
+
+bool in(int64_t value, int64_t least, int64_t most) { return least <= value && value <= most; }
+
+// Return the first error of several checks, which are made in their order.
+#define BW_TRY(check)                                     \
+  do {                                                    \
+    if (const int32_t error = (check)) return error;      \
+  } while (0)
+#define BW_NEED(condition, error)                         \
+  do {                                                    \
+    if (!(condition)) return error;                       \
+  } while (0)
+
+// Rows of `width` floats that begin `stride` floats after each other.
+template <class T>
+int32_t check_rows(const bw_memory<T> &memory, int64_t rows, int64_t stride, int64_t width) {
+  BW_NEED(in(stride, width, int64_t(1) << 40), BW_BAD_SHAPE);
+  return check_memory(memory, {(rows - 1) * stride + width});
+}
+
+template <class T>
+int32_t check_optional(const bw_memory<T> &memory, std::initializer_list<int64_t> lengths) {
+  return memory.at ? check_memory(memory, lengths) : BW_DONE;
+}
+
+int32_t check_order(const bw_memory<const int32_t> &order, int32_t inputs) {
+  if (!order.at) return BW_DONE;
+  BW_TRY(check_memory(order, {inputs}));
+  uint32_t most = 0;  // negative ones are the largest of all
+  for (int32_t i = 0; i < inputs; i++) most = (uint32_t)order.at[i] > most ? (uint32_t)order.at[i] : most;
+  return most < (uint32_t)inputs ? BW_DONE : BW_BAD_ORDER;
+}
+
+int32_t check_targets(const bw_targets &targets, int32_t rows) {
+  BW_NEED(in(targets.count, 0, BW_PARTS), BW_BAD_VALUE);
+  for (int32_t i = 0; i < targets.count; i++) {
+    BW_NEED(targets.to[i], BW_BAD_POINTER);
+    BW_TRY(check_activations(*targets.to[i], rows));
+    BW_TRY(check_order(targets.order[i], targets.to[i]->inputs));
+  }
+  return BW_DONE;
+}
+
+// What all operations of a step are held against.
+struct Given {
+  const bw_program &program;
+  const bw_step &step;
+  int32_t first, rows;  // of the operation: those of the tail or all
+};
+
+int32_t check(const bw_embed &op, const Given &given) {
+  BW_NEED(in(op.width, 1, MOST_SIZE) && in(op.vocabulary, 1, MOST_SIZE), BW_BAD_VALUE);
+  BW_TRY(check_memory(op.x, {given.rows, op.width}));
+  if (op.matrix) {
+    BW_TRY(check_matrix(*op.matrix));
+    BW_NEED(op.matrix->inputs == op.width && op.matrix->outputs >= op.vocabulary, BW_BAD_SHAPE);
+  } else {
+    BW_NEED(in(op.weights, BW_F32, BW_F16), BW_BAD_VALUE);
+    BW_TRY(check_memory(op.table, {op.vocabulary, op.width}, op.weights == BW_F32 ? 4 : 2));
+  }
+  for (int32_t row = 0; row < given.rows; row++) {
+    BW_NEED(in(given.step.tokens.at[row], 0, op.vocabulary - 1), BW_BAD_TOKEN);
+  }
+  return BW_DONE;
+}
+
+int32_t check(const bw_rows &op, const Given &given) {
+  BW_NEED(in(op.width, 1, MOST_SIZE), BW_BAD_VALUE);
+  BW_TRY(check_memory(op.x, {given.first + given.rows, op.width}));
+  BW_TRY(check_optional(op.y, {given.first + given.rows, op.width}));
+  BW_TRY(check_optional(op.after, {op.width}));
+  BW_TRY(check_optional(op.before, {op.width}));
+  if (op.before) BW_TRY(check_memory(op.out, {given.rows, op.width}));
+  return check_targets(op.targets, given.rows);
+}
+
+int32_t check(const bw_linear &op, const Given &given) {
+  BW_NEED(in(op.count, 1, BW_PARTS), BW_BAD_VALUE);
+  for (int32_t i = 0; i < op.count; i++) {
+    BW_NEED(op.matrix[i] && op.in[i], BW_BAD_POINTER);
+    BW_NEED(op.in[i]->rows == given.rows, BW_BAD_SHAPE);
+    BW_TRY(check_product(*op.matrix[i], *op.in[i], given.rows));
+    const bw_memory<float> &out = op.out[i].at ? op.out[i] : given.step.logits;
+    BW_TRY(check_rows(out, given.rows, op.stride[i], op.matrix[i]->outputs));
+  }
+  return BW_DONE;
+}
+
+int32_t check(const bw_gate &op, const Given &given) {
+  BW_NEED(in(op.function, BW_SILU, BW_GELU) && in(op.width, 1, MOST_SIZE), BW_BAD_VALUE);
+  BW_TRY(check_rows(op.gate, given.rows, op.stride, op.width));
+  BW_TRY(check_rows(op.up, given.rows, op.stride, op.width));
+  BW_TRY(check_memory(op.out, {given.rows, op.width}));
+  return check_targets(op.targets, given.rows);
+}
+
+int32_t check(const bw_heads &op, const Given &given) {
+  BW_TRY(check_sizes(op));
+  const int64_t queries = (int64_t)op.heads * op.size, keys = (int64_t)op.groups * op.size;
+  const int64_t end = (int64_t)given.step.position + given.step.rows, half = op.rotary / 2;
+  BW_NEED(given.rows == given.step.rows, BW_BAD_SHAPE);  // it has no rows of the tail alone
+  BW_NEED(end <= op.context, BW_BAD_POSITION);
+  BW_TRY(check_rows(op.q, given.rows, op.stride, queries));
+  BW_TRY(check_rows(op.k, given.rows, op.stride, keys));
+  BW_TRY(check_rows(op.v, given.rows, op.stride, keys));
+  BW_TRY(check_optional(op.q_norm, {op.whole ? queries : op.size}));
+  BW_TRY(check_optional(op.k_norm, {op.whole ? keys : op.size}));
+  if (half) {
+    for (const bw_memory<const float> &table : {op.cosine, op.sine}) {
+      const int32_t error = check_memory(table, {end, half});
+      if (error) return error == BW_TOO_SHORT ? BW_BAD_POSITION : error;
+    }
+  }
+  const int64_t item = op.halves ? 2 : 4;
+  BW_TRY(check_memory({op.keys.at, op.keys.bytes}, {op.context, keys}, item));
+  BW_TRY(check_memory({op.values.at, op.values.bytes}, {op.context, keys}, item));
+  if (op.splits > 1) BW_TRY(check_memory(op.partial, {op.splits, BW_SPLIT_ROWS, op.heads, op.size + 2}));
+  BW_TRY(check_memory(op.out, {given.rows, queries}));
+  BW_NEED(attention_scratch(op) <= given.program.scratch_size, BW_TOO_SHORT);
+  return check_targets(op.targets, given.rows);
+}
+
+int32_t check(const bw_logits &op, const Given &given) {
+  BW_NEED(in(op.width, 1, MOST_SIZE), BW_BAD_VALUE);
+  return check_memory(given.step.logits, {given.rows, op.width});
+}
+
+int32_t check(const bw_op &op, const Given &given) {
+  switch (op.kind) {
+    case BW_EMBED:
+      BW_NEED(!op.tail, BW_BAD_VALUE);
+      return check(*(const bw_embed *)op.what, given);
+    case BW_ROWS: return check(*(const bw_rows *)op.what, given);
+    case BW_LINEAR: return check(*(const bw_linear *)op.what, given);
+    case BW_GATE: return check(*(const bw_gate *)op.what, given);
+    case BW_HEADS:
+    case BW_ATTEND:
+    case BW_JOIN: return check(*(const bw_heads *)op.what, given);
+    case BW_LOGITS: return check(*(const bw_logits *)op.what, given);
+    default: return BW_BAD_VALUE;
+  }
+}
+
+}  // namespace
+
+int32_t check_memory(const void *at, int64_t bytes, std::initializer_list<int64_t> lengths, int64_t item, int64_t align) {
+  int64_t needed = item;
+  for (const int64_t length : lengths) {
+    BW_NEED(length >= 0, BW_BAD_VALUE);
+    BW_NEED(!__builtin_mul_overflow(needed, length, &needed), BW_TOO_SHORT);
+  }
+  BW_NEED(at && (uintptr_t)at % (uintptr_t)align == 0, BW_BAD_POINTER);
+  return needed <= bytes ? BW_DONE : BW_TOO_SHORT;
+}
+
+int32_t check_threads(int32_t threads) { return in(threads, 1, MOST_THREADS) ? BW_DONE : BW_BAD_VALUE; }
+
+int32_t check_sizes(const bw_matrix &w) {
+  BW_NEED(in(w.weights, BW_F32, BW_GRID), BW_BAD_VALUE);
+  BW_NEED(in(w.outputs, 1, MOST_SIZE) && in(w.inputs, 32, MOST_SIZE) && w.inputs % 32 == 0, BW_BAD_VALUE);
+  if (w.weights != BW_GRID) return w.block == 0 && !w.order.at ? BW_DONE : BW_BAD_VALUE;
+  const bool bits = w.bits == 2 || w.bits == 4 || w.bits == 6 || w.bits == 8;
+  BW_NEED((w.block == 16 && bits) || (w.block == 32 && (bits || w.bits == 3 || w.bits == 5)), BW_BAD_VALUE);
+  BW_NEED(in(w.planes, 1, 2) && in(w.zero, 0, 255) && in(w.scales, BW_SYMMETRIC, BW_NESTED), BW_BAD_VALUE);
+  BW_NEED(in(w.group, w.block, MOST_SIZE) && w.group % w.block == 0, BW_BAD_VALUE);
+  if (w.scales == BW_NESTED) {
+    BW_NEED(in(w.super, w.group, w.inputs) && w.super % w.group == 0 && w.inputs % w.super == 0, BW_BAD_VALUE);
+  }
+  return BW_DONE;
+}
+
+int32_t check_sizes(const bw_activations &x) {
+  BW_NEED(in(x.rows, 0, MOST_ROWS) && in(x.inputs, 1, MOST_SIZE), BW_BAD_VALUE);
+  if (!x.block) return BW_DONE;
+  BW_NEED((x.block == 16 || x.block == 32) && x.inputs % x.block == 0 && in(x.planes, 1, 2), BW_BAD_VALUE);
+  return BW_DONE;
+}
+
+int32_t check_sizes(const bw_heads &op) {
+  BW_NEED(op.heads >= 1 && op.groups >= 1 && op.heads % op.groups == 0, BW_BAD_VALUE);
+  BW_NEED(op.size >= 16 && op.size % 16 == 0, BW_BAD_VALUE);
+  BW_NEED((int64_t)op.heads * op.size <= MOST_QUERIES && (int64_t)op.groups * op.size <= MOST_KEYS, BW_BAD_VALUE);
+  BW_NEED(in(op.rotary, 0, op.size) && op.rotary % 2 == 0 && op.window >= 0, BW_BAD_VALUE);
+  BW_NEED(in(op.context, 16, MOST_SIZE) && op.context % 16 == 0, BW_BAD_VALUE);
+  BW_NEED(in(op.splits, 0, MOST_ROWS) && (!op.halves || HALVES), BW_BAD_VALUE);
+  return BW_DONE;
+}
+
+int32_t check_matrix(const bw_matrix &w) {
+  BW_TRY(check_sizes(w));
+  const int64_t tiles = linear::tiles_of(w), lanes = linear::LANES;
+  BW_TRY(check_memory({w.data.at, w.data.bytes}, {tiles, linear::bytes_of_tile(w)}, 1));
+  BW_TRY(check_optional(w.bias, {w.outputs}));
+  if (w.weights == BW_F32) return (uintptr_t)w.data.at % 4 ? BW_BAD_POINTER : BW_DONE;
+  if (w.weights != BW_GRID) return (uintptr_t)w.data.at % 2 ? BW_BAD_POINTER : BW_DONE;
+  const std::initializer_list<int64_t> groups = {tiles, linear::groups_of(w), lanes};
+  BW_TRY(check_memory(w.scale, groups, w.scales == BW_NESTED ? 1 : 2));
+  if (w.scales == BW_ZEROS) BW_TRY(check_memory(w.offset, groups, 1));
+  if (w.scales == BW_MINIMUMS) BW_TRY(check_memory(w.offset, groups, 2));
+  if (w.scales == BW_NESTED) {
+    if (w.offset.at) BW_TRY(check_memory(w.offset, groups, 1));
+    BW_TRY(check_memory(w.steps, {tiles, w.inputs / w.super, 2, lanes}, 2));
+  }
+  return check_order(w.order, w.inputs);
+}
+
+int32_t check_activations(const bw_activations &x, int32_t rows) {
+  BW_TRY(check_sizes(x));
+  BW_NEED(in(rows, 0, MOST_ROWS), BW_BAD_VALUE);
+  BW_TRY(check_memory(x.x, {rows, x.inputs}));
+  if (!x.block) return BW_DONE;
+  const int64_t blocks = x.inputs / x.block;
+  BW_NEED(in(x.stride, x.inputs, int64_t(1) << 40), BW_BAD_SHAPE);
+  BW_TRY(check_memory(x.values, {rows, x.planes, x.stride}));
+  BW_TRY(check_memory(x.scale, {rows, x.planes, blocks}));
+  BW_TRY(check_memory(x.sum, {rows, x.planes, blocks}));
+  return check_memory(x.total, {rows, x.planes, blocks});
+}
+
+int32_t check_product(const bw_matrix &w, const bw_activations &x, int32_t rows) {
+  BW_TRY(check_matrix(w));
+  BW_TRY(check_activations(x, rows));
+  BW_NEED(w.inputs == x.inputs, BW_BAD_SHAPE);
+  return w.weights != BW_GRID || (w.block == x.block && w.planes == x.planes) ? BW_DONE : BW_BAD_SHAPE;
+}
+
+int32_t check_lists(const bw_program &program) {
+  BW_TRY(check_threads(program.threads));
+  BW_NEED(in(program.count, 0, MOST_SIZE), BW_BAD_VALUE);
+  BW_NEED(in(program.activation_count, 0, MOST_SIZE), BW_BAD_VALUE);
+  BW_NEED(in(program.tail_activations, 0, program.activation_count), BW_BAD_VALUE);
+  BW_TRY(check_memory(program.ops, {program.count}));
+  if (program.activation_count) BW_TRY(check_memory(program.activations, {program.activation_count}));
+  BW_TRY(check_optional(program.spent, {BW_KINDS}));
+  BW_NEED(in(program.scratch_size, 0, int64_t(1) << 40), BW_BAD_VALUE);
+  if (program.scratch_size) BW_TRY(check_memory(program.scratch, {program.threads, program.scratch_size}));
+  for (int32_t i = 0; i < program.count; i++) BW_NEED(program.ops.at[i].what, BW_BAD_POINTER);
+  for (int32_t i = 0; i < program.activation_count; i++) BW_NEED(program.activations.at[i], BW_BAD_POINTER);
+  return BW_DONE;
+}
+
+int32_t check_step(const bw_program &program, const bw_step &step, int32_t tail_first, int32_t tail_rows) {
+  BW_NEED(in(step.position, 0, MOST_SIZE), BW_BAD_POSITION);
+  BW_TRY(check_memory(step.tokens, {step.rows}));
+  for (int32_t i = 0; i < program.count; i++) {
+    const bool tail = program.ops.at[i].tail;
+    if (tail && tail_rows == 0) break;
+    const Given given = {program, step, tail ? tail_first : 0, tail ? tail_rows : step.rows};
+    BW_TRY(check(program.ops.at[i], given));
+  }
+  return BW_DONE;
+}
+
+}  // namespace bw
+
+extern "C" const char *bw_reason(int32_t error) {
+  switch (error) {
+    case BW_BAD_VALUE: return "a size or a kind is none that there can be";
+    case BW_BAD_POINTER: return "memory is missing or not aligned";
+    case BW_TOO_SHORT: return "memory is shorter than its shape";
+    case BW_BAD_SHAPE: return "two shapes do not belong together";
+    case BW_BAD_ORDER: return "an order names an input that there is not";
+    case BW_BAD_TOKEN: return "a token is outside of the vocabulary";
+    case BW_BAD_POSITION: return "a token lies behind the end of the cache or of the table of positions";
+    default: return "";
+  }
+}
