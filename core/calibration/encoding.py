@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from core.calibration.documents import Document
+from core.model.chat_template import ChatTemplate, TemplateRefusal
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -27,6 +28,7 @@ class Encoder:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer: Any = tokenizer
+        self._template = ChatTemplate(tokenizer)
         self.prefix = self._find_prefix()
         self.separator = self._find_separator()
 
@@ -43,17 +45,14 @@ class Encoder:
         return [row[size:] if size and tuple(row[:size]) == self.prefix else row for row in rows]
 
     def _text(self, document: Document) -> str:
-        if not document.messages or not getattr(self._tokenizer, "chat_template", None):
+        if not document.messages or not self._template.text:
             return document.plain()
-        from jinja2 import TemplateError
-
         messages = [{"role": role, "content": said} for role, said in document.messages]
         try:
-            text: str = self._tokenizer.apply_chat_template(messages, tokenize=False)
-        except (TemplateError, TypeError, KeyError, ValueError):
+            return self._template.render(messages, {"add_generation_prompt": False})
+        except TemplateRefusal:
             # Templates refuse what their model was not trained on: a system turn, two user turns in a row.
             return document.plain()
-        return text
 
     def _find_prefix(self) -> tuple[int, ...]:
         plain = self._tokenizer("a", add_special_tokens=False)["input_ids"]

@@ -36,6 +36,7 @@ class Statistics:
         dropped_messages: left out of the prompt because the context is too small.
         memory_bytes: of weights and cache; seed: that the answer can be had with again.
         pieces: text of each token, "" where a character is not complete yet.
+        note: about how the prompt was written, one sentence for the user; "" for nothing.
     """
 
     prompt_tokens: int = 0
@@ -50,6 +51,7 @@ class Statistics:
     memory_bytes: int = 0
     seed: int = 0
     pieces: list[str] = field(default_factory=list)
+    note: str = ""
 
     @property
     def tokens_per_second(self) -> float:
@@ -127,7 +129,10 @@ class Answer:
         self._ending = Ending(sampling.stop)
         self.tokens: list[int] = []
         self.statistics = Statistics(
-            prompt_tokens=len(prompt.ids), dropped_messages=prompt.dropped, seed=sampling.drawn_seed()
+            prompt_tokens=len(prompt.ids),
+            dropped_messages=prompt.dropped,
+            seed=sampling.drawn_seed(),
+            note=prompt.note,
         )
 
     def parts(self, should_stop: Asked) -> Iterator[Part]:

@@ -5,15 +5,14 @@ Knows one runner and its tokenizer; nothing of windows, files or how the runner 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from core.errors import BadInput
 from core.events import Emit
 from core.inference.generation.answering import Answer, Reader, Statistics
-from core.inference.generation.prompt import Message, Prompt, PromptWriter
+from core.inference.generation.prompt import Message, Prompt, PromptWriter, Variables
 from core.inference.generation.sampling import Sampling
 from core.inference.generation.thinking import Part
 from core.inference.generation.turn_ends import end_tokens
@@ -47,9 +46,7 @@ class ChatModel:
         self.statistics = Statistics()
         self.prompts = PromptWriter(loaded.tokenizer)
         self._ends = end_tokens(loaded.tokenizer, loaded.folder)
-        self._special = tuple(loaded.tokenizer.all_special_tokens)
         self._reader = Reader(loaded.runner)
-        self._last: tuple[Prompt, Answer] | None = None
 
     @property
     def context(self) -> int:
@@ -62,18 +59,21 @@ class ChatModel:
         return self.prompts.thinks
 
     def count(
-        self, messages: Sequence[Message], continue_last: bool = False, variables: Mapping[str, Any] | None = None
+        self,
+        messages: Sequence[Message],
+        continue_last: bool = False,
+        variables: Variables | None = None,
+        should_stop: Asked = lambda: False,
     ) -> int:
-        """Tokens of a conversation in the model's format, as if nothing were left out.
+        """Return the tokens of a conversation in the model's format, as if nothing were left out.
 
         Raises:
-            BadInput: as `reply`.
+            BadInput, Cancelled: as `reply`.
         """
-        return len(self.prompts.write(messages, continue_last, variables).ids)
+        return len(self.prompts.write(messages, continue_last, variables, should_stop).ids)
 
     def forget(self) -> None:
         """Empty the cache: somebody else has used the runner."""
-        self._last = None
         self._reader.forget()
 
     def reply(
@@ -83,7 +83,7 @@ class ChatModel:
         should_stop: Asked = lambda: False,
         *,
         continue_last: bool = False,
-        variables: Mapping[str, Any] | None = None,
+        variables: Variables | None = None,
     ) -> Iterator[Part]:
         """The answer in parts of whole characters, until it ends (see `Statistics.ended_by`).
 
@@ -92,13 +92,15 @@ class ChatModel:
 
         Args:
             continue_last: the last message is the model's own and goes on.
-            variables: for the model's chat template, such as `enable_thinking`.
+            variables: of the chat template, such as `enable_thinking`.
 
         Raises:
-            BadInput: the template refuses the conversation, there is none, or the last question alone is too long.
+            BadInput: the template refuses the conversation or fails, there is none, or the last question alone is too
+                long.
+            Cancelled: `should_stop` said so before the answer began.
             OutOfMemory: the device has no room for it.
         """
-        prompt = self.prompts.fitted(messages, self.context, sampling.max_tokens, continue_last, variables)
+        prompt = self.prompts.fitted(messages, self.context, sampling.max_tokens, continue_last, variables, should_stop)
         return self._answer(prompt, sampling, should_stop)
 
     def complete(self, text: str, sampling: Sampling, should_stop: Asked = lambda: False) -> Iterator[Part]:
@@ -116,32 +118,9 @@ class ChatModel:
         return self._answer(prompt, sampling, should_stop)
 
     def _answer(self, prompt: Prompt, sampling: Sampling, should_stop: Asked) -> Iterator[Part]:
-        prompt = replace(prompt, ids=tuple(self._as_read(prompt)))
         answer = Answer(self._reader, self.loaded.tokenizer, self._ends, prompt, sampling)
         self.statistics = answer.statistics
-        self._last = (prompt, answer)
         return answer.parts(should_stop)
-
-    def _as_read(self, prompt: Prompt) -> tuple[int, ...]:
-        """Token ids of a prompt; where it goes on behind the last answer, that with the tokens that it came in.
-
-        A model need not spell a text as its tokenizer does; spelt anew, the cache would not fit any more.
-        """
-        if self._last is None or self._last[0].plain != prompt.plain:
-            return prompt.ids
-        before, answer = self._last
-        said = "".join(answer.statistics.pieces)
-        known = [(before.text, before.ids)]
-        # Hidden tokens and half a character are in the tokens and not in the text.
-        if answer.tokens and self.loaded.tokenizer.decode(answer.tokens, clean_up_tokenization_spaces=False) == said:
-            known.insert(0, (before.text + said, (*before.ids, *answer.tokens)))
-        for text, ids in known:
-            rest = prompt.text[len(text) :]
-            if prompt.text.startswith(text) and (not rest or rest.startswith(self._special)):
-                more = self.loaded.tokenizer(rest, add_special_tokens=False)["input_ids"] if rest else ()
-                spelt = (*ids, *more)
-                return spelt if len(spelt) < self.context else prompt.ids
-        return prompt.ids
 
 
 def load(

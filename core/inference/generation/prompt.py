@@ -5,17 +5,24 @@ Knows a transformers tokenizer and its template; nothing of models or answers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
-
-from jinja2 import TemplateError
+from itertools import accumulate
+from typing import Any, Final
 
 from core.errors import BadInput
 from core.inference.generation.thinking import KNOWN, Marks, marks_of
+from core.model.chat_template import ChatTemplate, TemplateRefusal
 
+Asked = Callable[[], bool]
 Message = Mapping[str, str]
 """`{"role": "system" | "user" | "assistant", "content": text}`, and `thinking` where an answer had some."""
+Variables = Mapping[str, Any]
+"""Of a chat template."""
+
+SYSTEM_IN_QUESTION: Final = "The model's chat format has no system prompt, so it stands before the first question."
+_PROBE: Final = "SystemPromptProbe"
 
 
 @dataclass(frozen=True)
@@ -28,67 +35,86 @@ class Prompt:
         thinking: whether the answer begins within a thought.
         marks: that the answer's thoughts may have.
         continues: whether the answer goes on where the last message ends.
-        plain: whether it is bare text, without any format.
+        note: what a user should know about how it was written, as one sentence; "" for nothing.
     """
 
     ids: tuple[int, ...]
     text: str
     dropped: int = 0
     thinking: bool = False
-    marks: tuple[Marks, ...] = KNOWN
+    marks: tuple[Marks, ...] = ()
     continues: bool = False
-    plain: bool = False
+    note: str = ""
 
 
 class PromptWriter:
-    """Writes conversations in one model's format."""
+    """Writes conversations in one model's format. The same conversation gives the same prompt, whatever came before."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
-        self._marks = marks_of(self.template)
-        self._known = tuple(dict.fromkeys((self._marks, *KNOWN))) if self._marks else KNOWN
-        self._left_out: tuple[Message, ...] = ()
+        self._format = ChatTemplate(tokenizer)
+        self._marks = marks_of(self.template, tokenizer.get_added_vocab()) if self.template else ()
+        self._takes_system: bool | None = None
 
     @property
     def template(self) -> str:
         """The model's chat template; "" for a base model, which continues text."""
-        return str(getattr(self._tokenizer, "chat_template", None) or "")
+        return self._format.text
 
     @property
     def thinks(self) -> bool:
         """Whether the model's format has a place for thinking."""
-        return self._marks is not None
+        return bool(self._marks)
 
     def plain(self, text: str) -> Prompt:
-        """A text to be continued, without any format."""
-        return Prompt(tuple(self._tokenizer(text)["input_ids"]), text, marks=(), continues=True, plain=True)
+        """Return a text to be continued, without any format: behind begin-of-text where the tokenizer puts it."""
+        ids = list(self._tokenizer(text)["input_ids"])
+        end = self._tokenizer.eos_token_id
+        if ids and ids[-1] == end and list(self._tokenizer(text, add_special_tokens=False)["input_ids"])[-1:] != [end]:
+            ids.pop()  # a tokenizer that ends texts would end this one before it is continued
+        return Prompt(tuple(ids), text, continues=True)
 
     def write(
-        self, messages: Sequence[Message], continue_last: bool = False, variables: Mapping[str, Any] | None = None
+        self,
+        messages: Sequence[Message],
+        continue_last: bool = False,
+        variables: Variables | None = None,
+        should_stop: Asked = lambda: False,
     ) -> Prompt:
-        """The whole conversation, ready for an answer.
+        """Return the whole conversation, ready for an answer.
 
-        A model without a template gets the bare text of all messages: it is a base model, which continues text.
+        A model without a template gets the bare text of all messages, one behind the other, each on a line of its own:
+        it is a base model, which continues text. A system prompt that the template does not write stands before the
+        first question, and `Prompt.note` says so.
 
         Args:
-            variables: for the template, beside the conversation: `enable_thinking`, `add_generation_prompt` and so on.
+            continue_last: the last message is the model's own and goes on.
+            variables: of the template, such as `enable_thinking`.
+            should_stop: asked while the template is rendered.
 
         Raises:
-            BadInput: the template refuses the conversation, or there is nothing in it, or nothing to continue.
+            BadInput: the template refuses the conversation or fails, there is nothing in it, or nothing to continue.
+            Cancelled: `should_stop` said so.
         """
         _check(messages, continue_last)
         if not self.template:
             return self.plain("\n".join(message["content"] for message in messages))
-        more = dict(variables or {})
-        text = self._rendered(messages[:-1] if continue_last else messages, {"add_generation_prompt": True, **more})
-        opened = next((marks for marks in self._known if text.rstrip().endswith(marks.opens)), None)
-        known = (opened, *self._known) if opened else self._known
+        messages, note = self._with_system(messages, should_stop)
+
+        def rendered(some: Sequence[Message], **options: Any) -> str:
+            return self._format.render(some, variables, should_stop=should_stop, **options)
+
+        text = rendered(messages[:-1] if continue_last else messages)
+        last = messages[-1]["content"].rstrip()
+        written_by_user = bool(last) and not continue_last and text.rstrip().endswith(last)
+        opened = None if written_by_user else next((m for m in self._marks if text.rstrip().endswith(m.opens)), None)
+        known = tuple(dict.fromkeys((opened, *self._marks))) if opened else self._marks
         thinking = opened is not None
         if continue_last:
-            text, thinking = self._continued(messages, text, known[0], thinking, more)
+            text, thinking = _continued(messages, text, (*known, *KNOWN)[0], thinking, rendered)
             known = known if thinking or not messages[-1]["content"] else ()
         ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
-        return Prompt(tuple(ids), text, 0, thinking, known, continue_last)
+        return Prompt(tuple(ids), text, 0, thinking, known, continue_last, note)
 
     def fitted(
         self,
@@ -96,102 +122,92 @@ class PromptWriter:
         context: int,
         room: int,
         continue_last: bool = False,
-        variables: Mapping[str, Any] | None = None,
+        variables: Variables | None = None,
+        should_stop: Asked = lambda: False,
     ) -> Prompt:
-        """The conversation without its oldest turns, as far as the context asks for it.
+        """Return the conversation without its oldest turns, as far as the context asks for it.
 
-        The system prompt and the last question stay. Where turns have to go, more go than this answer needs, so that
-        the next ones find their beginning in the model's cache; and the same go again as long as they are there.
+        The system prompt and the last question stay. As many turns go as free a whole number of quarters of the
+        context, so that the same are gone for the next few questions, which find their beginning in the model's cache.
 
         Args:
             context: tokens that the model reads.
             room: tokens that should be left for the answer, if leaving turns out can do it.
-            variables: as `write`.
 
         Raises:
-            BadInput: as `write`, or the last question alone is too long.
+            BadInput, Cancelled: as `write`, or the last question alone is too long.
         """
         head, turns = _turns(messages)
+
+        def without(count: int) -> Prompt:
+            kept = [*head, *(message for turn in turns[count:] for message in turn)]
+            prompt = self.write(kept, continue_last, variables, should_stop)
+            return replace(prompt, dropped=sum(len(turn) for turn in turns[:count]))
+
         goal = context - min(room, context // 4)
-        best = self._without(head, turns, 0, continue_last, variables)
+        best = without(0)
         if len(best.ids) <= goal:
             return best
-        if start := self._start(turns):
-            best = self._without(head, turns, start, continue_last, variables)
+        sizes = list(accumulate(self._size(turn, should_stop) for turn in turns))
+        step = max(context // 4, 1)
+        freed = -(-(len(best.ids) - goal) // step) * step
+        while best.dropped < sum(len(turn) for turn in turns[:-1]):
+            count = next((number + 1 for number, size in enumerate(sizes) if size >= freed), len(turns))
+            best = without(min(count, len(turns) - 1))
             if len(best.ids) <= goal:
-                return best
-        low, high = start + 1, len(turns) - 1
-        while low <= high:  # the fewest turns that free a quarter of the context; else all but the last
-            middle = (low + high) // 2
-            found = self._without(head, turns, middle, continue_last, variables)
-            if len(found.ids) <= context - context // 4:
-                best, high = found, middle - 1
-            else:
-                low = middle + 1
-                best = found if middle == len(turns) - 1 else best
+                break
+            freed += step
         if len(best.ids) >= context:
             raise BadInput(
                 f"The question has {len(best.ids)} tokens and the model reads {context}.", "Ask a shorter one."
             )
-        self._left_out = tuple(message for turn in turns for message in turn)[: best.dropped]
         return best
 
-    def _start(self, turns: Sequence[Sequence[Message]]) -> int:
-        """The number of turns that were left out before and are there again at the conversation's beginning."""
-        count, number = 0, 0
-        for turn in turns[:-1]:
-            if count >= len(self._left_out) or tuple(turn) != self._left_out[count : count + len(turn)]:
-                break
-            count, number = count + len(turn), number + 1
-        return number if count == len(self._left_out) else 0
+    def _size(self, turn: Sequence[Message], should_stop: Asked) -> int:
+        """Tokens that a turn takes, about: what is said in it, and what the template writes around an answer."""
+        said = sum(len(self._tokenizer(message["content"], add_special_tokens=False)["input_ids"]) for message in turn)
+        bare: list[Message] = [{**message, "content": ""} for message in turn]
+        with suppress(TemplateRefusal):  # a template may refuse a turn by itself
+            around, alone = (len(self.write(some, should_stop=should_stop).ids) for some in (bare, bare[:1]))
+            said += around - alone
+        return said
 
-    def _without(
-        self,
-        head: Sequence[Message],
-        turns: Sequence[Sequence[Message]],
-        count: int,
-        continue_last: bool,
-        variables: Mapping[str, Any] | None,
-    ) -> Prompt:
-        kept = [*head, *(message for turn in turns[count:] for message in turn)]
-        prompt = self.write(kept, continue_last, variables)
-        dropped = sum(len(turn) for turn in turns[:count])
-        return replace(prompt, dropped=dropped)
+    def _with_system(self, messages: Sequence[Message], should_stop: Asked) -> tuple[Sequence[Message], str]:
+        """The messages with a system prompt that the template has a place for, and a note where it has none.
 
-    def _rendered(self, messages: Sequence[Message], options: Mapping[str, Any]) -> str:
-        """The conversation as the model's template writes it; if that knows no system prompt, the question has it."""
-        tries = [list(messages)]
-        first = messages[0]
-        if len(messages) > 1 and first["role"] == "system" and messages[1]["role"] == "user":
-            question = {"role": "user", "content": f"{first['content']}\n\n{messages[1]['content']}"}
-            tries.append([question, *messages[2:]])
-        reason = ""
-        for some in tries:
-            try:
-                return str(self._tokenizer.apply_chat_template(some, tokenize=False, **options))
-            except (TemplateError, ValueError, TypeError, KeyError, AttributeError) as error:
-                reason = reason or str(error).partition("\n")[0][:200]
-        raise BadInput(f"The model's chat format refuses this conversation: {reason}", "Start a new one.")
-
-    def _continued(
-        self, messages: Sequence[Message], before: str, marks: Marks, opened: bool, variables: Mapping[str, Any]
-    ) -> tuple[str, bool]:
-        """The conversation up to the end of its last message, which the answer goes on with, and whether it thinks.
-
-        Args:
-            before: the conversation up to where that message begins, perhaps within a thought (`opened`).
+        Some templates refuse system prompts, and others leave them out in silence (Gemma 2, Mistral 7B).
         """
-        thought, said = messages[-1].get("thinking", ""), messages[-1]["content"]
-        if said:
+        if len(messages) < 2 or messages[0]["role"] != "system" or messages[1]["role"] != "user":
+            return messages, ""
+        if self._takes_system is None:
+            probe = [{"role": "system", "content": _PROBE}, {"role": "user", "content": "question"}]
             try:
-                options = {**variables, "add_generation_prompt": False, "continue_final_message": True}
-                return self._rendered(messages, options), False
-            except BadInput:
-                pass  # a template that does not write the message as it is
-        if not thought:
-            return f"{before}{said}", opened and not said
-        text = before + thought if opened else f"{before}{marks.opens}\n{thought}"
-        return (f"{text}\n{marks.closes}\n\n{said}", False) if said else (text, True)
+                self._takes_system = _PROBE in self._format.render(probe, should_stop=should_stop)
+            except TemplateRefusal:
+                self._takes_system = False
+        if self._takes_system:
+            return messages, ""
+        question = {**messages[1], "content": f"{messages[0]['content']}\n\n{messages[1]['content']}"}
+        return [question, *messages[2:]], SYSTEM_IN_QUESTION
+
+
+def _continued(
+    messages: Sequence[Message], before: str, marks: Marks, opened: bool, rendered: Callable[..., str]
+) -> tuple[str, bool]:
+    """The conversation up to the end of its last message, which the answer goes on with, and whether it thinks.
+
+    Args:
+        before: the conversation up to where that message begins, perhaps within a thought (`opened`).
+        rendered: writes messages by the template.
+    """
+    thought, said = messages[-1].get("thinking", ""), messages[-1]["content"]
+    if said:
+        with suppress(TemplateRefusal):  # a template that does not write the message as it is
+            return rendered(messages, continue_last=True), False
+    if not thought:
+        return f"{before}{said}", opened and not said
+    text = before + thought if opened else f"{before}{marks.opens}\n{thought}"
+    return (f"{text}\n{marks.closes}\n\n{said}", False) if said else (text, True)
 
 
 def _check(messages: Sequence[Message], continue_last: bool) -> None:

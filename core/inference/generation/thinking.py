@@ -5,7 +5,7 @@ Knows the marks that models put around their thinking; nothing of tokens or temp
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -39,9 +39,20 @@ class Part:
     kind: Kind = "text"
 
 
-def marks_of(template: str) -> Marks | None:
-    """The marks that a chat template speaks of, or None."""
-    return next((marks for marks in KNOWN if marks.closes in template or marks.opens in template), None)
+def marks_of(template: str, added: Collection[str] = ()) -> tuple[Marks, ...]:
+    """Return the marks of thinking that a model has.
+
+    Only these make a thought: to any other model, `<reasoning>` is a word like others.
+
+    Args:
+        template: the chat template, which mentions them.
+        added: the tokens added to the vocabulary; a pair that is among them counts as well.
+    """
+    return tuple(
+        marks
+        for marks in KNOWN
+        if marks.closes in template or marks.opens in template or (marks.opens in added and marks.closes in added)
+    )
 
 
 def held_back(text: str, mark: str) -> int:
@@ -55,8 +66,8 @@ class Splitter:
     White space at both ends of a thought, and before the text that follows it, belongs to neither.
     """
 
-    def __init__(self, thinking: bool = False, marks: tuple[Marks, ...] = KNOWN) -> None:
-        """Begin with an answer, or within a thought whose mark the prompt holds (`marks`: those it may end with)."""
+    def __init__(self, thinking: bool = False, marks: tuple[Marks, ...] = ()) -> None:
+        """Begin with an answer, or within a thought that the first of `marks`, the model's, opened."""
         self._marks = marks
         self._open = marks[0] if thinking else None
         self._beginning = True

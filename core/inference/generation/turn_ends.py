@@ -1,40 +1,74 @@
-"""Which tokens end an answer, from what a model folder says of it. Knows no model."""
+"""The tokens that end an answer, from everything that transformers and llama.cpp read about them.
+
+Reads generation_config.json and config.json of a model folder and asks its tokenizer; knows no model.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-USUAL: Final = (
-    "<|im_end|>",
-    "<|eot_id|>",
-    "<end_of_turn>",
-    "<|end|>",
-    "<|eom_id|>",
-    "<|end_of_text|>",
-    "<|endoftext|>",
-)
-"""Ends of a turn in chat formats. Some models name only the end of a document, and would then talk to themselves."""
-_CHANNELS: Final = "<|channel|>"
-"""In formats with channels, `<|end|>` ends a part of an answer only."""
+KNOWN: Final = frozenset({
+    "<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>",
+    "<|return|>", "<|call|>", "<|calls|>", "<|flush|>", "<EOT>", "_<EOT>", "<|EOT|>", "<end_of_utterance>", "<turn|>",
+    "<|tool_response>", "<｜end▁of▁sentence｜>", "<|end_of_turn|>", "<|END_OF_TURN_TOKEN|>",
+    "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>",
+})  # fmt: skip
+"""Texts of tokens that end an answer wherever a vocabulary has them (llama.cpp's src/llama-vocab.cpp keeps such a list,
+ggml-org/llama.cpp#9606). Some models name only the end of a document, and would otherwise talk to themselves."""
+
+_IF_SPECIAL: Final = frozenset({"</s>", "<eos>", "[EOS]", "[EOT]"})
+"""The same, but only as special tokens: in some vocabularies they are ordinary text, such as a tag of HTML."""
+
+_PART_ENDS: Final = frozenset({"<|channel|>", "<|return|>", "<|call|>", "<|calls|>", "<|flush|>"})
+"""Tokens of formats with channels (gpt-oss, Solar Open), where `<|end|>` ends a part of an answer only."""
+
+_NESTED: Final = ("decoder", "generator", "text_config")
+"""Parts of a config that transformers looks into for a language model's own settings."""
 
 
 def end_tokens(tokenizer: Any, folder: Path) -> frozenset[int]:
-    """Tokens that end an answer: of the tokenizer, of generation_config.json, and ends of turns in the template."""
-    found: set[int] = set()
-    for value in (tokenizer.eos_token_id, _configured(folder / "generation_config.json")):
-        found.update(each for each in (value if isinstance(value, list) else [value]) if isinstance(each, int))
-    template = str(getattr(tokenizer, "chat_template", None) or "")
-    added = tokenizer.get_added_vocab()
-    for word in USUAL:
-        if word in added and word in template and not (word == "<|end|>" and _CHANNELS in template):
-            found.add(added[word])
+    """Return the ids of the tokens that end an answer.
+
+    These are the tokenizer's own (`eos_token`, and `eot_token` and `eom_token` where it has them), those that
+    generation_config.json names, or config.json where the former names none, as in transformers' `generate`
+    (vllm-project/vllm#5954), and the tokens of the vocabulary with one of the `KNOWN` texts.
+    """
+    vocabulary: Mapping[str, int] = tokenizer.get_vocab()
+    found = set(_numbers(tokenizer.eos_token_id))
+    for name in ("eot_token", "eom_token"):
+        word = getattr(tokenizer, name, None)
+        found.update(_numbers(vocabulary.get(str(word)) if word else None))
+    found.update(configured_ends(folder))
+    special = set(tokenizer.all_special_ids)
+    channels = "<|channel|>" in vocabulary or len(_PART_ENDS & vocabulary.keys()) > 1
+    for word in KNOWN & vocabulary.keys():
+        if word != "<|end|>" or not channels:
+            found.add(vocabulary[word])
+    found.update(vocabulary[word] for word in _IF_SPECIAL & vocabulary.keys() if vocabulary[word] in special)
     return frozenset(found)
 
 
-def _configured(path: Path) -> Any:
+def configured_ends(folder: Path) -> tuple[int, ...]:
+    """Return the end tokens that generation_config.json names, or else config.json, in their order there."""
+    if found := _numbers(_read(folder / "generation_config.json").get("eos_token_id")):
+        return found
+    config = _read(folder / "config.json")
+    parts = [config, *(config.get(name) for name in _NESTED)]
+    named = (_numbers(part.get("eos_token_id")) for part in parts if isinstance(part, dict))
+    return next((numbers for numbers in named if numbers), ())
+
+
+def _numbers(value: Any) -> tuple[int, ...]:
+    """The token ids in a value of a config: one, a list of them, or anything else."""
+    return tuple(each for each in (value if isinstance(value, list) else [value]) if type(each) is int and each >= 0)
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
-    except (OSError, ValueError, AttributeError):
-        return None
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -126,36 +128,51 @@ def odd_speller(talk: ChatModel) -> ChatModel:
         "{% for m in messages %}{{ 'x:' if m['role'] == 'user' else 'y:' }}{{ m['content'] }}<end>{% endfor %}"
         "{% if add_generation_prompt %}y:{% endif %}"
     )
-    return ChatModel(Loaded(ScriptedRunner([0, 1, 2, 8, 8, 8]), tokenizer, talk.loaded.folder))
+    return ChatModel(Loaded(ScriptedRunner([0, 1, 2, 8] * 40), tokenizer, talk.loaded.folder / "no-config"))
 
 
 AB: list[Message] = [{"role": "user", "content": "ab"}]
 ABC: Message = {"role": "assistant", "content": "abc"}
 
 
-def test_an_answer_that_is_spelt_in_other_tokens_is_not_read_again(talk: ChatModel) -> None:
+def test_an_answer_in_other_tokens_than_its_text_changes_no_prompt(talk: ChatModel) -> None:
     speaker = odd_speller(talk)
     assert said(speaker, AB, Sampling()) == "abc"
     said(speaker, [*AB, ABC, *AB], Sampling())
-    asked, answered = [3, 6, 7, 8, 4, 6], [0, 1, 2]
-    assert speaker.statistics.cached_tokens == len(asked) + len(answered)
+    asked, answered = [3, 6, 7, 8, 4, 6], [7, 2]
+    assert speaker.statistics.cached_tokens == len(asked)
     scripted_runner = speaker.loaded.runner
     assert isinstance(scripted_runner, ScriptedRunner)
-    assert scripted_runner.ids == [*asked, *answered, 8, *asked]
+    assert scripted_runner.ids[:-3] == [*asked, *answered, 8, *asked]
 
 
-def test_it_is_not_read_again_where_the_next_answer_is_tried_again(talk: ChatModel) -> None:
-    speaker = odd_speller(talk)
-    for messages in (AB, [*AB, ABC, *AB], [*AB, ABC, *AB]):
-        said(speaker, messages, Sampling())
-    assert speaker.statistics.cached_tokens == speaker.statistics.prompt_tokens - 1
+CONTENTS = st.sampled_from(["", "a", "ab", "abc", "c ab", "<end>", "<think>a</think>b", "\U0001f600"])
+TURNS = st.lists(st.tuples(CONTENTS, CONTENTS), max_size=3)
 
 
-def test_bare_text_is_not_taken_for_a_prompt(talk: ChatModel) -> None:
-    speaker = odd_speller(talk)
-    said(speaker, AB, Sampling())
-    list(speaker.complete("x:ab<end>y:abc", Sampling()))
-    assert speaker.statistics.prompt_tokens == len([3, 6, 7, 8, 4, 6, 7, 2])
+@given(conversations=st.lists(st.tuples(TURNS, CONTENTS, st.booleans(), st.integers(1, 6)), min_size=1, max_size=4))
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_prompt_is_a_function_of_the_conversation(
+    talk: ChatModel, conversations: list[tuple[list[tuple[str, str]], str, bool, int]]
+) -> None:
+    """Whatever was answered before, cut off, stopped, continued or branched, one conversation is the same tokens."""
+    warm = odd_speller(talk)
+    for turns, last, continues, limit in conversations:
+        messages: list[Message] = [
+            {"role": role, "content": content}
+            for turn in turns
+            for role, content in zip(("user", "assistant"), turn, strict=True)
+        ]
+        messages.append({"role": "user", "content": last})
+        if continues:
+            messages.append({"role": "assistant", "content": "ab"})
+        said(warm, messages, Sampling(max_tokens=limit), continue_last=continues)
+        cold = odd_speller(talk)
+        expected = cold.prompts.fitted(messages, cold.context, limit, continues).ids
+        runner = warm.loaded.runner
+        assert isinstance(runner, ScriptedRunner)
+        assert tuple(runner.ids[: len(expected)]) == expected
+        assert warm.statistics.prompt_tokens == len(expected)
 
 
 def test_whatever_used_the_runner_meanwhile_is_forgotten(talk: ChatModel) -> None:
@@ -238,11 +255,16 @@ def test_half_a_stop_text_at_the_end_is_said(talk: ChatModel) -> None:
 
 
 def test_thoughts_come_as_parts_of_their_own(talk: ChatModel) -> None:
+    talk.loaded.tokenizer.chat_template += "{# </think> #}"
     speaker = scripted(talk, "<think>\nwell; th\n</think>\n\nyes")
     parts = list(speaker.reply(HELLO, Sampling(stop=("; th",))))
     assert "".join(part.text for part in parts if part.kind == "thinking") == "well; th"
     assert "".join(part.text for part in parts if part.kind == "text") == "yes"
     assert 0 < speaker.statistics.thinking_seconds <= speaker.statistics.seconds
+
+
+def test_an_answer_of_a_model_that_does_not_think_is_text(talk: ChatModel) -> None:
+    assert said(scripted(talk, "<reasoning>yes"), HELLO, Sampling()) == "<reasoning>yes"
 
 
 def test_an_answer_goes_on_where_it_stopped(talk: ChatModel) -> None:

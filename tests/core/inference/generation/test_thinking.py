@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.inference.generation.thinking import KNOWN, Ending, Splitter, marks_of
+from core.inference.generation.thinking import KNOWN, Ending, Marks, Splitter, marks_of
 
 
 def cut(text: str, places: list[int]) -> list[str]:
@@ -19,7 +19,7 @@ def cut(text: str, places: list[int]) -> list[str]:
 
 def split(pieces: list[str], thinking: bool = False) -> tuple[str, str]:
     """What is thought, and what is said."""
-    splitter = Splitter(thinking)
+    splitter = Splitter(thinking, KNOWN)
     parts = [part for piece in pieces for part in splitter.feed(piece)] + list(splitter.flush())
     assert all(part.text for part in parts)
     return tuple("".join(part.text for part in parts if part.kind == kind) for kind in ("thinking", "text"))  # type: ignore[return-value]
@@ -51,19 +51,30 @@ def test_wherever_the_stream_is_cut(text: str, thinking: bool, expected: tuple[s
 
 
 def test_text_is_told_as_soon_as_it_cannot_be_a_mark() -> None:
-    splitter = Splitter()
+    splitter = Splitter(marks=KNOWN)
     assert [part.text for part in splitter.feed("<th")] == []
     assert [part.text for part in splitter.feed("is")] == ["<this"]
     assert [part.text for part in splitter.feed(" is")] == [" is"]
 
 
 @pytest.mark.parametrize("marks", KNOWN)
-def test_a_template_that_speaks_of_marks_is_known(marks: object) -> None:
-    assert marks_of(f"{{% if '{marks.closes}' in content %}}") == marks  # type: ignore[attr-defined]
+def test_marks_are_those_that_the_template_mentions_or_the_vocabulary_has(marks: Marks) -> None:
+    assert marks_of(f"{{% if '{marks.closes}' in content %}}") == (marks,)
+    assert marks_of("{{ messages }}", {marks.opens, marks.closes}) == (marks,)
+    assert marks_of("{{ messages }}", {marks.opens}) == ()
 
 
 def test_a_template_without_marks_is_none() -> None:
-    assert marks_of("{{ messages }}") is None
+    assert marks_of("{{ messages }}") == ()
+
+
+@given(places=st.lists(st.integers(0, 60)))
+def test_to_a_model_that_does_not_think_a_mark_is_a_word(places: list[int]) -> None:
+    text = "<reasoning>because</reasoning>yes"
+    splitter = Splitter()
+    parts = [part for piece in cut(text, places) for part in splitter.feed(piece)] + list(splitter.flush())
+    assert "".join(part.text for part in parts) == text
+    assert {part.kind for part in parts} == {"text"}
 
 
 @given(

@@ -1,44 +1,84 @@
-"""Tokens that end an answer: of the tokenizer, of the generation config, of the template."""
+"""Tokens that end an answer: of the tokenizer, of the configs, and those known by their text."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from core.inference.generation.turn_ends import end_tokens
+from core.inference.generation.turn_ends import KNOWN, end_tokens
 
 
 class Tokenizer:
     """What is asked of one."""
 
-    eos_token_id: Any = 2
-    chat_template = "<|im_start|>{{ messages }}<|im_end|>"
+    def __init__(self, words: dict[str, int], end: Any = 2, special: tuple[int, ...] = (), **named: str) -> None:
+        self.words, self.eos_token_id, self.all_special_ids = words, end, list(special)
+        for name, word in named.items():
+            setattr(self, name, word)
 
-    def get_added_vocab(self) -> dict[str, int]:
-        return {"<|im_start|>": 8, "<|im_end|>": 9, "<|end|>": 10, "<|eot_id|>": 11}
+    def get_vocab(self) -> dict[str, int]:
+        return self.words
+
+
+def ends(folder: Path, tokenizer: Tokenizer, config: Any = None, generation: Any = None) -> set[int]:
+    for name, value in (("config.json", config), ("generation_config.json", generation)):
+        if value is not None:
+            (folder / name).write_text(value if isinstance(value, str) else json.dumps(value), encoding="utf-8")
+    return set(end_tokens(tokenizer, folder))
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
-    [(None, {2, 9}), ('{"eos_token_id": [3, 4]}', {2, 3, 4, 9}), ('{"eos_token_id": 5}', {2, 5, 9}), ("{", {2, 9})],
+    ("config", "generation", "expected"),
+    [
+        (None, None, {2}),
+        (None, {"eos_token_id": [3, 4]}, {2, 3, 4}),
+        (None, {"eos_token_id": 5}, {2, 5}),
+        (None, "{", {2}),
+        ({"eos_token_id": [2, 6]}, None, {2, 6}),
+        ({"eos_token_id": 6}, {"temperature": 1}, {2, 6}),
+        ({"text_config": {"eos_token_id": [7, 8]}}, None, {2, 7, 8}),
+        ({"eos_token_id": None, "text_config": {"eos_token_id": 7}}, None, {2, 7}),
+        # transformers reads config.json only where generation_config.json names no end: it may be a class's default
+        ({"eos_token_id": 9}, {"eos_token_id": 5}, {2, 5}),
+        ({"eos_token_id": ["x", True, -1, 3.0, 6]}, None, {2, 6}),
+        ([1], [2], {2}),
+    ],
 )
-def test_ends_are_gathered(tmp_path: Path, text: str | None, expected: set[int]) -> None:
-    if text is not None:
-        (tmp_path / "generation_config.json").write_text(text)
-    assert end_tokens(Tokenizer(), tmp_path) == expected
+def test_configs_name_ends(tmp_path: Path, config: Any, generation: Any, expected: set[int]) -> None:
+    assert ends(tmp_path, Tokenizer({}), config, generation) == expected
 
 
-@pytest.mark.parametrize(("template", "expected"), [("<|end|>", {2, 10}), ("<|channel|>a<|end|>", {2})])
-def test_a_part_of_an_answer_is_no_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, template: str, expected: set[int]
+@pytest.mark.parametrize("word", sorted(KNOWN))
+def test_a_token_with_a_known_text_ends_an_answer(tmp_path: Path, word: str) -> None:
+    assert ends(tmp_path, Tokenizer({"a": 0, word: 9})) == {2, 9}
+
+
+@pytest.mark.parametrize(("special", "expected"), [((), {2}), ((5,), {2, 5})])
+def test_a_text_that_may_be_an_ordinary_word_counts_as_a_special_token_only(
+    tmp_path: Path, special: tuple[int, ...], expected: set[int]
 ) -> None:
-    monkeypatch.setattr(Tokenizer, "chat_template", template)
-    assert end_tokens(Tokenizer(), tmp_path) == expected
+    assert ends(tmp_path, Tokenizer({"</s>": 5}, special=special)) == expected
 
 
-def test_a_tokenizer_without_an_end_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Tokenizer, "eos_token_id", None)
-    monkeypatch.setattr(Tokenizer, "chat_template", None)
-    assert end_tokens(Tokenizer(), tmp_path) == frozenset()
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ({"<|end|>": 9}, {2, 9}),
+        ({"<|end|>": 9, "<|channel|>": 8}, {2}),
+        ({"<|end|>": 9, "<|return|>": 10, "<|call|>": 11}, {2, 10, 11}),
+    ],
+)
+def test_a_part_of_an_answer_is_no_end(tmp_path: Path, words: dict[str, int], expected: set[int]) -> None:
+    assert ends(tmp_path, Tokenizer(words)) == expected
+
+
+def test_a_tokenizer_may_name_the_end_of_a_turn(tmp_path: Path) -> None:
+    assert ends(tmp_path, Tokenizer({"<over>": 7}, eot_token="<over>")) == {2, 7}
+
+
+@pytest.mark.parametrize(("end", "expected"), [(None, set()), ([3, 4], {3, 4})])
+def test_a_tokenizer_has_any_number_of_ends(tmp_path: Path, end: Any, expected: set[int]) -> None:
+    assert ends(tmp_path, Tokenizer({}, end)) == expected
