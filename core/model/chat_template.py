@@ -128,14 +128,14 @@ def _rendered(template: str, values: Mapping[str, Any], should_stop: Asked) -> s
     reply = _PROCESS.ask(message, should_stop)
     if isinstance(text := reply.get("text"), str):
         return text
-    error, said = (str(reply.get(name)) for name in ("error", "message"))
-    kind = TemplateRefusal if error in ("refused", "fails") else BadInput
-    raise kind(*_sentence(error, " ".join(said.split())))
+    fault = str(reply.get("error"))
+    kind = TemplateRefusal if fault in ("refused", "fails") else BadInput
+    raise kind(*_sentence(fault, " ".join(str(reply.get("message")).split())))
 
 
-def _sentence(error: str, said: str) -> tuple[str, str]:
+def _sentence(fault: str, said: str) -> tuple[str, str]:
     said = said[:300].rstrip(".")
-    if error == "refused":
+    if fault == "refused":
         return f"The model's chat format refuses this conversation: {said}.", "Start a new one."
     sentences = {
         "syntax": f"The model's chat template has a mistake: {said}.",
@@ -144,7 +144,7 @@ def _sentence(error: str, said: str) -> tuple[str, str]:
         "length": f"The model's chat template writes {said} for this conversation, so it was stopped.",
         "time": "The model's chat template did not end in time, so it was stopped.",
     }
-    return sentences.get(error, "The model's chat template made the process that renders it fail."), _HINT
+    return sentences.get(fault, "The model's chat template made the process that renders it fail."), _HINT
 
 
 class _Process:
