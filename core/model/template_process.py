@@ -87,10 +87,8 @@ def _compiled(template: str) -> Any:
 def _environment() -> Any:
     """Jinja with the settings, filters and functions that transformers gives to templates."""
     from jinja2 import nodes
-    from jinja2.exceptions import SecurityError
     from jinja2.ext import Extension, loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment
-    from jinja2.utils import Namespace
 
     class Generation(Extension):
         """`{% generation %}`, which marks what a model said for training and changes no text."""
@@ -105,9 +103,45 @@ def _environment() -> Any:
         def _said(self, caller: Any) -> Any:
             return caller()
 
-    class PlainNamespace(Namespace):
-        """`namespace()`, without names that lead to Python's internals."""
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
+    )
+    environment.filters["tojson"] = _to_json
+    environment.globals |= {
+        "raise_exception": _raise_exception,
+        "strftime_now": lambda form: datetime.now().strftime(form),  # noqa: DTZ005 - the user's day, as in transformers
+        "dict": _Dictionary(),
+        "namespace": _namespace(),
+    }
+    return environment
 
+
+def _to_json(
+    value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
+) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _raise_exception(message: Any) -> None:
+    raise _refusal()(str(message))
+
+
+class _Dictionary:
+    """`dict()` of templates, without the attributes of the class."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
+        return dict(*args, **kwargs)
+
+    def fromkeys(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
+        return dict.fromkeys(*args, **kwargs)
+
+
+def _namespace() -> type[Any]:
+    """`namespace()` of templates, without names that lead to Python's internals."""
+    from jinja2.exceptions import SecurityError
+    from jinja2.utils import Namespace
+
+    class PlainNamespace(Namespace):
         def __init__(*args: Any, **kwargs: Any) -> None:
             self, rest = args[0], args[1:]
             attributes = dict(*rest, **kwargs)
@@ -124,34 +158,7 @@ def _environment() -> Any:
             if isinstance(name, str) and name.startswith("_"):
                 raise SecurityError(f"a namespace cannot hold {name!r}")
 
-    class Dictionary:
-        """`dict()`, without the attributes of the class."""
-
-        def __call__(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
-            return dict(*args, **kwargs)
-
-        def fromkeys(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
-            return dict.fromkeys(*args, **kwargs)
-
-    def raise_exception(message: Any) -> None:
-        raise _refusal()(str(message))
-
-    def tojson(
-        value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
-    ) -> str:
-        return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
-    )
-    environment.filters["tojson"] = tojson
-    environment.globals |= {
-        "raise_exception": raise_exception,
-        "strftime_now": lambda form: datetime.now().strftime(form),  # noqa: DTZ005 - the day of the user, as in transformers
-        "dict": Dictionary(),
-        "namespace": PlainNamespace,
-    }
-    return environment
+    return PlainNamespace
 
 
 def _messages(stream: BinaryIO) -> Iterator[bytes]:
