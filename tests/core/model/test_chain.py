@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from core.model.headers import read_folder
 from core.model.skeleton import build_skeleton
 from core.model.tree import build_tree
 from core.model.weights import TensorStore
+from tests.core.tiny_architectures import make_model
 
 TOKENS = 24
 _WIDTHS: dict[str, Any] = {
@@ -76,6 +78,28 @@ def saved(folder: Path, family: str) -> Any:
     return model
 
 
+def chain_is_model(folder: Path, tokens: torch.Tensor, states: Sequence[Any], expected: torch.Tensor) -> bool:
+    """Whether blocks run one by one, with calls captured for one row, give the hidden states and logits expected."""
+    tree = build_tree(read_json(folder / "config.json"), read_folder(folder))
+    assert tree.refusal == ""
+    skeleton = build_skeleton(tree, TensorStore(folder))
+    cpu = torch.device("cpu")
+    skeleton.fill("", torch.float32, cpu, skip=(skeleton.stack, *skeleton.ends()))
+    with only_rows(skeleton, tokens, torch.float32, cpu):
+        calls = capture(skeleton, tokens[:1], cpu)
+        hidden = first_inputs(skeleton, tokens, cpu)
+    for block, call in enumerate(calls):
+        if states:
+            assert torch.allclose(hidden, states[block], atol=1e-4), f"input of block {block}"
+        path = f"{skeleton.stack}.{block}"
+        with torch.no_grad():
+            hidden = call(skeleton.fill(path, torch.float32, cpu), hidden)
+        skeleton.unload(path)
+        assert all(parameter.is_meta for parameter in skeleton.blocks[block].parameters())
+    skeleton.fill(skeleton.head(), torch.float32, cpu)
+    return torch.allclose(logits(skeleton, hidden), expected, atol=1e-4)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_chain_of_blocks_is_the_model(tmp_path: Path, family: str) -> None:
     model = saved(tmp_path, family)
@@ -83,23 +107,26 @@ def test_the_chain_of_blocks_is_the_model(tmp_path: Path, family: str) -> None:
     with torch.no_grad():
         expected = model(input_ids=tokens, use_cache=False, output_hidden_states=True)
 
-    tree = build_tree(read_json(tmp_path / "config.json"), read_folder(tmp_path))
-    assert tree.refusal == ""
-    skeleton = build_skeleton(tree, TensorStore(tmp_path))
-    cpu = torch.device("cpu")
-    skeleton.fill("", torch.float32, cpu, skip=(skeleton.stack, *skeleton.ends()))
-    with only_rows(skeleton, tokens, torch.float32, cpu):
-        calls = capture(skeleton, tokens[:1], cpu)
-        hidden = first_inputs(skeleton, tokens, cpu)
-    for block, call in enumerate(calls):
-        assert torch.allclose(hidden, expected.hidden_states[block], atol=1e-4), f"input of block {block}"
-        path = f"{skeleton.stack}.{block}"
-        with torch.no_grad():
-            hidden = call(skeleton.fill(path, torch.float32, cpu), hidden)
-        skeleton.unload(path)
-        assert all(parameter.is_meta for parameter in skeleton.blocks[block].parameters())
-    skeleton.fill(skeleton.head(), torch.float32, cpu)
-    assert torch.allclose(logits(skeleton, hidden), expected.logits, atol=1e-4)
+    assert chain_is_model(tmp_path, tokens, expected.hidden_states, expected.logits)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "falcon", "falcon new", "falcon alibi", "falcon_h1", "bloom", "mpt", "gpt_neox_japanese", "gptj",
+        "bamba", "rwkv", "xlstm",
+        "openai-gpt",
+        "xglm",
+    ],
+)  # fmt: skip
+def test_blocks_return_one_value_or_more_and_their_arguments_fit_any_number_of_rows(tmp_path: Path, name: str) -> None:
+    """A tuple of one, of two or three values, a list; masks and biases of attention with a row for each row of text."""
+    make_model(name, tmp_path)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval()
+    tokens = torch.randint(3, 96, (3, TOKENS), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = model(input_ids=tokens, use_cache=False).logits
+    assert chain_is_model(tmp_path, tokens, [], expected)
 
 
 def test_a_checkpoint_without_the_base_prefix_is_found(tmp_path: Path) -> None:
