@@ -6,6 +6,9 @@ Every error carries a stable `code` (for programs), a `message` (one sentence fo
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class BitwrightError(Exception):
     """Base of every error that is shown to a user. Anything else that is raised is a bug."""
@@ -113,3 +116,25 @@ def by_code(code: str, message: str, hint: str = "") -> BitwrightError:
         if cls.code == code:
             return cls(message, hint)
     return BitwrightError(message, hint, code=code)
+
+
+@contextmanager
+def translated(kind: type[BitwrightError], sentence: str, hint: str) -> Iterator[None]:
+    """Tell whatever another library raises about a stranger's file as an error of `kind`, with the library's reason.
+
+    For calls whose libraries raise what they like: transformers' checks of configs derive from Exception alone, those
+    of tokenizers are bare Exceptions, and its panics (written in Rust) not even that.
+
+    Raises:
+        kind: instead of anything but a BitwrightError, a lack of memory and an interrupt.
+    """
+    try:
+        yield
+    except (BitwrightError, MemoryError):
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        reason = "".join(letter if letter.isprintable() else "?" for letter in reason[:240])
+        raise kind(f"{sentence}: {reason.rstrip('.')}.", hint) from error

@@ -9,9 +9,15 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from core.errors import CorruptFile
+
+MAX_JSON_BYTES: Final = 32 << 20
+"""Of a file of JSON; configs have up to 1 MB, indexes of the largest models 20 MB."""
+
+_CORRECT: Final = "Correct it there; if the file was downloaded, fetch it again."
+_UTF8: Final = "Save it as UTF-8; if the file was downloaded, fetch it again."
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -38,18 +44,54 @@ def write_json(path: Path, value: Any) -> None:
     write_atomic(path, data + b"\n")
 
 
-def read_json(path: Path) -> Any:
-    """The JSON value in `path`.
+def read_json(path: Path, limit: int = MAX_JSON_BYTES) -> Any:
+    """Return the JSON value in `path`, which may begin with a byte-order mark.
+
+    Args:
+        path: of the file.
+        limit: bytes above which it is not read; Python objects take up to twenty times the room of their text.
 
     Raises:
-        CorruptFile: it is not readable JSON in UTF-8, or nested too deep to read.
+        CorruptFile: it is not readable JSON in UTF-8 (with line and column), larger than `limit`, or nested too deep.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise CorruptFile(f"{path} is not valid JSON.", "Fetch the file again.") from error
+        with path.open("rb") as stream:
+            data = stream.read(limit + 1)
     except OSError as error:
         raise CorruptFile(f"{path} cannot be read: {error.strerror}.", "Check the path and its rights.") from error
+    if len(data) > limit:
+        raise CorruptFile(f"{path} has more than {limit >> 20} MiB, too much for such a file.", "Check the file.")
+    try:
+        return json.loads(data.decode("utf-8-sig"))
+    except json.JSONDecodeError as error:
+        check_content(path)
+        place = f"line {error.lineno}, column {error.colno}"
+        raise CorruptFile(f"{path} is not valid JSON: {error.msg} at {place}.", _CORRECT) from error
+    except UnicodeDecodeError as error:
+        kind = "UTF-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else f"not UTF-8, at byte {error.start}"
+        raise CorruptFile(f"{path} is text in {kind}." if kind == "UTF-16" else f"{path} is {kind}.", _UTF8) from error
+    except (ValueError, RecursionError) as error:  # a number of 5,000 digits, brackets 5,000 deep
+        raise CorruptFile(f"{path} is not valid JSON.", _CORRECT) from error
+
+
+def check_content(path: Path) -> None:
+    """Raise CorruptFile where a text stands in for the file itself: a Git LFS pointer, or a web page.
+
+    A clone without git-lfs leaves pointers of some 130 bytes (huggingface/transformers#27923); a browser's "save as" of
+    a file's page on the Hub leaves that page.
+    """
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(64).lstrip().lower()
+    except OSError:
+        return
+    if start.startswith(b"version https://git-lfs"):
+        raise CorruptFile(
+            f"{path} is a Git LFS pointer: the file itself was not downloaded.",
+            "Run `git lfs install` and `git lfs pull` in its folder, or fetch the model with `hf download`.",
+        )
+    if start.startswith((b"<!doctype html", b"<html")):
+        raise CorruptFile(f"{path} is a web page, not the file itself.", "Download the file, not its page.")
 
 
 def sync_folder(folder: Path) -> None:

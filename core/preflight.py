@@ -16,9 +16,8 @@ from core.files import existing_parent, free_bytes
 from core.formats.grids import plan_layers
 from core.jobs.spec import JobSpec, looks_like_path
 from core.jobs.store import staging_of
-from core.model.headers import read_folder
 from core.model.source import DEMO, check_folder, read_config
-from core.model.tree import ModelTree, build_tree
+from core.model.tree import ModelTree, build_tree, read_tensors
 from core.sizes import output_size
 from core.wording import human
 
@@ -62,7 +61,8 @@ def read_tree(folder: Path) -> ModelTree:
         CorruptFile: either does not hold what it promises.
     """
     check_folder(folder)
-    return build_tree(read_config(folder), read_folder(folder))
+    config = read_config(folder)
+    return build_tree(config, read_tensors(folder, config))
 
 
 def check_output(output: Path) -> None:

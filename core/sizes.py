@@ -99,8 +99,6 @@ def _grown(tree: ModelTree, format_name: str) -> int:
             grown += type_bytes(other_type(format_name, tree, info), info.shape) - info.nbytes
         elif info.dtype not in ("F16", "BF16", "F32"):
             grown += 4 * info.numel - info.nbytes
-    if tree.tied and tree.lm_head and f"{tree.lm_head}.weight" in tree.tensors:
-        grown -= tree.tensors[f"{tree.lm_head}.weight"].nbytes
     return grown
 
 

@@ -146,8 +146,10 @@ def _record(path: Path, number: int, line: str) -> Any:
     try:
         return json.loads(line)
     except (ValueError, RecursionError) as error:
+        place = f" (column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
         raise BadCalibration(
-            f"Line {number} of {path} is not valid JSON.", "Correct or delete that line; each line is one record."
+            f"Line {number} of {path} is not valid JSON{place}.",
+            "Correct or delete that line; each line is one record.",
         ) from error
 
 
@@ -166,7 +168,7 @@ def _json(path: Path) -> Iterator[Any]:
             yield from _lines(path)
             return
         raise BadCalibration(
-            f"{path} is not valid JSON (line {error.lineno}).", "Correct or fetch it again."
+            f"{path} is not valid JSON (line {error.lineno}, column {error.colno}).", "Correct or fetch it again."
         ) from error
     except (ValueError, RecursionError) as error:
         raise BadCalibration(f"{path} is not valid JSON.", "Correct or fetch it again.") from error

@@ -136,7 +136,7 @@ def look_at(checkpoint: Checkpoint, label: str = "") -> Subject:
     if lost:
         raise BadInput(f"{min(lost)} is quantized and outside the decoder blocks.", "This cannot be converted yet.")
     shuffled = frozenset(getattr(checkpoint, "shuffled", ()))
-    return Subject(checkpoint, table, tree, config, shuffled, _foreign(checkpoint, tree), label)
+    return Subject(checkpoint, table, tree, tree.config, shuffled, _foreign(checkpoint, tree), label)
 
 
 def conversions(subject: Subject) -> list[Possible]:

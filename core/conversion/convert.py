@@ -23,12 +23,13 @@ from core.conversion.dense import DenseStore
 from core.conversion.regrid import regrid
 from core.conversion.staging import Staging, sweep
 from core.errors import BadInput, BitwrightError, Cancelled, CorruptFile, VerificationFailed
-from core.events import Done, Emit, FileWritten, Progress, Stage
+from core.events import Done, Emit, FileWritten, Log, Progress, Stage
 from core.files import read_json, write_atomic, write_json
 from core.formats.names import is_gguf
 from core.formats.plain import PlainLinear
-from core.formats.side_files import carry_over
+from core.formats.side_files import carry_over, foreign_links
 from core.formats.stored import Checkpoint, FormatWriter, Stored, digest, layer_labels
+from core.model.parts import parts_of
 from core.model.source import Source, only_gguf, open_source
 from core.model.tree import Linear
 from core.model.weights import TensorStore
@@ -100,6 +101,8 @@ def convert(
     if not conversion.exact and not inexact:
         raise BadInput(f"{format_name} cannot hold {subject.label} exactly: {conversion.cost}", conversion.hint)
     check_free(target, conversion.plan.nbytes + SPARE)
+    for name in foreign_links(subject.checkpoint.folder):
+        emit(Log("warning", f"{name} is left out of the output: it is a link to a file that is not the model's."))
     work = _Work(emit, should_stop, 2 * (len(conversion.plan.layers) + 1))
     emit(Stage("convert"))
     with Staging(target) as staging:
@@ -292,7 +295,7 @@ def _labels(subject: Subject) -> dict[str, int]:
 def _stored_bytes(source: Source) -> int:
     """Bytes of the weight files of the source."""
     if source.file is not None:
-        return source.file.stat().st_size
+        return sum(part.stat().st_size for part in parts_of(source.file))
     return sum(path.stat().st_size for path in source.folder.glob("*.safetensors"))
 
 

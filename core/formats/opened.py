@@ -12,6 +12,8 @@ from core.formats.gguf.reader import GgufCheckpoint
 from core.formats.plain import PlainCheckpoint
 from core.formats.reader import QuantizedCheckpoint, is_quantized
 from core.formats.stored import Checkpoint
+from core.model.corrections import is_stale
+from core.model.headers import read_folder
 from core.model.source import check_folder, only_gguf, read_config
 
 
@@ -31,4 +33,6 @@ def open_checkpoint(path: Path, should_stop: Callable[[], bool] = lambda: False)
     if file is not None:
         return GgufCheckpoint(file, should_stop=should_stop)
     check_folder(path)
-    return QuantizedCheckpoint(path) if is_quantized(read_config(path)) else PlainCheckpoint(path)
+    config = read_config(path)
+    packed = is_quantized(config) and not is_stale(config, read_folder(path))
+    return QuantizedCheckpoint(path) if packed else PlainCheckpoint(path)

@@ -22,8 +22,8 @@ from core.formats.settings import read_object
 from core.formats.side_files import carry_over
 from core.formats.stored import Stored, by_rows
 from core.jobs.control import check_stop
-from core.model.headers import TensorInfo, read_folder
-from core.model.tree import LayerPlan, ModelTree
+from core.model.headers import TensorInfo
+from core.model.tree import LayerPlan, ModelTree, read_tensors
 from core.model.weights import TensorStore, evenly
 from core.model.writer import TORCH_DTYPES, CheckpointWriter, TensorPlan
 from core.schemes import UNTOUCHED, LayerScheme
@@ -92,7 +92,7 @@ class PlainCheckpoint:
     def __init__(self, folder: Path, layers: Collection[str] = (), transposed: Collection[str] = ()) -> None:
         self.folder = folder
         self.config = read_object(folder / "config.json")
-        self.store = TensorStore(folder, read_folder(folder))
+        self.store = TensorStore(folder, read_tensors(folder, self.config))
         self.schemes: Mapping[str, LayerScheme] = dict.fromkeys(layers, _SCHEME)
         weights = {f"{name}.weight" for name in layers}
         self.plain = [name for name in self.store.table if name not in weights]

@@ -19,7 +19,8 @@ from core.formats.layout import decode, own_order
 from core.formats.packing import PARTS, Measures, measure
 from core.formats.quantized import QuantizedLinear
 from core.formats.settings import Settings, find_config, read_object, read_settings
-from core.model.headers import TensorInfo, read_folder, read_header, short
+from core.model.headers import TensorInfo, read_header, short
+from core.model.tree import read_tensors
 from core.model.weights import TensorStore
 from core.schemes import LayerScheme
 
@@ -58,7 +59,7 @@ class QuantizedCheckpoint:
         self.folder = folder
         self.config = read_object(folder / "config.json")
         settings = read_settings(find_config(folder, self.config))
-        self.tensors = _tensors(folder, settings)
+        self.tensors = _tensors(folder, self.config, settings)
         names = [name.removesuffix(".qweight") for name in self.tensors if name.endswith(".qweight")]
         if not names:
             raise CorruptFile(f"The config of {folder} says quantized, and no tensor is.", _AGAIN)
@@ -199,10 +200,10 @@ class QuantizedCheckpoint:
         return value.view(torch.int32) if info.dtype == "U32" else value
 
 
-def _tensors(folder: Path, settings: Settings) -> dict[str, TensorInfo]:
+def _tensors(folder: Path, config: Mapping[str, Any], settings: Settings) -> dict[str, TensorInfo]:
     """The table of the file that the config names, else of the folder's usual ones."""
     named = folder / f"{settings.weights_file}.safetensors"
-    return read_header(named) if settings.weights_file and named.is_file() else read_folder(folder)
+    return read_header(named) if settings.weights_file and named.is_file() else read_tensors(folder, config)
 
 
 def _half(scales: Tensor, name: str) -> Tensor:

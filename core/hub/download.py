@@ -25,7 +25,7 @@ from core.events import Emit, Log
 from core.files import free_bytes, read_json
 from core.hub.pace import PacedProgress
 from core.hub.patience import LOOKUP_SECONDS, bounded
-from core.model.headers import INDEX_FILE, SINGLE_FILE, read_folder
+from core.model.headers import INDEX_FILE, SINGLE_FILE, read_folder, weight_files
 from core.wording import human
 
 _WANTED: Final = (
@@ -97,6 +97,8 @@ def wanted_files(names: Sequence[str], repository: str) -> list[str]:
         weights = [SINGLE_FILE]
     elif INDEX_FILE in flat:
         weights = [INDEX_FILE, *fnmatch.filter(weights, "model-*-of-*.safetensors")]
+    else:
+        weights = weight_files(weights)
     if not weights:
         raise UnsupportedModel(
             f"{repository} has no weights as safetensors.", "Choose a model, or a revision, that has them."

@@ -17,7 +17,7 @@ from core.errors import CorruptFile
 from core.events import Emit, Progress
 from core.hub.download import explain, http_error, wanted_files
 from core.hub.patience import LOOKUP_SECONDS, bounded
-from core.model.headers import INDEX_FILE, TensorInfo, header_length, parse_header
+from core.model.headers import INDEX_FILE, TensorInfo, header_length, merge_tables, parse_header
 
 REQUEST_SECONDS: Final = 10.0
 """Silence of a connection that ends it."""
@@ -128,11 +128,10 @@ def _read_tables(
     place: _Place, sizes: Mapping[str, int], wanted: list[str], emit: Emit, should_stop: Callable[[], bool]
 ) -> dict[str, TensorInfo]:
     """The tensors of all files, from as many requests at a time as the Hub takes without complaint."""
-    index: dict[str, str] | None = None
     files = sorted(name for name in wanted if name.endswith(".safetensors"))
     if INDEX_FILE in wanted:
-        index = _index(bounded(lambda: place.read(INDEX_FILE, _INDEX_BYTES), should_stop), sizes)
-        files = sorted(set(index.values()))
+        index = bounded(lambda: place.read(INDEX_FILE, _INDEX_BYTES), should_stop)
+        files = sorted(set(_index(index, sizes).values()))
     tables: dict[str, dict[str, TensorInfo]] = {}
     left = threading.Event()
 
@@ -152,22 +151,12 @@ def _read_tables(
             emit(Progress(len(tables) / len(files), -1.0, -1.0))
 
     bounded(all_files, should_stop, HEADERS_SECONDS, tick=tell, leave=left.set)
-    return _merged([tables[name] for name in files], index)
+    return merge_tables([tables[name] for name in files], _alike)
 
 
-def _merged(tables: list[dict[str, TensorInfo]], index: Mapping[str, str] | None) -> dict[str, TensorInfo]:
-    """One table, which must be the one that the index promises."""
-    merged: dict[str, TensorInfo] = {}
-    for table in tables:
-        for name, info in table.items():
-            if name in merged:
-                raise CorruptFile(
-                    f"The tensor {name[:80]!r} is in both {merged[name].file} and {info.file}.", "Choose another model."
-                )
-            merged[name] = info
-    if index is not None and index != {name: info.file for name, info in merged.items()}:
-        raise CorruptFile(f"{INDEX_FILE} does not list the tensors that its files hold.", "Choose another model.")
-    return merged
+def _alike(one: TensorInfo, two: TensorInfo) -> bool:
+    """Whether two tensors can be equal, as far as headers tell."""
+    return (one.dtype, one.shape) == (two.dtype, two.shape)
 
 
 def _index(data: bytes, sizes: Mapping[str, int]) -> dict[str, str]:

@@ -70,16 +70,17 @@ def bench(
 
 def step_bytes(loaded: Any) -> int:
     """Bytes of weights that one token needs, as they are stored: all, but for an embedding that is no head as well."""
-    from core.model.headers import read_folder
-    from core.model.source import read_config
+    from core.formats.opened import open_checkpoint
+    from core.model.tree import build_tree
 
     known = getattr(loaded.runner, "step_bytes", 0)
     if known:
         return int(known)
     try:
-        if read_config(loaded.folder).get("tie_word_embeddings", True):
+        checkpoint = open_checkpoint(loaded.folder)
+        if build_tree(dict(checkpoint.config), checkpoint.dense_table()).tied:
             return int(loaded.weight_bytes)
-        tensors = read_folder(loaded.folder).values()
+        tensors = checkpoint.store.table.values()
     except BitwrightError:  # a GGUF file has its tensors elsewhere
         return int(loaded.weight_bytes)
     return int(loaded.weight_bytes) - sum(info.nbytes for info in tensors if info.name.endswith(_EMBEDDING))

@@ -19,8 +19,9 @@ from core.jobs import store
 from core.jobs.chat_calls import Chat
 from core.jobs.serve_call import serve
 from core.jobs.spec import absolute, looks_like_path
-from core.model.headers import TensorInfo, read_folder
+from core.model.headers import TensorInfo
 from core.model.source import DEMO, check_architecture, open_source, read_config
+from core.model.tree import read_tensors
 
 Arguments = Mapping[str, Any]
 Asked = Callable[[], bool]
@@ -218,14 +219,15 @@ def convert(arguments: Arguments, emit: Emit, should_stop: Asked) -> Values:
 
 
 def _opened(name: str, label: str, origin: str, note: str, folder: Path) -> Values:
+    config = read_config(folder)
     return {
         "name": name,
         "label": label,
         "origin": origin,
         "note": note,
         "folder": str(folder),
-        "config": read_config(folder),
-        "tensors": _rows(read_folder(folder)),
+        "config": config,
+        "tensors": _rows(read_tensors(folder, config)),
         "download_bytes": 0,
     }
 

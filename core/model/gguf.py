@@ -61,7 +61,7 @@ def import_gguf(path: Path, emit: Emit, should_stop: Callable[[], bool], *, meas
         DiskFull, OutputProblem: the cache cannot be written.
         Cancelled: `should_stop` said so.
     """
-    target = _place(path, read_gguf_header(path), "")
+    target = _place(read_gguf_header(path), "")
     with _cache(target, should_stop):
         if not _is_whole(target, weights=True):
             _import(path, target, emit, should_stop, measured=measured)
@@ -77,10 +77,10 @@ def import_config(model: GgufModel, should_stop: Callable[[], bool] = lambda: Fa
         DiskFull, OutputProblem: the cache cannot be written.
         Cancelled: `should_stop` said so.
     """
-    target = _place(model.path, model.header, "-config")
+    target = _place(model.header, "-config")
     with _cache(target, should_stop):
         if not _is_whole(target, weights=False):
-            gguf_tokenizer.check_tokenizer(model.header, model.path.name)
+            gguf_tokenizer.check_tokenizer(model.header, model.header.label)
             with _staged(target) as stage:
                 _write_configs(model, stage)
     return target
@@ -120,10 +120,10 @@ class _Written:
         self._progress.end()
 
 
-def _place(path: Path, header: GgufHeader, suffix: str) -> Path:
+def _place(header: GgufHeader, suffix: str) -> Path:
     """Where the cache keeps what is made of a file: another place as soon as the file has changed."""
-    stem = re.sub(r"[^\w.-]+", "_", path.stem)[:60]
-    status = path.stat()
+    stem = re.sub(r"[^\w.-]+", "_", header.path.stem)[:60]
+    status = header.path.stat()
     key = hashlib.sha256(f"{_VERSION} {header.digest} {status.st_size} {status.st_mtime_ns}".encode()).hexdigest()
     return cache_folder() / f"{stem}-{key[:16]}{suffix}"
 
@@ -189,7 +189,7 @@ def _is_whole(folder: Path, *, weights: bool) -> bool:
 
 def _import(path: Path, target: Path, emit: Emit, should_stop: Callable[[], bool], *, measured: bool) -> None:
     model = open_gguf_model(path)
-    gguf_tokenizer.check_tokenizer(model.header, path.name)
+    gguf_tokenizer.check_tokenizer(model.header, model.header.label)
     needed = sum(2 * int(np.prod(tensor.shape)) for tensor in model.tensors.values()) + _GRACE_BYTES
     if free_bytes(target.parent) < needed:
         raise DiskFull(
@@ -213,7 +213,7 @@ def _write_tensors(model: GgufModel, stage: Path, written: _Written) -> None:
         for name, tensor in model.tensors.items():
             written.add(0)
             if tensor.name in _BIG:
-                chunks = gguf_values.row_chunks(model.path, tensor)
+                chunks = gguf_values.row_chunks(tensor)
                 pieces = (_bf16(chunk).view(torch.uint8).numpy().tobytes() for chunk in chunks)
                 writer.write_pieces(name, written.counted(pieces))
             else:

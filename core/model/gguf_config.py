@@ -92,8 +92,6 @@ def check_supported(header: GgufHeader, label: str) -> None:
     """
     architecture = header.architecture
     known = f"Imported are {', '.join(sorted(_ARCHITECTURES))}; use the original as a folder or from the Hub."
-    if header.metadata.get("split.count") not in (None, 0, 1):
-        raise UnsupportedModel(f"{label} is one part of a split model.", "Join the parts with gguf-split --merge.")
     if not architecture:
         raise UnsupportedModel(f"{label} does not say which architecture it has.", known)
     if header.metadata.get("general.type", "model") != "model":

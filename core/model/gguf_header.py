@@ -17,6 +17,8 @@ from typing import Any, Final
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from core.errors import CorruptFile, UnsupportedModel
+from core.files import check_content
+from core.model.parts import parts_of, whole_name
 
 MAGIC: Final = b"GGUF"
 _SCALARS: Final = {
@@ -34,13 +36,15 @@ the memory of the file, and minutes."""
 _KEPT_NUMBERS = 1 << 12
 """Numbers of an array that are kept; longer ones are scores and types of tokens."""
 
+_SPLIT: Final = "split.count"
 _AGAIN = "Fetch the file again."
 
 
 @dataclass(frozen=True)
 class GgufTensor:
-    """One tensor: name, shape (rows first, as torch has it), block type, absolute byte range."""
+    """One tensor: its file, name, shape (rows first, as torch has it), block type, absolute byte range."""
 
+    path: Path
     name: str
     shape: tuple[int, ...]
     kind: GGMLQuantizationType
@@ -65,12 +69,26 @@ class NumberArray:
 
 @dataclass(frozen=True)
 class GgufHeader:
-    """Metadata (scalars, strings, short lists of numbers, `StringArray`, `NumberArray`), tensors by name, and a digest
-    of header and size."""
+    """The header of a GGUF file, or of all parts of one.
 
+    Attributes:
+        path: of the file; of a split one, its first part, which has the metadata.
+        metadata: scalars, strings, short lists of numbers, `StringArray`, `NumberArray`.
+        tensors: by name.
+        digest: of header and size.
+        parts: their number.
+    """
+
+    path: Path
     metadata: dict[str, Any]
     tensors: dict[str, GgufTensor]
     digest: str
+    parts: int = 1
+
+    @property
+    def label(self) -> str:
+        """What messages call the file."""
+        return self.path.name if self.parts == 1 else f"{whole_name(self.path.name)} ({self.parts} parts)"
 
     @property
     def architecture(self) -> str:
@@ -79,18 +97,48 @@ class GgufHeader:
 
 
 def read_gguf_header(path: Path) -> GgufHeader:
-    """Walk the whole header of a GGUF file.
+    """Walk the whole header of a GGUF file, and those of its other parts where it is one of several.
+
+    Parts are called `NAME-00002-of-00003.gguf`, as llama.cpp's gguf-split does; any of them may be given.
 
     Raises:
-        CorruptFile: not a GGUF file, cut short, or a header that cannot be true.
+        CorruptFile: not a GGUF file, cut short, a header that cannot be true, or a part is missing.
         UnsupportedModel: a version, byte order or tensor type that is not read here.
     """
+    header = _read_one(path)
+    count = header.metadata.get(_SPLIT)
+    if type(count) is not int or count < 2:
+        return header
+    paths = parts_of(path)
+    if len(paths) != count:
+        raise CorruptFile(
+            f"{path.name} is one of {count} parts of a split file, and its name does not say which.",
+            f"Call the parts NAME-00001-of-{count:05d}.gguf and so on.",
+        )
+    missing = next((part for part in paths if not part.is_file()), None)
+    if missing is not None:
+        raise CorruptFile(f"{missing.name} is missing: the file is split into {count} parts.", f"Put it beside {path}.")
+    headers = [_read_one(part) for part in paths]
+    tensors: dict[str, GgufTensor] = {}
+    for number, part in enumerate(headers):
+        if part.metadata.get("split.no") != number or part.metadata.get(_SPLIT) != count:
+            raise CorruptFile(f"{part.path.name} is not part {number + 1} of {count} of a split file.", _AGAIN)
+        twice = next((name for name in part.tensors if name in tensors), None)
+        if twice is not None:
+            raise CorruptFile(f"The tensor {twice[:80]!r} is in two parts of {path.name}.", _AGAIN)
+        tensors |= part.tensors
+    digest = hashlib.sha256("".join(part.digest for part in headers).encode()).hexdigest()
+    return GgufHeader(paths[0], headers[0].metadata, tensors, digest, count)
+
+
+def _read_one(path: Path) -> GgufHeader:
+    check_content(path)
     try:
         with path.open("rb") as stream:
             if stream.read(4) != MAGIC:
                 raise CorruptFile(f"{path.name} is not a GGUF file.", "Choose another file, or fetch it again.")
             with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as blob:
-                return _Walk(blob, path.name).header()
+                return _Walk(blob, path).header()
     except OSError as error:
         raise CorruptFile(f"{path} cannot be read: {error.strerror}.", "Check the path and its rights.") from error
 
@@ -98,10 +146,11 @@ def read_gguf_header(path: Path) -> GgufHeader:
 class _Walk:
     """A position in the file that never leaves it."""
 
-    def __init__(self, blob: mmap.mmap, label: str) -> None:
+    def __init__(self, blob: mmap.mmap, path: Path) -> None:
         self.blob = blob
         self.size = len(blob)
-        self.label = label
+        self.path = path
+        self.label = path.name
         self.position = 4
         self.strings = 0
 
@@ -124,7 +173,7 @@ class _Walk:
         entries = [self._tensor_entry() for _ in range(tensor_count)]
         digest = hashlib.sha256(self.blob[: self.position])
         digest.update(str(self.size).encode())
-        return GgufHeader(metadata, self._place(entries, metadata), digest.hexdigest())
+        return GgufHeader(self.path, metadata, self._place(entries, metadata), digest.hexdigest())
 
     def _place(
         self, entries: list[tuple[str, tuple[int, ...], int, int]], metadata: dict[str, Any]
@@ -145,7 +194,7 @@ class _Walk:
                     f"{data + offset + nbytes}.",
                     _AGAIN,
                 )
-            tensors[name] = GgufTensor(name, shape, kind, data + offset, nbytes)
+            tensors[name] = GgufTensor(self.path, name, shape, kind, data + offset, nbytes)
         position = data
         for tensor in sorted(tensors.values(), key=lambda tensor: tensor.start):
             if tensor.start < position:

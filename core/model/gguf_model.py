@@ -69,7 +69,7 @@ class GgufModel:
     """A GGUF file, understood.
 
     Attributes:
-        path: of the file.
+        path: of the file; of one in parts, the first.
         header: of the file.
         config: what config.json of such a model says.
         generation: what generation_config.json says: the tokens that begin and end.
@@ -90,7 +90,7 @@ class GgufModel:
     def values(self, name: str) -> _Array:
         """A parameter as the model has it, float32."""
         place = self.places[name]
-        found = gguf_values.values(self.path, place.tensor)
+        found = gguf_values.values(place.tensor)
         if place.order is not None:
             found = found[place.order]
         if place.turned:
@@ -110,14 +110,14 @@ def open_gguf_model(path: Path) -> GgufModel:
     """
     header = read_gguf_header(path)
     present = [header.tensors[name] for name in gguf_config.FACTORS if name in header.tensors]
-    factors = {tensor.name: gguf_values.values(path, tensor).reshape(-1).tolist() for tensor in present}
-    config = gguf_config.build_config(header, path.name, factors)
-    model = _empty_model(config, path.name)
+    factors = {tensor.name: gguf_values.values(tensor).reshape(-1).tolist() for tensor in present}
+    config = gguf_config.build_config(header, header.label, factors)
+    model = _empty_model(config, header.label)
     config.architectures = [type(model).__name__]
     value = config.to_diff_dict()
     value.pop("_name_or_path", None)
     value |= gguf_config.old_rope_keys(value.get("rope_parameters"))
-    return GgufModel(path, header, value, _generation(config, header), _places(header, model, path.name))
+    return GgufModel(header.path, header, value, _generation(config, header), _places(header, model, header.label))
 
 
 def _generation(config: Any, header: GgufHeader) -> dict[str, Any]:

@@ -7,7 +7,6 @@ what a tensor means.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Final
 
 import gguf
@@ -31,7 +30,7 @@ def rows_of(tensor: GgufTensor) -> int:
     return count
 
 
-def read_rows(path: Path, tensor: GgufTensor, start: int = 0, stop: int | None = None) -> _Array:
+def read_rows(tensor: GgufTensor, start: int = 0, stop: int | None = None) -> _Array:
     """The stored bytes of rows `start` to `stop` (None: the last), uint8 [rows, bytes of a row].
 
     Raises:
@@ -43,22 +42,25 @@ def read_rows(path: Path, tensor: GgufTensor, start: int = 0, stop: int | None =
     stop = rows if stop is None else stop
     raw = np.empty((stop - start, width), dtype=np.uint8)
     try:
-        with path.open("rb", buffering=0) as stream:
+        with tensor.path.open("rb", buffering=0) as stream:
             stream.seek(tensor.start + start * width)
             view, done = raw.reshape(-1).data, 0
             while done < raw.nbytes:
                 count = stream.readinto(view[done:])
                 if not count:
-                    raise CorruptFile(f"{path.name} ended inside the tensor {tensor.name}.", "Fetch the file again.")
+                    raise CorruptFile(
+                        f"{tensor.path.name} ended inside the tensor {tensor.name}.", "Fetch the file again."
+                    )
                 done += count
     except OSError as error:
         raise ModelNotFound(
-            f"{path} can no longer be read: {error.strerror}.", "Put the model back where it was, and start again."
+            f"{tensor.path} can no longer be read: {error.strerror}.",
+            "Put the model back where it was, and start again.",
         ) from error
     return raw
 
 
-def gather_rows(path: Path, tensor: GgufTensor, index: _Array) -> _Array:
+def gather_rows(tensor: GgufTensor, index: _Array) -> _Array:
     """The stored bytes of single rows, uint8 [n, bytes of a row], touching no others.
 
     Raises:
@@ -66,9 +68,9 @@ def gather_rows(path: Path, tensor: GgufTensor, index: _Array) -> _Array:
     """
     rows = rows_of(tensor)
     try:
-        mapped = np.memmap(path, np.uint8, "r", tensor.start, (rows, tensor.nbytes // rows))
+        mapped = np.memmap(tensor.path, np.uint8, "r", tensor.start, (rows, tensor.nbytes // rows))
     except (OSError, ValueError) as error:
-        raise ModelNotFound(f"{path} can no longer be read.", "Put the model back, and start again.") from error
+        raise ModelNotFound(f"{tensor.path} can no longer be read.", "Put the model back, and start again.") from error
     return np.ascontiguousarray(mapped[index])
 
 
@@ -91,24 +93,24 @@ def decode_rows(raw: _Array, tensor: GgufTensor) -> _Array:
         ) from error
 
 
-def raw_chunks(path: Path, tensor: GgufTensor) -> Iterator[_Array]:
+def raw_chunks(tensor: GgufTensor) -> Iterator[_Array]:
     """All stored bytes in order, uint8 [rows, bytes of a row], some rows at a time."""
     step = max(1, CHUNK_ELEMENTS // tensor.shape[-1])
     rows = rows_of(tensor)
     for start in range(0, rows, step):
-        yield read_rows(path, tensor, start, min(rows, start + step))
+        yield read_rows(tensor, start, min(rows, start + step))
 
 
-def row_chunks(path: Path, tensor: GgufTensor) -> Iterator[_Array]:
+def row_chunks(tensor: GgufTensor) -> Iterator[_Array]:
     """All values in order, float32 [rows, columns], some rows at a time."""
-    return (decode_rows(raw, tensor) for raw in raw_chunks(path, tensor))
+    return (decode_rows(raw, tensor) for raw in raw_chunks(tensor))
 
 
-def values(path: Path, tensor: GgufTensor) -> _Array:
+def values(tensor: GgufTensor) -> _Array:
     """All values, float32 in the tensor's shape."""
     found = np.empty((rows_of(tensor), tensor.shape[-1]), dtype=np.float32)
     done = 0
-    for chunk in row_chunks(path, tensor):
+    for chunk in row_chunks(tensor):
         found[done : done + len(chunk)] = chunk
         done += len(chunk)
     return found.reshape(tensor.shape)

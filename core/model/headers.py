@@ -8,15 +8,17 @@ believes nothing: whatever a header claims is held against the size of the file 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeGuard
 
 from core.errors import CorruptFile, ModelNotFound
-from core.files import read_json
+from core.files import check_content, read_json
 
-MAX_HEADER_BYTES: Final = 100_000_000
-"""The limit of the safetensors library itself; real headers are far below it."""
+MAX_HEADER_BYTES: Final = 32 << 20
+"""Real headers are far below it; the safetensors library takes 100 MB, which would be gigabytes of Python objects."""
 
 MAX_NAME_BYTES: Final = 255
 """Of a file; what file systems take."""
@@ -32,6 +34,10 @@ DTYPE_BITS: Final[dict[str, int]] = {
 """Bits of one element for every dtype code that the format knows."""
 
 _AGAIN = "Fetch the file again."
+_PIECE: Final = 1 << 22
+_PART: Final = re.compile(r"-(\d{1,5})-of-(\d{1,5})\.safetensors\Z")
+_BESIDE: Final = ("adapter_model", "adapter.", "consolidated", "optimizer", "training_args")
+"""What files are called that lie beside a model's own weights."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +76,9 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
     """The tensors of one safetensors file, in the order of their bytes.
 
     Raises:
-        CorruptFile: the file is cut short, or its header does not describe it exactly.
+        CorruptFile: the file is cut short, a stand-in for another, or its header does not describe it exactly.
     """
+    check_content(path)
     try:
         size = path.stat().st_size
         with path.open("rb") as stream:
@@ -123,24 +130,79 @@ def parse_header(text: bytes, size: int, label: str) -> dict[str, TensorInfo]:
 
 
 def read_folder(folder: Path) -> dict[str, TensorInfo]:
-    """The tensors of a checkpoint folder: `model.safetensors`, or an index and its shards, or all its safetensors.
+    """Return the tensors of a checkpoint folder: of `model.safetensors`, of an index and its shards, or of all shards.
+
+    As in transformers, all tensors of the shards count, listed in the index or not, and what an index lists beyond them
+    (often heads for further tokens) is for whoever needs it to miss.
 
     Raises:
         ModelNotFound: the folder holds no safetensors file.
-        CorruptFile: a file is torn, or the index and the shards contradict each other.
+        CorruptFile: a file is torn or missing, or two files have different values for one tensor.
     """
     if (folder / SINGLE_FILE).is_file():
         return read_header(folder / SINGLE_FILE)
     if (folder / INDEX_FILE).is_file():
-        return _read_shards(folder)
-    files = sorted(path for path in folder.glob("*.safetensors") if path.is_file())
+        return merge_tables(_shards(folder, index_shards(folder)), lambda one, two: equal_bytes(folder, one, two))
+    files = weight_files(path.name for path in folder.glob("*.safetensors") if path.is_file())
     if not files:
         raise ModelNotFound(f"{folder} holds no safetensors file.", "Choose a folder with the weights as safetensors.")
-    return _merge([read_header(path) for path in files])
+    _check_complete(files)
+    return merge_tables([read_header(folder / name) for name in files], lambda one, two: equal_bytes(folder, one, two))
+
+
+def weight_files(names: Iterable[str]) -> list[str]:
+    """Return those of the safetensors files of a folder without an index that hold the model, sorted.
+
+    Numbered parts come before all others; an adapter, optimizer states and Mistral's own copy of the weights
+    (`consolidated`) lie beside a model and are not part of it.
+    """
+    found = sorted(name for name in names if name.endswith(".safetensors") and not name.startswith(_BESIDE))
+    return [name for name in found if _PART.search(name)] or found
+
+
+def merge_tables(
+    tables: Sequence[Mapping[str, TensorInfo]], equal: Callable[[TensorInfo, TensorInfo], bool]
+) -> dict[str, TensorInfo]:
+    """Return the tensors of all files of a checkpoint as one table.
+
+    Args:
+        tables: of the files, in their order.
+        equal: whether two tensors of one name have the same values.
+
+    Raises:
+        CorruptFile: a tensor lies in two files with different values; transformers takes the last, others the listed.
+    """
+    merged: dict[str, TensorInfo] = {}
+    for table in tables:
+        for name, info in table.items():
+            known = merged.setdefault(name, info)
+            if known is not info and not equal(known, info):
+                raise CorruptFile(
+                    f"The tensor {short(name)} is in both {known.file} and {info.file}, with different values.",
+                    "Keep only one set of weights in the folder.",
+                )
+    return merged
+
+
+def equal_bytes(folder: Path, one: TensorInfo, two: TensorInfo) -> bool:
+    """Whether two tensors have the same type, shape and bytes."""
+    if (one.dtype, one.shape) != (two.dtype, two.shape):
+        return False
+    try:
+        with (folder / one.file).open("rb") as first, (folder / two.file).open("rb") as second:
+            first.seek(one.start)
+            second.seek(two.start)
+            for start in range(0, one.nbytes, _PIECE):
+                count = min(_PIECE, one.nbytes - start)
+                if first.read(count) != second.read(count):
+                    return False
+    except OSError as error:
+        raise CorruptFile(f"{folder} cannot be read: {error.strerror}.", "Check the path and its rights.") from error
+    return True
 
 
 def index_shards(folder: Path) -> dict[str, str]:
-    """Tensor name -> shard file, as the folder's index says.
+    """Return tensor name -> shard file, as the folder's index says.
 
     Raises:
         CorruptFile: the index is not one, or names a file outside the folder.
@@ -157,34 +219,26 @@ def index_shards(folder: Path) -> dict[str, str]:
     return entries
 
 
-def _read_shards(folder: Path) -> dict[str, TensorInfo]:
-    expected = index_shards(folder)
-    tables = []
-    for shard in sorted(set(expected.values())):
-        if not (folder / shard).is_file():
-            raise CorruptFile(f"{INDEX_FILE} names {short(shard)}, which is missing.", "Fetch the missing file.")
-        tables.append(read_header(folder / shard))
-    tensors = _merge(tables)
-    for name, shard in expected.items():
-        if name not in tensors or tensors[name].file != shard:
-            raise CorruptFile(f"{INDEX_FILE} promises {short(name)} in {shard}, which does not have it.", _AGAIN)
-    extra = next((name for name in tensors if name not in expected), None)
-    if extra is not None:
-        raise CorruptFile(f"{tensors[extra].file} holds {short(extra)}, of which {INDEX_FILE} knows nothing.", _AGAIN)
-    return tensors
+def _shards(folder: Path, index: Mapping[str, str]) -> list[dict[str, TensorInfo]]:
+    """The tables of the shards of an index; one may be missing if others hold all that is listed for it."""
+    names = sorted(set(index.values()))
+    missing = [name for name in names if not (folder / name).is_file()]
+    tables = [read_header(folder / name) for name in names if name not in missing]
+    held = set().union(*tables)
+    for name in missing:
+        if not held.issuperset(tensor for tensor, shard in index.items() if shard == name):
+            link = ", a link that leads nowhere" if (folder / name).is_symlink() else ""
+            raise CorruptFile(f"{INDEX_FILE} names {short(name)}{link or ', which is missing'}.", "Fetch that file.")
+    return tables
 
 
-def _merge(tables: list[dict[str, TensorInfo]]) -> dict[str, TensorInfo]:
-    merged: dict[str, TensorInfo] = {}
-    for table in tables:
-        for name, info in table.items():
-            if name in merged:
-                raise CorruptFile(
-                    f"The tensor {short(name)} is in both {merged[name].file} and {info.file}.",
-                    "Keep only one set of weights in the folder.",
-                )
-            merged[name] = info
-    return merged
+def _check_complete(files: list[str]) -> None:
+    """Refuse numbered parts (`model-00002-of-00003`) of which one is missing."""
+    parts = {int(found[1]): int(found[2]) for name in files if (found := _PART.search(name))}
+    lost = next((number for number in range(1, max(parts.values(), default=0) + 1) if number not in parts), 0)
+    if lost and parts:
+        total = max(parts.values())
+        raise CorruptFile(f"Part {lost} of {total} of the weights is missing.", "Fetch that file, and the index.")
 
 
 def _json_object(text: bytes, label: str) -> dict[str, Any]:

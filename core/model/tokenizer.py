@@ -2,24 +2,136 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from core.errors import UnsupportedModel
+from core.errors import CorruptFile, MissingDependency, UnsupportedModel, translated
+from core.files import check_content, read_json
+
+MAX_TOKENS: Final = 1 << 20
+"""Real vocabularies have up to 262,144 tokens; to load one of two million takes minutes and gigabytes."""
+
+MAX_BYTES: Final = 96 << 20
+"""Of a file; the tokenizers of 262,144 tokens have up to 40 MB."""
+
+_MAX_DIGITS: Final = 9
+"""Of a token's number; some readers fill the memory up to it."""
+
+_FILES: Final = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "merges.txt", "spiece.model")
+_NUMBERED: Final = re.compile(rb'(?<!\\)":\s*(\d+)')
+_TRIAL: Final = "Ab 1é\n\U0001f600世<"
+"""Text with letters that small vocabularies do not have."""
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The transformers tokenizer.
+    """Return the transformers tokenizer of a model folder.
 
     Raises:
-        UnsupportedModel: there is none that transformers can read.
+        UnsupportedModel: there is none that transformers can read, or it is beyond any tokenizer known.
+        MissingDependency: the file that there is needs a library that is not installed.
+        CorruptFile: a file of it is damaged.
     """
     from transformers import AutoTokenizer
 
+    _check_files(folder)
+    told = f"The tokenizer in {folder} cannot be read"
+    hint = "Fetch tokenizer.json and tokenizer_config.json of the model again."
+    with unmarked(folder) as place, translated(UnsupportedModel, told, hint):
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+        tokenizer(_TRIAL, add_special_tokens=True)  # some find out only now that they have no token for a letter
+    return tokenizer
+
+
+@contextmanager
+def unmarked(folder: Path) -> Iterator[Path]:
+    """Give a folder whose JSON files other libraries can read, for as long as the block runs.
+
+    It is `folder` itself, or, where a file begins with a byte-order mark, a copy of the small files without marks.
+    """
+    marked = [path for path in folder.glob("*.json") if path.is_file() and _is_marked(path)]
+    if not marked:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="bitwright-") as made:
+        for path in folder.iterdir():
+            if path in marked:
+                (Path(made) / path.name).write_bytes(path.read_bytes()[3:])
+            elif path.is_file() and path.suffix in (".json", ".jinja", ".model", ".txt"):
+                shutil.copyfile(path, Path(made) / path.name)
+        yield Path(made)
+
+
+def _is_marked(path: Path) -> bool:
     try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except (ValueError, OSError, KeyError, TypeError, AttributeError, ImportError) as error:
-        raise UnsupportedModel(
-            f"The tokenizer in {folder} cannot be read: {str(error).splitlines()[0]}",
-            "Fetch tokenizer.json and tokenizer_config.json of the model again.",
-        ) from error
+        with path.open("rb") as stream:
+            return stream.read(3) == b"\xef\xbb\xbf"
+    except OSError as error:
+        raise CorruptFile(f"{path} cannot be read: {error.strerror}.", "Check its rights.") from error
+
+
+def _check_files(folder: Path) -> None:
+    """Refuse what other libraries would take minutes, gigabytes or a wrong guess for."""
+    for name in _FILES:
+        path = folder / name
+        if path.is_symlink() and not path.exists():
+            raise CorruptFile(f"{path} is a link that leads nowhere.", "Fetch the file that it stands for.")
+        if not path.is_file():
+            continue
+        check_content(path)
+        if path.stat().st_size > MAX_BYTES:
+            raise UnsupportedModel(
+                f"{path} has {path.stat().st_size >> 20} MB, which is beyond any tokenizer known.", "Check the file."
+            )
+    for name in ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"):
+        if (folder / name).is_file() and not isinstance(read_json(folder / name), dict):
+            raise CorruptFile(f"{folder / name} is not a JSON object.", "Fetch the file again.")
+    if (folder / "tokenizer.json").is_file():
+        _check_numbers(folder / "tokenizer.json")
+    elif (folder / "tokenizer.model").is_file():
+        _check_sentencepiece(folder / "tokenizer.model")
+
+
+def _check_numbers(path: Path) -> None:
+    """Refuse a tokenizer.json with too many tokens, or with numbers of tokens that are too large.
+
+    Looks for what is numbered instead of parsing the file, which would take ten times its size.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise CorruptFile(f"{path} cannot be read: {error.strerror}.", "Check its rights.") from error
+    for count, found in enumerate(_NUMBERED.finditer(data), 1):
+        if count > MAX_TOKENS or len(found[1]) > _MAX_DIGITS:
+            what = f"more than {MAX_TOKENS} tokens" if count > MAX_TOKENS else f"the number {found[1][:20].decode()}"
+            raise UnsupportedModel(f"{path} has {what}, which is beyond any tokenizer known.", "Check the file.")
+
+
+def _check_sentencepiece(path: Path) -> None:
+    """Refuse a tokenizer.model without tokenizer.json where the libraries are missing that read one.
+
+    transformers says then that another is missing.
+    """
+    with path.open("rb") as stream:
+        kind = "SentencePiece's" if stream.read(1) == b"\n" else "tiktoken's"
+    wanted = {"sentencepiece": "sentencepiece", "google.protobuf": "protobuf"}
+    if kind != "SentencePiece's":
+        wanted = {"tiktoken": "tiktoken"}
+    missing = [package for module, package in wanted.items() if not _is_installed(module)]
+    if missing:
+        raise MissingDependency(
+            f"{path.parent} has no tokenizer.json but {kind} tokenizer.model, which needs {' and '.join(missing)}.",
+            f"Put its tokenizer.json beside it, or install: python -m pip install {' '.join(missing)}",
+        )
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # the package that it would be in
+        return False

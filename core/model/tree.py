@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from core.bitsmap import BitsMap
 from core.errors import BadInput
-from core.model import refusals
-from core.model.headers import TensorInfo
+from core.model import corrections, refusals
+from core.model.headers import TensorInfo, equal_bytes, read_folder
 from core.model.plans import LayerPlan as LayerPlan
 from core.model.plans import Plans, make_case, own_copy
 
@@ -55,15 +56,16 @@ class ModelTree:
     Attributes:
         architecture: first entry of the config's `architectures`, or "".
         model_type: of the language model in it (of `text_config` where the config is nested).
-        config: the whole config, as read.
+        config: the whole config, as read, but for what the tensors contradict (`core.model.corrections`).
         prefix: what comes before the block number, such as `model.layers`; "" if no blocks were found.
         blocks: their number.
         linears: in the order of the blocks, inside a block in that of the checkpoint; an untied lm_head comes last.
-        tensors: every tensor of the checkpoint, in its order.
+        tensors: every tensor of the checkpoint, in its order, but for those in `left_out`.
         embedding: name of the token embedding without `.weight`, or "".
         lm_head: name of the output head without `.weight`; None if the checkpoint has no tensor for it.
-        tied: the head is the embedding. It is then none of `linears`, but see `tied_head`.
+        tied: there is no tensor for a head: it is the embedding. It is then none of `linears`, but see `tied_head`.
         refusal: "" if the model can be quantized, else one sentence that says why not.
+        left_out: tensors that lie in the checkpoint and are no part of the model: matrices of an adapter.
     """
 
     architecture: str
@@ -77,6 +79,7 @@ class ModelTree:
     lm_head: str | None
     tied: bool
     refusal: str
+    left_out: tuple[str, ...] = ()
 
     def of_block(self, block: int) -> tuple[Linear, ...]:
         """The linears of one block (-1: outside the blocks)."""
@@ -84,16 +87,12 @@ class ModelTree:
 
     def block_tensors(self, block: int) -> list[str]:
         """Names of all tensors of one block, in the order of the checkpoint."""
-        start = f"{self.prefix}.{block}."
-        return [name for name in self.tensors if name.startswith(start)]
+        return self._names_by_block.get(block, [])
 
     @cached_property
     def parameters(self) -> int:
-        """Parameters of the whole model; stored masks and rotary tables do not count, nor a tied head's copy."""
-        copy = f"{self.lm_head}{_WEIGHT}" if self.tied and self.lm_head else ""
-        return sum(
-            info.numel for name, info in self.tensors.items() if name != copy and not _is_buffer(name, info.shape)
-        )
+        """Parameters of the whole model; stored masks and rotary tables do not count."""
+        return sum(info.numel for name, info in self.tensors.items() if not _is_buffer(name, info.shape))
 
     @cached_property
     def block_linears(self) -> tuple[str, ...]:
@@ -106,7 +105,7 @@ class ModelTree:
         table = self.tensors.get(f"{self.embedding}{_WEIGHT}")
         if not self.tied or table is None:
             return None
-        name = self.lm_head or "lm_head"
+        name = "lm_head"
         return replace(
             _linear(table, -1, name, self.tensors, False), name=name, has_bias=f"{name}.bias" in self.tensors
         )
@@ -122,7 +121,7 @@ class ModelTree:
         return f"{self.embedding if tied else linear.name}{_WEIGHT}"
 
     def stored_bytes(self, linear: Linear) -> int:
-        """Bytes of the checkpoint that are the weight of this linear alone: 0 for a tied head without a copy."""
+        """Bytes of the checkpoint that are the weight of this linear alone: 0 for a tied head."""
         table = self.tensors.get(f"{linear.name}{_WEIGHT}")
         return table.nbytes if table is not None else 0
 
@@ -159,6 +158,15 @@ class ModelTree:
             groups.setdefault(linear.block, []).append(linear)
         return {block: tuple(found) for block, found in groups.items()}
 
+    @cached_property
+    def _names_by_block(self) -> dict[int, list[str]]:
+        start, groups = f"{self.prefix}.", dict[int, list[str]]()
+        for name in self.tensors:
+            number = name[len(start) :].partition(".")[0] if name.startswith(start) else ""
+            if _is_number(number):
+                groups.setdefault(int(number), []).append(name)
+        return groups
+
 
 @dataclass
 class _Stack:
@@ -170,17 +178,20 @@ class _Stack:
 
 
 def build_tree(config: dict[str, Any], tensors: Mapping[str, TensorInfo]) -> ModelTree:
-    """The tree of a checkpoint; a model that cannot be quantized gets a `refusal` instead of an exception."""
+    """Return the tree of a checkpoint; a model that cannot be quantized gets a `refusal` instead of an exception."""
+    adapters = frozenset(corrections.adapters(tensors))
+    unmerged = corrections.unmerged(tensors)
+    tensors = {name: info for name, info in tensors.items() if name not in adapters}
     text = refusals.text_config(config)
     stacks = _without_predictors(_find_stacks(tensors.values()), text)
     main = stacks[0] if stacks else None
     outside = [info for info in tensors.values() if main is None or not info.name.startswith(f"{main.prefix}.")]
     embedding, head = _find_embeddings(outside, main.prefix if main else "", text.get("vocab_size"))
-    flags = [part.get("tie_word_embeddings") for part in (text, config)]
-    tied = head is None or next((flag for flag in flags if isinstance(flag, bool)), False)
+    tied = head is None
+    config = corrections.corrected(config, tensors, tied if main and embedding else None)
     transposed, odd = _orientation(main, tensors) if main else (False, "")
     linears = _linears(main, tensors, transposed) if main else []
-    if head is not None and not tied:
+    if head is not None:
         linears.append(_linear(head, -1, head.name.removesuffix(_WEIGHT), tensors, transposed=False))
     return ModelTree(
         architecture=refusals.architecture(config),
@@ -189,19 +200,44 @@ def build_tree(config: dict[str, Any], tensors: Mapping[str, TensorInfo]) -> Mod
         prefix=main.prefix if main else "",
         blocks=len(main.members) if main else 0,
         linears=tuple(linears),
-        tensors=dict(tensors),
+        tensors=tensors,
         embedding=embedding.name.removesuffix(_WEIGHT) if embedding else "",
         lm_head=head.name.removesuffix(_WEIGHT) if head else None,
         tied=tied,
-        refusal=refusals.find(
+        refusal=unmerged
+        or refusals.find(
             config,
             tensors,
             prefixes=[stack.prefix for stack in stacks],
             numbers=sorted(main.members) if main else [],
             weights=[linear.dtype for linear in linears],
         )
-        or odd,
+        or odd
+        or _no_embedding(embedding, head),
+        left_out=tuple(sorted(adapters)),
     )
+
+
+def read_tensors(folder: Path, config: Mapping[str, Any]) -> dict[str, TensorInfo]:
+    """Return the tensors of a model folder, without a head that is a copy of the embedding that it is tied to.
+
+    transformers ties the two then; where the copy has other values, it is the head, whatever the config says.
+
+    Raises:
+        ModelNotFound, CorruptFile: as `core.model.headers.read_folder`.
+    """
+    tensors = read_folder(folder)
+    if not any(part.get("tie_word_embeddings") is True for part in (config, refusals.text_config(config))):
+        return tensors
+    tree = build_tree(dict(config), tensors)
+    embedding, head = tensors.get(f"{tree.embedding}{_WEIGHT}"), tensors.get(f"{tree.lm_head}{_WEIGHT}")
+    if embedding is not None and head is not None and equal_bytes(folder, embedding, head):
+        del tensors[head.name]
+    return tensors
+
+
+def _no_embedding(embedding: TensorInfo | None, head: TensorInfo | None) -> str:
+    return "" if embedding else f"The checkpoint has no token embedding{', only an output head' if head else ''}."
 
 
 def resolve_schemes(tree: ModelTree, bits_map: BitsMap, *, nameable: bool = False) -> Plans:
@@ -340,12 +376,15 @@ def _linear(info: TensorInfo, block: int, kind: str, tensors: Mapping[str, Tenso
 def _find_embeddings(
     outside: list[TensorInfo], prefix: str, vocabulary: Any
 ) -> tuple[TensorInfo | None, TensorInfo | None]:
-    """The token embedding and the head: matrices outside the blocks with one row for each token.
+    """Return the token embedding and the head: matrices outside the blocks with one row for each token.
 
     The embedding sits beside the blocks (`model.embed_tokens`, `model.layers`) and the head further out
-    (`lm_head`); where both sit at the same level (GPT-2 without `transformer.`), the word decides.
+    (`lm_head`); where both sit at the same level (GPT-2 without `transformer.`), the word decides. What belongs to a
+    numbered part or to a predictor of further tokens is neither.
     """
-    matrices = [info for info in outside if len(info.shape) == 2 and info.name.endswith(_WEIGHT)]
+    matrices = [
+        info for info in outside if len(info.shape) == 2 and info.name.endswith(_WEIGHT) and not _in_part(info.name)
+    ]
     rows = [info for info in matrices if info.shape[0] == vocabulary]
     if not rows and matrices:
         most = max(info.shape[0] for info in matrices)
@@ -363,9 +402,15 @@ def _find_embeddings(
     ranked = sorted(rows, key=distance)
     if not ranked:
         return None, None
-    embedding = ranked[0]
+    if distance(ranked[0])[0]:
+        return None, ranked[-1]
     heads = [info for info in ranked[1:] if distance(info)[0] or (distance(info)[2] and not distance(info)[1])]
-    return embedding, heads[-1] if heads else None
+    return ranked[0], heads[-1] if heads else None
+
+
+def _in_part(name: str) -> bool:
+    parts = name.split(".")
+    return "mtp" in parts or any(map(_is_number, parts))
 
 
 def _listing(items: list[str]) -> str:

@@ -18,17 +18,16 @@ import torch
 
 from core.errors import BadInput, UnsupportedModel
 from core.events import Emit, Log
-from core.files import read_json
 from core.formats.grids import plan_layers
 from core.formats.registry import plan
+from core.formats.side_files import foreign_links
 from core.formats.stored import FormatPlan
 from core.inference.devices import choose, physical_cores, probe_dtype
 from core.jobs.spec import JobSpec
-from core.model.headers import read_folder
 from core.model.skeleton import Skeleton, build_skeleton
-from core.model.source import Source, open_source
+from core.model.source import Source, open_source, read_config
 from core.model.tokenizer import load_tokenizer
-from core.model.tree import LayerPlan, ModelTree, build_tree
+from core.model.tree import LayerPlan, ModelTree, build_tree, read_tensors
 from core.model.weights import TensorStore
 from core.preflight import check_free, check_output
 
@@ -92,8 +91,8 @@ def prepare(spec: JobSpec, emit: Emit, should_stop: Callable[[], bool]) -> Prepa
     """
     check_output(Path(spec.output))
     source = open_source(spec.model, emit, should_stop)
-    config = read_json(source.folder / "config.json")
-    tree = build_tree(config, read_folder(source.folder))
+    config = read_config(source.folder)
+    tree = build_tree(config, read_tensors(source.folder, config))
     if tree.refusal:
         raise UnsupportedModel(tree.refusal, "`bitwright inspect` shows what is in it.")
     plans = plan_layers(tree, spec.bits_map, spec.formats)
@@ -102,9 +101,13 @@ def prepare(spec: JobSpec, emit: Emit, should_stop: Callable[[], bool]) -> Prepa
     store = TensorStore(source.folder, tree.tensors)
     skeleton = build_skeleton(tree, store)
     _check_head(tree, plans, skeleton)
-    about = (config, skeleton.module_name, source.folder, source.label)
+    about = (tree.config, skeleton.module_name, source.folder, source.label)
     formats = {name: plan(name, tree, plans, *about) for name in spec.formats}
     check_free(Path(spec.output), SPARE + sum(item.nbytes for item in formats.values()))
+    if tree.left_out:
+        emit(Log("warning", f"{len(tree.left_out)} tensors of an adapter are left out, such as {tree.left_out[0]}"))
+    for name in foreign_links(source.folder):
+        emit(Log("warning", f"{name} is left out of the output: it is a link to a file that is not the model's."))
     for item in plans:
         if item.fallback:
             emit(Log("warning", f"{item.linear.name}: {item.fallback}"))
@@ -123,7 +126,7 @@ def prepare(spec: JobSpec, emit: Emit, should_stop: Callable[[], bool]) -> Prepa
         formats=formats,
         resolved=resolved,
         tokenizer=load_tokenizer(source.folder),
-        source_config=config,
+        source_config=tree.config,
     )
 
 

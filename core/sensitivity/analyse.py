@@ -14,14 +14,12 @@ from torch import Tensor
 from core.calibration.tokens import load
 from core.errors import BadInput, Cancelled, UnsupportedModel
 from core.events import Emit, Stage
-from core.files import read_json
 from core.inference.devices import choose, probe_dtype
 from core.model.context import ASSUMED, context_length
-from core.model.headers import read_folder
 from core.model.skeleton import build_skeleton
-from core.model.source import open_source
+from core.model.source import open_source, read_config
 from core.model.tokenizer import load_tokenizer
-from core.model.tree import Linear, ModelTree, build_tree
+from core.model.tree import Linear, ModelTree, build_tree, read_tensors
 from core.model.weights import TensorStore
 from core.quant.blocks import read_weight
 from core.quant.progress import give_back_memory
@@ -48,7 +46,8 @@ def analyse(spec: AnalysisSpec, emit: Emit, should_stop: Callable[[], bool]) -> 
     known = cache.find(spec, source.folder)
     if known is not None:
         return known
-    tree = build_tree(read_json(source.folder / "config.json"), read_folder(source.folder))
+    config = read_config(source.folder)
+    tree = build_tree(config, read_tensors(source.folder, config))
     if tree.refusal:
         raise UnsupportedModel(tree.refusal, "`bitwright inspect` shows what is in it.")
     tokens = _tokens(spec, source.folder, tree, emit, should_stop)

@@ -50,6 +50,40 @@ def test_what_is_not_json_is_a_corrupt_file(tmp_path: Path, data: bytes) -> None
         files.read_json(tmp_path / "a.json")
 
 
+def test_a_byte_order_mark_is_no_part_of_the_value(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(b'\xef\xbb\xbf{"a": 1}')
+    assert files.read_json(tmp_path / "a.json") == {"a": 1}
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["plain", "marked"])
+def test_a_mistake_is_named_by_line_and_column(tmp_path: Path, mark: bytes) -> None:
+    (tmp_path / "a.json").write_bytes(mark + b'{"a": 1,\n "b" 2}')
+    with pytest.raises(CorruptFile, match=r"line 2, column 6"):
+        files.read_json(tmp_path / "a.json")
+
+
+def test_another_encoding_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("{}", encoding="utf-16")
+    with pytest.raises(CorruptFile, match="UTF-16"):
+        files.read_json(tmp_path / "a.json")
+
+
+def test_a_file_far_too_large_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("[" + "1, " * 100 + "1]")
+    with pytest.raises(CorruptFile, match="more than"):
+        files.read_json(tmp_path / "a.json", limit=100)
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [("version https://git-lfs.github.com/spec/v1\noid sha256:7\nsize 9\n", "LFS"), ("\n<!DOCTYPE html>", "web page")],
+)
+def test_a_stand_in_for_the_file_is_told_from_a_damaged_one(tmp_path: Path, text: str, what: str) -> None:
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(CorruptFile, match=what):
+        files.read_json(tmp_path / "a.json")
+
+
 def test_a_missing_file_is_said_to_be_unreadable(tmp_path: Path) -> None:
     with pytest.raises(CorruptFile, match="cannot be read"):
         files.read_json(tmp_path / "a.json")

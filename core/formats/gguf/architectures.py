@@ -120,9 +120,8 @@ def describe(tree: ModelTree, *, own_head: bool = False) -> Layout:
     outer = tree.prefix.rpartition(".")[0]
     placed: list[Placed] = []
     left_out = []
-    tied_copy = f"{tree.lm_head}.weight" if tree.tied and tree.lm_head else ""
     for source, info in tree.tensors.items():
-        if source.endswith(_BUFFERS) or source == tied_copy or _predicts_further(tree, source):
+        if source.endswith(_BUFFERS) or _predicts_further(tree, source):
             left_out.append(source)
             continue
         name = file_name(family, source, outer, tree.lm_head or "lm_head")
@@ -214,7 +213,7 @@ def _own_head(family: Family, tree: ModelTree) -> Placed:
     if not family.own_head or head is None:
         raise UnsupportedModel(
             f"In GGUF files of the architecture {family.name} the head is always the embedding.",
-            f"Remove {tree.lm_head or 'lm_head'} from the bits map.",
+            f"Remove {tree.tied_head.name if tree.tied_head else 'lm_head'} from the bits map.",
         )
     return Placed(tree.weight_of(head), head.name, "output.weight", (head.out_features, head.in_features))
 

@@ -55,7 +55,7 @@ class GgufStore(TensorStore):
         info, place = self.info(name), self._model.places[name]
         if not place.as_stored:
             return torch.from_numpy(self._model.values(name)).reshape(info.shape)
-        raw = gguf_values.read_rows(self._model.path, place.tensor)
+        raw = gguf_values.read_rows(place.tensor)
         value = torch.from_numpy(raw).view(self.dtype(name)).reshape(place.tensor.shape)
         value = value if place.order is None else value[torch.from_numpy(place.order)]
         return value.T.contiguous() if place.turned else value
@@ -67,7 +67,7 @@ class GgufStore(TensorStore):
         if place.turned or place.shift:
             return self.get(name)[index]
         wanted = index.numpy() if place.order is None else place.order[index.numpy()]
-        raw = gguf_values.gather_rows(self._model.path, place.tensor, wanted)
+        raw = gguf_values.gather_rows(place.tensor, wanted)
         if place.as_stored:
             return torch.from_numpy(raw).view(self.dtype(name))
         return torch.from_numpy(gguf_values.decode_rows(raw, place.tensor))
@@ -79,7 +79,7 @@ class GgufStore(TensorStore):
         if place.order is not None or place.turned or place.shift:
             yield self.get(name).reshape(-1).view(torch.uint8).numpy().tobytes()
             return
-        for raw in gguf_values.raw_chunks(self._model.path, place.tensor):
+        for raw in gguf_values.raw_chunks(place.tensor):
             yield (raw if place.as_stored else gguf_values.decode_rows(raw, place.tensor)).tobytes()
 
 
@@ -170,7 +170,7 @@ class GgufCheckpoint:
 
     def _decoded(self, name: str) -> BlockLinear:
         place = self.model.places[name + _WEIGHT]
-        raw = gguf_values.read_rows(self.path, place.tensor)
+        raw = gguf_values.read_rows(place.tensor)
         kind = place.tensor.kind.name.lower()
         return decode(name, kind, torch.from_numpy(raw if place.order is None else raw[place.order]))
 
@@ -216,5 +216,5 @@ def _info(model: GgufModel, name: str) -> TensorInfo:
     tensor = place.tensor
     if place.as_stored:
         end = tensor.start + tensor.nbytes
-        return TensorInfo(name, tensor.kind.name, place.shape, model.path.name, tensor.start, end)
-    return TensorInfo(name, "F32", place.shape, model.path.name, 0, 4 * int(np.prod(place.shape)))
+        return TensorInfo(name, tensor.kind.name, place.shape, tensor.path.name, tensor.start, end)
+    return TensorInfo(name, "F32", place.shape, tensor.path.name, 0, 4 * int(np.prod(place.shape)))

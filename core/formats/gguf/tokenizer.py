@@ -7,6 +7,7 @@ templates beside them, and runs none of it. Knows nothing of weights.
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,6 +23,7 @@ from core.formats.gguf.byte_level import byte_level, is_byte_level
 from core.formats.gguf.file import Entry
 from core.formats.gguf.vocabulary import Tokens, added_tokens
 from core.model import refusals
+from core.model.tokenizer import MAX_BYTES
 
 _KEYS: Final = {
     "bos": "bos_token_id", "eos": "eos_token_id", "unk": "unknown_token_id", "sep": "seperator_token_id",
@@ -87,7 +89,7 @@ def _tokenizer(
             *_begin_and_end(tokens, numbers, settings, post),
             *_templates(folder, settings),
         ]
-    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError, OverflowError, struct.error) as error:
         raise CorruptFile(
             f"The tokenizer in {folder} is not one that transformers writes.", "Fetch the model again."
         ) from error
@@ -120,7 +122,7 @@ def _blanks(tokens: Tokens, name: str) -> tuple[str, list[str]]:
 def _read(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
-    value = read_json(path)
+    value = read_json(path, limit=MAX_BYTES)
     if not isinstance(value, dict):
         raise CorruptFile(f"{path} is not a JSON object.", "Fetch the file again.")
     return value

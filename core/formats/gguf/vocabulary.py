@@ -14,6 +14,7 @@ from gguf.constants import GGUFValueType, TokenType
 
 from core.errors import UnsupportedModel
 from core.formats.gguf.file import Entry
+from core.model.tokenizer import MAX_TOKENS
 
 _SPECIAL_LOOKS: Final = (("<|", "|>"), ("<｜", "｜>"))
 _HINT: Final = "Choose another format, such as auto_round."
@@ -68,7 +69,13 @@ class Tokens:
     notes: list[str] = field(default_factory=list)
 
     def put(self, number: int, text: str, kind: TokenType, score: float = 0.0) -> None:
-        """Set one token; a later one replaces an earlier."""
+        """Set one token; a later one replaces an earlier.
+
+        Raises:
+            UnsupportedModel: its number is beyond any vocabulary known.
+        """
+        if not 0 <= number < MAX_TOKENS:
+            raise UnsupportedModel(f"The tokenizer has a token numbered {number:.4g}.", "Check tokenizer.json.")
         while len(self.texts) <= number:
             self.texts.append(None)
             self.kinds.append(TokenType.UNUSED)

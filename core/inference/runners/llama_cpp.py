@@ -174,7 +174,7 @@ def open_runner(
         lib = backend.library()
     except ImportError as error:
         raise MissingDependency(str(error), backend.INSTALL) from error
-    read_gguf_header(path)  # says in a sentence what llama.cpp would end the process for
+    path = read_gguf_header(path).path  # says in a sentence what llama.cpp would end the process for
     settings = lib.llama_model_default_params()
     settings.n_gpu_layers = 0 if device == "cpu" else _ALL_LAYERS
     progress = lib.llama_progress_callback(lambda fraction, data: not should_stop())

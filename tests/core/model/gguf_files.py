@@ -95,6 +95,7 @@ def write(
     kind: gguf.GGMLQuantizationType = gguf.GGMLQuantizationType.F32,
     extra: dict[str, tuple[int, ...]] | None = None,
     drop: str = "",
+    most_tensors: int = 0,
     **changes: Any,
 ) -> Path:
     """A GGUF file of a model.
@@ -103,10 +104,11 @@ def write(
         kind: block type of its matrices.
         extra: tensors of twos to add, by name.
         drop: a tensor to leave out.
+        most_tensors: of one part of a file that is split; 0 for a whole one.
         changes: metadata keys to set, or with the value None to leave out.
     """
     config = model.config
-    writer = gguf.GGUFWriter(path, architecture)
+    writer = gguf.GGUFWriter(path, architecture, split_max_tensors=most_tensors)
     metadata: dict[str, Any] = {
         f"{architecture}.block_count": config.num_hidden_layers,
         f"{architecture}.context_length": config.max_position_embeddings,

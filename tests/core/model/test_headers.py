@@ -195,10 +195,66 @@ def test_files_of_any_name_are_read_without_an_index(tmp_path: Path) -> None:
     assert set(read_folder(tmp_path)) == {"x", "y"}
 
 
-def test_a_tensor_in_two_files_is_corrupt(tmp_path: Path) -> None:
+def test_a_tensor_of_two_values_in_two_files_is_corrupt(tmp_path: Path) -> None:
+    index(tmp_path, shards(tmp_path))
+    save_file({"x": torch.ones(2), "y": torch.zeros(3)}, tmp_path / "model-00002-of-00002.safetensors")
+    with pytest.raises(CorruptFile, match="x is in both"):
+        read_folder(tmp_path)
+
+
+def test_a_tensor_may_lie_in_two_files_with_one_value(tmp_path: Path) -> None:
+    index(tmp_path, shards(tmp_path))
+    save_file({"x": torch.zeros(2), "y": torch.zeros(3)}, tmp_path / "model-00002-of-00002.safetensors")
+    assert set(read_folder(tmp_path)) == {"x", "y"}
+
+
+@pytest.mark.parametrize("beside", ["adapter_model", "consolidated", "optimizer", "other"])
+def test_what_lies_beside_numbered_parts_is_not_the_model(tmp_path: Path, beside: str) -> None:
     shards(tmp_path)
-    save_file({"x": torch.zeros(2)}, tmp_path / "other.safetensors")
-    with pytest.raises(CorruptFile, match="both"):
+    save_file({"z": torch.zeros(1)}, tmp_path / f"{beside}.safetensors")
+    assert set(read_folder(tmp_path)) == {"x", "y"}
+
+
+def test_an_adapter_alone_is_no_model(tmp_path: Path) -> None:
+    save_file({"z": torch.zeros(1)}, tmp_path / "adapter_model.safetensors")
+    with pytest.raises(ModelNotFound):
+        read_folder(tmp_path)
+
+
+def test_a_missing_part_is_named_where_there_is_no_index(tmp_path: Path) -> None:
+    shards(tmp_path)
+    (tmp_path / "model-00001-of-00002.safetensors").unlink()
+    with pytest.raises(CorruptFile, match="Part 1 of 2"):
+        read_folder(tmp_path)
+
+
+def test_a_missing_shard_is_named(tmp_path: Path) -> None:
+    index(tmp_path, shards(tmp_path))
+    (tmp_path / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(CorruptFile, match=r"names model-00002-of-00002\.safetensors, which is missing"):
+        read_folder(tmp_path)
+
+
+def test_a_shard_may_be_missing_whose_tensors_lie_in_others(tmp_path: Path) -> None:
+    table = shards(tmp_path)
+    (tmp_path / "model-00002-of-00002.safetensors").unlink()
+    save_file({"x": torch.zeros(2), "y": torch.zeros(3)}, tmp_path / "model-00001-of-00002.safetensors")
+    index(tmp_path, table)
+    assert set(read_folder(tmp_path)) == {"x", "y"}
+
+
+def test_a_link_that_leads_nowhere_is_said_to_be_one(tmp_path: Path) -> None:
+    index(tmp_path, shards(tmp_path))
+    (tmp_path / "model-00002-of-00002.safetensors").unlink()
+    (tmp_path / "model-00002-of-00002.safetensors").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(CorruptFile, match="leads nowhere"):
+        read_folder(tmp_path)
+
+
+def test_a_git_lfs_pointer_is_said_to_be_one(tmp_path: Path) -> None:
+    text = f"version https://git-lfs.github.com/spec/v1\noid sha256:{7:064d}\nsize 269060552\n"
+    (tmp_path / "model.safetensors").write_text(text)
+    with pytest.raises(CorruptFile, match=r"model\.safetensors is a Git LFS pointer"):
         read_folder(tmp_path)
 
 
@@ -220,8 +276,6 @@ def test_a_folder_without_safetensors_holds_no_model(tmp_path: Path) -> None:
         {"x": "a" * 300 + ".safetensors"},
         {"x": "\ud800.safetensors"},
         {"x": 3},
-        {"x": "model-00002-of-00002.safetensors"},
-        {"ghost": "model-00002-of-00002.safetensors"},
     ],
 )
 def test_an_index_that_points_wrong_is_corrupt(tmp_path: Path, change: dict[str, Any]) -> None:
@@ -230,11 +284,16 @@ def test_an_index_that_points_wrong_is_corrupt(tmp_path: Path, change: dict[str,
         read_folder(tmp_path)
 
 
-def test_a_tensor_that_the_index_forgets_is_corrupt(tmp_path: Path) -> None:
+def test_a_tensor_that_the_index_forgets_counts(tmp_path: Path) -> None:
+    """As in transformers (vllm-project/vllm#54230)."""
     save_file({"x": torch.zeros(2), "extra": torch.zeros(1)}, tmp_path / "model-00001-of-00001.safetensors")
     index(tmp_path, {"x": "model-00001-of-00001.safetensors"})
-    with pytest.raises(CorruptFile, match="knows nothing"):
-        read_folder(tmp_path)
+    assert set(read_folder(tmp_path)) == {"x", "extra"}
+
+
+def test_a_tensor_that_only_the_index_has_is_for_others_to_miss(tmp_path: Path) -> None:
+    index(tmp_path, shards(tmp_path) | {"mtp.x": "model-00002-of-00002.safetensors"})
+    assert set(read_folder(tmp_path)) == {"x", "y"}
 
 
 @pytest.mark.parametrize("text", ["[]", '{"weight_map": {}}', '{"weight_map": []}', "{", "[" * 100_000])

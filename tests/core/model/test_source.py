@@ -114,11 +114,17 @@ def test_a_gguf_file_that_is_none(tmp_path: Path) -> None:
         find(tmp_path / "m.gguf")
 
 
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:7\nsize 9\n"
 FOLDERS: dict[str, tuple[dict[str, str], type[BitwrightError], str]] = {
     "empty": ({}, ModelNotFound, "no config.json"),
     "weights alone": ({"model.safetensors": "x"}, ModelNotFound, "no config.json"),
     "an adapter": ({"adapter_config.json": "{}", "adapter_model.safetensors": "x"}, UnsupportedModel, "adapter"),
     "a GGUF that is none": ({"m.gguf": "x"}, CorruptFile, "not a GGUF"),
+    "a config and an adapter": ({"config.json": "{}", "adapter_config.json": "{}"}, UnsupportedModel, "adapter"),
+    "Mistral's own weights": ({"config.json": "{}", "consolidated.safetensors": "x"}, UnsupportedModel, "layout"),
+    "the makers' layout": ({"params.json": "{}", "consolidated.00.pth": "x"}, UnsupportedModel, "params.json"),
+    "a pointer for a config": ({"config.json": POINTER, "model.safetensors": "x"}, CorruptFile, "Git LFS"),
+    "a web page for a config": ({"config.json": "<!doctype html>", "model.safetensors": "x"}, CorruptFile, "web page"),
     "two GGUFs in it": ({"m.gguf": "x", "n.gguf": "x"}, ModelNotFound, "2 GGUF files"),
     "config alone": ({"config.json": "{}"}, ModelNotFound, "no weights"),
     "pickled weights": ({"config.json": "{}", "pytorch_model.bin": "x"}, UnsupportedModel, "pickled"),
@@ -135,6 +141,39 @@ def test_a_folder_that_holds_no_model(case: str, tmp_path: Path) -> None:
         (tmp_path / name).write_text(text)
     with pytest.raises(kind, match=words):
         find(tmp_path)
+
+
+def test_a_folder_in_the_hub_s_cache_is_called_by_its_repository(model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "models--owner--some-model" / "snapshots" / ("0" * 40)
+    folder.parent.mkdir(parents=True)
+    model.rename(folder)
+    assert find(folder).label == "owner/some-model"
+
+
+def test_a_model_in_a_folder_inside_is_named(model: Path) -> None:
+    with pytest.raises(ModelNotFound) as caught:
+        find(model.parent)
+    assert str(model) in caught.value.hint
+
+
+def test_a_link_that_leads_nowhere_is_told(model: Path) -> None:
+    (model / "tokenizer.json").symlink_to(model / "nothing")
+    with pytest.raises(CorruptFile, match=r"tokenizer\.json is a link that leads nowhere"):
+        find(model)
+
+
+@pytest.mark.parametrize("given", ["part", "folder"])
+def test_a_split_gguf_file(tmp_path: Path, given: str) -> None:
+    gguf_files.write(tmp_path / "Small.gguf", "llama", gguf_files.build("llama"), most_tensors=12)
+    parts = sorted(tmp_path.glob("*.gguf"))
+    found = find(parts[1] if given == "part" else tmp_path)
+    assert (found.label, found.file) == ("Small.gguf", parts[0])
+
+
+def test_a_piece_of_a_file_that_was_cut_up_is_told(tmp_path: Path) -> None:
+    (tmp_path / "m.gguf.part1of2").write_bytes(b"x")
+    with pytest.raises(BadInput, match="piece"):
+        find(tmp_path / "m.gguf.part1of2")
 
 
 def test_a_folder_with_one_gguf_file_is_that_file(tmp_path: Path) -> None:

@@ -107,10 +107,14 @@ def test_a_file_starts_with_the_embedding_and_goes_block_by_block() -> None:
     assert set(names[-2:]) == {"output_norm.weight", "output.weight"}
 
 
-def test_a_tied_copy_and_rotary_tables_are_left_out() -> None:
-    tree = families.tree_of("qwen2")
-    tree = changed(tree, lm_head__weight=(640, 64), model__layers__0__self_attn__rotary_emb__inv_freq=(8,))
-    assert sorted(describe(tree).left_out) == ["lm_head.weight", "model.layers.0.self_attn.rotary_emb.inv_freq"]
+def test_rotary_tables_are_left_out() -> None:
+    tree = changed(families.tree_of("qwen2"), model__layers__0__self_attn__rotary_emb__inv_freq=(8,))
+    assert describe(tree).left_out == ("model.layers.0.self_attn.rotary_emb.inv_freq",)
+
+
+def test_a_head_in_the_checkpoint_is_written_whatever_its_config_says() -> None:
+    tree = changed(families.tree_of("qwen2"), {"tie_word_embeddings": True}, lm_head__weight=(640, 64))
+    assert [item.source for item in describe(tree).placed if item.name == "output.weight"] == ["lm_head.weight"]
 
 
 def test_a_tied_head_gets_a_matrix_of_its_own() -> None:

@@ -1,0 +1,25 @@
+"""The parts of a split GGUF file by their names, which are those of llama.cpp's gguf-split."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final
+
+_PART: Final = re.compile(r"(.+)-(\d{5})-of-(\d{5})(\.gguf)", re.IGNORECASE)
+_MAX_PARTS: Final = 1 << 12
+
+
+def parts_of(path: Path) -> list[Path]:
+    """Return the paths of all parts of a split file, by the name of one; `[path]` for any other name."""
+    found = _PART.fullmatch(path.name)
+    if found is None or not 1 <= int(found[2]) <= int(found[3]) <= _MAX_PARTS:
+        return [path]
+    count = int(found[3])
+    return [path.with_name(f"{found[1]}-{number:05d}-of-{count:05d}{found[4]}") for number in range(1, count + 1)]
+
+
+def whole_name(name: str) -> str:
+    """Return the name of a file without the number of the part that it is."""
+    found = _PART.fullmatch(name)
+    return name if found is None else found[1] + found[4]
