@@ -16,13 +16,12 @@ from typing import Any
 from core.bitsmap import BitsMap
 from core.errors import BadInput
 from core.model import corrections, refusals
+from core.model.ends import find_ends, is_number
 from core.model.headers import TensorInfo, equal_bytes, read_folder
 from core.model.plans import LayerPlan as LayerPlan
 from core.model.plans import Plans, make_case, own_copy
 
 _WEIGHT = ".weight"
-_HEAD_WORDS = ("head", "output", "embed_out")
-_POSITION_WORDS = ("pos", "wpe")
 
 
 @dataclass(frozen=True)
@@ -163,7 +162,7 @@ class ModelTree:
         start, groups = f"{self.prefix}.", dict[int, list[str]]()
         for name in self.tensors:
             number = name[len(start) :].partition(".")[0] if name.startswith(start) else ""
-            if _is_number(number):
+            if is_number(number):
                 groups.setdefault(int(number), []).append(name)
         return groups
 
@@ -186,7 +185,7 @@ def build_tree(config: dict[str, Any], tensors: Mapping[str, TensorInfo]) -> Mod
     stacks = _without_predictors(_find_stacks(tensors.values()), text)
     main = stacks[0] if stacks else None
     outside = [info for info in tensors.values() if main is None or not info.name.startswith(f"{main.prefix}.")]
-    embedding, head = _find_embeddings(outside, main.prefix if main else "", text.get("vocab_size"))
+    embedding, head = find_ends(outside, main.prefix if main else "", text.get("vocab_size"))
     tied = head is None
     config = corrections.corrected(config, tensors, tied if main and embedding else None)
     transposed, odd = _orientation(main, tensors) if main else (False, "")
@@ -296,7 +295,7 @@ def _find_stacks(tensors: Iterable[TensorInfo]) -> list[_Stack]:
     stacks: dict[str, _Stack] = {}
     for info in tensors:
         parts = info.name.split(".")
-        place = next((i for i, part in enumerate(parts) if _is_number(part)), 0)
+        place = next((i for i, part in enumerate(parts) if is_number(part)), 0)
         if place == 0 or place == len(parts) - 1:
             continue
         prefix = ".".join(parts[:place])
@@ -319,10 +318,6 @@ def _without_predictors(stacks: list[_Stack], text: Mapping[str, Any]) -> list[_
     if stacks and type(count) is int and type(further) is int and len(stacks[0].members) == count + further:
         stacks[0].members = {number: found for number, found in stacks[0].members.items() if number < count}
     return stacks
-
-
-def _is_number(part: str) -> bool:
-    return part.isascii() and part.isdecimal() and len(part) <= 6
 
 
 def _is_buffer(name: str, shape: tuple[int, ...]) -> bool:
@@ -371,46 +366,6 @@ def _linear(info: TensorInfo, block: int, kind: str, tensors: Mapping[str, Tenso
         transposed=transposed,
         has_bias=f"{name}.bias" in tensors,
     )
-
-
-def _find_embeddings(
-    outside: list[TensorInfo], prefix: str, vocabulary: Any
-) -> tuple[TensorInfo | None, TensorInfo | None]:
-    """Return the token embedding and the head: matrices outside the blocks with one row for each token.
-
-    The embedding sits beside the blocks (`model.embed_tokens`, `model.layers`) and the head further out
-    (`lm_head`); where both sit at the same level (GPT-2 without `transformer.`), the word decides. What belongs to a
-    numbered part or to a predictor of further tokens is neither.
-    """
-    matrices = [
-        info for info in outside if len(info.shape) == 2 and info.name.endswith(_WEIGHT) and not _in_part(info.name)
-    ]
-    rows = [info for info in matrices if info.shape[0] == vocabulary]
-    if not rows and matrices:
-        most = max(info.shape[0] for info in matrices)
-        rows = [info for info in matrices if info.shape[0] == most]
-    parent = prefix.rpartition(".")[0]
-
-    def distance(info: TensorInfo) -> tuple[bool, bool, bool]:
-        path, _, last = info.name.removesuffix(_WEIGHT).rpartition(".")
-        return (
-            any(word in last for word in _HEAD_WORDS),
-            any(word in last for word in _POSITION_WORDS),
-            path != parent,
-        )
-
-    ranked = sorted(rows, key=distance)
-    if not ranked:
-        return None, None
-    if distance(ranked[0])[0]:
-        return None, ranked[-1]
-    heads = [info for info in ranked[1:] if distance(info)[0] or (distance(info)[2] and not distance(info)[1])]
-    return ranked[0], heads[-1] if heads else None
-
-
-def _in_part(name: str) -> bool:
-    parts = name.split(".")
-    return "mtp" in parts or any(map(_is_number, parts))
 
 
 def _listing(items: list[str]) -> str:

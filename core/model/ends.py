@@ -1,0 +1,54 @@
+"""The token embedding and the output head of a checkpoint, found by names and shapes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from core.model.headers import TensorInfo
+
+_WEIGHT = ".weight"
+_HEAD_WORDS = ("head", "output", "embed_out")
+_POSITION_WORDS = ("pos", "wpe")
+
+
+def find_ends(outside: list[TensorInfo], prefix: str, vocabulary: Any) -> tuple[TensorInfo | None, TensorInfo | None]:
+    """Return the token embedding and the head: matrices outside the blocks with one row for each token.
+
+    The embedding sits beside the blocks (`model.embed_tokens`, `model.layers`) and the head further out
+    (`lm_head`); where both sit at the same level (GPT-2 without `transformer.`), the word decides. What belongs to a
+    numbered part or to a predictor of further tokens is neither.
+    """
+    matrices = [
+        info for info in outside if len(info.shape) == 2 and info.name.endswith(_WEIGHT) and not _in_part(info.name)
+    ]
+    rows = [info for info in matrices if info.shape[0] == vocabulary]
+    if not rows and matrices:
+        most = max(info.shape[0] for info in matrices)
+        rows = [info for info in matrices if info.shape[0] == most]
+    parent = prefix.rpartition(".")[0]
+
+    def distance(info: TensorInfo) -> tuple[bool, bool, bool]:
+        path, _, last = info.name.removesuffix(_WEIGHT).rpartition(".")
+        return (
+            any(word in last for word in _HEAD_WORDS),
+            any(word in last for word in _POSITION_WORDS),
+            path != parent,
+        )
+
+    ranked = sorted(rows, key=distance)
+    if not ranked:
+        return None, None
+    if distance(ranked[0])[0]:
+        return None, ranked[-1]
+    heads = [info for info in ranked[1:] if distance(info)[0] or (distance(info)[2] and not distance(info)[1])]
+    return ranked[0], heads[-1] if heads else None
+
+
+def _in_part(name: str) -> bool:
+    parts = name.split(".")
+    return "mtp" in parts or any(map(is_number, parts))
+
+
+def is_number(part: str) -> bool:
+    """Return whether a part of a tensor's name is a block's number."""
+    return part.isascii() and part.isdecimal() and len(part) <= 6
