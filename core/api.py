@@ -220,13 +220,16 @@ def evaluate(
         windows = evaluation.make_windows(loaded[0].tokenizer, path, seqlen, max_windows)
         values: dict[str, Any] = {}
         emit(Stage("evaluate"))
+        losses = []
         for key, one in zip(("perplexity", "against"), loaded, strict=False):
-            found = evaluation.perplexity(one.model, windows.tokens, windows.text, emit, stop)
+            losses.append(evaluation.token_losses(one.model, windows.tokens, emit, stop))
+            found = evaluation.summarize(losses[-1], windows.tokens, windows.text)
             values[key] = {"model": one.label, **asdict(found)}
         if len(loaded) == 2:
             emit(Stage("compare"))
             apart = evaluation.compare_logits(loaded[1].model, loaded[0].model, windows.tokens, emit, stop)
-            values["comparison"] = asdict(apart)
+            increase, error = evaluation.loss_increase(losses[1], losses[0])
+            values["comparison"] = {**asdict(apart), "loss_increase": increase, "loss_increase_error": error}
         emit(Result(values))
 
     return stream(work, should_stop)

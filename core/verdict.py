@@ -17,6 +17,8 @@ Grade = Literal["none", "small", "clear", "large", "broken", "unknown"]
 
 NONE, SMALL, CLEAR, LARGE = 0.01, 0.10, 0.25, 0.75
 """Upper ends of the grades, as growth of perplexity. Why these: see `grade_of`."""
+FALL = 0.02
+"""A perplexity that falls by more than this share shows a bad measurement: rounding adds errors."""
 
 _HEADLINES: dict[Grade, str] = {
     "none": "No loss to speak of",
@@ -74,23 +76,15 @@ def judge(report: Mapping[str, Any]) -> Verdict:
     measured = report.get("perplexity")
     values = measured if isinstance(measured, Mapping) else {}
     before, after = _number(values.get("original")), _number(values.get("quantized"))
-    grade = grade_of(before, after)
-    if grade == "unknown":
-        figures = "The report holds no perplexity of both models."
-    else:
-        change = 100 * (after / before - 1)
-        sign = "+" if change >= 0.05 else "\N{MINUS SIGN}" if change <= -0.05 else ""
-        share = f"{abs(change):.1f}" if abs(change) < 100 else f"{abs(change):.0f}"
-        figures = (
-            f"Perplexity {figure(before)} \N{RIGHTWARDS ARROW} {figure(after)} ({sign}{share} %)"
-            " on text it had not seen."
-        )
+    error, vocabulary = _number(values.get("increase_error")), _number(values.get("vocabulary"))
+    doubt = _doubt(before, after, error, vocabulary)
+    grade: Grade = "unknown" if doubt else grade_of(before, after)
     return Verdict(
         grade,
         _ROLES[grade],
         _HEADLINES[grade],
-        figures,
-        _MEANINGS[grade],
+        _figures(before, after, error),
+        doubt or _MEANINGS[grade],
         _advice(report, grade),
         tuple(_notes(report)),
     )
@@ -109,11 +103,13 @@ def grade_of(before: float, after: float) -> Grade:
     - up to 75 % (0.56 nats): what 3 bits, or 2 with much tuning, do to a small model;
     - beyond: perplexity nearly doubled or worse, as at 2 bits with few steps.
 
-    Rules of thumb, for one text in English: two models of one grade may still differ in what they are used for.
+    One that falls by more than 2 % was not measured well, and says nothing. Rules of thumb, for one text in English: two models of one grade may still differ in what they are used for.
     """
     if not (math.isfinite(before) and before > 0) or math.isnan(after):
         return "unknown"
     growth = after / before - 1
+    if growth < -FALL:
+        return "unknown"
     if growth <= NONE:
         return "none"
     if growth <= SMALL:
@@ -121,6 +117,46 @@ def grade_of(before: float, after: float) -> Grade:
     if growth <= CLEAR:
         return "clear"
     return "large" if growth <= LARGE else "broken"
+
+
+def _figures(before: float, after: float, error: float) -> str:
+    """Both perplexities and their change with its standard error."""
+    if not (math.isfinite(before) and before > 0) or math.isnan(after):
+        return "The report holds no perplexity of both models."
+    change = 100 * (after / before - 1)
+    sign = "+" if change >= 0.05 else "\N{MINUS SIGN}" if change <= -0.05 else ""
+    share = f"{abs(change):.1f}" if abs(change) < 100 else f"{abs(change):.0f}"
+    # The error is that of the mean difference of log-probabilities: a share of the quantized model's perplexity.
+    spread = 100 * error * after / before
+    about = "" if not math.isfinite(spread) else f" \N{PLUS-MINUS SIGN} {spread:.1f}" if spread < 100 else " or so"
+    return (
+        f"Perplexity {figure(before)} \N{RIGHTWARDS ARROW} {figure(after)} ({sign}{share}{about} %)"
+        " on text it had not seen."
+    )
+
+
+def _doubt(before: float, after: float, error: float, vocabulary: float) -> str:
+    """Why the figures cannot be judged, or "".
+
+    Args:
+        error: standard error of the mean increase of the loss in nats a token; NaN where a report has none.
+        vocabulary: number of tokens that the model knows; NaN where a report does not say.
+    """
+    if not (math.isfinite(before) and before > 0) or math.isnan(after):
+        return ""
+    if before > 2 * vocabulary:
+        return (
+            "The original itself predicts this text worse than a guess among all tokens, so the change says nothing: "
+            "check its tokenizer and its files."
+        )
+    if after / before < 1 - FALL:
+        return (
+            "Quantizing does not make a model better, so this measurement is not to be trusted: the text does not "
+            "suit the model. Compare the two with `bitwright eval` on a text of your own."
+        )
+    if math.isfinite(error) and after / before - 1 <= SMALL and (after / before) * math.exp(2 * error) - 1 > CLEAR:
+        return "The windows of text differ so much that the loss cannot be told from chance."
+    return ""
 
 
 def tuning_gain(report: Mapping[str, Any]) -> float | None:

@@ -115,6 +115,8 @@ def evaluate(terminal: Terminal, model: str, options: dict[str, Any]) -> None:
             rows.append((one["model"], value, f"{one['tokens']} of {one['text']}"))
     terminal.table(("model", "perplexity", "tokens"), rows)
     if apart := values.get("comparison"):
+        increase, error = apart["loss_increase"], apart["loss_increase_error"]
+        terminal.line(f"loss: {increase:+.4f} +- {error:.4f} nats a token against it, token by token")
         terminal.line(f"KL divergence: {apart['kl_mean']:.4g} nats on average, 99 % below {apart['kl_p99']:.3g}")
         terminal.line(f"the same word first at {100 * apart['top1']:.1f} % of {apart['positions']} positions")
 

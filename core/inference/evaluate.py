@@ -124,8 +124,8 @@ def make_windows(
 ) -> Windows:
     """Fixed, non-overlapping rows of `seqlen` tokens in the text's order; the remainder is dropped.
 
-    Rows begin with the tokenizer's begin-of-text token where it has one. With `max_windows`, that many rows
-    spread evenly over the text.
+    Every row begins with the tokenizer's begin-of-text token where the tokenizer adds it. With `max_windows`, that many
+    rows spread evenly over the text.
 
     Raises:
         BadInput: seqlen or max_windows out of range, or a text shorter than one row.
@@ -143,9 +143,10 @@ def make_windows(
     width = seqlen - len(encoder.prefix)
     count = len(ids) // width if width > 0 else 0
     if not count:
+        most = len(ids) + len(encoder.prefix)
+        smaller = f" or --seqlen {most}" if ids and most >= 2 else ""
         raise BadInput(
-            f"The text {label} has {len(ids)} tokens, fewer than one row of {seqlen}.",
-            "Use a longer text or a smaller --seqlen.",
+            f"The text {label} has {len(ids)} tokens, fewer than one row of {seqlen}.", f"Use a longer text{smaller}."
         )
     kept = min(count, max_windows or count)
     chosen = [row * count // kept for row in range(kept)]
@@ -173,16 +174,55 @@ def perplexity(
         VerificationFailed: the model's logits are not finite.
         Cancelled: `should_stop` said so.
     """
+    return summarize(token_losses(model, windows, emit, should_stop), windows, text)
+
+
+def token_losses(
+    model: PreTrainedModel | Runner,
+    windows: Tensor,
+    emit: Emit = _no_events,
+    should_stop: Callable[[], bool] = _never,
+) -> Tensor:
+    """Negative log-likelihood in nats of every token but each row's first, float32 [rows, seqlen - 1].
+
+    Args, Raises: as `perplexity`.
+    """
     losses: list[Tensor] = []
     for row, logits in _logits(model, windows, emit, should_stop):
-        losses.append(_row_losses(logits[:-1], windows[row, 1:].to(logits.device)).cpu())
+        losses.append(_finite(row_losses(logits[:-1], windows[row, 1:].to(logits.device))).cpu())
         del logits
-    table = torch.stack(losses).double()
-    nll = float(table.mean())
+    return torch.stack(losses)
+
+
+def summarize(losses: Tensor, windows: Tensor, text: str = "") -> Perplexity:
+    """Return the perplexity of the token losses, [rows, seqlen - 1], on the rows `windows`, int64 [rows, seqlen].
+
+    NaN where a loss is not finite.
+    """
+    nll, error = _mean(losses)
+    value = math.exp(min(nll, 700.0)) if math.isfinite(nll) else math.nan
+    return Perplexity(value, value * error, nll, losses.numel(), windows.shape[1], text, sha256_of(windows))
+
+
+def loss_increase(before: Tensor, after: Tensor) -> tuple[float, float]:
+    """Return the mean increase of the loss from one model to another in nats a token, and its standard error.
+
+    The losses of the same token are compared with each other, so that the difficulty of the text cancels: the error of
+    the difference is many times smaller than that of either mean.
+
+    Args:
+        before, after: losses of the same tokens, [rows, tokens].
+    """
+    return _mean(after.double() - before.double())
+
+
+def _mean(losses: Tensor) -> tuple[float, float]:
+    """Mean of values [rows, tokens] and its standard error, from the spread of the rows' means (of one row, of its
+    tokens): neighbouring tokens are not independent, rows of a text nearly are."""
+    table = losses.double()
     groups = table.mean(dim=1) if len(table) > 1 else table[0]
     error = float(groups.std()) / math.sqrt(len(groups)) if len(groups) > 1 else 0.0
-    value = math.exp(min(nll, 700.0))
-    return Perplexity(value, value * error, nll, table.numel(), windows.shape[1], text, sha256_of(windows))
+    return float(table.mean()), error
 
 
 def compare_logits(
@@ -296,14 +336,14 @@ def _chunk_rows(logits: Tensor) -> int:
 
 
 @torch.inference_mode()
-def _row_losses(logits: Tensor, targets: Tensor) -> Tensor:
-    """Negative log-likelihoods, float32 [n], of logits [n, vocabulary] and targets [n]."""
+def row_losses(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return the negative log-likelihoods, float32 [n], of logits [n, vocabulary] and targets, int64 [n]."""
     size = _chunk_rows(logits)
     parts = [
         torch.nn.functional.cross_entropy(part.float(), target, reduction="none")
         for part, target in zip(torch.split(logits, size), torch.split(targets, size), strict=True)
     ]
-    return _finite(torch.cat(parts))
+    return torch.cat(parts)
 
 
 @torch.inference_mode()

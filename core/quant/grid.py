@@ -24,9 +24,10 @@ from core.formats.stored import Stored
 from core.quant import kernels, typed_grid
 from core.schemes import LayerScheme
 
-SMALLEST_SCALE = 1e-5
+SMALLEST_SCALE = 2.0**-24
 LARGEST_SCALE = 65504.0
-"""The largest fp16: what the files can hold."""
+"""The smallest and the largest float16 above 0: what the files can hold. Norms in front of a layer can make its weights
+so small that a larger floor takes most of their levels (intel/auto-round#619)."""
 _CPU_CHUNK = 1 << 16
 """Weights handled at once on a CPU: the dozen temporaries of a pass then stay in the L2 cache (at 3.5 M weights,
 576 wide, measured 1.9 times faster than whole-matrix passes)."""
@@ -163,21 +164,36 @@ def set_scales(grid: Grid) -> None:
     """
     if grid.numbers is not None:
         return
-    smallest = torch.tensor(SMALLEST_SCALE).half().item()
     if grid.scheme.sym:
         if grid.searched is not None:
             scale = grid.searched * grid.high_factor
         else:
             below, above = -grid.low * grid.low_factor, grid.high * grid.high_factor
             scale = torch.where(above < below, below, -above) / (1 << (grid.scheme.bits - 1))
-        scale = scale.clamp(-LARGEST_SCALE, LARGEST_SCALE).half().float()
-        scale = torch.where(scale < 0, scale.clamp(max=-smallest), scale.clamp(min=smallest))
+        scale = storable(scale, 1 << (grid.scheme.bits - 1))
     else:
         low, high = grid.low * grid.low_factor, grid.high * grid.high_factor
-        scale = ((high - low) / (grid.scheme.levels - 1)).clamp(max=LARGEST_SCALE).half().float().clamp(min=smallest)
+        scale = storable((high - low) / (grid.scheme.levels - 1), grid.scheme.levels - 1)
         grid.zero.copy_((-low / scale).round().clamp(grid.min_zero, grid.scheme.levels - 1))
         grid.shift.copy_(grid.zero)
     grid.scale.copy_(scale)
+
+
+def storable(scale: Tensor, reach: int) -> Tensor:
+    """Return the float16 values, as fp32, that stand for scales; none is 0, and signs are kept.
+
+    The nearest one, but where float16 is so coarse (below 2^-14) that the ends of the range would be cut off by more
+    than half a level: then the next larger one.
+
+    Args:
+        scale: fp32, any shape.
+        reach: levels from 0 to the farther end of the range.
+    """
+    size = scale.abs().clamp(max=LARGEST_SCALE)
+    nearest = size.half().float()
+    missing = (size - nearest) * reach > 0.5 * nearest
+    nearest = torch.where(missing, nearest + SMALLEST_SCALE, nearest).clamp_(min=SMALLEST_SCALE)
+    return torch.where(scale < 0, -nearest, nearest)
 
 
 def _levels(grid: Grid, rows: slice) -> tuple[Tensor, Tensor, Tensor]:

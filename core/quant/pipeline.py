@@ -18,6 +18,7 @@ from core.calibration.tokens import Calibration, load
 from core.errors import BadInput
 from core.events import BlockDone, BlockStarted, Done, Emit, Log, Loss, Stage, Started
 from core.formats.stored import Stored
+from core.inference.evaluate import loss_increase, summarize
 from core.jobs.control import Control, check_stop
 from core.jobs.spec import JobSpec
 from core.model.chain import capture, first_inputs, only_rows
@@ -25,13 +26,14 @@ from core.model.context import ASSUMED, context_length
 from core.model.skeleton import build_skeleton
 from core.quant import heldout
 from core.quant.activations import Activations
-from core.quant.blocks import BlockJob, Chain, insert_linear, quantize_block
+from core.quant.blocks import BlockJob, Chain, quantize_block
 from core.quant.head import quantize_head
 from core.quant.output import Output
 from core.quant.prepare import Prepared, prepare, settings_of
 from core.quant.progress import Meter, give_back_memory
-from core.quant.report import BlockFigures, make_report
+from core.quant.report import BlockFigures, Measured, make_report
 from core.quant.signround import Outcome
+from core.quant.streamed_head import streamed_head
 from core.quant.verify import Verified, Written, check_answers, check_layers
 
 
@@ -90,13 +92,14 @@ def run(spec: JobSpec, job: Path, emit: Emit, control: Control) -> None:
         chains, unseen = _enter(running, calibration)
         figures = _tune_all(running, chains)
         head = _finish_head(running, chains[0])
-        perplexity = _score(running, chains[1], unseen, head)
+        del chains[0]  # the states of the calibration samples: room for the head
+        measured = _score(running, chains[0], unseen, head)
         emit(Stage("write"))
         output.finish_files(control.should_stop)
         emit(Stage("verify"))
         verified = _verify(running, unseen)
         seconds = time.monotonic() - started
-        report = make_report(spec, ready, calibration, figures, perplexity, verified, output, seconds)
+        report = make_report(spec, ready, calibration, figures, measured, verified, output, seconds)
         output.publish(report)
     emit(Done(output=spec.output, seconds=time.monotonic() - started, report=report))
 
@@ -206,18 +209,19 @@ def _block_done(running: _Run, block: int, outcome: Outcome, seconds: float) -> 
     )
 
 
-def _score(running: _Run, chain: Chain, unseen: Tensor, head: Stored | None) -> tuple[float, float]:
-    """Perplexity of the original and of the quantized model on the held-out windows."""
-    skeleton = running.ready.skeleton
-    path = skeleton.head()
-    resolved = running.ready.resolved
-    skeleton.fill(path, resolved.compute_dtype, resolved.torch_device)
-    before = heldout.perplexity(running.blocks, chain.original, unseen)
+def _score(running: _Run, chain: Chain, unseen: Tensor, head: Stored | None) -> Measured:
+    """The losses of the original and of the quantized model on the held-out windows."""
+    with streamed_head(running.blocks):
+        before = heldout.token_losses(running.blocks, chain.original, unseen)
+        if head is None:
+            after = heldout.token_losses(running.blocks, chain.quantized, unseen)
     if head is not None:
-        insert_linear(running.blocks, head.name, head.dequantize())
-    after = heldout.perplexity(running.blocks, chain.quantized, unseen)
-    skeleton.unload(path)
-    return before, after
+        with streamed_head(running.blocks, head):
+            after = heldout.token_losses(running.blocks, chain.quantized, unseen)
+    embedding = running.ready.tree.tensors[f"{running.ready.tree.embedding}.weight"]
+    return Measured(
+        summarize(before, unseen), summarize(after, unseen), *loss_increase(before, after), embedding.shape[0]
+    )
 
 
 def _verify(running: _Run, unseen: Tensor) -> dict[str, Verified]:

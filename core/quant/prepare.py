@@ -30,6 +30,7 @@ from core.model.tokenizer import load_tokenizer
 from core.model.tree import LayerPlan, ModelTree, build_tree, read_tensors
 from core.model.weights import TensorStore
 from core.preflight import check_free, check_output
+from core.quant.scale_range import within_float16
 
 SPARE = 64 << 20
 """Bytes of disk that a run leaves alone, on top of what it writes."""
@@ -95,10 +96,10 @@ def prepare(spec: JobSpec, emit: Emit, should_stop: Callable[[], bool]) -> Prepa
     tree = build_tree(config, read_tensors(source.folder, config))
     if tree.refusal:
         raise UnsupportedModel(tree.refusal, "`bitwright inspect` shows what is in it.")
-    plans = plan_layers(tree, spec.bits_map, spec.formats)
+    store = TensorStore(source.folder, tree.tensors)
+    plans = within_float16(tree, plan_layers(tree, spec.bits_map, spec.formats), store)
     if not any(item.scheme.quantized for item in plans):
         raise BadInput("The bits map leaves every layer in 16 bits.", "Give at least one layer 2, 3, 4 or 8 bits.")
-    store = TensorStore(source.folder, tree.tensors)
     skeleton = build_skeleton(tree, store)
     _check_head(tree, plans, skeleton)
     about = (tree.config, skeleton.module_name, source.folder, source.label)

@@ -9,6 +9,7 @@ from typing import Any
 from core.calibration.tokens import Calibration
 from core.formats.names import folder_name
 from core.formats.stored import layer_labels
+from core.inference.evaluate import Perplexity
 from core.jobs.spec import JobSpec
 from core.quant.output import Output
 from core.quant.prepare import Prepared, settings_of
@@ -27,12 +28,45 @@ class BlockFigures:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Measured:
+    """Perplexities on the held-out windows.
+
+    Attributes:
+        original, quantized: of the two models.
+        increase: mean increase of the loss, in nats a token.
+        increase_error: its standard error, of the differences token by token.
+        vocabulary: rows of the embedding; a guess among so many has that perplexity.
+    """
+
+    original: Perplexity
+    quantized: Perplexity
+    increase: float
+    increase_error: float
+    vocabulary: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "original": self.original.value,
+            "quantized": self.quantized.value,
+            "original_error": self.original.standard_error,
+            "quantized_error": self.quantized.standard_error,
+            "increase": self.increase,
+            "increase_error": self.increase_error,
+            "tokens": self.original.tokens,
+            "seqlen": self.original.seqlen,
+            "vocabulary": self.vocabulary,
+            "sha256": self.original.sha256,
+            "text": "bundled held-out text",
+        }
+
+
 def make_report(
     spec: JobSpec,
     ready: Prepared,
     calibration: Calibration,
     blocks: Sequence[BlockFigures],
-    perplexity: tuple[float, float],
+    measured: Measured,
     verified: dict[str, Verified],
     output: Output,
     seconds: float,
@@ -40,7 +74,7 @@ def make_report(
     """The report as a JSON value.
 
     Args:
-        perplexity: of the original and of the quantized model on the held-out windows.
+        measured: perplexities of the original and of the quantized model on the held-out windows.
         seconds: wall time of the whole run.
     """
     return {
@@ -64,7 +98,7 @@ def make_report(
             "tokens": calibration.tokens.numel(),
             "sha256": calibration.sha256,
         },
-        "perplexity": {"original": perplexity[0], "quantized": perplexity[1], "text": "bundled held-out text"},
+        "perplexity": measured.to_json(),
         "blocks": [{"name": x.name, "seconds": x.seconds, **asdict(x.outcome)} for x in blocks],
         "tensors": {name: layer_labels(item) for name, item in ready.formats.items()},
         "verified": {name: asdict(value) for name, value in verified.items()},

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from core.quant.grid import storable
 from core.schemes import LayerScheme
 
 
@@ -49,9 +50,9 @@ def search_scale(weight: Tensor, scheme: LayerScheme, importance: Tensor | None,
         least = torch.full_like(largest, torch.inf)
         kept = torch.zeros_like(largest)
         for end in _ends(scheme.bits)[::every]:
-            scale = (-largest / end).half().float()
-            safe = torch.where(scale == 0, torch.ones_like(scale), scale).unsqueeze(-1)
-            error = (part / safe).round_().clamp_(-half, half - 1).mul_(safe).sub_(part).square_()
+            scale = storable(-largest / end, half)
+            step = scale.unsqueeze(-1)
+            error = (part / step).round_().clamp_(-half, half - 1).mul_(step).sub_(part).square_()
             if weigh is not None:
                 error.mul_(weigh)
             error = error.sum(-1)

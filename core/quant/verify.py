@@ -6,22 +6,27 @@ check needs no more memory than the run. Knows files and chains, not how they we
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from core.calibration.documents import Document
+from core.calibration.encoding import Encoder
 from core.errors import VerificationFailed
 from core.formats.stored import Checkpoint, digest
+from core.inference.evaluate import summarize
 from core.jobs.control import check_stop
 from core.model.chain import BlockCall, capture, first_inputs, logits, only_rows
 from core.quant.activations import Activations
 from core.quant.blocks import BlockJob, forward, insert_linear, precision
-from core.quant.heldout import perplexity
+from core.quant.heldout import token_losses
 from core.quant.progress import give_back_memory
+from core.quant.streamed_head import streamed_head
 
 PROMPT = "The capital of France is"
 TOKENS = 4
@@ -59,16 +64,16 @@ class Written:
     job: BlockJob
     checkpoint: Checkpoint
 
-    def load_ends(self) -> None:
-        """Give everything outside the blocks its weights; of the embedding only rows are ever loaded."""
+    @contextlib.contextmanager
+    def ends(self) -> Iterator[None]:
+        """Give everything outside the blocks its weights while entered; of the embedding only rows are ever loaded."""
         skeleton, device = self.job.skeleton, self.job.resolved.torch_device
         skeleton.fill("", torch.float32, device, skip=(skeleton.stack, *skeleton.ends()))
         tree = skeleton.tree
         head = tree.tied_head.name if tree.tied_head else tree.lm_head
-        if head is not None and head in self.checkpoint.schemes:
-            insert_linear(self.job, head, self.checkpoint.layer(head).dequantize())
-        else:
-            skeleton.fill(skeleton.head(), self.job.resolved.compute_dtype, device)
+        quantized = head is not None and head in self.checkpoint.schemes
+        with streamed_head(self.job, self.checkpoint.layer(head) if head is not None and quantized else None):
+            yield
 
     def advance(self, states: Activations, calls: list[BlockCall]) -> None:
         """Send hidden states through all blocks, in place, holding one block at a time."""
@@ -110,20 +115,25 @@ def check_answers(written: Written, tokens: Tensor, tokenizer: Any) -> tuple[flo
     Raises:
         VerificationFailed: no finite answer.
     """
-    written.load_ends()
-    state, calls = written.enter(tokens)
-    written.advance(state, calls)
-    value = perplexity(written.job, state, tokens)
-    if not math.isfinite(value):
-        raise VerificationFailed("The written model gives no finite probabilities.", "Try more bits or another recipe.")
-    ids = tokenizer(PROMPT, return_tensors="pt")["input_ids"]
-    for _ in range(TOKENS):
-        state, calls = written.enter(ids)
+    with written.ends():
+        state, calls = written.enter(tokens)
         written.advance(state, calls)
-        hidden = state.read(slice(0, 1), written.job.resolved.torch_device)
-        with precision(written.job.resolved):
-            scores = logits(written.job.skeleton, hidden)[0, -1]
-        if not torch.isfinite(scores).all():
-            raise VerificationFailed("The written model gives no finite answer.", "Try more bits or another recipe.")
-        ids = torch.cat([ids, scores.argmax().view(1, 1).cpu()], dim=1)
+        value = summarize(token_losses(written.job, state, tokens), tokens).value
+        if not math.isfinite(value):
+            raise VerificationFailed(
+                "The written model gives no finite probabilities.", "Try more bits or another recipe."
+            )
+        encoder = Encoder(tokenizer)
+        ids = torch.tensor([[*encoder.prefix, *encoder.encode([Document(text=PROMPT)])[0]]])
+        for _ in range(TOKENS):
+            state, calls = written.enter(ids)
+            written.advance(state, calls)
+            hidden = state.read(slice(0, 1), written.job.resolved.torch_device)[:, -1:]
+            with precision(written.job.resolved):
+                scores = logits(written.job.skeleton, hidden)[0, -1]
+            if not torch.isfinite(scores).all():
+                raise VerificationFailed(
+                    "The written model gives no finite answer.", "Try more bits or another recipe."
+                )
+            ids = torch.cat([ids, scores.argmax().view(1, 1).cpu()], dim=1)
     return value, tokenizer.decode(ids[0], skip_special_tokens=True)

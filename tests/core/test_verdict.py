@@ -22,7 +22,8 @@ def report(before: float, after: float, **more: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("after", "grade"),
     [
-        (90.0, "none"),
+        (97.9, "unknown"),
+        (98.1, "none"),
         (100.0, "none"),
         (100.9, "none"),
         (101.1, "small"),
@@ -52,6 +53,33 @@ def test_the_figures_stand_in_the_sentence() -> None:
 
 def test_a_gain_has_its_sign() -> None:
     assert "(\N{MINUS SIGN}1.0 %)" in judge(report(100.0, 99.0)).figures
+
+
+@pytest.mark.parametrize(("before", "after"), [(87.0, 63.0), (100.0, 97.0)])
+def test_a_perplexity_that_falls_is_a_bad_measurement(before: float, after: float) -> None:
+    verdict = judge(report(before, after))
+    assert (verdict.grade, verdict.role) == ("unknown", "muted")
+    assert verdict.meaning.startswith("Quantizing does not make a model better")
+
+
+def measured(before: float, after: float, **more: float) -> dict[str, Any]:
+    found = report(before, after)
+    found["perplexity"].update(more)
+    return found
+
+
+def test_the_change_is_shown_with_its_standard_error() -> None:
+    assert "(+10.0 \N{PLUS-MINUS SIGN} 1.1 %)" in judge(measured(100.0, 110.0, increase_error=0.01)).figures
+
+
+def test_a_change_within_a_large_error_is_not_judged() -> None:
+    assert judge(measured(100.0, 100.5, increase_error=0.2)).grade == "unknown"
+    assert judge(measured(100.0, 100.5, increase_error=0.004)).grade == "none"
+
+
+def test_an_original_that_is_worse_than_a_guess_is_not_judged() -> None:
+    assert judge(measured(1.8e36, 1.8e36, vocabulary=288)).grade == "unknown"
+    assert judge(measured(300.0, 310.0, vocabulary=288)).grade == "small"
 
 
 def test_no_change_has_no_sign() -> None:

@@ -247,7 +247,14 @@ def legacy_scales(weight, w, bits, shares, d, first, last):  # type: ignore[no-u
     for row in range(first, last):
         for g in range(d.shape[1]):
             x, count = _block(weight[row], g, size), _block(w, g, size)
-            d[row, g] = _step(_best_scale(x, count, -top, top - 1, shares)[0])
+            step = _step(_best_scale(x, count, -top, top - 1, shares)[0])
+            if 0 < abs(step) < _SMALLEST_NORMAL:  # float16 is coarse there: the nearest may cut off the largest weights
+                larger = step + np.float32(np.copysign(1.0, step)) / _STEP_BELOW
+                if _error(x, count, larger, np.float32(0), -top, top - 1) < _error(
+                    x, count, step, np.float32(0), -top, top - 1
+                ):
+                    step = larger
+            d[row, g] = step
 
 
 @_exact

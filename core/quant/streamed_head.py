@@ -1,0 +1,110 @@
+"""The output head in the place of the model's own, computed some rows of the vocabulary at a time.
+
+A head of 262,144 rows is a third of a small model. In the precision of the products it would be the peak of a run's
+memory, so it stays as it is stored (16 bits, or integers) and a slice of its rows is converted for each product. Knows
+the head, not what its logits are for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from core.formats.stored import Stored, by_rows
+from core.quant.blocks import BlockJob
+
+_PIECE = 1 << 22
+"""Weights that are converted at once."""
+
+
+class StreamedHead(nn.Module):
+    """y = x W^T + b with the rows of W, [vocabulary, hidden], made in slices for each pass.
+
+    Args:
+        pieces: yields the rows of W in order, float [rows, hidden].
+        shape: of W.
+    """
+
+    def __init__(
+        self,
+        pieces: Callable[[], Iterator[Tensor]],
+        shape: tuple[int, int],
+        bias: Tensor | None,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        super().__init__()
+        self._pieces, self._dtype, self._device = pieces, dtype, device
+        self.out_features, self.in_features = shape
+        # For models that ask the head for its dtype; its values are never read.
+        self.weight = nn.Parameter(torch.empty(shape, dtype=dtype, device="meta"), requires_grad=False)
+        self.bias = None if bias is None else nn.Parameter(bias.to(device, dtype), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out, start = None, 0
+        for piece in self._pieces():
+            end = start + len(piece)
+            bias = None if self.bias is None else self.bias[start:end]
+            part = functional.linear(x, piece.to(self._device, self._dtype), bias)
+            if out is None:
+                out = part.new_empty(*part.shape[:-1], self.out_features)
+            out[..., start:end] = part
+            start = end
+        assert out is not None
+        return out
+
+
+@contextlib.contextmanager
+def streamed_head(job: BlockJob, layer: Stored | None = None) -> Iterator[None]:
+    """Put the head of the job's model into place while entered.
+
+    Args:
+        layer: the quantized head; None reads the one that the job's checkpoint has.
+    """
+    skeleton, resolved = job.skeleton, job.resolved
+    path = skeleton.head()
+    own = skeleton.model.get_submodule(path)
+    if layer is None and not isinstance(own, nn.Linear):
+        skeleton.fill(path, resolved.compute_dtype, resolved.torch_device)
+        try:
+            yield
+        finally:
+            skeleton.unload(path)
+        return
+    names = {f"{path}.bias", *((f"{layer.name}.bias",) if layer is not None else ())}
+    stored = next((key for name in names if (key := skeleton.checkpoint_name(name)) is not None), None)
+    bias = None if stored is None else skeleton.store.get(stored)
+    if layer is not None:
+        pieces, shape = _of_layer(layer)
+    else:
+        pieces, shape = _of_store(job, f"{path}.weight")
+    skeleton.model.set_submodule(path, StreamedHead(pieces, shape, bias, resolved.compute_dtype, resolved.torch_device))
+    try:
+        yield
+    finally:
+        skeleton.model.set_submodule(path, own)
+
+
+def _of_layer(layer: Stored) -> tuple[Callable[[], Iterator[Tensor]], tuple[int, int]]:
+    rows, columns = layer.ints.shape
+    return lambda: by_rows(layer, max(1, _PIECE // columns)), (rows, columns)
+
+
+def _of_store(job: BlockJob, name: str) -> tuple[Callable[[], Iterator[Tensor]], tuple[int, int]]:
+    """Slices of a 16-bit head out of memory, since passes are many; of a larger one out of the file."""
+    store = job.skeleton.store
+    key = job.skeleton.checkpoint_name(name)
+    if key is None:
+        raise ValueError(f"the checkpoint has no {name}")
+    info = store.info(key)
+    rows, columns = info.shape
+    step = max(1, _PIECE // columns)
+    if info.nbytes <= 2 * info.numel:
+        weight = store.get(key)
+        return lambda: iter(weight.split(step)), (rows, columns)
+    starts = range(0, rows, step)
+    return lambda: (store.rows(key, torch.arange(start, min(rows, start + step))) for start in starts), (rows, columns)
