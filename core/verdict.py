@@ -103,7 +103,9 @@ def grade_of(before: float, after: float) -> Grade:
     - up to 75 % (0.56 nats): what 3 bits, or 2 with much tuning, do to a small model;
     - beyond: perplexity nearly doubled or worse, as at 2 bits with few steps.
 
-    One that falls by more than 2 % was not measured well, and says nothing. Rules of thumb, for one text in English: two models of one grade may still differ in what they are used for.
+    One that falls by more than 2 % was not measured well, and says nothing.
+
+    Rules of thumb, for one text in English: two models of one grade may still differ in what they are used for.
     """
     if not (math.isfinite(before) and before > 0) or math.isnan(after):
         return "unknown"

@@ -5,6 +5,7 @@ Asks the tokenizer what it does instead of knowing families. Knows nothing of fi
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,8 @@ class Encoder:
         prefix: ids that the tokenizer puts before every text (begin-of-text), to begin every row with: models
             trained with it (Gemma above all) answer far from their habit in its absence.
         separator: ids that stand between two documents.
+        refusals: why the chat template refused a conversation, one reason for each.
+        conversations: how many there were.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -31,6 +34,22 @@ class Encoder:
         self._template = ChatTemplate(tokenizer)
         self.prefix = self._find_prefix()
         self.separator = self._find_separator()
+        self.refusals: list[str] = []
+        self.conversations = 0
+        self._broken = ""
+
+    @property
+    def remark(self) -> str:
+        """What became of conversations that the template did not write, in one sentence; "" if there were none."""
+        if self.conversations and not self._template.text:
+            return f"The model has no chat template: {self.conversations} conversations are read as plain text."
+        if not self.refusals:
+            return ""
+        reason = Counter(self.refusals).most_common(1)[0][0]
+        return (
+            f"The chat template of the model refuses {len(self.refusals)} of {self.conversations} conversations "
+            f"({reason}); they are read as plain text."
+        )
 
     def encode(self, documents: Sequence[Document]) -> list[list[int]]:
         """Ids of each document, without begin-of-text and without separators."""
@@ -45,13 +64,25 @@ class Encoder:
         return [row[size:] if size and tuple(row[:size]) == self.prefix else row for row in rows]
 
     def _text(self, document: Document) -> str:
-        if not document.messages or not self._template.text:
+        if not document.messages:
+            return document.text
+        self.conversations += 1
+        if not self._template.text:
             return document.plain()
-        messages = [{"role": role, "content": said} for role, said in document.messages]
+        if self._broken:
+            self.refusals.append(self._broken)
+            return document.plain()
+        turns = document.turns or tuple({"role": role, "content": said} for role, said in document.messages)
+        more = {"tools": list(document.tools)} if document.tools else {}
         try:
-            return self._template.render(messages, {"add_generation_prompt": False})
-        except TemplateRefusal:
-            # Templates refuse what their model was not trained on: a system turn, two user turns in a row.
+            return self._template.render(turns, {"add_generation_prompt": False, **more})
+        except BadInput as error:
+            # Templates refuse what their model was not trained on: a system turn, two user turns in a row. One that
+            # cannot be read or does not end is not asked again.
+            reason = " ".join(error.message.split()).rstrip(".")[:160]
+            if not isinstance(error, TemplateRefusal):
+                self._broken = reason
+            self.refusals.append(reason)
             return document.plain()
 
     def _find_prefix(self) -> tuple[int, ...]:

@@ -1,40 +1,45 @@
-"""Reading documents out of local files: plain text, JSON, JSON lines, parquet. Files are streamed.
+"""Reading documents out of local files: plain text, JSON, JSON lines, CSV, parquet. Files are streamed.
+
+Text may be UTF-8 or, with its mark, UTF-16, and packed by gzip.
 
 Tells a text from binary junk by its bytes, not by its name. Knows nothing of tokens or models.
 """
 
 from __future__ import annotations
 
+import csv
+import gzip
+import io
 import json
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
-from core.calibration.documents import FIELDS, Document, cut_point, from_record
+from core.calibration.documents import FIELDS, IDS_FIELDS, Document, cut_point, from_record, is_conversation
 from core.errors import BadCalibration, MissingDependency
 from core.events import Emit, Log
 
-TEXT_HINT = "Give plain text (.txt, .md), .jsonl, .json or .parquet, or use `builtin`."
+TEXT_HINT = "Give plain text (.txt, .md), .jsonl, .json, .csv or .parquet, or use `builtin`."
 FIELD_HINT = 'Name the field "text" (or "content", "messages", "prompt" with "completion"), or use `builtin`.'
 PROBED_RECORDS = 10_000
 """A file with no usable record among so many has none, it is taken."""
 _READ_CHARS = 1 << 20
 _LINE_CHARS = 1 << 28
-_JSON_BYTES = 1 << 30
+_JSON_CHARS = 1 << 30
+_GZIP = b"\x1f\x8b"
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _SIGNATURES = (
     (b"\x89PNG", "a PNG picture"),
     (b"\xff\xd8\xff", "a JPEG picture"),
     (b"GIF8", "a GIF picture"),
     (b"%PDF", "a PDF"),
     (b"PK\x03\x04", "a zip archive (or an office document)"),
-    (b"\x1f\x8b", "compressed with gzip"),
     (b"\x28\xb5\x2f\xfd", "compressed with zstd"),
     (b"\xfd7zXZ\x00", "compressed with xz"),
     (b"GGUF", "a GGUF model"),
     (b"\x7fELF", "a program"),
     (b"ARROW1", "an Arrow file"),
-    (b"\xff\xfe", "text in UTF-16"),
-    (b"\xfe\xff", "text in UTF-16"),
 )
 
 
@@ -55,11 +60,13 @@ def read(path: Path, block_chars: int, emit: Emit) -> Iterator[Document]:
         raise BadCalibration(f"{path} is not a parquet file, or only a part of one.", "Fetch the file again.")
     else:
         _refuse_binary(path, head)
-        kind = path.suffix.lower()
+        kind = path.with_suffix("").suffix.lower() if path.suffix.lower() == ".gz" else path.suffix.lower()
         if kind in (".jsonl", ".ndjson"):
             records = _lines(path)
         elif kind == ".json":
             records = _json(path)
+        elif kind in (".csv", ".tsv"):
+            records = _table(path, "\t" if kind == ".tsv" else ",")
         else:
             yield from _plain(path, block_chars)
             return
@@ -74,8 +81,10 @@ def _head(path: Path) -> bytes:
             raise BadCalibration(f"There is no calibration file {path}.", "Check the path, or use `builtin`.")
         if not path.is_file():
             raise BadCalibration(f"{path} is not a regular file.", TEXT_HINT)
-        with path.open("rb") as stream:
+        with _opened(path) as stream:
             head = stream.read(4096)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise BadCalibration(f"{path} is a damaged gzip file.", "Fetch the file again.") from error
     except OSError as error:
         raise BadCalibration(f"{path} cannot be read: {error.strerror}.", "Check the path and its rights.") from error
     if not head:
@@ -83,18 +92,33 @@ def _head(path: Path) -> bytes:
     return head
 
 
+def _opened(path: Path) -> IO[bytes]:
+    """The file's bytes, unpacked where gzip packed them."""
+    with path.open("rb") as stream:
+        packed = stream.read(2) == _GZIP
+    return cast(IO[bytes], gzip.open(path, "rb")) if packed else path.open("rb")
+
+
+def _text(path: Path, newline: str | None = None) -> io.TextIOWrapper:
+    """The file's text, in UTF-8, or in UTF-16 where it has that mark."""
+    stream = _opened(path)
+    head = stream.read(2)
+    stream.seek(0)
+    return io.TextIOWrapper(stream, encoding="utf-16" if head in _UTF16 else "utf-8-sig", newline=newline)
+
+
 def _refuse_binary(path: Path, head: bytes) -> None:
     for signature, name in _SIGNATURES:
         if head.startswith(signature):
             raise BadCalibration(f"{path} is {name}, not calibration text in UTF-8.", TEXT_HINT)
-    if b"\0" in head:
+    if b"\0" in head and head[:2] not in _UTF16:
         name = "a safetensors model file" if head[8:10] == b'{"' else "binary data"
         raise BadCalibration(f"{path} is {name}, not calibration text.", TEXT_HINT)
 
 
 def _chunks(path: Path) -> Iterator[str]:
-    """The file's text in portions; refuses what is not UTF-8 or holds NUL bytes."""
-    with path.open(encoding="utf-8-sig") as stream:
+    """The file's text in portions; refuses what is no text or holds NUL bytes."""
+    with _text(path) as stream:
         while chunk := _portion(path, stream.read, _READ_CHARS):
             yield chunk
 
@@ -102,13 +126,28 @@ def _chunks(path: Path) -> Iterator[str]:
 def _portion(path: Path, call: Any, size: int) -> str:
     try:
         portion: str = call(size)
-    except UnicodeDecodeError as error:
-        raise BadCalibration(f"{path} is not text in UTF-8.", f"Save it as UTF-8. {TEXT_HINT}") from error
+    except UnicodeError as error:
+        place = _undecodable(path)
+        where = f" (line {place})" if place else ""
+        raise BadCalibration(f"{path} is not text in UTF-8{where}.", f"Save it as UTF-8. {TEXT_HINT}") from error
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise BadCalibration(f"{path} is a damaged gzip file.", "Fetch the file again.") from error
     except OSError as error:
         raise BadCalibration(f"{path} cannot be read: {error.strerror}.", "Check the disk.") from error
     if "\0" in portion:
         raise BadCalibration(f"{path} holds NUL bytes, so it is not text.", TEXT_HINT)
     return portion
+
+
+def _undecodable(path: Path) -> int:
+    """The first line that is not UTF-8, counted from 1; 0 if there is none."""
+    with _opened(path) as stream:
+        for number, line in enumerate(stream, 1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError:
+                return number
+    return 0
 
 
 def _plain(path: Path, block_chars: int) -> Iterator[Document]:
@@ -132,7 +171,7 @@ def _plain(path: Path, block_chars: int) -> Iterator[Document]:
 
 
 def _lines(path: Path) -> Iterator[Any]:
-    with path.open(encoding="utf-8-sig") as stream:
+    with _text(path) as stream:
         number = 0
         while line := _portion(path, stream.readline, _LINE_CHARS):
             number += 1
@@ -144,7 +183,7 @@ def _lines(path: Path) -> Iterator[Any]:
 
 def _record(path: Path, number: int, line: str) -> Any:
     try:
-        return json.loads(line)
+        return json.loads(line.rstrip())
     except (ValueError, RecursionError) as error:
         place = f" (column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
         raise BadCalibration(
@@ -153,13 +192,35 @@ def _record(path: Path, number: int, line: str) -> Any:
         ) from error
 
 
+def _table(path: Path, separator: str) -> Iterator[Any]:
+    """Rows of a table with a header line, as mappings."""
+    with _text(path, newline="") as stream:
+        lines = iter(lambda: _portion(path, stream.readline, _LINE_CHARS), "")
+        rows = csv.DictReader(lines, delimiter=separator)
+        try:
+            names = [name for name in rows.fieldnames or [] if name.strip().lower() in FIELDS]
+            if not names:
+                known = ", ".join(str(name)[:40] for name in (rows.fieldnames or [])[:8]) or "none"
+                raise BadCalibration(f"{path} has no text column; its columns are: {known}.", FIELD_HINT)
+            for row in rows:
+                yield {name.strip().lower(): row[name] for name in names}
+        except csv.Error as error:
+            raise BadCalibration(
+                f"Line {rows.line_num} of {path} is not a row of a table ({error}).", "Save it as .jsonl or .txt."
+            ) from error
+
+
 def _json(path: Path) -> Iterator[Any]:
     """Records of a JSON file: an array, columns, one object, or JSON lines under the wrong name."""
-    if path.stat().st_size > _JSON_BYTES:
-        raise BadCalibration(
-            f"{path} is too large to be read as one JSON value.", "Save it as .jsonl, one record a line."
-        )
-    text = "".join(_chunks(path))
+    parts, size = [], 0
+    for chunk in _chunks(path):
+        size += len(chunk)
+        if size > _JSON_CHARS:
+            raise BadCalibration(
+                f"{path} is too large to be read as one JSON value.", "Save it as .jsonl, one record a line."
+            )
+        parts.append(chunk)
+    text = "".join(parts)
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
@@ -172,10 +233,24 @@ def _json(path: Path) -> Iterator[Any]:
         ) from error
     except (ValueError, RecursionError) as error:
         raise BadCalibration(f"{path} is not valid JSON.", "Correct or fetch it again.") from error
-    if isinstance(value, Mapping) and from_record(value) is None:
-        # {"data": [...]} and {"text": ["...", "..."]} are both usual.
-        value = next((column for column in value.values() if isinstance(column, list)), [])
-    yield from value if isinstance(value, list) else [value]
+    if isinstance(value, Mapping) and (columns := _columns(value)):
+        yield from columns
+    elif isinstance(value, Mapping) and from_record(value) is None:
+        # {"data": [...]} is usual.
+        yield from next((column for column in value.values() if isinstance(column, list)), [])
+    else:
+        # One conversation by itself is a list too.
+        yield from [value] if not isinstance(value, list) or is_conversation(value) else value
+
+
+def _columns(value: Mapping[str, Any]) -> list[Any]:
+    """The records of a table that is stored by columns, {"text": ["...", "..."]}; [] if it is none."""
+    lists = [column for name, column in value.items() if name in FIELDS and isinstance(column, list)]
+    texts = [column for column in lists if column and all(isinstance(item, str) for item in column)]
+    if not texts or any(len(column) != len(texts[0]) for column in lists):
+        return []
+    names = [name for name, column in value.items() if isinstance(column, list) and len(column) == len(texts[0])]
+    return [dict(zip(names, row, strict=True)) for row in zip(*(value[name] for name in names), strict=True)]
 
 
 def _parquet(path: Path) -> Iterator[Any]:
@@ -211,9 +286,17 @@ def _usable(path: Path, records: Iterable[Any], emit: Emit) -> Iterator[Document
             break
     if found:
         if found < number:
-            emit(Log("warning", f"{number - found} of {number} records of {path} hold no text and were left out."))
+            seen = f" (fields: {names})" if names else ""
+            emit(
+                Log("warning", f"{number - found} of {number} records of {path} hold no text and were left out{seen}.")
+            )
         return
     if not number:
         raise BadCalibration(f"The calibration file {path} holds no records.", FIELD_HINT)
+    if any(name in IDS_FIELDS for name in names.split(", ")):
+        raise BadCalibration(
+            f"The records of {path} hold token ids, which fit one tokenizer only; the fields are: {names}.",
+            "Give the text itself, as a field called text.",
+        )
     seen = f"; the fields are: {names}" if names else ""
     raise BadCalibration(f"No record of {path} has a field with text{seen}.", FIELD_HINT)

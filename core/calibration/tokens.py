@@ -22,7 +22,7 @@ from core.calibration import text
 from core.calibration.documents import Document, cut
 from core.calibration.encoding import Encoder
 from core.errors import BadCalibration, Cancelled
-from core.events import Emit
+from core.events import Emit, Log
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -111,10 +111,13 @@ def load(
     while True:
         documents = text.records(source, emit, block, seed)
         draw = _draw(_stoppable(documents, should_stop), seed, budget, block, hub=source.kind == "hub")
+        encoder.refusals, encoder.conversations = [], 0
         stream = _pack(draw.pieces, encoder, wanted, should_stop)
         if draw.complete or len(stream.ids) >= samples * width:
             break
         budget *= 8  # a text of fewer tokens than usual for its length: read more of it
+    if encoder.remark:
+        emit(Log("warning" if encoder.refusals else "info", encoder.remark))
     if len(stream.ids) // width < samples:
         raise _too_short(calibration, len(stream.ids), samples, seqlen, len(encoder.prefix))
     return _rows(stream, encoder.prefix, samples, seqlen, calibration, vocab_size)

@@ -1,8 +1,8 @@
 """Layers whose weights are too small or too large for scales in float16, found before the run from samples of rows.
 
-All formats store scales as float16. Below 2^-24 there is none, so that a layer with weights of about 1e-6 and less loses
-its levels, and one with weights beyond 10^7 is cut off. Such a layer stays in 16 bits. Knows weights and grids, not
-files or runs.
+All formats store scales as float16. Below 2^-24 there is none, so that a layer with weights of about 1e-6 and less
+loses its levels, and one with weights beyond 10^7 is cut off. Such a layer stays in 16 bits. Knows weights and grids,
+not files or runs.
 """
 
 from __future__ import annotations

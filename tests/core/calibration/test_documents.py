@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.calibration.documents import Document, cut, from_record
+from core.calibration.documents import Document, cut, from_record, is_conversation
 
 TURNS = (("user", "Why?"), ("assistant", "Because."))
 MESSAGES = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}]
@@ -33,13 +35,46 @@ SUM = (("user", "Add\n\n1 2"), ("assistant", "3"))
         ({"text": 3}, None),
         ({"messages": []}, None),
         ({"messages": ["hello", {"role": 3, "content": "x"}]}, None),
-        ({"prompt": "no answer"}, None),
+        ({"messages": [*MESSAGES, {"content": "who?"}]}, None),
+        (MESSAGES, Document(messages=TURNS)),
+        ({"messages": json.dumps(MESSAGES)}, Document(messages=TURNS)),
+        ({"text": json.dumps(MESSAGES)}, Document(messages=TURNS)),
+        ({"conversation": {"messages": MESSAGES}}, Document(messages=TURNS)),
+        ({"body": {"messages": MESSAGES}, "method": "POST"}, Document(messages=TURNS)),
+        ({"dialog": ["Why?", "Because."]}, Document(messages=TURNS)),
+        ({"conversation": [{"human": "Why?", "assistant": "Because."}]}, Document(messages=TURNS)),
+        ({"prompt": MESSAGES[:1], "completion": MESSAGES[1:]}, Document(messages=TURNS)),
+        ({"prompt": "Why?", "chosen": MESSAGES, "rejected": MESSAGES}, Document(messages=TURNS)),
+        ({"chosen": MESSAGES, "rejected": MESSAGES}, Document(messages=TURNS)),
+        ({"chosen": "Human: Why?", "rejected": "x"}, Document("Human: Why?")),
+        ({"question": "Why?", "answer": "Because.", "history": [["Add\n\n1 2", "3"]]}, Document(messages=SUM + TURNS)),
+        ({"system": "Be brief.", "conversations": SHARED}, Document(messages=(("system", "Be brief."), *TURNS))),
+        ({"text": ["one", "two"]}, Document("one\n\ntwo")),
+        ({"prompt": "no answer"}, Document("no answer")),
+        ({"input_ids": [1, 2, 3], "attention_mask": [1, 1, 1]}, None),
         (3, None),
         ([], None),
     ],
 )  # fmt: skip
 def test_the_text_of_a_record(record: object, expected: Document | None) -> None:
     assert from_record(record) == expected
+
+
+def test_tool_calls_reach_the_template_as_it_wants_them() -> None:
+    call = {"type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
+    called = {"role": "assistant", "content": None, "tool_calls": [call]}
+    turns = [MESSAGES[0], called, {"role": "tool", "content": "42"}]
+    found = from_record({"messages": turns, "tools": [{"name": "f"}]})
+    assert found is not None
+    assert [turn["role"] for turn in found.turns] == ["user", "assistant", "tool"]
+    assert found.turns[1]["tool_calls"][0]["function"]["arguments"] == {"a": 1}
+    assert found.tools == ({"name": "f"},)
+    assert '"name": "f"' in found.messages[1][1]
+
+
+def test_a_list_of_records_is_no_conversation() -> None:
+    assert not is_conversation([{"author": "Poe", "content": "The Raven"}, {"author": "Yeats", "content": "The Tower"}])
+    assert is_conversation(MESSAGES)
 
 
 def test_a_named_field_is_read_and_no_other() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -39,9 +40,22 @@ def write(folder: Path, name: str, content: str | bytes) -> Path:
         ("one.json", '{"text": "a"}', ["a"]),
         ("nested.json", '{"version": 1, "data": [{"content": "a"}]}', ["a"]),
         ("columns.json", '{"text": ["a", "b"]}', ["a", "b"]),
+        ("pairs.json", '{"prompt": ["a", "b"], "completion": ["1", "2"]}',
+         ["User: a\n\nAssistant: 1", "User: b\n\nAssistant: 2"]),
+        ("one_chat.json", '[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]',
+         ["User: a\n\nAssistant: b"]),
+        ("articles.json", '[{"author": "x", "content": "a"}, {"author": "y", "content": "b"}]', ["a", "b"]),
+        ("chat.jsonl", '[{"role": "user", "content": "a"}]\n', ["User: a"]),
+        ("mark.jsonl", b'\xef\xbb\xbf{"text": "a"}\r\n', ["a"]),
+        ("a.csv", 'id,Text\n1,"a, b"\n2,"c\nd"\n', ["a, b", "c\nd"]),
+        ("a.tsv", "question\tanswer\na\tb\n", ["User: a\n\nAssistant: b"]),
+        ("wide.txt", "Zürich".encode("utf-16"), ["Zürich"]),
+        ("wide.jsonl", '{"text": "ü"}\n{"text": "b"}\n'.encode("utf-16"), ["ü", "b"]),
+        ("packed.txt.gz", gzip.compress("Zürich".encode()), ["Zürich"]),
+        ("packed.jsonl.gz", gzip.compress(b'{"text": "a"}\n{"text": "b"}\n'), ["a", "b"]),
         ("lines.json", '{"text": "a"}\n{"text": "b"}\n', ["a", "b"]),
     ],
-)
+)  # fmt: skip
 def test_what_is_read(tmp_path: Path, name: str, content: str | bytes, expected: list[str]) -> None:
     assert texts(write(tmp_path, name, content)) == expected
 
@@ -81,12 +95,17 @@ def test_only_the_first_block_begins_a_text(tmp_path: Path) -> None:
         ("model.txt", (40).to_bytes(8, "little") + b'{"a":{"dtype":"F32"}}', "safetensors"),
         ("model.gguf", b"GGUF\3\0\0\0", "GGUF model"),
         ("words.docx", b"PK\x03\x04aaaa", "zip archive"),
-        ("words.txt.gz", b"\x1f\x8b\x08\x08", "gzip"),
+        ("words.txt.gz", b"\x1f\x8b\x08\x08", "damaged gzip"),
+        ("cut.txt.gz", gzip.compress(bytes(range(32, 127)) * 2000)[:-9], "damaged gzip"),
+        ("picture.gz", gzip.compress(b"\x89PNG\r\n"), "PNG picture"),
         ("nul.txt", b"text\0text", "binary"),
         ("late_nul.txt", b"text " * 2000 + b"\0", "NUL"),
-        ("latin1.txt", "caf\u00e9 au lait".encode("latin-1"), "UTF-8"),
-        ("wide.txt", "text".encode("utf-16"), "UTF-16"),
-        ("a.jsonl", b'{"text": "a"}\n{"text": "b"\n', "Line 2"),
+        ("latin1.txt", "au lait\ncaf\u00e9".encode("latin-1"), r"not text in UTF-8 \(line 2\)"),
+        ("latin1.jsonl", '{"text": "a"}\n{"text": "\u00e9"}'.encode("latin-1"), r"not text in UTF-8 \(line 2\)"),
+        ("odd.txt", "text".encode("utf-16")[:-1], "not text"),
+        ("a.jsonl", b'{"text": "a"}\n{"text": "b"\n', r"Line 2 of .* \(column 13\)"),
+        ("ids.jsonl", b'{"input_ids": [1, 2]}\n', "token ids"),
+        ("labels.csv", b"id,label\n1,2\n", "its columns are: id, label"),
         ("deep.jsonl", b"[" * 100_000, "Line 1"),
         ("none.jsonl", b'{"label": 1}\n{"label": 2}\n', "the fields are: label"),
         ("number.jsonl", b"1\n2\n", "No record"),

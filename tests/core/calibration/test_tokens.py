@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from core.calibration import encoding, text, tokens
 from core.calibration.documents import Document
 from core.calibration.encoding import Encoder
 from core.errors import BadCalibration, Cancelled
+from core.events import Event, Log
 
 BOS, EOS, UNKNOWN = 0, 1, 2
 WORDS = 500
@@ -170,6 +172,30 @@ def test_conversations_go_through_the_chat_template(tmp_path: Path) -> None:
 def test_a_conversation_that_the_template_refuses_is_plain_text() -> None:
     encoder = Encoder(make_tokenizer(template=TEMPLATE))
     assert encoder.encode([Document(messages=(("system", "w1"),))]) == [[UNKNOWN, 4]]
+    assert encoder.remark.startswith("The chat template of the model refuses 1 of 1 conversations (no system)")
+
+
+@pytest.mark.parametrize(
+    "template", ["{{ 1 // 0 }}", "{{ messages[9].content }}", "{% for", "{{ raise_exception('x') }}"]
+)
+def test_a_run_says_how_many_conversations_a_template_refuses(tmp_path: Path, template: str) -> None:
+    path = tmp_path / "chats.jsonl"
+    turns = [{"role": "user", "content": "w1 w2 w3 w4"}, {"role": "assistant", "content": "w5 w6 w7 w8"}]
+    path.write_text("\n".join([json.dumps({"messages": turns})] * 9))
+    log: list[Event] = []
+    tokens.load(str(path), make_tokenizer(template=template), 2, 16, 0, log.append)
+    assert [event.level for event in log if isinstance(event, Log)] == ["warning"]
+    assert "refuses 9 of 9 conversations" in getattr(log[0], "message", "")
+
+
+def test_a_run_says_that_a_model_has_no_template(tmp_path: Path) -> None:
+    path = tmp_path / "chats.jsonl"
+    path.write_text("\n".join([json.dumps({"messages": [{"role": "user", "content": "w1 w2 w3 w4"}]})] * 9))
+    log: list[Event] = []
+    tokens.load(str(path), make_tokenizer(), 2, 16, 0, log.append)
+    assert [getattr(event, "message", "") for event in log] == [
+        "The model has no chat template: 9 conversations are read as plain text."
+    ]
 
 
 def test_the_separator_of_training_is_preferred_to_the_end_of_a_turn() -> None:
