@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from core.calibration.documents import Document
+from core.errors import BadInput
 from core.model.chat_template import ChatTemplate, TemplateRefusal
 
 if TYPE_CHECKING:
@@ -79,7 +80,8 @@ class Encoder:
         except BadInput as error:
             # Templates refuse what their model was not trained on: a system turn, two user turns in a row. One that
             # cannot be read or does not end is not asked again.
-            reason = " ".join(error.message.split()).rstrip(".")[:160]
+            said = " ".join(error.message.split()).rstrip(".")[:160]
+            reason = said.partition("refuses this conversation: ")[2] or said
             if not isinstance(error, TemplateRefusal):
                 self._broken = reason
             self.refusals.append(reason)
