@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import re
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -16,19 +14,22 @@ from typing import Any, Final
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.inference.generation.thinking import Part
+from core.serving.bodies import read_body
 from core.serving.desk import Desk, Ended, Ticket
-from core.serving.questions import Question, chat_question, text_question
+from core.serving.faults import Record
+from core.serving.questions import Question, chat_question, check_variables, text_question
 from core.serving.refusals import Refused, refused_by
 from core.serving.replies import Reply
+from core.serving.streams import Stream
 
-BODY_BYTES: Final = 8 << 20
-"""A longer request is not read to its end."""
+AT_ONCE: Final = 1.0
+"""Seconds that a stream waits for the first part of its answer before it begins without one."""
 
 
 @dataclass(frozen=True)
@@ -48,17 +49,19 @@ class Endpoint:
 
     Attributes:
         desk: where the model is; name: that the model is called by.
+        record: keeps a failure that is ours in the log, and returns its id.
         tell: gets every request that came to the model, once it is answered.
         requests: how many of those there were.
     """
 
     desk: Desk
     name: str
+    record: Record
     tell: Callable[[Done], None] = lambda done: None
     requests: int = 0
     created: int = field(default_factory=lambda: int(time.time()))
 
-    def application(self) -> Starlette:
+    def application(self) -> ASGIApp:
         """The application that a server calls; it asks nobody for a token (`core.serving.guard`)."""
         routes = [
             Route("/health", self.health, methods=["GET"]),
@@ -67,8 +70,14 @@ class Endpoint:
             Route("/v1/chat/completions", self.chat, methods=["POST"]),
             Route("/v1/completions", self.text, methods=["POST"]),
         ]
-        handlers: dict[Any, Any] = {HTTPException: _http_error, Refused: _refused, Exception: _refused}
-        return Starlette(routes=routes, exception_handlers=handlers)
+        handlers: dict[Any, Any] = {HTTPException: _http_error, Refused: self._refused, Exception: self._refused}
+        inner = Starlette(routes=routes, exception_handlers=handlers)
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            with contextlib.suppress(Exception):  # Starlette raises again what is recorded and answered already
+                await inner(scope, receive, send)
+
+        return application
 
     async def health(self, request: Request) -> Response:
         """Whether the endpoint is there, and how many requests wait."""
@@ -85,11 +94,13 @@ class Endpoint:
 
     async def chat(self, request: Request) -> Response:
         """A conversation is answered."""
-        return await self._answer(request, chat_question(await _body(request), self.desk.context))
+        question = chat_question(await read_body(request), self.desk.context)
+        check_variables(question, self.desk.template, self.desk.thinks)
+        return await self._answer(request, question)
 
     async def text(self, request: Request) -> Response:
         """A text is continued."""
-        return await self._answer(request, text_question(await _body(request)))
+        return await self._answer(request, text_question(await read_body(request)))
 
     def _model(self) -> dict[str, Any]:
         return {
@@ -105,9 +116,14 @@ class Endpoint:
             message = f"There is no model {name[:80]!r} here, only {self.name!r}."
             raise Refused(404, message, code="model_not_found", param="model")
 
+    async def _refused(self, request: Request, error: Exception) -> Response:
+        refused = refused_by(error, self.record)
+        return JSONResponse(refused.body(), refused.status, refused.headers)
+
     async def _answer(self, request: Request, question: Question) -> Response:
         self._check(question.model)
         began = time.monotonic()
+        busy = self.desk.busy
         ticket = self.desk.submit(question)
         watch = asyncio.create_task(_leave_when_gone(request.receive, ticket))
         reply, news = Reply(question, self.name), ticket.news()
@@ -119,59 +135,32 @@ class Endpoint:
             tokens = (ended.prompt_tokens, ended.tokens) if ended else (0, 0)
             self.tell(Done(request.url.path, status, *tokens, time.monotonic() - began))
 
+        first = asyncio.ensure_future(anext(news))
         try:
-            # What cannot be answered is known before the first part, and has a status of its own until then.
-            first = await anext(news)
             if question.stream:
-                return _Stream(_pieces(reply, first, news), done)
-            parts, ended = await _gathered(first, news)
-        except BaseException as error:
-            done(refused_by(error).status if isinstance(error, Exception) else 500, None)
+                # What cannot be answered is mostly known at once, and has a status of its own before the headers go.
+                await asyncio.wait({first}, timeout=0 if busy else AT_ONCE)
+                if not first.done() or first.exception() is None:
+                    return Stream(_pieces(reply, first, news), done, self.record)
+            parts, ended = await _gathered(await first, news)
+        except Exception as error:
+            refused = refused_by(error, self.record)
+            done(refused.status, None)
+            raise refused from error
+        except BaseException:  # the server ends
+            first.cancel()
+            done(500, None)
             raise
         done(200, ended)
         return JSONResponse(reply.whole(parts, ended))
 
 
-class _Stream(Response):
-    """Server-sent events: one `data:` line a piece, and `[DONE]` behind the last."""
-
-    def __init__(
-        self, pieces: AsyncIterator[dict[str, Any] | Ended], done: Callable[[int, Ended | None], None]
-    ) -> None:
-        super().__init__(media_type="text/event-stream", headers={"Cache-Control": "no-store"})
-        del self.headers["content-length"]
-        self._pieces, self._done = pieces, done
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        ended: Ended | None = None
-        status = 200
-
-        async def line(data: str) -> None:
-            await send({"type": "http.response.body", "body": f"data: {data}\n\n".encode(), "more_body": True})
-
-        try:
-            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            try:
-                async for piece in self._pieces:
-                    if isinstance(piece, Ended):
-                        ended = piece
-                    else:
-                        await line(json.dumps(piece))
-            except Refused as refused:  # the status is sent; the error comes as a piece
-                status = refused.status
-                await line(json.dumps(refused.body()))
-            await line("[DONE]")
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
-        finally:
-            self._done(status, ended)
-
-
 async def _pieces(
-    reply: Reply, first: Part | Ended, news: AsyncIterator[Part | Ended]
+    reply: Reply, first: asyncio.Future[Part | Ended], news: AsyncIterator[Part | Ended]
 ) -> AsyncIterator[dict[str, Any] | Ended]:
     """The pieces of a streamed answer, with the end itself among them."""
+    found = await first
     yield reply.first()
-    found = first
     while isinstance(found, Part):
         yield reply.piece(found)
         found = await anext(news)
@@ -196,32 +185,6 @@ async def _leave_when_gone(receive: Receive, ticket: Ticket) -> None:
     ticket.leave()
 
 
-async def _body(request: Request) -> dict[str, Any]:
-    """The JSON object that came with a request.
-
-    Raises:
-        Refused: 413, it is too large; 400, it is no JSON object.
-    """
-    too_large = Refused(413, f"A request has {BODY_BYTES >> 20} MiB at most.", code="request_too_large")
-    said = request.headers.get("content-length", "")
-    if re.fullmatch(r"\d{1,18}", said) and int(said) > BODY_BYTES:
-        raise too_large
-    found = bytearray()
-    with contextlib.suppress(ClientDisconnect):
-        async for piece in request.stream():
-            found += piece
-            if len(found) > BODY_BYTES:
-                raise too_large
-    try:
-        value = json.loads(found.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        what = str(error) if isinstance(error, json.JSONDecodeError) else type(error).__name__
-        raise Refused(400, f"The request is not valid JSON: {what}.", code="invalid_json") from error
-    if not isinstance(value, dict):
-        raise Refused(400, "The request has to be a JSON object.", code="invalid_json")
-    return value
-
-
 async def _http_error(request: Request, error: HTTPException) -> Response:
     if error.status_code == 404:
         refused = Refused(404, f"There is nothing at {request.url.path[:80]}.", code="unknown_path")
@@ -230,8 +193,3 @@ async def _http_error(request: Request, error: HTTPException) -> Response:
     else:
         refused = Refused(error.status_code, str(error.detail))
     return JSONResponse(refused.body(), refused.status, {**refused.headers, **(error.headers or {})})
-
-
-async def _refused(request: Request, error: Exception) -> Response:
-    refused = refused_by(error)
-    return JSONResponse(refused.body(), refused.status, refused.headers)

@@ -9,11 +9,12 @@ import asyncio
 import contextlib
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 from core.inference.generation.thinking import Part
+from core.serving.faults import Record
 from core.serving.questions import Question
 from core.serving.refusals import Refused, refused_by
 
@@ -32,8 +33,20 @@ class Talk(Protocol):
 
     @property
     def context(self) -> int: ...
-    def count(self, messages: Any) -> int: ...
-    def reply(self, messages: Any, sampling: Any, should_stop: Callable[[], bool]) -> Iterator[Part]: ...
+    @property
+    def template(self) -> str: ...
+    @property
+    def thinks(self) -> bool: ...
+    def count(self, messages: Any, continue_last: bool, variables: Mapping[str, Any]) -> int: ...
+    def reply(
+        self,
+        messages: Any,
+        sampling: Any,
+        should_stop: Callable[[], bool],
+        *,
+        continue_last: bool,
+        variables: Mapping[str, Any],
+    ) -> Iterator[Part]: ...
     def complete(self, text: str, sampling: Any, should_stop: Callable[[], bool]) -> Iterator[Part]: ...
 
 
@@ -90,9 +103,10 @@ class Ticket:
 class Desk:
     """The line and the thread that works on it, until `close`."""
 
-    def __init__(self, talk: Talk, places: int = PLACES) -> None:
-        self.context = talk.context
-        self._talk, self._places = talk, places
+    def __init__(self, talk: Talk, record: Record, places: int = PLACES) -> None:
+        self.context, self.template, self.thinks = talk.context, talk.template, talk.thinks
+        self._talk, self._record, self._places = talk, record, places
+        self._at_work = False
         self._line: deque[Ticket] = deque()
         self._changed = threading.Condition()
         self._closed = False
@@ -103,6 +117,11 @@ class Desk:
     def waiting(self) -> int:
         """Requests that have not begun."""
         return len(self._line)
+
+    @property
+    def busy(self) -> bool:
+        """Whether the next request has to wait."""
+        return self._at_work or bool(self._line)
 
     def submit(self, question: Question) -> Ticket:
         """Put a question at the end of the line.
@@ -137,13 +156,15 @@ class Desk:
             try:
                 ticket.tell(self._answer(ticket))
             except Exception as error:  # noqa: BLE001 - one request that fails must not end the endpoint
-                ticket.tell(refused_by(error))
+                ticket.tell(refused_by(error, self._record))
         while self._line:
             self._line.popleft().tell(_closing())
 
     def _next(self) -> Ticket | None:
         with self._changed:
+            self._at_work = False
             self._changed.wait_for(lambda: self._line or self._closed)
+            self._at_work = not self._closed
             return None if self._closed else self._line.popleft()
 
     def _answer(self, ticket: Ticket) -> Ended | Refused:
@@ -152,14 +173,20 @@ class Desk:
 
         question, talk = ticket.question, self._talk
         if question.messages is not None:
-            room = self.context - talk.count(question.messages)
+            room = self.context - talk.count(question.messages, question.continue_last, question.variables)
             if room <= 0:
                 raise _too_long(self.context - room, self.context)
             # with no more room than there is, no message is left out of the prompt
             limits = (question.sampling.max_tokens, question.sampling.min_tokens)
             longest, shortest = (min(room, tokens) for tokens in limits)
             sampling = replace(question.sampling, max_tokens=longest, min_tokens=shortest)
-            parts = talk.reply(question.messages, sampling, should_stop)
+            parts = talk.reply(
+                question.messages,
+                sampling,
+                should_stop,
+                continue_last=question.continue_last,
+                variables=question.variables,
+            )
         else:
             parts = talk.complete(question.prompt or "", question.sampling, should_stop)
         for part in parts:

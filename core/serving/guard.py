@@ -1,4 +1,4 @@
-"""Who may ask: the name that the endpoint was called by, and the token. Knows nothing of models.
+"""Who may ask: the name that the endpoint was called by, the page that asks, and the token. Knows nothing of models.
 
 A page in a browser can make its own name point to this machine and so reach what listens on loopback (DNS rebinding);
 the Host header then still has the page's name, which is why it is looked at.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import re
 import secrets
 import socket
 from collections.abc import Iterable
@@ -21,6 +22,11 @@ from core.serving.refusals import Refused
 OPEN_PATHS: Final = ("/health",)
 """What may be asked without a token."""
 _HERE: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+_AUTHORITY: Final = re.compile(r"(?:\[([0-9a-f:.]{2,45})\]|([0-9a-z._-]{1,253}))(?::(\d{1,5}))?", re.ASCII)
+"""A host and a port as RFC 3986 writes them: no user, no brackets around anything but an address, digits for a port."""
+_ORIGIN: Final = re.compile(r"https?://(.*)", re.DOTALL)
+_HEAD_BYTES: Final = 16 << 10
+"""All headers of a request together; h11 has this limit for those that come in several pieces only."""
 
 
 def new_token() -> str:
@@ -64,36 +70,52 @@ class Guard:
         """The interface that servers call."""
         if scope["type"] != "http":
             return  # there are no sockets of the web here
-        headers = {name: value for name, value in scope["headers"] if name in (b"host", b"authorization")}
-        refused = self._refusal(scope["path"], headers.get(b"host", b""), headers.get(b"authorization", b""))
+        refused = self._refusal(scope["path"], scope["headers"])
         if refused is None:
             await self._app(scope, receive, send)
             return
         await JSONResponse(refused.body(), refused.status, refused.headers)(scope, receive, send)
 
-    def _refusal(self, path: str, host: bytes, authorization: bytes) -> Refused | None:
-        if not self._knows(host.decode("latin-1")):
+    def _refusal(self, path: str, headers: Iterable[tuple[bytes, bytes]]) -> Refused | None:
+        """Why a request may not pass, or None. Headers that stand there twice are worth nothing."""
+        found: dict[bytes, list[bytes]] = {}
+        for name, value in headers:
+            found.setdefault(name, []).append(value)
+        if sum(len(name) + len(value) for name, values in found.items() for value in values) > _HEAD_BYTES:
+            return Refused(431, "The headers of a request have 16 KiB at most.", code="headers_too_large")
+        if not self._knows(_only(found.get(b"host"))):
             return Refused(403, "This server does not answer under that name.", code="host_not_allowed")
+        if b"origin" in found and not self._knows_page(_only(found[b"origin"])):
+            return Refused(403, "This server does not answer pages of other origins.", code="origin_not_allowed")
         if path in OPEN_PATHS:
             return None
-        scheme, _, given = authorization.partition(b" ")
+        scheme, _, given = _only(found.get(b"authorization")).encode("latin-1").partition(b" ")
         if scheme.lower() == b"bearer" and hmac.compare_digest(given.strip(), self._token):
             return None
         message = "The token is wrong." if given else "A token is needed: `Authorization: Bearer TOKEN`."
         return Refused(401, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
 
-    def _knows(self, host: str) -> bool:
-        name = host.strip().lower()
-        if name.startswith("["):
-            name = name[1:].partition("]")[0]
-        elif name.count(":") == 1:
-            name = name.partition(":")[0]
-        if name in self._names:
-            return True
-        if not self._any_address:
+    def _knows_page(self, origin: str) -> bool:
+        """Whether a page may ask: those of this machine, and programs that call themselves by a scheme of their own."""
+        if origin == "null":
+            return False  # a page in a sandbox, or a file
+        found = _ORIGIN.fullmatch(origin)
+        return self._knows(found[1]) if found else "://" in origin
+
+    def _knows(self, authority: str) -> bool:
+        found = _AUTHORITY.fullmatch(authority.strip(" \t").lower())
+        if found is None or int(found[3] or 0) > 65535:
             return False
+        name = found[1] or found[2]
         try:
-            ipaddress.ip_address(name)
+            address = ipaddress.ip_address(name)
         except ValueError:
+            return found[1] is None and name in self._names
+        if (found[1] is None) != (address.version == 4):
             return False
-        return True
+        return self._any_address or str(address) in self._names
+
+
+def _only(values: list[bytes] | None) -> str:
+    """The value of a header that stands there once; "" without it, or with several."""
+    return values[0].decode("latin-1") if values is not None and len(values) == 1 else ""

@@ -1,17 +1,18 @@
 """From the JSON of a request to what the model is asked: every field checked, every refusal with the field's name.
 
-The fields are those of OpenAI's chat and text completions, and `top_k`, `min_p` and `repetition_penalty`, which other
-servers of open models take beside them. What cannot be done is refused rather than left out, and what has no bearing
-on an answer (`user`, `metadata`, `store`) is passed over. Knows nothing of HTTP or of models.
+The fields are those of OpenAI's chat and text completions, and some that other servers of open models take beside them
+(`core.serving.fields`). Knows nothing of HTTP or of models.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from core.inference.generation.sampling import LARGEST_SEED, Sampling
+from core.serving.fields import CHAT, TEXT, check_fields
 from core.serving.refusals import Refused, bad_field
 
 Message = dict[str, str]
@@ -20,16 +21,17 @@ TEXT_TOKENS: Final = 16
 _MOST_TOKENS: Final = 1_000_000
 _MOST_STOPS: Final = 16
 _ROLES: Final = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
-_CANNOT: Final = {
-    "logprobs": "Log probabilities are not given by this server.",
-    "top_logprobs": "Log probabilities are not given by this server.",
-    "tools": "Tools are not called by this server.",
-    "functions": "Functions are not called by this server.",
-    "logit_bias": "Biases of tokens are not taken by this server.",
-    "audio": "This server answers in text only.",
-    "suffix": "Text is only continued, not filled in, by this server.",
-}
-"""Fields that would change the answer in a way that is not done here."""
+_MOST_VARIABLES: Final = 32
+_OWN_VARIABLES: Final = frozenset({
+    "messages", "conversation", "tools", "documents", "chat_template", "add_generation_prompt", "tokenize", "padding",
+    "continue_final_message", "truncation", "max_length", "tokenizer_kwargs", "self",
+})  # fmt: skip
+"""Names that a template gets from elsewhere, and those that mean something else to who fills it in."""
+_SWITCHES: Final = ("enable_thinking", "thinking")
+_MESSAGE: Final = frozenset(
+    {"role", "content", "name", "refusal", "annotations", "reasoning_content", "reasoning", "id"}
+)
+"""Fields of a message; all but the first two are not part of the conversation here."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class Question:
         model: the name that the caller wrote, or "".
         stream: piece by piece; include_usage: with a last piece of figures.
         echo: a text completion begins with its prompt.
+        continue_last: the last message is the model's own, and the answer goes on with it.
+        variables: for the chat template, beside the conversation.
     """
 
     messages: tuple[Message, ...] | None
@@ -52,6 +56,8 @@ class Question:
     stream: bool = False
     include_usage: bool = False
     echo: bool = False
+    continue_last: bool = False
+    variables: Mapping[str, Any] = field(default_factory=dict)
 
 
 def chat_question(body: Mapping[str, Any], context: int) -> Question:
@@ -60,14 +66,16 @@ def chat_question(body: Mapping[str, Any], context: int) -> Question:
     Raises:
         Refused: 400, with the field's name.
     """
-    _refuse_what_cannot_be(body)
+    check_fields(body, CHAT)
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
         raise bad_field("messages", "messages has to be a list of at least one message.")
     name = "max_completion_tokens" if body.get("max_completion_tokens") is not None else "max_tokens"
     limit = _whole(body, name, 1, _MOST_TOKENS, min(context, _MOST_TOKENS))
     found = tuple(_message(message, f"messages[{number}]") for number, message in enumerate(messages))
-    return Question(found, None, _sampling(body, limit), **_common(body))
+    continues, variables = _continues(body, found), _variables(body)
+    sampling = _sampling(body, limit)
+    return Question(found, None, sampling, continue_last=continues, variables=variables, **_common(body))
 
 
 def text_question(body: Mapping[str, Any]) -> Question:
@@ -76,9 +84,7 @@ def text_question(body: Mapping[str, Any]) -> Question:
     Raises:
         Refused: 400, with the field's name.
     """
-    _refuse_what_cannot_be(body)
-    if body.get("best_of") not in (None, 1):
-        raise bad_field("best_of", "Only one answer is made: best_of has to be 1.")
+    check_fields(body, TEXT)
     sampling = _sampling(body, _whole(body, "max_tokens", 1, _MOST_TOKENS, TEXT_TOKENS))
     return Question(None, _prompt(body.get("prompt")), sampling, echo=_flag(body, "echo"), **_common(body))
 
@@ -96,19 +102,49 @@ def _common(body: Mapping[str, Any]) -> dict[str, Any]:
     return {"model": model or "", "stream": stream, "include_usage": _flag(options or {}, "include_usage")}
 
 
-def _refuse_what_cannot_be(body: Mapping[str, Any]) -> None:
-    for name, why in _CANNOT.items():
-        value = body.get(name)
-        # 0 is a number of log probabilities in text completions; false and empty lists ask for nothing
-        if value or (name == "logprobs" and value is not None and value is not False):
-            raise Refused(400, why, code="unsupported_parameter", param=name)
-    if body.get("n") not in (None, 1):
-        raise bad_field("n", "Only one answer is made: n has to be 1.")
-    shape = body.get("response_format")
-    if shape is not None and (not isinstance(shape, dict) or shape.get("type") != "text"):
+def check_variables(question: Question, template: str, thinks: bool) -> None:
+    """Check that the model's chat template knows the variables that it would get.
+
+    Args:
+        template: the chat template; thinks: whether the model has a place for thinking.
+
+    Raises:
+        Refused: 400, with the field's name.
+    """
+    for name, value in question.variables.items():
+        if re.search(rf"\b{re.escape(name)}\b", template):
+            continue
+        if name in _SWITCHES and value is False and not thinks:
+            continue  # it is what happens anyway
+        path = name if name == "add_generation_prompt" else f"chat_template_kwargs.{name}"
         raise Refused(
-            400, "Answers are plain text on this server.", code="unsupported_parameter", param="response_format"
+            400, f"The chat template of this model does not use {name}.", code="unsupported_parameter", param=path
         )
+
+
+def _variables(body: Mapping[str, Any]) -> dict[str, Any]:
+    """What the chat template gets beside the conversation."""
+    field = "chat_template_kwargs"
+    given = {} if body.get(field) is None else body[field]
+    if not isinstance(given, dict) or len(given) > _MOST_VARIABLES:
+        raise bad_field(field, f"{field} has to be an object with {_MOST_VARIABLES} entries at most.")
+    for name in given:
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,79}", name):
+            raise bad_field(field, f"{field} has to have names of letters, digits and underscores.")
+        if name in _OWN_VARIABLES or name.startswith("return_"):
+            raise bad_field(f"{field}.{name}", f"{name} cannot be set for a template.")
+    generation = {} if _flag(body, "add_generation_prompt", default=True) else {"add_generation_prompt": False}
+    return {**given, **generation}
+
+
+def _continues(body: Mapping[str, Any], messages: Sequence[Message]) -> bool:
+    if not _flag(body, "continue_final_message"):
+        return False
+    if messages[-1]["role"] != "assistant":
+        raise bad_field("continue_final_message", "The last message has to be the assistant's to be continued.")
+    if body.get("add_generation_prompt") is True:
+        raise bad_field("add_generation_prompt", "A message is either continued or a new one is begun.")
+    return True
 
 
 def _message(message: Any, place: str) -> Message:
@@ -117,6 +153,14 @@ def _message(message: Any, place: str) -> Message:
     role = _ROLES.get(message["role"]) if isinstance(message.get("role"), str) else None
     if role is None:
         raise bad_field(f"{place}.role", f"A role is one of {', '.join(_ROLES)}.")
+    for name, value in message.items():
+        if name not in _MESSAGE and value not in (None, [], ""):
+            raise Refused(
+                400,
+                f"A message cannot have {name[:80]} here.",
+                code="unsupported_parameter",
+                param=f"{place}.{name[:80]}",
+            )
     content = message.get("content")
     if isinstance(content, str):
         return {"role": role, "content": content}
@@ -140,6 +184,10 @@ def _prompt(value: Any) -> str:
 
 def _sampling(body: Mapping[str, Any], max_tokens: int) -> Sampling:
     seed = None if body.get("seed") is None else _whole(body, "seed", -LARGEST_SEED, LARGEST_SEED, 0)
+    if not isinstance(tokens := body.get("stop_token_ids") or [], list) or not all(map(_is_token, tokens)):
+        raise bad_field("stop_token_ids", "stop_token_ids has to be a list of token ids.")
+    if len(tokens) > _MOST_STOPS:
+        raise bad_field("stop_token_ids", f"There can be {_MOST_STOPS} stop tokens at most.")
     return Sampling(
         max_tokens=max_tokens,
         temperature=_number(body, "temperature", 0, 2, 1.0),
@@ -151,7 +199,14 @@ def _sampling(body: Mapping[str, Any], max_tokens: int) -> Sampling:
         frequency_penalty=_number(body, "frequency_penalty", -2, 2, 0.0),
         seed=seed,
         stop=_stops(body.get("stop")),
+        stop_token_ids=tuple(tokens),
+        min_tokens=_whole(body, "min_tokens", 0, max_tokens, 0),
+        ignore_eos=_flag(body, "ignore_eos"),
     )
+
+
+def _is_token(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 1 << 31
 
 
 def _stops(value: Any) -> tuple[str, ...]:
@@ -181,8 +236,8 @@ def _whole(body: Mapping[str, Any], name: str, low: int, high: int, default: int
     return value
 
 
-def _flag(body: Mapping[str, Any], name: str) -> bool:
+def _flag(body: Mapping[str, Any], name: str, *, default: bool = False) -> bool:
     value = body.get(name)
     if value is not None and type(value) is not bool:
         raise bad_field(name, f"{name} has to be true or false.")
-    return bool(value)
+    return default if value is None else bool(value)

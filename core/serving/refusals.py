@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from core.errors import BitwrightError
@@ -41,10 +41,11 @@ def bad_field(param: str, message: str) -> Refused:
     return Refused(400, message, code="invalid_value", param=param)
 
 
-def refused_by(error: BaseException) -> Refused:
-    """What a failure of the model is for the caller; a fault of ours is told without its details."""
+def refused_by(error: BaseException, record: Callable[[BaseException], str]) -> Refused:
+    """What a failure of the model is for the caller; a fault of ours is recorded, and told by its id alone."""
     if isinstance(error, Refused):
         return error
     if isinstance(error, BitwrightError):
         return Refused(_STATUS.get(error.code, 500), str(error), code=error.code.replace("-", "_"))
-    return Refused(500, "The server failed; its log says how.", code="internal_error")
+    number = record(error)
+    return Refused(500, f"The server failed; its log tells how under error {number}.", code="internal_error")

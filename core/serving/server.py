@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import re
 import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 import uvicorn
 
 from core.errors import BadInput
 from core.events import Emit, Listening, Log
+from core.home import home
 from core.serving.application import Done, Endpoint
+from core.serving.connections import Connection, most_connections, quiet_logs
 from core.serving.desk import PLACES, Desk, Talk
+from core.serving.faults import recorder
 from core.serving.guard import Guard, allowed_names, is_loopback, new_token
 
 PORT: Final = 8765
@@ -27,6 +32,11 @@ _LOOK: Final = 0.1
 _PATIENCE: Final = 2
 """Seconds that connections have to end by themselves; answers end within a token."""
 _SHORTEST_TOKEN: Final = 8
+BACKLOG: Final = 128
+"""Connections that the system holds until they are accepted; asyncio accepts so many at once, limit or not."""
+_TICKS: Final = 5
+"""Ticks of uvicorn's, a tenth of a second each, between two looks at connections that are late."""
+ERRORS: Final = "serve-errors.txt"
 
 
 @dataclass(frozen=True)
@@ -62,10 +72,12 @@ def serve(
     emit: Emit,
     should_stop: Callable[[], bool],
     places: int = PLACES,
+    log: Path | None = None,
 ) -> dict[str, float]:
     """Answer requests until `should_stop`; returns how many came to the model, and the seconds.
 
-    Emits a `Listening` and a `Log` once it listens, and a `Log` for each request that came to the model.
+    Emits a `Listening` and a `Log` once it listens, and a `Log` for each request that came to the model. Tracebacks of
+    failures go to `log`, by default `serve-errors.txt` in Bitwright's own folder.
 
     Raises:
         BadInput: the address cannot be listened on.
@@ -79,9 +91,10 @@ def serve(
         figures = f"{done.prompt_tokens} + {done.tokens} tokens, {done.seconds:.1f} s"
         emit(Log("info", f"{done.path} {done.status}, {figures}"))
 
-    desk = Desk(talk, places)
+    record = recorder(log or home() / ERRORS, emit)
+    desk = Desk(talk, record, places)
     try:
-        endpoint = Endpoint(desk, name, tell)
+        endpoint = Endpoint(desk, name, record, tell)
         guard = Guard(endpoint.application(), token, allowed_names(place.host), any_address=not is_loopback(place.host))
         if not is_loopback(place.host):
             words = f"The endpoint listens on {place.host}: whoever reaches this machine and has the token can use it."
@@ -141,7 +154,7 @@ def _bound(host: str, port: int) -> socket.socket:
         if family == socket.AF_INET6:
             made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         made.bind((host, port))
-        made.listen(128)
+        made.listen(BACKLOG)
         made.setblocking(False)
     except OSError:
         made.close()
@@ -156,11 +169,20 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         yield
 
+    async def on_tick(self, counter: int) -> bool:
+        if counter % _TICKS == 0:
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, Connection):
+                    connection.close_if_late()
+        return await super().on_tick(counter)
+
 
 async def _serve(guard: Guard, sockets: list[socket.socket], desk: Desk, should_stop: Callable[[], bool]) -> None:
+    quiet_logs()
+    limited: Any = functools.partial(Connection, most=most_connections())
     settings = uvicorn.Config(
-        guard, loop="asyncio", http="h11", ws="none", lifespan="off", log_config=None, access_log=False,
-        proxy_headers=False, server_header=False, timeout_graceful_shutdown=_PATIENCE,
+        guard, loop="asyncio", http=limited, ws="none", lifespan="off", log_config=None, access_log=False,
+        proxy_headers=False, server_header=False, timeout_graceful_shutdown=_PATIENCE, backlog=BACKLOG,
     )  # fmt: skip
     server = _Server(settings)
 

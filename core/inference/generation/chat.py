@@ -54,6 +54,11 @@ class ChatModel:
         return self.loaded.runner.context
 
     @property
+    def template(self) -> str:
+        """The model's chat template; "" for a base model, which has none."""
+        return self.prompts.template
+
+    @property
     def thinks(self) -> bool:
         """Whether the model's chat format has a place for thinking."""
         return self.prompts.thinks

@@ -24,17 +24,22 @@ class Speaker:
     """Says the words of the last message one by one, or those it was given.
 
     Attributes:
-        asked: the messages or the text of every question that was begun; samplings: of each.
+        asked: the messages or the text of every question that was begun; samplings: of each; formats: of each
+            conversation, whether it goes on and what its template gets.
         going: clear it, and an answer waits before each word until it is set again.
         pause_after: words after which an answer clears it by itself.
         stops: how many answers were stopped; threads: that have answered.
     """
 
-    def __init__(self, words: Sequence[Part] = (), context: int = 100, error: Exception | None = None) -> None:
+    def __init__(
+        self, words: Sequence[Part] = (), context: int = 100, error: Exception | None = None, template: str = ""
+    ) -> None:
         self.context = context
         self.statistics = Figures()
         self.asked: list[Any] = []
         self.samplings: list[Any] = []
+        self.formats: list[tuple[bool, dict[str, Any]]] = []
+        self.template, self.thinks = template, "think" in template
         self.stops = 0
         self.threads: set[str] = set()
         self.going = threading.Event()
@@ -42,10 +47,19 @@ class Speaker:
         self.pause_after: int | None = None
         self._words, self._error = words, error
 
-    def count(self, messages: Sequence[dict[str, str]]) -> int:
+    def count(self, messages: Sequence[dict[str, str]], continue_last: bool = False, variables: Any = None) -> int:
         return sum(len(message["content"].split()) for message in messages)
 
-    def reply(self, messages: Any, sampling: Any, should_stop: Callable[[], bool]) -> Iterator[Part]:
+    def reply(
+        self,
+        messages: Any,
+        sampling: Any,
+        should_stop: Callable[[], bool],
+        *,
+        continue_last: bool = False,
+        variables: Any = None,
+    ) -> Iterator[Part]:
+        self.formats.append((continue_last, dict(variables or {})))
         return self._say(messages, messages[-1]["content"], self.count(messages), sampling, should_stop)
 
     def complete(self, text: str, sampling: Any, should_stop: Callable[[], bool]) -> Iterator[Part]:

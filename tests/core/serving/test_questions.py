@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.serving.questions import chat_question, text_question
+from core.serving.questions import chat_question, check_variables, text_question
 from core.serving.refusals import Refused
 
 GOOD: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}]}
@@ -20,7 +21,8 @@ JSON = st.recursive(
 FIELDS = (
     "messages", "model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "temperature", "top_p",
     "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "seed", "stop", "n", "logprobs",
-    "tools", "response_format", "echo", "prompt", "best_of",
+    "tools", "response_format", "echo", "prompt", "best_of", "min_tokens", "stop_token_ids", "ignore_eos",
+    "chat_template_kwargs", "continue_final_message", "add_generation_prompt",
 )  # fmt: skip
 
 
@@ -82,9 +84,111 @@ def test_the_newer_name_of_the_limit_wins() -> None:
     assert chat_question({**GOOD, "max_tokens": 5, "max_completion_tokens": 6}, 100).sampling.max_tokens == 6
 
 
-@pytest.mark.parametrize("field", ["user", "metadata", "store", "parallel_tool_calls", "service_tier", "unheard_of"])
+@pytest.mark.parametrize("field", ["user", "metadata", "store", "parallel_tool_calls", "service_tier"])
 def test_what_has_no_bearing_on_the_answer_is_passed_over(field: str) -> None:
     assert chat_question({**GOOD, field: "x"}, 100) == chat_question(GOOD, 100)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("chat_template", "x"), ("guided_json", {"type": "object"}), ("guided_regex", "a"), ("grammar", "root ::= x"),
+        ("json_schema", {"type": "object"}), ("structured_outputs", {"regex": "a"}), ("bad_words", ["a"]),
+        ("n_predict", 1),
+        ("tool_choice", "required"), ("tool_choice", {"type": "function"}), ("unheard_of", 1), ("unheard_of", False),
+        ("skip_special_tokens", False), ("use_beam_search", True), ("repeat_penalty", 1.3), ("enable_thinking", False),
+        ("prompt", "a"), ("logprobs", 0), ("n", True), ("x" * 200, 1),
+    ],
+)  # fmt: skip
+def test_what_is_not_done_is_refused_by_name(field: str, value: Any) -> None:
+    found = refusal(**{field: value})
+    assert (found.status, found.code, found.param) == (400, "unsupported_parameter", field[:80])
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("tools", []), ("tool_choice", "none"), ("tool_choice", "auto"), ("logprobs", False), ("top_logprobs", 0),
+        ("logit_bias", {}), ("n", 1), ("n", 1.0), ("response_format", {"type": "text"}), ("repeat_penalty", 1.0),
+        ("skip_special_tokens", True), ("use_beam_search", False), ("modalities", ["text"]), ("unheard_of", None),
+    ],
+)  # fmt: skip
+def test_a_value_that_asks_for_nothing_is_no_reason_to_refuse(field: str, value: Any) -> None:
+    assert chat_question({**GOOD, field: value}, 100) == chat_question(GOOD, 100)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("min_tokens", -1), ("min_tokens", 101), ("ignore_eos", "yes"), ("stop_token_ids", 3),
+        ("stop_token_ids", ["a"]),
+        ("stop_token_ids", [-1]), ("stop_token_ids", [True]), ("stop_token_ids", [1] * 17),
+        ("chat_template_kwargs", []),
+        ("chat_template_kwargs", {"a-b": 1}), ("continue_final_message", True), ("add_generation_prompt", "no"),
+    ],
+)  # fmt: skip
+def test_a_wrong_value_of_the_newer_fields_is_named(field: str, value: Any) -> None:
+    found = refusal(**{field: value})
+    assert (found.status, found.param) == (400, field)
+
+
+def test_what_ends_an_answer_is_the_callers() -> None:
+    sampling = chat_question({**GOOD, "stop_token_ids": [3, 4], "min_tokens": 2, "ignore_eos": True}, 100).sampling
+    assert (sampling.stop_token_ids, sampling.min_tokens, sampling.ignore_eos) == ((3, 4), 2, True)
+
+
+@pytest.mark.parametrize("name", ["tokenize", "chat_template", "messages", "return_tensors", "continue_final_message"])
+def test_a_template_gets_no_variable_that_means_something_else(name: str) -> None:
+    assert refusal(chat_template_kwargs={name: True}).param == f"chat_template_kwargs.{name}"
+
+
+def test_a_template_gets_its_variables() -> None:
+    found = chat_question({**GOOD, "chat_template_kwargs": {"a": 1}, "add_generation_prompt": False}, 100)
+    assert found.variables == {"a": 1, "add_generation_prompt": False}
+
+
+def test_the_assistants_message_is_continued() -> None:
+    talk = [*GOOD["messages"], {"role": "assistant", "content": "I"}]
+    found = chat_question({"messages": talk, "continue_final_message": True, "add_generation_prompt": False}, 100)
+    assert found.continue_last
+    assert refusal(messages=talk, continue_final_message=True, add_generation_prompt=True).status == 400
+
+
+@pytest.mark.parametrize(
+    ("variables", "template", "thinks", "param"),
+    [
+        ({"enable_thinking": False}, "{% if enable_thinking %}", True, ""),
+        ({"enable_thinking": False}, "plain", False, ""),
+        ({"enable_thinking": True}, "plain", False, "chat_template_kwargs.enable_thinking"),
+        ({"enable_thinking": False}, "<think>", True, "chat_template_kwargs.enable_thinking"),
+        ({"thinking_budget": 3}, "{{ thinking_budgets }}", True, "chat_template_kwargs.thinking_budget"),
+        ({"add_generation_prompt": False}, "plain", False, "add_generation_prompt"),
+    ],
+)
+def test_a_variable_that_the_template_does_not_use_is_refused(
+    variables: dict[str, Any], template: str, thinks: bool, param: str
+) -> None:
+    question = replace(chat_question(GOOD, 100), variables=variables)
+    found = ""
+    try:
+        check_variables(question, template, thinks)
+    except Refused as refused:
+        found = refused.param
+    assert found == param
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("tool_calls", [{}]), ("prefix", True), ("tool_call_id", "x"), ("y" * 100, 1)]
+)
+def test_a_field_of_a_message_that_is_not_done_is_named(name: str, value: Any) -> None:
+    message = {"role": "assistant", "content": "a", name: value}
+    assert refusal(messages=[message]).param == f"messages[0].{name[:80]}"
+
+
+@pytest.mark.parametrize("more", [{"name": "n"}, {"tool_calls": []}, {"refusal": None}, {"reasoning_content": "r"}])
+def test_a_message_may_be_one_that_was_answered_before(more: dict[str, Any]) -> None:
+    found = chat_question({"messages": [{"role": "assistant", "content": "a", **more}]}, 100)
+    assert found.messages == ({"role": "assistant", "content": "a"},)
 
 
 @pytest.mark.parametrize("field", FIELDS[1:])

@@ -11,7 +11,7 @@ import pytest
 
 from core.errors import BadInput
 from core.events import Listening, Log
-from core.serving.application import BODY_BYTES
+from core.serving.bodies import BODY_BYTES
 from core.serving.server import Place, listen, served_name, url_of
 from tests.core.serving.conftest import Running, running
 from tests.core.serving.speaker import Speaker

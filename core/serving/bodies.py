@@ -1,0 +1,118 @@
+"""Requests from bytes to JSON values, read strictly: what could be understood in two ways is refused.
+
+A JSON text may hold half a surrogate pair (a client cut a text inside an emoji), a key twice, or numbers that are none;
+Python's reader takes them all, and what comes later fails. Knows nothing of what a request asks for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import re
+from collections.abc import Iterator
+from typing import Any, Final
+
+from starlette.requests import ClientDisconnect, Request
+
+from core.serving.refusals import Refused, bad_field
+
+BODY_BYTES: Final = 8 << 20
+"""A longer request is not read to its end."""
+_DEEPEST: Final = 64
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+
+
+async def read_body(request: Request) -> dict[str, Any]:
+    """Return the JSON object that came with a request.
+
+    Raises:
+        Refused: 413, it is too large; 415, it is compressed; 400, it is no JSON object, or one with a text or a number
+            that cannot be.
+    """
+    too_large = Refused(413, f"A request has {BODY_BYTES >> 20} MiB at most.", code="request_too_large")
+    if request.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+        raise Refused(415, "A request cannot be compressed.", code="unsupported_encoding", param="Content-Encoding")
+    said = request.headers.get("content-length", "")
+    if re.fullmatch(r"[0-9]{1,18}", said) and int(said) > BODY_BYTES:
+        raise too_large
+    found = bytearray()
+    with contextlib.suppress(ClientDisconnect):
+        async for piece in request.stream():
+            found += piece
+            if len(found) > BODY_BYTES:
+                raise too_large
+    return parsed(bytes(found))
+
+
+def parsed(data: bytes) -> dict[str, Any]:
+    """Return the JSON object in `data`.
+
+    Raises:
+        Refused: 400, with the name of the field where it is about one.
+    """
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise _invalid(f"it is not UTF-8 (byte {error.start})") from error
+    try:
+        value = json.loads(
+            text, parse_constant=_no_number, parse_float=_finite, parse_int=_whole, object_pairs_hook=_single
+        )
+    except json.JSONDecodeError as error:
+        raise _invalid(str(error)) from error
+    except RecursionError as error:
+        raise _invalid("it is nested too deep") from error
+    if not isinstance(value, dict):
+        raise _invalid("it has to be an object")
+    for path, one in _walked(value):
+        if isinstance(one, str) and _SURROGATE.search(one):
+            raise bad_field(path, f"{path or 'A name'} holds half a character (a surrogate without its other half).")
+    return value
+
+
+def _walked(value: Any) -> Iterator[tuple[str, Any]]:
+    """All values inside a JSON value, and all names, each with its path."""
+    left = [("", value, 0)]
+    while left:
+        path, one, depth = left.pop()
+        if depth > _DEEPEST:
+            raise _invalid("it is nested too deep")
+        if isinstance(one, dict):
+            for name, inner in one.items():
+                yield path, name
+                left.append((f"{path}.{name[:80]}" if path else name[:80], inner, depth + 1))
+        elif isinstance(one, list):
+            left += [(f"{path}[{number}]", inner, depth + 1) for number, inner in enumerate(one)]
+        else:
+            yield path, one
+
+
+def _single(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        name = next(name for name in names if names.count(name) > 1)
+        raise _invalid(f"it has {name[:80]!r} twice")
+    return found
+
+
+def _no_number(text: str) -> Any:
+    raise _invalid(f"{text} is no JSON number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise _invalid("a number in it is too large")
+    return value
+
+
+def _whole(text: str) -> int:
+    if len(text) > 40:
+        raise _invalid("a number in it is too large")
+    return int(text)
+
+
+def _invalid(why: str) -> Refused:
+    return Refused(400, f"The request is not valid JSON: {why}.", code="invalid_json")

@@ -1,0 +1,89 @@
+"""An answer as server-sent events: one `data:` line a piece, and comments while there is none.
+
+The headers go at once and a comment every few seconds, so that neither a client nor a proxy takes a request that waits
+behind another for one that is lost. Knows pieces as JSON values; nothing of the model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from core.serving.desk import Ended
+from core.serving.faults import Record
+from core.serving.refusals import refused_by
+
+Pieces = AsyncIterator[dict[str, Any] | Ended]
+WAIT_SECONDS: Final = 3.0
+"""Between two comments."""
+
+
+class Stream(Response):
+    """The pieces of an answer as they come, and `[DONE]` behind the last.
+
+    Args:
+        done: called once at the end, with the status and what ended the answer.
+        record: keeps a failure that is ours, and returns its id.
+    """
+
+    def __init__(self, pieces: Pieces, done: Callable[[int, Ended | None], None], record: Record) -> None:
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        super().__init__(media_type="text/event-stream", headers=headers)
+        del self.headers["content-length"]
+        self._pieces, self._done, self._record = pieces, done, record
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The interface that servers call."""
+        ended: Ended | None = None
+        status = 200
+
+        async def line(text: str) -> None:
+            await send({"type": "http.response.body", "body": f"{text}\n\n".encode(), "more_body": True})
+
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            try:
+                async for piece in _with_waits(self._pieces):
+                    if isinstance(piece, Ended):
+                        ended = piece
+                    else:
+                        await line(": waiting" if piece is None else f"data: {json.dumps(piece)}")
+            except Exception as error:  # noqa: BLE001 - the status is sent; whatever it is comes as a piece
+                refused = refused_by(error, self._record)
+                status = refused.status
+                await line(f"data: {json.dumps(refused.body())}")
+            await line("data: [DONE]")
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            self._done(status, ended)
+
+
+async def _with_waits(pieces: Pieces) -> AsyncIterator[dict[str, Any] | Ended | None]:
+    """The pieces, and None whenever there has been none for a while, or none yet."""
+    wait = 0.0
+    while True:
+        coming = asyncio.ensure_future(anext(pieces, _END))
+        try:
+            while not (await asyncio.wait({coming}, timeout=wait))[0]:
+                yield None
+                wait = WAIT_SECONDS
+        finally:
+            if not coming.done():
+                coming.cancel()
+        wait = WAIT_SECONDS
+        piece = coming.result()
+        if isinstance(piece, _End):
+            return
+        yield piece
+
+
+class _End:
+    """Behind the last piece."""
+
+
+_END: Final = _End()
