@@ -32,7 +32,7 @@ from core.model.headers import read_folder
 from core.model.writer import CheckpointWriter, TensorPlan
 from core.wording import human
 
-_VERSION: Final = 2
+_VERSION: Final = 3
 """Part of the cache key: raise it when an import of the same file would come out differently."""
 
 _BIG: Final = ("token_embd.weight", "output.weight")

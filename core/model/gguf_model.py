@@ -122,9 +122,9 @@ def open_gguf_model(path: Path) -> GgufModel:
 
 def _generation(config: Any, header: GgufHeader) -> dict[str, Any]:
     found = {f"{name}_token_id": getattr(config, f"{name}_token_id", None) for name in ("bos", "eos", "pad")}
-    end_of_turn = header.metadata.get("tokenizer.ggml.eot_token_id")
-    if end_of_turn is not None and end_of_turn != found["eos_token_id"]:
-        found["eos_token_id"] = [found["eos_token_id"], end_of_turn]
+    ends = [found["eos_token_id"], *(header.metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("eot", "eom"))]
+    ends = list(dict.fromkeys(end for end in ends if end is not None))
+    found["eos_token_id"] = ends if len(ends) > 1 else next(iter(ends), None)
     return {key: item for key, item in found.items() if item is not None}
 
 

@@ -1,7 +1,9 @@
 """From a GGUF file's metadata to a tokenizer folder, by way of transformers' own conversion.
 
-Adds what that leaves to chance: transformers cuts text by GPT-2's rule wherever it does not know the file's
-pre-tokenizer, so only those are let through whose rule is known. Knows nothing of weights.
+Adds what that leaves to chance. transformers cuts text by GPT-2's rule wherever it does not know the file's
+pre-tokenizer, so only those are let through whose rule is known. It spells marks with letters outside of GPT-2's
+alphabet as bytes and adds them a second time (sgl-project/sglang#3427), so marks are taken from the file's own list.
+And it puts a space before the first word only, where llama.cpp does so behind every mark. Knows nothing of weights.
 """
 
 from __future__ import annotations
@@ -13,11 +15,13 @@ from typing import Any, Final
 from core.errors import CorruptFile, UnsupportedModel
 from core.files import read_json, write_json
 from core.model.gguf_header import GgufHeader, StringArray
+from core.model.tokenizer import END_MARKS
 
 _GPT2_RULE: Final = frozenset({"gpt-2", "phi-2", "mpt", "olmo"})
 _DIGITS_RULE: Final = frozenset({"smollm", "starcoder", "refact", "command-r", "codeshell"})
 """GPT-2's rule after every digit has been cut off by itself."""
 
+_DEEPSEEK_CODER: Final = "deepseek-coder"
 _WHOLE_WORDS_FIRST: Final = frozenset({"llama3", "llama-v3", "llama-bpe", "falcon3", "pixtral", "tekken"})
 """A word that is a token is taken whole, merges or not; and text starts with BOS unless the file says otherwise."""
 
@@ -30,6 +34,17 @@ _MAX_TOKENS, _MAX_TOKEN_BYTES = 1 << 20, 1 << 10
 """Real ones have up to 262,144 tokens of up to 512 bytes. To find merges takes the square of a token's length."""
 
 _BYTE_LEVEL, _SENTENCEPIECE = "gpt2", "llama"
+_UNKNOWN, _CONTROL, _USER_DEFINED = 2, 3, 4
+"""Types of tokens that are found in text before it is cut: marks. The first two never show in an answer."""
+
+_NAMED: Final = ("bos", "eos", "eot", "eom", "unknown", "padding", "seperator", "mask")
+"""Special tokens that the metadata may name, in llama.cpp's spelling."""
+
+_ENDS: Final = ("bos", "eos", "eot", "eom")
+
+_SPACE: Final = "\u2581"
+_NO_PREFIX: Final = ("gemma", "gemma2", "gemma3")
+"""Architectures with a SentencePiece vocabulary and no space before words, unless their file says otherwise."""
 
 
 def check_tokenizer(header: GgufHeader, label: str) -> None:
@@ -49,7 +64,11 @@ def check_tokenizer(header: GgufHeader, label: str) -> None:
             raise CorruptFile(f"{label} has a value of tokenizer.{key} that cannot be.", "Fetch the file again.")
     if kind not in (_BYTE_LEVEL, _SENTENCEPIECE):
         raise UnsupportedModel(f"{label} has a tokenizer of the unknown kind {str(kind)[:40]!r}.", hint)
-    known = _GPT2_RULE | _DIGITS_RULE | set(GGUF_PRE_TOKENIZER_SPLITS) if kind == _BYTE_LEVEL else {"default", None}
+    known = (
+        _GPT2_RULE | _DIGITS_RULE | {_DEEPSEEK_CODER} | set(GGUF_PRE_TOKENIZER_SPLITS)
+        if kind == _BYTE_LEVEL
+        else {"default", None}
+    )
     if rule not in known:
         said = f"the unknown pre-tokenizer {str(rule)[:40]!r}" if rule else "a tokenizer without a pre-tokenizer"
         raise UnsupportedModel(f"{label} has {said}: how to cut text into words would be a guess.", hint)
@@ -62,7 +81,7 @@ def check_tokenizer(header: GgufHeader, label: str) -> None:
             f"{label} has {tokens.length} tokens of up to {tokens.longest} bytes, which is beyond any tokenizer known.",
             hint,
         )
-    for name in ("bos", "eos", "unknown", "padding", "eot"):
+    for name in _NAMED:
         number = header.metadata.get(f"tokenizer.ggml.{name}_token_id")
         if number is not None and (type(number) is not int or not 0 <= number < tokens.length):
             raise CorruptFile(f"{label} names a {name} token that it does not have.", "Fetch the file again.")
@@ -79,12 +98,20 @@ def write_tokenizer(path: Path, header: GgufHeader, folder: Path) -> None:
 
     try:
         architecture, parts, settings = get_gguf_tokenizer(str(path))
-        backend, extra = convert_gguf_tokenizer(architecture, parts)
-        backend = _without_strangers(backend, len(parts["tokens"]))
+        marks = _marks(header, parts)
+        respelled = _respelled(parts["tokens"], marks) if parts["tokenizer_type"] == _BYTE_LEVEL else parts["tokens"]
+        backend, extra = convert_gguf_tokenizer(architecture, parts | {"tokens": respelled, "token_type": ()})
+        backend = _with_marks(backend, parts["tokens"], respelled, marks, swallow=_swallows(header))
     except Exception as error:  # the tokenizers library raises bare exceptions
         raise CorruptFile(f"The vocabulary of {path.name} makes no tokenizer.", "Fetch the file again.") from error
     rule = header.metadata.get("tokenizer.ggml.pre")
     _apply_rule(backend, rule)
+    if parts["tokenizer_type"] == _SENTENCEPIECE:
+        _apply_space_prefix(backend, header)
+    for name in ("pad_token", "unk_token"):
+        # Some files name an ordinary token, such as number 0, which answers have to show.
+        if settings.get(name) is not None and parts["tokens"].index(settings[name]) not in marks:
+            settings[name] = None
     if rule in _WHOLE_WORDS_FIRST:
         settings.setdefault("add_bos_token", True)
     if context := header.metadata.get(f"{header.architecture}.context_length"):
@@ -100,21 +127,104 @@ def write_tokenizer(path: Path, header: GgufHeader, folder: Path) -> None:
     write_json(folder / "tokenizer_config.json", saved)
 
 
-def _without_strangers(backend: Any, count: int) -> Any:
-    """The same tokenizer without tokens that the file does not have: transformers adds those its classes begin with."""
+def _marks(header: GgufHeader, parts: dict[str, Any]) -> dict[int, bool]:
+    """The tokens that are found in text before it is cut, by number, and whether they are hidden in answers.
+
+    Those that the file's types call so, ends that its metadata name, and well-known ends of a turn, which some files
+    call ordinary tokens and llama.cpp takes for marks all the same. A file without types has what its metadata name.
+    """
+    tokens = parts["tokens"]
+    kinds = [int(kind) for kind in parts.get("token_type") or ()]
+    found = {number: kind != _USER_DEFINED for number, kind in enumerate(kinds[: len(tokens)])
+             if kind in (_UNKNOWN, _CONTROL, _USER_DEFINED)}  # fmt: skip
+    named = (header.metadata.get(f"tokenizer.ggml.{name}_token_id") for name in (_NAMED if not kinds else _ENDS))
+    found |= {number: True for number in named if type(number) is int}
+    found |= {number: True for number, text in enumerate(tokens) if text in END_MARKS}
+    return {number: hidden for number, hidden in found.items() if tokens[number]}
+
+
+def _respelled(tokens: list[str], marks: dict[int, bool]) -> list[str]:
+    """The tokens of a byte-level vocabulary, with other texts for marks that its alphabet cannot spell."""
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    alphabet = set(bytes_to_unicode().values())
+    return [
+        text if number not in marks or alphabet.issuperset(text) else f"<mark:{number}>"
+        for number, text in enumerate(tokens)
+    ]
+
+
+def _with_marks(backend: Any, tokens: list[str], respelled: list[str], marks: dict[int, bool], *, swallow: bool) -> Any:
+    """The same tokenizer whose added tokens are the marks, each with its own number and text, and no others.
+
+    Args:
+        swallow: marks swallow blanks behind them, as those of Phi-3.
+    """
     from tokenizers import Tokenizer
 
     value = json.loads(backend.to_str())
-    kept = [token for token in value["added_tokens"] if token["id"] < count]
-    if len(kept) == len(value["added_tokens"]):
-        return backend
-    return Tokenizer.from_str(json.dumps(value | {"added_tokens": kept}))
+    vocabulary = value["model"]["vocab"]
+    for number in marks:
+        if respelled[number] != tokens[number]:
+            del vocabulary[respelled[number]]
+            vocabulary[tokens[number]] = number
+    if value["model"].get("unk_token") not in vocabulary:
+        value["model"]["unk_token"] = None
+    value["added_tokens"] = [
+        {
+            "id": number,
+            "content": tokens[number],
+            "single_word": False,
+            "lstrip": False,
+            "rstrip": swallow and tokens[number] not in ("<unk>", "<s>", "<|endoftext|>"),
+            "normalized": False,
+            "special": hidden,
+        }
+        for number, hidden in sorted(marks.items())
+        if vocabulary.get(tokens[number]) == number
+    ]
+    return Tokenizer.from_str(json.dumps(value))
+
+
+def _swallows(header: GgufHeader) -> bool:
+    """Whether marks swallow blanks behind them: llama.cpp knows it by the model's name alone."""
+    name = str(header.metadata.get("general.name", "")).lower()
+    return header.metadata.get("tokenizer.ggml.model") == _SENTENCEPIECE and ("phi-3" in name or "phi3" in name)
+
+
+def _apply_space_prefix(backend: Any, header: GgufHeader) -> None:
+    """Put a space before text that begins or stands behind a mark, or before none, as the file says.
+
+    SentencePiece and llama.cpp put one before whatever follows a mark; without `add_space_prefix`, files mean that they
+    do (ggml-org/llama.cpp#8584, huggingface/transformers#29625).
+    """
+    from tokenizers import decoders, normalizers
+
+    said = header.metadata.get("tokenizer.ggml.add_space_prefix")
+    plain = header.architecture in _NO_PREFIX
+    if plain and not said:
+        return
+    prefix = said is not False
+    steps = [normalizers.Prepend(_SPACE)] if prefix else []
+    backend.normalizer = normalizers.Sequence([*steps, normalizers.Replace(" ", _SPACE)])
+    backend.pre_tokenizer = None
+    back = [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    backend.decoder = decoders.Sequence([*back, *([decoders.Strip(" ", 1, 0)] if prefix else [])])
 
 
 def _apply_rule(backend: Any, rule: str | None) -> None:
-    from tokenizers import normalizers, pre_tokenizers
+    from tokenizers import Regex, normalizers, pre_tokenizers
 
-    if rule in _DIGITS_RULE:
+    if rule == _DEEPSEEK_CODER:
+        patterns = (r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-퟿]+")
+        backend.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                *(pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in patterns),
+                pre_tokenizers.Digits(individual_digits=True),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        )
+    elif rule in _DIGITS_RULE:
         backend.pre_tokenizer = pre_tokenizers.Sequence(
             [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
         )

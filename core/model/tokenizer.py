@@ -28,6 +28,15 @@ _NUMBERED: Final = re.compile(rb'(?<!\\)":\s*(\d+)')
 _TRIAL: Final = "Ab 1é\n\U0001f600世<"
 """Text with letters that small vocabularies do not have."""
 
+END_MARKS: Final = frozenset({
+    "<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>",
+    "<|return|>", "<|call|>", "<|calls|>", "<|flush|>", "<EOT>", "_<EOT>", "<|EOT|>", "<end_of_utterance>", "<turn|>",
+    "<|tool_response>", "<｜end▁of▁sentence｜>", "<|end_of_turn|>", "<|END_OF_TURN_TOKEN|>",
+    "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>",
+})  # fmt: skip
+"""Texts of tokens that end an answer wherever a vocabulary has them (llama.cpp's src/llama-vocab.cpp keeps such a list,
+ggml-org/llama.cpp#9606). Some models name only the end of a document, and would otherwise talk to themselves."""
+
 
 def load_tokenizer(folder: Path) -> Any:
     """Return the transformers tokenizer of a model folder.

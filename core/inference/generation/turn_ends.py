@@ -10,14 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-KNOWN: Final = frozenset({
-    "<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>",
-    "<|return|>", "<|call|>", "<|calls|>", "<|flush|>", "<EOT>", "_<EOT>", "<|EOT|>", "<end_of_utterance>", "<turn|>",
-    "<|tool_response>", "<｜end▁of▁sentence｜>", "<|end_of_turn|>", "<|END_OF_TURN_TOKEN|>",
-    "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>",
-})  # fmt: skip
-"""Texts of tokens that end an answer wherever a vocabulary has them (llama.cpp's src/llama-vocab.cpp keeps such a list,
-ggml-org/llama.cpp#9606). Some models name only the end of a document, and would otherwise talk to themselves."""
+from core.model.tokenizer import END_MARKS
 
 _IF_SPECIAL: Final = frozenset({"</s>", "<eos>", "[EOS]", "[EOT]"})
 """The same, but only as special tokens: in some vocabularies they are ordinary text, such as a tag of HTML."""
@@ -34,7 +27,7 @@ def end_tokens(tokenizer: Any, folder: Path) -> frozenset[int]:
 
     These are the tokenizer's own (`eos_token`, and `eot_token` and `eom_token` where it has them), those that
     generation_config.json names, or config.json where the former names none, as in transformers' `generate`
-    (vllm-project/vllm#5954), and the tokens of the vocabulary with one of the `KNOWN` texts.
+    (vllm-project/vllm#5954), and the tokens of the vocabulary with one of the `END_MARKS` texts.
     """
     vocabulary: Mapping[str, int] = tokenizer.get_vocab()
     found = set(_numbers(tokenizer.eos_token_id))
@@ -44,7 +37,7 @@ def end_tokens(tokenizer: Any, folder: Path) -> frozenset[int]:
     found.update(configured_ends(folder))
     special = set(tokenizer.all_special_ids)
     channels = "<|channel|>" in vocabulary or len(_PART_ENDS & vocabulary.keys()) > 1
-    for word in KNOWN & vocabulary.keys():
+    for word in END_MARKS & vocabulary.keys():
         if word != "<|end|>" or not channels:
             found.add(vocabulary[word])
     found.update(vocabulary[word] for word in _IF_SPECIAL & vocabulary.keys() if vocabulary[word] in special)

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from core.inference.generation.turn_ends import KNOWN, end_tokens
+from core.inference.generation.turn_ends import end_tokens
+from core.model.tokenizer import END_MARKS
 
 
 class Tokenizer:
@@ -51,7 +52,7 @@ def test_configs_name_ends(tmp_path: Path, config: Any, generation: Any, expecte
     assert ends(tmp_path, Tokenizer({}), config, generation) == expected
 
 
-@pytest.mark.parametrize("word", sorted(KNOWN))
+@pytest.mark.parametrize("word", sorted(END_MARKS))
 def test_a_token_with_a_known_text_ends_an_answer(tmp_path: Path, word: str) -> None:
     assert ends(tmp_path, Tokenizer({"a": 0, word: 9})) == {2, 9}
 
