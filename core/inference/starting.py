@@ -137,7 +137,7 @@ def _by_native(opening: Opening, skeleton: Skeleton, reasons: dict[str, str]) ->
     from core.inference.native import build, library
     from core.inference.runners import native
 
-    if not any(build.folder().glob("kernels-*")):
+    if not build.is_there():
         opening.emit(Log("info", "Compiling the kernels for this processor, which is done once."))
     reason = library.why_not() or native.refusal(skeleton) or _not_packed(opening)
     if not reason:

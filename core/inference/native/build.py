@@ -1,7 +1,9 @@
 """Compiles our kernels on their first use, with whatever C++ compiler there is, and keeps the library.
 
-The library lies in Bitwright's own folder under a name made of all that it depends on: the sources, the compiler, its
-flags and the processor. Knows compilers and files, not what the kernels compute. Imports no torch.
+The library lies in a private folder under a name made of all that it depends on: the sources, the compiler, its flags
+and the processor. Code that somebody else could have put there is never loaded: the folder and the file belong to this
+user and nobody else may write to them, and beside the library lies the hash of its bytes and of its name, which is
+checked before each use. Knows compilers and files, not what the kernels compute. Imports no torch.
 """
 
 from __future__ import annotations
@@ -13,15 +15,17 @@ import os
 import platform
 import shlex
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from core.errors import MissingDependency
-from core.home import home
+from core.home import open_private, private_folder
 
 SOURCES = Path(__file__).parent / "source"
 INSTALL = "pip install ziglang"
@@ -36,8 +40,26 @@ _LONGEST = 900.0
 
 
 def folder() -> Path:
-    """Where the compiled libraries are kept."""
-    return home() / "native"
+    """Where the compiled libraries are kept.
+
+    Raises:
+        MissingDependency: there is no folder that others can be kept out of.
+    """
+    try:
+        return private_folder("native")
+    except OSError as error:
+        raise MissingDependency(
+            f"There is no private folder for compiled kernels ({error.strerror or error}).",
+            "Set BITWRIGHT_HOME to a folder of your own.",
+        ) from error
+
+
+def is_there() -> bool:
+    """Whether some library was compiled before."""
+    try:
+        return any(folder().glob("kernels-*"))
+    except (MissingDependency, OSError):
+        return False
 
 
 def library() -> Path:
@@ -46,12 +68,12 @@ def library() -> Path:
     Several processes may do so at once; the last one's library, equal to the others', stays.
 
     Raises:
-        MissingDependency: there is no compiler, or none that compiles it; the first line of what each said.
+        MissingDependency: there is no compiler, none that compiles it, or no private folder for it; with the reasons.
     """
-    reasons = []
+    reasons, place = [], folder()
     for compiler in _compilers():
         try:
-            return _compiled(compiler)
+            return _compiled(compiler, place)
         except (OSError, subprocess.SubprocessError, ValueError) as error:
             reasons.append(f"{Path(compiler[0]).name}: {_first_line(error)}")
     if not reasons:
@@ -61,6 +83,29 @@ def library() -> Path:
     raise MissingDependency(
         f"Our kernels could not be compiled ({'; '.join(reasons)}).", f"Install g++ or clang++, or run: {INSTALL}"
     )
+
+
+@contextlib.contextmanager
+def loadable(path: Path) -> Iterator[str]:
+    """What to give to the loader for a library that `library` returned, as long as the context lasts.
+
+    On Linux it is the very file that was checked, whatever the path leads to by now; its bytes are only this user's to
+    change. The loader tells libraries apart by this name, so it must not be used for another one of the same process:
+    keep the context open as long as the library is loaded.
+
+    Raises:
+        OSError: it is no longer what was compiled, or could be somebody else's.
+    """
+    place = open_private(path.parent)
+    try:
+        descriptor = _open_whole(place, path)
+        try:
+            opened = f"/proc/self/fd/{descriptor}"
+            yield opened if sys.platform == "linux" and os.path.exists(opened) else str(path)
+        finally:
+            os.close(descriptor)
+    finally:
+        os.close(place)
 
 
 def discard(path: Path) -> None:
@@ -85,22 +130,42 @@ def _compilers() -> Iterator[list[str]]:
         yield [sys.executable, "-m", "ziglang", "c++"]
 
 
-def _compiled(compiler: list[str]) -> Path:
+def _compiled(compiler: list[str], place: Path) -> Path:
     """The library as this compiler makes it, from the cache where it is there and whole."""
     flags = [*_FLAGS, *machine_flags()]
-    path = folder() / f"kernels-{_key(compiler, flags)}{'.dll' if os.name == 'nt' else '.so'}"
-    if _is_whole(path):
+    path = place / f"kernels-{_key(compiler, flags)}{'.dll' if os.name == 'nt' else '.so'}"
+    if is_whole(path):
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".compiling-", dir=path.parent) as scratch:
-        made, seal = Path(scratch) / path.name, Path(scratch) / "seal"
+    # In the system's own folder for this, where nobody can exchange files between compiling and linking.
+    with tempfile.TemporaryDirectory(prefix="bitwright-") as scratch:
+        made = Path(scratch) / path.name
         _make(compiler, flags, made)
-        seal.write_text(_digest(made), encoding="ascii")
-        # Two processes may end here together, with libraries that differ in their bytes at most; the seal of one beside
-        # the library of the other does not fit, and the next process compiles again, which is right if wasteful.
-        made.replace(path)
-        seal.replace(_seal(path))
+        data = made.read_bytes()
+    # Two processes may end here together, with libraries that differ in their bytes at most; the seal of one beside the
+    # library of the other does not fit, and the next process compiles again, which is right if wasteful.
+    _put(path, data)
+    _put(_seal(path), _sealed(path, data).encode("ascii"))
     return path
+
+
+def _put(path: Path, data: bytes) -> None:
+    """Write a file that is only this user's, under a temporary name first, into the folder that was checked."""
+    place = open_private(path.parent)
+    try:
+        at = {} if os.name == "nt" else {"dir_fd": place}
+        name = f".{path.name}.{os.getpid()}.{threading.get_ident()}"
+        temporary = name if at else str(path.with_name(name))
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+        with contextlib.suppress(OSError):
+            os.unlink(temporary, **at)
+        with os.fdopen(os.open(temporary, flags, 0o600, **at), "wb") as stream:
+            stream.write(data)
+        if at:
+            os.rename(temporary, path.name, src_dir_fd=place, dst_dir_fd=place)
+        else:
+            os.replace(temporary, path)
+    finally:
+        os.close(place)
 
 
 def _make(compiler: list[str], flags: list[str], to: Path) -> None:
@@ -152,16 +217,48 @@ def _seal(path: Path) -> Path:
     return path.with_suffix(".sha256")
 
 
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _sealed(path: Path, data: bytes) -> str:
+    """What lies beside a library: the hash of its name, which stands for the sources, and of its bytes."""
+    return hashlib.sha256(path.name.encode() + b"\0" + data).hexdigest()
 
 
-def _is_whole(path: Path) -> bool:
-    """Whether a library is there as it was compiled: loading half of one can end the process."""
+def is_whole(path: Path) -> bool:
+    """Whether a library is there as this user compiled it: loading half of one, or another's, is not safe."""
     try:
-        return _seal(path).read_text(encoding="ascii").strip() == _digest(path)
-    except (OSError, ValueError):
+        with loadable(path):
+            return True
+    except OSError:
         return False
+
+
+def _open_whole(place: int, path: Path) -> int:
+    """A descriptor of a library in the folder `place`, after its owner, its rights and its bytes were checked."""
+    descriptor = _open_own(place, path)
+    try:
+        seal = _open_own(place, _seal(path))
+        with os.fdopen(seal, "rb") as stream:
+            expected = stream.read(1000)
+        with os.fdopen(os.dup(descriptor), "rb") as stream:
+            found = _sealed(path, stream.read()).encode("ascii")
+        if found != expected.strip():
+            raise OSError(f"{path} is not what was compiled")
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _open_own(place: int, path: Path) -> int:
+    """A descriptor of a file that belongs to this user, that nobody else may write to, and that has no other name."""
+    if os.name == "nt":
+        return os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    descriptor = os.open(path.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=place)
+    found = os.fstat(descriptor)
+    sound = stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and found.st_nlink == 1
+    if not sound or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        os.close(descriptor)
+        raise PermissionError(f"{path} may be another user's")
+    return descriptor
 
 
 def _first_line(error: BaseException) -> str:

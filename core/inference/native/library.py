@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import ctypes
 import os
+from contextlib import ExitStack
 from ctypes import POINTER, Structure, byref, c_char_p, c_int32, c_int64, c_void_p
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.errors import BitwrightError, CorruptFile, MissingDependency
@@ -50,6 +52,7 @@ class BwActivations(Structure):
     )  # fmt: skip
 
 
+_FILES = ExitStack()
 _SIGNATURES = {
     "bw_activation_bytes": (c_int64, [POINTER(BwActivations)]),
     "bw_place_activations": (c_int32, [POINTER(BwActivations), c_void_p, c_int64]),
@@ -71,16 +74,21 @@ def load() -> ctypes.CDLL:
     return _load(os.environ.get("BITWRIGHT_NATIVE_FLAGS", ""), str(build.folder()))
 
 
+def _opened(path: Path) -> ctypes.CDLL:
+    """A library, whose file stays open as long as the process lives: it is loaded by its descriptor."""
+    return ctypes.CDLL(_FILES.enter_context(build.loadable(path)))
+
+
 @lru_cache(maxsize=8)
 def _load(flags: str, folder: str) -> ctypes.CDLL:
     """`load` for one set of flags and one cache."""
     path = build.library()
     try:
-        found = ctypes.CDLL(str(path))
+        found = _opened(path)
     except OSError:
         build.discard(path)
         try:
-            found = ctypes.CDLL(str(build.library()))
+            found = _opened(build.library())
         except OSError as error:
             raise MissingDependency(f"The compiled kernels cannot be loaded ({error}).", "") from error
     for name, (result, arguments) in _SIGNATURES.items():

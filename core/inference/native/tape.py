@@ -31,7 +31,7 @@ ShouldStop = ctypes.CFUNCTYPE(c_int32)
 class Op(Structure):
     """`bw_op`."""
 
-    _fields_ = [("kind", c_int32), ("tail", c_int32), ("what", c_void_p)]
+    _fields_ = [("kind", c_int32), ("tail", c_int32), ("what", Memory)]
 
 
 class Targets(Structure):
@@ -253,7 +253,7 @@ class Tape:
     def add(self, kind: int, what: Structure, *keep: Any, tail: bool = False) -> None:
         """Put an operation behind the others, and keep what it points to."""
         self.kept.extend((what, *keep))
-        self.ops.append(Op(kind, int(tail), ctypes.addressof(what)))
+        self.ops.append(Op(kind, int(tail), Memory(ctypes.addressof(what), ctypes.sizeof(what))))
 
     def linear(
         self, parts: Sequence[tuple[Matrix, Tensor | None, int]], reads: Reads, *, add: bool = False, tail: bool = False

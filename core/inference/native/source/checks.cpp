@@ -137,14 +137,14 @@ int32_t check(const bw_op &op, const Given &given) {
   switch (op.kind) {
     case BW_EMBED:
       BW_NEED(!op.tail, BW_BAD_VALUE);
-      return check(*(const bw_embed *)op.what, given);
-    case BW_ROWS: return check(*(const bw_rows *)op.what, given);
-    case BW_LINEAR: return check(*(const bw_linear *)op.what, given);
-    case BW_GATE: return check(*(const bw_gate *)op.what, given);
+      return check(*(const bw_embed *)op.what.at, given);
+    case BW_ROWS: return check(*(const bw_rows *)op.what.at, given);
+    case BW_LINEAR: return check(*(const bw_linear *)op.what.at, given);
+    case BW_GATE: return check(*(const bw_gate *)op.what.at, given);
     case BW_HEADS:
     case BW_ATTEND:
-    case BW_JOIN: return check(*(const bw_heads *)op.what, given);
-    case BW_LOGITS: return check(*(const bw_logits *)op.what, given);
+    case BW_JOIN: return check(*(const bw_heads *)op.what.at, given);
+    case BW_LOGITS: return check(*(const bw_logits *)op.what.at, given);
     default: return BW_BAD_VALUE;
   }
 }
@@ -232,6 +232,15 @@ int32_t check_product(const bw_matrix &w, const bw_activations &x, int32_t rows)
   return w.weights != BW_GRID || (w.block == x.block && w.planes == x.planes) ? BW_DONE : BW_BAD_SHAPE;
 }
 
+int32_t check_what(const bw_op &op) {
+  constexpr size_t heads = sizeof(bw_heads);
+  constexpr size_t sizes[] = {sizeof(bw_embed), sizeof(bw_rows), sizeof(bw_linear), sizeof(bw_gate),
+                              heads,            heads,           heads,             sizeof(bw_logits)};
+  BW_NEED(in(op.kind, 0, BW_KINDS - 1), BW_BAD_VALUE);
+  BW_NEED(op.what.at && (uintptr_t)op.what.at % (op.kind == BW_LOGITS ? 4 : 8) == 0, BW_BAD_POINTER);
+  return op.what.bytes == (int64_t)sizes[op.kind] ? BW_DONE : BW_BAD_SHAPE;
+}
+
 int32_t check_lists(const bw_program &program) {
   BW_TRY(check_threads(program.threads));
   BW_NEED(in(program.count, 0, MOST_SIZE), BW_BAD_VALUE);
@@ -242,7 +251,7 @@ int32_t check_lists(const bw_program &program) {
   BW_TRY(check_optional(program.spent, {BW_KINDS}));
   BW_NEED(in(program.scratch_size, 0, int64_t(1) << 40), BW_BAD_VALUE);
   if (program.scratch_size) BW_TRY(check_memory(program.scratch, {program.threads, program.scratch_size}));
-  for (int32_t i = 0; i < program.count; i++) BW_NEED(program.ops.at[i].what, BW_BAD_POINTER);
+  for (int32_t i = 0; i < program.count; i++) BW_TRY(check_what(program.ops.at[i]));
   for (int32_t i = 0; i < program.activation_count; i++) BW_NEED(program.activations.at[i], BW_BAD_POINTER);
   return BW_DONE;
 }

@@ -33,6 +33,8 @@ int32_t check_matrix(const bw_matrix &w);
 int32_t check_activations(const bw_activations &x, int32_t rows);
 int32_t check_product(const bw_matrix &w, const bw_activations &x, int32_t rows);
 int32_t check_threads(int32_t threads);
+// Whether an operation has the struct of its kind.
+int32_t check_what(const bw_op &op);
 // The lists of a program, which can be followed after that.
 int32_t check_lists(const bw_program &program);
 // All of a step that is about to be computed; the activations have their rows already.

@@ -17,10 +17,12 @@
 namespace bw {
 namespace {
 
-// How long a thread burns its core before it gives it up. Within a run the others are microseconds behind, unless their
-// core is taken by somebody else, and then it is mostly ours that they need: with every core busy (two models at once)
-// giving up early was twice as fast as late. Between two runs (tokens) a sleeping thread takes long to wake.
-constexpr int SPINS_IN_RUN = 300;
+// How long a thread burns its core before it sleeps. Within a run the others are microseconds behind, unless their core
+// is taken by another program; then it is mostly ours that they need. Giving it up by sched_yield instead costs the whole
+// turn: a scheduler that shares fairly puts who yields behind everybody else, at every barrier, and the program gets a
+// fraction of its share (ggml-org/llama.cpp#2134 and #13079 measured the like). Between two runs (tokens) a thread that sleeps takes
+// long to wake.
+constexpr auto SPIN_IN_RUN = std::chrono::microseconds(30);
 constexpr auto SPIN_BETWEEN_RUNS = std::chrono::microseconds(60);
 
 constexpr int BITS = 12;
@@ -32,6 +34,19 @@ inline void pause() {
 #elif defined(__aarch64__)
   asm volatile("yield");
 #endif
+}
+
+// Spin for some time until `done`; whether it was.
+template <class Done>
+bool spin(std::chrono::microseconds time, Done done) {
+  const auto until = std::chrono::steady_clock::now() + time;
+  do {
+    for (int i = 0; i < 64; i++) {
+      if (done()) return true;
+      pause();
+    }
+  } while (std::chrono::steady_clock::now() < until);
+  return false;
 }
 
 struct Pool {
@@ -62,13 +77,7 @@ struct Pool {
   // Wait for a run other than `seen`.
   uint64_t next(uint64_t seen) {
     uint64_t now;
-    const auto until = std::chrono::steady_clock::now() + SPIN_BETWEEN_RUNS;
-    do {
-      for (int i = 0; i < 64; i++) {
-        if ((now = run.load(std::memory_order_acquire)) != seen) return now;
-        pause();
-      }
-    } while (std::chrono::steady_clock::now() < until);
+    if (spin(SPIN_BETWEEN_RUNS, [&] { return (now = run.load(std::memory_order_acquire)) != seen; })) return now;
     std::unique_lock<std::mutex> lock(mutex);
     sleeping++;  // before the test below, and tested by the caller after it has begun a run: one of both sees the other
     wake.wait(lock, [&] { return (now = run.load()) != seen; });
@@ -151,16 +160,18 @@ void Team::meet() {
   if (arrived.fetch_add(1, std::memory_order_acq_rel) == threads - 1) {
     next.store(0, std::memory_order_relaxed);
     arrived.store(0, std::memory_order_relaxed);
-    phase.store(now + 1, std::memory_order_release);
+    phase.store(now + 1);
+    if (sleeping.load() > 0) {
+      { std::lock_guard<std::mutex> lock(mutex); }  // whoever has not seen the new phase waits by now
+      wake.notify_all();
+    }
     return;
   }
-  for (int spins = 0; phase.load(std::memory_order_acquire) == now; spins++) {
-    if (spins < SPINS_IN_RUN) {
-      pause();
-    } else {
-      std::this_thread::yield();
-    }
-  }
+  if (spin(SPIN_IN_RUN, [&] { return phase.load(std::memory_order_acquire) != now; })) return;
+  std::unique_lock<std::mutex> lock(mutex);
+  sleeping++;  // before the test below, and tested by the last thread after it has begun a phase, as in Pool::next
+  wake.wait(lock, [&] { return phase.load() != now; });
+  sleeping--;
 }
 
 void run_team(int32_t threads, TeamWork work, void *what) {

@@ -1,7 +1,9 @@
 // Threads that stay: a team of them runs one function together and meets at barriers. Knows no operations.
 #pragma once
 #include <atomic>
+#include <condition_variable>
 #include <cstdint>
+#include <mutex>
 
 namespace bw {
 
@@ -10,6 +12,9 @@ struct Team {
   alignas(128) std::atomic<int32_t> next{0};     // the next piece that nobody has claimed
   alignas(128) std::atomic<int32_t> arrived{0};  // threads that wait at the barrier
   alignas(128) std::atomic<uint32_t> phase{0};   // barriers passed
+  alignas(128) std::atomic<int32_t> sleeping{0};  // threads that gave up their core at the barrier
+  std::mutex mutex;                               // for sleeping and waking
+  std::condition_variable wake;
   alignas(128) int32_t threads = 1;
 
   // Do the pieces [0, count), whoever comes first, `grain` at a time, and wait for each other.
@@ -24,7 +29,7 @@ struct Team {
     meet();
   }
 
-  // Wait until every thread of the team is here.
+  // Wait until every thread of the team is here: for a moment on the core, then asleep.
   void meet();
 };
 

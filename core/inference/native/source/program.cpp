@@ -65,25 +65,25 @@ void run_op(const bw_op &op, Run &run, Team *team, int32_t thread) {
   const int32_t position = run.step->position;
   switch (op.kind) {
     case BW_EMBED:
-      return team->share(rows, 1, [&](int32_t row) { embed(*(const bw_embed *)op.what, run.step->tokens[row], row); });
+      return team->share(rows, 1, [&](int32_t row) { embed(*(const bw_embed *)op.what.at, run.step->tokens[row], row); });
     case BW_ROWS:
-      return team->share(rows, 1, [&](int32_t row) { normalize(*(const bw_rows *)op.what, first + row, row); });
-    case BW_LINEAR: return run_linear(*(const bw_linear *)op.what, run, rows, team);
-    case BW_GATE: return team->share(rows, 1, [&](int32_t row) { gate(*(const bw_gate *)op.what, row); });
-    case BW_HEADS: return run_heads(*(const bw_heads *)op.what, run, rows, team);
+      return team->share(rows, 1, [&](int32_t row) { normalize(*(const bw_rows *)op.what.at, first + row, row); });
+    case BW_LINEAR: return run_linear(*(const bw_linear *)op.what.at, run, rows, team);
+    case BW_GATE: return team->share(rows, 1, [&](int32_t row) { gate(*(const bw_gate *)op.what.at, row); });
+    case BW_HEADS: return run_heads(*(const bw_heads *)op.what.at, run, rows, team);
     case BW_ATTEND: {
-      const bw_heads &heads = *(const bw_heads *)op.what;
+      const bw_heads &heads = *(const bw_heads *)op.what.at;
       const AttentionPieces pieces = attention_pieces(heads, rows, position, team->threads);
       float *scratch = run.program->scratch + run.program->scratch_size * thread;
       return team->share(pieces.count, 1, [&](int32_t piece) { attend(heads, pieces, rows, position, piece, scratch); });
     }
     case BW_JOIN: {
-      const bw_heads &heads = *(const bw_heads *)op.what;
+      const bw_heads &heads = *(const bw_heads *)op.what.at;
       const AttentionPieces pieces = attention_pieces(heads, rows, position, team->threads);
       if (pieces.splits == 1 && heads.targets.count == 0) return;  // nothing to do, so not even a barrier
       return team->share(rows, 1, [&](int32_t row) { join(heads, pieces, rows, row); });
     }
-    case BW_LOGITS: return run_logits(*(const bw_logits *)op.what, run, rows, team);
+    case BW_LOGITS: return run_logits(*(const bw_logits *)op.what.at, run, rows, team);
     default: return team->meet();
   }
 }
@@ -154,8 +154,9 @@ int64_t bw_scratch_size(const bw_op *ops, int32_t count) {
   int64_t most = 0;
   for (int32_t i = 0; i < count; i++) {
     if (ops[i].kind != BW_ATTEND) continue;
-    if (const int32_t error = bw::check_sizes(*(const bw_heads *)ops[i].what)) return error;
-    const int64_t size = bw::attention_scratch(*(const bw_heads *)ops[i].what);
+    if (const int32_t error = bw::check_what(ops[i])) return error;
+    if (const int32_t error = bw::check_sizes(*(const bw_heads *)ops[i].what.at)) return error;
+    const int64_t size = bw::attention_scratch(*(const bw_heads *)ops[i].what.at);
     if (size > most) most = size;
   }
   return (most + 31) / 32 * 32;

@@ -24,7 +24,7 @@ enum bw_function : int32_t { BW_SILU = 0, BW_GELU_TANH = 1, BW_GELU = 2 };
 struct bw_op {
   int32_t kind;
   int32_t tail;  // only the rows whose logits are wanted
-  const void *what;
+  bw_memory<const void> what;  // exactly one struct of the kind
 };
 
 // What the linear operations that follow read: the rows quantized for each of them.

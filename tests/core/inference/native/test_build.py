@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import _ctypes
+import ctypes
+import hashlib
+import os
 import stat
+import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,6 +30,7 @@ def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "tiny.cpp").write_text(TINY % 41, encoding="utf-8")
     monkeypatch.setattr(build, "SOURCES", folder)
     monkeypatch.setenv("BITWRIGHT_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("BITWRIGHT_NATIVE_FLAGS", "-O0")
     return folder
 
@@ -102,12 +109,116 @@ def test_several_at_once(sources: Path) -> None:
         thread.join()
     assert len(paths) == 4
     assert len(set(paths)) == 1
-    assert build._is_whole(paths[0])
+    assert build.is_whole(paths[0])
 
 
 def test_nothing_is_left_behind(sources: Path) -> None:
     path = build.library()
     assert sorted(path.parent.iterdir()) == sorted([path, build._seal(path)])
+
+
+# --- what somebody else may have put there ---
+
+rights = pytest.mark.skipif(os.name == "nt", reason="folders have no such rights here")
+
+
+@rights
+def test_the_library_is_its_owners_alone_whatever_new_files_may_usually_be(sources: Path) -> None:
+    before = os.umask(0)
+    try:
+        path = build.library()
+    finally:
+        os.umask(before)
+    modes = [stat.S_IMODE(each.stat().st_mode) for each in (path.parent, path, build._seal(path))]
+    assert modes == [0o700, 0o600, 0o600]
+
+
+def foreign(path: Path) -> None:
+    """Put something else there, with a seal that fits it but for the name."""
+    data = path.read_bytes() + b"and more"
+    path.write_bytes(data)
+    build._seal(path).write_text(hashlib.sha256(data).hexdigest(), encoding="ascii")
+
+
+def writable(path: Path) -> None:
+    path.chmod(0o666)
+
+
+def writable_seal(path: Path) -> None:
+    build._seal(path).chmod(0o620)
+
+
+def linked(path: Path) -> None:
+    os.link(path, path.with_name("another name"))
+
+
+def a_link(path: Path) -> None:
+    path.rename(path.with_name("elsewhere"))
+    path.symlink_to("elsewhere")
+
+
+def renamed(path: Path) -> None:
+    """One of other sources under the name of these, with its own seal."""
+    for each in (path, build._seal(path)):
+        other = each.with_stem("kernels-another")
+        each.rename(other)
+        other.rename(each)
+    data = path.read_bytes()
+    build._seal(path).write_text(build._sealed(path.with_stem("kernels-another"), data), encoding="ascii")
+
+
+@rights
+@pytest.mark.parametrize("change", [foreign, writable, writable_seal, linked, a_link, renamed])
+def test_what_another_user_could_have_put_there_is_compiled_again(
+    sources: Path, change: Callable[[Path], None]
+) -> None:
+    path = build.library()
+    change(path)
+    assert not build.is_whole(path)
+    assert build.is_whole(build.library())
+
+
+@rights
+def test_a_folder_that_others_could_write_to_is_closed_to_them(sources: Path) -> None:
+    place = build.library().parent
+    place.chmod(0o777)
+    assert stat.S_IMODE(build.library().parent.stat().st_mode) == 0o700
+
+
+@rights
+def test_a_folder_that_is_a_link_is_not_used_but_the_users_cache(sources: Path, tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "native").symlink_to(tmp_path / "theirs")
+    path = build.library()
+    assert path.is_relative_to(tmp_path / "cache")
+    assert build.is_whole(path)
+    assert not list((tmp_path / "theirs").iterdir())
+
+
+@rights
+def test_folders_of_another_user_are_a_sentence(sources: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build.library()
+    real = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: real + 1)
+    assert not build.is_there()
+    with pytest.raises(MissingDependency, match=r"no private folder for compiled kernels .*belongs to another user"):
+        library.load()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="files are not loaded by their descriptor here")
+def test_what_was_checked_is_what_is_loaded(sources: Path, tmp_path: Path) -> None:
+    """Even where a path leads to something else between the two."""
+    path = build.library()
+    whole = path.read_bytes()
+    with build.loadable(path) as name:
+        path.parent.rename(tmp_path / "home" / "aside")
+        path.parent.mkdir()
+        path.write_bytes(b"something else")
+        assert Path(name).read_bytes() == whole
+        loaded = ctypes.CDLL(name)
+        assert loaded.answer() == 41
+        _ctypes.dlclose(loaded._handle)  # the loader would give it again to whoever opens a file of this number
 
 
 def test_the_next_compiler_has_its_turn(sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from core.inference.native import build
 from tests.core.inference.native.tiny_models import kernels
 
 __all__ = ["kernels"]
@@ -80,5 +81,5 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 @pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="no processes are forked here")
 def test_a_forked_child_has_threads_of_its_own_and_both_end(kernels: Any) -> None:
-    done = subprocess.run([sys.executable, "-c", PROGRAM, kernels._name], timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", PROGRAM, str(build.library())], timeout=60, check=False)
     assert done.returncode == 0

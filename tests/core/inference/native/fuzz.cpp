@@ -1,0 +1,417 @@
+// Random products and random programs, sound ones and wrong ones, for sanitizers: no address outside of what was given
+// is read or written, whatever sizes, positions and tokens come. Sound products are also held against plain sums.
+//
+//   fuzz SEED CASES [FIRST]    cases FIRST (0) to FIRST + CASES; a case is the same whenever its seed and number are
+//
+// By hand, from the project's folder; -march=haswell and -march=x86-64 take the other kernels:
+//
+//   S=core/inference/native/source
+//   FLAGS="-std=c++17 -O1 -g -w -march=native -pthread -fsanitize=address,undefined -fno-sanitize-recover=all"
+//   g++ $FLAGS -I $S tests/core/inference/native/fuzz.cpp $S/*.cpp -o /tmp/fuzz && /tmp/fuzz 1 10000
+//
+// With -fsanitize=thread it looks for races instead. tests/core/inference/native/test_fuzz.py runs a few hundred cases.
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <initializer_list>
+#include <vector>
+
+#include "pool.h"
+#include "program.h"
+
+namespace {
+
+uint64_t seed, number;
+bool wrong;
+
+void tell_how_to_repeat() {
+  std::fprintf(stderr, "again with: fuzz %llu 1 %llu\n", (unsigned long long)seed, (unsigned long long)number);
+}
+
+[[noreturn]] void fail(const char *what) {
+  std::fprintf(stderr, "%s\n", what);
+  tell_how_to_repeat();
+  std::_Exit(1);
+}
+
+// Numbers that are the same on every machine (SplitMix64).
+struct Random {
+  uint64_t state;
+  uint64_t next() {
+    uint64_t z = state += 0x9e3779b97f4a7c15;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
+    z = (z ^ z >> 27) * 0x94d049bb133111eb;
+    return z ^ z >> 31;
+  }
+  int32_t below(int32_t count) { return (int32_t)(next() % (uint64_t)count); }
+  int32_t from(int32_t low, int32_t high) { return low + below(high - low + 1); }
+  bool one_in(int32_t count) { return below(count) == 0; }
+  int32_t of(std::initializer_list<int32_t> values) { return values.begin()[below((int32_t)values.size())]; }
+  float number() { return (float)(next() >> 40) / (float)(1 << 23) - 1; }
+};
+
+enum Fill { NOTHING, BYTES, FLOATS, HALVES };
+
+uint16_t small_half(Random &random) { return (uint16_t)(random.below(2) << 15 | random.from(8, 13) << 10 | random.below(1024)); }
+
+// One case: everything that it owns, each piece of memory exactly as long as it has to be, or, in one that is wrong,
+// one of them shorter, missing, or one number of a struct another.
+struct Case {
+  Random random;
+  int32_t shortened = -1, missing = -1;  // numbers of pieces of memory
+  int32_t given = 0, packed = -1;  // pieces so far; the number of the integers that were packed last
+  std::vector<void *> owned;
+  std::vector<int32_t *> numbers;
+  std::vector<std::function<void()>> ends;
+
+  explicit Case(uint64_t from) : random{from} {
+    random.next();
+    wrong = random.one_in(2);
+    if (wrong && random.one_in(2)) (random.one_in(4) ? missing : shortened) = random.below(40);
+  }
+  Case(const Case &) = delete;
+  ~Case() {
+    for (auto &end : ends) end();
+    for (void *each : owned) std::free(each);
+  }
+
+  template <class T>
+  bw_memory<T> memory(int64_t bytes, Fill fill = BYTES) {
+    if (given++ == missing) return {nullptr, bytes};
+    if (given - 1 == shortened && bytes > 0) bytes -= random.from(1, (int32_t)bytes);
+    void *at = nullptr;
+    if (posix_memalign(&at, 64, (size_t)(bytes ? bytes : 1))) std::abort();
+    owned.push_back(at);
+    if (bytes == 0) std::memset(at, 0, 1);
+    for (int64_t i = 0; fill == BYTES && i < bytes; i++) ((uint8_t *)at)[i] = (uint8_t)random.next();
+    for (int64_t i = 0; fill == FLOATS && i + 4 <= bytes; i += 4) ((float *)at)[i / 4] = random.number();
+    for (int64_t i = 0; fill == HALVES && i + 2 <= bytes; i += 2) ((uint16_t *)at)[i / 2] = small_half(random);
+    if (fill == NOTHING) std::memset(at, 0, (size_t)bytes);
+    return {(T *)at, bytes};
+  }
+
+  template <class T>
+  T *made() {
+    T *one = new T();
+    ends.push_back([one] { delete one; });
+    return one;
+  }
+
+  void may_change(std::initializer_list<int32_t *> more) { numbers.insert(numbers.end(), more); }
+
+  // Where the case is a wrong one in another way: change one number.
+  void change() {
+    if (!wrong || shortened >= 0 || missing >= 0 || numbers.empty()) return;
+    int32_t &one = *numbers[random.below((int32_t)numbers.size())];
+    const int32_t before = one;
+    const int32_t others[] = {-1,         0,         1,         before - 1, before + 1,     before + 16,
+                              before + 32, 2 * before, 1 << 30, INT32_MAX,  INT32_MIN, random.from(-100, 4000)};
+    one = others[random.below(12)];
+  }
+};
+
+int32_t tiles_of(const bw_matrix &w) { return (w.outputs + 15) / 16; }
+
+bw_matrix *matrix(Case &c, int32_t outputs, int32_t inputs, bool ordered_too) {
+  Random &random = c.random;
+  bw_matrix &w = *c.made<bw_matrix>();
+  w.outputs = outputs, w.inputs = inputs, w.group = inputs, w.weights = random.of({0, 1, 2, 3, 3, 3, 3});
+  Fill fill = w.weights == BW_F32 ? FLOATS : w.weights == BW_F16 ? HALVES : BYTES;
+  if (w.weights == BW_GRID) {
+    w.scales = random.below(4), w.planes = random.from(1, 2);
+    w.block = random.one_in(4) ? 16 : 32;
+    w.bits = w.block == 16 ? random.of({2, 4, 6, 8}) : random.of({2, 3, 4, 5, 6, 8});
+    w.zero = 1 << (w.bits - 1);
+    w.group = w.block * random.from(1, inputs / w.block + 1);
+    if (w.scales == BW_NESTED) {
+      do w.group = w.block * random.from(1, inputs / w.block);
+      while (inputs % w.group);
+      w.super = w.group * (inputs / w.group);
+    }
+    const int64_t groups = (int64_t)tiles_of(w) * ((inputs + w.group - 1) / w.group) * 16;
+    const bool nested = w.scales == BW_NESTED;
+    w.scale = c.memory<const void>(groups * (nested ? 1 : 2), nested ? BYTES : HALVES);
+    if (w.scales == BW_ZEROS) w.offset = c.memory<const void>(groups);
+    if (w.scales == BW_MINIMUMS) w.offset = c.memory<const void>(groups * 2, HALVES);
+    if (nested && random.one_in(2)) w.offset = c.memory<const void>(groups);
+    if (nested) w.steps = c.memory<const void>((int64_t)tiles_of(w) * (inputs / w.super) * 64, HALVES);
+    if (ordered_too && random.one_in(3)) {
+      bw_memory<int32_t> order = c.memory<int32_t>(4 * (int64_t)inputs, NOTHING);
+      for (int32_t i = 0; order.at && i < order.bytes / 4; i++) order.at[i] = inputs - 1 - i;
+      if (wrong && order.at && order.bytes >= 4 && random.one_in(4)) {
+        order.at[random.below((int32_t)(order.bytes / 4))] = random.of({-1, inputs, INT32_MAX, INT32_MIN});
+      }
+      w.order = {order.at, order.bytes};
+    }
+  }
+  if (random.one_in(3)) w.bias = c.memory<const float>(4 * (int64_t)outputs, FLOATS);
+  const int64_t bytes = bw_data_bytes(&w);
+  if (bytes < 0) fail("a sound matrix is refused");
+  w.data = c.memory<void>(bytes, NOTHING);
+  const int64_t item = w.weights == BW_GRID ? 1 : w.weights == BW_F32 ? 4 : 2;
+  c.packed = c.given;
+  bw_memory<uint8_t> weights = c.memory<uint8_t>(item * outputs * inputs, fill);
+  for (int64_t i = 0; item == 1 && weights.at && i < weights.bytes; i++) weights.at[i] &= (1 << w.bits) - 1;
+  for (int64_t i = 1; w.weights == BW_BF16 && weights.at && i < weights.bytes; i += 2) weights.at[i] = (weights.at[i] & 0x80) | 0x3e;
+  const int32_t error = bw_pack(&w, weights, weights.bytes);
+  if (error && !wrong) fail("a sound matrix is not packed");
+  c.may_change({&w.weights, &w.bits, &w.scales, &w.zero, &w.outputs, &w.inputs, &w.group, &w.block, &w.planes, &w.super});
+  return &w;
+}
+
+// What a matrix reads of a buffer.
+bw_activations *activations(Case &c, const bw_matrix &w, bw_memory<float> x, int32_t rows) {
+  bw_activations &to = *c.made<bw_activations>();
+  to.x = {x.at, x.bytes}, to.rows = rows, to.inputs = w.inputs, to.block = w.block, to.planes = w.block ? w.planes : 0;
+  const int64_t bytes = bw_activation_bytes(&to);
+  if (bytes < 0) fail("sound activations are refused");
+  if (bytes > 0) {
+    bw_memory<void> memory = c.memory<void>(bytes, NOTHING);
+    const int32_t error = bw_place_activations(&to, memory, memory.bytes);
+    if (error && !wrong) fail("sound activations get no place");
+  }
+  c.may_change({&to.inputs, &to.block, &to.planes});
+  return &to;
+}
+
+// y = x W^T + bias as plain sums over the rows of the matrix, to what 8 or 15 bits of activations are exact to.
+void compare(const bw_matrix &w, const bw_activations &x, const float *y) {
+  std::vector<float> row(w.inputs);
+  for (int32_t i = 0; i < w.outputs; i++) {
+    if (bw_matrix_row(&w, i, row.data(), 4 * (int64_t)w.inputs)) fail("a row of a sound matrix is refused");
+    for (int32_t r = 0; r < x.rows; r++) {
+      double sum = w.bias ? w.bias.at[i] : 0, size = 0;
+      for (int32_t k = 0; k < w.inputs; k++) {
+        const double part = (double)row[k] * x.x.at[(int64_t)r * w.inputs + k];
+        sum += part, size += std::fabs((double)row[k]);
+      }
+      const double bound = (!w.block ? 1e-4 : w.planes == 2 ? 1e-3 : 0.02) * (size + 1);
+      if (!(std::fabs(y[(int64_t)r * w.outputs + i] - sum) <= bound)) fail("a product is another number");
+    }
+  }
+}
+
+void product() {
+  Case c(seed << 32 ^ number);
+  Random &random = c.random;
+  const int32_t rows = random.of({1, 1, 2, 3, 5, 7, 13, 33, 70}), inputs = 32 * random.from(1, 10);
+  bw_matrix &w = *matrix(c, random.from(1, random.one_in(8) ? 700 : 70), inputs, true);
+  bw_memory<float> from = c.memory<float>(4 * (int64_t)rows * inputs, FLOATS);
+  bw_activations &x = *activations(c, w, from, rows);
+  bw_memory<float> y = c.memory<float>(4 * (int64_t)rows * w.outputs, NOTHING);
+  c.may_change({&x.rows});
+  int32_t threads = random.from(1, 3), row = random.below(w.outputs);
+  c.change();
+  if (wrong && random.one_in(8)) threads = random.of({0, -1, 257, INT32_MAX});
+  if (wrong && random.one_in(8)) row = random.of({-1, w.outputs, INT32_MAX});
+  const int32_t error = bw_multiply(&w, &x, y, y.bytes, threads);
+  if (error && !wrong) fail("a sound product is refused");
+  // What was packed is no longer needed; all other memory is.
+  const bool short_of = c.shortened >= 0 && c.shortened < c.given && c.shortened != c.packed;
+  if (!error && short_of) fail("a product with too little memory is computed");
+  if (!wrong) compare(w, x, y);
+  bw_memory<float> one = c.memory<float>(4 * (int64_t)inputs, NOTHING);
+  bw_matrix_row(&w, row, one, one.bytes);
+}
+
+// A decoder of random sizes, its operations as program.py makes them, and steps until its cache is full.
+struct Decoder {
+  Case &c;
+  Random &random;
+  int32_t rows, width, inner, vocabulary;
+  std::vector<bw_op> ops;
+  std::vector<bw_activations *> forms, tail_forms;
+  bw_memory<float> x;
+
+  template <class T>
+  void add(bw_kind kind, T *what, bool tail = false) {
+    ops.push_back({kind, tail, {what, sizeof(T)}});
+  }
+
+  bw_memory<float> buffer(int32_t columns) { return c.memory<float>(4 * (int64_t)rows * columns, FLOATS); }
+
+  static bw_memory<float> from(bw_memory<float> whole, int64_t column) {
+    if (!whole.at || whole.bytes < 4 * column) return {nullptr, 0};
+    return {whole.at + column, whole.bytes - 4 * column};
+  }
+
+  void reads(bw_targets &targets, bw_linear &product, bw_memory<float> buffer, bool tail = false) {
+    for (int32_t i = 0; i < product.count; i++) {
+      const bw_matrix &w = *product.matrix[i];
+      product.in[i] = activations(c, w, buffer, rows);
+      (tail ? tail_forms : forms).push_back(product.in[i]);
+      if (!w.block) continue;
+      targets.order[targets.count] = w.order;
+      targets.to[targets.count++] = product.in[i];
+    }
+    c.may_change({&targets.count, &product.count});
+  }
+
+  bw_linear *linear(std::initializer_list<int32_t> outputs, int32_t inputs, bw_memory<float> out, int32_t columns) {
+    bw_linear &op = *c.made<bw_linear>();
+    int32_t column = 0;
+    for (const int32_t each : outputs) {
+      op.matrix[op.count] = matrix(c, each, inputs, true);
+      op.out[op.count] = from(out, column);
+      op.stride[op.count++] = columns;
+      column += each;
+    }
+    return &op;
+  }
+
+  bw_rows *norm(bw_memory<float> out, bw_memory<float> added) {
+    bw_rows &op = *c.made<bw_rows>();
+    op.width = width, op.epsilon = 1e-5f, op.scale = 1, op.x = x, op.out = out;
+    if (added.at) op.y = {added.at, added.bytes};
+    if (added.at && random.one_in(2)) op.after = c.memory<const float>(4 * (int64_t)width, FLOATS);
+    op.before = c.memory<const float>(4 * (int64_t)width, FLOATS);
+    c.may_change({&op.width});
+    return &op;
+  }
+
+  bw_heads *heads(int32_t context) {
+    bw_heads &op = *c.made<bw_heads>();
+    op.groups = random.from(1, 3), op.heads = op.groups * random.of({1, 2, 3, 9}), op.size = 16 * random.from(1, 3);
+    op.rotary = random.one_in(4) ? 0 : 2 * random.from(1, op.size / 2), op.context = context;
+    op.halves = bw_has_halves() && random.one_in(2), op.window = random.one_in(2) ? 0 : random.from(1, context);
+    op.whole = random.one_in(2), op.epsilon = 1e-5f, op.scale = 0.2f, op.cap = random.one_in(2) ? 0 : 20, op.splits = 4;
+    const int64_t keys = (int64_t)op.groups * op.size, queries = (int64_t)op.heads * op.size;
+    op.stride = queries + 2 * keys;
+    const bw_memory<float> qkv = buffer((int32_t)op.stride), k = from(qkv, queries), v = from(qkv, queries + keys);
+    op.q = qkv, op.k = {k.at, k.bytes}, op.v = {v.at, v.bytes};
+    if (random.one_in(2)) {
+      op.q_norm = c.memory<const float>(4 * (op.whole ? queries : op.size), FLOATS);
+      op.k_norm = c.memory<const float>(4 * (op.whole ? keys : op.size), FLOATS);
+    }
+    if (op.rotary) {
+      op.cosine = c.memory<const float>(2 * (int64_t)context * op.rotary, FLOATS);
+      op.sine = c.memory<const float>(2 * (int64_t)context * op.rotary, FLOATS);
+    }
+    op.keys = c.memory<void>((op.halves ? 2 : 4) * context * keys, NOTHING);
+    op.values = c.memory<void>((op.halves ? 2 : 4) * context * keys, NOTHING);
+    op.partial = c.memory<float>(4 * op.splits * BW_SPLIT_ROWS * (int64_t)op.heads * (op.size + 2), NOTHING);
+    op.out = buffer((int32_t)queries);
+    c.may_change({&op.heads, &op.groups, &op.size, &op.rotary, &op.context, &op.halves, &op.window, &op.whole, &op.splits});
+    return &op;
+  }
+
+  void block(int32_t context) {
+    bw_memory<float> normed = buffer(width);
+    bw_heads &op = *heads(context);
+    const int32_t queries = op.heads * op.size, keys = op.groups * op.size, all = queries + 2 * keys;
+    bw_rows *first = norm(normed, {});
+    bw_linear *qkv = random.one_in(2) ? linear({all}, width, op.q, all) : linear({queries, keys, keys}, width, op.q, all);
+    reads(first->targets, *qkv, normed);
+    const bool later = random.one_in(2);
+    bw_memory<float> y = later ? buffer(width) : x;
+    bw_linear *output = queries % 32 ? nullptr : linear({width}, queries, y, width);
+    if (output) output->add = !later, reads(op.targets, *output, op.out);
+    add(BW_ROWS, first), add(BW_LINEAR, qkv), add(BW_HEADS, &op), add(BW_ATTEND, &op), add(BW_JOIN, &op);
+    if (output) add(BW_LINEAR, output);
+    bw_rows *second = norm(normed, later ? y : bw_memory<float>{});
+    bw_memory<float> gates = buffer(2 * inner), up = from(gates, inner);
+    bw_linear *both = linear({inner, inner}, width, gates, 2 * inner);
+    reads(second->targets, *both, normed);
+    bw_gate &gate = *c.made<bw_gate>();
+    gate.function = random.below(3), gate.width = inner, gate.gate = {gates.at, gates.bytes}, gate.up = {up.at, up.bytes};
+    gate.stride = 2 * inner, gate.out = buffer(inner);
+    bw_linear *down = linear({width}, inner, x, width);
+    down->add = 1;
+    reads(gate.targets, *down, gate.out);
+    add(BW_ROWS, second), add(BW_LINEAR, both), add(BW_GATE, &gate), add(BW_LINEAR, down);
+    c.may_change({&gate.function, &gate.width});
+  }
+
+  void ends(bool first) {
+    if (first) {
+      bw_embed &op = *c.made<bw_embed>();
+      op.width = width, op.vocabulary = vocabulary, op.scale = 2, op.x = x, op.weights = random.of({0, 2});
+      if (random.one_in(2)) op.matrix = matrix(c, vocabulary, width, true);
+      else op.table = c.memory<const void>((op.weights ? 2 : 4) * (int64_t)vocabulary * width, op.weights ? HALVES : FLOATS);
+      c.may_change({&op.width, &op.vocabulary, &op.weights});
+      return add(BW_EMBED, &op);
+    }
+    bw_memory<float> out = buffer(width);
+    bw_rows *last = norm(out, {});
+    bw_linear *head = linear({vocabulary}, width, {}, vocabulary);
+    reads(last->targets, *head, out, true);
+    add(BW_ROWS, last, true), add(BW_LINEAR, head, true);
+    bw_logits &logits = *c.made<bw_logits>();
+    logits.width = vocabulary, logits.scale = 0.5f, logits.cap = random.one_in(2) ? 0 : 30;
+    c.may_change({&logits.width});
+    add(BW_LOGITS, &logits, true);
+  }
+};
+
+int32_t never() { return 0; }
+int32_t at_once() { return 1; }
+
+void program() {
+  Case c(seed << 32 ^ number);
+  Random &random = c.random;
+  const int32_t context = 16 * random.from(1, random.one_in(6) ? 40 : 4), inner = 32 * random.from(1, 4);
+  Decoder d{c, random, random.from(1, 20), 32 * random.from(1, 4), inner, random.from(1, 120), {}, {}, {}, {}};
+  d.x = d.buffer(d.width);
+  d.ends(true);
+  for (int32_t i = random.from(1, 2); i > 0; i--) d.block(context);
+  d.ends(false);
+  std::vector<bw_activations *> forms = d.forms;
+  forms.insert(forms.end(), d.tail_forms.begin(), d.tail_forms.end());
+  bw_program p = {};
+  p.ops = {d.ops.data(), (int64_t)(d.ops.size() * sizeof(bw_op))}, p.count = (int32_t)d.ops.size();
+  p.activations = {forms.data(), (int64_t)(forms.size() * sizeof forms[0])}, p.activation_count = (int32_t)forms.size();
+  p.tail_activations = (int32_t)d.tail_forms.size(), p.threads = random.from(1, 3);
+  p.scratch_size = bw_scratch_size(p.ops, p.count);
+  if (p.scratch_size < 0) fail("sound heads are refused");
+  p.scratch = c.memory<float>(4 * p.scratch_size * p.threads, NOTHING);
+  if (random.one_in(4)) p.spent = c.memory<int64_t>(8 * BW_KINDS, NOTHING);
+  c.may_change({&p.count, &p.activation_count, &p.tail_activations});
+  c.change();
+  for (int32_t position = 0; position < context;) {
+    bw_step step = {};
+    const int32_t left = context - position, some = random.one_in(3) ? 1 : d.rows;
+    step.rows = some < left ? some : left, step.position = position, step.wanted = random.below(3);
+    bw_memory<int32_t> tokens = c.memory<int32_t>(4 * (int64_t)step.rows, NOTHING);
+    for (int32_t i = 0; tokens.at && i < tokens.bytes / 4; i++) tokens.at[i] = random.below(d.vocabulary);
+    step.tokens = {tokens.at, tokens.bytes};
+    const int64_t wanted = step.wanted == BW_ALL_LOGITS ? step.rows : step.wanted;
+    if (wanted) step.logits = c.memory<float>(4 * wanted * d.vocabulary, NOTHING);
+    if (random.one_in(3)) step.should_stop = random.one_in(3) ? at_once : never;
+    position += step.rows;
+    if (wrong && random.one_in(6)) {
+      int32_t *fields[] = {&step.rows, &step.position, &step.wanted, &p.threads};
+      *fields[random.below(4)] = random.of({-1, 0, 257, context, context - 1, INT32_MAX, INT32_MIN});
+      if (p.threads > 3 && p.threads <= 256) p.threads = 257;
+    }
+    if (wrong && random.one_in(6) && tokens.bytes >= 4) tokens.at[0] = random.of({-1, d.vocabulary, INT32_MAX, INT32_MIN});
+    const int32_t error = bw_run(&p, &step);
+    if (error < 0 && !wrong) fail("a sound step is refused");
+    if (error == BW_DONE && !wrong) {
+      for (int64_t i = 0; i < wanted * d.vocabulary; i++) {
+        if (!std::isfinite(step.logits.at[i])) fail("a logit is not finite");
+      }
+    }
+  }
+}
+
+}  // namespace
+
+// What sanitizers call before they end the process.
+extern "C" __attribute__((weak)) void __sanitizer_set_death_callback(void (*)());
+
+int main(int count, char **words) {
+  if (count < 3) return std::fprintf(stderr, "fuzz SEED CASES [FIRST]\n"), 2;
+  seed = std::strtoull(words[1], nullptr, 10);
+  const uint64_t first = count > 3 ? std::strtoull(words[3], nullptr, 10) : 0, cases = std::strtoull(words[2], nullptr, 10);
+  int32_t sound = 0;
+  if (__sanitizer_set_death_callback) __sanitizer_set_death_callback(tell_how_to_repeat);
+  for (number = first; number < first + cases; number++) {
+    number % 3 ? product() : program();
+    sound += !wrong;
+  }
+  bw_pool_close();
+  std::printf("%llu cases, %d of them sound\n", (unsigned long long)cases, sound);
+  return 0;
+}
