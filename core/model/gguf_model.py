@@ -16,7 +16,7 @@ import gguf
 import numpy as np
 import torch
 
-from core.errors import CorruptFile, UnsupportedModel
+from core.errors import CorruptFile, UnsupportedModel, translated
 from core.model import gguf_config, gguf_values
 from core.model.gguf_header import GgufHeader, GgufTensor, read_gguf_header
 
@@ -132,11 +132,9 @@ def _empty_model(config: Any, label: str) -> Any:
     from transformers import AutoModelForCausalLM
 
     auto: Any = AutoModelForCausalLM
-    try:
-        with torch.device("meta"):
-            return auto.from_config(config)
-    except (ValueError, KeyError, AttributeError, TypeError, RuntimeError, IndexError, ZeroDivisionError) as error:
-        raise CorruptFile(f"The metadata of {label} make no model.", "Fetch the file again.") from error
+    told = f"The metadata of {label} make no model"
+    with translated(CorruptFile, told, "Fetch the file again."), torch.device("meta"):
+        return auto.from_config(config)
 
 
 def _places(header: GgufHeader, model: Any, label: str) -> dict[str, GgufPlace]:

@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-from core.errors import CorruptFile, UnsupportedModel
+from core.errors import CorruptFile, UnsupportedModel, translated
 from core.files import read_json, write_json
 from core.model.gguf_header import GgufHeader, StringArray
 from core.model.tokenizer import END_MARKS
@@ -96,28 +96,26 @@ def write_tokenizer(path: Path, header: GgufHeader, folder: Path) -> None:
     from transformers import PreTrainedTokenizerFast
     from transformers.integrations.gguf.gguf_tokenizer_mapping import convert_gguf_tokenizer, get_gguf_tokenizer
 
-    try:
+    rule = header.metadata.get("tokenizer.ggml.pre")
+    with translated(CorruptFile, f"The vocabulary of {header.label} makes no tokenizer", "Fetch the file again."):
         architecture, parts, settings = get_gguf_tokenizer(str(path))
         marks = _marks(header, parts)
         respelled = _respelled(parts["tokens"], marks) if parts["tokenizer_type"] == _BYTE_LEVEL else parts["tokens"]
         backend, extra = convert_gguf_tokenizer(architecture, parts | {"tokens": respelled, "token_type": ()})
         backend = _with_marks(backend, parts["tokens"], respelled, marks, swallow=_swallows(header))
-    except Exception as error:  # the tokenizers library raises bare exceptions
-        raise CorruptFile(f"The vocabulary of {path.name} makes no tokenizer.", "Fetch the file again.") from error
-    rule = header.metadata.get("tokenizer.ggml.pre")
-    _apply_rule(backend, rule)
-    if parts["tokenizer_type"] == _SENTENCEPIECE:
-        _apply_space_prefix(backend, header)
-    for name in ("pad_token", "unk_token"):
-        # Some files name an ordinary token, such as number 0, which answers have to show.
-        if settings.get(name) is not None and parts["tokens"].index(settings[name]) not in marks:
-            settings[name] = None
-    if rule in _WHOLE_WORDS_FIRST:
-        settings.setdefault("add_bos_token", True)
-    if context := header.metadata.get(f"{header.architecture}.context_length"):
-        settings["model_max_length"] = int(context)
-    make: Any = PreTrainedTokenizerFast
-    tokenizer = make(tokenizer_object=backend, **settings, **extra)
+        _apply_rule(backend, rule)
+        if parts["tokenizer_type"] == _SENTENCEPIECE:
+            _apply_space_prefix(backend, header)
+        for name in ("pad_token", "unk_token"):
+            # Some files name an ordinary token, such as number 0, which answers have to show.
+            if settings.get(name) is not None and parts["tokens"].index(settings[name]) not in marks:
+                settings[name] = None
+        if rule in _WHOLE_WORDS_FIRST:
+            settings.setdefault("add_bos_token", True)
+        if context := header.metadata.get(f"{header.architecture}.context_length"):
+            settings["model_max_length"] = int(context)
+        make: Any = PreTrainedTokenizerFast
+        tokenizer = make(tokenizer_object=backend, **settings, **extra)
     tokenizer.save_pretrained(folder)
     saved = read_json(folder / "tokenizer_config.json")
     # The name that every release of transformers knows; 5.x writes its new internal one.

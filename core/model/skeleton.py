@@ -8,19 +8,25 @@ Knows modules and names, not quantization.
 from __future__ import annotations
 
 import contextlib
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from core.errors import UnsupportedModel
+from core.errors import UnsupportedModel, translated
+from core.model import source
+from core.model.headers import short
+from core.model.refusals import text_config
+from core.model.tokenizer import readable
 from core.model.tree import ModelTree
 from core.model.weights import TensorStore
+
+_MAX_NUMBER: Final = 1 << 31
+_MAX_ITEMS: Final = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -145,30 +151,40 @@ def build_skeleton(tree: ModelTree, store: TensorStore) -> Skeleton:
 
 
 def read_config(folder: Path) -> Any:
-    """The transformers config of a folder, without quantization marks; no code of the model's own is ever run."""
-    try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except (ValueError, KeyError, OSError, AttributeError, TypeError) as error:
-        kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
-        raise UnsupportedModel(
-            f"transformers does not know the architecture {kind!r}.", "Update transformers, or use another model."
-        ) from error
+    """Return the transformers config of a folder, without quantization marks; no code of the model's own is ever run.
+
+    Raises:
+        UnsupportedModel: transformers does not know the model's type, or does not accept a value.
+        CorruptFile, ModelNotFound: there is no readable config.json.
+    """
+    value = source.read_config(folder)
+    source.check_architecture(value)
+    _check_numbers(value)
+    told = "transformers does not accept the model's config.json"
+    with readable(folder) as place, translated(UnsupportedModel, told, "Correct or fetch config.json again."):
+        config = AutoConfig.from_pretrained(place, trust_remote_code=False)
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     return config
 
 
+def _check_numbers(value: Mapping[str, Any]) -> None:
+    """Refuse sizes that no model has, before memory for them is asked for."""
+    for key, item in [*value.items(), *text_config(value).items()]:
+        size = item if type(item) is int else len(item) if isinstance(item, list) else 0
+        if abs(size) >= (_MAX_ITEMS if isinstance(item, list) else _MAX_NUMBER) and "theta" not in key:
+            raise UnsupportedModel(f"In config.json, {short(key)} is beyond any model known.", "Correct config.json.")
+
+
 def _from_config(config: Any, attention: str) -> Any:
+    told = "transformers cannot build a language model from this config"
     try:
-        with _parameters_on_meta():
+        with _parameters_on_meta(), translated(UnsupportedModel, told, "Check config.json, or use another model."):
             return AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=attention)
-    except (ValueError, KeyError, AttributeError, TypeError, RuntimeError) as error:
-        if attention == "sdpa" and "scaled_dot_product_attention" in str(error):
+    except UnsupportedModel as error:
+        if attention == "sdpa" and "scaled_dot_product_attention" in str(error.__cause__):
             return _from_config(config, "eager")
-        raise UnsupportedModel(
-            f"transformers cannot build a language model from this config: {str(error).splitlines()[0]}",
-            "Check config.json, or use another model.",
-        ) from error
+        raise
 
 
 def _matches(module: str, prefix: str) -> bool:

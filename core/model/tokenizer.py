@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import json
 import re
 import shutil
 import tempfile
@@ -51,35 +53,47 @@ def load_tokenizer(folder: Path) -> Any:
     _check_files(folder)
     told = f"The tokenizer in {folder} cannot be read"
     hint = "Fetch tokenizer.json and tokenizer_config.json of the model again."
-    with unmarked(folder) as place, translated(UnsupportedModel, told, hint):
+    if _needs_code(folder):
+        raise UnsupportedModel(
+            f"The tokenizer in {folder} runs only with code that comes with the model, which Bitwright does not run.",
+            "Put a tokenizer.json of the model beside it.",
+        )
+    with readable(folder) as place, translated(UnsupportedModel, told, hint):
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
         tokenizer(_TRIAL, add_special_tokens=True)  # some find out only now that they have no token for a letter
     return tokenizer
 
 
 @contextmanager
-def unmarked(folder: Path) -> Iterator[Path]:
+def readable(folder: Path) -> Iterator[Path]:
     """Give a folder whose JSON files other libraries can read, for as long as the block runs.
 
-    It is `folder` itself, or, where a file begins with a byte-order mark, a copy of the small files without marks.
+    It is `folder` itself; or, where a file begins with a byte-order mark or names code that comes with the model, which
+    transformers would ask to run though it has classes of its own, a copy of the small files without those.
     """
-    marked = [path for path in folder.glob("*.json") if path.is_file() and _is_marked(path)]
-    if not marked:
+    changed = {path: data for path in sorted(folder.glob("*.json")) if path.is_file() and (data := _cleaned(path))}
+    if not changed:
         yield folder
         return
     with tempfile.TemporaryDirectory(prefix="bitwright-") as made:
         for path in folder.iterdir():
-            if path in marked:
-                (Path(made) / path.name).write_bytes(path.read_bytes()[3:])
+            if path in changed:
+                (Path(made) / path.name).write_bytes(changed[path])
             elif path.is_file() and path.suffix in (".json", ".jinja", ".model", ".txt"):
                 shutil.copyfile(path, Path(made) / path.name)
         yield Path(made)
 
 
-def _is_marked(path: Path) -> bool:
+def _cleaned(path: Path) -> bytes | None:
+    """Return the text of a JSON file without mark and without the names of code; None where it has neither."""
     try:
         with path.open("rb") as stream:
-            return stream.read(3) == b"\xef\xbb\xbf"
+            marked = stream.read(3) == codecs.BOM_UTF8
+        if path.name in ("config.json", "tokenizer_config.json"):
+            value = read_json(path)
+            if isinstance(value, dict) and "auto_map" in value:
+                return json.dumps({key: item for key, item in value.items() if key != "auto_map"}).encode("utf-8")
+        return path.read_bytes()[3:] if marked else None
     except OSError as error:
         raise CorruptFile(f"{path} cannot be read: {error.strerror}.", "Check its rights.") from error
 
@@ -104,6 +118,17 @@ def _check_files(folder: Path) -> None:
         _check_numbers(folder / "tokenizer.json")
     elif (folder / "tokenizer.model").is_file():
         _check_sentencepiece(folder / "tokenizer.model")
+
+
+def _needs_code(folder: Path) -> bool:
+    """Return whether the tokenizer has neither files nor a class that transformers knows, but code of its own."""
+    path = folder / "tokenizer_config.json"
+    settings = read_json(path) if path.is_file() and not (folder / "tokenizer.json").is_file() else {}
+    if not isinstance(settings.get("auto_map"), dict) or "AutoTokenizer" not in settings["auto_map"]:
+        return False
+    import transformers
+
+    return not hasattr(transformers, str(settings.get("tokenizer_class")))
 
 
 def _check_numbers(path: Path) -> None:

@@ -1,0 +1,111 @@
+"""Tokenizers of strangers: read, or refused in one sentence; no code of theirs, no panic, no filling of the memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.errors import CorruptFile, MissingDependency, UnsupportedModel
+from core.formats.gguf.tokenizer import tokenizer as as_metadata
+from core.model import tokenizer as module
+from core.model.tokenizer import load_tokenizer
+from tests.core.tiny_model import save_model
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return save_model(tmp_path / "m")
+
+
+def change(folder: Path, name: str, edit: Callable[[dict[str, Any]], Any]) -> None:
+    value = json.loads((folder / name).read_text(encoding="utf-8"))
+    edit(value)
+    (folder / name).write_text(json.dumps(value), encoding="utf-8")
+
+
+UNIGRAM = {"type": "Unigram", "vocab": [["a", -1.0]], "byte_fallback": False}
+DAMAGE: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "another type of model": lambda value: value["model"].update(type="Nope"),
+    "a list for a vocabulary": lambda value: value["model"].update(vocab=[]),
+    "a merge of unknown tokens": lambda value: value["model"].update(merges=[["qq", "zz"]]),
+    "a pattern that is none": lambda value: value.update(
+        pre_tokenizer={"type": "Split", "pattern": {"Regex": "(("}, "behavior": "Isolated", "invert": False}
+    ),
+    "no token for a letter": lambda value: value.update(model=UNIGRAM | {"unk_id": None}),
+    "no such token for a letter": lambda value: value.update(model=UNIGRAM | {"unk_id": 7}),
+    "the number of a token": lambda value: value["model"]["vocab"].update(hole=2**31),
+    "the length of padding": lambda value: value.update(
+        padding={"strategy": {"Fixed": 2**62}, "direction": "Right", "pad_id": 0, "pad_type_id": 0, "pad_token": "x"}
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_tokenizer_that_cannot_be_is_refused(damage: str, folder: Path) -> None:
+    change(folder, "tokenizer.json", DAMAGE[damage])
+    with pytest.raises(UnsupportedModel, match="tokenizer"):
+        load_tokenizer(folder)
+
+
+def test_a_token_with_a_large_number_does_not_fill_the_memory(folder: Path) -> None:
+    change(folder, "tokenizer.json", lambda value: value["model"]["vocab"].update(hole=10**8))
+    with pytest.raises(UnsupportedModel, match="numbered"):
+        as_metadata(folder, {}, 300, "m")
+
+
+def test_more_tokens_than_any_model_has_are_not_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_TOKENS", 100)
+    with pytest.raises(UnsupportedModel, match="more than 100 tokens"):
+        load_tokenizer(folder)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
+def test_a_byte_order_mark_does_not_matter(name: str, folder: Path) -> None:
+    expected = load_tokenizer(folder)("Hi there")["input_ids"]
+    (folder / name).write_bytes(b"\xef\xbb\xbf" + (folder / name).read_bytes())
+    assert load_tokenizer(folder)("Hi there")["input_ids"] == expected
+
+
+def test_a_git_lfs_pointer_is_told(folder: Path) -> None:
+    (folder / "tokenizer.json").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:7\nsize 9\n")
+    with pytest.raises(CorruptFile, match=r"tokenizer\.json is a Git LFS pointer"):
+        load_tokenizer(folder)
+
+
+def test_settings_that_are_no_object_are_told(folder: Path) -> None:
+    (folder / "tokenizer_config.json").write_text("[]")
+    with pytest.raises(CorruptFile, match="not a JSON object"):
+        load_tokenizer(folder)
+
+
+def name_code(folder: Path) -> None:
+    code = {"AutoTokenizer": ["own.Own", None]}
+    change(folder, "tokenizer_config.json", lambda value: value.update(tokenizer_class="OwnTokenizer", auto_map=code))
+
+
+def test_code_of_a_tokenizer_is_not_needed_where_there_is_tokenizer_json(folder: Path) -> None:
+    expected = load_tokenizer(folder)("Hi there")["input_ids"]
+    name_code(folder)
+    assert load_tokenizer(folder)("Hi there")["input_ids"] == expected
+
+
+def test_a_tokenizer_that_needs_its_own_code_is_told(folder: Path) -> None:
+    name_code(folder)
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(UnsupportedModel, match="code that comes with the model"):
+        load_tokenizer(folder)
+
+
+@pytest.mark.parametrize(("data", "needed"), [(b"\n\x0e", "sentencepiece"), (b"IQ== 0\n", "tiktoken")])
+def test_what_a_tokenizer_model_alone_needs_is_named(
+    data: bytes, needed: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer.model").write_bytes(data)
+    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    with pytest.raises(MissingDependency, match=needed):
+        load_tokenizer(folder)
