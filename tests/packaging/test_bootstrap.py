@@ -21,6 +21,7 @@ import bootstrap
 import torch_builds
 import venv_setup
 
+LOCK = "packaging/locks/python3.11.txt"
 ROOT = Path(__file__).resolve().parent.parent.parent
 POSIX = pytest.mark.skipif(os.name != "posix", reason="POSIX signals and locks; Windows has its own branch")
 
@@ -251,7 +252,7 @@ def test_a_finished_environment_is_ready(house: Path) -> None:
     assert is_ready(house)
 
 
-@pytest.mark.parametrize("name", ["pyproject.toml", "packaging/constraints.txt", "packaging/bootstrap.py"])
+@pytest.mark.parametrize("name", ["pyproject.toml", "packaging/constraints.txt", "packaging/bootstrap.py", LOCK])
 def test_a_change_of_what_it_was_made_from_makes_it_stale(house: Path, name: str) -> None:
     with (house / name).open("a", encoding="utf-8") as stream:
         stream.write("\n")

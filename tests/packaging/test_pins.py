@@ -1,11 +1,11 @@
-"""The environment that the tests run in is the one that the constraints file pins."""
+"""The environment that the tests run in is the one that the lock file names."""
 
 from __future__ import annotations
 
 import sysconfig
 from importlib import metadata
 
-import venv_setup
+import lock_file
 
 
 def test_the_tests_run_with_the_pinned_versions() -> None:
@@ -15,7 +15,7 @@ def test_the_tests_run_with_the_pinned_versions() -> None:
         dist.metadata["Name"].lower().replace("_", "-"): dist.version.split("+")[0]
         for dist in metadata.distributions(path=places)
     }
-    pinned = {name.lower().replace("_", "-"): version for name, version in venv_setup.pins().items()}
+    pinned = {item.name: item.version for item in lock_file.read(lock_file.path_for())}
     tools = {"pip", "setuptools"}
     different = {
         name: installed[name] for name in (pinned.keys() & installed.keys()) - tools if installed[name] != pinned[name]

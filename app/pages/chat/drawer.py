@@ -158,7 +158,7 @@ class Drawer(QFrame):
         identity = self._rows.rows[index.row()].id
         if identity != self._shown:
             self._shelf.forget_undo()
-            self.picked.emit(identity)
+        self.picked.emit(identity)
 
     def _fill(self) -> None:
         picked = self._current() or self._shown

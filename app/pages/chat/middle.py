@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from PySide6.QtCore import QEvent
-from PySide6.QtWidgets import QHBoxLayout, QLayout, QStackedWidget, QStyle, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QHBoxLayout, QLayout, QStyle, QVBoxLayout, QWidget
 
 from app.context import Context
 from app.pages.chat.composer import Composer
@@ -14,6 +14,7 @@ from app.pages.chat.notice import ChatNotice
 from app.pages.chat.transcript import column_width
 from app.pages.chat.welcome import ChatWelcome
 from app.widgets.note import Note
+from app.widgets.view_stack import ViewStack
 
 
 class ChatMiddle(QWidget):
@@ -35,8 +36,8 @@ class ChatMiddle(QWidget):
         )
         self._slow.setObjectName("slow")
         self._slow.hide()
-        self._stack = QStackedWidget(self)
-        self._stack.addWidget(self.welcome)
+        self._stack = ViewStack(self)
+        self._stack.add_scrolling(self.welcome)
         self._stack.addWidget(self.conversation)
         foot = QVBoxLayout()
         foot.setContentsMargins(0, 0, 0, 8)
@@ -73,7 +74,7 @@ class ChatMiddle(QWidget):
 
     def show_empty(self, empty: bool) -> None:
         """The welcome while nothing was said."""
-        self._stack.setCurrentWidget(self.welcome if empty else self.conversation)
+        self._stack.setCurrentIndex(0 if empty else 1)
 
     def show_slow(self, slow: bool) -> None:
         """Say that a run of this machine takes its share."""

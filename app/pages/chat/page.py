@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QAction, QHideEvent, QKeyEvent, QKeySequence, QShowEvent
-from PySide6.QtWidgets import QHBoxLayout, QStackedWidget, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
 
 from app.context import Context
 from app.models.conversation import Conversation
@@ -20,6 +20,7 @@ from app.pages.chat.drawer import Drawer
 from app.pages.chat.one_model import OneModel
 from app.pages.chat.shelf import Shelf
 from app.pages.chat.top_bar import DRAWER_KEYS, NEW_KEYS, ONE, TWO, TopBar
+from app.widgets.view_stack import ViewStack
 from core.errors import BitwrightError
 
 REQUEST = "chat/model"
@@ -49,7 +50,7 @@ class ChatPage(QWidget):
         self.one = OneModel(context, self)
         self._bar = TopBar(context.theme, self)
         self._drawer = Drawer(context.theme, self.shelf, self)
-        self._stack = QStackedWidget(self)
+        self._stack = ViewStack(self)
         self._stack.addWidget(self.one)
         row = QHBoxLayout()
         row.setSpacing(0)
@@ -77,7 +78,7 @@ class ChatPage(QWidget):
         one.spoke.connect(lambda: shelf.note(one.talk))
         one.answered.connect(self._on_answered)
         one.new_asked.connect(self.new_talk)
-        drawer.picked.connect(shelf.open)
+        drawer.picked.connect(self._open)
         drawer.deleted.connect(self._on_deleted)
         drawer.import_asked.connect(self._import)
         shelf.opened.connect(self.show_talk)
@@ -178,6 +179,13 @@ class ChatPage(QWidget):
         self.shelf.flush()
         self.one.show_talk(talk)
         self._drawer.show_current(talk.id)
+
+    def _open(self, identity: str) -> None:
+        """Open a saved conversation. The one that is shown is newer than its file, and its answer may be coming."""
+        if identity == self.one.talk.id:
+            self.shelf.stay()
+        else:
+            self.shelf.open(identity)
 
     def pick_model(self) -> None:
         """Let the keyboard pick another model."""

@@ -50,7 +50,7 @@ class Shelf(QObject):
         self._talk: Conversation | None = None
         self._deleted: Summary | None = None
         self._gone: set[str] = set()
-        self._said = ""
+        self._said = self._wanted = ""
         self._later = QTimer(self, singleShot=True, interval=SAVE_MS)
         self._later.timeout.connect(self.flush)
         self._done.connect(self._tell, Qt.ConnectionType.QueuedConnection)
@@ -94,9 +94,18 @@ class Shelf(QObject):
             self._do(lambda: self._store.save(identity, value), self._saved)
 
     def open(self, identity: str) -> None:
-        """Read a conversation; `opened` tells when it is there."""
+        """Read a conversation; `opened` tells when it is there, unless another one was asked for meanwhile."""
         self.flush()
-        self._do(lambda: self._store.load(identity), self.opened.emit)
+        self._wanted = identity
+        self._do(lambda: self._store.load(identity), lambda talk: self._opened(identity, talk))
+
+    def stay(self) -> None:
+        """Keep the conversation that is shown: one that is being read will not be told."""
+        self._wanted = ""
+
+    def _opened(self, identity: str, talk: Conversation) -> None:
+        if identity == self._wanted:
+            self.opened.emit(talk)
 
     def rename(self, identity: str, title: str) -> None:
         """Give a saved conversation a title; "" gives it its first question back."""

@@ -19,7 +19,7 @@ from PySide6.QtGui import (
     QKeySequence,
     QShowEvent,
 )
-from PySide6.QtWidgets import QHBoxLayout, QStackedWidget, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
 
 from app import notify
 from app.announce import announce
@@ -37,6 +37,7 @@ from app.pages.convert.possible_view import PossibleView
 from app.pages.convert.source_bar import SourceBar
 from app.pages.convert.welcome import ConvertWelcome
 from app.widgets.transfer_bar import TransferBar
+from app.widgets.view_stack import ViewStack
 from core.errors import BitwrightError, OutputProblem
 from core.events import Event, Stage
 from core.files import free_name
@@ -169,7 +170,7 @@ class ConvertPage(QWidget):
         middle.setContentsMargins(0, 16, 0, 0)
         middle.addWidget(self.looking)
         middle.addStretch(1)
-        self._stack = QStackedWidget()
+        self._stack = ViewStack()
         self._welcome_place, self._waiting_place, self._body_place = self.welcome, waiting, body
         for place in (self.welcome, waiting, body):
             self._stack.addWidget(place)

@@ -41,16 +41,17 @@ class LayerFilter(QWidget):
         self.field.setClearButtonEnabled(True)
         for button in self.field.findChildren(QAbstractButton):
             button.setAccessibleName(self.tr("Clear the filter"))
-        self.field.setMinimumWidth(14 * self.fontMetrics().averageCharWidth())
+        self.field.setMinimumWidth(6 * self.fontMetrics().averageCharWidth())
         self.field.setMaximumWidth(60 * self.fontMetrics().averageCharWidth())
         self._count = TintedLabel(theme, role="muted", parent=self)
         self._count.setObjectName("match_count")
         self._count.setAlignment(Qt.AlignmentFlag.AlignVCenter | Qt.AlignmentFlag.AlignLeft)
-        # As wide as it may become, so that nothing moves while one types.
-        self._count.setMinimumWidth(self.fontMetrics().horizontalAdvance(self.tr("{} layers").format("20,000")))
-        self.select = QPushButton(self.tr("Select matches"), self)
+        # As wide as it becomes for most models, so that nothing moves while one types.
+        self._count.setMinimumWidth(self.fontMetrics().horizontalAdvance(self.tr("{} layers").format("999")))
+        self.select = QPushButton(self.tr("Select"), self)
+        self.select.setAccessibleName(self.tr("Select matches"))
         self.select.setObjectName("select_matches")
-        self.select.setToolTip(self.tr("Enter in the filter does the same"))
+        self.select.setToolTip(self.tr("Select the layers that match; Enter in the filter does the same"))
         row = QHBoxLayout(self)
         row.setContentsMargins(0, 0, 0, 0)
         row.setSpacing(8)

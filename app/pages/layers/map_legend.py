@@ -28,7 +28,7 @@ class MapLegend(QWidget):
         self._theme = theme
         self._bits: list[tuple[int, str]] = []
         self._ends: tuple[str, str] | None = None
-        self.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
+        self.setSizePolicy(QSizePolicy.Policy.Maximum, QSizePolicy.Policy.Fixed)
         self.setAccessibleName(self.tr("What the colours mean"))
         theme.changed.connect(self.update)
 
@@ -57,11 +57,13 @@ class MapLegend(QWidget):
         return QSize(fields, metrics.height())
 
     def minimumSizeHint(self) -> QSize:
-        """No less than all of it."""
-        return self.sizeHint()
+        """No width: without room for all of it nothing is painted, and the side panel shows the colours too."""
+        return QSize(0, self.sizeHint().height())
 
     def paintEvent(self, event: QPaintEvent) -> None:
         """Fields or a ramp, with their texts."""
+        if self.width() < self.sizeHint().width():
+            return
         painter = QPainter(self)
         painter.setPen(self.palette().color(QPalette.ColorRole.WindowText))
         top = (self.height() - _FIELD) // 2

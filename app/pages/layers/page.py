@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QAction, QDragEnterEvent, QDropEvent, QKeyEvent, QKeySequence, QShowEvent
-from PySide6.QtWidgets import QStackedWidget, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QVBoxLayout, QWidget
 
 from app.drops import is_map, words_of
 from app.models.layer_grid import NOTHING, LayerGrid
@@ -30,6 +30,7 @@ from app.pages.layers.map_colours import Scale
 from app.pages.layers.map_files import MapFiles
 from app.pages.layers.notice import LayersNotice
 from app.pages.layers.rules_control import RulesControl
+from app.widgets.view_stack import ViewStack
 from core import bitsmap, sizes
 from core.bitsmap import BitsMap
 from core.errors import BitwrightError
@@ -69,7 +70,7 @@ class LayersPage(QWidget):
         self.table_model = LayerTable(context.theme, self)
         self.notice = LayersNotice(context.theme, self)
         self.body = LayersBody(context.theme, context.state, self.selection, self.table_model, self)
-        self._stack = QStackedWidget(self)
+        self._stack = ViewStack(self)
         self._stack.addWidget(self.notice)
         self._stack.addWidget(self.body)
         whole = QVBoxLayout(self)

@@ -14,7 +14,6 @@ from PySide6.QtWidgets import (
     QLayout,
     QMenu,
     QPushButton,
-    QStackedWidget,
     QToolButton,
     QVBoxLayout,
     QWidget,
@@ -27,6 +26,7 @@ from app.pages.layers.live_cost import LiveCost
 from app.pages.layers.rules_panel import RulesPanel
 from app.widgets.note import Note
 from app.widgets.segmented import Option, Segmented
+from app.widgets.view_stack import ViewStack
 
 if TYPE_CHECKING:
     from app.state import State
@@ -68,9 +68,11 @@ class SidePanel(QWidget):
         self.next = QPushButton(self.tr("&Quantize"), self)
         self.next.setObjectName("next")
         self.next.setAutoDefault(True)
-        self._stack = QStackedWidget(self)
-        for view in (self.inspector, self.rules, self.budget, self.engine):
-            self._stack.addWidget(view)
+        self._stack = ViewStack(self)
+        self._stack.addWidget(self.inspector)
+        self._stack.add_scrolling(self.rules)
+        self._stack.addWidget(self.budget)
+        self._stack.add_scrolling(self.engine)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(8)

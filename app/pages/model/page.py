@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from PySide6.QtCore import Qt, QTimer, QUrl
 from PySide6.QtGui import QAction, QDesktopServices, QHideEvent, QKeyEvent, QKeySequence, QShowEvent
-from PySide6.QtWidgets import QFileDialog, QHBoxLayout, QPushButton, QStackedWidget, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QFileDialog, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
 from app.context import Context, Remedy
 from app.models.budget import free_now
@@ -25,6 +25,7 @@ from app.pages.model.opening import ModelOpening
 from app.pages.model.picker import ModelPicker
 from app.pages.model.welcome import ModelWelcome
 from app.widgets.primary_button import make_primary
+from app.widgets.view_stack import ViewStack
 from core.errors import BitwrightError, HubUnreachable, ModelNotFound
 from core.jobs.spec import looks_like_path
 from core.model.source import DEMO
@@ -122,7 +123,7 @@ class ModelPage(QWidget):
 
     def _arrange(self) -> None:
         self.picker.setMaximumWidth(_PICKER * self.fontMetrics().averageCharWidth())
-        self._stack = QStackedWidget()
+        self._stack = ViewStack()
         for widget in (self.welcome, self.opening, self.details):
             self._stack.addWidget(widget)
         bottom = QHBoxLayout()

@@ -17,7 +17,6 @@ from PySide6.QtWidgets import (
     QLineEdit,
     QListView,
     QPushButton,
-    QStackedWidget,
     QVBoxLayout,
     QWidget,
 )
@@ -28,6 +27,7 @@ from app.models.search_results import ROW, Row, SearchResults, found_row, headin
 from app.pages.model.result_delegate import ResultDelegate
 from app.theme import Theme
 from app.widgets.note import Note
+from app.widgets.view_stack import ViewStack
 from core.model.source import DEMO
 
 _RECENT = 8
@@ -153,7 +153,7 @@ class ModelPicker(QWidget):
         column.setContentsMargins(0, 0, 0, 0)
         column.addWidget(self._hint)
         column.addStretch(1)
-        self._pages = QStackedWidget()
+        self._pages = ViewStack()
         self._pages.addWidget(nothing)
         self._pages.addWidget(self.list)
         self._status = Note(self._theme, parent=self)

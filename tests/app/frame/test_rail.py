@@ -7,7 +7,7 @@ from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QToolButton
 from pytestqt.qtbot import QtBot
 
-from app.frame.rail import WIDTH, Rail
+from app.frame.rail import Rail
 from app.theme import Theme
 
 PAGES = (("model", "Model"), ("recipe", "Recipe"), ("run", "Run"))
@@ -17,7 +17,7 @@ PAGES = (("model", "Model"), ("recipe", "Recipe"), ("run", "Run"))
 def rail(qtbot: QtBot, theme: Theme) -> Rail:
     made = Rail(theme, PAGES)
     qtbot.addWidget(made)
-    made.resize(WIDTH, 500)
+    made.resize(made.width(), 500)
     made.show()
     return made
 

@@ -15,7 +15,6 @@ from PySide6.QtWidgets import (
     QHBoxLayout,
     QLayout,
     QPushButton,
-    QStackedWidget,
     QStyle,
     QVBoxLayout,
     QWidget,
@@ -36,6 +35,7 @@ from app.pages.chat.versus.side_head import SideHead
 from app.pages.chat.versus.turn_view import GAP
 from app.pages.chat.versus.welcome import VersusWelcome
 from app.widgets.note import Note
+from app.widgets.view_stack import ViewStack
 
 _PICKED = ("versus/left", "versus/right")
 _DEVICES = ("versus/left_device", "versus/right_device")
@@ -63,7 +63,7 @@ class VersusView(QWidget):
         self._heads = tuple(SideHead(theme, side, self) for side in self._director.sides)
         self._welcome = VersusWelcome(theme, self)
         self._board = Board(theme, self)
-        self._stack = QStackedWidget(self)
+        self._stack = ViewStack(self)
         self._stack.addWidget(self._welcome)
         self._stack.addWidget(self._board)
         self._notice = ChatNotice(theme, self)

@@ -133,6 +133,27 @@ def test_opening_another_one_ends_the_answer_and_keeps_the_model(
     assert bubbles(talked)[-1] == "Half"
 
 
+def test_back_before_the_other_one_was_read_keeps_the_answer(
+    talked: ChatPage, calls: ScriptedCalls, qtbot: QtBot
+) -> None:
+    talked.send("more")
+    calls.last.say("Half")
+    view = talked.findChild(QListView, "talks")
+    for row in (1, 0):
+        view.clicked.emit(view.model().index(row, 0))
+    settle(talked, qtbot)
+    assert (bubbles(talked)[-1], calls.last.stopped) == ("Half", False)
+
+
+def test_of_two_that_are_asked_for_the_later_is_shown(talked: ChatPage, calls: ScriptedCalls, qtbot: QtBot) -> None:
+    talked.new_talk()
+    view = talked.findChild(QListView, "talks")
+    for row in (1, 0):
+        view.clicked.emit(view.model().index(row, 0))
+    settle(talked, qtbot)
+    assert bubbles(talked)[0] == "second"
+
+
 def test_a_question_meanwhile_waits_for_the_end_of_the_answer(
     talked: ChatPage, calls: ScriptedCalls, qtbot: QtBot
 ) -> None:

@@ -23,7 +23,7 @@ def grid(qtbot: QtBot, theme: Theme) -> KnobGrid:
     widget = KnobGrid(theme)
     qtbot.addWidget(widget)
     widget.show_values(BASE, BASE, JOB)
-    widget.resize(832, 500)
+    widget.resize(880, 500)
     widget.show()
     return widget
 

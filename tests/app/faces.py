@@ -1,0 +1,41 @@
+"""Fonts of the desktops that people use, from a package and from the machine, for tests that measure layouts."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from typing import NamedTuple
+
+from PySide6.QtGui import QFont, QFontDatabase
+from PySide6.QtWidgets import QApplication
+
+STANDARD = "Noto Sans"
+"""The family that the tests' own package brings, and most Linux desktops have."""
+
+
+class Face(NamedTuple):
+    """A font family at a size in points."""
+
+    family: str
+    points: int
+
+
+FACES = (Face(STANDARD, 10), Face("DejaVu Sans", 10), Face("Cantarell", 11), Face(STANDARD, 16))
+"""GNOME's, KDE's and older desktops' fonts at their sizes, and one as people with weak eyes set it."""
+
+
+def bring_standard() -> None:
+    """Make the family `STANDARD` known to Qt from the package of the test extra."""
+    if STANDARD in QFontDatabase.families():
+        return
+    files = metadata.files("fontpkg-noto-sans") or ()
+    for file in files:
+        if file.suffix == ".ttf":
+            QFontDatabase.addApplicationFont(str(file.locate()))
+
+
+def wear(application: QApplication, face: Face) -> None:
+    """Use `face` for the whole application."""
+    font = QFont(application.font())
+    font.setFamilies([face.family])
+    font.setPointSize(face.points)
+    application.setFont(font)
