@@ -180,10 +180,16 @@ def _loss(report: Mapping[str, Any], format_name: str) -> str:
     if checked:
         lines.append(
             f"Read back after writing: {checked.get('layers', 0):,} quantized layers equal to what was tuned, "
-            f"{checked.get('other_tensors', 0):,} other tensors equal to the original's; perplexity of the files "
-            f"{checked.get('perplexity', 0):.4g}."
+            f"{checked.get('other_tensors', 0):,} other tensors equal to the original's{_rounded(checked)}; "
+            f"perplexity of the files {checked.get('perplexity', 0):.4g}."
         )
     return "\n\n".join(lines)
+
+
+def _rounded(checked: Mapping[str, Any]) -> str:
+    """Tensors that were rounded without tuning, as an addition to a list; "" for none."""
+    found = _mapping(checked.get("rounded"))
+    return "".join(f", {_plain(str(name))} rounded to {_plain(str(kind)).upper()}" for name, kind in found.items())
 
 
 def _loading(report: Mapping[str, Any], format_name: str, name: str) -> list[str]:

@@ -154,9 +154,10 @@ def _checked(verified: Mapping[str, Any]) -> str:
     if not verified:
         return ""
     words = f"{_integer(verified.get('layers')):,} layers and {_integer(verified.get('other_tensors')):,} other tensors"
+    rounded = "".join(f", {name} rounded to {str(kind).upper()}" for name, kind in _mapping(verified.get("rounded")).items())
     perplexity = verified.get("perplexity")
     again = f"; perplexity from the files {figure(perplexity)}" if isinstance(perplexity, int | float) else ""
-    return f"\N{CHECK MARK} Read back: {words} as tuned{again}"
+    return f"\N{CHECK MARK} Read back: {words} as tuned{rounded}{again}"
 
 
 def _bits(report: Mapping[str, Any]) -> str:

@@ -189,7 +189,7 @@ def plan_subject(subject: Subject, format_name: str) -> Conversion:
     module_name: Callable[[str], str] = settings.module_names(list(subject.schemes)) if settings is not None else str
     made = plan(
         format_name, tree, plans, dict(subject.config), module_name, subject.checkpoint.folder, subject.label,
-        shuffled=bool(subject.shuffled) and not is_gguf(format_name),
+        shuffled=bool(subject.shuffled) and not is_gguf(format_name), embedding_type=_embedding_type(subject),
     )  # fmt: skip
     if made.min_zero and any(scheme.quantized and not scheme.sym for scheme in found.schemes.values()):
         found.notes.append("A zero point of 0 is stored by counting its group from the other end: the same weights.")
@@ -314,9 +314,15 @@ def _mix_targets(subject: Subject, name: str) -> _Targets:
         found.costs[f"Layers are rounded once more: {kinds}."] += 1
     info = tree.tensors.get(f"{tree.embedding}.weight")
     kind = other_type(name, tree, info) if info is not None else "f32"
-    if info is not None and kind not in ("f32", "f16", "bf16"):
+    if info is not None and kind not in ("f32", "f16", "bf16", _embedding_type(subject)):
         found.costs[f"The embedding is rounded to {kind.upper()}."] += 1
     return found
+
+
+def _embedding_type(subject: Subject) -> str:
+    """The block type of the source's embedding, whose bytes another GGUF file can take over; "" if it has none."""
+    kind: Callable[[str], str] | None = getattr(subject.checkpoint, "embedding_type", None)
+    return kind(subject.tree.embedding) if kind is not None and subject.tree.embedding else ""
 
 
 def _refuse_foreign(subject: Subject, name: str) -> None:

@@ -262,7 +262,11 @@ def _report(
         "regridded": work.regridded,
         "dense": list(conversion.dense),
         "notes": list(conversion.notes),
-        "verified": {"layers": len(work.digests), "other_tensors": len(plan.copied)},
+        "verified": {
+            "layers": len(work.digests),
+            "other_tensors": len(plan.copied) - len(plan.rounded),
+            "rounded": dict(plan.rounded),
+        },
         "files": files,
         "output_bytes": sum(size for path, size in files.items() if path.endswith((".safetensors", ".gguf"))),
         "seconds": seconds,

@@ -47,6 +47,10 @@ class DenseStore(TensorStore):
         """Some rows of a matrix."""
         return self.get(name)[index] if name in self._linears else self._store.rows(name, index)
 
+    def blocks(self, name: str, index: Tensor) -> tuple[str, Tensor] | None:
+        """Some rows of a matrix as the source has them in blocks."""
+        return None if name in self._linears else self._store.blocks(name, index)
+
     def chunks(self, name: str) -> Iterator[bytes]:
         """The tensor's bytes in pieces."""
         if name not in self._linears:

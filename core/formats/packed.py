@@ -72,6 +72,11 @@ class PackedPlan:
         """Bytes of all tensors."""
         return sum(tensor.nbytes for tensor in self.tensors)
 
+    @property
+    def rounded(self) -> Mapping[str, str]:
+        """None: what is not a quantized layer goes over byte for byte."""
+        return {}
+
     def stored(self, layer: Stored) -> QuantizedLinear:
         """The layer itself, if it is what was planned and within what the format holds.
 

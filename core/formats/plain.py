@@ -140,6 +140,11 @@ class PlainPlan:
     def dtype(self) -> torch.dtype:
         return TORCH_DTYPES[CODES[self.name]]
 
+    @property
+    def rounded(self) -> Mapping[str, str]:
+        """None: there are no block types here."""
+        return {}
+
     def stored(self, layer: Stored) -> PlainLinear:
         """The layer's weight, rounded to the nearest number of the type.
 

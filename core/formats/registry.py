@@ -32,6 +32,7 @@ def plan(
     label: str = "",
     *,
     shuffled: bool = False,
+    embedding_type: str = "",
 ) -> FormatPlan:
     """What the format called `name` makes of a model and its resolved map.
 
@@ -45,6 +46,7 @@ def plan(
         source_folder: where the source's tokenizer lies; GGUF files hold it.
         label: what the source is called, such as `owner/name`; for GGUF's metadata.
         shuffled: layers may have their inputs grouped in an order of their own (GPTQ's `desc_act`).
+        embedding_type: block type that the source's embedding is stored in, which GGUF can take over; "" for none.
 
     Raises:
         BadInput: an unknown format, nothing to quantize, or layers that the format cannot hold.
@@ -66,7 +68,7 @@ def plan(
 
         if source_folder is None:
             raise ValueError("a GGUF file holds the tokenizer, which lies in the source's folder")
-        return plan_gguf(name, tree, plans, source_folder, label)
+        return plan_gguf(name, tree, plans, source_folder, label, embedding_type)
     return plan_packed(name, tree, plans, source_config, module_name, shuffled=shuffled)
 
 

@@ -89,6 +89,7 @@ class FormatPlan(Protocol):
         nbytes: of all tensors.
         notes: what a user should know beforehand, one sentence each, such as what exact carrying costs.
         copied: names of the source's tensors that are not quantized layers of the map.
+        rounded: those of `copied` that the output has in a block type, rounded -> that type.
     """
 
     @property
@@ -103,6 +104,8 @@ class FormatPlan(Protocol):
     def notes(self) -> tuple[str, ...]: ...
     @property
     def copied(self) -> list[str]: ...
+    @property
+    def rounded(self) -> Mapping[str, str]: ...
     def stored(self, layer: Stored) -> Stored:
         """The layer as this format holds it: itself, or the same numbers on the format's own grid.
 

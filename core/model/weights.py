@@ -77,6 +77,13 @@ class TensorStore:
         del mapped
         return gathered.view(self.dtype(name)).reshape(len(index), *info.shape[1:])
 
+    def blocks(self, name: str, index: Tensor) -> tuple[str, Tensor] | None:
+        """Return the block type of GGUF in which the source has a matrix, and the bytes of rows `index`, uint8.
+
+        None where its numbers are stored as they are, which is always so here.
+        """
+        return None
+
     def chunks(self, name: str) -> Iterator[bytes]:
         """The tensor's raw bytes in pieces of 8 MiB."""
         info = self.info(name)

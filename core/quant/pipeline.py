@@ -237,5 +237,11 @@ def _verify(running: _Run, unseen: Tensor) -> dict[str, Verified]:
         perplexity, sample = check_answers(
             Written(replace(running.blocks, skeleton=skeleton), written), unseen, ready.tokenizer
         )
-        results[name] = Verified(len(output.digests[name]), len(plan.copied), perplexity, sample)
+        results[name] = Verified(
+            len(output.digests[name]),
+            len(plan.copied) - len(plan.rounded),
+            dict(plan.rounded),
+            perplexity,
+            sample,
+        )
     return results

@@ -34,10 +34,18 @@ TOKENS = 4
 
 @dataclass(frozen=True)
 class Verified:
-    """What was checked: layers equal to the bit, other tensors equal to the source, and what the files computed."""
+    """What was checked.
+
+    Attributes:
+        layers: equal to the bit to what was tuned.
+        other_tensors: equal to the source's.
+        rounded: tensors that were rounded without tuning, such as the embedding -> their block type.
+        perplexity, sample: what the files computed.
+    """
 
     layers: int
     other_tensors: int
+    rounded: dict[str, str]
     perplexity: float
     sample: str
 

@@ -49,6 +49,7 @@ class GgufPlan:
         file: its name.
         source_folder: of the source, with its config and tokenizer.
         notes: what a user should know beforehand.
+        embedding_type: block type of the source's embedding, "" for none.
         min_zero: no zero point is too small.
     """
 
@@ -58,6 +59,7 @@ class GgufPlan:
     file: str
     source_folder: Path
     notes: tuple[str, ...]
+    embedding_type: str = ""
     min_zero: int = 0
 
     @property
@@ -74,6 +76,12 @@ class GgufPlan:
     def copied(self) -> list[str]:
         """Names of the source's tensors that are no quantized layers."""
         return [item.source for item in self.others]
+
+    @property
+    def rounded(self) -> dict[str, str]:
+        """Those of `copied` that are not the source's numbers -> the block type that they are rounded to."""
+        kinds = {item.source: self.type_of(item) for item in self.others}
+        return {name: kind for name, kind in kinds.items() if kind not in FLOATS and kind != self.embedding_type}
 
     def type_of(self, item: Placed) -> str:
         """The type of a tensor in the file."""
@@ -121,7 +129,8 @@ class GgufPlan:
                     raise VerificationFailed(
                         f"{item.source} holds values that are not finite.", "Fetch the model again."
                     )
-                if not _same(item, kind, ours, theirs):
+                exact = kind == self.embedding_type
+                if not (torch.equal(ours, theirs) if exact else _same(item, kind, ours, theirs)):
                     raise VerificationFailed(f"{item.source} differs from the source model.", "Please report this.")
 
 
@@ -159,7 +168,7 @@ class GgufOutput:
             if kind in FLOATS:
                 contents.write_plain(self._file, item, store, should_stop)
             else:
-                self._file.write(item.name, _rounded(store, item, kind, should_stop))
+                self._file.write(item.name, _blocks(store, item, kind, should_stop))
         self._file.close()
         carry_over(source, self._folder, legal_only=True)
 
@@ -168,12 +177,20 @@ class GgufOutput:
         self._file.abort()
 
 
-def plan_gguf(name: str, tree: ModelTree, plans: Sequence[LayerPlan], source_folder: Path, label: str) -> GgufPlan:
+def plan_gguf(
+    name: str,
+    tree: ModelTree,
+    plans: Sequence[LayerPlan],
+    source_folder: Path,
+    label: str,
+    embedding_type: str = "",
+) -> GgufPlan:
     """What the GGUF format called `name` makes of a model and its resolved map.
 
     Args:
         plans: one for each linear of the tree, on the grids of the format (`core.formats.grids.plan_layers`).
         source_folder: holds config and tokenizer; label: what the model is called.
+        embedding_type: block type of the source's embedding, which the file takes over unless it asks for another.
 
     Raises:
         BadInput: a layer that no block type holds.
@@ -184,7 +201,8 @@ def plan_gguf(name: str, tree: ModelTree, plans: Sequence[LayerPlan], source_fol
     quantized = {item.linear.name: item for item in plans if item.scheme.quantized}
     types = {linear: linear_type(item.scheme) for linear, item in quantized.items()}
     embedding = tree.tensors[f"{tree.embedding}.weight"]
-    types.setdefault(tree.embedding, other_type(name, tree, embedding))
+    kept = embedding_type if not mix_of(name) else ""
+    types.setdefault(tree.embedding, kept or other_type(name, tree, embedding))
     head = tree.tied_head
     own_head = head is not None and head.name in quantized
     contents = export(tree, source_folder, label, types, mix=mix_of(name), own_head=own_head)
@@ -195,6 +213,7 @@ def plan_gguf(name: str, tree: ModelTree, plans: Sequence[LayerPlan], source_fol
         file=file_name(label, name, contents),
         source_folder=source_folder,
         notes=(*contents.notes, *notes(tree, plans, name)),
+        embedding_type=embedding_type,
     )
 
 
@@ -234,8 +253,12 @@ def _read(store: TensorStore, item: Placed, rows: slice) -> Tensor:
     return store.rows(item.source, torch.arange(rows.start, rows.stop))
 
 
-def _rounded(store: TensorStore, item: Placed, kind: str, should_stop: Callable[[], bool]) -> Iterator[Tensor]:
-    """A matrix rounded to a block type, some rows at a time."""
+def _blocks(store: TensorStore, item: Placed, kind: str, should_stop: Callable[[], bool]) -> Iterator[Tensor]:
+    """A matrix in a block type, some rows at a time: the source's own blocks where they are of that type."""
     for rows in _pieces(item):
         check_stop(should_stop)
+        own = store.blocks(item.source, torch.arange(rows.start, rows.stop))
+        if own is not None and own[0] == kind:
+            yield own[1]
+            continue
         yield round_to(_read(store, item, rows).float(), kind, None, item.source).encode()

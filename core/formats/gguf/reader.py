@@ -72,6 +72,16 @@ class GgufStore(TensorStore):
             return torch.from_numpy(raw).view(self.dtype(name))
         return torch.from_numpy(gguf_values.decode_rows(raw, place.tensor))
 
+    def blocks(self, name: str, index: Tensor) -> tuple[str, Tensor] | None:
+        """Return the block type of a matrix and the stored bytes of rows `index`, uint8 [n, bytes of a row]."""
+        self.info(name)
+        place = self._model.places[name]
+        kind = place.tensor.kind.name.lower()
+        if kind not in TYPES or place.turned or place.shift:
+            return None
+        wanted = index.numpy() if place.order is None else place.order[index.numpy()]
+        return kind, torch.from_numpy(gguf_values.gather_rows(place.tensor, wanted))
+
     def chunks(self, name: str) -> Iterator[bytes]:
         """The tensor's bytes, as its dtype in the table has them, in pieces."""
         self.info(name)
@@ -164,9 +174,17 @@ class GgufCheckpoint:
             KeyError: the file has no tensor of that name.
             CorruptFile, ModelNotFound: the file shrank or went away.
         """
+        return self._decoded(name) if self.embedding_type(name) else None
+
+    def embedding_type(self, name: str) -> str:
+        """Return the block type of an embedding, such as `q8_0`; "" where it is in none that Bitwright writes.
+
+        Raises:
+            KeyError: the file has no tensor of that name.
+        """
         tensor = self.model.tensors[name + _WEIGHT]
-        known = len(tensor.shape) == 2 and tensor.kind.name.lower() in TYPES
-        return self._decoded(name) if known else None
+        kind = tensor.kind.name.lower()
+        return kind if len(tensor.shape) == 2 and kind in TYPES else ""
 
     def _decoded(self, name: str) -> BlockLinear:
         place = self.model.places[name + _WEIGHT]
