@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +39,7 @@ from core.talk import sampling_of as sampling_of
 if TYPE_CHECKING:
     from core.inference.backends.backend import BackendRow
     from core.inference.devices import Device
+    from core.model.source import Source
 
 PathLike = str | os.PathLike[str]
 Asked = Callable[[], bool]
@@ -147,11 +148,13 @@ def inspect(
         model, "unused", bits=bits, group_size=group_size, sym=sym, bits_map=bits_map, formats=(format,)
     )
     preflight.check_model(spec.model)
-    label, origin, note, folder = _open(spec.model, emit or _ignore, should_stop)
-    tree = preflight.read_tree(folder)
+    source = _open(spec.model, emit or _ignore, should_stop)
+    tree = preflight.read_tree(source.folder)
     plans = () if tree.refusal else tuple(plan_layers(tree, spec.bits_map, spec.formats))
     size = None if tree.refusal else sizes.output_size(tree, plans, format)
-    return Inspection(label, origin, note, tree, plans, size)
+    large = size.total if size else 0
+    warning = sizes.larger_than_source(source.file_bytes or tree.nbytes, tree, large, format)
+    return Inspection(source.label, source.origin, source.note, tree, plans, size, source.file_bytes, warning)
 
 
 def estimate(
@@ -171,14 +174,16 @@ def estimate(
 
     spec = from_options(model, options.pop("output", "unused"), **options)
     preflight.check_model(spec.model)
-    _, _, _, folder = _open(spec.model, emit or _ignore, should_stop)
-    tree = preflight.read_tree(folder)
+    source = _open(spec.model, emit or _ignore, should_stop)
+    tree = preflight.read_tree(source.folder)
     plans = plan_layers(tree, spec.bits_map, spec.formats)
-    device = machine.choose(spec.device)
+    device, load = machine.choose(spec.device), 0.0
     if throughput is None:
         probe = machine.probe_dtype(device)
-        throughput = probe.gflops[probe.dtype] * 1e9
-    return costs.estimate(tree, plans, spec, throughput, on_device=device.kind != "cpu")
+        throughput, load = probe.gflops[probe.dtype] * 1e9, probe.load
+    found = costs.estimate(tree, plans, spec, throughput, on_device=device.kind != "cpu", load=load)
+    total, first = sizes.output_size(tree, plans, spec.formats[0]).total, spec.formats[0]
+    return replace(found, warning=sizes.larger_than_source(source.file_bytes or tree.nbytes, tree, total, first))
 
 
 def evaluate(
@@ -322,13 +327,13 @@ def remove_empty(folders: Sequence[Path]) -> None:
             return  # somebody put something there, or it was never made
 
 
-def _open(model: str, emit: Emit, should_stop: Asked) -> tuple[str, str, str, Path]:
+def _open(model: str, emit: Emit, should_stop: Asked) -> Source:
     from core.model.source import open_source
 
     source = open_source(model, emit, should_stop)
     if should_stop():
         raise Cancelled("Stopped.")
-    return source.label, source.origin, source.note, source.folder
+    return source
 
 
 def _ignore(_event: Event) -> None:

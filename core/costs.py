@@ -16,6 +16,10 @@ from core.recipes import Recipe
 from core.sizes import output_size
 
 _MB = 1_000_000
+BUSY = 0.15
+"""Share of the CPU that other programs use from which a measured speed is said to be of a busy machine."""
+CHUNK_BYTES = 1 << 26
+"""Bytes of a piece of logits, float32, while a text is scored."""
 _SIDE_FILES = (1 * _MB, 40 * _MB)
 """Tokenizer, template and configs that come along."""
 _PROCESS = (350 * _MB, 800 * _MB)
@@ -26,6 +30,14 @@ _ROWS = (10, 24)
 """Activations that a step keeps for its backward pass, in rows of the hidden width."""
 _SLOWDOWN = (1.1, 2.6)
 """Time against that of bare matrix products: rounding, normalization, optimizer, files, other programs."""
+_LOGITS = 5
+"""Copies of a piece of logits while it is scored: as the head makes them, capped, converted, exponentials."""
+_HEAD = (2, 3)
+"""Bytes per weight of the output head while it is scored: 16 bits, or integers with their scales."""
+_HEAD_ROUNDED = (5, 14)
+"""Bytes per weight of a head that is quantized: weight, integers, offsets, and the packed form of two formats."""
+_PIECE = 100 * _MB
+"""Rows of an embedding that are rounded or compared at once."""
 _START = (5.0, 40.0)
 """Seconds to load libraries, read the text, write the rest and verify."""
 _JUDGED = 8 * 10
@@ -45,13 +57,20 @@ class Range:
 
 @dataclass(frozen=True)
 class Costs:
-    """Bytes of disk, host memory and device memory, and seconds (None where no speed is known)."""
+    """Bytes of disk, host memory and device memory, and seconds (None where no speed is known).
+
+    Attributes:
+        load: share of the CPU that other programs used while the speed was measured, 0 to 1.
+        warning: what should be known before the run, or "".
+    """
 
     disk: Range
     ram: Range
     device: Range
     seconds: Range | None
     flops: float
+    load: float = 0.0
+    warning: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -60,32 +79,47 @@ class Costs:
             "device_bytes": self.device.to_json(),
             "seconds": self.seconds.to_json() if self.seconds else None,
             "flops": self.flops,
+            "load": self.load,
+            "warning": self.warning,
         }
 
 
 def estimate(
-    tree: ModelTree, plans: Sequence[LayerPlan], spec: JobSpec, throughput: float | None, *, on_device: bool = False
+    tree: ModelTree,
+    plans: Sequence[LayerPlan],
+    spec: JobSpec,
+    throughput: float | None,
+    *,
+    on_device: bool = False,
+    load: float = 0.0,
 ) -> Costs:
     """The costs of a run.
 
     Args:
         throughput: FLOP/s of matrix products on the device of the run; None leaves the time open.
         on_device: the device has memory of its own.
+        load: share of the CPU that other programs used while `throughput` was measured there: with a quiet machine the
+            run is faster by as much, and the range of seconds reaches from that to the machine as it is.
     """
     caches = cache_bytes(tree, spec.recipe)
     disk = _disk(tree, plans, spec, caches)
-    work = _working_set(tree, spec)
+    tuned, scored = _working_set(tree, spec), _scoring_set(tree, plans)
     on_disk = spec.low_memory
     host_caches = Range(0, 0) if on_disk else caches
+    # The states of the calibration samples are given up before the head is scored.
+    work = Range(max(tuned.low, scored.low), max(tuned.high, scored.high))
     ram = Range(_PROCESS[0] + host_caches.low, _PROCESS[1] + host_caches.high)
     if not on_device:
-        ram = Range(ram.low + work.low, ram.high + work.high)
+        ram = Range(
+            _PROCESS[0] + max(host_caches.low + tuned.low, scored.low),
+            _PROCESS[1] + max(host_caches.high + tuned.high, scored.high),
+        )
     flops = run_flops(tree, spec.recipe)
     seconds = None
     if throughput:
         bare = flops / throughput
-        seconds = Range(_START[0] + bare * _SLOWDOWN[0], _START[1] + bare * _SLOWDOWN[1])
-    return Costs(disk, ram, work if on_device else Range(0, 0), seconds, flops)
+        seconds = Range(_START[0] + bare * (1 - min(load, 0.98)) * _SLOWDOWN[0], _START[1] + bare * _SLOWDOWN[1])
+    return Costs(disk, ram, work if on_device else Range(0, 0), seconds, flops, load)
 
 
 def run_flops(tree: ModelTree, recipe: Recipe) -> float:
@@ -135,6 +169,19 @@ def _working_set(tree: ModelTree, spec: JobSpec) -> Range:
         _STATE[0] * weights + 4 * _ROWS[0] * recipe.seqlen * width,
         _STATE[1] * weights + 4 * _ROWS[1] * micro * width,
     )
+
+
+def _scoring_set(tree: ModelTree, plans: Sequence[LayerPlan]) -> Range:
+    """What the output head takes while the text is scored, or while it is quantized, written and read back."""
+    embedding = tree.tensors.get(f"{tree.embedding}.weight")
+    if embedding is None:
+        return Range(0, 0)
+    weights = embedding.numel
+    # A window of 512 tokens may be less than a piece of logits.
+    logits = min(CHUNK_BYTES, 4 * 512 * embedding.shape[0])
+    head = any(item.linear.block < 0 and item.scheme.quantized for item in plans)
+    low, high = _HEAD_ROUNDED if head else _HEAD
+    return Range(low * weights, high * weights + _LOGITS * logits + min(_PIECE, 24 * weights))
 
 
 def _hidden(tree: ModelTree) -> int:

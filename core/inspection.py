@@ -14,6 +14,7 @@ class Inspection:
     """What headers say of a model: its tree, the scheme that each linear would get, and what an output would weigh.
 
     `origin` says where the model came from; `plans` and `size` are empty where the model cannot be quantized.
+    `file_bytes` are those of a GGUF file, 0 of a folder; `warning` says that an output would be larger than its source.
     """
 
     model: str
@@ -22,6 +23,8 @@ class Inspection:
     tree: ModelTree
     plans: tuple[LayerPlan, ...]
     size: sizes.OutputSize | None
+    file_bytes: int = 0
+    warning: str = ""
 
     def to_json(self) -> dict[str, Any]:
         tree = self.tree
@@ -37,6 +40,8 @@ class Inspection:
             "tied": tree.tied,
             "refusal": tree.refusal,
             "bytes": sum(tensor.nbytes for tensor in tree.tensors.values()),
+            "file_bytes": self.file_bytes or None,
+            "warning": self.warning,
             "output_bytes": self.size.total if self.size else None,
             "effective_bits": self.size.effective_bits if self.size else None,
             "linears": [

@@ -13,6 +13,7 @@ from typing import Any
 from core.formats.names import is_gguf, mix_of
 from core.hub.card import license_of, read_text
 from core.loading_snippets import snippets
+from core.model.general import read_facts
 from core.verdict import judge
 from core.wording import duration, human
 
@@ -20,6 +21,10 @@ CARD = "README.md"
 _DEMO_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 _DEMO_LICENSE = "apache-2.0"
 _ENGINES = 4
+_FILE_TAGS = frozenset({
+    "text-generation", "transformers", "safetensors", "gguf", "llama-cpp", "gguf-my-repo", "auto-round", "awq", "gptq",
+})  # fmt: skip
+"""Tags of the source that say how it was stored, or that the card has elsewhere."""
 
 
 def model_card(report: Mapping[str, Any], format_name: str, name: str, source: Path) -> str:
@@ -102,18 +107,27 @@ def _metadata(report: Mapping[str, Any], format_name: str, source: Path) -> str:
     from huggingface_hub import ModelCardData
 
     demo = report.get("origin") == "demo"
-    base = _DEMO_MODEL if demo else str(report.get("model")) if report.get("origin") == "hub" else None
-    license_name = _DEMO_LICENSE if demo else license_of(read_text(source)) or None
     family = "gguf" if is_gguf(format_name) else format_name.partition(":")[0].replace("_", "-")
+    base = _DEMO_MODEL if demo else str(report.get("model")) if report.get("origin") == "hub" else None
+    facts = read_facts(source)
+    stated = license_of(read_text(source)) or facts.get("license")
+    license_name = _DEMO_LICENSE if demo else stated if isinstance(stated, str) else None
+    own = ["bitwright", "quantized", family]
+    theirs = [tag for tag in _listed(facts.get("tags")) if tag not in own and tag not in _FILE_TAGS]
     data: Any = ModelCardData(
         base_model=base,
         license=license_name,
         library_name="gguf" if is_gguf(format_name) else "transformers",
         pipeline_tag="text-generation",
-        tags=["bitwright", "quantized", family],
+        tags=[*own, *theirs],
+        language=_listed(facts.get("languages")) or None,
         base_model_relation="quantized" if base else None,
     )
     return f"---\n{data.to_yaml()}\n---\n\n"
+
+
+def _listed(value: object) -> list[str]:
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
 
 
 def _what(report: Mapping[str, Any], format_name: str) -> str:

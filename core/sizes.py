@@ -9,12 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from core.bitsmap import BitsMap
+from core.errors import BitwrightError
 from core.formats.gguf.types import linear_type, other_type, type_bytes
-from core.formats.names import is_gguf
+from core.formats.grids import plan_layers
+from core.formats.names import is_gguf, mix_of
 from core.model.plans import LayerPlan, grouped
 from core.model.tree import ModelTree
 from core.schemes import LayerScheme
+from core.wording import human
 
+_OFFERED = "q4_k_m"
+"""The GGUF type that is named where the embedding should be rounded as well."""
 _WITH_INDEX = ("auto_gptq", "gptqmodel", "auto_round:gptqmodel")
 
 
@@ -86,6 +92,36 @@ def effective_bits(plans: Sequence[LayerPlan], format_name: str = "auto_round") 
     chosen = [(linear.in_features, linear.out_features, scheme) for linear, scheme in linears]
     weights = sum(rows * columns for rows, columns, _ in chosen)
     return 8 * sum(quantized_bytes(*layer, format_name) for layer in chosen) / weights if weights else 0.0
+
+
+def larger_than_source(source_bytes: int, tree: ModelTree, total: int, format_name: str) -> str:
+    """Return a sentence or two where an output of `total` bytes is larger than its source, with a way out; else "".
+
+    So it is with small models of large vocabularies that come as a quantized file: their embedding was rounded there,
+    and here it stays in 16 bits in all formats but the GGUF types by name.
+
+    Args:
+        source_bytes: of the files of the source.
+    """
+    if not source_bytes or total <= source_bytes:
+        return ""
+    words = f"The result will be larger than its source: {human(total)}, where the source has {human(source_bytes)}."
+    embedding = tree.tensors.get(f"{tree.embedding}.weight")
+    if embedding is None or mix_of(format_name):
+        return words
+    kept = type_bytes(other_type(format_name, tree, embedding), embedding.shape)
+    offered = f"gguf:{_OFFERED}"
+    try:
+        plans = plan_layers(tree, BitsMap(LayerScheme()), (offered,))
+        smaller = output_size(tree, plans, offered).total
+    except (BitwrightError, ValueError):
+        return f"{words} {human(kept)} of it are the embedding, which stays in 16 bits."
+    if smaller >= total:
+        return words
+    return (
+        f"{words} {human(kept)} of it are the embedding, which stays in 16 bits; --format {offered} rounds it as well "
+        f"and makes about {human(smaller)}."
+    )
 
 
 def _grown(tree: ModelTree, format_name: str) -> int:

@@ -154,7 +154,8 @@ def _checked(verified: Mapping[str, Any]) -> str:
     if not verified:
         return ""
     words = f"{_integer(verified.get('layers')):,} layers and {_integer(verified.get('other_tensors')):,} other tensors"
-    rounded = "".join(f", {name} rounded to {str(kind).upper()}" for name, kind in _mapping(verified.get("rounded")).items())
+    found = _mapping(verified.get("rounded")).items()
+    rounded = "".join(f", {name} rounded to {str(kind).upper()}" for name, kind in found)
     perplexity = verified.get("perplexity")
     again = f"; perplexity from the files {figure(perplexity)}" if isinstance(perplexity, int | float) else ""
     return f"\N{CHECK MARK} Read back: {words} as tuned{rounded}{again}"

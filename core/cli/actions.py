@@ -8,7 +8,7 @@ from typing import Any
 
 from core import api
 from core.cli.terminal import Interrupts, Terminal, sizes_line
-from core.costs import Range
+from core.costs import BUSY, Range
 from core.events import Done, Event, Result
 from core.jobs.spec import from_options
 from core.loading_snippets import folder_to_open
@@ -58,12 +58,16 @@ def inspect(terminal: Terminal, model: str, options: dict[str, Any]) -> None:
     head = "tied to the embedding" if tree.tied else "with a head of its own"
     terminal.line(f"{tree.architecture or tree.model_type or 'unknown architecture'}, {head}")
     blocks = f"{tree.blocks} blocks in {tree.prefix}" if tree.blocks else "no blocks"
-    terminal.line(f"{tree.parameters / 1e6:.4g} M parameters, {human(stored)}, {blocks}")
+    held = f"{human(found.file_bytes)} in the file, {human(stored)} in 16 bits" if found.file_bytes else human(stored)
+    terminal.line(f"{tree.parameters / 1e6:.4g} M parameters, {held}, {blocks}")
     if tree.refusal:
         terminal.line(f"Cannot be quantized: {tree.refusal}")
     elif found.size is not None:
         size = found.size
-        terminal.line(f"as mapped: {sizes_line(size.source, size.total)}, {size.effective_bits:.3g} bits a weight")
+        before = found.file_bytes or size.source
+        terminal.line(f"as mapped: {sizes_line(before, size.total)}, {size.effective_bits:.3g} bits a weight")
+        if found.warning:
+            terminal.line(f"warning: {found.warning}")
     terminal.line()
     plans = {plan.linear.name: plan for plan in found.plans}
     rows = _rows(tuple(plan.linear for plan in found.plans) or tree.linears, plans)
@@ -84,6 +88,13 @@ def estimate(terminal: Terminal, model: str, options: dict[str, Any]) -> None:
         ("time", f"{duration(needed.seconds.low)} to {duration(needed.seconds.high)}" if needed.seconds else "unknown"),
     ]
     terminal.table(("needs", "from ... to"), rows)
+    if needed.load > BUSY:
+        terminal.line(
+            f"The speed was measured while other programs used {100 * needed.load:.0f} % of the CPU: "
+            "the time reaches from a quiet machine to one as busy as now."
+        )
+    if needed.warning:
+        terminal.line(f"warning: {needed.warning}")
 
 
 def jobs(terminal: Terminal) -> None:

@@ -13,11 +13,12 @@ from pathlib import Path
 
 from core.errors import CorruptFile, OutputProblem
 from core.files import read_json
+from core.model.general import FILE as FACTS
 
 _CARRIED = (".json", ".txt", ".model", ".jinja", ".tiktoken", ".bpe", ".vocab")
 _TEMPLATES = "additional_chat_templates"
 _LEGAL = ("license", "licence", "notice", "use_policy", "copying")
-_WRITTEN_ANEW = ("config.json", "quantization_config.json", "quantize_config.json", "bitwright.json")
+_WRITTEN_ANEW = (FACTS, "config.json", "quantization_config.json", "quantize_config.json", "bitwright.json")
 _OF_CODE = ("tokenizer_config.json", "processor_config.json", "preprocessor_config.json", "generation_config.json")
 _BESIDE = ("adapter_", "adapter.", "trainer_state", "training_args", "all_results", "train_results", "eval_results")
 """What files are called that training left and that are no part of the model; transformers with peft would load an

@@ -61,10 +61,17 @@ class Device:
 
 @dataclass(frozen=True)
 class DtypeProbe:
-    """The number format to compute in (`float32`, `bfloat16`), and GFLOP/s measured for each that was tried."""
+    """How fast a device multiplies.
+
+    Attributes:
+        dtype: the number format to compute in, `float32` or `bfloat16`.
+        gflops: GFLOP/s measured for each that was tried.
+        load: share of the CPU that other programs used meanwhile, 0 to 1; 0 for other devices.
+    """
 
     dtype: str
     gflops: dict[str, float]
+    load: float = 0.0
 
 
 def list_devices() -> tuple[Device, ...]:
@@ -133,6 +140,7 @@ def probe_dtype(device: Device, seconds: float = 0.3, rows: int = PROBE_SHAPE[0]
     formats = [torch.float32]
     if device.kind == "cpu" or _has_bfloat16(device):
         formats.append(torch.bfloat16)
+    before = _processor_times()
     try:
         gflops = {_name(dtype): _measure(device, dtype, seconds / len(formats), rows) for dtype in formats}
     except RuntimeError as error:
@@ -140,7 +148,26 @@ def probe_dtype(device: Device, seconds: float = 0.3, rows: int = PROBE_SHAPE[0]
             f"{device.name} failed a small matrix product: {str(error).splitlines()[0][:200]}",
             "Use --device cpu, or check the driver.",
         ) from error
-    return DtypeProbe(_prefer(device.kind, gflops), gflops)
+    load = _share_of_others(before, _processor_times()) if device.kind == "cpu" else 0.0
+    return DtypeProbe(_prefer(device.kind, gflops), gflops, load)
+
+
+def _processor_times() -> tuple[float, float, float]:
+    """Seconds of all processors together that have passed, that they worked, and that they worked for this process."""
+    import psutil
+
+    every = psutil.cpu_times()
+    idle = every.idle + getattr(every, "iowait", 0.0)
+    # guest time is part of user time already
+    passed = sum(every) - getattr(every, "guest", 0.0) - getattr(every, "guest_nice", 0.0)
+    own = psutil.Process().cpu_times()
+    return passed, passed - idle, own.user + own.system
+
+
+def _share_of_others(before: tuple[float, float, float], after: tuple[float, float, float]) -> float:
+    """Share of the processors' time between two readings that other processes took, from 0 to 1."""
+    passed, busy, own = (late - early for early, late in zip(before, after, strict=True))
+    return min(1.0, max(0.0, (busy - own) / passed)) if passed > 0 else 0.0
 
 
 def _prefer(kind: str, gflops: dict[str, float]) -> str:

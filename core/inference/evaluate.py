@@ -21,6 +21,7 @@ from core.calibration import text as texts
 from core.calibration.documents import Document
 from core.calibration.encoding import Encoder
 from core.calibration.tokens import sha256_of
+from core.costs import CHUNK_BYTES
 from core.errors import BadInput, Cancelled, VerificationFailed
 from core.events import Emit, Event, Progress
 from core.recipes import RESOURCES
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 
 SEQLEN = 512
 BUNDLED = "builtin"
-CHUNK_BYTES = 1 << 26
-"""Room for the fp32 copy of logits; a row of 512 tokens and 256,000 words would be half a gigabyte at once."""
 _WHOLE_CHARS = 1 << 24
 """A text file is tokenized in one piece up to this size, as other programs do; a larger one is read in such parts."""
 _FOLDER = RESOURCES / "evaluation"

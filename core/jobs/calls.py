@@ -20,8 +20,9 @@ from core.jobs.chat_calls import Chat
 from core.jobs.serve_call import serve
 from core.jobs.spec import absolute, looks_like_path
 from core.model.headers import TensorInfo
-from core.model.source import DEMO, check_architecture, open_source, read_config
+from core.model.source import DEMO, Source, check_architecture, open_source, read_config
 from core.model.tree import read_tensors
+from core.wording import human
 
 Arguments = Mapping[str, Any]
 Asked = Callable[[], bool]
@@ -59,7 +60,7 @@ def open_model(arguments: Arguments, emit: Emit, should_stop: Asked) -> Values:
     preflight.check_model(name)
     if _is_here(name):
         source = open_source(name, emit, should_stop, measured=True)
-        return _opened(name, source.label, source.origin, source.note, source.folder)
+        return _opened(name, source.label, source.origin, _about(source), source.folder)
     folder = cached(name)
     if folder is not None:
         return _opened(name, name, "hub", "", folder)
@@ -230,6 +231,21 @@ def _opened(name: str, label: str, origin: str, note: str, folder: Path) -> Valu
         "tensors": _rows(read_tensors(folder, config)),
         "download_bytes": 0,
     }
+
+
+def _about(source: Source) -> str:
+    """What should be known of the weights: how a GGUF file has them, and that its embedding may grow."""
+    if not source.file_bytes:
+        return source.note
+    words = [source.note, f"The file has {human(source.file_bytes)}."]
+    tree = preflight.read_tree(source.folder)
+    embedding = tree.tensors.get(f"{tree.embedding}.weight")
+    if embedding is not None and embedding.nbytes > source.file_bytes // 2:
+        words.append(
+            f"Its embedding takes {human(embedding.nbytes)} in 16 bits, where it stays in all formats but the GGUF "
+            "types by name: a result can be larger than the file."
+        )
+    return " ".join(filter(None, words))
 
 
 def _rows(tensors: Mapping[str, TensorInfo]) -> list[list[Any]]:

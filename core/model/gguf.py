@@ -20,19 +20,21 @@ import numpy as np
 import platformdirs
 import torch
 from filelock import FileLock, Timeout
+from gguf.constants import LlamaFileType
 
 from core.errors import BitwrightError, Cancelled, DiskFull, OutputProblem
 from core.events import Emit, Log
 from core.files import free_bytes, read_json, sync_folder, write_json
 from core.hub.pace import PacedProgress
 from core.model import gguf_tokenizer, gguf_values
+from core.model.general import facts_in_header, write_facts
 from core.model.gguf_header import GgufHeader, read_gguf_header
 from core.model.gguf_model import GgufModel, open_gguf_model
 from core.model.headers import read_folder
 from core.model.writer import CheckpointWriter, TensorPlan
 from core.wording import human
 
-_VERSION: Final = 3
+_VERSION: Final = 4
 """Part of the cache key: raise it when an import of the same file would come out differently."""
 
 _BIG: Final = ("token_embd.weight", "output.weight")
@@ -87,11 +89,35 @@ def import_config(model: GgufModel, should_stop: Callable[[], bool] = lambda: Fa
 
 
 def stored_types(path: Path) -> str:
-    """The block type that holds most weights of a GGUF file, such as `Q4_1`."""
-    weights: dict[str, int] = {}
-    for tensor in read_gguf_header(path).tensors.values():
-        weights[tensor.kind.name] = weights.get(tensor.kind.name, 0) + int(np.prod(tensor.shape))
-    return max(weights, key=lambda kind: weights[kind], default="nothing")
+    """Return what a GGUF file is quantized as, such as `Q4_K_M`: its own word for it where its tensors bear it out,
+    else the type of most bytes of its blocks."""
+    header = read_gguf_header(path)
+    kinds = _bytes_by_type(header, blocks=True) or _bytes_by_type(header, blocks=False)
+    number = header.metadata.get("general.file_type")
+    try:
+        name = LlamaFileType(number).name.partition("_")[2] if isinstance(number, int) else ""
+    except ValueError:  # a type that gguf-py does not know yet
+        name = ""
+    if any(name == kind or name.startswith(f"{kind}_") for kind in kinds):
+        return name
+    return max(kinds, key=lambda kind: kinds[kind], default="nothing")
+
+
+def type_shares(path: Path) -> str:
+    """Return the types that make up a GGUF file by their shares of its bytes: `73 % Q8_0, 18 % Q5_0`."""
+    kinds = _bytes_by_type(read_gguf_header(path), blocks=False)
+    total = sum(kinds.values()) or 1
+    shares = sorted(((100 * size / total, kind) for kind, size in kinds.items()), reverse=True)
+    return ", ".join(f"{share:.0f} % {kind}" for share, kind in shares if share >= 0.5)
+
+
+def _bytes_by_type(header: GgufHeader, *, blocks: bool) -> dict[str, int]:
+    """Bytes of the tensors of each type; of the matrices of the decoder blocks only, or of all."""
+    found: dict[str, int] = {}
+    for name, tensor in header.tensors.items():
+        if not blocks or (name.startswith("blk.") and len(tensor.shape) > 1):
+            found[tensor.kind.name] = found.get(tensor.kind.name, 0) + tensor.nbytes
+    return found
 
 
 class _Written:
@@ -204,6 +230,7 @@ def _import(path: Path, target: Path, emit: Emit, should_stop: Callable[[], bool
 def _write_configs(model: GgufModel, stage: Path) -> None:
     write_json(stage / "config.json", model.config)
     write_json(stage / "generation_config.json", model.generation)
+    write_facts(stage, facts_in_header(model.header.metadata))
     gguf_tokenizer.write_tokenizer(model.path, model.header, stage)
 
 

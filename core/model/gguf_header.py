@@ -33,6 +33,9 @@ _MAX_KEYS, _MAX_TENSORS, _MAX_STRINGS = 1 << 16, 1 << 17, 1 << 22
 """Far above any real file (some 100, 2000 and 800,000). Without them, a header of tiny entries would take twenty times
 the memory of the file, and minutes."""
 
+_KEPT_TEXTS = 1 << 8
+"""Texts of an array about the model itself, such as its tags, that are kept."""
+
 _KEPT_NUMBERS = 1 << 12
 """Numbers of an array that are kept; longer ones are scores and types of tokens."""
 
@@ -169,7 +172,7 @@ class _Walk:
             key = self._text()
             if key in metadata:
                 raise self._wrong(f"has the key {key[:80]!r} twice")
-            metadata[key] = self._value(self._number("<I"))
+            metadata[key] = self._value(self._number("<I"), keep=key.startswith("general."))
         entries = [self._tensor_entry() for _ in range(tensor_count)]
         digest = hashlib.sha256(self.blob[: self.position])
         digest.update(str(self.size).encode())
@@ -229,7 +232,8 @@ class _Walk:
         shape = tuple(reversed([self._number("<Q") for _ in range(dims)]))
         return name, shape, self._number("<I"), self._number("<Q")
 
-    def _value(self, kind: int) -> Any:
+    def _value(self, kind: int, *, keep: bool = False) -> Any:
+        """The value of an entry; with `keep`, a short array of strings is a list of them."""
         if kind in _SCALARS:
             return self._number(_SCALARS[kind])
         if kind == _STRING:
@@ -253,6 +257,8 @@ class _Walk:
         self.strings += count
         if self.strings > _MAX_STRINGS:
             raise self._wrong(f"claims {self.strings} strings")
+        if keep and count <= _KEPT_TEXTS:
+            return [self._text() for _ in range(count)]
         return StringArray(count, self._skip_texts(count))
 
     def _skip_texts(self, count: int) -> int:

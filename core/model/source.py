@@ -50,6 +50,11 @@ class Source:
     file: Path | None = None
 
     @property
+    def file_bytes(self) -> int:
+        """Bytes of the GGUF file, all its parts together; 0 of a folder."""
+        return sum(part.stat().st_size for part in parts_of(self.file)) if self.file else 0
+
+    @property
     def place(self) -> Path:
         """What `core.formats.opened.open_checkpoint` opens: the GGUF file itself, or the folder."""
         return self.file or self.folder
@@ -267,12 +272,14 @@ def _from_gguf(
     path: Path, emit: Emit, should_stop: Callable[[], bool], *, measured: bool, imported: bool
 ) -> tuple[Path, str]:
     """The folder of an imported file, or the one it lies in, and what a report should say about its weights."""
-    from core.model.gguf import import_gguf, stored_types
+    from core.model.gguf import import_gguf, stored_types, type_shares
 
     folder = import_gguf(path, emit, should_stop, measured=measured) if imported else path.parent
     kind = stored_types(path)
     known = kind in ("F32", "F16", "BF16")
-    return folder, "" if known else f"The weights came from a GGUF file, quantized there as {kind}."
+    if known:
+        return folder, ""
+    return folder, f"The weights came from a GGUF file, quantized there as {kind} ({type_shares(path)})."
 
 
 def _demo_file() -> Path:

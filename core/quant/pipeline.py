@@ -115,7 +115,7 @@ def _started(spec: JobSpec, ready: Prepared) -> Started:
         threads=ready.resolved.threads,
         settings={
             **settings_of(spec, ready.resolved),
-            "source_bytes": ready.tree.nbytes,
+            "source_bytes": ready.source.file_bytes or ready.tree.nbytes,
             "planned_bytes": {name: item.nbytes for name, item in ready.formats.items()},
         },
     )

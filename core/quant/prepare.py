@@ -31,6 +31,7 @@ from core.model.tree import LayerPlan, ModelTree, build_tree, read_tensors
 from core.model.weights import TensorStore
 from core.preflight import check_free, check_output
 from core.quant.scale_range import within_float16
+from core.sizes import larger_than_source
 
 SPARE = 64 << 20
 """Bytes of disk that a run leaves alone, on top of what it writes."""
@@ -113,6 +114,8 @@ def prepare(spec: JobSpec, emit: Emit, should_stop: Callable[[], bool]) -> Prepa
         if item.fallback:
             emit(Log("warning", f"{item.linear.name}: {item.fallback}"))
     for name, planned in formats.items():
+        if large := larger_than_source(source.file_bytes or tree.nbytes, tree, planned.nbytes, name):
+            emit(Log("warning", f"{name}: {large}"))
         for note in planned.notes:
             emit(Log("info", f"{name}: {note}"))
     resolved = resolve(spec, tree)

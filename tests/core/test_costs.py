@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from core.bitsmap import BitsMap
+from core.bitsmap import BitsMap, Rule
 from core.costs import Costs, cache_bytes, estimate, run_flops
 from core.jobs.spec import JobSpec
 from core.model.tree import ModelTree, resolve_schemes
@@ -92,3 +92,25 @@ def test_every_range_is_one(tree: ModelTree) -> None:
     for spec in (SPEC, replace(SPEC, low_memory=True), replace(SPEC, recipe=replace(RECIPE, iters=0))):
         found = costs(tree, spec)
         assert all(value.low <= value.high for value in (found.disk, found.ram, found.device, found.seconds) if value)
+
+
+def test_a_large_vocabulary_is_counted_where_its_head_is_scored_or_quantized(tree: ModelTree) -> None:
+    info = tree.tensors[f"{tree.embedding}.weight"]
+    rows = 1 << 20
+    large = replace(
+        tree, tensors={**tree.tensors, info.name: replace(info, shape=(rows, WIDTH), end=info.start + 2 * rows * WIDTH)}
+    )
+    plain = costs(large).ram
+    assert plain.high - costs(tree).ram.high > 2 * rows * WIDTH
+    head = replace(SPEC, bits_map=BitsMap(layers=(Rule("lm_head", bits=8),)))
+    assert costs(large, head).ram.high > plain.high
+
+
+def test_a_busy_machine_makes_the_range_of_time_wider_not_later(tree: ModelTree) -> None:
+    plans = resolve_schemes(tree, SPEC.bits_map)
+    quiet, busy = estimate(tree, plans, SPEC, 1e9), estimate(tree, plans, SPEC, 0.25e9, load=0.75)
+    assert quiet.seconds is not None
+    assert busy.seconds is not None
+    assert busy.seconds.low == pytest.approx(quiet.seconds.low)
+    assert busy.seconds.high > 3 * (quiet.seconds.high - 40)
+    assert busy.to_json()["load"] == 0.75

@@ -50,6 +50,20 @@ def test_the_hub_reads_its_metadata(tmp_path: Path) -> None:
     assert "bitwright" in data["tags"]
 
 
+def test_a_rounded_embedding_is_not_called_equal(tmp_path: Path) -> None:
+    checked = {"layers": 14, "other_tensors": 5, "rounded": {"embed": "q8_0"}, "perplexity": 33.48}
+    text = card(tmp_path, "gguf", verified={"gguf": checked})
+    assert "5 other tensors equal to the original's, embed rounded to Q8_0; perplexity" in text
+
+
+def test_tags_and_languages_of_the_source_go_along(tmp_path: Path) -> None:
+    front = "license: mit\nlanguage: [en, de]\ntags: [poetry, safetensors]"
+    (tmp_path / "README.md").write_text(f"---\n{front}\n---\n# Original\n", encoding="utf-8")
+    data = ModelCard(card(tmp_path)).data.to_dict()
+    assert data["language"] == ["en", "de"]
+    assert data["tags"] == ["bitwright", "quantized", "auto-round", "poetry"]
+
+
 @pytest.mark.parametrize(
     "words",
     ["owner/small-model", "| 12 | W4 g64 sym |", "f385b2", "quick: 50 steps", "33.5", "33.48", "118 MB", "bitwright"],

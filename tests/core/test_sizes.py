@@ -16,7 +16,7 @@ from core.formats.registry import plan_packed
 from core.model.tree import ModelTree, resolve_schemes
 from core.preflight import read_tree
 from core.schemes import BITS, LayerScheme
-from core.sizes import effective_bits, layer_bytes, output_size, quantized_bytes
+from core.sizes import effective_bits, larger_than_source, layer_bytes, output_size, quantized_bytes
 from tests.core.tiny_model import save_model
 
 MAPS = {
@@ -108,3 +108,12 @@ def test_a_layer_in_a_format() -> None:
 
 def test_the_tree_is_read_from_a_path_with_spaces(tmp_path: Path) -> None:
     assert read_tree(save_model(tmp_path / "ein Modell, größer")).blocks == 2
+
+
+def test_an_output_that_is_larger_than_its_source_is_said_with_a_way_out(tree: ModelTree) -> None:
+    total = output_size(tree, resolve_schemes(tree, MAPS["w4"]), "auto_round").total
+    assert larger_than_source(total, tree, total, "auto_round") == ""
+    words = larger_than_source(total - 1, tree, total, "auto_round")
+    assert words.startswith("The result will be larger than its source")
+    assert "the embedding, which stays in 16 bits; --format gguf:q4_k_m rounds it as well" in words
+    assert "gguf:" not in larger_than_source(total - 1, tree, total, "gguf:q8_0")

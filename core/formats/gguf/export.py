@@ -22,6 +22,7 @@ from core.formats.gguf.metadata import file_type, metadata
 from core.formats.gguf.tokenizer import tokenizer
 from core.formats.gguf.types import FLOATS
 from core.jobs.control import check_stop
+from core.model.general import read_facts
 from core.model.tree import ModelTree
 from core.model.weights import TensorStore
 
@@ -116,7 +117,9 @@ def export(
             weights[kind] = weights.get(kind, 0) + math.prod(item.shape)
         slots.append(TensorSlot(item.name, kind, item.shape))
     slots += [TensorSlot(name, "f32", (len(values),)) for name, values in layout.computed.items()]
-    vocabulary = tokenizer(folder, tree.config, slots[0].shape[0], label.rpartition("/")[2] or label)
+    named = read_facts(folder).get("name")
+    name = named if isinstance(named, str) else label.rpartition("/")[2] or label
+    vocabulary = tokenizer(folder, tree.config, slots[0].shape[0], name)
     entries = metadata(layout, label, vocabulary.name, folder, file_type(weights, mix), tree.parameters)
     return Export(layout, tuple(slots), (*entries, *vocabulary.entries), (*layout.notes, *vocabulary.notes))
 

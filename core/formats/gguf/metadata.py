@@ -15,6 +15,7 @@ from gguf.constants import GGUFValueType, LlamaFileType
 
 from core.formats.gguf.architectures import Layout
 from core.formats.gguf.file import Entry
+from core.model.general import read_facts
 
 _BY_TYPE: Final = {
     "f32": "ALL_F32", "f16": "MOSTLY_F16", "bf16": "MOSTLY_BF16", "q3_k": "MOSTLY_Q3_K_M", "q4_k": "MOSTLY_Q4_K_M",
@@ -44,7 +45,7 @@ def metadata(layout: Layout, label: str, name: str, folder: Path, kind: int, par
         layout: of the tensors.
         label: of the model, a Hub id where there is one.
         name: `general.name`, which the tokenizer has a say in.
-        folder: of the source, for its licence.
+        folder: of the source, for its licence, tags and the like.
         kind: `file_type`.
         parameters: of the model.
     """
@@ -60,31 +61,28 @@ def metadata(layout: Layout, label: str, name: str, folder: Path, kind: int, par
     ]
 
 
-def licence(folder: Path) -> str:
-    """The licence that a model card's first lines state, or ""."""
-    card = folder / "README.md"
-    try:
-        with card.open(encoding="utf-8", errors="replace") as stream:
-            head = stream.read(1 << 16)
-    except OSError:
-        return ""
-    front = re.match(r"---\s*\n(.*?)\n---", head, re.DOTALL)
-    found = re.search(r"^license:[ \t]*['\"]?([\w.-]+)", front[1], re.MULTILINE) if front else None
-    return found[1] if found else ""
-
-
 def _origin(label: str, folder: Path) -> list[Entry]:
-    """Licence, and the base model where the label is a Hub id."""
-    entries = [Entry.text("general.license", licence(folder))] if licence(folder) else []
+    """What the source says of itself, but for its name, and the base model: a label that is a Hub id is that."""
+    facts = read_facts(folder)
+    facts.pop("name", None)
     if _HUB.fullmatch(label):
         organization, _, name = label.partition("/")
-        entries += [
-            Entry.count("general.base_model.count", 1),
-            Entry.text("general.base_model.0.name", name),
-            Entry.text("general.base_model.0.organization", organization),
-            Entry.text("general.base_model.0.repo_url", f"https://huggingface.co/{label}"),
-        ]
-    return entries
+        facts = {key: value for key, value in facts.items() if not key.startswith("base_model.")}
+        facts |= {
+            "base_model.count": 1,
+            "base_model.0.name": name,
+            "base_model.0.organization": organization,
+            "base_model.0.repo_url": f"https://huggingface.co/{label}",
+        }
+    return [_entry(f"general.{key}", value) for key, value in facts.items()]
+
+
+def _entry(key: str, value: str | int | list[str]) -> Entry:
+    if isinstance(value, str):
+        return Entry.text(key, value)
+    if isinstance(value, int):
+        return Entry.count(key, value)
+    return Entry.list_of(key, GGUFValueType.STRING, value)
 
 
 def _shape(layout: Layout) -> list[Entry]:

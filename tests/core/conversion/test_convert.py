@@ -19,6 +19,7 @@ from core.formats.opened import open_checkpoint
 from core.formats.plain import PlainPlan
 from core.formats.reader import QuantizedCheckpoint
 from core.jobs.control import never
+from core.model.gguf_header import read_gguf_header
 from core.schemes import LayerScheme
 from tests.core.conversion.sources import DOWN, UP, all_weights, make, same_weights, save_original
 
@@ -208,6 +209,29 @@ def test_an_original_can_be_rounded_to_a_type(tmp_path: Path) -> None:
     assert report["layers"] == 7
     assert {"Q4_K", "Q6_K"} & {scheme.label() for scheme in open_checkpoint(tmp_path / "out").schemes.values()}
     assert 0.01 < report["error"]["relative_rms"] < 0.1
+
+
+@pytest.mark.parametrize("name", ["gguf", "gguf:q4_k_m"])
+def test_blocks_of_the_embedding_are_copied(tmp_path: Path, name: str) -> None:
+    wide = save_original(tmp_path / "original", wide=True)
+    source = make(wide, tmp_path / "gguf", "gguf:q4_k_m")
+    report = run(source, tmp_path / "out", name)
+    assert report["exact"]
+    assert report["verified"]["rounded"] == {}
+    first, second = (next(place.glob("*.gguf")) for place in (tmp_path / "gguf", tmp_path / "out"))
+    tables = [read_gguf_header(path).tensors for path in (first, second)]
+    assert {key: item.kind for key, item in tables[0].items()} == {key: item.kind for key, item in tables[1].items()}
+    stored = [path.read_bytes()[table["token_embd.weight"].start :][: table["token_embd.weight"].nbytes]
+              for path, table in zip((first, second), tables, strict=True)]  # fmt: skip
+    assert stored[0] == stored[1]
+
+
+def test_an_embedding_that_is_rounded_is_not_counted_as_equal(tmp_path: Path) -> None:
+    wide = save_original(tmp_path / "original", wide=True)
+    verified = run(wide, tmp_path / "out", "gguf:q4_k_m", inexact=True)["verified"]
+    assert verified["rounded"] == {"model.embed_tokens.weight": "q6_k"}
+    others = len(load_file(wide / "model.safetensors")) - verified["layers"] - 1
+    assert verified["other_tensors"] == others
 
 
 def test_a_head_that_integers_cannot_hold_becomes_floats(tmp_path: Path) -> None:

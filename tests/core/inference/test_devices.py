@@ -276,3 +276,15 @@ def test_importing_this_loads_no_torch() -> None:
     program = "import sys, core.inference.devices; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    ("passed", "busy", "own", "share"),
+    [(4.0, 3.0, 1.0, 0.5), (4.0, 1.0, 1.0, 0.0), (4.0, 1.0, 1.1, 0.0), (0.0, 0.0, 0.0, 0.0)],
+)
+def test_the_share_of_other_programs(passed: float, busy: float, own: float, share: float) -> None:
+    assert devices._share_of_others((1.0, 1.0, 1.0), (1.0 + passed, 1.0 + busy, 1.0 + own)) == pytest.approx(share)
+
+
+def test_a_probe_says_how_busy_the_machine_was() -> None:
+    assert 0 <= probe_dtype(CPU, seconds=0.02, rows=8).load <= 1

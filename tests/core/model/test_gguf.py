@@ -27,7 +27,8 @@ from core.errors import BitwrightError, Cancelled, CorruptFile, DiskFull, Output
 from core.events import Event
 from core.model import gguf as importer
 from core.model import gguf_values
-from core.model.gguf import import_gguf, stored_types
+from core.model.general import read_facts
+from core.model.gguf import import_gguf, stored_types, type_shares
 from core.model.gguf_header import read_gguf_header
 from core.model.headers import read_folder
 from core.model.tree import build_tree
@@ -96,6 +97,25 @@ def test_block_types_are_dequantized_as_gguf_py_does(
         expected = torch.from_numpy(np.array(stored[f"{name}.weight"], dtype=np.float32)).bfloat16()
         assert torch.equal(found[f"{ours}.weight"], expected)
     assert stored_types(path) == kind
+
+
+def test_a_file_is_called_what_it_says_where_its_blocks_bear_it_out(tmp_path: Path) -> None:
+    model = gguf_files.build("llama")
+    kind, said = gguf.GGMLQuantizationType.Q5_0, {"general.file_type": int(gguf.LlamaFileType.MOSTLY_Q5_0)}
+    path = gguf_files.write(tmp_path / "m.gguf", "llama", model, kind=kind, **said)
+    assert stored_types(path) == "Q5_0"
+    said = {"general.file_type": int(gguf.LlamaFileType.MOSTLY_Q4_K_M)}
+    assert stored_types(gguf_files.write(tmp_path / "n.gguf", "llama", model, kind=kind, **said)) == "Q5_0"
+    said = {"general.file_type": 9999}
+    assert stored_types(gguf_files.write(tmp_path / "o.gguf", "llama", model, kind=kind, **said)) == "Q5_0"
+    assert type_shares(path).split(", ")[0].endswith(" % Q5_0")
+
+
+def test_an_import_keeps_what_the_file_says_of_its_model(tmp_path: Path, cache: Path) -> None:
+    about = {"general.license": "mit", "general.name": "Small One", "general.tags": ["a", "b"]}
+    path = gguf_files.write(tmp_path / "m.gguf", "llama", gguf_files.build("llama"), **about)
+    found = read_facts(do(path))
+    assert (found["license"], found["name"], found["tags"]) == ("mit", "Small One", ["a", "b"])
 
 
 def test_the_tokenizer_cuts_as_the_rule_says(llama: Path, cache: Path) -> None:

@@ -9,8 +9,9 @@ import pytest
 from gguf.constants import LlamaFileType
 
 from core.formats.gguf.architectures import describe
-from core.formats.gguf.metadata import file_type, licence, metadata, sliding_blocks
+from core.formats.gguf.metadata import file_type, metadata, sliding_blocks
 from core.formats.names import GGUF_MIXES
+from core.model.general import facts_in_header, write_facts
 from tests.core.formats.gguf import families
 
 
@@ -52,8 +53,43 @@ def test_a_folder_is_no_base_model(tmp_path: Path) -> None:
 )
 def test_the_licence_is_the_model_card_s(tmp_path: Path, card: str, expected: str) -> None:
     (tmp_path / "README.md").write_text(card, encoding="utf-8")
-    assert licence(tmp_path) == expected
     assert said(tmp_path).get("general.license", "") == expected
+
+
+def test_what_a_gguf_file_said_of_its_model_is_said_again(tmp_path: Path) -> None:
+    facts = {"license": "gemma", "author": "A", "tags": ["one", "two"], "base_model.count": 1, "base_model.0.name": "B"}
+    write_facts(tmp_path, facts_in_header({f"general.{key}": value for key, value in facts.items()} | {
+        "general.file_type": 15, "general.architecture": "gemma3", "general.quantization_version": 2,
+    }))  # fmt: skip
+    found = said(tmp_path, label="file.gguf")
+    assert {key: found[f"general.{key}"] for key in facts} == facts
+    assert found["general.file_type"] == 15
+    assert len(list(metadata_keys(tmp_path))) == len(set(metadata_keys(tmp_path)))
+
+
+def metadata_keys(folder: Path) -> list[str]:
+    layout = describe(families.tree_of("llama"))
+    return [entry.key for entry in metadata(layout, "file.gguf", "Model-1", folder, 15, 1_234_567)]
+
+
+def test_a_card_gives_licence_tags_languages_and_base(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text(
+        "---\nlicense: other\nlicense_name: own\nlicense_link: https://x.y/z\ntags:\n- a\n"
+        "pipeline_tag: text-generation\nlanguage: en\nbase_model:\n- some/Base\n---\n# Model",
+        encoding="utf-8",
+    )
+    found = said(tmp_path, label="folder")
+    assert found["general.license.name"] == "own"
+    assert found["general.license.link"] == "https://x.y/z"
+    assert found["general.tags"] == ["a", "text-generation"]
+    assert found["general.languages"] == ["en"]
+    assert found["general.base_model.0.repo_url"] == "https://huggingface.co/some/Base"
+
+
+@pytest.mark.parametrize("card", ["---\nlicense: [\n---\n", "---\n- a\n---\n", "---\nlicense: 3\ntags: {a: b}\n---\n"])
+def test_a_card_that_cannot_be_read_says_nothing(tmp_path: Path, card: str) -> None:
+    (tmp_path / "README.md").write_text(card, encoding="utf-8")
+    assert not [key for key in said(tmp_path, label="folder") if key.startswith(("general.license", "general.tags"))]
 
 
 def test_every_mix_is_a_type_of_file() -> None:
