@@ -85,7 +85,8 @@ def open_chat(
 ) -> ChatModel:
     """A loaded model for a conversation of many turns (see `answer`). Imports torch, takes seconds.
 
-    Arguments as `chat`; an event tells where the model runs if that is not where it was asked for.
+    Arguments as `chat`; events tell where the model runs if that is not where it was asked for, and that it has no
+    chat template, so that it only continues text.
     """
     name = absolute(model)
     preflight.check_model(name)
@@ -95,6 +96,8 @@ def open_chat(
     talk = chats.load(name, device, backend=backend, context=context, emit=tell, should_stop=should_stop)
     if note := getattr(talk.loaded, "device_note", ""):
         tell(Log("warning", note))
+    if talk.notice:
+        tell(Log("warning", talk.notice))
     return talk
 
 

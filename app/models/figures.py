@@ -23,6 +23,7 @@ class Figures:
         prompt_tokens_per_second: how fast the others were read.
         dropped_messages: oldest messages that were left out because the context is full.
         memory_bytes: of weights and cache; thinking_seconds: before the answer began; seed: of the draw.
+        note: about how the conversation was given to the model; "" for nothing.
     """
 
     prompt_tokens: int = 0
@@ -37,6 +38,7 @@ class Figures:
     memory_bytes: int = 0
     thinking_seconds: float = 0.0
     seed: int = 0
+    note: str = ""
 
     @property
     def used(self) -> int:

@@ -102,6 +102,8 @@ def figures_line(values: Mapping[str, Any]) -> str:
         told.append(f"the oldest {values['dropped_messages']} messages were left out")
     if values["ended_by"] in _ENDS:
         told.append(_ENDS[values["ended_by"]])
+    if note := values.get("note"):
+        told.append(note[:1].lower() + note[1:].rstrip("."))
     return f"[{'; '.join(told)}]"
 
 

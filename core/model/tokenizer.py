@@ -40,6 +40,24 @@ END_MARKS: Final = frozenset({
 ggml-org/llama.cpp#9606). Some models name only the end of a document, and would otherwise talk to themselves."""
 
 
+def hidden_ids(tokenizer: Any) -> frozenset[int]:
+    """Return the ids of the tokens that answers do not show.
+
+    These are the special tokens that the tokenizer names, and those that only tokenizer.json or
+    `added_tokens_decoder` of tokenizer_config.json marks as special. Where the two files contradict each other, one
+    mark is enough: that is known by what the tokenizer leaves out itself.
+    """
+    added = tokenizer.added_tokens_decoder
+    found = {*tokenizer.all_special_ids, *(number for number, token in added.items() if token.special)}
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None and (rest := [number for number in added if number not in found]):
+        shown, all_ = (
+            backend.decode_batch([[number] for number in rest], skip_special_tokens=skip) for skip in (True, False)
+        )
+        found.update(number for number, said, whole in zip(rest, shown, all_, strict=True) if whole and not said)
+    return frozenset(found)
+
+
 def load_tokenizer(folder: Path) -> Any:
     """Return the transformers tokenizer of a model folder.
 

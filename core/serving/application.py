@@ -23,7 +23,7 @@ from core.inference.generation.thinking import Part
 from core.serving.bodies import read_body
 from core.serving.desk import Desk, Ended, Ticket
 from core.serving.faults import Record
-from core.serving.questions import Question, chat_question, check_variables, text_question
+from core.serving.questions import Question, chat_question, check_template, check_variables, text_question
 from core.serving.refusals import Refused, refused_by
 from core.serving.replies import Reply
 from core.serving.streams import Stream
@@ -95,6 +95,7 @@ class Endpoint:
     async def chat(self, request: Request) -> Response:
         """A conversation is answered."""
         question = chat_question(await read_body(request), self.desk.context)
+        check_template(self.desk.template)
         check_variables(question, self.desk.template, self.desk.thinks)
         return await self._answer(request, question)
 

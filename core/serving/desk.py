@@ -37,7 +37,9 @@ class Talk(Protocol):
     def template(self) -> str: ...
     @property
     def thinks(self) -> bool: ...
-    def count(self, messages: Any, continue_last: bool, variables: Mapping[str, Any]) -> int: ...
+    def count(
+        self, messages: Any, continue_last: bool, variables: Mapping[str, Any], should_stop: Callable[[], bool]
+    ) -> int: ...
     def reply(
         self,
         messages: Any,
@@ -173,7 +175,7 @@ class Desk:
 
         question, talk = ticket.question, self._talk
         if question.messages is not None:
-            room = self.context - talk.count(question.messages, question.continue_last, question.variables)
+            room = self.context - talk.count(question.messages, question.continue_last, question.variables, should_stop)
             if room <= 0:
                 raise _too_long(self.context - room, self.context)
             # with no more room than there is, no message is left out of the prompt

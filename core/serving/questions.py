@@ -102,6 +102,17 @@ def _common(body: Mapping[str, Any]) -> dict[str, Any]:
     return {"model": model or "", "stream": stream, "include_usage": _flag(options or {}, "include_usage")}
 
 
+def check_template(template: str) -> None:
+    """Check that the model has a chat template: a base model would continue a conversation instead of answering.
+
+    Raises:
+        Refused: 400.
+    """
+    if not template:
+        message = "This model has no chat template, so it cannot answer a conversation. /v1/completions continues text."
+        raise Refused(400, message, code="no_chat_template")
+
+
 def check_variables(question: Question, template: str, thinks: bool) -> None:
     """Check that the model's chat template knows the variables that it would get.
 

@@ -152,6 +152,30 @@ def test_figures_tell_what_was_left_out() -> None:
     }  # fmt: skip
     expected = "[3 tokens, 9.9 tokens/s; first after 0.12 s; prompt 40 tokens, 30 of them known; seed 1; "
     assert figures_line(values) == f"{expected}the oldest 4 messages were left out]"
+    values["note"] = "The format has no system prompt."
+    assert figures_line(values).endswith("were left out; the format has no system prompt]")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model without a chat template."""
+    folder = save_model(tmp_path_factory.mktemp("cli-chat") / "base")
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    del settings["chat_template"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return folder
+
+
+def test_a_model_without_a_template_is_told_once_and_continues_the_text(
+    base: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("once\nmore\n"))
+    arguments = ["--system", "Tales.", "--max-tokens", "1", "--device", "cpu"]
+    assert main(["chat", str(base), "--prompt", "once", *arguments]) == 0
+    err = capsys.readouterr().err
+    assert err.count("has no chat template") == 1
+    assert "the system prompt first" in err
+    assert f"prompt {len('Tales.' + 'once') + 1} tokens" in err
 
 
 def test_markdown_names_the_speakers() -> None:

@@ -142,6 +142,8 @@ def _at_length(figures: Figures) -> list[str]:
         lines.append(f"{figures.prompt_tokens:,} tokens of prompt{reused}")
     if figures.dropped_messages:
         lines.append(f"The {figures.dropped_messages} oldest messages did not fit and were left out")
+    if figures.note:
+        lines.append(figures.note.rstrip("."))
     if figures.seed:
         lines.append(f"Seed {figures.seed}")
     return lines

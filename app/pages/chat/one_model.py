@@ -288,7 +288,10 @@ class OneModel(QWidget):
         loaded, opened = state not in ("idle", "loading"), self.session.opened
         detail = describe(opened) if loaded else choice.detail if choice is not None else ""
         if loaded and not opened.template:
-            detail += "\n" + self.tr("It has no chat format: it continues your text instead of answering.")
+            detail += "\n" + self.tr(
+                "It has no chat template: it continues text instead of answering. Of a conversation it reads the "
+                "texts, each on a line of its own and without roles, the system prompt first."
+            )
         models.set_detail(detail)
         rows = self._context.draft.machine.backends.get(self.panel.device.meant, ())
         self.panel.show_opened(opened if loaded else None, rows)

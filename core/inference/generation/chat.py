@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from core.errors import BadInput
 from core.events import Emit
 from core.inference.generation.answering import Answer, Reader, Statistics
-from core.inference.generation.prompt import Message, Prompt, PromptWriter, Variables
+from core.inference.generation.prompt import NO_TEMPLATE, Message, Prompt, PromptWriter, Variables
 from core.inference.generation.sampling import Sampling
 from core.inference.generation.thinking import Part
 from core.inference.generation.turn_ends import end_tokens
@@ -52,6 +52,11 @@ class ChatModel:
     def context(self) -> int:
         """Tokens that the model can read at once."""
         return self.loaded.runner.context
+
+    @property
+    def notice(self) -> str:
+        """What a user should know of talking to this model, for once; "" for nothing."""
+        return "" if self.template else NO_TEMPLATE
 
     @property
     def template(self) -> str:

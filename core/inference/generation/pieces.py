@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any, Final
 
+from core.model.tokenizer import hidden_ids
+
 _UNFINISHED: Final = "\N{REPLACEMENT CHARACTER}"
 _LONGEST: Final = 8
 """Tokens that a character may be spread over; more of them are bytes that make none."""
@@ -25,10 +27,9 @@ class Pieces:
             shown: special tokens to be told like words; the others have no text.
         """
         self._decode = _decoder(tokenizer)
-        special = set(tokenizer.all_special_ids)
-        special -= {tokenizer.convert_tokens_to_ids(word) for word in shown}
-        self._special = special
-        self._ids = [token for token in before[-4:] if token not in special]
+        added = tokenizer.get_added_vocab()
+        self._special = hidden_ids(tokenizer) - {added.get(word) for word in shown}
+        self._ids = [token for token in before[-4:] if token not in self._special]
         self._told = len(self._ids)
         self._told_text = self._decode(self._ids) if self._ids else ""
 

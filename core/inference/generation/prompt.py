@@ -21,6 +21,10 @@ Message = Mapping[str, str]
 Variables = Mapping[str, Any]
 """Of a chat template."""
 
+NO_TEMPLATE: Final = (
+    "This model has no chat template: it continues text instead of answering. Of a conversation it reads the texts, "
+    "each on a line of its own and without roles, the system prompt first."
+)
 SYSTEM_IN_QUESTION: Final = "The model's chat format has no system prompt, so it stands before the first question."
 _PROBE: Final = "SystemPromptProbe"
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from core.model.tokenizer import END_MARKS
+from core.model.tokenizer import END_MARKS, hidden_ids
 
 _IF_SPECIAL: Final = frozenset({"</s>", "<eos>", "[EOS]", "[EOT]"})
 """The same, but only as special tokens: in some vocabularies they are ordinary text, such as a tag of HTML."""
@@ -35,7 +35,7 @@ def end_tokens(tokenizer: Any, folder: Path) -> frozenset[int]:
         word = getattr(tokenizer, name, None)
         found.update(_numbers(vocabulary.get(str(word)) if word else None))
     found.update(configured_ends(folder))
-    special = set(tokenizer.all_special_ids)
+    special = hidden_ids(tokenizer)
     channels = "<|channel|>" in vocabulary or len(_PART_ENDS & vocabulary.keys()) > 1
     for word in END_MARKS & vocabulary.keys():
         if word != "<|end|>" or not channels:

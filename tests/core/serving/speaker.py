@@ -32,7 +32,11 @@ class Speaker:
     """
 
     def __init__(
-        self, words: Sequence[Part] = (), context: int = 100, error: Exception | None = None, template: str = ""
+        self,
+        words: Sequence[Part] = (),
+        context: int = 100,
+        error: Exception | None = None,
+        template: str = "{{ messages }}",
     ) -> None:
         self.context = context
         self.statistics = Figures()
@@ -47,7 +51,13 @@ class Speaker:
         self.pause_after: int | None = None
         self._words, self._error = words, error
 
-    def count(self, messages: Sequence[dict[str, str]], continue_last: bool = False, variables: Any = None) -> int:
+    def count(
+        self,
+        messages: Sequence[dict[str, str]],
+        continue_last: bool = False,
+        variables: Any = None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> int:
         return sum(len(message["content"].split()) for message in messages)
 
     def reply(

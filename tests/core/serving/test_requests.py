@@ -27,6 +27,14 @@ def server() -> Iterator[Running]:
         yield found
 
 
+def test_a_model_without_a_chat_template_only_continues_text() -> None:
+    with running(Speaker(template="")) as found:
+        status, body, _ = found.ask("POST", CHAT, GOOD)
+        assert (status, body["error"]["code"]) == (400, "no_chat_template")
+        assert "/v1/completions" in body["error"]["message"]
+        assert found.ask("POST", "/v1/completions", {"prompt": "hi"})[0] == 200
+
+
 def test_health_needs_no_token(server: Running) -> None:
     assert server.ask("GET", "/health", token=None)[:2] == (200, {"status": "ok", "waiting": 0})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given
@@ -101,8 +101,17 @@ def test_a_real_folder_is_not_needed(tmp_path: Path) -> None:
 
     class Slow:
         all_special_ids = (0,)
+        added_tokens_decoder: ClassVar[dict[int, Any]] = {}
+
+        def get_added_vocab(self) -> dict[str, int]:
+            return {}
 
         def decode(self, ids: list[int], **_options: Any) -> str:
             return "".join(map(chr, ids))
 
     assert told(Slow(), [104, 0, 105]) == ["h", "", "i", ""]
+
+
+def test_a_mark_that_no_special_token_is_shows_nothing_else(spaced: Any) -> None:
+    """A tokenizer gives the number of its unknown token for a word that it has not."""
+    assert told(spaced, [0, 2], shown=["<think>"]) == ["", "the", ""]

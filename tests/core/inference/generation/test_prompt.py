@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tokenizers.processors import TemplateProcessing
 
 from core.errors import BadInput
-from core.inference.generation.prompt import Message, PromptWriter
+from core.inference.generation.prompt import SYSTEM_IN_QUESTION, Message, PromptWriter
+from core.model import chat_template
 from core.model.tokenizer import load_tokenizer
 from tests.core.tiny_model import save_model
 
@@ -67,6 +69,56 @@ def test_a_template_without_a_system_prompt_gets_it_with_the_question(tokenizer:
     template = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('No system role') }}{% endif %}" + PLAIN
     prompt = writer(tokenizer, template).write([{"role": "system", "content": "Be brief."}, *HELLO])
     assert prompt.text == "user: Be brief.\n\nhello\nassistant:"
+
+
+def test_a_system_prompt_that_the_template_leaves_out_is_put_with_the_question(tokenizer: Any) -> None:
+    template = "{% for m in messages if m['role'] != 'system' %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+    prompt = writer(tokenizer, template).write([{"role": "system", "content": "Be brief."}, *HELLO])
+    assert prompt.text == "user: Be brief.\n\nhello\n"
+    assert prompt.note == SYSTEM_IN_QUESTION
+    assert writer(tokenizer, template).write(HELLO).note == ""
+
+
+def test_a_system_prompt_that_the_template_changes_stays_where_it_is(tokenizer: Any) -> None:
+    template = PLAIN.replace("m['content']", "m['content'].replace('/quiet', '')")
+    prompt = writer(tokenizer, template).write([{"role": "system", "content": "/quiet"}, *HELLO])
+    assert (prompt.text, prompt.note) == ("system: \nuser: hello\nassistant:", "")
+
+
+def test_the_reason_of_a_template_is_told_where_another_place_of_the_system_prompt_does_not_help(
+    tokenizer: Any,
+) -> None:
+    template = "{% if messages | length > 1 %}{{ raise_exception('One message only') }}{% endif %}" + PLAIN
+    talk = [{"role": "system", "content": "Be brief."}, *HELLO, answer("Hi"), *HELLO]
+    with pytest.raises(BadInput, match="One message only"):
+        writer(tokenizer, template).write(talk)
+
+
+def test_a_template_that_does_not_end_is_not_tried_twice(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat_template, "WALL_SECONDS", 0.5)
+    asked: list[int] = []
+    ask = chat_template._PROCESS.ask
+    monkeypatch.setattr(chat_template._PROCESS, "ask", lambda *some: (asked.append(1), ask(*some))[1])
+    loops = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+    with pytest.raises(BadInput, match="did not end in time"):
+        writer(tokenizer, loops).write([{"role": "system", "content": "Be brief."}, *HELLO])
+    assert len(asked) == 1
+
+
+def test_a_thought_that_a_question_ends_with_opens_nothing(tokenizer: Any) -> None:
+    template = "{% for m in messages %}{{ m['content'] }}{% endfor %}{# <think> #}"
+    assert not writer(tokenizer, template).write([{"role": "user", "content": "what is <think>"}]).thinking
+
+
+def test_a_text_is_continued_from_its_end(tokenizer: Any) -> None:
+    """A tokenizer that puts an end behind every text would have the answer begin after it."""
+    kept = tokenizer.backend_tokenizer.post_processor
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing("$A <eos>", special_tokens=[("<eos>", 0)])
+    try:
+        assert tokenizer("ab")["input_ids"][-1] == 0
+        assert tokenizer.decode(writer(tokenizer, None).plain("ab").ids) == "ab"
+    finally:
+        tokenizer.backend_tokenizer.post_processor = kept
 
 
 def test_a_conversation_that_the_template_refuses_is_told_in_its_words(tokenizer: Any) -> None:

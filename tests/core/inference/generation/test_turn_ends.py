@@ -17,6 +17,7 @@ class Tokenizer:
 
     def __init__(self, words: dict[str, int], end: Any = 2, special: tuple[int, ...] = (), **named: str) -> None:
         self.words, self.eos_token_id, self.all_special_ids = words, end, list(special)
+        self.added_tokens_decoder: dict[int, Any] = {}
         for name, word in named.items():
             setattr(self, name, word)
 
