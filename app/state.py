@@ -5,11 +5,12 @@ Only looks and habits live here. Whatever a run depends on is in its job folder.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from PySide6.QtCore import QByteArray, QSettings
+
+from core.home import settings_home
 
 SCHEMES: Final = ("system", "light", "dark")
 _RECENT: Final = 12
@@ -19,12 +20,7 @@ T = TypeVar("T")
 
 def default_path() -> Path:
     """`window.ini` in the user's folder for settings, or in BITWRIGHT_HOME where that is set."""
-    moved = os.environ.get("BITWRIGHT_HOME")
-    if moved:
-        return Path(moved).absolute() / "window.ini"
-    import platformdirs
-
-    return platformdirs.user_config_path("bitwright", appauthor=False) / "window.ini"
+    return settings_home() / "window.ini"
 
 
 class State:

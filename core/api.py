@@ -19,6 +19,7 @@ from core.endpoint import bench as bench
 from core.endpoint import serve as serve
 from core.errors import BadInput, Cancelled
 from core.events import Emit, Event, Failed, Result, Stage
+from core.files import expanded
 from core.formats.grids import plan_layers
 from core.formats.names import FORMATS, PLAIN
 from core.inspection import Inspection as Inspection
@@ -209,7 +210,7 @@ def evaluate(
     names = [absolute(name) for name in (model, against) if name is not None]
     for name in names:
         preflight.check_model(name)
-    path = None if text is None else Path(text).expanduser().absolute()
+    path = None if text is None else expanded(text).absolute()
     if path is not None:
         texts.check(str(path))
 
@@ -258,7 +259,7 @@ def convert(
     """
     if format not in (*FORMATS, *PLAIN):
         raise BadInput(f"There is no output format {format!r}.", f"Choose from {', '.join((*FORMATS, *PLAIN))}.")
-    name, goal = absolute(source), Path(target).expanduser().absolute()
+    name, goal = absolute(source), expanded(target).absolute()
     preflight.check_model(name)
     preflight.check_output(goal)
 

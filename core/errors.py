@@ -62,6 +62,12 @@ class OutputProblem(BitwrightError):
     code = "output"
 
 
+class ResultKept(BitwrightError):
+    """The work was done but its result could not be put into place; remedy: take it from where it is kept."""
+
+    code = "kept"
+
+
 class DiskFull(BitwrightError):
     """Too little room on a volume; remedy: free some, or write elsewhere."""
 

@@ -5,9 +5,13 @@ Knows the file system and nothing of models or jobs.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +22,13 @@ MAX_JSON_BYTES: Final = 32 << 20
 
 _CORRECT: Final = "Correct it there; if the file was downloaded, fetch it again."
 _UTF8: Final = "Save it as UTF-8; if the file was downloaded, fetch it again."
+_LASTING: Final = {
+    errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST, errno.EXDEV, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.EROFS,
+    errno.ENAMETOOLONG,
+}  # fmt: skip
+"""Reasons that a moment later are the same."""
+_WAITS: Final = (0.05, 0.15, 0.4, 1.0)
+"""Seconds before each further try: a scanner, an indexer or a network volume lets go within them, or not at all."""
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -28,9 +39,10 @@ def write_atomic(path: Path, data: bytes) -> None:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-        temporary.replace(path)
+        patiently(lambda: temporary.replace(path))
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it would hide the error that matters
+            temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
 
 
@@ -94,6 +106,44 @@ def check_content(path: Path) -> None:
         raise CorruptFile(f"{path} is a web page, not the file itself.", "Download the file, not its page.")
 
 
+def reason(error: Exception) -> str:
+    """What the system says about `error`, without the number and the path."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+
+
+def patiently(call: Callable[[], object]) -> None:
+    """Make a call that renames or removes, and again after a moment where it fails for a reason that may pass.
+
+    Raises:
+        OSError: it failed each time.
+    """
+    for wait in (*_WAITS, None):
+        try:
+            call()
+            return
+        except OSError as error:
+            if wait is None or error.errno in _LASTING:
+                raise
+            time.sleep(wait)
+
+
+def sync_tree(folder: Path) -> None:
+    """Make every file and folder below `folder`, and `folder` itself, survive a power cut.
+
+    Raises:
+        OSError: the system could not write something that it had promised to write.
+    """
+    for path, _folders, names in os.walk(folder, topdown=False):
+        for name in names:
+            # Windows flushes only what is open for writing
+            descriptor = os.open(os.path.join(path, name), os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        sync_folder(Path(path))
+
+
 def sync_folder(folder: Path) -> None:
     """Make a rename inside `folder` survive a power cut (POSIX only; elsewhere the rename itself does)."""
     if os.name != "posix":
@@ -103,6 +153,11 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """`path` with a leading `~` replaced by the user's home; left as it is where there is no such user or home."""
+    return Path(os.path.expanduser(path))
 
 
 def existing_parent(path: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,13 +13,17 @@ _OTHERS = 0o077
 
 
 def home() -> Path:
-    """Bitwright's own data folder; the environment variable BITWRIGHT_HOME moves it."""
-    moved = os.environ.get("BITWRIGHT_HOME")
+    """Bitwright's own data folder; the environment variable BITWRIGHT_HOME moves it.
+
+    Where the user has no home folder, or one in which nothing can be made, it is a private folder among the temporary
+    ones.
+    """
+    moved = os.environ.get("BITWRIGHT_HOME", "").strip()
     if moved:
-        return Path(moved).absolute()
+        return Path(os.path.expanduser(moved)).absolute()
     import platformdirs
 
-    return platformdirs.user_data_path("bitwright", appauthor=False)
+    return _or_temporary(platformdirs.user_data_path("bitwright", appauthor=False))
 
 
 def private_folder(name: str) -> Path:
@@ -73,4 +78,45 @@ def _places(name: str) -> Iterator[Path]:
     yield home() / name
     import platformdirs
 
-    yield platformdirs.user_cache_path("bitwright", appauthor=False) / name
+    yield _or_temporary(platformdirs.user_cache_path("bitwright", appauthor=False)) / name
+
+
+def cache_home() -> Path:
+    """The folder for what can be made again; `home` where BITWRIGHT_HOME moves that."""
+    if os.environ.get("BITWRIGHT_HOME", "").strip():
+        return home()
+    import platformdirs
+
+    return _or_temporary(platformdirs.user_cache_path("bitwright", appauthor=False))
+
+
+def settings_home() -> Path:
+    """The folder for the window's settings; `home` where BITWRIGHT_HOME moves that."""
+    if os.environ.get("BITWRIGHT_HOME", "").strip():
+        return home()
+    import platformdirs
+
+    return _or_temporary(platformdirs.user_config_path("bitwright", appauthor=False))
+
+
+def _or_temporary(usual: Path) -> Path:
+    if os.path.isabs(usual) and (usual.exists() or _can_be_made(usual)):
+        return usual
+    return _temporary() or usual.absolute()
+
+
+def _can_be_made(folder: Path) -> bool:
+    for parent in folder.parents:
+        if os.path.lexists(parent):
+            return parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)
+    return False
+
+
+def _temporary() -> Path | None:
+    """A folder of this user's alone; None if it cannot be had, or somebody else has made it."""
+    folder = Path(tempfile.gettempdir()) / f"bitwright-{os.getuid() if hasattr(os, 'getuid') else os.getlogin()}"
+    try:
+        os.close(open_private(folder))
+    except OSError:
+        return None
+    return folder

@@ -21,6 +21,7 @@ from core.calibration import text as texts
 from core.engines import Mark
 from core.errors import BadInput, Cancelled, OutputProblem, UnsupportedModel
 from core.events import Emit, Event
+from core.files import expanded
 from core.jobs.control import never
 from core.jobs.spec import FORMATS, absolute
 from core.model.plans import Plans
@@ -157,7 +158,7 @@ def plan(
     spec = AnalysisSpec(
         absolute(model), _candidates(demand), measure, absolute(calibration), samples, seqlen, seed, device
     )
-    target = None if output is None else _writable(Path(output).expanduser().absolute())
+    target = None if output is None else _writable(expanded(output).absolute())
     found = _choose(spec, demand, emit or _ignore, should_stop)
     if target is not None:
         _save(found.allocation, target)

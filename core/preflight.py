@@ -11,11 +11,11 @@ import secrets
 from pathlib import Path
 
 from core.calibration import text
+from core.claim import is_filled_in_place, is_free, refuse_if_claimed, staging_places
 from core.errors import DiskFull, ModelNotFound, OutputProblem, UnsupportedModel
 from core.files import existing_parent, free_bytes
 from core.formats.grids import plan_layers
 from core.jobs.spec import JobSpec, looks_like_path
-from core.jobs.store import staging_of
 from core.model.source import DEMO, check_folder, read_config
 from core.model.tree import ModelTree, build_tree, read_tensors
 from core.sizes import output_size
@@ -73,7 +73,8 @@ def check_output(output: Path) -> None:
             raise OutputProblem(f"The output {output} is a link.", "Choose the folder that it points to, or another.")
         if output.exists() and not output.is_dir():
             raise OutputProblem(f"The output {output} is a file.", "Choose a folder that does not exist yet.")
-        if output.is_dir() and any(output.iterdir()):
+        refuse_if_claimed(output)
+        if output.is_dir() and not is_free(output):
             raise OutputProblem(
                 f"The output folder {output} is not empty.", "Choose a folder that is empty or does not exist yet."
             )
@@ -106,7 +107,10 @@ def _try_writing(output: Path) -> None:
 
     The rights alone do not tell: network volumes, read-only mounts and quotas have their own opinion.
     """
+    token = secrets.token_hex(14)[:27]  # as long as a job's id
     parent = existing_parent(output.parent)
-    probe = staging_of(parent / output.name, Path(secrets.token_hex(14)[:27]))  # as long as a job's id
+    probe = staging_places(output if parent == output.parent else parent / output.name, token)[
+        is_filled_in_place(output)
+    ]
     probe.mkdir()
     probe.rmdir()

@@ -5,6 +5,7 @@ Makes each sheet when it is first asked for; knows the table of actions and what
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 
 from PySide6.QtCore import QUrl
@@ -69,7 +70,8 @@ def open_data_folder(
 ) -> None:
     """Show Bitwright's folder in the desktop's file manager, or say where it is."""
     folder = home()
-    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(OSError):  # then no file manager opens it either
+        folder.mkdir(parents=True, exist_ok=True)
     if not QDesktopServices.openUrl(QUrl.fromLocalFile(str(folder))):
         error = BitwrightError("No file manager opened the data folder.", f"It is {folder}.")
         report(error, copies(str(folder)))

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from PySide6.QtCore import Signal
+from PySide6.QtCore import QDir, Signal
 from PySide6.QtWidgets import QFileDialog, QHBoxLayout, QLineEdit, QPushButton, QVBoxLayout, QWidget
 
 from app.theme import Theme
 from app.widgets.note import Note
 from core.errors import BitwrightError
-from core.files import free_bytes
+from core.files import expanded, free_bytes
 from core.preflight import check_output
 from core.wording import human
 
@@ -94,10 +94,10 @@ class OutputField(QWidget):
 
     def _settle(self) -> None:
         text = self._edit.text().strip()
-        self._take(str(Path(text).expanduser().absolute()) if text else "")
+        self._take(str(expanded(text).absolute()) if text else "")
 
     def _choose(self) -> None:
-        start = self._path.parent if self._path.parent.is_dir() else Path.home()
+        start = self._path.parent if self._path.parent.is_dir() else Path(QDir.homePath())
         folder = QFileDialog.getExistingDirectory(self, self.tr("Output folder"), str(start))
         if not folder:
             return

@@ -14,7 +14,7 @@ from core.calibration import files, hub
 from core.calibration.documents import Document, from_record
 from core.errors import BadCalibration, CorruptFile
 from core.events import Emit, Event
-from core.files import read_json
+from core.files import expanded, read_json
 from core.recipes import RESOURCES
 
 BUILTIN = "builtin"
@@ -151,7 +151,7 @@ def _options(dataset: str, pairs: list[str]) -> dict[str, str]:
 
 def _expanded(calibration: str) -> Path:
     try:
-        return Path(calibration).expanduser()
+        return expanded(calibration)
     except RuntimeError:  # ~name of nobody here
         return Path(calibration)
 

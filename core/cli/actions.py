@@ -97,6 +97,10 @@ def estimate(terminal: Terminal, model: str, options: dict[str, Any]) -> None:
         terminal.line(f"warning: {needed.warning}")
 
 
+_STATES = {"elsewhere": "on another machine"}
+"""States of a job in words of a person, where the word for programs is another."""
+
+
 def jobs(terminal: Terminal) -> None:
     """List the runs."""
     found = api.list_jobs()
@@ -108,7 +112,7 @@ def jobs(terminal: Terminal) -> None:
             terminal.event(Result({**value, "spec": spec.to_json() if spec else None}))
         when = job.created.astimezone().strftime("%Y-%m-%d %H:%M")
         name, model, output = (spec.name, spec.model, spec.output) if spec else ("", "?", "?")
-        rows.append((when, job.state, name, model, output))
+        rows.append((when, _STATES.get(job.state, job.state), name, model, output))
     if rows:
         terminal.table(("started", "state", "name", "model", "output"), rows)
     else:

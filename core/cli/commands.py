@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,7 +25,7 @@ from core.sensitivity.spec import DEFAULT, MEASURES
 _USAGE_ERROR: Any = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
 """Typer brings its own copy of click in some versions, and names this base class of it in none."""
 DONE, FAILED, BAD_INPUT, CANCELLED = 0, 1, 2, 130
-_OWN_FAULT = {"internal", "child-died", "verification", "out-of-memory", "error"}
+_OWN_FAULT = {"internal", "child-died", "verification", "out-of-memory", "error", "file", "kept"}
 """Codes of commands other than `quantize` that do not mean bad input."""
 
 app = typer.Typer(
@@ -325,11 +326,20 @@ def _run(json: bool, action: Callable[[Terminal], None]) -> int:
     except BrokenPipeError:
         raise
     except Exception as error:  # noqa: BLE001 - the last line of defence: a traceback goes to a file, a sentence to the user
-        log = home() / "crash.txt"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        told = error_from(failed_from(error, Progressed(), log))
+        told = error_from(failed_from(error, Progressed(), _crash_log()))
         terminal.error(told)
         return exit_code(told, terminal)
+
+
+def _crash_log() -> Path:
+    """A file for a traceback: in Bitwright's own folder, or where that cannot be written among the temporary ones."""
+    log = home() / "crash.txt"
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("a"):
+            return log
+    except OSError:
+        return Path(tempfile.mkdtemp(prefix="bitwright-")) / log.name
 
 
 def exit_code(error: BitwrightError, terminal: Terminal) -> int:

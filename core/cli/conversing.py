@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core import talk
 from core.cli.terminal import Interrupts, Terminal, printable
 from core.errors import BadInput, BitwrightError, OutputProblem
 from core.events import Event, Failed, Result, Token
-from core.files import write_atomic, write_json
+from core.files import expanded, write_atomic, write_json
 
 if TYPE_CHECKING:
     from core.inference.generation.chat import ChatModel
@@ -167,7 +166,7 @@ class Conversation:
     def _save(self, rest: str) -> None:
         if not rest or not self.messages:
             raise BadInput("There is nothing to save." if rest else "/save needs the name of a file.", "/help")
-        path = Path(rest).expanduser()
+        path = expanded(rest)
         try:
             if path.suffix.lower() == ".json":
                 write_json(path, {"model": self._model, "messages": self.messages})

@@ -35,6 +35,7 @@ from core.model.tree import Linear
 from core.model.weights import TensorStore
 from core.model_card import CARD, conversion_card
 from core.preflight import check_free
+from core.staging import UNFINISHED
 
 REPORT = "bitwright.json"
 _TYPE: Final = re.compile(r"[-_.](?:I?Q\d\w*|B?F16|F32)\Z", re.IGNORECASE)
@@ -112,11 +113,13 @@ def convert(
             carry_over(own, staging.folder, legal_only=True)
         emit(Stage("verify"))
         _compare(subject, conversion, staging.folder, work)
-        files = _files(staging.folder)
-        report = _report(subject, conversion, source, files, work, time.monotonic() - started)
-        write_json(staging.folder / REPORT, report)
-        card = conversion_card(report, target.name, subject.checkpoint.folder)
-        write_atomic(staging.folder / CARD, card.encode("utf-8", "replace"))
+        with staging.kept_on_failure("the finished result"):
+            files = _files(staging.folder)
+            report = _report(subject, conversion, source, files, work, time.monotonic() - started)
+            staging.drop_ballast()
+            write_json(staging.folder / REPORT, report)
+            card = conversion_card(report, target.name, subject.checkpoint.folder)
+            write_atomic(staging.folder / CARD, card.encode("utf-8", "replace"))
         staging.publish()
     for path, size in files.items():
         emit(FileWritten(path, size))
@@ -162,6 +165,7 @@ def _write(subject: Subject, conversion: Conversion, folder: Path, work: _Work) 
     linears = {linear.name: linear for linear in subject.tree.linears}
     try:
         writer = plan.writer(folder)
+        writer.begin(subject.checkpoint.folder)
         for name in plan.layers:
             work.check()
             before = read_layer(subject.checkpoint, linears[name])
@@ -173,7 +177,7 @@ def _write(subject: Subject, conversion: Conversion, folder: Path, work: _Work) 
             work.digests[name] = digest(after)
             writer.write(after)
             work.step()
-        writer.finish(_store(subject, conversion), subject.checkpoint.folder, work.should_stop)
+        writer.finish(_store(subject, conversion), work.should_stop)
         work.step()
     except ValueError as error:
         raise BadInput(f"{plan.name} cannot hold the source: {error}.", "Choose another format.") from error
@@ -305,7 +309,9 @@ def _stored_bytes(source: Source) -> int:
 
 def _files(folder: Path) -> dict[str, int]:
     return {
-        path.relative_to(folder).as_posix(): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()
+        path.relative_to(folder).as_posix(): path.stat().st_size
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != UNFINISHED
     }
 
 

@@ -7,24 +7,26 @@ conversion finds and removes what it left. Knows folders, not what goes into the
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
 import shutil
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
-from core.errors import BitwrightError, OutputProblem
-from core.files import read_json, sync_folder, write_json
+from core import staging
+from core.claim import MARK, remove_stale, staging_places
+from core.errors import BitwrightError
+from core.files import read_json, write_json
 from core.home import home
-from core.jobs import store
+from core.lock import FileLock, is_held, take
 
 _NOTES = "conversions"
 _NOTE = "staging.json"
-_MARK = ".bitwright-"
+_LOCK = "lock"
 _UNFINISHED = "."
 
 
-class Staging:
+class Staging(staging.Staging):
     """A folder that becomes `target`; a context manager that removes it unless `publish` was called.
 
     Attributes:
@@ -36,77 +38,53 @@ class Staging:
 
     def __init__(self, target: Path) -> None:
         token = secrets.token_hex(8)
-        self._target = target
+        super().__init__(target, token, "a conversion")
         self._note = home() / _NOTES / token
-        self._made: list[Path] = []
-        self._published = False
-        self.folder = target.with_name(f".{target.name}{_MARK}{token}")
+        self._lock: FileLock | None = None
 
-    def __enter__(self) -> Staging:
+    def __enter__(self) -> Self:
         sweep()
-        try:
-            # a sweep at this moment takes a note without an owner for one of the dead
+        # a home that cannot be written costs the note, not the conversion
+        with contextlib.suppress(OSError):
+            # a sweep at this moment takes a note without a lock for one of the dead
             unfinished = self._note.with_name(f"{_UNFINISHED}{self._note.name}")
             unfinished.mkdir(parents=True)
-            store.claim(unfinished)
-            write_json(unfinished / _NOTE, str(self.folder))
+            self._lock = take(unfinished / _LOCK)
+            write_json(unfinished / _NOTE, str(self.target))
             unfinished.rename(self._note)
-            for parent in reversed([path for path in self._target.parents if not path.exists()]):
-                parent.mkdir()
-                self._made.append(parent)
-            self.folder.mkdir()
-        except OSError as error:
-            self._discard()
-            raise OutputProblem(
-                f"{self._target} cannot be made: {error.strerror}.", "Choose a folder that you may write."
-            ) from error
-        return self
+        try:
+            return super().__enter__()
+        except BaseException:
+            self._forget()
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._published:
-            shutil.rmtree(self._note, ignore_errors=True)
-        else:
-            self._discard()
+        super().__exit__(kind, error, trace)
+        self._forget()
 
-    def publish(self) -> None:
-        """Give the folder its name.
-
-        Raises:
-            OutputProblem: something is in its place by now.
-        """
-        try:
-            if os.name == "nt" and self._target.is_dir():
-                self._target.rmdir()
-            self.folder.rename(self._target)
-        except OSError as error:
-            raise OutputProblem(
-                f"{self._target} cannot be put into place: {error.strerror}.", "Something was put there meanwhile."
-            ) from error
-        self._published = True
-        sync_folder(self._target.parent)
-
-    def _discard(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
-        shutil.rmtree(self._note, ignore_errors=True)
-        with contextlib.suppress(OSError):  # somebody put something there
-            for parent in reversed(self._made):
-                parent.rmdir()
+    def _forget(self) -> None:
+        """Remove the note."""
+        if self._lock is not None:
+            self._lock.close()
+        for note in (self._note, self._note.with_name(f"{_UNFINISHED}{self._note.name}")):
+            shutil.rmtree(note, ignore_errors=True)
 
 
 def sweep() -> list[Path]:
     """Remove what conversions that were killed have left, and say what that was."""
-    removed = []
+    removed: list[Path] = []
     for note in sorted((home() / _NOTES).glob("*")):
-        if note.name.startswith(_UNFINISHED) or store.runner(note) is not None:
+        if note.name.startswith(_UNFINISHED) or is_held(note / _LOCK) is not False:
             continue
-        with contextlib.suppress(BitwrightError, OSError, TypeError):
-            left = Path(read_json(note / _NOTE))
-            if not left.parent.exists():
+        with contextlib.suppress(BitwrightError, OSError, TypeError, ValueError):
+            target = Path(read_json(note / _NOTE))
+            if not target.parent.exists():
                 continue  # perhaps a drive that is not plugged in
-            if left.is_dir() and left.name.endswith(f"{_MARK}{note.name}"):
-                shutil.rmtree(left)
-                removed.append(left)
+            if target.name.startswith(".") and MARK in target.name:
+                continue
+            removed += [left for left in staging_places(target, note.name) if left.is_dir() and staging.remove(left)]
+            remove_stale(target, note.name)
         shutil.rmtree(note, ignore_errors=True)
     return removed

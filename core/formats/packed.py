@@ -29,7 +29,7 @@ from core.jobs.control import check_stop
 from core.model.plans import LayerPlan
 from core.model.tree import ModelTree
 from core.model.weights import TensorStore, evenly
-from core.model.writer import MAX_SHARD_BYTES, CheckpointWriter
+from core.model.writer import MAX_SHARD_BYTES, CheckpointWriter, failures
 
 
 @dataclass(frozen=True)
@@ -169,8 +169,20 @@ class PackedWriter:
         for name, tensor in self._plan.encode(layer).items():
             self._tensors.write(name, tensor)
 
-    def finish(self, store: TensorStore, source: Path, should_stop: Callable[[], bool]) -> None:
-        """All other tensors out of the source's `store` byte for byte, configs, and the side files of `source`.
+    def begin(self, source: Path) -> None:
+        """Configs, and the side files of `source`.
+
+        Raises:
+            DiskFull, OutputProblem: the folder cannot take it.
+        """
+        with failures(self._folder):
+            write_json(self._folder / "config.json", self._plan.model_config())
+            if self._plan.config_file:
+                write_json(self._folder / self._plan.config_file, self._plan.config())
+        carry_over(source, self._folder)
+
+    def finish(self, store: TensorStore, should_stop: Callable[[], bool]) -> None:
+        """All other tensors out of the source's `store`, byte for byte.
 
         Raises:
             ValueError: layers are missing.
@@ -181,14 +193,14 @@ class PackedWriter:
             check_stop(should_stop)
             self._tensors.write_pieces(name, store.chunks(name))
         self._tensors.close()
-        write_json(self._folder / "config.json", self._plan.model_config())
-        if self._plan.config_file:
-            write_json(self._folder / self._plan.config_file, self._plan.config())
-        carry_over(source, self._folder)
 
     def abort(self) -> None:
-        """Remove the tensors that were written; does nothing after `finish`."""
+        """Remove the tensors that were written; does nothing after `finish` or `leave`."""
         self._tensors.abort()
+
+    def leave(self) -> None:
+        """Close the files and let them lie as they are."""
+        self._tensors.leave()
 
 
 def lay_out_tensors(

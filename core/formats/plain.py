@@ -216,8 +216,13 @@ class PlainWriter:
         (weight,) = layer.parts()
         self._writer.write(f"{layer.name}.weight", weight.T if layer.name in self._plan.transposed else weight)
 
-    def finish(self, store: TensorStore, source: Path, should_stop: Callable[[], bool]) -> None:
-        """Other tensors, rounded, config and side files.
+    def begin(self, source: Path) -> None:
+        """Config, and the side files of `source`."""
+        write_json(self._folder / "config.json", self._plan.config)
+        carry_over(source, self._folder)
+
+    def finish(self, store: TensorStore, should_stop: Callable[[], bool]) -> None:
+        """Other tensors, rounded.
 
         Raises:
             ValueError: a tensor has numbers beyond the type's range.
@@ -225,12 +230,14 @@ class PlainWriter:
         for name in self._plan.copied:
             self._writer.write_pieces(name, _stoppable((new for _, new in self._plan.rest(store, name)), should_stop))
         self._writer.close()
-        write_json(self._folder / "config.json", self._plan.config)
-        carry_over(source, self._folder)
 
     def abort(self) -> None:
-        """Remove what was written; does nothing after `finish`."""
+        """Remove the tensors that were written; does nothing after `finish` or `leave`."""
         self._writer.abort()
+
+    def leave(self) -> None:
+        """Close the files and let them lie as they are."""
+        self._writer.leave()
 
 
 def plan_plain(name: str, tree: ModelTree, plans: Sequence[LayerPlan], source_config: Mapping[str, Any]) -> PlainPlan:

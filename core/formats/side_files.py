@@ -7,11 +7,12 @@ in from elsewhere on the machine, as outputs are published.
 from __future__ import annotations
 
 import codecs
+import errno
 import json
 import shutil
 from pathlib import Path
 
-from core.errors import CorruptFile, OutputProblem
+from core.errors import CorruptFile, DiskFull, OutputProblem
 from core.files import read_json
 from core.model.general import FILE as FACTS
 
@@ -34,7 +35,7 @@ def carry_over(source: Path, target: Path, *, legal_only: bool = False) -> None:
         legal_only: just the licence and its like, for an output that has everything else inside.
 
     Raises:
-        OutputProblem: one cannot be copied.
+        DiskFull, OutputProblem: one cannot be copied.
     """
     for path in _side_files(source, legal_only=legal_only):
         if not _is_inside(path, source):
@@ -49,7 +50,8 @@ def carry_over(source: Path, target: Path, *, legal_only: bool = False) -> None:
                 destination.write_bytes(changed)
         except OSError as error:
             problem = f"{path.name} could not be copied: {error.strerror}."
-            raise OutputProblem(problem, "Check room and rights.") from error
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            raise (DiskFull if full else OutputProblem)(problem, "Check room and rights.") from error
 
 
 def foreign_links(source: Path) -> list[str]:

@@ -69,14 +69,20 @@ class Checkpoint(Protocol):
 class FormatWriter(Protocol):
     """Takes the layers of one output in any order and ends with a whole checkpoint in its folder."""
 
+    def begin(self, source: Path) -> None:
+        """Write what is known before any layer: configs, tokenizer, and the side files of the folder `source`."""
+
     def write(self, layer: Stored) -> None:
         """Put one layer, as `FormatPlan.stored` made it, into its place."""
 
-    def finish(self, store: TensorStore, source: Path, should_stop: Callable[[], bool]) -> None:
-        """Everything else: other tensors out of the source's `store`, configs, tokenizer, and `source`'s side files."""
+    def finish(self, store: TensorStore, should_stop: Callable[[], bool]) -> None:
+        """Write the other tensors out of the source's `store`, and give the files their names."""
 
     def abort(self) -> None:
-        """Remove what was written; does nothing after `finish`."""
+        """Remove the tensors that were written; does nothing after `finish` or `leave`."""
+
+    def leave(self) -> None:
+        """Close the files and let them lie as they are, where a later step failed."""
 
 
 class FormatPlan(Protocol):

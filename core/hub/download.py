@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import errno
 import fnmatch
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from core.errors import (
     BitwrightError,
     Cancelled,
+    CorruptFile,
     DiskFull,
     HubUnreachable,
     ModelNotFound,
@@ -23,6 +24,7 @@ from core.errors import (
 )
 from core.events import Emit, Log
 from core.files import free_bytes, read_json
+from core.hub.arrival import Arrival, Checksums, forget, sweep
 from core.hub.pace import PacedProgress
 from core.hub.patience import LOOKUP_SECONDS, bounded
 from core.model.headers import INDEX_FILE, SINGLE_FILE, read_folder, weight_files
@@ -32,6 +34,7 @@ _WANTED: Final = (
     "config.json", "generation_config.json", "tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json",
     "added_tokens.json", "chat_template*", "spiece.model", "LICENSE*", "NOTICE*", "USE_POLICY*", "README.md",
 )  # fmt: skip
+CONFIG: Final = "config.json"
 _TEMPLATES: Final = "additional_chat_templates/*.jinja"
 _GRACE_BYTES: Final = 256 << 20
 
@@ -58,6 +61,7 @@ def download(
         ModelNotFound: the Hub has no such model, or does not show it to this user.
         HubUnreachable: no answer, a refusal, or terms to accept first.
         UnsupportedModel: the repository holds no safetensors weights.
+        CorruptFile: a file arrived damaged twice.
         DiskFull, OutputProblem: the cache has too little room, or cannot be written.
         Cancelled: `should_stop` said so.
     """
@@ -77,8 +81,8 @@ def download(
             raise problem from error
         emit(Log("warning", f"The Hub did not answer; using the copy of {repository} in the cache."))
         return folder
-    sizes = {file.rfilename: file.size for file in info.siblings or []}
-    return _fetch(repository, sizes, emit, should_stop, check, measured=measured)
+    fetch = _Fetch(repository, info, emit, should_stop, measured)
+    return fetch.all(check)
 
 
 def wanted_files(names: Sequence[str], repository: str) -> list[str]:
@@ -159,45 +163,104 @@ def http_error() -> type[Exception]:
     return base
 
 
-def _fetch(
-    repository: str,
-    sizes: Mapping[str, int | None],
-    emit: Emit,
-    should_stop: Callable[[], bool],
-    check: Callable[[Mapping[str, Any]], None],
-    *,
-    measured: bool,
-) -> Path:
-    from huggingface_hub import constants, hf_hub_download, snapshot_download, try_to_load_from_cache
+class _Fetch:
+    """One download of a repository whose files and checksums the Hub has told."""
 
-    wanted = wanted_files(list(sizes), repository)
-    try:
-        config = read_json(Path(bounded(lambda: hf_hub_download(repository, "config.json"), should_stop, 60.0)))
-        if isinstance(config, dict):
-            check(config)
-        missing = [name for name in wanted if not isinstance(try_to_load_from_cache(repository, name), str)]
-        total = sum(sizes[name] or 0 for name in missing)
-        cache = Path(constants.HF_HUB_CACHE)
-        if total and free_bytes(cache) < total + _GRACE_BYTES:
+    def __init__(self, repository: str, info: Any, emit: Emit, should_stop: Callable[[], bool], measured: bool) -> None:
+        from huggingface_hub import constants
+        from huggingface_hub.file_download import repo_folder_name
+
+        siblings = info.siblings or []
+        self._repository, self._commit = repository, info.sha
+        self._emit, self._should_stop, self._measured = emit, should_stop, measured
+        self._sizes: dict[str, int] = {file.rfilename: file.size or 0 for file in siblings}
+        self._sums = {file.rfilename: Checksums.of(file) for file in siblings}
+        self._cache = Path(constants.HF_HUB_CACHE)
+        self._place = repo_folder_name(repo_id=repository, repo_type="model")
+
+    def all(self, check: Callable[[Mapping[str, Any]], None]) -> Path:
+        """The folder of the snapshot, with every wanted file as the Hub has it."""
+        wanted = wanted_files(list(self._sizes), self._repository)
+        try:
+            unchecked = sweep(self._cache, self._place) | set(self._missing(wanted))
+            with Arrival(self._cache, self._place, unchecked) as arrival:
+                folder = self._checked(lambda: self._config(arrival), unchecked & {CONFIG})
+                config = read_json(folder / CONFIG)
+                if isinstance(config, dict):
+                    check(config)
+                return self._checked(lambda: self._files(wanted, arrival), unchecked - {CONFIG})
+        except (http_error(), OSError, ValueError) as error:
+            raise _storage_problem(self._repository, error) or explain(self._repository, error) from error
+
+    def _missing(self, wanted: Sequence[str]) -> list[str]:
+        from huggingface_hub import try_to_load_from_cache
+
+        return [name for name in wanted if not isinstance(try_to_load_from_cache(self._repository, name), str)]
+
+    def _config(self, arrival: Arrival) -> Path:
+        from huggingface_hub import hf_hub_download
+
+        fetch = lambda: hf_hub_download(self._repository, CONFIG)  # noqa: E731
+        return Path(bounded(fetch, self._should_stop, 60.0, tick=arrival.look)).parent
+
+    def _files(self, wanted: Sequence[str], arrival: Arrival) -> Path:
+        from huggingface_hub import snapshot_download
+
+        total = sum(self._sizes[name] for name in self._missing(wanted))
+        if total and free_bytes(self._cache) < total + _GRACE_BYTES:
             raise DiskFull(
-                f"{repository} needs {human(total)} in {cache}, where {human(free_bytes(cache))} are free.",
+                f"{self._repository} needs {human(total)} in {self._cache}, "
+                f"where {human(free_bytes(self._cache))} are free.",
                 "Free some space, or set HF_HOME to a folder on another disk.",
             )
         if total:
-            emit(Log("info", f"Downloading {repository}: {human(total)}."))
+            self._emit(Log("info", f"Downloading {self._repository}: {human(total)}."))
         counter = _Counter()
-        report = _Measured(counter, total, emit) if measured else _Tenths(counter, total, emit)
+        report = (_Measured if self._measured else _Tenths)(counter, total, self._emit)
+
+        def tick() -> None:
+            report.tell()
+            arrival.look()
+
         folder = bounded(
-            lambda: snapshot_download(repository, allow_patterns=wanted, tqdm_class=counter.bar()),
-            should_stop,
+            lambda: snapshot_download(self._repository, allow_patterns=list(wanted), tqdm_class=counter.bar()),
+            self._should_stop,
             None,
-            tick=report.tell,
+            tick=tick,
             leave=counter.stop,
         )
         report.end()
         return Path(folder)
-    except (http_error(), OSError, ValueError) as error:
-        raise _storage_problem(repository, error) or explain(repository, error) from error
+
+    def _checked(self, fetch: Callable[[], Path], names: Collection[str]) -> Path:
+        """The folder that `fetch` gives; files that are not the Hub's are removed, and fetched once more.
+
+        Raises:
+            CorruptFile: one is damaged again.
+        """
+        folder = fetch()
+        for again in (True, False):
+            damaged = [name for name in sorted(names) if not self._is_sound(folder, name)]
+            for name in damaged:
+                forget(folder / name)
+            if not damaged:
+                break
+            if not again:
+                raise CorruptFile(
+                    f"{damaged[0]} of {self._repository} was damaged on the way, twice: its checksum differs from the "
+                    "Hub's.",
+                    "Check the network, a proxy in between and the disk, and try again.",
+                )
+            self._emit(Log("warning", f"{damaged[0]} was damaged on the way and is fetched again."))
+            folder = fetch()
+        return folder
+
+    def _is_sound(self, folder: Path, name: str) -> bool:
+        # where the model was updated meanwhile, the checksums are those of other files
+        path = folder / name
+        if folder.name != self._commit or not path.is_file():
+            return True
+        return self._sums.get(name, Checksums()).match(path, self._should_stop)
 
 
 def _storage_problem(repository: str, error: Exception) -> BitwrightError | None:

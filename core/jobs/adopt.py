@@ -40,15 +40,14 @@ def follow_running(
     Args:
         should_leave: true ends the following, not the run.
     """
-    follower = store.Follower(job / store.EVENTS)
+    follower = store.Follower(job / store.EVENTS, start=store.begins_at(job))
     adopted = _Adopted(job, patience or Patience())
-    began = store.claimed_at(job)
     last: Done | Failed | None = None
     deadline: float | None = None
     while True:
-        alive = store.runner(job) is not None
+        alive = store.runs(job)
         events = follower.read(chunk)
-        last = last_word([event for event in events if event.time >= began]) or last
+        last = last_word(events) or last
         if not events and not alive:
             deadline = deadline or time.monotonic() + _GRACE
             if last is not None or time.monotonic() > deadline:
@@ -71,11 +70,10 @@ def replay(
     job: Path, should_leave: Callable[[], bool] = never, *, chunk: int = store.CHUNK
 ) -> Generator[list[Event], None, Outcome]:
     """The events of a job that has ended, in batches, and its outcome; writes nothing."""
-    follower = store.Follower(job / store.EVENTS)
-    began = store.claimed_at(job)
+    follower = store.Follower(job / store.EVENTS, start=store.begins_at(job))
     last: Done | Failed | None = None
     while events := follower.read(chunk):
-        last = last_word([event for event in events if event.time >= began]) or last
+        last = last_word(events) or last
         yield events
         if should_leave():
             return Outcome("detached", None, None)

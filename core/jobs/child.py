@@ -17,10 +17,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
+from core.errors import BitwrightError
 from core.events import Done, Emit, Event, Failed
+from core.files import read_json
 from core.jobs import process, store, worker
 from core.jobs.control import Control, never
+from core.jobs.failure import Progressed, failed_from
 from core.jobs.process import cause_of_death, last_words
+from core.jobs.spec import load
 from core.jobs.steering import Patience, Steering
 from core.jobs.threads import stream
 
@@ -61,14 +65,20 @@ def run_inline(
     run: Callable[[], worker.Run] = worker.pipeline,
 ) -> Outcome:
     """Run the job in this process (imports torch); the same events, file and outcome as `run_child`."""
-    store.claim(job)
-    with store.EventLog(job / store.EVENTS) as log:
+    try:
+        store.claim(job)
+        with worker.Telling(job) as log:
 
-        def emit(event: Event) -> None:
-            log(event)
-            on_event(event)
+            def emit(event: Event) -> None:
+                log(event)
+                on_event(event)
 
-        last = worker.perform(job, emit, Control(should_stop, should_pause), lambda *order: run()(*order))
+            last = worker.perform(job, emit, Control(should_stop, should_pause), lambda *order: run()(*order))
+    except OSError as error:  # the job folder cannot be written, before any work
+        last = failed_from(error, Progressed(), job / store.LOG)
+        on_event(last)
+    finally:
+        store.release(job)
     return Outcome(state_of(last), None, last)
 
 
@@ -165,13 +175,25 @@ def close_stream(job: Path, stopping: bool, code: int | None) -> Outcome:
         stopping: it was asked to stop, so its death is no accident.
         code: its exit code, where that is known.
     """
+    if code == worker.EXIT_DONE and (done := _done(job)) is not None:
+        return Outcome("done", code, done)
     if stopping:
-        last = Failed("cancelled", "The run was stopped; it did not answer and was ended.", "", "", False)
+        last: Failed = Failed("cancelled", "The run was stopped; it did not answer and was ended.", "", "", False)
     else:
         last = death(job, code)
     store.clean_up(job)
     _append(job, last)
     return Outcome("cancelled" if stopping else "died", code, last)
+
+
+def _done(job: Path) -> Done | None:
+    """The end of a run that went well and could not say so, from the report in its output."""
+    try:
+        spec = load(job / store.SPEC)
+        report = read_json(spec.output_of(spec.formats[0]) / "bitwright.json")
+        return Done(spec.output, float(report["seconds"]), report)
+    except (BitwrightError, KeyError, TypeError, ValueError):
+        return None
 
 
 def death(job: Path, code: int | None) -> Failed:

@@ -11,6 +11,7 @@ import queue
 import secrets
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -277,9 +278,14 @@ def _started(command: Sequence[str]) -> _Child:
 
 
 def _new_log() -> Path:
-    """A new log file; only the newest ones are kept."""
+    """A new log file, a temporary one where Bitwright's folder cannot be written; only the newest ones are kept."""
     folder = home() / "logs"
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError:
+        return Path(tempfile.mkdtemp(prefix="bitwright-")) / "service.txt"
     for old in sorted(folder.glob("service-*.txt"))[: -(KEPT_LOGS - 1)]:
         with contextlib.suppress(OSError):
             old.unlink()

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 import traceback
 from pathlib import Path
 
-from core.errors import BitwrightError, by_code
+from core.errors import BitwrightError, ResultKept, by_code
 from core.events import BlockStarted, Event, Failed, Stage
+from core.files import reason
 
 _NO_ROOM = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory")
-NOT_THE_REQUEST = {"internal", "child-died", "cancelled"}
+NOT_THE_REQUEST = {"internal", "child-died", "cancelled", "kept"}
 """Codes that never mean a wrong request: their logs are kept even where nothing was tuned yet."""
 
 
@@ -32,7 +34,7 @@ class Progressed:
 
 def failed_from(error: BaseException, progress: Progressed, log: Path) -> Failed:
     """The `Failed` event for `error`; what is not a `BitwrightError` goes to `log` with its traceback first."""
-    if not isinstance(error, BitwrightError):
+    if not isinstance(error, BitwrightError) or isinstance(error, ResultKept):
         write_traceback(error, log)
     code, message, hint = _explain(error, log)
     return Failed(code, message, hint, progress.stage, progress.before_tuning and code not in NOT_THE_REQUEST)
@@ -73,6 +75,11 @@ def _explain(error: BaseException, log: Path) -> tuple[str, str, str]:
             f"Memory ran out: {_first_line(error)}",
             "Try --low-memory, a smaller --batch-size or --seqlen, or close other programs.",
         )
+    if isinstance(error, OSError) and error.errno is not None:
+        place = error.filename2 or error.filename
+        what = f"{os.fsdecode(place)}" if isinstance(place, str | bytes | os.PathLike) else "A file"
+        hint = f"Check the disk, its room and its rights; the traceback is in {log}"
+        return "file", f"{what} could not be read or written: {reason(error)}.", hint
     return (
         "internal",
         f"Something went wrong inside Bitwright: {type(error).__name__}: {_first_line(error)}",

@@ -12,7 +12,7 @@ from typing import Any
 from core import bitsmap, recipes
 from core.bitsmap import BitsMap
 from core.errors import BadInput
-from core.files import read_json, write_json
+from core.files import expanded, read_json, write_json
 from core.formats.grids import named_mix
 from core.formats.names import FORMATS as FORMATS
 from core.formats.names import folder_name
@@ -52,6 +52,9 @@ class JobSpec:
     version: int = 1
 
     def __post_init__(self) -> None:
+        texts = (self.model, self.output, self.calibration, self.device, self.name)
+        if not all(isinstance(text, str) for text in texts) or "\0" in self.output + self.model:
+            raise BadInput("A job's model, output, calibration, device and name are texts.", "Correct the job.")
         if not self.formats or len(set(self.formats)) != len(self.formats):
             raise BadInput("Each output format may be named once, and one at least.", "Use --format auto_round.")
         for name in self.formats:
@@ -105,7 +108,7 @@ def from_json(value: Any) -> JobSpec:
         rest["bits_map"] = bitsmap.from_json(rest["bits_map"])
         rest["formats"] = tuple(rest["formats"])
         return JobSpec(**rest)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise BadInput(f"The job lacks or misnames a part: {error}.", "It was made by another version.") from error
 
 
@@ -156,7 +159,7 @@ def from_options(
     default = replace(layers.default, **{key: value for key, value in given.items() if value is not None})
     return JobSpec(
         model=absolute(model),
-        output=str(Path(output).expanduser().absolute()) if os.fspath(output) else "",
+        output=str(expanded(output).absolute()) if os.fspath(output) else "",
         recipe=chosen,
         bits_map=replace(layers, default=default),
         calibration=absolute(calibration),
@@ -179,7 +182,7 @@ def absolute(name: str | os.PathLike[str]) -> str:
     text = os.fspath(name)
     if text in ("demo", "builtin", ""):
         return text
-    path = Path(text).expanduser()
+    path = expanded(text)
     if not isinstance(name, str) or looks_like_path(text) or os.path.lexists(path):
         return str(path.absolute())
     return text

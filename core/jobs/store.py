@@ -11,7 +11,8 @@ import contextlib
 import os
 import secrets
 import shutil
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,18 +20,22 @@ from typing import Literal
 
 import psutil
 
-from core.errors import BitwrightError
+from core import staging
+from core.claim import remove_stale, staging_places, was_claimed
+from core.errors import BitwrightError, DiskFull, OutputProblem
 from core.events import Done, Event, Failed
-from core.files import read_json, write_json
+from core.files import read_json, reason, write_json
 from core.home import home
+from core.jobs.failure import no_room
 from core.jobs.spec import JobSpec
 from core.jobs.spec import load as load_spec
 from core.jobs.stream import CHUNK, EventLog, Follower, last_events, tail_events
+from core.lock import FileLock, Holder, here, holder_from_json, is_held, take
 
 __all__ = [
-    "CHUNK", "EVENTS", "LOG", "ORDERS", "OWNER", "SPEC", "EventLog", "Follower", "JobInfo", "Orders", "State", "claim",
-    "claimed_at", "clean_up", "create", "discard", "jobs_root", "list_jobs", "newest", "newest_running",
-    "order", "orders", "read_job", "runner", "staging_of", "sweep", "tail_events",
+    "CHUNK", "EVENTS", "LOCK", "LOG", "ORDERS", "OWNER", "SPEC", "EventLog", "Follower", "JobInfo", "Orders", "State",
+    "begins_at", "claim", "clean_up", "create", "discard", "jobs_root", "list_jobs", "newest", "newest_running",
+    "order", "orders", "read_job", "release", "runner", "runs", "staging_of", "sweep", "tail_events",
 ]  # fmt: skip
 
 SPEC = "spec.json"
@@ -38,13 +43,22 @@ EVENTS = "events.jsonl"
 LOG = "log.txt"
 OWNER = "owner.json"
 ORDERS = "orders.json"
+LOCK = "lock"
+"""Locked by the process that runs the job, for as long as it lives."""
 
-State = Literal["created", "running", "done", "failed", "cancelled", "died"]
+State = Literal["created", "running", "done", "failed", "cancelled", "died", "elsewhere", "damaged"]
+
+_locks: dict[str, FileLock] = {}
+"""The jobs that this process runs."""
 
 
 @dataclass(frozen=True)
 class JobInfo:
-    """What a job folder says: `last` is the Done or Failed event, `spec` is None where it cannot be read."""
+    """What a job folder says: `last` is the Done or Failed event, `spec` is None where it cannot be read.
+
+    The state is `elsewhere` where another machine runs it, or ran it and was cut off: that cannot be told from here. It
+    is `damaged` where the spec cannot be read.
+    """
 
     id: str
     folder: Path
@@ -72,12 +86,25 @@ def jobs_root() -> Path:
 
 
 def create(spec: JobSpec) -> Path:
-    """A new job folder with its spec. Its name, the job's id, sorts by time."""
+    """A new job folder with its spec. Its name, the job's id, sorts by time.
+
+    Raises:
+        DiskFull, OutputProblem: Bitwright's own folder cannot be written.
+    """
     root = jobs_root()
-    root.mkdir(parents=True, exist_ok=True)
-    job = root / f"{datetime.now(UTC):%Y%m%d-%H%M%S-%f}-{secrets.token_hex(2)}"
-    job.mkdir()
-    spec.save(job / SPEC)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        job = root / f"{datetime.now(UTC):%Y%m%d-%H%M%S-%f}-{secrets.token_hex(2)}"
+        job.mkdir()
+        try:
+            spec.save(job / SPEC)
+        except BaseException:
+            discard(job)
+            raise
+    except OSError as error:
+        hint = "Set BITWRIGHT_HOME to a folder that you may write, on a volume with some room."
+        problem = f"The record of the run cannot be written in {root}: {reason(error)}."
+        raise (DiskFull if no_room(error) else OutputProblem)(problem, hint) from error
     return job
 
 
@@ -87,15 +114,31 @@ def discard(job: Path) -> None:
 
 
 def claim(job: Path, *, obeys: bool = False) -> None:
-    """Note in the job folder that this process runs it. Pids are reused, so its start time is noted as well.
+    """Note in the job folder that this process runs it, and lock it until `release` or the end of the process.
 
     Args:
         obeys: the process looks at the file of orders, and lives for this job only.
+
+    Raises:
+        OutputProblem: another process runs it.
+        OSError: the folder cannot be written.
     """
     (job / ORDERS).unlink(missing_ok=True)
-    me = psutil.Process()
-    value = {"pid": me.pid, "started": me.create_time(), "claimed": time.time(), "obeys": obeys}
+    if str(job) not in _locks:
+        lock = take(job / LOCK)
+        if lock is None:
+            raise OutputProblem(f"The job {job.name} is run by another process.", "Wait for its end.")
+        _locks[str(job)] = lock
+    since = (job / EVENTS).stat().st_size if (job / EVENTS).is_file() else 0
+    value = {**here().to_json(), "locked": _locks[str(job)].real, "since": since, "obeys": obeys}
     write_json(job / OWNER, value)
+
+
+def release(job: Path) -> None:
+    """End the claim of this process on a job; does nothing where there is none."""
+    lock = _locks.pop(str(job), None)
+    if lock is not None:
+        lock.close()
 
 
 def order(job: Path, *, stop: bool = False, pause: bool = False) -> None:
@@ -127,25 +170,32 @@ def newest_running(looks: int = 200) -> Path | None:
     """The newest job that runs in a process of its own which obeys orders; looks at so many jobs at most."""
     for job in (jobs_root() / name for name in _ids()[:looks]):
         owner = _owner(job)
-        if owner is not None and owner.obeys and _alive(owner) and read_job(job).state == "running":
+        if owner is not None and owner.obeys and runner(job) is not None and read_job(job).state == "running":
             return job
     return None
 
 
 def runner(job: Path) -> psutil.Process | None:
-    """The process that runs a job, None where it is gone."""
+    """The process that runs a job, None where it is gone or cannot be seen from here."""
     owner = _owner(job)
-    if owner is None or not _alive(owner):
-        return None
-    with contextlib.suppress(psutil.Error):
-        return psutil.Process(owner.pid)
-    return None
+    return owner.holder.process() if owner is not None and runs(job) else None
 
 
-def claimed_at(job: Path) -> float:
-    """When the run of a job began, in seconds since the epoch; what its event file says of before is an earlier run."""
+def runs(job: Path) -> bool:
+    """Whether a process runs the job: the lock says so, and where a volume has no locks the process does."""
+    held = is_held(job / LOCK)
+    if held is not None and held:
+        return True
     owner = _owner(job)
-    return owner.claimed if owner is not None else 0.0
+    if owner is None or owner.holder.elsewhere or (owner.locked and held is False):
+        return False
+    return owner.holder.process() is not None
+
+
+def begins_at(job: Path) -> int:
+    """Where in the event file the newest run of a job begins, in bytes; what comes before is of earlier ones."""
+    owner = _owner(job)
+    return owner.since if owner is not None else 0
 
 
 def read_job(job: Path) -> JobInfo:
@@ -154,31 +204,33 @@ def read_job(job: Path) -> JobInfo:
         spec = load_spec(job / SPEC)
     except BitwrightError:
         spec = None
-    last = next((event for event in last_events(job / EVENTS) if isinstance(event, Done | Failed)), None)
+    events = last_events(job / EVENTS, begins_at(job))
+    last = next((event for event in events if isinstance(event, Done | Failed)), None)
+    return JobInfo(job.name, job, _state(job, spec, last), spec, last)
+
+
+def _state(job: Path, spec: JobSpec | None, last: Done | Failed | None) -> State:
     owner = _owner(job)
-    if last is not None and owner is not None and last.time < owner.claimed:
-        last = None  # the end of an earlier run of the same job
-    if last is not None:
-        state: State = _state_of(last)
-    elif owner is None:
-        state = "created"
-    else:
-        state = "running" if _alive(owner) else "died"
-    return JobInfo(job.name, job, state, spec, last)
+    if last is not None and spec is not None:
+        return _state_of(last)
+    if runs(job):
+        return "running"
+    if spec is None:
+        return "damaged"
+    if owner is None:
+        return "damaged" if os.path.lexists(job / OWNER) else "created"
+    return "elsewhere" if owner.holder.elsewhere else "died"
 
 
 def staging_of(output: Path, job: Path) -> Path:
     """Where the output of a job grows before it is renamed to `output`: hidden, beside it, with the job's id."""
-    return output.with_name(f".{output.name}.bitwright-{job.name}")
+    return staging_places(output, job.name)[0]
 
 
 def clean_up(job: Path) -> None:
-    """Remove what a dead run of this job left beside its output. Call only when no process runs the job."""
-    try:
-        spec = load_spec(job / SPEC)
-    except BitwrightError:
-        return
-    shutil.rmtree(staging_of(Path(spec.output), job), ignore_errors=True)
+    """Remove what a dead run of this job left beside its output; nothing where a process runs it, or may do so."""
+    with contextlib.suppress(OSError, BitwrightError):
+        _remove_left(job)
 
 
 def sweep() -> list[Path]:
@@ -186,14 +238,40 @@ def sweep() -> list[Path]:
 
     Only the staging folders of jobs that were begun, do not run and have no result; nothing else, whatever its name.
     """
-    removed = []
+    removed: list[Path] = []
     for job in (jobs_root() / name for name in _ids()):
         with contextlib.suppress(OSError, BitwrightError):
-            staging = staging_of(Path(load_spec(job / SPEC).output), job)
-            if staging.is_dir() and read_job(job).state in ("failed", "cancelled", "died"):
-                clean_up(job)
-                removed.append(staging)
+            target = Path(load_spec(job / SPEC).output)
+            left = any(place.is_dir() for place in staging_places(target, job.name)) or was_claimed(target)
+            if left and read_job(job).state in ("failed", "cancelled", "died"):
+                removed += _remove_left(job)
     return removed
+
+
+def _remove_left(job: Path) -> list[Path]:
+    """Remove the staging folders and the stale claim of a job while its lock keeps others from running it."""
+    target = Path(load_spec(job / SPEC).output)
+    with _locked(job) as ours:
+        if not ours:
+            return []
+        removed = [place for place in staging_places(target, job.name) if place.is_dir() and staging.remove(place)]
+        remove_stale(target, job.name)
+    return removed
+
+
+@contextmanager
+def _locked(job: Path) -> Iterator[bool]:
+    """Hold the lock of a job that nobody runs, or that this process does; false if that cannot be."""
+    if str(job) in _locks:
+        yield True
+        return
+    owner = _owner(job)
+    lock = None if owner is not None and (owner.holder.elsewhere or runs(job)) else take(job / LOCK)
+    try:
+        yield lock is not None
+    finally:
+        if lock is not None:
+            lock.close()
 
 
 def _state_of(event: Event) -> State:
@@ -204,29 +282,32 @@ def _state_of(event: Event) -> State:
 
 @dataclass(frozen=True)
 class _Owner:
-    pid: int
-    started: float
-    claimed: float
+    """Who runs a job, or did.
+
+    Attributes:
+        locked: the lock in the job folder is one that others see.
+        since: bytes of the event file when the run began.
+    """
+
+    holder: Holder
+    locked: bool
+    since: int
     obeys: bool
 
 
 def _owner(job: Path) -> _Owner | None:
     try:
         value = read_json(job / OWNER)
-        started, claimed = float(value["started"]), float(value["claimed"])
-        return _Owner(int(value["pid"]), started, claimed, value.get("obeys") is True)
-    except (BitwrightError, KeyError, TypeError, ValueError):
+        if "host" not in value and "started" in value:
+            # a version that had no locks; whatever it ran has ended, or is not known to be the same process
+            value = {**value, "host": here().host, "boot": "", "started": -1}
+        since = value.get("since", 0)
+        known = isinstance(since, int) and since >= 0
+        return _Owner(
+            holder_from_json(value), value.get("locked") is True, since if known else 0, value.get("obeys") is True
+        )
+    except (BitwrightError, AttributeError, TypeError, ValueError):
         return None
-
-
-def _alive(owner: _Owner) -> bool:
-    try:
-        process = psutil.Process(owner.pid)
-        # two seconds: the kernel counts from boot, and the clock may have been set since
-        near = abs(process.create_time() - owner.started) < 2
-        return bool(near and process.status() != psutil.STATUS_ZOMBIE)
-    except (psutil.Error, ValueError):
-        return False
 
 
 def _ids() -> list[str]:

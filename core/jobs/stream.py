@@ -67,9 +67,11 @@ class Follower:
     A line that is no event is told as a `Log` once another line follows it: as the last one it is what a crash left.
     """
 
-    def __init__(self, path: Path, *, at_end: bool = False) -> None:
+    def __init__(self, path: Path, *, at_end: bool = False, start: int = 0) -> None:
+        """Read from byte `start` on, or from the end. A file that is shorter than `start` is read whole."""
         self._path = path
-        self._offset = path.stat().st_size if at_end and path.exists() else 0
+        size = path.stat().st_size if path.exists() else 0
+        self._offset = size if at_end else start if start <= size else 0
         self._rest = b""
         self._doubtful = b""
 
@@ -81,7 +83,7 @@ class Follower:
                 with self._path.open("rb") as stream:
                     stream.seek(self._offset)
                     data = stream.read(limit)
-            except FileNotFoundError:
+            except OSError:  # not there yet, or damaged: then there is nothing to tell
                 return []
             self._offset += len(data)
             *lines, self._rest = (self._rest + data).split(b"\n")
@@ -130,23 +132,26 @@ def tail_events(path: Path, should_end: Callable[[], bool], poll: float = 0.05) 
             time.sleep(poll)
 
 
-def last_events(path: Path, window: int = 1 << 16) -> Iterator[Event]:
+def last_events(path: Path, start: int = 0, window: int = 1 << 16) -> Iterator[Event]:
     """The events in the last `window` bytes (more if those hold no whole line), the last one first.
 
-    Each is parsed when it is asked for: whoever looks for a job's end finds it in the first.
+    Nothing before byte `start` is looked at, unless the file is shorter than that. Each is parsed when it is asked for:
+    whoever looks for a job's end finds it in the first.
     """
     try:
         size = path.stat().st_size
+        start = start if start <= size else 0
         while True:
             with path.open("rb") as stream:
-                stream.seek(max(0, size - window))
-                data = stream.read()
-            first = 0 if window >= size else data.find(b"\n") + 1
+                stream.seek(max(start, size - window))
+                data = stream.read(window)
+            whole_file = window >= min(size - start, _LONGEST_LINE)
+            first = 0 if window >= size - start else data.find(b"\n") + 1
             whole = data[first : data.rfind(b"\n") + 1]
-            if whole.strip() or window >= size:
+            if whole.strip() or whole_file:
                 lines = whole.split(b"\n")
                 break
             window *= 8
-    except FileNotFoundError:
+    except OSError:
         return
     yield from (from_line(line.decode("utf-8", "replace")) for line in reversed(lines) if line.strip())

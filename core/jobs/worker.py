@@ -15,13 +15,15 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
+from types import FrameType, TracebackType
 
+from core.claim import Claim
 from core.errors import BitwrightError
-from core.events import Done, Emit, Event, Failed
+from core.events import Done, Emit, Event, Failed, Loss, Progress
 from core.jobs import store
 from core.jobs.control import Control
 from core.jobs.failure import Progressed, failed_from, no_room
@@ -39,6 +41,9 @@ STOP_ALONE_AFTER = 20.0
 """Seconds that a run has to stop by itself; a long native call can hold it longer than anyone waits."""
 LOOK_EVERY = 0.4
 """Seconds between looks at the file of orders."""
+_NEWS = 2000
+"""Events that wait for room; beyond, a loss or a progress is not worth its memory."""
+_LAST_TRIES, _BETWEEN = 4, 0.25
 ORPHANED = "The run was stopped because the window or terminal that started it was gone."
 
 
@@ -61,7 +66,9 @@ def perform(job: Path, emit: Emit, control: Control, run: Run) -> Done | Failed:
         emit(event)
 
     try:
-        run(load(job / store.SPEC), job, watched, control)
+        spec = load(job / store.SPEC)
+        with Claim(Path(spec.output).absolute(), job.name, f"job {job.name}"):
+            run(spec, job, watched, control)
         if not done:
             raise RuntimeError("the run ended without a result")
         return done[-1]
@@ -76,6 +83,49 @@ def exit_code(last: Done | Failed) -> int:
     if isinstance(last, Done):
         return EXIT_DONE
     return EXIT_CANCELLED if last.code == "cancelled" else EXIT_FAILED
+
+
+class Telling:
+    """The event file of a run. What cannot be written waits, since a full disk is no reason to lose a run over news.
+
+    Raises OSError where the file cannot be opened, which is before any work.
+    """
+
+    def __init__(self, job: Path) -> None:
+        self._log = store.EventLog(job / store.EVENTS)
+        self._lock = threading.Lock()
+        self._waiting: list[Event] = []
+
+    @property
+    def untold(self) -> bool:
+        """Whether the last event could not be written."""
+        return bool(self._waiting)
+
+    def __call__(self, event: Event) -> None:
+        with self._lock:
+            if len(self._waiting) >= _NEWS and isinstance(event, Loss | Progress):
+                return
+            self._waiting.append(event)
+            self._flush()
+
+    def __enter__(self) -> Telling:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for _ in range(_LAST_TRIES):
+            if not self._waiting:
+                break
+            time.sleep(_BETWEEN)
+            self._flush()
+        self._log.close()
+
+    def _flush(self) -> None:
+        with contextlib.suppress(OSError):
+            while self._waiting:
+                self._log(self._waiting[0])
+                del self._waiting[0]
 
 
 class Orders:
@@ -166,14 +216,17 @@ def serve(job: Path, run: Callable[[], Run] = pipeline, stop_alone_after: float 
         store.claim(job, obeys=True)
         orders.watch(commands)
         store.sweep()
-        with store.EventLog(job / store.EVENTS) as log:
+        with Telling(job) as told:
             # imported inside perform, so that an import that fails is told like any other failure
-            last = perform(job, lambda event: log(orders.told(event)), orders.control, lambda *order: run()(*order))
-        return exit_code(last)
-    except OSError as error:
-        if not no_room(error):
-            raise
-        return EXIT_NO_ROOM
+            last = perform(job, lambda event: told(orders.told(event)), orders.control, lambda *order: run()(*order))
+        return EXIT_NO_ROOM if told.untold and not isinstance(last, Done) else exit_code(last)
+    except OSError as error:  # the job folder cannot be written, before any work
+        if no_room(error):
+            return EXIT_NO_ROOM
+        failed = failed_from(error, Progressed(), job / store.LOG)
+        with contextlib.suppress(OSError), store.EventLog(job / store.EVENTS) as log:
+            log(failed)
+        return EXIT_FAILED
 
 
 def main() -> int:

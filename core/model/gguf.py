@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -17,7 +16,6 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import platformdirs
 import torch
 from filelock import FileLock, Timeout
 from gguf.constants import LlamaFileType
@@ -25,6 +23,7 @@ from gguf.constants import LlamaFileType
 from core.errors import BitwrightError, Cancelled, DiskFull, OutputProblem
 from core.events import Emit, Log
 from core.files import free_bytes, read_json, sync_folder, write_json
+from core.home import cache_home
 from core.hub.pace import PacedProgress
 from core.model import gguf_tokenizer, gguf_values
 from core.model.general import facts_in_header, write_facts
@@ -43,9 +42,7 @@ _GRACE_BYTES: Final = 64 << 20
 
 def cache_folder() -> Path:
     """Where imports are kept, safe to delete while nothing runs; the environment variable BITWRIGHT_HOME moves it."""
-    moved = os.environ.get("BITWRIGHT_HOME")
-    base = Path(moved).absolute() if moved else platformdirs.user_cache_path("bitwright", appauthor=False)
-    return base / "imports"
+    return cache_home() / "imports"
 
 
 def import_gguf(path: Path, emit: Emit, should_stop: Callable[[], bool], *, measured: bool = False) -> Path:

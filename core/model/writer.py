@@ -13,7 +13,7 @@ import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from core.errors import BitwrightError, DiskFull, OutputProblem
-from core.files import free_bytes, sync_folder, write_json
+from core.files import free_bytes, patiently, sync_folder, write_json
 from core.model.headers import DTYPE_BITS, INDEX_FILE, SINGLE_FILE
 from core.wording import human
 
@@ -82,7 +82,11 @@ class ClosedOrAborted(ABC):
 
     @abstractmethod
     def abort(self) -> None:
-        """Remove what was written; does nothing after `close`."""
+        """Remove what was written; does nothing after `close` or `leave`."""
+
+    @abstractmethod
+    def leave(self) -> None:
+        """Close the files and let them lie as they are, under their names of unfinished files."""
 
     def __enter__(self) -> Self:
         return self
@@ -194,20 +198,35 @@ class CheckpointWriter(ClosedOrAborted):
                     os.fsync(shard.stream.fileno())
                     shard.stream.close()
                     shard.stream = None
-                    shard.partial.replace(shard.path)
-            sync_folder(self._folder)
+                    self._name(shard)
             paths = [shard.path for shard in self._shards]
             if len(paths) > 1:
-                paths.append(self._write_index())
+                patiently(lambda: self._partial_index.replace(self._folder / INDEX_FILE))
+                paths.append(self._folder / INDEX_FILE)
+            sync_folder(self._folder)
         return paths
 
+    def _name(self, shard: _Shard) -> None:
+        patiently(lambda: shard.partial.replace(shard.path))
+
     def abort(self) -> None:
-        """Remove what was written; does nothing after `close`."""
+        """Remove what was written; does nothing after `close` or `leave`."""
         for shard in self._shards:
             if shard.stream is not None:
                 shard.stream.close()
                 shard.stream = None
-                shard.partial.unlink(missing_ok=True)
+                with suppress(OSError):
+                    shard.partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            self._partial_index.unlink(missing_ok=True)
+
+    def leave(self) -> None:
+        """Close the files and let them lie as they are, under their names of unfinished files."""
+        for shard in self._shards:
+            if shard.stream is not None:
+                with suppress(OSError):
+                    shard.stream.close()
+                shard.stream = None
 
     def _claim(self, name: str) -> TensorPlan:
         if name not in self._missing:
@@ -223,12 +242,14 @@ class CheckpointWriter(ClosedOrAborted):
             write_all(shard.stream, data)
         del self._missing[name]
 
-    def _write_index(self) -> Path:
-        path = self._folder / INDEX_FILE
+    @property
+    def _partial_index(self) -> Path:
+        return self._folder / (INDEX_FILE + _PARTIAL)
+
+    def _write_index(self) -> None:
         weight_map = {name: self._shard_of[name].path.name for name in self._plans}
         total = sum(plan.nbytes for plan in self._plans.values())
-        write_json(path, {"metadata": {"total_size": total}, "weight_map": weight_map})
-        return path
+        write_json(self._partial_index, {"metadata": {"total_size": total}, "weight_map": weight_map})
 
     def _open_all(self) -> None:
         for path in (self._folder / SINGLE_FILE, self._folder / INDEX_FILE, *(shard.path for shard in self._shards)):
@@ -246,6 +267,8 @@ class CheckpointWriter(ClosedOrAborted):
                     shard.stream = shard.partial.open("wb", buffering=0)
                     reserve(shard.stream, shard.size)
                     write_all(shard.stream, memoryview(shard.header))
+                if len(self._shards) > 1:
+                    self._write_index()
         except BitwrightError:
             self.abort()
             raise

@@ -1,35 +1,34 @@
-"""The output of a run: a staging folder beside the target, filled as layers finish, and renamed when all is proven.
+"""The output of a run: every format's checkpoint, written as layers finish, in one staging folder.
 
-Until `publish` the target does not exist (or is the empty folder that it was). A run that fails or is killed by
-an exception removes its staging folder; one that is killed outright leaves a hidden folder with its job's name.
-Knows folders and files, not tensors' meaning.
+Side files come first and the report last, so that what can fail for want of room fails before the work. Until `publish`
+the target does not exist (or is the empty folder that it was). A run that fails before its last layer is written leaves
+nothing; one that fails later keeps what it wrote. Knows folders and files, not tensors' meaning.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from core.errors import OutputProblem
+from core.errors import VerificationFailed
 from core.events import Emit, FileWritten
-from core.files import sync_folder, write_atomic, write_json
+from core.files import write_atomic, write_json
 from core.formats.names import folder_name
 from core.formats.stored import FormatWriter, Stored, digest
 from core.jobs.spec import JobSpec
-from core.jobs.store import staging_of
+from core.model.writer import failures
 from core.model_card import CARD, model_card
 from core.quant.prepare import Prepared
+from core.staging import UNFINISHED, Staging
 
 REPORT = "bitwright.json"
 
 
 class Output:
-    """All formats of one run. A context manager: leaving it without `publish` removes what was staged.
+    """All formats of one run. A context manager: leaving it without `publish` removes what was staged, or keeps it
+    where every layer has been tuned and written.
 
     Attributes:
         folders: format name -> folder in staging that becomes that checkpoint.
@@ -38,21 +37,19 @@ class Output:
     """
 
     def __init__(self, spec: JobSpec, job: Path, ready: Prepared, emit: Emit) -> None:
-        self._spec = spec
         self._target = Path(spec.output).absolute()
-        self._staging = staging_of(self._target, job)
+        self._staging = Staging(self._target, job.name, f"job {job.name}")
         self._ready = ready
         self._emit = emit
-        self._made: list[Path] = []
         self._writers: dict[str, FormatWriter] = {}
         self.folders: dict[str, Path] = {}
         self.digests: dict[str, dict[str, str]] = {name: {} for name in ready.formats}
         self.files: dict[str, int] = {}
-        self.published = False
 
     def __enter__(self) -> Output:
+        self._staging.__enter__()
         try:
-            self._stage()
+            self._begin()
         except BaseException:
             self._discard()
             raise
@@ -61,7 +58,13 @@ class Output:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self.published:
+        try:
+            if isinstance(error, Exception) and not isinstance(error, VerificationFailed) and self._tuned():
+                with self._staging.kept_on_failure("the tuned layers"):
+                    for writer in self._writers.values():
+                        writer.leave()
+                    raise error
+        finally:
             self._discard()
 
     def write(self, layer: Stored) -> None:
@@ -72,58 +75,51 @@ class Output:
             self._writers[name].write(stored)
 
     def finish_files(self, should_stop: Callable[[], bool]) -> None:
-        """Everything that is not a quantized layer: other tensors, configs, tokenizer, licence."""
+        """Everything that is neither a quantized layer nor a side file: the other tensors."""
         for writer in self._writers.values():
-            writer.finish(self._ready.store, self._ready.source.folder, should_stop)
+            writer.finish(self._ready.store, should_stop)
         for folder in self.folders.values():
             for path in sorted(folder.rglob("*")):
-                if path.is_file():
-                    relative = str(path.relative_to(self._staging))
+                if path.is_file() and path.name != UNFINISHED:
+                    relative = str(path.relative_to(self._staging.folder))
                     self.files[relative] = path.stat().st_size
                     self._emit(FileWritten(path=relative, size=path.stat().st_size))
 
     def publish(self, report: dict[str, Any]) -> None:
-        """Write report and model card into every checkpoint, make all durable, and give the folder its name."""
-        for name, folder in self.folders.items():
-            write_json(folder / REPORT, report)
-            card = model_card(report, name, self._target.name, self._ready.source.folder)
-            write_atomic(folder / CARD, card.encode("utf-8", "replace"))
-        try:
-            if os.name == "nt" and self._target.is_dir():
-                self._target.rmdir()
-            os.rename(self._staging, self._target)
-        except OSError as error:
-            raise OutputProblem(
-                f"{self._target} cannot be put into place: {error.strerror}.", "Something was put there meanwhile."
-            ) from error
-        sync_folder(self._target.parent)
-        self.published = True
+        """Write report and model card into every checkpoint, make all durable, and give the folder its name.
 
-    def _stage(self) -> None:
-        try:
-            missing = [p for p in (self._target.parent, *self._target.parent.parents) if not p.exists()]
-            for parent in reversed(missing):
-                parent.mkdir()
-                self._made.append(parent)
-            self._staging.mkdir()
-            self._made.append(self._staging)
-            many = len(self._ready.formats) > 1
-            for name, plan in self._ready.formats.items():
-                folder = self._staging / folder_name(name) if many else self._staging
+        Raises:
+            ResultKept: the result is complete but for the report, or cannot be put into place.
+        """
+        with self._staging.kept_on_failure("the finished result"):
+            self._staging.drop_ballast()
+            for name, folder in self.folders.items():
+                write_json(folder / REPORT, report)
+                card = model_card(report, name, self._target.name, self._ready.source.folder)
+                write_atomic(folder / CARD, card.encode("utf-8", "replace"))
+        self._staging.publish()
+
+    def _begin(self) -> None:
+        """Open a writer for each format, and write what is known before any layer."""
+        many = len(self._ready.formats) > 1
+        for name, plan in self._ready.formats.items():
+            folder = self._staging.folder / folder_name(name) if many else self._staging.folder
+            with failures(folder):
                 folder.mkdir(exist_ok=True)
                 self.folders[name] = folder
                 self._writers[name] = plan.writer(folder)
-        except OSError as error:
-            raise OutputProblem(
-                f"{self._target} cannot be made: {error.strerror}.", "Choose an --output that you may write."
-            ) from error
+                self._writers[name].begin(self._ready.source.folder)
+
+    def _tuned(self) -> bool:
+        """Whether every layer of every format has been written."""
+        formats = self._ready.formats
+        return bool(self._writers) and all(
+            set(self.digests[name]) >= set(plan.layers) for name, plan in formats.items()
+        )
 
     def _discard(self) -> None:
-        """Remove the staging folder and the parents that this run made; never anything else."""
-        for writer in self._writers.values():
-            writer.abort()
-        if self._staging in self._made:
-            shutil.rmtree(self._staging, ignore_errors=True)
-        for parent in reversed([path for path in self._made if path != self._staging]):
-            with contextlib.suppress(OSError):
-                parent.rmdir()
+        """Remove what was staged, unless it was published or kept; never anything else."""
+        if self._staging.kept is None:
+            for writer in self._writers.values():
+                writer.abort()
+        self._staging.__exit__(None, None, None)

@@ -7,7 +7,7 @@ import hashlib
 from pathlib import Path
 
 from core.errors import BitwrightError, OutputProblem
-from core.files import read_json, write_json
+from core.files import expanded, read_json, write_json
 from core.home import home
 from core.sensitivity.spec import AnalysisSpec
 from core.sensitivity.table import DamageTable, from_json
@@ -60,7 +60,7 @@ def _path(spec: AnalysisSpec, folder: Path) -> Path:
 def _stamp(spec: AnalysisSpec, folder: Path) -> str:
     """What changes when a file of the model or of the text does."""
     files = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
-    text = Path(spec.calibration).expanduser()
+    text = expanded(spec.calibration)
     if text.is_file():
         files.append(text)
     stamps = []

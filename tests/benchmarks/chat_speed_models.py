@@ -162,7 +162,8 @@ def _quantize(source: Path, folder: Path, scheme: Scheme) -> None:
         for name, item in plan.layers.items():
             grid = new_grid(store.get(f"{name}.weight"), item.scheme, min_zero=plan.min_zero)
             writer.write(plan.stored(freeze(grid, name)))
-        writer.finish(store, source, lambda: False)
+        writer.begin(source)
+        writer.finish(store, lambda: False)
     finally:
         writer.abort()
 

@@ -165,7 +165,8 @@ def shuffled(source: Path, folder: Path, name: str, output: Output) -> Output:
     writer = plan.writer(folder)
     for value in layers.values():
         writer.write(value)
-    writer.finish(TensorStore(source), source, lambda: False)
+    writer.begin(source)
+    writer.finish(TensorStore(source), lambda: False)
     return Output(folder, plan, layers)
 
 

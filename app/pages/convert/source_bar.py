@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
-from pathlib import Path
 
-from PySide6.QtCore import Qt, Signal
+from PySide6.QtCore import QDir, Qt, Signal
 from PySide6.QtWidgets import (
     QComboBox,
     QCompleter,
@@ -118,7 +117,7 @@ class SourceBar(QWidget):
         self._ask(self.tr("Open a GGUF file"), QFileDialog.FileMode.ExistingFile, self.tr("GGUF files (*.gguf)"))
 
     def _ask(self, title: str, mode: QFileDialog.FileMode, kinds: str = "") -> None:
-        dialog = QFileDialog(self, title, str(Path.home()))
+        dialog = QFileDialog(self, title, QDir.homePath())
         dialog.setFileMode(mode)
         if kinds:
             dialog.setNameFilter(kinds)

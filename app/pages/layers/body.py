@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from PySide6.QtCore import QSize, Qt, Signal
+from PySide6.QtCore import QDir, QSize, Qt, Signal
 from PySide6.QtGui import QPaintEvent, QResizeEvent
 from PySide6.QtWidgets import QFileDialog, QHBoxLayout, QLabel, QLayout, QSplitter, QVBoxLayout, QWidget
 
@@ -218,7 +218,7 @@ class LayersBody(QWidget):
         budget.plot.setVisible(self._curve_known)
 
     def _dialog(self, title: str) -> QFileDialog:
-        dialog = QFileDialog(self, title, self._state.value(_FOLDER, str(Path.home())))
+        dialog = QFileDialog(self, title, self._state.value(_FOLDER, QDir.homePath()))
         dialog.setNameFilter(self.tr("Bits maps (*.json)"))
         dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         dialog.fileSelected.connect(lambda path: self._state.set_value(_FOLDER, str(Path(path).parent)))

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PySide6.QtCore import Qt, QTimer, QUrl
+from PySide6.QtCore import QDir, Qt, QTimer, QUrl
 from PySide6.QtGui import QAction, QDesktopServices, QHideEvent, QKeyEvent, QKeySequence, QShowEvent
 from PySide6.QtWidgets import QFileDialog, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
@@ -174,7 +174,7 @@ class ModelPage(QWidget):
             self.open_model(path)
 
     def _last_folder(self) -> str:
-        return self.context.state.value("model/folder", str(Path.home()))
+        return self.context.state.value("model/folder", QDir.homePath())
 
     def _stop_opening(self) -> None:
         # The number of the turn keeps an answer out that was on its way when another model was asked for.

@@ -12,6 +12,7 @@ import os
 import struct
 import threading
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +23,7 @@ from gguf.constants import GGUF_MAGIC, GGMLQuantizationType, GGUFValueType
 from torch import Tensor
 
 from core.errors import BitwrightError, DiskFull, OutputProblem
-from core.files import free_bytes, sync_folder
+from core.files import free_bytes, patiently, sync_folder
 from core.formats.gguf.types import type_bytes
 from core.model.writer import ClosedOrAborted, failures, reserve, write_all
 from core.wording import human
@@ -168,16 +169,24 @@ class GgufWriter(ClosedOrAborted):
                 os.fsync(self._stream.fileno())
                 self._stream.close()
                 self._stream = None
-                self._partial.replace(self.path)
+                patiently(lambda: self._partial.replace(self.path))
                 sync_folder(self.path.parent)
         return self.path
 
     def abort(self) -> None:
-        """Remove what was written; does nothing after `close`."""
+        """Remove what was written; does nothing after `close` or `leave`."""
         if self._stream is not None:
             self._stream.close()
             self._stream = None
-            self._partial.unlink(missing_ok=True)
+            with suppress(OSError):
+                self._partial.unlink(missing_ok=True)
+
+    def leave(self) -> None:
+        """Close the file and let it lie as it is, under its name of an unfinished file."""
+        if self._stream is not None:
+            with suppress(OSError):
+                self._stream.close()
+            self._stream = None
 
     @property
     def _partial(self) -> Path:

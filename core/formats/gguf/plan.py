@@ -153,8 +153,16 @@ class GgufOutput:
         ordered = blocks if place.order is None else blocks.take(place.order)
         self._file.write(place.name, ordered.encode())
 
-    def finish(self, store: TensorStore, source: Path, should_stop: Callable[[], bool]) -> None:
-        """All other tensors, and the source's licence; config, tokenizer and template are in the file.
+    def begin(self, source: Path) -> None:
+        """The licence of the model in `source`; config, tokenizer and template are in the file.
+
+        Raises:
+            DiskFull, OutputProblem: the folder cannot take it.
+        """
+        carry_over(source, self._folder, legal_only=True)
+
+    def finish(self, store: TensorStore, should_stop: Callable[[], bool]) -> None:
+        """All other tensors.
 
         Raises:
             ValueError: layers are missing.
@@ -170,11 +178,14 @@ class GgufOutput:
             else:
                 self._file.write(item.name, _blocks(store, item, kind, should_stop))
         self._file.close()
-        carry_over(source, self._folder, legal_only=True)
 
     def abort(self) -> None:
-        """Remove the file; does nothing after `finish`."""
+        """Remove the file; does nothing after `finish` or `leave`."""
         self._file.abort()
+
+    def leave(self) -> None:
+        """Close the file and let it lie as it is."""
+        self._file.leave()
 
 
 def plan_gguf(

@@ -83,7 +83,8 @@ def make(
             layer = round_to_nearest(name, weight, item.scheme, target.min_zero)
             layer = shuffle(layer) if shuffled else layer
         writer.write(target.stored(layer))
-    writer.finish(TensorStore(original), original, never)
+    writer.begin(original)
+    writer.finish(TensorStore(original), never)
     return folder
 
 

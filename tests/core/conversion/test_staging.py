@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from core.conversion.staging import Staging, sweep
-from core.errors import OutputProblem
+from core.errors import OutputProblem, ResultKept
 from core.jobs.process import ROOT
 
 
@@ -66,9 +66,11 @@ def test_parents_that_somebody_uses_stay(tmp_path: Path) -> None:
 
 
 def test_a_place_that_was_taken_meanwhile_is_said(tmp_path: Path) -> None:
-    with pytest.raises(OutputProblem, match="cannot be put into place"):
+    with pytest.raises(ResultKept, match=r"cannot be put into place.* kept in .*out-finished"):
         fail(tmp_path / "out", tmp_path / "out" / "theirs")
-    assert left(tmp_path) == ["out"]
+    assert left(tmp_path) == ["out", "out-finished"]
+    assert left(tmp_path / "out") == ["theirs"]
+    assert left(tmp_path / "out-finished") == ["file"]
 
 
 def test_a_parent_that_is_a_file_is_said(tmp_path: Path) -> None:
@@ -92,7 +94,7 @@ def killed(target: Path) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
 def test_the_next_conversion_sweeps_up_after_a_killed_one(tmp_path: Path) -> None:
     killed(tmp_path / "first")
-    assert len(left(tmp_path)) == 1
+    assert len(left(tmp_path)) == 2  # the folder and the claim
     with Staging(tmp_path / "second") as staging:
         staging.publish()
     assert left(tmp_path) == ["second"]

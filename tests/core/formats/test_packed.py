@@ -63,7 +63,8 @@ def written(source: Path, folder: Path, name: str) -> tuple[PackedPlan, dict[str
     writer = plan.writer(folder)
     for layer in reversed(list(layers.values())):
         writer.write(layer)
-    writer.finish(TensorStore(source), source, go_on)
+    writer.begin(source)
+    writer.finish(TensorStore(source), go_on)
     writer.abort()
     return plan, layers
 
@@ -117,7 +118,7 @@ def test_missing_layers_are_no_checkpoint(source: Path, tmp_path: Path) -> None:
     writer = plan.writer(tmp_path)
     writer.write(layers[NAME])
     with pytest.raises(ValueError, match="not written"):
-        writer.finish(TensorStore(source), source, go_on)
+        writer.finish(TensorStore(source), go_on)
     writer.abort()
     assert not list(tmp_path.glob("*.safetensors*"))
 
@@ -128,7 +129,7 @@ def test_asked_to_stop_it_stops(source: Path, tmp_path: Path) -> None:
     for layer in layers.values():
         writer.write(layer)
     with pytest.raises(Cancelled):
-        writer.finish(TensorStore(source), source, lambda: True)
+        writer.finish(TensorStore(source), lambda: True)
     writer.abort()
 
 
@@ -171,7 +172,8 @@ def test_groups_in_an_order_of_their_own_come_back_where_they_were_planned(
         order = torch.arange(value.in_features, dtype=torch.int32) % (value.in_features // 32)
         layers[layer] = replace(value, g_idx=order)
         writer.write(layers[layer])
-    writer.finish(TensorStore(source), source, go_on)
+    writer.begin(source)
+    writer.finish(TensorStore(source), go_on)
     checkpoint = plan.open(folder)
     assert all(torch.equal(checkpoint.layer(layer).dequantize(), value.dequantize()) for layer, value in layers.items())
     assert "desc_act" in plan.notes[0]

@@ -36,7 +36,8 @@ def write(plan: PlainPlan, source: Path, target: Path, *layers: object) -> Path:
     writer = plan.writer(target)
     for layer in layers:
         writer.write(plan.stored(layer))  # type: ignore[arg-type]
-    writer.finish(TensorStore(source), source, never)
+    writer.begin(source)
+    writer.finish(TensorStore(source), never)
     return target
 
 
@@ -144,7 +145,7 @@ def test_writing_the_rest_stops_when_asked(folder: Path, tmp_path: Path) -> None
     (tmp_path / "out").mkdir()
     writer = plan.writer(tmp_path / "out")
     with pytest.raises(Cancelled):
-        writer.finish(TensorStore(folder), folder, lambda: True)
+        writer.finish(TensorStore(folder), lambda: True)
     writer.abort()
     assert list((tmp_path / "out").iterdir()) == []
 

@@ -33,6 +33,8 @@ class Hub:
         slow: seconds before every piece of a weight file.
         silent: seconds before any answer.
         ranges: a part of a file is sent where one is asked for, not all of it.
+        checksums: the look-up tells them, of safetensors files as of large ones.
+        damaged: how many times a file is sent with some bytes changed.
         listing: what a search of models finds.
         queries: of all searches.
         sent: bytes of each file that were sent, by path.
@@ -46,6 +48,8 @@ class Hub:
     slow: float = 0.0
     silent: float = 0.0
     ranges: bool = True
+    checksums: bool = False
+    damaged: dict[str, int] = field(default_factory=dict)
     listing: list[dict[str, Any]] = field(default_factory=list)
     queries: list[dict[str, list[str]]] = field(default_factory=list)
     sent: dict[str, int] = field(default_factory=dict)
@@ -59,6 +63,15 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, hub: Hub) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.hub = hub
+
+
+def _sibling(name: str, content: bytes, checksums: bool) -> dict[str, Any]:
+    found: dict[str, Any] = {"rfilename": name, "size": len(content)}
+    if checksums:
+        found["blobId"] = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+        if name.endswith(".safetensors"):
+            found["lfs"] = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 134}
+    return found
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -92,7 +105,7 @@ class _Handler(BaseHTTPRequestHandler):
             hub.queries.append(parse_qs(urlsplit(self.path).query))
             self._send(json.dumps(hub.listing).encode(), {}, 200, body)
         else:
-            siblings = [{"rfilename": name, "size": len(content)} for name, content in hub.files.items()]
+            siblings = [_sibling(name, content, hub.checksums) for name, content in hub.files.items()]
             info = {"id": path.removeprefix("/api/models/"), "sha": COMMIT, "siblings": siblings, "tags": []}
             self._send(json.dumps(info).encode(), {}, 200, body)
 
@@ -104,6 +117,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT}, 404, body)
             return
         headers = {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "X-Repo-Commit": COMMIT}
+        if body and hub.damaged.get(name, 0):
+            hub.damaged[name] -= 1
+            content = content[:-1] + bytes([content[-1] ^ 1])
         wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if wanted is None or not hub.ranges:
             hub.sent[name] = hub.sent.get(name, 0) + self._send(content, headers, 200, body)

@@ -15,7 +15,15 @@ import pytest
 from huggingface_hub import constants
 from safetensors.numpy import save
 
-from core.errors import BitwrightError, Cancelled, DiskFull, HubUnreachable, ModelNotFound, UnsupportedModel
+from core.errors import (
+    BitwrightError,
+    Cancelled,
+    CorruptFile,
+    DiskFull,
+    HubUnreachable,
+    ModelNotFound,
+    UnsupportedModel,
+)
 from core.events import Event, Log, Progress
 from core.hub import download as module
 from core.hub.download import cached, download, wanted_files
@@ -212,6 +220,24 @@ def test_a_disk_that_fills_up_is_told_from_a_bad_network(hub: Hub, monkeypatch: 
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", full)
     assert isinstance(failure(), DiskFull)
+
+
+@pytest.mark.parametrize("name", ["config.json", "LICENSE", "model.safetensors"])
+def test_a_file_that_was_damaged_on_the_way_is_fetched_again(hub: Hub, name: str) -> None:
+    hub.checksums, hub.damaged[name] = True, 1
+    events: list[Event] = []
+    folder = fetch(emit=events.append)
+    assert (folder / name).read_bytes() == FILES[name]
+    told = [event.message for event in events if isinstance(event, Log) and event.level == "warning"]
+    assert told == [f"{name} was damaged on the way and is fetched again."]
+
+
+def test_a_file_that_is_damaged_each_time_is_refused_and_does_not_stay(hub: Hub) -> None:
+    hub.checksums, hub.damaged["model.safetensors"] = True, 2
+    problem = failure()
+    assert isinstance(problem, CorruptFile)
+    assert "model.safetensors of some/model was damaged on the way, twice: its checksum differs" in problem.message
+    assert (fetch() / "model.safetensors").read_bytes() == FILES["model.safetensors"]
 
 
 def test_a_stop_ends_a_download(hub: Hub) -> None:

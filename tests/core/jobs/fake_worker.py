@@ -17,11 +17,13 @@ from core.events import BlockStarted, Done, Emit, Log, Stage
 from core.jobs import store, worker
 from core.jobs.control import Control
 from core.jobs.spec import JobSpec
+from core.staging import UNFINISHED, remove
 
 
 def staging(spec: JobSpec, job: Path) -> Path:
     folder = store.staging_of(Path(spec.output), job)
     folder.mkdir()
+    (folder / UNFINISHED).touch()
     (folder / "model.safetensors").write_bytes(b"half")
     return folder
 
@@ -37,8 +39,7 @@ def obedient(spec: JobSpec, job: Path, emit: Emit, control: Control) -> None:
     emit(Stage("tune"))
     while not control.should_stop():
         time.sleep(0.01)
-    (folder / "model.safetensors").unlink()
-    folder.rmdir()
+    remove(folder)
     raise Cancelled("The run was cancelled.")
 
 

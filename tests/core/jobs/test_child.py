@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,10 +10,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from core.events import Done, Event, Failed, Log, Stage
-from core.jobs import child, process, store
+from core.events import Done, Emit, Event, Failed, Log, Stage
+from core.jobs import child, process, store, worker
 from core.jobs.child import Outcome
-from core.jobs.control import never
+from core.jobs.control import Control, never
 from core.jobs.spec import JobSpec
 from core.jobs.steering import Patience
 
@@ -251,3 +252,59 @@ def test_the_last_words_of_a_crash_are_what_it_was(tmp_path: Path) -> None:
     log.write_text("10%\r20%\r\n\n")
     assert process.last_words(log) == "20%"
     assert process.last_words(tmp_path / "none") == ""
+
+
+def no_room(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    """The event file takes nothing, so many times."""
+    write, left = store.EventLog.__call__, iter(range(times))
+
+    def full(self: store.EventLog, event: Event) -> None:
+        if next(left, None) is not None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(self, event)
+
+    monkeypatch.setattr(store.EventLog, "__call__", full)
+    monkeypatch.setattr(worker, "_BETWEEN", 0.0)
+
+
+def test_news_that_cannot_be_written_wait_for_room(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    no_room(monkeypatch, 3)
+    with worker.Telling(job) as tell:
+        for name in ("prepare", "calibrate", "tune", "write"):
+            tell(Stage(name))
+    assert [event.name for event in store.Follower(job / store.EVENTS).read() if isinstance(event, Stage)] == [
+        "prepare", "calibrate", "tune", "write",
+    ]  # fmt: skip
+    assert not tell.untold
+
+
+def test_a_full_disk_ends_no_run_and_its_end_is_found_in_the_output(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    no_room(monkeypatch, 1000)
+    seen: list[Event] = []
+
+    def run(spec: JobSpec, _job: Path, emit: Emit, _control: Control) -> None:
+        Path(spec.output).mkdir()
+        (Path(spec.output) / "bitwright.json").write_text('{"seconds": 2.5}')
+        emit(Stage("prepare"))
+        emit(Done(spec.output, 2.5, {"seconds": 2.5}))
+
+    assert child.run_inline(job, seen.append, run=lambda: run).state == "done"
+    assert [type(event) for event in seen] == [Stage, Done]
+    outcome = child.close_stream(job, stopping=False, code=worker.EXIT_DONE)
+    assert outcome.state == "done"
+    assert isinstance(outcome.event, Done)
+    assert (outcome.event.seconds, outcome.event.report) == (2.5, {"seconds": 2.5})
+    assert child.close_stream(job, stopping=False, code=1).state == "died"
+
+
+def test_a_job_folder_that_cannot_be_written_is_said(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_args: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(job / store.OWNER))
+
+    monkeypatch.setattr(store, "write_json", refuse)
+    seen: list[Event] = []
+    last = failure(child.run_inline(job, seen.append))
+    assert seen == [last]
+    assert last.message == f"{job / store.OWNER} could not be read or written: Permission denied."
+    assert "bug" not in last.hint
+    assert last.before_tuning

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import platformdirs
 import psutil
 import pytest
 
+from core import lock
+from core.errors import OutputProblem
 from core.events import Done, Event, Failed, Stage
 from core.files import write_json
 from core.home import home as bitwright_home
 from core.jobs import store
+from core.jobs.process import ROOT
 from core.jobs.spec import JobSpec
+from core.staging import UNFINISHED
 
 
 @pytest.fixture(autouse=True)
@@ -36,8 +43,34 @@ def add(job: Path, *events: Event) -> None:
             emit(event)
 
 
-def owned_by(job: Path, pid: int, started: float) -> None:
-    write_json(job / store.OWNER, {"pid": pid, "started": started, "claimed": time.time()})
+def left_by_the_dead(job: Path, **changes: object) -> None:
+    """The folder as a process leaves it that was killed: claimed, and locked by nobody."""
+    store.claim(job)
+    store.release(job)
+    if changes:
+        write_json(job / store.OWNER, {**json.loads((job / store.OWNER).read_text()), **changes})
+
+
+CLAIMANT = """
+import sys
+from pathlib import Path
+from core.jobs import store
+store.claim(Path(sys.argv[1]), obeys=True)
+print("claimed", flush=True)
+input()
+"""
+
+
+@contextmanager
+def another_process(job: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that runs the job."""
+    command = [sys.executable, "-c", CLAIMANT, str(job)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"claimed\n"
+        yield process
+        process.kill()
 
 
 def test_without_the_variable_jobs_live_in_the_users_data_folder(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,17 +116,66 @@ def test_a_job_runs_while_its_owner_lives(job: Path) -> None:
 
 
 def test_a_job_died_when_its_owner_is_gone_without_a_last_word(job: Path) -> None:
-    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    owned_by(job, process.pid, psutil.Process(process.pid).create_time())
+    with another_process(job) as process:
+        assert store.read_job(job).state == "running"
+        found = store.runner(job)
+        assert found is not None
+        assert found.pid == process.pid
+    assert (store.read_job(job).state, store.runner(job)) == ("died", None)
+
+
+@pytest.mark.parametrize("step", [-3600.0, -30.0, 30.0])
+def test_a_clock_that_is_set_changes_no_state(job: Path, step: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the kernel tells of a process's start in seconds moves with the clock; the lock does not."""
+    now, started = time.time, psutil.Process.create_time
+    with another_process(job) as process:
+        monkeypatch.setattr(time, "time", lambda: now() + step)
+        monkeypatch.setattr(psutil.Process, "create_time", lambda self: started(self) + step)
+        assert store.read_job(job).state == "running"
+        assert store.newest_running() == job
+        assert store.sweep() == []
+        add(job, Done("out", 1.0, {}))  # told with the new clock
+        process.kill()
+        process.wait()
+        assert store.read_job(job).state == "done"
+
+
+@pytest.mark.parametrize(
+    ("changes", "state"),
+    [
+        ({"host": "another"}, "died"),  # a container on this machine
+        ({"boot": "another"}, "died"),  # this machine before it was started anew
+        ({"host": "another", "boot": "another"}, "elsewhere"),
+    ],
+)
+def test_who_ran_it_says_whether_it_can_be_taken_for_dead(job: Path, changes: dict[str, str], state: str) -> None:
+    left_by_the_dead(job, **changes)
+    assert store.read_job(job).state == state
+
+
+def test_what_may_run_on_another_machine_is_not_touched(tmp_path: Path) -> None:
+    job, growing = staged(tmp_path, "a")
+    left_by_the_dead(job, host="another", boot="another")
+    assert store.sweep() == []
+    store.clean_up(job)
+    assert growing.is_dir()
+
+
+def test_a_job_is_run_by_one_process(job: Path) -> None:
+    with another_process(job), pytest.raises(OutputProblem, match="run by another process"):
+        store.claim(job)
+
+
+def test_without_locks_the_process_itself_is_looked_at(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(_descriptor: int, *, shared: bool) -> None:
+        return None
+
+    monkeypatch.setattr(lock, "_lock", none)
+    store.claim(job)
     assert store.read_job(job).state == "running"
-    process.kill()
-    process.communicate()
+    write_json(job / store.OWNER, {**json.loads((job / store.OWNER).read_text()), "started": 1.0})
     assert store.read_job(job).state == "died"
-
-
-def test_another_process_with_the_pid_of_the_owner_is_not_the_owner(job: Path) -> None:
-    owned_by(job, os.getpid(), psutil.Process().create_time() - 1000)
-    assert store.read_job(job).state == "died"
+    store.release(job)
 
 
 def test_the_end_of_an_earlier_run_does_not_count(job: Path) -> None:
@@ -102,16 +184,50 @@ def test_the_end_of_an_earlier_run_does_not_count(job: Path) -> None:
     assert store.read_job(job).state == "running"
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": "x"}', '{"pid": 1}'])
-def test_a_torn_owner_file_is_no_owner(job: Path, text: str) -> None:
-    (job / store.OWNER).write_text(text)
-    assert store.read_job(job).state == "created"
+DAMAGES = [b"", b"{", b"[]", b'{"pid": "x"}', b'{"pid": 1e999, "started": 1, "claimed": 1}', b'{"version": 2}', b"\xff"]
 
 
-def test_a_job_with_a_torn_spec_is_still_listed(job: Path) -> None:
-    (job / store.SPEC).write_text("{")
-    (found,) = store.list_jobs()
-    assert (found.id, found.spec) == (job.name, None)
+def damage(path: Path, content: bytes | None) -> None:
+    """Put `content` in the place of a file, or a folder."""
+    path.unlink(missing_ok=True)
+    if content is None:
+        path.mkdir()
+    else:
+        path.write_bytes(content)
+
+
+@pytest.mark.parametrize("content", [*DAMAGES, None])
+@pytest.mark.parametrize("name", [store.SPEC, store.OWNER, store.EVENTS, store.ORDERS, store.LOCK])
+def test_a_damaged_job_stops_neither_the_list_nor_a_sweep(tmp_path: Path, name: str, content: bytes | None) -> None:
+    job, _ = staged(tmp_path, "damaged")
+    left_by_the_dead(job)
+    damage(job / name, content)
+    died, left = staged(tmp_path, "a")
+    left_by_the_dead(died)
+    assert left in store.sweep()
+    assert [found.id for found in store.list_jobs()] == [died.name, job.name]
+    assert (job / name).exists()
+
+
+@pytest.mark.parametrize("name", [store.SPEC, store.OWNER])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"version": 2}', None])
+def test_a_job_whose_record_cannot_be_read_is_damaged(job: Path, name: str, content: bytes | None) -> None:
+    left_by_the_dead(job)
+    damage(job / name, content)
+    assert store.read_job(job).state == "damaged"
+
+
+@pytest.mark.parametrize("value", [5, None, ["a"], "a\0b"])
+def test_a_spec_whose_output_is_no_path_is_damaged(job: Path, value: object) -> None:
+    write_json(job / store.SPEC, {**json.loads((job / store.SPEC).read_text()), "output": value})
+    assert store.read_job(job).state == "damaged"
+    assert store.sweep() == []
+
+
+def test_a_file_too_large_to_be_ours_is_not_read(job: Path) -> None:
+    with (job / store.SPEC).open("r+b") as stream:
+        stream.truncate(1 << 32)
+    assert store.read_job(job).state == "damaged"
 
 
 def test_other_folders_are_no_jobs(job: Path) -> None:
@@ -130,6 +246,7 @@ def test_cleaning_up_removes_the_staging_folder_and_nothing_else(job: Path, tmp_
     for folder in (mine, others, tmp_path / "out"):
         folder.mkdir()
         (folder / "file").write_text("")
+    (mine / UNFINISHED).touch()
     store.clean_up(job)
     assert not mine.exists()
     assert (others / "file").exists()
@@ -148,15 +265,16 @@ def staged(tmp_path: Path, name: str) -> tuple[Path, Path]:
     job = store.create(JobSpec("demo", str(tmp_path / name)))
     folder = store.staging_of(tmp_path / name, job)
     folder.mkdir()
+    (folder / UNFINISHED).touch()
     (folder / "model.safetensors").write_text("half")
     return job, folder
 
 
 def test_a_sweep_removes_what_dead_runs_left(tmp_path: Path) -> None:
     died, left = staged(tmp_path, "a")
-    owned_by(died, os.getpid(), psutil.Process().create_time() - 1000)
+    left_by_the_dead(died)
     failed, also = staged(tmp_path, "b")
-    store.claim(failed)
+    left_by_the_dead(failed)
     add(failed, Failed("internal", "m", "", "tune", False))
     assert sorted(store.sweep()) == sorted([left, also])
     assert not left.exists()
@@ -168,19 +286,22 @@ def test_a_sweep_touches_nothing_else(tmp_path: Path) -> None:
     store.claim(running)
     _, begun = staged(tmp_path, "just-made")
     done, odd = staged(tmp_path, "done")
-    store.claim(done)
+    left_by_the_dead(done)
+    kept, finished = staged(tmp_path, "kept")
+    left_by_the_dead(kept)
+    (finished / UNFINISHED).unlink()
     add(done, Done(str(tmp_path / "done"), 1.0, {}))
     stranger = tmp_path / ".mine.bitwright-20260101-000000-000000-abcd"
     stranger.mkdir()
     died = store.create(JobSpec("demo", str(tmp_path / "output")))
-    owned_by(died, os.getpid(), psutil.Process().create_time() - 1000)
+    left_by_the_dead(died)
     (tmp_path / "output").mkdir()
     assert store.sweep() == []
-    assert all(folder.is_dir() for folder in (growing, begun, odd, stranger, tmp_path / "output"))
+    assert all(folder.is_dir() for folder in (growing, begun, odd, finished, stranger, tmp_path / "output"))
 
 
 def test_a_sweep_passes_over_jobs_that_cannot_be_read(job: Path, tmp_path: Path) -> None:
     (job / store.SPEC).write_text("{")
     died, left = staged(tmp_path, "a")
-    owned_by(died, os.getpid(), psutil.Process().create_time() - 1000)
+    left_by_the_dead(died)
     assert store.sweep() == [left]

@@ -19,6 +19,7 @@ from core.errors import (
     Cancelled,
     CorruptFile,
     DeviceProblem,
+    ResultKept,
     UnsupportedModel,
     VerificationFailed,
 )
@@ -239,10 +240,11 @@ def test_what_the_user_put_there_meanwhile_is_not_replaced(model: Path, tmp_path
             (tmp_path / "out" / "precious.txt").write_text("mine")
 
     (tmp_path / "job").mkdir()
-    with pytest.raises(BitwrightError):
+    with pytest.raises(ResultKept, match="out-finished"):
         pipeline.run(spec_of(model, tmp_path, iters=1), tmp_path / "job", emit, Control())
     assert (tmp_path / "out" / "precious.txt").read_text() == "mine"
-    assert entries(tmp_path) == {"out"}
+    assert entries(tmp_path) == {"out", "out-finished"}
+    assert (tmp_path / "out-finished" / "bitwright.json").is_file()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,220 @@
+"""The right to write one output, held by one process at a time from the start of its work to the end.
+
+A locked file beside the output says who has it. The file system itself decides what is the same place, so links in the
+path, another spelling and letters of another case are seen through. Depends on folders and locks, not on what is
+written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+from core.errors import OutputProblem
+from core.files import reason
+from core.lock import FileLock, Holder, here, holder_from_json, is_held, take
+
+MARK: Final = ".bitwright-"
+_CLAIM: Final = "claim"
+_MOUNTS: Final = Path("/proc/self/mountinfo")
+_OWN: Final = ("lost+found",)
+"""What a volume holds when it is new."""
+
+
+@dataclass
+class _Held:
+    """A claim of this process: of which work, how often it was entered, and the lock."""
+
+    token: str
+    entered: int
+    lock: FileLock
+
+
+_claims: dict[Path, _Held] = {}
+"""By claim file."""
+_guard = threading.Lock()
+
+
+def is_mount_point(folder: Path) -> bool:
+    """Return whether a volume is mounted on `folder`, which then can be filled but neither replaced nor renamed onto.
+
+    `os.path.ismount` does not see a folder of the same volume that is mounted (`mount --bind`); Linux lists those.
+    """
+    if os.path.ismount(folder):
+        return True
+    try:
+        lines = _MOUNTS.read_bytes().splitlines()
+    except OSError:
+        return False
+    place = os.fsencode(os.path.realpath(folder))
+    return any(len(parts := line.split()) > 4 and _unescaped(parts[4]) == place for line in lines)
+
+
+def _unescaped(text: bytes) -> bytes:
+    """A path of mountinfo, where white space and backslashes are octal."""
+    for code in (b"\\040", b"\\011", b"\\012", b"\\134"):
+        text = text.replace(code, bytes([int(code[1:], 8)]))
+    return text
+
+
+def is_filled_in_place(target: Path) -> bool:
+    """Return whether the output grows inside the existing folder `target` because nothing can be renamed onto it."""
+    if not target.is_dir():
+        return False
+    return is_mount_point(target) or not os.access(target.parent, os.W_OK | os.X_OK)
+
+
+def staging_places(target: Path, token: str) -> tuple[Path, Path]:
+    """Return where the output of the work called `token` can grow: hidden beside `target`, or hidden inside it."""
+    return target.with_name(f".{target.name}{MARK}{token}"), target / f"{MARK}{token}"
+
+
+def is_free(target: Path) -> bool:
+    """Return whether the folder `target` holds nothing but what a new volume has, and our own claim or staging."""
+    return all(entry.name in _OWN or entry.name.startswith(MARK) for entry in target.iterdir())
+
+
+def refuse_if_claimed(target: Path) -> None:
+    """Raise OutputProblem where another process is writing to `target`, or to a folder that will contain it."""
+    for folder in (target, *target.parents):
+        for file in _claim_files(folder) if folder.name else ():
+            # the claim on the target itself may be that of the work which asks; `Claim` tells two works apart
+            if is_held(file) and not (folder == target and file in _claims):
+                raise _taken(folder, file)
+
+
+class Claim:
+    """The right to write `target`, as a context manager. The folders above it are made, and removed if still empty.
+
+    Entered again for the same `token` in the same process it does nothing.
+
+    Args:
+        target: absolute; does not exist, or is a folder that is free.
+        token: identifies the work, such as the id of a job.
+        title: what the work is, for whoever comes second.
+
+    Raises:
+        OutputProblem: another process has it, or it cannot be had.
+    """
+
+    def __init__(self, target: Path, token: str, title: str) -> None:
+        self._target = target
+        self._token = token
+        self._title = title
+        self._made: list[Path] = []
+        self._file: Path | None = None
+
+    def __enter__(self) -> Claim:
+        try:
+            self._enter()
+        except OSError as error:
+            self._remove_parents()
+            raise OutputProblem(
+                f"{self._target} cannot be made: {reason(error)}.", "Choose an --output that you may write."
+            ) from error
+        except BaseException:
+            self._remove_parents()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is None:
+            return
+        with _guard:
+            held = _claims.get(self._file)
+            if held is not None:
+                held.entered -= 1
+                if not held.entered:
+                    del _claims[self._file]
+                    held.lock.close(remove=True)
+        self._file = None
+        self._remove_parents()
+
+    def _enter(self) -> None:
+        beside, inside = _claim_files(self._target)
+        file = inside if is_filled_in_place(self._target) else beside
+        with _guard:
+            if (held := _claims.get(file)) is not None and held.token == self._token:
+                held.entered += 1
+                self._file = file
+                return
+            refuse_if_claimed(self._target)
+            for parent in reversed([path for path in self._target.parents if not path.exists()]):
+                with contextlib.suppress(FileExistsError):  # another run makes it as well
+                    parent.mkdir()
+                    self._made.append(parent)
+            lock = take(file)
+            if lock is None:
+                raise _taken(self._target, file)
+            try:
+                self._take_over(lock, file)
+            except BaseException:
+                lock.close()
+                raise
+            _claims[file] = _Held(self._token, 1, lock)
+            self._file = file
+
+    def _take_over(self, lock: FileLock, file: Path) -> None:
+        """Note who has it now, unless the one who is noted may still be at work where no lock can tell."""
+        before = _holder(file)
+        if before is not None and (before.elsewhere or (not lock.real and before.process() is not None)):
+            raise _taken(self._target, file)
+        lock.write(json.dumps({**here().to_json(), "work": self._title}).encode("utf-8"))
+
+    def _remove_parents(self) -> None:
+        for parent in reversed(self._made):
+            try:
+                parent.rmdir()
+            except OSError:
+                break  # it holds the output, or what somebody put there
+        self._made = []
+
+
+def was_claimed(target: Path) -> bool:
+    """Return whether there is a claim on `target`, held or left by a process that was killed."""
+    return any(file.is_file() for file in _claim_files(target))
+
+
+def remove_stale(target: Path, token: str) -> None:
+    """Remove the claims on `target` whose process is gone, and that of the work `token` of this process."""
+    for file in _claim_files(target):
+        held = _claims.get(file)
+        if held is not None and held.token == token:
+            del _claims[file]
+            held.lock.close(remove=True)
+            continue
+        with contextlib.suppress(OSError):
+            if not file.is_file() or (lock := take(file)) is None:
+                continue
+            before = _holder(file)
+            stale = before is None or not (before.elsewhere or (not lock.real and before.process() is not None))
+            lock.close(remove=stale)
+
+
+def _claim_files(target: Path) -> tuple[Path, Path]:
+    beside, inside = staging_places(target, _CLAIM)
+    return beside, inside
+
+
+def _holder(file: Path) -> Holder | None:
+    try:
+        return holder_from_json(json.loads(file.read_bytes()[:4096]))
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def _taken(target: Path, file: Path) -> OutputProblem:
+    holder = _holder(file)
+    who = "" if holder is None else f" (process {holder.pid} on {holder.host})"
+    hint = "Choose another output folder, or wait for the end of that run."
+    if holder is not None and holder.elsewhere:
+        hint = f"Choose another output folder. If no such run exists any more, remove {file}."
+    return OutputProblem(f"Another run is writing to {target}{who}.", hint)

@@ -1,0 +1,213 @@
+"""The folder in which an output grows: hidden beside its target, renamed when all is proven.
+
+Nothing that took hours is thrown away: what is finished, or nearly, and cannot be put into place is kept under a name
+that a person recognises, and the error says where. Until then a mark inside the folder says that it may be removed, and
+only folders with that mark ever are. Depends on folders and claims, not on what is written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from core.claim import Claim, is_filled_in_place, is_free, staging_places
+from core.errors import BitwrightError, OutputProblem, ResultKept
+from core.files import free_name, patiently, reason, sync_folder, sync_tree
+
+UNFINISHED: Final = ".unfinished"
+"""The mark. It also takes up the room that the last small files need, in case another program fills the volume."""
+_BALLAST: Final = 4 << 20
+_NAMES_LAST: Final = ("config.json",)
+"""What makes a folder a model to those who look for one comes last."""
+_NO_RESERVING: Final = {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}
+
+
+class Staging:
+    """A folder that becomes `target`; as a context manager it is removed unless it was published or kept.
+
+    Attributes:
+        folder: empty, but for the mark, when entered.
+
+    Args:
+        target: absolute; does not exist, or is a folder that is free.
+        token: identifies the work, such as the id of a job.
+        title: what the work is, for a second one that wants the same output.
+    """
+
+    def __init__(self, target: Path, token: str, title: str) -> None:
+        self.target = target
+        self.kept: Path | None = None
+        self._claim = Claim(target, token, title)
+        self._token = token
+        self._in_place = False
+        self._made = False
+        self._published = False
+        self.folder = staging_places(target, token)[0]
+
+    def __enter__(self) -> Self:
+        self._claim.__enter__()
+        try:
+            self._in_place = is_filled_in_place(self.target)
+            self.folder = staging_places(self.target, self._token)[self._in_place]
+            if self.target.is_dir() and not is_free(self.target):
+                raise OutputProblem(f"{self.target} is not empty any more.", "Choose another output folder.")
+            self.folder.mkdir()
+            self._made = True
+            self._lay_ballast()
+        except OSError as error:
+            self._leave()
+            raise OutputProblem(
+                f"{self.target} cannot be made: {reason(error)}.", "Choose an --output that you may write."
+            ) from error
+        except BaseException:
+            self._leave()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._leave()
+
+    def drop_ballast(self) -> None:
+        """Give back the room that was held for the last files."""
+        with contextlib.suppress(OSError):
+            os.truncate(self.folder / UNFINISHED, 0)
+
+    def publish(self) -> None:
+        """Make all of it durable and give it its name; the work is over after this call, whatever it raises.
+
+        Raises:
+            ResultKept: it could not be put into place, and is kept elsewhere.
+        """
+        with self.kept_on_failure("the finished result"):
+            sync_tree(self.folder)
+            with contextlib.suppress(OSError):  # a mark that stays is harmless in the output
+                (self.folder / UNFINISHED).unlink()
+            try:
+                self._fill() if self._in_place else patiently(self._rename)
+            except OSError as error:
+                raise OutputProblem(
+                    f"{self.target} cannot be put into place: {reason(error)}.", "Rename the folder that was kept."
+                ) from error
+        self._published = True
+        with contextlib.suppress(OSError):
+            sync_folder(self.target if self._in_place else self.target.parent)
+
+    @contextmanager
+    def kept_on_failure(self, what: str) -> Iterator[None]:
+        """Keep the folder where the block fails.
+
+        Args:
+            what: is kept, for the error.
+
+        Raises:
+            ResultKept: instead of what the block raises, with the place; a stop by the user passes unchanged.
+        """
+        try:
+            yield
+        except Exception as error:
+            if isinstance(error, ResultKept) or getattr(error, "code", "") == "cancelled":
+                raise
+            place = self._keep("finished" if what == "the finished result" else "unfinished")
+            if place is None:
+                raise
+            raise _kept_error(error, what, place) from error
+
+    def _rename(self) -> None:
+        if os.name == "nt" and self.target.is_dir():
+            self.target.rmdir()
+        os.rename(self.folder, self.target)
+
+    def _fill(self) -> None:
+        """Move what lies in the folder into the target around it; where that fails, all of it is moved back."""
+        names = sorted(os.listdir(self.folder), key=lambda name: (name in _NAMES_LAST, name))
+        moved: list[str] = []
+        try:
+            for name in names:
+                if os.path.lexists(self.target / name):
+                    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(self.target / name))
+                patiently(lambda name=name: os.rename(self.folder / name, self.target / name))  # type: ignore[misc]
+                moved.append(name)
+        except OSError:
+            for name in moved:
+                with contextlib.suppress(OSError):
+                    os.rename(self.target / name, self.folder / name)
+            raise
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
+
+    def _keep(self, label: str) -> Path | None:
+        """Give the folder a name that says what it is; where even that fails it keeps its own, without the mark."""
+        with contextlib.suppress(OSError):
+            (self.folder / UNFINISHED).unlink(missing_ok=True)
+        if not self.folder.is_dir():
+            return None
+        self.kept = self.folder
+        with contextlib.suppress(OSError):
+            place = self.target / label if self._in_place else self.target.with_name(f"{self.target.name}-{label}")
+            place = free_name(place)
+            patiently(lambda: os.rename(self.folder, place))
+            self.kept = place
+        return self.kept
+
+    def _lay_ballast(self) -> None:
+        # a volume that is nearly full: the output itself will say so
+        with (self.folder / UNFINISHED).open("wb") as stream, contextlib.suppress(OSError):
+            try:
+                os.posix_fallocate(stream.fileno(), 0, _BALLAST)
+            except (AttributeError, OSError) as error:
+                if isinstance(error, OSError) and error.errno not in _NO_RESERVING:
+                    raise
+                stream.write(bytes(_BALLAST))
+
+    def _leave(self) -> None:
+        if self._made and not self._published and self.kept is None:
+            remove(self.folder)
+        self._claim.__exit__(None, None, None)
+
+
+def remove(folder: Path) -> bool:
+    """Remove a staging folder that was never finished, the mark last; true if it is gone."""
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return False
+    if names and UNFINISHED not in names:
+        return False
+    for name in names:
+        path = folder / name
+        if name == UNFINISHED:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                path.unlink()
+    if set(os.listdir(folder)) <= {UNFINISHED}:
+        shutil.rmtree(folder, ignore_errors=True)
+    return not folder.exists()
+
+
+def _kept_error(error: Exception, what: str, place: Path) -> ResultKept:
+    """The error of a work whose result is kept in `place`."""
+    told = f"{what} is kept in {place}" if what.endswith("result") else f"{what} are kept in {place}"
+    if isinstance(error, BitwrightError):
+        return ResultKept(f"{error.message.rstrip('.')}; {told}.", error.hint)
+    if isinstance(error, OSError):
+        problem, hint = (
+            f"The output could not be completed: {reason(error)}",
+            "Check the disk, its room and its rights.",
+        )
+        return ResultKept(f"{problem}; {told}.", hint)
+    return ResultKept(
+        f"Something went wrong inside Bitwright: {type(error).__name__}: {error}; {told}.",
+        "This is a bug; see the log.",
+    )
