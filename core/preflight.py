@@ -16,7 +16,7 @@ from core.errors import DiskFull, ModelNotFound, OutputProblem, UnsupportedModel
 from core.files import existing_parent, free_bytes
 from core.formats.grids import plan_layers
 from core.jobs.spec import JobSpec, looks_like_path
-from core.model.source import DEMO, check_folder, read_config
+from core.model.source import DEMO, check_folder, only_gguf, read_config
 from core.model.tree import ModelTree, build_tree, read_tensors
 from core.sizes import output_size
 from core.wording import human
@@ -49,8 +49,8 @@ def check_model(model: str) -> None:
 
 
 def is_folder(model: str) -> bool:
-    """Whether `model` is a folder on this machine; a name that cannot be a path is none."""
-    return model != DEMO and os.path.isdir(model)
+    """Return whether `model` is a folder of safetensors here, not one that stands for the GGUF file in it."""
+    return model != DEMO and os.path.isdir(model) and only_gguf(Path(model)) is None
 
 
 def read_tree(folder: Path) -> ModelTree:

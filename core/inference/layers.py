@@ -130,13 +130,19 @@ def fill(
     if skeleton.tree.tied:
         skip.append(head)
     blocks = skeleton.tree.blocks
+    # to hold the names of all layers against those of every block would take the square of their number
+    of_block: dict[str, list[str]] = {}
+    depth = skeleton.stack.count(".") + 2
+    for path in skip:
+        of_block.setdefault(".".join(path.split(".", depth)[:depth]), []).append(path)
     told, steps = Told(emit), blocks + len(names)
     with memory_errors("Loading the model"):
         skeleton.fill("", dtype, device, skip=(skeleton.stack, *skip))
         for block in range(blocks):
             _look(should_stop)
             told(block, steps)
-            skeleton.fill(f"{skeleton.stack}.{block}", dtype, device, skip=tuple(skip))
+            place = f"{skeleton.stack}.{block}"
+            skeleton.fill(place, dtype, device, skip=tuple(of_block.get(place, ())))
         for done, name in enumerate(names, blocks):
             _look(should_stop)
             told(done, steps)

@@ -147,7 +147,9 @@ def _mapped(header: GgufHeader, label: str) -> _Config:
     embedding = header.tensors.get("token_embd.weight")
     blocks = {name.split(".")[1] for name in header.tensors if name.startswith("blk.")}
     block_count = header.metadata.get(f"{architecture}.block_count")
-    if embedding is None or len(embedding.shape) != 2 or block_count != len(blocks) or not blocks:
+    if embedding is None or len(embedding.shape) != 2:
+        raise CorruptFile(f"{label} has no token embedding.", "Fetch the file again.")
+    if block_count != len(blocks) or not blocks:
         raise CorruptFile(f"{label} promises {block_count} blocks and has {len(blocks)}.", "Fetch the file again.")
     config["vocab_size"] = embedding.shape[0]
     config["tie_word_embeddings"] = "output.weight" not in header.tensors

@@ -22,6 +22,8 @@ from core.model.plans import LayerPlan as LayerPlan
 from core.model.plans import Plans, make_case, own_copy
 
 _WEIGHT = ".weight"
+_MAX_BLOCKS = 4096
+"""The deepest models have some 200; transformers takes a minute to make 20,000 empty ones."""
 
 
 @dataclass(frozen=True)
@@ -212,7 +214,8 @@ def build_tree(config: dict[str, Any], tensors: Mapping[str, TensorInfo]) -> Mod
             weights=[linear.dtype for linear in linears],
         )
         or odd
-        or _no_embedding(embedding, head),
+        or _no_embedding(embedding, head)
+        or _too_many(main),
         left_out=tuple(sorted(adapters)),
     )
 
@@ -233,6 +236,11 @@ def read_tensors(folder: Path, config: Mapping[str, Any]) -> dict[str, TensorInf
     if embedding is not None and head is not None and equal_bytes(folder, embedding, head):
         del tensors[head.name]
     return tensors
+
+
+def _too_many(stack: _Stack | None) -> str:
+    count = len(stack.members) if stack else 0
+    return f"The checkpoint has {count:,} blocks, which is beyond any model known." if count > _MAX_BLOCKS else ""
 
 
 def _no_embedding(embedding: TensorInfo | None, head: TensorInfo | None) -> str:

@@ -250,6 +250,11 @@ def test_a_nested_config_gives_the_facts() -> None:
     assert (tree.model_type, tree.prefix, tree.refusal) == ("llama", "language_model.model.layers", "")
 
 
+def test_more_blocks_than_any_model_has_are_refused() -> None:
+    shapes = llama_table(4097)
+    assert "4,097 blocks" in build_tree(LLAMA | {"num_hidden_layers": 4097}, table(shapes)).refusal
+
+
 def test_the_tensors_of_a_block_are_looked_up() -> None:
     """A search for each of 20,000 blocks takes the square of the time."""
     tree = build_tree(LLAMA, table(llama_table()))
