@@ -48,12 +48,17 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """`write_atomic` of readable JSON."""
+    write_atomic(path, json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """Return a value as readable JSON in UTF-8."""
     try:
         data = json.dumps(value, indent=2, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError:
         # a file name that is not UTF-8 arrives as lone surrogates, which only the escaped form can hold
         data = json.dumps(value, indent=2).encode("ascii")
-    write_atomic(path, data + b"\n")
+    return data + b"\n"
 
 
 def read_json(path: Path, limit: int = MAX_JSON_BYTES) -> Any:

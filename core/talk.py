@@ -6,6 +6,7 @@ Knows `core.inference.generation.chat`; nothing of processes or of how anything 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,7 @@ def chat(
     device: str = "auto",
     backend: str = "auto",
     context: int | None = None,
+    thinking: bool | None = None,
     should_stop: Asked = never,
 ) -> Iterator[Event]:
     """Load a model, quantized or not, and answer one prompt: `Token` events, then a `Result` with the figures.
@@ -49,6 +51,8 @@ def chat(
         stop: texts that end the answer.
         device: `auto` or one of `bitwright devices`; one that does not work becomes the CPU, with a `Log` that says so.
         backend: `auto` or one of `bitwright devices`; context: tokens to keep room for, None for all the model reads.
+        thinking: whether the model thinks before it answers, where its chat template has a switch for it; None leaves
+            it at the model's own default.
 
     Raises:
         BitwrightError: the model cannot be loaded, or a value is out of range.
@@ -69,7 +73,7 @@ def chat(
         sampling = sampling_of(values)
         emit(Stage("load"))
         talk = open_chat(model, device, backend=backend, context=context, emit=emit, should_stop=should_end)
-        answer(talk, messages, sampling, emit, should_end)
+        answer(talk, messages, sampling, emit, should_end, variables=thinking_variables(talk, thinking))
 
     return stream(work, should_stop)
 
@@ -125,6 +129,20 @@ def sampling_of(values: Mapping[str, Any]) -> Sampling:
         raise BadInput(f"These sampling settings are not possible: {error}.", "Use the standard ones.") from error
 
 
+def thinking_variables(talk: ChatModel, thinking: bool | None) -> dict[str, Any]:
+    """Return what switches thinking on or off in a model's chat template.
+
+    Raises:
+        BadInput: the template has no such switch.
+    """
+    if thinking is None or (not thinking and not talk.thinks):
+        return {}
+    names = [name for name in ("enable_thinking", "thinking") if re.search(rf"\b{name}\b", talk.template)]
+    if not names:
+        raise BadInput("The chat template of this model has no switch for thinking.", "Leave the option out.")
+    return {names[0]: thinking}
+
+
 def answer(
     talk: ChatModel,
     messages: Sequence[Mapping[str, str]],
@@ -133,14 +151,16 @@ def answer(
     should_stop: Asked = never,
     *,
     continue_last: bool = False,
+    variables: Mapping[str, Any] | None = None,
 ) -> str:
     """One answer in a conversation: emits its `Token` events and a `Result`; returns what was said, without thoughts.
 
     Args:
         continue_last: the last message is the model's own and goes on.
+        variables: for the model's chat template.
     """
     texts: dict[str, list[str]] = {"text": [], "thinking": []}
-    for part in talk.reply(messages, sampling, should_stop, continue_last=continue_last):
+    for part in talk.reply(messages, sampling, should_stop, continue_last=continue_last, variables=variables):
         texts[part.kind].append(part.text)
         emit(Token(part.text, part.kind))
     said = "".join(texts["text"])

@@ -1,7 +1,7 @@
 """The saved conversations: one JSON file each in a folder of its own, written so that none is ever half there.
 
-A file that cannot be read stays where it is and is named; a deleted one is put aside and can be brought back. Knows
-files and no Qt; a window calls it from a thread.
+Only their owner may read them. A file that cannot be read stays where it is and is named; a deleted one is put aside
+and can be brought back. Knows files and no Qt; a window calls it from a thread.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from typing import Any, Final
 from app.models.conversation import Conversation
 from app.models.conversation_file import from_json
 from core.errors import BitwrightError, CorruptFile, OutputProblem
-from core.files import read_json, write_json
+from core.files import json_bytes, read_json
 from core.home import home
+from core.private_files import private_folder, write_private
 
 DELETED: Final = "deleted"
 KEPT_DAYS: Final = 7
@@ -91,8 +92,8 @@ class ConversationStore:
             OutputProblem: the folder cannot be written to.
         """
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_json(self._path(identity), dict(value))
+            private_folder(self.folder)
+            write_private(self._path(identity), json_bytes(dict(value)))
         except OSError as error:
             raise OutputProblem(
                 f"The conversation cannot be saved in {self.folder}: {error.strerror}.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import tempfile
@@ -13,7 +14,7 @@ import typer
 
 from core import recipes
 from core.allocation.ties import Ties
-from core.cli import actions, conversing, machine, planning, serving
+from core.cli import actions, asking, conversing, machine, planning, serving
 from core.cli.terminal import Terminal
 from core.engines import ENGINES
 from core.errors import BitwrightError
@@ -190,7 +191,11 @@ def plan(
 @app.command()
 def chat(
     model: Model,
-    prompt: Annotated[str | None, typer.Option(help="Answer this and end; without it, talk (/help lists how).")] = None,
+    prompt: Annotated[
+        str | None, typer.Option(help="Answer this and end; - reads it; without it, talk (/help).")
+    ] = None,
+    prompt_file: Annotated[str | None, typer.Option(help="Answer the text of this file, and end.")] = None,
+    each_line: Annotated[bool, typer.Option("--each-line", help="Every line that is piped in is a question.")] = False,
     system: Annotated[str, typer.Option(help="What the model is told first.")] = "",
     max_tokens: Annotated[int, typer.Option(help="Longest answer.")] = 256,
     temperature: Annotated[float, typer.Option(help="0 takes the likeliest word each time.")] = 0.0,
@@ -203,13 +208,24 @@ def chat(
     device: Device = "auto",
     backend: Annotated[str, typer.Option(help="auto, or one of `bitwright devices`.")] = "auto",
     context: Annotated[int | None, typer.Option(help="Tokens to keep room for; all that the model reads.")] = None,
+    thinking: Annotated[
+        bool | None, typer.Option("--thinking/--no-thinking", help="Think before answering, if MODEL has a switch.")
+    ] = None,
     json: Json = False,
 ) -> int:
-    """Talk to MODEL, quantized or not."""
+    """Talk to MODEL, quantized or not. Text that is piped in is one question."""
     options = {**locals(), "stop": tuple(stop or ())}
-    for name in ("model", "prompt", "json"):
+    for name in ("model", "prompt", "prompt_file", "each_line", "json"):
         del options[name]
-    return _run(json, lambda terminal: conversing.chat(terminal, model, prompt, options))
+    if prompt is not None and prompt_file is not None:
+        raise typer.BadParameter("Give --prompt or --prompt-file, not both.")
+    path = "-" if prompt == "-" else prompt_file
+
+    def talk(terminal: Terminal) -> None:
+        text = prompt if path is None else asking.read_text(terminal, path)
+        conversing.chat(terminal, model, text, options, each_line=each_line)
+
+    return _run(json, talk)
 
 
 @app.command(name="eval")
@@ -256,10 +272,15 @@ def devices(json: Json = False) -> int:
 
 @app.command()
 def serve(
+    call: typer.Context,
     model: Model,
     port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8765,
     host: Annotated[str, typer.Option(help="localhost is IPv4 and IPv6; others reach the network.")] = "127.0.0.1",
-    token: Annotated[str, typer.Option(envvar="BITWRIGHT_TOKEN", help="Callers need it; a new one by default.")] = "",
+    token: Annotated[
+        str,
+        typer.Option(envvar="BITWRIGHT_TOKEN", help="Callers need it; a new one by default. Others can see it here."),
+    ] = "",
+    token_file: Annotated[str | None, typer.Option(help="File with the token, or - for the input.")] = None,
     context: Annotated[int | None, typer.Option(help="Tokens to keep room for.", show_default=False)] = None,
     backend: Annotated[str, typer.Option(help="auto, or one that `devices` names.")] = "auto",
     device: Device = "auto",
@@ -269,7 +290,11 @@ def serve(
     options = {
         "port": port, "host": host, "token": token, "context": context, "backend": backend, "device": device,
     }  # fmt: skip
-    return _run(json, lambda terminal: serving.serve(terminal, model, options))
+    source = call.get_parameter_source("token")
+    shown = source is not None and source.name == "COMMANDLINE"
+    if shown and token_file is not None:
+        raise typer.BadParameter("Give --token or --token-file, not both.")
+    return _run(json, lambda terminal: serving.serve(terminal, model, options, token_file, shown=shown))
 
 
 @app.command()
@@ -295,6 +320,8 @@ def jobs(json: Json = False) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 done, 1 failed, 2 bad input, 130 cancelled."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # letters that the terminal's encoding lacks end nothing
     try:
         code = app(args=arguments, standalone_mode=False, prog_name="bitwright")
         return code if isinstance(code, int) else DONE

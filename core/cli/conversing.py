@@ -5,26 +5,42 @@ Knows `core.talk` and the terminal; nothing of how the model computes.
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 from core import talk
+from core.cli.asking import questions, whole
 from core.cli.terminal import Interrupts, Terminal, printable
 from core.errors import BadInput, BitwrightError, OutputProblem
 from core.events import Event, Failed, Result, Token
-from core.files import expanded, write_atomic, write_json
+from core.files import expanded, json_bytes
+from core.private_files import write_private
 
 if TYPE_CHECKING:
     from core.inference.generation.chat import ChatModel
     from core.inference.generation.sampling import Sampling
 
-HELP = """/regenerate  the last question again, with the next seed
-/clear       begin a new conversation
-/system TEXT what the model is told first, from a new conversation on; without TEXT, nothing
-/save FILE   write the conversation as Markdown, or as JSON if FILE ends with .json
-/help        this list
-A message that begins with a slash: put a space before it. The end of the input ends the talk."""
+COMMANDS: Final = {
+    "regenerate": "the last question again, with the next seed",
+    "clear": "begin a new conversation",
+    "system": "TEXT: what the model is told first, from a new conversation on; without TEXT, nothing",
+    "save": "FILE: write the conversation as Markdown, or as JSON if FILE ends with .json",
+    "help": "this list",
+    "bye": "end the talk",
+}
+HELP: Final = (
+    "\n".join(f"/{name:<11} {what}" for name, what in COMMANDS.items())
+    + """
+Enter sends, Alt+Enter begins a new line, pasted lines are one message, the arrows bring back what was typed.
+Ctrl-C stops an answer; twice at an empty line it ends the talk, as Ctrl-D does.
+A message that begins with a slash: put a space before it."""
+)
+_SAVED: Final = (".md", ".json", ".txt")
+"""Names of files that text which is piped in may write."""
 _COMMAND = re.compile(r"/([a-z]+)(?:\s+(.*))?", re.DOTALL)
 _ENDS = {
     "length": "cut off at the longest answer",
@@ -33,20 +49,29 @@ _ENDS = {
 }
 
 
-def chat(terminal: Terminal, model: str, prompt: str | None, options: Mapping[str, Any]) -> None:
-    """Answer one prompt, or talk until the input ends."""
+def chat(
+    terminal: Terminal, model: str, prompt: str | None, options: Mapping[str, Any], *, each_line: bool = False
+) -> None:
+    """Answer one prompt, or talk until the input ends.
+
+    Args:
+        prompt: what to answer; None talks.
+        options: of `core.talk.chat`.
+        each_line: where text is piped in, every line is a question.
+    """
+    given = {**options, "system": whole(options["system"]), "stop": tuple(map(whole, options["stop"]))}
     if prompt is None:
-        _talk(terminal, model, options)
+        _talk(terminal, model, given, each_line)
         return
     voice = Voice(terminal)
     with terminal.guarded(), Interrupts() as interrupts:
-        for event in talk.chat(model, prompt, should_stop=interrupts.asked, **options):
+        for event in talk.chat(model, whole(prompt), should_stop=interrupts.asked, **given):
             voice.hear(event)
 
 
-def _talk(terminal: Terminal, model: str, options: Mapping[str, Any]) -> None:
+def _talk(terminal: Terminal, model: str, options: Mapping[str, Any], each_line: bool) -> None:
     places = ("device", "backend", "context")
-    settings = {name: value for name, value in options.items() if name not in (*places, "system")}
+    settings = {name: value for name, value in options.items() if name not in (*places, "system", "thinking")}
     sampling = talk.sampling_of(settings)
     with terminal.guarded():
         with Interrupts() as interrupts:
@@ -54,7 +79,9 @@ def _talk(terminal: Terminal, model: str, options: Mapping[str, Any]) -> None:
                 model, emit=terminal.event, should_stop=interrupts.asked, **{name: options[name] for name in places}
             )
         conversation = Conversation(terminal, opened, sampling, str(options["system"]), model)
-        while (line := terminal.ask()) is not None:
+        conversation.variables = talk.thinking_variables(opened, options.get("thinking"))
+        ask = questions(terminal, COMMANDS, each_line=each_line)
+        while not conversation.ended and (line := ask()) is not None:
             try:
                 conversation.take(line)
             except BitwrightError as error:
@@ -113,10 +140,13 @@ class Conversation:
         self._terminal, self._opened, self._sampling, self._system = terminal, opened, sampling, system
         self._model = model
         self._tries = 0
+        self._saved: tuple[Path, os.stat_result] | None = None
         self.messages: list[dict[str, str]] = []
+        self.variables: dict[str, Any] = {}
+        self.ended = False
 
     def take(self, line: str) -> None:
-        """One line of the user: a question, a command, or nothing.
+        """One message of the user: a question, a command, or nothing.
 
         Raises:
             BitwrightError: the command or the question cannot be followed; the conversation is as it was.
@@ -135,6 +165,7 @@ class Conversation:
             "system": self._tell,
             "save": self._save,
             "help": lambda _rest: self._terminal.aside(f"{HELP}\n"),
+            "bye": self._end,
         }
         if name not in known:
             raise BadInput(f"There is no command /{name}.", "/help lists them; a space before the slash makes it text.")
@@ -147,7 +178,7 @@ class Conversation:
         sampling = replace(self._sampling, seed=None if seed is None else seed + self._tries)
         voice = Voice(self._terminal)
         with Interrupts() as interrupts:
-            said = talk.answer(self._opened, messages, sampling, voice.hear, interrupts.asked)
+            said = talk.answer(self._opened, messages, sampling, voice.hear, interrupts.asked, variables=self.variables)
         self.messages = [*messages, {"role": "assistant", "content": said}]
 
     def _regenerate(self, _rest: str) -> None:
@@ -163,18 +194,44 @@ class Conversation:
         self._system = rest
         self._clear("")
 
+    def _end(self, _rest: str) -> None:
+        self.ended = True
+
     def _save(self, rest: str) -> None:
         if not rest or not self.messages:
             raise BadInput("There is nothing to save." if rest else "/save needs the name of a file.", "/help")
         path = expanded(rest)
         try:
-            if path.suffix.lower() == ".json":
-                write_json(path, {"model": self._model, "messages": self.messages})
+            suffix = path.suffix.lower()
+            if not sys.stdin.isatty() and suffix not in _SAVED:
+                # whoever pipes a stranger's text in need not have read it
+                reason = f"Text that is piped in can only save to a new file that ends with {', '.join(_SAVED)}."
+                raise BadInput(reason, "Use such a name.")
+            if suffix == ".json":
+                data = json_bytes({"model": self._model, "messages": self.messages})
             else:
-                write_atomic(path, markdown(self.messages).encode("utf-8", "replace"))
-        except OSError as error:
-            raise OutputProblem(f"{path} cannot be written: {error.strerror}.", "Choose another file.") from error
+                data = markdown(self.messages).encode("utf-8", "replace")
+            # its own file, as it was written, may be replaced by the longer conversation
+            write_private(path, data, replace=self._saved is not None and _same(self._saved, path))
+            self._saved = (path, path.stat())
+        except FileExistsError as error:
+            raise OutputProblem(f"{path} is there already, and is not replaced.", "Choose another name.") from error
+        except (OSError, ValueError) as error:  # also a name with a NUL
+            reason = getattr(error, "strerror", None) or str(error)
+            raise OutputProblem(f"{rest} cannot be written: {reason}.", "Choose another file.") from error
         self._terminal.aside(f"written: {printable(str(path))}\n")
+
+
+def _same(saved: tuple[Path, os.stat_result], path: Path) -> bool:
+    """Whether a file is the one that was saved, and unchanged since."""
+    try:
+        found = path.stat()
+    except OSError:
+        return False
+    before = saved[1]
+    return path == saved[0] and all(
+        getattr(found, name) == getattr(before, name) for name in ("st_dev", "st_ino", "st_size", "st_mtime_ns")
+    )
 
 
 def markdown(messages: list[dict[str, str]]) -> str:

@@ -5,13 +5,27 @@ from __future__ import annotations
 from typing import Any
 
 from core import api
+from core.cli.asking import read_text
 from core.cli.terminal import Interrupts, Terminal
 from core.events import Listening, Result
 from core.wording import human
 
 
-def serve(terminal: Terminal, model: str, options: dict[str, Any]) -> None:
-    """Answer other programs until Ctrl-C, which is how it ends and no failure."""
+def serve(
+    terminal: Terminal, model: str, options: dict[str, Any], token_file: str | None = None, *, shown: bool = False
+) -> None:
+    """Answer other programs until Ctrl-C, which is how it ends and no failure.
+
+    Args:
+        token_file: where the token stands, in place of the one in `options`.
+        shown: whether the token stands on the command line.
+    """
+    if shown:
+        terminal.warn(
+            "Everybody on this machine can see --token in its list of processes. Use BITWRIGHT_TOKEN or --token-file."
+        )
+    if token_file is not None:
+        options = {**options, "token": read_text(terminal, token_file).strip()}
     with terminal.guarded(), Interrupts() as interrupts:
         for event in api.serve(model, should_stop=interrupts.asked, **options):
             if isinstance(event, Listening) and not terminal.json:

@@ -6,8 +6,10 @@ Knows events and errors; not what commands do. With `json` every event is one li
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import FrameType
 from typing import TextIO
@@ -19,14 +21,21 @@ from rich.table import Table
 from core import events
 from core.errors import BitwrightError
 from core.events import Done, Event, Result
-from core.wording import duration, human
+from core.wording import duration, human, time_range
 
 _LONGEST = 400
 
 
+_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters but line feed and tab, what turns the direction of text around, and halves of characters. Joiners,
+spaces of other widths and marks of direction belong to many languages and to joined emoji."""
+EVERY = 20.0
+"""Seconds between two lines that tell the progress, where no bar can be drawn."""
+
+
 def printable(text: str) -> str:
-    """`text` without control characters: names and texts from strangers must not steer a terminal."""
-    return "".join(char if char.isprintable() or char in "\n\t" else "\N{REPLACEMENT CHARACTER}" for char in text)
+    """`text` without what steers a terminal; names and texts come from strangers."""
+    return _STEERING.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r", ""))
 
 
 def one_line(text: str) -> str:
@@ -43,6 +52,7 @@ class Terminal:
         self._out: TextIO = sys.stdout
         self._errors: TextIO = sys.stderr
         self._console = Console(file=self._out, highlight=False, markup=False, soft_wrap=True)
+        self._pulse = Pulse(self._progress_line)
         self.failed: events.Failed | None = None
 
     @contextlib.contextmanager
@@ -62,12 +72,19 @@ class Terminal:
         elif isinstance(event, events.Log):
             self.note(event)
         elif isinstance(event, events.Stage):
+            self._pulse.begin(event.name)
             self._write(self._errors, f"{one_line(event.name)} ...\n")
+        elif isinstance(event, events.Progress):
+            self._pulse.beat(event)
 
     def note(self, event: events.Log) -> None:
         """A log line, on stderr."""
         prefix = "" if event.level == "info" else f"{event.level}: "
         self._write(self._errors, f"{prefix}{one_line(event.message)}\n")
+
+    def warn(self, text: str) -> None:
+        """A warning, as an event in JSON mode."""
+        self.event(events.Log("warning", text))
 
     def aside(self, text: str) -> None:
         """Text on stderr as it is, for people."""
@@ -96,16 +113,6 @@ class Terminal:
         if not self.json:
             self._console.print(what, soft_wrap=False)
 
-    def ask(self) -> str | None:
-        """A line from the user, asked for on stderr where somebody sits there; None at the end of the input."""
-        if sys.stdin.isatty():
-            with contextlib.suppress(ImportError):  # line editing, where the system has it
-                import readline  # noqa: F401
-        try:
-            return input("> " if sys.stdin.isatty() else "")
-        except EOFError:
-            return None
-
     def error(self, error: BitwrightError) -> None:
         """The error on stderr, one line for the message and one for the hint; in JSON mode an event as well."""
         if self.json and self.failed is None:
@@ -123,8 +130,8 @@ class Terminal:
         if self.json or not console.is_terminal:
             yield RunView(self, None)
             return
-        left = TextColumn("{task.fields[eta]}")
-        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), left)
+        left = TextColumn("{task.fields[eta]}", markup=False)
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), left)
         with Progress(*columns, console=console, transient=True) as progress:
             yield RunView(self, progress)
 
@@ -141,6 +148,9 @@ class Terminal:
                 if isinstance(event, Result | Done):
                     outcome = event
         return outcome
+
+    def _progress_line(self, text: str) -> None:
+        self._write(self._errors, f"{one_line(text)}\n")
 
     @staticmethod
     def _write(stream: TextIO, text: str) -> None:
@@ -160,6 +170,7 @@ class RunView:
         self._progress = progress
         self._task = progress.add_task("starting", total=1.0, eta="") if progress else None
         self._block = ""
+        self._pulse = Pulse(self._say)
 
     def show(self, event: Event) -> None:
         terminal = self._terminal
@@ -171,6 +182,7 @@ class RunView:
             self._say(f"{'' if event.level == 'info' else event.level + ': '}{event.message}")
         elif isinstance(event, events.Stage):
             self._describe(event.name)
+            self._pulse.begin(event.name)
             if self._progress is None:
                 self._say(f"{event.name} ...")
         elif isinstance(event, events.Started):
@@ -184,10 +196,11 @@ class RunView:
         elif isinstance(event, events.BlockDone):
             change = f"loss {event.loss_before:.4g} -> {event.loss_after:.4g}"
             self._say(f"block {event.block + 1}/{event.total}: {change}, {duration(event.seconds)}")
-        elif isinstance(event, events.Progress) and self._progress is not None and self._task is not None:
-            low, high = duration(event.seconds_low), duration(event.seconds_high)
-            left = "" if event.seconds_low < 0 else f"{low} to {high} left"
-            self._progress.update(self._task, completed=event.fraction, eta=left)
+        elif isinstance(event, events.Progress):
+            if self._progress is None or self._task is None:
+                self._pulse.beat(event)
+            else:
+                self._progress.update(self._task, completed=event.fraction, eta=time_left(event))
 
     def _describe(self, text: str) -> None:
         if self._progress is not None and self._task is not None:
@@ -198,6 +211,35 @@ class RunView:
             self._progress.console.print(one_line(text))
         else:
             self._terminal.note(events.Log("info", text))
+
+
+class Pulse:
+    """Tells from time to time how far a long action is, in lines, for a log or a terminal without a bar.
+
+    Args:
+        say: gets the lines; now: the clock.
+    """
+
+    def __init__(self, say: Callable[[str], None], now: Callable[[], float] = time.monotonic) -> None:
+        self._say, self._now = say, now
+        self._name, self._told = "", now()
+
+    def begin(self, name: str) -> None:
+        """Note the stage that is about to begin, which is told elsewhere."""
+        self._name, self._told = name, self._now()
+
+    def beat(self, event: events.Progress) -> None:
+        """Tell the progress, if the last line is long enough ago."""
+        if event.fraction < 0 or self._now() - self._told < EVERY:
+            return
+        self._told = self._now()
+        left = time_left(event)
+        self._say(f"{self._name or 'working'}: {100 * event.fraction:.0f} %{', ' if left else ''}{left}")
+
+
+def time_left(event: events.Progress) -> str:
+    """`3 to 5 min left`, or "" while nobody can tell."""
+    return "" if event.seconds_low < 0 else f"{time_range(event.seconds_low, event.seconds_high)} left"
 
 
 class Interrupts:

@@ -1,12 +1,11 @@
 """The log of failures that are the endpoint's own: each has an id, which the reply to the caller names.
 
-The caller learns the id and nothing else. Knows files and exceptions; nothing of requests.
+The caller learns the id and nothing else; only the owner may read the log, since messages of exceptions may hold what
+was asked. Knows files and exceptions; nothing of requests.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
 import secrets
 import traceback
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from core.events import Emit, Log
+from core.private_files import append_private
 
 Record = Callable[[BaseException], str]
 _LARGEST: Final = 4 << 20
@@ -30,7 +30,7 @@ def recorder(log: Path, emit: Emit) -> Record:
         text = f"{when} error {number}\n{''.join(traceback.format_exception(error))}\n"
         first = str(error).partition("\n")[0][:200]
         try:
-            _append(log, text)
+            append_private(log, text, _LARGEST)
             place = f"the traceback is in {log}"
         except OSError as problem:
             place = f"{log} cannot be written: {problem.strerror}"
@@ -38,14 +38,3 @@ def recorder(log: Path, emit: Emit) -> Record:
         return number
 
     return record
-
-
-def _append(log: Path, text: str) -> None:
-    """Append to a file that only its owner may read: messages of exceptions may hold what was asked."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    fresh = 0
-    with contextlib.suppress(FileNotFoundError):
-        fresh = os.O_TRUNC if log.stat().st_size > _LARGEST else 0
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | fresh, 0o600)
-    with open(descriptor, "w", encoding="utf-8", errors="backslashreplace") as stream:
-        stream.write(text)

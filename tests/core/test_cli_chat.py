@@ -24,11 +24,11 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def say(tiny: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
-    """Run `bitwright chat` with lines as its input."""
+    """Run `bitwright chat` with lines as its input, each of them a question or a command."""
 
     def run(*lines: str, options: tuple[str, ...] = ()) -> int:
         monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
-        return main(["chat", str(tiny), "--max-tokens", "3", "--device", "cpu", *options])
+        return main(["chat", str(tiny), "--max-tokens", "3", "--device", "cpu", "--each-line", *options])
 
     return run
 
@@ -45,7 +45,8 @@ def test_an_answer_on_stdout_and_its_figures_on_stderr(tiny: Path, capsys: Captu
     assert main(["chat", str(tiny), "--prompt", "hello", "--max-tokens", "4", "--device", "cpu"]) == 0
     out, err = capsys.readouterr()
     assert out.endswith("\n")
-    assert err.startswith("load ...\n[4 tokens, ")
+    assert err.startswith("load ...\n")
+    assert err.splitlines()[-1].startswith("[4 tokens, ")
     assert err.endswith("cut off at the longest answer]\n")
 
 
@@ -107,6 +108,9 @@ def test_save_writes_markdown_or_json(say, tmp_path: Path) -> None:  # type: ign
         (["/save talk.md"], "nothing to save"),
         (["hello", "/save"], "needs the name"),
         (["hello", "/save /nowhere/at/all.md"], "cannot be written"),
+        (["hello", "/save a\0b.md"], "cannot be written"),
+        (["hello", "/save ~no-such-user/a.md"], "cannot be written"),
+        (["hello", "/save evil.desktop"], "can only save to a new file"),
         (["x" * 400], "model reads 256"),
     ],
 )
@@ -116,6 +120,55 @@ def test_what_cannot_be_done_does_not_end_the_talk(say, capsys: Capture, lines: 
     assert words in err
     assert err.rstrip().splitlines()[-1].startswith("[3 tokens")
     assert out.endswith("\n")
+
+
+def test_save_does_not_replace_what_is_there(say, tmp_path: Path, capsys: Capture) -> None:  # type: ignore[no-untyped-def]
+    target = tmp_path / "thesis.md"
+    target.write_text("years of work", encoding="utf-8")
+    assert say("hello", f"/save {target}") == 0
+    assert target.read_text(encoding="utf-8") == "years of work"
+    assert "is there already" in capsys.readouterr().err
+
+
+def test_save_replaces_its_own_file_while_nobody_else_has_changed_it(say, tmp_path: Path, capsys: Capture) -> None:  # type: ignore[no-untyped-def]
+    target = tmp_path / "talk.md"
+    assert say("one", f"/save {target}", "two", f"/save {target}") == 0
+    assert "two" in target.read_text(encoding="utf-8")
+    assert target.stat().st_mode & 0o077 == 0
+    assert say("one", f"/save {target}") == 0
+    assert "is there already" in capsys.readouterr().err
+
+
+def test_bye_ends_the_talk(say, capsys: Capture) -> None:  # type: ignore[no-untyped-def]
+    assert say("/bye", "hello", options=("--json",)) == 0
+    assert results(capsys) == []
+
+
+def test_a_prompt_may_come_from_a_file_or_the_input(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    (tmp_path / "q.txt").write_text("hello\n", encoding="utf-8")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("hello\n"))
+    for given in (["--prompt", "hello"], ["--prompt", "-"], ["--prompt-file", str(tmp_path / "q.txt")]):
+        assert main(["chat", str(tiny), "--max-tokens", "1", "--device", "cpu", "--json", *given]) == 0
+    assert [values["prompt_tokens"] for values in results(capsys)] == [22] * 3
+
+
+def test_two_prompts_are_bad_input(capsys: Capture) -> None:
+    assert main(["chat", "demo", "--prompt", "a", "--prompt-file", "b"]) == 2
+    assert "not both" in capsys.readouterr().err
+
+
+def test_an_argument_that_is_not_utf8_is_no_bug(tiny: Path) -> None:
+    options = ["--system", "\udce9", "--stop", "\udce9", "--max-tokens", "1", "--device", "cpu"]
+    assert main(["chat", str(tiny), "--prompt", "caf\udce9", *options]) == 0
+
+
+def test_a_switch_that_the_template_lacks_is_bad_input(tiny: Path, capsys: Capture) -> None:
+    assert main(["chat", str(tiny), "--prompt", "hello", "--thinking", "--device", "cpu"]) == 2
+    assert "no switch for thinking" in capsys.readouterr().err
+    options = ["--max-tokens", "1", "--device", "cpu"]
+    assert main(["chat", str(tiny), "--prompt", "hello", "--no-thinking", *options]) == 0
 
 
 def test_programs_hear_of_what_cannot_be_done(say, capsys: Capture) -> None:  # type: ignore[no-untyped-def]

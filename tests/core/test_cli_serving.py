@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
@@ -83,6 +84,36 @@ def test_people_are_told_where_and_with_which_token(place: Path) -> None:
 def test_a_token_that_cannot_be_is_bad_input(place: Path, capsys: Capture) -> None:
     assert main(["serve", str(save_model(place / "tiny")), "--port", "0", "--token", "x y"]) == 2
     assert "token is not possible" in capsys.readouterr().err
+
+
+def served(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Collects the tokens that an endpoint would get."""
+    found: list[str] = []
+    monkeypatch.setattr(api, "serve", lambda model, **options: iter(found.append(options["token"]) or ()))
+    return found
+
+
+def test_a_token_on_the_command_line_is_warned_of(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    found = served(monkeypatch)
+    assert main(["serve", "demo", "--token", "told-by-the-user"]) == 0
+    assert found == ["told-by-the-user"]
+    assert "list of processes" in capsys.readouterr().err
+
+
+def test_a_token_from_elsewhere_is_not(monkeypatch: pytest.MonkeyPatch, capsys: Capture, tmp_path: Path) -> None:
+    found = served(monkeypatch)
+    (tmp_path / "token").write_text("from-a-file\n", encoding="utf-8")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("from-the-input\n"))
+    monkeypatch.setenv("BITWRIGHT_TOKEN", "from-a-variable")
+    for options in ([], ["--token-file", str(tmp_path / "token")], ["--token-file", "-"]):
+        assert main(["serve", "demo", *options]) == 0
+    assert found == ["from-a-variable", "from-a-file", "from-the-input"]
+    assert capsys.readouterr().err == ""
+
+
+def test_two_tokens_are_bad_input(capsys: Capture) -> None:
+    assert main(["serve", "demo", "--token", "told-by-the-user", "--token-file", "x"]) == 2
+    assert "not both" in capsys.readouterr().err
 
 
 def test_a_port_that_cannot_be_is_bad_input(place: Path, capsys: Capture) -> None:

@@ -16,7 +16,8 @@ from app.context import Context, Remedy
 from app.models.conversation import Conversation, new_id
 from app.models.conversation_file import from_json, to_json
 from core.errors import BitwrightError
-from core.files import read_json, write_atomic, write_json
+from core.files import json_bytes, read_json
+from core.private_files import write_private
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,9 +54,9 @@ def export(
     """Write a conversation: all of it where the name ends in `.json`, else the shown branch as Markdown."""
     try:
         if path.lower().endswith(".json"):
-            write_json(Path(path), to_json(talk))
+            write_private(Path(path), json_bytes(to_json(talk)))
         else:
-            write_atomic(Path(path), talk.to_markdown(title, system).encode("utf-8", errors="replace"))
+            write_private(Path(path), talk.to_markdown(title, system).encode("utf-8", errors="replace"))
     except OSError as error:
         reason = BitwrightError(f"{path} cannot be written: {error.strerror}.", _tr("Choose another place."))
         context.report(reason, Remedy(_tr("Save again"), again))

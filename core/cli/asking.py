@@ -1,0 +1,218 @@
+"""Where questions come from: a person at a terminal, with line editing and history, or text that is piped in.
+
+Knows prompt_toolkit and standard input; nothing of models or of what is asked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TextIO
+
+from core.cli.terminal import Terminal
+from core.errors import BadInput
+from core.files import expanded
+from core.home import home
+from core.private_files import append_private
+
+if TYPE_CHECKING:
+    from prompt_toolkit import PromptSession
+    from prompt_toolkit.history import FileHistory
+
+Ask = Callable[[], str | None]
+HISTORY: Final = "chat-history"
+"""File in Bitwright's own folder that keeps what was typed."""
+_LARGEST_HISTORY: Final = 1 << 20
+_LONGEST_KEPT: Final = 20_000
+"""Letters of a question from which it is not kept: it was pasted."""
+_LARGEST_INPUT: Final = 8 << 20
+"""Bytes of text that are read as one question."""
+
+
+def questions(terminal: Terminal, commands: Mapping[str, str], *, each_line: bool) -> Ask:
+    """Return what gives the next question or command, and None at the end.
+
+    Args:
+        commands: the slash commands, with what each does.
+        each_line: where text is piped in, every line is a question; else all of it is one, up to the next command.
+    """
+    screen = next((stream for stream in (sys.stderr, sys.__stdout__) if stream is not None and stream.isatty()), None)
+    if sys.stdin.isatty() and screen is not None:
+        return _editor(terminal, screen, commands)
+    lines = _lines(terminal)
+    texts = lines if each_line else _blocks(lines, commands)
+    return lambda: next(texts, None)
+
+
+def read_text(terminal: Terminal, path: str) -> str:
+    """Return the text of a file, or of standard input for `-`, without the line ends behind it.
+
+    Raises:
+        BadInput: it cannot be read, is empty, or too large to be a question.
+    """
+    try:
+        if path == "-":
+            data = _standard_input().read(_LARGEST_INPUT + 1)
+        else:
+            with expanded(path).open("rb") as stream:
+                data = stream.read(_LARGEST_INPUT + 1)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise BadInput(
+            f"{path} cannot be read: {reason}.", "Name a file with the question, or - for the input."
+        ) from error
+    name = "The input" if path == "-" else path
+    if len(data) > _LARGEST_INPUT:
+        raise BadInput(f"{name} is too large for a question.", f"The limit is {_LARGEST_INPUT >> 20} MiB.")
+    text = decoded(terminal, data, name).rstrip("\r\n")
+    if not text.strip():
+        raise BadInput(f"{name} is empty.", "Write a question.")
+    return text
+
+
+def decoded(terminal: Terminal, data: bytes, name: str) -> str:
+    """Return bytes as text; what is not UTF-8 is replaced, which is told."""
+    text = data.decode("utf-8-sig", "replace")
+    if "\N{REPLACEMENT CHARACTER}" in text and "\N{REPLACEMENT CHARACTER}".encode() not in data:
+        terminal.warn(f"{name} is not UTF-8 everywhere; what is not was replaced.")
+    return text
+
+
+def whole(text: str) -> str:
+    """Return text from the command line or a terminal in which bytes that are not UTF-8 are replaced.
+
+    Python keeps such bytes as halves of characters (PEP 383), which no tokenizer takes.
+    """
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace") if not text.isascii() else text
+
+
+def _standard_input() -> Any:
+    """Standard input as bytes."""
+    if hasattr(sys.stdin, "buffer"):
+        return sys.stdin.buffer
+    import io
+
+    return io.BytesIO(sys.stdin.read().encode("utf-8", "replace"))
+
+
+def _lines(terminal: Terminal) -> Iterator[str]:
+    """The lines that are piped in, as they come."""
+    for number, line in enumerate(_standard_input()):
+        text = decoded(terminal, line, f"Line {number + 1} of the input")
+        yield text.rstrip("\r\n")
+
+
+def _blocks(lines: Iterable[str], commands: Mapping[str, str]) -> Iterator[str]:
+    """All lines up to the next command as one text, and the commands."""
+    command = re.compile(rf"/({'|'.join(commands)})(\s.*)?")
+    block: list[str] = []
+    for line in lines:
+        if command.fullmatch(line):
+            yield _as_text("\n".join(block))
+            yield line
+            block = []
+        else:
+            block.append(line)
+    yield _as_text("\n".join(block))
+
+
+def _as_text(block: str) -> str:
+    """A block as a question, whatever it begins with."""
+    return f" {block}" if block.startswith("/") else block
+
+
+def _editor(terminal: Terminal, screen: TextIO, commands: Mapping[str, str]) -> Ask:
+    """What asks a person: Ctrl-C empties the line, twice at an empty one it ends the talk, as Ctrl-D does."""
+    session = _session(screen, commands)
+    armed = False
+
+    def ask() -> str | None:
+        nonlocal armed
+        while True:
+            try:
+                text = whole(session.prompt("> "))
+            except EOFError:
+                return None
+            except KeyboardInterrupt:
+                if session.default_buffer.text:
+                    armed = False
+                    continue
+                if armed:
+                    return None
+                armed = True
+                terminal.aside("Ctrl-C again, Ctrl-D or /bye ends the talk.\n")
+                continue
+            armed = False
+            return text
+
+    return ask
+
+
+def _session(screen: TextIO, commands: Mapping[str, str]) -> PromptSession[str]:
+    """The line editor: Enter sends, Alt+Enter begins a new line, pasted lines are one text, Tab completes commands."""
+    from prompt_toolkit import PromptSession
+    from prompt_toolkit.application import get_app
+    from prompt_toolkit.completion import Completer, Completion
+    from prompt_toolkit.document import Document
+    from prompt_toolkit.filters import Condition
+    from prompt_toolkit.key_binding import KeyBindings
+    from prompt_toolkit.output import create_output
+
+    def meant(typed: str) -> list[str]:
+        """The slash commands that begin with what is typed."""
+        return [name for name in commands if typed.startswith("/") and f"/{name}".startswith(typed)]
+
+    class Commands(Completer):
+        """Completes the name of a slash command."""
+
+        def get_completions(self, document: Document, complete_event: Any) -> Iterator[Completion]:
+            typed = document.text_before_cursor
+            for name in meant(typed):
+                yield Completion(f"/{name}", -len(typed), display_meta=commands[name])
+
+    def complete(event: Any) -> None:
+        """Complete what can be one command only."""
+        typed = event.current_buffer.document.text_before_cursor
+        if len(names := meant(typed)) == 1:
+            event.current_buffer.insert_text(f"/{names[0]}"[len(typed) :])
+
+    keys = KeyBindings()
+    keys.add("tab")(complete)
+    keys.add("enter")(lambda event: event.current_buffer.validate_and_handle())
+    keys.add("escape", "enter")(lambda event: event.current_buffer.insert_text("\n"))
+    output: Any = None  # prompt_toolkit chooses for itself where a terminal can do next to nothing
+    if os.environ.get("TERM", "").lower() not in ("dumb", "unknown"):
+        output = create_output(stdout=screen)
+        if hasattr(output, "enable_cpr"):
+            output.enable_cpr = False  # a terminal that answers late would type into the next question
+    return PromptSession(
+        history=_history(), completer=Commands(), key_bindings=keys, output=output, multiline=True,
+        complete_while_typing=Condition(lambda: get_app().current_buffer.text.startswith("/")),
+        prompt_continuation="  ",
+    )  # fmt: skip
+
+
+def _history() -> FileHistory:
+    """What was typed before, in a file that only its owner may read; where it cannot be written, for this talk only."""
+    from prompt_toolkit.history import FileHistory
+
+    class History(FileHistory):
+        """Keeps what was typed."""
+
+        def load_history_strings(self) -> Iterable[str]:
+            with contextlib.suppress(OSError):
+                return super().load_history_strings()
+            return ()
+
+        def store_string(self, string: str) -> None:
+            if len(string) > _LONGEST_KEPT:
+                return
+            lines = "".join(f"+{line}\n" for line in string.split("\n"))
+            with contextlib.suppress(OSError):
+                append_private(Path(str(self.filename)), f"\n#\n{lines}", _LARGEST_HISTORY)
+
+    return History(str(home() / HISTORY))

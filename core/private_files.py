@@ -1,0 +1,80 @@
+"""Files that only their owner may read: conversations, what was typed, and logs that may hold either.
+
+Knows the file system and nothing of what is written. On Windows a file has the rights of its folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+from core.files import sync_folder
+
+
+def private_folder(folder: Path) -> None:
+    """Make a folder that only its owner may enter; one of this user's that is there already becomes such a folder.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if os.name == "posix" and folder.stat().st_uid == os.geteuid():
+        folder.chmod(0o700)
+
+
+def write_private(path: Path, data: bytes, *, replace: bool = True) -> None:
+    """Write `data` to `path` with mode 0600: a temporary name beside it, fsync, rename, fsync of the folder.
+
+    Args:
+        replace: whether a file that is there may be replaced.
+
+    Raises:
+        FileExistsError: something is there, and may not be replaced.
+        OSError: it cannot be written.
+    """
+    if not replace and os.path.lexists(path):
+        raise FileExistsError(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.unlink(missing_ok=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(descriptor, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        if replace:
+            temporary.replace(path)
+        else:
+            _rename_to_new(temporary, path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def append_private(path: Path, text: str, largest: int) -> None:
+    """Append `text` to a file with mode 0600, which begins anew once it has more than `largest` bytes.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = 0
+    with contextlib.suppress(FileNotFoundError):
+        fresh = os.O_TRUNC if path.stat().st_size > largest else 0
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | fresh, 0o600)
+    with open(descriptor, "w", encoding="utf-8", errors="backslashreplace") as stream:
+        stream.write(text)
+
+
+def _rename_to_new(temporary: Path, path: Path) -> None:
+    """Rename, but never onto something that came there meanwhile; where the volume has no hard links, nearly never."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        if os.path.lexists(path):
+            raise FileExistsError(path) from None
+        temporary.rename(path)

@@ -1,0 +1,211 @@
+"""Questions from a terminal, as a person types and pastes them, and from text that is piped in."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from core.cli.asking import HISTORY, decoded, questions, read_text, whole
+from core.cli.terminal import Terminal
+from core.errors import BadInput
+from core.jobs.process import ROOT
+
+Capture = pytest.CaptureFixture[str]
+COMMANDS = {"save": "write", "help": "this list", "bye": "end"}
+PROGRAM = f"""
+import json
+from core.cli.asking import questions
+from core.cli.terminal import Terminal
+terminal = Terminal()
+with terminal.guarded():
+    ask = questions(terminal, {COMMANDS!r}, each_line=False)
+    while (text := ask()) is not None:
+        terminal.line(f"<{{json.dumps([len(text), text[:60]])}}>")
+terminal.line("<end>")
+"""
+
+
+def piped(monkeypatch: pytest.MonkeyPatch, data: bytes, *, each_line: bool = False) -> list[str]:
+    """The questions that a pipe with `data` has, those without a word left out."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+    ask = questions(Terminal(), COMMANDS, each_line=each_line)
+    return [text for text in iter(ask, None) if text and text.strip()]
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"one\ntwo\n\nthree", ["one\ntwo\n\nthree"]),
+        (b"one\r\ntwo\r\n", ["one\ntwo"]),
+        (b"hi\n/save x.md\nhi again\nand more\n", ["hi", "/save x.md", "hi again\nand more"]),
+        (b"/etc is a folder\n/saved is not\n", [" /etc is a folder\n/saved is not"]),
+        (b"\xef\xbb\xbfone\n", ["one"]),
+        (b"/help\n/bye\n", ["/help", "/bye"]),
+        (b"", []),
+    ],
+)
+def test_text_that_is_piped_in_is_one_question(
+    monkeypatch: pytest.MonkeyPatch, data: bytes, expected: list[str]
+) -> None:
+    assert piped(monkeypatch, data) == expected
+
+
+def test_every_line_is_one_where_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert piped(monkeypatch, b"one\ntwo\n\n/fly\n", each_line=True) == ["one", "two", "/fly"]
+
+
+def test_bytes_that_are_not_utf8_are_replaced_and_told(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    assert piped(monkeypatch, b"caf\xe9 noir") == ["caf\N{REPLACEMENT CHARACTER} noir"]
+    assert "is not UTF-8" in capsys.readouterr().err
+
+
+def test_a_replacement_character_of_the_text_itself_is_none(capsys: Capture) -> None:
+    assert decoded(Terminal(), "a\N{REPLACEMENT CHARACTER}".encode(), "It") == "a\N{REPLACEMENT CHARACTER}"
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("text", "expected"), [("caf\udce9", "caf\N{REPLACEMENT CHARACTER}"), ("né", "né")])
+def test_an_argument_is_whole_characters(text: str, expected: str) -> None:
+    assert whole(text) == expected
+
+
+def test_a_question_stands_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "question.txt").write_bytes(b"one\n/save two\n\n")
+    assert read_text(Terminal(), str(tmp_path / "question.txt")) == "one\n/save two"
+
+
+@pytest.mark.parametrize(("data", "words"), [(b" \n", "is empty"), (b"a" * ((8 << 20) + 1), "too large")])
+def test_what_is_no_question_is_refused(tmp_path: Path, data: bytes, words: str) -> None:
+    (tmp_path / "question.txt").write_bytes(data)
+    with pytest.raises(BadInput, match=words):
+        read_text(Terminal(), str(tmp_path / "question.txt"))
+
+
+@pytest.mark.parametrize("path", ["nothing.txt", ".", "a\0b", "~no-such-user/x"])
+def test_a_file_that_cannot_be_read_is_a_sentence(path: str) -> None:
+    with pytest.raises(BadInput, match="cannot be read"):
+        read_text(Terminal(), path)
+
+
+class Person:
+    """Somebody at a terminal in front of `PROGRAM`."""
+
+    def __init__(self, home: Path, term: str) -> None:
+        import pty
+
+        self._screen, inner = pty.openpty()
+        environment = {**os.environ, "BITWRIGHT_HOME": str(home), "TERM": term, "PYTHONPATH": str(ROOT)}
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM], stdin=inner, stdout=inner, stderr=inner, env=environment, close_fds=True,
+            start_new_session=True,
+        )  # fmt: skip
+        os.close(inner)
+        self.seen = b""
+
+    def look(self, seconds: float) -> bool:
+        """Read what the screen shows next; whether it may show more."""
+        try:
+            if select.select([self._screen], [], [], seconds)[0]:
+                self.seen += os.read(self._screen, 65536)
+        except OSError:
+            return False
+        return True
+
+    def until(self, text: bytes, count: int = 1) -> None:
+        """Read until the screen has shown a text so many times."""
+        end = time.monotonic() + 60
+        while self.seen.count(text) < count and time.monotonic() < end and self.look(0.5):
+            continue
+        assert self.seen.count(text) >= count, self.seen[-600:]
+
+    def type(self, data: bytes) -> None:
+        """Press keys once a question is asked for."""
+        time.sleep(0.05)
+        while data:
+            data = data[os.write(self._screen, data) :]
+
+    def asked(self) -> list[tuple[int, str]]:
+        """The questions so far: length and beginning."""
+        found = [part.partition(b"]>")[0] for part in self.seen.split(b"<[")[1:]]
+        return [tuple(json.loads(b"[" + part + b"]")) for part in found]
+
+    def end(self) -> int:
+        """The exit code."""
+        return self._process.wait(20)
+
+    def leave(self) -> int:
+        """The exit code after Ctrl-D, which is only read once a question is asked for."""
+        end = time.monotonic() + 60
+        while b"<end>" not in self.seen and time.monotonic() < end:
+            self.type(b"\x04")
+            self.look(0.5)
+        return self.end()
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        os.close(self._screen)
+
+
+@pytest.fixture
+def person(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Person]:
+    found = Person(tmp_path, getattr(request, "param", "xterm-256color"))
+    yield found
+    found.close()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a terminal is another thing there")
+def test_a_person_edits_pastes_and_ends(person: Person, tmp_path: Path) -> None:
+    keys = [
+        b"ac\x1b[Db\x1b[C\r", "n 能".encode() + b"\x7fm\r", b"\x1b[A\x1b[A\r", b"x" * 6000 + b"\r",
+        b"\x1b[200~first\nsecond\nthird\x1b[201~\r", b"one\x1b\rtwo\r", b"/he\t\r", b"gone\x03kept\r",
+    ]  # fmt: skip
+    for number, sent in enumerate(keys):
+        person.until(b"\x1b[?2004h", number + 1)
+        person.type(sent)
+        person.until(b"]>", number + 1)
+    assert person.asked() == [
+        (3, "abc"), (3, "n m"), (3, "abc"), (6000, "x" * 60), (18, "first\nsecond\nthird"), (7, "one\ntwo"),
+        (5, "/help"), (4, "kept"),
+    ]  # fmt: skip
+    person.type(b"\x03")
+    person.until(b"Ctrl-C again")
+    person.type(b"\x03")
+    person.until(b"<end>")
+    assert person.end() == 0
+    history = tmp_path / HISTORY
+    assert history.stat().st_mode & 0o077 == 0
+    assert "+second" in history.read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a terminal is another thing there")
+@pytest.mark.parametrize("person", ["dumb"], indirect=True)
+def test_a_terminal_that_can_do_next_to_nothing_is_enough(person: Person) -> None:
+    person.until(b"> ")
+    person.type("n 能".encode() + b"\x7fm\r")
+    person.until(b"]>")
+    assert person.asked() == [(3, "n m")]
+    assert person.leave() == 0
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a terminal is another thing there")
+def test_a_history_that_cannot_be_written_is_no_reason_to_stop(tmp_path: Path) -> None:
+    (tmp_path / "home").write_text("a file")
+    person = Person(tmp_path / "home", "xterm")
+    try:
+        for number, sent in enumerate([b"one\r", b"\x1b[A\r"]):
+            person.until(b"\x1b[?2004h", number + 1)
+            person.type(sent)
+            person.until(b"]>", number + 1)
+        assert person.asked() == [(3, "one"), (3, "one")]
+    finally:
+        person.close()

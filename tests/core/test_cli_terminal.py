@@ -1,0 +1,87 @@
+"""What a terminal gets to see: text of every language, nothing that steers it, and progress without a bar."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import pytest
+
+from core.cli import main
+from core.cli.terminal import EVERY, Pulse, RunView, Terminal, one_line, printable
+from core.events import Progress, Stage, Token
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Prix\u00a0: 12\u202f000", "\u0645\u06cc\u200c\u0634\u0648\u062f", "\u6771\u3000\u4eac",
+        "\U0001f468\u200d\U0001f469\u200d\U0001f467", "\u2764\ufe0f", "a\u200e\u200f\u061cb", "soft\u00adhyphen",
+        "\ue0b0", "\u2028", "a\tb\nc", "\U0001f3f4\U000e0067\U000e0062\U000e007f", "\ufeff", "\u2060",
+    ],
+)  # fmt: skip
+def test_text_of_every_language_is_shown_as_it_is(text: str) -> None:
+    assert printable(text) == text
+
+
+@pytest.mark.parametrize("char", [*map(chr, range(0x20)), *map(chr, range(0x7F, 0xA0))])
+def test_control_characters_are_not(char: str) -> None:
+    assert (char in printable(f"a{char}b")) == (char in "\n\t")
+
+
+@pytest.mark.parametrize("char", ["\u202a", "\u202e", "\u2066", "\u2069", "\ud83d"])
+def test_nor_what_turns_text_around_or_is_half_a_character(char: str) -> None:
+    assert printable(f"a{char}b") == "a\N{REPLACEMENT CHARACTER}b"
+
+
+def test_line_ends_of_other_systems_are_line_ends() -> None:
+    assert printable("a\r\nb\r\n") == "a\nb\n"
+
+
+def test_a_name_is_one_line() -> None:
+    assert one_line("a\x1b[2Jb\n  c") == "a\N{REPLACEMENT CHARACTER}[2Jb c"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+def test_letters_that_an_encoding_lacks_end_nothing(monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding=encoding))
+    assert main(["--version"]) == 0
+    terminal = Terminal()
+    terminal.event(Token("\u4eac"))
+    terminal.table(("\u6771",), [("\U0001f600",)])
+    sys.stdout.flush()
+    assert raw.getvalue().count(b"?") == 3
+
+
+def test_progress_is_told_at_intervals() -> None:
+    lines: list[str] = []
+    time = 0.0
+    pulse = Pulse(lines.append, lambda: time)
+    pulse.begin("analyse")
+    for number in range(10):
+        time = number * EVERY / 4
+        pulse.beat(Progress(number / 10, 180, 300))
+    assert lines == ["analyse: 40 %, 3 to 5 min left", "analyse: 80 %, 3 to 5 min left"]
+
+
+def test_an_unknown_end_is_not_told() -> None:
+    lines: list[str] = []
+    time = 0.0
+    pulse = Pulse(lines.append, lambda: time)
+    time = EVERY
+    pulse.beat(Progress(0.5, -1, -1))
+    assert lines == ["working: 50 %"]
+
+
+def test_a_run_without_a_bar_tells_its_progress(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    monkeypatch.setattr("core.cli.terminal.EVERY", 0.0)
+    terminal = Terminal()
+    view = RunView(terminal, None)
+    view.show(Stage("analyse"))
+    view.show(Progress(0.12, 60, 60))
+    terminal.event(Stage("load"))
+    terminal.event(Progress(0.5, -1, -1))
+    assert capsys.readouterr().err == "analyse ...\nanalyse: 12 %, about 60 s left\nload ...\nload: 50 %\n"
