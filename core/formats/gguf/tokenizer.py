@@ -23,13 +23,16 @@ from core.formats.gguf.byte_level import byte_level, is_byte_level
 from core.formats.gguf.file import Entry
 from core.formats.gguf.vocabulary import Tokens, added_tokens
 from core.model import refusals
-from core.model.tokenizer import MAX_BYTES
+from core.model.tokenizer import END_MARKS, MAX_BYTES
 
 _KEYS: Final = {
     "bos": "bos_token_id", "eos": "eos_token_id", "unk": "unknown_token_id", "sep": "seperator_token_id",
     "pad": "padding_token_id", "mask": "mask_token_id",
 }  # fmt: skip
 """Special token, as transformers calls it -> the key of llama.cpp (whose spelling it is)."""
+
+_EOS: Final = "eos_token_id"
+_MESSAGE_END: Final = "<|eom_id|>"
 
 _NAMES: Final = (
     "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "added_tokens.json", "generation_config.json",
@@ -70,6 +73,7 @@ def tokenizer(folder: Path, config: Mapping[str, Any], rows: int, name: str) -> 
     stamps = tuple((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in _files(folder))
     named = [(kind, _first(refusals.text_config(config).get(f"{kind}_token_id"))) for kind in _KEYS]
     named += [(kind, _first(config.get(f"{kind}_token_id"))) for kind in _KEYS]
+    named += [("ends", number) for part in (refusals.text_config(config), config) for number in _whole(part.get(_EOS))]
     return _tokenizer(folder, stamps, tuple((kind, number) for kind, number in named if number is not None), rows, name)
 
 
@@ -85,7 +89,7 @@ def _tokenizer(
         numbers = _special(folder, tokens, settings, named)
         entries = [
             *tokens.entries(),
-            *(Entry.count(f"tokenizer.ggml.{_KEYS.get(kind, 'eot_token_id')}", numbers[kind]) for kind in numbers),
+            *(Entry.count(f"tokenizer.ggml.{_KEYS.get(kind, f'{kind}_token_id')}", numbers[kind]) for kind in numbers),
             *_begin_and_end(tokens, numbers, settings, post),
             *_templates(folder, settings),
         ]
@@ -167,11 +171,28 @@ def _special(
             "Neither tokenizer_config.json nor config.json names the token that ends a text.",
             "Add eos_token to tokenizer_config.json.",
         )
-    ends = generation.get("eos_token_id")
-    others = [number for number in ends if number != found["eos"]] if isinstance(ends, list) else []
-    if len(others) == 1 and type(others[0]) is int and 0 <= others[0] < len(tokens.texts):
-        found["eot"] = others[0]
-    return found
+    ends = _whole(generation.get(_EOS)) or [number for kind, number in named if kind == "ends"]
+    return found | _more_ends(tokens, found["eos"], list(dict.fromkeys(ends)))
+
+
+def _more_ends(tokens: Tokens, eos: int, ends: list[int]) -> dict[str, int]:
+    """The other tokens that end an answer, under the two names that llama.cpp has for them.
+
+    It knows well-known ends by their text: those need a name only where there is one of them alone.
+    """
+    others = [number for number in ends if number != eos and 0 <= number < len(tokens.texts)]
+    unknown = [number for number in others if tokens.texts[number] not in END_MARKS]
+    if unknown[2:]:
+        said = tokens.texts[unknown[2]]
+        tokens.notes.append(f"llama.cpp does not end answers at {said!r:.40}, which this model does.")
+    if not unknown and len(others) == 1:
+        return {"eom" if tokens.texts[others[0]] == _MESSAGE_END else "eot": others[0]}
+    return dict(zip(("eot", "eom"), unknown, strict=False))
+
+
+def _whole(value: Any) -> list[int]:
+    """The token ids in a value of a config: one, a list of them, or anything else."""
+    return [each for each in (value if isinstance(value, list) else [value]) if type(each) is int]
 
 
 def _first(value: Any) -> int | None:

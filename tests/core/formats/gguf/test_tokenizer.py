@@ -118,6 +118,37 @@ def test_a_second_end_token_ends_a_turn(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("generation", "config", "expected"),
+    [
+        ([257, 30, 31], {}, (30, 31)),
+        ([30, 257], {}, (30, None)),
+        (None, {"eos_token_id": [257, 30]}, (30, None)),
+        (None, {"text_config": {"eos_token_id": [30, 31]}}, (30, 31)),
+        ([257], {"eos_token_id": [257, 30]}, (None, None)),
+        ([257, 9999, "x", True], {}, (None, None)),
+    ],
+)
+def test_all_ends_of_the_configs_are_named(
+    folder: Path, generation: list[Any] | None, config: dict[str, Any], expected: tuple[int | None, int | None]
+) -> None:
+    if generation is not None:
+        change(folder, "generation_config.json", eos_token_id=generation)
+    found = said(folder, config)
+    assert (found.get("ggml.eot_token_id"), found.get("ggml.eom_token_id")) == expected
+
+
+def test_ends_that_llama_cpp_knows_by_their_text_leave_the_names_to_others(folder: Path) -> None:
+    change(folder, added_tokens=[{"id": 300, "content": "<|eom_id|>", "special": True}])
+    change(folder, "generation_config.json", eos_token_id=[257, 300, 30, 31, 32])
+    found = said(folder)
+    assert (found["ggml.eot_token_id"], found["ggml.eom_token_id"]) == (30, 31)
+    assert any("does not end answers at" in note for note in tokenizer(folder, {}, 640, "model").notes)
+    change(folder, "generation_config.json", eos_token_id=[257, 300])
+    found = said(folder)
+    assert (found.get("ggml.eot_token_id"), found["ggml.eom_token_id"]) == (None, 300)
+
+
+@pytest.mark.parametrize(
     ("post", "added", "expected"),
     [
         (None, {}, (False, False)),
