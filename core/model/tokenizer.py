@@ -25,6 +25,9 @@ MAX_BYTES: Final = 96 << 20
 _MAX_DIGITS: Final = 9
 """Of a token's number; some readers fill the memory up to it."""
 
+_LEGACY_TEMPLATE: Final = "chat_template.json"
+"""Where models with processors had their template before chat_template.jinja; transformers' tokenizers pass it over."""
+
 _FILES: Final = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "merges.txt", "spiece.model")
 _NUMBERED: Final = re.compile(rb'(?<!\\)":\s*(\d+)')
 _TRIAL: Final = "Ab 1é\n\U0001f600世<"
@@ -79,6 +82,10 @@ def load_tokenizer(folder: Path) -> Any:
     with readable(folder) as place, translated(UnsupportedModel, told, hint):
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
         tokenizer(_TRIAL, add_special_tokens=True)  # some find out only now that they have no token for a letter
+    if tokenizer.chat_template is None and (folder / _LEGACY_TEMPLATE).is_file():
+        value = read_json(folder / _LEGACY_TEMPLATE)
+        found = value.get("chat_template") if isinstance(value, dict) else None
+        tokenizer.chat_template = found if isinstance(found, str) else None
     return tokenizer
 
 

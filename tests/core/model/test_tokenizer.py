@@ -27,6 +27,13 @@ def change(folder: Path, name: str, edit: Callable[[dict[str, Any]], Any]) -> No
     (folder / name).write_text(json.dumps(value), encoding="utf-8")
 
 
+def test_the_template_may_be_in_a_file_of_its_own(folder: Path) -> None:
+    change(folder, "tokenizer_config.json", lambda value: value.pop("chat_template"))
+    assert load_tokenizer(folder).chat_template is None
+    (folder / "chat_template.json").write_text(json.dumps({"chat_template": "{{ messages }}"}), encoding="utf-8")
+    assert load_tokenizer(folder).chat_template == "{{ messages }}"
+
+
 UNIGRAM = {"type": "Unigram", "vocab": [["a", -1.0]], "byte_fallback": False}
 DAMAGE: dict[str, Callable[[dict[str, Any]], Any]] = {
     "another type of model": lambda value: value["model"].update(type="Nope"),
