@@ -146,7 +146,7 @@ def plan(
         ties: which layers share a scheme.
         measure: of `core.sensitivity.spec`.
         calibration, samples, seqlen, seed, device: of the measurement.
-        output: where to save the map; a file there is replaced at once or not at all.
+        output: where to save the map; nothing may be there.
 
     Raises:
         BitwrightError: bad input or a budget that cannot be met, before anything is measured; or the measurement
@@ -244,7 +244,9 @@ def _tree(name: str, emit: Emit, should_stop: Callable[[], bool]) -> ModelTree:
 
 
 def _writable(path: Path) -> Path:
-    """`path`, if a file can be put there."""
+    """`path`, if a file can be put there; a map that somebody may have written by hand is not replaced."""
+    if os.path.lexists(path) and not path.is_dir():
+        raise OutputProblem(f"{path} is there already, and is not replaced.", "Choose another name for the map.")
     if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
         reason = "it is a folder" if path.is_dir() else "its folder is not there or may not be written"
         raise OutputProblem(f"{path} cannot be written: {reason}.", "Choose another name for the map.")

@@ -109,6 +109,14 @@ def test_a_model_that_is_not_there(place: Path) -> None:
         api.plan("./nothing", bpw=4)
 
 
+def test_a_file_that_is_there_is_not_replaced(tiny: Path, place: Path, measured: list[AnalysisSpec]) -> None:
+    (place / "map.json").write_text("by hand", encoding="utf-8")
+    with pytest.raises(OutputProblem, match="is there already"):
+        api.plan(tiny, bpw=4, group_size=32, output="map.json")
+    assert (place / "map.json").read_text(encoding="utf-8") == "by hand"
+    assert measured == []
+
+
 def test_a_stop_while_measuring_leaves_no_map(tiny: Path, place: Path, measured: list[AnalysisSpec]) -> None:
     with pytest.raises(Cancelled):
         api.plan(tiny, bpw=4, group_size=32, output="map.json", should_stop=lambda: bool(measured))
