@@ -1,9 +1,9 @@
 """What only a graphics card can show, as one program for whoever has one: `tests/gpu/run.sh`.
 
 Every backend of the device against the exact product of the dequantized weights, over bits, group sizes, symmetry,
-numbers of rows and GGUF block types; one block tuned on the device and on the CPU; one answer of the demo model, or of a tiny
-one where the demo's package is not installed. Prints a line for each check and ends with 1 if any is wrong, with 2
-without a card. `--device cpu` runs the same on a CPU, to try the program itself.
+numbers of rows and GGUF block types; one block tuned on the device and on the CPU; one answer of the demo model, or of
+a tiny one where the demo's package is not installed. Prints a line for each check and ends with 1 if any is wrong, with
+2 without a card. `--device cpu` runs the same on a CPU, to try the program itself.
 """
 
 from __future__ import annotations
