@@ -24,6 +24,10 @@ _SIDE_FILES = (1 * _MB, 40 * _MB)
 """Tokenizer, template and configs that come along."""
 _PROCESS = (350 * _MB, 800 * _MB)
 """Python with torch and transformers loaded, before any tensor."""
+_TOKEN = (1_200, 2_400)
+"""Bytes of the tokenizer's tables for each token of the vocabulary (262,144 tokens of Gemma 3: 0.4 GB)."""
+_TOKEN_READ = 4_500
+"""The same while the tokenizer is read (Gemma 3: 1 GB), before anything else is in memory."""
 _STATE = (14, 26)
 """Bytes per weight of the block that is tuned: weight, rounded weight, gradient, offsets and the best of them."""
 _ROWS = (10, 24)
@@ -108,12 +112,15 @@ def estimate(
     host_caches = Range(0, 0) if on_disk else caches
     # The states of the calibration samples are given up before the head is scored.
     work = Range(max(tuned.low, scored.low), max(tuned.high, scored.high))
-    ram = Range(_PROCESS[0] + host_caches.low, _PROCESS[1] + host_caches.high)
+    held = host_caches
     if not on_device:
-        ram = Range(
-            _PROCESS[0] + max(host_caches.low + tuned.low, scored.low),
-            _PROCESS[1] + max(host_caches.high + tuned.high, scored.high),
-        )
+        low = max(host_caches.low + tuned.low, scored.low)
+        held = Range(low, max(host_caches.high + tuned.high, scored.high))
+    tokens = _vocabulary(tree)
+    ram = Range(
+        _PROCESS[0] + _TOKEN[0] * tokens + held.low,
+        _PROCESS[1] + max(_TOKEN_READ * tokens, _TOKEN[1] * tokens + held.high),
+    )
     flops = run_flops(tree, spec.recipe)
     seconds = None
     if throughput:
@@ -182,6 +189,12 @@ def _scoring_set(tree: ModelTree, plans: Sequence[LayerPlan]) -> Range:
     head = any(item.linear.block < 0 and item.scheme.quantized for item in plans)
     low, high = _HEAD_ROUNDED if head else _HEAD
     return Range(low * weights, high * weights + _LOGITS * logits + min(_PIECE, 24 * weights))
+
+
+def _vocabulary(tree: ModelTree) -> int:
+    """Rows of the token embedding."""
+    embedding = tree.tensors.get(f"{tree.embedding}.weight")
+    return embedding.shape[0] if embedding is not None else 0
 
 
 def _hidden(tree: ModelTree) -> int:

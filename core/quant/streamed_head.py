@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from core.formats.stored import Stored, by_rows
 from core.quant.blocks import BlockJob
+from core.quant.progress import give_back_memory
 
 _PIECE = 1 << 22
 """Weights that are converted at once."""
@@ -87,6 +88,7 @@ def streamed_head(job: BlockJob, layer: Stored | None = None) -> Iterator[None]:
         yield
     finally:
         skeleton.model.set_submodule(path, own)
+        give_back_memory()
 
 
 def _of_layer(layer: Stored) -> tuple[Callable[[], Iterator[Tensor]], tuple[int, int]]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from core.bitsmap import BitsMap, Rule
-from core.costs import Costs, cache_bytes, estimate, run_flops
+from core.costs import Costs, _scoring_set, cache_bytes, estimate, run_flops
 from core.jobs.spec import JobSpec
 from core.model.tree import ModelTree, resolve_schemes
 from core.preflight import read_tree
@@ -103,8 +103,9 @@ def test_a_large_vocabulary_is_counted_where_its_head_is_scored_or_quantized(tre
     )
     plain = costs(large).ram
     assert plain.high - costs(tree).ram.high > 2 * rows * WIDTH
-    head = replace(SPEC, bits_map=BitsMap(layers=(Rule("lm_head", bits=8),)))
-    assert costs(large, head).ram.high > plain.high
+    head = BitsMap(layers=(Rule("lm_head", bits=8),))
+    scored = [_scoring_set(large, resolve_schemes(large, bits_map)).high for bits_map in (BitsMap(), head)]
+    assert scored[1] - scored[0] > 4 * rows * WIDTH
 
 
 def test_a_busy_machine_makes_the_range_of_time_wider_not_later(tree: ModelTree) -> None:
