@@ -82,12 +82,14 @@ class Machine:
         throughput: FLOP/s of matrix products by device id.
         chosen: id of the device that `auto` means.
         backends: what computes layers on each device, by its id.
+        load: share of the CPU that other programs used while a device was measured, by its id.
     """
 
     devices: tuple[dict[str, Any], ...] = ()
     throughput: dict[str, float] | None = None
     chosen: str = ""
     backends: dict[str, tuple[BackendRow, ...]] = field(default_factory=dict)
+    load: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -302,7 +304,12 @@ class Draft(QObject):
             device = self.device_id
             speed = (self._machine.throughput or {}).get(device)
             self._costs = costs.estimate(
-                self.model.tree, self.plans, self.spec(), speed, on_device=not device.startswith("cpu")
+                self.model.tree,
+                self.plans,
+                self.spec(),
+                speed,
+                on_device=not device.startswith("cpu"),
+                load=self._machine.load.get(device, 0.0),
             )
         return self._costs
 

@@ -42,6 +42,7 @@ class MachineProbe(QObject):
                 dict(values["throughput"]),
                 str(values["chosen"]),
                 {str(device): rows_from(rows) for device, rows in (values.get("backends") or {}).items()},
+                dict(values.get("load") or {}),
             )
         )
 

@@ -57,7 +57,13 @@ class DevicesSheet(Sheet):
         self._measuring = False
         backends = {str(device): rows_from(rows) for device, rows in (values.get("backends") or {}).items()}
         self._context.draft.set_machine(
-            Machine(tuple(values["devices"]), dict(values["throughput"]), str(values["chosen"]), backends)
+            Machine(
+                tuple(values["devices"]),
+                dict(values["throughput"]),
+                str(values["chosen"]),
+                backends,
+                dict(values.get("load") or {}),
+            )
         )
         self._refresh(force=True)
 

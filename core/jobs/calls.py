@@ -93,7 +93,7 @@ def devices(arguments: Arguments, emit: Emit, should_stop: Asked) -> Values:
     from core.inference import devices as machine
     from core.inference.backends import choose
 
-    found, throughput, dtypes = [], {}, {}
+    found, throughput, dtypes, load = [], {}, {}, {}
     for device in machine.list_devices():
         known = device
         if device.usable and not should_stop():
@@ -101,6 +101,7 @@ def devices(arguments: Arguments, emit: Emit, should_stop: Asked) -> Values:
                 probe = machine.probe_dtype(device)
                 throughput[device.id] = probe.gflops[probe.dtype] * 1e9
                 dtypes[device.id] = probe.dtype
+                load[device.id] = probe.load
             except DeviceProblem as error:
                 known = replace(device, usable=False, reason=error.message)
         found.append(known)
@@ -111,6 +112,7 @@ def devices(arguments: Arguments, emit: Emit, should_stop: Asked) -> Values:
         "throughput": throughput,
         "chosen": chosen if chosen in throughput else "cpu",
         "dtype": dtypes,
+        "load": load,
         "backends": {identity: [asdict(row) for row in table] for identity, table in rows.items()},
     }
 

@@ -14,7 +14,7 @@ from app.models.budget import FITS, SHORT, TIGHT, UNKNOWN, Free, Need, advice, n
 from app.pages.model.cost_bar import CostBar
 from app.widgets.elided_label import ElidedLabel
 from app.widgets.note import Note
-from core.costs import Costs
+from core.costs import BUSY, Costs
 from core.wording import time_range
 
 if TYPE_CHECKING:
@@ -64,7 +64,9 @@ class CostBars(QWidget):
             if key in shown:
                 row.show_need(shown[key])
         if costs.seconds is not None:
-            self._time.setText(time_range(costs.seconds.low, costs.seconds.high))
+            words = time_range(costs.seconds.low, costs.seconds.high)
+            busy = self.tr("{}, as the CPU is {} % busy").format(words, f"{100 * costs.load:.0f}")
+            self._time.setText(busy if costs.load > BUSY else words)
         else:
             self._time.setText(self.tr("measuring this machine") if measuring else self.tr("not known"))
         self._time.set_role("" if costs.seconds is not None else "muted")

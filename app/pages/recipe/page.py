@@ -301,7 +301,8 @@ class RecipePage(QWidget):
         speed = (draft.machine.throughput or {}).get(device)
         spec = replace(draft.spec(), recipe=self._bases[name], low_memory=False)
         on_device = not device.startswith("cpu")
-        return costs.estimate(draft.model.tree, draft.plans, spec, speed, on_device=on_device)
+        load = draft.machine.load.get(device, 0.0)
+        return costs.estimate(draft.model.tree, draft.plans, spec, speed, on_device=on_device, load=load)
 
     # --- recipes of the user's own ---
 
