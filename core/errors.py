@@ -68,6 +68,12 @@ class ResultKept(BitwrightError):
     code = "kept"
 
 
+class FileProblem(BitwrightError):
+    """The system could not read or write a file that should be there for us; remedy: the disk, its room, its rights."""
+
+    code = "file"
+
+
 class DiskFull(BitwrightError):
     """Too little room on a volume; remedy: free some, or write elsewhere."""
 
