@@ -67,7 +67,9 @@ def is_filled_in_place(target: Path) -> bool:
     """Return whether the output grows inside the existing folder `target` because nothing can be renamed onto it."""
     if not target.is_dir():
         return False
-    return is_mount_point(target) or not os.access(target.parent, os.W_OK | os.X_OK)
+    if is_mount_point(target) or not os.access(target.parent, os.W_OK | os.X_OK):
+        return True
+    return is_free(target) and any(target.iterdir())
 
 
 def staging_places(target: Path, token: str) -> tuple[Path, Path]:

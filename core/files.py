@@ -165,6 +165,14 @@ def expanded(path: str | os.PathLike[str]) -> Path:
     return Path(os.path.expanduser(path))
 
 
+def entries(folder: Path) -> list[Path]:
+    """What lies in `folder`, by name; nothing where it is not there or cannot be read."""
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
+
+
 def existing_parent(path: Path) -> Path:
     """The nearest ancestor of `path` (or itself) that exists."""
     path = path.absolute()

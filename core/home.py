@@ -100,7 +100,7 @@ def settings_home() -> Path:
 
 
 def _or_temporary(usual: Path) -> Path:
-    if os.path.isabs(usual) and (usual.exists() or _can_be_made(usual)):
+    if os.path.isabs(usual) and (os.path.exists(usual) or _can_be_made(usual)):
         return usual
     return _temporary() or usual.absolute()
 
@@ -108,7 +108,7 @@ def _or_temporary(usual: Path) -> Path:
 def _can_be_made(folder: Path) -> bool:
     for parent in folder.parents:
         if os.path.lexists(parent):
-            return parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)
+            return os.path.isdir(parent) and os.access(parent, os.W_OK | os.X_OK)
     return False
 
 

@@ -23,7 +23,7 @@ _UNSUPPORTED = {
 }  # fmt: skip
 """What file systems answer that have no locks."""
 _BUSY = {errno.EAGAIN, errno.EACCES, errno.EDEADLK}
-_TRIES, _PAUSE = 5, 0.02
+_TRIES, _PAUSE = 10, 0.05
 """`is_held` takes a shared lock for a moment, during which `take` has to wait."""
 _FAR = 1 << 62
 """Offset of the byte that is locked on Windows, where a locked byte cannot be read."""

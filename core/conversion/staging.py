@@ -16,7 +16,7 @@ from typing import Self
 from core import staging
 from core.claim import MARK, remove_stale, staging_places
 from core.errors import BitwrightError
-from core.files import read_json, write_json
+from core.files import entries, read_json, write_json
 from core.home import home
 from core.lock import FileLock, is_held, take
 
@@ -75,7 +75,7 @@ class Staging(staging.Staging):
 def sweep() -> list[Path]:
     """Remove what conversions that were killed have left, and say what that was."""
     removed: list[Path] = []
-    for note in sorted((home() / _NOTES).glob("*")):
+    for note in entries(home() / _NOTES):
         if note.name.startswith(_UNFINISHED) or is_held(note / _LOCK) is not False:
             continue
         with contextlib.suppress(BitwrightError, OSError, TypeError, ValueError):

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any, Final
 
 from core.errors import BitwrightError, Cancelled
-from core.files import read_json, write_json
+from core.files import entries, read_json, write_json
 from core.home import home
 from core.lock import FileLock, is_held, take
 
@@ -127,7 +127,7 @@ def sweep(cache: Path, place: str) -> set[str]:
         The names of files that came with them and that nobody has compared with the Hub's.
     """
     unchecked: set[str] = set()
-    for note in sorted((home() / _NOTES).glob("*")):
+    for note in entries(home() / _NOTES):
         with contextlib.suppress(OSError, BitwrightError, AttributeError, KeyError, TypeError, ValueError):
             if is_held(note / _LOCK) is not False:
                 continue

@@ -145,3 +145,10 @@ def test_a_folder_that_nothing_can_be_renamed_onto_is_filled_in_place(
         assert is_free(target)
     (target / "file").touch()
     assert not is_free(target)
+
+
+def test_what_a_killed_run_left_in_a_folder_does_not_keep_the_next_from_it(tmp_path: Path) -> None:
+    (tmp_path / "out" / ".bitwright-token").mkdir(parents=True)
+    assert is_filled_in_place(tmp_path / "out")
+    (tmp_path / "out" / "theirs").touch()
+    assert not is_filled_in_place(tmp_path / "out")
