@@ -17,7 +17,7 @@ from core.wording import duration, figure, human, time_range
 _STAGES = {
     "": "Starting",
     "prepare": "Opening the model",
-    "calibrate": "Reading the calibration text and putting it through the first layer",
+    "calibrate": "Reading the calibration text and checking the model block by block",
     "tune": "Tuning",
     "write": "Writing the files",
     "verify": "Reading the files back and checking them",
@@ -25,7 +25,7 @@ _STAGES = {
 _PARTS = {
     "": "before it began",
     "prepare": "while the model was opened",
-    "calibrate": "while the calibration text was read",
+    "calibrate": "while the text was read and the model checked",
     "write": "while the files were written",
     "verify": "while the files were checked",
 }

@@ -39,9 +39,7 @@ def find_ends(outside: list[TensorInfo], prefix: str, vocabulary: Any) -> tuple[
     if not ranked:
         return None, None
     if distance(ranked[0])[0]:
-        # no embedding has the head's rows: one of another length is for whoever compares shapes to complain of
-        others = [info for info in matrices if distance(info) == (False, False, False)]
-        return max(others, key=lambda info: info.shape[0], default=None), ranked[-1]
+        return None, ranked[-1]
     heads = [info for info in ranked[1:] if distance(info)[0] or (distance(info)[2] and not distance(info)[1])]
     return ranked[0], heads[-1] if heads else None
 

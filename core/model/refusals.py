@@ -6,6 +6,7 @@ are quantized already. A refused model can still be shown. Knows nothing of the 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -50,6 +51,7 @@ def find(
     """
     return (
         _quantized(config, tensors)
+        or _other_task(config)
         or _other_kind(config, prefixes)
         or _experts(config, tensors)
         or _no_blocks(config, prefixes, numbers)
@@ -71,6 +73,14 @@ def _quantized(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> 
     if any(name.endswith(_PACKED) for name in tensors):
         return "This checkpoint is quantized already: its weights are packed."
     return ""
+
+
+def _other_task(config: Mapping[str, Any]) -> str:
+    """Refuse classifiers, taggers and masked language models by the name of their class, `...For<task>`."""
+    task = re.search(r"For([A-Z]\w*)$", architecture(config))
+    if task is None or "CausalLM" in task[1] or "Generation" in task[1]:
+        return ""
+    return f"{architecture(config)} does not predict the next token; this version quantizes causal language models."
 
 
 def _other_kind(config: Mapping[str, Any], prefixes: list[str]) -> str:

@@ -74,11 +74,25 @@ class Skeleton:
                 return candidate
         if self.tree.tied and name == f"{self.head()}.weight":
             return self.tree.embedding + ".weight"
-        return None
+        shared = self._shared(name)
+        return shared if shared in self.store and name != f"{self.head()}.weight" else None
+
+    def _shared(self, name: str) -> str:
+        """Return the other name of a parameter that has two, such as BERT's `decoder.bias`, saved as `bias` alone."""
+        return str(getattr(self.model, "all_tied_weights_keys", {}).get(name, ""))
 
     def head(self) -> str:
-        """Module path of the output head."""
-        return self._path(self.model.get_output_embeddings())
+        """Module path of the output head.
+
+        Raises:
+            UnsupportedModel: the model has none.
+        """
+        head = self.model.get_output_embeddings()
+        if head is None:
+            raise UnsupportedModel(
+                f"{type(self.model).__name__} has no output head.", "Choose a language model that predicts tokens."
+            )
+        return self._path(head)
 
     def ends(self) -> tuple[str, str]:
         """Module paths of the token embedding and the output head: the largest tensors outside the blocks."""
@@ -97,24 +111,76 @@ class Skeleton:
         for name, slot, owner in list(_slots(module, path)):
             if any(name.startswith(part + ".") for part in skip):
                 continue
-            key = self.checkpoint_name(name)
-            old = getattr(owner, slot)
+            key = self._source(name, slot, owner)
             if key is None:
-                if isinstance(old, nn.Parameter) and old.is_meta:
-                    raise UnsupportedModel(
-                        f"The checkpoint has no tensor for {name}, which this architecture needs.",
-                        "It may be made for another version of transformers.",
-                    )
-                _place(owner, slot, old.to(device))
+                _place(owner, slot, getattr(owner, slot).to(device))
                 continue
             value = self.store.get(key)
-            if value.shape != old.shape:
-                raise UnsupportedModel(
-                    f"{key} has the shape {list(value.shape)}, but config.json says {list(old.shape)}.",
-                    "The config and the weights do not belong together.",
-                )
             _place(owner, slot, value.to(device, dtype if value.is_floating_point() else value.dtype))
         return module
+
+    def check(self) -> None:
+        """Hold the headers of all tensors against the model, reading no values.
+
+        Raises:
+            UnsupportedModel: a parameter has no tensor, or one of another shape or type; the embedding or the head is
+                another tensor than the tree takes for it; or a linear of the tree has no place in the model.
+        """
+        for name, slot, owner in _slots(self.model, ""):
+            self._source(name, slot, owner)
+        tree = self.tree
+        embedding, head = (self.checkpoint_name(f"{path}.weight") for path in self.ends())
+        heads = [f"{tree.embedding}.weight", f"{tree.lm_head}.weight"] if tree.tied else [f"{tree.lm_head}.weight"]
+        for what, found, taken in (
+            ("token embedding", embedding, [f"{tree.embedding}.weight"]),
+            ("output head", head, heads),
+        ):
+            if found not in taken:
+                raise UnsupportedModel(
+                    f"The {what} of this model is {found}, and not {taken[0]}, which its shape suggests.",
+                    "This architecture is not supported yet.",
+                )
+        for linear in tree.linears:
+            if not self._owns(self.module_name(linear.name)):
+                raise UnsupportedModel(
+                    f"{type(self.model).__name__} of transformers has no layer for {linear.name}.",
+                    "Use a checkpoint that has the tensors of its architecture and no others.",
+                )
+
+    def _source(self, name: str, slot: str, owner: nn.Module) -> str | None:
+        """The tensor that fills a parameter or buffer, as far as its header tells; None for a buffer that is made."""
+        if slot in owner._non_persistent_buffers_set:
+            return None
+        key, wanted = self.checkpoint_name(name), getattr(owner, slot)
+        if key is None:
+            if isinstance(wanted, nn.Parameter) and wanted.is_meta:
+                if name.startswith(f"{self.stack}.") and (shared := self._shared(name)):
+                    raise UnsupportedModel(
+                        f"{name} is the same tensor as {shared}: the blocks of this architecture share weights.",
+                        "This architecture is not supported yet.",
+                    )
+                raise UnsupportedModel(
+                    f"The checkpoint has no tensor for {name}, which this architecture needs.",
+                    "It may be incomplete, or made for another version of transformers.",
+                )
+            return None
+        info = self.store.info(key)
+        if not info.numel and wanted.numel():
+            raise UnsupportedModel(
+                f"{key} is empty (its shape is {list(info.shape)}).",
+                "The weights were saved without being gathered, as training in shards (ZeRO-3) does; save them whole.",
+            )
+        if info.shape != tuple(wanted.shape):
+            raise UnsupportedModel(
+                f"{key} has the shape {list(info.shape)}, but config.json says {list(wanted.shape)}.",
+                "The config and the weights do not belong together.",
+            )
+        if wanted.is_floating_point() and not self.store.dtype(key).is_floating_point:
+            raise UnsupportedModel(
+                f"{key} is stored as {info.dtype}, where floating-point numbers are needed.",
+                "Use a checkpoint in 16 or 32 bits.",
+            )
+        return key
 
     def unload(self, path: str) -> None:
         """Put the parameters below `path` back on `meta` (buffers stay)."""

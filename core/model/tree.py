@@ -214,7 +214,7 @@ def build_tree(config: dict[str, Any], tensors: Mapping[str, TensorInfo]) -> Mod
             weights=[linear.dtype for linear in linears],
         )
         or odd
-        or _no_embedding(embedding, head)
+        or _no_embedding(embedding, head, outside)
         or _too_many(main),
         left_out=tuple(sorted(adapters)),
     )
@@ -243,8 +243,16 @@ def _too_many(stack: _Stack | None) -> str:
     return f"The checkpoint has {count:,} blocks, which is beyond any model known." if count > _MAX_BLOCKS else ""
 
 
-def _no_embedding(embedding: TensorInfo | None, head: TensorInfo | None) -> str:
-    return "" if embedding else f"The checkpoint has no token embedding{', only an output head' if head else ''}."
+def _no_embedding(embedding: TensorInfo | None, head: TensorInfo | None, outside: Iterable[TensorInfo]) -> str:
+    if embedding is not None:
+        return ""
+    other = next((info for info in outside if "embed" in info.name and info is not head), None)
+    if other is not None and not other.numel:
+        return f"The checkpoint has no token embedding: {other.name} is empty, as ZeRO-3 leaves what was not gathered."
+    if other is not None and head is not None and len(other.shape) == 2:
+        rows = f"{other.shape[0]} rows and the head {head.shape[0]}"
+        return f"The embedding {other.name} has {rows}, which is not supported."
+    return f"The checkpoint has no token embedding{', only an output head' if head else ''}."
 
 
 def resolve_schemes(tree: ModelTree, bits_map: BitsMap, *, nameable: bool = False) -> Plans:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from core.errors import Cancelled, CorruptFile, DeviceProblem
+from core.errors import Cancelled, DeviceProblem
 from core.formats.gguf.blocks import BlockLinear
 from core.formats.gguf.carry import as_integers
 from core.formats.gguf.mixes import tuned_as
@@ -73,7 +73,7 @@ def quantize_block(
 
     Raises:
         Cancelled: asked for.
-        CorruptFile: a weight of the block is not finite.
+        CorruptFile: the files of the model were changed since the run began.
     """
     path, device = f"{job.skeleton.stack}.{block}", job.resolved.torch_device
     names = {item.linear.name: job.skeleton.module_name(item.linear.name) for item in plans}
@@ -111,14 +111,8 @@ def precision(resolved: Resolved) -> contextlib.AbstractContextManager[object]:
 
 
 def read_weight(skeleton: Skeleton, linear: Linear, device: torch.device) -> Tensor:
-    """The layer's weight as [out, in], in its own dtype, on the device.
-
-    Raises:
-        CorruptFile: it holds values that are not finite.
-    """
+    """The layer's weight as [out, in], in its own dtype, on the device."""
     weight = skeleton.store.get(skeleton.tree.weight_of(linear)).to(device)
-    if not torch.isfinite(weight).all():
-        raise CorruptFile(f"{linear.name} holds values that are not finite.", "Fetch the model again.")
     return weight.t().contiguous() if linear.transposed else weight
 
 

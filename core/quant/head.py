@@ -53,7 +53,7 @@ def quantize_head(job: BlockJob, item: LayerPlan, chain: Chain) -> Stored:
 
     Raises:
         Cancelled: asked for.
-        CorruptFile: its weight is not finite.
+        CorruptFile: the files of the model were changed since the run began.
     """
     weight, name = read_weight(job.skeleton, item.linear, job.resolved.torch_device), item.linear.name
     if job.spec.recipe.iters == 0 and not job.spec.recipe.search_scale:

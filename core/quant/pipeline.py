@@ -16,7 +16,7 @@ from torch import Tensor
 
 from core.calibration.tokens import Calibration, load
 from core.errors import BadInput
-from core.events import BlockDone, BlockStarted, Done, Emit, Log, Loss, Stage, Started
+from core.events import BlockDone, BlockStarted, Done, Emit, Log, Loss, Progress, Stage, Started
 from core.formats.stored import Stored
 from core.inference.evaluate import loss_increase, summarize
 from core.jobs.control import Control, check_stop
@@ -30,11 +30,13 @@ from core.quant.blocks import BlockJob, Chain, quantize_block
 from core.quant.head import quantize_head
 from core.quant.output import Output
 from core.quant.prepare import Prepared, prepare, settings_of
-from core.quant.progress import Meter, give_back_memory
+from core.quant.progress import BEFORE_BLOCKS, Meter, give_back_memory
+from core.quant.proof import Proof, check_range, prove, two_rows
 from core.quant.report import BlockFigures, Measured, make_report
 from core.quant.signround import Outcome
 from core.quant.streamed_head import streamed_head
 from core.quant.verify import Verified, Written, check_answers, check_layers
+from core.wording import human
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ def run(spec: JobSpec, job: Path, emit: Emit, control: Control) -> None:
         should_stop=control.should_stop,
     )
     _check_lengths(ready, calibration)
+    _prove(spec, ready, calibration, emit, control)
     with Output(spec, job, ready, emit) as output:
         meter = Meter(ready.tree.blocks, spec.recipe.iters, emit)
         blocks = BlockJob(
@@ -98,6 +101,7 @@ def run(spec: JobSpec, job: Path, emit: Emit, control: Control) -> None:
         output.finish_files(control.should_stop)
         emit(Stage("verify"))
         verified = _verify(running, unseen)
+        ready.store.confirm(lambda: check_stop(control.should_stop))
         seconds = time.monotonic() - started
         report = make_report(spec, ready, calibration, figures, measured, verified, output, seconds)
         output.publish(report)
@@ -131,6 +135,31 @@ def _check_lengths(ready: Prepared, calibration: Calibration) -> None:
     length = calibration.tokens.shape[1]
     if length > longest:
         raise BadInput(f"The model reads at most {longest} tokens, and seqlen is {length}.", f"Use --seqlen {longest}.")
+
+
+def _prove(spec: JobSpec, ready: Prepared, calibration: Calibration, emit: Emit, control: Control) -> None:
+    """Read every tensor once, and hold each block by itself against the whole model."""
+    tree, store = ready.tree, ready.store
+    emit(Log("info", f"Checking {human(tree.nbytes)} of weights, and every block by itself against the whole model"))
+    planned = {item.linear.name for item in ready.plans if item.scheme.quantized}
+
+    def step() -> None:
+        check_stop(control.should_stop)
+        emit(Progress(BEFORE_BLOCKS * store.nbytes_read / max(1, tree.nbytes), -1.0, -1.0))
+
+    prove(
+        Proof(
+            skeleton=ready.skeleton,
+            store=store,
+            tokens=two_rows(calibration.tokens, tree.tensors[f"{tree.embedding}.weight"].shape[0]),
+            device=ready.resolved.torch_device,
+            linears=lambda block: [linear for linear in tree.of_block(block) if linear.name in planned],
+            batched=ready.resolved.micro_batch > 1,
+            step=step,
+        )
+    )
+    weights = [tree.weight_of(item.linear) for item in ready.plans if item.scheme.quantized]
+    check_range(store, weights, ready.resolved.compute_dtype)
 
 
 def _enter(running: _Run, calibration: Calibration) -> tuple[list[Chain], Tensor]:

@@ -24,11 +24,11 @@ from core.formats.side_files import foreign_links
 from core.formats.stored import FormatPlan
 from core.inference.devices import choose, physical_cores, probe_dtype
 from core.jobs.spec import JobSpec
+from core.model.fingerprint import FingerprintedStore
 from core.model.skeleton import Skeleton, build_skeleton
 from core.model.source import Source, open_source, read_config
 from core.model.tokenizer import load_tokenizer
 from core.model.tree import LayerPlan, ModelTree, build_tree, read_tensors
-from core.model.weights import TensorStore
 from core.preflight import check_free, check_output
 from core.quant.scale_range import within_float16
 from core.sizes import larger_than_source
@@ -72,7 +72,7 @@ class Prepared:
 
     source: Source
     tree: ModelTree
-    store: TensorStore
+    store: FingerprintedStore
     skeleton: Skeleton
     plans: tuple[LayerPlan, ...]
     formats: dict[str, FormatPlan]
@@ -97,11 +97,12 @@ def prepare(spec: JobSpec, emit: Emit, should_stop: Callable[[], bool]) -> Prepa
     tree = build_tree(config, read_tensors(source.folder, config))
     if tree.refusal:
         raise UnsupportedModel(tree.refusal, "`bitwright inspect` shows what is in it.")
-    store = TensorStore(source.folder, tree.tensors)
+    store = FingerprintedStore(source.folder, tree.tensors)
+    skeleton = build_skeleton(tree, store)
+    skeleton.check()
     plans = within_float16(tree, plan_layers(tree, spec.bits_map, spec.formats), store)
     if not any(item.scheme.quantized for item in plans):
         raise BadInput("The bits map leaves every layer in 16 bits.", "Give at least one layer 2, 3, 4 or 8 bits.")
-    skeleton = build_skeleton(tree, store)
     _check_head(tree, plans, skeleton)
     about = (tree.config, skeleton.module_name, source.folder, source.label)
     formats = {name: plan(name, tree, plans, *about) for name in spec.formats}

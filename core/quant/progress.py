@@ -13,7 +13,7 @@ import torch
 
 from core.events import Emit, Memory, Progress
 
-_BEFORE, _BLOCKS = 0.03, 0.93
+BEFORE_BLOCKS, _BLOCKS = 0.03, 0.93
 """Share of a run that is over when the first block starts, and when the last one ends."""
 _EVERY = 0.5
 
@@ -55,7 +55,7 @@ class Meter:
         spread = 0.4 if len(self._seconds) < 2 else 0.12
         self._emit(
             Progress(
-                fraction=_BEFORE + _BLOCKS * (done + inside) / self._blocks,
+                fraction=BEFORE_BLOCKS + _BLOCKS * (done + inside) / self._blocks,
                 seconds_low=left * typical * (1 - spread),
                 seconds_high=left * typical * (1 + spread) + 10,
             )

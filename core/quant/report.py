@@ -102,6 +102,7 @@ def make_report(
         "blocks": [{"name": x.name, "seconds": x.seconds, **asdict(x.outcome)} for x in blocks],
         "tensors": {name: layer_labels(item) for name, item in ready.formats.items()},
         "verified": {name: asdict(value) for name, value in verified.items()},
+        "source_sha256": ready.store.fingerprint(),
         "source_bytes": ready.source.file_bytes or ready.tree.nbytes,
         "files": output.files,
         "output_bytes": {name: _bytes(output, name) for name in output.folders},

@@ -15,14 +15,16 @@ from core.calibration.tokens import load
 from core.errors import BadInput, Cancelled, UnsupportedModel
 from core.events import Emit, Stage
 from core.inference.devices import choose, probe_dtype
+from core.jobs.control import check_stop
 from core.model.context import ASSUMED, context_length
-from core.model.skeleton import build_skeleton
+from core.model.fingerprint import FingerprintedStore
+from core.model.skeleton import Skeleton, build_skeleton
 from core.model.source import open_source, read_config
 from core.model.tokenizer import load_tokenizer
 from core.model.tree import Linear, ModelTree, build_tree, read_tensors
-from core.model.weights import TensorStore
 from core.quant.blocks import read_weight
 from core.quant.progress import give_back_memory
+from core.quant.proof import Proof, check_range, prove, two_rows
 from core.schemes import LayerScheme
 from core.sensitivity import cache, measures
 from core.sensitivity.meter import Meter
@@ -50,9 +52,14 @@ def analyse(spec: AnalysisSpec, emit: Emit, should_stop: Callable[[], bool]) -> 
     tree = build_tree(config, read_tensors(source.folder, config))
     if tree.refusal:
         raise UnsupportedModel(tree.refusal, "`bitwright inspect` shows what is in it.")
+    store = FingerprintedStore(source.folder, tree.tensors)
+    skeleton = build_skeleton(tree, store)
+    skeleton.check()
     tokens = _tokens(spec, source.folder, tree, emit, should_stop)
     device = choose(spec.device)
     dtype = getattr(torch, probe_dtype(device).dtype)
+    _prove(skeleton, store, tokens, torch.device(device.id), should_stop)
+    check_range(store, [f"{name}.weight" for name in tree.block_linears], dtype)
     emit(Stage("analyse"))
     meter = Meter(emit, tree.blocks, 0 if spec.measure == "output" else tree.blocks)
 
@@ -60,7 +67,6 @@ def analyse(spec: AnalysisSpec, emit: Emit, should_stop: Callable[[], bool]) -> 
         give_back_memory()
         meter.step()
 
-    skeleton = build_skeleton(tree, TensorStore(source.folder, tree.tensors))
     with enter(
         skeleton, tokens, cache.room(), torch.device(device.id), dtype,
         min(_BATCH, len(tokens)), should_stop, step,
@@ -70,6 +76,18 @@ def analyse(spec: AnalysisSpec, emit: Emit, should_stop: Callable[[], bool]) -> 
     table = DamageTable(spec.measure, layers, spec.schemes, tuple(rows[name] for name in layers))
     cache.keep(spec, source.folder, table)
     return table
+
+
+def _prove(
+    skeleton: Skeleton, store: FingerprintedStore, tokens: Tensor, device: torch.device, should_stop: Callable[[], bool]
+) -> None:
+    tree = skeleton.tree
+    rows = two_rows(tokens, tree.tensors[f"{tree.embedding}.weight"].shape[0])
+
+    def step() -> None:
+        check_stop(should_stop, "The analysis was cancelled.")
+
+    prove(Proof(skeleton, store, rows, device, tree.of_block, len(tokens) > 1, step))
 
 
 def _measure(spec: AnalysisSpec, way: Pass) -> dict[str, tuple[float, ...]]:

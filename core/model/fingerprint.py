@@ -1,0 +1,177 @@
+"""A store of tensors that knows each of them again: hashed and checked when first read, compared at every later read.
+
+A run reads its source for hours. If the files are replaced meanwhile by others of the same shapes, headers and sizes
+fit and the output would be a mixture of two models. Knows bytes and numbers, not what the tensors mean.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from core.errors import CorruptFile
+from core.model.headers import TensorInfo
+from core.model.weights import TensorStore
+
+_LARGEST = torch.finfo(torch.float32).max
+
+
+class FingerprintedStore(TensorStore):
+    """The tensors of a folder, each hashed at its first whole read and held against that hash at every later one.
+
+    The first read also looks for values that are not finite or beyond the range of 32-bit floats, in which residual
+    streams and norms are computed.
+
+    Attributes:
+        largest: name -> largest absolute value, of the tensors that were read whole.
+        nbytes_read: bytes of those tensors.
+    """
+
+    def __init__(self, folder: Path, table: dict[str, TensorInfo] | None = None) -> None:
+        super().__init__(folder, table)
+        self.largest: dict[str, float] = {}
+        self.nbytes_read = 0
+        self._digests: dict[str, str] = {}
+        self._read_in_part: set[str] = set()
+
+    def get(self, name: str) -> Tensor:
+        """The whole tensor, in its own dtype, in memory of its own.
+
+        Raises:
+            CorruptFile: as `TensorStore.get`; values that are not finite; or the tensor is not what it was.
+            ModelNotFound: the file is gone.
+        """
+        known = name in self._digests
+        try:
+            value = super().get(name)
+        except CorruptFile as error:
+            if known:
+                raise self._changed(name) from error
+            raise
+        self._compare(name, hashlib.sha256(_bytes(value)).hexdigest())
+        if not known:
+            found = _Range()
+            found.add(value)
+            self._keep(name, found)
+        return value
+
+    def chunks(self, name: str) -> Iterator[bytes]:
+        """The tensor's raw bytes in pieces; a difference is found before the last one is handed out.
+
+        Raises:
+            CorruptFile: as `get`.
+            ModelNotFound: the file is gone.
+        """
+        digest, known, found = hashlib.sha256(), name in self._digests, _Range()
+        dtype, last = self.dtype(name), b""
+        try:
+            for piece in super().chunks(name):
+                if last:
+                    yield last
+                digest.update(piece)
+                if not known:
+                    found.add(torch.frombuffer(bytearray(piece), dtype=dtype))
+                last = piece
+        except CorruptFile as error:
+            if known:
+                raise self._changed(name) from error
+            raise
+        self._compare(name, digest.hexdigest())
+        if not known:
+            self._keep(name, found)
+        if last:
+            yield last
+
+    def rows(self, name: str, index: Tensor) -> Tensor:
+        """Rows `index` (int64 [n]) of a 2-D tensor, shape [n, columns], touching no others; see `confirm`."""
+        if name in self._digests:
+            self._read_in_part.add(name)
+        return super().rows(name, index)
+
+    def read_rest(self, check_stop: Callable[[], None]) -> None:
+        """Read every tensor that was not read whole yet, a piece at a time.
+
+        Args:
+            check_stop: called before each tensor; raises where a stop was asked for.
+
+        Raises:
+            CorruptFile: as `get`.
+        """
+        for name in self.table:
+            if name not in self._digests:
+                check_stop()
+                for _ in self.chunks(name):
+                    pass
+
+    def confirm(self, check_stop: Callable[[], None]) -> None:
+        """Compare the tensors of which rows were read after the last whole read, since those could not be compared.
+
+        Raises:
+            CorruptFile: one is not what it was.
+        """
+        for name in sorted(self._read_in_part):
+            check_stop()
+            for _ in self.chunks(name):
+                pass
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the names, types, shapes and contents of all tensors that were read."""
+        whole = hashlib.sha256()
+        for name in sorted(self._digests):
+            info = self.table[name]
+            whole.update(f"{name}\0{info.dtype}\0{list(info.shape)}\0{self._digests[name]}\n".encode())
+        return whole.hexdigest()
+
+    def _compare(self, name: str, digest: str) -> None:
+        if self._digests.setdefault(name, digest) != digest:
+            raise self._changed(name)
+        self._read_in_part.discard(name)
+
+    def _keep(self, name: str, found: _Range) -> None:
+        if found.odd:
+            del self._digests[name]
+            values = "1 value that is" if found.odd == 1 else f"{found.odd} values that are"
+            raise CorruptFile(
+                f"{name} holds {values} not finite (NaN or infinity).", "Fetch the model again, or use another one."
+            )
+        if found.largest > _LARGEST:
+            del self._digests[name]
+            raise CorruptFile(
+                f"{name} holds {found.largest:.3g}, which is beyond the range of 32-bit floats.",
+                "Use a checkpoint in 16 or 32 bits.",
+            )
+        self.largest[name] = found.largest
+        self.nbytes_read += self.info(name).nbytes
+
+    def _changed(self, name: str) -> CorruptFile:
+        return CorruptFile(
+            f"The weights in {self.folder / self.info(name).file} were changed while they were in use: {name} is not "
+            "what it was when the run began.",
+            "Start again when nothing else writes into the model's folder.",
+        )
+
+
+class _Range:
+    """What the values of one tensor lie between, taken in piece by piece."""
+
+    def __init__(self) -> None:
+        self.odd = 0
+        self.largest = 0.0
+
+    def add(self, values: Tensor) -> None:
+        if not values.numel() or not values.dtype.is_floating_point or values.dtype.itemsize == 1:
+            return
+        # one pass without a copy, NaN included: isfinite makes a mask first and is 20 times slower in bfloat16
+        low, high = (float(value) for value in values.aminmax())
+        if low - low == 0 and high - high == 0:
+            self.largest = max(self.largest, -low, high)
+        else:
+            self.odd += int((~values.isfinite()).sum())
+
+
+def _bytes(value: Tensor) -> memoryview:
+    return memoryview(value.reshape(-1).view(torch.uint8).numpy().data)

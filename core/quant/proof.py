@@ -1,0 +1,354 @@
+"""Proof, before anything is tuned, that blocks run one by one compute what the whole model computes.
+
+The model's own forward, in fp32 on two rows of text, with one block in memory at a time: hooks load each block just
+before it runs and drop it behind it. Meanwhile the block is run once more as a run would do it: by itself, with the
+arguments that were captured from the first row, with its linear layers replaced, row by row and as a batch. Whatever
+differs is told by the name of the block. Blocks may depend on more than their arguments as captured (a table looked up
+by token, keys of an earlier block, states that stay), and nothing but the comparison tells.
+
+The same pass over the weights hashes every tensor and finds values that are not finite.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from core.errors import BitwrightError, CorruptFile, UnsupportedModel
+from core.jobs.failure import no_memory
+from core.model.chain import BlockCall, capture, first_inputs, logits, only_rows
+from core.model.fingerprint import FingerprintedStore
+from core.model.linear import TunedLinear
+from core.model.skeleton import Skeleton
+from core.model.tree import Linear
+
+LENGTH = 64
+"""Tokens of a row."""
+SHARED = 8
+"""Tokens with which both rows begin: in a causal model, what follows cannot change what is computed for them."""
+TOLERANCE = 1e-3
+"""Largest difference of a token's hidden state, as a share of its size.
+
+Rounding in fp32 makes 1e-6 to 2e-5 (see the tests); an argument of the wrong row makes 0.1 to 2."""
+_HEAD_ROWS = 512
+"""Rows of the head that are compared: a whole one in fp32 can be larger than a block."""
+_UNSUPPORTED = "This architecture is not supported yet."
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What is to be proven, and with what.
+
+    Attributes:
+        skeleton: the model, without weights; `store`: the same store that it reads.
+        tokens: int64 [2, tokens], see `two_rows`.
+        device: where it runs.
+        linears: from a block's number to the linears that a run replaces there.
+        batched: the run puts more than one row through a block at once.
+        step: called often; raises where a stop was asked for.
+    """
+
+    skeleton: Skeleton
+    store: FingerprintedStore
+    tokens: Tensor
+    device: torch.device
+    linears: Callable[[int], Sequence[Linear]]
+    batched: bool
+    step: Callable[[], None]
+
+    @property
+    def parts(self) -> list[slice]:
+        """The rows as a run takes them: one by one, and together."""
+        return [slice(0, 1), slice(1, 2), *([slice(0, 2)] if self.batched else [])]
+
+
+def two_rows(tokens: Tensor, vocabulary: int) -> Tensor:
+    """Two different rows, int64 [2, tokens], out of a text [samples, tokens], with the same first tokens."""
+    rows = tokens[:, :LENGTH]
+    first = rows[0]
+    other = next((row for row in rows[1:] if not torch.equal(row, first)), (first + 1) % vocabulary)
+    shared = min(SHARED, len(first) // 4)
+    return torch.stack([first, torch.cat([first[:shared], other[shared:]])])
+
+
+def prove(proof: Proof) -> None:
+    """Compare the chain of blocks with the model, and read every tensor of the checkpoint once.
+
+    Memory: a block in fp32, and what lies outside of the blocks without embedding and head.
+
+    Raises:
+        UnsupportedModel: the blocks compute something else by themselves, or cannot be run so.
+        CorruptFile: a tensor, or what the model computes, is not finite.
+        Cancelled: asked for.
+    """
+    skeleton, device = proof.skeleton, proof.device
+    with _told(skeleton, "cannot be run"):
+        skeleton.fill("", torch.float32, device, skip=(skeleton.stack, *skeleton.ends()))
+        try:
+            with only_rows(skeleton, proof.tokens, torch.float32, device), _few_outputs(skeleton, device):
+                _compare(proof)
+        finally:
+            skeleton.unload("")
+    proof.store.read_rest(proof.step)
+
+
+def check_range(store: FingerprintedStore, names: Sequence[str], dtype: torch.dtype) -> None:
+    """Refuse weights that are infinite in the dtype of a run's products; all must have been read.
+
+    Raises:
+        UnsupportedModel: the first, by name.
+    """
+    limit = torch.finfo(dtype).max
+    for name in names:
+        if store.largest[name] > limit:
+            kind = str(dtype).removeprefix("torch.")
+            raise UnsupportedModel(
+                f"{name} holds {store.largest[name]:.3g}, which is beyond the range of {kind}, in which this device "
+                "computes.",
+                "Use another device, such as --device cpu.",
+            )
+
+
+class _Differs(Exception):  # noqa: N818 - the model's own forward must end first; then the reason is looked for
+    """What a block computes by itself is not what it computes in the model."""
+
+    def __init__(self, block: int, by: float) -> None:
+        super().__init__()
+        self.block = block
+        self.by = by
+
+
+def _compare(proof: Proof) -> None:
+    skeleton, tokens = proof.skeleton, proof.tokens
+    calls = capture(skeleton, tokens[:1], proof.device)
+    entering = first_inputs(skeleton, tokens, proof.device)
+    for part in proof.parts[:2]:
+        alone = first_inputs(skeleton, tokens[part], proof.device)
+        _same(skeleton, alone, entering[part], "makes the input of its first block from more than one row of text")
+    try:
+        hidden, scores = _whole_model(proof, calls, entering)
+    except _Differs as differs:
+        raise _reason(proof, differs) from None
+    half = max(1, tokens.shape[1] // 2)
+    for part in proof.parts:
+        for place in (slice(0, half), slice(half, None)):
+            found = logits(skeleton, hidden[part, place])
+            what = "does more with the output of its last block than can be done for some tokens alone"
+            _same(skeleton, found, scores[part, place], what)
+    _check_causal(proof, scores, "its output")
+
+
+def _whole_model(proof: Proof, calls: list[BlockCall], entering: Tensor) -> tuple[Tensor, Tensor]:
+    """Last block's output [2, tokens, width] and logits of the model's own forward, its blocks compared on the way."""
+    skeleton = proof.skeleton
+    beside = _Beside(proof, calls, entering)
+    hooks = []
+    try:
+        for block, module in enumerate(skeleton.blocks):
+            hooks.append(module.register_forward_pre_hook(beside.before(block), with_kwargs=True))
+            hooks.append(module.register_forward_hook(beside.after(block)))
+        with torch.no_grad():
+            scores = skeleton.model(input_ids=proof.tokens.to(proof.device), use_cache=False).logits
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if beside.done != len(calls):
+        raise UnsupportedModel(
+            f"{_name(skeleton)} ran {beside.done} blocks where {len(calls)} were expected.", _UNSUPPORTED
+        )
+    return beside.state, scores
+
+
+class _Beside:
+    """Runs every block by itself while the model runs it.
+
+    Attributes:
+        state: hidden states that left the last block.
+        done: blocks that ran.
+    """
+
+    def __init__(self, proof: Proof, calls: list[BlockCall], entering: Tensor) -> None:
+        self._proof = proof
+        self._calls = calls
+        self._input = entering
+        self._alone = False
+        self.state = entering
+        self.done = 0
+
+    def before(self, block: int) -> Callable[..., None]:
+        """The hook that loads a block."""
+
+        def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if self._alone:
+                return
+            self._proof.step()
+            hidden = args[0] if args else kwargs["hidden_states"]
+            where = "before its first block" if block == 0 else f"between the blocks {block - 1} and {block}"
+            skeleton = self._proof.skeleton
+            _same(skeleton, hidden, self.state, f"changes the hidden states {where}")
+            self._input = hidden.clone()
+            skeleton.fill(self._path(block), torch.float32, self._proof.device)
+
+        return hook
+
+    def after(self, block: int) -> Callable[..., None]:
+        """The hook that runs a block once more by itself, and drops it."""
+
+        def hook(module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
+            if self._alone:
+                return
+            skeleton = self._proof.skeleton
+            out = output if isinstance(output, Tensor) else output[0]
+            if not torch.isfinite(out).all():
+                raise CorruptFile(
+                    f"Block {block} of this model computes values that are not finite, though its weights are.",
+                    "Fetch the model again, or use another one.",
+                )
+            self.state = out.clone()
+            _check_causal(self._proof, out, f"block {block}")
+            self._alone = True
+            with _as_tuned(skeleton, self._proof.linears(block)):
+                for part in self._proof.parts:
+                    self._replay(block, module, part)
+            self._alone = False
+            skeleton.unload(self._path(block))
+            self.done += 1
+
+        return hook
+
+    def _replay(self, block: int, module: nn.Module, part: slice) -> None:
+        with _told(self._proof.skeleton, f"has a block {block} that cannot be run by itself"):
+            found = self._calls[block](module, self._input[part].clone())
+        by = difference(found, self.state[part])
+        if not by <= TOLERANCE:
+            raise _Differs(block, by)
+
+    def _path(self, block: int) -> str:
+        return f"{self._proof.skeleton.stack}.{block}"
+
+
+def difference(found: Tensor, expected: Tensor) -> float:
+    """Largest difference of a token's vector, as a share of its length; infinite where the shapes differ.
+
+    Vectors that are much shorter than the others of their row count as a thousandth of those.
+    """
+    if found.shape != expected.shape:
+        return float("inf")
+    apart = (found.float() - expected.float()).norm(dim=-1)
+    size = expected.float().norm(dim=-1)
+    share = apart / size.clamp(min=1e-3 * float(size.mean()) + 1e-30)
+    return float("inf") if share.isnan().any() else float(share.max())
+
+
+def _same(skeleton: Skeleton, found: Tensor, expected: Tensor, what: str) -> None:
+    if not difference(found, expected) <= TOLERANCE:
+        raise UnsupportedModel(f"{_name(skeleton)} {what}, so it cannot be run block by block.", _UNSUPPORTED)
+
+
+def _check_causal(proof: Proof, states: Tensor, what: str) -> None:
+    """Refuse a model in which the tokens that follow change what is computed for the first ones."""
+    shared = int((proof.tokens[0] == proof.tokens[1]).long().cumprod(0).sum())
+    if not difference(states[1, :shared], states[0, :shared]) <= TOLERANCE:
+        raise UnsupportedModel(
+            f"With this config {_name(proof.skeleton)} is no causal language model: {what} depends on tokens that come "
+            "later.",
+            "Use a model that predicts the next token.",
+        )
+
+
+def _reason(proof: Proof, differs: _Differs) -> UnsupportedModel:
+    """Why a block computes something else by itself, as far as it can be told from its arguments."""
+    skeleton = proof.skeleton
+    both = [capture(skeleton, proof.tokens[row : row + 1], proof.device)[differs.block] for row in (0, 1)]
+    names = _unlike(skeleton.blocks[differs.block], *both)
+    apart = "" if differs.by == float("inf") else f" (off by {100 * differs.by:.2g} %)"
+    sentence = f"Block {differs.block} of {_name(skeleton)} computes something else by itself than in the model{apart}"
+    if names:
+        sentence += f": the model gives it {names}, which depends on the text"
+    return UnsupportedModel(f"{sentence}.", _UNSUPPORTED)
+
+
+def _unlike(block: nn.Module, one: BlockCall, other: BlockCall) -> str:
+    """Names of the arguments that differ from text to text."""
+    names = [name for name in inspect.signature(type(block).forward).parameters if name != "self"][1:]
+    pairs = [*zip(names, one.args, other.args, strict=False)]
+    pairs += [(name, value, other.kwargs.get(name)) for name, value in one.kwargs.items()]
+    return ", ".join(name for name, a, b in pairs if _tensors_differ(a, b))
+
+
+def _tensors_differ(one: Any, other: Any) -> bool:
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return one.shape != other.shape or not torch.equal(one, other)
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return any(_tensors_differ(a, b) for a, b in zip(one, other, strict=False))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return any(_tensors_differ(value, other.get(key)) for key, value in one.items())
+    return False
+
+
+@contextlib.contextmanager
+def _as_tuned(skeleton: Skeleton, linears: Sequence[Linear]) -> Iterator[None]:
+    """The layers replaced as a run replaces them, in fp32, so that orientation and biases are proven too."""
+    before = {}
+    for linear in linears:
+        path = skeleton.module_name(linear.name)
+        module = skeleton.model.get_submodule(path)
+        weight, bias = module.weight.data, f"{linear.name}.bias"
+        value = skeleton.store.get(bias).to(weight.device, weight.dtype) if bias in skeleton.store else None
+        before[path] = module
+        tuned = TunedLinear(weight.t().contiguous() if linear.transposed else weight, value)
+        skeleton.model.set_submodule(path, tuned)
+    try:
+        yield
+    finally:
+        for path, module in before.items():
+            skeleton.model.set_submodule(path, module)
+
+
+@contextlib.contextmanager
+def _few_outputs(skeleton: Skeleton, device: torch.device) -> Iterator[None]:
+    """Give the head rows spread over its vocabulary instead of all; one that is not a plain layer is filled whole."""
+    path = skeleton.head()
+    head = skeleton.model.get_submodule(path)
+    key = skeleton.checkpoint_name(f"{path}.weight")
+    if type(head) is not nn.Linear or key is None:
+        skeleton.fill(path, torch.float32, device)
+        yield
+        return
+    index = torch.linspace(0, head.out_features - 1, min(_HEAD_ROWS, head.out_features)).long().unique()
+    bias = skeleton.checkpoint_name(f"{path}.bias") if head.bias is not None else None
+    few = nn.Linear(head.in_features, len(index), bias=bias is not None, device="meta")
+    few.weight = nn.Parameter(skeleton.store.rows(key, index).to(device, torch.float32), requires_grad=False)
+    if bias is not None:
+        few.bias = nn.Parameter(skeleton.store.get(bias)[index].to(device, torch.float32), requires_grad=False)
+    skeleton.model.set_submodule(path, few)
+    try:
+        yield
+    finally:
+        skeleton.model.set_submodule(path, head)
+
+
+@contextlib.contextmanager
+def _told(skeleton: Skeleton, what: str) -> Iterator[None]:
+    """Turn whatever a model's own code raises into one sentence; running out of memory stays what it is."""
+    try:
+        yield
+    except (BitwrightError, _Differs):
+        raise
+    except Exception as error:
+        if no_memory(error) or isinstance(error, OSError):
+            raise
+        line = (str(error).strip().splitlines() or [""])[0][:200]
+        raise UnsupportedModel(
+            f"{_name(skeleton)} {what} ({type(error).__name__}{': ' if line else ''}{line}).", _UNSUPPORTED
+        ) from error
+
+
+def _name(skeleton: Skeleton) -> str:
+    return skeleton.tree.architecture or type(skeleton.model).__name__

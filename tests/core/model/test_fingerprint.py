@@ -1,0 +1,102 @@
+"""A store that knows its tensors again, and finds values that no model can have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from core.errors import CorruptFile
+from core.model.fingerprint import FingerprintedStore
+
+
+def nothing() -> None:
+    """Do not stop."""
+
+
+def save(folder: Path, **changes: Tensor) -> Path:
+    folder.mkdir(exist_ok=True)
+    tensors = {"a": torch.arange(12.0).reshape(3, 4), "b": torch.ones(5).bfloat16(), "ids": torch.arange(3), **changes}
+    save_file(tensors, folder / "model.safetensors")
+    return folder
+
+
+def read_in_pieces(store: FingerprintedStore, name: str) -> bytes:
+    return b"".join(store.chunks(name))
+
+
+def test_reads_are_those_of_a_plain_store(tmp_path: Path) -> None:
+    store = FingerprintedStore(save(tmp_path))
+    assert torch.equal(store.get("a"), torch.arange(12.0).reshape(3, 4))
+    assert read_in_pieces(store, "a") == torch.arange(12.0).numpy().tobytes()
+    assert torch.equal(store.rows("a", torch.tensor([2])), torch.tensor([[8.0, 9.0, 10.0, 11.0]]))
+    store.read_rest(nothing)
+    assert store.nbytes_read == 12 * 4 + 5 * 2 + 3 * 8
+    assert store.largest["a"] == 11
+
+
+@pytest.mark.parametrize("again", [FingerprintedStore.get, read_in_pieces])
+def test_a_tensor_that_changed_in_place_is_not_handed_out(
+    tmp_path: Path, again: Callable[[FingerprintedStore, str], object]
+) -> None:
+    store = FingerprintedStore(save(tmp_path))
+    store.read_rest(nothing)
+    again(store, "a")
+    save(tmp_path, a=torch.arange(12.0).reshape(3, 4) + 1)
+    with pytest.raises(CorruptFile, match="changed while they were in use: a is not"):
+        again(store, "a")
+    again(store, "b")
+
+
+def test_a_file_that_became_shorter_has_changed(tmp_path: Path) -> None:
+    store = FingerprintedStore(save(tmp_path))
+    store.read_rest(nothing)
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(CorruptFile, match="changed while they were in use"):
+        store.get("a")
+
+
+def test_what_was_read_by_rows_is_compared_in_the_end(tmp_path: Path) -> None:
+    store = FingerprintedStore(save(tmp_path))
+    store.read_rest(nothing)
+    store.confirm(nothing)
+    save(tmp_path, a=torch.arange(12.0).reshape(3, 4) + 1)
+    store.confirm(nothing)
+    store.rows("a", torch.tensor([0]))
+    with pytest.raises(CorruptFile, match="a is not what it was"):
+        store.confirm(nothing)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_values_that_are_not_finite_are_counted_by_tensor(tmp_path: Path, value: float, dtype: torch.dtype) -> None:
+    broken = torch.ones(50, dtype=dtype)
+    broken[3] = broken[44] = value
+    with pytest.raises(CorruptFile, match="c holds 2 values that are not finite"):
+        FingerprintedStore(save(tmp_path, c=broken)).get("c")
+    with pytest.raises(CorruptFile, match="c holds 2 values that are not finite"):
+        FingerprintedStore(tmp_path).read_rest(nothing)
+
+
+def test_a_number_beyond_32_bit_floats_is_refused(tmp_path: Path) -> None:
+    store = FingerprintedStore(save(tmp_path, c=torch.tensor([1e300], dtype=torch.float64)))
+    with pytest.raises(CorruptFile, match=r"c holds 1e\+300, which is beyond"):
+        store.read_rest(nothing)
+
+
+def test_the_fingerprint_is_of_the_contents(tmp_path: Path) -> None:
+    def found(folder: Path) -> str:
+        store = FingerprintedStore(folder)
+        store.read_rest(nothing)
+        return store.fingerprint()
+
+    one = FingerprintedStore(save(tmp_path / "one"))
+    one.get("b")
+    one.read_rest(nothing)
+    assert one.fingerprint() == found(save(tmp_path / "two"))
+    assert one.fingerprint() != found(save(tmp_path / "three", b=torch.zeros(5).bfloat16()))
+    assert one.fingerprint() != found(save(tmp_path / "four", a=torch.arange(12.0).reshape(4, 3)))

@@ -1,0 +1,105 @@
+"""Headers of a checkpoint held against the model that its config describes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from core.errors import UnsupportedModel
+from core.files import read_json
+from core.model.headers import read_folder
+from core.model.skeleton import Skeleton, build_skeleton
+from core.model.tree import ModelTree, build_tree
+from core.model.weights import TensorStore
+from tests.core.tiny_model import CONFIG, save_model
+
+Change = Callable[[dict[str, Tensor]], object]
+
+
+def skeleton_of(folder: Path) -> Skeleton:
+    tree = build_tree(read_json(folder / "config.json"), read_folder(folder))
+    assert tree.refusal == ""
+    return build_skeleton(tree, TensorStore(folder))
+
+
+def changed(folder: Path, change: Change, **config: object) -> Skeleton:
+    save_model(folder)
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps({**CONFIG, **config}), encoding="utf-8")
+    return skeleton_of(folder)
+
+
+def test_a_whole_checkpoint_fits(tmp_path: Path) -> None:
+    skeleton_of(save_model(tmp_path / "model")).check()
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda t: t.pop("model.norm.weight"), r"has no tensor for model\.norm\.weight"),
+        (lambda t: t.pop("model.layers.1.input_layernorm.weight"), r"no tensor for model\.layers\.1\.input_layernorm"),
+        (
+            lambda t: t.update({"model.layers.1.mlp.up_proj.weight": torch.ones(64, 64)}),
+            r"up_proj\.weight has the shape \[64, 64\], but config\.json says \[96, 64\]",
+        ),
+        (lambda t: t.update({"model.norm.weight": torch.ones(0)}), r"model\.norm\.weight is empty .*ZeRO-3"),
+        (lambda t: t.update({"model.norm.weight": torch.ones(64, dtype=torch.int8)}), r"norm\.weight is stored as I8"),
+        (
+            lambda t: t.update({"model.layers.0.mlp.gate_up.weight": torch.ones(8, 64)}),
+            r"has no layer for model\.layers\.0\.mlp\.gate_up",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_named(tmp_path: Path, change: Change, sentence: str) -> None:
+    with pytest.raises(UnsupportedModel, match=sentence):
+        changed(tmp_path / "model", change).check()
+
+
+def tree_of(folder: Path) -> ModelTree:
+    return build_tree(read_json(folder / "config.json"), read_folder(folder))
+
+
+@pytest.mark.parametrize(("embedding", "reason"), [(torch.zeros(0).bfloat16(), "is empty"), (None, "no token embed")])
+def test_a_head_is_never_taken_for_the_embedding(tmp_path: Path, embedding: Tensor | None, reason: str) -> None:
+    folder = save_model(tmp_path / "model")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["lm_head.weight"] = tensors.pop("model.embed_tokens.weight")
+    if embedding is not None:
+        tensors["model.embed_tokens.weight"] = embedding
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    assert reason in tree_of(folder).refusal
+
+
+def test_an_embedding_with_more_rows_than_the_head_is_refused_by_its_name(tmp_path: Path) -> None:
+    config = transformers.MoshiConfig(
+        vocab_size=96, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, ffn_dim=128,
+        head_dim=16,
+    )  # fmt: skip
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    assert "model.embed_tokens.weight has 97 rows and the head 96" in tree_of(tmp_path).refusal
+
+
+def test_an_embedding_under_another_name_than_the_models_is_refused(tmp_path: Path) -> None:
+    head = {"lm_head.weight": torch.ones(288, 64).bfloat16()}
+    skeleton = changed(tmp_path / "model", lambda t: t.update(head), tie_word_embeddings=False)
+    skeleton.check()
+    with pytest.raises(UnsupportedModel, match=r"token embedding of this model is model\.embed_tokens\.weight, and"):
+        replace(skeleton, tree=replace(skeleton.tree, embedding="lm_head")).check()
+
+
+def test_tables_that_the_model_makes_itself_are_not_taken_from_the_checkpoint(tmp_path: Path) -> None:
+    odd = {"model.rotary_emb.inv_freq": torch.zeros(3)}
+    skeleton = changed(tmp_path / "model", lambda t: t.update(odd))
+    skeleton.check()
+    skeleton.fill("", torch.float32, torch.device("cpu"), skip=(skeleton.stack, *skeleton.ends()))
+    assert skeleton.model.get_buffer("model.rotary_emb.inv_freq").shape == (8,)
