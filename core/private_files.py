@@ -53,8 +53,8 @@ def write_private(path: Path, data: bytes, *, replace: bool = True) -> None:
     sync_folder(path.parent)
 
 
-def append_private(path: Path, text: str, largest: int) -> None:
-    """Append `text` to a file with mode 0600, which begins anew once it has more than `largest` bytes.
+def append_private(path: Path, text: str, largest: int | None = None) -> None:
+    """Append `text` to a file, made with mode 0600, which begins anew once it has more than `largest` bytes.
 
     Raises:
         OSError: it cannot be written.
@@ -62,7 +62,7 @@ def append_private(path: Path, text: str, largest: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = 0
     with contextlib.suppress(FileNotFoundError):
-        fresh = os.O_TRUNC if path.stat().st_size > largest else 0
+        fresh = os.O_TRUNC if largest is not None and path.stat().st_size > largest else 0
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | fresh, 0o600)
     with open(descriptor, "w", encoding="utf-8", errors="backslashreplace") as stream:
         stream.write(text)

@@ -8,9 +8,11 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from core.cli.terminal import Terminal
@@ -46,6 +48,34 @@ def questions(terminal: Terminal, commands: Mapping[str, str], *, each_line: boo
     lines = _lines(terminal)
     texts = lines if each_line else _blocks(lines, commands)
     return lambda: next(texts, None)
+
+
+@contextlib.contextmanager
+def kept_keys() -> Iterator[None]:
+    """Keep keys that are pressed while no question is asked for as they are, unseen, for the next question.
+
+    In its usual mode a terminal makes a line of them: 4,095 bytes at most, Backspace takes a byte, Ctrl-D gets lost.
+    Ctrl-C stays what it is. After a SIGTERM, too, the terminal is what it was.
+    """
+    if os.name != "posix" or not sys.stdin.isatty():
+        yield
+        return
+    import termios
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(130)
+
+    before = termios.tcgetattr(sys.stdin)
+    changed = list(before)
+    changed[0] &= ~termios.ICRNL
+    changed[3] &= ~(termios.ICANON | termios.ECHO | termios.IEXTEN)
+    handler = signal.signal(signal.SIGTERM, end)
+    try:
+        termios.tcsetattr(sys.stdin, termios.TCSANOW, changed)
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSANOW, before)
+        signal.signal(signal.SIGTERM, handler)
 
 
 def read_text(terminal: Terminal, path: str) -> str:
@@ -134,7 +164,8 @@ def _editor(terminal: Terminal, screen: TextIO, commands: Mapping[str, str]) -> 
         nonlocal armed
         while True:
             try:
-                text = whole(session.prompt("> "))
+                # without a colour of its own the space is drawn as a movement of the cursor
+                text = whole(session.prompt([("fg:ansicyan", "> ")]))
             except EOFError:
                 return None
             except KeyboardInterrupt:

@@ -21,6 +21,7 @@ from core.errors import BitwrightError
 from core.formats.names import FORMATS, PLAIN
 from core.home import home
 from core.jobs.failure import Progressed, error_from, failed_from
+from core.private_files import append_private
 from core.sensitivity.spec import DEFAULT, MEASURES
 
 _USAGE_ERROR: Any = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
@@ -363,8 +364,8 @@ def _crash_log() -> Path:
     log = home() / "crash.txt"
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("a"):
-            return log
+        append_private(log, "")
+        return log
     except OSError:
         return Path(tempfile.mkdtemp(prefix="bitwright-")) / log.name
 

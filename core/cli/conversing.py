@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from core import talk
-from core.cli.asking import questions, whole
+from core.cli.asking import kept_keys, questions, whole
 from core.cli.terminal import Interrupts, Terminal, printable
 from core.errors import BadInput, BitwrightError, OutputProblem
 from core.events import Event, Failed, Result, Token
@@ -73,7 +73,7 @@ def _talk(terminal: Terminal, model: str, options: Mapping[str, Any], each_line:
     places = ("device", "backend", "context")
     settings = {name: value for name, value in options.items() if name not in (*places, "system", "thinking")}
     sampling = talk.sampling_of(settings)
-    with terminal.guarded():
+    with terminal.guarded(), kept_keys():
         with Interrupts() as interrupts:
             opened = talk.open_chat(
                 model, emit=terminal.event, should_stop=interrupts.asked, **{name: options[name] for name in places}

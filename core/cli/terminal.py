@@ -83,8 +83,11 @@ class Terminal:
         self._write(self._errors, f"{prefix}{one_line(event.message)}\n")
 
     def warn(self, text: str) -> None:
-        """A warning, as an event in JSON mode."""
-        self.event(events.Log("warning", text))
+        """A warning on stderr, and as an event in JSON mode."""
+        event = events.Log("warning", text)
+        if self.json:
+            self.event(event)
+        self.note(event)
 
     def aside(self, text: str) -> None:
         """Text on stderr as it is, for people."""

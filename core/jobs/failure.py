@@ -11,6 +11,7 @@ from pathlib import Path
 from core.errors import BitwrightError, ResultKept, by_code
 from core.events import BlockStarted, Event, Failed, Stage
 from core.files import reason
+from core.private_files import append_private
 
 _NO_ROOM = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory")
@@ -46,11 +47,13 @@ def error_from(event: Failed) -> BitwrightError:
 
 
 def write_traceback(error: BaseException, log: Path) -> None:
-    """Append the traceback of `error` to `log`; on a full disk it goes to stderr, which is the log in a child."""
+    """Append the traceback of `error` to `log`; on a full disk it goes to stderr, which is the log in a child.
+
+    Only the owner may read a log that is made here: messages of exceptions may hold what was asked.
+    """
     text = "".join(traceback.format_exception(error))
     try:
-        with log.open("a", encoding="utf-8", errors="backslashreplace") as stream:
-            stream.write(text)
+        append_private(log, text)
     except OSError:
         sys.stderr.write(text)
 

@@ -23,10 +23,10 @@ Capture = pytest.CaptureFixture[str]
 COMMANDS = {"save": "write", "help": "this list", "bye": "end"}
 PROGRAM = f"""
 import json
-from core.cli.asking import questions
+from core.cli.asking import kept_keys, questions
 from core.cli.terminal import Terminal
 terminal = Terminal()
-with terminal.guarded():
+with terminal.guarded(), kept_keys():
     ask = questions(terminal, {COMMANDS!r}, each_line=False)
     while (text := ask()) is not None:
         terminal.line(f"<{{json.dumps([len(text), text[:60]])}}>")
@@ -193,6 +193,27 @@ def test_a_terminal_that_can_do_next_to_nothing_is_enough(person: Person) -> Non
     person.until(b"<end>")
     assert person.asked() == [(3, "n m")]
     assert person.end() == 0
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a terminal is another thing there")
+def test_keys_that_are_pressed_early_are_kept(person: Person) -> None:
+    person.until(b"> ")
+    person.type("one\rtwo 能".encode() + b"\x7f!\r\x04")
+    person.until(b"<end>")
+    assert person.asked() == [(3, "one"), (5, "two !")]
+    assert person.end() == 0
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a terminal is another thing there")
+def test_an_end_from_outside_leaves_the_terminal_as_it_was(person: Person) -> None:
+    import termios
+
+    person.until(b"> ")
+    person.type(b"half a line")
+    person.until(b"half a line")
+    person._process.terminate()
+    assert person.end() == 130
+    assert termios.tcgetattr(person._screen)[3] & (termios.ICANON | termios.ECHO) == termios.ICANON | termios.ECHO
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a terminal is another thing there")
