@@ -44,6 +44,8 @@ _PIECE = 100 * _MB
 """Rows of an embedding that are rounded or compared at once."""
 _START = (5.0, 40.0)
 """Seconds to load libraries, read the text, write the rest and verify."""
+_SCORED_TOKENS = 8 * 512
+"""Tokens of text on which the loss is measured."""
 _JUDGED = 8 * 10
 """Forward passes of one sample that judge candidates within a block."""
 
@@ -124,7 +126,7 @@ def estimate(
     flops = run_flops(tree, spec.recipe)
     seconds = None
     if throughput:
-        bare = flops / throughput
+        bare = (flops + scoring_flops(tree)) / throughput
         seconds = Range(_START[0] + bare * (1 - min(load, 0.98)) * _SLOWDOWN[0], _START[1] + bare * _SLOWDOWN[1])
     return Costs(disk, ram, work if on_device else Range(0, 0), seconds, flops, load)
 
@@ -149,6 +151,16 @@ def run_flops(tree: ModelTree, recipe: Recipe) -> float:
         forward = 2 * weights + attention
         total += 3 * forward * step * recipe.iters + forward * (chains + judged)
     return total
+
+
+def scoring_flops(tree: ModelTree) -> float:
+    """Floating point operations that measure the loss: the held-out text through both models, and through the files.
+
+    With plain rounding, and with a large vocabulary, this is most of a run.
+    """
+    embedding = tree.tensors.get(f"{tree.embedding}.weight")
+    head = embedding.numel if embedding is not None else 0
+    return 3 * 2 * _SCORED_TOKENS * (sum(tree.block_weights) + head)
 
 
 def cache_bytes(tree: ModelTree, recipe: Recipe) -> Range:

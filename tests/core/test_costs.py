@@ -116,3 +116,11 @@ def test_a_busy_machine_makes_the_range_of_time_wider_not_later(tree: ModelTree)
     assert busy.seconds.low == pytest.approx(quiet.seconds.low)
     assert busy.seconds.high > 3 * (quiet.seconds.high - 40)
     assert busy.to_json()["load"] == 0.75
+
+
+def test_measuring_the_loss_takes_time_even_with_plain_rounding(tree: ModelTree) -> None:
+    plain = replace(SPEC, recipe=replace(RECIPE, iters=0))
+    slow, fast = costs(tree, plain, 1e6).seconds, costs(tree, plain, 1e9).seconds
+    assert slow is not None
+    assert fast is not None
+    assert slow.low > 3 * 2 * 8 * 512 * BLOCKS * WEIGHTS / 1e6 > fast.high
