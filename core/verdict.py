@@ -205,10 +205,12 @@ def _notes(report: Mapping[str, Any]) -> list[str]:
         notes.append(f"Tuning took away {100 * gain:.0f} % of the rounding error of a typical block.")
     elif gain is not None:
         notes.append("Tuning found nothing better than plain rounding for a typical block; it may need more steps.")
-    diverged = sum(block.get("diverged") is True for block in _blocks(report))
-    if diverged:
-        blocks = "1 block was" if diverged == 1 else f"{diverged} blocks were"
-        notes.append(f"{blocks} left with plain rounding, since the loss was no longer a number.")
+    diverged = [block for block in _blocks(report) if block.get("diverged") is True]
+    rounded = sum(not block.get("best_iteration") for block in diverged)
+    for count, what in ((rounded, "left with plain rounding"), (len(diverged) - rounded, "tuned for fewer steps")):
+        if count:
+            blocks = "1 block was" if count == 1 else f"{count} blocks were"
+            notes.append(f"{blocks} {what}, since the loss was no longer finite.")
     fallbacks = _mapping(report.get("fallbacks"))
     if fallbacks:
         layers = "1 layer" if len(fallbacks) == 1 else f"{len(fallbacks)} layers"

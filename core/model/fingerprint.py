@@ -7,7 +7,7 @@ fit and the output would be a mixture of two models. Knows bytes and numbers, no
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -92,8 +92,8 @@ class FingerprintedStore(TensorStore):
             self._read_in_part.add(name)
         return super().rows(name, index)
 
-    def read_rest(self, check_stop: Callable[[], None]) -> None:
-        """Read every tensor that was not read whole yet, a piece at a time.
+    def scan(self, names: Iterable[str], check_stop: Callable[[], None]) -> None:
+        """Read those of the tensors that were not read whole yet, a piece at a time.
 
         Args:
             check_stop: called before each tensor; raises where a stop was asked for.
@@ -101,7 +101,7 @@ class FingerprintedStore(TensorStore):
         Raises:
             CorruptFile: as `get`.
         """
-        for name in self.table:
+        for name in names:
             if name not in self._digests:
                 check_stop()
                 for _ in self.chunks(name):

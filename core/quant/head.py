@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from core.errors import Cancelled
+from core.errors import Cancelled, VerificationFailed
 from core.formats.stored import Stored
 from core.model.chain import logits
 from core.model.tree import LayerPlan
@@ -69,7 +69,12 @@ def quantize_head(job: BlockJob, item: LayerPlan, chain: Chain) -> Stored:
 
 
 def input_moments(job: BlockJob, chain: Chain, width: int) -> Tensor:
-    """Mean of x x^T over all tokens that reach the head, float32 [in, in]."""
+    """Mean of x x^T over all tokens that reach the head, float32 [in, in].
+
+    Raises:
+        VerificationFailed: it is not finite.
+        Cancelled: asked for.
+    """
     skeleton, device = job.skeleton, job.resolved.torch_device
     path = skeleton.head()
     head = skeleton.model.get_submodule(path)
@@ -83,6 +88,8 @@ def input_moments(job: BlockJob, chain: Chain, width: int) -> Tensor:
                 logits(skeleton, chain.quantized.read(part, device))
     finally:
         skeleton.model.set_submodule(path, head)
+    if not torch.isfinite(listener.moments).all():
+        raise VerificationFailed("What reaches the output head is not finite.", "Try more bits or another recipe.")
     return listener.moments / listener.count
 
 

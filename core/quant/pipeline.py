@@ -225,7 +225,7 @@ def _finish_head(running: _Run, chain: Chain) -> Stored | None:
 
 def _block_done(running: _Run, block: int, outcome: Outcome, seconds: float) -> None:
     if outcome.diverged:
-        running.emit(Log("warning", f"Block {block}: the loss is not a number; plain rounding was kept"))
+        running.emit(Log("warning", f"Block {block}: {_divergence(outcome, running.spec.recipe.iters)}"))
     running.emit(
         BlockDone(
             block=block,
@@ -236,6 +236,14 @@ def _block_done(running: _Run, block: int, outcome: Outcome, seconds: float) -> 
             seconds=seconds,
         )
     )
+
+
+def _divergence(outcome: Outcome, iterations: int) -> str:
+    kept = f"the rounding of step {outcome.best_iteration}" if outcome.best_iteration else "plain rounding"
+    if not outcome.diverged_at:
+        return f"the loss of plain rounding is not finite (NaN or infinity); {kept} was kept"
+    where = f"step {outcome.diverged_at} of {iterations}"
+    return f"the loss was not finite (NaN or infinity) at {where}, which ended the tuning; {kept} was kept"
 
 
 def _score(running: _Run, chain: Chain, unseen: Tensor, head: Stored | None) -> Measured:

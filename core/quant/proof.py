@@ -88,6 +88,9 @@ def prove(proof: Proof) -> None:
         Cancelled: asked for.
     """
     skeleton, device = proof.skeleton, proof.device
+    # Only rows of the two are used below. A value that is not finite in one must be told as such, not as a difference.
+    ends = [skeleton.checkpoint_name(f"{path}.weight") for path in skeleton.ends()]
+    proof.store.scan([name for name in ends if name is not None], proof.step)
     with _told(skeleton, "cannot be run"):
         skeleton.fill("", torch.float32, device, skip=(skeleton.stack, *skeleton.ends()))
         try:
@@ -95,7 +98,7 @@ def prove(proof: Proof) -> None:
                 _compare(proof)
         finally:
             skeleton.unload("")
-    proof.store.read_rest(proof.step)
+    proof.store.scan(proof.store.table, proof.step)
 
 
 def check_range(store: FingerprintedStore, names: Sequence[str], dtype: torch.dtype) -> None:

@@ -8,6 +8,7 @@ grids; not where inputs come from or results go.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -52,12 +53,20 @@ class Tuning:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Mean squared errors on the fixed samples before and after, and the iteration that was kept (0: as rounded)."""
+    """How the tuning of a block came out.
+
+    Attributes:
+        loss_before, loss_after: mean squared errors on the fixed samples, of plain rounding and of what was kept.
+        best_iteration: the iteration that was kept (0: as rounded).
+        diverged: a loss was not finite.
+        diverged_at: the iteration of that loss, which ended the tuning; 0 where it was that of plain rounding.
+    """
 
     loss_before: float
     loss_after: float
     best_iteration: int
     diverged: bool
+    diverged_at: int = 0
 
 
 @dataclass(frozen=True)
@@ -65,6 +74,10 @@ class _Best:
     iteration: int
     loss: float
     state: list[tuple[Tensor, Tensor, Tensor]]
+
+    def beaten_by(self, loss: float) -> bool:
+        """Whether `loss` is lower; any finite one is lower than one that is not finite."""
+        return math.isfinite(loss) and not self.loss <= loss
 
 
 class Sampler:
@@ -118,12 +131,12 @@ def tune_block(
     for layer in layers:
         grids.quantize_into(layer.grid, layer.module.weight)
     before = judge()
-    best = _Best(0, before, [])
+    best, odd = _Best(0, before, []), 0
     if tuning.iterations:
-        best = _descend(
+        best, odd = _descend(
             layers, loss_of, judge, before, Sampler(samples, tuning.batch, tuning.seed), tuning, on_loss, should_stop
         )
-    return Outcome(before, best.loss, best.iteration, best.loss != best.loss)
+    return Outcome(before, best.loss, best.iteration, odd > 0 or not math.isfinite(before), odd)
 
 
 def _descend(
@@ -135,8 +148,9 @@ def _descend(
     tuning: Tuning,
     on_loss: Callable[[int, float], None],
     should_stop: Callable[[], bool],
-) -> _Best:
-    best = _Best(0, before, _copy(layers))
+) -> tuple[_Best, int]:
+    """The best that was seen, and the iteration (from 1) whose loss was not finite and ended the descent; 0: none."""
+    best, odd = _Best(0, before, _copy(layers)), 0
     every = max(1, tuning.iterations // CHECKS)
     now = _Now()
     for layer in layers:
@@ -151,15 +165,20 @@ def _descend(
                 now.last_part = part == tuning.accumulate - 1
                 loss = loss_of(sampler.next())
                 total += loss.item()
+                if not math.isfinite(total):
+                    break  # before its gradient reaches the grids: they are still those of the step before
                 loss.backward()
             on_loss(iteration + 1, total / tuning.accumulate)
-            done = iteration + 1
-            if total != total:
-                break
-            if done == tuning.iterations or (done % every == 0 and done * 2 >= tuning.iterations):
-                loss_now = judge()
-                if loss_now < best.loss:
+            finite = math.isfinite(total)
+            done = iteration + finite
+            if not finite or done == tuning.iterations or (done % every == 0 and done * 2 >= tuning.iterations):
+                loss_now = judge() if done else before
+                if best.beaten_by(loss_now):
                     best = _Best(done, loss_now, _copy(layers))
+                finite = finite and math.isfinite(loss_now)
+            if not finite:
+                odd = iteration + 1
+                break
     finally:
         for hook in hooks:
             hook.remove()
@@ -167,7 +186,7 @@ def _descend(
             layer.module.weight.requires_grad_(False)
             layer.module.weight.grad = None
     _restore(layers, best.state)
-    return best
+    return best, odd
 
 
 @dataclass

@@ -135,6 +135,13 @@ def test_losses_that_are_no_numbers_do_not_count() -> None:
     assert tuning_gain(report(10, 11, blocks=[block(None, 1.0), block(0.0, 0.0), block(1.0, 0.25)])) == 0.75
 
 
+def test_a_block_whose_tuning_ended_early_is_told_apart_from_plain_rounding() -> None:
+    blocks = [block(1.0, 0.5, diverged=True, best_iteration=3), block(1.0, 1.0, diverged=True, best_iteration=0)]
+    notes = " ".join(judge(report(10, 11, blocks=blocks)).notes)
+    assert "1 block was left with plain rounding" in notes
+    assert "1 block was tuned for fewer steps" in notes
+
+
 def test_a_diverged_block_and_fallbacks_are_noted() -> None:
     found = report(10, 11, blocks=[block(1.0, 1.0, diverged=True)], fallbacks={"a": "x", "b": "y"})
     notes = " ".join(judge(found).notes)

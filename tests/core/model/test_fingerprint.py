@@ -25,6 +25,10 @@ def save(folder: Path, **changes: Tensor) -> Path:
     return folder
 
 
+def scan(store: FingerprintedStore) -> None:
+    store.scan(store.table, nothing)
+
+
 def read_in_pieces(store: FingerprintedStore, name: str) -> bytes:
     return b"".join(store.chunks(name))
 
@@ -34,7 +38,7 @@ def test_reads_are_those_of_a_plain_store(tmp_path: Path) -> None:
     assert torch.equal(store.get("a"), torch.arange(12.0).reshape(3, 4))
     assert read_in_pieces(store, "a") == torch.arange(12.0).numpy().tobytes()
     assert torch.equal(store.rows("a", torch.tensor([2])), torch.tensor([[8.0, 9.0, 10.0, 11.0]]))
-    store.read_rest(nothing)
+    scan(store)
     assert store.nbytes_read == 12 * 4 + 5 * 2 + 3 * 8
     assert store.largest["a"] == 11
 
@@ -44,7 +48,7 @@ def test_a_tensor_that_changed_in_place_is_not_handed_out(
     tmp_path: Path, again: Callable[[FingerprintedStore, str], object]
 ) -> None:
     store = FingerprintedStore(save(tmp_path))
-    store.read_rest(nothing)
+    scan(store)
     again(store, "a")
     save(tmp_path, a=torch.arange(12.0).reshape(3, 4) + 1)
     with pytest.raises(CorruptFile, match="changed while they were in use: a is not"):
@@ -54,7 +58,7 @@ def test_a_tensor_that_changed_in_place_is_not_handed_out(
 
 def test_a_file_that_became_shorter_has_changed(tmp_path: Path) -> None:
     store = FingerprintedStore(save(tmp_path))
-    store.read_rest(nothing)
+    scan(store)
     (tmp_path / "model.safetensors").write_bytes(b"")
     with pytest.raises(CorruptFile, match="changed while they were in use"):
         store.get("a")
@@ -62,7 +66,7 @@ def test_a_file_that_became_shorter_has_changed(tmp_path: Path) -> None:
 
 def test_what_was_read_by_rows_is_compared_in_the_end(tmp_path: Path) -> None:
     store = FingerprintedStore(save(tmp_path))
-    store.read_rest(nothing)
+    scan(store)
     store.confirm(nothing)
     save(tmp_path, a=torch.arange(12.0).reshape(3, 4) + 1)
     store.confirm(nothing)
@@ -79,24 +83,24 @@ def test_values_that_are_not_finite_are_counted_by_tensor(tmp_path: Path, value:
     with pytest.raises(CorruptFile, match="c holds 2 values that are not finite"):
         FingerprintedStore(save(tmp_path, c=broken)).get("c")
     with pytest.raises(CorruptFile, match="c holds 2 values that are not finite"):
-        FingerprintedStore(tmp_path).read_rest(nothing)
+        scan(FingerprintedStore(tmp_path))
 
 
 def test_a_number_beyond_32_bit_floats_is_refused(tmp_path: Path) -> None:
     store = FingerprintedStore(save(tmp_path, c=torch.tensor([1e300], dtype=torch.float64)))
     with pytest.raises(CorruptFile, match=r"c holds 1e\+300, which is beyond"):
-        store.read_rest(nothing)
+        scan(store)
 
 
 def test_the_fingerprint_is_of_the_contents(tmp_path: Path) -> None:
     def found(folder: Path) -> str:
         store = FingerprintedStore(folder)
-        store.read_rest(nothing)
+        scan(store)
         return store.fingerprint()
 
     one = FingerprintedStore(save(tmp_path / "one"))
     one.get("b")
-    one.read_rest(nothing)
+    scan(one)
     assert one.fingerprint() == found(save(tmp_path / "two"))
     assert one.fingerprint() != found(save(tmp_path / "three", b=torch.zeros(5).bfloat16()))
     assert one.fingerprint() != found(save(tmp_path / "four", a=torch.arange(12.0).reshape(4, 3)))

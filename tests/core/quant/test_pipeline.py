@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from core.errors import (
     UnsupportedModel,
     VerificationFailed,
 )
-from core.events import BlockDone, Done, Event, Log, Loss, Stage, Started
+from core.events import BlockDone, BlockStarted, Done, Event, Log, Loss, Stage, Started
 from core.formats import reader
 from core.formats.reader import QuantizedCheckpoint
 from core.inference.evaluate import compare_logits, make_windows
@@ -207,14 +208,84 @@ def test_a_layer_that_reads_back_wrong_is_never_called_done(
     assert entries(tmp_path) == set()
 
 
-def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
-    folder = save_model(tmp_path / "broken")
-    tensors = load_file(folder / "model.safetensors")
-    tensors["model.layers.1.mlp.up_proj.weight"][3, 3] = torch.nan
+def tensors_of(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def replace_tensors(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(CorruptFile, match=r"1\.mlp\.up_proj"):
-        run(spec_of(folder, tmp_path), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("model.layers.1.mlp.up_proj.weight", (3, 3)),
+        ("model.layers.1.input_layernorm.weight", (5,)),
+        ("model.norm.weight", (5,)),
+        ("model.embed_tokens.weight", (280, 1)),
+        ("mtp.norm.weight", (0,)),
+    ],
+)
+def test_values_that_are_not_finite_are_refused_before_the_first_block(
+    tmp_path: Path, name: str, place: tuple[int, ...]
+) -> None:
+    folder = save_model(tmp_path / "broken")
+    tensors = tensors_of(folder)
+    tensors.setdefault(name, torch.ones(4))[place] = torch.nan
+    replace_tensors(folder, tensors)
+    (tmp_path / "job").mkdir()
+    events: list[Event] = []
+    with pytest.raises(CorruptFile, match=f"{re.escape(name)} holds 1 value that is not finite"):
+        pipeline.run(spec_of(folder, tmp_path), tmp_path / "job", events.append, Control())
     assert entries(tmp_path) == {"broken"}
+    assert not any(isinstance(event, BlockStarted) for event in events)
+
+
+@pytest.mark.parametrize("name", ["layers.1.mlp.up_proj", "norm", "embed_tokens"])
+@pytest.mark.parametrize("output", ["auto_round", "gguf"])
+def test_a_model_that_is_replaced_during_a_run_ends_it(tmp_path: Path, name: str, output: str) -> None:
+    folder, name = save_model(tmp_path / "model"), f"model.{name}.weight"
+    tensors = tensors_of(folder)
+    (tmp_path / "job").mkdir()
+
+    def emit(event: Event) -> None:
+        if isinstance(event, BlockStarted) and event.block == 0:
+            replace_tensors(folder, {**tensors, name: tensors[name] * 2})
+
+    with pytest.raises(CorruptFile, match=f"changed while they were in use: {re.escape(name)} is not"):
+        pipeline.run(spec_of(folder, tmp_path, formats=(output,), iters=1), tmp_path / "job", emit, Control())
+    assert entries(tmp_path) == {"model"}
+
+
+def test_the_report_has_the_fingerprint_of_the_weights(model: Path, tmp_path: Path) -> None:
+    first = report_of(run(spec_of(model, tmp_path, iters=0), tmp_path))
+    again = report_of(run(spec_of(model, tmp_path, iters=0, output="again"), tmp_path))
+    other = save_model(tmp_path / "other")
+    tensors = tensors_of(other)
+    replace_tensors(other, {**tensors, "model.norm.weight": tensors["model.norm.weight"] * 2})
+    third = report_of(run(spec_of(other, tmp_path, iters=0, output="third"), tmp_path))
+    assert len(first["source_sha256"]) == 64
+    assert first["source_sha256"] == again["source_sha256"] != third["source_sha256"]
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_block_whose_loss_is_not_finite_is_told(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    honest, blocks = pipeline.quantize_block, []
+
+    def quantize(job: Any, block: int, plans: Any, chains: Any) -> Any:
+        blocks.append(block)
+        if block == 1:
+            chains[0].original.data[:] = value
+        return honest(job, block, plans, chains)
+
+    monkeypatch.setattr(pipeline, "quantize_block", quantize)
+    events = run(spec_of(model, tmp_path), tmp_path)
+    warnings = [event.message for event in events if isinstance(event, Log) and event.level == "warning"]
+    assert [line for line in warnings if line.startswith("Block 1: the loss") and "not finite" in line]
+    assert not [line for line in warnings if line.startswith("Block 0")]
+    assert [block["diverged"] for block in report_of(events)["blocks"]] == [False, True]
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch compiles with what it calls deprecated

@@ -30,10 +30,17 @@ class Bench:
         self.layer = TunedLayer(grid, self.module, step)
         self.losses: list[tuple[int, float]] = []
 
-    def tune(self, tuning: Tuning, stop_at: int = -1) -> Outcome:
+    def tune(self, tuning: Tuning, stop_at: int = -1, odd: tuple[int, float] = (-1, 1.0)) -> Outcome:
+        """Tune the layer; `odd` is a step (from 1) and what its output is multiplied by."""
+
+        def forward(x: torch.Tensor) -> torch.Tensor:
+            out: torch.Tensor = self.module(x)
+            at = out.requires_grad and len(self.losses) + 1 == odd[0]
+            return out * odd[1] if at else out
+
         return tune_block(
             [self.layer],
-            self.module,
+            forward,
             lambda index: self.inputs[index],
             lambda index: self.targets[index],
             SAMPLES,
@@ -101,8 +108,35 @@ def test_a_loss_that_is_not_a_number_ends_in_plain_rounding() -> None:
     bench.targets[:] = torch.nan
     outcome = bench.tune(Tuning(10, 4, 1, 0))
     assert outcome.diverged
+    assert (outcome.diverged_at, outcome.best_iteration) == (1, 0)
     assert len(bench.losses) == 1
     assert int(bench.layer.grid.offset.abs().max()) == 0
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_loss_that_is_not_finite_ends_the_tuning_and_the_steps_before_it_count(value: float, accumulate: int) -> None:
+    bench, shorter = Bench(), Bench()
+    outcome = bench.tune(Tuning(40, 4, accumulate, 0), odd=(15, value))
+    assert outcome.diverged
+    assert (outcome.diverged_at, outcome.best_iteration) == (15, 14)
+    assert outcome.loss_after < outcome.loss_before
+    assert len(bench.losses) == 15
+    shorter.tune(Tuning(40, 4, accumulate, 0), odd=(16, value))
+    assert torch.isfinite(bench.layer.grid.offset).all()
+    assert not torch.equal(bench.layer.grid.offset, shorter.layer.grid.offset)
+
+
+def test_steps_that_did_not_help_are_not_kept_after_a_loss_that_is_not_finite() -> None:
+    bench = Bench(bits=8, rate=0.5)
+    outcome = bench.tune(Tuning(40, 4, 1, 0), odd=(2, torch.inf))
+    assert (outcome.diverged, outcome.diverged_at, outcome.best_iteration) == (True, 2, 0)
+    assert outcome.loss_after == outcome.loss_before
+
+
+def test_tuning_that_stays_finite_has_nothing_to_say() -> None:
+    outcome = Bench().tune(Tuning(10, 4, 1, 0))
+    assert (outcome.diverged, outcome.diverged_at) == (False, 0)
 
 
 def test_a_stop_is_heard_between_two_steps() -> None:
