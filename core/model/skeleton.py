@@ -199,6 +199,8 @@ def build_skeleton(tree: ModelTree, store: TensorStore) -> Skeleton:
     """
     config = read_config(store.folder)
     config.tie_word_embeddings = tree.tied
+    # what is returned is for the caller to say
+    config.return_dict, config.output_hidden_states, config.output_attentions = True, False, False
     # sdpa ignores soft-capping, so models that use it need the eager path and its explicit mask.
     capped = getattr(config, "attn_logit_softcapping", None) is not None
     model = _from_config(config, "eager" if capped else "sdpa")

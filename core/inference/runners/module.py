@@ -12,12 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.errors import BadInput, Cancelled
+from core.errors import BadInput, Cancelled, UnsupportedModel, translated
 from core.inference.memory import memory_errors
 from core.inference.runners.cache import cache_bytes, can_cut, cut, make_cache
 
 PIECE = {"cpu": 128, "cuda": 1024, "xpu": 1024}
 """Tokens read at once by kind of device: a stop takes effect between two pieces."""
+
+_FAILED = "transformers cannot compute this model"
+_HINT = "Its config.json may not be that of its weights; fetch the model again."
 
 
 class ModuleRunner:
@@ -131,7 +134,7 @@ class ModuleRunner:
     def _whole(self) -> Iterator[None]:
         """Whatever happens inside: the cache holds whole pieces only, the same in every layer."""
         try:
-            with memory_errors("Reading the text"):
+            with translated(UnsupportedModel, _FAILED, _HINT), memory_errors("Reading the text"):
                 yield
         except BaseException:
             if can_cut(self._cache):

@@ -103,3 +103,12 @@ def test_tables_that_the_model_makes_itself_are_not_taken_from_the_checkpoint(tm
     skeleton.check()
     skeleton.fill("", torch.float32, torch.device("cpu"), skip=(skeleton.stack, *skeleton.ends()))
     assert skeleton.model.get_buffer("model.rotary_emb.inv_freq").shape == (8,)
+
+
+@pytest.mark.parametrize("given", [{"return_dict": []}, {"output_hidden_states": 0.0}, {"output_attentions": True}])
+def test_what_a_model_returns_is_not_for_its_config_to_say(given: dict[str, object], tmp_path: Path) -> None:
+    skeleton = changed(tmp_path / "model", lambda tensors: None, **given)
+    skeleton.fill("", torch.float32, torch.device("cpu"))
+    found = skeleton.model(input_ids=torch.tensor([[1, 2, 3]]))
+    assert found.logits.shape == (1, 3, CONFIG["vocab_size"])
+    assert found.hidden_states is found.attentions is None

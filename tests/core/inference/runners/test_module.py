@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from core.errors import BadInput, Cancelled, OutOfMemory
+from core.errors import BadInput, Cancelled, OutOfMemory, UnsupportedModel
 from core.inference.runners import module
 from core.inference.runners.cache import GrowingLayer, can_cut, make_cache
 from core.inference.runners.module import ModuleRunner
@@ -182,3 +182,17 @@ def test_a_closed_runner_has_given_its_model_back(tmp_path: Path, monkeypatch: p
     runner = runner_of(build("llama"), monkeypatch)
     runner.close()
     assert runner.model is None
+
+
+def test_what_the_library_raises_while_it_computes_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As oneDNN does for shapes that it has no kernel for."""
+    runner = ModuleRunner(build("llama"), 100, "cpu")
+
+    def fail(**given: Any) -> None:
+        raise RuntimeError("could not create a primitive")
+
+    monkeypatch.setattr(runner, "model", fail, raising=False)
+    monkeypatch.setattr(runner, "_check", lambda ids: None)
+    with pytest.raises(UnsupportedModel, match="could not create a primitive"):
+        runner.extend(TEXT[:3])
+    assert runner.length == 0
