@@ -38,8 +38,8 @@ _LOGITS = 5
 """Copies of a piece of logits while it is scored: as the head makes them, capped, converted, exponentials."""
 _HEAD = (2, 3)
 """Bytes per weight of the output head while it is scored: 16 bits, or integers with their scales."""
-_HEAD_ROUNDED = (5, 14)
-"""Bytes per weight of a head that is quantized: weight, integers, offsets, and the packed form of two formats."""
+_HEAD_ROUNDED = (4, 9)
+"""Bytes per weight of a head that is quantized: weight, integers, offsets, and the packed form (Gemma 3: 7)."""
 _PIECE = 100 * _MB
 """Rows of an embedding that are rounded or compared at once."""
 _START = (5.0, 40.0)
@@ -199,8 +199,10 @@ def _scoring_set(tree: ModelTree, plans: Sequence[LayerPlan]) -> Range:
     # A window of 512 tokens may be less than a piece of logits.
     logits = min(CHUNK_BYTES, 4 * 512 * embedding.shape[0])
     head = any(item.linear.block < 0 and item.scheme.quantized for item in plans)
-    low, high = _HEAD_ROUNDED if head else _HEAD
-    return Range(low * weights, high * weights + _LOGITS * logits + min(_PIECE, 24 * weights))
+    low, high = _HEAD[0] * weights, _HEAD[1] * weights + _LOGITS * logits
+    if head:
+        low, high = max(low, _HEAD_ROUNDED[0] * weights), max(high, _HEAD_ROUNDED[1] * weights)
+    return Range(low, high + min(_PIECE, 24 * weights))
 
 
 def _vocabulary(tree: ModelTree) -> int:

@@ -104,8 +104,11 @@ def test_a_large_vocabulary_is_counted_where_its_head_is_scored_or_quantized(tre
     plain = costs(large).ram
     assert plain.high - costs(tree).ram.high > 2 * rows * WIDTH
     head = BitsMap(layers=(Rule("lm_head", bits=8),))
-    scored = [_scoring_set(large, resolve_schemes(large, bits_map)).high for bits_map in (BitsMap(), head)]
-    assert scored[1] - scored[0] > 4 * rows * WIDTH
+    wide = replace(info, shape=(rows, 1024))
+    large = replace(tree, tensors={**tree.tensors, info.name: wide})
+    scored = [_scoring_set(large, resolve_schemes(tree, bits_map)).high for bits_map in (BitsMap(), head)]
+    assert scored[0] > 2 * rows * 1024
+    assert scored[1] - scored[0] > 4 * rows * 1024
 
 
 def test_a_busy_machine_makes_the_range_of_time_wider_not_later(tree: ModelTree) -> None:
