@@ -42,6 +42,14 @@ def test_what_was_saved_can_be_opened(store: ConversationStore) -> None:
     assert to_json(store.load(talk.id)) == to_json(talk)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="rights are others there")
+def test_nobody_else_may_read_them(store: ConversationStore) -> None:
+    store.folder.mkdir(mode=0o755)
+    talk = saved(store, "a secret")
+    assert store.folder.stat().st_mode & 0o077 == 0
+    assert (store.folder / f"{talk.id}.json").stat().st_mode & 0o077 == 0
+
+
 def test_a_torn_file_is_named_and_stays(store: ConversationStore) -> None:
     whole = saved(store, "hello")
     torn = store.folder / "torn.json"
