@@ -26,6 +26,7 @@ from core.inference.backends.probing import first_line
 from core.inference.devices import FAILURES, choose_or_cpu, probe_dtype
 from core.inference.devices import choose as choose_device
 from core.inference.layers import fill
+from core.inference.memory import give_back_memory
 from core.inference.runners.runner import Runner
 from core.inference.starting import Opening, context_for, start
 from core.model.headers import read_folder
@@ -173,6 +174,8 @@ def load_runner(
     source = open_source(model, emit, should_stop, imported=False)
     checkpoint = open_checkpoint(source.place, should_stop)
     tokenizer = load_tokenizer(checkpoint.folder)
+    # A vocabulary of 262,144 tokens takes several times its size while it is read.
+    give_back_memory()
     room = context_for(checkpoint.config, chosen, context)
     opening = Opening(source, checkpoint, open_tree(checkpoint), chosen, backend, dtype, room, emit, should_stop)
     try:

@@ -6,6 +6,8 @@ Knows bytes and devices, nothing of models.
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import sys
 from collections.abc import Iterator
 from typing import Final
 
@@ -49,3 +51,13 @@ def memory_errors(what: str) -> Iterator[None]:
         if not no_memory(error):
             raise
         raise OutOfMemory(f"{what} took more memory than there is.", SMALLER) from error
+
+
+def give_back_memory() -> None:
+    """Return freed pages to the system, where the C library keeps them (glibc).
+
+    Every block of a run frees and takes the same sizes, yet without this the heap grew by 15 MB a block for 30 blocks.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -19,6 +19,7 @@ from core.errors import BadInput
 from core.events import BlockDone, BlockStarted, Done, Emit, Log, Loss, Progress, Stage, Started
 from core.formats.stored import Stored
 from core.inference.evaluate import loss_increase, summarize
+from core.inference.memory import give_back_memory
 from core.jobs.control import Control, check_stop
 from core.jobs.spec import JobSpec
 from core.model.chain import capture, first_inputs, only_rows
@@ -30,7 +31,7 @@ from core.quant.blocks import BlockJob, Chain, quantize_block
 from core.quant.head import quantize_head
 from core.quant.output import Output
 from core.quant.prepare import Prepared, prepare, settings_of
-from core.quant.progress import BEFORE_BLOCKS, Meter, give_back_memory
+from core.quant.progress import BEFORE_BLOCKS, Meter
 from core.quant.proof import Proof, check_range, prove, two_rows
 from core.quant.report import BlockFigures, Measured, make_report
 from core.quant.signround import Outcome

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import resource
 import sys
 import time
@@ -12,6 +10,7 @@ import psutil
 import torch
 
 from core.events import Emit, Memory, Progress
+from core.inference.memory import give_back_memory
 
 BEFORE_BLOCKS, _BLOCKS = 0.03, 0.93
 """Share of a run that is over when the first block starts, and when the last one ends."""
@@ -68,16 +67,6 @@ def peak_memory() -> int:
         return int(psutil.Process().memory_info().peak_wset)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def give_back_memory() -> None:
-    """Return freed pages to the system, where the C library keeps them (glibc).
-
-    Every block frees and takes the same sizes, yet without this the heap grew by 15 MB a block for 30 blocks.
-    """
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def _device_memory() -> int:

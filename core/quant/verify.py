@@ -20,12 +20,12 @@ from core.calibration.encoding import Encoder
 from core.errors import VerificationFailed
 from core.formats.stored import Checkpoint, digest
 from core.inference.evaluate import summarize
+from core.inference.memory import give_back_memory
 from core.jobs.control import check_stop
 from core.model.chain import BlockCall, capture, first_inputs, logits, only_rows
 from core.quant.activations import Activations
 from core.quant.blocks import BlockJob, forward, insert_linear, precision
 from core.quant.heldout import token_losses
-from core.quant.progress import give_back_memory
 from core.quant.streamed_head import streamed_head
 
 PROMPT = "The capital of France is"

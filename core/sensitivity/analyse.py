@@ -15,6 +15,7 @@ from core.calibration.tokens import load
 from core.errors import BadInput, Cancelled, UnsupportedModel
 from core.events import Emit, Stage
 from core.inference.devices import choose, probe_dtype
+from core.inference.memory import give_back_memory
 from core.jobs.control import check_stop
 from core.model.context import ASSUMED, context_length
 from core.model.fingerprint import FingerprintedStore
@@ -23,7 +24,6 @@ from core.model.source import open_source, read_config
 from core.model.tokenizer import load_tokenizer
 from core.model.tree import Linear, ModelTree, build_tree, read_tensors
 from core.quant.blocks import read_weight
-from core.quant.progress import give_back_memory
 from core.quant.proof import Proof, check_range, prove, two_rows
 from core.schemes import LayerScheme
 from core.sensitivity import cache, measures

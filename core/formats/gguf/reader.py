@@ -166,7 +166,8 @@ class GgufCheckpoint:
         return self._decoded(name)
 
     def embedding(self, name: str) -> BlockLinear | None:
-        """An embedding in the block type that it is stored in, rows in the model's order; None where it is in none.
+        """Return an embedding in the block type that it is stored in, rows in the model's order; None where it is in
+        none.
 
         `store` has it too, as floats; a head that is tied to it is multiplied as it is stored.
 
@@ -175,6 +176,14 @@ class GgufCheckpoint:
             CorruptFile, ModelNotFound: the file shrank or went away.
         """
         return self._decoded(name) if self.embedding_type(name) else None
+
+    def embedding_pieces(self, name: str, rows: int) -> Iterator[BlockLinear] | None:
+        """Return the same, so many rows at a time."""
+        if not self.embedding_type(name):
+            return None
+        outputs = self.model.tensors[name + _WEIGHT].shape[0]
+        starts = range(0, outputs, rows)
+        return (self._decoded(name, start, min(outputs, start + rows)) for start in starts)
 
     def embedding_type(self, name: str) -> str:
         """Return the block type of an embedding, such as `q8_0`; "" where it is in none that Bitwright writes.
@@ -186,11 +195,16 @@ class GgufCheckpoint:
         kind = tensor.kind.name.lower()
         return kind if len(tensor.shape) == 2 and kind in TYPES else ""
 
-    def _decoded(self, name: str) -> BlockLinear:
+    def _decoded(self, name: str, start: int = 0, stop: int | None = None) -> BlockLinear:
         place = self.model.places[name + _WEIGHT]
-        raw = gguf_values.read_rows(place.tensor)
         kind = place.tensor.kind.name.lower()
-        return decode(name, kind, torch.from_numpy(raw if place.order is None else raw[place.order]))
+        if place.order is None:
+            raw = gguf_values.read_rows(place.tensor, start, stop)
+        elif stop is None:
+            raw = gguf_values.read_rows(place.tensor)[place.order]
+        else:
+            raw = gguf_values.gather_rows(place.tensor, place.order[start:stop])
+        return decode(name, kind, torch.from_numpy(raw))
 
     def dense_table(self) -> dict[str, TensorInfo]:
         """The tensor table as if nothing were quantized: a float weight [out, in] in place of each quantized one.

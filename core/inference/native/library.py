@@ -59,7 +59,7 @@ _SIGNATURES = {
     "bw_multiply": (c_int32, [POINTER(BwMatrix), POINTER(BwActivations), c_void_p, c_int64, c_int32]),
     "bw_matrix_row": (c_int32, [POINTER(BwMatrix), c_int32, c_void_p, c_int64]),
     "bw_data_bytes": (c_int64, [POINTER(BwMatrix)]),
-    "bw_pack": (c_int32, [POINTER(BwMatrix), c_void_p, c_int64]),
+    "bw_pack": (c_int32, [POINTER(BwMatrix), c_void_p, c_int64, c_int32, c_int32]),
     "bw_reason": (c_char_p, [c_int32]),
     "bw_instructions": (c_int32, []),
 }

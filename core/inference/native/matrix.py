@@ -5,6 +5,7 @@ Knows tensors and the layout's parameters; the layout itself is the kernels' own
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from ctypes import byref
 from dataclasses import dataclass, field
 
@@ -17,7 +18,7 @@ from core.formats.quantized import QuantizedLinear
 from core.formats.stored import Stored
 from core.inference.backends.backend import LayerFacts
 from core.inference.native import library
-from core.inference.native.library import ALIGNMENT, BwActivations, BwMatrix
+from core.inference.native.library import ALIGNMENT, BwActivations, BwMatrix, Memory
 
 TILE = 16
 BLOCK = 32
@@ -78,24 +79,39 @@ def pack(layer: Stored, bias: Tensor | None = None, planes: int = 1) -> Matrix:
         BadInput: the kernels have no layout for it (`refusal` says so beforehand).
         MissingDependency: the kernels are not there.
     """
-    outputs, inputs = layer.ints.shape
-    why = refusal(LayerFacts(layer.name, outputs, inputs, layer.scheme))
-    if why:
-        raise BadInput(f"{layer.name} cannot be packed for our kernels: {why}.", "Use another backend for it.")
-    group, bits = layer.scheme.group_of(inputs), layer.scheme.bits
-    struct = BwMatrix(
-        weights=library.GRID,
-        # Blocks of 16 are half of what three bits are packed in.
-        bits=4 if group == 16 and bits == 3 else bits,
-        outputs=outputs,
-        inputs=inputs,
-        group=group,
-        block=min(group, BLOCK),
-        planes=planes,
-    )
-    order = _order(layer)
-    grid = _block_grid(struct, layer) if isinstance(layer, BlockLinear) else _plain_grid(struct, layer)
-    return _packed(struct, layer.ints.to(torch.uint8), grid, order, bias)
+    return pack_pieces([layer], layer.ints.shape[0], bias, planes)
+
+
+def pack_pieces(pieces: Iterable[Stored], outputs: int, bias: Tensor | None = None, planes: int = 1) -> Matrix:
+    """`pack` for a layer that comes in pieces of its rows, of which one is in memory at a time.
+
+    Args:
+        pieces: of one scheme, without an order of inputs if there are several, each of a multiple of 16 rows but for
+            the last one.
+        outputs: rows of all.
+    """
+    packing: _Packing | None = None
+    for piece in pieces:
+        inputs = piece.ints.shape[1]
+        if packing is None:
+            why = refusal(LayerFacts(piece.name, outputs, inputs, piece.scheme))
+            if why:
+                raise BadInput(f"{piece.name} cannot be packed for our kernels: {why}.", "Use another backend for it.")
+            group, bits = piece.scheme.group_of(inputs), piece.scheme.bits
+            struct = BwMatrix(
+                weights=library.GRID,
+                # Blocks of 16 are half of what three bits are packed in.
+                bits=4 if group == 16 and bits == 3 else bits,
+                outputs=outputs,
+                inputs=inputs,
+                group=group,
+                block=min(group, BLOCK),
+                planes=planes,
+            )
+            packing = _Packing(struct, _order(piece), bias)
+        grid = _block_grid(struct, piece) if isinstance(piece, BlockLinear) else _plain_grid(struct, piece)
+        packing.add(piece.ints.to(torch.uint8), grid)
+    return _whole(packing)
 
 
 def dense(weight: Tensor, bias: Tensor | None = None) -> Matrix:
@@ -105,11 +121,23 @@ def dense(weight: Tensor, bias: Tensor | None = None) -> Matrix:
         BadInput: another dtype, or inputs that are no multiple of 32.
         MissingDependency: the kernels are not there.
     """
-    outputs, inputs = weight.shape
-    if weight.dtype not in _DENSE or inputs % BLOCK:
-        raise BadInput(f"Our kernels have no layout for {weight.dtype} with {inputs} inputs.", "Use another backend.")
-    struct = BwMatrix(weights=_DENSE[weight.dtype], outputs=outputs, inputs=inputs, group=inputs)
-    return _packed(struct, weight, {}, None, bias)
+    return dense_pieces([weight], weight.shape[0], bias)
+
+
+def dense_pieces(pieces: Iterable[Tensor], outputs: int, bias: Tensor | None = None) -> Matrix:
+    """`dense` for a weight that comes in pieces of its rows, each of a multiple of 16 but for the last one."""
+    packing: _Packing | None = None
+    for piece in pieces:
+        inputs = piece.shape[1]
+        if packing is None:
+            if piece.dtype not in _DENSE or inputs % BLOCK:
+                raise BadInput(
+                    f"Our kernels have no layout for {piece.dtype} with {inputs} inputs.", "Use another backend."
+                )
+            struct = BwMatrix(weights=_DENSE[piece.dtype], outputs=outputs, inputs=inputs, group=inputs)
+            packing = _Packing(struct, None, bias)
+        packing.add(piece, {})
+    return _whole(packing)
 
 
 def linear(matrix: Matrix, x: Tensor, threads: int = 0) -> Tensor:
@@ -152,40 +180,60 @@ def aligned(nbytes: int) -> Tensor:
     return whole[start : start + nbytes]
 
 
-def _packed(
-    struct: BwMatrix, weights: Tensor, grid: dict[str, Tensor], order: Tensor | None, bias: Tensor | None
-) -> Matrix:
-    """Have the kernels pack the weights, and point the struct at everything."""
-    weights = weights.detach().cpu().contiguous()
-    data = aligned(library.checked(int(library.load().bw_data_bytes(byref(struct)))))
-    struct.data = library.memory(data)
-    tensors = [data]
-    for name, part in grid.items():
-        tensors.append(_tiled(part))
-        setattr(struct, name, library.memory(tensors[-1]))
-    if order is not None:
-        tensors.append(order.to(torch.int32).contiguous())
-        struct.order = library.memory(tensors[-1])
-    if bias is not None:
-        if tuple(bias.shape) != (struct.outputs,):
-            raise BadInput(f"A bias has the shape {list(bias.shape)}, and its layer {struct.outputs} outputs.", "")
-        tensors.append(bias.detach().to("cpu", torch.float32).contiguous())
-        struct.bias = library.memory(tensors[-1])
-    library.checked(library.load().bw_pack(byref(struct), weights.data_ptr(), weights.nbytes))
-    return Matrix(struct, struct.outputs, struct.inputs, tuple(tensors))
+class _Packing:
+    """A matrix whose rows come piece by piece."""
+
+    def __init__(self, struct: BwMatrix, order: Tensor | None, bias: Tensor | None) -> None:
+        self._struct, self._rows = struct, 0
+        self._tensors = [aligned(library.checked(int(library.load().bw_data_bytes(byref(struct)))))]
+        struct.data = library.memory(self._tensors[0])
+        self._grid: dict[str, Tensor] = {}
+        if order is not None:
+            struct.order = self._kept(order.to(torch.int32).contiguous())
+        if bias is not None:
+            if tuple(bias.shape) != (struct.outputs,):
+                raise BadInput(f"A bias has the shape {list(bias.shape)}, and its layer {struct.outputs} outputs.", "")
+            struct.bias = self._kept(bias.detach().to("cpu", torch.float32).contiguous())
+
+    def add(self, weights: Tensor, grid: dict[str, Tensor]) -> None:
+        """Pack the next rows: integers uint8 or floats [rows, inputs], and what their grid is made of."""
+        struct, first = self._struct, self._rows
+        for name, part in grid.items():
+            if name not in self._grid:
+                tiles = -(-struct.outputs // TILE)
+                space = aligned(tiles * part.shape[1] * TILE * part.element_size()).zero_().view(part.dtype)
+                setattr(struct, name, self._kept(space))
+                self._grid[name] = space.view(tiles, part.shape[1], TILE)
+            _tile(part, self._grid[name][first // TILE :])
+        weights = weights.detach().cpu().contiguous()
+        self._rows += len(weights)
+        address, nbytes = weights.data_ptr(), weights.nbytes
+        library.checked(library.load().bw_pack(byref(struct), address, nbytes, first, len(weights)))
+
+    def matrix(self) -> Matrix:
+        """The whole matrix."""
+        if self._rows != self._struct.outputs:
+            raise ValueError(f"{self._rows} rows of {self._struct.outputs} were packed")
+        return Matrix(self._struct, self._struct.outputs, self._struct.inputs, tuple(self._tensors))
+
+    def _kept(self, tensor: Tensor) -> Memory:
+        self._tensors.append(tensor)
+        return library.memory(tensor)
 
 
-def _tiled(values: Tensor) -> Tensor:
-    """[outputs, groups] -> [tiles, groups, 16], zeros behind the last output, at a multiple of 64 bytes."""
+def _whole(packing: _Packing | None) -> Matrix:
+    if packing is None:
+        raise ValueError("a matrix without rows")
+    return packing.matrix()
+
+
+def _tile(values: Tensor, into: Tensor) -> None:
+    """[outputs, groups] -> [tiles, groups, 16]; what lies behind the last output stays as it is."""
     outputs, groups = values.shape
-    tiles = -(-outputs // TILE)
-    memory = aligned(tiles * groups * TILE * values.element_size()).zero_().view(values.dtype)
-    shaped = memory.view(tiles, groups, TILE)
     whole = outputs // TILE
-    shaped[:whole].copy_(values[: whole * TILE].reshape(whole, TILE, groups).transpose(1, 2))
-    if whole < tiles:
-        shaped[whole, :, : outputs - whole * TILE].copy_(values[whole * TILE :].t())
-    return shaped
+    into[:whole].copy_(values[: whole * TILE].reshape(whole, TILE, groups).transpose(1, 2))
+    if whole * TILE < outputs:
+        into[whole, :, : outputs - whole * TILE].copy_(values[whole * TILE :].t())
 
 
 def _order(layer: Stored) -> Tensor | None:

@@ -5,7 +5,7 @@ Knows names and bytes; what is computed with them is in `core.inference.native.p
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -22,6 +22,13 @@ from core.inference.native.program import BlockWeights, Ends, Program, Rotation
 from core.model.skeleton import Skeleton
 
 _DENSE = (torch.float32, torch.bfloat16, torch.float16)
+_PIECE = 4 << 20
+"""Bytes of a large matrix that are read at a time; of numbers in four bytes."""
+
+
+def _rows_of(inputs: int) -> int:
+    """Rows of such a piece: whole tiles."""
+    return max(16, _PIECE // (4 * inputs) // 16 * 16)
 
 
 class _Source:
@@ -39,15 +46,26 @@ class _Source:
         name = self._quantized.get(module)
         if name is not None:
             return matrix.pack(self._checkpoint.layer(name), self._optional(f"{module}.bias"), planes=self._planes)
-        return matrix.dense(self.tensor(f"{module}.weight"), self._optional(f"{module}.bias"))
+        bias, key = self._optional(f"{module}.bias"), self._skeleton.checkpoint_name(f"{module}.weight")
+        if key is None or self._skeleton.store.info(key).nbytes <= _PIECE:
+            return matrix.dense(self.tensor(f"{module}.weight"), bias)
+        outputs, inputs = self._skeleton.store.info(key).shape
+        return matrix.dense_pieces(self._pieces(key, outputs, _rows_of(inputs)), outputs, bias)
+
+    def _pieces(self, key: str, outputs: int, rows: int) -> Iterator[Tensor]:
+        """A matrix, so many rows at a time: a large one should not be in memory as it is stored and as it is packed."""
+        for start in range(0, outputs, rows):
+            value = self._skeleton.store.rows(key, torch.arange(start, min(outputs, start + rows)))
+            yield value if value.dtype in _DENSE else value.to(torch.float32)
 
     def shared(self, module: str) -> Matrix:
         """An embedding that is the head as well: packed where a GGUF file has it in blocks."""
         key = self._skeleton.checkpoint_name(f"{module}.weight")
         if key is not None and isinstance(self._checkpoint, GgufCheckpoint):
-            stored = self._checkpoint.embedding(key.removesuffix(".weight"))
+            outputs, inputs = self._skeleton.store.info(key).shape
+            stored = self._checkpoint.embedding_pieces(key.removesuffix(".weight"), _rows_of(inputs))
             if stored is not None:
-                return matrix.pack(stored, planes=self._planes)
+                return matrix.pack_pieces(stored, outputs, planes=self._planes)
         return self.matrix(module)
 
     def tensor(self, name: str) -> Tensor:

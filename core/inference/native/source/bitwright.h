@@ -81,8 +81,9 @@ int32_t bw_matrix_row(const bw_matrix *w, int32_t row, float *to, int64_t bytes)
 
 // Bytes of w->data, by its weights, bits, outputs and inputs; a bw_error where there is no such matrix.
 int64_t bw_data_bytes(const bw_matrix *w);
-// Pack integers [outputs][inputs], each below 2^bits, or 16- or 32-bit floats, into w->data.
-int32_t bw_pack(const bw_matrix *w, const void *weights, int64_t bytes);
+// Pack integers [rows][inputs], each below 2^bits, or 16- or 32-bit floats, into w->data: rows [first, first + rows) of
+// the matrix, whole tiles of 16 but for the last one, so that a large one need not be there as a whole.
+int32_t bw_pack(const bw_matrix *w, const void *weights, int64_t bytes, int32_t first, int32_t rows);
 // Bits of the instruction sets that the kernels were compiled for: 1 AVX2, 2 AVX-512, 4 VNNI, 8 NEON.
 int32_t bw_instructions(void);
 // What a bw_error means, as a part of a sentence.

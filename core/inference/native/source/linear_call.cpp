@@ -55,17 +55,20 @@ int64_t bw_data_bytes(const bw_matrix *w) {
   return error ? error : tiles_of(*w) * bytes_of_tile(*w);
 }
 
-int32_t bw_pack(const bw_matrix *w, const void *weights, int64_t bytes) {
+int32_t bw_pack(const bw_matrix *w, const void *weights, int64_t bytes, int32_t first, int32_t rows) {
   int32_t error = bw::check_matrix(*w);
   if (error) return error;
+  if (first < 0 || first % LANES || rows < 1 || rows > w->outputs - first) return BW_BAD_VALUE;
+  if (rows % LANES && first + rows != w->outputs) return BW_BAD_VALUE;
+  const int tile = first / LANES, last = tile + (rows + LANES - 1) / LANES;
+  const int64_t item = w->weights == BW_GRID ? 1 : w->weights == BW_F32 ? 4 : 2;
+  error = bw::check_memory(bw_memory<const void>{weights, bytes}, {rows, w->inputs}, item);
+  if (error) return error;
   if (w->weights == BW_GRID) {
-    const auto *ints = static_cast<const uint8_t *>(weights);
-    error = bw::check_memory(bw_memory<const uint8_t>{ints, bytes}, {w->outputs, w->inputs});
-    if (!error) pack_grid(*w, ints, static_cast<uint8_t *>(w->data.at), 0, tiles_of(*w));
-    return error;
+    pack_grid(*w, static_cast<const uint8_t *>(weights), static_cast<uint8_t *>(w->data.at), tile, last);
+  } else {
+    pack_dense(*w, weights, w->data.at, tile, last);
   }
-  error = bw::check_memory(bw_memory<const void>{weights, bytes}, {w->outputs, w->inputs}, w->weights == BW_F32 ? 4 : 2);
-  if (!error) pack_dense(*w, weights, w->data.at, 0, tiles_of(*w));
-  return error;
+  return BW_DONE;
 }
 }

@@ -117,7 +117,7 @@ void pack(const bw_matrix &w, const T *from, T *to, int first, int last) {
     const int count = w.outputs - tile * LANES < LANES ? w.outputs - tile * LANES : LANES;
     for (int k = 0; k < w.inputs; k += 32) {  // a cache line of each output at a time
       for (int lane = 0; lane < LANES; lane++) {
-        const T *row = lane < count ? from + static_cast<int64_t>(tile * LANES + lane) * w.inputs : nullptr;
+        const T *row = lane < count ? from + (static_cast<int64_t>(tile - first) * LANES + lane) * w.inputs : nullptr;
         for (int i = k; i < k + 32; i++) at[i * LANES + lane] = row ? row[i] : T(0);
       }
     }

@@ -38,7 +38,7 @@ void pack_grid(const bw_matrix &w, const uint8_t *ints, uint8_t *data, int first
   for (int tile = first; tile < last; tile++) {
     uint8_t *to = data + tile * tile_bytes(w);
     const int count = w.outputs - tile * LANES < LANES ? w.outputs - tile * LANES : LANES;
-    const uint8_t *from = ints + static_cast<int64_t>(tile) * LANES * w.inputs;
+    const uint8_t *from = ints + static_cast<int64_t>(tile - first) * LANES * w.inputs;
     for (int k = 0; k < w.inputs; k += run * 4, to += bytes_of(w.bits, run)) {
       memset(to, 0, bytes_of(w.bits, run));
       for (int i = 0; i < run; i++) {

@@ -119,6 +119,7 @@ void dense_rows(const bw_matrix &w, const bw_activations &x, float *y, int64_t s
 
 void grid_row(const bw_matrix &w, int row, float *to);
 void dense_row(const bw_matrix &w, int row, float *to);
+// Tiles [first, last) from integers or floats that begin with the rows of tile `first`.
 void pack_grid(const bw_matrix &w, const uint8_t *ints, uint8_t *data, int first, int last);
 void pack_dense(const bw_matrix &w, const void *weights, void *data, int first, int last);
 

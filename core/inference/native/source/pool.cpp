@@ -157,7 +157,9 @@ void grow_quietly(Pool *pool, int32_t count) {
 
 void Team::meet() {
   const uint32_t now = phase.load(std::memory_order_relaxed);
-  if (arrived.fetch_add(1, std::memory_order_acq_rel) == threads - 1) {
+  // Read before this thread counts as arrived: after the last barrier of a run the next one may begin, and change it.
+  const int32_t all = threads;
+  if (arrived.fetch_add(1, std::memory_order_acq_rel) == all - 1) {
     next.store(0, std::memory_order_relaxed);
     arrived.store(0, std::memory_order_relaxed);
     phase.store(now + 1);

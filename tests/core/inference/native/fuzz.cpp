@@ -155,8 +155,13 @@ bw_matrix *matrix(Case &c, int32_t outputs, int32_t inputs, bool ordered_too) {
   bw_memory<uint8_t> weights = c.memory<uint8_t>(item * outputs * inputs, fill);
   for (int64_t i = 0; item == 1 && weights.at && i < weights.bytes; i++) weights.at[i] &= (1 << w.bits) - 1;
   for (int64_t i = 1; w.weights == BW_BF16 && weights.at && i < weights.bytes; i += 2) weights.at[i] = (weights.at[i] & 0x80) | 0x3e;
-  const int32_t error = bw_pack(&w, weights, weights.bytes);
+  // In two pieces where there are more than one tile.
+  const int32_t first = outputs > 16 ? 16 * random.from(1, (outputs - 1) / 16) : outputs, rest = outputs - first;
+  int32_t error = bw_pack(&w, weights, weights.bytes, 0, first);
+  const int64_t left = weights.bytes - item * first * inputs;
+  if (!error && rest && left >= 0) error = bw_pack(&w, weights.at + item * first * inputs, left, first, rest);
   if (error && !wrong) fail("a sound matrix is not packed");
+  if (wrong && random.one_in(4)) bw_pack(&w, weights, weights.bytes, random.from(-1, outputs + 1), random.from(-1, outputs));
   c.may_change({&w.weights, &w.bits, &w.scales, &w.zero, &w.outputs, &w.inputs, &w.group, &w.block, &w.planes, &w.super});
   return &w;
 }

@@ -141,6 +141,26 @@ def test_the_kernels_refuse_memory_that_is_too_short(part: str) -> None:
 
 def test_the_kernels_refuse_an_order_that_names_no_input() -> None:
     packed, row = matrix.pack(layer(LayerScheme(4, 64), ordered=True)), torch.empty(256)
-    packed.tensors[-1][17] = 256
+    next(part for part in packed.tensors if part.dtype == torch.int32)[17] = 256
     with pytest.raises(CorruptFile, match="an order names an input"):
         library.checked(library.load().bw_matrix_row(ctypes.byref(packed.struct), 0, row.data_ptr(), row.nbytes))
+
+
+@pytest.mark.parametrize("scheme", BLOCKS, ids=lambda scheme: scheme.label())
+def test_a_layer_in_pieces_is_packed_as_the_whole(scheme: LayerScheme) -> None:
+    stored = layer(scheme, outputs=50)
+    pieces = [stored.take(torch.arange(start, min(50, start + 32))) for start in (0, 32)]
+    assert torch.equal(matrix.pack_pieces(pieces, 50).dequantize(), matrix.pack(stored).dequantize())
+
+
+def test_floats_in_pieces_are_packed_as_the_whole() -> None:
+    weight = torch.randn(50, 96)
+    assert torch.equal(matrix.dense_pieces(weight.split(16), 50).dequantize(), weight)
+
+
+def test_pieces_that_are_not_the_whole_or_begin_within_a_tile_are_refused() -> None:
+    weight = torch.randn(50, 96)
+    with pytest.raises(ValueError, match="32 rows of 50"):
+        matrix.dense_pieces([weight[:32]], 50)
+    with pytest.raises(CorruptFile, match="a size or a kind"):
+        matrix.dense_pieces(weight.split(10), 50)
