@@ -176,8 +176,7 @@ class CheckpointWriter(ClosedOrAborted):
             if shard.stream is None or done + len(piece) > plan.nbytes:
                 raise ValueError(f"{name} has more than the planned {plan.nbytes} bytes, or the writer is closed")
             with self._lock, failures(self._folder):
-                shard.stream.seek(shard.places[name] + done)
-                write_all(shard.stream, memoryview(piece))
+                write_at(shard.stream, shard.places[name] + done, memoryview(piece))
             done += len(piece)
         if done != plan.nbytes:
             raise ValueError(f"{name} has {done} bytes, planned were {plan.nbytes}")
@@ -238,8 +237,7 @@ class CheckpointWriter(ClosedOrAborted):
         if shard.stream is None:
             raise ValueError("the writer is closed")
         with self._lock, failures(self._folder):
-            shard.stream.seek(shard.places[name])
-            write_all(shard.stream, data)
+            write_at(shard.stream, shard.places[name], data)
         del self._missing[name]
 
     @property
@@ -266,7 +264,7 @@ class CheckpointWriter(ClosedOrAborted):
                 for shard in self._shards:
                     shard.stream = shard.partial.open("wb", buffering=0)
                     reserve(shard.stream, shard.size)
-                    write_all(shard.stream, memoryview(shard.header))
+                    write_at(shard.stream, 0, memoryview(shard.header))
                 if len(self._shards) > 1:
                     self._write_index()
         except BitwrightError:
@@ -349,6 +347,20 @@ def reserve(stream: BinaryIO, size: int) -> None:
             if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
                 raise
     stream.truncate(size)
+
+
+def write_at(stream: BinaryIO, position: int, data: memoryview) -> None:
+    """Write `data` from byte `position` on, and again from its start where that fails for a reason that may pass.
+
+    Raises:
+        OSError: it failed each time.
+    """
+
+    def write() -> None:
+        stream.seek(position)
+        write_all(stream, data)
+
+    patiently(write)
 
 
 def write_all(stream: BinaryIO, data: memoryview) -> None:

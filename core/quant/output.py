@@ -71,8 +71,8 @@ class Output:
         """Put a finished layer into every format, on that format's own grid."""
         for name, plan in self._ready.formats.items():
             stored = plan.stored(layer)
-            self.digests[name][layer.name] = digest(stored)
             self._writers[name].write(stored)
+            self.digests[name][layer.name] = digest(stored)
 
     def finish_files(self, should_stop: Callable[[], bool]) -> None:
         """Everything that is neither a quantized layer nor a side file: the other tensors."""

@@ -25,7 +25,7 @@ from torch import Tensor
 from core.errors import BitwrightError, DiskFull, OutputProblem
 from core.files import free_bytes, patiently, sync_folder
 from core.formats.gguf.types import type_bytes
-from core.model.writer import ClosedOrAborted, failures, reserve, write_all
+from core.model.writer import ClosedOrAborted, failures, reserve, write_at
 from core.wording import human
 
 _ALIGNMENT: Final = 32
@@ -148,8 +148,7 @@ class GgufWriter(ClosedOrAborted):
             with self._lock, failures(self.path.parent):
                 if self._stream is None:
                     raise ValueError("the writer is closed")
-                self._stream.seek(self._places[name] + done)
-                write_all(self._stream, view)
+                write_at(self._stream, self._places[name] + done, view)
             done += view.nbytes
         if done != slot.nbytes:
             raise ValueError(f"{name} has {done} bytes, planned were {slot.nbytes}")
@@ -214,7 +213,7 @@ class GgufWriter(ClosedOrAborted):
                     )
                 self._stream = self._partial.open("wb", buffering=0)
                 reserve(self._stream, self.total_bytes)
-                write_all(self._stream, memoryview(self._header))
+                write_at(self._stream, 0, memoryview(self._header))
         except BitwrightError:
             self.abort()
             raise
