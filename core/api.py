@@ -28,6 +28,7 @@ from core.jobs.control import never
 from core.jobs.failure import error_from
 from core.jobs.spec import JobSpec, absolute, from_options
 from core.jobs.threads import stream
+from core.model.plans import nothing_quantized
 from core.planning import MapPlan as MapPlan
 from core.planning import plan as plan
 from core.recipes import Recipe
@@ -151,7 +152,11 @@ def inspect(
     preflight.check_model(spec.model)
     source = _open(spec.model, emit or _ignore, should_stop)
     tree = preflight.read_tree(source.folder)
-    plans = () if tree.refusal else tuple(plan_layers(tree, spec.bits_map, spec.formats))
+    found = None if tree.refusal else plan_layers(tree, spec.bits_map, spec.formats)
+    nothing = nothing_quantized(found) if found else None
+    if nothing:
+        tree, found = replace(tree, refusal=nothing[0]), None
+    plans = () if found is None else tuple(found)
     size = None if tree.refusal else sizes.output_size(tree, plans, format)
     large = size.total if size else 0
     warning = sizes.larger_than_source(source.file_bytes or tree.nbytes, tree, large, format)

@@ -12,10 +12,11 @@ from pathlib import Path
 
 from core.calibration import text
 from core.claim import is_filled_in_place, is_free, refuse_if_claimed, staging_places
-from core.errors import DiskFull, ModelNotFound, OutputProblem, UnsupportedModel
+from core.errors import BadInput, DiskFull, ModelNotFound, OutputProblem, UnsupportedModel
 from core.files import existing_parent, free_bytes
 from core.formats.grids import plan_layers
 from core.jobs.spec import JobSpec, looks_like_path
+from core.model.plans import nothing_quantized
 from core.model.source import DEMO, check_folder, only_gguf, read_config
 from core.model.tree import ModelTree, build_tree, read_tensors
 from core.sizes import output_size
@@ -87,8 +88,11 @@ def check_output(output: Path) -> None:
 
 
 def check_room(spec: JobSpec, tree: ModelTree) -> None:
-    """Raise DiskFull where the volume of the output has too little room for what will be written."""
+    """Raise DiskFull where the volume of the output has too little room, BadInput where no layer is quantized."""
     plans = plan_layers(tree, spec.bits_map, spec.formats)
+    nothing = nothing_quantized(plans)
+    if nothing:
+        raise BadInput(*nothing)
     check_free(Path(spec.output), sum(output_size(tree, plans, name).total + _SIDE_FILES for name in spec.formats))
 
 

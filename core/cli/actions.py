@@ -14,7 +14,7 @@ from core.jobs.spec import from_options
 from core.loading_snippets import folder_to_open
 from core.model.tree import LayerPlan, Linear
 from core.preflight import check
-from core.wording import duration, human
+from core.wording import duration, figure, human
 
 
 def quantize(terminal: Terminal, model: str, output: Path, options: dict[str, Any]) -> None:
@@ -35,7 +35,7 @@ def summary(terminal: Terminal, done: Done) -> None:
         rate = f"{rates.get(name, report['effective_bits']):.3g} bits a weight in the quantized layers"
         terminal.line(f"  {name:<11} {sizes_line(report['source_bytes'], size)}, {rate}")
     perplexity = report["perplexity"]
-    change = f"{perplexity['original']:.2f} -> {perplexity['quantized']:.2f}"
+    change = f"{figure(perplexity['original'])} -> {figure(perplexity['quantized'])}"
     terminal.line(f"  perplexity  {change} on text that the run did not see")
     terminal.line(f"  time        {duration(done.seconds)}")
     for notes in report.get("notes", {}).values():

@@ -128,7 +128,7 @@ def fill(
     embedding, head = skeleton.ends()
     skip = [skeleton.module_name(name) for name in names]
     if skeleton.tree.tied:
-        skip.append(head)
+        skip.append(f"{head}.weight")  # and not the bias, which is no part of the embedding
     blocks = skeleton.tree.blocks
     # to hold the names of all layers against those of every block would take the square of their number
     of_block: dict[str, list[str]] = {}

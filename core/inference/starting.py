@@ -21,8 +21,8 @@ from core.inference.backends.choose import AUTO, NATIVE, WHOLE, Choice, choose, 
 from core.inference.devices import Device, physical_cores, probe_dtype
 from core.inference.layers import Builder, Told, check_shapes, facts_of, fill, needed_bytes, plain_linears
 from core.inference.memory import check_room
-from core.inference.runners.module import ModuleRunner
 from core.inference.runners.runner import Runner
+from core.inference.runners.stepping import open_runner
 from core.model.context import ASSUMED, context_length
 from core.model.refusals import text_config
 from core.model.skeleton import Skeleton, build_skeleton
@@ -182,7 +182,9 @@ def _by_modules(opening: Opening, skeleton: Skeleton, reasons: dict[str, str]) -
     fill(skeleton, checkpoint, builder, dtype, torch.device(device.id), opening.emit, opening.should_stop)
     # what is not quantized is computed as `dense` layers are
     choice.taken["dense"] += plain_linears(checkpoint, opening.tree)
-    return Started(ModuleRunner(skeleton.model, opening.context, device.id), choice.rows(reasons), name)
+    exact = name == "float32" and choice.taken["dense"] == sum(choice.taken.values())
+    runner = open_runner(skeleton.model, opening.context, device.id, name, exact=exact)
+    return Started(runner, choice.rows(reasons), name)
 
 
 def _all_linears(opening: Opening) -> int:

@@ -18,6 +18,9 @@ from core.wording import human
 if TYPE_CHECKING:
     from core.model.tree import Linear, ModelTree
 
+_STEP = 32
+"""What the inputs and outputs of a quantized layer are a multiple of."""
+
 
 @dataclass(frozen=True)
 class LayerPlan:
@@ -121,3 +124,16 @@ def grouped(tree: ModelTree, plans: Iterable[LayerPlan]) -> Plans:
         linears.append(linear)
         kinds.append(cases.setdefault(case, len(cases)))
     return Plans(linears, list(cases), kinds)
+
+
+def nothing_quantized(plans: Plans) -> tuple[str, str] | None:
+    """Return the reason and a hint where no layer gets fewer than 16 bits; None where one does."""
+    cases = [case for case, _ in plans.counts]
+    if any(case.scheme.quantized for case in cases):
+        return None
+    if cases and all(case.fallback for case in cases):
+        odd = sorted({width for case in cases for width in (case.in_features, case.out_features) if width % _STEP})
+        listed = f"{', '.join(map(str, odd[:3]))}{' and others' if len(odd) > 3 else ''}"
+        reason = f"inputs and outputs have to be divisible by {_STEP}, and its layers have widths of {listed}."
+        return f"No layer of this model can be quantized: {reason}", "Use a model with other widths."
+    return "The bits map leaves every layer in 16 bits.", "Give at least one layer 2, 3, 4 or 8 bits."

@@ -16,6 +16,9 @@ FLOATS = ("BF16", "F16", "F32", "F64")
 """Dtypes of weights that can be quantized."""
 
 _EXPERT_KEYS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+_ROUTERS = frozenset({"router", "expert", "moe"})
+"""Parts of the names of tensors that choose experts, or belong to one that all tokens share."""
+_TOWERS = frozenset({"vision", "visual", "image", "vit", "clip", "siglip", "audio", "speech", "sound", "video"})
 _LAYER_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 _PACKED = (".qweight", ".weight_packed", ".weight_scale", ".weight_scale_inv", ".absmax", ".qzeros")
 
@@ -90,18 +93,28 @@ def _other_kind(config: Mapping[str, Any], prefixes: list[str]) -> str:
     places = {part for prefix in prefixes for part in prefix.split(".")}
     if any(part.get("is_encoder_decoder") is True for part in _parts(config)) or {"encoder", "decoder"} <= places:
         return "The model is an encoder-decoder; this version quantizes decoder-only models."
+    if any(part.startswith("altup") for prefix in prefixes for part in prefix.split(".")):
+        return "Its blocks work on several hidden states for each token (AltUp), which this version does not quantize."
     if len(prefixes) > 1:
+        tower = next((prefix for prefix in prefixes if set(re.split(r"[._]", prefix)) & _TOWERS), "")
+        if tower:
+            return f"The model has a tower for other than text, {tower}; this version quantizes text-only models."
         return (
-            f"The model has a second stack of blocks, {prefixes[1]}, such as a vision or audio tower; "
-            "this version quantizes models with one."
+            f"Besides {prefixes[0]}, the model has a second numbered stack of layers, {prefixes[1]}; this version "
+            "quantizes models with one."
         )
     return ""
 
 
 def _experts(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> str:
-    by_config = any(_count(part, _EXPERT_KEYS) > 1 for part in _parts(config))
-    if by_config or any("experts" in name.split(".") for name in tensors):
-        return "The model is a mixture of experts, which this version does not quantize."
+    """Configs of dense models name a number of experts too (Doge, Nemotron-H), so the tensors decide."""
+    counts = {part.get(key) for part in _parts(config) for key in _EXPERT_KEYS} - {None, 0, 1}
+    for name, info in tensors.items():
+        places = set(re.split(r"[._]", name))
+        named = "experts" in places or (bool(counts) and bool(places & _ROUTERS))
+        # Fused experts: [experts, out, in]
+        if named or (len(info.shape) == 3 and info.shape[0] in counts and min(info.shape) > 1):
+            return "The model is a mixture of experts, which this version does not quantize."
     return ""
 
 

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import WeightConverter
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from core.errors import UnsupportedModel, translated
 from core.model import source
@@ -38,12 +42,15 @@ class Skeleton:
         stack: module path of the list of decoder blocks, such as `model.layers`.
         tree: the checkpoint's own tree.
         store: the checkpoint's tensors.
+        renamed: from the checkpoint's names of tensors to the model's, where transformers changes them (`embed_out` of
+            GPT-NeoX is `lm_head`).
     """
 
     model: Any
     stack: str
     tree: ModelTree
     store: TensorStore
+    renamed: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def blocks(self) -> nn.ModuleList:
@@ -51,6 +58,8 @@ class Skeleton:
 
     def module_name(self, name: str) -> str:
         """The model's name of what the checkpoint calls `name` (GPT-2's `h.0` is `transformer.h.0` in the model)."""
+        if f"{name}.weight" in self.renamed:
+            return self.renamed[f"{name}.weight"].removesuffix(".weight")
         if name == self.tree.prefix or name.startswith(self.tree.prefix + "."):
             return self.stack + name[len(self.tree.prefix) :]
         base = self.model.base_model_prefix + "."
@@ -65,6 +74,8 @@ class Skeleton:
 
     def checkpoint_name(self, name: str) -> str | None:
         """The tensor of the checkpoint that fills the model's parameter or buffer `name`; None if there is none."""
+        if name in self._originals:
+            return self._originals[name] if self._originals[name] in self.store else None
         if name.startswith(self.stack + "."):
             name = self.tree.prefix + name[len(self.stack) :]
             return name if name in self.store else None
@@ -80,6 +91,10 @@ class Skeleton:
     def _shared(self, name: str) -> str:
         """Return the other name of a parameter that has two, such as BERT's `decoder.bias`, saved as `bias` alone."""
         return str(getattr(self.model, "all_tied_weights_keys", {}).get(name, ""))
+
+    @cached_property
+    def _originals(self) -> dict[str, str]:
+        return {new: old for old, new in self.renamed.items()}
 
     def head(self) -> str:
         """Module path of the output head.
@@ -102,14 +117,15 @@ class Skeleton:
         return next(name for name, module in self.model.named_modules() if module is wanted)
 
     def fill(self, path: str, dtype: torch.dtype, device: torch.device, skip: tuple[str, ...] = ()) -> nn.Module:
-        """Give the sub-module at `path` its weights, in `dtype` on `device`, except below the paths in `skip`.
+        """Give the sub-module at `path` its weights, in `dtype` on `device`, except those at or below the
+        paths in `skip`.
 
         Raises:
             UnsupportedModel: the checkpoint has no tensor, or one of another shape, for a parameter.
         """
         module = self.model.get_submodule(path) if path else self.model
         for name, slot, owner in list(_slots(module, path)):
-            if any(name.startswith(part + ".") for part in skip):
+            if any(f"{name}.".startswith(f"{part}.") for part in skip):
                 continue
             key = self._source(name, slot, owner)
             if key is None:
@@ -203,19 +219,59 @@ def build_skeleton(tree: ModelTree, store: TensorStore) -> Skeleton:
     config.return_dict, config.output_hidden_states, config.output_attentions = True, False, False
     # sdpa ignores soft-capping, so models that use it need the eager path and its explicit mask.
     capped = getattr(config, "attn_logit_softcapping", None) is not None
+    if getattr(config, "rescale_every", None):
+        # RWKV halves its weights every so many blocks, in place, for the range of float16; norms undo it at the end.
+        config.rescale_every = 0
     model = _from_config(config, "eager" if capped else "sdpa")
     model.eval().requires_grad_(False)
+    renamed = _renamed(model, tree)
+    prefixes = {tree.prefix, *_renamed_prefix(tree, renamed)}
     stacks = [
         name
         for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) == tree.blocks and _matches(name, tree.prefix)
+        if isinstance(module, nn.ModuleList)
+        and len(module) == tree.blocks
+        and any(_matches(name, prefix) for prefix in prefixes)
     ]
     if len(stacks) != 1:
         raise UnsupportedModel(
             f"The blocks {tree.prefix} of the checkpoint were not found in the {tree.architecture} of transformers.",
             "This architecture is not supported yet.",
         )
-    return Skeleton(model, stacks[0], tree, store)
+    return Skeleton(model, stacks[0], tree, store, renamed)
+
+
+def _renamed(model: Any, tree: ModelTree) -> dict[str, str]:
+    """Return the model's names of the tensors whose names transformers changes when it loads them.
+
+    Raises:
+        UnsupportedModel: transformers does more than rename: it splits, joins or turns tensors.
+    """
+    steps = get_model_conversion_mapping(model)
+    own = {name for name, _ in [*model.named_parameters(), *model.named_buffers()]}
+    base = f"{model.base_model_prefix}."
+    found = {}
+    for name in tree.tensors:
+        new = name
+        for step in steps:
+            if not isinstance(step, WeightConverter):
+                new = step.rename_source_key(new)[0]
+            elif not {name, base + name} & own and step.rename_source_key(new)[1] is not None:
+                raise UnsupportedModel(
+                    f"transformers makes other tensors of {name} when it loads a {tree.architecture}; "
+                    "this version cannot.",
+                    "This architecture is not supported yet.",
+                )
+        new = new if new in own or base + new not in own else base + new
+        if new != name and name not in own and new in own:
+            found[name] = new
+    return found
+
+
+def _renamed_prefix(tree: ModelTree, renamed: Mapping[str, str]) -> set[str]:
+    """Return where the model has the blocks, if that is another place than in the checkpoint."""
+    blocks = (new for old, new in renamed.items() if old.startswith(f"{tree.prefix}.0."))
+    return {new.partition(".0.")[0] for new in blocks}
 
 
 def read_config(folder: Path) -> Any:
@@ -245,6 +301,11 @@ def _check_numbers(value: Mapping[str, Any]) -> None:
 
 
 def _from_config(config: Any, attention: str) -> Any:
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise UnsupportedModel(
+            f"transformers has no causal language model of the kind {config.model_type!r}.",
+            "Use a model that predicts the next token.",
+        )
     told = "transformers cannot build a language model from this config"
     try:
         with _parameters_on_meta(), translated(UnsupportedModel, told, "Check config.json, or use another model."):

@@ -25,6 +25,7 @@ from core.formats.stored import FormatPlan
 from core.inference.devices import choose, physical_cores, probe_dtype
 from core.jobs.spec import JobSpec
 from core.model.fingerprint import FingerprintedStore
+from core.model.plans import nothing_quantized
 from core.model.skeleton import Skeleton, build_skeleton
 from core.model.source import Source, open_source, read_config
 from core.model.tokenizer import load_tokenizer
@@ -100,9 +101,11 @@ def prepare(spec: JobSpec, emit: Emit, should_stop: Callable[[], bool]) -> Prepa
     store = FingerprintedStore(source.folder, tree.tensors)
     skeleton = build_skeleton(tree, store)
     skeleton.check()
-    plans = within_float16(tree, plan_layers(tree, spec.bits_map, spec.formats), store)
-    if not any(item.scheme.quantized for item in plans):
-        raise BadInput("The bits map leaves every layer in 16 bits.", "Give at least one layer 2, 3, 4 or 8 bits.")
+    wanted = plan_layers(tree, spec.bits_map, spec.formats)
+    nothing = nothing_quantized(wanted)
+    if nothing:
+        raise BadInput(*nothing)
+    plans = within_float16(tree, wanted, store)
     _check_head(tree, plans, skeleton)
     about = (tree.config, skeleton.module_name, source.folder, source.label)
     formats = {name: plan(name, tree, plans, *about) for name in spec.formats}

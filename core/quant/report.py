@@ -18,6 +18,8 @@ from core.quant.signround import Outcome
 from core.quant.verify import Verified
 from core.sizes import effective_bits
 
+_WEIGHTS = (".safetensors", ".gguf")
+
 
 @dataclass(frozen=True)
 class BlockFigures:
@@ -121,5 +123,6 @@ def layer_counts(ready: Prepared) -> dict[str, int]:
 
 
 def _bytes(output: Output, name: str) -> int:
+    """Return the bytes of the weights, to be compared with `source_bytes`: tokenizers can outweigh a small model."""
     prefix = f"{folder_name(name)}/" if len(output.folders) > 1 else ""
-    return sum(size for path, size in output.files.items() if path.startswith(prefix))
+    return sum(size for path, size in output.files.items() if path.startswith(prefix) and path.endswith(_WEIGHTS))

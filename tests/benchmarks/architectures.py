@@ -64,7 +64,7 @@ def _in_child(name: str, work: Path) -> Row:
         with (folder / "log").open("w") as log:
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
-            os.environ["BITWRIGHT_HOME"] = str(folder / "home")
+            os.environ["BITWRIGHT_HOME"] = str(work / "home")  # what is compiled is compiled once
             told.write_text(json.dumps(_judge(name, folder)), encoding="utf-8")
             sys.stdout.flush()
             sys.stderr.flush()
@@ -156,7 +156,7 @@ def _quantized(source: Path, output: Path, expected: Any, tokenizer: Any) -> str
     true = _perplexity(expected, heldout.windows(tokenizer, CONTEXT))
     before = told.get("original", told.get("before"))
     before = before["value"] if isinstance(before, dict) else before
-    close = abs(before / true - 1) < 0.005
+    close = abs(math.log(before) - math.log(true)) < 0.005 * max(1.0, math.log(true))
     return f"{'right' if close else 'wrong'}: report says {before:.6g}, transformers {true:.6g}"
 
 

@@ -114,12 +114,12 @@ def torn_config(model: Path) -> None:
     (model / "config.json").write_text('{"model_type": ')
 
 
-def experts(model: Path) -> None:
+def seeing(model: Path) -> None:
     config = json.loads((model / "config.json").read_text())
-    (model / "config.json").write_text(json.dumps({**config, "num_local_experts": 8}))
+    (model / "config.json").write_text(json.dumps({**config, "vision_config": {"hidden_size": 8}}))
 
 
-@pytest.mark.parametrize("damage", [no_config, no_weights, truncated, huge_header, torn_config, experts])
+@pytest.mark.parametrize("damage", [no_config, no_weights, truncated, huge_header, torn_config, seeing])
 def test_a_damaged_model_is_refused(place: Path, capsys: Capture, damage: Callable[[Path], None]) -> None:
     model = save_model(place / "broken")
     damage(model)
@@ -224,8 +224,8 @@ def test_inspect_for_programs(tiny: Path, place: Path, capsys: Capture) -> None:
 
 
 def test_inspect_shows_a_model_that_quantize_refuses(place: Path, capsys: Capture) -> None:
-    model = save_model(place / "experts")
-    experts(model)
+    model = save_model(place / "seeing")
+    seeing(model)
     assert main(["inspect", str(model)]) == 0
     assert "Cannot be quantized:" in capsys.readouterr().out
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer, get_layer_types_and_kwargs
@@ -78,9 +77,9 @@ def make_cache(config: Any) -> Cache:
     return DynamicCache(config=config)  # states of linear attention and the like, which have no length
 
 
-def can_cut(cache: Cache) -> bool:
+def can_cut(cache: Any) -> bool:
     """Whether `cut` works: every layer keeps all that it has seen."""
-    return all(isinstance(layer, GrowingLayer) for layer in cache.layers)
+    return isinstance(cache, Cache) and all(isinstance(layer, GrowingLayer) for layer in cache.layers)
 
 
 def cut(cache: Cache, length: int) -> None:
@@ -90,12 +89,14 @@ def cut(cache: Cache, length: int) -> None:
         layer.cut(length)
 
 
-def cache_bytes(cache: Cache) -> int:
-    """Memory that the cache holds."""
-    total = 0
-    for layer in cache.layers:
-        if isinstance(layer, GrowingLayer):
-            total += layer.nbytes
-        else:
-            total += sum(value.nbytes for value in vars(layer).values() if isinstance(value, torch.Tensor))
-    return total
+def cache_bytes(cache: Any) -> int:
+    """Memory that the cache holds, of whatever kind it is."""
+    if isinstance(cache, GrowingLayer):
+        return cache.nbytes
+    if isinstance(cache, Tensor):
+        return cache.nbytes
+    if isinstance(cache, dict):
+        return sum(cache_bytes(value) for value in cache.values())
+    if isinstance(cache, list | tuple):
+        return sum(cache_bytes(value) for value in cache)
+    return cache_bytes(vars(cache)) if type(cache).__module__.startswith("transformers.") else 0

@@ -1,11 +1,13 @@
 """A transformers model run token by token, whatever computes its layers.
 
-Runs on every device and every architecture that transformers can build. Knows token ids and logits; nothing of text.
+Runs on every device and every architecture that transformers can build and that has a cache; `stepping` proves which
+way of reading is right for one. Knows token ids and logits; nothing of text.
 """
 
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -18,6 +20,8 @@ from core.inference.runners.cache import cache_bytes, can_cut, cut, make_cache
 
 PIECE = {"cpu": 128, "cuda": 1024, "xpu": 1024}
 """Tokens read at once by kind of device: a stop takes effect between two pieces."""
+CACHES = ("past_key_values", "cache_params", "state")
+"""What models call the cache that they take and give back: that of attention, that of Mamba, that of RWKV."""
 
 _FAILED = "transformers cannot compute this model"
 _HINT = "Its config.json may not be that of its weights; fetch the model again."
@@ -30,16 +34,21 @@ class ModuleRunner:
         model: the causal LM, with all weights on `device`.
         context: tokens that the cache may hold.
         device: torch's name of it.
+        pieces: a text may be read in pieces. Else an empty cache reads all of it at once, and one with states in it a
+            token at a time, as some models with recurrent states need it.
     """
 
     name = "module"
 
-    def __init__(self, model: Any, context: int, device: str) -> None:
+    def __init__(self, model: Any, context: int, device: str, *, pieces: bool = True) -> None:
         self.model = model
         self.context = context
         self._device = torch.device(device)
         self._piece = PIECE.get(self._device.type, 128)
-        self._cache = make_cache(model.config)
+        self._pieces = pieces
+        self._known = inspect.signature(type(model).forward).parameters
+        self._key = next((key for key in CACHES if key in self._known), None)
+        self._cache = self._new_cache()
         self._ids: list[int] = []
         # Tokens that the cache really holds: fewer than `_ids` after a cut that it cannot follow.
         self._read = 0
@@ -70,7 +79,7 @@ class ModuleRunner:
         while self._read < len(wanted):
             if should_stop():
                 raise Cancelled("Reading the text was stopped.")
-            piece = wanted[self._read : self._read + self._piece]
+            piece = wanted[self._read : self._read + self._room()]
             with self._whole():
                 logits = self._forward(piece, keep=1)
             self._read += len(piece)
@@ -98,9 +107,10 @@ class ModuleRunner:
         self.truncate(0)
         rows = []
         try:
-            for start in range(0, len(ids), self._piece):
+            size = self._piece if self._pieces else len(ids)
+            for start in range(0, len(ids), size):
                 with self._whole():
-                    rows.append(self._forward(ids[start : start + self._piece], keep=0).float().cpu())
+                    rows.append(self._forward(ids[start : start + size], keep=0).float().cpu())
         finally:
             self._forget()
         return torch.cat(rows)
@@ -122,13 +132,31 @@ class ModuleRunner:
                 "The tokenizer is not this model's: fetch the model again.",
             )
 
+    def _room(self) -> int:
+        """Tokens that may be read at once now."""
+        if self._pieces:
+            return self._piece
+        return 1 if self._read else self.context
+
+    def _new_cache(self) -> Any:
+        """An empty cache that can be cut; None where the model makes one of its own kind."""
+        if self._key != CACHES[0]:
+            return None
+        cache = make_cache(self.model.config)
+        return cache if can_cut(cache) else None
+
     @torch.inference_mode()
     def _forward(self, ids: Sequence[int], keep: int) -> Tensor:
         """Logits [tokens kept, vocabulary] of one piece; `keep` of them from the end, 0 for all."""
         given = torch.tensor([list(ids)], dtype=torch.int64, device=self._device)
-        out = self.model(input_ids=given, past_key_values=self._cache, use_cache=True, logits_to_keep=keep)
+        more: dict[str, Any] = {"logits_to_keep": keep} if "logits_to_keep" in self._known else {}
+        if self._key:
+            more |= {self._key: self._cache, "use_cache": True}
+        out = self.model(input_ids=given, **more)
+        if self._key:
+            self._cache = getattr(out, self._key)
         logits: Tensor = out.logits[0]
-        return logits
+        return logits[-keep:] if keep else logits
 
     @contextlib.contextmanager
     def _whole(self) -> Iterator[None]:
@@ -148,7 +176,7 @@ class ModuleRunner:
         if can_cut(self._cache):
             cut(self._cache, 0)
         else:
-            self._cache = make_cache(self.model.config)
+            self._cache = self._new_cache()
         self._read = 0
 
     def _forget_all(self) -> None:

@@ -117,10 +117,12 @@ def test_the_chain_of_blocks_is_the_model(tmp_path: Path, family: str) -> None:
         "bamba", "rwkv", "xlstm",
         "openai-gpt",
         "xglm",
+        "gpt_neox", "nemotron_h",
     ],
 )  # fmt: skip
 def test_blocks_return_one_value_or_more_and_their_arguments_fit_any_number_of_rows(tmp_path: Path, name: str) -> None:
-    """A tuple of one, of two or three values, a list; masks and biases of attention with a row for each row of text."""
+    """A tuple of one, of two or three values, a list; masks and biases of attention with a row for each row of text;
+    checkpoints whose tensors transformers renames."""
     make_model(name, tmp_path)
     model = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval()
     tokens = torch.randint(3, 96, (3, TOKENS), generator=torch.Generator().manual_seed(1))

@@ -194,13 +194,30 @@ def llama_table(blocks: int = 2, prefix: str = "model") -> dict[str, tuple[int, 
 LLAMA = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 160, "num_hidden_layers": 2}
 TOWER: dict[str, tuple[int, ...]] = {f"vision_tower.layers.{block}.fc.weight": (8, 8) for block in range(2)}
 REFUSED: dict[str, tuple[dict[str, Any], dict[str, tuple[int, ...]], str, str]] = {
-    "experts by config": ({"num_local_experts": 8}, {}, "BF16", "mixture of experts"),
-    "experts by config, nested": ({"text_config": {"num_experts": 8}}, {}, "BF16", "mixture of experts"),
+    "experts with a router": (
+        {"num_local_experts": 8},
+        {"model.layers.0.mlp.router.weight": (8, 64)},
+        "BF16",
+        "mixture of experts",
+    ),
+    "experts by their number, nested": (
+        {"text_config": {"num_experts": 8}},
+        {"model.layers.0.mlp.down": (8, 64, 96)},
+        "BF16",
+        "mixture of experts",
+    ),
     "experts as linears": ({}, {"model.layers.0.moe.experts.3.w1.weight": (96, 64)}, "BF16", "mixture of experts"),
     "experts fused": ({}, {"model.layers.0.mlp.experts.gate_up_proj": (8, 64, 192)}, "BF16", "mixture of experts"),
     "vision by config": ({"vision_config": {"hidden_size": 8}}, {}, "BF16", "vision tower"),
     "audio by config": ({"audio_config": {"hidden_size": 8}}, {}, "BF16", "audio tower"),
-    "a second stack": ({}, TOWER, "BF16", "vision_tower.layers"),
+    "a tower": ({}, TOWER, "BF16", "a tower for other than text, vision_tower.layers"),
+    "a second stack": (
+        {},
+        {"model.adapters.0.weight": (8, 8)},
+        "BF16",
+        "a second numbered stack of layers, model.adapters",
+    ),
+    "several hidden states": ({}, {"model.altup_projections.0.weight": (64, 64)}, "BF16", "AltUp"),
     "encoder-decoder by config": ({"is_encoder_decoder": True}, {}, "BF16", "encoder-decoder"),
     "quantized by config": ({"quantization_config": {"quant_method": "awq"}}, {}, "I32", r"quantized already \(awq\)"),
     "quantized by tensors": ({}, {"model.layers.0.q_proj.qweight": (8, 64)}, "BF16", "quantized already"),
@@ -225,6 +242,13 @@ def test_what_is_refused_is_said_in_one_sentence_and_still_listed(case: str) -> 
     assert re.search(words, tree.refusal)
     assert tree.refusal.endswith(".")
     assert "model.layers.0.self_attn.q_proj" in {linear.name for linear in tree.linears}
+
+
+@pytest.mark.parametrize("config", [{"num_experts": 16384, "is_moe": False}, {"n_routed_experts": 8}])
+def test_a_dense_model_whose_config_names_experts_is_none_of_them(config: dict[str, Any]) -> None:
+    """Doge without its experts, and Nemotron-H of attention and Mamba alone, whose convolutions are 3-D too."""
+    shapes = {**llama_table(), "model.layers.0.mixer.conv1d.weight": (8, 1, 4)}
+    assert build_tree({**LLAMA, **config}, table(shapes)).refusal == ""
 
 
 def test_no_blocks_at_all() -> None:
