@@ -62,7 +62,13 @@ SPECIAL: Final[dict[str, dict[str, Any]]] = {
     "doge moe": {"is_moe": True, "num_experts": 4},
     "nemotron_h": {"layers_block_type": ["linear_attention", "full_attention", "mlp", "mlp"]},
     "nemotron_h moe": {"layers_block_type": ["linear_attention", "full_attention", "moe", "mlp"]},
-    "jamba": {"num_hidden_layers": 4, "num_experts": 1, "attn_layer_period": 2, "attn_layer_offset": 1},
+    "jamba": {
+        "num_hidden_layers": 4,
+        "num_experts": 1,
+        "num_local_experts": 1,
+        "attn_layer_period": 2,
+        "attn_layer_offset": 1,
+    },
     "jamba moe": {"num_hidden_layers": 4, "num_experts": 4, "attn_layer_period": 2, "attn_layer_offset": 1},
     "bamba": {"attn_layer_indices": [1]},
     "granitemoehybrid": {

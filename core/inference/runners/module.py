@@ -139,11 +139,8 @@ class ModuleRunner:
         return 1 if self._read else self.context
 
     def _new_cache(self) -> Any:
-        """An empty cache that can be cut; None where the model makes one of its own kind."""
-        if self._key != CACHES[0]:
-            return None
-        cache = make_cache(self.model.config)
-        return cache if can_cut(cache) else None
+        """An empty cache; None where the model makes one of its own kind."""
+        return make_cache(self.model.config) if self._key == CACHES[0] else None
 
     @torch.inference_mode()
     def _forward(self, ids: Sequence[int], keep: int) -> Tensor:
@@ -154,7 +151,7 @@ class ModuleRunner:
             more |= {self._key: self._cache, "use_cache": True}
         out = self.model(input_ids=given, **more)
         if self._key:
-            self._cache = getattr(out, self._key)
+            self._cache = getattr(out, self._key, self._cache)  # RecurrentGemma does not give it back
         logits: Tensor = out.logits[0]
         return logits[-keep:] if keep else logits
 

@@ -23,12 +23,16 @@ from core.inference.runners.module import ModuleRunner
 from core.jobs.failure import no_memory
 
 _PIECE: Final = 128
-_SECOND: Final = 24
-"""Tokens of the two pieces that are read before the single ones, as far as the context allows."""
+_SECOND: Final = (2, 22)
+"""Tokens of the pieces that are read before the single ones, as far as the context allows. What is lost between two of
+them fades with every token, so that it is looked for at once."""
 _SINGLE: Final = 8
-_EXACT, _ROUNDED = 0.02, 0.15
-"""Largest difference of a token's logits, as a share of their size: where products are in fp32, and where 16-bit ones
-are rounded differently for one row and for many. Lost states make 0.2 to 1.4."""
+_EXACT: Final = 2e-3
+"""Largest difference of a token's logits, as a share of their size, that fp32 makes: it is 1e-6 to 1e-5."""
+_ROUNDED: Final = 0.15
+"""The same where 16-bit products or 8-bit inputs are rounded differently for one row and for many."""
+_WORSE: Final = 2.0
+"""Pieces may be so many times further off than single tokens, whose difference shows how much is rounding."""
 
 
 def open_runner(model: Any, context: int, device: str, dtype: str, *, exact: bool) -> ModuleRunner:
@@ -44,12 +48,15 @@ def open_runner(model: Any, context: int, device: str, dtype: str, *, exact: boo
     known = _known(place)
     if known is not None:
         return ModuleRunner(model, context, device, pieces=known)
-    reason = ""
-    for pieces in (True, False):
-        apart, reason = _difference(model, context, device, pieces=pieces)
-        if apart <= (_EXACT if exact else _ROUNDED):
-            _keep(place, pieces)
-            return ModuleRunner(model, context, device, pieces=pieces)
+    limit = _EXACT if exact else _ROUNDED
+    pieces, (apart, reason) = True, _difference(model, context, device, pieces=True)
+    if apart > _EXACT:
+        single, why = _difference(model, context, device, pieces=False)
+        if apart > min(limit, _WORSE * single):
+            pieces, apart, reason = False, single, why
+    if apart <= limit:
+        _keep(place, pieces)
+        return ModuleRunner(model, context, device, pieces=pieces)
     name = type(model).__name__
     raise UnsupportedModel(
         f"{name} of transformers cannot answer token by token: {reason}.",
@@ -96,11 +103,11 @@ def _apart(runner: ModuleRunner, ids: list[int], parts: list[int], whole: Tensor
 
 
 def _parts(context: int) -> list[int]:
-    """Return the lengths of the parts that a text is read in: two pieces, and single tokens."""
+    """Return the lengths of the parts that a text is read in: pieces, and single tokens."""
     single = min(_SINGLE, max(1, context // 4))
     first = min(_PIECE, max(1, (context - single) * 3 // 4))
-    second = min(_SECOND, context - single - first)
-    return [first, *([second] if second > 0 else []), *[1] * single]
+    more = _SECOND if context >= first + sum(_SECOND) + single else ()
+    return [first, *more, *[1] * single]
 
 
 def _text(model: Any, count: int) -> list[int]:

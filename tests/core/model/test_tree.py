@@ -217,6 +217,7 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, tuple[int, ...]], str, str]] 
         "BF16",
         "a second numbered stack of layers, model.adapters",
     ),
+    "shared weights": ({"model_type": "zamba2"}, {}, "BF16", "share their weights"),
     "several hidden states": ({}, {"model.altup_projections.0.weight": (64, 64)}, "BF16", "AltUp"),
     "encoder-decoder by config": ({"is_encoder_decoder": True}, {}, "BF16", "encoder-decoder"),
     "quantized by config": ({"quantization_config": {"quant_method": "awq"}}, {}, "I32", r"quantized already \(awq\)"),

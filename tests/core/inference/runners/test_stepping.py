@@ -1,0 +1,66 @@
+"""A text read in parts gives the logits of one pass, or the model is refused in one sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from core.errors import UnsupportedModel
+from core.inference.loader import load_model, load_runner
+from core.inference.runners import stepping
+from core.inference.runners.module import ModuleRunner
+from tests.core.tiny_architectures import make_model
+
+TEXT = [int(token) for token in torch.randint(1, 250, (190,), generator=torch.Generator().manual_seed(3))]
+PARTS = (140, 30, *[1] * 20)
+"""Longer than a piece, then a second question, then an answer."""
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("BITWRIGHT_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.mark.parametrize("name", ["mamba", "mamba2", "falcon_mamba", "recurrent_gemma", "jamba", "rwkv"])
+def test_recurrent_states_are_kept_from_token_to_token(tmp_path: Path, name: str) -> None:
+    """Mamba takes `cache_params`; states of some are lost where more than one token follows them."""
+    agrees(tmp_path, name)
+
+
+@pytest.mark.parametrize("name", ["ctrl", "modernbert-decoder", "electra"])
+def test_a_tied_head_has_its_bias(tmp_path: Path, name: str) -> None:
+    agrees(tmp_path, name)
+
+
+def agrees(folder: Path, name: str) -> None:
+    make_model(name, folder / "model")
+    with torch.no_grad():
+        whole = (
+            load_model(str(folder / "model"), "cpu", "float32")
+            .model(input_ids=torch.tensor([TEXT]), use_cache=False)
+            .logits[0]
+        )
+    runner = load_runner(str(folder / "model"), "cpu", dtype="float32").runner
+    assert isinstance(runner, ModuleRunner)
+    place = 0
+    for count in PARTS:
+        found = runner.extend(TEXT[place : place + count])
+        place += count
+        assert torch.allclose(found, whole[place - 1], rtol=1e-3, atol=1e-3), f"behind token {place}"
+
+
+def test_a_model_without_a_cache_is_not_talked_to(tmp_path: Path) -> None:
+    make_model("openai-gpt", tmp_path / "model")
+    with pytest.raises(UnsupportedModel, match="OpenAIGPTLMHeadModel of transformers cannot answer token by token"):
+        load_runner(str(tmp_path / "model"), "cpu", dtype="float32")
+    assert torch.isfinite(load_model(str(tmp_path / "model"), "cpu").model(input_ids=torch.tensor([TEXT])).logits).all()
+
+
+def test_what_was_found_is_kept_for_the_next_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_model("gpt2", tmp_path / "model")
+    load_runner(str(tmp_path / "model"), "cpu", dtype="float32")
+    monkeypatch.setattr(stepping, "_difference", lambda *_, **__: pytest.fail("proven again"))
+    load_runner(str(tmp_path / "model"), "cpu", dtype="float32")
