@@ -173,8 +173,10 @@ def load_runner(
     chosen, note = choose_or_cpu(device)
     source = open_source(model, emit, should_stop, imported=False)
     checkpoint = open_checkpoint(source.place, should_stop)
-    tokenizer = load_tokenizer(checkpoint.folder)
-    # A vocabulary of 262,144 tokens takes several times its size while it is read.
+    # A vocabulary of 262,144 tokens takes several times its size while it is unpacked, and while it is read.
+    folder = checkpoint.folder
+    give_back_memory()
+    tokenizer = load_tokenizer(folder)
     give_back_memory()
     room = context_for(checkpoint.config, chosen, context)
     opening = Opening(source, checkpoint, open_tree(checkpoint), chosen, backend, dtype, room, emit, should_stop)

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from core.formats.stored import Stored, by_rows
+from core.inference.memory import give_back_memory
 from core.quant.blocks import BlockJob
-from core.quant.progress import give_back_memory
 
 _PIECE = 1 << 22
 """Weights that are converted at once."""

@@ -165,9 +165,9 @@ class GgufCheckpoint:
             raise KeyError(name)
         return self._decoded(name)
 
-    def embedding(self, name: str) -> BlockLinear | None:
-        """Return an embedding in the block type that it is stored in, rows in the model's order; None where it is in
-        none.
+    def embedding_pieces(self, name: str, rows: int) -> Iterator[BlockLinear] | None:
+        """Return an embedding in the block type that it is stored in, rows in the model's order, so many at a time;
+        None where it is in none.
 
         `store` has it too, as floats; a head that is tied to it is multiplied as it is stored.
 
@@ -175,10 +175,6 @@ class GgufCheckpoint:
             KeyError: the file has no tensor of that name.
             CorruptFile, ModelNotFound: the file shrank or went away.
         """
-        return self._decoded(name) if self.embedding_type(name) else None
-
-    def embedding_pieces(self, name: str, rows: int) -> Iterator[BlockLinear] | None:
-        """Return the same, so many rows at a time."""
         if not self.embedding_type(name):
             return None
         outputs = self.model.tensors[name + _WEIGHT].shape[0]
