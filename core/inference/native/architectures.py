@@ -193,10 +193,10 @@ def design(config: Any) -> Design:
         epsilon=float(config.rms_norm_eps),
         embedding_scale=config.hidden_size**0.5
         if family.scaled_embedding
-        else float(getattr(config, "embedding_multiplier", 1.0)),
-        residual_scale=float(getattr(config, "residual_multiplier", 1.0)),
-        logit_scale=1.0 / float(getattr(config, "logits_scaling", 1.0)),
-        logit_cap=float(getattr(config, "final_logit_softcapping", None) or 0),
+        else _of(config, "embedding_multiplier", "granite", 1.0),
+        residual_scale=_of(config, "residual_multiplier", "granite", 1.0),
+        logit_scale=1.0 / _of(config, "logits_scaling", "granite", 1.0),
+        logit_cap=_of(config, "final_logit_softcapping", ("gemma2", "gemma3"), 0.0),
         short=_short(config),
         blocks=tuple(_block(config, number) for number in range(config.num_hidden_layers)),
     )
@@ -226,6 +226,12 @@ def _block(config: Any, number: int) -> Block:
     by_kind = config.model_type == "gemma3_text"
     turned = bool(config.no_rope_layers[number]) if getattr(config, "no_rope_layers", None) else True
     return Block(window, (str(kind) if by_kind else "") if turned else None)
+
+
+def _of(config: Any, key: str, family: str | tuple[str, ...], usual: float) -> float:
+    """Return a factor that one family has; others may have the key in their config, and transformers ignores it."""
+    value = getattr(config, key, None) if str(config.model_type).startswith(family) else None
+    return float(value) if value else usual
 
 
 def _head(config: Any) -> int:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoConfig
 
-from core.inference.native.architectures import refusal
+from core.inference.native.architectures import design, refusal
 from core.model.tree import Linear, ModelTree
 from tests.core.inference.native.tiny_models import MODELS, SMALL, TEXT, kernels, load, logits_of, make, skeleton_of
 
@@ -95,3 +95,10 @@ def test_inputs_that_do_not_fit_the_kernels_are_refused(llama: tuple[Any, ModelT
     config, tree = llama
     narrow: list[Linear] = [replace(linear, in_features=40) for linear in tree.linears]
     assert "40 inputs" in refusal(config, replace(tree, linears=tuple(narrow)))
+
+
+def test_factors_of_one_family_are_ignored_in_others() -> None:
+    """As transformers does: a config may carry any key."""
+    extra = {"embedding_multiplier": 3.0, "residual_multiplier": 0.5, "logits_scaling": 4.0}
+    config = AutoConfig.for_model("llama", **extra, final_logit_softcapping=5.0)
+    assert design(config) == design(AutoConfig.for_model("llama"))
