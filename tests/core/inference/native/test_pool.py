@@ -6,6 +6,7 @@ import ctypes
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from typing import Any
 
@@ -83,3 +84,10 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 def test_a_forked_child_has_threads_of_its_own_and_both_end(kernels: Any) -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM, str(build.library())], timeout=60, check=False)
     assert done.returncode == 0
+
+
+def test_a_thread_that_waits_long_for_another_sleeps(kernels: Any) -> None:
+    """Spinning or yielding would take a core for as long as the other works, here half a second."""
+    began = time.process_time()
+    kernels.bw_parallel(2, 2, Work(lambda _, piece: time.sleep(0.5 * piece)), None)
+    assert time.process_time() - began < 0.2
