@@ -295,7 +295,7 @@ def load(path: Path, default: LayerScheme | None = None) -> BitsMap:
     """The bits map in a JSON file."""
     if not path.is_file():
         raise BadInput(f"There is no bits map at {path}.", "Check the path.")
-    return from_json(read_json(path), default)
+    return from_json(read_json(path, unique=True), default)
 
 
 @cache

@@ -147,6 +147,17 @@ def translated(kind: type[BitwrightError], sentence: str, hint: str) -> Iterator
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        reason = "".join(letter if letter.isprintable() else "?" for letter in reason[:240])
-        raise kind(f"{sentence}: {reason.rstrip('.')}.", hint) from error
+        raise kind(f"{sentence}: {_reason(error).rstrip('.')}.", hint) from error
+
+
+def _reason(error: BaseException) -> str:
+    """What an error says, in one line: its first, and the next ones as long as they only announce another."""
+    if isinstance(error, KeyError) and len(error.args) == 1 and " " not in str(error.args[0]):
+        return f"there is no entry {str(error.args[0])[:80]!r}"  # such an error has nothing but the key as its text
+    reason = ""
+    for line in filter(None, map(str.strip, str(error).splitlines())):
+        reason = f"{reason} {line}".lstrip()
+        if not line.endswith(":"):
+            break
+    reason = "".join(letter if letter.isprintable() else "?" for letter in reason[:240])
+    return reason.rstrip(": ") or type(error).__name__

@@ -12,6 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -61,12 +62,13 @@ def json_bytes(value: Any) -> bytes:
     return data + b"\n"
 
 
-def read_json(path: Path, limit: int = MAX_JSON_BYTES) -> Any:
+def read_json(path: Path, limit: int = MAX_JSON_BYTES, *, unique: bool = False) -> Any:
     """Return the JSON value in `path`, which may begin with a byte-order mark.
 
     Args:
         path: of the file.
         limit: bytes above which it is not read; Python objects take up to twenty times the room of their text.
+        unique: refuse an object that has a key twice, of which the last would count; for files that people write.
 
     Raises:
         CorruptFile: it is not readable JSON in UTF-8 (with line and column), larger than `limit`, or nested too deep.
@@ -79,7 +81,7 @@ def read_json(path: Path, limit: int = MAX_JSON_BYTES) -> Any:
     if len(data) > limit:
         raise CorruptFile(f"{path} has more than {limit >> 20} MiB, too much for such a file.", "Check the file.")
     try:
-        return json.loads(data.decode("utf-8-sig"))
+        return json.loads(data.decode("utf-8-sig"), object_pairs_hook=partial(_unique, path) if unique else None)
     except json.JSONDecodeError as error:
         check_content(path)
         place = f"line {error.lineno}, column {error.colno}"
@@ -89,6 +91,14 @@ def read_json(path: Path, limit: int = MAX_JSON_BYTES) -> Any:
         raise CorruptFile(f"{path} is text in {kind}." if kind == "UTF-16" else f"{path} is {kind}.", _UTF8) from error
     except (ValueError, RecursionError) as error:  # a number of 5,000 digits, brackets 5,000 deep
         raise CorruptFile(f"{path} is not valid JSON.", _CORRECT) from error
+
+
+def _unique(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        twice = next(key for number, (key, _) in enumerate(pairs) if key in dict(pairs[:number]))
+        raise CorruptFile(f"{path} has {twice[:200]!r} twice in one object.", "Remove one of them.")
+    return value
 
 
 def check_content(path: Path) -> None:

@@ -83,7 +83,7 @@ def load(name: str, **overrides: Any) -> Recipe:
         raise BadInput(
             f"There is no recipe {name!r}.", f"Choose one of {', '.join(NAMES)}, or the path of a recipe file."
         )
-    recipe = from_json(read_json(path))
+    recipe = from_json(read_json(path, unique=True))
     return replace(recipe, **{key: value for key, value in overrides.items() if value is not None})
 
 

@@ -13,6 +13,7 @@ import io
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -178,25 +179,31 @@ def _lines(path: Path) -> Iterator[Any]:
             if len(line) >= _LINE_CHARS:
                 raise BadCalibration(f"Line {number} of {path} is too long to be a record.", TEXT_HINT)
             if line.strip():
-                yield _record(path, number, line)
+                try:
+                    value = json.loads(line.rstrip())
+                except (ValueError, RecursionError) as error:
+                    if number == 1 and line.strip() in ("[", "{"):  # one JSON value over many lines, under this name
+                        yield from _json(path)
+                        return
+                    raise _not_a_record(path, number, error) from error
+                # a whole array of records in one line
+                yield from value if isinstance(value, list) and from_record(value) is None else [value]
 
 
-def _record(path: Path, number: int, line: str) -> Any:
-    try:
-        return json.loads(line.rstrip())
-    except (ValueError, RecursionError) as error:
-        place = f" (column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
-        raise BadCalibration(
-            f"Line {number} of {path} is not valid JSON{place}.",
-            "Correct or delete that line; each line is one record.",
-        ) from error
+def _not_a_record(path: Path, number: int, error: Exception) -> BadCalibration:
+    place = f" (column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
+    return BadCalibration(
+        f"Line {number} of {path} is not valid JSON{place}.", "Correct or delete that line; each line is one record."
+    )
 
 
 def _table(path: Path, separator: str) -> Iterator[Any]:
-    """Rows of a table with a header line, as mappings."""
+    """Rows of a table with a header line, as mappings. Columns may be divided by semicolons, as spreadsheets do."""
+    csv.field_size_limit(_LINE_CHARS)  # 131,072 characters otherwise, less than an article may have
     with _text(path, newline="") as stream:
         lines = iter(lambda: _portion(path, stream.readline, _LINE_CHARS), "")
-        rows = csv.DictReader(lines, delimiter=separator)
+        header = next(lines, "")
+        rows = csv.DictReader(chain([header], lines), delimiter=_separator(header, separator))
         try:
             names = [name for name in rows.fieldnames or [] if name.strip().lower() in FIELDS]
             if not names:
@@ -208,6 +215,15 @@ def _table(path: Path, separator: str) -> Iterator[Any]:
             raise BadCalibration(
                 f"Line {rows.line_num} of {path} is not a row of a table ({error}).", "Save it as .jsonl or .txt."
             ) from error
+
+
+def _separator(header: str, usual: str) -> str:
+    """The usual separator of columns, or that of other spreadsheets where only it gives a column of text."""
+    for separator in (usual, ";", "\t", ","):
+        names = next(csv.reader([header], delimiter=separator), [])
+        if any(name.strip().lower() in FIELDS for name in names):
+            return separator
+    return usual
 
 
 def _json(path: Path) -> Iterator[Any]:
@@ -244,13 +260,23 @@ def _json(path: Path) -> Iterator[Any]:
 
 
 def _columns(value: Mapping[str, Any]) -> list[Any]:
-    """The records of a table that is stored by columns, {"text": ["...", "..."]}; [] if it is none."""
+    """The records of a table that is stored by columns, {"text": ["...", "..."]} or as pandas does; [] otherwise."""
+    if isinstance(value.get("columns"), list) and isinstance(value.get("data"), list):
+        rows = [row for row in value["data"] if isinstance(row, list) and len(row) == len(value["columns"])]
+        return [dict(zip(map(str, value["columns"]), row, strict=True)) for row in rows]
+    value = {name: _by_number(column) for name, column in value.items()}
     lists = [column for name, column in value.items() if name in FIELDS and isinstance(column, list)]
     texts = [column for column in lists if column and all(isinstance(item, str) for item in column)]
     if not texts or any(len(column) != len(texts[0]) for column in lists):
         return []
     names = [name for name, column in value.items() if isinstance(column, list) and len(column) == len(texts[0])]
     return [dict(zip(names, row, strict=True)) for row in zip(*(value[name] for name in names), strict=True)]
+
+
+def _by_number(column: Any) -> Any:
+    """The values of {"0": ..., "1": ...}, as pandas writes a column; anything else unchanged."""
+    numbered = isinstance(column, Mapping) and all(str(key).isdecimal() for key in column)
+    return list(column.values()) if numbered else column
 
 
 def _parquet(path: Path) -> Iterator[Any]:

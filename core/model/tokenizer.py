@@ -29,6 +29,8 @@ _LEGACY_TEMPLATE: Final = "chat_template.json"
 """Where models with processors had their template before chat_template.jinja; transformers' tokenizers pass it over."""
 
 _FILES: Final = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "merges.txt", "spiece.model")
+_KINDS: Final = (".model", ".tiktoken", ".vocab", ".bpe")
+"""Of other files that tokenizers are made from."""
 _NUMBERED: Final = re.compile(rb'(?<!\\)":\s*(\d+)')
 _TRIAL: Final = "Ab 1é\n\U0001f600世<"
 """Text with letters that small vocabularies do not have."""
@@ -74,6 +76,11 @@ def load_tokenizer(folder: Path) -> Any:
     _check_files(folder)
     told = f"The tokenizer in {folder} cannot be read"
     hint = "Fetch tokenizer.json and tokenizer_config.json of the model again."
+    if not any(path.name in (*_FILES, "tokenizer_config.json") or path.suffix in _KINDS for path in folder.iterdir()):
+        raise UnsupportedModel(
+            f"There is no tokenizer in {folder}.",
+            "Put tokenizer.json and tokenizer_config.json of the model into that folder.",
+        )
     if _needs_code(folder):
         raise UnsupportedModel(
             f"The tokenizer in {folder} runs only with code that comes with the model, which Bitwright does not run.",
@@ -94,10 +101,11 @@ def readable(folder: Path) -> Iterator[Path]:
     """Give a folder whose JSON files other libraries can read, for as long as the block runs.
 
     It is `folder` itself; or, where a file begins with a byte-order mark or names code that comes with the model, which
-    transformers would ask to run though it has classes of its own, a copy of the small files without those.
+    transformers would ask to run though it has classes of its own, a copy of the small files without those. A path that
+    is not UTF-8, which the tokenizers library does not take, is replaced by such a copy as well.
     """
     changed = {path: data for path in sorted(folder.glob("*.json")) if path.is_file() and (data := _cleaned(path))}
-    if not changed:
+    if not changed and not any("\ud800" <= letter <= "\udfff" for letter in str(folder)):
         yield folder
         return
     with tempfile.TemporaryDirectory(prefix="bitwright-") as made:

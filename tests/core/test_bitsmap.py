@@ -241,3 +241,12 @@ def test_a_text_finds_a_part_a_glob_the_whole_name_and_an_expression_any_place(t
 def test_an_expression_that_is_none_is_refused_in_one_sentence() -> None:
     with pytest.raises(BadInput, match="not a valid pattern"):
         bitsmap.find(NAMES, "/(/")
+
+
+def test_a_layer_that_is_set_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "map.json"
+    path.write_text(
+        f'{{"version": 1, "layers": {{"{DOWN}": {{"bits": 8}}, "{DOWN}": {{"bits": 2}}}}}}', encoding="utf-8"
+    )
+    with pytest.raises(CorruptFile, match="twice"):
+        bitsmap.load(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from core import errors
-from core.errors import BadInput, BitwrightError, DiskFull, by_code
+from core.errors import BadInput, BitwrightError, DiskFull, by_code, translated
 
 
 def test_an_error_keeps_message_hint_and_code() -> None:
@@ -32,3 +32,20 @@ def test_a_code_leads_back_to_its_class(cls: type[BitwrightError]) -> None:
 def test_an_unknown_code_is_kept_in_the_base_class() -> None:
     error = by_code("internal", "m")
     assert (type(error), error.code) == (errors.BitwrightError, "internal")
+
+
+@pytest.mark.parametrize(
+    ("raised", "told"),
+    [
+        (ValueError("not a number.\nmore"), "Refused: not a number."),
+        (ValueError("Validation error for field 'a':\n    TypeError: expected int"),
+         "Refused: Validation error for field 'a': TypeError: expected int."),
+        (ValueError("needs one of:"), "Refused: needs one of."),
+        (KeyError("yarn"), "Refused: there is no entry 'yarn'."),
+        (ZeroDivisionError(), "Refused: ZeroDivisionError."),
+    ],
+)  # fmt: skip
+def test_the_reason_of_another_library_is_told_whole(raised: Exception, told: str) -> None:
+    with pytest.raises(BadInput) as info, translated(BadInput, "Refused", "Hint."):
+        raise raised
+    assert info.value.message == told

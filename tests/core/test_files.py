@@ -108,3 +108,11 @@ def test_json_is_readable_by_people(tmp_path: Path) -> None:
     files.write_json(tmp_path / "a.json", {"a": "ü"})
     assert (tmp_path / "a.json").read_text(encoding="utf-8") == '{\n  "a": "ü"\n}\n'
     assert json.loads((tmp_path / "a.json").read_bytes()) == {"a": "ü"}
+
+
+def test_a_key_twice_is_refused_where_people_write_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text('{"layers": {"a.b": 1, "c": 2, "a.b": 3}}', encoding="utf-8")
+    assert files.read_json(path) == {"layers": {"a.b": 3, "c": 2}}
+    with pytest.raises(CorruptFile, match=r"has 'a\.b' twice"):
+        files.read_json(path, unique=True)

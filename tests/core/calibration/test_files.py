@@ -53,6 +53,12 @@ def write(folder: Path, name: str, content: str | bytes) -> Path:
         ("wide.jsonl", '{"text": "ü"}\n{"text": "b"}\n'.encode("utf-16"), ["ü", "b"]),
         ("packed.txt.gz", gzip.compress("Zürich".encode()), ["Zürich"]),
         ("packed.jsonl.gz", gzip.compress(b'{"text": "a"}\n{"text": "b"}\n'), ["a", "b"]),
+        ("one_line.jsonl", '[{"text": "a"}, {"text": "b"}]\n', ["a", "b"]),
+        ("many_lines.jsonl", '[\n {"text": "a"},\n {"text": "b"}\n]\n', ["a", "b"]),
+        ("pandas.json", '{"label": {"0": 1, "1": 2}, "text": {"0": "a", "1": "b"}}', ["a", "b"]),
+        ("split.json", '{"columns": ["label", "text"], "index": [0], "data": [[1, "a"]]}', ["a"]),
+        ("spreadsheet.csv", 'id;text\n1;"a; b"\n', ["a; b"]),
+        ("article.csv", f"id,text\n1,{'a' * 200_000}\n", ["a" * 200_000]),
         ("lines.json", '{"text": "a"}\n{"text": "b"}\n', ["a", "b"]),
     ],
 )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -116,3 +117,16 @@ def test_what_a_tokenizer_model_alone_needs_is_named(
     monkeypatch.setattr(module, "find_spec", lambda name: None)
     with pytest.raises(MissingDependency, match=needed):
         load_tokenizer(folder)
+
+
+def test_a_folder_without_any_tokenizer_is_told(folder: Path) -> None:
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).unlink()
+    with pytest.raises(UnsupportedModel, match="There is no tokenizer in"):
+        load_tokenizer(folder)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_the_path_may_be_other_than_utf8(folder: Path) -> None:
+    moved = folder.rename(folder.with_name("m\udcff"))
+    assert load_tokenizer(moved)("a")["input_ids"]
