@@ -18,6 +18,7 @@ from core.cli import actions, asking, conversing, machine, planning, serving
 from core.cli.terminal import Terminal
 from core.engines import ENGINES
 from core.errors import BitwrightError
+from core.files import reason
 from core.formats.names import FORMATS, PLAIN
 from core.home import home
 from core.jobs.failure import Progressed, error_from, failed_from
@@ -321,6 +322,9 @@ def jobs(json: Json = False) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 done, 1 failed, 2 bad input, 130 cancelled."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started us; a file of ours must not get its number
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - stays open until the process ends
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # letters that the terminal's encoding lacks end nothing
     try:
@@ -342,6 +346,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(json: bool, action: Callable[[Terminal], None]) -> int:
     """Run one action and turn what it raises into a message and an exit code."""
     terminal = Terminal(json=json)
+    code = _code_of(terminal, action)
+    lost = terminal.close()
+    if lost is not None:
+        terminal.complain(f"Not all could be written to the output: {reason(lost)}.", "Check where it was sent.")
+    return code if lost is None or code != DONE else FAILED
+
+
+def _code_of(terminal: Terminal, action: Callable[[Terminal], None]) -> int:
     try:
         action(terminal)
         return DONE

@@ -6,6 +6,7 @@ Knows events and errors; not what commands do. With `json` every event is one li
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import signal
 import sys
@@ -54,6 +55,7 @@ class Terminal:
         self._console = Console(file=self._out, highlight=False, markup=False, soft_wrap=True)
         self._pulse = Pulse(self._progress_line)
         self.failed: events.Failed | None = None
+        self._unwritten: dict[str, OSError] = {}
 
     @contextlib.contextmanager
     def guarded(self) -> Iterator[None]:
@@ -155,14 +157,25 @@ class Terminal:
     def _progress_line(self, text: str) -> None:
         self._write(self._errors, f"{one_line(text)}\n")
 
-    @staticmethod
-    def _write(stream: TextIO, text: str) -> None:
+    def close(self) -> OSError | None:
+        """Return why something is missing on stdout, or None; a stream that cannot be written is written no more."""
+        for name in self._unwritten:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - stays open until the process ends
+        return self._unwritten.get("stdout")
+
+    def _write(self, stream: TextIO, text: str) -> None:
+        """Write to a stream at once; where that fails, as on a full disk, the work goes on and `close` tells it."""
         try:
-            stream.write(text)
-        except UnicodeEncodeError:
-            encoding = stream.encoding or "ascii"
-            stream.write(text.encode(encoding, "replace").decode(encoding))
-        stream.flush()
+            try:
+                stream.write(text)
+            except UnicodeEncodeError:
+                encoding = stream.encoding or "ascii"
+                stream.write(text.encode(encoding, "replace").decode(encoding))
+            stream.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            self._unwritten.setdefault("stdout" if stream is self._out else "stderr", error)
 
 
 class RunView:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import sys
 
 import pytest
 
-from core.cli import main
+from core.cli import commands, main
 from core.cli.terminal import EVERY, Pulse, RunView, Terminal, one_line, printable
 from core.events import Progress, Stage, Token
 
@@ -85,3 +86,32 @@ def test_a_run_without_a_bar_tells_its_progress(monkeypatch: pytest.MonkeyPatch,
     terminal.event(Stage("load"))
     terminal.event(Progress(0.5, -1, -1))
     assert capsys.readouterr().err == "analyse ...\nanalyse: 12 %, about 60 s left\nload ...\nload: 50 %\n"
+
+
+class Full(io.StringIO):
+    """A file on a full disk."""
+
+    def write(self, _text: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_under_the_output_ends_no_work_and_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setattr(sys, "stdout", Full())
+    done: list[bool] = []
+
+    def work(terminal: Terminal) -> None:
+        terminal.event(Stage("tune"))
+        done.append(True)
+
+    assert commands._run(True, work) == 1
+    assert done
+    assert "No space left on device" in capsys.readouterr().err
+    sys.stdout.close()  # the stand-in
+
+
+def test_streams_that_are_closed_are_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    assert main(["--version"]) == 0
+    sys.stdout.close()  # the stand-in
