@@ -129,9 +129,10 @@ def _read_tables(
 ) -> dict[str, TensorInfo]:
     """The tensors of all files, from as many requests at a time as the Hub takes without complaint."""
     files = sorted(name for name in wanted if name.endswith(".safetensors"))
+    index: dict[str, str] = {}
     if INDEX_FILE in wanted:
-        index = bounded(lambda: place.read(INDEX_FILE, _INDEX_BYTES), should_stop)
-        files = sorted(set(_index(index, sizes).values()))
+        index = _index(bounded(lambda: place.read(INDEX_FILE, _INDEX_BYTES), should_stop), sizes)
+        files = sorted(set(index.values()))
     tables: dict[str, dict[str, TensorInfo]] = {}
     left = threading.Event()
 
@@ -151,7 +152,7 @@ def _read_tables(
             emit(Progress(len(tables) / len(files), -1.0, -1.0))
 
     bounded(all_files, should_stop, HEADERS_SECONDS, tick=tell, leave=left.set)
-    return merge_tables([tables[name] for name in files], _alike)
+    return merge_tables([tables[name] for name in files], _alike, index)
 
 
 def _alike(one: TensorInfo, two: TensorInfo) -> bool:

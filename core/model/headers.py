@@ -142,7 +142,8 @@ def read_folder(folder: Path) -> dict[str, TensorInfo]:
     if (folder / SINGLE_FILE).is_file():
         return read_header(folder / SINGLE_FILE)
     if (folder / INDEX_FILE).is_file():
-        return merge_tables(_shards(folder, index_shards(folder)), lambda one, two: equal_bytes(folder, one, two))
+        index = index_shards(folder)
+        return merge_tables(_shards(folder, index), lambda one, two: equal_bytes(folder, one, two), index)
     files = weight_files(path.name for path in folder.glob("*.safetensors") if path.is_file())
     if not files:
         raise ModelNotFound(f"{folder} holds no safetensors file.", "Choose a folder with the weights as safetensors.")
@@ -161,22 +162,31 @@ def weight_files(names: Iterable[str]) -> list[str]:
 
 
 def merge_tables(
-    tables: Sequence[Mapping[str, TensorInfo]], equal: Callable[[TensorInfo, TensorInfo], bool]
+    tables: Sequence[Mapping[str, TensorInfo]],
+    equal: Callable[[TensorInfo, TensorInfo], bool],
+    index: Mapping[str, str] | None = None,
 ) -> dict[str, TensorInfo]:
     """Return the tensors of all files of a checkpoint as one table.
+
+    Some checkpoints replace tensors by those of a later file, to which the index leads (JustVugg/colibri#1479).
 
     Args:
         tables: of the files, in their order.
         equal: whether two tensors of one name have the same values.
+        index: tensor name -> file.
 
     Raises:
-        CorruptFile: a tensor lies in two files with different values; transformers takes the last, others the listed.
+        CorruptFile: a tensor lies in two files with different values, and the last, which transformers takes, is not
+            the one that the index lists, which others take.
     """
     merged: dict[str, TensorInfo] = {}
     for table in tables:
         for name, info in table.items():
             known = merged.setdefault(name, info)
             if known is not info and not equal(known, info):
+                if index is not None and index.get(name) == info.file:
+                    merged[name] = info
+                    continue
                 raise CorruptFile(
                     f"The tensor {short(name)} is in both {known.file} and {info.file}, with different values.",
                     "Keep only one set of weights in the folder.",

@@ -202,6 +202,13 @@ def test_a_tensor_of_two_values_in_two_files_is_corrupt(tmp_path: Path) -> None:
         read_folder(tmp_path)
 
 
+def test_a_later_file_to_which_the_index_leads_replaces_a_tensor(tmp_path: Path) -> None:
+    known = shards(tmp_path)
+    save_file({"x": torch.ones(2), "y": torch.zeros(3)}, tmp_path / "model-00002-of-00002.safetensors")
+    index(tmp_path, dict.fromkeys(known, "model-00002-of-00002.safetensors") | {"other": known["x"]})
+    assert {name: info.file for name, info in read_folder(tmp_path).items()} == dict.fromkeys(known, known["y"])
+
+
 def test_a_tensor_may_lie_in_two_files_with_one_value(tmp_path: Path) -> None:
     index(tmp_path, shards(tmp_path))
     save_file({"x": torch.zeros(2), "y": torch.zeros(3)}, tmp_path / "model-00002-of-00002.safetensors")
