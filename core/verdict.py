@@ -127,12 +127,12 @@ def _figures(before: float, after: float, error: float) -> str:
         return "The report holds no perplexity of both models."
     change = 100 * (after / before - 1)
     sign = "+" if change >= 0.05 else "\N{MINUS SIGN}" if change <= -0.05 else ""
-    share = f"{abs(change):.1f}" if abs(change) < 100 else f"{abs(change):.0f}"
+    share = f"{abs(change):.1f}" if abs(change) < 100 else figure(float(f"{abs(change):.3g}"))
     # The error is that of the mean difference of log-probabilities: a share of the quantized model's perplexity.
     spread = 100 * error * after / before
-    about = "" if not math.isfinite(spread) else f" \N{PLUS-MINUS SIGN} {spread:.1f}" if spread < 100 else " or so"
+    about = f" \N{PLUS-MINUS SIGN} {spread:.1f} %" if spread < 100 else " %" if math.isnan(spread) else " % or so"
     return (
-        f"Perplexity {figure(before)} \N{RIGHTWARDS ARROW} {figure(after)} ({sign}{share}{about} %)"
+        f"Perplexity {figure(before)} \N{RIGHTWARDS ARROW} {figure(after)} ({sign}{share}{about})"
         " on text it had not seen."
     )
 

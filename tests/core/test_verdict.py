@@ -147,3 +147,15 @@ def test_a_diverged_block_and_fallbacks_are_noted() -> None:
     notes = " ".join(judge(found).notes)
     assert "1 block was left with plain rounding" in notes
     assert "2 layers did not get what the map asked for" in notes
+
+
+@pytest.mark.parametrize(
+    ("after", "change"),
+    [(50.0, "+150 %"), (4567.0, "+22,700 %"), (1e36, "+5e+36 %"), (1e46, "+5e+46 %")],
+)
+def test_a_large_change_has_three_digits(after: float, change: str) -> None:
+    assert f"({change})" in judge(report(20.0, after)).figures
+
+
+def test_a_change_that_is_less_certain_than_itself_is_told_so() -> None:
+    assert "(+22,700 % or so)" in judge(measured(20.0, 4567.0, increase_error=0.01)).figures

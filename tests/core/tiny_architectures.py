@@ -14,7 +14,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 VOCABULARY: Final = 320
-CONTEXT: Final = 256
+CONTEXT: Final = 192
 """Tokens that a model knows, and reads at most."""
 _NAMES: Final[dict[int, str]] = {
     VOCABULARY: "vocab_size vocab_size_per_layer_input ngram_vocab_size audio_vocab_size",
@@ -96,7 +96,7 @@ SPECIAL: Final[dict[str, dict[str, Any]]] = {
     "lfm2": {"layer_types": ["conv", "full_attention", "conv"], "block_auto_adjust_ff_dim": False},
     "lfm2_moe": {"layer_types": ["conv", "full_attention", "conv"]},
     "mamba2": {"num_heads": 8},
-    "reformer": {"axial_pos_embds_dim": [16, 48], "axial_pos_shape": [16, 16]},
+    "reformer": {"axial_pos_embds_dim": [16, 48], "axial_pos_shape": [12, 16]},
     "xlnet": {"d_inner": 128},
     "rembert": {"input_embedding_size": 64, "output_embedding_size": 64},
     "roc_bert": {"shape_embed_dim": 32, "shape_vocab_size": 64, "pronunciation_embed_dim": 32},
@@ -134,11 +134,10 @@ def make_model(name: str, folder: Path) -> None:
     torch.manual_seed(1)
     config = make_config(name)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    embedding = model.get_input_embeddings()
     with torch.no_grad():
         for parameter in model.parameters():
-            if parameter.dim() == 2:
-                parameter.normal_(0, 1.0 if parameter is embedding.weight else parameter.shape[-1] ** -0.5)
+            if parameter.dim() == 2:  # an embedding as well: tied to the head, larger ones make scores of a hundred
+                parameter.normal_(0, parameter.shape[-1] ** -0.5)
     model.to(torch.bfloat16).save_pretrained(folder)
     _tokenizer(folder)
 

@@ -19,6 +19,8 @@ from core.model.context import context_length
         ({"max_position_embeddings": None, "n_ctx": 512}, 512),
         ({"max_position_embeddings": "many"}, 0),
         ({"n_positions": -1}, 0),
+        ({"model_type": "roberta", "max_position_embeddings": 514}, 512),
+        ({"model_type": "xlm-roberta", "max_position_embeddings": 514, "pad_token_id": 0}, 513),
         ({}, 0),
     ],
 )
