@@ -21,6 +21,8 @@ CARD = "README.md"
 _DEMO_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 _DEMO_LICENSE = "apache-2.0"
 _ENGINES = 4
+_UNTUNED = {False: "plain rounding", True: "plain rounding after a search for each scale"}
+"""What a recipe without tuning steps does, by whether it searches scales."""
 _FILE_TAGS = frozenset({
     "text-generation", "transformers", "safetensors", "gguf", "llama-cpp", "gguf-my-repo", "auto-round", "awq", "gptq",
 })  # fmt: skip
@@ -141,10 +143,15 @@ def _what(report: Mapping[str, Any], format_name: str) -> str:
         sizes += f"; the original takes {human(before)}." if isinstance(before, int) and before else "."
     note = f" {_plain(str(report['note']))}" if report.get("note") else ""
     kind = f"`{format_name}`" if not mix_of(format_name) else f"GGUF, {mix_of(format_name).upper()}"
-    return (
-        f"{model}, quantized{bits} by Bitwright, which tunes the rounding of each block against the original's outputs "
-        f"(SignRound, arXiv 2309.05516). Format: {kind}.{sizes}{note}"
-    )
+    return f"{model}, quantized{bits} by Bitwright{_method(report)}. Format: {kind}.{sizes}{note}"
+
+
+def _method(report: Mapping[str, Any]) -> str:
+    """What was done to the weights of this checkpoint; not what Bitwright could have done."""
+    recipe = _mapping(_mapping(report.get("settings")).get("recipe"))
+    if recipe.get("iters") != 0:
+        return ", which tunes the rounding of each block against the original's outputs (SignRound, arXiv 2309.05516)"
+    return f" with {_UNTUNED[bool(recipe.get('search_scale'))]}"
 
 
 def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -154,7 +161,7 @@ def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     how = f"{recipe.get('name') or 'custom'}"
     if isinstance(steps, int):
         samples = f" of {recipe.get('batch_size')} samples, {recipe.get('seqlen')} tokens each"
-        how += f": {steps} steps{samples}" if steps else ": plain rounding"
+        how += f": {steps} steps{samples}" if steps else f": {_UNTUNED[bool(recipe.get('search_scale'))]}"
     rows = [
         ("base model", _plain(str(report.get("model", "")))),
         ("architecture", str(report.get("architecture", ""))),

@@ -56,6 +56,20 @@ def test_a_rounded_embedding_is_not_called_equal(tmp_path: Path) -> None:
     assert "5 other tensors equal to the original's, embed rounded to Q8_0; perplexity" in text
 
 
+@pytest.mark.parametrize(
+    ("recipe", "said"),
+    [
+        ({"iters": 50, "search_scale": True}, "by Bitwright, which tunes the rounding"),
+        ({"iters": 0}, "by Bitwright with plain rounding. "),
+        ({"iters": 0, "search_scale": True}, "by Bitwright with plain rounding after a search for each scale. "),
+    ],
+)
+def test_it_claims_only_the_tuning_that_was_done(tmp_path: Path, recipe: dict[str, Any], said: str) -> None:
+    text = card(tmp_path, settings={"recipe": recipe})
+    assert said in text
+    assert ("SignRound" in text) == bool(recipe["iters"])
+
+
 def test_tags_and_languages_of_the_source_go_along(tmp_path: Path) -> None:
     front = "license: mit\nlanguage: [en, de]\ntags: [poetry, safetensors]"
     (tmp_path / "README.md").write_text(f"---\n{front}\n---\n# Original\n", encoding="utf-8")
