@@ -162,7 +162,8 @@ class _Walk:
         if version & 0xFFFF == 0:
             raise UnsupportedModel(f"{self.label} has big-endian byte order.", "Use the little-endian file.")
         if version not in (2, 3):
-            raise UnsupportedModel(f"{self.label} is GGUF version {version}; versions 2 and 3 are read.", _AGAIN)
+            hint = "Use a file of the same model in one of these, or fetch it again if that is what it should be."
+            raise UnsupportedModel(f"{self.label} is GGUF version {version}; versions 2 and 3 are read.", hint)
         tensor_count, key_count = self._number("<Q"), self._number("<Q")
         self._room(tensor_count * 24 + key_count * 13)
         if tensor_count > _MAX_TENSORS or key_count > _MAX_KEYS:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shlex
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -98,6 +99,11 @@ def open_source(
                 raise BadInput(
                     f"{path} is a piece of a GGUF file that was cut up.",
                     "Join the pieces first: cat PIECES > model.gguf",
+                )
+            if _begins_as_gguf(file):  # such as the blobs of Ollama and of the Hub's cache
+                raise BadInput(
+                    f"{path} is a GGUF file whose name does not end in .gguf.",
+                    f"Give it a second name that does: ln -s {shlex.quote(str(file.absolute()))} model.gguf",
                 )
             raise BadInput(f"{path} is a file, and not a .gguf.", "Give the folder that holds the model.")
         file = parts_of(file)[0] if parts_of(file)[0].is_file() else file
@@ -197,6 +203,14 @@ def check_folder(folder: Path) -> None:
         f"{folder} has a config.json and no weights.",
         f"Put its safetensors files from {inside[0]} beside it." if inside else "Fetch its safetensors files.",
     )
+
+
+def _begins_as_gguf(file: Path) -> bool:
+    try:
+        with file.open("rb") as stream:
+            return stream.read(4) == b"GGUF"
+    except OSError:
+        return False
 
 
 def _explain_no_config(folder: Path, names: set[str]) -> None:

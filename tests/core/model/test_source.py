@@ -253,3 +253,10 @@ def test_code_that_came_with_a_model_is_not_run(model: Path) -> None:
     assert find(model).folder == model
     with pytest.raises(UnsupportedModel, match="does not run"):
         check_architecture(read_config(model))
+
+
+def test_a_gguf_file_under_another_name_is_told(tmp_path: Path) -> None:
+    blob = tmp_path / "sha256-0a1b"
+    blob.write_bytes(b"GGUF\x03\0\0\0")
+    with pytest.raises(BadInput, match=r"does not end in \.gguf.*ln -s .*sha256-0a1b"):
+        find(blob)
