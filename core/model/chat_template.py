@@ -34,6 +34,7 @@ _LEAST_CHARS, _CHARS_PER_BYTE = 1 << 20, 8
 _HINT: Final = "Use another model, or correct the template in its folder."
 _TAG: Final = "\N{SYMBOL FOR UNIT SEPARATOR}continued here\N{SYMBOL FOR UNIT SEPARATOR} "
 """Put behind a message that is to be continued. The space at its end tells whether the template strips messages."""
+_PROBE: Final = "QuestionProbe"
 
 
 class TemplateRefusal(BadInput):
@@ -51,6 +52,7 @@ class ChatTemplate:
         """Take the template (`default`, where there are several by name) and the special tokens of a tokenizer."""
         self.text = template_text(tokenizer)
         self._special = dict(tokenizer.special_tokens_map)
+        self._takes_parts: bool | None = None
 
     def render(
         self,
@@ -83,12 +85,45 @@ class ChatTemplate:
             "documents": None,
             "add_generation_prompt": True,
             **(variables or {}),
-            "messages": shown,
         }
         if continue_last:
             values["add_generation_prompt"] = False
-        text = _rendered(self.text, values, should_stop)
+        try:
+            text = _rendered(self.text, {**values, "messages": shown}, should_stop)
+            whole = all(_said(message) in text for message in shown)
+        except TemplateRefusal:
+            if not self._reads_parts(values, should_stop):
+                raise
+            whole = False
+        if not whole and self._reads_parts(values, should_stop):
+            text = _rendered(self.text, {**values, "messages": [_in_parts(message) for message in shown]}, should_stop)
         return _until_tag(text) if continue_last else text
+
+    def _reads_parts(self, values: Mapping[str, Any], should_stop: Asked) -> bool:
+        """Whether the template reads a message as a list of parts and loses one that is text.
+
+        Templates of models that read pictures as well do, and some of others (MiniMax-Text-01, SmolVLM).
+        """
+        if self._takes_parts is None:
+            question = {"role": "user", "content": _PROBE}
+
+            def shows(message: Mapping[str, Any]) -> bool:
+                with contextlib.suppress(TemplateRefusal):
+                    return _PROBE in _rendered(self.text, {**values, "messages": [message]}, should_stop)
+                return False
+
+            self._takes_parts = not shows(question) and shows(_in_parts(question))
+        return self._takes_parts
+
+
+def _said(message: Mapping[str, Any]) -> str:
+    """What the user says in a message."""
+    return str(message.get("content", "")).strip() if message.get("role") == "user" else ""
+
+
+def _in_parts(message: Mapping[str, Any]) -> dict[str, Any]:
+    """The message with its text as a list of one part."""
+    return {**message, "content": [{"type": "text", "text": message.get("content", "")}]}
 
 
 def template_text(tokenizer: Any) -> str:

@@ -251,7 +251,7 @@ def _no_embedding(embedding: TensorInfo | None, head: TensorInfo | None, outside
         return f"The checkpoint has no token embedding: {other.name} is empty, as ZeRO-3 leaves what was not gathered."
     if other is not None and head is not None and len(other.shape) == 2:
         rows = f"{other.shape[0]} rows and the head {head.shape[0]}"
-        return f"The embedding {other.name} has {rows}, which is not supported."
+        return f"The shapes of the checkpoint do not belong together: the embedding {other.name} has {rows}."
     return f"The checkpoint has no token embedding{', only an output head' if head else ''}."
 
 

@@ -18,6 +18,7 @@ from core.inference.generation.prompt import Prompt
 from core.inference.generation.sampling import Sampler, Sampling
 from core.inference.generation.thinking import Ending, Part, Splitter
 from core.inference.runners.runner import Runner
+from core.model.tokenizer import hidden_ids
 
 Asked = Callable[[], bool]
 
@@ -121,7 +122,7 @@ class Answer:
         """Prepare to answer `prompt`; `ends` are the tokens that end an answer."""
         self._reader, self._prompt, self._sampling = reader, prompt, sampling
         own = () if sampling.ignore_eos else ends
-        self._ends = frozenset((*own, *sampling.stop_token_ids))
+        self._ends = frozenset((*own, *sampling.stop_token_ids, *_stop_marks(tokenizer, sampling.stop)))
         self._never = frozenset(ends) - self._ends
         shown = [word for marks in prompt.marks for word in (marks.opens, marks.closes)]
         self._pieces = Pieces(tokenizer, prompt.ids if prompt.continues else (), shown)
@@ -201,3 +202,14 @@ class Answer:
                 logits = self._reader.step(token, should_stop)
         except Cancelled:
             statistics.ended_by = "stopped"
+
+
+def _stop_marks(tokenizer: Any, stops: Sequence[str]) -> list[int]:
+    """The special tokens among stop texts: an answer does not show them, so that no text would be found.
+
+    Clients name the marks of a chat format as stop texts (LostRuins/koboldcpp#812).
+    """
+    if not stops:
+        return []
+    added, hidden = tokenizer.get_added_vocab(), hidden_ids(tokenizer)
+    return [added[text] for text in stops if added.get(text) in hidden]

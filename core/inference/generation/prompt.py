@@ -5,6 +5,7 @@ Knows a transformers tokenizer and its template; nothing of models or answers.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -27,6 +28,7 @@ NO_TEMPLATE: Final = (
 )
 SYSTEM_IN_QUESTION: Final = "The model's chat format has no system prompt, so it stands before the first question."
 _PROBE: Final = "SystemPromptProbe"
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class PromptWriter:
 
     def plain(self, text: str) -> Prompt:
         """Return a text to be continued, without any format: behind begin-of-text where the tokenizer puts it."""
+        text = _whole(text)
         ids = list(self._tokenizer(text)["input_ids"])
         end = self._tokenizer.eos_token_id
         if ids and ids[-1] == end and list(self._tokenizer(text, add_special_tokens=False)["input_ids"])[-1:] != [end]:
@@ -117,6 +120,7 @@ class PromptWriter:
         if continue_last:
             text, thinking = _continued(messages, text, (*known, *KNOWN)[0], thinking, rendered)
             known = known if thinking or not messages[-1]["content"] else ()
+        text = _whole(text)
         ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         return Prompt(tuple(ids), text, 0, thinking, known, continue_last, note)
 
@@ -212,6 +216,11 @@ def _continued(
         return f"{before}{said}", opened and not said
     text = before + thought if opened else f"{before}{marks.opens}\n{thought}"
     return (f"{text}\n{marks.closes}\n\n{said}", False) if said else (text, True)
+
+
+def _whole(text: str) -> str:
+    """The text without halves of characters, which a template can write as well and no tokenizer takes."""
+    return _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def _check(messages: Sequence[Message], continue_last: bool) -> None:

@@ -215,3 +215,19 @@ def test_without_a_process_it_is_rendered_here(monkeypatch: pytest.MonkeyPatch) 
     assert render("{{ messages[1].role }}") == "user"
     with pytest.raises(TemplateRefusal, match="division by zero"):
         render("{{ 1 / 0 }}")
+
+
+PARTS = "{% for p in m['content'] %}{% if p['type'] == 'text' %}{{ p['text'] }}{% endif %}{% endfor %}"
+
+
+@pytest.mark.parametrize("content", [PARTS, "{{ m['content'][0]['text'] }}", "{{ m.content[0].text | trim }}"])
+def test_a_template_that_reads_parts_gets_parts(content: str) -> None:
+    template = ChatTemplate(Tokenizer(f"{{% for m in messages %}}<{{{{ m['role'] }}}}>{content}{{% endfor %}}"))
+    assert template.render(TALK[1:2]) == "<user>Grüße \U0001f600\n{{ 1 }}"
+    half = [*TALK[1:2], {"role": "assistant", "content": "Hi"}]
+    assert template.render(half, continue_last=True) == "<user>Grüße \U0001f600\n{{ 1 }}<assistant>Hi"
+
+
+def test_a_template_that_changes_text_gets_text() -> None:
+    template = ChatTemplate(Tokenizer("{% for m in messages %}{{ m['content'] | upper }}{% endfor %}"))
+    assert template.render([{"role": "user", "content": "abc"}]) == "ABC"

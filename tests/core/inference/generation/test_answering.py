@@ -36,6 +36,16 @@ def test_a_stop_token_that_no_vocabulary_has_ends_nothing(model: ChatModel) -> N
     assert answer(model, "abcd", sampling) == ("abcd", "end")
 
 
+def test_a_special_token_among_the_stop_texts_ends_the_answer(model: ChatModel) -> None:
+    from tokenizers import AddedToken
+
+    model.loaded.tokenizer.add_tokens(
+        [AddedToken("<|turn|>", special=True), AddedToken("<word>")], special_tokens=False
+    )
+    assert answer(model, "ab<word><|turn|>cd", Sampling(stop=("x", "<|turn|>"))) == ("ab<word>", "end")
+    assert answer(model, "ab<word><|turn|>cd", Sampling(stop=("<word>",))) == ("ab", "stop")
+
+
 def test_an_answer_has_its_least_length(model: ChatModel) -> None:
     said, _ = answer(model, "ab", Sampling(min_tokens=5, max_tokens=5))
     assert said.startswith("ab")

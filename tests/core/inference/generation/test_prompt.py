@@ -234,3 +234,9 @@ def test_continuing_keeps_question_and_answer(tokenizer: Any) -> None:
     prompt = writer(tokenizer, PLAIN).fitted([*turns("abcdef"), *turns("g")], 256, 40, continue_last=True)
     assert prompt.dropped > 0
     assert prompt.text.endswith(f"user: {'g' * 20}\nassistant: {'G' * 20}")
+
+
+@pytest.mark.parametrize("template", ["{{ '\\ud83d' }}{{ messages[0]['content'] }}", None])
+def test_half_a_character_is_replaced(tokenizer: Any, template: str | None) -> None:
+    prompt = writer(tokenizer, template).write([{"role": "user", "content": "hi \ud83d"}])
+    assert tokenizer.decode(prompt.ids).endswith("hi \N{REPLACEMENT CHARACTER}")
