@@ -122,6 +122,15 @@ def test_what_cannot_be_done_does_not_end_the_talk(say, capsys: Capture, lines: 
     assert out.endswith("\n")
 
 
+def test_one_question_that_cannot_be_answered_is_an_exit_code(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("word " * 200))
+    assert main(["chat", str(tiny), "--max-tokens", "3", "--device", "cpu", "--json"]) == 2
+    told = [event for event in events(capsys) if isinstance(event, Failed)]
+    assert len(told) == 1
+
+
 def test_save_does_not_replace_what_is_there(say, tmp_path: Path, capsys: Capture) -> None:  # type: ignore[no-untyped-def]
     target = tmp_path / "thesis.md"
     target.write_text("years of work", encoding="utf-8")
