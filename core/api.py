@@ -22,6 +22,7 @@ from core.events import Emit, Event, Failed, Result, Stage
 from core.files import expanded
 from core.formats.grids import plan_layers
 from core.formats.names import FORMATS, PLAIN
+from core.inference.native.architectures import FAMILIES
 from core.inspection import Inspection as Inspection
 from core.jobs import store
 from core.jobs.control import never
@@ -160,7 +161,15 @@ def inspect(
     size = None if tree.refusal else sizes.output_size(tree, plans, format)
     large = size.total if size else 0
     warning = sizes.larger_than_source(source.file_bytes or tree.nbytes, tree, large, format)
-    return Inspection(source.label, source.origin, source.note, tree, plans, size, source.file_bytes, warning)
+    unchecked = ""
+    if size and tree.model_type not in FAMILIES:
+        name = tree.architecture or tree.model_type or "this architecture"
+        unchecked = (
+            f"That {name} can be run block by block is not checked here; a run checks it before its first block."
+        )
+    return Inspection(
+        source.label, source.origin, source.note, tree, plans, size, source.file_bytes, warning, unchecked
+    )
 
 
 def estimate(

@@ -15,6 +15,7 @@ class Inspection:
 
     `origin` says where the model came from; `plans` and `size` are empty where the model cannot be quantized.
     `file_bytes` are those of a GGUF file, 0 of a folder; `warning` says that an output would be larger than its source.
+    `unchecked` says what headers do not tell: whether an architecture that is rare can be quantized block by block.
     """
 
     model: str
@@ -25,6 +26,7 @@ class Inspection:
     size: sizes.OutputSize | None
     file_bytes: int = 0
     warning: str = ""
+    unchecked: str = ""
 
     def to_json(self) -> dict[str, Any]:
         tree = self.tree
@@ -42,6 +44,7 @@ class Inspection:
             "bytes": sum(tensor.nbytes for tensor in tree.tensors.values()),
             "file_bytes": self.file_bytes or None,
             "warning": self.warning,
+            "unchecked": self.unchecked,
             "output_bytes": self.size.total if self.size else None,
             "effective_bits": self.size.effective_bits if self.size else None,
             "linears": [

@@ -68,6 +68,8 @@ def inspect(terminal: Terminal, model: str, options: dict[str, Any]) -> None:
         terminal.line(f"as mapped: {sizes_line(before, size.total)}, {size.effective_bits:.3g} bits a weight")
         if found.warning:
             terminal.line(f"warning: {found.warning}")
+        if found.unchecked:
+            terminal.line(f"note: {found.unchecked}")
     terminal.line()
     plans = {plan.linear.name: plan for plan in found.plans}
     rows = _rows(tuple(plan.linear for plan in found.plans) or tree.linears, plans)

@@ -63,6 +63,7 @@ def find(
         _quantized(config, tensors)
         or _other_task(config)
         or _other_kind(config, prefixes)
+        or _inputs_of_their_own(config, tensors)
         or _experts(config, tensors)
         or _no_blocks(config, prefixes, numbers)
         or _dtypes(weights)
@@ -114,6 +115,17 @@ def _other_kind(config: Mapping[str, Any], prefixes: list[str]) -> str:
             "quantizes models with one."
         )
     return ""
+
+
+def _inputs_of_their_own(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> str:
+    """Refuse blocks that get more of a text than the hidden states, as in the small models of Gemma 4."""
+    if any("per_layer_model_projection" in name for name in tensors):
+        what = "Each of its blocks has an embedding of the tokens of its own (per-layer inputs)"
+    elif any(_count(part, ("num_kv_shared_layers",)) > 0 for part in _parts(config)):
+        what = "Some of its blocks use the keys and values of earlier ones (num_kv_shared_layers)"
+    else:
+        return ""
+    return f"{what}, so it cannot be quantized block by block."
 
 
 def _experts(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> str:

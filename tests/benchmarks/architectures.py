@@ -36,6 +36,7 @@ from core.events import Done, Result
 from core.inference.devices import DtypeProbe
 from core.inference.evaluate import make_windows
 from core.inference.loader import load_model, load_runner
+from core.model.context import ASSUMED, context_length
 from core.quant import heldout, prepare
 from tests.core.tiny_architectures import CONTEXT, make_model, names
 
@@ -160,7 +161,8 @@ def _quantized(source: Path, output: Path, expected: Any, tokenizer: Any) -> str
         raise
     assert isinstance(last, Done)
     told = last.report["perplexity"]
-    true = _perplexity(expected, heldout.windows(tokenizer, CONTEXT))
+    longest = context_length(json.loads((source / "config.json").read_text(encoding="utf-8"))) or ASSUMED
+    true = _perplexity(expected, heldout.windows(tokenizer, longest))
     found = told["original"]
     return f"{_close(found, true)}: report says {found:.6g}, transformers {true:.6g}"
 

@@ -139,6 +139,14 @@ def test_inspecting_gives_the_tree_the_map_and_the_size(tiny: Path, place: Path)
     assert json.loads(json.dumps(found.to_json()))["effective_bits"] == found.size.effective_bits
 
 
+def test_inspecting_says_what_only_a_run_checks(place: Path) -> None:
+    model = save_model(place / "model")
+    assert api.inspect(model, group_size=32).unchecked == ""
+    config = model / "config.json"
+    config.write_text(config.read_text(encoding="utf-8").replace('"llama"', '"mpt"'), encoding="utf-8")
+    assert "at the start of a run" in api.inspect(model, group_size=32).unchecked
+
+
 def test_inspecting_shows_a_tied_head_that_the_map_names(tiny: Path, place: Path) -> None:
     chosen = BitsMap(LayerScheme(4, 32), layers=(Rule("lm_head", bits=8),))
     last = api.inspect(tiny, bits_map=chosen).to_json()["linears"][-1]

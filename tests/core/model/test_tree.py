@@ -219,6 +219,13 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, tuple[int, ...]], str, str]] 
     ),
     "shared weights": ({"model_type": "zamba2"}, {}, "BF16", "share their weights"),
     "several hidden states": ({}, {"model.altup_projections.0.weight": (64, 64)}, "BF16", "AltUp"),
+    "an embedding for each block": (
+        {"model_type": "gemma4_text"},
+        {"model.per_layer_model_projection.weight": (32, 64)},
+        "BF16",
+        "per-layer inputs",
+    ),
+    "shared keys and values": ({"num_kv_shared_layers": 1}, {}, "BF16", "keys and values of earlier ones"),
     "encoder-decoder by config": ({"is_encoder_decoder": True}, {}, "BF16", "encoder-decoder"),
     "quantized by config": ({"quantization_config": {"quant_method": "awq"}}, {}, "I32", r"quantized already \(awq\)"),
     "quantized by tensors": ({}, {"model.layers.0.q_proj.qweight": (8, 64)}, "BF16", "quantized already"),
