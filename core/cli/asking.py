@@ -5,6 +5,7 @@ Knows prompt_toolkit and standard input; nothing of models or of what is asked.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import os
 import re
@@ -97,8 +98,10 @@ def read_text(terminal: Terminal, path: str) -> str:
         ) from error
     name = "The input" if path == "-" else path
     if len(data) > _LARGEST_INPUT:
-        raise BadInput(f"{name} is too large for a question.", f"The limit is {_LARGEST_INPUT >> 20} MiB.")
-    text = decoded(terminal, data, name).rstrip("\r\n")
+        raise _too_large(name)
+    # UTF-16 with its mark is what `>` of Windows PowerShell 5 writes
+    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    text = (data.decode("utf-16", "replace") if wide else decoded(terminal, data, name)).rstrip("\r\n")
     if not text.strip():
         raise BadInput(f"{name} is empty.", "Write a question.")
     return text
@@ -110,6 +113,10 @@ def decoded(terminal: Terminal, data: bytes, name: str) -> str:
     if "\N{REPLACEMENT CHARACTER}" in text and "\N{REPLACEMENT CHARACTER}".encode() not in data:
         terminal.warn(f"{name} is not UTF-8 everywhere; what is not was replaced.")
     return text
+
+
+def _too_large(name: str) -> BadInput:
+    return BadInput(f"{name} is too large for a question.", f"The limit is {_LARGEST_INPUT >> 20} MiB.")
 
 
 def whole(text: str) -> str:
@@ -130,23 +137,38 @@ def _standard_input() -> Any:
 
 
 def _lines(terminal: Terminal) -> Iterator[str]:
-    """The lines that are piped in, as they come."""
-    for number, line in enumerate(_standard_input()):
+    """The lines that are piped in, as they come.
+
+    Raises:
+        BadInput: a line is too large.
+    """
+    stream = _standard_input()
+    for number, line in enumerate(iter(lambda: stream.readline(_LARGEST_INPUT + 1), b"")):
+        if len(line) > _LARGEST_INPUT:
+            raise _too_large("The input")
         text = decoded(terminal, line, f"Line {number + 1} of the input")
         yield text.rstrip("\r\n")
 
 
 def _blocks(lines: Iterable[str], commands: Mapping[str, str]) -> Iterator[str]:
-    """All lines up to the next command as one text, and the commands."""
+    """All lines up to the next command as one text, and the commands.
+
+    Raises:
+        BadInput: a text is too large.
+    """
     command = re.compile(rf"/({'|'.join(commands)})(\s.*)?")
     block: list[str] = []
+    size = 0
     for line in lines:
         if command.fullmatch(line):
             yield _as_text("\n".join(block))
             yield line
-            block = []
+            block, size = [], 0
         else:
             block.append(line)
+            size += len(line) + 1
+            if size > _LARGEST_INPUT:
+                raise _too_large("The input")
     yield _as_text("\n".join(block))
 
 

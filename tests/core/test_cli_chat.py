@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from core.cli import main
+from core.cli import asking, main
 from core.cli.conversing import figures_line, markdown
 from core.events import Event, Failed, Result, Token, from_line
 from tests.core.tiny_model import save_model
@@ -161,6 +161,25 @@ def test_a_prompt_may_come_from_a_file_or_the_input(
     for given in (["--prompt", "hello"], ["--prompt", "-"], ["--prompt-file", str(tmp_path / "q.txt")]):
         assert main(["chat", str(tiny), "--max-tokens", "1", "--device", "cpu", "--json", *given]) == 0
     assert [values["prompt_tokens"] for values in results(capsys)] == [22] * 3
+
+
+def test_a_file_that_powershell_writes_is_read(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    (tmp_path / "q.txt").write_bytes("hello\r\n".encode("utf-16"))
+    given = ["--prompt-file", str(tmp_path / "q.txt"), "--max-tokens", "1", "--device", "cpu", "--json"]
+    assert main(["chat", str(tiny), *given]) == 0
+    assert [values["prompt_tokens"] for values in results(capsys)] == [22]
+
+
+@pytest.mark.parametrize("lines", [("x" * 200,), ("hello",) * 40])
+def test_text_without_an_end_is_not_kept(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture, lines: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(asking, "_LARGEST_INPUT", 100)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(lines)))
+    assert main(["chat", str(tiny), "--device", "cpu"]) == 2
+    assert "The input is too large for a question." in capsys.readouterr().err
 
 
 def test_two_prompts_are_bad_input(capsys: Capture) -> None:
