@@ -164,9 +164,7 @@ def inspect(
     unchecked = ""
     if size and tree.model_type not in FAMILIES:
         name = tree.architecture or tree.model_type or "this architecture"
-        unchecked = (
-            f"That {name} can be run block by block is not checked here; a run checks it before its first block."
-        )
+        unchecked = f"Whether {name} can be run block by block is not checked here, but at the start of a run."
     return Inspection(
         source.label, source.origin, source.note, tree, plans, size, source.file_bytes, warning, unchecked
     )

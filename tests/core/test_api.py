@@ -142,8 +142,8 @@ def test_inspecting_gives_the_tree_the_map_and_the_size(tiny: Path, place: Path)
 def test_inspecting_says_what_only_a_run_checks(place: Path) -> None:
     model = save_model(place / "model")
     assert api.inspect(model, group_size=32).unchecked == ""
-    config = model / "config.json"
-    config.write_text(config.read_text(encoding="utf-8").replace('"llama"', '"mpt"'), encoding="utf-8")
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    (model / "config.json").write_text(json.dumps(config | {"model_type": "mpt"}), encoding="utf-8")
     assert "at the start of a run" in api.inspect(model, group_size=32).unchecked
 
 
