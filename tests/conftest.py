@@ -25,6 +25,9 @@ os.environ.update(
     TOKENIZERS_PARALLELISM="false",
 )
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # one process for each core: more threads would wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 settings.register_profile("bitwright", deadline=None, print_blob=True, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("bitwright")
 

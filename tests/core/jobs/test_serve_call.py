@@ -41,7 +41,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     arguments = {"model": str(folder), "device": "cpu", "backend": "dense", "port": 0}
     thread = threading.Thread(target=serve_call.serve, args=(arguments, emit, stop.is_set))
     thread.start()
-    place = places.get(timeout=60)
+    place = places.get(timeout=240)
     with openai.OpenAI(base_url=f"{place.url}/v1", api_key=place.token, max_retries=0, timeout=60) as client:
         yield Served(client, place.model)
     stop.set()

@@ -128,7 +128,7 @@ def test_exllama_takes_layers_of_4_bits(scheme: LayerScheme) -> None:
         (ExllamaBackend(), LayerScheme.of_type("q4_k"), torch.float16, "Q4_K"),
         (ExllamaBackend(), LayerScheme(4, 64, True), torch.float32, "float32"),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "name", str(value)),
 )
 def test_the_rest_is_refused_with_the_reason(backend: Any, scheme: LayerScheme, dtype: torch.dtype, word: str) -> None:
     assert word in backend.refusal(facts(layer(scheme, 64)), CARD, dtype)
