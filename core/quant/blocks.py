@@ -6,6 +6,7 @@ Knows one block at a time, and the two chains of hidden states; not the order of
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from core.formats.gguf.carry import as_integers
 from core.formats.gguf.mixes import tuned_as
 from core.formats.grids import named_mix
 from core.formats.stored import Stored
+from core.home import private_folder
 from core.jobs.spec import JobSpec
 from core.model.chain import BlockCall, products_in
 from core.model.linear import TunedLinear
@@ -207,6 +209,9 @@ def _compiled(module: nn.Module) -> Callable[..., object]:
     """The block through torch.compile; what its compiler cannot do here is the user's to know, not a bug of ours."""
     from torch._dynamo.exc import TorchDynamoException
 
+    with contextlib.suppress(OSError):
+        # torch's own place is /tmp/torchinductor_USER: what it loads from there, another user may have put there first.
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(private_folder("inductor")))
     compiled = torch.compile(module)
 
     def run(*args: object, **kwargs: object) -> object:
