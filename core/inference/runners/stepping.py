@@ -72,11 +72,12 @@ def _difference(model: Any, context: int, device: str, *, pieces: bool) -> tuple
         ids = _text(model, sum(parts))
         whole = _one_pass(model, ids, device)
         apart = _apart(runner, ids, parts, whole)
-    except BitwrightError:
-        raise
     except Exception as error:
-        if no_memory(error):
+        # What the runner translated is told here by its cause: the model fails with a cache, whatever its config says.
+        cause = error.__cause__ if isinstance(error, UnsupportedModel) else None
+        if no_memory(error) or (isinstance(error, BitwrightError) and cause is None):
             raise
+        error = cause if isinstance(cause, Exception) else error
         line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")[:160]
         return float("inf"), f"it fails with a cache ({type(error).__name__}{': ' if line else ''}{line.rstrip('.')})"
     return apart, f"it gives other predictions than in one pass (off by {100 * apart:.2g} %)"

@@ -52,9 +52,10 @@ def agrees(folder: Path, name: str) -> None:
         assert torch.allclose(found, whole[place - 1], rtol=1e-3, atol=1e-3), f"behind token {place}"
 
 
-def test_a_model_without_a_cache_is_not_talked_to(tmp_path: Path) -> None:
-    make_model("openai-gpt", tmp_path / "model")
-    with pytest.raises(UnsupportedModel, match="OpenAIGPTLMHeadModel of transformers cannot answer token by token"):
+@pytest.mark.parametrize("name", ["openai-gpt", "xlstm"])
+def test_a_model_that_has_no_cache_or_fails_with_one_is_not_talked_to(tmp_path: Path, name: str) -> None:
+    make_model(name, tmp_path / "model")
+    with pytest.raises(UnsupportedModel, match="of transformers cannot answer token by token"):
         load_runner(str(tmp_path / "model"), "cpu", dtype="float32")
     assert torch.isfinite(load_model(str(tmp_path / "model"), "cpu").model(input_ids=torch.tensor([TEXT])).logits).all()
 
