@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from datetime import datetime
+
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
 def human(count: float) -> str:
@@ -45,3 +48,8 @@ def count(number: float) -> str:
         if number >= 0.9995 * size:
             return f"{number / size:.3g} {word}"
     return f"{number:,.0f}"
+
+
+def day(when: datetime) -> str:
+    """A day of a year that is known: `23 Oct`, whatever language the system's locale has."""
+    return f"{when.day:02} {_MONTHS[when.month - 1]}"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from app.models.format_words import title
+from core.wording import day
 
 Kind = Literal["run", "original", "folder"]
 
@@ -37,8 +38,8 @@ def from_outputs(outputs: Iterable[Mapping[str, Any]]) -> list[ChatChoice]:
     for output in outputs:
         folder = Path(output["folder"])
         label = f"{folder.parent.name} ({title(output['format'])})" if output["format"] else folder.name
-        when = datetime.fromtimestamp(output["made"]).strftime("%d %b, %H:%M")  # noqa: DTZ006 - the user's own time
-        detail = f"{output['scheme']}, made {when} from {short_name(output['model'])}"
+        made = datetime.fromtimestamp(output["made"])  # noqa: DTZ006 - the user's own time
+        detail = f"{output['scheme']}, made {day(made)}, {made:%H:%M} from {short_name(output['model'])}"
         found.append(ChatChoice(str(folder), label, detail, "run"))
     return found
 

@@ -85,7 +85,8 @@ def _talk(terminal: Terminal, model: str, options: Mapping[str, Any], each_line:
             try:
                 conversation.take(line)
             except BitwrightError as error:
-                if error.code == "cancelled" or not (each_line or sys.stdin.isatty()):
+                scripted = not (each_line or sys.stdin.isatty() or line.startswith("/"))
+                if error.code == "cancelled" or scripted:
                     raise  # a script that asks one question reads the exit code
                 if terminal.json:
                     terminal.event(Failed(error.code, error.message, error.hint, "", False))

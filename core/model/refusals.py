@@ -20,12 +20,18 @@ _ROUTERS = frozenset({"router", "expert", "moe"})
 """Parts of the names of tensors that choose experts, or belong to one that all tokens share."""
 _TOWERS = frozenset({"vision", "visual", "image", "vit", "clip", "siglip", "audio", "speech", "sound", "video"})
 _NOT_BY_BLOCKS = {
-    "zamba": "Blocks of Zamba share their weights, and get the embeddings of the text beside the hidden states",
-    "zamba2": "Blocks of Zamba 2 share their weights, and get the embeddings of the text beside the hidden states",
-    "xlnet": "XLNet keeps its hidden states token by token instead of text by text, and reads tokens that come later",
+    "zamba": "Blocks of Zamba share their weights, and get the embeddings of the text beside the hidden states, "
+    "so it cannot be quantized block by block.",
+    "zamba2": "Blocks of Zamba 2 share their weights, and get the embeddings of the text beside the hidden states, "
+    "so it cannot be quantized block by block.",
+    "xlnet": "XLNet keeps its hidden states token by token instead of text by text, and reads tokens that come later, "
+    "so it cannot be quantized block by block.",
+    "rwkv": "transformers divides weights of RWKV by powers of two before it runs them, which fails with quantized "
+    "layers: the checkpoint could not be loaded by other programs.",
 }
-"""Model types whose blocks need more than their own weights and the hidden states; a run would find out by its proof,
-but only with torch and the weights."""
+"""Model types whose blocks need more than their own weights and the hidden states, or other weights than are stored.
+
+A run would find out by its proof, but only with torch and the weights."""
 _LAYER_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 _PACKED = (".qweight", ".weight_packed", ".weight_scale", ".weight_scale_inv", ".absmax", ".qzeros")
 
@@ -104,8 +110,8 @@ def _other_kind(config: Mapping[str, Any], prefixes: list[str]) -> str:
     if any(part.startswith("altup") for prefix in prefixes for part in prefix.split(".")):
         return "Its blocks work on several hidden states for each token (AltUp), which this version does not quantize."
     kind = text_config(config).get("model_type")
-    if kind in _NOT_BY_BLOCKS:
-        return f"{_NOT_BY_BLOCKS[str(kind)]}, so it cannot be quantized block by block."
+    if isinstance(kind, str) and kind in _NOT_BY_BLOCKS:
+        return _NOT_BY_BLOCKS[kind]
     if len(prefixes) > 1:
         tower = next((prefix for prefix in prefixes if set(re.split(r"[._]", prefix)) & _TOWERS), "")
         if tower:

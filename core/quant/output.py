@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from core.errors import VerificationFailed
+from core.errors import CorruptFile, VerificationFailed
 from core.events import Emit, FileWritten
 from core.files import write_atomic, write_json
 from core.formats.names import folder_name
@@ -59,7 +59,11 @@ class Output:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if isinstance(error, Exception) and not isinstance(error, VerificationFailed) and self._tuned():
+            if (
+                isinstance(error, Exception)
+                and not isinstance(error, VerificationFailed | CorruptFile)
+                and self._tuned()
+            ):
                 with self._staging.kept_on_failure("the tuned layers"):
                     for writer in self._writers.values():
                         writer.leave()

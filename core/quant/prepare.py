@@ -15,6 +15,8 @@ from typing import Any
 
 import psutil
 import torch
+from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from core.errors import BadInput, UnsupportedModel
 from core.events import Emit, Log
@@ -107,6 +109,7 @@ def prepare(spec: JobSpec, emit: Emit, should_stop: Callable[[], bool]) -> Prepa
         raise BadInput(*nothing)
     plans = within_float16(tree, wanted, store)
     _check_head(tree, plans, skeleton)
+    _check_kinds(plans, skeleton)
     about = (tree.config, skeleton.module_name, source.folder, source.label)
     formats = {name: plan(name, tree, plans, *about) for name in spec.formats}
     check_free(Path(spec.output), SPARE + sum(item.nbytes for item in formats.values()))
@@ -147,6 +150,23 @@ def _check_head(tree: ModelTree, plans: Sequence[LayerPlan], skeleton: Skeleton)
             f"The output head of this model is called {skeleton.head()} once it is loaded, not {head.name}.",
             "Leave it in 16 bits.",
         )
+
+
+def _check_kinds(plans: Sequence[LayerPlan], skeleton: Skeleton) -> None:
+    """Refuse layers of a class of their own: readers put quantized layers in place of torch's Linear and Conv1D alone.
+
+    With Falcon's FalconLinear, auto-round leaves the layer as it was made, with random weights, and says nothing.
+    """
+    for item in plans:
+        if not item.scheme.quantized:
+            continue
+        kind = type(skeleton.model.get_submodule(skeleton.module_name(item.linear.name)))
+        if kind not in (nn.Linear, Conv1D):
+            raise UnsupportedModel(
+                f"{item.linear.name} is a {kind.__name__} in transformers, not a plain linear layer: other programs "
+                "would not put a quantized one in its place.",
+                "Leave such layers in 16 bits, or use another model.",
+            )
 
 
 def resolve(spec: JobSpec, tree: ModelTree) -> Resolved:

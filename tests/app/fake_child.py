@@ -36,6 +36,7 @@ from core.events import (
 from core.jobs import store, worker
 from core.jobs.control import Control
 from core.jobs.spec import JobSpec
+from core.staging import UNFINISHED, remove
 
 BLOCKS, STEPS = 4, 20
 FLOOD = 100_000
@@ -73,6 +74,7 @@ def tell(act: Act, spec: JobSpec, job: Path, emit: Emit, control: Control) -> No
     emit(Stage("calibrate"))
     act("calibrate")
     staging.mkdir(parents=True)
+    (staging / UNFINISHED).touch()
     (staging / "model.safetensors").write_bytes(b"half")
     try:
         emit(Stage("tune"))
@@ -86,9 +88,9 @@ def tell(act: Act, spec: JobSpec, job: Path, emit: Emit, control: Control) -> No
         emit(Stage("verify"))
         act("verify")
     except BaseException:
-        (staging / "model.safetensors").unlink()
-        staging.rmdir()
+        remove(staging)
         raise
+    (staging / UNFINISHED).unlink()
     staging.rename(spec.output)
     emit(Done(spec.output, 155.4, report_of(spec)))
 

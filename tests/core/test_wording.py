@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from datetime import datetime
 
 import pytest
 
-from core.wording import count, duration, figure, human, time_range
+from core.wording import count, day, duration, figure, human, time_range
 
 
 @pytest.mark.parametrize(
@@ -56,3 +57,8 @@ def test_what_is_no_number_is_a_dash() -> None:
 )
 def test_counts(number: float, text: str) -> None:
     assert count(number) == text
+
+
+@pytest.mark.parametrize(("month", "text"), [(3, "03 Mar"), (5, "03 May"), (10, "03 Oct"), (12, "03 Dec")])
+def test_a_day_is_told_in_one_language_whatever_the_locale(month: int, text: str) -> None:
+    assert day(datetime(2026, month, 3)) == text  # noqa: DTZ001 - a day alone

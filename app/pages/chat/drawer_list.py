@@ -15,6 +15,7 @@ from PySide6.QtWidgets import QStyle, QStyledItemDelegate, QStyleOptionViewItem,
 
 from app.models.conversation_store import Summary
 from app.theme import Theme, mixed
+from core import wording
 
 Index = QModelIndex | QPersistentModelIndex
 _PAD: Final = 8
@@ -127,7 +128,7 @@ def detail_of(summary: Summary, now: datetime) -> str:
     elif when.date() == (now - timedelta(days=1)).date():
         day = f"yesterday {when:%H:%M}"
     else:
-        day = f"{when:%d %b}" if when.year == now.year else f"{when:%d %b %Y}"
+        day = wording.day(when) if when.year == now.year else f"{wording.day(when)} {when.year}"
     return f"{summary.model}, {day}" if summary.model else day
 
 

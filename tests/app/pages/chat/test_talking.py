@@ -68,7 +68,7 @@ def test_a_loaded_model_says_what_it_is_and_how_it_is_computed(page: ChatPage, c
 def test_a_model_without_a_chat_format_is_told(page: ChatPage, calls: ScriptedCalls) -> None:
     button(page, "load").click()
     calls.last.succeed(OPENED, template=False)
-    assert "continues your text" in label_of(page, "chat_model_detail")
+    assert "it continues text instead of answering" in label_of(page, "chat_model_detail")
 
 
 def test_unload_gives_the_memory_back(page: ChatPage, calls: ScriptedCalls) -> None:
