@@ -26,10 +26,8 @@ _NOT_BY_BLOCKS = {
     "so it cannot be quantized block by block.",
     "xlnet": "XLNet keeps its hidden states token by token instead of text by text, and reads tokens that come later, "
     "so it cannot be quantized block by block.",
-    "rwkv": "transformers divides weights of RWKV by powers of two before it runs them, which fails with quantized "
-    "layers: the checkpoint could not be loaded by other programs.",
 }
-"""Model types whose blocks need more than their own weights and the hidden states, or other weights than are stored.
+"""Model types whose blocks need more than their own weights and the hidden states.
 
 A run would find out by its proof, but only with torch and the weights."""
 _LAYER_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")

@@ -109,7 +109,7 @@ def prepare(spec: JobSpec, emit: Emit, should_stop: Callable[[], bool]) -> Prepa
         raise BadInput(*nothing)
     plans = within_float16(tree, wanted, store)
     _check_head(tree, plans, skeleton)
-    _check_kinds(plans, skeleton)
+    _check_kinds(tree, plans, skeleton)
     about = (tree.config, skeleton.module_name, source.folder, source.label)
     formats = {name: plan(name, tree, plans, *about) for name in spec.formats}
     check_free(Path(spec.output), SPARE + sum(item.nbytes for item in formats.values()))
@@ -152,11 +152,17 @@ def _check_head(tree: ModelTree, plans: Sequence[LayerPlan], skeleton: Skeleton)
         )
 
 
-def _check_kinds(plans: Sequence[LayerPlan], skeleton: Skeleton) -> None:
+def _check_kinds(tree: ModelTree, plans: Sequence[LayerPlan], skeleton: Skeleton) -> None:
     """Refuse layers of a class of their own: readers put quantized layers in place of torch's Linear and Conv1D alone.
 
     With Falcon's FalconLinear, auto-round leaves the layer as it was made, with random weights, and says nothing.
     """
+    if tree.config.get("model_type") == "rwkv":
+        raise UnsupportedModel(
+            "transformers divides weights of RWKV by powers of two before it runs them, which fails with quantized "
+            "layers: other programs could not load the checkpoint.",
+            "The model can be talked to as it is (bitwright chat).",
+        )
     for item in plans:
         if not item.scheme.quantized:
             continue

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from core.errors import BadInput
-from core.quant.prepare import check_compiler
+from core.errors import BadInput, UnsupportedModel
+from core.jobs.spec import from_options
+from core.quant.prepare import check_compiler, prepare
+from tests.core.tiny_architectures import make_model
 
 
 def test_compile_without_a_compiler_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -18,3 +22,11 @@ def test_compile_without_a_compiler_is_refused(monkeypatch: pytest.MonkeyPatch) 
 def test_compile_takes_the_compiler_that_the_environment_names(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "sh")
     check_compiler()
+
+
+@pytest.mark.parametrize(("name", "reason"), [("falcon", "is a FalconLinear"), ("rwkv", "RWKV by powers of two")])
+def test_layers_that_other_programs_would_not_replace_are_refused(tmp_path: Path, name: str, reason: str) -> None:
+    make_model(name, tmp_path / "model")
+    spec = from_options(tmp_path / "model", tmp_path / "out", recipe="rtn", bits=8, group_size=32)
+    with pytest.raises(UnsupportedModel, match=reason):
+        prepare(spec, lambda _event: None, lambda: False)
