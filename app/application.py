@@ -176,6 +176,6 @@ def _absolute(words: str) -> str:
     """`words` as another process understands it, whatever folder that one stands in; links stay as they are."""
     if not words or "://" in words:
         return words
-    from core.jobs.spec import absolute
+    from core.model_id import absolute
 
     return absolute(words)

@@ -11,9 +11,9 @@ from typing import Any
 
 from PySide6.QtCore import QObject
 
-from app.context import Context
-from app.draft import Machine
-from app.models.backend_rows import rows_from
+from app.shared.backend_rows import rows_from
+from app.shared.context import Context
+from app.shared.draft import Machine
 from core.errors import BitwrightError
 
 _log = logging.getLogger(__name__)

@@ -6,8 +6,11 @@ Every error carries a stable `code` (for programs), a `message` (one sentence fo
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+_MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory")
 
 
 class BitwrightError(Exception):
@@ -161,3 +164,13 @@ def _reason(error: BaseException) -> str:
             break
     reason = "".join(letter if letter.isprintable() else "?" for letter in reason[:240])
     return reason.rstrip(": ") or type(error).__name__
+
+
+def no_memory(error: BaseException) -> bool:
+    """Whether `error` says that memory ran out, of the host or of a device; on a CPU torch says it in words only."""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    # torch.OutOfMemoryError by its name, so that nothing here imports torch; on a CPU it is a plain RuntimeError
+    if any(cls.__name__ == "OutOfMemoryError" for cls in type(error).__mro__):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _MEMORY_WORDS)

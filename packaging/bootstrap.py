@@ -105,11 +105,11 @@ def what_to_run(args: "tuple[str, ...]") -> "list[str]":
     # -P: a folder called `core` or `app` where the user stands is not ours.
     python = [str(PYTHON), "-P", "-m"]
     if "--terminal" in args:
-        return [*python, "core.demo", *(arg for arg in args if arg != "--terminal")]
+        return [*python, "core.cli.demo", *(arg for arg in args if arg != "--terminal")]
     # It says on stderr why not; in a process of its own, since the libraries are those of the environment's Python.
     if subprocess.run([*python, "app.qt_libraries"], env=environment(), check=False).returncode:
         say("The demo runs in the terminal instead.")
-        return [*python, "core.demo", *args]
+        return [*python, "core.cli.demo", *args]
     return [*python, "app", *(args or ("demo",))]
 
 

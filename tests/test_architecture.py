@@ -20,24 +20,57 @@ APP = [path for path in MODULES if path.is_relative_to(ROOT / "app")]
 MAX_LINES = 800
 MAX_FUNCTION_LINES = 60
 
+LAYERS: tuple[tuple[str, ...], ...] = (
+    ("__main__",),
+    ("cli", "service"),
+    ("api",),
+    ("allocation", "conversion"),
+    ("jobs", "sensitivity"),
+    ("quant", "serving"),
+    ("inference", "report"),
+    ("estimate",),
+    ("spec",),
+    ("formats",),
+    ("calibration", "hub"),
+    ("model",),
+    ("bitsmap", "recipes"),
+    ("schemes", "staging"),
+    ("claim", "model_id", "private_files", "threads"),
+    ("block_types", "control", "files", "lock", "pace"),
+    ("errors", "events", "home", "wording"),
+)
+"""The parts of `core`, the highest first. A part imports only from layers below its own."""
+
+WINDOW_LAYERS: tuple[tuple[str, ...], ...] = (
+    ("__main__",),
+    ("application",),
+    ("frame", "machine_probe"),
+    ("pages.chat", "pages.convert", "pages.layers", "pages.model", "pages.recipe", "pages.run"),
+    ("shared",),
+    ("widgets",),
+    ("failures", "logs", "qt_libraries", "single_instance", "state", "theme"),
+)
+"""The parts of `app`, the highest first, held in the same way; pages do not import each other."""
+
 QT = {"PySide6", "PyQt6", "shiboken6", "pyqtgraph"}
 TORCH = {"torch", "transformers"}
 TORCH_FREE = (
-    "core", "core.allocation.demand", "core.allocation.pareto", "core.allocation.problem", "core.api",
-    "core.bitsmap", "core.block_types", "core.calibration.preview", "core.calibration.text", "core.cli",
-    "core.command_line", "core.costs", "core.endpoint", "core.engines", "core.errors", "core.events", "core.files",
+    "core", "core.allocation.demand", "core.allocation.map_rules", "core.allocation.pareto", "core.allocation.problem",
+    "core.api", "core.api.bench_call", "core.api.chats", "core.api.endpoint", "core.api.inspection",
+    "core.api.planning", "core.api.serve_call", "core.bitsmap", "core.block_types", "core.calibration.preview",
+    "core.calibration.text", "core.cli", "core.control", "core.errors", "core.estimate.costs", "core.estimate.goals",
+    "core.estimate.preflight", "core.estimate.sizes", "core.events", "core.files", "core.formats.engines",
     "core.formats.gguf.mixes", "core.formats.gguf.types", "core.formats.grids", "core.formats.holding",
-    "core.formats.limits", "core.formats.names", "core.formats.packing", "core.formats.patterns",
-    "core.formats.settings", "core.goals", "core.hub.card", "core.hub.download", "core.hub.pace",
-    "core.hub.patience", "core.hub.remote", "core.hub.search", "core.inference.backends.backend",
-    "core.inference.cards", "core.inference.devices", "core.inference.native.build", "core.inspection",
-    "core.jobs.adopt", "core.jobs.bench_call", "core.jobs.calls", "core.jobs.chat_calls", "core.jobs.child",
-    "core.jobs.client", "core.jobs.control", "core.jobs.failure", "core.jobs.process", "core.jobs.serve_call",
-    "core.jobs.service", "core.jobs.spec", "core.jobs.steering", "core.jobs.store", "core.jobs.stream",
-    "core.jobs.worker", "core.loading_snippets", "core.map_exchange", "core.map_rules", "core.model.headers",
-    "core.model.refusals", "core.model.source", "core.model.tree", "core.model_card", "core.planning",
-    "core.preflight", "core.recipes", "core.schemes", "core.sensitivity.cache", "core.sensitivity.spec",
-    "core.sensitivity.table", "core.sizes", "core.talk", "core.verdict", "core.wording",
+    "core.formats.limits", "core.formats.map_exchange", "core.formats.names", "core.formats.packing",
+    "core.formats.patterns", "core.formats.settings", "core.hub.card", "core.hub.download", "core.hub.patience",
+    "core.hub.remote", "core.hub.search", "core.hub.source", "core.inference.backends.backend", "core.inference.cards",
+    "core.inference.devices", "core.inference.native.build", "core.jobs.adopt", "core.jobs.child", "core.jobs.failure",
+    "core.jobs.process", "core.jobs.steering", "core.jobs.store", "core.jobs.stream", "core.jobs.worker",
+    "core.model.folder", "core.model.fused", "core.model.headers", "core.model.refusals", "core.model.tree",
+    "core.model_id", "core.pace", "core.recipes", "core.report.command_line", "core.report.loading_snippets",
+    "core.report.model_card", "core.report.verdict", "core.schemes", "core.sensitivity.cache", "core.sensitivity.spec",
+    "core.sensitivity.table", "core.service.calls", "core.service.chat_calls", "core.service.child",
+    "core.service.client", "core.spec", "core.threads", "core.wording",
 )  # fmt: skip
 
 
@@ -61,6 +94,51 @@ def imported(tree: ast.Module) -> set[str]:
     return names
 
 
+def modules_imported(tree: ast.Module) -> set[str]:
+    """Full names of all that a module imports, wherever in it; `from a import b` gives `a.b`."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def part_of(name: str, parts: set[str]) -> str:
+    """The part of a layer table that a module's name without `core.` or `app.` belongs to; "" for none."""
+    while name and name not in parts:
+        name = name.rpartition(".")[0]
+    return name
+
+
+def upward_imports(top: str, layers: tuple[tuple[str, ...], ...]) -> list[str]:
+    """Each import in a top folder that does not go to a lower layer, as `module -> part`."""
+    level = {part: number for number, parts in enumerate(reversed(layers)) for part in parts}
+    found = []
+    for path in sorted((ROOT / top).rglob("*.py")):
+        module = path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__")
+        here = part_of(module.removeprefix(f"{top}."), set(level))
+        for name in modules_imported(tree_of(path)):
+            there = part_of(name.removeprefix(f"{top}."), set(level)) if name.startswith(f"{top}.") else ""
+            if here and there and there != here and level[there] >= level[here]:
+                found.append(f"{module} -> {there}")
+    return sorted(found)
+
+
+@pytest.mark.parametrize(("top", "layers"), [("core", LAYERS), ("app", WINDOW_LAYERS)])
+def test_imports_go_down_the_layers(top: str, layers: tuple[tuple[str, ...], ...]) -> None:
+    assert upward_imports(top, layers) == []
+
+
+@pytest.mark.parametrize(("top", "layers"), [("core", LAYERS), ("app", WINDOW_LAYERS)])
+def test_every_module_has_a_layer(top: str, layers: tuple[tuple[str, ...], ...]) -> None:
+    parts = {part for layer in layers for part in layer}
+    modules = (path.relative_to(ROOT / top).with_suffix("").as_posix() for path in (ROOT / top).rglob("*.py"))
+    names = (name.replace("/", ".").removesuffix(".__init__") for name in modules)
+    assert sorted(name for name in names if name not in ("__init__", "pages") and not part_of(name, parts)) == []
+
+
 def functions(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
     """Every function and method, nested ones too."""
     yield from (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
@@ -78,7 +156,7 @@ def test_the_window_never_imports_torch() -> None:
 
 def test_core_never_prints() -> None:
     """The command line and the terminal demo are what a person reads; everything else reports by events."""
-    speakers = (ROOT / "core" / "cli", ROOT / "core" / "cli.py", ROOT / "core" / "demo.py")
+    speakers = (ROOT / "core" / "cli",)
     found = [
         f"{name_of(path)}:{node.lineno}"
         for path in CORE
@@ -176,35 +254,3 @@ def test_the_block_above_does_block() -> None:
     command = [sys.executable, "-c", BLOCKED, "torch"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert "torch is imported" in done.stderr
-
-
-# --- The tree in the README ---------------------------------------------------------------------------------
-
-
-def readme_tree() -> list[str]:
-    """The paths in the README's annotated tree, from its indentation; a folder ends with a slash."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    block = re.search(r"```text\n(core/.*?)```", text, re.DOTALL)
-    assert block, "the README has no tree that starts with core/"
-    paths: list[str] = []
-    folders: list[str] = []
-    for line in block.group(1).splitlines():
-        entry = re.match(r"( *)(\S+)(  |$)", line)
-        if not entry or len(entry.group(1)) % 2 or len(entry.group(1)) // 2 > len(folders):
-            continue  # a clause that goes on below its name
-        del folders[len(entry.group(1)) // 2 :]
-        paths.append("".join(folders) + entry.group(2))
-        if entry.group(2).endswith("/"):
-            folders.append(entry.group(2))
-    return paths
-
-
-def test_the_tree_in_the_readme_names_only_what_exists() -> None:
-    assert [path for path in readme_tree() if not (ROOT / path).exists()] == []
-
-
-@pytest.mark.parametrize("folder", ["core", "app", "packaging"])
-def test_the_tree_in_the_readme_names_every_module(folder: str) -> None:
-    named = set(readme_tree())
-    modules = {name_of(path) for path in MODULES if path.stat().st_size and path.is_relative_to(ROOT / folder)}
-    assert sorted(name for name in modules - named if not name.endswith("__init__.py")) == []

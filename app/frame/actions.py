@@ -59,11 +59,6 @@ def translated(text: str) -> str:
     return QCoreApplication.translate(_CONTEXT, text)
 
 
-def shown_keys(keys: str) -> str:
-    """A key sequence as this desktop writes it: `Ctrl+L`, or the signs of a Mac."""
-    return QKeySequence(keys).toString(QKeySequence.SequenceFormat.NativeText) or keys
-
-
 def make(window: QWidget, entries: tuple[Entry, ...], slots: Mapping[str, Callable[[], object]]) -> dict[str, QAction]:
     """The actions of `entries`, working anywhere in `window`, each calling its slot.
 

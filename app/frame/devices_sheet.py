@@ -1,6 +1,6 @@
 """The sheet of devices and backends: what this machine has, what computes layers on it, and what would bring the rest.
 
-Shows what was measured (`app.draft.Machine`) and can have it measured again. Knows the service's `devices` call.
+Shows what was measured (`app.shared.draft.Machine`) and can have it measured again. Knows the service's `devices` call.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from PySide6.QtCore import QSize, Qt
 from PySide6.QtGui import QFontDatabase, QGuiApplication
 from PySide6.QtWidgets import QFrame, QGridLayout, QHBoxLayout, QPushButton, QToolButton, QVBoxLayout, QWidget
 
-from app.draft import Machine
+from app.frame.device_table import DeviceSection, as_text, said_of, sections_of
 from app.frame.sheet import Sheet
-from app.models.backend_rows import rows_from
-from app.models.device_table import DeviceSection, as_text, said_of, sections_of
+from app.shared.backend_rows import rows_from
+from app.shared.draft import Machine
 from app.widgets.elided_label import ElidedLabel
 from app.widgets.tinted_label import TintedLabel
 from core.errors import BitwrightError
 
 if TYPE_CHECKING:
-    from app.context import Context
+    from app.shared.context import Context
     from core.inference.backends.backend import BackendRow
 
 _WIDTH = 860

@@ -12,13 +12,13 @@ from itertools import islice
 
 from PySide6.QtCore import QObject, QTimer
 
-from app.context import Context, Remedy
-from app.draft import Choices
 from app.frame.job_bar import JobBar
 from app.frame.job_summary import Facts, facts_of, facts_of_run, primary_of, stage_of
 from app.frame.status_line import StatusLine
 from app.logs import LogFeed
-from app.models.run_record import RunRecord
+from app.shared.context import Context, Remedy
+from app.shared.draft import Choices
+from app.shared.run_record import RunRecord
 from core.errors import BitwrightError
 
 _LOOK_MS = 2000

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from core.wording import human, time_range
 
 if TYPE_CHECKING:
-    from app.draft import Draft, Machine
-    from app.models.run_record import RunRecord
-    from core.jobs.spec import JobSpec
+    from app.shared.draft import Draft, Machine
+    from app.shared.run_record import RunRecord
+    from core.spec import JobSpec
 
 ARROW = "\N{RIGHTWARDS ARROW}"
 NOTHING = "\N{EN DASH}"

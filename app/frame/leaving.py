@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Final
 
 from PySide6.QtCore import QObject, QTimer, Signal
 
-from app.context import Remedy
 from app.frame.error_strip import ErrorStrip
+from app.shared.context import Remedy
 
 if TYPE_CHECKING:
-    from app.calls import Calls
-    from app.runs import Runs
+    from app.shared.calls import Calls
+    from app.shared.runs import Runs
 
 PATIENCE_MS: Final = 2000
 

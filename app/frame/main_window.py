@@ -25,13 +25,13 @@ from app.theme import Theme
 if TYPE_CHECKING:
     from PySide6.QtGui import QCloseEvent, QDragEnterEvent, QDropEvent, QKeyEvent, QPaintEvent
 
-    from app.context import Context, Remedy
     from app.frame.error_strip import ErrorStrip
     from app.frame.job_control import JobControl
     from app.frame.leaving import Leaving
     from app.frame.log_view import LogView
     from app.frame.sheets import Sheets
     from app.logs import LogFeed
+    from app.shared.context import Context, Remedy
     from core.errors import BitwrightError
 
 __all__ = ["PAGES", "MainWindow", "real_context"]
@@ -46,10 +46,10 @@ MakeContext = Callable[["MainWindow"], "Context"]
 
 def real_context(window: MainWindow) -> Context:
     """What the pages of a real window are given."""
-    from app.calls import Calls
-    from app.context import Context
-    from app.draft import Draft
-    from app.runs import Runs
+    from app.shared.calls import Calls
+    from app.shared.context import Context
+    from app.shared.draft import Draft
+    from app.shared.runs import Runs
 
     return Context(
         draft=Draft(window),
@@ -159,7 +159,7 @@ class MainWindow(QMainWindow):
         if self.context is None:
             self._wanted.append(words)
             return
-        from app.drops import target_of
+        from app.shared.drops import target_of
         from core.errors import BitwrightError
 
         try:
@@ -347,13 +347,13 @@ class MainWindow(QMainWindow):
             super().keyPressEvent(event)
 
     def dragEnterEvent(self, event: QDragEnterEvent) -> None:
-        from app.drops import words_of
+        from app.shared.drops import words_of
 
         if words_of(event.mimeData()):
             event.acceptProposedAction()
 
     def dropEvent(self, event: QDropEvent) -> None:
-        from app.drops import words_of
+        from app.shared.drops import words_of
 
         event.acceptProposedAction()
         self.open_words(words_of(event.mimeData()))
@@ -382,7 +382,7 @@ class MainWindow(QMainWindow):
 
 def _copies(words: str, text: str) -> Remedy:
     """A button that puts `text` on the clipboard."""
-    from app.context import Remedy
+    from app.shared.context import Remedy
 
     return Remedy(words, lambda: QGuiApplication.clipboard().setText(text))
 

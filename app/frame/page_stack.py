@@ -14,7 +14,7 @@ from PySide6.QtCore import QTimer, Signal
 from PySide6.QtWidgets import QFrame, QLabel, QLineEdit, QScrollArea, QStackedWidget, QWidget
 
 if TYPE_CHECKING:
-    from app.context import Context
+    from app.shared.context import Context
 
 _log = logging.getLogger(__name__)
 

@@ -12,12 +12,12 @@ from PySide6.QtCore import QUrl
 from PySide6.QtGui import QDesktopServices
 from PySide6.QtWidgets import QWidget
 
-from app.context import Context, Remedy
 from app.frame.about_sheet import AboutSheet
 from app.frame.actions import Entry
 from app.frame.devices_sheet import DevicesSheet
 from app.frame.sheet import Sheet
 from app.frame.shortcuts_sheet import ShortcutsSheet, groups_of
+from app.shared.context import Context, Remedy
 from app.theme import Theme
 from core.errors import BitwrightError
 from core.home import home

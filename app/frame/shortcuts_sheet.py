@@ -11,8 +11,9 @@ from PySide6.QtCore import Qt
 from PySide6.QtGui import QKeySequence, QPalette
 from PySide6.QtWidgets import QFrame, QGridLayout, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
-from app.frame.actions import Entry, shown_keys, translated
+from app.frame.actions import Entry, translated
 from app.frame.sheet import Sheet
+from app.shared.shortcut_keys import shown_keys
 from app.theme import Theme
 
 _MANY = 20

@@ -65,7 +65,9 @@ class StatusLine(QFrame):
         self._refresh()
         if text:
             self._forget.start()
-            from app.announce import announce  # Qt's part in it is large, and nothing is said before the first paint
+            from app.shared.announce import (
+                announce,  # Qt's part in it is large, and nothing is said before the first paint
+            )
 
             announce(self, text)
 

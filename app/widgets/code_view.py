@@ -1,6 +1,6 @@
 """A block of code in a message: fixed-width letters on a ground of its own, its language, and a button that copies it.
 
-Long lines scroll sideways inside the block. Colours come from `app.highlight` once the block is complete.
+Long lines scroll sideways inside the block. Colours come from `app.widgets.highlight` once the block is complete.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from PySide6.QtGui import (
 )
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QTextEdit, QToolButton, QVBoxLayout, QWidget
 
-from app.highlight import Kind, spans
-from app.markdown import SafeDocument
 from app.theme import Theme
+from app.widgets.highlight import Kind, spans
+from app.widgets.markdown import SafeDocument
 from app.widgets.tinted_label import TintedLabel
 from app.widgets.tints import code_color
 

@@ -13,8 +13,8 @@ from PySide6.QtWidgets import QFileDialog, QHBoxLayout, QLineEdit, QPushButton, 
 from app.theme import Theme
 from app.widgets.note import Note
 from core.errors import BitwrightError
+from core.estimate.preflight import check_output
 from core.files import expanded, free_bytes
-from core.preflight import check_output
 from core.wording import human
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from PySide6.QtCore import QTimer, Signal
 from PySide6.QtWidgets import QHBoxLayout, QProgressBar, QPushButton, QVBoxLayout, QWidget
 
-from app.models.transfer import Transfer
 from app.widgets.elided_label import ElidedLabel
+from app.widgets.transfer import Transfer
 from core.events import Event, Log, Progress
 from core.wording import time_range
 

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core import engines
 from core.allocation import phrasing
 from core.allocation.demand import Demand
 from core.allocation.knapsack import Units
-from core.allocation.ties import tied
 from core.bitsmap import BitsMap, Keys, Rule
 from core.errors import BadInput
+from core.estimate.sizes import layer_bytes, output_size, quantized_bytes
+from core.formats import engines
+from core.model.fused import tied
 from core.model.tree import ModelTree, resolve_schemes
 from core.schemes import UNTOUCHED, LayerScheme
-from core.sizes import layer_bytes, output_size, quantized_bytes
 
 if TYPE_CHECKING:
     from core.sensitivity.table import DamageTable

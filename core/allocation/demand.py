@@ -7,9 +7,9 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
-from core.allocation.ties import Ties
 from core.bitsmap import Rule
 from core.errors import BadInput
+from core.model.fused import Ties
 from core.schemes import BITS, UNTOUCHED, LayerScheme
 from core.wording import human
 
@@ -27,7 +27,7 @@ class Budget:
     Attributes:
         kind: `bpw`: bits per weight with scales and zero points, over all layers that could be quantized, those left
             alone at 16; a tied head that a pin gives a copy of its own counts in bytes only. `bytes`: of all tensors
-            of the output. `ram`: bytes of memory to run the output, as `core.goals` counts it: the output, one
+            of the output. `ram`: bytes of memory to run the output, as `core.estimate.goals` counts it: the output, one
             conversation, the program.
     """
 
@@ -55,7 +55,7 @@ class Demand:
         pins: rules of a bits map; what they give is fixed (the last that matches wins, the head by exact name only).
         least: patterns with the fewest bits that a layer may get; of several that match the most bits count.
         ties: layers that share a scheme.
-        engine: of `core.engines`, or "": only what it runs is chosen.
+        engine: of `core.formats.engines`, or "": only what it runs is chosen.
         group_size, sym: of all layers that a pin does not give others.
     """
 

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from core import engines
 from core.allocation.choices import Ints, Problem, build
 from core.allocation.demand import Budget, Demand, parse_size
 from core.allocation.knapsack import solve
 from core.bitsmap import BitsMap
 from core.errors import BadInput
-from core.goals import Footprint, conversation_bytes
+from core.estimate.goals import Footprint, conversation_bytes
+from core.estimate.sizes import OutputSize, layer_bytes, output_size, quantized_bytes
+from core.formats import engines
 from core.model.tree import ModelTree, resolve_schemes
-from core.sizes import OutputSize, layer_bytes, output_size, quantized_bytes
 from core.wording import human
 
 if TYPE_CHECKING:

@@ -8,12 +8,12 @@ from typing import Any
 
 from core import api
 from core.cli.terminal import Interrupts, Terminal, sizes_line
-from core.costs import BUSY, Range
+from core.estimate.costs import BUSY, Range
+from core.estimate.preflight import check
 from core.events import Done, Event, Result
-from core.jobs.spec import from_options
-from core.loading_snippets import folder_to_open
 from core.model.tree import LayerPlan, Linear
-from core.preflight import check
+from core.report.loading_snippets import folder_to_open
+from core.spec import from_options
 from core.wording import duration, figure, human
 
 

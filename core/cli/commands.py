@@ -13,15 +13,15 @@ from typing import Annotated, Any
 import typer
 
 from core import recipes
-from core.allocation.ties import Ties
 from core.cli import actions, asking, conversing, machine, planning, serving
 from core.cli.terminal import Terminal
-from core.engines import ENGINES
 from core.errors import BitwrightError
 from core.files import reason
+from core.formats.engines import ENGINES
 from core.formats.names import FORMATS, PLAIN
 from core.home import home
 from core.jobs.failure import Progressed, error_from, failed_from
+from core.model.fused import Ties
 from core.private_files import append_private
 from core.sensitivity.spec import DEFAULT, MEASURES
 

@@ -1,6 +1,6 @@
 """Talking to a model in a terminal: one answer, or a conversation with commands of its own.
 
-Knows `core.talk` and the terminal; nothing of how the model computes.
+Knows `core.api.chats` and the terminal; nothing of how the model computes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from core import talk
+from core.api import chats
 from core.cli.asking import kept_keys, questions, whole
 from core.cli.terminal import Interrupts, Terminal, printable
 from core.errors import BadInput, BitwrightError, OutputProblem
@@ -56,7 +56,7 @@ def chat(
 
     Args:
         prompt: what to answer; None talks.
-        options: of `core.talk.chat`.
+        options: of `core.api.chats.chat`.
         each_line: where text is piped in, every line is a question.
     """
     given = {**options, "system": whole(options["system"]), "stop": tuple(map(whole, options["stop"]))}
@@ -65,21 +65,21 @@ def chat(
         return
     voice = Voice(terminal)
     with terminal.guarded(), Interrupts() as interrupts:
-        for event in talk.chat(model, whole(prompt), should_stop=interrupts.asked, **given):
+        for event in chats.chat(model, whole(prompt), should_stop=interrupts.asked, **given):
             voice.hear(event)
 
 
 def _talk(terminal: Terminal, model: str, options: Mapping[str, Any], each_line: bool) -> None:
     places = ("device", "backend", "context")
     settings = {name: value for name, value in options.items() if name not in (*places, "system", "thinking")}
-    sampling = talk.sampling_of(settings)
+    sampling = chats.sampling_of(settings)
     with terminal.guarded(), kept_keys():
         with Interrupts() as interrupts:
-            opened = talk.open_chat(
+            opened = chats.open_chat(
                 model, emit=terminal.event, should_stop=interrupts.asked, **{name: options[name] for name in places}
             )
         conversation = Conversation(terminal, opened, sampling, str(options["system"]), model)
-        conversation.variables = talk.thinking_variables(opened, options.get("thinking"))
+        conversation.variables = chats.thinking_variables(opened, options.get("thinking"))
         ask = questions(terminal, COMMANDS, each_line=each_line)
         while not conversation.ended and (line := ask()) is not None:
             try:
@@ -157,7 +157,7 @@ class Conversation:
         command = _COMMAND.fullmatch(line.rstrip())
         if command is None:
             self._tries = 0
-            self._ask([*self.messages, *talk.conversation(line.strip(), "" if self.messages else self._system)])
+            self._ask([*self.messages, *chats.conversation(line.strip(), "" if self.messages else self._system)])
             return
         name, rest = command[1], (command[2] or "").strip()
         known: dict[str, Callable[[str], None]] = {
@@ -179,7 +179,9 @@ class Conversation:
         sampling = replace(self._sampling, seed=None if seed is None else seed + self._tries)
         voice = Voice(self._terminal)
         with Interrupts() as interrupts:
-            said = talk.answer(self._opened, messages, sampling, voice.hear, interrupts.asked, variables=self.variables)
+            said = chats.answer(
+                self._opened, messages, sampling, voice.hear, interrupts.asked, variables=self.variables
+            )
         self.messages = [*messages, {"role": "assistant", "content": said}]
 
     def _regenerate(self, _rest: str) -> None:

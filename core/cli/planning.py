@@ -7,11 +7,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from core import api, engines
+from core import api
+from core.api.planning import MapPlan
 from core.cli.terminal import Interrupts, Terminal, sizes_line
 from core.errors import BadInput
 from core.events import Result
-from core.planning import MapPlan
+from core.formats import engines
 from core.sensitivity.spec import MEASURES
 from core.wording import figure, human
 

@@ -23,18 +23,20 @@ from core.conversion.dense import DenseStore
 from core.conversion.regrid import regrid
 from core.conversion.staging import Staging, sweep
 from core.errors import BadInput, BitwrightError, Cancelled, CorruptFile, VerificationFailed
+from core.estimate.preflight import check_free
 from core.events import Done, Emit, FileWritten, Log, Progress, Stage
 from core.files import read_json, write_atomic, write_json
 from core.formats.names import is_gguf
+from core.formats.opened import open_source
 from core.formats.plain import PlainLinear
 from core.formats.side_files import carry_over, foreign_links
 from core.formats.stored import Checkpoint, FormatWriter, Stored, digest, layer_labels
+from core.hub.source import Source
+from core.model.folder import only_gguf
 from core.model.parts import parts_of
-from core.model.source import Source, only_gguf, open_source
 from core.model.tree import Linear
 from core.model.weights import TensorStore
-from core.model_card import CARD, conversion_card
-from core.preflight import check_free
+from core.report.model_card import CARD, conversion_card
 from core.staging import UNFINISHED
 
 REPORT = "bitwright.json"

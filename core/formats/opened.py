@@ -6,15 +6,19 @@ Decides by what lies there. Knows no format from inside.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+from core.events import Emit
+from core.formats.gguf.importing import import_gguf, stored_types, type_shares
 from core.formats.gguf.reader import GgufCheckpoint
 from core.formats.plain import PlainCheckpoint
 from core.formats.reader import QuantizedCheckpoint, is_quantized
 from core.formats.stored import Checkpoint
+from core.hub.source import Source, find_source
 from core.model.corrections import is_stale
+from core.model.folder import check_folder, only_gguf, read_config
 from core.model.headers import read_folder
-from core.model.source import check_folder, only_gguf, read_config
 
 
 def open_checkpoint(path: Path, should_stop: Callable[[], bool] = lambda: False) -> Checkpoint:
@@ -36,3 +40,27 @@ def open_checkpoint(path: Path, should_stop: Callable[[], bool] = lambda: False)
     config = read_config(path)
     packed = is_quantized(config) and not is_stale(config, read_folder(path))
     return QuantizedCheckpoint(path) if packed else PlainCheckpoint(path)
+
+
+def open_source(
+    model: str, emit: Emit, should_stop: Callable[[], bool], *, measured: bool = False, imported: bool = True
+) -> Source:
+    """Find or download what `model` names, and import it where it is a GGUF file.
+
+    Args:
+        model, emit, should_stop: as in `core.hub.source.find_source`.
+        measured: `Progress` of a download or an import is wanted, too. Not for a run, whose `Progress` is its own.
+        imported: whether a GGUF file is imported to 16 bits; else `folder` is the one it lies in.
+
+    Raises:
+        BitwrightError: see `core.hub.source.find_source` and `core.formats.gguf.importing.import_gguf`.
+    """
+    source = find_source(model, emit, should_stop, measured=measured)
+    if source.file is None:
+        return source
+    folder = import_gguf(source.file, emit, should_stop, measured=measured) if imported else source.folder
+    kind = stored_types(source.file)
+    if kind in ("F32", "F16", "BF16"):
+        return replace(source, folder=folder)
+    note = f"The weights came from a GGUF file, quantized there as {kind} ({type_shares(source.file)})."
+    return replace(source, folder=folder, note=note)

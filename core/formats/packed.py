@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from core.control import check_stop
 from core.errors import VerificationFailed
 from core.files import write_json
 from core.formats.config_names import ModuleName
@@ -25,7 +26,6 @@ from core.formats.quantized import QuantizedLinear
 from core.formats.reader import QuantizedCheckpoint
 from core.formats.side_files import carry_over
 from core.formats.stored import Checkpoint, Stored
-from core.jobs.control import check_stop
 from core.model.plans import LayerPlan
 from core.model.tree import ModelTree
 from core.model.weights import TensorStore, evenly

@@ -15,13 +15,13 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from core.control import check_stop
 from core.errors import BadInput, VerificationFailed
 from core.files import write_json
 from core.formats.names import PLAIN
 from core.formats.settings import read_object
 from core.formats.side_files import carry_over
 from core.formats.stored import Stored, by_rows
-from core.jobs.control import check_stop
 from core.model.headers import TensorInfo
 from core.model.tree import LayerPlan, ModelTree, read_tensors
 from core.model.weights import TensorStore, evenly

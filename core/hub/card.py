@@ -12,8 +12,7 @@ from core.errors import BitwrightError
 from core.hub.download import cached, explain, http_error
 from core.hub.patience import bounded
 from core.hub.remote import read_file
-from core.jobs.spec import looks_like_path
-from core.model.source import DEMO
+from core.model_id import DEMO, looks_like_path
 
 LIMIT_BYTES: Final = 1 << 20
 """A longer card is cut here."""

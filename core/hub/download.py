@@ -25,9 +25,9 @@ from core.errors import (
 from core.events import Emit, Log
 from core.files import free_bytes, read_json
 from core.hub.arrival import Arrival, Checksums, forget, sweep
-from core.hub.pace import PacedProgress
 from core.hub.patience import LOOKUP_SECONDS, bounded
 from core.model.headers import INDEX_FILE, SINGLE_FILE, read_folder, weight_files
+from core.pace import PacedProgress
 from core.wording import human
 
 _WANTED: Final = (

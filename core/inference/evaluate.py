@@ -21,8 +21,8 @@ from core.calibration import text as texts
 from core.calibration.documents import Document
 from core.calibration.encoding import Encoder
 from core.calibration.tokens import sha256_of
-from core.costs import CHUNK_BYTES
 from core.errors import BadInput, Cancelled, VerificationFailed
+from core.estimate.costs import CHUNK_BYTES
 from core.events import Emit, Event, Progress
 from core.recipes import RESOURCES
 

@@ -12,13 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.errors import Cancelled, OutOfMemory, UnsupportedModel
+from core.errors import Cancelled, OutOfMemory, UnsupportedModel, no_memory
 from core.events import Emit, Log, Progress
 from core.formats.stored import Checkpoint, Stored
 from core.inference.backends.backend import LayerFacts
 from core.inference.backends.choose import Choice, backend
 from core.inference.memory import memory_errors
-from core.jobs.failure import no_memory
 from core.model.headers import short
 from core.model.skeleton import Skeleton
 from core.model.tree import ModelTree

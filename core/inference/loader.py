@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from core.errors import DeviceProblem, UnsupportedModel
 from core.events import Emit, Log
 from core.formats.gguf.reader import GgufCheckpoint
-from core.formats.opened import open_checkpoint
+from core.formats.opened import open_checkpoint, open_source
 from core.formats.stored import Checkpoint, Stored
 from core.inference.backends.backend import BackendRow
 from core.inference.backends.choose import AUTO, check_name
@@ -31,7 +31,6 @@ from core.inference.runners.runner import Runner
 from core.inference.starting import Opening, context_for, start
 from core.model.headers import read_folder
 from core.model.skeleton import build_skeleton
-from core.model.source import open_source
 from core.model.tokenizer import load_tokenizer
 from core.model.tree import ModelTree, build_tree
 

@@ -11,9 +11,8 @@ import sys
 from collections.abc import Iterator
 from typing import Final
 
-from core.errors import OutOfMemory
+from core.errors import OutOfMemory, no_memory
 from core.inference.devices import Device
-from core.jobs.failure import no_memory
 from core.wording import human
 
 SMALLER: Final = "Close other programs, or choose fewer bits, --backend portable, a smaller model or another device."

@@ -15,6 +15,7 @@ import torch
 from core.errors import MissingDependency, UnsupportedModel
 from core.events import Emit, Log
 from core.formats.stored import Checkpoint
+from core.hub.source import Source
 from core.inference.backends import llama_cpp
 from core.inference.backends.backend import BackendRow
 from core.inference.backends.choose import AUTO, NATIVE, WHOLE, Choice, choose, whole_rows
@@ -26,7 +27,6 @@ from core.inference.runners.stepping import open_runner
 from core.model.context import ASSUMED, context_length
 from core.model.refusals import text_config
 from core.model.skeleton import Skeleton, build_skeleton
-from core.model.source import Source
 from core.model.tree import ModelTree
 
 _CACHE_SHARE: Final = 4

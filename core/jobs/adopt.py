@@ -15,10 +15,10 @@ from pathlib import Path
 
 import psutil
 
+from core.control import never
 from core.events import Done, Event, Failed
 from core.jobs import store
 from core.jobs.child import Outcome, close_stream, death, last_word, state_of
-from core.jobs.control import never
 from core.jobs.steering import Patience, Steering
 
 _POLL = 0.1

@@ -17,16 +17,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
+from core.control import Control, never
 from core.errors import BitwrightError
 from core.events import Done, Emit, Event, Failed
 from core.files import read_json
 from core.jobs import process, store, worker
-from core.jobs.control import Control, never
 from core.jobs.failure import Progressed, failed_from
 from core.jobs.process import cause_of_death, last_words
-from core.jobs.spec import load
 from core.jobs.steering import Patience, Steering
-from core.jobs.threads import stream
+from core.spec import load
+from core.threads import stream
 
 _POLL = 0.05
 

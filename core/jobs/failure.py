@@ -8,13 +8,12 @@ import sys
 import traceback
 from pathlib import Path
 
-from core.errors import BitwrightError, ResultKept, by_code
+from core.errors import BitwrightError, ResultKept, by_code, no_memory
 from core.events import BlockStarted, Event, Failed, Stage
 from core.files import reason
 from core.private_files import append_private
 
 _NO_ROOM = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
-_MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory")
 NOT_THE_REQUEST = {"internal", "child-died", "cancelled", "kept"}
 """Codes that never mean a wrong request: their logs are kept even where nothing was tuned yet."""
 
@@ -88,16 +87,6 @@ def _explain(error: BaseException, log: Path) -> tuple[str, str, str]:
         f"Something went wrong inside Bitwright: {type(error).__name__}: {_first_line(error)}",
         f"This is a bug; the traceback is in {log}",
     )
-
-
-def no_memory(error: BaseException) -> bool:
-    """Whether `error` says that memory ran out, of the host or of a device; on a CPU torch says it in words only."""
-    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
-        return True
-    # torch.OutOfMemoryError by its name, so that nothing here imports torch; on a CPU it is a plain RuntimeError
-    if any(cls.__name__ == "OutOfMemoryError" for cls in type(error).__mro__):
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _MEMORY_WORDS)
 
 
 def _first_line(error: BaseException) -> str:

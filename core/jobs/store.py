@@ -27,10 +27,10 @@ from core.events import Done, Event, Failed
 from core.files import read_json, reason, write_json
 from core.home import home
 from core.jobs.failure import no_room
-from core.jobs.spec import JobSpec
-from core.jobs.spec import load as load_spec
 from core.jobs.stream import CHUNK, EventLog, Follower, last_events, tail_events
 from core.lock import FileLock, Holder, here, holder_from_json, is_held, take
+from core.spec import JobSpec
+from core.spec import load as load_spec
 
 __all__ = [
     "CHUNK", "EVENTS", "LOCK", "LOG", "ORDERS", "OWNER", "SPEC", "EventLog", "Follower", "JobInfo", "Orders", "State",

@@ -22,13 +22,13 @@ from pathlib import Path
 from types import FrameType, TracebackType
 
 from core.claim import Claim
+from core.control import Control
 from core.errors import BitwrightError
 from core.events import Done, Emit, Event, Failed, Loss, Progress
 from core.jobs import store
-from core.jobs.control import Control
 from core.jobs.failure import Progressed, failed_from, no_room
 from core.jobs.process import take_stdin
-from core.jobs.spec import JobSpec, load
+from core.spec import JobSpec, load
 
 Run = Callable[[JobSpec, Path, Emit, Control], None]
 

@@ -22,7 +22,7 @@ from transformers.core_model_loading import WeightConverter
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from core.errors import UnsupportedModel, translated
-from core.model import source
+from core.model.folder import check_architecture, read_config
 from core.model.headers import short
 from core.model.refusals import text_config
 from core.model.tokenizer import readable
@@ -213,7 +213,7 @@ def build_skeleton(tree: ModelTree, store: TensorStore) -> Skeleton:
     Raises:
         UnsupportedModel: transformers does not know the architecture, or the config cannot be built.
     """
-    config = read_config(store.folder)
+    config = transformers_config(store.folder)
     config.tie_word_embeddings = tree.tied
     # what is returned is for the caller to say
     config.return_dict, config.output_hidden_states, config.output_attentions = True, False, False
@@ -274,15 +274,15 @@ def _renamed_prefix(tree: ModelTree, renamed: Mapping[str, str]) -> set[str]:
     return {new.partition(".0.")[0] for new in blocks}
 
 
-def read_config(folder: Path) -> Any:
+def transformers_config(folder: Path) -> Any:
     """Return the transformers config of a folder, without quantization marks; no code of the model's own is ever run.
 
     Raises:
         UnsupportedModel: transformers does not know the model's type, or does not accept a value.
         CorruptFile, ModelNotFound: there is no readable config.json.
     """
-    value = source.read_config(folder)
-    source.check_architecture(value)
+    value = read_config(folder)
+    check_architecture(value)
     _check_numbers(value)
     told = "transformers does not accept the model's config.json"
     with readable(folder) as place, translated(UnsupportedModel, told, "Correct or fetch config.json again."):

@@ -20,7 +20,6 @@ from core.formats.gguf.mixes import tuned_as
 from core.formats.grids import named_mix
 from core.formats.stored import Stored
 from core.home import private_folder
-from core.jobs.spec import JobSpec
 from core.model.chain import BlockCall, products_in
 from core.model.linear import TunedLinear
 from core.model.skeleton import Skeleton
@@ -32,6 +31,7 @@ from core.quant.rtn import search_scale, searchable
 from core.quant.signround import Outcome, TunedLayer, Tuning, tune_block
 from core.recipes import Recipe
 from core.schemes import LayerScheme
+from core.spec import JobSpec
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ from core.events import Emit, FileWritten
 from core.files import write_atomic, write_json
 from core.formats.names import folder_name
 from core.formats.stored import FormatWriter, Stored, digest
-from core.jobs.spec import JobSpec
 from core.model.writer import failures
-from core.model_card import CARD, model_card
 from core.quant.prepare import Prepared
+from core.report.model_card import CARD, model_card
+from core.spec import JobSpec
 from core.staging import UNFINISHED, Staging
 
 REPORT = "bitwright.json"

@@ -15,13 +15,12 @@ import torch
 from torch import Tensor
 
 from core.calibration.tokens import Calibration, load
+from core.control import Control, check_stop
 from core.errors import BadInput
 from core.events import BlockDone, BlockStarted, Done, Emit, Log, Loss, Progress, Stage, Started
 from core.formats.stored import Stored
 from core.inference.evaluate import loss_increase, summarize
 from core.inference.memory import give_back_memory
-from core.jobs.control import Control, check_stop
-from core.jobs.spec import JobSpec
 from core.model.chain import capture, first_inputs, only_rows
 from core.model.context import ASSUMED, context_length
 from core.model.skeleton import build_skeleton
@@ -37,6 +36,7 @@ from core.quant.report import BlockFigures, Measured, make_report
 from core.quant.signround import Outcome
 from core.quant.streamed_head import streamed_head
 from core.quant.verify import Verified, Written, check_answers, check_layers
+from core.spec import JobSpec
 from core.wording import human
 
 

@@ -19,22 +19,24 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from core.errors import BadInput, UnsupportedModel
+from core.estimate.preflight import check_free, check_output
+from core.estimate.sizes import larger_than_source
 from core.events import Emit, Log
 from core.formats.grids import plan_layers
+from core.formats.opened import open_source
 from core.formats.registry import plan
 from core.formats.side_files import foreign_links
 from core.formats.stored import FormatPlan
+from core.hub.source import Source
 from core.inference.devices import choose, physical_cores, probe_dtype
-from core.jobs.spec import JobSpec
 from core.model.fingerprint import FingerprintedStore
+from core.model.folder import read_config
 from core.model.plans import nothing_quantized
 from core.model.skeleton import Skeleton, build_skeleton
-from core.model.source import Source, open_source, read_config
 from core.model.tokenizer import load_tokenizer
 from core.model.tree import LayerPlan, ModelTree, build_tree, read_tensors
-from core.preflight import check_free, check_output
 from core.quant.scale_range import within_float16
-from core.sizes import larger_than_source
+from core.spec import JobSpec
 
 SPARE = 64 << 20
 """Bytes of disk that a run leaves alone, on top of what it writes."""

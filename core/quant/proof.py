@@ -20,8 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.errors import BitwrightError, CorruptFile, UnsupportedModel
-from core.jobs.failure import no_memory
+from core.errors import BitwrightError, CorruptFile, UnsupportedModel, no_memory
 from core.model.chain import BlockCall, capture, first_inputs, logits, only_rows
 from core.model.fingerprint import FingerprintedStore
 from core.model.linear import TunedLinear

@@ -7,16 +7,16 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from core.calibration.tokens import Calibration
+from core.estimate.sizes import effective_bits
 from core.formats.names import folder_name
 from core.formats.stored import layer_labels
 from core.inference.evaluate import Perplexity
-from core.jobs.spec import JobSpec
 from core.quant.output import Output
 from core.quant.prepare import Prepared, settings_of
 from core.quant.progress import peak_memory
 from core.quant.signround import Outcome
 from core.quant.verify import Verified
-from core.sizes import effective_bits
+from core.spec import JobSpec
 
 _WEIGHTS = (".safetensors", ".gguf")
 

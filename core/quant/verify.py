@@ -17,11 +17,11 @@ from torch import Tensor
 
 from core.calibration.documents import Document
 from core.calibration.encoding import Encoder
+from core.control import check_stop
 from core.errors import VerificationFailed
 from core.formats.stored import Checkpoint, digest
 from core.inference.evaluate import summarize
 from core.inference.memory import give_back_memory
-from core.jobs.control import check_stop
 from core.model.chain import BlockCall, capture, first_inputs, logits, only_rows
 from core.quant.activations import Activations
 from core.quant.blocks import BlockJob, forward, insert_linear, precision

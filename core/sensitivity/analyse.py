@@ -12,15 +12,16 @@ import torch
 from torch import Tensor
 
 from core.calibration.tokens import load
+from core.control import check_stop
 from core.errors import BadInput, Cancelled, UnsupportedModel
 from core.events import Emit, Stage
+from core.formats.opened import open_source
 from core.inference.devices import choose, probe_dtype
 from core.inference.memory import give_back_memory
-from core.jobs.control import check_stop
 from core.model.context import ASSUMED, context_length
 from core.model.fingerprint import FingerprintedStore
+from core.model.folder import read_config
 from core.model.skeleton import Skeleton, build_skeleton
-from core.model.source import open_source, read_config
 from core.model.tokenizer import load_tokenizer
 from core.model.tree import Linear, ModelTree, build_tree, read_tensors
 from core.quant.blocks import read_weight

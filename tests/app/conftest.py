@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from PySide6.QtWidgets import QApplication
     from pytestqt.qtbot import QtBot
 
-    from app.context import Context, Remedy
-    from app.draft import OpenedModel
+    from app.shared.context import Context, Remedy
+    from app.shared.draft import OpenedModel
     from app.theme import Theme
     from core.errors import BitwrightError
 
@@ -96,10 +96,10 @@ def context(
     qtbot: QtBot, theme: Theme, tmp_path: Path, reports: Reports, said: list[str], visited: list[str]
 ) -> Iterator[Context]:
     """What a page is given, all of it real; child processes are ended with the test."""
-    from app.calls import Calls
-    from app.context import Context
-    from app.draft import Draft
-    from app.runs import Runs
+    from app.shared.calls import Calls
+    from app.shared.context import Context
+    from app.shared.draft import Draft
+    from app.shared.runs import Runs
     from app.state import State
 
     calls, runs = Calls(), Runs()
@@ -128,9 +128,9 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def opened(tiny_model: Path) -> OpenedModel:
     """That model as the model page opens it."""
-    from app.draft import OpenedModel
+    from app.shared.draft import OpenedModel
+    from core.model.folder import read_config
     from core.model.headers import read_folder
-    from core.model.source import read_config
     from core.model.tree import build_tree
 
     tree = build_tree(read_config(tiny_model), read_folder(tiny_model))

@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from core.control import Control
 from core.errors import BadInput, Cancelled, VerificationFailed
 from core.events import (
     BlockDone,
@@ -34,8 +35,7 @@ from core.events import (
     to_line,
 )  # fmt: skip
 from core.jobs import store, worker
-from core.jobs.control import Control
-from core.jobs.spec import JobSpec
+from core.spec import JobSpec
 from core.staging import UNFINISHED, remove
 
 BLOCKS, STEPS = 4, 20

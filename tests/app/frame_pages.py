@@ -5,8 +5,8 @@ from __future__ import annotations
 from PySide6.QtCore import Signal
 from PySide6.QtWidgets import QLabel, QLineEdit, QPushButton, QVBoxLayout, QWidget
 
-from app.context import Context
 from app.frame.page_stack import PageEntry
+from app.shared.context import Context
 
 PAGES = tuple(
     PageEntry(page, page.title(), "tests.app.frame_pages", "SmallPage")

@@ -1,4 +1,4 @@
-"""Stands in for the sessions of `app.calls.Calls` where a test plays the child: it loads, answers and dies as told."""
+"""A session in place of those of `app.shared.calls.Calls`, whose child the test plays: it loads, answers and dies."""
 
 from __future__ import annotations
 

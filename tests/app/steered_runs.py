@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from PySide6.QtCore import QObject, Signal
 
-from app.models.run_record import RunRecord
+from app.shared.run_record import RunRecord
 from core.events import Done, Failed
-from core.jobs.spec import JobSpec
+from core.spec import JobSpec
 
 
 class SteeredRuns(QObject):
-    """In place of `app.runs.Runs` where a test is of the frame and not of runs."""
+    """In place of `app.shared.runs.Runs` where a test is of the frame and not of runs."""
 
     changed = Signal()
     started = Signal()

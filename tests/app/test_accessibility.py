@@ -10,11 +10,11 @@ from PySide6.QtGui import QAction
 from PySide6.QtWidgets import QLineEdit, QWidget
 from pytestqt.qtbot import QtBot
 
-from app.context import Context, Remedy
-from app.draft import OpenedModel
 from app.frame.main_window import MainWindow
 from app.frame.page_stack import PAGES, PageEntry
 from app.logs import LogFeed
+from app.shared.context import Context, Remedy
+from app.shared.draft import OpenedModel
 from core.errors import BadInput
 from tests.app import frame_pages
 from tests.app.reading_aloud import unnamed, unreachable

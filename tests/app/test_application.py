@@ -23,7 +23,7 @@ from app.frame import main_window
 from app.frame import page_stack
 from tests.app import frame_pages
 from tests.app.steered_runs import SteeredRuns
-from app.context import Context
+from app.shared.context import Context
 
 class Calls(main_window.QWidget):
     unhandled, activity = main_window.Signal(object), main_window.Signal(str)
@@ -32,7 +32,7 @@ class Calls(main_window.QWidget):
     def is_on(self, name): return False
 
 def surroundings(window):
-    from app.draft import Draft
+    from app.shared.draft import Draft
     own = window.state, window.theme, window.report, window.say, window.go
     return Context(Draft(window), Calls(), SteeredRuns(), *own)
 

@@ -10,12 +10,12 @@ from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QLabel
 from pytestqt.qtbot import QtBot
 
-from app import notify
-from app.chat_session import ChatSession
 from app.frame.main_window import MainWindow
 from app.logs import LogFeed
-from app.models.conversation import Figures
+from app.pages.chat.conversations.conversation import Figures
 from app.pages.chat.page import ChatPage
+from app.pages.chat.session import ChatSession
+from app.shared import notify
 from app.state import State
 from app.theme import Theme
 

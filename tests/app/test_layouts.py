@@ -10,13 +10,13 @@ from PySide6.QtGui import QFont, QFontDatabase
 from PySide6.QtWidgets import QApplication, QScrollArea, QToolButton
 from pytestqt.qtbot import QtBot
 
-from app.context import Context
-from app.draft import OpenedModel
 from app.frame.main_window import MainWindow
 from app.frame.page_stack import PAGES
 from app.logs import LogFeed
 from app.pages.layers.page import LayersPage
 from app.pages.layers.side_panel import VIEWS
+from app.shared.context import Context
+from app.shared.draft import OpenedModel
 from tests.app import faces
 from tests.app.faces import FACES, Face
 

@@ -7,8 +7,8 @@ import dataclasses
 import pytest
 from pytestqt.qtbot import QtBot
 
-from app.context import Context
 from app.machine_probe import MachineProbe
+from app.shared.context import Context
 from core.errors import ChildDied
 from core.events import Done
 from tests.app.recorded_calls import RecordedCalls

@@ -12,10 +12,10 @@ import statistics
 import time
 from collections.abc import Callable
 
-from core import engines
 from core.allocation.pareto import pareto
 from core.allocation.problem import Budget, Demand, allocate
 from core.bitsmap import BitsMap, Rule
+from core.formats import engines
 from core.model.tree import ModelTree, resolve_schemes
 from core.schemes import LayerScheme
 from tests.core.allocation.problems import table_for

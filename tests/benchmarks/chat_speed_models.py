@@ -20,12 +20,13 @@ from core.files import read_json
 from core.formats import registry
 from core.formats.grids import plan_layers
 from core.formats.names import is_gguf
+from core.formats.opened import open_source
 from core.model.gguf_header import read_gguf_header
 from core.model.headers import read_folder
 from core.model.skeleton import build_skeleton
-from core.model.source import DEMO, open_source
 from core.model.tree import build_tree
 from core.model.weights import TensorStore
+from core.model_id import DEMO
 from core.quant.grid import freeze, new_grid
 
 DTYPE_BYTES: Final = {"fp32": 4, "bf16": 2}

@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 
 from core import convert, quantize
-from core.model.source import open_source
+from core.formats.opened import open_source
 from core.quant.heldout import evaluation_files
 
 WINDOWS, LENGTH = 33, 512

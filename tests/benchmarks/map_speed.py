@@ -20,11 +20,11 @@ os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
 from PySide6.QtWidgets import QApplication
 
-from app.calls import Calls
-from app.context import Context
-from app.draft import Draft, OpenedModel
 from app.pages.layers.page import LayersPage
-from app.runs import Runs
+from app.shared.calls import Calls
+from app.shared.context import Context
+from app.shared.draft import Draft, OpenedModel
+from app.shared.runs import Runs
 from app.state import State
 from app.theme import Theme
 from core.bitsmap import BitsMap

@@ -18,8 +18,8 @@ import sys
 from pathlib import Path
 
 from core import bitsmap, inspect
+from core.api.planning import plan
 from core.bitsmap import BitsMap, Rule
-from core.planning import plan
 from core.schemes import LayerScheme
 from core.sensitivity.table import DamageTable
 from tests.benchmarks.against_peer import BIN, Figures, measured, perplexity_of

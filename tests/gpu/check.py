@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from core import quantize
+from core.api.chats import chat
 from core.errors import BitwrightError
 from core.events import BlockDone, Done, Token
 from core.inference.backends import choose
@@ -29,7 +30,6 @@ from core.inference.backends.trial import TOLERANCE, random_layer
 from core.inference.devices import Device
 from core.inference.devices import choose as choose_device
 from core.schemes import LayerScheme
-from core.talk import chat
 from tests.core.tiny_model import save_model
 
 OUTPUTS, INPUTS = 512, 1024

@@ -25,16 +25,16 @@ def window(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> b
 
 
 def test_run_opens_the_window_with_the_demo_or_falls_back(window: bool) -> None:
-    assert bootstrap.what_to_run(()) == ([*PYTHON, "app", "demo"] if window else [*PYTHON, "core.demo"])
+    assert bootstrap.what_to_run(()) == ([*PYTHON, "app", "demo"] if window else [*PYTHON, "core.cli.demo"])
 
 
 def test_run_takes_a_model_for_the_window(window: bool) -> None:
-    assert bootstrap.what_to_run(("a/b",)) == [*PYTHON, "app" if window else "core.demo", "a/b"]
+    assert bootstrap.what_to_run(("a/b",)) == [*PYTHON, "app" if window else "core.cli.demo", "a/b"]
 
 
 def test_the_terminal_can_be_asked_for(window: bool) -> None:
-    assert bootstrap.what_to_run(("--terminal",)) == [*PYTHON, "core.demo"]
-    assert bootstrap.what_to_run(("--terminal", "out")) == [*PYTHON, "core.demo", "out"]
+    assert bootstrap.what_to_run(("--terminal",)) == [*PYTHON, "core.cli.demo"]
+    assert bootstrap.what_to_run(("--terminal", "out")) == [*PYTHON, "core.cli.demo", "out"]
 
 
 def test_the_launcher_is_a_command_and_takes_nothing() -> None:

@@ -1,6 +1,6 @@
 """Questions and their answers: who is asked, when the model is loaded for it, and what becomes of what comes back.
 
-Brings the child that answers (`app.chat_session`) and the bubbles (`ConversationView`) together. Knows nothing of
+Brings the child that answers (`app.pages.chat.session`) and the bubbles (`ConversationView`) together. Knows nothing of
 pickers, notices and files.
 """
 
@@ -12,9 +12,9 @@ from typing import Any
 
 from PySide6.QtCore import QObject, QTimer, Signal
 
-from app.chat_session import ChatSession
-from app.models.conversation import Conversation, Figures, Message
 from app.pages.chat.conversation_view import ConversationView
+from app.pages.chat.conversations.conversation import Conversation, Figures, Message
+from app.pages.chat.session import ChatSession
 from core.errors import BitwrightError, ChildDied
 
 

@@ -13,9 +13,9 @@ from PySide6.QtCore import Qt
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
 
-from app.context import Context
-from app.models.bench_rows import Bench, as_text, bench_from, summary
 from app.pages.chat.bench_plot import BenchPlot
+from app.pages.chat.bench_rows import Bench, as_text, bench_from, summary
+from app.shared.context import Context
 from app.widgets.note import Note
 from app.widgets.tinted_label import TintedLabel
 from core.errors import BitwrightError
@@ -23,7 +23,7 @@ from core.events import Event, Progress
 from core.wording import duration, figure
 
 if TYPE_CHECKING:
-    from app.chat_session import ChatSession
+    from app.pages.chat.session import ChatSession
 
 
 class BenchPanel(QWidget):

@@ -12,7 +12,7 @@ from PySide6.QtCore import QPointF, QRectF, QSize, Qt
 from PySide6.QtGui import QPainter, QPaintEvent, QPen, QPolygonF
 from PySide6.QtWidgets import QSizePolicy, QWidget
 
-from app.models.bench_rows import BenchRow
+from app.pages.chat.bench_rows import BenchRow
 from app.theme import Theme
 from core.wording import figure
 

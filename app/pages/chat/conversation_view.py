@@ -1,6 +1,7 @@
 """The bubbles of one conversation, kept in line with it: questions, the answer that is coming, and other branches.
 
-Changes the conversation (`app.models.conversation`) and its bubbles together; knows nothing of who answers.
+Changes the conversation (`app.pages.chat.conversations.conversation`) and its bubbles together; knows nothing of who
+answers.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 from PySide6.QtCore import QTimer, Signal
 from PySide6.QtWidgets import QWidget
 
-from app.models.conversation import Conversation, Figures, Message
+from app.pages.chat.conversations.conversation import Conversation, Figures, Message
 from app.pages.chat.message_footer import caption_of
 from app.pages.chat.message_view import MessageView
 from app.pages.chat.transcript import Transcript

@@ -1,7 +1,7 @@
 """Which device computes the answers, and why the other devices cannot be used.
 
 The choice is remembered by what the device itself is called, whatever number it has today. Shows what was measured of
-the machine (`app.draft.Machine`); measures nothing.
+the machine (`app.shared.draft.Machine`); measures nothing.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, Final
 from PySide6.QtCore import Signal
 from PySide6.QtWidgets import QVBoxLayout, QWidget
 
-from app.draft import Machine
+from app.shared.draft import Machine
 from app.state import State
 from app.theme import Theme
 from app.widgets.elided_box import ElidedBox

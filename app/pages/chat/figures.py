@@ -5,7 +5,7 @@ from __future__ import annotations
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QGridLayout, QLabel, QWidget
 
-from app.models.figures import Figures
+from app.pages.chat.answer_figures import Figures
 from core.wording import duration, figure, human
 
 _DASH = "\N{EN DASH}"

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from PySide6.QtCore import QObject, Signal
 
-from app.context import Context
-from app.models import chat_choices
-from app.models.chat_choices import ChatChoice
-from app.models.finished_models import FinishedModels
+from app.shared import chat_choices
+from app.shared.chat_choices import ChatChoice
+from app.shared.context import Context
+from app.shared.finished_models import FinishedModels
 
 
 class KnownModels(QObject):

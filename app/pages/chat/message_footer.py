@@ -6,7 +6,7 @@ from PySide6.QtCore import Signal
 from PySide6.QtGui import QPalette
 from PySide6.QtWidgets import QHBoxLayout, QToolButton, QWidget
 
-from app.models.figures import Figures
+from app.pages.chat.answer_figures import Figures
 from app.theme import Theme
 from app.widgets.elided_label import ElidedLabel
 from app.widgets.tinted_label import TintedLabel

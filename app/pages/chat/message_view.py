@@ -14,12 +14,12 @@ from PySide6.QtCore import QRect, QRectF, Qt, QTimer, Signal
 from PySide6.QtGui import QFontDatabase, QFontInfo, QGuiApplication, QPainter, QPaintEvent, QPen
 from PySide6.QtWidgets import QWidget
 
-from app.markdown import Look, Part, clean, split
 from app.pages.chat.message_footer import MessageFooter
 from app.pages.chat.prose_view import ProseView
 from app.pages.chat.thinking_view import ThinkingView
 from app.theme import Theme
 from app.widgets.code_view import CodeView
+from app.widgets.markdown import Look, Part, clean, split
 from app.widgets.tints import bubble_color, code_color
 
 COLUMNS = 88

@@ -5,7 +5,6 @@ from __future__ import annotations
 from PySide6.QtCore import QEvent
 from PySide6.QtWidgets import QHBoxLayout, QLayout, QStyle, QVBoxLayout, QWidget
 
-from app.context import Context
 from app.pages.chat.composer import Composer
 from app.pages.chat.context_meter import ContextMeter
 from app.pages.chat.conversation_view import ConversationView
@@ -13,6 +12,7 @@ from app.pages.chat.following_scroll import MARGIN
 from app.pages.chat.notice import ChatNotice
 from app.pages.chat.transcript import column_width
 from app.pages.chat.welcome import ChatWelcome
+from app.shared.context import Context
 from app.widgets.note import Note
 from app.widgets.view_stack import ViewStack
 

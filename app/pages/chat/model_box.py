@@ -1,6 +1,6 @@
 """The list that a model is picked from, and the question for a folder that is in no list.
 
-Shows choices (`app.models.chat_choices`); knows neither where they come from nor what becomes of a pick.
+Shows choices (`app.shared.chat_choices`); knows neither where they come from nor what becomes of a pick.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QFileDialog, QWidget
 
-from app.models.chat_choices import ChatChoice
+from app.shared.chat_choices import ChatChoice
 from app.widgets.elided_box import ElidedBox
 
 

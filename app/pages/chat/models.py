@@ -1,6 +1,6 @@
 """Which model to talk to: what was quantized here first, then the original, then any folder; and load, cancel, unload.
 
-Shows choices (`app.models.chat_choices`) and says what was picked; loads nothing itself.
+Shows choices (`app.shared.chat_choices`) and says what was picked; loads nothing itself.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
-from app.models.chat_choices import ChatChoice
 from app.pages.chat.model_box import ModelBox, ask_folder
+from app.shared.chat_choices import ChatChoice
 from app.theme import Theme
 from app.widgets.note import Note
 from app.widgets.tinted_label import TintedLabel

@@ -10,10 +10,10 @@ from typing import Final
 
 from PySide6.QtCore import QObject, Signal
 
-from app.context import Context
-from app.models import chat_choices
-from app.models.chat_choices import ChatChoice
 from app.pages.chat.known_models import KnownModels
+from app.shared import chat_choices
+from app.shared.chat_choices import ChatChoice
+from app.shared.context import Context
 
 _PICKED: Final = "chat/picked"
 

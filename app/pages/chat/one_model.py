@@ -9,17 +9,17 @@ from __future__ import annotations
 from PySide6.QtCore import QTimer, Signal
 from PySide6.QtWidgets import QHBoxLayout, QWidget
 
-from app.chat_session import ChatSession
-from app.context import Context
-from app.models.conversation import Conversation, Figures, Message
 from app.pages.chat.answering import Answering, Wish
 from app.pages.chat.bench_panel import BenchPanel
+from app.pages.chat.conversations.conversation import Conversation, Figures, Message
 from app.pages.chat.middle import ChatMiddle
 from app.pages.chat.notices import show_notice
 from app.pages.chat.offers import Offers
 from app.pages.chat.panel import ChatPanel, describe
 from app.pages.chat.remedies import Ways, remedy_for
 from app.pages.chat.serve_panel import ServePanel
+from app.pages.chat.session import ChatSession
+from app.shared.context import Context
 from core.errors import BitwrightError
 
 

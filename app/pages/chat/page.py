@@ -13,13 +13,13 @@ from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QAction, QHideEvent, QKeyEvent, QKeySequence, QShowEvent
 from PySide6.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
 
-from app.context import Context
-from app.models.conversation import Conversation
-from app.pages.chat import exchange
-from app.pages.chat.drawer import Drawer
+from app.pages.chat.conversations import exchange
+from app.pages.chat.conversations.conversation import Conversation
+from app.pages.chat.conversations.drawer import Drawer
+from app.pages.chat.conversations.shelf import Shelf
 from app.pages.chat.one_model import OneModel
-from app.pages.chat.shelf import Shelf
 from app.pages.chat.top_bar import DRAWER_KEYS, NEW_KEYS, ONE, TWO, TopBar
+from app.shared.context import Context
 from app.widgets.view_stack import ViewStack
 from core.errors import BitwrightError
 

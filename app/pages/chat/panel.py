@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from PySide6.QtCore import Signal
 from PySide6.QtWidgets import QPlainTextEdit, QVBoxLayout, QWidget
 
-from app.chat_session import Opened
-from app.context import Context
 from app.pages.chat.backend_box import BackendBox, words_of
 from app.pages.chat.device import ChatDevice
 from app.pages.chat.figures import ChatFigures
 from app.pages.chat.models import ChatModels
 from app.pages.chat.sampling_panel import SamplingPanel
+from app.pages.chat.session import Opened
 from app.pages.chat.side_column import SideColumn
+from app.shared.context import Context
 from app.widgets.tinted_label import TintedLabel
 from core.inference.backends.backend import BackendRow
 from core.wording import figure, human

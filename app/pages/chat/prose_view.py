@@ -1,6 +1,7 @@
 """A stretch of text in a message: selectable, without scroll bars, as high as its text.
 
-Shows Markdown as data (`app.markdown`); a click on a web address opens the browser, and nothing else does anything.
+Shows Markdown as data (`app.widgets.markdown`); a click on a web address opens the browser, and nothing else does
+anything.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from PySide6.QtCore import Qt, QUrl
 from PySide6.QtGui import QDesktopServices, QTextCursor, QTextOption, QWheelEvent
 from PySide6.QtWidgets import QFrame, QTextBrowser, QTextEdit, QWidget
 
-from app.markdown import Look, SafeDocument, fill, opens_in_browser
+from app.widgets.markdown import Look, SafeDocument, fill, opens_in_browser
 
 
 class ProseView(QTextBrowser):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from PySide6.QtCore import QCoreApplication
 
-from app.context import Remedy
+from app.shared.context import Remedy
 from core.errors import BitwrightError, DeviceProblem, MissingDependency, ModelNotFound, OutOfMemory
 
 

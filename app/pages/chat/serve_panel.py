@@ -22,9 +22,9 @@ from PySide6.QtWidgets import (
     QWidget,
 )  # fmt: skip
 
-from app.context import Context
-from app.models import chat_choices
-from app.models.versus import Need, free_for
+from app.pages.chat.versus.comparison import Need, free_for
+from app.shared import chat_choices
+from app.shared.context import Context
 from app.widgets.elided_label import ElidedLabel
 from app.widgets.note import Note
 from app.widgets.tinted_label import TintedLabel
@@ -34,8 +34,8 @@ from core.events import Event, Listening, Log, Progress
 from core.wording import human
 
 if TYPE_CHECKING:
-    from app.call_thread import Call
-    from app.chat_session import ChatSession
+    from app.pages.chat.session import ChatSession
+    from app.shared.call_thread import Call
 
 PORT: Final = 8765
 _PORT_KEY: Final = "serve/port"

@@ -11,10 +11,10 @@ from PySide6.QtCore import QRect, QTimer, Signal
 from PySide6.QtGui import QPainter, QPaintEvent, QPalette
 from PySide6.QtWidgets import QWidget
 
-from app.markdown import Look, clean
 from app.pages.chat.fold_button import FoldButton
 from app.pages.chat.prose_view import ProseView
 from app.theme import Theme
+from app.widgets.markdown import Look, clean
 from core.wording import duration
 
 _INDENT: Final = 12

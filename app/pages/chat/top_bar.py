@@ -7,7 +7,7 @@ from typing import Final
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QPushButton, QToolButton, QWidget
 
-from app.frame.actions import shown_keys
+from app.shared.shortcut_keys import shown_keys
 from app.theme import Theme
 from app.widgets.elided_label import ElidedLabel
 from app.widgets.segmented import Option, Segmented

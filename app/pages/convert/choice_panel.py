@@ -10,9 +10,9 @@ from pathlib import Path
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
-from app.models.budget import disk_problem
-from app.models.conversion import Possible
-from app.models.conversion_words import choice_text, choice_title
+from app.pages.convert.conversion import Possible
+from app.pages.convert.conversion_words import choice_text, choice_title
+from app.shared.machine_budget import disk_problem
 from app.theme import Theme
 from app.widgets.elided_label import ElidedLabel
 from app.widgets.note import Note

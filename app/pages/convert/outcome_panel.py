@@ -7,7 +7,7 @@ from pathlib import Path
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
-from app.models.conversion_words import Outcome
+from app.pages.convert.conversion_words import Outcome
 from app.theme import Theme
 from app.widgets.elided_label import ElidedLabel
 from app.widgets.fact_row import FactRow

@@ -1,7 +1,7 @@
 """The Convert page: pick a model, see what it can become and why not, and have it written in another format.
 
-Brings together what is asked of the service (`app.models.conversion`) and the widgets that show it. What is shown in
-which state is decided in `_update` alone.
+Brings together what is asked of the service (`app.pages.convert.conversion`) and the widgets that show it. What is
+shown in which state is decided in `_update` alone.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from PySide6.QtGui import (
 )
 from PySide6.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
 
-from app import notify
-from app.announce import announce
-from app.context import Context, Remedy
-from app.drops import target_of, words_of
-from app.models import chat_choices, conversion_words
-from app.models.chat_choices import ChatChoice
-from app.models.conversion import Conversion, Possible
-from app.models.conversion_table import ConversionTable
-from app.models.finished_models import FinishedModels
-from app.models.run_words import for_the_window
+from app.pages.convert import conversion_words
 from app.pages.convert.choice_panel import ChoicePanel
+from app.pages.convert.conversion import Conversion, Possible
+from app.pages.convert.conversion_table import ConversionTable
 from app.pages.convert.outcome_panel import OutcomePanel
 from app.pages.convert.possible_view import PossibleView
 from app.pages.convert.source_bar import SourceBar
 from app.pages.convert.welcome import ConvertWelcome
+from app.shared import chat_choices, notify
+from app.shared.announce import announce
+from app.shared.chat_choices import ChatChoice
+from app.shared.context import Context, Remedy
+from app.shared.drops import target_of, words_of
+from app.shared.finished_models import FinishedModels
+from app.shared.run_words import for_the_window
 from app.widgets.transfer_bar import TransferBar
 from app.widgets.view_stack import ViewStack
 from core.errors import BitwrightError, OutputProblem
@@ -43,7 +43,7 @@ from core.events import Event, Stage
 from core.files import free_name
 from core.formats.names import folder_name
 from core.home import home
-from core.model.source import DEMO
+from core.model_id import DEMO
 
 REQUEST = "convert/source"
 """Key in the state under which other pages leave the model to convert, before they go to this page."""

@@ -8,8 +8,8 @@ from PySide6.QtCore import QLocale, QModelIndex, Qt, Signal
 from PySide6.QtGui import QKeyEvent, QResizeEvent
 from PySide6.QtWidgets import QAbstractItemView, QHeaderView, QStyledItemDelegate, QTableView, QWidget
 
-from app.models.conversion import Possible
-from app.models.conversion_table import FORMAT, RESULT, SIZE, WHY, ConversionTable
+from app.pages.convert.conversion import Possible
+from app.pages.convert.conversion_table import FORMAT, RESULT, SIZE, WHY, ConversionTable
 
 _WIDTHS: Final = {FORMAT: 34, RESULT: 16, SIZE: 13}
 """In average characters; the reasons take the rest."""

@@ -21,8 +21,8 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from app.models.chat_choices import ChatChoice
-from app.models.model_name import model_name, names_a_model
+from app.shared.chat_choices import ChatChoice
+from app.shared.model_name import model_name, names_a_model
 from app.theme import Theme
 from app.widgets.elided_label import ElidedLabel
 from app.widgets.wheel_guard import WheelGuard

@@ -5,7 +5,7 @@ from __future__ import annotations
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
-from app.models.chat_choices import ChatChoice
+from app.shared.chat_choices import ChatChoice
 from app.theme import Theme
 from app.widgets.note import Note
 from app.widgets.primary_button import make_primary

@@ -12,12 +12,12 @@ from PySide6.QtCore import QDir, QSize, Qt, Signal
 from PySide6.QtGui import QPaintEvent, QResizeEvent
 from PySide6.QtWidgets import QFileDialog, QHBoxLayout, QLabel, QLayout, QSplitter, QVBoxLayout, QWidget
 
-from app.models.layer_table import LayerTable
-from app.models.selection import Selection
-from app.pages.layers.bits_map import BitsMapView
-from app.pages.layers.layer_filter import LayerFilter
-from app.pages.layers.layer_list import LayerList
-from app.pages.layers.map_legend import MapLegend
+from app.pages.layers.list.layer_filter import LayerFilter
+from app.pages.layers.list.layer_list import LayerList
+from app.pages.layers.list.layer_table import LayerTable
+from app.pages.layers.map.bits_map import BitsMapView
+from app.pages.layers.map.map_legend import MapLegend
+from app.pages.layers.selection import Selection
 from app.pages.layers.side_panel import SidePanel
 from app.widgets.segmented import Option, Segmented
 

@@ -21,12 +21,12 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from app.models import format_words
-from app.models.layer_sheet import LayerSheet, Summary
+from app.pages.layers.layer_sheet import LayerSheet, Summary
+from app.shared import format_words
 from app.widgets.note import Note
 from app.widgets.segmented import Option, Segmented
 from app.widgets.tinted_label import TintedLabel
-from core.engines import Mark
+from core.formats.engines import Mark
 from core.formats.names import mix_of
 from core.schemes import BITS, UNTOUCHED
 from core.wording import figure, human

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Final
 
 from PySide6.QtWidgets import QVBoxLayout, QWidget
 
-from app.models.format_words import title
-from app.models.rule_words import counted
-from app.models.running_memory import RunningMemory
+from app.pages.layers.running_memory import RunningMemory
+from app.shared.format_words import title
+from app.shared.rule_words import counted
 from app.widgets.elided_label import ElidedLabel
 from app.widgets.note import Note
 from app.widgets.tinted_label import TintedLabel
-from core.sizes import OutputSize
+from core.estimate.sizes import OutputSize
 from core.wording import figure, human
 
 if TYPE_CHECKING:

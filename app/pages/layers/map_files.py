@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING
 from PySide6.QtCore import QObject
 from PySide6.QtGui import QGuiApplication
 
-from app.background import Background
-from app.drops import checkpoint_of
-from core import bitsmap, map_exchange, map_rules
+from app.shared.background import Background
+from app.shared.drops import checkpoint_of
+from core import bitsmap
+from core.allocation import map_rules
 from core.bitsmap import BitsMap
 from core.errors import BitwrightError, OutputProblem
+from core.formats import map_exchange
 from core.home import home
 from core.model.tree import resolve_schemes
 
 if TYPE_CHECKING:
-    from app.context import Context
+    from app.shared.context import Context
 
 
 class MapFiles(QObject):

@@ -16,30 +16,31 @@ from PySide6.QtCore import Qt
 from PySide6.QtGui import QAction, QDragEnterEvent, QDropEvent, QKeyEvent, QKeySequence, QShowEvent
 from PySide6.QtWidgets import QVBoxLayout, QWidget
 
-from app.drops import is_map, words_of
-from app.models.layer_grid import NOTHING, LayerGrid
-from app.models.layer_sheet import LayerSheet, make_sheet, summarize
-from app.models.layer_table import LayerTable
-from app.models.rule_words import counted, edited
-from app.models.running_memory import running_memory
-from app.models.selection import Selection
 from app.pages.layers.body import LayersBody
-from app.pages.layers.budget_control import BudgetControl
-from app.pages.layers.engine_control import EngineControl
-from app.pages.layers.map_colours import Scale
+from app.pages.layers.budget.budget_control import BudgetControl
+from app.pages.layers.engine.engine_control import EngineControl
+from app.pages.layers.layer_sheet import LayerSheet, make_sheet, summarize
+from app.pages.layers.list.layer_table import LayerTable
+from app.pages.layers.map.map_colours import Scale
 from app.pages.layers.map_files import MapFiles
 from app.pages.layers.notice import LayersNotice
-from app.pages.layers.rules_control import RulesControl
+from app.pages.layers.rules.rules_control import RulesControl
+from app.pages.layers.running_memory import running_memory
+from app.pages.layers.selection import Selection
+from app.shared.drops import is_map, words_of
+from app.shared.layer_grid import NOTHING, LayerGrid
+from app.shared.rule_words import counted, edited
 from app.widgets.view_stack import ViewStack
-from core import bitsmap, sizes
+from core import bitsmap
 from core.bitsmap import BitsMap
 from core.errors import BitwrightError
+from core.estimate import sizes
 from core.schemes import BITS, UNTOUCHED
 from core.wording import figure
 
 if TYPE_CHECKING:
-    from app.context import Context
-    from app.draft import OpenedModel
+    from app.shared.context import Context
+    from app.shared.draft import OpenedModel
     from core.model.plans import LayerPlan
 
 _KEYS: Final = {**{str(bits): bits for bits in BITS}, "0": UNTOUCHED}

@@ -20,8 +20,8 @@ from PySide6.QtGui import (
 )
 from PySide6.QtWidgets import QTextBrowser, QWidget
 
-from app.markdown import FEATURES, SafeDocument, clean, drop_blank, opens_in_browser
 from app.theme import Theme
+from app.widgets.markdown import FEATURES, SafeDocument, clean, drop_blank, opens_in_browser
 from app.widgets.tints import code_color
 
 _MARGIN = 12

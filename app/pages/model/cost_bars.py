@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QGridLayout, QVBoxLayout, QWidget
 
-from app.models.budget import FITS, SHORT, TIGHT, UNKNOWN, Free, Need, advice, needs, verdict_text
 from app.pages.model.cost_bar import CostBar
+from app.shared.machine_budget import FITS, SHORT, TIGHT, UNKNOWN, Free, Need, advice, needs, verdict_text
 from app.widgets.elided_label import ElidedLabel
 from app.widgets.note import Note
-from core.costs import BUSY, Costs
+from core.estimate.costs import BUSY, Costs
 from core.wording import time_range
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QGridLayout, QWidget
 
-from app.models.facts import Fact
+from app.pages.model.facts import Fact
 from app.widgets.elided_label import ElidedLabel
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from PySide6.QtCore import QEvent, QObject, QSize, Qt, Signal
 from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QPushButton, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
 
-from app.models.facts import facts, origin_text
 from app.pages.model.cost_bars import CostBars
+from app.pages.model.facts import facts, origin_text
 from app.pages.model.facts_table import ModelFacts
 from app.pages.model.refusal import Refusal
 from app.theme import Theme
@@ -22,7 +22,7 @@ from app.widgets.transfer_bar import TransferBar
 from core.wording import human
 
 if TYPE_CHECKING:
-    from app.draft import OpenedModel
+    from app.shared.draft import OpenedModel
 
 
 class ModelOverview(QScrollArea):

@@ -14,25 +14,24 @@ from PySide6.QtCore import QDir, Qt, QTimer, QUrl
 from PySide6.QtGui import QAction, QDesktopServices, QHideEvent, QKeyEvent, QKeySequence, QShowEvent
 from PySide6.QtWidgets import QFileDialog, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
-from app.context import Context, Remedy
-from app.models.budget import free_now
-from app.models.card_fetch import CardFetch
-from app.models.hub_search import HubSearch
-from app.models.model_download import ModelDownload
-from app.models.model_name import model_name, page_of
+from app.pages.model.card_fetch import CardFetch
 from app.pages.model.details import ModelDetails
+from app.pages.model.hub_search import HubSearch
+from app.pages.model.model_download import ModelDownload
 from app.pages.model.opening import ModelOpening
 from app.pages.model.picker import ModelPicker
 from app.pages.model.welcome import ModelWelcome
+from app.shared.context import Context, Remedy
+from app.shared.machine_budget import free_now
+from app.shared.model_name import model_name, page_of
 from app.widgets.primary_button import make_primary
 from app.widgets.view_stack import ViewStack
 from core.errors import BitwrightError, HubUnreachable, ModelNotFound
-from core.jobs.spec import looks_like_path
-from core.model.source import DEMO
+from core.model_id import DEMO, looks_like_path
 
 if TYPE_CHECKING:
-    from app.calls import Call
-    from app.draft import OpenedModel
+    from app.shared.calls import Call
+    from app.shared.draft import OpenedModel
 
 _FREE_EVERY_MS = 5000
 """How often what is free is looked at again while the page is in view."""

@@ -21,14 +21,14 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from app.models.hub_search import SHORTEST, HubSearch, Query
-from app.models.model_name import names_a_model
-from app.models.search_results import ROW, Row, SearchResults, found_row, heading, recent_row
+from app.pages.model.hub_search import SHORTEST, HubSearch, Query
 from app.pages.model.result_delegate import ResultDelegate
+from app.pages.model.results_table import ROW, Row, SearchResults, found_row, heading, recent_row
+from app.shared.model_name import names_a_model
 from app.theme import Theme
 from app.widgets.note import Note
 from app.widgets.view_stack import ViewStack
-from core.model.source import DEMO
+from core.model_id import DEMO
 
 _RECENT = 8
 _RECENT_BESIDE_RESULTS = 3

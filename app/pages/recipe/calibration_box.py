@@ -10,9 +10,9 @@ from typing import Any
 from PySide6.QtCore import Signal
 from PySide6.QtWidgets import QFileDialog, QHBoxLayout, QLineEdit, QPushButton, QVBoxLayout, QWidget
 
-from app.context import Context
-from app.models.calibration_source import EXAMPLE, found_text, kind_of, named, use_text
+from app.pages.recipe.calibration_source import EXAMPLE, found_text, kind_of, named, use_text
 from app.pages.recipe.text_preview import TextPreview
+from app.shared.context import Context
 from app.widgets.note import Note
 from app.widgets.segmented import Option, Segmented
 from core.errors import BitwrightError

@@ -11,7 +11,6 @@ from PySide6.QtCore import QSize, Qt, QTimer
 from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QBoxLayout, QFrame, QHBoxLayout, QLayout, QScrollArea, QVBoxLayout, QWidget
 
-from app.context import Context
 from app.pages.recipe.calibration_box import CalibrationBox
 from app.pages.recipe.device_box import DeviceBox
 from app.pages.recipe.goal_bar import GoalBar
@@ -19,6 +18,7 @@ from app.pages.recipe.more_knobs import MoreKnobs
 from app.pages.recipe.preset_bar import PresetBar
 from app.pages.recipe.recipe_cards import RecipeCards
 from app.pages.recipe.scheme_box import SchemeBox
+from app.shared.context import Context
 from app.widgets.output_field import OutputField
 from app.widgets.tinted_label import TintedLabel
 from core.recipes import Recipe

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QCheckBox, QGridLayout, QWidget
 
-from app.models import format_words
-from app.models.format_fit import Fit, own_grids
-from app.models.format_words import Family
+from app.shared import format_words
+from app.shared.format_fit import Fit, own_grids
+from app.shared.format_words import Family
 from app.theme import Theme
 from app.widgets.elided_box import ElidedBox
 from app.widgets.note import Note

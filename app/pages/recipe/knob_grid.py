@@ -12,8 +12,8 @@ from PySide6.QtCore import QSize, Signal
 from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QGridLayout, QLayout, QWidget
 
-from app.models.knobs import KNOBS, default_of, value_of
 from app.pages.recipe.knob_row import KnobRow
+from app.pages.recipe.knobs import KNOBS, default_of, value_of
 from app.theme import Theme
 from core.recipes import Recipe
 

@@ -11,8 +11,8 @@ from PySide6.QtCore import QEvent, QObject, QSize, Qt, Signal
 from PySide6.QtGui import QKeyEvent, QPainter, QPaintEvent
 from PySide6.QtWidgets import QCheckBox, QHBoxLayout, QLineEdit, QPushButton, QVBoxLayout, QWidget
 
-from app.models import knobs
-from app.models.knobs import Knob
+from app.pages.recipe import knobs
+from app.pages.recipe.knobs import Knob
 from app.theme import Theme
 from app.widgets.note import Note
 from app.widgets.tinted_label import TintedLabel

@@ -11,8 +11,8 @@ from typing import Any
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QHBoxLayout, QPushButton, QToolButton, QVBoxLayout, QWidget
 
-from app.models.knobs import KNOBS, default_of, value_of
 from app.pages.recipe.knob_grid import KnobGrid
+from app.pages.recipe.knobs import KNOBS, default_of, value_of
 from app.theme import Theme
 from app.widgets.tinted_label import TintedLabel
 from core.recipes import Recipe

@@ -15,21 +15,22 @@ from PySide6.QtCore import Signal
 from PySide6.QtGui import QGuiApplication, QHideEvent, QShowEvent
 from PySide6.QtWidgets import QFileDialog, QFrame, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
-from app.context import Context
-from app.models import knobs, presets, recipe_words
-from app.models.recipe_times import RecipeTimes
+from app.pages.recipe import knobs, presets, recipe_words
 from app.pages.recipe.form import RecipeForm
+from app.pages.recipe.recipe_times import RecipeTimes
+from app.shared.context import Context
 from app.widgets.note import Note
 from app.widgets.primary_button import make_primary
-from core import costs, goals, recipes
+from core import recipes
 from core.bitsmap import BitsMap
-from core.command_line import Command, command_of
-from core.costs import Costs
 from core.errors import BitwrightError, OutputProblem
+from core.estimate import costs, goals
+from core.estimate.costs import Costs
+from core.estimate.goals import Suggestion
 from core.files import write_json
-from core.goals import Suggestion
 from core.home import home
 from core.recipes import Recipe
+from core.report.command_line import Command, command_of
 from core.schemes import LayerScheme
 from core.wording import human, time_range
 

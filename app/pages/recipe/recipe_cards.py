@@ -11,8 +11,8 @@ from PySide6.QtCore import QSize, Signal
 from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QGridLayout, QLayout, QWidget
 
-from app.models.recipe_words import title_of
 from app.pages.recipe.recipe_card import RecipeCard
+from app.pages.recipe.recipe_words import title_of
 from app.theme import Theme
 from app.widgets.radio_focus import settle_focus
 from core.recipes import Recipe

@@ -10,7 +10,7 @@ from PySide6.QtCore import QModelIndex, QPersistentModelIndex, QRect, QRectF, QS
 from PySide6.QtGui import QColor, QFont, QKeyEvent, QPainter, QPalette, QPen, QResizeEvent
 from PySide6.QtWidgets import QFrame, QListView, QSizePolicy, QStyle, QStyledItemDelegate, QStyleOptionViewItem, QWidget
 
-from app.models.block_table import ROW, BlockRow, BlockTable
+from app.pages.run.block_table import ROW, BlockRow, BlockTable
 from app.theme import Theme, mixed
 
 _PAD = 8

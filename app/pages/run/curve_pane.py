@@ -5,10 +5,10 @@ from __future__ import annotations
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QHBoxLayout, QPushButton, QSizePolicy, QSplitter, QWidget
 
-from app.models.run_record import RunRecord
-from app.models.run_words import curve_title, curve_words
 from app.pages.run.block_list import BlockList
 from app.pages.run.loss_plot import LossPlot
+from app.shared.run_record import RunRecord
+from app.shared.run_words import curve_title, curve_words
 from app.theme import Theme
 from app.widgets.elided_label import ElidedLabel
 from app.widgets.panel import Panel

@@ -8,7 +8,7 @@ from typing import Any
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QGridLayout, QWidget
 
-from app.models.report_facts import fallbacks_of, files_of
+from app.pages.run.report_facts import fallbacks_of, files_of
 from app.theme import Theme
 from app.widgets.elided_label import ElidedLabel
 from app.widgets.panel import Panel

@@ -8,7 +8,7 @@ from typing import Any
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QGridLayout, QPushButton, QWidget
 
-from app.models.report_facts import OutputFormat, formats_of
+from app.pages.run.report_facts import OutputFormat, formats_of
 from app.theme import Theme
 from app.widgets.panel import Panel
 from app.widgets.tinted_label import TintedLabel

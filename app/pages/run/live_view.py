@@ -9,15 +9,15 @@ from PySide6.QtCore import Qt, QTimer
 from PySide6.QtGui import QFont, QHideEvent, QShowEvent
 from PySide6.QtWidgets import QHBoxLayout, QProgressBar, QPushButton, QSplitter, QVBoxLayout, QWidget
 
-from app.announce import announce
-from app.context import Context
-from app.models import run_words
-from app.models.run_record import RunRecord
-from app.models.try_again import TryAgain
 from app.pages.run.curve_pane import CurvePane
 from app.pages.run.ending_banner import EndingBanner
 from app.pages.run.run_log import RunLog
 from app.pages.run.stage_line import StageLine
+from app.pages.run.try_again import TryAgain
+from app.shared import run_words
+from app.shared.announce import announce
+from app.shared.context import Context
+from app.shared.run_record import RunRecord
 from app.widgets.elided_label import ElidedLabel
 from app.widgets.fact_row import FactRow
 from app.widgets.tinted_label import TintedLabel

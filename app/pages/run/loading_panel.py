@@ -15,7 +15,7 @@ from app.theme import Theme
 from app.widgets.code_view import CodeView
 from app.widgets.panel import Panel
 from app.widgets.tinted_label import TintedLabel
-from core.loading_snippets import Snippet, Support
+from core.report.loading_snippets import Snippet, Support
 
 _MARKS: dict[Support, tuple[str, str]] = {
     "tested": ("Tested", "good"),

@@ -9,13 +9,13 @@ from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import QLabel, QStackedLayout, QVBoxLayout, QWidget
 
-from app.announce import announce
-from app.context import Context
-from app.models.run_record import RunRecord
 from app.pages.run.live_view import LiveView
 from app.pages.run.report_view import ReportView
 from app.pages.run.welcome import RunWelcome
-from core.verdict import judge
+from app.shared.announce import announce
+from app.shared.context import Context
+from app.shared.run_record import RunRecord
+from core.report.verdict import judge
 
 
 class RunPage(QWidget):

@@ -1,6 +1,7 @@
 """The report of a finished run: a verdict in plain words, the figures behind it, the files, and the next step.
 
-Shows what `core.verdict` and `core.loading_snippets` say of the report; opens folders and pages through the context.
+Shows what `core.report.verdict` and `core.report.loading_snippets` say of the report; opens folders and pages through
+the context.
 """
 
 from __future__ import annotations
@@ -13,21 +14,21 @@ from PySide6.QtCore import Qt, QUrl, Signal
 from PySide6.QtGui import QDesktopServices, QFont, QGuiApplication, QResizeEvent
 from PySide6.QtWidgets import QBoxLayout, QHBoxLayout, QPushButton, QScrollArea, QVBoxLayout, QWidget
 
-from app.context import Context, Remedy
-from app.models.report_facts import fact_tips, facts_of, provenance, verified_words
-from app.models.run_record import RunRecord
 from app.pages.run.curve_pane import CurvePane
 from app.pages.run.file_list import FileList
 from app.pages.run.format_list import FormatList
 from app.pages.run.loading_panel import LoadingPanel
+from app.pages.run.report_facts import fact_tips, facts_of, provenance, verified_words
+from app.shared.context import Context, Remedy
+from app.shared.run_record import RunRecord
 from app.theme import Theme
 from app.widgets.fact_row import FactRow
 from app.widgets.panel import Panel
 from app.widgets.tinted_label import TintedLabel
 from core.errors import OutputProblem
 from core.events import Done
-from core.loading_snippets import folder_to_open, snippets
-from core.verdict import Verdict, judge
+from core.report.loading_snippets import folder_to_open, snippets
+from core.report.verdict import Verdict, judge
 
 _WIDEST, _TWO_COLUMNS = 1320, 1040
 _HEADING = 1.6

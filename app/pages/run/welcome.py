@@ -6,8 +6,8 @@ from PySide6.QtCore import Qt
 from PySide6.QtGui import QFont, QShowEvent
 from PySide6.QtWidgets import QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
-from app.context import Context
-from app.models.engine_words import engine_line
+from app.shared.context import Context
+from app.shared.engine_words import engine_line
 from app.widgets.primary_button import make_primary
 from app.widgets.tinted_label import TintedLabel
 

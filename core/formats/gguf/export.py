@@ -16,12 +16,12 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from core.control import check_stop
 from core.formats.gguf.architectures import Layout, Placed, describe
 from core.formats.gguf.file import DTYPES, Entry, GgufWriter, TensorSlot, header_bytes
 from core.formats.gguf.metadata import file_type, metadata
 from core.formats.gguf.tokenizer import tokenizer
 from core.formats.gguf.types import FLOATS
-from core.jobs.control import check_stop
 from core.model.general import read_facts
 from core.model.tree import ModelTree
 from core.model.weights import TensorStore

@@ -16,6 +16,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from core.control import check_stop
 from core.errors import BadInput, VerificationFailed
 from core.formats.gguf.architectures import Placed
 from core.formats.gguf.blocks import BlockLinear
@@ -29,7 +30,6 @@ from core.formats.names import mix_of
 from core.formats.quantized import QuantizedLinear
 from core.formats.side_files import carry_over
 from core.formats.stored import Checkpoint, Stored
-from core.jobs.control import check_stop
 from core.model.plans import LayerPlan
 from core.model.tree import ModelTree
 from core.model.weights import TensorStore

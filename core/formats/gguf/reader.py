@@ -2,7 +2,7 @@
 
 Linears in a block type become `BlockLinear`s, number for number; everything else is read as plain floats: stored ones
 as they are, embeddings in blocks and block types beyond `core.block_types` dequantized to float32. Knows bytes and
-names; what the metadata mean is in `core.model.gguf_model`.
+names; what the metadata mean is in `core.formats.gguf.model`.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from torch import Tensor
 
 from core.block_types import TYPES
 from core.errors import CorruptFile
+from core.formats.gguf import values as gguf_values
 from core.formats.gguf.architectures import Layout
 from core.formats.gguf.blocks import BlockLinear, decode
-from core.model import gguf_values
-from core.model.gguf import import_config
+from core.formats.gguf.importing import import_config
+from core.formats.gguf.model import GgufModel, GgufPlace, open_gguf_model
+from core.model.folder import read_config
 from core.model.gguf_header import GgufTensor, read_gguf_header
-from core.model.gguf_model import GgufModel, GgufPlace, open_gguf_model
 from core.model.headers import TensorInfo
-from core.model.source import read_config
 from core.model.weights import TensorStore
 from core.schemes import LayerScheme
 
@@ -140,7 +140,7 @@ class GgufCheckpoint:
 
         Raises:
             UnsupportedModel, CorruptFile: no tokenizer can be made of the metadata.
-            DiskFull, OutputProblem, Cancelled: see `core.model.gguf.import_config`.
+            DiskFull, OutputProblem, Cancelled: see `core.formats.gguf.importing.import_config`.
         """
         return self._folder or import_config(self.model, self._should_stop)
 

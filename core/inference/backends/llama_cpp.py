@@ -39,7 +39,7 @@ def missing(device: Device) -> Missing | None:
 
 
 def refusal(place: Path) -> str:
-    """Why it cannot run the model at `place` (`core.model.source.Source.place`), as one sentence; "" where it can."""
+    """Why it cannot run the model at `place` (`core.hub.source.Source.place`), as one sentence; "" where it can."""
     if place.suffix.lower() == ".gguf":
         return ""
     return "llama.cpp runs GGUF files, and this model is none; `bitwright convert` can make one of it."

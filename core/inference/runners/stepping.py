@@ -16,11 +16,10 @@ import torch
 import transformers
 from torch import Tensor
 
-from core.errors import BitwrightError, CorruptFile, UnsupportedModel
+from core.errors import BitwrightError, CorruptFile, UnsupportedModel, no_memory
 from core.files import read_json, write_json
 from core.home import home
 from core.inference.runners.module import ModuleRunner
-from core.jobs.failure import no_memory
 
 _PIECE: Final = 128
 _SECOND: Final = (2, 22)

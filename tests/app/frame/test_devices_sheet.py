@@ -10,11 +10,11 @@ from PySide6.QtGui import QAction, QGuiApplication
 from PySide6.QtWidgets import QAbstractButton, QLabel, QWidget
 from pytestqt.qtbot import QtBot
 
-from app.context import Context
-from app.draft import Machine
 from app.frame.devices_sheet import DevicesSheet
 from app.frame.main_window import MainWindow
 from app.logs import LogFeed
+from app.shared.context import Context
+from app.shared.draft import Machine
 from core.errors import DeviceProblem
 from core.inference.backends.backend import BackendRow
 from tests.app import frame_pages

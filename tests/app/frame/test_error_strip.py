@@ -7,8 +7,8 @@ from PySide6.QtGui import QAccessible
 from PySide6.QtWidgets import QApplication, QPushButton, QToolButton
 from pytestqt.qtbot import QtBot
 
-from app.context import Remedy
 from app.frame.error_strip import ErrorStrip
+from app.shared.context import Remedy
 from app.theme import Theme
 from core.errors import BadInput
 

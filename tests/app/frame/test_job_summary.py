@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from pytestqt.qtbot import QtBot
 
-from app.draft import Draft, Machine, OpenedModel
 from app.frame.job_summary import ARROW, NOTHING, facts_of, facts_of_run, primary_of, stage_of
-from app.models.run_record import RunRecord, record_of
+from app.shared.draft import Draft, Machine, OpenedModel
+from app.shared.run_record import RunRecord, record_of
 from core.bitsmap import BitsMap, Rule
 from core.events import BlockDone, BlockStarted, Done, Progress, Stage, Started
-from core.jobs.spec import JobSpec
+from core.spec import JobSpec
 
 CPU = {"id": "cpu", "kind": "cpu", "name": "Some Processor", "total_memory": 8e9, "details": {"physical_cores": 2}}
 GPU = {"id": "cuda:0", "kind": "cuda", "name": "Some Card", "total_memory": 8e9, "details": {}}

@@ -12,11 +12,11 @@ from PySide6.QtGui import QDragEnterEvent, QDropEvent, QGuiApplication
 from PySide6.QtWidgets import QPushButton, QToolButton, QWidget
 from pytestqt.qtbot import QtBot
 
-from app.context import Context, Remedy
-from app.draft import OpenedModel
 from app.frame.main_window import MainWindow
 from app.frame.page_stack import PageEntry
 from app.logs import LogFeed
+from app.shared.context import Context, Remedy
+from app.shared.draft import OpenedModel
 from app.state import State
 from core.bitsmap import BitsMap
 from core.errors import BadInput, Cancelled

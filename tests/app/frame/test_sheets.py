@@ -9,11 +9,11 @@ from PySide6.QtGui import QAction, QDesktopServices, QGuiApplication
 from PySide6.QtWidgets import QLabel, QWidget
 from pytestqt.qtbot import QtBot
 
-from app.context import Context, Remedy
 from app.frame import actions
 from app.frame.main_window import MainWindow
 from app.frame.sheets import Sheets, open_data_folder
 from app.logs import LogFeed
+from app.shared.context import Context, Remedy
 from app.theme import Theme
 from core.errors import BitwrightError
 from tests.app import frame_pages

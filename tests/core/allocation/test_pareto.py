@@ -10,8 +10,8 @@ import pytest
 from core.allocation.pareto import pareto
 from core.allocation.problem import Budget, Demand, allocate
 from core.bitsmap import Rule
+from core.estimate.sizes import output_size
 from core.model.tree import resolve_schemes
-from core.sizes import output_size
 from tests.core.allocation.problems import table_for
 from tests.core.paper_model import llama
 

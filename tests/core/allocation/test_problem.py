@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core import engines
 from core.allocation.problem import Allocation, Budget, Demand, allocate
-from core.allocation.ties import Ties, groups
 from core.bitsmap import BitsMap, Rule
 from core.errors import BadInput
-from core.goals import footprint
+from core.estimate.goals import footprint
+from core.estimate.sizes import output_size, quantized_bytes
+from core.formats import engines
+from core.model.fused import Ties, groups
 from core.model.tree import ModelTree, resolve_schemes
 from core.schemes import LayerScheme
-from core.sizes import output_size, quantized_bytes
 from tests.core.allocation.problems import table_for
 from tests.core.paper_model import SHAPES, llama
 

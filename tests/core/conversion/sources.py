@@ -11,13 +11,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from core.bitsmap import BitsMap
+from core.control import never
 from core.formats.gguf.rounding import round_to
 from core.formats.grids import plan_layers
 from core.formats.opened import open_checkpoint
 from core.formats.quantized import QuantizedLinear
 from core.formats.registry import plan
 from core.formats.stored import Stored
-from core.jobs.control import never
 from core.model.weights import TensorStore
 from core.schemes import LayerScheme
 from tests.core.formats.tiny import bits_map, open_tree, round_to_nearest

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from core.control import never
 from core.conversion.conversions import Possible, conversions, kind_of, look_at, plan_subject
 from core.conversion.convert import convert, survey
 from core.errors import BadInput
 from core.events import Done, Event
 from core.formats.names import AUTO_ROUND, AWQ, FORMATS, GGUF, GPTQ, PLAIN
 from core.formats.opened import open_checkpoint
-from core.jobs.control import never
 from core.schemes import LayerScheme
 from tests.core.conversion.sources import make, same_weights, save_original
 

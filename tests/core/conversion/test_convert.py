@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from core.control import never
 from core.conversion import convert as module
 from core.conversion.convert import convert
 from core.errors import BadInput, BitwrightError, Cancelled, DiskFull, VerificationFailed
@@ -18,7 +19,6 @@ from core.events import Done, Event, FileWritten, Progress, Stage
 from core.formats.opened import open_checkpoint
 from core.formats.plain import PlainPlan
 from core.formats.reader import QuantizedCheckpoint
-from core.jobs.control import never
 from core.model.gguf_header import read_gguf_header
 from core.schemes import LayerScheme
 from tests.core.conversion.sources import DOWN, UP, all_weights, make, same_weights, save_original
@@ -122,7 +122,7 @@ def test_files_that_are_read_in_other_pieces_are_still_equal(
     original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = make(original, tmp_path / "source", "gguf", FOUR)
-    monkeypatch.setattr("core.model.gguf_values.CHUNK_ELEMENTS", 100)
+    monkeypatch.setattr("core.formats.gguf.values.CHUNK_ELEMENTS", 100)
     assert run(source, tmp_path / "out", "auto_round")["exact"]
 
 
@@ -336,7 +336,7 @@ def test_too_little_room_is_found_before_anything_is_written(
     original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = make(original, tmp_path / "source", "auto_gptq", FOUR)
-    monkeypatch.setattr("core.preflight.free_bytes", lambda _path: 1000)
+    monkeypatch.setattr("core.estimate.preflight.free_bytes", lambda _path: 1000)
     refused(source, tmp_path / "new" / "out", "auto_round", DiskFull, tmp_path)
 
 

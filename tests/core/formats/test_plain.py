@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from core.control import never
 from core.errors import BadInput, Cancelled, VerificationFailed
 from core.formats.plain import PlainCheckpoint, PlainLinear, PlainPlan, plan_plain
-from core.jobs.control import never
 from core.model.tree import LayerPlan, ModelTree
 from core.model.weights import TensorStore
 from core.schemes import LayerScheme

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from core import spec
 from core.bitsmap import Rule
 from core.errors import BadInput, UnsupportedModel
 from core.formats import registry
 from core.formats.registry import plan
-from core.jobs import spec
 from core.model.tree import LayerPlan, ModelTree, resolve_schemes
 from core.schemes import LayerScheme
 from tests.core.formats.tiny import (

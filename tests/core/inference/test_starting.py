@@ -13,7 +13,7 @@ from core.inference.backends import llama_cpp
 from core.inference.loader import Loaded, load_runner
 from core.inference.native import library
 from core.inference.runners import native
-from tests.core.model import gguf_files
+from tests.core.formats.gguf import gguf_files
 from tests.core.tiny_model import save_model
 
 IDS = list(range(5, 25))

@@ -12,11 +12,11 @@ import sys
 import time
 from pathlib import Path
 
+from core.control import Control
 from core.errors import BadInput, Cancelled
 from core.events import BlockStarted, Done, Emit, Log, Stage
 from core.jobs import store, worker
-from core.jobs.control import Control
-from core.jobs.spec import JobSpec
+from core.spec import JobSpec
 from core.staging import UNFINISHED, remove
 
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import psutil
 import pytest
 
+from core.control import never
 from core.events import Done, Event, Failed, Log, Stage
 from core.files import write_json
 from core.jobs import adopt, child, store
 from core.jobs.child import Outcome
-from core.jobs.control import never
-from core.jobs.spec import JobSpec
 from core.jobs.steering import Patience
+from core.spec import JobSpec
 
 FAKE = Path(__file__).with_name("fake_worker.py")
 SHORT = Patience(command=1.0, terminate=0.3)

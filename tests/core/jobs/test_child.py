@@ -10,12 +10,12 @@ from pathlib import Path
 import psutil
 import pytest
 
+from core.control import Control, never
 from core.events import Done, Emit, Event, Failed, Log, Stage
 from core.jobs import child, process, store, worker
 from core.jobs.child import Outcome
-from core.jobs.control import Control, never
-from core.jobs.spec import JobSpec
 from core.jobs.steering import Patience
+from core.spec import JobSpec
 
 FAKE = Path(__file__).with_name("fake_worker.py")
 SHORT = Patience(command=0.3, terminate=0.3)

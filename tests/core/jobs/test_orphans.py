@@ -14,7 +14,7 @@ import pytest
 from core.events import Failed
 from core.jobs import store, worker
 from core.jobs.process import ROOT
-from core.jobs.spec import JobSpec
+from core.spec import JobSpec
 
 FAKE = Path(__file__).with_name("fake_worker.py")
 PARENT = """

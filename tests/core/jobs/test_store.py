@@ -22,7 +22,7 @@ from core.files import write_json
 from core.home import home as bitwright_home
 from core.jobs import store
 from core.jobs.process import ROOT
-from core.jobs.spec import JobSpec
+from core.spec import JobSpec
 from core.staging import UNFINISHED
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from core.errors import CorruptFile
-from core.model.gguf import import_gguf
+from core.formats.gguf.importing import import_gguf
+from core.formats.gguf.model import open_gguf_model
 from core.model.gguf_header import read_gguf_header
-from core.model.gguf_model import open_gguf_model
 from core.model.parts import parts_of, whole_name
-from tests.core.model import gguf_files
+from tests.core.formats.gguf import gguf_files
 
 
 @pytest.fixture(autouse=True)

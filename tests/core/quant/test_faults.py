@@ -12,8 +12,8 @@ from core import files, recipes
 from core.bitsmap import BitsMap
 from core.events import BlockDone, Done, Event, Failed
 from core.jobs import child, store
-from core.jobs.spec import JobSpec
 from core.schemes import LayerScheme
+from core.spec import JobSpec
 from tests.core.faults import Faults, injected
 from tests.core.tiny_model import save_model
 

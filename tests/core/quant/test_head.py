@@ -13,20 +13,20 @@ from safetensors.torch import load_file, save_file
 from core.bitsmap import BitsMap, Rule
 from core.block_types import TYPES
 from core.errors import Cancelled, UnsupportedModel
+from core.estimate.preflight import read_tree
+from core.estimate.sizes import output_size
 from core.events import Log
 from core.formats.gguf.blocks import BlockLinear
 from core.formats.reader import QuantizedCheckpoint
 from core.formats.stored import Stored
 from core.inference.loader import load_model
-from core.jobs.spec import JobSpec
 from core.model.headers import read_folder
 from core.model.tree import resolve_schemes
-from core.preflight import read_tree
 from core.quant.grid import freeze, new_grid
 from core.quant.head import round_with_feedback
 from core.quant.prepare import prepare
 from core.schemes import LayerScheme
-from core.sizes import output_size
+from core.spec import JobSpec
 from tests.core.quant.test_pipeline import report_of, run, spec_of
 from tests.core.tiny_model import CONFIG, save_model
 

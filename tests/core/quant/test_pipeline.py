@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from core import recipes
 from core.bitsmap import BitsMap, Rule
+from core.control import Control
 from core.errors import (
     BadInput,
     BitwrightError,
@@ -29,10 +30,9 @@ from core.formats import reader
 from core.formats.reader import QuantizedCheckpoint
 from core.inference.evaluate import compare_logits, make_windows
 from core.inference.loader import load_model
-from core.jobs.control import Control
-from core.jobs.spec import JobSpec
 from core.quant import pipeline
 from core.schemes import LayerScheme
+from core.spec import JobSpec
 from tests.core.tiny_model import save_model
 
 TEXT = "The quick brown fox jumps over the lazy dog, and the dog, being lazy, lets it. " * 60

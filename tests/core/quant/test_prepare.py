@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from core.errors import BadInput, UnsupportedModel
-from core.jobs.spec import from_options
 from core.quant.prepare import check_compiler, prepare
+from core.spec import from_options
 from tests.core.tiny_architectures import make_model
 
 

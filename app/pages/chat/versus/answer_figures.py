@@ -1,6 +1,6 @@
 """What one answer of a comparison cost: speed, time to the first token, memory, and the perplexity of its model.
 
-Knows a reply (`app.models.versus`), not who gave it.
+Knows a reply (`app.pages.chat.versus.comparison`), not who gave it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from PySide6.QtCore import Signal
 from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QPushButton, QWidget
 
-from app.models.versus import Reply
+from app.pages.chat.versus.comparison import Reply
 from app.theme import Theme
 from app.widgets.fact_row import FactRow
 from app.widgets.note import Note

@@ -11,9 +11,9 @@ from PySide6.QtCore import QTimer, Signal
 from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QWidget
 
-from app.models.versus import Turn
 from app.pages.chat.following_scroll import MARGIN, FollowingScroll
 from app.pages.chat.message_view import COLUMNS
+from app.pages.chat.versus.comparison import Turn
 from app.pages.chat.versus.turn_view import GAP, TurnView
 from app.theme import Theme
 

@@ -1,6 +1,6 @@
 """Who is asked when: one question to two models, at once or one after the other, and what both answered so far.
 
-Keeps the turns (`app.models.versus`) and steers two sides; knows no widget.
+Keeps the turns (`app.pages.chat.versus.comparison`) and steers two sides; knows no widget.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from PySide6.QtCore import QObject, Signal
 
-from app.background import Background
-from app.models import versus
-from app.models.figures import Figures
-from app.models.token_diff import Comparison, compare, pieces_of
-from app.models.versus import Order, Plan, Reply, Turn
+from app.pages.chat.answer_figures import Figures
+from app.pages.chat.versus import comparison
+from app.pages.chat.versus.comparison import Order, Plan, Reply, Turn
 from app.pages.chat.versus.side import Side
+from app.pages.chat.versus.token_diff import Comparison, compare, pieces_of
+from app.shared.background import Background
 
 if TYPE_CHECKING:
-    from app.calls import Calls
-    from app.draft import Machine
+    from app.shared.calls import Calls
+    from app.shared.draft import Machine
     from core.errors import BitwrightError
 
 LEFT, RIGHT = 0, 1
@@ -94,8 +94,8 @@ class Director(QObject):
         """How both would be asked now."""
         machine = self._machine()
         needs = (self.sides[LEFT].need(machine), self.sides[RIGHT].need(machine))
-        free = versus.free_for(machine, [need.device for need in needs])
-        return versus.plan(needs, free, self.order)
+        free = comparison.free_for(machine, [need.device for need in needs])
+        return comparison.plan(needs, free, self.order)
 
     # --- what the user does ---
 
@@ -195,7 +195,7 @@ class Director(QObject):
         turn, side, other = self.turns[-1], self.sides[place], self.sides[1 - place]
         reply = turn.replies[place]
         reply.label = side.session.opened.label or side.label
-        side.session.say(versus.messages_of(self.turns, place, self._system), turn.sampling)
+        side.session.say(comparison.messages_of(self.turns, place, self._system), turn.sampling)
         if other.session.state == "answering" and other.session.opened.device == side.session.opened.device:
             reply.shared = turn.replies[1 - place].shared = True
         self.grew.emit(place)

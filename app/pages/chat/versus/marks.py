@@ -14,7 +14,7 @@ from PySide6.QtCore import QPoint
 from PySide6.QtGui import QColor, QTextCharFormat, QTextCursor
 from PySide6.QtWidgets import QTextEdit, QWidget
 
-from app.models.token_diff import Span
+from app.pages.chat.versus.token_diff import Span
 
 _AHEAD: Final = 600
 """Characters of the answer that may be missing in what is shown, such as an address behind a link."""

@@ -10,9 +10,9 @@ from typing import Any
 from PySide6.QtCore import Signal
 from PySide6.QtWidgets import QCheckBox, QPlainTextEdit, QVBoxLayout, QWidget
 
-from app.models.versus import Order
 from app.pages.chat.sampling_panel import SamplingPanel
 from app.pages.chat.side_column import SideColumn
+from app.pages.chat.versus.comparison import Order
 from app.state import State
 from app.theme import Theme
 from app.widgets.note import Note

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from PySide6.QtCore import QObject, Signal
 
-from app.chat_session import ChatSession
-from app.models import versus
-from app.models.chat_choices import ChatChoice
-from app.models.versus import Need
+from app.pages.chat.session import ChatSession
+from app.pages.chat.versus import comparison
+from app.pages.chat.versus.comparison import Need
+from app.shared.chat_choices import ChatChoice
 from core.errors import BitwrightError
 from core.events import Event, Progress
 
 if TYPE_CHECKING:
-    from app.calls import Calls
-    from app.draft import Machine
+    from app.shared.calls import Calls
+    from app.shared.draft import Machine
 
 
 class Side(QObject):
@@ -91,10 +91,10 @@ class Side(QObject):
     def need(self, machine: Machine) -> Need:
         """What its model takes or will take."""
         if self.name not in self._weights:
-            self._weights[self.name] = versus.weights_in(self.name)
+            self._weights[self.name] = comparison.weights_in(self.name)
         opened = self.session.opened
         weights = opened.weight_bytes or self._weights[self.name]
-        device = opened.device or versus.resolved(machine, self.device)
+        device = opened.device or comparison.resolved(machine, self.device)
         return Need(self.label, device, weights, max(1, opened.memory_bytes) if self.loaded else 0)
 
     def forget_trouble(self) -> None:

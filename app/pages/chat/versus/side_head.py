@@ -12,10 +12,10 @@ from typing import Any
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QHBoxLayout, QProgressBar, QPushButton, QSizePolicy, QVBoxLayout, QWidget
 
-from app.draft import Machine
-from app.models.chat_choices import ChatChoice
 from app.pages.chat.model_box import ModelBox, ask_folder
 from app.pages.chat.versus.side import Side
+from app.shared.chat_choices import ChatChoice
+from app.shared.draft import Machine
 from app.theme import Theme
 from app.widgets.elided_box import ElidedBox
 from app.widgets.elided_label import ElidedLabel

@@ -1,6 +1,7 @@
 """One question and both answers to it, side by side, with what each cost and how they differ.
 
-Lays out itself: the board gives it a width and asks how high it is. Shows a turn (`app.models.versus`), steers nothing.
+Lays out itself: the board gives it a width and asks how high it is. Shows a turn
+(`app.pages.chat.versus.comparison`), steers nothing.
 """
 
 from __future__ import annotations
@@ -8,12 +9,11 @@ from __future__ import annotations
 from PySide6.QtCore import Signal
 from PySide6.QtWidgets import QWidget
 
-from app.models import versus
-from app.models.versus import Reply, Turn
 from app.pages.chat.message_footer import caption_of
 from app.pages.chat.message_view import MessageView
-from app.pages.chat.versus import marks
+from app.pages.chat.versus import comparison, marks
 from app.pages.chat.versus.answer_figures import AnswerFigures
+from app.pages.chat.versus.comparison import Reply, Turn
 from app.pages.chat.versus.marks import Tints
 from app.theme import Theme, mixed
 from app.widgets.tinted_label import TintedLabel
@@ -100,7 +100,7 @@ class TurnView(QWidget):
         """Say how the answers differ, and mark where, if `marked`."""
         self._marked, self._unmarked = marked, True
         if self.turn.comparison is not None:
-            self._tell(*versus.verdict(self.turn.comparison))
+            self._tell(*comparison.verdict(self.turn.comparison))
         self.resized.emit()
 
     def restyle(self) -> None:

@@ -20,20 +20,20 @@ from PySide6.QtWidgets import (
     QWidget,
 )  # fmt: skip
 
-from app.announce import announce
-from app.context import Context
-from app.models.chat_choices import merged
-from app.models.versus import Turn, ending_of, likely_pair
 from app.pages.chat.composer import Composer
 from app.pages.chat.following_scroll import MARGIN
 from app.pages.chat.known_models import KnownModels
 from app.pages.chat.notice import ChatNotice
 from app.pages.chat.versus.board import Board, most_width
+from app.pages.chat.versus.comparison import Turn, ending_of, likely_pair
 from app.pages.chat.versus.director import LEFT, RIGHT, Director
 from app.pages.chat.versus.settings import VersusSettings
 from app.pages.chat.versus.side_head import SideHead
 from app.pages.chat.versus.turn_view import GAP
 from app.pages.chat.versus.welcome import VersusWelcome
+from app.shared.announce import announce
+from app.shared.chat_choices import merged
+from app.shared.context import Context
 from app.widgets.note import Note
 from app.widgets.view_stack import ViewStack
 

@@ -12,8 +12,8 @@ import pytest
 if TYPE_CHECKING:
     from pytestqt.qtbot import QtBot
 
-    from app.context import Context
     from app.pages.chat.page import ChatPage
+    from app.shared.context import Context
     from tests.app.pages.chat.parts import PlayedRuns
     from tests.app.scripted_session import ScriptedCalls
 

@@ -9,10 +9,10 @@ from PySide6.QtCore import QObject, Signal
 from PySide6.QtWidgets import QAbstractButton, QLabel, QWidget
 from pytestqt.qtbot import QtBot
 
-from app.context import Context
 from app.pages.chat.message_view import MessageView
 from app.pages.chat.page import ChatPage
 from app.pages.chat.transcript import Transcript
+from app.shared.context import Context
 from tests.app.scripted_session import ANSWERED, OPENED, ScriptedCalls
 
 Shown = TypeVar("Shown", bound=QWidget)
@@ -29,7 +29,7 @@ ROWS = [
 
 
 class PlayedRuns(QObject):
-    """As much of `app.runs.Runs` as the page looks at."""
+    """As much of `app.shared.runs.Runs` as the page looks at."""
 
     changed = Signal()
     started = Signal()

@@ -9,9 +9,9 @@ import pytest
 from PySide6.QtWidgets import QDoubleSpinBox, QLabel, QSpinBox
 from pytestqt.qtbot import QtBot
 
-from app.context import Context
 from app.pages.chat.page import ChatPage
 from app.pages.chat.transcript import Transcript
+from app.shared.context import Context
 from tests.app.conftest import Reports
 
 pytestmark = pytest.mark.slow

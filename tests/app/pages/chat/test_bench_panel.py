@@ -7,9 +7,9 @@ from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QAbstractButton, QLabel, QWidget
 from pytestqt.qtbot import QtBot
 
-from app.chat_session import ChatSession
-from app.context import Context
 from app.pages.chat.bench_panel import BenchPanel
+from app.pages.chat.session import ChatSession
+from app.shared.context import Context
 from core.errors import BadInput
 from core.events import Progress
 from tests.app.pages.chat.parts import label_of, shown

@@ -6,9 +6,9 @@ import pytest
 from PySide6.QtWidgets import QLabel
 from pytestqt.qtbot import QtBot
 
-from app.models.conversation import Conversation, Figures
 from app.pages.chat import conversation_view
 from app.pages.chat.conversation_view import ConversationView
+from app.pages.chat.conversations.conversation import Conversation, Figures
 from app.theme import Theme
 
 

@@ -9,8 +9,8 @@ import pytest
 from PySide6.QtWidgets import QComboBox
 from pytestqt.qtbot import QtBot
 
-from app.draft import Machine
 from app.pages.chat.device import ChatDevice
+from app.shared.draft import Machine
 from app.state import State
 from app.theme import Theme
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from app.context import Context
-from app.draft import OpenedModel
 from app.pages.chat.known_models import KnownModels
+from app.shared.context import Context
+from app.shared.draft import OpenedModel
 from tests.app.pages.chat.parts import PlayedRuns
 from tests.app.scripted_session import ScriptedCalls
 

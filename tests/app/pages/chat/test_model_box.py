@@ -7,8 +7,8 @@ from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QFileDialog, QWidget
 from pytestqt.qtbot import QtBot
 
-from app.models.chat_choices import ChatChoice, folder
 from app.pages.chat.model_box import ModelBox, ask_folder
+from app.shared.chat_choices import ChatChoice, folder
 
 RUN = ChatChoice("/out/tiny-4bit", "tiny-4bit", "W4", "run")
 

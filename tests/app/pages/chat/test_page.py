@@ -6,13 +6,13 @@ from PySide6.QtGui import QAction
 from PySide6.QtWidgets import QComboBox, QLabel, QListView, QToolButton, QWidget
 from pytestqt.qtbot import QtBot
 
-from app.context import Context
-from app.draft import Machine
 from app.frame.shortcuts_sheet import groups_of
-from app.models.backend_rows import rows_from
 from app.pages.chat.one_model import OneModel
 from app.pages.chat.page import ChatPage
 from app.pages.chat.top_bar import ONE, TWO
+from app.shared.backend_rows import rows_from
+from app.shared.context import Context
+from app.shared.draft import Machine
 from app.widgets.segmented import Segmented
 from tests.app.pages.chat.parts import ROWS, PlayedRuns, answered, asked, bubbles, shown_page
 from tests.app.scripted_session import ScriptedCalls

@@ -9,10 +9,10 @@ from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QCheckBox, QLineEdit, QProgressBar, QSpinBox, QWidget
 from pytestqt.qtbot import QtBot
 
-from app.chat_session import ChatSession
-from app.context import Context
-from app.draft import Machine
 from app.pages.chat.serve_panel import PORT, ServePanel
+from app.pages.chat.session import ChatSession
+from app.shared.context import Context
+from app.shared.draft import Machine
 from core.errors import BadInput
 from core.events import Listening, Log, Progress
 from tests.app.pages.chat.parts import label_of, shown

@@ -11,11 +11,11 @@ from PySide6.QtGui import QKeyEvent
 from PySide6.QtWidgets import QComboBox, QLabel, QPlainTextEdit, QProgressBar
 from pytestqt.qtbot import QtBot
 
-from app.context import Context
 from app.pages.chat.page import REQUEST, ChatPage
+from app.shared.context import Context
 from core.errors import ModelNotFound, OutOfMemory
 from core.events import Log, Progress
-from core.jobs.spec import JobSpec
+from core.spec import JobSpec
 from tests.app.pages.chat.parts import (
     MODEL,
     ROWS,

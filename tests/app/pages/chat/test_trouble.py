@@ -16,9 +16,9 @@ from PySide6.QtWidgets import (
 )  # fmt: skip
 from pytestqt.qtbot import QtBot
 
-from app.context import Context
-from app.draft import Machine, OpenedModel
 from app.pages.chat.page import ChatPage
+from app.shared.context import Context
+from app.shared.draft import Machine, OpenedModel
 from core.errors import BadInput, ChildDied
 from tests.app.pages.chat.parts import (
     PlayedRuns,

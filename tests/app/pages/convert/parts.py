@@ -9,11 +9,11 @@ from PySide6.QtWidgets import QLabel, QPushButton
 from pytestqt.qtbot import QtBot
 
 from app.pages.convert.page import ConvertPage
-from tests.app.models.possible_rows import SURVEY
+from tests.app.pages.convert.possible_rows import SURVEY
 from tests.app.recorded_calls import RecordedCalls
 
 if TYPE_CHECKING:
-    from app.context import Context
+    from app.shared.context import Context
 
 
 def shown_page(qtbot: QtBot, context: Context, calls: RecordedCalls) -> ConvertPage:

@@ -10,18 +10,18 @@ from PySide6.QtCore import QMimeData, QPoint, Qt, QUrl
 from PySide6.QtGui import QDesktopServices, QDragEnterEvent, QDropEvent
 from pytestqt.qtbot import QtBot
 
-from app import notify
 from app.pages.convert.page import REQUEST, ConvertPage
+from app.shared import notify
 from core.errors import BadInput
 from core.events import Progress, Stage
 from core.home import home
-from tests.app.models.possible_rows import ERROR, SURVEY, converted
 from tests.app.pages.convert.parts import button, choose, look_at, said, shown_page
+from tests.app.pages.convert.possible_rows import ERROR, SURVEY, converted
 from tests.app.reading_aloud import unnamed, unreachable
 from tests.app.recorded_calls import RecordedCalls
 
 if TYPE_CHECKING:
-    from app.context import Context
+    from app.shared.context import Context
 
 OUTPUTS = {
     "outputs": [

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from pytestqt.qtbot import QtBot
 
-from app import notify
-from app.context import Context
 from app.pages.convert.page import ConvertPage
+from app.shared import notify
+from app.shared.context import Context
 from tests.app.pages.convert.parts import choose
 
 WAIT = 120_000

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from PySide6.QtWidgets import QScrollArea
     from pytestqt.qtbot import QtBot
 
-    from app.context import Context
     from app.pages.layers.page import LayersPage
+    from app.shared.context import Context
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ from __future__ import annotations
 from PySide6.QtWidgets import QFrame, QLabel, QScrollArea
 from pytestqt.qtbot import QtBot
 
-from app.context import Context
-from app.draft import OpenedModel
 from app.pages.layers.page import LayersPage
+from app.shared.context import Context
+from app.shared.draft import OpenedModel
 from core.model.tree import ModelTree
 
 

@@ -11,9 +11,9 @@ from pytestqt.qtbot import QtBot
 
 from app.pages.layers.page import LayersPage
 from core.bitsmap import BitsMap, Rule
-from core.jobs.spec import JobSpec
 from core.model.tree import build_tree
 from core.schemes import LayerScheme
+from core.spec import JobSpec
 from core.wording import human
 from tests.app.pages.layers.parts import label, model, schemes, select_kind
 from tests.core.paper_model import llama

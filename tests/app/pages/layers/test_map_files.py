@@ -10,8 +10,8 @@ from PySide6.QtCore import QMimeData, QPoint, Qt, QUrl
 from PySide6.QtGui import QDragEnterEvent, QDropEvent, QGuiApplication
 from pytestqt.qtbot import QtBot
 
-from app.context import Remedy
 from app.pages.layers.page import LayersPage
+from app.shared.context import Remedy
 from core.bitsmap import BitsMap, Rule
 from core.errors import BitwrightError
 from core.schemes import LayerScheme
@@ -69,7 +69,9 @@ def test_a_dropped_checkpoint_gives_its_map(
     small: LayersPage, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = BitsMap(LayerScheme(4, 64), layers=(Rule("model.layers.1.mlp.down_proj", 8),))
-    monkeypatch.setattr("core.map_exchange.from_checkpoint", lambda folder: wanted if folder == checkpoint else None)
+    monkeypatch.setattr(
+        "core.formats.map_exchange.from_checkpoint", lambda folder: wanted if folder == checkpoint else None
+    )
     for dropped in (checkpoint, checkpoint / "config.json"):
         assert drop(small, dropped)
         assert small.context.draft.choices.bits_map == wanted

@@ -11,11 +11,11 @@ from pytestqt.qtbot import QtBot
 
 from app.pages.layers.page import LayersPage
 from app.pages.layers.side_panel import VIEWS, SidePanel
-from core import sizes
 from core.bitsmap import BitsMap, Rule
+from core.estimate import sizes
 from core.schemes import LayerScheme
 from core.wording import human
-from tests.app.pages.layers.damage import measured
+from tests.app.pages.layers.budget.damage import measured
 from tests.app.pages.layers.parts import label, model, select_kind
 from tests.app.reading_aloud import unnamed, unreachable
 from tests.core.paper_model import llama

@@ -10,14 +10,14 @@ from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QScrollArea
 from pytestqt.qtbot import QtBot
 
-from app.context import Remedy
-from app.models.layer_table import WHY
-from app.models.run_record import record_of
+from app.pages.layers.list.layer_table import WHY
 from app.pages.layers.page import LayersPage
+from app.shared.context import Remedy
+from app.shared.run_record import record_of
 from core.errors import BitwrightError
 from core.events import BlockDone
-from core.jobs.spec import JobSpec
-from tests.app.pages.layers.damage import measured
+from core.spec import JobSpec
+from tests.app.pages.layers.budget.damage import measured
 from tests.app.pages.layers.parts import model, schemes, select_kind
 from tests.core.paper_model import llama
 

@@ -12,8 +12,8 @@ from app.pages.model.page import ModelPage
 from tests.app.recorded_calls import RecordedCalls
 
 if TYPE_CHECKING:
-    from app.context import Context
-    from app.draft import OpenedModel
+    from app.shared.context import Context
+    from app.shared.draft import OpenedModel
 
 
 def shown_page(qtbot: QtBot, context: Context, calls: RecordedCalls) -> ModelPage:

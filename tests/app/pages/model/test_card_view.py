@@ -10,7 +10,7 @@ from PySide6.QtCore import Qt, QUrl
 from PySide6.QtGui import QColor, QImage, QTextDocument
 from pytestqt.qtbot import QtBot
 
-from app.models.card import fit_card
+from app.pages.model.card import fit_card
 from app.pages.model.card_view import CardView
 from app.theme import Theme
 

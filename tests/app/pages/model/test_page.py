@@ -18,8 +18,8 @@ from tests.app.pages.model.opened_page import open_as, shown_page, text_of
 from tests.app.recorded_calls import RecordedCalls
 
 if TYPE_CHECKING:
-    from app.context import Context
-    from app.draft import OpenedModel
+    from app.shared.context import Context
+    from app.shared.draft import OpenedModel
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from PySide6.QtGui import QDesktopServices
 from PySide6.QtWidgets import QPushButton, QWidget
 from pytestqt.qtbot import QtBot
 
-from app.draft import Machine
 from app.pages.model.page import ModelPage
+from app.shared.draft import Machine
 from core.errors import HubUnreachable
 from core.events import Progress
 from tests.app.hub_records import QWEN, answer
@@ -20,8 +20,8 @@ from tests.app.pages.model.opened_page import open_as, shown_page, text_of
 from tests.app.recorded_calls import RecordedCalls
 
 if TYPE_CHECKING:
-    from app.context import Context
-    from app.draft import OpenedModel
+    from app.shared.context import Context
+    from app.shared.draft import OpenedModel
 
 
 @pytest.fixture

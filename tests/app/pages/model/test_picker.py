@@ -9,7 +9,7 @@ from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QLabel, QPushButton
 from pytestqt.qtbot import QtBot
 
-from app.models.hub_search import HubSearch
+from app.pages.model.hub_search import HubSearch
 from app.pages.model.picker import ModelPicker
 from app.theme import Theme
 from core.errors import HubUnreachable

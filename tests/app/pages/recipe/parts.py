@@ -6,8 +6,8 @@ from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QLabel, QLineEdit, QPushButton, QToolButton
 from pytestqt.qtbot import QtBot
 
-from app.draft import Machine
 from app.pages.recipe.page import RecipePage
+from app.shared.draft import Machine
 from app.widgets.segmented import Segmented
 
 CPU = {"id": "cpu", "name": "Some CPU", "usable": True, "reason": "", "free_memory": 8_000_000_000}

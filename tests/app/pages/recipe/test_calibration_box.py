@@ -11,8 +11,8 @@ from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QFileDialog, QLabel, QLineEdit, QPlainTextEdit, QPushButton
 from pytestqt.qtbot import QtBot
 
-from app.context import Context
 from app.pages.recipe.calibration_box import CalibrationBox
+from app.shared.context import Context
 from app.widgets.segmented import Segmented
 from core import recipes
 from core.errors import HubUnreachable

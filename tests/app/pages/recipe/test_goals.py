@@ -12,16 +12,16 @@ from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QDoubleSpinBox
 from pytestqt.qtbot import QtBot
 
-from app.context import Context, Remedy
-from app.draft import OpenedModel
-from app.models import presets
+from app.pages.recipe import presets
 from app.pages.recipe.page import RecipePage
+from app.shared.context import Context, Remedy
+from app.shared.draft import OpenedModel
 from core import recipes
 from core.bitsmap import BitsMap, Rule
-from core.command_line import command_of
 from core.errors import BitwrightError
 from core.files import write_json
 from core.recipes import Recipe
+from core.report.command_line import command_of
 from core.schemes import LayerScheme
 from tests.app.pages.recipe.parts import CPU, MACHINE, button, open_more, said_by, write
 

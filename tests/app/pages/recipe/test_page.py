@@ -10,9 +10,9 @@ from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QAbstractButton, QCheckBox, QDoubleSpinBox, QLineEdit
 from pytestqt.qtbot import QtBot
 
-from app.context import Context
-from app.draft import OpenedModel
 from app.pages.recipe.page import RecipePage
+from app.shared.context import Context
+from app.shared.draft import OpenedModel
 from core import recipes
 from core.bitsmap import BitsMap, Rule
 from core.recipes import Recipe

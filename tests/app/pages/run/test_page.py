@@ -13,18 +13,18 @@ from PySide6.QtCore import QPoint, Qt
 from PySide6.QtWidgets import QAbstractButton, QComboBox, QLabel, QPlainTextEdit, QPushButton, QWidget
 from pytestqt.qtbot import QtBot
 
-from app.context import Context
-from app.draft import OpenedModel
-from app.models import budget
 from app.pages.run.block_list import BlockList
 from app.pages.run.loss_plot import LossPlot
 from app.pages.run.page import RunPage
+from app.shared import machine_budget
+from app.shared.context import Context
+from app.shared.draft import OpenedModel
 from app.widgets import plotting
 from core.events import BlockDone, BlockStarted, Event, Failed, Log, Loss, Stage
 from core.jobs import store
 from core.jobs.process import ROOT
-from core.jobs.spec import JobSpec
 from core.jobs.worker import ORPHANED
+from core.spec import JobSpec
 from tests.app.replayed_runs import ReplayedRuns, recorded, up_to, window_for
 
 SPEC = JobSpec("demo", "/models/out")
@@ -247,7 +247,7 @@ def test_try_again_waits_for_room_on_the_disk(
     page: RunPage, runs: ReplayedRuns, surroundings: Context, opened: OpenedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     surroundings.draft.choose(model=opened)
-    monkeypatch.setattr(budget, "free_bytes", lambda _folder: 1000)
+    monkeypatch.setattr(machine_budget, "free_bytes", lambda _folder: 1000)
     runs.play([*in_block(2), failed()], JobSpec(opened.name, "/models/out"))
     found, reason = button(page, "try_again"), text(page, "ending_obstacle")
     assert (found.isEnabled(), found.toolTip()) == (False, reason)
@@ -264,7 +264,7 @@ def test_try_again_comes_back_with_the_room(
 ) -> None:
     surroundings.draft.choose(model=opened)
     free = [1000]
-    monkeypatch.setattr(budget, "free_bytes", lambda _folder: free[0])
+    monkeypatch.setattr(machine_budget, "free_bytes", lambda _folder: free[0])
     runs.play([*in_block(2), failed()], JobSpec(opened.name, "/models/out"))
     free[0] = 10**12
     qtbot.waitUntil(button(page, "try_again").isEnabled, timeout=10_000)

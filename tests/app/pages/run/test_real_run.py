@@ -8,10 +8,10 @@ import pytest
 from PySide6.QtWidgets import QLabel
 from pytestqt.qtbot import QtBot
 
-from app import notify
-from app.context import Context
 from app.pages.run.page import RunPage
-from core.jobs.spec import from_options
+from app.shared import notify
+from app.shared.context import Context
+from core.spec import from_options
 from tests.app.replayed_runs import window_for
 
 WAIT = 240_000

@@ -13,13 +13,13 @@ from PySide6.QtGui import QDesktopServices, QGuiApplication
 from PySide6.QtWidgets import QComboBox, QLabel, QPushButton, QToolButton, QWidget
 from pytestqt.qtbot import QtBot
 
-from app.context import Context
-from app.models.report_facts import facts_of, fallbacks_of, files_of, formats_of, provenance, verified_words
-from app.models.run_record import RunRecord, record_of
+from app.pages.run.report_facts import facts_of, fallbacks_of, files_of, formats_of, provenance, verified_words
 from app.pages.run.report_view import ReportView
+from app.shared.context import Context
+from app.shared.run_record import RunRecord, record_of
 from app.widgets.fact_row import FactRow
 from core.events import Done
-from core.verdict import judge
+from core.report.verdict import judge
 from tests.app.replayed_runs import recorded, window_for
 
 

@@ -6,9 +6,9 @@ import pytest
 from PySide6.QtWidgets import QPushButton, QScrollArea
 from pytestqt.qtbot import QtBot
 
-from app.context import Context
-from app.draft import OpenedModel
 from app.pages.run.page import RunPage
+from app.shared.context import Context
+from app.shared.draft import OpenedModel
 
 SMALLEST = (880, 580)
 

@@ -16,9 +16,8 @@ from transformers import AutoModelForCausalLM
 
 from core.formats.gguf.reader import GgufCheckpoint
 from core.model.weights import TensorStore
-from tests.core.formats.gguf import families
+from tests.core.formats.gguf import families, gguf_files
 from tests.core.formats.gguf.llama import interpreter
-from tests.core.model import gguf_files
 
 QUANTIZE = Path(__file__).with_name("llama_quantize.py")
 WIDE: dict[str, Any] = gguf_files.ROOMY | {"hidden_size": 256, "intermediate_size": 512}

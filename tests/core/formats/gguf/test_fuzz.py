@@ -19,8 +19,7 @@ from core.errors import BitwrightError
 from core.formats.gguf.reader import GgufCheckpoint
 from core.model.gguf_header import read_gguf_header
 from core.model.tree import build_tree
-from tests.core.formats.gguf import damage
-from tests.core.model import gguf_files
+from tests.core.formats.gguf import damage, gguf_files
 
 HEADERS, MODELS, TOKENIZERS = 3000, 400, 150
 SECONDS_EACH = 5.0

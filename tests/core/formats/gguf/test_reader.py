@@ -15,15 +15,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from core.block_types import TYPES
 from core.errors import CorruptFile, ModelNotFound, UnsupportedModel
+from core.formats.gguf import values as gguf_values
 from core.formats.gguf.reader import GgufCheckpoint
 from core.formats.opened import open_checkpoint
 from core.formats.plain import PlainCheckpoint
 from core.formats.reader import QuantizedCheckpoint
-from core.model import gguf_values
 from core.model.tree import build_tree
 from core.schemes import LayerScheme
+from tests.core.formats.gguf import gguf_files
 from tests.core.formats.tiny import LLAMA_CONFIG, bits_map, llama_tensors, save_source, write_output
-from tests.core.model import gguf_files
 from tests.core.tiny_model import save_model
 
 Q, K, UP = (f"model.layers.1.{name}" for name in ("self_attn.q_proj", "self_attn.k_proj", "mlp.up_proj"))

@@ -24,9 +24,9 @@ from core.inference.runners import native
 from core.inference.runners.native import NativeRunner
 from core.model.skeleton import build_skeleton
 from core.schemes import LayerScheme
+from tests.core.formats.gguf import gguf_files
 from tests.core.formats.tiny import bits_map, write_output
 from tests.core.inference.native.tiny_models import TEXT, kernels, load, logits_of, make
-from tests.core.model import gguf_files
 
 __all__ = ["kernels"]
 SCHEMES = [

@@ -13,14 +13,14 @@ import pytest
 if TYPE_CHECKING:
     from pytestqt.qtbot import QtBot
 
-    from app.context import Context
     from app.pages.chat.versus.view import VersusView
+    from app.shared.context import Context
 
 
 @pytest.fixture
 def view(qtbot: QtBot, surroundings: Context, tmp_path: Path) -> VersusView:
-    from app.draft import Machine
     from app.pages.chat.versus.view import VersusView
+    from app.shared.draft import Machine
     from tests.app.pages.chat.versus.parts import folders
 
     cpu = {"id": "cpu", "kind": "cpu", "name": "Test CPU", "usable": True, "reason": "", "total_memory": 8e9}

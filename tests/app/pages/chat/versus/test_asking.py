@@ -7,7 +7,7 @@ from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QPlainTextEdit
 from pytestqt.qtbot import QtBot
 
-from app.models import versus
+from app.pages.chat.versus import comparison
 from app.pages.chat.versus.view import VersusView
 from core.errors import BadInput, OutOfMemory
 from tests.app.pages.chat.versus.parts import answer, asked, button, child_of, label_of, load, texts
@@ -16,7 +16,7 @@ from tests.app.scripted_session import ANSWERED, ScriptedCalls
 
 @pytest.fixture
 def short_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(versus, "free_for", lambda _machine, devices: dict.fromkeys(devices, 7e8))
+    monkeypatch.setattr(comparison, "free_for", lambda _machine, devices: dict.fromkeys(devices, 7e8))
 
 
 def in_turn(view: VersusView) -> None:

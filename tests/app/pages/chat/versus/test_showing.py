@@ -8,9 +8,9 @@ import pytest
 from PySide6.QtWidgets import QComboBox, QTextEdit
 from pytestqt.qtbot import QtBot
 
-from app.context import Context
 from app.pages.chat.versus.turn_view import TurnView
 from app.pages.chat.versus.view import VersusView
+from app.shared.context import Context
 from core.errors import DeviceProblem
 from core.events import Log, Progress
 from tests.app.pages.chat.parts import PlayedRuns

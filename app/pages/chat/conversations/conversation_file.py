@@ -1,0 +1,144 @@
+"""A conversation as JSON, and back: all branches, the shown one marked; and conversations of other programs.
+
+Believes nothing that it reads: what is no conversation is refused in one sentence. Knows no file system and no Qt.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, Final
+
+from app.pages.chat.answer_figures import figures_from
+from app.pages.chat.conversations.conversation import Conversation, Message
+from core.errors import CorruptFile
+
+VERSION: Final = 1
+_KIND: Final = "bitwright-conversation"
+
+
+def to_json(talk: Conversation) -> dict[str, Any]:
+    """All of a conversation as JSON values."""
+    shown = {message.id for message in talk.path()}
+    return {
+        "kind": _KIND,
+        "version": VERSION,
+        "id": talk.id,
+        "title": talk.title,
+        "created": talk.created,
+        "updated": talk.updated,
+        "model": talk.model,
+        "system": talk.system,
+        "messages": [_message(message, message.id in shown) for message in talk],
+    }
+
+
+def from_json(value: Any, identity: str = "") -> Conversation:
+    """A conversation from `to_json`, or a list of messages with `role` and `content`, as many programs write it.
+
+    Args:
+        value: what was read.
+        identity: the id that it gets; "" keeps its own, or makes one.
+
+    Raises:
+        CorruptFile: it is no conversation.
+    """
+    if isinstance(value, Mapping) and value.get("kind") == _KIND:
+        return _own(value, identity)
+    messages = value.get("messages") if isinstance(value, Mapping) else value
+    if not isinstance(messages, list) or not messages:
+        raise CorruptFile("There is no conversation in this file.", "Choose one that was exported as JSON.")
+    return _foreign(messages, identity)
+
+
+def _own(value: Mapping[str, Any], identity: str) -> Conversation:
+    if value.get("version") != VERSION:
+        raise CorruptFile(
+            f"This conversation is of version {value.get('version')!r}, which this Bitwright does not read.",
+            "Update Bitwright, or export the conversation again.",
+        )
+    talk = Conversation(identity or _word(value, "id"))
+    talk.title, talk.model, talk.system = (_word(value, name) for name in ("title", "model", "system"))
+    shown: Message | None = None
+    try:
+        for entry in value["messages"]:
+            message = _read(entry)
+            if not _fits(talk, message):
+                raise ValueError("a message has no place")
+            talk.put(message)
+            if entry.get("shown"):
+                shown = message
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CorruptFile("The conversation in this file is not whole.", "Choose another file.") from error
+    if shown is not None:
+        talk.show(shown)
+    now = time.time()
+    talk.created, talk.updated = (_number(value, name, now) for name in ("created", "updated"))
+    return talk
+
+
+def _foreign(messages: list[Any], identity: str) -> Conversation:
+    talk = Conversation(identity)
+    for entry in messages:
+        role, text = (entry.get("role"), entry.get("content")) if isinstance(entry, Mapping) else (None, None)
+        if not isinstance(text, str) or role not in ("system", "user", "assistant"):
+            raise CorruptFile(
+                "A message in this file has no role and text that a chat knows.", "Choose another conversation."
+            )
+        if role == "system":
+            talk.system = f"{talk.system}\n\n{text}".strip()
+        else:
+            talk.add(role, text)
+    return talk
+
+
+def _message(message: Message, shown: bool) -> dict[str, Any]:
+    found: dict[str, Any] = {"id": message.id, "parent": message.parent, "role": message.role, "text": message.text}
+    if shown:
+        found["shown"] = True
+    for name in ("thinking", "model", "sampling"):
+        if getattr(message, name):
+            found[name] = getattr(message, name)
+    if message.figures is not None:
+        found["figures"] = asdict(message.figures)
+    return found
+
+
+def _read(entry: Any) -> Message:
+    role, figures, sampling = entry["role"], entry.get("figures"), entry.get("sampling", {})
+    if role not in ("user", "assistant") or not isinstance(sampling, dict):
+        raise ValueError("a message of another form")
+    parent = entry["parent"]
+    return Message(
+        id=_whole(entry["id"]),
+        parent=None if parent is None else _whole(parent),
+        role=role,
+        text=str(entry["text"]),
+        thinking=_word(entry, "thinking"),
+        model=_word(entry, "model"),
+        figures=None if figures is None else figures_from(figures),
+        sampling=sampling,
+    )
+
+
+def _fits(talk: Conversation, message: Message) -> bool:
+    """Whether the id is new and the parent there: a parent is written before its children, so no circle passes."""
+    return message.id not in talk and (message.parent is None or message.parent in talk)
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 2**31:
+        raise ValueError("no number of a message")
+    return value
+
+
+def _word(value: Mapping[str, Any], name: str) -> str:
+    found = value.get(name)
+    return found if isinstance(found, str) else ""
+
+
+def _number(value: Mapping[str, Any], name: str, default: float) -> float:
+    found = value.get(name)
+    fits = isinstance(found, int | float) and not isinstance(found, bool) and 0 <= found < 1e11
+    return float(found) if fits and found is not None else default

@@ -1,0 +1,81 @@
+"""Which budgets are possible, and how they are written: bits a weight, bytes of the file, bytes of memory.
+
+Values in, values out; knows no widget.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final
+
+from core.allocation.demand import BudgetKind
+from core.bitsmap import BitsMap
+from core.estimate import sizes
+from core.estimate.goals import Footprint, conversation_bytes
+from core.model.tree import ModelTree, resolve_schemes
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+_EVEN: Final = 200
+"""Steps between least and most while nothing was measured."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """How a budget is written: its suffix, how much one of it is, and its decimals."""
+
+    suffix: str
+    scale: float
+    decimals: int
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Values of one kind of budget that can be spent to the last byte, rising."""
+
+    kind: BudgetKind
+    values: Sequence[float] = field(default=())
+
+    @property
+    def unit(self) -> Unit:
+        """The unit that suits the largest."""
+        if self.kind == "bpw":
+            return Unit("bits", 1.0, 2)
+        most = self.values[-1] if self.values else 1e9
+        return Unit("GB", 1e9, 2) if most >= 2e9 else Unit("MB", 1e6, 1) if most >= 2e6 else Unit("kB", 1e3, 1)
+
+    def place(self, value: float) -> int:
+        """The last step that is not above `value`; the first where all are."""
+        return max(0, bisect.bisect_right(self.values, value * (1 + 1e-9)) - 1)
+
+
+def even_steps(tree: ModelTree, default: BitsMap, choices: Sequence[int], format_name: str, kind: BudgetKind) -> Steps:
+    """Steps from all layers at the fewest bits to all at the most, while no curve is known."""
+    ends = []
+    for bits in (min(choices), max(choices)):
+        plans = resolve_schemes(tree, BitsMap(replace(default.default, bits=bits)))
+        size = sizes.output_size(tree, plans, format_name)
+        ends.append(_value(kind, size.total, size.effective_bits if bits < 16 else 16.0, overhead(tree)))
+    low, high = ends
+    return Steps(kind, tuple(low + (high - low) * step / _EVEN for step in range(_EVEN + 1)))
+
+
+def curve_steps(kind: BudgetKind, totals: ArrayLike, bits: ArrayLike, besides: int) -> Steps:
+    """The steps of a curve of damage: bytes and bits of each of its points, and what memory takes besides."""
+    import numpy as np  # where there is a curve it is loaded already
+
+    values = np.asarray(bits, float) if kind == "bpw" else np.asarray(totals, float) + besides * (kind == "ram")
+    values = np.sort(values)  # and not `np.unique`, which first imports for a moment
+    return Steps(kind, tuple(values[np.diff(values, prepend=-1.0) > 0].tolist()))
+
+
+def overhead(tree: ModelTree) -> int:
+    """Bytes of memory that running takes beside the output's tensors."""
+    return Footprint(0, conversation_bytes(tree)).total
+
+
+def _value(kind: BudgetKind, total: int, bits: float, besides: int) -> float:
+    return bits if kind == "bpw" else float(total + (besides if kind == "ram" else 0))

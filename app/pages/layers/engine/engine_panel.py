@@ -1,0 +1,119 @@
+"""What the output must run on, what that has against the map, and the one button that mends it.
+
+Shows marks and tells what the user wants; knows no draft and no selection.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from PySide6.QtCore import Qt, Signal
+from PySide6.QtWidgets import (
+    QAbstractItemView,
+    QComboBox,
+    QHBoxLayout,
+    QLabel,
+    QListWidget,
+    QListWidgetItem,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from app.shared.engine_words import engine_line
+from app.shared.rule_words import counted
+from app.widgets.note import Note
+from core.formats import engines
+from core.formats.engines import Mark
+
+if TYPE_CHECKING:
+    from app.theme import Theme
+
+_REASON: Final = Qt.ItemDataRole.UserRole
+
+
+class EnginePanel(QWidget):
+    """One view of the panel.
+
+    Signals:
+        engine_chosen(str): one of `core.formats.engines`, or "".
+        reason_chosen(str, str): severity and reason of the layers to select.
+        repair_wanted: the least change that the engine takes.
+    """
+
+    engine_chosen = Signal(str)
+    reason_chosen = Signal(str, str)
+    repair_wanted = Signal()
+
+    def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._theme = theme
+        label = QLabel(self.tr("&Must run on"), self)
+        self.choice = QComboBox(self)
+        self.choice.setObjectName("engine")
+        self.choice.addItem(self.tr("Anything"), "")
+        for engine in engines.ENGINES:
+            self.choice.addItem(engines.title(engine), engine)
+        label.setBuddy(self.choice)
+        self._summary = Note(theme, role="", parent=self)
+        self._summary.setObjectName("engine_summary")
+        self.reasons = QListWidget(self)
+        self.reasons.setObjectName("engine_reasons")
+        self.reasons.setAccessibleName(self.tr("What it has against the map"))
+        self.reasons.setToolTip(self.tr("Select these layers with a click or Enter"))
+        self.reasons.setWordWrap(True)
+        self.reasons.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.reasons.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        self.repair = QPushButton(self.tr("Repair"), self)
+        self.repair.setObjectName("repair")
+        self.repair.setToolTip(self.tr("More bits where they are needed, and nothing else; can be undone"))
+        ending = QHBoxLayout()
+        ending.addWidget(self.repair)
+        ending.addStretch(1)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(8)
+        for widget in (label, self.choice, self._summary):
+            column.addWidget(widget)
+        column.addWidget(self.reasons, 1)
+        column.addLayout(ending)
+        self._rest = column
+        column.addStretch(0)
+        self.choice.activated.connect(lambda _index: self.engine_chosen.emit(self.choice.currentData()))
+        self.reasons.itemClicked.connect(self._choose)
+        self.reasons.itemActivated.connect(self._choose)
+        self.repair.clicked.connect(self.repair_wanted)
+        self.show_marks("", [])
+
+    def show_marks(self, engine: str, marks: Sequence[Mark]) -> None:
+        """Show what an engine has against the map."""
+        self.choice.setCurrentIndex(max(0, self.choice.findData(engine)))
+        whole = [mark for mark in marks if not mark.layer]
+        layers = [mark for mark in marks if mark.layer]
+        text, role = engine_line(engine, marks)
+        hint = self.tr("Pick a program, and the map marks the layers that it cannot load or runs slowly.")
+        self._summary.tell(text or hint, role or "muted")
+        counts = Counter((mark.severity, mark.reason) for mark in layers)
+        entries = [(mark.severity, mark.reason, 0) for mark in whole]
+        entries += [(*key, number) for key, number in sorted(counts.items(), key=lambda one: (one[0][0], -one[1]))]
+        self._show_reasons(entries)
+        self.repair.setVisible(any(mark.cannot and mark.repair is not None for mark in layers))
+
+    def _show_reasons(self, entries: Sequence[tuple[str, str, int]]) -> None:
+        self.reasons.clear()
+        self.reasons.setVisible(bool(entries))
+        self._rest.setStretch(self._rest.count() - 1, 0 if entries else 1)
+        for severity, reason, number in entries:
+            text = f"{reason}: {counted(number)}" if number else reason
+            item = QListWidgetItem(self._theme.icon("warning", "bad" if severity == "cannot" else "warning"), text)
+            item.setData(_REASON, (severity, reason) if number else None)
+            heard = self.tr("cannot load") if severity == "cannot" else self.tr("slow")
+            item.setData(Qt.ItemDataRole.AccessibleTextRole, f"{heard}: {text}")
+            self.reasons.addItem(item)
+
+    def _choose(self, item: QListWidgetItem) -> None:
+        key = item.data(_REASON)
+        if key:
+            self.reason_chosen.emit(*key)

@@ -1,0 +1,284 @@
+"""All there is to say about each layer of a model under one bits map: figures, texts, and what a selection adds up to.
+
+Values from core, in the order of the tree; knows no widget and no colour.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TypeVar
+
+from app.pages.layers.budget.layer_damage import LayerDamage
+from core.estimate import sizes
+from core.formats.engines import Mark
+from core.model.plans import Case, LayerPlan, Plans, grouped
+from core.model.tree import Linear, ModelTree
+from core.schemes import UNTOUCHED, LayerScheme
+from core.sensitivity.table import DamageTable
+from core.wording import figure, human
+
+COLOURINGS = ("bits", "sensitivity", "size", "loss")
+"""What the cells of the map can show: bits, damage at the fewest bits, bytes in the output, loss of the layer's block
+after a run."""
+
+T = TypeVar("T")
+
+_UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
+
+
+@dataclass(frozen=True)
+class LayerSheet:
+    """The layers of one model under one bits map.
+
+    Attributes:
+        tree, plans: the model, and what each of its linears gets; a tied head that no map names is the last of them.
+        format_name: of the output.
+        sizes: bytes in the output of a weight of each of the plans' cases.
+        losses: what each block ended with in a run of this model, by block; empty without one.
+        damage: what was measured, by position; None before it was.
+        marks: what an engine has against layers, by their position.
+    """
+
+    tree: ModelTree
+    plans: Plans
+    format_name: str
+    sizes: tuple[int, ...]
+    losses: Mapping[int, float] = field(default_factory=dict)
+    damage: LayerDamage | None = None
+    marks: Mapping[int, Mark] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.plans)
+
+    @property
+    def linears(self) -> tuple[Linear, ...]:
+        """All layers by their position: those of the tree, and a tied head, which it can be given bits of its own."""
+        return self.tree.nameable
+
+    def linear(self, layer: int) -> Linear:
+        return self.linears[layer]
+
+    def case(self, layer: int) -> Case:
+        """What happens to a layer."""
+        return self.plans.cases[self.plans.kinds[layer]]
+
+    def size(self, layer: int) -> int:
+        """Bytes of a layer's weight in the output."""
+        return self.sizes[self.plans.kinds[layer]]
+
+    def of_cases(self, values: Sequence[T]) -> list[T]:
+        """For each layer the one of `values` that belongs to its case."""
+        return [values[kind] for kind in self.plans.kinds]
+
+    @cached_property
+    def bits(self) -> list[int]:
+        return self.of_cases([case.scheme.bits for case in self.plans.cases])
+
+    @cached_property
+    def unit(self) -> tuple[float, str]:
+        """The unit that fits the largest layer, so that all sizes can stand without one."""
+        largest = max(self.sizes, default=0)
+        return next((unit for unit in _UNITS if largest >= unit[0]), (1.0, "bytes"))
+
+    def values(self, colouring: str) -> list[float]:
+        """One number a layer; NaN where there is none."""
+        if colouring == "size":
+            return self.of_cases([float(size) for size in self.sizes])
+        if colouring == "loss":
+            return [self.losses.get(linear.block, math.nan) for linear in self.linears]
+        if colouring == "sensitivity":
+            return [math.nan] * len(self) if self.damage is None else self.damage.tender
+        return self.of_cases([float(case.scheme.bits) for case in self.plans.cases])
+
+    def damage_at(self, layer: int) -> list[tuple[LayerScheme, float]]:
+        """The damage of a layer under every candidate, the fewest bits first; empty where it is not known."""
+        return [] if self.damage is None else self.damage.at(layer)
+
+    def damage_now(self, layer: int) -> float | None:
+        """The damage of a layer under the scheme it has; None where it is not known."""
+        return _known(self.damages[layer]) if self.damages else None
+
+    @cached_property
+    def damages(self) -> Sequence[float]:
+        """The damage of all layers under the schemes they have, NaN where it is not known; empty without a table."""
+        if self.damage is None:
+            return ()
+        return self.damage.now(self.plans.kinds, [case.scheme for case in self.plans.cases])
+
+    @cached_property
+    def damage_total(self) -> float | None:
+        """The predicted damage of the whole map; None where a layer's is not known."""
+        return _known(math.fsum(self.damages)) if self.damages else None
+
+    @property
+    def damage_known(self) -> tuple[float | None, int]:
+        """The predicted damage of all layers of which it is known, and the number of the others.
+
+        Such as a tied head that has bits of its own, which no measure knows.
+        """
+        if self.damage_total is not None or not self.damages:
+            return self.damage_total, 0
+        known = [value for value in self.damages if value == value]
+        return math.fsum(known), len(self.damages) - len(known)
+
+    def shape(self, layer: int) -> str:
+        """Outputs times inputs."""
+        linear = self.linear(layer)
+        return f"{linear.out_features} \N{MULTIPLICATION SIGN} {linear.in_features}"
+
+    def describe(self, layer: int) -> str:
+        """Everything about a layer, in lines; for tooltips."""
+        plan = self.plans[layer]
+        lines = [
+            plan.linear.name,
+            f"{self.shape(layer)}, {plan.linear.dtype}",
+            f"{plan.scheme.label()} ({plan.why})",
+            plan.fallback,
+            f"{human(self.case(layer).stored)} \N{RIGHTWARDS ARROW} {human(self.size(layer))}",
+            damage_line(self.damage_at(layer), self.damage_now(layer)),
+        ]
+        loss = self.losses.get(plan.linear.block)
+        if loss is not None:
+            lines.append(f"Loss of block {plan.linear.block} after its last run: {figure(loss)}")
+        if layer in self.marks:
+            lines.append(marked(self.marks[layer]))
+        return "\n".join(line for line in lines if line)
+
+    def spoken(self, layer: int) -> str:
+        """A layer in one sentence; for screen readers."""
+        plan = self.plans[layer]
+        place = f"block {plan.linear.block}, {plan.linear.kind}" if plan.linear.block >= 0 else plan.linear.name
+        words = [place, f"{plan.scheme.bits} bits"]
+        if plan.scheme.quantized:
+            group = plan.scheme.group_size
+            words.append("one group a row" if group == -1 else f"group {group}")
+            words.append("symmetric" if plan.scheme.sym else "asymmetric")
+        mark = marked(self.marks[layer]) if layer in self.marks else ""
+        return ", ".join(word for word in (*words, plan.why, plan.fallback, mark) if word)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What several layers have, each value with the number of layers that have it.
+
+    Attributes:
+        count: of the layers.
+        bits, groups, syms: of their schemes; group size and symmetry of the quantized ones only.
+        whys, fallbacks: the reasons.
+        before, after: bytes of all of them in the source and in the output.
+        damage_now: predicted damage of those of which it is known; None where it is of none.
+        damage_before: of the same at the fewest bits that were measured: the most that they can lose.
+    """
+
+    count: int
+    bits: Mapping[int, int]
+    groups: Mapping[int, int]
+    syms: Mapping[bool, int]
+    whys: Mapping[str, int]
+    fallbacks: Mapping[str, int]
+    before: int
+    after: int
+    damage_now: float | None = None
+    damage_before: float | None = None
+
+
+def make_sheet(
+    tree: ModelTree,
+    plans: Sequence[LayerPlan],
+    format_name: str,
+    losses: Mapping[int, float],
+    damage: DamageTable | None = None,
+    marks: Mapping[int, Mark] | None = None,
+    *,
+    before: LayerSheet | None = None,
+) -> LayerSheet:
+    """The sheet of `tree` under `plans`.
+
+    Args:
+        damage: what was measured of it.
+        marks: what an engine has against layers, by their position in `tree.nameable`.
+        before: a sheet that may share something with this one, which is then not made anew.
+    """
+    measured = None
+    if damage is not None:
+        measured = before.damage if before is not None and before.tree is tree else None
+        if measured is None or measured.table is not damage:
+            measured = LayerDamage(damage, [linear.name for linear in tree.nameable])
+    known = _whole(tree, grouped(tree, plans))
+    of_cases = [
+        sizes.layer_bytes(case.in_features, case.out_features, case.scheme, format_name, case.stored)
+        for case in known.cases
+    ]
+    return LayerSheet(tree, known, format_name, tuple(of_cases), dict(losses), measured, dict(marks or {}))
+
+
+def summarize(sheet: LayerSheet, layers: Collection[int]) -> Summary:
+    """What `layers` have in common and what not."""
+    before = after = 0
+    bits: Counter[int] = Counter()
+    groups: Counter[int] = Counter()
+    syms: Counter[bool] = Counter()
+    whys: Counter[str] = Counter()
+    fallbacks: Counter[str] = Counter()
+    for kind, count in Counter(map(sheet.plans.kinds.__getitem__, layers)).items():
+        case = sheet.plans.cases[kind]
+        before += count * case.stored
+        after += count * sheet.sizes[kind]
+        bits[case.scheme.bits] += count
+        whys[case.why] += count
+        if case.scheme.quantized:
+            groups[case.scheme.group_size] += count
+            syms[case.scheme.sym] += count
+        if case.fallback:
+            fallbacks[case.fallback] += count
+    return Summary(
+        count=len(layers),
+        bits=bits,
+        groups=groups,
+        syms=syms,
+        whys=whys,
+        fallbacks=fallbacks,
+        before=before,
+        after=after,
+        damage_now=_sum(sheet.damages, layers),
+        damage_before=_sum(sheet.damage.tender if sheet.damage is not None else (), layers),
+    )
+
+
+def marked(mark: Mark) -> str:
+    """What an engine has against a layer, in a line."""
+    return f"Cannot be loaded: {mark.reason}" if mark.cannot else f"Slow: {mark.reason}"
+
+
+def damage_line(at: Sequence[tuple[LayerScheme, float]], now: float | None) -> str:
+    """The damage under every candidate and under what a layer has, in a line; "" where nothing is known."""
+    if not at:
+        return ""
+    twice = len({scheme.bits for scheme, _ in at}) < len(at)
+    parts = [f"{figure(value)} at {scheme.label() if twice else f'{scheme.bits} bits'}" for scheme, value in at]
+    if now is not None:
+        parts.insert(0, f"{figure(now)} now")
+    return f"Predicted damage: {', '.join(parts)}"
+
+
+def _whole(tree: ModelTree, plans: Plans) -> Plans:
+    """`plans` with one for a tied head that the map does not name: it costs nothing, being the embedding."""
+    head = tree.tied_head
+    if head is None or len(plans) != len(tree.linears) or not len(plans):
+        return plans
+    same = Case(LayerScheme(UNTOUCHED), "tied: it is the embedding", "", head.in_features, head.out_features, 0)
+    return Plans(tree.nameable, [*plans.cases, same], [*plans.kinds, len(plans.cases)])
+
+
+def _sum(values: Sequence[float], layers: Collection[int]) -> float | None:
+    """The sum over `layers` of what is known; None where nothing is."""
+    found = [value for value in map(values.__getitem__, layers) if value == value] if values else []
+    return math.fsum(found) if found else None
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value

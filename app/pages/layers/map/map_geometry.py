@@ -1,0 +1,174 @@
+"""Pixels of the bits map: how large a cell is, where it stands, what is under a point. Arithmetic; paints nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from PySide6.QtCore import QPoint, QRect, QSize
+from PySide6.QtGui import QFontMetrics
+
+from app.shared.layer_grid import APART, Band, LayerGrid
+
+CELL_WIDTHS: Final = (34, 64)
+CELL_HEIGHTS: Final = (13, 30)
+"""Without zoom the map fills its room as far as the sides of a cell stay within these."""
+SCROLLED: Final = 20
+"""Height of a cell where the blocks do not fit in anyhow."""
+SMALLEST: Final = 3
+ZOOMS: Final = (0.1, 4.0)
+BOX: Final = 11
+"""Side of the box that opens or folds experts."""
+_MARGIN: Final = 8
+_TALLEST_TITLE: Final = 120
+_LONGEST: Final = "2.4e-5"
+"""What a cell may say: nothing moves when it says something else."""
+
+
+@dataclass(frozen=True)
+class Hit:
+    """What is under a point, and where it stands.
+
+    The part is `cell`, `column`, `row`, `corner`, `band` (the heading of experts), `fold` (the box in it), or "".
+    """
+
+    part: str = ""
+    row: int = 0
+    column: int = 0
+
+
+@dataclass(frozen=True)
+class MapGeometry:
+    """Sizes of one map in pixels.
+
+    Attributes:
+        columns, rows, aparts: how many there are of blocks, kinds and things outside the blocks.
+        cell: size of a cell with its gap; gap: between cells.
+        left, top: width of the row numbers, height of the column titles; both stay in view.
+        upright: the titles are too long for their columns and stand on end.
+        apart: size of a cell outside the blocks, in a row of its own above them; height 0 if there is none.
+        bands, band: headings of experts, and their height above the titles, part of `top`; 0 if there are none.
+    """
+
+    columns: int
+    rows: int
+    aparts: int
+    cell: QSize
+    gap: int
+    left: int
+    top: int
+    upright: bool
+    apart: QSize
+    bands: tuple[Band, ...] = ()
+    band: int = 0
+
+    @property
+    def first_row(self) -> int:
+        """Where block 0 begins."""
+        return self.top + (self.apart.height() + _MARGIN if self.apart.height() else 0)
+
+    @property
+    def size(self) -> QSize:
+        """The whole map."""
+        width = max(self.columns * self.cell.width(), self.aparts * self.apart.width())
+        return QSize(self.left + width + _MARGIN, self.first_row + self.rows * self.cell.height() + _MARGIN)
+
+    def rect(self, row: int, column: int) -> QRect:
+        """The coloured part of a cell, before scrolling."""
+        if row == APART:
+            left = self.left + column * self.apart.width()
+            return QRect(left + 1, self.top + 1, self.apart.width() - 4, self.apart.height() - 2)
+        left = self.left + column * self.cell.width()
+        top = self.first_row + row * self.cell.height()
+        return QRect(left + self.gap, top + self.gap, self.cell.width() - self.gap, self.cell.height() - self.gap)
+
+    def visible(self, scroll: QPoint, view: QSize) -> tuple[range, range]:
+        """Rows and columns of the blocks that are at least partly in view."""
+        high, wide = self.cell.height(), self.cell.width()
+        top = max(0, (scroll.y() + self.top - self.first_row) // high)
+        bottom = min(self.rows, -(-(scroll.y() + view.height() - self.first_row) // high))
+        left = max(0, scroll.x() // wide)
+        right = min(self.columns, -(-(scroll.x() + view.width() - self.left) // wide))
+        return range(top, max(top, bottom)), range(left, max(left, right))
+
+    def heading(self, band: Band, scroll: QPoint, view: QSize) -> QRect:
+        """The part of a heading that is in view; empty where none is."""
+        left = self.left + band.columns.start * self.cell.width() - scroll.x()
+        right = left + len(band.columns) * self.cell.width()
+        left, right = max(left + self.gap, self.left), min(right, view.width())
+        return QRect(left, 2, max(right - left, 0), self.band - 3)
+
+    def box(self, heading: QRect) -> QRect:
+        """The box that opens or folds experts, at the left of what is in view of their heading."""
+        inset = min(3, max(0, (heading.width() - BOX) // 2))
+        return QRect(heading.left() + inset, heading.top() + (heading.height() - BOX) // 2, BOX, BOX)
+
+    def _hit_heading(self, point: QPoint, scroll: QPoint, column: int) -> Hit:
+        band = next((band for band in self.bands if column in band.columns), None)
+        if band is None:
+            return Hit("column", 0, column)
+        box = self.box(self.heading(band, scroll, QSize(1 << 20, 0)))
+        return Hit("fold" if point.x() <= box.right() + 2 else "band", 0, column)
+
+    def hit(self, point: QPoint, scroll: QPoint) -> Hit:
+        """What is under a point of the view."""
+        x, y = point.x() + scroll.x() - self.left, point.y() + scroll.y()
+        column = x // self.cell.width()
+        row = (y - self.first_row) // self.cell.height()
+        inside = point.x() >= self.left and 0 <= column < self.columns
+        if point.y() < self.top:
+            if point.x() < self.left:
+                return Hit("corner")
+            if inside and point.y() < self.band:
+                return self._hit_heading(point, scroll, column)
+            return Hit("column", 0, column) if inside else Hit()
+        if y < self.first_row:
+            apart = x // self.apart.width() if self.apart.width() else -1
+            return Hit("cell", APART, apart) if point.x() >= self.left and 0 <= apart < self.aparts else Hit()
+        if not 0 <= row < self.rows:
+            return Hit()
+        if point.x() < self.left:
+            return Hit("row", row)
+        return Hit("cell", row, column) if inside else Hit()
+
+    def nearest(self, point: QPoint, scroll: QPoint) -> tuple[int, int]:
+        """The cell of the blocks that is nearest to a point; for dragging beyond the edges."""
+        column = (point.x() + scroll.x() - self.left) // self.cell.width()
+        row = (point.y() + scroll.y() - self.first_row) // self.cell.height()
+        return min(max(row, 0), self.rows - 1), min(max(column, 0), self.columns - 1)
+
+
+def make_geometry(grid: LayerGrid, view: QSize, zoom: float, metrics: QFontMetrics) -> MapGeometry:
+    """The geometry that shows `grid` best in a view of this size; `zoom` 1 fits it in, within reason."""
+    left = metrics.horizontalAdvance(str(max(grid.rows - 1, 0))) + 2 * _MARGIN
+    high = metrics.height()
+    apart = QSize(0, 0)
+    if grid.apart:
+        longest = max(metrics.horizontalAdvance(f"{one.title}  {_LONGEST}") for one in grid.apart)
+        apart = QSize(longest + 2 * _MARGIN, max(high + 4, 20))
+    wide = _fitted((view.width() - left - _MARGIN) // max(grid.columns, 1), CELL_WIDTHS, zoom)
+    longest = max(map(metrics.horizontalAdvance, grid.titles), default=0)
+    upright = longest + 4 > wide
+    band = high + 4 if grid.bands else 0
+    top = band + (min(longest + 2, _TALLEST_TITLE) if upright else high) + _MARGIN
+    first_row = top + (apart.height() + _MARGIN if apart.height() else 0)
+    room = (view.height() - first_row - _MARGIN) // max(grid.rows, 1)
+    tall = _fitted(room if room >= CELL_HEIGHTS[0] else SCROLLED, CELL_HEIGHTS, zoom)
+    smaller = min(wide, tall)
+    return MapGeometry(
+        columns=grid.columns,
+        rows=grid.rows,
+        aparts=len(grid.apart),
+        cell=QSize(wide, tall),
+        gap=2 if smaller >= 14 else int(smaller >= 6),
+        left=left,
+        top=top,
+        upright=upright,
+        apart=apart,
+        bands=grid.bands,
+        band=band,
+    )
+
+
+def _fitted(room: int, limits: tuple[int, int], zoom: float) -> int:
+    return max(SMALLEST, round(min(max(room, limits[0]), limits[1]) * zoom))

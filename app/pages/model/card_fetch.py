@@ -1,0 +1,68 @@
+"""The card of the model that is shown, fetched when it is wanted. Knows the service's `card` call, no widget."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from PySide6.QtCore import QObject, Signal
+
+from app.pages.model.card import fit_card
+from core.errors import BitwrightError
+
+if TYPE_CHECKING:
+    from app.shared.calls import Call, Calls
+
+
+class CardFetch(QObject):
+    """One card at a time: `text` (Markdown, "" for a model without a card) is there, or `error`, or neither while it is
+    on its way. `licence` is what the model states and `stated_by` where, "" where it states none.
+
+    Signals:
+        changed: another model is meant, or its card (or the error) came.
+    """
+
+    changed = Signal()
+
+    def __init__(self, calls: Calls, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._calls = calls
+        self._call: Call | None = None
+        self.name = ""
+        self.text: str | None = None
+        self.licence = self.stated_by = ""
+        self.error: BitwrightError | None = None
+
+    def fetch(self, name: str) -> None:
+        """Fetch the card of this model, unless it is the one that was fetched last."""
+        if name == self.name:
+            return
+        self.forget()
+        self.name = name
+        self._call = self._calls.start(
+            "card",
+            {"model": name},
+            on_success=lambda values: self._came(name, values),
+            on_failure=lambda error: self._failed(name, error),
+        )
+        self.changed.emit()
+
+    def forget(self) -> None:
+        """Have no card, and want none."""
+        call, self._call = self._call, None
+        self.name, self.text, self.error = "", None, None
+        self.licence = self.stated_by = ""
+        if call is not None:
+            call.stop()
+
+    def _came(self, name: str, values: dict[str, Any]) -> None:
+        if name == self.name:
+            self._call = None
+            self.text = fit_card(str(values["text"]))
+            self.licence, self.stated_by = str(values.get("license") or ""), str(values.get("stated_by") or "")
+            self.changed.emit()
+
+    def _failed(self, name: str, error: BitwrightError) -> None:
+        if name == self.name:
+            self._call = None
+            self.error = error
+            self.changed.emit()

@@ -1,0 +1,106 @@
+"""What the headers of a model say about it, as short texts for people. Pure; reads no file and no weight."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from PySide6.QtCore import QCoreApplication
+
+from core.model.context import context_length
+from core.model.refusals import text_config
+from core.model.tree import ModelTree
+from core.wording import count, human
+
+if TYPE_CHECKING:
+    from app.shared.draft import OpenedModel
+
+_DTYPES = {
+    "BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64", "I8": "int8", "U8": "uint8",
+    "I32": "int32", "U32": "uint32", "I64": "int64", "F8_E4M3": "float8", "F8_E5M2": "float8",
+}  # fmt: skip
+_WIDTH_KEYS = ("hidden_size", "n_embd", "d_model", "dim")
+_MINOR = 0.005
+"""Number formats with less than this share of the bytes are not worth a word."""
+
+_tr = QCoreApplication.translate
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One line: what it is called, what it says, and the exact value for those who ask."""
+
+    key: str
+    name: str
+    value: str
+    exact: str = ""
+
+
+def facts(opened: OpenedModel, licence: str, stated_by: str = "") -> tuple[Fact, ...]:
+    """The lines of the facts panel; `licence` as the Hub, the card or the file states it, or "", and which of them."""
+    tree = opened.tree
+    config = text_config(tree.config)
+    total = sum(tensor.nbytes for tensor in tree.tensors.values())
+    quantizable = sum(linear.block >= 0 for linear in tree.linears)
+    width, vocabulary = _width(tree, config), _vocabulary(tree, config)
+    context = context_length(config)
+    unknown = _tr("Facts", "not stated")
+    source = _tr("Facts", "Stated by {0}").format(stated_by) if licence and stated_by else ""
+    return (
+        Fact("architecture", _tr("Facts", "Architecture"), tree.architecture or tree.model_type or unknown),
+        Fact("parameters", _tr("Facts", "Parameters"), count(tree.parameters), f"{tree.parameters:,}"),
+        Fact("blocks", _tr("Facts", "Blocks"), _tr("Facts", "{0}, {1} linear layers").format(tree.blocks, quantizable)),
+        Fact("size", _tr("Facts", "Size now"), human(total), _tr("Facts", "{0} bytes").format(f"{total:,}")),
+        Fact("hidden", _tr("Facts", "Hidden size"), f"{width:,}" if width else unknown),
+        Fact("dtype", _tr("Facts", "Stored as"), stored_as(tree) or unknown),
+        Fact("vocabulary", _tr("Facts", "Vocabulary"), f"{vocabulary:,}" if vocabulary else unknown),
+        Fact("context", _tr("Facts", "Context"), f"{context:,}" if context else unknown),
+        Fact("tied", _tr("Facts", "Output head"), head_text(tree)),
+        Fact("licence", _tr("Facts", "Licence"), licence or unknown, source),
+    )
+
+
+def head_text(tree: ModelTree) -> str:
+    """Where the output head's weights are."""
+    if not tree.embedding:
+        return _tr("Facts", "no embedding found")
+    return _tr("Facts", "tied to embedding") if tree.tied else _tr("Facts", "its own weights")
+
+
+def stored_as(tree: ModelTree) -> str:
+    """Number formats of the weights, the most of the bytes first."""
+    sizes: Counter[str] = Counter()
+    for tensor in tree.tensors.values():
+        sizes[_DTYPES.get(tensor.dtype, tensor.dtype)] += tensor.nbytes
+    whole = sum(sizes.values())
+    return ", ".join(name for name, size in sizes.most_common(3) if size > _MINOR * whole)
+
+
+def origin_text(opened: OpenedModel) -> str:
+    """Where the model comes from and where its files are, in a few words."""
+    if opened.origin == "demo":
+        return _tr("Facts", "Comes with Bitwright, nothing to download")
+    if opened.origin == "gguf":
+        return _tr("Facts", "Imported from {0}").format(opened.name)
+    if opened.origin == "folder":
+        return opened.folder or opened.name
+    if opened.download_bytes:
+        return _tr("Facts", "On the Hugging Face Hub, not on this machine yet")
+    return _tr("Facts", "From the Hugging Face Hub, in the cache of this machine")
+
+
+def _width(tree: ModelTree, config: Mapping[str, Any]) -> int:
+    embedding = tree.tensors.get(f"{tree.embedding}.weight")
+    return _first(config, _WIDTH_KEYS) or (embedding.shape[1] if embedding is not None else 0)
+
+
+def _vocabulary(tree: ModelTree, config: Mapping[str, Any]) -> int:
+    embedding = tree.tensors.get(f"{tree.embedding}.weight")
+    return _first(config, ("vocab_size",)) or (embedding.shape[0] if embedding is not None else 0)
+
+
+def _first(config: Mapping[str, Any], keys: tuple[str, ...]) -> int:
+    """The first whole number under any of the keys, 0 without one; a config comes from a stranger."""
+    return next((config[key] for key in keys if type(config.get(key)) is int), 0)

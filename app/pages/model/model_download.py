@@ -1,0 +1,81 @@
+"""The fetching of one model's weights ahead of a run, one at a time. Knows the service's `download` call, no widget."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from PySide6.QtCore import QObject, Signal
+
+from core.errors import BitwrightError
+from core.events import Event
+
+if TYPE_CHECKING:
+    from app.shared.calls import Call, Calls
+
+
+class ModelDownload(QObject):
+    """What is being fetched now, if anything.
+
+    Signals:
+        changed: it began or ended, in whichever way.
+        reported: what the call reports (object Event).
+        finished: name of a model that is on this machine now, and its folder.
+        failed: name of a model that could not be fetched, and the error.
+    """
+
+    changed = Signal()
+    reported = Signal(object)
+    finished = Signal(str, str)
+    failed = Signal(str, object)
+
+    def __init__(self, calls: Calls, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._calls = calls
+        self._call: Call | None = None
+        self._turn = 0
+        self.name = ""
+
+    @property
+    def running(self) -> bool:
+        """Whether something is being fetched."""
+        return self._call is not None
+
+    def start(self, name: str) -> None:
+        """Fetch a model; does nothing while another one is being fetched."""
+        if self._call is not None:
+            return
+        self._turn += 1
+        turn, self.name = self._turn, name
+        self._call = self._calls.start(
+            "download",
+            {"model": name},
+            on_success=lambda values: self._succeeded(turn, values),
+            on_failure=lambda error: self._failed(turn, error),
+            on_event=lambda event: self._reported(turn, event),
+        )
+        self.changed.emit()
+
+    def cancel(self) -> None:
+        """Stop; what has arrived stays in the cache."""
+        if self._call is not None:
+            self._call.stop()
+            self._end()
+
+    def _end(self) -> None:
+        self._turn += 1  # keeps out what the call still had to say
+        self._call = None
+        self.changed.emit()
+
+    def _reported(self, turn: int, event: Event) -> None:
+        if turn == self._turn:
+            self.reported.emit(event)
+
+    def _succeeded(self, turn: int, values: dict[str, Any]) -> None:
+        if turn == self._turn:
+            self._end()
+            self.finished.emit(self.name, str(values.get("folder") or ""))
+
+    def _failed(self, turn: int, error: BitwrightError) -> None:
+        if turn == self._turn:
+            self._end()
+            self.failed.emit(self.name, error)

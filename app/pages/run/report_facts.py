@@ -1,0 +1,179 @@
+"""The figures of a report as the window shows them. Pure functions; a report of any age is taken as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+from app.shared import format_words
+from core.formats.names import folder_name
+from core.wording import duration, figure, human
+
+_ARROW = "\N{RIGHTWARDS ARROW}"
+
+
+@dataclass(frozen=True)
+class OutputFile:
+    """A file of the output: its path in it, and its bytes."""
+
+    path: str
+    size: int
+
+
+@dataclass(frozen=True)
+class OutputFormat:
+    """One of the formats that a run wrote.
+
+    Attributes:
+        title: its name for people; folder: where it lies in the output, "" for the output itself.
+        amount: bytes and bits a weight, in words.
+        checked: what was read back and compared, "" where nothing was.
+        notes: what it costs, and what fell back.
+        schemes: how many layers have which scheme, in words.
+    """
+
+    title: str
+    folder: str
+    amount: str
+    checked: str
+    notes: tuple[str, ...]
+    schemes: str
+
+
+def formats_of(report: Mapping[str, Any]) -> list[OutputFormat]:
+    """The formats of the output, in the order in which they were written."""
+    sizes, verified = _mapping(report.get("output_bytes")), _mapping(report.get("verified"))
+    rates, notes = _mapping(report.get("format_bits")), _mapping(report.get("notes"))
+    tensors = _mapping(report.get("tensors"))
+    found = []
+    for name, size in sizes.items():
+        rate = rates.get(name, report.get("effective_bits") if len(sizes) == 1 else None)
+        amount = [human(_integer(size))]
+        if isinstance(rate, int | float):
+            amount.append(f"{rate:.2f} bits a weight")
+        said = notes.get(name)
+        found.append(
+            OutputFormat(
+                title=format_words.title(name),
+                folder=folder_name(name) if len(sizes) > 1 else "",
+                amount=", ".join(amount),
+                checked=_checked(_mapping(verified.get(name))),
+                notes=tuple(note for note in said if isinstance(note, str)) if isinstance(said, list) else (),
+                schemes=", ".join(
+                    f"{_integer(count):,} {label}" for label, count in _mapping(tensors.get(name)).items()
+                ),
+            )
+        )
+    return found
+
+
+def provenance(report: Mapping[str, Any], output: str) -> str:
+    """One line on what was made of what, and where it lies."""
+    model = report.get("model")
+    name = PurePath(model).name if isinstance(model, str) and model else "The model"
+    return f"{name}, quantized to {_bits(report)}, in {output}"
+
+
+def facts_of(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Names and values of what matters most."""
+    before = _integer(report.get("source_bytes"))
+    sizes = [_integer(size) for size in _mapping(report.get("output_bytes")).values()]
+    found = []
+    if sizes:
+        after = sizes[0]
+        share = f" ({100 * after / before:.0f} %)" if before else ""
+        found.append(("Size", f"{human(before)} {_ARROW} {human(after)}{share}" if before else human(after)))
+    bits = report.get("effective_bits")
+    if isinstance(bits, int | float):
+        found.append(("Bits per weight", f"{bits:.2f}"))
+    seconds, memory = report.get("seconds"), _integer(report.get("peak_memory"))
+    if isinstance(seconds, int | float):
+        found.append(("Time", duration(seconds)))
+    if memory:
+        found.append(("Memory at most", human(memory)))
+    settings = _mapping(report.get("settings"))
+    recipe = _mapping(settings.get("recipe")).get("name")
+    if isinstance(recipe, str) and recipe:
+        found.append(("Recipe", recipe))
+    return found
+
+
+def fact_tips(report: Mapping[str, Any]) -> dict[str, str]:
+    """Exact values, by the names of `facts_of`."""
+    tips = {"Bits per weight": "Of the quantized weights, with their share of the scales"}
+    before = _integer(report.get("source_bytes"))
+    lines = [f"{before:,} bytes before"] if before else []
+    for name, size in _mapping(report.get("output_bytes")).items():
+        lines.append(f"{_integer(size):,} bytes as {format_words.title(name)}")
+    tips["Size"] = "\n".join(lines)
+    recipe = _mapping(_mapping(report.get("settings")).get("recipe"))
+    text = [f"{recipe[key]} {word}" for key, word in (("iters", "steps"), ("samples", "texts")) if key in recipe]
+    if "seqlen" in recipe:
+        text.append(f"of {recipe['seqlen']} tokens")
+    tips["Recipe"] = ", ".join(text)
+    return tips
+
+
+def verified_words(report: Mapping[str, Any]) -> tuple[str, bool, str]:
+    """What was checked of the written files; whether it was; and what the model answered, as a sentence or ""."""
+    verified = _mapping(report.get("verified"))
+    if not verified:
+        return "The written files were not checked.", False, ""
+    layers = sum(_integer(_mapping(item).get("layers")) for item in verified.values())
+    others = sum(_integer(_mapping(item).get("other_tensors")) for item in verified.values())
+    formats = f" in {len(verified)} formats" if len(verified) > 1 else ""
+    found = f"{layers:,} layers and {others:,} other tensors are as they should be"
+    words = f"\N{CHECK MARK} Read back and compared{formats}: {found}."
+    sample = next((item.get("sample") for item in map(_mapping, verified.values()) if item.get("sample")), "")
+    line = " ".join(sample.split())[:400] if isinstance(sample, str) else ""
+    return words, True, f"It wrote: \u201c{line}\u201d" if line else ""
+
+
+def files_of(report: Mapping[str, Any]) -> list[OutputFile]:
+    """The files of the output, the largest first."""
+    files = _mapping(report.get("files"))
+    found = [OutputFile(str(path), _integer(size)) for path, size in files.items()]
+    return sorted(found, key=lambda file: (-file.size, file.path))
+
+
+def fallbacks_of(report: Mapping[str, Any]) -> list[str]:
+    """What did not go as the map asked, said once for all layers that have the same reason."""
+    layers: dict[str, list[str]] = {}
+    for name, reason in _mapping(report.get("fallbacks")).items():
+        layers.setdefault(str(reason), []).append(str(name))
+    return [
+        f"{names[0]}: {reason}" if len(names) == 1 else f"{len(names)} layers: {reason}"
+        for reason, names in layers.items()
+    ]
+
+
+def _checked(verified: Mapping[str, Any]) -> str:
+    """What was found when one format was read back."""
+    if not verified:
+        return ""
+    words = f"{_integer(verified.get('layers')):,} layers and {_integer(verified.get('other_tensors')):,} other tensors"
+    found = _mapping(verified.get("rounded")).items()
+    rounded = "".join(f", {name} rounded to {str(kind).upper()}" for name, kind in found)
+    perplexity = verified.get("perplexity")
+    again = f"; perplexity from the files {figure(perplexity)}" if isinstance(perplexity, int | float) else ""
+    return f"\N{CHECK MARK} Read back: {words} as tuned{rounded}{again}"
+
+
+def _bits(report: Mapping[str, Any]) -> str:
+    counts = {key: count for key, count in _mapping(report.get("bits")).items() if key != "16"}
+    if not counts:
+        return "fewer bits"
+    if len(counts) == 1:
+        return f"{next(iter(counts))} bits"
+    parts = sorted(counts, key=lambda key: (len(key), key))
+    return f"{', '.join(parts[:-1])} and {parts[-1]} bits"
+
+
+def _integer(value: Any) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

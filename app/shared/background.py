@@ -1,0 +1,112 @@
+"""Arithmetic that would hold up the window for a moment, done in a thread: one piece at a time, the newest wins.
+
+For pure functions of values that nobody changes. What takes longer than seconds is a call (`app.shared.calls`).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from PySide6.QtCore import QObject, QTimer, Signal
+
+from core.errors import BitwrightError
+
+_log = logging.getLogger(__name__)
+
+Work = Callable[[], Any]
+
+
+class _Answer(QObject):
+    """What a thread speaks through. Nobody's child, so that it lives as long as the thread."""
+
+    given = Signal(int, object, object)
+
+
+class Background(QObject):
+    """Works for one purpose, such as one curve: an answer that was overtaken by another question is never given.
+
+    Args:
+        patience: milliseconds that a question waits, for another one that overtakes it or for the window to be painted:
+            a thread of Python takes its time from the window's.
+
+    Signals:
+        done(object): what the function returned.
+        failed(object): the `BitwrightError` that it raised.
+        busy_changed(bool): whether an answer is being worked on.
+    """
+
+    done = Signal(object)
+    failed = Signal(object)
+    busy_changed = Signal(bool)
+
+    def __init__(self, parent: QObject | None = None, *, patience: int = 0) -> None:
+        super().__init__(parent)
+        self._number = 0
+        self._wait = QTimer(self, singleShot=True, interval=patience)
+        self._wait.timeout.connect(self._start)
+        self._running = False
+        self._next: tuple[int, Work] | None = None
+        self._wanted = False
+        self._answer = _Answer()
+        self._answer.given.connect(self._take)
+
+    @property
+    def busy(self) -> bool:
+        """Whether an answer is still to come."""
+        return self._wanted
+
+    def ask(self, work: Work) -> None:
+        """Have `work` done, in place of whatever was asked before."""
+        self._number += 1
+        self._next = (self._number, work)
+        self._want(True)
+        if self._wait.interval():
+            self._wait.start()
+        else:
+            self._start()
+
+    def forget(self) -> None:
+        """Give no answer to what was asked."""
+        self._number += 1
+        self._next = None
+        self._want(False)
+
+    def _start(self) -> None:
+        if self._next is None or self._running:
+            return
+        (number, work), self._next = self._next, None
+        self._running = True
+        answer = self._answer
+        threading.Thread(target=lambda: _do(work, number, answer), name="background", daemon=True).start()
+
+    def _take(self, number: int, value: Any, error: BitwrightError | None) -> None:
+        self._running = False
+        if number == self._number:
+            self._want(False)
+            if error is not None:
+                self.failed.emit(error)
+            else:
+                self.done.emit(value)
+        if not self._wait.isActive():
+            self._start()
+
+    def _want(self, wanted: bool) -> None:
+        if wanted != self._wanted:
+            self._wanted = wanted
+            self.busy_changed.emit(wanted)
+
+
+def _do(work: Work, number: int, answer: _Answer) -> None:
+    value, error = None, None
+    try:
+        value = work()
+    except BitwrightError as problem:
+        error = problem
+    except Exception as problem:  # noqa: BLE001 - a thread must not die in silence; this is a bug and is told as one
+        _log.exception("in the background")
+        words = f"Something went wrong inside Bitwright: {type(problem).__name__}: {problem}"
+        error = BitwrightError(words, "This is a bug; the log has more.", code="internal")
+    answer.given.emit(number, value, error)

@@ -1,0 +1,71 @@
+"""The models that the chat page offers: what this machine quantized, then originals, then folders that were opened.
+
+What was quantized comes from the service's `outputs` call; knows no widget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from app.shared.format_words import title
+from core.wording import day
+
+Kind = Literal["run", "original", "folder"]
+
+
+@dataclass(frozen=True)
+class ChatChoice:
+    """A model to talk to.
+
+    Attributes:
+        name: what `chat_open` takes; label: short name for people; detail: one line about it.
+        kind: where it comes from.
+    """
+
+    name: str
+    label: str
+    detail: str
+    kind: Kind
+
+
+def from_outputs(outputs: Iterable[Mapping[str, Any]]) -> list[ChatChoice]:
+    """What finished runs made, as the service lists it."""
+    found = []
+    for output in outputs:
+        folder = Path(output["folder"])
+        label = f"{folder.parent.name} ({title(output['format'])})" if output["format"] else folder.name
+        made = datetime.fromtimestamp(output["made"])  # noqa: DTZ006 - the user's own time
+        detail = f"{output['scheme']}, made {day(made)}, {made:%H:%M} from {short_name(output['model'])}"
+        found.append(ChatChoice(str(folder), label, detail, "run"))
+    return found
+
+
+def original(name: str, label: str, download_bytes: int = 0) -> ChatChoice:
+    """The unquantized model `name`."""
+    from core.wording import human
+
+    detail = f"the original; {human(download_bytes)} will be downloaded first" if download_bytes else "the original"
+    return ChatChoice(name, label or short_name(name), detail, "original")
+
+
+def folder(path: str) -> ChatChoice:
+    """A model folder or a GGUF file that the user opened."""
+    return ChatChoice(path, short_name(path), path, "folder")
+
+
+def short_name(name: str) -> str:
+    """The last part of a path or of a Hub id."""
+    return Path(name).name or name
+
+
+def merged(*groups: Iterable[ChatChoice]) -> list[ChatChoice]:
+    """All choices in order, each model once."""
+    found: dict[str, ChatChoice] = {}
+    for group in groups:
+        for choice in group:
+            found.setdefault(choice.name, choice)
+    return list(found.values())

@@ -1,0 +1,390 @@
+"""What the user has chosen so far, on the way to a `JobSpec`; every page reads and changes this one value.
+
+Everything derived (schemes, sizes, costs, what is still missing) is computed here from shapes alone, in
+milliseconds. Knows Qt's signals and nothing of widgets; starts nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from PySide6.QtCore import QObject, Signal
+from PySide6.QtGui import QUndoCommand, QUndoStack
+
+from app.shared import format_words
+from app.shared.format_fit import Fit, FormatFits, own_grids
+from app.shared.layer_grid import LayerGrid, make_grid
+from app.shared.machine_budget import disk_problem
+from core import recipes
+from core.bitsmap import BitsMap
+from core.errors import BitwrightError
+from core.estimate import costs, sizes
+from core.estimate.costs import Costs
+from core.estimate.sizes import OutputSize
+from core.files import free_name
+from core.formats import engines
+from core.formats.grids import plan_layers
+from core.formats.names import mix_of
+from core.home import home
+from core.inference.backends.backend import BackendRow
+from core.model.context import context_length
+from core.model.tree import LayerPlan, ModelTree
+from core.recipes import Recipe
+from core.schemes import BITS, LayerScheme
+from core.sensitivity.spec import DEFAULT, AnalysisSpec
+from core.sensitivity.table import DamageTable
+from core.spec import JobSpec
+
+_UNDO_STEPS = 100
+"""Edits of the map that can be taken back. Each holds a whole map: 0.4 MB where 20,000 layers are set by hand."""
+
+
+@dataclass(frozen=True)
+class OpenedModel:
+    """A model whose headers have been read.
+
+    Attributes:
+        name: what a job calls it: Hub id, folder, `.gguf` file or `demo`.
+        label: short name for people.
+        origin: `hub`, `folder`, `gguf` or `demo`; note: what to say about its weights, or "".
+        folder: where its files lie on this machine, "" while they are only on the Hub.
+        tree: its layers, from headers alone.
+        download_bytes: what a run will fetch first.
+    """
+
+    name: str
+    label: str
+    origin: str
+    note: str
+    folder: str
+    tree: ModelTree
+    download_bytes: int = 0
+
+    @cached_property
+    def grid(self) -> LayerGrid:
+        """Where its layers stand on the map."""
+        return make_grid(self.tree)
+
+    def prepared(self) -> OpenedModel:
+        """This model, with everything computed that waits for its first use; for a thread that may take its time."""
+        _ = self.tree.prepared(), self.grid
+        return self
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What was measured of this machine: id, name and FLOP/s of the chosen device; empty until it was asked.
+
+    Attributes:
+        devices: the JSON values of `core.inference.devices.Device`, the usable and the others.
+        throughput: FLOP/s of matrix products by device id.
+        chosen: id of the device that `auto` means.
+        backends: what computes layers on each device, by its id.
+        load: share of the CPU that other programs used while a device was measured, by its id.
+    """
+
+    devices: tuple[dict[str, Any], ...] = ()
+    throughput: dict[str, float] | None = None
+    chosen: str = ""
+    backends: dict[str, tuple[BackendRow, ...]] = field(default_factory=dict)
+    load: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Choices:
+    """All that a job will depend on. `output` is "" while the suggested folder is meant."""
+
+    model: OpenedModel | None = None
+    recipe: Recipe = field(default_factory=Recipe)
+    bits_map: BitsMap = field(default_factory=BitsMap)
+    calibration: str = "builtin"
+    formats: tuple[str, ...] = ("auto_round",)
+    device: str = "auto"
+    seed: int = 42
+    low_memory: bool = False
+    compile: bool = False
+    output: str = ""
+
+
+class Draft(QObject):
+    """The choices of one window.
+
+    Signals:
+        changed: any choice, or what was measured of the machine, is another one now.
+        model_changed: the model is another one (before `changed`).
+        map_changed: the bits map is another one (before `changed`).
+    """
+
+    changed = Signal()
+    model_changed = Signal()
+    map_changed = Signal()
+
+    def __init__(self, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._choices = Choices(recipe=recipes.load("quick"), bits_map=BitsMap(LayerScheme(4, 64, True)))
+        self._machine = Machine()
+        self._plans: Sequence[LayerPlan] | None = None
+        self._size: OutputSize | None = None
+        self._costs: Costs | None = None
+        self._problem: str | None = None
+        self._fits: FormatFits | None = None
+        self._engine, self._measure = "", DEFAULT
+        self._marks: list[engines.Mark] | None = None
+        self._tables: dict[str, DamageTable] = {}
+        self.undo_stack = QUndoStack(self)
+        self.undo_stack.setUndoLimit(_UNDO_STEPS)
+
+    @property
+    def choices(self) -> Choices:
+        return self._choices
+
+    @property
+    def model(self) -> OpenedModel | None:
+        return self._choices.model
+
+    @property
+    def machine(self) -> Machine:
+        return self._machine
+
+    def choose(self, **changes: Any) -> None:
+        """Replace some choices and tell everybody; another model empties the undo stack, as its layers are others.
+
+        Raises:
+            BitwrightError: a value is impossible; nothing was changed.
+        """
+        before = self._choices
+        after = replace(before, **changes)
+        if after == before:
+            return
+        self._choices = after
+        if after.model is not before.model or after.bits_map is not before.bits_map:
+            self._plans = self._size = self._problem = self._marks = self._fits = None
+        elif after.formats != before.formats:
+            self._size = self._marks = None
+            if own_grids(after.formats) != own_grids(before.formats):
+                self._plans = self._problem = None
+        self._costs = None
+        if after.model is not before.model:
+            if before.model is None or after.model is None or after.model.name != before.model.name:
+                self.undo_stack.clear()
+                self._tables = {}
+            self.model_changed.emit()
+        if after.bits_map is not before.bits_map:
+            self.map_changed.emit()
+        self.changed.emit()
+
+    def set_machine(self, machine: Machine) -> None:
+        """Note what was measured of this machine."""
+        self._machine = machine
+        self._costs = None
+        self.changed.emit()
+
+    @property
+    def engine(self) -> str:
+        """What the output must run on, one of `core.formats.engines`; "" for anything. It stops no run."""
+        return self._engine
+
+    def set_engine(self, engine: str) -> None:
+        """Say what the output must run on; an unknown name counts as ""."""
+        engine = engine if engine in engines.ENGINES else ""
+        if engine != self._engine:
+            self._engine, self._marks = engine, None
+            self.changed.emit()
+
+    @property
+    def marks(self) -> list[engines.Mark]:
+        """What that engine has against the output as it is planned, in its first format."""
+        if self._marks is None:
+            self._marks = []
+            if self._engine and self.model is not None and self.plans:
+                name = self._choices.formats[0]
+                self._marks = engines.check(self._engine, self.model.tree, self.plans, name)
+        return self._marks
+
+    @property
+    def measure(self) -> str:
+        """How damage is predicted: a name of `core.sensitivity.spec.MEASURES`."""
+        return self._measure
+
+    def set_measure(self, measure: str) -> None:
+        """Predict damage in another way; what was measured in the one before is kept as long as the model stays."""
+        if measure != self._measure:
+            self._measure = measure
+            self.changed.emit()
+
+    @property
+    def damage(self) -> DamageTable | None:
+        """What was measured of this model with this measure; None before it was."""
+        return self._tables.get(self._measure)
+
+    def set_damage(self, spec: AnalysisSpec, table: DamageTable) -> None:
+        """Keep what was measured; of a model that is not the one any more, nothing."""
+        if self.model is not None and spec.model == self.model.name:
+            self._tables[spec.measure] = table
+            self.changed.emit()
+
+    def analysis(self) -> AnalysisSpec:
+        """What a measurement of these choices depends on: all bits, as every choice of bits can then be answered."""
+        picked, tree = self._choices, self.model.tree if self.model is not None else None
+        default = picked.bits_map.default
+        spec = AnalysisSpec(
+            model=picked.model.name if picked.model else "",
+            schemes=tuple(LayerScheme(bits, default.group_size, default.sym) for bits in BITS),
+            measure=self._measure,
+            calibration=picked.calibration,
+            seed=picked.seed,
+            device=picked.device,
+        )
+        longest = context_length(tree.config) if tree is not None else 0
+        return replace(spec, seqlen=min(spec.seqlen, longest)) if longest >= 32 else spec
+
+    def edit_map(self, bits_map: BitsMap, text: str) -> None:
+        """Change the bits map so that it can be undone; `text` is what the undo menu calls it."""
+        if bits_map != self._choices.bits_map:
+            self.undo_stack.push(_MapEdit(self, self._choices.bits_map, bits_map, text))
+
+    @property
+    def plans(self) -> Sequence[LayerPlan]:
+        """What each linear gets; empty without a model that has some, or where the map does not fit it (see `misfit`).
+
+        Of a model that is refused too: what is in it can be shown and planned, if not run.
+        """
+        if self._plans is None:
+            self._plans = ()
+            if self.model is not None and _has_map(self.model.tree):
+                try:
+                    self._plans = plan_layers(self.model.tree, self._choices.bits_map, self._choices.formats)
+                except BitwrightError as error:
+                    self._problem = error.message
+        return self._plans
+
+    def fit(self, name: str) -> Fit:
+        """What becomes of the layers in a format, chosen or not, beside those that are chosen."""
+        plans = self.plans
+        if self.model is None or not plans:
+            return Fit()
+        if self._fits is None:
+            self._fits = FormatFits(self.model.tree, self._choices.bits_map)
+        self._fits.know(self._choices.formats, plans)
+        return self._fits.among(name, self._choices.formats)
+
+    @property
+    def format_problem(self) -> str:
+        """The first chosen format that cannot hold the layers, in a few words; "" where all can."""
+        formats = self._choices.formats
+        for name in formats:
+            if self.fit(name).problems:
+                rivals = [other for other in own_grids(formats) if other != name]
+                return format_words.conflict(name, rivals[0] if rivals else "")
+        return ""
+
+    @property
+    def misfit(self) -> str:
+        """Why the map does not fit the model, as one sentence; "" where it does."""
+        return (self._problem or "") if self.model is not None and not self.plans else ""
+
+    @property
+    def planned_size(self) -> OutputSize | None:
+        """Bytes of the first format's output, also of a model that is refused."""
+        if self._size is None and self.model is not None and self.plans:
+            self._size = sizes.output_size(self.model.tree, self.plans, self._choices.formats[0])
+        return self._size
+
+    @property
+    def size(self) -> OutputSize | None:
+        """The same of a model that can be run."""
+        return None if self.model is None or self.model.tree.refusal else self.planned_size
+
+    @property
+    def costs(self) -> Costs | None:
+        """Disk, memory and time of the run; without time until the machine was measured."""
+        if self._costs is None and self.model is not None and not self.model.tree.refusal and self.plans:
+            device = self.device_id
+            speed = (self._machine.throughput or {}).get(device)
+            self._costs = costs.estimate(
+                self.model.tree,
+                self.plans,
+                self.spec(),
+                speed,
+                on_device=not device.startswith("cpu"),
+                load=self._machine.load.get(device, 0.0),
+            )
+        return self._costs
+
+    @property
+    def device_id(self) -> str:
+        """The device that the run will use, as far as is known."""
+        wanted = self._choices.device
+        return (self._machine.chosen or "cpu") if wanted == "auto" else wanted
+
+    @property
+    def output(self) -> Path:
+        """The folder that the run will make: the chosen one, or a free one among Bitwright's own models."""
+        if self._choices.output:
+            return Path(self._choices.output)
+        model, scheme = self.model, self._choices.bits_map.default
+        stem = model.label.removesuffix(".gguf").split(" ")[0] if model else "model"
+        mixed = "mixed" if self._choices.bits_map.rules or self._choices.bits_map.layers else f"{scheme.bits}bit"
+        mixed = next((mix_of(name).upper() for name in own_grids(self._choices.formats)), mixed)
+        folder = home() / "models"
+        return free_name(folder / f"{stem}-{mixed}")
+
+    def problem(self) -> str:
+        """The first reason why a run cannot start now, as one sentence; "" where it can."""
+        model = self.model
+        if model is None:
+            return "Pick a model"
+        if model.tree.refusal:
+            return model.tree.refusal
+        if not self.plans:
+            return self._problem or "The bits map does not fit this model"
+        if not any(plan.scheme.quantized for plan in self.plans):
+            return "The map leaves every layer in 16 bits"
+        if self.format_problem:
+            return self.format_problem
+        needed = self.costs
+        if needed is not None:
+            return disk_problem(needed.disk.low + model.download_bytes, self.output)
+        return ""
+
+    def spec(self) -> JobSpec:
+        """The job that these choices describe.
+
+        Raises:
+            BadInput: there is no model yet.
+        """
+        picked = self._choices
+        return JobSpec(
+            model=picked.model.name if picked.model else "",
+            output=str(self.output),
+            recipe=picked.recipe,
+            bits_map=picked.bits_map,
+            calibration=picked.calibration,
+            formats=picked.formats,
+            device=picked.device,
+            seed=picked.seed,
+            low_memory=picked.low_memory,
+            compile=picked.compile,
+        )
+
+
+def _has_map(tree: ModelTree) -> bool:
+    """Whether there are layers to show; of a model that is refused there may be none, or blocks of absurd numbers."""
+    inside = len(tree.block_linears)
+    return inside > 0 and tree.linears[inside - 1].block < 2 * tree.blocks
+
+
+class _MapEdit(QUndoCommand):
+    def __init__(self, draft: Draft, before: BitsMap, after: BitsMap, text: str) -> None:
+        super().__init__(text)
+        self._draft, self._before, self._after = draft, before, after
+
+    def redo(self) -> None:
+        self._draft.choose(bits_map=self._after)
+
+    def undo(self) -> None:
+        self._draft.choose(bits_map=self._before)

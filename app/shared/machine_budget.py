@@ -1,0 +1,152 @@
+"""What a run needs held against what this machine has free now, and the plain word for it.
+
+Pure but for `free_now`, `free_memory` and `disk_problem`, which look at disk and memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PySide6.QtCore import QCoreApplication
+
+from core.estimate.costs import Costs
+from core.files import free_bytes
+from core.wording import human
+
+if TYPE_CHECKING:
+    from app.shared.draft import Draft
+
+FITS, TIGHT, SHORT, UNKNOWN = "fits", "tight", "short", "unknown"
+
+_tr = QCoreApplication.translate
+
+
+@dataclass(frozen=True)
+class Need:
+    """One thing that a run uses up.
+
+    Attributes:
+        key: `disk`, `ram` or `device`.
+        title: for people.
+        low, high: bytes.
+        free: bytes free now; None where that is not known.
+    """
+
+    key: str
+    title: str
+    low: float
+    high: float
+    free: float | None
+
+    @property
+    def verdict(self) -> str:
+        """`fits` whatever happens, `tight` where it depends, `short` where not even the low end fits."""
+        if self.free is None:
+            return UNKNOWN
+        if self.high <= self.free:
+            return FITS
+        return TIGHT if self.low <= self.free else SHORT
+
+    @property
+    def amounts(self) -> str:
+        """`0.55 to 1.5 GB of 21.3 GB free`."""
+        needed = byte_range(self.low, self.high)
+        if self.free is None:
+            return needed
+        return _tr("Budget", "{0} of {1} free").format(needed, human(self.free))
+
+
+@dataclass(frozen=True)
+class Free:
+    """Bytes free now: on the volume of the output, in memory, and on the device (None: not known)."""
+
+    disk: float | None
+    ram: float | None
+    device: float | None = None
+
+
+def needs(costs: Costs, download: float, free: Free) -> tuple[Need, ...]:
+    """The needs of a run that first fetches `download` bytes; the device's memory only where the run uses one."""
+    disk = _tr("Budget", "Disk, with the download") if download else _tr("Budget", "Disk")
+    found = [
+        Need("disk", disk, costs.disk.low + download, costs.disk.high + download, free.disk),
+        Need("ram", _tr("Budget", "Memory"), costs.ram.low, costs.ram.high, free.ram),
+    ]
+    if costs.device.high:
+        title = _tr("Budget", "Device memory")
+        found.append(Need("device", title, costs.device.low, costs.device.high, free.device))
+    return tuple(found)
+
+
+def verdict_text(verdict: str) -> str:
+    """The word beside a bar."""
+    words = {
+        FITS: _tr("Budget", "fits"),
+        TIGHT: _tr("Budget", "tight"),
+        SHORT: _tr("Budget", "does not fit"),
+    }
+    return words.get(verdict, "")
+
+
+def advice(found: tuple[Need, ...]) -> str:
+    """One sentence about the worst of them; "" where there is nothing to worry about."""
+    verdicts = {need.key: need.verdict for need in found}
+    if verdicts.get("disk") == SHORT:
+        return _tr("Budget", "There is too little room on the disk. Free some, or choose another output folder.")
+    if SHORT in verdicts.values():
+        return _tr(
+            "Budget",
+            "It does not fit; you can try all the same. Low memory mode, on the Recipe page, needs less.",
+        )
+    if TIGHT in verdicts.values():
+        return _tr("Budget", "It may become tight. Closing other programs helps.")
+    return ""
+
+
+def byte_range(low: float, high: float) -> str:
+    """`0.55 to 1.5 GB`, `1.5 GB` where both ends read the same."""
+    first, last = human(low), human(high)
+    if first == last:
+        return last
+    number, _, unit = first.rpartition(" ")
+    return _tr("Budget", "{0} to {1}").format(number if unit == last.rpartition(" ")[2] else first, last)
+
+
+def free_now(draft: Draft) -> Free:
+    """What is free at this moment for the run that `draft` describes."""
+    try:
+        disk: float | None = free_bytes(draft.output)
+    except OSError:  # a drive that went away
+        disk = None
+    return Free(disk, _free_ram(draft), _free_on_device(draft))
+
+
+def free_memory(draft: Draft) -> float | None:
+    """Bytes free now where the device of `draft` computes: its own, or this machine's; None where that is not known."""
+    return _free_ram(draft) if draft.device_id.startswith("cpu") else _free_on_device(draft)
+
+
+def _free_ram(draft: Draft) -> float:
+    import psutil  # not needed for the first paint
+
+    ram = float(psutil.virtual_memory().available)
+    limit = _container_memory(draft.machine.devices)
+    return min(ram, limit) if limit else ram
+
+
+def _free_on_device(draft: Draft) -> float | None:
+    device = next((found for found in draft.machine.devices if found.get("id") == draft.device_id), None)
+    return device.get("free_memory") if device else None
+
+
+def _container_memory(devices: tuple[dict[str, Any], ...]) -> float:
+    """Memory that a container grants in all, which the system's own figures do not know; 0 before it was measured."""
+    return next((float(found.get("total_memory") or 0) for found in devices if found.get("kind") == "cpu"), 0.0)
+
+
+def disk_problem(wanted: float, output: Path) -> str:
+    """Why the volume of `output` cannot take so many bytes now, in short; "" where it can."""
+    free = free_bytes(output)
+    return f"Needs {human(wanted)} of disk, {human(free)} free" if wanted > free else ""

@@ -1,0 +1,98 @@
+"""A desktop notification for somebody who looks at another window. Where the desktop has none, nothing happens.
+
+On Linux by `notify-send` or `gdbus` where there is a session bus: the standard's unsigned numbers cannot be sent
+from Python by QtDBus, and a tray icon for one message would come and go. Elsewhere by a tray icon. Never fails loudly.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from PySide6.QtCore import QCoreApplication, QProcess, Qt, QTimer
+from PySide6.QtGui import QGuiApplication, QIcon
+from PySide6.QtWidgets import QApplication, QSystemTrayIcon
+
+from app.shared.run_record import RunRecord
+from core.report.verdict import judge
+
+_ICON = Path(__file__).resolve().parent.parent / "resources" / "icons" / "bitwright.svg"
+_SHOWN_MS = 10_000
+
+
+def words(record: RunRecord) -> tuple[str, str]:
+    """Title and text for a run that has ended."""
+    model = record.started.model if record.started is not None else record.spec.model if record.spec else ""
+    if record.state == "done":
+        return _tr("{model} is done").format(model=model or _tr("The model")), judge(record.report).sentence
+    failed = record.last
+    message = getattr(failed, "message", "")
+    return _tr("The run did not finish"), f"{model}: {message}" if model else message
+
+
+def tell(title: str, text: str) -> bool:
+    """Show a notification unless the user is looking at this program; returns whether one was asked for."""
+    if QGuiApplication.applicationState() == Qt.ApplicationState.ApplicationActive:
+        return False
+    for window in QApplication.topLevelWidgets():
+        if window.isVisible() and window.isWindow():
+            QApplication.alert(window)
+            break
+    command = _command(title, text)
+    if command:
+        return _start(command)
+    return _by_tray(title, text)
+
+
+def _start(command: list[str]) -> bool:
+    """Run a program that nobody waits for, without a word on our own output."""
+    process = QProcess()
+    process.setProgram(command[0])
+    process.setArguments(command[1:])
+    process.setStandardOutputFile(QProcess.nullDevice())
+    process.setStandardErrorFile(QProcess.nullDevice())
+    return bool(process.startDetached())
+
+
+def _command(title: str, text: str) -> list[str]:
+    """The program that notifies, with its arguments; empty where there is none."""
+    if not sys.platform.startswith("linux") or not _has_bus():
+        return []
+    name = QCoreApplication.applicationName() or "Bitwright"
+    if sender := shutil.which("notify-send"):
+        return [sender, f"--app-name={name}", f"--icon={_ICON}", "--", title, text]
+    if sender := shutil.which("gdbus"):
+        service = "org.freedesktop.Notifications"
+        where = ["--session", "--dest", service, "--object-path", "/org/freedesktop/Notifications"]
+        method = ["--method", f"{service}.Notify"]
+        values = [_quoted(name), "0", _quoted(str(_ICON)), _quoted(title), _quoted(text), "[]", "{}", "-1"]
+        return [sender, "call", *where, *method, "--", *values]
+    return []
+
+
+def _quoted(text: str) -> str:
+    """A string as gdbus reads it (GVariant text)."""
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n")
+    return f"'{escaped}'"
+
+
+def _has_bus() -> bool:
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    return bool(os.environ.get("DBUS_SESSION_BUS_ADDRESS")) or bool(runtime and os.path.exists(f"{runtime}/bus"))
+
+
+def _by_tray(title: str, text: str) -> bool:
+    if not QSystemTrayIcon.isSystemTrayAvailable() or not QSystemTrayIcon.supportsMessages():
+        return False
+    icon = QIcon(str(_ICON))
+    tray = QSystemTrayIcon(icon, QApplication.instance())
+    tray.show()
+    tray.showMessage(title, text, icon, _SHOWN_MS)
+    QTimer.singleShot(_SHOWN_MS, tray, tray.deleteLater)
+    return True
+
+
+def _tr(text: str) -> str:
+    return QCoreApplication.translate("Notification", text)

@@ -1,0 +1,47 @@
+"""What a rule or an edit of a bits map gives and does, in words. Pure; knows no widget."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import QCoreApplication
+
+from core.allocation.map_rules import Effect
+from core.bitsmap import Rule
+
+_tr = QCoreApplication.translate
+
+
+def given(rule: Rule) -> str:
+    """What it gives: `8 bits, group 32, asymmetric`."""
+    parts = []
+    if rule.bits is not None:
+        parts.append(_tr("RuleWords", "{} bits").format(rule.bits))
+    if rule.group_size is not None:
+        row = rule.group_size == -1
+        parts.append(_tr("RuleWords", "group row") if row else _tr("RuleWords", "group {}").format(rule.group_size))
+    if rule.sym is not None:
+        parts.append(_tr("RuleWords", "symmetric") if rule.sym else _tr("RuleWords", "asymmetric"))
+    return ", ".join(parts)
+
+
+def done(effect: Effect) -> str:
+    """How many layers it matches and decides, or why it does nothing."""
+    if effect.idle:
+        return _tr("RuleWords", "Does nothing. {}").format(effect.idle)
+    if effect.decided == effect.matched:
+        return counted(effect.matched)
+    return _tr("RuleWords", "{0}, decides {1}").format(counted(effect.matched), f"{effect.decided:,}")
+
+
+def edited(*, bits: int | None = None, group_size: int | None = None, sym: bool | None = None) -> str:
+    """An edit of layers in a few words, for the undo button."""
+    if bits is not None:
+        return _tr("RuleWords", "{} bits").format(bits)
+    if group_size is not None:
+        row = _tr("RuleWords", "one group a row")
+        return row if group_size == -1 else _tr("RuleWords", "group {}").format(group_size)
+    return _tr("RuleWords", "symmetric") if sym else _tr("RuleWords", "asymmetric")
+
+
+def counted(count: int) -> str:
+    """`1 layer`, `20,000 layers`."""
+    return _tr("RuleWords", "1 layer") if count == 1 else _tr("RuleWords", "{} layers").format(f"{count:,}")

@@ -1,0 +1,264 @@
+"""What is known of one run, accumulated from its events in batches.
+
+A batch is made where the events are read (any thread) and applied where they are shown, so that a flood of events
+costs the window little: losses arrive as one array a block, of progress and memory only the last is kept, and of log
+lines as many as anybody will read. Knows no Qt and no widget.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from core.events import (
+    BlockDone,
+    BlockStarted,
+    Done,
+    Event,
+    Failed,
+    FileWritten,
+    Log,
+    Loss,
+    Memory,
+    Progress,
+    Stage,
+    Started,
+)  # fmt: skip
+from core.spec import JobSpec
+
+State = Literal["starting", "running", "pausing", "paused", "stopping", "done", "failed", "cancelled", "died"]
+STAGES = ("prepare", "calibrate", "tune", "write", "verify")
+KEPT_LOGS = 2000
+_BATCH_LOGS = 200
+_MOST_BLOCKS = 4096
+_LARGEST = 2**53
+
+
+@dataclass
+class Curve:
+    """Losses of one block in the order in which they came, and the lowest of them."""
+
+    iterations: array[float] = field(default_factory=lambda: array("d"))
+    losses: array[float] = field(default_factory=lambda: array("d"))
+    lowest: float = math.inf
+    lowest_at: int = 0
+
+    def add(self, iteration: int, loss: float) -> None:
+        self.iterations.append(iteration)
+        self.losses.append(loss)
+        if loss < self.lowest:
+            self.lowest, self.lowest_at = loss, iteration
+
+    def join(self, other: Curve) -> None:
+        """Append another piece of the same curve."""
+        self.iterations.extend(other.iterations)
+        self.losses.extend(other.losses)
+        if other.lowest < self.lowest:
+            self.lowest, self.lowest_at = other.lowest, other.lowest_at
+
+
+@dataclass(frozen=True)
+class BlockFigures:
+    """How one block came out: mean squared error of plain rounding and of what was kept, and where that was found."""
+
+    before: float
+    after: float
+    best: int
+    seconds: float
+
+
+@dataclass
+class Batch:
+    """Events on their way from the thread that read them."""
+
+    events: list[Event] = field(default_factory=list)
+    curves: dict[int, Curve] = field(default_factory=dict)
+    iterations: int = 0
+    logs: deque[Log] = field(default_factory=lambda: deque(maxlen=_BATCH_LOGS))
+    logged: int = 0
+    latest: dict[type[Event], Event] = field(default_factory=dict)
+    count: int = 0
+
+    def add(self, events: Iterable[Event]) -> None:
+        """Put events in, in their order."""
+        for event in events:
+            self.count += 1
+            if isinstance(event, Loss):
+                self._add_loss(event)
+            elif isinstance(event, Log):
+                self.logs.append(event)
+                self.logged += 1
+            elif isinstance(event, Progress | Memory):
+                self.latest[type(event)] = event
+            else:
+                if isinstance(event, Stage):
+                    self.latest.pop(Progress, None)  # it was of the stage before
+                self.events.append(event)
+
+    def _add_loss(self, event: Loss) -> None:
+        # a child gone mad may write any number; an array takes what fits a float
+        if 0 <= event.block < _MOST_BLOCKS and abs(event.iteration) < _LARGEST:
+            self.curves.setdefault(event.block, Curve()).add(event.iteration, event.loss)
+            self.iterations = min(event.iterations, _LARGEST)
+
+
+class RunRecord:
+    """The run so far.
+
+    Attributes:
+        spec, job: what was asked for, and the job's folder; None while not known.
+        stage, stages_done: the part of the run that is on, and those before it.
+        started: model, device and resolved settings, once they are fixed.
+        block, total: the block that is tuned (from 0; -1 before the first) and how many there are.
+        linears: names of what is tuned in it.
+        iterations: steps a block.
+        curves: losses of every block; blocks: figures of the finished ones.
+        fraction, seconds_low, seconds_high: how far the run is, and what is left (-1: not known).
+        fetching: how far the download of the model is, None where nothing is fetched.
+        memory: the last figures, or None.
+        logs, logged: the last lines, and how many there were in all.
+        began, seen: time of the first and of the last event, in seconds since the epoch.
+        wants_pause, stopping: what the user asked for.
+        last: how it ended, None while it runs.
+    """
+
+    def __init__(self, spec: JobSpec | None = None, job: Path | None = None) -> None:
+        self.spec = spec
+        self.job = job
+        self.stage = ""
+        self.stages_done: tuple[str, ...] = ()
+        self.started: Started | None = None
+        self.block = -1
+        self.total = 0
+        self.linears: tuple[str, ...] = ()
+        self.iterations = spec.recipe.iters if spec is not None else 0
+        self.curves: dict[int, Curve] = {}
+        self.blocks: dict[int, BlockFigures] = {}
+        self.names: dict[int, str] = {}
+        self.fraction = 0.0
+        self.seconds_low = self.seconds_high = -1.0
+        self.fetching: Progress | None = None
+        self.memory: Memory | None = None
+        self.logs: deque[Log] = deque(maxlen=KEPT_LOGS)
+        self.logged = 0
+        self.files: list[FileWritten] = []
+        self.began = self.seen = 0.0
+        self.wants_pause = False
+        self.stopping = False
+        self.last: Done | Failed | None = None
+        self._between_blocks = False
+
+    @property
+    def state(self) -> State:
+        """Derived from what was seen and asked for, so that it cannot contradict them."""
+        if isinstance(self.last, Done):
+            return "done"
+        if isinstance(self.last, Failed):
+            return {"cancelled": "cancelled", "child-died": "died"}.get(self.last.code, "failed")  # type: ignore[return-value]
+        if self.stopping:
+            return "stopping"
+        if self.wants_pause:
+            return "paused" if self._between_blocks else "pausing"
+        return "running" if self.seen else "starting"
+
+    @property
+    def active(self) -> bool:
+        """Whether the run has not ended."""
+        return self.last is None
+
+    @property
+    def can_pause(self) -> bool:
+        """Whether a block boundary is still to come."""
+        return self.active and not self.stopping and not {"write", "verify"} & {self.stage, *self.stages_done}
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """What the run told at its end, empty before."""
+        return self.last.report if isinstance(self.last, Done) else {}
+
+    @property
+    def source_bytes(self) -> int:
+        """Bytes of the model's weights before the run, 0 while not known."""
+        value = self.started.settings.get("source_bytes") if self.started is not None else None
+        return value if type(value) is int and value > 0 else 0
+
+    @property
+    def planned(self) -> dict[str, int]:
+        """Bytes of the tensors that the run writes, by format; empty while not known."""
+        value = self.started.settings.get("planned_bytes") if self.started is not None else None
+        sizes = value.items() if isinstance(value, dict) else ()
+        return {str(name): size for name, size in sizes if type(size) is int and size > 0}
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens of calibration text in one step of tuning, 0 while not known."""
+        settings = self.started.settings if self.started is not None else {}
+        try:
+            rows = int(settings["micro_batch"]) * int(settings["accumulate"])
+            return rows * int(settings["recipe"]["seqlen"])
+        except (KeyError, TypeError, ValueError):
+            return 0
+
+    def apply(self, batch: Batch) -> None:
+        """Take in a batch."""
+        for event in batch.events:
+            self._apply(event)
+        for block, curve in batch.curves.items():
+            self.curves.setdefault(block, Curve()).join(curve)
+        self.iterations = batch.iterations or self.iterations
+        self.logs.extend(batch.logs)
+        self.logged += batch.logged
+        for latest in batch.latest.values():
+            self._see(latest)
+            if isinstance(latest, Progress) and self.stage == "prepare":
+                self.fetching = latest
+            elif isinstance(latest, Progress):
+                self.fraction = min(1.0, max(0.0, latest.fraction))
+                self.seconds_low, self.seconds_high = latest.seconds_low, latest.seconds_high
+            elif isinstance(latest, Memory):
+                self.memory = latest
+        for log in (batch.logs[0], batch.logs[-1]) if batch.logs else ():
+            self._see(log)
+
+    def _apply(self, event: Event) -> None:
+        self._see(event)
+        if isinstance(event, Stage):
+            if self.stage and self.stage != event.name and self.stage not in self.stages_done:
+                self.stages_done = (*self.stages_done, self.stage)
+            self.stage, self.fetching = event.name, None
+            self._between_blocks = event.name == "tune"
+            self.seconds_low = self.seconds_high = -1.0  # the range is of the blocks; it says nothing of other stages
+        elif isinstance(event, Started):
+            self.started = event
+            self.total = min(event.blocks, _MOST_BLOCKS)
+        elif isinstance(event, BlockStarted):
+            self.block, self.total, self.linears = event.block, min(event.total, _MOST_BLOCKS), event.linears
+            self.names[event.block] = event.name
+            self._between_blocks = False
+        elif isinstance(event, BlockDone):
+            self.total = min(event.total, _MOST_BLOCKS)
+            figures = BlockFigures(event.loss_before, event.loss_after, event.best_iteration, event.seconds)
+            self.blocks[event.block] = figures
+            self._between_blocks = event.block + 1 < event.total
+        elif isinstance(event, FileWritten):
+            self.files.append(event)
+        elif isinstance(event, Done | Failed):
+            self.last = event
+            self.fraction = 1.0 if isinstance(event, Done) else self.fraction
+
+    def _see(self, event: Event) -> None:
+        self.began = self.began or event.time
+        self.seen = max(self.seen, event.time)
+
+
+def record_of(events: Iterable[Event], spec: JobSpec | None = None, job: Path | None = None) -> RunRecord:
+    """The record of events that are all there."""
+    record, batch = RunRecord(spec, job), Batch()
+    batch.add(events)
+    record.apply(batch)
+    return record

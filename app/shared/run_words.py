@@ -1,0 +1,174 @@
+"""What is said of a run, in words: headings, what is on, what is left, how it ended. Pure functions over the record."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Literal
+
+from app.shared.run_record import RunRecord
+from core.events import Failed
+from core.jobs.worker import ORPHANED
+from core.wording import duration, figure, human, time_range
+
+_STAGES = {
+    "": "Starting",
+    "prepare": "Opening the model",
+    "calibrate": "Reading the calibration text and checking the model block by block",
+    "tune": "Tuning",
+    "write": "Writing the files",
+    "verify": "Reading the files back and checking them",
+}
+_PARTS = {
+    "": "before it began",
+    "prepare": "while the model was opened",
+    "calibrate": "while the text was read and the model checked",
+    "write": "while the files were written",
+    "verify": "while the files were checked",
+}
+_OPTIONS = {"seqlen": "text length", "output": "output folder", "iters": "number of steps"}
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a run ended without a result.
+
+    Attributes:
+        headline, message, hint: three texts, from short to helpful; the last two may be "".
+        role: the theme's colour for it.
+    """
+
+    headline: str
+    message: str
+    hint: str
+    role: Literal["bad", "muted"]
+
+
+def model_of(record: RunRecord) -> str:
+    """The model's name for people."""
+    if record.started is not None:
+        return PurePath(record.started.model).name or record.started.model
+    if record.spec is None:
+        return "the model"
+    if record.spec.model == "demo":
+        return "SmolLM2-135M-Instruct"
+    return PurePath(record.spec.model).name or record.spec.model
+
+
+def title_of(record: RunRecord) -> str:
+    """What the run is, as a heading: `SmolLM2-135M-Instruct to 4 bits`."""
+    spec = record.spec
+    if spec is None:
+        return model_of(record)
+    mixed = bool(spec.bits_map.rules or spec.bits_map.layers)
+    bits = "mixed bits" if mixed else f"{spec.bits_map.default.bits} bits"
+    return f"{model_of(record)} to {bits}"
+
+
+def doing(record: RunRecord) -> str:
+    """What the run does now, as one line."""
+    if record.state == "stopping":
+        return "Stopping"
+    if record.state == "paused":
+        return "Paused between two blocks; nothing is lost"
+    text = _STAGES.get(record.stage, record.stage)
+    if record.stage == "tune" and record.block >= 0:
+        text = f"Tuning block {record.block + 1} of {record.total}"
+    if record.fetching is not None:
+        text = f"Downloading the model, {100 * record.fetching.fraction:.0f} %"
+    return f"{text}; pausing after this block" if record.state == "pausing" else text
+
+
+def left(record: RunRecord) -> str:
+    """How long it will take still, in words; "" where nobody knows."""
+    if record.state in ("paused", "stopping", "starting"):
+        return ""
+    if record.fetching is not None:
+        return _left(record.fetching.seconds_low, record.fetching.seconds_high)
+    return _left(record.seconds_low, record.seconds_high)
+
+
+def facts(record: RunRecord, now: float | None = None) -> list[tuple[str, str]]:
+    """Names and values of what is measured while the run is on; `now` in seconds since the epoch."""
+    found: list[tuple[str, str]] = []
+    if record.began:
+        end = record.seen if not record.active else time.time() if now is None else now
+        found.append(("Time so far" if record.active else "Time", duration(max(0.0, end - record.began))))
+    if record.memory is not None:
+        if record.memory.resident:
+            found.append(("Memory now", human(record.memory.resident)))
+        found.append(("Memory at most", human(record.memory.peak)))
+        if record.memory.device:
+            found.append(("On the device", human(record.memory.device)))
+    if record.tokens_per_step:
+        found.append(("Tokens a step", f"{record.tokens_per_step:,}"))
+    if record.started is not None:
+        device = record.started.device.upper()
+        threads = f", {record.started.threads} threads" if record.started.device == "cpu" else ""
+        found.append(("Device", f"{device}, {record.started.dtype}{threads}"))
+    return found
+
+
+def curve_title(record: RunRecord, block: int) -> str:
+    """Heading of a block's curve."""
+    if block < 0:
+        return "Loss"
+    return f"Loss of block {block + 1} of {record.total}"
+
+
+def curve_words(record: RunRecord, block: int) -> str:
+    """What the curve comes to: the lowest loss so far, or what was kept."""
+    figures = record.blocks.get(block)
+    if figures is not None and not figures.best:
+        return "Plain rounding was kept; no iteration was better" if record.iterations else "Plain rounding, not tuned"
+    if figures is not None:
+        return f"Kept: iteration {figures.best}"
+    curve = record.curves.get(block)
+    if curve is None or not math.isfinite(curve.lowest):
+        return ""
+    return f"Lowest so far {figure(curve.lowest)} at iteration {curve.lowest_at} of {record.iterations}"
+
+
+def ending(record: RunRecord) -> Ending | None:
+    """How the run ended, None where it runs or has a result."""
+    last = record.last
+    if not isinstance(last, Failed):
+        return None
+    if record.state == "cancelled":
+        if last.message == ORPHANED:
+            again = "Start it again, and choose \u201cKeep it running\u201d when you close the window."
+            return Ending("Stopped with the window", f"{ORPHANED} Nothing was left behind.", again, "muted")
+        where = "" if record.block < 0 else f" at block {record.block + 1} of {record.total}"
+        return Ending("Cancelled", f"The run was stopped{where}. Nothing was left behind.", "", "muted")
+    if last.before_tuning or record.stage == "prepare":
+        headline = "The run could not start"
+    else:
+        headline = f"The run failed {_where(record)}"
+    if record.state == "died":
+        headline = f"The run ended {_where(record)}" if record.block >= 0 else "The run ended at once"
+    return Ending(headline, last.message, for_the_window(last.hint), "bad")
+
+
+def _where(record: RunRecord) -> str:
+    if record.stage == "tune" and record.block >= 0:
+        return f"at block {record.block + 1} of {record.total}"
+    return _PARTS.get(record.stage, "before the first block")
+
+
+def _left(low: float, high: float) -> str:
+    if not (math.isfinite(low) and math.isfinite(high)) or low < 0 or high <= 0:
+        return ""
+    if high < 20:
+        return "a few seconds left"
+    if low < 90 <= high < 5400:  # one unit for both ends
+        first, last = max(1, round(low / 60)), round(high / 60)
+        return f"{first} to {last} min left" if first != last else f"about {last} min left"
+    return f"{time_range(low, high)} left"
+
+
+def for_the_window(hint: str) -> str:
+    """A hint without the command line's options: `--batch-size` is `batch size` here."""
+    return re.sub(r"--([a-z]+(?:-[a-z]+)*)", lambda found: _OPTIONS.get(found[1], found[1].replace("-", " ")), hint)

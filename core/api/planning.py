@@ -1,0 +1,266 @@
+"""From a model and a budget to a bits map: measure each layer's sensitivity, then choose the bits that lose least.
+
+Only puts together what `core.sensitivity` and `core.allocation` do, and checks the request before the slow part.
+Imports no torch and no numpy until it runs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from core.allocation.demand import Budget, Demand, parse_size
+from core.bitsmap import Rule
+from core.calibration import text as texts
+from core.control import never
+from core.errors import BadInput, Cancelled, OutputProblem, UnsupportedModel
+from core.estimate import preflight
+from core.estimate.sizes import layer_bytes
+from core.events import Emit, Event
+from core.files import expanded
+from core.formats import engines
+from core.formats.engines import Mark
+from core.model.fused import Ties
+from core.model.plans import Plans
+from core.model.tree import ModelTree, resolve_schemes
+from core.model_id import absolute
+from core.schemes import UNTOUCHED, LayerScheme
+from core.sensitivity.spec import DEFAULT, AnalysisSpec
+from core.sensitivity.table import DamageTable
+from core.spec import FORMATS
+
+if TYPE_CHECKING:
+    from core.allocation.problem import Allocation
+
+PathLike = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class MapPlan:
+    """A bits map that was chosen, and what is known of it.
+
+    Attributes:
+        model: what was asked about; tree: its layers.
+        demand: what was asked for.
+        table: the damage that was measured.
+        allocation: the map, with its size and its predicted damage.
+        plans: what each layer gets by it.
+        marks: what the engine of the demand has against it; empty without one.
+    """
+
+    model: str
+    tree: ModelTree
+    demand: Demand
+    table: DamageTable
+    allocation: Allocation
+    plans: Plans
+    marks: Sequence[Mark] = field(default=())
+
+    def shares(self) -> list[Share]:
+        """What each scheme has of the model, the fewest bits first."""
+        tree, format_name = self.tree, self.demand.format_name
+        layers: Counter[LayerScheme] = Counter()
+        size: Counter[LayerScheme] = Counter()
+        damage: defaultdict[LayerScheme, float] = defaultdict(float)
+        for plan in self.plans:
+            linear, scheme = plan.linear, plan.scheme if plan.scheme.quantized else LayerScheme(UNTOUCHED)
+            stored = tree.stored_bytes(linear)
+            layers[scheme] += 1
+            size[scheme] += layer_bytes(linear.in_features, linear.out_features, scheme, format_name, stored)
+            damage[scheme] += self.table.of(linear.name, scheme) or 0.0
+        ordered = sorted(layers, key=lambda scheme: (scheme.bits, scheme.group_size, scheme.sym))
+        return [Share(scheme, layers[scheme], size[scheme], damage[scheme]) for scheme in ordered]
+
+    def to_json(self) -> dict[str, Any]:
+        found = self.allocation
+        return {
+            "model": self.model,
+            "bits_map": found.bits_map.to_json(),
+            "measure": self.table.measure,
+            "predicted_damage": found.damage,
+            "bound": found.bound,
+            "exact": found.exact,
+            "output_bytes": found.size.total,
+            "source_bytes": found.size.source,
+            "bits_per_weight": found.bits,
+            "notes": list(found.notes),
+            "schemes": [
+                {
+                    **share.scheme.to_json(),
+                    "layers": share.layers,
+                    "bytes": share.size,
+                    "predicted_damage": share.damage,
+                }
+                for share in self.shares()
+            ],
+            "engine": self.demand.engine,
+            "marks": [{"layer": mark.layer, "severity": mark.severity, "reason": mark.reason} for mark in self.marks],
+        }
+
+
+@dataclass(frozen=True)
+class Share:
+    """The layers of one scheme: how many, their bytes in the output, and the damage that they are predicted to do."""
+
+    scheme: LayerScheme
+    layers: int
+    size: int
+    damage: float
+
+
+def plan(
+    model: PathLike,
+    *,
+    bpw: float | None = None,
+    size: int | str | None = None,
+    ram: int | str | None = None,
+    choices: Sequence[int] = (2, 3, 4, 8),
+    pins: Iterable[str | Rule] = (),
+    least: Iterable[str | Rule] = (),
+    engine: str = "",
+    ties: Ties = Ties(),  # noqa: B008 - frozen
+    measure: str = DEFAULT,
+    group_size: int = 128,
+    sym: bool = True,
+    format: str = "auto_round",
+    calibration: PathLike = "builtin",
+    samples: int = 16,
+    seqlen: int = 256,
+    seed: int = 42,
+    device: str = "auto",
+    output: PathLike | None = None,
+    emit: Emit | None = None,
+    should_stop: Callable[[], bool] = never,
+) -> MapPlan:
+    """The bits map that is predicted to lose least within a budget. Measures sensitivity first, unless it is known.
+
+    Args:
+        bpw, size, ram: the budget, exactly one: bits per weight with scales; bytes of the output, or of memory to run
+            it, as numbers or as text such as `110MB`.
+        choices: bits to choose from; with 16 among them layers may be left alone.
+        pins: `PATTERN=BITS`, or rules: fixed, the last that matches wins; heads by exact name only.
+        least: `PATTERN=BITS`: no layer of the pattern gets fewer.
+        engine: of `core.formats.engines`: choose only what it runs.
+        ties: which layers share a scheme.
+        measure: of `core.sensitivity.spec`.
+        calibration, samples, seqlen, seed, device: of the measurement.
+        output: where to save the map; nothing may be there.
+
+    Raises:
+        BitwrightError: bad input or a budget that cannot be met, before anything is measured; or the measurement
+            failed. `Cancelled` after a stop.
+    """
+    demand = Demand(
+        _budget(bpw, size, ram), tuple(choices), _rules(pins), _rules(least), ties, engine, format, group_size, sym
+    )
+    spec = AnalysisSpec(
+        absolute(model), _candidates(demand), measure, absolute(calibration), samples, seqlen, seed, device
+    )
+    target = None if output is None else _writable(expanded(output).absolute())
+    found = _choose(spec, demand, emit or _ignore, should_stop)
+    if target is not None:
+        _save(found.allocation, target)
+    return found
+
+
+def _choose(spec: AnalysisSpec, demand: Demand, emit: Emit, should_stop: Callable[[], bool]) -> MapPlan:
+    """Check, measure, choose."""
+    engine, form = demand.engine, demand.format_name
+    if engine:
+        engines.title(engine)
+    if form not in FORMATS:
+        raise BadInput(f"There is no output format {form!r}.", f"Choose from {', '.join(FORMATS)}.")
+    preflight.check_model(spec.model)
+    texts.check(spec.calibration)
+    tree = _tree(spec.model, emit, should_stop)
+
+    from core.allocation.problem import allocate
+
+    # What is impossible is so whatever the damage, and the measurement may take minutes.
+    none = tuple((0.0,) * len(spec.schemes) for _ in tree.block_linears)
+    allocate(tree, DamageTable(spec.measure, tree.block_linears, spec.schemes, none), demand)
+
+    from core.sensitivity.analyse import analyse
+
+    table = analyse(spec, emit, should_stop)
+    if should_stop():
+        raise Cancelled("Stopped.")
+    found = allocate(tree, table, demand)
+    plans = resolve_schemes(tree, found.bits_map)
+    marks = engines.check(engine, tree, plans, form) if engine else []
+    return MapPlan(spec.model, tree, demand, table, found, plans, marks)
+
+
+def parse_rule(text: str) -> Rule:
+    """`PATTERN=BITS` as a rule.
+
+    Raises:
+        BadInput: it is none.
+    """
+    pattern, equals, bits = text.rpartition("=")
+    if not equals or not pattern or not (bits.isascii() and bits.isdigit()):
+        raise BadInput(f"{text!r} is not PATTERN=BITS.", "Write it like '*.down_proj=8'.")
+    return Rule(pattern, bits=int(bits))
+
+
+def _rules(given: Iterable[str | Rule]) -> tuple[Rule, ...]:
+    return tuple(parse_rule(one) if isinstance(one, str) else one for one in given)
+
+
+def _budget(bpw: float | None, size: int | str | None, ram: int | str | None) -> Budget:
+    given = [value for value in (bpw, size, ram) if value is not None]
+    if len(given) != 1:
+        raise BadInput("A plan needs one budget.", "Give one of --bpw 3.5, --size 110MB and --ram 4GB.")
+    if bpw is not None:
+        return Budget("bpw", bpw)
+    value = size if size is not None else ram
+    number = parse_size(value) if isinstance(value, str) else value
+    assert number is not None
+    return Budget("bytes" if size is not None else "ram", number)
+
+
+def _candidates(demand: Demand) -> tuple[LayerScheme, ...]:
+    """All schemes whose damage can matter: the choices, and what pins and choices make together."""
+    found = dict.fromkeys(scheme for scheme in demand.schemes() if scheme.quantized)
+    for pin in demand.pins:
+        found |= dict.fromkeys(fixed for fixed in (pin.apply(scheme) for scheme in demand.schemes()) if fixed.quantized)
+    if not found:
+        raise BadInput("All layers would stay in 16 bits.", "Give some of 2, 3, 4 and 8 as choices.")
+    return tuple(found)
+
+
+def _tree(name: str, emit: Emit, should_stop: Callable[[], bool]) -> ModelTree:
+    from core.formats.opened import open_source
+
+    source = open_source(name, emit, should_stop)
+    if should_stop():
+        raise Cancelled("Stopped.")
+    tree = preflight.read_tree(source.folder)
+    if tree.refusal:
+        raise UnsupportedModel(tree.refusal, "`bitwright inspect` shows what is in it.")
+    return tree
+
+
+def _writable(path: Path) -> Path:
+    """`path`, if a file can be put there; a map that somebody may have written by hand is not replaced."""
+    if os.path.lexists(path) and not path.is_dir():
+        raise OutputProblem(f"{path} is there already, and is not replaced.", "Choose another name for the map.")
+    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        reason = "it is a folder" if path.is_dir() else "its folder is not there or may not be written"
+        raise OutputProblem(f"{path} cannot be written: {reason}.", "Choose another name for the map.")
+    return path
+
+
+def _save(found: Allocation, path: Path) -> None:
+    try:
+        found.bits_map.save(path)
+    except OSError as error:
+        raise OutputProblem(f"{path} cannot be written: {error.strerror}.", "Choose another name.") from error
+
+
+def _ignore(_event: Event) -> None:
+    """For callers who do not want to know."""

@@ -1,0 +1,184 @@
+"""The model in a GGUF file under the names and in the layout that transformers has: config, names, shapes, row orders.
+
+Every tensor is accounted for, both ways: one that the model does not know, or that the file lacks, is an error.
+Reads the header and the rotary divisors, no weight.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import gguf
+import numpy as np
+import torch
+
+from core.errors import CorruptFile, UnsupportedModel, translated
+from core.formats.gguf import config as gguf_config
+from core.formats.gguf import values as gguf_values
+from core.model.gguf_header import GgufHeader, GgufTensor, read_gguf_header
+
+_Array = np.ndarray[Any, Any]
+_PAIRED_ROWS: Final = re.compile(r"blk\.\d+\.attn_(q|k)\.(weight|bias)")
+_SHIFTED: Final = ("gemma", "gemma2", "gemma3")
+
+FLOATS: Final = ("F32", "F16", "BF16")
+"""Types of tensors that are numbers one by one."""
+
+
+@dataclass(frozen=True)
+class GgufPlace:
+    """A tensor of the file and how its values lie in the model.
+
+    Attributes:
+        tensor: of the file.
+        heads: rows are that many heads, each with its halves interleaved in the file; 0 for rows as they are.
+            llama.cpp's converter does that to q and k of Llama (its conversion/llama.py, `permute`).
+        shift: what the file's values have more than the model's: 1 in the norms of Gemma (its conversion/gemma.py).
+        turned: the model has the matrix as [in, out], the file as [out, in]: the blocks of GPT-2.
+    """
+
+    tensor: GgufTensor
+    heads: int = 0
+    shift: float = 0.0
+    turned: bool = False
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """In the model."""
+        return self.tensor.shape[::-1] if self.turned else self.tensor.shape
+
+    @cached_property
+    def order(self) -> _Array | None:
+        """The file's row of each row of the model, int64 [rows]; None where they are the same."""
+        if not self.heads:
+            return None
+        rows = self.tensor.shape[0]
+        return np.arange(rows).reshape(self.heads, rows // self.heads // 2, 2).swapaxes(1, 2).reshape(rows)
+
+    @property
+    def as_stored(self) -> bool:
+        """Whether the file's numbers are floating-point ones and the model's, apart from their order."""
+        return self.tensor.kind.name in FLOATS and not self.shift
+
+
+@dataclass(frozen=True)
+class GgufModel:
+    """A GGUF file, understood.
+
+    Attributes:
+        path: of the file; of one in parts, the first.
+        header: of the file.
+        config: what config.json of such a model says.
+        generation: what generation_config.json says: the tokens that begin and end.
+        places: the model's parameter -> its place in the file, in the model's order; a tied head has none.
+    """
+
+    path: Path
+    header: GgufHeader
+    config: dict[str, Any]
+    generation: dict[str, Any]
+    places: dict[str, GgufPlace]
+
+    @cached_property
+    def tensors(self) -> dict[str, GgufTensor]:
+        """The model's parameter -> tensor of the file."""
+        return {name: place.tensor for name, place in self.places.items()}
+
+    def values(self, name: str) -> _Array:
+        """A parameter as the model has it, float32."""
+        place = self.places[name]
+        found = gguf_values.values(place.tensor)
+        if place.order is not None:
+            found = found[place.order]
+        if place.turned:
+            found = np.ascontiguousarray(found.T)
+        if place.shift:
+            with np.errstate(invalid="ignore"):  # a damaged number is for whoever reads the values to judge
+                found -= np.float32(place.shift)
+        return found
+
+
+def open_gguf_model(path: Path) -> GgufModel:
+    """Read the header of a GGUF file and find the place of each tensor in the model.
+
+    Raises:
+        CorruptFile: the file is damaged, or lacks a tensor.
+        UnsupportedModel: an architecture, a detail of one or a tensor that is not read.
+    """
+    header = read_gguf_header(path)
+    present = [header.tensors[name] for name in gguf_config.FACTORS if name in header.tensors]
+    factors = {tensor.name: gguf_values.values(tensor).reshape(-1).tolist() for tensor in present}
+    config = gguf_config.build_config(header, header.label, factors)
+    model = _empty_model(config, header.label)
+    config.architectures = [type(model).__name__]
+    value = config.to_diff_dict()
+    value.pop("_name_or_path", None)
+    value |= gguf_config.old_rope_keys(value.get("rope_parameters"))
+    return GgufModel(header.path, header, value, _generation(config, header), _places(header, model, header.label))
+
+
+def _generation(config: Any, header: GgufHeader) -> dict[str, Any]:
+    found = {f"{name}_token_id": getattr(config, f"{name}_token_id", None) for name in ("bos", "eos", "pad")}
+    ends = [found["eos_token_id"], *(header.metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("eot", "eom"))]
+    ends = list(dict.fromkeys(end for end in ends if end is not None))
+    found["eos_token_id"] = ends if len(ends) > 1 else next(iter(ends), None)
+    return {key: item for key, item in found.items() if item is not None}
+
+
+def _empty_model(config: Any, label: str) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    auto: Any = AutoModelForCausalLM
+    told = f"The metadata of {label} make no model"
+    with translated(CorruptFile, told, "Fetch the file again."), torch.device("meta"):
+        return auto.from_config(config)
+
+
+def _places(header: GgufHeader, model: Any, label: str) -> dict[str, GgufPlace]:
+    """Name in the model -> place in the file, for every parameter of the model.
+
+    Raises:
+        UnsupportedModel: a tensor is left over.
+        CorruptFile: one is missing or has another shape.
+    """
+    architectures = {name: kind for kind, name in gguf.MODEL_ARCH_NAMES.items()}
+    table = gguf.get_tensor_name_map(architectures[header.architecture], int(model.config.num_hidden_layers))
+    left = {name: tensor for name, tensor in header.tensors.items() if name not in gguf_config.FACTORS}
+    tied = set(model.all_tied_weights_keys) if model.config.tie_word_embeddings else set()
+    found = {}
+    for name, parameter in model.state_dict().items():
+        if name in tied:
+            continue
+        stem, dot, suffix = name.rpartition(".")
+        known = table.get_name(stem) if suffix in ("weight", "bias") else None
+        tensor = left.pop(f"{known}{dot}{suffix}", None)
+        if tensor is None:
+            raise CorruptFile(f"{label} has no tensor for {name}.", "Fetch the file again.")
+        place = _place(header.architecture, tensor, model.config, label)
+        if place.shape != tuple(parameter.shape):
+            raise CorruptFile(
+                f"{label} has {name} as {tensor.shape} where its metadata say {tuple(parameter.shape)}.", ""
+            )
+        found[name] = place
+    if left:
+        raise UnsupportedModel(
+            f"{label} has {len(left)} tensors that no part of the model takes, such as {next(iter(left))[:80]!r}.",
+            "Use the original as a folder or from the Hub.",
+        )
+    return found
+
+
+def _place(architecture: str, tensor: GgufTensor, config: Any, label: str) -> GgufPlace:
+    heads = 0
+    paired = _PAIRED_ROWS.fullmatch(tensor.name) if architecture == "llama" else None
+    if paired is not None:
+        heads = config.num_attention_heads if paired[1] == "q" else config.num_key_value_heads
+        if type(heads) is not int or heads < 1 or tensor.shape[0] % (2 * heads):
+            raise CorruptFile(f"{label} has rows of {tensor.name} that are not those of {heads} heads.", "")
+    shifted = architecture in _SHIFTED and tensor.name.endswith("norm.weight")
+    turned = architecture == "gpt2" and tensor.name.startswith("blk.") and len(tensor.shape) == 2
+    return GgufPlace(tensor, heads, float(shifted), turned)

@@ -1,0 +1,241 @@
+"""The README.md that goes with a checkpoint: what it is, how it was made, what it lost, how to load it.
+
+Pure assembly of a run's report and of the source's own card. Every number in it stands in the report; what is not known
+is left out. Knows no weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from core.formats.names import is_gguf, mix_of
+from core.hub.card import license_of, read_text
+from core.model.general import read_facts
+from core.report.loading_snippets import snippets
+from core.report.verdict import judge
+from core.wording import duration, human
+
+CARD = "README.md"
+_DEMO_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+_DEMO_LICENSE = "apache-2.0"
+_ENGINES = 4
+_UNTUNED = {False: "plain rounding", True: "plain rounding after a search for each scale"}
+"""What a recipe without tuning steps does, by whether it searches scales."""
+_FILE_TAGS = frozenset({
+    "text-generation", "transformers", "safetensors", "gguf", "llama-cpp", "gguf-my-repo", "auto-round", "awq", "gptq",
+})  # fmt: skip
+"""Tags of the source that say how it was stored, or that the card has elsewhere."""
+
+
+def model_card(report: Mapping[str, Any], format_name: str, name: str, source: Path) -> str:
+    """The card of one output as Markdown with the Hub's metadata above it.
+
+    Args:
+        report: of the run (`core.quant.report`).
+        name: what the output is called: the last part of its folder.
+        source: folder of the source model, whose licence and languages go along.
+    """
+    parts = [
+        f"# {_plain(name)}",
+        _what(report, format_name),
+        "## Made with",
+        _table(("", ""), _facts(report)),
+        "## Bits",
+        _table(("layers", "stored as"), _bits(report, format_name)),
+        *_remarks(report, format_name),
+        "## What it lost",
+        _loss(report, format_name),
+        "## Loading it",
+        *_loading(report, format_name, name),
+    ]
+    return _metadata(report, format_name, source) + "\n\n".join(part for part in parts if part) + "\n"
+
+
+def conversion_card(report: Mapping[str, Any], name: str, source: Path) -> str:
+    """The card of an output that was converted from another.
+
+    Args:
+        report: of the conversion (`core.conversion.convert`); with the run's own, where Bitwright made the source.
+        name, source: as for `model_card`.
+    """
+    written = str(report.get("format", ""))
+    run = _mapping(report.get("source_report"))
+    run = run if run.get("kind") is None else {}
+    notes = [_plain(str(note)) for note in report.get("notes") or []]
+    own = {"output_bytes": {written: report.get("output_bytes", 0)}, "files": report.get("files")}
+    shown = {**run, **own, "tensors": report.get("tensors")}
+    parts = [
+        f"# {_plain(name)}",
+        _converted(report, written),
+        "## Bits",
+        _table(("layers", "stored as"), _bits(shown, written)),
+        "\n".join(f"- {note}" for note in notes),
+        *(
+            ["## How it was quantized", _table(("", ""), _facts(run)), _loss({**run, "verified": {}}, "")]
+            if run
+            else []
+        ),
+        "## Loading it",
+        *_loading(shown, written, name),
+    ]
+    facts = {
+        **report,
+        "model": run.get("model", report.get("model")),
+        "origin": run.get("origin", report.get("origin")),
+    }
+    return _metadata(facts, written, source) + "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _converted(report: Mapping[str, Any], written: str) -> str:
+    model, kind = _plain(str(report.get("model", "A model"))), _plain(str(report.get("source_kind", "")))
+    start = f"{model}, converted from {kind} to `{written}` by Bitwright."
+    error = _mapping(report.get("error"))
+    if not error:
+        return f"{start} Every weight is the same number to the bit; this was checked after writing."
+    largest, share = error.get("largest"), error.get("relative_rms")
+    if not isinstance(largest, int | float) or not isinstance(share, int | float):
+        return f"{start} Its weights are not all the same."
+    reason = _plain(str(report.get("reason", "")))
+    return (
+        f"{start} Weights changed: {reason} The largest difference is {largest:.3g}, the root mean square "
+        f"{100 * share:.3g} % of the weights' own."
+    )
+
+
+def _metadata(report: Mapping[str, Any], format_name: str, source: Path) -> str:
+    """The block of YAML that the Hub reads."""
+    from huggingface_hub import ModelCardData
+
+    demo = report.get("origin") == "demo"
+    family = "gguf" if is_gguf(format_name) else format_name.partition(":")[0].replace("_", "-")
+    base = _DEMO_MODEL if demo else str(report.get("model")) if report.get("origin") == "hub" else None
+    facts = read_facts(source)
+    stated = license_of(read_text(source)) or facts.get("license")
+    license_name = _DEMO_LICENSE if demo else stated if isinstance(stated, str) else None
+    own = ["bitwright", "quantized", family]
+    theirs = [tag for tag in _listed(facts.get("tags")) if tag not in own and tag not in _FILE_TAGS]
+    data: Any = ModelCardData(
+        base_model=base,
+        license=license_name,
+        library_name="gguf" if is_gguf(format_name) else "transformers",
+        pipeline_tag="text-generation",
+        tags=[*own, *theirs],
+        language=_listed(facts.get("languages")) or None,
+        base_model_relation="quantized" if base else None,
+    )
+    return f"---\n{data.to_yaml()}\n---\n\n"
+
+
+def _listed(value: object) -> list[str]:
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
+
+
+def _what(report: Mapping[str, Any], format_name: str) -> str:
+    model = _plain(str(report.get("model", "a model")))
+    rate = _mapping(report.get("format_bits")).get(format_name, report.get("effective_bits"))
+    bits = f" to {rate:.3g} bits a weight in its quantized layers" if isinstance(rate, int | float) else ""
+    size = _mapping(report.get("output_bytes")).get(format_name)
+    before = report.get("source_bytes")
+    sizes = f" The files take {human(size)}" if isinstance(size, int) else ""
+    if sizes:
+        sizes += f"; the original takes {human(before)}." if isinstance(before, int) and before else "."
+    note = f" {_plain(str(report['note']))}" if report.get("note") else ""
+    kind = f"`{format_name}`" if not mix_of(format_name) else f"GGUF, {mix_of(format_name).upper()}"
+    return f"{model}, quantized{bits} by Bitwright{_method(report)}. Format: {kind}.{sizes}{note}"
+
+
+def _method(report: Mapping[str, Any]) -> str:
+    """What was done to the weights of this checkpoint; not what Bitwright could have done."""
+    recipe = _mapping(_mapping(report.get("settings")).get("recipe"))
+    if recipe.get("iters") != 0:
+        return ", which tunes the rounding of each block against the original's outputs (SignRound, arXiv 2309.05516)"
+    return f" with {_UNTUNED[bool(recipe.get('search_scale'))]}"
+
+
+def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    settings = _mapping(report.get("settings"))
+    recipe, text = _mapping(settings.get("recipe")), _mapping(report.get("calibration"))
+    steps = recipe.get("iters")
+    how = f"{recipe.get('name') or 'custom'}"
+    if isinstance(steps, int):
+        samples = f" of {recipe.get('batch_size')} samples, {recipe.get('seqlen')} tokens each"
+        how += f": {steps} steps{samples}" if steps else f": {_UNTUNED[bool(recipe.get('search_scale'))]}"
+    rows = [
+        ("base model", _plain(str(report.get("model", "")))),
+        ("architecture", str(report.get("architecture", ""))),
+        ("recipe", how),
+        ("seed", str(report.get("seed", ""))),
+        ("calibration", f"{text.get('source')}, {text.get('tokens', 0):,} tokens, {text.get('documents', 0):,} texts"),
+        ("calibration tokens, SHA-256", f"`{text.get('sha256', '')}`"),
+        ("computed on", f"{settings.get('device', '')}, {settings.get('dtype', '')}"),
+    ]
+    seconds = report.get("seconds")
+    return rows + ([("took", duration(seconds))] if isinstance(seconds, int | float) else [])
+
+
+def _bits(report: Mapping[str, Any], format_name: str) -> list[tuple[str, str]]:
+    counts = _mapping(_mapping(report.get("tensors")).get(format_name))
+    rows = [(str(number), label) for label, number in sorted(counts.items(), key=lambda item: -item[1])]
+    left = _mapping(report.get("bits")).get("16", 0)
+    return rows + ([(str(left), "16 bits, as in the original")] if left else [])
+
+
+def _remarks(report: Mapping[str, Any], format_name: str) -> list[str]:
+    said = [str(note) for note in _mapping(report.get("notes")).get(format_name, [])]
+    reasons: dict[str, int] = {}
+    for why in _mapping(report.get("fallbacks")).values():
+        reasons[str(why)] = reasons.get(str(why), 0) + 1
+    said += [f"{count} {'layer' if count == 1 else 'layers'}: {why}." for why, count in reasons.items()]
+    return ["\n".join(f"- {_plain(line)}" for line in said)] if said else []
+
+
+def _loss(report: Mapping[str, Any], format_name: str) -> str:
+    values = _mapping(report.get("perplexity"))
+    verdict = judge(report)
+    lines = [f"{verdict.headline}. {verdict.figures} {verdict.meaning}".strip()]
+    if values.get("text"):
+        lines.append(f"Perplexity on {values['text']}, 512 tokens at a time at most; lower is better.")
+    checked = _mapping(_mapping(report.get("verified")).get(format_name))
+    if checked:
+        lines.append(
+            f"Read back after writing: {checked.get('layers', 0):,} quantized layers equal to what was tuned, "
+            f"{checked.get('other_tensors', 0):,} other tensors equal to the original's{_rounded(checked)}; "
+            f"perplexity of the files {checked.get('perplexity', 0):.4g}."
+        )
+    return "\n\n".join(lines)
+
+
+def _rounded(checked: Mapping[str, Any]) -> str:
+    """Tensors that were rounded without tuning, as an addition to a list; "" for none."""
+    found = _mapping(checked.get("rounded"))
+    return "".join(f", {_plain(str(name))} rounded to {_plain(str(kind)).upper()}" for name, kind in found.items())
+
+
+def _loading(report: Mapping[str, Any], format_name: str, name: str) -> list[str]:
+    """Ways to load it, from beside the folder, the certain ones first."""
+    one = {**report, "output_bytes": {format_name: _mapping(report.get("output_bytes")).get(format_name, 0)}}
+    found = [snippet for snippet in snippets(one, name) if snippet.code][:_ENGINES]
+    parts = []
+    for snippet in found:
+        parts += [f"**{snippet.name}.** {snippet.note}", f"```{snippet.language}\n{snippet.code.rstrip()}\n```"]
+    return parts
+
+
+def _table(head: tuple[str, str], rows: list[tuple[str, str]]) -> str:
+    lines = [f"| {head[0]} | {head[1]} |", "|---|---|"]
+    return "\n".join([*lines, *(f"| {_cell(left)} | {_cell(right)} |" for left, right in rows if right)])
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _plain(text: str) -> str:
+    """A line that cannot start or end anything in Markdown or HTML: names come from outside."""
+    return " ".join(text.split()).replace("<", "&lt;").replace("`", "'")
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

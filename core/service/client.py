@@ -1,0 +1,301 @@
+"""The parent's end of `core.service.child`: a child process that answers calls, and is certainly gone afterwards.
+
+Blocking: a window uses it from a thread. Knows processes, pipes and events; not what the calls do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import queue
+import secrets
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Final
+
+from core.control import never
+from core.errors import Cancelled, ChildDied
+from core.events import Event, Failed, Log, Result, from_line
+from core.home import home
+from core.jobs import process
+from core.jobs.failure import error_from
+from core.jobs.process import cause_of_death, last_words
+
+PATIENCE: Final = 1.5
+"""Seconds between asking a call to stop and killing its child."""
+KEPT_LOGS: Final = 20
+
+_POLL: Final = 0.05
+_LEAVE: Final = 1.2
+"""Seconds that a child has to leave when its stdin ends; it does so at once, or after its own 0.8."""
+_LONGEST_LINE: Final = 64 << 20
+_AHEAD: Final = 500
+"""Events that may wait to be read; after that the child has to wait too."""
+
+_Message = tuple[int | None, Event]
+
+
+class Service:
+    """A child process that answers calls, one at a time; it starts with the first.
+
+    A child that died is replaced at the next call. All methods but `close` and `kill` belong to one thread.
+
+    Args:
+        patience: seconds between asking a call to stop and killing the child.
+        command: what to run instead of the real service; the path of the log is appended.
+    """
+
+    def __init__(self, *, patience: float = PATIENCE, command: Sequence[str] | None = None) -> None:
+        self._patience = patience
+        self._command = list(command or [sys.executable, "-P", "-m", "core.service.child"])
+        self._child: _Child | None = None
+        self._lock = threading.Lock()
+        self._closed = False
+        self._number = 0
+
+    @property
+    def alive(self) -> bool:
+        """Whether there is a child that runs."""
+        child = self._child
+        return child is not None and child.running
+
+    def start(self) -> None:
+        """Start the child ahead of the first call.
+
+        Raises:
+            ChildDied: it could not even be started.
+            Cancelled: the service is closed.
+        """
+        self._running()
+
+    def call(
+        self, name: str, arguments: Mapping[str, Any], should_stop: Callable[[], bool] = never
+    ) -> Generator[Event, None, dict[str, Any]]:
+        """Ask the child: yields the events of the call and returns its values.
+
+        Closing the generator asks the call to stop, and the next one waits for it.
+
+        Raises:
+            BitwrightError: the call failed, as it says.
+            ChildDied: the child ended without an answer.
+            Cancelled: after a stop, unless the call answered all the same; or the service was closed.
+        """
+        child = self._running()
+        self._number += 1
+        number = self._number
+        child.send({"id": number, "call": name, "arguments": dict(arguments)})
+        asked: float | None = None
+        answered = False
+        try:
+            while True:
+                event = child.read(number, _POLL)
+                if isinstance(event, Result):
+                    answered = True
+                    return event.values
+                if isinstance(event, Failed):
+                    answered = True
+                    raise error_from(event)
+                if event is not None:
+                    yield event
+                if asked is None and should_stop():
+                    asked = time.monotonic()
+                    child.send({"stop": number})
+                elif asked is not None and time.monotonic() - asked > self._patience:
+                    raise EOFError
+        except EOFError:
+            answered = True
+            self._drop(child)
+            death = child.end(0.0 if asked is not None else 0.5)
+            if asked is not None or self._closed:
+                raise Cancelled("Stopped.") from None
+            raise death from None
+        finally:
+            if not answered:
+                child.send({"stop": number})
+
+    def close(self) -> None:
+        """End the child, within about a second; there will be no other. A call in another thread is cancelled."""
+        child = self._shut()
+        if child is not None:
+            child.end(_LEAVE)
+
+    def kill(self) -> None:
+        """Kill the child without waiting for its end; `close` must follow, or a call that is under way."""
+        with self._lock:
+            self._closed = True
+            if self._child is not None:
+                self._child.kill()
+
+    def __enter__(self) -> Service:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _running(self) -> _Child:
+        with self._lock:
+            if self._closed:
+                raise Cancelled("Stopped.")
+            if self._child is not None and not self._child.running:
+                self._child.end(0.0)
+                self._child = None
+            if self._child is None:
+                self._child = _started(self._command)
+            return self._child
+
+    def _drop(self, child: _Child) -> None:
+        with self._lock:
+            if self._child is child:
+                self._child = None
+
+    def _shut(self) -> _Child | None:
+        with self._lock:
+            self._closed = True
+            child, self._child = self._child, None
+            return child
+
+
+class _Child:
+    """One process and a thread at each of its pipes: a pipe that is full, or empty, holds a thread and nobody else."""
+
+    def __init__(self, argv: Sequence[str], log: Path) -> None:
+        self._log = log
+        self._process = process.start(argv, log, replies=True)
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._incoming: queue.Queue[_Message] = queue.Queue(_AHEAD)
+        self._outgoing: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._silent = threading.Event()
+        self._ending = threading.Event()
+        self._died: float | None = None
+        self._threads = (
+            threading.Thread(target=self._read, args=(self._process.stdout,), name="service-replies", daemon=True),
+            threading.Thread(target=self._write, args=(self._process.stdin,), name="service-requests", daemon=True),
+        )
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None and not self._silent.is_set()
+
+    def send(self, value: Mapping[str, Any]) -> None:
+        """Pass on a request; never waits, and does nothing where the child is gone."""
+        self._outgoing.put(json.dumps(value).encode("ascii") + b"\n")
+
+    def read(self, number: int, seconds: float) -> Event | None:
+        """The next event of the call `number`, or None within `seconds`.
+
+        Raises:
+            EOFError: the child will say nothing more.
+        """
+        try:
+            found, event = self._incoming.get(timeout=seconds)
+        except queue.Empty:
+            if self._silent.is_set() and self._incoming.empty():
+                raise EOFError from None
+            if self._process.poll() is not None:
+                # something that it started may hold its pipe open
+                self._died = self._died or time.monotonic()
+                if time.monotonic() - self._died > 1.0:
+                    raise EOFError from None
+            return None
+        return event if found in (number, None) else None
+
+    def kill(self) -> None:
+        """Kill the child and what it started."""
+        process.kill(self._process)
+
+    def end(self, seconds: float) -> ChildDied:
+        """See to it that the child is gone, waiting `seconds` for it to leave; returns what to say of its death."""
+        self._ending.set()
+        self._outgoing.put(None)
+        left = True
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            left = False
+            self.kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):  # not even a kill ends a wait for a dead disk
+                self._process.wait(2.0)
+        for thread in self._threads:
+            thread.join(1.0)
+        death = self._death(left)
+        with contextlib.suppress(OSError):
+            if self._log.stat().st_size == 0:
+                self._log.unlink()
+        return death
+
+    def _death(self, left: bool) -> ChildDied:
+        code = self._process.returncode
+        if left and code is not None:
+            message = f"The helper process {cause_of_death(code)[0]}."
+        else:
+            message = "The helper process broke off the connection without an answer, and was ended."
+        words = last_words(self._log)
+        hint = "Close other programs, or take a smaller model." if code == -9 and left else "Try again."
+        return ChildDied(f"{message}{f' Its last words: {words}' if words else ''}", f"{hint} The log is {self._log}")
+
+    def _read(self, stream: IO[bytes]) -> None:
+        """Messages, until the pipe ends or a line does not; then the pipe is closed, and the child may notice."""
+        with stream:
+            while (line := stream.readline(_LONGEST_LINE)).endswith(b"\n"):
+                message = _message(line)
+                while not self._ending.is_set():
+                    try:
+                        self._incoming.put(message, timeout=0.2)
+                        break
+                    except queue.Full:
+                        continue
+        self._silent.set()
+
+    def _write(self, stream: IO[bytes]) -> None:
+        with contextlib.suppress(OSError):  # the child is gone, and its end of the other pipe says so
+            while (data := self._outgoing.get()) is not None:
+                stream.write(data)
+                stream.flush()
+        with contextlib.suppress(OSError):
+            stream.close()
+
+
+def _started(command: Sequence[str]) -> _Child:
+    try:
+        log = _new_log()
+        return _Child([*command, str(log)], log)
+    except OSError as error:
+        raise ChildDied(
+            f"The helper process could not be started: {error.strerror or error}.", f"Check {home()}."
+        ) from error
+
+
+def _new_log() -> Path:
+    """A new log file, a temporary one where Bitwright's folder cannot be written; only the newest ones are kept."""
+    folder = home() / "logs"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError:
+        return Path(tempfile.mkdtemp(prefix="bitwright-")) / "service.txt"
+    for old in sorted(folder.glob("service-*.txt"))[: -(KEPT_LOGS - 1)]:
+        with contextlib.suppress(OSError):
+            old.unlink()
+    return folder / f"service-{datetime.now(UTC):%Y%m%d-%H%M%S-%f}-{secrets.token_hex(2)}.txt"
+
+
+def _message(line: bytes) -> _Message:
+    """The number of the call and its event; a line that is no reply becomes a `Log` of whatever call is on."""
+    try:
+        value = json.loads(line)
+        return int(value["id"]), from_line(str(value["line"]))
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None, Log("warning", line.decode("utf-8", "replace").strip()[:2000])

@@ -1,0 +1,173 @@
+"""All that a run depends on, as one frozen value that is saved with the run. Pure data, no torch."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from core import bitsmap, recipes
+from core.bitsmap import BitsMap
+from core.errors import BadInput
+from core.files import expanded, read_json, write_json
+from core.formats.grids import named_mix
+from core.formats.names import FORMATS as FORMATS
+from core.formats.names import folder_name
+from core.model_id import absolute
+from core.recipes import Recipe
+
+_DEVICE = re.compile(r"auto|cpu|(cuda|xpu)(:[0-9]{1,3})?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class JobSpec:
+    """One quantization run. A run never reads a setting from anywhere else.
+
+    Attributes:
+        model: Hub id, folder, `.gguf` file, or `demo`.
+        output: folder to be made; one format goes into it, several into sub-folders.
+        recipe, bits_map: how the layers are tuned, and to what.
+        calibration: `builtin`, a Hub data set id, or the path of a text, jsonl or parquet file.
+        formats: names of the output formats.
+        device: `auto`, `cpu`, `cuda:N` or `xpu:N`.
+        seed: of the order in which samples are drawn.
+        low_memory: keep the cached activations on disk and work in smaller micro-batches.
+        compile: run each block through torch.compile (needs a C++ compiler on a CPU).
+        name: what the user calls this job.
+    """
+
+    model: str
+    output: str
+    recipe: Recipe = field(default_factory=Recipe)
+    bits_map: BitsMap = field(default_factory=BitsMap)
+    calibration: str = "builtin"
+    formats: tuple[str, ...] = ("auto_round",)
+    device: str = "auto"
+    seed: int = 42
+    low_memory: bool = False
+    compile: bool = False
+    name: str = ""
+    version: int = 1
+
+    def __post_init__(self) -> None:
+        texts = (self.model, self.output, self.calibration, self.device, self.name)
+        if not all(isinstance(text, str) for text in texts) or "\0" in self.output + self.model:
+            raise BadInput("A job's model, output, calibration, device and name are texts.", "Correct the job.")
+        if not self.formats or len(set(self.formats)) != len(self.formats):
+            raise BadInput("Each output format may be named once, and one at least.", "Use --format auto_round.")
+        for name in self.formats:
+            if name not in FORMATS:
+                raise BadInput(f"There is no output format {name!r}.", f"Choose from {', '.join(FORMATS)}.")
+        named_mix(self.formats)
+        if not self.model or not self.output:
+            raise BadInput("A job needs a model and an output folder.", "Give both.")
+        if not _DEVICE.fullmatch(self.device):
+            raise BadInput(f"There is no device {self.device!r}.", "Choose auto, cpu, cuda:N or xpu:N.")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
+            raise BadInput(f"Seed {self.seed!r} is not possible.", "Choose a whole number from 0 to 2^63-1.")
+
+    def output_of(self, format_name: str) -> Path:
+        """Folder that receives one format."""
+        if len(self.formats) == 1:
+            return Path(self.output)
+        return Path(self.output) / folder_name(format_name)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "version": self.version,
+            "model": self.model,
+            "output": self.output,
+            "recipe": self.recipe.to_json(),
+            "bits_map": self.bits_map.to_json(),
+            "calibration": self.calibration,
+            "formats": list(self.formats),
+            "device": self.device,
+            "seed": self.seed,
+            "low_memory": self.low_memory,
+            "compile": self.compile,
+            "name": self.name,
+        }
+
+    def save(self, path: Path) -> None:
+        write_json(path, self.to_json())
+
+
+def from_json(value: Any) -> JobSpec:
+    """A job from its JSON value.
+
+    Raises:
+        BadInput: an unknown version, key or value.
+    """
+    if not isinstance(value, dict) or value.get("version") != 1:
+        raise BadInput("This is not a job of version 1.", "It was made by another version of Bitwright.")
+    rest = dict(value)
+    try:
+        rest["recipe"] = recipes.from_json(rest["recipe"])
+        rest["bits_map"] = bitsmap.from_json(rest["bits_map"])
+        rest["formats"] = tuple(rest["formats"])
+        return JobSpec(**rest)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise BadInput(f"The job lacks or misnames a part: {error}.", "It was made by another version.") from error
+
+
+def load(path: Path) -> JobSpec:
+    """The job saved at `path`."""
+    return from_json(read_json(path))
+
+
+def from_options(
+    model: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    recipe: str | Recipe = "default",
+    bits: int | None = None,
+    group_size: int | None = None,
+    sym: bool | None = None,
+    bits_map: BitsMap | str | os.PathLike[str] | None = None,
+    calibration: str | os.PathLike[str] = "builtin",
+    formats: Sequence[str] = ("auto_round",),
+    device: str = "auto",
+    seed: int = 42,
+    low_memory: bool = False,
+    compile: bool = False,
+    name: str = "",
+    **tuning: Any,
+) -> JobSpec:
+    """The job that a user's options describe; the one way from options to a spec, for the terminal and for Python.
+
+    Args:
+        recipe: name of a recipe, path of a recipe file, or a recipe.
+        bits, group_size, sym: replace the default of the bits map; None keeps it (4, 128, symmetric without a map).
+        bits_map: a map, or the path of a JSON file.
+        tuning: keys of `Recipe` that replace the recipe's own: iters, lr, minmax_lr, samples, seqlen, batch_size,
+            accumulate; None keeps the recipe's.
+        The rest: as in `JobSpec`. Paths of what exists on this machine are made absolute.
+
+    Raises:
+        BadInput: a value, or a combination, that cannot work.
+    """
+    if isinstance(recipe, Recipe):
+        chosen = replace(recipe, **{key: value for key, value in tuning.items() if value is not None})
+    else:
+        chosen = recipes.load(recipe, **tuning)
+    layers = bits_map if isinstance(bits_map, BitsMap) else BitsMap()
+    if isinstance(bits_map, str | os.PathLike):
+        layers = bitsmap.load(Path(bits_map))
+    given: dict[str, Any] = {"bits": bits, "group_size": group_size, "sym": sym}
+    default = replace(layers.default, **{key: value for key, value in given.items() if value is not None})
+    return JobSpec(
+        model=absolute(model),
+        output=str(expanded(output).absolute()) if os.fspath(output) else "",
+        recipe=chosen,
+        bits_map=replace(layers, default=default),
+        calibration=absolute(calibration),
+        formats=tuple(formats),
+        device=device,
+        seed=seed,
+        low_memory=low_memory,
+        compile=compile,
+        name=name,
+    )

@@ -1,0 +1,55 @@
+"""From a function that emits events to a generator that yields them. Knows nothing of what the function does."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from core.control import never
+from core.events import Emit, Event
+
+Value = TypeVar("Value")
+_WAKE = 0.2
+"""Seconds between looks at the queue: on Windows a wait without an end keeps Ctrl-C out."""
+
+
+@dataclass(frozen=True)
+class _End(Generic[Value]):
+    value: Value
+
+
+def stream(
+    work: Callable[[Emit, Callable[[], bool]], Value], should_stop: Callable[[], bool] = never
+) -> Generator[Event, None, Value]:
+    """Run `work(emit, should_stop)` in a thread and yield what it emits; returns its value, raises what it raises.
+
+    Closing the generator makes `should_stop` true for the work and waits for it to end.
+    """
+    box: queue.SimpleQueue[Event | BaseException | _End[Value]] = queue.SimpleQueue()
+    closed = threading.Event()
+
+    def run() -> None:
+        try:
+            box.put(_End(work(box.put, lambda: closed.is_set() or should_stop())))
+        except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
+            box.put(error)
+
+    thread = threading.Thread(target=run, name="bitwright-work", daemon=True)
+    thread.start()
+    try:
+        while True:
+            try:
+                item = box.get(timeout=_WAKE)
+            except queue.Empty:
+                continue
+            if isinstance(item, _End):
+                return item.value
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        closed.set()
+        thread.join()

@@ -1,0 +1,85 @@
+"""Facts about a model, from its headers alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from app.pages.model.facts import facts, origin_text, stored_as
+from core.model.headers import TensorInfo
+from core.model.tree import ModelTree
+from tests.core.tiny_model import BLOCKS, SHAPES, WIDTH
+
+if TYPE_CHECKING:
+    from app.shared.draft import OpenedModel
+
+
+def values(opened: OpenedModel, licence: str = "") -> dict[str, str]:
+    return {fact.key: fact.value for fact in facts(opened, licence)}
+
+
+def test_what_the_headers_say(opened: OpenedModel) -> None:
+    found = values(opened, "mit")
+    assert found["architecture"] == "LlamaForCausalLM"
+    assert found["blocks"] == f"{BLOCKS}, {BLOCKS * len(SHAPES)} linear layers"
+    assert found["hidden"] == str(WIDTH)
+    assert found["vocabulary"] == "288"
+    assert found["context"] == "256"
+    assert found["dtype"] == "bfloat16"
+    assert found["tied"] == "tied to embedding"
+    assert found["licence"] == "mit"
+
+
+def test_the_exact_figures_are_kept(opened: OpenedModel) -> None:
+    exact = {fact.key: fact.exact for fact in facts(opened, "")}
+    total = sum(tensor.nbytes for tensor in opened.tree.tensors.values())
+    assert exact["parameters"] == f"{opened.tree.parameters:,}"
+    assert exact["size"] == f"{total:,} bytes"
+
+
+def test_the_licence_names_what_states_it(opened: OpenedModel) -> None:
+    exact = {fact.key: fact.exact for fact in facts(opened, "mit", "the model's card")}
+    assert exact["licence"] == "Stated by the model's card"
+
+
+def test_a_config_that_says_nothing_is_said_so(opened: OpenedModel) -> None:
+    bare = replace(opened, tree=replace(opened.tree, config={"max_position_embeddings": "many"}, architecture=""))
+    found = values(bare)
+    assert found["context"] == "not stated"
+    assert found["licence"] == "not stated"
+    assert found["architecture"] == "llama"
+    assert found["hidden"] == str(WIDTH)  # the embedding knows
+
+
+def test_a_nested_config_is_read(opened: OpenedModel) -> None:
+    config = {"text_config": {"max_position_embeddings": 4096}}
+    assert values(replace(opened, tree=replace(opened.tree, config=config)))["context"] == "4,096"
+
+
+def test_a_rare_number_format_is_not_worth_a_word(opened: OpenedModel) -> None:
+    def tree(norm_bytes: int) -> ModelTree:
+        tensors = {
+            "a.weight": TensorInfo("a.weight", "BF16", (500, 1000), "f", 0, 1_000_000),
+            "n.weight": TensorInfo("n.weight", "F32", (norm_bytes // 4,), "f", 1_000_000, 1_000_000 + norm_bytes),
+        }
+        return replace(opened.tree, tensors=tensors)
+
+    assert stored_as(tree(400)) == "bfloat16"
+    assert stored_as(tree(40_000)) == "bfloat16, float32"
+
+
+@pytest.mark.parametrize(
+    ("origin", "download", "words"),
+    [
+        ("demo", 0, "Comes with Bitwright, nothing to download"),
+        ("gguf", 0, "Imported from x/y"),
+        ("folder", 0, "/here"),
+        ("hub", 5, "On the Hugging Face Hub, not on this machine yet"),
+        ("hub", 0, "From the Hugging Face Hub, in the cache of this machine"),
+    ],
+)
+def test_where_it_comes_from(opened: OpenedModel, origin: str, download: int, words: str) -> None:
+    folder = "" if download else "/here"
+    assert origin_text(replace(opened, name="x/y", origin=origin, folder=folder, download_bytes=download)) == words

@@ -1,0 +1,78 @@
+"""Work in a thread: what comes back, what never does, and errors."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from pytestqt.qtbot import QtBot
+
+from app.shared.background import Background
+from core.errors import BadInput, BitwrightError
+
+
+def test_an_answer_comes_back(qtbot: QtBot) -> None:
+    background = Background()
+    with qtbot.waitSignal(background.done) as signal:
+        background.ask(lambda: 6 * 7)
+        assert background.busy
+    assert signal.args == [42]
+    assert not background.busy
+
+
+def test_only_the_newest_question_is_answered(qtbot: QtBot) -> None:
+    background, gate, answers = Background(), threading.Event(), list[int]()
+    background.done.connect(answers.append)
+    background.ask(lambda: gate.wait(10) and 1)
+    background.ask(lambda: 2)
+    background.ask(lambda: 3)
+    gate.set()
+    qtbot.waitUntil(lambda: not background.busy)
+    assert answers == [3]
+
+
+def test_what_was_forgotten_is_not_answered(qtbot: QtBot) -> None:
+    background, answers = Background(), list[int]()
+    background.done.connect(answers.append)
+    background.ask(lambda: 1)
+    background.forget()
+    qtbot.wait(100)
+    assert (answers, background.busy) == ([], False)
+
+
+def test_patience_waits_for_the_last_of_several(qtbot: QtBot) -> None:
+    background, done = Background(patience=40), list[int]()
+    for number in range(5):
+        background.ask(lambda number=number: done.append(number))
+    qtbot.waitUntil(lambda: not background.busy)
+    assert done == [4]
+
+
+def test_an_error_of_ours_is_handed_on(qtbot: QtBot) -> None:
+    def fail() -> None:
+        raise BadInput("Too small.", "Allow more.")
+
+    background = Background()
+    with qtbot.waitSignal(background.failed) as signal:
+        background.ask(fail)
+    error = signal.args[0]
+    assert isinstance(error, BadInput)
+
+
+def test_a_bug_is_told_as_one(qtbot: QtBot, caplog: pytest.LogCaptureFixture) -> None:
+    background = Background()
+    with qtbot.waitSignal(background.failed) as signal:
+        background.ask(lambda: 1 // 0)
+    error = signal.args[0]
+    assert isinstance(error, BitwrightError)
+    assert (error.code, "ZeroDivisionError" in error.message) == ("internal", True)
+
+
+def test_whoever_asked_may_be_gone(qtbot: QtBot) -> None:
+    background, gate = Background(), threading.Event()
+    background.ask(lambda: gate.wait(10))
+    background.deleteLater()
+    del background
+    qtbot.wait(20)
+    gate.set()
+    qtbot.wait(50)

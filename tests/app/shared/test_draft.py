@@ -1,0 +1,211 @@
+"""The choices of a window: what they say of a model, what is still missing, and undoing an edit of the map."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from pytestqt.qtbot import QtBot
+
+from app.shared.draft import Draft, Machine, OpenedModel
+from core import recipes
+from core.bitsmap import BitsMap, Rule
+from core.errors import BadInput
+from core.estimate.costs import Range
+from core.schemes import LayerScheme
+from core.sensitivity.table import DamageTable
+
+
+@pytest.fixture
+def draft(qtbot: QtBot, opened: OpenedModel) -> Draft:
+    draft = Draft()
+    draft.choose(model=opened)
+    return draft
+
+
+def test_without_a_model_it_says_so(qtbot: QtBot) -> None:
+    draft = Draft()
+    assert draft.problem() == "Pick a model"
+    assert (draft.plans, draft.size, draft.costs) == ((), None, None)
+
+
+def test_a_model_has_sizes_at_once(draft: Draft) -> None:
+    assert draft.size is not None
+    assert draft.size.total < draft.size.source
+    assert draft.problem() == ""
+
+
+def test_time_is_known_once_the_machine_is(draft: Draft) -> None:
+    assert draft.costs is not None
+    assert draft.costs.seconds is None
+    draft.set_machine(Machine(throughput={"cpu": 1e11}, chosen="cpu"))
+    assert isinstance(draft.costs.seconds, Range)
+
+
+def test_a_choice_tells_everybody_once(qtbot: QtBot, draft: Draft) -> None:
+    told: list[str] = []
+    draft.changed.connect(lambda: told.append("changed"))
+    draft.map_changed.connect(lambda: told.append("map"))
+    draft.choose(recipe=recipes.load("light"))
+    draft.choose(recipe=recipes.load("light"))
+    assert told == ["changed"]
+
+
+def test_an_edit_of_the_map_can_be_undone(draft: Draft) -> None:
+    before = draft.choices.bits_map
+    draft.edit_map(replace(before, default=LayerScheme(2, 32, False)), "2 bits")
+    small = draft.size
+    draft.undo_stack.undo()
+    assert draft.choices.bits_map == before
+    draft.undo_stack.redo()
+    assert draft.size == small
+
+
+def test_another_model_forgets_what_could_be_undone(draft: Draft, opened: OpenedModel) -> None:
+    draft.edit_map(BitsMap(LayerScheme(8, 32)), "8 bits")
+    draft.choose(model=replace(opened, name="another"))
+    assert not draft.undo_stack.canUndo()
+
+
+def test_a_map_for_another_model_is_a_problem_and_no_crash(draft: Draft) -> None:
+    draft.choose(bits_map=BitsMap(rules=(Rule("*.no_such_layer", bits=8),)))
+    assert "no_such_layer" in draft.problem()
+    assert draft.size is None
+
+
+def test_a_refused_model_says_why(draft: Draft, opened: OpenedModel) -> None:
+    draft.choose(model=replace(opened, tree=replace(opened.tree, refusal="It has experts.")))
+    assert draft.problem() == "It has experts."
+
+
+def test_a_refused_model_has_plans_and_their_size_but_no_run(draft: Draft, opened: OpenedModel) -> None:
+    planned = draft.size
+    draft.choose(model=replace(opened, tree=replace(opened.tree, refusal="It has experts.")))
+    assert len(draft.plans) == len(opened.tree.linears)
+    assert (draft.planned_size, draft.size, draft.costs) == (planned, None, None)
+
+
+def test_a_map_that_does_not_fit_says_so(draft: Draft) -> None:
+    assert draft.misfit == ""
+    draft.choose(bits_map=BitsMap(rules=(Rule("*.no_such_layer", bits=8),)))
+    assert draft.plans == ()
+    assert "no_such_layer" in draft.misfit
+
+
+def test_all_in_16_bits_is_a_problem(draft: Draft) -> None:
+    draft.choose(bits_map=BitsMap(LayerScheme(16)))
+    assert "16 bits" in draft.problem()
+
+
+def test_too_little_disk_is_a_problem(draft: Draft, opened: OpenedModel) -> None:
+    draft.choose(model=replace(opened, download_bytes=10**18))
+    assert draft.problem().startswith("Needs 1e+06 TB of disk")
+
+
+def test_the_spec_says_all_that_was_chosen(draft: Draft, opened: OpenedModel, tmp_path: Path) -> None:
+    draft.choose(seed=7, low_memory=True, output=str(tmp_path / "out"), formats=("auto_gptq",))
+    spec = draft.spec()
+    assert (spec.model, spec.seed, spec.low_memory, spec.formats) == (opened.name, 7, True, ("auto_gptq",))
+    assert spec.output == str(tmp_path / "out")
+
+
+def test_a_spec_needs_a_model(qtbot: QtBot) -> None:
+    with pytest.raises(BadInput):
+        Draft().spec()
+
+
+def test_the_suggested_folder_is_one_that_is_free(draft: Draft) -> None:
+    first = draft.output
+    first.mkdir(parents=True)
+    assert draft.output == first.with_name(f"{first.name}-2")
+
+
+def test_the_oldest_edits_are_forgotten(draft: Draft) -> None:
+    for number in range(150):
+        draft.edit_map(BitsMap(LayerScheme((2, 3)[number % 2], 64, True)), "edit")
+    assert draft.undo_stack.count() == 100
+
+
+# --- What it must run on, and damage ------------------------------------------------------------------------
+
+
+def test_an_engine_marks_what_it_cannot_run_and_stops_nothing(draft: Draft) -> None:
+    draft.choose(bits_map=BitsMap(LayerScheme(2, 32)))
+    assert draft.marks == []
+    draft.set_engine("vllm-cuda")
+    assert {mark.severity for mark in draft.marks} == {"cannot"}
+    assert draft.problem() == ""
+    draft.choose(bits_map=BitsMap(LayerScheme(4, 32)))
+    assert draft.marks == []
+
+
+def test_an_unknown_engine_is_none(draft: Draft) -> None:
+    draft.set_engine("abacus")
+    assert draft.engine == ""
+
+
+def test_a_table_is_kept_for_its_measure_and_its_model(draft: Draft, opened: OpenedModel) -> None:
+    table = DamageTable("fisher", (), (), ())
+    draft.set_damage(draft.analysis(), table)
+    assert draft.damage is table
+    draft.set_measure("output")
+    assert draft.damage is None
+    draft.set_measure("fisher")
+    draft.choose(model=replace(opened, label="opened again"))
+    assert draft.damage is table
+    draft.choose(model=replace(opened, name="another"))
+    assert draft.damage is None
+
+
+def test_a_table_of_a_model_that_is_gone_is_not_kept(draft: Draft, opened: OpenedModel) -> None:
+    spec = draft.analysis()
+    draft.choose(model=replace(opened, name="another"))
+    draft.set_damage(spec, DamageTable("fisher", (), (), ()))
+    assert draft.damage is None
+
+
+def test_an_analysis_asks_for_all_bits_and_no_more_than_the_model_reads(draft: Draft, opened: OpenedModel) -> None:
+    draft.choose(bits_map=BitsMap(LayerScheme(4, 32, False)), calibration="text.txt", seed=7)
+    spec = draft.analysis()
+    assert [scheme.label() for scheme in spec.schemes] == [f"W{bits} g32 asym" for bits in (2, 3, 4, 8)]
+    assert (spec.model, spec.calibration, spec.seed) == (opened.name, "text.txt", 7)
+    assert 32 <= spec.seqlen <= 256
+
+
+# --- formats ---
+
+
+def test_a_format_that_cannot_hold_the_map_stops_the_run(draft: Draft) -> None:
+    draft.choose(formats=("auto_round", "auto_awq"), bits_map=BitsMap(LayerScheme(3, 32, True)))
+    assert draft.problem() == "AWQ cannot hold this map; see Recipe"
+    draft.choose(formats=("auto_round",))
+    assert draft.problem() == ""
+
+
+def test_a_named_type_decides_what_the_layers_get(draft: Draft) -> None:
+    before = {plan.scheme.label() for plan in draft.plans}
+    draft.choose(formats=("gguf:q4_1",))
+    assert "W4 g64 sym" in before
+    assert {plan.scheme.label() for plan in draft.plans} == {"Q4_1"}
+    draft.choose(formats=("auto_gptq",))
+    assert {plan.scheme.label() for plan in draft.plans} == before
+
+
+def test_a_named_type_and_other_formats_need_a_run_each(draft: Draft) -> None:
+    draft.choose(formats=("auto_round", "gguf:q4_1"))
+    assert draft.problem() == "AutoRound and GGUF Q4_1 need a run each"
+
+
+def test_a_point_in_the_name_of_a_model_is_kept(draft: Draft, opened: OpenedModel) -> None:
+    draft.choose(model=replace(opened, label="Qwen3-0.6B"))
+    assert draft.output.name == "Qwen3-0.6B-4bit"
+
+
+def test_the_suggested_folder_names_the_type(draft: Draft) -> None:
+    draft.choose(formats=("gguf:q4_1",))
+    assert draft.output.name == "tiny-Q4_1"
+
+
+def test_without_a_model_every_format_fits(qtbot: QtBot) -> None:
+    assert Draft().fit("auto_awq").problems == ()

@@ -1,0 +1,29 @@
+"""What an engine makes of the output, in a sentence."""
+
+from __future__ import annotations
+
+import pytest
+
+from app.shared.engine_words import engine_line
+from core.formats.engines import Mark
+
+CANNOT, SLOW = Mark("a", "cannot", "2 bits have no kernel", None), Mark("b", "slow", "3 bits are unpacked", None)
+WHOLE = Mark("", "cannot", "it reads GGUF only", None)
+
+
+@pytest.mark.parametrize(
+    ("marks", "text", "role"),
+    [
+        ([], "vLLM on a CPU runs all of it.", "good"),
+        ([SLOW], "vLLM on a CPU runs 1 layer slowly.", "warning"),
+        ([CANNOT], "vLLM on a CPU cannot load 1 layer.", "bad"),
+        ([CANNOT, SLOW], "vLLM on a CPU cannot load 1 layer and runs 1 layer slowly.", "bad"),
+        ([WHOLE, SLOW], "vLLM on a CPU cannot load this output.", "bad"),
+    ],
+)
+def test_the_worst_is_said_first(marks: list[Mark], text: str, role: str) -> None:
+    assert engine_line("vllm-cpu", marks) == (text, role)
+
+
+def test_no_engine_no_words() -> None:
+    assert engine_line("", []) == ("", "")

@@ -1,0 +1,46 @@
+"""The models that runs made, asked of the service."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from app.shared.finished_models import FinishedModels
+from core.errors import ChildDied
+from tests.app.recorded_calls import RecordedCalls
+
+MADE = {"folder": "/models/a", "format": "", "scheme": "W4", "model": "x/y", "made": 0.0}
+
+
+@pytest.fixture
+def calls() -> RecordedCalls:
+    return RecordedCalls()
+
+
+@pytest.fixture
+def models(qapp: object, calls: RecordedCalls) -> FinishedModels:
+    service: Any = calls
+    return FinishedModels(service)
+
+
+def test_what_is_found_is_offered(models: FinishedModels, calls: RecordedCalls) -> None:
+    models.look()
+    calls.started[0].on_success({"outputs": [MADE]})
+    assert [choice.name for choice in models.choices] == ["/models/a"]
+
+
+def test_a_second_look_waits_for_the_first(models: FinishedModels, calls: RecordedCalls) -> None:
+    models.look()
+    models.look()
+    assert len(calls.started) == 1
+    calls.started[0].on_success({"outputs": []})
+    assert len(calls.started) == 2
+
+
+def test_a_look_that_fails_leaves_what_was_there(models: FinishedModels, calls: RecordedCalls) -> None:
+    models.look()
+    calls.started[0].on_success({"outputs": [MADE]})
+    models.look()
+    calls.started[1].on_failure(ChildDied("It has ended.", ""))
+    assert (models.looked, len(models.choices)) == (True, 1)

@@ -1,0 +1,46 @@
+"""Rules, effects and edits in words."""
+
+from __future__ import annotations
+
+import pytest
+from pytestqt.qtbot import QtBot
+
+from app.shared.rule_words import counted, done, edited, given
+from core.allocation.map_rules import Effect
+from core.bitsmap import Rule
+
+
+@pytest.mark.parametrize(
+    ("rule", "text"),
+    [
+        (Rule("a", 8), "8 bits"),
+        (Rule("a", 4, 32, False), "4 bits, group 32, asymmetric"),
+        (Rule("a", group_size=-1), "group row"),
+        (Rule("a", sym=True), "symmetric"),
+    ],
+)
+def test_what_a_rule_gives(rule: Rule, text: str) -> None:
+    assert given(rule) == text
+
+
+@pytest.mark.parametrize(
+    ("effect", "text"),
+    [
+        (Effect(30, 30, ""), "30 layers"),
+        (Effect(30, 29, ""), "30 layers, decides 29"),
+        (Effect(1, 1, ""), "1 layer"),
+        (Effect(7, 0, "Rules below it speak for all of its layers."), "Does nothing. Rules below it"),
+    ],
+)
+def test_what_a_rule_does(effect: Effect, text: str) -> None:
+    assert done(effect).startswith(text)
+
+
+def test_edits_are_named(qtbot: QtBot) -> None:
+    assert [edited(bits=8), edited(group_size=-1), edited(group_size=64), edited(sym=False)] == [
+        "8 bits", "one group a row", "group 64", "asymmetric",
+    ]  # fmt: skip
+
+
+def test_thousands_are_set_apart() -> None:
+    assert counted(20_000) == "20,000 layers"

@@ -1,0 +1,113 @@
+"""A run in words."""
+
+from __future__ import annotations
+
+import pytest
+
+from app.shared import run_words
+from app.shared.run_record import RunRecord, record_of
+from core.bitsmap import BitsMap, Rule
+from core.events import BlockDone, BlockStarted, Event, Failed, Loss, Progress, Stage
+from core.jobs.worker import ORPHANED
+from core.spec import JobSpec
+
+SPEC = JobSpec("/models/Tiny", "/out")
+TUNING: tuple[Event, ...] = (Stage("prepare"), Stage("tune"), BlockStarted(13, 30, "model.layers.13", ()))
+
+
+def test_the_title_says_what_becomes_what() -> None:
+    assert run_words.title_of(RunRecord(SPEC)) == "Tiny to 4 bits"
+
+
+def test_a_map_with_rules_has_mixed_bits() -> None:
+    spec = JobSpec("/models/Tiny", "/out", bits_map=BitsMap(rules=(Rule("*.down_proj", bits=8),)))
+    assert run_words.title_of(RunRecord(spec)) == "Tiny to mixed bits"
+
+
+def test_blocks_are_counted_from_one() -> None:
+    assert run_words.doing(record_of(TUNING)) == "Tuning block 14 of 30"
+
+
+def test_a_download_tells_how_far_it_is() -> None:
+    assert run_words.doing(record_of([Stage("prepare"), Progress(0.43, 1.0, 2.0)])) == "Downloading the model, 43 %"
+
+
+def test_a_pause_that_is_asked_for_is_said_beside_what_goes_on() -> None:
+    record = record_of(TUNING)
+    record.wants_pause = True
+    assert run_words.doing(record) == "Tuning block 14 of 30; pausing after this block"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [
+        (180.0, 300.0, "3 to 5 min left"),
+        (-1.0, -1.0, ""),
+        (float("nan"), 1e300, ""),
+        (0.0, 10.0, "a few seconds left"),
+    ],
+)
+def test_what_is_left_is_a_range_in_words(low: float, high: float, words: str) -> None:
+    assert run_words.left(record_of([*TUNING, Progress(0.5, low, high)])) == words
+
+
+def test_a_paused_run_has_no_time_left() -> None:
+    record = record_of([*TUNING, BlockDone(13, 30, 1.0, 0.5, 3, 1.0), Progress(0.5, 100.0, 200.0)])
+    record.wants_pause = True
+    assert run_words.left(record) == ""
+
+
+def test_the_lowest_loss_so_far_is_said_of_the_live_curve() -> None:
+    record = record_of([*TUNING, Loss(13, 1, 200, 0.5), Loss(13, 2, 200, 0.147), Loss(13, 3, 200, 0.2)])
+    assert run_words.curve_words(record, 13) == "Lowest so far 0.147 at iteration 2 of 200"
+
+
+def test_of_a_finished_block_what_was_kept_is_said() -> None:
+    record = record_of([*TUNING, Loss(13, 1, 200, 0.5), BlockDone(13, 30, 1.0, 0.5, 163, 1.0)])
+    assert run_words.curve_words(record, 13) == "Kept: iteration 163"
+
+
+def test_plain_rounding_may_be_what_is_kept() -> None:
+    record = record_of([*TUNING, Loss(13, 1, 200, 0.5), BlockDone(13, 30, 1.0, 1.0, 0, 1.0)])
+    assert run_words.curve_words(record, 13) == "Plain rounding was kept; no iteration was better"
+
+
+def ended(*events: Event, code: str = "internal", message: str = "Oh.", early: bool = False) -> run_words.Ending:
+    found = run_words.ending(record_of([*events, Failed(code, message, "Do this.", "", early)]))
+    assert found is not None
+    return found
+
+
+def test_a_run_that_goes_on_has_no_ending() -> None:
+    assert run_words.ending(record_of(TUNING)) is None
+
+
+def test_a_failure_says_where_it_was() -> None:
+    found = ended(*TUNING)
+    assert (found.headline, found.message, found.hint) == ("The run failed at block 14 of 30", "Oh.", "Do this.")
+
+
+def test_a_wrong_request_could_not_start() -> None:
+    assert ended(Stage("prepare"), early=True).headline == "The run could not start"
+
+
+def test_a_failure_of_a_late_stage_names_it() -> None:
+    assert ended(*TUNING, Stage("write")).headline == "The run failed while the files were written"
+
+
+def test_a_death_is_not_called_a_failure() -> None:
+    assert ended(*TUNING, code="child-died").headline == "The run ended at block 14 of 30"
+
+
+def test_a_cancelled_run_left_nothing_behind() -> None:
+    found = ended(*TUNING, code="cancelled")
+    assert (found.headline, found.role) == ("Cancelled", "muted")
+    assert "at block 14 of 30. Nothing was left behind." in found.message
+
+
+def test_a_run_that_went_with_its_window_says_so() -> None:
+    assert ended(*TUNING, code="cancelled", message=ORPHANED).headline == "Stopped with the window"
+
+
+def test_facts_that_are_not_known_are_left_out() -> None:
+    assert run_words.facts(RunRecord(SPEC)) == []

@@ -1,0 +1,121 @@
+"""Rules are edited without side effects, known to do nothing when they do, and said shorter without a change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.allocation import map_rules
+from core.bitsmap import BitsMap, Rule
+from core.errors import BadInput
+from core.schemes import LayerScheme
+from tests.core.paper_model import llama
+
+TREE = llama(6, tied=False)
+NAMES = TREE.block_linears
+BASE = LayerScheme(4, 64)
+A, B, C = Rule("*.down_proj", bits=8), Rule("*.up_proj", bits=3), Rule("*.v_proj", bits=2)
+THREE = BitsMap(BASE, (A, B, C))
+
+
+@pytest.mark.parametrize(
+    ("edited", "rules"),
+    [
+        (map_rules.add(BitsMap(BASE, (A,)), B), (A, B)),
+        (map_rules.add(BitsMap(BASE, (A,)), B, at=0), (B, A)),
+        (map_rules.change(THREE, 1, A), (A, A, C)),
+        (map_rules.remove(THREE, 0), (B, C)),
+        (map_rules.move(THREE, 0, 2), (B, C, A)),
+        (map_rules.move(THREE, 2, 0), (C, A, B)),
+    ],
+    ids=["added last", "added first", "changed", "removed", "moved down", "moved up"],
+)
+def test_an_edit(edited: BitsMap, rules: tuple[Rule, ...]) -> None:
+    assert edited == BitsMap(BASE, rules)
+
+
+@pytest.mark.parametrize("edit", [map_rules.remove, lambda bits_map, place: map_rules.move(bits_map, 0, place)])
+@pytest.mark.parametrize("place", [-1, 3])
+def test_a_place_where_no_rule_is(edit: Callable[[BitsMap, int], BitsMap], place: int) -> None:
+    with pytest.raises(BadInput, match="3 rules"):
+        edit(THREE, place)
+
+
+def test_a_rule_matches_layers_in_blocks_only() -> None:
+    assert map_rules.matches(TREE, Rule("*")) == NAMES
+    assert map_rules.matches(TREE, Rule("/layers\\.[01]\\..*q_proj/")) == (
+        "model.layers.0.self_attn.q_proj",
+        "model.layers.1.self_attn.q_proj",
+    )
+
+
+@pytest.mark.parametrize(
+    ("bits_map", "position", "idle"),
+    [
+        (BitsMap(BASE, (Rule("*.nothing", bits=8),)), 0, "No layer"),
+        (BitsMap(BASE, (A, Rule("*.mlp.*", bits=3))), 0, "Rules below"),
+        (BitsMap(BASE, (Rule("*.down_proj", bits=4),)), 0, "the same without it"),
+        (BitsMap(BASE, (Rule("*.mlp.*", bits=8), A)), 1, "the same without it"),
+        (BitsMap(BASE, (A, Rule("*.3.*", bits=3))), 0, ""),
+    ],
+    ids=["matches nothing", "overruled", "as the default", "as the rule above", "does something"],
+)
+def test_which_rules_do_nothing(bits_map: BitsMap, position: int, idle: str) -> None:
+    found = map_rules.effects(TREE, bits_map)[position].idle
+    assert idle in found
+    assert bool(found) == bool(idle)
+
+
+def test_a_rule_is_idle_where_all_its_layers_are_set_by_hand() -> None:
+    by_hand = tuple(Rule(name, bits=2) for name in NAMES if name.endswith("down_proj"))
+    (effect,) = map_rules.effects(TREE, BitsMap(BASE, (A,), by_hand))
+    assert (effect.matched, effect.decided) == (6, 0)
+    assert "set by hand" in effect.idle
+
+
+bits = st.sampled_from([2, 3, 4, 8, 16])
+patterns = st.sampled_from(["*", "*.mlp.*", "*.down_proj", "*.layers.2.*", "/layers\\.[0-3]\\./", "*.v_proj", "*_proj"])
+rules = st.builds(Rule, patterns, bits, st.sampled_from([None, 32, 128]), st.sampled_from([None, True, False]))
+by_hand = st.dictionaries(st.sampled_from([*NAMES, "lm_head"]), bits, max_size=8).map(
+    lambda found: tuple(Rule(name, bits=value) for name, value in found.items())
+)
+maps = st.builds(BitsMap, st.just(BASE), st.lists(rules, max_size=5).map(tuple), by_hand)
+
+
+def resolved(bits_map: BitsMap) -> list[LayerScheme]:
+    """What every layer gets; of layers that stay, nothing but that."""
+    found = [bits_map.resolve(name).scheme for name in NAMES] + [bits_map.resolve("lm_head", exact_only=True).scheme]
+    return [scheme if scheme.quantized else LayerScheme(16) for scheme in found]
+
+
+@given(maps)
+def test_a_shorter_map_says_the_same(bits_map: BitsMap) -> None:
+    short = map_rules.compact(TREE, bits_map)
+    assert resolved(short) == resolved(bits_map)
+    assert len(short.rules) + len(short.layers) <= len(bits_map.rules) + len(bits_map.layers)
+    assert not any(effect.idle for effect in map_rules.effects(TREE, short))
+
+
+@given(
+    st.lists(st.sampled_from([BASE, LayerScheme(8, 64), LayerScheme(2, 32)]), min_size=len(NAMES), max_size=len(NAMES))
+)
+def test_any_schemes_become_a_map(schemes: list[LayerScheme]) -> None:
+    wanted = dict(zip(NAMES, schemes, strict=True))
+    found = map_rules.from_schemes(TREE, BASE, wanted)
+    assert {name: found.resolve(name).scheme for name in NAMES} == wanted
+
+
+def test_what_a_person_would_write_is_found() -> None:
+    eight = {name: LayerScheme(8, 64) for name in NAMES if name.endswith("down_proj") or ".layers.5." in name}
+    odd = "model.layers.2.self_attn.q_proj"
+    found = map_rules.from_schemes(TREE, BASE, {**eight, odd: LayerScheme(2, 64)})
+    assert {rule.match for rule in found.rules} == {"*.down_proj", "model.layers.5.*"}
+    assert [rule.match for rule in found.layers] == [odd]
+
+
+def test_a_head_stays_in_the_map_by_name() -> None:
+    chosen = BitsMap(BASE, (A, A), (Rule("lm_head", bits=8), Rule("model.layers.77.x", bits=8)))
+    assert map_rules.compact(TREE, chosen) == BitsMap(BASE, (A,), (Rule("lm_head", bits=8),))

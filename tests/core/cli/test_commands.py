@@ -1,0 +1,286 @@
+"""The command line: exit codes, what it says and where, and that it leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from core.cli import main
+from core.estimate import preflight
+from core.events import Failed, Result, from_line
+from core.jobs import store
+from core.jobs.process import ROOT
+from tests.core.tiny_model import save_model
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model(tmp_path_factory.mktemp("models") / "tiny model, kleine Größe")
+
+
+@pytest.fixture
+def place(tmp_path: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder, and a home for jobs that is not in it."""
+    folder = tmp_path / "place"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def refused(arguments: list[str], place: Path, capsys: Capture) -> str:
+    """Run, and expect a bad input: exit 2, at most six lines on stderr, nothing on stdout, nothing left behind."""
+    before = sorted(place.rglob("*"))
+    code = main(arguments)
+    out, err = capsys.readouterr()
+    assert code == 2, err
+    assert out == ""
+    assert err.startswith("error: ")
+    assert 1 <= len(err.splitlines()) <= 6
+    assert "Traceback" not in err
+    assert sorted(place.rglob("*")) == before
+    assert store.list_jobs() == []
+    return err
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--bits", "5"], "5 bits is not possible"),
+        (["--bits", "x"], "Invalid value for '--bits'"),
+        (["--group-size", "0"], "Group size 0"),
+        (["--group-size", "7"], "Group size 7"),
+        (["--iters", "-3"], "iterations -3"),
+        (["--samples", "0"], "samples 0"),
+        (["--seqlen", "0"], "seqlen 0"),
+        (["--lr", "-1"], "lr -1.0"),
+        (["--format", "ggml"], "no output format 'ggml'"),
+        (["--format", "auto_round,auto_round"], "once"),
+        (["--recipe", "fastest"], "no recipe 'fastest'"),
+        (["--device", "gpu"], "no device 'gpu'"),
+        (["--bits-map", "none.json"], "no bits map"),
+        (["--calibration", "none.txt"], "none.txt"),
+        (["--colour", "red"], "No such option"),
+    ],
+)
+def test_a_bad_option_is_refused(tiny: Path, place: Path, capsys: Capture, options: list[str], words: str) -> None:
+    assert words in refused(["quantize", str(tiny), "--output", "new/out", *options], place, capsys)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["quantize"], "Missing argument 'MODEL'"),
+        (["quantize", "demo"], "Missing option '--output'"),
+        (["quantise", "demo"], "No such command"),
+        (["inspect"], "Missing argument"),
+        (["quantize", "./nothing", "--output", "out"], "There is no folder"),
+        (["quantize", "nothing.gguf", "--output", "out"], "There is no file"),
+        (["inspect", "./nothing"], "There is no folder"),
+        (["estimate", "./nothing"], "There is no folder"),
+    ],
+)
+def test_a_bad_command_is_refused(place: Path, capsys: Capture, arguments: list[str], words: str) -> None:
+    assert words in refused(arguments, place, capsys)
+
+
+def no_config(model: Path) -> None:
+    (model / "config.json").unlink()
+
+
+def no_weights(model: Path) -> None:
+    (model / "model.safetensors").unlink()
+
+
+def truncated(model: Path) -> None:
+    path = model / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def huge_header(model: Path) -> None:
+    path = model / "model.safetensors"
+    path.write_bytes(struct.pack("<Q", 2**60) + path.read_bytes()[8:])
+
+
+def torn_config(model: Path) -> None:
+    (model / "config.json").write_text('{"model_type": ')
+
+
+def seeing(model: Path) -> None:
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, "vision_config": {"hidden_size": 8}}))
+
+
+@pytest.mark.parametrize("damage", [no_config, no_weights, truncated, huge_header, torn_config, seeing])
+def test_a_damaged_model_is_refused(place: Path, capsys: Capture, damage: Callable[[Path], None]) -> None:
+    model = save_model(place / "broken")
+    damage(model)
+    refused(["quantize", str(model), "--output", "new/out"], place, capsys)
+
+
+def test_a_map_that_names_what_is_not_there_is_refused(tiny: Path, place: Path, capsys: Capture) -> None:
+    (place / "map.json").write_text('{"version": 1, "rules": [{"match": "*.w9", "bits": 2}]}')
+    arguments = ["quantize", str(tiny), "--output", "out", "--bits-map", "map.json"]
+    assert "*.w9" in refused(arguments, place, capsys)
+
+
+@pytest.mark.parametrize("data", [b"", bytes(range(256)) * 40], ids=["empty", "binary"])
+def test_a_calibration_file_that_is_no_text_is_refused(tiny: Path, place: Path, capsys: Capture, data: bytes) -> None:
+    (place / "text.txt").write_bytes(data)
+    arguments = ["quantize", str(tiny), "--output", "out", "--calibration", "text.txt"]
+    assert "text.txt" in refused(arguments, place, capsys)
+
+
+def test_an_output_that_is_taken_is_refused_and_untouched(tiny: Path, place: Path, capsys: Capture) -> None:
+    (place / "out").mkdir()
+    (place / "out" / "mine.txt").write_text("precious")
+    assert "not empty" in refused(["quantize", str(tiny), "--output", "out"], place, capsys)
+    assert (place / "out" / "mine.txt").read_text() == "precious"
+
+
+def test_an_output_below_a_file_is_refused(tiny: Path, place: Path, capsys: Capture) -> None:
+    (place / "file").write_text("")
+    assert "is a file" in refused(["quantize", str(tiny), "--output", "file"], place, capsys)
+    assert "cannot be made" in refused(["quantize", str(tiny), "--output", "file/out"], place, capsys)
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="rights do not bind the superuser")
+def test_an_output_where_nothing_may_be_written_is_refused(tiny: Path, place: Path, capsys: Capture) -> None:
+    (place / "locked").mkdir(mode=0o500)
+    assert "Permission denied" in refused(["quantize", str(tiny), "--output", "locked/out"], place, capsys)
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="/proc takes no folders, not even from the superuser")
+def test_an_output_on_a_volume_that_takes_nothing_is_refused(tiny: Path, place: Path, capsys: Capture) -> None:
+    assert "cannot be made" in refused(["quantize", str(tiny), "--output", "/proc/bitwright-out"], place, capsys)
+
+
+def test_a_full_disk_is_refused(tiny: Path, place: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "free_bytes", lambda _path: 1000)
+    err = refused(["quantize", str(tiny), "--output", "out"], place, capsys)
+    assert "1 kB free" in err
+
+
+def test_a_name_that_no_file_system_takes_is_refused(tiny: Path, place: Path, capsys: Capture) -> None:
+    refused(["quantize", str(tiny), "--output", "x" * 300], place, capsys)
+    refused(["quantize", str(tiny), "--output", "a\0b"], place, capsys)
+
+
+def test_errors_are_an_event_for_programs_too(place: Path, capsys: Capture) -> None:
+    assert main(["inspect", "./nothing", "--json"]) == 2
+    out, err = capsys.readouterr()
+    (event,) = [from_line(line) for line in out.splitlines()]
+    assert isinstance(event, Failed)
+    assert (event.code, event.before_tuning) == ("model-not-found", True)
+    assert err.startswith("error: ")
+
+
+def test_control_characters_of_strangers_do_not_reach_the_terminal(place: Path, capsys: Capture) -> None:
+    main(["inspect", "./\x1b[31mred\x07"])
+    assert "\x1b" not in capsys.readouterr().err
+
+
+def test_without_a_command_the_help_is_shown(capsys: Capture) -> None:
+    assert main([]) == 0
+    out = capsys.readouterr().out
+    assert "Usage: bitwright" in out
+    for command in ("quantize", "inspect", "plan", "chat", "eval", "estimate", "devices", "convert", "jobs"):
+        assert f"  {command} " in out
+
+
+def test_help_does_not_import_the_heavy_libraries() -> None:
+    script = (
+        "import sys; from core.cli import main; main(['--help']); main(['quantize', '--help']); "
+        "print(sorted({'torch', 'transformers', 'datasets', 'numpy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_inspect_shows_the_layers(tiny: Path, place: Path, capsys: Capture) -> None:
+    assert main(["inspect", str(tiny), "--group-size", "32", "--bits", "3"]) == 0
+    out = capsys.readouterr().out
+    assert "2 blocks in model.layers" in out
+    assert "W3 g32 sym" in out
+
+
+def test_inspect_for_programs(tiny: Path, place: Path, capsys: Capture) -> None:
+    assert main(["inspect", str(tiny), "--json"]) == 0
+    (event,) = [from_line(line) for line in capsys.readouterr().out.splitlines()]
+    assert isinstance(event, Result)
+    assert event.values["blocks"] == 2
+    assert len(event.values["linears"]) == 14
+    schemes = {linear["name"]: linear["scheme"] for linear in event.values["linears"]}
+    assert schemes["model.layers.1.self_attn.q_proj"] == {"bits": 4, "group_size": 64, "sym": True}
+    assert schemes["model.layers.1.mlp.down_proj"] == {"bits": 4, "group_size": 32, "sym": True}
+
+
+def test_inspect_shows_a_model_that_quantize_refuses(place: Path, capsys: Capture) -> None:
+    model = save_model(place / "seeing")
+    seeing(model)
+    assert main(["inspect", str(model)]) == 0
+    assert "Cannot be quantized:" in capsys.readouterr().out
+
+
+def test_no_jobs(place: Path, capsys: Capture) -> None:
+    assert main(["jobs"]) == 0
+    assert capsys.readouterr().out == "No run yet.\n"
+    assert main(["jobs", "--json"]) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_an_evaluation_for_people_and_for_programs(tiny: Path, place: Path, capsys: Capture) -> None:
+    (place / "text.txt").write_text("The quick brown fox jumps over the lazy dog. " * 40)
+    arguments = ["eval", str(tiny), "--text", "text.txt", "--seqlen", "64", "--against", str(tiny), "--device", "cpu"]
+    assert main(arguments) == 0
+    assert "the same word first at 100.0 %" in capsys.readouterr().out
+    assert main([*arguments, "--json"]) == 0
+    last = from_line(capsys.readouterr().out.splitlines()[-1])
+    assert isinstance(last, Result)
+    assert set(last.values) == {"perplexity", "against", "comparison"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["chat", "./nothing", "--prompt", "x"], "There is no folder"),
+        (["chat", "TINY", "--prompt", "x", "--max-tokens", "0"], "max tokens 0"),
+        (["chat", "TINY", "--prompt", "x", "--backend", "abacus"], "abacus"),
+        (["eval", "TINY", "--text", "none.txt"], "none.txt"),
+        (["eval", "TINY", "--against", "./nothing"], "There is no folder"),
+        (["eval", "TINY", "--seqlen", "1"], "rows of 2 tokens"),
+        (["convert", "TINY", "out", "--format", "auto_gptq"], "not quantized"),
+        (["convert", "TINY", "out", "--format", "ggml"], "no output format"),
+        (["convert", "./nothing", "out", "--format", "auto_gptq"], "nothing"),
+    ],
+)
+def test_other_commands_refuse_bad_input_too(
+    tiny: Path, place: Path, capsys: Capture, arguments: list[str], words: str
+) -> None:
+    before = sorted(place.rglob("*"))
+    assert main([str(tiny) if part == "TINY" else part for part in arguments]) == 2
+    out, err = capsys.readouterr()
+    problem = err[err.index("error: ") :]
+    assert words in problem
+    assert out == ""
+    assert len(problem.splitlines()) <= 2
+    assert sorted(place.rglob("*")) == before
+
+
+def test_the_devices_are_listed(place: Path, capsys: Capture) -> None:
+    assert main(["devices"]) == 0
+    assert "cpu" in capsys.readouterr().out
+
+
+def test_an_estimate_is_a_table_of_ranges(tiny: Path, place: Path, capsys: Capture) -> None:
+    assert main(["estimate", str(tiny), "--recipe", "quick", "--device", "cpu"]) == 0
+    out = capsys.readouterr().out
+    assert all(word in out for word in ("disk", "memory", "time", " to "))

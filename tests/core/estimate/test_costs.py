@@ -1,0 +1,129 @@
+"""Estimates: the formula by hand on a small model, and that more work never costs less."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from core.bitsmap import BitsMap, Rule
+from core.estimate.costs import Costs, _scoring_set, cache_bytes, estimate, run_flops
+from core.estimate.preflight import read_tree
+from core.estimate.sizes import output_size
+from core.model.tree import ModelTree, resolve_schemes
+from core.recipes import Recipe
+from core.spec import JobSpec
+from tests.core.tiny_model import BLOCKS, SHAPES, WIDTH, save_model
+
+RECIPE = Recipe(iters=10, samples=16, seqlen=32, batch_size=4, accumulate=2)
+SPEC = JobSpec("m", "o", recipe=RECIPE)
+WEIGHTS = sum(rows * columns for rows, columns in SHAPES.values())
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> ModelTree:
+    return read_tree(save_model(tmp_path_factory.mktemp("models") / "tiny"))
+
+
+def costs(tree: ModelTree, spec: JobSpec = SPEC, throughput: float | None = 1e9, on_device: bool = False) -> Costs:
+    return estimate(tree, resolve_schemes(tree, spec.bits_map), spec, throughput, on_device=on_device)
+
+
+def test_the_operations_of_a_run_by_hand(tree: ModelTree) -> None:
+    forward = 2 * WEIGHTS + 2 * 32 * WIDTH  # products with the weights, and causal attention over 32 tokens
+    tuning = 3 * forward * (4 * 2 * 32) * 10
+    chains = forward * 2 * 16 * 32
+    judging = forward * 80 * 32
+    assert run_flops(tree, RECIPE) == BLOCKS * (tuning + chains + judging)
+
+
+def test_plain_rounding_computes_nothing_and_a_search_only_the_chains(tree: ModelTree) -> None:
+    assert run_flops(tree, replace(RECIPE, iters=0)) == 0
+    searched = run_flops(tree, replace(RECIPE, iters=0, search_scale=True))
+    assert 0 < searched < run_flops(tree, replace(RECIPE, iters=1))
+
+
+def test_time_is_a_range_around_the_bare_products(tree: ModelTree) -> None:
+    seconds = costs(tree).seconds
+    assert seconds is not None
+    bare = run_flops(tree, RECIPE) / 1e9
+    assert bare < seconds.low < seconds.high
+    twice = costs(tree, throughput=2e9).seconds
+    assert twice is not None
+    assert twice.high < seconds.high
+
+
+def test_without_a_speed_the_time_stays_open(tree: ModelTree) -> None:
+    assert costs(tree, throughput=None).seconds is None
+    assert costs(tree, throughput=None).to_json()["seconds"] is None
+
+
+def test_the_disk_holds_every_format(tree: ModelTree) -> None:
+    formats = ("auto_round", "auto_gptq")
+    plans = resolve_schemes(tree, BitsMap())
+    tensors = sum(output_size(tree, plans, name).total for name in formats)
+    disk = costs(tree, replace(SPEC, formats=formats)).disk
+    assert tensors < disk.low < disk.high
+
+
+def test_low_memory_moves_the_caches_from_memory_to_disk(tree: ModelTree) -> None:
+    many = replace(SPEC, recipe=replace(RECIPE, samples=512))  # so many that the head counts less
+    usual, low = costs(tree, many), costs(tree, replace(many, low_memory=True))
+    caches = cache_bytes(tree, many.recipe)
+    assert usual.ram.low - low.ram.low == caches.low
+    assert low.disk.low - usual.disk.low == caches.low
+    assert low.ram.high < usual.ram.high
+
+
+def test_a_device_takes_the_block_off_the_host(tree: ModelTree) -> None:
+    host, device = costs(tree), costs(tree, on_device=True)
+    assert (host.device.low, host.device.high) == (0, 0)
+    assert device.device.low > 0
+    assert device.ram.low == host.ram.low - device.device.low
+
+
+@pytest.mark.parametrize("more", [{"iters": 20}, {"samples": 32}, {"seqlen": 64}, {"batch_size": 8}])
+def test_more_work_never_costs_less(tree: ModelTree, more: dict[str, int]) -> None:
+    less, greater = costs(tree), costs(tree, replace(SPEC, recipe=replace(RECIPE, **more)))
+    assert greater.flops > less.flops
+    assert greater.ram.high >= less.ram.high
+
+
+def test_every_range_is_one(tree: ModelTree) -> None:
+    for spec in (SPEC, replace(SPEC, low_memory=True), replace(SPEC, recipe=replace(RECIPE, iters=0))):
+        found = costs(tree, spec)
+        assert all(value.low <= value.high for value in (found.disk, found.ram, found.device, found.seconds) if value)
+
+
+def test_a_large_vocabulary_is_counted_where_its_head_is_scored_or_quantized(tree: ModelTree) -> None:
+    info = tree.tensors[f"{tree.embedding}.weight"]
+    rows = 1 << 20
+    large = replace(
+        tree, tensors={**tree.tensors, info.name: replace(info, shape=(rows, WIDTH), end=info.start + 2 * rows * WIDTH)}
+    )
+    plain = costs(large).ram
+    assert plain.high - costs(tree).ram.high > 2 * rows * WIDTH
+    head = BitsMap(layers=(Rule("lm_head", bits=8),))
+    wide = replace(info, shape=(rows, 1024))
+    large = replace(tree, tensors={**tree.tensors, info.name: wide})
+    scored = [_scoring_set(large, resolve_schemes(tree, bits_map)).high for bits_map in (BitsMap(), head)]
+    assert scored[0] > 2 * rows * 1024
+    assert scored[1] - scored[0] > 4 * rows * 1024
+
+
+def test_a_busy_machine_makes_the_range_of_time_wider_not_later(tree: ModelTree) -> None:
+    plans = resolve_schemes(tree, SPEC.bits_map)
+    quiet, busy = estimate(tree, plans, SPEC, 1e9), estimate(tree, plans, SPEC, 0.25e9, load=0.75)
+    assert quiet.seconds is not None
+    assert busy.seconds is not None
+    assert busy.seconds.low == pytest.approx(quiet.seconds.low)
+    assert busy.seconds.high > 3 * (quiet.seconds.high - 40)
+    assert busy.to_json()["load"] == 0.75
+
+
+def test_measuring_the_loss_takes_time_even_with_plain_rounding(tree: ModelTree) -> None:
+    plain = replace(SPEC, recipe=replace(RECIPE, iters=0))
+    slow, fast = costs(tree, plain, 1e6).seconds, costs(tree, plain, 1e9).seconds
+    assert slow is not None
+    assert fast is not None
+    assert slow.low > 3 * 2 * 8 * 512 * BLOCKS * WEIGHTS / 1e6 > fast.high

@@ -1,0 +1,266 @@
+"""A map that leaves in another notation and comes back gives every layer what it gave before."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.bitsmap import BitsMap, Rule
+from core.errors import BadInput, ModelNotFound
+from core.formats.map_exchange import (
+    from_checkpoint,
+    from_layer_config,
+    from_quantization_config,
+    to_command,
+    to_layer_config,
+    to_peer_command,
+)
+from core.formats.names import AUTO_ROUND, GPTQ
+from core.formats.registry import plan_packed
+from core.model.tree import ModelTree, resolve_schemes
+from core.schemes import LayerScheme
+from tests.core.formats.tiny import LLAMA_CONFIG, bits_map, llama_tensors, open_tree, save_source, write_output
+from tests.core.paper_model import llama
+
+FORMATS = [name for name in (*AUTO_ROUND, *GPTQ) if name != "auto_round:auto_awq"]
+"""Those that hold any map."""
+TREE = llama(4, tied=False)
+NAMES = [linear.name for linear in TREE.linears]
+BASE = LayerScheme(4, 64)
+BLOCK = "model.layers.1"
+
+bits = st.sampled_from([2, 3, 4, 8, 16])
+schemes = st.builds(LayerScheme, st.sampled_from([2, 3, 4, 8]), st.sampled_from([-1, 32, 64, 128]), st.booleans())
+patterns = st.sampled_from(["*", "*.mlp.*", "*.down_proj", "*.layers.2.*", "/layers\\.[0-2]\\./", "*.v_proj"])
+rules = st.builds(Rule, patterns, bits, st.sampled_from([None, 32, 128]), st.sampled_from([None, True, False]))
+by_hand = st.dictionaries(st.sampled_from(NAMES), bits, max_size=6).map(
+    lambda found: tuple(Rule(name, bits=value) for name, value in found.items())
+)
+maps = st.builds(BitsMap, schemes, st.lists(rules, max_size=4).map(tuple), by_hand)
+
+
+def given_to(tree: ModelTree, chosen: BitsMap) -> dict[str, str]:
+    """What each layer really gets."""
+    return {item.linear.name: item.scheme.label() for item in resolve_schemes(tree, chosen)}
+
+
+def quantizes(tree: ModelTree, chosen: BitsMap) -> bool:
+    return any(item.scheme.quantized for item in resolve_schemes(tree, chosen))
+
+
+@given(maps)
+def test_a_layer_config_comes_back(chosen: BitsMap) -> None:
+    written = to_layer_config(TREE, chosen)
+    assert json.loads(json.dumps(written)) == written
+    assert given_to(TREE, from_layer_config(written, chosen.default, NAMES)) == given_to(TREE, chosen)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@given(maps)
+def test_a_config_of_ours_comes_back(name: str, chosen: BitsMap) -> None:
+    if not quantizes(TREE, chosen):
+        return
+    config = plan_packed(name, TREE, resolve_schemes(TREE, chosen), TREE.config).config()
+    assert given_to(TREE, from_quantization_config(config, NAMES)) == given_to(TREE, chosen)
+
+
+def test_a_layer_config_names_what_differs() -> None:
+    chosen = BitsMap(
+        BASE, (Rule("*.1.mlp.*", bits=8),), (Rule(f"{BLOCK}.mlp.up_proj", bits=16), Rule("lm_head", bits=8))
+    )
+    assert to_layer_config(TREE, chosen) == {
+        f"{BLOCK}.mlp.down_proj": {"bits": 8},
+        f"{BLOCK}.mlp.gate_proj": {"bits": 8},
+        f"{BLOCK}.mlp.up_proj": {"bits": 16},
+        "lm_head": {"bits": 8, "group_size": 64, "sym": True},
+    }
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"k_proj": {"bits": 8}}, {f"{BLOCK}.self_attn.k_proj": "W8 g64 sym"}),
+        ({"mlp": {"bits": 2}, "up_proj": {"group_size": 32}}, {f"{BLOCK}.mlp.up_proj": "W4 g32 sym"}),
+        ({"layers.[12].*q_proj": {"bits": 8}}, {f"{BLOCK}.self_attn.q_proj": "W8 g64 sym"}),
+        ({f"{BLOCK}.mlp.up_proj": {"bits": 2}, "mlp": {"bits": 8}}, {f"{BLOCK}.mlp.up_proj": "W8 g64 sym"}),
+        ({"down_proj": "W3A16G32"}, {f"{BLOCK}.mlp.down_proj": "W3 g32 sym"}),
+        ({"lm_head": {"bits": 8}}, {"lm_head": "W8 g64 sym"}),
+        ({".*lm_head": {"bits": 8}}, {"lm_head": "W8 g64 sym"}),
+        ({"nothing": {"bits": 8}}, {}),
+    ],
+    ids=[
+        "part",
+        "last part wins",
+        "pattern",
+        "a pattern beats a name",
+        "preset",
+        "head",
+        "head by pattern",
+        "stranger",
+    ],
+)
+def test_what_autoround_means(config: dict[str, Any], expected: dict[str, str]) -> None:
+    found = given_to(TREE, from_layer_config(config, BASE, NAMES))
+    assert {name: found[name] for name in expected} == expected
+    assert found[f"{BLOCK}.self_attn.o_proj"] == "W4 g64 sym"
+
+
+@pytest.mark.parametrize("config", [[], {"k_proj": 4}, {"k_proj": "MXFP4"}, {"k_proj": {"bits": 5}}])
+def test_a_layer_config_that_no_map_can_hold(config: Any) -> None:
+    with pytest.raises(BadInput):
+        from_layer_config(config, BASE, NAMES)
+
+
+AUTO_ROUND = {
+    "quant_method": "auto-round",
+    "bits": 4,
+    "group_size": 64,
+    "sym": True,
+    "block_name_to_quantize": "model.layers",
+}
+GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 64, "sym": True, "desc_act": False}
+AWQ = {"quant_method": "awq", "bits": 4, "group_size": 64, "zero_point": True}
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (
+            {**AUTO_ROUND, "extra_config": {".*k_proj.*": {"bits": 8}, f"{BLOCK}.self_attn.k_proj": {"bits": 2}}},
+            {f"{BLOCK}.self_attn.k_proj": "W2 g64 sym", "model.layers.0.self_attn.k_proj": "W8 g64 sym"},
+        ),
+        (
+            {**AUTO_ROUND, "extra_config": {".*mlp.*": {"bits": 8}, ".*up_proj": {"bits": 2}}},
+            {f"{BLOCK}.mlp.up_proj": "W8 g64 sym", "lm_head": "16 bit"},
+        ),
+        ({**AUTO_ROUND, "extra_config": {"lm_head": {"bits": 8}}}, {"lm_head": "W8 g64 sym"}),
+        (
+            {**GPTQ, "dynamic": {"-:.*up_proj.*": {}, "+:.*mlp.*": {"bits": 8}}},
+            {f"{BLOCK}.mlp.up_proj": "16 bit", f"{BLOCK}.mlp.gate_proj": "W8 g64 sym"},
+        ),
+        (
+            {**GPTQ, "dynamic": {"+:.*mlp.*": {"bits": 8}, "-:.*up_proj.*": {}}},
+            {f"{BLOCK}.mlp.up_proj": "W8 g64 sym", f"{BLOCK}.self_attn.q_proj": "W4 g64 sym"},
+        ),
+        (
+            {**GPTQ, "modules_in_block_to_quantize": [["mlp.up_proj"], ["self_attn.q_proj"]]},
+            {f"{BLOCK}.mlp.up_proj": "W4 g64 sym", f"{BLOCK}.mlp.down_proj": "16 bit"},
+        ),
+        ({**GPTQ, "lm_head": True}, {"lm_head": "W4 g64 sym"}),
+        (
+            {**AWQ, "modules_to_not_convert": ["down_proj", "model.layers.2", "lm_head"]},
+            {
+                f"{BLOCK}.mlp.up_proj": "W4 g64 asym",
+                f"{BLOCK}.mlp.down_proj": "16 bit",
+                "model.layers.2.mlp.up_proj": "16 bit",
+                "lm_head": "16 bit",
+            },
+        ),
+        ({**AWQ, "modules_to_not_convert": None}, {f"{BLOCK}.mlp.up_proj": "W4 g64 asym", "lm_head": "16 bit"}),
+    ],
+    ids=[
+        "names before patterns", "first pattern wins", "head", "skipped first", "skipped too late", "listed kinds",
+        "head of gptq", "awq", "awq with all",
+    ],
+)  # fmt: skip
+def test_what_other_programs_mean(config: dict[str, Any], expected: dict[str, str]) -> None:
+    found = given_to(TREE, from_quantization_config(config, NAMES))
+    assert {name: found[name] for name in expected} == expected
+
+
+def test_patterns_for_many_layers_stay_rules() -> None:
+    config = {**AUTO_ROUND, "extra_config": {".*k_proj.*": {"bits": 8}, f"{BLOCK}.mlp.up_proj": {"bits": 2}}}
+    found = from_quantization_config(config, NAMES)
+    assert found.rules == (Rule("/.*k_proj.*/", bits=8),)
+    assert found.layers == (Rule(f"{BLOCK}.mlp.up_proj", bits=2),)
+
+
+def test_names_without_the_prefix_of_the_base_model() -> None:
+    config = {**GPTQ, "block_name_to_quantize": "model.layers", "dynamic": {rf"+:^{BLOCK}\.mlp\.up_proj$": {"bits": 8}}}
+    names = [name.removeprefix("model.") for name in NAMES]
+    found = from_quantization_config(config, names)
+    assert found.resolve("layers.1.mlp.up_proj").scheme.bits == 8
+    assert found.resolve("layers.2.mlp.up_proj").scheme.bits == 4
+
+
+@pytest.mark.parametrize(
+    ("chosen", "words"),
+    [
+        (BitsMap(BASE), ["--bits", "4", "--group-size", "64", "--sym"]),
+        (BitsMap(BASE, (Rule("*.mlp.*", bits=8),)), ["--bits-map", "my map.json"]),
+    ],
+)
+def test_the_command_that_runs_a_map(chosen: BitsMap, words: Sequence[str]) -> None:
+    command = shlex.split(to_command(chosen, "owner/name", "my map.json"))
+    assert command == ["bitwright", "quantize", "owner/name", "--output", "DIR", *words]
+
+
+def test_the_command_of_the_peer_names_every_exception() -> None:
+    chosen = BitsMap(LayerScheme(2, 32, False), (Rule("*.0.*.v_proj", bits=8),))
+    words = shlex.split(to_peer_command(TREE, chosen, "owner/name"))
+    assert words[:8] == ["auto-round", "--model", "owner/name", "--bits", "2", "--group_size", "32", "--asym"]
+    assert json.loads(words[words.index("--layer_config") + 1]) == {"model.layers.0.self_attn.v_proj": {"bits": 8}}
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return save_source(tmp_path / "source", llama_tensors(), LLAMA_CONFIG)
+
+
+MIXED = {
+    "model.layers.0.mlp.up_proj": {"bits": 16},
+    "model.layers.1.mlp.down_proj": {"bits": 8},
+    "lm_head": {"bits": 8},
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_checkpoint_tells_its_map(source: Path, tmp_path: Path, name: str) -> None:
+    chosen = bits_map(LayerScheme(4, 64), MIXED, Rule("*.k_proj", bits=3))
+    write_output(source, tmp_path / "out", name, chosen)
+    tree = open_tree(source)
+    assert given_to(tree, from_checkpoint(tmp_path / "out")) == given_to(tree, chosen)
+
+
+def test_a_report_that_the_files_bear_out_is_believed(source: Path, tmp_path: Path) -> None:
+    chosen = bits_map(LayerScheme(4, 64), MIXED, Rule("*.k_proj", bits=3))
+    out = write_output(source, tmp_path / "out", "auto_round", chosen).folder
+    (out / "bitwright.json").write_text(json.dumps({"bits_map": chosen.to_json()}))
+    assert from_checkpoint(out) == chosen
+
+
+@pytest.mark.parametrize("told", [BitsMap(LayerScheme(4, 64)).to_json(), {"version": 9}, None])
+def test_a_report_that_the_files_contradict_is_not(source: Path, tmp_path: Path, told: Any) -> None:
+    chosen = bits_map(LayerScheme(4, 64), MIXED)
+    out = write_output(source, tmp_path / "out", "auto_round", chosen).folder
+    (out / "bitwright.json").write_text(json.dumps({"bits_map": told}))
+    tree = open_tree(source)
+    assert given_to(tree, from_checkpoint(out)) == given_to(tree, chosen)
+
+
+def test_a_model_that_is_not_quantized_has_no_map(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="not quantized"):
+        from_checkpoint(source)
+    with pytest.raises(ModelNotFound):
+        from_checkpoint(tmp_path / "nowhere")
+
+
+@pytest.mark.timeout(60)
+def test_a_pattern_that_would_take_for_ever_is_said_layer_by_layer() -> None:
+    names = [f"model.layers.{block}.mlp.{kind}_proj" for block in range(3) for kind in ("up", "down")]
+    config = {
+        "quant_method": "gptq",
+        "bits": 4,
+        "group_size": 32,
+        "dynamic": {"+:(?:[a-z0-9._]+)+up_proj": {"bits": 8}},
+    }
+    found = from_quantization_config(config, names)
+    assert found.rules == ()
+    assert [name for name in names if found.resolve(name).scheme.bits == 8] == [name for name in names if "up" in name]

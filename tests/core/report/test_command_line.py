@@ -1,0 +1,139 @@
+"""The command of a job, read back by the real parser, is that job."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core import recipes
+from core.bitsmap import BitsMap, Rule
+from core.cli import actions, main
+from core.files import write_json
+from core.recipes import Recipe
+from core.report.command_line import Command, command_of
+from core.schemes import LayerScheme
+from core.spec import JobSpec, from_options
+
+SPEC = JobSpec("/models/tiny", "/out/tiny-4bit")
+
+
+def parsed(command: Command) -> JobSpec:
+    """What the command line makes of the words, by its own options and `from_options`."""
+    found: list[JobSpec] = []
+
+    def keep(_terminal: object, model: str, output: Path, options: dict[str, Any]) -> None:
+        found.append(from_options(model, output, **options))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(actions, "quantize", keep)
+        assert main(list(command.words[1:])) == 0
+    return found[0]
+
+
+def unnamed(spec: JobSpec) -> JobSpec:
+    """Without the words of the recipe, which no option carries."""
+    return replace(spec, recipe=replace(spec.recipe, name="", purpose=""))
+
+
+def written(command: Command) -> Command:
+    for path, value in command.files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, value)
+    return command
+
+
+recipe_values = st.fixed_dictionaries(
+    {
+        "iters": st.integers(0, 2000),
+        "lr": st.none() | st.floats(1e-5, 10),
+        "minmax_lr": st.none() | st.floats(1e-5, 10),
+        "samples": st.integers(1, 1024),
+        "seqlen": st.integers(8, 4096),
+        "batch_size": st.integers(1, 64),
+        "accumulate": st.integers(1, 64),
+    }
+)
+specs = st.builds(
+    JobSpec,
+    model=st.sampled_from(["demo", "owner/name", "/models/it's a model", "/models/kleine Größe"]),
+    output=st.sampled_from(["/out/a", "/out/with space", "/out/$HOME", "/out/ünï"]),
+    recipe=st.builds(
+        lambda name, values: replace(recipes.load(name), **values), st.sampled_from(recipes.NAMES), recipe_values
+    ),
+    bits_map=st.builds(
+        lambda bits, group, sym: BitsMap(LayerScheme(bits, group, sym)),
+        st.sampled_from([2, 3, 4, 8, 16]),
+        st.sampled_from([-1, 32, 64, 96, 128]),
+        st.booleans(),
+    ),
+    calibration=st.sampled_from(["builtin", "owner/data:split=train", "/texts/my text.txt"]),
+    formats=st.sampled_from([("auto_round",), ("auto_gptq",), ("auto_gptq", "auto_round")]),
+    device=st.sampled_from(["auto", "cpu", "cuda:1", "xpu"]),
+    seed=st.integers(0, 2**63 - 1),
+    low_memory=st.booleans(),
+    compile=st.booleans(),
+    name=st.sampled_from(["", "a night's run"]),
+)
+
+
+@given(specs)
+def test_the_command_of_a_job_is_that_job(tmp_path_factory: pytest.TempPathFactory, spec: JobSpec) -> None:
+    command = written(command_of(spec, tmp_path_factory.getbasetemp() / "command"))
+    assert unnamed(parsed(command)) == unnamed(spec)
+
+
+@given(specs)
+def test_a_shell_reads_the_words_that_were_meant(spec: JobSpec) -> None:
+    command = command_of(spec, Path("/files"))
+    assert tuple(shlex.split(command.text)) == command.words
+
+
+def test_a_job_of_defaults_is_a_short_command() -> None:
+    command = command_of(replace(SPEC, recipe=recipes.load("default")), Path("/files"))
+    assert command.text == "bitwright quantize /models/tiny --output /out/tiny-4bit"
+    assert command.files == {}
+
+
+def test_only_what_differs_is_said() -> None:
+    recipe = replace(recipes.load("light"), iters=60)
+    spec = replace(SPEC, recipe=recipe, bits_map=BitsMap(LayerScheme(2, 128, False)), seed=7)
+    words = command_of(spec, Path("/files")).words[5:]
+    assert words == ("--recipe", "light", "--iters", "60", "--bits", "2", "--asym", "--seed", "7")
+
+
+@pytest.mark.parametrize("name", recipes.NAMES)
+def test_a_bundled_recipe_is_called_by_its_name(name: str) -> None:
+    words = command_of(replace(SPEC, recipe=recipes.load(name)), Path("/files")).words[5:]
+    assert words == (() if name == "default" else ("--recipe", name))
+
+
+def test_a_rate_that_follows_the_steps_again_is_said_through_another_recipe() -> None:
+    recipe = replace(recipes.load("light"), lr=None)
+    command = command_of(replace(SPEC, recipe=recipe), Path("/files"))
+    assert command.words[5:] == ("--iters", "50")
+
+
+def test_a_recipe_that_no_options_can_say_goes_into_a_file(tmp_path: Path) -> None:
+    recipe = replace(recipes.load("quick"), search_scale=True)
+    command = written(command_of(replace(SPEC, recipe=recipe), tmp_path))
+    assert list(command.files) == [tmp_path / "recipe.json"]
+    assert parsed(command).recipe == recipe
+
+
+def test_rules_and_layers_go_into_a_file_with_the_default(tmp_path: Path) -> None:
+    bits_map = BitsMap(LayerScheme(3, 64, False), (Rule("*.down_proj", bits=8),), (Rule("lm_head", bits=4),))
+    command = written(command_of(replace(SPEC, bits_map=bits_map), tmp_path))
+    assert "--bits" not in command.words
+    assert parsed(command).bits_map == bits_map
+
+
+def test_a_recipe_of_the_users_own_is_said_by_the_fewest_options() -> None:
+    own = Recipe("mine", "For me.", iters=1000, samples=512, low_bit_lr_scale=2.0, seqlen=1024)
+    words = command_of(replace(SPEC, recipe=own), Path("/files")).words[5:]
+    assert words == ("--recipe", "best", "--seqlen", "1024")

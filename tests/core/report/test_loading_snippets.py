@@ -1,0 +1,153 @@
+"""How a checkpoint is loaded elsewhere, as code that is at least code, and honest notes."""
+
+from __future__ import annotations
+
+import ast
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.report.loading_snippets import Snippet, folder_to_open, snippets
+
+
+def report(*formats: str, bits: dict[str, int] | None = None, **default: Any) -> dict[str, Any]:
+    scheme = {"bits": 4, "group_size": 128, "sym": True, **default}
+    return {
+        "output_bytes": dict.fromkeys(formats or ("auto_round",), 1),
+        "bits": bits or {str(scheme["bits"]): 7, "16": 2},
+        "bits_map": {"version": 1, "default": scheme, "rules": [], "layers": {}},
+        "fallbacks": {},
+    }
+
+
+def named(found: tuple[Snippet, ...], name: str) -> Snippet:
+    return next(snippet for snippet in found if snippet.name == name)
+
+
+@pytest.mark.parametrize("name", ["auto_round", "auto_gptq", "auto_awq", "gguf:q4_k_m"])
+@pytest.mark.parametrize("folder", ["/models/out", '/my models/it\'s "four" bits', "C:\\models\\out"])
+def test_code_is_code_whatever_the_folder_is_called(folder: str, name: str) -> None:
+    named = {folder, str(Path(folder) / "it.gguf")}
+    for snippet in snippets({**report(name), "files": {"it.gguf": 1}}, folder):
+        if snippet.language == "python":
+            strings = [node.value for node in ast.walk(ast.parse(snippet.code)) if isinstance(node, ast.Constant)]
+            assert named.intersection(strings)
+        elif snippet.code:
+            assert named.intersection(shlex.split(snippet.code, comments=True))
+
+
+def test_several_formats_have_a_folder_each() -> None:
+    found = snippets(report("auto_round", "auto_gptq"), "/out")
+    assert "/out/auto_round" in named(found, "transformers").code
+    assert "/out/auto_gptq" in named(found, "transformers (GPTQ)").code
+    assert folder_to_open(report("auto_round", "auto_gptq"), "/out") == "/out/auto_round"
+
+
+def test_a_folder_is_called_as_the_run_calls_it() -> None:
+    both = {**report("auto_round", "gguf:q4_0"), "files": {"auto_round/x": 1, "gguf-q4_0/tiny-Q4_0.gguf": 1}}
+    assert "/out/gguf-q4_0/tiny-Q4_0.gguf" in named(snippets(both, "/out"), "llama.cpp").code
+    assert folder_to_open(report("gguf:q4_0", "auto_round"), "/out") == "/out/gguf-q4_0"
+
+
+def test_gguf_loads_in_what_is_built_on_llama_cpp() -> None:
+    found = snippets({**report("gguf"), "files": {"my-Model.gguf": 1}}, "/out")
+    assert [snippet.name for snippet in found if snippet.code] == [
+        "Bitwright", "llama.cpp", "Ollama", "LM Studio", "llama-cpp-python", "transformers (GGUF)",
+    ]  # fmt: skip
+    assert "ollama run my-model\n" in named(found, "Ollama").code
+    assert "gguf_file='my-Model.gguf'" in named(found, "transformers (GGUF)").code
+
+
+def test_awqs_layout_needs_a_kernel_of_others() -> None:
+    found = named(snippets(report(sym=False), "/out"), "transformers")
+    assert (found.support, "auto-round-lib" in found.code) == ("documented", True)
+    found = named(snippets(report(sym=False, bits={"8": 3}), "/out"), "transformers")
+    assert (found.support, "auto-round-lib" in found.code) == ("tested", False)
+
+
+def test_gptqmodel_reads_asymmetric_layers_in_version_2_only() -> None:
+    assert named(snippets(report("auto_gptq", sym=False), "/out"), "GPTQModel").support == "no"
+    assert named(snippets(report("gptqmodel", sym=False), "/out"), "GPTQModel").support == "documented"
+
+
+def test_transformers_reads_gptq_of_one_scheme() -> None:
+    mixed = report("auto_gptq", bits={"4": 3, "8": 2})
+    assert [(named(snippets(mixed, "/out"), name).code != "") for name in ("GPTQModel", "transformers (GPTQ)")] == [
+        True, False,
+    ]  # fmt: skip
+
+
+def test_one_format_is_the_folder_itself() -> None:
+    assert folder_to_open(report("auto_gptq"), "/out") == "/out"
+
+
+def test_only_what_was_written_is_offered() -> None:
+    assert "transformers" not in [snippet.name for snippet in snippets(report("auto_gptq"), "/out")]
+
+
+def test_what_the_tests_load_is_said_to_be_tested() -> None:
+    found = snippets(report("auto_round", "auto_gptq"), "/out")
+    assert [snippet.name for snippet in found if snippet.support == "tested"] == ["Bitwright", "transformers"]
+
+
+def test_the_usual_scheme_is_documented_for_servers() -> None:
+    assert named(snippets(report(), "/out"), "vLLM").support == "documented"
+
+
+def test_asymmetric_layers_are_documented_in_awqs_layout() -> None:
+    assert named(snippets(report("auto_awq", sym=False), "/out"), "vLLM").support == "documented"
+
+
+@pytest.mark.parametrize(
+    ("found", "reason"),
+    [
+        (report(bits={"2": 3}), "2 and 3 bits"),
+        (report("auto_gptq", sym=False), "symmetric layers only"),
+        (report(sym=False, bits={"8": 3}), "own packing"),
+        (report("auto_round:plain"), "two of AutoRound's packings"),
+    ],
+)
+def test_what_vllm_refuses_gets_no_code(found: dict[str, Any], reason: str) -> None:
+    snippet = named(snippets(found, "/out"), "vLLM")
+    assert (snippet.support, snippet.code) == ("no", "")
+    assert reason in snippet.note
+
+
+def test_the_format_that_a_server_loads_is_chosen() -> None:
+    found = named(snippets(report("auto_gptq", "auto_awq", sym=False), "/out"), "vLLM")
+    assert found.support == "documented"
+    assert "/out/auto_awq" in found.code
+
+
+@pytest.mark.parametrize(
+    ("found", "reason"),
+    [(report(bits={"4": 3, "8": 3}), "fuses"), (report(sym=False), "fastest kernels")],
+)
+def test_unusual_schemes_are_not_promised(found: dict[str, Any], reason: str) -> None:
+    snippet = named(snippets(found, "/out"), "vLLM")
+    assert snippet.support == "partly"
+    assert reason in snippet.note
+
+
+def test_what_was_written_counts_more_than_what_was_asked_for() -> None:
+    found = {**report(group_size=128), "fallbacks": {"x": "why"}, "tensors": {"auto_round": {"W4 g64 sym": 9}}}
+    assert named(snippets(found, "/out"), "vLLM").support == "documented"
+    found["tensors"] = {"auto_round": {"W4 g64 sym": 9, "W4 row asym": 1}}
+    assert named(snippets(found, "/out"), "vLLM").support == "no"
+
+
+def test_groups_that_fell_back_are_not_the_usual_scheme() -> None:
+    found = report()
+    found["fallbacks"] = {"model.layers.0.q": "group 128 does not divide 576: 64"}
+    assert named(snippets(found, "/out"), "vLLM").support == "partly"
+
+
+def test_a_program_that_cannot_load_it_gets_no_code() -> None:
+    found = named(snippets(report(), "/out"), "llama.cpp")
+    assert (found.code, found.support) == ("", "no")
+
+
+def test_a_report_that_says_nothing_still_gives_ways() -> None:
+    assert [snippet.name for snippet in snippets({}, "/out")][:2] == ["Bitwright", "transformers"]

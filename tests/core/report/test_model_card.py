@@ -1,0 +1,146 @@
+"""The card beside a checkpoint: true to the report, readable by the Hub, and safe against names from outside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import ModelCard
+
+from core.report.model_card import conversion_card, model_card
+
+REPORT: dict[str, Any] = {
+    "model": "owner/small-model",
+    "origin": "hub",
+    "note": "",
+    "architecture": "LlamaForCausalLM",
+    "settings": {
+        "recipe": {"name": "quick", "iters": 50, "batch_size": 2, "seqlen": 256},
+        "device": "cpu",
+        "dtype": "float32",
+    },
+    "seed": 42,
+    "bits_map": {"default": {"bits": 4, "group_size": 64, "sym": True}},
+    "bits": {"4": 12, "8": 2, "16": 1},
+    "tensors": {"auto_round": {"W4 g64 sym": 12, "W8 g64 sym": 2}, "gguf": {"Q4_0": 12, "Q8_0": 2}},
+    "fallbacks": {"model.layers.0.mlp.down_proj": "group 128 does not divide 576: 64"},
+    "notes": {"gguf": ["12 2-bit symmetric layers take 4.5 bits a weight in GGUF."]},
+    "effective_bits": 4.5,
+    "format_bits": {"auto_round": 4.5, "gguf": 5.0},
+    "calibration": {"source": "builtin", "documents": 26, "tokens": 4096, "sha256": "f385b2"},
+    "perplexity": {"original": 31.2, "quantized": 33.5, "text": "bundled held-out text"},
+    "verified": {"auto_round": {"layers": 14, "other_tensors": 6, "perplexity": 33.48}},
+    "source_bytes": 269_000_000,
+    "output_bytes": {"auto_round": 117_500_000, "gguf": 120_000_000},
+    "seconds": 220.0,
+}
+
+
+def card(tmp_path: Path, name: str = "auto_round", **changes: Any) -> str:
+    return model_card({**REPORT, **changes}, name, "small-model-4bit", tmp_path)
+
+
+def test_the_hub_reads_its_metadata(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n# Original\n", encoding="utf-8")
+    data = ModelCard(card(tmp_path)).data.to_dict()
+    assert data["base_model"] == "owner/small-model"
+    assert data["base_model_relation"] == "quantized"
+    assert data["license"] == "mit"
+    assert "bitwright" in data["tags"]
+
+
+def test_a_rounded_embedding_is_not_called_equal(tmp_path: Path) -> None:
+    checked = {"layers": 14, "other_tensors": 5, "rounded": {"embed": "q8_0"}, "perplexity": 33.48}
+    text = card(tmp_path, "gguf", verified={"gguf": checked})
+    assert "5 other tensors equal to the original's, embed rounded to Q8_0; perplexity" in text
+
+
+@pytest.mark.parametrize(
+    ("recipe", "said"),
+    [
+        ({"iters": 50, "search_scale": True}, "by Bitwright, which tunes the rounding"),
+        ({"iters": 0}, "by Bitwright with plain rounding. "),
+        ({"iters": 0, "search_scale": True}, "by Bitwright with plain rounding after a search for each scale. "),
+    ],
+)
+def test_it_claims_only_the_tuning_that_was_done(tmp_path: Path, recipe: dict[str, Any], said: str) -> None:
+    text = card(tmp_path, settings={"recipe": recipe})
+    assert said in text
+    assert ("SignRound" in text) == bool(recipe["iters"])
+
+
+def test_tags_and_languages_of_the_source_go_along(tmp_path: Path) -> None:
+    front = "license: mit\nlanguage: [en, de]\ntags: [poetry, safetensors]"
+    (tmp_path / "README.md").write_text(f"---\n{front}\n---\n# Original\n", encoding="utf-8")
+    data = ModelCard(card(tmp_path)).data.to_dict()
+    assert data["language"] == ["en", "de"]
+    assert data["tags"] == ["bitwright", "quantized", "auto-round", "poetry"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["owner/small-model", "| 12 | W4 g64 sym |", "f385b2", "quick: 50 steps", "33.5", "33.48", "118 MB", "bitwright"],
+)
+def test_it_tells_what_the_report_tells(tmp_path: Path, words: str) -> None:
+    assert words in card(tmp_path)
+
+
+def test_each_format_has_its_own_types_and_remarks(tmp_path: Path) -> None:
+    text = card(tmp_path, "gguf")
+    assert "| 12 | Q4_0 |" in text
+    assert "take 4.5 bits a weight in GGUF" in text
+    assert "to 5 bits a weight" in text
+
+
+def test_a_local_model_has_no_base_on_the_hub(tmp_path: Path) -> None:
+    data = ModelCard(card(tmp_path, origin="folder", model="my-model")).data.to_dict()
+    assert "base_model" not in data
+
+
+def test_the_demo_names_its_original(tmp_path: Path) -> None:
+    data = ModelCard(card(tmp_path, origin="demo")).data.to_dict()
+    assert data["base_model"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    assert data["license"] == "apache-2.0"
+
+
+def test_names_from_outside_start_nothing(tmp_path: Path) -> None:
+    text = card(tmp_path, origin="folder", model="x`|<script>\n# y", fallbacks={"a": "<b>|"})
+    assert "<script>" not in text
+    assert "\n# y" not in text
+
+
+def test_a_report_that_lacks_everything_makes_a_card(tmp_path: Path) -> None:
+    assert model_card({}, "auto_round", "x", tmp_path).startswith("---\n")
+
+
+CONVERSION: dict[str, Any] = {
+    "kind": "conversion",
+    "model": "small-model-4bit",
+    "origin": "folder",
+    "source_kind": "AutoRound",
+    "format": "gguf",
+    "exact": True,
+    "error": None,
+    "tensors": {"gguf": {"Q4_0": 14}},
+    "notes": ["A zero point of 0 is stored by counting its group from the other end."],
+    "files": {"small-model-Q4_0.gguf": 120_000_000},
+    "output_bytes": 120_000_000,
+    "source_report": REPORT,
+}
+
+
+def test_an_exact_conversion_says_so_and_keeps_the_story_of_its_source(tmp_path: Path) -> None:
+    text = conversion_card(CONVERSION, "small-gguf", tmp_path)
+    for words in ("same number to the bit", "| 14 | Q4_0 |", "quick: 50 steps", "f385b2", "small-model-Q4_0.gguf"):
+        assert words in text
+    assert ModelCard(text).data.to_dict()["base_model"] == "owner/small-model"
+
+
+def test_an_inexact_conversion_tells_its_error(tmp_path: Path) -> None:
+    error = {"largest": 0.0123, "relative_rms": 0.004}
+    changed = {**CONVERSION, "exact": False, "reason": "BF16 has 8 bits.", "error": error, "source_report": None}
+    text = conversion_card(changed, "small-bf16", tmp_path)
+    assert "Weights changed: BF16 has 8 bits. The largest difference is 0.0123" in text
+    assert "0.4 % of the weights' own" in text
+    assert "to the bit" not in text

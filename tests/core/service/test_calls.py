@@ -1,0 +1,257 @@
+"""The calls of the service, asked without a process: what they return, against a Hub on this machine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.errors import BadInput, Cancelled, UnsupportedModel
+from core.events import Done, Event, Failed, Log, Progress, Stage
+from core.inference import devices as machine
+from core.jobs import store
+from core.model.headers import read_folder
+from core.schemes import LayerScheme
+from core.sensitivity.table import from_json
+from core.service import calls
+from core.spec import JobSpec
+from tests.core.formats.gguf import gguf_files
+from tests.core.hub.local_hub import Hub, closed_port, point_at, serve
+from tests.core.tiny_model import CONFIG, save_model
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model(tmp_path_factory.mktemp("calls") / "model")
+
+
+@pytest.fixture
+def hub(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    with serve(Hub({path.name: path.read_bytes() for path in model.iterdir()})) as running:
+        point_at(running.endpoint, tmp_path / "cache", monkeypatch)
+        yield running
+
+
+def ask(name: str, seen: list[Event] | None = None, **arguments: Any) -> dict[str, Any]:
+    """The values of a call, as they look on the other side of the pipe."""
+    emit = [].append if seen is None else seen.append
+    values = calls.table()[name](arguments, emit, lambda: False)
+    plain: dict[str, Any] = json.loads(json.dumps(values))
+    return plain
+
+
+def rows(folder: Path) -> list[list[Any]]:
+    found = read_folder(folder).values()
+    return [[info.name, info.dtype, list(info.shape), info.file, info.start, info.end] for info in found]
+
+
+def test_a_model_on_the_hub_is_opened_without_a_download(hub: Hub, model: Path) -> None:
+    values = ask("open_model", model="some/model")
+    assert (values["label"], values["origin"], values["folder"]) == ("some/model", "hub", "")
+    assert values["config"] == CONFIG
+    assert sorted(values["tensors"]) == sorted(rows(model))
+    assert values["download_bytes"] == sum(len(content) for content in hub.files.values())
+
+
+def test_a_model_in_the_cache_is_opened_without_the_hub(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = ask("download", model="some/model")["folder"]
+    point_at(f"http://127.0.0.1:{closed_port()}", tmp_path / "cache", monkeypatch)
+    values = ask("open_model", model="some/model")
+    assert (values["folder"], values["origin"], values["download_bytes"]) == (folder, "hub", 0)
+
+
+def test_opening_a_gguf_file_tells_the_progress_of_its_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BITWRIGHT_HOME", str(tmp_path / "home"))
+    file = gguf_files.write(tmp_path / "small.gguf", "llama", gguf_files.build("llama"))
+    seen: list[Event] = []
+    ask("open_model", seen, model=str(file))
+    assert [event.fraction for event in seen if isinstance(event, Progress)][-1] == 1.0
+
+
+def test_a_model_that_cannot_be_quantized_is_shown_all_the_same(model: Path, tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "experts")
+    (folder / "config.json").write_text(json.dumps({**CONFIG, "num_local_experts": 8}))
+    assert ask("open_model", model=str(folder))["tensors"]
+
+
+def test_an_architecture_that_transformers_lacks_is_said_before_the_headers(hub: Hub) -> None:
+    hub.files["config.json"] = json.dumps({"model_type": "of-tomorrow"}).encode()
+    with pytest.raises(UnsupportedModel):
+        ask("open_model", model="some/model")
+    assert "model.safetensors" not in hub.sent
+
+
+def test_a_download_tells_its_progress(hub: Hub) -> None:
+    seen: list[Event] = []
+    folder = ask("download", seen, model="some/model")["folder"]
+    assert (Path(folder) / "model.safetensors").is_file()
+    assert [event.fraction for event in seen if isinstance(event, Progress)][-1] == 1.0
+
+
+def test_a_folder_needs_no_download(model: Path) -> None:
+    assert ask("download", model=str(model)) == {"folder": str(model)}
+
+
+def test_every_usable_device_is_measured() -> None:
+    values = ask("devices")
+    usable = {device["id"] for device in values["devices"] if device["usable"]}
+    assert set(values["throughput"]) == set(values["dtype"]) == usable
+    assert values["chosen"] in usable
+    assert values["throughput"]["cpu"] > 1e6
+
+
+def test_a_device_that_fails_its_measurement_is_not_usable(monkeypatch: pytest.MonkeyPatch) -> None:
+    def probe(device: machine.Device) -> machine.DtypeProbe:
+        if device.kind != "cpu":
+            raise calls.DeviceProblem("It failed.")
+        return machine.DtypeProbe("float32", {"float32": 10.0})
+
+    broken = machine.Device("cuda:0", "cuda", "Card", 1, 1)
+    monkeypatch.setattr(machine, "list_devices", lambda: (machine.Device("cpu", "cpu", "CPU", 1, 1), broken))
+    monkeypatch.setattr(machine, "probe_dtype", probe)
+    values = ask("devices")
+    assert (values["chosen"], values["throughput"]) == ("cpu", {"cpu": 1e10})
+    assert [(device["usable"], device["reason"]) for device in values["devices"]] == [(True, ""), (False, "It failed.")]
+
+
+def test_a_search_has_defaults(hub: Hub) -> None:
+    hub.listing = [{"id": "some/model"}]
+    assert [found["id"] for found in ask("search", text="model")["models"]] == ["some/model"]
+
+
+def test_a_card_is_text(hub: Hub) -> None:
+    hub.files["README.md"] = b"# Title"
+    assert ask("card", model="some/model")["text"] == "# Title"
+
+
+def test_the_card_of_the_demo_states_a_licence() -> None:
+    assert ask("card", model="demo")["license"] == "Apache-2.0"
+
+
+def finish(output: Path, state: str = "done", formats: tuple[str, ...] = ("auto_round",)) -> None:
+    """A job that ended; its outputs are there unless it failed."""
+    spec = JobSpec("owner/big", str(output), formats=formats)
+    job = store.create(spec)
+    with store.EventLog(job / store.EVENTS) as log:
+        log(Done(str(output), 1.0, {}) if state == "done" else Failed("error", "It failed.", "", "tune", False))
+    for name in formats:
+        spec.output_of(name).mkdir(parents=True, exist_ok=True)
+        (spec.output_of(name) / "config.json").write_text("{}")
+
+
+@pytest.fixture
+def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where outputs are, in an empty home."""
+    monkeypatch.setenv("BITWRIGHT_HOME", str(tmp_path / "home"))
+    return tmp_path / "outputs"
+
+
+def folders() -> list[str]:
+    return [Path(found["folder"]).name for found in ask("outputs")["outputs"]]
+
+
+def test_what_finished_runs_made_is_listed_the_newest_first(jobs: Path) -> None:
+    finish(jobs / "first")
+    finish(jobs / "second")
+    assert folders() == ["second", "first"]
+
+
+def test_what_a_failed_run_left_is_not_listed(jobs: Path) -> None:
+    finish(jobs / "out", "failed")
+    assert folders() == []
+
+
+def test_an_output_that_is_gone_is_not_listed(jobs: Path) -> None:
+    finish(jobs / "out")
+    (jobs / "out" / "config.json").unlink()
+    assert folders() == []
+
+
+def test_an_output_made_twice_is_listed_once(jobs: Path) -> None:
+    finish(jobs / "out")
+    finish(jobs / "out")
+    assert folders() == ["out"]
+
+
+def test_every_format_of_a_run_is_listed(jobs: Path) -> None:
+    finish(jobs / "out", formats=("auto_round", "auto_gptq"))
+    assert folders() == ["auto_round", "auto_gptq"]
+
+
+def preview(model: str, seen: list[Event] | None = None) -> dict[str, Any]:
+    return ask("preview_text", seen, calibration="builtin", model=model, samples=2, seqlen=64, seed=1)
+
+
+def test_a_preview_counts_tokens_where_the_model_is_here(model: Path) -> None:
+    values = preview(str(model))
+    assert (values["tokens"], len(values["rows"])) == (128, 2)
+
+
+@pytest.mark.parametrize("name", ["", "some/model"])
+def test_a_preview_needs_no_model_and_downloads_none(hub: Hub, name: str) -> None:
+    assert preview(name)["tokens"] == 0
+    assert hub.asked == []
+
+
+def test_a_preview_says_why_tokens_are_not_counted(tmp_path: Path) -> None:
+    seen: list[Event] = []
+    assert preview(str(tmp_path / "gone"), seen)["tokens"] == 0
+    assert [event.level for event in seen if isinstance(event, Log)] == ["warning"]
+
+
+def test_damage_is_measured_with_progress_and_found_again(model: Path) -> None:
+    schemes = [LayerScheme(bits, 32).to_json() for bits in (4, 8)]
+    given: dict[str, Any] = {"model": str(model), "schemes": schemes, "samples": 2, "seqlen": 32}
+    seen: list[Event] = []
+    values = ask("damage", seen, **given)
+    table = from_json(values)
+    assert [scheme.bits for scheme in table.schemes] == [4, 8]
+    assert all(few > many for few, many in table.damage)
+    assert [event.fraction for event in seen if isinstance(event, Progress)][-1] == 1
+    again: list[Event] = []
+    assert ask("damage", again, **given) == values
+    assert not [event for event in again if isinstance(event, Progress)]
+
+
+@pytest.mark.parametrize("given", [{}, {"schemes": [{"bits": 4}], "word": 1}, {"schemes": []}])
+def test_damage_of_an_impossible_request_is_refused(model: Path, given: dict[str, Any]) -> None:
+    with pytest.raises(BadInput):
+        ask("damage", model=str(model), **given)
+
+
+def test_measuring_damage_can_be_stopped(model: Path) -> None:
+    given = {"model": str(model), "schemes": [LayerScheme(3, 32).to_json()], "samples": 2, "seqlen": 32}
+    with pytest.raises(Cancelled):
+        calls.table()["damage"](given, lambda _event: None, lambda: True)
+
+
+def test_the_conversions_of_a_model_are_rows(model: Path, jobs: Path) -> None:
+    values = ask("conversions", model=str(model))
+    assert values["source"]["label"] == "model"
+    assert {"format", "verdict", "reason", "bytes"} == set(values["rows"][0])
+
+
+def test_a_conversion_reports_when_it_is_done(model: Path, jobs: Path) -> None:
+    seen: list[Event] = []
+    values = ask("convert", seen, model=str(model), output=str(jobs / "out"), format="f32")
+    assert (values["output"], values["report"]["exact"]) == (str(jobs / "out"), True)
+    assert [event.name for event in seen if isinstance(event, Stage)] == ["prepare", "convert", "verify"]
+    assert any(isinstance(event, Progress) for event in seen)
+    assert not any(isinstance(event, Done) for event in seen)
+
+
+def test_an_error_is_added_only_where_it_is_allowed(model: Path, jobs: Path) -> None:
+    with pytest.raises(BadInput, match=r"significant bits|out of the range"):
+        ask("convert", model=str(model), output=str(jobs / "out"), format="f16")
+    assert ask("convert", model=str(model), output=str(jobs / "out"), format="f16", inexact=True)["report"]
+
+
+def test_a_gguf_file_that_a_run_made_is_listed(jobs: Path) -> None:
+    finish(jobs / "out")
+    (jobs / "out" / "config.json").rename(jobs / "out" / "model.gguf")
+    assert folders() == ["out"]
