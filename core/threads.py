@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from core.control import never
+from core.control import ShouldStop, never
 from core.events import Emit, Event
 
 Value = TypeVar("Value")
@@ -21,9 +21,7 @@ class _End(Generic[Value]):
     value: Value
 
 
-def stream(
-    work: Callable[[Emit, Callable[[], bool]], Value], should_stop: Callable[[], bool] = never
-) -> Generator[Event, None, Value]:
+def stream(work: Callable[[Emit, ShouldStop], Value], should_stop: ShouldStop = never) -> Generator[Event, None, Value]:
     """Run `work(emit, should_stop)` in a thread and yield what it emits; returns its value, raises what it raises.
 
     Closing the generator makes `should_stop` true for the work and waits for it to end.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from core.allocation.demand import Budget, Demand, parse_size
 from core.bitsmap import Rule
 from core.calibration import text as texts
-from core.control import never
+from core.control import ShouldStop, never
 from core.errors import BadInput, Cancelled, OutputProblem, UnsupportedModel
 from core.estimate import preflight
 from core.estimate.sizes import layer_bytes
@@ -134,7 +134,7 @@ def plan(
     device: str = "auto",
     output: PathLike | None = None,
     emit: Emit | None = None,
-    should_stop: Callable[[], bool] = never,
+    should_stop: ShouldStop = never,
 ) -> MapPlan:
     """The bits map that is predicted to lose least within a budget. Measures sensitivity first, unless it is known.
 
@@ -167,7 +167,7 @@ def plan(
     return found
 
 
-def _choose(spec: AnalysisSpec, demand: Demand, emit: Emit, should_stop: Callable[[], bool]) -> MapPlan:
+def _choose(spec: AnalysisSpec, demand: Demand, emit: Emit, should_stop: ShouldStop) -> MapPlan:
     """Check, measure, choose."""
     engine, form = demand.engine, demand.format_name
     if engine:
@@ -233,7 +233,7 @@ def _candidates(demand: Demand) -> tuple[LayerScheme, ...]:
     return tuple(found)
 
 
-def _tree(name: str, emit: Emit, should_stop: Callable[[], bool]) -> ModelTree:
+def _tree(name: str, emit: Emit, should_stop: ShouldStop) -> ModelTree:
     from core.formats.opened import open_source
 
     source = open_source(name, emit, should_stop)

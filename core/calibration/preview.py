@@ -6,12 +6,12 @@ torch inside functions only, and knows nothing of models.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from core.calibration import text
+from core.control import ShouldStop
 from core.errors import Cancelled, UnsupportedModel
 from core.events import Emit
 
@@ -55,7 +55,7 @@ def preview(
     seqlen: int,
     seed: int,
     emit: Emit,
-    should_stop: Callable[[], bool],
+    should_stop: ShouldStop,
 ) -> Preview:
     """The rows of a run with this text, read with the tokenizer in `folder`; its documents where there is none.
 
@@ -86,7 +86,7 @@ def _tokenizer(folder: Path | None) -> Any:
         return None
 
 
-def _documents(calibration: str, seed: int, emit: Emit, should_stop: Callable[[], bool]) -> Preview:
+def _documents(calibration: str, seed: int, emit: Emit, should_stop: ShouldStop) -> Preview:
     count, size = 0, 0
     rows: list[str] = []
     for document in text.records(text.parse(calibration), emit, seed=seed):

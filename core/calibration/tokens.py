@@ -11,7 +11,7 @@ import heapq
 import math
 import random
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from torch import Tensor
 from core.calibration import text
 from core.calibration.documents import Document, cut
 from core.calibration.encoding import Encoder
+from core.control import ShouldStop, never
 from core.errors import BadCalibration, Cancelled
 from core.events import Emit, Log
 
@@ -84,7 +85,7 @@ def load(
     emit: Emit,
     *,
     vocab_size: int | None = None,
-    should_stop: Callable[[], bool] = lambda: False,
+    should_stop: ShouldStop = never,
 ) -> Calibration:
     """`samples` rows of `seqlen` tokens from the calibration text; the same arguments give the same rows.
 
@@ -128,7 +129,7 @@ def sha256_of(tokens: Tensor) -> str:
     return hashlib.sha256(tokens.to(torch.int64).contiguous().numpy().astype("<i8").tobytes()).hexdigest()
 
 
-def _stoppable(documents: Iterable[Document], should_stop: Callable[[], bool]) -> Iterator[Document]:
+def _stoppable(documents: Iterable[Document], should_stop: ShouldStop) -> Iterator[Document]:
     for document in documents:
         if should_stop():
             raise Cancelled("Stopped while the calibration text was read.")
@@ -173,7 +174,7 @@ def _parts(document: Document, block: int) -> Iterator[Document]:
             yield replace(document, text=part.strip("\n"))
 
 
-def _pack(pieces: tuple[_Piece, ...], encoder: Encoder, wanted: int, should_stop: Callable[[], bool]) -> _Stream:
+def _pack(pieces: tuple[_Piece, ...], encoder: Encoder, wanted: int, should_stop: ShouldStop) -> _Stream:
     stream = _Stream(array("q"), [], [])
     for first in range(0, len(pieces), _BATCH):
         if should_stop():

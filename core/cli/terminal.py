@@ -20,6 +20,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 
 from core import events
+from core.control import ShouldStop
 from core.errors import BitwrightError
 from core.events import Done, Event, Result
 from core.wording import duration, human, time_range
@@ -140,7 +141,7 @@ class Terminal:
         with Progress(*columns, console=console, transient=True) as progress:
             yield RunView(self, progress)
 
-    def watched(self, start: Callable[[Callable[[], bool]], Iterable[Event]]) -> Result | Done | None:
+    def watched(self, start: Callable[[ShouldStop], Iterable[Event]]) -> Result | Done | None:
         """Show the events of a call from its first to its last; what it came to.
 
         Args:

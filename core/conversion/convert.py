@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +16,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from core.control import ShouldStop
 from core.conversion.added_error import AddedError, Difference, of_layers, of_tensors
 from core.conversion.conversions import Conversion, Subject, conversions, kind_of, look_at, plan_subject
 from core.conversion.dense import DenseStore
@@ -55,7 +55,7 @@ class _Work:
     """
 
     emit: Emit
-    should_stop: Callable[[], bool]
+    should_stop: ShouldStop
     steps: int
     started: float = field(default_factory=time.monotonic)
     done: int = 0
@@ -79,7 +79,7 @@ def convert(
     target: Path,
     format_name: str,
     emit: Emit,
-    should_stop: Callable[[], bool],
+    should_stop: ShouldStop,
     *,
     inexact: bool = False,
 ) -> None:
@@ -128,7 +128,7 @@ def convert(
     emit(Done(output=str(target), seconds=time.monotonic() - started, report=report))
 
 
-def survey(model: str, emit: Emit, should_stop: Callable[[], bool]) -> dict[str, Any]:
+def survey(model: str, emit: Emit, should_stop: ShouldStop) -> dict[str, Any]:
     """What `model` is, and a row for each format: can it become that, and at what price (`conversions.Possible`).
 
     Raises:
@@ -148,7 +148,7 @@ def survey(model: str, emit: Emit, should_stop: Callable[[], bool]) -> dict[str,
     return {"source": found, "rows": [row.to_json() for row in conversions(subject)]}
 
 
-def _open(model: str, emit: Emit, should_stop: Callable[[], bool]) -> tuple[Source, Subject]:
+def _open(model: str, emit: Emit, should_stop: ShouldStop) -> tuple[Source, Subject]:
     # opening a GGUF file brings transformers along
     from core.formats.opened import open_checkpoint
 

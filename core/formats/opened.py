@@ -5,10 +5,10 @@ Decides by what lies there. Knows no format from inside.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from core.control import ShouldStop, never
 from core.events import Emit
 from core.formats.gguf.importing import import_gguf, stored_types, type_shares
 from core.formats.gguf.reader import GgufCheckpoint
@@ -21,7 +21,7 @@ from core.model.folder import check_folder, only_gguf, read_config
 from core.model.headers import read_folder
 
 
-def open_checkpoint(path: Path, should_stop: Callable[[], bool] = lambda: False) -> Checkpoint:
+def open_checkpoint(path: Path, should_stop: ShouldStop = never) -> Checkpoint:
     """The model in a folder, or in a GGUF file.
 
     Args:
@@ -43,7 +43,7 @@ def open_checkpoint(path: Path, should_stop: Callable[[], bool] = lambda: False)
 
 
 def open_source(
-    model: str, emit: Emit, should_stop: Callable[[], bool], *, measured: bool = False, imported: bool = True
+    model: str, emit: Emit, should_stop: ShouldStop, *, measured: bool = False, imported: bool = True
 ) -> Source:
     """Find or download what `model` names, and import it where it is a GGUF file.
 

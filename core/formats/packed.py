@@ -7,7 +7,7 @@ all else is the same. Knows no bit of a packing and no key of a config.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.control import check_stop
+from core.control import ShouldStop, check_stop
 from core.errors import VerificationFailed
 from core.files import write_json
 from core.formats.config_names import ModuleName
@@ -131,7 +131,7 @@ class PackedPlan:
         """
         return QuantizedCheckpoint(folder, self.module_name)
 
-    def check_rest(self, written: Checkpoint, source: TensorStore, should_stop: Callable[[], bool]) -> None:
+    def check_rest(self, written: Checkpoint, source: TensorStore, should_stop: ShouldStop) -> None:
         """Hold every copied tensor against the source's bytes, and look for NaN and inf.
 
         Raises:
@@ -181,7 +181,7 @@ class PackedWriter:
                 write_json(self._folder / self._plan.config_file, self._plan.config())
         carry_over(source, self._folder)
 
-    def finish(self, store: TensorStore, should_stop: Callable[[], bool]) -> None:
+    def finish(self, store: TensorStore, should_stop: ShouldStop) -> None:
         """All other tensors out of the source's `store`, byte for byte.
 
         Raises:

@@ -7,7 +7,7 @@ and names, not where quantized layers come from.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +15,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from core.control import check_stop
+from core.control import ShouldStop, check_stop
 from core.errors import BadInput, VerificationFailed
 from core.files import write_json
 from core.formats.names import PLAIN
@@ -186,7 +186,7 @@ class PlainPlan:
             values = torch.frombuffer(bytearray(piece), dtype=TORCH_DTYPES[code])
             yield piece, _bytes(_cast(values, self.dtype, name))
 
-    def check_rest(self, written: Any, source: TensorStore, should_stop: Callable[[], bool]) -> None:
+    def check_rest(self, written: Any, source: TensorStore, should_stop: ShouldStop) -> None:
         """Hold every other tensor of the output against the source's, rounded.
 
         Raises:
@@ -221,7 +221,7 @@ class PlainWriter:
         write_json(self._folder / "config.json", self._plan.config)
         carry_over(source, self._folder)
 
-    def finish(self, store: TensorStore, should_stop: Callable[[], bool]) -> None:
+    def finish(self, store: TensorStore, should_stop: ShouldStop) -> None:
         """Other tensors, rounded.
 
         Raises:
@@ -311,7 +311,7 @@ def _bytes(values: Tensor) -> bytes:
     return values.contiguous().view(torch.uint8).numpy().tobytes()
 
 
-def _stoppable(pieces: Iterator[bytes], should_stop: Callable[[], bool]) -> Iterator[bytes]:
+def _stoppable(pieces: Iterator[bytes], should_stop: ShouldStop) -> Iterator[bytes]:
     for piece in pieces:
         check_stop(should_stop, _STOPPED)
         yield piece

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from core.control import ShouldStop
 from core.formats.gguf.types import linear_type
 from core.formats.names import is_gguf
 from core.model.headers import TensorInfo
@@ -75,7 +76,7 @@ class FormatWriter(Protocol):
     def write(self, layer: Stored) -> None:
         """Put one layer, as `FormatPlan.stored` made it, into its place."""
 
-    def finish(self, store: TensorStore, should_stop: Callable[[], bool]) -> None:
+    def finish(self, store: TensorStore, should_stop: ShouldStop) -> None:
         """Write the other tensors out of the source's `store`, and give the files their names."""
 
     def abort(self) -> None:
@@ -125,7 +126,7 @@ class FormatPlan(Protocol):
     def open(self, folder: Path) -> Checkpoint:
         """The finished output, read back."""
 
-    def check_rest(self, written: Checkpoint, source: TensorStore, should_stop: Callable[[], bool]) -> None:
+    def check_rest(self, written: Checkpoint, source: TensorStore, should_stop: ShouldStop) -> None:
         """Hold every other tensor of the output against the source's.
 
         Raises:

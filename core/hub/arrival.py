@@ -12,12 +12,13 @@ import hashlib
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
+from core.control import ShouldStop
 from core.errors import BitwrightError, Cancelled
 from core.files import entries, read_json, write_json
 from core.home import home
@@ -51,7 +52,7 @@ class Checksums:
             return cls(sha256=str(lfs["sha256"]).lower())
         return cls(blob=str(getattr(sibling, "blob_id", None) or "").lower())
 
-    def match(self, path: Path, should_stop: Callable[[], bool]) -> bool:
+    def match(self, path: Path, should_stop: ShouldStop) -> bool:
         """Return whether the file at `path` is the one that the Hub has; true where the Hub does not tell.
 
         Raises:
@@ -158,7 +159,7 @@ def _remove_partial(cache: Path, place: str, name: str) -> None:
             lock.close()
 
 
-def _digest(path: Path, should_stop: Callable[[], bool], value: Any) -> str:
+def _digest(path: Path, should_stop: ShouldStop, value: Any) -> str:
     with path.open("rb") as stream:
         while data := stream.read(_CHUNK):
             if should_stop():

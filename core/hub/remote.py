@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
 
+from core.control import ShouldStop
 from core.errors import CorruptFile
 from core.events import Emit, Progress
 from core.hub.download import explain, http_error, wanted_files
@@ -49,7 +50,7 @@ class RemoteModel:
 def read_remote(
     repository: str,
     emit: Emit,
-    should_stop: Callable[[], bool],
+    should_stop: ShouldStop,
     check: Callable[[Mapping[str, Any]], None] = lambda config: None,
 ) -> RemoteModel:
     """The config and the tensor table of a model.
@@ -125,7 +126,7 @@ class _Place:
 
 
 def _read_tables(
-    place: _Place, sizes: Mapping[str, int], wanted: list[str], emit: Emit, should_stop: Callable[[], bool]
+    place: _Place, sizes: Mapping[str, int], wanted: list[str], emit: Emit, should_stop: ShouldStop
 ) -> dict[str, TensorInfo]:
     """The tensors of all files, from as many requests at a time as the Hub takes without complaint."""
     files = sorted(name for name in wanted if name.endswith(".safetensors"))

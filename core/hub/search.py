@@ -6,12 +6,13 @@ Knows the Hub's list of models and the words by which quantized ones are known; 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from core.control import ShouldStop
 from core.errors import BadInput, BitwrightError, HubUnreachable
 from core.files import read_json
 from core.hub.card import license_of, read_text
@@ -85,7 +86,7 @@ def search(
     limit: int,
     sort: str,
     hide_quantized: bool,
-    should_stop: Callable[[], bool],
+    should_stop: ShouldStop,
 ) -> Answer:
     """At most `limit` models whose name holds `text`, in one of the orders SORTS; within about 12 seconds.
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import importlib.util
 import re
 import shlex
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from core.control import ShouldStop
 from core.errors import BadInput, MissingDependency, ModelNotFound
 from core.events import Emit
 from core.files import check_content
@@ -57,7 +57,7 @@ class Source:
         return self.file or self.folder
 
 
-def find_source(model: str, emit: Emit, should_stop: Callable[[], bool], *, measured: bool = False) -> Source:
+def find_source(model: str, emit: Emit, should_stop: ShouldStop, *, measured: bool = False) -> Source:
     """Return where the model that `model` names lies on this machine; a model on the Hub is downloaded.
 
     Args:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from core.control import ShouldStop, never
 from core.errors import BadInput, Cancelled
 from core.events import Emit, Progress
 from core.inference.runners.runner import Runner
@@ -52,7 +53,7 @@ def bench(
     step_bytes: int = 0,
     bandwidth: float = 0.0,
     emit: Emit = lambda event: None,
-    should_stop: Callable[[], bool] = lambda: False,
+    should_stop: ShouldStop = never,
 ) -> tuple[Row, ...]:
     """Measure `runner` at each length that its context has room for; its cache is empty before and after.
 
@@ -91,7 +92,7 @@ def _row(
     length: int,
     tokens: int,
     vocabulary: int,
-    should_stop: Callable[[], bool],
+    should_stop: ShouldStop,
     step_bytes: int,
     bandwidth: float,
 ) -> Row:

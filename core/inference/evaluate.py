@@ -21,6 +21,7 @@ from core.calibration import text as texts
 from core.calibration.documents import Document
 from core.calibration.encoding import Encoder
 from core.calibration.tokens import sha256_of
+from core.control import ShouldStop, never
 from core.errors import BadInput, Cancelled, VerificationFailed
 from core.estimate.costs import CHUNK_BYTES
 from core.events import Emit, Event, Progress
@@ -103,7 +104,7 @@ def evaluate_text(
     seqlen: int = SEQLEN,
     max_windows: int | None = None,
     emit: Emit = _no_events,
-    should_stop: Callable[[], bool] = _never,
+    should_stop: ShouldStop = never,
 ) -> Perplexity:
     """Perplexity of `model` on a text: a string is the text itself, a path a file, None the bundled text.
 
@@ -159,7 +160,7 @@ def perplexity(
     windows: Tensor,
     text: str = "",
     emit: Emit = _no_events,
-    should_stop: Callable[[], bool] = _never,
+    should_stop: ShouldStop = never,
 ) -> Perplexity:
     """exp of the mean negative log-likelihood of every token but each row's first.
 
@@ -180,7 +181,7 @@ def token_losses(
     model: PreTrainedModel | Runner,
     windows: Tensor,
     emit: Emit = _no_events,
-    should_stop: Callable[[], bool] = _never,
+    should_stop: ShouldStop = never,
 ) -> Tensor:
     """Negative log-likelihood in nats of every token but each row's first, float32 [rows, seqlen - 1].
 
@@ -229,7 +230,7 @@ def compare_logits(
     other: PreTrainedModel,
     windows: Tensor,
     emit: Emit = _no_events,
-    should_stop: Callable[[], bool] = _never,
+    should_stop: ShouldStop = never,
 ) -> LogitComparison:
     """KL divergence of `other` from `reference`, and how often their most likely tokens agree.
 
@@ -245,7 +246,7 @@ def compare_logits(
     _check_vocabulary(other, windows)
     divergences, agreements = [], []
     expectations = _logits(reference, windows, emit, should_stop)
-    for (_, expected), (_, found) in zip(expectations, _logits(other, windows, _no_events, _never), strict=True):
+    for (_, expected), (_, found) in zip(expectations, _logits(other, windows, _no_events, never), strict=True):
         if expected.shape != found.shape:
             raise BadInput("The two models have different vocabularies.", "Compare a model with its own quantization.")
         divergence, agreement = _row_divergence(expected, found.to(expected.device))
@@ -288,7 +289,7 @@ def _embedding(model: PreTrainedModel) -> Tensor:
 
 
 def _logits(
-    model: PreTrainedModel | Runner, windows: Tensor, emit: Emit, should_stop: Callable[[], bool]
+    model: PreTrainedModel | Runner, windows: Tensor, emit: Emit, should_stop: ShouldStop
 ) -> Iterator[tuple[int, Tensor]]:
     """Row number and logits [seqlen, vocabulary] of one row after another, as the model makes them."""
     started = time.monotonic()

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from core.control import ShouldStop
 from core.errors import Cancelled, OutOfMemory, UnsupportedModel, no_memory
 from core.events import Emit, Log, Progress
 from core.formats.stored import Checkpoint, Stored
@@ -113,7 +114,7 @@ def fill(
     dtype: torch.dtype,
     device: torch.device,
     emit: Emit,
-    should_stop: Callable[[], bool],
+    should_stop: ShouldStop,
 ) -> None:
     """Give a model on `meta` all its weights: plain ones in `dtype`, quantized ones as `build` makes them.
 
@@ -234,6 +235,6 @@ class Told:
         self._emit(Progress(fraction, 0.7 * left, 1.5 * left))
 
 
-def _look(should_stop: Callable[[], bool]) -> None:
+def _look(should_stop: ShouldStop) -> None:
     if should_stop():
         raise Cancelled("Loading was cancelled.")

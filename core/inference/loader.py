@@ -6,7 +6,6 @@ gives a runner that is as fast as this machine allows. Knows nothing of text or 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from core.control import ShouldStop, never
 from core.errors import DeviceProblem, UnsupportedModel
 from core.events import Emit, Log
 from core.formats.gguf.reader import GgufCheckpoint
@@ -33,8 +33,6 @@ from core.model.headers import read_folder
 from core.model.skeleton import build_skeleton
 from core.model.tokenizer import load_tokenizer
 from core.model.tree import ModelTree, build_tree
-
-Asked = Callable[[], bool]
 
 
 @dataclass(frozen=True)
@@ -109,7 +107,7 @@ def load_model(
     dtype: str | None = None,
     *,
     emit: Emit = lambda event: None,
-    should_stop: Asked = lambda: False,
+    should_stop: ShouldStop = never,
 ) -> LoadedModel:
     """Load `model` (Hub id, folder, GGUF file or `demo`).
 
@@ -153,7 +151,7 @@ def load_runner(
     context: int | None = None,
     *,
     emit: Emit = lambda event: None,
-    should_stop: Asked = lambda: False,
+    should_stop: ShouldStop = never,
 ) -> Loaded:
     """Load `model` (Hub id, folder, GGUF file or `demo`) to run token by token, as fast as it goes here.
 

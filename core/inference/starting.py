@@ -6,12 +6,13 @@ backends compute. A way that is not possible is no error but a reason in the tab
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
 
+from core.control import ShouldStop
 from core.errors import MissingDependency, UnsupportedModel
 from core.events import Emit, Log
 from core.formats.stored import Checkpoint
@@ -56,7 +57,7 @@ class Opening:
     dtype: str | None
     context: int
     emit: Emit
-    should_stop: Callable[[], bool]
+    should_stop: ShouldStop
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from pathlib import Path
 
 import psutil
 
-from core.control import never
+from core.control import ShouldStop, never
 from core.events import Done, Event, Failed
 from core.jobs import store
 from core.jobs.child import Outcome, close_stream, death, last_word, state_of
@@ -28,9 +28,9 @@ _GRACE = 0.5
 
 def follow_running(
     job: Path,
-    should_stop: Callable[[], bool] = never,
-    should_pause: Callable[[], bool] = never,
-    should_leave: Callable[[], bool] = never,
+    should_stop: ShouldStop = never,
+    should_pause: ShouldStop = never,
+    should_leave: ShouldStop = never,
     *,
     patience: Patience | None = None,
     chunk: int = store.CHUNK,
@@ -67,7 +67,7 @@ def follow_running(
 
 
 def replay(
-    job: Path, should_leave: Callable[[], bool] = never, *, chunk: int = store.CHUNK
+    job: Path, should_leave: ShouldStop = never, *, chunk: int = store.CHUNK
 ) -> Generator[list[Event], None, Outcome]:
     """The events of a job that has ended, in batches, and its outcome; writes nothing."""
     follower = store.Follower(job / store.EVENTS, start=store.begins_at(job))

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
-from core.control import Control, never
+from core.control import Control, ShouldStop, never
 from core.errors import BitwrightError
 from core.events import Done, Emit, Event, Failed
 from core.files import read_json
@@ -49,8 +49,8 @@ class Outcome:
 def run_child(
     job: Path,
     on_event: Callable[[Event], None],
-    should_stop: Callable[[], bool] = never,
-    should_pause: Callable[[], bool] = never,
+    should_stop: ShouldStop = never,
+    should_pause: ShouldStop = never,
 ) -> Outcome:
     """Run the job in a child process; blocks, and calls `on_event` for each event as it comes."""
     return _drive(follow_child(job, should_stop, should_pause), on_event)
@@ -59,8 +59,8 @@ def run_child(
 def run_inline(
     job: Path,
     on_event: Callable[[Event], None],
-    should_stop: Callable[[], bool] = never,
-    should_pause: Callable[[], bool] = never,
+    should_stop: ShouldStop = never,
+    should_pause: ShouldStop = never,
     *,
     run: Callable[[], worker.Run] = worker.pipeline,
 ) -> Outcome:
@@ -84,8 +84,8 @@ def run_inline(
 
 def follow_child(
     job: Path,
-    should_stop: Callable[[], bool] = never,
-    should_pause: Callable[[], bool] = never,
+    should_stop: ShouldStop = never,
+    should_pause: ShouldStop = never,
     *,
     command: Sequence[str] | None = None,
     patience: Patience | None = None,
@@ -106,9 +106,9 @@ def follow_child(
 
 def follow_batches(
     job: Path,
-    should_stop: Callable[[], bool] = never,
-    should_pause: Callable[[], bool] = never,
-    should_detach: Callable[[], bool] = never,
+    should_stop: ShouldStop = never,
+    should_pause: ShouldStop = never,
+    should_detach: ShouldStop = never,
     *,
     command: Sequence[str] | None = None,
     patience: Patience | None = None,
@@ -146,11 +146,11 @@ def follow_batches(
 
 
 def follow_inline(
-    job: Path, should_stop: Callable[[], bool] = never, should_pause: Callable[[], bool] = never
+    job: Path, should_stop: ShouldStop = never, should_pause: ShouldStop = never
 ) -> Generator[Event, None, Outcome]:
     """`run_inline` as a generator; the run is in a thread, and closing the generator stops it and waits for it."""
 
-    def work(emit: Emit, stop: Callable[[], bool]) -> Outcome:
+    def work(emit: Emit, stop: ShouldStop) -> Outcome:
         return run_inline(job, emit, stop, should_pause)
 
     return (yield from stream(work, should_stop))

@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
+from core.control import ShouldStop
 from core.events import Event, Log, from_line, parsed, to_line
 
 CHUNK = 1 << 20
@@ -118,7 +119,7 @@ class Follower:
         return [one for one in told if one is not None]
 
 
-def tail_events(path: Path, should_end: Callable[[], bool], poll: float = 0.05) -> Iterator[Event]:
+def tail_events(path: Path, should_end: ShouldStop, poll: float = 0.05) -> Iterator[Event]:
     """Yield the events of a file from its start as they come, until `should_end()` and its end is reached."""
     follower = Follower(path)
     while True:

@@ -15,16 +15,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import psutil
 
+from core.control import ShouldStop, never
 from core.errors import BadInput, Cancelled
 from core.model.template_process import LENGTH, MEMORY_BYTES, render
 
-Asked = Callable[[], bool]
 WALL_SECONDS: Final = 8.0
 """Longest wait for one rendering, where the system bounds no processor time or the machine is busy."""
 _START_SECONDS: Final = 60.0
@@ -60,7 +60,7 @@ class ChatTemplate:
         variables: Mapping[str, Any] | None = None,
         *,
         continue_last: bool = False,
-        should_stop: Asked = lambda: False,
+        should_stop: ShouldStop = never,
     ) -> str:
         """Return a conversation as the template writes it.
 
@@ -99,7 +99,7 @@ class ChatTemplate:
             text = _rendered(self.text, {**values, "messages": [_in_parts(message) for message in shown]}, should_stop)
         return _until_tag(text) if continue_last else text
 
-    def _reads_parts(self, values: Mapping[str, Any], should_stop: Asked) -> bool:
+    def _reads_parts(self, values: Mapping[str, Any], should_stop: ShouldStop) -> bool:
         """Whether the template reads a message as a list of parts and loses one that is text.
 
         Templates of models that read pictures as well do, and some of others (MiniMax-Text-01, SmolVLM).
@@ -152,7 +152,7 @@ def _until_tag(text: str) -> str:
     return text[:place] if text.startswith(_TAG, place) else text[:place].rstrip()
 
 
-def _rendered(template: str, values: Mapping[str, Any], should_stop: Asked) -> str:
+def _rendered(template: str, values: Mapping[str, Any], should_stop: ShouldStop) -> str:
     """Have the other process render, and put what went wrong into a sentence."""
     request = {"template": template, "values": values}
     try:
@@ -190,7 +190,7 @@ class _Process:
         self._child: subprocess.Popen[bytes] | None = None
         self._replies: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
 
-    def ask(self, message: bytes, should_stop: Asked) -> dict[str, Any]:
+    def ask(self, message: bytes, should_stop: ShouldStop) -> dict[str, Any]:
         """Have one request answered.
 
         Raises:
@@ -218,7 +218,7 @@ class _Process:
         with self._lock:
             self._end()
 
-    def _running(self, should_stop: Asked) -> subprocess.Popen[bytes]:
+    def _running(self, should_stop: ShouldStop) -> subprocess.Popen[bytes]:
         if self._child is not None and self._child.poll() is None:
             return self._child
         self._end()
@@ -229,7 +229,7 @@ class _Process:
             raise OSError("the process did not start")
         return self._child
 
-    def _answer(self, child: subprocess.Popen[bytes], seconds: float, should_stop: Asked) -> dict[str, Any]:
+    def _answer(self, child: subprocess.Popen[bytes], seconds: float, should_stop: ShouldStop) -> dict[str, Any]:
         """The next reply of the process, or `error`; a process that gives none within its bounds is ended."""
         last = time.monotonic() + seconds
         while True:

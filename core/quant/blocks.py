@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from core.control import ShouldStop
 from core.errors import Cancelled, DeviceProblem
 from core.formats.gguf.blocks import BlockLinear
 from core.formats.gguf.carry import as_integers
@@ -62,7 +63,7 @@ class BlockJob:
     resolved: Resolved
     skeleton: Skeleton
     min_zero: int
-    should_stop: Callable[[], bool]
+    should_stop: ShouldStop
     on_loss: Callable[[int, int, float], None]
 
 

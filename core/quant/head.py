@@ -8,11 +8,10 @@ every step. Knows one layer; not where it is written.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
+from core.control import ShouldStop
 from core.errors import Cancelled, VerificationFailed
 from core.formats.stored import Stored
 from core.model.chain import logits
@@ -94,7 +93,7 @@ def input_moments(job: BlockJob, chain: Chain, width: int) -> Tensor:
 
 
 @torch.no_grad()
-def round_with_feedback(grid: Grid, name: str, moments: Tensor, should_stop: Callable[[], bool]) -> Stored:
+def round_with_feedback(grid: Grid, name: str, moments: Tensor, should_stop: ShouldStop) -> Stored:
     """The integers of a grid, each input's rounding error spread over the inputs that follow (OPTQ).
 
     Args:

@@ -7,11 +7,11 @@ nothing; one that fails later keeps what it wrote. Knows folders and files, not 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from core.control import ShouldStop
 from core.errors import CorruptFile, VerificationFailed
 from core.events import Emit, FileWritten
 from core.files import write_atomic, write_json
@@ -78,7 +78,7 @@ class Output:
             self._writers[name].write(stored)
             self.digests[name][layer.name] = digest(stored)
 
-    def finish_files(self, should_stop: Callable[[], bool]) -> None:
+    def finish_files(self, should_stop: ShouldStop) -> None:
         """Everything that is neither a quantized layer nor a side file: the other tensors."""
         for writer in self._writers.values():
             writer.finish(self._ready.store, should_stop)

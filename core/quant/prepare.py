@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from core.control import ShouldStop
 from core.errors import BadInput, UnsupportedModel
 from core.estimate.preflight import check_free, check_output
 from core.estimate.sizes import larger_than_source
@@ -90,7 +91,7 @@ class Prepared:
         return [item for item in self.plans if item.linear.block == block and item.scheme.quantized]
 
 
-def prepare(spec: JobSpec, emit: Emit, should_stop: Callable[[], bool]) -> Prepared:
+def prepare(spec: JobSpec, emit: Emit, should_stop: ShouldStop) -> Prepared:
     """Open the model, fix the map and the formats, choose the device.
 
     Raises:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from core.control import ShouldStop
 from core.errors import Cancelled
 from core.model.linear import TunedLinear
 from core.quant import grid as grids
@@ -104,7 +105,7 @@ def tune_block(
     samples: int,
     tuning: Tuning,
     on_loss: Callable[[int, float], None],
-    should_stop: Callable[[], bool],
+    should_stop: ShouldStop,
 ) -> Outcome:
     """Tune all layers of a block together; afterwards their grids and module weights are the best that was seen.
 
@@ -147,7 +148,7 @@ def _descend(
     sampler: Sampler,
     tuning: Tuning,
     on_loss: Callable[[int, float], None],
-    should_stop: Callable[[], bool],
+    should_stop: ShouldStop,
 ) -> tuple[_Best, int]:
     """The best that was seen, and the iteration (from 1) whose loss was not finite and ended the descent; 0: none."""
     best, odd = _Best(0, before, _copy(layers)), 0

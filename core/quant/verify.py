@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from core.calibration.documents import Document
 from core.calibration.encoding import Encoder
-from core.control import check_stop
+from core.control import ShouldStop, check_stop
 from core.errors import VerificationFailed
 from core.formats.stored import Checkpoint, digest
 from core.inference.evaluate import summarize
@@ -50,7 +50,7 @@ class Verified:
     sample: str
 
 
-def check_layers(written: Checkpoint, digests: dict[str, str], should_stop: Callable[[], bool]) -> None:
+def check_layers(written: Checkpoint, digests: dict[str, str], should_stop: ShouldStop) -> None:
     """Compare every layer on disk with what was tuned, and look for NaN and inf.
 
     Raises:

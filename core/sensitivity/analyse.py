@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from core.calibration.tokens import load
-from core.control import check_stop
+from core.control import ShouldStop, check_stop
 from core.errors import BadInput, Cancelled, UnsupportedModel
 from core.events import Emit, Stage
 from core.formats.opened import open_source
@@ -36,7 +36,7 @@ from core.sensitivity.table import DamageTable
 _BATCH = 4
 
 
-def analyse(spec: AnalysisSpec, emit: Emit, should_stop: Callable[[], bool]) -> DamageTable:
+def analyse(spec: AnalysisSpec, emit: Emit, should_stop: ShouldStop) -> DamageTable:
     """The damage of every linear of the blocks under every scheme of `spec`; `Progress` on the way.
 
     Memory: one block, and the inputs and gradients of its layers. Hidden states are in a file.
@@ -80,7 +80,7 @@ def analyse(spec: AnalysisSpec, emit: Emit, should_stop: Callable[[], bool]) -> 
 
 
 def _prove(
-    skeleton: Skeleton, store: FingerprintedStore, tokens: Tensor, device: torch.device, should_stop: Callable[[], bool]
+    skeleton: Skeleton, store: FingerprintedStore, tokens: Tensor, device: torch.device, should_stop: ShouldStop
 ) -> None:
     tree = skeleton.tree
     rows = two_rows(tokens, tree.tensors[f"{tree.embedding}.weight"].shape[0])
@@ -142,7 +142,7 @@ def _labels(spec: AnalysisSpec) -> Callable[[Tensor, Tensor], Tensor]:
     return drawn if spec.measure == "fisher" else given
 
 
-def _tokens(spec: AnalysisSpec, folder: Path, tree: ModelTree, emit: Emit, should_stop: Callable[[], bool]) -> Tensor:
+def _tokens(spec: AnalysisSpec, folder: Path, tree: ModelTree, emit: Emit, should_stop: ShouldStop) -> Tensor:
     longest = context_length(tree.config) or ASSUMED
     if spec.seqlen > longest:
         raise BadInput(

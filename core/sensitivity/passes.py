@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from core.control import ShouldStop
 from core.errors import Cancelled, CorruptFile
 from core.model.chain import BlockCall, capture, first_inputs, logits, only_rows, products_in
 from core.model.skeleton import Skeleton
@@ -59,7 +60,7 @@ class Pass:
     device: torch.device
     dtype: torch.dtype
     batch: int
-    should_stop: Callable[[], bool]
+    should_stop: ShouldStop
     step: Callable[[], None]
 
     def slices(self) -> Iterator[slice]:
@@ -74,7 +75,7 @@ def enter(
     device: torch.device,
     dtype: torch.dtype,
     batch: int,
-    should_stop: Callable[[], bool],
+    should_stop: ShouldStop,
     step: Callable[[], None],
 ) -> Iterator[Pass]:
     """The text at the door of the first block.

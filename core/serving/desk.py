@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
+from core.control import ShouldStop
 from core.inference.generation.thinking import Part
 from core.serving.faults import Record
 from core.serving.questions import Question
@@ -38,18 +39,18 @@ class Talk(Protocol):
     @property
     def thinks(self) -> bool: ...
     def count(
-        self, messages: Any, continue_last: bool, variables: Mapping[str, Any], should_stop: Callable[[], bool]
+        self, messages: Any, continue_last: bool, variables: Mapping[str, Any], should_stop: ShouldStop
     ) -> int: ...
     def reply(
         self,
         messages: Any,
         sampling: Any,
-        should_stop: Callable[[], bool],
+        should_stop: ShouldStop,
         *,
         continue_last: bool,
         variables: Mapping[str, Any],
     ) -> Iterator[Part]: ...
-    def complete(self, text: str, sampling: Any, should_stop: Callable[[], bool]) -> Iterator[Part]: ...
+    def complete(self, text: str, sampling: Any, should_stop: ShouldStop) -> Iterator[Part]: ...
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,14 @@ import os
 import re
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import uvicorn
 
+from core.control import ShouldStop
 from core.errors import BadInput
 from core.events import Emit, Listening, Log
 from core.home import home
@@ -70,7 +71,7 @@ def serve(
     label: str,
     place: Place,
     emit: Emit,
-    should_stop: Callable[[], bool],
+    should_stop: ShouldStop,
     places: int = PLACES,
     log: Path | None = None,
 ) -> dict[str, float]:
@@ -177,7 +178,7 @@ class _Server(uvicorn.Server):
         return await super().on_tick(counter)
 
 
-async def _serve(guard: Guard, sockets: list[socket.socket], desk: Desk, should_stop: Callable[[], bool]) -> None:
+async def _serve(guard: Guard, sockets: list[socket.socket], desk: Desk, should_stop: ShouldStop) -> None:
     quiet_logs()
     limited: Any = functools.partial(Connection, most=most_connections())
     settings = uvicorn.Config(

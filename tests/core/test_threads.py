@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 
 import pytest
 
+from core.control import ShouldStop
 from core.events import Emit, Stage
 from core.threads import stream
 
 
 def test_events_come_in_order_and_the_value_last() -> None:
-    def work(emit: Emit, _stop: Callable[[], bool]) -> int:
+    def work(emit: Emit, _stop: ShouldStop) -> int:
         for name in "abc":
             emit(Stage(name))
         return 42
@@ -26,7 +26,7 @@ def test_events_come_in_order_and_the_value_last() -> None:
 
 
 def test_an_error_is_raised_where_the_events_are_read() -> None:
-    def work(emit: Emit, _stop: Callable[[], bool]) -> None:
+    def work(emit: Emit, _stop: ShouldStop) -> None:
         emit(Stage("a"))
         raise LookupError("mine")
 
@@ -39,7 +39,7 @@ def test_an_error_is_raised_where_the_events_are_read() -> None:
 def test_closing_stops_the_work_and_waits_for_it() -> None:
     ended = threading.Event()
 
-    def work(emit: Emit, stop: Callable[[], bool]) -> None:
+    def work(emit: Emit, stop: ShouldStop) -> None:
         emit(Stage("a"))
         while not stop():
             ended.wait(0.001)
@@ -52,7 +52,7 @@ def test_closing_stops_the_work_and_waits_for_it() -> None:
 
 
 def test_the_callers_wish_to_stop_is_passed_on() -> None:
-    def work(_emit: Emit, stop: Callable[[], bool]) -> bool:
+    def work(_emit: Emit, stop: ShouldStop) -> bool:
         return stop()
 
     with pytest.raises(StopIteration) as ended:

@@ -7,7 +7,7 @@ whoever writes a block type brings its bytes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from core.control import check_stop
+from core.control import ShouldStop, check_stop, never
 from core.formats.gguf.architectures import Layout, Placed, describe
 from core.formats.gguf.file import DTYPES, Entry, GgufWriter, TensorSlot, header_bytes
 from core.formats.gguf.metadata import file_type, metadata
@@ -72,9 +72,7 @@ class Export:
         for name, values in self.layout.computed.items():
             writer.write(name, torch.tensor(values, dtype=torch.float32))
 
-    def write_plain(
-        self, writer: GgufWriter, placed: Placed, store: TensorStore, should_stop: Callable[[], bool]
-    ) -> None:
+    def write_plain(self, writer: GgufWriter, placed: Placed, store: TensorStore, should_stop: ShouldStop) -> None:
         """Write one tensor of a floating-point type out of the checkpoint, in pieces.
 
         Raises:
@@ -124,9 +122,7 @@ def export(
     return Export(layout, tuple(slots), (*entries, *vocabulary.entries), (*layout.notes, *vocabulary.notes))
 
 
-def plain_pieces(
-    placed: Placed, kind: str, store: TensorStore, should_stop: Callable[[], bool] = lambda: False
-) -> Iterator[Tensor]:
+def plain_pieces(placed: Placed, kind: str, store: TensorStore, should_stop: ShouldStop = never) -> Iterator[Tensor]:
     """A tensor of the checkpoint as the file has it, of type `kind` (one of `f32`, `f16`, `bf16`), some rows at a time.
 
     Raises:

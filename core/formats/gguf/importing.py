@@ -10,7 +10,7 @@ import errno
 import hashlib
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -20,6 +20,7 @@ import torch
 from filelock import FileLock, Timeout
 from gguf.constants import LlamaFileType
 
+from core.control import ShouldStop, never
 from core.errors import BitwrightError, Cancelled, DiskFull, OutputProblem
 from core.events import Emit, Log
 from core.files import free_bytes, read_json, sync_folder, write_json
@@ -46,7 +47,7 @@ def cache_folder() -> Path:
     return cache_home() / "imports"
 
 
-def import_gguf(path: Path, emit: Emit, should_stop: Callable[[], bool], *, measured: bool = False) -> Path:
+def import_gguf(path: Path, emit: Emit, should_stop: ShouldStop, *, measured: bool = False) -> Path:
     """The folder with the model of a GGUF file; imported if it is not in the cache yet.
 
     Args:
@@ -68,7 +69,7 @@ def import_gguf(path: Path, emit: Emit, should_stop: Callable[[], bool], *, meas
     return target
 
 
-def import_config(model: GgufModel, should_stop: Callable[[], bool] = lambda: False) -> Path:
+def import_config(model: GgufModel, should_stop: ShouldStop = never) -> Path:
     """A folder with config.json, generation_config.json and the tokenizer of a GGUF file, and without weights.
 
     Raises:
@@ -121,7 +122,7 @@ def _bytes_by_type(header: GgufHeader, *, blocks: bool) -> dict[str, int]:
 class _Written:
     """Bytes of an import that are written: told as `Progress` (of `total`, 0 for not at all), and a place to stop."""
 
-    def __init__(self, total: int, emit: Emit, should_stop: Callable[[], bool]) -> None:
+    def __init__(self, total: int, emit: Emit, should_stop: ShouldStop) -> None:
         self._progress = PacedProgress(total, emit)
         self._should_stop = should_stop
         self._done = 0
@@ -153,7 +154,7 @@ def _place(header: GgufHeader, suffix: str) -> Path:
 
 
 @contextmanager
-def _cache(target: Path, should_stop: Callable[[], bool]) -> Iterator[None]:
+def _cache(target: Path, should_stop: ShouldStop) -> Iterator[None]:
     """One filling of a place at a time, on this machine, and what the file system says of it in the user's words."""
     root = target.parent
     try:
@@ -167,7 +168,7 @@ def _cache(target: Path, should_stop: Callable[[], bool]) -> Iterator[None]:
 
 
 @contextmanager
-def _locked(path: Path, should_stop: Callable[[], bool]) -> Iterator[None]:
+def _locked(path: Path, should_stop: ShouldStop) -> Iterator[None]:
     """The lock at `path`; a dead process leaves none behind."""
     lock = FileLock(path)
     while True:
@@ -211,7 +212,7 @@ def _is_whole(folder: Path, *, weights: bool) -> bool:
         return False
 
 
-def _import(path: Path, target: Path, emit: Emit, should_stop: Callable[[], bool], *, measured: bool) -> None:
+def _import(path: Path, target: Path, emit: Emit, should_stop: ShouldStop, *, measured: bool) -> None:
     model = open_gguf_model(path)
     tokenizer_import.check_tokenizer(model.header, model.header.label)
     needed = sum(2 * int(np.prod(tensor.shape)) for tensor in model.tensors.values()) + _GRACE_BYTES

@@ -7,7 +7,7 @@ itself but the file's name.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from core.control import check_stop
+from core.control import ShouldStop, check_stop
 from core.errors import BadInput, VerificationFailed
 from core.formats.gguf.architectures import Placed
 from core.formats.gguf.blocks import BlockLinear
@@ -112,7 +112,7 @@ class GgufPlan:
         """The finished output, read back."""
         return GgufCheckpoint(folder / self.file, self.source_folder, self.contents.layout)
 
-    def check_rest(self, written: Checkpoint, source: TensorStore, should_stop: Callable[[], bool]) -> None:
+    def check_rest(self, written: Checkpoint, source: TensorStore, should_stop: ShouldStop) -> None:
         """Hold every other tensor against the source's: equal, or as close as its block type allows.
 
         Raises:
@@ -161,7 +161,7 @@ class GgufOutput:
         """
         carry_over(source, self._folder, legal_only=True)
 
-    def finish(self, store: TensorStore, should_stop: Callable[[], bool]) -> None:
+    def finish(self, store: TensorStore, should_stop: ShouldStop) -> None:
         """All other tensors.
 
         Raises:
@@ -264,7 +264,7 @@ def _read(store: TensorStore, item: Placed, rows: slice) -> Tensor:
     return store.rows(item.source, torch.arange(rows.start, rows.stop))
 
 
-def _blocks(store: TensorStore, item: Placed, kind: str, should_stop: Callable[[], bool]) -> Iterator[Tensor]:
+def _blocks(store: TensorStore, item: Placed, kind: str, should_stop: ShouldStop) -> Iterator[Tensor]:
     """A matrix in a block type, some rows at a time: the source's own blocks where they are of that type."""
     for rows in _pieces(item):
         check_stop(should_stop)

@@ -7,7 +7,7 @@ names; what the metadata mean is in `core.formats.gguf.model`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from core.block_types import TYPES
+from core.control import ShouldStop, never
 from core.errors import CorruptFile
 from core.formats.gguf import values as gguf_values
 from core.formats.gguf.architectures import Layout
@@ -120,7 +121,7 @@ class GgufCheckpoint:
         path: Path,
         folder: Path | None = None,
         layout: Layout | None = None,
-        should_stop: Callable[[], bool] = lambda: False,
+        should_stop: ShouldStop = never,
     ) -> None:
         self.path = path
         self.model = _as_planned(path, folder, layout) if folder and layout else open_gguf_model(path)

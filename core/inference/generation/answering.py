@@ -6,12 +6,13 @@ Knows a runner, a tokenizer and a prompt; nothing of conversations or templates.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from torch import Tensor
 
+from core.control import ShouldStop
 from core.errors import Cancelled
 from core.inference.generation.pieces import Pieces
 from core.inference.generation.prompt import Prompt
@@ -19,8 +20,6 @@ from core.inference.generation.sampling import Sampler, Sampling
 from core.inference.generation.thinking import Ending, Part, Splitter
 from core.inference.runners.runner import Runner
 from core.model.tokenizer import hidden_ids
-
-Asked = Callable[[], bool]
 
 
 @dataclass
@@ -79,7 +78,7 @@ class Reader:
         self.runner = runner
         self._held: list[int] = []
 
-    def read(self, ids: Sequence[int], should_stop: Asked) -> tuple[Tensor, int]:
+    def read(self, ids: Sequence[int], should_stop: ShouldStop) -> tuple[Tensor, int]:
         """Logits behind the whole text `ids`, and how many of its tokens the cache held.
 
         Raises:
@@ -96,7 +95,7 @@ class Reader:
         finally:
             self._held = list(ids[: self.runner.length])
 
-    def step(self, token: int, should_stop: Asked) -> Tensor:
+    def step(self, token: int, should_stop: ShouldStop) -> Tensor:
         """Logits behind one more token; raises as `read`."""
         logits = self.runner.extend([token], should_stop)
         self._held.append(token)
@@ -136,7 +135,7 @@ class Answer:
             note=prompt.note,
         )
 
-    def parts(self, should_stop: Asked) -> Iterator[Part]:
+    def parts(self, should_stop: ShouldStop) -> Iterator[Part]:
         """The answer, once. Closing the iterator ends it; raises as `Reader.read`, but a stop only ends it."""
         statistics = self.statistics
         try:
@@ -175,7 +174,7 @@ class Answer:
                 statistics.ended_by = "stop"
                 return
 
-    def _chosen(self, should_stop: Asked) -> Iterator[int]:
+    def _chosen(self, should_stop: ShouldStop) -> Iterator[int]:
         """The tokens as they are chosen; keeps the times, and says what ended them."""
         statistics, ids, began = self.statistics, self._prompt.ids, time.monotonic()
         sampler = Sampler(self._sampling, statistics.seed, ids)

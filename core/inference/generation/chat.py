@@ -5,10 +5,11 @@ Knows one runner and its tokenizer; nothing of windows, files or how the runner 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from core.control import ShouldStop, never
 from core.errors import BadInput
 from core.events import Emit
 from core.inference.generation.answering import Answer, Reader, Statistics
@@ -19,7 +20,6 @@ from core.inference.generation.turn_ends import end_tokens
 from core.inference.runners.runner import Runner
 
 __all__ = ["ChatModel", "Message", "Part", "Sampling", "Speaker", "Statistics", "load"]
-Asked = Callable[[], bool]
 
 
 class Speaker(Protocol):
@@ -73,7 +73,7 @@ class ChatModel:
         messages: Sequence[Message],
         continue_last: bool = False,
         variables: Variables | None = None,
-        should_stop: Asked = lambda: False,
+        should_stop: ShouldStop = never,
     ) -> int:
         """Return the tokens of a conversation in the model's format, as if nothing were left out.
 
@@ -90,7 +90,7 @@ class ChatModel:
         self,
         messages: Sequence[Message],
         sampling: Sampling,
-        should_stop: Asked = lambda: False,
+        should_stop: ShouldStop = never,
         *,
         continue_last: bool = False,
         variables: Variables | None = None,
@@ -113,7 +113,7 @@ class ChatModel:
         prompt = self.prompts.fitted(messages, self.context, sampling.max_tokens, continue_last, variables, should_stop)
         return self._answer(prompt, sampling, should_stop)
 
-    def complete(self, text: str, sampling: Sampling, should_stop: Asked = lambda: False) -> Iterator[Part]:
+    def complete(self, text: str, sampling: Sampling, should_stop: ShouldStop = never) -> Iterator[Part]:
         """What comes after `text`, without any chat format; otherwise as `reply`.
 
         Raises:
@@ -127,7 +127,7 @@ class ChatModel:
             )
         return self._answer(prompt, sampling, should_stop)
 
-    def _answer(self, prompt: Prompt, sampling: Sampling, should_stop: Asked) -> Iterator[Part]:
+    def _answer(self, prompt: Prompt, sampling: Sampling, should_stop: ShouldStop) -> Iterator[Part]:
         answer = Answer(self._reader, self.loaded.tokenizer, self._ends, prompt, sampling)
         self.statistics = answer.statistics
         return answer.parts(should_stop)
@@ -140,7 +140,7 @@ def load(
     backend: str = "auto",
     context: int | None = None,
     emit: Emit = lambda event: None,
-    should_stop: Asked = lambda: False,
+    should_stop: ShouldStop = never,
 ) -> ChatModel:
     """Load a model to talk to; arguments and errors as `core.inference.loader.load_runner`."""
     from core.inference.loader import load_runner

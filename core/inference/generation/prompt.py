@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any, Final
 
+from core.control import ShouldStop, never
 from core.errors import BadInput
 from core.inference.generation.thinking import KNOWN, Marks, marks_of
 from core.model.chat_template import ChatTemplate, TemplateRefusal
 
-Asked = Callable[[], bool]
 Message = Mapping[str, str]
 """`{"role": "system" | "user" | "assistant", "content": text}`, and `thinking` where an answer had some."""
 Variables = Mapping[str, Any]
@@ -86,7 +86,7 @@ class PromptWriter:
         messages: Sequence[Message],
         continue_last: bool = False,
         variables: Variables | None = None,
-        should_stop: Asked = lambda: False,
+        should_stop: ShouldStop = never,
     ) -> Prompt:
         """Return the whole conversation, ready for an answer.
 
@@ -131,7 +131,7 @@ class PromptWriter:
         room: int,
         continue_last: bool = False,
         variables: Variables | None = None,
-        should_stop: Asked = lambda: False,
+        should_stop: ShouldStop = never,
     ) -> Prompt:
         """Return the conversation without its oldest turns, as far as the context asks for it.
 
@@ -171,7 +171,7 @@ class PromptWriter:
             )
         return best
 
-    def _size(self, turn: Sequence[Message], should_stop: Asked) -> int:
+    def _size(self, turn: Sequence[Message], should_stop: ShouldStop) -> int:
         """Tokens that a turn takes, about: what is said in it, and what the template writes around an answer."""
         said = sum(len(self._tokenizer(message["content"], add_special_tokens=False)["input_ids"]) for message in turn)
         bare: list[Message] = [{**message, "content": ""} for message in turn]
@@ -180,7 +180,7 @@ class PromptWriter:
             said += around - alone
         return said
 
-    def _with_system(self, messages: Sequence[Message], should_stop: Asked) -> tuple[Sequence[Message], str]:
+    def _with_system(self, messages: Sequence[Message], should_stop: ShouldStop) -> tuple[Sequence[Message], str]:
         """The messages with a system prompt that the template has a place for, and a note where it has none.
 
         Some templates refuse system prompts, and others leave them out in silence (Gemma 2, Mistral 7B).

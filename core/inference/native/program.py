@@ -6,13 +6,13 @@ Knows the order of the operations of a decoder block; reads no files.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from core.control import ShouldStop
 from core.inference.native import shapes
 from core.inference.native import tape as tapes
 from core.inference.native.architectures import Design
@@ -156,9 +156,7 @@ class Program:
         self._struct = tape.finished(self.threads)
         self._check()
 
-    def step(
-        self, tokens: Tensor, position: int, logits: Tensor | None, should_stop: Callable[[], bool] | None = None
-    ) -> bool:
+    def step(self, tokens: Tensor, position: int, logits: Tensor | None, should_stop: ShouldStop | None = None) -> bool:
         """Read tokens, int32 [at most `rows`], that come at `position`; False where it was stopped on the way.
 
         Args:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from core.control import ShouldStop
 from core.errors import Cancelled, UnsupportedModel
 from core.formats.gguf.reader import GgufCheckpoint
 from core.formats.stored import Checkpoint
@@ -92,7 +93,7 @@ def fill_program(
     dtype: torch.dtype,
     *,
     progress: Callable[[int, int], None],
-    should_stop: Callable[[], bool],
+    should_stop: ShouldStop,
 ) -> Program:
     """The program of a checkpoint; arguments and errors as `core.inference.runners.native.build`."""
     kernels = library.load()

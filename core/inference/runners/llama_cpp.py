@@ -6,7 +6,7 @@ so what goes in is checked before. Knows nothing of text.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from core.control import ShouldStop, never
 from core.errors import BadInput, Cancelled, CorruptFile, MissingDependency, OutOfMemory
 from core.inference.backends import llama_cpp as backend
 from core.model.gguf_header import read_gguf_header
@@ -36,7 +37,7 @@ class LlamaCppRunner:
         self._context, self._length, self._window = context, 0, window
         self._vocabulary = int(library.llama_vocab_n_tokens(library.llama_model_get_vocab(model)))
         self._batch = library.llama_batch_init(PIECE, 0, 1)
-        self._asked: Callable[[], bool] = lambda: False
+        self._asked: ShouldStop = never
         # asked by llama.cpp between its operations; kept, since C holds only its address
         self._abort = library.ggml_abort_callback(lambda data: bool(self._asked()))
         library.llama_set_abort_callback(handle, self._abort, None)
@@ -61,7 +62,7 @@ class LlamaCppRunner:
         """Tokens that the model knows."""
         return self._vocabulary
 
-    def extend(self, ids: Sequence[int], should_stop: Callable[[], bool] = lambda: False) -> Tensor:
+    def extend(self, ids: Sequence[int], should_stop: ShouldStop = never) -> Tensor:
         """See `Runner.extend`. A stop is noticed within an operation, not only between pieces."""
         self._check(ids, self._length)
         row: Tensor | None = None
@@ -88,7 +89,7 @@ class LlamaCppRunner:
         found = torch.empty(len(ids), self._vocabulary)
         for start in range(0, len(ids), PIECE):
             piece = ids[start : start + PIECE]
-            self._decode(piece, [True] * len(piece), lambda: False)
+            self._decode(piece, [True] * len(piece), never)
             for index in range(len(piece)):
                 found[start + index] = self._row(index)
         self._forget(0)
@@ -113,7 +114,7 @@ class LlamaCppRunner:
         if min(ids) < 0 or max(ids) >= self._vocabulary:
             raise BadInput(f"The model knows {self._vocabulary} tokens, and not all of these.", "Use its tokenizer.")
 
-    def _decode(self, piece: Sequence[int], wanted: Sequence[bool], should_stop: Callable[[], bool]) -> None:
+    def _decode(self, piece: Sequence[int], wanted: Sequence[bool], should_stop: ShouldStop) -> None:
         """Read one piece behind what is in the cache."""
         if should_stop():
             raise Cancelled("Stopped.")
@@ -124,11 +125,11 @@ class LlamaCppRunner:
             batch.n_seq_id[index], batch.seq_id[index][0] = 1, 0
             batch.logits[index] = wanted[index]
         # One token is soon read; asking Python between its operations would cost a part of that.
-        self._asked = should_stop if len(piece) > 1 else lambda: False
+        self._asked = should_stop if len(piece) > 1 else never
         try:
             code = self._lib.llama_decode(self._handle, batch)
         finally:
-            self._asked = lambda: False
+            self._asked = never
         if code == 0:
             self._length += len(piece)
             return
@@ -155,7 +156,7 @@ def open_runner(
     context: int,
     threads: int,
     device: str = "cpu",
-    should_stop: Callable[[], bool] = lambda: False,
+    should_stop: ShouldStop = never,
 ) -> LlamaCppRunner:
     """Load a GGUF file.
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from core.control import ShouldStop, never
 from core.errors import BadInput, Cancelled, UnsupportedModel, translated
 from core.inference.memory import memory_errors
 from core.inference.runners.cache import cache_bytes, can_cut, cut, make_cache
@@ -67,7 +68,7 @@ class ModuleRunner:
         }
         return sum(storages.values()) + cache_bytes(self._cache)
 
-    def extend(self, ids: Sequence[int], should_stop: Callable[[], bool] = lambda: False) -> Tensor:
+    def extend(self, ids: Sequence[int], should_stop: ShouldStop = never) -> Tensor:
         """Read more tokens: the logits behind the last one, float32 [vocabulary], on the CPU; errors as `Runner`."""
         self._check(ids)
         if self.length + len(ids) > self.context:

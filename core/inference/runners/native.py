@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from core.control import ShouldStop, never
 from core.errors import BadInput, Cancelled
 from core.formats.stored import Checkpoint
 from core.inference.memory import memory_errors
@@ -47,7 +48,7 @@ class NativeRunner:
         """What it runs, for profiles."""
         return self._program
 
-    def extend(self, ids: Sequence[int], should_stop: Callable[[], bool] = lambda: False) -> Tensor:
+    def extend(self, ids: Sequence[int], should_stop: ShouldStop = never) -> Tensor:
         """Read more tokens: the logits behind the last one, float32 [vocabulary].
 
         Raises:
@@ -128,7 +129,7 @@ def build(
     planes: int = 2,
     dtype: torch.dtype = torch.float16,
     progress: Callable[[int, int], None] = lambda done, all_blocks: None,
-    should_stop: Callable[[], bool] = lambda: False,
+    should_stop: ShouldStop = never,
 ) -> NativeRunner:
     """Read a checkpoint layer by layer into a program.
 

@@ -5,10 +5,12 @@ Knows token ids and logits; nothing of text, sampling or files.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from torch import Tensor
+
+from core.control import ShouldStop, never
 
 
 class Runner(Protocol):
@@ -30,7 +32,7 @@ class Runner(Protocol):
     def memory_bytes(self) -> int:
         """Of weights and cache as they lie in memory."""
 
-    def extend(self, ids: Sequence[int], should_stop: Callable[[], bool] = lambda: False) -> Tensor:
+    def extend(self, ids: Sequence[int], should_stop: ShouldStop = never) -> Tensor:
         """Read more tokens behind those in the cache: the logits behind the last one, float32 [vocabulary], on the CPU.
 
         A call may be stopped between two pieces of a long text; the cache then holds what was read, and nothing else.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from core import api, bitsmap
 from core.api import planning
 from core.bitsmap import BitsMap, Rule
 from core.cli import main
+from core.control import ShouldStop
 from core.errors import BadCalibration, BadInput, BitwrightError, Cancelled, ModelNotFound, OutputProblem
 from core.estimate.preflight import read_tree
 from core.events import Emit, Progress, Result, from_line
@@ -60,7 +60,7 @@ def measured(tree: ModelTree, monkeypatch: pytest.MonkeyPatch) -> list[AnalysisS
     """What was asked to be measured; the answers are made up."""
     asked: list[AnalysisSpec] = []
 
-    def analyse(spec: AnalysisSpec, emit: Emit, should_stop: Callable[[], bool]) -> DamageTable:
+    def analyse(spec: AnalysisSpec, emit: Emit, should_stop: ShouldStop) -> DamageTable:
         asked.append(spec)
         emit(Progress(0.5, -1, -1))
         return damage_of(tree, spec)

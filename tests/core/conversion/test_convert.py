@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from core.control import never
+from core.control import ShouldStop, never
 from core.conversion import convert as module
 from core.conversion.convert import convert
 from core.errors import BadInput, BitwrightError, Cancelled, DiskFull, VerificationFailed
@@ -340,7 +339,7 @@ def test_too_little_room_is_found_before_anything_is_written(
     refused(source, tmp_path / "new" / "out", "auto_round", DiskFull, tmp_path)
 
 
-def stop_after(count: int) -> Callable[[], bool]:
+def stop_after(count: int) -> ShouldStop:
     """Says stop when asked for the time after `count`."""
     asked = iter(range(1 << 30))
     return lambda: next(asked) >= count

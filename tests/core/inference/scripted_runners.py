@@ -6,7 +6,7 @@ last token plus one, and keeps the rules of `Runner`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from core.control import ShouldStop, never
 from core.errors import BadInput, Cancelled
 from core.inference.generation.chat import ChatModel
 from core.inference.loader import load_model
@@ -44,7 +45,7 @@ class RecordingRunner:
     def memory_bytes(self) -> int:
         return int(self.runner.memory_bytes)
 
-    def extend(self, ids: Sequence[int], should_stop: Callable[[], bool] = lambda: False) -> Tensor:
+    def extend(self, ids: Sequence[int], should_stop: ShouldStop = never) -> Tensor:
         self.read.append(list(ids))
         for start in range(0, len(ids), PIECE):
             if should_stop():
@@ -78,7 +79,7 @@ class ScriptedRunner:
     def length(self) -> int:
         return len(self.ids)
 
-    def extend(self, ids: Sequence[int], should_stop: Callable[[], bool] = lambda: False) -> Tensor:
+    def extend(self, ids: Sequence[int], should_stop: ShouldStop = never) -> Tensor:
         if should_stop():
             raise Cancelled("Stopped.")
         self.ids += ids
@@ -117,7 +118,7 @@ class CountingRunner:
     def length(self) -> int:
         return len(self.held)
 
-    def extend(self, ids: Sequence[int], should_stop: Callable[[], bool] = lambda: False) -> Tensor:
+    def extend(self, ids: Sequence[int], should_stop: ShouldStop = never) -> Tensor:
         if should_stop():
             raise Cancelled("Stopped.")
         if not ids or len(self.held) + len(ids) > self.context or not 0 <= min(ids) <= max(ids) < self.vocabulary:

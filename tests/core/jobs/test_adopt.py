@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from core.control import never
+from core.control import ShouldStop, never
 from core.events import Done, Event, Failed, Log, Stage
 from core.files import write_json
 from core.jobs import adopt, child, store
@@ -53,7 +53,7 @@ def let_go(job: Path, behaviour: str) -> None:
     assert seen
 
 
-def found(job: Path, should_stop: Callable[[], bool] = never, **more: object) -> tuple[Outcome, list[Event]]:
+def found(job: Path, should_stop: ShouldStop = never, **more: object) -> tuple[Outcome, list[Event]]:
     return drain(adopt.follow_running(job, should_stop, patience=SHORT, **more))  # type: ignore[arg-type]
 
 

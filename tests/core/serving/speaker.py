@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from core.control import ShouldStop, never
 from core.inference.generation.thinking import Part
 
 
@@ -56,7 +57,7 @@ class Speaker:
         messages: Sequence[dict[str, str]],
         continue_last: bool = False,
         variables: Any = None,
-        should_stop: Callable[[], bool] = lambda: False,
+        should_stop: ShouldStop = never,
     ) -> int:
         return sum(len(message["content"].split()) for message in messages)
 
@@ -64,7 +65,7 @@ class Speaker:
         self,
         messages: Any,
         sampling: Any,
-        should_stop: Callable[[], bool],
+        should_stop: ShouldStop,
         *,
         continue_last: bool = False,
         variables: Any = None,
@@ -72,12 +73,10 @@ class Speaker:
         self.formats.append((continue_last, dict(variables or {})))
         return self._say(messages, messages[-1]["content"], self.count(messages), sampling, should_stop)
 
-    def complete(self, text: str, sampling: Any, should_stop: Callable[[], bool]) -> Iterator[Part]:
+    def complete(self, text: str, sampling: Any, should_stop: ShouldStop) -> Iterator[Part]:
         return self._say(text, text, len(text.split()), sampling, should_stop)
 
-    def _say(
-        self, asked: Any, text: str, length: int, sampling: Any, should_stop: Callable[[], bool]
-    ) -> Iterator[Part]:
+    def _say(self, asked: Any, text: str, length: int, sampling: Any, should_stop: ShouldStop) -> Iterator[Part]:
         self.asked.append(asked)
         self.samplings.append(sampling)
         self.threads.add(threading.current_thread().name)

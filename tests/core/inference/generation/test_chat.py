@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from core.control import ShouldStop
 from core.errors import BadInput
 from core.inference.generation.chat import ChatModel, Message, Sampling
 from tests.core.inference.scripted_runners import (
@@ -181,7 +182,7 @@ def test_whatever_used_the_runner_meanwhile_is_forgotten(talk: ChatModel) -> Non
     assert said(talk, HELLO, HOT) == expected
 
 
-def stop_after(calls: int) -> Callable[[], bool]:
+def stop_after(calls: int) -> ShouldStop:
     asked = iter(range(10**6))
     return lambda: next(asked) >= calls
 
