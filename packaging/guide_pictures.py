@@ -33,10 +33,10 @@ from PySide6.QtWidgets import QApplication  # noqa: E402
 
 from app import application  # noqa: E402
 from app.frame.main_window import MainWindow  # noqa: E402
+from app.pages.chat.comparison.view import VersusView  # noqa: E402
 from app.pages.chat.page import ChatPage  # noqa: E402
 from app.pages.chat.session import ChatSession  # noqa: E402
 from app.pages.chat.top_bar import ONE, TWO  # noqa: E402
-from app.pages.chat.versus.view import VersusView  # noqa: E402
 from app.pages.convert.page import ConvertPage  # noqa: E402
 from app.pages.layers.page import LayersPage  # noqa: E402
 from core.schemes import LayerScheme  # noqa: E402

@@ -11,7 +11,7 @@ from typing import Final
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QVBoxLayout, QWidget
 
-from app.pages.chat.why_not import WhyNot
+from app.pages.chat.unused_backends import WhyNot
 from app.shared.backend_rows import computing
 from app.state import State
 from app.theme import Theme

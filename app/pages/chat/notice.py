@@ -1,13 +1,14 @@
-"""A line above the composer: what is going on or went wrong with the conversation, and the one button that helps."""
+"""The line above the composer: the state or the problem of the conversation, and a button that resolves it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QCoreApplication, Qt
 from PySide6.QtGui import QPainter, QPaintEvent
 from PySide6.QtWidgets import QHBoxLayout, QProgressBar, QPushButton, QVBoxLayout, QWidget
 
+from app.pages.chat.answering import Answering
 from app.theme import Theme, mixed
 from app.widgets.tinted_label import TintedLabel
 
@@ -81,3 +82,24 @@ class ChatNotice(QWidget):
     def _press(self) -> None:
         if self._act is not None:
             self._act()
+
+
+def show_notice(notice: ChatNotice, answering: Answering, begin_new: Callable[[], object]) -> None:
+    """Show what has to be said now, or nothing."""
+    session, last, state = answering.session, answering.talk.last, answering.session.state
+    if state == "loading":
+        text, fraction = session.progress
+        notice.say(text, _tr("Cancel"), answering.stop, fraction=fraction)
+    elif answering.problem is not None:
+        notice.say(str(answering.problem), _tr("Start a new conversation"), begin_new, role="warning")
+    elif state not in ("answering", "measuring") and last is not None and last.role == "user":
+        notice.say(_tr("Your last message has no answer yet."), _tr("Answer it"), answering.answer)
+    elif last is not None and last.figures is not None and last.figures.ended_by == "context":
+        text = _tr("The conversation fills all that the model can read at once.")
+        notice.say(text, _tr("Start a new conversation"), begin_new, role="warning")
+    else:
+        notice.hide()
+
+
+def _tr(text: str) -> str:
+    return QCoreApplication.translate("Notices", text)

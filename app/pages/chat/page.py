@@ -1,6 +1,6 @@
 """The chat page: a conversation with one model, or one question to two, and the conversations that were saved.
 
-Keeps the saved conversations in line with the one that is shown; how one talks is in `app.pages.chat.one_model` and
+Keeps the saved conversations in line with the one that is shown; how one talks is in `app.pages.chat.single_model` and
 `app.pages.chat.versus`.
 """
 
@@ -13,11 +13,11 @@ from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QAction, QHideEvent, QKeyEvent, QKeySequence, QShowEvent
 from PySide6.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
 
-from app.pages.chat.conversations import exchange
+from app.pages.chat.conversations import import_export
 from app.pages.chat.conversations.conversation import Conversation
 from app.pages.chat.conversations.drawer import Drawer
-from app.pages.chat.conversations.shelf import Shelf
-from app.pages.chat.one_model import OneModel
+from app.pages.chat.conversations.store import Shelf
+from app.pages.chat.single_model import OneModel
 from app.pages.chat.top_bar import DRAWER_KEYS, NEW_KEYS, ONE, TWO, TopBar
 from app.shared.context import Context
 from app.widgets.view_stack import ViewStack
@@ -154,7 +154,7 @@ class ChatPage(QWidget):
         if mode == TWO:
             self.one.rest()  # first: the comparison looks at how much memory is free
         if mode == TWO and self._versus is None:
-            module = importlib.import_module("app.pages.chat.versus.view")
+            module = importlib.import_module("app.pages.chat.comparison.view")
             versus = module.VersusView(self._context)
             versus.answered.connect(self._on_answered)
             self._stack.addWidget(versus)
@@ -201,23 +201,23 @@ class ChatPage(QWidget):
     def save_to(self, path: str) -> None:
         """Write the conversation to a file: JSON where its name says so, else Markdown."""
         one = self.one
-        exchange.export(
+        import_export.export(
             one.talk, one.talk.model or one.offers.label, one.panel.system, path, self._context, self._export
         )
 
     def import_from(self, path: str) -> None:
         """Read a conversation from a JSON file, keep it and show it."""
-        talk = exchange.imported(path, self._context, self._import)
+        talk = import_export.imported(path, self._context, self._import)
         if talk is not None:
             self.show_mode(ONE)
             self.shelf.note(talk)
             self.show_talk(talk)
 
     def _export(self) -> None:
-        exchange.ask_where(self, self.one.talk.name, self.save_to)
+        import_export.ask_where(self, self.one.talk.name, self.save_to)
 
     def _import(self) -> None:
-        exchange.ask_which(self, self.import_from)
+        import_export.ask_which(self, self.import_from)
 
     def _show_drawer(self, shown: bool) -> None:
         self._drawer.setVisible(shown and self._stack.currentWidget() is self.one)

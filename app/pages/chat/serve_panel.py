@@ -22,7 +22,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )  # fmt: skip
 
-from app.pages.chat.versus.comparison import Need, free_for
+from app.pages.chat.comparison.turns import Need, free_for
 from app.shared import chat_choices
 from app.shared.context import Context
 from app.widgets.elided_label import ElidedLabel

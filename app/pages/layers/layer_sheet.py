@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeVar
 
-from app.pages.layers.budget.layer_damage import LayerDamage
+from app.pages.layers.budget.loss_increase import LayerDamage
 from core.estimate import sizes
 from core.formats.engines import Mark
 from core.model.plans import Case, LayerPlan, Plans, grouped

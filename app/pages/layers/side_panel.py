@@ -19,11 +19,11 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from app.pages.layers.budget.budget_panel import BudgetPanel
-from app.pages.layers.engine.engine_panel import EnginePanel
+from app.pages.layers.budget.panel import BudgetPanel
+from app.pages.layers.engine.panel import EnginePanel
 from app.pages.layers.layer_inspector import LayerInspector
 from app.pages.layers.live_cost import LiveCost
-from app.pages.layers.rules.rules_panel import RulesPanel
+from app.pages.layers.rules.panel import RulesPanel
 from app.widgets.note import Note
 from app.widgets.segmented import Option, Segmented
 from app.widgets.view_stack import ViewStack

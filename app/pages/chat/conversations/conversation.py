@@ -1,6 +1,6 @@
 """A conversation: its messages, the branches that asking again and editing make, and what each answer cost.
 
-Plain values for the chat page and for what saves them (`app.pages.chat.conversations.conversation_file`); knows no
+Plain values for the chat page and for what saves them (`app.pages.chat.conversations.json_format`); knows no
 Qt, no child process and no file.
 """
 

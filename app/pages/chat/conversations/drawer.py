@@ -1,6 +1,6 @@
 """The drawer on the left of the chat page: saved conversations to search, open, rename and delete, and one to import.
 
-Shows what the shelf (`app.pages.chat.conversations.shelf`) has; opening and importing are its owner's.
+Shows what the shelf (`app.pages.chat.conversations.store`) has; opening and importing are its owner's.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from app.pages.chat.conversations.conversation_store import matching
 from app.pages.chat.conversations.drawer_list import TalkDelegate, TalkRows
-from app.pages.chat.conversations.shelf import Shelf
+from app.pages.chat.conversations.files import matching
+from app.pages.chat.conversations.store import Shelf
 from app.theme import Theme
 from app.widgets.note import Note
 

@@ -13,7 +13,7 @@ from PySide6.QtCore import QAbstractListModel, QModelIndex, QPersistentModelInde
 from PySide6.QtGui import QPainter, QPalette
 from PySide6.QtWidgets import QStyle, QStyledItemDelegate, QStyleOptionViewItem, QWidget
 
-from app.pages.chat.conversations.conversation_store import Summary
+from app.pages.chat.conversations.files import Summary
 from app.theme import Theme, mixed
 from core import wording
 

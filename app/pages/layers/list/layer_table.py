@@ -14,7 +14,7 @@ from PySide6.QtCore import QAbstractItemModel, QModelIndex, QObject, QPersistent
 
 from app.pages.layers.layer_sheet import LayerSheet, Summary, summarize
 from app.pages.layers.list.layer_nodes import LayerNodes, make_nodes
-from app.pages.layers.map.map_cells import MapCells, short
+from app.pages.layers.map.cells import MapCells, short
 from app.shared.layer_grid import LayerGrid, expert_of, make_grid
 from core.wording import human
 

@@ -28,11 +28,11 @@ from PySide6.QtGui import (
 from PySide6.QtWidgets import QAbstractScrollArea, QToolTip, QWidget
 
 from app.pages.layers.layer_sheet import LayerSheet
-from app.pages.layers.map import map_colours, map_painting, map_words
-from app.pages.layers.map.map_cells import MapCells
-from app.pages.layers.map.map_cursor import MapCursor, Place
-from app.pages.layers.map.map_geometry import ZOOMS, Hit, MapGeometry, make_geometry
-from app.pages.layers.map.map_scene import Scene, cell_image
+from app.pages.layers.map import colours, painting, words
+from app.pages.layers.map.cells import MapCells
+from app.pages.layers.map.cursor import MapCursor, Place
+from app.pages.layers.map.geometry import ZOOMS, Hit, MapGeometry, make_geometry
+from app.pages.layers.map.scene import Scene, cell_image
 from app.pages.layers.selection import Selection
 from app.shared.layer_grid import APART, LayerGrid
 
@@ -60,7 +60,7 @@ class BitsMapView(QAbstractScrollArea):
     """The painted map.
 
     Signals:
-        scale_changed: the colours have another scale now (`map_colours.Scale`), for a legend.
+        scale_changed: the colours have another scale now (`colours.Scale`), for a legend.
         fold_wanted: the experts of this stem (`layer_grid.Band`) are to be unfolded, or folded where they are not.
     """
 
@@ -180,7 +180,7 @@ class BitsMapView(QAbstractScrollArea):
                 font=self.font(),
                 theme=self._theme,
             )
-            map_painting.paint(painter, scene)
+            painting.paint(painter, scene)
         painter.end()
 
     def _repaint(self) -> None:
@@ -188,7 +188,7 @@ class BitsMapView(QAbstractScrollArea):
         self._recolour()
 
     def _recolour(self) -> None:
-        scale, before, self._coloured = map_colours.Scale(), self._coloured, ()
+        scale, before, self._coloured = colours.Scale(), self._coloured, ()
         if self._cells is not None and self._colouring == "sensitivity":
             # No edit changes how tender layers are.
             self._coloured = (self._cells.grid, self._cells.sheet.damage, self._matches)
@@ -196,11 +196,11 @@ class BitsMapView(QAbstractScrollArea):
                 return
         if self._cells is not None:
             self._values = self._cells.values(self._colouring)
-            self._colours, scale = map_colours.cell_colours(self._theme, self._cells, self._colouring, self._values)
+            self._colours, scale = colours.cell_colours(self._theme, self._cells, self._colouring, self._values)
             self._lit = None if self._matches is None else self._cells.lit(self._matches)
             if self._lit is not None:
                 ground = self.palette().color(QPalette.ColorRole.Base)
-                self._colours = map_colours.dimmed(self._colours, self._lit, ground)
+                self._colours = colours.dimmed(self._colours, self._lit, ground)
             self._image = cell_image(self._cells.grid, self._colours)
         self.scale_changed.emit(scale)
         self.viewport().update()
@@ -307,7 +307,7 @@ class BitsMapView(QAbstractScrollArea):
         """What the tooltip says at a point of the viewport."""
         if self._pixels is None or self._cells is None:
             return ""
-        return map_words.tip(self._cells, self._pixels.hit(point, self.offset))
+        return words.tip(self._cells, self._pixels.hit(point, self.offset))
 
     # --- keys -----------------------------------------------------------------------------------------------
 
@@ -383,7 +383,7 @@ class BitsMapView(QAbstractScrollArea):
         if self._cells is None or place is None:
             self.setAccessibleDescription(self.tr("No layer is current."))
         else:
-            self.setAccessibleDescription(map_words.spoken(self._cells, place, self._selection.layers))
+            self.setAccessibleDescription(words.spoken(self._cells, place, self._selection.layers))
 
     def focusInEvent(self, event: QFocusEvent) -> None:
         super().focusInEvent(event)

@@ -9,7 +9,7 @@ from pytestqt.qtbot import QtBot
 
 from app.pages.chat import conversation_view
 from app.pages.chat.conversations.conversation import Conversation
-from app.pages.chat.conversations.conversation_store import ConversationStore
+from app.pages.chat.conversations.files import ConversationStore
 from app.pages.chat.message_view import MessageView
 from app.pages.chat.page import ChatPage
 from tests.app.pages.chat.parts import answered, asked, bubbles, button, label_of, last_bubble

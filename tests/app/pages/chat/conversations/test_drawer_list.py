@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from app.pages.chat.conversations.conversation_store import Summary
 from app.pages.chat.conversations.drawer_list import detail_of
+from app.pages.chat.conversations.files import Summary
 
 NOW = datetime(2026, 11, 22, 12, 0)  # noqa: DTZ001 - the user's own time
 

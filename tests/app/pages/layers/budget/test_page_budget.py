@@ -10,7 +10,7 @@ from PySide6.QtCore import QPoint, Qt
 from PySide6.QtWidgets import QPushButton, QScrollArea
 from pytestqt.qtbot import QtBot
 
-from app.pages.layers.budget.budget_panel import BudgetPanel
+from app.pages.layers.budget.panel import BudgetPanel
 from app.pages.layers.page import LayersPage
 from app.shared.context import Context
 from app.widgets import plotting

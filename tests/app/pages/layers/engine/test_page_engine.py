@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pytestqt.qtbot import QtBot
 
-from app.pages.layers.engine.engine_control import EngineControl
+from app.pages.layers.engine.control import EngineControl
 from app.pages.layers.page import LayersPage
 from app.pages.run.welcome import RunWelcome
 from app.shared.context import Context
@@ -88,7 +88,7 @@ def test_the_whole_checkpoint_can_be_wrong(odd: LayersPage) -> None:
 def test_a_large_model_is_looked_at_in_the_background(
     qtbot: QtBot, odd: LayersPage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.pages.layers.engine.engine_control._AT_ONCE", 10)
+    monkeypatch.setattr("app.pages.layers.engine.control._AT_ONCE", 10)
     choose(odd, "vllm-cuda")
     qtbot.waitUntil(lambda: len(odd._engine.marks) == 60)
     assert odd._sheet is not None

@@ -10,7 +10,7 @@ from pytestqt.qtbot import QtBot
 
 from app.pages.layers.layer_sheet import LayerSheet, make_sheet
 from app.pages.layers.map.bits_map import BitsMapView
-from app.pages.layers.map.map_colours import Scale
+from app.pages.layers.map.colours import Scale
 from app.pages.layers.selection import Selection
 from app.shared.layer_grid import APART, LayerGrid, make_grid
 from app.theme import Theme

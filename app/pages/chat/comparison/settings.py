@@ -1,0 +1,133 @@
+"""The settings of a comparison: in which order both are asked, whether differences are marked, system prompt, sampling.
+
+Both models get the same of each. Knows where they are remembered, not who uses them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from PySide6.QtCore import Signal
+from PySide6.QtWidgets import QCheckBox, QPlainTextEdit, QVBoxLayout, QWidget
+
+from app.pages.chat.comparison.turns import Order
+from app.pages.chat.sampling_panel import SamplingPanel
+from app.pages.chat.side_column import SideColumn
+from app.state import State
+from app.theme import Theme
+from app.widgets.note import Note
+from app.widgets.segmented import Option, Segmented
+from app.widgets.tinted_label import TintedLabel
+
+_ORDER, _MARKS, _SYSTEM = "versus/order", "versus/marks", "chat/system"
+
+
+class VersusSettings(SideColumn):
+    """A column on the right of the comparison, which scrolls where the window is low.
+
+    Signals:
+        order_changed: the order in which both are asked.
+        marks_changed: whether differences are marked.
+    """
+
+    order_changed = Signal()
+    marks_changed = Signal()
+
+    def __init__(self, theme: Theme, state: State, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._state = state
+        self._order = Segmented(
+            theme,
+            (
+                Option("auto", self.tr("Automatic"), tip=self.tr("At once where both fit into memory, else in turn")),
+                Option("at_once", self.tr("At once"), tip=self.tr("Both answer at the same time and share the cores")),
+                Option("in_turn", self.tr("In turn"), tip=self.tr("One after the other, each at its full speed")),
+            ),
+        )
+        self._order.setObjectName("versus_order")
+        self._order.set_value(state.value(_ORDER, "auto"))
+        if self._order.value is None:
+            self._order.set_value("auto")
+        self._order.chosen.connect(self._note_order)
+        self._plan = Note(theme, parent=self)
+        self._plan.setObjectName("versus_plan_words")
+        self._marks = QCheckBox(self.tr("&Mark differences"))
+        self._marks.setObjectName("versus_marks")
+        self._marks.setToolTip(self.tr("A ground behind what only one of them says, darker where they part"))
+        self._marks.setChecked(state.value(_MARKS, True))
+        self._marks.toggled.connect(self._note_marks)
+        self._system = QPlainTextEdit()
+        self._system.setObjectName("versus_system")
+        self._system.setPlaceholderText(self.tr("Such as: You answer in one sentence."))
+        self._system.setToolTip(self.tr("Said to both models before the conversation"))
+        self._system.setTabChangesFocus(True)
+        self._system.setFixedHeight(self._system.fontMetrics().lineSpacing() * 3 + 16)
+        self._sampling = SamplingPanel(state)
+        self._system.setPlainText(state.value(_SYSTEM, ""))
+        self._system.textChanged.connect(lambda: state.set_value(_SYSTEM, self.system))
+        self._lay_out(theme)
+
+    @property
+    def order(self) -> Order:
+        """In which order both are asked."""
+        order: Order = self._order.value
+        return order
+
+    @property
+    def marked(self) -> bool:
+        """Whether differences are marked."""
+        return self._marks.isChecked()
+
+    @property
+    def system(self) -> str:
+        """The system prompt, "" for none."""
+        return self._system.toPlainText()
+
+    def values(self) -> dict[str, Any]:
+        """The sampling, as `chat_say` takes it; a seed that is new each time is drawn once for both."""
+        return self._sampling.values()
+
+    def read(self) -> None:
+        """Take what is remembered now: a conversation with one model shares it and may have changed it."""
+        system = self._state.value(_SYSTEM, "")
+        if system != self.system:
+            self._system.setPlainText(system)
+        fresh = SamplingPanel(self._state)
+        self._column.replaceWidget(self._sampling, fresh)
+        self._sampling.hide()
+        self._sampling.deleteLater()
+        self._sampling = fresh
+
+    def show_plan(self, words: str, role: str) -> None:
+        """Say what the order comes to."""
+        self._plan.tell(words, role)
+
+    def _lay_out(self, theme: Theme) -> None:
+        system_label = TintedLabel(theme, self.tr("S&ystem prompt"), bold=True)
+        system_label.setBuddy(self._system)
+        inner = QWidget()
+        self._column = column = QVBoxLayout(inner)
+        column.setContentsMargins(8, 8, 16, 16)
+        column.setSpacing(4)
+        column.addWidget(TintedLabel(theme, self.tr("Asked"), bold=True))
+        column.addWidget(self._order)
+        column.addWidget(self._plan)
+        column.addSpacing(12)
+        column.addWidget(self._marks)
+        column.addSpacing(12)
+        column.addWidget(system_label)
+        column.addWidget(self._system)
+        column.addSpacing(12)
+        column.addWidget(TintedLabel(theme, self.tr("Sampling, the same for both"), bold=True))
+        column.addWidget(self._sampling)
+        column.addStretch(1)
+        self.hold(inner)
+        self.setAccessibleName(self.tr("Settings of the comparison"))
+
+    def _note_order(self) -> None:
+        self._state.set_value(_ORDER, self.order)
+        self.order_changed.emit()
+
+    def _note_marks(self, marked: bool) -> None:
+        self._state.set_value(_MARKS, marked)
+        self.marks_changed.emit()

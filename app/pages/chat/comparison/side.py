@@ -1,0 +1,141 @@
+"""One side of a comparison: which model, on which device, the child that holds it, and its perplexity.
+
+Knows the calls of a chat session; nothing of the other side and of how anything looks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from PySide6.QtCore import QObject, Signal
+
+from app.pages.chat.comparison import turns
+from app.pages.chat.comparison.turns import Need
+from app.pages.chat.session import ChatSession
+from app.shared.chat_choices import ChatChoice
+from core.errors import BitwrightError
+from core.events import Event, Progress
+
+if TYPE_CHECKING:
+    from app.shared.calls import Calls
+    from app.shared.draft import Machine
+
+
+class Side(QObject):
+    """A model of a comparison.
+
+    Signals:
+        changed: model, device, state, perplexity or trouble are others than before.
+    """
+
+    changed = Signal()
+
+    def __init__(self, calls: Calls, letter: str, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self.letter = letter
+        self.session = ChatSession(calls, self)
+        self.choice: ChatChoice | None = None
+        self.device = "auto"
+        self.perplexity = 0.0
+        self.perplexity_words = ""
+        self.measured = -1.0
+        """Share of the measurement of perplexity that is done; below 0 while none is on."""
+        self.trouble: BitwrightError | None = None
+        self._weights: dict[str, int] = {}
+        self.session.changed.connect(self._follow)
+        self.session.failed.connect(self._note_trouble)
+
+    @property
+    def name(self) -> str:
+        """What `chat_open` takes, "" while nothing is picked."""
+        return self.choice.name if self.choice is not None else ""
+
+    @property
+    def label(self) -> str:
+        """The model, in short."""
+        return self.choice.label if self.choice is not None else ""
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the model is in memory."""
+        return self.session.state not in ("idle", "loading")
+
+    def pick(self, choice: ChatChoice | None) -> None:
+        """Take another model; the one before gives its memory back."""
+        if choice is not None and choice.name == self.name:
+            self.choice = choice
+            return
+        self.session.close()
+        self.choice, self.trouble = choice, None
+        self._forget_perplexity()
+        self.changed.emit()
+
+    def pick_device(self, device: str) -> None:
+        """Compute somewhere else, from the next load on."""
+        if device != self.device:
+            self.session.close()
+            self.device, self.trouble = device, None
+            self.changed.emit()
+
+    def expect(self, name: str, weights: int) -> None:
+        """Note how many bytes the weights of a model are that need not lie in a folder of its name."""
+        self._weights[name] = weights
+
+    def load(self) -> None:
+        """Read the model into memory."""
+        if self.name and self.session.state == "idle":
+            self.trouble = None
+            self.session.load(self.name, self.device)
+
+    def need(self, machine: Machine) -> Need:
+        """What its model takes or will take."""
+        if self.name not in self._weights:
+            self._weights[self.name] = turns.weights_in(self.name)
+        opened = self.session.opened
+        weights = opened.weight_bytes or self._weights[self.name]
+        device = opened.device or turns.resolved(machine, self.device)
+        return Need(self.label, device, weights, max(1, opened.memory_bytes) if self.loaded else 0)
+
+    def forget_trouble(self) -> None:
+        """What went wrong is said elsewhere."""
+        self.trouble = None
+        self.changed.emit()
+
+    def measure(self) -> None:
+        """Measure the perplexity of the loaded model; `changed` tells how far it is."""
+        if self.session.measure(
+            "chat_perplexity", {}, on_success=self._measured, on_failure=self._not_measured, on_event=self._heard
+        ):
+            self.trouble, self.measured = None, 0.0
+            self.changed.emit()
+
+    def _follow(self) -> None:
+        opened = self.session.opened
+        if opened.perplexity_value and not self.perplexity:
+            self.perplexity, self.perplexity_words = opened.perplexity_value, opened.perplexity
+        if self.session.state != "measuring":
+            self.measured = -1.0
+        self.changed.emit()
+
+    def _heard(self, event: Event) -> None:
+        if isinstance(event, Progress):
+            self.measured = event.fraction
+            self.changed.emit()
+
+    def _measured(self, values: Mapping[str, Any]) -> None:
+        value = values.get("value")
+        if isinstance(value, int | float):
+            self.perplexity, self.perplexity_words = float(value), str(values.get("text") or "")
+        self.changed.emit()
+
+    def _not_measured(self, error: BitwrightError) -> None:
+        self.trouble = error
+        self.changed.emit()
+
+    def _note_trouble(self, error: BitwrightError, _loading: bool) -> None:
+        self.trouble = error
+        self.changed.emit()
+
+    def _forget_perplexity(self) -> None:
+        self.perplexity, self.perplexity_words, self.measured = 0.0, "", -1.0

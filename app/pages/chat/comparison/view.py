@@ -1,0 +1,381 @@
+"""Two models side by side: one composer, two answers, what each costs and where they differ.
+
+Brings together the two sides and their turns (`director`) and the widgets that show them; what is offered in which
+state is decided in `_update` alone.
+
+What the page around it does: it gives it the whole width (pickers and settings are its own) and hides it when one model
+is wanted again. After a minute of that both models give their memory back; `rest` does it at once.
+"""
+
+from __future__ import annotations
+
+from PySide6.QtCore import Qt, QTimer, Signal
+from PySide6.QtGui import QHideEvent, QKeyEvent, QShowEvent
+from PySide6.QtWidgets import (
+    QHBoxLayout,
+    QLayout,
+    QPushButton,
+    QStyle,
+    QVBoxLayout,
+    QWidget,
+)  # fmt: skip
+
+from app.pages.chat.comparison.session import LEFT, RIGHT, Director
+from app.pages.chat.comparison.settings import VersusSettings
+from app.pages.chat.comparison.side_header import SideHead
+from app.pages.chat.comparison.turn_list import Board, most_width
+from app.pages.chat.comparison.turn_view import GAP
+from app.pages.chat.comparison.turns import Turn, ending_of, likely_pair
+from app.pages.chat.comparison.welcome import VersusWelcome
+from app.pages.chat.composer import Composer
+from app.pages.chat.following_scroll import MARGIN
+from app.pages.chat.model_picker import KnownModels
+from app.pages.chat.notice import ChatNotice
+from app.shared.announce import announce
+from app.shared.chat_choices import merged
+from app.shared.context import Context
+from app.widgets.note import Note
+from app.widgets.view_stack import ViewStack
+
+_PICKED = ("versus/left", "versus/right")
+_DEVICES = ("versus/left_device", "versus/right_device")
+_SHOWN = "versus/settings"
+_WIDE = 1300
+_REST_MS = 60_000
+
+
+class VersusView(QWidget):
+    """The comparison.
+
+    Signals:
+        answered: both answers to a question are complete.
+    """
+
+    answered = Signal()
+
+    def __init__(self, context: Context, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        theme = context.theme
+        self._context = context
+        self._director = Director(context.calls, lambda: context.draft.machine, self)
+        self._known = KnownModels(context, self)
+        self._fitted = False
+        self._heads = tuple(SideHead(theme, side, self) for side in self._director.sides)
+        self._welcome = VersusWelcome(theme, self)
+        self._board = Board(theme, self)
+        self._stack = ViewStack(self)
+        self._stack.addWidget(self._welcome)
+        self._stack.addWidget(self._board)
+        self._notice = ChatNotice(theme, self)
+        self._plan = Note(theme, parent=self)
+        self._plan.setObjectName("versus_plan")
+        self._slow = Note(theme, parent=self)
+        self._slow.setObjectName("versus_slow")
+        self._again = self._button("versus_again", self.tr("Ask again"), self.tr("The last question, to both anew"))
+        self._clear = self._button("versus_clear", self.tr("Clear"), self.tr("Begin a new comparison"))
+        self._show = self._button("versus_settings", self.tr("Settings"), self.tr("Order, system prompt and sampling"))
+        self._show.setCheckable(True)
+        self._composer = Composer(theme, self)
+        self._settings = VersusSettings(theme, context.state, self)
+        self._settings.setVisible(bool(context.state.value(_SHOWN, False)))
+        self._lay_out()
+        # Four times a second: figures that change with every token cannot be read.
+        self._tick = QTimer(self, interval=250)
+        self._tick.timeout.connect(self._show_speed)
+        self._rest = QTimer(self, singleShot=True, interval=_REST_MS)
+        self._rest.timeout.connect(self._rest_unseen)
+        self._connect()
+        self._on_draft()
+
+    @property
+    def director(self) -> Director:
+        """The sides and the turns."""
+        return self._director
+
+    def open_pair(self, left: str, right: str) -> None:
+        """Compare these two models from now on; "" leaves a side as it is."""
+        for place, name in enumerate((left, right)):
+            if name:
+                self._pick(place, name)
+
+    def ask(self, question: str) -> None:
+        """Ask both."""
+        self._director.order = self._settings.order
+        self._director.ask(question, self._settings.values(), self._settings.system)
+
+    def stop(self) -> None:
+        """End both answers."""
+        self._director.stop()
+
+    def rest(self) -> None:
+        """Give the memory of both models back."""
+        self._director.rest()
+
+    def showEvent(self, event: QShowEvent) -> None:
+        """Look for models again; where there is much room, the settings are open until somebody closes them."""
+        super().showEvent(event)
+        self._rest.stop()
+        self._known.look()
+        self._settings.read()
+        if not self._fitted:
+            self._fitted = True
+            remembered = self._context.state.value(_SHOWN, None)
+            self._show.setChecked(bool(remembered) if remembered is not None else self.width() >= _WIDE)
+            self._settings.setVisible(self._show.isChecked())
+            self._update()
+        self._composer.setFocus()
+
+    def hideEvent(self, event: QHideEvent) -> None:
+        """Somebody wants one model again; not so where only another page is looked at."""
+        super().hideEvent(event)
+        if self.isHidden():
+            self._rest.start()
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        """Esc ends what goes on; where nothing does, it is the window's."""
+        if event.key() == Qt.Key.Key_Escape and self._director.busy:
+            self.stop()
+            event.accept()
+        else:
+            super().keyPressEvent(event)
+
+    def _rest_unseen(self) -> None:
+        if self._director.busy:
+            self._rest.start()
+        elif any(side.session.state != "idle" for side in self._director.sides):
+            self.rest()
+            self._context.say(self.tr("The two models that were compared gave their memory back."))
+
+    # --- making ---
+
+    def _lay_out(self) -> None:
+        heads = QHBoxLayout()
+        heads.setContentsMargins(0, 8, 0, 0)
+        heads.setSpacing(GAP)
+        for head in self._heads:
+            heads.addWidget(head, 1, Qt.AlignmentFlag.AlignTop)
+        line = QHBoxLayout()
+        line.setSpacing(8)
+        line.addWidget(self._plan, 1)
+        line.addStretch(0)
+        for button in (self._again, self._clear, self._show):
+            line.addWidget(button, 0, Qt.AlignmentFlag.AlignBottom)
+        foot = QVBoxLayout()
+        foot.setContentsMargins(0, 0, 0, 16)
+        foot.setSpacing(8)
+        foot.addWidget(self._notice)
+        foot.addWidget(self._slow)
+        foot.addLayout(line)
+        foot.addWidget(self._composer)
+        column = QVBoxLayout()
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(8)
+        column.addLayout(self._centred(heads))
+        column.addWidget(self._stack, 1)
+        column.addLayout(self._centred(foot))
+        row = QHBoxLayout(self)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.setSpacing(0)
+        row.addLayout(column, 1)
+        row.addWidget(self._settings)
+
+    def _centred(self, inner: QLayout) -> QHBoxLayout:
+        """`inner` above or below the board, exactly as wide as its columns; that has a scroll bar beside them."""
+        box = QWidget(self)
+        box.setLayout(inner)
+        box.setMaximumWidth(most_width(self))
+        bar = self.style().pixelMetric(QStyle.PixelMetric.PM_ScrollBarExtent)
+        row = QHBoxLayout()
+        left, right = (MARGIN + bar, MARGIN) if self.isRightToLeft() else (MARGIN, MARGIN + bar)
+        row.setContentsMargins(left, 0, right, 0)
+        row.addWidget(box)
+        return row
+
+    def _connect(self) -> None:
+        director, context = self._director, self._context
+        for place, head in enumerate(self._heads):
+            head.picked.connect(lambda name, place=place: self._pick(place, name))
+            head.opened.connect(lambda name, place=place: self._pick(place, name))
+            head.device_picked.connect(lambda device, place=place: self._pick_device(place, device))
+            director.sides[place].device = context.state.value(_DEVICES[place], "auto")
+            head.load_asked.connect(lambda place=place: self._press_load(place))
+        director.changed.connect(self._update)
+        director.asked.connect(self._on_asked)
+        director.grew.connect(self._on_grown)
+        director.compared.connect(self._on_compared)
+        director.finished.connect(self._tick.stop)
+        director.finished.connect(self.answered)
+        director.cleared.connect(self._on_cleared)
+        self._board.measure_asked.connect(self._measure)
+        self._composer.sent.connect(self.ask)
+        self._composer.stop_asked.connect(self.stop)
+        self._welcome.chosen.connect(self.ask)
+        self._welcome.model_asked.connect(lambda: context.go("model"))
+        self._again.clicked.connect(self._ask_again)
+        self._clear.clicked.connect(director.clear)
+        self._show.clicked.connect(self._toggle_settings)
+        self._settings.order_changed.connect(self._take_order)
+        self._settings.marks_changed.connect(self._mark)
+        self._known.found.connect(self._refresh)
+        context.draft.changed.connect(self._on_draft)
+        context.runs.changed.connect(self._show_slow)
+        self._director.order = self._settings.order
+
+    def _button(self, name: str, text: str, explained: str) -> QPushButton:
+        button = QPushButton(text, self)
+        button.setObjectName(name)
+        button.setToolTip(explained)
+        button.setAutoDefault(False)
+        return button
+
+    # --- what the user does ---
+
+    def _pick(self, place: int, name: str) -> None:
+        self._known.add_folder(name)
+        self._context.state.set_value(_PICKED[place], name)
+        self._director.sides[place].pick(next(each for each in self._known.choices if each.name == name))
+        self._refresh()
+
+    def _pick_device(self, place: int, device: str) -> None:
+        self._context.state.set_value(_DEVICES[place], device)
+        self._director.sides[place].pick_device(device)
+
+    def _press_load(self, place: int) -> None:
+        side = self._director.sides[place]
+        if side.session.state == "idle":
+            side.load()
+        elif self._director.busy:
+            self.stop()
+        else:
+            side.session.close()
+
+    def _measure(self, place: int) -> None:
+        side = self._director.sides[place]
+        if side.measured >= 0:
+            side.session.stop()
+        elif side.session.state == "ready":
+            side.measure()
+
+    def _ask_again(self) -> None:
+        self._director.order = self._settings.order
+        self._director.ask_again(self._settings.values(), self._settings.system)
+
+    def _toggle_settings(self, shown: bool) -> None:
+        self._context.state.set_value(_SHOWN, shown)
+        self._settings.setVisible(shown)
+        self._update()
+
+    def _take_order(self) -> None:
+        self._director.order = self._settings.order
+        self._update()
+
+    # --- what happens ---
+
+    def _on_draft(self) -> None:
+        for head in self._heads:
+            head.set_devices(self._context.draft.machine)
+        self._refresh()
+
+    def _on_asked(self) -> None:
+        self._board.add(self._director.turns[-1])
+        self._tick.start()
+        self._update()
+
+    def _on_grown(self, place: int) -> None:
+        if self._board.turns:
+            self._board.turns[-1].show_reply(place, self._speed(place))
+
+    def _on_compared(self, turn: Turn) -> None:
+        for view in self._board.turns:
+            if view.turn is turn:
+                view.show_comparison(self._settings.marked)
+                if self.isVisible():
+                    announce(self, view.verdict)
+
+    def _on_cleared(self) -> None:
+        self._board.show_turns(self._director.turns)
+        self._mark()
+
+    def _mark(self) -> None:
+        for turn in self._board.turns:
+            turn.show_comparison(self._settings.marked)
+
+    # --- showing ---
+
+    def _refresh(self) -> None:
+        """Offer the models that there are; a side that has none takes what was compared last, or what is likely."""
+        choices = self._known.choices
+        model = self._context.draft.model
+        likely = likely_pair(choices)
+        for place, side in enumerate(self._director.sides):
+            if model is not None:
+                side.expect(model.name, model.tree.nbytes)
+            remembered = self._context.state.value(_PICKED[place], "")
+            found = next((each for each in choices if each.name == remembered), None)
+            if not side.name and (found or self._known.looked):
+                side.pick(found or likely[place])
+            shown = choices if not side.name else merged(choices, [side.choice] if side.choice else [])
+            self._heads[place].set_choices(shown)
+        self._update()
+
+    def _update(self) -> None:
+        """Bring everything that is offered in line with the state."""
+        director = self._director
+        busy, empty = director.busy, not director.turns
+        plan = director.plan()
+        self._settings.show_plan(plan.words if director.ready else "", plan.role)
+        told = director.ready and not busy and self._settings.isHidden()
+        self._plan.tell(plan.words if told else "", plan.role)
+        self._stack.setCurrentWidget(self._welcome if empty else self._board)
+        self._welcome.set_ready(director.ready, bool(self._known.choices) or not self._known.looked)
+        self._composer.set_state(busy, director.stopping, director.ready)
+        for button in (self._again, self._clear):
+            button.setVisible(not empty)
+            button.setEnabled(not busy and (button is self._clear or director.ready))
+        if empty and director.cleared_turns:
+            self._notice.say(self.tr("The comparison was cleared."), self.tr("Undo"), director.bring_back)
+        else:
+            self._notice.hide()
+        self._show_slow()
+        self._update_turns(busy)
+
+    def _show_slow(self) -> None:
+        words = self.tr("A quantization is running: both it and the answers will be slow.")
+        self._slow.tell(words if self._context.runs.active else "", "warning")
+
+    def _update_turns(self, busy: bool) -> None:
+        turns = self._board.turns
+        for number, turn in enumerate(turns):
+            last = number == len(turns) - 1
+            for place, side in enumerate(self._director.sides):
+                turn.show_reply(place, self._speed(place) if last else 0.0)
+                idle = side.session.state in ("ready", "measuring")
+                missing = last and not busy and idle and not side.perplexity
+                turn.figures[place].show_measuring(missing, side.measured)
+            if last and busy:
+                turn.show_status(self._status())
+            else:
+                turn.show_status(ending_of(turn.turn))
+
+    def _status(self) -> str:
+        """Who does what, while the answers come."""
+        words = {
+            "loading": self.tr("{letter} is loading"),
+            "answering": self.tr("{letter} answers"),
+        }
+        parts = []
+        for place, side in enumerate(self._director.sides):
+            reply = self._director.turns[-1].replies[place]
+            if not reply.done:
+                text = words.get(side.session.state, self.tr("{letter} waits for its turn"))
+                parts.append(text.format(letter=side.letter))
+        return ", ".join(parts) + "." if parts else ""
+
+    def _speed(self, place: int) -> float:
+        side = self._director.sides[place]
+        return side.session.figures.tokens_per_second if side.session.state == "answering" else 0.0
+
+    def _show_speed(self) -> None:
+        for place in (LEFT, RIGHT):
+            if self._board.turns and self._director.busy:
+                self._board.turns[-1].show_reply(place, self._speed(place))

@@ -1,0 +1,189 @@
+"""The saved conversations of the window: read, written, renamed and deleted in a thread of their own.
+
+What is saved goes to the disk a moment later, the newest state only. Knows the store
+(`app.pages.chat.conversations.files`) and no widget.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any, Final
+
+from PySide6.QtCore import QObject, Qt, QTimer, Signal
+
+from app.pages.chat.conversations.conversation import Conversation
+from app.pages.chat.conversations.files import ConversationStore, Listing, Summary, summary_of
+from app.pages.chat.conversations.json_format import to_json
+from core.errors import BitwrightError
+
+SAVE_MS: Final = 800
+"""An answer that streams is written this often at most."""
+
+_log = logging.getLogger(__name__)
+
+
+class Shelf(QObject):
+    """What is saved, as far as is known by now.
+
+    Signals:
+        changed: the list is another one.
+        opened(object): the `Conversation` that `open` asked for.
+        renamed(str, str): the conversation of this id has this title.
+        failed(object): a `BitwrightError`; what it was about stays as it is.
+    """
+
+    changed = Signal()
+    opened = Signal(object)
+    renamed = Signal(str, str)
+    failed = Signal(object)
+    _done = Signal(object)
+
+    def __init__(self, store: ConversationStore | None = None, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._store = store or ConversationStore()
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="conversations")
+        self._listing = Listing()
+        self._talk: Conversation | None = None
+        self._deleted: Summary | None = None
+        self._gone: set[str] = set()
+        self._said = self._wanted = ""
+        self._later = QTimer(self, singleShot=True, interval=SAVE_MS)
+        self._later.timeout.connect(self.flush)
+        self._done.connect(self._tell, Qt.ConnectionType.QueuedConnection)
+
+    @property
+    def listing(self) -> Listing:
+        """The conversations, the newest first, and the files that cannot be read."""
+        return self._listing
+
+    @property
+    def deleted(self) -> Summary | None:
+        """What was deleted last and can be brought back."""
+        return self._deleted
+
+    @property
+    def folder(self) -> str:
+        """Where the files lie."""
+        return str(self._store.folder)
+
+    def look(self) -> None:
+        """Read what is saved."""
+        self._do(self._store.list, self._listed)
+
+    def note(self, talk: Conversation) -> None:
+        """Save a conversation in a moment; an empty one never, and one that was deleted not again."""
+        if not len(talk) or talk.id in self._gone:
+            return
+        if self._talk is not None and self._talk is not talk:
+            self.flush()
+        self._talk = talk
+        if not self._later.isActive():
+            self._later.start()
+
+    def flush(self) -> None:
+        """Save now what was to be saved in a moment."""
+        self._later.stop()
+        talk, self._talk = self._talk, None
+        if talk is not None:
+            self._put(summary_of(talk))
+            identity, value = talk.id, to_json(talk)
+            self._do(lambda: self._store.save(identity, value), self._saved)
+
+    def open(self, identity: str) -> None:
+        """Read a conversation; `opened` tells when it is there, unless another one was asked for meanwhile."""
+        self.flush()
+        self._wanted = identity
+        self._do(lambda: self._store.load(identity), lambda talk: self._opened(identity, talk))
+
+    def stay(self) -> None:
+        """Keep the conversation that is shown: one that is being read will not be told."""
+        self._wanted = ""
+
+    def _opened(self, identity: str, talk: Conversation) -> None:
+        if identity == self._wanted:
+            self.opened.emit(talk)
+
+    def rename(self, identity: str, title: str) -> None:
+        """Give a saved conversation a title; "" gives it its first question back."""
+        self.flush()
+
+        def done(summary: Summary) -> None:
+            self._put(summary)
+            self.renamed.emit(identity, title)
+
+        self._do(lambda: self._store.rename(identity, title), done)
+
+    def delete(self, identity: str) -> None:
+        """Take a conversation away; `undo` brings it back."""
+        self.flush()  # what was said last is to come back too
+        self._gone.add(identity)
+        self._deleted = next((summary for summary in self._listing.summaries if summary.id == identity), None)
+        left = tuple(summary for summary in self._listing.summaries if summary.id != identity)
+        self._listing = replace(self._listing, summaries=left)
+        self._do(lambda: self._store.remove(identity), lambda _none: None)
+        self.changed.emit()
+
+    def undo(self) -> None:
+        """Bring back what was deleted last."""
+        summary, self._deleted = self._deleted, None
+        if summary is not None:
+            self._gone.discard(summary.id)
+            self._do(lambda: self._store.restore(summary.id), lambda _none: self._put(summary))
+
+    def forget_undo(self) -> None:
+        """What was deleted last is not offered any more."""
+        if self._deleted is not None:
+            self._deleted = None
+            self.changed.emit()
+
+    def wait(self) -> None:
+        """Until all is written; for the end of the window and for tests."""
+        self.flush()
+        self._worker.submit(lambda: None).result()
+
+    def _listed(self, listing: Listing) -> None:
+        # what was said since the look began is newer than what it found
+        mine = {summary.id: summary for summary in self._listing.summaries}
+        found = {summary.id: summary for summary in listing.summaries}
+        for identity, summary in mine.items():
+            if identity not in found or found[identity].updated < summary.updated:
+                found[identity] = summary
+        if self._deleted is not None:
+            found.pop(self._deleted.id, None)
+        self._listing = replace(listing, summaries=_newest_first(found.values()))
+        self.changed.emit()
+
+    def _put(self, summary: Summary) -> None:
+        others = [other for other in self._listing.summaries if other.id != summary.id]
+        self._listing = replace(self._listing, summaries=_newest_first([summary, *others]))
+        self.changed.emit()
+
+    def _saved(self, _none: object) -> None:
+        self._said = ""
+
+    def _do(self, work: Callable[[], Any], then: Callable[[Any], object]) -> None:
+        def finished(future: Future[Any]) -> None:
+            with contextlib.suppress(RuntimeError):  # the window is gone; what was written is written
+                self._done.emit((future, then))
+
+        self._worker.submit(work).add_done_callback(finished)
+
+    def _tell(self, done: tuple[Future[Any], Callable[[Any], object]]) -> None:
+        future, then = done
+        error = future.exception()
+        if error is None:
+            then(future.result())
+        elif not isinstance(error, BitwrightError):
+            raise error
+        elif error.message != self._said:  # a full disk is told once, not with every word
+            self._said = error.message
+            _log.warning("%s", error)
+            self.failed.emit(error)
+
+
+def _newest_first(summaries: Any) -> tuple[Summary, ...]:
+    return tuple(sorted(summaries, key=lambda summary: -summary.updated))

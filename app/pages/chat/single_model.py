@@ -1,0 +1,314 @@
+"""Talking to one model: the conversation in the middle, the model and its settings on the right.
+
+Brings the parts together; what is offered in which state is decided in `_update` alone. What answers is in
+`app.pages.chat.answering`, what can be picked in `app.pages.chat.model_picker`; saved conversations are the page's.
+"""
+
+from __future__ import annotations
+
+from PySide6.QtCore import QTimer, Signal
+from PySide6.QtWidgets import QHBoxLayout, QWidget
+
+from app.pages.chat.answering import Answering, Wish
+from app.pages.chat.bench_panel import BenchPanel
+from app.pages.chat.chat_view import ChatMiddle
+from app.pages.chat.conversations.conversation import Conversation, Figures, Message
+from app.pages.chat.model_picker import Offers
+from app.pages.chat.notice import show_notice
+from app.pages.chat.panel import ChatPanel, describe
+from app.pages.chat.remedies import Ways, remedy_for
+from app.pages.chat.serve_panel import ServePanel
+from app.pages.chat.session import ChatSession
+from app.shared.context import Context
+from core.errors import BitwrightError
+
+
+class OneModel(QWidget):
+    """One conversation with one model at a time; the model can change on the way.
+
+    Signals:
+        changed: something about the conversation or the model is another way.
+        spoke: the conversation has more to save.
+        answered: an answer is complete.
+        new_asked: the user wants to begin a new conversation.
+    """
+
+    changed = Signal()
+    spoke = Signal()
+    answered = Signal()
+    new_asked = Signal()
+
+    def __init__(self, context: Context, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._context = context
+        self.session = ChatSession(context.calls, self)
+        self.offers = Offers(context, self)
+        self.middle = ChatMiddle(context, self)
+        self.panel = ChatPanel(context, self)
+        self.view = self.middle.conversation
+        self.panel.add_section(BenchPanel(context, self.session))
+        self.panel.add_section(ServePanel(context, self.session))
+        self.answering = Answering(self.session, self.view, self._wish, self)
+        self._edited: Message | None = None
+        self._counted = 0
+        row = QHBoxLayout(self)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.setSpacing(0)
+        row.addWidget(self.middle, 1)
+        row.addWidget(self.panel)
+        # Four times a second: figures that change with every token cannot be read.
+        self._tick = QTimer(self, interval=250)
+        self._tick.timeout.connect(self._update_figures)
+        self._connect()
+        self._machine = context.draft.machine
+        self.panel.device.set_machine(self._machine)
+        self.offers.refresh()
+        self.show_talk(Conversation())
+
+    def _connect(self) -> None:
+        answering, middle, panel, runs = self.answering, self.middle, self.panel, self._context.runs
+        answering.changed.connect(self._update)
+        answering.spoke.connect(self.spoke)
+        answering.answered.connect(self.answered)
+        answering.failed.connect(self._on_failed)
+        self.session.progressed.connect(self._update_notice)
+        self.session.counted.connect(self._on_counted)
+        self.view.switched.connect(self._update)
+        self.view.branched.connect(self._on_branched)
+        self.view.regenerate_asked.connect(self.regenerate)
+        self.view.edit_asked.connect(self.edit)
+        middle.composer.sent.connect(self.send)
+        middle.composer.stop_asked.connect(self.stop)
+        middle.composer.recall_asked.connect(self.edit_last)
+        middle.composer.edit_ended.connect(self._end_edit)
+        middle.welcome.chosen.connect(self.send)
+        middle.welcome.model_asked.connect(lambda: self._context.go("model"))
+        panel.models.picked.connect(self.pick)
+        panel.models.opened.connect(self.open_folder)
+        panel.models.load_asked.connect(self._press_load)
+        panel.device.picked.connect(lambda _device: self._load_elsewhere())
+        panel.backend.picked.connect(lambda _name: self._load_elsewhere())
+        panel.system_changed.connect(self._note_system)
+        self.offers.changed.connect(self._show_choices)
+        self._context.draft.changed.connect(self._on_draft)
+        runs.changed.connect(lambda: middle.show_slow(runs.active))
+        runs.started.connect(self._update)
+
+    # --- what the user does ---
+
+    @property
+    def talk(self) -> Conversation:
+        """What is talked about."""
+        return self.view.talk
+
+    def send(self, text: str) -> None:
+        """Say something; where a question is being written anew, in place of that question."""
+        if self._edited is not None:
+            self.answering.send_anew(self._edited, text)
+        else:
+            self.answering.send(text)
+
+    def stop(self) -> None:
+        """End what goes on: the answer, or loading."""
+        self.answering.stop()
+
+    def regenerate(self) -> None:
+        """Have the last question answered again; the earlier answer can still be shown."""
+        if self.panel.sampling.fixed:
+            self._context.say(self.tr("At temperature 0 the answer is the same each time; raise it for another one."))
+        self.answering.regenerate()
+
+    def edit(self, question: Message) -> None:
+        """Write a question anew."""
+        if self.answering.quiet:
+            self.middle.composer.begin_edit(question.text)
+            self._edited = question
+            self.view.mark(question)
+
+    def edit_last(self) -> None:
+        """Write the last question anew."""
+        questions = [message for message in self.talk.path() if message.role == "user"]
+        if questions:
+            self.edit(questions[-1])
+
+    def show_talk(self, talk: Conversation) -> None:
+        """Show another conversation; an answer that was coming to the one before ends where it is."""
+        self.answering.leave_talk()
+        self.middle.composer.end_edit()
+        self._counted = 0
+        self.view.show_talk(talk)
+        if len(talk):
+            self.panel.set_system(talk.system)
+        self._update()
+
+    def pick(self, name: str) -> None:
+        """Talk to another model from now on, in the same conversation; at once where one is loaded now."""
+        if name == self.offers.model:
+            return
+        loaded = self.session.state != "idle"
+        self.answering.drop_model()
+        self._counted = 0
+        self.offers.pick(name)
+        if loaded:
+            self.answering.load()
+        self._update()
+
+    def open_folder(self, path: str) -> None:
+        """Offer a folder, and pick it."""
+        self.offers.add_folder(path)
+        self.pick(path)
+
+    def unload(self) -> None:
+        """Give the memory of the model back; the conversation stays, and the next question loads it again."""
+        self.answering.drop_model()
+        self._counted = 0  # a count that was asked for will not come
+        self._update()
+
+    def rest(self) -> None:
+        """Unload a model that has nothing to do: two others will need the memory."""
+        if self.session.state == "ready":
+            self.unload()
+            words = self.tr("{model} gave its memory back. Your next message to it loads it again.")
+            self._context.say(words.format(model=self.offers.label))
+
+    def leave(self, quick: bool = False) -> bool:
+        """Whether Esc had something to end here: an answer, loading, or writing anew."""
+        if self.session.state in ("answering", "loading", "measuring"):
+            self.stop()
+        elif self.middle.composer.editing and not quick:
+            self.middle.composer.end_edit()
+        else:
+            return False
+        return True
+
+    def _wish(self) -> Wish:
+        panel = self.panel
+        return Wish(
+            self.offers.model, self.offers.label, panel.device.current, panel.backend.current, panel.system,
+            panel.sampling.values(),
+        )  # fmt: skip
+
+    def _end_edit(self) -> None:
+        self._edited = None
+        self.view.mark(None)
+
+    def _press_load(self) -> None:
+        if self.session.state == "idle":
+            self.answering.load()
+        elif self.session.state == "loading":
+            self.stop()
+        else:
+            self.unload()
+
+    def _load_elsewhere(self) -> None:
+        """Another device or backend was picked: a model that is loaded comes back there at once."""
+        if self.session.state != "idle":
+            self.answering.drop_model()
+            self.answering.load()
+        self._update()
+
+    def _note_system(self) -> None:
+        if len(self.talk) and self.talk.system != self.panel.system:
+            self.talk.system = self.panel.system
+            self.spoke.emit()
+
+    # --- what happens ---
+
+    def _on_failed(self, error: BitwrightError, lost: bool) -> None:
+        if lost:
+            ways = Ways(self._load_again, self._load_on_cpu, self._load_automatic, self.panel.models.ask_folder)
+            wish = self._wish()
+            meant = self.panel.device.meant
+            self._context.report(error, remedy_for(error, meant, wish.backend, ways))
+
+    def _load_again(self) -> None:
+        self._context.go("chat")
+        self.answering.load_again()
+
+    def _load_on_cpu(self) -> None:
+        self.panel.device.use_cpu()
+        self._load_again()
+
+    def _load_automatic(self) -> None:
+        self.panel.backend.use_automatic()
+        self._load_again()
+
+    def _on_counted(self, tokens: int) -> None:
+        self._counted = tokens
+        self._update_figures()
+
+    def _on_branched(self) -> None:
+        self._counted = 0
+        self.spoke.emit()
+        self._update()
+
+    def _on_draft(self) -> None:
+        machine = self._context.draft.machine
+        if machine is not self._machine:  # the draft changes with every click on the other pages
+            self._machine = machine
+            self.panel.device.set_machine(machine)
+            self._update()
+
+    # --- showing ---
+
+    def _show_choices(self) -> None:
+        self.panel.models.set_choices(self.offers.choices, self.offers.model)
+        self._update()
+
+    def _update(self) -> None:
+        """Bring everything that is offered in line with the state."""
+        state, empty = self.session.state, not len(self.talk)
+        self.offers.settled = state != "idle" or not empty
+        self.middle.show_empty(empty)
+        label = self.offers.label if self.offers.model else ""
+        self.middle.welcome.set_model(label, state != "idle")
+        self.middle.composer.set_state(state == "answering", self.session.stopping, bool(self.offers.model))
+        self.middle.show_slow(self._context.runs.active)
+        self.view.update_footers(self.answering.quiet)
+        self._update_panel()
+        self._update_notice()
+        self._update_figures()
+        if state == "answering":
+            self._tick.start()
+        else:
+            self._tick.stop()
+        self.changed.emit()
+
+    def _update_panel(self) -> None:
+        state, models, choice = self.session.state, self.panel.models, self.offers.current
+        words = {
+            "idle": (self.tr("Load"), self.tr("Read the model into memory now")),
+            "loading": (self.tr("Cancel"), self.tr("Stop loading (Esc)")),
+            "ready": (self.tr("Unload"), self.tr("Give its memory back; the conversation stays")),
+            "answering": (self.tr("Unload"), self.tr("Stop the answer first")),
+            "measuring": (self.tr("Unload"), self.tr("Stop the measurement first")),
+        }
+        busy = state in ("answering", "measuring")
+        models.set_load(*words[state], enabled=bool(self.offers.model) and not busy)
+        loaded, opened = state not in ("idle", "loading"), self.session.opened
+        detail = describe(opened) if loaded else choice.detail if choice is not None else ""
+        if loaded and not opened.template:
+            detail += "\n" + self.tr(
+                "It has no chat template: it continues text instead of answering. Of a conversation it reads the "
+                "texts, each on a line of its own and without roles, the system prompt first."
+            )
+        models.set_detail(detail)
+        rows = self._context.draft.machine.backends.get(self.panel.device.meant, ())
+        self.panel.show_opened(opened if loaded else None, rows)
+
+    def _update_notice(self) -> None:
+        show_notice(self.middle.notice, self.answering, self.new_asked.emit)
+
+    def _update_figures(self) -> None:
+        coming = self.session.state == "answering"
+        told = [message for message in self.talk.path() if message.figures is not None]
+        figures: Figures | None = told[-1].figures if told else None
+        opened = self.session.opened
+        self.panel.figures.show_figures(self.session.figures if coming else figures, opened.memory_bytes, about=coming)
+        # tokens of another model's answer are not this one's
+        mine = figures if told and told[-1].model == self.offers.label else None
+        if mine is None and len(self.talk) and opened.context and self.answering.quiet and not self._counted:
+            self._counted = -1  # asked for
+            self.session.count(self.talk.prompt(self.panel.system))
+        used = mine.used if mine is not None else max(0, self._counted)
+        self.middle.meter.show_use(used, opened.context, mine.dropped_messages if mine is not None else 0)

@@ -1,0 +1,340 @@
+"""Between the budget that is shown and the draft: measuring, the curve, and the map that is best within the budget.
+
+Measuring is a call of the service; curve and allocation are arithmetic, done in the background. Each map that is taken
+is one undoable edit. What only the panel shows is kept up while it is seen; the curve has another place as well.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from PySide6.QtCore import QObject, Signal
+
+from app.pages.layers.budget.panel import BudgetPanel
+from app.pages.layers.budget.pareto_plot import ParetoCurve
+from app.pages.layers.budget.steps import Steps, curve_steps, even_steps, overhead
+from app.pages.layers.rules.selection_pattern import pattern_of
+from app.pages.layers.selection import Selection
+from app.shared.background import Background
+from core.allocation.demand import Budget, Demand
+from core.bitsmap import BitsMap, Rule
+from core.errors import BitwrightError
+from core.model import fused
+from core.model.fused import Ties
+from core.model.tree import ModelTree
+from core.schemes import LayerScheme
+from core.sensitivity import table as damage_table
+from core.wording import figure, human
+
+if TYPE_CHECKING:
+    from app.shared.calls import Call
+    from app.shared.context import Context
+    from core.allocation.pareto import Pareto
+    from core.allocation.problem import Allocation
+    from core.sensitivity.table import DamageTable
+
+_SPREAD = 1e-4
+"""Share by which the best possible may be missed and still be called that."""
+
+
+_PATIENCE = 60
+"""Milliseconds before a curve is begun: first everything else shows what made it another one."""
+
+
+class BudgetControl(QObject):
+    """Keeps one `BudgetPanel` true.
+
+    Signals:
+        curve_known(bool): whether there is a curve to show.
+    """
+
+    curve_known = Signal(bool)
+
+    def __init__(
+        self, context: Context, selection: Selection, panel: BudgetPanel, parent: QObject | None = None
+    ) -> None:
+        super().__init__(parent)
+        self._context, self._selection, self._panel = context, selection, panel
+        self._call: Call | None = None
+        self._seen = False
+        self._tree: ModelTree | None = None
+        self._tied: ModelTree | None = None
+        self._name = ""
+        self._asked: tuple[ModelTree, DamageTable, Demand] | None = None
+        self._pareto: Pareto | None = None
+        self._stepped: object = None
+        self._curves, self._maps = Background(self, patience=_PATIENCE), Background(self)
+        self._curves.done.connect(self._take_curve)
+        self._curves.failed.connect(self._no_curve)
+        self._maps.done.connect(self._take_map)
+        self._maps.failed.connect(self._no_map)
+        self._maps.busy_changed.connect(lambda _busy: self._show_ready())
+        panel.kind_chosen.connect(lambda _kind: self._show_steps())
+        panel.changed.connect(self.refresh)
+        panel.measure_chosen.connect(context.draft.set_measure)
+        panel.measuring_wanted.connect(self.measure)
+        panel.measuring.cancelled.connect(self.stop)
+        panel.keep_wanted.connect(self.keep)
+        panel.allocate_wanted.connect(self.allocate)
+        panel.plot.taken.connect(self.take_point)
+        selection.changed.connect(self._show_keep)
+
+    # --- what others may ask for ---
+
+    def set_seen(self, seen: bool) -> None:
+        """Whether anybody sees the panel."""
+        self._seen = seen
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Show what the draft has, and have a curve made where what it depends on is another one now."""
+        draft = self._context.draft
+        tree = draft.model.tree if draft.model is not None and draft.plans else None
+        name = draft.model.name if draft.model is not None else ""
+        if name != self._name:
+            self._name = name
+            self._panel.forget()
+            self.stop()
+        if tree is not self._tree:
+            self._tree = tree
+            self._panel.tell("")
+        self._renew_curve()
+        if not self._seen:
+            return
+        if tree is not self._tied:
+            self._tied = tree
+            self._panel.show_ties(_reasons(tree) if tree is not None else {})
+        self._panel.show_measure(draft.measure, known=draft.damage is not None)
+        refusal = tree.refusal if tree is not None else ""
+        self._panel.set_blocked(refusal or (self.tr("A run is on.") if self._context.runs.active else ""))
+        self._show_steps()
+        self._show_keep()
+        self._show_ready()
+
+    def show_now(self, damage: float | None) -> None:
+        """Show where the map of the draft stands."""
+        size = self._context.draft.planned_size
+        if size is None:
+            self._panel.plot.show_now(0, 0.0, None)
+        else:
+            self._panel.plot.show_now(size.total, size.effective_bits, damage)
+
+    def measure(self) -> None:
+        """Measure how sensitive the layers are."""
+        draft = self._context.draft
+        if draft.model is None or draft.model.tree.refusal or self._call is not None:
+            return
+        spec = draft.analysis()
+        self._panel.show_measuring(on=True)
+
+        def done(values: Any) -> None:
+            self._ended("")
+            try:
+                draft.set_damage(spec, damage_table.from_json(values))
+            except BitwrightError as error:
+                self._ended(error.message)
+
+        self._call = self._context.calls.start(
+            "damage",
+            asdict(spec),
+            on_success=done,
+            on_failure=lambda error: self._ended(" ".join(part for part in (error.message, error.hint) if part)),
+            on_event=self._panel.measuring.follow,
+        )
+
+    def stop(self) -> None:
+        """End a measurement that is on."""
+        if self._call is not None:
+            self._call.stop()
+            self._ended("")
+
+    def keep(self) -> None:
+        """Fix the selected layers at what they have."""
+        draft, layers = self._context.draft, self._selection.layers
+        if draft.model is None or not layers:
+            return
+        tree, default = draft.model.tree, draft.choices.bits_map.default
+        by_scheme: dict[LayerScheme, list[int]] = {}
+        for layer in sorted(layers):
+            scheme = draft.plans[layer].scheme if layer < len(draft.plans) else replace(default, bits=16)
+            by_scheme.setdefault(scheme, []).append(layer)
+        pins: list[Rule] = []
+        for scheme, found in by_scheme.items():
+            pattern = pattern_of(tree, found)
+            matches = [pattern] if pattern else [tree.nameable[layer].name for layer in found]
+            group = scheme.group_size if scheme.quantized and scheme.group_size != default.group_size else None
+            sym = scheme.sym if scheme.quantized and scheme.sym != default.sym else None
+            pins += [Rule(match, scheme.bits, group, sym) for match in matches]
+        known = self._panel.pins.rules or ()
+        self._panel.pins.add(tuple(pin for pin in pins if pin not in known))
+
+    def allocate(self) -> None:
+        """Take the map that does the least damage within the budget."""
+        draft, demand = self._context.draft, self._demand(self._panel.amount.budget())
+        table = draft.damage
+        if draft.model is None or table is None or demand is None or not self._panel.allocate.isEnabled():
+            return
+        tree = draft.model.tree
+
+        def work() -> tuple[BitsMap, str, str]:
+            from core.allocation.problem import allocate
+
+            found = allocate(tree, table, demand)
+            return found.bits_map, self.tr("Allocate {}").format(demand.budget.label()), _result(found)
+
+        self._panel.tell(self.tr("Looking for the best map"), "muted")
+        self._maps.ask(work)
+
+    def take_point(self, index: int) -> None:
+        """Take the map of a point of the curve."""
+        pareto = self._pareto
+        if pareto is None or not 0 <= index < len(pareto):
+            return
+        size, damage = int(pareto.bytes[index]), float(pareto.damage[index])
+        text = self.tr("Map of {}").format(human(size))
+        said = self.tr("{0}, {1:.2f} bits, damage {2}. From the curve.").format(
+            human(size), float(pareto.bits[index]), figure(damage)
+        )
+        self._maps.ask(lambda: (pareto.map_at(index), text, said))
+
+    # --- the curve ---
+
+    def _demand(self, budget: Budget | None) -> Demand | None:
+        draft, panel = self._context.draft, self._panel
+        pins, least = panel.pins.rules, panel.least.rules
+        if budget is None or pins is None or least is None:
+            return None
+        default = draft.choices.bits_map.default
+        return Demand(
+            budget,
+            choices=panel.choices,
+            pins=pins,
+            least=least,
+            ties=panel.ties,
+            engine=draft.engine,
+            format_name=draft.choices.formats[0],
+            group_size=default.group_size,
+            sym=default.sym,
+        )
+
+    def _renew_curve(self) -> None:
+        draft = self._context.draft
+        demand = self._demand(Budget("bpw", 16.0))
+        asked = None
+        if self._tree is not None and draft.damage is not None and demand is not None:
+            asked = (self._tree, draft.damage, demand)
+        before = self._asked
+        if asked is None or before is None:
+            same = asked is before
+        else:
+            same = asked[0] is before[0] and asked[1] is before[1] and asked[2] == before[2]
+        if same:
+            return
+        self._asked = asked
+        if asked is None:
+            self._curves.forget()
+            self._show_curve(None)
+            return
+        self._curves.ask(partial(_curve, *asked))
+
+    def _take_curve(self, pareto: Pareto) -> None:
+        self._panel.show_problem("")
+        self._show_curve(pareto)
+        self._show_steps()
+        self._show_ready()
+
+    def _no_curve(self, error: BitwrightError) -> None:
+        self._show_curve(None)
+        self._panel.show_problem(f"{error.message} {error.hint}")
+        self._show_ready()
+
+    def _show_curve(self, pareto: Pareto | None) -> None:
+        self._pareto = pareto
+        curve = None if pareto is None else ParetoCurve(pareto.bytes, pareto.bits, pareto.damage)
+        self._panel.plot.show_curve(curve)
+        self.curve_known.emit(pareto is not None)
+
+    # --- the rest of the panel ---
+
+    def _show_steps(self) -> None:
+        if not self._seen:
+            return
+        draft, panel = self._context.draft, self._panel
+        kind = panel.amount.kind.value
+        if self._tree is None or draft.planned_size is None:
+            panel.amount.show_steps(Steps(kind), 0.0)
+            return
+        total = float(draft.planned_size.total)
+        start = {"bpw": draft.planned_size.effective_bits, "bytes": total, "ram": total + overhead(self._tree)}[kind]
+        default, name = draft.choices.bits_map.default, draft.choices.formats[0]
+        key = (kind, id(self._tree), self._pareto, panel.choices, name, default)
+        if key == self._stepped:
+            panel.amount.show_start(start)
+            return
+        self._stepped = key
+        if self._pareto is not None:
+            steps = curve_steps(kind, self._pareto.bytes, self._pareto.bits, overhead(self._tree))
+        else:
+            steps = even_steps(self._tree, BitsMap(default), panel.choices, name, kind)
+        panel.amount.show_steps(steps, start)
+
+    def _show_ready(self) -> None:
+        reason = ""
+        if self._tree is not None and self._tree.refusal:
+            reason = self._tree.refusal
+        elif self._context.draft.damage is None:
+            reason = self.tr("Measure the sensitivity first.")
+        elif self._pareto is None:
+            reason = self.tr("What is asked for is not possible.")
+        elif self._maps.busy:
+            reason = self.tr("Looking for the best map")
+        self._panel.show_ready(reason)
+
+    def _show_keep(self) -> None:
+        self._panel.keep.setEnabled(bool(self._selection.layers) and self._panel.pins.rules is not None)
+
+    def _take_map(self, found: tuple[BitsMap, str, str]) -> None:
+        bits_map, text, said = found
+        self._context.draft.edit_map(bits_map, text)
+        self._panel.tell(said, "")
+        self._context.say(said)
+
+    def _no_map(self, error: BitwrightError) -> None:
+        self._panel.tell(f"{error.message} {error.hint}", "bad")
+
+    def _ended(self, problem: str) -> None:
+        self._call = None
+        self._panel.show_measuring(on=False, problem=problem)
+
+
+def _curve(tree: ModelTree, table: DamageTable, demand: Demand) -> Pareto:
+    from core.allocation.pareto import pareto  # NumPy only where it is needed
+
+    return pareto(tree, table, demand)
+
+
+def _reasons(tree: ModelTree) -> dict[str, str]:
+    """Why layers of this model should be alike, by the names of `Ties`; only what there is."""
+    kinds = {linear.kind: linear for linear in tree.linears if linear.block >= 0}
+    # One block with a layer of each kind says as much as all of them.
+    block = replace(tree, linears=tuple(replace(linear, block=0) for linear in kinds.values()))
+    found = {}
+    for name in ("fuse_qkv", "fuse_gate_up", "experts"):
+        only = {other: other == name for other in ("fuse_qkv", "fuse_gate_up", "experts")}
+        groups = fused.groups(block, Ties(**only))
+        if groups:
+            found[name] = groups[0].reason
+    return found
+
+
+def _result(found: Allocation) -> str:
+    """What an allocation came to, in a line or two."""
+    parts = [f"Damage {figure(found.damage)}", human(found.size.total), f"{found.bits:.2f} bits"]
+    above = found.damage - found.bound
+    if found.exact or above <= _SPREAD * max(found.bound, 1e-30):
+        parts.append("best possible")
+    else:
+        parts.append(f"within {100 * above / max(found.bound, 1e-30):.2g} % of the best")
+    return " ".join([f"{', '.join(parts)}.", *found.notes])

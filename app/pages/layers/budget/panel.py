@@ -1,0 +1,236 @@
+"""What the output may cost, and the map that does the least damage for it.
+
+Shows what is asked and answered; knows no draft, measures and computes nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from PySide6.QtCore import Qt, Signal
+from PySide6.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QFrame,
+    QHBoxLayout,
+    QPushButton,
+    QScrollArea,
+    QVBoxLayout,
+    QWidget,
+)
+
+from app.pages.layers.budget.amount import BudgetAmount
+from app.pages.layers.budget.measuring_line import MeasuringLine
+from app.pages.layers.budget.pareto_plot import ParetoPlot
+from app.pages.layers.budget.pattern_field import PatternField
+from app.widgets.note import Note
+from app.widgets.segmented import Option, Toggles
+from app.widgets.tinted_label import TintedLabel
+from app.widgets.wheel_guard import WheelGuard
+from core.model.fused import Ties
+from core.schemes import BITS, UNTOUCHED
+from core.sensitivity.spec import MEASURES
+
+if TYPE_CHECKING:
+    from app.state import State
+    from app.theme import Theme
+
+_KIND, _CHOICES, _TIES = "layers/budget", "layers/choices", "layers/ties"
+_TIE_NAMES: Final = ("fuse_qkv", "fuse_gate_up", "experts")
+
+
+class BudgetPanel(QScrollArea):
+    """One view of the panel.
+
+    Signals:
+        kind_chosen(str): another kind of budget; show its steps.
+        changed: choices, ties, pins or minimum are others.
+        measure_chosen(str): predict damage in this way.
+        measuring_wanted, keep_wanted, allocate_wanted: a button was pressed.
+    """
+
+    kind_chosen = Signal(str)
+    changed = Signal()
+    measure_chosen = Signal(str)
+    measuring_wanted = Signal()
+    keep_wanted = Signal()
+    allocate_wanted = Signal()
+
+    def __init__(self, theme: Theme, state: State, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._state = state
+        self._known, self._blocked = False, ""
+        inner = QWidget()
+        self._make_upper(theme, inner)
+        self._make_lower(theme, inner)
+        self._lay_out(theme, inner)
+        self.setFrameShape(QFrame.Shape.NoFrame)
+        self.setWidgetResizable(True)
+        self.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.setWidget(inner)
+        self._connect()
+        self.show_measuring(on=False)
+
+    def _make_upper(self, theme: Theme, inner: QWidget) -> None:
+        self.amount = BudgetAmount(theme, self._state.value(_KIND, "bpw"), inner)
+        self.allocate = QPushButton(self.tr("Allocate"), inner)
+        self.allocate.setObjectName("allocate")
+        self.result = Note(theme, role="", parent=inner)
+        self.result.setObjectName("budget_result")
+        self.measure = QComboBox(inner)
+        self.measure.setObjectName("measure")
+        self.measure.setAccessibleName(self.tr("How damage is predicted"))
+        for measure in MEASURES:
+            self.measure.addItem(measure.title, measure.name)
+        WheelGuard(self.measure)
+        self._about = Note(theme, parent=inner)
+        self._about.setObjectName("measure_about")
+        self.start = QPushButton(self.tr("Measure sensitivity"), inner)
+        self.start.setObjectName("measure_start")
+        self.measuring = MeasuringLine(theme, inner)
+        self.problem = Note(theme, role="bad", parent=inner)
+        self.problem.setObjectName("measure_problem")
+        self.plot_place = QVBoxLayout()
+        self.plot = ParetoPlot(theme, inner)
+
+    def _make_lower(self, theme: Theme, inner: QWidget) -> None:
+        options = [
+            Option(n, str(n), self.tr("{} bits to choose from").format(n), theme.bits_color(n))
+            for n in (*BITS, UNTOUCHED)
+        ]
+        self.bits = Toggles(theme, options, inner)
+        self.bits.setObjectName("budget_choices")
+        self.bits.set_values(self._state.value(_CHOICES, list(BITS)) or BITS)
+        self._alike = TintedLabel(theme, self.tr("Alike"), bold=True, parent=inner)
+        texts = (self.tr("q, k, v alike"), self.tr("gate, up alike"), self.tr("experts alike"))
+        remembered: dict[str, bool] = self._state.value(_TIES, {})
+        self.tie_boxes: dict[str, QCheckBox] = {}
+        for name, text in zip(_TIE_NAMES, texts, strict=True):
+            box = self.tie_boxes[name] = QCheckBox(text, inner)
+            box.setObjectName(f"tie_{name}")
+            box.setChecked(bool(remembered.get(name, True)))
+        self.least = PatternField(theme, "least", self.tr("At least"), "*.down_proj = 4", inner)
+        self.pins = PatternField(theme, "pins", self.tr("Fixed"), "lm_head = 8", inner)
+        self.keep = QPushButton(self.tr("Keep the selection as it is"), inner)
+        self.keep.setObjectName("keep_selection")
+        self.keep.setToolTip(self.tr("Add the selected layers to what is fixed, with what they have now"))
+
+    @property
+    def choices(self) -> tuple[int, ...]:
+        """The bits to choose from."""
+        return self.bits.values
+
+    @property
+    def ties(self) -> Ties:
+        """Which layers are to be alike."""
+        return Ties(**{name: box.isChecked() for name, box in self.tie_boxes.items()})
+
+    def show_ties(self, reasons: dict[str, str]) -> None:
+        """Offer the ties that this model has, by the names of `Ties`, each with its reason."""
+        for name, box in self.tie_boxes.items():
+            reason = reasons.get(name, "")
+            box.setVisible(bool(reason))
+            sentence = f"{reason[:1].upper()}{reason[1:]}." if reason else ""
+            box.setToolTip(sentence)
+            box.setAccessibleDescription(sentence)
+        self._alike.setVisible(bool(reasons))
+
+    def show_measure(self, measure: str, *, known: bool) -> None:
+        """Show the measure, and whether this model was measured with it."""
+        place = max(0, self.measure.findData(measure))
+        self.measure.setCurrentIndex(place)
+        self._about.tell(MEASURES[place].about)
+        self._known = known
+        self._enable()
+
+    def show_measuring(self, *, on: bool, problem: str = "") -> None:
+        """Show that a measurement is on, or why the last one failed."""
+        self.measuring.setVisible(on)
+        self._enable()
+        self.measure.setEnabled(not on)
+        self.problem.tell(problem, "bad")
+        if on:
+            self.measuring.begin()
+
+    def show_problem(self, problem: str) -> None:
+        """Say why there is no curve; "" where there is one."""
+        self.problem.tell(problem, "bad")
+
+    def show_ready(self, reason: str) -> None:
+        """Say why nothing can be allocated; "" where it can."""
+        self.allocate.setEnabled(not reason)
+        self.allocate.setToolTip(reason)
+
+    def forget(self) -> None:
+        """Forget what was said of single layers: those of another model have other names."""
+        self.pins.text.clear()
+        self.least.text.clear()
+        self.show_problem("")
+
+    def set_blocked(self, reason: str) -> None:
+        """Say why nothing can be measured now; "" where it can."""
+        self._blocked = reason
+        self._enable()
+
+    def tell(self, text: str, role: str = "") -> None:
+        """Say what an allocation came to."""
+        self.result.tell(text, role)
+
+    def _enable(self) -> None:
+        self.start.setVisible(not self._known and self.measuring.isHidden())
+        self.start.setEnabled(not self._blocked)
+        self.start.setToolTip(self._blocked)
+
+    def _lay_out(self, theme: Theme, inner: QWidget) -> None:
+        column = QVBoxLayout(inner)
+        column.setContentsMargins(0, 0, 4, 0)
+        column.setSpacing(8)
+        column.addWidget(self.amount)
+        column.addLayout(_row(self.allocate))
+        column.addWidget(self.result)
+        column.addWidget(TintedLabel(theme, self.tr("Predicted damage"), bold=True, parent=inner))
+        column.addWidget(self.measure)
+        column.addWidget(self._about)
+        column.addLayout(_row(self.start))
+        column.addWidget(self.measuring)
+        column.addWidget(self.problem)
+        column.addLayout(self.plot_place)
+        column.addWidget(TintedLabel(theme, self.tr("Bits to choose from"), bold=True, parent=inner))
+        column.addWidget(self.bits)
+        column.addWidget(self._alike)
+        for box in self.tie_boxes.values():
+            column.addWidget(box)
+        column.addWidget(self.least)
+        column.addWidget(self.pins)
+        column.addLayout(_row(self.keep))
+        column.addStretch(1)
+
+    def _connect(self) -> None:
+        self.amount.kind_chosen.connect(self._choose_kind)
+        self.amount.entered.connect(self.allocate.click)
+        self.allocate.clicked.connect(self.allocate_wanted)
+        self.measure.activated.connect(lambda _index: self.measure_chosen.emit(self.measure.currentData()))
+        self.start.clicked.connect(self.measuring_wanted)
+        self.keep.clicked.connect(self.keep_wanted)
+        self.bits.changed.connect(self._changed)
+        for box in self.tie_boxes.values():
+            box.clicked.connect(self._changed)
+        self.least.changed.connect(self.changed)
+        self.pins.changed.connect(self.changed)
+
+    def _choose_kind(self, kind: str) -> None:
+        self._state.set_value(_KIND, kind)
+        self.kind_chosen.emit(kind)
+
+    def _changed(self) -> None:
+        self._state.set_value(_CHOICES, list(self.choices))
+        self._state.set_value(_TIES, {name: box.isChecked() for name, box in self.tie_boxes.items()})
+        self.changed.emit()
+
+
+def _row(button: QWidget) -> QHBoxLayout:
+    row = QHBoxLayout()
+    row.addWidget(button)
+    row.addStretch(1)
+    return row

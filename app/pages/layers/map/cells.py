@@ -1,0 +1,186 @@
+"""What each cell of the map says: its layer, or all experts of a block that are folded into it.
+
+A cell goes by its first layer, so that one number per layer is enough for any colouring. Knows no pixel and no colour.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from app.pages.layers.budget.loss_increase import LayerDamage
+from app.pages.layers.layer_sheet import LayerSheet, marked, summarize
+from app.shared.layer_grid import APART, NOTHING, LayerGrid
+from core.formats.engines import Mark
+from core.wording import figure, human
+
+_TOLD = 3
+"""Reasons that a tooltip tells one by one."""
+
+
+@dataclass(frozen=True)
+class MapCells:
+    """The cells of `grid` with the figures of `sheet`. `layer` is the first layer of a cell everywhere below."""
+
+    grid: LayerGrid
+    sheet: LayerSheet
+
+    @cached_property
+    def folded(self) -> dict[int, tuple[int, ...]]:
+        """All layers of the cells that stand for more than one."""
+        return dict(self.grid.heads())
+
+    @cached_property
+    def shown(self) -> list[int]:
+        """The first layer of every cell, those outside the blocks too."""
+        return [layer for layer in (*self.grid.cells, *(one.layer for one in self.grid.apart)) if layer != NOTHING]
+
+    @cached_property
+    def mixes(self) -> dict[int, list[tuple[int, int]]]:
+        """Bits and their number of layers, the fewest bits first, of folded cells whose layers have several."""
+        bits = self.sheet.bits.__getitem__
+        found = {layer: Counter(map(bits, layers)) for layer, layers in self.folded.items()}
+        return {layer: sorted(counts.items()) for layer, counts in found.items() if len(counts) > 1}
+
+    def bits(self, layer: int) -> int:
+        """The bits of most layers of a cell."""
+        if layer not in self.mixes:
+            return self.sheet.bits[layer]
+        return max(self.mixes[layer], key=lambda pair: pair[1])[0]
+
+    def values(self, colouring: str) -> list[float]:
+        """One number a layer, NaN where there is none; at the first layer of a folded cell the sum over the cell."""
+        values = self.sheet.values(colouring)
+        if colouring == "bits" or not self.folded:
+            return values
+        values = list(values)
+        if colouring != "loss":  # which is the block's, whichever layer one asks
+            for layer, layers in self.folded.items():
+                known = [value for value in map(values.__getitem__, layers) if value == value]
+                values[layer] = math.fsum(known) if known else math.nan
+        return values
+
+    def text(self, layer: int, colouring: str, value: float) -> str:
+        """What a cell says when there is room; `value` is its number under the colouring."""
+        if colouring == "sensitivity":
+            return short(value)
+        if colouring == "size":
+            return figure(value / self.sheet.unit[0])
+        if colouring == "loss":
+            return figure(value)
+        if layer not in self.mixes:
+            return str(self.sheet.bits[layer])
+        mix = self.mixes[layer]
+        return f"{mix[0][0]}\N{EN DASH}{mix[-1][0]}"
+
+    @cached_property
+    def fallen(self) -> frozenset[int]:
+        """Cells with a layer that cannot have what it was given."""
+        plans = self.sheet.plans
+        odd = {number for number, case in enumerate(plans.cases) if case.fallback}
+        if not odd:
+            return frozenset()
+        return self._cells_of(layer for layer, kind in enumerate(plans.kinds) if kind in odd)
+
+    @cached_property
+    def marks(self) -> dict[int, Mark]:
+        """The worst that an engine has against each cell."""
+        found: dict[int, Mark] = {}
+        for layer, mark in self.sheet.marks.items():
+            if layer >= len(self.grid.places):
+                continue
+            head = self.grid.layer_at(*self.grid.places[layer])
+            if head not in found or (mark.cannot and not found[head].cannot):
+                found[head] = mark
+        return found
+
+    def lit(self, matches: Collection[int]) -> frozenset[int]:
+        """Cells with a layer among `matches`."""
+        return self._cells_of(layer for layer in matches if layer < len(self.grid.places))
+
+    def describe(self, layer: int) -> str:
+        """Everything about a cell, in lines; for tooltips."""
+        layers = self.folded.get(layer)
+        if layers is None:
+            return self.sheet.describe(layer)
+        found = summarize(self.sheet, layers)
+        lines = [
+            f"{self._place(layer)}: {len(layers):,} experts",
+            f"{self.sheet.shape(layer)}, {self.sheet.linear(layer).dtype} each",
+            _counted({f"{bits} bits": count for bits, count in sorted(found.bits.items())}, len(layers)),
+            _counted(found.whys, len(layers)),
+            _counted(found.fallbacks, len(layers)),
+            f"{human(found.before)} \N{RIGHTWARDS ARROW} {human(found.after)}",
+            self._damage(layers),
+        ]
+        loss = self.sheet.losses.get(self.sheet.linear(layer).block)
+        if loss is not None:
+            lines.append(f"Loss of block {self.sheet.linear(layer).block} after its last run: {figure(loss)}")
+        if layer in self.marks:
+            lines.append(self._marks(layers))
+        return "\n".join(line for line in lines if line)
+
+    def spoken(self, layer: int) -> str:
+        """A cell in one sentence; for screen readers."""
+        layers = self.folded.get(layer)
+        if layers is None:
+            return self.sheet.spoken(layer)
+        counts = Counter(map(self.sheet.bits.__getitem__, layers))
+        bits = _counted({f"{bits} bits": count for bits, count in sorted(counts.items())}, len(layers))
+        words = [self._place(layer), f"{len(layers):,} experts folded", bits]
+        if layer in self.marks:
+            words.append(self._marks(layers))
+        return ", ".join(words)
+
+    def _place(self, layer: int) -> str:
+        row, column = self.grid.places[layer]
+        return f"block {row}, {self.grid.kinds[column]}" if row != APART else self.sheet.linear(layer).name
+
+    def _damage(self, layers: Collection[int]) -> str:
+        known: LayerDamage | None = self.sheet.damage
+        if known is None:
+            return ""
+        now = [value for layer in layers if (value := self.sheet.damage_now(layer)) is not None]
+        most = [value for layer in layers if (value := known.tender[layer]) == value]
+        if not now or not most:
+            return ""
+        fewest = min(scheme.bits for scheme in known.table.schemes)
+        return (
+            f"Predicted damage: {figure(math.fsum(now))} now, {figure(math.fsum(most))} with all at {fewest} bits; "
+            f"one expert {figure(min(most))} to {figure(max(most))}"
+        )
+
+    def _marks(self, layers: Collection[int]) -> str:
+        found = Counter(marked(self.sheet.marks[layer]) for layer in layers if layer in self.sheet.marks)
+        return _counted(found, len(layers))
+
+    def _cells_of(self, layers: Iterable[int]) -> frozenset[int]:
+        cells, places, columns = self.grid.cells, self.grid.places, self.grid.columns
+        found = set()
+        for layer in layers:
+            row, column = places[layer]
+            found.add(layer if row == APART else cells[row * columns + column])
+        return frozenset(found)
+
+
+def short(value: float) -> str:
+    """Two digits in little room: `0.12`, `3.4e-5`; a dash for NaN."""
+    if not math.isfinite(value):
+        return "\N{EN DASH}"
+    if value == 0 or value >= 0.01:
+        return f"{value:.2g}" if value < 100 else figure(value)
+    digits, _, power = f"{value:.1e}".partition("e")
+    return f"{digits}e{int(power)}"
+
+
+def _counted(counts: Mapping[str, int], total: int) -> str:
+    """Texts with their number of layers, unless it is that of all; the most frequent where there are many."""
+    listed = list(counts.items())
+    if len(listed) > _TOLD:
+        listed = sorted(listed, key=lambda item: -item[1])[:_TOLD]
+    parts = [text if count == total else f"{text} ({count:,})" for text, count in listed]
+    rest = len(counts) - len(listed)
+    return "; ".join([*parts, f"and {rest} more"] if rest else parts)

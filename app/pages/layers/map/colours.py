@@ -1,0 +1,88 @@
+"""From the figures of the cells to their colours, and to the scale that a legend explains.
+
+Knows the theme; nothing of where a cell stands or how it is painted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from PySide6.QtGui import QColor
+
+from app.pages.layers.map.cells import MapCells
+
+if TYPE_CHECKING:
+    from app.theme import Theme
+
+_STEPS: Final = 255
+_DIMMED: Final = 0.8
+"""How much of the ground is in the colour of a cell that the filter leaves out."""
+_WIDE_RANGE: Final = 30.0
+"""A largest value of so many times the smallest is shown by its logarithm: else all but a few cells look the same."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """From the smallest to the largest value of a continuous colouring; None for both where there is none.
+
+    A logarithmic one begins at the smallest value above 0.
+    """
+
+    low: float | None = None
+    high: float | None = None
+    logarithmic: bool = False
+
+    def place(self, value: float) -> float:
+        """Where `value` stands between the ends, 0 to 1."""
+        if self.low is None or self.high is None or self.low == self.high or value <= self.low:
+            return 0.0
+        if self.logarithmic:
+            return (math.log(value) - math.log(self.low)) / (math.log(self.high) - math.log(self.low))
+        return (value - self.low) / (self.high - self.low)
+
+
+def make_scale(values: Sequence[float]) -> Scale:
+    """The scale of `values`; what is not finite stays out of it."""
+    finite = [value for value in values if -math.inf < value < math.inf]
+    if not finite:
+        return Scale()
+    low, high = min(finite), max(finite)
+    above = low if low > 0 else min((value for value in finite if value > 0), default=0.0)
+    if low >= 0 and above and high > _WIDE_RANGE * above:
+        return Scale(above, high, logarithmic=True)
+    return Scale(low, high)
+
+
+def cell_colours(theme: Theme, cells: MapCells, colouring: str, values: Sequence[float]) -> tuple[list[int], Scale]:
+    """The colour of each cell as ARGB at its first layer, and the scale behind it (an empty one for bits).
+
+    Args:
+        values: of the colouring, as `MapCells.values` gives them.
+    """
+    if colouring == "bits":
+        sheet = cells.sheet
+        colours = sheet.of_cases([theme.bits_color(case.scheme.bits).rgba() for case in sheet.plans.cases])
+        for layer in cells.mixes:
+            colours[layer] = theme.bits_color(cells.bits(layer)).rgba()
+        return colours, Scale()
+    scale = make_scale([values[layer] for layer in cells.shown])
+    ramp = [theme.cividis(step / _STEPS).rgba() for step in range(_STEPS + 1)]
+    missing = theme.color("line").rgba()
+    known: dict[float, int] = {}
+    for value in set(values):
+        # Of folded layers those that are not their cell's first may lie beyond the ends; nobody sees them.
+        known[value] = ramp[round(min(scale.place(value), 1.0) * _STEPS)] if math.isfinite(value) else missing
+    return [known.get(value, missing) for value in values], scale
+
+
+def dimmed(colours: Sequence[int], lit: Collection[int], ground: QColor) -> list[int]:
+    """`colours` with all but those of `lit` faded into the ground."""
+    from app.theme import mixed
+
+    faded: dict[int, int] = {}
+    for colour in set(colours):
+        faded[colour] = mixed(QColor.fromRgba(colour), ground, _DIMMED).rgba()
+    return [colour if layer in lit else faded[colour] for layer, colour in enumerate(colours)]

@@ -1,0 +1,127 @@
+"""All that one painting of the bits map depends on, as one value. Arithmetic and look-ups; paints nothing."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from PySide6.QtCore import QPoint, QRect, QSize
+from PySide6.QtGui import QColor, QFont, QImage, QPalette
+
+from app.pages.layers.map.cells import MapCells
+from app.pages.layers.map.geometry import MapGeometry
+from app.shared.layer_grid import APART, NOTHING, LayerGrid
+
+if TYPE_CHECKING:
+    from app.theme import Theme
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is to be painted. Cells go by their first layer.
+
+    Attributes:
+        image: one pixel a cell of the blocks.
+        values, colours: of each cell; the colours as ARGB.
+        lit: the cells that the filter lets through; None without a filter.
+        scroll, view: of the viewport.
+    """
+
+    cells: MapCells
+    geometry: MapGeometry
+    image: QImage
+    values: Sequence[float]
+    colours: Sequence[int]
+    colouring: str
+    lit: frozenset[int] | None
+    selected: frozenset[int]
+    current: int
+    focused: bool
+    scroll: QPoint
+    view: QSize
+    palette: QPalette
+    font: QFont
+    theme: Theme
+
+    @property
+    def grid(self) -> LayerGrid:
+        return self.cells.grid
+
+    def rect(self, row: int, column: int) -> QRect:
+        """The coloured part of a cell, in the viewport."""
+        return self.geometry.rect(row, column).translated(-self.scroll)
+
+    @property
+    def place(self) -> tuple[int, int] | None:
+        """Where the current layer stands."""
+        return self.grid.places[self.current] if 0 <= self.current < len(self.grid.places) else None
+
+    @cached_property
+    def visible(self) -> list[tuple[int, QRect]]:
+        """The cells of the blocks that are in view."""
+        rows, columns = self.geometry.visible(self.scroll, self.view)
+        if not rows or not columns:
+            return []
+        first = self.rect(rows[0], columns[0])
+        wide, tall = self.geometry.cell.width(), self.geometry.cell.height()
+        width, height = first.width(), first.height()
+        lefts = [(column, first.x() + number * wide) for number, column in enumerate(columns)]
+        found = []
+        for number, row in enumerate(rows):
+            top, start = first.y() + number * tall, row * self.grid.columns
+            for column, left in lefts:
+                layer = self.grid.cells[start + column]
+                if layer != NOTHING:
+                    found.append((layer, QRect(left, top, width, height)))
+        return found
+
+    @cached_property
+    def apart(self) -> list[tuple[int, QRect]]:
+        """The cells outside the blocks that are layers."""
+        apart = enumerate(self.grid.apart)
+        return [(one.layer, self.rect(APART, number)) for number, one in apart if one.layer != NOTHING]
+
+    @cached_property
+    def _folded(self) -> dict[int, tuple[int, ...]]:
+        return self.cells.folded
+
+    def chosen(self, layer: int) -> bool:
+        """Whether a whole cell is selected."""
+        layers = self._folded.get(layer)
+        return layer in self.selected if layers is None else self.selected.issuperset(layers)
+
+    def chosen_at(self, row: int, column: int) -> bool:
+        """The same for the cell of the blocks at a place; False where there is none."""
+        layer = self.grid.cells[row * self.grid.columns + column]
+        return layer != NOTHING and self.chosen(layer)
+
+    def partly(self, layer: int) -> bool:
+        """Whether some layers of a cell are selected and some are not."""
+        layers = self._folded.get(layer)
+        return layers is not None and not self.selected.isdisjoint(layers) and not self.chosen(layer)
+
+    @cached_property
+    def _text_colours(self) -> dict[int, QColor]:
+        return {}
+
+    def text_colour(self, layer: int) -> QColor:
+        """What can be read on a cell."""
+        if self.lit is not None and layer not in self.lit:
+            return self.theme.color("muted")
+        ground = self.colours[layer]
+        found = self._text_colours.get(ground)
+        if found is None:
+            found = self._text_colours[ground] = self.theme.text_on(QColor.fromRgba(ground))
+        return found
+
+
+def cell_image(grid: LayerGrid, colours: Sequence[int]) -> QImage:
+    """The blocks with one pixel a cell, transparent where there is no layer."""
+    if not grid.cells:
+        return QImage()
+    pixels = array("I", [0 if layer == NOTHING else colours[layer] for layer in grid.cells])
+    image = QImage(pixels.tobytes(), grid.columns, grid.rows, 4 * grid.columns, QImage.Format.Format_ARGB32)
+    return image.copy()  # of its own memory: the bytes above live no longer than this call

@@ -1,0 +1,40 @@
+"""What the map says in words: tooltips of whatever is under the mouse, and the current cell for screen readers."""
+
+from __future__ import annotations
+
+from app.pages.layers.map.cells import MapCells
+from app.pages.layers.map.geometry import Hit
+from app.shared.layer_grid import APART, NOTHING
+
+
+def tip(cells: MapCells, hit: Hit) -> str:
+    """The tooltip of a part of the map."""
+    if hit.part in ("column", "band", "fold"):
+        return _of_title(cells, hit)
+    if hit.part == "row":
+        return f"Block {hit.row}"
+    if hit.part != "cell":
+        return ""
+    layer = cells.grid.layer_at(hit.row, hit.column)
+    if layer == NOTHING:
+        return cells.grid.apart[hit.column].note if hit.row == APART else ""
+    return cells.describe(layer)
+
+
+def spoken(cells: MapCells, place: tuple[int, int], selected: frozenset[int]) -> str:
+    """The cell at a place in one sentence, and whether it is selected."""
+    layers = cells.grid.layers_at(*place)
+    state = "partly selected"
+    if selected.issuperset(layers):
+        state = "selected"
+    elif selected.isdisjoint(layers):
+        state = "not selected"
+    return f"{cells.spoken(layers[0])}, {state}"
+
+
+def _of_title(cells: MapCells, hit: Hit) -> str:
+    band = cells.grid.band_at(hit.column)
+    if band is None or (hit.part == "column" and not band.folded):
+        return f"{cells.grid.kinds[hit.column]} in every block"
+    does = "opens a column for each expert" if band.folded else "folds them into one column again"
+    return f"{band.stem} of {band.experts:,} experts in every block\nThe box, Enter or a double click {does}."

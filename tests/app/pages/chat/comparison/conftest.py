@@ -1,0 +1,33 @@
+"""A comparison of two folders whose children are played by the test.
+
+Imports nothing of Qt at the top: where it cannot be loaded the tests are skipped, and this file must not fail first.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pytestqt.qtbot import QtBot
+
+    from app.pages.chat.comparison.view import VersusView
+    from app.shared.context import Context
+
+
+@pytest.fixture
+def view(qtbot: QtBot, surroundings: Context, tmp_path: Path) -> VersusView:
+    from app.pages.chat.comparison.view import VersusView
+    from app.shared.draft import Machine
+    from tests.app.pages.chat.comparison.parts import folders
+
+    cpu = {"id": "cpu", "kind": "cpu", "name": "Test CPU", "usable": True, "reason": "", "total_memory": 8e9}
+    surroundings.draft.set_machine(Machine((cpu,), {"cpu": 1e9}, "cpu"))
+    made = VersusView(surroundings)
+    qtbot.addWidget(made)
+    made.open_pair(*folders(tmp_path))
+    made.resize(880, 580)
+    made.show()
+    return made

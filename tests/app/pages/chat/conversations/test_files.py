@@ -1,0 +1,135 @@
+"""Saved conversations: on the disk as a whole or not at all, found, renamed, deleted and brought back."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from app.pages.chat.conversations.conversation import Conversation
+from app.pages.chat.conversations.files import KEPT_DAYS, ConversationStore, matching
+from app.pages.chat.conversations.json_format import to_json
+from core.errors import CorruptFile, OutputProblem
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ConversationStore:
+    return ConversationStore(tmp_path / "conversations")
+
+
+def saved(store: ConversationStore, text: str, updated: float = 1000.0) -> Conversation:
+    talk = Conversation()
+    talk.add("user", text)
+    talk.updated = updated
+    store.save(talk.id, to_json(talk))
+    return talk
+
+
+def test_without_a_folder_there_are_none(store: ConversationStore) -> None:
+    assert store.list().summaries == ()
+
+
+def test_what_was_saved_is_found_the_newest_first(store: ConversationStore) -> None:
+    for text, when in (("old", 1.0), ("new", 3.0), ("middle", 2.0)):
+        saved(store, text, when)
+    assert [summary.name for summary in store.list().summaries] == ["new", "middle", "old"]
+
+
+def test_what_was_saved_can_be_opened(store: ConversationStore) -> None:
+    talk = saved(store, "hello")
+    assert to_json(store.load(talk.id)) == to_json(talk)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="rights are others there")
+def test_nobody_else_may_read_them(store: ConversationStore) -> None:
+    store.folder.mkdir(mode=0o755)
+    talk = saved(store, "a secret")
+    assert store.folder.stat().st_mode & 0o077 == 0
+    assert (store.folder / f"{talk.id}.json").stat().st_mode & 0o077 == 0
+
+
+def test_a_torn_file_is_named_and_stays(store: ConversationStore) -> None:
+    whole = saved(store, "hello")
+    torn = store.folder / "torn.json"
+    torn.write_bytes((store.folder / f"{whole.id}.json").read_bytes()[:40])
+    listing = store.list()
+    assert [name for name, _why in listing.broken] == ["torn.json"]
+    assert [summary.id for summary in listing.summaries] == [whole.id]
+    assert torn.exists()
+
+
+def test_what_a_killed_writer_left_is_passed_over(store: ConversationStore) -> None:
+    saved(store, "hello")
+    (store.folder / ".x.json.7.tmp").write_text("{")
+    (store.folder / ".y.json").write_text("{")
+    assert store.list().broken == ()
+
+
+def test_a_conversation_can_be_renamed(store: ConversationStore) -> None:
+    talk = saved(store, "hello")
+    assert store.rename(talk.id, "Greetings").name == "Greetings"
+    assert store.load(talk.id).title == "Greetings"
+
+
+def test_renaming_does_not_make_it_newer(store: ConversationStore) -> None:
+    talk = saved(store, "hello", 1000.0)
+    assert store.rename(talk.id, "Greetings").updated == 1000.0
+
+
+def test_a_deleted_conversation_is_gone_from_the_list(store: ConversationStore) -> None:
+    store.remove(saved(store, "hello").id)
+    assert store.list().summaries == ()
+
+
+def test_a_deleted_conversation_can_be_brought_back(store: ConversationStore) -> None:
+    talk = saved(store, "hello")
+    store.remove(talk.id)
+    store.restore(talk.id)
+    assert [summary.id for summary in store.list().summaries] == [talk.id]
+
+
+def test_what_was_never_saved_can_be_deleted(store: ConversationStore) -> None:
+    store.remove("nobody")
+
+
+def test_what_was_deleted_long_ago_goes_for_good(store: ConversationStore) -> None:
+    talk = saved(store, "hello")
+    store.remove(talk.id)
+    aside = store.folder / "deleted" / f"{talk.id}.json"
+    long_ago = time.time() - (KEPT_DAYS + 1) * 86_400
+    os.utime(aside, (long_ago, long_ago))
+    store.list()
+    assert not aside.exists()
+
+
+def test_what_is_gone_for_good_cannot_be_brought_back(store: ConversationStore) -> None:
+    saved(store, "hello")
+    with pytest.raises(OutputProblem):
+        store.restore("nobody")
+
+
+def test_a_folder_that_cannot_be_written_is_told(store: ConversationStore) -> None:
+    store.folder.parent.mkdir(exist_ok=True)
+    store.folder.write_text("a file stands in the way")
+    with pytest.raises(OutputProblem):
+        saved(store, "hello")
+
+
+@pytest.mark.parametrize("name", ["../escape", "a/b", "", "x" * 100])
+def test_a_name_cannot_lead_out_of_the_folder(store: ConversationStore, name: str) -> None:
+    with pytest.raises(CorruptFile):
+        store.load(name)
+
+
+def test_all_words_must_occur(store: ConversationStore) -> None:
+    saved(store, "The capital of France")
+    saved(store, "The capital of Spain")
+    found = matching(store.list().summaries, "capital FRANCE")
+    assert [summary.name for summary in found] == ["The capital of France"]
+
+
+def test_an_empty_search_finds_all(store: ConversationStore) -> None:
+    saved(store, "hello")
+    assert len(matching(store.list().summaries, "  ")) == 1
