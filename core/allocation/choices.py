@@ -196,7 +196,7 @@ def _settled(tree: ModelTree, table: DamageTable, demand: Demand, pins: Sequence
     stays = _any(unit_of, free, count) | (_any(unit_of, kept, count) & ~_any(unit_of, pinned, count))
     kept = stays[unit_of] | (kept & ~pinned)
     keys: list[Keys | None] = list(pins)
-    if demand.pins or demand.least:
+    if demand.pins or demand.min_bits:
         _share(tree, unit_of, count, keys, minimum)
     keys = [_STAYS if stays else key for key, stays in zip(keys, kept.tolist(), strict=True)]
     return _Layers(rows, pins, keys, minimum, free, kept, unit_of)
@@ -287,11 +287,11 @@ def _pins(tree: ModelTree, demand: Demand) -> tuple[list[Keys | None], dict[str,
 
 def _minimum(tree: ModelTree, demand: Demand) -> list[int]:
     """The fewest bits of each linear; 0 where nothing is said."""
-    if not demand.least:
+    if not demand.min_bits:
         return [0] * len(tree.linears)
     names = [linear.name for linear in tree.linears]
-    _refuse_strangers([rule.match for rule in demand.least if not any(map(rule.pattern.search, names))], "minimum")
-    return [max((rule.bits or 0 for rule in demand.least if rule.pattern.search(name)), default=0) for name in names]
+    _refuse_strangers([rule.match for rule in demand.min_bits if not any(map(rule.pattern.search, names))], "minimum")
+    return [max((rule.bits or 0 for rule in demand.min_bits if rule.pattern.search(name)), default=0) for name in names]
 
 
 def _refuse_strangers(missing: Iterable[str], what: str) -> None:

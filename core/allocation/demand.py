@@ -53,7 +53,7 @@ class Demand:
     Attributes:
         choices: bits to choose from; with 16 among them a layer may be left alone.
         pins: rules of a bits map; what they give is fixed (the last that matches wins, the head by exact name only).
-        least: patterns with the fewest bits that a layer may get; of several that match the most bits count.
+        min_bits: patterns with the fewest bits that a layer may get; of several that match the most bits count.
         ties: layers that share a scheme.
         engine: of `core.formats.engines`, or "": only what it runs is chosen.
         group_size, sym: of all layers that a pin does not give others.
@@ -62,7 +62,7 @@ class Demand:
     budget: Budget
     choices: tuple[int, ...] = (2, 3, 4, 8)
     pins: tuple[Rule, ...] = ()
-    least: tuple[Rule, ...] = ()
+    min_bits: tuple[Rule, ...] = ()
     ties: Ties = field(default_factory=Ties)
     engine: str = ""
     format_name: str = "auto_round"
@@ -72,7 +72,7 @@ class Demand:
     def __post_init__(self) -> None:
         if not self.choices or set(self.choices) - {*BITS, UNTOUCHED}:
             raise BadInput(f"Bits to choose from are {self.choices}.", "Give some of 2, 3, 4, 8 and 16.")
-        if any(rule.bits is None for rule in self.least):
+        if any(rule.bits is None for rule in self.min_bits):
             raise BadInput("A minimum has no number of bits.", "Write PATTERN=BITS.")
         if any(rule.bits is None and rule.group_size is None and rule.sym is None for rule in self.pins):
             raise BadInput("A pin pins nothing.", "Write PATTERN=BITS.")

@@ -120,7 +120,7 @@ def plan(
     ram: int | str | None = None,
     choices: Sequence[int] = (2, 3, 4, 8),
     pins: Iterable[str | Rule] = (),
-    least: Iterable[str | Rule] = (),
+    min_bits: Iterable[str | Rule] = (),
     engine: str = "",
     ties: Ties = Ties(),  # noqa: B008 - frozen
     measure: str = DEFAULT,
@@ -143,7 +143,7 @@ def plan(
             it, as numbers or as text such as `110MB`.
         choices: bits to choose from; with 16 among them layers may be left alone.
         pins: `PATTERN=BITS`, or rules: fixed, the last that matches wins; heads by exact name only.
-        least: `PATTERN=BITS`: no layer of the pattern gets fewer.
+        min_bits: `PATTERN=BITS`: no layer of the pattern gets fewer.
         engine: of `core.formats.engines`: choose only what it runs.
         ties: which layers share a scheme.
         measure: of `core.sensitivity.spec`.
@@ -155,7 +155,7 @@ def plan(
             failed. `Cancelled` after a stop.
     """
     demand = Demand(
-        _budget(bpw, size, ram), tuple(choices), _rules(pins), _rules(least), ties, engine, format, group_size, sym
+        _budget(bpw, size, ram), tuple(choices), _rules(pins), _rules(min_bits), ties, engine, format, group_size, sym
     )
     spec = AnalysisSpec(
         absolute(model), _candidates(demand), measure, absolute(calibration), samples, seqlen, seed, device

@@ -57,7 +57,9 @@ RangeRate = Annotated[float | None, typer.Option("--minmax-lr", help="First step
 Samples = Annotated[int | None, typer.Option(help="Calibration sequences.")]
 SeqLen = Annotated[int | None, typer.Option(help="Tokens of a calibration sequence.")]
 BatchSize = Annotated[int | None, typer.Option(help="Sequences that a step sees at once.")]
-Accumulate = Annotated[int | None, typer.Option(help="Micro-batches that are added up before a step.")]
+Accumulate = Annotated[
+    int | None, typer.Option("--gradient-accumulate-steps", help="Micro-batches that are added up before a step.")
+]
 Text = Annotated[str, typer.Option("--calibration", help="builtin, a Hub data set id, or a text or data file.")]
 Formats = Annotated[str, typer.Option("--format", help=f"Of {', '.join(FORMATS)}; several with commas.")]
 LowMemory = Annotated[bool, typer.Option("--low-memory", help="Caches on disk and smaller micro-batches.")]
@@ -104,12 +106,12 @@ def quantize(
     low_memory: LowMemory = False,
     compile: Compile = False,
     seed: Seed = 42,
-    name_job: Annotated[str, typer.Option("--name-job", help="What the list of jobs calls this one.")] = "",
+    name: Annotated[str, typer.Option("--name", help="What the list of jobs calls this one.")] = "",
     json: Json = False,
 ) -> int:
     """Quantize MODEL into the new folder --output."""
     options = _recipe_options(locals())
-    options |= {"seed": seed, "name": name_job}
+    options |= {"seed": seed, "name": name}
     return _run(json, lambda terminal: actions.quantize(terminal, model, output, options))
 
 
@@ -164,11 +166,13 @@ def plan(
     ram: Annotated[str | None, typer.Option(help="Budget: memory to run the output, such as 4GB.")] = None,
     choices: Annotated[str, typer.Option(help="Bits to choose from.")] = "2,3,4,8",
     pin: Annotated[list[str] | None, typer.Option(metavar="PATTERN=BITS", help="Fix these layers; repeatable.")] = None,
-    least: Annotated[list[str] | None, typer.Option(metavar="PATTERN=BITS", help="No fewer bits here.")] = None,
-    engine: Annotated[str, typer.Option("--for", metavar="ENGINE", help=f"Has to run on: {', '.join(ENGINES)}.")] = "",
-    tie_qkv: Annotated[bool, typer.Option(help="Give q, k and v of a block the same bits.")] = True,
-    tie_gate_up: Annotated[bool, typer.Option(help="Give gate and up of a block the same bits.")] = True,
-    tie_experts: Annotated[bool, typer.Option(help="Give the experts of a block the same bits.")] = True,
+    min_bits: Annotated[list[str] | None, typer.Option(metavar="PATTERN=BITS", help="No fewer bits here.")] = None,
+    engine: Annotated[
+        str, typer.Option("--engine", metavar="ENGINE", help=f"Has to run on: {', '.join(ENGINES)}.")
+    ] = "",
+    fuse_qkv: Annotated[bool, typer.Option(help="Give q, k and v of a block the same bits.")] = True,
+    fuse_gate_up: Annotated[bool, typer.Option(help="Give gate and up of a block the same bits.")] = True,
+    fuse_experts: Annotated[bool, typer.Option(help="Give the experts of a block the same bits.")] = True,
     measure: Annotated[str, typer.Option(help=f"Of {', '.join(one.name for one in MEASURES)}.")] = DEFAULT,
     group_size: Annotated[int, typer.Option(help="Weights that share a scale; -1 for a row.")] = 128,
     sym: Annotated[bool, typer.Option("--sym/--asym", help="Symmetric is the default.")] = True,
@@ -182,8 +186,8 @@ def plan(
 ) -> int:
     """The bits map of MODEL that is predicted to lose least within a budget, written to --output."""
     options = {
-        "bpw": bpw, "size": size, "ram": ram, "choices": choices, "pins": pin or (), "least": least or (),
-        "engine": engine, "ties": Ties(tie_qkv, tie_gate_up, tie_experts), "measure": measure,
+        "bpw": bpw, "size": size, "ram": ram, "choices": choices, "pins": pin or (), "min_bits": min_bits or (),
+        "engine": engine, "ties": Ties(fuse_qkv, fuse_gate_up, fuse_experts), "measure": measure,
         "group_size": group_size, "sym": sym, "format": format, "calibration": calibration, "samples": samples,
         "seqlen": seqlen, "device": device, "seed": seed,
     }  # fmt: skip
@@ -253,7 +257,9 @@ def convert(
     ],
     target: Annotated[Path | None, typer.Argument(metavar="DST", help="Folder to be made.", show_default=False)] = None,
     format: Annotated[str, typer.Option(help=f"One of {', '.join((*FORMATS, *PLAIN))}.", show_default=False)] = "",
-    inexact: Annotated[bool, typer.Option("--inexact", help="Weights may change; the error is measured.")] = False,
+    inexact: Annotated[
+        bool, typer.Option("--allow-requantize", help="Weights may change; the error is measured.")
+    ] = False,
     list_all: Annotated[bool, typer.Option("--list", help="Show what SRC can become, and why not the rest.")] = False,
     json: Json = False,
 ) -> int:

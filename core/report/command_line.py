@@ -26,7 +26,7 @@ _TUNING = {
     "samples": "--samples",
     "seqlen": "--seqlen",
     "batch_size": "--batch-size",
-    "accumulate": "--accumulate",
+    "accumulate": "--gradient-accumulate-steps",
 }
 _NO_OPTION = ("search_scale", "low_bit_lr_scale")
 """What a recipe has and the command line cannot change: the recipe that is named must have it already."""
@@ -65,7 +65,7 @@ def command_of(spec: JobSpec, folder: Path) -> Command:
     if spec.seed != 42:
         words += ["--seed", str(spec.seed)]
     if spec.name:
-        words += ["--name-job", spec.name]
+        words += ["--name", spec.name]
     return Command(tuple(words), files)
 
 

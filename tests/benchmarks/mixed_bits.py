@@ -26,7 +26,7 @@ from tests.benchmarks.against_peer import BIN, Figures, measured, perplexity_of
 
 HERE = Path(__file__).resolve().parent
 GROUP = 64
-TIES = ["--no-tie-qkv", "--no-tie-gate-up"]
+TIES = ["--no-fuse-qkv", "--no-fuse-gate-up"]
 """AutoScheme ties nothing either, unless told to."""
 
 

@@ -54,7 +54,7 @@ def test_choices_are_possible_bits(choices: tuple[int, ...]) -> None:
 
 def test_a_minimum_names_bits() -> None:
     with pytest.raises(BadInput, match="minimum"):
-        Demand(Budget("bpw", 4), least=(Rule("*", group_size=32),))
+        Demand(Budget("bpw", 4), min_bits=(Rule("*", group_size=32),))
 
 
 def test_a_pin_pins_something() -> None:

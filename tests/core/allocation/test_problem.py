@@ -133,7 +133,7 @@ def test_pins_of_one_tie_that_differ_are_refused() -> None:
 @settings(max_examples=25, deadline=None)
 @given(st.floats(3.6, 8), st.sampled_from([3, 4, 8]))
 def test_the_minimum_holds(bpw: float, bits: int) -> None:
-    demand = Demand(Budget("bpw", bpw), least=(Rule("*.o_proj", bits=bits), Rule("*.k_proj", bits=4)))
+    demand = Demand(Budget("bpw", bpw), min_bits=(Rule("*.o_proj", bits=bits), Rule("*.k_proj", bits=4)))
     got = schemes(TREE, allocate(TREE, TABLE, demand))
     assert min(got[name].bits for name in got if name.endswith("o_proj")) >= bits
     assert min(got[name].bits for name in got if name.endswith(("q_proj", "k_proj"))) >= 4
@@ -141,10 +141,10 @@ def test_the_minimum_holds(bpw: float, bits: int) -> None:
 
 def test_a_minimum_that_no_choice_reaches_is_said() -> None:
     with pytest.raises(BadInput, match=r"No choice is left for .*o_proj: it must have at least 8 bits"):
-        allocate(TREE, TABLE, Demand(Budget("bpw", 4), (2, 4), least=(Rule("*.o_proj", bits=8),)))
+        allocate(TREE, TABLE, Demand(Budget("bpw", 4), (2, 4), min_bits=(Rule("*.o_proj", bits=8),)))
 
 
-@pytest.mark.parametrize("part", ["pins", "least"])
+@pytest.mark.parametrize("part", ["pins", "min_bits"])
 def test_a_pattern_that_matches_nothing_is_said(part: str) -> None:
     with pytest.raises(BadInput, match="matches no layer"):
         allocate(TREE, TABLE, Demand(Budget("bpw", 4), **{part: (Rule("*.nothing", bits=8),)}))  # type: ignore[arg-type]
@@ -225,7 +225,7 @@ def test_layers_that_cannot_be_quantized_are_not_in_the_average() -> None:
     ],
 )
 def test_what_cannot_be_met_says_the_least_and_why(budget: Budget, words: str) -> None:
-    demand = Demand(budget, pins=(Rule("*.down_proj", bits=8),), least=(Rule("*.o_proj", bits=4),))
+    demand = Demand(budget, pins=(Rule("*.down_proj", bits=8),), min_bits=(Rule("*.o_proj", bits=4),))
     with pytest.raises(BadInput, match=words):
         allocate(TREE, TABLE, demand)
 

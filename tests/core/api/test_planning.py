@@ -81,7 +81,7 @@ def measured(tree: ModelTree, monkeypatch: pytest.MonkeyPatch) -> list[AnalysisS
         ({"bpw": 4, "pins": ["*.down_proj"]}, BadInput, "PATTERN=BITS"),
         ({"bpw": 4, "pins": ["*.down_proj=many"]}, BadInput, "PATTERN=BITS"),
         ({"bpw": 4, "pins": ["*.nothing=8"]}, BadInput, r"\*\.nothing"),
-        ({"bpw": 4, "least": ["*.nothing=4"]}, BadInput, r"\*\.nothing"),
+        ({"bpw": 4, "min_bits": ["*.nothing=4"]}, BadInput, r"\*\.nothing"),
         ({"bpw": 4, "engine": "abacus"}, BadInput, "abacus"),
         ({"bpw": 4, "format": "ggml"}, BadInput, "ggml"),
         ({"bpw": 4, "measure": "feeling"}, BadInput, "feeling"),
@@ -136,7 +136,7 @@ def test_the_budget_holds(tiny: Path, place: Path, measured: list[AnalysisSpec],
 
 def test_pins_and_minimum_hold(tiny: Path, place: Path, measured: list[AnalysisSpec]) -> None:
     found = api.plan(
-        tiny, bpw=5, group_size=32, choices=(2, 4), pins=["*.0.*.o_proj=16", "lm_head=8"], least=["*.v_proj=4"]
+        tiny, bpw=5, group_size=32, choices=(2, 4), pins=["*.0.*.o_proj=16", "lm_head=8"], min_bits=["*.v_proj=4"]
     )
     bits = {plan.linear.name: plan.scheme.bits for plan in found.plans}
     assert bits["model.layers.0.self_attn.o_proj"] == 16
@@ -174,7 +174,7 @@ def test_the_table_for_people(
     tiny: Path, place: Path, measured: list[AnalysisSpec], capsys: Capture, engine: str
 ) -> None:
     arguments = ["plan", str(tiny), "--bpw", "5", "--choices", "4, 8", "--group-size", "32", "-o", "map.json"]
-    assert main([*arguments, *(["--for", engine] if engine else [])]) == 0
+    assert main([*arguments, *(["--engine", engine] if engine else [])]) == 0
     out = capsys.readouterr().out
     assert "W4 g32 sym" in out
     assert "bits a weight" in out
@@ -199,8 +199,8 @@ def test_a_plan_for_programs_ends_with_its_result(
         ([], "one budget"),
         (["--bpw", "4", "--choices", "two"], "no bits"),
         (["--bpw", "4", "--pin", "*.up_proj"], "PATTERN=BITS"),
-        (["--bpw", "4", "--for", "abacus"], "abacus"),
-        (["--bpw", "5", "--for", "llama-cpp"], "llama.cpp"),
+        (["--bpw", "4", "--engine", "abacus"], "abacus"),
+        (["--bpw", "5", "--engine", "llama-cpp"], "llama.cpp"),
         (["--bpw", "0.5"], "At least"),
     ],
 )

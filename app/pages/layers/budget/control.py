@@ -203,15 +203,15 @@ class BudgetControl(QObject):
 
     def _demand(self, budget: Budget | None) -> Demand | None:
         draft, panel = self._context.draft, self._panel
-        pins, least = panel.pins.rules, panel.least.rules
-        if budget is None or pins is None or least is None:
+        pins, min_bits = panel.pins.rules, panel.min_bits.rules
+        if budget is None or pins is None or min_bits is None:
             return None
         default = draft.choices.bits_map.default
         return Demand(
             budget,
             choices=panel.choices,
             pins=pins,
-            least=least,
+            min_bits=min_bits,
             ties=panel.ties,
             engine=draft.engine,
             format_name=draft.choices.formats[0],

@@ -110,7 +110,7 @@ class BudgetPanel(QScrollArea):
             box = self.tie_boxes[name] = QCheckBox(text, inner)
             box.setObjectName(f"tie_{name}")
             box.setChecked(bool(remembered.get(name, True)))
-        self.least = PatternField(theme, "least", self.tr("At least"), "*.down_proj = 4", inner)
+        self.min_bits = PatternField(theme, "min_bits", self.tr("At least"), "*.down_proj = 4", inner)
         self.pins = PatternField(theme, "pins", self.tr("Fixed"), "lm_head = 8", inner)
         self.keep = QPushButton(self.tr("Keep the selection as it is"), inner)
         self.keep.setObjectName("keep_selection")
@@ -165,7 +165,7 @@ class BudgetPanel(QScrollArea):
     def forget(self) -> None:
         """Forget what was said of single layers: those of another model have other names."""
         self.pins.text.clear()
-        self.least.text.clear()
+        self.min_bits.text.clear()
         self.show_problem("")
 
     def set_blocked(self, reason: str) -> None:
@@ -201,7 +201,7 @@ class BudgetPanel(QScrollArea):
         column.addWidget(self._alike)
         for box in self.tie_boxes.values():
             column.addWidget(box)
-        column.addWidget(self.least)
+        column.addWidget(self.min_bits)
         column.addWidget(self.pins)
         column.addLayout(_row(self.keep))
         column.addStretch(1)
@@ -216,7 +216,7 @@ class BudgetPanel(QScrollArea):
         self.bits.changed.connect(self._changed)
         for box in self.tie_boxes.values():
             box.clicked.connect(self._changed)
-        self.least.changed.connect(self.changed)
+        self.min_bits.changed.connect(self.changed)
         self.pins.changed.connect(self.changed)
 
     def _choose_kind(self, kind: str) -> None:

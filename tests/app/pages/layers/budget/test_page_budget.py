@@ -208,7 +208,7 @@ def test_a_tie_says_why(budget: LayersPage) -> None:
 
 
 def test_least_bits_hold(qtbot: QtBot, known: LayersPage) -> None:
-    panel(known).least.text.setPlainText("*.down_proj = 4")
+    panel(known).min_bits.text.setPlainText("*.down_proj = 4")
     qtbot.waitUntil(lambda: not known.budget._curves.busy)
     allocate(qtbot, known, 3.5)
     assert {plan.scheme.bits for plan in known.context.draft.plans if "down" in plan.linear.name} <= {4, 8}
