@@ -44,7 +44,7 @@ class Grid:
         offset: rounding offset V as an integer number of steps, int16 or int32 [out, in].
         unit: levels that one step of `offset` stands for.
         low, high: fp32, the smallest and largest weight of a group, at most and at least 0; empty with a block type.
-        low_factor, high_factor: fp32, what they are multiplied with; tuned.
+        min_scale, max_scale: fp32, what they are multiplied with; tuned.
         factor_limit: largest value of a factor: 1, or 2 where a searched scale is the start.
         searched: fp32 or None, a searched scale that replaces the ranges (symmetric only).
         min_zero: smallest zero point that the output format can store.
@@ -63,8 +63,8 @@ class Grid:
     unit: float
     low: Tensor
     high: Tensor
-    low_factor: Tensor
-    high_factor: Tensor
+    min_scale: Tensor
+    max_scale: Tensor
     factor_limit: float
     searched: Tensor | None
     min_zero: int
@@ -135,8 +135,8 @@ def new_grid(
         unit=rate / max(1, iterations),
         low=low,
         high=high,
-        low_factor=torch.ones_like(low),
-        high_factor=torch.ones_like(low),
+        min_scale=torch.ones_like(low),
+        max_scale=torch.ones_like(low),
         factor_limit=1.0 if searched is None else 2.0,
         searched=searched,
         min_zero=min_zero,
@@ -166,13 +166,13 @@ def set_scales(grid: Grid) -> None:
         return
     if grid.scheme.sym:
         if grid.searched is not None:
-            scale = grid.searched * grid.high_factor
+            scale = grid.searched * grid.max_scale
         else:
-            below, above = -grid.low * grid.low_factor, grid.high * grid.high_factor
+            below, above = -grid.low * grid.min_scale, grid.high * grid.max_scale
             scale = torch.where(above < below, below, -above) / (1 << (grid.scheme.bits - 1))
         scale = storable(scale, 1 << (grid.scheme.bits - 1))
     else:
-        low, high = grid.low * grid.low_factor, grid.high * grid.high_factor
+        low, high = grid.low * grid.min_scale, grid.high * grid.max_scale
         scale = storable((high - low) / (grid.scheme.levels - 1), grid.scheme.levels - 1)
         grid.zero.copy_((-low / scale).round().clamp(grid.min_zero, grid.scheme.levels - 1))
         grid.shift.copy_(grid.zero)
@@ -272,18 +272,18 @@ def _step_factors(grid: Grid, sums: Tensor, size: float) -> None:
     if grid.scheme.sym:
         d_scale = by_level - by_ratio
         if grid.searched is not None:
-            slopes.append((grid.high_factor, d_scale * grid.searched))
+            slopes.append((grid.max_scale, d_scale * grid.searched))
         else:
             half = 1 << (grid.scheme.bits - 1)
-            low_leads = high * grid.high_factor < -low * grid.low_factor
-            slopes.append((grid.low_factor, torch.where(low_leads, -d_scale * low / half, 0.0)))
-            slopes.append((grid.high_factor, torch.where(low_leads, 0.0, -d_scale * high / half)))
+            low_leads = high * grid.max_scale < -low * grid.min_scale
+            slopes.append((grid.min_scale, torch.where(low_leads, -d_scale * low / half, 0.0)))
+            slopes.append((grid.max_scale, torch.where(low_leads, 0.0, -d_scale * high / half)))
     else:
         top = grid.scheme.levels - 1
         d_zero = scale * (through - total)
-        d_scale = by_level - grid.zero * total - by_ratio + d_zero * low * grid.low_factor / scale.square()
-        slopes.append((grid.low_factor, (-d_scale / top - d_zero / scale) * low))
-        slopes.append((grid.high_factor, d_scale / top * high))
+        d_scale = by_level - grid.zero * total - by_ratio + d_zero * low * grid.min_scale / scale.square()
+        slopes.append((grid.min_scale, (-d_scale / top - d_zero / scale) * low))
+        slopes.append((grid.max_scale, d_scale / top * high))
     for factor, slope in slopes:
         factor.sub_(slope.sign_().mul_(size)).clamp_(0.0, grid.factor_limit)
 

@@ -222,12 +222,12 @@ def _fixed_batches(samples: int, batch: int) -> list[Tensor]:
 
 
 def _copy(layers: list[TunedLayer]) -> list[tuple[Tensor, Tensor, Tensor]]:
-    return [(x.grid.offset.clone(), x.grid.low_factor.clone(), x.grid.high_factor.clone()) for x in layers]
+    return [(x.grid.offset.clone(), x.grid.min_scale.clone(), x.grid.max_scale.clone()) for x in layers]
 
 
 def _restore(layers: list[TunedLayer], state: list[tuple[Tensor, Tensor, Tensor]]) -> None:
     for layer, (offset, low, high) in zip(layers, state, strict=True):
         grid = layer.grid
-        grid.offset, grid.low_factor, grid.high_factor = offset, low, high
+        grid.offset, grid.min_scale, grid.max_scale = offset, low, high
         grids.set_scales(grid)
         grids.quantize_into(grid, layer.module.weight)

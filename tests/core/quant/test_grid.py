@@ -23,20 +23,20 @@ def half_precision(x: torch.Tensor) -> torch.Tensor:
     return (x.detach().half().float() - x.detach()) + x
 
 
-def reference(weight, scheme, offset, low_factor, high_factor):
+def reference(weight, scheme, offset, min_scale, max_scale):
     """W_q by autograd-friendly operations, straight from the description of the algorithm."""
     group = scheme.group_of(weight.shape[1])
     w = weight.view(weight.shape[0], -1, group)
     low, high = w.amin(-1).clamp(max=0), w.amax(-1).clamp(min=0)
     v = offset.view_as(w)
     if scheme.sym:
-        a, b = -(low * low_factor), high * high_factor
+        a, b = -(low * min_scale), high * max_scale
         top = torch.where(b < a, torch.maximum(a, b), -torch.maximum(a, b))
         s = half_precision(top / 2 ** (scheme.bits - 1)).unsqueeze(-1)
         q = rounded(w / s + v).clamp(-(2 ** (scheme.bits - 1)), 2 ** (scheme.bits - 1) - 1)
         return (s * q).view_as(weight)
-    s = half_precision((high * high_factor - low * low_factor) / (2**scheme.bits - 1)).unsqueeze(-1)
-    zero = rounded(-(low * low_factor).unsqueeze(-1) / s)
+    s = half_precision((high * max_scale - low * min_scale) / (2**scheme.bits - 1)).unsqueeze(-1)
+    zero = rounded(-(low * min_scale).unsqueeze(-1) / s)
     q = (rounded(w / s + v) + zero).clamp(0, 2**scheme.bits - 1)
     return (s * (q - zero)).view_as(weight)
 
@@ -53,8 +53,8 @@ def made(scheme: LayerScheme, seed: int):
     weight = torch.randn(48, 128, generator=generator) * 0.05
     grid = grids.new_grid(weight, scheme, iterations=50, rate=0.02)
     grid.offset += torch.randint(-1000, 1000, weight.shape, generator=generator, dtype=torch.int16)
-    grid.low_factor -= torch.rand(grid.low_factor.shape, generator=generator) * 0.4
-    grid.high_factor -= torch.rand(grid.high_factor.shape, generator=generator) * 0.4
+    grid.min_scale -= torch.rand(grid.min_scale.shape, generator=generator) * 0.4
+    grid.max_scale -= torch.rand(grid.max_scale.shape, generator=generator) * 0.4
     grids.set_scales(grid)
     gradient = torch.randn(weight.shape, generator=generator) * 1e-7
     return grid, gradient
@@ -65,7 +65,7 @@ def test_the_dequantized_weight_is_that_of_the_description(scheme: LayerScheme) 
     grid, _ = made(scheme, 1)
     out = torch.empty_like(grid.weight)
     grids.quantize_into(grid, out)
-    expected = reference(grid.weight, scheme, grid.offset.float() * grid.unit, grid.low_factor, grid.high_factor)
+    expected = reference(grid.weight, scheme, grid.offset.float() * grid.unit, grid.min_scale, grid.max_scale)
     assert torch.equal(out, expected)
 
 
@@ -73,14 +73,14 @@ def test_the_dequantized_weight_is_that_of_the_description(scheme: LayerScheme) 
 def test_a_step_follows_the_signs_of_autograd(scheme: LayerScheme) -> None:
     grid, gradient = made(scheme, 2)
     offset = (grid.offset.float() * grid.unit).requires_grad_()
-    low, high = grid.low_factor.clone().requires_grad_(), grid.high_factor.clone().requires_grad_()
+    low, high = grid.min_scale.clone().requires_grad_(), grid.max_scale.clone().requires_grad_()
     reference(grid.weight, scheme, offset, low, high).backward(gradient)
     before = grid.offset.clone()
     out = torch.empty_like(grid.weight)
     grids.step(grid, gradient, out, 37, 0.004)
 
     assert torch.equal(grid.offset - before, (-37 * offset.grad.sign()).to(torch.int16))
-    for factor, start in ((grid.low_factor, low), (grid.high_factor, high)):
+    for factor, start in ((grid.min_scale, low), (grid.max_scale, high)):
         expected = (start.detach() - 0.004 * start.grad.sign()).clamp(0, 1)
         # The sums of a group differ in the last bits of fp32, so a gradient that cancels to nothing may change sign.
         sure = start.grad.abs() > 1e-4 * start.grad.abs().max()
@@ -98,9 +98,9 @@ def test_the_frozen_integers_are_the_weight_of_the_last_step(scheme: LayerScheme
 
 def test_range_gradients_survive_where_fp16_underflows() -> None:
     grid, gradient = made(LayerScheme(4, 64, True), 4)
-    before = grid.high_factor.clone(), grid.low_factor.clone()
+    before = grid.max_scale.clone(), grid.min_scale.clone()
     grids.step(grid, gradient * 1e-3, torch.empty_like(grid.weight), 1, 0.01)
-    moved = (grid.high_factor != before[0]) | (grid.low_factor != before[1])
+    moved = (grid.max_scale != before[0]) | (grid.min_scale != before[1])
     assert moved.float().mean() > 0.99
 
 
