@@ -11,10 +11,10 @@ from typing import Any
 
 from PySide6.QtCore import QObject
 
-from app.shared.backend_rows import rows_from
 from app.shared.context import Context
-from app.shared.draft import Machine
+from core.codec import decode
 from core.errors import BitwrightError
+from core.inference.machine import Machine
 
 _log = logging.getLogger(__name__)
 
@@ -36,15 +36,7 @@ class MachineProbe(QObject):
         self._context.calls.start("devices", {}, on_success=self._measured, on_failure=_failed)
 
     def _measured(self, values: dict[str, Any]) -> None:
-        self._context.draft.set_machine(
-            Machine(
-                tuple(values["devices"]),
-                dict(values["throughput"]),
-                str(values["chosen"]),
-                {str(device): rows_from(rows) for device, rows in (values.get("backends") or {}).items()},
-                dict(values.get("load") or {}),
-            )
-        )
+        self._context.draft.set_machine(decode(Machine, values))
 
 
 def _failed(error: BitwrightError) -> None:

@@ -8,11 +8,12 @@ event, so a follower of an older version, or of a file cut by a crash, keeps goi
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
+
+from core.codec import decode, encode
 
 
 @dataclass(frozen=True)
@@ -169,11 +170,7 @@ def to_line(event: Event) -> str:
 
     ASCII, because a terminal or a pipe may have any encoding; null, because strict readers refuse NaN.
     """
-    value = {"event": type(event).__name__, **asdict(event)}
-    try:
-        return json.dumps(value, allow_nan=False)
-    except ValueError:
-        return json.dumps(_finite(value), allow_nan=False)
+    return json.dumps({"event": type(event).__name__, **encode(event)}, allow_nan=False)
 
 
 def from_line(line: str) -> Event:
@@ -185,29 +182,6 @@ def parsed(line: str) -> Event | None:
     """The event in a line; None for anything that is not one, or holds a value of the wrong kind."""
     try:
         value = json.loads(line)
-        cls = _TYPES[value.pop("event")]
-        return cls(**{f.name: _checked(str(f.type), value[f.name]) for f in fields(cls) if f.name in value})
+        return decode(_TYPES[value.pop("event")], value)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-
-
-def _finite(value: Any) -> Any:
-    """`value` with None in place of every float that JSON has no word for."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _checked(kind: str, value: Any) -> Any:
-    """`value` if it is of the field type `kind` (an annotation of this module's), else TypeError."""
-    if kind == "float" and value is None:
-        return math.nan
-    if kind == "float" and type(value) in (int, float):
-        return float(value)
-    if kind == "tuple[str, ...]" and isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return tuple(value)
-    if type(value).__name__ == kind.partition("[")[0] and kind != "float":
-        return value
-    raise TypeError(f"{value!r} is not {kind}")

@@ -38,6 +38,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("claim", "model_id", "private_files", "threads"),
     ("block_types", "control", "files", "lock", "pace"),
     ("errors", "events", "home", "wording"),
+    ("codec",),
 )
 """The parts of `core`, the highest first. A part imports only from layers below its own."""
 
@@ -58,13 +59,15 @@ TORCH_FREE = (
     "core", "core.allocation.demand", "core.allocation.map_rules", "core.allocation.pareto", "core.allocation.problem",
     "core.api", "core.api.bench_call", "core.api.chats", "core.api.endpoint", "core.api.inspection",
     "core.api.planning", "core.api.serve_call", "core.bitsmap", "core.block_types", "core.calibration.preview",
-    "core.calibration.text", "core.cli", "core.control", "core.errors", "core.estimate.costs", "core.estimate.goals",
+    "core.calibration.text", "core.cli", "core.codec", "core.control", "core.errors", "core.estimate.costs",
+    "core.estimate.goals",
     "core.estimate.preflight", "core.estimate.sizes", "core.events", "core.files", "core.formats.engines",
     "core.formats.gguf.mixes", "core.formats.gguf.types", "core.formats.grids", "core.formats.holding",
     "core.formats.limits", "core.formats.map_exchange", "core.formats.names", "core.formats.packing",
     "core.formats.patterns", "core.formats.settings", "core.hub.card", "core.hub.download", "core.hub.patience",
     "core.hub.remote", "core.hub.search", "core.hub.source", "core.inference.backends.backend", "core.inference.cards",
-    "core.inference.devices", "core.inference.native.build", "core.jobs.adopt", "core.jobs.child", "core.jobs.failure",
+    "core.inference.devices", "core.inference.machine", "core.inference.native.build",
+    "core.jobs.adopt", "core.jobs.child", "core.jobs.failure",
     "core.jobs.process", "core.jobs.steering", "core.jobs.store", "core.jobs.stream", "core.jobs.worker",
     "core.model.folder", "core.model.fused", "core.model.headers", "core.model.refusals", "core.model.tree",
     "core.model_id", "core.pace", "core.recipes", "core.report.command_line", "core.report.loading_snippets",

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QCoreApplication
 
 from core.wording import figure, human
 
 if TYPE_CHECKING:
-    from app.shared.draft import Machine
     from core.inference.backends.backend import BackendRow
+    from core.inference.machine import Device, Machine
 
 
 def _tr(text: str) -> str:
@@ -42,18 +42,16 @@ def sections_of(machine: Machine) -> tuple[DeviceSection, ...]:
     """All devices, those that work before those that do not."""
     found = []
     for device in machine.devices:
-        identity, usable = str(device.get("id", "")), bool(device.get("usable"))
-        short = "CPU" if device.get("kind") == "cpu" else identity
-        reason = "" if usable else str(device.get("reason") or _tr("it does not work."))
-        speed = (machine.throughput or {}).get(identity, 0.0)
+        short = "CPU" if device.kind == "cpu" else device.id
+        speed = (machine.throughput or {}).get(device.id, 0.0)
         found.append(
             DeviceSection(
-                identity,
-                f"{short}: {device.get('name', '')}",
-                usable and identity == machine.chosen,
-                reason,
-                _facts(device, speed) if usable else (),
-                tuple(machine.backends.get(identity, ())) if usable else (),
+                device.id,
+                f"{short}: {device.name}",
+                device.usable and device.id == machine.chosen,
+                "" if device.usable else device.reason or _tr("it does not work."),
+                _facts(device, speed) if device.usable else (),
+                machine.backends.get(device.id, ()) if device.usable else (),
             )
         )
     return tuple(sorted(found, key=lambda section: bool(section.reason)))
@@ -80,18 +78,18 @@ def as_text(sections: Sequence[DeviceSection]) -> str:
     return "\n".join(lines)
 
 
-def _facts(device: Mapping[str, Any], speed: float) -> tuple[tuple[str, str], ...]:
-    details: Mapping[str, Any] = device.get("details") or {}
-    total, free = device.get("total_memory") or 0, device.get("free_memory") or 0
-    cores = details.get("physical_cores") or 0
-    sets = details.get("flags") or device.get("instruction_sets") or ()
+def _facts(device: Device, speed: float) -> tuple[tuple[str, str], ...]:
+    details = device.details
+    total, free = device.total_memory, device.free_memory
+    cores = details.get("physical_cores")
+    sets = details.get("flags", ())
     facts = (
         (_tr("Memory"), _tr("{free} of {total} free").format(free=human(free), total=human(total)) if total else ""),
         (_tr("Cores"), f"{cores}" if cores else ""),
         (_tr("Speed"), _tr("{} GFLOP/s").format(figure(speed / 1e9)) if speed else ""),
-        (_tr("Driver"), str(device.get("driver") or details.get("driver") or "")),
+        (_tr("Driver"), device.driver),
         (_tr("Compute capability"), str(details.get("capability") or "")),
-        (_tr("Instructions"), ", ".join(map(str, sets)) if not isinstance(sets, str) else sets),
-        (_tr("Id"), str(device.get("stable_id") or device.get("id") or "")),
+        (_tr("Instructions"), ", ".join(map(str, sets))),
+        (_tr("Id"), device.stable_id or device.id),
     )
     return tuple((name, value) for name, value in facts if value)

@@ -13,11 +13,11 @@ from PySide6.QtWidgets import QFrame, QGridLayout, QHBoxLayout, QPushButton, QTo
 
 from app.frame.device_table import DeviceSection, as_text, said_of, sections_of
 from app.frame.sheet import Sheet
-from app.shared.backend_rows import rows_from
-from app.shared.draft import Machine
 from app.widgets.elided_label import ElidedLabel
 from app.widgets.tinted_label import TintedLabel
+from core.codec import decode
 from core.errors import BitwrightError
+from core.inference.machine import Machine
 
 if TYPE_CHECKING:
     from app.shared.context import Context
@@ -55,16 +55,7 @@ class DevicesSheet(Sheet):
 
     def _measured(self, values: dict[str, Any]) -> None:
         self._measuring = False
-        backends = {str(device): rows_from(rows) for device, rows in (values.get("backends") or {}).items()}
-        self._context.draft.set_machine(
-            Machine(
-                tuple(values["devices"]),
-                dict(values["throughput"]),
-                str(values["chosen"]),
-                backends,
-                dict(values.get("load") or {}),
-            )
-        )
+        self._context.draft.set_machine(decode(Machine, values))
         self._refresh(force=True)
 
     def _failed(self, error: BitwrightError) -> None:

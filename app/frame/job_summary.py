@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from core.wording import human, time_range
 
 if TYPE_CHECKING:
-    from app.shared.draft import Draft, Machine
+    from app.shared.draft import Draft
     from app.shared.run_record import RunRecord
+    from core.inference.machine import Machine
     from core.spec import JobSpec
 
 ARROW = "\N{RIGHTWARDS ARROW}"
@@ -175,13 +176,11 @@ def _device_to_come(machine: Machine, spec: JobSpec) -> Fact:
 
 
 def _device(machine: Machine, identity: str) -> Fact:
-    found = next((device for device in machine.devices if device.get("id") == identity), None)
+    found = machine.device(identity)
     if found is None:
         return Fact(identity.upper(), "Not measured yet")
-    name, kind = str(found.get("name", "")), str(found.get("kind", ""))
-    if kind != "cpu":
-        return Fact(name or identity.upper(), f"{identity}, {human(found.get('total_memory', 0))}")
-    details = found.get("details") or {}
-    cores = details.get("physical_cores") if isinstance(details, dict) else None
-    text = f"CPU, {cores} {'core' if cores == 1 else 'cores'}" if isinstance(cores, int) else "CPU"
-    return Fact(text, name)
+    if found.kind != "cpu":
+        return Fact(found.name or identity.upper(), f"{identity}, {human(found.total_memory)}")
+    cores = found.details.get("physical_cores")
+    text = f"CPU, {cores} {'core' if cores == 1 else 'cores'}" if cores else "CPU"
+    return Fact(text, found.name)

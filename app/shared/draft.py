@@ -30,7 +30,7 @@ from core.formats import engines
 from core.formats.grids import plan_layers
 from core.formats.names import mix_of
 from core.home import home
-from core.inference.backends.backend import BackendRow
+from core.inference.machine import Machine
 from core.model.context import context_length
 from core.model.tree import LayerPlan, ModelTree
 from core.recipes import Recipe
@@ -73,25 +73,6 @@ class OpenedModel:
         """This model, with everything computed that waits for its first use; for a thread that may take its time."""
         _ = self.tree.prepared(), self.grid
         return self
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What was measured of this machine: id, name and FLOP/s of the chosen device; empty until it was asked.
-
-    Attributes:
-        devices: the JSON values of `core.inference.devices.Device`, the usable and the others.
-        throughput: FLOP/s of matrix products by device id.
-        chosen: id of the device that `auto` means.
-        backends: what computes layers on each device, by its id.
-        load: share of the CPU that other programs used while a device was measured, by its id.
-    """
-
-    devices: tuple[dict[str, Any], ...] = ()
-    throughput: dict[str, float] | None = None
-    chosen: str = ""
-    backends: dict[str, tuple[BackendRow, ...]] = field(default_factory=dict)
-    load: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QCoreApplication
 
@@ -132,18 +132,14 @@ def _free_ram(draft: Draft) -> float:
     import psutil  # not needed for the first paint
 
     ram = float(psutil.virtual_memory().available)
-    limit = _container_memory(draft.machine.devices)
-    return min(ram, limit) if limit else ram
+    cpu = draft.machine.device("cpu")
+    # the device knows the limit of a container, psutil does not
+    return min(ram, cpu.total_memory) if cpu is not None and cpu.total_memory else ram
 
 
 def _free_on_device(draft: Draft) -> float | None:
-    device = next((found for found in draft.machine.devices if found.get("id") == draft.device_id), None)
-    return device.get("free_memory") if device else None
-
-
-def _container_memory(devices: tuple[dict[str, Any], ...]) -> float:
-    """Memory that a container grants in all, which the system's own figures do not know; 0 before it was measured."""
-    return next((float(found.get("total_memory") or 0) for found in devices if found.get("kind") == "cpu"), 0.0)
+    device = draft.machine.device(draft.device_id)
+    return device.free_memory or None if device else None
 
 
 def disk_problem(wanted: float, output: Path) -> str:

@@ -34,7 +34,7 @@ from core.threads import stream
 if TYPE_CHECKING:
     from core.hub.source import Source
     from core.inference.backends.backend import BackendRow
-    from core.inference.devices import Device
+    from core.inference.machine import Device
 
 PathLike = str | os.PathLike[str]
 Asked = Callable[[], bool]

@@ -19,7 +19,7 @@ from core.wording import human
 
 if TYPE_CHECKING:
     from core.inference.backends.backend import BackendRow
-    from core.inference.devices import Device
+    from core.inference.machine import Device
 
 
 _FLAGS = {

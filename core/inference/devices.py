@@ -11,7 +11,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ import psutil
 
 from core.errors import DeviceProblem
 from core.inference.cards import intel_cards, nvidia_cards, nvidia_driver
+from core.inference.machine import Device
 
 if TYPE_CHECKING:
     import torch
@@ -28,35 +29,6 @@ PROBE_SHAPE = (512, 1024, 1024)
 GAIN = 1.3
 """A 16-bit format must be this much faster than float32 to be worth its rounding."""
 _CPU_FLAGS = ("avx2", "f16c", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "bf16", "i8mm")
-
-
-@dataclass(frozen=True)
-class Device:
-    """One device.
-
-    Attributes:
-        id: `cpu`, `cuda:0`, `xpu:0`: what `--device` takes, and torch.
-        kind: `cpu`, `cuda` or `xpu`.
-        name: what its maker calls it.
-        total_memory, free_memory: bytes; of the host for the CPU, within the limit of a container.
-        usable: whether a run can use it.
-        reason: why not, as one sentence; empty where usable.
-        details: instruction sets, cores and the like, for people.
-        stable_id: `cpu`, or a name that stays a card's own when another one is put in: its UUID or its place on the
-            bus. `--device` takes it as well.
-        driver: its version, or "".
-    """
-
-    id: str
-    kind: str
-    name: str
-    total_memory: int
-    free_memory: int
-    usable: bool = True
-    reason: str = ""
-    details: dict[str, Any] = field(default_factory=dict)
-    stable_id: str = ""
-    driver: str = ""
 
 
 @dataclass(frozen=True)

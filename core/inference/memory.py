@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from core.errors import OutOfMemory, no_memory
-from core.inference.devices import Device
+from core.inference.machine import Device
 from core.wording import human
 
 SMALLER: Final = "Close other programs, or choose fewer bits, --backend portable, a smaller model or another device."

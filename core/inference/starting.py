@@ -20,8 +20,9 @@ from core.hub.source import Source
 from core.inference.backends import llama_cpp
 from core.inference.backends.backend import BackendRow
 from core.inference.backends.choose import AUTO, NATIVE, WHOLE, Choice, choose, whole_rows
-from core.inference.devices import Device, physical_cores, probe_dtype
+from core.inference.devices import physical_cores, probe_dtype
 from core.inference.layers import Builder, Told, check_shapes, facts_of, fill, needed_bytes, plain_linears
+from core.inference.machine import Device
 from core.inference.memory import check_room
 from core.inference.runners.runner import Runner
 from core.inference.runners.stepping import open_runner

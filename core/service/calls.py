@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from core.api.serve_call import serve
+from core.codec import encode
 from core.errors import BadInput, BitwrightError, DeviceProblem
 from core.estimate import preflight
 from core.events import Done, Emit, Log
 from core.hub.source import Source
+from core.inference.machine import Machine
 from core.jobs import store
 from core.model.folder import check_architecture, read_config
 from core.model.headers import TensorInfo
@@ -110,14 +112,8 @@ def devices(arguments: Arguments, emit: Emit, should_stop: Asked) -> Values:
         found.append(known)
     chosen = machine.choose("auto").id
     rows = {} if should_stop() else {device.id: choose.table(device) for device in found if device.usable}
-    return {
-        "devices": [asdict(device) for device in found],
-        "throughput": throughput,
-        "chosen": chosen if chosen in throughput else "cpu",
-        "dtype": dtypes,
-        "load": load,
-        "backends": {identity: [asdict(row) for row in table] for identity, table in rows.items()},
-    }
+    known_machine = Machine(tuple(found), throughput, chosen if chosen in throughput else "cpu", rows, load, dtypes)
+    return encode(known_machine)
 
 
 def search(arguments: Arguments, emit: Emit, should_stop: Asked) -> Values:

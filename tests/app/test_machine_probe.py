@@ -9,17 +9,14 @@ from pytestqt.qtbot import QtBot
 
 from app.machine_probe import MachineProbe
 from app.shared.context import Context
+from core.codec import encode
 from core.errors import ChildDied
 from core.events import Done
+from core.inference.machine import Device, Machine
 from tests.app.recorded_calls import RecordedCalls
 from tests.app.steered_runs import SteeredRuns
 
-ANSWER = {
-    "devices": [{"id": "cpu", "kind": "cpu", "name": "Some Processor"}],
-    "throughput": {"cpu": 1e11},
-    "chosen": "cpu",
-    "dtype": {"cpu": "float32"},
-}
+ANSWER = Machine((Device("cpu", "cpu", "Some Processor", 0, 0),), {"cpu": 1e11}, "cpu", dtype={"cpu": "float32"})
 
 
 @pytest.fixture
@@ -39,9 +36,9 @@ def probe(qtbot: QtBot, context: Context, runs: SteeredRuns, calls: RecordedCall
 
 def test_what_was_measured_reaches_the_draft(probe: MachineProbe, context: Context, calls: RecordedCalls) -> None:
     probe.begin()
-    calls.of("devices")[0].on_success(ANSWER)
+    calls.of("devices")[0].on_success(encode(ANSWER))
     machine = context.draft.machine
-    assert (machine.chosen, machine.throughput, machine.devices[0]["name"]) == ("cpu", {"cpu": 1e11}, "Some Processor")
+    assert (machine.chosen, machine.throughput, machine.devices[0].name) == ("cpu", {"cpu": 1e11}, "Some Processor")
 
 
 def test_it_is_measured_once(probe: MachineProbe, calls: RecordedCalls) -> None:

@@ -27,7 +27,8 @@ from core.inference.backends.portable import PortableBackend, dense_linear
 from core.inference.backends.tinygemm import TinygemmBackend
 from core.inference.backends.trial import random_layer
 from core.inference.backends.triton import TritonBackend
-from core.inference.devices import Device, choose
+from core.inference.devices import choose
+from core.inference.machine import Device
 from core.schemes import LayerScheme
 
 SHAPES = ((2048, 2048), (5632, 2048), (2048, 5632), (14336, 4096), (4096, 14336))

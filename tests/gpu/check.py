@@ -27,8 +27,8 @@ from core.events import BlockDone, Done, Token
 from core.inference.backends import choose
 from core.inference.backends.backend import LayerFacts
 from core.inference.backends.trial import TOLERANCE, random_layer
-from core.inference.devices import Device
 from core.inference.devices import choose as choose_device
+from core.inference.machine import Device
 from core.schemes import LayerScheme
 from tests.core.tiny_model import save_model
 

@@ -6,17 +6,17 @@ the machine (`app.shared.draft.Machine`); measures nothing.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from PySide6.QtCore import Signal
 from PySide6.QtWidgets import QVBoxLayout, QWidget
 
-from app.shared.draft import Machine
 from app.state import State
 from app.theme import Theme
 from app.widgets.elided_box import ElidedBox
 from app.widgets.note import Note
 from app.widgets.tinted_label import TintedLabel
+from core.inference.machine import Device, Machine
 
 AUTO: Final = "auto"
 _KEY: Final = "chat/device"
@@ -57,7 +57,7 @@ class ChatDevice(QWidget):
     def current(self) -> str:
         """What `chat_open` takes: the id of today, the lasting one of a device that is not here, or `auto`."""
         device = self._device(self._wanted)
-        return str(device["id"]) if device is not None else self._wanted
+        return device.id if device is not None else self._wanted
 
     @property
     def meant(self) -> str:
@@ -71,11 +71,9 @@ class ChatDevice(QWidget):
         self._machine = machine
         self._fill()
         reasons = [
-            self.tr("{device} cannot be used: {reason}").format(
-                device=device.get("name", ""), reason=device.get("reason", "")
-            )
+            self.tr("{device} cannot be used: {reason}").format(device=device.name, reason=device.reason)
             for device in machine.devices
-            if not device.get("usable")
+            if not device.usable
         ]
         self._others.tell("\n".join(reasons))
 
@@ -89,8 +87,8 @@ class ChatDevice(QWidget):
         self._fill()
 
     def _fill(self) -> None:
-        usable = [device for device in self._machine.devices if device.get("usable")]
-        chosen = next((device for device in usable if device.get("id") == self._machine.chosen), None)
+        usable = [device for device in self._machine.devices if device.usable]
+        chosen = next((device for device in usable if device.id == self._machine.chosen), None)
         self._box.clear()
         self._box.addItem(
             self.tr("Automatic ({device})").format(device=_short(chosen)) if chosen else self.tr("Automatic"), AUTO
@@ -117,20 +115,20 @@ class ChatDevice(QWidget):
         self._state.set_value(_NAME, name)
         self.set_note("")
 
-    def _device(self, lasting: str) -> dict[str, Any] | None:
-        usable = (device for device in self._machine.devices if device.get("usable"))
+    def _device(self, lasting: str) -> Device | None:
+        usable = (device for device in self._machine.devices if device.usable)
         return next((device for device in usable if lasting_id(device) == lasting), None)
 
 
-def lasting_id(device: dict[str, Any]) -> str:
-    """What a device is called after the next start too."""
-    return str(device.get("stable_id") or device.get("id", ""))
+def lasting_id(device: Device) -> str:
+    """Return the id of a device that stays the same after the next start."""
+    return device.stable_id or device.id
 
 
-def _short(device: dict[str, Any]) -> str:
-    return "CPU" if device.get("kind") == "cpu" else str(device.get("id", ""))
+def _short(device: Device) -> str:
+    return "CPU" if device.kind == "cpu" else device.id
 
 
-def name_of(device: dict[str, Any]) -> str:
-    """`CPU (AMD EPYC)`, `cuda:0 (NVIDIA L4)`."""
-    return f"{_short(device)} ({device.get('name', '')})"
+def name_of(device: Device) -> str:
+    """Return a name for people, such as `CPU (AMD EPYC)` or `cuda:0 (NVIDIA L4)`."""
+    return f"{_short(device)} ({device.name})"

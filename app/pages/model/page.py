@@ -266,11 +266,11 @@ class ModelPage(QWidget):
         draft, choices = self.context.draft, self.context.draft.choices
         mixed = choices.bits_map.rules or choices.bits_map.layers
         bits = self.tr("mixed bits") if mixed else self.tr("{0} bits").format(choices.bits_map.default.bits)
-        device = next((found for found in draft.machine.devices if found.get("id") == draft.device_id), {})
+        device = draft.machine.device(draft.device_id)
         return self.tr("recipe {recipe}, {bits}, on {device}").format(
             recipe=choices.recipe.name or self.tr("of your own"),
             bits=bits,
-            device=device.get("name") or self.tr("this machine"),
+            device=device.name if device is not None else self.tr("this machine"),
         )
 
     def _licence(self, name: str) -> tuple[str, str]:

@@ -6,7 +6,6 @@ Shows what it is told of the machine and asks nobody.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QStandardItemModel
@@ -15,6 +14,7 @@ from PySide6.QtWidgets import QComboBox, QVBoxLayout, QWidget
 from app.theme import Theme
 from app.widgets.note import Note
 from app.widgets.wheel_guard import WheelGuard
+from core.inference.machine import Device
 from core.wording import human
 
 
@@ -47,13 +47,13 @@ class DeviceBox(QWidget):
         column.addWidget(self._note)
         self.setFocusProxy(self._box)
 
-    def show_devices(self, devices: Sequence[dict[str, Any]], automatic: str, chosen: str) -> None:
+    def show_devices(self, devices: Sequence[Device], automatic: str, chosen: str) -> None:
         """Show the devices, the id of the one that `auto` means ("" while unknown), and the choice."""
         now = (tuple(devices), automatic, chosen)
         if now == self._shown:
             return
         self._shown = now
-        names = {device["id"]: device["name"] for device in devices}
+        names = {device.id: device.name for device in devices}
         self._box.clear()
         found = names.get(automatic, automatic)
         self._box.addItem(self.tr("Automatic: {name}").format(name=found) if found else self.tr("Automatic"), "auto")
@@ -62,19 +62,18 @@ class DeviceBox(QWidget):
         if self._box.findData(chosen) < 0:
             self._box.addItem(self.tr("{id}, not found on this machine").format(id=chosen), chosen)
         self._box.setCurrentIndex(self._box.findData(chosen))
-        unusable = [device for device in devices if not device["usable"]]
+        unusable = [device for device in devices if not device.usable]
         said = self.tr("{name} cannot be used: {reason}")
-        self._note.tell("\n".join(said.format(name=device["name"], reason=device["reason"]) for device in unusable))
+        self._note.tell("\n".join(said.format(name=device.name, reason=device.reason) for device in unusable))
 
-    def _add(self, device: dict[str, Any]) -> None:
-        name, room = device["name"], device.get("free_memory") or 0
-        if device["usable"]:
-            text = f"{device['id']}: {name}" + (f", {human(room)} free" if room else "")
-            self._box.addItem(text, device["id"])
+    def _add(self, device: Device) -> None:
+        if device.usable:
+            room = f", {human(device.free_memory)} free" if device.free_memory else ""
+            self._box.addItem(f"{device.id}: {device.name}{room}", device.id)
             return
-        self._box.addItem(self.tr("{name} (cannot be used)").format(name=name), device["id"])
+        self._box.addItem(self.tr("{name} (cannot be used)").format(name=device.name), device.id)
         index = self._box.count() - 1
-        self._box.setItemData(index, device["reason"], Qt.ItemDataRole.ToolTipRole)
+        self._box.setItemData(index, device.reason, Qt.ItemDataRole.ToolTipRole)
         model = self._box.model()
         if isinstance(model, QStandardItemModel):
             model.item(index).setEnabled(False)

@@ -268,9 +268,9 @@ class RecipePage(QWidget):
         self._follow(found, self.tr("fit in {size}").format(size=human(room)))
 
     def _best(self) -> None:
-        cpu = next((device for device in self._draft.machine.devices if device["id"] == "cpu"), {})
-        needed = self._costs_of("best")
-        self._follow(goals.best(self._draft.choices.bits_map.default, needed, cpu.get("free_memory")), "")
+        cpu = self._draft.machine.device("cpu")
+        free = cpu.free_memory if cpu is not None else None
+        self._follow(goals.best(self._draft.choices.bits_map.default, self._costs_of("best"), free), "")
 
     def _fast(self) -> None:
         needed = self._costs_of("quick")

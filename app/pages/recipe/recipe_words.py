@@ -12,7 +12,7 @@ from core.recipes import Recipe
 from core.wording import time_range
 
 if TYPE_CHECKING:
-    from app.shared.draft import Machine
+    from core.inference.machine import Machine
 
 TITLES = {
     "quick": "Quick",

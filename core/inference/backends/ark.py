@@ -23,7 +23,7 @@ from core.inference.backends.regroup import group_for, in_order, spread
 
 if TYPE_CHECKING:
     from core.formats.stored import Stored
-    from core.inference.devices import Device
+    from core.inference.machine import Device
 
 INSTALL = "pip install auto-round-lib"
 _BITS = {"cpu": (2, 3, 4, 5, 6, 8), "xpu": (4, 8)}

@@ -23,7 +23,7 @@ from core.inference.backends.backend import Backend, BackendRow, LayerFacts
 if TYPE_CHECKING:
     import torch
 
-    from core.inference.devices import Device
+    from core.inference.machine import Device
 
 AUTO: Final = "auto"
 NATIVE: Final = "native"

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from core.formats.quantized import QuantizedLinear
     from core.formats.stored import Stored
-    from core.inference.devices import Device
+    from core.inference.machine import Device
 
 INSTALL: Final = "pip install gptqmodel"
 _GROUPS: Final = (-1, 32, 64, 128)

@@ -23,7 +23,7 @@ from core.inference.backends.regroup import group_for, in_order, spread
 
 if TYPE_CHECKING:
     from core.formats.stored import Stored
-    from core.inference.devices import Device
+    from core.inference.machine import Device
 
 _GROUPS = (256, 128, 64, 32)
 _OUTPUTS = 16

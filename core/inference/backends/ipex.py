@@ -23,7 +23,7 @@ from core.inference.backends.regroup import in_order
 
 if TYPE_CHECKING:
     from core.formats.stored import Stored
-    from core.inference.devices import Device
+    from core.inference.machine import Device
 
 _MODULE = "intel_extension_for_pytorch"
 _PACKAGE = "Intel's extension for PyTorch"

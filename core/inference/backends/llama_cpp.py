@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from core.inference.backends.backend import Missing
 
 if TYPE_CHECKING:
-    from core.inference.devices import Device
+    from core.inference.machine import Device
 
 NAME: Final = "llama.cpp"
 TITLE: Final = "llama.cpp, through llama-cpp-python"

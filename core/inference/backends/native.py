@@ -20,7 +20,7 @@ from core.inference.native import build, library, matrix
 
 if TYPE_CHECKING:
     from core.formats.stored import Stored
-    from core.inference.devices import Device
+    from core.inference.machine import Device
 
 
 class NativeBackend:

@@ -19,7 +19,7 @@ from core.model.linear import TunedLinear
 
 if TYPE_CHECKING:
     from core.formats.stored import Stored
-    from core.inference.devices import Device
+    from core.inference.machine import Device
 
 _PLANES = {2: (2,), 3: (2, 1), 4: (4,), 5: (4, 1), 6: (4, 2), 8: (8,)}
 """Into which widths the bits of an integer are split, the lowest bits first: each divides a byte."""

@@ -21,7 +21,7 @@ from core.schemes import LayerScheme
 
 if TYPE_CHECKING:
     from core.formats.stored import Stored
-    from core.inference.devices import Device
+    from core.inference.machine import Device
 
 _CUDA_GROUPS = (32, 64, 128, 256)
 _CUDA_BLOCKS, _XPU_BLOCKS = ("q4_0", "q4_1", "q4_k"), ("q4_0",)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from core.formats.quantized import QuantizedLinear
-    from core.inference.devices import Device
+    from core.inference.machine import Device
 
 OUTPUTS, INPUTS = 256, 512
 ROWS = (1, 40, 300)

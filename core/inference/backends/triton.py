@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from core.formats.stored import Stored
-    from core.inference.devices import Device
+    from core.inference.machine import Device
 
 CAPABILITY = (8, 0)
 """Of an NVIDIA device; what Triton's own documentation asks for."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from app.frame.device_table import as_text, said_of, sections_of
-from app.shared.draft import Machine
-from core.inference.backends.backend import BackendRow
+from dataclasses import replace
 
-CPU = {
-    "id": "cpu", "kind": "cpu", "name": "Test CPU", "usable": True, "reason": "", "total_memory": 16e9,
-    "free_memory": 8e9, "stable_id": "cpu", "details": {"physical_cores": 4, "flags": ["avx2", "avx512f"]},
-}  # fmt: skip
-CARD = {"id": "cuda", "kind": "cuda", "name": "Test card", "usable": False, "reason": "its driver is missing."}
+from app.frame.device_table import as_text, said_of, sections_of
+from core.inference.backends.backend import BackendRow
+from core.inference.machine import Device, Machine
+
+DETAILS = {"physical_cores": 4, "flags": ["avx2", "avx512f"]}
+CPU = Device("cpu", "cpu", "Test CPU", 16_000_000_000, 8_000_000_000, details=DETAILS, stable_id="cpu")
+CARD = Device("cuda", "cuda", "Test card", 0, 0, usable=False, reason="its driver is missing.")
 WORKS = BackendRow("native", "Bitwright's kernels", True, "2, 3, 4, 8 bits")
 ABSENT = BackendRow("ark", "auto-round-lib", False, "4 bits", "It is not installed.", "pip install auto-round-lib")
 
@@ -36,7 +36,7 @@ def test_facts_are_in_words() -> None:
 
 
 def test_a_driver_is_a_fact_of_a_card() -> None:
-    card = {**CARD, "usable": True, "reason": "", "driver": "555.42", "stable_id": "GPU-1"}
+    card = replace(CARD, usable=True, reason="", driver="555.42", stable_id="GPU-1")
     facts = dict(sections_of(Machine((card,), {}, "cuda"))[0].facts)
     assert (facts["Driver"], facts["Id"]) == ("555.42", "GPU-1")
 

@@ -14,15 +14,16 @@ from app.frame.devices_sheet import DevicesSheet
 from app.frame.main_window import MainWindow
 from app.logs import LogFeed
 from app.shared.context import Context
-from app.shared.draft import Machine
+from core.codec import encode
 from core.errors import DeviceProblem
 from core.inference.backends.backend import BackendRow
+from core.inference.machine import Device, Machine
 from tests.app import frame_pages
 from tests.app.reading_aloud import unnamed, unreachable
 from tests.app.recorded_calls import RecordedCalls
 
-CPU = {"id": "cpu", "kind": "cpu", "name": "Test CPU", "usable": True, "reason": "", "total_memory": 16e9}
-CARD = {"id": "cuda", "kind": "cuda", "name": "Test card", "usable": False, "reason": "its driver is missing."}
+CPU = Device("cpu", "cpu", "Test CPU", 16_000_000_000, 0)
+CARD = Device("cuda", "cuda", "Test card", 0, 0, usable=False, reason="its driver is missing.")
 NATIVE = BackendRow("native", "Bitwright's kernels", True, "2, 3, 4, 8 bits")
 ARK = BackendRow("ark", "auto-round-lib", False, "4 bits", "It is not installed.", "pip install auto-round-lib")
 
@@ -85,10 +86,8 @@ def test_looking_again_measures_and_shows_what_is_new(
 ) -> None:
     button(sheet, "devices_again").click()
     assert not button(sheet, "devices_again").isEnabled()
-    card = {**CARD, "id": "cuda:0", "usable": True, "reason": ""}
-    recorded.of("devices")[0].on_success(
-        {"devices": [CPU, card], "throughput": {"cuda:0": 1e13}, "chosen": "cuda:0", "backends": {}}
-    )
+    card = replace(CARD, id="cuda:0", usable=True, reason="")
+    recorded.of("devices")[0].on_success(encode(Machine((CPU, card), {"cuda:0": 1e13}, "cuda:0")))
     assert "Cannot be used" not in said(sheet)
     assert surroundings.draft.machine.chosen == "cuda:0"
 

@@ -8,14 +8,15 @@ import pytest
 from pytestqt.qtbot import QtBot
 
 from app.frame.job_summary import ARROW, NOTHING, facts_of, facts_of_run, primary_of, stage_of
-from app.shared.draft import Draft, Machine, OpenedModel
+from app.shared.draft import Draft, OpenedModel
 from app.shared.run_record import RunRecord, record_of
 from core.bitsmap import BitsMap, Rule
 from core.events import BlockDone, BlockStarted, Done, Progress, Stage, Started
+from core.inference.machine import Device, Machine
 from core.spec import JobSpec
 
-CPU = {"id": "cpu", "kind": "cpu", "name": "Some Processor", "total_memory": 8e9, "details": {"physical_cores": 2}}
-GPU = {"id": "cuda:0", "kind": "cuda", "name": "Some Card", "total_memory": 8e9, "details": {}}
+CPU = Device("cpu", "cpu", "Some Processor", 8_000_000_000, 0, details={"physical_cores": 2})
+GPU = Device("cuda:0", "cuda", "Some Card", 8_000_000_000, 0)
 TUNING = (
     Started("m", 30, 210, 1, "cpu", "float32", 2, {}),
     Stage("tune"),

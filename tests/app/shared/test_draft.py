@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from pytestqt.qtbot import QtBot
 
-from app.shared.draft import Draft, Machine, OpenedModel
+from app.shared.draft import Draft, OpenedModel
 from core import recipes
 from core.bitsmap import BitsMap, Rule
 from core.errors import BadInput
 from core.estimate.costs import Range
+from core.inference.machine import Machine
 from core.schemes import LayerScheme
 from core.sensitivity.table import DamageTable
 

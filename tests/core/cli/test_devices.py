@@ -9,7 +9,7 @@ import pytest
 from core import api
 from core.cli import main
 from core.inference.backends.backend import BackendRow
-from core.inference.devices import Device
+from core.inference.machine import Device
 
 Capture = pytest.CaptureFixture[str]
 

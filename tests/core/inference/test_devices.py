@@ -14,7 +14,8 @@ import torch
 from core.errors import DeviceProblem
 from core.inference import devices
 from core.inference.cards import Card
-from core.inference.devices import Device, choose, choose_or_cpu, list_devices, physical_cores, probe_dtype
+from core.inference.devices import choose, choose_or_cpu, list_devices, physical_cores, probe_dtype
+from core.inference.machine import Device
 
 ROOT = Path(__file__).resolve().parents[3]
 CPU = Device("cpu", "cpu", "Some processor", 16, 8)

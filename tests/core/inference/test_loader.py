@@ -19,8 +19,8 @@ from core.errors import BadInput, BitwrightError, Cancelled, ModelNotFound, OutO
 from core.events import Event, Log
 from core.formats.side_files import carry_over
 from core.inference import devices, starting
-from core.inference.devices import Device
 from core.inference.loader import load_model, load_runner
+from core.inference.machine import Device
 from core.inference.native import library
 from core.schemes import LayerScheme
 from tests.core.formats.gguf import gguf_files

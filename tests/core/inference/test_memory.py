@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from core.errors import BadInput, OutOfMemory
-from core.inference.devices import Device
+from core.inference.machine import Device
 from core.inference.memory import check_room, memory_errors
 
 

@@ -20,8 +20,8 @@ from app.shared.background import Background
 
 if TYPE_CHECKING:
     from app.shared.calls import Calls
-    from app.shared.draft import Machine
     from core.errors import BitwrightError
+    from core.inference.machine import Machine
 
 LEFT, RIGHT = 0, 1
 

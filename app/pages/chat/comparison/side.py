@@ -19,7 +19,7 @@ from core.events import Event, Progress
 
 if TYPE_CHECKING:
     from app.shared.calls import Calls
-    from app.shared.draft import Machine
+    from core.inference.machine import Machine
 
 
 class Side(QObject):

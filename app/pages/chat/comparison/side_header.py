@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
-from typing import Any
 
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QHBoxLayout, QProgressBar, QPushButton, QSizePolicy, QVBoxLayout, QWidget
@@ -15,12 +14,12 @@ from PySide6.QtWidgets import QHBoxLayout, QProgressBar, QPushButton, QSizePolic
 from app.pages.chat.comparison.side import Side
 from app.pages.chat.model_picker import ModelBox, ask_folder
 from app.shared.chat_choices import ChatChoice
-from app.shared.draft import Machine
 from app.theme import Theme
 from app.widgets.elided_box import ElidedBox
 from app.widgets.elided_label import ElidedLabel
 from app.widgets.note import Note
 from app.widgets.tinted_label import TintedLabel
+from core.inference.machine import Device, Machine
 from core.wording import human
 
 OPEN = "\0open"
@@ -109,10 +108,10 @@ class SideHead(QWidget):
         self._devices.clear()
         self._devices.addItem(self.tr("Automatic"), "auto")
         for device in machine.devices:
-            if device.get("usable"):
-                self._devices.addItem(_short(device), str(device.get("stable_id") or device["id"]))
+            if device.usable:
+                self._devices.addItem(_short(device), device.stable_id or device.id)
                 self._devices.setItemData(
-                    self._devices.count() - 1, html.escape(str(device.get("name", ""))), Qt.ItemDataRole.ToolTipRole
+                    self._devices.count() - 1, html.escape(device.name), Qt.ItemDataRole.ToolTipRole
                 )
         self._devices.fit_list()
         self.update_state()
@@ -168,5 +167,5 @@ class SideHead(QWidget):
             self.picked.emit(name)
 
 
-def _short(device: dict[str, Any]) -> str:
-    return "CPU" if device.get("kind") == "cpu" else str(device.get("id", ""))
+def _short(device: Device) -> str:
+    return "CPU" if device.kind == "cpu" else device.id

@@ -20,7 +20,7 @@ from core.wording import human
 if TYPE_CHECKING:
     from app.pages.chat.answer_figures import Figures
     from app.shared.chat_choices import ChatChoice
-    from app.shared.draft import Machine
+    from core.inference.machine import Machine
 
 Order = Literal["auto", "at_once", "in_turn"]
 Messages = list[dict[str, str]]
@@ -183,9 +183,9 @@ def free_for(machine: Machine, devices: Sequence[str]) -> dict[str, float]:
         if device.startswith("cpu"):
             found[device] = _free_ram(machine)
             continue
-        room = next((known.get("free_memory") for known in machine.devices if device in _ids(known)), None)
-        if room:
-            found[device] = float(room)
+        known = machine.device(device)
+        if known is not None and known.free_memory:
+            found[device] = float(known.free_memory)
     return found
 
 
@@ -193,22 +193,17 @@ def _free_ram(machine: Machine) -> float:
     """Bytes free now, within what a container grants, which only the measured machine knows."""
     import psutil  # not needed for the first paint
 
-    granted = next(
-        (float(known.get("total_memory") or 0) for known in machine.devices if known.get("kind") == "cpu"), 0
-    )
+    cpu = machine.device("cpu")
     free = float(psutil.virtual_memory().available)
-    return min(free, granted) if granted else free
-
-
-def _ids(device: dict[str, object]) -> tuple[object, object]:
-    return device.get("id"), device.get("stable_id")
+    return min(free, cpu.total_memory) if cpu is not None and cpu.total_memory else free
 
 
 def resolved(machine: Machine, device: str) -> str:
     """The id of the device that a choice means: `auto` and a stable id become `cpu`, `cuda:0` and the like."""
     if device == "auto":
         return machine.chosen or "cpu"
-    return next((str(known["id"]) for known in machine.devices if device in _ids(known)), device)
+    known = machine.device(device)
+    return known.id if known is not None else device
 
 
 def weights_in(name: str) -> int:

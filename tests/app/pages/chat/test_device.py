@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PySide6.QtWidgets import QComboBox
 from pytestqt.qtbot import QtBot
 
 from app.pages.chat.device import ChatDevice
-from app.shared.draft import Machine
 from app.state import State
 from app.theme import Theme
+from core.inference.machine import Device, Machine
 
-CPU = {"id": "cpu", "kind": "cpu", "name": "Test CPU", "usable": True, "reason": "", "stable_id": "cpu"}
+CPU = Device("cpu", "cpu", "Test CPU", 0, 0, stable_id="cpu")
 
 
-def card(number: int, uuid: str) -> dict[str, Any]:
-    return {
-        "id": f"cuda:{number}", "kind": "cuda", "name": "Test card", "usable": True, "reason": "", "stable_id": uuid,
-    }  # fmt: skip
+def card(number: int, uuid: str) -> Device:
+    return Device(f"cuda:{number}", "cuda", "Test card", 0, 0, stable_id=uuid)  # fmt: skip
 
 
 @pytest.fixture
@@ -28,10 +25,10 @@ def state(tmp_path: Path) -> State:
     return State(tmp_path / "window.ini")
 
 
-def shown(theme: Theme, state: State, qtbot: QtBot, *devices: dict[str, Any]) -> ChatDevice:
+def shown(theme: Theme, state: State, qtbot: QtBot, *devices: Device) -> ChatDevice:
     box = ChatDevice(theme, state)
     qtbot.addWidget(box)
-    box.set_machine(Machine(devices, {}, str(devices[-1]["id"])))
+    box.set_machine(Machine(devices, {}, devices[-1].id))
     return box
 
 

@@ -12,8 +12,8 @@ from app.pages.chat.single_model import OneModel
 from app.pages.chat.top_bar import ONE, TWO
 from app.shared.backend_rows import rows_from
 from app.shared.context import Context
-from app.shared.draft import Machine
 from app.widgets.segmented import Segmented
+from core.inference.machine import Device, Machine
 from tests.app.pages.chat.parts import ROWS, PlayedRuns, answered, asked, bubbles, shown_page
 from tests.app.scripted_session import ScriptedCalls
 
@@ -130,7 +130,7 @@ def test_a_key_opens_the_list_of_models(page: ChatPage, qtbot: QtBot) -> None:
 
 
 def test_the_backends_of_the_device_are_shown_before_anything_is_loaded(page: ChatPage, surroundings: Context) -> None:
-    cpu = {"id": "cpu", "kind": "cpu", "name": "Test CPU", "usable": True, "reason": ""}
+    cpu = Device("cpu", "cpu", "Test CPU", 0, 0)
     surroundings.draft.set_machine(Machine((cpu,), {}, "cpu", {"cpu": rows_from(ROWS)}))
     box = page.findChild(QComboBox, "chat_backend_pick")
     assert [box.itemText(place) for place in range(box.count())][1:] == ["Native kernels", "Portable torch"]

@@ -12,9 +12,9 @@ from pytestqt.qtbot import QtBot
 from app.pages.chat.serve_panel import PORT, ServePanel
 from app.pages.chat.session import ChatSession
 from app.shared.context import Context
-from app.shared.draft import Machine
 from core.errors import BadInput
 from core.events import Listening, Log, Progress
+from core.inference.machine import Device, Machine
 from tests.app.pages.chat.parts import label_of, shown
 from tests.app.reading_aloud import unnamed, unreachable
 from tests.app.recorded_calls import RecordedCall, RecordedCalls
@@ -162,7 +162,7 @@ def test_the_port_is_remembered_and_fixed_while_it_is_on(
 
 
 def test_too_little_memory_for_a_second_copy_is_said_before(panel: ServePanel, surroundings: Context) -> None:
-    small = {"id": "cpu", "kind": "cpu", "name": "Test CPU", "usable": True, "total_memory": 1e8}
+    small = Device("cpu", "cpu", "Test CPU", 100_000_000, 0)
     surroundings.draft.set_machine(Machine((small,), {}, "cpu"))
     panel._update()
     assert "100 MB is free" in label_of(panel, "serve_note")

@@ -18,8 +18,9 @@ from pytestqt.qtbot import QtBot
 
 from app.pages.chat.page import ChatPage
 from app.shared.context import Context
-from app.shared.draft import Machine, OpenedModel
+from app.shared.draft import OpenedModel
 from core.errors import BadInput, ChildDied
+from core.inference.machine import Device, Machine
 from tests.app.pages.chat.parts import (
     PlayedRuns,
     answered,
@@ -76,8 +77,8 @@ def test_answers_of_two_models_say_whose_they_are(page: ChatPage, calls: Scripte
 
 
 def test_another_device_is_used_at_once(page: ChatPage, calls: ScriptedCalls, surroundings: Context) -> None:
-    cpu = {"id": "cpu", "kind": "cpu", "name": "Test CPU", "usable": True, "reason": ""}
-    card = {"id": "cuda:0", "kind": "cuda", "name": "Test card", "usable": True, "reason": ""}
+    cpu = Device("cpu", "cpu", "Test CPU", 0, 0)
+    card = Device("cuda:0", "cuda", "Test card", 0, 0)
     surroundings.draft.set_machine(Machine((cpu, card), {"cpu": 1e9}, "cuda:0"))
     box = page.findChild(QComboBox, "chat_device")
     button(page, "load").click()
@@ -89,7 +90,7 @@ def test_another_device_is_used_at_once(page: ChatPage, calls: ScriptedCalls, su
 
 
 def test_a_device_that_cannot_be_used_says_why(page: ChatPage, surroundings: Context) -> None:
-    card = {"id": "cuda", "kind": "cuda", "name": "Test card", "usable": False, "reason": "its driver is missing."}
+    card = Device("cuda", "cuda", "Test card", 0, 0, usable=False, reason="its driver is missing.")
     surroundings.draft.set_machine(Machine((card,), {}, ""))
     assert label_of(page, "chat_why_not") == "Test card cannot be used: its driver is missing."
 

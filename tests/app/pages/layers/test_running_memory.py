@@ -7,8 +7,9 @@ from pytestqt.qtbot import QtBot
 
 from app.pages.layers.running_memory import running_memory
 from app.shared import machine_budget
-from app.shared.draft import Draft, Machine
+from app.shared.draft import Draft
 from core.estimate.goals import ENGINE
+from core.inference.machine import Device, Machine
 from tests.core.paper_model import llama
 
 
@@ -22,6 +23,6 @@ def test_it_fits_or_it_does_not(qtbot: QtBot, monkeypatch: pytest.MonkeyPatch, f
 
 def test_a_card_has_memory_of_its_own(qtbot: QtBot) -> None:
     draft = Draft()
-    draft.set_machine(Machine(({"id": "cuda:0", "kind": "cuda", "free_memory": ENGINE},), {}, "cuda:0"))
+    draft.set_machine(Machine((Device("cuda:0", "cuda", "", 0, ENGINE),), {}, "cuda:0"))
     found = running_memory(draft, llama(2), 100_000_000)
     assert (found.fits, "800 MB free" in found.text) == (False, True)

@@ -12,9 +12,9 @@ from PySide6.QtWidgets import QPushButton, QWidget
 from pytestqt.qtbot import QtBot
 
 from app.pages.model.page import ModelPage
-from app.shared.draft import Machine
 from core.errors import HubUnreachable
 from core.events import Progress
+from core.inference.machine import Device, Machine
 from tests.app.hub_records import QWEN, answer
 from tests.app.pages.model.opened_page import open_as, shown_page, text_of
 from tests.app.recorded_calls import RecordedCalls
@@ -87,7 +87,7 @@ def test_the_estimate_names_what_it_is_for(page: ModelPage, calls: RecordedCalls
     open_as(page, calls, opened)
     assert text_of(page, "basis") == "recipe quick, 4 bits, on this machine"
     assert text_of(page, "time") == "measuring this machine"
-    page.context.draft.set_machine(Machine(({"id": "cpu", "kind": "cpu", "name": "A CPU"},), {"cpu": 1e9}, "cpu"))
+    page.context.draft.set_machine(Machine((Device("cpu", "cpu", "A CPU", 0, 0),), {"cpu": 1e9}, "cpu"))
     assert text_of(page, "basis") == "recipe quick, 4 bits, on A CPU"
     assert text_of(page, "time") != "measuring this machine"
 

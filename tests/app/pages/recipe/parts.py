@@ -7,10 +7,10 @@ from PySide6.QtWidgets import QLabel, QLineEdit, QPushButton, QToolButton
 from pytestqt.qtbot import QtBot
 
 from app.pages.recipe.page import RecipePage
-from app.shared.draft import Machine
 from app.widgets.segmented import Segmented
+from core.inference.machine import Device, Machine
 
-CPU = {"id": "cpu", "name": "Some CPU", "usable": True, "reason": "", "free_memory": 8_000_000_000}
+CPU = Device("cpu", "cpu", "Some CPU", 0, 8_000_000_000)
 MACHINE = Machine((CPU,), {"cpu": 1e11}, "cpu")
 
 

@@ -12,10 +12,11 @@ from pytestqt.qtbot import QtBot
 
 from app.pages.recipe.device_box import DeviceBox
 from app.theme import Theme
+from core.inference.machine import Device
 
-CPU = {"id": "cpu", "name": "Some CPU", "usable": True, "reason": "", "free_memory": 8_000_000_000}
-GPU = {"id": "cuda:0", "name": "A card", "usable": True, "reason": "", "free_memory": 0}
-DEAD = {"id": "xpu", "name": "Intel GPU", "usable": False, "reason": "this build of torch has no XPU support."}
+CPU = Device("cpu", "cpu", "Some CPU", 0, 8_000_000_000)
+GPU = Device("cuda:0", "cuda", "A card", 0, 0)
+DEAD = Device("xpu", "cuda", "Intel GPU", 0, 0, usable=False, reason="this build of torch has no XPU support.")
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def test_one_that_does_not_work_is_disabled_and_says_why(device: DeviceBox) -> N
     model = box(device).model()
     assert isinstance(model, QStandardItemModel)
     assert [model.item(index).isEnabled() for index in range(4)] == [True, True, True, False]
-    assert box(device).itemData(3, Qt.ItemDataRole.ToolTipRole) == DEAD["reason"]
+    assert box(device).itemData(3, Qt.ItemDataRole.ToolTipRole) == DEAD.reason
     note = device.findChild(QLabel, "device-note")
     assert isinstance(note, QLabel)
     assert note.text() == "Intel GPU cannot be used: this build of torch has no XPU support."

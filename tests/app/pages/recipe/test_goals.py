@@ -69,7 +69,7 @@ def test_fast_and_best_set_the_recipe(page: RecipePage, context: Context) -> Non
 
 
 def test_best_saves_memory_on_a_small_machine(page: RecipePage, context: Context) -> None:
-    context.draft.set_machine(replace(MACHINE, devices=({**CPU, "free_memory": 1000},)))
+    context.draft.set_machine(replace(MACHINE, devices=(replace(CPU, free_memory=1000),)))
     button(page, "goal-best").click()
     assert context.draft.choices.low_memory
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from app.pages.recipe.recipe_words import effort, quality, time_text, title_of
-from app.shared.draft import Machine
 from core import recipes
 from core.estimate.costs import Range
+from core.inference.machine import Machine
 from core.recipes import Recipe
 
 MEASURED = Machine(throughput={"cpu": 1e11}, chosen="cpu")

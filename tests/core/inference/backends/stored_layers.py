@@ -10,7 +10,7 @@ from core.formats.gguf.blocks import SCALE_RANGE, BlockLinear
 from core.formats.quantized import QuantizedLinear, natural_groups
 from core.formats.stored import Stored
 from core.inference.backends.backend import LayerFacts
-from core.inference.devices import Device
+from core.inference.machine import Device
 from core.schemes import LayerScheme
 
 CPU = Device("cpu", "cpu", "Some processor", 1 << 40, 1 << 40)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from core.inference.backends.ark import ArkBackend
-from core.inference.devices import Device
+from core.inference.machine import Device
 from core.schemes import LayerScheme
 from tests.core.inference.backends.stored_layers import BLOCKS, CARD, CPU, PLAIN, apart, facts, layer
 

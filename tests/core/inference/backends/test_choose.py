@@ -13,7 +13,7 @@ from core.inference.backends import choose as choosing
 from core.inference.backends import llama_cpp
 from core.inference.backends.backend import Backend, LayerFacts, Missing
 from core.inference.backends.choose import choose, table, whole_rows
-from core.inference.devices import Device
+from core.inference.machine import Device
 from core.schemes import LayerScheme
 from tests.core.inference.backends.stored_layers import CPU
 

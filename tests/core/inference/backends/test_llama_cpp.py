@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from core.inference.backends import llama_cpp as backend
-from core.inference.devices import Device
+from core.inference.machine import Device
 
 CPU = Device("cpu", "cpu", "a processor", 1, 1)
 CUDA = Device("cuda:0", "cuda", "a card", 1, 1)

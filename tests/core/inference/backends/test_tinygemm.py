@@ -14,7 +14,7 @@ import torch
 
 from core.inference.backends import tinygemm
 from core.inference.backends.tinygemm import CudaInt4Linear, TinygemmBackend, XpuInt4Linear
-from core.inference.devices import Device
+from core.inference.machine import Device
 from core.schemes import LayerScheme
 from tests.core.inference.backends.stored_layers import CARD, CPU, apart, facts, layer
 

@@ -20,7 +20,7 @@ from core.inference.backends import trial
 from core.inference.backends.backend import LayerFacts
 from core.inference.backends.trial import random_layer
 from core.inference.backends.triton import TritonBackend
-from core.inference.devices import Device
+from core.inference.machine import Device
 from core.schemes import LayerScheme
 from tests.core.inference.backends.stored_layers import CARD, CPU
 

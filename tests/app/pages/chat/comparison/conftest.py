@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 @pytest.fixture
 def view(qtbot: QtBot, surroundings: Context, tmp_path: Path) -> VersusView:
     from app.pages.chat.comparison.view import VersusView
-    from app.shared.draft import Machine
+    from core.inference.machine import Device, Machine
     from tests.app.pages.chat.comparison.parts import folders
 
-    cpu = {"id": "cpu", "kind": "cpu", "name": "Test CPU", "usable": True, "reason": "", "total_memory": 8e9}
+    cpu = Device("cpu", "cpu", "Test CPU", 8_000_000_000, 0)
     surroundings.draft.set_machine(Machine((cpu,), {"cpu": 1e9}, "cpu"))
     made = VersusView(surroundings)
     qtbot.addWidget(made)

@@ -9,8 +9,8 @@ import pytest
 from app.pages.chat.comparison import turns
 from app.pages.chat.comparison.token_diff import compare
 from app.pages.chat.comparison.turns import Need, Reply, Turn, messages_of, plan, resolved, verdict, weights_in
-from app.shared.draft import Machine
 from core.estimate.goals import ENGINE
+from core.inference.machine import Device, Machine
 
 GB = 10**9
 
@@ -82,19 +82,19 @@ def test_loading_takes_the_weights_and_the_program() -> None:
 
 
 def test_a_device_is_found_by_its_stable_id() -> None:
-    machine = Machine(({"id": "cuda:1", "stable_id": "GPU-1"},), {}, "cuda:1")
+    machine = Machine((Device("cuda:1", "cuda", "", 0, 0, stable_id="GPU-1"),), {}, "cuda:1")
     assert (resolved(machine, "auto"), resolved(machine, "GPU-1"), resolved(Machine(), "auto")) == (
         "cuda:1", "cuda:1", "cpu",
     )  # fmt: skip
 
 
 def test_free_memory_of_a_card_is_what_was_measured() -> None:
-    machine = Machine(({"id": "cuda:0", "kind": "cuda", "free_memory": 5},), {}, "cuda:0")
+    machine = Machine((Device("cuda:0", "cuda", "", 0, 5),), {}, "cuda:0")
     assert turns.free_for(machine, ["cuda:0", "xpu:9"]) == {"cuda:0": 5.0}
 
 
 def test_a_container_limits_what_is_free() -> None:
-    machine = Machine(({"id": "cpu", "kind": "cpu", "total_memory": 1000},), {}, "cpu")
+    machine = Machine((Device("cpu", "cpu", "", 1_000, 0),), {}, "cpu")
     assert turns.free_for(machine, ["cpu"]) == {"cpu": 1000.0}
 
 
