@@ -70,7 +70,7 @@ def story(window: MainWindow, folder: Path) -> Iterator[Condition]:
     layers.body.side.show_view("budget")
     layers.budget.measure()
     panel = layers.body.side.budget
-    yield lambda: context.draft.damage is not None and panel.allocate.isEnabled()
+    yield lambda: context.draft.sensitivity is not None and panel.allocate.isEnabled()
     panel.amount.set_value(3.5)
     layers.budget.allocate()
     yield from shoot("budget", "layers")

@@ -241,7 +241,7 @@ def _activity(name: str) -> str:
         "card": QCoreApplication.translate("Calls", "Fetching the model card"),
         "preview_text": QCoreApplication.translate("Calls", "Reading the calibration text"),
         "outputs": QCoreApplication.translate("Calls", "Looking for finished models"),
-        "damage": QCoreApplication.translate("Calls", "Measuring the sensitivity"),
+        "sensitivity": QCoreApplication.translate("Calls", "Measuring the sensitivity"),
         "conversions": QCoreApplication.translate("Calls", "Looking at what the model can become"),
         "convert": QCoreApplication.translate("Calls", "Converting"),
         "chat_open": QCoreApplication.translate("Calls", "Loading the model"),

@@ -36,7 +36,7 @@ from core.model.tree import LayerPlan, ModelTree
 from core.recipes import Recipe
 from core.schemes import BITS, LayerScheme
 from core.sensitivity.spec import DEFAULT, AnalysisSpec
-from core.sensitivity.table import DamageTable
+from core.sensitivity.table import SensitivityTable
 from core.spec import JobSpec
 
 _UNDO_STEPS = 100
@@ -115,7 +115,7 @@ class Draft(QObject):
         self._fits: FormatFits | None = None
         self._engine, self._measure = "", DEFAULT
         self._marks: list[engines.Mark] | None = None
-        self._tables: dict[str, DamageTable] = {}
+        self._tables: dict[str, SensitivityTable] = {}
         self.undo_stack = QUndoStack(self)
         self.undo_stack.setUndoLimit(_UNDO_STEPS)
 
@@ -188,21 +188,21 @@ class Draft(QObject):
 
     @property
     def measure(self) -> str:
-        """How damage is predicted: a name of `core.sensitivity.spec.MEASURES`."""
+        """How the loss increase is predicted: a name of `core.sensitivity.spec.MEASURES`."""
         return self._measure
 
     def set_measure(self, measure: str) -> None:
-        """Predict damage in another way; what was measured in the one before is kept as long as the model stays."""
+        """Change the measure; results of the previous measure are kept until the model changes."""
         if measure != self._measure:
             self._measure = measure
             self.changed.emit()
 
     @property
-    def damage(self) -> DamageTable | None:
+    def sensitivity(self) -> SensitivityTable | None:
         """What was measured of this model with this measure; None before it was."""
         return self._tables.get(self._measure)
 
-    def set_damage(self, spec: AnalysisSpec, table: DamageTable) -> None:
+    def set_sensitivity(self, spec: AnalysisSpec, table: SensitivityTable) -> None:
         """Keep what was measured; of a model that is not the one any more, nothing."""
         if self.model is not None and spec.model == self.model.name:
             self._tables[spec.measure] = table

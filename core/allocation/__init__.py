@@ -1,1 +1,1 @@
-"""Which layer gets how many bits: the least predicted damage within a budget, and the whole curve of budgets."""
+"""Allocation of bits to layers: the smallest predicted loss increase within a budget, and for every budget."""

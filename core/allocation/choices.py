@@ -1,4 +1,5 @@
-"""What each layer may get, what it would cost and what damage it would do: the question that the knapsack answers.
+"""What each layer may get, what it would cost and what it would add to the loss: the question that the knapsack
+answers.
 
 Layers that are tied are one unit. A layer that the table does not know, or whose shape no scheme fits, stays as it is
 unless a pin names it, and so do the layers that are tied to it. Knows shapes and names, no tensor.
@@ -25,7 +26,7 @@ from core.model.tree import ModelTree, resolve_schemes
 from core.schemes import UNTOUCHED, LayerScheme
 
 if TYPE_CHECKING:
-    from core.sensitivity.table import DamageTable
+    from core.sensitivity.table import SensitivityTable
 
 Ints = NDArray[np.int64]
 
@@ -34,11 +35,12 @@ _STAYS = Rule("stays", UNTOUCHED).keys
 
 @dataclass(frozen=True)
 class _Case:
-    """Layers that differ in damage alone, choice by choice: schemes as assigned, bytes in the file and for the average.
+    """Layers that differ in loss increase alone, choice by choice: schemes as assigned, bytes in the file and for the
+    average.
 
     Attributes:
         forbidden: why a choice is not open, "" if it is.
-        columns: of the table; -1 for no damage.
+        columns: of the table; -1 for no loss increase.
     """
 
     assigned: tuple[LayerScheme, ...]
@@ -55,7 +57,7 @@ class Problem:
     Attributes:
         unit_of: number of the unit of each linear of the tree.
         in_file, counted: [unit, choice] bytes in the output, and bytes that the average of bits counts.
-        damage: [unit, choice]; infinite where a choice is not open.
+        loss_increase: [unit, choice]; infinite where a choice is not open.
         fixed: bytes of the output outside all linears.
         weights: number of weights that the average of bits counts.
         free: linears whose shape leaves them in 16 bits.
@@ -71,7 +73,7 @@ class Problem:
     unit_of: Ints
     in_file: Ints
     counted: Ints
-    damage: NDArray[np.float64]
+    loss_increase: NDArray[np.float64]
     fixed: int
     weights: int
     free: NDArray[np.bool_]
@@ -83,7 +85,7 @@ class Problem:
 
     def units(self, cost: Ints) -> Units:
         """For the knapsack, with the bytes that count for a budget."""
-        return Units(cost, self.damage)
+        return Units(cost, self.loss_increase)
 
     def bits(self, picks: Ints) -> float:
         """Bits per weight of picks; 0 where no layer can be quantized."""
@@ -93,7 +95,7 @@ class Problem:
     def bits_map(self, picks: Ints) -> BitsMap:
         """The map that says picks."""
         numbers: dict[LayerScheme, int] = {}
-        width = self.damage.shape[1]
+        width = self.loss_increase.shape[1]
         table = np.array(
             [[numbers.setdefault(scheme, len(numbers)) for scheme in case.assigned] for case in self.cases], np.int64
         ).reshape(len(self.cases), width)
@@ -130,7 +132,7 @@ class _Layers:
     unit_of: Ints
 
 
-def build(tree: ModelTree, table: DamageTable, demand: Demand) -> Problem:
+def build(tree: ModelTree, table: SensitivityTable, demand: Demand) -> Problem:
     """The problem that a demand poses.
 
     Raises:
@@ -150,11 +152,11 @@ def build(tree: ModelTree, table: DamageTable, demand: Demand) -> Problem:
         np.add.at(sums, layers.unit_of, values)
         return sums
 
-    # The damage of a layer is its row of the table, with a column and a row of zeros for what does none.
-    damage = np.zeros((len(table.layers) + 1, len(table.schemes) + 1))
+    # The loss increase of a layer is its row of the table, with a column and a row of zeros for what does none.
+    loss_increase = np.zeros((len(table.layers) + 1, len(table.schemes) + 1))
     if table.layers:
-        damage[:-1, :-1] = table.damage
-    of_layers = damage[layers.rows[:, None], by_layer([case.columns for case in cases])]
+        loss_increase[:-1, :-1] = table.loss_increase
+    of_layers = loss_increase[layers.rows[:, None], by_layer([case.columns for case in cases])]
     of_layers[by_layer([[bool(why) for why in case.forbidden] for case in cases]) > 0] = np.inf
     pinned = np.array([pin is not None for pin in pins], np.bool_)
     averaged = ~layers.kept | (pinned & ~layers.free)
@@ -170,7 +172,7 @@ def build(tree: ModelTree, table: DamageTable, demand: Demand) -> Problem:
         unit_of=layers.unit_of,
         in_file=by_unit(by_layer([case.stored for case in cases])),
         counted=by_unit(by_layer([case.counted for case in cases]) * averaged[:, None]),
-        damage=total,
+        loss_increase=total,
         fixed=_outside(tree, demand, apart),
         weights=int(weights[averaged].sum()),
         free=layers.free,
@@ -182,7 +184,7 @@ def build(tree: ModelTree, table: DamageTable, demand: Demand) -> Problem:
     )
 
 
-def _settled(tree: ModelTree, table: DamageTable, demand: Demand, pins: Sequence[Keys | None]) -> _Layers:
+def _settled(tree: ModelTree, table: SensitivityTable, demand: Demand, pins: Sequence[Keys | None]) -> _Layers:
     """What ties, pins, shapes and the table settle of each layer."""
     known = {name: row for row, name in enumerate(table.layers)}
     rows = np.array([known.get(linear.name, -1) for linear in tree.linears], np.int64)
@@ -231,16 +233,16 @@ def _notes(tree: ModelTree, demand: Demand, layers: _Layers) -> tuple[str, ...]:
         (int((inside & layers.free).sum()), "whose shape stays in 16 bits"),
         (
             int((pinned & ~layers.kept & (layers.rows < 0)).sum()),
-            "that are pinned but not measured, so that their damage is not counted",
+            "that are pinned but not measured, so that their loss increase is not counted",
         ),
     )
     return tuple(f"Layers {what}: {number}." for number, what in said if number)
 
 
 def _refuse_dead_ends(
-    tree: ModelTree, cases: Sequence[_Case], case_of: Ints, unit_of: Ints, damage: NDArray[np.float64]
+    tree: ModelTree, cases: Sequence[_Case], case_of: Ints, unit_of: Ints, loss_increase: NDArray[np.float64]
 ) -> None:
-    closed = np.flatnonzero(np.isinf(damage).all(axis=1))
+    closed = np.flatnonzero(np.isinf(loss_increase).all(axis=1))
     if not len(closed):
         return
     for place in np.flatnonzero(unit_of == closed[0]).tolist():
@@ -311,7 +313,7 @@ def _units(tree: ModelTree, demand: Demand) -> Ints:
 
 def _cases(
     tree: ModelTree,
-    table: DamageTable,
+    table: SensitivityTable,
     demand: Demand,
     layers: _Layers,
 ) -> tuple[list[_Case], Ints]:

@@ -48,7 +48,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Demand:
-    """All that an allocation depends on but the model and its table of damage.
+    """All that an allocation depends on but the model and its table of loss increase.
 
     Attributes:
         choices: bits to choose from; with 16 among them a layer may be left alone.

@@ -1,8 +1,10 @@
-"""One choice for each of many units, so that damage is least and bytes stay within a budget. Knows no layers.
+"""One choice for each of many units, so that the loss increase is smallest and bytes stay within a budget. Knows no
+layers.
 
 This is the multiple-choice knapsack. Its linear relaxation is solved by a sort: dominated choices go, the rest of each
-unit's lower convex hull is a row of upgrades, and all upgrades are taken by the damage that a byte saves until one does
-not fit. What that last upgrade saves for a byte is the price of a byte. No unit can be far from its best choice at that
+unit's lower convex hull is a row of upgrades, and all upgrades are taken by the loss increase that a byte saves until
+one does not fit. What that last upgrade saves for a byte is the price of a byte. No unit can be far from its best
+choice at that
 price: units are opened in the order of how little another choice costs them there, the sums that are not dominated are
 kept, and the search is over when no closed unit could still pay (D. Pisinger, A minimal algorithm for the
 multiple-choice knapsack problem, European Journal of Operational Research 83, 1995). Sums of equal bytes are one sum,
@@ -26,40 +28,40 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 _FORBIDDEN = 1 << 60
-"""Bytes of a choice that a unit does not have; its damage is infinite."""
+"""Bytes of a choice that a unit does not have; its loss increase is infinite."""
 _MOST_SUMS = 60_000
 """Sums that are kept from one unit to the next; more, and the answer is no longer certain to be the best."""
 _MOST_WORK = 5_000_000
 """Sums that are looked at in all: about a second."""
 _NOISE = 1e-12
-"""Share of the damage below which a difference is rounding."""
+"""Share of the loss increase below which a difference is rounding."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What a unit may get: `cost` in bytes, and the damage it does, finite and not negative."""
+    """What a unit may get: `cost` in bytes, and its loss increase, finite and not negative."""
 
     cost: int
-    damage: float
+    loss_increase: float
 
 
 @dataclass(frozen=True, eq=False)
 class Units:
-    """Many units as arrays [unit, choice]; a choice that a unit does not have has infinite damage."""
+    """Many units as arrays [unit, choice]; a choice that a unit does not have has infinite loss increase."""
 
     cost: Ints
-    damage: Floats
+    loss_increase: Floats
 
     @staticmethod
     def of(units: Sequence[Sequence[Choice]]) -> Units:
         """From choices one by one."""
         width = max((len(choices) for choices in units), default=1)
         cost = np.full((len(units), width), _FORBIDDEN, np.int64)
-        damage = np.full((len(units), width), np.inf)
+        loss_increase = np.full((len(units), width), np.inf)
         for row, choices in enumerate(units):
             cost[row, : len(choices)] = [choice.cost for choice in choices]
-            damage[row, : len(choices)] = [choice.damage for choice in choices]
-        return Units(cost, damage)
+            loss_increase[row, : len(choices)] = [choice.loss_increase for choice in choices]
+        return Units(cost, loss_increase)
 
 
 @dataclass(frozen=True)
@@ -69,14 +71,14 @@ class Solution:
     Attributes:
         picks: index of the choice, by unit.
         cost: bytes of all picks, at most the budget.
-        damage: of all picks.
-        bound: no picks within the budget do less damage than this.
+        loss_increase: of all picks.
+        bound: no picks within the budget have a smaller loss increase than this.
         exact: these picks are the best (but for rounding), not only good ones.
     """
 
     picks: tuple[int, ...]
     cost: int
-    damage: float
+    loss_increase: float
     bound: float
     exact: bool
 
@@ -87,27 +89,28 @@ class CurvePoint:
 
     index: int
     cost: int
-    damage: float
+    loss_increase: float
 
 
 class Curve(Sequence[CurvePoint]):
-    """The lower convex hull of all (bytes, damage) that picks can reach, from the cheapest to the least damage.
+    """The lower convex hull of all (bytes, loss increase) that picks can reach, from the cheapest to the smallest loss
+    increase.
 
     Attributes:
         units, choices: the upgrade that leads to each point but the first: this unit gets this choice now.
-        costs, damages: of each point; bytes rise and damage falls from one to the next.
-        prices: damage that a byte of each upgrade saves, falling.
+        costs, loss_increases: of each point; bytes rise and loss increase falls from one to the next.
+        prices: loss increase that a byte of each upgrade saves, falling.
     """
 
     def __init__(self, table: Units) -> None:
         self._start, self.units, self.choices, spent, saved, self.prices = _upgrades(table)
         rows = np.arange(len(table.cost))
         first_cost = int(table.cost[rows, self._start].sum())
-        first_damage = math.fsum(table.damage[rows, self._start].tolist())
+        first_loss_increase = math.fsum(table.loss_increase[rows, self._start].tolist())
         self.costs: Ints = np.concatenate(([first_cost], first_cost + np.cumsum(spent)))
-        # Summed from the far end, where damage is small and rounding would show.
-        last = first_damage - math.fsum(saved.tolist())
-        self.damages: Floats = max(last, 0.0) + np.concatenate((np.cumsum(saved[::-1])[::-1], [0.0]))
+        # Summed from the far end, where loss increase is small and rounding would show.
+        last = first_loss_increase - math.fsum(saved.tolist())
+        self.loss_increases: Floats = max(last, 0.0) + np.concatenate((np.cumsum(saved[::-1])[::-1], [0.0]))
 
     def __len__(self) -> int:
         return len(self.costs)
@@ -120,7 +123,7 @@ class Curve(Sequence[CurvePoint]):
         if isinstance(index, slice):
             return [self[number] for number in range(*index.indices(len(self)))]
         number = range(len(self))[index]
-        return CurvePoint(number, int(self.costs[number]), float(self.damages[number]))
+        return CurvePoint(number, int(self.costs[number]), float(self.loss_increases[number]))
 
     def picks(self, index: int) -> Ints:
         """The choice of each unit at a point."""
@@ -140,7 +143,7 @@ def curve(units: Units | Sequence[Sequence[Choice]]) -> Curve:
 
 
 def solve(units: Units | Sequence[Sequence[Choice]], budget: int) -> Solution:
-    """The picks of least damage that cost at most `budget` bytes.
+    """The picks with the smallest loss increase that cost at most `budget` bytes.
 
     Raises:
         BadInput: even the cheapest picks cost more; the message says how much.
@@ -162,28 +165,30 @@ def _solved(table: Units, hull: Curve, point: int, budget: int) -> Solution:
     slack = budget - int(hull.costs[point])
     if point < len(hull.prices):
         price = float(hull.prices[point])
-        picks, exact = _search(table, picks, price, slack, noise=_NOISE * float(hull.damages[0]))
+        picks, exact = _search(table, picks, price, slack, noise=_NOISE * float(hull.loss_increases[0]))
     rows = np.arange(len(picks))
-    cost, damage = int(table.cost[rows, picks].sum()), math.fsum(table.damage[rows, picks].tolist())
-    relaxed = max(float(hull.damages[point]) - price * slack, 0.0)
-    return Solution(tuple(picks.tolist()), cost, damage, damage if exact else min(relaxed, damage), exact)
+    cost, loss_increase = int(table.cost[rows, picks].sum()), math.fsum(table.loss_increase[rows, picks].tolist())
+    relaxed = max(float(hull.loss_increases[point]) - price * slack, 0.0)
+    return Solution(
+        tuple(picks.tolist()), cost, loss_increase, loss_increase if exact else min(relaxed, loss_increase), exact
+    )
 
 
 def _split(table: Units, unit: int, budget: int, known: Solution) -> Solution:
     """The best over the choices of one unit, after each of which the rest is easier: one of many tied layers, say."""
     found = []
-    for choice in np.flatnonzero(np.isfinite(table.damage[unit])).tolist():
-        damage = table.damage.copy()
-        damage[unit, np.arange(damage.shape[1]) != choice] = np.inf
-        part = Units(table.cost, damage)
+    for choice in np.flatnonzero(np.isfinite(table.loss_increase[unit])).tolist():
+        loss_increase = table.loss_increase.copy()
+        loss_increase[unit, np.arange(loss_increase.shape[1]) != choice] = np.inf
+        part = Units(table.cost, loss_increase)
         hull = Curve(part)
         point = hull.within(budget)
         if point >= 0:
             found.append(_solved(part, hull, point, budget))
-    best = min([known, *found], key=lambda solution: solution.damage)
+    best = min([known, *found], key=lambda solution: solution.loss_increase)
     bound = max(known.bound, min(part.bound for part in found))
     exact = all(part.exact for part in found)
-    return replace(best, bound=best.damage if exact else min(bound, best.damage), exact=exact)
+    return replace(best, bound=best.loss_increase if exact else min(bound, best.loss_increase), exact=exact)
 
 
 def _upgrades(table: Units) -> tuple[Ints, Ints, Ints, Ints, Floats, Floats]:
@@ -192,17 +197,17 @@ def _upgrades(table: Units) -> tuple[Ints, Ints, Ints, Ints, Floats, Floats]:
     The hull of a unit is walked from its cheapest choice, each time to the choice that saves most for a byte; the
     farther one where two save the same.
     """
-    cost, damage = table.cost, table.damage
+    cost, loss_increase = table.cost, table.loss_increase
     count, width = cost.shape
     rows = np.arange(count)
-    allowed = np.where(np.isfinite(damage), cost, _FORBIDDEN)
+    allowed = np.where(np.isfinite(loss_increase), cost, _FORBIDDEN)
     least = allowed.min(axis=1, initial=_FORBIDDEN)
-    start = np.where(allowed == least[:, None], damage, np.inf).argmin(axis=1) if width else rows
+    start = np.where(allowed == least[:, None], loss_increase, np.inf).argmin(axis=1) if width else rows
     here, price = start, np.full(count, np.inf)
     steps = []
     for _ in range(width - 1):
         spent = cost - cost[rows, here][:, None]
-        saved = damage[rows, here][:, None] - damage
+        saved = loss_increase[rows, here][:, None] - loss_increase
         with np.errstate(divide="ignore", invalid="ignore"):
             value = np.where((spent > 0) & (saved > 0), saved / spent, -1.0)
         farthest = np.where(value == value.max(axis=1)[:, None], spent, -1).argmax(axis=1)
@@ -226,13 +231,13 @@ def _upgrades(table: Units) -> tuple[Ints, Ints, Ints, Ints, Floats, Floats]:
 def _search(table: Units, base: Ints, price: float, slack: int, noise: float) -> tuple[Ints, bool]:
     """The best picks near `base`, which are best at `price` and leave `slack` bytes; and whether surely the best.
 
-    A sum is what some units' other choices add to bytes and damage. At the price, damage + price * bytes never falls by
-    another choice (`reduced`), so a sum whose own is more than the gap between the best picks so far and the relaxation
-    leads nowhere.
+    A sum is what some units' other choices add to bytes and loss increase. At the price, loss_increase + price * bytes
+    never falls by another choice (`reduced`), so a sum whose own is more than the gap between the best picks so far and
+    the relaxation leads nowhere.
     """
     rows = np.arange(len(base))
     spent = table.cost - table.cost[rows, base][:, None]
-    change = table.damage - table.damage[rows, base][:, None]
+    change = table.loss_increase - table.loss_increase[rows, base][:, None]
     reduced = np.maximum(change + price * spent, 0.0)
     reduced[rows, base] = np.inf
     nearest = reduced.min(axis=1)
@@ -245,7 +250,7 @@ def _search(table: Units, base: Ints, price: float, slack: int, noise: float) ->
     down = np.append(np.cumsum(possible.min(axis=1, initial=0)[::-1])[::-1], 0)
     up = np.append(np.cumsum(possible.max(axis=1, initial=0)[::-1])[::-1], 0)
 
-    costs, damages = np.zeros(1, np.int64), np.zeros(1)
+    costs, loss_increases = np.zeros(1, np.int64), np.zeros(1)
     trail: list[tuple[NDArray[np.intp], NDArray[np.intp]]] = []
     found, best, exact, work = (-1, 0), 0.0, True, 0
     for stage, unit in enumerate(opened.tolist()):
@@ -257,22 +262,22 @@ def _search(table: Units, base: Ints, price: float, slack: int, noise: float) ->
             exact = False
             break
         new_costs = (costs[:, None] + spent[unit, options]).ravel()
-        new_damages = (damages[:, None] + change[unit, options]).ravel()
-        worth = new_damages + price * new_costs
+        new_loss_increases = (loss_increases[:, None] + change[unit, options]).ravel()
+        worth = new_loss_increases + price * new_costs
         room = np.maximum(slack - new_costs - up[stage + 1], 0)
         kept = np.flatnonzero((worth + price * room < gap) & (new_costs + down[stage + 1] <= slack))
         if len(kept) > _MOST_SUMS:
             exact = False
             kept = kept[np.argpartition(worth[kept], _MOST_SUMS)[:_MOST_SUMS]]
-        kept = kept[np.lexsort((new_damages[kept], new_costs[kept]))]
-        kept = kept[_falling(new_damages[kept])]
+        kept = kept[np.lexsort((new_loss_increases[kept], new_costs[kept]))]
+        kept = kept[_falling(new_loss_increases[kept])]
         if not len(kept):
             break
         trail.append((kept // len(options), options[kept % len(options)]))
-        costs, damages = new_costs[kept], new_damages[kept]
+        costs, loss_increases = new_costs[kept], new_loss_increases[kept]
         last = int(np.searchsorted(costs, slack, side="right")) - 1
-        if last >= 0 and damages[last] < best:
-            found, best = (stage, last), float(damages[last])
+        if last >= 0 and loss_increases[last] < best:
+            found, best = (stage, last), float(loss_increases[last])
             gap = best + price * slack
     return _picked(base, opened, trail, *found), exact
 

@@ -1,4 +1,4 @@
-"""Every budget at once: how little damage each size of the output allows, quick enough to click on.
+"""Every budget at once: the smallest loss increase at each output size, quick enough to click on.
 
 The points are the lower convex hull, where each is the best there is for its size; between two of them `allocate` may
 find a little better. A sort, so 20,000 layers take a fraction of a second.
@@ -20,23 +20,23 @@ from core.bitsmap import BitsMap
 from core.model.tree import ModelTree
 
 if TYPE_CHECKING:
-    from core.sensitivity.table import DamageTable
+    from core.sensitivity.table import SensitivityTable
 
 
 @dataclass(frozen=True, slots=True)
 class ParetoPoint:
-    """One point: bytes of the whole output, bits per weight as a budget counts them, predicted damage."""
+    """One point: bytes of the whole output, bits per weight as a budget counts them, predicted loss increase."""
 
     bytes: int
     bits: float
-    damage: float
+    loss_increase: float
 
 
 class Pareto:
-    """The points from the smallest output to the least damage, and the map of each.
+    """The points from the smallest output to the smallest loss increase, and the map of each.
 
     Attributes:
-        bytes, bits, damage: of all points.
+        bytes, bits, loss increase: of all points.
     """
 
     def __init__(self, problem: Problem) -> None:
@@ -57,7 +57,7 @@ class Pareto:
         spent = int(counted[rows, start].sum()) + np.concatenate(([0], np.cumsum(steps)))
         self.bytes: NDArray[np.int64] = problem.fixed + self._curve.costs
         self.bits: NDArray[np.float64] = 8 * spent / max(problem.weights, 1)
-        self.damage: NDArray[np.float64] = self._curve.damages
+        self.loss_increase: NDArray[np.float64] = self._curve.loss_increases
 
     def __len__(self) -> int:
         return len(self.bytes)
@@ -65,7 +65,7 @@ class Pareto:
     @property
     def points(self) -> Sequence[ParetoPoint]:
         """All points one by one; the arrays are quicker."""
-        values = zip(self.bytes.tolist(), self.bits.tolist(), self.damage.tolist(), strict=True)
+        values = zip(self.bytes.tolist(), self.bits.tolist(), self.loss_increase.tolist(), strict=True)
         return [ParetoPoint(*value) for value in values]
 
     def within(self, size: int) -> int:
@@ -77,7 +77,7 @@ class Pareto:
         return self._problem.bits_map(self._curve.picks(range(len(self))[index]))
 
 
-def pareto(tree: ModelTree, table: DamageTable, demand: Demand) -> Pareto:
+def pareto(tree: ModelTree, table: SensitivityTable, demand: Demand) -> Pareto:
     """The curve of a demand, whatever its budget.
 
     Raises:

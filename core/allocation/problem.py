@@ -1,7 +1,7 @@
-"""The bits map that does the least predicted damage within a budget.
+"""The bits map that has the smallest predicted loss increase within a budget.
 
 The budget is never exceeded, ties and pins hold, and the map that comes out resolves to exactly what was chosen. How
-good the choice is depends on the table: damage is taken to add up over layers. Knows no tensor.
+good the choice is depends on the table: loss increases are assumed to add up over layers. Knows no tensor.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from core.model.tree import ModelTree, resolve_schemes
 from core.wording import human
 
 if TYPE_CHECKING:
-    from core.sensitivity.table import DamageTable
+    from core.sensitivity.table import SensitivityTable
 
 __all__ = ["Allocation", "Budget", "Demand", "allocate", "parse_size"]
 
@@ -36,7 +36,7 @@ class Allocation:
 
     Attributes:
         bits_map: resolves to the choice.
-        damage: predicted, nats a token.
+        loss_increase: predicted, nats a token.
         bound: no choice within the budget does less.
         exact: this is the best choice, not only a good one.
         cost: bytes of the output.
@@ -46,7 +46,7 @@ class Allocation:
     """
 
     bits_map: BitsMap
-    damage: float
+    loss_increase: float
     bound: float
     exact: bool
     cost: int
@@ -55,7 +55,7 @@ class Allocation:
     notes: tuple[str, ...]
 
 
-def allocate(tree: ModelTree, table: DamageTable, demand: Demand) -> Allocation:
+def allocate(tree: ModelTree, table: SensitivityTable, demand: Demand) -> Allocation:
     """The best map within the budget.
 
     Raises:
@@ -64,7 +64,7 @@ def allocate(tree: ModelTree, table: DamageTable, demand: Demand) -> Allocation:
     problem = build(tree, table, demand)
     cost = problem.counted if demand.budget.kind == "bpw" else problem.in_file
     room = _room(problem)
-    allowed = np.where(np.isfinite(problem.damage), cost, np.iinfo(np.int64).max).min(axis=1, initial=1 << 62)
+    allowed = np.where(np.isfinite(problem.loss_increase), cost, np.iinfo(np.int64).max).min(axis=1, initial=1 << 62)
     least = int(allowed.sum()) if len(allowed) else 0
     if least > room:
         raise _impossible(problem, cost, allowed, room)
@@ -81,7 +81,7 @@ def allocate(tree: ModelTree, table: DamageTable, demand: Demand) -> Allocation:
             )
     return Allocation(
         bits_map,
-        solution.damage,
+        solution.loss_increase,
         solution.bound,
         solution.exact,
         problem.fixed + int(problem.in_file[np.arange(len(picks)), picks].sum()),
@@ -148,5 +148,5 @@ def _fewest(problem: Problem) -> Ints:
         if fitted.quantized and demand.budget.kind == "bpw":
             known[shape] = quantized_bytes(*shape[:2], fitted, demand.format_name)
     values = np.array([known[shape] for shape in tree.weights], np.int64)
-    least = np.bincount(problem.unit_of, values, len(problem.damage)).astype(np.int64)
+    least = np.bincount(problem.unit_of, values, len(problem.loss_increase)).astype(np.int64)
     return np.where(problem.kept, 0, least)

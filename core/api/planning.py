@@ -30,7 +30,7 @@ from core.model.tree import ModelTree, resolve_schemes
 from core.model_id import absolute
 from core.schemes import UNTOUCHED, LayerScheme
 from core.sensitivity.spec import DEFAULT, AnalysisSpec
-from core.sensitivity.table import DamageTable
+from core.sensitivity.table import SensitivityTable
 from core.spec import FORMATS
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ class MapPlan:
     Attributes:
         model: what was asked about; tree: its layers.
         demand: what was asked for.
-        table: the damage that was measured.
-        allocation: the map, with its size and its predicted damage.
+        table: the loss increase that was measured.
+        allocation: the map, with its size and its predicted loss increase.
         plans: what each layer gets by it.
         marks: what the engine of the demand has against it; empty without one.
     """
@@ -55,7 +55,7 @@ class MapPlan:
     model: str
     tree: ModelTree
     demand: Demand
-    table: DamageTable
+    table: SensitivityTable
     allocation: Allocation
     plans: Plans
     marks: Sequence[Mark] = field(default=())
@@ -65,15 +65,15 @@ class MapPlan:
         tree, format_name = self.tree, self.demand.format_name
         layers: Counter[LayerScheme] = Counter()
         size: Counter[LayerScheme] = Counter()
-        damage: defaultdict[LayerScheme, float] = defaultdict(float)
+        loss_increase: defaultdict[LayerScheme, float] = defaultdict(float)
         for plan in self.plans:
             linear, scheme = plan.linear, plan.scheme if plan.scheme.quantized else LayerScheme(UNTOUCHED)
             stored = tree.stored_bytes(linear)
             layers[scheme] += 1
             size[scheme] += layer_bytes(linear.in_features, linear.out_features, scheme, format_name, stored)
-            damage[scheme] += self.table.of(linear.name, scheme) or 0.0
+            loss_increase[scheme] += self.table.of(linear.name, scheme) or 0.0
         ordered = sorted(layers, key=lambda scheme: (scheme.bits, scheme.group_size, scheme.sym))
-        return [Share(scheme, layers[scheme], size[scheme], damage[scheme]) for scheme in ordered]
+        return [Share(scheme, layers[scheme], size[scheme], loss_increase[scheme]) for scheme in ordered]
 
     def to_json(self) -> dict[str, Any]:
         found = self.allocation
@@ -81,7 +81,7 @@ class MapPlan:
             "model": self.model,
             "bits_map": found.bits_map.to_json(),
             "measure": self.table.measure,
-            "predicted_damage": found.damage,
+            "predicted_loss_increase": found.loss_increase,
             "bound": found.bound,
             "exact": found.exact,
             "output_bytes": found.size.total,
@@ -93,7 +93,7 @@ class MapPlan:
                     **share.scheme.to_json(),
                     "layers": share.layers,
                     "bytes": share.size,
-                    "predicted_damage": share.damage,
+                    "predicted_loss_increase": share.loss_increase,
                 }
                 for share in self.shares()
             ],
@@ -104,12 +104,12 @@ class MapPlan:
 
 @dataclass(frozen=True)
 class Share:
-    """The layers of one scheme: how many, their bytes in the output, and the damage that they are predicted to do."""
+    """The layers of one scheme: how many, their bytes in the output, and their predicted loss increase."""
 
     scheme: LayerScheme
     layers: int
     size: int
-    damage: float
+    loss_increase: float
 
 
 def plan(
@@ -180,9 +180,9 @@ def _choose(spec: AnalysisSpec, demand: Demand, emit: Emit, should_stop: ShouldS
 
     from core.allocation.problem import allocate
 
-    # What is impossible is so whatever the damage, and the measurement may take minutes.
+    # What is impossible is so whatever the loss increase, and the measurement may take minutes.
     none = tuple((0.0,) * len(spec.schemes) for _ in tree.block_linears)
-    allocate(tree, DamageTable(spec.measure, tree.block_linears, spec.schemes, none), demand)
+    allocate(tree, SensitivityTable(spec.measure, tree.block_linears, spec.schemes, none), demand)
 
     from core.sensitivity.analyse import analyse
 
@@ -224,7 +224,7 @@ def _budget(bpw: float | None, size: int | str | None, ram: int | str | None) ->
 
 
 def _candidates(demand: Demand) -> tuple[LayerScheme, ...]:
-    """All schemes whose damage can matter: the choices, and what pins and choices make together."""
+    """All schemes whose loss increase can matter: the choices, and what pins and choices make together."""
     found = dict.fromkeys(scheme for scheme in demand.schemes() if scheme.quantized)
     for pin in demand.pins:
         found |= dict.fromkeys(fixed for fixed in (pin.apply(scheme) for scheme in demand.schemes()) if fixed.quantized)

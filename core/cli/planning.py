@@ -26,10 +26,15 @@ def plan(terminal: Terminal, model: str, output: Path, options: dict[str, Any]) 
         terminal.event(Result({**found.to_json(), "file": str(output)}))
         return
     rows = [
-        (share.scheme.label(), str(share.layers), human(share.size), figure(share.damage) if share.damage else "-")
+        (
+            share.scheme.label(),
+            str(share.layers),
+            human(share.size),
+            figure(share.loss_increase) if share.loss_increase else "-",
+        )
         for share in found.shares()
     ]
-    terminal.table(("bits", "layers", "size", "predicted damage"), rows)
+    terminal.table(("bits", "layers", "size", "predicted loss increase"), rows)
     _summary(terminal, found)
     words = ["bitwright", "quantize", model, "--output", "DIR", "--bits-map", str(output)]
     words += [] if options["format"] == "auto_round" else ["--format", options["format"]]
@@ -46,7 +51,9 @@ def _summary(terminal: Terminal, found: MapPlan) -> None:
         else f"no map within the budget is predicted below {figure(chosen.bound)}"
     )
     unit = next(measure.unit for measure in MEASURES if measure.name == found.table.measure)
-    words = f"{figure(chosen.damage)} {unit} more loss" if unit else f"damage {figure(chosen.damage)}"
+    words = (
+        f"{figure(chosen.loss_increase)} {unit} more loss" if unit else f"loss increase {figure(chosen.loss_increase)}"
+    )
     terminal.line(f"predicted: {words}; {best}")
     if found.demand.engine:
         terminal.line(f"runs on:   {_verdict(found)}")

@@ -1,4 +1,4 @@
-"""Measuring a model's sensitivity: from a spec to a table of damage, kept for the next time.
+"""Measuring a model's sensitivity: from a spec to a table of loss increase, kept for the next time.
 
 Knows the order of things; the passes and the formulas are elsewhere.
 """
@@ -31,13 +31,13 @@ from core.sensitivity import cache, measures
 from core.sensitivity.meter import Meter
 from core.sensitivity.passes import Pass, Seen, backward, enter, forward
 from core.sensitivity.spec import AnalysisSpec
-from core.sensitivity.table import DamageTable
+from core.sensitivity.table import SensitivityTable
 
 _BATCH = 4
 
 
-def analyse(spec: AnalysisSpec, emit: Emit, should_stop: ShouldStop) -> DamageTable:
-    """The damage of every linear of the blocks under every scheme of `spec`; `Progress` on the way.
+def analyse(spec: AnalysisSpec, emit: Emit, should_stop: ShouldStop) -> SensitivityTable:
+    """The loss increase of every linear of the blocks under every scheme of `spec`; `Progress` on the way.
 
     Memory: one block, and the inputs and gradients of its layers. Hidden states are in a file.
 
@@ -74,7 +74,7 @@ def analyse(spec: AnalysisSpec, emit: Emit, should_stop: ShouldStop) -> DamageTa
     ) as way:  # fmt: skip
         rows = _measure(spec, way)
     layers = tuple(linear.name for linear in tree.linears if linear.name in rows)
-    table = DamageTable(spec.measure, layers, spec.schemes, tuple(rows[name] for name in layers))
+    table = SensitivityTable(spec.measure, layers, spec.schemes, tuple(rows[name] for name in layers))
     cache.keep(spec, source.folder, table)
     return table
 
@@ -92,7 +92,7 @@ def _prove(
 
 
 def _measure(spec: AnalysisSpec, way: Pass) -> dict[str, tuple[float, ...]]:
-    """A row of damages for every layer."""
+    """A row of loss_increases for every layer."""
     rows: dict[str, tuple[float, ...]] = {}
     linears = {linear.name: linear for linear in way.skeleton.tree.linears}
 
@@ -114,11 +114,11 @@ def _measure(spec: AnalysisSpec, way: Pass) -> dict[str, tuple[float, ...]]:
 def _row(spec: AnalysisSpec, way: Pass, linear: Linear, seen: Seen) -> tuple[float, ...]:
     weight = read_weight(way.skeleton, linear, way.device)
     fitted = [scheme.fit(linear.in_features, linear.out_features)[0] for scheme in spec.schemes]
-    found = {scheme: _damage(spec.measure, scheme, weight, seen) for scheme in set(fitted)}
+    found = {scheme: _loss_increase(spec.measure, scheme, weight, seen) for scheme in set(fitted)}
     return tuple(found[scheme] for scheme in fitted)
 
 
-def _damage(measure: str, scheme: LayerScheme, weight: Tensor, seen: Seen) -> float:
+def _loss_increase(measure: str, scheme: LayerScheme, weight: Tensor, seen: Seen) -> float:
     if not scheme.quantized:
         return 0.0
     error = measures.error_of(weight, scheme)

@@ -1,4 +1,4 @@
-"""Tables of damage that were measured before, by all that they depend on, and where they lie. Knows files only."""
+"""A cache on disk for sensitivity tables, keyed by everything that a table depends on."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from core.errors import BitwrightError, OutputProblem
 from core.files import expanded, read_json, write_json
 from core.home import home
 from core.sensitivity.spec import AnalysisSpec
-from core.sensitivity.table import DamageTable, from_json
+from core.sensitivity.table import SensitivityTable, from_json
 
 _KEPT = 200
 
 
-def find(spec: AnalysisSpec, folder: Path) -> DamageTable | None:
+def find(spec: AnalysisSpec, folder: Path) -> SensitivityTable | None:
     """The table that `keep` was given for the same model, text and settings; None where it is not there or damaged.
 
     Args:
@@ -30,7 +30,7 @@ def find(spec: AnalysisSpec, folder: Path) -> DamageTable | None:
         return None
 
 
-def keep(spec: AnalysisSpec, folder: Path, table: DamageTable) -> None:
+def keep(spec: AnalysisSpec, folder: Path, table: SensitivityTable) -> None:
     """Keep a table for the next time; a disk that cannot take it is no reason to fail."""
     path = _path(spec, folder)
     with contextlib.suppress(OSError, BitwrightError):

@@ -1,4 +1,4 @@
-"""From what a layer met to the damage that a scheme does to it. Knows one layer at a time.
+"""From what a layer met to the loss increase of a scheme. Knows one layer at a time.
 
 `fisher`: the growth of the loss to second order. Where two models agree, the Hessian of the divergence between their
 predictions is the Fisher information: the expected outer product of gradients, for labels drawn from the model's own
@@ -21,8 +21,8 @@ from core.schemes import LayerScheme
 from core.sensitivity.passes import Seen
 
 TUNED = 0.4
-"""Share of the damage of plain rounding that tuning leaves: 0.28 to 0.48 in six runs of the demo model (uniform and
-mixed maps of 2.3 to 4.3 bits a weight, recipe `quick`). The same for all layers, so that it decides nothing."""
+"""Share of the loss increase of plain rounding that tuning leaves: 0.28 to 0.48 in six runs of the demo model (uniform
+and mixed maps of 2.3 to 4.3 bits a weight, recipe `quick`). The same for all layers, so that it decides nothing."""
 
 
 def error_of(weight: Tensor, scheme: LayerScheme) -> Tensor:

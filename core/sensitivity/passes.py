@@ -3,7 +3,7 @@
 Forward, the hidden states that enter each block are kept in a file; backward, each block is run again with gradients.
 So no more than one block is in memory, whatever the depth. Weights get no gradients: what a layer's weights do to the
 loss follows from its inputs and the gradients of its outputs, which is what is handed out. Knows no schemes and no
-damage.
+loss increase.
 """
 
 from __future__ import annotations

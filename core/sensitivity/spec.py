@@ -17,8 +17,8 @@ from core.schemes import LayerScheme
 
 @dataclass(frozen=True)
 class Measure:
-    """One way to predict damage: its name, its name for people, what it does in a sentence, and the unit of its figures
-    ("" for none)."""
+    """One way to predict loss increase: its name, its name for people, what it does in a sentence, and the unit of its
+    figures ("" for none)."""
 
     name: str
     title: str
@@ -44,7 +44,7 @@ _FORMULAS = 2
 
 @dataclass(frozen=True)
 class AnalysisSpec:
-    """All that a table of damage depends on.
+    """All that a table of loss increase depends on.
 
     Attributes:
         model: a folder, `.gguf` file, Hub id or `demo`.

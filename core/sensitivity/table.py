@@ -1,7 +1,8 @@
-"""The predicted damage of every layer under every scheme that it might get. A plain value; knows no torch.
+"""The predicted loss increase of every layer under every scheme that it might get. A plain value; knows no torch.
 
-Damage is additive over layers: that of a whole map is the sum of its layers'. Its unit is nats a token, the predicted
-growth of the model's loss; a measure that knows no such unit says so where it is described (`core.sensitivity.spec`).
+Loss increase is additive over layers: that of a whole map is the sum of its layers'. Its unit is nats a token, the
+predicted growth of the model's loss; a measure that knows no such unit says so where it is described
+(`core.sensitivity.spec`).
 """
 
 from __future__ import annotations
@@ -20,29 +21,31 @@ _VERSION = 1
 
 
 @dataclass(frozen=True)
-class DamageTable:
+class SensitivityTable:
     """What each layer costs.
 
     Attributes:
         measure: name of the measure.
         layers: names as in the checkpoint.
         schemes: the quantized candidates as they were asked for; a layer got what `LayerScheme.fit` makes of them.
-        damage: [layer][scheme], finite and not negative; 16 bits do no damage.
+        loss_increase: [layer][scheme], finite and not negative; 16 bits add no loss.
     """
 
     measure: str
     layers: tuple[str, ...]
     schemes: tuple[LayerScheme, ...]
-    damage: tuple[tuple[float, ...], ...]
+    loss_increase: tuple[tuple[float, ...], ...]
 
     def __post_init__(self) -> None:
-        if len(self.damage) != len(self.layers) or any(len(row) != len(self.schemes) for row in self.damage):
+        if len(self.loss_increase) != len(self.layers) or any(
+            len(row) != len(self.schemes) for row in self.loss_increase
+        ):
             raise ValueError("one row a layer, one value a scheme")
-        if any(not (math.isfinite(value) and value >= 0) for row in self.damage for value in row):
-            raise ValueError("damage is finite and not negative")
+        if any(not (math.isfinite(value) and value >= 0) for row in self.loss_increase for value in row):
+            raise ValueError("loss increase is finite and not negative")
 
     def of(self, layer: str, scheme: LayerScheme) -> float | None:
-        """The damage of a layer; of another group size or symmetry, that of the same bits. None: not known."""
+        """The loss increase of a layer; of another group size or symmetry, that of the same bits. None: not known."""
         row = self._rows.get(layer)
         if not scheme.quantized:
             return 0.0
@@ -52,7 +55,7 @@ class DamageTable:
         return None if column is None else row[column]
 
     def total(self, plans: Iterable[LayerPlan]) -> float | None:
-        """The damage of a whole map; None where a layer's is not known."""
+        """The loss increase of a whole map; None where a layer's is not known."""
         values = [self.of(plan.linear.name, plan.scheme) for plan in plans]
         known = [value for value in values if value is not None]
         return math.fsum(known) if len(known) == len(values) else None
@@ -63,12 +66,12 @@ class DamageTable:
             "measure": self.measure,
             "layers": list(self.layers),
             "schemes": [scheme.to_json() for scheme in self.schemes],
-            "damage": [list(row) for row in self.damage],
+            "loss_increase": [list(row) for row in self.loss_increase],
         }
 
     @cached_property
     def _rows(self) -> dict[str, tuple[float, ...]]:
-        return dict(zip(self.layers, self.damage, strict=True))
+        return dict(zip(self.layers, self.loss_increase, strict=True))
 
     @cached_property
     def _columns(self) -> dict[LayerScheme, int]:
@@ -79,7 +82,7 @@ class DamageTable:
         return {scheme.bits: column for column, scheme in reversed(list(enumerate(self.schemes)))}
 
 
-def from_json(value: Any) -> DamageTable:
+def from_json(value: Any) -> SensitivityTable:
     """A table from its JSON value.
 
     Raises:
@@ -88,11 +91,11 @@ def from_json(value: Any) -> DamageTable:
     try:
         if value["version"] != _VERSION:
             raise ValueError("version")
-        return DamageTable(
+        return SensitivityTable(
             measure=str(value["measure"]),
             layers=tuple(map(str, value["layers"])),
             schemes=tuple(LayerScheme(**scheme) for scheme in value["schemes"]),
-            damage=tuple(tuple(map(float, row)) for row in value["damage"]),
+            loss_increase=tuple(tuple(map(float, row)) for row in value["loss_increase"]),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise CorruptFile("This is not a table of predicted damage.", "Measure it again.") from error
+        raise CorruptFile("This is not a table of predicted loss increase.", "Measure it again.") from error

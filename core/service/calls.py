@@ -42,7 +42,7 @@ def table() -> dict[str, Callable[[Arguments, Emit, Asked], Values]]:
         "card": card,
         "preview_text": preview_text,
         "outputs": outputs,
-        "damage": damage,
+        "sensitivity": sensitivity,
         "conversions": conversions,
         "convert": convert,
         "serve": serve,
@@ -174,8 +174,8 @@ def outputs(arguments: Arguments, emit: Emit, should_stop: Asked) -> Values:
     return {"outputs": list(found.values())}
 
 
-def damage(arguments: Arguments, emit: Emit, should_stop: Asked) -> Values:
-    """A table of predicted damage (`core.sensitivity.table`), measured or found again, for the fields of a spec.
+def sensitivity(arguments: Arguments, emit: Emit, should_stop: Asked) -> Values:
+    """A table of predicted loss increase (`core.sensitivity.table`), measured or found again, for the fields of a spec.
 
     A model that is only on the Hub is fetched first, with `Progress` of that; `Stage("analyse")` stands before the
     `Progress` of the measurement.

@@ -2,7 +2,7 @@
 
     python3 packaging/bootstrap.py exec --extra test env PYTHONPATH=. python tests/benchmarks/allocation_speed.py
 
-Prints milliseconds: the median and the worst of several rounds; the damage is made up.
+Prints milliseconds: the median and the worst of several rounds; the loss increase is made up.
 """
 
 from __future__ import annotations

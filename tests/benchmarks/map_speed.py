@@ -31,7 +31,7 @@ from core.bitsmap import BitsMap
 from core.model.tree import ModelTree
 from core.schemes import BITS, LayerScheme
 from core.sensitivity.spec import DEFAULT
-from core.sensitivity.table import DamageTable
+from core.sensitivity.table import SensitivityTable
 from tests.app.pages.layers.experts import mixture
 from tests.core.paper_model import llama
 
@@ -44,12 +44,12 @@ def trees() -> dict[str, ModelTree]:
     return {"2,858 blocks of 7": llama(2858), "48 blocks with 128 experts": mixture(48, 128)}
 
 
-def damage(tree: ModelTree) -> DamageTable:
-    """A table of damage over a wide range."""
+def loss_increase(tree: ModelTree) -> SensitivityTable:
+    """A table of loss increase over a wide range."""
     schemes = tuple(LayerScheme(bits, 64) for bits in BITS)
     rows = (10.0 ** -(number % 7) / (1 + number) for number, _ in enumerate(tree.linears))
     values = tuple(tuple(row / 4**column for column in range(len(schemes))) for row in rows)
-    return DamageTable(DEFAULT, tuple(linear.name for linear in tree.linears), schemes, values)
+    return SensitivityTable(DEFAULT, tuple(linear.name for linear in tree.linears), schemes, values)
 
 
 def measured(page: LayersPage, step: Callable[[], object]) -> float:
@@ -96,16 +96,16 @@ def round_of(page: LayersPage, opened: OpenedModel, bits: int) -> dict[str, floa
 
 
 def measured_round(page: LayersPage, opened: OpenedModel, bits: int) -> dict[str, float]:
-    """The edits once more with a table of damage and an engine that minds, colours by sensitivity."""
+    """The edits once more with a table of loss increase and an engine that minds, colours by sensitivity."""
     draft = page.context.draft
-    spec, table = draft.analysis(), damage(opened.tree)
+    spec, table = draft.analysis(), loss_increase(opened.tree)
     return {
-        "damage known": measured(page, lambda: draft.set_damage(spec, table)),
+        "loss increase known": measured(page, lambda: draft.set_sensitivity(spec, table)),
         "engine chosen": measured(page, lambda: draft.set_engine("gptqmodel")),
         "by sensitivity": measured(page, lambda: page.body.colour_by.button("sensitivity").click()),
-        "all, with damage": measured(page, page.select_all),
-        "bits, with damage": measured(page, lambda: page.set_keys(bits=3)),
-        "undo, with damage": measured(page, draft.undo_stack.undo),
+        "all, with loss increase": measured(page, page.select_all),
+        "bits, with loss increase": measured(page, lambda: page.set_keys(bits=3)),
+        "undo, with loss increase": measured(page, draft.undo_stack.undo),
         "no engine": measured(page, lambda: draft.set_engine("")),
         "back to bits": measured(page, lambda: page.body.colour_by.button("bits").click()),
     }

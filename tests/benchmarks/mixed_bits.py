@@ -5,8 +5,8 @@
 
 MODEL is a folder, TEXTS a jsonl file with a `text` of at least 256 tokens a line, WORK a folder. Both analyses read 16
 samples of 256 tokens of TEXTS. Every map is tuned by the same recipe on the same texts, and evaluated in fp32 on the
-bundled evaluation text. Prints one JSON object a row: predicted damage, bytes, bits a weight, perplexity, and for the
-analyses seconds and the peak of the process tree. What WORK has already is not done again.
+bundled evaluation text. Prints one JSON object a row: predicted loss increase, bytes, bits a weight, perplexity, and
+for the analyses seconds and the peak of the process tree. What WORK has already is not done again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from core import bitsmap, inspect
 from core.api.planning import plan
 from core.bitsmap import BitsMap, Rule
 from core.schemes import LayerScheme
-from core.sensitivity.table import DamageTable
+from core.sensitivity.table import SensitivityTable
 from tests.benchmarks.against_peer import BIN, Figures, measured, perplexity_of
 
 HERE = Path(__file__).resolve().parent
@@ -54,7 +54,7 @@ def analyse_theirs(model: str, texts: str, work: Path, budgets: list[float]) -> 
     return figures
 
 
-def damage_of(model: str, table: DamageTable, bits_map: BitsMap) -> float | None:
+def loss_increase_of(model: str, table: SensitivityTable, bits_map: BitsMap) -> float | None:
     """What our table predicts of any map."""
     return table.total(inspect(model, bits_map=bits_map).plans)
 
@@ -87,7 +87,7 @@ def main() -> None:
         tune_and_measure(options, table, work, name)
 
 
-def tune_and_measure(options: argparse.Namespace, table: DamageTable, work: Path, name: str) -> None:
+def tune_and_measure(options: argparse.Namespace, table: SensitivityTable, work: Path, name: str) -> None:
     """One map, tuned and evaluated."""
     path, output = work / f"{name}.json", work / name
     if not output.exists():
@@ -101,7 +101,7 @@ def tune_and_measure(options: argparse.Namespace, table: DamageTable, work: Path
     value, error = perplexity_of(output)
     row = {
         "map": name,
-        "predicted": damage_of(options.model, table, bits_map),
+        "predicted": loss_increase_of(options.model, table, bits_map),
         "bits": round(found.size.effective_bits, 3),
         "bytes": sum(file.stat().st_size for file in output.glob("*.safetensors")),
         "promised": found.size.total,

@@ -66,8 +66,8 @@ class LayerInspector(QFrame):
         self._size.setObjectName("selection_size")
         self._fallback = Note(theme, role="warning", parent=self)
         self._fallback.setObjectName("fallback")
-        self._damage = Note(theme, role="", parent=self)
-        self._damage.setObjectName("selection_damage")
+        self._loss_increase = Note(theme, role="", parent=self)
+        self._loss_increase.setObjectName("selection_loss_increase")
         self._marks = Note(theme, role="bad", parent=self)
         self._marks.setObjectName("selection_marks")
         column = QVBoxLayout(self)
@@ -92,8 +92,15 @@ class LayerInspector(QFrame):
             )
             for choice in (self.bits, self.group, self.sym):
                 choice.set_value(None)
-            self._damage_label.hide()
-            for note in (*self._mixed.values(), self._why, self._size, self._fallback, self._damage, self._marks):
+            self._loss_increase_label.hide()
+            for note in (
+                *self._mixed.values(),
+                self._why,
+                self._size,
+                self._fallback,
+                self._loss_increase,
+                self._marks,
+            ):
                 note.tell("")
             return
         single = summary.count == 1
@@ -108,7 +115,7 @@ class LayerInspector(QFrame):
         self._fallback.tell(_lines(summary.fallbacks, summary.count), "warning")
         self._size.tell(f"{human(summary.before)} {_ARROW} {human(summary.after)}", "")
         self._size.setToolTip(f"{summary.before:,} {_ARROW} {summary.after:,} bytes")
-        self._show_damage(summary)
+        self._show_loss_increase(summary)
 
     def show_marks(self, marks: Iterable[Mark], selected: int) -> None:
         """Show what an engine has against those of the selected layers that it marks."""
@@ -116,14 +123,14 @@ class LayerInspector(QFrame):
         reasons = Counter(mark.reason for mark in found)
         self._marks.tell(_lines(reasons, selected), "bad" if any(mark.cannot for mark in found) else "warning")
 
-    def _show_damage(self, summary: Summary) -> None:
-        now, most = summary.damage_now, summary.damage_before
-        self._damage_label.setVisible(now is not None)
+    def _show_loss_increase(self, summary: Summary) -> None:
+        now, most = summary.loss_increase_now, summary.loss_increase_before
+        self._loss_increase_label.setVisible(now is not None)
         if now is None or most is None:
-            self._damage.tell("")
+            self._loss_increase.tell("")
             return
-        self._damage.tell(self.tr("{0} of {1} at the fewest bits").format(figure(now), figure(most)), "")
-        self._damage.setToolTip(self.tr("Predicted growth of the loss in nats a token, before tuning"))
+        self._loss_increase.tell(self.tr("{0} of {1} at the fewest bits").format(figure(now), figure(most)), "")
+        self._loss_increase.setToolTip(self.tr("Predicted growth of the loss in nats a token, before tuning"))
 
     def _show_schemes(self, summary: Summary, decided_by: str) -> None:
         """Show bits, groups and range; the last two are not the user's where a format decides on the grid."""
@@ -193,8 +200,12 @@ class LayerInspector(QFrame):
         facts.setColumnStretch(1, 1)
         facts.setHorizontalSpacing(8)
         facts.setVerticalSpacing(4)
-        self._damage_label = TintedLabel(theme, self.tr("Damage"), role="muted", parent=self)
-        pairs = ((self._why_label, self._why), (self._size_label, self._size), (self._damage_label, self._damage))
+        self._loss_increase_label = TintedLabel(theme, self.tr("Loss increase"), role="muted", parent=self)
+        pairs = (
+            (self._why_label, self._why),
+            (self._size_label, self._size),
+            (self._loss_increase_label, self._loss_increase),
+        )
         for number, (about, note) in enumerate(pairs):
             facts.addWidget(about, number, 0, Qt.AlignmentFlag.AlignTop)
             facts.addWidget(note, number, 1)

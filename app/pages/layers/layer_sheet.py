@@ -12,18 +12,18 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeVar
 
-from app.pages.layers.budget.loss_increase import LayerDamage
+from app.pages.layers.budget.loss_increase import LayerSensitivity
 from core.estimate import sizes
 from core.formats.engines import Mark
 from core.model.plans import Case, LayerPlan, Plans, grouped
 from core.model.tree import Linear, ModelTree
 from core.schemes import UNTOUCHED, LayerScheme
-from core.sensitivity.table import DamageTable
+from core.sensitivity.table import SensitivityTable
 from core.wording import figure, human
 
 COLOURINGS = ("bits", "sensitivity", "size", "loss")
-"""What the cells of the map can show: bits, damage at the fewest bits, bytes in the output, loss of the layer's block
-after a run."""
+"""What the cells of the map can show: bits, loss increase at the fewest bits, bytes in the output, loss of the layer's
+block after a run."""
 
 T = TypeVar("T")
 
@@ -39,7 +39,7 @@ class LayerSheet:
         format_name: of the output.
         sizes: bytes in the output of a weight of each of the plans' cases.
         losses: what each block ended with in a run of this model, by block; empty without one.
-        damage: what was measured, by position; None before it was.
+        loss_increase: what was measured, by position; None before it was.
         marks: what an engine has against layers, by their position.
     """
 
@@ -48,7 +48,7 @@ class LayerSheet:
     format_name: str
     sizes: tuple[int, ...]
     losses: Mapping[int, float] = field(default_factory=dict)
-    damage: LayerDamage | None = None
+    loss_increase: LayerSensitivity | None = None
     marks: Mapping[int, Mark] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -91,39 +91,39 @@ class LayerSheet:
         if colouring == "loss":
             return [self.losses.get(linear.block, math.nan) for linear in self.linears]
         if colouring == "sensitivity":
-            return [math.nan] * len(self) if self.damage is None else self.damage.tender
+            return [math.nan] * len(self) if self.loss_increase is None else self.loss_increase.sensitivity
         return self.of_cases([float(case.scheme.bits) for case in self.plans.cases])
 
-    def damage_at(self, layer: int) -> list[tuple[LayerScheme, float]]:
-        """The damage of a layer under every candidate, the fewest bits first; empty where it is not known."""
-        return [] if self.damage is None else self.damage.at(layer)
+    def loss_increase_at(self, layer: int) -> list[tuple[LayerScheme, float]]:
+        """The loss increase of a layer under every candidate, the fewest bits first; empty where it is not known."""
+        return [] if self.loss_increase is None else self.loss_increase.at(layer)
 
-    def damage_now(self, layer: int) -> float | None:
-        """The damage of a layer under the scheme it has; None where it is not known."""
-        return _known(self.damages[layer]) if self.damages else None
+    def loss_increase_now(self, layer: int) -> float | None:
+        """The loss increase of a layer under the scheme it has; None where it is not known."""
+        return _known(self.loss_increases[layer]) if self.loss_increases else None
 
     @cached_property
-    def damages(self) -> Sequence[float]:
-        """The damage of all layers under the schemes they have, NaN where it is not known; empty without a table."""
-        if self.damage is None:
+    def loss_increases(self) -> Sequence[float]:
+        """The loss increase of each layer under its scheme; NaN where it is not known, empty without a table."""
+        if self.loss_increase is None:
             return ()
-        return self.damage.now(self.plans.kinds, [case.scheme for case in self.plans.cases])
+        return self.loss_increase.now(self.plans.kinds, [case.scheme for case in self.plans.cases])
 
     @cached_property
-    def damage_total(self) -> float | None:
-        """The predicted damage of the whole map; None where a layer's is not known."""
-        return _known(math.fsum(self.damages)) if self.damages else None
+    def loss_increase_total(self) -> float | None:
+        """The predicted loss increase of the whole map; None where a layer's is not known."""
+        return _known(math.fsum(self.loss_increases)) if self.loss_increases else None
 
     @property
-    def damage_known(self) -> tuple[float | None, int]:
-        """The predicted damage of all layers of which it is known, and the number of the others.
+    def loss_increase_known(self) -> tuple[float | None, int]:
+        """The predicted loss increase of all layers of which it is known, and the number of the others.
 
         Such as a tied head that has bits of its own, which no measure knows.
         """
-        if self.damage_total is not None or not self.damages:
-            return self.damage_total, 0
-        known = [value for value in self.damages if value == value]
-        return math.fsum(known), len(self.damages) - len(known)
+        if self.loss_increase_total is not None or not self.loss_increases:
+            return self.loss_increase_total, 0
+        known = [value for value in self.loss_increases if value == value]
+        return math.fsum(known), len(self.loss_increases) - len(known)
 
     def shape(self, layer: int) -> str:
         """Outputs times inputs."""
@@ -139,7 +139,7 @@ class LayerSheet:
             f"{plan.scheme.label()} ({plan.why})",
             plan.fallback,
             f"{human(self.case(layer).stored)} \N{RIGHTWARDS ARROW} {human(self.size(layer))}",
-            damage_line(self.damage_at(layer), self.damage_now(layer)),
+            loss_increase_line(self.loss_increase_at(layer), self.loss_increase_now(layer)),
         ]
         loss = self.losses.get(plan.linear.block)
         if loss is not None:
@@ -170,8 +170,8 @@ class Summary:
         bits, groups, syms: of their schemes; group size and symmetry of the quantized ones only.
         whys, fallbacks: the reasons.
         before, after: bytes of all of them in the source and in the output.
-        damage_now: predicted damage of those of which it is known; None where it is of none.
-        damage_before: of the same at the fewest bits that were measured: the most that they can lose.
+        loss_increase_now: predicted loss increase of those of which it is known; None where it is of none.
+        loss_increase_before: of the same at the fewest bits that were measured: the most that they can lose.
     """
 
     count: int
@@ -182,8 +182,8 @@ class Summary:
     fallbacks: Mapping[str, int]
     before: int
     after: int
-    damage_now: float | None = None
-    damage_before: float | None = None
+    loss_increase_now: float | None = None
+    loss_increase_before: float | None = None
 
 
 def make_sheet(
@@ -191,7 +191,7 @@ def make_sheet(
     plans: Sequence[LayerPlan],
     format_name: str,
     losses: Mapping[int, float],
-    damage: DamageTable | None = None,
+    loss_increase: SensitivityTable | None = None,
     marks: Mapping[int, Mark] | None = None,
     *,
     before: LayerSheet | None = None,
@@ -199,15 +199,15 @@ def make_sheet(
     """The sheet of `tree` under `plans`.
 
     Args:
-        damage: what was measured of it.
+        loss_increase: what was measured of it.
         marks: what an engine has against layers, by their position in `tree.nameable`.
         before: a sheet that may share something with this one, which is then not made anew.
     """
     measured = None
-    if damage is not None:
-        measured = before.damage if before is not None and before.tree is tree else None
-        if measured is None or measured.table is not damage:
-            measured = LayerDamage(damage, [linear.name for linear in tree.nameable])
+    if loss_increase is not None:
+        measured = before.loss_increase if before is not None and before.tree is tree else None
+        if measured is None or measured.table is not loss_increase:
+            measured = LayerSensitivity(loss_increase, [linear.name for linear in tree.nameable])
     known = _whole(tree, grouped(tree, plans))
     of_cases = [
         sizes.layer_bytes(case.in_features, case.out_features, case.scheme, format_name, case.stored)
@@ -244,8 +244,8 @@ def summarize(sheet: LayerSheet, layers: Collection[int]) -> Summary:
         fallbacks=fallbacks,
         before=before,
         after=after,
-        damage_now=_sum(sheet.damages, layers),
-        damage_before=_sum(sheet.damage.tender if sheet.damage is not None else (), layers),
+        loss_increase_now=_sum(sheet.loss_increases, layers),
+        loss_increase_before=_sum(sheet.loss_increase.sensitivity if sheet.loss_increase is not None else (), layers),
     )
 
 
@@ -254,15 +254,15 @@ def marked(mark: Mark) -> str:
     return f"Cannot be loaded: {mark.reason}" if mark.cannot else f"Slow: {mark.reason}"
 
 
-def damage_line(at: Sequence[tuple[LayerScheme, float]], now: float | None) -> str:
-    """The damage under every candidate and under what a layer has, in a line; "" where nothing is known."""
+def loss_increase_line(at: Sequence[tuple[LayerScheme, float]], now: float | None) -> str:
+    """The loss increase under every candidate and under what a layer has, in a line; "" where nothing is known."""
     if not at:
         return ""
     twice = len({scheme.bits for scheme, _ in at}) < len(at)
     parts = [f"{figure(value)} at {scheme.label() if twice else f'{scheme.bits} bits'}" for scheme, value in at]
     if now is not None:
         parts.insert(0, f"{figure(now)} now")
-    return f"Predicted damage: {', '.join(parts)}"
+    return f"Predicted loss increase: {', '.join(parts)}"
 
 
 def _whole(tree: ModelTree, plans: Plans) -> Plans:

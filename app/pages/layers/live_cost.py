@@ -1,4 +1,5 @@
-"""What the map comes to, at the foot of the panel: bytes of each format, bits, memory to run it, predicted damage.
+"""What the map comes to, at the foot of the panel: bytes of each format, bits, memory to run it, predicted loss
+increase.
 
 Shows figures; computes none.
 """
@@ -38,12 +39,12 @@ class LiveCost(QWidget):
         self._average.setObjectName("average")
         self._memory = ElidedLabel(theme, role="muted", parent=self)
         self._memory.setObjectName("running_memory")
-        self._damage = ElidedLabel(theme, role="muted", parent=self)
-        self._damage.setObjectName("damage_total")
+        self._loss_increase = ElidedLabel(theme, role="muted", parent=self)
+        self._loss_increase.setObjectName("loss_increase_total")
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(2)
-        for widget in (self._total, self._others, self._average, self._memory, self._damage):
+        for widget in (self._total, self._others, self._average, self._memory, self._loss_increase):
             column.addWidget(widget)
         self.show_nothing()
 
@@ -53,7 +54,7 @@ class LiveCost(QWidget):
         for note in (self._others, self._average):
             note.tell("")
         self._memory.hide()
-        self._damage.hide()
+        self._loss_increase.hide()
 
     def show_sizes(self, sizes: Mapping[str, OutputSize]) -> None:
         """Show what the whole output comes to in each format, the first one first."""
@@ -69,14 +70,14 @@ class LiveCost(QWidget):
         self._memory.say(memory.text, memory.more)
         self._memory.show()
 
-    def show_damage(self, damage: float | None, missing: int = 0) -> None:
+    def show_loss_increase(self, loss_increase: float | None, missing: int = 0) -> None:
         """Show what the whole map is predicted to do, without `missing` layers; None where it was not measured."""
-        self._damage.setVisible(damage is not None)
-        if damage is not None:
-            text = self.tr("Predicted damage {}").format(figure(damage))
+        self._loss_increase.setVisible(loss_increase is not None)
+        if loss_increase is not None:
+            text = self.tr("Predicted loss increase {}").format(figure(loss_increase))
             if missing:
                 text = self.tr("{0}, without {1}").format(text, counted(missing))
             about = self.tr(
                 "Growth of the loss in nats a token, added up over the layers; tuning takes some of it off."
             )
-            self._damage.say(text, about)
+            self._loss_increase.say(text, about)

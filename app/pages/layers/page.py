@@ -62,7 +62,7 @@ if TYPE_CHECKING:
 _WIDE: Final = 1250
 """From this width on map and table stand side by side."""
 _ROOMY: Final = 1500
-"""From this width of the window on the panel is wider, and the curve of damage stands below the map."""
+"""From this width of the window on the panel is wider, and the curve of loss increase stands below the map."""
 _PLOT: Final = 230
 _COLUMN, _LEAST = 64, 300
 """Width of a column of the map where there is room, and the least of map and table."""
@@ -112,11 +112,11 @@ class LayersBody(QWidget):
         """Give the keyboard to the map, or to the table where only that is shown."""
         (self.table if self.map.isHidden() else self.map).setFocus(Qt.FocusReason.OtherFocusReason)
 
-    def set_known(self, *, losses: bool, damage: bool) -> None:
+    def set_known(self, *, losses: bool, loss_increase: bool) -> None:
         """Whether the map can be coloured by loss and by sensitivity."""
         wholes = (
             ("loss", losses, self.tr("Colour by the loss that each block ended with")),
-            ("sensitivity", damage, self.tr("Colour by the damage that the fewest bits would do")),
+            ("sensitivity", loss_increase, self.tr("Colour by the predicted loss increase at the fewest bits")),
         )
         missing = {
             "loss": self.tr("Known once this model was quantized in this window"),
@@ -128,7 +128,7 @@ class LayersBody(QWidget):
             button.setToolTip(about if known else missing[name])
 
     def set_curve_known(self, known: bool) -> None:
-        """Whether there is a curve of damage to show."""
+        """Whether there is a curve of loss increase to show."""
         self._curve_known = known
         self._show_views()
 
@@ -240,7 +240,7 @@ class LayersBody(QWidget):
         self._place_plot(roomy=self.window().width() >= _ROOMY)
 
     def _place_plot(self, *, roomy: bool) -> None:
-        """Have the curve of damage below the map where there is room, else in the budget."""
+        """Have the curve of loss increase below the map where there is room, else in the budget."""
         budget = self.side.budget
         self.side.set_roomy(roomy)
         place = self._below if roomy else budget.plot_place
@@ -373,7 +373,7 @@ class LayersPage(QWidget):
             self._engine.refresh()
             return
         self._engine.renew()
-        self._shown = (opened, plans, draft.damage, draft.engine, draft.choices.formats)
+        self._shown = (opened, plans, draft.sensitivity, draft.engine, draft.choices.formats)
         moved = opened is None or not plans or self._sheet is None or self._sheet.tree is not opened.tree
         if moved:
             self.selection.clear()
@@ -383,7 +383,7 @@ class LayersPage(QWidget):
             if self._grid is None:
                 self._grid = opened.grid
                 self._names = [linear.name for linear in opened.tree.nameable]
-            known = (self._losses(), draft.damage, self._engine.marks)
+            known = (self._losses(), draft.sensitivity, self._engine.marks)
             self._sheet = make_sheet(opened.tree, plans, draft.choices.formats[0], *known, before=self._sheet)
             self._stack.setCurrentWidget(self.body)
             if moved:
@@ -464,9 +464,9 @@ class LayersPage(QWidget):
 
     def _show_sheet(self) -> None:
         sheet = self._sheet
-        losses, damage = sheet is not None and bool(sheet.losses), self.context.draft.damage is not None
-        self.body.set_known(losses=losses, damage=damage)
-        if (self._colouring == "loss" and not losses) or (self._colouring == "sensitivity" and not damage):
+        losses, loss_increase = sheet is not None and bool(sheet.losses), self.context.draft.sensitivity is not None
+        self.body.set_known(losses=losses, loss_increase=loss_increase)
+        if (self._colouring == "loss" and not losses) or (self._colouring == "sensitivity" and not loss_increase):
             self.body.colour_by.set_value("bits")
             self._set_colouring("bits")
         self.body.map.show_layers(self._grid, sheet)
@@ -499,9 +499,9 @@ class LayersPage(QWidget):
         others = {name: sizes.output_size(tree, draft.plans, name) for name in draft.choices.formats[1:]}
         cost.show_sizes({first: draft.planned_size, **others})
         cost.show_memory(running_memory(draft, tree, draft.planned_size.total))
-        damage, missing = sheet.damage_known
-        cost.show_damage(damage, missing)
-        self.budget.show_now(damage)
+        loss_increase, missing = sheet.loss_increase_known
+        cost.show_loss_increase(loss_increase, missing)
+        self.budget.show_now(loss_increase)
 
     def _show_selection(self) -> None:
         layers, sheet = self.selection.layers, self._sheet
@@ -618,7 +618,7 @@ class LayersPage(QWidget):
     def _is_shown(self, opened: OpenedModel | None, plans: Sequence[LayerPlan]) -> bool:
         """Whether a change was of something else than what this page shows."""
         draft = self.context.draft
-        now = (opened, plans, draft.damage, draft.engine, draft.choices.formats)
+        now = (opened, plans, draft.sensitivity, draft.engine, draft.choices.formats)
         if self._sheet is None or any(new is not old for new, old in zip(now, self._shown, strict=True)):
             return False
         return self._sheet.losses == self._losses()

@@ -15,7 +15,7 @@ from core.errors import BadInput
 from core.estimate.costs import Range
 from core.inference.machine import Machine
 from core.schemes import LayerScheme
-from core.sensitivity.table import DamageTable
+from core.sensitivity.table import SensitivityTable
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def test_the_oldest_edits_are_forgotten(draft: Draft) -> None:
     assert draft.undo_stack.count() == 100
 
 
-# --- What it must run on, and damage ------------------------------------------------------------------------
+# --- What it must run on, and loss increase ------------------------------------------------------------------------
 
 
 def test_an_engine_marks_what_it_cannot_run_and_stops_nothing(draft: Draft) -> None:
@@ -147,23 +147,23 @@ def test_an_unknown_engine_is_none(draft: Draft) -> None:
 
 
 def test_a_table_is_kept_for_its_measure_and_its_model(draft: Draft, opened: OpenedModel) -> None:
-    table = DamageTable("fisher", (), (), ())
-    draft.set_damage(draft.analysis(), table)
-    assert draft.damage is table
+    table = SensitivityTable("fisher", (), (), ())
+    draft.set_sensitivity(draft.analysis(), table)
+    assert draft.sensitivity is table
     draft.set_measure("output")
-    assert draft.damage is None
+    assert draft.sensitivity is None
     draft.set_measure("fisher")
     draft.choose(model=replace(opened, label="opened again"))
-    assert draft.damage is table
+    assert draft.sensitivity is table
     draft.choose(model=replace(opened, name="another"))
-    assert draft.damage is None
+    assert draft.sensitivity is None
 
 
 def test_a_table_of_a_model_that_is_gone_is_not_kept(draft: Draft, opened: OpenedModel) -> None:
     spec = draft.analysis()
     draft.choose(model=replace(opened, name="another"))
-    draft.set_damage(spec, DamageTable("fisher", (), (), ()))
-    assert draft.damage is None
+    draft.set_sensitivity(spec, SensitivityTable("fisher", (), (), ()))
+    assert draft.sensitivity is None
 
 
 def test_an_analysis_asks_for_all_bits_and_no_more_than_the_model_reads(draft: Draft, opened: OpenedModel) -> None:

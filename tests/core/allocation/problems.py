@@ -1,4 +1,4 @@
-"""Tables of damage for models on paper: random, falling with the bits, the same for one seed."""
+"""Tables of loss increase for models on paper: random, falling with the bits, the same for one seed."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import random
 
 from core.model.tree import ModelTree
 from core.schemes import LayerScheme
-from core.sensitivity.table import DamageTable
+from core.sensitivity.table import SensitivityTable
 
 BITS = (2, 3, 4, 8)
 
 
 def table_for(
     tree: ModelTree, seed: int = 1, *, bits: tuple[int, ...] = BITS, without: tuple[str, ...] = ()
-) -> DamageTable:
-    """Damage that falls to about a quarter with each bit, over three orders of magnitude between layers."""
+) -> SensitivityTable:
+    """Loss increase that falls to about a quarter with each bit, over three orders of magnitude between layers."""
     numbers = random.Random(seed)
     names = tuple(linear.name for linear in tree.linears if linear.name not in without)
     rows = []
     for _ in names:
         scale = numbers.lognormvariate(-9, 1.5)
         rows.append(tuple(scale * 4.0 ** (2 - width) * numbers.uniform(0.8, 1.2) for width in bits))
-    return DamageTable("fisher", names, tuple(LayerScheme(width) for width in bits), tuple(rows))
+    return SensitivityTable("fisher", names, tuple(LayerScheme(width) for width in bits), tuple(rows))

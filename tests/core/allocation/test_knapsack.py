@@ -20,13 +20,13 @@ UNITS = st.lists(st.lists(CHOICES, min_size=1, max_size=4), min_size=1, max_size
 
 def combinations(units: list[list[Choice]]) -> list[tuple[int, float]]:
     return [
-        (sum(choice.cost for choice in picks), math.fsum(choice.damage for choice in picks))
+        (sum(choice.cost for choice in picks), math.fsum(choice.loss_increase for choice in picks))
         for picks in itertools.product(*units)
     ]
 
 
 def many(count: int, seed: int, step: int = 1) -> list[list[Choice]]:
-    """Units as layers have them: damage that falls and bytes that rise with the bits, of a few shapes."""
+    """Units as layers have them: loss increase that falls and bytes that rise with the bits, of a few shapes."""
     numbers = random.Random(seed)
     units = []
     for _ in range(count):
@@ -36,15 +36,15 @@ def many(count: int, seed: int, step: int = 1) -> list[list[Choice]]:
 
 
 @given(UNITS, st.integers(0, 400))
-def test_no_combination_within_the_budget_does_less_damage(units: list[list[Choice]], budget: int) -> None:
-    possible = [damage for cost, damage in combinations(units) if cost <= budget]
+def test_no_combination_within_the_budget_has_a_smaller_loss_increase(units: list[list[Choice]], budget: int) -> None:
+    possible = [loss_increase for cost, loss_increase in combinations(units) if cost <= budget]
     if not possible:
         with pytest.raises(BadInput):
             solve(units, budget)
         return
     solution = solve(units, budget)
     assert solution.exact
-    assert solution.damage == pytest.approx(min(possible), rel=1e-9, abs=1e-9)
+    assert solution.loss_increase == pytest.approx(min(possible), rel=1e-9, abs=1e-9)
 
 
 @given(UNITS, st.integers(0, 400))
@@ -55,16 +55,16 @@ def test_what_is_said_of_the_picks_is_true_of_them(units: list[list[Choice]], bu
         return
     picked = [choices[pick] for choices, pick in zip(units, solution.picks, strict=True)]
     assert solution.cost == sum(choice.cost for choice in picked) <= budget
-    assert solution.damage == math.fsum(choice.damage for choice in picked)
+    assert solution.loss_increase == math.fsum(choice.loss_increase for choice in picked)
 
 
 @given(UNITS, st.integers(0, 300), st.integers(0, 100))
-def test_more_budget_never_does_more_damage(units: list[list[Choice]], budget: int, more: int) -> None:
+def test_more_budget_never_raises_the_loss_increase(units: list[list[Choice]], budget: int, more: int) -> None:
     try:
         less = solve(units, budget)
     except BadInput:
         return
-    assert solve(units, budget + more).damage <= less.damage + 1e-9
+    assert solve(units, budget + more).loss_increase <= less.loss_increase + 1e-9
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -74,10 +74,10 @@ def test_many_units_come_within_one_upgrade_of_the_relaxation(seed: int, share: 
     budget = int(share * sum(choices[-1].cost for choices in units))
     solution, hull = solve(units, budget), curve(units)
     point = hull.within(budget)
-    relaxed = hull.damages[point] - hull.prices[point] * (budget - hull.costs[point])
+    relaxed = hull.loss_increases[point] - hull.prices[point] * (budget - hull.costs[point])
     assert solution.cost <= budget
     assert solution.exact
-    assert relaxed - 1e-9 <= solution.damage <= hull.damages[point] + 1e-9
+    assert relaxed - 1e-9 <= solution.loss_increase <= hull.loss_increases[point] + 1e-9
 
 
 def test_bytes_without_a_common_divisor_are_no_harder() -> None:
@@ -95,11 +95,11 @@ def test_one_unit_as_large_as_all_others_is_tried_in_each_way() -> None:
     budget = int(1.1 * whole[1].cost + sum(choices[0].cost for choices in units))
     solution = solve([whole, *units], budget)
     rest = {
-        pick: solve(units, budget - whole[pick].cost).damage + whole[pick].damage
+        pick: solve(units, budget - whole[pick].cost).loss_increase + whole[pick].loss_increase
         for pick in range(4)
         if whole[pick].cost + sum(choices[0].cost for choices in units) <= budget
     }
-    assert solution.damage == pytest.approx(min(rest.values()), rel=1e-9)
+    assert solution.loss_increase == pytest.approx(min(rest.values()), rel=1e-9)
     assert solution.exact
 
 
@@ -110,7 +110,7 @@ def test_a_search_that_is_cut_short_says_so(monkeypatch: pytest.MonkeyPatch) -> 
     budget = sum(min(choice.cost for choice in choices) for choices in units) * 2
     solution = solve(units, budget)
     assert not solution.exact
-    assert solution.bound < solution.damage
+    assert solution.bound < solution.loss_increase
     assert solution.cost <= budget
 
 
@@ -119,24 +119,24 @@ def test_too_small_a_budget_names_the_least() -> None:
         solve([[Choice(3000, 1), Choice(5000, 0)], [Choice(4000, 1)]], 6000)
 
 
-def test_a_choice_that_costs_more_for_more_damage_is_never_made() -> None:
+def test_a_choice_that_costs_more_for_more_loss_increase_is_never_made() -> None:
     assert solve([[Choice(5, 1.0), Choice(9, 2.0), Choice(5, 3.0)]], 100).picks == (0,)
 
 
 def test_no_units_at_all() -> None:
     solution = solve([], 0)
-    assert (solution.picks, solution.cost, solution.damage, solution.exact) == ((), 0, 0.0, True)
+    assert (solution.picks, solution.cost, solution.loss_increase, solution.exact) == ((), 0, 0.0, True)
 
 
 @given(UNITS)
 def test_the_curve_is_the_lower_hull_of_all_combinations(units: list[list[Choice]]) -> None:
     hull = curve(units)
     every = combinations(units)
-    costs, damages = hull.costs.tolist(), hull.damages.tolist()
+    costs, loss_increases = hull.costs.tolist(), hull.loss_increases.tolist()
     assert costs[0] == min(cost for cost, _ in every)
-    assert damages[-1] == pytest.approx(min(damage for _, damage in every), abs=1e-9)
-    for cost, damage in every:
-        assert damage >= np.interp(cost, costs, damages) - 1e-9
+    assert loss_increases[-1] == pytest.approx(min(loss_increase for _, loss_increase in every), abs=1e-9)
+    for cost, loss_increase in every:
+        assert loss_increase >= np.interp(cost, costs, loss_increases) - 1e-9
 
 
 @given(UNITS)
@@ -147,13 +147,13 @@ def test_the_picks_of_a_point_are_what_the_point_says(units: list[list[Choice]])
     for point in hull:
         picks = hull.picks(point.index)
         assert table.cost[rows, picks].sum() == point.cost
-        assert table.damage[rows, picks].sum() == pytest.approx(point.damage, abs=1e-9)
+        assert table.loss_increase[rows, picks].sum() == pytest.approx(point.loss_increase, abs=1e-9)
 
 
-def test_points_rise_in_bytes_and_fall_in_damage() -> None:
+def test_points_rise_in_bytes_and_fall_in_loss_increase() -> None:
     hull = curve(many(500, 1))
     assert (np.diff(hull.costs) > 0).all()
-    assert (np.diff(hull.damages) <= 0).all()
+    assert (np.diff(hull.loss_increases) <= 0).all()
     assert (np.diff(hull.prices) <= 0).all()
     assert [hull[-1].index, len(hull[2:4])] == [len(hull) - 1, 2]
     assert (hull.within(int(hull.costs[5])), hull.within(int(hull.costs[0]) - 1)) == (5, -1)

@@ -22,30 +22,30 @@ CURVE = pareto(TREE, TABLE, DEMAND)
 
 
 @pytest.mark.parametrize("index", [0, 1, 7, len(CURVE) // 2, len(CURVE) - 2, -1])
-def test_the_map_of_a_point_has_its_bytes_bits_and_damage(index: int) -> None:
+def test_the_map_of_a_point_has_its_bytes_bits_and_loss_increase(index: int) -> None:
     plans = resolve_schemes(TREE, CURVE.map_at(index))
     assert output_size(TREE, plans, "auto_gptq").total == CURVE.bytes[index]
-    assert TABLE.total([plan for plan in plans if plan.linear.block >= 0]) == pytest.approx(CURVE.damage[index])
+    assert TABLE.total([plan for plan in plans if plan.linear.block >= 0]) == pytest.approx(CURVE.loss_increase[index])
 
 
 def test_bits_are_counted_as_budgets_count_them() -> None:
     for index in (0, len(CURVE) // 3, len(CURVE) - 1):
         found = allocate(TREE, TABLE, replace(DEMAND, budget=Budget("bytes", int(CURVE.bytes[index]))))
         assert found.bits == pytest.approx(CURVE.bits[index])
-        assert found.damage == pytest.approx(CURVE.damage[index])
+        assert found.loss_increase == pytest.approx(CURVE.loss_increase[index])
 
 
 def test_no_allocation_is_below_the_curve() -> None:
     for size in np.linspace(CURVE.bytes[0], CURVE.bytes[-1], 12).astype(int).tolist():
         found = allocate(TREE, TABLE, replace(DEMAND, budget=Budget("bytes", size)))
-        assert found.damage >= np.interp(found.cost, CURVE.bytes, CURVE.damage) * (1 - 1e-9)
-        assert found.damage <= CURVE.damage[CURVE.within(size)] * (1 + 1e-9)
+        assert found.loss_increase >= np.interp(found.cost, CURVE.bytes, CURVE.loss_increase) * (1 - 1e-9)
+        assert found.loss_increase <= CURVE.loss_increase[CURVE.within(size)] * (1 + 1e-9)
 
 
 def test_points_are_the_arrays_one_by_one() -> None:
     assert len(CURVE.points) == len(CURVE) > 20
     first = CURVE.points[0]
-    assert (first.bytes, first.bits, first.damage) == (CURVE.bytes[0], CURVE.bits[0], CURVE.damage[0])
+    assert (first.bytes, first.bits, first.loss_increase) == (CURVE.bytes[0], CURVE.bits[0], CURVE.loss_increase[0])
 
 
 def test_the_point_within_a_size() -> None:

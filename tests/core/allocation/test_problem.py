@@ -64,11 +64,11 @@ def test_what_allocate_believes_is_what_sizes_say(budget: Budget, name: str, gro
     found = allocate(TREE, TABLE, demand)
     assert found.cost == output_size(TREE, resolve_schemes(TREE, found.bits_map), name).total == found.size.total
     assert found.bits == pytest.approx(average(TREE, found), rel=1e-12)
-    assert found.damage == pytest.approx(TABLE.total(resolve_schemes(TREE, found.bits_map)), rel=1e-9)
+    assert found.loss_increase == pytest.approx(TABLE.total(resolve_schemes(TREE, found.bits_map)), rel=1e-9)
 
 
 @pytest.mark.parametrize("bpw", [2.4, 3.1, 3.7, 5.0, 8.0])
-def test_no_other_assignment_within_the_budget_does_less_damage(bpw: float) -> None:
+def test_no_other_assignment_within_the_budget_has_a_smaller_loss_increase(bpw: float) -> None:
     tree = llama(1)
     table = table_for(tree, 7)
     demand = Demand(Budget("bpw", bpw), (2, 4, 8), ties=LOOSE)
@@ -79,20 +79,20 @@ def test_no_other_assignment_within_the_budget_does_less_damage(bpw: float) -> N
             (quantized_bytes(inputs, outputs, scheme.fit(inputs, outputs)[0]), row[column])
             for scheme, column in ((LayerScheme(2), 0), (LayerScheme(4), 2), (LayerScheme(8), 3))
         ]
-        for (inputs, outputs, _), row in zip(tree.weights, table.damage, strict=True)
+        for (inputs, outputs, _), row in zip(tree.weights, table.loss_increase, strict=True)
     ]
     best = min(
-        sum(damage for _, damage in picks)
+        sum(loss_increase for _, loss_increase in picks)
         for picks in itertools.product(*options)
         if 8 * sum(cost for cost, _ in picks) / weights <= bpw
     )
     assert found.exact
-    assert found.damage == pytest.approx(best, rel=1e-9)
+    assert found.loss_increase == pytest.approx(best, rel=1e-9)
 
 
-def test_more_budget_never_does_more_damage() -> None:
-    damages = [allocate(TREE, TABLE, Demand(Budget("bpw", 2.3 + step / 10))).damage for step in range(60)]
-    assert all(after <= before + 1e-12 for before, after in itertools.pairwise(damages))
+def test_more_budget_never_raises_the_loss_increase() -> None:
+    loss_increases = [allocate(TREE, TABLE, Demand(Budget("bpw", 2.3 + step / 10))).loss_increase for step in range(60)]
+    assert all(after <= before + 1e-12 for before, after in itertools.pairwise(loss_increases))
 
 
 @settings(max_examples=25, deadline=None)
@@ -163,7 +163,7 @@ def test_a_head_stays_unless_a_pin_names_it() -> None:
     assert not schemes(tree, free)["lm_head"].quantized
     assert schemes(tree, pinned)["lm_head"] == LayerScheme(4, 64)
     assert pinned.cost == pinned.size.total
-    assert "Layers that are pinned but not measured, so that their damage is not counted: 1." in pinned.notes
+    assert "Layers that are pinned but not measured, so that their loss increase is not counted: 1." in pinned.notes
 
 
 @pytest.mark.parametrize("name", ["auto_round", "auto_gptq"])
@@ -174,7 +174,7 @@ def test_a_tied_head_that_a_pin_names_is_counted_in_the_file(name: str) -> None:
     plans = resolve_schemes(TREE, pinned.bits_map)
     assert (plans[-1].linear.name, plans[-1].scheme) == ("lm_head", LayerScheme(2, 64))
     assert pinned.cost == pinned.size.total <= budget.value
-    assert pinned.damage > plain.damage
+    assert pinned.loss_increase > plain.loss_increase
 
 
 def test_a_pinned_embedding_is_refused() -> None:

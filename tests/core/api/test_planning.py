@@ -22,7 +22,7 @@ from core.model.tree import ModelTree, resolve_schemes
 from core.schemes import LayerScheme
 from core.sensitivity import analyse as sensitivity
 from core.sensitivity.spec import AnalysisSpec
-from core.sensitivity.table import DamageTable
+from core.sensitivity.table import SensitivityTable
 from tests.core.tiny_model import save_model
 
 Capture = pytest.CaptureFixture[str]
@@ -47,12 +47,12 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def damage_of(tree: ModelTree, spec: AnalysisSpec) -> DamageTable:
+def loss_increase_of(tree: ModelTree, spec: AnalysisSpec) -> SensitivityTable:
     """More for deeper layers, and four times as much for each bit less."""
     rows = [
         tuple((place + 1) * 4.0**-scheme.bits for scheme in spec.schemes) for place in range(len(tree.block_linears))
     ]
-    return DamageTable(spec.measure, tree.block_linears, spec.schemes, tuple(rows))
+    return SensitivityTable(spec.measure, tree.block_linears, spec.schemes, tuple(rows))
 
 
 @pytest.fixture
@@ -60,10 +60,10 @@ def measured(tree: ModelTree, monkeypatch: pytest.MonkeyPatch) -> list[AnalysisS
     """What was asked to be measured; the answers are made up."""
     asked: list[AnalysisSpec] = []
 
-    def analyse(spec: AnalysisSpec, emit: Emit, should_stop: ShouldStop) -> DamageTable:
+    def analyse(spec: AnalysisSpec, emit: Emit, should_stop: ShouldStop) -> SensitivityTable:
         asked.append(spec)
         emit(Progress(0.5, -1, -1))
-        return damage_of(tree, spec)
+        return loss_increase_of(tree, spec)
 
     monkeypatch.setattr(sensitivity, "analyse", analyse)
     return asked
@@ -129,9 +129,9 @@ def test_the_budget_holds(tiny: Path, place: Path, measured: list[AnalysisSpec],
     found = api.plan(tiny, group_size=32, **budget)
     assert found.allocation.bits <= budget.get("bpw", 16)
     assert found.allocation.size.total <= budget.get("size", 10**9)
-    assert found.allocation.damage >= found.allocation.bound
+    assert found.allocation.loss_increase >= found.allocation.bound
     assert sum(share.layers for share in found.shares()) == 14
-    assert sum(share.damage for share in found.shares()) == pytest.approx(found.allocation.damage)
+    assert sum(share.loss_increase for share in found.shares()) == pytest.approx(found.allocation.loss_increase)
 
 
 def test_pins_and_minimum_hold(tiny: Path, place: Path, measured: list[AnalysisSpec]) -> None:
@@ -154,7 +154,7 @@ def test_ties_can_be_loosened(tiny: Path, place: Path, measured: list[AnalysisSp
     loose = api.plan(tiny, bpw=4.4, group_size=32, ties=Ties(False, False, False))
     by_name = {plan.linear.name: plan.scheme for plan in tied.plans}
     assert by_name["model.layers.1.self_attn.q_proj"] == by_name["model.layers.1.self_attn.k_proj"]
-    assert loose.allocation.damage <= tied.allocation.damage
+    assert loose.allocation.loss_increase <= tied.allocation.loss_increase
 
 
 def test_the_same_plan_for_programs(tiny: Path, place: Path, measured: list[AnalysisSpec]) -> None:

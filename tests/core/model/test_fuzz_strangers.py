@@ -1,6 +1,6 @@
 """Damaged configs and tokenizers: each ends in one of our errors, or in a model; soon, and in little memory.
 
-Damage is the same at every run.
+Loss increase is the same at every run.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from core.events import Event, Progress
 from core.schemes import LayerScheme
 from core.sensitivity.analyse import analyse
 from core.sensitivity.spec import MEASURES, AnalysisSpec
-from core.sensitivity.table import DamageTable
+from core.sensitivity.table import SensitivityTable
 from tests.core.tiny_model import BLOCKS, SHAPES, save_model
 
 SCHEMES = tuple(LayerScheme(bits, 32) for bits in (2, 3, 4, 8))
@@ -33,23 +33,23 @@ def never() -> bool:
     return False
 
 
-def run(spec: AnalysisSpec) -> tuple[DamageTable, list[Event]]:
+def run(spec: AnalysisSpec) -> tuple[SensitivityTable, list[Event]]:
     events: list[Event] = []
     return analyse(spec, events.append, never), events
 
 
 @pytest.mark.parametrize("measure", [measure.name for measure in MEASURES])
-def test_every_layer_has_its_damage(spec: AnalysisSpec, measure: str) -> None:
+def test_every_layer_has_its_loss_increase(spec: AnalysisSpec, measure: str) -> None:
     table, _ = run(replace(spec, measure=measure))
     assert (table.measure, table.schemes) == (measure, SCHEMES)
     assert len(table.layers) == BLOCKS * len(SHAPES)
-    assert all(value > 0 for row in table.damage for value in row)
+    assert all(value > 0 for row in table.loss_increase for value in row)
 
 
 @pytest.mark.parametrize("measure", [measure.name for measure in MEASURES])
-def test_fewer_bits_do_more_damage(spec: AnalysisSpec, measure: str) -> None:
+def test_fewer_bits_raise_the_loss(spec: AnalysisSpec, measure: str) -> None:
     table, _ = run(replace(spec, measure=measure))
-    assert all(list(row) == sorted(row, reverse=True) for row in table.damage)
+    assert all(list(row) == sorted(row, reverse=True) for row in table.loss_increase)
 
 
 def test_the_same_spec_gives_the_same_table(spec: AnalysisSpec, home: Path) -> None:

@@ -40,7 +40,7 @@ def test_output_is_a_share_of_the_outputs_size_where_inputs_are_independent() ->
     assert abs(measures.output(Seen(inputs, inputs[:0]), WEIGHT, error) / exact - 1) < 0.05
 
 
-def test_no_error_is_no_damage() -> None:
+def test_no_error_adds_no_loss() -> None:
     nothing = torch.zeros_like(WEIGHT)
     assert measures.fisher(SEEN, nothing) == 0
     assert measures.first_order(SEEN, nothing) == 0

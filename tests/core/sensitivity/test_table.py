@@ -1,4 +1,4 @@
-"""A table of predicted damage as a value and as JSON."""
+"""A table of predicted loss increase as a value and as JSON."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from core.errors import CorruptFile
 from core.model.plans import LayerPlan
 from core.model.tree import Linear
 from core.schemes import LayerScheme
-from core.sensitivity.table import DamageTable, from_json
+from core.sensitivity.table import SensitivityTable, from_json
 
 TWO, FOUR = LayerScheme(2, 64), LayerScheme(4, 64)
-TABLE = DamageTable("fisher", ("a", "b"), (TWO, FOUR), ((1.0, 0.25), (0.5, 0.125)))
+TABLE = SensitivityTable("fisher", ("a", "b"), (TWO, FOUR), ((1.0, 0.25), (0.5, 0.125)))
 
 
 def plan(name: str, scheme: LayerScheme) -> LayerPlan:
@@ -26,7 +26,7 @@ def test_it_knows_what_a_scheme_does_to_a_layer() -> None:
     assert TABLE.of("b", TWO) == 0.5
 
 
-def test_sixteen_bits_do_no_damage() -> None:
+def test_sixteen_bits_add_no_loss() -> None:
     assert TABLE.of("a", LayerScheme(16, 64)) == 0.0
 
 
@@ -39,7 +39,7 @@ def test_what_was_not_measured_is_not_known(layer: str, scheme: LayerScheme) -> 
     assert TABLE.of(layer, scheme) is None
 
 
-def test_the_damage_of_a_map_is_the_sum_of_its_layers() -> None:
+def test_the_loss_increase_of_a_map_is_the_sum_of_its_layers() -> None:
     assert TABLE.total([plan("a", FOUR), plan("b", TWO)]) == 0.75
 
 
@@ -48,20 +48,20 @@ def test_a_sum_with_an_unknown_layer_is_not_known() -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", [((1.0,), (1.0,)), ((1.0, 2.0),), ((-1.0, 0.0), (0.0, 0.0)), ((1.0, float("nan")),) * 2]
+    "loss_increase", [((1.0,), (1.0,)), ((1.0, 2.0),), ((-1.0, 0.0), (0.0, 0.0)), ((1.0, float("nan")),) * 2]
 )
-def test_a_table_that_does_not_add_up_is_refused(damage: tuple[tuple[float, ...], ...]) -> None:
+def test_a_table_that_does_not_add_up_is_refused(loss_increase: tuple[tuple[float, ...], ...]) -> None:
     with pytest.raises(ValueError, match=r"one row|finite"):
-        DamageTable("fisher", ("a", "b"), (TWO, FOUR), damage)
+        SensitivityTable("fisher", ("a", "b"), (TWO, FOUR), loss_increase)
 
 
 @given(st.lists(st.tuples(st.floats(0, 1e6), st.floats(0, 1e6)), max_size=5))
 def test_json_and_back_is_the_same_table(rows: list[tuple[float, float]]) -> None:
-    table = DamageTable("output", tuple(f"layer.{n}" for n in range(len(rows))), (TWO, FOUR), tuple(rows))
+    table = SensitivityTable("output", tuple(f"layer.{n}" for n in range(len(rows))), (TWO, FOUR), tuple(rows))
     assert from_json(json.loads(json.dumps(table.to_json()))) == table
 
 
-@pytest.mark.parametrize("value", [None, [], {}, {"version": 2}, {**TABLE.to_json(), "damage": [[1.0]]}])
+@pytest.mark.parametrize("value", [None, [], {}, {"version": 2}, {**TABLE.to_json(), "loss_increase": [[1.0]]}])
 def test_other_json_is_refused_in_one_sentence(value: object) -> None:
     with pytest.raises(CorruptFile, match="not a table"):
         from_json(value)

@@ -204,30 +204,30 @@ def test_a_preview_says_why_tokens_are_not_counted(tmp_path: Path) -> None:
     assert [event.level for event in seen if isinstance(event, Log)] == ["warning"]
 
 
-def test_damage_is_measured_with_progress_and_found_again(model: Path) -> None:
+def test_loss_increase_is_measured_with_progress_and_found_again(model: Path) -> None:
     schemes = [LayerScheme(bits, 32).to_json() for bits in (4, 8)]
     given: dict[str, Any] = {"model": str(model), "schemes": schemes, "samples": 2, "seqlen": 32}
     seen: list[Event] = []
-    values = ask("damage", seen, **given)
+    values = ask("sensitivity", seen, **given)
     table = from_json(values)
     assert [scheme.bits for scheme in table.schemes] == [4, 8]
-    assert all(few > many for few, many in table.damage)
+    assert all(few > many for few, many in table.loss_increase)
     assert [event.fraction for event in seen if isinstance(event, Progress)][-1] == 1
     again: list[Event] = []
-    assert ask("damage", again, **given) == values
+    assert ask("sensitivity", again, **given) == values
     assert not [event for event in again if isinstance(event, Progress)]
 
 
 @pytest.mark.parametrize("given", [{}, {"schemes": [{"bits": 4}], "word": 1}, {"schemes": []}])
-def test_damage_of_an_impossible_request_is_refused(model: Path, given: dict[str, Any]) -> None:
+def test_loss_increase_of_an_impossible_request_is_refused(model: Path, given: dict[str, Any]) -> None:
     with pytest.raises(BadInput):
-        ask("damage", model=str(model), **given)
+        ask("sensitivity", model=str(model), **given)
 
 
-def test_measuring_damage_can_be_stopped(model: Path) -> None:
+def test_measuring_loss_increase_can_be_stopped(model: Path) -> None:
     given = {"model": str(model), "schemes": [LayerScheme(3, 32).to_json()], "samples": 2, "seqlen": 32}
     with pytest.raises(Cancelled):
-        calls.table()["damage"](given, lambda _event: None, lambda: True)
+        calls.table()["sensitivity"](given, lambda _event: None, lambda: True)
 
 
 def test_the_conversions_of_a_model_are_rows(model: Path, jobs: Path) -> None:

@@ -25,7 +25,7 @@ from core.model import fused
 from core.model.fused import Ties
 from core.model.tree import ModelTree
 from core.schemes import LayerScheme
-from core.sensitivity import table as damage_table
+from core.sensitivity import table as sensitivity_table
 from core.wording import figure, human
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from app.shared.context import Context
     from core.allocation.pareto import Pareto
     from core.allocation.problem import Allocation
-    from core.sensitivity.table import DamageTable
+    from core.sensitivity.table import SensitivityTable
 
 _SPREAD = 1e-4
 """Share by which the best possible may be missed and still be called that."""
@@ -62,7 +62,7 @@ class BudgetControl(QObject):
         self._tree: ModelTree | None = None
         self._tied: ModelTree | None = None
         self._name = ""
-        self._asked: tuple[ModelTree, DamageTable, Demand] | None = None
+        self._asked: tuple[ModelTree, SensitivityTable, Demand] | None = None
         self._pareto: Pareto | None = None
         self._stepped: object = None
         self._curves, self._maps = Background(self, patience=_PATIENCE), Background(self)
@@ -106,20 +106,20 @@ class BudgetControl(QObject):
         if tree is not self._tied:
             self._tied = tree
             self._panel.show_ties(_reasons(tree) if tree is not None else {})
-        self._panel.show_measure(draft.measure, known=draft.damage is not None)
+        self._panel.show_measure(draft.measure, known=draft.sensitivity is not None)
         refusal = tree.refusal if tree is not None else ""
         self._panel.set_blocked(refusal or (self.tr("A run is on.") if self._context.runs.active else ""))
         self._show_steps()
         self._show_keep()
         self._show_ready()
 
-    def show_now(self, damage: float | None) -> None:
+    def show_now(self, loss_increase: float | None) -> None:
         """Show where the map of the draft stands."""
         size = self._context.draft.planned_size
         if size is None:
             self._panel.plot.show_now(0, 0.0, None)
         else:
-            self._panel.plot.show_now(size.total, size.effective_bits, damage)
+            self._panel.plot.show_now(size.total, size.effective_bits, loss_increase)
 
     def measure(self) -> None:
         """Measure how sensitive the layers are."""
@@ -132,12 +132,12 @@ class BudgetControl(QObject):
         def done(values: Any) -> None:
             self._ended("")
             try:
-                draft.set_damage(spec, damage_table.from_json(values))
+                draft.set_sensitivity(spec, sensitivity_table.from_json(values))
             except BitwrightError as error:
                 self._ended(error.message)
 
         self._call = self._context.calls.start(
-            "damage",
+            "sensitivity",
             asdict(spec),
             on_success=done,
             on_failure=lambda error: self._ended(" ".join(part for part in (error.message, error.hint) if part)),
@@ -171,9 +171,9 @@ class BudgetControl(QObject):
         self._panel.pins.add(tuple(pin for pin in pins if pin not in known))
 
     def allocate(self) -> None:
-        """Take the map that does the least damage within the budget."""
+        """Take the map that has the smallest predicted loss increase within the budget."""
         draft, demand = self._context.draft, self._demand(self._panel.amount.budget())
-        table = draft.damage
+        table = draft.sensitivity
         if draft.model is None or table is None or demand is None or not self._panel.allocate.isEnabled():
             return
         tree = draft.model.tree
@@ -192,10 +192,10 @@ class BudgetControl(QObject):
         pareto = self._pareto
         if pareto is None or not 0 <= index < len(pareto):
             return
-        size, damage = int(pareto.bytes[index]), float(pareto.damage[index])
+        size, loss_increase = int(pareto.bytes[index]), float(pareto.loss_increase[index])
         text = self.tr("Map of {}").format(human(size))
-        said = self.tr("{0}, {1:.2f} bits, damage {2}. From the curve.").format(
-            human(size), float(pareto.bits[index]), figure(damage)
+        said = self.tr("{0}, {1:.2f} bits, loss increase {2}. From the curve.").format(
+            human(size), float(pareto.bits[index]), figure(loss_increase)
         )
         self._maps.ask(lambda: (pareto.map_at(index), text, said))
 
@@ -223,8 +223,8 @@ class BudgetControl(QObject):
         draft = self._context.draft
         demand = self._demand(Budget("bpw", 16.0))
         asked = None
-        if self._tree is not None and draft.damage is not None and demand is not None:
-            asked = (self._tree, draft.damage, demand)
+        if self._tree is not None and draft.sensitivity is not None and demand is not None:
+            asked = (self._tree, draft.sensitivity, demand)
         before = self._asked
         if asked is None or before is None:
             same = asked is before
@@ -252,7 +252,7 @@ class BudgetControl(QObject):
 
     def _show_curve(self, pareto: Pareto | None) -> None:
         self._pareto = pareto
-        curve = None if pareto is None else ParetoCurve(pareto.bytes, pareto.bits, pareto.damage)
+        curve = None if pareto is None else ParetoCurve(pareto.bytes, pareto.bits, pareto.loss_increase)
         self._panel.plot.show_curve(curve)
         self.curve_known.emit(pareto is not None)
 
@@ -284,7 +284,7 @@ class BudgetControl(QObject):
         reason = ""
         if self._tree is not None and self._tree.refusal:
             reason = self._tree.refusal
-        elif self._context.draft.damage is None:
+        elif self._context.draft.sensitivity is None:
             reason = self.tr("Measure the sensitivity first.")
         elif self._pareto is None:
             reason = self.tr("What is asked for is not possible.")
@@ -309,7 +309,7 @@ class BudgetControl(QObject):
         self._panel.show_measuring(on=False, problem=problem)
 
 
-def _curve(tree: ModelTree, table: DamageTable, demand: Demand) -> Pareto:
+def _curve(tree: ModelTree, table: SensitivityTable, demand: Demand) -> Pareto:
     from core.allocation.pareto import pareto  # NumPy only where it is needed
 
     return pareto(tree, table, demand)
@@ -331,8 +331,8 @@ def _reasons(tree: ModelTree) -> dict[str, str]:
 
 def _result(found: Allocation) -> str:
     """What an allocation came to, in a line or two."""
-    parts = [f"Damage {figure(found.damage)}", human(found.size.total), f"{found.bits:.2f} bits"]
-    above = found.damage - found.bound
+    parts = [f"Loss increase {figure(found.loss_increase)}", human(found.size.total), f"{found.bits:.2f} bits"]
+    above = found.loss_increase - found.bound
     if found.exact or above <= _SPREAD * max(found.bound, 1e-30):
         parts.append("best possible")
     else:

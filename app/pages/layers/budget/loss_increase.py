@@ -1,6 +1,6 @@
-"""The predicted damage of each layer, ready for views that ask for all of them with every edit.
+"""The predicted loss increase of each layer, ready for views that ask for all of them with every edit.
 
-A face on a `DamageTable` for the linears of one tree, in their order. Knows no bits map and no colour.
+A face on a `SensitivityTable` for the linears of one tree, in their order. Knows no bits map and no colour.
 """
 
 from __future__ import annotations
@@ -10,27 +10,28 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 
 from core.schemes import LayerScheme
-from core.sensitivity.table import DamageTable
+from core.sensitivity.table import SensitivityTable
 
 
-class LayerDamage:
+class LayerSensitivity:
     """What a table says of layers by their position; `names` are theirs."""
 
-    def __init__(self, table: DamageTable, names: Iterable[str]) -> None:
+    def __init__(self, table: SensitivityTable, names: Iterable[str]) -> None:
         self.table = table
-        known = dict(zip(table.layers, table.damage, strict=True))
+        known = dict(zip(table.layers, table.loss_increase, strict=True))
         self._rows = list(map(known.get, names))
         self._columns: dict[LayerScheme, int | None] = {}
 
     def at(self, layer: int) -> list[tuple[LayerScheme, float]]:
-        """The damage of a layer under every candidate, the fewest bits first; empty where it is not known."""
+        """The loss increase of a layer under every candidate, the fewest bits first; empty where it is not known."""
         row = self._rows[layer]
         if row is None:
             return []
         return sorted(zip(self.table.schemes, row, strict=True), key=lambda pair: pair[0].bits)
 
     def now(self, kinds: Sequence[int], schemes: Sequence[LayerScheme]) -> list[float]:
-        """The damage of all layers under the schemes they have, `schemes[kinds[layer]]`, as `DamageTable.of` finds it.
+        """The loss increase of all layers under the schemes they have, `schemes[kinds[layer]]`, as
+        `SensitivityTable.of` finds it.
 
         NaN where it is not known.
         """
@@ -43,8 +44,8 @@ class LayerDamage:
         ]
 
     @cached_property
-    def tender(self) -> list[float]:
-        """How sensitive each layer is: its damage at the fewest bits of the table; NaN where it is not known."""
+    def sensitivity(self) -> list[float]:
+        """How sensitive each layer is: its loss increase at the fewest bits of the table; NaN where it is not known."""
         if not self.table.schemes:
             return [math.nan] * len(self._rows)
         bits = [scheme.bits for scheme in self.table.schemes]

@@ -1,4 +1,4 @@
-"""What the output may cost, and the map that does the least damage for it.
+"""What the output may cost, and the map that has the smallest predicted loss increase for it.
 
 Shows what is asked and answered; knows no draft, measures and computes nothing.
 """
@@ -45,7 +45,7 @@ class BudgetPanel(QScrollArea):
     Signals:
         kind_chosen(str): another kind of budget; show its steps.
         changed: choices, ties, pins or minimum are others.
-        measure_chosen(str): predict damage in this way.
+        measure_chosen(str): predict loss increase in this way.
         measuring_wanted, keep_wanted, allocate_wanted: a button was pressed.
     """
 
@@ -80,7 +80,7 @@ class BudgetPanel(QScrollArea):
         self.result.setObjectName("budget_result")
         self.measure = QComboBox(inner)
         self.measure.setObjectName("measure")
-        self.measure.setAccessibleName(self.tr("How damage is predicted"))
+        self.measure.setAccessibleName(self.tr("How the loss increase is predicted"))
         for measure in MEASURES:
             self.measure.addItem(measure.title, measure.name)
         WheelGuard(self.measure)
@@ -189,7 +189,7 @@ class BudgetPanel(QScrollArea):
         column.addWidget(self.amount)
         column.addLayout(_row(self.allocate))
         column.addWidget(self.result)
-        column.addWidget(TintedLabel(theme, self.tr("Predicted damage"), bold=True, parent=inner))
+        column.addWidget(TintedLabel(theme, self.tr("Predicted loss increase"), bold=True, parent=inner))
         column.addWidget(self.measure)
         column.addWidget(self._about)
         column.addLayout(_row(self.start))

@@ -1,4 +1,4 @@
-"""Predicted damage against size of the output: the curve of the best maps, and where the map of now stands.
+"""Predicted loss increase against size of the output: the curve of the best maps, and where the map of now stands.
 
 The mouse reads the curve and takes a map with a click; so do arrow keys and Enter. Knows points, no model and no map.
 """
@@ -30,11 +30,11 @@ _PAGE: Final = 20
 
 @dataclass(frozen=True, eq=False)
 class ParetoCurve:
-    """The points: bytes of the output, bits a weight, damage; bytes rise."""
+    """The points: bytes of the output, bits a weight, loss increase; bytes rise."""
 
     bytes: NDArray[np.int64]
     bits: NDArray[np.float64]
-    damage: NDArray[np.float64]
+    loss_increase: NDArray[np.float64]
 
 
 class ParetoPlot(QWidget):
@@ -70,7 +70,7 @@ class ParetoPlot(QWidget):
         column.addLayout(self._layers, 1)
         self.setMinimumSize(200, 150)
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
-        self.setAccessibleName(self.tr("Predicted damage against size"))
+        self.setAccessibleName(self.tr("Predicted loss increase against size"))
         self.setWhatsThis(self.tr("Arrows go along the curve, Enter takes the map of the point."))
         theme.changed.connect(self._paint_new)
         self._paint_new()
@@ -90,15 +90,15 @@ class ParetoPlot(QWidget):
 
         self._curve, self._at, self._shown = curve, -1, None
         if curve is not None:
-            sound = np.flatnonzero(curve.damage > 0)
+            sound = np.flatnonzero(curve.loss_increase > 0)
             if len(sound) > _MOST:
                 sound = sound[np.linspace(0, len(sound) - 1, _MOST).round().astype(int)]
             self._shown = sound
         self._draw()
 
-    def show_now(self, size: int, bits: float, damage: float | None) -> None:
+    def show_now(self, size: int, bits: float, loss_increase: float | None) -> None:
         """Show where the map of now stands."""
-        self._now = None if damage is None else (size, bits, damage)
+        self._now = None if loss_increase is None else (size, bits, loss_increase)
         self._draw_points()
         self._say()
 
@@ -186,7 +186,7 @@ class ParetoPlot(QWidget):
     def _say(self) -> None:
         curve = self._curve
         if curve is not None and self._at >= 0:
-            values = (int(curve.bytes[self._at]), float(curve.bits[self._at]), float(curve.damage[self._at]))
+            values = (int(curve.bytes[self._at]), float(curve.bits[self._at]), float(curve.loss_increase[self._at]))
             text = self.tr("{}; click or Enter takes it").format(_told(*values))
         elif self._now is not None:
             text = self.tr("Now {}").format(_told(*self._now))
@@ -222,7 +222,7 @@ class ParetoPlot(QWidget):
         item.showGrid(x=False, y=True, alpha=0.15)
         left = item.getAxis("left")
         left.enableAutoSIPrefix(False)
-        left.setLabel(self.tr("damage"))
+        left.setLabel(self.tr("loss increase"))
         left.tickStrings = _powers
         left.setWidth(64)
         item.getAxis("bottom").enableAutoSIPrefix(False)
@@ -248,7 +248,7 @@ class ParetoPlot(QWidget):
             self._layers.setCurrentWidget(self._empty)
             return
         scale, unit = self._scale()
-        x, y = curve.bytes[shown] / scale, np.log10(curve.damage[shown])
+        x, y = curve.bytes[shown] / scale, np.log10(curve.loss_increase[shown])
         self._items["line"].setData(x, y)
         self._plot.getPlotItem().getAxis("bottom").setLabel(self.tr("{} of output").format(unit))
         self._draw_points()
@@ -264,8 +264,8 @@ class ParetoPlot(QWidget):
         seen = [(now[0] / scale, math.log10(now[2]))] if now is not None and now[2] > 0 else []
         self._items["now"].setData([x for x, _ in seen], [y for _, y in seen])
         read = []
-        if self._at >= 0 and self._curve.damage[self._at] > 0:
-            read = [(float(self._curve.bytes[self._at]) / scale, math.log10(self._curve.damage[self._at]))]
+        if self._at >= 0 and self._curve.loss_increase[self._at] > 0:
+            read = [(float(self._curve.bytes[self._at]) / scale, math.log10(self._curve.loss_increase[self._at]))]
         self._items["read"].setData([x for x, _ in read], [y for _, y in read])
 
     def _scale(self) -> tuple[float, str]:
@@ -286,8 +286,8 @@ class ParetoPlot(QWidget):
             self._items[name].setPen(pyqtgraph.mkPen(self._theme.color("surface"), width=1))
 
 
-def _told(size: int, bits: float, damage: float) -> str:
-    return f"{human(size)}, {bits:.2f} bits, damage {figure(damage)}"
+def _told(size: int, bits: float, loss_increase: float) -> str:
+    return f"{human(size)}, {bits:.2f} bits, loss increase {figure(loss_increase)}"
 
 
 def _powers(values: list[float], _scale: float, spacing: float) -> list[str]:

@@ -64,7 +64,7 @@ def even_steps(tree: ModelTree, default: BitsMap, choices: Sequence[int], format
 
 
 def curve_steps(kind: BudgetKind, totals: ArrayLike, bits: ArrayLike, besides: int) -> Steps:
-    """The steps of a curve of damage: bytes and bits of each of its points, and what memory takes besides."""
+    """The steps of a curve of loss increase: bytes and bits of each of its points, and what memory takes besides."""
     import numpy as np  # where there is a curve it is loaded already
 
     values = np.asarray(bits, float) if kind == "bpw" else np.asarray(totals, float) + besides * (kind == "ram")

@@ -23,8 +23,8 @@ from PySide6.QtWidgets import (
 
 from app.pages.layers.list.layer_table import (
     BITS,
-    DAMAGE,
     GROUP,
+    LOSS_INCREASE,
     NAME,
     SHAPE,
     SIZE,
@@ -35,7 +35,7 @@ from app.pages.layers.list.layer_table import (
 )
 from app.pages.layers.selection import Selection
 
-_WIDTHS: Final = {NAME: 40, SHAPE: 14, BITS: 9, GROUP: 9, SYMMETRIC: 12, SIZE: 12, DAMAGE: 12, WHY: 24}
+_WIDTHS: Final = {NAME: 40, SHAPE: 14, BITS: 9, GROUP: 9, SYMMETRIC: 12, SIZE: 12, LOSS_INCREASE: 12, WHY: 24}
 """Widths of the columns in average characters; that of the names is the least beside a column for the reason."""
 _GIVE_WAY: Final = (WHY, SYMMETRIC, SHAPE, GROUP)
 _SHORTEST: Final = 30
@@ -304,7 +304,7 @@ class LayerList(QTreeView):
     def _show_columns(self) -> None:
         """Where there is no room for all, names give way first, then columns; the side panel tells those as well."""
         letter = self.fontMetrics().averageCharWidth()
-        shown = set(_WIDTHS) if self._table.damage_known else set(_WIDTHS) - {DAMAGE}
+        shown = set(_WIDTHS) if self._table.loss_increase_known else set(_WIDTHS) - {LOSS_INCREASE}
         room = self.viewport().width() // letter - sum(_WIDTHS[column] for column in shown - {NAME})
         for column in _GIVE_WAY:
             if room < (_WIDTHS[NAME] if column == WHY else _SHORTEST):

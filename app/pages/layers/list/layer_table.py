@@ -21,11 +21,11 @@ from core.wording import human
 if TYPE_CHECKING:
     from app.theme import Theme
 
-NAME, SHAPE, BITS, GROUP, SYMMETRIC, SIZE, DAMAGE, WHY = range(8)
+NAME, SHAPE, BITS, GROUP, SYMMETRIC, SIZE, LOSS_INCREASE, WHY = range(8)
 _LEFT: Final = Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter
 _ALIGNMENTS: Final = {
     **dict.fromkeys((GROUP, SYMMETRIC), Qt.AlignmentFlag.AlignHCenter | Qt.AlignmentFlag.AlignVCenter),
-    **dict.fromkeys((SHAPE, BITS, SIZE, DAMAGE), Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter),
+    **dict.fromkeys((SHAPE, BITS, SIZE, LOSS_INCREASE), Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter),
 }
 _ROLES: Final = frozenset(
     {
@@ -64,7 +64,7 @@ class LayerTable(QAbstractItemModel):
             self.tr("Group"),
             self.tr("Symmetric"),
             self.tr("Size"),
-            self.tr("Damage"),
+            self.tr("Loss increase"),
             self.tr("Why"),
         )
         theme.changed.connect(self._values_changed)
@@ -80,9 +80,9 @@ class LayerTable(QAbstractItemModel):
         return self._matches is not None
 
     @property
-    def damage_known(self) -> bool:
-        """Whether there is anything in the column of damage."""
-        return self._sheet is not None and self._sheet.damage is not None
+    def loss_increase_known(self) -> bool:
+        """Whether there is anything in the column of loss increase."""
+        return self._sheet is not None and self._sheet.loss_increase is not None
 
     def index_of(self, node: int, column: int = NAME) -> QModelIndex:
         """The index of a node."""
@@ -209,8 +209,8 @@ class LayerTable(QAbstractItemModel):
             return linear.kind
         if column == SHAPE:
             return sheet.shape(layer)
-        if column == DAMAGE:
-            now = sheet.damage_now(layer)
+        if column == LOSS_INCREASE:
+            now = sheet.loss_increase_now(layer)
             return f"{_DASH if now is None else short(now)}\N{EN SPACE}"
         case = sheet.case(layer)
         scheme = case.scheme
@@ -237,8 +237,8 @@ class LayerTable(QAbstractItemModel):
             return str(bits[0]) if len(bits) == 1 else f"{bits[0]}{_DASH}{bits[-1]}"
         if column == SIZE:
             return f"{human(found.after)}\N{EN SPACE}"
-        if column == DAMAGE:
-            return f"{_DASH if found.damage_now is None else short(found.damage_now)}\N{EN SPACE}"
+        if column == LOSS_INCREASE:
+            return f"{_DASH if found.loss_increase_now is None else short(found.loss_increase_now)}\N{EN SPACE}"
         if column == SHAPE or not (found.groups or column == WHY):
             return "" if column == SHAPE else _DASH
         told: dict[int, Mapping[Any, int]] = {GROUP: found.groups, SYMMETRIC: found.syms, WHY: found.whys}
@@ -260,7 +260,7 @@ class LayerTable(QAbstractItemModel):
             f"{self._text_of_sum(node, NAME)}: {found.count:,} layers",
             ", ".join(parts),
             f"{human(found.before)} \N{RIGHTWARDS ARROW} {human(found.after)}",
-            "" if found.damage_now is None else f"Predicted damage: {short(found.damage_now)} now",
+            "" if found.loss_increase_now is None else f"Predicted loss increase: {short(found.loss_increase_now)} now",
         ]
         return "\n".join(line for line in lines if line)
 

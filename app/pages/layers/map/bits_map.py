@@ -190,8 +190,8 @@ class BitsMapView(QAbstractScrollArea):
     def _recolour(self) -> None:
         scale, before, self._coloured = colours.Scale(), self._coloured, ()
         if self._cells is not None and self._colouring == "sensitivity":
-            # No edit changes how tender layers are.
-            self._coloured = (self._cells.grid, self._cells.sheet.damage, self._matches)
+            # No edit changes how sensitivity layers are.
+            self._coloured = (self._cells.grid, self._cells.sheet.loss_increase, self._matches)
             if before and all(map(is_, before, self._coloured)):
                 return
         if self._cells is not None:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from app.pages.layers.budget.loss_increase import LayerDamage
+from app.pages.layers.budget.loss_increase import LayerSensitivity
 from app.pages.layers.layer_sheet import LayerSheet, marked, summarize
 from app.shared.layer_grid import APART, NOTHING, LayerGrid
 from core.formats.engines import Mark
@@ -114,7 +114,7 @@ class MapCells:
             _counted(found.whys, len(layers)),
             _counted(found.fallbacks, len(layers)),
             f"{human(found.before)} \N{RIGHTWARDS ARROW} {human(found.after)}",
-            self._damage(layers),
+            self._loss_increase(layers),
         ]
         loss = self.sheet.losses.get(self.sheet.linear(layer).block)
         if loss is not None:
@@ -139,17 +139,18 @@ class MapCells:
         row, column = self.grid.places[layer]
         return f"block {row}, {self.grid.kinds[column]}" if row != APART else self.sheet.linear(layer).name
 
-    def _damage(self, layers: Collection[int]) -> str:
-        known: LayerDamage | None = self.sheet.damage
+    def _loss_increase(self, layers: Collection[int]) -> str:
+        known: LayerSensitivity | None = self.sheet.loss_increase
         if known is None:
             return ""
-        now = [value for layer in layers if (value := self.sheet.damage_now(layer)) is not None]
-        most = [value for layer in layers if (value := known.tender[layer]) == value]
+        now = [value for layer in layers if (value := self.sheet.loss_increase_now(layer)) is not None]
+        most = [value for layer in layers if (value := known.sensitivity[layer]) == value]
         if not now or not most:
             return ""
         fewest = min(scheme.bits for scheme in known.table.schemes)
         return (
-            f"Predicted damage: {figure(math.fsum(now))} now, {figure(math.fsum(most))} with all at {fewest} bits; "
+            f"Predicted loss increase: {figure(math.fsum(now))} now, {figure(math.fsum(most))} "
+            f"with all at {fewest} bits; "
             f"one expert {figure(min(most))} to {figure(max(most))}"
         )
 

@@ -13,7 +13,7 @@ from core.estimate import sizes
 from core.formats.engines import Mark
 from core.model.tree import resolve_schemes
 from core.schemes import LayerScheme
-from core.sensitivity.table import DamageTable
+from core.sensitivity.table import SensitivityTable
 from tests.core.paper_model import llama
 
 TREE = llama(2, tied=False)
@@ -91,56 +91,58 @@ def test_a_tied_head_is_the_last_layer_and_costs_nothing_until_it_is_named() -> 
     assert make_sheet(tree, resolve_schemes(tree, named), "auto_round", {}).bits[14] == 8
 
 
-# --- Damage and marks ---------------------------------------------------------------------------------------
+# --- Loss increase and marks ---------------------------------------------------------------------------------------
 
 KNOWN = tuple(linear.name for linear in TREE.linears[:7])
 """Of the first block alone; its first layer is at 8 bits, the others at 4."""
-DAMAGE = DamageTable(
+LOSS_INCREASE = SensitivityTable(
     "fisher", KNOWN, (LayerScheme(2, 64), LayerScheme(4, 64), LayerScheme(8, 64)), ((4.0, 2.0, 1.0),) * 7
 )
 
 
 def measured(bits_map: BitsMap = MAP) -> LayerSheet:
-    return make_sheet(TREE, resolve_schemes(TREE, bits_map), "auto_round", {}, DAMAGE)
+    return make_sheet(TREE, resolve_schemes(TREE, bits_map), "auto_round", {}, LOSS_INCREASE)
 
 
-@pytest.mark.parametrize(("layer", "damage"), [(0, 1.0), (1, 2.0), (7, None), (14, 0.0)])
-def test_the_damage_of_a_layer_is_that_of_its_scheme(layer: int, damage: float | None) -> None:
-    assert measured().damage_now(layer) == damage
+@pytest.mark.parametrize(("layer", "loss_increase"), [(0, 1.0), (1, 2.0), (7, None), (14, 0.0)])
+def test_the_loss_increase_of_a_layer_is_that_of_its_scheme(layer: int, loss_increase: float | None) -> None:
+    assert measured().loss_increase_now(layer) == loss_increase
 
 
-def test_sensitivity_is_the_damage_at_the_fewest_bits_whatever_a_layer_has() -> None:
+def test_sensitivity_is_the_loss_increase_at_the_fewest_bits_whatever_a_layer_has() -> None:
     values = measured().values("sensitivity")
     assert values[:7] == [4.0] * 7
     assert math.isnan(values[7])
 
 
-def test_the_whole_damage_is_known_where_every_layer_is() -> None:
-    assert measured().damage_total is None
+def test_the_whole_loss_increase_is_known_where_every_layer_is() -> None:
+    assert measured().loss_increase_total is None
     rest = BitsMap(MAP.default, (Rule("*.layers.1.*", bits=16),))
-    assert measured(rest).damage_total == 7 * 2.0
+    assert measured(rest).loss_increase_total == 7 * 2.0
 
 
-def test_what_is_said_of_damage_agrees_with_the_table() -> None:
+def test_what_is_said_of_loss_increase_agrees_with_the_table() -> None:
     made = measured()
     plans = resolve_schemes(TREE, MAP)
-    assert [made.damage_now(n) for n in range(15)] == [DAMAGE.of(plan.linear.name, plan.scheme) for plan in plans]
+    assert [made.loss_increase_now(n) for n in range(15)] == [
+        LOSS_INCREASE.of(plan.linear.name, plan.scheme) for plan in plans
+    ]
 
 
-def test_a_tooltip_tells_the_damage_now_and_at_other_bits() -> None:
-    assert "Predicted damage: 1 now, 4 at 2 bits, 2 at 4 bits, 1 at 8 bits" in measured().describe(0)
-    assert "damage" not in measured().describe(7)
+def test_a_tooltip_tells_the_loss_increase_now_and_at_other_bits() -> None:
+    assert "Predicted loss increase: 1 now, 4 at 2 bits, 2 at 4 bits, 1 at 8 bits" in measured().describe(0)
+    assert "loss increase" not in measured().describe(7)
 
 
-def test_a_summary_adds_up_the_damage_that_is_known() -> None:
+def test_a_summary_adds_up_the_loss_increase_that_is_known() -> None:
     found = summarize(measured(), range(14))
-    assert (found.damage_now, found.damage_before) == (13.0, 28.0)
-    assert summarize(measured(), range(7, 14)).damage_now is None
+    assert (found.loss_increase_now, found.loss_increase_before) == (13.0, 28.0)
+    assert summarize(measured(), range(7, 14)).loss_increase_now is None
 
 
-def test_without_a_table_nothing_is_known_of_damage() -> None:
+def test_without_a_table_nothing_is_known_of_loss_increase() -> None:
     made = sheet()
-    assert (made.damage_now(0), made.damage_total, made.damage_at(0)) == (None, None, [])
+    assert (made.loss_increase_now(0), made.loss_increase_total, made.loss_increase_at(0)) == (None, None, [])
     assert all(map(math.isnan, made.values("sensitivity")))
 
 
@@ -157,10 +159,10 @@ def test_what_an_engine_minds_is_told_and_spoken(severity: str, words: str) -> N
 
 def test_what_was_measured_is_laid_out_once_for_all_edits() -> None:
     tree = llama(2)
-    table = DamageTable("fisher", tree.block_linears, (LayerScheme(2, 64),), ((1.0,),) * len(tree.block_linears))
+    table = SensitivityTable("fisher", tree.block_linears, (LayerScheme(2, 64),), ((1.0,),) * len(tree.block_linears))
     plans = resolve_schemes(tree, BitsMap(LayerScheme(4, 64)))
     first = make_sheet(tree, plans, "auto_round", {}, table)
     again = make_sheet(tree, resolve_schemes(tree, BitsMap(LayerScheme(2, 64))), "auto_round", {}, table, before=first)
-    assert again.damage is first.damage
-    other = make_sheet(tree, plans, "auto_round", {}, DamageTable("fisher", (), (), ()), before=first)
-    assert other.damage is not first.damage
+    assert again.loss_increase is first.loss_increase
+    other = make_sheet(tree, plans, "auto_round", {}, SensitivityTable("fisher", (), (), ()), before=first)
+    assert other.loss_increase is not first.loss_increase

@@ -15,7 +15,7 @@ from core.bitsmap import BitsMap, Rule
 from core.estimate import sizes
 from core.schemes import LayerScheme
 from core.wording import human
-from tests.app.pages.layers.budget.damage import measured
+from tests.app.pages.layers.budget.tables import measured
 from tests.app.pages.layers.parts import label, model, select_kind
 from tests.app.reading_aloud import unnamed, unreachable
 from tests.core.paper_model import llama
@@ -64,7 +64,7 @@ TABS = {
         "budget_field",
         "allocate",
         "measure",
-        "Predicted damage against size",
+        "Predicted loss increase against size",
         "budget_choices",
     ],
     "engine": ["engine", "engine_reasons", "repair"],
@@ -114,24 +114,24 @@ def test_memory_to_run_it_is_held_against_what_is_free(page: LayersPage) -> None
     assert label(page, "running_memory").endswith(" free")
 
 
-def test_predicted_damage_follows_every_edit(page: LayersPage) -> None:
+def test_predicted_loss_increase_follows_every_edit(page: LayersPage) -> None:
     table = measured(page)
     page.select_all()
     page.set_keys(bits=8)
-    low = label(page, "damage_total")
+    low = label(page, "loss_increase_total")
     page.set_keys(bits=2)
-    assert low.startswith("Predicted damage")
-    assert low != label(page, "damage_total")
+    assert low.startswith("Predicted loss increase")
+    assert low != label(page, "loss_increase_total")
     total = table.total(page.context.draft.plans)
     assert total is not None
     assert page._sheet is not None
-    assert math.isclose(page._sheet.damage_total or 0.0, total)
+    assert math.isclose(page._sheet.loss_increase_total or 0.0, total)
 
 
-def test_the_selection_has_its_own_damage(page: LayersPage) -> None:
+def test_the_selection_has_its_own_loss_increase(page: LayersPage) -> None:
     measured(page)
     select_kind(page, "down")
-    assert "at the fewest bits" in label(page, "selection_damage")
+    assert "at the fewest bits" in label(page, "selection_loss_increase")
 
 
 def test_a_tied_head_can_have_bits_of_its_own(page: LayersPage) -> None:
@@ -139,7 +139,7 @@ def test_a_tied_head_can_have_bits_of_its_own(page: LayersPage) -> None:
     select_kind(page, "lm_head")
     page.set_keys(bits=8)
     assert "copy of its own in 8 bits" in label(page, "why")
-    assert label(page, "damage_total").endswith("without 1 layer")
+    assert label(page, "loss_increase_total").endswith("without 1 layer")
     page.set_keys(bits=16)
     assert page.context.draft.choices.bits_map.layers == ()
 
@@ -151,7 +151,7 @@ def test_a_head_that_is_not_tied_can_too(page: LayersPage) -> None:
     assert label(page, "why") == "by hand"
 
 
-def test_another_model_has_no_damage(page: LayersPage) -> None:
+def test_another_model_has_no_loss_increase(page: LayersPage) -> None:
     measured(page)
     page.body.colour_by.button("sensitivity").click()
     page.context.draft.choose(model=replace(model(llama(2)), name="other"))

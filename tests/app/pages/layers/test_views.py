@@ -17,7 +17,7 @@ from app.shared.run_record import record_of
 from core.errors import BitwrightError
 from core.events import BlockDone
 from core.spec import JobSpec
-from tests.app.pages.layers.budget.damage import measured
+from tests.app.pages.layers.budget.tables import measured
 from tests.app.pages.layers.parts import model, schemes, select_kind
 from tests.core.paper_model import llama
 

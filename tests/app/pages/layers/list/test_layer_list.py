@@ -8,14 +8,14 @@ from pytestqt.qtbot import QtBot
 
 from app.pages.layers.layer_sheet import make_sheet
 from app.pages.layers.list.layer_list import LayerList
-from app.pages.layers.list.layer_table import BITS, DAMAGE, NAME, SYMMETRIC, WHY, LayerTable
+from app.pages.layers.list.layer_table import BITS, LOSS_INCREASE, NAME, SYMMETRIC, WHY, LayerTable
 from app.pages.layers.selection import Selection
 from app.shared.layer_grid import make_grid
 from app.theme import Theme
 from core.bitsmap import BitsMap, Rule
 from core.model.tree import resolve_schemes
 from core.schemes import LayerScheme
-from core.sensitivity.table import DamageTable
+from core.sensitivity.table import SensitivityTable
 from tests.app.pages.layers.experts import mixture
 
 LEFT = Qt.MouseButton.LeftButton
@@ -218,11 +218,11 @@ def test_a_filtered_block_stands_for_what_is_shown_of_it(
 # --- Columns ------------------------------------------------------------------------------------------------
 
 
-def test_damage_has_a_column_once_it_is_known(rows: LayerList, table: LayerTable) -> None:
-    assert rows.isColumnHidden(DAMAGE)
-    damage = DamageTable("fisher", (TREE.linears[0].name,), (LayerScheme(4, 64),), ((0.5,),))
-    table.show_sheet(make_sheet(TREE, resolve_schemes(TREE, MAP), "auto_round", {}, damage))
-    assert not rows.isColumnHidden(DAMAGE)
+def test_loss_increase_has_a_column_once_it_is_known(rows: LayerList, table: LayerTable) -> None:
+    assert rows.isColumnHidden(LOSS_INCREASE)
+    loss_increase = SensitivityTable("fisher", (TREE.linears[0].name,), (LayerScheme(4, 64),), ((0.5,),))
+    table.show_sheet(make_sheet(TREE, resolve_schemes(TREE, MAP), "auto_round", {}, loss_increase))
+    assert not rows.isColumnHidden(LOSS_INCREASE)
 
 
 @pytest.mark.parametrize("width", [300, 480, 700, 1200])

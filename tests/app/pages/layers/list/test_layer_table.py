@@ -10,12 +10,12 @@ from pytestqt.modeltest import ModelTester
 from pytestqt.qtbot import QtBot
 
 from app.pages.layers.layer_sheet import LayerSheet, make_sheet
-from app.pages.layers.list.layer_table import BITS, DAMAGE, GROUP, NAME, SHAPE, SIZE, SYMMETRIC, WHY, LayerTable
+from app.pages.layers.list.layer_table import BITS, GROUP, LOSS_INCREASE, NAME, SHAPE, SIZE, SYMMETRIC, WHY, LayerTable
 from app.theme import Theme
 from core.bitsmap import BitsMap, Rule
 from core.model.tree import ModelTree, resolve_schemes
 from core.schemes import LayerScheme
-from core.sensitivity.table import DamageTable
+from core.sensitivity.table import SensitivityTable
 from tests.app.pages.layers.experts import mixture
 from tests.core.paper_model import llama
 
@@ -24,8 +24,8 @@ DOWN, V = 6, 2
 """Rows in a block, in the order of computing."""
 
 
-def sheet_of(tree: ModelTree, bits_map: BitsMap = MAP, damage: DamageTable | None = None) -> LayerSheet:
-    return make_sheet(tree, resolve_schemes(tree, bits_map), "auto_round", {}, damage)
+def sheet_of(tree: ModelTree, bits_map: BitsMap = MAP, loss_increase: SensitivityTable | None = None) -> LayerSheet:
+    return make_sheet(tree, resolve_schemes(tree, bits_map), "auto_round", {}, loss_increase)
 
 
 @pytest.fixture
@@ -107,15 +107,15 @@ def test_a_layer_in_16_bits_has_no_group(table: LayerTable) -> None:
     assert [text(table, 0, V, column=column) for column in (BITS, GROUP, SYMMETRIC)] == ["16", "–", "–"]
 
 
-def test_damage_is_told_and_summed_where_it_is_known(theme: Theme, tree: ModelTree) -> None:
+def test_loss_increase_is_told_and_summed_where_it_is_known(theme: Theme, tree: ModelTree) -> None:
     layers = tuple(linear.name for linear in tree.of_block(0))
-    damage = DamageTable("fisher", layers, (LayerScheme(4, 64), LayerScheme(8, 64)), ((0.5, 0.25),) * 7)
+    loss_increase = SensitivityTable("fisher", layers, (LayerScheme(4, 64), LayerScheme(8, 64)), ((0.5, 0.25),) * 7)
     table = LayerTable(theme)
-    table.show_sheet(sheet_of(tree, damage=damage))
-    assert table.damage_known
-    assert text(table, 0, DOWN, column=DAMAGE).strip() == "0.25"
-    assert text(table, 0, column=DAMAGE).strip() == "2.8"  # five at 4 bits, one at 8, one untouched
-    assert text(table, 1, DOWN, column=DAMAGE).strip() == "–"
+    table.show_sheet(sheet_of(tree, loss_increase=loss_increase))
+    assert table.loss_increase_known
+    assert text(table, 0, DOWN, column=LOSS_INCREASE).strip() == "0.25"
+    assert text(table, 0, column=LOSS_INCREASE).strip() == "2.8"  # five at 4 bits, one at 8, one untouched
+    assert text(table, 1, DOWN, column=LOSS_INCREASE).strip() == "–"
 
 
 def test_the_filter_shows_matches_with_their_blocks(table: LayerTable) -> None:

@@ -13,7 +13,7 @@ from core.bitsmap import BitsMap, Rule
 from core.formats.engines import Mark
 from core.model.tree import resolve_schemes
 from core.schemes import LayerScheme
-from core.sensitivity.table import DamageTable
+from core.sensitivity.table import SensitivityTable
 from tests.app.pages.layers.experts import mixture
 
 TREE = mixture(2, 8)
@@ -25,16 +25,18 @@ MIXED, ALIKE = GRID.layer_at(0, 5), GRID.layer_at(1, 6)
 def cells_of(
     bits_map: BitsMap = MAP,
     grid: LayerGrid = GRID,
-    damage: DamageTable | None = None,
+    loss_increase: SensitivityTable | None = None,
     marks: dict[int, Mark] | None = None,
 ) -> MapCells:
-    return MapCells(grid, make_sheet(TREE, resolve_schemes(TREE, bits_map), "auto_round", {0: 0.5}, damage, marks))
+    return MapCells(
+        grid, make_sheet(TREE, resolve_schemes(TREE, bits_map), "auto_round", {0: 0.5}, loss_increase, marks)
+    )
 
 
-def table() -> DamageTable:
-    """Damage 1 for each layer at 2 bits, a tenth at 4."""
+def table() -> SensitivityTable:
+    """Loss increase 1 for each layer at 2 bits, a tenth at 4."""
     names = tuple(linear.name for linear in TREE.linears)
-    return DamageTable("fisher", names, (LayerScheme(2, 64), LayerScheme(4, 64)), ((1.0, 0.1),) * len(names))
+    return SensitivityTable("fisher", names, (LayerScheme(2, 64), LayerScheme(4, 64)), ((1.0, 0.1),) * len(names))
 
 
 def text(cells: MapCells, layer: int, colouring: str) -> str:
@@ -53,7 +55,7 @@ def test_bits_are_said_as_one_number_or_as_the_ends(layer: int, said: str) -> No
 
 
 def test_sizes_and_sensitivities_of_a_cell_are_sums() -> None:
-    cells = cells_of(damage=table())
+    cells = cells_of(loss_increase=table())
     sizes = cells.sheet.values("size")
     assert cells.values("size")[MIXED] == sum(sizes[layer] for layer in GRID.layers_at(0, 5))
     assert cells.values("sensitivity")[MIXED] == pytest.approx(8.0)
@@ -77,7 +79,7 @@ def test_unfolded_cells_are_their_layers() -> None:
 
 
 def test_a_tooltip_counts_what_differs() -> None:
-    said = cells_of(damage=table()).describe(MIXED)
+    said = cells_of(loss_increase=table()).describe(MIXED)
     for words in (
         "block 0, mlp.experts.*.gate_proj: 8 experts",
         "4 bits (6); 8 bits (2)",

@@ -17,7 +17,7 @@ from app.theme import Theme
 from core.bitsmap import BitsMap
 from core.model.tree import resolve_schemes
 from core.schemes import LayerScheme
-from core.sensitivity.table import DamageTable
+from core.sensitivity.table import SensitivityTable
 from tests.app.pages.layers.experts import mixture
 
 
@@ -48,7 +48,7 @@ def test_every_value_stands_between_the_ends_in_its_order(values: list[float]) -
 def test_the_scale_is_of_the_cells_that_are_shown(theme: Theme) -> None:
     tree = mixture(2, 8)
     names = tuple(linear.name for linear in tree.linears)
-    table = DamageTable("fisher", names, (LayerScheme(2, 64),), ((1.0,),) * len(names))
+    table = SensitivityTable("fisher", names, (LayerScheme(2, 64),), ((1.0,),) * len(names))
     sheet = make_sheet(tree, resolve_schemes(tree, BitsMap()), "auto_round", {}, table)
     folded = MapCells(make_grid(tree), sheet)
     opened = MapCells(folded.grid.unfold("mlp.experts.*.up_proj"), sheet)
