@@ -33,7 +33,7 @@ from PySide6.QtWidgets import QApplication  # noqa: E402
 
 from app import application  # noqa: E402
 from app.frame.main_window import MainWindow  # noqa: E402
-from app.pages.chat.comparison.view import VersusView  # noqa: E402
+from app.pages.chat.comparison.view import ComparisonView  # noqa: E402
 from app.pages.chat.page import ChatPage  # noqa: E402
 from app.pages.chat.session import ChatSession  # noqa: E402
 from app.pages.chat.top_bar import ONE, TWO  # noqa: E402
@@ -107,12 +107,12 @@ def _two_models(window: MainWindow, chat: ChatPage, made: str, shoot: Shoot) -> 
     assert window.context is not None
     draft = window.context.draft
     chat.show_mode(TWO)
-    versus = chat.findChild(VersusView)
-    assert versus is not None
-    versus.open_pair("demo", made)
+    comparison = chat.findChild(ComparisonView)
+    assert comparison is not None
+    comparison.open_pair("demo", made)
     done: list[object] = []
-    versus.director.finished.connect(lambda: done.append(True))
-    versus.ask(QUESTION)
+    comparison.session.finished.connect(lambda: done.append(True))
+    comparison.ask(QUESTION)
     yield lambda: bool(done)
     yield from shoot("versus", "chat")
     yield lambda: bool(draft.machine.backends)

@@ -245,7 +245,7 @@ def _activity(name: str) -> str:
         "conversions": QCoreApplication.translate("Calls", "Looking at what the model can become"),
         "convert": QCoreApplication.translate("Calls", "Converting"),
         "chat_open": QCoreApplication.translate("Calls", "Loading the model"),
-        "chat_say": QCoreApplication.translate("Calls", "Answering"),
+        "chat_say": QCoreApplication.translate("Calls", "AnswerControl"),
         "chat_count": QCoreApplication.translate("Calls", "Counting tokens"),
         "chat_perplexity": QCoreApplication.translate("Calls", "Measuring the perplexity"),
         "chat_bench": QCoreApplication.translate("Calls", "Measuring the speed"),

@@ -51,7 +51,7 @@ _INDENT: Final = 20
 """Pixels of one level of a list or a quotation."""
 
 
-class Part(NamedTuple):
+class MessagePart(NamedTuple):
     """A stretch of a message: prose in Markdown, or the inside of a fenced block of code in `language`."""
 
     text: str
@@ -60,7 +60,7 @@ class Part(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Look:
+class TextStyle:
     """Colours and the fixed-width family of a document."""
 
     link: QColor
@@ -74,13 +74,13 @@ def clean(text: str) -> str:
     return _HALVES.sub("\N{REPLACEMENT CHARACTER}", _HIDDEN.sub("", _BREAKS.sub("\n", text)))
 
 
-def split(text: str) -> list[Part]:
+def split(text: str) -> list[MessagePart]:
     """The parts of a message. A block of code that is not closed yet goes to the end; empty prose is left out.
 
     A block inside a list ends the list's part: what follows it starts a new one, moved left by as much as the block
     was indented.
     """
-    parts: list[Part] = []
+    parts: list[MessagePart] = []
     lines: list[str] = []
     fence, indent, language = "", 0, ""
     for line in text.split("\n"):
@@ -91,7 +91,7 @@ def split(text: str) -> list[Part]:
             found = _LANGUAGE.match(opening[3].strip())
             lines, language = [], found[0] if found else ""
         elif fence and _closes(line, fence):
-            parts.append(Part("\n".join(lines), True, language))
+            parts.append(MessagePart("\n".join(lines), True, language))
             lines, fence = [], ""
         elif fence:
             lines.append(_outdented(line, indent))
@@ -100,7 +100,7 @@ def split(text: str) -> list[Part]:
                 indent = 0
             lines.append(_outdented(line, indent))
     if fence:
-        parts.append(Part("\n".join(lines), True, language))
+        parts.append(MessagePart("\n".join(lines), True, language))
     else:
         parts += _prose(lines)
     return parts
@@ -116,7 +116,7 @@ class SafeDocument(QTextDocument):
         return blank
 
 
-def fill(document: QTextDocument, text: str, look: Look) -> bool:
+def fill(document: QTextDocument, text: str, look: TextStyle) -> bool:
     """Replace the content of `document` by the prose `text`, from `clean` and `split`; says whether a link is in it.
 
     A line end stays a line end (answers such as poems count on it), though Markdown would make it a space.
@@ -172,17 +172,17 @@ def _break_lines(document: QTextDocument) -> None:
         cursor = document.find(_MARK, start)
 
 
-def _prose(lines: list[str]) -> list[Part]:
+def _prose(lines: list[str]) -> list[MessagePart]:
     """Prose in parts of about _LONG characters: while an answer comes, its last part is laid out again and again."""
-    found: list[Part] = []
+    found: list[MessagePart] = []
     begun = size = 0
     for number, line in enumerate(lines):
         paragraph = number > 0 and not lines[number - 1].strip() and line[:1].isalpha()
         if (size > _LONG and paragraph) or size > 4 * _LONG:
-            found.append(Part("\n".join(lines[begun:number])))
+            found.append(MessagePart("\n".join(lines[begun:number])))
             begun, size = number, 0
         size += len(line) + 1
-    found.append(Part("\n".join(lines[begun:])))
+    found.append(MessagePart("\n".join(lines[begun:])))
     return [part for part in found if part.text.strip()]
 
 
@@ -219,7 +219,7 @@ def _runs(document: QTextDocument) -> list[_Run]:
     return found
 
 
-def _tame_text(document: QTextDocument, look: Look) -> bool:
+def _tame_text(document: QTextDocument, look: TextStyle) -> bool:
     """Pictures to words, links to what may be clicked, code to the fixed-width family; from the end backwards."""
     runs = _runs(document)
     after, linked = "", False
@@ -274,7 +274,7 @@ def _select(document: QTextDocument, run: _Run) -> QTextCursor:
     return cursor
 
 
-def _tame_blocks(document: QTextDocument, look: Look) -> None:
+def _tame_blocks(document: QTextDocument, look: TextStyle) -> None:
     block = document.begin()
     first = block
     while block.isValid():
@@ -294,7 +294,7 @@ def _tame_blocks(document: QTextDocument, look: Look) -> None:
         block = following
 
 
-def _set_margins(format: QTextBlockFormat, block: QTextBlock, look: Look) -> None:
+def _set_margins(format: QTextBlockFormat, block: QTextBlock, look: TextStyle) -> None:
     quoted = int(format.property(QTextFormat.Property.BlockQuoteLevel) or 0)
     if quoted:
         format.setLeftMargin(_INDENT * quoted)
@@ -322,7 +322,7 @@ def _set_margins(format: QTextBlockFormat, block: QTextBlock, look: Look) -> Non
         items.setFormat(shallow)
 
 
-def _tame_tables(frame: QTextFrame, look: Look) -> None:
+def _tame_tables(frame: QTextFrame, look: TextStyle) -> None:
     for child in frame.childFrames():
         if isinstance(child, QTextTable):
             format = child.format()

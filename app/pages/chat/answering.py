@@ -19,7 +19,7 @@ from core.errors import BitwrightError, ChildDied
 
 
 @dataclass(frozen=True)
-class Wish:
+class ChatSettings:
     """What the user has set: the model, where and how it computes, and how it is to answer."""
 
     model: str
@@ -30,7 +30,7 @@ class Wish:
     sampling: dict[str, Any]
 
 
-class Answering(QObject):
+class AnswerControl(QObject):
     """One conversation with one model at a time.
 
     Signals:
@@ -46,10 +46,14 @@ class Answering(QObject):
     failed = Signal(object, bool)
 
     def __init__(
-        self, session: ChatSession, view: ConversationView, wish: Callable[[], Wish], parent: QObject | None = None
+        self,
+        session: ChatSession,
+        view: ConversationView,
+        settings: Callable[[], ChatSettings],
+        parent: QObject | None = None,
     ) -> None:
         super().__init__(parent)
-        self.session, self._view, self._wish = session, view, wish
+        self.session, self._view, self._settings = session, view, settings
         self._waiting = self._more = False
         self.problem: BitwrightError | None = None
         # Twice a second: text that streams is saved as it comes, so that a crash takes a word and not the answer.
@@ -74,13 +78,13 @@ class Answering(QObject):
 
     def send(self, text: str) -> None:
         """Say `text`, loading the model first where need be; what is said meanwhile waits."""
-        if self._wish().model and not self._view.answering:
+        if self._settings().model and not self._view.answering:
             self._view.ask(text)
             self._answer()
 
     def send_anew(self, question: Message, text: str) -> None:
         """Say an earlier question in other words; the branch below the first stays."""
-        if self._wish().model and self.quiet:
+        if self._settings().model and self.quiet:
             self._view.ask_anew(question, text)
             self._answer()
 
@@ -115,10 +119,10 @@ class Answering(QObject):
 
     def load(self) -> None:
         """Load the picked model."""
-        wish = self._wish()
-        if wish.model:
+        settings = self._settings()
+        if settings.model:
             self.problem = None
-            self.session.load(wish.model, wish.device, wish.backend)
+            self.session.load(settings.model, settings.device, settings.backend)
             self.changed.emit()
 
     def load_again(self) -> None:
@@ -151,14 +155,14 @@ class Answering(QObject):
         if self.session.state == "idle":
             self.load()
         elif self.session.state == "ready":
-            wish = self._wish()
-            self.talk.model, self.talk.system = wish.label, wish.system
-            messages = self.talk.prompt(wish.system)
+            settings = self._settings()
+            self.talk.model, self.talk.system = settings.label, settings.system
+            messages = self.talk.prompt(settings.system)
             if more:
                 self._view.resume_answer()
             else:
-                self._view.begin_answer(wish.sampling, wish.label)
-            self.session.say(messages, wish.sampling, continue_last=more)
+                self._view.begin_answer(settings.sampling, settings.label)
+            self.session.say(messages, settings.sampling, continue_last=more)
             self._tick.start()
         self.spoke.emit()
         self.changed.emit()

@@ -11,7 +11,7 @@ from typing import Final
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QVBoxLayout, QWidget
 
-from app.pages.chat.unused_backends import WhyNot
+from app.pages.chat.unused_backends import UnusedBackends
 from app.shared.backend_rows import computing
 from app.state import State
 from app.theme import Theme
@@ -46,7 +46,7 @@ class BackendBox(QWidget):
         label.setBuddy(self._box)
         self._used = Note(theme, parent=self)
         self._used.setObjectName("chat_backend")
-        self._others = WhyNot(theme, self)
+        self._others = UnusedBackends(theme, self)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(4)

@@ -17,7 +17,7 @@ from app.widgets.note import Note
 from app.widgets.view_stack import ViewStack
 
 
-class ChatMiddle(QWidget):
+class ChatView(QWidget):
     """Puts widgets together; its owner works with them directly."""
 
     def __init__(self, context: Context, parent: QWidget | None = None) -> None:

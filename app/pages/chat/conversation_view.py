@@ -25,7 +25,7 @@ _CAN_GO_ON = ("length", "stopped", "failed")
 
 
 @dataclass
-class _Coming:
+class _PendingAnswer:
     """An answer that is coming: where it goes, when the model began to think, and what it is added to."""
 
     message: Message
@@ -55,7 +55,7 @@ class ConversationView(Transcript):
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
         super().__init__(theme, parent)
         self._talk = Conversation()
-        self._coming: _Coming | None = None
+        self._coming: _PendingAnswer | None = None
         self._built: list[int] = []
         self._unbuilt: list[Message] = []
         self._marked: Message | None = None
@@ -101,7 +101,7 @@ class ConversationView(Transcript):
         self._build_some(all_of_them=True)
         message = self._talk.add("assistant", "")
         message.sampling, message.model = dict(sampling), model
-        self._coming = _Coming(message, self._add_bubble(message))
+        self._coming = _PendingAnswer(message, self._add_bubble(message))
 
     def resume_answer(self) -> None:
         """Let the last answer grow again."""
@@ -109,7 +109,7 @@ class ConversationView(Transcript):
         last = self._talk.last
         if last is not None and last.role == "assistant" and self.messages:
             before, last.figures = last.figures, None
-            self._coming = _Coming(last, self.messages[-1], before)
+            self._coming = _PendingAnswer(last, self.messages[-1], before)
             self.to_end()
 
     def append_piece(self, piece: str) -> None:
@@ -235,6 +235,6 @@ class ConversationView(Transcript):
             self.branched.emit()
 
 
-def _thought_for(figures: Figures, coming: _Coming) -> float:
+def _thought_for(figures: Figures, coming: _PendingAnswer) -> float:
     """As the child measured it; what was seen here where it did not."""
     return figures.thinking_seconds or coming.thought - coming.began

@@ -19,7 +19,7 @@ from app.pages.chat.prose_view import ProseView
 from app.pages.chat.thinking_view import ThinkingView
 from app.theme import Theme
 from app.widgets.code_view import CodeView
-from app.widgets.markdown import Look, Part, clean, split
+from app.widgets.markdown import MessagePart, TextStyle, clean, split
 from app.widgets.tints import bubble_color, code_color
 
 COLUMNS = 88
@@ -44,7 +44,7 @@ class MessageView(QWidget):
         super().__init__(parent)
         self._theme, self._mine = theme, mine
         self._text = ""
-        self._parts: list[Part] = []
+        self._parts: list[MessagePart] = []
         self._views: list[ProseView | CodeView] = []
         self._thinking: ThinkingView | None = None
         self._marked = False
@@ -192,7 +192,7 @@ class MessageView(QWidget):
         # What takes long to lay out is laid out less often, so that the window has time for everything else.
         self._flush.setInterval(max(FLUSH_MS, round(4000 * (time.monotonic() - began))))
 
-    def _show_part(self, index: int, part: Part) -> None:
+    def _show_part(self, index: int, part: MessagePart) -> None:
         wanted = CodeView if part.code else ProseView
         view = self._views[index] if index < len(self._views) else None
         if view is not None and not isinstance(view, wanted):
@@ -219,10 +219,10 @@ class MessageView(QWidget):
         for first, second in pairwise(chain):
             QWidget.setTabOrder(first, second)
 
-    def _look(self) -> Look:
+    def _look(self) -> TextStyle:
         theme = self._theme
         mono = QFontInfo(QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont)).family()
-        return Look(
+        return TextStyle(
             link=theme.color("accent"),
             code=code_color(theme, self.palette()),
             line=theme.color("line"),

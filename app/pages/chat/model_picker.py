@@ -1,6 +1,6 @@
 """The models that the chat page offers, the selected one, and the widgets to select it with.
 
-`KnownModels` lists the models, `Offers` keeps the selection, `ModelBox` and `ChatModels` show both.
+`KnownModels` lists the models, `ModelSelection` keeps the selection, `ModelBox` and `ChatModelPicker` show both.
 Does not load models.
 """
 
@@ -71,7 +71,7 @@ class KnownModels(QObject):
 _PICKED: Final = "chat/picked"
 
 
-class Offers(QObject):
+class ModelSelection(QObject):
     """The models, and the picked one.
 
     Signals:
@@ -163,7 +163,7 @@ def ask_folder(parent: QWidget, then: Callable[[str], object]) -> None:
     dialog.open()
 
 
-class ChatModels(QWidget):
+class ChatModelPicker(QWidget):
     """A picker, what is known of the picked model, and two buttons.
 
     Signals:

@@ -8,7 +8,7 @@ from PySide6.QtCore import QCoreApplication, Qt
 from PySide6.QtGui import QPainter, QPaintEvent
 from PySide6.QtWidgets import QHBoxLayout, QProgressBar, QPushButton, QVBoxLayout, QWidget
 
-from app.pages.chat.answering import Answering
+from app.pages.chat.answering import AnswerControl
 from app.theme import Theme, mixed
 from app.widgets.tinted_label import TintedLabel
 
@@ -84,7 +84,7 @@ class ChatNotice(QWidget):
             self._act()
 
 
-def show_notice(notice: ChatNotice, answering: Answering, begin_new: Callable[[], object]) -> None:
+def show_notice(notice: ChatNotice, answering: AnswerControl, begin_new: Callable[[], object]) -> None:
     """Show what has to be said now, or nothing."""
     session, last, state = answering.session, answering.talk.last, answering.session.state
     if state == "loading":

@@ -1,7 +1,7 @@
 """The chat page: a conversation with one model, or one question to two, and the conversations that were saved.
 
 Keeps the saved conversations in line with the one that is shown; how one talks is in `app.pages.chat.single_model` and
-`app.pages.chat.versus`.
+`app.pages.chat.comparison`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from PySide6.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
 from app.pages.chat.conversations import import_export
 from app.pages.chat.conversations.conversation import Conversation
 from app.pages.chat.conversations.drawer import Drawer
-from app.pages.chat.conversations.store import Shelf
-from app.pages.chat.single_model import OneModel
+from app.pages.chat.conversations.store import ConversationStore
+from app.pages.chat.single_model import SingleModelChat
 from app.pages.chat.top_bar import DRAWER_KEYS, NEW_KEYS, ONE, TWO, TopBar
 from app.shared.context import Context
 from app.widgets.view_stack import ViewStack
@@ -45,13 +45,13 @@ class ChatPage(QWidget):
         self.title = self.tr("Chat")
         self._context = context
         self._dot = self._seen = False
-        self._versus: QWidget | None = None
-        self.shelf = Shelf(parent=self)
-        self.one = OneModel(context, self)
+        self._comparison: QWidget | None = None
+        self.store = ConversationStore(parent=self)
+        self.single = SingleModelChat(context, self)
         self._bar = TopBar(context.theme, self)
-        self._drawer = Drawer(context.theme, self.shelf, self)
+        self._drawer = Drawer(context.theme, self.store, self)
         self._stack = ViewStack(self)
-        self._stack.addWidget(self.one)
+        self._stack.addWidget(self.single)
         row = QHBoxLayout()
         row.setSpacing(0)
         row.addWidget(self._drawer)
@@ -64,26 +64,26 @@ class ChatPage(QWidget):
         self._connect()
         self._add_actions()
         self._drawer.setVisible(False)
-        self._drawer.show_current(self.one.talk.id)
+        self._drawer.show_current(self.single.talk.id)
         self._update()
 
     def _connect(self) -> None:
-        bar, one, shelf, drawer = self._bar, self.one, self.shelf, self._drawer
+        bar, single, store, drawer = self._bar, self.single, self.store, self._drawer
         bar.drawer_toggled.connect(self._show_drawer)
         bar.drawer.clicked.connect(lambda shown: self._context.state.set_value(_DRAWER, shown))
         bar.mode_chosen.connect(self.show_mode)
         bar.export_asked.connect(self._export)
         bar.new_asked.connect(self.new_talk)
-        one.changed.connect(self._update)
-        one.spoke.connect(lambda: shelf.note(one.talk))
-        one.answered.connect(self._on_answered)
-        one.new_asked.connect(self.new_talk)
+        single.changed.connect(self._update)
+        single.spoke.connect(lambda: store.note(single.talk))
+        single.answered.connect(self._on_answered)
+        single.new_asked.connect(self.new_talk)
         drawer.picked.connect(self._open)
         drawer.deleted.connect(self._on_deleted)
         drawer.import_asked.connect(self._import)
-        shelf.opened.connect(self.show_talk)
-        shelf.failed.connect(self._on_shelf_failed)
-        shelf.renamed.connect(self._take_title)
+        store.opened.connect(self.show_talk)
+        store.failed.connect(self._on_store_failed)
+        store.renamed.connect(self._take_title)
 
     def _add_actions(self) -> None:
         self._action(self.tr("Begin a new conversation"), NEW_KEYS, self._new_by_key)
@@ -111,21 +111,21 @@ class ChatPage(QWidget):
             # a run that wrote several formats has a folder for each in its output
             name = str(record.spec.output_of(record.spec.formats[0]))
         self.show_mode(ONE)
-        self.one.open_folder(name)
-        if record is not None and record.state == "done" and self.one.session.state == "idle":
-            self.one.answering.load()
-        self.one.middle.composer.setFocus()
+        self.single.open_folder(name)
+        if record is not None and record.state == "done" and self.single.session.state == "idle":
+            self.single.answering.load()
+        self.single.chat_view.composer.setFocus()
 
     def showEvent(self, event: QShowEvent) -> None:
         """Look for models again, and take what another page asked for; the first time, open the drawer or not."""
         super().showEvent(event)
         if not self._seen:
             self._seen = True
-            self.shelf.look()
+            self.store.look()
             self._bar.drawer.setChecked(self._context.state.value(_DRAWER, self.width() >= _ROOMY))
         self._set_dot(False)
-        self.one.offers.refresh()
-        self.one.offers.look()
+        self.single.selection.refresh()
+        self.single.selection.look()
         wanted = self._context.state.value(REQUEST, "")
         if wanted:
             self._context.state.set_value(REQUEST, "")
@@ -134,11 +134,11 @@ class ChatPage(QWidget):
     def hideEvent(self, event: QHideEvent) -> None:
         """Save at once: the window may be about to go."""
         super().hideEvent(event)
-        self.shelf.flush()
+        self.store.flush()
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
         """Esc ends what goes on; where nothing does, it is the window's."""
-        if event.key() == Qt.Key.Key_Escape and self._stack.currentWidget() is self.one and self.one.leave():
+        if event.key() == Qt.Key.Key_Escape and self._stack.currentWidget() is self.single and self.single.leave():
             event.accept()
         else:
             super().keyPressEvent(event)
@@ -147,50 +147,50 @@ class ChatPage(QWidget):
 
     def send(self, text: str) -> None:
         """Say `text` to the picked model, loading it first where need be."""
-        self.one.send(text)
+        self.single.send(text)
 
     def show_mode(self, mode: str) -> None:
         """One model, or two side by side: those are made when first wanted, and have the memory of the one."""
         if mode == TWO:
-            self.one.rest()  # first: the comparison looks at how much memory is free
-        if mode == TWO and self._versus is None:
+            self.single.rest()  # first: the comparison looks at how much memory is free
+        if mode == TWO and self._comparison is None:
             module = importlib.import_module("app.pages.chat.comparison.view")
-            versus = module.VersusView(self._context)
-            versus.answered.connect(self._on_answered)
-            self._stack.addWidget(versus)
-            self._versus = versus
-        two = mode == TWO and self._versus is not None
-        self._stack.setCurrentWidget(self._versus if two and self._versus is not None else self.one)
+            comparison = module.ComparisonView(self._context)
+            comparison.answered.connect(self._on_answered)
+            self._stack.addWidget(comparison)
+            self._comparison = comparison
+        two = mode == TWO and self._comparison is not None
+        self._stack.setCurrentWidget(self._comparison if two and self._comparison is not None else self.single)
         self._bar.show_mode(TWO if two else ONE)
         self._drawer.setVisible(not two and self._bar.drawer.isChecked())
 
     def new_talk(self) -> None:
         """Begin a new conversation; the one before is in the list."""
-        if not self.one.view.answering:
+        if not self.single.view.answering:
             self.show_talk(Conversation())
-            self.one.middle.composer.setFocus()
+            self.single.chat_view.composer.setFocus()
 
     def _new_by_key(self) -> None:
-        if self._stack.currentWidget() is self.one:
+        if self._stack.currentWidget() is self.single:
             self.new_talk()
 
     def show_talk(self, talk: Conversation) -> None:
         """Show a conversation; the one before is saved."""
-        self.shelf.flush()
-        self.one.show_talk(talk)
+        self.store.flush()
+        self.single.show_talk(talk)
         self._drawer.show_current(talk.id)
 
     def _open(self, identity: str) -> None:
         """Open a saved conversation. The one that is shown is newer than its file, and its answer may be coming."""
-        if identity == self.one.talk.id:
-            self.shelf.stay()
+        if identity == self.single.talk.id:
+            self.store.stay()
         else:
-            self.shelf.open(identity)
+            self.store.open(identity)
 
     def pick_model(self) -> None:
         """Let the keyboard pick another model."""
         self.show_mode(ONE)
-        self.one.panel.models.open_list()
+        self.single.panel.models.open_list()
 
     def search(self) -> None:
         """Let the user look for a conversation."""
@@ -200,9 +200,14 @@ class ChatPage(QWidget):
 
     def save_to(self, path: str) -> None:
         """Write the conversation to a file: JSON where its name says so, else Markdown."""
-        one = self.one
+        single = self.single
         import_export.export(
-            one.talk, one.talk.model or one.offers.label, one.panel.system, path, self._context, self._export
+            single.talk,
+            single.talk.model or single.selection.label,
+            single.panel.system,
+            path,
+            self._context,
+            self._export,
         )
 
     def import_from(self, path: str) -> None:
@@ -210,43 +215,43 @@ class ChatPage(QWidget):
         talk = import_export.imported(path, self._context, self._import)
         if talk is not None:
             self.show_mode(ONE)
-            self.shelf.note(talk)
+            self.store.note(talk)
             self.show_talk(talk)
 
     def _export(self) -> None:
-        import_export.ask_where(self, self.one.talk.name, self.save_to)
+        import_export.ask_where(self, self.single.talk.name, self.save_to)
 
     def _import(self) -> None:
         import_export.ask_which(self, self.import_from)
 
     def _show_drawer(self, shown: bool) -> None:
-        self._drawer.setVisible(shown and self._stack.currentWidget() is self.one)
+        self._drawer.setVisible(shown and self._stack.currentWidget() is self.single)
 
     # --- what happens ---
 
     def _on_answered(self) -> None:
-        self.shelf.flush()
+        self.store.flush()
         if not self.isVisible():
             self._set_dot(True)
 
     def _on_deleted(self, identity: str) -> None:
-        if identity == self.one.talk.id:
+        if identity == self.single.talk.id:
             self.show_talk(Conversation())
 
-    def _on_shelf_failed(self, error: BitwrightError) -> None:
+    def _on_store_failed(self, error: BitwrightError) -> None:
         self._context.report(error, None)
 
     def _take_title(self, identity: str, title: str) -> None:
         """A conversation that was renamed in the list is called so here too."""
-        if identity == self.one.talk.id:
-            self.one.talk.title = title
+        if identity == self.single.talk.id:
+            self.single.talk.title = title
             self._update()
 
     def _update(self) -> None:
         """Bring the line at the top in line with the conversation."""
-        empty = not len(self.one.talk)
-        busy = self.one.session.state == "answering"
-        self._bar.show_talk("" if empty else self.one.talk.name, empty, busy)
+        empty = not len(self.single.talk)
+        busy = self.single.session.state == "answering"
+        self._bar.show_talk("" if empty else self.single.talk.name, empty, busy)
 
     def _set_dot(self, dot: bool) -> None:
         if dot != self._dot:

@@ -13,7 +13,7 @@ from PySide6.QtWidgets import QPlainTextEdit, QVBoxLayout, QWidget
 from app.pages.chat.backend_box import BackendBox, words_of
 from app.pages.chat.device import ChatDevice
 from app.pages.chat.figures import ChatFigures
-from app.pages.chat.model_picker import ChatModels
+from app.pages.chat.model_picker import ChatModelPicker
 from app.pages.chat.sampling_panel import SamplingPanel
 from app.pages.chat.session import Opened
 from app.pages.chat.side_column import SideColumn
@@ -34,7 +34,7 @@ class ChatPanel(SideColumn):
 
     def __init__(self, context: Context, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.models = ChatModels(context.theme)
+        self.models = ChatModelPicker(context.theme)
         self.device = ChatDevice(context.theme, context.state)
         self.backend = BackendBox(context.theme, context.state)
         self.figures = ChatFigures()

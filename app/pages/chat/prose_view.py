@@ -13,7 +13,7 @@ from PySide6.QtCore import Qt, QUrl
 from PySide6.QtGui import QDesktopServices, QTextCursor, QTextOption, QWheelEvent
 from PySide6.QtWidgets import QFrame, QTextBrowser, QTextEdit, QWidget
 
-from app.widgets.markdown import Look, SafeDocument, fill, opens_in_browser
+from app.widgets.markdown import SafeDocument, TextStyle, fill, opens_in_browser
 
 
 class ProseView(QTextBrowser):
@@ -41,7 +41,7 @@ class ProseView(QTextBrowser):
         self.setTabChangesFocus(True)
         self.anchorClicked.connect(self._open)
 
-    def show_markdown(self, text: str, look: Look) -> None:
+    def show_markdown(self, text: str, look: TextStyle) -> None:
         """Show prose in Markdown; what was selected before stays selected as far as it is still there."""
         # Numbers, not the cursor: it moves along when the text is replaced.
         anchor, position = self.textCursor().anchor(), self.textCursor().position()

@@ -12,7 +12,7 @@ from core.errors import BitwrightError, DeviceProblem, MissingDependency, ModelN
 
 
 @dataclass(frozen=True)
-class Ways:
+class RecoveryActions:
     """What can be done; each loads again where it makes sense to."""
 
     again: Callable[[], object]
@@ -21,7 +21,7 @@ class Ways:
     other_folder: Callable[[], object]
 
 
-def remedy_for(error: BitwrightError, device: str, backend: str, ways: Ways) -> Remedy:
+def remedy_for(error: BitwrightError, device: str, backend: str, ways: RecoveryActions) -> Remedy:
     """The one button for an error.
 
     Args:

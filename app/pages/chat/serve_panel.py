@@ -22,7 +22,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )  # fmt: skip
 
-from app.pages.chat.comparison.turns import Need, free_for
+from app.pages.chat.comparison.turns import SideMemory, free_for
 from app.shared import chat_choices
 from app.shared.context import Context
 from app.widgets.elided_label import ElidedLabel
@@ -183,7 +183,7 @@ class ServePanel(QWidget):
             return words, "muted"
         opened = self._session.opened
         machine = self._context.draft.machine
-        more = Need(opened.label, opened.device, opened.weight_bytes).more
+        more = SideMemory(opened.label, opened.device, opened.weight_bytes).more
         free = free_for(machine, [opened.device]).get(opened.device)
         if free is not None and more > free:
             short = self.tr("It needs about {more} more memory and {free} is free.")

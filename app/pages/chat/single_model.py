@@ -9,21 +9,21 @@ from __future__ import annotations
 from PySide6.QtCore import QTimer, Signal
 from PySide6.QtWidgets import QHBoxLayout, QWidget
 
-from app.pages.chat.answering import Answering, Wish
+from app.pages.chat.answering import AnswerControl, ChatSettings
 from app.pages.chat.bench_panel import BenchPanel
-from app.pages.chat.chat_view import ChatMiddle
+from app.pages.chat.chat_view import ChatView
 from app.pages.chat.conversations.conversation import Conversation, Figures, Message
-from app.pages.chat.model_picker import Offers
+from app.pages.chat.model_picker import ModelSelection
 from app.pages.chat.notice import show_notice
 from app.pages.chat.panel import ChatPanel, describe
-from app.pages.chat.remedies import Ways, remedy_for
+from app.pages.chat.remedies import RecoveryActions, remedy_for
 from app.pages.chat.serve_panel import ServePanel
 from app.pages.chat.session import ChatSession
 from app.shared.context import Context
 from core.errors import BitwrightError
 
 
-class OneModel(QWidget):
+class SingleModelChat(QWidget):
     """One conversation with one model at a time; the model can change on the way.
 
     Signals:
@@ -42,19 +42,19 @@ class OneModel(QWidget):
         super().__init__(parent)
         self._context = context
         self.session = ChatSession(context.calls, self)
-        self.offers = Offers(context, self)
-        self.middle = ChatMiddle(context, self)
+        self.selection = ModelSelection(context, self)
+        self.chat_view = ChatView(context, self)
         self.panel = ChatPanel(context, self)
-        self.view = self.middle.conversation
+        self.view = self.chat_view.conversation
         self.panel.add_section(BenchPanel(context, self.session))
         self.panel.add_section(ServePanel(context, self.session))
-        self.answering = Answering(self.session, self.view, self._wish, self)
+        self.answering = AnswerControl(self.session, self.view, self._settings, self)
         self._edited: Message | None = None
         self._counted = 0
         row = QHBoxLayout(self)
         row.setContentsMargins(0, 0, 0, 0)
         row.setSpacing(0)
-        row.addWidget(self.middle, 1)
+        row.addWidget(self.chat_view, 1)
         row.addWidget(self.panel)
         # Four times a second: figures that change with every token cannot be read.
         self._tick = QTimer(self, interval=250)
@@ -62,11 +62,11 @@ class OneModel(QWidget):
         self._connect()
         self._machine = context.draft.machine
         self.panel.device.set_machine(self._machine)
-        self.offers.refresh()
+        self.selection.refresh()
         self.show_talk(Conversation())
 
     def _connect(self) -> None:
-        answering, middle, panel, runs = self.answering, self.middle, self.panel, self._context.runs
+        answering, chat_view, panel, runs = self.answering, self.chat_view, self.panel, self._context.runs
         answering.changed.connect(self._update)
         answering.spoke.connect(self.spoke)
         answering.answered.connect(self.answered)
@@ -77,21 +77,21 @@ class OneModel(QWidget):
         self.view.branched.connect(self._on_branched)
         self.view.regenerate_asked.connect(self.regenerate)
         self.view.edit_asked.connect(self.edit)
-        middle.composer.sent.connect(self.send)
-        middle.composer.stop_asked.connect(self.stop)
-        middle.composer.recall_asked.connect(self.edit_last)
-        middle.composer.edit_ended.connect(self._end_edit)
-        middle.welcome.chosen.connect(self.send)
-        middle.welcome.model_asked.connect(lambda: self._context.go("model"))
+        chat_view.composer.sent.connect(self.send)
+        chat_view.composer.stop_asked.connect(self.stop)
+        chat_view.composer.recall_asked.connect(self.edit_last)
+        chat_view.composer.edit_ended.connect(self._end_edit)
+        chat_view.welcome.chosen.connect(self.send)
+        chat_view.welcome.model_asked.connect(lambda: self._context.go("model"))
         panel.models.picked.connect(self.pick)
         panel.models.opened.connect(self.open_folder)
         panel.models.load_asked.connect(self._press_load)
         panel.device.picked.connect(lambda _device: self._load_elsewhere())
         panel.backend.picked.connect(lambda _name: self._load_elsewhere())
         panel.system_changed.connect(self._note_system)
-        self.offers.changed.connect(self._show_choices)
+        self.selection.changed.connect(self._show_choices)
         self._context.draft.changed.connect(self._on_draft)
-        runs.changed.connect(lambda: middle.show_slow(runs.active))
+        runs.changed.connect(lambda: chat_view.show_slow(runs.active))
         runs.started.connect(self._update)
 
     # --- what the user does ---
@@ -121,7 +121,7 @@ class OneModel(QWidget):
     def edit(self, question: Message) -> None:
         """Write a question anew."""
         if self.answering.quiet:
-            self.middle.composer.begin_edit(question.text)
+            self.chat_view.composer.begin_edit(question.text)
             self._edited = question
             self.view.mark(question)
 
@@ -134,7 +134,7 @@ class OneModel(QWidget):
     def show_talk(self, talk: Conversation) -> None:
         """Show another conversation; an answer that was coming to the one before ends where it is."""
         self.answering.leave_talk()
-        self.middle.composer.end_edit()
+        self.chat_view.composer.end_edit()
         self._counted = 0
         self.view.show_talk(talk)
         if len(talk):
@@ -143,19 +143,19 @@ class OneModel(QWidget):
 
     def pick(self, name: str) -> None:
         """Talk to another model from now on, in the same conversation; at once where one is loaded now."""
-        if name == self.offers.model:
+        if name == self.selection.model:
             return
         loaded = self.session.state != "idle"
         self.answering.drop_model()
         self._counted = 0
-        self.offers.pick(name)
+        self.selection.pick(name)
         if loaded:
             self.answering.load()
         self._update()
 
     def open_folder(self, path: str) -> None:
         """Offer a folder, and pick it."""
-        self.offers.add_folder(path)
+        self.selection.add_folder(path)
         self.pick(path)
 
     def unload(self) -> None:
@@ -169,22 +169,22 @@ class OneModel(QWidget):
         if self.session.state == "ready":
             self.unload()
             words = self.tr("{model} gave its memory back. Your next message to it loads it again.")
-            self._context.say(words.format(model=self.offers.label))
+            self._context.say(words.format(model=self.selection.label))
 
     def leave(self, quick: bool = False) -> bool:
         """Whether Esc had something to end here: an answer, loading, or writing anew."""
         if self.session.state in ("answering", "loading", "measuring"):
             self.stop()
-        elif self.middle.composer.editing and not quick:
-            self.middle.composer.end_edit()
+        elif self.chat_view.composer.editing and not quick:
+            self.chat_view.composer.end_edit()
         else:
             return False
         return True
 
-    def _wish(self) -> Wish:
+    def _settings(self) -> ChatSettings:
         panel = self.panel
-        return Wish(
-            self.offers.model, self.offers.label, panel.device.current, panel.backend.current, panel.system,
+        return ChatSettings(
+            self.selection.model, self.selection.label, panel.device.current, panel.backend.current, panel.system,
             panel.sampling.values(),
         )  # fmt: skip
 
@@ -216,10 +216,12 @@ class OneModel(QWidget):
 
     def _on_failed(self, error: BitwrightError, lost: bool) -> None:
         if lost:
-            ways = Ways(self._load_again, self._load_on_cpu, self._load_automatic, self.panel.models.ask_folder)
-            wish = self._wish()
+            actions = RecoveryActions(
+                self._load_again, self._load_on_cpu, self._load_automatic, self.panel.models.ask_folder
+            )
+            settings = self._settings()
             meant = self.panel.device.meant
-            self._context.report(error, remedy_for(error, meant, wish.backend, ways))
+            self._context.report(error, remedy_for(error, meant, settings.backend, actions))
 
     def _load_again(self) -> None:
         self._context.go("chat")
@@ -252,18 +254,18 @@ class OneModel(QWidget):
     # --- showing ---
 
     def _show_choices(self) -> None:
-        self.panel.models.set_choices(self.offers.choices, self.offers.model)
+        self.panel.models.set_choices(self.selection.choices, self.selection.model)
         self._update()
 
     def _update(self) -> None:
         """Bring everything that is offered in line with the state."""
         state, empty = self.session.state, not len(self.talk)
-        self.offers.settled = state != "idle" or not empty
-        self.middle.show_empty(empty)
-        label = self.offers.label if self.offers.model else ""
-        self.middle.welcome.set_model(label, state != "idle")
-        self.middle.composer.set_state(state == "answering", self.session.stopping, bool(self.offers.model))
-        self.middle.show_slow(self._context.runs.active)
+        self.selection.settled = state != "idle" or not empty
+        self.chat_view.show_empty(empty)
+        label = self.selection.label if self.selection.model else ""
+        self.chat_view.welcome.set_model(label, state != "idle")
+        self.chat_view.composer.set_state(state == "answering", self.session.stopping, bool(self.selection.model))
+        self.chat_view.show_slow(self._context.runs.active)
         self.view.update_footers(self.answering.quiet)
         self._update_panel()
         self._update_notice()
@@ -275,7 +277,7 @@ class OneModel(QWidget):
         self.changed.emit()
 
     def _update_panel(self) -> None:
-        state, models, choice = self.session.state, self.panel.models, self.offers.current
+        state, models, choice = self.session.state, self.panel.models, self.selection.current
         words = {
             "idle": (self.tr("Load"), self.tr("Read the model into memory now")),
             "loading": (self.tr("Cancel"), self.tr("Stop loading (Esc)")),
@@ -284,7 +286,7 @@ class OneModel(QWidget):
             "measuring": (self.tr("Unload"), self.tr("Stop the measurement first")),
         }
         busy = state in ("answering", "measuring")
-        models.set_load(*words[state], enabled=bool(self.offers.model) and not busy)
+        models.set_load(*words[state], enabled=bool(self.selection.model) and not busy)
         loaded, opened = state not in ("idle", "loading"), self.session.opened
         detail = describe(opened) if loaded else choice.detail if choice is not None else ""
         if loaded and not opened.template:
@@ -297,7 +299,7 @@ class OneModel(QWidget):
         self.panel.show_opened(opened if loaded else None, rows)
 
     def _update_notice(self) -> None:
-        show_notice(self.middle.notice, self.answering, self.new_asked.emit)
+        show_notice(self.chat_view.notice, self.answering, self.new_asked.emit)
 
     def _update_figures(self) -> None:
         coming = self.session.state == "answering"
@@ -306,9 +308,9 @@ class OneModel(QWidget):
         opened = self.session.opened
         self.panel.figures.show_figures(self.session.figures if coming else figures, opened.memory_bytes, about=coming)
         # tokens of another model's answer are not this one's
-        mine = figures if told and told[-1].model == self.offers.label else None
+        mine = figures if told and told[-1].model == self.selection.label else None
         if mine is None and len(self.talk) and opened.context and self.answering.quiet and not self._counted:
             self._counted = -1  # asked for
             self.session.count(self.talk.prompt(self.panel.system))
         used = mine.used if mine is not None else max(0, self._counted)
-        self.middle.meter.show_use(used, opened.context, mine.dropped_messages if mine is not None else 0)
+        self.chat_view.meter.show_use(used, opened.context, mine.dropped_messages if mine is not None else 0)

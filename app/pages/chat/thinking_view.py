@@ -14,7 +14,7 @@ from PySide6.QtWidgets import QWidget
 from app.pages.chat.fold_button import FoldButton
 from app.pages.chat.prose_view import ProseView
 from app.theme import Theme
-from app.widgets.markdown import Look, clean
+from app.widgets.markdown import TextStyle, clean
 from core.wording import duration
 
 _INDENT: Final = 12
@@ -35,7 +35,7 @@ class ThinkingView(QWidget):
         super().__init__(parent)
         self._theme = theme
         self._text = ""
-        self._look: Look | None = None
+        self._look: TextStyle | None = None
         self._button = FoldButton(self)
         self._button.setObjectName("thinking")
         self._button.setToolTip(self.tr("What the model wrote to itself before the answer"))
@@ -58,7 +58,7 @@ class ThinkingView(QWidget):
         """What the line says."""
         return self._button.text()
 
-    def set_text(self, text: str, look: Look) -> None:
+    def set_text(self, text: str, look: TextStyle) -> None:
         """Show a text; one that still grows is shown a few times a second, and only while it is open."""
         self._text, self._look = text, look
         if self._button.isChecked() and not self._flush.isActive():

@@ -19,7 +19,7 @@ from app.widgets.tinted_label import TintedLabel
 from core.inference.backends.backend import BackendRow
 
 
-class WhyNot(QWidget):
+class UnusedBackends(QWidget):
     """A line that opens the reasons."""
 
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:

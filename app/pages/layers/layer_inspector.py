@@ -1,6 +1,6 @@
 """What the selected layers have, buttons that give them something else, and what stands against what they have.
 
-Shows a `Summary` and tells what the user wants; knows no bits map and no undo stack.
+Shows a `SelectionSummary` and tells what the user wants; knows no bits map and no undo stack.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from app.pages.layers.layer_sheet import LayerSheet, Summary
+from app.pages.layers.layer_sheet import LayerSheet, SelectionSummary
 from app.shared import format_words
 from app.widgets.note import Note
 from app.widgets.segmented import Option, Segmented
@@ -76,7 +76,7 @@ class LayerInspector(QFrame):
         column.addWidget(self._upper(theme), 1)
         self.show_selection(None, None, -1)
 
-    def show_selection(self, sheet: LayerSheet | None, summary: Summary | None, first: int) -> None:
+    def show_selection(self, sheet: LayerSheet | None, summary: SelectionSummary | None, first: int) -> None:
         """Show what the selected layers have, of which `first` is one; without any, how to select some."""
         some = sheet is not None and summary is not None and summary.count > 0
         for choice in (self.bits, self.group, self.sym):
@@ -123,7 +123,7 @@ class LayerInspector(QFrame):
         reasons = Counter(mark.reason for mark in found)
         self._marks.tell(_lines(reasons, selected), "bad" if any(mark.cannot for mark in found) else "warning")
 
-    def _show_loss_increase(self, summary: Summary) -> None:
+    def _show_loss_increase(self, summary: SelectionSummary) -> None:
         now, most = summary.loss_increase_now, summary.loss_increase_before
         self._loss_increase_label.setVisible(now is not None)
         if now is None or most is None:
@@ -132,7 +132,7 @@ class LayerInspector(QFrame):
         self._loss_increase.tell(self.tr("{0} of {1} at the fewest bits").format(figure(now), figure(most)), "")
         self._loss_increase.setToolTip(self.tr("Predicted growth of the loss in nats a token, before tuning"))
 
-    def _show_schemes(self, summary: Summary, decided_by: str) -> None:
+    def _show_schemes(self, summary: SelectionSummary, decided_by: str) -> None:
         """Show bits, groups and range; the last two are not the user's where a format decides on the grid."""
         schemes: tuple[tuple[str, Segmented, Mapping[Any, int]], ...] = (
             ("bits", self.bits, summary.bits),

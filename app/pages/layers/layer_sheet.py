@@ -162,7 +162,7 @@ class LayerSheet:
 
 
 @dataclass(frozen=True)
-class Summary:
+class SelectionSummary:
     """What several layers have, each value with the number of layers that have it.
 
     Attributes:
@@ -216,7 +216,7 @@ def make_sheet(
     return LayerSheet(tree, known, format_name, tuple(of_cases), dict(losses), measured, dict(marks or {}))
 
 
-def summarize(sheet: LayerSheet, layers: Collection[int]) -> Summary:
+def summarize(sheet: LayerSheet, layers: Collection[int]) -> SelectionSummary:
     """What `layers` have in common and what not."""
     before = after = 0
     bits: Counter[int] = Counter()
@@ -235,7 +235,7 @@ def summarize(sheet: LayerSheet, layers: Collection[int]) -> Summary:
             syms[case.scheme.sym] += count
         if case.fallback:
             fallbacks[case.fallback] += count
-    return Summary(
+    return SelectionSummary(
         count=len(layers),
         bits=bits,
         groups=groups,

@@ -1,7 +1,7 @@
 """The Layers page: bits for each layer, as a map and as a table, and the size of the result.
 
 The page keeps one selection for map, table and panel, and turns what the user changes into undoable edits of the
-bits map of the draft. `LayersBody` arranges the widgets. Files, rules, budget and engines have a control each.
+bits map of the draft. `LayersView` arranges the widgets. Files, rules, budget and engines have a control each.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ _COLUMN, _LEAST = 64, 300
 _VIEW, _FOLDER = "layers/view", "layers/folder"
 
 
-class LayersBody(QWidget):
+class LayersView(QWidget):
     """Everything on the page but the notice that stands in for it without a model.
 
     Signals:
@@ -299,7 +299,7 @@ class LayersPage(QWidget):
         self._colouring = "bits"
         self.table_model = LayerTable(context.theme, self)
         self.notice = LayersNotice(context.theme, self)
-        self.body = LayersBody(context.theme, context.state, self.selection, self.table_model, self)
+        self.body = LayersView(context.theme, context.state, self.selection, self.table_model, self)
         self._stack = ViewStack(self)
         self._stack.addWidget(self.notice)
         self._stack.addWidget(self.body)

@@ -23,7 +23,7 @@ from PySide6.QtWidgets import (
 
 from app.pages.model.hub_search import SHORTEST, HubSearch, Query
 from app.pages.model.result_delegate import ResultDelegate
-from app.pages.model.results_table import ROW, Row, SearchResults, found_row, heading, recent_row
+from app.pages.model.results_table import ROW, ResultRow, SearchResults, found_row, heading, recent_row
 from app.shared.model_name import names_a_model
 from app.theme import Theme
 from app.widgets.note import Note
@@ -69,7 +69,7 @@ class ModelPicker(QWidget):
         self.field.setFocus(Qt.FocusReason.OtherFocusReason)
         self.field.selectAll()
 
-    def rows(self) -> tuple[Row, ...]:
+    def rows(self) -> tuple[ResultRow, ...]:
         """What the list shows now."""
         return self._rows.rows
 
@@ -279,7 +279,7 @@ class ModelPicker(QWidget):
         names = {row.name for row in found}
         recent = [name for name in self._recent if typed in name.lower() and name not in names]
         recent = recent[: _RECENT_BESIDE_RESULTS if typed else _RECENT]
-        rows: list[Row] = []
+        rows: list[ResultRow] = []
         if recent:
             rows += [heading(self.tr("Opened before")), *map(recent_row, recent)]
         if found:

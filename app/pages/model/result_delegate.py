@@ -1,6 +1,6 @@
 """How a row of the model list is painted: a name with badges over a muted line, or a heading.
 
-Paints a `Row`; knows nothing of searching.
+Paints a `ResultRow`; knows nothing of searching.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from PySide6.QtCore import QModelIndex, QObject, QPersistentModelIndex, QRect, Q
 from PySide6.QtGui import QColor, QFont, QFontMetrics, QPainter, QPalette
 from PySide6.QtWidgets import QStyle, QStyledItemDelegate, QStyleOptionViewItem
 
-from app.pages.model.results_table import ROW, Row
+from app.pages.model.results_table import ROW, ResultRow
 
 if TYPE_CHECKING:
     from app.theme import Theme
@@ -48,13 +48,13 @@ class ResultDelegate(QStyledItemDelegate):
             self._paint_heading(painter, option, row)
         painter.restore()
 
-    def _paint_heading(self, painter: QPainter, option: QStyleOptionViewItem, row: Row) -> None:
+    def _paint_heading(self, painter: QPainter, option: QStyleOptionViewItem, row: ResultRow) -> None:
         painter.setFont(_heavier(option.font))
         painter.setPen(self._theme.color("muted"))
         area = option.rect.adjusted(_MARGIN, 0, -_MARGIN, -_GAP)
         painter.drawText(area, _beside(option, Qt.AlignmentFlag.AlignBottom), _cut(painter, row.title, area.width()))
 
-    def _paint_model(self, painter: QPainter, option: QStyleOptionViewItem, row: Row) -> None:
+    def _paint_model(self, painter: QPainter, option: QStyleOptionViewItem, row: ResultRow) -> None:
         # The style draws the ground: selection, hover and the focus ring as everywhere else.
         ground = QStyleOptionViewItem(option)
         ground.text = ""

@@ -18,13 +18,13 @@ from core.model_id import DEMO, looks_like_path
 from core.wording import count
 
 ROW = Qt.ItemDataRole.UserRole
-"""Role of the whole `Row`."""
+"""Role of the whole `ResultRow`."""
 
 _Index = QModelIndex | QPersistentModelIndex
 
 
 @dataclass(frozen=True)
-class Row:
+class ResultRow:
     """One line of the list.
 
     Attributes:
@@ -54,13 +54,13 @@ class SearchResults(QAbstractListModel):
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
-        self._rows: tuple[Row, ...] = ()
+        self._rows: tuple[ResultRow, ...] = ()
 
     @property
-    def rows(self) -> tuple[Row, ...]:
+    def rows(self) -> tuple[ResultRow, ...]:
         return self._rows
 
-    def set_rows(self, rows: Sequence[Row]) -> None:
+    def set_rows(self, rows: Sequence[ResultRow]) -> None:
         """Show these instead of the present ones; does nothing where they are the same."""
         if tuple(rows) == self._rows:
             return
@@ -95,23 +95,23 @@ class SearchResults(QAbstractListModel):
         return super().flags(index)
 
 
-def heading(text: str) -> Row:
+def heading(text: str) -> ResultRow:
     """A row that only says what follows."""
-    return Row("", text)
+    return ResultRow("", text)
 
 
-def recent_row(name: str) -> Row:
+def recent_row(name: str) -> ResultRow:
     """A model that was opened before."""
     if name == DEMO:
-        return Row(name, "SmolLM2-135M-Instruct", "demo, no download")
+        return ResultRow(name, "SmolLM2-135M-Instruct", "demo, no download")
     if looks_like_path(name):
         path = PurePath(name)
-        return Row(name, path.name or name, str(path.parent), tip=name)
+        return ResultRow(name, path.name or name, str(path.parent), tip=name)
     owner, _, short = name.rpartition("/")
-    return Row(name, short, owner)
+    return ResultRow(name, short, owner)
 
 
-def found_row(found: FoundModel) -> Row:
+def found_row(found: FoundModel) -> ResultRow:
     """A model that the search found."""
     details, said, tip = [found.author], [found.author], [found.id]
     if found.parameters:
@@ -128,7 +128,7 @@ def found_row(found: FoundModel) -> Row:
     if found.updated:
         tip.append(f"changed {found.updated[:10]}")
     badges = (("gated", found.gated), ("quantized", is_quantized(found)), ("in cache", found.cached))
-    return Row(
+    return ResultRow(
         found.id,
         found.id.rpartition("/")[2],
         " \N{MIDDLE DOT} ".join(part for part in details if part),

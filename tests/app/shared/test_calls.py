@@ -198,7 +198,7 @@ def test_what_runs_is_said_in_words(qtbot: QtBot, calls: Calls, heard: Heard) ->
     call = begin(calls, "chat_say", heard, words=1)
     assert calls.busy
     until_over(qtbot, call)
-    assert (said, calls.busy) == (["Answering", ""], False)
+    assert (said, calls.busy) == (["AnswerControl", ""], False)
 
 
 def test_a_call_that_nobody_holds_runs_to_its_end(qtbot: QtBot, calls: Calls, heard: Heard) -> None:

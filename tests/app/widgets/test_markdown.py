@@ -10,9 +10,9 @@ from PySide6.QtCore import QUrl
 from PySide6.QtGui import QColor, QTextCharFormat, QTextDocument, QTextTable
 from pytestqt.qtbot import QtBot
 
-from app.widgets.markdown import Look, Part, SafeDocument, clean, fill, opens_in_browser, split
+from app.widgets.markdown import MessagePart, SafeDocument, TextStyle, clean, fill, opens_in_browser, split
 
-LOOK = Look(QColor("blue"), QColor("silver"), QColor("gray"), "monospace")
+LOOK = TextStyle(QColor("blue"), QColor("silver"), QColor("gray"), "monospace")
 
 
 @pytest.fixture
@@ -56,28 +56,28 @@ def test_clean(raw: str, expected: str) -> None:
 
 def test_prose_and_code_are_told_apart() -> None:
     text = "Before\n\n```python\nx = 1\n```\nafter"
-    assert split(text) == [Part("Before\n"), Part("x = 1", True, "python"), Part("after")]
+    assert split(text) == [MessagePart("Before\n"), MessagePart("x = 1", True, "python"), MessagePart("after")]
 
 
 def test_code_that_is_still_coming_goes_to_the_end() -> None:
-    assert split("```\nx = 1\ny") == [Part("x = 1\ny", True)]
+    assert split("```\nx = 1\ny") == [MessagePart("x = 1\ny", True)]
 
 
 def test_a_longer_fence_may_hold_a_shorter_one() -> None:
-    assert split("````md\n```\na\n```\n````") == [Part("```\na\n```", True, "md")]
+    assert split("````md\n```\na\n```\n````") == [MessagePart("```\na\n```", True, "md")]
 
 
 def test_tildes_are_a_fence_too() -> None:
-    assert split("~~~\n```\n~~~") == [Part("```", True)]
+    assert split("~~~\n```\n~~~") == [MessagePart("```", True)]
 
 
 def test_code_in_a_list_loses_its_indentation() -> None:
     text = "1. One:\n   ```c\n   int a;\n     b;\n   ```\n   more\n2. Two"
-    assert split(text) == [Part("1. One:"), Part("int a;\n  b;", True, "c"), Part("more\n2. Two")]
+    assert split(text) == [MessagePart("1. One:"), MessagePart("int a;\n  b;", True, "c"), MessagePart("more\n2. Two")]
 
 
 def test_code_between_backticks_in_a_line_is_no_block() -> None:
-    assert split("```x``` is code") == [Part("```x``` is code")]
+    assert split("```x``` is code") == [MessagePart("```x``` is code")]
 
 
 def test_long_prose_comes_in_parts() -> None:
@@ -99,7 +99,7 @@ def test_nothing_is_no_part() -> None:
 
 @pytest.mark.parametrize("language", ["c++", "objective-c", "c#"])
 def test_languages_with_signs(language: str) -> None:
-    assert split(f"```{language} title=1\n```") == [Part("", True, language)]
+    assert split(f"```{language} title=1\n```") == [MessagePart("", True, language)]
 
 
 # --- fill ---

@@ -23,7 +23,7 @@ _ONLY, _FIRST = 1, 2
 
 
 @dataclass(frozen=True)
-class Tints:
+class HighlightColors:
     """Grounds of what differs and of the first difference, and the line under that."""
 
     only: QColor
@@ -32,7 +32,12 @@ class Tints:
 
 
 def mark(
-    view: QWidget, text: str, only: Sequence[Span], first: Span | None, tints: Tints, apart: QWidget | None = None
+    view: QWidget,
+    text: str,
+    only: Sequence[Span],
+    first: Span | None,
+    tints: HighlightColors,
+    apart: QWidget | None = None,
 ) -> None:
     """Mark stretches of `text` in the text widgets of `view`, which show it in their order from top to bottom.
 
@@ -62,7 +67,7 @@ def _edits(view: QWidget, apart: QWidget | None) -> list[QTextEdit]:
     return sorted(found, key=lambda edit: edit.mapTo(view, QPoint(0, 0)).y())
 
 
-def _mark_one(edit: QTextEdit, text: str, flags: bytearray, at: int, tints: Tints) -> int:
+def _mark_one(edit: QTextEdit, text: str, flags: bytearray, at: int, tints: HighlightColors) -> int:
     shown = edit.document().toRawText()
     kinds, at = _aligned(shown, text, flags, at)
     edit.setExtraSelections([_selection(edit, start, end, kind, tints) for start, end, kind in _runs(shown, kinds)])
@@ -101,7 +106,7 @@ def _runs(shown: str, kinds: bytearray) -> Iterable[tuple[int, int, int]]:
         yield start, position, last
 
 
-def _selection(edit: QTextEdit, start: int, end: int, kind: int, tints: Tints) -> QTextEdit.ExtraSelection:
+def _selection(edit: QTextEdit, start: int, end: int, kind: int, tints: HighlightColors) -> QTextEdit.ExtraSelection:
     found = QTextEdit.ExtraSelection()
     cursor = QTextCursor(edit.document())
     cursor.setPosition(start)

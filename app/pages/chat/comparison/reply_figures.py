@@ -18,7 +18,7 @@ from core.wording import duration, figure, human
 _DASH = "\N{EN DASH}"
 
 
-class AnswerFigures(QWidget):
+class ReplyFigures(QWidget):
     """Four figures, a button that measures the missing one, and what went wrong. Given a width, says how high it is.
 
     Signals:
@@ -30,9 +30,9 @@ class AnswerFigures(QWidget):
     def __init__(self, theme: Theme, letter: str, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._facts = FactRow(theme, parent=self)
-        self._facts.setObjectName(f"versus_facts_{letter}")
+        self._facts.setObjectName(f"comparison_facts_{letter}")
         self._problem = Note(theme, parent=self)
-        self._problem.setObjectName(f"versus_problem_{letter}")
+        self._problem.setObjectName(f"comparison_problem_{letter}")
         self._measure = QPushButton(self.tr("Measure perplexity"), self)
         self._measure.setObjectName(f"measure_{letter}")
         self._measure.setToolTip(

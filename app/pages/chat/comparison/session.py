@@ -13,9 +13,9 @@ from PySide6.QtCore import QObject, Signal
 
 from app.pages.chat.answer_figures import Figures
 from app.pages.chat.comparison import turns
-from app.pages.chat.comparison.side import Side
-from app.pages.chat.comparison.token_diff import Comparison, compare, pieces_of
-from app.pages.chat.comparison.turns import Order, Plan, Reply, Turn
+from app.pages.chat.comparison.side import ComparisonSide
+from app.pages.chat.comparison.token_diff import TokenDiff, compare, pieces_of
+from app.pages.chat.comparison.turns import AskOrder, AskPlan, Reply, Turn
 from app.shared.background import Background
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 LEFT, RIGHT = 0, 1
 
 
-class Director(QObject):
+class ComparisonSession(QObject):
     """Two sides and their conversation.
 
     Signals:
@@ -47,9 +47,9 @@ class Director(QObject):
 
     def __init__(self, calls: Calls, machine: Callable[[], Machine], parent: QObject | None = None) -> None:
         super().__init__(parent)
-        self.sides = (Side(calls, "A", self), Side(calls, "B", self))
+        self.sides = (ComparisonSide(calls, "A", self), ComparisonSide(calls, "B", self))
         self.turns: list[Turn] = []
-        self.order: Order = "auto"
+        self.order: AskOrder = "auto"
         self._machine = machine
         self._system = ""
         self._waiting: list[int] = []
@@ -90,7 +90,7 @@ class Director(QObject):
         """How many turns `bring_back` would bring back."""
         return len(self._aside)
 
-    def plan(self) -> Plan:
+    def plan(self) -> AskPlan:
         """How both would be asked now."""
         machine = self._machine()
         needs = (self.sides[LEFT].need(machine), self.sides[RIGHT].need(machine))
@@ -268,12 +268,12 @@ class Director(QObject):
             if first.text.strip() and second.text.strip():
                 self._matching.ask(partial(_compared, self.turns[-1]))
 
-    def _compared(self, found: tuple[Turn, Comparison]) -> None:
+    def _compared(self, found: tuple[Turn, TokenDiff]) -> None:
         turn, comparison = found
         turn.comparison = comparison
         self.compared.emit(turn)
 
 
-def _compared(turn: Turn) -> tuple[Turn, Comparison]:
+def _compared(turn: Turn) -> tuple[Turn, TokenDiff]:
     first, second = turn.replies
     return turn, compare(pieces_of(first.text, first.pieces), pieces_of(second.text, second.pieces))

@@ -10,7 +10,7 @@ from typing import Any
 from PySide6.QtCore import Signal
 from PySide6.QtWidgets import QCheckBox, QPlainTextEdit, QVBoxLayout, QWidget
 
-from app.pages.chat.comparison.turns import Order
+from app.pages.chat.comparison.turns import AskOrder
 from app.pages.chat.sampling_panel import SamplingPanel
 from app.pages.chat.side_column import SideColumn
 from app.state import State
@@ -19,10 +19,10 @@ from app.widgets.note import Note
 from app.widgets.segmented import Option, Segmented
 from app.widgets.tinted_label import TintedLabel
 
-_ORDER, _MARKS, _SYSTEM = "versus/order", "versus/marks", "chat/system"
+_ORDER, _MARKS, _SYSTEM = "comparison/order", "comparison/marks", "chat/system"
 
 
-class VersusSettings(SideColumn):
+class ComparisonSettings(SideColumn):
     """A column on the right of the comparison, which scrolls where the window is low.
 
     Signals:
@@ -44,20 +44,20 @@ class VersusSettings(SideColumn):
                 Option("in_turn", self.tr("In turn"), tip=self.tr("One after the other, each at its full speed")),
             ),
         )
-        self._order.setObjectName("versus_order")
+        self._order.setObjectName("comparison_order")
         self._order.set_value(state.value(_ORDER, "auto"))
         if self._order.value is None:
             self._order.set_value("auto")
         self._order.chosen.connect(self._note_order)
         self._plan = Note(theme, parent=self)
-        self._plan.setObjectName("versus_plan_words")
+        self._plan.setObjectName("comparison_plan_words")
         self._marks = QCheckBox(self.tr("&Mark differences"))
-        self._marks.setObjectName("versus_marks")
+        self._marks.setObjectName("comparison_marks")
         self._marks.setToolTip(self.tr("A ground behind what only one of them says, darker where they part"))
         self._marks.setChecked(state.value(_MARKS, True))
         self._marks.toggled.connect(self._note_marks)
         self._system = QPlainTextEdit()
-        self._system.setObjectName("versus_system")
+        self._system.setObjectName("comparison_system")
         self._system.setPlaceholderText(self.tr("Such as: You answer in one sentence."))
         self._system.setToolTip(self.tr("Said to both models before the conversation"))
         self._system.setTabChangesFocus(True)
@@ -68,9 +68,9 @@ class VersusSettings(SideColumn):
         self._lay_out(theme)
 
     @property
-    def order(self) -> Order:
+    def order(self) -> AskOrder:
         """In which order both are asked."""
-        order: Order = self._order.value
+        order: AskOrder = self._order.value
         return order
 
     @property

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from PySide6.QtCore import QObject, Signal
 
 from app.pages.chat.comparison import turns
-from app.pages.chat.comparison.turns import Need
+from app.pages.chat.comparison.turns import SideMemory
 from app.pages.chat.session import ChatSession
 from app.shared.chat_choices import ChatChoice
 from core.errors import BitwrightError
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from core.inference.machine import Machine
 
 
-class Side(QObject):
+class ComparisonSide(QObject):
     """A model of a comparison.
 
     Signals:
@@ -88,14 +88,14 @@ class Side(QObject):
             self.trouble = None
             self.session.load(self.name, self.device)
 
-    def need(self, machine: Machine) -> Need:
+    def need(self, machine: Machine) -> SideMemory:
         """What its model takes or will take."""
         if self.name not in self._weights:
             self._weights[self.name] = turns.weights_in(self.name)
         opened = self.session.opened
         weights = opened.weight_bytes or self._weights[self.name]
         device = opened.device or turns.resolved(machine, self.device)
-        return Need(self.label, device, weights, max(1, opened.memory_bytes) if self.loaded else 0)
+        return SideMemory(self.label, device, weights, max(1, opened.memory_bytes) if self.loaded else 0)
 
     def forget_trouble(self) -> None:
         """What went wrong is said elsewhere."""

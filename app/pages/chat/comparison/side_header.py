@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QHBoxLayout, QProgressBar, QPushButton, QSizePolicy, QVBoxLayout, QWidget
 
-from app.pages.chat.comparison.side import Side
+from app.pages.chat.comparison.side import ComparisonSide
 from app.pages.chat.model_picker import ModelBox, ask_folder
 from app.shared.chat_choices import ChatChoice
 from app.theme import Theme
@@ -26,7 +26,7 @@ OPEN = "\0open"
 """The last entry of the list of models: a folder that is in no list."""
 
 
-class SideHead(QWidget):
+class SideHeader(QWidget):
     """Two pickers, a button and a line.
 
     Signals:
@@ -41,31 +41,31 @@ class SideHead(QWidget):
     device_picked = Signal(str)
     load_asked = Signal()
 
-    def __init__(self, theme: Theme, side: Side, parent: QWidget | None = None) -> None:
+    def __init__(self, theme: Theme, side: ComparisonSide, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._side = side
         letter = side.letter
         badge = TintedLabel(theme, letter, bold=True, scale=1.15, parent=self)
         self._models = ModelBox(self)
-        self._models.setObjectName(f"versus_model_{letter}")
+        self._models.setObjectName(f"comparison_model_{letter}")
         self._models.setMinimumContentsLength(8)
         self._models.setAccessibleName(self.tr("Model {letter}").format(letter=letter))
         self._models.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self._models.activated.connect(self._activate)
         self._devices = ElidedBox(self)
-        self._devices.setObjectName(f"versus_device_{letter}")
+        self._devices.setObjectName(f"comparison_device_{letter}")
         self._devices.setAccessibleName(self.tr("Device of model {letter}").format(letter=letter))
         self._devices.setMinimumContentsLength(7)
         self._devices.activated.connect(lambda index: self.device_picked.emit(str(self._devices.itemData(index))))
         self._load = QPushButton(self)
-        self._load.setObjectName(f"versus_load_{letter}")
+        self._load.setObjectName(f"comparison_load_{letter}")
         self._load.clicked.connect(self.load_asked)
         words = (self.tr("Load"), self.tr("Cancel"), self.tr("Unload"))
         self._load.setMinimumWidth(max(self._load.fontMetrics().horizontalAdvance(word) for word in words) + 24)
         self._detail = ElidedLabel(theme, role="muted", parent=self)
-        self._detail.setObjectName(f"versus_detail_{letter}")
+        self._detail.setObjectName(f"comparison_detail_{letter}")
         self._trouble = Note(theme, role="bad", parent=self)
-        self._trouble.setObjectName(f"versus_trouble_{letter}")
+        self._trouble.setObjectName(f"comparison_trouble_{letter}")
         self._bar = QProgressBar(self)
         self._bar.setTextVisible(False)
         self._bar.setFixedHeight(4)

@@ -25,7 +25,7 @@ _WORD: Final = re.compile(r"\s*\S+|\s+")
 
 
 @dataclass(frozen=True)
-class Comparison:
+class TokenDiff:
     """Two answers against each other.
 
     Attributes:
@@ -51,7 +51,7 @@ class Comparison:
         return self.lengths[0] == self.lengths[1] == self.common
 
 
-def compare(left: Sequence[str], right: Sequence[str]) -> Comparison:
+def compare(left: Sequence[str], right: Sequence[str]) -> TokenDiff:
     """Compare two answers, given as the text of their tokens ("" where a character is not complete yet).
 
     What comes after the first MOST units behind their common beginning counts as different where both are that long.
@@ -64,7 +64,7 @@ def compare(left: Sequence[str], right: Sequence[str]) -> Comparison:
     runs = _matches(first, second, common)
     matched = common + sum(length for _a, _b, length in runs)
     total = len(first) + len(second)
-    return Comparison(
+    return TokenDiff(
         unit,
         common,
         (len(first), len(second)),

@@ -20,7 +20,7 @@ from app.theme import Theme
 _APART = 24
 
 
-class Board(FollowingScroll):
+class TurnList(FollowingScroll):
     """All turns.
 
     Signals:
@@ -34,8 +34,8 @@ class Board(FollowingScroll):
         self._theme = theme
         self._turns: list[TurnView] = []
         self._first = self._width = 0
-        self.setAccessibleName(self.tr("Comparison"))
-        self.setObjectName("versus_board")
+        self.setAccessibleName(self.tr("TokenDiff"))
+        self.setObjectName("comparison_board")
         self._settle = QTimer(self, singleShot=True, interval=0)
         self._settle.timeout.connect(self.lay_out)
         theme.changed.connect(self._restyle)

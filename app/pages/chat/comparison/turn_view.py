@@ -1,6 +1,6 @@
 """One question and both answers to it, side by side, with what each cost and how they differ.
 
-Lays out itself: the board gives it a width and asks how high it is. Shows a turn
+Lays out itself: `TurnList` gives it a width and asks how high it is. Shows a turn
 (`app.pages.chat.comparison.turns`), steers nothing.
 """
 
@@ -10,8 +10,8 @@ from PySide6.QtCore import Signal
 from PySide6.QtWidgets import QWidget
 
 from app.pages.chat.comparison import highlights, turns
-from app.pages.chat.comparison.highlights import Tints
-from app.pages.chat.comparison.reply_figures import AnswerFigures
+from app.pages.chat.comparison.highlights import HighlightColors
+from app.pages.chat.comparison.reply_figures import ReplyFigures
 from app.pages.chat.comparison.turns import Reply, Turn
 from app.pages.chat.message_footer import caption_of
 from app.pages.chat.message_view import MessageView
@@ -42,9 +42,9 @@ class TurnView(QWidget):
         self._question = MessageView(theme, True, self)
         self._question.set_text(turn.question)
         self._words = TintedLabel(theme, role="muted", wrap=True, parent=self)
-        self._words.setObjectName("versus_verdict")
+        self._words.setObjectName("comparison_verdict")
         self._answers = (MessageView(theme, False, self), MessageView(theme, False, self))
-        self._figures = (AnswerFigures(theme, "A", self), AnswerFigures(theme, "B", self))
+        self._figures = (ReplyFigures(theme, "A", self), ReplyFigures(theme, "B", self))
         self._shown = ["", ""]
         self._finished = [False, False]
         for place, (answer, figures) in enumerate(zip(self._answers, self._figures, strict=True)):
@@ -60,7 +60,7 @@ class TurnView(QWidget):
         return self._answers
 
     @property
-    def figures(self) -> tuple[AnswerFigures, AnswerFigures]:
+    def figures(self) -> tuple[ReplyFigures, ReplyFigures]:
         """What both cost."""
         return self._figures
 
@@ -152,10 +152,12 @@ class TurnView(QWidget):
             text = self.turn.replies[number].text.strip()
             highlights.mark(answer, text, found.only[number], found.first[number], self._tints(), answer.thinking)
 
-    def _tints(self) -> Tints:
+    def _tints(self) -> HighlightColors:
         ground, tint = self._theme.color("surface"), self._theme.color("warning")
         strong = 0.45 if self._theme.dark else 0.38
-        return Tints(mixed(ground, tint, 0.2 if self._theme.dark else 0.13), mixed(ground, tint, strong), tint)
+        return HighlightColors(
+            mixed(ground, tint, 0.2 if self._theme.dark else 0.13), mixed(ground, tint, strong), tint
+        )
 
 
 def _caption(reply: Reply) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from PySide6.QtCore import QCoreApplication
 
-from app.pages.chat.comparison.token_diff import Comparison
+from app.pages.chat.comparison.token_diff import TokenDiff
 from core.estimate.goals import ENGINE
 from core.wording import human
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from app.shared.chat_choices import ChatChoice
     from core.inference.machine import Machine
 
-Order = Literal["auto", "at_once", "in_turn"]
+AskOrder = Literal["auto", "at_once", "in_turn"]
 Messages = list[dict[str, str]]
 
 _SPARE: Final = 1.1
@@ -31,7 +31,7 @@ _WEIGHTS: Final = (".safetensors", ".gguf", ".bin")
 
 
 def _tr(text: str) -> str:
-    return QCoreApplication.translate("Versus", text)
+    return QCoreApplication.translate("Comparison", text)
 
 
 @dataclass
@@ -74,7 +74,7 @@ class Turn:
     question: str
     sampling: dict[str, object] = field(default_factory=dict)
     replies: tuple[Reply, Reply] = field(default_factory=lambda: (Reply(), Reply()))
-    comparison: Comparison | None = None
+    comparison: TokenDiff | None = None
 
 
 def messages_of(turns: Sequence[Turn], side: int, system: str = "") -> Messages:
@@ -94,7 +94,7 @@ def messages_of(turns: Sequence[Turn], side: int, system: str = "") -> Messages:
 
 
 @dataclass(frozen=True)
-class Need:
+class SideMemory:
     """What one side takes.
 
     Attributes:
@@ -115,7 +115,7 @@ class Need:
 
 
 @dataclass(frozen=True)
-class Plan:
+class AskPlan:
     """How both sides will be asked.
 
     Attributes:
@@ -130,7 +130,7 @@ class Plan:
     role: str = "muted"
 
 
-def plan(needs: tuple[Need, Need], free: dict[str, float], wanted: Order = "auto") -> Plan:
+def plan(needs: tuple[SideMemory, SideMemory], free: dict[str, float], wanted: AskOrder = "auto") -> AskPlan:
     """How to ask two models.
 
     Args:
@@ -143,22 +143,26 @@ def plan(needs: tuple[Need, Need], free: dict[str, float], wanted: Order = "auto
     at_once = wanted == "at_once" or (wanted == "auto" and not swap)
     same = needs[0].device == needs[1].device
     if at_once and short:
-        return Plan(True, False, _tr("{short} Both at once may fail or take very long.").format(short=short), "warning")
+        return AskPlan(
+            True, False, _tr("{short} Both at once may fail or take very long.").format(short=short), "warning"
+        )
     if at_once:
         words = _tr("Both stay in memory and answer at once.") if known else _tr("Both answer at once.")
         if same:
             words += " " + _tr("They share {device}, so each is slower than alone.").format(
                 device=_name(needs[0].device)
             )
-        return Plan(True, False, words)
+        return AskPlan(True, False, words)
     if short:
-        return Plan(False, True, _tr("{short} Each is loaded for its answer and then makes room.").format(short=short))
+        return AskPlan(
+            False, True, _tr("{short} Each is loaded for its answer and then makes room.").format(short=short)
+        )
     if not known:
-        return Plan(False, True, _tr("How much memory both need is not known yet: one after the other."))
-    return Plan(False, False, _tr("One after the other, each at its full speed. Both stay in memory."))
+        return AskPlan(False, True, _tr("How much memory both need is not known yet: one after the other."))
+    return AskPlan(False, False, _tr("One after the other, each at its full speed. Both stay in memory."))
 
 
-def _shortage(needs: tuple[Need, Need], free: dict[str, float]) -> tuple[str, bool]:
+def _shortage(needs: tuple[SideMemory, SideMemory], free: dict[str, float]) -> tuple[str, bool]:
     """A sentence on the device where both do not fit ("" where they do), and whether that is known at all."""
     known = all(need.weights or need.held for need in needs)
     for device in dict.fromkeys(need.device for need in needs):
@@ -235,7 +239,7 @@ def ending_of(turn: Turn) -> str:
     return _tr("Only {letter} answered, so there is nothing to compare.").format(letter=letter)
 
 
-def verdict(comparison: Comparison) -> tuple[str, str]:
+def verdict(comparison: TokenDiff) -> tuple[str, str]:
     """How two answers differ, in a sentence, and the colour of it."""
     unit, units = (_tr("token"), _tr("tokens")) if comparison.unit == "token" else (_tr("word"), _tr("words"))
     count = max(comparison.lengths)

@@ -1,6 +1,6 @@
 """Two models side by side: one composer, two answers, what each costs and where they differ.
 
-Brings together the two sides and their turns (`director`) and the widgets that show them; what is offered in which
+Brings together the two sides and their turns (`session`) and the widgets that show them; what is offered in which
 state is decided in `_update` alone.
 
 What the page around it does: it gives it the whole width (pickers and settings are its own) and hides it when one model
@@ -20,13 +20,13 @@ from PySide6.QtWidgets import (
     QWidget,
 )  # fmt: skip
 
-from app.pages.chat.comparison.session import LEFT, RIGHT, Director
-from app.pages.chat.comparison.settings import VersusSettings
-from app.pages.chat.comparison.side_header import SideHead
-from app.pages.chat.comparison.turn_list import Board, most_width
+from app.pages.chat.comparison.session import LEFT, RIGHT, ComparisonSession
+from app.pages.chat.comparison.settings import ComparisonSettings
+from app.pages.chat.comparison.side_header import SideHeader
+from app.pages.chat.comparison.turn_list import TurnList, most_width
 from app.pages.chat.comparison.turn_view import GAP
 from app.pages.chat.comparison.turns import Turn, ending_of, likely_pair
-from app.pages.chat.comparison.welcome import VersusWelcome
+from app.pages.chat.comparison.welcome import ComparisonWelcome
 from app.pages.chat.composer import Composer
 from app.pages.chat.following_scroll import MARGIN
 from app.pages.chat.model_picker import KnownModels
@@ -37,14 +37,14 @@ from app.shared.context import Context
 from app.widgets.note import Note
 from app.widgets.view_stack import ViewStack
 
-_PICKED = ("versus/left", "versus/right")
-_DEVICES = ("versus/left_device", "versus/right_device")
-_SHOWN = "versus/settings"
+_PICKED = ("comparison/left", "comparison/right")
+_DEVICES = ("comparison/left_device", "comparison/right_device")
+_SHOWN = "comparison/settings"
 _WIDE = 1300
 _REST_MS = 60_000
 
 
-class VersusView(QWidget):
+class ComparisonView(QWidget):
     """The comparison.
 
     Signals:
@@ -57,26 +57,28 @@ class VersusView(QWidget):
         super().__init__(parent)
         theme = context.theme
         self._context = context
-        self._director = Director(context.calls, lambda: context.draft.machine, self)
+        self._session = ComparisonSession(context.calls, lambda: context.draft.machine, self)
         self._known = KnownModels(context, self)
         self._fitted = False
-        self._heads = tuple(SideHead(theme, side, self) for side in self._director.sides)
-        self._welcome = VersusWelcome(theme, self)
-        self._board = Board(theme, self)
+        self._heads = tuple(SideHeader(theme, side, self) for side in self._session.sides)
+        self._welcome = ComparisonWelcome(theme, self)
+        self._turn_list = TurnList(theme, self)
         self._stack = ViewStack(self)
         self._stack.addWidget(self._welcome)
-        self._stack.addWidget(self._board)
+        self._stack.addWidget(self._turn_list)
         self._notice = ChatNotice(theme, self)
         self._plan = Note(theme, parent=self)
-        self._plan.setObjectName("versus_plan")
+        self._plan.setObjectName("comparison_plan")
         self._slow = Note(theme, parent=self)
-        self._slow.setObjectName("versus_slow")
-        self._again = self._button("versus_again", self.tr("Ask again"), self.tr("The last question, to both anew"))
-        self._clear = self._button("versus_clear", self.tr("Clear"), self.tr("Begin a new comparison"))
-        self._show = self._button("versus_settings", self.tr("Settings"), self.tr("Order, system prompt and sampling"))
+        self._slow.setObjectName("comparison_slow")
+        self._again = self._button("comparison_again", self.tr("Ask again"), self.tr("The last question, to both anew"))
+        self._clear = self._button("comparison_clear", self.tr("Clear"), self.tr("Begin a new comparison"))
+        self._show = self._button(
+            "comparison_settings", self.tr("Settings"), self.tr("Order, system prompt and sampling")
+        )
         self._show.setCheckable(True)
         self._composer = Composer(theme, self)
-        self._settings = VersusSettings(theme, context.state, self)
+        self._settings = ComparisonSettings(theme, context.state, self)
         self._settings.setVisible(bool(context.state.value(_SHOWN, False)))
         self._lay_out()
         # Four times a second: figures that change with every token cannot be read.
@@ -88,9 +90,9 @@ class VersusView(QWidget):
         self._on_draft()
 
     @property
-    def director(self) -> Director:
+    def session(self) -> ComparisonSession:
         """The sides and the turns."""
-        return self._director
+        return self._session
 
     def open_pair(self, left: str, right: str) -> None:
         """Compare these two models from now on; "" leaves a side as it is."""
@@ -100,16 +102,16 @@ class VersusView(QWidget):
 
     def ask(self, question: str) -> None:
         """Ask both."""
-        self._director.order = self._settings.order
-        self._director.ask(question, self._settings.values(), self._settings.system)
+        self._session.order = self._settings.order
+        self._session.ask(question, self._settings.values(), self._settings.system)
 
     def stop(self) -> None:
         """End both answers."""
-        self._director.stop()
+        self._session.stop()
 
     def rest(self) -> None:
         """Give the memory of both models back."""
-        self._director.rest()
+        self._session.rest()
 
     def showEvent(self, event: QShowEvent) -> None:
         """Look for models again; where there is much room, the settings are open until somebody closes them."""
@@ -133,16 +135,16 @@ class VersusView(QWidget):
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
         """Esc ends what goes on; where nothing does, it is the window's."""
-        if event.key() == Qt.Key.Key_Escape and self._director.busy:
+        if event.key() == Qt.Key.Key_Escape and self._session.busy:
             self.stop()
             event.accept()
         else:
             super().keyPressEvent(event)
 
     def _rest_unseen(self) -> None:
-        if self._director.busy:
+        if self._session.busy:
             self._rest.start()
-        elif any(side.session.state != "idle" for side in self._director.sides):
+        elif any(side.session.state != "idle" for side in self._session.sides):
             self.rest()
             self._context.say(self.tr("The two models that were compared gave their memory back."))
 
@@ -180,7 +182,7 @@ class VersusView(QWidget):
         row.addWidget(self._settings)
 
     def _centred(self, inner: QLayout) -> QHBoxLayout:
-        """`inner` above or below the board, exactly as wide as its columns; that has a scroll bar beside them."""
+        """`inner` above or below the turns, exactly as wide as its columns; that has a scroll bar beside them."""
         box = QWidget(self)
         box.setLayout(inner)
         box.setMaximumWidth(most_width(self))
@@ -192,34 +194,34 @@ class VersusView(QWidget):
         return row
 
     def _connect(self) -> None:
-        director, context = self._director, self._context
+        session, context = self._session, self._context
         for place, head in enumerate(self._heads):
             head.picked.connect(lambda name, place=place: self._pick(place, name))
             head.opened.connect(lambda name, place=place: self._pick(place, name))
             head.device_picked.connect(lambda device, place=place: self._pick_device(place, device))
-            director.sides[place].device = context.state.value(_DEVICES[place], "auto")
+            session.sides[place].device = context.state.value(_DEVICES[place], "auto")
             head.load_asked.connect(lambda place=place: self._press_load(place))
-        director.changed.connect(self._update)
-        director.asked.connect(self._on_asked)
-        director.grew.connect(self._on_grown)
-        director.compared.connect(self._on_compared)
-        director.finished.connect(self._tick.stop)
-        director.finished.connect(self.answered)
-        director.cleared.connect(self._on_cleared)
-        self._board.measure_asked.connect(self._measure)
+        session.changed.connect(self._update)
+        session.asked.connect(self._on_asked)
+        session.grew.connect(self._on_grown)
+        session.compared.connect(self._on_compared)
+        session.finished.connect(self._tick.stop)
+        session.finished.connect(self.answered)
+        session.cleared.connect(self._on_cleared)
+        self._turn_list.measure_asked.connect(self._measure)
         self._composer.sent.connect(self.ask)
         self._composer.stop_asked.connect(self.stop)
         self._welcome.chosen.connect(self.ask)
         self._welcome.model_asked.connect(lambda: context.go("model"))
         self._again.clicked.connect(self._ask_again)
-        self._clear.clicked.connect(director.clear)
+        self._clear.clicked.connect(session.clear)
         self._show.clicked.connect(self._toggle_settings)
         self._settings.order_changed.connect(self._take_order)
         self._settings.marks_changed.connect(self._mark)
         self._known.found.connect(self._refresh)
         context.draft.changed.connect(self._on_draft)
         context.runs.changed.connect(self._show_slow)
-        self._director.order = self._settings.order
+        self._session.order = self._settings.order
 
     def _button(self, name: str, text: str, explained: str) -> QPushButton:
         button = QPushButton(text, self)
@@ -233,32 +235,32 @@ class VersusView(QWidget):
     def _pick(self, place: int, name: str) -> None:
         self._known.add_folder(name)
         self._context.state.set_value(_PICKED[place], name)
-        self._director.sides[place].pick(next(each for each in self._known.choices if each.name == name))
+        self._session.sides[place].pick(next(each for each in self._known.choices if each.name == name))
         self._refresh()
 
     def _pick_device(self, place: int, device: str) -> None:
         self._context.state.set_value(_DEVICES[place], device)
-        self._director.sides[place].pick_device(device)
+        self._session.sides[place].pick_device(device)
 
     def _press_load(self, place: int) -> None:
-        side = self._director.sides[place]
+        side = self._session.sides[place]
         if side.session.state == "idle":
             side.load()
-        elif self._director.busy:
+        elif self._session.busy:
             self.stop()
         else:
             side.session.close()
 
     def _measure(self, place: int) -> None:
-        side = self._director.sides[place]
+        side = self._session.sides[place]
         if side.measured >= 0:
             side.session.stop()
         elif side.session.state == "ready":
             side.measure()
 
     def _ask_again(self) -> None:
-        self._director.order = self._settings.order
-        self._director.ask_again(self._settings.values(), self._settings.system)
+        self._session.order = self._settings.order
+        self._session.ask_again(self._settings.values(), self._settings.system)
 
     def _toggle_settings(self, shown: bool) -> None:
         self._context.state.set_value(_SHOWN, shown)
@@ -266,7 +268,7 @@ class VersusView(QWidget):
         self._update()
 
     def _take_order(self) -> None:
-        self._director.order = self._settings.order
+        self._session.order = self._settings.order
         self._update()
 
     # --- what happens ---
@@ -277,27 +279,27 @@ class VersusView(QWidget):
         self._refresh()
 
     def _on_asked(self) -> None:
-        self._board.add(self._director.turns[-1])
+        self._turn_list.add(self._session.turns[-1])
         self._tick.start()
         self._update()
 
     def _on_grown(self, place: int) -> None:
-        if self._board.turns:
-            self._board.turns[-1].show_reply(place, self._speed(place))
+        if self._turn_list.turns:
+            self._turn_list.turns[-1].show_reply(place, self._speed(place))
 
     def _on_compared(self, turn: Turn) -> None:
-        for view in self._board.turns:
+        for view in self._turn_list.turns:
             if view.turn is turn:
                 view.show_comparison(self._settings.marked)
                 if self.isVisible():
                     announce(self, view.verdict)
 
     def _on_cleared(self) -> None:
-        self._board.show_turns(self._director.turns)
+        self._turn_list.show_turns(self._session.turns)
         self._mark()
 
     def _mark(self) -> None:
-        for turn in self._board.turns:
+        for turn in self._turn_list.turns:
             turn.show_comparison(self._settings.marked)
 
     # --- showing ---
@@ -307,7 +309,7 @@ class VersusView(QWidget):
         choices = self._known.choices
         model = self._context.draft.model
         likely = likely_pair(choices)
-        for place, side in enumerate(self._director.sides):
+        for place, side in enumerate(self._session.sides):
             if model is not None:
                 side.expect(model.name, model.tree.nbytes)
             remembered = self._context.state.value(_PICKED[place], "")
@@ -320,20 +322,20 @@ class VersusView(QWidget):
 
     def _update(self) -> None:
         """Bring everything that is offered in line with the state."""
-        director = self._director
-        busy, empty = director.busy, not director.turns
-        plan = director.plan()
-        self._settings.show_plan(plan.words if director.ready else "", plan.role)
-        told = director.ready and not busy and self._settings.isHidden()
+        session = self._session
+        busy, empty = session.busy, not session.turns
+        plan = session.plan()
+        self._settings.show_plan(plan.words if session.ready else "", plan.role)
+        told = session.ready and not busy and self._settings.isHidden()
         self._plan.tell(plan.words if told else "", plan.role)
-        self._stack.setCurrentWidget(self._welcome if empty else self._board)
-        self._welcome.set_ready(director.ready, bool(self._known.choices) or not self._known.looked)
-        self._composer.set_state(busy, director.stopping, director.ready)
+        self._stack.setCurrentWidget(self._welcome if empty else self._turn_list)
+        self._welcome.set_ready(session.ready, bool(self._known.choices) or not self._known.looked)
+        self._composer.set_state(busy, session.stopping, session.ready)
         for button in (self._again, self._clear):
             button.setVisible(not empty)
-            button.setEnabled(not busy and (button is self._clear or director.ready))
-        if empty and director.cleared_turns:
-            self._notice.say(self.tr("The comparison was cleared."), self.tr("Undo"), director.bring_back)
+            button.setEnabled(not busy and (button is self._clear or session.ready))
+        if empty and session.cleared_turns:
+            self._notice.say(self.tr("The comparison was cleared."), self.tr("Undo"), session.bring_back)
         else:
             self._notice.hide()
         self._show_slow()
@@ -344,10 +346,10 @@ class VersusView(QWidget):
         self._slow.tell(words if self._context.runs.active else "", "warning")
 
     def _update_turns(self, busy: bool) -> None:
-        turns = self._board.turns
+        turns = self._turn_list.turns
         for number, turn in enumerate(turns):
             last = number == len(turns) - 1
-            for place, side in enumerate(self._director.sides):
+            for place, side in enumerate(self._session.sides):
                 turn.show_reply(place, self._speed(place) if last else 0.0)
                 idle = side.session.state in ("ready", "measuring")
                 missing = last and not busy and idle and not side.perplexity
@@ -364,18 +366,18 @@ class VersusView(QWidget):
             "answering": self.tr("{letter} answers"),
         }
         parts = []
-        for place, side in enumerate(self._director.sides):
-            reply = self._director.turns[-1].replies[place]
+        for place, side in enumerate(self._session.sides):
+            reply = self._session.turns[-1].replies[place]
             if not reply.done:
                 text = words.get(side.session.state, self.tr("{letter} waits for its turn"))
                 parts.append(text.format(letter=side.letter))
         return ", ".join(parts) + "." if parts else ""
 
     def _speed(self, place: int) -> float:
-        side = self._director.sides[place]
+        side = self._session.sides[place]
         return side.session.figures.tokens_per_second if side.session.state == "answering" else 0.0
 
     def _show_speed(self) -> None:
         for place in (LEFT, RIGHT):
-            if self._board.turns and self._director.busy:
-                self._board.turns[-1].show_reply(place, self._speed(place))
+            if self._turn_list.turns and self._session.busy:
+                self._turn_list.turns[-1].show_reply(place, self._speed(place))

@@ -10,7 +10,7 @@ from app.widgets.note import Note
 from app.widgets.tinted_label import TintedLabel
 
 
-class VersusWelcome(QWidget):
+class ComparisonWelcome(QWidget):
     """A title, a sentence and buttons.
 
     Signals:
@@ -38,13 +38,13 @@ class VersusWelcome(QWidget):
         column.addWidget(self._hint)
         column.addSpacing(16)
         for number, button in enumerate(self._buttons):
-            button.setObjectName(f"versus_example_{number}")
+            button.setObjectName(f"comparison_example_{number}")
             button.setMinimumHeight(36)
             button.setMinimumWidth(width)
             button.clicked.connect(lambda _checked=False, number=number: self.chosen.emit(self._examples()[number]))
             column.addWidget(button, 0, Qt.AlignmentFlag.AlignHCenter)
         self._get = QPushButton(self.tr("Pick a model"), self)
-        self._get.setObjectName("versus_get_model")
+        self._get.setObjectName("comparison_get_model")
         self._get.clicked.connect(self.model_asked)
         column.addWidget(self._get, 0, Qt.AlignmentFlag.AlignHCenter)
         column.addStretch(3)

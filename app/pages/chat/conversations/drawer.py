@@ -1,6 +1,6 @@
 """The drawer on the left of the chat page: saved conversations to search, open, rename and delete, and one to import.
 
-Shows what the shelf (`app.pages.chat.conversations.store`) has; opening and importing are its owner's.
+Shows what the store (`app.pages.chat.conversations.store`) has; opening and importing are its owner's.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from app.pages.chat.conversations.drawer_list import TalkDelegate, TalkRows
+from app.pages.chat.conversations.drawer_list import ConversationDelegate, ConversationTable
 from app.pages.chat.conversations.files import matching
-from app.pages.chat.conversations.store import Shelf
+from app.pages.chat.conversations.store import ConversationStore
 from app.theme import Theme
 from app.widgets.note import Note
 
@@ -42,9 +42,9 @@ class Drawer(QFrame):
     deleted = Signal(str)
     import_asked = Signal()
 
-    def __init__(self, theme: Theme, shelf: Shelf, parent: QWidget | None = None) -> None:
+    def __init__(self, theme: Theme, store: ConversationStore, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._shelf = shelf
+        self._store = store
         self._shown = ""
         self._search = QLineEdit(self)
         self._search.setObjectName("talk_search")
@@ -53,8 +53,8 @@ class Drawer(QFrame):
         self._search.setClearButtonEnabled(True)
         self._search.textChanged.connect(self._fill)
         self._search.returnPressed.connect(self._pick_first)
-        self._rows = TalkRows(self)
-        self._rows.renamed.connect(shelf.rename)
+        self._rows = ConversationTable(self)
+        self._rows.renamed.connect(store.rename)
         self._list = self._make_list(theme)
         self._empty = Note(theme, parent=self)
         self._empty.setObjectName("talks_empty")
@@ -62,7 +62,7 @@ class Drawer(QFrame):
         self._broken.setObjectName("talks_broken")
         self._gone = Note(theme, parent=self)
         self._gone.setObjectName("talk_gone")
-        self._undo = self._button("undo_delete", self.tr("Undo"), self.tr("Bring the conversation back"), shelf.undo)
+        self._undo = self._button("undo_delete", self.tr("Undo"), self.tr("Bring the conversation back"), store.undo)
         self._rename = self._button("rename_talk", self.tr("Rename"), self.tr("Give it another name (F2)"), self.rename)
         self._delete = self._button("delete_talk", self.tr("Delete"), self.tr("Take it away (Del)"), self.delete)
         self._import = self._button(
@@ -72,7 +72,7 @@ class Drawer(QFrame):
         self._lay_out()
         self.setFixedWidth(WIDTH)
         self.setAccessibleName(self.tr("Saved conversations"))
-        shelf.changed.connect(self._fill)
+        store.changed.connect(self._fill)
         self._fill()
 
     def _make_list(self, theme: Theme) -> QListView:
@@ -80,7 +80,7 @@ class Drawer(QFrame):
         view.setObjectName("talks")
         view.setAccessibleName(self.tr("Saved conversations"))
         view.setModel(self._rows)
-        view.setItemDelegate(TalkDelegate(theme, view))
+        view.setItemDelegate(ConversationDelegate(theme, view))
         view.setFrameShape(QFrame.Shape.NoFrame)
         view.setUniformItemSizes(True)
         view.setMouseTracking(True)
@@ -142,7 +142,7 @@ class Drawer(QFrame):
         """Take the picked conversation away."""
         identity = self._current()
         if identity:
-            self._shelf.delete(identity)
+            self._store.delete(identity)
             self.deleted.emit(identity)
 
     def _current(self) -> str:
@@ -157,12 +157,12 @@ class Drawer(QFrame):
     def _pick(self, index: QModelIndex) -> None:
         identity = self._rows.rows[index.row()].id
         if identity != self._shown:
-            self._shelf.forget_undo()
+            self._store.forget_undo()
         self.picked.emit(identity)
 
     def _fill(self) -> None:
         picked = self._current() or self._shown
-        listing, text = self._shelf.listing, self._search.text()
+        listing, text = self._store.listing, self._search.text()
         self._rows.show(matching(listing.summaries, text))
         self._list.setCurrentIndex(self._rows.place(picked))
         if self._rows.rows:
@@ -172,8 +172,8 @@ class Drawer(QFrame):
         else:
             self._empty.tell(self.tr("Conversations are kept here as soon as something was said."))
         self._broken.tell(self._broken_words(len(listing.broken)), "warning")
-        self._broken.setToolTip("\n".join([self._shelf.folder, *(f"{name}: {why}" for name, why in listing.broken)]))
-        gone = self._shelf.deleted
+        self._broken.setToolTip("\n".join([self._store.folder, *(f"{name}: {why}" for name, why in listing.broken)]))
+        gone = self._store.deleted
         self._gone.tell(self.tr("Deleted: {name}").format(name=gone.name) if gone is not None else "")
         self._undo.setVisible(gone is not None)
         self._update_buttons()

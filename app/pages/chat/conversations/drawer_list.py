@@ -13,7 +13,7 @@ from PySide6.QtCore import QAbstractListModel, QModelIndex, QPersistentModelInde
 from PySide6.QtGui import QPainter, QPalette
 from PySide6.QtWidgets import QStyle, QStyledItemDelegate, QStyleOptionViewItem, QWidget
 
-from app.pages.chat.conversations.files import Summary
+from app.pages.chat.conversations.files import ConversationSummary
 from app.theme import Theme, mixed
 from core import wording
 
@@ -22,7 +22,7 @@ _PAD: Final = 8
 _RADIUS: Final = 6
 
 
-class TalkRows(QAbstractListModel):
+class ConversationTable(QAbstractListModel):
     """Summaries as rows.
 
     Signals:
@@ -33,14 +33,14 @@ class TalkRows(QAbstractListModel):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._rows: list[Summary] = []
+        self._rows: list[ConversationSummary] = []
 
     @property
-    def rows(self) -> list[Summary]:
+    def rows(self) -> list[ConversationSummary]:
         """What is shown."""
         return self._rows
 
-    def show(self, rows: Sequence[Summary]) -> None:
+    def show(self, rows: Sequence[ConversationSummary]) -> None:
         """Show these."""
         if list(rows) != self._rows:
             self.beginResetModel()
@@ -79,7 +79,7 @@ class TalkRows(QAbstractListModel):
         return True
 
 
-class TalkDelegate(QStyledItemDelegate):
+class ConversationDelegate(QStyledItemDelegate):
     """Two lines: the name, and below it in a quieter colour the model and the day."""
 
     def __init__(self, theme: Theme, parent: QWidget) -> None:
@@ -120,7 +120,7 @@ class TalkDelegate(QStyledItemDelegate):
         editor.setGeometry(option.rect.adjusted(2, 2, -2, -2))
 
 
-def detail_of(summary: Summary, now: datetime) -> str:
+def detail_of(summary: ConversationSummary, now: datetime) -> str:
     """`tiny-4bit, today 14:05`."""
     when = datetime.fromtimestamp(summary.updated)  # noqa: DTZ006 - the user's own time
     if when.date() == now.date():

@@ -30,7 +30,7 @@ _SEARCHED: Final = 200_000
 
 
 @dataclass(frozen=True)
-class Summary:
+class ConversationSummary:
     """A saved conversation in a list.
 
     Attributes:
@@ -48,23 +48,23 @@ class Summary:
 
 
 @dataclass(frozen=True)
-class Listing:
+class ConversationListing:
     """What is saved, the newest first, and the files that cannot be read, with the reason."""
 
-    summaries: tuple[Summary, ...] = ()
+    summaries: tuple[ConversationSummary, ...] = ()
     broken: tuple[tuple[str, str], ...] = ()
 
 
-class ConversationStore:
+class ConversationFiles:
     """The conversations in one folder, which is made when the first one is saved."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or home() / "conversations"
 
-    def list(self) -> Listing:
+    def list(self) -> ConversationListing:
         """All conversations; what was deleted long ago goes for good."""
         self._forget_deleted()
-        found: list[Summary] = []
+        found: list[ConversationSummary] = []
         broken: list[tuple[str, str]] = []
         with contextlib.suppress(OSError):
             for path in sorted(self.folder.glob("*.json")):
@@ -75,7 +75,7 @@ class ConversationStore:
                 except BitwrightError as error:
                     broken.append((path.name, error.message))
         found.sort(key=lambda summary: -summary.updated)
-        return Listing(tuple(found), tuple(broken))
+        return ConversationListing(tuple(found), tuple(broken))
 
     def load(self, identity: str) -> Conversation:
         """One conversation.
@@ -100,7 +100,7 @@ class ConversationStore:
                 "Make room or rights there; it stays in the window meanwhile.",
             ) from error
 
-    def rename(self, identity: str, title: str) -> Summary:
+    def rename(self, identity: str, title: str) -> ConversationSummary:
         """Give a conversation a title.
 
         Raises:
@@ -154,14 +154,14 @@ class ConversationStore:
                     path.unlink()
 
 
-def summary_of(talk: Conversation) -> Summary:
+def summary_of(talk: Conversation) -> ConversationSummary:
     """A conversation as it stands in a list."""
     texts = [talk.name, talk.model, *(message.text for message in talk)]
     words = "\n".join(texts)[:_SEARCHED].casefold()
-    return Summary(talk.id, talk.name, talk.model, talk.updated, len(talk), words)
+    return ConversationSummary(talk.id, talk.name, talk.model, talk.updated, len(talk), words)
 
 
-def matching(summaries: tuple[Summary, ...], text: str) -> list[Summary]:
+def matching(summaries: tuple[ConversationSummary, ...], text: str) -> list[ConversationSummary]:
     """The conversations in which every word of `text` occurs."""
     words = text.casefold().split()
     return [summary for summary in summaries if all(word in summary.words for word in words)]

@@ -16,7 +16,7 @@ from typing import Any, Final
 from PySide6.QtCore import QObject, Qt, QTimer, Signal
 
 from app.pages.chat.conversations.conversation import Conversation
-from app.pages.chat.conversations.files import ConversationStore, Listing, Summary, summary_of
+from app.pages.chat.conversations.files import ConversationFiles, ConversationListing, ConversationSummary, summary_of
 from app.pages.chat.conversations.json_format import to_json
 from core.errors import BitwrightError
 
@@ -26,7 +26,7 @@ SAVE_MS: Final = 800
 _log = logging.getLogger(__name__)
 
 
-class Shelf(QObject):
+class ConversationStore(QObject):
     """What is saved, as far as is known by now.
 
     Signals:
@@ -42,13 +42,13 @@ class Shelf(QObject):
     failed = Signal(object)
     _done = Signal(object)
 
-    def __init__(self, store: ConversationStore | None = None, parent: QObject | None = None) -> None:
+    def __init__(self, store: ConversationFiles | None = None, parent: QObject | None = None) -> None:
         super().__init__(parent)
-        self._store = store or ConversationStore()
+        self._store = store or ConversationFiles()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="conversations")
-        self._listing = Listing()
+        self._listing = ConversationListing()
         self._talk: Conversation | None = None
-        self._deleted: Summary | None = None
+        self._deleted: ConversationSummary | None = None
         self._gone: set[str] = set()
         self._said = self._wanted = ""
         self._later = QTimer(self, singleShot=True, interval=SAVE_MS)
@@ -56,12 +56,12 @@ class Shelf(QObject):
         self._done.connect(self._tell, Qt.ConnectionType.QueuedConnection)
 
     @property
-    def listing(self) -> Listing:
+    def listing(self) -> ConversationListing:
         """The conversations, the newest first, and the files that cannot be read."""
         return self._listing
 
     @property
-    def deleted(self) -> Summary | None:
+    def deleted(self) -> ConversationSummary | None:
         """What was deleted last and can be brought back."""
         return self._deleted
 
@@ -111,7 +111,7 @@ class Shelf(QObject):
         """Give a saved conversation a title; "" gives it its first question back."""
         self.flush()
 
-        def done(summary: Summary) -> None:
+        def done(summary: ConversationSummary) -> None:
             self._put(summary)
             self.renamed.emit(identity, title)
 
@@ -145,7 +145,7 @@ class Shelf(QObject):
         self.flush()
         self._worker.submit(lambda: None).result()
 
-    def _listed(self, listing: Listing) -> None:
+    def _listed(self, listing: ConversationListing) -> None:
         # what was said since the look began is newer than what it found
         mine = {summary.id: summary for summary in self._listing.summaries}
         found = {summary.id: summary for summary in listing.summaries}
@@ -157,7 +157,7 @@ class Shelf(QObject):
         self._listing = replace(listing, summaries=_newest_first(found.values()))
         self.changed.emit()
 
-    def _put(self, summary: Summary) -> None:
+    def _put(self, summary: ConversationSummary) -> None:
         others = [other for other in self._listing.summaries if other.id != summary.id]
         self._listing = replace(self._listing, summaries=_newest_first([summary, *others]))
         self.changed.emit()
@@ -185,5 +185,5 @@ class Shelf(QObject):
             self.failed.emit(error)
 
 
-def _newest_first(summaries: Any) -> tuple[Summary, ...]:
+def _newest_first(summaries: Any) -> tuple[ConversationSummary, ...]:
     return tuple(sorted(summaries, key=lambda summary: -summary.updated))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QDoubleSpinBox, QHBoxLayout, QSlider, QVBoxLayout, QWidget
 
-from app.pages.layers.budget.steps import Steps
+from app.pages.layers.budget.steps import BudgetSteps
 from app.widgets.segmented import Option, Segmented
 from app.widgets.wheel_guard import WheelGuard
 from core.allocation.demand import KINDS, Budget, BudgetKind
@@ -34,7 +34,7 @@ class BudgetAmount(QWidget):
 
     def __init__(self, theme: Theme, kind: str, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._steps = Steps("bpw")
+        self._steps = BudgetSteps("bpw")
         self._value = 0.0
         self._meant: dict[BudgetKind, float] = {}
         self.kind = Segmented(
@@ -81,7 +81,7 @@ class BudgetAmount(QWidget):
         """The same as a value of core."""
         return Budget(self._steps.kind, self.value) if self.value else None
 
-    def show_steps(self, steps: Steps, start: float) -> None:
+    def show_steps(self, steps: BudgetSteps, start: float) -> None:
         """Offer these amounts, and show the one that the user means, or `start` as long as none was meant."""
         self._steps = steps
         enabled = len(steps.values) > 1

@@ -14,7 +14,7 @@ from PySide6.QtCore import QObject, Signal
 
 from app.pages.layers.budget.panel import BudgetPanel
 from app.pages.layers.budget.pareto_plot import ParetoCurve
-from app.pages.layers.budget.steps import Steps, curve_steps, even_steps, overhead
+from app.pages.layers.budget.steps import BudgetSteps, curve_steps, even_steps, overhead
 from app.pages.layers.rules.selection_pattern import pattern_of
 from app.pages.layers.selection import Selection
 from app.shared.background import Background
@@ -264,7 +264,7 @@ class BudgetControl(QObject):
         draft, panel = self._context.draft, self._panel
         kind = panel.amount.kind.value
         if self._tree is None or draft.planned_size is None:
-            panel.amount.show_steps(Steps(kind), 0.0)
+            panel.amount.show_steps(BudgetSteps(kind), 0.0)
             return
         total = float(draft.planned_size.total)
         start = {"bpw": draft.planned_size.effective_bits, "bytes": total, "ram": total + overhead(self._tree)}[kind]

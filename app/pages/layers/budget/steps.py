@@ -24,7 +24,7 @@ _EVEN: Final = 200
 
 
 @dataclass(frozen=True)
-class Unit:
+class BudgetUnit:
     """How a budget is written: its suffix, how much one of it is, and its decimals."""
 
     suffix: str
@@ -33,26 +33,34 @@ class Unit:
 
 
 @dataclass(frozen=True)
-class Steps:
+class BudgetSteps:
     """Values of one kind of budget that can be spent to the last byte, rising."""
 
     kind: BudgetKind
     values: Sequence[float] = field(default=())
 
     @property
-    def unit(self) -> Unit:
+    def unit(self) -> BudgetUnit:
         """The unit that suits the largest."""
         if self.kind == "bpw":
-            return Unit("bits", 1.0, 2)
+            return BudgetUnit("bits", 1.0, 2)
         most = self.values[-1] if self.values else 1e9
-        return Unit("GB", 1e9, 2) if most >= 2e9 else Unit("MB", 1e6, 1) if most >= 2e6 else Unit("kB", 1e3, 1)
+        return (
+            BudgetUnit("GB", 1e9, 2)
+            if most >= 2e9
+            else BudgetUnit("MB", 1e6, 1)
+            if most >= 2e6
+            else BudgetUnit("kB", 1e3, 1)
+        )
 
     def place(self, value: float) -> int:
         """The last step that is not above `value`; the first where all are."""
         return max(0, bisect.bisect_right(self.values, value * (1 + 1e-9)) - 1)
 
 
-def even_steps(tree: ModelTree, default: BitsMap, choices: Sequence[int], format_name: str, kind: BudgetKind) -> Steps:
+def even_steps(
+    tree: ModelTree, default: BitsMap, choices: Sequence[int], format_name: str, kind: BudgetKind
+) -> BudgetSteps:
     """Steps from all layers at the fewest bits to all at the most, while no curve is known."""
     ends = []
     for bits in (min(choices), max(choices)):
@@ -60,16 +68,16 @@ def even_steps(tree: ModelTree, default: BitsMap, choices: Sequence[int], format
         size = sizes.output_size(tree, plans, format_name)
         ends.append(_value(kind, size.total, size.effective_bits if bits < 16 else 16.0, overhead(tree)))
     low, high = ends
-    return Steps(kind, tuple(low + (high - low) * step / _EVEN for step in range(_EVEN + 1)))
+    return BudgetSteps(kind, tuple(low + (high - low) * step / _EVEN for step in range(_EVEN + 1)))
 
 
-def curve_steps(kind: BudgetKind, totals: ArrayLike, bits: ArrayLike, besides: int) -> Steps:
+def curve_steps(kind: BudgetKind, totals: ArrayLike, bits: ArrayLike, besides: int) -> BudgetSteps:
     """The steps of a curve of loss increase: bytes and bits of each of its points, and what memory takes besides."""
     import numpy as np  # where there is a curve it is loaded already
 
     values = np.asarray(bits, float) if kind == "bpw" else np.asarray(totals, float) + besides * (kind == "ram")
     values = np.sort(values)  # and not `np.unique`, which first imports for a moment
-    return Steps(kind, tuple(values[np.diff(values, prepend=-1.0) > 0].tolist()))
+    return BudgetSteps(kind, tuple(values[np.diff(values, prepend=-1.0) > 0].tolist()))
 
 
 def overhead(tree: ModelTree) -> int:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from PySide6.QtCore import QAbstractItemModel, QModelIndex, QObject, QPersistentModelIndex, Qt, Signal
 
-from app.pages.layers.layer_sheet import LayerSheet, Summary, summarize
+from app.pages.layers.layer_sheet import LayerSheet, SelectionSummary, summarize
 from app.pages.layers.list.layer_nodes import LayerNodes, make_nodes
 from app.pages.layers.map.cells import MapCells, short
 from app.shared.layer_grid import LayerGrid, expert_of, make_grid
@@ -56,7 +56,7 @@ class LayerTable(QAbstractItemModel):
         self._grid: LayerGrid | None = None
         self._matches: frozenset[int] | None = None
         self._nodes = LayerNodes(0, [], [], [], [], [], {}, {}, {})
-        self._sums: dict[int, Summary] = {}
+        self._sums: dict[int, SelectionSummary] = {}
         self._titles = (
             self.tr("Layer"),
             self.tr("Shape"),
@@ -270,7 +270,7 @@ class LayerTable(QAbstractItemModel):
     def _symmetry(self, sym: bool) -> str:
         return self.tr("yes") if sym else self.tr("no")
 
-    def _sum(self, node: int) -> Summary:
+    def _sum(self, node: int) -> SelectionSummary:
         found = self._sums.get(node)
         if found is None and self._sheet is not None:
             found = self._sums[node] = summarize(self._sheet, self._nodes.below(node))

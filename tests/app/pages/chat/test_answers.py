@@ -22,7 +22,7 @@ PATIENCE = 120_000
 def page(context: Context, tiny_model: Path, qtbot: QtBot) -> ChatPage:
     page = ChatPage(context)
     qtbot.addWidget(page)
-    page.one.open_folder(str(tiny_model))
+    page.single.open_folder(str(tiny_model))
     page.resize(880, 580)
     page.show()
     # a random model says anything; hot, so that it does not end at once
@@ -59,25 +59,25 @@ def test_a_conversation(page: ChatPage, qtbot: QtBot, reports: Reports) -> None:
     set_number(page, "max_tokens", 20)
     page.send("hello")
     qtbot.waitUntil(lambda: "token" in caption(page), timeout=PATIENCE)
-    figures = page.one.view.talk.last.figures  # type: ignore[union-attr] # there is an answer
+    figures = page.single.view.talk.last.figures  # type: ignore[union-attr] # there is an answer
     assert figures is not None
     assert figures.prompt_tokens == len("user: hello\nassistant:")
     assert 1 <= figures.tokens <= 20
-    assert page.one.session.opened.context == 256
+    assert page.single.session.opened.context == 256
 
     set_number(page, "max_tokens", 100_000)
     page.new_talk()
     page.send("hello")
-    assert page.one.session.state == "answering"
-    page.one.stop()
-    qtbot.waitUntil(lambda: page.one.session.state == "ready", timeout=PATIENCE)
-    assert not page.one.view.answering
+    assert page.single.session.state == "answering"
+    page.single.stop()
+    qtbot.waitUntil(lambda: page.single.session.state == "ready", timeout=PATIENCE)
+    assert not page.single.view.answering
 
     page.send("x" * 600)
     notice = page.findChild(QLabel, "notice")
     assert isinstance(notice, QLabel)
     qtbot.waitUntil(lambda: "256" in notice.text(), timeout=PATIENCE)
-    assert page.one.session.state == "ready"
+    assert page.single.session.state == "ready"
     assert reports == []
 
 
@@ -97,8 +97,8 @@ def test_a_killed_child_is_told_and_the_conversation_stays(page: ChatPage, qtbot
 
 
 def test_a_folder_without_a_model_is_reported(page: ChatPage, qtbot: QtBot, reports: Reports, tmp_path: Path) -> None:
-    page.one.open_folder(str(tmp_path))
+    page.single.open_folder(str(tmp_path))
     page.send("hello")
     qtbot.waitUntil(lambda: bool(reports), timeout=PATIENCE)
     assert "config.json" in reports[0][0].message
-    assert page.one.session.state == "idle"
+    assert page.single.session.state == "idle"

@@ -92,8 +92,8 @@ def test_of_a_model_without_counted_layers_the_runner_is_told() -> None:
 
 
 def test_a_forced_one_goes_with_the_load(page: ChatPage, calls: ScriptedCalls) -> None:
-    page.one.panel.backend.set_rows(rows_from(ROWS))
-    pick(page.one.panel.backend, "portable")
+    page.single.panel.backend.set_rows(rows_from(ROWS))
+    pick(page.single.panel.backend, "portable")
     button(page, "load").click()
     assert calls.last.arguments["backend"] == "portable"
 
@@ -101,11 +101,11 @@ def test_a_forced_one_goes_with_the_load(page: ChatPage, calls: ScriptedCalls) -
 def test_another_one_loads_the_model_again_and_keeps_the_conversation(page: ChatPage, calls: ScriptedCalls) -> None:
     asked(page, calls)
     calls.last.succeed({"ended_by": "end", "tokens": 3})
-    page.one.panel.backend.set_rows(rows_from(ROWS))
-    pick(page.one.panel.backend, "portable")
+    page.single.panel.backend.set_rows(rows_from(ROWS))
+    pick(page.single.panel.backend, "portable")
     assert calls.sessions[0].closed
     assert calls.last.name == "chat_open"
-    assert len(page.one.talk) == 2
+    assert len(page.single.talk) == 2
 
 
 def test_a_device_that_fell_back_says_so(page: ChatPage, calls: ScriptedCalls) -> None:

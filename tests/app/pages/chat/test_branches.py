@@ -9,7 +9,7 @@ from pytestqt.qtbot import QtBot
 
 from app.pages.chat import conversation_view
 from app.pages.chat.conversations.conversation import Conversation
-from app.pages.chat.conversations.files import ConversationStore
+from app.pages.chat.conversations.files import ConversationFiles
 from app.pages.chat.message_view import MessageView
 from app.pages.chat.page import ChatPage
 from tests.app.pages.chat.parts import answered, asked, bubbles, button, label_of, last_bubble
@@ -17,7 +17,7 @@ from tests.app.scripted_session import ANSWERED, ScriptedCalls
 
 
 def bubble(page: ChatPage, place: int) -> MessageView:
-    return page.one.view.messages[place]
+    return page.single.view.messages[place]
 
 
 def tool(view: MessageView, name: str) -> QToolButton:
@@ -147,10 +147,10 @@ def test_choosing_a_branch_is_saved(page: ChatPage, calls: ScriptedCalls, qtbot:
     answered(page, calls)
     button(page, "regenerate").click()
     answered(page, calls, "good day")
-    page.shelf.wait()
+    page.store.wait()
     press(bubble(page, 1), "answer_before")
-    page.shelf.wait()
-    saved = ConversationStore().load(page.one.talk.id)
+    page.store.wait()
+    saved = ConversationFiles().load(page.single.talk.id)
     assert [message.text for message in saved.path()] == ["hello", "hi"]
 
 
@@ -165,9 +165,9 @@ def test_the_branch_of_a_long_conversation_is_shown_bit_by_bit(
         talk.add("assistant" if number % 2 == 0 else "user", f"text {number}")
     talk.branch(first, "good day")
     page.show_talk(talk)
-    with qtbot.waitSignal(page.one.view.switched):
+    with qtbot.waitSignal(page.single.view.switched):
         press(bubble(page, 0), "answer_before")
-        assert len(page.one.view.messages) < 21
+        assert len(page.single.view.messages) < 21
     assert bubbles(page) == [message.text for message in talk.path()]
 
 

@@ -14,7 +14,7 @@ from app.pages.chat.transcript import Transcript
 from app.theme import Theme
 from app.widgets.code_view import CodeView
 
-CODE = "Look:\n\n```python\nfor x in y:  # all\n    print(x)\n```\n\nThat is all."
+CODE = "TextStyle:\n\n```python\nfor x in y:  # all\n    print(x)\n```\n\nThat is all."
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pytestqt.qtbot import QtBot
 
 from app.frame.shortcuts_sheet import groups_of
 from app.pages.chat.page import ChatPage
-from app.pages.chat.single_model import OneModel
+from app.pages.chat.single_model import SingleModelChat
 from app.pages.chat.top_bar import ONE, TWO
 from app.shared.backend_rows import rows_from
 from app.shared.context import Context
@@ -29,7 +29,7 @@ def mode(page: ChatPage) -> Segmented:
 
 
 def test_the_page_begins_with_one_model(page: ChatPage) -> None:
-    assert isinstance(current(page), OneModel)
+    assert isinstance(current(page), SingleModelChat)
     assert mode(page).value == ONE
 
 
@@ -37,7 +37,7 @@ def test_comparing_is_a_press_away_and_back(page: ChatPage, calls: ScriptedCalls
     asked(page, calls)
     answered(page, calls)
     mode(page).button(TWO).click()
-    assert type(current(page)).__name__ == "VersusView"
+    assert type(current(page)).__name__ == "ComparisonView"
     mode(page).button(ONE).click()
     assert bubbles(page) == ["hello", "hi"]
 
@@ -97,7 +97,7 @@ def test_a_comparison_has_no_drawer(page: ChatPage) -> None:
 def test_a_model_from_another_page_is_talked_to_alone(page: ChatPage) -> None:
     page.show_mode(TWO)
     page.open_model("/models/other")
-    assert isinstance(current(page), OneModel)
+    assert isinstance(current(page), SingleModelChat)
     assert page.findChild(QComboBox, "chat_model").currentText() == "other"
 
 
@@ -138,7 +138,7 @@ def test_the_backends_of_the_device_are_shown_before_anything_is_loaded(page: Ch
 
 def test_clicks_on_other_pages_leave_the_chat_alone(page: ChatPage, surroundings: Context, qtbot: QtBot) -> None:
     """The draft changes with every cell of the map that is painted."""
-    with qtbot.assertNotEmitted(page.one.changed):
+    with qtbot.assertNotEmitted(page.single.changed):
         surroundings.draft.choose(seed=7)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from app.pages.chat.remedies import Ways, remedy_for
+from app.pages.chat.remedies import RecoveryActions, remedy_for
 from core.errors import BitwrightError, ChildDied, DeviceProblem, MissingDependency, ModelNotFound, OutOfMemory
 
 DONE: list[str] = []
@@ -16,7 +16,7 @@ def way(name: str) -> Callable[[], object]:
     return lambda: DONE.append(name)
 
 
-WAYS = Ways(way("again"), way("cpu"), way("automatic"), way("folder"))
+WAYS = RecoveryActions(way("again"), way("cpu"), way("automatic"), way("folder"))
 
 
 @pytest.mark.parametrize(

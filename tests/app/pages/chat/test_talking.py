@@ -203,7 +203,7 @@ def test_nothing_is_counted_that_an_answer_tells(page: ChatPage, calls: Scripted
 def test_figures_of_an_answer_that_is_coming_are_marked_as_worked_out(page: ChatPage, calls: ScriptedCalls) -> None:
     asked(page, calls)
     calls.last.say("A long first piece of text")
-    page.one._update_figures()
+    page.single._update_figures()
     assert label_of(page, "figure_tokens").startswith("\N{ALMOST EQUAL TO}")
 
 
@@ -235,15 +235,15 @@ def test_esc_is_the_windows_while_nothing_goes_on(page: ChatPage) -> None:
 def test_a_second_stop_ends_a_child_that_does_not_hear(page: ChatPage, calls: ScriptedCalls) -> None:
     asked(page, calls)
     calls.last.say("Half an")
-    page.one.stop()
-    page.one.stop()
+    page.single.stop()
+    page.single.stop()
     assert calls.sessions[0].closed
     assert bubbles(page) == ["hello", "Half an"]
 
 
 def test_an_answer_stopped_before_its_first_word_can_be_asked_for_again(page: ChatPage, calls: ScriptedCalls) -> None:
     asked(page, calls)
-    page.one.stop()
+    page.single.stop()
     calls.last.succeed(ANSWERED, tokens=0, ended_by="stopped")
     assert bubbles(page) == ["hello"]
     button(page, "notice_button").click()
@@ -285,8 +285,8 @@ def test_regenerating_into_a_load_that_is_cancelled_loses_nothing(page: ChatPage
     asked(page, calls)
     answered(page, calls)
     button(page, "load").click()
-    page.one.regenerate()
-    page.one.stop()
+    page.single.regenerate()
+    page.single.stop()
     assert bubbles(page) == ["hello", "hi"]
 
 

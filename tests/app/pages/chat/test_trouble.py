@@ -39,7 +39,7 @@ from tests.app.scripted_session import OPENED, ScriptedCalls
 def test_another_model_ends_the_first_and_keeps_the_conversation(page: ChatPage, calls: ScriptedCalls) -> None:
     asked(page, calls)
     calls.last.say("Half")
-    page.one.open_folder("/models/other")
+    page.single.open_folder("/models/other")
     assert calls.sessions[0].closed
     assert bubbles(page) == ["hello", "Half"]
 
@@ -47,19 +47,19 @@ def test_another_model_ends_the_first_and_keeps_the_conversation(page: ChatPage,
 def test_a_switch_loads_the_other_model_at_once(page: ChatPage, calls: ScriptedCalls) -> None:
     asked(page, calls)
     answered(page, calls)
-    page.one.pick("/models/other")
+    page.single.pick("/models/other")
     assert calls.last.arguments["model"] == "/models/other"
 
 
 def test_a_switch_loads_nothing_while_nothing_is_loaded(page: ChatPage, calls: ScriptedCalls) -> None:
-    page.one.pick("/models/other")
+    page.single.pick("/models/other")
     assert calls.sessions == []
 
 
 def test_the_tokens_of_a_conversation_are_counted_for_the_other_model(page: ChatPage, calls: ScriptedCalls) -> None:
     asked(page, calls)
     answered(page, calls)
-    page.one.pick("/models/other")
+    page.single.pick("/models/other")
     calls.last.succeed(OPENED)
     assert calls.last.name == "chat_count"
     calls.last.succeed({"tokens": 77, "context": 2048})
@@ -69,7 +69,7 @@ def test_the_tokens_of_a_conversation_are_counted_for_the_other_model(page: Chat
 def test_answers_of_two_models_say_whose_they_are(page: ChatPage, calls: ScriptedCalls) -> None:
     asked(page, calls)
     answered(page, calls)
-    page.one.pick("/models/other")
+    page.single.pick("/models/other")
     calls.last.succeed(OPENED)
     page.send("more")
     answered(page, calls)

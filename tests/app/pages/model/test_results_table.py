@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from PySide6.QtCore import Qt
 
-from app.pages.model.results_table import Row, SearchResults, found_row, heading, recent_row
+from app.pages.model.results_table import ResultRow, SearchResults, found_row, heading, recent_row
 from core.hub.search import FoundModel
 
 FOUND = FoundModel(
@@ -16,7 +16,7 @@ FOUND = FoundModel(
 )  # fmt: skip
 
 
-def model(*rows: Row) -> SearchResults:
+def model(*rows: ResultRow) -> SearchResults:
     made = SearchResults()
     made.set_rows(rows)
     return made

@@ -7,7 +7,7 @@ from typing import Any
 
 from PySide6.QtWidgets import QAbstractButton, QLabel, QWidget
 
-from app.pages.chat.comparison.view import VersusView
+from app.pages.chat.comparison.view import ComparisonView
 from tests.app.scripted_session import ANSWERED, OPENED, ScriptedCalls, ScriptedSession
 
 LEFT = "left"
@@ -49,7 +49,9 @@ def load(child: ScriptedSession, **changes: Any) -> None:
     child.calls[0].succeed(OPENED, **{"label": Path(child.calls[0].arguments["model"]).name, **changes})
 
 
-def asked(view: VersusView, calls: ScriptedCalls, question: str = "hello") -> tuple[ScriptedSession, ScriptedSession]:
+def asked(
+    view: ComparisonView, calls: ScriptedCalls, question: str = "hello"
+) -> tuple[ScriptedSession, ScriptedSession]:
     """Both models, loaded for this question and about to answer."""
     view.ask(question)
     left, right = child_of(calls, "original"), child_of(calls, "quantized")
@@ -65,6 +67,6 @@ def answer(child: ScriptedSession, *pieces: str, **changes: Any) -> None:
     child.calls[-1].succeed(ANSWERED, text=text, pieces=list(pieces), tokens=len(pieces), **changes)
 
 
-def texts(view: VersusView) -> list[str]:
+def texts(view: ComparisonView) -> list[str]:
     """Both answers of the last turn as they are shown."""
-    return [bubble.text for bubble in view._board.turns[-1].answers]
+    return [bubble.text for bubble in view._turn_list.turns[-1].answers]

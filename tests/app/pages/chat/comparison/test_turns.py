@@ -8,7 +8,7 @@ import pytest
 
 from app.pages.chat.comparison import turns
 from app.pages.chat.comparison.token_diff import compare
-from app.pages.chat.comparison.turns import Need, Reply, Turn, messages_of, plan, resolved, verdict, weights_in
+from app.pages.chat.comparison.turns import Reply, SideMemory, Turn, messages_of, plan, resolved, verdict, weights_in
 from core.estimate.goals import ENGINE
 from core.inference.machine import Device, Machine
 
@@ -35,50 +35,50 @@ def test_a_question_without_an_answer_is_joined_to_the_next() -> None:
 
 
 def test_both_are_asked_at_once_where_both_fit() -> None:
-    found = plan((Need("a", "cpu", GB), Need("b", "cpu", GB)), {"cpu": 20 * GB})
+    found = plan((SideMemory("a", "cpu", GB), SideMemory("b", "cpu", GB)), {"cpu": 20 * GB})
     assert (found.at_once, found.swap) == (True, False)
     assert "the CPU" in found.words
 
 
 def test_they_share_nothing_on_two_devices() -> None:
-    found = plan((Need("a", "cpu", GB), Need("b", "cuda:0", GB)), {"cpu": 20 * GB, "cuda:0": 8 * GB})
+    found = plan((SideMemory("a", "cpu", GB), SideMemory("b", "cuda:0", GB)), {"cpu": 20 * GB, "cuda:0": 8 * GB})
     assert "share" not in found.words
 
 
 def test_one_after_the_other_where_both_do_not_fit() -> None:
-    found = plan((Need("a", "cpu", 8 * GB), Need("b", "cpu", 8 * GB)), {"cpu": 10 * GB})
+    found = plan((SideMemory("a", "cpu", 8 * GB), SideMemory("b", "cpu", 8 * GB)), {"cpu": 10 * GB})
     assert (found.at_once, found.swap) == (False, True)
     assert "10 GB free" in found.words
     assert "19.2 GB" in found.words
 
 
 def test_what_is_in_memory_already_needs_no_more() -> None:
-    needs = (Need("a", "cpu", 8 * GB, held=8 * GB), Need("b", "cpu", 8 * GB))
+    needs = (SideMemory("a", "cpu", 8 * GB, held=8 * GB), SideMemory("b", "cpu", 8 * GB))
     assert plan(needs, {"cpu": 10 * GB}).swap is False
 
 
 def test_in_turn_keeps_both_where_both_fit() -> None:
-    found = plan((Need("a", "cpu", GB), Need("b", "cpu", GB)), {"cpu": 20 * GB}, "in_turn")
+    found = plan((SideMemory("a", "cpu", GB), SideMemory("b", "cpu", GB)), {"cpu": 20 * GB}, "in_turn")
     assert (found.at_once, found.swap) == (False, False)
 
 
 def test_at_once_without_room_is_a_warning_and_is_done() -> None:
-    found = plan((Need("a", "cpu", 8 * GB), Need("b", "cpu", 8 * GB)), {"cpu": 10 * GB}, "at_once")
+    found = plan((SideMemory("a", "cpu", 8 * GB), SideMemory("b", "cpu", 8 * GB)), {"cpu": 10 * GB}, "at_once")
     assert (found.at_once, found.role) == (True, "warning")
 
 
 def test_an_unknown_size_is_asked_one_after_the_other() -> None:
-    found = plan((Need("a", "cpu"), Need("b", "cpu", GB)), {"cpu": 20 * GB})
+    found = plan((SideMemory("a", "cpu"), SideMemory("b", "cpu", GB)), {"cpu": 20 * GB})
     assert (found.at_once, found.swap) == (False, True)
     assert "not known" in found.words
 
 
 def test_unknown_memory_of_a_device_is_not_taken_for_enough() -> None:
-    assert plan((Need("a", "xpu:0", GB), Need("b", "xpu:0", GB)), {}).swap is True
+    assert plan((SideMemory("a", "xpu:0", GB), SideMemory("b", "xpu:0", GB)), {}).swap is True
 
 
 def test_loading_takes_the_weights_and_the_program() -> None:
-    assert Need("a", "cpu", GB).more == pytest.approx(1.1 * GB + ENGINE)
+    assert SideMemory("a", "cpu", GB).more == pytest.approx(1.1 * GB + ENGINE)
 
 
 def test_a_device_is_found_by_its_stable_id() -> None:

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from app.pages.chat.conversations.drawer_list import detail_of
-from app.pages.chat.conversations.files import Summary
+from app.pages.chat.conversations.files import ConversationSummary
 
 NOW = datetime(2026, 11, 22, 12, 0)  # noqa: DTZ001 - the user's own time
 
@@ -22,9 +22,9 @@ NOW = datetime(2026, 11, 22, 12, 0)  # noqa: DTZ001 - the user's own time
     ],
 )
 def test_the_day_is_told_as_people_say_it(ago: timedelta, words: str) -> None:
-    summary = Summary("x", "hello", "tiny", (NOW - ago).timestamp(), 2, "")
+    summary = ConversationSummary("x", "hello", "tiny", (NOW - ago).timestamp(), 2, "")
     assert detail_of(summary, NOW) == words
 
 
 def test_without_a_model_there_is_only_the_day() -> None:
-    assert detail_of(Summary("x", "hello", "", NOW.timestamp(), 2, ""), NOW) == "today 12:00"
+    assert detail_of(ConversationSummary("x", "hello", "", NOW.timestamp(), 2, ""), NOW) == "today 12:00"

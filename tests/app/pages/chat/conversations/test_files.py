@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 
 from app.pages.chat.conversations.conversation import Conversation
-from app.pages.chat.conversations.files import KEPT_DAYS, ConversationStore, matching
+from app.pages.chat.conversations.files import KEPT_DAYS, ConversationFiles, matching
 from app.pages.chat.conversations.json_format import to_json
 from core.errors import CorruptFile, OutputProblem
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> ConversationStore:
-    return ConversationStore(tmp_path / "conversations")
+def store(tmp_path: Path) -> ConversationFiles:
+    return ConversationFiles(tmp_path / "conversations")
 
 
-def saved(store: ConversationStore, text: str, updated: float = 1000.0) -> Conversation:
+def saved(store: ConversationFiles, text: str, updated: float = 1000.0) -> Conversation:
     talk = Conversation()
     talk.add("user", text)
     talk.updated = updated
@@ -27,30 +27,30 @@ def saved(store: ConversationStore, text: str, updated: float = 1000.0) -> Conve
     return talk
 
 
-def test_without_a_folder_there_are_none(store: ConversationStore) -> None:
+def test_without_a_folder_there_are_none(store: ConversationFiles) -> None:
     assert store.list().summaries == ()
 
 
-def test_what_was_saved_is_found_the_newest_first(store: ConversationStore) -> None:
+def test_what_was_saved_is_found_the_newest_first(store: ConversationFiles) -> None:
     for text, when in (("old", 1.0), ("new", 3.0), ("middle", 2.0)):
         saved(store, text, when)
     assert [summary.name for summary in store.list().summaries] == ["new", "middle", "old"]
 
 
-def test_what_was_saved_can_be_opened(store: ConversationStore) -> None:
+def test_what_was_saved_can_be_opened(store: ConversationFiles) -> None:
     talk = saved(store, "hello")
     assert to_json(store.load(talk.id)) == to_json(talk)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="rights are others there")
-def test_nobody_else_may_read_them(store: ConversationStore) -> None:
+def test_nobody_else_may_read_them(store: ConversationFiles) -> None:
     store.folder.mkdir(mode=0o755)
     talk = saved(store, "a secret")
     assert store.folder.stat().st_mode & 0o077 == 0
     assert (store.folder / f"{talk.id}.json").stat().st_mode & 0o077 == 0
 
 
-def test_a_torn_file_is_named_and_stays(store: ConversationStore) -> None:
+def test_a_torn_file_is_named_and_stays(store: ConversationFiles) -> None:
     whole = saved(store, "hello")
     torn = store.folder / "torn.json"
     torn.write_bytes((store.folder / f"{whole.id}.json").read_bytes()[:40])
@@ -60,41 +60,41 @@ def test_a_torn_file_is_named_and_stays(store: ConversationStore) -> None:
     assert torn.exists()
 
 
-def test_what_a_killed_writer_left_is_passed_over(store: ConversationStore) -> None:
+def test_what_a_killed_writer_left_is_passed_over(store: ConversationFiles) -> None:
     saved(store, "hello")
     (store.folder / ".x.json.7.tmp").write_text("{")
     (store.folder / ".y.json").write_text("{")
     assert store.list().broken == ()
 
 
-def test_a_conversation_can_be_renamed(store: ConversationStore) -> None:
+def test_a_conversation_can_be_renamed(store: ConversationFiles) -> None:
     talk = saved(store, "hello")
     assert store.rename(talk.id, "Greetings").name == "Greetings"
     assert store.load(talk.id).title == "Greetings"
 
 
-def test_renaming_does_not_make_it_newer(store: ConversationStore) -> None:
+def test_renaming_does_not_make_it_newer(store: ConversationFiles) -> None:
     talk = saved(store, "hello", 1000.0)
     assert store.rename(talk.id, "Greetings").updated == 1000.0
 
 
-def test_a_deleted_conversation_is_gone_from_the_list(store: ConversationStore) -> None:
+def test_a_deleted_conversation_is_gone_from_the_list(store: ConversationFiles) -> None:
     store.remove(saved(store, "hello").id)
     assert store.list().summaries == ()
 
 
-def test_a_deleted_conversation_can_be_brought_back(store: ConversationStore) -> None:
+def test_a_deleted_conversation_can_be_brought_back(store: ConversationFiles) -> None:
     talk = saved(store, "hello")
     store.remove(talk.id)
     store.restore(talk.id)
     assert [summary.id for summary in store.list().summaries] == [talk.id]
 
 
-def test_what_was_never_saved_can_be_deleted(store: ConversationStore) -> None:
+def test_what_was_never_saved_can_be_deleted(store: ConversationFiles) -> None:
     store.remove("nobody")
 
 
-def test_what_was_deleted_long_ago_goes_for_good(store: ConversationStore) -> None:
+def test_what_was_deleted_long_ago_goes_for_good(store: ConversationFiles) -> None:
     talk = saved(store, "hello")
     store.remove(talk.id)
     aside = store.folder / "deleted" / f"{talk.id}.json"
@@ -104,13 +104,13 @@ def test_what_was_deleted_long_ago_goes_for_good(store: ConversationStore) -> No
     assert not aside.exists()
 
 
-def test_what_is_gone_for_good_cannot_be_brought_back(store: ConversationStore) -> None:
+def test_what_is_gone_for_good_cannot_be_brought_back(store: ConversationFiles) -> None:
     saved(store, "hello")
     with pytest.raises(OutputProblem):
         store.restore("nobody")
 
 
-def test_a_folder_that_cannot_be_written_is_told(store: ConversationStore) -> None:
+def test_a_folder_that_cannot_be_written_is_told(store: ConversationFiles) -> None:
     store.folder.parent.mkdir(exist_ok=True)
     store.folder.write_text("a file stands in the way")
     with pytest.raises(OutputProblem):
@@ -118,18 +118,18 @@ def test_a_folder_that_cannot_be_written_is_told(store: ConversationStore) -> No
 
 
 @pytest.mark.parametrize("name", ["../escape", "a/b", "", "x" * 100])
-def test_a_name_cannot_lead_out_of_the_folder(store: ConversationStore, name: str) -> None:
+def test_a_name_cannot_lead_out_of_the_folder(store: ConversationFiles, name: str) -> None:
     with pytest.raises(CorruptFile):
         store.load(name)
 
 
-def test_all_words_must_occur(store: ConversationStore) -> None:
+def test_all_words_must_occur(store: ConversationFiles) -> None:
     saved(store, "The capital of France")
     saved(store, "The capital of Spain")
     found = matching(store.list().summaries, "capital FRANCE")
     assert [summary.name for summary in found] == ["The capital of France"]
 
 
-def test_an_empty_search_finds_all(store: ConversationStore) -> None:
+def test_an_empty_search_finds_all(store: ConversationFiles) -> None:
     saved(store, "hello")
     assert len(matching(store.list().summaries, "  ")) == 1

@@ -30,7 +30,7 @@ def names(page: ChatPage) -> list[str]:
 
 def settle(page: ChatPage, qtbot: QtBot) -> None:
     """Until everything is on the disk and told."""
-    page.shelf.wait()
+    page.store.wait()
     qtbot.wait(1)
 
 
@@ -65,7 +65,7 @@ def test_a_conversation_is_saved_when_its_answer_has_come(page: ChatPage, calls:
 def test_what_was_said_before_a_crash_is_on_the_disk(page: ChatPage, calls: ScriptedCalls, qtbot: QtBot) -> None:
     asked(page, calls)
     calls.last.say("Half an")
-    page.one.answering.spoke.emit()
+    page.single.answering.spoke.emit()
     settle(page, qtbot)
     assert "Half an" in files()[0].read_text(encoding="utf-8")
 
@@ -79,7 +79,7 @@ def test_an_empty_conversation_is_not_saved(page: ChatPage, qtbot: QtBot) -> Non
 def test_closing_the_window_saves(page: ChatPage, calls: ScriptedCalls, qtbot: QtBot) -> None:
     asked(page, calls)
     calls.last.say("Half an")
-    page.one.answering.spoke.emit()
+    page.single.answering.spoke.emit()
     page.hide()
     settle(page, qtbot)
     assert len(files()) == 1
@@ -247,7 +247,7 @@ def test_a_file_that_cannot_be_read_is_told(page: ChatPage, qtbot: QtBot) -> Non
     folder = home() / "conversations"
     folder.mkdir(parents=True)
     (folder / "torn.json").write_text('{"kind": "bitwr')
-    page.shelf.look()
+    page.store.look()
     settle(page, qtbot)
     broken = page.findChild(QLabel, "talks_broken")
     assert "One conversation cannot be read" in broken.text()
@@ -274,7 +274,7 @@ def test_a_disk_that_cannot_be_written_is_told_once(
 
 
 def test_export_as_json_holds_all_branches(talked: ChatPage, calls: ScriptedCalls, tmp_path: Path) -> None:
-    talked.one.regenerate()
+    talked.single.regenerate()
     answered(talked, calls, "again?")
     talked.save_to(str(tmp_path / "talk.json"))
     value = json.loads((tmp_path / "talk.json").read_text(encoding="utf-8"))

@@ -6,7 +6,7 @@ from typing import get_args
 
 import pytest
 
-from app.pages.layers.budget.steps import Steps, curve_steps, even_steps, overhead
+from app.pages.layers.budget.steps import BudgetSteps, curve_steps, even_steps, overhead
 from core.allocation.demand import BudgetKind
 from core.bitsmap import BitsMap
 from core.estimate import sizes
@@ -43,14 +43,14 @@ def test_points_alike_are_one_step() -> None:
 
 @pytest.mark.parametrize(("most", "suffix"), [(5e9, "GB"), (110e6, "MB"), (9e5, "kB")])
 def test_the_unit_suits_the_size(most: float, suffix: str) -> None:
-    assert Steps("bytes", (1.0, most)).unit.suffix == suffix
+    assert BudgetSteps("bytes", (1.0, most)).unit.suffix == suffix
 
 
 def test_bits_are_bits() -> None:
-    assert Steps("bpw", (2.0, 8.0)).unit.suffix == "bits"
+    assert BudgetSteps("bpw", (2.0, 8.0)).unit.suffix == "bits"
     assert set(get_args(BudgetKind)) == {"bpw", "bytes", "ram"}
 
 
 @pytest.mark.parametrize(("value", "place"), [(1.0, 0), (2.0, 0), (2.9, 0), (3.0, 1), (99.0, 2)])
 def test_a_value_stands_at_the_step_below_it(value: float, place: int) -> None:
-    assert Steps("bpw", (2.0, 3.0, 4.0)).place(value) == place
+    assert BudgetSteps("bpw", (2.0, 3.0, 4.0)).place(value) == place
