@@ -37,12 +37,11 @@ class DevicesSheet(Sheet):
         self._context = context
         self._measuring = False
         self._problem = ""
-        self._shown: Machine | None = None
-        context.draft.changed.connect(self._refresh)
+        context.draft.machine_changed.connect(self._refresh_if_shown)
 
     def present(self) -> None:
         """Show what is known now."""
-        self._refresh(force=True)
+        self._refresh()
         super().present()
 
     def measure(self) -> None:
@@ -51,23 +50,23 @@ class DevicesSheet(Sheet):
             return
         self._measuring, self._problem = True, ""
         self._context.calls.start("devices", {}, on_success=self._measured, on_failure=self._failed)
-        self._refresh(force=True)
+        self._refresh()
 
     def _measured(self, values: dict[str, Any]) -> None:
         self._measuring = False
         self._context.draft.set_machine(decode(Machine, values))
-        self._refresh(force=True)
 
     def _failed(self, error: BitwrightError) -> None:
         self._measuring, self._problem = False, str(error)
-        self._refresh(force=True)
+        self._refresh()
 
-    def _refresh(self, *, force: bool = False) -> None:
-        machine = self._context.draft.machine
-        if not force and (self.isHidden() or machine is self._shown):
-            return
-        self._shown = machine
-        self.set_content(_Content(self, sections_of(machine), self._measuring, self._problem))
+    def _refresh_if_shown(self) -> None:
+        if not self.isHidden():
+            self._refresh()
+
+    def _refresh(self) -> None:
+        sections = sections_of(self._context.draft.machine)
+        self.set_content(_Content(self, sections, self._measuring, self._problem))
         if not self.isHidden():
             self._place()
 

@@ -17,7 +17,6 @@ from app.frame.job_summary import Facts, facts_of, facts_of_run, primary_of, sta
 from app.frame.status_line import StatusLine
 from app.logs import LogFeed
 from app.shared.context import Context, Remedy
-from app.shared.draft import Choices
 from app.shared.run_record import RunRecord
 from core.errors import BitwrightError
 
@@ -49,12 +48,15 @@ class JobControl(QObject):
         super().__init__(parent)
         self._context, self._bar, self._status, self._feed = context, bar, status, feed
         self._chat_with, self._page = chat_with, page
-        self._started: tuple[Choices, Facts | None] | None = None
+        self._facts: Facts | None = None
+        self._unchanged = False
+        """Whether the choices are those of the last run."""
         self._logged: tuple[RunRecord | None, int] = (None, 0)
         self.told = ""
         bar.triggered.connect(self.act)
         bar.cancel_asked.connect(self.cancel)
-        context.draft.changed.connect(self.refresh)
+        context.draft.changed.connect(self._choices_changed)
+        context.draft.machine_changed.connect(self.refresh)
         context.draft.model_changed.connect(self._remember_model)
         context.runs.started.connect(self._begun)
         context.runs.changed.connect(self.refresh)
@@ -70,14 +72,13 @@ class JobControl(QObject):
         """Show what the choices and the run amount to now."""
         draft, runs = self._context.draft, self._context.runs
         record, active = runs.record, runs.active
-        mine = self._started is not None and self._started[0] is draft.choices
-        finished = record is not None and record.state == "done" and mine
+        finished = record is not None and record.state == "done" and self._unchanged
         problem = "" if active or finished else draft.problem()
         self._bar.show_primary(primary_of(record, active, problem, finished))
         if not active or record is None:
             self._bar.show_facts(facts_of(draft))
-        elif self._started is not None and self._started[1] is not None:
-            self._bar.show_facts(self._started[1])
+        elif self._facts is not None:
+            self._bar.show_facts(self._facts)
         else:
             self._bar.show_facts(facts_of_run(record, draft.machine))
         self._status.set_running("run", stage_of(record, active))
@@ -102,12 +103,16 @@ class JobControl(QObject):
         if self._context.runs.active:
             self._context.runs.cancel()
 
+    def _choices_changed(self) -> None:
+        self._unchanged = False
+        self.refresh()
+
     def _begun(self) -> None:
         """A run begins: note the choices, and what they amount to if it was made of them."""
         draft, record = self._context.draft, self._context.runs.record
         spec = record.spec if record is not None else None
         ours = spec is not None and draft.model is not None and spec.model == draft.model.name
-        self._started = (draft.choices, facts_of(draft) if ours else None)
+        self._facts, self._unchanged = facts_of(draft) if ours else None, True
         _log.info("Run of %s to %s", spec.model if spec else "an unknown model", spec.output if spec else "?")
         self.refresh()
 

@@ -6,11 +6,11 @@ milliseconds. Knows Qt's signals and nothing of widgets; starts nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from PySide6.QtCore import QObject, Signal
 from PySide6.QtGui import QUndoCommand, QUndoStack
@@ -41,6 +41,14 @@ from core.spec import JobSpec
 
 _UNDO_STEPS = 100
 """Edits of the map that can be taken back. Each holds a whole map: 0.4 MB where 20,000 layers are set by hand."""
+
+
+_OF_PLANS: Final = frozenset({"model", "bits_map"})
+"""Choices that decide the plans, besides the formats with quantization grids of their own."""
+_OF_SIZE: Final = _OF_PLANS | {"formats"}
+"""Choices that decide the size of the output and the layers that an engine does not support."""
+_OF_COSTS: Final = _OF_SIZE | {"recipe", "device", "low_memory"}
+"""Choices that decide disk space, memory and time of the run, besides the machine."""
 
 
 @dataclass(frozen=True)
@@ -92,26 +100,47 @@ class Choices:
 
 
 class Draft(QObject):
-    """The choices of one window.
+    """The choices of one window, and everything that follows from them.
+
+    Each field of `Choices` has a signal `<field>_changed`. `choose` emits those of the fields that changed, then
+    `changed`. Values derived from the choices are computed on first use and kept until a field they depend on changes.
 
     Signals:
-        changed: any choice, or what was measured of the machine, is another one now.
-        model_changed: the model is another one (before `changed`).
-        map_changed: the bits map is another one (before `changed`).
+        model_replaced: there is another model, with another name or other layers, or none any more. Emitted before
+            `model_changed`, which also reports new details of the same model, such as its folder after a download.
+        changed: at least one field of `Choices` changed.
+        machine_changed: `machine` changed.
+        engine_changed: `engine` changed.
+        measure_changed: `measure` changed.
+        sensitivity_changed: `sensitivity` changed: a measurement arrived, or `measure` selects another table. Not
+            emitted where `model_replaced` is.
     """
 
-    changed = Signal()
+    model_replaced = Signal()
     model_changed = Signal()
-    map_changed = Signal()
+    recipe_changed = Signal()
+    bits_map_changed = Signal()
+    calibration_changed = Signal()
+    formats_changed = Signal()
+    device_changed = Signal()
+    seed_changed = Signal()
+    low_memory_changed = Signal()
+    compile_changed = Signal()
+    output_changed = Signal()
+    changed = Signal()
+    machine_changed = Signal()
+    engine_changed = Signal()
+    measure_changed = Signal()
+    sensitivity_changed = Signal()
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._choices = Choices(recipe=recipes.load("quick"), bits_map=BitsMap(LayerScheme(4, 64, True)))
         self._machine = Machine()
         self._plans: Sequence[LayerPlan] | None = None
+        self._problem = ""
         self._size: OutputSize | None = None
         self._costs: Costs | None = None
-        self._problem: str | None = None
         self._fits: FormatFits | None = None
         self._engine, self._measure = "", DEFAULT
         self._marks: list[engines.Mark] | None = None
@@ -131,38 +160,42 @@ class Draft(QObject):
     def machine(self) -> Machine:
         return self._machine
 
-    def choose(self, **changes: Any) -> None:
-        """Replace some choices and tell everybody; another model empties the undo stack, as its layers are others.
+    def choose(self, **values: Any) -> None:
+        """Replace fields of the choices. Another model empties the undo stack.
 
         Raises:
             BitwrightError: a value is impossible; nothing was changed.
         """
-        before = self._choices
-        after = replace(before, **changes)
-        if after == before:
+        before, after = self._choices, replace(self._choices, **values)
+        changed = [name for name in values if getattr(after, name) != getattr(before, name)]
+        if not changed:
             return
         self._choices = after
-        if after.model is not before.model or after.bits_map is not before.bits_map:
-            self._plans = self._size = self._problem = self._marks = self._fits = None
-        elif after.formats != before.formats:
-            self._size = self._marks = None
-            if own_grids(after.formats) != own_grids(before.formats):
-                self._plans = self._problem = None
-        self._costs = None
-        if after.model is not before.model:
-            if before.model is None or after.model is None or after.model.name != before.model.name:
-                self.undo_stack.clear()
-                self._tables = {}
-            self.model_changed.emit()
-        if after.bits_map is not before.bits_map:
-            self.map_changed.emit()
+        self._invalidate(changed, other_grids=own_grids(after.formats) != own_grids(before.formats))
+        if "model" in changed and _identity(after.model) != _identity(before.model):
+            self.undo_stack.clear()
+            self._tables = {}
+            self.model_replaced.emit()
+        for name in changed:
+            getattr(self, f"{name}_changed").emit()
         self.changed.emit()
 
+    def _invalidate(self, changed: Collection[str], *, other_grids: bool) -> None:
+        """Forget the derived values that depend on these fields."""
+        if not _OF_PLANS.isdisjoint(changed):
+            self._fits = None
+        if not _OF_PLANS.isdisjoint(changed) or other_grids:
+            self._plans = None
+        if not _OF_SIZE.isdisjoint(changed):
+            self._size = self._marks = None
+        if not _OF_COSTS.isdisjoint(changed):
+            self._costs = None
+
     def set_machine(self, machine: Machine) -> None:
-        """Note what was measured of this machine."""
+        """Set what was measured of this machine."""
         self._machine = machine
         self._costs = None
-        self.changed.emit()
+        self.machine_changed.emit()
 
     @property
     def engine(self) -> str:
@@ -174,7 +207,7 @@ class Draft(QObject):
         engine = engine if engine in engines.ENGINES else ""
         if engine != self._engine:
             self._engine, self._marks = engine, None
-            self.changed.emit()
+            self.engine_changed.emit()
 
     @property
     def marks(self) -> list[engines.Mark]:
@@ -194,8 +227,10 @@ class Draft(QObject):
     def set_measure(self, measure: str) -> None:
         """Change the measure; results of the previous measure are kept until the model changes."""
         if measure != self._measure:
-            self._measure = measure
-            self.changed.emit()
+            before, self._measure = self.sensitivity, measure
+            self.measure_changed.emit()
+            if self.sensitivity is not before:
+                self.sensitivity_changed.emit()
 
     @property
     def sensitivity(self) -> SensitivityTable | None:
@@ -206,7 +241,8 @@ class Draft(QObject):
         """Keep what was measured; of a model that is not the one any more, nothing."""
         if self.model is not None and spec.model == self.model.name:
             self._tables[spec.measure] = table
-            self.changed.emit()
+            if spec.measure == self._measure:
+                self.sensitivity_changed.emit()
 
     def analysis(self) -> AnalysisSpec:
         """What a measurement of these choices depends on: all bits, as every choice of bits can then be answered."""
@@ -235,7 +271,7 @@ class Draft(QObject):
         Of a model that is refused too: what is in it can be shown and planned, if not run.
         """
         if self._plans is None:
-            self._plans = ()
+            self._plans, self._problem = (), ""
             if self.model is not None and _has_map(self.model.tree):
                 try:
                     self._plans = plan_layers(self.model.tree, self._choices.bits_map, self._choices.formats)
@@ -266,7 +302,7 @@ class Draft(QObject):
     @property
     def misfit(self) -> str:
         """Why the map does not fit the model, as one sentence; "" where it does."""
-        return (self._problem or "") if self.model is not None and not self.plans else ""
+        return self._problem if self.model is not None and not self.plans else ""
 
     @property
     def planned_size(self) -> OutputSize | None:
@@ -351,6 +387,11 @@ class Draft(QObject):
             low_memory=picked.low_memory,
             compile=picked.compile,
         )
+
+
+def _identity(model: OpenedModel | None) -> tuple[str, ModelTree] | None:
+    """The name and the layers of a model: what distinguishes it from another one."""
+    return (model.name, model.tree) if model is not None else None
 
 
 def _has_map(tree: ModelTree) -> bool:

@@ -88,7 +88,7 @@ class ModelSelection(QObject):
         self.choices: list[ChatChoice] = []
         self.settled = False
         """Whether something was begun with the picked model, so that it must not be changed for a better one."""
-        context.draft.changed.connect(self.refresh)
+        context.draft.model_changed.connect(self.refresh)
         self._known.found.connect(self.refresh)
 
     @property

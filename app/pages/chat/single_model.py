@@ -60,8 +60,7 @@ class SingleModelChat(QWidget):
         self._tick = QTimer(self, interval=250)
         self._tick.timeout.connect(self._update_figures)
         self._connect()
-        self._machine = context.draft.machine
-        self.panel.device.set_machine(self._machine)
+        self.panel.device.set_machine(context.draft.machine)
         self.selection.refresh()
         self.show_talk(Conversation())
 
@@ -90,7 +89,7 @@ class SingleModelChat(QWidget):
         panel.backend.picked.connect(lambda _name: self._load_elsewhere())
         panel.system_changed.connect(self._note_system)
         self.selection.changed.connect(self._show_choices)
-        self._context.draft.changed.connect(self._on_draft)
+        self._context.draft.machine_changed.connect(self._machine_changed)
         runs.changed.connect(lambda: chat_view.show_slow(runs.active))
         runs.started.connect(self._update)
 
@@ -244,12 +243,9 @@ class SingleModelChat(QWidget):
         self.spoke.emit()
         self._update()
 
-    def _on_draft(self) -> None:
-        machine = self._context.draft.machine
-        if machine is not self._machine:  # the draft changes with every click on the other pages
-            self._machine = machine
-            self.panel.device.set_machine(machine)
-            self._update()
+    def _machine_changed(self) -> None:
+        self.panel.device.set_machine(self._context.draft.machine)
+        self._update()
 
     # --- showing ---
 

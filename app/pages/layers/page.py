@@ -6,7 +6,7 @@ bits map of the draft. `LayersView` arranges the widgets. Files, rules, budget a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -54,10 +54,8 @@ from core.wording import figure
 
 if TYPE_CHECKING:
     from app.shared.context import Context
-    from app.shared.draft import OpenedModel
     from app.state import State
     from app.theme import Theme
-    from core.model.plans import LayerPlan
 
 _WIDE: Final = 1250
 """From this width on map and table stand side by side."""
@@ -293,7 +291,6 @@ class LayersPage(QWidget):
         self.selection = Selection(self)
         self._grid: LayerGrid | None = None
         self._sheet: LayerSheet | None = None
-        self._shown: tuple[object, ...] = ()
         self._names: list[str] = []
         self._matches: frozenset[int] | None = None
         self._colouring = "bits"
@@ -316,6 +313,7 @@ class LayersPage(QWidget):
         self._connect()
         self._see(side.view)
         self.refresh()
+        self._show_next()
 
     # --- what others may ask for ---
 
@@ -365,39 +363,35 @@ class LayersPage(QWidget):
 
     def refresh(self) -> None:
         """Show the model, the map and the size of the draft."""
+        self._engine.renew()
+        self._show_layers()
+
+    def _show_layers(self) -> None:
         draft = self.context.draft
         opened, plans = draft.model, draft.plans
-        if self._is_shown(opened, plans):
-            self._show_next()
-            self.budget.refresh()
-            self._engine.refresh()
-            return
-        self._engine.renew()
-        self._shown = (opened, plans, draft.sensitivity, draft.engine, draft.choices.formats)
-        moved = opened is None or not plans or self._sheet is None or self._sheet.tree is not opened.tree
-        if moved:
-            self.selection.clear()
-            self.selection.set_current(NOTHING)
-            self._grid = self._sheet = None
-        if opened is not None and plans:
+        if opened is None or not plans:
+            self._forget_layers()
+            self.notice.tell_missing(opened, draft.misfit)
+            self._stack.setCurrentWidget(self.notice)
+            self._show_sheet()
+        else:
+            fresh = self._sheet is None
             if self._grid is None:
                 self._grid = opened.grid
                 self._names = [linear.name for linear in opened.tree.nameable]
             known = (self._losses(), draft.sensitivity, self._engine.marks)
             self._sheet = make_sheet(opened.tree, plans, draft.choices.formats[0], *known, before=self._sheet)
             self._stack.setCurrentWidget(self.body)
-            if moved:
+            if fresh:
                 self.body.make_room(self._grid.columns)
-        else:
-            self.notice.tell_missing(opened, draft.misfit)
-            self._stack.setCurrentWidget(self.notice)
-        self._show_sheet()
-        if moved:
-            self._filter_changed(self.body.filter.field.text())
-        self._rules.refresh()
-        self.budget.refresh()
-        self._engine.refresh()
-        self._show_next()
+            self._show_sheet()
+            if fresh:
+                self._filter_changed(self.body.filter.field.text())
+
+    def _forget_layers(self) -> None:
+        self.selection.clear()
+        self.selection.set_current(NOTHING)
+        self._grid = self._sheet = None
 
     # --- made once ---
 
@@ -424,7 +418,12 @@ class LayersPage(QWidget):
 
     def _connect(self) -> None:
         draft, body, side = self.context.draft, self.body, self.body.side
-        draft.changed.connect(self.refresh)
+        draft.model_replaced.connect(self._forget_layers)
+        for signal in (draft.model_changed, draft.bits_map_changed, draft.formats_changed, draft.engine_changed):
+            signal.connect(self.refresh)
+        draft.sensitivity_changed.connect(self._show_layers)
+        for signal in (draft.changed, draft.machine_changed, self.context.runs.changed):
+            signal.connect(self._show_next)
         self.context.runs.changed.connect(self._run_changed)
         self.selection.changed.connect(self._show_selection)
         body.filter.changed.connect(self._filter_changed)
@@ -486,7 +485,6 @@ class LayersPage(QWidget):
         if self._sheet is not None and self._sheet.marks != self._engine.marks:
             self._sheet = replace(self._sheet, marks=self._engine.marks)
             self._show_sheet()
-        self._engine.refresh()
 
     def _show_cost(self) -> None:
         """What the whole map comes to."""
@@ -604,24 +602,13 @@ class LayersPage(QWidget):
 
     def _run_changed(self) -> None:
         if self._sheet is not None and self._losses() != self._sheet.losses:
-            self.refresh()
-        else:
-            self._show_next()
-            self.budget.refresh()
+            self._show_layers()
 
     def _start(self) -> None:
         self.context.go("run")
         self.context.runs.start(self.context.draft.spec())
 
     # --- small things ---
-
-    def _is_shown(self, opened: OpenedModel | None, plans: Sequence[LayerPlan]) -> bool:
-        """Whether a change was of something else than what this page shows."""
-        draft = self.context.draft
-        now = (opened, plans, draft.sensitivity, draft.engine, draft.choices.formats)
-        if self._sheet is None or any(new is not old for new, old in zip(now, self._shown, strict=True)):
-            return False
-        return self._sheet.losses == self._losses()
 
     def _losses(self) -> dict[int, float]:
         """What each block ended with, where the run of this window was of this model."""

@@ -158,6 +158,7 @@ class ModelPage(QWidget):
         self.next.clicked.connect(lambda: context.go("recipe"))
         context.draft.model_changed.connect(self._show_model)
         context.draft.changed.connect(self._show_costs)
+        context.draft.machine_changed.connect(self._show_costs)
         self._free.timeout.connect(self._show_costs)
         choose = QAction(self.tr("Open a model folder"), self)
         choose.setShortcut(QKeySequence("Ctrl+O"))

@@ -57,7 +57,6 @@ class RecipePage(QWidget):
         self._bases = {name: recipes.load(name) for name in recipes.NAMES} | self._saved
         self._edited: dict[str, Recipe] = {}
         self._removed: Recipe | None = None
-        self._answered: object = None
         self._stale = True
         self._dot = False
         self.form = RecipeForm(context, context.state.value(_ROOM_KEY, 8.0), self._bases.values(), self)
@@ -118,7 +117,8 @@ class RecipePage(QWidget):
 
     def _connect(self) -> None:
         form, draft = self.form, self._draft
-        draft.changed.connect(self._refresh_if_shown)
+        draft.changed.connect(self._choices_changed)
+        draft.machine_changed.connect(self._refresh_if_shown)
         form.goals.fit.connect(self._fit)
         form.goals.best.connect(self._best)
         form.goals.fast.connect(self._fast)
@@ -139,6 +139,10 @@ class RecipePage(QWidget):
         self._next.clicked.connect(lambda: self._context.go("layers" if self._has_model() else "model"))
 
     # --- from the draft to the page: texts only, nothing is made again ---
+
+    def _choices_changed(self) -> None:
+        self.form.goals.answer("")
+        self._refresh_if_shown()
 
     def _refresh_if_shown(self) -> None:
         self._stale = True
@@ -167,9 +171,6 @@ class RecipePage(QWidget):
         form.device.show_devices(draft.machine.devices, draft.machine.chosen, picked.device)
         form.output.show_output(picked.output, draft.output)
         form.more.show_values(recipe, base, {knob.key: getattr(picked, knob.key) for knob in _JOB_KNOBS})
-        if self._answered is not None and picked != self._answered:
-            self._answered = None
-            form.goals.answer("")
         self._summary.tell(self._summary_text(), "")
         self._copy.setVisible(self._has_model())
         pick = self.tr("Pick a model") if draft.model is None else self.tr("Pick another model")
@@ -291,7 +292,6 @@ class RecipePage(QWidget):
             changes["low_memory"] = found.low_memory
         self._choose(**changes)
         nothing = found.bits is None and not found.recipe
-        self._answered = self._draft.choices
         self.form.goals.answer(why, "warning" if nothing else "")
 
     def _costs_of(self, name: str) -> Costs | None:

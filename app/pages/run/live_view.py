@@ -13,7 +13,7 @@ from app.pages.run.curve_pane import CurvePane
 from app.pages.run.ending_banner import EndingBanner
 from app.pages.run.run_log import RunLog
 from app.pages.run.stage_line import StageLine
-from app.pages.run.try_again import TryAgain
+from app.pages.run.try_again import needed_bytes, obstacle
 from app.shared import run_words
 from app.shared.announce import announce
 from app.shared.context import Context
@@ -35,7 +35,7 @@ class LiveView(QWidget):
         self._record: RunRecord | None = None
         self._announced = ""
         self._log_asked = False
-        self._again = TryAgain()
+        self._needed = 0.0
         theme = context.theme
         self._title = TintedLabel(theme, bold=True)
         self._title.setObjectName("run_title")
@@ -73,7 +73,7 @@ class LiveView(QWidget):
         self._clock.setInterval(_TICK_MS)
         self._clock.timeout.connect(self._show_facts)
         self._clock.timeout.connect(self._show_obstacle)
-        context.draft.changed.connect(self._show_obstacle)
+        context.draft.model_changed.connect(self._renew_obstacle)
 
     def show_record(self, record: RunRecord) -> None:
         """Show what the record says now."""
@@ -88,7 +88,7 @@ class LiveView(QWidget):
         self._show_state(record)
         if ending is not None:
             self._banner.show_ending(ending, again=record.spec is not None)
-            self._show_obstacle()
+            self._renew_obstacle()
         reached = bool(record.total) and (record.active or bool(record.curves or record.blocks))
         self._curves.setVisible(reached or record.active)
         self._curves.show_record(record)
@@ -167,8 +167,17 @@ class LiveView(QWidget):
 
     def _show_obstacle(self) -> None:
         """Keep Try again true: what is free on the disk changes without a word."""
-        if self._record is not None and not self._record.active:
-            self._banner.show_obstacle(self._again.obstacle(self._record, self._context.draft.model))
+        record = self._record
+        if record is not None and not record.active:
+            reason = obstacle(record.spec, self._needed) if record.spec is not None else ""
+            self._banner.show_obstacle(reason)
+
+    def _renew_obstacle(self) -> None:
+        """Compute again what the run needs, with the model of the window."""
+        record = self._record
+        if record is not None and record.spec is not None and not record.active:
+            self._needed = needed_bytes(record, record.spec, self._context.draft.model)
+        self._show_obstacle()
 
     def _toggle_pause(self) -> None:
         if self._record is None:

@@ -1,4 +1,4 @@
-"""Whether a run that ended without a result can be started once more now. Arithmetic and one look at the disk."""
+"""Disk space for starting a run again that ended without a result."""
 
 from __future__ import annotations
 
@@ -16,28 +16,16 @@ if TYPE_CHECKING:
     from core.spec import JobSpec
 
 
-class TryAgain:
-    """What stands against the runs that are shown; what one needs is worked out once."""
-
-    def __init__(self) -> None:
-        self._of: tuple[RunRecord, OpenedModel | None] | None = None
-        self._needed = 0.0
-
-    def obstacle(self, record: RunRecord, model: OpenedModel | None) -> str:
-        """The reason why the run of `record` cannot be started again now, "" where there is none or nobody knows.
-
-        Args:
-            model: the one that is open in the window.
-        """
-        if record.spec is None:
-            return ""
-        if self._of is None or self._of[0] is not record or self._of[1] is not model:
-            self._of, self._needed = (record, model), needed_bytes(record, record.spec, model)
-        return disk_problem(self._needed, Path(record.spec.output))
+def obstacle(spec: JobSpec, needed: float) -> str:
+    """Return the reason why a run that needs so many bytes of disk cannot be started now, "" where there is none."""
+    return disk_problem(needed, Path(spec.output))
 
 
 def needed_bytes(record: RunRecord, spec: JobSpec, model: OpenedModel | None) -> float:
-    """Bytes of disk of the run: by the shapes of its model if that is open, else as it told itself; 0 if not known."""
+    """Return the bytes of disk that a run of `spec` needs, 0 where that is not known.
+
+    Computed from the shapes of `model`, the model of the window, if the run is of that one; else as the run reported.
+    """
     if model is None or model.name != spec.model or model.tree.refusal:
         return sum(record.planned.values())
     try:

@@ -55,7 +55,9 @@ class RunWelcome(QWidget):
         page.addStretch(2)
         page.addLayout(row)
         page.addStretch(3)
-        context.draft.changed.connect(self._refresh_if_seen)
+        draft = context.draft
+        for signal in (draft.changed, draft.machine_changed, draft.engine_changed):
+            signal.connect(self._refresh_if_seen)
         self.refresh()
 
     def showEvent(self, event: QShowEvent) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 from pytestqt.qtbot import QtBot
 
-from app.shared.draft import Draft, OpenedModel
+from app.shared.draft import Choices, Draft, OpenedModel
 from core import recipes
 from core.bitsmap import BitsMap, Rule
 from core.errors import BadInput
@@ -44,13 +45,82 @@ def test_time_is_known_once_the_machine_is(draft: Draft) -> None:
     assert isinstance(draft.costs.seconds, Range)
 
 
-def test_a_choice_tells_everybody_once(qtbot: QtBot, draft: Draft) -> None:
-    told: list[str] = []
-    draft.changed.connect(lambda: told.append("changed"))
-    draft.map_changed.connect(lambda: told.append("map"))
-    draft.choose(recipe=recipes.load("light"))
-    draft.choose(recipe=recipes.load("light"))
-    assert told == ["changed"]
+@pytest.fixture
+def emitted(draft: Draft) -> list[str]:
+    """The names of the signals in the order in which they are emitted."""
+    names: list[str] = []
+    others = (
+        "model_replaced",
+        "changed",
+        "machine_changed",
+        "engine_changed",
+        "measure_changed",
+        "sensitivity_changed",
+    )
+    for name in (*(f"{field.name}_changed" for field in fields(Choices)), *others):
+        getattr(draft, name).connect(partial(names.append, name))
+    return names
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("recipe", recipes.load("light")),
+        ("bits_map", BitsMap(LayerScheme(8, 32))),
+        ("calibration", "text.txt"),
+        ("formats", ("auto_gptq",)),
+        ("device", "cpu"),
+        ("seed", 7),
+        ("low_memory", True),
+        ("compile", True),
+        ("output", "out"),
+    ],
+)
+def test_a_choice_is_reported_by_the_signal_of_its_field(
+    draft: Draft, emitted: list[str], field: str, value: object
+) -> None:
+    draft.choose(**{field: value})
+    draft.choose(**{field: value})
+    assert emitted == [f"{field}_changed", "changed"]
+
+
+def test_several_choices_at_once_are_reported_together(draft: Draft, emitted: list[str]) -> None:
+    draft.choose(seed=7, recipe=recipes.load("light"), device="auto")
+    assert emitted == ["seed_changed", "recipe_changed", "changed"]
+
+
+def test_new_details_of_the_same_model_do_not_replace_it(draft: Draft, emitted: list[str], opened: OpenedModel) -> None:
+    draft.choose(model=replace(opened, folder="/models/tiny"))
+    assert emitted == ["model_changed", "changed"]
+    emitted.clear()
+    draft.choose(model=replace(opened, name="another"))
+    assert emitted == ["model_replaced", "model_changed", "changed"]
+
+
+def test_what_is_no_choice_has_a_signal_of_its_own(draft: Draft, emitted: list[str]) -> None:
+    draft.set_machine(Machine(chosen="cpu"))
+    draft.set_engine("vllm-cuda")
+    draft.set_measure("output")
+    assert emitted == ["machine_changed", "engine_changed", "measure_changed"]
+
+
+def test_a_measurement_is_reported_where_its_measure_is_selected(draft: Draft, emitted: list[str]) -> None:
+    draft.set_sensitivity(replace(draft.analysis(), measure="output"), SensitivityTable("output", (), (), ()))
+    assert emitted == []
+    draft.set_measure("output")
+    assert emitted == ["measure_changed", "sensitivity_changed"]
+
+
+def test_a_choice_invalidates_only_what_depends_on_it(draft: Draft) -> None:
+    plans, size, costs = draft.plans, draft.size, draft.costs
+    draft.choose(seed=7, calibration="text.txt", output="out", compile=True)
+    assert (draft.plans is plans, draft.size is size, draft.costs is costs) == (True, True, True)
+    draft.choose(low_memory=True)
+    assert (draft.plans is plans, draft.size is size, draft.costs is costs) == (True, True, False)
+    draft.choose(formats=("auto_gptq",))
+    assert (draft.plans is plans, draft.size is size) == (True, False)
+    draft.choose(bits_map=BitsMap(LayerScheme(8, 32)))
+    assert draft.plans is not plans
 
 
 def test_an_edit_of_the_map_can_be_undone(draft: Draft) -> None:

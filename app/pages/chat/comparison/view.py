@@ -87,7 +87,8 @@ class ComparisonView(QWidget):
         self._rest = QTimer(self, singleShot=True, interval=_REST_MS)
         self._rest.timeout.connect(self._rest_unseen)
         self._connect()
-        self._on_draft()
+        self._show_devices()
+        self._refresh()
 
     @property
     def session(self) -> ComparisonSession:
@@ -219,7 +220,8 @@ class ComparisonView(QWidget):
         self._settings.order_changed.connect(self._take_order)
         self._settings.marks_changed.connect(self._mark)
         self._known.found.connect(self._refresh)
-        context.draft.changed.connect(self._on_draft)
+        context.draft.machine_changed.connect(self._show_devices)
+        context.draft.model_changed.connect(self._refresh)
         context.runs.changed.connect(self._show_slow)
         self._session.order = self._settings.order
 
@@ -273,10 +275,9 @@ class ComparisonView(QWidget):
 
     # --- what happens ---
 
-    def _on_draft(self) -> None:
+    def _show_devices(self) -> None:
         for head in self._heads:
             head.set_devices(self._context.draft.machine)
-        self._refresh()
 
     def _on_asked(self) -> None:
         self._turn_list.add(self._session.turns[-1])

@@ -59,10 +59,9 @@ class BudgetControl(QObject):
         self._context, self._selection, self._panel = context, selection, panel
         self._call: Call | None = None
         self._seen = False
-        self._tree: ModelTree | None = None
-        self._tied: ModelTree | None = None
-        self._name = ""
-        self._asked: tuple[ModelTree, SensitivityTable, Demand] | None = None
+        self._ties_shown = False
+        self._demanded: Demand | None = None
+        self._curve_stale = True
         self._pareto: Pareto | None = None
         self._stepped: object = None
         self._curves, self._maps = Background(self, patience=_PATIENCE), Background(self)
@@ -80,6 +79,18 @@ class BudgetControl(QObject):
         panel.allocate_wanted.connect(self.allocate)
         panel.plot.taken.connect(self.take_point)
         selection.changed.connect(self._show_keep)
+        draft = context.draft
+        draft.model_replaced.connect(self._forget)
+        draft.sensitivity_changed.connect(self._sensitivity_changed)
+        for signal in (
+            draft.model_changed,
+            draft.bits_map_changed,
+            draft.formats_changed,
+            draft.engine_changed,
+            draft.measure_changed,
+            context.runs.changed,
+        ):
+            signal.connect(self.refresh)
 
     # --- what others may ask for ---
 
@@ -90,22 +101,13 @@ class BudgetControl(QObject):
 
     def refresh(self) -> None:
         """Show what the draft has, and have a curve made where what it depends on is another one now."""
-        draft = self._context.draft
-        tree = draft.model.tree if draft.model is not None and draft.plans else None
-        name = draft.model.name if draft.model is not None else ""
-        if name != self._name:
-            self._name = name
-            self._panel.forget()
-            self.stop()
-        if tree is not self._tree:
-            self._tree = tree
-            self._panel.tell("")
+        draft, tree = self._context.draft, self._tree
         self._renew_curve()
         if not self._seen:
             return
-        if tree is not self._tied:
-            self._tied = tree
-            self._panel.show_ties(_reasons(tree) if tree is not None else {})
+        if tree is not None and not self._ties_shown:
+            self._ties_shown = True
+            self._panel.show_ties(_reasons(tree))
         self._panel.show_measure(draft.measure, known=draft.sensitivity is not None)
         refusal = tree.refusal if tree is not None else ""
         self._panel.set_blocked(refusal or (self.tr("A run is on.") if self._context.runs.active else ""))
@@ -201,6 +203,23 @@ class BudgetControl(QObject):
 
     # --- the curve ---
 
+    @property
+    def _tree(self) -> ModelTree | None:
+        """The layers that bits are allocated to; None where the map does not fit them."""
+        draft = self._context.draft
+        return draft.model.tree if draft.model is not None and draft.plans else None
+
+    def _forget(self) -> None:
+        """Forget what belongs to another model."""
+        self._ties_shown, self._curve_stale, self._stepped = False, True, None
+        self._panel.forget()
+        self._panel.tell("")
+        self.stop()
+
+    def _sensitivity_changed(self) -> None:
+        self._curve_stale = True
+        self.refresh()
+
     def _demand(self, budget: Budget | None) -> Demand | None:
         draft, panel = self._context.draft, self._panel
         pins, min_bits = panel.pins.rules, panel.min_bits.rules
@@ -220,24 +239,16 @@ class BudgetControl(QObject):
         )
 
     def _renew_curve(self) -> None:
-        draft = self._context.draft
-        demand = self._demand(Budget("bpw", 16.0))
-        asked = None
-        if self._tree is not None and draft.sensitivity is not None and demand is not None:
-            asked = (self._tree, draft.sensitivity, demand)
-        before = self._asked
-        if asked is None or before is None:
-            same = asked is before
-        else:
-            same = asked[0] is before[0] and asked[1] is before[1] and asked[2] == before[2]
-        if same:
+        tree, table = self._tree, self._context.draft.sensitivity
+        demand = self._demand(Budget("bpw", 16.0)) if tree is not None and table is not None else None
+        if demand == self._demanded and not self._curve_stale:
             return
-        self._asked = asked
-        if asked is None:
+        self._demanded, self._curve_stale = demand, False
+        if tree is None or table is None or demand is None:
             self._curves.forget()
             self._show_curve(None)
-            return
-        self._curves.ask(partial(_curve, *asked))
+        else:
+            self._curves.ask(partial(_curve, tree, table, demand))
 
     def _take_curve(self, pareto: Pareto) -> None:
         self._panel.show_problem("")
@@ -252,6 +263,7 @@ class BudgetControl(QObject):
 
     def _show_curve(self, pareto: Pareto | None) -> None:
         self._pareto = pareto
+        self._stepped = None
         curve = None if pareto is None else ParetoCurve(pareto.bytes, pareto.bits, pareto.loss_increase)
         self._panel.plot.show_curve(curve)
         self.curve_known.emit(pareto is not None)
@@ -264,12 +276,13 @@ class BudgetControl(QObject):
         draft, panel = self._context.draft, self._panel
         kind = panel.amount.kind.value
         if self._tree is None or draft.planned_size is None:
+            self._stepped = None
             panel.amount.show_steps(BudgetSteps(kind), 0.0)
             return
         total = float(draft.planned_size.total)
         start = {"bpw": draft.planned_size.effective_bits, "bytes": total, "ram": total + overhead(self._tree)}[kind]
         default, name = draft.choices.bits_map.default, draft.choices.formats[0]
-        key = (kind, id(self._tree), self._pareto, panel.choices, name, default)
+        key = (kind, panel.choices, name, default)
         if key == self._stepped:
             panel.amount.show_start(start)
             return

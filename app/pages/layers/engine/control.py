@@ -15,7 +15,6 @@ from app.shared.background import Background
 from core.bitsmap import BitsMap
 from core.formats import engines
 from core.formats.engines import Mark
-from core.model.tree import ModelTree
 
 if TYPE_CHECKING:
     from app.shared.context import Context
@@ -43,18 +42,19 @@ class EngineControl(QObject):
         self._context, self._selection, self._panel = context, selection, panel
         self._marks: list[Mark] = []
         self._by_place: dict[int, Mark] = {}
-        self._asked: tuple[object, ...] = ()
-        self._shown: tuple[object, ...] = ()
-        self._places: tuple[ModelTree | None, dict[str, int]] = (None, {})
+        self._places: dict[str, int] | None = None
         self._checks, self._repairs = Background(self, patience=_PATIENCE), Background(self)
         self._checks.done.connect(self._take)
         self._checks.failed.connect(lambda error: context.report(error, None))
         self._repairs.failed.connect(lambda error: context.report(error, None))
         self._repairs.done.connect(self._edit)
         context.draft.set_engine(context.state.value(_STATE, ""))
+        context.draft.engine_changed.connect(self._show)
+        context.draft.model_replaced.connect(self._forget)
         panel.engine_chosen.connect(self._choose)
         panel.reason_chosen.connect(self._select)
         panel.repair_wanted.connect(self.repair)
+        self._show()
 
     @property
     def marks(self) -> dict[int, Mark]:
@@ -65,26 +65,12 @@ class EngineControl(QObject):
         """See what the engine has against the map of the draft; `marks_changed` tells where that comes later."""
         draft, engine = self._context.draft, self._context.draft.engine
         plans, name = draft.plans, draft.choices.formats[0]
-        asked = (engine, plans, name)
-        if len(asked) == len(self._asked) and all(new is old for new, old in zip(asked, self._asked, strict=True)):
-            return
-        same_model = bool(self._places[0]) and draft.model is not None and self._places[0] is draft.model.tree
-        self._asked = asked
         if draft.model is None or not engine or len(plans) <= _AT_ONCE:
             self._checks.forget()
             self._set(draft.marks)
             return
-        if not same_model:
-            self._set([])
         tree = draft.model.tree
         self._checks.ask(lambda: engines.check(engine, tree, plans, name))
-
-    def refresh(self) -> None:
-        """Show the engine of the draft and what it has against the map."""
-        now = (self._context.draft.engine, self._marks)
-        if not self._shown or any(new is not old for new, old in zip(now, self._shown, strict=True)):
-            self._shown = now
-            self._panel.show_marks(*now)
 
     def repair(self) -> None:
         """Give the layers that cannot be loaded what they need, and nothing else."""
@@ -105,10 +91,23 @@ class EngineControl(QObject):
         self.marks_changed.emit()
 
     def _set(self, marks: list[Mark]) -> None:
-        draft = self._context.draft
-        places = self._positions(draft.model.tree) if draft.model is not None else {}
+        if self._places is None:
+            model = self._context.draft.model
+            nameable = model.tree.nameable if model is not None else ()
+            self._places = {linear.name: place for place, linear in enumerate(nameable)}
+        places = self._places
         self._marks = marks
         self._by_place = {places[mark.layer]: mark for mark in marks if mark.layer in places}
+        self._show()
+
+    def _show(self) -> None:
+        self._panel.show_marks(self._context.draft.engine, self._marks)
+
+    def _forget(self) -> None:
+        """Forget the marks and the positions: they are those of another model."""
+        self._places = None
+        self._marks, self._by_place = [], {}
+        self._show()
 
     def _choose(self, engine: str) -> None:
         self._context.state.set_value(_STATE, engine)
@@ -119,8 +118,3 @@ class EngineControl(QObject):
         self._selection.select(wanted)
         if wanted:
             self._selection.set_current(min(wanted))
-
-    def _positions(self, tree: ModelTree) -> dict[str, int]:
-        if self._places[0] is not tree:
-            self._places = (tree, {linear.name: place for place, linear in enumerate(tree.nameable)})
-        return self._places[1]

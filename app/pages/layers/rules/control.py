@@ -38,11 +38,15 @@ class RulesControl(QObject):
         super().__init__(parent)
         self._context, self._selection, self._panel = context, selection, panel
         self._seen = False
-        self._counted: BitsMap | None = None
+        self._stale = True
         self._effects: Sequence[Effect] | None = None
         self._background = Background(self, patience=_PATIENCE)
         self._background.done.connect(self._take)
         self._background.failed.connect(lambda error: context.report(error, None))
+        draft = context.draft
+        draft.model_replaced.connect(self._forget)
+        for signal in (draft.model_changed, draft.bits_map_changed, draft.formats_changed):
+            signal.connect(self._renew)
         selection.changed.connect(self.refresh)
         panel.typed.connect(self._count)
         panel.rule_added.connect(self._add)
@@ -61,8 +65,8 @@ class RulesControl(QObject):
         if not self._seen:
             return
         draft, bits_map = self._context.draft, self._context.draft.choices.bits_map
-        if bits_map is not self._counted:
-            self._counted, known = bits_map, self._effects
+        if self._stale:
+            self._stale, known = False, self._effects
             self._effects = known if known is not None and len(known) == len(bits_map.rules) else None
             tree = draft.model.tree if draft.model is not None else None
             if tree is not None and draft.plans and bits_map.rules:
@@ -71,6 +75,15 @@ class RulesControl(QObject):
                 self._background.forget()
         some = bool(self._selection.layers)
         self._panel.show_rules(bits_map.rules, self._effects, len(bits_map.layers), some_selected=some)
+
+    def _forget(self) -> None:
+        """Forget the effects: they are those on another model."""
+        self._effects = None
+
+    def _renew(self) -> None:
+        """Show the rules of the draft, and count again what they do."""
+        self._stale = True
+        self.refresh()
 
     def remove(self, place: int) -> None:
         """Take a rule away."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from app.pages.run.try_again import TryAgain
+from app.pages.run.try_again import needed_bytes, obstacle
 from app.shared import machine_budget
 from app.shared.run_record import RunRecord, record_of
 from core.bitsmap import BitsMap, Rule
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from app.shared.draft import OpenedModel
 
 SPEC = JobSpec("owner/model", "/out")
-TOLD = Started("m", 1, 1, 1, "cpu", "float32", 2, {"planned_bytes": {"auto_round": 5000}})
+STARTED = Started("m", 1, 1, 1, "cpu", "float32", 2, {"planned_bytes": {"auto_round": 5000}})
 
 
 @pytest.fixture(autouse=True)
@@ -29,28 +29,30 @@ def free(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return room
 
 
+def told(record: RunRecord, model: OpenedModel | None) -> str:
+    """The obstacle to starting the run of `record` again."""
+    assert record.spec is not None
+    return obstacle(record.spec, needed_bytes(record, record.spec, model))
+
+
 def test_the_shapes_of_the_open_model_say_what_is_needed(opened: OpenedModel) -> None:
     mine = replace(opened, name=SPEC.model)
-    assert TryAgain().obstacle(RunRecord(SPEC), mine).startswith("Needs 1.")
+    assert told(RunRecord(SPEC), mine).startswith("Needs 1.")
 
 
 def test_of_another_model_the_run_itself_has_told(opened: OpenedModel) -> None:
-    assert TryAgain().obstacle(record_of([TOLD], SPEC), opened) == "Needs 5 kB of disk, 1 kB free"
+    assert told(record_of([STARTED], SPEC), opened) == "Needs 5 kB of disk, 1 kB free"
 
 
 def test_where_nobody_knows_it_may_be_tried(opened: OpenedModel) -> None:
-    assert TryAgain().obstacle(RunRecord(SPEC), opened) == ""
+    assert told(RunRecord(SPEC), opened) == ""
 
 
 def test_with_room_it_may_be_tried(free: list[int]) -> None:
     free[0] = 10_000
-    assert TryAgain().obstacle(record_of([TOLD], SPEC), None) == ""
+    assert told(record_of([STARTED], SPEC), None) == ""
 
 
 def test_a_map_that_does_not_fit_is_left_to_the_run(opened: OpenedModel) -> None:
     spec = replace(SPEC, model=opened.name, bits_map=BitsMap(layers=(Rule("no.such.layer", bits=2),)))
-    assert TryAgain().obstacle(RunRecord(spec), opened) == ""
-
-
-def test_without_a_spec_there_is_nothing_to_try() -> None:
-    assert TryAgain().obstacle(RunRecord(), None) == ""
+    assert told(RunRecord(spec), opened) == ""
