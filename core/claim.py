@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +23,7 @@ from core.lock import FileLock, Holder, here, holder_from_json, is_held, take
 
 MARK: Final = ".bitwright-"
 _CLAIM: Final = "claim"
+_CLAIM_BYTES: Final = 1 << 20
 _MOUNTS: Final = Path("/proc/self/mountinfo")
 _OWN: Final = ("lost+found",)
 """What a volume holds when it is new."""
@@ -169,14 +171,11 @@ class Claim:
         before = _holder(file)
         if before is not None and (before.elsewhere or (not lock.real and before.process() is not None)):
             raise _taken(self._target, file)
-        lock.write(json.dumps({**here().to_json(), "work": self._title}).encode("utf-8"))
+        made = [str(parent) for parent in self._made]
+        lock.write(json.dumps({**here().to_json(), "work": self._title, "made": made}).encode("utf-8"))
 
     def _remove_parents(self) -> None:
-        for parent in reversed(self._made):
-            try:
-                parent.rmdir()
-            except OSError:
-                break  # it holds the output, or what somebody put there
+        _remove_empty(self._made)
         self._made = []
 
 
@@ -186,7 +185,10 @@ def was_claimed(target: Path) -> bool:
 
 
 def remove_stale(target: Path, token: str) -> None:
-    """Remove the claims on `target` whose process is gone, and that of the work `token` of this process."""
+    """Remove the claims on `target` whose process is gone, and that of the work `token` of this process.
+
+    The folders that a process made for its claim are removed with it where they are empty.
+    """
     for file in _claim_files(target):
         held = _claims.get(file)
         if held is not None and held.token == token:
@@ -198,7 +200,9 @@ def remove_stale(target: Path, token: str) -> None:
                 continue
             before = _holder(file)
             stale = before is None or not (before.elsewhere or (not lock.real and before.process() is not None))
+            made = _made_for(file, target) if stale else []
             lock.close(remove=stale)
+            _remove_empty(made)
 
 
 def _claim_files(target: Path) -> tuple[Path, Path]:
@@ -206,9 +210,27 @@ def _claim_files(target: Path) -> tuple[Path, Path]:
     return beside, inside
 
 
+def _remove_empty(folders: Sequence[Path]) -> None:
+    """Remove nested folders, the outermost first in the list, up to the first that is not empty."""
+    for folder in reversed(folders):
+        try:
+            folder.rmdir()
+        except OSError:
+            break  # it holds the output, or files of somebody else
+
+
+def _made_for(file: Path, target: Path) -> list[Path]:
+    """Return the folders above `target` that were made for a claim, the outermost first."""
+    try:
+        names = set(json.loads(file.read_bytes()[:_CLAIM_BYTES])["made"])
+    except (OSError, ValueError, RecursionError, LookupError, TypeError):
+        return []
+    return [parent for parent in reversed(target.parents) if str(parent) in names]
+
+
 def _holder(file: Path) -> Holder | None:
     try:
-        return holder_from_json(json.loads(file.read_bytes()[:4096]))
+        return holder_from_json(json.loads(file.read_bytes()[:_CLAIM_BYTES]))
     except (OSError, ValueError, RecursionError):
         return None
 

@@ -156,6 +156,11 @@ class Failed(Event):
 
 Emit = Callable[[Event], None]
 
+
+def ignore_event(_event: Event) -> None:
+    """Do nothing: the default receiver of events."""
+
+
 _TYPES: dict[str, type[Event]] = {
     cls.__name__: cls
     for cls in (

@@ -57,7 +57,8 @@ QT = {"PySide6", "PyQt6", "shiboken6", "pyqtgraph"}
 TORCH = {"torch", "transformers"}
 TORCH_FREE = (
     "core", "core.allocation.demand", "core.allocation.map_rules", "core.allocation.pareto", "core.allocation.problem",
-    "core.api", "core.api.bench_call", "core.api.chats", "core.api.endpoint", "core.api.inspection",
+    "core.api", "core.api.bench_call", "core.api.chats", "core.api.conversion", "core.api.endpoint",
+    "core.api.estimation", "core.api.evaluation", "core.api.inspection", "core.api.machine", "core.api.runs",
     "core.api.planning", "core.api.serve_call", "core.bitsmap", "core.block_types", "core.calibration.preview",
     "core.calibration.text", "core.cli", "core.codec", "core.control", "core.errors", "core.estimate.costs",
     "core.estimate.goals",
@@ -66,8 +67,8 @@ TORCH_FREE = (
     "core.formats.limits", "core.formats.map_exchange", "core.formats.names", "core.formats.packing",
     "core.formats.patterns", "core.formats.settings", "core.hub.card", "core.hub.download", "core.hub.patience",
     "core.hub.remote", "core.hub.search", "core.hub.source", "core.inference.backends.backend", "core.inference.cards",
-    "core.inference.devices", "core.inference.machine", "core.inference.native.build",
-    "core.jobs.adopt", "core.jobs.child", "core.jobs.failure",
+    "core.inference.devices", "core.inference.machine", "core.inference.native.build", "core.jobs.adopt",
+    "core.jobs.child", "core.jobs.failure", "core.jobs.following", "core.jobs.inline",
     "core.jobs.process", "core.jobs.steering", "core.jobs.store", "core.jobs.stream", "core.jobs.worker",
     "core.model.folder", "core.model.fused", "core.model.headers", "core.model.refusals", "core.model.tree",
     "core.model_id", "core.pace", "core.recipes", "core.report.command_line", "core.report.loading_snippets",

@@ -1,7 +1,7 @@
-"""The thread that stands between a run and the window: it starts or follows the child and hands over batches.
+"""The thread that follows a run for the window, and emits its events in batches.
 
-Everything that can wait (disk, process, file of events) waits here. Knows no widget; speaks to the window in at most
-20 signals a second, however many events there are.
+Every blocking operation (disk, process, event file) happens in this thread. It emits at most 20 signals a second,
+however many events there are.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -18,18 +17,16 @@ from PySide6.QtCore import QObject, QThread, Signal
 
 from app.shared.run_record import Batch
 from core.errors import BitwrightError
-from core.events import Event, Failed
 from core.home import home
 from core.jobs import store
-from core.jobs.child import Outcome
+from core.jobs.child import Command
 from core.jobs.failure import Progressed, error_from, failed_from
+from core.jobs.following import Batches, Outcome
 from core.jobs.steering import Patience
 from core.spec import JobSpec
 
-Command = Callable[[Path], Sequence[str]]
-"""From a job folder to the command that runs it; tests give their own."""
 PATIENCE = Patience(command=1.2, terminate=0.4)
-"""Somebody who presses Cancel watches: gone within two seconds, by whatever means."""
+"""Cancel ends the run within two seconds, by whatever means."""
 _EVERY = 0.05
 _CHUNK = 1 << 15
 """Bytes of events read at once: a few milliseconds' work. While this thread works the window's thread waits for the
@@ -46,8 +43,8 @@ class RunThread(QThread):
         begun: the job folder (Path), as soon as there is one.
         batch: events since the last one (Batch).
         refused: the request cannot be carried out, nothing was started (BitwrightError).
-        over: the run has ended (JobInfo).
-        left: the run goes on, and this thread follows it no longer.
+        over: the run has ended (Outcome).
+        left: the run continues, and this thread no longer follows it.
     """
 
     begun = Signal(object)
@@ -65,7 +62,11 @@ class RunThread(QThread):
         patience: Patience = PATIENCE,
         parent: QObject | None = None,
     ) -> None:
-        """`what` is a spec to start, or the folder of a job to adopt or to open."""
+        """Follow `what`: a spec to start, or the folder of a job to adopt or to open.
+
+        Args:
+            command: Replaces the command line of the child process in tests.
+        """
         super().__init__(parent)
         self.mode = mode
         self._what = what
@@ -102,46 +103,43 @@ class RunThread(QThread):
             self.refused.emit(error_from(failed_from(error, Progressed(), log)))
 
     def _work(self) -> None:
-        if isinstance(self._what, JobSpec):
-            self._start(self._what)
-            return
-        from core.jobs import adopt
-
-        job = self._what
-        self.begun.emit(job)
-        if self.mode == "open":
-            self._tell(job, self._follow(adopt.replay(job, self._leave.is_set, chunk=_CHUNK)))
+        """Follow the run to its end and report its outcome."""
+        outcome = self._follow(self._batches())
+        if outcome.state == "detached":
+            self.left.emit()
         else:
-            wants = (self._stop.is_set, self._pause.is_set, self._leave.is_set)
-            self._tell(job, self._follow(adopt.follow_running(job, *wants, patience=self._patience, chunk=_CHUNK)))
+            self.over.emit(outcome)
 
-    def _start(self, spec: JobSpec) -> None:
-        """Check, make the job folder, and run it in a child."""
-        from core.api import calls
-        from core.estimate import preflight
-        from core.jobs import adopt, child
+    def _batches(self) -> Batches:
+        """Return the events of a new, a running or an ended job."""
+        from core import api
 
-        preflight.check(spec)
-        missing = calls.missing_parents(Path(spec.output))
-        job = store.create(spec)
-        self.begun.emit(job)
-        if self._stop.is_set():  # cancelled while the disk was looked at
-            with store.EventLog(job / store.EVENTS) as log:
-                log(Failed("cancelled", "The run was stopped before it began.", "", "", False))
-            self._tell(job, self._follow(adopt.replay(job, self._leave.is_set)))
-            return
-        wants = (self._stop.is_set, self._pause.is_set, self._leave.is_set)
-        command = self._command(job) if self._command else None
-        outcome = self._follow(
-            child.follow_batches(job, *wants, command=command, patience=self._patience, chunk=_CHUNK)
+        stop, pause, leave = self._stop.is_set, self._pause.is_set, self._leave.is_set
+        if isinstance(self._what, JobSpec):
+            return api.run_job(
+                self._what,
+                should_stop=stop,
+                should_pause=pause,
+                should_detach=leave,
+                on_created=self.begun.emit,
+                command=self._command,
+                patience=self._patience,
+                chunk=_CHUNK,
+            )
+        self.begun.emit(self._what)
+        if self.mode == "open":
+            return api.replay_job(self._what, should_detach=leave, chunk=_CHUNK)
+        return api.adopt_job(
+            self._what,
+            should_stop=stop,
+            should_pause=pause,
+            should_detach=leave,
+            patience=self._patience,
+            chunk=_CHUNK,
         )
-        if outcome.state not in ("done", "detached"):
-            store.clean_up(job)
-            calls.remove_empty(missing)
-        self._tell(job, outcome)
 
-    def _follow(self, batches: Generator[list[Event], None, Outcome]) -> Outcome:
-        """Hand the events over until there are no more."""
+    def _follow(self, batches: Batches) -> Outcome:
+        """Emit the events in batches; return the outcome."""
         waiting, sent = Batch(), 0.0
         with contextlib.closing(batches):
             while True:
@@ -161,10 +159,3 @@ class RunThread(QThread):
         if waiting.count:
             self.batch.emit(waiting)
         return outcome
-
-    def _tell(self, job: Path, outcome: Outcome) -> None:
-        """Say how it ended."""
-        if outcome.state == "detached":
-            self.left.emit()
-        else:
-            self.over.emit(store.read_job(job))

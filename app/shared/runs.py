@@ -12,11 +12,12 @@ from pathlib import Path
 from PySide6.QtCore import QObject, QTimer, Signal
 
 from app.shared.run_record import Batch, RunRecord
-from app.shared.run_thread import Command, RunThread
+from app.shared.run_thread import RunThread
 from core.errors import BadInput, BitwrightError
 from core.events import Failed
 from core.jobs import store
-from core.jobs.store import JobInfo
+from core.jobs.child import Command
+from core.jobs.following import Outcome
 from core.spec import JobSpec
 
 _EVERY_MS = 100
@@ -29,7 +30,7 @@ class Runs(QObject):
         changed: the record says something new; at most ten times a second while a run is on.
         started: a run begins to be followed.
         refused: the run that was asked for cannot be started (BitwrightError); there is no job.
-        ended: the run is over (JobInfo); not sent for jobs that are only opened.
+        ended: the run is over (Outcome); not sent for jobs that are only opened.
     """
 
     changed = Signal()
@@ -213,17 +214,17 @@ class Runs(QObject):
         self.changed.emit()
         self.refused.emit(error)
 
-    def _on_over(self, info: JobInfo) -> None:
+    def _on_over(self, outcome: Outcome) -> None:
         if not self._is_current() or self._thread is None:
             return
         told = self._thread.mode != "open"
         if self._record is not None and self._record.last is None:
-            self._record.last = info.last or Failed("child-died", "The run ended without saying how.", "", "", False)
+            self._record.last = outcome.event
         self._release()
         self.changed.emit()
         if told:
             self._tell_desktop()
-            self.ended.emit(info)
+            self.ended.emit(outcome)
 
     def _tell_desktop(self) -> None:
         """Where the user looks at something else, the desktop says that the run has ended."""

@@ -1,21 +1,37 @@
-"""What headers say of a model, as a value for people and for programs. Reads nothing itself; no torch."""
+"""The layers of a model and the bits that each would get, read from headers. Imports no torch."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import os
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
-from core.estimate import sizes
+from core.bitsmap import BitsMap
+from core.control import ShouldStop, check_stop, never
+from core.estimate import preflight, sizes
+from core.events import Emit, ignore_event
+from core.formats.grids import plan_layers
+from core.inference.native.architectures import FAMILIES
+from core.model.plans import nothing_quantized
 from core.model.tree import LayerPlan, ModelTree
+from core.spec import from_options
+
+if TYPE_CHECKING:
+    from core.hub.source import Source
+
+PathLike = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What headers say of a model: its tree, the scheme that each linear would get, and what an output would weigh.
+    """The layers of a model with the scheme of each linear layer, and the predicted size of the output.
 
-    `origin` says where the model came from; `plans` and `size` are empty where the model cannot be quantized.
-    `file_bytes` are those of a GGUF file, 0 of a folder; `warning` says that an output would be larger than its source.
-    `unchecked` says what headers do not tell: whether an architecture that is rare can be quantized block by block.
+    Attributes:
+        origin: Where the model came from: the Hub, a folder, a GGUF file.
+        plans, size: Empty where the model cannot be quantized.
+        file_bytes: Size of a GGUF file; 0 for a folder.
+        warning: Set where the output would be larger than its source.
+        unchecked: Set where headers do not tell whether the architecture can be quantized block by block.
     """
 
     model: str
@@ -59,6 +75,53 @@ class Inspection:
                 for linear in (tuple(plan.linear for plan in self.plans) or tree.linears)
             ],
         }
+
+
+def inspect(
+    model: PathLike,
+    *,
+    bits: int | None = None,
+    group_size: int | None = None,
+    sym: bool | None = None,
+    bits_map: BitsMap | PathLike | None = None,
+    format: str = "auto_round",
+    emit: Emit | None = None,
+    should_stop: ShouldStop = never,
+) -> Inspection:
+    """Return the layers of a model and the bits that each would get, from its config and tensor headers alone."""
+    spec = from_options(
+        model, "unused", bits=bits, group_size=group_size, sym=sym, bits_map=bits_map, formats=(format,)
+    )
+    preflight.check_model(spec.model)
+    source, tree = read_headers(spec.model, emit or ignore_event, should_stop)
+    found = None if tree.refusal else plan_layers(tree, spec.bits_map, spec.formats)
+    nothing = nothing_quantized(found) if found else None
+    if nothing:
+        tree, found = replace(tree, refusal=nothing[0]), None
+    plans = () if found is None else tuple(found)
+    size = None if tree.refusal else sizes.output_size(tree, plans, format)
+    large = size.total if size else 0
+    warning = sizes.larger_than_source(source.file_bytes or tree.nbytes, tree, large, format)
+    unchecked = ""
+    if size and tree.model_type not in FAMILIES:
+        name = tree.architecture or tree.model_type or "this architecture"
+        unchecked = f"Whether {name} can be run block by block is not checked here, but at the start of a run."
+    return Inspection(
+        source.label, source.origin, source.note, tree, plans, size, source.file_bytes, warning, unchecked
+    )
+
+
+def read_headers(model: str, emit: Emit, should_stop: ShouldStop) -> tuple[Source, ModelTree]:
+    """Find a model, downloading it where needed, and read its layer tree.
+
+    Raises:
+        BitwrightError: There is no such model, or it cannot be read; `Cancelled` after a stop.
+    """
+    from core.formats.opened import open_source
+
+    source = open_source(model, emit, should_stop)
+    check_stop(should_stop, "Stopped.")
+    return source, preflight.read_tree(source.folder)
 
 
 def _scheme_json(plan: LayerPlan | None) -> dict[str, Any]:

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.allocation.demand import Budget, Demand, parse_size
+from core.api.inspection import read_headers
 from core.bitsmap import Rule
 from core.calibration import text as texts
 from core.control import ShouldStop, never
 from core.errors import BadInput, Cancelled, OutputProblem, UnsupportedModel
 from core.estimate import preflight
 from core.estimate.sizes import layer_bytes
-from core.events import Emit, Event
+from core.events import Emit, ignore_event
 from core.files import expanded
 from core.formats import engines
 from core.formats.engines import Mark
@@ -161,7 +162,7 @@ def plan(
         absolute(model), _candidates(demand), measure, absolute(calibration), samples, seqlen, seed, device
     )
     target = None if output is None else _writable(expanded(output).absolute())
-    found = _choose(spec, demand, emit or _ignore, should_stop)
+    found = _choose(spec, demand, emit or ignore_event, should_stop)
     if target is not None:
         _save(found.allocation, target)
     return found
@@ -234,12 +235,7 @@ def _candidates(demand: Demand) -> tuple[LayerScheme, ...]:
 
 
 def _tree(name: str, emit: Emit, should_stop: ShouldStop) -> ModelTree:
-    from core.formats.opened import open_source
-
-    source = open_source(name, emit, should_stop)
-    if should_stop():
-        raise Cancelled("Stopped.")
-    tree = preflight.read_tree(source.folder)
+    _source, tree = read_headers(name, emit, should_stop)
     if tree.refusal:
         raise UnsupportedModel(tree.refusal, "`bitwright inspect` shows what is in it.")
     return tree
@@ -260,7 +256,3 @@ def _save(found: Allocation, path: Path) -> None:
         found.bits_map.save(path)
     except OSError as error:
         raise OutputProblem(f"{path} cannot be written: {error.strerror}.", "Choose another name.") from error
-
-
-def _ignore(_event: Event) -> None:
-    """For callers who do not want to know."""

@@ -9,19 +9,15 @@ from typing import Any
 from core import api
 from core.cli.terminal import Interrupts, Terminal, sizes_line
 from core.estimate.costs import BUSY, Range
-from core.estimate.preflight import check
 from core.events import Done, Event, Result
 from core.model.tree import LayerPlan, Linear
 from core.report.loading_snippets import folder_to_open
-from core.spec import from_options
 from core.wording import duration, figure, human
 
 
 def quantize(terminal: Terminal, model: str, output: Path, options: dict[str, Any]) -> None:
     """Run a job in a child and show how it goes."""
-    spec = from_options(model, output, **options)
-    check(spec)
-    done = terminal.watched(lambda asked: api.run_job(spec, should_stop=asked))
+    done = terminal.watched(lambda asked: api.quantize(model, output, **options, should_stop=asked))
     if isinstance(done, Done):
         summary(terminal, done)
 

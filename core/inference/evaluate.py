@@ -24,7 +24,7 @@ from core.calibration.tokens import sha256_of
 from core.control import ShouldStop, never
 from core.errors import BadInput, Cancelled, VerificationFailed
 from core.estimate.costs import CHUNK_BYTES
-from core.events import Emit, Event, Progress
+from core.events import Emit, Progress, ignore_event
 from core.recipes import RESOURCES
 
 if TYPE_CHECKING:
@@ -89,21 +89,13 @@ class Windows:
     text: str
 
 
-def _no_events(event: Event) -> None:
-    """Drop an event."""
-
-
-def _never() -> bool:
-    return False
-
-
 def evaluate_text(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     text: str | Path | None = None,
     seqlen: int = SEQLEN,
     max_windows: int | None = None,
-    emit: Emit = _no_events,
+    emit: Emit = ignore_event,
     should_stop: ShouldStop = never,
 ) -> Perplexity:
     """Perplexity of `model` on a text: a string is the text itself, a path a file, None the bundled text.
@@ -159,7 +151,7 @@ def perplexity(
     model: PreTrainedModel | Runner,
     windows: Tensor,
     text: str = "",
-    emit: Emit = _no_events,
+    emit: Emit = ignore_event,
     should_stop: ShouldStop = never,
 ) -> Perplexity:
     """exp of the mean negative log-likelihood of every token but each row's first.
@@ -180,7 +172,7 @@ def perplexity(
 def token_losses(
     model: PreTrainedModel | Runner,
     windows: Tensor,
-    emit: Emit = _no_events,
+    emit: Emit = ignore_event,
     should_stop: ShouldStop = never,
 ) -> Tensor:
     """Negative log-likelihood in nats of every token but each row's first, float32 [rows, seqlen - 1].
@@ -229,7 +221,7 @@ def compare_logits(
     reference: PreTrainedModel,
     other: PreTrainedModel,
     windows: Tensor,
-    emit: Emit = _no_events,
+    emit: Emit = ignore_event,
     should_stop: ShouldStop = never,
 ) -> LogitComparison:
     """KL divergence of `other` from `reference`, and how often their most likely tokens agree.
@@ -246,7 +238,7 @@ def compare_logits(
     _check_vocabulary(other, windows)
     divergences, agreements = [], []
     expectations = _logits(reference, windows, emit, should_stop)
-    for (_, expected), (_, found) in zip(expectations, _logits(other, windows, _no_events, never), strict=True):
+    for (_, expected), (_, found) in zip(expectations, _logits(other, windows, ignore_event, never), strict=True):
         if expected.shape != found.shape:
             raise BadInput("The two models have different vocabularies.", "Compare a model with its own quantization.")
         divergence, agreement = _row_divergence(expected, found.to(expected.device))
@@ -268,7 +260,7 @@ def _documents(text: str | Path | None) -> tuple[str, list[Document]]:
     if text is None:
         return BUNDLED, list(texts.bundled(_FOLDER))
     if isinstance(text, Path):
-        return str(text), list(files.read(text, _WHOLE_CHARS, _no_events))
+        return str(text), list(files.read(text, _WHOLE_CHARS, ignore_event))
     return "given", [Document(text=text)]
 
 

@@ -1,39 +1,56 @@
-"""Passing on what somebody wants of a run, and insisting: asked first, then terminated, then killed.
-
-Knows wishes and seconds; how a process is asked or ended is for those who steer one.
-"""
+"""Control of the process that runs a job: a stop is requested first, then enforced by SIGTERM and SIGKILL."""
 
 from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from types import TracebackType
 
 
 @dataclass(frozen=True)
 class Patience:
-    """Seconds to wait after the stop command, and then after SIGTERM, before the next harder means."""
+    """Seconds to wait after the stop request, and then after SIGTERM, before the next harder means."""
 
     command: float = 10.0
     terminate: float = 5.0
 
 
-class Steering(ABC):
-    """A process that is steered.
+class RunProcess(ABC):
+    """The process that runs a job, as its follower observes and controls it. A context manager.
+
+    Args:
+        start: Offset in the event file, in bytes, of the first event of this run.
+        paused: The process has already been asked to pause.
 
     Attributes:
-        stopping: it was asked to stop.
+        grace: Seconds after the end of the process in which another follower may still write the last event.
+        poll_seconds: Interval between two looks at the process while it writes no events.
+        stopping: The process has been asked to stop.
     """
 
-    def __init__(self, patience: Patience, *, paused: bool = False) -> None:
+    grace = 0.0
+    poll_seconds = 0.05
+
+    def __init__(self, patience: Patience, start: int, *, paused: bool = False) -> None:
+        self.start = start
         self.stopping = False
         self.paused = paused
         self._patience = patience
         self._since = 0.0
         self._terminated = False
 
+    def __enter__(self) -> RunProcess:
+        return self
+
+    @abstractmethod
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """End following the process."""
+
     def steer(self, stop: bool, pause: bool) -> None:
-        """Pass on what the caller wants; a stop that is not obeyed gets harder with time."""
+        """Pass the caller's requests on; a stop that has no effect is enforced by harder means as time passes."""
         now = time.monotonic()
         if stop and not self.stopping:
             self.stopping, self._since = True, now
@@ -47,14 +64,27 @@ class Steering(ABC):
             self._terminated = True
             self.terminate()
 
+    @property
+    @abstractmethod
+    def exit_code(self) -> int | None:
+        """The exit code (negative: a signal); None while the process runs, and for a process that is not a child."""
+
+    @abstractmethod
+    def has_ended(self) -> bool:
+        """Return whether the process has ended."""
+
+    @abstractmethod
+    def detach(self) -> bool:
+        """Let the process continue without this follower; return false where that is no longer possible."""
+
     @abstractmethod
     def ask(self, *, stop: bool = False, pause: bool = False) -> None:
-        """Ask the process to stop, to pause, or (neither) to go on."""
+        """Ask the process to stop, to pause, or (neither) to continue."""
 
     @abstractmethod
     def terminate(self) -> None:
-        """Order its end (SIGTERM)."""
+        """Send SIGTERM."""
 
     @abstractmethod
     def kill(self) -> None:
-        """Kill it, with what it started."""
+        """Kill the process and the processes that it started."""

@@ -68,7 +68,11 @@ def perform(job: Path, emit: Emit, control: Control, run: Run) -> Done | Failed:
     try:
         spec = load(job / store.SPEC)
         with Claim(Path(spec.output).absolute(), job.name, f"job {job.name}"):
-            run(spec, job, watched, control)
+            try:
+                run(spec, job, watched, control)
+            except BaseException:
+                store.clean_up(job)
+                raise
         if not done:
             raise RuntimeError("the run ended without a result")
         return done[-1]

@@ -14,7 +14,7 @@ from app.shared.run_record import Batch, RunRecord
 from app.shared.run_thread import PATIENCE, RunThread
 from core.errors import BitwrightError
 from core.jobs import store
-from core.jobs.store import JobInfo
+from core.jobs.following import Outcome
 from core.spec import JobSpec
 from tests.app.fake_child import FLOOD, command
 
@@ -29,7 +29,7 @@ class Listener:
         self.record = RunRecord()
         self.batches: list[Batch] = []
         self.jobs: list[Path] = []
-        self.ends: list[JobInfo] = []
+        self.ends: list[Outcome] = []
         self.refusals: list[BitwrightError] = []
         thread.begun.connect(self.jobs.append)
         thread.batch.connect(self.take)
@@ -85,7 +85,7 @@ def test_a_whole_run_is_handed_over(qtbot: QtBot, threads: Threads, spec: JobSpe
     assert found.record.state == "done"
     assert [len(found.record.curves[block].losses) for block in range(4)] == [20, 20, 20, 20]
     assert [info.state for info in found.ends] == ["done"]
-    assert found.jobs == [found.ends[0].folder]
+    assert found.jobs == [job.folder for job in store.list_jobs()]
 
 
 def test_a_flood_comes_in_few_batches_and_loses_no_loss(qtbot: QtBot, threads: Threads, spec: JobSpec) -> None:

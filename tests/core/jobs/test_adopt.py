@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Generator
 from pathlib import Path
 
 import psutil
@@ -13,8 +12,9 @@ import pytest
 from core.control import ShouldStop, never
 from core.events import Done, Event, Failed, Log, Stage
 from core.files import write_json
-from core.jobs import adopt, child, store
-from core.jobs.child import Outcome
+from core.jobs import adopt, following, store
+from core.jobs.child import Command, follow_child
+from core.jobs.following import Batches, Outcome
 from core.jobs.steering import Patience
 from core.spec import JobSpec
 
@@ -34,7 +34,7 @@ def job(outputs: Path) -> Path:
     return store.create(JobSpec("demo", str(outputs / "out")))
 
 
-def drain(batches: Generator[list[Event], None, Outcome]) -> tuple[Outcome, list[Event]]:
+def drain(batches: Batches) -> tuple[Outcome, list[Event]]:
     seen: list[Event] = []
     while True:
         try:
@@ -43,11 +43,14 @@ def drain(batches: Generator[list[Event], None, Outcome]) -> tuple[Outcome, list
             return end.value, seen
 
 
+def fake(behaviour: str) -> Command:
+    return lambda job: [sys.executable, str(FAKE), behaviour, str(job)]
+
+
 def let_go(job: Path, behaviour: str) -> None:
     """Start a child and detach it as soon as it has said something."""
     seen: list[Event] = []
-    command = [sys.executable, str(FAKE), behaviour, str(job)]
-    batches = child.follow_batches(job, should_detach=lambda: bool(seen), command=command)
+    batches = follow_child(job, should_detach=lambda: bool(seen), command=fake(behaviour))
     for events in batches:
         seen += events
     assert seen
@@ -69,9 +72,8 @@ def test_a_detached_run_goes_on_and_is_found_again(job: Path) -> None:
 
 def test_a_run_that_was_paused_when_it_was_let_go_is_still_to_pause(job: Path) -> None:
     seen: list[Event] = []
-    command = [sys.executable, str(FAKE), "pausing", str(job)]
     paused = lambda: any(isinstance(event, Log) for event in seen)  # noqa: E731
-    for events in child.follow_batches(job, should_pause=lambda: True, should_detach=paused, command=command):
+    for events in follow_child(job, should_pause=lambda: True, should_detach=paused, command=fake("pausing")):
         seen += events
     assert store.orders(job) == store.Orders(pause=True)
     assert found(job)[0].state == "done"  # nobody asks for a pause any more
@@ -97,7 +99,7 @@ def test_a_run_that_does_not_obey_is_killed(job: Path, outputs: Path) -> None:
 
 def test_leaving_off_ends_nothing(job: Path) -> None:
     let_go(job, "obedient")
-    outcome, _ = found(job, should_leave=lambda: True)
+    outcome, _ = found(job, should_detach=lambda: True)
     assert (outcome.state, outcome.event) == ("detached", None)
     assert store.read_job(job).state == "running"
     found(job, lambda: True)
@@ -131,7 +133,7 @@ def test_a_replay_tells_all_and_writes_nothing(job: Path) -> None:
     with store.EventLog(job / store.EVENTS) as emit:
         emit(Stage("tune"))
     before = (job / store.EVENTS).read_bytes()
-    outcome, seen = drain(adopt.replay(job))
+    outcome, seen = drain(following.replay(job))
     assert outcome.state == "died"
     assert [type(event) for event in seen] == [Stage, Failed]
     assert (job / store.EVENTS).read_bytes() == before

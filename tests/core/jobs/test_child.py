@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import sys
 from collections.abc import Callable
@@ -12,8 +13,10 @@ import pytest
 
 from core.control import Control, never
 from core.events import Done, Emit, Event, Failed, Log, Stage
-from core.jobs import child, process, store, worker
-from core.jobs.child import Outcome
+from core.jobs import following, process, store, worker
+from core.jobs.child import Command, follow_child
+from core.jobs.following import Batches, Outcome
+from core.jobs.inline import run_inline
 from core.jobs.steering import Patience
 from core.spec import JobSpec
 
@@ -28,6 +31,22 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return store.create(JobSpec("demo", str(tmp_path / "outputs" / "out")))
 
 
+def fake(behaviour: str) -> Command:
+    return lambda job: [sys.executable, str(FAKE), behaviour, str(job)]
+
+
+def collect(batches: Batches, seen: list[Event]) -> Outcome:
+    """Follow a run to its end; closes the generator where an event is refused."""
+    events = following.events_of(batches)
+    with contextlib.closing(events):
+        while True:
+            try:
+                seen.append(next(events))
+            except StopIteration as end:
+                outcome: Outcome = end.value
+                return outcome
+
+
 def run(
     job: Path,
     behaviour: str,
@@ -36,11 +55,10 @@ def run(
     patience: Patience | None = None,
 ) -> tuple[Outcome, list[Event]]:
     seen: list[Event] = []
-    command = [sys.executable, str(FAKE), behaviour, str(job)]
-    events = child.follow_child(
-        job, lambda: should_stop(seen), lambda: should_pause(seen), command=command, patience=patience
+    events = follow_child(
+        job, lambda: should_stop(seen), lambda: should_pause(seen), command=fake(behaviour), patience=patience
     )
-    return child._drive(events, seen.append), seen
+    return collect(events, seen), seen
 
 
 def begun(seen: list[Event]) -> bool:
@@ -142,7 +160,7 @@ def test_garbage_is_passed_on_as_log_and_never_stops_the_follower(job: Path) -> 
 
 def test_an_interpreter_that_cannot_start_is_a_death_with_its_words(job: Path) -> None:
     command = [sys.executable, "-c", "import module_that_is_not_there"]
-    outcome = child._drive(child.follow_child(job, command=command), lambda _event: None)
+    outcome = collect(follow_child(job, command=lambda _job: command), [])
     assert "module_that_is_not_there" in failure(outcome).message
 
 
@@ -193,21 +211,9 @@ def test_a_paused_child_can_be_stopped(job: Path) -> None:
 
 
 def test_closing_the_generator_ends_the_child(job: Path) -> None:
-    command = [sys.executable, str(FAKE), "obedient", str(job)]
-    events = child.follow_child(job, command=command)
+    events = following.events_of(follow_child(job, command=fake("obedient")))
     next(events)
     events.close()
-    assert store.read_job(job).state == "cancelled"
-
-
-def test_an_error_in_the_listener_ends_the_child_and_reaches_the_caller(job: Path) -> None:
-    command = [sys.executable, str(FAKE), "obedient", str(job)]
-
-    def listen(_event: Event) -> None:
-        raise LookupError("mine")
-
-    with pytest.raises(LookupError, match="mine"):
-        child._drive(child.follow_child(job, command=command), listen)
     assert store.read_job(job).state == "cancelled"
 
 
@@ -232,7 +238,7 @@ def test_inline_is_the_same_run(job: Path) -> None:
     from tests.core.jobs.fake_worker import RUNS
 
     seen: list[Event] = []
-    outcome = child.run_inline(job, seen.append, never, never, run=lambda: RUNS["good"])
+    outcome = run_inline(job, seen.append, never, never, run=lambda: RUNS["good"])
     assert (outcome.state, outcome.exit_code) == ("done", None)
     assert seen == store.Follower(job / store.EVENTS).read_all()
     assert store.read_job(job).state == "done"
@@ -241,8 +247,8 @@ def test_inline_is_the_same_run(job: Path) -> None:
 def test_inline_tells_failures_and_stops(job: Path) -> None:
     from tests.core.jobs.fake_worker import RUNS
 
-    assert child.run_inline(job, lambda _e: None, run=lambda: RUNS["wrong"]).state == "failed"
-    assert child.run_inline(job, lambda _e: None, lambda: True, run=lambda: RUNS["obedient"]).state == "cancelled"
+    assert run_inline(job, lambda _e: None, run=lambda: RUNS["wrong"]).state == "failed"
+    assert run_inline(job, lambda _e: None, lambda: True, run=lambda: RUNS["obedient"]).state == "cancelled"
 
 
 def test_the_last_words_of_a_crash_are_what_it_was(tmp_path: Path) -> None:
@@ -288,13 +294,13 @@ def test_a_full_disk_ends_no_run_and_its_end_is_found_in_the_output(job: Path, m
         emit(Stage("prepare"))
         emit(Done(spec.output, 2.5, {"seconds": 2.5}))
 
-    assert child.run_inline(job, seen.append, run=lambda: run).state == "done"
+    assert run_inline(job, seen.append, run=lambda: run).state == "done"
     assert [type(event) for event in seen] == [Stage, Done]
-    outcome = child.close_stream(job, stopping=False, code=worker.EXIT_DONE)
+    outcome = following.close_stream(job, stopping=False, code=worker.EXIT_DONE)
     assert outcome.state == "done"
     assert isinstance(outcome.event, Done)
     assert (outcome.event.seconds, outcome.event.report) == (2.5, {"seconds": 2.5})
-    assert child.close_stream(job, stopping=False, code=1).state == "died"
+    assert following.close_stream(job, stopping=False, code=1).state == "died"
 
 
 def test_a_job_folder_that_cannot_be_written_is_said(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,7 +309,7 @@ def test_a_job_folder_that_cannot_be_written_is_said(job: Path, monkeypatch: pyt
 
     monkeypatch.setattr(store, "write_json", refuse)
     seen: list[Event] = []
-    last = failure(child.run_inline(job, seen.append))
+    last = failure(run_inline(job, seen.append))
     assert seen == [last]
     assert last.message == f"{job / store.OWNER} could not be read or written: Permission denied."
     assert "bug" not in last.hint

@@ -22,8 +22,9 @@ import sys
 from pathlib import Path
 from core.jobs import child
 job = Path(sys.argv[1])
-for event in child.follow_child(job, command=[sys.executable, *sys.argv[2:]]):
-    print("event", flush=True)
+for events in child.follow_child(job, command=lambda job: [sys.executable, *sys.argv[2:]]):
+    for event in events:
+        print("event", flush=True)
 """
 
 

@@ -11,7 +11,8 @@ import pytest
 from core import files, recipes
 from core.bitsmap import BitsMap
 from core.events import BlockDone, Done, Event, Failed
-from core.jobs import child, store
+from core.jobs import store
+from core.jobs.inline import run_inline
 from core.schemes import LayerScheme
 from core.spec import JobSpec
 from tests.core.faults import Faults, injected
@@ -40,7 +41,7 @@ def run(model: Path, own_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
         events: list[Event] = []
         faults = Faults(tmp_path, match=start, code=code, lasting=lasting)
         with injected(faults):
-            outcome = child.run_inline(job, events.append)
+            outcome = run_inline(job, events.append)
             if outcome.state != "done":
                 store.clean_up(job)
         assert faults.met, f"nothing begins with {start!r}"

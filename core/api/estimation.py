@@ -1,0 +1,45 @@
+"""Disk space, memory and time of a run before it starts. Imports no torch where the throughput is given."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import Any
+
+from core.api.inspection import read_headers
+from core.control import ShouldStop, never
+from core.estimate import costs, preflight, sizes
+from core.events import Emit, ignore_event
+from core.formats.grids import plan_layers
+from core.spec import from_options
+
+PathLike = str | os.PathLike[str]
+
+
+def estimate(
+    model: PathLike,
+    *,
+    throughput: float | None = None,
+    emit: Emit | None = None,
+    should_stop: ShouldStop = never,
+    **options: Any,
+) -> costs.Costs:
+    """Return the disk space, memory and time that a run needs, as ranges.
+
+    Args:
+        throughput: FLOP/s of matrix products; None measures it on the device, which takes a second and imports torch.
+        options: The options of `quantize`.
+    """
+    from core.inference import devices as machine
+
+    spec = from_options(model, options.pop("output", "unused"), **options)
+    preflight.check_model(spec.model)
+    source, tree = read_headers(spec.model, emit or ignore_event, should_stop)
+    plans = plan_layers(tree, spec.bits_map, spec.formats)
+    device, load = machine.choose(spec.device), 0.0
+    if throughput is None:
+        probe = machine.probe_dtype(device)
+        throughput, load = probe.gflops[probe.dtype] * 1e9, probe.load
+    found = costs.estimate(tree, plans, spec, throughput, on_device=device.kind != "cpu", load=load)
+    total, first = sizes.output_size(tree, plans, spec.formats[0]).total, spec.formats[0]
+    return replace(found, warning=sizes.larger_than_source(source.file_bytes or tree.nbytes, tree, total, first))
