@@ -1,8 +1,8 @@
 """What each layer may get, what it would cost and what it would add to the loss: the question that the knapsack
 answers.
 
-Layers that are tied are one unit. A layer that the table does not know, or whose shape no scheme fits, stays as it is
-unless a pin names it, and so do the layers that are tied to it. Knows shapes and names, no tensor.
+Fused layers are one unit. A layer that the table does not know, or whose shape no scheme fits, stays as it is
+unless a pin names it, and so do the layers that are fused with it. Knows shapes and names, no tensor.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from core.bitsmap import BitsMap, Keys, Rule
 from core.errors import BadInput
 from core.estimate.sizes import layer_bytes, output_size, quantized_bytes
 from core.formats import engines
-from core.model.fused import tied
+from core.model.fused import group_positions
 from core.model.tree import ModelTree, resolve_schemes
 from core.schemes import UNTOUCHED, LayerScheme
 
@@ -116,10 +116,10 @@ class _Layers:
 
     Attributes:
         rows: of the table; -1 where it does not know the layer.
-        pins: what its own pin gives. keys: what it shares with those that it is tied to.
+        pins: what its own pin gives. keys: what it shares with those that it is fused with.
         minimum: the fewest bits; 0 where nothing is said.
         free: its shape leaves it in 16 bits.
-        kept: it stays as it is, for its shape or because it was not measured, or because of one that it is tied to.
+        kept: it stays as it is, for its shape or because it was not measured, or because of one that it is fused with.
         unit_of: number of its unit.
     """
 
@@ -136,8 +136,8 @@ def build(tree: ModelTree, table: SensitivityTable, demand: Demand) -> Problem:
     """The problem that a demand poses.
 
     Raises:
-        BadInput: a pattern that no layer answers to, pins that contradict a tie, a minimum or the engine, or bits that
-            the table knows nothing of.
+        BadInput: a pattern that no layer answers to, pins that contradict a fused group, a minimum or the engine, or
+            bits that the table knows nothing of.
     """
     pins, apart = _pins(tree, demand)
     layers = _settled(tree, table, demand, pins)
@@ -185,7 +185,7 @@ def build(tree: ModelTree, table: SensitivityTable, demand: Demand) -> Problem:
 
 
 def _settled(tree: ModelTree, table: SensitivityTable, demand: Demand, pins: Sequence[Keys | None]) -> _Layers:
-    """What ties, pins, shapes and the table settle of each layer."""
+    """What fused groups, pins, shapes and the table settle of each layer."""
     known = {name: row for row, name in enumerate(table.layers)}
     rows = np.array([known.get(linear.name, -1) for linear in tree.linears], np.int64)
     minimum = _minimum(tree, demand)
@@ -214,8 +214,8 @@ def _share(tree: ModelTree, unit_of: Ints, count: int, keys: list[Keys | None], 
         if len(given) > 1:
             names = [tree.linears[place].name for place in unit if keys[place] is not None]
             raise BadInput(
-                f"{names[0]} and {names[-1]} are tied and pinned to different schemes.",
-                "Pin them alike, or untie them.",
+                f"{names[0]} and {names[-1]} are fused and pinned to different schemes.",
+                "Pin both to the same scheme, or switch off this fusion (for example `--no-fuse-qkv`).",
             )
         only, top = next(iter(given), None), max(minimum[place] for place in unit)
         for place in unit:
@@ -304,7 +304,7 @@ def _refuse_strangers(missing: Iterable[str], what: str) -> None:
 def _units(tree: ModelTree, demand: Demand) -> Ints:
     """The number of the unit of each linear."""
     parent = list(range(len(tree.linears)))
-    for group in tied(tree, engines.ties(demand.engine, demand.format_name, demand.ties)):
+    for group in group_positions(tree, engines.fused_modules(demand.engine, demand.format_name, demand.fused)):
         for place in group[1:]:
             parent[place] = group[0]
     numbers = {place: number for number, place in enumerate(dict.fromkeys(parent))}

@@ -9,7 +9,7 @@ from typing import Literal
 
 from core.bitsmap import Rule
 from core.errors import BadInput
-from core.model.fused import Ties
+from core.model.fused import FusedModules
 from core.schemes import BITS, UNTOUCHED, LayerScheme
 from core.wording import human
 
@@ -54,7 +54,7 @@ class Demand:
         choices: bits to choose from; with 16 among them a layer may be left alone.
         pins: rules of a bits map; what they give is fixed (the last that matches wins, the head by exact name only).
         min_bits: patterns with the fewest bits that a layer may get; of several that match the most bits count.
-        ties: layers that share a scheme.
+        fused: layers that share a scheme.
         engine: of `core.formats.engines`, or "": only what it runs is chosen.
         group_size, sym: of all layers that a pin does not give others.
     """
@@ -63,7 +63,7 @@ class Demand:
     choices: tuple[int, ...] = (2, 3, 4, 8)
     pins: tuple[Rule, ...] = ()
     min_bits: tuple[Rule, ...] = ()
-    ties: Ties = field(default_factory=Ties)
+    fused: FusedModules = field(default_factory=FusedModules)
     engine: str = ""
     format_name: str = "auto_round"
     group_size: int = 128

@@ -175,7 +175,7 @@ def _solved(table: Units, hull: Curve, point: int, budget: int) -> Solution:
 
 
 def _split(table: Units, unit: int, budget: int, known: Solution) -> Solution:
-    """The best over the choices of one unit, after each of which the rest is easier: one of many tied layers, say."""
+    """The best over the choices of one unit, after each of which the rest is easier: one of many fused groups, say."""
     found = []
     for choice in np.flatnonzero(np.isfinite(table.loss_increase[unit])).tolist():
         loss_increase = table.loss_increase.copy()

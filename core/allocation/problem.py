@@ -1,6 +1,7 @@
 """The bits map that has the smallest predicted loss increase within a budget.
 
-The budget is never exceeded, ties and pins hold, and the map that comes out resolves to exactly what was chosen. How
+The budget is never exceeded, fused groups and pins hold, and the map that comes out resolves to exactly what was
+chosen. How
 good the choice is depends on the table: loss increases are assumed to add up over layers. Knows no tensor.
 """
 

@@ -25,7 +25,7 @@ from core.events import Emit, ignore_event
 from core.files import expanded
 from core.formats import engines
 from core.formats.engines import Mark
-from core.model.fused import Ties
+from core.model.fused import FusedModules
 from core.model.plans import Plans
 from core.model.tree import ModelTree, resolve_schemes
 from core.model_id import absolute
@@ -123,7 +123,7 @@ def plan(
     pins: Iterable[str | Rule] = (),
     min_bits: Iterable[str | Rule] = (),
     engine: str = "",
-    ties: Ties = Ties(),  # noqa: B008 - frozen
+    fused: FusedModules = FusedModules(),  # noqa: B008 - frozen
     measure: str = DEFAULT,
     group_size: int = 128,
     sym: bool = True,
@@ -146,7 +146,7 @@ def plan(
         pins: `PATTERN=BITS`, or rules: fixed, the last that matches wins; heads by exact name only.
         min_bits: `PATTERN=BITS`: no layer of the pattern gets fewer.
         engine: of `core.formats.engines`: choose only what it runs.
-        ties: which layers share a scheme.
+        fused: which layers share a scheme.
         measure: of `core.sensitivity.spec`.
         calibration, samples, seqlen, seed, device: of the measurement.
         output: where to save the map; nothing may be there.
@@ -156,7 +156,7 @@ def plan(
             failed. `Cancelled` after a stop.
     """
     demand = Demand(
-        _budget(bpw, size, ram), tuple(choices), _rules(pins), _rules(min_bits), ties, engine, format, group_size, sym
+        _budget(bpw, size, ram), tuple(choices), _rules(pins), _rules(min_bits), fused, engine, format, group_size, sym
     )
     spec = AnalysisSpec(
         absolute(model), _candidates(demand), measure, absolute(calibration), samples, seqlen, seed, device

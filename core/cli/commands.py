@@ -21,7 +21,7 @@ from core.formats.engines import ENGINES
 from core.formats.names import FORMATS, PLAIN
 from core.home import home
 from core.jobs.failure import Progressed, error_from, failed_from
-from core.model.fused import Ties
+from core.model.fused import FusedModules
 from core.private_files import append_private
 from core.sensitivity.spec import DEFAULT, MEASURES
 
@@ -187,7 +187,7 @@ def plan(
     """The bits map of MODEL that is predicted to lose least within a budget, written to --output."""
     options = {
         "bpw": bpw, "size": size, "ram": ram, "choices": choices, "pins": pin or (), "min_bits": min_bits or (),
-        "engine": engine, "ties": Ties(fuse_qkv, fuse_gate_up, fuse_experts), "measure": measure,
+        "engine": engine, "fused": FusedModules(fuse_qkv, fuse_gate_up, fuse_experts), "measure": measure,
         "group_size": group_size, "sym": sym, "format": format, "calibration": calibration, "samples": samples,
         "seqlen": seqlen, "device": device, "seed": seed,
     }  # fmt: skip

@@ -15,7 +15,7 @@ from typing import Literal
 from core.bitsmap import BitsMap, with_layers
 from core.errors import BadInput
 from core.formats.names import is_gguf
-from core.model.fused import Ties, tied
+from core.model.fused import FusedModules, group_positions
 from core.model.plans import LayerPlan, grouped
 from core.model.tree import ModelTree, resolve_schemes
 from core.schemes import UNTOUCHED, LayerScheme
@@ -166,12 +166,12 @@ def binding(engine: str, format_name: str) -> Binding:
     return JOINED if engine.startswith("vllm") and not is_gguf(format_name) else ""
 
 
-def ties(engine: str, format_name: str, wanted: Ties) -> Ties:
-    """What must be tied for an engine, beside what is wanted."""
+def fused_modules(engine: str, format_name: str, wanted: FusedModules) -> FusedModules:
+    """Return the modules to fuse: those that are wanted and those that the engine needs."""
     return replace(wanted, fuse_qkv=True, fuse_gate_up=True) if engine and binding(engine, format_name) else wanted
 
 
-_FUSED = Ties(experts=False)
+_FUSED = FusedModules(experts=False)
 
 
 def _packing(format_name: str, schemes: Iterable[LayerScheme]) -> str:
@@ -341,7 +341,7 @@ def _disagreeing(
 ) -> dict[int, _Verdict]:
     """Joined layers of a block that differ; all follow the one with most bits, once that one can be run."""
     found = {}
-    for members in tied(tree, _FUSED):
+    for members in group_positions(tree, _FUSED):
         first = schemes[members[0]]
         if all(schemes[place] == first or not (schemes[place].quantized or first.quantized) for place in members):
             continue

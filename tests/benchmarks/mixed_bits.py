@@ -26,8 +26,8 @@ from tests.benchmarks.against_peer import BIN, Figures, measured, perplexity_of
 
 HERE = Path(__file__).resolve().parent
 GROUP = 64
-TIES = ["--no-fuse-qkv", "--no-fuse-gate-up"]
-"""AutoScheme ties nothing either, unless told to."""
+FUSION = ["--no-fuse-qkv", "--no-fuse-gate-up"]
+"""AutoScheme does not fuse modules by default either."""
 
 
 def analyse_ours(model: str, texts: str, work: Path, budgets: list[float]) -> Figures:
@@ -36,7 +36,7 @@ def analyse_ours(model: str, texts: str, work: Path, budgets: list[float]) -> Fi
     for budget in budgets:
         target = work / f"ours-{budget}.json"
         command = [str(BIN / "bitwright"), "plan", model, "--bpw", str(budget), "--choices", "2,3,4,8"]
-        command += ["--group-size", str(GROUP), "--calibration", texts, *TIES, "-o", str(target)]
+        command += ["--group-size", str(GROUP), "--calibration", texts, *FUSION, "-o", str(target)]
         figures.append(measured(command, work / f"plan-{budget}.log"))
         if figures[-1].code:
             raise SystemExit((work / f"plan-{budget}.log").read_text())

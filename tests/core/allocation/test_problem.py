@@ -1,4 +1,4 @@
-"""Allocations: the budget holds to the byte, and so do pins, minimum, ties and engines."""
+"""Allocations: the budget holds to the byte, and so do pins, minimum, fused groups and engines."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from core.errors import BadInput
 from core.estimate.goals import footprint
 from core.estimate.sizes import output_size, quantized_bytes
 from core.formats import engines
-from core.model.fused import Ties, groups
+from core.model.fused import FusedModules, groups
 from core.model.tree import ModelTree, resolve_schemes
 from core.schemes import LayerScheme
 from tests.core.allocation.problems import table_for
@@ -23,7 +23,8 @@ from tests.core.paper_model import SHAPES, llama
 
 TREE = llama(4)
 TABLE = table_for(TREE)
-LOOSE = Ties(False, False, False)
+LOOSE = FusedModules(False, False, False)
+FUSIONS = (FusedModules(), FusedModules(fuse_qkv=False), FusedModules(fuse_gate_up=False), LOOSE)
 BUDGETS = st.one_of(
     st.floats(2.3, 9).map(lambda value: Budget("bpw", value)),
     st.floats(0.73, 0.95).map(lambda share: Budget("bytes", int(share * TREE.nbytes))),
@@ -71,7 +72,7 @@ def test_what_allocate_believes_is_what_sizes_say(budget: Budget, name: str, gro
 def test_no_other_assignment_within_the_budget_has_a_smaller_loss_increase(bpw: float) -> None:
     tree = llama(1)
     table = table_for(tree, 7)
-    demand = Demand(Budget("bpw", bpw), (2, 4, 8), ties=LOOSE)
+    demand = Demand(Budget("bpw", bpw), (2, 4, 8), fused=LOOSE)
     found = allocate(tree, table, demand)
     weights = sum(inputs * outputs for inputs, outputs, _ in tree.weights)
     options = [
@@ -96,10 +97,13 @@ def test_more_budget_never_raises_the_loss_increase() -> None:
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.floats(2.4, 8), st.sampled_from([Ties(), Ties(fuse_qkv=False), Ties(fuse_gate_up=False), LOOSE]))
-def test_tied_layers_agree(bpw: float, ties: Ties) -> None:
-    got = schemes(TREE, allocate(TREE, TABLE, Demand(Budget("bpw", bpw), ties=ties)))
-    for group in groups(TREE, ties):
+@given(
+    st.floats(2.4, 8),
+    st.sampled_from(FUSIONS),
+)
+def test_fused_layers_agree(bpw: float, fused: FusedModules) -> None:
+    got = schemes(TREE, allocate(TREE, TABLE, Demand(Budget("bpw", bpw), fused=fused)))
+    for group in groups(TREE, fused):
         assert len({got[name] for name in group.layers}) == 1
 
 
@@ -126,7 +130,7 @@ def test_a_pin_may_leave_the_bits_open() -> None:
 
 def test_pins_of_one_tie_that_differ_are_refused() -> None:
     pins = (Rule("*.0.self_attn.q_proj", bits=8), Rule("*.0.self_attn.k_proj", bits=4))
-    with pytest.raises(BadInput, match="are tied and pinned to different schemes"):
+    with pytest.raises(BadInput, match="are fused and pinned to different schemes"):
         allocate(TREE, TABLE, Demand(Budget("bpw", 4), pins=pins))
 
 
@@ -241,7 +245,7 @@ def test_the_least_that_is_named_is_enough() -> None:
 @pytest.mark.parametrize("engine", ["vllm-cuda", "vllm-cpu"])
 @pytest.mark.parametrize("bpw", [4.4, 6.0, 11.0])
 def test_what_is_chosen_for_an_engine_runs_there(engine: str, name: str, bpw: float) -> None:
-    demand = Demand(Budget("bpw", bpw), (2, 4, 8, 16), ties=LOOSE, engine=engine, format_name=name)
+    demand = Demand(Budget("bpw", bpw), (2, 4, 8, 16), fused=LOOSE, engine=engine, format_name=name)
     found = allocate(TREE, TABLE, demand)
     assert [
         mark for mark in engines.check(engine, TREE, resolve_schemes(TREE, found.bits_map), name) if mark.cannot

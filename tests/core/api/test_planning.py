@@ -17,7 +17,7 @@ from core.errors import BadCalibration, BadInput, BitwrightError, Cancelled, Mod
 from core.estimate.preflight import read_tree
 from core.events import Emit, Progress, Result, from_line
 from core.formats.map_exchange import from_checkpoint
-from core.model.fused import Ties
+from core.model.fused import FusedModules
 from core.model.tree import ModelTree, resolve_schemes
 from core.schemes import LayerScheme
 from core.sensitivity import analyse as sensitivity
@@ -150,11 +150,11 @@ def test_bits_that_only_a_pin_brings_in_are_measured_too(tiny: Path, place: Path
 
 
 def test_ties_can_be_loosened(tiny: Path, place: Path, measured: list[AnalysisSpec]) -> None:
-    tied = api.plan(tiny, bpw=4.4, group_size=32)
-    loose = api.plan(tiny, bpw=4.4, group_size=32, ties=Ties(False, False, False))
-    by_name = {plan.linear.name: plan.scheme for plan in tied.plans}
+    fused = api.plan(tiny, bpw=4.4, group_size=32)
+    loose = api.plan(tiny, bpw=4.4, group_size=32, fused=FusedModules(False, False, False))
+    by_name = {plan.linear.name: plan.scheme for plan in fused.plans}
     assert by_name["model.layers.1.self_attn.q_proj"] == by_name["model.layers.1.self_attn.k_proj"]
-    assert loose.allocation.loss_increase <= tied.allocation.loss_increase
+    assert loose.allocation.loss_increase <= fused.allocation.loss_increase
 
 
 def test_the_same_plan_for_programs(tiny: Path, place: Path, measured: list[AnalysisSpec]) -> None:

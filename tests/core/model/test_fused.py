@@ -1,22 +1,22 @@
-"""Which layers are tied, and why."""
+"""Groups of fused modules, and the reason of each."""
 
 from __future__ import annotations
 
 import pytest
 
-from core.model.fused import Ties, groups, tied
+from core.model.fused import FusedModules, group_positions, groups
 from core.model.tree import ModelTree
 from tests.core.paper_model import llama
 
 EXPERTS = llama(1, shapes={f"mlp.experts.{n}.{kind}": (64, 64) for n in range(3) for kind in ("w1", "w2", "w3")})
 
 
-def lasts(tree: ModelTree, ties: Ties) -> list[set[str]]:
-    return [{name.rpartition(".")[2] for name in group.layers} for group in groups(tree, ties)]
+def lasts(tree: ModelTree, fused: FusedModules) -> list[set[str]]:
+    return [{name.rpartition(".")[2] for name in group.layers} for group in groups(tree, fused)]
 
 
-def test_a_llama_ties_query_key_value_and_gate_up_of_each_block() -> None:
-    found = groups(llama(2), Ties())
+def test_a_llama_fuses_query_key_value_and_gate_up_of_each_block() -> None:
+    found = groups(llama(2), FusedModules())
     assert [set(group.layers) for group in found] == [
         {f"model.layers.{block}.{part}_proj" for part in parts}
         for block in (0, 1)
@@ -29,46 +29,48 @@ def test_a_llama_ties_query_key_value_and_gate_up_of_each_block() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ties", "expected"),
+    ("fused", "expected"),
     [
-        (Ties(fuse_qkv=False), [{"gate_proj", "up_proj"}]),
-        (Ties(fuse_gate_up=False), [{"q_proj", "k_proj", "v_proj"}]),
-        (Ties(False, False, False), []),
+        (FusedModules(fuse_qkv=False), [{"gate_proj", "up_proj"}]),
+        (FusedModules(fuse_gate_up=False), [{"q_proj", "k_proj", "v_proj"}]),
+        (FusedModules(False, False, False), []),
     ],
 )
-def test_each_tie_has_a_switch(ties: Ties, expected: list[set[str]]) -> None:
-    assert lasts(llama(1), ties) == expected
+def test_each_kind_of_fused_modules_has_a_switch(fused: FusedModules, expected: list[set[str]]) -> None:
+    assert lasts(llama(1), fused) == expected
 
 
 @pytest.mark.parametrize("names", [("query", "key", "value"), ("wq", "wk", "wv"), ("w1", "w3")])
 def test_other_habits_of_naming(names: tuple[str, ...]) -> None:
     tree = llama(1, shapes={f"part.{name}": (64, 64) for name in (*names, "other")})
-    assert lasts(tree, Ties()) == [set(names)]
+    assert lasts(tree, FusedModules()) == [set(names)]
 
 
-def test_names_of_two_habits_or_of_two_parents_are_not_tied() -> None:
+def test_names_of_two_habits_or_of_two_parents_are_not_fused() -> None:
     tree = llama(1, shapes=dict.fromkeys(("a.q_proj", "b.k_proj", "a.key", "a.value_proj"), (64, 64)))
-    assert groups(tree, Ties()) == ()
+    assert groups(tree, FusedModules()) == ()
 
 
-def test_experts_of_a_block_are_tied_kind_by_kind() -> None:
-    assert lasts(EXPERTS, Ties(fuse_gate_up=False)) == [{"w1"}, {"w2"}, {"w3"}]
-    assert [group.reason for group in groups(EXPERTS, Ties(fuse_gate_up=False))] == [
+def test_experts_of_a_block_are_fused_kind_by_kind() -> None:
+    assert lasts(EXPERTS, FusedModules(fuse_gate_up=False)) == [{"w1"}, {"w2"}, {"w3"}]
+    assert [group.reason for group in groups(EXPERTS, FusedModules(fuse_gate_up=False))] == [
         "the experts of a block are one tensor in most engines"
     ] * 3
 
 
 def test_experts_and_gate_up_together_make_one_group() -> None:
-    found = groups(EXPERTS, Ties())
+    found = groups(EXPERTS, FusedModules())
     assert [len(group.layers) for group in found] == [6, 3]
     assert found[0].reason.count(";") == 1
 
 
-def test_without_the_tie_of_experts_each_ties_its_own_gate_and_up() -> None:
-    assert [len(group.layers) for group in groups(EXPERTS, Ties(experts=False))] == [2, 2, 2]
+def test_without_fused_experts_each_fuses_its_own_gate_and_up() -> None:
+    assert [len(group.layers) for group in groups(EXPERTS, FusedModules(experts=False))] == [2, 2, 2]
 
 
 def test_positions_are_the_same_groups() -> None:
     for tree in (llama(2), EXPERTS):
-        names = [tuple(tree.linears[place].name for place in places) for places in tied(tree, Ties())]
-        assert names == [group.layers for group in groups(tree, Ties())]
+        names = [
+            tuple(tree.linears[place].name for place in places) for places in group_positions(tree, FusedModules())
+        ]
+        assert names == [group.layers for group in groups(tree, FusedModules())]

@@ -22,7 +22,7 @@ from core.allocation.demand import Budget, Demand
 from core.bitsmap import BitsMap, Rule
 from core.errors import BitwrightError
 from core.model import fused
-from core.model.fused import Ties
+from core.model.fused import FusedModules
 from core.model.tree import ModelTree
 from core.schemes import LayerScheme
 from core.sensitivity import table as sensitivity_table
@@ -59,7 +59,7 @@ class BudgetControl(QObject):
         self._context, self._selection, self._panel = context, selection, panel
         self._call: Call | None = None
         self._seen = False
-        self._ties_shown = False
+        self._fused_shown = False
         self._demanded: Demand | None = None
         self._curve_stale = True
         self._pareto: Pareto | None = None
@@ -105,9 +105,9 @@ class BudgetControl(QObject):
         self._renew_curve()
         if not self._seen:
             return
-        if tree is not None and not self._ties_shown:
-            self._ties_shown = True
-            self._panel.show_ties(_reasons(tree))
+        if tree is not None and not self._fused_shown:
+            self._fused_shown = True
+            self._panel.show_fused(_reasons(tree))
         self._panel.show_measure(draft.measure, known=draft.sensitivity is not None)
         refusal = tree.refusal if tree is not None else ""
         self._panel.set_blocked(refusal or (self.tr("A run is on.") if self._context.runs.active else ""))
@@ -211,7 +211,7 @@ class BudgetControl(QObject):
 
     def _forget(self) -> None:
         """Forget what belongs to another model."""
-        self._ties_shown, self._curve_stale, self._stepped = False, True, None
+        self._fused_shown, self._curve_stale, self._stepped = False, True, None
         self._panel.forget()
         self._panel.tell("")
         self.stop()
@@ -231,7 +231,7 @@ class BudgetControl(QObject):
             choices=panel.choices,
             pins=pins,
             min_bits=min_bits,
-            ties=panel.ties,
+            fused=panel.fused,
             engine=draft.engine,
             format_name=draft.choices.formats[0],
             group_size=default.group_size,
@@ -329,14 +329,14 @@ def _curve(tree: ModelTree, table: SensitivityTable, demand: Demand) -> Pareto:
 
 
 def _reasons(tree: ModelTree) -> dict[str, str]:
-    """Why layers of this model should be alike, by the names of `Ties`; only what there is."""
+    """Return the reason for each kind of fused modules that this model has, by the names of `FusedModules`."""
     kinds = {linear.kind: linear for linear in tree.linears if linear.block >= 0}
     # One block with a layer of each kind says as much as all of them.
     block = replace(tree, linears=tuple(replace(linear, block=0) for linear in kinds.values()))
     found = {}
     for name in ("fuse_qkv", "fuse_gate_up", "experts"):
         only = {other: other == name for other in ("fuse_qkv", "fuse_gate_up", "experts")}
-        groups = fused.groups(block, Ties(**only))
+        groups = fused.groups(block, FusedModules(**only))
         if groups:
             found[name] = groups[0].reason
     return found

@@ -27,7 +27,7 @@ from app.widgets.note import Note
 from app.widgets.segmented import Option, Toggles
 from app.widgets.tinted_label import TintedLabel
 from app.widgets.wheel_guard import WheelGuard
-from core.model.fused import Ties
+from core.model.fused import FusedModules
 from core.schemes import BITS, UNTOUCHED
 from core.sensitivity.spec import MEASURES
 
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from app.state import State
     from app.theme import Theme
 
-_KIND, _CHOICES, _TIES = "layers/budget", "layers/choices", "layers/ties"
-_TIE_NAMES: Final = ("fuse_qkv", "fuse_gate_up", "experts")
+_KIND, _CHOICES, _FUSED = "layers/budget", "layers/choices", "layers/fused"
+_FUSED_NAMES: Final = ("fuse_qkv", "fuse_gate_up", "experts")
 
 
 class BudgetPanel(QScrollArea):
@@ -44,7 +44,7 @@ class BudgetPanel(QScrollArea):
 
     Signals:
         kind_chosen(str): another kind of budget; show its steps.
-        changed: choices, ties, pins or minimum are others.
+        changed: choices, fused modules, pins or minimum are others.
         measure_chosen(str): predict loss increase in this way.
         measuring_wanted, keep_wanted, allocate_wanted: a button was pressed.
     """
@@ -102,13 +102,13 @@ class BudgetPanel(QScrollArea):
         self.bits = Toggles(theme, options, inner)
         self.bits.setObjectName("budget_choices")
         self.bits.set_values(self._state.value(_CHOICES, list(BITS)) or BITS)
-        self._alike = TintedLabel(theme, self.tr("Alike"), bold=True, parent=inner)
-        texts = (self.tr("q, k, v alike"), self.tr("gate, up alike"), self.tr("experts alike"))
-        remembered: dict[str, bool] = self._state.value(_TIES, {})
-        self.tie_boxes: dict[str, QCheckBox] = {}
-        for name, text in zip(_TIE_NAMES, texts, strict=True):
-            box = self.tie_boxes[name] = QCheckBox(text, inner)
-            box.setObjectName(f"tie_{name}")
+        self._fused_title = TintedLabel(theme, self.tr("Fused modules"), bold=True, parent=inner)
+        texts = (self.tr("q, k, v"), self.tr("gate, up"), self.tr("experts"))
+        remembered: dict[str, bool] = self._state.value(_FUSED, {})
+        self.fused_boxes: dict[str, QCheckBox] = {}
+        for name, text in zip(_FUSED_NAMES, texts, strict=True):
+            box = self.fused_boxes[name] = QCheckBox(text, inner)
+            box.setObjectName(f"fused_{name}")
             box.setChecked(bool(remembered.get(name, True)))
         self.min_bits = PatternField(theme, "min_bits", self.tr("At least"), "*.down_proj = 4", inner)
         self.pins = PatternField(theme, "pins", self.tr("Fixed"), "lm_head = 8", inner)
@@ -122,19 +122,19 @@ class BudgetPanel(QScrollArea):
         return self.bits.values
 
     @property
-    def ties(self) -> Ties:
-        """Which layers are to be alike."""
-        return Ties(**{name: box.isChecked() for name, box in self.tie_boxes.items()})
+    def fused(self) -> FusedModules:
+        """The kinds of layers that share a scheme."""
+        return FusedModules(**{name: box.isChecked() for name, box in self.fused_boxes.items()})
 
-    def show_ties(self, reasons: dict[str, str]) -> None:
-        """Offer the ties that this model has, by the names of `Ties`, each with its reason."""
-        for name, box in self.tie_boxes.items():
+    def show_fused(self, reasons: dict[str, str]) -> None:
+        """Show the fused groups that this model has, by the names of `FusedModules`, with the reason of each."""
+        for name, box in self.fused_boxes.items():
             reason = reasons.get(name, "")
             box.setVisible(bool(reason))
             sentence = f"{reason[:1].upper()}{reason[1:]}." if reason else ""
             box.setToolTip(sentence)
             box.setAccessibleDescription(sentence)
-        self._alike.setVisible(bool(reasons))
+        self._fused_title.setVisible(bool(reasons))
 
     def show_measure(self, measure: str, *, known: bool) -> None:
         """Show the measure, and whether this model was measured with it."""
@@ -198,8 +198,8 @@ class BudgetPanel(QScrollArea):
         column.addLayout(self.plot_place)
         column.addWidget(TintedLabel(theme, self.tr("Bits to choose from"), bold=True, parent=inner))
         column.addWidget(self.bits)
-        column.addWidget(self._alike)
-        for box in self.tie_boxes.values():
+        column.addWidget(self._fused_title)
+        for box in self.fused_boxes.values():
             column.addWidget(box)
         column.addWidget(self.min_bits)
         column.addWidget(self.pins)
@@ -214,7 +214,7 @@ class BudgetPanel(QScrollArea):
         self.start.clicked.connect(self.measuring_wanted)
         self.keep.clicked.connect(self.keep_wanted)
         self.bits.changed.connect(self._changed)
-        for box in self.tie_boxes.values():
+        for box in self.fused_boxes.values():
             box.clicked.connect(self._changed)
         self.min_bits.changed.connect(self.changed)
         self.pins.changed.connect(self.changed)
@@ -225,7 +225,7 @@ class BudgetPanel(QScrollArea):
 
     def _changed(self) -> None:
         self._state.set_value(_CHOICES, list(self.choices))
-        self._state.set_value(_TIES, {name: box.isChecked() for name, box in self.tie_boxes.items()})
+        self._state.set_value(_FUSED, {name: box.isChecked() for name, box in self.fused_boxes.items()})
         self.changed.emit()
 
 

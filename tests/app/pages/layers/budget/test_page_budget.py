@@ -193,7 +193,7 @@ def test_the_best_map_keeps_to_the_budget_and_is_one_step_of_undo(qtbot: QtBot, 
     assert known.context.draft.choices.bits_map == before
 
 
-def test_what_is_tied_is_alike(qtbot: QtBot, known: LayersPage) -> None:
+def test_fused_layers_get_the_same_bits(qtbot: QtBot, known: LayersPage) -> None:
     allocate(qtbot, known, 3.3)
     plans = known.context.draft.plans
     for block in range(30):
@@ -202,9 +202,9 @@ def test_what_is_tied_is_alike(qtbot: QtBot, known: LayersPage) -> None:
 
 
 def test_a_tie_says_why(budget: LayersPage) -> None:
-    box = panel(budget).tie_boxes["fuse_qkv"]
+    box = panel(budget).fused_boxes["fuse_qkv"]
     assert "one matrix" in box.toolTip()
-    assert not panel(budget).tie_boxes["experts"].isVisible()
+    assert not panel(budget).fused_boxes["experts"].isVisible()
 
 
 def test_least_bits_hold(qtbot: QtBot, known: LayersPage) -> None:
@@ -217,7 +217,7 @@ def test_least_bits_hold(qtbot: QtBot, known: LayersPage) -> None:
 def test_the_selection_can_be_kept_as_it_is(qtbot: QtBot, known: LayersPage) -> None:
     select_kind(known, "v_proj")
     known.set_keys(bits=8, group_size=32)
-    panel(known).tie_boxes["fuse_qkv"].click()
+    panel(known).fused_boxes["fuse_qkv"].click()
     panel(known).keep.click()
     assert panel(known).pins.rules == (Rule("*.v_proj", 8, 32),)
     qtbot.waitUntil(lambda: not known.budget._curves.busy)
