@@ -22,9 +22,9 @@ from app.shared.machine_budget import disk_problem
 from core import recipes
 from core.bitsmap import BitsMap
 from core.errors import BitwrightError
-from core.estimate import costs, sizes
-from core.estimate.costs import Costs
-from core.estimate.sizes import OutputSize
+from core.estimation import costs, sizes
+from core.estimation.costs import Costs
+from core.estimation.sizes import OutputSize
 from core.files import free_name
 from core.formats import engines
 from core.formats.grids import plan_layers

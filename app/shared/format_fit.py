@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from core.bitsmap import BitsMap
 from core.errors import BitwrightError
-from core.estimate import sizes
+from core.estimation import sizes
 from core.formats import holding
 from core.formats.grids import plan_layers
 from core.formats.names import is_gguf, mix_of

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QCoreApplication
 
-from core.estimate.costs import Costs
+from core.estimation.costs import Costs
 from core.files import free_bytes
 from core.wording import human
 

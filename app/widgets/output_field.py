@@ -13,7 +13,7 @@ from PySide6.QtWidgets import QFileDialog, QHBoxLayout, QLineEdit, QPushButton, 
 from app.theme import Theme
 from app.widgets.note import Note
 from core.errors import BitwrightError
-from core.estimate.preflight import check_output
+from core.estimation.preflight import check_output
 from core.files import expanded, free_bytes
 from core.wording import human
 

@@ -19,7 +19,7 @@ from core.allocation.demand import Demand
 from core.allocation.knapsack import Units
 from core.bitsmap import BitsMap, Keys, Rule
 from core.errors import BadInput
-from core.estimate.sizes import layer_bytes, output_size, quantized_bytes
+from core.estimation.sizes import layer_bytes, output_size, quantized_bytes
 from core.formats import engines
 from core.model.fused import group_positions
 from core.model.tree import ModelTree, resolve_schemes

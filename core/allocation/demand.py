@@ -27,8 +27,8 @@ class Budget:
     Attributes:
         kind: `bpw`: bits per weight with scales and zero points, over all layers that could be quantized, those left
             alone at 16; a tied head that a pin gives a copy of its own counts in bytes only. `bytes`: of all tensors
-            of the output. `ram`: bytes of memory to run the output, as `core.estimate.goals` counts it: the output, one
-            conversation, the program.
+            of the output. `ram`: bytes of memory to run the output, as `core.estimation.goals` counts it: the output,
+            one conversation, the program.
     """
 
     kind: BudgetKind

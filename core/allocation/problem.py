@@ -19,8 +19,8 @@ from core.allocation.demand import Budget, Demand, parse_size
 from core.allocation.knapsack import solve
 from core.bitsmap import BitsMap
 from core.errors import BadInput
-from core.estimate.goals import Footprint, conversation_bytes
-from core.estimate.sizes import OutputSize, layer_bytes, output_size, quantized_bytes
+from core.estimation.goals import Footprint, conversation_bytes
+from core.estimation.sizes import OutputSize, layer_bytes, output_size, quantized_bytes
 from core.formats import engines
 from core.model.tree import ModelTree, resolve_schemes
 from core.wording import human

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.control import never
 from core.errors import BadInput
-from core.estimate import preflight
+from core.estimation import preflight
 from core.events import Emit, Event, Log, Result, Stage, Token
 from core.model_id import absolute
 from core.threads import stream

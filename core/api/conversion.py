@@ -8,7 +8,7 @@ from typing import Any
 
 from core.control import ShouldStop, never
 from core.errors import BadInput
-from core.estimate import preflight
+from core.estimation import preflight
 from core.events import Emit, Event, ignore_event
 from core.files import expanded
 from core.formats.names import FORMATS, PLAIN

@@ -8,7 +8,7 @@ from typing import Any
 
 from core.api.inspection import read_headers
 from core.control import ShouldStop, never
-from core.estimate import costs, preflight, sizes
+from core.estimation import costs, preflight, sizes
 from core.events import Emit, ignore_event
 from core.formats.grids import plan_layers
 from core.spec import from_options

@@ -9,7 +9,7 @@ from typing import Any
 
 from core.calibration import text as texts
 from core.control import ShouldStop, never
-from core.estimate import preflight
+from core.estimation import preflight
 from core.events import Emit, Event, Result, Stage
 from core.files import expanded
 from core.model_id import absolute

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.bitsmap import BitsMap
 from core.control import ShouldStop, check_stop, never
-from core.estimate import preflight, sizes
+from core.estimation import preflight, sizes
 from core.events import Emit, ignore_event
 from core.formats.grids import plan_layers
 from core.inference.native.architectures import FAMILIES

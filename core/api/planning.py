@@ -19,8 +19,8 @@ from core.bitsmap import Rule
 from core.calibration import text as texts
 from core.control import ShouldStop, never
 from core.errors import BadInput, Cancelled, OutputProblem, UnsupportedModel
-from core.estimate import preflight
-from core.estimate.sizes import layer_bytes
+from core.estimation import preflight
+from core.estimation.sizes import layer_bytes
 from core.events import Emit, ignore_event
 from core.files import expanded
 from core.formats import engines

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from core.bitsmap import BitsMap
 from core.control import ShouldStop, never
-from core.estimate import preflight
+from core.estimation import preflight
 from core.events import Event, Failed
 from core.jobs import adopt, child, following, store
 from core.jobs.child import Command

@@ -8,7 +8,7 @@ from typing import Any
 
 from core import api
 from core.cli.terminal import Interrupts, Terminal, sizes_line
-from core.estimate.costs import BUSY, Range
+from core.estimation.costs import BUSY, Range
 from core.events import Done, Event, Result
 from core.model.tree import LayerPlan, Linear
 from core.report.loading_snippets import folder_to_open

@@ -23,7 +23,7 @@ from core.conversion.dense import DenseStore
 from core.conversion.regrid import regrid
 from core.conversion.staging import Staging, sweep
 from core.errors import BadInput, BitwrightError, Cancelled, CorruptFile, VerificationFailed
-from core.estimate.preflight import check_free
+from core.estimation.preflight import check_free
 from core.events import Done, Emit, FileWritten, Log, Progress, Stage
 from core.files import read_json, write_atomic, write_json
 from core.formats.names import is_gguf

@@ -20,8 +20,8 @@ from transformers.pytorch_utils import Conv1D
 
 from core.control import ShouldStop
 from core.errors import BadInput, UnsupportedModel
-from core.estimate.preflight import check_free, check_output
-from core.estimate.sizes import larger_than_source
+from core.estimation.preflight import check_free, check_output
+from core.estimation.sizes import larger_than_source
 from core.events import Emit, Log
 from core.formats.grids import plan_layers
 from core.formats.opened import open_source

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from core.calibration.tokens import Calibration
-from core.estimate.sizes import effective_bits
+from core.estimation.sizes import effective_bits
 from core.formats.names import folder_name
 from core.formats.stored import layer_labels
 from core.inference.evaluate import Perplexity

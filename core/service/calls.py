@@ -15,7 +15,7 @@ from typing import Any
 from core.api.serve_call import serve
 from core.codec import encode
 from core.errors import BadInput, BitwrightError, DeviceProblem
-from core.estimate import preflight
+from core.estimation import preflight
 from core.events import Done, Emit, Log
 from core.hub.source import Source
 from core.inference.machine import Machine

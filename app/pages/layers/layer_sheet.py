@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import TypeVar
 
 from app.pages.layers.budget.loss_increase import LayerSensitivity
-from core.estimate import sizes
+from core.estimation import sizes
 from core.formats.engines import Mark
 from core.model.plans import Case, LayerPlan, Plans, grouped
 from core.model.tree import Linear, ModelTree

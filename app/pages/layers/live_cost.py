@@ -17,7 +17,7 @@ from app.shared.rule_words import counted
 from app.widgets.elided_label import ElidedLabel
 from app.widgets.note import Note
 from app.widgets.tinted_label import TintedLabel
-from core.estimate.sizes import OutputSize
+from core.estimation.sizes import OutputSize
 from core.wording import figure, human
 
 if TYPE_CHECKING:

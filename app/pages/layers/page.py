@@ -48,7 +48,7 @@ from app.widgets.view_stack import ViewStack
 from core import bitsmap
 from core.bitsmap import BitsMap
 from core.errors import BitwrightError
-from core.estimate import sizes
+from core.estimation import sizes
 from core.schemes import BITS, UNTOUCHED
 from core.wording import figure
 

@@ -14,7 +14,7 @@ from app.pages.model.cost_bar import CostBar
 from app.shared.machine_budget import FITS, SHORT, TIGHT, UNKNOWN, Free, Need, advice, needs, verdict_text
 from app.widgets.elided_label import ElidedLabel
 from app.widgets.note import Note
-from core.estimate.costs import BUSY, Costs
+from core.estimation.costs import BUSY, Costs
 from core.wording import time_range
 
 if TYPE_CHECKING:

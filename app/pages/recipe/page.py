@@ -24,9 +24,9 @@ from app.widgets.primary_button import make_primary
 from core import recipes
 from core.bitsmap import BitsMap
 from core.errors import BitwrightError, OutputProblem
-from core.estimate import costs, goals
-from core.estimate.costs import Costs
-from core.estimate.goals import Suggestion
+from core.estimation import costs, goals
+from core.estimation.costs import Costs
+from core.estimation.goals import Suggestion
 from core.files import write_json
 from core.home import home
 from core.recipes import Recipe

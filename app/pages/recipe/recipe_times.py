@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from core.estimate import costs
-from core.estimate.costs import Range
+from core.estimation import costs
+from core.estimation.costs import Range
 from core.model.tree import ModelTree
 from core.recipes import Recipe
 from core.spec import JobSpec

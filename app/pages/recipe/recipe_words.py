@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from core.estimate.costs import Range
+from core.estimation.costs import Range
 from core.recipes import Recipe
 from core.wording import time_range
 

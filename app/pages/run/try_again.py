@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from app.shared.machine_budget import disk_problem
 from core.errors import BitwrightError
-from core.estimate import costs
+from core.estimation import costs
 from core.formats.grids import plan_layers
 
 if TYPE_CHECKING:

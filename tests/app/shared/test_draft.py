@@ -13,7 +13,7 @@ from app.shared.draft import Choices, Draft, OpenedModel
 from core import recipes
 from core.bitsmap import BitsMap, Rule
 from core.errors import BadInput
-from core.estimate.costs import Range
+from core.estimation.costs import Range
 from core.inference.machine import Machine
 from core.schemes import LayerScheme
 from core.sensitivity.table import SensitivityTable

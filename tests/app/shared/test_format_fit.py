@@ -10,7 +10,7 @@ from app.shared import format_fit
 from app.shared.draft import OpenedModel
 from app.shared.format_fit import FormatFits, own_grids
 from core.bitsmap import BitsMap, Rule
-from core.estimate.sizes import output_size
+from core.estimation.sizes import output_size
 from core.formats.grids import plan_layers
 from core.schemes import LayerScheme
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from app.shared.machine_budget import FITS, SHORT, TIGHT, UNKNOWN, Free, Need, advice, byte_range, free_now, needs
-from core.estimate.costs import Costs, Range
+from core.estimation.costs import Costs, Range
 
 GB = 1e9
 COSTS = Costs(Range(1 * GB, 2 * GB), Range(2 * GB, 4 * GB), Range(0, 0), None, 1.0)

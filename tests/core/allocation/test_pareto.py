@@ -10,7 +10,7 @@ import pytest
 from core.allocation.pareto import pareto
 from core.allocation.problem import Budget, Demand, allocate
 from core.bitsmap import Rule
-from core.estimate.sizes import output_size
+from core.estimation.sizes import output_size
 from core.model.tree import resolve_schemes
 from tests.core.allocation.problems import table_for
 from tests.core.paper_model import llama

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from core.allocation.problem import Allocation, Budget, Demand, allocate
 from core.bitsmap import BitsMap, Rule
 from core.errors import BadInput
-from core.estimate.goals import footprint
-from core.estimate.sizes import output_size, quantized_bytes
+from core.estimation.goals import footprint
+from core.estimation.sizes import output_size, quantized_bytes
 from core.formats import engines
 from core.model.fused import FusedModules, groups
 from core.model.tree import ModelTree, resolve_schemes

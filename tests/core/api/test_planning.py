@@ -14,7 +14,7 @@ from core.bitsmap import BitsMap, Rule
 from core.cli import main
 from core.control import ShouldStop
 from core.errors import BadCalibration, BadInput, BitwrightError, Cancelled, ModelNotFound, OutputProblem
-from core.estimate.preflight import read_tree
+from core.estimation.preflight import read_tree
 from core.events import Emit, Progress, Result, from_line
 from core.formats.map_exchange import from_checkpoint
 from core.model.fused import FusedModules

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from core.cli import main
-from core.estimate import preflight
+from core.estimation import preflight
 from core.events import Failed, Result, from_line
 from core.jobs import store
 from core.jobs.process import ROOT

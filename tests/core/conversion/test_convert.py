@@ -335,7 +335,7 @@ def test_too_little_room_is_found_before_anything_is_written(
     original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = make(original, tmp_path / "source", "auto_gptq", FOUR)
-    monkeypatch.setattr("core.estimate.preflight.free_bytes", lambda _path: 1000)
+    monkeypatch.setattr("core.estimation.preflight.free_bytes", lambda _path: 1000)
     refused(source, tmp_path / "new" / "out", "auto_round", DiskFull, tmp_path)
 
 

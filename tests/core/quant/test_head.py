@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from core.bitsmap import BitsMap, Rule
 from core.block_types import TYPES
 from core.errors import Cancelled, UnsupportedModel
-from core.estimate.preflight import read_tree
-from core.estimate.sizes import output_size
+from core.estimation.preflight import read_tree
+from core.estimation.sizes import output_size
 from core.events import Log
 from core.formats.gguf.blocks import BlockLinear
 from core.formats.reader import QuantizedCheckpoint

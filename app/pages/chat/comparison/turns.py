@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from PySide6.QtCore import QCoreApplication
 
 from app.pages.chat.comparison.token_diff import TokenDiff
-from core.estimate.goals import ENGINE
+from core.estimation.goals import ENGINE
 from core.wording import human
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 from core.allocation.demand import BudgetKind
 from core.bitsmap import BitsMap
-from core.estimate import sizes
-from core.estimate.goals import Footprint, conversation_bytes
+from core.estimation import sizes
+from core.estimation.goals import Footprint, conversation_bytes
 from core.model.tree import ModelTree, resolve_schemes
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import pytest
 
 from app.pages.layers.layer_sheet import LayerSheet, make_sheet, summarize
 from core.bitsmap import BitsMap, Rule
-from core.estimate import sizes
+from core.estimation import sizes
 from core.formats.engines import Mark
 from core.model.tree import resolve_schemes
 from core.schemes import LayerScheme

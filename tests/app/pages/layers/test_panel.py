@@ -12,7 +12,7 @@ from pytestqt.qtbot import QtBot
 from app.pages.layers.page import LayersPage
 from app.pages.layers.side_panel import VIEWS, SidePanel
 from core.bitsmap import BitsMap, Rule
-from core.estimate import sizes
+from core.estimation import sizes
 from core.schemes import LayerScheme
 from core.wording import human
 from tests.app.pages.layers.budget.tables import measured

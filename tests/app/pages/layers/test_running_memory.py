@@ -8,7 +8,7 @@ from pytestqt.qtbot import QtBot
 from app.pages.layers.running_memory import running_memory
 from app.shared import machine_budget
 from app.shared.draft import Draft
-from core.estimate.goals import ENGINE
+from core.estimation.goals import ENGINE
 from core.inference.machine import Device, Machine
 from tests.core.paper_model import llama
 

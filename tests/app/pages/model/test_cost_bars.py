@@ -12,7 +12,7 @@ from app.shared.machine_budget import Free
 from app.theme import Theme
 from app.widgets.elided_label import ElidedLabel
 from app.widgets.note import Note
-from core.estimate.costs import Costs, Range
+from core.estimation.costs import Costs, Range
 
 GB = 1e9
 COSTS = Costs(Range(1 * GB, 2 * GB), Range(2 * GB, 4 * GB), Range(0, 0), Range(180, 300), 1.0)

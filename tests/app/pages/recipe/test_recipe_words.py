@@ -8,7 +8,7 @@ import pytest
 
 from app.pages.recipe.recipe_words import effort, quality, time_text, title_of
 from core import recipes
-from core.estimate.costs import Range
+from core.estimation.costs import Range
 from core.inference.machine import Machine
 from core.recipes import Recipe
 

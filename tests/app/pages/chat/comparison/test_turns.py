@@ -9,7 +9,7 @@ import pytest
 from app.pages.chat.comparison import turns
 from app.pages.chat.comparison.token_diff import compare
 from app.pages.chat.comparison.turns import Reply, SideMemory, Turn, messages_of, plan, resolved, verdict, weights_in
-from core.estimate.goals import ENGINE
+from core.estimation.goals import ENGINE
 from core.inference.machine import Device, Machine
 
 GB = 10**9

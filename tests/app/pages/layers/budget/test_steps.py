@@ -9,7 +9,7 @@ import pytest
 from app.pages.layers.budget.steps import BudgetSteps, curve_steps, even_steps, overhead
 from core.allocation.demand import BudgetKind
 from core.bitsmap import BitsMap
-from core.estimate import sizes
+from core.estimation import sizes
 from core.model.tree import resolve_schemes
 from core.schemes import LayerScheme
 from tests.core.paper_model import llama

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from core.bitsmap import BitsMap, Rule
-from core.estimate.costs import Costs, _scoring_set, cache_bytes, estimate, run_flops
-from core.estimate.preflight import read_tree
-from core.estimate.sizes import output_size
+from core.estimation.costs import Costs, _scoring_set, cache_bytes, estimate, run_flops
+from core.estimation.preflight import read_tree
+from core.estimation.sizes import output_size
 from core.model.tree import ModelTree, resolve_schemes
 from core.recipes import Recipe
 from core.spec import JobSpec

@@ -1,7 +1,7 @@
 """From what somebody wants (it must fit, it must be good, it must be quick) to bits and a recipe, with the reason.
 
-Arithmetic over shapes with `core.estimate.sizes` and `core.estimate.costs`; every rule stands in the docstring of its
-goal. Knows no window, measures nothing.
+Arithmetic over shapes with `core.estimation.sizes` and `core.estimation.costs`; every rule stands in the docstring of
+its goal. Measures nothing.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, replace
 
-from core.estimate.costs import Costs, Range
-from core.estimate.sizes import layer_bytes
+from core.estimation.costs import Costs, Range
+from core.estimation.sizes import layer_bytes
 from core.model.context import context_length
 from core.model.refusals import text_config
 from core.model.tree import ModelTree

@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 
 from core.bitsmap import BitsMap
-from core.estimate import goals
-from core.estimate.costs import Costs, Range
-from core.estimate.goals import ENGINE, Footprint, conversation_bytes, footprint
-from core.estimate.preflight import read_tree
-from core.estimate.sizes import output_size
+from core.estimation import goals
+from core.estimation.costs import Costs, Range
+from core.estimation.goals import ENGINE, Footprint, conversation_bytes, footprint
+from core.estimation.preflight import read_tree
+from core.estimation.sizes import output_size
 from core.model.tree import ModelTree, resolve_schemes
 from core.schemes import LayerScheme
 from tests.core.tiny_model import BLOCKS, save_model

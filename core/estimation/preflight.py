@@ -13,7 +13,7 @@ from pathlib import Path
 from core.calibration import text
 from core.claim import is_filled_in_place, is_free, refuse_if_claimed, staging_places
 from core.errors import BadInput, DiskFull, ModelNotFound, OutputProblem, UnsupportedModel
-from core.estimate.sizes import output_size
+from core.estimation.sizes import output_size
 from core.files import existing_parent, free_bytes
 from core.formats.grids import plan_layers
 from core.model.folder import check_folder, only_gguf, read_config

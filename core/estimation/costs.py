@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from core.estimate.sizes import output_size
+from core.estimation.sizes import output_size
 from core.model.tree import LayerPlan, ModelTree
 from core.recipes import Recipe
 from core.spec import JobSpec

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from core.estimate.preflight import is_folder
+from core.estimation.preflight import is_folder
 from tests.core.tiny_model import save_model
 
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.bitsmap import BitsMap, Rule
-from core.estimate.preflight import read_tree
-from core.estimate.sizes import effective_bits, larger_than_source, layer_bytes, output_size, quantized_bytes
+from core.estimation.preflight import read_tree
+from core.estimation.sizes import effective_bits, larger_than_source, layer_bytes, output_size, quantized_bytes
 from core.formats.gguf.plan import plan_gguf
 from core.formats.grids import plan_layers
 from core.formats.names import AUTO_ROUND, GGUF, GPTQ
