@@ -1,8 +1,8 @@
-"""Running a causal LM block by block: what enters the first block, with which arguments, and what leaves each.
+"""Block-by-block execution of a causal language model: the inputs, arguments and outputs of its decoder blocks.
 
-The model's own forward makes the masks and rotary tables; its blocks are replaced for one pass by recorders
-that hand the hidden states through. So every kind of layer (sliding, full, local rotary) gets exactly the
-arguments the model would give it, captured once and shared by all samples. Knows nothing of quantization.
+The model's own forward computes the masks and rotary tables. For one pass, its blocks are replaced by recorders that
+return the hidden states unchanged. Every type of layer (sliding attention, full attention, local RoPE) therefore gets
+exactly the arguments that the model would pass to it; they are captured once and shared by all samples.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from core.model.skeleton import Skeleton
 
 @dataclass(frozen=True)
 class BlockCall:
-    """Everything besides the hidden states that a block is called with.
+    """The arguments of a block other than the hidden states.
 
     Attributes:
-        args, kwargs: as the model gives them for one row.
-        repeated: the arguments whose first dimension grows with the rows: positions in `args`, names in `kwargs`.
+        args, kwargs: as the model passes them for a batch of one sequence.
+        repeated: arguments whose first dimension grows with the batch: positions in `args`, names in `kwargs`.
     """
 
     args: tuple[Any, ...]
@@ -33,7 +33,7 @@ class BlockCall:
     repeated: frozenset[int | str] = frozenset()
 
     def __call__(self, block: Callable[..., Any], hidden: Tensor) -> Tensor:
-        """Return the hidden states [batch, tokens, width] after `block`."""
+        """Run `block` on hidden states [batch, tokens, hidden_size] and return its output, of the same shape."""
         args, kwargs = self.args, self.kwargs
         if self.repeated and len(hidden) > 1:
             args = tuple(_repeat(arg, len(hidden)) if n in self.repeated else arg for n, arg in enumerate(args))
@@ -43,40 +43,40 @@ class BlockCall:
 
 
 class _EnoughSeen(Exception):  # noqa: N818 - control flow, not an error
-    """Raised by the first block's recorder once its input is known."""
+    """Raised by the recorder of the first block as soon as it has the input."""
 
 
 class _WrongReturn(Exception):  # noqa: N818 - control flow, not an error
-    """Raised where the model took what a recorder returned for something else."""
+    """Raised when the model does not take the return value of a recorder for hidden states."""
 
 
 _Record = Callable[[Tensor, tuple[Any, ...], dict[str, Any]], Tensor]
 _MISTAKEN = (_WrongReturn, IndexError, TypeError, ValueError, RuntimeError, AttributeError)
-"""Raised by models that get one tensor where they expect a tuple, or a tuple of another length."""
+"""Exceptions of models that get a tensor where they expect a tuple, or a tuple of another length."""
 _RETURNS: tuple[Callable[[Tensor], Any], ...] = (
     lambda hidden: hidden,
     lambda hidden: (hidden,),
     lambda hidden: (hidden, None),
     lambda hidden: (hidden, None, None),
 )
-"""What blocks return: hidden states alone, or followed by attention weights and by the state of a cache."""
+"""Return values of blocks: the hidden states alone, or a tuple with attention weights and the state of a cache."""
 
 
 def capture(skeleton: Skeleton, tokens: Tensor, device: torch.device) -> list[BlockCall]:
-    """Return how the model calls each of its blocks on sequences as long as `tokens` (int64 [1, tokens]).
+    """Return the arguments that the model passes to each block for sequences as long as `tokens` (int64 [1, tokens]).
 
-    Everything outside the blocks must have its weights. Tensors are shared between layers, as the model does.
+    All modules outside the blocks must have their weights. Layers share argument tensors as they do in the model.
 
     Raises:
         UnsupportedModel: the model does not call its blocks one after the other, once each, with hidden states
-            [batch, tokens, width].
+            [batch, tokens, hidden_size].
     """
     one, two = (_calls(skeleton, tokens.expand(rows, -1).to(device)) for rows in (1, 2))
     return [_simplify(call, twice) for call, twice in zip(one, two, strict=True)]
 
 
 def first_inputs(skeleton: Skeleton, tokens: Tensor, device: torch.device) -> Tensor:
-    """Return the hidden states [batch, tokens, width] that enter block 0 for `tokens` (int64 [batch, tokens])."""
+    """Return the input of block 0, [batch, tokens, hidden_size], for `tokens` (int64 [batch, tokens])."""
     caught: list[Tensor] = []
 
     def record(hidden: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -89,9 +89,11 @@ def first_inputs(skeleton: Skeleton, tokens: Tensor, device: torch.device) -> Te
 
 
 def logits(skeleton: Skeleton, hidden: Tensor) -> Tensor:
-    """Logits [batch, tokens, vocabulary] from the last block's output, by the model's own ending (norm, projections,
-    soft-capping): its forward runs with all blocks replaced by one that returns `hidden`. Gradients flow where `hidden`
-    asks for them."""
+    """Return the logits [batch, tokens, vocab_size] for `hidden`, the output of the last block.
+
+    The model's forward runs with every block replaced by a function that returns `hidden`, so that the final norm,
+    projections and soft-capping are the model's own. Gradients are computed if `hidden` requires them.
+    """
     ids = torch.zeros(hidden.shape[:2], dtype=torch.int64, device=hidden.device)
     embedding = skeleton.model.get_input_embeddings()
     weight = embedding.weight
@@ -110,8 +112,11 @@ def logits(skeleton: Skeleton, hidden: Tensor) -> Tensor:
 
 
 def products_in(dtype: torch.dtype, device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """Matrix products in `dtype`; the residual stream stays fp32, since in 16 bits the rounding of its few huge
-    channels outweighs the errors of quantization."""
+    """Return a context in which matrix products run in `dtype`.
+
+    The residual stream stays in fp32: in 16 bits, the rounding of its few very large channels would exceed the
+    quantization error.
+    """
     if dtype == torch.float32:
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype, cache_enabled=False)
@@ -119,7 +124,7 @@ def products_in(dtype: torch.dtype, device: torch.device) -> contextlib.Abstract
 
 @contextlib.contextmanager
 def only_rows(skeleton: Skeleton, tokens: Tensor, dtype: torch.dtype, device: torch.device) -> Iterator[None]:
-    """Give the input embedding just the rows that `tokens` use: a vocabulary can outweigh many blocks."""
+    """Load only the rows of the input embedding that `tokens` use; the whole table can be larger than many blocks."""
     embedding = skeleton.model.get_input_embeddings()
     used, _ = torch.unique(tokens).sort()
     key = skeleton.tree.embedding + ".weight"
@@ -139,14 +144,14 @@ def only_rows(skeleton: Skeleton, tokens: Tensor, dtype: torch.dtype, device: to
 
 
 def _calls(skeleton: Skeleton, tokens: Tensor) -> list[BlockCall]:
-    """Return the calls of all blocks for `tokens` (int64 [batch, tokens]), the blocks handing hidden states through."""
+    """Return the calls of all blocks for `tokens` (int64 [batch, tokens]); the blocks return their input unchanged."""
     seen: list[tuple[Tensor, BlockCall]] = []
 
     def record(hidden: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         if hidden.shape[:2] != tokens.shape or hidden.dim() != 3:
             raise _unsupported(
                 skeleton,
-                f"gives its blocks hidden states of the shape {list(hidden.shape)} for {list(tokens.shape)} tokens",
+                f"passes hidden states of shape {list(hidden.shape)} to its blocks for {list(tokens.shape)} tokens",
             )
         seen.append((hidden, BlockCall(args, kwargs)))
         return hidden
@@ -162,10 +167,10 @@ def _calls(skeleton: Skeleton, tokens: Tensor) -> list[BlockCall]:
 
 
 def _as_returned(skeleton: Skeleton, record: _Record, run: Callable[[], Tensor], shape: torch.Size) -> Tensor:
-    """Run a model whose blocks are replaced by `record`, which returns in the form that the model expects of them.
+    """Run a model with its blocks replaced by `record`, trying each form of return value that blocks have.
 
-    A model that expects another form fails, or takes the first row for the hidden states: then the next block gets
-    another shape, and the end result has one that does not begin with `shape`.
+    With the wrong form, the model fails or takes the first row for the hidden states. In the latter case the next
+    block gets another shape, and the shape of the result does not start with `shape`.
     """
     for last, wrap in enumerate(_RETURNS, 1 - len(_RETURNS)):
         expected: list[torch.Size] = []
@@ -188,7 +193,7 @@ def _as_returned(skeleton: Skeleton, record: _Record, run: Callable[[], Tensor],
                 continue
         if result.shape[:2] == shape:
             return result
-    raise _unsupported(skeleton, "takes the output of its blocks in a form that is not known here")
+    raise _unsupported(skeleton, "expects an unknown form of return value from its blocks")
 
 
 def _unsupported(skeleton: Skeleton, what: str) -> UnsupportedModel:
@@ -197,7 +202,7 @@ def _unsupported(skeleton: Skeleton, what: str) -> UnsupportedModel:
 
 @contextlib.contextmanager
 def _recorders(skeleton: Skeleton, record: Callable[[Tensor, tuple[Any, ...], dict[str, Any]], Any]) -> Iterator[None]:
-    """Replace the forward of every block; the module stays, since models read attributes of their layers."""
+    """Replace the forward of every block. The modules stay, since models read attributes of their layers."""
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         if args:
@@ -215,7 +220,7 @@ def _recorders(skeleton: Skeleton, record: Callable[[Tensor, tuple[Any, ...], di
 
 
 def _run(skeleton: Skeleton, tokens: Tensor) -> Tensor:
-    """Return the last hidden states [batch, tokens, width] of the model without its head."""
+    """Return the last hidden states [batch, tokens, hidden_size] of the model without its head."""
     with torch.no_grad():
         out = skeleton.model.base_model(input_ids=tokens, use_cache=False)
     last: Tensor = out[0]
@@ -223,7 +228,7 @@ def _run(skeleton: Skeleton, tokens: Tensor) -> Tensor:
 
 
 def _simplify(call: BlockCall, twice: BlockCall) -> BlockCall:
-    """Return the call without what only a cache needs; `twice` is the same call for two equal rows."""
+    """Return the call without the arguments of the KV cache; `twice` is the same call for a batch of two."""
     drop = {"past_key_values", "past_key_value", "use_cache", "cache_position"}
     kwargs = {key: value for key, value in call.kwargs.items() if key not in drop}
     places = {n for n, arg in enumerate(call.args) if _grows(arg, twice.args[n])}
@@ -232,8 +237,10 @@ def _simplify(call: BlockCall, twice: BlockCall) -> BlockCall:
 
 
 def _grows(one: Any, two: Any) -> bool:
-    """Whether an argument has twice the rows for two rows of text: a mask [rows, 1, tokens, tokens] or the biases of
-    ALiBi [rows * heads, 1, tokens]."""
+    """Return whether an argument doubles its first dimension for a batch of two.
+
+    Examples are a mask [batch, 1, tokens, tokens] and ALiBi biases [batch * heads, 1, tokens].
+    """
     if isinstance(one, Tensor) and isinstance(two, Tensor):
         return one.dim() > 0 and two.shape[0] == 2 * one.shape[0] and two.shape[1:] == one.shape[1:]
     if isinstance(one, tuple | list) and isinstance(two, tuple | list):
@@ -242,7 +249,7 @@ def _grows(one: Any, two: Any) -> bool:
 
 
 def _repeat(arg: Any, rows: int) -> Any:
-    """Return an argument for one row as one for `rows` equal rows."""
+    """Expand an argument for one sequence to a batch of `rows` equal sequences."""
     if isinstance(arg, Tensor):
         return arg.expand(rows, *arg.shape[1:]) if len(arg) == 1 else arg.repeat(rows, *[1] * (arg.dim() - 1))
     return type(arg)(_repeat(part, rows) for part in arg)

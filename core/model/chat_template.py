@@ -1,7 +1,4 @@
-"""A model's chat template, rendered by another process within bounds of time, memory and length.
-
-Knows a transformers tokenizer's template and special tokens; what is rendered, and what of, is the caller's.
-"""
+"""Chat templates, rendered in a separate process with limits on time, memory and length."""
 
 from __future__ import annotations
 
@@ -26,30 +23,30 @@ from core.errors import BadInput, Cancelled
 from core.model.template_process import LENGTH, MEMORY_BYTES, render
 
 WALL_SECONDS: Final = 8.0
-"""Longest wait for one rendering, where the system bounds no processor time or the machine is busy."""
+"""Time limit for one rendering, for systems without a limit on processor time and for busy machines."""
 _START_SECONDS: Final = 60.0
 _TICK_SECONDS: Final = 0.05
 _LEAST_CHARS, _CHARS_PER_BYTE = 1 << 20, 8
-"""A rendered conversation has at most 8 characters for each byte of what it is made of, and a million more."""
+"""Length limit of a rendered conversation: 2^20 characters, and 8 more for each byte of template and variables."""
 _HINT: Final = "Use another model, or correct the template in its folder."
 _TAG: Final = "\N{SYMBOL FOR UNIT SEPARATOR}continued here\N{SYMBOL FOR UNIT SEPARATOR} "
-"""Put behind a message that is to be continued. The space at its end tells whether the template strips messages."""
+"""Marks the end of a message that is to be continued. The trailing space shows whether the template strips messages."""
 _PROBE: Final = "QuestionProbe"
 
 
 class TemplateRefusal(BadInput):
-    """A template that does not take this conversation, and may take another."""
+    """Raised when a template rejects a conversation; it may accept another one."""
 
 
 class ChatTemplate:
-    """The template of one tokenizer.
+    """The chat template of one tokenizer.
 
     Attributes:
-        text: Jinja text; "" for a model without a template, such as a base model.
+        text: Jinja source; "" for a model without a template, such as a base model.
     """
 
     def __init__(self, tokenizer: Any) -> None:
-        """Take the template (`default`, where there are several by name) and the special tokens of a tokenizer."""
+        """Read the template and the special tokens of a transformers tokenizer; see `template_text`."""
         self.text = template_text(tokenizer)
         self._special = dict(tokenizer.special_tokens_map)
         self._takes_parts: bool | None = None
@@ -62,19 +59,20 @@ class ChatTemplate:
         continue_last: bool = False,
         should_stop: ShouldStop = never,
     ) -> str:
-        """Return a conversation as the template writes it.
+        """Render a conversation.
 
         Args:
-            messages: `role`, `content` and what else the template reads; `thinking` is `reasoning_content` as well.
-            variables: more of the template's variables, such as `enable_thinking`; `add_generation_prompt` is true
-                where they do not say otherwise.
-            continue_last: end within the last message, which is to go on.
-            should_stop: asked many times a second.
+            messages: with `role`, `content` and any other field of the template. `thinking` and `reasoning_content`
+                are set to the same text if either is given.
+            variables: further variables of the template, such as `enable_thinking`. `add_generation_prompt` is true
+                by default.
+            continue_last: end the text inside the last message, so that the model continues it.
+            should_stop: called about 20 times a second.
 
         Raises:
-            TemplateRefusal: the template refuses the conversation, or fails on it.
-            BadInput: it cannot be read, does not end, takes too much memory or writes too much.
-            Cancelled: `should_stop` said so.
+            TemplateRefusal: the template rejects the conversation, or fails on it.
+            BadInput: the template cannot be parsed, or exceeds the limit on time, memory or length.
+            Cancelled: `should_stop` returned true.
         """
         shown = [_with_reasoning(message) for message in messages]
         if continue_last:
@@ -100,9 +98,9 @@ class ChatTemplate:
         return _until_tag(text) if continue_last else text
 
     def _reads_parts(self, values: Mapping[str, Any], should_stop: ShouldStop) -> bool:
-        """Whether the template reads a message as a list of parts and loses one that is text.
+        """Return whether the template renders content that is a list of parts, and drops content that is a string.
 
-        Templates of models that read pictures as well do, and some of others (MiniMax-Text-01, SmolVLM).
+        Most such templates belong to vision-language models; MiniMax-Text-01 and SmolVLM are other examples.
         """
         if self._takes_parts is None:
             question = {"role": "user", "content": _PROBE}
@@ -117,17 +115,17 @@ class ChatTemplate:
 
 
 def _said(message: Mapping[str, Any]) -> str:
-    """What the user says in a message."""
+    """Return the text of a user message; "" for other roles."""
     return str(message.get("content", "")).strip() if message.get("role") == "user" else ""
 
 
 def _in_parts(message: Mapping[str, Any]) -> dict[str, Any]:
-    """The message with its text as a list of one part."""
+    """Return the message with its content as a list of one text part."""
     return {**message, "content": [{"type": "text", "text": message.get("content", "")}]}
 
 
 def template_text(tokenizer: Any) -> str:
-    """Return the chat template of a tokenizer, the one named `default` where it has several; "" for none."""
+    """Return the chat template of a tokenizer, `default` if there are several named ones; "" if there is none."""
     found = getattr(tokenizer, "chat_template", None)
     if isinstance(found, Mapping):
         found = found.get("default")
@@ -135,7 +133,7 @@ def template_text(tokenizer: Any) -> str:
 
 
 def _with_reasoning(message: Mapping[str, Any]) -> dict[str, Any]:
-    """The message without empty fields, and with its reasoning under both names that templates read."""
+    """Return the message without its None fields and with the reasoning under both names that templates use."""
     found = {key: value for key, value in message.items() if value is not None}
     names = ("reasoning_content", "thinking", "reasoning")
     reasoning = next((found[name] for name in names if name in found), None)
@@ -143,23 +141,23 @@ def _with_reasoning(message: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _until_tag(text: str) -> str:
-    """What stands before the tag; a template that strips the tag's space strips the message's, too."""
+    """Return the text before the tag, stripped if the template stripped the space of the tag."""
     place = text.rfind(_TAG.rstrip())
     if place < 0:
-        raise TemplateRefusal(
-            "The model's chat template does not write the last message, so it cannot be continued.", _HINT
-        )
+        raise TemplateRefusal("The model's chat template omits the last message, so it cannot be continued.", _HINT)
     return text[:place] if text.startswith(_TAG, place) else text[:place].rstrip()
 
 
 def _rendered(template: str, values: Mapping[str, Any], should_stop: ShouldStop) -> str:
-    """Have the other process render, and put what went wrong into a sentence."""
+    """Render in the other process and raise its failures as errors for the user."""
     request = {"template": template, "values": values}
     try:
         size = len(json.dumps(request))
         message = json.dumps({**request, "longest": _LEAST_CHARS + _CHARS_PER_BYTE * size}).encode("ascii")
     except (TypeError, ValueError, RecursionError) as error:
-        raise BadInput(f"This conversation cannot be given to a chat template: {error}.", "Write it anew.") from error
+        raise BadInput(
+            f"This conversation cannot be passed to a chat template: {error}.", "Write the messages again."
+        ) from error
     reply = _PROCESS.ask(message, should_stop)
     if isinstance(text := reply.get("text"), str):
         return text
@@ -168,22 +166,23 @@ def _rendered(template: str, values: Mapping[str, Any], should_stop: ShouldStop)
     raise kind(*_sentence(fault, " ".join(str(reply.get("message")).split())))
 
 
-def _sentence(fault: str, said: str) -> tuple[str, str]:
-    said = said[:300].rstrip(".")
+def _sentence(fault: str, detail: str) -> tuple[str, str]:
+    """Return the message and the hint for a failure reported by the other process."""
+    detail = detail[:300].rstrip(".")
     if fault == "refused":
-        return f"The model's chat format refuses this conversation: {said}.", "Start a new one."
+        return f"The model's chat template rejects this conversation: {detail}.", "Start a new conversation."
     sentences = {
-        "syntax": f"The model's chat template has a mistake: {said}.",
-        "fails": f"The model's chat template fails on this conversation: {said}.",
-        "memory": f"The model's chat template takes more than {MEMORY_BYTES >> 20} MiB of memory, so it was stopped.",
-        "length": f"The model's chat template writes {said} for this conversation, so it was stopped.",
-        "time": "The model's chat template did not end in time, so it was stopped.",
+        "syntax": f"The model's chat template has a syntax error: {detail}.",
+        "fails": f"The model's chat template fails on this conversation: {detail}.",
+        "memory": f"The model's chat template was stopped: it used more than {MEMORY_BYTES >> 20} MiB of memory.",
+        "length": f"The model's chat template was stopped: it wrote {detail} for this conversation.",
+        "time": "The model's chat template was stopped: it did not finish in time.",
     }
-    return sentences.get(fault, "The model's chat template made the process that renders it fail."), _HINT
+    return sentences.get(fault, "The model's chat template crashed the process that renders it."), _HINT
 
 
 class _Process:
-    """The process that renders, started when it is first needed and again after one that had to be ended."""
+    """The rendering process, started on first use and restarted after it was killed."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -191,13 +190,13 @@ class _Process:
         self._replies: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
 
     def ask(self, message: bytes, should_stop: ShouldStop) -> dict[str, Any]:
-        """Have one request answered.
+        """Send one request and return the reply.
 
         Raises:
-            Cancelled: `should_stop` said so.
+            Cancelled: `should_stop` returned true.
         """
         with self._lock:
-            for _try in range(2):  # the process may have been ended from outside since the last request
+            for _try in range(2):  # the process may have been killed since the last request
                 try:
                     child = self._running(should_stop)
                 except OSError:
@@ -210,11 +209,11 @@ class _Process:
                     self._end()
                     continue
                 return self._answer(child, WALL_SECONDS, should_stop)
-        # Where no process can be started, an answer without bounds is better than none.
+        # If no process can be started, rendering without limits is better than not rendering.
         return render(**json.loads(message))
 
     def close(self) -> None:
-        """End the process."""
+        """Kill the process."""
         with self._lock:
             self._end()
 
@@ -230,7 +229,7 @@ class _Process:
         return self._child
 
     def _answer(self, child: subprocess.Popen[bytes], seconds: float, should_stop: ShouldStop) -> dict[str, Any]:
-        """The next reply of the process, or `error`; a process that gives none within its bounds is ended."""
+        """Return the next reply of the process, or an `error`; kill a process that exceeds its limits."""
         last = time.monotonic() + seconds
         while True:
             with contextlib.suppress(queue.Empty):
@@ -267,7 +266,7 @@ def _start() -> subprocess.Popen[bytes]:
     import markupsafe
 
     if getattr(sys, "frozen", False):
-        raise OSError("there is no interpreter of its own")
+        raise OSError("a frozen application has no separate Python interpreter")
     script = str(Path(__file__).with_name("template_process.py"))
     folders = [str(Path(str(module.__file__)).parent.parent) for module in (jinja2, markupsafe)]
     return subprocess.Popen(
@@ -280,7 +279,7 @@ def _start() -> subprocess.Popen[bytes]:
 
 
 def _read(child: subprocess.Popen[bytes], replies: queue.SimpleQueue[bytes | None]) -> None:
-    """Put each reply into the queue, and None behind the last."""
+    """Put each reply into the queue, followed by None when the stream ends."""
     assert child.stdout is not None
     with contextlib.suppress(OSError, ValueError):
         while len(head := child.stdout.read(LENGTH.size)) == LENGTH.size:
@@ -293,14 +292,14 @@ def _read(child: subprocess.Popen[bytes], replies: queue.SimpleQueue[bytes | Non
 
 
 def _cause(code: int) -> str:
-    """What ended a process, from its exit code."""
+    """Return the failure that the exit code of a process stands for."""
     if os.name == "posix" and -code == signal.SIGPROF:
         return "time"
     return "memory" if os.name == "posix" and -code == signal.SIGKILL else "ended"
 
 
 def _resident(process: int) -> int:
-    """Bytes of a process that are in memory; 0 where it is gone."""
+    """Return the resident memory of a process in bytes; 0 if it has ended."""
     try:
         return int(psutil.Process(process).memory_info().rss)
     except psutil.Error:

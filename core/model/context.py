@@ -1,4 +1,4 @@
-"""How many tokens a model reads at once, from its config. Knows the names that families have for it; reads no file."""
+"""The context length of a model, from its config."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any, Final
 from core.model.refusals import text_config
 
 ASSUMED: Final = 2048
-"""Tokens that a model is taken to read whose config does not say."""
+"""Context length assumed for a model whose config gives none."""
 _BEHIND_PADDING: Final = frozenset({
     "camembert", "data2vec-text", "longformer", "roberta", "roberta-prelayernorm", "xlm-roberta",
     "xlm-roberta-xl", "xmod",
 })  # fmt: skip
-"""Model types that number positions from behind the id of their padding: of 514 positions 512 are read."""
+"""Model types whose positions start after the id of the padding token: of 514 positions, 512 are usable."""
 _KEYS: Final = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")
 
 
 def context_length(config: Mapping[str, Any]) -> int:
-    """Tokens that the model reads at once; 0 where its config gives no positive whole number."""
+    """Return the context length in tokens; 0 if the config has no positive integer for it."""
     text = text_config(config)
     found = next((value for value in map(text.get, _KEYS) if type(value) is int and value > 0), 0)
     padding = text.get("pad_token_id", 1)

@@ -1,7 +1,7 @@
-"""Where a model's config and its tensors disagree, and what lies among its tensors without being part of it.
+"""Corrections of a model's config that its tensors contradict, and detection of tensors that are not part of the model.
 
-The tensors decide, as in transformers: whether there is an output head, whether weights are packed. Knows names, shapes
-and dtypes, no values.
+As in transformers, the tensors decide whether there is an output head and whether weights are packed. Names, shapes
+and dtypes are used; no values are read.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ PACKED: Final = (
     ".qweight", ".weight_packed", ".weight_scale", ".weight_scale_inv", ".weight_scales", ".absmax", ".qzeros",
     ".bitmask", ".codebooks", ".W_q",
 )  # fmt: skip
-"""What the tensors of packed weights are called, in the formats of several programs."""
+"""Name suffixes of the tensors of packed weights, in the formats of several programs."""
 
 _ADAPTER: Final = ("lora_", "loha_", "lokr_", "ia3_l", "vera_lambda_")
 _UNMERGED: Final = frozenset({"base_layer", "modules_to_save", "original_module"})
 _OF_CODE: Final = ("auto_map", "custom_pipelines")
-"""Keys that name Python files, which an output does not have."""
+"""Keys that refer to Python files, which are not copied to an output."""
 
 _TIED: Final = "tie_word_embeddings"
 _FLOATS: Final = frozenset({"BF16", "F16", "F32", "F64"})
 
 
 def adapters(tensors: Mapping[str, TensorInfo]) -> list[str]:
-    """Return the names of the matrices of adapters (LoRA and its like), which transformers passes over as well."""
+    """Return the names of the matrices of adapters such as LoRA, which transformers ignores as well."""
     return [name for name in tensors if any(part.startswith(_ADAPTER) for part in name.split("."))]
 
 
 def unmerged(tensors: Mapping[str, TensorInfo]) -> str:
-    """Return one sentence where the weights are those of a model with an adapter beside them, not in them; else ""."""
+    """Return an error message if the checkpoint was saved with an adapter that is not merged, else ""."""
     for name in tensors:
         if not _UNMERGED.isdisjoint(name.split(".")) or name.startswith("base_model.model."):
             return (
@@ -44,9 +44,9 @@ def unmerged(tensors: Mapping[str, TensorInfo]) -> str:
 
 
 def is_stale(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> bool:
-    """Return whether the config says quantized and all weights are plain floating-point numbers.
+    """Return whether the config has a `quantization_config` although all weights are plain floating-point numbers.
 
-    Merging an adapter into 16-bit weights leaves the config of bitsandbytes behind (unslothai/unsloth#1601).
+    Merging an adapter into 16-bit weights can leave a bitsandbytes config behind (unslothai/unsloth#1601).
     """
     matrices = [info for info in tensors.values() if len(info.shape) > 1]
     return (
@@ -58,14 +58,13 @@ def is_stale(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> bo
 
 
 def corrected(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo], tied: bool | None) -> dict[str, Any]:
-    """Return the config with what the tensors say instead of what contradicts them; itself where nothing does.
+    """Return a copy of the config in which the entries that the tensors contradict are corrected.
 
     Args:
-        config: as read.
+        config: as read from config.json.
         tensors: of the model.
-        tied: the head is the embedding; None where that is not known. A config that says otherwise, or nothing, gets it
-            for the whole model and for its language model: which of them is read depends on the reader, and the value
-            assumed without one on the architecture.
+        tied: whether the head shares its weight with the embedding; None if unknown. It is written to the config and to
+            its `text_config`, since readers differ in which of the two they use and architectures in the default.
     """
     text = config.get("text_config")
     made = copy.deepcopy(dict(config))

@@ -1,4 +1,4 @@
-"""The token embedding and the output head of a checkpoint, found by names and shapes."""
+"""Detection of the token embedding and the output head of a checkpoint by names and shapes."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _POSITION_WORDS = ("pos", "wpe")
 
 
 def find_ends(outside: list[TensorInfo], prefix: str, vocabulary: Any) -> tuple[TensorInfo | None, TensorInfo | None]:
-    """Return the token embedding and the head: matrices outside the blocks with one row for each token.
+    """Return the token embedding and the head, matrices outside the blocks with one row per token of the vocabulary.
 
-    The embedding sits beside the blocks (`model.embed_tokens`, `model.layers`) and the head further out
-    (`lm_head`); where both sit at the same level (GPT-2 without `transformer.`), the word decides. What belongs to a
-    numbered part or to a predictor of further tokens is neither.
+    The embedding is a sibling of the stack of blocks (`model.embed_tokens`, `model.layers`), and the head is on a
+    higher level (`lm_head`). If both are on the same level (GPT-2 without `transformer.`), their names decide.
+    Matrices inside a numbered module or an MTP (multi-token prediction) module are excluded.
     """
     matrices = [
         info for info in outside if len(info.shape) == 2 and info.name.endswith(_WEIGHT) and not _in_part(info.name)
@@ -50,5 +50,5 @@ def _in_part(name: str) -> bool:
 
 
 def is_number(part: str) -> bool:
-    """Return whether a part of a tensor's name is a block's number."""
+    """Return whether a part of a tensor's name is a block number."""
     return part.isascii() and part.isdecimal() and len(part) <= 6

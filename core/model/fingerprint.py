@@ -1,7 +1,7 @@
-"""A store of tensors that knows each of them again: hashed and checked when first read, compared at every later read.
+"""A tensor store that detects changes: each tensor is hashed when first read and compared at every later read.
 
-A run reads its source for hours. If the files are replaced meanwhile by others of the same shapes, headers and sizes
-fit and the output would be a mixture of two models. Knows bytes and numbers, not what the tensors mean.
+A run reads its source for hours. If the files are replaced meanwhile by others with the same shapes, headers and sizes
+still match, and the output would be a mixture of two models.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _LARGEST = torch.finfo(torch.float32).max
 
 
 class FingerprintedStore(TensorStore):
-    """The tensors of a folder, each hashed at its first whole read and held against that hash at every later one.
+    """A `TensorStore` that compares each full read of a tensor with the hash of the first one.
 
-    The first read also looks for values that are not finite or beyond the range of 32-bit floats, in which residual
-    streams and norms are computed.
+    The first full read also rejects values that are not finite or exceed the range of 32-bit floats, in which the
+    residual stream and the norms are computed.
 
     Attributes:
-        largest: name -> largest absolute value, of the tensors that were read whole.
-        nbytes_read: bytes of those tensors.
+        largest: tensor name -> largest absolute value, for the tensors that were read in full.
+        nbytes_read: total bytes of those tensors.
     """
 
     def __init__(self, folder: Path, table: dict[str, TensorInfo] | None = None) -> None:
@@ -39,11 +39,11 @@ class FingerprintedStore(TensorStore):
         self._read_in_part: set[str] = set()
 
     def get(self, name: str) -> Tensor:
-        """The whole tensor, in its own dtype, in memory of its own.
+        """Return a copy of the tensor in its stored dtype.
 
         Raises:
-            CorruptFile: as `TensorStore.get`; values that are not finite; or the tensor is not what it was.
-            ModelNotFound: the file is gone.
+            CorruptFile: as `TensorStore.get`; or values are not finite; or the tensor has changed.
+            ModelNotFound: the file no longer exists.
         """
         known = name in self._digests
         try:
@@ -60,11 +60,11 @@ class FingerprintedStore(TensorStore):
         return value
 
     def chunks(self, name: str) -> Iterator[bytes]:
-        """The tensor's raw bytes in pieces; a difference is found before the last one is handed out.
+        """Yield the tensor's raw bytes in pieces; a change is detected before the last piece is yielded.
 
         Raises:
             CorruptFile: as `get`.
-            ModelNotFound: the file is gone.
+            ModelNotFound: the file no longer exists.
         """
         digest, known, found = hashlib.sha256(), name in self._digests, _Range()
         dtype, last = self.dtype(name), b""
@@ -87,16 +87,17 @@ class FingerprintedStore(TensorStore):
             yield last
 
     def rows(self, name: str, index: Tensor) -> Tensor:
-        """Rows `index` (int64 [n]) of a 2-D tensor, shape [n, columns], touching no others; see `confirm`."""
+        """Return the rows `index` (int64 [n]) of a 2-D tensor, shape [n, columns], without a check; see `confirm`."""
         if name in self._digests:
             self._read_in_part.add(name)
         return super().rows(name, index)
 
     def scan(self, names: Iterable[str], check_stop: Callable[[], None]) -> None:
-        """Read those of the tensors that were not read whole yet, a piece at a time.
+        """Read the tensors that were not yet read in full, one piece at a time.
 
         Args:
-            check_stop: called before each tensor; raises where a stop was asked for.
+            names: tensors to read.
+            check_stop: called before each tensor; raises an exception to stop.
 
         Raises:
             CorruptFile: as `get`.
@@ -108,10 +109,10 @@ class FingerprintedStore(TensorStore):
                     pass
 
     def confirm(self, check_stop: Callable[[], None]) -> None:
-        """Compare the tensors of which rows were read after the last whole read, since those could not be compared.
+        """Read and compare the tensors of which single rows were read since their last full read.
 
         Raises:
-            CorruptFile: one is not what it was.
+            CorruptFile: a tensor has changed.
         """
         for name in sorted(self._read_in_part):
             check_stop()
@@ -119,7 +120,7 @@ class FingerprintedStore(TensorStore):
                 pass
 
     def fingerprint(self) -> str:
-        """SHA-256 over the names, types, shapes and contents of all tensors that were read."""
+        """Return the SHA-256 of the names, dtypes, shapes and contents of all tensors that were read in full."""
         whole = hashlib.sha256()
         for name in sorted(self._digests):
             info = self.table[name]
@@ -136,12 +137,13 @@ class FingerprintedStore(TensorStore):
             del self._digests[name]
             values = "1 value that is" if found.odd == 1 else f"{found.odd} values that are"
             raise CorruptFile(
-                f"{name} holds {values} not finite (NaN or infinity).", "Fetch the model again, or use another one."
+                f"{name} contains {values} not finite (NaN or infinity).",
+                "Download the model again, or use another one.",
             )
         if found.largest > _LARGEST:
             del self._digests[name]
             raise CorruptFile(
-                f"{name} holds {found.largest:.3g}, which is beyond the range of 32-bit floats.",
+                f"{name} contains the value {found.largest:.3g}, which exceeds the range of 32-bit floats.",
                 "Use a checkpoint in 16 or 32 bits.",
             )
         self.largest[name] = found.largest
@@ -149,14 +151,14 @@ class FingerprintedStore(TensorStore):
 
     def _changed(self, name: str) -> CorruptFile:
         return CorruptFile(
-            f"The weights in {self.folder / self.info(name).file} were changed while they were in use: {name} is not "
-            "what it was when the run began.",
-            "Start again when nothing else writes into the model's folder.",
+            f"The weights in {self.folder / self.info(name).file} were changed while they were in use: {name} differs "
+            "from its content at the start of the run.",
+            "Start again when no other program writes to the model folder.",
         )
 
 
 class _Range:
-    """What the values of one tensor lie between, taken in piece by piece."""
+    """Largest absolute value and number of non-finite values of one tensor, collected piece by piece."""
 
     def __init__(self) -> None:
         self.odd = 0
@@ -165,7 +167,7 @@ class _Range:
     def add(self, values: Tensor) -> None:
         if not values.numel() or not values.dtype.is_floating_point or values.dtype.itemsize == 1:
             return
-        # one pass without a copy, NaN included: isfinite makes a mask first and is 20 times slower in bfloat16
+        # aminmax is one pass without a copy and propagates NaN; isfinite is 20 times slower in bfloat16
         low, high = (float(value) for value in values.aminmax())
         if low - low == 0 and high - high == 0:
             self.largest = max(self.largest, -low, high)

@@ -1,4 +1,4 @@
-"""A model folder: its config, and in one sentence what is wrong with it. Reads no weight."""
+"""Model folders: reading the config and checking that the files of a supported model are present. Reads no weights."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from core.model.parts import parts_of
 
 _MERGE: Final = "Merge it into its model first: with PEFT, merge_and_unload() and save_pretrained()."
 _LOOKED_AT: Final = 1000
-"""Files in sub-folders that are looked at for a hint."""
+"""Limit on the files in sub-folders that are searched for a hint."""
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The config.json of a model folder.
+    """Return the config.json of a model folder.
 
     Raises:
-        CorruptFile: it is not a JSON object.
-        ModelNotFound: there is none.
+        CorruptFile: config.json is not a JSON object.
+        ModelNotFound: there is no config.json.
     """
     path = folder / "config.json"
     if not path.is_file():
-        raise ModelNotFound(f"{folder} holds no config.json.", "Give the folder that holds the model.")
+        raise ModelNotFound(f"{folder} contains no config.json.", "Specify the folder that contains the model.")
     config = read_json(path)
     if not isinstance(config, dict):
-        raise CorruptFile(f"{path} is not a JSON object.", "Fetch the file again.")
+        raise CorruptFile(f"{path} is not a JSON object.", "Download the file again.")
     return config
 
 
 def label_of(folder: Path) -> str:
-    """Return what people call the model in a folder: its name, or in the Hub's cache that of the repository."""
+    """Return the display name of a model folder: its own name, or the repository name inside the Hub cache."""
     real = folder.resolve()
     repository = real.parent.parent.name
     if real.parent.name == "snapshots" and repository.startswith("models--"):
@@ -43,9 +43,9 @@ def label_of(folder: Path) -> str:
 
 
 def only_gguf(folder: Path) -> Path | None:
-    """Return the one GGUF model in a folder that has no config.json; None if there is none, or a choice.
+    """Return the GGUF model of a folder without config.json; None if there is not exactly one.
 
-    An image projector (`mmproj`) is part of a model, not one; the parts of a split file are one, named by the first.
+    Image projectors (`mmproj`) do not count, and the parts of a split file count once, by their first part.
     """
     try:
         names = sorted(path.name for path in folder.iterdir())
@@ -58,7 +58,7 @@ def only_gguf(folder: Path) -> Path | None:
 
 
 def _ggufs(folder: Path, names: Iterable[str]) -> list[Path]:
-    """The GGUF models in a folder; of those in parts the first part that is there."""
+    """Return the GGUF models in a folder; of a split file, the first part that exists."""
     found: dict[Path, Path] = {}
     for name in names:
         if name.lower().endswith(".gguf") and "mmproj" not in name.lower():
@@ -67,19 +67,21 @@ def _ggufs(folder: Path, names: Iterable[str]) -> list[Path]:
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a folder that does not hold a config and safetensors, with what it holds instead.
+    """Raise an error if a folder has no config.json or no safetensors weights.
 
     Raises:
-        ModelNotFound, UnsupportedModel, CorruptFile: in one sentence.
+        ModelNotFound: files are missing.
+        UnsupportedModel: the folder contains an adapter, or weights in another format or layout.
+        CorruptFile: config.json is damaged, or a file is a broken symbolic link.
     """
     try:
         names = {path.name for path in folder.iterdir()}
     except OSError as error:
-        raise ModelNotFound(f"{folder} cannot be read: {error.strerror}.", "Check its rights.") from error
+        raise ModelNotFound(f"{folder} cannot be read: {error.strerror}.", "Check its permissions.") from error
     lost = next((name for name in sorted(names) if _is_lost(folder / name)), None)
     if lost is not None:
         raise CorruptFile(
-            f"{folder / lost} is a link that leads nowhere.", "Fetch the file that it stands for, or remove the link."
+            f"{folder / lost} is a broken symbolic link.", "Download the file that it points to, or remove the link."
         )
     if "config.json" not in names:
         _explain_no_config(folder, names)
@@ -88,62 +90,65 @@ def check_folder(folder: Path) -> None:
     if weight_files(weights):
         return
     if "adapter_config.json" in names:
-        raise UnsupportedModel(f"{folder} holds an adapter, not a whole model.", _MERGE)
+        raise UnsupportedModel(f"{folder} contains an adapter, not a complete model.", _MERGE)
     if any(name.endswith((".bin", ".pt", ".pth")) for name in names):
         raise UnsupportedModel(
-            f"{folder} has its weights as pickled PyTorch files, which can run code when they are read.",
-            "Convert it to safetensors first: load it with transformers and call save_pretrained.",
+            f"{folder} stores its weights as pickled PyTorch files, which can execute code when they are loaded.",
+            "Convert the model to safetensors first: load it with transformers and call save_pretrained.",
         )
     if weights:
         raise UnsupportedModel(
-            f"{folder} has its weights as {min(weights)} only, which is not in transformers' layout.",
+            f"{folder} stores its weights only as {min(weights)}, which is not in the layout of transformers.",
             "Use the model.safetensors files of the same model.",
         )
     inside = _models_inside(folder, (".safetensors",))
     raise ModelNotFound(
-        f"{folder} has a config.json and no weights.",
-        f"Put its safetensors files from {inside[0]} beside it." if inside else "Fetch its safetensors files.",
+        f"{folder} has a config.json but no weights.",
+        f"Move the safetensors files from {inside[0]} to this folder." if inside else "Download its safetensors files.",
     )
 
 
 def _explain_no_config(folder: Path, names: set[str]) -> None:
-    """Say what a folder without config.json holds, where it is something known."""
+    """Raise an error that describes the content of a folder without config.json, if it is of a known kind."""
     if "adapter_config.json" in names:
-        raise UnsupportedModel(f"{folder} holds an adapter, not a whole model.", _MERGE)
+        raise UnsupportedModel(f"{folder} contains an adapter, not a complete model.", _MERGE)
     files = _ggufs(folder, sorted(names))
     if files:
         raise ModelNotFound(
-            f"{folder} holds no config.json, and {len(files)} GGUF files.", f"Give the GGUF file itself: {files[0]}"
+            f"{folder} contains no config.json but {len(files)} GGUF files.",
+            f"Specify one GGUF file, such as {files[0]}",
         )
     if "params.json" in names:
         raise UnsupportedModel(
-            f"{folder} is in the layout of the model's makers (params.json), not in that of transformers.",
+            f"{folder} is in the publisher's original layout (params.json), not in the layout of transformers.",
             "Use the folder or the repository that has a config.json.",
         )
     inside = _models_inside(folder, ("config.json", ".gguf"))
     if inside:
-        raise ModelNotFound(f"{folder} holds no config.json; a folder in it does.", f"Give that: {inside[0]}")
+        raise ModelNotFound(
+            f"{folder} contains no config.json, but a sub-folder does.", f"Specify the sub-folder: {inside[0]}"
+        )
 
 
 def _models_inside(folder: Path, endings: tuple[str, ...]) -> list[Path]:
-    """Folders in a folder, or snapshots of a repository in the Hub's cache, with a file whose name ends so."""
+    """Return the sub-folders, or snapshots in the Hub cache, that have a file with one of the `endings`."""
     paths = [*islice(folder.glob("*/*"), _LOOKED_AT), *islice(folder.glob("snapshots/*/*"), _LOOKED_AT)]
     found = {path.parent for path in paths if path.name.endswith(endings)}
     return sorted(path for path in found if not path.name.startswith("."))
 
 
 def _is_lost(path: Path) -> bool:
-    """Whether a file that a model needs is a link to nothing."""
+    """Return whether a path is a broken symbolic link whose name is that of a model file."""
     needed = path.suffix.lower() in (".json", ".safetensors", ".model", ".jinja", ".gguf", ".txt")
     return needed and path.is_symlink() and not path.exists()
 
 
 def check_architecture(config: Mapping[str, Any]) -> None:
-    """Refuse a model that the installed transformers cannot build from its own code.
+    """Raise an error for an architecture that the installed transformers does not implement.
 
     Raises:
-        UnsupportedModel: an unknown model type, or one that is not a causal language model.
-        CorruptFile: the config names no model type.
+        UnsupportedModel: the model type is unknown, or is not a causal language model.
+        CorruptFile: the config has no model type.
     """
     from transformers import CONFIG_MAPPING
     from transformers.models.auto.modeling_auto import (
@@ -154,13 +159,12 @@ def check_architecture(config: Mapping[str, Any]) -> None:
 
     kind = config.get("model_type")
     if not isinstance(kind, str) or not kind:
-        raise CorruptFile("The model's config.json names no model_type.", "Fetch the file again.")
+        raise CorruptFile("The model's config.json has no model_type.", "Download the file again.")
     if kind not in CONFIG_MAPPING:
         if isinstance(config.get("auto_map"), dict):
             raise UnsupportedModel(
-                f"The architecture {kind[:60]!r} runs only with code that comes with the model, which Bitwright does "
-                "not run.",
-                "Choose a model that transformers knows.",
+                f"The architecture {kind[:60]!r} needs code that comes with the model, which Bitwright does not run.",
+                "Choose an architecture that transformers implements.",
             )
         raise UnsupportedModel(
             f"The architecture {kind[:60]!r} is unknown to the installed transformers.",
@@ -172,4 +176,4 @@ def check_architecture(config: Mapping[str, Any]) -> None:
         MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
     )
     if not any(kind in names for names in shown):
-        raise UnsupportedModel(f"The architecture {kind[:60]!r} is no language model.", "Choose another model.")
+        raise UnsupportedModel(f"The architecture {kind[:60]!r} is not a language model.", "Choose another model.")

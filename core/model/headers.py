@@ -237,8 +237,8 @@ def _shards(folder: Path, index: Mapping[str, str]) -> list[dict[str, TensorInfo
     held = set().union(*tables)
     for name in missing:
         if not held.issuperset(tensor for tensor, shard in index.items() if shard == name):
-            link = ", a link that leads nowhere" if (folder / name).is_symlink() else ""
-            raise CorruptFile(f"{INDEX_FILE} names {short(name)}{link or ', which is missing'}.", "Fetch that file.")
+            problem = "a broken symbolic link" if (folder / name).is_symlink() else "which is missing"
+            raise CorruptFile(f"{INDEX_FILE} lists {short(name)}, {problem}.", "Download that file.")
     return tables
 
 

@@ -57,7 +57,7 @@ def render(template: str, values: Mapping[str, Any], longest: int) -> dict[str, 
     except _refusal() as error:
         return _failed("refused", str(error))
     except RecursionError:
-        return _failed("fails", "it calls itself without end")
+        return _failed("fails", "infinite recursion")
     except Exception as error:  # noqa: BLE001 - a template can raise anything
         said = str(error) if type(error).__module__.startswith("jinja2") else f"{type(error).__name__}: {error}"
         return _failed("fails", said)

@@ -136,7 +136,7 @@ def _check_files(folder: Path) -> None:
     for name in _FILES:
         path = folder / name
         if path.is_symlink() and not path.exists():
-            raise CorruptFile(f"{path} is a link that leads nowhere.", "Fetch the file that it stands for.")
+            raise CorruptFile(f"{path} is a broken symbolic link.", "Download the file that it points to.")
         if not path.is_file():
             continue
         check_content(path)

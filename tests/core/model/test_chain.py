@@ -1,4 +1,4 @@
-"""Block by block equals the whole model, for every family, past its sliding window."""
+"""Running a model block by block gives the output of the whole model, for every family and beyond sliding windows."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def saved(folder: Path, family: str) -> Any:
-    """A random model of a family, saved to `folder`."""
+    """Save a random model of a family to `folder` and return it."""
     name, arguments = FAMILIES[family]
     torch.manual_seed(7)
     model = AutoModelForCausalLM.from_config(getattr(transformers, name)(**arguments)).float().eval()
@@ -78,8 +78,11 @@ def saved(folder: Path, family: str) -> Any:
     return model
 
 
-def chain_is_model(folder: Path, tokens: torch.Tensor, states: Sequence[Any], expected: torch.Tensor) -> bool:
-    """Whether blocks run one by one, with calls captured for one row, give the hidden states and logits expected."""
+def blocks_equal_model(folder: Path, tokens: torch.Tensor, states: Sequence[Any], expected: torch.Tensor) -> bool:
+    """Return whether running the blocks one by one, with calls captured for one row, gives the expected logits.
+
+    The hidden states before each block are compared with `states` unless it is empty.
+    """
     tree = build_tree(read_json(folder / "config.json"), read_folder(folder))
     assert tree.refusal == ""
     skeleton = build_skeleton(tree, TensorStore(folder))
@@ -101,13 +104,13 @@ def chain_is_model(folder: Path, tokens: torch.Tensor, states: Sequence[Any], ex
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_chain_of_blocks_is_the_model(tmp_path: Path, family: str) -> None:
+def test_running_block_by_block_gives_the_states_and_logits_of_the_model(tmp_path: Path, family: str) -> None:
     model = saved(tmp_path, family)
     tokens = torch.randint(3, 96, (3, TOKENS), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         expected = model(input_ids=tokens, use_cache=False, output_hidden_states=True)
 
-    assert chain_is_model(tmp_path, tokens, expected.hidden_states, expected.logits)
+    assert blocks_equal_model(tmp_path, tokens, expected.hidden_states, expected.logits)
 
 
 @pytest.mark.parametrize(
@@ -120,18 +123,18 @@ def test_the_chain_of_blocks_is_the_model(tmp_path: Path, family: str) -> None:
         "gpt_neox", "nemotron_h",
     ],
 )  # fmt: skip
-def test_blocks_return_one_value_or_more_and_their_arguments_fit_any_number_of_rows(tmp_path: Path, name: str) -> None:
-    """A tuple of one, of two or three values, a list; masks and biases of attention with a row for each row of text;
+def test_every_form_of_block_return_value_and_batched_argument_is_handled(tmp_path: Path, name: str) -> None:
+    """Tuples of one to three values and lists; attention masks and biases whose first dimension is the batch;
     checkpoints whose tensors transformers renames."""
     make_model(name, tmp_path)
     model = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval()
     tokens = torch.randint(3, 96, (3, TOKENS), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         expected = model(input_ids=tokens, use_cache=False).logits
-    assert chain_is_model(tmp_path, tokens, [], expected)
+    assert blocks_equal_model(tmp_path, tokens, [], expected)
 
 
-def test_a_checkpoint_without_the_base_prefix_is_found(tmp_path: Path) -> None:
+def test_a_checkpoint_without_the_base_prefix_is_mapped_to_the_module_names(tmp_path: Path) -> None:
     model = saved(tmp_path / "whole", "gpt2")
     model.transformer.save_pretrained(tmp_path / "base")
     tree = build_tree(read_json(tmp_path / "base" / "config.json"), read_folder(tmp_path / "base"))
@@ -142,7 +145,7 @@ def test_a_checkpoint_without_the_base_prefix_is_found(tmp_path: Path) -> None:
     assert torch.equal(filled.attn.c_attn.weight, model.transformer.h[2].attn.c_attn.weight)
 
 
-def test_building_touches_no_weights(tmp_path: Path) -> None:
+def test_building_a_skeleton_reads_no_weights(tmp_path: Path) -> None:
     saved(tmp_path, "llama")
     tree = build_tree(read_json(tmp_path / "config.json"), read_folder(tmp_path))
     skeleton = build_skeleton(tree, TensorStore(tmp_path))

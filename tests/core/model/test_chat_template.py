@@ -1,4 +1,4 @@
-"""Chat templates in their own process: what transformers renders, and the bounds that no template gets beyond."""
+"""Chat templates rendered in a separate process: equality with transformers, and the limits on templates."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ TEMPLATES = [
 
 
 class Tokenizer:
-    """What is asked of one."""
+    """The attributes of a transformers tokenizer that `ChatTemplate` reads."""
 
     def __init__(self, template: Any) -> None:
         self.chat_template = template
@@ -67,14 +67,14 @@ def render(template: Any, messages: list[dict[str, Any]] = TALK, **options: Any)
 
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Less patience, for templates that do not end."""
+    """Shorten the time limit for templates that do not finish."""
     monkeypatch.setattr(chat_template, "WALL_SECONDS", 0.5)
     return
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
 @pytest.mark.parametrize("variables", [{}, {"enable_thinking": True}])
-def test_it_is_what_transformers_renders(template: str, variables: dict[str, Any]) -> None:
+def test_the_text_equals_the_rendering_of_transformers(template: str, variables: dict[str, Any]) -> None:
     known = {"bos_token": "<s>", "eos_token": "</s>", **variables}
     expected, _ = render_jinja_template([TALK], chat_template=template, add_generation_prompt=True, **known)
     assert render(template, variables=variables) == expected[0]
@@ -82,14 +82,14 @@ def test_it_is_what_transformers_renders(template: str, variables: dict[str, Any
 
 @pytest.mark.parametrize("content", ["Hi th", "Hi ", " Hi\n"])
 @pytest.mark.parametrize("template", [TEMPLATES[0], TEMPLATES[0].replace(" | trim", "")])
-def test_a_message_is_continued_as_by_transformers(template: str, content: str) -> None:
+def test_a_continued_message_equals_the_rendering_of_transformers(template: str, content: str) -> None:
     messages = [*TALK, {"role": "assistant", "content": content}]
     expected, _ = render_jinja_template([messages], chat_template=template, continue_final_message=True)
     assert render(template, messages, continue_last=True) == expected[0]
 
 
-def test_a_template_that_hides_the_last_message_cannot_continue_it() -> None:
-    with pytest.raises(TemplateRefusal, match="does not write the last message"):
+def test_a_template_that_omits_the_last_message_cannot_continue_it() -> None:
+    with pytest.raises(TemplateRefusal, match="omits the last message"):
         render("{{ messages[0].content }}", continue_last=True)
 
 
@@ -97,17 +97,17 @@ def test_a_template_that_hides_the_last_message_cannot_continue_it() -> None:
     ("template", "text"),
     [(None, ""), ("x", "x"), ({"default": "d", "tool_use": "t"}, "d"), ({"rag": "r"}, ""), (3, "")],
 )
-def test_of_several_templates_it_is_the_default(template: Any, text: str) -> None:
+def test_the_default_of_several_templates_is_used(template: Any, text: str) -> None:
     assert ChatTemplate(Tokenizer(template)).text == text
 
 
 @pytest.mark.parametrize(
-    ("template", "said"),
+    ("template", "message"),
     [
-        ("{{ raise_exception('Roles must alternate.') }}", "refuses this conversation: Roles must alternate."),
+        ("{{ raise_exception('Roles must alternate.') }}", "rejects this conversation: Roles must alternate."),
         ("{{ 1 / 0 }}", "fails on this conversation: ZeroDivisionError: division by zero."),
         ("{{ 10.0 ** 400 }}", "fails on this conversation: OverflowError"),
-        ("{% macro a() %}{{ a() }}{% endmacro %}{{ a() }}", "calls itself without end"),
+        ("{% macro a() %}{{ a() }}{% endmacro %}{{ a() }}", "infinite recursion"),
         ("{{ nothing() }}", "'nothing' is undefined"),
         ("{{ lipsum.__globals__['os'].getcwd() }}", "is unsafe"),
         ("{% set n = namespace(__class__=1) %}", "cannot hold '__class__'"),
@@ -115,56 +115,56 @@ def test_of_several_templates_it_is_the_default(template: Any, text: str) -> Non
         ("{% for m in messages %}{{ m.content.nothing.more }}{% endfor %}", "has no attribute"),
     ],
 )
-def test_what_a_template_raises_is_told_in_its_words(template: str, said: str) -> None:
-    with pytest.raises(TemplateRefusal, match=said) as caught:
+def test_the_error_message_contains_the_exception_of_the_template(template: str, message: str) -> None:
+    with pytest.raises(TemplateRefusal, match=message) as caught:
         render(template)
     assert "\n" not in caught.value.message
 
 
-def test_a_mistake_in_a_template_is_told_with_its_line() -> None:
-    with pytest.raises(BadInput, match=r"has a mistake: .* \(line 2\)") as caught:
+def test_a_syntax_error_in_a_template_is_reported_with_its_line() -> None:
+    with pytest.raises(BadInput, match=r"has a syntax error: .* \(line 2\)") as caught:
         render("a\n{% if %}")
     assert not isinstance(caught.value, TemplateRefusal)
 
 
 @pytest.mark.usefixtures("short")
 @pytest.mark.parametrize("work", ["", "{% set n = namespace(a=[]) %}{% set n.a = n.a + [1] %}"])
-def test_a_template_that_does_not_end_is_stopped(work: str) -> None:
+def test_a_template_that_does_not_finish_is_stopped(work: str) -> None:
     loops = "{% for i in range(99999) %}" * 3 + work + "{% endfor %}" * 3
-    with pytest.raises(BadInput, match="did not end in time") as caught:
+    with pytest.raises(BadInput, match="did not finish in time") as caught:
         render(loops)
     assert not isinstance(caught.value, TemplateRefusal)
     assert render("fine") == "fine"
 
 
 @pytest.mark.parametrize(
-    ("template", "said"), [("{{ 'a' * 3000000000 }}", "MiB of memory"), ("{{ 'a' * 9000000 }}", "writes")]
+    ("template", "message"), [("{{ 'a' * 3000000000 }}", "MiB of memory"), ("{{ 'a' * 9000000 }}", "it wrote")]
 )
-def test_a_template_that_takes_too_much_is_stopped(template: str, said: str) -> None:
-    with pytest.raises(BadInput, match=said):
+def test_a_template_that_exceeds_the_memory_or_length_limit_is_stopped(template: str, message: str) -> None:
+    with pytest.raises(BadInput, match=message):
         render(template)
     assert render("fine") == "fine"
 
 
-def test_a_long_conversation_is_not_too_long() -> None:
+def test_the_length_limit_grows_with_the_conversation() -> None:
     assert len(render("{{ messages[0].content }}", [{"role": "user", "content": "x" * 3_000_000}])) == 3_000_000
 
 
-def test_half_a_character_is_kept() -> None:
+def test_a_lone_surrogate_is_kept() -> None:
     assert render("{{ messages[0].content }}", [{"role": "user", "content": "\ud83d"}]) == "\ud83d"
 
 
-def test_what_is_no_json_is_refused() -> None:
-    with pytest.raises(BadInput, match="cannot be given"):
+def test_variables_that_are_not_json_are_rejected() -> None:
+    with pytest.raises(BadInput, match="cannot be passed"):
         render("x", variables={"a": object()})
 
 
-def test_a_stop_ends_a_rendering() -> None:
-    asked = iter([False, True])
+def test_should_stop_cancels_a_rendering() -> None:
+    answers = iter([False, True])
     with pytest.raises(Cancelled):
         render(
             "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
-            should_stop=lambda: next(asked),
+            should_stop=lambda: next(answers),
         )
     assert render("fine") == "fine"
 
@@ -176,12 +176,12 @@ def process() -> int:
     return child.pid
 
 
-def test_one_process_renders_all() -> None:
+def test_the_process_is_reused() -> None:
     assert process() == process()
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
-def test_it_ignores_an_interrupt_and_is_started_again_when_it_is_gone() -> None:
+def test_the_process_ignores_an_interrupt_and_is_restarted_after_a_kill() -> None:
     first = process()
     os.kill(first, signal.SIGINT)
     assert process() == first
@@ -190,7 +190,7 @@ def test_it_ignores_an_interrupt_and_is_started_again_when_it_is_gone() -> None:
     assert process() != first
 
 
-def test_two_threads_get_their_own_texts() -> None:
+def test_each_thread_gets_the_replies_to_its_own_requests() -> None:
     found: dict[str, list[str]] = {}
 
     def work(name: str) -> None:
@@ -206,7 +206,7 @@ def test_two_threads_get_their_own_texts() -> None:
     assert found == {name: [f"{name}{n}" for n in range(20)] for name in "ab"}
 
 
-def test_without_a_process_it_is_rendered_here(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rendering_falls_back_to_this_process_if_none_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
     def none() -> Any:
         raise OSError("no more processes")
 
@@ -221,13 +221,13 @@ PARTS = "{% for p in m['content'] %}{% if p['type'] == 'text' %}{{ p['text'] }}{
 
 
 @pytest.mark.parametrize("content", [PARTS, "{{ m['content'][0]['text'] }}", "{{ m.content[0].text | trim }}"])
-def test_a_template_that_reads_parts_gets_parts(content: str) -> None:
+def test_a_template_that_expects_content_parts_gets_parts(content: str) -> None:
     template = ChatTemplate(Tokenizer(f"{{% for m in messages %}}<{{{{ m['role'] }}}}>{content}{{% endfor %}}"))
     assert template.render(TALK[1:2]) == "<user>Grüße \U0001f600\n{{ 1 }}"
     half = [*TALK[1:2], {"role": "assistant", "content": "Hi"}]
     assert template.render(half, continue_last=True) == "<user>Grüße \U0001f600\n{{ 1 }}<assistant>Hi"
 
 
-def test_a_template_that_changes_text_gets_text() -> None:
+def test_a_template_that_changes_the_text_gets_text() -> None:
     template = ChatTemplate(Tokenizer("{% for m in messages %}{{ m['content'] | upper }}{% endfor %}"))
     assert template.render([{"role": "user", "content": "abc"}]) == "ABC"

@@ -1,4 +1,4 @@
-"""How much a model reads at once, in the words of each family."""
+"""Context length under the config keys of different families."""
 
 from __future__ import annotations
 
@@ -24,5 +24,5 @@ from core.model.context import context_length
         ({}, 0),
     ],
 )
-def test_the_first_name_that_holds_a_number_counts(config: dict[str, Any], tokens: int) -> None:
+def test_the_first_key_with_a_positive_integer_gives_the_context_length(config: dict[str, Any], tokens: int) -> None:
     assert context_length(config) == tokens

@@ -1,4 +1,4 @@
-"""Where a config and its tensors disagree, the tensors decide; and what is no part of the model is left out."""
+"""Tensors take precedence over a config that contradicts them, and tensors outside the model are left out."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from tests.core.model.test_tree import LLAMA, llama_table, table
 @pytest.mark.parametrize("flag", [True, False, None])
 def test_a_head_in_the_checkpoint_is_the_head_whatever_the_config_says(flag: bool | None) -> None:
     """transformers 5 does not tie two tensors that differ (huggingface/transformers#42612)."""
-    said = {} if flag is None else {"tie_word_embeddings": flag}
-    tree = build_tree(LLAMA | said, table(llama_table()))
+    entry = {} if flag is None else {"tie_word_embeddings": flag}
+    tree = build_tree(LLAMA | entry, table(llama_table()))
     assert (tree.tied, tree.lm_head, tree.linears[-1].name) == (False, "lm_head", "lm_head")
     assert tree.config["tie_word_embeddings"] is False
 
 
 @pytest.mark.parametrize("flag", [True, False, None])
-def test_without_a_head_in_the_checkpoint_it_is_the_embedding(flag: bool | None) -> None:
-    said = {} if flag is None else {"tie_word_embeddings": flag}
+def test_without_a_head_in_the_checkpoint_the_model_is_tied(flag: bool | None) -> None:
+    entry = {} if flag is None else {"tie_word_embeddings": flag}
     shapes = llama_table()
     del shapes["lm_head.weight"]
-    tree = build_tree(LLAMA | said, table(shapes))
+    tree = build_tree(LLAMA | entry, table(shapes))
     assert (tree.tied, tree.lm_head) == (True, None)
     assert tree.config["tie_word_embeddings"] is True
 
@@ -37,10 +37,10 @@ def test_a_nested_config_is_corrected_in_both_places() -> None:
     config = {"tie_word_embeddings": True, "text_config": LLAMA | {"tie_word_embeddings": True}}
     tree = build_tree(config, table(llama_table()))
     assert tree.config["tie_word_embeddings"] is tree.config["text_config"]["tie_word_embeddings"] is False
-    assert config["tie_word_embeddings"] is True, "what was given stays as it is"
+    assert config["tie_word_embeddings"] is True, "the argument is not modified"
 
 
-def test_predictors_of_further_tokens_have_no_head_of_the_model() -> None:
+def test_the_head_of_an_mtp_module_is_not_the_output_head() -> None:
     shapes = llama_table() | {"mtp.embed_tokens.weight": (160, 64), "mtp.lm_head.weight": (160, 64)}
     del shapes["lm_head.weight"]
     assert build_tree(LLAMA, table(shapes)).tied
@@ -63,14 +63,14 @@ def folder_with(folder: Path, config: dict[str, Any], **more: torch.Tensor) -> d
 
 
 @pytest.mark.parametrize(("flag", "differs", "kept"), [(True, False, False), (True, True, True), (False, False, True)])
-def test_a_copy_of_a_tied_embedding_is_no_head(tmp_path: Path, flag: bool, differs: bool, kept: bool) -> None:
+def test_a_head_equal_to_the_tied_embedding_is_dropped(tmp_path: Path, flag: bool, differs: bool, kept: bool) -> None:
     head = torch.zeros(160, 64)
     head[159, 63] = float(differs)
     found = folder_with(tmp_path, LLAMA | {"tie_word_embeddings": flag}, **{"lm_head.weight": head})
     assert ("lm_head.weight" in found) is kept
 
 
-def test_matrices_of_an_adapter_are_no_layers() -> None:
+def test_adapter_matrices_are_not_layers() -> None:
     name = "model.layers.0.self_attn.q_proj.lora_A.default.weight"
     tree = build_tree(LLAMA, table(llama_table() | {name: (8, 64)}))
     assert tree.left_out == (name,)
@@ -94,19 +94,19 @@ def test_an_adapter_that_is_not_merged_is_refused(name: str) -> None:
 STALE = {"quant_method": "bitsandbytes", "load_in_4bit": True}
 
 
-def test_a_quantization_config_over_plain_weights_goes() -> None:
-    """As a merge in 16 bits leaves it (unslothai/unsloth#1601)."""
+def test_a_quantization_config_of_unquantized_weights_is_removed() -> None:
+    """A merge in 16 bits leaves it behind (unslothai/unsloth#1601)."""
     tree = build_tree(LLAMA | {"quantization_config": STALE}, table(llama_table()))
     assert tree.refusal == ""
     assert "quantization_config" not in tree.config
 
 
 @pytest.mark.parametrize("name", ["model.layers.0.x.weight.absmax", "model.layers.0.x.qweight"])
-def test_a_quantization_config_of_packed_weights_stays(name: str) -> None:
+def test_a_quantization_config_of_packed_weights_is_kept(name: str) -> None:
     tensors = table(llama_table()) | table({name: (8, 8)}, "U8")
     assert "quantized already" in build_tree(LLAMA | {"quantization_config": STALE}, tensors).refusal
 
 
-def test_code_that_an_output_does_not_have_is_not_named() -> None:
+def test_references_to_python_files_are_removed() -> None:
     config = LLAMA | {"auto_map": {"AutoConfig": "configuration_x.X"}}
     assert "auto_map" not in build_tree(config, table(llama_table())).config

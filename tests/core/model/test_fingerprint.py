@@ -1,4 +1,4 @@
-"""A store that knows its tensors again, and finds values that no model can have."""
+"""FingerprintedStore detects tensors that change between reads, and values that are not finite or too large."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def read_in_pieces(store: FingerprintedStore, name: str) -> bytes:
     return b"".join(store.chunks(name))
 
 
-def test_reads_are_those_of_a_plain_store(tmp_path: Path) -> None:
+def test_reads_equal_those_of_a_plain_store(tmp_path: Path) -> None:
     store = FingerprintedStore(save(tmp_path))
     assert torch.equal(store.get("a"), torch.arange(12.0).reshape(3, 4))
     assert read_in_pieces(store, "a") == torch.arange(12.0).numpy().tobytes()
@@ -44,19 +44,19 @@ def test_reads_are_those_of_a_plain_store(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("again", [FingerprintedStore.get, read_in_pieces])
-def test_a_tensor_that_changed_in_place_is_not_handed_out(
+def test_reading_a_tensor_that_changed_in_place_raises(
     tmp_path: Path, again: Callable[[FingerprintedStore, str], object]
 ) -> None:
     store = FingerprintedStore(save(tmp_path))
     scan(store)
     again(store, "a")
     save(tmp_path, a=torch.arange(12.0).reshape(3, 4) + 1)
-    with pytest.raises(CorruptFile, match="changed while they were in use: a is not"):
+    with pytest.raises(CorruptFile, match="changed while they were in use: a differs"):
         again(store, "a")
     again(store, "b")
 
 
-def test_a_file_that_became_shorter_has_changed(tmp_path: Path) -> None:
+def test_a_truncated_file_counts_as_changed(tmp_path: Path) -> None:
     store = FingerprintedStore(save(tmp_path))
     scan(store)
     (tmp_path / "model.safetensors").write_bytes(b"")
@@ -64,14 +64,14 @@ def test_a_file_that_became_shorter_has_changed(tmp_path: Path) -> None:
         store.get("a")
 
 
-def test_what_was_read_by_rows_is_compared_in_the_end(tmp_path: Path) -> None:
+def test_confirm_compares_tensors_of_which_rows_were_read(tmp_path: Path) -> None:
     store = FingerprintedStore(save(tmp_path))
     scan(store)
     store.confirm(nothing)
     save(tmp_path, a=torch.arange(12.0).reshape(3, 4) + 1)
     store.confirm(nothing)
     store.rows("a", torch.tensor([0]))
-    with pytest.raises(CorruptFile, match="a is not what it was"):
+    with pytest.raises(CorruptFile, match="a differs from its content"):
         store.confirm(nothing)
 
 
@@ -80,19 +80,19 @@ def test_what_was_read_by_rows_is_compared_in_the_end(tmp_path: Path) -> None:
 def test_values_that_are_not_finite_are_counted_by_tensor(tmp_path: Path, value: float, dtype: torch.dtype) -> None:
     broken = torch.ones(50, dtype=dtype)
     broken[3] = broken[44] = value
-    with pytest.raises(CorruptFile, match="c holds 2 values that are not finite"):
+    with pytest.raises(CorruptFile, match="c contains 2 values that are not finite"):
         FingerprintedStore(save(tmp_path, c=broken)).get("c")
-    with pytest.raises(CorruptFile, match="c holds 2 values that are not finite"):
+    with pytest.raises(CorruptFile, match="c contains 2 values that are not finite"):
         scan(FingerprintedStore(tmp_path))
 
 
-def test_a_number_beyond_32_bit_floats_is_refused(tmp_path: Path) -> None:
+def test_a_value_beyond_the_range_of_32_bit_floats_is_rejected(tmp_path: Path) -> None:
     store = FingerprintedStore(save(tmp_path, c=torch.tensor([1e300], dtype=torch.float64)))
-    with pytest.raises(CorruptFile, match=r"c holds 1e\+300, which is beyond"):
+    with pytest.raises(CorruptFile, match=r"c contains the value 1e\+300, which exceeds"):
         scan(store)
 
 
-def test_the_fingerprint_is_of_the_contents(tmp_path: Path) -> None:
+def test_the_fingerprint_depends_on_contents_and_shapes_only(tmp_path: Path) -> None:
     def found(folder: Path) -> str:
         store = FingerprintedStore(folder)
         scan(store)

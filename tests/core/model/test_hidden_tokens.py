@@ -1,4 +1,4 @@
-"""Which tokens answers do not show, whichever of a folder's files says so."""
+"""Special tokens are hidden in answers, whichever file of the folder marks them as special."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ MARK = 257
 
 
 def save(folder: Path, inside: bool | None, beside: bool | None) -> Path:
-    """A byte-level tokenizer with one more token, special by tokenizer.json (`inside`) or its settings (`beside`)."""
+    """Save a byte-level tokenizer with the token `<mark>`.
+
+    Args:
+        folder: to save to.
+        inside: `special` in tokenizer.json; None to leave the token out of it.
+        beside: `special` in tokenizer_config.json; None to leave the token out of it.
+    """
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE({"<eos>": 0} | {text: number + 1 for number, text in enumerate(letters)}, []))
     tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
@@ -34,7 +40,7 @@ def save(folder: Path, inside: bool | None, beside: bool | None) -> Path:
     ("inside", "beside", "hidden"),
     [(True, None, True), (None, True, True), (False, True, True), (True, False, True), (False, None, False)],
 )
-def test_a_special_token_is_hidden_whichever_file_says_so(
+def test_a_token_is_hidden_if_either_file_marks_it_as_special(
     inside: bool | None, beside: bool | None, hidden: bool, tmp_path: Path
 ) -> None:
     tokenizer = load_tokenizer(save(tmp_path, inside, beside))

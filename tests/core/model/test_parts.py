@@ -1,4 +1,4 @@
-"""GGUF files in parts are read as one file."""
+"""Split GGUF files are read as one file."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", ["m.gguf", "m-00000-of-00002.gguf", "m-00003-of-00002.gguf", "m-1-of-2.gguf"])
-def test_other_names_are_whole_files(name: str) -> None:
+def test_a_name_without_a_valid_part_number_is_a_single_file(name: str) -> None:
     assert parts_of(Path(name)) == [Path(name)]
 
 
-def test_the_name_of_one_part_gives_those_of_all() -> None:
+def test_the_name_of_one_part_gives_the_names_of_all_parts() -> None:
     assert [path.name for path in parts_of(Path("a/M-00002-of-00002.GGUF"))] == [
         "M-00001-of-00002.GGUF", "M-00002-of-00002.GGUF",
     ]  # fmt: skip
@@ -33,7 +33,7 @@ def test_the_name_of_one_part_gives_those_of_all() -> None:
 
 
 def split(folder: Path) -> list[Path]:
-    """The parts of a model in GGUF, and the whole of it beside them in `whole/m.gguf`."""
+    """Write a split GGUF model, and the same model unsplit to `whole/m.gguf`; return the parts."""
     model = gguf_files.build("llama")
     (folder / "whole").mkdir(parents=True)
     gguf_files.write(folder / "whole" / "m.gguf", "llama", model)
@@ -65,7 +65,7 @@ def test_a_missing_part_is_named(tmp_path: Path) -> None:
         open_gguf_model(parts[0])
 
 
-def test_parts_that_lost_their_names_are_told(tmp_path: Path) -> None:
+def test_a_renamed_part_is_reported(tmp_path: Path) -> None:
     part = split(tmp_path)[0].rename(tmp_path / "x.gguf")
     with pytest.raises(CorruptFile, match=r"one of \d parts"):
         open_gguf_model(part)
@@ -78,7 +78,7 @@ def test_a_part_in_the_place_of_another_is_corrupt(tmp_path: Path) -> None:
         open_gguf_model(parts[0])
 
 
-def test_a_git_lfs_pointer_in_place_of_a_file_is_told(tmp_path: Path) -> None:
+def test_a_git_lfs_pointer_is_reported(tmp_path: Path) -> None:
     (tmp_path / "m.gguf").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:7\nsize 9\n")
     with pytest.raises(CorruptFile, match="Git LFS pointer"):
         read_gguf_header(tmp_path / "m.gguf")

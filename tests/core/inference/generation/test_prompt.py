@@ -100,7 +100,7 @@ def test_a_template_that_does_not_end_is_not_tried_twice(tokenizer: Any, monkeyp
     ask = chat_template._PROCESS.ask
     monkeypatch.setattr(chat_template._PROCESS, "ask", lambda *some: (asked.append(1), ask(*some))[1])
     loops = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
-    with pytest.raises(BadInput, match="did not end in time"):
+    with pytest.raises(BadInput, match="did not finish in time"):
         writer(tokenizer, loops).write([{"role": "system", "content": "Be brief."}, *HELLO])
     assert len(asked) == 1
 

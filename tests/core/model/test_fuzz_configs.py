@@ -1,6 +1,6 @@
-"""Damaged configs and tokenizers: each ends in one of our errors, or in a model; soon, and in little memory.
+"""Damaged configs and tokenizers either load or raise a `BitwrightError`, within bounded time.
 
-Loss increase is the same at every run.
+The mutations are the same in every run.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from tests.core.formats.mutations import mutate
 from tests.core.tiny_model import save_model
 
 CASES = 60
-"""Of each kind; thousands were tried."""
+"""Mutations of each kind."""
 
 SECONDS_EACH = 10.0
-"""Of the CPU; far more than any case takes."""
+"""Limit on processor time, far above that of any case."""
 
 TEXT = "Hello, wörld 世界"
 
@@ -39,7 +39,7 @@ def check(error: BitwrightError) -> None:
 
 
 def read_model(folder: Path) -> None:
-    """All that loading a model does before its weights are read."""
+    """Load a model and fill it from its checkpoint."""
     checkpoint = open_checkpoint(folder)
     tree = open_tree(checkpoint)
     skeleton = build_skeleton(tree, checkpoint.store)
@@ -47,7 +47,7 @@ def read_model(folder: Path) -> None:
 
 
 def read_tokenizer(folder: Path) -> None:
-    """All that is made of a tokenizer's files."""
+    """Load a tokenizer and use it once."""
     tokenizer = load_tokenizer(folder)
     tokenizer.decode(tokenizer(TEXT)["input_ids"])
     end_tokens(tokenizer, folder)
@@ -67,7 +67,7 @@ KINDS: dict[str, tuple[tuple[str, ...], Callable[[Path], None]]] = {
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", KINDS)
-def test_damaged_files_end_in_a_sentence_or_in_a_model(kind: str, tmp_path: Path) -> None:
+def test_damaged_files_load_or_raise_a_bitwright_error(kind: str, tmp_path: Path) -> None:
     names, read = KINDS[kind]
     folder = save_model(tmp_path / "m")
     (folder / "special_tokens_map.json").write_text('{"eos_token": "<eos>"}')
@@ -84,7 +84,7 @@ def test_damaged_files_end_in_a_sentence_or_in_a_model(kind: str, tmp_path: Path
         except BitwrightError as error:
             check(error)
             end = error.code
-        except BaseException as error:  # the tokenizers library has panics that are no exceptions
+        except BaseException as error:  # panics of the tokenizers library do not derive from Exception
             raise AssertionError(f"case {number} ended in {error!r}") from error
         assert time.process_time() - started < SECONDS_EACH, f"case {number} took too long"
         ends[end] = ends.get(end, 0) + 1
@@ -92,5 +92,5 @@ def test_damaged_files_end_in_a_sentence_or_in_a_model(kind: str, tmp_path: Path
     assert len(ends) > 1
 
 
-def test_what_is_damaged_is_json(tmp_path: Path) -> None:
+def test_the_file_before_mutation_is_valid_json(tmp_path: Path) -> None:
     json.loads((save_model(tmp_path / "m") / "tokenizer.json").read_text(encoding="utf-8"))
