@@ -91,7 +91,7 @@ class JobBar(QFrame):
             percent = f"{100 * primary.fraction:.0f} %"
             self._progress.setValue(round(1000 * primary.fraction))
             text = f"{percent}, {primary.remaining}" if primary.remaining else percent
-            self._remaining.say(text, primary.reason)
+            self._remaining.set_text(text, primary.reason)
             self._progress.setAccessibleDescription(text)
 
     def press_primary(self) -> None:
@@ -169,7 +169,7 @@ class _Cell(QWidget):
         column.addStretch(1)
 
     def show_fact(self, fact: Fact) -> None:
-        self._value.say(fact.text, fact.more)
+        self._value.set_text(fact.text, fact.more)
         if not self._gives_way:
             self._value.setMinimumWidth(self._value.sizeHint().width())
 

@@ -97,7 +97,7 @@ class CodeView(QWidget):
             cursor.setCharFormat(format)
         cursor.endEditBlock()
 
-    def restyle(self) -> None:
+    def update_style(self) -> None:
         """Take the colours of the theme as it is now."""
         if self._coloured:
             self._coloured = False

@@ -39,7 +39,7 @@ class ElidedLabel(TintedLabel):
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
         self.setText(text)
 
-    def say(self, text: str, exact: str = "") -> None:
+    def set_text(self, text: str, exact: str = "") -> None:
         """Show `text`; `exact` is what the tooltip tells."""
         if text != self.text():
             self.setText(text)

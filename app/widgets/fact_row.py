@@ -37,7 +37,7 @@ class FactRow(QWidget):
             for cell in self._cells.values():
                 cell.show()
         for name, value in facts:
-            self._cells[name].say(value, (tips or {}).get(name, ""))
+            self._cells[name].set_text(value, (tips or {}).get(name, ""))
         self._place()
         self.updateGeometry()
 
@@ -100,7 +100,7 @@ class _Cell(QWidget):
         column.addWidget(TintedLabel(theme, name, role="muted", parent=self))
         self._widest = 0
 
-    def say(self, text: str, tip: str) -> None:
+    def set_text(self, text: str, tip: str) -> None:
         self.value.setText(text)
         self.setToolTip(tip)
         self.value.setAccessibleDescription(text)

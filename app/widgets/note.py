@@ -22,7 +22,7 @@ class Note(TintedLabel):
         self.setSizePolicy(policy)
         self.setVisible(bool(text))
 
-    def tell(self, text: str, role: str = "muted") -> None:
+    def set_text(self, text: str, role: str = "muted") -> None:
         """Show `text` in the colour of `role`; hide where there is none."""
         self.set_role(role)
         if text != self.text():

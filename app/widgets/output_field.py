@@ -83,13 +83,13 @@ class OutputField(QWidget):
             check_output(self._path)
         except BitwrightError as error:
             self.problem = error.message
-            self._note.tell(str(error), "bad")
+            self._note.set_text(str(error), "bad")
         else:
             self.problem = ""
             free = human(free_bytes(self._path))
             whose = self.tr("Suggested folder") if not self._chosen else self.tr("Your folder")
             words = self.tr("{whose}, made by {maker}; {free} free there.")
-            self._note.tell(words.format(whose=whose, maker=self._maker, free=free))
+            self._note.set_text(words.format(whose=whose, maker=self._maker, free=free))
         self.judged.emit()
 
     def _settle(self) -> None:

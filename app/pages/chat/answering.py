@@ -35,13 +35,13 @@ class AnswerControl(QObject):
 
     Signals:
         changed: something is another way: the state, the messages.
-        spoke: the conversation has more to save.
+        modified: the conversation has more to save.
         answered: an answer is complete.
         failed(object, bool): a `BitwrightError` to tell, and whether it came while loading or the child is gone.
     """
 
     changed = Signal()
-    spoke = Signal()
+    modified = Signal()
     answered = Signal()
     failed = Signal(object, bool)
 
@@ -58,13 +58,13 @@ class AnswerControl(QObject):
         self.problem: BitwrightError | None = None
         # Twice a second: text that streams is saved as it comes, so that a crash takes a word and not the answer.
         self._tick = QTimer(self, interval=500)
-        self._tick.timeout.connect(self.spoke)
+        self._tick.timeout.connect(self.modified)
         session.changed.connect(self._on_state)
         session.piece.connect(view.append_piece)
         session.thought.connect(view.append_thought)
         session.answered.connect(self._on_answered)
         session.failed.connect(self._on_failed)
-        view.continue_asked.connect(self.go_on)
+        view.continue_asked.connect(self.continue_answer)
 
     @property
     def talk(self) -> Conversation:
@@ -82,10 +82,10 @@ class AnswerControl(QObject):
             self._view.ask(text)
             self._answer()
 
-    def send_anew(self, question: Message, text: str) -> None:
+    def send_edited(self, question: Message, text: str) -> None:
         """Say an earlier question in other words; the branch below the first stays."""
         if self._settings().model and self.quiet:
-            self._view.ask_anew(question, text)
+            self._view.ask_edited(question, text)
             self._answer()
 
     def regenerate(self) -> None:
@@ -95,7 +95,7 @@ class AnswerControl(QObject):
             self._view.rewind()
             self._answer()
 
-    def go_on(self) -> None:
+    def continue_answer(self) -> None:
         """Let the model say more of the last answer."""
         last = self.talk.last
         if last is not None and last.role == "assistant" and last.text.strip() and self.quiet:
@@ -132,7 +132,7 @@ class AnswerControl(QObject):
             self._waiting = last is not None and last.role == "user"
             self.load()
 
-    def leave_talk(self) -> None:
+    def end_conversation(self) -> None:
         """Another conversation will be shown: an answer that is coming ends where it is, and nothing waits."""
         self._waiting = False
         self.problem = None
@@ -162,9 +162,9 @@ class AnswerControl(QObject):
                 self._view.resume_answer()
             else:
                 self._view.begin_answer(settings.sampling, settings.label)
-            self.session.say(messages, settings.sampling, continue_last=more)
+            self.session.generate(messages, settings.sampling, continue_last=more)
             self._tick.start()
-        self.spoke.emit()
+        self.modified.emit()
         self.changed.emit()
 
     def _on_state(self) -> None:
@@ -182,7 +182,7 @@ class AnswerControl(QObject):
         self._tick.stop()
         if self._view.answering:
             self._view.end_answer(figures or replace(self.session.figures, ended_by="failed"))
-            self.spoke.emit()
+            self.modified.emit()
         self.changed.emit()
 
     def _on_failed(self, error: BitwrightError, loading: bool) -> None:

@@ -67,7 +67,7 @@ class BackendBox(QWidget):
 
     def set_used(self, text: str) -> None:
         """How the model is computed, or will be."""
-        self._used.tell(text)
+        self._used.set_text(text)
 
     def use_automatic(self) -> None:
         """Give up what was forced."""

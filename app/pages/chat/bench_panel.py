@@ -85,7 +85,7 @@ class BenchPanel(QWidget):
         if self._mine:
             session.stop()
             return
-        self._note.tell("")
+        self._note.set_text("")
         self._bar.setValue(0)
         self._mine = True
         self._measured = session.model
@@ -102,7 +102,7 @@ class BenchPanel(QWidget):
         self._show_rows()
 
     def _failed(self, error: BitwrightError) -> None:
-        self._note.tell(str(error), "bad")
+        self._note.set_text(str(error), "bad")
 
     def _follow(self) -> None:
         """Offer what can be done in the session's state; figures of another model are taken away."""
@@ -121,7 +121,7 @@ class BenchPanel(QWidget):
         self._go.setEnabled(self._mine or state == "ready")
         self._bar.setVisible(self._mine)
         if self._note.role != "bad" or state in ("idle", "loading"):
-            self._note.tell(reasons.get(state, "") if not self._bench.rows else "")
+            self._note.set_text(reasons.get(state, "") if not self._bench.rows else "")
 
     def _show_rows(self) -> None:
         rows = self._bench.rows
@@ -137,7 +137,7 @@ class BenchPanel(QWidget):
         words = [summary(self._bench)]
         if self._bench.written:
             words.append(self.tr("Saved in the report of the run."))
-        self._below.tell(" ".join(filter(None, words)) if rows else "")
+        self._below.set_text(" ".join(filter(None, words)) if rows else "")
         self._below.setToolTip(self._bench.written)
 
     def _make_table(self) -> QWidget:

@@ -52,7 +52,7 @@ class ContextMeter(QWidget):
         elif full:
             words += ", " + self.tr("nearly full")
         self._words.set_role("warning" if dropped or full else "muted")
-        self._words.say(words, self._explained(dropped))
+        self._words.set_text(words, self._explained(dropped))
 
     def _dropped_words(self, count: int) -> str:
         if count == 1:

@@ -88,7 +88,7 @@ class ConversationView(Transcript):
         self._add_bubble(self._talk.add("user", text))
         self.to_end()
 
-    def ask_anew(self, question: Message, text: str) -> None:
+    def ask_edited(self, question: Message, text: str) -> None:
         """Put another wording beside a question; what followed the first one is left with it."""
         self._talk.branch(question, text)
         self.mark(None)

@@ -75,11 +75,11 @@ class ChatDevice(QWidget):
             for device in machine.devices
             if not device.usable
         ]
-        self._others.tell("\n".join(reasons))
+        self._others.set_text("\n".join(reasons))
 
     def set_note(self, text: str) -> None:
         """Why another device computes than the one that was picked; "" where it does not."""
-        self._note.tell(text, "warning")
+        self._note.set_text(text, "warning")
 
     def use_cpu(self) -> None:
         """Pick the CPU in place of a device that failed."""

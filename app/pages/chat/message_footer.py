@@ -64,11 +64,11 @@ class MessageFooter(QWidget):
         self._copy.clicked.connect(self.copy_asked)
         self.set_place(0, 1)
         self.offer()
-        self.restyle()
+        self.update_style()
 
     def set_caption(self, text: str, explained: str = "") -> None:
         """A few words on the left; `explained` is the longer form of them."""
-        self._caption.say(text, explained)
+        self._caption.set_text(text, explained)
 
     def set_place(self, index: int, count: int) -> None:
         """Say that this is message `index` (from 0) of `count` in the same place."""
@@ -88,7 +88,7 @@ class MessageFooter(QWidget):
         """The buttons in reading order."""
         return [self._before, self._after, self._more, self._again, self._edit, self._copy]
 
-    def restyle(self) -> None:
+    def update_style(self) -> None:
         """Take the colours of the theme as it is now."""
         muted = self._theme.color("muted")
         for widget in self.focus_widgets():

@@ -88,7 +88,7 @@ class MessageView(QWidget):
             self._thinking.show()
             self._order_tabs()
             self.resized.emit()
-        self._thinking.tell(seconds, going)
+        self._thinking.set_duration(seconds, going)
         self._thinking.set_text(text, self._look())
 
     def set_text(self, text: str) -> None:
@@ -110,17 +110,17 @@ class MessageView(QWidget):
         """Show the rest of a streamed message; nothing more will come."""
         self.set_text(self._text)
 
-    def restyle(self) -> None:
+    def update_style(self) -> None:
         """Take the colours of the theme as it is now."""
         for part, view in zip(self._parts, self._views, strict=True):
             if isinstance(view, CodeView):
-                view.restyle()
+                view.update_style()
             elif not self._mine:
                 view.show_markdown(part.text, self._look())
         if self._thinking is not None:
             self._thinking.set_text(self._thinking.text, self._look())
-            self._thinking.restyle()
-        self.footer.restyle()
+            self._thinking.update_style()
+        self.footer.update_style()
         self.update()
 
     def place(self, width: int) -> int:

@@ -38,10 +38,10 @@ class KnownModels(QObject):
         self._made = FinishedModels(context.calls, self)
         self._folders: list[ChatChoice] = []
         self._made.changed.connect(self.found)
-        context.runs.ended.connect(lambda _job: self.look())
+        context.runs.ended.connect(lambda _job: self.rescan())
 
     @property
-    def looked(self) -> bool:
+    def scanned(self) -> bool:
         """Whether what runs made was looked for at all."""
         return self._made.looked
 
@@ -56,7 +56,7 @@ class KnownModels(QObject):
             originals.append(chat_choices.original(record.spec.model, ""))
         return chat_choices.merged(self._made.choices, originals, self._folders)
 
-    def look(self) -> None:
+    def rescan(self) -> None:
         """Look for what runs made."""
         self._made.look()
 
@@ -107,9 +107,9 @@ class ModelSelection(QObject):
         choice = self.current
         return choice.label if choice is not None else chat_choices.short_name(self._picked)
 
-    def look(self) -> None:
+    def rescan(self) -> None:
         """Look for what runs made."""
-        self._known.look()
+        self._known.rescan()
 
     def pick(self, name: str) -> None:
         """Pick a model."""
@@ -126,9 +126,9 @@ class ModelSelection(QObject):
     def refresh(self) -> None:
         """Find what there is now. Nothing is offered before the first look, or the pick would change under the user."""
         before = self.choices, self._picked
-        choices = self._known.choices if self._known.looked or self._picked else []
+        choices = self._known.choices if self._known.scanned or self._picked else []
         known = any(choice.name == self._picked for choice in choices)
-        if not known and self._known.looked and not self.settled:
+        if not known and self._known.scanned and not self.settled:
             self._picked = choices[0].name if choices else ""
         elif not known and self._picked:
             choices.append(chat_choices.folder(self._picked))
@@ -153,7 +153,7 @@ class ModelBox(ElidedBox):
         self.fit_list()
 
 
-def ask_folder(parent: QWidget, then: Callable[[str], object]) -> None:
+def choose_folder(parent: QWidget, then: Callable[[str], object]) -> None:
     """Let the user choose a folder that holds a model; `then` is told its path."""
     dialog = QFileDialog(parent, parent.tr("Open a model folder"))
     dialog.setFileMode(QFileDialog.FileMode.Directory)
@@ -191,7 +191,7 @@ class ChatModelPicker(QWidget):
         self._load.clicked.connect(self.load_asked)
         self._open = QPushButton(self.tr("Open folder\N{HORIZONTAL ELLIPSIS}"), self)
         self._open.setObjectName("open_folder")
-        self._open.clicked.connect(self.ask_folder)
+        self._open.clicked.connect(self.choose_folder)
         row = QHBoxLayout()
         row.setSpacing(8)
         row.addWidget(self._load, 1)
@@ -222,7 +222,7 @@ class ChatModelPicker(QWidget):
 
     def set_detail(self, text: str) -> None:
         """One or two lines about the picked model."""
-        self._detail.tell(text)
+        self._detail.set_text(text)
 
     def set_load(self, text: str, explained: str, enabled: bool) -> None:
         """What the first button says and does now."""
@@ -240,6 +240,6 @@ class ChatModelPicker(QWidget):
         self._box.setFocus(Qt.FocusReason.ShortcutFocusReason)
         self._box.showPopup()
 
-    def ask_folder(self) -> None:
+    def choose_folder(self) -> None:
         """Let the user choose a folder that holds a model."""
-        ask_folder(self, self.opened.emit)
+        choose_folder(self, self.opened.emit)

@@ -42,7 +42,7 @@ class ChatNotice(QWidget):
         column.addWidget(self._bar)
         self.hide()
 
-    def say(
+    def show_message(
         self,
         text: str,
         button: str = "",
@@ -89,14 +89,14 @@ def show_notice(notice: ChatNotice, answering: AnswerControl, begin_new: Callabl
     session, last, state = answering.session, answering.talk.last, answering.session.state
     if state == "loading":
         text, fraction = session.progress
-        notice.say(text, _tr("Cancel"), answering.stop, fraction=fraction)
+        notice.show_message(text, _tr("Cancel"), answering.stop, fraction=fraction)
     elif answering.problem is not None:
-        notice.say(str(answering.problem), _tr("Start a new conversation"), begin_new, role="warning")
+        notice.show_message(str(answering.problem), _tr("Start a new conversation"), begin_new, role="warning")
     elif state not in ("answering", "measuring") and last is not None and last.role == "user":
-        notice.say(_tr("Your last message has no answer yet."), _tr("Answer it"), answering.answer)
+        notice.show_message(_tr("Your last message has no answer yet."), _tr("Answer it"), answering.answer)
     elif last is not None and last.figures is not None and last.figures.ended_by == "context":
         text = _tr("The conversation fills all that the model can read at once.")
-        notice.say(text, _tr("Start a new conversation"), begin_new, role="warning")
+        notice.show_message(text, _tr("Start a new conversation"), begin_new, role="warning")
     else:
         notice.hide()
 

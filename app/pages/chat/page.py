@@ -75,7 +75,7 @@ class ChatPage(QWidget):
         bar.export_asked.connect(self._export)
         bar.new_asked.connect(self.new_talk)
         single.changed.connect(self._update)
-        single.spoke.connect(lambda: store.note(single.talk))
+        single.modified.connect(lambda: store.save_later(single.talk))
         single.answered.connect(self._on_answered)
         single.new_asked.connect(self.new_talk)
         drawer.picked.connect(self._open)
@@ -121,11 +121,11 @@ class ChatPage(QWidget):
         super().showEvent(event)
         if not self._seen:
             self._seen = True
-            self.store.look()
+            self.store.reload()
             self._bar.drawer.setChecked(self._context.state.value(_DRAWER, self.width() >= _ROOMY))
         self._set_dot(False)
         self.single.selection.refresh()
-        self.single.selection.look()
+        self.single.selection.rescan()
         wanted = self._context.state.value(REQUEST, "")
         if wanted:
             self._context.state.set_value(REQUEST, "")
@@ -138,7 +138,11 @@ class ChatPage(QWidget):
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
         """Esc ends what goes on; where nothing does, it is the window's."""
-        if event.key() == Qt.Key.Key_Escape and self._stack.currentWidget() is self.single and self.single.leave():
+        if (
+            event.key() == Qt.Key.Key_Escape
+            and self._stack.currentWidget() is self.single
+            and self.single.handle_escape()
+        ):
             event.accept()
         else:
             super().keyPressEvent(event)
@@ -152,7 +156,7 @@ class ChatPage(QWidget):
     def show_mode(self, mode: str) -> None:
         """One model, or two side by side: those are made when first wanted, and have the memory of the one."""
         if mode == TWO:
-            self.single.rest()  # first: the comparison looks at how much memory is free
+            self.single.unload_if_idle()  # first: the comparison looks at how much memory is free
         if mode == TWO and self._comparison is None:
             module = importlib.import_module("app.pages.chat.comparison.view")
             comparison = module.ComparisonView(self._context)
@@ -215,14 +219,14 @@ class ChatPage(QWidget):
         talk = import_export.imported(path, self._context, self._import)
         if talk is not None:
             self.show_mode(ONE)
-            self.store.note(talk)
+            self.store.save_later(talk)
             self.show_talk(talk)
 
     def _export(self) -> None:
-        import_export.ask_where(self, self.single.talk.name, self.save_to)
+        import_export.choose_export_path(self, self.single.talk.name, self.save_to)
 
     def _import(self) -> None:
-        import_export.ask_which(self, self.import_from)
+        import_export.choose_import_path(self, self.import_from)
 
     def _show_drawer(self, shown: bool) -> None:
         self._drawer.setVisible(shown and self._stack.currentWidget() is self.single)

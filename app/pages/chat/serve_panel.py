@@ -111,7 +111,7 @@ class ServePanel(QWidget):
             self._update()
             return
         self._requests, self._last = 0, ""
-        self._note.tell("")
+        self._note.set_text("")
         self._call = self._context.calls.start(
             "serve",
             {
@@ -149,7 +149,7 @@ class ServePanel(QWidget):
 
     def _failed(self, error: BitwrightError) -> None:
         self._ended()
-        self._note.tell(str(error), "bad")
+        self._note.set_text(str(error), "bad")
 
     def _ended(self) -> None:
         self._call, self._listening = None, None
@@ -165,16 +165,16 @@ class ServePanel(QWidget):
         self._bar.setVisible(on and self._listening is None)
         self._running.setVisible(on and self._listening is not None)
         if on and self._listening is None:
-            self._note.tell(self._last or self.tr("Loading the model for the endpoint"))
+            self._note.set_text(self._last or self.tr("Loading the model for the endpoint"))
         elif on and session is not None and self._running.model != session.model and there:
             other = chat_choices.short_name(self._running.model)
-            self._note.tell(self.tr("It goes on serving {model}.").format(model=other))
+            self._note.set_text(self.tr("It goes on serving {model}.").format(model=other))
         elif on:
-            self._note.tell("")
+            self._note.set_text("")
         elif not there:
-            self._note.tell(self.tr("Load a model first; then other programs on this machine can use it."))
+            self._note.set_text(self.tr("Load a model first; then other programs on this machine can use it."))
         elif self._note.role != "bad":
-            self._note.tell(*self._offer())
+            self._note.set_text(*self._offer())
 
     def _offer(self) -> tuple[str, str]:
         """What turning it on would do, and the colour of that."""
@@ -241,13 +241,13 @@ class _Running(QWidget):
         self._token.setText(endpoint.token)
         self._token.setCursorPosition(0)
         self._show_token(bool(endpoint.token))
-        self._serves.say(self.tr("Serves {model}").format(model=endpoint.model), self.model)
+        self._serves.set_text(self.tr("Serves {model}").format(model=endpoint.model), self.model)
         self.count(0, "")
 
     def count(self, requests: int, last: str) -> None:
         """How many requests it had, and the last of them."""
         words = self.tr("1 request") if requests == 1 else self.tr("{:,} requests").format(requests)
-        self._counter.say(words if requests else self.tr("No request yet"), last)
+        self._counter.set_text(words if requests else self.tr("No request yet"), last)
 
     def _take_token(self) -> None:
         self._to_clipboard(self._token.text())
@@ -258,7 +258,7 @@ class _Running(QWidget):
     def _show_token(self, shown: bool) -> None:
         for widget in (self._token, self._copy_token):
             widget.setVisible(shown)
-        self._token_note.tell(
+        self._token_note.set_text(
             self.tr("Programs must send this token. Copy it now: it is shown only once.")
             if shown
             else self.tr("Programs must send the token that you copied. Turn it off and on for a new one.")

@@ -155,7 +155,7 @@ class ChatSession(QObject):
             on_event=lambda event: self._heard(session, event),
         )
 
-    def say(
+    def generate(
         self, messages: Sequence[Mapping[str, str]], sampling: Mapping[str, Any], *, continue_last: bool = False
     ) -> None:
         """Ask the loaded model for an answer, or for more of the answer that is the last of `messages`."""

@@ -28,13 +28,13 @@ class SingleModelChat(QWidget):
 
     Signals:
         changed: something about the conversation or the model is another way.
-        spoke: the conversation has more to save.
+        modified: the conversation has more to save.
         answered: an answer is complete.
         new_asked: the user wants to begin a new conversation.
     """
 
     changed = Signal()
-    spoke = Signal()
+    modified = Signal()
     answered = Signal()
     new_asked = Signal()
 
@@ -67,7 +67,7 @@ class SingleModelChat(QWidget):
     def _connect(self) -> None:
         answering, chat_view, panel, runs = self.answering, self.chat_view, self.panel, self._context.runs
         answering.changed.connect(self._update)
-        answering.spoke.connect(self.spoke)
+        answering.modified.connect(self.modified)
         answering.answered.connect(self.answered)
         answering.failed.connect(self._on_failed)
         self.session.progressed.connect(self._update_notice)
@@ -103,7 +103,7 @@ class SingleModelChat(QWidget):
     def send(self, text: str) -> None:
         """Say something; where a question is being written anew, in place of that question."""
         if self._edited is not None:
-            self.answering.send_anew(self._edited, text)
+            self.answering.send_edited(self._edited, text)
         else:
             self.answering.send(text)
 
@@ -132,7 +132,7 @@ class SingleModelChat(QWidget):
 
     def show_talk(self, talk: Conversation) -> None:
         """Show another conversation; an answer that was coming to the one before ends where it is."""
-        self.answering.leave_talk()
+        self.answering.end_conversation()
         self.chat_view.composer.end_edit()
         self._counted = 0
         self.view.show_talk(talk)
@@ -163,14 +163,14 @@ class SingleModelChat(QWidget):
         self._counted = 0  # a count that was asked for will not come
         self._update()
 
-    def rest(self) -> None:
+    def unload_if_idle(self) -> None:
         """Unload a model that has nothing to do: two others will need the memory."""
         if self.session.state == "ready":
             self.unload()
             words = self.tr("{model} gave its memory back. Your next message to it loads it again.")
             self._context.say(words.format(model=self.selection.label))
 
-    def leave(self, quick: bool = False) -> bool:
+    def handle_escape(self, quick: bool = False) -> bool:
         """Whether Esc had something to end here: an answer, loading, or writing anew."""
         if self.session.state in ("answering", "loading", "measuring"):
             self.stop()
@@ -209,14 +209,14 @@ class SingleModelChat(QWidget):
     def _note_system(self) -> None:
         if len(self.talk) and self.talk.system != self.panel.system:
             self.talk.system = self.panel.system
-            self.spoke.emit()
+            self.modified.emit()
 
     # --- what happens ---
 
     def _on_failed(self, error: BitwrightError, lost: bool) -> None:
         if lost:
             actions = RecoveryActions(
-                self._load_again, self._load_on_cpu, self._load_automatic, self.panel.models.ask_folder
+                self._load_again, self._load_on_cpu, self._load_automatic, self.panel.models.choose_folder
             )
             settings = self._settings()
             meant = self.panel.device.meant
@@ -240,7 +240,7 @@ class SingleModelChat(QWidget):
 
     def _on_branched(self) -> None:
         self._counted = 0
-        self.spoke.emit()
+        self.modified.emit()
         self._update()
 
     def _machine_changed(self) -> None:

@@ -46,7 +46,7 @@ class ThinkingView(QWidget):
         self._flush = QTimer(self, singleShot=True, interval=FLUSH_MS)
         self._flush.timeout.connect(self._show_text)
         self._fold(False)
-        self.restyle()
+        self.update_style()
 
     @property
     def text(self) -> str:
@@ -64,7 +64,7 @@ class ThinkingView(QWidget):
         if self._button.isChecked() and not self._flush.isActive():
             self._flush.start()
 
-    def tell(self, seconds: float, going: bool) -> None:
+    def set_duration(self, seconds: float, going: bool) -> None:
         """Say how long it took, or that it goes on."""
         spent = duration(seconds) if seconds >= 0.05 else ""
         if going:
@@ -95,7 +95,7 @@ class ThinkingView(QWidget):
         """Of the line."""
         return self._button.sizeHint().width()
 
-    def restyle(self) -> None:
+    def update_style(self) -> None:
         """Take the colours of the theme as it is now."""
         muted = self._theme.color("muted")
         for widget, role in ((self._button, QPalette.ColorRole.ButtonText), (self._body, QPalette.ColorRole.Text)):

@@ -87,6 +87,6 @@ class TopBar(QFrame):
 
     def show_talk(self, name: str, empty: bool, busy: bool) -> None:
         """What is talked about, and what can be done with it."""
-        self._title.say(name)
+        self._title.set_text(name)
         for button in (self._export, self._new):
             button.setEnabled(not empty and not busy)

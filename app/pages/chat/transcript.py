@@ -30,7 +30,7 @@ class Transcript(FollowingScroll):
         # A row of bubbles is laid out again once the user stops for a moment, not at every pixel of a drag.
         self._settle = QTimer(self, singleShot=True, interval=30)
         self._settle.timeout.connect(self._fit_width)
-        theme.changed.connect(self.restyle)
+        theme.changed.connect(self.update_style)
 
     @property
     def messages(self) -> list[MessageView]:
@@ -62,10 +62,10 @@ class Transcript(FollowingScroll):
         self.to_end()
         self._place_from(None)
 
-    def restyle(self) -> None:
+    def update_style(self) -> None:
         """Take the colours of the theme as it is now."""
         for view in self._messages:
-            view.restyle()
+            view.update_style()
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         """A new width: at once where there is little to lay out, else in a moment."""

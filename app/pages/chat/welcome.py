@@ -62,14 +62,14 @@ class ChatWelcome(QWidget):
         """Say who will answer; "" where there is no model at all."""
         if label:
             self._title.setText(self.tr("Talk to {model}").format(model=label))
-            self._hint.tell(
+            self._hint.set_text(
                 self.tr("Everything stays on this machine.")
                 if loaded
                 else self.tr("It loads with your first message or when you press Load. It stays on this machine.")
             )
         else:
             self._title.setText(self.tr("Talk to your model"))
-            self._hint.tell(self.tr("A model that you quantized, or any model you pick, answers here."))
+            self._hint.set_text(self.tr("A model that you quantized, or any model you pick, answers here."))
         for button in self._questions:
             button.setVisible(bool(label))
         self._get.setVisible(not label)

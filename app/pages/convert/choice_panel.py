@@ -76,7 +76,7 @@ class ChoicePanel(QWidget):
             self.allow.setChecked(False)
         self._row, self._output = row, output
         self._title.setText(choice_title(row) if row is not None else "")
-        self._text.tell(choice_text(row) if row is not None else "")
+        self._text.set_text(choice_text(row) if row is not None else "")
         can = row is not None and row.verdict != "no"
         for widget in (self._folder, self.output):
             widget.setVisible(can)

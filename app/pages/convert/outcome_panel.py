@@ -69,9 +69,9 @@ class OutcomePanel(QWidget):
         """Show what came of it."""
         self._headline.setText(found.headline)
         self._headline.set_role(found.role)
-        self._text.tell(found.text, "")
+        self._text.set_text(found.text, "")
         self._facts.show_facts(found.facts)
-        self._where.say(found.output)
+        self._where.set_text(found.output)
         there = bool(found.output) and Path(found.output).exists()
         for button in (self.chat, self.folder):
             button.setEnabled(there)

@@ -191,7 +191,7 @@ class ConvertPage(QWidget):
     def _connect(self) -> None:
         self.source.picked.connect(self.open_model)
         self.welcome.picked.connect(self.open_model)
-        self.welcome.folder_wanted.connect(self.source.ask_folder)
+        self.welcome.folder_wanted.connect(self.source.choose_folder)
         self._made.changed.connect(self._update)
         self.conversion.changed.connect(self._update)
         self.conversion.progressed.connect(self._follow)
@@ -209,7 +209,7 @@ class ConvertPage(QWidget):
         choose = QAction(self.tr("Open a model folder"), self)
         choose.setShortcut(QKeySequence("Ctrl+O"))
         choose.setShortcutContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
-        choose.triggered.connect(self.source.ask_folder)
+        choose.triggered.connect(self.source.choose_folder)
         self.addAction(choose)
 
     # --- what is shown ---
@@ -222,7 +222,7 @@ class ConvertPage(QWidget):
         self.source.setEnabled(state != "converting")
         self.welcome.show_newest(self._made.choices[0] if self._made.choices else None)
         problem = conversion.problem if state == "refused" else None
-        self.welcome.tell(f"{problem.message} {for_the_window(problem.hint)}" if problem is not None else "")
+        self.welcome.show_error(f"{problem.message} {for_the_window(problem.hint)}" if problem is not None else "")
         places = {"empty": self._welcome_place, "refused": self._welcome_place, "looking": self._waiting_place}
         self._stack.setCurrentWidget(places.get(state, self._body_place))
         shown = {"ready": self.choice, "converting": self.progress, "done": self.outcome}.get(state)
@@ -233,9 +233,9 @@ class ConvertPage(QWidget):
         elif state == "done":
             self.outcome.show_outcome(conversion_words.outcome(conversion.made))
         if state in ("empty", "looking", "refused") or conversion.source is None:
-            self.source.tell("")
+            self.source.show_message("")
         else:
-            self.source.tell(conversion.source.words, exact=picked)
+            self.source.show_message(conversion.source.words, exact=picked)
 
     def _show_rows(self) -> None:
         if self.table.first() < 0 and self.conversion.rows:

@@ -64,10 +64,10 @@ class SourceBar(QWidget):
         label.setBuddy(self.box)
         folder = QPushButton(self.tr("Open &folder\N{HORIZONTAL ELLIPSIS}"), self)
         folder.setObjectName("convert_folder")
-        folder.clicked.connect(self.ask_folder)
+        folder.clicked.connect(self.choose_folder)
         file = QPushButton(self.tr("Open fi&le\N{HORIZONTAL ELLIPSIS}"), self)
         file.setObjectName("convert_file")
-        file.clicked.connect(self.ask_file)
+        file.clicked.connect(self.choose_file)
         self._about = ElidedLabel(theme, role="muted", middle=True, parent=self)
         self._about.setObjectName("convert_about")
         row = QHBoxLayout()
@@ -103,16 +103,16 @@ class SourceBar(QWidget):
         elif self.box.currentIndex() < 0:
             self.box.setEditText(picked)
 
-    def tell(self, text: str, role: str = "muted", exact: str = "") -> None:
+    def show_message(self, text: str, role: str = "muted", exact: str = "") -> None:
         """A line about the picked model, or what is wrong with what was typed."""
         self._about.set_role(role)
-        self._about.say(text, exact)
+        self._about.set_text(text, exact)
 
-    def ask_folder(self) -> None:
+    def choose_folder(self) -> None:
         """Let the user choose a folder that holds a model."""
         self._ask(self.tr("Open a model folder"), QFileDialog.FileMode.Directory)
 
-    def ask_file(self) -> None:
+    def choose_file(self) -> None:
         """Let the user choose a GGUF file."""
         self._ask(self.tr("Open a GGUF file"), QFileDialog.FileMode.ExistingFile, self.tr("GGUF files (*.gguf)"))
 
@@ -141,7 +141,7 @@ class SourceBar(QWidget):
             self.picked.emit(model_name(text))
         else:
             words = self.tr("Nothing here is called {}. Type a path, or a Hub id such as owner/name.")
-            self.tell(words.format(text), "bad")
+            self.show_message(words.format(text), "bad")
 
 
 _TIP = Qt.ItemDataRole.ToolTipRole

@@ -70,9 +70,9 @@ class ConvertWelcome(QWidget):
         words = self.tr("Convert {}").format(choice.label) if choice is not None else self.tr("Open a model folder")
         self.button.setText(words)
 
-    def tell(self, trouble: str) -> None:
+    def show_error(self, trouble: str) -> None:
         """Say why a model cannot be converted; "" for nothing."""
-        self._trouble.tell(trouble, "bad")
+        self._trouble.set_text(trouble, "bad")
 
     def _press(self) -> None:
         if self._newest is not None:

@@ -85,7 +85,7 @@ class LayerInspector(QFrame):
             label.setVisible(some)
         if sheet is None or summary is None or not some:
             self._title.setText(self.tr("No layer selected"))
-            self._help.tell(
+            self._help.set_text(
                 self.tr(
                     "Click or drag on the map, click a title or a block number, or press Ctrl+A. Then 2, 3, 4 or 8."
                 )
@@ -101,7 +101,7 @@ class LayerInspector(QFrame):
                 self._loss_increase,
                 self._marks,
             ):
-                note.tell("")
+                note.set_text("")
             return
         single = summary.count == 1
         self._title.setText(
@@ -109,11 +109,11 @@ class LayerInspector(QFrame):
             if single
             else self.tr("{} layers selected").format(f"{summary.count:,}")
         )
-        self._help.tell(f"{sheet.shape(first)}, {sheet.linear(first).dtype}" if single else "")
+        self._help.set_text(f"{sheet.shape(first)}, {sheet.linear(first).dtype}" if single else "")
         self._show_schemes(summary, format_words.title(sheet.format_name) if mix_of(sheet.format_name) else "")
-        self._why.tell(_lines(summary.whys, summary.count), "")
-        self._fallback.tell(_lines(summary.fallbacks, summary.count), "warning")
-        self._size.tell(f"{human(summary.before)} {_ARROW} {human(summary.after)}", "")
+        self._why.set_text(_lines(summary.whys, summary.count), "")
+        self._fallback.set_text(_lines(summary.fallbacks, summary.count), "warning")
+        self._size.set_text(f"{human(summary.before)} {_ARROW} {human(summary.after)}", "")
         self._size.setToolTip(f"{summary.before:,} {_ARROW} {summary.after:,} bytes")
         self._show_loss_increase(summary)
 
@@ -121,15 +121,15 @@ class LayerInspector(QFrame):
         """Show what an engine has against those of the selected layers that it marks."""
         found = list(marks)
         reasons = Counter(mark.reason for mark in found)
-        self._marks.tell(_lines(reasons, selected), "bad" if any(mark.cannot for mark in found) else "warning")
+        self._marks.set_text(_lines(reasons, selected), "bad" if any(mark.cannot for mark in found) else "warning")
 
     def _show_loss_increase(self, summary: SelectionSummary) -> None:
         now, most = summary.loss_increase_now, summary.loss_increase_before
         self._loss_increase_label.setVisible(now is not None)
         if now is None or most is None:
-            self._loss_increase.tell("")
+            self._loss_increase.set_text("")
             return
-        self._loss_increase.tell(self.tr("{0} of {1} at the fewest bits").format(figure(now), figure(most)), "")
+        self._loss_increase.set_text(self.tr("{0} of {1} at the fewest bits").format(figure(now), figure(most)), "")
         self._loss_increase.setToolTip(self.tr("Predicted growth of the loss in nats a token, before tuning"))
 
     def _show_schemes(self, summary: SelectionSummary, decided_by: str) -> None:
@@ -150,7 +150,7 @@ class LayerInspector(QFrame):
                 said = self.tr("Mixed: {}").format(", ".join(parts)) if parts else ""
             if decided_by and name == "sym":
                 said = " ".join(filter(None, (said, self.tr("{} sets groups and range.").format(decided_by))))
-            self._mixed[name].tell(said)
+            self._mixed[name].set_text(said)
 
     def _worded(self, name: str, value: Any) -> str:
         if name == "sym":

@@ -52,7 +52,7 @@ class LiveCost(QWidget):
         """There is no model, or the map does not fit it."""
         self._total.setText("\N{EN DASH}")
         for note in (self._others, self._average):
-            note.tell("")
+            note.set_text("")
         self._memory.hide()
         self._loss_increase.hide()
 
@@ -61,13 +61,13 @@ class LiveCost(QWidget):
         (first, size), *others = sizes.items()
         self._total.setText(f"{human(size.source)} {_ARROW} {human(size.total)}")
         self._total.setToolTip(f"{size.source:,} {_ARROW} {size.total:,} bytes as {title(first)}")
-        self._others.tell(", ".join(f"{human(other.total)} as {title(name)}" for name, other in others))
-        self._average.tell(self.tr("{:.2f} bits per quantized weight").format(size.effective_bits))
+        self._others.set_text(", ".join(f"{human(other.total)} as {title(name)}" for name, other in others))
+        self._average.set_text(self.tr("{:.2f} bits per quantized weight").format(size.effective_bits))
 
     def show_memory(self, memory: RunningMemory) -> None:
         """Show what running it takes against what is free."""
         self._memory.set_role("muted" if memory.fits else "warning")
-        self._memory.say(memory.text, memory.more)
+        self._memory.set_text(memory.text, memory.more)
         self._memory.show()
 
     def show_loss_increase(self, loss_increase: float | None, missing: int = 0) -> None:
@@ -80,4 +80,4 @@ class LiveCost(QWidget):
             about = self.tr(
                 "Growth of the loss in nats a token, added up over the layers; tuning takes some of it off."
             )
-            self._loss_increase.say(text, about)
+            self._loss_increase.set_text(text, about)

@@ -41,7 +41,7 @@ class MapFiles(QObject):
         """Take the map in a file, or the one that a quantized checkpoint was made with."""
         checkpoint = checkpoint_of(str(path))
         if checkpoint is not None:
-            self.take(checkpoint)
+            self.load_checkpoint(checkpoint)
             return
         draft, name = self._context.draft, Path(path).name
         try:
@@ -52,7 +52,7 @@ class MapFiles(QObject):
         draft.edit_map(found, self.tr("Open {}").format(name))
         self._context.say(self.tr("The bits map {} is in use.").format(name))
 
-    def take(self, folder: str | Path) -> None:
+    def load_checkpoint(self, folder: str | Path) -> None:
         """Take the map that a checkpoint was made with."""
         try:
             found = self._checked(map_exchange.from_checkpoint(Path(folder)))

@@ -62,10 +62,10 @@ class LayersNotice(QWidget):
         row.addWidget(middle)
         row.addStretch(1)
 
-    def tell_missing(self, opened: OpenedModel | None, misfit: str) -> None:
+    def show_missing(self, opened: OpenedModel | None, misfit: str) -> None:
         """Say why there are no layers: no model, one that has none, or a map that does not fit it."""
         if opened is None:
-            self.tell(
+            self.show_message(
                 self.tr("The layers of your model will be here"),
                 self.tr(
                     "Each layer as a cell that shows how many bits it gets. Some layers bear fewer bits than others; "
@@ -75,12 +75,14 @@ class LayersNotice(QWidget):
             )
         elif not misfit:
             title = self.tr("This model cannot be quantized")
-            self.tell(title, opened.tree.refusal, self.tr("Pick another model"))
+            self.show_message(title, opened.tree.refusal, self.tr("Pick another model"))
         else:
-            self.tell(self.tr("The bits map does not fit this model"), misfit, self.tr("Start with a plain map"))
+            self.show_message(
+                self.tr("The bits map does not fit this model"), misfit, self.tr("Start with a plain map")
+            )
 
-    def tell(self, title: str, text: str, button: str) -> None:
+    def show_message(self, title: str, text: str, button: str) -> None:
         """Say why there is nothing to see, and what the button does about it."""
         self._title.setText(title)
-        self._text.tell(text)
+        self._text.set_text(text)
         self.button.setText(button)

@@ -102,8 +102,8 @@ class LayersView(QWidget):
         row.addLayout(self._left(), 1)
         row.addWidget(self.side)
         self.view.chosen.connect(self._choose_view)
-        self.side.open.triggered.connect(self.ask_open)
-        self.side.take.triggered.connect(self.ask_checkpoint)
+        self.side.open.triggered.connect(self.choose_map)
+        self.side.take.triggered.connect(self.choose_checkpoint)
         self._show_views()
 
     def focus_layers(self) -> None:
@@ -137,14 +137,14 @@ class LayersView(QWidget):
         needed = min(max(_COLUMN * (columns + 1), _LEAST), room * 3 // 5)
         self._views.setSizes([needed, room - needed])
 
-    def ask_open(self) -> None:
+    def choose_map(self) -> None:
         """Let the user pick a bits map."""
         dialog = self._dialog(self.tr("Open a bits map"))
         dialog.setFileMode(QFileDialog.FileMode.ExistingFile)
         dialog.fileSelected.connect(self.open_chosen)
         dialog.open()
 
-    def ask_checkpoint(self) -> None:
+    def choose_checkpoint(self) -> None:
         """Let the user pick a quantized checkpoint."""
         dialog = self._dialog(self.tr("Take the bits of a quantized checkpoint"))
         dialog.setFileMode(QFileDialog.FileMode.Directory)
@@ -152,7 +152,7 @@ class LayersView(QWidget):
         dialog.fileSelected.connect(self.checkpoint_chosen)
         dialog.open()
 
-    def ask_save(self, name: str) -> None:
+    def choose_save_path(self, name: str) -> None:
         """Let the user say where the bits map goes; `name` is what the file may be called."""
         dialog = self._dialog(self.tr("Save the bits map"))
         dialog.setAcceptMode(QFileDialog.AcceptMode.AcceptSave)
@@ -363,7 +363,7 @@ class LayersPage(QWidget):
 
     def refresh(self) -> None:
         """Show the model, the map and the size of the draft."""
-        self._engine.renew()
+        self._engine.recompute()
         self._show_layers()
 
     def _show_layers(self) -> None:
@@ -371,7 +371,7 @@ class LayersPage(QWidget):
         opened, plans = draft.model, draft.plans
         if opened is None or not plans:
             self._forget_layers()
-            self.notice.tell_missing(opened, draft.misfit)
+            self.notice.show_missing(opened, draft.misfit)
             self._stack.setCurrentWidget(self.notice)
             self._show_sheet()
         else:
@@ -406,7 +406,7 @@ class LayersPage(QWidget):
         self._act(self.tr("Redo it"), ["Ctrl+Shift+Z", "Ctrl+Y"], stack.redo)
         self._act(self.tr("Select all layers"), ["Ctrl+A"], self.select_all)
         self._act(self.tr("Filter the layers"), ["Ctrl+F"], self.body.filter.field.setFocus)
-        self._act(self.tr("Open a bits map"), ["Ctrl+O"], self.body.ask_open)
+        self._act(self.tr("Open a bits map"), ["Ctrl+O"], self.body.choose_map)
         self._act(self.tr("Save the bits map"), ["Ctrl+S"], self._ask_save)
 
     def _act(self, text: str, keys: list[str], slot: Callable[[], object]) -> None:
@@ -433,7 +433,7 @@ class LayersPage(QWidget):
         body.map.fold_wanted.connect(self._fold)
         body.open_chosen.connect(self.open_file)
         body.save_chosen.connect(self.save_file)
-        body.checkpoint_chosen.connect(self._files.take)
+        body.checkpoint_chosen.connect(self._files.load_checkpoint)
         body.next.clicked.connect(self._start)
         side.inspector.wanted.connect(self._give)
         side.view_changed.connect(self._see)
@@ -525,7 +525,7 @@ class LayersPage(QWidget):
             reason = self.tr("A run is on; the Run page shows it.")
         self.body.next.setEnabled(not reason)
         self.body.next.setToolTip(reason)
-        self.body.side.reason.tell(reason)
+        self.body.side.reason.set_text(reason)
 
     def showEvent(self, event: QShowEvent) -> None:
         """Give the keyboard to the layers, and look again at what may have changed meanwhile, such as the disk."""
@@ -598,7 +598,7 @@ class LayersPage(QWidget):
 
     def _ask_save(self) -> None:
         opened = self.context.draft.model
-        self.body.ask_save(opened.label.removesuffix(".gguf") if opened is not None else "model")
+        self.body.choose_save_path(opened.label.removesuffix(".gguf") if opened is not None else "model")
 
     def _run_changed(self) -> None:
         if self._sheet is not None and self._losses() != self._sheet.losses:

@@ -62,7 +62,7 @@ class CardView(QTextBrowser):
         self._lay_out()
         self.verticalScrollBar().setValue(0)
 
-    def say(self, text: str) -> None:
+    def show_message(self, text: str) -> None:
         """Show a sentence instead of a card."""
         self._base, self._markdown = QUrl(), ""
         self.setPlainText(text)

@@ -71,7 +71,7 @@ class CostBars(QWidget):
             self._time.setText(self.tr("measuring this machine") if measuring else self.tr("not known"))
         self._time.set_role("" if costs.seconds is not None else "muted")
         short = any(need.verdict == SHORT for need in found)
-        self._advice.tell(advice(found), "bad" if short else "warning")
+        self._advice.set_text(advice(found), "bad" if short else "warning")
 
 
 class _Row(QWidget):

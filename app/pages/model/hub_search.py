@@ -57,7 +57,7 @@ class HubSearch(QObject):
         self.models: list[FoundModel] = []
         self.error: BitwrightError | None = None
 
-    def look_for(self, query: Query) -> None:
+    def search(self, query: Query) -> None:
         """Search for this after a pause; a text that is too short ends the search."""
         if query == self.query and self.state != "stopped":
             return

@@ -101,7 +101,7 @@ class ModelOverview(QScrollArea):
         """Show a model; `licence` as the Hub or the card states it, or "", and which of them."""
         self._name.setText(opened.label)
         self._origin.setText(origin_text(opened))
-        self._note.tell(opened.note)
+        self._note.set_text(opened.note)
         quantized = "quantization_config" in opened.tree.config
         self.refusal.show_reason(opened.tree.refusal, quantized=bool(opened.tree.refusal) and quantized)
         self.facts.show_facts(facts(opened, licence, stated_by))

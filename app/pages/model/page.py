@@ -289,11 +289,11 @@ class ModelPage(QWidget):
         if opened is None or opened.name != self.cards.name:
             return
         if error is not None:
-            view.say(self.tr("The card could not be fetched. {0}").format(error))
+            view.show_message(self.tr("The card could not be fetched. {0}").format(error))
         elif text is None:
-            view.say(self.tr("Fetching the card..."))
+            view.show_message(self.tr("Fetching the card..."))
         elif not text:
-            view.say(self.tr("This model has no card."))
+            view.show_message(self.tr("This model has no card."))
         else:
             view.show_card(text, f"{page_of(opened.name)}/blob/main/" if opened.origin == "hub" else "")
         self.details.overview.show_model(opened, *self._licence(opened.name))

@@ -200,7 +200,7 @@ class ModelPicker(QWidget):
     def _query_changed(self) -> None:
         text = self.field.text().strip()
         looked_for = "" if self._is_name(text) else text
-        self._search.look_for(Query(looked_for, str(self.sort.currentData()), self.hide_quantized.isChecked()))
+        self._search.search(Query(looked_for, str(self.sort.currentData()), self.hide_quantized.isChecked()))
         self._show_search()
 
     def _enter_pressed(self) -> None:
@@ -247,7 +247,7 @@ class ModelPicker(QWidget):
         self.act.setText(text or self.act.text())
         self.act.setVisible(bool(text))
         text = self._status_text(typed)
-        self._status.tell(text, "warning" if state in ("offline", "failed") else "muted")
+        self._status.set_text(text, "warning" if state in ("offline", "failed") else "muted")
         self._status_line.setVisible(bool(text))
         self._show_rows()
 
@@ -286,5 +286,5 @@ class ModelPicker(QWidget):
             offline = self._search.state == "offline"
             rows += [heading(self.tr("In the cache of this machine") if offline else self.tr("On the Hub")), *found]
         self._rows.set_rows(rows)
-        self._hint.tell("" if typed else self.tr("Models that you open will be listed here."))
+        self._hint.set_text("" if typed else self.tr("Models that you open will be listed here."))
         self._pages.setCurrentIndex(1 if rows else 0)

@@ -52,7 +52,7 @@ class Refusal(QWidget):
     def show_reason(self, text: str, *, quantized: bool = False) -> None:
         """Say why; "" hides the frame. One that is quantized already can be converted."""
         self.convert.setVisible(quantized)
-        self._reason.tell(text, "bad")
+        self._reason.set_text(text, "bad")
         self.setVisible(bool(text))
 
     def paintEvent(self, _event: QPaintEvent) -> None:

@@ -85,7 +85,7 @@ class CalibrationBox(QWidget):
             self._edit.setText("" if kind == "builtin" else calibration)
             self._object("")
             self._arrange()
-        self._use.tell(use_text(use))
+        self._use.set_text(use_text(use))
         if self._asked is not None and self._asked != arguments:
             self._forget()
         self._arguments = arguments
@@ -116,7 +116,7 @@ class CalibrationBox(QWidget):
 
     def _object(self, text: str, role: str = "bad") -> None:
         """Say what is wrong with what was typed; meanwhile there is nothing to look at."""
-        self._problem.tell(text, role)
+        self._problem.set_text(text, role)
         self._preview.setEnabled(self._call is not None or not text)
 
     def _typed(self) -> None:
@@ -184,7 +184,7 @@ class CalibrationBox(QWidget):
         self._forget()
         asked = dict(self._arguments)
         self._asked = asked
-        self._found.tell(self.tr("Reading the text"))
+        self._found.set_text(self.tr("Reading the text"))
         self._preview.setText(self.tr("Stop"))
         self._call = self._context.calls.start(
             "preview_text",
@@ -196,7 +196,7 @@ class CalibrationBox(QWidget):
 
     def _show_event(self, asked: dict[str, Any], event: Event) -> None:
         if asked is self._asked and isinstance(event, Log):
-            self._found.tell(event.message)
+            self._found.set_text(event.message)
 
     def _end(
         self, asked: dict[str, Any], *, values: dict[str, Any] | None = None, error: BitwrightError | None = None
@@ -206,15 +206,15 @@ class CalibrationBox(QWidget):
         self._call = None
         self._preview.setText(self.tr("Preview"))
         if values is not None:
-            self._found.tell(found_text(values))
+            self._found.set_text(found_text(values))
             self._rows.show_rows(values["rows"])
         else:
-            self._found.tell(str(error), "bad")
+            self._found.set_text(str(error), "bad")
 
     def _forget(self) -> None:
         """Take away a preview, or end one that is being made: it is not of what is chosen now."""
         self.stop()
         self._call = self._asked = None
         self._preview.setText(self.tr("Preview"))
-        self._found.tell("")
+        self._found.set_text("")
         self._rows.show_rows(())

@@ -64,7 +64,7 @@ class DeviceBox(QWidget):
         self._box.setCurrentIndex(self._box.findData(chosen))
         unusable = [device for device in devices if not device.usable]
         said = self.tr("{name} cannot be used: {reason}")
-        self._note.tell("\n".join(said.format(name=device.name, reason=device.reason) for device in unusable))
+        self._note.set_text("\n".join(said.format(name=device.name, reason=device.reason) for device in unusable))
 
     def _add(self, device: Device) -> None:
         if device.usable:

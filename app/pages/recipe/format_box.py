@@ -58,14 +58,14 @@ class FormatBox(QWidget):
             grid.addWidget(row.types or row.only, 3 * number, 1)
             if row.types is not None:
                 row.types.activated.connect(lambda _index, row=row: self._choose_type(row))
-                row.types.opened.connect(lambda row=row: row.tell_sizes(self._fit))
+                row.types.opened.connect(lambda row=row: row.set_sizes(self._fit))
         grid.addWidget(self._note, 3 * len(self._rows), 0, 1, 3)
         self.setFocusProxy(self._rows[0].tick)
 
     def show_formats(self, formats: Sequence[str], fit: FitOf) -> None:
         """Show these as chosen; `fit` says of a format what becomes of the layers in it."""
         self._formats, self._fit = tuple(formats), fit
-        self._note.tell("")
+        self._note.set_text("")
         for row in self._rows:
             mine = [name for name in formats if name in row.family.formats]
             row.tick.setChecked(bool(mine))
@@ -86,12 +86,12 @@ class FormatBox(QWidget):
     def _choose(self) -> None:
         picked = tuple(row.format for row in self._rows if row.tick.isChecked())
         if picked:
-            self._note.tell("")
+            self._note.set_text("")
             self.chosen.emit(picked)
             return
         for row in self._rows:
             row.tick.setChecked(any(name in row.family.formats for name in self._formats))
-        self._note.tell(self.tr("A run writes one format at least."), "warning")
+        self._note.set_text(self.tr("A run writes one format at least."), "warning")
 
 
 class _Row:
@@ -120,7 +120,7 @@ class _Row:
         if self.types is not None:
             self.types.setCurrentIndex(self.types.findData(name))
 
-    def tell_sizes(self, fit: FitOf) -> None:
+    def set_sizes(self, fit: FitOf) -> None:
         """Say beside each type of the open list what it comes to, as far as that is known at once."""
         until = time.monotonic() + _AT_ONCE
         for name in self.family.formats:
@@ -140,9 +140,9 @@ class _Row:
         self.size.setToolTip(f"{fit.size:,} bytes" if fit.size else "")
         why = format_words.obstacle(fit, rival)
         if why and not (rival and not ticked):  # the rival itself says that it stands alone
-            self.note.tell(why, "bad" if ticked else "muted")
+            self.note.set_text(why, "bad" if ticked else "muted")
         else:
-            self.note.tell(" ".join((format_words.about(self.format), *fit.notes)) if ticked else "")
+            self.note.set_text(" ".join((format_words.about(self.format), *fit.notes)) if ticked else "")
         self.note.setToolTip("\n".join(fit.problems))
         self.tick.setAccessibleDescription(why or self.note.text() or self.family.about)
 

@@ -77,4 +77,4 @@ class GoalBar(QWidget):
 
     def answer(self, text: str, role: str = "") -> None:
         """Say what was set and why; "" takes it away."""
-        self._answer.tell(text or self._hint, role if text else "muted")
+        self._answer.set_text(text or self._hint, role if text else "muted")

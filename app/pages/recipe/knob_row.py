@@ -111,11 +111,11 @@ class KnobRow(QWidget):
             if moved and not (self._field.hasFocus() and typed == value):
                 self._field.setText(knobs.shown(value))
             if moved:
-                self._problem.tell("", "bad")
+                self._problem.set_text("", "bad")
         self._dot.set_on(self.changed)
         self._reset.setVisible(self.changed or self.refused)
         usual = self.tr("Default: {value}.").format(value=knobs.spoken(self._knob, default))
-        self._explanation.tell(f"{self._knob.explanation} {usual}")
+        self._explanation.set_text(f"{self._knob.explanation} {usual}")
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         """Escape takes back what was typed and refused."""
@@ -160,7 +160,7 @@ class KnobRow(QWidget):
     def _typed(self, text: str) -> None:
         """Take a possible value at once, so that no key press is lost; an impossible one may still be on its way."""
         value = knobs.parse(self._knob, text)
-        self._problem.tell("", "bad")
+        self._problem.set_text("", "bad")
         if self._refusal(value) is None and value != self._value:
             self.turned.emit(value)
 
@@ -171,7 +171,7 @@ class KnobRow(QWidget):
         value = knobs.parse(self._knob, self._field.text())
         error = self._refusal(value)
         if error is not None:
-            self._problem.tell(str(error), "bad")
+            self._problem.set_text(str(error), "bad")
             self._reset.setVisible(True)
             return
         self._field.setText(knobs.shown(value))
@@ -184,14 +184,14 @@ class KnobRow(QWidget):
         return None
 
     def _back(self) -> None:
-        self._problem.tell("", "bad")
+        self._problem.set_text("", "bad")
         changed, default = self.changed, self._default
         self._restore()
         if changed:
             self.turned.emit(default)
 
     def _restore(self) -> None:
-        self._problem.tell("", "bad")
+        self._problem.set_text("", "bad")
         if self._field is not None:
             self._field.setText(knobs.shown(self._value))
         self._reset.setVisible(self.changed)

@@ -79,7 +79,7 @@ class RecipePage(QWidget):
             self._context.report(error, None)
             return
         self._keep(recipe)
-        self.form.presets.tell(self.tr("{name} is among your recipes now.").format(name=recipe.name))
+        self.form.presets.show_message(self.tr("{name} is among your recipes now.").format(name=recipe.name))
 
     def dot(self) -> bool:
         """Whether something here has to be mended before a run."""
@@ -171,7 +171,7 @@ class RecipePage(QWidget):
         form.device.show_devices(draft.machine.devices, draft.machine.chosen, picked.device)
         form.output.show_output(picked.output, draft.output)
         form.more.show_values(recipe, base, {knob.key: getattr(picked, knob.key) for knob in _JOB_KNOBS})
-        self._summary.tell(self._summary_text(), "")
+        self._summary.set_text(self._summary_text(), "")
         self._copy.setVisible(self._has_model())
         pick = self.tr("Pick a model") if draft.model is None else self.tr("Pick another model")
         self._next.setText(self.tr("&Next: layers") if self._has_model() else pick)
@@ -187,7 +187,7 @@ class RecipePage(QWidget):
         model = draft.model
         speed = (draft.machine.throughput or {}).get(draft.device_id)
         seconds = self._times.seconds(model.tree, shown, speed) if model and not model.tree.refusal else None
-        self.form.cards.card(name).tell(
+        self.form.cards.card(name).set_texts(
             shown.purpose,
             recipe_words.time_text(seconds, draft.machine, draft.device_id, model=self._has_model()),
             self.tr("Quality: {words}").format(words=recipe_words.quality(shown, bits)),
@@ -311,10 +311,12 @@ class RecipePage(QWidget):
         try:
             recipe = presets.save(self._draft.choices.recipe, name)
         except BitwrightError as error:
-            self.form.presets.tell(str(error), "bad")
+            self.form.presets.show_message(str(error), "bad")
             return
         self._keep(recipe)
-        self.form.presets.tell(self.tr("{name} is kept in {path}.").format(name=recipe.name, path=presets.folder()))
+        self.form.presets.show_message(
+            self.tr("{name} is kept in {path}.").format(name=recipe.name, path=presets.folder())
+        )
 
     def _keep(self, recipe: Recipe) -> None:
         self._bases[recipe.name] = recipe
@@ -339,12 +341,12 @@ class RecipePage(QWidget):
         del self._bases[recipe.name]
         self._edited.pop(recipe.name, None)
         self._choose(recipe=self._bases["default"])
-        self.form.presets.tell(self.tr("{name} was removed.").format(name=recipe.name), undo=True)
+        self.form.presets.show_message(self.tr("{name} was removed.").format(name=recipe.name), undo=True)
 
     def _put_back(self) -> None:
         if self._removed is not None:
             self._keep(presets.save(self._removed, self._removed.name))
-            self.form.presets.tell("")
+            self.form.presets.show_message("")
 
     # --- the command line ---
 

@@ -61,9 +61,9 @@ class PresetBar(QWidget):
         self._remove.hide()
         self._restore.hide()
 
-    def tell(self, text: str, role: str = "muted", *, undo: bool = False) -> None:
+    def show_message(self, text: str, role: str = "muted", *, undo: bool = False) -> None:
         """Say what happened; with `undo` there is a button that puts back what was removed."""
-        self._note.tell(text, role)
+        self._note.set_text(text, role)
         self._restore.setVisible(undo)
         if role != "bad":
             self._asking(False)
@@ -76,13 +76,13 @@ class PresetBar(QWidget):
         """Escape leaves the name field."""
         if isinstance(event, QKeyEvent) and event.type() == QEvent.Type.KeyPress and event.key() == Qt.Key.Key_Escape:
             self._asking(False)
-            self._note.tell("")
+            self._note.set_text("")
             self._keep.setFocus()
             return True
         return False
 
     def _typed(self) -> None:
-        self._note.tell("")
+        self._note.set_text("")
 
     def _ask(self) -> None:
         self._asking(True)

@@ -66,7 +66,7 @@ class RecipeCard(QAbstractButton):
         """Whether it carries the mark."""
         return not self._mark.isHidden()
 
-    def tell(self, purpose: str, time: str, quality: str, *, modified: bool) -> None:
+    def set_texts(self, purpose: str, time: str, quality: str, *, modified: bool) -> None:
         """Show what it is for, what a run costs and gives, and whether its knobs are those of the recipe."""
         for label, text in ((self._aim, purpose), (self._time, time), (self._quality, quality)):
             if label.text() != text:

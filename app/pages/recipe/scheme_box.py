@@ -72,18 +72,18 @@ class SchemeBox(QWidget):
         self._bits.set_value(scheme.bits)
         self._group.set_value(scheme.group_size)
         self._sym.set_value(scheme.sym)
-        self._size.tell(size)
+        self._size.set_text(size)
         self.formats.show_formats(formats, fit)
         grids = own_grids(formats)
         for field in (self._bits, self._group, self._sym):
             field.setEnabled(not grids)
         if grids:
             words = self.tr("{} sets bits, groups and range by itself; bits of single layers, on the map, still count.")
-            self._group_note.tell(words.format(format_words.title(grids[0])))
-            self._sym_note.tell("")
+            self._group_note.set_text(words.format(format_words.title(grids[0])))
+            self._sym_note.set_text("")
             return
-        self._group_note.tell(self.tr("Weights that share a scale. Smaller groups are better, and larger on disk."))
-        self._sym_note.tell(
+        self._group_note.set_text(self.tr("Weights that share a scale. Smaller groups are better, and larger on disk."))
+        self._sym_note.set_text(
             self.tr("Zero stays in the middle of the range; loads in most engines.")
             if scheme.sym
             else self.tr("The range is shifted to fit, which helps at 2 bits; loads in fewer engines.")

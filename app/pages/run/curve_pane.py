@@ -87,7 +87,7 @@ class CurvePane(QSplitter):
             figures = record.blocks.get(block)
             self.plot.show_curve(curve, record.iterations, figures.best if figures is not None else 0)
         else:
-            self.plot.say(self._nothing(record, block))
+            self.plot.show_message(self._nothing(record, block))
 
     def _nothing(self, record: RunRecord, block: int) -> str:
         """Why there is no curve."""

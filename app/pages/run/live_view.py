@@ -158,7 +158,7 @@ class LiveView(QWidget):
         unknown = not share and record.state in ("starting", "running")
         self._bar.setRange(0, 0 if unknown else 1000)
         self._bar.setValue(int(1000 * share))
-        self._doing.say(run_words.doing(record))
+        self._doing.set_text(run_words.doing(record))
         self._left.setText(run_words.left(record))
 
     def _show_facts(self) -> None:

@@ -42,7 +42,7 @@ class LoadingPanel(Panel):
         self._note = TintedLabel(theme, role="muted", wrap=True)
         self._note.setObjectName("loading_note")
         self._code = CodeView(theme)
-        theme.changed.connect(self._code.restyle)
+        theme.changed.connect(self._code.update_style)
         row = QHBoxLayout()
         row.setSpacing(12)
         row.addWidget(label)

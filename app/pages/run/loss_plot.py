@@ -69,7 +69,7 @@ class LossPlot(QWidget):
         if self._plot is not None:
             self._draw()
 
-    def say(self, text: str) -> None:
+    def show_message(self, text: str) -> None:
         """A sentence in place of a curve."""
         self._curve = None
         self._empty.setText(text)

@@ -27,31 +27,31 @@ def pixels(label: ElidedLabel) -> QImage:
 
 
 def test_it_asks_for_little_and_takes_what_it_needs(label: ElidedLabel) -> None:
-    label.say(LONG)
+    label.set_text(LONG)
     assert label.minimumSizeHint().width() < 100 < label.sizeHint().width()
 
 
 def test_what_was_cut_is_in_the_tooltip_and_still_the_text(label: ElidedLabel) -> None:
-    label.say(LONG)
+    label.set_text(LONG)
     assert LONG in label.toolTip()
     assert label.text() == LONG
-    label.say("short")
+    label.set_text("short")
     assert label.toolTip() == ""
 
 
 def test_with_more_room_the_tooltip_goes(label: ElidedLabel) -> None:
-    label.say(LONG)
+    label.set_text(LONG)
     label.resize(2000, 24)
     assert label.toolTip() == ""
 
 
 def test_the_longer_story_is_told_below_what_was_cut(label: ElidedLabel) -> None:
-    label.say(LONG, "1,234 bytes")
+    label.set_text(LONG, "1,234 bytes")
     assert f"{LONG}\n1,234 bytes" in label.toolTip()
 
 
 def test_it_says_the_same_to_a_screen_reader(label: ElidedLabel) -> None:
-    label.say("269 MB", "269,000,000 bytes")
+    label.set_text("269 MB", "269,000,000 bytes")
     assert (label.text(), label.accessibleDescription()) == ("269 MB", "269,000,000 bytes")
     assert "269,000,000 bytes" in label.toolTip()
 

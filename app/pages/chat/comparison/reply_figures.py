@@ -66,7 +66,7 @@ class ReplyFigures(QWidget):
             or self.tr("How well the model foresees a text that it has not seen; lower is better."),
         }
         self._facts.show_facts(rows, tips)
-        self._problem.tell(reply.problem, "bad")
+        self._problem.set_text(reply.problem, "bad")
         self._facts.setVisible(figures is not None or not reply.problem)
 
     def show_measuring(self, offered: bool, share: float) -> None:

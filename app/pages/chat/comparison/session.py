@@ -87,7 +87,7 @@ class ComparisonSession(QObject):
 
     @property
     def cleared_turns(self) -> int:
-        """How many turns `bring_back` would bring back."""
+        """How many turns `restore_turns` would bring back."""
         return len(self._aside)
 
     def plan(self) -> AskPlan:
@@ -141,21 +141,21 @@ class ComparisonSession(QObject):
         self._settle()
 
     def clear(self) -> None:
-        """Begin anew; `bring_back` takes it back until something is asked."""
+        """Begin anew; `restore_turns` takes it back until something is asked."""
         if self.turns and not self.busy:
             self._aside, self.turns = self.turns, []
             self._matching.forget()
             self.cleared.emit()
             self.changed.emit()
 
-    def bring_back(self) -> None:
+    def restore_turns(self) -> None:
         """The turns that were cleared."""
         if self._aside and not self.turns:
             self.turns, self._aside = self._aside, []
             self.cleared.emit()
             self.changed.emit()
 
-    def rest(self) -> None:
+    def unload(self) -> None:
         """Give the memory of both models back; what they said stays."""
         self.stop()
         for side in self.sides:
@@ -184,25 +184,25 @@ class ComparisonSession(QObject):
         side = self.sides[place]
         state = side.session.state
         if state == "ready":
-            self._say(place)
+            self._generate(place)
             return
         self._wanted.add(place)
         if state == "idle":
             side.load()
 
-    def _say(self, place: int) -> None:
+    def _generate(self, place: int) -> None:
         self._wanted.discard(place)
         turn, side, other = self.turns[-1], self.sides[place], self.sides[1 - place]
         reply = turn.replies[place]
         reply.label = side.session.opened.label or side.label
-        side.session.say(turns.messages_of(self.turns, place, self._system), turn.sampling)
+        side.session.generate(turns.messages_of(self.turns, place, self._system), turn.sampling)
         if other.session.state == "answering" and other.session.opened.device == side.session.opened.device:
             reply.shared = turn.replies[1 - place].shared = True
         self.grew.emit(place)
 
     def _on_state(self, place: int) -> None:
         if place in self._wanted and self.sides[place].session.state == "ready":
-            self._say(place)
+            self._generate(place)
 
     def _on_side(self, place: int) -> None:
         """A perplexity that was measured later belongs to the earlier answers of the model too."""
@@ -235,7 +235,7 @@ class ComparisonSession(QObject):
             if reply.text:
                 self._end(place, Figures(ended_by="failed"))
             self._give_up(place, str(error))
-            self.sides[place].forget_trouble()  # it is said where the answer would be
+            self.sides[place].clear_error()  # it is said where the answer would be
             self._go_on()
 
     def _end(self, place: int, figures: Figures) -> None:

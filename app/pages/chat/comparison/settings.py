@@ -100,7 +100,7 @@ class ComparisonSettings(SideColumn):
 
     def show_plan(self, words: str, role: str) -> None:
         """Say what the order comes to."""
-        self._plan.tell(words, role)
+        self._plan.set_text(words, role)
 
     def _lay_out(self, theme: Theme) -> None:
         system_label = TintedLabel(theme, self.tr("S&ystem prompt"), bold=True)

@@ -41,10 +41,10 @@ class ComparisonSide(QObject):
         self.perplexity_words = ""
         self.measured = -1.0
         """Share of the measurement of perplexity that is done; below 0 while none is on."""
-        self.trouble: BitwrightError | None = None
+        self.error: BitwrightError | None = None
         self._weights: dict[str, int] = {}
         self.session.changed.connect(self._follow)
-        self.session.failed.connect(self._note_trouble)
+        self.session.failed.connect(self._set_error)
 
     @property
     def name(self) -> str:
@@ -67,15 +67,15 @@ class ComparisonSide(QObject):
             self.choice = choice
             return
         self.session.close()
-        self.choice, self.trouble = choice, None
-        self._forget_perplexity()
+        self.choice, self.error = choice, None
+        self._clear_perplexity()
         self.changed.emit()
 
     def pick_device(self, device: str) -> None:
         """Compute somewhere else, from the next load on."""
         if device != self.device:
             self.session.close()
-            self.device, self.trouble = device, None
+            self.device, self.error = device, None
             self.changed.emit()
 
     def expect(self, name: str, weights: int) -> None:
@@ -85,7 +85,7 @@ class ComparisonSide(QObject):
     def load(self) -> None:
         """Read the model into memory."""
         if self.name and self.session.state == "idle":
-            self.trouble = None
+            self.error = None
             self.session.load(self.name, self.device)
 
     def need(self, machine: Machine) -> SideMemory:
@@ -97,9 +97,9 @@ class ComparisonSide(QObject):
         device = opened.device or turns.resolved(machine, self.device)
         return SideMemory(self.label, device, weights, max(1, opened.memory_bytes) if self.loaded else 0)
 
-    def forget_trouble(self) -> None:
+    def clear_error(self) -> None:
         """What went wrong is said elsewhere."""
-        self.trouble = None
+        self.error = None
         self.changed.emit()
 
     def measure(self) -> None:
@@ -107,7 +107,7 @@ class ComparisonSide(QObject):
         if self.session.measure(
             "chat_perplexity", {}, on_success=self._measured, on_failure=self._not_measured, on_event=self._heard
         ):
-            self.trouble, self.measured = None, 0.0
+            self.error, self.measured = None, 0.0
             self.changed.emit()
 
     def _follow(self) -> None:
@@ -130,12 +130,12 @@ class ComparisonSide(QObject):
         self.changed.emit()
 
     def _not_measured(self, error: BitwrightError) -> None:
-        self.trouble = error
+        self.error = error
         self.changed.emit()
 
-    def _note_trouble(self, error: BitwrightError, _loading: bool) -> None:
-        self.trouble = error
+    def _set_error(self, error: BitwrightError, _loading: bool) -> None:
+        self.error = error
         self.changed.emit()
 
-    def _forget_perplexity(self) -> None:
+    def _clear_perplexity(self) -> None:
         self.perplexity, self.perplexity_words, self.measured = 0.0, "", -1.0

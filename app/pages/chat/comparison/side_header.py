@@ -12,7 +12,7 @@ from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QHBoxLayout, QProgressBar, QPushButton, QSizePolicy, QVBoxLayout, QWidget
 
 from app.pages.chat.comparison.side import ComparisonSide
-from app.pages.chat.model_picker import ModelBox, ask_folder
+from app.pages.chat.model_picker import ModelBox, choose_folder
 from app.shared.chat_choices import ChatChoice
 from app.theme import Theme
 from app.widgets.elided_box import ElidedBox
@@ -130,11 +130,11 @@ class SideHeader(QWidget):
         self._load.setToolTip(explained)
         self._load.setAccessibleName(f"{text} {side.letter}")
         self._load.setEnabled(bool(side.name) and state != "answering")
-        self._detail.say(*self._words())
-        if side.trouble is not None:
-            self._trouble.tell(str(side.trouble), "bad")
+        self._detail.set_text(*self._words())
+        if side.error is not None:
+            self._trouble.set_text(str(side.error), "bad")
         else:
-            self._trouble.tell(side.session.opened.device_note, "warning")
+            self._trouble.set_text(side.session.opened.device_note, "warning")
         self._bar.setVisible(state == "loading")
         if state == "loading":
             fraction = side.session.progress[1]
@@ -162,7 +162,7 @@ class SideHeader(QWidget):
         name = self._models.itemData(index)
         if name == OPEN:
             self.update_state()
-            ask_folder(self, self.opened.emit)
+            choose_folder(self, self.opened.emit)
         elif isinstance(name, str):
             self.picked.emit(name)
 

@@ -38,7 +38,7 @@ class TurnList(FollowingScroll):
         self.setObjectName("comparison_board")
         self._settle = QTimer(self, singleShot=True, interval=0)
         self._settle.timeout.connect(self.lay_out)
-        theme.changed.connect(self._restyle)
+        theme.changed.connect(self._update_style)
 
     @property
     def turns(self) -> list[TurnView]:
@@ -94,9 +94,9 @@ class TurnList(FollowingScroll):
             self._first = min(self._first, self._turns.index(view))
             self._settle.start()
 
-    def _restyle(self) -> None:
+    def _update_style(self) -> None:
         for view in self._turns:
-            view.restyle()
+            view.update_style()
 
 
 def most_width(widget: QWidget) -> int:

@@ -103,10 +103,10 @@ class TurnView(QWidget):
             self._tell(*turns.verdict(self.turn.comparison))
         self.resized.emit()
 
-    def restyle(self) -> None:
+    def update_style(self) -> None:
         """Take the colours of the theme as it is now."""
         for view in (self._question, *self._answers):
-            view.restyle()
+            view.update_style()
         self._mark()  # the documents were filled anew, and the marks lie on their characters
 
     def place(self, width: int) -> int:

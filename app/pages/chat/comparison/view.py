@@ -110,15 +110,15 @@ class ComparisonView(QWidget):
         """End both answers."""
         self._session.stop()
 
-    def rest(self) -> None:
+    def unload(self) -> None:
         """Give the memory of both models back."""
-        self._session.rest()
+        self._session.unload()
 
     def showEvent(self, event: QShowEvent) -> None:
         """Look for models again; where there is much room, the settings are open until somebody closes them."""
         super().showEvent(event)
         self._rest.stop()
-        self._known.look()
+        self._known.rescan()
         self._settings.read()
         if not self._fitted:
             self._fitted = True
@@ -146,7 +146,7 @@ class ComparisonView(QWidget):
         if self._session.busy:
             self._rest.start()
         elif any(side.session.state != "idle" for side in self._session.sides):
-            self.rest()
+            self.unload()
             self._context.say(self.tr("The two models that were compared gave their memory back."))
 
     # --- making ---
@@ -315,7 +315,7 @@ class ComparisonView(QWidget):
                 side.expect(model.name, model.tree.nbytes)
             remembered = self._context.state.value(_PICKED[place], "")
             found = next((each for each in choices if each.name == remembered), None)
-            if not side.name and (found or self._known.looked):
+            if not side.name and (found or self._known.scanned):
                 side.pick(found or likely[place])
             shown = choices if not side.name else merged(choices, [side.choice] if side.choice else [])
             self._heads[place].set_choices(shown)
@@ -328,15 +328,15 @@ class ComparisonView(QWidget):
         plan = session.plan()
         self._settings.show_plan(plan.words if session.ready else "", plan.role)
         told = session.ready and not busy and self._settings.isHidden()
-        self._plan.tell(plan.words if told else "", plan.role)
+        self._plan.set_text(plan.words if told else "", plan.role)
         self._stack.setCurrentWidget(self._welcome if empty else self._turn_list)
-        self._welcome.set_ready(session.ready, bool(self._known.choices) or not self._known.looked)
+        self._welcome.set_ready(session.ready, bool(self._known.choices) or not self._known.scanned)
         self._composer.set_state(busy, session.stopping, session.ready)
         for button in (self._again, self._clear):
             button.setVisible(not empty)
             button.setEnabled(not busy and (button is self._clear or session.ready))
         if empty and session.cleared_turns:
-            self._notice.say(self.tr("The comparison was cleared."), self.tr("Undo"), session.bring_back)
+            self._notice.show_message(self.tr("The comparison was cleared."), self.tr("Undo"), session.restore_turns)
         else:
             self._notice.hide()
         self._show_slow()
@@ -344,7 +344,7 @@ class ComparisonView(QWidget):
 
     def _show_slow(self) -> None:
         words = self.tr("A quantization is running: both it and the answers will be slow.")
-        self._slow.tell(words if self._context.runs.active else "", "warning")
+        self._slow.set_text(words if self._context.runs.active else "", "warning")
 
     def _update_turns(self, busy: bool) -> None:
         turns = self._turn_list.turns

@@ -58,15 +58,15 @@ class ComparisonWelcome(QWidget):
             any_model: there is a model to pick at all.
         """
         if ready:
-            self._hint.tell(
+            self._hint.set_text(
                 self.tr(
                     "Such as the original and what you made of it. Both get the same seed; where they differ is marked."
                 )
             )
         elif any_model:
-            self._hint.tell(self.tr("Pick a model for A and one for B above."))
+            self._hint.set_text(self.tr("Pick a model for A and one for B above."))
         else:
-            self._hint.tell(
+            self._hint.set_text(
                 self.tr("There is no model to compare yet: pick one and quantize it, or open a folder above.")
             )
         for button in self._buttons:

@@ -157,7 +157,7 @@ class Drawer(QFrame):
     def _pick(self, index: QModelIndex) -> None:
         identity = self._rows.rows[index.row()].id
         if identity != self._shown:
-            self._store.forget_undo()
+            self._store.clear_undo()
         self.picked.emit(identity)
 
     def _fill(self) -> None:
@@ -166,15 +166,15 @@ class Drawer(QFrame):
         self._rows.show(matching(listing.summaries, text))
         self._list.setCurrentIndex(self._rows.place(picked))
         if self._rows.rows:
-            self._empty.tell("")
+            self._empty.set_text("")
         elif text.strip():
-            self._empty.tell(self.tr("No conversation has these words."))
+            self._empty.set_text(self.tr("No conversation has these words."))
         else:
-            self._empty.tell(self.tr("Conversations are kept here as soon as something was said."))
-        self._broken.tell(self._broken_words(len(listing.broken)), "warning")
+            self._empty.set_text(self.tr("Conversations are kept here as soon as something was said."))
+        self._broken.set_text(self._broken_words(len(listing.broken)), "warning")
         self._broken.setToolTip("\n".join([self._store.folder, *(f"{name}: {why}" for name, why in listing.broken)]))
         gone = self._store.deleted
-        self._gone.tell(self.tr("Deleted: {name}").format(name=gone.name) if gone is not None else "")
+        self._gone.set_text(self.tr("Deleted: {name}").format(name=gone.name) if gone is not None else "")
         self._undo.setVisible(gone is not None)
         self._update_buttons()
 

@@ -27,7 +27,7 @@ def _tr(text: str) -> str:
     return QCoreApplication.translate("Exchange", text)
 
 
-def ask_where(parent: QWidget, name: str, then: Callable[[str], object]) -> None:
+def choose_export_path(parent: QWidget, name: str, then: Callable[[str], object]) -> None:
     """Let the user say where to write, as Markdown or as JSON."""
     dialog = _dialog(
         parent, _tr("Export the conversation"), [_tr("Markdown (*.md)"), _tr("JSON, all branches (*.json)")]
@@ -40,7 +40,7 @@ def ask_where(parent: QWidget, name: str, then: Callable[[str], object]) -> None
     dialog.open()
 
 
-def ask_which(parent: QWidget, then: Callable[[str], object]) -> None:
+def choose_import_path(parent: QWidget, then: Callable[[str], object]) -> None:
     """Let the user say what to read."""
     dialog = _dialog(parent, _tr("Import a conversation"), [_tr("JSON (*.json)")])
     dialog.setFileMode(QFileDialog.FileMode.ExistingFile)

@@ -70,11 +70,11 @@ class ConversationStore(QObject):
         """Where the files lie."""
         return str(self._store.folder)
 
-    def look(self) -> None:
+    def reload(self) -> None:
         """Read what is saved."""
         self._do(self._store.list, self._listed)
 
-    def note(self, talk: Conversation) -> None:
+    def save_later(self, talk: Conversation) -> None:
         """Save a conversation in a moment; an empty one never, and one that was deleted not again."""
         if not len(talk) or talk.id in self._gone:
             return
@@ -134,7 +134,7 @@ class ConversationStore(QObject):
             self._gone.discard(summary.id)
             self._do(lambda: self._store.restore(summary.id), lambda _none: self._put(summary))
 
-    def forget_undo(self) -> None:
+    def clear_undo(self) -> None:
         """What was deleted last is not offered any more."""
         if self._deleted is not None:
             self._deleted = None

@@ -77,7 +77,7 @@ class BudgetControl(QObject):
         panel.measuring.cancelled.connect(self.stop)
         panel.keep_wanted.connect(self.keep)
         panel.allocate_wanted.connect(self.allocate)
-        panel.plot.taken.connect(self.take_point)
+        panel.plot.taken.connect(self.apply_point)
         selection.changed.connect(self._show_keep)
         draft = context.draft
         draft.model_replaced.connect(self._forget)
@@ -186,10 +186,10 @@ class BudgetControl(QObject):
             found = allocate(tree, table, demand)
             return found.bits_map, self.tr("Allocate {}").format(demand.budget.label()), _result(found)
 
-        self._panel.tell(self.tr("Looking for the best map"), "muted")
+        self._panel.show_result(self.tr("Looking for the best map"), "muted")
         self._maps.ask(work)
 
-    def take_point(self, index: int) -> None:
+    def apply_point(self, index: int) -> None:
         """Take the map of a point of the curve."""
         pareto = self._pareto
         if pareto is None or not 0 <= index < len(pareto):
@@ -212,8 +212,8 @@ class BudgetControl(QObject):
     def _forget(self) -> None:
         """Forget what belongs to another model."""
         self._fused_shown, self._curve_stale, self._stepped = False, True, None
-        self._panel.forget()
-        self._panel.tell("")
+        self._panel.clear()
+        self._panel.show_result("")
         self.stop()
 
     def _sensitivity_changed(self) -> None:
@@ -311,11 +311,11 @@ class BudgetControl(QObject):
     def _take_map(self, found: tuple[BitsMap, str, str]) -> None:
         bits_map, text, said = found
         self._context.draft.edit_map(bits_map, text)
-        self._panel.tell(said, "")
+        self._panel.show_result(said, "")
         self._context.say(said)
 
     def _no_map(self, error: BitwrightError) -> None:
-        self._panel.tell(f"{error.message} {error.hint}", "bad")
+        self._panel.show_result(f"{error.message} {error.hint}", "bad")
 
     def _ended(self, problem: str) -> None:
         self._call = None

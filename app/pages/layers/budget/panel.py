@@ -140,7 +140,7 @@ class BudgetPanel(QScrollArea):
         """Show the measure, and whether this model was measured with it."""
         place = max(0, self.measure.findData(measure))
         self.measure.setCurrentIndex(place)
-        self._about.tell(MEASURES[place].about)
+        self._about.set_text(MEASURES[place].about)
         self._known = known
         self._enable()
 
@@ -149,20 +149,20 @@ class BudgetPanel(QScrollArea):
         self.measuring.setVisible(on)
         self._enable()
         self.measure.setEnabled(not on)
-        self.problem.tell(problem, "bad")
+        self.problem.set_text(problem, "bad")
         if on:
             self.measuring.begin()
 
     def show_problem(self, problem: str) -> None:
         """Say why there is no curve; "" where there is one."""
-        self.problem.tell(problem, "bad")
+        self.problem.set_text(problem, "bad")
 
     def show_ready(self, reason: str) -> None:
         """Say why nothing can be allocated; "" where it can."""
         self.allocate.setEnabled(not reason)
         self.allocate.setToolTip(reason)
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """Forget what was said of single layers: those of another model have other names."""
         self.pins.text.clear()
         self.min_bits.text.clear()
@@ -173,9 +173,9 @@ class BudgetPanel(QScrollArea):
         self._blocked = reason
         self._enable()
 
-    def tell(self, text: str, role: str = "") -> None:
+    def show_result(self, text: str, role: str = "") -> None:
         """Say what an allocation came to."""
-        self.result.tell(text, role)
+        self.result.set_text(text, role)
 
     def _enable(self) -> None:
         self.start.setVisible(not self._known and self.measuring.isHidden())

@@ -62,9 +62,9 @@ class PatternField(QWidget):
         before = self._rules
         try:
             self._rules = parse(self.text.toPlainText())
-            self._note.tell("")
+            self._note.set_text("")
         except BadInput as error:
             self._rules = None
-            self._note.tell(error.message, "bad")
+            self._note.set_text(error.message, "bad")
         if self._rules != before:
             self.changed.emit()

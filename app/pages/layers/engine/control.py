@@ -61,7 +61,7 @@ class EngineControl(QObject):
         """What the engine has against layers, by their position in `tree.nameable`, as far as is known."""
         return self._by_place
 
-    def renew(self) -> None:
+    def recompute(self) -> None:
         """See what the engine has against the map of the draft; `marks_changed` tells where that comes later."""
         draft, engine = self._context.draft, self._context.draft.engine
         plans, name = draft.plans, draft.choices.formats[0]

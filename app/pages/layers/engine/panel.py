@@ -94,7 +94,7 @@ class EnginePanel(QWidget):
         layers = [mark for mark in marks if mark.layer]
         text, role = engine_line(engine, marks)
         hint = self.tr("Pick a program, and the map marks the layers that it cannot load or runs slowly.")
-        self._summary.tell(text or hint, role or "muted")
+        self._summary.set_text(text or hint, role or "muted")
         counts = Counter((mark.severity, mark.reason) for mark in layers)
         entries = [(mark.severity, mark.reason, 0) for mark in whole]
         entries += [(*key, number) for key, number in sorted(counts.items(), key=lambda one: (one[0][0], -one[1]))]

@@ -93,7 +93,7 @@ class RulesPanel(QWidget):
             rows.append(RuleRow(rule.match, given(rule), does, effect is not None and bool(effect.idle), rule.bits))
         self.list.show_rows(rows)
         said = self.tr("{} set by name; that wins over all rules.").format(counted(by_hand)) if by_hand else ""
-        self._by_hand.tell(said)
+        self._by_hand.set_text(said)
         self.of_selection.setEnabled(some_selected)
         self._refresh()
 
@@ -132,7 +132,7 @@ class RulesPanel(QWidget):
         text = self.tr("The last rule that matches a layer wins.")
         if not self._rules and not writing:
             text = self.tr("No rules yet: each layer has the default of the Recipe page, or what it was given by hand.")
-        self._head.tell(text)
+        self._head.set_text(text)
         empty = not self._rules and not writing
         self.list.setVisible(not empty)
         self._column.setStretch(self._column.count() - 1, 1 if empty else 0)

@@ -99,7 +99,7 @@ def test_a_failure_is_a_sentence_in_place(loaded: BenchPanel, calls: ScriptedCal
 
 
 def test_an_answer_goes_before_a_measurement(loaded: BenchPanel, session: ChatSession, calls: ScriptedCalls) -> None:
-    session.say([{"role": "user", "content": "hi"}], {})
+    session.generate([{"role": "user", "content": "hi"}], {})
     assert not go(loaded).isEnabled()
     calls.last.succeed(ANSWERED)
     assert go(loaded).isEnabled()

@@ -7,7 +7,7 @@ from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QFileDialog, QWidget
 from pytestqt.qtbot import QtBot
 
-from app.pages.chat.model_picker import KnownModels, ModelBox, ask_folder
+from app.pages.chat.model_picker import KnownModels, ModelBox, choose_folder
 from app.shared.chat_choices import ChatChoice, folder
 from app.shared.context import Context
 from app.shared.draft import OpenedModel
@@ -27,7 +27,7 @@ def names(known: KnownModels) -> list[str]:
 
 
 def test_before_the_first_look_there_are_no_runs(known: KnownModels) -> None:
-    assert (known.looked, names(known)) == (False, [])
+    assert (known.scanned, names(known)) == (False, [])
 
 
 def test_what_runs_made_stands_before_the_original_and_folders(
@@ -36,7 +36,7 @@ def test_what_runs_made_stands_before_the_original_and_folders(
     calls.outputs = [MADE]
     surroundings.draft.choose(model=opened)
     known.add_folder("/models/a")
-    known.look()
+    known.rescan()
     assert names(known) == ["/out/new", opened.name, "/models/a"]
 
 
@@ -80,7 +80,7 @@ def test_a_name_is_no_markup(box: ModelBox) -> None:
 def test_the_folder_that_was_chosen_is_told(qtbot: QtBot) -> None:
     parent, chosen = QWidget(), list[str]()
     qtbot.addWidget(parent)
-    ask_folder(parent, chosen.append)
+    choose_folder(parent, chosen.append)
     dialog = parent.findChild(QFileDialog)
     assert isinstance(dialog, QFileDialog)
     assert dialog.fileMode() == QFileDialog.FileMode.Directory

@@ -59,27 +59,27 @@ def test_thinking_and_answer_come_apart(session: ChatSession, calls: ScriptedCal
     heard: list[tuple[str, str]] = []
     session.thought.connect(lambda text: heard.append(("thought", text)))
     session.piece.connect(lambda text: heard.append(("piece", text)))
-    session.say(MESSAGES, {})
+    session.generate(MESSAGES, {})
     calls.last.event(Token("Hm.", kind="thinking"))
     calls.last.event(Token("Yes."))
     assert heard == [("thought", "Hm."), ("piece", "Yes.")]
 
 
 def test_the_pieces_of_an_answer_are_kept(session: ChatSession, calls: ScriptedCalls) -> None:
-    session.say(MESSAGES, {})
+    session.generate(MESSAGES, {})
     calls.last.succeed(ANSWERED, pieces=["He", "llo", ""])
     assert session.pieces == ("He", "llo", "")
 
 
 def test_the_pieces_are_those_of_the_last_answer(session: ChatSession, calls: ScriptedCalls) -> None:
-    session.say(MESSAGES, {})
+    session.generate(MESSAGES, {})
     calls.last.succeed(ANSWERED, pieces=["He"])
-    session.say(MESSAGES, {})
+    session.generate(MESSAGES, {})
     assert session.pieces == ()
 
 
 def test_an_answer_can_be_continued(session: ChatSession, calls: ScriptedCalls) -> None:
-    session.say(MESSAGES, {}, continue_last=True)
+    session.generate(MESSAGES, {}, continue_last=True)
     assert calls.last.arguments["continue_last"] is True
 
 
@@ -99,7 +99,7 @@ def test_a_count_that_fails_is_nobodys_trouble(session: ChatSession, calls: Scri
 
 
 def test_an_answer_without_figures_has_none(session: ChatSession, calls: ScriptedCalls, qtbot: QtBot) -> None:
-    session.say(MESSAGES, {})
+    session.generate(MESSAGES, {})
     with qtbot.waitSignal(session.answered) as told:
         calls.last.succeed({"ended_by": "stopped"})
     assert told.args == [Figures(ended_by="stopped")]

@@ -58,7 +58,7 @@ def test_without_a_model_nothing_is_measured(qapp: object, calls: ScriptedCalls,
 
 def test_no_question_is_asked_meanwhile(session: ChatSession, calls: ScriptedCalls, heard: Heard) -> None:
     heard.ask(session)
-    session.say([{"role": "user", "content": "hi"}], {})
+    session.generate([{"role": "user", "content": "hi"}], {})
     assert calls.last.name == "chat_bench"
 
 

@@ -83,7 +83,7 @@ def test_a_model_is_left_to_the_window(small: LayersPage, tiny_model: Path) -> N
 
 
 def test_a_checkpoint_that_cannot_be_read_is_reported(small: LayersPage, checkpoint: Path, reports: Reports) -> None:
-    small._files.take(checkpoint)
+    small._files.load_checkpoint(checkpoint)
     assert len(reports) == 1
     assert small.context.draft.undo_stack.count() == 0
 

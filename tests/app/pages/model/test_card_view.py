@@ -104,7 +104,7 @@ def test_a_hostile_card_is_shown_and_nothing_more(view: CardView, text: str) -> 
 
 
 def test_a_sentence_is_no_markdown(view: CardView) -> None:
-    view.say("**not bold**")
+    view.show_message("**not bold**")
     assert view.toPlainText() == "**not bold**"
 
 

@@ -31,13 +31,13 @@ def names(search: HubSearch) -> list[str]:
 
 
 def asked(search: HubSearch, text: str = "qwen") -> None:
-    search.look_for(Query(text))
+    search.search(Query(text))
     search.ask()
 
 
 def test_fast_typing_asks_once(qtbot: QtBot, search: HubSearch, calls: RecordedCalls) -> None:
     for text in ("qw", "qwe", "qwen", "qwen3"):
-        search.look_for(Query(text, sort="likes", hide_quantized=False))
+        search.search(Query(text, sort="likes", hide_quantized=False))
     assert (search.state, calls.started) == ("waiting", [])
     qtbot.waitUntil(lambda: bool(calls.started))
     assert search.state == "searching"
@@ -53,7 +53,7 @@ def test_one_letter_asks_nothing(search: HubSearch, calls: RecordedCalls) -> Non
 
 def test_a_new_question_stops_the_old_one_and_ignores_its_answer(search: HubSearch, calls: RecordedCalls) -> None:
     asked(search)
-    search.look_for(Query("llama"))
+    search.search(Query("llama"))
     assert calls.started[0].stopped
     calls.started[0].on_success(FOUND)
     assert (search.state, search.models) == ("waiting", [])
@@ -70,7 +70,7 @@ def test_results_stay_while_the_next_ones_are_on_their_way(search: HubSearch, ca
 def test_an_emptied_field_empties_the_results(search: HubSearch, calls: RecordedCalls) -> None:
     asked(search)
     calls.started[0].on_success(FOUND)
-    search.look_for(Query(""))
+    search.search(Query(""))
     assert (search.state, search.models) == ("idle", [])
 
 
@@ -101,5 +101,5 @@ def test_stop_ends_the_wait_and_the_call(search: HubSearch, calls: RecordedCalls
 def test_the_same_question_is_not_asked_twice(search: HubSearch, calls: RecordedCalls) -> None:
     asked(search)
     calls.started[0].on_success(FOUND)
-    search.look_for(Query("qwen"))
+    search.search(Query("qwen"))
     assert search.state == "found"

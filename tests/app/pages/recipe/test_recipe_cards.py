@@ -81,14 +81,14 @@ def test_a_recipe_that_is_gone_takes_its_card_along(cards: RecipeCards) -> None:
 
 def test_a_screen_reader_hears_the_whole_card(cards: RecipeCards) -> None:
     card = cards.card("quick")
-    card.tell("For a first look.", "3 min (estimate)", "some loss", modified=True)
+    card.set_texts("For a first look.", "3 min (estimate)", "some loss", modified=True)
     assert card.accessibleName() == "Quick"
     assert card.accessibleDescription() == "For a first look. 3 min (estimate). some loss. Modified."
 
 
 def test_the_mark_comes_and_goes(cards: RecipeCards) -> None:
     card = cards.card("quick")
-    card.tell("a", "b", "c", modified=True)
+    card.set_texts("a", "b", "c", modified=True)
     assert card.modified
-    card.tell("a", "b", "c", modified=False)
+    card.set_texts("a", "b", "c", modified=False)
     assert not card.modified

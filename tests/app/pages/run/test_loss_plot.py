@@ -108,7 +108,7 @@ def test_colours_follow_the_theme(plot: LossPlot, theme: Theme) -> None:
 
 def test_a_sentence_takes_the_place_of_the_curve(plot: LossPlot) -> None:
     plot.show_curve(curve(3.0), 10)
-    plot.say("Nothing yet.")
+    plot.show_message("Nothing yet.")
     assert plot._layers.currentWidget() is plot._empty
     plot.show_curve(curve(3.0), 10)
     assert plot._layers.currentWidget() is plot._plot

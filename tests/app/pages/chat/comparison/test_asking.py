@@ -224,6 +224,6 @@ def test_coming_back_in_time_keeps_them(view: ComparisonView) -> None:
 
 def test_leaving_gives_both_memories_back(view: ComparisonView, calls: ScriptedCalls) -> None:
     asked(view, calls)
-    view.rest()
+    view.unload()
     assert all(child.closed for child in calls.sessions)
     assert not view.session.busy

@@ -65,7 +65,7 @@ def test_a_conversation_is_saved_when_its_answer_has_come(page: ChatPage, calls:
 def test_what_was_said_before_a_crash_is_on_the_disk(page: ChatPage, calls: ScriptedCalls, qtbot: QtBot) -> None:
     asked(page, calls)
     calls.last.say("Half an")
-    page.single.answering.spoke.emit()
+    page.single.answering.modified.emit()
     settle(page, qtbot)
     assert "Half an" in files()[0].read_text(encoding="utf-8")
 
@@ -79,7 +79,7 @@ def test_an_empty_conversation_is_not_saved(page: ChatPage, qtbot: QtBot) -> Non
 def test_closing_the_window_saves(page: ChatPage, calls: ScriptedCalls, qtbot: QtBot) -> None:
     asked(page, calls)
     calls.last.say("Half an")
-    page.single.answering.spoke.emit()
+    page.single.answering.modified.emit()
     page.hide()
     settle(page, qtbot)
     assert len(files()) == 1
@@ -247,7 +247,7 @@ def test_a_file_that_cannot_be_read_is_told(page: ChatPage, qtbot: QtBot) -> Non
     folder = home() / "conversations"
     folder.mkdir(parents=True)
     (folder / "torn.json").write_text('{"kind": "bitwr')
-    page.store.look()
+    page.store.reload()
     settle(page, qtbot)
     broken = page.findChild(QLabel, "talks_broken")
     assert "One conversation cannot be read" in broken.text()

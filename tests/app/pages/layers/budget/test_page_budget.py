@@ -250,7 +250,7 @@ def test_a_point_is_taken_as_one_step(qtbot: QtBot, known: LayersPage) -> None:
     pareto = known.budget._pareto
     assert pareto is not None
     before = count(known)
-    known.budget.take_point(len(pareto) // 2)
+    known.budget.apply_point(len(pareto) // 2)
     qtbot.waitUntil(lambda: count(known) == before + 1)
     size = known.context.draft.size
     assert size is not None
