@@ -1,4 +1,4 @@
-"""The endpoint's paths: what is asked over HTTP goes to the desk, and its answers go back, whole or piece by piece.
+"""The endpoint's paths: what is asked over HTTP goes to the queue, and its answers go back, whole or piece by piece.
 
 Speaks the part of OpenAI's interface that clients of chat models use. Knows nothing of sockets or of the model.
 """
@@ -21,11 +21,17 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.inference.generation.thinking import Part
 from core.serving.bodies import read_body
-from core.serving.desk import Desk, Ended, Ticket
+from core.serving.completion_requests import (
+    CompletionRequest,
+    chat_request,
+    check_template,
+    check_variables,
+    text_request,
+)
 from core.serving.faults import Record
-from core.serving.questions import Question, chat_question, check_template, check_variables, text_question
-from core.serving.refusals import Refused, refused_by
 from core.serving.replies import Reply
+from core.serving.request_errors import RequestError, request_error
+from core.serving.request_queue import CompletionEnd, QueuedRequest, RequestQueue
 from core.serving.streams import Stream
 
 AT_ONCE: Final = 1.0
@@ -33,7 +39,7 @@ AT_ONCE: Final = 1.0
 
 
 @dataclass(frozen=True)
-class Done:
+class AnsweredRequest:
     """One request that was answered, for the log: no word of what was said."""
 
     path: str
@@ -48,16 +54,16 @@ class Endpoint:
     """What the paths share.
 
     Attributes:
-        desk: where the model is; name: that the model is called by.
+        queue: where the model is; name: that the model is called by.
         record: keeps a failure that is ours in the log, and returns its id.
         tell: gets every request that came to the model, once it is answered.
         requests: how many of those there were.
     """
 
-    desk: Desk
+    queue: RequestQueue
     name: str
     record: Record
-    tell: Callable[[Done], None] = lambda done: None
+    tell: Callable[[AnsweredRequest], None] = lambda done: None
     requests: int = 0
     created: int = field(default_factory=lambda: int(time.time()))
 
@@ -70,7 +76,7 @@ class Endpoint:
             Route("/v1/chat/completions", self.chat, methods=["POST"]),
             Route("/v1/completions", self.text, methods=["POST"]),
         ]
-        handlers: dict[Any, Any] = {HTTPException: _http_error, Refused: self._refused, Exception: self._refused}
+        handlers: dict[Any, Any] = {HTTPException: _http_error, RequestError: self._refused, Exception: self._refused}
         inner = Starlette(routes=routes, exception_handlers=handlers)
 
         async def application(scope: Scope, receive: Receive, send: Send) -> None:
@@ -81,7 +87,7 @@ class Endpoint:
 
     async def health(self, request: Request) -> Response:
         """Whether the endpoint is there, and how many requests wait."""
-        return JSONResponse({"status": "ok", "waiting": self.desk.waiting})
+        return JSONResponse({"status": "ok", "waiting": self.queue.waiting})
 
     async def models(self, request: Request) -> Response:
         """The one model."""
@@ -94,14 +100,14 @@ class Endpoint:
 
     async def chat(self, request: Request) -> Response:
         """A conversation is answered."""
-        question = chat_question(await read_body(request), self.desk.context)
-        check_template(self.desk.template)
-        check_variables(question, self.desk.template, self.desk.thinks)
-        return await self._answer(request, question)
+        wanted = chat_request(await read_body(request), self.queue.context)
+        check_template(self.queue.template)
+        check_variables(wanted, self.queue.template, self.queue.thinks)
+        return await self._answer(request, wanted)
 
     async def text(self, request: Request) -> Response:
         """A text is continued."""
-        return await self._answer(request, text_question(await read_body(request)))
+        return await self._answer(request, text_request(await read_body(request)))
 
     def _model(self) -> dict[str, Any]:
         return {
@@ -109,43 +115,43 @@ class Endpoint:
             "object": "model",
             "created": self.created,
             "owned_by": "bitwright",
-            "context_length": self.desk.context,
+            "context_length": self.queue.context,
         }
 
     def _check(self, name: str) -> None:
         if name not in ("", self.name):
             message = f"There is no model {name[:80]!r} here, only {self.name!r}."
-            raise Refused(404, message, code="model_not_found", param="model")
+            raise RequestError(404, message, code="model_not_found", param="model")
 
     async def _refused(self, request: Request, error: Exception) -> Response:
-        refused = refused_by(error, self.record)
+        refused = request_error(error, self.record)
         return JSONResponse(refused.body(), refused.status, refused.headers)
 
-    async def _answer(self, request: Request, question: Question) -> Response:
-        self._check(question.model)
+    async def _answer(self, request: Request, wanted: CompletionRequest) -> Response:
+        self._check(wanted.model)
         began = time.monotonic()
-        busy = self.desk.busy
-        ticket = self.desk.submit(question)
-        watch = asyncio.create_task(_leave_when_gone(request.receive, ticket))
-        reply, news = Reply(question, self.name), ticket.news()
+        busy = self.queue.busy
+        queued = self.queue.submit(wanted)
+        watch = asyncio.create_task(_cancel_on_disconnect(request.receive, queued))
+        reply, events = Reply(wanted, self.name), queued.events()
 
-        def done(status: int, ended: Ended | None) -> None:
+        def done(status: int, ended: CompletionEnd | None) -> None:
             watch.cancel()
-            ticket.leave()
+            queued.cancel()
             self.requests += 1
             tokens = (ended.prompt_tokens, ended.tokens) if ended else (0, 0)
-            self.tell(Done(request.url.path, status, *tokens, time.monotonic() - began))
+            self.tell(AnsweredRequest(request.url.path, status, *tokens, time.monotonic() - began))
 
-        first = asyncio.ensure_future(anext(news))
+        first = asyncio.ensure_future(anext(events))
         try:
-            if question.stream:
+            if wanted.stream:
                 # What cannot be answered is mostly known at once, and has a status of its own before the headers go.
                 await asyncio.wait({first}, timeout=0 if busy else AT_ONCE)
                 if not first.done() or first.exception() is None:
-                    return Stream(_pieces(reply, first, news), done, self.record)
-            parts, ended = await _gathered(await first, news)
+                    return Stream(_pieces(reply, first, events), done, self.record)
+            parts, ended = await _gathered(await first, events)
         except Exception as error:
-            refused = refused_by(error, self.record)
+            refused = request_error(error, self.record)
             done(refused.status, None)
             raise refused from error
         except BaseException:  # the server ends
@@ -157,40 +163,44 @@ class Endpoint:
 
 
 async def _pieces(
-    reply: Reply, first: asyncio.Future[Part | Ended], news: AsyncIterator[Part | Ended]
-) -> AsyncIterator[dict[str, Any] | Ended]:
+    reply: Reply, first: asyncio.Future[Part | CompletionEnd], events: AsyncIterator[Part | CompletionEnd]
+) -> AsyncIterator[dict[str, Any] | CompletionEnd]:
     """The pieces of a streamed answer, with the end itself among them."""
     found = await first
     yield reply.first()
     while isinstance(found, Part):
         yield reply.piece(found)
-        found = await anext(news)
+        found = await anext(events)
     yield found
     yield reply.last(found)
-    if reply.question.include_usage:
+    if reply.request.include_usage:
         yield reply.figures(found)
 
 
-async def _gathered(first: Part | Ended, news: AsyncIterator[Part | Ended]) -> tuple[list[Part], Ended]:
+async def _gathered(
+    first: Part | CompletionEnd, events: AsyncIterator[Part | CompletionEnd]
+) -> tuple[list[Part], CompletionEnd]:
     parts, found = [], first
     while isinstance(found, Part):
         parts.append(found)
-        found = await anext(news)
+        found = await anext(events)
     return parts, found
 
 
-async def _leave_when_gone(receive: Receive, ticket: Ticket) -> None:
+async def _cancel_on_disconnect(receive: Receive, queued: QueuedRequest) -> None:
     """Give the place up as soon as the client has closed its connection; the body has been read."""
     while (await receive())["type"] != "http.disconnect":
         continue
-    ticket.leave()
+    queued.cancel()
 
 
 async def _http_error(request: Request, error: HTTPException) -> Response:
     if error.status_code == 404:
-        refused = Refused(404, f"There is nothing at {request.url.path[:80]}.", code="unknown_path")
+        refused = RequestError(404, f"There is nothing at {request.url.path[:80]}.", code="unknown_path")
     elif error.status_code == 405:
-        refused = Refused(405, f"{request.method} is not possible at {request.url.path[:80]}.", code="wrong_method")
+        refused = RequestError(
+            405, f"{request.method} is not possible at {request.url.path[:80]}.", code="wrong_method"
+        )
     else:
-        refused = Refused(error.status_code, str(error.detail))
+        refused = RequestError(error.status_code, str(error.detail))
     return JSONResponse(refused.body(), refused.status, {**refused.headers, **(error.headers or {})})

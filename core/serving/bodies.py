@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from starlette.requests import ClientDisconnect, Request
 
-from core.serving.refusals import Refused, bad_field
+from core.serving.request_errors import RequestError, bad_field
 
 BODY_BYTES: Final = 8 << 20
 """A longer request is not read to its end."""
@@ -27,12 +27,14 @@ async def read_body(request: Request) -> dict[str, Any]:
     """Return the JSON object that came with a request.
 
     Raises:
-        Refused: 413, it is too large; 415, it is compressed; 400, it is no JSON object, or one with a text or a number
-            that cannot be.
+        RequestError: 413, it is too large; 415, it is compressed; 400, it is no JSON object, or one with a text or a
+            number that cannot be.
     """
-    too_large = Refused(413, f"A request has {BODY_BYTES >> 20} MiB at most.", code="request_too_large")
+    too_large = RequestError(413, f"A request has {BODY_BYTES >> 20} MiB at most.", code="request_too_large")
     if request.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
-        raise Refused(415, "A request cannot be compressed.", code="unsupported_encoding", param="Content-Encoding")
+        raise RequestError(
+            415, "A request cannot be compressed.", code="unsupported_encoding", param="Content-Encoding"
+        )
     said = request.headers.get("content-length", "")
     if re.fullmatch(r"[0-9]{1,18}", said) and int(said) > BODY_BYTES:
         raise too_large
@@ -49,7 +51,7 @@ def parsed(data: bytes) -> dict[str, Any]:
     """Return the JSON object in `data`.
 
     Raises:
-        Refused: 400, with the name of the field where it is about one.
+        RequestError: 400, with the name of the field where it is about one.
     """
     try:
         text = data.decode("utf-8-sig")
@@ -114,5 +116,5 @@ def _whole(text: str) -> int:
     return int(text)
 
 
-def _invalid(why: str) -> Refused:
-    return Refused(400, f"The request is not valid JSON: {why}.", code="invalid_json")
+def _invalid(why: str) -> RequestError:
+    return RequestError(400, f"The request is not valid JSON: {why}.", code="invalid_json")

@@ -19,7 +19,7 @@ from typing import Any, Final
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from core.serving.refusals import Refused
+from core.serving.request_errors import RequestError
 
 HEAD_SECONDS: Final = 10.0
 """Time for the headers of a request, from the connection's beginning or the end of the answer before."""
@@ -99,7 +99,7 @@ class Connection(H11Protocol):
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             self.transport.abort()  # in the middle of an answer nothing can be said any more
             return
-        body = json.dumps(Refused(400, msg, code="invalid_http").body()).encode()
+        body = json.dumps(RequestError(400, msg, code="invalid_http").body()).encode()
         headers = [("content-type", "application/json"), ("content-length", str(len(body))), ("connection", "close")]
         head = h11.Response(status_code=400, headers=headers, reason="Bad Request")
         for event in (head, h11.Data(data=body), h11.EndOfMessage()):

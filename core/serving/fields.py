@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from core.serving.refusals import Refused
+from core.serving.request_errors import RequestError
 
 _BOTH: Final = frozenset({
     "model", "stream", "stream_options", "max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty",
@@ -71,7 +71,7 @@ def check_fields(body: Mapping[str, Any], done: frozenset[str]) -> None:
         done: the fields that are read.
 
     Raises:
-        Refused: 400, with the field's name.
+        RequestError: 400, with the field's name.
     """
     for name, value in body.items():
         if value is None or name in done or name in HARMLESS:
@@ -80,7 +80,7 @@ def check_fields(body: Mapping[str, Any], done: frozenset[str]) -> None:
             continue
         told = name[:80] or repr(name)
         why = _WHY.get(name, f"{told} is not done by this server.")
-        raise Refused(400, why, code="unsupported_parameter", param=told)
+        raise RequestError(400, why, code="unsupported_parameter", param=told)
 
 
 def _same(value: Any, other: Any) -> bool:

@@ -17,7 +17,7 @@ from typing import Final
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from core.serving.refusals import Refused
+from core.serving.request_errors import RequestError
 
 OPEN_PATHS: Final = ("/health",)
 """What may be asked without a token."""
@@ -76,24 +76,24 @@ class Guard:
             return
         await JSONResponse(refused.body(), refused.status, refused.headers)(scope, receive, send)
 
-    def _refusal(self, path: str, headers: Iterable[tuple[bytes, bytes]]) -> Refused | None:
+    def _refusal(self, path: str, headers: Iterable[tuple[bytes, bytes]]) -> RequestError | None:
         """Why a request may not pass, or None. Headers that stand there twice are worth nothing."""
         found: dict[bytes, list[bytes]] = {}
         for name, value in headers:
             found.setdefault(name, []).append(value)
         if sum(len(name) + len(value) for name, values in found.items() for value in values) > _HEAD_BYTES:
-            return Refused(431, "The headers of a request have 16 KiB at most.", code="headers_too_large")
+            return RequestError(431, "The headers of a request have 16 KiB at most.", code="headers_too_large")
         if not self._knows(_only(found.get(b"host"))):
-            return Refused(403, "This server does not answer under that name.", code="host_not_allowed")
+            return RequestError(403, "This server does not answer under that name.", code="host_not_allowed")
         if b"origin" in found and not self._knows_page(_only(found[b"origin"])):
-            return Refused(403, "This server does not answer pages of other origins.", code="origin_not_allowed")
+            return RequestError(403, "This server does not answer pages of other origins.", code="origin_not_allowed")
         if path in OPEN_PATHS:
             return None
         scheme, _, given = _only(found.get(b"authorization")).encode("latin-1").partition(b" ")
         if scheme.lower() == b"bearer" and hmac.compare_digest(given.strip(), self._token):
             return None
         message = "The token is wrong." if given else "A token is needed: `Authorization: Bearer TOKEN`."
-        return Refused(401, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
+        return RequestError(401, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
 
     def _knows_page(self, origin: str) -> bool:
         """Whether a page may ask: those of this machine, and programs that call themselves by a scheme of their own."""

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from core.inference.generation.thinking import Part
-from core.serving.desk import Ended
-from core.serving.questions import Question
+from core.serving.completion_requests import CompletionRequest
+from core.serving.request_queue import CompletionEnd
 
 _FINISH: Final = {"end": "stop", "stop": "stop", "length": "length", "context": "length"}
 _FIELDS: Final = {"text": "content", "thinking": "reasoning_content"}
@@ -21,16 +21,16 @@ _FIELDS: Final = {"text": "content", "thinking": "reasoning_content"}
 class Reply:
     """The frame of one answer: its number and time, the same in all its pieces."""
 
-    question: Question
+    request: CompletionRequest
     model: str
     number: str = field(default_factory=lambda: secrets.token_hex(12))
     created: int = field(default_factory=lambda: int(time.time()))
 
     @property
     def is_chat(self) -> bool:
-        return self.question.messages is not None
+        return self.request.messages is not None
 
-    def whole(self, parts: Sequence[Part], ended: Ended) -> dict[str, Any]:
+    def whole(self, parts: Sequence[Part], ended: CompletionEnd) -> dict[str, Any]:
         """The answer in one piece."""
         said = "".join(part.text for part in parts if part.kind == "text")
         thought = "".join(part.text for part in parts if part.kind == "thinking")
@@ -39,7 +39,7 @@ class Reply:
             message = {"role": "assistant", "content": said} | ({"reasoning_content": thought} if thought else {})
             choice = {"index": 0, "message": message, "finish_reason": finish, "logprobs": None}
         else:
-            prompt = (self.question.prompt or "") if self.question.echo else ""
+            prompt = (self.request.prompt or "") if self.request.echo else ""
             choice = {"index": 0, "text": prompt + thought + said, "finish_reason": finish, "logprobs": None}
         return {**self._frame(streamed=False), "choices": [choice], "usage": usage(ended)}
 
@@ -47,23 +47,23 @@ class Reply:
         """The piece that begins a stream."""
         if self.is_chat:
             return self._piece({"delta": {"role": "assistant", "content": ""}}, None)
-        return self._piece({"text": (self.question.prompt or "") if self.question.echo else ""}, None)
+        return self._piece({"text": (self.request.prompt or "") if self.request.echo else ""}, None)
 
     def piece(self, part: Part) -> dict[str, Any]:
         """One part of the answer."""
         return self._piece({"delta": {_FIELDS[part.kind]: part.text}} if self.is_chat else {"text": part.text}, None)
 
-    def last(self, ended: Ended) -> dict[str, Any]:
+    def last(self, ended: CompletionEnd) -> dict[str, Any]:
         """The piece that says why the answer ends."""
         return self._piece({"delta": {}} if self.is_chat else {"text": ""}, _FINISH.get(ended.ended_by, "stop"))
 
-    def figures(self, ended: Ended) -> dict[str, Any]:
+    def figures(self, ended: CompletionEnd) -> dict[str, Any]:
         """The piece after the last, for those who asked for it."""
         return {**self._frame(streamed=True), "choices": [], "usage": usage(ended)}
 
     def _piece(self, content: dict[str, Any], finish: str | None) -> dict[str, Any]:
         choice = {"index": 0, **content, "finish_reason": finish, "logprobs": None}
-        wanted = {"usage": None} if self.question.include_usage else {}
+        wanted = {"usage": None} if self.request.include_usage else {}
         return {**self._frame(streamed=True), "choices": [choice], **wanted}
 
     def _frame(self, *, streamed: bool) -> dict[str, Any]:
@@ -74,7 +74,7 @@ class Reply:
         return {"id": f"{name}-{self.number}", "object": kind, "created": self.created, "model": self.model}
 
 
-def usage(ended: Ended) -> dict[str, Any]:
+def usage(ended: CompletionEnd) -> dict[str, Any]:
     """The figures of an answer."""
     return {
         "prompt_tokens": ended.prompt_tokens,

@@ -20,11 +20,11 @@ from core.control import ShouldStop
 from core.errors import BadInput
 from core.events import Emit, Listening, Log
 from core.home import home
-from core.serving.application import Done, Endpoint
+from core.serving.application import AnsweredRequest, Endpoint
 from core.serving.connections import Connection, most_connections, quiet_logs
-from core.serving.desk import PLACES, Desk, Talk
 from core.serving.faults import recorder
 from core.serving.guard import Guard, allowed_names, is_loopback, new_token
+from core.serving.request_queue import MAX_WAITING, CompletionModel, RequestQueue
 
 PORT: Final = 8765
 HOST: Final = "127.0.0.1"
@@ -67,12 +67,12 @@ class Place:
 
 
 def serve(
-    talk: Talk,
+    talk: CompletionModel,
     label: str,
     place: Place,
     emit: Emit,
     should_stop: ShouldStop,
-    places: int = PLACES,
+    max_waiting: int = MAX_WAITING,
     log: Path | None = None,
 ) -> dict[str, float]:
     """Answer requests until `should_stop`; returns how many came to the model, and the seconds.
@@ -88,23 +88,23 @@ def serve(
     name, began = served_name(label), time.monotonic()
     url = url_of(place.host, sockets[0].getsockname()[1])
 
-    def tell(done: Done) -> None:
+    def tell(done: AnsweredRequest) -> None:
         figures = f"{done.prompt_tokens} + {done.tokens} tokens, {done.seconds:.1f} s"
         emit(Log("info", f"{done.path} {done.status}, {figures}"))
 
     record = recorder(log or home() / ERRORS, emit)
-    desk = Desk(talk, record, places)
+    queue = RequestQueue(talk, record, max_waiting)
     try:
-        endpoint = Endpoint(desk, name, record, tell)
+        endpoint = Endpoint(queue, name, record, tell)
         guard = Guard(endpoint.application(), token, allowed_names(place.host), any_address=not is_loopback(place.host))
         if not is_loopback(place.host):
             words = f"The endpoint listens on {place.host}: whoever reaches this machine and has the token can use it."
             emit(Log("warning", words))
         emit(Listening(url, token, name))
         emit(Log("info", f"listening on {url}"))
-        asyncio.run(_serve(guard, sockets, desk, should_stop))
+        asyncio.run(_serve(guard, sockets, queue, should_stop))
     finally:
-        desk.close()
+        queue.close()
         for one in sockets:
             one.close()
     return {"requests": endpoint.requests, "seconds": time.monotonic() - began}
@@ -178,7 +178,7 @@ class _Server(uvicorn.Server):
         return await super().on_tick(counter)
 
 
-async def _serve(guard: Guard, sockets: list[socket.socket], desk: Desk, should_stop: ShouldStop) -> None:
+async def _serve(guard: Guard, sockets: list[socket.socket], queue: RequestQueue, should_stop: ShouldStop) -> None:
     quiet_logs()
     limited: Any = functools.partial(Connection, most=most_connections())
     settings = uvicorn.Config(
@@ -190,7 +190,7 @@ async def _serve(guard: Guard, sockets: list[socket.socket], desk: Desk, should_
     async def watch() -> None:
         while not should_stop():  # noqa: ASYNC110 - a question of the caller's, not an event
             await asyncio.sleep(_LOOK)
-        await asyncio.to_thread(desk.close)
+        await asyncio.to_thread(queue.close)
         server.should_exit = True
 
     watching = asyncio.create_task(watch())

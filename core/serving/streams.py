@@ -14,11 +14,11 @@ from typing import Any, Final
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from core.serving.desk import Ended
 from core.serving.faults import Record
-from core.serving.refusals import refused_by
+from core.serving.request_errors import request_error
+from core.serving.request_queue import CompletionEnd
 
-Pieces = AsyncIterator[dict[str, Any] | Ended]
+Pieces = AsyncIterator[dict[str, Any] | CompletionEnd]
 WAIT_SECONDS: Final = 3.0
 """Between two comments."""
 
@@ -31,7 +31,7 @@ class Stream(Response):
         record: keeps a failure that is ours, and returns its id.
     """
 
-    def __init__(self, pieces: Pieces, done: Callable[[int, Ended | None], None], record: Record) -> None:
+    def __init__(self, pieces: Pieces, done: Callable[[int, CompletionEnd | None], None], record: Record) -> None:
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         super().__init__(media_type="text/event-stream", headers=headers)
         del self.headers["content-length"]
@@ -39,7 +39,7 @@ class Stream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The interface that servers call."""
-        ended: Ended | None = None
+        ended: CompletionEnd | None = None
         status = 200
 
         async def line(text: str) -> None:
@@ -49,12 +49,12 @@ class Stream(Response):
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             try:
                 async for piece in _with_waits(self._pieces):
-                    if isinstance(piece, Ended):
+                    if isinstance(piece, CompletionEnd):
                         ended = piece
                     else:
                         await line(": waiting" if piece is None else f"data: {json.dumps(piece)}")
             except Exception as error:  # noqa: BLE001 - the status is sent; whatever it is comes as a piece
-                refused = refused_by(error, self._record)
+                refused = request_error(error, self._record)
                 status = refused.status
                 await line(f"data: {json.dumps(refused.body())}")
             await line("data: [DONE]")
@@ -63,7 +63,7 @@ class Stream(Response):
             self._done(status, ended)
 
 
-async def _with_waits(pieces: Pieces) -> AsyncIterator[dict[str, Any] | Ended | None]:
+async def _with_waits(pieces: Pieces) -> AsyncIterator[dict[str, Any] | CompletionEnd | None]:
     """The pieces, and None whenever there has been none for a while, or none yet."""
     wait = 0.0
     while True:

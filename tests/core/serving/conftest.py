@@ -66,7 +66,9 @@ class Running:
 
 
 @contextmanager
-def running(speaker: Speaker, label: str = "tiny", host: str = "127.0.0.1", places: int = 128) -> Iterator[Running]:
+def running(
+    speaker: Speaker, label: str = "tiny", host: str = "127.0.0.1", max_waiting: int = 128
+) -> Iterator[Running]:
     """A server in a thread, ended on leaving."""
     found, listening = Running(speaker), threading.Event()
 
@@ -77,7 +79,7 @@ def running(speaker: Speaker, label: str = "tiny", host: str = "127.0.0.1", plac
             listening.set()
 
     def work() -> None:
-        found.result = serve(speaker, label, Place(host, 0, TOKEN), emit, found.stop.is_set, places)
+        found.result = serve(speaker, label, Place(host, 0, TOKEN), emit, found.stop.is_set, max_waiting)
 
     found.thread = threading.Thread(target=work)
     found.thread.start()

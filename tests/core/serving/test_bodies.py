@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.serving.bodies import parsed
-from core.serving.refusals import Refused
+from core.serving.request_errors import RequestError
 
 
-def refusal(data: bytes) -> Refused:
-    with pytest.raises(Refused) as caught:
+def refusal(data: bytes) -> RequestError:
+    with pytest.raises(RequestError) as caught:
         parsed(data)
     return caught.value
 

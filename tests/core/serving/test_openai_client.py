@@ -197,7 +197,7 @@ def test_who_comes_first_is_answered_first(client: openai.OpenAI, server: Runnin
 
 
 def test_one_too_many_is_sent_away(start: Callable[..., Running]) -> None:
-    server = start(Speaker(), places=1)
+    server = start(Speaker(), max_waiting=1)
     server.speaker.going.clear()
     with client_of(server) as client, ThreadPoolExecutor(2) as pool:
         ask = client.chat.completions.create

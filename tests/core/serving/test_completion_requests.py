@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.serving.questions import chat_question, check_variables, text_question
-from core.serving.refusals import Refused
+from core.serving.completion_requests import chat_request, check_variables, text_request
+from core.serving.request_errors import RequestError
 
 GOOD: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}]}
 JSON = st.recursive(
@@ -26,9 +26,9 @@ FIELDS = (
 )  # fmt: skip
 
 
-def refusal(**fields: Any) -> Refused:
-    with pytest.raises(Refused) as caught:
-        chat_question({**GOOD, **fields}, 100)
+def refusal(**fields: Any) -> RequestError:
+    with pytest.raises(RequestError) as caught:
+        chat_request({**GOOD, **fields}, 100)
     return caught.value
 
 
@@ -66,27 +66,27 @@ def test_a_wrong_message_is_named(message: Any, param: str) -> None:
 
 def test_parts_of_text_are_one_text() -> None:
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
-    found = chat_question({"messages": [{"role": "user", "content": parts}]}, 100)
+    found = chat_request({"messages": [{"role": "user", "content": parts}]}, 100)
     assert found.messages == ({"role": "user", "content": "ab"},)
 
 
 def test_a_developer_is_the_system() -> None:
-    found = chat_question({"messages": [{"role": "developer", "content": "a"}, *GOOD["messages"]]}, 100)
+    found = chat_request({"messages": [{"role": "developer", "content": "a"}, *GOOD["messages"]]}, 100)
     assert found.messages is not None
     assert found.messages[0]["role"] == "system"
 
 
 def test_an_answer_that_nobody_limits_ends_with_the_context() -> None:
-    assert chat_question(GOOD, 77).sampling.max_tokens == 77
+    assert chat_request(GOOD, 77).sampling.max_tokens == 77
 
 
 def test_the_newer_name_of_the_limit_wins() -> None:
-    assert chat_question({**GOOD, "max_tokens": 5, "max_completion_tokens": 6}, 100).sampling.max_tokens == 6
+    assert chat_request({**GOOD, "max_tokens": 5, "max_completion_tokens": 6}, 100).sampling.max_tokens == 6
 
 
 @pytest.mark.parametrize("field", ["user", "metadata", "store", "parallel_tool_calls", "service_tier"])
 def test_what_has_no_bearing_on_the_answer_is_passed_over(field: str) -> None:
-    assert chat_question({**GOOD, field: "x"}, 100) == chat_question(GOOD, 100)
+    assert chat_request({**GOOD, field: "x"}, 100) == chat_request(GOOD, 100)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_what_is_not_done_is_refused_by_name(field: str, value: Any) -> None:
     ],
 )  # fmt: skip
 def test_a_value_that_asks_for_nothing_is_no_reason_to_refuse(field: str, value: Any) -> None:
-    assert chat_question({**GOOD, field: value}, 100) == chat_question(GOOD, 100)
+    assert chat_request({**GOOD, field: value}, 100) == chat_request(GOOD, 100)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_a_wrong_value_of_the_newer_fields_is_named(field: str, value: Any) -> N
 
 
 def test_what_ends_an_answer_is_the_callers() -> None:
-    sampling = chat_question({**GOOD, "stop_token_ids": [3, 4], "min_tokens": 2, "ignore_eos": True}, 100).sampling
+    sampling = chat_request({**GOOD, "stop_token_ids": [3, 4], "min_tokens": 2, "ignore_eos": True}, 100).sampling
     assert (sampling.stop_token_ids, sampling.min_tokens, sampling.ignore_eos) == ((3, 4), 2, True)
 
 
@@ -143,13 +143,13 @@ def test_a_template_gets_no_variable_that_means_something_else(name: str) -> Non
 
 
 def test_a_template_gets_its_variables() -> None:
-    found = chat_question({**GOOD, "chat_template_kwargs": {"a": 1}, "add_generation_prompt": False}, 100)
+    found = chat_request({**GOOD, "chat_template_kwargs": {"a": 1}, "add_generation_prompt": False}, 100)
     assert found.variables == {"a": 1, "add_generation_prompt": False}
 
 
 def test_the_assistants_message_is_continued() -> None:
     talk = [*GOOD["messages"], {"role": "assistant", "content": "I"}]
-    found = chat_question({"messages": talk, "continue_final_message": True, "add_generation_prompt": False}, 100)
+    found = chat_request({"messages": talk, "continue_final_message": True, "add_generation_prompt": False}, 100)
     assert found.continue_last
     assert refusal(messages=talk, continue_final_message=True, add_generation_prompt=True).status == 400
 
@@ -168,11 +168,11 @@ def test_the_assistants_message_is_continued() -> None:
 def test_a_variable_that_the_template_does_not_use_is_refused(
     variables: dict[str, Any], template: str, thinks: bool, param: str
 ) -> None:
-    question = replace(chat_question(GOOD, 100), variables=variables)
+    question = replace(chat_request(GOOD, 100), variables=variables)
     found = ""
     try:
         check_variables(question, template, thinks)
-    except Refused as refused:
+    except RequestError as refused:
         found = refused.param
     assert found == param
 
@@ -187,37 +187,37 @@ def test_a_field_of_a_message_that_is_not_done_is_named(name: str, value: Any) -
 
 @pytest.mark.parametrize("more", [{"name": "n"}, {"tool_calls": []}, {"refusal": None}, {"reasoning_content": "r"}])
 def test_a_message_may_be_one_that_was_answered_before(more: dict[str, Any]) -> None:
-    found = chat_question({"messages": [{"role": "assistant", "content": "a", **more}]}, 100)
+    found = chat_request({"messages": [{"role": "assistant", "content": "a", **more}]}, 100)
     assert found.messages == ({"role": "assistant", "content": "a"},)
 
 
 @pytest.mark.parametrize("field", FIELDS[1:])
 def test_null_is_as_good_as_nothing(field: str) -> None:
-    assert chat_question({**GOOD, field: None}, 100) == chat_question(GOOD, 100)
+    assert chat_request({**GOOD, field: None}, 100) == chat_request(GOOD, 100)
 
 
 def test_without_a_seed_chance_is_not_repeated() -> None:
-    assert chat_question(GOOD, 100).sampling.seed is None
+    assert chat_request(GOOD, 100).sampling.seed is None
 
 
 @pytest.mark.parametrize("prompt", [None, "", [], ["a", "b"], [1, 2], 3])
 def test_a_prompt_is_one_text(prompt: Any) -> None:
-    with pytest.raises(Refused) as caught:
-        text_question({"prompt": prompt})
+    with pytest.raises(RequestError) as caught:
+        text_request({"prompt": prompt})
     assert caught.value.param == "prompt"
 
 
 def test_a_batch_of_one_is_one_text() -> None:
-    assert text_question({"prompt": ["a"]}).prompt == "a"
+    assert text_request({"prompt": ["a"]}).prompt == "a"
 
 
 def test_a_text_that_nobody_limits_is_short() -> None:
-    assert text_question({"prompt": "a"}).sampling.max_tokens == 16
+    assert text_request({"prompt": "a"}).sampling.max_tokens == 16
 
 
 def test_several_answers_to_choose_from_are_refused() -> None:
-    with pytest.raises(Refused) as caught:
-        text_question({"prompt": "a", "best_of": 3})
+    with pytest.raises(RequestError) as caught:
+        text_request({"prompt": "a", "best_of": 3})
     assert caught.value.param == "best_of"
 
 
@@ -227,17 +227,17 @@ def test_no_request_is_worse_than_refused(body: dict[str, Any]) -> None:
     assert [refused for refused in found if refused.status != 400 or not refused.param] == []
 
 
-def _as_chat(body: dict[str, Any]) -> Refused | None:
+def _as_chat(body: dict[str, Any]) -> RequestError | None:
     try:
-        chat_question({**GOOD, **body}, 100)
-    except Refused as refused:
+        chat_request({**GOOD, **body}, 100)
+    except RequestError as refused:
         return refused
     return None
 
 
-def _as_text(body: dict[str, Any]) -> Refused | None:
+def _as_text(body: dict[str, Any]) -> RequestError | None:
     try:
-        text_question({"prompt": "a", **body})
-    except Refused as refused:
+        text_request({"prompt": "a", **body})
+    except RequestError as refused:
         return refused
     return None

@@ -11,7 +11,7 @@ _STATUS: Final = {"bad-input": 400, "out-of-memory": 507, "cancelled": 503}
 """Codes of `core.errors` that do not mean a fault of the server."""
 
 
-class Refused(Exception):  # noqa: N818 - it is no error of the server
+class RequestError(Exception):
     """A request that is not answered.
 
     Attributes:
@@ -36,16 +36,16 @@ class Refused(Exception):  # noqa: N818 - it is no error of the server
         }
 
 
-def bad_field(param: str, message: str) -> Refused:
+def bad_field(param: str, message: str) -> RequestError:
     """A field of the request that cannot be what it is."""
-    return Refused(400, message, code="invalid_value", param=param)
+    return RequestError(400, message, code="invalid_value", param=param)
 
 
-def refused_by(error: BaseException, record: Callable[[BaseException], str]) -> Refused:
+def request_error(error: BaseException, record: Callable[[BaseException], str]) -> RequestError:
     """What a failure of the model is for the caller; a fault of ours is recorded, and told by its id alone."""
-    if isinstance(error, Refused):
+    if isinstance(error, RequestError):
         return error
     if isinstance(error, BitwrightError):
-        return Refused(_STATUS.get(error.code, 500), str(error), code=error.code.replace("-", "_"))
+        return RequestError(_STATUS.get(error.code, 500), str(error), code=error.code.replace("-", "_"))
     number = record(error)
-    return Refused(500, f"The server failed; its log tells how under error {number}.", code="internal_error")
+    return RequestError(500, f"The server failed; its log tells how under error {number}.", code="internal_error")

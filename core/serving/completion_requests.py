@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from core.inference.generation.sampling import LARGEST_SEED, Sampling
 from core.serving.fields import CHAT, TEXT, check_fields
-from core.serving.refusals import Refused, bad_field
+from core.serving.request_errors import RequestError, bad_field
 
 Message = dict[str, str]
 TEXT_TOKENS: Final = 16
@@ -35,7 +35,7 @@ _MESSAGE: Final = frozenset(
 
 
 @dataclass(frozen=True)
-class Question:
+class CompletionRequest:
     """What one request wants.
 
     Attributes:
@@ -60,11 +60,11 @@ class Question:
     variables: Mapping[str, Any] = field(default_factory=dict)
 
 
-def chat_question(body: Mapping[str, Any], context: int) -> Question:
+def chat_request(body: Mapping[str, Any], context: int) -> CompletionRequest:
     """A request to `/v1/chat/completions`; `context` is the model's, for answers whose length nobody limits.
 
     Raises:
-        Refused: 400, with the field's name.
+        RequestError: 400, with the field's name.
     """
     check_fields(body, CHAT)
     messages = body.get("messages")
@@ -75,18 +75,18 @@ def chat_question(body: Mapping[str, Any], context: int) -> Question:
     found = tuple(_message(message, f"messages[{number}]") for number, message in enumerate(messages))
     continues, variables = _continues(body, found), _variables(body)
     sampling = _sampling(body, limit)
-    return Question(found, None, sampling, continue_last=continues, variables=variables, **_common(body))
+    return CompletionRequest(found, None, sampling, continue_last=continues, variables=variables, **_common(body))
 
 
-def text_question(body: Mapping[str, Any]) -> Question:
+def text_request(body: Mapping[str, Any]) -> CompletionRequest:
     """A request to `/v1/completions`.
 
     Raises:
-        Refused: 400, with the field's name.
+        RequestError: 400, with the field's name.
     """
     check_fields(body, TEXT)
     sampling = _sampling(body, _whole(body, "max_tokens", 1, _MOST_TOKENS, TEXT_TOKENS))
-    return Question(None, _prompt(body.get("prompt")), sampling, echo=_flag(body, "echo"), **_common(body))
+    return CompletionRequest(None, _prompt(body.get("prompt")), sampling, echo=_flag(body, "echo"), **_common(body))
 
 
 def _common(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -106,29 +106,29 @@ def check_template(template: str) -> None:
     """Check that the model has a chat template: a base model would continue a conversation instead of answering.
 
     Raises:
-        Refused: 400.
+        RequestError: 400.
     """
     if not template:
         message = "This model has no chat template, so it cannot answer a conversation. /v1/completions continues text."
-        raise Refused(400, message, code="no_chat_template")
+        raise RequestError(400, message, code="no_chat_template")
 
 
-def check_variables(question: Question, template: str, thinks: bool) -> None:
+def check_variables(request: CompletionRequest, template: str, thinks: bool) -> None:
     """Check that the model's chat template knows the variables that it would get.
 
     Args:
         template: the chat template; thinks: whether the model has a place for thinking.
 
     Raises:
-        Refused: 400, with the field's name.
+        RequestError: 400, with the field's name.
     """
-    for name, value in question.variables.items():
+    for name, value in request.variables.items():
         if re.search(rf"\b{re.escape(name)}\b", template):
             continue
         if name in _SWITCHES and value is False and not thinks:
             continue  # it is what happens anyway
         path = name if name == "add_generation_prompt" else f"chat_template_kwargs.{name}"
-        raise Refused(
+        raise RequestError(
             400, f"The chat template of this model does not use {name}.", code="unsupported_parameter", param=path
         )
 
@@ -166,7 +166,7 @@ def _message(message: Any, place: str) -> Message:
         raise bad_field(f"{place}.role", f"A role is one of {', '.join(_ROLES)}.")
     for name, value in message.items():
         if name not in _MESSAGE and value not in (None, [], ""):
-            raise Refused(
+            raise RequestError(
                 400,
                 f"A message cannot have {name[:80]} here.",
                 code="unsupported_parameter",
