@@ -11,9 +11,9 @@ from PySide6.QtCore import QSize, Qt, Signal
 from PySide6.QtGui import QPainter, QPaintEvent, QPalette
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QPushButton, QSizePolicy, QToolButton, QVBoxLayout, QWidget
 
-from app.shared.announce import announce
 from app.shared.context import Remedy
 from app.theme import Theme, mixed
+from app.widgets.announcement import announce
 from core.errors import BitwrightError
 
 _TINT = 0.14
@@ -71,7 +71,7 @@ class ErrorStrip(QFrame):
         if self._asks:
             self._waiting = (error, remedy)
             return
-        from app.shared.run_words import for_the_window  # late: nothing of it is needed for the first paint
+        from app.shared.run.words import for_the_window  # late: nothing of it is needed for the first paint
 
         self._show("bad", error.message, for_the_window(error.hint), [remedy] if remedy else [])
 

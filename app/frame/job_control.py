@@ -17,7 +17,7 @@ from app.frame.job_summary import Facts, facts_of, facts_of_run, primary_of, sta
 from app.frame.status_line import StatusLine
 from app.logs import LogFeed
 from app.shared.context import Context, Remedy
-from app.shared.run_record import RunRecord
+from app.shared.run.record import RunRecord
 from core.errors import BitwrightError
 
 _LOOK_MS = 2000

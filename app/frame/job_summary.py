@@ -13,7 +13,7 @@ from core.wording import human, time_range
 
 if TYPE_CHECKING:
     from app.shared.draft import Draft
-    from app.shared.run_record import RunRecord
+    from app.shared.run.record import RunRecord
     from core.inference.machine import Machine
     from core.spec import JobSpec
 

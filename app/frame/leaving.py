@@ -13,8 +13,8 @@ from app.frame.error_strip import ErrorStrip
 from app.shared.context import Remedy
 
 if TYPE_CHECKING:
-    from app.shared.calls import Calls
-    from app.shared.runs import Runs
+    from app.shared.calls.calls import Calls
+    from app.shared.run.runs import Runs
 
 PATIENCE_MS: Final = 2000
 

@@ -46,10 +46,10 @@ MakeContext = Callable[["MainWindow"], "Context"]
 
 def real_context(window: MainWindow) -> Context:
     """What the pages of a real window are given."""
-    from app.shared.calls import Calls
+    from app.shared.calls.calls import Calls
     from app.shared.context import Context
     from app.shared.draft import Draft
-    from app.shared.runs import Runs
+    from app.shared.run.runs import Runs
 
     return Context(
         draft=Draft(window),

@@ -13,8 +13,8 @@ from PySide6.QtWidgets import QFrame, QGridLayout, QHBoxLayout, QLabel, QVBoxLay
 
 from app.frame.actions import Entry, translated
 from app.frame.sheet import Sheet
-from app.shared.shortcut_keys import shown_keys
 from app.theme import Theme
+from app.widgets.shortcut_keys import shown_keys
 
 _MANY = 20
 _WORDS_WIDTH = 144

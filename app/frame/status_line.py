@@ -65,7 +65,7 @@ class StatusLine(QFrame):
         self._refresh()
         if text:
             self._forget.start()
-            from app.shared.announce import (
+            from app.widgets.announcement import (
                 announce,  # Qt's part in it is large, and nothing is said before the first paint
             )
 

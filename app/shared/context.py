@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from core.errors import BitwrightError
 
 if TYPE_CHECKING:
-    from app.shared.calls import Calls
+    from app.shared.calls.calls import Calls
     from app.shared.draft import Draft
-    from app.shared.runs import Runs
+    from app.shared.run.runs import Runs
     from app.state import State
     from app.theme import Theme
 

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
 from PySide6.QtCore import QObject, Signal
 from PySide6.QtGui import QUndoCommand, QUndoStack
 
-from app.shared import format_words
-from app.shared.format_fit import Fit, FormatFits, own_grids
-from app.shared.layer_grid import LayerGrid, make_grid
-from app.shared.machine_budget import disk_problem
+from app.shared.formats import words as format_words
+from app.shared.formats.fit import Fit, FormatFits, own_grids
+from app.shared.resource_needs import disk_problem
 from core import recipes
 from core.bitsmap import BitsMap
 from core.errors import BitwrightError
@@ -72,14 +70,9 @@ class OpenedModel:
     tree: ModelTree
     download_bytes: int = 0
 
-    @cached_property
-    def grid(self) -> LayerGrid:
-        """Where its layers stand on the map."""
-        return make_grid(self.tree)
-
     def prepared(self) -> OpenedModel:
         """This model, with everything computed that waits for its first use; for a thread that may take its time."""
-        _ = self.tree.prepared(), self.grid
+        self.tree.prepared()
         return self
 
 

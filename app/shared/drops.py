@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 from PySide6.QtCore import QMimeData
 
-from app.shared.model_name import model_name
+from app.shared.models.name import model_name
 from core.errors import BadInput
 from core.model_id import DEMO
 from core.recipes import Recipe

@@ -96,10 +96,10 @@ def context(
     qtbot: QtBot, theme: Theme, tmp_path: Path, reports: Reports, said: list[str], visited: list[str]
 ) -> Iterator[Context]:
     """What a page is given, all of it real; child processes are ended with the test."""
-    from app.shared.calls import Calls
+    from app.shared.calls.calls import Calls
     from app.shared.context import Context
     from app.shared.draft import Draft
-    from app.shared.runs import Runs
+    from app.shared.run.runs import Runs
     from app.state import State
 
     calls, runs = Calls(), Runs()

@@ -1,4 +1,4 @@
-"""Stands in for `app.shared.calls.Calls` where a test decides what the service answers, and when."""
+"""Stands in for `app.shared.calls.calls.Calls` where a test decides what the service answers, and when."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""In place of `app.shared.runs.Runs`: events that were recorded, replayed as far as a test wants them."""
+"""In place of `app.shared.run.runs.Runs`: events that were recorded, replayed as far as a test wants them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PySide6.QtWidgets import QWidget
 
-from app.shared.run_record import Batch, RunRecord
+from app.shared.run.record import Batch, RunRecord
 from core.events import Event, from_line
 from core.spec import JobSpec
 from tests.app.steered_runs import SteeredRuns

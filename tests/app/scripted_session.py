@@ -1,4 +1,4 @@
-"""A session in place of those of `app.shared.calls.Calls`, whose child the test plays: it loads, answers and dies."""
+"""A stand-in for the sessions of `app.shared.calls.calls.Calls`; the test controls when it loads, answers and dies."""
 
 from __future__ import annotations
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from PySide6.QtCore import QObject, Signal
 
-from app.shared.run_record import RunRecord
+from app.shared.run.record import RunRecord
 from core.events import Done, Failed
 from core.spec import JobSpec
 
 
 class SteeredRuns(QObject):
-    """In place of `app.shared.runs.Runs` where a test is of the frame and not of runs."""
+    """In place of `app.shared.run.runs.Runs` where a test is of the frame and not of runs."""
 
     changed = Signal()
     started = Signal()

@@ -15,7 +15,7 @@ from app.logs import LogFeed
 from app.pages.chat.conversations.conversation import Figures
 from app.pages.chat.page import ChatPage
 from app.pages.chat.session import ChatSession
-from app.shared import notify
+from app.shared.run import notification
 from app.state import State
 from app.theme import Theme
 
@@ -26,7 +26,7 @@ WAIT = 120_000
 def test_from_a_folder_to_an_answer(
     qtbot: QtBot, theme: Theme, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(notify, "tell", lambda _title, _text: False)
+    monkeypatch.setattr(notification, "tell", lambda _title, _text: False)
     window = MainWindow(theme, State(tmp_path / "window.ini"), LogFeed())
     qtbot.addWidget(window, before_close_func=lambda window: window.leave_now())
     with qtbot.waitSignal(window.stack.complete, timeout=WAIT):

@@ -21,10 +21,10 @@ os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 from PySide6.QtWidgets import QApplication
 
 from app.pages.layers.page import LayersPage
-from app.shared.calls import Calls
+from app.shared.calls.calls import Calls
 from app.shared.context import Context
 from app.shared.draft import Draft, OpenedModel
-from app.shared.runs import Runs
+from app.shared.run.runs import Runs
 from app.state import State
 from app.theme import Theme
 from core.bitsmap import BitsMap

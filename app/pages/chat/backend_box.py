@@ -11,8 +11,8 @@ from typing import Final
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QVBoxLayout, QWidget
 
+from app.pages.chat.backend_rows import computing
 from app.pages.chat.unused_backends import UnusedBackends
-from app.shared.backend_rows import computing
 from app.state import State
 from app.theme import Theme
 from app.widgets.elided_box import ElidedBox

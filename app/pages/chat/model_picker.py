@@ -13,10 +13,10 @@ from typing import Final
 from PySide6.QtCore import QObject, Qt, Signal
 from PySide6.QtWidgets import QFileDialog, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
-from app.shared import chat_choices
-from app.shared.chat_choices import ChatChoice
 from app.shared.context import Context
-from app.shared.finished_models import FinishedModels
+from app.shared.models import choices as model_choices
+from app.shared.models.choices import ModelChoice
+from app.shared.models.finished import FinishedModels
 from app.theme import Theme
 from app.widgets.elided_box import ElidedBox
 from app.widgets.note import Note
@@ -36,7 +36,7 @@ class KnownModels(QObject):
         super().__init__(parent)
         self._context = context
         self._made = FinishedModels(context.calls, self)
-        self._folders: list[ChatChoice] = []
+        self._folders: list[ModelChoice] = []
         self._made.changed.connect(self.found)
         context.runs.ended.connect(lambda _job: self.rescan())
 
@@ -46,15 +46,15 @@ class KnownModels(QObject):
         return self._made.looked
 
     @property
-    def choices(self) -> list[ChatChoice]:
+    def choices(self) -> list[ModelChoice]:
         """All of them as they are now, each once."""
         model, record = self._context.draft.model, self._context.runs.record
         originals = []
         if model is not None:
-            originals.append(chat_choices.original(model.name, model.label, model.download_bytes))
+            originals.append(model_choices.original(model.name, model.label, model.download_bytes))
         if record is not None and record.spec is not None:
-            originals.append(chat_choices.original(record.spec.model, ""))
-        return chat_choices.merged(self._made.choices, originals, self._folders)
+            originals.append(model_choices.original(record.spec.model, ""))
+        return model_choices.merged(self._made.choices, originals, self._folders)
 
     def rescan(self) -> None:
         """Look for what runs made."""
@@ -64,7 +64,7 @@ class KnownModels(QObject):
         """Know a folder that the user opened from now on. Says whether it is new."""
         new = all(choice.name != path for choice in self.choices)
         if new:
-            self._folders.append(chat_choices.folder(path))
+            self._folders.append(model_choices.folder(path))
         return new
 
 
@@ -85,7 +85,7 @@ class ModelSelection(QObject):
         self._context = context
         self._known = KnownModels(context, self)
         self._picked = context.state.value(_PICKED, "")
-        self.choices: list[ChatChoice] = []
+        self.choices: list[ModelChoice] = []
         self.settled = False
         """Whether something was begun with the picked model, so that it must not be changed for a better one."""
         context.draft.model_changed.connect(self.refresh)
@@ -97,7 +97,7 @@ class ModelSelection(QObject):
         return self._picked
 
     @property
-    def current(self) -> ChatChoice | None:
+    def current(self) -> ModelChoice | None:
         """The picked one."""
         return next((choice for choice in self.choices if choice.name == self._picked), None)
 
@@ -105,7 +105,7 @@ class ModelSelection(QObject):
     def label(self) -> str:
         """Short name of the picked one."""
         choice = self.current
-        return choice.label if choice is not None else chat_choices.short_name(self._picked)
+        return choice.label if choice is not None else model_choices.short_name(self._picked)
 
     def rescan(self) -> None:
         """Look for what runs made."""
@@ -131,7 +131,7 @@ class ModelSelection(QObject):
         if not known and self._known.scanned and not self.settled:
             self._picked = choices[0].name if choices else ""
         elif not known and self._picked:
-            choices.append(chat_choices.folder(self._picked))
+            choices.append(model_choices.folder(self._picked))
         self.choices = choices
         if (choices, self._picked) != before:
             self.changed.emit()
@@ -140,7 +140,7 @@ class ModelSelection(QObject):
 class ModelBox(ElidedBox):
     """Models by their short names, with a line where another kind of them begins; an item's data is the whole name."""
 
-    def offer(self, choices: Sequence[ChatChoice]) -> None:
+    def offer(self, choices: Sequence[ModelChoice]) -> None:
         """Offer these in place of all others."""
         self.clear()
         for index, choice in enumerate(choices):
@@ -178,7 +178,7 @@ class ChatModelPicker(QWidget):
 
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._choices: list[ChatChoice] = []
+        self._choices: list[ModelChoice] = []
         label = TintedLabel(theme, self.tr("M&odel"), bold=True, parent=self)
         self._box = ModelBox(self)
         self._box.setObjectName("chat_model")
@@ -204,12 +204,12 @@ class ChatModelPicker(QWidget):
         column.addLayout(row)
 
     @property
-    def current(self) -> ChatChoice | None:
+    def current(self) -> ModelChoice | None:
         """What is picked."""
         name = self._box.currentData()
         return next((choice for choice in self._choices if choice.name == name), None)
 
-    def set_choices(self, choices: Sequence[ChatChoice], picked: str) -> None:
+    def set_choices(self, choices: Sequence[ModelChoice], picked: str) -> None:
         """Show these choices and pick the one called `picked`, else the first."""
         if list(choices) != self._choices:
             self._choices = list(choices)

@@ -23,8 +23,8 @@ from PySide6.QtWidgets import (
 )  # fmt: skip
 
 from app.pages.chat.comparison.turns import SideMemory, free_for
-from app.shared import chat_choices
 from app.shared.context import Context
+from app.shared.models import choices as model_choices
 from app.widgets.elided_label import ElidedLabel
 from app.widgets.note import Note
 from app.widgets.tinted_label import TintedLabel
@@ -35,7 +35,7 @@ from core.wording import human
 
 if TYPE_CHECKING:
     from app.pages.chat.session import ChatSession
-    from app.shared.call_thread import Call
+    from app.shared.calls.thread import Call
 
 PORT: Final = 8765
 _PORT_KEY: Final = "serve/port"
@@ -167,7 +167,7 @@ class ServePanel(QWidget):
         if on and self._listening is None:
             self._note.set_text(self._last or self.tr("Loading the model for the endpoint"))
         elif on and session is not None and self._running.model != session.model and there:
-            other = chat_choices.short_name(self._running.model)
+            other = model_choices.short_name(self._running.model)
             self._note.set_text(self.tr("It goes on serving {model}.").format(model=other))
         elif on:
             self._note.set_text("")

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from PySide6.QtCore import QObject, Signal
 
 from app.pages.chat.answer_figures import Figures, Meter, figures_from
-from app.shared.backend_rows import rows_from
+from app.pages.chat.backend_rows import rows_from
 from core.errors import BitwrightError, ChildDied
 from core.events import Event, Log, Progress, Stage, Token
 
 if TYPE_CHECKING:
-    from app.shared.calls import Call, Calls, Session
+    from app.shared.calls.calls import Call, Calls, Session
     from core.inference.backends.backend import BackendRow
 
 _log = logging.getLogger(__name__)

@@ -7,10 +7,10 @@ from typing import Final
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QPushButton, QToolButton, QWidget
 
-from app.shared.shortcut_keys import shown_keys
 from app.theme import Theme
 from app.widgets.elided_label import ElidedLabel
 from app.widgets.segmented import Option, Segmented
+from app.widgets.shortcut_keys import shown_keys
 
 ONE: Final = "one"
 TWO: Final = "two"

@@ -12,7 +12,7 @@ from PySide6.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QPushButton, QVBox
 
 from app.pages.convert.conversion import Possible
 from app.pages.convert.conversion_words import choice_text, choice_title
-from app.shared.machine_budget import disk_problem
+from app.shared.resource_needs import disk_problem
 from app.theme import Theme
 from app.widgets.elided_label import ElidedLabel
 from app.widgets.note import Note

@@ -18,7 +18,7 @@ from core.formats.names import FORMATS, folder_name
 from core.wording import human
 
 if TYPE_CHECKING:
-    from app.shared.calls import Call, Calls
+    from app.shared.calls.calls import Call, Calls
 
 _FOLDERS = frozenset(map(folder_name, FORMATS))
 Verdict = Literal["exact", "inexact", "no"]

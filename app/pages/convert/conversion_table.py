@@ -14,7 +14,7 @@ from PySide6.QtGui import QFont
 
 from app.pages.convert.conversion import Possible
 from app.pages.convert.conversion_words import ROLES, VERDICTS, heading, verdict_text
-from app.shared import format_words
+from app.shared.formats import words as format_words
 from core.wording import human
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import Any, Final, Literal
 from PySide6.QtCore import QCoreApplication
 
 from app.pages.convert.conversion import Possible, Verdict
-from app.shared import format_words
-from app.shared.format_words import title
+from app.shared.formats import words as format_words
+from app.shared.formats.words import title
 from core.wording import duration, figure, human
 
 _tr = QCoreApplication.translate

@@ -29,13 +29,14 @@ from app.pages.convert.outcome_panel import OutcomePanel
 from app.pages.convert.possible_view import PossibleView
 from app.pages.convert.source_bar import SourceBar
 from app.pages.convert.welcome import ConvertWelcome
-from app.shared import chat_choices, notify
-from app.shared.announce import announce
-from app.shared.chat_choices import ChatChoice
 from app.shared.context import Context, Remedy
 from app.shared.drops import target_of, words_of
-from app.shared.finished_models import FinishedModels
-from app.shared.run_words import for_the_window
+from app.shared.models import choices as model_choices
+from app.shared.models.choices import ModelChoice
+from app.shared.models.finished import FinishedModels
+from app.shared.run import notification
+from app.shared.run.words import for_the_window
+from app.widgets.announcement import announce
 from app.widgets.transfer_bar import TransferBar
 from app.widgets.view_stack import ViewStack
 from core.errors import BitwrightError, OutputProblem
@@ -66,7 +67,7 @@ class ConvertPage(QWidget):
         self._context = context
         self.conversion = Conversion(context.calls, self)
         self._made = FinishedModels(context.calls, self)
-        self._opened: list[ChatChoice] = []
+        self._opened: list[ModelChoice] = []
         self._output = ""
         self._dot = False
         theme = context.theme
@@ -95,10 +96,10 @@ class ConvertPage(QWidget):
         if not name or state == "converting" or asked:
             return
         if all(choice.name != name for choice in self._choices()):
-            self._opened.insert(0, chat_choices.folder(name))
+            self._opened.insert(0, model_choices.folder(name))
         self._output = ""
         self.table.show_rows(())
-        self.looking.begin(self.tr("Reading {}").format(chat_choices.short_name(name)))
+        self.looking.begin(self.tr("Reading {}").format(model_choices.short_name(name)))
         self.conversion.look(name)
 
     def showEvent(self, event: QShowEvent) -> None:
@@ -265,10 +266,10 @@ class ConvertPage(QWidget):
     def _label(self) -> str:
         return self.conversion.source.label if self.conversion.source is not None else ""
 
-    def _choices(self) -> list[ChatChoice]:
+    def _choices(self) -> list[ModelChoice]:
         """Finished models, what was opened here, then what was opened on the Model page."""
-        recent = [chat_choices.folder(name) for name in self._context.state.recent if name != DEMO]
-        return chat_choices.merged(self._made.choices, self._opened, recent)
+        recent = [model_choices.folder(name) for name in self._context.state.recent if name != DEMO]
+        return model_choices.merged(self._made.choices, self._opened, recent)
 
     def _set_output(self, folder: str) -> None:
         self._output = folder
@@ -290,7 +291,7 @@ class ConvertPage(QWidget):
         words = self.tr("{0} is written: {1}.").format(self._label(), found.headline[:1].lower() + found.headline[1:])
         self._context.say(words)
         announce(self, words)
-        notify.tell(self.tr("The conversion is done"), words)
+        notification.tell(self.tr("The conversion is done"), words)
         if self.isVisible():
             self.outcome.chat.setFocus(Qt.FocusReason.OtherFocusReason)
         else:

@@ -21,8 +21,8 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from app.shared.chat_choices import ChatChoice
-from app.shared.model_name import model_name, names_a_model
+from app.shared.models.choices import ModelChoice
+from app.shared.models.name import model_name, names_a_model
 from app.theme import Theme
 from app.widgets.elided_label import ElidedLabel
 from app.widgets.wheel_guard import WheelGuard
@@ -43,7 +43,7 @@ class SourceBar(QWidget):
 
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._choices: list[ChatChoice] = []
+        self._choices: list[ModelChoice] = []
         label = QLabel(self.tr("&Model"), self)
         self.box = NameBox(self)
         self.box.setObjectName("convert_source")
@@ -84,7 +84,7 @@ class SourceBar(QWidget):
         self.box.activated.connect(self._activate)
         self.field.returnPressed.connect(self._enter)
 
-    def set_choices(self, choices: Sequence[ChatChoice], picked: str) -> None:
+    def set_choices(self, choices: Sequence[ModelChoice], picked: str) -> None:
         """Offer these; show the one called `picked`, or an empty field where that is ""."""
         edited = self.field.isModified() and self.field.hasFocus()
         typed = self.box.currentText()

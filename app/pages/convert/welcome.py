@@ -5,7 +5,7 @@ from __future__ import annotations
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
-from app.shared.chat_choices import ChatChoice
+from app.shared.models.choices import ModelChoice
 from app.theme import Theme
 from app.widgets.note import Note
 from app.widgets.primary_button import make_primary
@@ -28,7 +28,7 @@ class ConvertWelcome(QWidget):
 
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._newest: ChatChoice | None = None
+        self._newest: ModelChoice | None = None
         title = TintedLabel(theme, self.tr("Another format, without another run"), bold=True, scale=_HEADING)
         text = Note(
             theme,
@@ -64,7 +64,7 @@ class ConvertWelcome(QWidget):
         page.addStretch(3)
         self.show_newest(None)
 
-    def show_newest(self, choice: ChatChoice | None) -> None:
+    def show_newest(self, choice: ModelChoice | None) -> None:
         """Offer the model that was made last; None where there is none."""
         self._newest = choice
         words = self.tr("Convert {}").format(choice.label) if choice is not None else self.tr("Open a model folder")

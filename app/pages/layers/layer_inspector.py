@@ -22,7 +22,7 @@ from PySide6.QtWidgets import (
 )
 
 from app.pages.layers.layer_sheet import LayerSheet, SelectionSummary
-from app.shared import format_words
+from app.shared.formats import words as format_words
 from app.widgets.note import Note
 from app.widgets.segmented import Option, Segmented
 from app.widgets.tinted_label import TintedLabel

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from PySide6.QtWidgets import QVBoxLayout, QWidget
 
 from app.pages.layers.running_memory import RunningMemory
-from app.shared.format_words import title
+from app.shared.formats.words import title
 from app.shared.rule_words import counted
 from app.widgets.elided_label import ElidedLabel
 from app.widgets.note import Note

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from PySide6.QtCore import QObject
 from PySide6.QtGui import QGuiApplication
 
-from app.shared.background import Background
+from app.shared.calls.background import Background
 from app.shared.drops import checkpoint_of
 from core import bitsmap
 from core.allocation import map_rules

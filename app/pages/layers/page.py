@@ -27,6 +27,7 @@ from PySide6.QtWidgets import QFileDialog, QHBoxLayout, QLabel, QLayout, QSplitt
 
 from app.pages.layers.budget.control import BudgetControl
 from app.pages.layers.engine.control import EngineControl
+from app.pages.layers.layer_grid import NOTHING, LayerGrid, make_grid
 from app.pages.layers.layer_sheet import LayerSheet, make_sheet, summarize
 from app.pages.layers.list.layer_filter import LayerFilter
 from app.pages.layers.list.layer_list import LayerList
@@ -41,7 +42,6 @@ from app.pages.layers.running_memory import running_memory
 from app.pages.layers.selection import Selection
 from app.pages.layers.side_panel import SidePanel
 from app.shared.drops import is_map, words_of
-from app.shared.layer_grid import NOTHING, LayerGrid
 from app.shared.rule_words import counted, edited
 from app.widgets.segmented import Option, Segmented
 from app.widgets.view_stack import ViewStack
@@ -377,7 +377,7 @@ class LayersPage(QWidget):
         else:
             fresh = self._sheet is None
             if self._grid is None:
-                self._grid = opened.grid
+                self._grid = make_grid(opened.tree)
                 self._names = [linear.name for linear in opened.tree.nameable]
             known = (self._losses(), draft.sensitivity, self._engine.marks)
             self._sheet = make_sheet(opened.tree, plans, draft.choices.formats[0], *known, before=self._sheet)

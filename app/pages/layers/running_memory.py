@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QCoreApplication
 
-from app.shared.machine_budget import free_memory
+from app.shared.resource_needs import free_memory
 from core.estimation.goals import Footprint, conversation_bytes, conversation_tokens
 from core.wording import count, human
 

@@ -10,7 +10,7 @@ from app.pages.model.card import fit_card
 from core.errors import BitwrightError
 
 if TYPE_CHECKING:
-    from app.shared.calls import Call, Calls
+    from app.shared.calls.calls import Call, Calls
 
 
 class CardFetch(QObject):

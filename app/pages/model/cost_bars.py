@@ -11,7 +11,7 @@ from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QGridLayout, QVBoxLayout, QWidget
 
 from app.pages.model.cost_bar import CostBar
-from app.shared.machine_budget import FITS, SHORT, TIGHT, UNKNOWN, Free, Need, advice, needs, verdict_text
+from app.shared.resource_needs import FITS, SHORT, TIGHT, UNKNOWN, Free, Need, advice, needs, verdict_text
 from app.widgets.elided_label import ElidedLabel
 from app.widgets.note import Note
 from core.estimation.costs import BUSY, Costs

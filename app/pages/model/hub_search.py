@@ -14,7 +14,7 @@ from core.errors import BitwrightError
 from core.hub.search import FoundModel
 
 if TYPE_CHECKING:
-    from app.shared.calls import Call, Calls
+    from app.shared.calls.calls import Call, Calls
 
 PAUSE_MS = 350
 """How long typing must rest before anything is asked of the Hub."""

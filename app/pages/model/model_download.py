@@ -10,7 +10,7 @@ from core.errors import BitwrightError
 from core.events import Event
 
 if TYPE_CHECKING:
-    from app.shared.calls import Call, Calls
+    from app.shared.calls.calls import Call, Calls
 
 
 class ModelDownload(QObject):

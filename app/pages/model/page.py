@@ -22,15 +22,15 @@ from app.pages.model.opening import ModelOpening
 from app.pages.model.picker import ModelPicker
 from app.pages.model.welcome import ModelWelcome
 from app.shared.context import Context, Remedy
-from app.shared.machine_budget import free_now
-from app.shared.model_name import model_name, page_of
+from app.shared.models.name import model_name, page_of
+from app.shared.resource_needs import free_now
 from app.widgets.primary_button import make_primary
 from app.widgets.view_stack import ViewStack
 from core.errors import BitwrightError, HubUnreachable, ModelNotFound
 from core.model_id import DEMO, looks_like_path
 
 if TYPE_CHECKING:
-    from app.shared.calls import Call
+    from app.shared.calls.calls import Call
     from app.shared.draft import OpenedModel
 
 _FREE_EVERY_MS = 5000

@@ -24,7 +24,7 @@ from PySide6.QtWidgets import (
 from app.pages.model.hub_search import SHORTEST, HubSearch, Query
 from app.pages.model.result_delegate import ResultDelegate
 from app.pages.model.results_table import ROW, ResultRow, SearchResults, found_row, heading, recent_row
-from app.shared.model_name import names_a_model
+from app.shared.models.name import names_a_model
 from app.theme import Theme
 from app.widgets.note import Note
 from app.widgets.view_stack import ViewStack

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QCheckBox, QGridLayout, QWidget
 
-from app.shared import format_words
-from app.shared.format_fit import Fit, own_grids
-from app.shared.format_words import Family
+from app.shared.formats import words as format_words
+from app.shared.formats.fit import Fit, own_grids
+from app.shared.formats.words import Family
 from app.theme import Theme
 from app.widgets.elided_box import ElidedBox
 from app.widgets.note import Note

@@ -11,8 +11,8 @@ from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QGridLayout, QLabel, QWidget
 
 from app.pages.recipe.format_box import FitOf, FormatBox
-from app.shared import format_words
-from app.shared.format_fit import own_grids
+from app.shared.formats import words as format_words
+from app.shared.formats.fit import own_grids
 from app.theme import Theme
 from app.widgets.note import Note
 from app.widgets.segmented import Option, Segmented

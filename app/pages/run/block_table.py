@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from PySide6.QtCore import QAbstractListModel, QModelIndex, QObject, QPersistentModelIndex, Qt
 
-from app.shared.run_record import BlockFigures, RunRecord
+from app.shared.run.record import BlockFigures, RunRecord
 from core.wording import duration, figure
 
 Index = QModelIndex | QPersistentModelIndex

@@ -7,8 +7,8 @@ from PySide6.QtWidgets import QHBoxLayout, QPushButton, QSizePolicy, QSplitter, 
 
 from app.pages.run.block_list import BlockList
 from app.pages.run.loss_plot import LossPlot
-from app.shared.run_record import RunRecord
-from app.shared.run_words import curve_title, curve_words
+from app.shared.run.record import RunRecord
+from app.shared.run.words import curve_title, curve_words
 from app.theme import Theme
 from app.widgets.elided_label import ElidedLabel
 from app.widgets.panel import Panel

@@ -6,7 +6,7 @@ from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QFont
 from PySide6.QtWidgets import QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
-from app.shared.run_words import Ending
+from app.shared.run.words import Ending
 from app.theme import Theme
 from app.widgets.panel import Panel
 from app.widgets.primary_button import make_primary

@@ -14,10 +14,10 @@ from app.pages.run.ending_banner import EndingBanner
 from app.pages.run.run_log import RunLog
 from app.pages.run.stage_line import StageLine
 from app.pages.run.try_again import needed_bytes, obstacle
-from app.shared import run_words
-from app.shared.announce import announce
 from app.shared.context import Context
-from app.shared.run_record import RunRecord
+from app.shared.run import words as run_words
+from app.shared.run.record import RunRecord
+from app.widgets.announcement import announce
 from app.widgets.elided_label import ElidedLabel
 from app.widgets.fact_row import FactRow
 from app.widgets.tinted_label import TintedLabel

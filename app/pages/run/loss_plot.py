@@ -12,7 +12,7 @@ from PySide6.QtCore import QSize, Qt, QTimer
 from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import QLabel, QStackedLayout, QWidget
 
-from app.shared.run_record import Curve
+from app.shared.run.record import Curve
 from app.theme import Theme
 from app.widgets import plotting
 from core.wording import figure

@@ -12,9 +12,9 @@ from PySide6.QtWidgets import QLabel, QStackedLayout, QVBoxLayout, QWidget
 from app.pages.run.live_view import LiveView
 from app.pages.run.report_view import ReportView
 from app.pages.run.welcome import RunWelcome
-from app.shared.announce import announce
 from app.shared.context import Context
-from app.shared.run_record import RunRecord
+from app.shared.run.record import RunRecord
+from app.widgets.announcement import announce
 from core.report.verdict import judge
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
-from app.shared import format_words
+from app.shared.formats import words as format_words
 from core.formats.names import folder_name
 from core.wording import duration, figure, human
 

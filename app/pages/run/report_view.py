@@ -20,7 +20,7 @@ from app.pages.run.format_list import FormatList
 from app.pages.run.loading_panel import LoadingPanel
 from app.pages.run.report_facts import fact_tips, facts_of, provenance, verified_words
 from app.shared.context import Context, Remedy
-from app.shared.run_record import RunRecord
+from app.shared.run.record import RunRecord
 from app.theme import Theme
 from app.widgets.fact_row import FactRow
 from app.widgets.panel import Panel

@@ -11,7 +11,7 @@ from PySide6.QtCore import Qt
 from PySide6.QtGui import QFontDatabase, QTextCursor
 from PySide6.QtWidgets import QHBoxLayout, QPlainTextEdit, QVBoxLayout, QWidget
 
-from app.shared.run_record import KEPT_LOGS, RunRecord
+from app.shared.run.record import KEPT_LOGS, RunRecord
 from app.theme import Theme
 from app.widgets.tinted_label import TintedLabel
 from core.events import Log

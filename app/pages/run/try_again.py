@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from app.shared.machine_budget import disk_problem
+from app.shared.resource_needs import disk_problem
 from core.errors import BitwrightError
 from core.estimation import costs
 from core.formats.grids import plan_layers
 
 if TYPE_CHECKING:
     from app.shared.draft import OpenedModel
-    from app.shared.run_record import RunRecord
+    from app.shared.run.record import RunRecord
     from core.spec import JobSpec
 
 

@@ -11,10 +11,10 @@ from app.frame.job_bar import JobBar
 from app.frame.job_control import JobControl
 from app.frame.status_line import StatusLine
 from app.logs import LogFeed
-from app.shared import machine_budget
+from app.shared import resource_needs
 from app.shared.context import Context, Remedy
 from app.shared.draft import OpenedModel
-from app.shared.run_record import Batch
+from app.shared.run.record import Batch
 from core import recipes
 from core.errors import BitwrightError
 from core.events import Done, Failed, Log
@@ -168,7 +168,7 @@ def test_room_that_was_made_is_noticed(
     control: JobControl, bar: JobBar, context: Context, monkeypatch: pytest.MonkeyPatch, qtbot: QtBot
 ) -> None:
     free = [0]
-    monkeypatch.setattr(machine_budget, "free_bytes", lambda _folder: free[0])
+    monkeypatch.setattr(resource_needs, "free_bytes", lambda _folder: free[0])
     control.refresh()
     assert bar.action == ""
     free[0] = 10**12

@@ -9,7 +9,7 @@ from pytestqt.qtbot import QtBot
 
 from app.frame.job_summary import ARROW, NOTHING, facts_of, facts_of_run, primary_of, stage_of
 from app.shared.draft import Draft, OpenedModel
-from app.shared.run_record import RunRecord, record_of
+from app.shared.run.record import RunRecord, record_of
 from core.bitsmap import BitsMap, Rule
 from core.events import BlockDone, BlockStarted, Done, Progress, Stage, Started
 from core.inference.machine import Device, Machine

@@ -16,10 +16,10 @@ from app.pages.chat.comparison import turns
 from app.pages.chat.comparison.side import ComparisonSide
 from app.pages.chat.comparison.token_diff import TokenDiff, compare, pieces_of
 from app.pages.chat.comparison.turns import AskOrder, AskPlan, Reply, Turn
-from app.shared.background import Background
+from app.shared.calls.background import Background
 
 if TYPE_CHECKING:
-    from app.shared.calls import Calls
+    from app.shared.calls.calls import Calls
     from core.errors import BitwrightError
     from core.inference.machine import Machine
 

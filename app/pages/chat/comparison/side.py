@@ -13,12 +13,12 @@ from PySide6.QtCore import QObject, Signal
 from app.pages.chat.comparison import turns
 from app.pages.chat.comparison.turns import SideMemory
 from app.pages.chat.session import ChatSession
-from app.shared.chat_choices import ChatChoice
+from app.shared.models.choices import ModelChoice
 from core.errors import BitwrightError
 from core.events import Event, Progress
 
 if TYPE_CHECKING:
-    from app.shared.calls import Calls
+    from app.shared.calls.calls import Calls
     from core.inference.machine import Machine
 
 
@@ -35,7 +35,7 @@ class ComparisonSide(QObject):
         super().__init__(parent)
         self.letter = letter
         self.session = ChatSession(calls, self)
-        self.choice: ChatChoice | None = None
+        self.choice: ModelChoice | None = None
         self.device = "auto"
         self.perplexity = 0.0
         self.perplexity_words = ""
@@ -61,7 +61,7 @@ class ComparisonSide(QObject):
         """Whether the model is in memory."""
         return self.session.state not in ("idle", "loading")
 
-    def pick(self, choice: ChatChoice | None) -> None:
+    def pick(self, choice: ModelChoice | None) -> None:
         """Take another model; the one before gives its memory back."""
         if choice is not None and choice.name == self.name:
             self.choice = choice

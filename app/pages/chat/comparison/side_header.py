@@ -13,7 +13,7 @@ from PySide6.QtWidgets import QHBoxLayout, QProgressBar, QPushButton, QSizePolic
 
 from app.pages.chat.comparison.side import ComparisonSide
 from app.pages.chat.model_picker import ModelBox, choose_folder
-from app.shared.chat_choices import ChatChoice
+from app.shared.models.choices import ModelChoice
 from app.theme import Theme
 from app.widgets.elided_box import ElidedBox
 from app.widgets.elided_label import ElidedLabel
@@ -94,7 +94,7 @@ class SideHeader(QWidget):
         self.set_devices(Machine())
         self.update_state()
 
-    def set_choices(self, choices: Sequence[ChatChoice]) -> None:
+    def set_choices(self, choices: Sequence[ModelChoice]) -> None:
         """Offer these models; the picked one of the side is shown."""
         self._models.offer(choices)
         if choices:

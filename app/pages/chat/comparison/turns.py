@@ -19,7 +19,7 @@ from core.wording import human
 
 if TYPE_CHECKING:
     from app.pages.chat.answer_figures import Figures
-    from app.shared.chat_choices import ChatChoice
+    from app.shared.models.choices import ModelChoice
     from core.inference.machine import Machine
 
 AskOrder = Literal["auto", "at_once", "in_turn"]
@@ -221,7 +221,7 @@ def weights_in(name: str) -> int:
         return 0
 
 
-def likely_pair(choices: Sequence[ChatChoice]) -> tuple[ChatChoice | None, ChatChoice | None]:
+def likely_pair(choices: Sequence[ModelChoice]) -> tuple[ModelChoice | None, ModelChoice | None]:
     """The original against the newest of what was made, else the first two of what there is."""
     originals = [each for each in choices if each.kind == "original"]
     made = [each for each in choices if each.kind == "run"]

@@ -31,9 +31,9 @@ from app.pages.chat.composer import Composer
 from app.pages.chat.following_scroll import MARGIN
 from app.pages.chat.model_picker import KnownModels
 from app.pages.chat.notice import ChatNotice
-from app.shared.announce import announce
-from app.shared.chat_choices import merged
 from app.shared.context import Context
+from app.shared.models.choices import merged
+from app.widgets.announcement import announce
 from app.widgets.note import Note
 from app.widgets.view_stack import ViewStack
 

@@ -17,7 +17,7 @@ from app.pages.layers.budget.pareto_plot import ParetoCurve
 from app.pages.layers.budget.steps import BudgetSteps, curve_steps, even_steps, overhead
 from app.pages.layers.rules.selection_pattern import pattern_of
 from app.pages.layers.selection import Selection
-from app.shared.background import Background
+from app.shared.calls.background import Background
 from core.allocation.demand import Budget, Demand
 from core.bitsmap import BitsMap, Rule
 from core.errors import BitwrightError
@@ -29,7 +29,7 @@ from core.sensitivity import table as sensitivity_table
 from core.wording import figure, human
 
 if TYPE_CHECKING:
-    from app.shared.calls import Call
+    from app.shared.calls.calls import Call
     from app.shared.context import Context
     from core.allocation.pareto import Pareto
     from core.allocation.problem import Allocation

@@ -11,7 +11,7 @@ from PySide6.QtCore import QObject, Signal
 
 from app.pages.layers.engine.panel import EnginePanel
 from app.pages.layers.selection import Selection
-from app.shared.background import Background
+from app.shared.calls.background import Background
 from core.bitsmap import BitsMap
 from core.formats import engines
 from core.formats.engines import Mark

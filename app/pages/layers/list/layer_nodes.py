@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain, repeat
 
-from app.shared.layer_grid import NOTHING, LayerGrid
+from app.pages.layers.layer_grid import NOTHING, LayerGrid
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from PySide6.QtCore import QAbstractItemModel, QModelIndex, QObject, QPersistentModelIndex, Qt, Signal
 
+from app.pages.layers.layer_grid import LayerGrid, expert_of, make_grid
 from app.pages.layers.layer_sheet import LayerSheet, SelectionSummary, summarize
 from app.pages.layers.list.layer_nodes import LayerNodes, make_nodes
 from app.pages.layers.map.cells import MapCells, short
-from app.shared.layer_grid import LayerGrid, expert_of, make_grid
 from core.wording import human
 
 if TYPE_CHECKING:

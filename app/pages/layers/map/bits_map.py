@@ -27,6 +27,7 @@ from PySide6.QtGui import (
 )
 from PySide6.QtWidgets import QAbstractScrollArea, QToolTip, QWidget
 
+from app.pages.layers.layer_grid import APART, LayerGrid
 from app.pages.layers.layer_sheet import LayerSheet
 from app.pages.layers.map import colours, painting, words
 from app.pages.layers.map.cells import MapCells
@@ -34,7 +35,6 @@ from app.pages.layers.map.cursor import MapCursor, Place
 from app.pages.layers.map.geometry import ZOOMS, Hit, MapGeometry, make_geometry
 from app.pages.layers.map.scene import Scene, cell_image
 from app.pages.layers.selection import Selection
-from app.shared.layer_grid import APART, LayerGrid
 
 if TYPE_CHECKING:
     from app.theme import Theme

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from app.pages.layers.budget.loss_increase import LayerSensitivity
+from app.pages.layers.layer_grid import APART, NOTHING, LayerGrid
 from app.pages.layers.layer_sheet import LayerSheet, marked, summarize
-from app.shared.layer_grid import APART, NOTHING, LayerGrid
 from core.formats.engines import Mark
 from core.wording import figure, human
 

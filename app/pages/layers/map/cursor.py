@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from app.pages.layers.layer_grid import APART, NOTHING, LayerGrid
 from app.pages.layers.selection import Selection
-from app.shared.layer_grid import APART, NOTHING, LayerGrid
 
 Place = tuple[int, int]
 """Row and column of a cell."""

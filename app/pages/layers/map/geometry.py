@@ -8,7 +8,7 @@ from typing import Final
 from PySide6.QtCore import QPoint, QRect, QSize
 from PySide6.QtGui import QFontMetrics
 
-from app.shared.layer_grid import APART, Band, LayerGrid
+from app.pages.layers.layer_grid import APART, Band, LayerGrid
 
 CELL_WIDTHS: Final = (34, 64)
 CELL_HEIGHTS: Final = (13, 30)

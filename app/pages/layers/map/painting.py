@@ -12,9 +12,9 @@ from typing import Final
 from PySide6.QtCore import QLine, QPoint, QPointF, QRect, QRectF, QSize, Qt
 from PySide6.QtGui import QColor, QFont, QFontMetrics, QPainter, QPainterPath, QPalette, QPen
 
+from app.pages.layers.layer_grid import APART, NOTHING, Band
 from app.pages.layers.map.geometry import BOX
 from app.pages.layers.map.scene import Scene
-from app.shared.layer_grid import APART, NOTHING, Band
 
 _SMALLEST_TEXT: Final = 8
 _LARGEST_TEXT: Final = 13

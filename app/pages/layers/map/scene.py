@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from PySide6.QtCore import QPoint, QRect, QSize
 from PySide6.QtGui import QColor, QFont, QImage, QPalette
 
+from app.pages.layers.layer_grid import APART, NOTHING, LayerGrid
 from app.pages.layers.map.cells import MapCells
 from app.pages.layers.map.geometry import MapGeometry
-from app.shared.layer_grid import APART, NOTHING, LayerGrid
 
 if TYPE_CHECKING:
     from app.theme import Theme

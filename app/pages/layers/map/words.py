@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from app.pages.layers.layer_grid import APART, NOTHING
 from app.pages.layers.map.cells import MapCells
 from app.pages.layers.map.geometry import Hit
-from app.shared.layer_grid import APART, NOTHING
 
 
 def tip(cells: MapCells, hit: Hit) -> str:

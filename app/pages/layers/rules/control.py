@@ -14,7 +14,7 @@ from PySide6.QtCore import QObject
 from app.pages.layers.rules.panel import RulesPanel
 from app.pages.layers.rules.selection_pattern import pattern_of
 from app.pages.layers.selection import Selection
-from app.shared.background import Background
+from app.shared.calls.background import Background
 from app.shared.rule_words import counted
 from core.allocation import map_rules
 from core.allocation.map_rules import Effect

@@ -29,7 +29,7 @@ ROWS = [
 
 
 class PlayedRuns(QObject):
-    """As much of `app.shared.runs.Runs` as the page looks at."""
+    """As much of `app.shared.run.runs.Runs` as the page looks at."""
 
     changed = Signal()
     started = Signal()

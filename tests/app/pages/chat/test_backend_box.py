@@ -8,8 +8,8 @@ from PySide6.QtWidgets import QComboBox, QLabel, QToolButton
 from pytestqt.qtbot import QtBot
 
 from app.pages.chat.backend_box import BackendBox, words_of
+from app.pages.chat.backend_rows import rows_from
 from app.pages.chat.page import ChatPage
-from app.shared.backend_rows import rows_from
 from app.state import State
 from app.theme import Theme
 from tests.app.pages.chat.parts import ROWS, asked, button, label_of

@@ -8,9 +8,9 @@ from PySide6.QtWidgets import QFileDialog, QWidget
 from pytestqt.qtbot import QtBot
 
 from app.pages.chat.model_picker import KnownModels, ModelBox, choose_folder
-from app.shared.chat_choices import ChatChoice, folder
 from app.shared.context import Context
 from app.shared.draft import OpenedModel
+from app.shared.models.choices import ModelChoice, folder
 from tests.app.pages.chat.parts import PlayedRuns
 from tests.app.scripted_session import ScriptedCalls
 
@@ -51,7 +51,7 @@ def test_the_end_of_a_run_is_a_reason_to_look(known: KnownModels, runs: PlayedRu
     assert names(known) == ["/out/new"]
 
 
-RUN = ChatChoice("/out/tiny-4bit", "tiny-4bit", "W4", "run")
+RUN = ModelChoice("/out/tiny-4bit", "tiny-4bit", "W4", "run")
 
 
 @pytest.fixture

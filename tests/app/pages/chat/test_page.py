@@ -7,10 +7,10 @@ from PySide6.QtWidgets import QComboBox, QLabel, QListView, QToolButton, QWidget
 from pytestqt.qtbot import QtBot
 
 from app.frame.shortcuts_sheet import groups_of
+from app.pages.chat.backend_rows import rows_from
 from app.pages.chat.page import ChatPage
 from app.pages.chat.single_model import SingleModelChat
 from app.pages.chat.top_bar import ONE, TWO
-from app.shared.backend_rows import rows_from
 from app.shared.context import Context
 from app.widgets.segmented import Segmented
 from core.inference.machine import Device, Machine

@@ -11,7 +11,7 @@ from PySide6.QtGui import QDesktopServices, QDragEnterEvent, QDropEvent
 from pytestqt.qtbot import QtBot
 
 from app.pages.convert.page import REQUEST, ConvertPage
-from app.shared import notify
+from app.shared.run import notification
 from core.errors import BadInput
 from core.events import Progress, Stage
 from core.home import home
@@ -52,7 +52,7 @@ def ready(page: ConvertPage, calls: RecordedCalls) -> ConvertPage:
 def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The desktop notifications."""
     found: list[str] = []
-    monkeypatch.setattr(notify, "tell", lambda title, _text: bool(found.append(title)))
+    monkeypatch.setattr(notification, "tell", lambda title, _text: bool(found.append(title)))
     return found
 
 

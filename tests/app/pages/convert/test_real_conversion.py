@@ -9,8 +9,8 @@ import pytest
 from pytestqt.qtbot import QtBot
 
 from app.pages.convert.page import ConvertPage
-from app.shared import notify
 from app.shared.context import Context
+from app.shared.run import notification
 from tests.app.pages.convert.parts import choose
 
 WAIT = 120_000
@@ -20,7 +20,7 @@ WAIT = 120_000
 def test_a_model_is_looked_at_and_converted(
     qtbot: QtBot, context: Context, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(notify, "tell", lambda _title, _text: False)
+    monkeypatch.setattr(notification, "tell", lambda _title, _text: False)
     page = ConvertPage(context)
     qtbot.addWidget(page)
     page.show()

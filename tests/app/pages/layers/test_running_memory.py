@@ -6,7 +6,7 @@ import pytest
 from pytestqt.qtbot import QtBot
 
 from app.pages.layers.running_memory import running_memory
-from app.shared import machine_budget
+from app.shared import resource_needs
 from app.shared.draft import Draft
 from core.estimation.goals import ENGINE
 from core.inference.machine import Device, Machine
@@ -15,7 +15,7 @@ from tests.core.paper_model import llama
 
 @pytest.mark.parametrize(("free", "fits"), [(10e9, True), (1e6, False)])
 def test_it_fits_or_it_does_not(qtbot: QtBot, monkeypatch: pytest.MonkeyPatch, free: float, fits: bool) -> None:
-    monkeypatch.setattr(machine_budget, "_free_ram", lambda draft: free)
+    monkeypatch.setattr(resource_needs, "_free_ram", lambda draft: free)
     found = running_memory(Draft(), llama(2), 100_000_000)
     assert found.fits is fits
     assert found.text.endswith(" free")

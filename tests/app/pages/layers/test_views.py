@@ -13,7 +13,7 @@ from pytestqt.qtbot import QtBot
 from app.pages.layers.list.layer_table import WHY
 from app.pages.layers.page import LayersPage
 from app.shared.context import Remedy
-from app.shared.run_record import record_of
+from app.shared.run.record import record_of
 from core.errors import BitwrightError
 from core.events import BlockDone
 from core.spec import JobSpec

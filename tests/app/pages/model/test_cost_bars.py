@@ -8,7 +8,7 @@ from pytestqt.qtbot import QtBot
 
 from app.pages.model.cost_bar import CostBar
 from app.pages.model.cost_bars import CostBars
-from app.shared.machine_budget import Free
+from app.shared.resource_needs import Free
 from app.theme import Theme
 from app.widgets.elided_label import ElidedLabel
 from app.widgets.note import Note

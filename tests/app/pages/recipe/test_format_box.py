@@ -8,7 +8,7 @@ from PySide6.QtWidgets import QCheckBox, QComboBox, QLabel
 from pytestqt.qtbot import QtBot
 
 from app.pages.recipe.format_box import FormatBox
-from app.shared.format_fit import Fit
+from app.shared.formats.fit import Fit
 from app.theme import Theme
 
 FITS: dict[str, Fit] = {}

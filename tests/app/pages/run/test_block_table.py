@@ -8,7 +8,7 @@ from pytestqt.modeltest import ModelTester
 from pytestqt.qtbot import QtBot
 
 from app.pages.run.block_table import ROW, BlockRow, BlockTable, scale_of
-from app.shared.run_record import Batch, BlockFigures, RunRecord, record_of
+from app.shared.run.record import Batch, BlockFigures, RunRecord, record_of
 from core.events import BlockDone, BlockStarted, Loss, Stage
 
 EVENTS = (

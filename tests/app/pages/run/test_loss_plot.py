@@ -11,7 +11,7 @@ import pytest
 from pytestqt.qtbot import QtBot
 
 from app.pages.run.loss_plot import LossPlot, thinned
-from app.shared.run_record import Curve
+from app.shared.run.record import Curve
 from app.theme import Theme
 from app.widgets import plotting
 from tests.app.replayed_runs import window_for

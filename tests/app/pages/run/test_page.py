@@ -16,7 +16,7 @@ from pytestqt.qtbot import QtBot
 from app.pages.run.block_list import BlockList
 from app.pages.run.loss_plot import LossPlot
 from app.pages.run.page import RunPage
-from app.shared import machine_budget
+from app.shared import resource_needs
 from app.shared.context import Context
 from app.shared.draft import OpenedModel
 from app.widgets import plotting
@@ -247,7 +247,7 @@ def test_try_again_waits_for_room_on_the_disk(
     page: RunPage, runs: ReplayedRuns, surroundings: Context, opened: OpenedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     surroundings.draft.choose(model=opened)
-    monkeypatch.setattr(machine_budget, "free_bytes", lambda _folder: 1000)
+    monkeypatch.setattr(resource_needs, "free_bytes", lambda _folder: 1000)
     runs.play([*in_block(2), failed()], JobSpec(opened.name, "/models/out"))
     found, reason = button(page, "try_again"), text(page, "ending_obstacle")
     assert (found.isEnabled(), found.toolTip()) == (False, reason)
@@ -264,7 +264,7 @@ def test_try_again_comes_back_with_the_room(
 ) -> None:
     surroundings.draft.choose(model=opened)
     free = [1000]
-    monkeypatch.setattr(machine_budget, "free_bytes", lambda _folder: free[0])
+    monkeypatch.setattr(resource_needs, "free_bytes", lambda _folder: free[0])
     runs.play([*in_block(2), failed()], JobSpec(opened.name, "/models/out"))
     free[0] = 10**12
     qtbot.waitUntil(button(page, "try_again").isEnabled, timeout=10_000)

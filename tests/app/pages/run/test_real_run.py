@@ -9,8 +9,8 @@ from PySide6.QtWidgets import QLabel
 from pytestqt.qtbot import QtBot
 
 from app.pages.run.page import RunPage
-from app.shared import notify
 from app.shared.context import Context
+from app.shared.run import notification
 from core.spec import from_options
 from tests.app.replayed_runs import window_for
 
@@ -21,7 +21,7 @@ WAIT = 240_000
 def test_a_real_run_ends_in_its_report(
     qtbot: QtBot, context: Context, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(notify, "tell", lambda _title, _text: False)
+    monkeypatch.setattr(notification, "tell", lambda _title, _text: False)
     page = RunPage(context)
     window = window_for(page, 880, 580)
     window.show()

@@ -16,7 +16,7 @@ from pytestqt.qtbot import QtBot
 from app.pages.run.report_facts import facts_of, fallbacks_of, files_of, formats_of, provenance, verified_words
 from app.pages.run.report_view import ReportView
 from app.shared.context import Context
-from app.shared.run_record import RunRecord, record_of
+from app.shared.run.record import RunRecord, record_of
 from app.widgets.fact_row import FactRow
 from core.events import Done
 from core.report.verdict import judge

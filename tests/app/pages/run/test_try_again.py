@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from app.pages.run.try_again import needed_bytes, obstacle
-from app.shared import machine_budget
-from app.shared.run_record import RunRecord, record_of
+from app.shared import resource_needs
+from app.shared.run.record import RunRecord, record_of
 from core.bitsmap import BitsMap, Rule
 from core.events import Started
 from core.spec import JobSpec
@@ -25,7 +25,7 @@ STARTED = Started("m", 1, 1, 1, "cpu", "float32", 2, {"planned_bytes": {"auto_ro
 def free(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Bytes that are free."""
     room = [1000]
-    monkeypatch.setattr(machine_budget, "free_bytes", lambda _folder: room[0])
+    monkeypatch.setattr(resource_needs, "free_bytes", lambda _folder: room[0])
     return room
 
 

@@ -6,11 +6,11 @@ import pytest
 from PySide6.QtCore import QModelIndex, QPoint, Qt
 from pytestqt.qtbot import QtBot
 
+from app.pages.layers.layer_grid import make_grid
 from app.pages.layers.layer_sheet import make_sheet
 from app.pages.layers.list.layer_list import LayerList
 from app.pages.layers.list.layer_table import BITS, LOSS_INCREASE, NAME, SYMMETRIC, WHY, LayerTable
 from app.pages.layers.selection import Selection
-from app.shared.layer_grid import make_grid
 from app.theme import Theme
 from core.bitsmap import BitsMap, Rule
 from core.model.tree import resolve_schemes

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.pages.layers.layer_grid import make_grid
 from app.pages.layers.list.layer_nodes import LayerNodes, make_nodes
-from app.shared.layer_grid import make_grid
 from tests.app.pages.layers.experts import mixture
 
 TREE = mixture(3, 5, tied=False)

@@ -8,11 +8,11 @@ from PySide6.QtGui import QColor, QImage, QWheelEvent
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 
+from app.pages.layers.layer_grid import APART, LayerGrid, make_grid
 from app.pages.layers.layer_sheet import LayerSheet, make_sheet
 from app.pages.layers.map.bits_map import BitsMapView
 from app.pages.layers.map.colours import Scale
 from app.pages.layers.selection import Selection
-from app.shared.layer_grid import APART, LayerGrid, make_grid
 from app.theme import Theme
 from core.bitsmap import BitsMap, Rule
 from core.model.tree import resolve_schemes

@@ -6,9 +6,9 @@ import math
 
 import pytest
 
+from app.pages.layers.layer_grid import LayerGrid, make_grid
 from app.pages.layers.layer_sheet import make_sheet
 from app.pages.layers.map.cells import MapCells, short
-from app.shared.layer_grid import LayerGrid, make_grid
 from core.bitsmap import BitsMap, Rule
 from core.formats.engines import Mark
 from core.model.tree import resolve_schemes

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.pages.layers.layer_grid import make_grid
 from app.pages.layers.layer_sheet import make_sheet
 from app.pages.layers.map.cells import MapCells
 from app.pages.layers.map.colours import Scale, cell_colours, make_scale
-from app.shared.layer_grid import make_grid
 from app.theme import Theme
 from core.bitsmap import BitsMap
 from core.model.tree import resolve_schemes

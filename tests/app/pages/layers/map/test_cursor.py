@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from app.pages.layers.layer_grid import APART, LayerGrid, make_grid
 from app.pages.layers.map.cursor import MapCursor
 from app.pages.layers.selection import Selection
-from app.shared.layer_grid import APART, LayerGrid, make_grid
 from tests.app.pages.layers.experts import mixture
 from tests.core.paper_model import llama
 

@@ -7,11 +7,11 @@ from PySide6.QtCore import QPoint, Qt
 from PySide6.QtGui import QColor, QImage
 from pytestqt.qtbot import QtBot
 
+from app.pages.layers.layer_grid import APART, LayerGrid, make_grid
 from app.pages.layers.layer_sheet import LayerSheet, make_sheet
 from app.pages.layers.map.bits_map import BitsMapView
 from app.pages.layers.page import LayersPage
 from app.pages.layers.selection import Selection
-from app.shared.layer_grid import APART, LayerGrid, make_grid
 from app.theme import Theme
 from core.bitsmap import BitsMap, Rule
 from core.formats.engines import Mark

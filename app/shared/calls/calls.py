@@ -1,6 +1,6 @@
 """Slow questions without a slow window: each is asked of a child process, and answered in the GUI thread.
 
-Knows which calls and sessions are under way, and ends them all; the waiting itself is in `app.shared.call_thread`,
+Knows which calls and sessions are under way, and ends them all; the waiting itself is in `app.shared.calls.thread`,
 and what the calls do in `core.service.calls`.
 """
 
@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from PySide6.QtCore import QCoreApplication, QObject, QTimer, Signal
 
-from app.shared.call_thread import Call, Listeners, opened
+from app.shared.calls.thread import Call, Listeners, opened
 from core.errors import BitwrightError, ChildDied
 from core.events import Event
 from core.service.client import PATIENCE, Service

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.shared.model_name import model_name, names_a_model, page_of
+from app.shared.models.name import model_name, names_a_model, page_of
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Arithmetic that would hold up the window for a moment, done in a thread: one piece at a time, the newest wins.
 
-For pure functions of values that nobody changes. What takes longer than seconds is a call (`app.shared.calls`).
+For pure functions of values that nobody changes. What takes longer than seconds is a call (`app.shared.calls.calls`).
 """
 
 from __future__ import annotations

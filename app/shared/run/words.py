@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Literal
 
-from app.shared.run_record import RunRecord
+from app.shared.run.record import RunRecord
 from core.events import Failed
 from core.jobs.worker import ORPHANED
 from core.wording import duration, figure, human, time_range

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from app.shared.run_record import KEPT_LOGS, Batch, RunRecord, record_of
+from app.shared.run.record import KEPT_LOGS, Batch, RunRecord, record_of
 from core.events import (
     BlockDone,
     BlockStarted,

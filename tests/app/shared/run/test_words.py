@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from app.shared import run_words
-from app.shared.run_record import RunRecord, record_of
+from app.shared.run import words as run_words
+from app.shared.run.record import RunRecord, record_of
 from core.bitsmap import BitsMap, Rule
 from core.events import BlockDone, BlockStarted, Event, Failed, Loss, Progress, Stage
 from core.jobs.worker import ORPHANED

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.shared.backend_rows import computing, installable, rows_from
+from app.pages.chat.backend_rows import computing, installable, rows_from
 from core.inference.backends.backend import BackendRow
 
 NATIVE = BackendRow("native", "Native kernels", True, "2 to 8 bits", layers=14)

@@ -10,8 +10,8 @@ import psutil
 import pytest
 from pytestqt.qtbot import QtBot
 
-from app.shared.run_record import Batch, RunRecord
-from app.shared.run_thread import PATIENCE, RunThread
+from app.shared.run.record import Batch, RunRecord
+from app.shared.run.thread import PATIENCE, RunThread
 from core.errors import BitwrightError
 from core.jobs import store
 from core.jobs.following import Outcome

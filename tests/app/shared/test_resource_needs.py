@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.shared.machine_budget import FITS, SHORT, TIGHT, UNKNOWN, Free, Need, advice, byte_range, free_now, needs
+from app.shared.resource_needs import FITS, SHORT, TIGHT, UNKNOWN, Free, Need, advice, byte_range, free_now, needs
 from core.estimation.costs import Costs, Range
 
 GB = 1e9

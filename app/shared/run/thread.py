@@ -15,7 +15,7 @@ from typing import Literal
 
 from PySide6.QtCore import QObject, QThread, Signal
 
-from app.shared.run_record import Batch
+from app.shared.run.record import Batch
 from core.errors import BitwrightError
 from core.home import home
 from core.jobs import store

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.shared.finished_models import FinishedModels
+from app.shared.models.finished import FinishedModels
 from core.errors import ChildDied
 from tests.app.recorded_calls import RecordedCalls
 

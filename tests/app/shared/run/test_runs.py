@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from pytestqt.qtbot import QtBot
 
-from app.shared import notify
-from app.shared.run_record import RunRecord
-from app.shared.runs import Runs
+from app.shared.run import notification
+from app.shared.run.record import RunRecord
+from app.shared.run.runs import Runs
 from core.errors import BitwrightError
 from core.events import Stage
 from core.files import write_json
@@ -26,7 +26,7 @@ WAIT = 30_000
 def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     """What the desktop was asked to show."""
     notes: list[tuple[str, str]] = []
-    monkeypatch.setattr(notify, "tell", lambda title, text: notes.append((title, text)))
+    monkeypatch.setattr(notification, "tell", lambda title, text: notes.append((title, text)))
     return notes
 
 

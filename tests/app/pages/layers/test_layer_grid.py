@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from app.shared.layer_grid import APART, NOTHING, LayerGrid, make_grid, short_names
+from app.pages.layers.layer_grid import APART, NOTHING, LayerGrid, make_grid, short_names
 from tests.app.pages.layers.experts import mixture
 from tests.core.paper_model import SHAPES, llama
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from PySide6.QtCore import QCoreApplication
 
-from app.shared.format_fit import Fit
+from app.shared.formats.fit import Fit
 from core.formats.names import AUTO_ROUND, AWQ, FORMATS, GGUF, GPTQ, PLAIN, is_gguf, mix_of
 
 _tr = QCoreApplication.translate

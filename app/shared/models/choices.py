@@ -11,14 +11,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from app.shared.format_words import title
+from app.shared.formats.words import title
 from core.wording import day
 
 Kind = Literal["run", "original", "folder"]
 
 
 @dataclass(frozen=True)
-class ChatChoice:
+class ModelChoice:
     """A model to talk to.
 
     Attributes:
@@ -32,7 +32,7 @@ class ChatChoice:
     kind: Kind
 
 
-def from_outputs(outputs: Iterable[Mapping[str, Any]]) -> list[ChatChoice]:
+def from_outputs(outputs: Iterable[Mapping[str, Any]]) -> list[ModelChoice]:
     """What finished runs made, as the service lists it."""
     found = []
     for output in outputs:
@@ -40,21 +40,21 @@ def from_outputs(outputs: Iterable[Mapping[str, Any]]) -> list[ChatChoice]:
         label = f"{folder.parent.name} ({title(output['format'])})" if output["format"] else folder.name
         made = datetime.fromtimestamp(output["made"])  # noqa: DTZ006 - the user's own time
         detail = f"{output['scheme']}, made {day(made)}, {made:%H:%M} from {short_name(output['model'])}"
-        found.append(ChatChoice(str(folder), label, detail, "run"))
+        found.append(ModelChoice(str(folder), label, detail, "run"))
     return found
 
 
-def original(name: str, label: str, download_bytes: int = 0) -> ChatChoice:
+def original(name: str, label: str, download_bytes: int = 0) -> ModelChoice:
     """The unquantized model `name`."""
     from core.wording import human
 
     detail = f"the original; {human(download_bytes)} will be downloaded first" if download_bytes else "the original"
-    return ChatChoice(name, label or short_name(name), detail, "original")
+    return ModelChoice(name, label or short_name(name), detail, "original")
 
 
-def folder(path: str) -> ChatChoice:
+def folder(path: str) -> ModelChoice:
     """A model folder or a GGUF file that the user opened."""
-    return ChatChoice(path, short_name(path), path, "folder")
+    return ModelChoice(path, short_name(path), path, "folder")
 
 
 def short_name(name: str) -> str:
@@ -62,9 +62,9 @@ def short_name(name: str) -> str:
     return Path(name).name or name
 
 
-def merged(*groups: Iterable[ChatChoice]) -> list[ChatChoice]:
+def merged(*groups: Iterable[ModelChoice]) -> list[ModelChoice]:
     """All choices in order, each model once."""
-    found: dict[str, ChatChoice] = {}
+    found: dict[str, ModelChoice] = {}
     for group in groups:
         for choice in group:
             found.setdefault(choice.name, choice)

@@ -11,8 +11,8 @@ from PySide6.QtCore import Qt
 from PySide6.QtGui import QGuiApplication
 from pytestqt.qtbot import QtBot
 
-from app.shared import notify
-from app.shared.run_record import record_of
+from app.shared.run import notification
+from app.shared.run.record import record_of
 from core.events import Done, Failed
 from tests.app.replayed_runs import recorded
 
@@ -27,33 +27,37 @@ def only(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: f"/bin/{name}" if name == program else None)
 
 
+def test_the_icon_exists() -> None:
+    assert notification._ICON.is_file()
+
+
 def test_a_finished_run_tells_its_verdict() -> None:
-    title, text = notify.words(record_of(recorded()))
+    title, text = notification.words(record_of(recorded()))
     assert title.endswith(" is done")
     assert "perplexity" in text
 
 
 def test_a_failed_run_tells_why() -> None:
-    assert notify.words(record_of([Failed("internal", "It broke.", "", "", False)])) == (
+    assert notification.words(record_of([Failed("internal", "It broke.", "", "", False)])) == (
         "The run did not finish",
         "It broke.",
     )
 
 
 def test_a_run_without_a_name_has_words_too() -> None:
-    assert notify.words(record_of([Done("/o", 1.0, {})]))[0] == "The model is done"
+    assert notification.words(record_of([Done("/o", 1.0, {})]))[0] == "The model is done"
 
 
 @pytest.mark.usefixtures("bus", "qapp")
 def test_notify_send_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     only(monkeypatch, "notify-send")
-    assert notify._command("-title", "text")[-3:] == ["--", "-title", "text"]
+    assert notification._command("-title", "text")[-3:] == ["--", "-title", "text"]
 
 
 @pytest.mark.usefixtures("bus", "qapp")
 def test_gdbus_gets_its_strings_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
     only(monkeypatch, "gdbus")
-    command = notify._command("it's", "a\\b\nc")
+    command = notification._command("it's", "a\\b\nc")
     assert command[-5:] == ["'it\\'s'", "'a\\\\b\\nc'", "[]", "{}", "-1"]
 
 
@@ -62,18 +66,18 @@ def test_without_a_session_there_is_no_command(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.delenv("DBUS_SESSION_BUS_ADDRESS", raising=False)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     only(monkeypatch, "notify-send")
-    assert notify._command("a", "b") == []
+    assert notification._command("a", "b") == []
 
 
 @pytest.mark.usefixtures("bus", "qapp")
 def test_who_looks_at_the_window_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[str] = []
     only(monkeypatch, "notify-send")
-    monkeypatch.setattr(notify, "_start", lambda command: bool(started.append(command[0])) or True)
+    monkeypatch.setattr(notification, "_start", lambda command: bool(started.append(command[0])) or True)
     monkeypatch.setattr(QGuiApplication, "applicationState", lambda: Qt.ApplicationState.ApplicationActive)
-    assert not notify.tell("a", "b")
+    assert not notification.tell("a", "b")
     monkeypatch.setattr(QGuiApplication, "applicationState", lambda: Qt.ApplicationState.ApplicationInactive)
-    assert notify.tell("a", "b")
+    assert notification.tell("a", "b")
     assert started == ["/bin/notify-send"]
 
 
@@ -82,10 +86,10 @@ def test_where_there_is_no_desktop_nothing_happens(monkeypatch: pytest.MonkeyPat
     monkeypatch.delenv("DBUS_SESSION_BUS_ADDRESS", raising=False)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     monkeypatch.setattr(QGuiApplication, "applicationState", lambda: Qt.ApplicationState.ApplicationInactive)
-    assert not notify.tell("a", "b")
+    assert not notification.tell("a", "b")
 
 
 @pytest.mark.usefixtures("qapp")
 def test_the_program_that_notifies_is_really_run(tmp_path: Path, qtbot: QtBot) -> None:
-    assert notify._start([sys.executable, "-c", f"open({str(tmp_path / 'told')!r}, 'w').close(); print('aloud')"])
+    assert notification._start([sys.executable, "-c", f"open({str(tmp_path / 'told')!r}, 'w').close(); print('aloud')"])
     qtbot.waitUntil((tmp_path / "told").exists, timeout=30_000)

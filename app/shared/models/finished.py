@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from PySide6.QtCore import QObject, Signal
 
-from app.shared.chat_choices import ChatChoice, from_outputs
+from app.shared.models.choices import ModelChoice, from_outputs
 from core.errors import BitwrightError
 
 if TYPE_CHECKING:
-    from app.shared.calls import Calls
+    from app.shared.calls.calls import Calls
 
 _log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class FinishedModels(QObject):
         self._calls = calls
         self._looking = self._again = False
         self.looked = False
-        self.choices: list[ChatChoice] = []
+        self.choices: list[ModelChoice] = []
 
     def look(self) -> None:
         """Look now; once more afterwards, if a look is under way that may have begun too early."""

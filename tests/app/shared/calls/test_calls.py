@@ -14,9 +14,9 @@ import pytest
 from PySide6.QtCore import QThread
 from pytestqt.qtbot import QtBot
 
-from app.shared import call_thread
-from app.shared.call_thread import merged
-from app.shared.calls import Call, Calls, Session
+from app.shared.calls import thread as call_thread
+from app.shared.calls.calls import Call, Calls, Session
+from app.shared.calls.thread import merged
 from app.shared.draft import OpenedModel
 from core.errors import BadInput, BitwrightError, ChildDied
 from core.events import Event, Log, Memory, Progress, Token

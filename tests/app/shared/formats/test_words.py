@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from app.shared import format_words
-from app.shared.format_fit import Fit
+from app.shared.formats import words as format_words
+from app.shared.formats.fit import Fit
 from core.formats.names import FORMATS, PLAIN
 
 ALL = (*FORMATS, *PLAIN)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from PySide6.QtCore import QObject, QTimer, Signal
 
-from app.shared.run_record import Batch, RunRecord
-from app.shared.run_thread import RunThread
+from app.shared.run.record import Batch, RunRecord
+from app.shared.run.thread import RunThread
 from core.errors import BadInput, BitwrightError
 from core.events import Failed
 from core.jobs import store
@@ -229,9 +229,9 @@ class Runs(QObject):
     def _tell_desktop(self) -> None:
         """Where the user looks at something else, the desktop says that the run has ended."""
         if self._record is not None and self._record.state != "cancelled":
-            from app.shared import notify
+            from app.shared.run import notification
 
-            notify.tell(*notify.words(self._record))
+            notification.tell(*notification.words(self._record))
 
     def _on_left(self) -> None:
         if self._is_current():

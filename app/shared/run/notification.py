@@ -9,16 +9,16 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from pathlib import Path
 
 from PySide6.QtCore import QCoreApplication, QProcess, Qt, QTimer
 from PySide6.QtGui import QGuiApplication, QIcon
 from PySide6.QtWidgets import QApplication, QSystemTrayIcon
 
-from app.shared.run_record import RunRecord
+from app.shared.run.record import RunRecord
+from app.theme import ICONS
 from core.report.verdict import judge
 
-_ICON = Path(__file__).resolve().parent.parent / "resources" / "icons" / "bitwright.svg"
+_ICON = ICONS / "bitwright.svg"
 _SHOWN_MS = 10_000
 
 

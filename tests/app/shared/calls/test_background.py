@@ -7,7 +7,7 @@ import threading
 import pytest
 from pytestqt.qtbot import QtBot
 
-from app.shared.background import Background
+from app.shared.calls.background import Background
 from core.errors import BadInput, BitwrightError
 
 
