@@ -11,7 +11,7 @@ from core.control import ShouldStop, check_stop, never
 from core.estimation import preflight, sizes
 from core.events import Emit, ignore_event
 from core.formats.grids import plan_layers
-from core.inference.native.architectures import FAMILIES
+from core.model.architectures.table import NATIVE
 from core.model.plans import nothing_quantized
 from core.model.tree import LayerPlan, ModelTree
 from core.spec import from_options
@@ -103,7 +103,7 @@ def inspect(
     large = size.total if size else 0
     warning = sizes.larger_than_source(source.file_bytes or tree.nbytes, tree, large, format)
     unchecked = ""
-    if size and tree.model_type not in FAMILIES:
+    if size and tree.model_type not in NATIVE:
         name = tree.architecture or tree.model_type or "this architecture"
         unchecked = f"Whether {name} can be run block by block is not checked here, but at the start of a run."
     return Inspection(

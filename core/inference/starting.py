@@ -26,6 +26,7 @@ from core.inference.machine import Device
 from core.inference.memory import check_room
 from core.inference.runners.runner import Runner
 from core.inference.runners.stepping import open_runner
+from core.model.architectures.config import head_dim, num_kv_heads
 from core.model.context import ASSUMED, context_length
 from core.model.refusals import text_config
 from core.model.skeleton import Skeleton, build_skeleton
@@ -111,10 +112,7 @@ def context_for(config: Mapping[str, Any], device: Device, wanted: int | None) -
 def _token_bytes(config: Any) -> int:
     """Bytes of one token's keys and values in 16 bits; 0 where the config does not say."""
     try:
-        heads = int(config["num_attention_heads"])
-        width = int(config.get("head_dim") or config["hidden_size"] // heads)
-        groups = int(config.get("num_key_value_heads") or heads)
-        return 2 * 2 * int(config["num_hidden_layers"]) * groups * width
+        return 2 * 2 * int(config["num_hidden_layers"]) * num_kv_heads(config) * head_dim(config)
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
         return 0
 

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from core.control import ShouldStop, check_stop, never
-from core.formats.gguf.architectures import Layout, Placed, describe
 from core.formats.gguf.file import DTYPES, Entry, GgufWriter, TensorSlot, header_bytes
 from core.formats.gguf.metadata import file_type, metadata
+from core.formats.gguf.tensor_map import MappedTensor, TensorMap, map_tensors
 from core.formats.gguf.tokenizer import tokenizer
 from core.formats.gguf.types import FLOATS
 from core.model.general import read_facts
@@ -35,13 +35,13 @@ class Export:
     """What a file will hold.
 
     Attributes:
-        layout: where each tensor of the checkpoint goes.
+        tensor_map: where each tensor of the checkpoint goes.
         slots: all tensors of the file, in their order.
         entries: the whole metadata.
         notes: what a user should know, one sentence each.
     """
 
-    layout: Layout
+    tensor_map: TensorMap
     slots: tuple[TensorSlot, ...]
     entries: tuple[Entry, ...]
     notes: tuple[str, ...]
@@ -50,13 +50,14 @@ class Export:
     def types(self) -> dict[str, str]:
         """The checkpoint's layer or tensor -> its type in the file; keys are `linear`, or `source` without one."""
         return {
-            item.linear or item.source: slot.type for item, slot in zip(self.layout.placed, self.slots, strict=False)
+            item.linear or item.source: slot.type
+            for item, slot in zip(self.tensor_map.mapped, self.slots, strict=False)
         }
 
     @cached_property
-    def of_linear(self) -> dict[str, Placed]:
+    def of_linear(self) -> dict[str, MappedTensor]:
         """Name of each matrix, as a bits map has it -> its place."""
-        return {item.linear: item for item in self.layout.placed if item.linear}
+        return {item.linear: item for item in self.tensor_map.mapped if item.linear}
 
     @cached_property
     def nbytes(self) -> int:
@@ -69,10 +70,12 @@ class Export:
 
     def write_computed(self, writer: GgufWriter) -> None:
         """Write the tensors that follow from the config alone."""
-        for name, values in self.layout.computed.items():
+        for name, values in self.tensor_map.computed.items():
             writer.write(name, torch.tensor(values, dtype=torch.float32))
 
-    def write_plain(self, writer: GgufWriter, placed: Placed, store: TensorStore, should_stop: ShouldStop) -> None:
+    def write_plain(
+        self, writer: GgufWriter, placed: MappedTensor, store: TensorStore, should_stop: ShouldStop
+    ) -> None:
         """Write one tensor of a floating-point type out of the checkpoint, in pieces.
 
         Raises:
@@ -89,7 +92,7 @@ def export(
     types: Mapping[str, str],
     *,
     mix: str = "",
-    own_head: bool = False,
+    separate_head: bool = False,
 ) -> Export:
     """What a GGUF file of a model holds.
 
@@ -100,29 +103,31 @@ def export(
         types: name of a matrix (a linear's, the embedding's; without `.weight`) -> its type in the file. One that is
             not named keeps the floating-point type that it has. What is no matrix is `f32` always.
         mix: what follows `gguf:`, for the file's own name of its type.
-        own_head: a tied model gets an output matrix of its own.
+        separate_head: a tied model gets an output matrix of its own.
 
     Raises:
         UnsupportedModel: an architecture, a detail of one, or a tokenizer that is not written.
     """
-    layout = describe(tree, own_head=own_head)
+    tensor_map = map_tensors(tree, separate_head=separate_head)
     slots, weights = [], dict[str, int]()
-    for item in layout.placed:
+    for item in tensor_map.mapped:
         kind = "f32"
         if item.is_matrix:
             own = {"F16": "f16", "BF16": "bf16"}.get(tree.tensors[item.source].dtype, "f32")
             kind = types.get(item.linear, own)
             weights[kind] = weights.get(kind, 0) + math.prod(item.shape)
         slots.append(TensorSlot(item.name, kind, item.shape))
-    slots += [TensorSlot(name, "f32", (len(values),)) for name, values in layout.computed.items()]
+    slots += [TensorSlot(name, "f32", (len(values),)) for name, values in tensor_map.computed.items()]
     named = read_facts(folder).get("name")
     name = named if isinstance(named, str) else label.rpartition("/")[2] or label
     vocabulary = tokenizer(folder, tree.config, slots[0].shape[0], name)
-    entries = metadata(layout, label, vocabulary.name, folder, file_type(weights, mix), tree.parameters)
-    return Export(layout, tuple(slots), (*entries, *vocabulary.entries), (*layout.notes, *vocabulary.notes))
+    entries = metadata(tensor_map, label, vocabulary.name, folder, file_type(weights, mix), tree.parameters)
+    return Export(tensor_map, tuple(slots), (*entries, *vocabulary.entries), (*tensor_map.notes, *vocabulary.notes))
 
 
-def plain_pieces(placed: Placed, kind: str, store: TensorStore, should_stop: ShouldStop = never) -> Iterator[Tensor]:
+def plain_pieces(
+    placed: MappedTensor, kind: str, store: TensorStore, should_stop: ShouldStop = never
+) -> Iterator[Tensor]:
     """A tensor of the checkpoint as the file has it, of type `kind` (one of `f32`, `f16`, `bf16`), some rows at a time.
 
     Raises:

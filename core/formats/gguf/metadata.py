@@ -13,8 +13,10 @@ from typing import Any, Final
 import gguf
 from gguf.constants import GGUFValueType, LlamaFileType
 
-from core.formats.gguf.architectures import Layout
 from core.formats.gguf.file import Entry
+from core.formats.gguf.tensor_map import TensorMap
+from core.model.architectures.config import sliding_layers, sliding_pattern
+from core.model.architectures.table import SOFTCAPS, Architecture
 from core.model.general import read_facts
 
 _BY_TYPE: Final = {
@@ -24,6 +26,7 @@ _BY_TYPE: Final = {
 _HUB: Final = re.compile(r"[\w.-]+/[\w.-]+")
 _QUANTIZATION_VERSION: Final = 2
 _NO_CAP: Final = 1e30
+"""A softcap that no logit reaches: llama.cpp replaces a missing one by its default."""
 
 
 def file_type(weights: Mapping[str, int], mix: str = "") -> int:
@@ -38,11 +41,11 @@ def file_type(weights: Mapping[str, int], mix: str = "") -> int:
     return int(LlamaFileType[name])
 
 
-def metadata(layout: Layout, label: str, name: str, folder: Path, kind: int, parameters: int) -> list[Entry]:
+def metadata(tensors: TensorMap, label: str, name: str, folder: Path, kind: int, parameters: int) -> list[Entry]:
     """Everything but the tokenizer, in the order of the file.
 
     Args:
-        layout: of the tensors.
+        tensors: of the file.
         label: of the model, a Hub id where there is one.
         name: `general.name`, which the tokenizer has a say in.
         folder: of the source, for its licence, tags and the like.
@@ -50,12 +53,12 @@ def metadata(layout: Layout, label: str, name: str, folder: Path, kind: int, par
         parameters: of the model.
     """
     return [
-        Entry.text("general.architecture", layout.family.name),
+        Entry.text("general.architecture", tensors.rules.name),
         Entry.text("general.type", "model"),
         Entry.text("general.name", name),
         Entry.text("general.size_label", gguf.size_label(parameters, parameters, 0, 0)),
         *_origin(label, folder),
-        *(entry.under(layout.family.name) for entry in (*_shape(layout), *layout.rope)),
+        *(entry.under(tensors.rules.name) for entry in (*_sizes(tensors), *tensors.rope)),
         Entry.count("general.file_type", kind),
         Entry.count("general.quantization_version", _QUANTIZATION_VERSION),
     ]
@@ -85,53 +88,35 @@ def _entry(key: str, value: str | int | list[str]) -> Entry:
     return Entry.list_of(key, GGUFValueType.STRING, value)
 
 
-def _shape(layout: Layout) -> list[Entry]:
-    """Sizes, without the architecture's name."""
-    config, name = layout.config, layout.family.name
-    rows = next(item.shape[0] for item in layout.placed if item.name == "token_embd.weight")
-    blocks = 1 + max(int(item.name.split(".")[1]) for item in layout.placed if item.name.startswith("blk."))
+def _sizes(tensors: TensorMap) -> list[Entry]:
+    """Return the sizes of the model; keys without the architecture's name."""
+    architecture, gguf = tensors.architecture, tensors.rules
+    rows = next(item.shape[0] for item in tensors.mapped if item.name == "token_embd.weight")
+    blocks = 1 + max(int(item.name.split(".")[1]) for item in tensors.mapped if item.name.startswith("blk."))
+    config = {**tensors.config, "num_hidden_layers": blocks, "vocab_size": rows}
     entries = [
-        Entry.count("block_count", blocks),
-        Entry.count("context_length", config["max_position_embeddings"]),
-        Entry.count("embedding_length", config["hidden_size"]),
-        Entry.count("feed_forward_length", config["intermediate_size"]),
-        Entry.count("attention.head_count", config["num_attention_heads"]),
-        Entry.count("attention.head_count_kv", config["num_key_value_heads"]),
-        Entry.count("attention.key_length", config["head_dim"]),
-        Entry.count("attention.value_length", config["head_dim"]),
-        Entry.float("attention.layer_norm_rms_epsilon", config["rms_norm_eps"]),
-        Entry.count("vocab_size", rows),
+        Entry.float(key, config[name]) if key.endswith("epsilon") else Entry.count(key, config[name])
+        for key, name in gguf.config_keys.items()
     ]
-    if name in ("gemma2", "gemma3", "phi3"):
-        entries += _window(name, config, blocks)
-    for key in ("attn_logit_softcapping", "final_logit_softcapping"):
-        # Without the keys llama.cpp caps a gemma2 at numbers of its own: no cap is one that is never reached.
-        cap = config.get(key) or (_NO_CAP if name == "gemma2" else None)
-        if cap and (name == "gemma2" or (name == "gemma3" and key.startswith("final"))):
-            entries.append(Entry.float(key, cap))
+    if gguf.sliding_window:
+        entries += _window(architecture, config, blocks)
+    for key in SOFTCAPS:
+        cap = config.get(key) if key in architecture.softcaps else None
+        if cap or gguf.own_defaults:
+            entries.append(Entry.float(key, cap or _NO_CAP))
     return entries
 
 
-def _window(name: str, config: dict[str, Any], blocks: int) -> list[Entry]:
-    """The sliding window, and which blocks have it where that is not llama.cpp's own rule."""
+def _window(architecture: Architecture, config: dict[str, Any], blocks: int) -> list[Entry]:
+    """Return the sliding window, and the blocks that have it where they are not llama.cpp's default ones."""
+    assert architecture.gguf is not None
     window = config.get("sliding_window") or 0
-    if not window and name == "gemma2":
-        # Its blocks have a window in llama.cpp whatever the file says.
+    if not window and architecture.gguf.own_defaults:
         window = config["max_position_embeddings"]
     entries = [Entry.count("attention.sliding_window", window)]
-    if name == "phi3" or not window:
+    if not window or not architecture.gguf.applies_window:
         return entries
-    slides = sliding_blocks(config, blocks)
-    usual = {"gemma2": 2, "gemma3": 6}[name]
-    if slides != [block % usual < usual - 1 for block in range(blocks)]:
+    slides = sliding_layers(architecture, config | {"sliding_window": window}, blocks)
+    if slides != sliding_pattern(architecture.full_attention_every, blocks):
         entries.append(Entry.list_of("attention.sliding_window_pattern", GGUFValueType.BOOL, slides))
     return entries
-
-
-def sliding_blocks(config: dict[str, Any], blocks: int) -> list[bool]:
-    """Which blocks look back only as far as the window."""
-    kinds = config.get("layer_types")
-    if isinstance(kinds, list) and len(kinds) == blocks:
-        return [kind == "sliding_attention" for kind in kinds]
-    pattern = config.get("sliding_window_pattern") or {"gemma2": 2}.get(str(config.get("model_type")), 6)
-    return [(block + 1) % pattern != 0 for block in range(blocks)]

@@ -6,24 +6,23 @@ Reads the header and the rotary divisors, no weight.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-import gguf
 import numpy as np
 import torch
 
 from core.errors import CorruptFile, UnsupportedModel, translated
-from core.formats.gguf import config as gguf_config
 from core.formats.gguf import values as gguf_values
+from core.formats.gguf.config import build_config
+from core.formats.gguf.rope import FACTORS
+from core.model.architectures.rope import old_rope_keys, split_rows
+from core.model.architectures.table import READ_FROM_GGUF, Architecture, heads_key, shift_of
 from core.model.gguf_header import GgufHeader, GgufTensor, read_gguf_header
 
 _Array = np.ndarray[Any, Any]
-_PAIRED_ROWS: Final = re.compile(r"blk\.\d+\.attn_(q|k)\.(weight|bias)")
-_SHIFTED: Final = ("gemma", "gemma2", "gemma3")
 
 FLOATS: Final = ("F32", "F16", "BF16")
 """Types of tensors that are numbers one by one."""
@@ -35,29 +34,27 @@ class GgufPlace:
 
     Attributes:
         tensor: of the file.
-        heads: rows are that many heads, each with its halves interleaved in the file; 0 for rows as they are.
-            llama.cpp's converter does that to q and k of Llama (its conversion/llama.py, `permute`).
-        shift: what the file's values have more than the model's: 1 in the norms of Gemma (its conversion/gemma.py).
-        turned: the model has the matrix as [in, out], the file as [out, in]: the blocks of GPT-2.
+        heads: number of heads whose rows are interleaved in the file; 0 for rows in their own order.
+        shift: what the file's values exceed the model's by.
+        transposed: the model has the matrix as [in, out], the file as [out, in].
     """
 
     tensor: GgufTensor
     heads: int = 0
     shift: float = 0.0
-    turned: bool = False
+    transposed: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
         """In the model."""
-        return self.tensor.shape[::-1] if self.turned else self.tensor.shape
+        return self.tensor.shape[::-1] if self.transposed else self.tensor.shape
 
     @cached_property
     def order(self) -> _Array | None:
         """The file's row of each row of the model, int64 [rows]; None where they are the same."""
         if not self.heads:
             return None
-        rows = self.tensor.shape[0]
-        return np.arange(rows).reshape(self.heads, rows // self.heads // 2, 2).swapaxes(1, 2).reshape(rows)
+        return split_rows(self.tensor.shape[0], self.heads)
 
     @property
     def as_stored(self) -> bool:
@@ -94,7 +91,7 @@ class GgufModel:
         found = gguf_values.values(place.tensor)
         if place.order is not None:
             found = found[place.order]
-        if place.turned:
+        if place.transposed:
             found = np.ascontiguousarray(found.T)
         if place.shift:
             with np.errstate(invalid="ignore"):  # a damaged number is for whoever reads the values to judge
@@ -110,14 +107,14 @@ def open_gguf_model(path: Path) -> GgufModel:
         UnsupportedModel: an architecture, a detail of one or a tensor that is not read.
     """
     header = read_gguf_header(path)
-    present = [header.tensors[name] for name in gguf_config.FACTORS if name in header.tensors]
+    present = [header.tensors[name] for name in FACTORS if name in header.tensors]
     factors = {tensor.name: gguf_values.values(tensor).reshape(-1).tolist() for tensor in present}
-    config = gguf_config.build_config(header, header.label, factors)
+    config = build_config(header, header.label, factors)
     model = _empty_model(config, header.label)
     config.architectures = [type(model).__name__]
     value = config.to_diff_dict()
     value.pop("_name_or_path", None)
-    value |= gguf_config.old_rope_keys(value.get("rope_parameters"))
+    value |= old_rope_keys(value.get("rope_parameters"))
     return GgufModel(header.path, header, value, _generation(config, header), _places(header, model, header.label))
 
 
@@ -145,20 +142,17 @@ def _places(header: GgufHeader, model: Any, label: str) -> dict[str, GgufPlace]:
         UnsupportedModel: a tensor is left over.
         CorruptFile: one is missing or has another shape.
     """
-    architectures = {name: kind for kind, name in gguf.MODEL_ARCH_NAMES.items()}
-    table = gguf.get_tensor_name_map(architectures[header.architecture], int(model.config.num_hidden_layers))
-    left = {name: tensor for name, tensor in header.tensors.items() if name not in gguf_config.FACTORS}
+    architecture = READ_FROM_GGUF[header.architecture]
+    left = {name: tensor for name, tensor in header.tensors.items() if name not in FACTORS}
     tied = set(model.all_tied_weights_keys) if model.config.tie_word_embeddings else set()
     found = {}
     for name, parameter in model.state_dict().items():
         if name in tied:
             continue
-        stem, dot, suffix = name.rpartition(".")
-        known = table.get_name(stem) if suffix in ("weight", "bias") else None
-        tensor = left.pop(f"{known}{dot}{suffix}", None)
+        tensor = left.pop(architecture.gguf_name(name), None)
         if tensor is None:
             raise CorruptFile(f"{label} has no tensor for {name}.", "Fetch the file again.")
-        place = _place(header.architecture, tensor, model.config, label)
+        place = _place(architecture, tensor, model.config, label)
         if place.shape != tuple(parameter.shape):
             raise CorruptFile(
                 f"{label} has {name} as {tensor.shape} where its metadata say {tuple(parameter.shape)}.", ""
@@ -172,13 +166,11 @@ def _places(header: GgufHeader, model: Any, label: str) -> dict[str, GgufPlace]:
     return found
 
 
-def _place(architecture: str, tensor: GgufTensor, config: Any, label: str) -> GgufPlace:
-    heads = 0
-    paired = _PAIRED_ROWS.fullmatch(tensor.name) if architecture == "llama" else None
-    if paired is not None:
-        heads = config.num_attention_heads if paired[1] == "q" else config.num_key_value_heads
-        if type(heads) is not int or heads < 1 or tensor.shape[0] % (2 * heads):
-            raise CorruptFile(f"{label} has rows of {tensor.name} that are not those of {heads} heads.", "")
-    shifted = architecture in _SHIFTED and tensor.name.endswith("norm.weight")
-    turned = architecture == "gpt2" and tensor.name.startswith("blk.") and len(tensor.shape) == 2
-    return GgufPlace(tensor, heads, float(shifted), turned)
+def _place(architecture: Architecture, tensor: GgufTensor, config: Any, label: str) -> GgufPlace:
+    assert architecture.gguf is not None
+    key = heads_key(architecture.gguf, tensor.name)
+    heads = getattr(config, key) if key else 0
+    if key and (type(heads) is not int or heads < 1 or tensor.shape[0] % (2 * heads)):
+        raise CorruptFile(f"{label} has rows of {tensor.name} that are not those of {heads} heads.", "")
+    transposed = architecture.gguf.transposed and tensor.name.startswith("blk.") and len(tensor.shape) == 2
+    return GgufPlace(tensor, heads, shift_of(architecture, tensor.name), transposed)

@@ -18,12 +18,12 @@ from torch import Tensor
 
 from core.control import ShouldStop, check_stop
 from core.errors import BadInput, VerificationFailed
-from core.formats.gguf.architectures import Placed
 from core.formats.gguf.blocks import BlockLinear
 from core.formats.gguf.carry import carry
 from core.formats.gguf.export import Export, export
 from core.formats.gguf.reader import GgufCheckpoint
 from core.formats.gguf.rounding import round_to
+from core.formats.gguf.tensor_map import MappedTensor
 from core.formats.gguf.types import FLOATS, linear_type, other_type
 from core.formats.holding import notes, problems
 from core.formats.names import mix_of
@@ -68,9 +68,9 @@ class GgufPlan:
         return self.contents.nbytes
 
     @cached_property
-    def others(self) -> list[Placed]:
+    def others(self) -> list[MappedTensor]:
         """The tensors that are no quantized layers."""
-        return [item for item in self.contents.layout.placed if item.linear not in self.layers]
+        return [item for item in self.contents.tensor_map.mapped if item.linear not in self.layers]
 
     @property
     def copied(self) -> list[str]:
@@ -83,7 +83,7 @@ class GgufPlan:
         kinds = {item.source: self.type_of(item) for item in self.others}
         return {name: kind for name, kind in kinds.items() if kind not in FLOATS and kind != self.embedding_type}
 
-    def type_of(self, item: Placed) -> str:
+    def type_of(self, item: MappedTensor) -> str:
         """The type of a tensor in the file."""
         return self.contents.types[item.linear or item.source]
 
@@ -110,7 +110,7 @@ class GgufPlan:
 
     def open(self, folder: Path) -> GgufCheckpoint:
         """The finished output, read back."""
-        return GgufCheckpoint(folder / self.file, self.source_folder, self.contents.layout)
+        return GgufCheckpoint(folder / self.file, self.source_folder, self.contents.tensor_map)
 
     def check_rest(self, written: Checkpoint, source: TensorStore, should_stop: ShouldStop) -> None:
         """Hold every other tensor against the source's: equal, or as close as its block type allows.
@@ -215,8 +215,8 @@ def plan_gguf(
     kept = embedding_type if not mix_of(name) else ""
     types.setdefault(tree.embedding, kept or other_type(name, tree, embedding))
     head = tree.tied_head
-    own_head = head is not None and head.name in quantized
-    contents = export(tree, source_folder, label, types, mix=mix_of(name), own_head=own_head)
+    separate_head = head is not None and head.name in quantized
+    contents = export(tree, source_folder, label, types, mix=mix_of(name), separate_head=separate_head)
     return GgufPlan(
         name=name,
         layers=quantized,
@@ -242,7 +242,7 @@ def file_name(label: str, format_name: str, contents: Export) -> str:
     return f"{stem}-{kind.upper()}.gguf"
 
 
-def _same(item: Placed, kind: str, ours: Tensor, theirs: Tensor) -> bool:
+def _same(item: MappedTensor, kind: str, ours: Tensor, theirs: Tensor) -> bool:
     if kind in FLOATS:
         return torch.equal(ours, item.restore(item.store(theirs)) if item.shift else theirs)
     # Rows that were mixed up would be off by 1.4 of their size.
@@ -251,20 +251,20 @@ def _same(item: Placed, kind: str, ours: Tensor, theirs: Tensor) -> bool:
     return bool((ours - theirs).norm() <= allowed * theirs.norm())
 
 
-def _pieces(item: Placed) -> Iterator[slice]:
+def _pieces(item: MappedTensor) -> Iterator[slice]:
     """Rows of a matrix that fit into memory together."""
     rows = item.shape[0]
     step = max(1, _PIECE // item.shape[1]) if item.is_matrix else rows
     return (slice(start, min(rows, start + step)) for start in range(0, rows, step))
 
 
-def _read(store: TensorStore, item: Placed, rows: slice) -> Tensor:
+def _read(store: TensorStore, item: MappedTensor, rows: slice) -> Tensor:
     if not item.is_matrix:
         return store.get(item.source)
     return store.rows(item.source, torch.arange(rows.start, rows.stop))
 
 
-def _blocks(store: TensorStore, item: Placed, kind: str, should_stop: ShouldStop) -> Iterator[Tensor]:
+def _blocks(store: TensorStore, item: MappedTensor, kind: str, should_stop: ShouldStop) -> Iterator[Tensor]:
     """A matrix in a block type, some rows at a time: the source's own blocks where they are of that type."""
     for rows in _pieces(item):
         check_stop(should_stop)

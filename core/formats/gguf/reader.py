@@ -19,10 +19,10 @@ from core.block_types import TYPES
 from core.control import ShouldStop, never
 from core.errors import CorruptFile
 from core.formats.gguf import values as gguf_values
-from core.formats.gguf.architectures import Layout
 from core.formats.gguf.blocks import BlockLinear, decode
 from core.formats.gguf.importing import import_config
 from core.formats.gguf.model import GgufModel, GgufPlace, open_gguf_model
+from core.formats.gguf.tensor_map import TensorMap
 from core.model.folder import read_config
 from core.model.gguf_header import GgufTensor, read_gguf_header
 from core.model.headers import TensorInfo
@@ -59,13 +59,13 @@ class GgufStore(TensorStore):
         raw = gguf_values.read_rows(place.tensor)
         value = torch.from_numpy(raw).view(self.dtype(name)).reshape(place.tensor.shape)
         value = value if place.order is None else value[torch.from_numpy(place.order)]
-        return value.T.contiguous() if place.turned else value
+        return value.T.contiguous() if place.transposed else value
 
     def rows(self, name: str, index: Tensor) -> Tensor:
         """Rows `index` (int64 [n]) of a 2-D tensor, shape [n, columns], reading and dequantizing no others."""
         self.info(name)
         place = self._model.places[name]
-        if place.turned or place.shift:
+        if place.transposed or place.shift:
             return self.get(name)[index]
         wanted = index.numpy() if place.order is None else place.order[index.numpy()]
         raw = gguf_values.gather_rows(place.tensor, wanted)
@@ -78,7 +78,7 @@ class GgufStore(TensorStore):
         self.info(name)
         place = self._model.places[name]
         kind = place.tensor.kind.name.lower()
-        if kind not in TYPES or place.turned or place.shift:
+        if kind not in TYPES or place.transposed or place.shift:
             return None
         wanted = index.numpy() if place.order is None else place.order[index.numpy()]
         return kind, torch.from_numpy(gguf_values.gather_rows(place.tensor, wanted))
@@ -87,7 +87,7 @@ class GgufStore(TensorStore):
         """The tensor's bytes, as its dtype in the table has them, in pieces."""
         self.info(name)
         place = self._model.places[name]
-        if place.order is not None or place.turned or place.shift:
+        if place.order is not None or place.transposed or place.shift:
             yield self.get(name).reshape(-1).view(torch.uint8).numpy().tobytes()
             return
         for raw in gguf_values.raw_chunks(place.tensor):
@@ -108,11 +108,11 @@ class GgufCheckpoint:
         path: of the file.
         folder: with config.json and tokenizer of the model that the file was made of, where it is at hand; by default
             both are made of the metadata.
-        layout: by which the file was made of the checkpoint in `folder`: its names and its config count.
+        tensor_map: by which the file was made of the checkpoint in `folder`: its names and its config count.
         should_stop: asked while a tokenizer is unpacked.
 
     Raises:
-        CorruptFile: the file is damaged, or has other tensors than `layout`.
+        CorruptFile: the file is damaged, or has other tensors than `tensor_map`.
         UnsupportedModel: an architecture, or a detail of one, that is not read.
     """
 
@@ -120,11 +120,11 @@ class GgufCheckpoint:
         self,
         path: Path,
         folder: Path | None = None,
-        layout: Layout | None = None,
+        tensor_map: TensorMap | None = None,
         should_stop: ShouldStop = never,
     ) -> None:
         self.path = path
-        self.model = _as_planned(path, folder, layout) if folder and layout else open_gguf_model(path)
+        self.model = _as_planned(path, folder, tensor_map) if folder and tensor_map else open_gguf_model(path)
         self.config = self.model.config
         self._folder = folder
         self._should_stop = should_stop
@@ -217,18 +217,18 @@ class GgufCheckpoint:
         return table
 
 
-def _as_planned(path: Path, folder: Path, layout: Layout) -> GgufModel:
-    """The model in a file that was written by a layout."""
+def _as_planned(path: Path, folder: Path, tensor_map: TensorMap) -> GgufModel:
+    """Return the model in a file that was written by a tensor map."""
     header = read_gguf_header(path)
     left = dict(header.tensors)
     places = {}
-    for item in layout.placed:
+    for item in tensor_map.mapped:
         name = f"{item.linear}{_WEIGHT}" if item.linear else item.source
         tensor = left.pop(item.name, None)
         if tensor is None or tensor.shape != item.shape:
             raise CorruptFile(f"{path.name} does not have {item.name} as it was planned.", "Please report this.")
         places[name] = GgufPlace(tensor, item.heads, item.shift)
-    extra = set(left) - set(layout.computed)
+    extra = set(left) - set(tensor_map.computed)
     if extra:
         raise CorruptFile(f"{path.name} has {min(extra)[:80]!r}, which was not planned.", "Please report this.")
     return GgufModel(path, header, read_config(folder), {}, places)

@@ -1,4 +1,4 @@
-"""A model's step as a tape: from its design and its weights to the operations, with the cache that they write.
+"""A model's step as a tape: from its spec and its weights to the operations, with the cache that they write.
 
 Knows the order of the operations of a decoder block; reads no files.
 """
@@ -15,9 +15,9 @@ from torch import Tensor
 from core.control import ShouldStop
 from core.inference.native import shapes
 from core.inference.native import tape as tapes
-from core.inference.native.architectures import Design
 from core.inference.native.library import MOST_THREADS, Memory, checked, memory
 from core.inference.native.matrix import Matrix
+from core.inference.native.model_spec import ModelSpec
 from core.inference.native.tape import Tape
 
 ROWS = 256
@@ -62,34 +62,34 @@ class Program:
     """A model that computes steps: tokens at a position to logits. Holds the cache, and what is in it is the caller's
     to know. Not for two threads at once.
 
-    Every shape is held against the design before memory is pointed to; see `shapes` for what is raised.
+    Every shape is held against the spec before memory is pointed to; see `shapes` for what is raised.
 
     Args:
         library: the compiled kernels.
-        design: of the model.
+        spec: of the model.
         context: tokens that the cache holds.
         threads: that compute.
         dtype: of the cache, float16 or float32.
-        rotations: by the names that the design's blocks have for them; two where the design has a `short`, for texts up
+        rotations: by the names that the spec's blocks have for them; two where the spec has a `short`, for texts up
             to it and for longer ones.
     """
 
     def __init__(
         self,
         library: Any,
-        design: Design,
+        spec: ModelSpec,
         context: int,
         threads: int,
         dtype: torch.dtype,
         rotations: tuple[dict[str, Rotation], ...],
     ) -> None:
-        self.design, self.threads = design, min(threads, MOST_THREADS)
+        self.spec, self.threads = spec, min(threads, MOST_THREADS)
         self.context = -(-context // _TILE) * _TILE
-        self._shapes = shapes.block_shapes(design)
+        self._shapes = shapes.block_shapes(spec)
         for which, tables in enumerate(rotations):
-            length = min(context, design.short) if which == 0 and design.short else context
+            length = min(context, spec.short_context) if which == 0 and spec.short_context else context
             for table in tables.values():
-                shapes.check_rotation(table.cosine, table.sine, length, design.head)
+                shapes.check_rotation(table.cosine, table.sine, length, spec.head_dim)
         self._library = library
         self._rotations = rotations
         self._turned: list[tuple[tapes.Heads, str]] = []
@@ -100,9 +100,9 @@ class Program:
         self._struct: tapes.ProgramStruct | None = None
         self._which = 0
         self.spent = torch.zeros(len(tapes.KINDS), dtype=torch.int64)
-        splits = (_PAIRS, tapes.SPLIT_ROWS * design.heads, design.head + 2)
+        splits = (_PAIRS, tapes.SPLIT_ROWS * spec.num_heads, spec.head_dim + 2)
         self._partial = torch.zeros(splits)
-        self._x = self._tape.buffer("x", design.width)
+        self._x = self._tape.buffer("x", spec.hidden_size)
         # What the next operation on rows adds to x first: (what, weights of its norm or None).
         self._pending: tuple[Tensor | None, Tensor | None] = (None, None)
 
@@ -122,13 +122,13 @@ class Program:
 
     def begin(self, ends: Ends) -> None:
         """The first operation: look the tokens up."""
-        design = self.design
-        shapes.check("The output head", ends.head, (design.vocabulary, design.width))
+        spec = self.spec
+        shapes.check("The output head", ends.head, (spec.vocab_size, spec.hidden_size))
         if ends.table is not None:
-            shapes.check("The embedding", ends.table, (design.vocabulary, design.width))
-        shapes.check("The last norm", ends.norm, (design.width,))
+            shapes.check("The embedding", ends.table, (spec.vocab_size, spec.hidden_size))
+        shapes.check("The last norm", ends.norm, (spec.hidden_size,))
         matrix = ends.head if ends.table is None else None
-        what = tapes.embed(matrix, ends.table, design.vocabulary, self.design.embedding_scale, self._x)
+        what = tapes.embed(matrix, ends.table, spec.vocab_size, self.spec.embedding_scale, self._x)
         self._weights += 0 if ends.table is None else ends.table.nbytes
         self._tape.add(tapes.EMBED, what, ends)
 
@@ -144,13 +144,13 @@ class Program:
 
     def finish(self, ends: Ends) -> None:
         """The last operations: the norm and the logits of those rows that are wanted."""
-        design, tape = self.design, self._tape
-        out = tape.buffer("tail", design.width)
+        spec, tape = self.spec, self._tape
+        out = tape.buffer("tail", spec.hidden_size)
         reads = tape.reads(out, [ends.head], tail=True)
         self._rows_op(ends.norm, out, reads, tail=True)
         tape.linear([(ends.head, None, 0)], reads, tail=True)
-        if design.logit_cap or design.logit_scale != 1.0:
-            what = tapes.Logits(width=design.vocabulary, scale=design.logit_scale, cap=design.logit_cap)
+        if spec.logit_softcap or spec.logit_scale != 1.0:
+            what = tapes.Logits(width=spec.vocab_size, scale=spec.logit_scale, cap=spec.logit_softcap)
             tape.add(tapes.LOGITS, what, tail=True)
         self._weights += ends.head.nbytes + ends.norm.nbytes
         self._struct = tape.finished(self.threads)
@@ -200,7 +200,7 @@ class Program:
         """Ask the compiled program whether it would compute the longest step at the end of the cache."""
         assert self._struct is not None
         tokens = torch.zeros(self.rows, dtype=torch.int32)
-        logits = torch.empty(1, self.design.vocabulary)
+        logits = torch.empty(1, self.spec.vocab_size)
         # The cache is rounded up; tables of positions end where the context does.
         ends = [len(table.cosine) for table in self._rotations[0].values()]
         position = max(0, min([self.context, *ends]) - self.rows)
@@ -210,7 +210,7 @@ class Program:
 
     def turn_for(self, length: int) -> bool:
         """Choose the rotations for a text of so many tokens; whether what is in the cache was turned otherwise."""
-        which = int(self.design.short > 0 and length > self.design.short)
+        which = int(self.spec.short_context > 0 and length > self.spec.short_context)
         if which == self._which:
             return False
         for what, name in self._turned:
@@ -226,53 +226,46 @@ class Program:
         self.spent.zero_()
 
     def _attention(self, weights: BlockWeights) -> None:
-        design, tape, family = self.design, self._tape, self.design.family
-        queries, keys = design.heads * design.head, design.groups * design.head
+        spec, tape, modules = self.spec, self._tape, self.spec.architecture.modules
+        queries, keys = spec.query_size, spec.key_size
         qkv = tape.buffer("qkv", queries + 2 * keys)
-        if family.fused:
-            parts = [(weights.matrices["self_attn.qkv_proj"], qkv, 0)]
-        else:
-            columns = (0, queries, queries + keys)
-            parts = [
-                (weights.matrices[f"self_attn.{letter}_proj"], qkv, column)
-                for letter, column in zip("qkv", columns, strict=True)
-            ]
-        tape.linear(parts, self._normed(weights.norms.get(family.before_attention), [part[0] for part in parts]))
-        output = weights.matrices["self_attn.o_proj"]
+        columns = {"attn_qkv": 0, "attn_q": 0, "attn_k": queries, "attn_v": queries + keys}
+        parts = [(weights.matrices[modules[name]], qkv, column) for name, column in columns.items() if name in modules]
+        tape.linear(parts, self._normed(self._norm(weights, "attn_norm"), [part[0] for part in parts]))
+        output = weights.matrices[modules["attn_output"]]
         reads = tape.reads(tape.buffer("attention", queries), [output])
-        what = self._heads(qkv, weights.norms, reads)
+        what = self._heads(qkv, weights, reads)
         tape.add(tapes.HEADS, what, reads, weights, self._caches[-1])
         tape.add(tapes.ATTEND, what)
         tape.add(tapes.JOIN, what)
-        self._into_residual(output, reads, weights.norms.get(family.after_attention))
+        self._into_residual(output, reads, self._norm(weights, "post_attention_norm"))
 
-    def _heads(self, qkv: Tensor, norms: dict[str, Tensor], reads: tapes.Reads) -> tapes.Heads:
-        design = self.design
-        block = design.blocks[len(self._caches)]
-        queries, keys = design.heads * design.head, design.groups * design.head
+    def _heads(self, qkv: Tensor, weights: BlockWeights, reads: tapes.Reads) -> tapes.Heads:
+        spec = self.spec
+        block = spec.blocks[len(self._caches)]
+        queries, keys = spec.query_size, spec.key_size
         cache = [torch.empty(self.context * keys, dtype=self._dtype) for _ in range(2)]
         self._caches.append((cache[0], cache[1]))
-        turned = None if block.rotation is None else self._rotations[0][block.rotation]
-        norm = {letter: norms.get(f"self_attn.{letter}_norm") for letter in "qk"}
+        turned = None if block.rope is None else self._rotations[0][block.rope]
         what = tapes.Heads(
-            heads=design.heads,
-            groups=design.groups,
-            size=design.head,
+            heads=spec.num_heads,
+            groups=spec.num_kv_heads,
+            size=spec.head_dim,
             rotary=0 if turned is None else 2 * turned.cosine.shape[1],
             context=self.context,
             halves=int(self._dtype == torch.float16),
             window=block.window,
-            whole=int(design.family.whole_norms),
-            epsilon=design.epsilon,
-            scale=design.score_scale,
-            cap=design.score_cap,
+            whole=int(spec.architecture.qk_norm_whole),
+            epsilon=spec.epsilon,
+            scale=spec.attention_scale,
+            cap=spec.attention_softcap,
             splits=self._partial.shape[0],
             q=memory(qkv),
             k=memory(qkv, queries),
             v=memory(qkv, queries + keys),
             stride=qkv.shape[1],
-            q_norm=_optional(norm["q"]),
-            k_norm=_optional(norm["k"]),
+            q_norm=_optional(self._norm(weights, "attn_q_norm")),
+            k_norm=_optional(self._norm(weights, "attn_k_norm")),
             cosine=_optional(None if turned is None else turned.cosine),
             sine=_optional(None if turned is None else turned.sine),
             keys=memory(cache[0]),
@@ -281,58 +274,57 @@ class Program:
             out=memory(reads.buffer),
             targets=reads.targets,
         )
-        if block.rotation is not None:
-            self._turned.append((what, block.rotation))
+        if block.rope is not None:
+            self._turned.append((what, block.rope))
         return what
 
+    def _norm(self, weights: BlockWeights, name: str) -> Tensor | None:
+        """Return the weights of the norm that a GGUF file calls `name`, or None if the architecture has none."""
+        return weights.norms.get(self.spec.architecture.modules.get(name, ""))
+
     def _mlp(self, weights: BlockWeights) -> None:
-        design, tape, family = self.design, self._tape, self.design.family
-        both = tape.buffer("gates", 2 * design.inner)
-        if family.fused:
-            parts = [(weights.matrices["mlp.gate_up_proj"], both, 0)]
-        else:
-            parts = [
-                (weights.matrices["mlp.gate_proj"], both, 0),
-                (weights.matrices["mlp.up_proj"], both, design.inner),
-            ]
-        tape.linear(parts, self._normed(weights.norms.get(family.before_mlp), [part[0] for part in parts]))
-        down = weights.matrices["mlp.down_proj"]
-        reads = tape.reads(tape.buffer("gated", design.inner), [down])
+        spec, tape, modules = self.spec, self._tape, self.spec.architecture.modules
+        both = tape.buffer("gates", 2 * spec.intermediate_size)
+        columns = {"ffn_gate": 0, "ffn_up": spec.intermediate_size if "ffn_gate" in modules else 0}
+        parts = [(weights.matrices[modules[name]], both, column) for name, column in columns.items() if name in modules]
+        tape.linear(parts, self._normed(self._norm(weights, "ffn_norm"), [part[0] for part in parts]))
+        down = weights.matrices[modules["ffn_down"]]
+        reads = tape.reads(tape.buffer("gated", spec.intermediate_size), [down])
         what = tapes.Gate(
-            function=design.function,
-            width=design.inner,
+            function=spec.activation,
+            width=spec.intermediate_size,
             gate=memory(both),
-            up=memory(both, design.inner),
+            up=memory(both, spec.intermediate_size),
             stride=both.shape[1],
             out=memory(reads.buffer),
             targets=reads.targets,
         )
         tape.add(tapes.GATE, what, reads)
-        self._into_residual(down, reads, weights.norms.get(family.after_mlp))
+        self._into_residual(down, reads, self._norm(weights, "post_ffw_norm"))
 
     def _into_residual(self, matrix: Matrix, reads: tapes.Reads, after: Tensor | None) -> None:
         """Add a product to x: at once, or where it is normed or scaled before, with the next operation on rows."""
-        if after is None and self.design.residual_scale == 1.0:
+        if after is None and self.spec.residual_scale == 1.0:
             self._tape.linear([(matrix, self._x, 0)], reads, add=True)
             return
-        y = self._tape.buffer("y", self.design.width)
+        y = self._tape.buffer("y", self.spec.hidden_size)
         self._tape.linear([(matrix, y, 0)], reads)
         self._pending = (y, after)
 
     def _normed(self, norm: Tensor | None, readers: list[Matrix]) -> tapes.Reads:
         """x with its norm, or as it is where the architecture has none, for these matrices."""
-        out = self._x if norm is None else self._tape.buffer("normed", self.design.width)
+        out = self._x if norm is None else self._tape.buffer("normed", self.spec.hidden_size)
         reads = self._tape.reads(out, readers)
         self._rows_op(norm, out, reads)
         return reads
 
     def _rows_op(self, before: Tensor | None, out: Tensor, reads: tapes.Reads, *, tail: bool = False) -> None:
-        design, (y, after) = self.design, self._pending
+        spec, (y, after) = self.spec, self._pending
         self._pending = (None, None)
         what = tapes.Rows(
-            width=design.width,
-            epsilon=design.epsilon,
-            scale=design.residual_scale,
+            width=spec.hidden_size,
+            epsilon=spec.epsilon,
+            scale=spec.residual_scale,
             x=memory(self._x),
             y=_optional(y),
             after=_optional(after),

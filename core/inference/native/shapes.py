@@ -1,6 +1,6 @@
-"""The shapes that a design gives to every tensor of its program, and the check that the tensors have them.
+"""The shape of every tensor of a native program, as its spec gives it, and the check that the tensors have them.
 
-All addresses in the compiled program follow from the design, so nothing is pointed to that did not pass here.
+The compiled program computes addresses from the spec, so every tensor is checked here before it is pointed to.
 """
 
 from __future__ import annotations
@@ -8,31 +8,30 @@ from __future__ import annotations
 from torch import Tensor
 
 from core.errors import CorruptFile
-from core.inference.native.architectures import Design
 from core.inference.native.matrix import Matrix
+from core.inference.native.model_spec import ModelSpec
 
 Shape = tuple[int, ...]
 
 
-def block_shapes(design: Design) -> dict[str, Shape]:
-    """The shape of every linear layer, [outputs, inputs], and of every norm that a block may have, by name."""
-    width, inner, family = design.width, design.inner, design.family
-    queries, keys = design.heads * design.head, design.groups * design.head
-    norms = (family.before_attention, family.after_attention, family.before_mlp, family.after_mlp)
-    return {
-        "self_attn.q_proj": (queries, width),
-        "self_attn.k_proj": (keys, width),
-        "self_attn.v_proj": (keys, width),
-        "self_attn.qkv_proj": (queries + 2 * keys, width),
-        "self_attn.o_proj": (width, queries),
-        "mlp.gate_proj": (inner, width),
-        "mlp.up_proj": (inner, width),
-        "mlp.gate_up_proj": (2 * inner, width),
-        "mlp.down_proj": (width, inner),
-        "self_attn.q_norm": (queries if family.whole_norms else design.head,),
-        "self_attn.k_norm": (keys if family.whole_norms else design.head,),
-        **{name: (width,) for name in norms if name},
+def block_shapes(spec: ModelSpec) -> dict[str, Shape]:
+    """Return the shape of every linear layer, [out_features, in_features], and norm of a block, by module name."""
+    hidden_size, intermediate_size = spec.hidden_size, spec.intermediate_size
+    query_size, key_size = spec.query_size, spec.key_size
+    architecture = spec.architecture
+    shapes: dict[str, Shape] = {
+        "attn_q": (query_size, hidden_size),
+        "attn_k": (key_size, hidden_size),
+        "attn_v": (key_size, hidden_size),
+        "attn_qkv": (query_size + 2 * key_size, hidden_size),
+        "attn_output": (hidden_size, query_size),
+        "ffn_gate": (intermediate_size, hidden_size),
+        "ffn_up": (intermediate_size if "ffn_gate" in architecture.modules else 2 * intermediate_size, hidden_size),
+        "ffn_down": (hidden_size, intermediate_size),
+        "attn_q_norm": (query_size if architecture.qk_norm_whole else spec.head_dim,),
+        "attn_k_norm": (key_size if architecture.qk_norm_whole else spec.head_dim,),
     }
+    return {module: shapes.get(name, (hidden_size,)) for name, module in architecture.modules.items()}
 
 
 def check(name: str, found: Matrix | Tensor, wanted: Shape) -> None:

@@ -17,8 +17,8 @@ from core.formats.gguf.reader import GgufCheckpoint
 from core.formats.stored import Checkpoint
 from core.inference.memory import memory_errors
 from core.inference.native import library, matrix
-from core.inference.native.architectures import Design, design, linears, norms
 from core.inference.native.matrix import Matrix
+from core.inference.native.model_spec import ModelSpec, linears, model_spec, norms
 from core.inference.native.program import BlockWeights, Ends, Program, Rotation
 from core.model.skeleton import Skeleton
 
@@ -97,25 +97,25 @@ def fill_program(
 ) -> Program:
     """The program of a checkpoint; arguments and errors as `core.inference.runners.native.build`."""
     kernels = library.load()
-    plan = design(skeleton.model.config.get_text_config(decoder=True))
+    spec = model_spec(skeleton.model.config.get_text_config(decoder=True).to_dict())
     if not kernels.bw_has_halves():
         dtype = torch.float32
     source = _Source(checkpoint, skeleton, planes)
     with memory_errors("Loading the model"):
-        tables = _rotations(skeleton, plan, context)
-        program = Program(kernels, plan, context, threads or torch.get_num_threads(), dtype, tables)
-        ends = _ends(source, skeleton, plan)
+        tables = _rotations(skeleton, spec, context)
+        program = Program(kernels, spec, context, threads or torch.get_num_threads(), dtype, tables)
+        ends = _ends(source, skeleton, spec)
         program.begin(ends)
-        for number in range(len(plan.blocks)):
+        for number in range(len(spec.blocks)):
             if should_stop():
                 raise Cancelled("Loading was cancelled.")
-            program.add_block(_block(source, f"{skeleton.stack}.{number}", plan))
-            progress(number + 1, len(plan.blocks))
+            program.add_block(_block(source, f"{skeleton.stack}.{number}", spec))
+            progress(number + 1, len(spec.blocks))
         program.finish(ends)
     return program
 
 
-def _ends(source: _Source, skeleton: Skeleton, plan: Design) -> Ends:
+def _ends(source: _Source, skeleton: Skeleton, spec: ModelSpec) -> Ends:
     embedding, head = skeleton.ends()
     norm = next(
         name.removesuffix(".weight")
@@ -126,27 +126,27 @@ def _ends(source: _Source, skeleton: Skeleton, plan: Design) -> Ends:
     shared = skeleton.tree.tied and not source.quantized(head)
     table = None if shared else source.tensor(f"{embedding}.weight")
     rows = source.shared(embedding) if shared else source.matrix(head)
-    return Ends(table, _norm(source, norm, plan), rows)
+    return Ends(table, _norm(source, norm, spec), rows)
 
 
-def _block(source: _Source, path: str, plan: Design) -> BlockWeights:
-    matrices = {name: source.matrix(f"{path}.{name}") for name in linears(plan.family)}
-    return BlockWeights(matrices, {name: _norm(source, f"{path}.{name}", plan) for name in norms(plan.family)})
+def _block(source: _Source, path: str, spec: ModelSpec) -> BlockWeights:
+    matrices = {name: source.matrix(f"{path}.{name}") for name in linears(spec.architecture)}
+    return BlockWeights(matrices, {name: _norm(source, f"{path}.{name}", spec) for name in norms(spec.architecture)})
 
 
-def _norm(source: _Source, path: str, plan: Design) -> Tensor:
-    return source.tensor(f"{path}.weight").to(torch.float32) + plan.family.norm_offset
+def _norm(source: _Source, path: str, spec: ModelSpec) -> Tensor:
+    return source.tensor(f"{path}.weight").to(torch.float32) + spec.architecture.norm_offset
 
 
-def _rotations(skeleton: Skeleton, plan: Design, context: int) -> tuple[dict[str, Rotation], ...]:
+def _rotations(skeleton: Skeleton, spec: ModelSpec, context: int) -> tuple[dict[str, Rotation], ...]:
     """The tables that the model's own rotary module makes, for every position; for short texts and for long ones."""
-    names = {block.rotation for block in plan.blocks if block.rotation is not None}
+    names = {block.rope for block in spec.blocks if block.rope is not None}
     module: Any = next(part for name, part in skeleton.model.named_modules() if name.endswith("rotary_emb"))
     config = skeleton.model.config.get_text_config(decoder=True)
     own = int(config.max_position_embeddings)
     if module.rope_type == "dynamic" and context > own:
         raise UnsupportedModel(f"Its rotary positions change beyond {own} tokens.", f"Choose a context of {own}.")
-    lengths = (min(plan.short, context), context) if plan.short else (context,)
+    lengths = (min(spec.short_context, context), context) if spec.short_context else (context,)
     return tuple({name: _rotation(module, name, length) for name in names} for length in lengths)
 
 

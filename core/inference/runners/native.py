@@ -14,7 +14,7 @@ from core.control import ShouldStop, never
 from core.errors import BadInput, Cancelled
 from core.formats.stored import Checkpoint
 from core.inference.memory import memory_errors
-from core.inference.native import architectures
+from core.inference.native import model_spec
 from core.inference.native.program import Program
 from core.inference.native.weights import fill_program
 from core.model.skeleton import Skeleton
@@ -61,7 +61,7 @@ class NativeRunner:
                 f"{self._length + len(tokens)} tokens are more than the {self.context} that fit.", "Start a new one."
             )
         tokens = self._turned(tokens)
-        logits = torch.empty(1, self._program.design.vocabulary)
+        logits = torch.empty(1, self._program.spec.vocab_size)
         for start in range(0, len(tokens), self._program.rows):
             piece = tokens[start : start + self._program.rows]
             last = start + len(piece) == len(tokens)
@@ -70,7 +70,7 @@ class NativeRunner:
             ):
                 raise Cancelled("Reading the text was stopped.")
             self._length += len(piece)
-            if self._program.design.short:
+            if self._program.spec.short_context:
                 self._ids = torch.cat([self._ids[: self._length - len(piece)], piece])
         return logits[0]
 
@@ -95,7 +95,7 @@ class NativeRunner:
         self._length = 0
         self._program.turn_for(len(tokens))
         with memory_errors("Reading the text"):
-            logits = torch.empty(len(tokens), self._program.design.vocabulary)
+            logits = torch.empty(len(tokens), self._program.spec.vocab_size)
         for start in range(0, len(tokens), self._program.rows):
             end = min(len(tokens), start + self._program.rows)
             self._program.step(tokens[start:end], start, logits[start:end])
@@ -110,7 +110,7 @@ class NativeRunner:
         """The ids, int32, each of them one that the model knows."""
         if not len(ids):
             raise BadInput("There is nothing to read.", "Write something.")
-        known = self._program.design.vocabulary
+        known = self._program.spec.vocab_size
         odd = next((token for token in ids if not 0 <= token < known), None)
         if odd is not None:
             raise BadInput(
@@ -159,4 +159,4 @@ def build(
 
 def refusal(skeleton: Skeleton) -> str:
     """Why the native program cannot compute this model, as one sentence; "" where it can."""
-    return architectures.refusal(skeleton.model.config.get_text_config(decoder=True), skeleton.tree)
+    return model_spec.refusal(skeleton.model.config.get_text_config(decoder=True).to_dict(), skeleton.tree)

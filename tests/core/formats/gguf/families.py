@@ -103,7 +103,7 @@ def write(folder: Path, path: Path, kind: str = "", name: str = "", **options: A
     store = TensorStore(folder, tree.tensors)
     with contents.writer(path) as writer:
         contents.write_computed(writer)
-        for placed in reversed(contents.layout.placed):
+        for placed in reversed(contents.tensor_map.mapped):
             contents.write_plain(writer, placed, store, lambda: False)
     return contents
 

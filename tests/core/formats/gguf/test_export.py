@@ -47,7 +47,7 @@ def test_the_checkpoint_comes_back_from_the_file(tmp_path: Path, family: str) ->
     contents = families.write(folder, tmp_path / "m.gguf", "f32")
     found = {item.name: item.data for item in gguf.GGUFReader(tmp_path / "m.gguf").tensors}
     state = model.state_dict()
-    for item in contents.layout.placed:
+    for item in contents.tensor_map.mapped:
         value = torch.from_numpy(np.array(found[item.name])).reshape(item.shape)
         assert torch.equal(item.restore(value), state[item.source])
 

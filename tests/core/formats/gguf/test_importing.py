@@ -171,7 +171,7 @@ REFUSED: dict[str, tuple[type[BitwrightError], dict[str, Any], str]] = {
     "YaRN that does not say by what": (UnsupportedModel, {"llama.rope.scaling.type": "yarn"}, "yarn"),
     "no model but a projector": (UnsupportedModel, {"general.type": "mmproj"}, "mmproj"),
     "heads for each layer": (UnsupportedModel, {"llama.attention.head_count_kv": [2, 2]}, "layer to layer"),
-    "a block too many": (CorruptFile, {"llama.block_count": 3}, "3 blocks"),
+    "a block too many": (CorruptFile, {"llama.block_count": 3}, "block_count is 3"),
     "absurd blocks": (CorruptFile, {"llama.block_count": 2**31}, "block_count"),
     "no heads": (CorruptFile, {"llama.attention.head_count": 0}, "head_count"),
     "another width": (CorruptFile, {"llama.embedding_length": 128}, "contradict"),

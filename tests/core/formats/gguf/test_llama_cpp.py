@@ -54,7 +54,7 @@ def test_long_texts_have_their_own_rotary_factors(tmp_path: Path) -> None:
 def test_a_tied_model_with_a_head_of_its_own_runs(tmp_path: Path) -> None:
     model = families.build("qwen2")
     folder = families.save(model, tmp_path / "model")
-    families.write(folder, tmp_path / "m.gguf", "f32", own_head=True)
+    families.write(folder, tmp_path / "m.gguf", "f32", separate_head=True)
     with torch.no_grad():
         expected = model(torch.tensor([[1, 2, 3]])).logits[0].numpy()
     found = llama.ask(tmp_path / "m.gguf", [[1, 2, 3]]).logits[0]

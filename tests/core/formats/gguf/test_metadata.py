@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 from gguf.constants import LlamaFileType
 
-from core.formats.gguf.architectures import describe
-from core.formats.gguf.metadata import file_type, metadata, sliding_blocks
+from core.formats.gguf.metadata import file_type, metadata
+from core.formats.gguf.tensor_map import map_tensors
 from core.formats.names import GGUF_MIXES
 from core.model.general import facts_in_header, write_facts
 from tests.core.formats.gguf import families
 
 
 def said(tmp_path: Path, family: str = "llama", label: str = "some/Model-1", **changes: Any) -> dict[str, Any]:
-    layout = describe(families.tree_of(family, **changes))
-    return {entry.key: entry.value for entry in metadata(layout, label, "Model-1", tmp_path, 15, 1_234_567)}
+    tensor_map = map_tensors(families.tree_of(family, **changes))
+    return {entry.key: entry.value for entry in metadata(tensor_map, label, "Model-1", tmp_path, 15, 1_234_567)}
 
 
 def test_the_model_s_sizes_are_said(tmp_path: Path) -> None:
@@ -68,8 +68,8 @@ def test_what_a_gguf_file_said_of_its_model_is_said_again(tmp_path: Path) -> Non
 
 
 def metadata_keys(folder: Path) -> list[str]:
-    layout = describe(families.tree_of("llama"))
-    return [entry.key for entry in metadata(layout, "file.gguf", "Model-1", folder, 15, 1_234_567)]
+    tensor_map = map_tensors(families.tree_of("llama"))
+    return [entry.key for entry in metadata(tensor_map, "file.gguf", "Model-1", folder, 15, 1_234_567)]
 
 
 def test_a_card_gives_licence_tags_languages_and_base(tmp_path: Path) -> None:
@@ -124,16 +124,3 @@ def test_a_pattern_of_windows_is_said_where_it_is_not_the_usual_one(tmp_path: Pa
 
 def test_phi_3_without_a_window_says_so(tmp_path: Path) -> None:
     assert said(tmp_path, "phi3")["phi3.attention.sliding_window"] == 0
-
-
-@pytest.mark.parametrize(
-    ("config", "expected"),
-    [
-        ({"model_type": "gemma2"}, [True, False, True]),
-        ({"model_type": "gemma3_text"}, [True, True, True]),
-        ({"model_type": "gemma3_text", "sliding_window_pattern": 3}, [True, True, False]),
-        ({"layer_types": ["full_attention", "sliding_attention", "full_attention"]}, [False, True, False]),
-    ],
-)
-def test_which_blocks_slide(config: dict[str, Any], expected: list[bool]) -> None:
-    assert sliding_blocks(config, 3) == expected

@@ -1,4 +1,4 @@
-"""Files of our writer come back through our reader: by their metadata alone, and by their layout."""
+"""Files of our writer come back through our reader: by their metadata alone, and by their tensor map."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def write(family: str, place: Path) -> Written:
     store = TensorStore(folder)
     with GgufWriter(place / "m.gguf", contents.entries, contents.slots) as writer:
         contents.write_computed(writer)
-        for item in contents.layout.placed:
+        for item in contents.tensor_map.mapped:
             contents.write_plain(writer, item, store, lambda: False)
     return Written(model, folder, contents, place / "m.gguf")
 
@@ -66,9 +66,9 @@ def test_a_file_computes_what_the_model_computes(family: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("family", ["llama-biased", "gemma3", "phi3"])
-def test_a_layout_gives_every_tensor_its_own_name_back(family: str, tmp_path: Path) -> None:
+def test_a_tensor_map_gives_every_tensor_its_own_name_back(family: str, tmp_path: Path) -> None:
     written = write(family, tmp_path)
-    found = GgufCheckpoint(written.path, written.folder, written.contents.layout)
+    found = GgufCheckpoint(written.path, written.folder, written.contents.tensor_map)
     source = TensorStore(written.folder)
     assert set(found.plain) == set(source.table)
     for name in found.plain:
@@ -76,13 +76,14 @@ def test_a_layout_gives_every_tensor_its_own_name_back(family: str, tmp_path: Pa
     assert found.config == json.loads((written.folder / "config.json").read_text(encoding="utf-8"))
 
 
-def test_a_file_that_is_not_by_its_layout_is_corrupt(tmp_path: Path) -> None:
+def test_a_file_that_is_not_by_its_tensor_map_is_corrupt(tmp_path: Path) -> None:
     written = write("llama", tmp_path)
-    layout = written.contents.layout
-    shorter, longer = layout.placed[:-1], (*layout.placed, replace(layout.placed[-1], name="another.weight"))
-    for placed, words in ((shorter, "was not planned"), (longer, "as it was planned")):
+    tensor_map = written.contents.tensor_map
+    mapped = tensor_map.mapped
+    shorter, longer = mapped[:-1], (*mapped, replace(mapped[-1], name="another.weight"))
+    for mapped_tensors, words in ((shorter, "was not planned"), (longer, "as it was planned")):
         with pytest.raises(CorruptFile, match=words):
-            GgufCheckpoint(written.path, written.folder, replace(layout, placed=placed))
+            GgufCheckpoint(written.path, written.folder, replace(tensor_map, mapped=mapped_tensors))
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2"])

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from transformers import AutoConfig
 
-from core.inference.native.architectures import design, refusal
+from core.inference.native.model_spec import model_spec, refusal
 from core.model.tree import Linear, ModelTree
 from tests.core.inference.native.tiny_models import MODELS, SMALL, TEXT, kernels, load, logits_of, make, skeleton_of
 
@@ -50,11 +49,11 @@ def test_what_was_cut_off_leaves_nothing_behind(pair: tuple[Any, Any]) -> None:
 
 
 @pytest.fixture
-def llama(tmp_path: Path) -> tuple[Any, ModelTree]:
+def llama(tmp_path: Path) -> tuple[dict[str, Any], ModelTree]:
     """Config and tree of a model that the program takes."""
     make("llama", tmp_path / "model")
     skeleton = skeleton_of(tmp_path / "model")
-    return skeleton.model.config, skeleton.tree
+    return skeleton.model.config.to_dict(), skeleton.tree
 
 
 @pytest.mark.parametrize(
@@ -62,36 +61,38 @@ def llama(tmp_path: Path) -> tuple[Any, ModelTree]:
     [
         ({"model_type": "gpt2"}, "architecture 'gpt2'"),
         ({"hidden_act": "relu"}, "activation 'relu'"),
-        ({"head_dim": 24}, "heads of width 24"),
-        ({"num_attention_heads": 6, "num_key_value_heads": 4, "head_dim": 16}, "6 heads"),
-        ({"rope_parameters": {"rope_type": "axial", "rope_theta": 1e4}}, "of the kind 'axial'"),
-        ({"use_bidirectional_attention": True}, "both directions"),
+        ({"head_dim": 24}, "heads of 24 components"),
+        ({"num_attention_heads": 6, "num_key_value_heads": 4, "head_dim": 16}, "6 attention heads"),
+        ({"rope_parameters": {"rope_type": "axial", "rope_theta": 1e4}}, "of the type 'axial'"),
+        ({"use_bidirectional_attention": True}, "bidirectional"),
     ],
 )
-def test_what_it_does_not_know_is_said(llama: tuple[Any, ModelTree], changes: dict[str, Any], sentence: str) -> None:
-    config = SimpleNamespace(**{**AutoConfig.for_model("llama", **SMALL).to_dict(), **changes})
+def test_what_it_does_not_know_is_said(
+    llama: tuple[dict[str, Any], ModelTree], changes: dict[str, Any], sentence: str
+) -> None:
+    config = {**AutoConfig.for_model("llama", **SMALL).to_dict(), **changes}
     assert sentence in refusal(config, llama[1])
 
 
-def test_a_model_that_it_knows_is_not_refused(llama: tuple[Any, ModelTree]) -> None:
+def test_a_model_that_it_knows_is_not_refused(llama: tuple[dict[str, Any], ModelTree]) -> None:
     assert refusal(*llama) == ""
 
 
-def test_a_tensor_without_a_place_is_named(llama: tuple[Any, ModelTree]) -> None:
+def test_a_tensor_without_a_place_is_named(llama: tuple[dict[str, Any], ModelTree]) -> None:
     config, tree = llama
     name = "model.layers.1.self_attn.sinks"
     tensors = {**tree.tensors, name: replace(next(iter(tree.tensors.values())), name=name)}
     assert name in refusal(config, replace(tree, tensors=tensors))
 
 
-def test_a_tensor_that_is_missing_is_named(llama: tuple[Any, ModelTree]) -> None:
+def test_a_tensor_that_is_missing_is_named(llama: tuple[dict[str, Any], ModelTree]) -> None:
     config, tree = llama
     name = "model.layers.2.mlp.up_proj.weight"
     tensors = {key: value for key, value in tree.tensors.items() if key != name}
     assert name in refusal(config, replace(tree, tensors=tensors))
 
 
-def test_inputs_that_do_not_fit_the_kernels_are_refused(llama: tuple[Any, ModelTree]) -> None:
+def test_inputs_that_do_not_fit_the_kernels_are_refused(llama: tuple[dict[str, Any], ModelTree]) -> None:
     config, tree = llama
     narrow: list[Linear] = [replace(linear, in_features=40) for linear in tree.linears]
     assert "40 inputs" in refusal(config, replace(tree, linears=tuple(narrow)))
@@ -101,4 +102,4 @@ def test_factors_of_one_family_are_ignored_in_others() -> None:
     """As transformers does: a config may carry any key."""
     extra = {"embedding_multiplier": 3.0, "residual_multiplier": 0.5, "logits_scaling": 4.0}
     config = AutoConfig.for_model("llama", **extra, final_logit_softcapping=5.0)
-    assert design(config) == design(AutoConfig.for_model("llama"))
+    assert model_spec(config.to_dict()) == model_spec(AutoConfig.for_model("llama").to_dict())
