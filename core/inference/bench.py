@@ -1,6 +1,6 @@
-"""How fast a loaded model reads and writes, at several lengths of what it has read before.
+"""Measurement of the prefill and decode speed of a loaded model at several prompt lengths.
 
-Works on any runner (`core.inference.runners.runner`). Knows nothing of text, files or how the figures are shown.
+Works on any runner (`core.inference.runners.runner`) and needs no tokenizer.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from core.events import Emit, Progress
 from core.inference.runners.runner import Runner
 
 LENGTHS: Final = (32, 128, 512)
-"""Tokens of the prompts unless the caller wants others."""
+"""Default prompt lengths, in tokens."""
 TOKENS: Final = 24
-"""Tokens that are written behind each prompt."""
+"""Tokens generated after each prompt."""
 _STRIDE: Final = 7919
-"""A prime: the prompt runs through the vocabulary without repeating itself."""
+"""A prime, so that the token ids of a prompt do not repeat."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """What was seen at one length.
+    """Measurements at one prompt length.
 
     Attributes:
-        prompt: tokens that were read at once.
-        prefill: of them a second.
-        first_token: seconds from the question to the first token of the answer.
-        decode: tokens of the answer a second, from the median time of one, after the first.
+        prompt: tokens of the prompt, processed in one call.
+        prefill: prompt tokens per second.
+        first_token: seconds until the first token is generated.
+        decode: generated tokens per second, from the median time of the tokens after the first.
         memory: bytes of weights and cache.
-        bandwidth_share: of the memory's speed that reading the weights once a token takes; None if not known.
+        bandwidth_share: bytes of weights read per second, as a fraction of the memory bandwidth; None if unknown.
     """
 
     prompt: int
@@ -55,16 +55,18 @@ def bench(
     emit: Emit = lambda event: None,
     should_stop: ShouldStop = never,
 ) -> tuple[Row, ...]:
-    """Measure `runner` at each length that its context has room for; its cache is empty before and after.
+    """Measure `runner` at each length that fits into its context; empties its cache before and after.
 
     Args:
-        lengths: tokens of the prompts; tokens: that are written behind each, the likeliest each time.
-        step_bytes: of weights that one token needs; bandwidth: bytes a second that the memory can be read with.
-        emit: gets `Progress` after each length.
+        lengths: prompt lengths in tokens.
+        tokens: tokens to generate after each prompt, greedily.
+        step_bytes: bytes of weights read per generated token; 0 if unknown.
+        bandwidth: memory bandwidth in bytes per second; 0 if unknown.
+        emit: receives `Progress` after each length.
 
     Raises:
         BadInput: no length fits.
-        Cancelled: `should_stop` said so.
+        Cancelled: `should_stop` returned True.
     """
     fitting = sorted({length for length in lengths if 0 < length <= runner.context - tokens})
     if not fitting:
@@ -73,7 +75,7 @@ def bench(
             f"with {tokens} tokens of answer.",
             "Choose shorter prompts.",
         )
-    # What is set up at the first call (threads, kernels, pages of a file) is not the model's speed.
+    # Warm up: the first call also starts threads, loads kernels and maps pages of the file.
     runner.truncate(0)
     vocabulary = len(runner.extend([0], should_stop))
     runner.extend([1 % vocabulary] * min(16, runner.context - 1), should_stop)
@@ -97,7 +99,7 @@ def _row(
     bandwidth: float,
 ) -> Row:
     runner.truncate(0)
-    prompt = [(place * _STRIDE) % vocabulary for place in range(1, length + 1)]
+    prompt = [(position * _STRIDE) % vocabulary for position in range(1, length + 1)]
     began = time.perf_counter()
     token = int(runner.extend(prompt, should_stop).argmax())
     first = max(time.perf_counter() - began, 1e-9)

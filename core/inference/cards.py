@@ -1,6 +1,6 @@
-"""Graphics cards as the system sees them, without torch: so that one which torch cannot use is named, with the reason.
+"""Detection of graphics cards without torch, used to report the cards that torch cannot use.
 
-Reads files of the Linux kernel and asks nvidia-smi. Never raises; knows no torch.
+Reads files of the Linux kernel and the output of nvidia-smi. Does not import torch. No function here raises.
 """
 
 from __future__ import annotations
@@ -12,18 +12,19 @@ from pathlib import Path
 from typing import Final
 
 _SECONDS: Final = 5
-"""nvidia-smi hangs on a card that has fallen off its bus."""
+"""Timeout of nvidia-smi, which hangs when a card has dropped off the bus."""
 _INTEL: Final = "0x8086"
 
 
 @dataclass(frozen=True)
 class Card:
-    """One card.
+    """A graphics card.
 
     Attributes:
-        name: what its maker calls it.
-        stable_id: the same after every start of the machine, whatever order cards come in.
-        memory: bytes; 0 where nobody says. driver: its version, or "".
+        name: product name.
+        stable_id: identifier that does not depend on the enumeration order of the cards.
+        memory: bytes; 0 if unknown.
+        driver: driver version, or "".
     """
 
     name: str
@@ -33,13 +34,13 @@ class Card:
 
 
 def nvidia_cards() -> tuple[Card, ...]:
-    """NVIDIA's cards in the order of their numbers, found without torch."""
+    """Return the NVIDIA cards that nvidia-smi lists, in index order."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return ()
     fields = "name,uuid,memory.total,driver_version"
     try:
-        answer = subprocess.run(
+        done = subprocess.run(
             [program, f"--query-gpu={fields}", "--format=csv,noheader,nounits"],
             capture_output=True,
             text=True,
@@ -48,7 +49,7 @@ def nvidia_cards() -> tuple[Card, ...]:
         )
     except (OSError, subprocess.SubprocessError):
         return ()
-    return tuple(card for line in answer.stdout.splitlines() if (card := _nvidia(line)) is not None)
+    return tuple(card for line in done.stdout.splitlines() if (card := _nvidia(line)) is not None)
 
 
 def _nvidia(line: str) -> Card | None:
@@ -61,7 +62,7 @@ def _nvidia(line: str) -> Card | None:
 
 
 def nvidia_driver(path: Path = Path("/proc/driver/nvidia/version")) -> str:
-    """Version of NVIDIA's driver for the kernel, such as `550.54.14`; "" where there is none."""
+    """Return the version of NVIDIA's kernel driver, such as `550.54.14`, or "" if there is none."""
     try:
         words = path.read_text(encoding="utf-8", errors="replace").partition("\n")[0].split()
     except OSError:
@@ -70,17 +71,17 @@ def nvidia_driver(path: Path = Path("/proc/driver/nvidia/version")) -> str:
 
 
 def intel_cards(folder: Path = Path("/sys/class/drm")) -> tuple[Card, ...]:
-    """Intel's graphics, built in or not, by their places on the bus."""
+    """Return Intel's integrated and discrete graphics, identified by PCI address."""
     found = []
     for device in sorted(folder.glob("card*/device")):
-        if not device.parent.name.removeprefix("card").isdigit():  # card0-DP-1 is a socket of card0
+        if not device.parent.name.removeprefix("card").isdigit():  # card0-DP-1 is a connector of card0
             continue
         try:
             if (device / "vendor").read_text(encoding="utf-8").strip() != _INTEL:
                 continue
-            place, driver = device.resolve().name, (device / "driver").resolve().name
+            address, driver = device.resolve().name, (device / "driver").resolve().name
         except OSError:
             continue
         driver = driver if driver != "driver" else ""
-        found.append(Card("Intel graphics", f"xpu:pci-{place}", 0, driver))
+        found.append(Card("Intel graphics", f"xpu:pci-{address}", 0, driver))
     return tuple(found)

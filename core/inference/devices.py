@@ -1,6 +1,6 @@
-"""The devices of this machine: which there are, which work, why one does not, and which number format is fast on each.
+"""Detection of the CPU and the accelerators, their state, and the fastest compute dtype on each.
 
-Imports torch inside functions only. Knows nothing of models.
+Imports torch inside functions only.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ if TYPE_CHECKING:
     import torch
 
 PROBE_SHAPE = (512, 1024, 1024)
-"""Rows, inputs and outputs of the measured product: about a block's linear layer in a small model."""
+"""Rows, input features and output features of the measured product: similar to a linear layer of a small model."""
 GAIN = 1.3
-"""A 16-bit format must be this much faster than float32 to be worth its rounding."""
+"""Minimum speed-up over float32 at which a CPU computes in bfloat16."""
 _CPU_FLAGS = ("avx2", "f16c", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "bf16", "i8mm")
 
 
 @dataclass(frozen=True)
 class DtypeProbe:
-    """How fast a device multiplies.
+    """Measured speed of matrix products on a device.
 
     Attributes:
-        dtype: the number format to compute in, `float32` or `bfloat16`.
-        gflops: GFLOP/s measured for each that was tried.
-        load: share of the CPU that other programs used meanwhile, 0 to 1; 0 for other devices.
+        dtype: the dtype to compute in, `float32` or `bfloat16`.
+        gflops: measured GFLOP/s by dtype.
+        load: CPU share of other programs during the measurement, 0 to 1; 0 for other devices.
     """
 
     dtype: str
@@ -47,17 +47,17 @@ class DtypeProbe:
 
 
 def list_devices() -> tuple[Device, ...]:
-    """The CPU, then every accelerator that torch sees, then those that this build of torch cannot use."""
+    """Return the CPU and the accelerators; those that this build of torch cannot use have `usable=False`."""
     return (_cpu(), *_accelerators("cuda"), *_accelerators("xpu"))
 
 
 def choose(device: str) -> Device:
-    """The device called `device`, by id or stable id.
+    """Return the device with the id or stable id `device`.
 
-    `auto` is the accelerator with the most free memory (CUDA first), else the CPU.
+    `auto` selects the accelerator with the most free memory, CUDA before XPU, or the CPU if there is none.
 
     Raises:
-        DeviceProblem: there is no such device here, or it does not work.
+        DeviceProblem: there is no such device, or it is not usable.
     """
     devices = list_devices()
     usable = [found for found in devices if found.usable]
@@ -67,26 +67,26 @@ def choose(device: str) -> Device:
                 return max(of_kind, key=lambda found: found.free_memory)
         return devices[0]
     wanted = f"{device}:0" if device in ("cuda", "xpu") else device
-    there = f"Use --device {' or '.join(['auto', *(found.id for found in usable)])}."
+    hint = f"Use --device {' or '.join(['auto', *(found.id for found in usable)])}."
     for found in devices:
         kinds = (found.id, found.kind) == (found.kind, wanted.partition(":")[0])
         if wanted and (wanted in (found.id, found.stable_id) or (kinds and not found.usable)):
             if found.usable:
                 return found
-            raise DeviceProblem(f"{found.name} cannot be used: {found.reason}", there)
-    raise DeviceProblem(f"There is no device {device!r} on this machine.", there)
+            raise DeviceProblem(f"{found.name} cannot be used: {found.reason}", hint)
+    raise DeviceProblem(f"There is no device {device!r} on this machine.", hint)
 
 
 def choose_or_cpu(device: str) -> tuple[Device, str]:
-    """The device called `device` as `choose` finds it, or the CPU, and why it is the CPU: one sentence, or ""."""
+    """Return the device `device`, or the CPU together with the reason as one sentence if it cannot be used."""
     try:
         return choose(device), ""
     except DeviceProblem as error:
-        return list_devices()[0], f"{error.message.rstrip('.')}; the CPU computes instead."
+        return list_devices()[0], f"{error.message.rstrip('.')}; using the CPU instead."
 
 
 def physical_cores() -> int:
-    """Cores that this process may use, without hyper-threads: the number of threads that matrix products want."""
+    """Return the number of physical cores that this process may use: the best thread count for matrix products."""
     logical = psutil.cpu_count() or 1
     physical = psutil.cpu_count(logical=False) or logical
     if hasattr(os, "sched_getaffinity"):
@@ -98,14 +98,14 @@ def physical_cores() -> int:
 
 
 def probe_dtype(device: Device, seconds: float = 0.3, rows: int = PROBE_SHAPE[0]) -> DtypeProbe:
-    """Measure matrix products of `rows` rows on `device` and name the fastest format that is safe to compute in.
+    """Measure matrix products with `rows` rows on `device` and select the dtype to compute in.
 
-    On a CPU bfloat16 must be GAIN times faster than float32: where it is emulated it is many times slower. On an
-    accelerator bfloat16 is taken where the hardware has it. float16 is never named: its range is too small for
-    the activations of some models. Takes about `seconds`, more where one product takes longer than that.
+    On a CPU, bfloat16 must be GAIN times faster than float32; where it is emulated, it is many times slower. On an
+    accelerator, bfloat16 is selected if the hardware supports it. float16 is never selected because its range is too
+    small for the activations of some models. Takes about `seconds`, or three products if those take longer.
 
     Raises:
-        DeviceProblem: the device fails to compute.
+        DeviceProblem: the device failed to compute.
     """
     import torch
 
@@ -125,19 +125,19 @@ def probe_dtype(device: Device, seconds: float = 0.3, rows: int = PROBE_SHAPE[0]
 
 
 def _processor_times() -> tuple[float, float, float]:
-    """Seconds of all processors together that have passed, that they worked, and that they worked for this process."""
+    """Return the total, busy and own CPU time in seconds, summed over all processors."""
     import psutil
 
     every = psutil.cpu_times()
     idle = every.idle + getattr(every, "iowait", 0.0)
-    # guest time is part of user time already
+    # user time already includes guest time
     passed = sum(every) - getattr(every, "guest", 0.0) - getattr(every, "guest_nice", 0.0)
     own = psutil.Process().cpu_times()
     return passed, passed - idle, own.user + own.system
 
 
 def _share_of_others(before: tuple[float, float, float], after: tuple[float, float, float]) -> float:
-    """Share of the processors' time between two readings that other processes took, from 0 to 1."""
+    """Return the share of CPU time, 0 to 1, that other processes used between two results of `_processor_times`."""
     passed, busy, own = (late - early for early, late in zip(before, after, strict=True))
     return min(1.0, max(0.0, (busy - own) / passed)) if passed > 0 else 0.0
 
@@ -151,7 +151,7 @@ def _prefer(kind: str, gflops: dict[str, float]) -> str:
 
 
 def _measure(device: Device, dtype: torch.dtype, seconds: float, rows: int) -> float:
-    """GFLOP/s of a linear layer of PROBE_SHAPE for `rows` rows: the median of as many runs as fit, three at least."""
+    """Return the median GFLOP/s of a linear layer of PROBE_SHAPE with `rows` rows, over at least three runs."""
     import torch
 
     _, inputs, outputs = PROBE_SHAPE
@@ -167,7 +167,7 @@ def _measure(device: Device, dtype: torch.dtype, seconds: float, rows: int) -> f
         return max(time.perf_counter() - started, 1e-9)
 
     deadline = time.perf_counter() + seconds
-    once()  # sets up threads, kernels and the packed weight
+    once()  # warm-up: starts threads, loads kernels and packs the weight
     times: list[float] = []
     while len(times) < 3 or time.perf_counter() < deadline:
         times.append(once())
@@ -218,7 +218,7 @@ def _cpu() -> Device:
 
 
 def _cpu_info(path: Path = Path("/proc/cpuinfo")) -> tuple[frozenset[str], str]:
-    """Instruction-set flags and the name of the processor; without the file, the platform's word for it."""
+    """Return the instruction-set flags and the name of the processor; without the file, the name from `platform`."""
     fallback = platform.processor() or platform.machine() or "CPU"
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
@@ -233,7 +233,7 @@ def _cpu_info(path: Path = Path("/proc/cpuinfo")) -> tuple[frozenset[str], str]:
 
 
 def _within_container(total: int, free: int) -> tuple[int, int]:
-    """Total and free bytes, cut to the limit of this process's control group where it has one."""
+    """Return the total and free bytes, reduced to the limit of this process's control group if there is one."""
     limit = _cgroup("memory.max")
     used = _cgroup("memory.current")
     if not limit.isdigit() or int(limit) >= total:
@@ -243,7 +243,7 @@ def _within_container(total: int, free: int) -> tuple[int, int]:
 
 
 def _cgroup(name: str, root: Path = Path("/sys/fs/cgroup")) -> str:
-    """A value of this process's control group (version 2); empty where there is none."""
+    """Return a value of this process's control group (version 2), or "" if there is none."""
     try:
         line = next(
             line
@@ -258,7 +258,7 @@ def _cgroup(name: str, root: Path = Path("/sys/fs/cgroup")) -> str:
 # --- accelerators ---
 
 FAILURES = (RuntimeError, OSError, AssertionError, ValueError, AttributeError)
-"""What torch raises where a driver, a card or a library of the system is broken."""
+"""Exceptions that torch raises for a broken driver, card or system library."""
 
 
 def _accelerators(kind: str) -> list[Device]:
@@ -296,7 +296,7 @@ def _accelerators(kind: str) -> list[Device]:
 
 
 def _accelerator(kind: str, library: Any, index: int) -> Device:
-    """One that torch sees; usable if it answers a small sum."""
+    """Return an accelerator that torch lists; it is usable if a small addition succeeds."""
     import torch
 
     identity = f"{kind}:{index}"
@@ -309,7 +309,7 @@ def _accelerator(kind: str, library: Any, index: int) -> Device:
         free, total = library.mem_get_info(index)
         torch.ones(1, device=identity).add(1).item()
     except FAILURES as error:
-        reason = f"it answers: {(str(error).strip() or type(error).__name__).splitlines()[0][:200]}"
+        reason = f"it failed with: {(str(error).strip() or type(error).__name__).splitlines()[0][:200]}"
         name = name or f"{kind.upper()} device {index}"
         return Device(identity, kind, name, 0, 0, usable=False, reason=reason, stable_id=stable, driver=driver)
     details: dict[str, Any] = {"torch": torch.__version__}
@@ -323,7 +323,7 @@ def _accelerator(kind: str, library: Any, index: int) -> Device:
 
 
 def _stable_id(kind: str, index: int, properties: Any) -> str:
-    """What stays the card's own: its UUID as nvidia-smi writes it, its place on the bus, or at least its name."""
+    """Return the card's UUID in nvidia-smi's notation, else its PCI address, else its name and index."""
     uuid = getattr(properties, "uuid", None)
     if uuid:
         text = str(uuid)

@@ -1,6 +1,6 @@
-"""How well a model predicts a text (perplexity), and how far another model's predictions are from its own.
+"""Perplexity of a model on a text, and the KL divergence between the next-token distributions of two models.
 
-Works on causal models of transformers that return logits, and on runners. Knows nothing of how weights are stored.
+Works on transformers' causal models and, for the perplexity, on runners.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 SEQLEN = 512
 BUNDLED = "builtin"
 _WHOLE_CHARS = 1 << 24
-"""A text file is tokenized in one piece up to this size, as other programs do; a larger one is read in such parts."""
+"""Characters up to which a text file is tokenized as a whole, as other programs do; larger files are split."""
 _FOLDER = RESOURCES / "evaluation"
 
 
@@ -45,12 +45,12 @@ class Perplexity:
 
     Attributes:
         value: exp(nll).
-        standard_error: of `value`, from the spread of the rows' means (of the tokens, where there is one row).
+        standard_error: standard error of `value`, from the spread of the rows' means (for one row, of its tokens).
         nll: mean negative log-likelihood of the predicted tokens, in nats.
-        tokens: predicted tokens.
-        seqlen: tokens a row; each row's first token is given, not predicted.
-        text: which text.
-        sha256: of the token ids, to tell whether two figures belong to the same text and tokenizer.
+        tokens: number of predicted tokens.
+        seqlen: tokens per row; the first token of each row is not predicted.
+        text: name of the text.
+        sha256: hash of the token ids; equal for the same text and tokenizer.
     """
 
     value: float
@@ -64,13 +64,13 @@ class Perplexity:
 
 @dataclass(frozen=True)
 class LogitComparison:
-    """How far another model's next-token distributions are from the reference's, over all positions.
+    """Distance of a model's next-token distributions from those of a reference model.
 
     Attributes:
         kl_mean: mean of KL(reference || other), in nats.
-        kl_standard_error: of that mean, from the spread of the rows' means.
-        kl_p99: 99th percentile over positions.
-        top1: share of positions at which both name the same most likely token.
+        kl_standard_error: standard error of that mean, from the spread of the rows' means.
+        kl_p99: 99th percentile over the positions, in nats.
+        top1: share of positions at which both models have the same most likely token.
         positions: number of positions.
     """
 
@@ -83,7 +83,7 @@ class LogitComparison:
 
 @dataclass(frozen=True, eq=False)
 class Windows:
-    """Rows of a text: int64 [rows, seqlen], and the text's name."""
+    """Token ids of a text, int64 [rows, seqlen], and the name of the text."""
 
     tokens: Tensor
     text: str
@@ -98,11 +98,15 @@ def evaluate_text(
     emit: Emit = ignore_event,
     should_stop: ShouldStop = never,
 ) -> Perplexity:
-    """Perplexity of `model` on a text: a string is the text itself, a path a file, None the bundled text.
+    """Return the perplexity of `model` on a text.
+
+    Args:
+        text: the text itself (str), a file (Path), or None for the bundled text.
+        seqlen, max_windows: as in `make_windows`.
 
     Raises:
-        BadInput, BadCalibration: as `make_windows`.
-        VerificationFailed, Cancelled: as `perplexity`.
+        BadInput, BadCalibration: as in `make_windows`.
+        VerificationFailed, Cancelled: as in `perplexity`.
     """
     windows = make_windows(tokenizer, text, seqlen, max_windows)
     return perplexity(model, windows.tokens, windows.text, emit, should_stop)
@@ -114,17 +118,17 @@ def make_windows(
     seqlen: int = SEQLEN,
     max_windows: int | None = None,
 ) -> Windows:
-    """Fixed, non-overlapping rows of `seqlen` tokens in the text's order; the remainder is dropped.
+    """Split a text into consecutive, non-overlapping rows of `seqlen` tokens; the remainder is dropped.
 
-    Every row begins with the tokenizer's begin-of-text token where the tokenizer adds it. With `max_windows`, that many
-    rows spread evenly over the text.
+    Every row starts with the tokenizer's begin-of-text token if the tokenizer adds one. With `max_windows`, that many
+    rows are selected, spread evenly over the text.
 
     Raises:
-        BadInput: seqlen or max_windows out of range, or a text shorter than one row.
-        BadCalibration: a file that is not text.
+        BadInput: `seqlen` or `max_windows` is out of range, or the text is shorter than one row.
+        BadCalibration: the file is not a text.
     """
     if seqlen < 2 or (max_windows is not None and max_windows < 1):
-        raise BadInput("An evaluation needs rows of 2 tokens at least, and one row.", "Use a larger number.")
+        raise BadInput("An evaluation needs at least one row of at least 2 tokens.", "Use a larger number.")
     encoder = Encoder(tokenizer)
     label, documents = _documents(text)
     ids: list[int] = []
@@ -154,17 +158,17 @@ def perplexity(
     emit: Emit = ignore_event,
     should_stop: ShouldStop = never,
 ) -> Perplexity:
-    """exp of the mean negative log-likelihood of every token but each row's first.
+    """Return the exponential of the mean negative log-likelihood of all tokens except the first of each row.
 
     Args:
-        model: a module, or a runner: it computes as it answers, with its kernels, and its cache is empty afterwards.
-        windows: int64 [rows, seqlen], seqlen >= 2.
+        model: a transformers model, or a runner, which is measured with its own kernels; its cache is empty afterwards.
+        windows: token ids, int64 [rows, seqlen], seqlen >= 2.
         text: name of the text, for the report.
 
     Raises:
-        BadInput: a token that the model does not know, or rows longer than the context of a runner.
+        BadInput: a token id is outside the vocabulary, or the rows are longer than the context of a runner.
         VerificationFailed: the model's logits are not finite.
-        Cancelled: `should_stop` said so.
+        Cancelled: `should_stop` returned True.
     """
     return summarize(token_losses(model, windows, emit, should_stop), windows, text)
 
@@ -175,9 +179,9 @@ def token_losses(
     emit: Emit = ignore_event,
     should_stop: ShouldStop = never,
 ) -> Tensor:
-    """Negative log-likelihood in nats of every token but each row's first, float32 [rows, seqlen - 1].
+    """Return the negative log-likelihood in nats of all tokens but the first of each row, float32 [rows, seqlen - 1].
 
-    Args, Raises: as `perplexity`.
+    Arguments and exceptions as in `perplexity`.
     """
     losses: list[Tensor] = []
     for row, logits in _logits(model, windows, emit, should_stop):
@@ -187,9 +191,9 @@ def token_losses(
 
 
 def summarize(losses: Tensor, windows: Tensor, text: str = "") -> Perplexity:
-    """Return the perplexity of the token losses, [rows, seqlen - 1], on the rows `windows`, int64 [rows, seqlen].
+    """Return the perplexity from token losses [rows, seqlen - 1] of the token ids `windows`, int64 [rows, seqlen].
 
-    NaN where a loss is not finite.
+    The value is NaN if a loss is not finite.
     """
     nll, error = _mean(losses)
     value = math.exp(min(nll, 700.0)) if math.isfinite(nll) else math.nan
@@ -197,10 +201,10 @@ def summarize(losses: Tensor, windows: Tensor, text: str = "") -> Perplexity:
 
 
 def loss_increase(before: Tensor, after: Tensor) -> tuple[float, float]:
-    """Return the mean increase of the loss from one model to another in nats a token, and its standard error.
+    """Return the mean increase of the loss from one model to another in nats per token, and its standard error.
 
-    The losses of the same token are compared with each other, so that the difficulty of the text cancels: the error of
-    the difference is many times smaller than that of either mean.
+    The losses are compared token by token, so that the difficulty of the text cancels: the standard error of the
+    difference is many times smaller than that of either mean.
 
     Args:
         before, after: losses of the same tokens, [rows, tokens].
@@ -209,8 +213,11 @@ def loss_increase(before: Tensor, after: Tensor) -> tuple[float, float]:
 
 
 def _mean(losses: Tensor) -> tuple[float, float]:
-    """Mean of values [rows, tokens] and its standard error, from the spread of the rows' means (of one row, of its
-    tokens): neighbouring tokens are not independent, rows of a text nearly are."""
+    """Return the mean of losses [rows, tokens] and its standard error.
+
+    The error is estimated from the spread of the rows' means, because neighbouring tokens are not independent but rows
+    nearly are; for a single row, from the spread of its tokens.
+    """
     table = losses.double()
     groups = table.mean(dim=1) if len(table) > 1 else table[0]
     error = float(groups.std()) / math.sqrt(len(groups)) if len(groups) > 1 else 0.0
@@ -224,15 +231,15 @@ def compare_logits(
     emit: Emit = ignore_event,
     should_stop: ShouldStop = never,
 ) -> LogitComparison:
-    """KL divergence of `other` from `reference`, and how often their most likely tokens agree.
+    """Return the KL divergence of `other` from `reference` and the agreement of their most likely tokens.
 
     Args:
-        windows: int64 [rows, seqlen]; every position counts.
+        windows: token ids, int64 [rows, seqlen]; all positions are compared.
 
     Raises:
-        BadInput: the models' vocabularies differ, or a token that one does not know.
-        VerificationFailed: logits that are not finite.
-        Cancelled: `should_stop` said so.
+        BadInput: the vocabularies of the models differ, or a token id is outside of one.
+        VerificationFailed: the logits are not finite.
+        Cancelled: `should_stop` returned True.
     """
     _check_vocabulary(reference, windows)
     _check_vocabulary(other, windows)
@@ -265,13 +272,13 @@ def _documents(text: str | Path | None) -> tuple[str, list[Document]]:
 
 
 def _check_vocabulary(model: PreTrainedModel, windows: Tensor) -> None:
-    # A GPU answers a token out of range with an assertion that kills the process.
+    # On a GPU, a token id out of range fails a device-side assertion, which ends the process.
     known = _embedding(model).shape[0]
     largest = int(windows.max())
     if largest >= known:
         raise BadInput(
-            f"The tokenizer makes token {largest}, but the model knows only {known} tokens.",
-            "The tokenizer is not this model's: fetch the model again.",
+            f"The tokenizer produced token id {largest}, but the model's vocabulary has {known} tokens.",
+            "The tokenizer does not belong to this model. Download the model again.",
         )
 
 
@@ -283,37 +290,37 @@ def _embedding(model: PreTrainedModel) -> Tensor:
 def _logits(
     model: PreTrainedModel | Runner, windows: Tensor, emit: Emit, should_stop: ShouldStop
 ) -> Iterator[tuple[int, Tensor]]:
-    """Row number and logits [seqlen, vocabulary] of one row after another, as the model makes them."""
+    """Yield the row index and the logits [seqlen, vocabulary] of each row."""
     started = time.monotonic()
     total = len(windows)
-    with _reading(model, windows) as read:
+    with _forward(model, windows) as forward:
         for row in range(total):
             if should_stop():
                 raise Cancelled("The evaluation was stopped.")
-            logits = read(windows[row])
+            logits = forward(windows[row])
             yield row, logits
-            del logits  # the largest tensor here: gone before the next row makes another
+            del logits  # the largest tensor here, freed before the next row allocates another
             emit(_progress((row + 1) / total, started))
 
 
 @contextmanager
-def _reading(model: PreTrainedModel | Runner, windows: Tensor) -> Iterator[Callable[[Tensor], Tensor]]:
-    """What makes logits [n, vocabulary] of token ids [n], while entered; it knows all tokens of `windows`."""
-    if not isinstance(model, torch.nn.Module):  # a runner, which refuses what it does not know itself
+def _forward(model: PreTrainedModel | Runner, windows: Tensor) -> Iterator[Callable[[Tensor], Tensor]]:
+    """Yield a function from token ids [n] to logits [n, vocabulary], after checking the ids of `windows`."""
+    if not isinstance(model, torch.nn.Module):  # a runner, which checks the token ids itself
         yield lambda ids: model.logits(ids.tolist())
         return
     _check_vocabulary(model, windows)
     device = _embedding(model).device
 
     @torch.inference_mode()
-    def read(ids: Tensor) -> Tensor:
+    def forward(ids: Tensor) -> Tensor:
         logits: Tensor = model(input_ids=ids[None].to(device), use_cache=False).logits[0]
         return logits
 
     training = model.training
     model.eval()  # a model built from its config starts in training mode, with dropout
     try:
-        yield read
+        yield forward
     finally:
         model.train(training)
 
@@ -340,13 +347,13 @@ def row_losses(logits: Tensor, targets: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def _row_divergence(expected: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
-    """KL(expected || found) [n] and agreement of the largest [n], of logits [n, vocabulary]."""
+    """Return KL(expected || found) [n] and the agreement of the largest logits, bool [n], of logits [n, vocabulary]."""
     size = _chunk_rows(expected)
     divergences, agreements = [], []
     for first, second in zip(torch.split(expected, size), torch.split(found, size), strict=True):
         log_p = torch.log_softmax(first.float(), dim=-1)
         log_q = torch.log_softmax(second.float(), dim=-1)
-        # Terms of probability 0 count nothing, whatever the other model says; rounding can go a hair below 0.
+        # A term of probability 0 is 0 by definition, not NaN. Rounding can make the sum slightly negative.
         terms = torch.where(log_p.isneginf(), 0.0, log_p.exp() * (log_p - log_q))
         divergences.append(terms.sum(dim=-1).clamp_min(0.0))
         agreements.append(first.argmax(dim=-1) == second.argmax(dim=-1))
@@ -356,6 +363,6 @@ def _row_divergence(expected: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
 def _finite(values: Tensor) -> Tensor:
     if not bool(torch.isfinite(values).all()):
         raise VerificationFailed(
-            "The model's answers hold NaN or infinite numbers.", "Try another compute dtype, or quantize it again."
+            "The model's logits contain NaN or infinite values.", "Try another compute dtype, or quantize it again."
         )
     return values

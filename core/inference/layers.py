@@ -1,6 +1,6 @@
-"""Filling a model with weights: floats as they are, each quantized layer by the backend that was chosen for it.
+"""Loading of weights into a transformers model: plain tensors as floats, each quantized layer with its backend.
 
-One layer is in memory twice at a time: as it is read and as its backend keeps it. Knows no text and no cache.
+At most one layer is in memory twice: as stored and in the representation of its backend.
 """
 
 from __future__ import annotations
@@ -24,13 +24,16 @@ from core.model.skeleton import Skeleton
 from core.model.tree import ModelTree
 
 AGREEMENT = 0.05
-"""Largest relative difference of a backend's product from the exact one, root mean square: a kernel with 8-bit
-activations is off by 0.01, one that means other numbers by 1."""
+"""Largest accepted relative RMS difference between a backend's product and the exact one. A kernel with 8-bit
+activations differs by about 0.01, one that misreads the weights by about 1."""
 _EXACT = frozenset({"dense", "portable"})
 
 
 def facts_of(checkpoint: Checkpoint, tree: ModelTree) -> list[LayerFacts]:
-    """What backends decide by, of every quantized layer, in the checkpoint's order; reads lists of groups at most."""
+    """Return the facts by which backends are chosen for every quantized layer, in the checkpoint's order.
+
+    Reads no tensor larger than a layer's group indices.
+    """
     shapes = {linear.name: (linear.out_features, linear.in_features) for linear in tree.nameable}
     table = checkpoint.dense_table()
     ordered = frozenset(getattr(checkpoint, "shuffled", ()))
@@ -42,14 +45,14 @@ def facts_of(checkpoint: Checkpoint, tree: ModelTree) -> list[LayerFacts]:
 
 
 def check_shapes(skeleton: Skeleton, checkpoint: Checkpoint) -> None:
-    """Hold the shape of every tensor of a checkpoint against its config.json, from headers alone.
+    """Check the shape of every tensor of a checkpoint against its config.json; reads headers only.
 
-    Whatever runs the model relies on it: compiled code computes addresses from the config. Quantized layers count with
-    the shape of the weight that they stand for. A bias that the model has no place for still has the layer's outputs.
+    Every runner relies on it: compiled code computes addresses from the config. A quantized layer is checked by the
+    shape of its dequantized weight. A bias without a parameter in the model must still have the layer's output size.
 
     Raises:
-        UnsupportedModel: a tensor has another shape than the config says, or attention heads that cannot be shared
-            out; the first one, by name, with both shapes.
+        UnsupportedModel: a tensor's shape differs from the config's (the message names the first such tensor and both
+            shapes), or the number of attention heads is not a multiple of the number of key-value heads.
     """
     _check_heads(skeleton.model.config.get_text_config(decoder=True))
     table = checkpoint.dense_table()
@@ -59,9 +62,9 @@ def check_shapes(skeleton: Skeleton, checkpoint: Checkpoint) -> None:
             quantized = packed.get(path) if slot == "weight" else None
             key = quantized or skeleton.checkpoint_name(f"{path}.{slot}" if path else slot)
             if key is not None and key in table:
-                # A quantized layer is [outputs, inputs], whatever the model would have stored.
-                turned = quantized and type(owner).__name__ == "Conv1D"
-                _check_shape(key, table[key].shape, tuple(parameter.shape)[:: -1 if turned else 1])
+                # A quantized layer is [outputs, inputs] even if the model itself stores the transposed weight.
+                transposed = quantized and type(owner).__name__ == "Conv1D"
+                _check_shape(key, table[key].shape, tuple(parameter.shape)[:: -1 if transposed else 1])
     for linear in skeleton.tree.nameable:
         bias = table.get(f"{linear.name}.bias")
         if bias is not None:
@@ -71,27 +74,27 @@ def check_shapes(skeleton: Skeleton, checkpoint: Checkpoint) -> None:
 def _check_shape(name: str, found: tuple[int, ...], wanted: tuple[int, ...]) -> None:
     if found != wanted:
         raise UnsupportedModel(
-            f"{short(name)} has the shape {list(found)}, but config.json says {list(wanted)}.",
+            f"{short(name)} has the shape {list(found)}, but config.json requires {list(wanted)}.",
             "The config and the weights do not belong together.",
         )
 
 
 def _check_heads(config: Any) -> None:
-    """Refuse what transformers builds and then fails to compute: queries that cannot be shared out among keys."""
-    heads, groups = (getattr(config, key, None) for key in ("num_attention_heads", "num_key_value_heads"))
-    if type(heads) is int and type(groups) is int and (heads < 1 or groups < 1 or heads % groups):
+    """Refuse head counts that transformers accepts when it builds the model, but with which it cannot compute."""
+    heads, kv_heads = (getattr(config, key, None) for key in ("num_attention_heads", "num_key_value_heads"))
+    if type(heads) is int and type(kv_heads) is int and (heads < 1 or kv_heads < 1 or heads % kv_heads):
         raise UnsupportedModel(
-            f"config.json says {heads} attention heads and {groups} key-value heads, which do not divide them.",
+            f"config.json has {heads} attention heads, which is not a multiple of its {kv_heads} key-value heads.",
             "The config and the weights do not belong together.",
         )
 
 
 def needed_bytes(checkpoint: Checkpoint, choice: Choice | None, dtype: torch.dtype | None) -> int:
-    """About what the weights will take in memory.
+    """Return the estimated bytes of the loaded weights.
 
     Args:
-        choice: of backends; without one, every layer stays packed.
-        dtype: of plain tensors; None leaves them as they are stored.
+        choice: the backend of each layer; None if every layer stays packed.
+        dtype: dtype of the plain tensors; None if they keep their stored dtype.
     """
     total = 0
     for name in checkpoint.plain:
@@ -116,36 +119,40 @@ def fill(
     emit: Emit,
     should_stop: ShouldStop,
 ) -> None:
-    """Give a model on `meta` all its weights: plain ones in `dtype`, quantized ones as `build` makes them.
+    """Load all weights into a model on `meta`.
+
+    Args:
+        build: returns the module for a stored layer and its bias.
+        dtype: dtype of the plain tensors.
 
     Raises:
-        UnsupportedModel, CorruptFile, ModelNotFound: as `check_shapes`, `Skeleton.fill` and `Checkpoint.layer`.
-        OutOfMemory: there is no room.
-        Cancelled: `should_stop` said so.
+        UnsupportedModel, CorruptFile, ModelNotFound: as in `check_shapes`, `Skeleton.fill` and `Checkpoint.layer`.
+        OutOfMemory: the weights do not fit into memory.
+        Cancelled: `should_stop` returned True.
     """
     check_shapes(skeleton, checkpoint)
     names = list(checkpoint.schemes)
     embedding, head = skeleton.ends()
     skip = [skeleton.module_name(name) for name in names]
     if skeleton.tree.tied:
-        skip.append(f"{head}.weight")  # and not the bias, which is no part of the embedding
+        skip.append(f"{head}.weight")  # not the bias, which the embedding does not have
     blocks = skeleton.tree.blocks
-    # to hold the names of all layers against those of every block would take the square of their number
+    # Grouped by block first, because comparing all layers with every block takes quadratic time.
     of_block: dict[str, list[str]] = {}
     depth = skeleton.stack.count(".") + 2
     for path in skip:
         of_block.setdefault(".".join(path.split(".", depth)[:depth]), []).append(path)
-    told, steps = Told(emit), blocks + len(names)
+    progress, steps = LoadProgress(emit), blocks + len(names)
     with memory_errors("Loading the model"):
         skeleton.fill("", dtype, device, skip=(skeleton.stack, *skip))
         for block in range(blocks):
-            _look(should_stop)
-            told(block, steps)
-            place = f"{skeleton.stack}.{block}"
-            skeleton.fill(place, dtype, device, skip=tuple(of_block.get(place, ())))
+            _check_stop(should_stop)
+            progress(block, steps)
+            path = f"{skeleton.stack}.{block}"
+            skeleton.fill(path, dtype, device, skip=tuple(of_block.get(path, ())))
         for done, name in enumerate(names, blocks):
-            _look(should_stop)
-            told(done, steps)
+            _check_stop(should_stop)
+            progress(done, steps)
             bias = f"{name}.bias"
             value = skeleton.store.get(bias) if bias in skeleton.store else None
             skeleton.model.set_submodule(skeleton.module_name(name), build(checkpoint.layer(name), value))
@@ -154,26 +161,26 @@ def fill(
 
 
 class Builder:
-    """Makes layers by the backends of a choice; one that fails, or computes something else, is not asked again."""
+    """Builder of layers from the chosen backends; a backend that fails or computes wrong values is not used again."""
 
     def __init__(self, choice: Choice, dtype: torch.dtype, emit: Emit) -> None:
         self._choice, self._dtype, self._emit = choice, dtype, emit
-        self._sound: set[tuple[str, Any]] = set()
+        self._verified: set[tuple[str, Any]] = set()
 
     def __call__(self, layer: Stored, bias: Tensor | None) -> nn.Module:
-        """The layer, by the first of its backends that can."""
+        """Build the layer with the first of its backends that succeeds."""
         *others, last = self._choice.candidates[layer.name]
         for name in others:
             if name in self._choice.failed:
                 continue
             try:
-                module = self._built(name, layer, bias)
+                module = self._build_checked(name, layer, bias)
             except OutOfMemory:
                 raise
-            except Exception as error:  # other people's libraries fail in every way there is
+            except Exception as error:  # third-party libraries raise arbitrary exceptions
                 if no_memory(error):
                     raise
-                self._give_up(name, layer.name, str(error).strip().splitlines()[:1] or [type(error).__name__])
+                self._disable(name, layer.name, str(error).strip().splitlines()[:1] or [type(error).__name__])
                 continue
             self._choice.taken[name] += 1
             return module
@@ -181,25 +188,30 @@ class Builder:
         self._choice.taken[last] += 1
         return module
 
-    def _built(self, name: str, layer: Stored, bias: Tensor | None) -> nn.Module:
+    def _build_checked(self, name: str, layer: Stored, bias: Tensor | None) -> nn.Module:
+        """Build the layer with the backend `name`, and check the product for the first layer of each kind.
+
+        Raises:
+            ValueError: the product differs from the exact one by more than AGREEMENT.
+        """
         module = backend(name).build(layer, bias, self._choice.device, self._dtype)
         kind = (name, (layer.scheme, getattr(layer, "g_idx", None) is None))
-        if name not in _EXACT and kind not in self._sound:
-            apart = disagreement(module, layer, bias, self._choice.device.id, self._dtype)
-            if not apart <= AGREEMENT:
-                raise ValueError(f"it computes something else, {100 * apart:.3g} % apart")
-            self._sound.add(kind)
+        if name not in _EXACT and kind not in self._verified:
+            difference = disagreement(module, layer, bias, self._choice.device.id, self._dtype)
+            if not difference <= AGREEMENT:
+                raise ValueError(f"its result differs from the exact one by {100 * difference:.3g} %")
+            self._verified.add(kind)
         return module
 
-    def _give_up(self, name: str, layer: str, why: list[str]) -> None:
-        reason = f"It failed at {layer}: {why[0][:200]}"
+    def _disable(self, name: str, layer: str, message: list[str]) -> None:
+        reason = f"It failed at {layer}: {message[0][:200]}"
         self._choice.failed[name] = reason
-        self._emit(Log("warning", f"The backend {name} is not used further. {reason}"))
+        self._emit(Log("warning", f"The backend {name} will not be used for further layers. {reason}"))
 
 
 @torch.inference_mode()
 def disagreement(module: nn.Module, layer: Stored, bias: Tensor | None, device: str, dtype: torch.dtype) -> float:
-    """Relative difference, root mean square, of a layer's product from the exact one, for one row and for seven."""
+    """Return the relative RMS difference of a layer's product from the exact one, the larger of 1 and 7 rows."""
     generator = torch.Generator().manual_seed(7)
     weight = layer.dequantize()
     worst = 0.0
@@ -207,25 +219,25 @@ def disagreement(module: nn.Module, layer: Stored, bias: Tensor | None, device: 
         x = torch.randn(1, rows, weight.shape[1], generator=generator).to(dtype)
         exact = torch.nn.functional.linear(x.float(), weight, None if bias is None else bias.float())
         found = module(x.to(device)).float().cpu()
-        apart = float((found - exact).norm() / exact.norm().clamp_min(1e-30))
-        worst = apart if not apart <= worst else worst  # NaN counts as worst
+        difference = float((found - exact).norm() / exact.norm().clamp_min(1e-30))
+        worst = difference if not difference <= worst else worst  # NaN counts as worst
     return worst
 
 
 def plain_linears(checkpoint: Checkpoint, tree: ModelTree) -> int:
-    """Linears of the model that are not quantized, the output head among them."""
+    """Return the number of linears that are not quantized, the output head included."""
     schemes: Mapping[str, Any] = checkpoint.schemes
     return sum(linear.name not in schemes for linear in tree.linears) + int(tree.tied)
 
 
-class Told:
-    """Tells of the progress of loading, at most twice a second."""
+class LoadProgress:
+    """Emitter of the progress of loading, at most every 0.5 s."""
 
     def __init__(self, emit: Emit) -> None:
         self._emit, self._began, self._last = emit, time.monotonic(), time.monotonic()
 
     def __call__(self, done: int, total: int) -> None:
-        """So many steps of all are done."""
+        """Emit the progress after `done` of `total` steps."""
         now = time.monotonic()
         if not done or now - self._last < 0.5:
             return
@@ -235,6 +247,6 @@ class Told:
         self._emit(Progress(fraction, 0.7 * left, 1.5 * left))
 
 
-def _look(should_stop: ShouldStop) -> None:
+def _check_stop(should_stop: ShouldStop) -> None:
     if should_stop():
         raise Cancelled("Loading was cancelled.")

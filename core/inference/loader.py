@@ -1,7 +1,7 @@
-"""Loading any model that Bitwright can open, quantized or not, ready to answer on one device.
+"""Loading of models for inference on one device, quantized or not.
 
-`load_model` gives a transformers model with every weight worked out: exact, and what measurements use. `load_runner`
-gives a runner that is as fast as this machine allows. Knows nothing of text or sampling.
+`load_model` returns a transformers model with dequantized weights, which is exact and used for measurements.
+`load_runner` returns the fastest runner available on the machine.
 """
 
 from __future__ import annotations
@@ -37,14 +37,15 @@ from core.model.tree import ModelTree, build_tree
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model that can run.
+    """A transformers model with dequantized weights.
 
     Attributes:
-        model: the transformers causal LM, weights in `dtype` on `device`, without gradients.
+        model: the transformers causal LM, with weights in `dtype` on `device`, without gradients.
         tokenizer: the transformers tokenizer.
-        folder: where it was read from; label: what the user calls it.
-        schemes: how many linears have each scheme, by label; empty for a model that is not quantized.
-        weight_bytes: of the tensors on disk.
+        folder: folder of the checkpoint.
+        label: name of the model, for display.
+        schemes: number of linears by scheme label; empty for a model that is not quantized.
+        weight_bytes: size of the tensors on disk.
     """
 
     model: Any
@@ -59,18 +60,20 @@ class LoadedModel:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model that can run token by token.
+    """A model loaded for generation.
 
     Attributes:
-        runner: the model; its `close` gives the memory back.
+        runner: the model; its `close` frees the memory.
         tokenizer: the transformers tokenizer.
-        folder: with the tokenizer and the config; label: what the user calls the model.
-        device: torch's name of where it runs; device_name: its maker's.
-        device_note: why that is another device than was asked for, as one sentence; "" if it is not.
-        dtype: what is computed in, by torch's name.
-        schemes: how many linears have each scheme, by label; empty for a model that is not quantized.
-        weight_bytes: of the tensors on disk.
-        rows: the table of backends, with the layers that each computes.
+        folder: folder of the tokenizer and the config.
+        label: name of the model, for display.
+        device: torch's device string.
+        device_name: product name of the device.
+        device_note: the reason why another device than the requested one is used, as one sentence, or "".
+        dtype: name of the torch dtype of the computation.
+        schemes: number of linears by scheme label; empty for a model that is not quantized.
+        weight_bytes: size of the tensors on disk.
+        rows: table of backends, with the number of layers that each computes.
     """
 
     runner: Runner
@@ -87,17 +90,17 @@ class Loaded:
 
     @property
     def context(self) -> int:
-        """Tokens that fit."""
+        """Length of the cache, in tokens."""
         return self.runner.context
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many linears each backend computes, without those that compute none."""
+        """Number of linears by backend, without the backends that compute none."""
         return {row.name: row.layers for row in self.rows if row.layers}
 
     @property
     def memory_bytes(self) -> int:
-        """Of weights and cache as they lie in memory now."""
+        """Current memory of weights and cache."""
         return self.runner.memory_bytes
 
 
@@ -113,24 +116,24 @@ def load_model(
 
     Args:
         device: `auto`, `cpu`, `cuda:N`, `xpu:N`.
-        dtype: name of a torch dtype; None measures which is fast on the device.
+        dtype: name of a torch dtype; None measures which one is fast on the device.
 
     Raises:
-        BitwrightError: not there, not readable, or not of a kind that runs.
-        Cancelled: `should_stop` said so.
+        BitwrightError: the model does not exist, cannot be read or is of an unsupported kind.
+        Cancelled: `should_stop` returned True.
     """
     source = open_source(model, emit, should_stop, imported=False)
     chosen = choose_device(device)
-    # Words come one at a time: a dtype that is fast for many rows can be many times slower for one.
+    # Decoding has one row per step; a dtype that is fast for many rows can be many times slower for one.
     name = dtype or probe_dtype(chosen, rows=1).dtype
-    kind, place = getattr(torch, name), torch.device(chosen.id)
+    torch_dtype, torch_device = getattr(torch, name), torch.device(chosen.id)
     checkpoint = open_checkpoint(source.place, should_stop)
     skeleton = build_skeleton(open_tree(checkpoint), checkpoint.store)
 
     def dense(layer: Stored, bias: Tensor | None) -> nn.Module:
-        return dense_linear(layer.dequantize().to(place, kind), bias)
+        return dense_linear(layer.dequantize().to(torch_device, torch_dtype), bias)
 
-    fill(skeleton, checkpoint, dense, kind, place, lambda event: None, should_stop)
+    fill(skeleton, checkpoint, dense, torch_dtype, torch_device, lambda event: None, should_stop)
     return LoadedModel(
         model=skeleton.model,
         tokenizer=load_tokenizer(checkpoint.folder),
@@ -138,7 +141,7 @@ def load_model(
         label=source.label,
         device=chosen.id,
         dtype=name,
-        schemes=_counted(checkpoint),
+        schemes=_count_schemes(checkpoint),
         weight_bytes=_stored_bytes(checkpoint),
     )
 
@@ -153,24 +156,26 @@ def load_runner(
     emit: Emit = lambda event: None,
     should_stop: ShouldStop = never,
 ) -> Loaded:
-    """Load `model` (Hub id, folder, GGUF file or `demo`) to run token by token, as fast as it goes here.
+    """Load `model` (Hub id, folder, GGUF file or `demo`) into the fastest runner available.
 
     Args:
-        device: `auto`, or an id or stable id of a device; one that is not there or does not work becomes the CPU.
-        backend: one of `core.inference.backends.choose.NAMES`; layers that it cannot take go to the next that can.
-        dtype: name of a torch dtype to compute in; None takes the fastest that is safe.
-        context: tokens that shall fit; None, or more than the model reads, is what the model reads.
-        emit: gets `Log` and `Progress` events.
+        device: `auto`, or an id or stable id of a device; the CPU is used if the device is missing or fails.
+        backend: one of `core.inference.backends.choose.NAMES`; a layer that it does not support is computed by the
+            next backend that does.
+        dtype: name of a torch dtype to compute in; None selects the fastest safe one.
+        context: length of the cache in tokens, at most the model's context length, which is also the default.
+        emit: receives `Log` and `Progress` events.
 
     Raises:
-        BitwrightError: not there, not readable, or not of a kind that runs; OutOfMemory where it does not fit.
-        Cancelled: `should_stop` said so.
+        BitwrightError: the model does not exist, cannot be read or is of an unsupported kind.
+        OutOfMemory: the model does not fit into memory.
+        Cancelled: `should_stop` returned True.
     """
     check_name(backend)
     chosen, note = choose_or_cpu(device)
     source = open_source(model, emit, should_stop, imported=False)
     checkpoint = open_checkpoint(source.place, should_stop)
-    # A vocabulary of 262,144 tokens takes several times its size while it is unpacked, and while it is read.
+    # Unpacking and loading a tokenizer of 262,144 tokens allocates several times its size.
     folder = checkpoint.folder
     give_back_memory()
     tokenizer = load_tokenizer(folder)
@@ -182,7 +187,7 @@ def load_runner(
     except (DeviceProblem, *FAILURES) as error:
         if chosen.kind == "cpu":
             raise
-        note = f"{chosen.name} failed ({first_line(error)}); the CPU computes instead."
+        note = f"{chosen.name} failed ({first_line(error)}); using the CPU instead."
         emit(Log("warning", note))
         chosen, _ = choose_or_cpu("cpu")
         started = start(replace(opening, device=chosen, context=context_for(checkpoint.config, chosen, context)))
@@ -195,17 +200,17 @@ def load_runner(
         device_name=chosen.name,
         device_note=note,
         dtype=started.dtype,
-        schemes=_counted(checkpoint),
+        schemes=_count_schemes(checkpoint),
         weight_bytes=_stored_bytes(checkpoint),
         rows=started.rows,
     )
 
 
 def open_tree(checkpoint: Checkpoint) -> ModelTree:
-    """The tree of a checkpoint; that of a quantized one is the tree its original had.
+    """Return the module tree of a checkpoint; for a quantized one, the tree of its original.
 
     Raises:
-        UnsupportedModel: a kind that does not run here.
+        UnsupportedModel: the model is of an unsupported kind.
     """
     plain = {key: value for key, value in checkpoint.config.items() if key != "quantization_config"}
     tree = build_tree(plain, checkpoint.dense_table())
@@ -214,8 +219,8 @@ def open_tree(checkpoint: Checkpoint) -> ModelTree:
     return tree
 
 
-def _counted(checkpoint: Checkpoint) -> dict[str, int]:
-    """How many linears have each scheme, by its label."""
+def _count_schemes(checkpoint: Checkpoint) -> dict[str, int]:
+    """Return the number of linears by scheme label."""
     schemes: dict[str, int] = {}
     for scheme in checkpoint.schemes.values():
         schemes[scheme.label()] = schemes.get(scheme.label(), 0) + 1
@@ -223,7 +228,7 @@ def _counted(checkpoint: Checkpoint) -> dict[str, int]:
 
 
 def _stored_bytes(checkpoint: Checkpoint) -> int:
-    """Bytes of all tensors on disk."""
+    """Return the size of all tensors on disk."""
     if isinstance(checkpoint, GgufCheckpoint):
         return checkpoint.nbytes
     return sum(info.nbytes for info in read_folder(checkpoint.folder).values())

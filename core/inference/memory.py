@@ -1,7 +1,4 @@
-"""Memory that a model needs and a device has: said in one sentence before it is missing, and when it is.
-
-Knows bytes and devices, nothing of models.
-"""
+"""Memory checks: errors before and when memory runs out, and the release of freed memory to the system."""
 
 from __future__ import annotations
 
@@ -17,45 +14,49 @@ from core.wording import human
 
 SMALLER: Final = "Close other programs, or choose fewer bits, --backend portable, a smaller model or another device."
 _SLACK: Final = 1.02
-"""What lies beside the weights while a model is loaded, as a part of them."""
+"""Memory used while loading, relative to the size of the weights."""
 
 
 def check_room(device: Device, needed: int, what: str) -> None:
-    """Refuse what cannot fit, before a machine without room begins to swap or ends the process.
+    """Check that `needed` bytes fit into the device's memory, before the system swaps or kills the process.
 
     Args:
-        device: with its free memory as it was a moment ago; one that does not say has 0 in all.
-        needed: bytes; what: that need them, as the subject of a sentence.
+        device: device with its current free memory; not checked if its total memory is 0 (unknown).
+        needed: bytes.
+        what: the subject of the error message, such as a model's name.
 
     Raises:
-        OutOfMemory: it does not fit.
+        OutOfMemory: they do not fit.
     """
     if device.total_memory and needed * _SLACK > device.free_memory:
         raise OutOfMemory(
-            f"{what} needs {human(needed)} of memory, and {human(device.free_memory)} of {device.name} are free.",
+            f"{what} needs {human(needed)} of memory, but {device.name} has only {human(device.free_memory)} free.",
             SMALLER,
         )
 
 
 @contextlib.contextmanager
 def memory_errors(what: str) -> Iterator[None]:
-    """Turn the many ways in which memory runs out inside into the one that users read.
+    """Convert every exception that means "out of memory" into `OutOfMemory`.
+
+    Args:
+        what: the subject of the error message, such as "Loading the model".
 
     Raises:
-        OutOfMemory: naming `what`, such as "Loading the model".
+        OutOfMemory: memory ran out inside the `with` block.
     """
     try:
         yield
     except (MemoryError, RuntimeError, OSError) as error:
         if not no_memory(error):
             raise
-        raise OutOfMemory(f"{what} took more memory than there is.", SMALLER) from error
+        raise OutOfMemory(f"{what} needs more memory than is available.", SMALLER) from error
 
 
 def give_back_memory() -> None:
-    """Return freed pages to the system, where the C library keeps them (glibc).
+    """Return freed pages to the system with glibc's `malloc_trim`; does nothing on other systems than Linux.
 
-    Every block of a run frees and takes the same sizes, yet without this the heap grew by 15 MB a block for 30 blocks.
+    Without it, the heap of a run grew by 15 MB per block over 30 blocks, although every block allocates the same sizes.
     """
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):

@@ -1,7 +1,8 @@
-"""From an opened checkpoint to a runner: which of the ways to run it is taken, and what each backend has to say.
+"""Choice of a runner for an opened checkpoint, and loading of its weights.
 
-In this order: llama.cpp where it is asked for, the native program on a CPU, a transformers model whose layers the
-backends compute. A way that is not possible is no error but a reason in the table. Knows no text.
+The runners are tried in this order: llama.cpp if it was requested, the native program on a CPU, and a transformers
+model whose layers are computed by the backends. A runner that cannot be used is not an error; the table of backends
+gives the reason.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from core.inference.backends import llama_cpp
 from core.inference.backends.backend import BackendRow
 from core.inference.backends.choose import AUTO, NATIVE, WHOLE, Choice, choose, whole_rows
 from core.inference.devices import physical_cores, probe_dtype
-from core.inference.layers import Builder, Told, check_shapes, facts_of, fill, needed_bytes, plain_linears
+from core.inference.layers import Builder, LoadProgress, check_shapes, facts_of, fill, needed_bytes, plain_linears
 from core.inference.machine import Device
 from core.inference.memory import check_room
 from core.inference.runners.runner import Runner
@@ -33,22 +34,26 @@ from core.model.skeleton import Skeleton, build_skeleton
 from core.model.tree import ModelTree
 
 _CACHE_SHARE: Final = 4
-"""A cache that nobody asked for by length takes at most one part in so many of the free memory."""
-_SHORTEST: Final = 1024
-"""Tokens that such a cache holds at least."""
+"""A cache without a requested length takes at most 1 / _CACHE_SHARE of the free memory."""
+_MIN_CONTEXT: Final = 1024
+"""Minimum length of such a cache, in tokens."""
 _BROKEN: Final = (MissingDependency, UnsupportedModel, NotImplementedError)
 
 
 @dataclass(frozen=True)
 class Opening:
-    """What is asked for, found and chosen before any weight is read.
+    """Inputs of `start`.
 
     Attributes:
-        source: of the model; checkpoint: it, opened; tree: of the checkpoint.
-        device: where it shall run.
+        source: location and label of the model.
+        checkpoint: the opened model.
+        tree: module tree of the checkpoint.
+        device: device to run on.
         backend: one of `choose.NAMES`.
-        dtype: name of a torch dtype, or None for the fastest that is safe.
-        context: tokens that the cache shall hold.
+        dtype: name of a torch dtype, or None for the fastest safe one.
+        context: length of the cache in tokens.
+        emit: receives `Log` and `Progress` events.
+        should_stop: polled while loading.
     """
 
     source: Source
@@ -64,7 +69,7 @@ class Opening:
 
 @dataclass(frozen=True)
 class Started:
-    """A runner, the table of backends with its layers in it, and what it computes in, by torch's name."""
+    """A runner, the table of backends with the number of layers each computes, and the name of the compute dtype."""
 
     runner: Runner
     rows: tuple[BackendRow, ...]
@@ -72,12 +77,12 @@ class Started:
 
 
 def start(opening: Opening) -> Started:
-    """Load the weights.
+    """Load the weights into the first runner that can run the model.
 
     Raises:
-        UnsupportedModel, CorruptFile, ModelNotFound: the model cannot be read, or not be run.
-        OutOfMemory: it does not fit.
-        Cancelled: `should_stop` said so.
+        UnsupportedModel, CorruptFile, ModelNotFound: the model cannot be read or run.
+        OutOfMemory: the model does not fit into memory.
+        Cancelled: `should_stop` returned True.
     """
     reasons: dict[str, str] = {}
     if opening.backend == WHOLE:
@@ -90,14 +95,15 @@ def start(opening: Opening) -> Started:
         found = _by_native(opening, skeleton, reasons)
         if found is not None:
             return found
-        # a program that failed half-way has taken nothing of the skeleton: it stays on meta
+        # A native program that fails does not modify the skeleton, whose parameters are still on meta.
     return _by_modules(opening, skeleton, reasons)
 
 
 def context_for(config: Mapping[str, Any], device: Device, wanted: int | None) -> int:
-    """Tokens that the cache shall hold: as many as wanted, at most what the model reads.
+    """Return the length of the cache in tokens: `wanted`, limited to the context length of the model.
 
-    Where nobody says, no more than fit into a part of the free memory: some models read a million.
+    Without `wanted` the cache is also limited to a share of the free memory, because some models have a context of a
+    million tokens.
     """
     own = context_length(config) or ASSUMED
     if wanted and wanted > 0:
@@ -106,11 +112,11 @@ def context_for(config: Mapping[str, Any], device: Device, wanted: int | None) -
     if not token or not device.total_memory:
         return own
     fitting = device.free_memory // _CACHE_SHARE // token
-    return min(own, max(_SHORTEST, fitting // 256 * 256))
+    return min(own, max(_MIN_CONTEXT, fitting // 256 * 256))
 
 
 def _token_bytes(config: Any) -> int:
-    """Bytes of one token's keys and values in 16 bits; 0 where the config does not say."""
+    """Return the bytes of one token's keys and values in 16 bits, or 0 if the config lacks a value."""
     try:
         return 2 * 2 * int(config["num_hidden_layers"]) * num_kv_heads(config) * head_dim(config)
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
@@ -118,7 +124,7 @@ def _token_bytes(config: Any) -> int:
 
 
 def _by_llama_cpp(opening: Opening, reasons: dict[str, str]) -> Started | None:
-    """The file on llama.cpp; None, with the reason, where that is not possible."""
+    """Open the model with llama.cpp, or return None and store the reason in `reasons`."""
     problem = llama_cpp.missing(opening.device)
     reasons[WHOLE] = problem.reason if problem else llama_cpp.refusal(opening.source.place)
     if reasons[WHOLE]:
@@ -133,23 +139,23 @@ def _by_llama_cpp(opening: Opening, reasons: dict[str, str]) -> Started | None:
 
 
 def _by_native(opening: Opening, skeleton: Skeleton, reasons: dict[str, str]) -> Started | None:
-    """The compiled program; None, with the reason, where it is not possible."""
+    """Load the model into the native program, or return None and store the reason in `reasons`."""
     from core.inference.native import build, library
     from core.inference.runners import native
 
     if not build.is_there():
-        opening.emit(Log("info", "Compiling the kernels for this processor, which is done once."))
+        opening.emit(Log("info", "Compiling the kernels for this processor. This is done only once."))
     reason = library.why_not() or native.refusal(skeleton) or _not_packed(opening)
     if not reason:
         check_room(opening.device, needed_bytes(opening.checkpoint, None, None), f"{opening.source.label}")
-        told = Told(opening.emit)
+        progress = LoadProgress(opening.emit)
         try:
             runner = native.build(
                 opening.checkpoint,
                 skeleton,
                 opening.context,
                 threads=physical_cores(),
-                progress=told,
+                progress=progress,
                 should_stop=opening.should_stop,
             )
             rows = whole_rows(opening.device, NATIVE, _all_linears(opening), reasons)
@@ -163,16 +169,16 @@ def _by_native(opening: Opening, skeleton: Skeleton, reasons: dict[str, str]) ->
 
 
 def _not_packed(opening: Opening) -> str:
-    """Why the kernels cannot hold some layer, or ""."""
+    """Return the reason why the native kernels do not support one of the layers, or ""."""
     from core.inference.native import matrix
 
     return next((why for facts in facts_of(opening.checkpoint, opening.tree) if (why := matrix.refusal(facts))), "")
 
 
 def _by_modules(opening: Opening, skeleton: Skeleton, reasons: dict[str, str]) -> Started:
-    """A transformers model whose quantized layers the backends compute."""
+    """Load a transformers model whose quantized layers are computed by the backends."""
     checkpoint, device = opening.checkpoint, opening.device
-    # Words come one at a time: a dtype that is fast for many rows can be many times slower for one.
+    # Decoding has one row per step; a dtype that is fast for many rows can be many times slower for one.
     name = opening.dtype or probe_dtype(device, rows=1).dtype
     dtype = getattr(torch, name)
     wanted = AUTO if opening.backend == WHOLE else opening.backend
@@ -180,7 +186,7 @@ def _by_modules(opening: Opening, skeleton: Skeleton, reasons: dict[str, str]) -
     check_room(device, needed_bytes(checkpoint, choice, dtype), opening.source.label)
     builder = Builder(choice, dtype, opening.emit)
     fill(skeleton, checkpoint, builder, dtype, torch.device(device.id), opening.emit, opening.should_stop)
-    # what is not quantized is computed as `dense` layers are
+    # Linears that are not quantized count as `dense`.
     choice.taken["dense"] += plain_linears(checkpoint, opening.tree)
     exact = name == "float32" and choice.taken["dense"] == sum(choice.taken.values())
     runner = open_runner(skeleton.model, opening.context, device.id, name, exact=exact)

@@ -1,10 +1,11 @@
-"""Intel's auto-round-lib (`auto_round_kernel`): packed products on a CPU, and on Intel graphics cards.
+"""Backend for Intel's auto-round-lib (`auto_round_kernel`): packed matrix products on CPUs and Intel graphics cards.
 
-The calls are those of its own `QuantLinear.post_init` and `forward` (auto_round_kernel/qlinear.py, 0.16.0): weights are
-given as int8 [in, out] less half the levels, scales as float32 (CPU) or float16 (XPU). On a CPU rows must be float32:
-given bfloat16 it wrote past its memory. There it computes exactly in float32 and takes more widths than its own layer
-lets through; measured with one thread on 2048x5632 weights, groups of 128, one row: 2 to 4 bits 1.4 ms, 8 bits 2.0 ms
-(dense float32: 2.7 ms). What is here for XPU follows its source and was not run.
+The calls are those of its `QuantLinear.post_init` and `forward` (auto_round_kernel/qlinear.py, 0.16.0). Weights are
+passed as int8 [in, out] minus half the number of levels, scales as float32 (CPU) or float16 (XPU). On a CPU the rows
+must be float32, because bfloat16 rows made the library write out of bounds; it computes exactly in float32 and
+supports more bit widths than its own layer accepts. Measured with one thread on 2048x5632 weights, groups of 128, one
+row: 2 to 4 bits 1.4 ms, 8 bits 2.0 ms (dense float32: 2.7 ms). The XPU path follows the library's source and has not
+been run.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ INSTALL = "pip install auto-round-lib"
 _BITS = {"cpu": (2, 3, 4, 5, 6, 8), "xpu": (4, 8)}
 _GROUPS = (1024, 512, 256, 128, 64, 32, 16)
 _KINDS = {"cpu": ("cpu_lib", torch.float32, "fp32", "auto"), "xpu": ("xpu_lib", torch.float16, "fp16", "int8")}
-"""Kind of device -> the attribute with its compiled part, dtype of rows, its word for that, what it computes in."""
+"""Kind of device -> name of the compiled library, dtype of the rows, its name in the library, compute type."""
 
 
 class ArkBackend:
@@ -41,15 +42,15 @@ class ArkBackend:
 
     def missing(self, device: Device) -> Missing | None:
         if device.kind not in _KINDS:
-            return Missing("It computes on Intel CPUs and graphics cards only.")
+            return Missing("It runs on CPUs and Intel graphics cards only.")
         library, problem = probe("auto_round_kernel", "auto-round-lib", INSTALL)
         if problem is not None:
             return problem
         lacking = [name for name in ("woqgemm", "repack_quantized_weight") if not hasattr(library, name)]
         if lacking:
-            return Missing(f"The auto-round-lib that is installed is too old: it has no {lacking[0]}.", f"{INSTALL} -U")
+            return Missing(f"The installed auto-round-lib is too old: it lacks {lacking[0]}.", f"{INSTALL} -U")
         if getattr(library, _KINDS[device.kind][0], None) is None:
-            return Missing(f"No part of the installed auto-round-lib for the {device.kind.upper()} starts here.")
+            return Missing(f"The installed auto-round-lib cannot load its {device.kind.upper()} library.")
         if device.kind == "cpu" and torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
             return Missing("It needs a processor with AVX2.")
         return None
@@ -57,9 +58,10 @@ class ArkBackend:
     def refusal(self, facts: LayerFacts, device: Device, dtype: torch.dtype) -> str:
         scheme = facts.scheme
         if scheme.bits not in _BITS[device.kind]:
-            return f"{scheme.bits} bits have no kernel"
+            return f"there is no kernel for {scheme.bits} bits"
         if not scheme.sym and (device.kind != "cpu" or scheme.type):
-            return "minimums of GGUF have no kernel" if scheme.type else "asymmetric layers have no kernel on an XPU"
+            kind = "GGUF types with minimums" if scheme.type else "asymmetric layers on an XPU"
+            return f"there is no kernel for {kind}"
         if not group_for(scheme.group_of(facts.inputs), facts.inputs, _GROUPS):
             return f"groups of {scheme.group_of(facts.inputs)} do not divide {facts.inputs} inputs"
         return ""
@@ -76,9 +78,9 @@ class ArkLinear(nn.Module):
 
     Args:
         library: the module `auto_round_kernel`.
-        layer: with a width and groups that `ArkBackend.refusal` lets through.
+        layer: stored layer with a bit width and groups that `ArkBackend.refusal` accepts.
         bias: [out] or None.
-        device: where it computes.
+        device: device to compute on.
     """
 
     order: Tensor | None
@@ -95,34 +97,34 @@ class ArkLinear(nn.Module):
         middle = layer.scheme.levels // 2
         scales, zeros = _grid(layer)
         asym = zeros is not None
-        # uint8 less `middle` wraps to the two's complement of an int8
+        # uint8 minus `middle` wraps around to the two's complement of the int8 value
         weight = (ints - middle).view(torch.int8).t().contiguous()
         scales = spread(scales, size, group, inputs).t().to(self.rows_dtype).contiguous()
         points = torch.empty(0, dtype=torch.int8)
         if zeros is not None:
             points = (spread(zeros, size, group, inputs) - middle).view(torch.int8).t().contiguous()
-        self._how: tuple[Any, ...] = (group, compute_type, f"int{layer.scheme.bits}", scale_type, asym)
-        on = device.id
-        packed = library.repack_quantized_weight(weight.to(on), scales.to(on), points.to(on), *self._how)
+        self._kernel_args: tuple[Any, ...] = (group, compute_type, f"int{layer.scheme.bits}", scale_type, asym)
+        tensors = (part.to(device.id) for part in (weight, scales, points))
+        packed = library.repack_quantized_weight(*tensors, *self._kernel_args)
         self.register_buffer("packed", packed)
-        self.register_buffer("order", None if order is None else order.to(on))
+        self.register_buffer("order", None if order is None else order.to(device.id))
         bias = torch.empty(0) if bias is None else bias
-        self.register_buffer("bias", bias.to(on, self.rows_dtype).contiguous())
+        self.register_buffer("bias", bias.to(device.id, self.rows_dtype).contiguous())
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., in] -> [..., out]."""
+        """Return the output [..., out] of an input [..., in]."""
         rows = x.reshape(-1, self.in_features)
         if self.order is not None:
             rows = rows[:, self.order]
         rows = rows.to(self.rows_dtype).contiguous()
-        y = self._library.woqgemm(rows, self.packed, self.bias, self.out_features, self.in_features, *self._how)
+        y = self._library.woqgemm(rows, self.packed, self.bias, self.out_features, self.in_features, *self._kernel_args)
         return y.to(x.dtype).view(*x.shape[:-1], self.out_features)
 
 
 def _grid(layer: Stored) -> tuple[Tensor, Tensor | None]:
-    """What a level is worth, float32 [out, groups], and the zero points where they are not all in the middle."""
+    """Return the scales, float32 [out, groups], and the zero points, or None for symmetric layers."""
     if isinstance(layer, BlockLinear):
         return layer.steps()[0], None
     if not isinstance(layer, QuantizedLinear):
-        raise TypeError(f"{type(layer).__name__} is no stored layer")
+        raise TypeError(f"{type(layer).__name__} is not a stored layer")
     return layer.scales.to(torch.float32), None if layer.scheme.sym else layer.zeros

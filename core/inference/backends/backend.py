@@ -1,6 +1,6 @@
-"""What a way to compute linear layers has to say: whether it is here, which layers it takes, and the layer itself.
+"""The interface of a backend for quantized linear layers, and the values that it exchanges.
 
-Plain values and one interface. Imports no torch, so that the table of backends can be made where torch is not loaded.
+Does not import torch, so that the table of backends can be built without it.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LayerFacts:
-    """What a backend decides by.
+    """Properties of a layer that determine which backends support it.
 
     Attributes:
-        name: of the layer.
-        outputs, inputs: its shape.
-        scheme: bits, group size, symmetry; a block type of GGUF where it has one.
+        name: name of the layer.
+        outputs, inputs: shape of the weight.
+        scheme: bits, group size and symmetry, or a GGUF block type.
         ordered: whether its inputs are in groups of their own order (GPTQ's `desc_act`).
     """
 
@@ -38,7 +38,7 @@ class LayerFacts:
 
 @dataclass(frozen=True)
 class Missing:
-    """Why a backend cannot be used here at all, as one sentence; the command that would bring it, "" if none would."""
+    """The reason, as one sentence, why a backend is unavailable, and the command that installs it ("" if none does)."""
 
     reason: str
     install: str = ""
@@ -46,15 +46,16 @@ class Missing:
 
 @dataclass(frozen=True)
 class BackendRow:
-    """One line of the table of backends.
+    """A row of the table of backends.
 
     Attributes:
-        name: what `--backend` takes; title: what it is, for people.
-        usable: on this device at all.
-        takes: which layers, in words ("2, 3, 4, 8 bits, groups of 32 to 256").
-        why_not: the reason where it is not usable, or why it does not have layers that it could have.
-        install: a command that would bring what is missing, or "".
-        layers: how many layers of the loaded model it computes; 0 in a table without a model.
+        name: identifier, as accepted by `--backend`.
+        title: name for display.
+        usable: whether the backend runs on the device.
+        takes: description of the supported layers ("2, 3, 4, 8 bits, groups of 32 to 256").
+        why_not: the reason why it is not usable, or why it does not compute all layers of the model; "" otherwise.
+        install: a command that installs it, or "".
+        layers: number of layers of the loaded model that it computes; 0 without a model.
     """
 
     name: str
@@ -67,7 +68,7 @@ class BackendRow:
 
 
 class Backend(Protocol):
-    """A way to compute quantized linear layers."""
+    """An implementation of quantized linear layers."""
 
     @property
     def name(self) -> str: ...
@@ -77,10 +78,10 @@ class Backend(Protocol):
     def takes(self) -> str: ...
 
     def missing(self, device: Device) -> Missing | None:
-        """What keeps it from this device, or None where it works. Cheap after the first call; never raises."""
+        """Return the reason why the backend does not run on the device, or None. Cached; never raises."""
 
     def refusal(self, facts: LayerFacts, device: Device, dtype: torch.dtype) -> str:
-        """Why it cannot compute this layer, as one sentence; "" where it can."""
+        """Return the reason, as one sentence, why the backend does not support the layer, or ""."""
 
     def build(self, layer: Stored, bias: Tensor | None, device: Device, dtype: torch.dtype) -> nn.Module:
-        """The layer ready to run: takes and gives [..., features] in `dtype`. May free nothing of `layer` itself."""
+        """Build a module with inputs and outputs [..., features] in `dtype`. Must not modify `layer`."""

@@ -1,10 +1,10 @@
-"""Which backend computes which layer, in order of measured speed, and why the others do not.
+"""Choice of the backend for each layer, in order of speed, with the reasons why the other backends are not used.
 
-The order for a CPU is measured: one row through a layer of 2048x5632 weights, 4 bits, groups of 128, one thread of a
-Zen 4: int4pack 0.6 ms, ark 1.4, dense 2.7 (float32) or 2.1 (bfloat16), portable 4.6, ipex 87 (its fast path does not
-run there). 8 bits: int4pack 1.3, ark 2.0. For cards the order is that of the makers' own figures, to be measured with
-tests/benchmarks/gpu_kernels.py. Imports no torch itself; backends are imported when they are asked, and
-one that cannot be imported is a row with the reason. Knows no model.
+The order on a CPU is measured with one row, 2048x5632 weights, 4 bits, groups of 128 and one thread of a Zen 4:
+int4pack 0.6 ms, ark 1.4 ms, dense 2.7 ms (float32) or 2.1 ms (bfloat16), portable 4.6 ms, ipex 87 ms (its fast path
+does not run there). With 8 bits: int4pack 1.3 ms, ark 2.0 ms. On accelerators the order follows the figures published
+by the kernels' authors; tests/benchmarks/gpu_kernels.py measures them. Does not import torch; backends are imported on
+first use.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 AUTO: Final = "auto"
 NATIVE: Final = "native"
 WHOLE: Final = llama_cpp.NAME
-"""The backend that runs whole files and no single layer."""
+"""The backend that runs whole files, not single layers."""
 
-_PLACES: Final = {
+_CLASSES: Final = {
     "native": ("native", "NativeBackend"),
     "int4pack": ("int4pack", "Int4PackBackend"),
     "ark": ("ark", "ArkBackend"),
@@ -42,31 +42,33 @@ _PLACES: Final = {
     "dense": ("portable", "DenseBackend"),
     "portable": ("portable", "PortableBackend"),
 }
-"""Name -> module in this folder and class."""
+"""Name -> module in this package and class."""
 
 _ORDERS: Final = {
     "cpu": ("native", "int4pack", "ark", "dense", "portable", "ipex"),
     "cuda": ("marlin", "exllama", "tinygemm", "triton", "dense", "portable"),
     "xpu": ("tinygemm", "triton", "ark", "dense", "portable"),
 }
-"""Kind of device -> backends, the fastest first for single tokens. Others are asked last, for their reason."""
+"""Kind of device -> backends in order of decode speed. The others follow and only contribute their reasons."""
 
-NAMES: Final = (AUTO, *_PLACES, WHOLE)
-"""What `--backend` takes."""
+NAMES: Final = (AUTO, *_CLASSES, WHOLE)
+"""Names accepted by `--backend`."""
 
-_ROOM: Final = 0.8
-"""Part of the free memory that weights kept as floats may take; the rest is for the cache and other programs."""
+_DENSE_SHARE: Final = 0.8
+"""Share of the free memory that dequantized weights may take; the rest is for the cache and other programs."""
 
 
 @dataclass
 class Choice:
-    """What computes the quantized layers of one model on one device.
+    """The backends chosen for the quantized layers of one model on one device.
 
     Attributes:
-        candidates: name of a layer -> names of the backends that take it, the best first; the last always works.
-        refusals: name of a backend -> its reasons and how many layers each concerns.
-        taken: name of a backend -> layers that it got, as they were built.
-        failed: name of a usable backend that turned out not to work -> why.
+        device: device to compute on.
+        wanted: requested backend, or `auto`.
+        candidates: layer name -> names of the backends that support it, the fastest first; the last one always works.
+        refusals: backend name -> its reasons, with the number of layers that each concerns.
+        taken: backend name -> number of layers built with it.
+        failed: name of a backend that failed while building a layer -> reason.
     """
 
     device: Device
@@ -77,7 +79,11 @@ class Choice:
     failed: dict[str, str] = field(default_factory=dict)
 
     def rows(self, reasons: Mapping[str, str]) -> tuple[BackendRow, ...]:
-        """The table with this model in it; `reasons` say why backends that run whole models do not run this one."""
+        """Return the table of backends for this model.
+
+        Args:
+            reasons: name of a backend that runs whole models -> the reason why it does not run this one.
+        """
         return tuple(self._row(row, reasons.get(row.name, "")) for row in table(self.device))
 
     def _row(self, row: BackendRow, reason: str) -> BackendRow:
@@ -103,12 +109,12 @@ class Choice:
 
 
 def made_for(kind: str) -> tuple[str, ...]:
-    """Names of the backends that could run on a kind of device (`cpu`, `cuda`, `xpu`), the fastest first."""
+    """Return the names of the backends for a kind of device (`cpu`, `cuda`, `xpu`), the fastest first."""
     return (*_ORDERS.get(kind, _ORDERS["cpu"]), WHOLE)
 
 
 def table(device: Device) -> tuple[BackendRow, ...]:
-    """All backends, those of this kind of device first and in their order, with what keeps each from the device."""
+    """Return a row for every backend: those for this kind of device first, in order of speed."""
     rows = [_missing_row(name, device) for name in _ordered(device.kind, AUTO)]
     problem = llama_cpp.missing(device)
     reason, install = (problem.reason, problem.install) if problem else ("", "")
@@ -117,7 +123,12 @@ def table(device: Device) -> tuple[BackendRow, ...]:
 
 
 def whole_rows(device: Device, name: str, layers: int, reasons: Mapping[str, str]) -> tuple[BackendRow, ...]:
-    """The table where one backend runs the whole model, with all its layers."""
+    """Return the table of backends for a model of which the backend `name` computes all layers.
+
+    Args:
+        layers: number of linears of the model.
+        reasons: backend name -> the reason why it is not used.
+    """
     found = []
     for row in table(device):
         why = reasons.get(row.name) or row.why_not
@@ -136,10 +147,11 @@ def choose(
     dtype: torch.dtype,
     wanted: str = AUTO,
 ) -> Choice:
-    """The backends of each layer.
+    """Choose the backends of each layer.
 
     Args:
-        wanted: a backend that goes before all others; layers that it cannot take go to the next that can.
+        wanted: a backend with priority over all others; layers that it does not support are computed by the next
+            backend that does.
 
     Raises:
         BadInput: there is no backend `wanted`.
@@ -151,36 +163,37 @@ def choose(
     known: dict[LayerFacts, tuple[str, ...]] = {}
     for layer in facts:
         kind = replace(layer, name="")  # a model has hundreds of layers and a handful of kinds
-        able = known.get(kind)
-        if able is None:
-            known[kind] = able = tuple(name for name in usable if not backend(name).refusal(kind, device, dtype))
+        supporting = known.get(kind)
+        if supporting is None:
+            supporting = tuple(name for name in usable if not backend(name).refusal(kind, device, dtype))
+            known[kind] = supporting
         for name in usable:
-            if name not in able:
+            if name not in supporting:
                 refusals[name][backend(name).refusal(kind, device, dtype)] += 1
-        candidates[layer.name] = able
+        candidates[layer.name] = supporting
     if wanted != "dense" and _too_large(facts, candidates, device, dtype):
-        note = "The weights as floats would not fit into the free memory."
-        for name, able in candidates.items():
-            if able[0] == "dense":
-                candidates[name] = ("portable", *(other for other in able if other != "portable"))
+        note = "The dequantized weights would not fit into the free memory."
+        for name, supporting in candidates.items():
+            if supporting[0] == "dense":
+                candidates[name] = ("portable", *(other for other in supporting if other != "portable"))
                 refusals["dense"][note] += 1
     return Choice(device, wanted, candidates, refusals)
 
 
 def backend(name: str) -> Backend:
-    """A backend by its name.
+    """Return the backend with the given name.
 
     Raises:
-        KeyError: there is none.
+        KeyError: there is no such backend.
     """
     return _load(name)
 
 
 def check_name(wanted: str) -> None:
-    """Refuse the name of a backend that does not exist.
+    """Check that a backend with the given name exists.
 
     Raises:
-        BadInput: in one sentence.
+        BadInput: there is none.
     """
     if wanted not in NAMES:
         raise BadInput(f"There is no backend {wanted[:60]!r}.", f"Choose from {', '.join(NAMES)}.")
@@ -188,15 +201,15 @@ def check_name(wanted: str) -> None:
 
 @functools.cache
 def _load(name: str) -> Backend:
-    module, cls = _PLACES[name]
+    module, cls = _CLASSES[name]
     found: Backend = getattr(importlib.import_module(f"core.inference.backends.{module}"), cls)()
     return found
 
 
 def _ordered(kind: str, wanted: str) -> tuple[str, ...]:
     order = _ORDERS.get(kind, _ORDERS["cpu"])
-    first = (wanted,) if wanted in _PLACES else ()
-    return tuple(dict.fromkeys((*first, *order, *_PLACES)))
+    first = (wanted,) if wanted in _CLASSES else ()
+    return tuple(dict.fromkeys((*first, *order, *_CLASSES)))
 
 
 def _sentence(text: str) -> str:
@@ -213,6 +226,6 @@ def _missing_row(name: str, device: Device) -> BackendRow:
 def _too_large(
     facts: Sequence[LayerFacts], candidates: Mapping[str, tuple[str, ...]], device: Device, dtype: torch.dtype
 ) -> bool:
-    """Whether the layers that would go to `dense` are larger than the memory that is free for them."""
+    """Return whether the layers computed by `dense` would need more than _DENSE_SHARE of the free memory."""
     weights = sum(layer.outputs * layer.inputs for layer in facts if candidates[layer.name][0] == "dense")
-    return bool(device.total_memory) and weights * dtype.itemsize > _ROOM * device.free_memory
+    return bool(device.total_memory) and weights * dtype.itemsize > _DENSE_SHARE * device.free_memory

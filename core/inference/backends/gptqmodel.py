@@ -1,8 +1,8 @@
-"""Marlin and ExLlamaV2, the CUDA kernels that gptqmodel carries, as backends.
+"""Backends for the CUDA kernels of gptqmodel: Marlin and ExLlamaV2.
 
-Written from gptqmodel 7.7 (nn_modules/qlinear/marlin.py, exllamav2.py, utils/model.py); a trial layer on the device
-decides whether they are used. gptqmodel compiles its kernels when they are first asked for, which takes minutes and
-needs CUDA's compiler; it keeps them.
+Written after gptqmodel 7.7 (nn_modules/qlinear/marlin.py, exllamav2.py, utils/model.py). A trial layer on the device
+decides whether they are used. gptqmodel compiles its kernels on first use, which takes minutes and needs the CUDA
+compiler, and caches them.
 """
 
 from __future__ import annotations
@@ -31,37 +31,37 @@ if TYPE_CHECKING:
 INSTALL: Final = "pip install gptqmodel"
 _GROUPS: Final = (-1, 32, 64, 128)
 _BLOCKS: Final = {"q4_0": LayerScheme(4, 32, True), "q8_0": LayerScheme(8, 32, True)}
-"""GGUF's types that are plain schemes under another name."""
+"""GGUF types that are equivalent to a plain scheme."""
 
 
 class MarlinBackend:
-    """4 and 8 bits, symmetric."""
+    """Marlin kernels for 4 and 8 bits, symmetric."""
 
     name = "marlin"
     title = "Marlin, through gptqmodel"
     takes = "4 and 8 bits, symmetric, groups of 32, 64, 128 or a row, on CUDA"
 
     def missing(self, device: Device) -> Missing | None:
-        """What keeps it from this device, or None where it works; may compile kernels the first time."""
+        """Return the reason why the backend does not run on the device, or None; may compile kernels once."""
         if sys.platform != "linux" and device.kind == "cuda":
-            return Missing("gptqmodel has Marlin on Linux only.")
+            return Missing("gptqmodel provides Marlin on Linux only.")
         return _missing(self.name, "marlin", device, self.build, (LayerScheme(4, 128, True), LayerScheme(8, 64, True)))
 
     def refusal(self, facts: LayerFacts, device: Device, dtype: torch.dtype) -> str:
-        """Why it cannot compute this layer, as one sentence; "" where it can."""
+        """Return the reason, as one sentence, why the backend does not support the layer, or ""."""
         scheme = _BLOCKS.get(facts.scheme.type, facts.scheme)
         if scheme.bits not in (4, 8) or not scheme.sym:
-            return f"It takes 4 and 8 bits, symmetric, not {facts.scheme.label()}."
-        wide, tall = facts.inputs, facts.outputs
-        aligned = (tall % 64 == 0 and wide % 128 == 0) or (tall % 128 == 0 and wide % 64 == 0)
+            return f"It supports 4 and 8 bits, symmetric, not {facts.scheme.label()}."
+        inputs, outputs = facts.inputs, facts.outputs
+        aligned = (outputs % 64 == 0 and inputs % 128 == 0) or (outputs % 128 == 0 and inputs % 64 == 0)
         if facts.ordered and scheme.group_size != -1 and not aligned:
-            return f"With inputs in groups of their own order it takes tiles of 64x128, and {tall}x{wide} has others."
+            return f"With act-order it needs tiles of 64x128 or 128x64, which do not divide {outputs}x{inputs}."
         return _refusal(facts, scheme, dtype)
 
     def build(self, layer: Stored, bias: Tensor | None, device: Device, dtype: torch.dtype) -> nn.Module:
-        """The layer ready to run; `refusal` must have had nothing against it."""
+        """Build the module of a layer that `refusal` accepts."""
         plain = _plain(layer)
-        # A row as one group has the same scale in whatever order its inputs are.
+        # With one group per row, the order of the inputs does not matter.
         ordered = plain.g_idx is not None and plain.scheme.group_size != -1
         linear = _make("marlin", "MarlinLinear", plain, bias, dtype, ordered=ordered)
         linear.to(device.id)
@@ -70,31 +70,31 @@ class MarlinBackend:
 
 
 class ExllamaBackend:
-    """4 bits, symmetric or not."""
+    """ExLlamaV2 kernels for 4 bits, symmetric or asymmetric."""
 
     name = "exllama"
     title = "ExLlamaV2, through gptqmodel"
     takes = "4 bits, groups of 32, 64, 128 or a row, on CUDA; computes in float16"
 
     def missing(self, device: Device) -> Missing | None:
-        """What keeps it from this device, or None where it works; may compile kernels the first time."""
+        """Return the reason why the backend does not run on the device, or None; may compile kernels once."""
         schemes = (LayerScheme(4, 128, True), LayerScheme(4, 64, False))
         return _missing(self.name, "exllamav2", device, self.build, schemes)
 
     def refusal(self, facts: LayerFacts, device: Device, dtype: torch.dtype) -> str:
-        """Why it cannot compute this layer, as one sentence; "" where it can."""
+        """Return the reason, as one sentence, why the backend does not support the layer, or ""."""
         scheme = _BLOCKS.get(facts.scheme.type, facts.scheme)
         if scheme.bits != 4 or scheme.type:
-            return f"It takes 4 bits, not {facts.scheme.label()}."
+            return f"It supports 4 bits, not {facts.scheme.label()}."
         return _refusal(facts, scheme, dtype)
 
     def build(self, layer: Stored, bias: Tensor | None, device: Device, dtype: torch.dtype) -> nn.Module:
-        """The layer ready to run; `refusal` must have had nothing against it."""
+        """Build the module of a layer that `refusal` accepts."""
         plain = _plain(layer)
         ordered = plain.g_idx is not None and plain.scheme.group_size != -1
         linear = _make("exllamav2", "ExllamaV2Linear", plain, bias, dtype, ordered=ordered)
         if not ordered:
-            linear.g_idx.zero_()  # how its loader is told that inputs follow each other
+            linear.g_idx.zero_()  # gptqmodel's convention for inputs in natural order
         linear.to(device.id)
         linear.post_init(_scratch(linear.temp_dq_size(), device.id))
         return _ready(linear)
@@ -107,9 +107,9 @@ def _missing(
     build: Callable[[Stored, Tensor | None, Device, torch.dtype], nn.Module],
     schemes: tuple[LayerScheme, ...],
 ) -> Missing | None:
-    """What both need: a CUDA device, the package, and a trial layer that comes out right."""
+    """Return the reason why a kernel cannot be used: no CUDA device, no package, or a trial layer that fails."""
     if device.kind != "cuda":
-        return Missing("gptqmodel has these kernels for CUDA devices only.")
+        return Missing("gptqmodel provides these kernels for CUDA devices only.")
     if (old := too_old(device, (8, 0))) is not None:
         return old
     if importlib.util.find_spec("gptqmodel") is None:
@@ -128,11 +128,11 @@ def _missing(
 @functools.cache
 def _import_problem(module: str) -> Missing | None:
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # it greets
+        with contextlib.redirect_stdout(sys.stderr):  # it prints a banner
             importlib.import_module(f"gptqmodel.nn_modules.qlinear.{module}")
-    except Exception as error:  # noqa: BLE001 - the package patches and probes much as it is imported
+    except Exception as error:  # noqa: BLE001 - the package runs arbitrary code at import
         line = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        return Missing(f"gptqmodel is installed and does not start: {line.rstrip('.')}.", f"{INSTALL} --upgrade")
+        return Missing(f"gptqmodel is installed but cannot be imported: {line.rstrip('.')}.", f"{INSTALL} --upgrade")
     return None
 
 
@@ -142,14 +142,14 @@ def _refusal(facts: LayerFacts, scheme: LayerScheme, dtype: torch.dtype) -> str:
     if dtype not in (torch.float16, torch.bfloat16):
         return f"It computes in 16 bits, not in {str(dtype).removeprefix('torch.')}."
     if scheme.group_size not in _GROUPS:
-        return f"It takes groups of 32, 64, 128 or a row, not of {scheme.group_size}."
+        return f"It supports groups of 32, 64, 128 or a row, not of {scheme.group_size}."
     if facts.inputs % 32 or facts.outputs % 32 or facts.inputs % scheme.group_of(facts.inputs):
-        return f"{facts.outputs}x{facts.inputs} is not divisible by 32 and by its groups."
+        return f"{facts.outputs}x{facts.inputs} is not divisible by 32 and the group size."
     return ""
 
 
 def _plain(layer: Stored) -> QuantizedLinear:
-    """The layer as integers with float16 scales, where it is one under the name of a block type."""
+    """Return the layer as integers with float16 scales, converting the GGUF types of _BLOCKS."""
     from core.formats.gguf.blocks import BlockLinear
     from core.formats.quantized import QuantizedLinear
 
@@ -166,7 +166,7 @@ def _plain(layer: Stored) -> QuantizedLinear:
 def _make(
     module: str, cls: str, layer: QuantizedLinear, bias: Tensor | None, dtype: torch.dtype, *, ordered: bool
 ) -> Any:
-    """gptqmodel's layer with the tensors of version 2 of the GPTQ format (zero points as they are), on the CPU."""
+    """Return gptqmodel's layer on the CPU, filled with tensors in version 2 of the GPTQ format (exact zero points)."""
     import torch
 
     from core.formats.pack import pack_inputs, pack_outputs
@@ -191,12 +191,12 @@ def _make(
         "bias": bias,
     }
     for name, value in tensors.items():
-        place = getattr(made, name)
-        if value is None or place is None:
+        target = getattr(made, name)
+        if value is None or target is None:
             continue
-        if place.shape != value.shape:
-            raise ValueError(f"gptqmodel's {name} is {tuple(place.shape)}, expected {tuple(value.shape)}")
-        place.data.copy_(value)
+        if target.shape != value.shape:
+            raise ValueError(f"gptqmodel's {name} has the shape {tuple(target.shape)}, not {tuple(value.shape)}")
+        target.data.copy_(value)
     made.qzero_format(format=2)
     return made
 
@@ -211,7 +211,7 @@ _scratches: dict[str, Any] = {}
 
 
 def _scratch(nbytes: int, device: str) -> Any:
-    """Room in which ExLlamaV2 unpacks a layer for many rows, shared by all layers of a device."""
+    """Return the buffer into which ExLlamaV2 unpacks a layer for many rows, shared by all layers of a device."""
     held = _scratches.get(device)
     if held is None or held.scratch_bytes < nbytes + 128:
         space = importlib.import_module("gptqmodel.utils.exllamav2").ScratchSpace

@@ -1,12 +1,12 @@
-"""torch's own product of bfloat16 rows and packed 4-bit weights on a CPU, and other widths put into it.
+"""Backend for torch's product of bfloat16 rows and packed 4-bit weights on a CPU, also used for other bit widths.
 
 `aten::_weight_int4pack_mm_for_cpu` computes a weight as (q - 8) * scale + offset with scale and offset in bfloat16 and
-groups of 32, 64, 128 or 256 (aten/src/ATen/native/LinearAlgebra.cpp, cpu/int4mm_kernel.cpp). 2 and 3 bits fit into
-its 4; 5, 6 and 8 bits are two of its products, of the upper and the lower half of each integer. Needs no compiler and
-no other library.
+groups of 32, 64, 128 or 256 (aten/src/ATen/native/LinearAlgebra.cpp, cpu/int4mm_kernel.cpp). Integers of 2 and 3 bits
+are stored in 4; 5, 6 and 8 bits are computed as two products, of the upper and the lower half of each integer. Needs
+neither a compiler nor another library.
 
-Measured with one thread on 2048x5632 weights in groups of 128: a row of bfloat16 takes 0.6 ms where a dense product
-takes 2.1 ms, or 2.7 ms in float32. With float32 or float16 rows the same kernel takes 21 ms: it has no fast path.
+Measured with one thread on 2048x5632 weights in groups of 128: a row of bfloat16 takes 0.6 ms, a dense product 2.1 ms,
+or 2.7 ms in float32. With float32 or float16 rows the same kernel takes 21 ms because it has no fast path for them.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 
 _GROUPS = (256, 128, 64, 32)
 _OUTPUTS = 16
-"""The kernel's outputs are a multiple of this."""
+"""The kernel requires a multiple of this number of outputs."""
 _MIDDLE = 8
-"""The level that stands for the offset alone."""
+"""The level whose weight is the offset."""
 _CAPABILITIES = ("AVX2", "AVX512")
-"""torch's names of the instruction sets for which the kernel is written; elsewhere floats are many times faster."""
+"""torch's names of the instruction sets with a fast kernel; elsewhere a dense product is many times faster."""
 
 
 class Int4PackBackend:
-    """Packed 4-bit products of torch."""
+    """torch's packed 4-bit product on a CPU."""
 
     name = "int4pack"
     title = "PyTorch, packed 4-bit product"
@@ -43,19 +43,19 @@ class Int4PackBackend:
 
     def missing(self, device: Device) -> Missing | None:
         if device.kind != "cpu":
-            return Missing("It computes on a CPU only.")
+            return Missing("It runs on a CPU only.")
         if not hasattr(torch.ops.aten, "_weight_int4pack_mm_for_cpu"):
-            return Missing(f"PyTorch {torch.__version__} does not have it; 2.6 and later do.")
+            return Missing(f"PyTorch {torch.__version__} does not provide it; 2.6 and later do.")
         found = torch.backends.cpu.get_cpu_capability()
         if found not in _CAPABILITIES:
-            return Missing(f"It is written for AVX2 and AVX-512; PyTorch finds {found} here.")
+            return Missing(f"It needs AVX2 or AVX-512, but PyTorch detects {found}.")
         return None
 
     def refusal(self, facts: LayerFacts, device: Device, dtype: torch.dtype) -> str:
         if facts.inputs % 32:
-            return "inputs are no multiple of 32"
+            return "the inputs are not a multiple of 32"
         if facts.scheme.group_of(facts.inputs) % 32:
-            return f"groups of {facts.scheme.group_size} are too small"
+            return f"groups of {facts.scheme.group_size} are not a multiple of 32"
         return ""
 
     def build(self, layer: Stored, bias: Tensor | None, device: Device, dtype: torch.dtype) -> nn.Module:
@@ -63,12 +63,12 @@ class Int4PackBackend:
 
 
 class Int4PackLinear(nn.Module):
-    """y = x W^T + b by one packed 4-bit product, or two.
+    """y = x W^T + b, computed with one or two packed 4-bit products.
 
     Args:
-        layer: a `QuantizedLinear` or `BlockLinear` with groups of a multiple of 32 inputs.
+        layer: a `QuantizedLinear` or `BlockLinear` whose group size is a multiple of 32.
         bias: [out] or None.
-        dtype: of inputs and outputs; the products are of bfloat16, with sums in float32.
+        dtype: dtype of inputs and outputs; products are computed in bfloat16 and summed in float32.
     """
 
     order: Tensor | None
@@ -87,16 +87,22 @@ class Int4PackLinear(nn.Module):
         scale, offset = (spread(values, size, self.group, self.in_features) for values in (scale, offset))
         self.halves = 1 if layer.scheme.bits <= 4 else 2
         if self.halves == 1:
-            self._keep("low", ints, scale, offset)
+            self._register("low", ints, scale, offset)
         else:
-            # q = 16 h + l, so (q - 8) s + o = (h - c) 16 s + (l - 8) s + (o + 16 c s), with c in the middle of all h:
-            # else two large products would nearly cancel.
+            # q = 16 h + l, so (q - 8) s + o = (h - c) 16 s + (l - 8) s + (o + 16 c s). With c in the middle of the
+            # range of h, the two products do not cancel.
             middle = layer.scheme.levels // 32
-            self._keep("low", ints & 15, scale, offset + 16 * middle * scale)
-            self._keep("high", (ints >> 4) + (_MIDDLE - middle), 16 * scale, torch.zeros_like(offset))
+            self._register("low", ints & 15, scale, offset + 16 * middle * scale)
+            self._register("high", (ints >> 4) + (_MIDDLE - middle), 16 * scale, torch.zeros_like(offset))
 
-    def _keep(self, half: str, ints: Tensor, scale: Tensor, offset: Tensor) -> None:
-        """One packed product: weights are (ints - 8) * scale + offset; scale and offset float32 [out, groups]."""
+    def _register(self, half: str, ints: Tensor, scale: Tensor, offset: Tensor) -> None:
+        """Register the buffers of one product with the weight (ints - 8) * scale + offset.
+
+        Args:
+            half: name of the buffer.
+            ints: uint8 [out, in].
+            scale, offset: float32 [out, groups].
+        """
         ints, scale, offset = (_padded(part) for part in (ints, scale, offset))
         packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(ints.to(torch.int32), 1)
         grid = torch.stack([scale.t(), offset.t()], -1).to(torch.bfloat16).contiguous()
@@ -104,7 +110,7 @@ class Int4PackLinear(nn.Module):
         self.register_buffer(f"{half}_grid", grid)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., in] -> [..., out]."""
+        """Return the output [..., out] of an input [..., in]."""
         rows = x.reshape(-1, self.in_features)
         if self.order is not None:
             rows = rows[:, self.order]
@@ -120,13 +126,16 @@ class Int4PackLinear(nn.Module):
 
 
 def _affine(layer: Stored, ints: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Integers uint8 [out, in], scale and offset float32 [out, groups] with weight = (integer - 8) * scale + offset.
+    """Return integers, scales and offsets with weight = (integer - 8) * scale + offset.
 
-    Scales have the values that they will have in bfloat16, so that what is derived from them cancels as it should.
-    The offset is 0 wherever that can be: rounding it to bfloat16 moves a whole group of weights the same way.
+    Scales are rounded to bfloat16 first, so that the offsets derived from them fit exactly. The offset is 0 whenever
+    possible, because its rounding to bfloat16 shifts all weights of a group in the same direction.
 
     Args:
-        ints: of the layer, with groups that follow each other.
+        ints: integers of the layer with consecutive groups, uint8 [out, in].
+
+    Returns:
+        Integers, uint8 [out, in]; scales and offsets, float32 [out, groups].
     """
     middle = layer.scheme.levels // 2
     if isinstance(layer, BlockLinear):
@@ -137,20 +146,20 @@ def _affine(layer: Stored, ints: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     elif isinstance(layer, QuantizedLinear):
         scale = layer.scales.to(torch.bfloat16).to(torch.float32)
     else:
-        raise TypeError(f"{type(layer).__name__} is no stored layer")
+        raise TypeError(f"{type(layer).__name__} is not a stored layer")
     if layer.scheme.sym:
         if layer.scheme.bits <= 4:
             return ints + (_MIDDLE - middle), scale, torch.zeros_like(scale)
         return ints, scale, (_MIDDLE - middle) * scale
-    assert isinstance(layer, QuantizedLinear)  # blocks that are not symmetric have minimums
+    assert isinstance(layer, QuantizedLinear)  # asymmetric blocks have minimums and returned above
     if layer.scheme.bits < 4:
-        # every difference q - z lies in -7 to 7: as a level of 1 to 15 it needs no offset
+        # every difference q - z is in [-7, 7], which the levels 1 to 15 represent without an offset
         zeros = spread(layer.zeros, layer.scheme.group_of(ints.shape[1]), 1, ints.shape[1])
         return ints + _MIDDLE - zeros, scale, torch.zeros_like(scale)
     return ints, scale, (_MIDDLE - layer.zeros.to(torch.float32)) * scale
 
 
 def _padded(rows: Tensor) -> Tensor:
-    """With rows of zeros up to a multiple of `_OUTPUTS`."""
+    """Return `rows` padded with rows of zeros to a multiple of _OUTPUTS."""
     more = -rows.shape[0] % _OUTPUTS
     return torch.nn.functional.pad(rows, (0, 0, 0, more)) if more else rows

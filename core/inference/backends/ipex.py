@@ -1,11 +1,12 @@
-"""Intel's extension for PyTorch (IPEX), where an old environment has it: packed 4-bit products on a CPU.
+"""Backend for Intel's extension for PyTorch (IPEX) in an older environment: packed 4-bit products on a CPU.
 
-Its last release is 2.8, for torch 2.8 alone; it ended there. The call is `IPEXWeightOnlyQuantizedLinear.from_weight`
-of intel_extension_for_pytorch.llm.quantization, which takes GPTQ's layout of 4 bits: zero points are stored less one,
-and 16 stands for 0 again (nn/utils/_model_convert.py). 2 and 3 bits are put into its 4. It computes in bfloat16.
+Development of IPEX ended with release 2.8, which requires torch 2.8. The call is
+`IPEXWeightOnlyQuantizedLinear.from_weight` of intel_extension_for_pytorch.llm.quantization, which expects GPTQ's 4-bit
+layout: zero points are stored minus one, modulo 16 (nn/utils/_model_convert.py). Integers of 2 and 3 bits are stored in
+4. It computes in bfloat16.
 
-Run with 2.8.0 on an AMD Zen 4, where it is right and slow: 87 ms for a row of 2048x5632 weights on one thread. So it
-comes last unless it is asked for.
+With 2.8.0 on an AMD Zen 4, results are correct but slow: 87 ms for a row of 2048x5632 weights on one thread. It is
+therefore the last choice unless requested.
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ if TYPE_CHECKING:
 _MODULE = "intel_extension_for_pytorch"
 _PACKAGE = "Intel's extension for PyTorch"
 INSTALL = "python -m venv ipex && ipex/bin/pip install -e '.[ipex]'"
-"""In an environment of its own: it needs torch 2.8."""
+"""Installs into a separate environment, because IPEX needs torch 2.8."""
 _BITS = 4
 _UNIT = 8
-"""Integers in a packed word; outputs are a multiple of it."""
+"""Integers per packed word; inputs and outputs must be multiples of it."""
 
 
 class IpexBackend:
-    """IPEX."""
+    """IPEX's weight-only quantized linear layer."""
 
     name = "ipex"
     title = "Intel's extension for PyTorch (ended with 2.8)"
@@ -43,17 +44,17 @@ class IpexBackend:
 
     def missing(self, device: Device) -> Missing | None:
         if device.kind != "cpu":
-            return Missing("It is used on a CPU only: newer torch drives Intel's cards itself.")
+            return Missing("It is used on a CPU only; current PyTorch supports Intel graphics cards itself.")
         _, problem = _linear()
         return problem
 
     def refusal(self, facts: LayerFacts, device: Device, dtype: torch.dtype) -> str:
         if facts.scheme.type:
-            return "GGUF's types have no kernel"
+            return "there is no kernel for GGUF types"
         if facts.scheme.bits > 4:
-            return f"{facts.scheme.bits} bits have no kernel"
+            return f"there is no kernel for {facts.scheme.bits} bits"
         if facts.inputs % facts.scheme.group_of(facts.inputs) or facts.inputs % _UNIT or facts.outputs % _UNIT:
-            return f"{facts.outputs}x{facts.inputs} in groups of {facts.scheme.group_size} has no kernel"
+            return f"there is no kernel for {facts.outputs}x{facts.inputs} in groups of {facts.scheme.group_size}"
         return ""
 
     def build(self, layer: Stored, bias: Tensor | None, device: Device, dtype: torch.dtype) -> nn.Module:
@@ -61,16 +62,16 @@ class IpexBackend:
         if library is None:
             raise ImportError(problem.reason if problem else _PACKAGE)
         if not isinstance(layer, QuantizedLinear):
-            raise TypeError(f"{type(layer).__name__} is no integer layer")
+            raise TypeError(f"{type(layer).__name__} is not an integer layer")
         return IpexLinear(library, layer, bias)
 
 
 class IpexLinear(nn.Module):
-    """y = x W^T + b by IPEX.
+    """y = x W^T + b, computed by IPEX.
 
     Args:
         library: the module `intel_extension_for_pytorch.llm.quantization`.
-        layer: that `IpexBackend.refusal` lets through.
+        layer: a layer that `IpexBackend.refusal` accepts.
         bias: [out] or None.
     """
 
@@ -81,7 +82,7 @@ class IpexLinear(nn.Module):
         super().__init__()
         self.out_features, self.in_features = layer.ints.shape
         ints, order = in_order(layer)
-        # With a single group it wants to be told so, and fails at the row's length.
+        # A single group must be passed as -1; its length is not accepted.
         group = -1 if layer.scales.shape[1] == 1 else layer.scheme.group_of(self.in_features)
         self.inner = library.IPEXWeightOnlyQuantizedLinear.from_weight(
             pack_inputs(ints, _BITS),
@@ -100,7 +101,7 @@ class IpexLinear(nn.Module):
         self.register_buffer("bias", None if bias is None else bias.to(torch.float32))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., in] -> [..., out]."""
+        """Return the output [..., out] of an input [..., in]."""
         rows = x.reshape(-1, self.in_features)
         if self.order is not None:
             rows = rows[:, self.order]
@@ -111,11 +112,11 @@ class IpexLinear(nn.Module):
 
 
 def _linear() -> tuple[Any, Missing | None]:
-    """The module with the linear layer, or what is wrong."""
+    """Return the module with the linear layer, or the reason why it cannot be used."""
     _, problem = probe(_MODULE, _PACKAGE, INSTALL)
     if problem is not None:
         return None, problem
     library, problem = probe(f"{_MODULE}.llm.quantization", _PACKAGE, INSTALL)
     if problem is None and not hasattr(library, "IPEXWeightOnlyQuantizedLinear"):
-        return None, Missing(f"{_PACKAGE} is too old: it has no IPEXWeightOnlyQuantizedLinear.", INSTALL)
+        return None, Missing(f"{_PACKAGE} is too old: it lacks IPEXWeightOnlyQuantizedLinear.", INSTALL)
     return library, problem

@@ -1,6 +1,6 @@
-"""llama.cpp in the table of backends: whether llama-cpp-python is here, and which models it can run.
+"""Detection of llama-cpp-python for the table of backends, and the check whether it can run a model.
 
-It runs a whole GGUF file and no single layer (`core.inference.runners.llama_cpp`). Knows nothing of running one.
+llama.cpp runs whole GGUF files, not single layers; its runner is `core.inference.runners.llama_cpp`.
 """
 
 from __future__ import annotations
@@ -21,35 +21,39 @@ TITLE: Final = "llama.cpp, through llama-cpp-python"
 TAKES: Final = "whole GGUF files, of any block type"
 INSTALL: Final = "pip install llama-cpp-python"
 _NEEDED: Final = ("llama_memory_seq_rm", "llama_init_from_model", "llama_set_abort_callback")
-"""Functions of the C interface that came in 2025: without them a cache cannot be cut back, or a prompt stopped."""
+"""Functions added to the C API in 2025, needed to truncate the cache and to stop the processing of a prompt."""
 
 
 def missing(device: Device) -> Missing | None:
-    """What keeps llama.cpp from this device, or None where it works. Never raises."""
+    """Return the reason why llama.cpp does not run on the device, or None. Never raises."""
     library, problem = _loaded()
     if problem is not None:
         return problem
     if device.kind != "cpu" and not library.llama_supports_gpu_offload():
         flag = "-DGGML_CUDA=on" if device.kind == "cuda" else "-DGGML_SYCL=on"
         return Missing(
-            "The llama-cpp-python that is installed computes on the CPU only.",
+            "The installed llama-cpp-python supports the CPU only.",
             f'CMAKE_ARGS="{flag}" pip install --force-reinstall --no-cache-dir llama-cpp-python',
         )
     return None
 
 
 def refusal(place: Path) -> str:
-    """Why it cannot run the model at `place` (`core.hub.source.Source.place`), as one sentence; "" where it can."""
+    """Return the reason, as one sentence, why llama.cpp cannot run the model at `place`, or "".
+
+    Args:
+        place: GGUF file or folder, as in `core.hub.source.Source.place`.
+    """
     if place.suffix.lower() == ".gguf":
         return ""
-    return "llama.cpp runs GGUF files, and this model is none; `bitwright convert` can make one of it."
+    return "llama.cpp runs GGUF files only; convert this model with `bitwright convert`."
 
 
 def library() -> Any:
-    """The module `llama_cpp`, its messages silenced.
+    """Return the module `llama_cpp` with its log messages disabled.
 
     Raises:
-        ImportError: it is not usable; `missing` says why.
+        ImportError: it cannot be used; `missing` returns the reason.
     """
     found, problem = _loaded()
     if problem is not None:
@@ -59,29 +63,29 @@ def library() -> Any:
 
 @functools.cache
 def _loaded() -> tuple[Any, Missing | None]:
-    """The module, or what is wrong with it."""
+    """Return the module, or the reason why it cannot be used."""
     if importlib.util.find_spec("llama_cpp") is None:
         return None, Missing("llama-cpp-python is not installed.", INSTALL)
     try:
         llama_cpp: Any = importlib.import_module("llama_cpp")
         lacking = [name for name in _NEEDED if not hasattr(llama_cpp, name)]
         if lacking:
-            version = getattr(llama_cpp, "__version__", "that is installed")
-            reason = f"llama-cpp-python {version} is too old: it has no {lacking[0]}."
+            version = getattr(llama_cpp, "__version__", "(unknown version)")
+            reason = f"llama-cpp-python {version} is too old: it lacks {lacking[0]}."
             return None, Missing(reason, "pip install --upgrade llama-cpp-python")
         llama_cpp.llama_log_set(_silence(llama_cpp), None)
         llama_cpp.llama_backend_init()
-    except (ImportError, OSError, RuntimeError, AttributeError) as error:  # its library is built for another machine
+    except (ImportError, OSError, RuntimeError, AttributeError) as error:  # its library was built for another machine
         line = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         reinstall = "pip install --force-reinstall --no-cache-dir llama-cpp-python"
-        return None, Missing(f"llama-cpp-python is installed and does not start: {line}", reinstall)
+        return None, Missing(f"llama-cpp-python is installed but cannot be imported: {line}", reinstall)
     return llama_cpp, None
 
 
-_kept: list[Any] = []
-"""C holds the address of the callback for as long as the process lives."""
+_callbacks: list[Any] = []
+"""References that keep the callbacks alive, because the library stores their addresses."""
 
 
 def _silence(llama_cpp: Any) -> Any:
-    _kept.append(llama_cpp.llama_log_callback(lambda level, text, data: None))
-    return _kept[-1]
+    _callbacks.append(llama_cpp.llama_log_callback(lambda level, text, data: None))
+    return _callbacks[-1]

@@ -1,8 +1,8 @@
-"""Our compiled kernels as linear layers of a torch model: packed weights, activations rounded to 8 or about 15 bits.
+"""Backend for Bitwright's compiled kernels: packed weights, activations quantized to 8 or about 15 bits.
 
-Where a model's architecture is known the native program runs it as a whole with the same kernels; this is for the
-others. With rows in float32 the activations get two int8 planes, which equals float32 to four digits; in 16-bit dtypes
-one, which is as exact as these dtypes are.
+For known architectures, the native program runs the whole model with the same kernels; this backend is for the others.
+Activations in float32 are split into two int8 planes, accurate to four digits; activations in 16-bit dtypes use one
+plane, which matches the precision of these dtypes.
 
 Measured on one thread of a Zen 4 with 4 bits in groups of 128: a row through 2048x5632 weights takes 0.3 ms, 512 rows
 35 ms; see tests/benchmarks/kernel_speed.py.
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class NativeBackend:
-    """Packed products of our own, compiled on their first use."""
+    """Compiled kernels for packed products, built on first use."""
 
     name = "native"
     title = "Bitwright's compiled kernels"
@@ -32,7 +32,7 @@ class NativeBackend:
 
     def missing(self, device: Device) -> Missing | None:
         if device.kind != "cpu":
-            return Missing("It computes on a CPU only.")
+            return Missing("It runs on a CPU only.")
         reason = library.why_not()
         return Missing(reason, build.INSTALL) if reason else None
 
@@ -44,30 +44,30 @@ class NativeBackend:
 
 
 class NativeLinear(nn.Module):
-    """y = x W^T + b by the compiled kernels.
+    """y = x W^T + b, computed by the compiled kernels.
 
     Args:
-        layer: a `QuantizedLinear` or a `BlockLinear`; nothing of it is kept.
+        layer: a `QuantizedLinear` or a `BlockLinear`; its tensors are copied.
         bias: [out] or None.
-        dtype: of inputs and outputs; float32 has the activations in two planes.
+        dtype: dtype of inputs and outputs; float32 uses two planes of activations.
 
     Raises:
-        BadInput: the kernels have no layout for it.
-        MissingDependency: the kernels are not there.
+        BadInput: the kernels do not support the layer.
+        MissingDependency: the kernels are not available.
     """
 
     def __init__(self, layer: Stored, bias: Tensor | None, dtype: torch.dtype) -> None:
         super().__init__()
         self.out_features, self.in_features = layer.ints.shape
         self.matrix = matrix.pack(layer, bias, 2 if dtype == torch.float32 else 1)
-        # Only so that whoever adds up a module's memory finds them: the kernels read them where the matrix says.
+        # Registered only so that the memory of the module can be summed; the kernels use the matrix's own pointers.
         for number, part in enumerate(self.matrix.tensors):
             self.register_buffer(f"part{number}", part, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., in] -> [..., out], in the dtype of `x`."""
+        """Return the output [..., out] of an input [..., in], in the dtype of `x`."""
         if x.shape[-1] != self.in_features:
-            raise ValueError(f"rows of {self.in_features} inputs are needed, not {tuple(x.shape)}")
+            raise ValueError(f"expected an input [..., {self.in_features}], got {list(x.shape)}")
         rows = x.detach().reshape(-1, self.in_features).to(torch.float32)
         y = matrix.linear(self.matrix, rows)
         return y.view(*x.shape[:-1], self.out_features).to(x.dtype)

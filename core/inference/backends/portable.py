@@ -1,7 +1,6 @@
-"""Linear layers by plain torch, for every scheme on every device: as floats (`dense`) or kept packed (`portable`).
+"""Backends in plain torch for every scheme and device: dequantized weights (`dense`) or packed ones (`portable`).
 
-Both give exactly the weights that `dequantize` gives, rounded to the compute dtype; they differ in memory alone. Knows
-torch and nothing of other libraries.
+Both compute with the weights of `dequantize`, rounded to the compute dtype; they differ in memory and speed only.
 """
 
 from __future__ import annotations
@@ -22,16 +21,16 @@ if TYPE_CHECKING:
     from core.inference.machine import Device
 
 _PLANES = {2: (2,), 3: (2, 1), 4: (4,), 5: (4, 1), 6: (4, 2), 8: (8,)}
-"""Into which widths the bits of an integer are split, the lowest bits first: each divides a byte."""
+"""Bits of an integer -> bits of its planes, the lowest first; each divides 8."""
 _SLICE = {"cpu": 1 << 20}
-"""Weights that are unpacked at a time by kind of device. A CPU's fit its cache: of 2048x5632 weights in 4 bits a thread
-made 4.6 ms for 2^20, 5.6 ms for 2^19, 10 ms for 2^22 and 34 ms for all at once."""
+"""Number of weights unpacked at once, by kind of device. On a CPU they fit into the cache: for 2048x5632 weights in
+4 bits, one thread took 4.6 ms with 2^20, 5.6 ms with 2^19, 10 ms with 2^22 and 34 ms with all at once."""
 _LARGE_SLICE = 1 << 24
-"""Elsewhere, where each operation costs a launch."""
+"""The number on other devices, where each operation costs a kernel launch."""
 
 
 class DenseBackend:
-    """Each weight is worked out once and kept as floats."""
+    """Dense linear layers: weights are dequantized once and kept as floats."""
 
     name = "dense"
     title = "PyTorch, weights unpacked once"
@@ -48,7 +47,7 @@ class DenseBackend:
 
 
 class PortableBackend:
-    """Each weight stays packed and is worked out anew for every product: the least memory, not the least time."""
+    """Packed linear layers: weights are dequantized for every product, which needs the least memory."""
 
     name = "portable"
     title = "PyTorch, weights kept packed"
@@ -65,17 +64,17 @@ class PortableBackend:
 
 
 def dense_linear(weight: Tensor, bias: Tensor | None) -> TunedLinear:
-    """A linear of a float weight [out, in] and a bias [out] or None, brought to the weight's place and dtype."""
+    """Return a linear layer with a float weight [out, in] and a bias [out] or None, cast like the weight."""
     return TunedLinear(weight, None if bias is None else bias.to(weight.device, weight.dtype))
 
 
 class PackedLinear(nn.Module):
-    """y = x W^T + b with W worked out from packed integers in slices of rows, for each call.
+    """y = x W^T + b with W dequantized from packed integers in slices of rows at every call.
 
     Args:
-        layer: a `QuantizedLinear` or a `BlockLinear`; its tensors are not kept, but the small ones.
+        layer: a `QuantizedLinear` or a `BlockLinear`; its scales and zero points are kept, its integers are packed.
         bias: [out] or None.
-        dtype: of inputs and outputs; products are computed in it.
+        dtype: dtype of inputs, outputs and products.
     """
 
     bias: Tensor | None
@@ -96,12 +95,12 @@ class PackedLinear(nn.Module):
         for number, width in enumerate(_PLANES[self.scheme.bits]):
             self.register_buffer(f"plane{number}", pack_plane(layer.ints, low, width))
             low += width
-        self._keep(layer)
-        # A dtype of a buffer changes with `.to(dtype)`; nobody calls that on a loaded model.
+        self._register_grid(layer)
+        # `.to(dtype)` would change the buffers' dtypes, but is not called on a loaded model.
         self.register_buffer("bias", None if bias is None else bias.to(dtype))
         self.dtype = dtype
 
-    def _keep(self, layer: Stored) -> None:
+    def _register_grid(self, layer: Stored) -> None:
         g_idx = None
         if isinstance(layer, QuantizedLinear):
             names = {"scales": layer.scales, "zeros": None if self.scheme.sym else layer.zeros}
@@ -109,14 +108,14 @@ class PackedLinear(nn.Module):
         elif isinstance(layer, BlockLinear):
             names = {"d": layer.d, "m": layer.m, "scales": layer.scales, "mins": layer.mins}
         else:
-            raise TypeError(f"{type(layer).__name__} is no stored layer")
+            raise TypeError(f"{type(layer).__name__} is not a stored layer")
         self.blocks = isinstance(layer, BlockLinear)
         for name in ("d", "m", "scales", "mins", "zeros"):
             self.register_buffer(name, names.get(name))
         self.register_buffer("g_idx", g_idx)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., in] -> [..., out]."""
+        """Return the output [..., out] of an input [..., in]."""
         step = max(1, _SLICE.get(x.device.type, _LARGE_SLICE) // self.in_features)
         if step >= self.out_features:
             return functional.linear(x, self.rows(0, self.out_features), self.bias)
@@ -128,7 +127,7 @@ class PackedLinear(nn.Module):
         return y
 
     def rows(self, start: int, end: int) -> Tensor:
-        """Rows `start` to `end` of the weight, [end - start, in] in the compute dtype."""
+        """Dequantize the rows `start` to `end` of the weight, [end - start, in] in the compute dtype."""
         size = self.scheme.group_of(self.in_features)
         ints = self._integers(start, end)
         step, low = self._grid(start, end)
@@ -153,7 +152,7 @@ class PackedLinear(nn.Module):
         return ints
 
     def _grid(self, start: int, end: int) -> tuple[Tensor, Tensor | int]:
-        """What a level is worth, float32 [rows, groups], and the zero point, or of blocks the value of level 0."""
+        """Return the scales, float32 [rows, groups], and the zero points, or for blocks the values of level 0."""
         rows = slice(start, end)
         if not self.blocks:
             assert self.scales is not None
@@ -165,10 +164,10 @@ class PackedLinear(nn.Module):
 
 
 def pack_plane(ints: Tensor, low: int, bits: int) -> Tensor:
-    """Bits `low` to `low + bits` of each integer, several to a byte: uint8 [out, in] -> [out, in * bits / 8].
+    """Pack the bits `low` to `low + bits` of each integer: uint8 [out, in] -> [out, in * bits / 8].
 
-    Byte i of a row of n bytes holds inputs i, i + n, i + 2 n and so on, the first in its lowest bits: unpacking is a
-    shift and a mask of whole rows. `in` must be a multiple of 8 / bits.
+    Byte i of a row of n bytes holds the inputs i, i + n, i + 2 n, ..., the first in the lowest bits, so that unpacking
+    is a shift and a mask of whole rows. `in` must be a multiple of 8 / bits.
     """
     if bits == 8:
         return ints.contiguous()
@@ -181,7 +180,7 @@ def pack_plane(ints: Tensor, low: int, bits: int) -> Tensor:
 
 
 def unpack_plane(packed: Tensor, bits: int) -> Tensor:
-    """The other way round: uint8 [out, bytes] -> [out, in], each below 2^bits."""
+    """Unpack a plane of `pack_plane`: uint8 [out, bytes] -> [out, in], each value below 2^bits."""
     if bits == 8:
         return packed
     return torch.cat([(packed >> lane * bits) & ((1 << bits) - 1) for lane in range(8 // bits)], 1)

@@ -1,7 +1,7 @@
-"""Looking for optional libraries: what keeps one from being used, in a sentence. Never raises.
+"""Import of optional libraries, with the reason as one sentence if a library cannot be used.
 
-A library may be missing, made for another version of Python or of torch, lack a file of the system, or raise anything
-at all while it is imported; a model must load without it all the same. Knows no library by name.
+A library may be missing, be built for another version of Python or torch, need a missing system library, or raise any
+exception at import. None of this may keep a model from loading, so no function here raises.
 """
 
 from __future__ import annotations
@@ -19,30 +19,32 @@ from core.inference.backends.backend import Missing
 
 @functools.cache
 def probe(module: str, package: str, install: str) -> tuple[ModuleType | None, Missing | None]:
-    """The module, or why it cannot be used; asked once in a process.
+    """Import `module` and return it, or the reason why it cannot be used; the result is cached.
 
     Args:
-        module: its name for `import`; package: its name for people; install: the command that brings it.
+        module: name of the module to import.
+        package: name for display.
+        install: command that installs the package.
     """
-    if not _is_there(module):
+    if not _is_installed(module):
         return None, Missing(f"{package} is not installed.", install)
     try:
-        # What a library prints would get between the answers of a command that writes JSON.
+        # Output printed at import would corrupt the output of commands that write JSON.
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             return importlib.import_module(module), None
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - other people's code at import
-        return None, Missing(f"{package} is installed and does not start: {first_line(error)}.", install)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - third-party code at import
+        return None, Missing(f"{package} is installed but cannot be imported: {first_line(error)}.", install)
 
 
 def first_line(error: BaseException) -> str:
-    """What an exception says, at most 200 characters of it and no full stop; its class where it says nothing."""
+    """Return the first line of an exception's message, at most 200 characters without full stop, or its class name."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[0] if lines else type(error).__name__)[:200].rstrip(".")
 
 
-def _is_there(module: str) -> bool:
+def _is_installed(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
-    except (ImportError, ValueError, AttributeError):  # a broken parent, or a stand-in without a spec
+    except (ImportError, ValueError, AttributeError):  # a broken parent package, or a module without a spec
         return False

@@ -1,7 +1,4 @@
-"""Bringing a quantized layer into the form that kernels want: groups that follow each other, of a size they know.
-
-Pure functions on tensors; knows no kernel.
-"""
+"""Conversion of quantized layers to consecutive groups of a size that a kernel supports."""
 
 from __future__ import annotations
 
@@ -15,9 +12,11 @@ from core.formats.stored import Stored
 
 
 def in_order(layer: Stored) -> tuple[Tensor, Tensor | None]:
-    """The integers with the inputs sorted by group, uint8 [out, in], and where each lies in x, int64 [in].
+    """Sort the inputs of a layer by group.
 
-    The order is None where the groups follow each other anyway. Groups have the same sizes either way.
+    Returns:
+        Integers, uint8 [out, in], and the index of each input in x, int64 [in], or None if the groups are already
+        consecutive.
     """
     if not isinstance(layer, QuantizedLinear) or layer.g_idx is None:
         return layer.ints, None
@@ -26,14 +25,14 @@ def in_order(layer: Stored) -> tuple[Tensor, Tensor | None]:
 
 
 def group_for(size: int, inputs: int, known: Sequence[int]) -> int:
-    """The largest of the `known` group sizes that cuts groups of `size` and the row without a rest; 0 if none does."""
+    """Return the largest of the `known` group sizes that divides both `size` and `inputs`, or 0."""
     return max((group for group in known if size % group == 0 and inputs % group == 0), default=0)
 
 
 def spread(values: Tensor, size: int, group: int, inputs: int) -> Tensor:
-    """One value for each group of `group` inputs, from one for each of `size`: [out, groups] -> [out, inputs / group].
+    """Repeat values of groups of `size` inputs for groups of `group` inputs: [out, groups] -> [out, inputs / group].
 
-    `group` divides `size`; the last group of `size` may be cut short.
+    `group` must divide `size`. The last group of `size` may be incomplete.
     """
     if group == size:
         return values

@@ -1,4 +1,4 @@
-"""llama-cpp-python for tests in this process: the installed one, or that of the interpreter BITWRIGHT_LLAMA_PYTHON."""
+"""Access to llama-cpp-python for tests: the installed one, or that of the interpreter BITWRIGHT_LLAMA_PYTHON."""
 
 from __future__ import annotations
 
@@ -9,20 +9,22 @@ import sys
 
 import pytest
 
-_ASK = "import sys, sysconfig; print(sys.version_info[:2], sysconfig.get_paths()['platlib'], sep='|')"
+_PRINT_VERSION = "import sys, sysconfig; print(sys.version_info[:2], sysconfig.get_paths()['platlib'], sep='|')"
 
 
 def need() -> None:
     """Make `llama_cpp` importable for the rest of the session, or skip the test.
 
-    The other interpreter's packages come last on the path, so that all else is this environment's own.
+    The other interpreter's packages are appended to the path, so that all other imports stay those of this environment.
     """
     if importlib.util.find_spec("llama_cpp") is not None:
         return
     named = os.environ.get("BITWRIGHT_LLAMA_PYTHON")
     if named:
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-        done = subprocess.run([named, "-c", _ASK], env=environment, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [named, "-c", _PRINT_VERSION], env=environment, capture_output=True, text=True, check=True
+        )
         version, _, folder = done.stdout.strip().partition("|")
         if version == str(tuple(sys.version_info[:2])):
             sys.path.append(folder)

@@ -1,7 +1,7 @@
-"""Runners that tests can look into: one that records what a real one is asked, and two that have no model.
+"""Runners for tests: one that records the calls of a real one, and two without a model.
 
-`RecordingRunner` asks the runner of a tiny model; `ScriptedRunner` answers with given tokens; `CountingRunner` with the
-last token plus one, and keeps the rules of `Runner`.
+`RecordingRunner` wraps the runner of a tiny model, `ScriptedRunner` generates given tokens, and `CountingRunner`
+generates the last token id plus one and checks its arguments as `Runner` requires.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from core.inference.loader import load_model
 from core.inference.runners.module import ModuleRunner
 
 PIECE = 16
-"""Tokens between two looks at `should_stop`."""
+"""Tokens between two calls of `should_stop`."""
 
 
 class RecordingRunner:
-    """Passes everything on to the runner of a module, in pieces, and keeps the ids of every call of `extend`."""
+    """A wrapper that splits `extend` into pieces of PIECE tokens and records the ids of every call."""
 
     name = "recording"
 
@@ -65,7 +65,7 @@ class RecordingRunner:
 
 @dataclass
 class ScriptedRunner:
-    """A runner that answers with given tokens, one after the other, whatever it is asked; it counts no time."""
+    """A runner that generates given tokens in order, whatever its input."""
 
     script: Sequence[int]
     vocabulary: int = 300
@@ -73,7 +73,7 @@ class ScriptedRunner:
     name: str = "scripted"
     memory_bytes: int = 0
     ids: list[int] = field(default_factory=list)
-    _said: int = 0
+    _generated: int = 0
 
     @property
     def length(self) -> int:
@@ -84,8 +84,8 @@ class ScriptedRunner:
             raise Cancelled("Stopped.")
         self.ids += ids
         logits = torch.zeros(self.vocabulary)
-        logits[self.script[min(self._said, len(self.script) - 1)]] = 50.0
-        self._said += 1
+        logits[self.script[min(self._generated, len(self.script) - 1)]] = 50.0
+        self._generated += 1
         return logits
 
     def truncate(self, length: int) -> None:
@@ -99,10 +99,11 @@ class ScriptedRunner:
 
 
 class CountingRunner:
-    """Its next token is always the last one plus one; it keeps the rules of `Runner`, so that what breaks them is seen.
+    """A runner whose next token is the last one plus one; it raises on calls that violate the contract of `Runner`.
 
     Attributes:
-        held: the token ids in its cache; read: of every call of `extend` that was not stopped.
+        held: token ids in the cache.
+        read: token ids of every completed call of `extend`.
     """
 
     name = "counting"
@@ -146,7 +147,7 @@ class CountingRunner:
 
 @dataclass
 class Loaded:
-    """What answering needs of a loaded model."""
+    """The attributes of a loaded model that generation uses."""
 
     runner: Any
     tokenizer: Any
@@ -154,7 +155,7 @@ class Loaded:
 
 
 def load_recording(folder: Path) -> ChatModel:
-    """The model in `folder` in float32 on the CPU."""
+    """Load the model in `folder` in float32 on the CPU into a `RecordingRunner`."""
     loaded = load_model(str(folder), "cpu", "float32")
     context = int(loaded.model.config.max_position_embeddings)
     runner = RecordingRunner(ModuleRunner(loaded.model, context, "cpu"))
@@ -162,7 +163,7 @@ def load_recording(folder: Path) -> ChatModel:
 
 
 def scripted(talk: ChatModel, text: str) -> ChatModel:
-    """A model with the tokenizer of `talk` that says `text` and ends."""
+    """Return a model with the tokenizer of `talk` that generates `text` and the end token."""
     tokenizer = talk.loaded.tokenizer
     ids = [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
     return ChatModel(Loaded(ScriptedRunner(ids), tokenizer, talk.loaded.folder))

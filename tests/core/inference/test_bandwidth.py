@@ -1,11 +1,11 @@
-"""The measured bandwidth is labelled with what it is, and bounded in memory."""
+"""Tests of the measurement of memory bandwidth."""
 
 from __future__ import annotations
 
 from core.inference.bandwidth import read_bandwidth
 
 
-def test_a_reading_says_what_it_is() -> None:
+def test_a_measurement_reports_device_threads_and_method() -> None:
     found = read_bandwidth("cpu", 8 << 20)
     assert found.bytes_per_second > 0
     assert found.device == "cpu"

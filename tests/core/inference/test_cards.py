@@ -1,4 +1,4 @@
-"""Cards found without torch: from nvidia-smi's answer and the kernel's files."""
+"""Tests of card detection from the output of nvidia-smi and from the kernel's files."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ NVIDIA H100 80GB HBM3, GPU-22bb, [N/A], 550.54.14
 """
 
 
-def answering(monkeypatch: pytest.MonkeyPatch, run: Any) -> None:
+def stub_nvidia_smi(monkeypatch: pytest.MonkeyPatch, run: Any) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr(subprocess, "run", run)
 
 
-def test_every_card_that_nvidia_smi_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    answering(monkeypatch, lambda *_, **__: subprocess.CompletedProcess([], 0, ANSWER, ""))
+def test_every_card_that_nvidia_smi_lists_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    stub_nvidia_smi(monkeypatch, lambda *_, **__: subprocess.CompletedProcess([], 0, ANSWER, ""))
     assert nvidia_cards() == (
         Card("NVIDIA GeForce RTX 3060", "cuda:GPU-11aa", 12 << 30, "550.54.14"),
         Card("NVIDIA H100 80GB HBM3", "cuda:GPU-22bb", 0, "550.54.14"),
@@ -37,21 +37,21 @@ def test_every_card_that_nvidia_smi_names(monkeypatch: pytest.MonkeyPatch) -> No
         subprocess.CalledProcessError(9, "nvidia-smi"),
     ],
 )
-def test_one_that_fails_names_none(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+def test_no_card_is_found_when_nvidia_smi_fails(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise error
 
-    answering(monkeypatch, fail)
+    stub_nvidia_smi(monkeypatch, fail)
     assert nvidia_cards() == ()
 
 
 @pytest.mark.parametrize("text", ["", "No devices were found\n", "a, b\n"])
-def test_an_answer_of_another_form_names_none(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    answering(monkeypatch, lambda *_, **__: subprocess.CompletedProcess([], 0, text, ""))
+def test_no_card_is_found_in_unexpected_output(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    stub_nvidia_smi(monkeypatch, lambda *_, **__: subprocess.CompletedProcess([], 0, text, ""))
     assert nvidia_cards() == ()
 
 
-def test_without_the_program_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_card_is_found_without_nvidia_smi(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
     assert nvidia_cards() == ()
 
@@ -64,7 +64,7 @@ def test_without_the_program_there_is_none(monkeypatch: pytest.MonkeyPatch) -> N
         ("something else", ""),
     ],
 )
-def test_the_version_of_nvidia_s_driver(tmp_path: Path, text: str, version: str) -> None:
+def test_the_version_of_nvidia_s_driver_is_read(tmp_path: Path, text: str, version: str) -> None:
     (tmp_path / "version").write_text(text)
     assert nvidia_driver(tmp_path / "version") == version
 
@@ -74,7 +74,7 @@ def test_no_driver_has_no_version(tmp_path: Path) -> None:
 
 
 def card(folder: Path, number: int, vendor: str, place: str, driver: str = "") -> None:
-    """A card as the kernel shows it: `card0/device` points to its place on the bus."""
+    """Create a card as in sysfs, where `card0/device` is a link to the PCI device."""
     device = folder / "bus" / place
     device.mkdir(parents=True)
     (device / "vendor").write_text(f"{vendor}\n")
@@ -86,7 +86,7 @@ def card(folder: Path, number: int, vendor: str, place: str, driver: str = "") -
         (folder / "drm" / name / "device").symlink_to(device)
 
 
-def test_intel_s_cards_are_found_once_each_by_their_places(tmp_path: Path) -> None:
+def test_each_intel_card_is_found_once_by_its_pci_address(tmp_path: Path) -> None:
     card(tmp_path, 0, "0x8086", "0000:00:02.0", "i915")
     card(tmp_path, 1, "0x10de", "0000:01:00.0")
     card(tmp_path, 2, "0x8086", "0000:03:00.0")
@@ -96,5 +96,5 @@ def test_intel_s_cards_are_found_once_each_by_their_places(tmp_path: Path) -> No
     )
 
 
-def test_a_machine_without_cards(tmp_path: Path) -> None:
+def test_no_intel_card_is_found_on_a_machine_without_cards(tmp_path: Path) -> None:
     assert intel_cards(tmp_path / "none") == ()

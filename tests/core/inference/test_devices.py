@@ -1,4 +1,4 @@
-"""The devices of this machine, the choice among given ones, and the measured number format."""
+"""Tests of device detection, of the choice of a device and of the measured compute dtype."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_the_cpu_s_memory_is_within_the_machine_s() -> None:
     assert 0 <= first.free_memory <= first.total_memory <= psutil.virtual_memory().total
 
 
-def test_every_device_is_usable_or_says_why_not() -> None:
+def test_every_device_is_usable_or_has_a_reason() -> None:
     assert all(device.usable == (device.reason == "") for device in list_devices())
 
 
@@ -63,7 +63,7 @@ def test_every_device_is_usable_or_says_why_not() -> None:
     indirect=["machine"],
 )
 @pytest.mark.usefixtures("machine")
-def test_the_choice(asked: str, chosen: Device) -> None:
+def test_a_device_is_chosen_by_id_kind_or_auto(asked: str, chosen: Device) -> None:
     assert choose(asked) == chosen
 
 
@@ -81,14 +81,14 @@ def test_the_choice(asked: str, chosen: Device) -> None:
     indirect=["machine"],
 )
 @pytest.mark.usefixtures("machine")
-def test_what_cannot_be_chosen(asked: str, message: str) -> None:
+def test_a_missing_or_unusable_device_is_refused_with_the_reason(asked: str, message: str) -> None:
     with pytest.raises(DeviceProblem, match=message):
         choose(asked)
 
 
 @pytest.mark.parametrize("machine", [(CPU, BROKEN, LARGE)], indirect=True)
 @pytest.mark.usefixtures("machine")
-def test_a_refusal_names_what_works() -> None:
+def test_a_refusal_lists_the_usable_devices() -> None:
     with pytest.raises(DeviceProblem) as caught:
         choose("xpu:0")
     assert caught.value.hint == "Use --device auto or cpu or cuda:1."
@@ -104,7 +104,7 @@ def test_a_refusal_names_what_works() -> None:
         ("cuda", {"float32": 100.0}, "float32"),
     ],
 )
-def test_the_format_that_a_measurement_leads_to(kind: str, gflops: dict[str, float], dtype: str) -> None:
+def test_the_dtype_is_selected_from_the_measurement(kind: str, gflops: dict[str, float], dtype: str) -> None:
     assert devices._prefer(kind, gflops) == dtype
 
 
@@ -124,7 +124,7 @@ def test_a_device_that_fails_to_compute_is_a_device_problem(monkeypatch: pytest.
     assert caught.value.message == "Some processor failed a small matrix product: device-side assert"
 
 
-def test_cores_are_within_what_the_machine_has() -> None:
+def test_the_number_of_cores_is_at_most_the_machine_s() -> None:
     assert 1 <= physical_cores() <= (psutil.cpu_count() or 1)
 
 
@@ -183,25 +183,25 @@ def test_a_card_is_found_by_its_stable_id() -> None:
             (CPU, SMALL),
             "cuda:GPU-22",
             CPU,
-            "There is no device 'cuda:GPU-22' on this machine; the CPU computes instead.",
+            "There is no device 'cuda:GPU-22' on this machine; using the CPU instead.",
         ),
         (
             (CPU, BROKEN),
             "cuda:0",
             CPU,
-            "Old card cannot be used: its driver is too old; the CPU computes instead.",
+            "Old card cannot be used: its driver is too old; using the CPU instead.",
         ),
-        ((CPU,), "", CPU, "There is no device '' on this machine; the CPU computes instead."),
+        ((CPU,), "", CPU, "There is no device '' on this machine; using the CPU instead."),
     ],
     indirect=["machine"],
 )
 @pytest.mark.usefixtures("machine")
-def test_what_is_not_there_or_broken_becomes_the_cpu(asked: str, chosen: Device, note: str) -> None:
+def test_a_missing_or_broken_device_is_replaced_by_the_cpu(asked: str, chosen: Device, note: str) -> None:
     assert choose_or_cpu(asked) == (chosen, note)
 
 
 class Properties:
-    """What torch says of a card, for tests."""
+    """Device properties as torch returns them."""
 
     def __init__(self, **values: Any) -> None:
         self.name = "Some card"
@@ -223,7 +223,7 @@ def test_the_stable_id_of_a_card(kind: str, properties: Properties, stable: str)
 
 
 class Library:
-    """torch.cuda with one card, for tests; what breaks raises."""
+    """A stand-in for `torch.cuda` with one card; the functions named in `broken` raise."""
 
     def __init__(self, *broken: str) -> None:
         self._broken = broken
@@ -254,9 +254,9 @@ class Library:
 @pytest.mark.parametrize(
     ("broken", "name", "reason"),
     [
-        ("name", "CUDA device 0", "it answers: name does not answer"),
-        ("properties", "Some card", "it answers: properties does not answer"),
-        ("memory", "Some card", "it answers: memory does not answer"),
+        ("name", "CUDA device 0", "it failed with: name does not answer"),
+        ("properties", "Some card", "it failed with: properties does not answer"),
+        ("memory", "Some card", "it failed with: memory does not answer"),
     ],
 )
 def test_a_card_that_does_not_answer_is_listed_with_the_reason(broken: str, name: str, reason: str) -> None:
@@ -264,7 +264,7 @@ def test_a_card_that_does_not_answer_is_listed_with_the_reason(broken: str, name
     assert (found.id, found.name, found.usable, found.reason) == ("cuda:0", name, False, reason)
 
 
-def test_a_driver_that_does_not_answer_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_driver_is_reported_as_an_unusable_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "cuda", Library("driver"))
     monkeypatch.setattr(devices, "nvidia_cards", lambda: (Card("Old card", "cuda:GPU-1", 8, "470.1"),))
     (found,) = devices._accelerators("cuda")
@@ -273,7 +273,7 @@ def test_a_driver_that_does_not_answer_ends_nothing(monkeypatch: pytest.MonkeyPa
     assert "CUDA" in found.reason
 
 
-def test_importing_this_loads_no_torch() -> None:
+def test_importing_devices_does_not_import_torch() -> None:
     program = "import sys, core.inference.devices; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "False"
@@ -283,9 +283,9 @@ def test_importing_this_loads_no_torch() -> None:
     ("passed", "busy", "own", "share"),
     [(4.0, 3.0, 1.0, 0.5), (4.0, 1.0, 1.0, 0.0), (4.0, 1.0, 1.1, 0.0), (0.0, 0.0, 0.0, 0.0)],
 )
-def test_the_share_of_other_programs(passed: float, busy: float, own: float, share: float) -> None:
+def test_the_load_is_the_cpu_share_of_other_programs(passed: float, busy: float, own: float, share: float) -> None:
     assert devices._share_of_others((1.0, 1.0, 1.0), (1.0 + passed, 1.0 + busy, 1.0 + own)) == pytest.approx(share)
 
 
-def test_a_probe_says_how_busy_the_machine_was() -> None:
+def test_a_probe_reports_the_load_of_other_programs() -> None:
     assert 0 <= probe_dtype(CPU, seconds=0.02, rows=8).load <= 1

@@ -1,4 +1,4 @@
-"""Perplexity and comparison on small random models, against the plain formulas."""
+"""Tests of perplexity and KL divergence on small random models, against the plain formulas."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def text_of(count: int) -> str:
     return " ".join(f"w{number % WORDS}" for number in range(count))
 
 
-def test_perplexity_is_that_of_the_library_s_own_loss(windows: torch.Tensor) -> None:
+def test_perplexity_equals_that_of_transformers_own_loss(windows: torch.Tensor) -> None:
     model = make_model()
     with torch.no_grad():
         expected = math.exp(float(model(input_ids=windows, labels=windows).loss))
@@ -64,7 +64,7 @@ def test_chunks_do_not_change_the_result(windows: torch.Tensor, monkeypatch: pyt
     assert perplexity(make_model(), windows).nll == pytest.approx(whole.nll, rel=1e-6)
 
 
-def test_a_model_that_knows_nothing_is_as_perplexed_as_its_vocabulary_is_large(windows: torch.Tensor) -> None:
+def test_the_perplexity_of_uniform_predictions_is_the_vocabulary_size(windows: torch.Tensor) -> None:
     model = make_model()
     torch.nn.init.zeros_(model.lm_head.weight)
     assert perplexity(model, windows).value == pytest.approx(WORDS + 3, rel=1e-5)
@@ -91,7 +91,7 @@ def test_dropout_is_off_while_measuring(windows: torch.Tensor) -> None:
     assert perplexity(model, windows).nll == perplexity(model, windows).nll
 
 
-def test_the_model_s_mode_is_given_back(windows: torch.Tensor) -> None:
+def test_the_training_mode_of_the_model_is_restored(windows: torch.Tensor) -> None:
     model = make_model().train()
     perplexity(model, windows)
     assert model.training
@@ -103,13 +103,13 @@ def test_progress_ends_at_one(windows: torch.Tensor) -> None:
     assert [event.fraction for event in seen if isinstance(event, Progress)] == [0.2, 0.4, 0.6, 0.8, 1.0]
 
 
-def test_a_stop_is_heard(windows: torch.Tensor) -> None:
+def test_a_stop_raises_cancelled(windows: torch.Tensor) -> None:
     with pytest.raises(Cancelled):
         perplexity(make_model(), windows, should_stop=lambda: True)
 
 
-def test_a_token_that_the_model_does_not_know_is_refused(windows: torch.Tensor) -> None:
-    with pytest.raises(BadInput, match="knows only 10 tokens"):
+def test_a_token_outside_the_vocabulary_is_refused(windows: torch.Tensor) -> None:
+    with pytest.raises(BadInput, match="vocabulary has 10 tokens"):
         perplexity(make_model(vocabulary=10), windows)
 
 
@@ -120,7 +120,7 @@ def test_a_broken_model_is_reported(windows: torch.Tensor) -> None:
         perplexity(model, windows)
 
 
-def test_a_runner_is_as_perplexed_as_its_model(windows: torch.Tensor) -> None:
+def test_a_runner_has_the_perplexity_of_its_model(windows: torch.Tensor) -> None:
     model = make_model()
     runner = ModuleRunner(model, 512, "cpu")
     seen: list[Event] = []
@@ -184,17 +184,17 @@ def test_binary_junk_is_refused(tmp_path: Path) -> None:
         make_windows(make_tokenizer(), path)
 
 
-def test_the_bundled_text_is_measured_where_none_is_named() -> None:
+def test_the_bundled_text_is_the_default() -> None:
     found = evaluate_text(make_model(), make_tokenizer(), seqlen=32, max_windows=3)
     assert (found.text, found.tokens, found.seqlen) == ("builtin", 3 * 31, 32)
 
 
-def test_a_model_does_not_differ_from_itself(windows: torch.Tensor) -> None:
+def test_the_divergence_of_a_model_from_itself_is_zero(windows: torch.Tensor) -> None:
     found = compare_logits(make_model(), make_model(), windows)
     assert (found.kl_mean, found.top1, found.positions) == (0.0, 1.0, 5 * 24)
 
 
-def test_the_divergence_is_that_of_the_formula(windows: torch.Tensor) -> None:
+def test_the_divergence_equals_the_formula(windows: torch.Tensor) -> None:
     first, second = make_model(0), make_model(1)
     with torch.no_grad():
         p = torch.softmax(first(input_ids=windows).logits.double(), -1)

@@ -1,4 +1,4 @@
-"""Layers made by backends that work, fail, or compute something else."""
+"""Tests of building layers with backends that work, fail, or compute wrong values."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ STORED = layer(LayerScheme(4, 64))
 EXACT = DenseBackend()
 
 
-class Made:
-    """A backend whose layers are made by a given function."""
+class StubBackend:
+    """A backend that builds layers with a given function and counts them."""
 
     def __init__(self, build: Callable[[Stored, Tensor | None], nn.Module]) -> None:
         self.make, self.count = build, 0
@@ -61,8 +61,8 @@ def full(stored: Stored, bias: Tensor | None) -> nn.Module:
 
 def builder(
     build: Callable[[Stored, Tensor | None], nn.Module], monkeypatch: pytest.MonkeyPatch
-) -> tuple[Builder, Choice, Made, list[Event]]:
-    fast = Made(build)
+) -> tuple[Builder, Choice, StubBackend, list[Event]]:
+    fast = StubBackend(build)
     monkeypatch.setattr(layers, "backend", {"fast": fast, "dense": EXACT}.__getitem__)
     events: list[Event] = []
     choice = Choice(CPU, "auto", {STORED.name: ("fast", "dense")}, {}, Counter())
@@ -79,11 +79,11 @@ def test_the_first_backend_that_works_makes_the_layer(monkeypatch: pytest.Monkey
     ("make", "reason"),
     [
         (broken, "It failed at model.layers.0.mlp.up_proj: module 'fast' has no attribute 'gemm'"),
-        (wrong, "It failed at model.layers.0.mlp.up_proj: it computes something else, 200 % apart"),
-        (endless, "It failed at model.layers.0.mlp.up_proj: it computes something else, nan % apart"),
+        (wrong, "It failed at model.layers.0.mlp.up_proj: its result differs from the exact one by 200 %"),
+        (endless, "It failed at model.layers.0.mlp.up_proj: its result differs from the exact one by nan %"),
     ],
 )
-def test_one_that_does_not_work_is_not_asked_again(
+def test_a_backend_that_fails_is_not_used_again(
     make: Callable[[Stored, Tensor | None], nn.Module], reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build, choice, fast, events = builder(make, monkeypatch)
@@ -95,7 +95,7 @@ def test_one_that_does_not_work_is_not_asked_again(
 
 
 @pytest.mark.parametrize(("make", "error"), [(unable, RuntimeError), (full, OutOfMemory)])
-def test_memory_that_runs_out_is_no_reason_for_another_backend(
+def test_out_of_memory_does_not_disable_a_backend(
     make: Callable[[Stored, Tensor | None], nn.Module], error: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build, choice, _, _ = builder(make, monkeypatch)
@@ -114,7 +114,7 @@ def test_a_kind_of_layer_is_checked_once(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize(("make", "apart"), [(right, 0.0), (wrong, 2.0)])
-def test_how_far_a_layer_is_from_the_exact_one(
+def test_disagreement_is_the_relative_difference_of_the_product(
     make: Callable[[Stored, Tensor | None], nn.Module], apart: float
 ) -> None:
     bias = torch.zeros(48)

@@ -1,4 +1,4 @@
-"""Loading originals and quantized folders: the module's weights are the file's."""
+"""Tests of loading original and quantized models as modules and as runners."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.core.model.test_chain import saved
 from tests.core.tiny_model import BLOCKS, SHAPES, save_model
 
 
-def test_an_original_is_what_transformers_loads(tmp_path: Path) -> None:
+def test_an_original_has_the_logits_of_transformers(tmp_path: Path) -> None:
     folder = save_model(tmp_path / "model")
     loaded = load_model(str(folder), "cpu", "float32")
     theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
@@ -70,7 +70,7 @@ def test_a_quantized_model_computes_with_its_dequantized_weights(tmp_path: Path,
 @pytest.mark.parametrize("kind", ["F16", "Q4_1", "Q8_0"])
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2"])
 @pytest.mark.usefixtures("own_home")
-def test_a_gguf_file_computes_with_the_numbers_in_it(tmp_path: Path, family: str, kind: str) -> None:
+def test_a_gguf_file_computes_with_its_dequantized_weights(tmp_path: Path, family: str, kind: str) -> None:
     original = gguf_files.build(family)
     path = gguf_files.write(tmp_path / "m.gguf", family, original, kind=gguf.GGMLQuantizationType[kind])
     rounded = copy.deepcopy(original)
@@ -91,13 +91,13 @@ def test_a_gguf_file_computes_with_the_numbers_in_it(tmp_path: Path, family: str
 
 
 @pytest.mark.usefixtures("own_home")
-def test_a_folder_with_one_gguf_file_is_that_file(tmp_path: Path) -> None:
+def test_a_folder_with_one_gguf_file_opens_that_file(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     gguf_files.write(tmp_path / "out" / "m.gguf", "qwen2", gguf_files.build("qwen2"))
     assert load_model(str(tmp_path / "out"), "cpu", "float32").label == "m.gguf"
 
 
-def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelNotFound):
         load_model(str(tmp_path / "nothing"), "cpu", "float32")
 
@@ -108,7 +108,7 @@ def test_loading_can_be_stopped(tmp_path: Path) -> None:
         load_model(str(folder), "cpu", "float32", should_stop=lambda: True)
 
 
-# --- tensors that are not what the config says ---
+# --- tensors whose shapes differ from the config ---
 
 BLOCK = "model.layers.0."
 OTHER_SHAPES = {
@@ -128,7 +128,7 @@ OTHER_SHAPES = {
 
 
 def reshaped(folder: Path, name: str, shape: tuple[int, ...]) -> None:
-    """Replace a tensor of a folder by one of another shape."""
+    """Replace a tensor of a checkpoint by one of another shape."""
     tensors = load_file(folder / "model.safetensors")
     save_file({**tensors, name: torch.ones(shape).bfloat16()}, folder / "model.safetensors", {"format": "pt"})
 
@@ -140,33 +140,33 @@ def set_config(folder: Path, **values: object) -> None:
 
 @pytest.mark.parametrize("name", list(OTHER_SHAPES))
 @pytest.mark.parametrize("load", [load_model, load_runner])
-def test_a_tensor_of_another_shape_than_the_config_says(tmp_path: Path, load: Any, name: str) -> None:
+def test_a_tensor_whose_shape_differs_from_the_config_is_refused(tmp_path: Path, load: Any, name: str) -> None:
     folder = save_model(tmp_path / "model")
     set_config(folder, tie_word_embeddings=False)
     reshaped(folder, "lm_head.weight", (288, 64))
     reshaped(folder, name, OTHER_SHAPES[name])
-    told = re.escape(f"{name} has the shape {list(OTHER_SHAPES[name])}")
+    message = re.escape(f"{name} has the shape {list(OTHER_SHAPES[name])}")
     with pytest.raises(
         UnsupportedModel,
-        match=rf"{told}|do not belong together: the embedding {re.escape(name)} has 10 rows and the head 288",
+        match=rf"{message}|do not belong together: the embedding {re.escape(name)} has 10 rows and the head 288",
     ):
         load(str(folder), "cpu")
 
 
 @pytest.mark.parametrize("form", ["auto_round", "auto_gptq", "gptqmodel", "auto_awq"])
 @pytest.mark.parametrize("load", [load_model, load_runner])
-def test_a_quantized_layer_of_another_shape_than_the_config_says(tmp_path: Path, load: Any, form: str) -> None:
+def test_a_quantized_layer_whose_shape_differs_from_the_config_is_refused(tmp_path: Path, load: Any, form: str) -> None:
     source = save_model(tmp_path / "source")
     written = write_output(source, tmp_path / "out", form, bits_map(LayerScheme(4, 32)))
     carry_over(source, written.folder)
     set_config(written.folder, num_key_value_heads=4)
-    with pytest.raises(UnsupportedModel, match=r"k_proj.weight has the shape \[32, 64\], but config.json says"):
+    with pytest.raises(UnsupportedModel, match=r"k_proj.weight has the shape \[32, 64\], but config.json requires"):
         load(str(written.folder), "cpu")
 
 
 @pytest.mark.parametrize("load", [load_model, load_runner])
 @pytest.mark.usefixtures("own_home")
-def test_a_gguf_file_whose_metadata_say_other_sizes(tmp_path: Path, load: Any) -> None:
+def test_a_gguf_file_whose_sizes_differ_from_its_metadata_is_refused(tmp_path: Path, load: Any) -> None:
     path = gguf_files.write(tmp_path / "m.gguf", "llama", gguf_files.build("llama"))
     header = path.read_bytes()
     key = b"llama.feed_forward_length"
@@ -178,14 +178,14 @@ def test_a_gguf_file_whose_metadata_say_other_sizes(tmp_path: Path, load: Any) -
 
 
 @pytest.mark.parametrize("load", [load_model, load_runner])
-def test_heads_that_cannot_be_shared_out(tmp_path: Path, load: Any) -> None:
+def test_heads_that_are_no_multiple_of_the_kv_heads_are_refused(tmp_path: Path, load: Any) -> None:
     folder = save_model(tmp_path / "model")
     set_config(folder, num_key_value_heads=3, head_dim=16)
-    with pytest.raises(UnsupportedModel, match="4 attention heads and 3 key-value heads"):
+    with pytest.raises(UnsupportedModel, match="4 attention heads, which is not a multiple of its 3 key-value heads"):
         load(str(folder), "cpu")
 
 
-# --- to run token by token ---
+# --- runners ---
 
 IDS = list(range(5, 45))
 SCHEMES = [
@@ -196,7 +196,7 @@ EXACT = ("dense", "portable")
 
 @pytest.fixture
 def plain_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine without a compiler: no native kernels."""
+    """Pretend that the native kernels cannot be compiled."""
     monkeypatch.setattr(library, "why_not", lambda: "There is no compiler.")
 
 
@@ -208,7 +208,7 @@ def quantized(tmp_path: Path, scheme: LayerScheme) -> Path:
 
 
 def expected(folder: Path) -> torch.Tensor:
-    """Logits behind the last token with every weight worked out, in float32."""
+    """Return the logits after the last token, computed with dequantized weights in float32."""
     with torch.no_grad():
         logits: torch.Tensor = load_model(str(folder), "cpu", "float32").model(torch.tensor([IDS])).logits
     return logits[0, -1]
@@ -225,7 +225,7 @@ def test_a_backend_s_logits_are_those_of_the_dequantized_model(
     found, exact = loaded.runner.extend(IDS), expected(folder)
     apart = float((found - exact).norm() / exact.norm())
     used = "int4pack" if backend == "auto" else backend
-    # The same model computed in bfloat16 as a whole is 0.010 to 0.018 apart.
+    # For comparison: the whole model computed in bfloat16 differs by 0.010 to 0.018.
     assert apart < (1e-5 if backend in EXACT else 0.03)
     head = {"dense": 1}
     assert loaded.counts == ({"dense": 15} if backend == "dense" else {used: 14, **head})
@@ -245,7 +245,7 @@ def test_the_native_program_s_logits_are_close(tmp_path: Path, scheme: LayerSche
 
 
 @pytest.mark.usefixtures("plain_torch")
-def test_an_original_runs_too(tmp_path: Path) -> None:
+def test_an_original_runs_without_quantized_layers(tmp_path: Path) -> None:
     folder = save_model(tmp_path / "model")
     loaded = load_runner(str(folder), "cpu", dtype="float32")
     assert torch.allclose(loaded.runner.extend(IDS), expected(folder), atol=1e-5)
@@ -270,22 +270,24 @@ def test_a_backend_that_cannot_run_here_is_a_row_with_the_reason(tmp_path: Path,
     assert sum(loaded.counts.values()) == 15
 
 
-def test_a_backend_that_nobody_knows(tmp_path: Path) -> None:
+def test_an_unknown_backend_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="no backend 'warp'"):
         load_runner(str(save_model(tmp_path / "model")), "cpu", "warp")
 
 
 @pytest.mark.usefixtures("plain_torch")
-def test_a_device_that_is_not_there_becomes_the_cpu(tmp_path: Path) -> None:
+def test_a_missing_device_is_replaced_by_the_cpu(tmp_path: Path) -> None:
     loaded = load_runner(str(save_model(tmp_path / "model")), "cuda:7", dtype="float32")
     assert (loaded.device, loaded.device_note) == (
         "cpu",
-        "There is no device 'cuda:7' on this machine; the CPU computes instead.",
+        "There is no device 'cuda:7' on this machine; using the CPU instead.",
     )
 
 
 @pytest.mark.usefixtures("plain_torch")
-def test_a_device_that_breaks_while_loading_becomes_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_that_fails_while_loading_is_replaced_by_the_cpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     card = Device("cuda:0", "cuda", "Old card", 1 << 40, 1 << 40)
     machine = (*devices.list_devices(), card)
     monkeypatch.setattr(devices, "list_devices", lambda: machine)
@@ -298,13 +300,13 @@ def test_a_device_that_breaks_while_loading_becomes_the_cpu(tmp_path: Path, monk
 
 @pytest.mark.parametrize(("wanted", "context"), [(None, 256), (100, 100), (9999, 256), (0, 256)])
 @pytest.mark.usefixtures("plain_torch")
-def test_the_context_is_what_is_wanted_within_the_model_s(tmp_path: Path, wanted: int | None, context: int) -> None:
+def test_the_context_is_the_requested_one_within_the_model_s(tmp_path: Path, wanted: int | None, context: int) -> None:
     folder = save_model(tmp_path / "model")
     assert load_runner(str(folder), "cpu", dtype="float32", context=wanted).context == context
 
 
 @pytest.mark.parametrize(("free", "context"), [(1 << 40, 131072), (1 << 30, 8192), (1 << 20, 1024)])
-def test_a_context_that_nobody_named_fits_the_memory(free: int, context: int) -> None:
+def test_the_default_context_fits_into_the_free_memory(free: int, context: int) -> None:
     config = {
         "max_position_embeddings": 131072, "num_hidden_layers": 16, "num_attention_heads": 32, "head_dim": 64,
         "num_key_value_heads": 8, "hidden_size": 2048,
@@ -318,7 +320,7 @@ def test_a_model_that_does_not_fit_is_refused_before_it_is_read(
 ) -> None:
     small = Device("cpu", "cpu", "Some processor", 1 << 40, 1000)
     monkeypatch.setattr(devices, "list_devices", lambda: (small,))
-    with pytest.raises(OutOfMemory, match=r"model needs .* of memory, and 1 kB of Some processor are free"):
+    with pytest.raises(OutOfMemory, match=r"model needs .* of memory, but Some processor has only 1 kB free"):
         load_runner(str(save_model(tmp_path / "model")), "cpu", dtype="float32")
 
 

@@ -1,4 +1,4 @@
-"""Which way a model is run, and what the table says of the ways that were not taken."""
+"""Tests of the choice of a runner and of the reasons given for the others."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def rows(loaded: Loaded) -> dict[str, tuple[int, str]]:
 
 @pytest.fixture
 def compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine whose kernels are there, as far as the choice is concerned."""
+    """Pretend that the native kernels are available."""
     monkeypatch.setattr(library, "why_not", lambda: "")
 
 
 @pytest.mark.usefixtures("compiled")
-def test_a_model_that_the_program_does_not_know_is_run_by_modules(
+def test_an_architecture_without_a_native_program_runs_as_modules(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(native, "refusal", lambda skeleton: "The native program does not know this architecture.")
@@ -40,7 +40,9 @@ def test_a_model_that_the_program_does_not_know_is_run_by_modules(
 
 
 @pytest.mark.usefixtures("compiled")
-def test_a_program_that_fails_while_it_is_filled_gives_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_native_program_that_fails_to_load_is_replaced_by_modules(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: object, **__: object) -> None:
         raise MissingDependency("The compiler is gone.", "")
 
@@ -51,22 +53,22 @@ def test_a_program_that_fails_while_it_is_filled_gives_way(tmp_path: Path, monke
 
 
 @pytest.mark.parametrize(("backend", "warnings"), [("auto", 0), ("native", 1)])
-def test_only_who_asked_for_the_program_is_told_that_it_is_missing(
+def test_a_missing_native_program_is_logged_only_if_it_was_requested(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str, warnings: int
 ) -> None:
     monkeypatch.setattr(library, "why_not", lambda: "There is no compiler.")
     events: list[Event] = []
     load_runner(str(save_model(tmp_path / "model")), "cpu", backend, "float32", emit=events.append)
-    told = [event.message for event in events if isinstance(event, Log) and event.level == "warning"]
-    assert told == ["The native program is not used. There is no compiler."] * warnings
+    logged = [event.message for event in events if isinstance(event, Log) and event.level == "warning"]
+    assert logged == ["The native program is not used. There is no compiler."] * warnings
 
 
 @pytest.mark.parametrize("name", ["dense", "portable", "int4pack"])
-def test_another_backend_that_is_asked_for_is_not_replaced_by_the_program(tmp_path: Path, name: str) -> None:
+def test_a_requested_backend_is_not_replaced_by_the_native_program(tmp_path: Path, name: str) -> None:
     assert load_runner(str(save_model(tmp_path / "model")), "cpu", name, "float32").runner.name == "module"
 
 
-def test_llama_cpp_is_not_for_safetensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_llama_cpp_does_not_run_safetensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(llama_cpp, "missing", lambda device: None)
     monkeypatch.setattr(library, "why_not", lambda: "There is no compiler.")
     loaded = load_runner(str(save_model(tmp_path / "model")), "cpu", "llama.cpp", "float32")
@@ -76,7 +78,7 @@ def test_llama_cpp_is_not_for_safetensors(tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("backend", ["portable", "int4pack", "dense"])
 @pytest.mark.usefixtures("own_home")
-def test_a_gguf_file_by_modules(tmp_path: Path, backend: str) -> None:
+def test_a_gguf_file_runs_as_modules(tmp_path: Path, backend: str) -> None:
     original = gguf_files.build("llama")
     kind = gguf.GGMLQuantizationType.Q8_0
     path = gguf_files.write(tmp_path / "m.gguf", "llama", original, kind=kind)

@@ -195,8 +195,8 @@ def test_a_picked_device_is_remembered(view: ComparisonView, qtbot: QtBot, surro
 
 def test_a_device_that_is_gone_is_told(view: ComparisonView, calls: ScriptedCalls) -> None:
     button(view, "comparison_load_A").click()
-    load(calls.sessions[0], device_note="There is no device cuda:1; the CPU computes instead.")
-    assert label_of(view, "comparison_trouble_A") == "There is no device cuda:1; the CPU computes instead."
+    load(calls.sessions[0], device_note="There is no device cuda:1; using the CPU instead.")
+    assert label_of(view, "comparison_trouble_A") == "There is no device cuda:1; using the CPU instead."
 
 
 def test_a_run_that_takes_its_share_is_said(view: ComparisonView, runs: PlayedRuns) -> None:
