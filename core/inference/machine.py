@@ -13,19 +13,19 @@ from core.inference.backends.backend import BackendRow
 
 @dataclass(frozen=True)
 class Device:
-    """One device.
+    """A compute device.
 
     Attributes:
-        id: `cpu`, `cuda:0`, `xpu:0`: what `--device` takes, and torch.
+        id: torch's device string, such as `cpu`, `cuda:0` or `xpu:0`; accepted by `--device`.
         kind: `cpu`, `cuda` or `xpu`.
-        name: what its maker calls it.
-        total_memory, free_memory: bytes; of the host for the CPU, within the limit of a container.
-        usable: whether a run can use it.
-        reason: why not, as one sentence; empty where usable.
-        details: instruction sets, cores and the like, for people.
-        stable_id: `cpu`, or a name that stays a card's own when another one is put in: its UUID or its place on the
-            bus. `--device` takes it as well.
-        driver: its version, or "".
+        name: product name.
+        total_memory, free_memory: bytes; for the CPU of the host, or of the container if its limit is lower.
+        usable: whether torch can compute on the device.
+        reason: the reason why the device is not usable, as one sentence; empty if it is.
+        details: instruction sets, number of cores and similar facts, for display.
+        stable_id: `cpu`, or an identifier that does not change when cards are added: the UUID or the PCI address.
+            Accepted by `--device`, too.
+        driver: driver version, or "".
     """
 
     id: str

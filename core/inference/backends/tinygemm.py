@@ -1,8 +1,8 @@
-"""PyTorch's own int4 products on devices as a backend: tinygemm on CUDA, oneDNN's on XPU.
+"""Backend for PyTorch's int4 matrix products on accelerators: tinygemm on CUDA, oneDNN on XPU.
 
-Both take integers of up to 4 bits, so layers of 2 and 3 bits fit them at the cost of 4. Written from PyTorch's sources
-(aten/src/ATen/native/cuda/int4mm.cu, aten/src/ATen/native/mkldnn/xpu/Blas.cpp); a trial layer on the device decides
-whether it is used. `core.inference.backends.int4pack` has the same product of the CPU.
+Both support integers of up to 4 bits, so that layers of 2 and 3 bits cost as much as layers of 4. Written after
+PyTorch's sources (aten/src/ATen/native/cuda/int4mm.cu, aten/src/ATen/native/mkldnn/xpu/Blas.cpp). A trial layer on the
+device decides whether the backend is used. `core.inference.backends.int4pack` is the corresponding backend for CPUs.
 """
 
 from __future__ import annotations
@@ -25,28 +25,31 @@ if TYPE_CHECKING:
 
 _CUDA_GROUPS = (32, 64, 128, 256)
 _CUDA_BLOCKS, _XPU_BLOCKS = ("q4_0", "q4_1", "q4_k"), ("q4_0",)
-"""GGUF's types with groups of 32; a minimum that is no multiple of the scale fits the CUDA product only."""
+"""Supported GGUF types, with groups of 32. Only the CUDA product supports minimums that are not multiples of the
+scale."""
 MANY = 128
-"""Rows from which CUDA's product is slower than unpacking the weight and torch's own: it reads the weights anew for
-every 16 rows. On an A6000 with 4096x4096 and 256 rows 0.52 ms against 0.27 (torchao/prototype/hqq/README.md)."""
+"""Number of rows above which the weight is unpacked for torch's dense product. The CUDA product reads the weights once
+for every 16 rows: on an A6000 with 4096x4096 and 256 rows it takes 0.52 ms, the dense one 0.27 ms
+(torchao/prototype/hqq/README.md)."""
 _SLICE = 1 << 24
-"""Weights that are unpacked at a time."""
+"""Number of weights unpacked at once."""
 _TRIAL = (LayerScheme(4, 128, True), LayerScheme(4, 64, False))
 
 
 class TinygemmBackend:
-    """torch.ops.aten._weight_int4pack_mm and its like."""
+    """`torch.ops.aten._weight_int4pack_mm` on CUDA and its counterpart on XPU."""
 
     name = "tinygemm"
     title = "PyTorch int4 products (tinygemm, oneDNN)"
     takes = "2, 3, 4 bits; CUDA: bfloat16, groups of 32, 64, 128, 256; XPU: groups of any multiple of 32"
 
     def missing(self, device: Device) -> Missing | None:
-        """What keeps it from this device, or None where it works."""
+        """Return the reason why the backend does not run on the device, or None."""
         if device.kind not in ("cuda", "xpu"):
-            return Missing("It computes on CUDA and XPU devices; on the CPU, int4pack is its like.")
+            return Missing("It runs on CUDA and XPU devices; int4pack is the corresponding backend for CPUs.")
         if device.kind == "xpu" and not hasattr(torch.ops.aten, "_weight_int4pack_mm_with_scales_and_zeros"):
-            return Missing("This PyTorch has no int4 product for XPU devices; 2.8 brought it.", "pip install -U torch")
+            reason = "This PyTorch has no int4 product for XPU devices; 2.8 and later do."
+            return Missing(reason, "pip install -U torch")
         if (old := too_old(device, (8, 0))) is not None:
             return old
 
@@ -57,30 +60,30 @@ class TinygemmBackend:
         return Missing(problem) if problem else None
 
     def refusal(self, facts: LayerFacts, device: Device, dtype: torch.dtype) -> str:
-        """Why it cannot compute this layer, as one sentence; "" where it can."""
+        """Return the reason, as one sentence, why the backend does not support the layer, or ""."""
         scheme, cuda = facts.scheme, device.kind == "cuda"
         blocks = _CUDA_BLOCKS if cuda else _XPU_BLOCKS
         group = scheme.group_of(facts.inputs)
         if scheme.type and scheme.type not in blocks:
-            return f"{scheme.label()} does not fit its grid; of GGUF's types {', '.join(blocks).upper()} do."
+            return f"It does not support {scheme.label()}; of the GGUF types, it supports {', '.join(blocks).upper()}."
         if scheme.bits > 4:
-            return f"It takes integers of up to 4 bits, and this layer has {scheme.bits}."
+            return f"It supports up to 4 bits, not {scheme.bits}."
         if cuda and dtype != torch.bfloat16:
             return f"On CUDA it computes in bfloat16 only, not in {str(dtype).removeprefix('torch.')}."
         if facts.inputs % group or group % 32 or (cuda and group not in _CUDA_GROUPS):
-            return f"It takes groups of {'32, 64, 128 or 256' if cuda else 'a multiple of 32'}, not of {group}."
+            return f"It supports groups of {'32, 64, 128 or 256' if cuda else 'a multiple of 32'}, not of {group}."
         if facts.inputs % 32 or facts.outputs % 8:
             return f"{facts.outputs}x{facts.inputs} is not divisible by 8 and 32."
         return ""
 
     def build(self, layer: Stored, bias: Tensor | None, device: Device, dtype: torch.dtype) -> nn.Module:
-        """The layer ready to run; `refusal` must have had nothing against it."""
+        """Build the module of a layer that `refusal` accepts."""
         made = CudaInt4Linear if device.kind == "cuda" else XpuInt4Linear
         return made(layer, bias, device.id, dtype)
 
 
 class _Int4Linear(nn.Module):
-    """What both have in common: inputs in the order of their groups, rows, bias."""
+    """The base class of both layers: sorts the inputs by group, reshapes the rows and adds the bias."""
 
     order: Tensor | None
     bias: Tensor | None
@@ -96,7 +99,7 @@ class _Int4Linear(nn.Module):
         self._ints = layer.ints.to(device) if self.order is None else layer.ints.to(device)[:, self.order]
 
     def forward(self, x: Tensor) -> Tensor:
-        """y = x W^T + bias, in the dtype that the layer was built for."""
+        """Return x W^T + bias, [..., in] -> [..., out], computed in the layer's dtype."""
         rows = x.reshape(-1, self.in_features).to(self.dtype)
         if self.order is not None:
             rows = rows.index_select(1, self.order)
@@ -112,14 +115,14 @@ class _Int4Linear(nn.Module):
 
 
 class CudaInt4Linear(_Int4Linear):
-    """tinygemm: a weight is scale * (q - 8) + shift, both bfloat16."""
+    """A layer computed by tinygemm, whose weight is scale * (q - 8) + shift with scale and shift in bfloat16."""
 
     words: Tensor
     grid: Tensor
 
     def __init__(self, layer: Stored, bias: Tensor | None, device: str, dtype: torch.dtype) -> None:
         super().__init__(layer, bias, device, dtype)
-        # As many tiles of 16 inputs side by side as divide them: 16, 8 or 4 bytes a read.
+        # The largest number of adjacent tiles of 16 inputs that divides them: reads of 16, 8 or 4 bytes.
         tiles = next(tiles for tiles in (8, 4, 2) if self.in_features % (16 * tiles) == 0)
         self.register_buffer("words", torch.ops.aten._convert_weight_to_int4pack(pairs(self._ints), tiles))
         self.register_buffer("grid", scales_and_shifts(layer).to(device))
@@ -132,7 +135,7 @@ class CudaInt4Linear(_Int4Linear):
         return product
 
     def weight(self) -> Tensor:
-        """The weight as the product has it, bfloat16 [outputs, inputs], inputs in the order of their groups."""
+        """Return the weight that the kernel computes with, bfloat16 [outputs, inputs], inputs sorted by group."""
         weight = torch.empty(self.out_features, self.in_features, dtype=self.dtype, device=self.words.device)
         step, shift = self.grid.to(torch.float32).transpose(0, 1).unbind(-1)
         tiles = max(1, _SLICE // (8 * self.in_features))
@@ -146,7 +149,7 @@ class CudaInt4Linear(_Int4Linear):
 
 
 class XpuInt4Linear(_Int4Linear):
-    """oneDNN: a weight is scale * (q - zero point), with scales in the dtype of the inputs."""
+    """A layer computed by oneDNN, whose weight is scale * (q - zero point) with scales in the dtype of the inputs."""
 
     words: Tensor
     scales: Tensor
@@ -167,34 +170,37 @@ class XpuInt4Linear(_Int4Linear):
 
 
 def pairs(ints: Tensor) -> Tensor:
-    """uint8 [out, in] below 16 -> uint8 [out, in / 2], the first of two in the high bits: what tinygemm packs."""
+    """Pack two integers below 16 per byte, the first in the high bits: uint8 [out, in] -> uint8 [out, in / 2].
+
+    This is the input layout of tinygemm's packing function.
+    """
     return (ints[:, ::2] << 4 | ints[:, 1::2]).contiguous()
 
 
 def unpacked(words: Tensor) -> Tensor:
-    """The integers that CUDA's packing put into words: int32 [out / 8, in / 16 t, 32, t / 2] -> uint8 [out, in].
+    """Unpack the words of tinygemm: int32 [out / 8, in / 16 t, 32, t / 2] -> uint8 [out, in].
 
-    A thread of 32 has an output (its number / 4) and four pairs of inputs out of 32 (pair number % 4 of each eight).
-    The first of each pair is in the low half of its word, the second in the high half.
+    Thread i of 32 holds output i / 4 and four pairs of inputs out of 32: pair i % 4 of each eight inputs. The first of
+    each pair is in the low half of its word, the second in the high half.
     """
     tiles, stretches, _, halves = words.shape
     shifts = torch.arange(0, 32, 4, dtype=torch.int32, device=words.device)
     nibbles = ((words.unsqueeze(-1) >> shifts) & 15).to(torch.uint8)
-    # [tile, stretch, output, pair, 32 inputs, place in the pair, 16 inputs, eight inputs]
+    # [tile, stretch, output, pair, 32 inputs, position in the pair, 16 inputs, eight inputs]
     nibbles = nibbles.view(tiles, stretches, 8, 4, halves, 2, 2, 2)
     return nibbles.permute(0, 2, 1, 4, 6, 7, 3, 5).reshape(tiles * 8, -1)
 
 
 def eights(ints: Tensor) -> Tensor:
-    """uint8 [out, in] below 16 -> int32 [out, in / 8], the first of eight in the lowest bits."""
+    """Pack eight integers below 16 per word, the first in the lowest bits: uint8 [out, in] -> int32 [out, in / 8]."""
     words = torch.zeros(ints.shape[0], ints.shape[1] // 8, dtype=torch.int32, device=ints.device)
-    for place in range(8):
-        words |= ints[:, place::8].to(torch.int32) << (4 * place)
+    for position in range(8):
+        words |= ints[:, position::8].to(torch.int32) << (4 * position)
     return words
 
 
 def scales_and_shifts(layer: Stored) -> Tensor:
-    """bfloat16 [groups, out, 2]: the value of one level, and of level 8."""
+    """Return the scale and the weight of level 8 of each group, bfloat16 [groups, out, 2]."""
     if isinstance(layer, QuantizedLinear):
         step = layer.scales.to(torch.float32)
         shift = step * (8 - layer.zeros.to(torch.float32))
@@ -206,7 +212,7 @@ def scales_and_shifts(layer: Stored) -> Tensor:
 
 
 def scales_and_zeros(layer: Stored) -> tuple[Tensor, Tensor]:
-    """The value of one level, and the level that means 0: [out, groups] each."""
+    """Return the scales and the zero points, [out, groups] each."""
     if isinstance(layer, QuantizedLinear):
         return layer.scales, layer.zeros
     assert isinstance(layer, BlockLinear)

@@ -1,7 +1,7 @@
-"""A small layer computed on a device, once, to see whether a backend does there what it promises.
+"""Test of a backend on a device with a small random layer, before the backend is used.
 
-Drivers, compilers and other people's packages fail in every way there is, and a kernel that gives wrong numbers is
-worse than none. Knows no backend: each gives the function that builds its layers.
+Drivers, compilers and third-party packages can fail in any way, and a kernel that returns wrong numbers is worse than
+none. Each backend passes the function that builds its layers.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
 OUTPUTS, INPUTS = 256, 512
 ROWS = (1, 40, 300)
-"""One row, as when text is written; more than a tile of a matrix product has; a long prompt, which goes other ways."""
+"""Numbers of rows: decoding, more than one tile of a product, and a long prompt, which may use another kernel."""
 TOLERANCE = 0.02
-"""Largest error relative to the largest output: bfloat16 rounds by 0.004, a wrong zero point is off by much more."""
+"""Largest error relative to the largest output: bfloat16 rounds by 0.004; a wrong zero point causes a much larger
+error."""
 
 _found: dict[tuple[str, str, str], str] = {}
 
@@ -34,9 +35,14 @@ def failure(
     build: Callable[[QuantizedLinear, Tensor | None], nn.Module],
     schemes: Sequence[LayerScheme],
 ) -> str:
-    """What goes wrong with a layer of each scheme on `device`, as one sentence; "" where nothing does. Never raises.
+    """Compute a layer of each scheme on `device` and return the first failure as one sentence, or "". Never raises.
 
-    Asked once for each name and device; the answer is kept for the life of the process.
+    Args:
+        name: name of the backend; the result is cached by name and device for the life of the process.
+        device: device to compute on.
+        dtype: dtype of the inputs.
+        build: builds the backend's module for a layer and its bias.
+        schemes: schemes of the trial layers.
     """
     key = (name, device.id, device.name)
     if key not in _found:
@@ -64,15 +70,15 @@ def _try(
                 expected = torch.nn.functional.linear(x.to(torch.float32), layer.dequantize(), bias)
                 error = float((y - expected).abs().max() / expected.abs().max())
                 if not error <= TOLERANCE:
-                    return f"A trial layer ({scheme.label()}) came out wrong by {error:.2g} on {device.name}."
-    except Exception as error:  # noqa: BLE001 - whatever it is, another backend takes over and the table says why
+                    return f"A trial layer ({scheme.label()}) has a relative error of {error:.2g} on {device.name}."
+    except Exception as error:  # noqa: BLE001 - any failure leads to another backend, with the reason in the table
         line = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         return f"A trial layer failed on {device.name}: {line.rstrip('.')}."
     return ""
 
 
 def random_layer(scheme: LayerScheme, outputs: int, inputs: int, seed: int = 0) -> QuantizedLinear:
-    """A layer of random integers, scales of both signs and zero points, always the same for a seed."""
+    """Return a layer of random integers, zero points and scales of both signs, determined by `seed`."""
     import torch
 
     from core.formats.quantized import QuantizedLinear

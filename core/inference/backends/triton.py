@@ -1,6 +1,6 @@
-"""Our own Triton kernels as a backend: 2, 3, 4 and 8 bits and GGUF's blocks, on CUDA and XPU devices.
+"""Backend for Bitwright's Triton kernels: 2, 3, 4 and 8 bits and GGUF types, on CUDA and XPU devices.
 
-Knows where they can run and which layers they take; `core.inference.backends.triton_layer` computes.
+Checks devices and layers; the layer itself is in `core.inference.backends.triton_layer`.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ if TYPE_CHECKING:
     from core.inference.machine import Device
 
 CAPABILITY = (8, 0)
-"""Of an NVIDIA device; what Triton's own documentation asks for."""
+"""Minimum compute capability of an NVIDIA device, from Triton's documentation."""
 _TRIAL = (LayerScheme(4, 128, True),)
 
 
 class TritonBackend:
-    """Weights stay packed and are unpacked inside the product."""
+    """Triton kernels that unpack the weights inside the product."""
 
     name = "triton"
     title = "Triton kernels of Bitwright"
     takes = "2, 3, 4, 8 bits of any group, and GGUF's blocks, on CUDA and XPU"
 
     def missing(self, device: Device) -> Missing | None:
-        """What keeps it from this device, or None where it works; compiles a small kernel the first time."""
+        """Return the reason why the backend does not run on the device, or None; compiles a small kernel once."""
         if device.kind not in ("cuda", "xpu"):
             return Missing("Triton compiles for CUDA and XPU devices only.")
         try:
             found = importlib.util.find_spec("triton")
-        except (ImportError, ValueError):  # half a package
+        except (ImportError, ValueError):  # an incomplete installation
             found = None
         if found is None:
             return Missing("The package triton is not installed.", _install(device))
@@ -52,15 +52,15 @@ class TritonBackend:
         problem = trial.failure(self.name, device, torch.bfloat16, build, _TRIAL)
         if not problem:
             return None
-        # Triton compiles a launcher for each kernel; its message for this is "Failed to find C compiler".
+        # Triton compiles a launcher for each kernel and fails with "Failed to find C compiler" without one.
         return Missing(problem, "sudo apt install gcc" if "C compiler" in problem else "")
 
     def refusal(self, facts: LayerFacts, device: Device, dtype: torch.dtype) -> str:
-        """Why it cannot compute this layer, as one sentence; "" where it can."""
+        """Return the reason, as one sentence, why the backend does not support the layer, or ""."""
         import torch
 
         if facts.inputs % 32:
-            return f"{facts.inputs} inputs are no multiple of 32."
+            return f"{facts.inputs} inputs are not a multiple of 32."
         if not facts.scheme.quantized:
             return "The layer is not quantized."
         if dtype not in (torch.float16, torch.bfloat16, torch.float32):
@@ -68,10 +68,10 @@ class TritonBackend:
         return ""
 
     def build(self, layer: Stored, bias: Tensor | None, device: Device, dtype: torch.dtype) -> nn.Module:
-        """The layer ready to run.
+        """Build the module of a layer that `refusal` accepts.
 
         Raises:
-            ValueError: its inputs are no multiple of 32.
+            ValueError: the inputs are not a multiple of 32.
         """
         from core.inference.backends.triton_layer import TritonLinear
 
@@ -79,24 +79,24 @@ class TritonBackend:
 
 
 def too_old(device: Device, needed: tuple[int, int]) -> Missing | None:
-    """Why a CUDA device is of too old a kind, or not NVIDIA's; None where it is not, and for other kinds of device."""
+    """Return the reason why a CUDA device is too old or not from NVIDIA, or None; None for other kinds of devices."""
     if device.kind != "cuda":
         return None
     import torch
 
     if torch.version.hip is not None:
-        return Missing("It was written for NVIDIA's devices, and this one is AMD's.")
+        return Missing("It supports NVIDIA devices only, and this is an AMD device.")
     try:
         has = torch.cuda.get_device_capability(device.id)
     except (RuntimeError, AssertionError, ValueError) as error:
         line = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        return Missing(f"{device.name} does not answer: {line.rstrip('.')}.")
+        return Missing(f"{device.name} failed with: {line.rstrip('.')}.")
     if has < needed:
         return Missing(f"{device.name} has compute capability {has[0]}.{has[1]}; {needed[0]}.{needed[1]} is needed.")
     return None
 
 
 def _install(device: Device) -> str:
-    if device.kind == "xpu":  # torch's XPU build asks for the build of triton that belongs to it
+    if device.kind == "xpu":  # torch's XPU build depends on a matching build of triton
         return "pip install --force-reinstall torch --index-url https://download.pytorch.org/whl/xpu"
     return "pip install triton-windows" if sys.platform == "win32" else "pip install triton"

@@ -1,19 +1,19 @@
-"""The Triton kernels of quantized linear layers: a product with few rows, one with many, and the weight itself.
+"""Triton kernels of quantized linear layers: a product for few rows, one for many rows, and dequantization.
 
-All three read the same layout (`core.inference.backends.triton_layer` packs it), with `b` the bits that a plane stores:
+All three use the same layout, packed by `core.inference.backends.triton_layer`. With b the bits of a plane:
 
-    low     int32 [outputs, inputs / 32 * b]: every 32 inputs of an output are b words; input 32 t + j b + s is in
-            word t b + s, in its bits from j b on. So the words that neighbouring threads read together hold
-            neighbouring inputs, and the 16 bytes that one thread reads share one scale.
-    high    int32 [outputs, inputs / 32], of 3 bits only, whose `low` has 2: the third bit of input 32 t + 2 j + s is
-            bit j + 16 s of word t.
+    low     int32 [outputs, inputs / 32 * b]: each 32 inputs of an output take b words. Input 32 t + j b + s is in the
+            bits j b and up of word t b + s, so that words read by neighbouring threads hold neighbouring inputs, and
+            the 16 bytes read by one thread share one scale.
+    high    int32 [outputs, inputs / 32], for 3 bits only, whose `low` holds 2 bits: the third bit of input
+            32 t + 2 j + s is bit j + 16 s of word t.
     scales  [outputs, groups], float16 or float32.
-    offsets [outputs, groups]: uint8 zero points, or float32 values of level 0; whatever where `GRID` is 0.
+    offsets [outputs, groups]: uint8 zero points or float32 values of level 0; not read if `GRID` is 0.
 
-Knows nothing of torch, of modules and of which device is there. Imports triton: only where that is known to be there.
+Imports triton, so import this module only if triton is installed.
 """
 
-# The functions below are read by triton's compiler and called by nobody: their types are those of tensors and pointers.
+# The functions below are compiled by triton, never called from Python; their arguments are tensors and pointers.
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CONSTANT_ZERO, ZERO_POINTS, LOWEST = 0, 1, 2
 
 @triton.jit
 def _offset_at(offsets, index, mask, BITS: tl.constexpr, GRID: tl.constexpr):
-    """What is taken from `_biased`: the zero point and 2^23, which float32 holds exactly; of GRID 2 just 2^23."""
+    """Return the value to subtract from `_biased`: 2^23 plus the zero point, exact in float32; 2^23 for GRID 2."""
     if GRID == 1:
         offset = tl.load(offsets + index, mask=mask, other=0).to(tl.float32) + 8388608.0
     elif GRID == 0:
@@ -38,11 +38,12 @@ def _offset_at(offsets, index, mask, BITS: tl.constexpr, GRID: tl.constexpr):
 
 @triton.jit
 def _biased(words, tops, PLANE: tl.constexpr, BITS: tl.constexpr):
-    """2^23 + q as float32, for the integers of one plane: q is set as the lowest bits of the fraction.
+    """Return 2^23 + q as float32 for the integers q of one plane, by setting the lowest bits of the mantissa.
 
-    One shift and one three-way logical operation, where a conversion of an integer has a quarter of their speed.
+    This takes one shift and one three-way logical operation, which have four times the throughput of a conversion from
+    integer to float.
     """
-    if BITS == 3:  # noqa: SIM108 - decided when it is compiled: the other branch is never looked at
+    if BITS == 3:  # noqa: SIM108 - evaluated at compile time; the other branch is not compiled
         q = ((words >> (PLANE * 2)) & 3) | (((tops >> PLANE) & 1) << 2)
     else:
         q = (words >> (PLANE * BITS)) & ((1 << BITS) - 1)
@@ -51,7 +52,7 @@ def _biased(words, tops, PLANE: tl.constexpr, BITS: tl.constexpr):
 
 @triton.jit
 def _group_of(block, part: tl.constexpr, GROUP: tl.constexpr):
-    """The group of inputs 32 * block + part and following; GROUP 0 is one group a row."""
+    """Return the group of the inputs from 32 * block + part; GROUP 0 means one group per row."""
     if GROUP == 0:
         group = block * 0
     elif GROUP == 16:
@@ -63,9 +64,9 @@ def _group_of(block, part: tl.constexpr, GROUP: tl.constexpr):
 
 @triton.jit
 def _words_at(low, high, line, w, blocks, mask, BITS: tl.constexpr):
-    """Words `w` of the outputs `line` [n, 1]: those of `low`; those of `high`, where the bit of plane p is bit p.
+    """Load the words `w` of the outputs `line` [n, 1] from `low`, and from `high` shifted so that plane p is bit p.
 
-    Only 3 bits have `high`: of other widths the second is the first, which nobody looks at.
+    `high` is used for 3 bits only; for other bit widths the second value is a placeholder.
     """
     LOW: tl.constexpr = 2 if BITS == 3 else BITS
     words = tl.load(low + line * (blocks * LOW) + w[None, :], mask=mask, other=0)
@@ -80,7 +81,7 @@ def _grid_at(
     scales, offsets, line, block, part: tl.constexpr, groups, mask,
     BITS: tl.constexpr, GROUP: tl.constexpr, GRID: tl.constexpr,
 ):  # fmt: skip
-    """Where the group of inputs 32 * block + part of the outputs `line` is; its scale; its `_offset_at`."""
+    """Load the index, the scale and the `_offset_at` of the group of inputs 32 * block + part of outputs `line`."""
     index = line * groups + _group_of(block, part, GROUP)[None, :]
     scale = tl.load(scales + index, mask=mask, other=0).to(tl.float32)
     return index, scale, _offset_at(offsets, index, mask, BITS, GRID)
@@ -92,16 +93,18 @@ def few_rows(
     BITS: tl.constexpr, GROUP: tl.constexpr, GRID: tl.constexpr, BIAS: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_W: tl.constexpr,
 ):  # fmt: skip
-    """y = x W^T + bias for a handful of rows: BLOCK_N outputs of one row a program, which reads all their weights.
+    """Compute y = x W^T + bias for few rows; each program computes BLOCK_N outputs of one row.
 
-    No product of tiles: sums in float32 along the words of an output, added up across threads once, at the end. Always
-    in the same order, so that equal inputs have equal outputs.
+    Does not use matrix products of tiles: each thread sums in float32 along the words of an output, and the sums are
+    reduced across threads once at the end. The order of summation is fixed, so that equal inputs give equal outputs.
 
     Args:
-        x: [rows, 32 * blocks]; y: [rows, outputs]; both contiguous.
-        rows, outputs, blocks, groups: counts; a block is 32 inputs.
-        GROUP: inputs of a group, 16 or a multiple of 32; 0 for a row.
-        BLOCK_W: words read at a time; a power of two.
+        x: inputs [rows, 32 * blocks], contiguous.
+        y: outputs [rows, outputs], contiguous.
+        rows, outputs, blocks, groups: sizes; a block is 32 inputs.
+        GROUP: inputs per group, 16 or a multiple of 32; 0 for one group per row.
+        BLOCK_N: outputs per program.
+        BLOCK_W: words read at once; a power of two.
     """
     LOW: tl.constexpr = 2 if BITS == 3 else BITS
     STEP: tl.constexpr = 16 if GROUP == 16 else 32
@@ -145,15 +148,15 @@ def many_rows(
     BITS: tl.constexpr, GROUP: tl.constexpr, GRID: tl.constexpr, BIAS: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_W: tl.constexpr,
 ):  # fmt: skip
-    """y = x W^T + bias by tiles: words are read once, and each plane of them is one product of matrices.
+    """Compute y = x W^T + bias in tiles; words are read once, and each plane is one matrix product.
 
-    Weights are rounded to the format of `x` before they are multiplied and sums are kept in float32; float32 is
-    multiplied as float32. Arguments as in `few_rows`; BLOCK_M, BLOCK_N and BLOCK_W are 16 or more.
+    Weights are rounded to the dtype of `x` before the product, and sums are kept in float32. float32 is multiplied as
+    float32, not TF32. Arguments as in `few_rows`; BLOCK_M, BLOCK_N and BLOCK_W are at least 16.
     """
     LOW: tl.constexpr = 2 if BITS == 3 else BITS
     STEP: tl.constexpr = 16 if GROUP == 16 else 32
     program = tl.program_id(0)
-    # Programs that start together share a tile of weights, which is the larger one.
+    # Consecutive programs share a tile of weights, which is larger than a tile of rows.
     tiles = tl.cdiv(rows, BLOCK_M)
     m = (program % tiles) * BLOCK_M + tl.arange(0, BLOCK_M)
     n = (program // tiles) * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -165,7 +168,7 @@ def many_rows(
     for start in range(0, width, BLOCK_W):
         w = start + lane
         inside = w < width
-        # [BLOCK_N, BLOCK_W]: a thread keeps neighbours along the inputs, and writes them to shared memory together.
+        # [BLOCK_N, BLOCK_W]: a thread holds neighbouring inputs, and writes them to shared memory together.
         mask = here[:, None] & inside[None, :]
         words, tops = _words_at(low, high, line, w, blocks, mask, BITS)
         block = w // LOW
@@ -191,7 +194,7 @@ def whole_weight(
     BITS: tl.constexpr, GROUP: tl.constexpr, GRID: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_W: tl.constexpr,
 ):  # fmt: skip
-    """The weight, y [outputs, 32 * blocks], in the format of `y`: where there are so many rows that it pays."""
+    """Dequantize the weight into y [outputs, 32 * blocks]; used if there are enough rows for a dense product."""
     LOW: tl.constexpr = 2 if BITS == 3 else BITS
     STEP: tl.constexpr = 16 if GROUP == 16 else 32
     width = blocks * LOW

@@ -1,8 +1,8 @@
-"""A quantized linear layer that is computed by our Triton kernels: its packing, the choice of a kernel, the module.
+"""A quantized linear layer computed by the Triton kernels: packing, choice of the kernel, and the module.
 
-`core.inference.backends.triton_kernels` says what the packed words hold. Which kernel takes how many rows, and the
-tile sizes that are tried, were chosen from what the compiler makes of them (registers, shared memory, width of reads)
-and not on a device: `tests/benchmarks/gpu_kernels.py` measures them where there is one. Imports triton.
+The packed layout is described in `core.inference.backends.triton_kernels`. The row limits of the kernels and the tile
+sizes were chosen from the compiler's output (registers, shared memory, width of the loads), not by measurement on a
+device; `tests/benchmarks/gpu_kernels.py` measures them. Imports triton.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from core.inference.backends.triton_kernels import (
 )
 
 FEW = 4
-"""Rows up to which each row reads the weights for itself: a tile of a matrix product has 16 rows at least."""
+"""Largest number of rows for `few_rows`, which reads the weights once per row; a tile has at least 16 rows."""
 MANY = 256
-"""Rows from which the weight is made once, in the format of the input, and multiplied by torch's own product."""
+"""Largest number of rows for `many_rows`; with more, the weight is dequantized and multiplied by torch."""
 INTERPRETED = not isinstance(few_rows, triton.JITFunction)
-"""Whether TRITON_INTERPRET was set when triton was imported: kernels then run on the CPU, slowly, and only as tests."""
+"""Whether TRITON_INTERPRET was set when triton was imported, so that kernels run slowly on the CPU, for tests."""
 _CHUNK = 1 << 24
-"""Weights that are packed at a time."""
+"""Number of weights packed at once."""
 
 Tiles = dict[str, int]
 
 FEW_TILES: tuple[tuple[Tiles, int], ...] = (
-    # (tile sizes, warps). 128 words for each warp, so that all that a thread adds up stays its own until the end.
+    # (tile sizes, warps). With 128 words per warp, threads need no exchange before the final reduction.
     ({"BLOCK_N": 4, "BLOCK_W": 128}, 1),
     ({"BLOCK_N": 8, "BLOCK_W": 128}, 1),
     ({"BLOCK_N": 4, "BLOCK_W": 256}, 2),
@@ -65,18 +65,21 @@ MANY_TILES: dict[int, tuple[tuple[Tiles, int], ...]] = {
         ({"BLOCK_M": 128, "BLOCK_N": 128, "BLOCK_W": 16}, 8),
     ),
 }
-"""By the largest number of rows that they are for."""
+"""Largest number of rows -> (tile sizes, warps)."""
 STAGES = 2
-"""Of the loop's pipeline: with 3, the tiles of 64 rows need more shared memory than small devices have."""
+"""Stages of the software pipeline; with 3, tiles of 64 rows need more shared memory than consumer devices have."""
 _WEIGHT_TILES: Tiles = {"BLOCK_N": 16, "BLOCK_W": 64}
 
 
 def pack(ints: Tensor, bits: int) -> tuple[Tensor, Tensor | None]:
-    """The words `low` and, of 3 bits, `high` of the kernels, int32.
+    """Pack integers into the words `low` and, for 3 bits, `high` of the kernels, int32.
 
     Args:
         ints: uint8 [outputs, inputs], inputs a multiple of 32.
         bits: 2, 3, 4 or 8.
+
+    Returns:
+        `low`, and `high` or None.
     """
     outputs, inputs = ints.shape
     plane = 2 if bits == 3 else bits
@@ -87,21 +90,21 @@ def pack(ints: Tensor, bits: int) -> tuple[Tensor, Tensor | None]:
         rows = slice(start, start + step)
         codes = ints[rows].view(-1, inputs // 32, 32 // plane, plane)
         words = low[rows].view(-1, inputs // 32, plane)
-        for place in range(32 // plane):
-            words |= (codes[:, :, place] & ((1 << plane) - 1)).to(torch.int32) << (place * plane)
+        for position in range(32 // plane):
+            words |= (codes[:, :, position] & ((1 << plane) - 1)).to(torch.int32) << (position * plane)
         if high is None:
             continue
-        for place in range(16):
-            for side in range(2):
-                high[rows] |= (codes[:, :, place, side] >> 2).to(torch.int32) << (place + 16 * side)
+        for position in range(16):
+            for half in range(2):
+                high[rows] |= (codes[:, :, position, half] >> 2).to(torch.int32) << (position + 16 * half)
     return low, high
 
 
 class TritonLinear(nn.Module):
-    """A linear layer of packed words, [..., inputs] -> [..., outputs], in float16, bfloat16 or float32 as it comes.
+    """A linear layer with packed weights, [..., inputs] -> [..., outputs], for float16, bfloat16 and float32 inputs.
 
-    Sums are kept in float32. Few rows are multiplied by the weights as they are; more of them by weights rounded to
-    the format of the input, as every product in 16 bits has it.
+    Sums are kept in float32. Up to FEW rows are multiplied by the weights in float32; more rows by weights rounded to
+    the dtype of the input, as in a dense product.
     """
 
     low: Tensor
@@ -115,7 +118,7 @@ class TritonLinear(nn.Module):
         super().__init__()
         self.out_features, self.in_features = (int(size) for size in layer.ints.shape)
         if self.in_features % 32:
-            raise ValueError(f"{layer.name}: {self.in_features} inputs are no multiple of 32")
+            raise ValueError(f"{layer.name}: {self.in_features} inputs are not a multiple of 32")
         self.bits, self.group, self.grid = layer.scheme.bits, layer.scheme.group_size, CONSTANT_ZERO
         ints = layer.ints.to(device)
         order: Tensor | None = None
@@ -132,7 +135,7 @@ class TritonLinear(nn.Module):
             scales, offsets = layer.steps()
             if offsets is not None:
                 self.grid = LOWEST
-            if self.bits in (5, 6):  # stored in 8, with the level that means 0 where 8 bits have it
+            if self.bits in (5, 6):  # stored in 8 bits, shifted to the zero level of 8 bits
                 ints, self.bits = ints + (0 if offsets is not None else 128 - (1 << (self.bits - 1))), 8
         self.groups = int(scales.shape[1])
         if self.groups == 1:
@@ -145,16 +148,16 @@ class TritonLinear(nn.Module):
 
     @property
     def nbytes(self) -> int:
-        """Of all that the layer keeps."""
+        """Memory of all buffers."""
         return sum(value.nbytes for value in self.buffers())
 
     def forward(self, x: Tensor) -> Tensor:
-        """y = x W^T + bias."""
+        """Return x W^T + bias in the dtype of `x`."""
         rows = x.reshape(-1, self.in_features)
         if self.order is not None:
             rows = rows.index_select(1, self.order)
         count = rows.shape[0]
-        # Tiles of float32 have no tensor cores to feed, and torch's product is the better one.
+        # float32 tiles do not use tensor cores, so that torch's product is faster.
         if count > (FEW if x.dtype == torch.float32 else MANY):
             bias = None if self.bias is None else self.bias.to(x.dtype)
             y = nn.functional.linear(rows, self._ordered(x.dtype), bias)
@@ -163,12 +166,12 @@ class TritonLinear(nn.Module):
         return y.view(*x.shape[:-1], self.out_features)
 
     def weight(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """The dequantized weight, [outputs, inputs]."""
+        """Return the dequantized weight, [outputs, inputs]."""
         weight = self._ordered(dtype)
         return weight if self.order is None else weight[:, torch.argsort(self.order)]
 
     def _ordered(self, dtype: torch.dtype) -> Tensor:
-        """The weight with its inputs in the order of their groups."""
+        """Return the dequantized weight with its inputs sorted by group."""
         weight = torch.empty(self.out_features, self.in_features, dtype=dtype, device=self.low.device)
         width = self.low.shape[1]
         sizes = _WEIGHT_TILES
@@ -206,7 +209,7 @@ class TritonLinear(nn.Module):
         return y
 
     def _stored(self) -> tuple[Tensor, ...]:
-        """Arguments of all kernels; where there is no tensor, one that is not read."""
+        """Return the tensor arguments of all kernels, with a placeholder for each missing tensor."""
         high = self.low if self.high is None else self.high
         return self.low, high, self.scales, self.scales if self.offsets is None else self.offsets
 
@@ -214,39 +217,39 @@ class TritonLinear(nn.Module):
         return self.out_features, self.in_features // 32, self.groups
 
     def _constants(self) -> dict[str, Any]:
-        # Said, because triton 3.9 warns where nothing is: a product and the sum behind it may be rounded once.
+        # Set explicitly because triton 3.9 warns otherwise: a product and its sum may be rounded once (FMA).
         return {"BITS": self.bits, "GROUP": self.group, "GRID": self.grid, "enable_fp_fusion": True}
 
 
 def rows_up_to(rows: int) -> int:
-    """The number of rows that the tile sizes for this number are for."""
+    """Return the largest number of rows covered by the same tile sizes as `rows`."""
     return next(top for top in (FEW, *MANY_TILES) if rows <= top)
 
 
 def choose_kernel(key: tuple[Any, ...]) -> tuple[Any, dict[str, Any]]:
-    """A kernel, and the tile sizes and the like that it still needs.
+    """Return a kernel and its remaining keyword arguments, such as the tile sizes.
 
-    On a device the tile sizes are tried with the first layer of each kind and the fastest are kept; that takes the time
-    of compiling them, some seconds. Triton keeps both the code and the choice on disk. Interpreted, there is nothing to
-    try.
+    On a device, the tile sizes are tuned with the first layer of each kind, which takes some seconds for compilation.
+    Triton caches both the code and the choice on disk. In the interpreter, the first tile sizes are used.
 
     Args:
-        key: whether there are few rows, up to how many, and whatever else the best sizes depend on.
+        key: whether there are at most FEW rows, the result of `rows_up_to`, and everything else that the best tile
+            sizes depend on.
     """
     few, top = key[0], key[1]
     kernel = few_rows if few else many_rows
     if INTERPRETED:
         return kernel, dict((FEW_TILES if few else MANY_TILES[top])[0][0])
-    if key in _best:  # triton's own look-up costs as much again as the launch
+    if key in _best:  # triton's own look-up takes as long as the launch
         return kernel, _best[key]
-    return _Trying(_tuned(few, top), key), {}
+    return _Autotuned(_tuned(few, top), key), {}
 
 
 _best: dict[tuple[Any, ...], dict[str, Any]] = {}
 
 
-class _Trying:
-    """A kernel that tries its sizes and remembers the best."""
+class _Autotuned:
+    """A kernel that tunes its tile sizes at the first launch and stores the best ones in `_best`."""
 
     def __init__(self, tuned: Any, key: tuple[Any, ...]) -> None:
         self.tuned, self.key = tuned, key
@@ -269,7 +272,7 @@ def _tuned(few: bool, top: int) -> Any:
 
 @contextlib.contextmanager
 def _current(device: torch.device) -> Iterator[None]:
-    """Triton launches on the current device, whatever device its arguments are on."""
+    """Make `device` the current device, on which Triton launches regardless of its arguments' device."""
     module = getattr(torch, device.type)
     if device.type == "cpu" or module.current_device() == device.index:
         yield

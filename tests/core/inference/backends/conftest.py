@@ -1,4 +1,4 @@
-"""What tests of backends stand on: machines without their libraries."""
+"""Fixtures for tests of backends: cached probes and missing libraries."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from core.inference.backends.probing import probe
 
 @pytest.fixture
 def fresh_probes() -> Iterator[None]:
-    """Libraries are looked for again, in this test and after it."""
+    """Clear the cache of `probe` before and after the test."""
     probe.cache_clear()
     yield
     probe.cache_clear()
@@ -20,5 +20,5 @@ def fresh_probes() -> Iterator[None]:
 
 @pytest.fixture
 def nothing_installed(fresh_probes: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No optional library is found."""
+    """Pretend that no optional library is installed."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)

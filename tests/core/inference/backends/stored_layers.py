@@ -1,4 +1,4 @@
-"""Random quantized layers of every kind, for the tests of all backends."""
+"""Random quantized layers of every kind, shared by the tests of the backends."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BLOCKS = [LayerScheme.of_type(name) for name in TYPES]
 
 
 def layer(scheme: LayerScheme, outputs: int = 48, inputs: int = 256, *, ordered: bool = False, seed: int = 0) -> Stored:
-    """A layer whose weights are of a size that real ones have; `ordered` shuffles which input is in which group."""
+    """Return a random layer with weights of realistic size; `ordered` assigns the inputs to groups at random."""
     generator = torch.Generator().manual_seed(seed)
     ints = torch.randint(0, scheme.levels, (outputs, inputs), generator=generator, dtype=torch.uint8)
     if scheme.type:
@@ -60,11 +60,11 @@ def _block(scheme: LayerScheme, ints: Tensor, generator: torch.Generator) -> Blo
 
 
 def facts(stored: Stored) -> LayerFacts:
-    """What a backend is told of a layer."""
+    """Return the facts of a stored layer."""
     outputs, inputs = stored.ints.shape
     return LayerFacts(stored.name, outputs, inputs, stored.scheme, getattr(stored, "g_idx", None) is not None)
 
 
 def apart(found: Tensor, exact: Tensor) -> float:
-    """Relative difference, root mean square."""
+    """Return the relative RMS difference."""
     return float((found.float() - exact.float()).norm() / exact.float().norm())

@@ -1,4 +1,4 @@
-"""Which backend takes which layer, in what order, and what the table says of the others."""
+"""Tests of the choice of a backend for each layer and of the table of backends."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ LAYERS = [LayerFacts("a", 64, 128, FOUR), LayerFacts("b", 64, 128, FOUR), LayerF
 
 
 @dataclass
-class Pretended:
-    """A backend for tests: what it says of devices and layers is given."""
+class StubBackend:
+    """A backend with given answers about devices and layers."""
 
     name: str
     bits: tuple[int, ...] = (2, 3, 4, 8)
@@ -37,21 +37,21 @@ class Pretended:
 
     def refusal(self, facts: LayerFacts, device: Device, dtype: torch.dtype) -> str:
         self.asked[facts.scheme.label()] += 1
-        return "" if facts.scheme.bits in self.bits else f"{facts.scheme.bits} bits have no kernel"
+        return "" if facts.scheme.bits in self.bits else f"there is no kernel for {facts.scheme.bits} bits"
 
     build = None
 
 
 @pytest.fixture
-def few(monkeypatch: pytest.MonkeyPatch) -> dict[str, Pretended]:
-    """Four backends: a fast one for 4 bits, one that is not installed, and the two that take everything."""
+def few(monkeypatch: pytest.MonkeyPatch) -> dict[str, StubBackend]:
+    """Register four backends: a fast one for 4 bits, one that is not installed, and two that support all layers."""
     found = {
-        "fast": Pretended("fast", (4,)),
-        "absent": Pretended("absent", why=Missing("It is not installed.", "pip install it")),
-        "dense": Pretended("dense"),
-        "portable": Pretended("portable"),
+        "fast": StubBackend("fast", (4,)),
+        "absent": StubBackend("absent", why=Missing("It is not installed.", "pip install it")),
+        "dense": StubBackend("dense"),
+        "portable": StubBackend("portable"),
     }
-    monkeypatch.setattr(choosing, "_PLACES", dict.fromkeys(found, ("", "")))
+    monkeypatch.setattr(choosing, "_CLASSES", dict.fromkeys(found, ("", "")))
     monkeypatch.setattr(choosing, "_ORDERS", {"cpu": tuple(found)})
     monkeypatch.setattr(choosing, "NAMES", ("auto", *found, "llama.cpp"))
     monkeypatch.setattr(choosing, "_load", found.__getitem__)
@@ -60,49 +60,51 @@ def few(monkeypatch: pytest.MonkeyPatch) -> dict[str, Pretended]:
 
 
 def first(wanted: str = "auto", device: Device = CPU) -> dict[str, str]:
-    return {name: able[0] for name, able in choose(LAYERS, device, torch.float32, wanted).candidates.items()}
+    return {
+        name: supporting[0] for name, supporting in choose(LAYERS, device, torch.float32, wanted).candidates.items()
+    }
 
 
 @pytest.mark.usefixtures("few")
-def test_each_layer_goes_to_the_first_that_takes_it() -> None:
+def test_each_layer_gets_the_first_backend_that_supports_it() -> None:
     assert first() == {"a": "fast", "b": "fast", "c": "dense"}
 
 
 @pytest.mark.usefixtures("few")
-def test_what_is_wanted_goes_first() -> None:
+def test_the_requested_backend_has_priority() -> None:
     assert first("portable") == dict.fromkeys("abc", "portable")
 
 
 @pytest.mark.usefixtures("few")
-def test_a_wanted_backend_that_is_missing_leaves_the_usual_order() -> None:
+def test_a_requested_backend_that_is_missing_does_not_change_the_order() -> None:
     assert first("absent") == first("auto")
 
 
 @pytest.mark.usefixtures("few")
-def test_layers_that_the_wanted_one_cannot_take_go_to_the_next() -> None:
+def test_layers_that_the_requested_backend_does_not_support_get_the_next_one() -> None:
     assert first("fast") == {"a": "fast", "b": "fast", "c": "dense"}
 
 
 @pytest.mark.usefixtures("few")
-def test_weights_that_do_not_fit_as_floats_stay_packed() -> None:
+def test_weights_stay_packed_if_they_do_not_fit_as_floats() -> None:
     small = replace(CPU, free_memory=64 * 128 * 4)
     assert first(device=small) == {"a": "fast", "b": "fast", "c": "portable"}
     assert first("dense", small) == dict.fromkeys("abc", "dense")
 
 
 @pytest.mark.usefixtures("few")
-def test_a_backend_that_nobody_knows() -> None:
+def test_an_unknown_backend_is_refused() -> None:
     with pytest.raises(BadInput, match="no backend 'faster'"):
         first("faster")
 
 
-def test_layers_of_one_kind_are_asked_about_once(few: dict[str, Pretended]) -> None:
+def test_equal_layers_are_checked_once(few: dict[str, StubBackend]) -> None:
     first()
     assert few["dense"].asked == {"W4 g64 sym": 1, "W8 g64 sym": 1}
 
 
 @pytest.mark.usefixtures("few")
-def test_the_table_without_a_model() -> None:
+def test_the_table_without_a_model_has_a_row_for_every_backend() -> None:
     rows = {row.name: row for row in table(CPU)}
     assert list(rows) == ["fast", "absent", "dense", "portable", "llama.cpp"]
     assert (rows["fast"].usable, rows["fast"].why_not, rows["fast"].install) == (True, "", "")
@@ -111,18 +113,18 @@ def test_the_table_without_a_model() -> None:
 
 
 @pytest.mark.usefixtures("few")
-def test_the_table_with_a_model_in_it() -> None:
+def test_the_table_of_a_model_counts_layers_and_gives_reasons() -> None:
     choice = choose(LAYERS, CPU, torch.float32)
     choice.taken.update(fast=2, dense=1)
     rows = {row.name: row for row in choice.rows({})}
-    assert (rows["fast"].layers, rows["fast"].why_not) == (2, "1 of 3 layers: 8 bits have no kernel.")
+    assert (rows["fast"].layers, rows["fast"].why_not) == (2, "1 of 3 layers: there is no kernel for 8 bits.")
     assert (rows["dense"].layers, rows["dense"].why_not) == (1, "")
     assert (rows["portable"].layers, rows["portable"].why_not) == (0, "Faster here: fast, dense.")
     assert rows["absent"].why_not == "It is not installed."
 
 
 @pytest.mark.usefixtures("few")
-def test_one_that_failed_says_so() -> None:
+def test_a_backend_that_failed_is_not_usable() -> None:
     choice = choose(LAYERS, CPU, torch.float32)
     choice.failed["fast"] = "It failed at a: no such instruction"
     row = next(row for row in choice.rows({}) if row.name == "fast")
@@ -130,7 +132,7 @@ def test_one_that_failed_says_so() -> None:
 
 
 @pytest.mark.usefixtures("few")
-def test_the_table_where_one_runs_the_whole_model() -> None:
+def test_the_table_of_a_backend_that_runs_the_whole_model() -> None:
     rows = {row.name: row for row in whole_rows(CPU, "fast", 3, {"llama.cpp": "No GGUF file."})}
     assert (rows["fast"].layers, rows["fast"].why_not) == (3, "")
     assert rows["dense"].why_not == "fast runs the whole model."
@@ -138,7 +140,7 @@ def test_the_table_where_one_runs_the_whole_model() -> None:
 
 
 @pytest.mark.parametrize("kind", ["cpu", "cuda", "xpu"])
-def test_every_real_backend_says_what_keeps_it_from_a_device(kind: str) -> None:
+def test_every_backend_is_usable_on_a_device_or_gives_the_reason(kind: str) -> None:
     device = Device(f"{kind}:0" if kind != "cpu" else kind, kind, "Some device", 1 << 40, 1 << 40)
     rows = table(device)
     assert {row.name for row in rows} == set(choosing.NAMES) - {"auto"}
@@ -147,6 +149,6 @@ def test_every_real_backend_says_what_keeps_it_from_a_device(kind: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in choosing.NAMES if name not in ("auto", "llama.cpp")])
-def test_real_backends_answer_to_their_names(name: str) -> None:
+def test_backends_have_the_names_under_which_they_are_registered(name: str) -> None:
     found: Backend = choosing.backend(name)
     assert found.name == name

@@ -1,6 +1,6 @@
-"""Marlin and ExLlamaV2 without a CUDA device: what they say, what they refuse, and the tensors that they are given.
+"""Tests of Marlin and ExLlamaV2 without a CUDA device: reasons, refused layers, and the tensors passed to gptqmodel.
 
-A stand-in for gptqmodel's layers records those; the kernels themselves are tried on the device where there is one.
+A stand-in for gptqmodel's layers records the tensors. The kernels themselves are tested on a device.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ BACKENDS = (MarlinBackend(), ExllamaBackend())
 
 
 class Recorder(nn.Module):
-    """Has the buffers that gptqmodel 7.7 registers, and keeps what `post_init` was given."""
+    """A module with the buffers that gptqmodel 7.7 registers; it records the arguments of `post_init`."""
 
     def __init__(self, **given: Any) -> None:
         super().__init__()
@@ -65,14 +65,14 @@ def _stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS, ids=lambda backend: backend.name)
-def test_on_a_cpu_it_says_where_it_runs(backend: Any) -> None:
+def test_on_a_cpu_the_reason_names_cuda(backend: Any) -> None:
     missing = backend.missing(CPU)
     assert missing is not None
     assert "CUDA" in missing.reason
 
 
 @pytest.mark.parametrize("backend", BACKENDS, ids=lambda backend: backend.name)
-def test_without_the_package_it_names_the_command(backend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_package_the_install_command_is_given(backend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 6))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     missing = backend.missing(CARD)
@@ -81,7 +81,7 @@ def test_without_the_package_it_names_the_command(backend: Any, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("backend", BACKENDS, ids=lambda backend: backend.name)
-def test_a_package_that_does_not_start_is_a_sentence(backend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_package_that_cannot_be_imported_gives_the_reason(backend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(name: str) -> ModuleType:
         raise RuntimeError("its kernels are for another CUDA\nand more")
 
@@ -92,12 +92,12 @@ def test_a_package_that_does_not_start_is_a_sentence(backend: Any, monkeypatch: 
     missing = backend.missing(CARD)
     gptqmodel._import_problem.cache_clear()
     assert missing is not None
-    assert missing.reason == "gptqmodel is installed and does not start: its kernels are for another CUDA."
+    assert missing.reason == "gptqmodel is installed but cannot be imported: its kernels are for another CUDA."
 
 
 @pytest.mark.usefixtures("_stand_in")
 def test_a_trial_that_fails_is_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The stand-in cannot compute, as a card that is not there cannot."""
+    """The stand-in cannot compute, like a missing card."""
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 6))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     monkeypatch.setattr(trial, "_found", {})
@@ -107,12 +107,12 @@ def test_a_trial_that_fails_is_the_reason(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize("scheme", [LayerScheme(4, 128, True), LayerScheme(8, -1, True), LayerScheme.of_type("q8_0")])
-def test_marlin_takes_symmetric_layers_of_4_and_8_bits(scheme: LayerScheme) -> None:
+def test_marlin_supports_symmetric_layers_of_4_and_8_bits(scheme: LayerScheme) -> None:
     assert MarlinBackend().refusal(facts(layer(scheme, 64)), CARD, torch.bfloat16) == ""
 
 
 @pytest.mark.parametrize("scheme", [LayerScheme(4, 64, False), LayerScheme(4, -1, True), LayerScheme.of_type("q4_0")])
-def test_exllama_takes_layers_of_4_bits(scheme: LayerScheme) -> None:
+def test_exllama_supports_layers_of_4_bits(scheme: LayerScheme) -> None:
     assert ExllamaBackend().refusal(facts(layer(scheme, 64)), CARD, torch.float16) == ""
 
 
@@ -130,16 +130,18 @@ def test_exllama_takes_layers_of_4_bits(scheme: LayerScheme) -> None:
     ],
     ids=lambda value: getattr(value, "name", str(value)),
 )
-def test_the_rest_is_refused_with_the_reason(backend: Any, scheme: LayerScheme, dtype: torch.dtype, word: str) -> None:
+def test_unsupported_layers_are_refused_with_the_reason(
+    backend: Any, scheme: LayerScheme, dtype: torch.dtype, word: str
+) -> None:
     assert word in backend.refusal(facts(layer(scheme, 64)), CARD, dtype)
 
 
-def test_marlin_refuses_an_order_of_its_own_in_tiles_of_its_own() -> None:
+def test_marlin_refuses_act_order_if_its_tiles_do_not_divide_the_layer() -> None:
     stored = layer(LayerScheme(4, 32, True), 96, 256, ordered=True)
     assert "tiles" in MarlinBackend().refusal(facts(stored), CARD, torch.float16)
 
 
-def test_outputs_of_no_whole_words_are_refused() -> None:
+def test_outputs_that_are_not_a_multiple_of_32_are_refused() -> None:
     assert "divisible" in ExllamaBackend().refusal(facts(layer(LayerScheme(4, 64, True), 48)), CARD, torch.float16)
 
 
@@ -158,20 +160,20 @@ def test_the_layer_gets_the_tensors_of_gptq_version_2(backend: Any, ordered: boo
 
 
 @pytest.mark.usefixtures("_stand_in")
-def test_exllama_is_told_that_inputs_follow_each_other() -> None:
+def test_exllama_gets_a_zero_g_idx_without_act_order() -> None:
     built: Any = ExllamaBackend().build(layer(LayerScheme(4, 64, True), 64), None, CPU, torch.float16)
     assert not built.g_idx.any()
 
 
 @pytest.mark.usefixtures("_stand_in")
-def test_exllama_gets_its_order_where_there_is_one() -> None:
+def test_exllama_gets_the_g_idx_of_act_order() -> None:
     stored: Any = layer(LayerScheme(4, 64, True), 64, ordered=True)
     built: Any = ExllamaBackend().build(stored, None, CPU, torch.float16)
     assert torch.equal(built.g_idx, stored.g_idx)
 
 
 @pytest.mark.usefixtures("_stand_in")
-def test_layers_of_a_device_share_one_scratch() -> None:
+def test_layers_of_a_device_share_one_buffer() -> None:
     first, second = (
         ExllamaBackend().build(layer(LayerScheme(4, 64, True), 64), None, CPU, torch.float16) for _ in range(2)
     )
@@ -179,14 +181,14 @@ def test_layers_of_a_device_share_one_scratch() -> None:
 
 
 @pytest.mark.usefixtures("_stand_in")
-def test_a_block_type_goes_as_the_scheme_that_it_is() -> None:
+def test_a_block_type_is_passed_as_its_equivalent_scheme() -> None:
     built: Any = MarlinBackend().build(layer(LayerScheme.of_type("q8_0"), 64), None, CPU, torch.float16)
     assert (built.given["bits"], built.given["group_size"], built.given["sym"]) == (8, 32, True)
 
 
 @pytest.mark.usefixtures("_stand_in")
 def test_a_buffer_of_another_shape_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """gptqmodel may change how it stores: then this says so, before a kernel reads beyond its tensors."""
+    """If gptqmodel changes its layout, the error is raised before a kernel reads out of bounds."""
 
     class Other(Recorder):
         def __init__(self, **given: Any) -> None:

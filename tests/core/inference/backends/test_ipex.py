@@ -1,4 +1,4 @@
-"""IPEX, in an environment that has it: 2 to 4 bits against the exact weights; and what it does not take."""
+"""Tests of IPEX, where it is installed: 2 to 4 bits against the exact weights, and refused layers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from core.schemes import LayerScheme
 from tests.core.inference.backends.stored_layers import CARD, CPU, PLAIN, apart, facts, layer
 
 BACKEND = IpexBackend()
-TAKEN = [scheme for scheme in PLAIN if scheme.bits <= 4]
+SUPPORTED = [scheme for scheme in PLAIN if scheme.bits <= 4]
 installed = pytest.mark.skipif(
     importlib.util.find_spec("intel_extension_for_pytorch") is None, reason="IPEX is not installed"
 )
@@ -20,7 +20,7 @@ ROUNDED = 0.01
 
 
 @installed
-@pytest.mark.parametrize("scheme", TAKEN, ids=[scheme.label() for scheme in TAKEN])
+@pytest.mark.parametrize("scheme", SUPPORTED, ids=[scheme.label() for scheme in SUPPORTED])
 @pytest.mark.parametrize("ordered", [False, True])
 def test_every_scheme_is_as_exact_as_bfloat16(scheme: LayerScheme, ordered: bool) -> None:
     stored = layer(scheme, outputs=64, ordered=ordered)
@@ -34,17 +34,17 @@ def test_every_scheme_is_as_exact_as_bfloat16(scheme: LayerScheme, ordered: bool
 @pytest.mark.parametrize(
     ("scheme", "outputs", "reason"),
     [
-        (LayerScheme.of_type("q4_0"), 48, "GGUF's types have no kernel"),
-        (LayerScheme(8, 64), 48, "8 bits have no kernel"),
-        (LayerScheme(4, 96), 48, "48x256 in groups of 96 has no kernel"),
-        (LayerScheme(4, 64), 33, "33x256 in groups of 64 has no kernel"),
+        (LayerScheme.of_type("q4_0"), 48, "there is no kernel for GGUF types"),
+        (LayerScheme(8, 64), 48, "there is no kernel for 8 bits"),
+        (LayerScheme(4, 96), 48, "there is no kernel for 48x256 in groups of 96"),
+        (LayerScheme(4, 64), 33, "there is no kernel for 33x256 in groups of 64"),
     ],
 )
-def test_what_it_does_not_take(scheme: LayerScheme, outputs: int, reason: str) -> None:
+def test_unsupported_layers_are_refused_with_the_reason(scheme: LayerScheme, outputs: int, reason: str) -> None:
     assert BACKEND.refusal(facts(layer(scheme, outputs)), CPU, torch.float32) == reason
 
 
-def test_it_is_not_for_a_card() -> None:
+def test_the_backend_is_not_available_on_a_card() -> None:
     missing = BACKEND.missing(CARD)
     assert missing is not None
     assert missing.install == ""

@@ -1,4 +1,4 @@
-"""Optional libraries that are missing, or break in every way there is while they are imported; and whose they are."""
+"""Tests of optional libraries that are missing or fail at import, and of the backends that need them."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ NAME = "a_library_for_this_test"
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_probes: None) -> Path:
-    """Where a module can be put that is then found."""
+def module_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_probes: None) -> Path:
+    """Return the path of a module that can be imported once it is written."""
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, NAME, raising=False)
     return tmp_path / f"{NAME}.py"
 
 
-def test_one_that_works(place: Path) -> None:
-    place.write_text("VALUE = 3")
+def test_a_working_library_is_returned(module_path: Path) -> None:
+    module_path.write_text("VALUE = 3")
     library, problem = probe(NAME, "Some library", "pip install it")
     assert library is not None
     assert (library.VALUE, problem) == (3, None)
     sys.modules.pop(NAME)
 
 
-@pytest.mark.usefixtures("place")
-def test_one_that_is_not_there() -> None:
+@pytest.mark.usefixtures("module_path")
+def test_a_missing_library_is_reported() -> None:
     library, problem = probe(NAME, "Some library", "pip install it")
     assert (library, problem and (problem.reason, problem.install)) == (
         None,
@@ -43,7 +43,7 @@ def test_one_that_is_not_there() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "says"),
+    ("code", "message"),
     [
         ("import another_library_that_is_missing", "No module named 'another_library_that_is_missing'"),
         ("raise OSError('libmkl.so: cannot open shared object file')", "libmkl.so: cannot open shared object file"),
@@ -53,23 +53,23 @@ def test_one_that_is_not_there() -> None:
         ("raise KeyError", "KeyError"),
     ],
 )
-def test_one_that_breaks_at_import(place: Path, code: str, says: str) -> None:
-    place.write_text(code)
+def test_a_library_that_fails_at_import_gives_the_reason(module_path: Path, code: str, message: str) -> None:
+    module_path.write_text(code)
     library, problem = probe(NAME, "Some library", "pip install it")
     assert library is None
     assert problem is not None
-    assert problem.reason == f"Some library is installed and does not start: {says}."
+    assert problem.reason == f"Some library is installed but cannot be imported: {message}."
 
 
-def test_what_it_prints_and_warns_of_is_kept_away(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    place.write_text("import warnings\nprint('hello')\nwarnings.warn('old')")
+def test_output_and_warnings_at_import_are_suppressed(module_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    module_path.write_text("import warnings\nprint('hello')\nwarnings.warn('old')")
     assert probe(NAME, "Some library", "")[1] is None
     assert capsys.readouterr().out == ""
     sys.modules.pop(NAME)
 
 
 @pytest.mark.usefixtures("fresh_probes")
-def test_a_parent_that_is_missing_is_no_error() -> None:
+def test_a_missing_parent_package_is_no_error() -> None:
     assert probe("no_such_parent.child", "Some library", "")[0] is None
 
 
@@ -85,7 +85,7 @@ def test_a_long_line_is_cut() -> None:
         (IpexBackend(), "Intel's extension for PyTorch", ipex.INSTALL),
     ],
 )
-def test_a_backend_without_its_library_names_the_command(backend: Backend, package: str, install: str) -> None:
+def test_a_backend_without_its_library_gives_the_install_command(backend: Backend, package: str, install: str) -> None:
     missing = backend.missing(CPU)
     assert missing is not None
     assert (missing.reason, missing.install) == (f"{package} is not installed.", install)

@@ -1,7 +1,7 @@
-"""PyTorch's int4 products for devices, as far as they can be seen without one: what is refused, and what is packed.
+"""Tests of PyTorch's int4 products for accelerators without one: refused layers and the packed layout.
 
-Shapes go through torch's own meta functions, which check them as the kernels do; numbers are checked against the
-formulas of the kernels' sources. The products themselves are tried on the device where there is one.
+Shapes are checked by torch's meta functions, which apply the checks of the kernels, and numbers by the formulas of the
+kernels' sources. The products themselves are tested on a device, where there is one.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ UP_TO_FOUR = [LayerScheme(bits, group, sym) for bits in (2, 3, 4) for group in (
 CUDA_BLOCKS = [LayerScheme.of_type(name) for name in ("q4_0", "q4_1", "q4_k")]
 
 
-def test_on_a_cpu_it_names_its_like() -> None:
+def test_on_a_cpu_int4pack_is_named() -> None:
     missing = TinygemmBackend().missing(CPU)
     assert missing is not None
     assert "int4pack" in missing.reason
 
 
 @pytest.mark.parametrize("device", [CARD, XPU], ids=str)
-def test_a_device_that_is_not_there_is_a_sentence_and_no_crash(device: Device) -> None:
+def test_a_missing_device_is_reported_as_a_reason(device: Device) -> None:
     if torch.cuda.is_available() or torch.xpu.is_available():
         pytest.skip("there is a device")
     missing = TinygemmBackend().missing(device)
@@ -39,12 +39,12 @@ def test_a_device_that_is_not_there_is_a_sentence_and_no_crash(device: Device) -
 
 
 @pytest.mark.parametrize("scheme", [*UP_TO_FOUR, *CUDA_BLOCKS], ids=LayerScheme.label)
-def test_cuda_takes_up_to_four_bits(scheme: LayerScheme) -> None:
+def test_cuda_supports_up_to_four_bits(scheme: LayerScheme) -> None:
     assert TinygemmBackend().refusal(facts(layer(scheme)), CARD, torch.bfloat16) == ""
 
 
 @pytest.mark.parametrize("scheme", [*UP_TO_FOUR, LayerScheme(4, 96, True), LayerScheme(4, -1, False)], ids=str)
-def test_xpu_takes_any_group_of_whole_words_and_any_format(scheme: LayerScheme) -> None:
+def test_xpu_supports_any_multiple_of_32_as_group_size_and_any_dtype(scheme: LayerScheme) -> None:
     stored = layer(scheme, inputs=192 if scheme.group_size == 96 else 256)
     assert TinygemmBackend().refusal(facts(stored), XPU, torch.float16) == ""
 
@@ -61,14 +61,14 @@ def test_xpu_takes_any_group_of_whole_words_and_any_format(scheme: LayerScheme) 
     ],
     ids=str,
 )
-def test_what_cuda_cannot_take_is_refused_with_the_reason(
+def test_unsupported_layers_are_refused_on_cuda_with_the_reason(
     scheme: LayerScheme, inputs: int, dtype: torch.dtype, word: str
 ) -> None:
     given = replace(facts(layer(scheme)), inputs=inputs)
     assert word in TinygemmBackend().refusal(given, CARD, dtype)
 
 
-def test_outputs_of_no_whole_tile_are_refused() -> None:
+def test_outputs_that_are_not_a_multiple_of_8_are_refused() -> None:
     assert "divisible by 8" in TinygemmBackend().refusal(
         facts(layer(LayerScheme(4, 32, True), outputs=20)), CARD, torch.bfloat16
     )
@@ -76,11 +76,11 @@ def test_outputs_of_no_whole_tile_are_refused() -> None:
 
 @pytest.mark.parametrize("scheme", [*UP_TO_FOUR, *CUDA_BLOCKS], ids=LayerScheme.label)
 def test_scales_and_shifts_give_the_dequantized_weight(scheme: LayerScheme) -> None:
-    """As BLayout_TC_int4 has it: scale * (q - 8) + shift; what remains is the rounding of both to bfloat16."""
+    """The formula of BLayout_TC_int4 is scale * (q - 8) + shift; the error is the rounding of both to bfloat16."""
     stored = layer(scheme)
     grid = tinygemm.scales_and_shifts(stored).float().transpose(0, 1)
     size = scheme.group_of(256)
-    step, shift = (grid[..., place].repeat_interleave(size, 1) for place in (0, 1))
+    step, shift = (grid[..., index].repeat_interleave(size, 1) for index in (0, 1))
     weight = step * (stored.ints.float() - 8) + shift
     exact = stored.dequantize()
     assert float((weight - exact).norm() / exact.norm()) < 2e-2
@@ -95,7 +95,7 @@ def test_scales_and_zeros_give_the_dequantized_weight(scheme: LayerScheme) -> No
 
 
 def test_the_first_of_two_is_in_the_high_bits() -> None:
-    """matrix_to_m16n8k16_Bint4_layout takes v[0] from the high half of a byte."""
+    """matrix_to_m16n8k16_Bint4_layout reads v[0] from the high half of a byte."""
     assert tinygemm.pairs(torch.tensor([[1, 2, 3, 4]], dtype=torch.uint8)).tolist() == [[0x12, 0x34]]
 
 
@@ -106,7 +106,7 @@ def test_the_first_of_eight_is_in_the_lowest_bits() -> None:
 
 @pytest.mark.parametrize(("inputs", "tiles"), [(256, 8), (192, 4), (96, 2)])
 def test_cuda_packs_as_many_tiles_together_as_divide_the_inputs(inputs: int, tiles: int) -> None:
-    """torch's own check of the packing, by the device `meta`, which computes nothing."""
+    """The device `meta` applies torch's checks of the packing without computing."""
     stored = layer(LayerScheme(4, 32, False), 48, inputs, ordered=True)
     built = CudaInt4Linear(stored, torch.zeros(48), "meta", torch.bfloat16)
     assert built.words.shape == (6, inputs // (16 * tiles), 32, tiles // 2)
@@ -114,12 +114,12 @@ def test_cuda_packs_as_many_tiles_together_as_divide_the_inputs(inputs: int, til
 
 
 def packed_as_the_kernel_does(ints: torch.Tensor, tiles: int) -> torch.Tensor:
-    """matrix_to_m16n8k16_Bint4_layout of int4mm.cu, thread by thread, for bytes as `pairs` makes them."""
+    """Pack bytes of `pairs` thread by thread, as matrix_to_m16n8k16_Bint4_layout of int4mm.cu does."""
     data = tinygemm.pairs(ints)
     outputs, inputs = ints.shape
     words = torch.zeros(outputs // 8, inputs // (16 * tiles), 32, tiles // 2, dtype=torch.int64)
-    for place in range(words.numel()):
-        tile, stretch, thread, half = (int(index) for index in numpy.unravel_index(place, tuple(words.shape)))
+    for word in range(words.numel()):
+        tile, stretch, thread, half = (int(index) for index in numpy.unravel_index(word, tuple(words.shape)))
         base = (stretch * tiles + 2 * half) * 8 + thread % 4
         bytes_of = [int(data[tile * 8 + thread // 4, base + 4 * step]) for step in range(4)]
         low = sum((value >> 4) << 4 * step for step, value in enumerate(bytes_of))
@@ -129,7 +129,7 @@ def packed_as_the_kernel_does(ints: torch.Tensor, tiles: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("inputs", "tiles"), [(256, 8), (192, 4), (96, 2)])
-def test_a_packed_weight_is_unpacked_as_it_was(inputs: int, tiles: int) -> None:
+def test_unpacking_inverts_the_packing_of_the_kernel(inputs: int, tiles: int) -> None:
     ints = layer(LayerScheme(4, 32, True), 16, inputs).ints
     assert torch.equal(tinygemm.unpacked(packed_as_the_kernel_does(ints, tiles)), ints)
 
@@ -146,7 +146,7 @@ def test_many_rows_on_cuda_are_multiplied_by_the_unpacked_weight(monkeypatch: py
     assert apart(built(x), exact) < 2e-2
 
 
-def test_xpu_shapes_pass_torchs_own_checks() -> None:
+def test_xpu_shapes_pass_torchs_checks() -> None:
     stored = layer(LayerScheme(3, 64, False), ordered=True)
     built = XpuInt4Linear(stored, None, "meta", torch.float16)
     assert built(torch.empty(5, 256, dtype=torch.float16, device="meta")).shape == (5, 48)

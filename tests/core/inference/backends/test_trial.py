@@ -1,4 +1,4 @@
-"""Trial layers: what is right passes, what is wrong or fails becomes a sentence, and nothing is asked twice."""
+"""Tests of trial layers: correct results pass, wrong results and failures give a reason, and results are cached."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def _no_remembered_trials() -> Iterator[None]:
     trial._found.clear()
 
 
-class Answers(nn.Module):
-    """The product of a dequantized weight, after whatever is done to the layer's zero points."""
+class DenseLayer(nn.Module):
+    """A dense layer with the dequantized weight, after adding `shift` to the zero points."""
 
     def __init__(self, stored: Any, bias: Any, shift: int = 0) -> None:
         super().__init__()
@@ -39,23 +39,23 @@ class Answers(nn.Module):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_a_right_layer_passes(dtype: torch.dtype) -> None:
-    assert trial.failure("right", CPU, dtype, Answers, SCHEMES) == ""
+    assert trial.failure("right", CPU, dtype, DenseLayer, SCHEMES) == ""
 
 
 def test_zero_points_that_are_off_by_one_are_found() -> None:
-    """What GPTQ's two versions differ by."""
-    reason = trial.failure("off", CPU, torch.bfloat16, lambda stored, bias: Answers(stored, bias, 1), SCHEMES)
-    assert "came out wrong" in reason
+    """The two versions of the GPTQ format differ by one in the zero points."""
+    reason = trial.failure("off", CPU, torch.bfloat16, lambda stored, bias: DenseLayer(stored, bias, 1), SCHEMES)
+    assert "has a relative error of" in reason
 
 
-def test_not_a_number_is_wrong() -> None:
+def test_nan_is_an_error() -> None:
     def build(stored: Any, bias: Any) -> nn.Module:
-        return Answers(stored, bias * float("nan"))
+        return DenseLayer(stored, bias * float("nan"))
 
-    assert "came out wrong" in trial.failure("nan", CPU, torch.float32, build, SCHEMES)
+    assert "has a relative error of" in trial.failure("nan", CPU, torch.float32, build, SCHEMES)
 
 
-def test_a_layer_that_fails_is_one_line() -> None:
+def test_an_exception_is_reported_by_its_first_line() -> None:
     def build(stored: Any, bias: Any) -> nn.Module:
         raise RuntimeError("no kernel image for this device.\nCompile with DSA")
 
@@ -63,13 +63,13 @@ def test_a_layer_that_fails_is_one_line() -> None:
     assert reason == "A trial layer failed on Some processor: no kernel image for this device."
 
 
-def test_it_is_asked_once() -> None:
-    asked: list[Any] = []
+def test_a_trial_runs_once() -> None:
+    built: list[Any] = []
 
     def build(stored: Any, bias: Any) -> nn.Module:
-        asked.append(stored)
-        return Answers(stored, bias)
+        built.append(stored)
+        return DenseLayer(stored, bias)
 
     for _ in range(2):
         trial.failure("once", CPU, torch.float32, build, SCHEMES)
-    assert len(asked) == len(SCHEMES)
+    assert len(built) == len(SCHEMES)

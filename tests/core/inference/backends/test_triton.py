@@ -1,6 +1,6 @@
-"""The Triton backend without a device: what it says, that its kernels compile for CARD, and what they compute.
+"""Tests of the Triton backend without a device: reasons, compilation of the kernels, and their results.
 
-What they compute is in triton_interpreted.py, run here in a process of its own. Speed needs a device.
+The results are tested by triton_interpreted.py, run here in a separate process. Speed needs a device.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[4]
 HERE = Path(__file__).resolve().parent
 XPU = Device("xpu:0", "xpu", "an Arc", 0, 0)
 SMALL = 99 * 1024
-"""Bytes of shared memory that a program may have on a consumer's card (compute capability 8.6, 8.9, 12.0)."""
+"""Shared memory available to a program on consumer cards (compute capability 8.6, 8.9, 12.0), in bytes."""
 
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
 
@@ -40,17 +40,17 @@ def _no_remembered_trials() -> Iterator[None]:
     trial._found.clear()
 
 
-# --- What it says -------------------------------------------------------------------------------------------
+# --- Reasons and refused layers -----------------------------------------------------------------------------
 
 
-def test_a_cpu_is_no_device_for_it() -> None:
+def test_the_backend_is_not_available_on_a_cpu() -> None:
     missing = TritonBackend().missing(CPU)
     assert missing is not None
     assert "CUDA and XPU" in missing.reason
 
 
 @pytest.mark.parametrize(("device", "command"), [(CARD, "pip install triton"), (XPU, "whl/xpu")])
-def test_without_the_package_it_names_the_command(
+def test_without_the_package_the_install_command_is_given(
     device: Device, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
@@ -60,7 +60,7 @@ def test_without_the_package_it_names_the_command(
 
 
 @needs_triton
-def test_an_old_card_is_named_with_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_card_is_refused_with_its_compute_capability(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
     missing = TritonBackend().missing(CARD)
     assert missing is not None
@@ -68,7 +68,7 @@ def test_an_old_card_is_named_with_what_it_has(monkeypatch: pytest.MonkeyPatch) 
 
 
 @needs_triton
-def test_a_device_that_is_not_there_is_a_sentence_and_no_crash() -> None:
+def test_a_missing_device_is_reported_as_a_reason() -> None:
     if torch.xpu.is_available():
         pytest.skip("there is one")
     missing = TritonBackend().missing(XPU)
@@ -76,7 +76,7 @@ def test_a_device_that_is_not_there_is_a_sentence_and_no_crash() -> None:
     assert missing.reason.startswith("A trial layer failed on an Arc")
 
 
-def test_any_scheme_of_whole_blocks_is_taken() -> None:
+def test_all_schemes_are_supported() -> None:
     backend = TritonBackend()
     schemes = [
         LayerScheme(bits, group, sym) for bits in (2, 3, 4, 8) for group in (32, 96, -1) for sym in (True, False)
@@ -86,7 +86,7 @@ def test_any_scheme_of_whole_blocks_is_taken() -> None:
     assert refusals == {""}
 
 
-def test_inputs_of_no_whole_block_are_refused() -> None:
+def test_inputs_that_are_not_a_multiple_of_32_are_refused() -> None:
     facts = LayerFacts("a", 64, 40, LayerScheme(4, -1, True))
     assert "multiple of 32" in TritonBackend().refusal(facts, CARD, torch.bfloat16)
 
@@ -96,10 +96,10 @@ def test_double_precision_is_refused() -> None:
     assert "float64" in TritonBackend().refusal(facts, CARD, torch.float64)
 
 
-# --- What it compiles to ------------------------------------------------------------------------------------
+# --- Compilation --------------------------------------------------------------------------------------------
 
 CASES = [
-    # (bits, group, grid, compute capability): what differs in the code that comes out.
+    # (bits, group, grid, compute capability): the parameters that change the compiled code.
     (4, 128, 1, 80),
     (4, 0, 0, 90),
     (2, 128, 1, 90),
@@ -116,7 +116,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def compiled(kernel: Any, bits: int, group: int, grid: int, arch: int, tiles: dict[str, int], warps: int) -> Any:
-    """A kernel for a CUDA device that need not be here."""
+    """Compile a kernel for a CUDA device, which need not be present."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -129,9 +129,9 @@ def compiled(kernel: Any, bits: int, group: int, grid: int, arch: int, tiles: di
     }  # fmt: skip
     names = kernel.arg_names
     signature = {name: "constexpr" if name in constants else types.get(name, "i32") for name in names}
-    # What a launch finds out for itself: pointers are aligned, and these widths are multiples of 16.
-    round_ones = {*types, "outputs", "blocks"} - set(constants)
-    attrs = {(place,): [["tt.divisibility", 16]] for place, name in enumerate(names) if name in round_ones}
+    # As specialized at launch: pointers are aligned, and these sizes are multiples of 16.
+    divisible = {*types, "outputs", "blocks"} - set(constants)
+    attrs = {(index,): [["tt.divisibility", 16]] for index, name in enumerate(names) if name in divisible}
     values = {name: constants[name] for name in names if name in constants}
     source = ASTSource(fn=kernel, signature=signature, constexprs=values, attrs=attrs)
     options = {"num_warps": warps, "num_stages": 2, "enable_fp_fusion": True}
@@ -154,7 +154,7 @@ def test_the_product_with_few_rows_compiles_for_cuda(bits: int, group: int, grid
 @pytest.mark.usefixtures("_own_cache")
 @pytest.mark.parametrize(("bits", "group", "grid", "arch"), CASES[1::2])
 def test_the_product_with_many_rows_compiles_for_cuda(bits: int, group: int, grid: int, arch: int) -> None:
-    """And by tensor cores, not one multiplication at a time."""
+    """The compiled code uses tensor cores."""
     from core.inference.backends.triton_layer import MANY_TILES, many_rows
 
     tiles, warps = MANY_TILES[16][0]
@@ -176,7 +176,7 @@ def test_the_weight_kernel_compiles_for_cuda(bits: int, group: int, grid: int, a
 @needs_triton
 @pytest.mark.usefixtures("_own_cache")
 def test_words_are_read_sixteen_bytes_at_a_time() -> None:
-    """What makes the product with one row as fast as memory; a mask that the compiler cannot see through undoes it."""
+    """Wide loads let one row run at memory speed; a mask that the compiler cannot analyse would prevent them."""
     from core.inference.backends.triton_layer import FEW_TILES, few_rows
 
     tiles, warps = FEW_TILES[0]
@@ -185,8 +185,8 @@ def test_words_are_read_sixteen_bytes_at_a_time() -> None:
 
 @needs_triton
 @pytest.mark.usefixtures("_own_cache")
-def test_counts_of_one_compile_too() -> None:
-    """A launch makes a constant of an integer that is 1."""
+def test_kernels_compile_for_sizes_of_one() -> None:
+    """Triton makes an integer argument of 1 a constant."""
     from core.inference.backends import triton_layer as made
 
     ones = dict.fromkeys(("outputs", "blocks", "groups"), 1)
@@ -196,8 +196,8 @@ def test_counts_of_one_compile_too() -> None:
 
 
 @needs_triton
-def test_tile_sizes_are_tried_once_and_then_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a launch that only takes notes, and a clock that likes the last tile sizes best."""
+def test_tile_sizes_are_tuned_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The launch is replaced by a recorder, and the measured time by one that favours the last tile sizes."""
     from core.inference.backends import triton_layer
 
     launched: list[dict[str, Any]] = []
@@ -216,7 +216,7 @@ def test_tile_sizes_are_tried_once_and_then_remembered(monkeypatch: pytest.Monke
 
 
 @needs_triton
-def test_every_tile_size_names_what_its_kernel_needs() -> None:
+def test_every_configuration_has_the_tile_sizes_of_its_kernel() -> None:
     from core.inference.backends import triton_layer
 
     for few, top in ((True, triton_layer.FEW), *((False, top) for top in triton_layer.MANY_TILES)):
@@ -225,11 +225,11 @@ def test_every_tile_size_names_what_its_kernel_needs() -> None:
         assert all(set(config.kwargs) == wanted for config in tuned.configs)
 
 
-# --- What it computes ---------------------------------------------------------------------------------------
+# --- Results ------------------------------------------------------------------------------------------------
 
 
 @needs_triton
-def test_what_the_kernels_compute_in_the_interpreter() -> None:
+def test_the_kernels_are_exact_in_the_interpreter() -> None:
     command = [
         sys.executable,
         "-m",

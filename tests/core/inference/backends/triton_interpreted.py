@@ -1,5 +1,7 @@
-"""The Triton kernels in Triton's interpreter, against dequantized weights. `test_triton.py` runs this file in a process
-of its own: TRITON_INTERPRET must be set before triton is imported, and compiling needs it unset.
+"""Tests of the Triton kernels in Triton's interpreter, against dequantized weights.
+
+`test_triton.py` runs this file in a separate process: TRITON_INTERPRET must be set before triton is imported, and must
+not be set for compilation.
 """
 
 from __future__ import annotations
@@ -23,12 +25,13 @@ from core.schemes import LayerScheme
 from tests.core.inference.backends.stored_layers import layer
 
 TOLERANCE = {torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 1.2e-2}
-"""Of `error_of`: a few units of the last place of each format (the product is rounded, and again with its bias)."""
+"""Largest `error_of`: a few units in the last place of each dtype, as the product and the sum with the bias are
+rounded."""
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _products_of_bfloat16() -> None:
-    """The interpreter keeps bfloat16 as uint16 and multiplies those as integers: give it the floats that they mean."""
+    """Convert bfloat16 operands to float32, because the interpreter stores them as uint16 and multiplies integers."""
     multiply = interpreter.InterpreterBuilder.create_dot
 
     def create_dot(self: Any, a: Any, b: Any, *rest: Any) -> Any:
@@ -50,7 +53,7 @@ def layer_of(bits: int, group: int, sym: bool, outputs: int, inputs: int, ordere
 
 
 def error_of(built: TritonLinear, stored: Stored, bias: Tensor | None, rows: int, dtype: torch.dtype) -> float:
-    """The largest error of the product of random rows, relative to what its terms add up to without their signs."""
+    """Return the largest error of the product of random rows, relative to the sum of the terms' absolute values."""
     x = torch.randn(rows, stored.ints.shape[1], generator=torch.Generator().manual_seed(2)).to(dtype)
     weight = stored.dequantize().double()
     expected, terms = x.double() @ weight.T, x.double().abs() @ weight.abs().T
@@ -62,7 +65,7 @@ def error_of(built: TritonLinear, stored: Stored, bias: Tensor | None, rows: int
     return float((y.double() - expected).abs().max() / terms.max())
 
 
-def test_these_tests_run_in_the_interpreter() -> None:
+def test_kernels_run_in_the_interpreter() -> None:
     assert triton_layer.INTERPRETED
 
 
@@ -83,7 +86,7 @@ def test_the_weight_of_a_block_type_is_the_dequantized_one(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(TYPES))
 @pytest.mark.parametrize("rows", [1, FEW + 1])
-def test_products_with_block_types(name: str, rows: int) -> None:
+def test_products_with_block_types_are_exact(name: str, rows: int) -> None:
     stored = layer(LayerScheme.of_type(name), 12, 256)
     built = TritonLinear(stored, None, "cpu", torch.float16)
     assert error_of(built, stored, None, rows, torch.float16) < TOLERANCE[torch.float16]
@@ -119,7 +122,7 @@ def test_products_are_those_of_the_dequantized_weight(
 
 
 @pytest.mark.parametrize("tiles", [tiles for group in triton_layer.MANY_TILES.values() for tiles, _ in group], ids=str)
-def test_every_tile_size_gives_the_same(tiles: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_tile_size_is_exact(tiles: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
     stored = layer_of(4, 32, False, 72, 160)
     kernel = triton_layer.many_rows
     monkeypatch.setattr(triton_layer, "choose_kernel", lambda key: (kernel, tiles))
@@ -128,7 +131,7 @@ def test_every_tile_size_gives_the_same(tiles: dict[str, int], monkeypatch: pyte
 
 
 @pytest.mark.parametrize("tiles", [tiles for tiles, _ in triton_layer.FEW_TILES], ids=str)
-def test_every_tile_size_for_few_rows_gives_the_same(tiles: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_tile_size_for_few_rows_is_exact(tiles: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
     stored = layer_of(3, 64, True, 21, 1088)
     kernel = triton_layer.few_rows
     monkeypatch.setattr(triton_layer, "choose_kernel", lambda key: (kernel, tiles))
@@ -144,24 +147,24 @@ def test_very_many_rows_are_multiplied_by_the_whole_weight(monkeypatch: pytest.M
     assert error < TOLERANCE[torch.bfloat16]
 
 
-def test_leading_dimensions_stay() -> None:
+def test_leading_dimensions_are_kept() -> None:
     built = TritonLinear(layer_of(4, 32, True, 24, 64), None, "cpu", torch.float32)
     assert built(torch.zeros(2, 3, 64)).shape == (2, 3, 24)
 
 
-def test_no_rows_give_no_rows() -> None:
+def test_an_empty_input_gives_an_empty_output() -> None:
     built = TritonLinear(layer_of(4, 32, True, 24, 64), None, "cpu", torch.float32)
     assert built(torch.zeros(1, 0, 64)).shape == (1, 0, 24)
 
 
-def test_a_view_with_gaps_is_read_as_it_is() -> None:
+def test_a_strided_input_is_computed() -> None:
     built = TritonLinear(layer_of(4, 32, True, 24, 64), None, "cpu", torch.float32)
     x = torch.randn(2, 128)[:, ::2]
     assert torch.equal(built(x), built(x.contiguous()))
 
 
 def test_equal_rows_give_equal_outputs_alone_and_together() -> None:
-    """A token has the same logits whether it comes alone or behind another: the row has its sums in one order."""
+    """The order of summation does not depend on the number of rows, so a token's logits do not change either."""
     built = TritonLinear(layer_of(4, 32, True, 24, 64), None, "cpu", torch.float32)
     x = torch.randn(FEW, 64)
     assert torch.equal(built(x)[FEW - 1], built(x[FEW - 1 :])[0])
@@ -174,10 +177,10 @@ def test_memory_is_that_of_the_bits(bits: int, expected: int) -> None:
     assert built.nbytes == 64 * 256 * expected // 8 + 2 * 64
 
 
-def test_inputs_that_fill_no_block_are_refused() -> None:
+def test_inputs_that_are_not_a_multiple_of_32_are_refused() -> None:
     stored = QuantizedLinear(
         "odd", LayerScheme(4, -1, True), torch.zeros(8, 40, dtype=torch.uint8), torch.ones(8, 1).half(),
         torch.full((8, 1), 8, dtype=torch.uint8),
     )  # fmt: skip
-    with pytest.raises(ValueError, match="no multiple of 32"):
+    with pytest.raises(ValueError, match="not a multiple of 32"):
         TritonLinear(stored, None, "cpu", torch.float32)
