@@ -21,7 +21,7 @@ from app.shared.draft import OpenedModel
 from core.errors import BadInput, BitwrightError, ChildDied
 from core.events import Event, Log, Memory, Progress, Token
 
-FAKE = Path(__file__).parents[2] / "core" / "service" / "fake_service.py"
+FAKE = Path(__file__).parents[3] / "core" / "service" / "fake_service.py"
 COMMAND = [sys.executable, str(FAKE), "served"]
 
 
