@@ -32,8 +32,3 @@ def _row(value: Mapping[str, Any]) -> BackendRow:
 def computing(rows: Iterable[BackendRow]) -> list[BackendRow]:
     """The backends that compute layers of the loaded model, the one with the most layers first."""
     return sorted((row for row in rows if row.layers), key=lambda row: -row.layers)
-
-
-def installable(rows: Iterable[BackendRow]) -> list[BackendRow]:
-    """The backends that a library would bring."""
-    return [row for row in rows if not row.usable and row.install]

@@ -119,10 +119,6 @@ class LayerGrid:
             return ()
         return (layer,) if row == APART else self.many.get(row * self.columns + column, (layer,))
 
-    def with_layer(self, layer: int) -> tuple[int, ...]:
-        """All layers of the cell that a layer is in."""
-        return self.layers_at(*self.places[layer])
-
     def within(self, first: tuple[int, int], last: tuple[int, int]) -> list[int]:
         """The layers in the rectangle between two cells; of the row apart its neighbours between the two."""
         top, bottom = sorted((first[0], last[0]))

@@ -21,10 +21,6 @@ from core.schemes import UNTOUCHED, LayerScheme
 from core.sensitivity.table import SensitivityTable
 from core.wording import figure, human
 
-COLOURINGS = ("bits", "sensitivity", "size", "loss")
-"""What the cells of the map can show: bits, loss increase at the fewest bits, bytes in the output, loss of the layer's
-block after a run."""
-
 T = TypeVar("T")
 
 _UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))

@@ -67,10 +67,6 @@ class MoreKnobs(QWidget):
         """The knobs; None until they are shown for the first time."""
         return self._grid
 
-    def set_open(self, yes: bool) -> None:
-        """Show the knobs or hide them."""
-        self._toggle.setChecked(yes)
-
     def show_values(self, recipe: Recipe, base: Recipe, job: Mapping[str, Any]) -> None:
         """Show what the knobs are at; `base` is the recipe as it was picked, `job` holds the other knobs' values."""
         self._values = (recipe, base, job)

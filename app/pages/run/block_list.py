@@ -50,11 +50,6 @@ class BlockList(QListView):
         self.selectionModel().currentChanged.connect(self._moved)
         theme.changed.connect(self.viewport().update)
 
-    @property
-    def follows(self) -> bool:
-        """Whether the block that is tuned is the one that is shown."""
-        return self._follows
-
     def follow(self) -> None:
         """Show the block that is tuned, from now on."""
         self._follows, self._shown = True, -1

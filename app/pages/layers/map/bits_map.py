@@ -126,7 +126,11 @@ class BitsMapView(QAbstractScrollArea):
         self._describe()
 
     def set_colouring(self, colouring: str) -> None:
-        """Colour by one of `layer_sheet.COLOURINGS`."""
+        """Set the quantity that the colours show.
+
+        Args:
+            colouring: `bits`, `sensitivity` (loss increase at the fewest bits), `size` or `loss` (after a run).
+        """
         self._colouring = colouring
         self._recolour()
 

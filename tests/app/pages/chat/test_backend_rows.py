@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.pages.chat.backend_rows import computing, installable, rows_from
+from app.pages.chat.backend_rows import computing, rows_from
 from core.inference.backends.backend import BackendRow
 
 NATIVE = BackendRow("native", "Native kernels", True, "2 to 8 bits", layers=14)
@@ -31,7 +31,3 @@ def test_values_of_another_kind_count_as_none() -> None:
 def test_what_computes_most_comes_first() -> None:
     few = BackendRow("portable", "", True, "", layers=2)
     assert computing([few, ARK, NATIVE]) == [NATIVE, few]
-
-
-def test_what_a_library_would_bring() -> None:
-    assert installable([NATIVE, ARK]) == [ARK]
