@@ -1,6 +1,6 @@
-"""What every page is given: the shared choices, the way to slow calls, the run, and the frame around the page.
+"""The objects that every page uses: the draft, the calls, the run, and functions of the main window.
 
-A frozen bundle of objects that the main window makes once; knows nothing of how they work.
+The main window creates one `Context` and passes it to each page.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Remedy:
-    """A button beside an error: its text and what it does."""
+    """A button beside an error: its text and its action."""
 
     text: str
     act: Callable[[], object]
@@ -29,16 +29,16 @@ class Remedy:
 
 @dataclass(frozen=True)
 class Context:
-    """The surroundings of a page.
+    """The objects that a page shares with the rest of the window.
 
     Attributes:
-        draft: what the user has chosen so far.
-        calls: starts slow things (headers, downloads, devices, search) in child processes.
+        draft: the choices of the user.
+        calls: starts slow calls (headers, downloads, devices, search) in child processes.
         runs: the quantization run of this window.
-        state: what is remembered from one start to the next.
-        theme: colours and tinted icons; tells when they change.
+        state: settings of the window, kept between sessions.
+        theme: colours and tinted icons; emits `changed` with them.
         report: shows an error as a strip above the page, with a remedy if there is one.
-        say: one line in the status bar.
+        say: shows one line in the status bar.
         go: shows a page by its id (`model`, `recipe`, `layers`, `run`, `chat`, `convert`).
     """
 

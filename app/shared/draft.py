@@ -1,7 +1,7 @@
-"""What the user has chosen so far, on the way to a `JobSpec`; every page reads and changes this one value.
+"""The choices of the user from which a `JobSpec` is made; every page reads and changes this one object.
 
-Everything derived (schemes, sizes, costs, what is still missing) is computed here from shapes alone, in
-milliseconds. Knows Qt's signals and nothing of widgets; starts nothing.
+Derived values (plans, sizes, costs, the reason why a run cannot start) are computed here from shapes alone, in
+milliseconds. Depends on QtCore and QtGui's undo stack only. Does not start threads or processes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from core.sensitivity.table import SensitivityTable
 from core.spec import JobSpec
 
 _UNDO_STEPS = 100
-"""Edits of the map that can be taken back. Each holds a whole map: 0.4 MB where 20,000 layers are set by hand."""
+"""Edits of the bits map that can be undone. Each keeps a whole map: 0.4 MB for 20,000 layers set one by one."""
 
 
 _OF_PLANS: Final = frozenset({"model", "bits_map"})
@@ -54,12 +54,12 @@ class OpenedModel:
     """A model whose headers have been read.
 
     Attributes:
-        name: what a job calls it: Hub id, folder, `.gguf` file or `demo`.
-        label: short name for people.
-        origin: `hub`, `folder`, `gguf` or `demo`; note: what to say about its weights, or "".
-        folder: where its files lie on this machine, "" while they are only on the Hub.
+        name: the name in a job: Hub id, folder, `.gguf` file or `demo`.
+        label: short name for display.
+        origin: `hub`, `folder`, `gguf` or `demo`; note: a remark about its weights, or "".
+        folder: the folder of its files on this machine, "" while they are only on the Hub.
         tree: its layers, from headers alone.
-        download_bytes: what a run will fetch first.
+        download_bytes: bytes that a run downloads first.
     """
 
     name: str
@@ -71,14 +71,14 @@ class OpenedModel:
     download_bytes: int = 0
 
     def prepared(self) -> OpenedModel:
-        """This model, with everything computed that waits for its first use; for a thread that may take its time."""
+        """Compute the lazy properties of the tree, in a thread other than the GUI's, and return this model."""
         self.tree.prepared()
         return self
 
 
 @dataclass(frozen=True)
 class Choices:
-    """All that a job will depend on. `output` is "" while the suggested folder is meant."""
+    """Every setting of a job. `output` is "" for the suggested folder."""
 
     model: OpenedModel | None = None
     recipe: Recipe = field(default_factory=Recipe)
@@ -192,11 +192,11 @@ class Draft(QObject):
 
     @property
     def engine(self) -> str:
-        """What the output must run on, one of `core.formats.engines`; "" for anything. It stops no run."""
+        """Target inference engine, one of `core.formats.engines.ENGINES`; "" for none. Does not prevent a run."""
         return self._engine
 
     def set_engine(self, engine: str) -> None:
-        """Say what the output must run on; an unknown name counts as ""."""
+        """Set the target inference engine; an unknown name counts as ""."""
         engine = engine if engine in engines.ENGINES else ""
         if engine != self._engine:
             self._engine, self._marks = engine, None
@@ -204,7 +204,7 @@ class Draft(QObject):
 
     @property
     def marks(self) -> list[engines.Mark]:
-        """What that engine has against the output as it is planned, in its first format."""
+        """The layers of the planned output, in its first format, that the engine does not support."""
         if self._marks is None:
             self._marks = []
             if self._engine and self.model is not None and self.plans:
@@ -253,15 +253,15 @@ class Draft(QObject):
         return replace(spec, seqlen=min(spec.seqlen, longest)) if longest >= 32 else spec
 
     def edit_map(self, bits_map: BitsMap, text: str) -> None:
-        """Change the bits map so that it can be undone; `text` is what the undo menu calls it."""
+        """Change the bits map as an undoable step; `text` describes it in the undo button."""
         if bits_map != self._choices.bits_map:
             self.undo_stack.push(_MapEdit(self, self._choices.bits_map, bits_map, text))
 
     @property
     def plans(self) -> Sequence[LayerPlan]:
-        """What each linear gets; empty without a model that has some, or where the map does not fit it (see `misfit`).
+        """The scheme of each linear layer; empty without a model, and where the map does not fit it (see `misfit`).
 
-        Of a model that is refused too: what is in it can be shown and planned, if not run.
+        Computed also for a model that cannot be quantized, so that its layers can be shown.
         """
         if self._plans is None:
             self._plans, self._problem = (), ""
@@ -273,7 +273,7 @@ class Draft(QObject):
         return self._plans
 
     def fit(self, name: str) -> Fit:
-        """What becomes of the layers in a format, chosen or not, beside those that are chosen."""
+        """Return whether a format, chosen or not, can hold the layers together with the chosen formats."""
         plans = self.plans
         if self.model is None or not plans:
             return Fit()
@@ -284,7 +284,7 @@ class Draft(QObject):
 
     @property
     def format_problem(self) -> str:
-        """The first chosen format that cannot hold the layers, in a few words; "" where all can."""
+        """A short message about the first chosen format that cannot hold the layers; "" if all can."""
         formats = self._choices.formats
         for name in formats:
             if self.fit(name).problems:
@@ -294,24 +294,24 @@ class Draft(QObject):
 
     @property
     def misfit(self) -> str:
-        """Why the map does not fit the model, as one sentence; "" where it does."""
+        """The reason why the map does not fit the model, as one sentence; "" if it fits."""
         return self._problem if self.model is not None and not self.plans else ""
 
     @property
     def planned_size(self) -> OutputSize | None:
-        """Bytes of the first format's output, also of a model that is refused."""
+        """Size of the output in the first format, also for a model that cannot be quantized."""
         if self._size is None and self.model is not None and self.plans:
             self._size = sizes.output_size(self.model.tree, self.plans, self._choices.formats[0])
         return self._size
 
     @property
     def size(self) -> OutputSize | None:
-        """The same of a model that can be run."""
+        """Size of the output in the first format; None for a model that cannot be quantized."""
         return None if self.model is None or self.model.tree.refusal else self.planned_size
 
     @property
     def costs(self) -> Costs | None:
-        """Disk, memory and time of the run; without time until the machine was measured."""
+        """Disk space, memory and time of the run; the time is None until the machine was measured."""
         if self._costs is None and self.model is not None and not self.model.tree.refusal and self.plans:
             device = self.device_id
             speed = (self._machine.throughput or {}).get(device)
@@ -327,13 +327,13 @@ class Draft(QObject):
 
     @property
     def device_id(self) -> str:
-        """The device that the run will use, as far as is known."""
+        """Id of the device that the run will use; `auto` is `cpu` until the machine was measured."""
         wanted = self._choices.device
         return (self._machine.chosen or "cpu") if wanted == "auto" else wanted
 
     @property
     def output(self) -> Path:
-        """The folder that the run will make: the chosen one, or a free one among Bitwright's own models."""
+        """The output folder: the chosen one, or one that does not exist yet in Bitwright's model folder."""
         if self._choices.output:
             return Path(self._choices.output)
         model, scheme = self.model, self._choices.bits_map.default
@@ -344,7 +344,7 @@ class Draft(QObject):
         return free_name(folder / f"{stem}-{mixed}")
 
     def problem(self) -> str:
-        """The first reason why a run cannot start now, as one sentence; "" where it can."""
+        """Return the first reason why a run cannot start now, as one sentence; "" if it can."""
         model = self.model
         if model is None:
             return "Pick a model"
@@ -362,7 +362,7 @@ class Draft(QObject):
         return ""
 
     def spec(self) -> JobSpec:
-        """The job that these choices describe.
+        """Return the job of these choices.
 
         Raises:
             BadInput: there is no model yet.
@@ -388,7 +388,7 @@ def _identity(model: OpenedModel | None) -> tuple[str, ModelTree] | None:
 
 
 def _has_map(tree: ModelTree) -> bool:
-    """Whether there are layers to show; of a model that is refused there may be none, or blocks of absurd numbers."""
+    """Return whether there are layers to show; a refused model may have none, or implausible block numbers."""
     inside = len(tree.block_linears)
     return inside > 0 and tree.linears[inside - 1].block < 2 * tree.blocks
 

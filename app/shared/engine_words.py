@@ -1,4 +1,4 @@
-"""What an engine makes of the output, in a sentence. Pure; knows no widget."""
+"""A sentence about the support of the output by an inference engine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _tr = QCoreApplication.translate
 
 
 def engine_line(engine: str, marks: Sequence[Mark]) -> tuple[str, str]:
-    """A sentence and its role (`good`, `warning`, `bad`); both "" for no engine."""
+    """Return a sentence and its role (`good`, `warning`, `bad`); both "" for no engine."""
     if not engine:
         return "", ""
     title = engines.title(engine)

@@ -1,4 +1,4 @@
-"""What a rule or an edit of a bits map gives and does, in words. Pure; knows no widget."""
+"""Texts that describe a rule or an edit of a bits map, and its effect."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _tr = QCoreApplication.translate
 
 
 def given(rule: Rule) -> str:
-    """What it gives: `8 bits, group 32, asymmetric`."""
+    """Return the scheme of a rule as text: `8 bits, group 32, asymmetric`."""
     parts = []
     if rule.bits is not None:
         parts.append(_tr("RuleWords", "{} bits").format(rule.bits))
@@ -24,7 +24,7 @@ def given(rule: Rule) -> str:
 
 
 def done(effect: Effect) -> str:
-    """How many layers it matches and decides, or why it does nothing."""
+    """Return how many layers a rule matches and decides, or the reason why it has no effect."""
     if effect.idle:
         return _tr("RuleWords", "Does nothing. {}").format(effect.idle)
     if effect.decided == effect.matched:
@@ -33,7 +33,7 @@ def done(effect: Effect) -> str:
 
 
 def edited(*, bits: int | None = None, group_size: int | None = None, sym: bool | None = None) -> str:
-    """An edit of layers in a few words, for the undo button."""
+    """Return a short description of an edit, for the undo button."""
     if bits is not None:
         return _tr("RuleWords", "{} bits").format(bits)
     if group_size is not None:
@@ -43,5 +43,5 @@ def edited(*, bits: int | None = None, group_size: int | None = None, sym: bool 
 
 
 def counted(count: int) -> str:
-    """`1 layer`, `20,000 layers`."""
+    """Return `1 layer` or `20,000 layers`."""
     return _tr("RuleWords", "1 layer") if count == 1 else _tr("RuleWords", "{} layers").format(f"{count:,}")

@@ -1,4 +1,4 @@
-"""Says a sentence to a screen reader, where one listens. Knows Qt's events for that and nothing of what is said."""
+"""Announcements to screen readers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from PySide6.QtWidgets import QWidget
 
 
 def announce(widget: QWidget, words: str, *, urgent: bool = False) -> None:
-    """Have a screen reader say `words`; at once where they are urgent, else when it has said what it is at."""
+    """Announce `words` to screen readers; urgent ones interrupt the current speech."""
     event = QAccessibleAnnouncementEvent(widget, words)
     if urgent:
         event.setPoliteness(QAccessible.AnnouncementPoliteness.Assertive)

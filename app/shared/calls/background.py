@@ -1,6 +1,6 @@
-"""Arithmetic that would hold up the window for a moment, done in a thread: one piece at a time, the newest wins.
+"""Short computations in a background thread, one at a time; a newer request replaces an older one.
 
-For pure functions of values that nobody changes. What takes longer than seconds is a call (`app.shared.calls.calls`).
+For pure functions of immutable values. What takes longer than seconds is a call (`app.shared.calls.calls`).
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ Work = Callable[[], Any]
 
 
 class _Answer(QObject):
-    """What a thread speaks through. Nobody's child, so that it lives as long as the thread."""
+    """The signal of a thread. It has no parent, so that it lives as long as the thread."""
 
     given = Signal(int, object, object)
 
 
 class Background(QObject):
-    """Works for one purpose, such as one curve: an answer that was overtaken by another question is never given.
+    """A background thread for one purpose, such as one curve. The result of a replaced request is dropped.
 
     Args:
         patience: milliseconds that a question waits, for another one that overtakes it or for the window to be painted:
@@ -35,7 +35,7 @@ class Background(QObject):
     Signals:
         done(object): what the function returned.
         failed(object): the `BitwrightError` that it raised.
-        busy_changed(bool): whether an answer is being worked on.
+        busy_changed(bool): whether a request is being computed.
     """
 
     done = Signal(object)
@@ -55,11 +55,11 @@ class Background(QObject):
 
     @property
     def busy(self) -> bool:
-        """Whether an answer is still to come."""
+        """Whether a result is still to come."""
         return self._wanted
 
     def ask(self, work: Work) -> None:
-        """Have `work` done, in place of whatever was asked before."""
+        """Run `work` in the thread, in place of an earlier request."""
         self._number += 1
         self._next = (self._number, work)
         self._want(True)
@@ -69,7 +69,7 @@ class Background(QObject):
             self._start()
 
     def forget(self) -> None:
-        """Give no answer to what was asked."""
+        """Drop the result of the current request."""
         self._number += 1
         self._next = None
         self._want(False)

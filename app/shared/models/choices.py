@@ -1,7 +1,4 @@
-"""The models that the chat page offers: what this machine quantized, then originals, then folders that were opened.
-
-What was quantized comes from the service's `outputs` call; knows no widget.
-"""
+"""The list of models for chat and conversion: outputs of runs first, then original models, then opened folders."""
 
 from __future__ import annotations
 
@@ -19,10 +16,10 @@ Kind = Literal["run", "original", "folder"]
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """A model to talk to.
+    """An entry of the list.
 
     Attributes:
-        name: what `chat_open` takes; label: short name for people; detail: one line about it.
+        name: the name to open it with; label: short name for display; detail: one line about it.
         kind: where it comes from.
     """
 
@@ -45,7 +42,7 @@ def from_outputs(outputs: Iterable[Mapping[str, Any]]) -> list[ModelChoice]:
 
 
 def original(name: str, label: str, download_bytes: int = 0) -> ModelChoice:
-    """The unquantized model `name`."""
+    """Return the entry of the original, unquantized model `name`."""
     from core.wording import human
 
     detail = f"the original; {human(download_bytes)} will be downloaded first" if download_bytes else "the original"
@@ -53,17 +50,17 @@ def original(name: str, label: str, download_bytes: int = 0) -> ModelChoice:
 
 
 def folder(path: str) -> ModelChoice:
-    """A model folder or a GGUF file that the user opened."""
+    """Return the entry of a model folder or a GGUF file that the user opened."""
     return ModelChoice(path, short_name(path), path, "folder")
 
 
 def short_name(name: str) -> str:
-    """The last part of a path or of a Hub id."""
+    """Return the last part of a path or of a Hub id."""
     return Path(name).name or name
 
 
 def merged(*groups: Iterable[ModelChoice]) -> list[ModelChoice]:
-    """All choices in order, each model once."""
+    """Return all entries in order, each model once."""
     found: dict[str, ModelChoice] = {}
     for group in groups:
         for choice in group:

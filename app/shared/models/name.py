@@ -1,4 +1,4 @@
-"""What a person typed, pasted or dropped, as the name of a model: a Hub id, a path or `demo`. Opens nothing."""
+"""Conversion of typed, pasted or dropped text to the name of a model: a Hub id, a path or `demo`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NOT_MODELS = ("datasets", "spaces", "docs", "papers", "blog", "collections", "m
 
 
 def model_name(text: str) -> str:
-    """The name to open: a link to a model's page becomes its id, a `file:` link or a relative path an absolute path."""
+    """Return the name of a model: the id for a link to its page, an absolute path for a `file:` link or a path."""
     text = text.strip().strip("\"'")
     if text.lower().startswith("file:"):
         return QUrl(text).toLocalFile()
@@ -26,11 +26,11 @@ def model_name(text: str) -> str:
 
 
 def names_a_model(text: str) -> bool:
-    """Whether the text is itself a name or a link, rather than words to search for."""
+    """Return whether the text is a name or a link, rather than a search query."""
     text = text.strip()
     return bool(text) and (text == DEMO or "/" in text or looks_like_path(text))
 
 
 def page_of(name: str) -> str:
-    """Address of a model's page at the Hub."""
+    """Return the address of a model's page on the Hub."""
     return HUB + QUrl.toPercentEncoding(name, b"/").toStdString()
