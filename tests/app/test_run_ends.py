@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from pytestqt.qtbot import QtBot
 
-from app.shared.run_thread import RunThread
+from app.shared.run.thread import RunThread
 from core import api
 from core.cli.commands import main
 from core.errors import BitwrightError
