@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -67,6 +69,49 @@ Compile = Annotated[bool, typer.Option("--compile", help="Run blocks through tor
 Seed = Annotated[int, typer.Option(help="Of the order of the samples.")]
 
 
+def _run_options(
+    recipe: RecipeName = "default",
+    bits: Bits = None,
+    group_size: GroupSize = None,
+    sym: Symmetric = None,
+    bits_map: Map = None,
+    iters: Iters = None,
+    lr: Rate = None,
+    minmax_lr: RangeRate = None,
+    samples: Samples = None,
+    seqlen: SeqLen = None,
+    batch_size: BatchSize = None,
+    accumulate: Accumulate = None,
+    calibration: Text = "builtin",
+    format: Formats = "auto_round",
+    device: Device = "auto",
+    low_memory: LowMemory = False,
+    compile: Compile = False,
+) -> dict[str, Any]:
+    """Return the options that `quantize` and `estimate` share, under the names of the Python call."""
+    options = {**locals(), "formats": tuple(part.strip() for part in format.split(","))}
+    del options["format"]
+    return options
+
+
+def _with_run_options(command: Callable[..., int]) -> Callable[..., int]:
+    """Give a command the parameters of `_run_options` in place of its parameter `options`."""
+    shared = signature(_run_options).parameters
+
+    @functools.wraps(command)
+    def run(**values: Any) -> int:
+        options = _run_options(**{name: values.pop(name) for name in shared})
+        return command(**values, options=options)
+
+    types = get_type_hints(_run_options, include_extras=True) | get_type_hints(command, include_extras=True)
+    parameters: list[Parameter] = []
+    for name, parameter in signature(command).parameters.items():
+        parameters += shared.values() if name == "options" else [parameter]
+    run.__annotations__ = types
+    run.__signature__ = Signature([one.replace(annotation=types[one.name]) for one in parameters])  # type: ignore[attr-defined]
+    return run
+
+
 @app.callback(invoke_without_command=True)
 def start(
     context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False
@@ -85,60 +130,29 @@ def start(
 
 
 @app.command()
+@_with_run_options
 def quantize(
     model: Model,
     output: Annotated[Path, typer.Option(help="Folder to be made.", show_default=False)],
-    recipe: RecipeName = "default",
-    bits: Bits = None,
-    group_size: GroupSize = None,
-    sym: Symmetric = None,
-    bits_map: Map = None,
-    iters: Iters = None,
-    lr: Rate = None,
-    minmax_lr: RangeRate = None,
-    samples: Samples = None,
-    seqlen: SeqLen = None,
-    batch_size: BatchSize = None,
-    accumulate: Accumulate = None,
-    calibration: Text = "builtin",
-    format: Formats = "auto_round",
-    device: Device = "auto",
-    low_memory: LowMemory = False,
-    compile: Compile = False,
+    options: dict[str, Any],
     seed: Seed = 42,
     name: Annotated[str, typer.Option("--name", help="What the list of jobs calls this one.")] = "",
     json: Json = False,
 ) -> int:
     """Quantize MODEL into the new folder --output."""
-    options = _recipe_options(locals())
-    options |= {"seed": seed, "name": name}
-    return _run(json, lambda terminal: actions.quantize(terminal, model, output, options))
+    return _run(
+        json, lambda terminal: actions.quantize(terminal, model, output, {**options, "seed": seed, "name": name})
+    )
 
 
 @app.command()
+@_with_run_options
 def estimate(
     model: Model,
-    recipe: RecipeName = "default",
-    bits: Bits = None,
-    group_size: GroupSize = None,
-    sym: Symmetric = None,
-    bits_map: Map = None,
-    iters: Iters = None,
-    lr: Rate = None,
-    minmax_lr: RangeRate = None,
-    samples: Samples = None,
-    seqlen: SeqLen = None,
-    batch_size: BatchSize = None,
-    accumulate: Accumulate = None,
-    calibration: Text = "builtin",
-    format: Formats = "auto_round",
-    device: Device = "auto",
-    low_memory: LowMemory = False,
-    compile: Compile = False,
+    options: dict[str, Any],
     json: Json = False,
 ) -> int:
     """Disk, memory and time of a run, as ranges, before it starts."""
-    options = _recipe_options(locals())
     return _run(json, lambda terminal: actions.estimate(terminal, model, options))
 
 
@@ -395,13 +409,3 @@ def exit_code(error: BitwrightError, terminal: Terminal) -> int:
     if terminal.failed is not None and terminal.failed.stage:
         return BAD_INPUT if terminal.failed.before_tuning else FAILED
     return FAILED if error.code in _OWN_FAULT else BAD_INPUT
-
-
-def _recipe_options(values: dict[str, Any]) -> dict[str, Any]:
-    """The options that `quantize` and `estimate` share, under the names of the Python call."""
-    names = (
-        "recipe", "bits", "group_size", "sym", "bits_map", "iters", "lr", "minmax_lr", "samples", "seqlen",
-        "batch_size", "accumulate", "calibration", "device", "low_memory", "compile",
-    )  # fmt: skip
-    formats = tuple(part.strip() for part in values["format"].split(","))
-    return {**{name: values[name] for name in names}, "formats": formats}
