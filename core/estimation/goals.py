@@ -51,11 +51,6 @@ class Footprint:
         return self.weights + self.conversation + self.engine
 
 
-def footprint(tree: ModelTree, scheme: LayerScheme, format_name: str) -> Footprint:
-    """What the model takes when all layers of its blocks have `scheme`, as far as their shapes allow."""
-    return _footprint(tree, _Layers.of(tree), scheme, format_name)
-
-
 def conversation_bytes(tree: ModelTree) -> int:
     """The keys and values of CONVERSATION tokens in 16 bits: 2 * 2 bytes for each block and key-value channel."""
     return 2 * 2 * tree.blocks * _channels(tree) * conversation_tokens(tree)
@@ -75,7 +70,7 @@ def fit(tree: ModelTree, scheme: LayerScheme, format_name: str, room: float) -> 
     layers = _Layers.of(tree)
     larger, label = Footprint(layers.source, conversation_bytes(tree)), "the original"
     for bits in sorted(BITS, reverse=True):
-        found = _footprint(tree, layers, replace(scheme, bits=bits), format_name)
+        found = footprint(tree, layers, replace(scheme, bits=bits), format_name)
         if found.total <= room:
             return Suggestion(f"{bits} bits: {_sum(tree, found)}. {_next_larger(label, larger, room)}", bits=bits)
         larger, label = found, f"{bits} bits"
@@ -139,7 +134,7 @@ class _Layers:
         return _Layers(shapes, sum(info.nbytes for info in tree.tensors.values()))
 
 
-def _footprint(tree: ModelTree, layers: _Layers, scheme: LayerScheme, format_name: str) -> Footprint:
+def footprint(tree: ModelTree, layers: _Layers, scheme: LayerScheme, format_name: str) -> Footprint:
     weights = layers.source
     for (inputs, outputs, stored), count_of in layers.shapes.items():
         fitted, _ = scheme.fit(inputs, outputs)

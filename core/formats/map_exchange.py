@@ -6,7 +6,6 @@ they do not say is set by hand. Knows names and configs, no tensor's values.
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +15,7 @@ from typing import Any
 
 from core import bitsmap
 from core.bitsmap import BitsMap, Rule
-from core.errors import BadInput, BitwrightError, ModelNotFound
+from core.errors import BitwrightError, ModelNotFound
 from core.files import read_json
 from core.formats.packing import PARTS, measure
 from core.formats.patterns import tame
@@ -25,8 +24,6 @@ from core.model.headers import TensorInfo, read_folder
 from core.model.tree import ModelTree, resolve_schemes
 from core.schemes import UNTOUCHED, LayerScheme
 
-_PRESET = re.compile(r"W(\d)A16(?:G(\d+))?", re.IGNORECASE)
-_REGULAR = (".*", "^", "$", "|", "(", ")", "[", "]", "?", "+")
 _REPORT = "bitwright.json"
 
 
@@ -34,7 +31,7 @@ def to_layer_config(tree: ModelTree, bits_map: BitsMap) -> dict[str, dict[str, A
     """AutoRound's `layer_config` for a model: the layers by exact name that differ from the map's default.
 
     Names are the checkpoint's, which are AutoRound's own where the checkpoint has the base model's prefix. The default
-    goes to AutoRound's own options (`to_peer_command`). A quantized head carries every key, as it has no default.
+    goes to AutoRound's own options. A quantized head carries every key, as it has no default.
     """
     usual = bits_map.default.to_json()
     found: dict[str, dict[str, Any]] = {}
@@ -51,27 +48,6 @@ def to_layer_config(tree: ModelTree, bits_map: BitsMap) -> dict[str, dict[str, A
     return found
 
 
-def from_layer_config(value: Any, default: LayerScheme, names: Sequence[str]) -> BitsMap:
-    """The map that an AutoRound `layer_config` means for the layers in `names`.
-
-    As AutoRound 0.16.1 reads it (`layer_config_resolver.py`): a key that is no layer's name is a pattern for a part of
-    one; the last pattern that matches wins, over exact names too.
-
-    Raises:
-        BadInput: a value that no bits map can hold.
-    """
-    if not isinstance(value, Mapping):
-        raise BadInput("The layer_config is not an object.", 'Write {"k_proj": {"bits": 8}}.')
-    known = set(names)
-    by_hand = {key: _config_keys(key, item) for key, item in value.items() if key in known}
-    rules = [Rule(f"/{_regular(key)}/", **_config_keys(key, item)) for key, item in value.items() if key not in known]
-    rules = [rule for rule in rules if any(map(rule.pattern.search, names))]
-    exact = [Rule(name, **keys) for name, keys in by_hand.items() if not any(r.pattern.search(name) for r in rules)]
-    drafted = BitsMap(default, tuple(rules), tuple(exact))
-    expected = {name: drafted.resolve(name).scheme for name in names if _speaks(drafted, name)}
-    return _repaired(drafted, expected, names)
-
-
 def to_command(bits_map: BitsMap, model: str = "MODEL", map_file: str = "map.json") -> str:
     """The command line that runs a map; one with rules or layers of its own is expected in `map_file`."""
     default = bits_map.default
@@ -80,16 +56,6 @@ def to_command(bits_map: BitsMap, model: str = "MODEL", map_file: str = "map.jso
         return shlex.join([*words, "--bits-map", map_file])
     words += ["--bits", str(default.bits), "--group-size", str(default.group_size)]
     return shlex.join([*words, "--sym" if default.sym else "--asym"])
-
-
-def to_peer_command(tree: ModelTree, bits_map: BitsMap, model: str = "MODEL") -> str:
-    """AutoRound's command line for the same bits."""
-    default = bits_map.default
-    words = ["auto-round", "--model", model, "--bits", str(default.bits), "--group_size", str(default.group_size)]
-    words += [] if default.sym else ["--asym"]
-    layers = to_layer_config(tree, bits_map)
-    words += ["--layer_config", json.dumps(layers, separators=(",", ":"))] if layers else []
-    return shlex.join([*words, "--format", "auto_round"])
 
 
 def from_quantization_config(config: Mapping[str, Any], names: Sequence[str]) -> BitsMap:
@@ -239,35 +205,9 @@ def _rule_keys(keys: Mapping[str, Any]) -> dict[str, Any]:
     return dict(keys)
 
 
-def _config_keys(key: str, value: Any) -> dict[str, Any]:
-    """bits, group_size and sym of an entry of a layer_config; a preset such as W4A16G64 counts as well."""
-    if isinstance(value, str) and (preset := _PRESET.fullmatch(value)):
-        return {"bits": int(preset[1]), "group_size": int(preset[2] or 128), "sym": True}
-    if not isinstance(value, Mapping):
-        raise BadInput(f"The layer_config says {str(value)[:40]!r} of {key[:80]}.", 'Write {"bits": 8} or W8A16.')
-    bits = value.get("bits")
-    if isinstance(bits, int) and bits >= UNTOUCHED:
-        return {"bits": UNTOUCHED}
-    if value.get("data_type", "int") != "int":
-        raise BadInput(f"The layer_config wants {str(value['data_type'])[:40]!r} for {key[:80]}.", "Only int is known.")
-    return {name: value[name] for name in ("bits", "group_size", "sym") if value.get(name) is not None}
-
-
-def _regular(key: str) -> str:
-    """AutoRound's pattern for a key that is no name (`to_standard_regex`, 0.16.1): dots are dots, ends are open."""
-    if not any(token in key for token in _REGULAR):
-        return re.escape(key)
-    return re.sub(r"\.(?!\*)", r"\\.", key)
-
-
 def _inside(name: str) -> bool:
     """Whether a name lies in a numbered block."""
     return any(part.isdecimal() for part in name.split("."))
-
-
-def _speaks(bits_map: BitsMap, name: str) -> bool:
-    """Whether a name lies in a block, or is spoken of anyway."""
-    return _inside(name) or name in bits_map.by_hand or bits_map.winner(name) > 0
 
 
 def _linear(name: str, info: TensorInfo, packed: set[str]) -> bool:

@@ -89,29 +89,6 @@ class Windows:
     text: str
 
 
-def evaluate_text(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    text: str | Path | None = None,
-    seqlen: int = SEQLEN,
-    max_windows: int | None = None,
-    emit: Emit = ignore_event,
-    should_stop: ShouldStop = never,
-) -> Perplexity:
-    """Return the perplexity of `model` on a text.
-
-    Args:
-        text: the text itself (str), a file (Path), or None for the bundled text.
-        seqlen, max_windows: as in `make_windows`.
-
-    Raises:
-        BadInput, BadCalibration: as in `make_windows`.
-        VerificationFailed, Cancelled: as in `perplexity`.
-    """
-    windows = make_windows(tokenizer, text, seqlen, max_windows)
-    return perplexity(model, windows.tokens, windows.text, emit, should_stop)
-
-
 def make_windows(
     tokenizer: PreTrainedTokenizerBase,
     text: str | Path | None = None,

@@ -27,7 +27,7 @@ from core.events import Done, Event, Failed
 from core.files import read_json, reason, write_json
 from core.home import home
 from core.jobs.failure import no_room
-from core.jobs.stream import CHUNK, EventLog, Follower, last_events, tail_events
+from core.jobs.stream import CHUNK, EventLog, Follower, last_events
 from core.lock import FileLock, Holder, here, holder_from_json, is_held, take
 from core.spec import JobSpec
 from core.spec import load as load_spec
@@ -35,7 +35,7 @@ from core.spec import load as load_spec
 __all__ = [
     "CHUNK", "EVENTS", "LOCK", "LOG", "ORDERS", "OWNER", "SPEC", "EventLog", "Follower", "JobInfo", "Orders", "State",
     "begins_at", "claim", "clean_up", "create", "discard", "jobs_root", "list_jobs", "newest", "newest_running",
-    "order", "orders", "read_job", "release", "runner", "runs", "staging_of", "sweep", "tail_events",
+    "order", "orders", "read_job", "release", "runner", "runs", "sweep",
 ]  # fmt: skip
 
 SPEC = "spec.json"
@@ -220,11 +220,6 @@ def _state(job: Path, spec: JobSpec | None, last: Done | Failed | None) -> State
     if owner is None:
         return "damaged" if os.path.lexists(job / OWNER) else "created"
     return "elsewhere" if owner.holder.elsewhere else "died"
-
-
-def staging_of(output: Path, job: Path) -> Path:
-    """Where the output of a job grows before it is renamed to `output`: hidden, beside it, with the job's id."""
-    return staging_places(output, job.name)[0]
 
 
 def clean_up(job: Path) -> None:

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
-from core.control import ShouldStop
 from core.events import Event, Log, from_line, parsed, to_line
 
 CHUNK = 1 << 20
@@ -68,11 +66,11 @@ class Follower:
     A line that is no event is told as a `Log` once another line follows it: as the last one it is what a crash left.
     """
 
-    def __init__(self, path: Path, *, at_end: bool = False, start: int = 0) -> None:
-        """Read from byte `start` on, or from the end. A file that is shorter than `start` is read whole."""
+    def __init__(self, path: Path, *, start: int = 0) -> None:
+        """Read from byte `start` on. A file that is shorter than `start` is read whole."""
         self._path = path
         size = path.stat().st_size if path.exists() else 0
-        self._offset = size if at_end else start if start <= size else 0
+        self._offset = start if start <= size else 0
         self._rest = b""
         self._doubtful = b""
 
@@ -97,15 +95,6 @@ class Follower:
                 break
         return events
 
-    def read_all(self) -> list[Event]:
-        """The events up to the present end of the file. A line that has no end yet stays for later."""
-        events: list[Event] = []
-        before = -1
-        while before != self._offset:
-            before = self._offset
-            events += self.read()
-        return events
-
     def _taken(self, line: bytes) -> list[Event]:
         """What is told once this line is there: a doubtful one before it, and its own event."""
         whole = line.rstrip(_CUT)
@@ -117,20 +106,6 @@ class Follower:
         before, self._doubtful = self._doubtful, b"" if event is not None else line
         told: list[Event | None] = [from_line(before.decode("utf-8", "replace")) if before else None, event]
         return [one for one in told if one is not None]
-
-
-def tail_events(path: Path, should_end: ShouldStop, poll: float = 0.05) -> Iterator[Event]:
-    """Yield the events of a file from its start as they come, until `should_end()` and its end is reached."""
-    follower = Follower(path)
-    while True:
-        # asked before reading, so that what was written before the end is never missed
-        ending = should_end()
-        events = follower.read_all() if ending else follower.read()
-        yield from events
-        if ending:
-            return
-        if not events:
-            time.sleep(poll)
 
 
 def last_events(path: Path, start: int = 0, window: int = 1 << 16) -> Iterator[Event]:

@@ -7,7 +7,6 @@ The windows and the perplexity are those of `core.inference.evaluate`, so that a
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +17,6 @@ from core.inference.evaluate import make_windows, row_losses
 from core.model.chain import logits
 from core.quant.activations import Activations
 from core.quant.blocks import BlockJob, precision
-from core.recipes import RESOURCES
 
 WINDOWS = 8
 LENGTH = 512
@@ -34,11 +32,6 @@ def windows(tokenizer: Any, longest: int) -> Tensor:
         BadInput: the text has fewer tokens than one window.
     """
     return make_windows(tokenizer, None, min(LENGTH, longest), WINDOWS).tokens
-
-
-def evaluation_files() -> list[Path]:
-    """The bundled texts, in a fixed order."""
-    return sorted((RESOURCES / "evaluation").glob("*.txt"))
 
 
 def token_losses(job: BlockJob, hidden: Activations, tokens: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from core.claim import staging_places
 from core.control import Control
 from core.errors import BadInput, Cancelled, VerificationFailed
 from core.events import (
@@ -66,7 +67,7 @@ def figures(block: int) -> dict[str, Any]:
 
 def tell(act: Act, spec: JobSpec, job: Path, emit: Emit, control: Control) -> None:
     """The story; `act` is called in every stage, in `tune` in the middle of the second block."""
-    staging = store.staging_of(Path(spec.output), job)
+    staging = staging_places(Path(spec.output), job.name)[0]
     emit(Stage("prepare"))
     act("prepare")
     settings = {"recipe": spec.recipe.to_json(), "micro_batch": 8, "accumulate": 1}

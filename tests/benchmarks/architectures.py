@@ -38,6 +38,7 @@ from core.inference.evaluate import make_windows
 from core.inference.loader import load_model, load_runner
 from core.model.context import ASSUMED, context_length
 from core.quant import heldout, prepare
+from core.recipes import RESOURCES
 from tests.core.tiny_architectures import CONTEXT, make_model, names
 
 SECONDS = 120
@@ -215,7 +216,8 @@ def _perplexity(model: Any, windows: torch.Tensor) -> float:
 def _text(folder: Path) -> Path:
     path = folder / "text.txt"
     if not path.exists():
-        path.write_text("".join(item.read_text(encoding="utf-8") for item in heldout.evaluation_files())[:1024])
+        texts = sorted((RESOURCES / "evaluation").glob("*.txt"))
+        path.write_text("".join(text.read_text(encoding="utf-8") for text in texts)[:1024])
     return path
 
 

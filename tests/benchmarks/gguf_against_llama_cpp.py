@@ -20,7 +20,7 @@ from pathlib import Path
 
 from core import convert, quantize
 from core.formats.opened import open_source
-from core.quant.heldout import evaluation_files
+from core.recipes import RESOURCES
 
 WINDOWS, LENGTH = 33, 512
 
@@ -76,7 +76,10 @@ def main(model: str, work: Path, types: list[str]) -> None:
     work.mkdir(parents=True, exist_ok=True)
     os.environ["BITWRIGHT_HOME"] = str(work / "home")
     text = work / "text.txt"
-    text.write_text("\n\n".join(path.read_text(encoding="utf-8") for path in evaluation_files()), encoding="utf-8")
+    text.write_text(
+        "\n\n".join(path.read_text(encoding="utf-8") for path in sorted((RESOURCES / "evaluation").glob("*.txt"))),
+        encoding="utf-8",
+    )
     plain = work / "plain"
     if not plain.exists():
         # a GGUF file as the source would keep its blocks

@@ -12,6 +12,7 @@ import pytest
 
 import core
 from core import api
+from core.claim import staging_places
 from core.control import Control
 from core.errors import BadInput, Cancelled, ModelNotFound, OutputProblem
 from core.events import BlockDone, BlockStarted, Done, Emit, Event, Failed, Stage
@@ -63,7 +64,7 @@ def run_instead(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 def failing(before: bool) -> Run:
     def run(spec: JobSpec, job: Path, emit: Emit, control: Control) -> None:
         emit(Stage("prepare"))
-        folder = store.staging_of(Path(spec.output), job)
+        folder = staging_places(Path(spec.output), job.name)[0]
         folder.mkdir(parents=True)
         if not before:
             emit(BlockStarted(0, 1, "model.layers.0", ()))

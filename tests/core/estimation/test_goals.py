@@ -9,7 +9,7 @@ import pytest
 from core.bitsmap import BitsMap
 from core.estimation import goals
 from core.estimation.costs import Costs, Range
-from core.estimation.goals import ENGINE, Footprint, conversation_bytes, footprint
+from core.estimation.goals import ENGINE, Footprint, conversation_bytes
 from core.estimation.preflight import read_tree
 from core.estimation.sizes import output_size
 from core.model.tree import ModelTree, resolve_schemes
@@ -17,6 +17,12 @@ from core.schemes import LayerScheme
 from tests.core.tiny_model import BLOCKS, save_model
 
 SCHEME = LayerScheme(4, 32, True)
+
+
+def footprint(tree: ModelTree, scheme: LayerScheme, name: str) -> Footprint:
+    """The memory of a model whose layers all have one scheme, from the size of its output."""
+    size = output_size(tree, resolve_schemes(tree, BitsMap(scheme)), name).total
+    return Footprint(size, conversation_bytes(tree), ENGINE)
 
 
 @pytest.fixture(scope="module")
@@ -45,13 +51,6 @@ def test_without_heads_in_the_config_the_hidden_width_counts(tree: ModelTree) ->
 
 def test_a_nested_config_is_read(tree: ModelTree) -> None:
     assert conversation_bytes(replace(tree, config={"text_config": tree.config})) == conversation_bytes(tree)
-
-
-def test_the_footprint_holds_the_output_the_conversation_and_the_program(tree: ModelTree) -> None:
-    found = footprint(tree, SCHEME, "auto_gptq")
-    size = output_size(tree, resolve_schemes(tree, BitsMap(SCHEME)), "auto_gptq").total
-    assert found == Footprint(size, conversation_bytes(tree), ENGINE)
-    assert found.total == size + conversation_bytes(tree) + ENGINE
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])

@@ -16,11 +16,9 @@ from core.bitsmap import BitsMap, Rule
 from core.errors import BadInput, ModelNotFound
 from core.formats.map_exchange import (
     from_checkpoint,
-    from_layer_config,
     from_quantization_config,
     to_command,
     to_layer_config,
-    to_peer_command,
 )
 from core.formats.names import AUTO_ROUND, GPTQ
 from core.formats.registry import plan_packed
@@ -55,13 +53,6 @@ def quantizes(tree: ModelTree, chosen: BitsMap) -> bool:
     return any(item.scheme.quantized for item in resolve_schemes(tree, chosen))
 
 
-@given(maps)
-def test_a_layer_config_comes_back(chosen: BitsMap) -> None:
-    written = to_layer_config(TREE, chosen)
-    assert json.loads(json.dumps(written)) == written
-    assert given_to(TREE, from_layer_config(written, chosen.default, NAMES)) == given_to(TREE, chosen)
-
-
 @pytest.mark.parametrize("name", FORMATS)
 @given(maps)
 def test_a_config_of_ours_comes_back(name: str, chosen: BitsMap) -> None:
@@ -81,41 +72,6 @@ def test_a_layer_config_names_what_differs() -> None:
         f"{BLOCK}.mlp.up_proj": {"bits": 16},
         "lm_head": {"bits": 8, "group_size": 64, "sym": True},
     }
-
-
-@pytest.mark.parametrize(
-    ("config", "expected"),
-    [
-        ({"k_proj": {"bits": 8}}, {f"{BLOCK}.self_attn.k_proj": "W8 g64 sym"}),
-        ({"mlp": {"bits": 2}, "up_proj": {"group_size": 32}}, {f"{BLOCK}.mlp.up_proj": "W4 g32 sym"}),
-        ({"layers.[12].*q_proj": {"bits": 8}}, {f"{BLOCK}.self_attn.q_proj": "W8 g64 sym"}),
-        ({f"{BLOCK}.mlp.up_proj": {"bits": 2}, "mlp": {"bits": 8}}, {f"{BLOCK}.mlp.up_proj": "W8 g64 sym"}),
-        ({"down_proj": "W3A16G32"}, {f"{BLOCK}.mlp.down_proj": "W3 g32 sym"}),
-        ({"lm_head": {"bits": 8}}, {"lm_head": "W8 g64 sym"}),
-        ({".*lm_head": {"bits": 8}}, {"lm_head": "W8 g64 sym"}),
-        ({"nothing": {"bits": 8}}, {}),
-    ],
-    ids=[
-        "part",
-        "last part wins",
-        "pattern",
-        "a pattern beats a name",
-        "preset",
-        "head",
-        "head by pattern",
-        "stranger",
-    ],
-)
-def test_what_autoround_means(config: dict[str, Any], expected: dict[str, str]) -> None:
-    found = given_to(TREE, from_layer_config(config, BASE, NAMES))
-    assert {name: found[name] for name in expected} == expected
-    assert found[f"{BLOCK}.self_attn.o_proj"] == "W4 g64 sym"
-
-
-@pytest.mark.parametrize("config", [[], {"k_proj": 4}, {"k_proj": "MXFP4"}, {"k_proj": {"bits": 5}}])
-def test_a_layer_config_that_no_map_can_hold(config: Any) -> None:
-    with pytest.raises(BadInput):
-        from_layer_config(config, BASE, NAMES)
 
 
 AUTO_ROUND = {
@@ -200,13 +156,6 @@ def test_names_without_the_prefix_of_the_base_model() -> None:
 def test_the_command_that_runs_a_map(chosen: BitsMap, words: Sequence[str]) -> None:
     command = shlex.split(to_command(chosen, "owner/name", "my map.json"))
     assert command == ["bitwright", "quantize", "owner/name", "--output", "DIR", *words]
-
-
-def test_the_command_of_the_peer_names_every_exception() -> None:
-    chosen = BitsMap(LayerScheme(2, 32, False), (Rule("*.0.*.v_proj", bits=8),))
-    words = shlex.split(to_peer_command(TREE, chosen, "owner/name"))
-    assert words[:8] == ["auto-round", "--model", "owner/name", "--bits", "2", "--group_size", "32", "--asym"]
-    assert json.loads(words[words.index("--layer_config") + 1]) == {"model.layers.0.self_attn.v_proj": {"bits": 8}}
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 from core.errors import BadCalibration, BadInput, Cancelled, VerificationFailed
 from core.events import Event, Progress
 from core.inference import evaluate
-from core.inference.evaluate import compare_logits, evaluate_text, make_windows, perplexity
+from core.inference.evaluate import compare_logits, make_windows, perplexity
 from core.inference.runners.module import ModuleRunner
 
 WORDS = 60
@@ -185,7 +185,8 @@ def test_binary_junk_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_bundled_text_is_the_default() -> None:
-    found = evaluate_text(make_model(), make_tokenizer(), seqlen=32, max_windows=3)
+    rows = make_windows(make_tokenizer(), seqlen=32, max_windows=3)
+    found = perplexity(make_model(), rows.tokens, rows.text)
     assert (found.text, found.tokens, found.seqlen) == ("builtin", 3 * 31, 32)
 
 

@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+from core.claim import staging_places
 from core.control import Control
 from core.errors import BadInput, Cancelled
 from core.events import BlockStarted, Done, Emit, Log, Stage
@@ -21,7 +22,7 @@ from core.staging import UNFINISHED, remove
 
 
 def staging(spec: JobSpec, job: Path) -> Path:
-    folder = store.staging_of(Path(spec.output), job)
+    folder = staging_places(Path(spec.output), job.name)[0]
     folder.mkdir()
     (folder / UNFINISHED).touch()
     (folder / "model.safetensors").write_bytes(b"half")

@@ -126,7 +126,7 @@ def test_the_end_that_the_starter_tells_is_not_told_twice(job: Path) -> None:
     write_json(job / store.OWNER, {"pid": 2**30, "started": 1.0, "claimed": 0.0, "obeys": True})
     outcome, seen = found(job)
     assert (outcome.state, len(seen)) == ("cancelled", 2)
-    assert store.Follower(job / store.EVENTS).read_all() == seen
+    assert store.Follower(job / store.EVENTS).read() == seen
 
 
 def test_a_replay_tells_all_and_writes_nothing(job: Path) -> None:
@@ -163,7 +163,7 @@ def test_nothing_runs_where_there_are_no_jobs(outputs: Path) -> None:
 @pytest.mark.skipif(os.name != "posix", reason="process groups")
 def test_what_a_run_started_ends_with_it(job: Path) -> None:
     let_go(job, "child-of-its-own")
-    (event,) = store.Follower(job / store.EVENTS).read_all()
+    (event,) = store.Follower(job / store.EVENTS).read()
     assert isinstance(event, Log)
     grandchild = psutil.Process(int(event.message))
     drain(adopt.follow_running(job, lambda: True, patience=Patience(0.1, 0.1)))

@@ -141,7 +141,7 @@ def test_a_death_is_explained(job: Path, behaviour: str, code: int, words: str) 
 
 def test_a_death_ends_the_stream_for_every_other_follower(job: Path) -> None:
     outcome, _ = run(job, "SIGKILL")
-    assert store.Follower(job / store.EVENTS).read_all() == [outcome.event]
+    assert store.Follower(job / store.EVENTS).read() == [outcome.event]
     assert store.read_job(job).state == "failed"
 
 
@@ -154,7 +154,7 @@ def test_garbage_is_passed_on_as_log_and_never_stops_the_follower(job: Path) -> 
     assert (outcome.state, outcome.exit_code) == ("died", 3)
     assert all(isinstance(event, Log) for event in seen[:-1])
     assert len(seen) == 4  # three bad lines and the end: the fourth was the last whole line, the fifth has no end
-    whole = store.Follower(job / store.EVENTS).read_all()
+    whole = store.Follower(job / store.EVENTS).read()
     assert whole[-1] == outcome.event
 
 
@@ -174,7 +174,7 @@ def test_a_stop_is_obeyed(job: Path) -> None:
 def test_a_stop_reaches_a_child_that_floods(job: Path) -> None:
     outcome, seen = run(job, "flood", should_stop=lambda seen: len(seen) > 500)
     assert outcome.state == "cancelled"
-    assert len(seen) == len(store.Follower(job / store.EVENTS).read_all())
+    assert len(seen) == len(store.Follower(job / store.EVENTS).read(1 << 30))
 
 
 def test_a_child_that_cannot_stop_leaves_by_itself(job: Path) -> None:
@@ -240,7 +240,7 @@ def test_inline_is_the_same_run(job: Path) -> None:
     seen: list[Event] = []
     outcome = run_inline(job, seen.append, never, never, run=lambda: RUNS["good"])
     assert (outcome.state, outcome.exit_code) == ("done", None)
-    assert seen == store.Follower(job / store.EVENTS).read_all()
+    assert seen == store.Follower(job / store.EVENTS).read()
     assert store.read_job(job).state == "done"
 
 

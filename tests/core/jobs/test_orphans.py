@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from core.claim import staging_places
 from core.events import Failed
 from core.jobs import store, worker
 from core.jobs.process import ROOT
@@ -42,7 +43,7 @@ def test_a_child_ends_when_its_parent_is_killed(
         assert parent.stdout.readline() == b"event\n"
         children = psutil.Process(parent.pid).children()
         assert len(children) == 1
-        assert store.staging_of(tmp_path / "out", job).exists()
+        assert staging_places(tmp_path / "out", job.name)[0].exists()
         parent.send_signal(signal.SIGKILL)
     gone, alive = psutil.wait_procs(children, timeout=30)
     for process in alive:

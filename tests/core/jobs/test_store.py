@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from core import lock
+from core.claim import staging_places
 from core.errors import OutputProblem
 from core.events import Done, Event, Failed, Stage
 from core.files import write_json
@@ -241,8 +242,8 @@ def test_no_home_has_no_jobs() -> None:
 
 
 def test_cleaning_up_removes_the_staging_folder_and_nothing_else(job: Path, tmp_path: Path) -> None:
-    mine = store.staging_of(tmp_path / "out", job)
-    others = store.staging_of(tmp_path / "out", job.with_name("another"))
+    mine = staging_places(tmp_path / "out", job.name)[0]
+    others = staging_places(tmp_path / "out", "another")[0]
     for folder in (mine, others, tmp_path / "out"):
         folder.mkdir()
         (folder / "file").write_text("")
@@ -263,7 +264,7 @@ def test_discarding_removes_the_job_and_keeps_the_output(job: Path, tmp_path: Pa
 def staged(tmp_path: Path, name: str) -> tuple[Path, Path]:
     """A job and what its run left beside its output."""
     job = store.create(JobSpec("demo", str(tmp_path / name)))
-    folder = store.staging_of(tmp_path / name, job)
+    folder = staging_places(tmp_path / name, job.name)[0]
     folder.mkdir()
     (folder / UNFINISHED).touch()
     (folder / "model.safetensors").write_text("half")

@@ -11,6 +11,7 @@ from pytestqt.qtbot import QtBot
 from app.shared.run import notification
 from app.shared.run.record import RunRecord
 from app.shared.run.runs import Runs
+from core.claim import staging_places
 from core.errors import BitwrightError
 from core.events import Stage
 from core.files import write_json
@@ -205,7 +206,7 @@ def test_a_run_that_died_with_the_machine_is_shown_and_swept(
 ) -> None:
     job = store.create(spec)
     write_json(job / store.OWNER, {"pid": 2**30, "started": 1.0, "claimed": 1.0, "obeys": True})
-    left = store.staging_of(Path(spec.output), job)
+    left = staging_places(Path(spec.output), job.name)[0]
     left.mkdir()
     runs = make("good")
     assert not runs.adopt()
