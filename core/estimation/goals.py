@@ -70,7 +70,7 @@ def fit(tree: ModelTree, scheme: LayerScheme, format_name: str, room: float) -> 
     layers = _Layers.of(tree)
     larger, label = Footprint(layers.source, conversation_bytes(tree)), "the original"
     for bits in sorted(BITS, reverse=True):
-        found = footprint(tree, layers, replace(scheme, bits=bits), format_name)
+        found = _footprint(tree, layers, replace(scheme, bits=bits), format_name)
         if found.total <= room:
             return Suggestion(f"{bits} bits: {_sum(tree, found)}. {_next_larger(label, larger, room)}", bits=bits)
         larger, label = found, f"{bits} bits"
@@ -134,7 +134,7 @@ class _Layers:
         return _Layers(shapes, sum(info.nbytes for info in tree.tensors.values()))
 
 
-def footprint(tree: ModelTree, layers: _Layers, scheme: LayerScheme, format_name: str) -> Footprint:
+def _footprint(tree: ModelTree, layers: _Layers, scheme: LayerScheme, format_name: str) -> Footprint:
     weights = layers.source
     for (inputs, outputs, stored), count_of in layers.shapes.items():
         fitted, _ = scheme.fit(inputs, outputs)
