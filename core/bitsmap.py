@@ -26,7 +26,7 @@ _DEFAULT, _STAYS = 0, -1
 
 
 @dataclass(frozen=True, eq=False)
-class Keys:
+class RuleKeys:
     """What a rule overrides. Made by `_keys` only, once for each combination, so that identity is equality."""
 
     bits: int | None
@@ -56,7 +56,7 @@ class Rule:
             raise BadInput("A rule of the bits map has an empty pattern.", "Give a glob such as *.down_proj.")
         if _is_expression(self.match):
             _ = self.pattern  # every glob compiles, and to compile 20,000 names of layers would take seconds
-        Keys(self.bits, self.group_size, self.sym).apply(LayerScheme())
+        RuleKeys(self.bits, self.group_size, self.sym).apply(LayerScheme())
 
     @cached_property
     def pattern(self) -> re.Pattern[str]:
@@ -64,7 +64,7 @@ class Rule:
         return _compiled(self.match)
 
     @property
-    def keys(self) -> Keys:
+    def keys(self) -> RuleKeys:
         """What is overridden."""
         return _keys(self.bits, self.group_size, self.sym)
 
@@ -76,14 +76,14 @@ class Rule:
         return self.keys.overrides()
 
 
-class ByHand(Sequence[Rule]):
+class LayerOverrides(Sequence[Rule]):
     """Layers set by hand. Reads as a sequence of rules, and holds no more than a name and shared keys for each layer.
 
     Attributes:
         keys: of each layer, by its name.
     """
 
-    def __init__(self, keys: Mapping[str, Keys]) -> None:
+    def __init__(self, keys: Mapping[str, RuleKeys]) -> None:
         self.keys = keys
 
     def __len__(self) -> int:
@@ -100,7 +100,7 @@ class ByHand(Sequence[Rule]):
         return (Rule(name, keys.bits, keys.group_size, keys.sym) for name, keys in self.keys.items())
 
     def __eq__(self, other: object) -> bool:
-        if isinstance(other, ByHand):
+        if isinstance(other, LayerOverrides):
             return self.keys == other.keys
         return tuple(self) == other
 
@@ -129,17 +129,17 @@ class BitsMap:
     version: int = 1
 
     def __post_init__(self) -> None:
-        if not isinstance(self.layers, ByHand):
-            object.__setattr__(self, "layers", ByHand({rule.match: rule.keys for rule in self.layers}))
+        if not isinstance(self.layers, LayerOverrides):
+            object.__setattr__(self, "layers", LayerOverrides({rule.match: rule.keys for rule in self.layers}))
 
     @property
-    def by_hand(self) -> Mapping[str, Keys]:
+    def by_hand(self) -> Mapping[str, RuleKeys]:
         """What the layers set by hand override, by name."""
-        assert isinstance(self.layers, ByHand)
+        assert isinstance(self.layers, LayerOverrides)
         return self.layers.keys
 
     @cached_property
-    def _assignments(self) -> dict[Keys | int, Assignment]:
+    def _assignments(self) -> dict[RuleKeys | int, Assignment]:
         """What was said so far, by the keys of a layer set by hand or by origin."""
         return {}
 
@@ -153,7 +153,7 @@ class BitsMap:
 
     def resolve_all(self, names: Sequence[str]) -> list[Assignment]:
         """`resolve` of many layers; those that have their scheme for the same reason share one `Assignment`."""
-        reasons: list[Keys | int | None] = list(map(self.by_hand.get, names))
+        reasons: list[RuleKeys | int | None] = list(map(self.by_hand.get, names))
         if self.rules:
             winners = map(self.winner, names)
             reasons = [winner if keys is None else keys for keys, winner in zip(reasons, winners, strict=True)]
@@ -171,15 +171,15 @@ class BitsMap:
             number = self._winners[name] = next(found, _DEFAULT)
         return number
 
-    def _told(self, reason: Keys | int) -> Assignment:
+    def _told(self, reason: RuleKeys | int) -> Assignment:
         """What is said of a layer by its own keys, a rule, the default, or nobody (embeddings and head)."""
         found = self._assignments.get(reason)
         if found is None:
             found = self._assignments[reason] = self._say(reason)
         return found
 
-    def _say(self, reason: Keys | int) -> Assignment:
-        if isinstance(reason, Keys):
+    def _say(self, reason: RuleKeys | int) -> Assignment:
+        if isinstance(reason, RuleKeys):
             return Assignment(reason.apply(self.default), "by hand")
         if reason == _STAYS:
             return Assignment(replace(self.default, bits=UNTOUCHED), "embeddings and lm_head stay, unless named")
@@ -248,7 +248,7 @@ def with_layers(
             layers[name] = keys
         elif reason[0] is not None:
             layers.pop(name, None)
-    return replace(bits_map, layers=ByHand(layers))
+    return replace(bits_map, layers=LayerOverrides(layers))
 
 
 def find(names: Sequence[str], text: str) -> list[int]:
@@ -299,8 +299,8 @@ def load(path: Path, default: LayerScheme | None = None) -> BitsMap:
 
 
 @cache
-def _keys(bits: int | None, group_size: int | None, sym: bool | None) -> Keys:
-    return Keys(bits, group_size, sym)
+def _keys(bits: int | None, group_size: int | None, sym: bool | None) -> RuleKeys:
+    return RuleKeys(bits, group_size, sym)
 
 
 def _is_expression(match: str) -> bool:
@@ -320,7 +320,7 @@ def _known_winners(rules: tuple[Rule, ...]) -> dict[str, int]:
     return {}
 
 
-def _edited(bits_map: BitsMap, old: Keys | None, origin: int, given: dict[str, Any]) -> Keys | None:
+def _edited(bits_map: BitsMap, old: RuleKeys | None, origin: int, given: dict[str, Any]) -> RuleKeys | None:
     """The keys of a layer after an edit, from those of its own or of whatever spoke for it; None: none needed."""
     before: dict[str, Any] = {}
     if old is not None:
@@ -341,16 +341,16 @@ def _rule(item: Any) -> Rule:
     return Rule(item["match"], **_scheme_keys(rest, item["match"]))
 
 
-def _layers(items: dict[str, Any]) -> ByHand:
+def _layers(items: dict[str, Any]) -> LayerOverrides:
     """The layers set by hand; what they say is checked once for all layers that say the same."""
-    checked: dict[str, Keys] = {}
+    checked: dict[str, RuleKeys] = {}
     made = {}
     for name, item in items.items():
         written = repr(item)
         if written not in checked or not name or _is_expression(name):
             checked[written] = Rule(name, **_scheme_keys(item, name)).keys
         made[name] = checked[written]
-    return ByHand(made)
+    return LayerOverrides(made)
 
 
 def _scheme_keys(item: Any, where: str) -> dict[str, Any]:

@@ -56,7 +56,7 @@ WINDOW_LAYERS: tuple[tuple[str, ...], ...] = (
 QT = {"PySide6", "PyQt6", "shiboken6", "pyqtgraph"}
 TORCH = {"torch", "transformers"}
 TORCH_FREE = (
-    "core", "core.allocation.demand", "core.allocation.map_rules", "core.allocation.pareto", "core.allocation.problem",
+    "core", "core.allocation.request", "core.allocation.map_rules", "core.allocation.pareto", "core.allocation.problem",
     "core.api", "core.api.bench_call", "core.api.chats", "core.api.conversion", "core.api.endpoint",
     "core.api.estimation", "core.api.evaluation", "core.api.inspection", "core.api.machine", "core.api.runs",
     "core.api.planning", "core.api.serve_call", "core.bitsmap", "core.block_types", "core.calibration.preview",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from PySide6.QtCore import QCoreApplication
 
-from core.allocation.map_rules import Effect
+from core.allocation.map_rules import RuleEffect
 from core.bitsmap import Rule
 
 _tr = QCoreApplication.translate
@@ -23,7 +23,7 @@ def given(rule: Rule) -> str:
     return ", ".join(parts)
 
 
-def done(effect: Effect) -> str:
+def done(effect: RuleEffect) -> str:
     """Return how many layers a rule matches and decides, or the reason why it has no effect."""
     if effect.idle:
         return _tr("RuleWords", "Does nothing. {}").format(effect.idle)

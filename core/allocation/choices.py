@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.allocation import phrasing
-from core.allocation.demand import Demand
-from core.allocation.knapsack import Units
-from core.bitsmap import BitsMap, Keys, Rule
+from core.allocation.knapsack import ChoiceTable
+from core.allocation.request import AllocationRequest
+from core.bitsmap import BitsMap, Rule, RuleKeys
 from core.errors import BadInput
 from core.estimation.sizes import layer_bytes, output_size, quantized_bytes
 from core.formats import engines
@@ -67,7 +67,7 @@ class Problem:
     """
 
     tree: ModelTree
-    demand: Demand
+    request: AllocationRequest
     cases: tuple[_Case, ...]
     case_of: Ints
     unit_of: Ints
@@ -83,9 +83,9 @@ class Problem:
     raised: NDArray[np.bool_]
     notes: tuple[str, ...]
 
-    def units(self, cost: Ints) -> Units:
+    def units(self, cost: Ints) -> ChoiceTable:
         """For the knapsack, with the bytes that count for a budget."""
-        return Units(cost, self.loss_increase)
+        return ChoiceTable(cost, self.loss_increase)
 
     def bits(self, picks: Ints) -> float:
         """Bits per weight of picks; 0 where no layer can be quantized."""
@@ -124,25 +124,25 @@ class _Layers:
     """
 
     rows: Ints
-    pins: Sequence[Keys | None]
-    keys: Sequence[Keys | None]
+    pins: Sequence[RuleKeys | None]
+    keys: Sequence[RuleKeys | None]
     minimum: Sequence[int]
     free: NDArray[np.bool_]
     kept: NDArray[np.bool_]
     unit_of: Ints
 
 
-def build(tree: ModelTree, table: SensitivityTable, demand: Demand) -> Problem:
-    """The problem that a demand poses.
+def build(tree: ModelTree, table: SensitivityTable, request: AllocationRequest) -> Problem:
+    """The problem that a request poses.
 
     Raises:
         BadInput: a pattern that no layer answers to, pins that contradict a fused group, a minimum or the engine, or
             bits that the table knows nothing of.
     """
-    pins, apart = _pins(tree, demand)
-    layers = _settled(tree, table, demand, pins)
-    cases, case_of = _cases(tree, table, demand, layers)
-    width, count = len(demand.schemes()), int(layers.unit_of.max(initial=-1)) + 1
+    pins, apart = _pins(tree, request)
+    layers = _settled(tree, table, request, pins)
+    cases, case_of = _cases(tree, table, request, layers)
+    width, count = len(request.schemes()), int(layers.unit_of.max(initial=-1)) + 1
 
     def by_layer(values: Sequence[Sequence[int]]) -> Ints:
         return np.array(values, np.int64).reshape(-1, width)[case_of]
@@ -166,45 +166,47 @@ def build(tree: ModelTree, table: SensitivityTable, demand: Demand) -> Problem:
     weights = np.array([inputs * outputs for inputs, outputs, _ in tree.weights], np.int64)
     return Problem(
         tree=tree,
-        demand=demand,
+        request=request,
         cases=tuple(cases),
         case_of=case_of,
         unit_of=layers.unit_of,
         in_file=by_unit(by_layer([case.stored for case in cases])),
         counted=by_unit(by_layer([case.counted for case in cases]) * averaged[:, None]),
         loss_increase=total,
-        fixed=_outside(tree, demand, apart),
+        fixed=_outside(tree, request, apart),
         weights=int(weights[averaged].sum()),
         free=layers.free,
         apart=apart,
         kept=_any(layers.unit_of, layers.kept, count),
         pinned=_any(layers.unit_of, pinned, count),
         raised=_any(layers.unit_of, raised, count),
-        notes=_notes(tree, demand, layers),
+        notes=_notes(tree, request, layers),
     )
 
 
-def _settled(tree: ModelTree, table: SensitivityTable, demand: Demand, pins: Sequence[Keys | None]) -> _Layers:
+def _settled(
+    tree: ModelTree, table: SensitivityTable, request: AllocationRequest, pins: Sequence[RuleKeys | None]
+) -> _Layers:
     """What fused groups, pins, shapes and the table settle of each layer."""
     known = {name: row for row, name in enumerate(table.layers)}
     rows = np.array([known.get(linear.name, -1) for linear in tree.linears], np.int64)
-    minimum = _minimum(tree, demand)
+    minimum = _minimum(tree, request)
     fits = {shape: LayerScheme(4, 32).fit(*shape[:2])[0].quantized for shape in set(tree.weights)}
     free = np.array([not fits[shape] for shape in tree.weights], np.bool_)
     kept = free | ((rows < 0) & np.array([pin is None for pin in pins], np.bool_))
-    unit_of = _units(tree, demand)
+    unit_of = _units(tree, request)
     count = int(unit_of.max(initial=-1)) + 1
     pinned = np.array([pin is not None for pin in pins], np.bool_)
     stays = _any(unit_of, free, count) | (_any(unit_of, kept, count) & ~_any(unit_of, pinned, count))
     kept = stays[unit_of] | (kept & ~pinned)
-    keys: list[Keys | None] = list(pins)
-    if demand.pins or demand.min_bits:
+    keys: list[RuleKeys | None] = list(pins)
+    if request.pins or request.min_bits:
         _share(tree, unit_of, count, keys, minimum)
     keys = [_STAYS if stays else key for key, stays in zip(keys, kept.tolist(), strict=True)]
     return _Layers(rows, pins, keys, minimum, free, kept, unit_of)
 
 
-def _share(tree: ModelTree, unit_of: Ints, count: int, keys: list[Keys | None], minimum: list[int]) -> None:
+def _share(tree: ModelTree, unit_of: Ints, count: int, keys: list[RuleKeys | None], minimum: list[int]) -> None:
     """Gives pins and minimum of one linear to all of its unit."""
     members: list[list[int]] = [[] for _ in range(count)]
     for place, number in enumerate(unit_of.tolist()):
@@ -222,7 +224,7 @@ def _share(tree: ModelTree, unit_of: Ints, count: int, keys: list[Keys | None], 
             keys[place], minimum[place] = only, top
 
 
-def _notes(tree: ModelTree, demand: Demand, layers: _Layers) -> tuple[str, ...]:
+def _notes(tree: ModelTree, request: AllocationRequest, layers: _Layers) -> tuple[str, ...]:
     inside = np.array([linear.block >= 0 for linear in tree.linears], np.bool_)
     pinned = np.array([pin is not None and pin.bits != UNTOUCHED for pin in layers.pins], np.bool_)
     said = (
@@ -258,42 +260,44 @@ def _any(unit_of: Ints, flags: NDArray[np.bool_], count: int) -> NDArray[np.bool
     return np.bincount(unit_of, flags, count) > 0
 
 
-def _outside(tree: ModelTree, demand: Demand, apart: Mapping[str, LayerScheme]) -> int:
+def _outside(tree: ModelTree, request: AllocationRequest, apart: Mapping[str, LayerScheme]) -> int:
     """Bytes of the output that are in no linear of the tree."""
     held = sum(kept for _, _, kept in tree.weights)
     if not apart:
         return tree.nbytes - held
     pinned = tuple(Rule(name, scheme.bits, scheme.group_size, scheme.sym) for name, scheme in apart.items())
     plans = resolve_schemes(tree, BitsMap(LayerScheme(UNTOUCHED), layers=pinned))
-    return output_size(tree, plans, demand.format_name).total - held
+    return output_size(tree, plans, request.format_name).total - held
 
 
-def _pins(tree: ModelTree, demand: Demand) -> tuple[list[Keys | None], dict[str, LayerScheme]]:
+def _pins(tree: ModelTree, request: AllocationRequest) -> tuple[list[RuleKeys | None], dict[str, LayerScheme]]:
     """What is pinned of each linear, and of layers that are none. The last pin that matches wins."""
     heads = {linear.name for linear in tree.of_block(-1)}
-    last: dict[str, Keys] = {rule.match: rule.keys for rule in demand.pins}
+    last: dict[str, RuleKeys] = {rule.match: rule.keys for rule in request.pins}
     outside = heads | {name for name in (tree.embedding, tree.lm_head, "lm_head") if name}
-    base = LayerScheme(group_size=demand.group_size, sym=demand.sym)
+    base = LayerScheme(group_size=request.group_size, sym=request.sym)
     apart = {name: keys.apply(base) for name, keys in last.items() if name in outside - heads}
-    rules = tuple(rule for rule in demand.pins if rule.match not in outside)
+    rules = tuple(rule for rule in request.pins if rule.match not in outside)
     if not rules:
         return [last.get(linear.name) if linear.block < 0 else None for linear in tree.linears], apart
     chosen = BitsMap(rules=rules)
     _refuse_strangers(chosen.unmatched(tree.block_linears), "pin")
-    found: list[Keys | None] = []
+    found: list[RuleKeys | None] = []
     for linear in tree.linears:
         number = chosen.winner(linear.name) if linear.block >= 0 else 0
         found.append(rules[number - 1].keys if number else last.get(linear.name) if linear.block < 0 else None)
     return found, apart
 
 
-def _minimum(tree: ModelTree, demand: Demand) -> list[int]:
+def _minimum(tree: ModelTree, request: AllocationRequest) -> list[int]:
     """The fewest bits of each linear; 0 where nothing is said."""
-    if not demand.min_bits:
+    if not request.min_bits:
         return [0] * len(tree.linears)
     names = [linear.name for linear in tree.linears]
-    _refuse_strangers([rule.match for rule in demand.min_bits if not any(map(rule.pattern.search, names))], "minimum")
-    return [max((rule.bits or 0 for rule in demand.min_bits if rule.pattern.search(name)), default=0) for name in names]
+    _refuse_strangers([rule.match for rule in request.min_bits if not any(map(rule.pattern.search, names))], "minimum")
+    return [
+        max((rule.bits or 0 for rule in request.min_bits if rule.pattern.search(name)), default=0) for name in names
+    ]
 
 
 def _refuse_strangers(missing: Iterable[str], what: str) -> None:
@@ -301,10 +305,10 @@ def _refuse_strangers(missing: Iterable[str], what: str) -> None:
         raise BadInput(f"The {what} {pattern} matches no layer.", "Names look like model.layers.0.mlp.down_proj.")
 
 
-def _units(tree: ModelTree, demand: Demand) -> Ints:
+def _units(tree: ModelTree, request: AllocationRequest) -> Ints:
     """The number of the unit of each linear."""
     parent = list(range(len(tree.linears)))
-    for group in group_positions(tree, engines.fused_modules(demand.engine, demand.format_name, demand.fused)):
+    for group in group_positions(tree, engines.fused_modules(request.engine, request.format_name, request.fused)):
         for place in group[1:]:
             parent[place] = group[0]
     numbers = {place: number for number, place in enumerate(dict.fromkeys(parent))}
@@ -314,21 +318,21 @@ def _units(tree: ModelTree, demand: Demand) -> Ints:
 def _cases(
     tree: ModelTree,
     table: SensitivityTable,
-    demand: Demand,
+    request: AllocationRequest,
     layers: _Layers,
 ) -> tuple[list[_Case], Ints]:
     """The different cases, and the number of the case of each linear."""
-    numbers: dict[tuple[tuple[int, int, int], Keys | None, int], int] = {}
+    numbers: dict[tuple[tuple[int, int, int], RuleKeys | None, int], int] = {}
     case_of = [
         numbers.setdefault(key, len(numbers)) for key in zip(tree.weights, layers.keys, layers.minimum, strict=True)
     ]
-    allowed = engines.allowed(demand.engine, demand.format_name)
+    allowed = engines.allowed(request.engine, request.format_name)
     exact = {scheme: column for column, scheme in reversed(list(enumerate(table.schemes)))}
     by_bits = {scheme.bits: column for column, scheme in reversed(list(enumerate(table.schemes)))}
     missing: set[int] = set()
     made = []
     for (inputs, outputs, stored), key, least in numbers:
-        assigned = tuple(key.apply(scheme) if key else scheme for scheme in demand.schemes())
+        assigned = tuple(key.apply(scheme) if key else scheme for scheme in request.schemes())
         columns, why, file, counted = [], [], [], []
         for scheme in assigned:
             fitted, _ = scheme.fit(inputs, outputs)
@@ -336,16 +340,16 @@ def _cases(
             if fitted.quantized and column < 0 and not (key and key.bits):
                 missing.add(scheme.bits)
             columns.append(column)
-            file.append(layer_bytes(inputs, outputs, fitted, demand.format_name, stored))
+            file.append(layer_bytes(inputs, outputs, fitted, request.format_name, stored))
             counted.append(
-                quantized_bytes(inputs, outputs, fitted, demand.format_name)
+                quantized_bytes(inputs, outputs, fitted, request.format_name)
                 if fitted.quantized
                 else 2 * inputs * outputs
             )
             if fitted.quantized and scheme.bits < least:
                 why.append(f"it must have at least {least} bits")
             elif fitted.quantized and not allowed(fitted, inputs, outputs):
-                why.append(f"{engines.title(demand.engine)} does not run {fitted.label()} in this format")
+                why.append(f"{engines.title(request.engine)} does not run {fitted.label()} in this format")
             else:
                 why.append("")
         made.append(_Case(assigned, tuple(file), tuple(counted), tuple(why), tuple(columns)))

@@ -46,14 +46,14 @@ class Choice:
 
 
 @dataclass(frozen=True, eq=False)
-class Units:
+class ChoiceTable:
     """Many units as arrays [unit, choice]; a choice that a unit does not have has infinite loss increase."""
 
     cost: Ints
     loss_increase: Floats
 
     @staticmethod
-    def of(units: Sequence[Sequence[Choice]]) -> Units:
+    def of(units: Sequence[Sequence[Choice]]) -> ChoiceTable:
         """From choices one by one."""
         width = max((len(choices) for choices in units), default=1)
         cost = np.full((len(units), width), _FORBIDDEN, np.int64)
@@ -61,7 +61,7 @@ class Units:
         for row, choices in enumerate(units):
             cost[row, : len(choices)] = [choice.cost for choice in choices]
             loss_increase[row, : len(choices)] = [choice.loss_increase for choice in choices]
-        return Units(cost, loss_increase)
+        return ChoiceTable(cost, loss_increase)
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Curve(Sequence[CurvePoint]):
         prices: loss increase that a byte of each upgrade saves, falling.
     """
 
-    def __init__(self, table: Units) -> None:
+    def __init__(self, table: ChoiceTable) -> None:
         self._start, self.units, self.choices, spent, saved, self.prices = _upgrades(table)
         rows = np.arange(len(table.cost))
         first_cost = int(table.cost[rows, self._start].sum())
@@ -137,18 +137,18 @@ class Curve(Sequence[CurvePoint]):
         return int(np.searchsorted(self.costs, budget, side="right")) - 1
 
 
-def curve(units: Units | Sequence[Sequence[Choice]]) -> Curve:
+def curve(units: ChoiceTable | Sequence[Sequence[Choice]]) -> Curve:
     """The curve of all budgets; a sort, whatever their number."""
-    return Curve(units if isinstance(units, Units) else Units.of(units))
+    return Curve(units if isinstance(units, ChoiceTable) else ChoiceTable.of(units))
 
 
-def solve(units: Units | Sequence[Sequence[Choice]], budget: int) -> Solution:
+def solve(units: ChoiceTable | Sequence[Sequence[Choice]], budget: int) -> Solution:
     """The picks with the smallest loss increase that cost at most `budget` bytes.
 
     Raises:
         BadInput: even the cheapest picks cost more; the message says how much.
     """
-    table = units if isinstance(units, Units) else Units.of(units)
+    table = units if isinstance(units, ChoiceTable) else ChoiceTable.of(units)
     hull = Curve(table)
     point = hull.within(budget)
     if point < 0:
@@ -159,7 +159,7 @@ def solve(units: Units | Sequence[Sequence[Choice]], budget: int) -> Solution:
     return found if found.exact else _split(table, int(hull.units[point]), budget, found)
 
 
-def _solved(table: Units, hull: Curve, point: int, budget: int) -> Solution:
+def _solved(table: ChoiceTable, hull: Curve, point: int, budget: int) -> Solution:
     """The best picks near the last point of the hull that the budget allows."""
     picks, price, exact = hull.picks(point), 0.0, True
     slack = budget - int(hull.costs[point])
@@ -174,13 +174,13 @@ def _solved(table: Units, hull: Curve, point: int, budget: int) -> Solution:
     )
 
 
-def _split(table: Units, unit: int, budget: int, known: Solution) -> Solution:
+def _split(table: ChoiceTable, unit: int, budget: int, known: Solution) -> Solution:
     """The best over the choices of one unit, after each of which the rest is easier: one of many fused groups, say."""
     found = []
     for choice in np.flatnonzero(np.isfinite(table.loss_increase[unit])).tolist():
         loss_increase = table.loss_increase.copy()
         loss_increase[unit, np.arange(loss_increase.shape[1]) != choice] = np.inf
-        part = Units(table.cost, loss_increase)
+        part = ChoiceTable(table.cost, loss_increase)
         hull = Curve(part)
         point = hull.within(budget)
         if point >= 0:
@@ -191,7 +191,7 @@ def _split(table: Units, unit: int, budget: int, known: Solution) -> Solution:
     return replace(best, bound=best.loss_increase if exact else min(bound, best.loss_increase), exact=exact)
 
 
-def _upgrades(table: Units) -> tuple[Ints, Ints, Ints, Ints, Floats, Floats]:
+def _upgrades(table: ChoiceTable) -> tuple[Ints, Ints, Ints, Ints, Floats, Floats]:
     """The cheapest picks, and of all upgrades in the order of their price: unit, choice, bytes, saving, price.
 
     The hull of a unit is walked from its cheapest choice, each time to the choice that saves most for a byte; the
@@ -228,7 +228,7 @@ def _upgrades(table: Units) -> tuple[Ints, Ints, Ints, Ints, Floats, Floats]:
     return start, unit[order], choice[order], spent[order], saved[order], value[order]
 
 
-def _search(table: Units, base: Ints, price: float, slack: int, noise: float) -> tuple[Ints, bool]:
+def _search(table: ChoiceTable, base: Ints, price: float, slack: int, noise: float) -> tuple[Ints, bool]:
     """The best picks near `base`, which are best at `price` and leave `slack` bytes; and whether surely the best.
 
     A sum is what some units' other choices add to bytes and loss increase. At the price, loss_increase + price * bytes

@@ -52,7 +52,7 @@ def matches(tree: ModelTree, rule: Rule) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class Effect:
+class RuleEffect:
     """What one rule does in its map.
 
     Attributes:
@@ -66,7 +66,7 @@ class Effect:
     idle: str
 
 
-def effects(tree: ModelTree, bits_map: BitsMap) -> list[Effect]:
+def effects(tree: ModelTree, bits_map: BitsMap) -> list[RuleEffect]:
     """What each rule of the map does, in their order."""
     names = tree.block_linears
     decided: dict[int, list[str]] = defaultdict(list)
@@ -77,7 +77,7 @@ def effects(tree: ModelTree, bits_map: BitsMap) -> list[Effect]:
     for position, rule in enumerate(bits_map.rules):
         own = decided[position + 1]
         matched = sum(1 for name in names if rule.pattern.search(name))
-        found.append(Effect(matched, len(own), _idle(bits_map, position, matched, own)))
+        found.append(RuleEffect(matched, len(own), _idle(bits_map, position, matched, own)))
     return found
 
 

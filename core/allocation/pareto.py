@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.allocation.choices import Problem, build
-from core.allocation.demand import Demand
 from core.allocation.knapsack import Curve, curve
+from core.allocation.request import AllocationRequest
 from core.bitsmap import BitsMap
 from core.model.tree import ModelTree
 
@@ -77,10 +77,10 @@ class Pareto:
         return self._problem.bits_map(self._curve.picks(range(len(self))[index]))
 
 
-def pareto(tree: ModelTree, table: SensitivityTable, demand: Demand) -> Pareto:
-    """The curve of a demand, whatever its budget.
+def pareto(tree: ModelTree, table: SensitivityTable, request: AllocationRequest) -> Pareto:
+    """The curve of a request, whatever its budget.
 
     Raises:
         BadInput: see `choices.build`.
     """
-    return Pareto(build(tree, table, demand))
+    return Pareto(build(tree, table, request))

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from core.bitsmap import BitsMap, ByHand, Keys, Rule
+from core.bitsmap import BitsMap, LayerOverrides, Rule, RuleKeys
 from core.model.tree import ModelTree
 from core.schemes import LayerScheme
 
@@ -50,7 +50,7 @@ def shortest(
     keys = [_keys(scheme, default) for scheme in schemes]
     layers = {names[index]: keys[wanted[index]] for index in np.flatnonzero((got != wanted) & ~free).tolist()}
     layers |= {name: _keys(scheme, default) for name, scheme in by_name.items()}
-    return BitsMap(default, rules, ByHand(layers))
+    return BitsMap(default, rules, LayerOverrides(layers))
 
 
 def _rules(
@@ -95,7 +95,7 @@ def _rule(pattern: str, scheme: LayerScheme, default: LayerScheme) -> Rule:
     return Rule(pattern, keys.bits, keys.group_size, keys.sym)
 
 
-def _keys(scheme: LayerScheme, default: LayerScheme) -> Keys:
+def _keys(scheme: LayerScheme, default: LayerScheme) -> RuleKeys:
     """What makes `scheme` of the default: always the bits, the rest where it differs and matters."""
     differs = scheme.quantized
     return Rule(

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from core.allocation.choices import Ints, Problem, build
-from core.allocation.demand import Budget, Demand, parse_size
 from core.allocation.knapsack import solve
+from core.allocation.request import AllocationRequest, Budget, parse_size
 from core.bitsmap import BitsMap
 from core.errors import BadInput
 from core.estimation.goals import Footprint, conversation_bytes
@@ -28,7 +28,7 @@ from core.wording import human
 if TYPE_CHECKING:
     from core.sensitivity.table import SensitivityTable
 
-__all__ = ["Allocation", "Budget", "Demand", "allocate", "parse_size"]
+__all__ = ["Allocation", "AllocationRequest", "Budget", "allocate", "parse_size"]
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,14 @@ class Allocation:
     notes: tuple[str, ...]
 
 
-def allocate(tree: ModelTree, table: SensitivityTable, demand: Demand) -> Allocation:
+def allocate(tree: ModelTree, table: SensitivityTable, request: AllocationRequest) -> Allocation:
     """The best map within the budget.
 
     Raises:
         BadInput: the budget cannot be met (with what it would take at least, and why), or see `choices.build`.
     """
-    problem = build(tree, table, demand)
-    cost = problem.counted if demand.budget.kind == "bpw" else problem.in_file
+    problem = build(tree, table, request)
+    cost = problem.counted if request.budget.kind == "bpw" else problem.in_file
     room = _room(problem)
     allowed = np.where(np.isfinite(problem.loss_increase), cost, np.iinfo(np.int64).max).min(axis=1, initial=1 << 62)
     least = int(allowed.sum()) if len(allowed) else 0
@@ -73,11 +73,11 @@ def allocate(tree: ModelTree, table: SensitivityTable, demand: Demand) -> Alloca
     picks = np.array(solution.picks, np.int64)
     bits_map = problem.bits_map(picks)
     plans = resolve_schemes(tree, bits_map)
-    if demand.engine:
-        refusals = [mark for mark in engines.check(demand.engine, tree, plans, demand.format_name) if mark.cannot]
+    if request.engine:
+        refusals = [mark for mark in engines.check(request.engine, tree, plans, request.format_name) if mark.cannot]
         if refusals:
             raise BadInput(
-                f"{engines.title(demand.engine)} would not run this: {refusals[0].sentence()}",
+                f"{engines.title(request.engine)} would not run this: {refusals[0].sentence()}",
                 "Choose another engine, another format or symmetric layers.",
             )
     return Allocation(
@@ -86,7 +86,7 @@ def allocate(tree: ModelTree, table: SensitivityTable, demand: Demand) -> Alloca
         solution.bound,
         solution.exact,
         problem.fixed + int(problem.in_file[np.arange(len(picks)), picks].sum()),
-        output_size(tree, plans, demand.format_name),
+        output_size(tree, plans, request.format_name),
         problem.bits(picks),
         problem.notes,
     )
@@ -99,7 +99,7 @@ def overhead(tree: ModelTree) -> int:
 
 def _room(problem: Problem) -> int:
     """Bytes that the budget leaves for the units; perhaps less than none."""
-    budget = problem.demand.budget
+    budget = problem.request.budget
     if budget.kind == "bpw":
         return math.floor(Fraction(repr(float(budget.value))) * problem.weights / 8)  # as the decimals say
     spent = problem.fixed + (overhead(problem.tree) if budget.kind == "ram" else 0)
@@ -108,7 +108,7 @@ def _room(problem: Problem) -> int:
 
 def _impossible(problem: Problem, cost: Ints, least: Ints, room: int) -> BadInput:
     """Why not: what stays, and what pins and minimum add to the fewest bits that could be chosen."""
-    budget = problem.demand.budget
+    budget = problem.request.budget
     total = int(least.sum())
     needed = budget.value + total - room if budget.kind != "bpw" else 8 * total / problem.weights
     fewest = _fewest(problem)
@@ -140,14 +140,14 @@ def _no_less(budget: Budget, needed: float) -> str:
 
 def _fewest(problem: Problem) -> Ints:
     """Bytes of each unit at the fewest bits of the choices, whatever pins and minimum say; 0 where it stays."""
-    demand, tree = problem.demand, problem.tree
-    scheme = demand.schemes()[0]
+    request, tree = problem.request, problem.tree
+    scheme = request.schemes()[0]
     known: dict[tuple[int, int, int], int] = {}
     for shape in set(tree.weights):
         fitted, _ = scheme.fit(shape[0], shape[1])
-        known[shape] = layer_bytes(*shape[:2], fitted, demand.format_name, 0) if fitted.quantized else 0
-        if fitted.quantized and demand.budget.kind == "bpw":
-            known[shape] = quantized_bytes(*shape[:2], fitted, demand.format_name)
+        known[shape] = layer_bytes(*shape[:2], fitted, request.format_name, 0) if fitted.quantized else 0
+        if fitted.quantized and request.budget.kind == "bpw":
+            known[shape] = quantized_bytes(*shape[:2], fitted, request.format_name)
     values = np.array([known[shape] for shape in tree.weights], np.int64)
     least = np.bincount(problem.unit_of, values, len(problem.loss_increase)).astype(np.int64)
     return np.where(problem.kept, 0, least)

@@ -32,7 +32,7 @@ def bench(
     `written` is the report that got the figures; "" where the model has none that can be written.
 
     Args:
-        loaded: `core.inference.loader.Loaded`; model: what the user opened, where its report is looked for.
+        loaded: `core.inference.loader.LoadedRunner`; model: what the user opened, where its report is looked for.
 
     Raises:
         BadInput: `lengths` are none, or none fits the context.

@@ -17,7 +17,7 @@ from core.model.tree import LayerPlan, ModelTree
 from core.spec import from_options
 
 if TYPE_CHECKING:
-    from core.hub.source import Source
+    from core.hub.source import ModelSource
 
 PathLike = str | os.PathLike[str]
 
@@ -111,7 +111,7 @@ def inspect(
     )
 
 
-def read_headers(model: str, emit: Emit, should_stop: ShouldStop) -> tuple[Source, ModelTree]:
+def read_headers(model: str, emit: Emit, should_stop: ShouldStop) -> tuple[ModelSource, ModelTree]:
     """Find a model, downloading it where needed, and read its layer tree.
 
     Raises:

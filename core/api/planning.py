@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.allocation.demand import Budget, Demand, parse_size
+from core.allocation.request import AllocationRequest, Budget, parse_size
 from core.api.inspection import read_headers
 from core.bitsmap import Rule
 from core.calibration import text as texts
@@ -46,16 +46,16 @@ class MapPlan:
 
     Attributes:
         model: what was asked about; tree: its layers.
-        demand: what was asked for.
+        request: what was asked for.
         table: the loss increase that was measured.
         allocation: the map, with its size and its predicted loss increase.
         plans: what each layer gets by it.
-        marks: what the engine of the demand has against it; empty without one.
+        marks: what the engine of the request has against it; empty without one.
     """
 
     model: str
     tree: ModelTree
-    demand: Demand
+    request: AllocationRequest
     table: SensitivityTable
     allocation: Allocation
     plans: Plans
@@ -63,7 +63,7 @@ class MapPlan:
 
     def shares(self) -> list[Share]:
         """What each scheme has of the model, the fewest bits first."""
-        tree, format_name = self.tree, self.demand.format_name
+        tree, format_name = self.tree, self.request.format_name
         layers: Counter[LayerScheme] = Counter()
         size: Counter[LayerScheme] = Counter()
         loss_increase: defaultdict[LayerScheme, float] = defaultdict(float)
@@ -98,7 +98,7 @@ class MapPlan:
                 }
                 for share in self.shares()
             ],
-            "engine": self.demand.engine,
+            "engine": self.request.engine,
             "marks": [{"layer": mark.layer, "severity": mark.severity, "reason": mark.reason} for mark in self.marks],
         }
 
@@ -155,22 +155,22 @@ def plan(
         BitwrightError: bad input or a budget that cannot be met, before anything is measured; or the measurement
             failed. `Cancelled` after a stop.
     """
-    demand = Demand(
+    request = AllocationRequest(
         _budget(bpw, size, ram), tuple(choices), _rules(pins), _rules(min_bits), fused, engine, format, group_size, sym
     )
     spec = AnalysisSpec(
-        absolute(model), _candidates(demand), measure, absolute(calibration), samples, seqlen, seed, device
+        absolute(model), _candidates(request), measure, absolute(calibration), samples, seqlen, seed, device
     )
     target = None if output is None else _writable(expanded(output).absolute())
-    found = _choose(spec, demand, emit or ignore_event, should_stop)
+    found = _choose(spec, request, emit or ignore_event, should_stop)
     if target is not None:
         _save(found.allocation, target)
     return found
 
 
-def _choose(spec: AnalysisSpec, demand: Demand, emit: Emit, should_stop: ShouldStop) -> MapPlan:
+def _choose(spec: AnalysisSpec, request: AllocationRequest, emit: Emit, should_stop: ShouldStop) -> MapPlan:
     """Check, measure, choose."""
-    engine, form = demand.engine, demand.format_name
+    engine, form = request.engine, request.format_name
     if engine:
         engines.title(engine)
     if form not in FORMATS:
@@ -183,17 +183,17 @@ def _choose(spec: AnalysisSpec, demand: Demand, emit: Emit, should_stop: ShouldS
 
     # What is impossible is so whatever the loss increase, and the measurement may take minutes.
     none = tuple((0.0,) * len(spec.schemes) for _ in tree.block_linears)
-    allocate(tree, SensitivityTable(spec.measure, tree.block_linears, spec.schemes, none), demand)
+    allocate(tree, SensitivityTable(spec.measure, tree.block_linears, spec.schemes, none), request)
 
     from core.sensitivity.analyse import analyse
 
     table = analyse(spec, emit, should_stop)
     if should_stop():
         raise Cancelled("Stopped.")
-    found = allocate(tree, table, demand)
+    found = allocate(tree, table, request)
     plans = resolve_schemes(tree, found.bits_map)
     marks = engines.check(engine, tree, plans, form) if engine else []
-    return MapPlan(spec.model, tree, demand, table, found, plans, marks)
+    return MapPlan(spec.model, tree, request, table, found, plans, marks)
 
 
 def parse_rule(text: str) -> Rule:
@@ -224,11 +224,13 @@ def _budget(bpw: float | None, size: int | str | None, ram: int | str | None) ->
     return Budget("bytes" if size is not None else "ram", number)
 
 
-def _candidates(demand: Demand) -> tuple[LayerScheme, ...]:
+def _candidates(request: AllocationRequest) -> tuple[LayerScheme, ...]:
     """All schemes whose loss increase can matter: the choices, and what pins and choices make together."""
-    found = dict.fromkeys(scheme for scheme in demand.schemes() if scheme.quantized)
-    for pin in demand.pins:
-        found |= dict.fromkeys(fixed for fixed in (pin.apply(scheme) for scheme in demand.schemes()) if fixed.quantized)
+    found = dict.fromkeys(scheme for scheme in request.schemes() if scheme.quantized)
+    for pin in request.pins:
+        found |= dict.fromkeys(
+            fixed for fixed in (pin.apply(scheme) for scheme in request.schemes()) if fixed.quantized
+        )
     if not found:
         raise BadInput("All layers would stay in 16 bits.", "Give some of 2, 3, 4 and 8 as choices.")
     return tuple(found)

@@ -35,7 +35,7 @@ _CHECK_CHARS = 1 << 25
 
 
 @dataclass(frozen=True)
-class Source:
+class CalibrationSource:
     """A calibration argument, taken apart.
 
     Attributes:
@@ -52,7 +52,7 @@ class Source:
     options: dict[str, str] = field(default_factory=dict)
 
 
-def parse(calibration: str) -> Source:
+def parse(calibration: str) -> CalibrationSource:
     """What a calibration argument means.
 
     `builtin` is the bundled text. Anything that exists, has the suffix of a text or data file, or starts with
@@ -62,18 +62,18 @@ def parse(calibration: str) -> Source:
         BadCalibration: an unknown option, or neither a path nor an id.
     """
     if calibration == BUILTIN:
-        return Source(BUILTIN, BUILTIN)
+        return CalibrationSource(BUILTIN, BUILTIN)
     if not calibration.strip() or "\0" in calibration:
         raise BadCalibration("No calibration text is named.", "Use `builtin`, a file, or a data set id.")
     path = _expanded(calibration)
     if _PATH_START.match(calibration) or path.suffix.lower() in _SUFFIXES or _exists(path):
-        return Source("file", calibration, path=path)
+        return CalibrationSource("file", calibration, path=path)
     dataset, *pairs = calibration.split(":")
     if not _HUB_ID.fullmatch(dataset):
         raise BadCalibration(
             f"There is no calibration file {calibration}.", "Check the path, or use `builtin` or a data set id."
         )
-    return Source("hub", calibration, dataset=dataset, options=_options(dataset, pairs))
+    return CalibrationSource("hub", calibration, dataset=dataset, options=_options(dataset, pairs))
 
 
 def check(calibration: str) -> None:
@@ -105,7 +105,7 @@ def documents(calibration: str, emit: Emit) -> Iterator[str]:
         yield document.plain()
 
 
-def records(source: Source, emit: Emit, block_chars: int = BLOCK_CHARS, seed: int = 0) -> Iterator[Document]:
+def records(source: CalibrationSource, emit: Emit, block_chars: int = BLOCK_CHARS, seed: int = 0) -> Iterator[Document]:
     """The documents of a source, conversations kept as such.
 
     Args:

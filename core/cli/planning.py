@@ -55,7 +55,7 @@ def _summary(terminal: Terminal, found: MapPlan) -> None:
         f"{figure(chosen.loss_increase)} {unit} more loss" if unit else f"loss increase {figure(chosen.loss_increase)}"
     )
     terminal.line(f"predicted: {words}; {best}")
-    if found.demand.engine:
+    if found.request.engine:
         terminal.line(f"runs on:   {_verdict(found)}")
     for note in chosen.notes:
         terminal.line(f"note:      {note}")
@@ -63,7 +63,7 @@ def _summary(terminal: Terminal, found: MapPlan) -> None:
 
 def _verdict(found: MapPlan) -> str:
     """What the engine says, each reason once with the number of its layers."""
-    title = engines.title(found.demand.engine)
+    title = engines.title(found.request.engine)
     reasons = Counter(mark.reason for mark in found.marks if mark.layer)
     whole = [mark.sentence() for mark in found.marks if not mark.layer]
     parts = [*whole, *(f"{count} layers: {reason}." for reason, count in reasons.items())]

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.formats.stored import Stored, by_rows
+from core.formats.stored import StoredLayer, by_rows
 from core.model.weights import TensorStore
 
 _PIECE = 1 << 19
@@ -98,7 +98,7 @@ def _square(values: Tensor) -> float:
     return float(torch.linalg.vector_norm(values, dtype=torch.float64)) ** 2
 
 
-def of_layers(before: Stored, after: Stored) -> Difference:
+def of_layers(before: StoredLayer, after: StoredLayer) -> Difference:
     """How far the weights of `after` are from those of `before`."""
     found, step = Difference(), max(1, _PIECE // max(1, before.ints.shape[1]))
     for one, other in zip(by_rows(before, step), by_rows(after, step), strict=True):

@@ -32,7 +32,7 @@ _AGAIN = "Quantize the original model to this format instead."
 
 
 @dataclass(frozen=True)
-class Possible:
+class ConversionOption:
     """One format for one source.
 
     Attributes:
@@ -139,19 +139,19 @@ def look_at(checkpoint: Checkpoint, label: str = "") -> Subject:
     return Subject(checkpoint, table, tree, tree.config, shuffled, _foreign(checkpoint, tree), label)
 
 
-def conversions(subject: Subject) -> list[Possible]:
+def conversions(subject: Subject) -> list[ConversionOption]:
     """Every format that there is, and what it would do to the model."""
     found, refused = [], ""
     for name in (*FORMATS, *PLAIN):
         if is_gguf(name) and refused:
-            found.append(Possible(name, "no", refused, 0))
+            found.append(ConversionOption(name, "no", refused, 0))
             continue
         try:
             found.append(_possible(subject, name))
         except UnsupportedModel as error:
             # an architecture or a tokenizer without a place in GGUF is that for every type, and takes long to look at
             refused = error.message if is_gguf(name) else refused
-            found.append(Possible(name, "no", error.message, 0))
+            found.append(ConversionOption(name, "no", error.message, 0))
     return found
 
 
@@ -198,15 +198,15 @@ def plan_subject(subject: Subject, format_name: str) -> Conversion:
     return Conversion(made, found.cost, tuple(found.dense), tuple(found.notes))
 
 
-def _possible(subject: Subject, name: str) -> Possible:
+def _possible(subject: Subject, name: str) -> ConversionOption:
     try:
         found = plan_subject(subject, name)
     except UnsupportedModel:
         raise
     except BitwrightError as error:
-        return Possible(name, "no", error.message, 0)
+        return ConversionOption(name, "no", error.message, 0)
     verdict: Verdict = "exact" if found.exact else "inexact"
-    return Possible(name, verdict, " ".join((*filter(None, [found.cost]), *found.notes)), found.plan.nbytes)
+    return ConversionOption(name, verdict, " ".join((*filter(None, [found.cost]), *found.notes)), found.plan.nbytes)
 
 
 def _to_plain(subject: Subject, name: str) -> Conversion:

@@ -21,7 +21,7 @@ from core.conversion.added_error import AddedError, Difference, of_layers, of_te
 from core.conversion.conversions import Conversion, Subject, conversions, kind_of, look_at, plan_subject
 from core.conversion.dense import DenseStore
 from core.conversion.regrid import regrid
-from core.conversion.staging import Staging, sweep
+from core.conversion.staging import ConversionStaging, sweep
 from core.errors import BadInput, BitwrightError, Cancelled, CorruptFile, VerificationFailed
 from core.estimation.preflight import check_free
 from core.events import Done, Emit, FileWritten, Log, Progress, Stage
@@ -30,8 +30,8 @@ from core.formats.names import is_gguf
 from core.formats.opened import open_source
 from core.formats.plain import PlainLinear
 from core.formats.side_files import carry_over, foreign_links
-from core.formats.stored import Checkpoint, FormatWriter, Stored, digest, layer_labels
-from core.hub.source import Source
+from core.formats.stored import Checkpoint, FormatWriter, StoredLayer, digest, layer_labels
+from core.hub.source import ModelSource
 from core.model.folder import only_gguf
 from core.model.parts import parts_of
 from core.model.tree import Linear
@@ -108,7 +108,7 @@ def convert(
         emit(Log("warning", f"{name} is left out of the output: it is a link to a file that is not the model's."))
     work = _Work(emit, should_stop, 2 * (len(conversion.plan.layers) + 1))
     emit(Stage("convert"))
-    with Staging(target) as staging:
+    with ConversionStaging(target) as staging:
         _write(subject, conversion, staging.folder, work)
         own = _own_folder(source)
         if own is not None:
@@ -148,7 +148,7 @@ def survey(model: str, emit: Emit, should_stop: ShouldStop) -> dict[str, Any]:
     return {"source": found, "rows": [row.to_json() for row in conversions(subject)]}
 
 
-def _open(model: str, emit: Emit, should_stop: ShouldStop) -> tuple[Source, Subject]:
+def _open(model: str, emit: Emit, should_stop: ShouldStop) -> tuple[ModelSource, Subject]:
     # opening a GGUF file brings transformers along
     from core.formats.opened import open_checkpoint
 
@@ -156,7 +156,7 @@ def _open(model: str, emit: Emit, should_stop: ShouldStop) -> tuple[Source, Subj
     return source, look_at(open_checkpoint(source.place, should_stop), _title(source))
 
 
-def _title(source: Source) -> str:
+def _title(source: ModelSource) -> str:
     """What the output's metadata call the model: of a GGUF file its name without ending and type."""
     return source.label if source.file is None else _TYPE.sub("", re.sub(r"(?i)\.gguf\Z", "", source.label))
 
@@ -188,7 +188,7 @@ def _write(subject: Subject, conversion: Conversion, folder: Path, work: _Work) 
             writer.abort()
 
 
-def read_layer(checkpoint: Checkpoint, linear: Linear) -> Stored:
+def read_layer(checkpoint: Checkpoint, linear: Linear) -> StoredLayer:
     """A linear of a source: as it is quantized there, or as the floating-point numbers that it is."""
     if linear.name in checkpoint.schemes:
         return checkpoint.layer(linear.name)
@@ -196,7 +196,7 @@ def read_layer(checkpoint: Checkpoint, linear: Linear) -> Stored:
     return PlainLinear(linear.name, weight.T.contiguous() if linear.transposed else weight)
 
 
-def _stored(conversion: Conversion, before: Stored) -> Stored:
+def _stored(conversion: Conversion, before: StoredLayer) -> StoredLayer:
     plan = conversion.plan
     if conversion.is_plain:
         return plan.stored(before)
@@ -204,7 +204,7 @@ def _stored(conversion: Conversion, before: Stored) -> Stored:
     return plan.stored(regrid(before, planned, plan.min_zero, ordered=is_gguf(plan.name)))
 
 
-def _difference(before: Stored, after: Stored, conversion: Conversion) -> Difference:
+def _difference(before: StoredLayer, after: StoredLayer, conversion: Conversion) -> Difference:
     """How far the weights are apart; the sum that an error is a share of is not needed where there can be none."""
     if after is before and conversion.exact and all(_finite(part) for part in before.parts()):
         return Difference()
@@ -243,7 +243,7 @@ def _compare(subject: Subject, conversion: Conversion, folder: Path, work: _Work
 
 
 def _report(
-    subject: Subject, conversion: Conversion, source: Source, files: dict[str, int], work: _Work, seconds: float
+    subject: Subject, conversion: Conversion, source: ModelSource, files: dict[str, int], work: _Work, seconds: float
 ) -> dict[str, Any]:
     """What `bitwright.json` and the `Done` event say.
 
@@ -280,7 +280,7 @@ def _report(
     }
 
 
-def _source_report(source: Source) -> Any:
+def _source_report(source: ModelSource) -> Any:
     """Bitwright's own report of the source, if it has one."""
     folder = _own_folder(source)
     try:
@@ -290,7 +290,7 @@ def _source_report(source: Source) -> Any:
     return value if isinstance(value, dict) else None
 
 
-def _own_folder(source: Source) -> Path | None:
+def _own_folder(source: ModelSource) -> Path | None:
     """The folder whose other files belong to the source; None of a GGUF file among strangers."""
     if source.file is None or only_gguf(source.folder) == source.file:
         return source.folder
@@ -302,7 +302,7 @@ def _labels(subject: Subject) -> dict[str, int]:
     return dict(Counter(scheme.label() for scheme in subject.schemes.values()).most_common())
 
 
-def _stored_bytes(source: Source) -> int:
+def _stored_bytes(source: ModelSource) -> int:
     """Bytes of the weight files of the source."""
     if source.file is not None:
         return sum(part.stat().st_size for part in parts_of(source.file))

@@ -16,7 +16,7 @@ from core.formats.gguf.carry import as_integers
 from core.formats.gguf.rounding import round_to
 from core.formats.gguf.types import linear_type
 from core.formats.quantized import QuantizedLinear
-from core.formats.stored import Stored
+from core.formats.stored import StoredLayer
 from core.schemes import LayerScheme
 
 _BLOCK = 32
@@ -24,7 +24,7 @@ _EVEN = ("q4_0", "q5_0", "q8_0")
 """Block types whose weights are integers around zero times one float16."""
 
 
-def regrid(layer: Stored, planned: LayerScheme, min_zero: int = 0, *, ordered: bool = False) -> Stored:
+def regrid(layer: StoredLayer, planned: LayerScheme, min_zero: int = 0, *, ordered: bool = False) -> StoredLayer:
     """The layer on the planned grid; the same weights to the bit if `exact` says so, else the nearest that were found.
 
     Args:
@@ -85,7 +85,7 @@ def mirrored(layer: QuantizedLinear, min_zero: int = 1) -> QuantizedLinear:
     return replace(layer, ints=layer.ints.where(~turned, top - layer.ints), scales=scales, zeros=zeros)
 
 
-def widened(layer: Stored, name: str) -> BlockLinear | None:
+def widened(layer: StoredLayer, name: str) -> BlockLinear | None:
     """The same weights, to the bit, in a type of blocks of 32; None where its levels are too few or of another kind.
 
     A weight s (q - z) is d (q' - 2^(b-1)) with d = s and q' = q - z + 2^(b-1), or d q + m with m = -s z, which is a
@@ -111,7 +111,7 @@ def widened(layer: Stored, name: str) -> BlockLinear | None:
     return BlockLinear(layer.name, LayerScheme.of_type(name), moved, scales)
 
 
-def _levels(layer: Stored) -> tuple[Tensor, Tensor, Tensor] | None:
+def _levels(layer: StoredLayer) -> tuple[Tensor, Tensor, Tensor] | None:
     """Integers, and a float16 scale and a zero point for every 32 of them; None where a layer has no such thing."""
     if isinstance(layer, BlockLinear):
         if layer.scheme.type not in _EVEN:
@@ -129,7 +129,7 @@ def _levels(layer: Stored) -> tuple[Tensor, Tensor, Tensor] | None:
     return layer.ints, scales, zeros
 
 
-def _onto(layer: Stored, planned: LayerScheme) -> Stored:
+def _onto(layer: StoredLayer, planned: LayerScheme) -> StoredLayer:
     name = linear_type(planned)
     if not name or not (planned.type or planned == _plain(name)):
         raise ValueError(f"{layer.name} is {layer.scheme.label()} and cannot become {planned.label()} by itself")

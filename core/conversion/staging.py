@@ -26,7 +26,7 @@ _LOCK = "lock"
 _UNFINISHED = "."
 
 
-class Staging(staging.Staging):
+class ConversionStaging(staging.Staging):
     """A folder that becomes `target`; a context manager that removes it unless `publish` was called.
 
     Attributes:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from core.formats.config_names import Layout
+from core.formats.config_names import ConfigLayout
 from core.formats.packing import AUTO_ROUND, AUTO_ROUND_AWQ, AUTO_ROUND_GPTQ, GPTQ_V2, Packing
 from core.schemes import LayerScheme
 
@@ -21,12 +21,12 @@ _FORCED = {
 }
 
 
-def packing_of(name: str, layout: Layout) -> Packing:
+def packing_of(name: str, layout: ConfigLayout) -> Packing:
     """The packing that a format's name asks for; the best one where it names none."""
     return _FORCED[name] if name in _FORCED else choose_packing(layout)
 
 
-def choose_packing(layout: Layout) -> Packing:
+def choose_packing(layout: ConfigLayout) -> Packing:
     """The packing that AutoRound itself would take, or the plain one where that could not hold the plan.
 
     Symmetric layers go into GPTQ's layout, which every engine reads. It cannot store a zero point of 0, so asymmetric
@@ -41,7 +41,7 @@ def choose_packing(layout: Layout) -> Packing:
     return AUTO_ROUND
 
 
-def settings(layout: Layout, packing: Packing) -> dict[str, Any]:
+def settings(layout: ConfigLayout, packing: Packing) -> dict[str, Any]:
     """The `quantization_config`.
 
     Only what differs from the global scheme stands in `extra_config`, under exact module names: a name that is no

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from core.errors import BadInput
-from core.formats.config_names import Layout, ModuleName, exactly
+from core.formats.config_names import ConfigLayout, ModuleName, exactly
 from core.formats.packing import AUTO_ROUND_AWQ
 from core.model.tree import ModelTree
 
@@ -16,7 +16,7 @@ PACKING = AUTO_ROUND_AWQ
 CONFIG_FILE = "quantize_config.json"
 
 
-def settings(layout: Layout, tree: ModelTree, module_name: ModuleName) -> dict[str, Any]:
+def settings(layout: ConfigLayout, tree: ModelTree, module_name: ModuleName) -> dict[str, Any]:
     """The `quantization_config`.
 
     `zero_point` is true for symmetric layers as well, whose zero points are in the file: vLLM's fast kernel takes AWQ's
@@ -45,7 +45,7 @@ def settings(layout: Layout, tree: ModelTree, module_name: ModuleName) -> dict[s
     return {**config, "dynamic": skipped} if skipped else config
 
 
-def _left_out(layout: Layout, tree: ModelTree, module_name: ModuleName) -> list[str]:
+def _left_out(layout: ConfigLayout, tree: ModelTree, module_name: ModuleName) -> list[str]:
     """Modules with a matrix that stays in 16 bits; the embeddings are no linear layers and need no mention.
 
     Readers take a name in this list for a part of a module's name (AutoAWQ's `exclude_layers_to_not_quantize`, vLLM's

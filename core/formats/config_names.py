@@ -21,7 +21,7 @@ ModuleName = Callable[[str], str]
 
 
 @dataclass(frozen=True)
-class Layout:
+class ConfigLayout:
     """A plan as configs tell it.
 
     Attributes:
@@ -49,7 +49,7 @@ class Layout:
         return {plan.scheme for _, plan in self.plans if plan.scheme.quantized}
 
 
-def lay_out(plans: Sequence[LayerPlan], module_name: ModuleName) -> Layout:
+def lay_out(plans: Sequence[LayerPlan], module_name: ModuleName) -> ConfigLayout:
     """The common facts of a plan.
 
     Raises:
@@ -62,7 +62,7 @@ def lay_out(plans: Sequence[LayerPlan], module_name: ModuleName) -> Layout:
         raise BadInput(
             "No layer of this model would be quantized: all stay in 16 bits.", "Choose 2, 3, 4 or 8 bits for some."
         )
-    return Layout(counts.most_common(1)[0][0], named, _block_prefix(named))
+    return ConfigLayout(counts.most_common(1)[0][0], named, _block_prefix(named))
 
 
 def exactly(module: str) -> str:

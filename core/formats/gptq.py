@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from core.formats.config_names import Layout, exactly
+from core.formats.config_names import ConfigLayout, exactly
 from core.formats.packing import GPTQ, GPTQ_V2, Packing
 from core.model.plans import LayerPlan
 from core.schemes import LayerScheme
@@ -27,7 +27,7 @@ def packing_of(name: str) -> Packing:
     return GPTQ_V2 if name == "gptqmodel" else GPTQ
 
 
-def settings(layout: Layout, packing: Packing, *, shuffled: bool = False) -> dict[str, Any]:
+def settings(layout: ConfigLayout, packing: Packing, *, shuffled: bool = False) -> dict[str, Any]:
     """The `quantization_config`.
 
     `dynamic` is read by GPTQModel from the top, first match wins, and by AutoRound as searches: anchored exact names
@@ -68,7 +68,7 @@ def settings(layout: Layout, packing: Packing, *, shuffled: bool = False) -> dic
     return config
 
 
-def _joined(layout: Layout) -> list[tuple[str, LayerPlan]]:
+def _joined(layout: ConfigLayout) -> list[tuple[str, LayerPlan]]:
     """Joined layers of the blocks whose parts agree, by their joined names, each with the plan of its first part.
 
     Where parts do not agree, no engine that joins them can read the file, and no rule would help it.

@@ -13,7 +13,7 @@ from core.bitsmap import BitsMap
 from core.errors import BadInput
 from core.formats.gguf import mixes
 from core.formats.names import mix_of
-from core.model.plans import Case, Plans
+from core.model.plans import PlanCase, Plans
 from core.model.tree import Linear, ModelTree, resolve_schemes
 from core.schemes import LayerScheme
 
@@ -47,7 +47,7 @@ def named_mix(formats: Sequence[str]) -> str:
 def _typed(tree: ModelTree, plans: Plans, bits_map: BitsMap, mix: str) -> Plans:
     """The plans with a type for every linear; what is alike is looked at once, for the sake of 20,000 layers."""
     cases: dict[tuple[int, str], int] = {}
-    made: list[Case] = []
+    made: list[PlanCase] = []
     kinds = []
     linears = tree.nameable[: len(plans)]
     usual: dict[tuple[str, int], str] = {}
@@ -68,7 +68,7 @@ def _typed(tree: ModelTree, plans: Plans, bits_map: BitsMap, mix: str) -> Plans:
     return Plans(linears, made, kinds)
 
 
-def _wanted(tree: ModelTree, linear: Linear, case: Case, bits_map: BitsMap, mix: str, usual: str) -> str:
+def _wanted(tree: ModelTree, linear: Linear, case: PlanCase, bits_map: BitsMap, mix: str, usual: str) -> str:
     """The type that a linear should have before its shape is looked at; "" leaves it as it is."""
     if linear.block < 0:
         if linear.name in bits_map.by_hand:
@@ -87,12 +87,12 @@ def _wanted(tree: ModelTree, linear: Linear, case: Case, bits_map: BitsMap, mix:
     return usual
 
 
-def _unfit(case: Case) -> bool:
+def _unfit(case: PlanCase) -> bool:
     """Whether a layer stays in 16 bits only because of packed words of 32, which GGUF does not have for outputs."""
     return bool(case.fallback) and case.in_features % 32 == 0
 
 
-def _case(case: Case, mix: str, wanted: str) -> Case:
+def _case(case: PlanCase, mix: str, wanted: str) -> PlanCase:
     scheme, fallback = LayerScheme.of_type(wanted).fit(case.in_features, case.out_features)
     if scheme.type:
         scheme = mixes.tuned_as(scheme.type)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from core.errors import BadInput
 from core.formats.names import AWQ
-from core.model.plans import Case, LayerPlan, Plans, grouped
+from core.model.plans import LayerPlan, PlanCase, Plans, grouped
 from core.model.tree import Linear, ModelTree
 from core.schemes import PACK_UNIT, LayerScheme
 
@@ -61,7 +61,7 @@ def check(name: str, tree: ModelTree, plans: Iterable[LayerPlan]) -> None:
         raise BadInput(limit.sentence(), limit.hint)
 
 
-def _of_case(name: str, case: Case) -> tuple[str, str] | None:
+def _of_case(name: str, case: PlanCase) -> tuple[str, str] | None:
     """Why the format cannot hold a layer with this scheme and shape, and what to do; None if it can."""
     scheme, inputs, outputs = case.scheme, case.in_features, case.out_features
     if not scheme.quantized:

@@ -19,7 +19,7 @@ from core.errors import BitwrightError, ModelNotFound
 from core.files import read_json
 from core.formats.packing import PARTS, measure
 from core.formats.patterns import tame
-from core.formats.settings import Claim, Settings, find_config, read_object, read_settings
+from core.formats.settings import LayerEntry, Settings, find_config, read_object, read_settings
 from core.model.headers import TensorInfo, read_folder
 from core.model.tree import ModelTree, resolve_schemes
 from core.schemes import UNTOUCHED, LayerScheme
@@ -193,7 +193,7 @@ def _kinds(config: Mapping[str, Any]) -> Iterable[str]:
         yield from (kind for kind in (item if isinstance(item, list) else [item]) if isinstance(kind, str))
 
 
-def _scheme(claim: Claim, default: LayerScheme) -> LayerScheme:
+def _scheme(claim: LayerEntry, default: LayerScheme) -> LayerScheme:
     if claim.bits >= UNTOUCHED:
         return replace(default, bits=UNTOUCHED)
     return LayerScheme(claim.bits, claim.group_size, claim.sym)

@@ -15,7 +15,7 @@ from core.formats.gguf.reader import GgufCheckpoint
 from core.formats.plain import PlainCheckpoint
 from core.formats.reader import QuantizedCheckpoint, is_quantized
 from core.formats.stored import Checkpoint
-from core.hub.source import Source, find_source
+from core.hub.source import ModelSource, find_source
 from core.model.corrections import is_stale
 from core.model.folder import check_folder, only_gguf, read_config
 from core.model.headers import read_folder
@@ -44,7 +44,7 @@ def open_checkpoint(path: Path, should_stop: ShouldStop = never) -> Checkpoint:
 
 def open_source(
     model: str, emit: Emit, should_stop: ShouldStop, *, measured: bool = False, imported: bool = True
-) -> Source:
+) -> ModelSource:
     """Find or download what `model` names, and import it where it is a GGUF file.
 
     Args:

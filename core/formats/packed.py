@@ -25,7 +25,7 @@ from core.formats.packing import Packing
 from core.formats.quantized import QuantizedLinear
 from core.formats.reader import QuantizedCheckpoint
 from core.formats.side_files import carry_over
-from core.formats.stored import Checkpoint, Stored
+from core.formats.stored import Checkpoint, StoredLayer
 from core.model.plans import LayerPlan
 from core.model.tree import ModelTree
 from core.model.weights import TensorStore, evenly
@@ -77,7 +77,7 @@ class PackedPlan:
         """None: what is not a quantized layer goes over byte for byte."""
         return {}
 
-    def stored(self, layer: Stored) -> QuantizedLinear:
+    def stored(self, layer: StoredLayer) -> QuantizedLinear:
         """The layer itself, if it is what was planned and within what the format holds.
 
         Raises:
@@ -93,7 +93,7 @@ class PackedPlan:
             raise ValueError(f"{layer.name} has a zero point of 0, which {self.name} cannot store")
         return layer
 
-    def encode(self, layer: Stored) -> dict[str, Tensor]:
+    def encode(self, layer: StoredLayer) -> dict[str, Tensor]:
         """The planned tensors of one quantized linear, by name.
 
         Raises:
@@ -159,7 +159,7 @@ class PackedWriter:
         self._folder = folder
         self._tensors = CheckpointWriter(folder, plan.tensors, max_shard_bytes)
 
-    def write(self, layer: Stored) -> None:
+    def write(self, layer: StoredLayer) -> None:
         """Put one layer, packed, into its place.
 
         Raises:

@@ -59,7 +59,7 @@ def block_values(bits: int) -> int:
 
 
 @dataclass(frozen=True)
-class Measures:
+class PackedShape:
     """What the shapes of a layer's tensors say by themselves."""
 
     bits: int
@@ -68,7 +68,7 @@ class Measures:
     groups: int
 
 
-def measure(packing: Packing, shapes: Mapping[str, tuple[int, ...]]) -> Measures | None:
+def measure(packing: Packing, shapes: Mapping[str, tuple[int, ...]]) -> PackedShape | None:
     """Bits and sizes of a layer from the shapes of its parts; None where they contradict each other."""
     weight, zeros, scales = (shapes[part] for part in PARTS[:3])
     if any(len(shape) != 2 or 0 in shape for shape in (weight, zeros, scales)):
@@ -82,4 +82,4 @@ def measure(packing: Packing, shapes: Mapping[str, tuple[int, ...]]) -> Measures
     else:
         in_features, rest = divmod(weight[0] * 32, bits)
         fits = not rest and weight[1] == out_features and not in_features % block_values(bits)
-    return Measures(bits, in_features, out_features, groups) if fits else None
+    return PackedShape(bits, in_features, out_features, groups) if fits else None

@@ -21,7 +21,7 @@ from core.files import write_json
 from core.formats.names import PLAIN
 from core.formats.settings import read_object
 from core.formats.side_files import carry_over
-from core.formats.stored import Stored, by_rows
+from core.formats.stored import StoredLayer, by_rows
 from core.model.headers import TensorInfo
 from core.model.tree import LayerPlan, ModelTree, read_tensors
 from core.model.weights import TensorStore, evenly
@@ -145,7 +145,7 @@ class PlainPlan:
         """None: there are no block types here."""
         return {}
 
-    def stored(self, layer: Stored) -> PlainLinear:
+    def stored(self, layer: StoredLayer) -> PlainLinear:
         """The layer's weight, rounded to the nearest number of the type.
 
         Raises:
@@ -211,7 +211,7 @@ class PlainWriter:
         self._folder = folder
         self._writer = CheckpointWriter(folder, plan.tensors)
 
-    def write(self, layer: Stored) -> None:
+    def write(self, layer: StoredLayer) -> None:
         """Put one layer, as `PlainPlan.stored` made it, into its place."""
         (weight,) = layer.parts()
         self._writer.write(f"{layer.name}.weight", weight.T if layer.name in self._plan.transposed else weight)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from core.errors import BadInput, CorruptFile, ModelNotFound, UnsupportedModel
 from core.formats.layout import decode, own_order
-from core.formats.packing import PARTS, Measures, measure
+from core.formats.packing import PARTS, PackedShape, measure
 from core.formats.quantized import QuantizedLinear
 from core.formats.settings import Settings, find_config, read_object, read_settings
 from core.model.headers import TensorInfo, read_header, short
@@ -135,7 +135,7 @@ class QuantizedCheckpoint:
             )
         return layer
 
-    def _measure(self, name: str) -> Measures:
+    def _measure(self, name: str) -> PackedShape:
         parts = {}
         for part in PARTS[:3]:
             info = self.tensors.get(f"{name}.{part}")

@@ -12,7 +12,7 @@ from typing import Any
 
 from core.errors import BadInput, UnsupportedModel
 from core.formats import auto_round, awq, gptq, limits
-from core.formats.config_names import Layout, ModuleName, lay_out
+from core.formats.config_names import ConfigLayout, ModuleName, lay_out
 from core.formats.names import AUTO_ROUND, AWQ, FORMATS, GPTQ, PLAIN, is_gguf
 from core.formats.packed import PackedPlan, lay_out_tensors
 from core.formats.packing import Packing
@@ -116,7 +116,7 @@ def plan_packed(
     )
 
 
-def _packing(name: str, layout: Layout) -> Packing:
+def _packing(name: str, layout: ConfigLayout) -> Packing:
     if name in AUTO_ROUND:
         return auto_round.packing_of(name, layout)
     return awq.PACKING if name in AWQ else gptq.packing_of(name)
@@ -129,7 +129,7 @@ def _config_file(name: str) -> str:
 
 
 def _settings(
-    name: str, layout: Layout, packing: Packing, tree: ModelTree, module_name: ModuleName, *, shuffled: bool
+    name: str, layout: ConfigLayout, packing: Packing, tree: ModelTree, module_name: ModuleName, *, shuffled: bool
 ) -> dict[str, Any]:
     if name in AUTO_ROUND:
         return auto_round.settings(layout, packing)

@@ -39,7 +39,7 @@ _FILE = re.compile(r"[\w.-]{1,200}")
 
 
 @dataclass(frozen=True)
-class Claim:
+class LayerEntry:
     """What a config says of one layer; as yet unchecked, so any number may stand here. 16 bits: not quantized."""
 
     bits: int
@@ -78,7 +78,7 @@ class Settings:
 
     method: str
     packing: Packing
-    default: Claim
+    default: LayerEntry
     overrides: tuple[Override, ...]
     blocks: tuple[str, ...] = ()
     desc_act: bool = False
@@ -95,7 +95,7 @@ class Settings:
         )
         return replace(self, overrides=overrides)
 
-    def claim(self, module: str) -> Claim:
+    def claim(self, module: str) -> LayerEntry:
         """What the config says of the module with this name."""
         keys = self._keys(module)
         bits, group_size, sym = (
@@ -106,7 +106,7 @@ class Settings:
                 ("sym", self.default.sym),
             )
         )
-        return Claim(bits, group_size, sym)
+        return LayerEntry(bits, group_size, sym)
 
     def module_names(self, names: Sequence[str]) -> Callable[[str], str]:
         """From a checkpoint's names of quantized layers to those of modules: adds the base model's prefix if it lacks.
@@ -291,11 +291,11 @@ def _staying(name: str, allowance: Allowance) -> list[Pattern]:
     ]
 
 
-def _default(config: Mapping[str, Any]) -> Claim:
+def _default(config: Mapping[str, Any]) -> LayerEntry:
     keys = _keys(config, "the whole model")
     if "bits" not in keys or "group_size" not in keys:
         raise CorruptFile("The quantization config lacks bits or group_size.", _AGAIN)
-    return Claim(keys["bits"], keys["group_size"], keys.get("sym", True))
+    return LayerEntry(keys["bits"], keys["group_size"], keys.get("sym", True))
 
 
 def _keys(value: Any, where: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from core.model.weights import TensorStore
 from core.schemes import LayerScheme
 
 
-class Stored(Protocol):
+class StoredLayer(Protocol):
     """A quantized layer in memory: `QuantizedLinear` (integers with float16 scales) or `BlockLinear` (a GGUF type)."""
 
     @property
@@ -60,7 +60,7 @@ class Checkpoint(Protocol):
     def plain(self) -> list[str]: ...
     @property
     def store(self) -> TensorStore: ...
-    def layer(self, name: str) -> Stored:
+    def layer(self, name: str) -> StoredLayer:
         """One quantized linear, read from disk."""
 
     def dense_table(self) -> dict[str, TensorInfo]:
@@ -73,7 +73,7 @@ class FormatWriter(Protocol):
     def begin(self, source: Path) -> None:
         """Write what is known before any layer: configs, tokenizer, and the side files of the folder `source`."""
 
-    def write(self, layer: Stored) -> None:
+    def write(self, layer: StoredLayer) -> None:
         """Put one layer, as `FormatPlan.stored` made it, into its place."""
 
     def finish(self, store: TensorStore, should_stop: ShouldStop) -> None:
@@ -113,7 +113,7 @@ class FormatPlan(Protocol):
     def copied(self) -> list[str]: ...
     @property
     def rounded(self) -> Mapping[str, str]: ...
-    def stored(self, layer: Stored) -> Stored:
+    def stored(self, layer: StoredLayer) -> StoredLayer:
         """The layer as this format holds it: itself, or the same numbers on the format's own grid.
 
         Raises:
@@ -143,7 +143,7 @@ def layer_labels(plan: FormatPlan) -> dict[str, int]:
     return counts
 
 
-def by_rows(layer: Stored, step: int) -> Iterator[Tensor]:
+def by_rows(layer: StoredLayer, step: int) -> Iterator[Tensor]:
     """The weight of a layer, float32 [rows, in], so many rows at a time."""
     take, height = getattr(layer, "take", None), layer.ints.shape[0]
     if take is None:
@@ -153,7 +153,7 @@ def by_rows(layer: Stored, step: int) -> Iterator[Tensor]:
         yield take(torch.arange(start, min(height, start + step))).dequantize()
 
 
-def digest(layer: Stored) -> str:
+def digest(layer: StoredLayer) -> str:
     """A hash of what a layer means: integers, scales and zero points or minimums."""
     value = hashlib.sha256()
     for part in layer.parts():

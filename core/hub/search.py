@@ -71,7 +71,7 @@ class FoundModel:
 
 
 @dataclass(frozen=True)
-class Answer:
+class SearchResults:
     """What was found; `offline`: the Hub did not answer, and these are the models in its cache."""
 
     models: tuple[FoundModel, ...]
@@ -87,7 +87,7 @@ def search(
     sort: str,
     hide_quantized: bool,
     should_stop: ShouldStop,
-) -> Answer:
+) -> SearchResults:
     """At most `limit` models whose name holds `text`, in one of the orders SORTS; within about 12 seconds.
 
     Args:
@@ -110,10 +110,10 @@ def search(
             raise HubUnreachable(
                 f"The Hub refused the search (status {status}).", "Run `hf auth login`, or unset HF_TOKEN."
             ) from error
-        return Answer(tuple(_in_cache(text, sort, hide_quantized)[:limit]), offline=True)
+        return SearchResults(tuple(_in_cache(text, sort, hide_quantized)[:limit]), offline=True)
     here = set(_cached_names())
     found = [_found(item, here) for item in items if isinstance(item, dict) and isinstance(item.get("id"), str)]
-    return Answer(tuple(model for model in found if not (hide_quantized and is_quantized(model)))[:limit], False)
+    return SearchResults(tuple(model for model in found if not (hide_quantized and is_quantized(model)))[:limit], False)
 
 
 def is_quantized(model: FoundModel) -> bool:

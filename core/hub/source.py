@@ -29,7 +29,7 @@ _HUB_ID: Final = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9][\w.-]{0,95}(?:/[A-Za-
 
 
 @dataclass(frozen=True)
-class Source:
+class ModelSource:
     """Where a model lies.
 
     Attributes:
@@ -57,7 +57,7 @@ class Source:
         return self.file or self.folder
 
 
-def find_source(model: str, emit: Emit, should_stop: ShouldStop, *, measured: bool = False) -> Source:
+def find_source(model: str, emit: Emit, should_stop: ShouldStop, *, measured: bool = False) -> ModelSource:
     """Return where the model that `model` names lies on this machine; a model on the Hub is downloaded.
 
     Args:
@@ -77,12 +77,12 @@ def find_source(model: str, emit: Emit, should_stop: ShouldStop, *, measured: bo
         raise BadInput("No model was given.", "Give a Hub id, a folder, a .gguf file, or demo.")
     if model == DEMO:
         file = _demo_file()
-        return Source(file.parent, "SmolLM2-135M-Instruct (demo)", "demo", "", file)
+        return ModelSource(file.parent, "SmolLM2-135M-Instruct (demo)", "demo", "", file)
     path = _existing(model)
     inside = only_gguf(path) if path is not None and path.is_dir() else None
     if path is not None and path.is_dir() and inside is None:
         check_folder(path)
-        return Source(path, label_of(path), "folder", "")
+        return ModelSource(path, label_of(path), "folder", "")
     if path is not None:
         file = inside or path
         if file.suffix.lower() != ".gguf":
@@ -99,12 +99,12 @@ def find_source(model: str, emit: Emit, should_stop: ShouldStop, *, measured: bo
                 )
             raise BadInput(f"{path} is a file, and not a .gguf.", "Give the folder that holds the model.")
         file = parts_of(file)[0] if parts_of(file)[0].is_file() else file
-        return Source(file.parent, whole_name(file.name), "gguf", "", file)
+        return ModelSource(file.parent, whole_name(file.name), "gguf", "", file)
     if _looks_like_path(model):
         raise ModelNotFound(f"There is nothing at {_short(model)}.", "Check the path.")
     from core.hub.download import download
 
-    return Source(download(model, emit, should_stop, check_architecture, measured=measured), model, "hub", "")
+    return ModelSource(download(model, emit, should_stop, check_architecture, measured=measured), model, "hub", "")
 
 
 def _begins_as_gguf(file: Path) -> bool:

@@ -17,7 +17,7 @@ _INTEL: Final = "0x8086"
 
 
 @dataclass(frozen=True)
-class Card:
+class GraphicsCard:
     """A graphics card.
 
     Attributes:
@@ -33,7 +33,7 @@ class Card:
     driver: str = ""
 
 
-def nvidia_cards() -> tuple[Card, ...]:
+def nvidia_cards() -> tuple[GraphicsCard, ...]:
     """Return the NVIDIA cards that nvidia-smi lists, in index order."""
     program = shutil.which("nvidia-smi")
     if program is None:
@@ -52,13 +52,13 @@ def nvidia_cards() -> tuple[Card, ...]:
     return tuple(card for line in done.stdout.splitlines() if (card := _nvidia(line)) is not None)
 
 
-def _nvidia(line: str) -> Card | None:
+def _nvidia(line: str) -> GraphicsCard | None:
     parts = [part.strip() for part in line.split(",")]
     if len(parts) != 4 or not parts[0]:
         return None
     name, uuid, mebibytes, driver = parts
     memory = int(mebibytes) << 20 if mebibytes.isdigit() else 0
-    return Card(name, f"cuda:{uuid}", memory, driver)
+    return GraphicsCard(name, f"cuda:{uuid}", memory, driver)
 
 
 def nvidia_driver(path: Path = Path("/proc/driver/nvidia/version")) -> str:
@@ -70,7 +70,7 @@ def nvidia_driver(path: Path = Path("/proc/driver/nvidia/version")) -> str:
     return next((word for word in words if word[:1].isdigit() and word.count(".") >= 1), "")
 
 
-def intel_cards(folder: Path = Path("/sys/class/drm")) -> tuple[Card, ...]:
+def intel_cards(folder: Path = Path("/sys/class/drm")) -> tuple[GraphicsCard, ...]:
     """Return Intel's integrated and discrete graphics, identified by PCI address."""
     found = []
     for device in sorted(folder.glob("card*/device")):
@@ -83,5 +83,5 @@ def intel_cards(folder: Path = Path("/sys/class/drm")) -> tuple[Card, ...]:
         except OSError:
             continue
         driver = driver if driver != "driver" else ""
-        found.append(Card("Intel graphics", f"xpu:pci-{address}", 0, driver))
+        found.append(GraphicsCard("Intel graphics", f"xpu:pci-{address}", 0, driver))
     return tuple(found)

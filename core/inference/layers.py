@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from core.control import ShouldStop
 from core.errors import Cancelled, OutOfMemory, UnsupportedModel, no_memory
 from core.events import Emit, Log, Progress
-from core.formats.stored import Checkpoint, Stored
+from core.formats.stored import Checkpoint, StoredLayer
 from core.inference.backends.backend import LayerFacts
-from core.inference.backends.choose import Choice, backend
+from core.inference.backends.choose import BackendChoice, backend
 from core.inference.memory import memory_errors
 from core.model.headers import short
 from core.model.skeleton import Skeleton
@@ -89,7 +89,7 @@ def _check_heads(config: Any) -> None:
         )
 
 
-def needed_bytes(checkpoint: Checkpoint, choice: Choice | None, dtype: torch.dtype | None) -> int:
+def needed_bytes(checkpoint: Checkpoint, choice: BackendChoice | None, dtype: torch.dtype | None) -> int:
     """Return the estimated bytes of the loaded weights.
 
     Args:
@@ -113,7 +113,7 @@ def needed_bytes(checkpoint: Checkpoint, choice: Choice | None, dtype: torch.dty
 def fill(
     skeleton: Skeleton,
     checkpoint: Checkpoint,
-    build: Callable[[Stored, Tensor | None], nn.Module],
+    build: Callable[[StoredLayer, Tensor | None], nn.Module],
     dtype: torch.dtype,
     device: torch.device,
     emit: Emit,
@@ -163,11 +163,11 @@ def fill(
 class Builder:
     """Builder of layers from the chosen backends; a backend that fails or computes wrong values is not used again."""
 
-    def __init__(self, choice: Choice, dtype: torch.dtype, emit: Emit) -> None:
+    def __init__(self, choice: BackendChoice, dtype: torch.dtype, emit: Emit) -> None:
         self._choice, self._dtype, self._emit = choice, dtype, emit
         self._verified: set[tuple[str, Any]] = set()
 
-    def __call__(self, layer: Stored, bias: Tensor | None) -> nn.Module:
+    def __call__(self, layer: StoredLayer, bias: Tensor | None) -> nn.Module:
         """Build the layer with the first of its backends that succeeds."""
         *others, last = self._choice.candidates[layer.name]
         for name in others:
@@ -188,7 +188,7 @@ class Builder:
         self._choice.taken[last] += 1
         return module
 
-    def _build_checked(self, name: str, layer: Stored, bias: Tensor | None) -> nn.Module:
+    def _build_checked(self, name: str, layer: StoredLayer, bias: Tensor | None) -> nn.Module:
         """Build the layer with the backend `name`, and check the product for the first layer of each kind.
 
         Raises:
@@ -210,7 +210,7 @@ class Builder:
 
 
 @torch.inference_mode()
-def disagreement(module: nn.Module, layer: Stored, bias: Tensor | None, device: str, dtype: torch.dtype) -> float:
+def disagreement(module: nn.Module, layer: StoredLayer, bias: Tensor | None, device: str, dtype: torch.dtype) -> float:
     """Return the relative RMS difference of a layer's product from the exact one, the larger of 1 and 7 rows."""
     generator = torch.Generator().manual_seed(7)
     weight = layer.dequantize()

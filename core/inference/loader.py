@@ -18,7 +18,7 @@ from core.errors import DeviceProblem, UnsupportedModel
 from core.events import Emit, Log
 from core.formats.gguf.reader import GgufCheckpoint
 from core.formats.opened import open_checkpoint, open_source
-from core.formats.stored import Checkpoint, Stored
+from core.formats.stored import Checkpoint, StoredLayer
 from core.inference.backends.backend import BackendRow
 from core.inference.backends.choose import AUTO, check_name
 from core.inference.backends.portable import dense_linear
@@ -28,7 +28,7 @@ from core.inference.devices import choose as choose_device
 from core.inference.layers import fill
 from core.inference.memory import give_back_memory
 from core.inference.runners.runner import Runner
-from core.inference.starting import Opening, context_for, start
+from core.inference.starting import LoadPlan, context_for, start
 from core.model.headers import read_folder
 from core.model.skeleton import build_skeleton
 from core.model.tokenizer import load_tokenizer
@@ -59,7 +59,7 @@ class LoadedModel:
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedRunner:
     """A model loaded for generation.
 
     Attributes:
@@ -130,7 +130,7 @@ def load_model(
     checkpoint = open_checkpoint(source.place, should_stop)
     skeleton = build_skeleton(open_tree(checkpoint), checkpoint.store)
 
-    def dense(layer: Stored, bias: Tensor | None) -> nn.Module:
+    def dense(layer: StoredLayer, bias: Tensor | None) -> nn.Module:
         return dense_linear(layer.dequantize().to(torch_device, torch_dtype), bias)
 
     fill(skeleton, checkpoint, dense, torch_dtype, torch_device, lambda event: None, should_stop)
@@ -155,7 +155,7 @@ def load_runner(
     *,
     emit: Emit = lambda event: None,
     should_stop: ShouldStop = never,
-) -> Loaded:
+) -> LoadedRunner:
     """Load `model` (Hub id, folder, GGUF file or `demo`) into the fastest runner available.
 
     Args:
@@ -181,7 +181,7 @@ def load_runner(
     tokenizer = load_tokenizer(folder)
     give_back_memory()
     room = context_for(checkpoint.config, chosen, context)
-    opening = Opening(source, checkpoint, open_tree(checkpoint), chosen, backend, dtype, room, emit, should_stop)
+    opening = LoadPlan(source, checkpoint, open_tree(checkpoint), chosen, backend, dtype, room, emit, should_stop)
     try:
         started = start(opening)
     except (DeviceProblem, *FAILURES) as error:
@@ -191,7 +191,7 @@ def load_runner(
         emit(Log("warning", note))
         chosen, _ = choose_or_cpu("cpu")
         started = start(replace(opening, device=chosen, context=context_for(checkpoint.config, chosen, context)))
-    return Loaded(
+    return LoadedRunner(
         runner=started.runner,
         tokenizer=tokenizer,
         folder=checkpoint.folder,

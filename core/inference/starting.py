@@ -17,10 +17,10 @@ from core.control import ShouldStop
 from core.errors import MissingDependency, UnsupportedModel
 from core.events import Emit, Log
 from core.formats.stored import Checkpoint
-from core.hub.source import Source
+from core.hub.source import ModelSource
 from core.inference.backends import llama_cpp
 from core.inference.backends.backend import BackendRow
-from core.inference.backends.choose import AUTO, NATIVE, WHOLE, Choice, choose, whole_rows
+from core.inference.backends.choose import AUTO, NATIVE, WHOLE, BackendChoice, choose, whole_rows
 from core.inference.devices import physical_cores, probe_dtype
 from core.inference.layers import Builder, LoadProgress, check_shapes, facts_of, fill, needed_bytes, plain_linears
 from core.inference.machine import Device
@@ -41,7 +41,7 @@ _BROKEN: Final = (MissingDependency, UnsupportedModel, NotImplementedError)
 
 
 @dataclass(frozen=True)
-class Opening:
+class LoadPlan:
     """Inputs of `start`.
 
     Attributes:
@@ -56,7 +56,7 @@ class Opening:
         should_stop: polled while loading.
     """
 
-    source: Source
+    source: ModelSource
     checkpoint: Checkpoint
     tree: ModelTree
     device: Device
@@ -68,7 +68,7 @@ class Opening:
 
 
 @dataclass(frozen=True)
-class Started:
+class StartedRunner:
     """A runner, the table of backends with the number of layers each computes, and the name of the compute dtype."""
 
     runner: Runner
@@ -76,7 +76,7 @@ class Started:
     dtype: str
 
 
-def start(opening: Opening) -> Started:
+def start(opening: LoadPlan) -> StartedRunner:
     """Load the weights into the first runner that can run the model.
 
     Raises:
@@ -123,7 +123,7 @@ def _token_bytes(config: Any) -> int:
         return 0
 
 
-def _by_llama_cpp(opening: Opening, reasons: dict[str, str]) -> Started | None:
+def _by_llama_cpp(opening: LoadPlan, reasons: dict[str, str]) -> StartedRunner | None:
     """Open the model with llama.cpp, or return None and store the reason in `reasons`."""
     problem = llama_cpp.missing(opening.device)
     reasons[WHOLE] = problem.reason if problem else llama_cpp.refusal(opening.source.place)
@@ -135,10 +135,10 @@ def _by_llama_cpp(opening: Opening, reasons: dict[str, str]) -> Started | None:
     runner = open_runner(
         opening.source.place, opening.context, physical_cores(), opening.device.kind, opening.should_stop
     )
-    return Started(runner, whole_rows(opening.device, WHOLE, _all_linears(opening), reasons), "float16")
+    return StartedRunner(runner, whole_rows(opening.device, WHOLE, _all_linears(opening), reasons), "float16")
 
 
-def _by_native(opening: Opening, skeleton: Skeleton, reasons: dict[str, str]) -> Started | None:
+def _by_native(opening: LoadPlan, skeleton: Skeleton, reasons: dict[str, str]) -> StartedRunner | None:
     """Load the model into the native program, or return None and store the reason in `reasons`."""
     from core.inference.native import build, library
     from core.inference.runners import native
@@ -159,7 +159,7 @@ def _by_native(opening: Opening, skeleton: Skeleton, reasons: dict[str, str]) ->
                 should_stop=opening.should_stop,
             )
             rows = whole_rows(opening.device, NATIVE, _all_linears(opening), reasons)
-            return Started(runner, rows, "float32")
+            return StartedRunner(runner, rows, "float32")
         except _BROKEN as error:
             reason = str(error)
     if opening.backend == NATIVE:
@@ -168,21 +168,21 @@ def _by_native(opening: Opening, skeleton: Skeleton, reasons: dict[str, str]) ->
     return None
 
 
-def _not_packed(opening: Opening) -> str:
+def _not_packed(opening: LoadPlan) -> str:
     """Return the reason why the native kernels do not support one of the layers, or ""."""
     from core.inference.native import matrix
 
     return next((why for facts in facts_of(opening.checkpoint, opening.tree) if (why := matrix.refusal(facts))), "")
 
 
-def _by_modules(opening: Opening, skeleton: Skeleton, reasons: dict[str, str]) -> Started:
+def _by_modules(opening: LoadPlan, skeleton: Skeleton, reasons: dict[str, str]) -> StartedRunner:
     """Load a transformers model whose quantized layers are computed by the backends."""
     checkpoint, device = opening.checkpoint, opening.device
     # Decoding has one row per step; a dtype that is fast for many rows can be many times slower for one.
     name = opening.dtype or probe_dtype(device, rows=1).dtype
     dtype = getattr(torch, name)
     wanted = AUTO if opening.backend == WHOLE else opening.backend
-    choice: Choice = choose(facts_of(checkpoint, opening.tree), device, dtype, wanted)
+    choice: BackendChoice = choose(facts_of(checkpoint, opening.tree), device, dtype, wanted)
     check_room(device, needed_bytes(checkpoint, choice, dtype), opening.source.label)
     builder = Builder(choice, dtype, opening.emit)
     fill(skeleton, checkpoint, builder, dtype, torch.device(device.id), opening.emit, opening.should_stop)
@@ -190,8 +190,8 @@ def _by_modules(opening: Opening, skeleton: Skeleton, reasons: dict[str, str]) -
     choice.taken["dense"] += plain_linears(checkpoint, opening.tree)
     exact = name == "float32" and choice.taken["dense"] == sum(choice.taken.values())
     runner = open_runner(skeleton.model, opening.context, device.id, name, exact=exact)
-    return Started(runner, choice.rows(reasons), name)
+    return StartedRunner(runner, choice.rows(reasons), name)
 
 
-def _all_linears(opening: Opening) -> int:
+def _all_linears(opening: LoadPlan) -> int:
     return len(opening.checkpoint.schemes) + plain_linears(opening.checkpoint, opening.tree)

@@ -42,7 +42,7 @@ class BlockCall:
         return out[0] if isinstance(out, tuple | list) else out
 
 
-class _EnoughSeen(Exception):  # noqa: N818 - control flow, not an error
+class _InputCaptured(Exception):  # noqa: N818 - control flow, not an error
     """Raised by the recorder of the first block as soon as it has the input."""
 
 
@@ -81,9 +81,9 @@ def first_inputs(skeleton: Skeleton, tokens: Tensor, device: torch.device) -> Te
 
     def record(hidden: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         caught.append(hidden)
-        raise _EnoughSeen
+        raise _InputCaptured
 
-    with _recorders(skeleton, record), contextlib.suppress(_EnoughSeen):
+    with _recorders(skeleton, record), contextlib.suppress(_InputCaptured):
         _run(skeleton, tokens.to(device))
     return caught[0]
 

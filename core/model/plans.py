@@ -33,7 +33,7 @@ class LayerPlan:
 
 
 @dataclass(frozen=True)
-class Case:
+class PlanCase:
     """What happens to all linears of one shape and for one reason.
 
     `stored` is the bytes that such a weight takes now, and that go away where it is quantized; 0 for a tied head, whose
@@ -59,7 +59,7 @@ class Plans(Sequence[LayerPlan]):
         kinds: for each linear the number of its case.
     """
 
-    def __init__(self, linears: Sequence[Linear], cases: Sequence[Case], kinds: Sequence[int]) -> None:
+    def __init__(self, linears: Sequence[Linear], cases: Sequence[PlanCase], kinds: Sequence[int]) -> None:
         self._linears = linears
         self.cases = cases
         self.kinds = kinds
@@ -83,15 +83,15 @@ class Plans(Sequence[LayerPlan]):
             yield LayerPlan(linear, case.scheme, case.why, case.fallback)
 
     @cached_property
-    def counts(self) -> list[tuple[Case, int]]:
+    def counts(self) -> list[tuple[PlanCase, int]]:
         """Each case with the number of its layers."""
         return [(self.cases[kind], count) for kind, count in Counter(self.kinds).items()]
 
 
-def make_case(assigned: Assignment, in_features: int, out_features: int, stored: int) -> Case:
+def make_case(assigned: Assignment, in_features: int, out_features: int, stored: int) -> PlanCase:
     """What a linear of this shape gets of what it was assigned."""
     scheme, fallback = assigned.scheme.fit(in_features, out_features)
-    return Case(scheme, assigned.why, fallback, in_features, out_features, stored)
+    return PlanCase(scheme, assigned.why, fallback, in_features, out_features, stored)
 
 
 def own_copy(assigned: Assignment, head: Linear, before: int, stored: int) -> Assignment:
@@ -115,12 +115,12 @@ def grouped(tree: ModelTree, plans: Iterable[LayerPlan]) -> Plans:
     """`plans` as `Plans`, which they may be already; wherever they come from, their layers are of `tree`."""
     if isinstance(plans, Plans):
         return plans
-    cases: dict[Case, int] = {}
+    cases: dict[PlanCase, int] = {}
     linears, kinds = [], []
     for plan in plans:
         linear = plan.linear
         stored = tree.stored_bytes(linear)
-        case = Case(plan.scheme, plan.why, plan.fallback, linear.in_features, linear.out_features, stored)
+        case = PlanCase(plan.scheme, plan.why, plan.fallback, linear.in_features, linear.out_features, stored)
         linears.append(linear)
         kinds.append(cases.setdefault(case, len(cases)))
     return Plans(linears, list(cases), kinds)

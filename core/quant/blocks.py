@@ -19,7 +19,7 @@ from core.formats.gguf.blocks import BlockLinear
 from core.formats.gguf.carry import as_integers
 from core.formats.gguf.mixes import tuned_as
 from core.formats.grids import named_mix
-from core.formats.stored import Stored
+from core.formats.stored import StoredLayer
 from core.home import private_folder
 from core.model.chain import BlockCall, products_in
 from core.model.linear import TunedLinear
@@ -27,16 +27,16 @@ from core.model.skeleton import Skeleton
 from core.model.tree import LayerPlan, Linear
 from core.quant.activations import Activations
 from core.quant.grid import freeze, new_grid
-from core.quant.prepare import Resolved
+from core.quant.prepare import ResolvedSettings
 from core.quant.rtn import search_scale, searchable
-from core.quant.signround import Outcome, TunedLayer, Tuning, tune_block
+from core.quant.signround import TunedLayer, Tuning, TuningResult, tune_block
 from core.recipes import Recipe
 from core.schemes import LayerScheme
 from core.spec import JobSpec
 
 
 @dataclass(frozen=True)
-class Chain:
+class SampleActivations:
     """Samples of one length on their way through the model.
 
     Attributes:
@@ -60,7 +60,7 @@ class BlockJob:
     """What stays the same for all blocks of a run."""
 
     spec: JobSpec
-    resolved: Resolved
+    resolved: ResolvedSettings
     skeleton: Skeleton
     min_zero: int
     should_stop: ShouldStop
@@ -68,8 +68,8 @@ class BlockJob:
 
 
 def quantize_block(
-    job: BlockJob, block: int, plans: list[LayerPlan], chains: list[Chain]
-) -> tuple[list[Stored], Outcome]:
+    job: BlockJob, block: int, plans: list[LayerPlan], chains: list[SampleActivations]
+) -> tuple[list[StoredLayer], TuningResult]:
     """Advance every chain past block number `block`, and return its quantized layers.
 
     The first chain is the one that is tuned on; others are only carried along.
@@ -108,7 +108,7 @@ def forward(job: BlockJob, call: BlockCall, module: nn.Module, hidden: Tensor) -
         return call(module, hidden)
 
 
-def precision(resolved: Resolved) -> contextlib.AbstractContextManager[object]:
+def precision(resolved: ResolvedSettings) -> contextlib.AbstractContextManager[object]:
     """Products in the compute dtype of a run."""
     return products_in(resolved.compute_dtype, resolved.torch_device)
 
@@ -129,7 +129,7 @@ def insert_linear(job: BlockJob, name: str, weight: Tensor) -> TunedLinear:
 
 
 def _advance_original(
-    job: BlockJob, block: int, module: nn.Module, weighed: list[TunedLinear], chains: list[Chain]
+    job: BlockJob, block: int, module: nn.Module, weighed: list[TunedLinear], chains: list[SampleActivations]
 ) -> None:
     """The original chain past the block, in place; the inputs of some layers are weighed on the way."""
     for number, chain in enumerate(chains):
@@ -179,13 +179,15 @@ def _grid_of(job: BlockJob, item: LayerPlan) -> LayerScheme:
     return LayerScheme.of_type("q4_0") if item.scheme == plain and named_mix(job.spec.formats) else item.scheme
 
 
-def _frozen(layer: TunedLayer, item: LayerPlan) -> Stored:
+def _frozen(layer: TunedLayer, item: LayerPlan) -> StoredLayer:
     """What the layer has become, as its plan has it."""
     found = freeze(layer.grid, item.linear.name)
     return found if item.scheme.type or not isinstance(found, BlockLinear) else as_integers(found)
 
 
-def _tune(job: BlockJob, block: int, module: nn.Module, layers: list[TunedLayer], chain: Chain) -> Outcome:
+def _tune(
+    job: BlockJob, block: int, module: nn.Module, layers: list[TunedLayer], chain: SampleActivations
+) -> TuningResult:
     device = job.resolved.torch_device
     call = chain.calls[block]
     run = _compiled(module) if job.spec.compile else module

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from core.formats.gguf.rounding import Start
 from core.formats.quantized import QuantizedLinear
-from core.formats.stored import Stored
+from core.formats.stored import StoredLayer
 from core.quant import kernels, typed_grid
 from core.schemes import LayerScheme
 
@@ -289,7 +289,7 @@ def _step_factors(grid: Grid, sums: Tensor, size: float) -> None:
 
 
 @torch.no_grad()
-def freeze(grid: Grid, name: str) -> Stored:
+def freeze(grid: Grid, name: str) -> StoredLayer:
     """The integers that the grid stands for now: what goes to disk, never derived from a dequantized weight."""
     out, width = grid.weight.shape
     integers = torch.empty(out, width, dtype=torch.uint8, device=grid.weight.device)
@@ -300,7 +300,7 @@ def freeze(grid: Grid, name: str) -> Stored:
     return stored(grid, name, integers)
 
 
-def stored(grid: Grid, name: str, integers: Tensor) -> Stored:
+def stored(grid: Grid, name: str, integers: Tensor) -> StoredLayer:
     """A layer of the grid's scales as they are now, and of integers chosen elsewhere.
 
     Args:

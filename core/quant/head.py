@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from core.control import ShouldStop
 from core.errors import Cancelled, VerificationFailed
-from core.formats.stored import Stored
+from core.formats.stored import StoredLayer
 from core.model.chain import logits
 from core.model.tree import LayerPlan
-from core.quant.blocks import BlockJob, Chain, precision, read_weight
+from core.quant.blocks import BlockJob, SampleActivations, precision, read_weight
 from core.quant.grid import Grid, freeze, new_grid, stored
 from core.quant.rtn import search_scale, searchable
 
@@ -45,7 +45,7 @@ class _Listener(nn.Module):
         return x[..., :1]
 
 
-def quantize_head(job: BlockJob, item: LayerPlan, chain: Chain) -> Stored:
+def quantize_head(job: BlockJob, item: LayerPlan, chain: SampleActivations) -> StoredLayer:
     """The head as the map wants it, from the hidden states that leave the last block of the quantized model.
 
     A recipe without any text to speak of (plain rounding) rounds the head plainly too.
@@ -67,7 +67,7 @@ def quantize_head(job: BlockJob, item: LayerPlan, chain: Chain) -> Stored:
     return round_with_feedback(grid, name, moments, job.should_stop)
 
 
-def input_moments(job: BlockJob, chain: Chain, width: int) -> Tensor:
+def input_moments(job: BlockJob, chain: SampleActivations, width: int) -> Tensor:
     """Mean of x x^T over all tokens that reach the head, float32 [in, in].
 
     Raises:
@@ -93,7 +93,7 @@ def input_moments(job: BlockJob, chain: Chain, width: int) -> Tensor:
 
 
 @torch.no_grad()
-def round_with_feedback(grid: Grid, name: str, moments: Tensor, should_stop: ShouldStop) -> Stored:
+def round_with_feedback(grid: Grid, name: str, moments: Tensor, should_stop: ShouldStop) -> StoredLayer:
     """The integers of a grid, each input's rounding error spread over the inputs that follow (OPTQ).
 
     Args:

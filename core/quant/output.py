@@ -16,9 +16,9 @@ from core.errors import CorruptFile, VerificationFailed
 from core.events import Emit, FileWritten
 from core.files import write_atomic, write_json
 from core.formats.names import folder_name
-from core.formats.stored import FormatWriter, Stored, digest
+from core.formats.stored import FormatWriter, StoredLayer, digest
 from core.model.writer import failures
-from core.quant.prepare import Prepared
+from core.quant.prepare import PreparedRun
 from core.report.model_card import CARD, model_card
 from core.spec import JobSpec
 from core.staging import UNFINISHED, Staging
@@ -36,7 +36,7 @@ class Output:
         files: paths relative to the output, and their sizes, once finished.
     """
 
-    def __init__(self, spec: JobSpec, job: Path, ready: Prepared, emit: Emit) -> None:
+    def __init__(self, spec: JobSpec, job: Path, ready: PreparedRun, emit: Emit) -> None:
         self._target = Path(spec.output).absolute()
         self._staging = Staging(self._target, job.name, f"job {job.name}")
         self._ready = ready
@@ -71,7 +71,7 @@ class Output:
         finally:
             self._discard()
 
-    def write(self, layer: Stored) -> None:
+    def write(self, layer: StoredLayer) -> None:
         """Put a finished layer into every format, on that format's own grid."""
         for name, plan in self._ready.formats.items():
             stored = plan.stored(layer)

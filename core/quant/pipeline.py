@@ -18,7 +18,7 @@ from core.calibration.tokens import Calibration, load
 from core.control import Control, check_stop
 from core.errors import BadInput
 from core.events import BlockDone, BlockStarted, Done, Emit, Log, Loss, Progress, Stage, Started
-from core.formats.stored import Stored
+from core.formats.stored import StoredLayer
 from core.inference.evaluate import loss_increase, summarize
 from core.inference.memory import give_back_memory
 from core.model.chain import capture, first_inputs, only_rows
@@ -26,16 +26,16 @@ from core.model.context import ASSUMED, context_length
 from core.model.skeleton import build_skeleton
 from core.quant import heldout
 from core.quant.activations import Activations
-from core.quant.blocks import BlockJob, Chain, quantize_block
+from core.quant.blocks import BlockJob, SampleActivations, quantize_block
 from core.quant.head import quantize_head
 from core.quant.output import Output
-from core.quant.prepare import Prepared, prepare, settings_of
-from core.quant.progress import BEFORE_BLOCKS, Meter
-from core.quant.proof import Proof, check_range, prove, two_rows
-from core.quant.report import BlockFigures, Measured, make_report
-from core.quant.signround import Outcome
+from core.quant.prepare import PreparedRun, prepare, settings_of
+from core.quant.progress import BEFORE_BLOCKS, BlockProgress
+from core.quant.proof import SourceProof, check_range, prove, two_rows
+from core.quant.report import BlockFigures, PerplexityResult, make_report
+from core.quant.signround import TuningResult
 from core.quant.streamed_head import streamed_head
-from core.quant.verify import Verified, Written, check_answers, check_layers
+from core.quant.verify import VerificationResult, WrittenCheckpoint, check_answers, check_layers
 from core.spec import JobSpec
 from core.wording import human
 
@@ -46,12 +46,12 @@ class _Run:
 
     spec: JobSpec
     folder: Path
-    ready: Prepared
+    ready: PreparedRun
     blocks: BlockJob
     output: Output
     emit: Emit
     control: Control
-    meter: Meter
+    meter: BlockProgress
 
 
 def run(spec: JobSpec, job: Path, emit: Emit, control: Control) -> None:
@@ -83,7 +83,7 @@ def run(spec: JobSpec, job: Path, emit: Emit, control: Control) -> None:
     _check_lengths(ready, calibration)
     _prove(spec, ready, calibration, emit, control)
     with Output(spec, job, ready, emit) as output:
-        meter = Meter(ready.tree.blocks, spec.recipe.iters, emit)
+        meter = BlockProgress(ready.tree.blocks, spec.recipe.iters, emit)
         blocks = BlockJob(
             spec=spec,
             resolved=ready.resolved,
@@ -109,7 +109,7 @@ def run(spec: JobSpec, job: Path, emit: Emit, control: Control) -> None:
     emit(Done(output=spec.output, seconds=time.monotonic() - started, report=report))
 
 
-def _started(spec: JobSpec, ready: Prepared) -> Started:
+def _started(spec: JobSpec, ready: PreparedRun) -> Started:
     return Started(
         model=ready.source.label,
         blocks=ready.tree.blocks,
@@ -126,19 +126,19 @@ def _started(spec: JobSpec, ready: Prepared) -> Started:
     )
 
 
-def _on_loss(emit: Emit, meter: Meter, iterations: int, block: int, iteration: int, loss: float) -> None:
+def _on_loss(emit: Emit, meter: BlockProgress, iterations: int, block: int, iteration: int, loss: float) -> None:
     emit(Loss(block=block, iteration=iteration, iterations=iterations, loss=loss))
     meter.at(block, iteration)
 
 
-def _check_lengths(ready: Prepared, calibration: Calibration) -> None:
+def _check_lengths(ready: PreparedRun, calibration: Calibration) -> None:
     longest = context_length(ready.tree.config) or ASSUMED
     length = calibration.tokens.shape[1]
     if length > longest:
         raise BadInput(f"The model reads at most {longest} tokens, and seqlen is {length}.", f"Use --seqlen {longest}.")
 
 
-def _prove(spec: JobSpec, ready: Prepared, calibration: Calibration, emit: Emit, control: Control) -> None:
+def _prove(spec: JobSpec, ready: PreparedRun, calibration: Calibration, emit: Emit, control: Control) -> None:
     """Read every tensor once, and hold each block by itself against the whole model."""
     tree, store = ready.tree, ready.store
     emit(Log("info", f"Checking {human(tree.nbytes)} of weights, and every block by itself against the whole model"))
@@ -149,7 +149,7 @@ def _prove(spec: JobSpec, ready: Prepared, calibration: Calibration, emit: Emit,
         emit(Progress(BEFORE_BLOCKS * store.nbytes_read / max(1, tree.nbytes), -1.0, -1.0))
 
     prove(
-        Proof(
+        SourceProof(
             skeleton=ready.skeleton,
             store=store,
             tokens=two_rows(calibration.tokens, tree.tensors[f"{tree.embedding}.weight"].shape[0]),
@@ -163,7 +163,7 @@ def _prove(spec: JobSpec, ready: Prepared, calibration: Calibration, emit: Emit,
     check_range(store, weights, ready.resolved.compute_dtype)
 
 
-def _enter(running: _Run, calibration: Calibration) -> tuple[list[Chain], Tensor]:
+def _enter(running: _Run, calibration: Calibration) -> tuple[list[SampleActivations], Tensor]:
     """The calibration samples and the held-out windows at the door of block 0; and the windows' tokens."""
     ready, resolved = running.ready, running.ready.resolved
     unseen = heldout.windows(ready.tokenizer, context_length(ready.tree.config) or ASSUMED)
@@ -181,7 +181,7 @@ def _enter(running: _Run, calibration: Calibration) -> tuple[list[Chain], Tensor
                 for side in ("original", "quantized")
             ]
             original, quantized = (Activations(shape, cache, file) for file in files)
-            chain = Chain(original, quantized, calls, resolved.micro_batch if name == "calibration" else 1)
+            chain = SampleActivations(original, quantized, calls, resolved.micro_batch if name == "calibration" else 1)
             for part in chain.slices():
                 check_stop(running.control.should_stop)
                 hidden = first_inputs(skeleton, tokens[part], device)
@@ -191,7 +191,7 @@ def _enter(running: _Run, calibration: Calibration) -> tuple[list[Chain], Tensor
     return chains, unseen
 
 
-def _tune_all(running: _Run, chains: list[Chain]) -> list[BlockFigures]:
+def _tune_all(running: _Run, chains: list[SampleActivations]) -> list[BlockFigures]:
     """Every block in order, written as it is done; the figures of the blocks."""
     ready, emit = running.ready, running.emit
     figures: list[BlockFigures] = []
@@ -214,7 +214,7 @@ def _tune_all(running: _Run, chains: list[Chain]) -> list[BlockFigures]:
     return figures
 
 
-def _finish_head(running: _Run, chain: Chain) -> Stored | None:
+def _finish_head(running: _Run, chain: SampleActivations) -> StoredLayer | None:
     """The lm_head, if the map names it; one that was tied gets a copy of the embedding's weights."""
     for item in running.ready.quantized(-1):
         running.emit(Log("info", f"{item.linear.name}: {item.scheme.label()}, {item.why}"))
@@ -224,7 +224,7 @@ def _finish_head(running: _Run, chain: Chain) -> Stored | None:
     return None
 
 
-def _block_done(running: _Run, block: int, outcome: Outcome, seconds: float) -> None:
+def _block_done(running: _Run, block: int, outcome: TuningResult, seconds: float) -> None:
     if outcome.diverged:
         running.emit(Log("warning", f"Block {block}: {_divergence(outcome, running.spec.recipe.iters)}"))
     running.emit(
@@ -239,7 +239,7 @@ def _block_done(running: _Run, block: int, outcome: Outcome, seconds: float) -> 
     )
 
 
-def _divergence(outcome: Outcome, iterations: int) -> str:
+def _divergence(outcome: TuningResult, iterations: int) -> str:
     kept = f"the rounding of step {outcome.best_iteration}" if outcome.best_iteration else "plain rounding"
     if not outcome.diverged_at:
         return f"the loss of plain rounding is not finite (NaN or infinity); {kept} was kept"
@@ -247,7 +247,7 @@ def _divergence(outcome: Outcome, iterations: int) -> str:
     return f"the loss was not finite (NaN or infinity) at {where}, which ended the tuning; {kept} was kept"
 
 
-def _score(running: _Run, chain: Chain, unseen: Tensor, head: Stored | None) -> Measured:
+def _score(running: _Run, chain: SampleActivations, unseen: Tensor, head: StoredLayer | None) -> PerplexityResult:
     """The losses of the original and of the quantized model on the held-out windows."""
     with streamed_head(running.blocks):
         before = heldout.token_losses(running.blocks, chain.original, unseen)
@@ -257,12 +257,12 @@ def _score(running: _Run, chain: Chain, unseen: Tensor, head: Stored | None) -> 
         with streamed_head(running.blocks, head):
             after = heldout.token_losses(running.blocks, chain.quantized, unseen)
     embedding = running.ready.tree.tensors[f"{running.ready.tree.embedding}.weight"]
-    return Measured(
+    return PerplexityResult(
         summarize(before, unseen), summarize(after, unseen), *loss_increase(before, after), embedding.shape[0]
     )
 
 
-def _verify(running: _Run, unseen: Tensor) -> dict[str, Verified]:
+def _verify(running: _Run, unseen: Tensor) -> dict[str, VerificationResult]:
     """Every format's output, read back and run."""
     ready, output, should_stop = running.ready, running.output, running.control.should_stop
     results = {}
@@ -273,9 +273,9 @@ def _verify(running: _Run, unseen: Tensor) -> dict[str, Verified]:
         plan.check_rest(written, ready.store, should_stop)
         skeleton = build_skeleton(ready.tree, written.store)
         perplexity, sample = check_answers(
-            Written(replace(running.blocks, skeleton=skeleton), written), unseen, ready.tokenizer
+            WrittenCheckpoint(replace(running.blocks, skeleton=skeleton), written), unseen, ready.tokenizer
         )
-        results[name] = Verified(
+        results[name] = VerificationResult(
             len(output.digests[name]),
             len(plan.copied) - len(plan.rounded),
             dict(plan.rounded),

@@ -28,7 +28,7 @@ from core.formats.opened import open_source
 from core.formats.registry import plan
 from core.formats.side_files import foreign_links
 from core.formats.stored import FormatPlan
-from core.hub.source import Source
+from core.hub.source import ModelSource
 from core.inference.devices import choose, physical_cores, probe_dtype
 from core.model.fingerprint import FingerprintedStore
 from core.model.folder import read_config
@@ -44,7 +44,7 @@ SPARE = 64 << 20
 
 
 @dataclass(frozen=True)
-class Resolved:
+class ResolvedSettings:
     """What this machine makes of a spec; recorded in the job, reused on resume.
 
     Attributes:
@@ -73,16 +73,16 @@ class Resolved:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedRun:
     """A request that can run."""
 
-    source: Source
+    source: ModelSource
     tree: ModelTree
     store: FingerprintedStore
     skeleton: Skeleton
     plans: tuple[LayerPlan, ...]
     formats: dict[str, FormatPlan]
-    resolved: Resolved
+    resolved: ResolvedSettings
     tokenizer: Any
     source_config: dict[str, Any]
 
@@ -91,7 +91,7 @@ class Prepared:
         return [item for item in self.plans if item.linear.block == block and item.scheme.quantized]
 
 
-def prepare(spec: JobSpec, emit: Emit, should_stop: ShouldStop) -> Prepared:
+def prepare(spec: JobSpec, emit: Emit, should_stop: ShouldStop) -> PreparedRun:
     """Open the model, fix the map and the formats, choose the device.
 
     Raises:
@@ -131,7 +131,7 @@ def prepare(spec: JobSpec, emit: Emit, should_stop: ShouldStop) -> Prepared:
     resolved = resolve(spec, tree)
     if spec.compile and resolved.torch_device.type == "cpu":
         check_compiler()
-    return Prepared(
+    return PreparedRun(
         source=source,
         tree=tree,
         store=store,
@@ -178,7 +178,7 @@ def _check_kinds(tree: ModelTree, plans: Sequence[LayerPlan], skeleton: Skeleton
             )
 
 
-def resolve(spec: JobSpec, tree: ModelTree) -> Resolved:
+def resolve(spec: JobSpec, tree: ModelTree) -> ResolvedSettings:
     """Device, dtype, threads and batches of a spec on this machine, by measurement."""
     device = choose(spec.device)
     threads = physical_cores()
@@ -191,7 +191,7 @@ def resolve(spec: JobSpec, tree: ModelTree) -> Resolved:
     hidden = int(tree.config.get("hidden_size") or tree.config.get("n_embd") or 4096)
     wide = 4 * 2 * recipe.samples * recipe.seqlen * hidden
     tight = spec.low_memory or wide > psutil.virtual_memory().available // 4
-    return Resolved(
+    return ResolvedSettings(
         device=device.id,
         dtype=probe_dtype(device).dtype,
         threads=threads,
@@ -212,6 +212,6 @@ def check_compiler() -> None:
         )
 
 
-def settings_of(spec: JobSpec, resolved: Resolved) -> dict[str, Any]:
+def settings_of(spec: JobSpec, resolved: ResolvedSettings) -> dict[str, Any]:
     """What the `Started` event and the report say of the settings."""
     return {"recipe": spec.recipe.to_json(), "default_scheme": spec.bits_map.default.to_json(), **asdict(resolved)}

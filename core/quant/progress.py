@@ -17,7 +17,7 @@ BEFORE_BLOCKS, _BLOCKS = 0.03, 0.93
 _EVERY = 0.5
 
 
-class Meter:
+class BlockProgress:
     """Turns blocks done into `Progress` and `Memory` events, at most two a second."""
 
     def __init__(self, blocks: int, iterations: int, emit: Emit) -> None:

@@ -41,7 +41,7 @@ _UNSUPPORTED = "This architecture is not supported yet."
 
 
 @dataclass(frozen=True)
-class Proof:
+class SourceProof:
     """What is to be proven, and with what.
 
     Attributes:
@@ -76,7 +76,7 @@ def two_rows(tokens: Tensor, vocabulary: int) -> Tensor:
     return torch.stack([first, torch.cat([first[:shared], other[shared:]])])
 
 
-def prove(proof: Proof) -> None:
+def prove(proof: SourceProof) -> None:
     """Compare the chain of blocks with the model, and read every tensor of the checkpoint once.
 
     Memory: a block in fp32, and what lies outside of the blocks without embedding and head.
@@ -126,7 +126,7 @@ class _Differs(Exception):  # noqa: N818 - the model's own forward must end firs
         self.by = by
 
 
-def _compare(proof: Proof) -> None:
+def _compare(proof: SourceProof) -> None:
     skeleton, tokens = proof.skeleton, proof.tokens
     calls = capture(skeleton, tokens[:1], proof.device)
     entering = first_inputs(skeleton, tokens, proof.device)
@@ -146,7 +146,7 @@ def _compare(proof: Proof) -> None:
     _check_causal(proof, scores, "its output")
 
 
-def _whole_model(proof: Proof, calls: list[BlockCall], entering: Tensor) -> tuple[Tensor, Tensor]:
+def _whole_model(proof: SourceProof, calls: list[BlockCall], entering: Tensor) -> tuple[Tensor, Tensor]:
     """Last block's output [2, tokens, width] and logits of the model's own forward, its blocks compared on the way."""
     skeleton = proof.skeleton
     beside = _Beside(proof, calls, entering)
@@ -175,7 +175,7 @@ class _Beside:
         done: blocks that ran.
     """
 
-    def __init__(self, proof: Proof, calls: list[BlockCall], entering: Tensor) -> None:
+    def __init__(self, proof: SourceProof, calls: list[BlockCall], entering: Tensor) -> None:
         self._proof = proof
         self._calls = calls
         self._input = entering
@@ -253,7 +253,7 @@ def _same(skeleton: Skeleton, found: Tensor, expected: Tensor, what: str) -> Non
         raise UnsupportedModel(f"{_name(skeleton)} {what}, so it cannot be run block by block.", _UNSUPPORTED)
 
 
-def _check_causal(proof: Proof, states: Tensor, what: str) -> None:
+def _check_causal(proof: SourceProof, states: Tensor, what: str) -> None:
     """Refuse a model in which the tokens that follow change what is computed for the first ones."""
     shared = int((proof.tokens[0] == proof.tokens[1]).long().cumprod(0).sum())
     if not difference(states[1, :shared], states[0, :shared]) <= TOLERANCE:
@@ -264,7 +264,7 @@ def _check_causal(proof: Proof, states: Tensor, what: str) -> None:
         )
 
 
-def _reason(proof: Proof, differs: _Differs) -> UnsupportedModel:
+def _reason(proof: SourceProof, differs: _Differs) -> UnsupportedModel:
     """Why a block computes something else by itself, as far as it can be told from its arguments."""
     skeleton = proof.skeleton
     both = [capture(skeleton, proof.tokens[row : row + 1], proof.device)[differs.block] for row in (0, 1)]

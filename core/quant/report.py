@@ -12,10 +12,10 @@ from core.formats.names import folder_name
 from core.formats.stored import layer_labels
 from core.inference.evaluate import Perplexity
 from core.quant.output import Output
-from core.quant.prepare import Prepared, settings_of
+from core.quant.prepare import PreparedRun, settings_of
 from core.quant.progress import peak_memory
-from core.quant.signround import Outcome
-from core.quant.verify import Verified
+from core.quant.signround import TuningResult
+from core.quant.verify import VerificationResult
 from core.spec import JobSpec
 
 _WEIGHTS = (".safetensors", ".gguf")
@@ -26,12 +26,12 @@ class BlockFigures:
     """How one block came out."""
 
     name: str
-    outcome: Outcome
+    outcome: TuningResult
     seconds: float
 
 
 @dataclass(frozen=True)
-class Measured:
+class PerplexityResult:
     """Perplexities on the held-out windows.
 
     Attributes:
@@ -65,11 +65,11 @@ class Measured:
 
 def make_report(
     spec: JobSpec,
-    ready: Prepared,
+    ready: PreparedRun,
     calibration: Calibration,
     blocks: Sequence[BlockFigures],
-    measured: Measured,
-    verified: dict[str, Verified],
+    measured: PerplexityResult,
+    verified: dict[str, VerificationResult],
     output: Output,
     seconds: float,
 ) -> dict[str, Any]:
@@ -113,7 +113,7 @@ def make_report(
     }
 
 
-def layer_counts(ready: Prepared) -> dict[str, int]:
+def layer_counts(ready: PreparedRun) -> dict[str, int]:
     """How many linears got each number of bits."""
     counts: dict[str, int] = {}
     for item in ready.plans:

@@ -53,7 +53,7 @@ class Tuning:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TuningResult:
     """How the tuning of a block came out.
 
     Attributes:
@@ -81,7 +81,7 @@ class _Best:
         return math.isfinite(loss) and not self.loss <= loss
 
 
-class Sampler:
+class BatchSampler:
     """Batches of sample numbers: shuffled, without repeats in a round, an incomplete tail dropped."""
 
     def __init__(self, samples: int, batch: int, seed: int) -> None:
@@ -106,7 +106,7 @@ def tune_block(
     tuning: Tuning,
     on_loss: Callable[[int, float], None],
     should_stop: ShouldStop,
-) -> Outcome:
+) -> TuningResult:
     """Tune all layers of a block together; afterwards their grids and module weights are the best that was seen.
 
     Args:
@@ -135,9 +135,16 @@ def tune_block(
     best, odd = _Best(0, before, []), 0
     if tuning.iterations:
         best, odd = _descend(
-            layers, loss_of, judge, before, Sampler(samples, tuning.batch, tuning.seed), tuning, on_loss, should_stop
+            layers,
+            loss_of,
+            judge,
+            before,
+            BatchSampler(samples, tuning.batch, tuning.seed),
+            tuning,
+            on_loss,
+            should_stop,
         )
-    return Outcome(before, best.loss, best.iteration, odd > 0 or not math.isfinite(before), odd)
+    return TuningResult(before, best.loss, best.iteration, odd > 0 or not math.isfinite(before), odd)
 
 
 def _descend(
@@ -145,7 +152,7 @@ def _descend(
     loss_of: Callable[[Tensor], Tensor],
     judge: Callable[[], float],
     before: float,
-    sampler: Sampler,
+    sampler: BatchSampler,
     tuning: Tuning,
     on_loss: Callable[[int, float], None],
     should_stop: ShouldStop,

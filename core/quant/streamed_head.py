@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from core.formats.stored import Stored, by_rows
+from core.formats.stored import StoredLayer, by_rows
 from core.inference.memory import give_back_memory
 from core.quant.blocks import BlockJob
 
@@ -60,7 +60,7 @@ class StreamedHead(nn.Module):
 
 
 @contextlib.contextmanager
-def streamed_head(job: BlockJob, layer: Stored | None = None) -> Iterator[None]:
+def streamed_head(job: BlockJob, layer: StoredLayer | None = None) -> Iterator[None]:
     """Put the head of the job's model into place while entered.
 
     Args:
@@ -91,7 +91,7 @@ def streamed_head(job: BlockJob, layer: Stored | None = None) -> Iterator[None]:
         give_back_memory()
 
 
-def _of_layer(layer: Stored) -> tuple[Callable[[], Iterator[Tensor]], tuple[int, int]]:
+def _of_layer(layer: StoredLayer) -> tuple[Callable[[], Iterator[Tensor]], tuple[int, int]]:
     rows, columns = layer.ints.shape
     return lambda: by_rows(layer, max(1, _PIECE // columns)), (rows, columns)
 

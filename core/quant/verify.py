@@ -33,7 +33,7 @@ TOKENS = 4
 
 
 @dataclass(frozen=True)
-class Verified:
+class VerificationResult:
     """What was checked.
 
     Attributes:
@@ -66,7 +66,7 @@ def check_layers(written: Checkpoint, digests: dict[str, str], should_stop: Shou
 
 
 @dataclass(frozen=True)
-class Written:
+class WrittenCheckpoint:
     """A checkpoint on disk that is run block by block; `job` holds a skeleton over the written files."""
 
     job: BlockJob
@@ -111,7 +111,7 @@ class Written:
         return state, calls
 
 
-def check_answers(written: Written, tokens: Tensor, tokenizer: Any) -> tuple[float, str]:
+def check_answers(written: WrittenCheckpoint, tokens: Tensor, tokenizer: Any) -> tuple[float, str]:
     """Run the held-out windows and write a few words, from the files alone.
 
     Args:

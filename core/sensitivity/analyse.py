@@ -25,11 +25,11 @@ from core.model.skeleton import Skeleton, build_skeleton
 from core.model.tokenizer import load_tokenizer
 from core.model.tree import Linear, ModelTree, build_tree, read_tensors
 from core.quant.blocks import read_weight
-from core.quant.proof import Proof, check_range, prove, two_rows
+from core.quant.proof import SourceProof, check_range, prove, two_rows
 from core.schemes import LayerScheme
 from core.sensitivity import cache, measures
-from core.sensitivity.meter import Meter
-from core.sensitivity.passes import Pass, Seen, backward, enter, forward
+from core.sensitivity.meter import PassProgress
+from core.sensitivity.passes import CapturedActivations, Pass, backward, enter, forward
 from core.sensitivity.spec import AnalysisSpec
 from core.sensitivity.table import SensitivityTable
 
@@ -62,7 +62,7 @@ def analyse(spec: AnalysisSpec, emit: Emit, should_stop: ShouldStop) -> Sensitiv
     _prove(skeleton, store, tokens, torch.device(device.id), should_stop)
     check_range(store, [f"{name}.weight" for name in tree.block_linears], dtype)
     emit(Stage("analyse"))
-    meter = Meter(emit, tree.blocks, 0 if spec.measure == "output" else tree.blocks)
+    meter = PassProgress(emit, tree.blocks, 0 if spec.measure == "output" else tree.blocks)
 
     def step() -> None:
         give_back_memory()
@@ -88,7 +88,7 @@ def _prove(
     def step() -> None:
         check_stop(should_stop, "The analysis was cancelled.")
 
-    prove(Proof(skeleton, store, rows, device, tree.of_block, len(tokens) > 1, step))
+    prove(SourceProof(skeleton, store, rows, device, tree.of_block, len(tokens) > 1, step))
 
 
 def _measure(spec: AnalysisSpec, way: Pass) -> dict[str, tuple[float, ...]]:
@@ -96,7 +96,7 @@ def _measure(spec: AnalysisSpec, way: Pass) -> dict[str, tuple[float, ...]]:
     rows: dict[str, tuple[float, ...]] = {}
     linears = {linear.name: linear for linear in way.skeleton.tree.linears}
 
-    def visit(met: Mapping[str, Seen]) -> None:
+    def visit(met: Mapping[str, CapturedActivations]) -> None:
         for name, seen in met.items():
             if way.should_stop():
                 raise Cancelled("The analysis was cancelled.")
@@ -111,14 +111,14 @@ def _measure(spec: AnalysisSpec, way: Pass) -> dict[str, tuple[float, ...]]:
     return rows
 
 
-def _row(spec: AnalysisSpec, way: Pass, linear: Linear, seen: Seen) -> tuple[float, ...]:
+def _row(spec: AnalysisSpec, way: Pass, linear: Linear, seen: CapturedActivations) -> tuple[float, ...]:
     weight = read_weight(way.skeleton, linear, way.device)
     fitted = [scheme.fit(linear.in_features, linear.out_features)[0] for scheme in spec.schemes]
     found = {scheme: _loss_increase(spec.measure, scheme, weight, seen) for scheme in set(fitted)}
     return tuple(found[scheme] for scheme in fitted)
 
 
-def _loss_increase(measure: str, scheme: LayerScheme, weight: Tensor, seen: Seen) -> float:
+def _loss_increase(measure: str, scheme: LayerScheme, weight: Tensor, seen: CapturedActivations) -> float:
     if not scheme.quantized:
         return 0.0
     error = measures.error_of(weight, scheme)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from core.quant.grid import new_grid, quantize_into
 from core.schemes import LayerScheme
-from core.sensitivity.passes import Seen
+from core.sensitivity.passes import CapturedActivations
 
 TUNED = 0.4
 """Share of the loss increase of plain rounding that tuning leaves: 0.28 to 0.48 in six runs of the demo model (uniform
@@ -32,20 +32,20 @@ def error_of(weight: Tensor, scheme: LayerScheme) -> Tensor:
     return rounded.sub_(weight.float())
 
 
-def fisher(seen: Seen, error: Tensor) -> float:
+def fisher(seen: CapturedActivations, error: Tensor) -> float:
     """Predicted growth of the loss in nats a token, before any tuning."""
     moved = seen.inputs @ error.to(seen.inputs.dtype).T
     along = (moved.float() * seen.gradients.float()).sum(-1)
     return 0.5 * float(along.square().mean())
 
 
-def first_order(seen: Seen, error: Tensor) -> float:
+def first_order(seen: CapturedActivations, error: Tensor) -> float:
     """Sum of the absolute first-order terms in nats a token."""
     gradient = seen.gradients.T @ seen.inputs
     return float((gradient.float() * error).abs().sum()) / len(seen.inputs)
 
 
-def output(seen: Seen, weight: Tensor, error: Tensor) -> float:
+def output(seen: CapturedActivations, weight: Tensor, error: Tensor) -> float:
     """Error of the layer's output as a share of its size."""
     squares = seen.inputs.float().square().mean(0)
     size = (seen.inputs @ weight.to(seen.inputs.dtype).T).float().square().mean(0).sum()

@@ -10,7 +10,7 @@ _SPREAD = 0.2
 """How far the remaining time may be off, as a share of it."""
 
 
-class Meter:
+class PassProgress:
     """Turns steps done into `Progress`. A step of the way back takes `_BACK` times one of the way there.
 
     Args:

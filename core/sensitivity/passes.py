@@ -22,14 +22,14 @@ from core.errors import Cancelled, CorruptFile
 from core.model.chain import BlockCall, capture, first_inputs, logits, only_rows, products_in
 from core.model.skeleton import Skeleton
 from core.quant.activations import Activations
-from core.sensitivity.states import States
+from core.sensitivity.states import HiddenStates
 
 _CHUNK = 128
 """Tokens scored at once: the logits of a long text over a large vocabulary outweigh a block."""
 
 
 @dataclass(frozen=True)
-class Seen:
+class CapturedActivations:
     """What a linear layer met on the way.
 
     Attributes:
@@ -55,7 +55,7 @@ class Pass:
 
     skeleton: Skeleton
     tokens: Tensor
-    states: States
+    states: HiddenStates
     calls: list[BlockCall]
     device: torch.device
     dtype: torch.dtype
@@ -90,14 +90,14 @@ def enter(
         with only_rows(skeleton, tokens, torch.float32, device):
             calls = capture(skeleton, tokens[:1], device)
             width = first_inputs(skeleton, tokens[:1], device).shape[-1]
-            states = open_files.enter_context(States((len(tokens), tokens.shape[1], width), kept, folder))
+            states = open_files.enter_context(HiddenStates((len(tokens), tokens.shape[1], width), kept, folder))
             way = Pass(skeleton, tokens, states, calls, device, dtype, batch, should_stop, step)
             for part in way.slices():
                 states.write(0, part, first_inputs(skeleton, tokens[part], device))
         yield way
 
 
-def forward(way: Pass, visit: Callable[[Mapping[str, Seen]], None] | None = None) -> None:
+def forward(way: Pass, visit: Callable[[Mapping[str, CapturedActivations]], None] | None = None) -> None:
     """Fill the states behind every block.
 
     Args:
@@ -105,20 +105,24 @@ def forward(way: Pass, visit: Callable[[Mapping[str, Seen]], None] | None = None
     """
     for block in range(way.skeleton.tree.blocks):
         with _filled(way, block) as module, torch.no_grad():
-            gathered: dict[str, list[Seen]] = {}
+            gathered: dict[str, list[CapturedActivations]] = {}
             for part in way.slices():
                 with _watched(way, block) as met, products_in(way.dtype, way.device):
                     after = way.calls[block](module, way.states.read(block, part, way.device))
                 way.states.write(block + 1, part, after)
                 if visit is not None:
                     for name, (inputs, outputs) in met.items():
-                        gathered.setdefault(name, []).append(Seen(_rows(way, inputs), outputs.new_empty(0)))
+                        gathered.setdefault(name, []).append(
+                            CapturedActivations(_rows(way, inputs), outputs.new_empty(0))
+                        )
             if visit is not None:
                 visit(_joined(gathered))
         way.step()
 
 
-def backward(way: Pass, labels: Callable[[Tensor, Tensor], Tensor]) -> Iterator[tuple[int, dict[str, Seen]]]:
+def backward(
+    way: Pass, labels: Callable[[Tensor, Tensor], Tensor]
+) -> Iterator[tuple[int, dict[str, CapturedActivations]]]:
     """From the last block to the first, what its linears met.
 
     Args:
@@ -127,7 +131,7 @@ def backward(way: Pass, labels: Callable[[Tensor, Tensor], Tensor]) -> Iterator[
     """
     gradient = _gradient_at_head(way, labels)
     for block in range(way.skeleton.tree.blocks - 1, -1, -1):
-        gathered: dict[str, list[Seen]] = {}
+        gathered: dict[str, list[CapturedActivations]] = {}
         with _filled(way, block) as module:
             for part in way.slices():
                 hidden = way.states.read(block, part, way.device).requires_grad_(True)
@@ -140,7 +144,7 @@ def backward(way: Pass, labels: Callable[[Tensor, Tensor], Tensor]) -> Iterator[
                     found = torch.autograd.grad(after, [hidden, *outputs], behind)
                 gradient.write(part, found[0])
                 for (name, (inputs, _)), at_output in zip(met.items(), found[1:], strict=True):
-                    gathered.setdefault(name, []).append(Seen(_rows(way, inputs), _rows(way, at_output)))
+                    gathered.setdefault(name, []).append(CapturedActivations(_rows(way, inputs), _rows(way, at_output)))
         yield block, _joined(gathered)
         way.step()
 
@@ -222,9 +226,11 @@ def _checked(value: Tensor) -> Tensor:
     return value
 
 
-def _joined(gathered: Mapping[str, list[Seen]]) -> dict[str, Seen]:
+def _joined(gathered: Mapping[str, list[CapturedActivations]]) -> dict[str, CapturedActivations]:
     return {
-        name: Seen(torch.cat([part.inputs for part in parts]), torch.cat([part.gradients for part in parts]))
+        name: CapturedActivations(
+            torch.cat([part.inputs for part in parts]), torch.cat([part.gradients for part in parts])
+        )
         for name, parts in gathered.items()
     }
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from core.errors import DiskFull
 
 
-class States:
+class HiddenStates:
     """Hidden states [samples, tokens, width] under a number each, written and read by samples.
 
     The file has no name, so that nothing is left of it whatever happens. Used as a context, which closes it.
@@ -29,7 +29,7 @@ class States:
         self._sample = shape[1] * shape[2] * dtype.itemsize
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by `__exit__`
 
-    def __enter__(self) -> States:
+    def __enter__(self) -> HiddenStates:
         return self
 
     def __exit__(self, *_error: object) -> None:

@@ -17,7 +17,7 @@ from core.codec import encode
 from core.errors import BadInput, BitwrightError, DeviceProblem
 from core.estimation import preflight
 from core.events import Done, Emit, Log
-from core.hub.source import Source
+from core.hub.source import ModelSource
 from core.inference.machine import Machine
 from core.jobs import store
 from core.model.folder import check_architecture, read_config
@@ -234,7 +234,7 @@ def _opened(name: str, label: str, origin: str, note: str, folder: Path) -> Valu
     }
 
 
-def _about(source: Source) -> str:
+def _about(source: ModelSource) -> str:
     """What should be known of the weights: how a GGUF file has them, and that its embedding may grow."""
     if not source.file_bytes:
         return source.note

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 
 from core.allocation.pareto import pareto
-from core.allocation.problem import Budget, Demand, allocate
+from core.allocation.problem import AllocationRequest, Budget, allocate
 from core.bitsmap import BitsMap, Rule
 from core.formats import engines
 from core.model.tree import ModelTree, resolve_schemes
@@ -38,15 +38,15 @@ def measured(step: Callable[[], object], rounds: int) -> str:
 def steps(tree: ModelTree) -> dict[str, Callable[[], object]]:
     """What is measured of a tree."""
     table = table_for(tree)
-    demand = Demand(Budget("bpw", 3.5), (2, 3, 4, 8))
-    for_vllm = Demand(Budget("bpw", 5.5), (4, 8), engine="vllm-cuda")
-    curve = pareto(tree, table, demand)
+    request = AllocationRequest(Budget("bpw", 3.5), (2, 3, 4, 8))
+    for_vllm = AllocationRequest(Budget("bpw", 5.5), (4, 8), engine="vllm-cuda")
+    curve = pareto(tree, table, request)
     mixed = BitsMap(LayerScheme(4, 32), (Rule("*.o_proj", bits=2), Rule("*.q_proj", bits=8)))
     plans = resolve_schemes(tree, mixed)
     return {
-        "allocate, 3.5 bits": lambda: allocate(tree, table, demand),
+        "allocate, 3.5 bits": lambda: allocate(tree, table, request),
         "allocate for vLLM": lambda: allocate(tree, table, for_vllm),
-        "pareto": lambda: pareto(tree, table, demand),
+        "pareto": lambda: pareto(tree, table, request),
         f"map of one of {len(curve)} points": lambda: curve.map_at(len(curve) // 2),
         "check for vLLM": lambda: engines.check("vllm-cuda", tree, plans, "auto_round"),
         "repair for vLLM": lambda: engines.repaired("vllm-cuda", tree, mixed, "auto_round"),

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 
-class _EnoughSeen(Exception):  # noqa: N818 - control flow, not an error
+class _InputCaptured(Exception):  # noqa: N818 - control flow, not an error
     """Raised once the schemes are known: the tuning is not wanted."""
 
 
@@ -35,7 +35,7 @@ def main(model: str, texts: str, budgets: list[float], out: Path) -> None:
         seconds.append(time.monotonic() - began)
         for budget, config in layers.items():
             found[str(budget)] = {name: int(scheme["bits"]) for name, scheme in config.items() if "bits" in scheme}
-        raise _EnoughSeen
+        raise _InputCaptured
 
     gen_auto_scheme.GenScheme.get_layer_config = watch
     scheme = gen_auto_scheme.AutoScheme(avg_bits=budgets, options=options, dataset=texts, nsamples=16, seqlen=256)
@@ -43,7 +43,7 @@ def main(model: str, texts: str, budgets: list[float], out: Path) -> None:
     try:
         rounder = AutoRound(loaded, AutoTokenizer.from_pretrained(model), scheme=scheme, dataset=texts, iters=0)
         rounder.quantize()
-    except _EnoughSeen:
+    except _InputCaptured:
         pass
     out.write_text(json.dumps({"seconds": sum(seconds), "maps": found}), encoding="utf-8")
 

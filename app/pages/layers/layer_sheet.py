@@ -15,7 +15,7 @@ from typing import TypeVar
 from app.pages.layers.budget.loss_increase import LayerSensitivity
 from core.estimation import sizes
 from core.formats.engines import Mark
-from core.model.plans import Case, LayerPlan, Plans, grouped
+from core.model.plans import LayerPlan, PlanCase, Plans, grouped
 from core.model.tree import Linear, ModelTree
 from core.schemes import UNTOUCHED, LayerScheme
 from core.sensitivity.table import SensitivityTable
@@ -58,7 +58,7 @@ class LayerSheet:
     def linear(self, layer: int) -> Linear:
         return self.linears[layer]
 
-    def case(self, layer: int) -> Case:
+    def case(self, layer: int) -> PlanCase:
         """What happens to a layer."""
         return self.plans.cases[self.plans.kinds[layer]]
 
@@ -266,7 +266,7 @@ def _whole(tree: ModelTree, plans: Plans) -> Plans:
     head = tree.tied_head
     if head is None or len(plans) != len(tree.linears) or not len(plans):
         return plans
-    same = Case(LayerScheme(UNTOUCHED), "tied: it is the embedding", "", head.in_features, head.out_features, 0)
+    same = PlanCase(LayerScheme(UNTOUCHED), "tied: it is the embedding", "", head.in_features, head.out_features, 0)
     return Plans(tree.nameable, [*plans.cases, same], [*plans.kinds, len(plans.cases)])
 
 

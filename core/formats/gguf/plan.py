@@ -29,7 +29,7 @@ from core.formats.holding import notes, problems
 from core.formats.names import mix_of
 from core.formats.quantized import QuantizedLinear
 from core.formats.side_files import carry_over
-from core.formats.stored import Checkpoint, Stored
+from core.formats.stored import Checkpoint, StoredLayer
 from core.model.plans import LayerPlan
 from core.model.tree import ModelTree
 from core.model.weights import TensorStore
@@ -87,7 +87,7 @@ class GgufPlan:
         """The type of a tensor in the file."""
         return self.contents.types[item.linear or item.source]
 
-    def stored(self, layer: Stored) -> BlockLinear:
+    def stored(self, layer: StoredLayer) -> BlockLinear:
         """The layer in blocks: as it is, or its integers carried over exactly.
 
         Raises:
@@ -142,7 +142,7 @@ class GgufOutput:
         self._folder = folder
         self._file = plan.contents.writer(folder / plan.file)
 
-    def write(self, layer: Stored) -> None:
+    def write(self, layer: StoredLayer) -> None:
         """Put one layer into its place, rows in the file's order.
 
         Raises:

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 
 from core.formats.gguf.blocks import BlockLinear
 from core.formats.quantized import QuantizedLinear
-from core.inference.backends.backend import LayerFacts, Missing
+from core.inference.backends.backend import LayerFacts, MissingRequirement
 from core.inference.backends.probing import probe
 from core.inference.backends.regroup import group_for, in_order, spread
 
 if TYPE_CHECKING:
-    from core.formats.stored import Stored
+    from core.formats.stored import StoredLayer
     from core.inference.machine import Device
 
 INSTALL = "pip install auto-round-lib"
@@ -40,19 +40,21 @@ class ArkBackend:
     title = "auto-round-lib (Intel)"
     takes = "CPU: 2, 3, 4, 8 bits, any group; XPU: 4, 8 bits symmetric"
 
-    def missing(self, device: Device) -> Missing | None:
+    def missing(self, device: Device) -> MissingRequirement | None:
         if device.kind not in _KINDS:
-            return Missing("It runs on CPUs and Intel graphics cards only.")
+            return MissingRequirement("It runs on CPUs and Intel graphics cards only.")
         library, problem = probe("auto_round_kernel", "auto-round-lib", INSTALL)
         if problem is not None:
             return problem
         lacking = [name for name in ("woqgemm", "repack_quantized_weight") if not hasattr(library, name)]
         if lacking:
-            return Missing(f"The installed auto-round-lib is too old: it lacks {lacking[0]}.", f"{INSTALL} -U")
+            return MissingRequirement(
+                f"The installed auto-round-lib is too old: it lacks {lacking[0]}.", f"{INSTALL} -U"
+            )
         if getattr(library, _KINDS[device.kind][0], None) is None:
-            return Missing(f"The installed auto-round-lib cannot load its {device.kind.upper()} library.")
+            return MissingRequirement(f"The installed auto-round-lib cannot load its {device.kind.upper()} library.")
         if device.kind == "cpu" and torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
-            return Missing("It needs a processor with AVX2.")
+            return MissingRequirement("It needs a processor with AVX2.")
         return None
 
     def refusal(self, facts: LayerFacts, device: Device, dtype: torch.dtype) -> str:
@@ -66,7 +68,7 @@ class ArkBackend:
             return f"groups of {scheme.group_of(facts.inputs)} do not divide {facts.inputs} inputs"
         return ""
 
-    def build(self, layer: Stored, bias: Tensor | None, device: Device, dtype: torch.dtype) -> nn.Module:
+    def build(self, layer: StoredLayer, bias: Tensor | None, device: Device, dtype: torch.dtype) -> nn.Module:
         library, problem = probe("auto_round_kernel", "auto-round-lib", INSTALL)
         if library is None:
             raise ImportError(problem.reason if problem else "auto-round-lib")
@@ -86,7 +88,7 @@ class ArkLinear(nn.Module):
     order: Tensor | None
     bias: Tensor
 
-    def __init__(self, library: ModuleType, layer: Stored, bias: Tensor | None, device: Device) -> None:
+    def __init__(self, library: ModuleType, layer: StoredLayer, bias: Tensor | None, device: Device) -> None:
         super().__init__()
         self._library = library
         self.out_features, self.in_features = layer.ints.shape
@@ -121,7 +123,7 @@ class ArkLinear(nn.Module):
         return y.to(x.dtype).view(*x.shape[:-1], self.out_features)
 
 
-def _grid(layer: Stored) -> tuple[Tensor, Tensor | None]:
+def _grid(layer: StoredLayer) -> tuple[Tensor, Tensor | None]:
     """Return the scales, float32 [out, groups], and the zero points, or None for symmetric layers."""
     if isinstance(layer, BlockLinear):
         return layer.steps()[0], None

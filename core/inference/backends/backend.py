@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from core.formats.stored import Stored
+    from core.formats.stored import StoredLayer
     from core.inference.machine import Device
 
 
@@ -37,7 +37,7 @@ class LayerFacts:
 
 
 @dataclass(frozen=True)
-class Missing:
+class MissingRequirement:
     """The reason, as one sentence, why a backend is unavailable, and the command that installs it ("" if none does)."""
 
     reason: str
@@ -77,11 +77,11 @@ class Backend(Protocol):
     @property
     def takes(self) -> str: ...
 
-    def missing(self, device: Device) -> Missing | None:
+    def missing(self, device: Device) -> MissingRequirement | None:
         """Return the reason why the backend does not run on the device, or None. Cached; never raises."""
 
     def refusal(self, facts: LayerFacts, device: Device, dtype: torch.dtype) -> str:
         """Return the reason, as one sentence, why the backend does not support the layer, or ""."""
 
-    def build(self, layer: Stored, bias: Tensor | None, device: Device, dtype: torch.dtype) -> nn.Module:
+    def build(self, layer: StoredLayer, bias: Tensor | None, device: Device, dtype: torch.dtype) -> nn.Module:
         """Build a module with inputs and outputs [..., features] in `dtype`. Must not modify `layer`."""

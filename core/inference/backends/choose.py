@@ -59,7 +59,7 @@ _DENSE_SHARE: Final = 0.8
 
 
 @dataclass
-class Choice:
+class BackendChoice:
     """The backends chosen for the quantized layers of one model on one device.
 
     Attributes:
@@ -146,7 +146,7 @@ def choose(
     device: Device,
     dtype: torch.dtype,
     wanted: str = AUTO,
-) -> Choice:
+) -> BackendChoice:
     """Choose the backends of each layer.
 
     Args:
@@ -177,7 +177,7 @@ def choose(
             if supporting[0] == "dense":
                 candidates[name] = ("portable", *(other for other in supporting if other != "portable"))
                 refusals["dense"][note] += 1
-    return Choice(device, wanted, candidates, refusals)
+    return BackendChoice(device, wanted, candidates, refusals)
 
 
 def backend(name: str) -> Backend:

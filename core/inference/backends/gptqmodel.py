@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from core.inference.backends import trial
-from core.inference.backends.backend import LayerFacts, Missing
+from core.inference.backends.backend import LayerFacts, MissingRequirement
 from core.inference.backends.triton import too_old
 from core.schemes import LayerScheme
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from core.formats.quantized import QuantizedLinear
-    from core.formats.stored import Stored
+    from core.formats.stored import StoredLayer
     from core.inference.machine import Device
 
 INSTALL: Final = "pip install gptqmodel"
@@ -41,10 +41,10 @@ class MarlinBackend:
     title = "Marlin, through gptqmodel"
     takes = "4 and 8 bits, symmetric, groups of 32, 64, 128 or a row, on CUDA"
 
-    def missing(self, device: Device) -> Missing | None:
+    def missing(self, device: Device) -> MissingRequirement | None:
         """Return the reason why the backend does not run on the device, or None; may compile kernels once."""
         if sys.platform != "linux" and device.kind == "cuda":
-            return Missing("gptqmodel provides Marlin on Linux only.")
+            return MissingRequirement("gptqmodel provides Marlin on Linux only.")
         return _missing(self.name, "marlin", device, self.build, (LayerScheme(4, 128, True), LayerScheme(8, 64, True)))
 
     def refusal(self, facts: LayerFacts, device: Device, dtype: torch.dtype) -> str:
@@ -58,7 +58,7 @@ class MarlinBackend:
             return f"With act-order it needs tiles of 64x128 or 128x64, which do not divide {outputs}x{inputs}."
         return _refusal(facts, scheme, dtype)
 
-    def build(self, layer: Stored, bias: Tensor | None, device: Device, dtype: torch.dtype) -> nn.Module:
+    def build(self, layer: StoredLayer, bias: Tensor | None, device: Device, dtype: torch.dtype) -> nn.Module:
         """Build the module of a layer that `refusal` accepts."""
         plain = _plain(layer)
         # With one group per row, the order of the inputs does not matter.
@@ -76,7 +76,7 @@ class ExllamaBackend:
     title = "ExLlamaV2, through gptqmodel"
     takes = "4 bits, groups of 32, 64, 128 or a row, on CUDA; computes in float16"
 
-    def missing(self, device: Device) -> Missing | None:
+    def missing(self, device: Device) -> MissingRequirement | None:
         """Return the reason why the backend does not run on the device, or None; may compile kernels once."""
         schemes = (LayerScheme(4, 128, True), LayerScheme(4, 64, False))
         return _missing(self.name, "exllamav2", device, self.build, schemes)
@@ -88,7 +88,7 @@ class ExllamaBackend:
             return f"It supports 4 bits, not {facts.scheme.label()}."
         return _refusal(facts, scheme, dtype)
 
-    def build(self, layer: Stored, bias: Tensor | None, device: Device, dtype: torch.dtype) -> nn.Module:
+    def build(self, layer: StoredLayer, bias: Tensor | None, device: Device, dtype: torch.dtype) -> nn.Module:
         """Build the module of a layer that `refusal` accepts."""
         plain = _plain(layer)
         ordered = plain.g_idx is not None and plain.scheme.group_size != -1
@@ -104,35 +104,37 @@ def _missing(
     name: str,
     module: str,
     device: Device,
-    build: Callable[[Stored, Tensor | None, Device, torch.dtype], nn.Module],
+    build: Callable[[StoredLayer, Tensor | None, Device, torch.dtype], nn.Module],
     schemes: tuple[LayerScheme, ...],
-) -> Missing | None:
+) -> MissingRequirement | None:
     """Return the reason why a kernel cannot be used: no CUDA device, no package, or a trial layer that fails."""
     if device.kind != "cuda":
-        return Missing("gptqmodel provides these kernels for CUDA devices only.")
+        return MissingRequirement("gptqmodel provides these kernels for CUDA devices only.")
     if (old := too_old(device, (8, 0))) is not None:
         return old
     if importlib.util.find_spec("gptqmodel") is None:
-        return Missing("The package gptqmodel is not installed.", INSTALL)
+        return MissingRequirement("The package gptqmodel is not installed.", INSTALL)
     if (problem := _import_problem(module)) is not None:
         return problem
     import torch
 
-    def trial_layer(layer: Stored, bias: Tensor | None) -> nn.Module:
+    def trial_layer(layer: StoredLayer, bias: Tensor | None) -> nn.Module:
         return build(layer, bias, device, torch.float16)
 
     reason = trial.failure(name, device, torch.float16, trial_layer, schemes)
-    return Missing(reason) if reason else None
+    return MissingRequirement(reason) if reason else None
 
 
 @functools.cache
-def _import_problem(module: str) -> Missing | None:
+def _import_problem(module: str) -> MissingRequirement | None:
     try:
         with contextlib.redirect_stdout(sys.stderr):  # it prints a banner
             importlib.import_module(f"gptqmodel.nn_modules.qlinear.{module}")
     except Exception as error:  # noqa: BLE001 - the package runs arbitrary code at import
         line = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        return Missing(f"gptqmodel is installed but cannot be imported: {line.rstrip('.')}.", f"{INSTALL} --upgrade")
+        return MissingRequirement(
+            f"gptqmodel is installed but cannot be imported: {line.rstrip('.')}.", f"{INSTALL} --upgrade"
+        )
     return None
 
 
@@ -148,7 +150,7 @@ def _refusal(facts: LayerFacts, scheme: LayerScheme, dtype: torch.dtype) -> str:
     return ""
 
 
-def _plain(layer: Stored) -> QuantizedLinear:
+def _plain(layer: StoredLayer) -> QuantizedLinear:
     """Return the layer as integers with float16 scales, converting the GGUF types of _BLOCKS."""
     from core.formats.gguf.blocks import BlockLinear
     from core.formats.quantized import QuantizedLinear

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from core.formats.gguf.blocks import BlockLinear
 from core.formats.quantized import QuantizedLinear
-from core.inference.backends.backend import LayerFacts, Missing
+from core.inference.backends.backend import LayerFacts, MissingRequirement
 from core.inference.backends.regroup import group_for, in_order, spread
 
 if TYPE_CHECKING:
-    from core.formats.stored import Stored
+    from core.formats.stored import StoredLayer
     from core.inference.machine import Device
 
 _GROUPS = (256, 128, 64, 32)
@@ -41,14 +41,14 @@ class Int4PackBackend:
     title = "PyTorch, packed 4-bit product"
     takes = "2, 3, 4, 5, 6 and 8 bits, groups of any multiple of 32"
 
-    def missing(self, device: Device) -> Missing | None:
+    def missing(self, device: Device) -> MissingRequirement | None:
         if device.kind != "cpu":
-            return Missing("It runs on a CPU only.")
+            return MissingRequirement("It runs on a CPU only.")
         if not hasattr(torch.ops.aten, "_weight_int4pack_mm_for_cpu"):
-            return Missing(f"PyTorch {torch.__version__} does not provide it; 2.6 and later do.")
+            return MissingRequirement(f"PyTorch {torch.__version__} does not provide it; 2.6 and later do.")
         found = torch.backends.cpu.get_cpu_capability()
         if found not in _CAPABILITIES:
-            return Missing(f"It needs AVX2 or AVX-512, but PyTorch detects {found}.")
+            return MissingRequirement(f"It needs AVX2 or AVX-512, but PyTorch detects {found}.")
         return None
 
     def refusal(self, facts: LayerFacts, device: Device, dtype: torch.dtype) -> str:
@@ -58,7 +58,7 @@ class Int4PackBackend:
             return f"groups of {facts.scheme.group_size} are not a multiple of 32"
         return ""
 
-    def build(self, layer: Stored, bias: Tensor | None, device: Device, dtype: torch.dtype) -> nn.Module:
+    def build(self, layer: StoredLayer, bias: Tensor | None, device: Device, dtype: torch.dtype) -> nn.Module:
         return Int4PackLinear(layer, bias, dtype)
 
 
@@ -74,7 +74,7 @@ class Int4PackLinear(nn.Module):
     order: Tensor | None
     bias: Tensor | None
 
-    def __init__(self, layer: Stored, bias: Tensor | None, dtype: torch.dtype) -> None:
+    def __init__(self, layer: StoredLayer, bias: Tensor | None, dtype: torch.dtype) -> None:
         super().__init__()
         self.out_features, self.in_features = layer.ints.shape
         self.dtype = dtype
@@ -125,7 +125,7 @@ class Int4PackLinear(nn.Module):
         return y.view(*x.shape[:-1], self.out_features)
 
 
-def _affine(layer: Stored, ints: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _affine(layer: StoredLayer, ints: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return integers, scales and offsets with weight = (integer - 8) * scale + offset.
 
     Scales are rounded to bfloat16 first, so that the offsets derived from them fit exactly. The offset is 0 whenever

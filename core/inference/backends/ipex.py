@@ -18,12 +18,12 @@ from torch import Tensor, nn
 
 from core.formats.pack import pack_inputs, pack_outputs
 from core.formats.quantized import QuantizedLinear
-from core.inference.backends.backend import LayerFacts, Missing
+from core.inference.backends.backend import LayerFacts, MissingRequirement
 from core.inference.backends.probing import probe
 from core.inference.backends.regroup import in_order
 
 if TYPE_CHECKING:
-    from core.formats.stored import Stored
+    from core.formats.stored import StoredLayer
     from core.inference.machine import Device
 
 _MODULE = "intel_extension_for_pytorch"
@@ -42,9 +42,9 @@ class IpexBackend:
     title = "Intel's extension for PyTorch (ended with 2.8)"
     takes = "2, 3, 4 bits, groups that divide the inputs"
 
-    def missing(self, device: Device) -> Missing | None:
+    def missing(self, device: Device) -> MissingRequirement | None:
         if device.kind != "cpu":
-            return Missing("It is used on a CPU only; current PyTorch supports Intel graphics cards itself.")
+            return MissingRequirement("It is used on a CPU only; current PyTorch supports Intel graphics cards itself.")
         _, problem = _linear()
         return problem
 
@@ -57,7 +57,7 @@ class IpexBackend:
             return f"there is no kernel for {facts.outputs}x{facts.inputs} in groups of {facts.scheme.group_size}"
         return ""
 
-    def build(self, layer: Stored, bias: Tensor | None, device: Device, dtype: torch.dtype) -> nn.Module:
+    def build(self, layer: StoredLayer, bias: Tensor | None, device: Device, dtype: torch.dtype) -> nn.Module:
         library, problem = _linear()
         if library is None:
             raise ImportError(problem.reason if problem else _PACKAGE)
@@ -111,12 +111,12 @@ class IpexLinear(nn.Module):
         return y.to(x.dtype).view(*x.shape[:-1], self.out_features)
 
 
-def _linear() -> tuple[Any, Missing | None]:
+def _linear() -> tuple[Any, MissingRequirement | None]:
     """Return the module with the linear layer, or the reason why it cannot be used."""
     _, problem = probe(_MODULE, _PACKAGE, INSTALL)
     if problem is not None:
         return None, problem
     library, problem = probe(f"{_MODULE}.llm.quantization", _PACKAGE, INSTALL)
     if problem is None and not hasattr(library, "IPEXWeightOnlyQuantizedLinear"):
-        return None, Missing(f"{_PACKAGE} is too old: it lacks IPEXWeightOnlyQuantizedLinear.", INSTALL)
+        return None, MissingRequirement(f"{_PACKAGE} is too old: it lacks IPEXWeightOnlyQuantizedLinear.", INSTALL)
     return library, problem

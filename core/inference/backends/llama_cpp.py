@@ -11,7 +11,7 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from core.inference.backends.backend import Missing
+from core.inference.backends.backend import MissingRequirement
 
 if TYPE_CHECKING:
     from core.inference.machine import Device
@@ -24,14 +24,14 @@ _NEEDED: Final = ("llama_memory_seq_rm", "llama_init_from_model", "llama_set_abo
 """Functions added to the C API in 2025, needed to truncate the cache and to stop the processing of a prompt."""
 
 
-def missing(device: Device) -> Missing | None:
+def missing(device: Device) -> MissingRequirement | None:
     """Return the reason why llama.cpp does not run on the device, or None. Never raises."""
     library, problem = _loaded()
     if problem is not None:
         return problem
     if device.kind != "cpu" and not library.llama_supports_gpu_offload():
         flag = "-DGGML_CUDA=on" if device.kind == "cuda" else "-DGGML_SYCL=on"
-        return Missing(
+        return MissingRequirement(
             "The installed llama-cpp-python supports the CPU only.",
             f'CMAKE_ARGS="{flag}" pip install --force-reinstall --no-cache-dir llama-cpp-python',
         )
@@ -42,7 +42,7 @@ def refusal(place: Path) -> str:
     """Return the reason, as one sentence, why llama.cpp cannot run the model at `place`, or "".
 
     Args:
-        place: GGUF file or folder, as in `core.hub.source.Source.place`.
+        place: GGUF file or folder, as in `core.hub.source.ModelSource.place`.
     """
     if place.suffix.lower() == ".gguf":
         return ""
@@ -62,23 +62,23 @@ def library() -> Any:
 
 
 @functools.cache
-def _loaded() -> tuple[Any, Missing | None]:
+def _loaded() -> tuple[Any, MissingRequirement | None]:
     """Return the module, or the reason why it cannot be used."""
     if importlib.util.find_spec("llama_cpp") is None:
-        return None, Missing("llama-cpp-python is not installed.", INSTALL)
+        return None, MissingRequirement("llama-cpp-python is not installed.", INSTALL)
     try:
         llama_cpp: Any = importlib.import_module("llama_cpp")
         lacking = [name for name in _NEEDED if not hasattr(llama_cpp, name)]
         if lacking:
             version = getattr(llama_cpp, "__version__", "(unknown version)")
             reason = f"llama-cpp-python {version} is too old: it lacks {lacking[0]}."
-            return None, Missing(reason, "pip install --upgrade llama-cpp-python")
+            return None, MissingRequirement(reason, "pip install --upgrade llama-cpp-python")
         llama_cpp.llama_log_set(_silence(llama_cpp), None)
         llama_cpp.llama_backend_init()
     except (ImportError, OSError, RuntimeError, AttributeError) as error:  # its library was built for another machine
         line = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         reinstall = "pip install --force-reinstall --no-cache-dir llama-cpp-python"
-        return None, Missing(f"llama-cpp-python is installed but cannot be imported: {line}", reinstall)
+        return None, MissingRequirement(f"llama-cpp-python is installed but cannot be imported: {line}", reinstall)
     return llama_cpp, None
 
 

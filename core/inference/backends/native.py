@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from core.inference.backends.backend import LayerFacts, Missing
+from core.inference.backends.backend import LayerFacts, MissingRequirement
 from core.inference.native import build, library, matrix
 
 if TYPE_CHECKING:
-    from core.formats.stored import Stored
+    from core.formats.stored import StoredLayer
     from core.inference.machine import Device
 
 
@@ -30,16 +30,16 @@ class NativeBackend:
     title = "Bitwright's compiled kernels"
     takes = "every scheme and block type whose inputs are a multiple of 32"
 
-    def missing(self, device: Device) -> Missing | None:
+    def missing(self, device: Device) -> MissingRequirement | None:
         if device.kind != "cpu":
-            return Missing("It runs on a CPU only.")
+            return MissingRequirement("It runs on a CPU only.")
         reason = library.why_not()
-        return Missing(reason, build.INSTALL) if reason else None
+        return MissingRequirement(reason, build.INSTALL) if reason else None
 
     def refusal(self, facts: LayerFacts, device: Device, dtype: torch.dtype) -> str:
         return matrix.refusal(facts)
 
-    def build(self, layer: Stored, bias: Tensor | None, device: Device, dtype: torch.dtype) -> nn.Module:
+    def build(self, layer: StoredLayer, bias: Tensor | None, device: Device, dtype: torch.dtype) -> nn.Module:
         return NativeLinear(layer, bias, dtype)
 
 
@@ -56,7 +56,7 @@ class NativeLinear(nn.Module):
         MissingDependency: the kernels are not available.
     """
 
-    def __init__(self, layer: Stored, bias: Tensor | None, dtype: torch.dtype) -> None:
+    def __init__(self, layer: StoredLayer, bias: Tensor | None, dtype: torch.dtype) -> None:
         super().__init__()
         self.out_features, self.in_features = layer.ints.shape
         self.matrix = matrix.pack(layer, bias, 2 if dtype == torch.float32 else 1)

@@ -13,11 +13,11 @@ from torch.nn import functional
 
 from core.formats.gguf.blocks import BlockLinear, grid_steps
 from core.formats.quantized import QuantizedLinear
-from core.inference.backends.backend import LayerFacts, Missing
+from core.inference.backends.backend import LayerFacts, MissingRequirement
 from core.model.linear import TunedLinear
 
 if TYPE_CHECKING:
-    from core.formats.stored import Stored
+    from core.formats.stored import StoredLayer
     from core.inference.machine import Device
 
 _PLANES = {2: (2,), 3: (2, 1), 4: (4,), 5: (4, 1), 6: (4, 2), 8: (8,)}
@@ -36,13 +36,13 @@ class DenseBackend:
     title = "PyTorch, weights unpacked once"
     takes = "every layer; needs the memory of the original"
 
-    def missing(self, device: Device) -> Missing | None:
+    def missing(self, device: Device) -> MissingRequirement | None:
         return None
 
     def refusal(self, facts: LayerFacts, device: Device, dtype: torch.dtype) -> str:
         return ""
 
-    def build(self, layer: Stored, bias: Tensor | None, device: Device, dtype: torch.dtype) -> nn.Module:
+    def build(self, layer: StoredLayer, bias: Tensor | None, device: Device, dtype: torch.dtype) -> nn.Module:
         return dense_linear(layer.dequantize().to(device.id, dtype), bias)
 
 
@@ -53,13 +53,13 @@ class PortableBackend:
     title = "PyTorch, weights kept packed"
     takes = "every layer; the least memory"
 
-    def missing(self, device: Device) -> Missing | None:
+    def missing(self, device: Device) -> MissingRequirement | None:
         return None
 
     def refusal(self, facts: LayerFacts, device: Device, dtype: torch.dtype) -> str:
         return ""
 
-    def build(self, layer: Stored, bias: Tensor | None, device: Device, dtype: torch.dtype) -> nn.Module:
+    def build(self, layer: StoredLayer, bias: Tensor | None, device: Device, dtype: torch.dtype) -> nn.Module:
         return PackedLinear(layer, bias, dtype).to(device.id)
 
 
@@ -87,7 +87,7 @@ class PackedLinear(nn.Module):
     plane0: Tensor
     plane1: Tensor
 
-    def __init__(self, layer: Stored, bias: Tensor | None, dtype: torch.dtype) -> None:
+    def __init__(self, layer: StoredLayer, bias: Tensor | None, dtype: torch.dtype) -> None:
         super().__init__()
         self.out_features, self.in_features = layer.ints.shape
         self.scheme = layer.scheme
@@ -100,7 +100,7 @@ class PackedLinear(nn.Module):
         self.register_buffer("bias", None if bias is None else bias.to(dtype))
         self.dtype = dtype
 
-    def _register_grid(self, layer: Stored) -> None:
+    def _register_grid(self, layer: StoredLayer) -> None:
         g_idx = None
         if isinstance(layer, QuantizedLinear):
             names = {"scales": layer.scales, "zeros": None if self.scheme.sym else layer.zeros}

@@ -14,11 +14,11 @@ import io
 import warnings
 from types import ModuleType
 
-from core.inference.backends.backend import Missing
+from core.inference.backends.backend import MissingRequirement
 
 
 @functools.cache
-def probe(module: str, package: str, install: str) -> tuple[ModuleType | None, Missing | None]:
+def probe(module: str, package: str, install: str) -> tuple[ModuleType | None, MissingRequirement | None]:
     """Import `module` and return it, or the reason why it cannot be used; the result is cached.
 
     Args:
@@ -27,14 +27,14 @@ def probe(module: str, package: str, install: str) -> tuple[ModuleType | None, M
         install: command that installs the package.
     """
     if not _is_installed(module):
-        return None, Missing(f"{package} is not installed.", install)
+        return None, MissingRequirement(f"{package} is not installed.", install)
     try:
         # Output printed at import would corrupt the output of commands that write JSON.
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             return importlib.import_module(module), None
     except (Exception, SystemExit) as error:  # noqa: BLE001 - third-party code at import
-        return None, Missing(f"{package} is installed but cannot be imported: {first_line(error)}.", install)
+        return None, MissingRequirement(f"{package} is installed but cannot be imported: {first_line(error)}.", install)
 
 
 def first_line(error: BaseException) -> str:

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from core.formats.quantized import QuantizedLinear
-from core.formats.stored import Stored
+from core.formats.stored import StoredLayer
 
 
-def in_order(layer: Stored) -> tuple[Tensor, Tensor | None]:
+def in_order(layer: StoredLayer) -> tuple[Tensor, Tensor | None]:
     """Sort the inputs of a layer by group.
 
     Returns:

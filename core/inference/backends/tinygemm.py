@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from core.formats.gguf.blocks import BlockLinear
 from core.formats.quantized import QuantizedLinear
 from core.inference.backends import trial
-from core.inference.backends.backend import LayerFacts, Missing
+from core.inference.backends.backend import LayerFacts, MissingRequirement
 from core.inference.backends.triton import too_old
 from core.schemes import LayerScheme
 
 if TYPE_CHECKING:
-    from core.formats.stored import Stored
+    from core.formats.stored import StoredLayer
     from core.inference.machine import Device
 
 _CUDA_GROUPS = (32, 64, 128, 256)
@@ -43,21 +43,23 @@ class TinygemmBackend:
     title = "PyTorch int4 products (tinygemm, oneDNN)"
     takes = "2, 3, 4 bits; CUDA: bfloat16, groups of 32, 64, 128, 256; XPU: groups of any multiple of 32"
 
-    def missing(self, device: Device) -> Missing | None:
+    def missing(self, device: Device) -> MissingRequirement | None:
         """Return the reason why the backend does not run on the device, or None."""
         if device.kind not in ("cuda", "xpu"):
-            return Missing("It runs on CUDA and XPU devices; int4pack is the corresponding backend for CPUs.")
+            return MissingRequirement(
+                "It runs on CUDA and XPU devices; int4pack is the corresponding backend for CPUs."
+            )
         if device.kind == "xpu" and not hasattr(torch.ops.aten, "_weight_int4pack_mm_with_scales_and_zeros"):
             reason = "This PyTorch has no int4 product for XPU devices; 2.8 and later do."
-            return Missing(reason, "pip install -U torch")
+            return MissingRequirement(reason, "pip install -U torch")
         if (old := too_old(device, (8, 0))) is not None:
             return old
 
-        def build(layer: Stored, bias: Tensor | None) -> nn.Module:
+        def build(layer: StoredLayer, bias: Tensor | None) -> nn.Module:
             return self.build(layer, bias, device, torch.bfloat16)
 
         problem = trial.failure(self.name, device, torch.bfloat16, build, _TRIAL)
-        return Missing(problem) if problem else None
+        return MissingRequirement(problem) if problem else None
 
     def refusal(self, facts: LayerFacts, device: Device, dtype: torch.dtype) -> str:
         """Return the reason, as one sentence, why the backend does not support the layer, or ""."""
@@ -76,7 +78,7 @@ class TinygemmBackend:
             return f"{facts.outputs}x{facts.inputs} is not divisible by 8 and 32."
         return ""
 
-    def build(self, layer: Stored, bias: Tensor | None, device: Device, dtype: torch.dtype) -> nn.Module:
+    def build(self, layer: StoredLayer, bias: Tensor | None, device: Device, dtype: torch.dtype) -> nn.Module:
         """Build the module of a layer that `refusal` accepts."""
         made = CudaInt4Linear if device.kind == "cuda" else XpuInt4Linear
         return made(layer, bias, device.id, dtype)
@@ -88,7 +90,7 @@ class _Int4Linear(nn.Module):
     order: Tensor | None
     bias: Tensor | None
 
-    def __init__(self, layer: Stored, bias: Tensor | None, device: str, dtype: torch.dtype) -> None:
+    def __init__(self, layer: StoredLayer, bias: Tensor | None, device: str, dtype: torch.dtype) -> None:
         super().__init__()
         self.out_features, self.in_features = (int(size) for size in layer.ints.shape)
         self.group, self.dtype = layer.scheme.group_of(self.in_features), dtype
@@ -120,7 +122,7 @@ class CudaInt4Linear(_Int4Linear):
     words: Tensor
     grid: Tensor
 
-    def __init__(self, layer: Stored, bias: Tensor | None, device: str, dtype: torch.dtype) -> None:
+    def __init__(self, layer: StoredLayer, bias: Tensor | None, device: str, dtype: torch.dtype) -> None:
         super().__init__(layer, bias, device, dtype)
         # The largest number of adjacent tiles of 16 inputs that divides them: reads of 16, 8 or 4 bytes.
         tiles = next(tiles for tiles in (8, 4, 2) if self.in_features % (16 * tiles) == 0)
@@ -155,7 +157,7 @@ class XpuInt4Linear(_Int4Linear):
     scales: Tensor
     zeros: Tensor
 
-    def __init__(self, layer: Stored, bias: Tensor | None, device: str, dtype: torch.dtype) -> None:
+    def __init__(self, layer: StoredLayer, bias: Tensor | None, device: str, dtype: torch.dtype) -> None:
         super().__init__(layer, bias, device, dtype)
         scales, zeros = scales_and_zeros(layer)
         self.register_buffer("words", eights(self._ints))
@@ -199,7 +201,7 @@ def eights(ints: Tensor) -> Tensor:
     return words
 
 
-def scales_and_shifts(layer: Stored) -> Tensor:
+def scales_and_shifts(layer: StoredLayer) -> Tensor:
     """Return the scale and the weight of level 8 of each group, bfloat16 [groups, out, 2]."""
     if isinstance(layer, QuantizedLinear):
         step = layer.scales.to(torch.float32)
@@ -211,7 +213,7 @@ def scales_and_shifts(layer: Stored) -> Tensor:
     return torch.stack([step, shift], -1).transpose(0, 1).to(torch.bfloat16).contiguous()
 
 
-def scales_and_zeros(layer: Stored) -> tuple[Tensor, Tensor]:
+def scales_and_zeros(layer: StoredLayer) -> tuple[Tensor, Tensor]:
     """Return the scales and the zero points, [out, groups] each."""
     if isinstance(layer, QuantizedLinear):
         return layer.scales, layer.zeros

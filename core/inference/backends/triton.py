@@ -10,14 +10,14 @@ import sys
 from typing import TYPE_CHECKING
 
 from core.inference.backends import trial
-from core.inference.backends.backend import LayerFacts, Missing
+from core.inference.backends.backend import LayerFacts, MissingRequirement
 from core.schemes import LayerScheme
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from core.formats.stored import Stored
+    from core.formats.stored import StoredLayer
     from core.inference.machine import Device
 
 CAPABILITY = (8, 0)
@@ -32,28 +32,28 @@ class TritonBackend:
     title = "Triton kernels of Bitwright"
     takes = "2, 3, 4, 8 bits of any group, and GGUF's blocks, on CUDA and XPU"
 
-    def missing(self, device: Device) -> Missing | None:
+    def missing(self, device: Device) -> MissingRequirement | None:
         """Return the reason why the backend does not run on the device, or None; compiles a small kernel once."""
         if device.kind not in ("cuda", "xpu"):
-            return Missing("Triton compiles for CUDA and XPU devices only.")
+            return MissingRequirement("Triton compiles for CUDA and XPU devices only.")
         try:
             found = importlib.util.find_spec("triton")
         except (ImportError, ValueError):  # an incomplete installation
             found = None
         if found is None:
-            return Missing("The package triton is not installed.", _install(device))
+            return MissingRequirement("The package triton is not installed.", _install(device))
         if (old := too_old(device, CAPABILITY)) is not None:
             return old
         import torch
 
-        def build(layer: Stored, bias: Tensor | None) -> nn.Module:
+        def build(layer: StoredLayer, bias: Tensor | None) -> nn.Module:
             return self.build(layer, bias, device, torch.bfloat16)
 
         problem = trial.failure(self.name, device, torch.bfloat16, build, _TRIAL)
         if not problem:
             return None
         # Triton compiles a launcher for each kernel and fails with "Failed to find C compiler" without one.
-        return Missing(problem, "sudo apt install gcc" if "C compiler" in problem else "")
+        return MissingRequirement(problem, "sudo apt install gcc" if "C compiler" in problem else "")
 
     def refusal(self, facts: LayerFacts, device: Device, dtype: torch.dtype) -> str:
         """Return the reason, as one sentence, why the backend does not support the layer, or ""."""
@@ -67,7 +67,7 @@ class TritonBackend:
             return f"It does not compute in {str(dtype).removeprefix('torch.')}."
         return ""
 
-    def build(self, layer: Stored, bias: Tensor | None, device: Device, dtype: torch.dtype) -> nn.Module:
+    def build(self, layer: StoredLayer, bias: Tensor | None, device: Device, dtype: torch.dtype) -> nn.Module:
         """Build the module of a layer that `refusal` accepts.
 
         Raises:
@@ -78,21 +78,23 @@ class TritonBackend:
         return TritonLinear(layer, bias, device.id, dtype)
 
 
-def too_old(device: Device, needed: tuple[int, int]) -> Missing | None:
+def too_old(device: Device, needed: tuple[int, int]) -> MissingRequirement | None:
     """Return the reason why a CUDA device is too old or not from NVIDIA, or None; None for other kinds of devices."""
     if device.kind != "cuda":
         return None
     import torch
 
     if torch.version.hip is not None:
-        return Missing("It supports NVIDIA devices only, and this is an AMD device.")
+        return MissingRequirement("It supports NVIDIA devices only, and this is an AMD device.")
     try:
         has = torch.cuda.get_device_capability(device.id)
     except (RuntimeError, AssertionError, ValueError) as error:
         line = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        return Missing(f"{device.name} failed with: {line.rstrip('.')}.")
+        return MissingRequirement(f"{device.name} failed with: {line.rstrip('.')}.")
     if has < needed:
-        return Missing(f"{device.name} has compute capability {has[0]}.{has[1]}; {needed[0]}.{needed[1]} is needed.")
+        return MissingRequirement(
+            f"{device.name} has compute capability {has[0]}.{has[1]}; {needed[0]}.{needed[1]} is needed."
+        )
     return None
 
 

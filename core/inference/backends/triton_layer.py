@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from core.formats.gguf.blocks import BlockLinear
 from core.formats.quantized import QuantizedLinear
-from core.formats.stored import Stored
+from core.formats.stored import StoredLayer
 from core.inference.backends.triton_kernels import (
     CONSTANT_ZERO,
     LOWEST,
@@ -114,7 +114,7 @@ class TritonLinear(nn.Module):
     order: Tensor | None
     bias: Tensor | None
 
-    def __init__(self, layer: Stored, bias: Tensor | None, device: str, dtype: torch.dtype) -> None:
+    def __init__(self, layer: StoredLayer, bias: Tensor | None, device: str, dtype: torch.dtype) -> None:
         super().__init__()
         self.out_features, self.in_features = (int(size) for size in layer.ints.shape)
         if self.in_features % 32:

@@ -16,8 +16,8 @@ from core.control import ShouldStop
 from core.errors import Cancelled
 from core.inference.generation.pieces import Pieces
 from core.inference.generation.prompt import Prompt
-from core.inference.generation.sampling import Sampler, Sampling
-from core.inference.generation.thinking import Ending, Part, Splitter
+from core.inference.generation.sampling import Sampling, TokenSampler
+from core.inference.generation.thinking import Part, Splitter, StopMatcher
 from core.inference.runners.runner import Runner
 from core.model.tokenizer import hidden_ids
 
@@ -71,7 +71,7 @@ class Statistics:
         return {**asdict(self), **{name: getattr(self, name) for name in speeds}}
 
 
-class Reader:
+class PrefixCache:
     """A runner together with the tokens that its cache holds: what a text has in common with them is not read again."""
 
     def __init__(self, runner: Runner) -> None:
@@ -116,7 +116,7 @@ class Answer:
     """
 
     def __init__(
-        self, reader: Reader, tokenizer: Any, ends: Collection[int], prompt: Prompt, sampling: Sampling
+        self, reader: PrefixCache, tokenizer: Any, ends: Collection[int], prompt: Prompt, sampling: Sampling
     ) -> None:
         """Prepare to answer `prompt`; `ends` are the tokens that end an answer."""
         self._reader, self._prompt, self._sampling = reader, prompt, sampling
@@ -126,7 +126,7 @@ class Answer:
         shown = [word for marks in prompt.marks for word in (marks.opens, marks.closes)]
         self._pieces = Pieces(tokenizer, prompt.ids if prompt.continues else (), shown)
         self._splitter = Splitter(prompt.thinking, prompt.marks)
-        self._ending = Ending(sampling.stop)
+        self._ending = StopMatcher(sampling.stop)
         self.tokens: list[int] = []
         self.statistics = Statistics(
             prompt_tokens=len(prompt.ids),
@@ -136,7 +136,7 @@ class Answer:
         )
 
     def parts(self, should_stop: ShouldStop) -> Iterator[Part]:
-        """The answer, once. Closing the iterator ends it; raises as `Reader.read`, but a stop only ends it."""
+        """The answer, once. Closing the iterator ends it; raises as `PrefixCache.read`, but a stop only ends it."""
         statistics = self.statistics
         try:
             for token in self._chosen(should_stop):
@@ -177,7 +177,7 @@ class Answer:
     def _chosen(self, should_stop: ShouldStop) -> Iterator[int]:
         """The tokens as they are chosen; keeps the times, and says what ended them."""
         statistics, ids, began = self.statistics, self._prompt.ids, time.monotonic()
-        sampler = Sampler(self._sampling, statistics.seed, ids)
+        sampler = TokenSampler(self._sampling, statistics.seed, ids)
         room = self._reader.runner.context - len(ids)
         limit = min(self._sampling.max_tokens, room)
         try:

@@ -12,17 +12,17 @@ from typing import Any, Protocol
 from core.control import ShouldStop, never
 from core.errors import BadInput
 from core.events import Emit
-from core.inference.generation.answering import Answer, Reader, Statistics
+from core.inference.generation.answering import Answer, PrefixCache, Statistics
 from core.inference.generation.prompt import NO_TEMPLATE, Message, Prompt, PromptWriter, Variables
 from core.inference.generation.sampling import Sampling
 from core.inference.generation.thinking import Part
 from core.inference.generation.turn_ends import end_tokens
 from core.inference.runners.runner import Runner
 
-__all__ = ["ChatModel", "Message", "Part", "Sampling", "Speaker", "Statistics", "load"]
+__all__ = ["ChatBackend", "ChatModel", "Message", "Part", "Sampling", "Statistics", "load"]
 
 
-class Speaker(Protocol):
+class ChatBackend(Protocol):
     """What answering needs of a loaded model."""
 
     @property
@@ -41,12 +41,12 @@ class ChatModel:
         statistics: of the last answer.
     """
 
-    def __init__(self, loaded: Speaker) -> None:
+    def __init__(self, loaded: ChatBackend) -> None:
         self.loaded = loaded
         self.statistics = Statistics()
         self.prompts = PromptWriter(loaded.tokenizer)
         self._ends = end_tokens(loaded.tokenizer, loaded.folder)
-        self._reader = Reader(loaded.runner)
+        self._reader = PrefixCache(loaded.runner)
 
     @property
     def context(self) -> int:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from core.control import ShouldStop, never
 from core.errors import BadInput
-from core.inference.generation.thinking import KNOWN, Marks, marks_of
+from core.inference.generation.thinking import KNOWN, ThinkingTags, marks_of
 from core.model.chat_template import ChatTemplate, TemplateRefusal
 
 Message = Mapping[str, str]
@@ -48,7 +48,7 @@ class Prompt:
     text: str
     dropped: int = 0
     thinking: bool = False
-    marks: tuple[Marks, ...] = ()
+    marks: tuple[ThinkingTags, ...] = ()
     continues: bool = False
     note: str = ""
 
@@ -200,7 +200,7 @@ class PromptWriter:
 
 
 def _continued(
-    messages: Sequence[Message], before: str, marks: Marks, opened: bool, rendered: Callable[..., str]
+    messages: Sequence[Message], before: str, marks: ThinkingTags, opened: bool, rendered: Callable[..., str]
 ) -> tuple[str, bool]:
     """The conversation up to the end of its last message, which the answer goes on with, and whether it thinks.
 

@@ -94,7 +94,7 @@ class Sampling:
         return secrets.randbelow(2**31) if self.seed is None else self.seed
 
 
-class Sampler:
+class TokenSampler:
     """Chooses the tokens of one answer, one after the other.
 
     Every token waits for a time that seed, step and token alone decide, divided by its probability, and the first wins

@@ -13,7 +13,7 @@ Kind = Literal["text", "thinking"]
 
 
 @dataclass(frozen=True)
-class Marks:
+class ThinkingTags:
     """What stands before and behind a model's thinking."""
 
     opens: str
@@ -21,13 +21,13 @@ class Marks:
 
 
 KNOWN: Final = (
-    Marks("<think>", "</think>"),  # DeepSeek R1, Qwen3, SmolLM3, GLM
-    Marks("<thinking>", "</thinking>"),
-    Marks("<thought>", "</thought>"),  # EXAONE Deep
-    Marks("<reasoning>", "</reasoning>"),
-    Marks("<seed:think>", "</seed:think>"),  # Seed-OSS
-    Marks("[THINK]", "[/THINK]"),  # Magistral
-    Marks("<|START_THINKING|>", "<|END_THINKING|>"),  # Command A Reasoning
+    ThinkingTags("<think>", "</think>"),  # DeepSeek R1, Qwen3, SmolLM3, GLM
+    ThinkingTags("<thinking>", "</thinking>"),
+    ThinkingTags("<thought>", "</thought>"),  # EXAONE Deep
+    ThinkingTags("<reasoning>", "</reasoning>"),
+    ThinkingTags("<seed:think>", "</seed:think>"),  # Seed-OSS
+    ThinkingTags("[THINK]", "[/THINK]"),  # Magistral
+    ThinkingTags("<|START_THINKING|>", "<|END_THINKING|>"),  # Command A Reasoning
 )
 
 
@@ -39,7 +39,7 @@ class Part:
     kind: Kind = "text"
 
 
-def marks_of(template: str, added: Collection[str] = ()) -> tuple[Marks, ...]:
+def marks_of(template: str, added: Collection[str] = ()) -> tuple[ThinkingTags, ...]:
     """Return the marks of thinking that a model has.
 
     Only these make a thought: to any other model, `<reasoning>` is a word like others.
@@ -66,7 +66,7 @@ class Splitter:
     White space at both ends of a thought, and before the text that follows it, belongs to neither.
     """
 
-    def __init__(self, thinking: bool = False, marks: tuple[Marks, ...] = ()) -> None:
+    def __init__(self, thinking: bool = False, marks: tuple[ThinkingTags, ...] = ()) -> None:
         """Begin with an answer, or within a thought that the first of `marks`, the model's, opened."""
         self._marks = marks
         self._open = marks[0] if thinking else None
@@ -133,7 +133,7 @@ class Splitter:
             yield Part(said)
 
 
-class Ending:
+class StopMatcher:
     """Looks for texts that end an answer, across the borders of its pieces. They are not part of it."""
 
     def __init__(self, stops: tuple[str, ...]) -> None:

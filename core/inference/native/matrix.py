@@ -15,7 +15,7 @@ from torch import Tensor
 from core.errors import BadInput
 from core.formats.gguf.blocks import BlockLinear
 from core.formats.quantized import QuantizedLinear
-from core.formats.stored import Stored
+from core.formats.stored import StoredLayer
 from core.inference.backends.backend import LayerFacts
 from core.inference.native import library
 from core.inference.native.library import ALIGNMENT, BwActivations, BwMatrix, Memory
@@ -67,7 +67,7 @@ def refusal(facts: LayerFacts) -> str:
     return ""
 
 
-def pack(layer: Stored, bias: Tensor | None = None, planes: int = 1) -> Matrix:
+def pack(layer: StoredLayer, bias: Tensor | None = None, planes: int = 1) -> Matrix:
     """Pack a quantized layer.
 
     Args:
@@ -82,7 +82,7 @@ def pack(layer: Stored, bias: Tensor | None = None, planes: int = 1) -> Matrix:
     return pack_pieces([layer], layer.ints.shape[0], bias, planes)
 
 
-def pack_pieces(pieces: Iterable[Stored], outputs: int, bias: Tensor | None = None, planes: int = 1) -> Matrix:
+def pack_pieces(pieces: Iterable[StoredLayer], outputs: int, bias: Tensor | None = None, planes: int = 1) -> Matrix:
     """`pack` for a layer that comes in pieces of its rows, of which one is in memory at a time.
 
     Args:
@@ -236,7 +236,7 @@ def _tile(values: Tensor, into: Tensor) -> None:
         into[whole, :, : outputs - whole * TILE].copy_(values[whole * TILE :].t())
 
 
-def _order(layer: Stored) -> Tensor | None:
+def _order(layer: StoredLayer) -> Tensor | None:
     """The inputs sorted by their groups, where these have an order of their own."""
     g_idx = getattr(layer, "g_idx", None)
     if g_idx is None:
@@ -245,7 +245,7 @@ def _order(layer: Stored) -> Tensor | None:
     return None if torch.equal(order, torch.arange(len(order))) else order
 
 
-def _plain_grid(struct: BwMatrix, layer: Stored) -> dict[str, Tensor]:
+def _plain_grid(struct: BwMatrix, layer: StoredLayer) -> dict[str, Tensor]:
     assert isinstance(layer, QuantizedLinear)
     middle = layer.scheme.levels // 2
     scales, zeros = layer.scales.cpu(), layer.zeros.cpu()

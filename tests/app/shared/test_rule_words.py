@@ -6,7 +6,7 @@ import pytest
 from pytestqt.qtbot import QtBot
 
 from app.shared.rule_words import counted, done, edited, given
-from core.allocation.map_rules import Effect
+from core.allocation.map_rules import RuleEffect
 from core.bitsmap import Rule
 
 
@@ -26,13 +26,13 @@ def test_what_a_rule_gives(rule: Rule, text: str) -> None:
 @pytest.mark.parametrize(
     ("effect", "text"),
     [
-        (Effect(30, 30, ""), "30 layers"),
-        (Effect(30, 29, ""), "30 layers, decides 29"),
-        (Effect(1, 1, ""), "1 layer"),
-        (Effect(7, 0, "Rules below it speak for all of its layers."), "Does nothing. Rules below it"),
+        (RuleEffect(30, 30, ""), "30 layers"),
+        (RuleEffect(30, 29, ""), "30 layers, decides 29"),
+        (RuleEffect(1, 1, ""), "1 layer"),
+        (RuleEffect(7, 0, "Rules below it speak for all of its layers."), "Does nothing. Rules below it"),
     ],
 )
-def test_what_a_rule_does(effect: Effect, text: str) -> None:
+def test_what_a_rule_does(effect: RuleEffect, text: str) -> None:
     assert done(effect).startswith(text)
 
 

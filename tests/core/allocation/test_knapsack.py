@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.allocation.knapsack import Choice, Units, curve, solve
+from core.allocation.knapsack import Choice, ChoiceTable, curve, solve
 from core.errors import BadInput
 
 CHOICES = st.builds(Choice, st.integers(0, 60), st.floats(0, 10))
@@ -142,7 +142,7 @@ def test_the_curve_is_the_lower_hull_of_all_combinations(units: list[list[Choice
 @given(UNITS)
 def test_the_picks_of_a_point_are_what_the_point_says(units: list[list[Choice]]) -> None:
     hull = curve(units)
-    table = Units.of(units)
+    table = ChoiceTable.of(units)
     rows = np.arange(len(units))
     for point in hull:
         picks = hull.picks(point.index)

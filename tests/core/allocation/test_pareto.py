@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from core.allocation.pareto import pareto
-from core.allocation.problem import Budget, Demand, allocate
+from core.allocation.problem import AllocationRequest, Budget, allocate
 from core.bitsmap import Rule
 from core.estimation.sizes import output_size
 from core.model.tree import resolve_schemes
@@ -17,7 +17,9 @@ from tests.core.paper_model import llama
 
 TREE = llama(5, tied=False)
 TABLE = table_for(TREE, without=("lm_head",))
-DEMAND = Demand(Budget("bpw", 4), (2, 3, 4, 8, 16), pins=(Rule("*.1.mlp.*", bits=4),), format_name="auto_gptq")
+DEMAND = AllocationRequest(
+    Budget("bpw", 4), (2, 3, 4, 8, 16), pins=(Rule("*.1.mlp.*", bits=4),), format_name="auto_gptq"
+)
 CURVE = pareto(TREE, TABLE, DEMAND)
 
 
@@ -60,4 +62,4 @@ def test_a_point_that_is_not_there() -> None:
 
 
 def test_one_choice_is_one_point() -> None:
-    assert len(pareto(TREE, TABLE, Demand(Budget("bpw", 4), (4,)))) == 1
+    assert len(pareto(TREE, TABLE, AllocationRequest(Budget("bpw", 4), (4,)))) == 1

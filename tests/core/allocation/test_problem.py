@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.allocation.problem import Allocation, Budget, Demand, allocate
+from core.allocation.problem import Allocation, AllocationRequest, Budget, allocate
 from core.bitsmap import BitsMap, Rule
 from core.errors import BadInput
 from core.estimation.goals import ENGINE, conversation_bytes
@@ -49,7 +49,7 @@ def average(tree: ModelTree, found: Allocation) -> float:
 @settings(max_examples=60, deadline=None)
 @given(BUDGETS, st.sampled_from(["auto_round", "auto_gptq"]), st.sampled_from([(2, 4, 8), (2, 3, 4, 8, 16), (2, 16)]))
 def test_the_budget_is_never_exceeded(budget: Budget, name: str, choices: tuple[int, ...]) -> None:
-    found = allocate(TREE, TABLE, Demand(budget, choices, format_name=name))
+    found = allocate(TREE, TABLE, AllocationRequest(budget, choices, format_name=name))
     size = output_size(TREE, resolve_schemes(TREE, found.bits_map), name).total
     spent = {"bpw": average(TREE, found), "bytes": size, "ram": size + conversation_bytes(TREE) + ENGINE}[budget.kind]
     assert spent <= budget.value * (1 + 1e-12)
@@ -59,8 +59,8 @@ def test_the_budget_is_never_exceeded(budget: Budget, name: str, choices: tuple[
 @given(BUDGETS, st.sampled_from(["auto_round", "auto_gptq"]), st.sampled_from([-1, 32, 128, 96]), st.booleans())
 def test_what_allocate_believes_is_what_sizes_say(budget: Budget, name: str, group: int, sym: bool) -> None:
     larger = replace(budget, value=budget.value * 1.2)
-    demand = Demand(larger, (2, 4, 16), format_name=name, group_size=group, sym=sym)
-    found = allocate(TREE, TABLE, demand)
+    request = AllocationRequest(larger, (2, 4, 16), format_name=name, group_size=group, sym=sym)
+    found = allocate(TREE, TABLE, request)
     assert found.cost == output_size(TREE, resolve_schemes(TREE, found.bits_map), name).total == found.size.total
     assert found.bits == pytest.approx(average(TREE, found), rel=1e-12)
     assert found.loss_increase == pytest.approx(TABLE.total(resolve_schemes(TREE, found.bits_map)), rel=1e-9)
@@ -70,8 +70,8 @@ def test_what_allocate_believes_is_what_sizes_say(budget: Budget, name: str, gro
 def test_no_other_assignment_within_the_budget_has_a_smaller_loss_increase(bpw: float) -> None:
     tree = llama(1)
     table = table_for(tree, 7)
-    demand = Demand(Budget("bpw", bpw), (2, 4, 8), fused=LOOSE)
-    found = allocate(tree, table, demand)
+    request = AllocationRequest(Budget("bpw", bpw), (2, 4, 8), fused=LOOSE)
+    found = allocate(tree, table, request)
     weights = sum(inputs * outputs for inputs, outputs, _ in tree.weights)
     options = [
         [
@@ -90,7 +90,9 @@ def test_no_other_assignment_within_the_budget_has_a_smaller_loss_increase(bpw: 
 
 
 def test_more_budget_never_raises_the_loss_increase() -> None:
-    loss_increases = [allocate(TREE, TABLE, Demand(Budget("bpw", 2.3 + step / 10))).loss_increase for step in range(60)]
+    loss_increases = [
+        allocate(TREE, TABLE, AllocationRequest(Budget("bpw", 2.3 + step / 10))).loss_increase for step in range(60)
+    ]
     assert all(after <= before + 1e-12 for before, after in itertools.pairwise(loss_increases))
 
 
@@ -100,14 +102,14 @@ def test_more_budget_never_raises_the_loss_increase() -> None:
     st.sampled_from(FUSIONS),
 )
 def test_fused_layers_agree(bpw: float, fused: FusedModules) -> None:
-    got = schemes(TREE, allocate(TREE, TABLE, Demand(Budget("bpw", bpw), fused=fused)))
+    got = schemes(TREE, allocate(TREE, TABLE, AllocationRequest(Budget("bpw", bpw), fused=fused)))
     for group in groups(TREE, fused):
         assert len({got[name] for name in group.layers}) == 1
 
 
 def test_pins_hold_and_the_last_wins() -> None:
     pins = (Rule("*.down_proj", bits=8), Rule("model.layers.1.*", bits=2, group_size=32), Rule("*.0.*.o_proj", bits=16))
-    got = schemes(TREE, allocate(TREE, TABLE, Demand(Budget("bpw", 6), pins=pins)))
+    got = schemes(TREE, allocate(TREE, TABLE, AllocationRequest(Budget("bpw", 6), pins=pins)))
     assert got["model.layers.0.mlp.down_proj"] == LayerScheme(8, 128)
     assert {got[name] for name in got if ".1." in name} == {LayerScheme(2, 32)}
     assert not got["model.layers.0.self_attn.o_proj"].quantized
@@ -115,12 +117,12 @@ def test_pins_hold_and_the_last_wins() -> None:
 
 def test_a_pin_of_one_layer_holds_for_those_tied_to_it() -> None:
     pins = (Rule("model.layers.2.self_attn.v_proj", bits=8),)
-    got = schemes(TREE, allocate(TREE, TABLE, Demand(Budget("bpw", 3), pins=pins)))
+    got = schemes(TREE, allocate(TREE, TABLE, AllocationRequest(Budget("bpw", 3), pins=pins)))
     assert {got[f"model.layers.2.self_attn.{part}_proj"].bits for part in "qkv"} == {8}
 
 
 def test_a_pin_may_leave_the_bits_open() -> None:
-    found = allocate(TREE, TABLE, Demand(Budget("bpw", 4), pins=(Rule("*.down_proj", group_size=32),)))
+    found = allocate(TREE, TABLE, AllocationRequest(Budget("bpw", 4), pins=(Rule("*.down_proj", group_size=32),)))
     got = schemes(TREE, found)
     assert {got[name].group_size for name in got if name.endswith("down_proj")} == {32}
     assert {got[name].group_size for name in got if name.endswith("gate_proj")} == {64}
@@ -129,39 +131,39 @@ def test_a_pin_may_leave_the_bits_open() -> None:
 def test_pins_of_one_tie_that_differ_are_refused() -> None:
     pins = (Rule("*.0.self_attn.q_proj", bits=8), Rule("*.0.self_attn.k_proj", bits=4))
     with pytest.raises(BadInput, match="are fused and pinned to different schemes"):
-        allocate(TREE, TABLE, Demand(Budget("bpw", 4), pins=pins))
+        allocate(TREE, TABLE, AllocationRequest(Budget("bpw", 4), pins=pins))
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.floats(3.6, 8), st.sampled_from([3, 4, 8]))
 def test_the_minimum_holds(bpw: float, bits: int) -> None:
-    demand = Demand(Budget("bpw", bpw), min_bits=(Rule("*.o_proj", bits=bits), Rule("*.k_proj", bits=4)))
-    got = schemes(TREE, allocate(TREE, TABLE, demand))
+    request = AllocationRequest(Budget("bpw", bpw), min_bits=(Rule("*.o_proj", bits=bits), Rule("*.k_proj", bits=4)))
+    got = schemes(TREE, allocate(TREE, TABLE, request))
     assert min(got[name].bits for name in got if name.endswith("o_proj")) >= bits
     assert min(got[name].bits for name in got if name.endswith(("q_proj", "k_proj"))) >= 4
 
 
 def test_a_minimum_that_no_choice_reaches_is_said() -> None:
     with pytest.raises(BadInput, match=r"No choice is left for .*o_proj: it must have at least 8 bits"):
-        allocate(TREE, TABLE, Demand(Budget("bpw", 4), (2, 4), min_bits=(Rule("*.o_proj", bits=8),)))
+        allocate(TREE, TABLE, AllocationRequest(Budget("bpw", 4), (2, 4), min_bits=(Rule("*.o_proj", bits=8),)))
 
 
 @pytest.mark.parametrize("part", ["pins", "min_bits"])
 def test_a_pattern_that_matches_nothing_is_said(part: str) -> None:
     with pytest.raises(BadInput, match="matches no layer"):
-        allocate(TREE, TABLE, Demand(Budget("bpw", 4), **{part: (Rule("*.nothing", bits=8),)}))  # type: ignore[arg-type]
+        allocate(TREE, TABLE, AllocationRequest(Budget("bpw", 4), **{part: (Rule("*.nothing", bits=8),)}))  # type: ignore[arg-type]
 
 
 def test_bits_that_were_not_measured_are_said() -> None:
     with pytest.raises(BadInput, match="sensitivity to 3 bits was not measured"):
-        allocate(TREE, table_for(TREE, bits=(2, 4)), Demand(Budget("bpw", 4), (2, 3, 4)))
+        allocate(TREE, table_for(TREE, bits=(2, 4)), AllocationRequest(Budget("bpw", 4), (2, 3, 4)))
 
 
 def test_a_head_stays_unless_a_pin_names_it() -> None:
     tree = llama(2, tied=False)
     table = table_for(tree, without=("lm_head",))
-    free = allocate(tree, table, Demand(Budget("bpw", 4)))
-    pinned = allocate(tree, table, Demand(Budget("bpw", 4.4), pins=(Rule("lm_head", bits=4),)))
+    free = allocate(tree, table, AllocationRequest(Budget("bpw", 4)))
+    pinned = allocate(tree, table, AllocationRequest(Budget("bpw", 4.4), pins=(Rule("lm_head", bits=4),)))
     assert not schemes(tree, free)["lm_head"].quantized
     assert schemes(tree, pinned)["lm_head"] == LayerScheme(4, 64)
     assert pinned.cost == pinned.size.total
@@ -171,8 +173,8 @@ def test_a_head_stays_unless_a_pin_names_it() -> None:
 @pytest.mark.parametrize("name", ["auto_round", "auto_gptq"])
 def test_a_tied_head_that_a_pin_names_is_counted_in_the_file(name: str) -> None:
     budget = Budget("bytes", 0.9 * TREE.nbytes)
-    plain = allocate(TREE, TABLE, Demand(budget, format_name=name))
-    pinned = allocate(TREE, TABLE, Demand(budget, pins=(Rule("lm_head", bits=2),), format_name=name))
+    plain = allocate(TREE, TABLE, AllocationRequest(budget, format_name=name))
+    pinned = allocate(TREE, TABLE, AllocationRequest(budget, pins=(Rule("lm_head", bits=2),), format_name=name))
     plans = resolve_schemes(TREE, pinned.bits_map)
     assert (plans[-1].linear.name, plans[-1].scheme) == ("lm_head", LayerScheme(2, 64))
     assert pinned.cost == pinned.size.total <= budget.value
@@ -181,25 +183,27 @@ def test_a_tied_head_that_a_pin_names_is_counted_in_the_file(name: str) -> None:
 
 def test_a_pinned_embedding_is_refused() -> None:
     with pytest.raises(BadInput, match="is the token embedding"):
-        allocate(TREE, TABLE, Demand(Budget("bpw", 4), pins=(Rule("model.embed_tokens", bits=8),)))
+        allocate(TREE, TABLE, AllocationRequest(Budget("bpw", 4), pins=(Rule("model.embed_tokens", bits=8),)))
 
 
 def test_a_pattern_never_pins_the_head() -> None:
     tree = llama(2, tied=False)
-    found = allocate(tree, table_for(tree, without=("lm_head",)), Demand(Budget("bpw", 9), pins=(Rule("*", bits=8),)))
+    found = allocate(
+        tree, table_for(tree, without=("lm_head",)), AllocationRequest(Budget("bpw", 9), pins=(Rule("*", bits=8),))
+    )
     assert not schemes(tree, found)["lm_head"].quantized
 
 
 def test_a_layer_that_was_not_measured_stays() -> None:
     name = "model.layers.1.mlp.down_proj"
-    found = allocate(TREE, table_for(TREE, without=(name,)), Demand(Budget("bpw", 4)))
+    found = allocate(TREE, table_for(TREE, without=(name,)), AllocationRequest(Budget("bpw", 4)))
     assert not schemes(TREE, found)[name].quantized
     assert found.notes == ("Layers that were not measured and stay in 16 bits: 1.",)
 
 
 def test_a_shape_that_fits_no_scheme_stays_with_those_tied_to_it() -> None:
     tree = llama(2, shapes={**SHAPES, "self_attn.v_proj": (40, 576)})
-    found = allocate(tree, table_for(tree), Demand(Budget("bpw", 4)))
+    found = allocate(tree, table_for(tree), AllocationRequest(Budget("bpw", 4)))
     got = schemes(tree, found)
     assert not any(got[f"model.layers.0.self_attn.{part}_proj"].quantized for part in "qkv")
     assert got["model.layers.0.self_attn.o_proj"].quantized
@@ -208,7 +212,7 @@ def test_a_shape_that_fits_no_scheme_stays_with_those_tied_to_it() -> None:
 
 def test_layers_that_cannot_be_quantized_are_not_in_the_average() -> None:
     tree = llama(2, shapes={**SHAPES, "odd": (40, 576)})
-    found = allocate(tree, table_for(tree), Demand(Budget("bpw", 9), (8,)))
+    found = allocate(tree, table_for(tree), AllocationRequest(Budget("bpw", 9), (8,)))
     assert found.bits == pytest.approx(8 * (1 + 1 / 64) + 16 / 64, rel=0.02)
 
 
@@ -227,24 +231,24 @@ def test_layers_that_cannot_be_quantized_are_not_in_the_average() -> None:
     ],
 )
 def test_what_cannot_be_met_says_the_least_and_why(budget: Budget, words: str) -> None:
-    demand = Demand(budget, pins=(Rule("*.down_proj", bits=8),), min_bits=(Rule("*.o_proj", bits=4),))
+    request = AllocationRequest(budget, pins=(Rule("*.down_proj", bits=8),), min_bits=(Rule("*.o_proj", bits=4),))
     with pytest.raises(BadInput, match=words):
-        allocate(TREE, TABLE, demand)
+        allocate(TREE, TABLE, request)
 
 
 def test_the_least_that_is_named_is_enough() -> None:
-    lowest = allocate(TREE, TABLE, Demand(Budget("bpw", 2.3), (2,))).cost
-    assert allocate(TREE, TABLE, Demand(Budget("bytes", lowest), (2, 4))).cost == lowest
+    lowest = allocate(TREE, TABLE, AllocationRequest(Budget("bpw", 2.3), (2,))).cost
+    assert allocate(TREE, TABLE, AllocationRequest(Budget("bytes", lowest), (2, 4))).cost == lowest
     with pytest.raises(BadInput, match="At least"):
-        allocate(TREE, TABLE, Demand(Budget("bytes", lowest - 1), (2, 4)))
+        allocate(TREE, TABLE, AllocationRequest(Budget("bytes", lowest - 1), (2, 4)))
 
 
 @pytest.mark.parametrize("name", ["auto_round", "auto_gptq"])
 @pytest.mark.parametrize("engine", ["vllm-cuda", "vllm-cpu"])
 @pytest.mark.parametrize("bpw", [4.4, 6.0, 11.0])
 def test_what_is_chosen_for_an_engine_runs_there(engine: str, name: str, bpw: float) -> None:
-    demand = Demand(Budget("bpw", bpw), (2, 4, 8, 16), fused=LOOSE, engine=engine, format_name=name)
-    found = allocate(TREE, TABLE, demand)
+    request = AllocationRequest(Budget("bpw", bpw), (2, 4, 8, 16), fused=LOOSE, engine=engine, format_name=name)
+    found = allocate(TREE, TABLE, request)
     assert [
         mark for mark in engines.check(engine, TREE, resolve_schemes(TREE, found.bits_map), name) if mark.cannot
     ] == []
@@ -253,14 +257,14 @@ def test_what_is_chosen_for_an_engine_runs_there(engine: str, name: str, bpw: fl
 
 def test_an_engine_that_runs_none_of_the_choices_is_said() -> None:
     with pytest.raises(BadInput, match="vLLM on a graphics card does not run W2 g128 sym"):
-        allocate(TREE, TABLE, Demand(Budget("bpw", 4), (2, 3), engine="vllm-cuda"))
+        allocate(TREE, TABLE, AllocationRequest(Budget("bpw", 4), (2, 3), engine="vllm-cuda"))
 
 
 def test_an_engine_that_reads_no_such_file_is_said() -> None:
     with pytest.raises(BadInput, match="reads GGUF only"):
-        allocate(TREE, TABLE, Demand(Budget("bpw", 4), engine="llama-cpp"))
+        allocate(TREE, TABLE, AllocationRequest(Budget("bpw", 4), engine="llama-cpp"))
 
 
 def test_one_number_of_bits_for_all_is_a_default_alone() -> None:
-    found = allocate(TREE, TABLE, Demand(Budget("bpw", 5), (4,)))
+    found = allocate(TREE, TABLE, AllocationRequest(Budget("bpw", 5), (4,)))
     assert found.bits_map == BitsMap(LayerScheme(4, 128))

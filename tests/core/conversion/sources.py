@@ -17,7 +17,7 @@ from core.formats.grids import plan_layers
 from core.formats.opened import open_checkpoint
 from core.formats.quantized import QuantizedLinear
 from core.formats.registry import plan
-from core.formats.stored import Stored
+from core.formats.stored import StoredLayer
 from core.model.weights import TensorStore
 from core.schemes import LayerScheme
 from tests.core.formats.tiny import bits_map, open_tree, round_to_nearest
@@ -76,7 +76,7 @@ def make(
         if not item.scheme.quantized:
             continue
         name, weight = item.linear.name, weights[tree.weight_of(item.linear)].float()
-        layer: Stored
+        layer: StoredLayer
         if item.scheme.type:
             layer = round_to(weight, item.scheme.type, None, name)
         else:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from core.control import never
-from core.conversion.conversions import Possible, conversions, kind_of, look_at, plan_subject
+from core.conversion.conversions import ConversionOption, conversions, kind_of, look_at, plan_subject
 from core.conversion.convert import convert, survey
 from core.errors import BadInput
 from core.events import Done, Event
@@ -18,7 +18,7 @@ from core.schemes import LayerScheme
 from tests.core.conversion.sources import make, same_weights, save_original
 
 FOUR, FOUR_ASYM = LayerScheme(4, 32), LayerScheme(4, 32, sym=False)
-Rows = dict[str, Possible]
+Rows = dict[str, ConversionOption]
 
 
 @pytest.fixture(autouse=True)

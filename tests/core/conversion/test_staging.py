@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from core.conversion.staging import Staging, sweep
+from core.conversion.staging import ConversionStaging, sweep
 from core.errors import OutputProblem, ResultKept
 from core.jobs.process import ROOT
 
@@ -25,7 +25,7 @@ def left(place: Path) -> list[str]:
 
 
 def test_what_is_published_gets_its_name(tmp_path: Path, home: Path) -> None:
-    with Staging(tmp_path / "new" / "out") as staging:
+    with ConversionStaging(tmp_path / "new" / "out") as staging:
         (staging.folder / "file").write_text("x")
         staging.publish()
     assert (tmp_path / "new" / "out" / "file").read_text() == "x"
@@ -35,14 +35,14 @@ def test_what_is_published_gets_its_name(tmp_path: Path, home: Path) -> None:
 
 def test_an_empty_folder_may_be_there(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    with Staging(tmp_path / "out") as staging:
+    with ConversionStaging(tmp_path / "out") as staging:
         staging.publish()
     assert left(tmp_path) == ["out"]
 
 
 def fail(target: Path, *others: Path) -> None:
     """Begin an output, see others put something beside it or in its place, and break off."""
-    with Staging(target) as staging:
+    with ConversionStaging(target) as staging:
         (staging.folder / "file").write_text("x")
         for path in others:
             path.parent.mkdir(exist_ok=True)
@@ -75,7 +75,7 @@ def test_a_place_that_was_taken_meanwhile_is_said(tmp_path: Path) -> None:
 
 def test_a_parent_that_is_a_file_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(OutputProblem, match="cannot be made"), Staging(tmp_path / "file" / "out"):
+    with pytest.raises(OutputProblem, match="cannot be made"), ConversionStaging(tmp_path / "file" / "out"):
         pass
     assert left(tmp_path) == ["file"]
 
@@ -95,7 +95,7 @@ def killed(target: Path) -> None:
 def test_the_next_conversion_sweeps_up_after_a_killed_one(tmp_path: Path) -> None:
     killed(tmp_path / "first")
     assert len(left(tmp_path)) == 2  # the folder and the claim
-    with Staging(tmp_path / "second") as staging:
+    with ConversionStaging(tmp_path / "second") as staging:
         staging.publish()
     assert left(tmp_path) == ["second"]
 
@@ -113,7 +113,7 @@ def test_a_note_stays_while_the_drive_is_away(tmp_path: Path) -> None:
 
 
 def test_one_that_runs_is_left_alone(tmp_path: Path) -> None:
-    with Staging(tmp_path / "out") as staging:
+    with ConversionStaging(tmp_path / "out") as staging:
         assert sweep() == []
         assert staging.folder.is_dir()
 

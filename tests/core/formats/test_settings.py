@@ -11,7 +11,7 @@ import pytest
 
 from core.errors import BadInput, BitwrightError, CorruptFile, UnsupportedModel
 from core.formats.packing import AUTO_ROUND, AUTO_ROUND_AWQ, AUTO_ROUND_GPTQ, GPTQ, GPTQ_V2
-from core.formats.settings import Claim, find_config, read_settings
+from core.formats.settings import LayerEntry, find_config, read_settings
 
 UP = "model.layers.0.mlp.up_proj"
 GPTQ_CONFIG = {"quant_method": "gptq", "bits": 4, "group_size": 128, "sym": True, "desc_act": False}
@@ -56,12 +56,14 @@ def test_method_and_packing(config: dict[str, Any], method: str, packing: object
 )
 def test_symmetry_of_awq(changes: dict[str, Any], sym: bool) -> None:
     config = {key: value for key, value in {**AWQ_CONFIG, **changes}.items() if value is not None}
-    assert read_settings(config).default == Claim(4, 128, sym)
+    assert read_settings(config).default == LayerEntry(4, 128, sym)
 
 
 @pytest.mark.parametrize("changes", [{}, {"sym": None}])
 def test_symmetry_is_what_a_config_that_says_nothing_means(changes: dict[str, Any]) -> None:
-    assert read_settings({"quant_method": "gptq", "bits": 3, "group_size": -1, **changes}).default == Claim(3, -1, True)
+    assert read_settings({"quant_method": "gptq", "bits": 3, "group_size": -1, **changes}).default == LayerEntry(
+        3, -1, True
+    )
 
 
 @pytest.mark.parametrize(

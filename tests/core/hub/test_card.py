@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import save
 
 from core.errors import HubUnreachable
-from core.hub.card import LIMIT_BYTES, Card, license_of, read_card
+from core.hub.card import LIMIT_BYTES, ModelCard, license_of, read_card
 from core.hub.download import download
 from tests.core.hub.local_hub import Hub, closed_port, point_at, serve
 
@@ -93,7 +93,7 @@ def test_the_licence_of_a_gguf_file_is_in_its_header(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("model", ["/no/such/folder", "/no/such.gguf"])
 def test_what_has_no_card_states_nothing(model: str) -> None:
-    assert read_card(model, lambda: False) == Card()
+    assert read_card(model, lambda: False) == ModelCard()
 
 
 @pytest.mark.parametrize(

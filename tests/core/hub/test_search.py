@@ -14,7 +14,7 @@ from safetensors.numpy import save
 
 from core.errors import BadInput, Cancelled, HubUnreachable
 from core.hub.download import download
-from core.hub.search import Answer, FoundModel, is_quantized, search
+from core.hub.search import FoundModel, SearchResults, is_quantized, search
 from tests.core.hub.local_hub import Hub, closed_port, point_at, serve
 
 ITEM: dict[str, Any] = {
@@ -41,11 +41,11 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         yield running
 
 
-def find(text: str = "model", limit: int = 10, sort: str = "downloads", hide_quantized: bool = True) -> Answer:
+def find(text: str = "model", limit: int = 10, sort: str = "downloads", hide_quantized: bool = True) -> SearchResults:
     return search(text, limit, sort, hide_quantized, lambda: False)
 
 
-def names(answer: Answer) -> list[str]:
+def names(answer: SearchResults) -> list[str]:
     return [model.id for model in answer.models]
 
 
@@ -58,7 +58,7 @@ def test_what_the_hub_says_of_a_model(hub: Hub) -> None:
         id="some/model", author="some", downloads=1234, likes=5, gated=True, license="apache-2.0", parameters=100,
         updated="2026-01-02T03:04:05.000Z", tags=("transformers", "license:apache-2.0"), cached=False,
     )  # fmt: skip
-    assert find() == Answer((found,), offline=False)
+    assert find() == SearchResults((found,), offline=False)
 
 
 def test_the_answer_is_json(hub: Hub) -> None:
@@ -155,7 +155,7 @@ def test_quantized_models_in_the_cache_are_hidden_by_their_config(
 
 def test_an_empty_cache_is_an_empty_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     go_offline(monkeypatch, tmp_path / "none")
-    assert find() == Answer((), offline=True)
+    assert find() == SearchResults((), offline=True)
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])

@@ -23,14 +23,14 @@ from core.errors import (
 from core.formats.opened import open_source
 from core.hub import download as hub
 from core.hub import source
-from core.hub.source import Source
+from core.hub.source import ModelSource
 from core.model.folder import check_architecture, read_config
 from tests.core.formats.gguf import gguf_files
 
 CONFIG = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
 
 
-def find(model: str | Path) -> Source:
+def find(model: str | Path) -> ModelSource:
     return open_source(str(model), [].append, lambda: False)
 
 
@@ -44,7 +44,7 @@ def model(tmp_path: Path) -> Path:
 
 
 def test_a_folder(model: Path) -> None:
-    assert find(model) == Source(model, "ein Modell ñ 模型", "folder", "")
+    assert find(model) == ModelSource(model, "ein Modell ñ 模型", "folder", "")
 
 
 def test_a_relative_folder(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +79,7 @@ def test_the_note_of_a_quantized_gguf_file_names_its_type(tmp_path: Path) -> Non
 
 def test_a_hub_id_is_downloaded(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "download", lambda name, *rest, **options: model)
-    assert find("owner/some-model_1.5") == Source(model, "owner/some-model_1.5", "hub", "")
+    assert find("owner/some-model_1.5") == ModelSource(model, "owner/some-model_1.5", "hub", "")
 
 
 def test_a_hub_id_that_cannot_be_reached() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from core.inference.cards import Card, intel_cards, nvidia_cards, nvidia_driver
+from core.inference.cards import GraphicsCard, intel_cards, nvidia_cards, nvidia_driver
 
 ANSWER = """NVIDIA GeForce RTX 3060, GPU-11aa, 12288, 550.54.14
 NVIDIA H100 80GB HBM3, GPU-22bb, [N/A], 550.54.14
@@ -24,8 +24,8 @@ def stub_nvidia_smi(monkeypatch: pytest.MonkeyPatch, run: Any) -> None:
 def test_every_card_that_nvidia_smi_lists_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     stub_nvidia_smi(monkeypatch, lambda *_, **__: subprocess.CompletedProcess([], 0, ANSWER, ""))
     assert nvidia_cards() == (
-        Card("NVIDIA GeForce RTX 3060", "cuda:GPU-11aa", 12 << 30, "550.54.14"),
-        Card("NVIDIA H100 80GB HBM3", "cuda:GPU-22bb", 0, "550.54.14"),
+        GraphicsCard("NVIDIA GeForce RTX 3060", "cuda:GPU-11aa", 12 << 30, "550.54.14"),
+        GraphicsCard("NVIDIA H100 80GB HBM3", "cuda:GPU-22bb", 0, "550.54.14"),
     )
 
 
@@ -91,8 +91,8 @@ def test_each_intel_card_is_found_once_by_its_pci_address(tmp_path: Path) -> Non
     card(tmp_path, 1, "0x10de", "0000:01:00.0")
     card(tmp_path, 2, "0x8086", "0000:03:00.0")
     assert intel_cards(tmp_path / "drm") == (
-        Card("Intel graphics", "xpu:pci-0000:00:02.0", 0, "i915"),
-        Card("Intel graphics", "xpu:pci-0000:03:00.0", 0, ""),
+        GraphicsCard("Intel graphics", "xpu:pci-0000:00:02.0", 0, "i915"),
+        GraphicsCard("Intel graphics", "xpu:pci-0000:03:00.0", 0, ""),
     )
 
 

@@ -13,7 +13,7 @@ import torch
 
 from core.errors import DeviceProblem
 from core.inference import devices
-from core.inference.cards import Card
+from core.inference.cards import GraphicsCard
 from core.inference.devices import choose, choose_or_cpu, list_devices, physical_cores, probe_dtype
 from core.inference.machine import Device
 
@@ -266,7 +266,7 @@ def test_a_card_that_does_not_answer_is_listed_with_the_reason(broken: str, name
 
 def test_a_broken_driver_is_reported_as_an_unusable_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "cuda", Library("driver"))
-    monkeypatch.setattr(devices, "nvidia_cards", lambda: (Card("Old card", "cuda:GPU-1", 8, "470.1"),))
+    monkeypatch.setattr(devices, "nvidia_cards", lambda: (GraphicsCard("Old card", "cuda:GPU-1", 8, "470.1"),))
     (found,) = devices._accelerators("cuda")
     assert (found.id, found.name, found.usable, found.stable_id) == ("cuda:0", "Old card", False, "cuda:GPU-1")
     assert (found.total_memory, found.driver) == (8, "470.1")

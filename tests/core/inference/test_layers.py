@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from core.errors import OutOfMemory
 from core.events import Event
-from core.formats.stored import Stored
+from core.formats.stored import StoredLayer
 from core.inference import layers
-from core.inference.backends.choose import Choice
+from core.inference.backends.choose import BackendChoice
 from core.inference.backends.portable import DenseBackend, dense_linear
 from core.inference.layers import Builder, disagreement
 from core.schemes import LayerScheme
@@ -27,45 +27,45 @@ EXACT = DenseBackend()
 class StubBackend:
     """A backend that builds layers with a given function and counts them."""
 
-    def __init__(self, build: Callable[[Stored, Tensor | None], nn.Module]) -> None:
+    def __init__(self, build: Callable[[StoredLayer, Tensor | None], nn.Module]) -> None:
         self.make, self.count = build, 0
 
-    def build(self, stored: Stored, bias: Tensor | None, *_: Any) -> nn.Module:
+    def build(self, stored: StoredLayer, bias: Tensor | None, *_: Any) -> nn.Module:
         self.count += 1
         return self.make(stored, bias)
 
 
-def right(stored: Stored, bias: Tensor | None) -> nn.Module:
+def right(stored: StoredLayer, bias: Tensor | None) -> nn.Module:
     return dense_linear(stored.dequantize(), bias)
 
 
-def wrong(stored: Stored, bias: Tensor | None) -> nn.Module:
+def wrong(stored: StoredLayer, bias: Tensor | None) -> nn.Module:
     return dense_linear(stored.dequantize().neg(), bias)
 
 
-def endless(stored: Stored, bias: Tensor | None) -> nn.Module:
+def endless(stored: StoredLayer, bias: Tensor | None) -> nn.Module:
     return dense_linear(stored.dequantize() * float("inf"), bias)
 
 
-def broken(stored: Stored, bias: Tensor | None) -> nn.Module:
+def broken(stored: StoredLayer, bias: Tensor | None) -> nn.Module:
     raise AttributeError("module 'fast' has no attribute 'gemm'\nand more lines")
 
 
-def unable(stored: Stored, bias: Tensor | None) -> nn.Module:
+def unable(stored: StoredLayer, bias: Tensor | None) -> nn.Module:
     raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB")
 
 
-def full(stored: Stored, bias: Tensor | None) -> nn.Module:
+def full(stored: StoredLayer, bias: Tensor | None) -> nn.Module:
     raise OutOfMemory("It does not fit.", "")
 
 
 def builder(
-    build: Callable[[Stored, Tensor | None], nn.Module], monkeypatch: pytest.MonkeyPatch
-) -> tuple[Builder, Choice, StubBackend, list[Event]]:
+    build: Callable[[StoredLayer, Tensor | None], nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> tuple[Builder, BackendChoice, StubBackend, list[Event]]:
     fast = StubBackend(build)
     monkeypatch.setattr(layers, "backend", {"fast": fast, "dense": EXACT}.__getitem__)
     events: list[Event] = []
-    choice = Choice(CPU, "auto", {STORED.name: ("fast", "dense")}, {}, Counter())
+    choice = BackendChoice(CPU, "auto", {STORED.name: ("fast", "dense")}, {}, Counter())
     return Builder(choice, torch.float32, events.append), choice, fast, events
 
 
@@ -84,7 +84,7 @@ def test_the_first_backend_that_works_makes_the_layer(monkeypatch: pytest.Monkey
     ],
 )
 def test_a_backend_that_fails_is_not_used_again(
-    make: Callable[[Stored, Tensor | None], nn.Module], reason: str, monkeypatch: pytest.MonkeyPatch
+    make: Callable[[StoredLayer, Tensor | None], nn.Module], reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build, choice, fast, events = builder(make, monkeypatch)
     x = torch.randn(2, 256)
@@ -96,7 +96,7 @@ def test_a_backend_that_fails_is_not_used_again(
 
 @pytest.mark.parametrize(("make", "error"), [(unable, RuntimeError), (full, OutOfMemory)])
 def test_out_of_memory_does_not_disable_a_backend(
-    make: Callable[[Stored, Tensor | None], nn.Module], error: type[Exception], monkeypatch: pytest.MonkeyPatch
+    make: Callable[[StoredLayer, Tensor | None], nn.Module], error: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build, choice, _, _ = builder(make, monkeypatch)
     with pytest.raises(error):
@@ -115,7 +115,7 @@ def test_a_kind_of_layer_is_checked_once(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize(("make", "apart"), [(right, 0.0), (wrong, 2.0)])
 def test_disagreement_is_the_relative_difference_of_the_product(
-    make: Callable[[Stored, Tensor | None], nn.Module], apart: float
+    make: Callable[[StoredLayer, Tensor | None], nn.Module], apart: float
 ) -> None:
     bias = torch.zeros(48)
     assert disagreement(make(STORED, bias), STORED, bias, "cpu", torch.float32) == pytest.approx(apart, abs=1e-6)

@@ -10,7 +10,7 @@ import pytest
 from core.errors import MissingDependency
 from core.events import Event, Log
 from core.inference.backends import llama_cpp
-from core.inference.loader import Loaded, load_runner
+from core.inference.loader import LoadedRunner, load_runner
 from core.inference.native import library
 from core.inference.runners import native
 from tests.core.formats.gguf import gguf_files
@@ -19,7 +19,7 @@ from tests.core.tiny_model import save_model
 IDS = list(range(5, 25))
 
 
-def rows(loaded: Loaded) -> dict[str, tuple[int, str]]:
+def rows(loaded: LoadedRunner) -> dict[str, tuple[int, str]]:
     return {row.name: (row.layers, row.why_not) for row in loaded.rows}
 
 

@@ -18,7 +18,7 @@ from core.estimation.sizes import output_size
 from core.events import Log
 from core.formats.gguf.blocks import BlockLinear
 from core.formats.reader import QuantizedCheckpoint
-from core.formats.stored import Stored
+from core.formats.stored import StoredLayer
 from core.inference.loader import load_model
 from core.model.headers import read_folder
 from core.model.tree import resolve_schemes
@@ -48,7 +48,7 @@ def test_feedback_brings_the_answers_nearer(scheme: LayerScheme) -> None:
     generator = torch.Generator().manual_seed(2)
     weight, x = torch.randn(96, 64, generator=generator), inputs(64)
 
-    def error(layer: Stored) -> float:
+    def error(layer: StoredLayer) -> float:
         return float((x @ (layer.dequantize() - weight).T).square().mean())
 
     plain = freeze(new_grid(weight, scheme), "head")
@@ -61,7 +61,7 @@ def test_feedback_brings_the_answers_nearer(scheme: LayerScheme) -> None:
 def test_feedback_brings_the_answers_of_a_block_type_nearer(name: str) -> None:
     weight, x = torch.randn(48, 256, generator=torch.Generator().manual_seed(2)), inputs(256)
 
-    def error(layer: Stored) -> float:
+    def error(layer: StoredLayer) -> float:
         return float((x @ (layer.dequantize() - weight).T).square().mean())
 
     scheme, moments = LayerScheme.of_type(name), x.T @ x / len(x)

@@ -18,7 +18,7 @@ from core.model.headers import read_folder
 from core.model.skeleton import build_skeleton
 from core.model.tree import build_tree
 from core.quant import proof
-from core.quant.proof import Proof, check_range, difference, prove, two_rows
+from core.quant.proof import SourceProof, check_range, difference, prove, two_rows
 from tests.core.model.test_chain import FAMILIES, saved
 from tests.core.tiny_model import save_model
 
@@ -34,7 +34,7 @@ _SMALL: dict[str, Any] = {
 }
 
 
-def proof_of(folder: Path, batched: bool = True, refusal: str = "") -> Proof:
+def proof_of(folder: Path, batched: bool = True, refusal: str = "") -> SourceProof:
     """The proof of a model; `refusal` begins what its headers alone already have against it."""
     tree = build_tree(read_json(folder / "config.json"), read_folder(folder))
     assert tree.refusal.startswith(refusal)
@@ -44,7 +44,9 @@ def proof_of(folder: Path, batched: bool = True, refusal: str = "") -> Proof:
     skeleton.check()
     vocabulary = tree.tensors[f"{tree.embedding}.weight"].shape[0]
     text = torch.randint(3, vocabulary, (3, 64), generator=torch.Generator().manual_seed(1))
-    return Proof(skeleton, store, two_rows(text, vocabulary), torch.device("cpu"), tree.of_block, batched, lambda: None)
+    return SourceProof(
+        skeleton, store, two_rows(text, vocabulary), torch.device("cpu"), tree.of_block, batched, lambda: None
+    )
 
 
 def random_model(folder: Path, config: Any) -> Path:

@@ -8,7 +8,7 @@ import torch
 from core.errors import Cancelled
 from core.model.linear import TunedLinear
 from core.quant.grid import new_grid
-from core.quant.signround import Outcome, Sampler, TunedLayer, Tuning, tune_block
+from core.quant.signround import BatchSampler, TunedLayer, Tuning, TuningResult, tune_block
 from core.schemes import LayerScheme
 
 SAMPLES, TOKENS, WIDTH = 12, 16, 64
@@ -30,7 +30,7 @@ class Bench:
         self.layer = TunedLayer(grid, self.module, step)
         self.losses: list[tuple[int, float]] = []
 
-    def tune(self, tuning: Tuning, stop_at: int = -1, odd: tuple[int, float] = (-1, 1.0)) -> Outcome:
+    def tune(self, tuning: Tuning, stop_at: int = -1, odd: tuple[int, float] = (-1, 1.0)) -> TuningResult:
         """Tune the layer; `odd` is a step (from 1) and what its output is multiplied by."""
 
         def forward(x: torch.Tensor) -> torch.Tensor:
@@ -154,11 +154,11 @@ def test_gradients_are_not_kept() -> None:
 
 
 def test_samples_come_once_a_round_and_a_short_tail_is_dropped() -> None:
-    sampler = Sampler(10, 4, 1)
+    sampler = BatchSampler(10, 4, 1)
     first, second, third = sampler.next(), sampler.next(), sampler.next()
     assert len(set(first.tolist()) | set(second.tolist())) == 8
     assert len(third) == 4
 
 
 def test_a_batch_larger_than_the_samples_is_all_of_them() -> None:
-    assert sorted(Sampler(3, 8, 1).next().tolist()) == [0, 1, 2]
+    assert sorted(BatchSampler(3, 8, 1).next().tolist()) == [0, 1, 2]

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from core.formats.quantized import QuantizedLinear
-from core.formats.stored import Stored
+from core.formats.stored import StoredLayer
 from core.quant import streamed_head as module
 from core.quant.blocks import BlockJob
 from core.quant.grid import freeze, new_grid
@@ -66,6 +66,6 @@ def test_a_quantized_head_takes_its_place(monkeypatch: pytest.MonkeyPatch) -> No
     layer = freeze(new_grid(torch.randn(70, 32), LayerScheme(4, 32, True)), "lm_head")
     assert isinstance(layer, QuantizedLinear)
     job, x = job_with(Store(torch.zeros(70, 32), None)), torch.randn(1, 3, 32)
-    with module.streamed_head(cast(BlockJob, job), cast(Stored, layer)):
+    with module.streamed_head(cast(BlockJob, job), cast(StoredLayer, layer)):
         found = job.skeleton.model.lm_head(x)
     assert torch.allclose(found, x @ layer.dequantize().T, atol=1e-5)

@@ -6,11 +6,11 @@ import torch
 
 from core.schemes import LayerScheme
 from core.sensitivity import measures
-from core.sensitivity.passes import Seen
+from core.sensitivity.passes import CapturedActivations
 
 DRAW = torch.Generator().manual_seed(1)
 WEIGHT = torch.randn(32, 64, generator=DRAW)
-SEEN = Seen(torch.randn(50, 64, generator=DRAW), torch.randn(50, 32, generator=DRAW))
+SEEN = CapturedActivations(torch.randn(50, 64, generator=DRAW), torch.randn(50, 32, generator=DRAW))
 
 
 def test_an_error_is_what_rounding_changes() -> None:
@@ -37,7 +37,7 @@ def test_output_is_a_share_of_the_outputs_size_where_inputs_are_independent() ->
     inputs = torch.randn(20_000, 64, generator=DRAW)
     error = measures.error_of(WEIGHT, LayerScheme(2, 32))
     exact = float((inputs @ error.T).square().sum() / (inputs @ WEIGHT.T).square().sum())
-    assert abs(measures.output(Seen(inputs, inputs[:0]), WEIGHT, error) / exact - 1) < 0.05
+    assert abs(measures.output(CapturedActivations(inputs, inputs[:0]), WEIGHT, error) / exact - 1) < 0.05
 
 
 def test_no_error_adds_no_loss() -> None:
@@ -48,5 +48,5 @@ def test_no_error_adds_no_loss() -> None:
 
 
 def test_nothing_is_divided_by_zero() -> None:
-    silent = Seen(torch.zeros(5, 64), torch.zeros(5, 32))
+    silent = CapturedActivations(torch.zeros(5, 64), torch.zeros(5, 32))
     assert measures.output(silent, WEIGHT, measures.error_of(WEIGHT, LayerScheme(2, 32))) == 0

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from core.events import Event, Progress
-from core.sensitivity.meter import Meter
+from core.sensitivity.meter import PassProgress
 
 
 def shares(forward: int, backward: int) -> list[float]:
     events: list[Event] = []
-    meter = Meter(events.append, forward, backward)
+    meter = PassProgress(events.append, forward, backward)
     for _ in range(forward + backward):
         meter.step()
     return [event.fraction for event in events if isinstance(event, Progress)]

@@ -17,7 +17,7 @@ from core.model.headers import read_folder
 from core.model.skeleton import build_skeleton
 from core.model.tree import build_tree
 from core.model.weights import TensorStore
-from core.sensitivity.passes import Pass, Seen, backward, enter, forward
+from core.sensitivity.passes import CapturedActivations, Pass, backward, enter, forward
 from tests.core.tiny_model import BLOCKS, save_model
 
 TOKENS = torch.randint(1, 280, (3, 20), generator=torch.Generator().manual_seed(0))
@@ -49,7 +49,7 @@ def following(_scores: Tensor, tokens: Tensor) -> Tensor:
     return tokens
 
 
-def whole_model(folder: Path) -> dict[str, Seen]:
+def whole_model(folder: Path) -> dict[str, CapturedActivations]:
     """Inputs and output gradients of all linears, by autograd through the model as transformers loads it."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval().requires_grad_(False)
     met: dict[str, tuple[Tensor, Tensor]] = {}
@@ -64,7 +64,7 @@ def whole_model(folder: Path) -> dict[str, Seen]:
     scores = model(inputs_embeds=model.get_input_embeddings()(TOKENS).requires_grad_(True)).logits
     torch.nn.functional.cross_entropy(scores[:, :-1].flatten(0, 1), TOKENS[:, 1:].flatten(), reduction="sum").backward()
     return {
-        name: Seen(inputs.flatten(0, 1), output.grad.flatten(0, 1))  # type: ignore[union-attr]
+        name: CapturedActivations(inputs.flatten(0, 1), output.grad.flatten(0, 1))  # type: ignore[union-attr]
         for name, (inputs, output) in met.items()
     }
 

@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from core.errors import DiskFull
-from core.sensitivity.states import States
+from core.sensitivity.states import HiddenStates
 
 CPU = torch.device("cpu")
 
 
 def test_what_is_written_is_read_wherever_it_stands(tmp_path: Path) -> None:
     values = [torch.randn(5, 3, 4, generator=torch.Generator().manual_seed(number)) for number in range(3)]
-    with States((5, 3, 4), torch.float32, tmp_path) as states:
+    with HiddenStates((5, 3, 4), torch.float32, tmp_path) as states:
         for number in (2, 0, 1):
             for part in (slice(2, 5), slice(0, 2)):
                 states.write(number, part, values[number][part])
@@ -24,19 +24,19 @@ def test_what_is_written_is_read_wherever_it_stands(tmp_path: Path) -> None:
 
 
 def test_the_last_batch_may_be_short(tmp_path: Path) -> None:
-    with States((3, 2, 2), torch.float32, tmp_path) as states:
+    with HiddenStates((3, 2, 2), torch.float32, tmp_path) as states:
         states.write(0, slice(0, 4), torch.ones(3, 2, 2))
         assert states.read(0, slice(2, 4), CPU).shape == (1, 2, 2)
 
 
 def test_sixteen_bits_are_kept_as_such(tmp_path: Path) -> None:
-    with States((1, 1, 2), torch.bfloat16, tmp_path) as states:
+    with HiddenStates((1, 1, 2), torch.bfloat16, tmp_path) as states:
         states.write(0, slice(0, 1), torch.tensor([[[1.0, 1.001]]]))
         assert torch.equal(states.read(0, slice(0, 1), CPU), torch.ones(1, 1, 2))
 
 
 def test_no_file_is_left_or_even_seen(tmp_path: Path) -> None:
-    with States((1, 2, 2), torch.float32, tmp_path) as states:
+    with HiddenStates((1, 2, 2), torch.float32, tmp_path) as states:
         states.write(0, slice(0, 1), torch.ones(1, 2, 2))
         assert list(tmp_path.iterdir()) == []
     assert list(tmp_path.iterdir()) == []
@@ -46,7 +46,7 @@ def test_a_full_disk_is_said_in_one_sentence() -> None:
     full = Path("/dev/full")
     if not full.exists():
         pytest.skip("no /dev/full here")
-    with States((1, 2, 2), torch.float32, Path("/tmp")) as states:
+    with HiddenStates((1, 2, 2), torch.float32, Path("/tmp")) as states:
         states._file.close()
         states._file = full.open("r+b", buffering=0)  # type: ignore[assignment]
         with pytest.raises(DiskFull):

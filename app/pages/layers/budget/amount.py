@@ -13,7 +13,7 @@ from PySide6.QtWidgets import QDoubleSpinBox, QHBoxLayout, QSlider, QVBoxLayout,
 from app.pages.layers.budget.steps import BudgetSteps
 from app.widgets.segmented import Option, Segmented
 from app.widgets.wheel_guard import WheelGuard
-from core.allocation.demand import KINDS, Budget, BudgetKind
+from core.allocation.request import KINDS, Budget, BudgetKind
 
 if TYPE_CHECKING:
     from app.theme import Theme

@@ -18,7 +18,7 @@ from app.pages.layers.budget.steps import BudgetSteps, curve_steps, even_steps, 
 from app.pages.layers.rules.selection_pattern import pattern_of
 from app.pages.layers.selection import Selection
 from app.shared.calls.background import Background
-from core.allocation.demand import Budget, Demand
+from core.allocation.request import AllocationRequest, Budget
 from core.bitsmap import BitsMap, Rule
 from core.errors import BitwrightError
 from core.model import fused
@@ -60,7 +60,7 @@ class BudgetControl(QObject):
         self._call: Call | None = None
         self._seen = False
         self._fused_shown = False
-        self._demanded: Demand | None = None
+        self._demanded: AllocationRequest | None = None
         self._curve_stale = True
         self._pareto: Pareto | None = None
         self._stepped: object = None
@@ -174,17 +174,17 @@ class BudgetControl(QObject):
 
     def allocate(self) -> None:
         """Take the map that has the smallest predicted loss increase within the budget."""
-        draft, demand = self._context.draft, self._demand(self._panel.amount.budget())
+        draft, request = self._context.draft, self._demand(self._panel.amount.budget())
         table = draft.sensitivity
-        if draft.model is None or table is None or demand is None or not self._panel.allocate.isEnabled():
+        if draft.model is None or table is None or request is None or not self._panel.allocate.isEnabled():
             return
         tree = draft.model.tree
 
         def work() -> tuple[BitsMap, str, str]:
             from core.allocation.problem import allocate
 
-            found = allocate(tree, table, demand)
-            return found.bits_map, self.tr("Allocate {}").format(demand.budget.label()), _result(found)
+            found = allocate(tree, table, request)
+            return found.bits_map, self.tr("Allocate {}").format(request.budget.label()), _result(found)
 
         self._panel.show_result(self.tr("Looking for the best map"), "muted")
         self._maps.ask(work)
@@ -220,13 +220,13 @@ class BudgetControl(QObject):
         self._curve_stale = True
         self.refresh()
 
-    def _demand(self, budget: Budget | None) -> Demand | None:
+    def _demand(self, budget: Budget | None) -> AllocationRequest | None:
         draft, panel = self._context.draft, self._panel
         pins, min_bits = panel.pins.rules, panel.min_bits.rules
         if budget is None or pins is None or min_bits is None:
             return None
         default = draft.choices.bits_map.default
-        return Demand(
+        return AllocationRequest(
             budget,
             choices=panel.choices,
             pins=pins,
@@ -240,15 +240,15 @@ class BudgetControl(QObject):
 
     def _renew_curve(self) -> None:
         tree, table = self._tree, self._context.draft.sensitivity
-        demand = self._demand(Budget("bpw", 16.0)) if tree is not None and table is not None else None
-        if demand == self._demanded and not self._curve_stale:
+        request = self._demand(Budget("bpw", 16.0)) if tree is not None and table is not None else None
+        if request == self._demanded and not self._curve_stale:
             return
-        self._demanded, self._curve_stale = demand, False
-        if tree is None or table is None or demand is None:
+        self._demanded, self._curve_stale = request, False
+        if tree is None or table is None or request is None:
             self._curves.forget()
             self._show_curve(None)
         else:
-            self._curves.ask(partial(_curve, tree, table, demand))
+            self._curves.ask(partial(_curve, tree, table, request))
 
     def _take_curve(self, pareto: Pareto) -> None:
         self._panel.show_problem("")
@@ -322,10 +322,10 @@ class BudgetControl(QObject):
         self._panel.show_measuring(on=False, problem=problem)
 
 
-def _curve(tree: ModelTree, table: SensitivityTable, demand: Demand) -> Pareto:
+def _curve(tree: ModelTree, table: SensitivityTable, request: AllocationRequest) -> Pareto:
     from core.allocation.pareto import pareto  # NumPy only where it is needed
 
-    return pareto(tree, table, demand)
+    return pareto(tree, table, request)
 
 
 def _reasons(tree: ModelTree) -> dict[str, str]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
-from core.allocation.demand import BudgetKind
+from core.allocation.request import BudgetKind
 from core.bitsmap import BitsMap
 from core.estimation import sizes
 from core.estimation.goals import Footprint, conversation_bytes

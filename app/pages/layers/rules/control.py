@@ -17,7 +17,7 @@ from app.pages.layers.selection import Selection
 from app.shared.calls.background import Background
 from app.shared.rule_words import counted
 from core.allocation import map_rules
-from core.allocation.map_rules import Effect
+from core.allocation.map_rules import RuleEffect
 from core.bitsmap import BitsMap, Rule
 from core.errors import BitwrightError
 from core.schemes import LayerScheme
@@ -39,7 +39,7 @@ class RulesControl(QObject):
         self._context, self._selection, self._panel = context, selection, panel
         self._seen = False
         self._stale = True
-        self._effects: Sequence[Effect] | None = None
+        self._effects: Sequence[RuleEffect] | None = None
         self._background = Background(self, patience=_PATIENCE)
         self._background.done.connect(self._take)
         self._background.failed.connect(lambda error: context.report(error, None))
@@ -169,7 +169,7 @@ class RulesControl(QObject):
         except BitwrightError as error:
             editor.show_error(error.message)
 
-    def _take(self, effects: Sequence[Effect]) -> None:
+    def _take(self, effects: Sequence[RuleEffect]) -> None:
         self._effects = effects
         self.refresh()
 

@@ -15,7 +15,7 @@ from app.pages.layers.rules.rule_editor import RuleEditor
 from app.pages.layers.rules.rule_list import RuleList, RuleRow
 from app.shared.rule_words import counted, done, given
 from app.widgets.note import Note
-from core.allocation.map_rules import Effect
+from core.allocation.map_rules import RuleEffect
 from core.bitsmap import Rule
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class RulesPanel(QWidget):
         return found if isinstance(found, RuleEditor) else None
 
     def show_rules(
-        self, rules: Sequence[Rule], effects: Sequence[Effect] | None, by_hand: int, *, some_selected: bool
+        self, rules: Sequence[Rule], effects: Sequence[RuleEffect] | None, by_hand: int, *, some_selected: bool
     ) -> None:
         """Show the rules, what each does (None: not known yet), and the number of layers that are set by name."""
         self._rules = rules

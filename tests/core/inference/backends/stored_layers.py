@@ -8,7 +8,7 @@ from torch import Tensor
 from core.block_types import TYPES
 from core.formats.gguf.blocks import SCALE_RANGE, BlockLinear
 from core.formats.quantized import QuantizedLinear, natural_groups
-from core.formats.stored import Stored
+from core.formats.stored import StoredLayer
 from core.inference.backends.backend import LayerFacts
 from core.inference.machine import Device
 from core.schemes import LayerScheme
@@ -19,7 +19,9 @@ PLAIN = [LayerScheme(bits, group, sym) for bits in (2, 3, 4, 8) for group in (32
 BLOCKS = [LayerScheme.of_type(name) for name in TYPES]
 
 
-def layer(scheme: LayerScheme, outputs: int = 48, inputs: int = 256, *, ordered: bool = False, seed: int = 0) -> Stored:
+def layer(
+    scheme: LayerScheme, outputs: int = 48, inputs: int = 256, *, ordered: bool = False, seed: int = 0
+) -> StoredLayer:
     """Return a random layer with weights of realistic size; `ordered` assigns the inputs to groups at random."""
     generator = torch.Generator().manual_seed(seed)
     ints = torch.randint(0, scheme.levels, (outputs, inputs), generator=generator, dtype=torch.uint8)
@@ -59,7 +61,7 @@ def _block(scheme: LayerScheme, ints: Tensor, generator: torch.Generator) -> Blo
     )
 
 
-def facts(stored: Stored) -> LayerFacts:
+def facts(stored: StoredLayer) -> LayerFacts:
     """Return the facts of a stored layer."""
     outputs, inputs = stored.ints.shape
     return LayerFacts(stored.name, outputs, inputs, stored.scheme, getattr(stored, "g_idx", None) is not None)

@@ -11,7 +11,7 @@ import torch
 from core.errors import BadInput
 from core.inference.backends import choose as choosing
 from core.inference.backends import llama_cpp
-from core.inference.backends.backend import Backend, LayerFacts, Missing
+from core.inference.backends.backend import Backend, LayerFacts, MissingRequirement
 from core.inference.backends.choose import choose, table, whole_rows
 from core.inference.machine import Device
 from core.schemes import LayerScheme
@@ -27,12 +27,12 @@ class StubBackend:
 
     name: str
     bits: tuple[int, ...] = (2, 3, 4, 8)
-    why: Missing | None = None
+    why: MissingRequirement | None = None
     title: str = "Some kernels"
     takes: str = "some layers"
     asked: Counter[str] = field(default_factory=Counter)
 
-    def missing(self, device: Device) -> Missing | None:
+    def missing(self, device: Device) -> MissingRequirement | None:
         return self.why
 
     def refusal(self, facts: LayerFacts, device: Device, dtype: torch.dtype) -> str:
@@ -47,7 +47,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> dict[str, StubBackend]:
     """Register four backends: a fast one for 4 bits, one that is not installed, and two that support all layers."""
     found = {
         "fast": StubBackend("fast", (4,)),
-        "absent": StubBackend("absent", why=Missing("It is not installed.", "pip install it")),
+        "absent": StubBackend("absent", why=MissingRequirement("It is not installed.", "pip install it")),
         "dense": StubBackend("dense"),
         "portable": StubBackend("portable"),
     }
@@ -55,7 +55,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> dict[str, StubBackend]:
     monkeypatch.setattr(choosing, "_ORDERS", {"cpu": tuple(found)})
     monkeypatch.setattr(choosing, "NAMES", ("auto", *found, "llama.cpp"))
     monkeypatch.setattr(choosing, "_load", found.__getitem__)
-    monkeypatch.setattr(llama_cpp, "missing", lambda device: Missing("It is not here.", "pip install llama"))
+    monkeypatch.setattr(llama_cpp, "missing", lambda device: MissingRequirement("It is not here.", "pip install llama"))
     return found
 
 

@@ -18,7 +18,7 @@ from triton.runtime import interpreter
 
 from core.block_types import TYPES
 from core.formats.quantized import QuantizedLinear
-from core.formats.stored import Stored
+from core.formats.stored import StoredLayer
 from core.inference.backends import triton_layer
 from core.inference.backends.triton_layer import FEW, MANY, TritonLinear
 from core.schemes import LayerScheme
@@ -48,11 +48,11 @@ def _widened(side: Any) -> Any:
     return interpreter.TensorHandle(bits.view(numpy.float32), interpreter.tl.float32)
 
 
-def layer_of(bits: int, group: int, sym: bool, outputs: int, inputs: int, ordered: bool = False) -> Stored:
+def layer_of(bits: int, group: int, sym: bool, outputs: int, inputs: int, ordered: bool = False) -> StoredLayer:
     return layer(LayerScheme(bits, group, sym), outputs, inputs, ordered=ordered)
 
 
-def error_of(built: TritonLinear, stored: Stored, bias: Tensor | None, rows: int, dtype: torch.dtype) -> float:
+def error_of(built: TritonLinear, stored: StoredLayer, bias: Tensor | None, rows: int, dtype: torch.dtype) -> float:
     """Return the largest error of the product of random rows, relative to the sum of the terms' absolute values."""
     x = torch.randn(rows, stored.ints.shape[1], generator=torch.Generator().manual_seed(2)).to(dtype)
     weight = stored.dequantize().double()

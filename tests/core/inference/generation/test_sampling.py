@@ -20,7 +20,7 @@ from transformers.generation.logits_process import (
 
 from core.errors import BadInput, VerificationFailed
 from core.inference.generation import sampling as module
-from core.inference.generation.sampling import Sampler, Sampling, kth_largest, noise, nucleus_bound
+from core.inference.generation.sampling import Sampling, TokenSampler, kth_largest, noise, nucleus_bound
 
 
 def spread(size: int, width: float, seed: int) -> torch.Tensor:
@@ -47,7 +47,7 @@ def expected(sampling: Sampling, logits: torch.Tensor, seen: list[int]) -> torch
 
 def found(sampling: Sampling, logits: torch.Tensor, seen: list[int]) -> torch.Tensor:
     """Probabilities that ours draws with."""
-    sampler = Sampler(sampling, 0, seen)
+    sampler = TokenSampler(sampling, 0, seen)
     ids, weights = sampler.candidates(sampler.penalised(logits.numpy()))
     whole = torch.zeros(len(logits), dtype=torch.float64)
     places = torch.arange(len(logits)) if ids is None else torch.as_tensor(ids)
@@ -110,7 +110,7 @@ def test_draws_are_as_frequent_as_the_probabilities_say(size: int) -> None:
     logits[[3, 11, 29, 48]] = wanted.log()
     if size > 50:
         logits -= 10 * (logits == -6.0)
-    sampler = Sampler(Sampling(temperature=1.0), 7)
+    sampler = TokenSampler(Sampling(temperature=1.0), 7)
     draws = 4000
     counts = torch.bincount(torch.tensor([sampler.next(logits) for _ in range(draws)]), minlength=size)
     probabilities = logits.double().softmax(0)
@@ -122,7 +122,7 @@ def test_draws_are_as_frequent_as_the_probabilities_say(size: int) -> None:
 
 def test_draws_among_many_equals_are_spread_evenly() -> None:
     logits = torch.zeros(8192)
-    sampler = Sampler(Sampling(temperature=1.0), 3)
+    sampler = TokenSampler(Sampling(temperature=1.0), 3)
     draws = torch.tensor([sampler.next(logits) for _ in range(3000)])
     counts = torch.bincount(draws // 1024, minlength=8).double()
     assert float(((counts - 375) ** 2 / 375).sum()) < 30  # 7 degrees of freedom
@@ -133,7 +133,7 @@ def test_the_same_seed_draws_the_same() -> None:
     logits = spread(5000, 1.0, 1)
 
     def draws(seed: int) -> list[int]:
-        sampler = Sampler(Sampling(temperature=1.0), seed)
+        sampler = TokenSampler(Sampling(temperature=1.0), seed)
         return [sampler.next(logits) for _ in range(20)]
 
     assert draws(4) == draws(4)
@@ -144,7 +144,7 @@ def test_nearly_the_same_logits_draw_nearly_the_same_tokens() -> None:
     """What an A/B with one seed shows is the models' difference, not chance."""
     first = spread(5000, 4.0, 1)
     second = first + 0.01 * spread(5000, 1.0, 2)
-    one, other = (Sampler(Sampling(temperature=1.0), 5) for _ in range(2))
+    one, other = (TokenSampler(Sampling(temperature=1.0), 5) for _ in range(2))
     same = sum(one.next(first) == other.next(second) for _ in range(200))
     assert same >= 190
 
@@ -161,23 +161,23 @@ def test_the_light_can_win_too() -> None:
 
 def test_the_likeliest_at_temperature_zero() -> None:
     logits = spread(5000, 1.0, 9)
-    assert Sampler(Sampling(), 0).next(logits) == int(logits.argmax())
+    assert TokenSampler(Sampling(), 0).next(logits) == int(logits.argmax())
 
 
 def test_a_tiny_temperature_is_as_good_as_zero() -> None:
     logits = spread(5000, 1.0, 9)
-    assert Sampler(Sampling(temperature=1e-30), 0).next(logits) == int(logits.argmax())
+    assert TokenSampler(Sampling(temperature=1e-30), 0).next(logits) == int(logits.argmax())
 
 
 def test_penalties_count_the_tokens_of_the_answer() -> None:
     logits = torch.tensor([3.0, 2.5, 0.0])
-    sampler = Sampler(Sampling(presence_penalty=0.2, frequency_penalty=0.4), 0, prompt=[0, 0])
+    sampler = TokenSampler(Sampling(presence_penalty=0.2, frequency_penalty=0.4), 0, prompt=[0, 0])
     assert [sampler.next(logits) for _ in range(3)] == [0, 1, 0]
     np.testing.assert_allclose(sampler.penalised(logits.numpy()), [3 - 0.2 - 0.8, 2.5 - 0.6, 0], rtol=1e-6)
 
 
 def test_the_repetition_penalty_counts_the_prompt_too() -> None:
-    sampler = Sampler(Sampling(repetition_penalty=2.0), 0, prompt=[0, 2])
+    sampler = TokenSampler(Sampling(repetition_penalty=2.0), 0, prompt=[0, 2])
     np.testing.assert_allclose(sampler.penalised(np.array([4, 3, -1], np.float32)), [2, 3, -2])
     assert sampler.next(torch.tensor([4.0, 3.0, -1.0])) == 1
     np.testing.assert_allclose(sampler.penalised(np.array([4, 3, -1], np.float32)), [2, 1.5, -2])
@@ -186,7 +186,7 @@ def test_the_repetition_penalty_counts_the_prompt_too() -> None:
 def test_logits_are_not_changed() -> None:
     logits = spread(5000, 1.0, 9)
     kept = logits.clone()
-    sampler = Sampler(Sampling(temperature=0.5, top_p=0.9, repetition_penalty=1.2, presence_penalty=1), 0, [1])
+    sampler = TokenSampler(Sampling(temperature=0.5, top_p=0.9, repetition_penalty=1.2, presence_penalty=1), 0, [1])
     for _ in range(3):
         sampler.next(logits)
     assert torch.equal(logits, kept)
@@ -198,13 +198,13 @@ def test_broken_logits_are_told(bad: float, temperature: float) -> None:
     logits = torch.zeros(10)
     logits[3] = bad
     with pytest.raises(VerificationFailed):
-        Sampler(Sampling(temperature=temperature), 0).next(logits)
+        TokenSampler(Sampling(temperature=temperature), 0).next(logits)
 
 
 def test_forbidden_tokens_are_never_drawn() -> None:
     logits = torch.full((5000,), -torch.inf)
     logits[17] = 1.0
-    assert Sampler(Sampling(temperature=1.0, top_k=20, top_p=0.9), 0).next(logits) == 17
+    assert TokenSampler(Sampling(temperature=1.0, top_k=20, top_p=0.9), 0).next(logits) == 17
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.inference.generation.thinking import KNOWN, Ending, Marks, Splitter, marks_of
+from core.inference.generation.thinking import KNOWN, Splitter, StopMatcher, ThinkingTags, marks_of
 
 
 def cut(text: str, places: list[int]) -> list[str]:
@@ -58,7 +58,7 @@ def test_text_is_told_as_soon_as_it_cannot_be_a_mark() -> None:
 
 
 @pytest.mark.parametrize("marks", KNOWN)
-def test_marks_are_those_that_the_template_mentions_or_the_vocabulary_has(marks: Marks) -> None:
+def test_marks_are_those_that_the_template_mentions_or_the_vocabulary_has(marks: ThinkingTags) -> None:
     assert marks_of(f"{{% if '{marks.closes}' in content %}}") == (marks,)
     assert marks_of("{{ messages }}", {marks.opens, marks.closes}) == (marks,)
     assert marks_of("{{ messages }}", {marks.opens}) == ()
@@ -84,7 +84,7 @@ def test_to_a_model_that_does_not_think_a_mark_is_a_word(places: list[int]) -> N
 )
 def test_an_answer_ends_before_the_first_stop_text(text: str, stops: list[str], places: list[int]) -> None:
     found = [place for place in map(text.find, stops) if place >= 0]
-    ending, said, ended = Ending(tuple(stops)), "", False
+    ending, said, ended = StopMatcher(tuple(stops)), "", False
     for piece in cut(text, places):
         more, ended = ending.feed(piece)
         said += more
@@ -98,7 +98,7 @@ def test_an_answer_ends_before_the_first_stop_text(text: str, stops: list[str], 
 
 
 def test_only_what_may_become_a_stop_text_is_held_back() -> None:
-    ending = Ending(("END",))
+    ending = StopMatcher(("END",))
     assert ending.feed("an E") == ("an ", False)
     assert ending.feed("N") == ("", False)
     assert ending.feed("T") == ("ENT", False)

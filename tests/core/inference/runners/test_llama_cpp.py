@@ -116,6 +116,8 @@ def test_loading_can_be_stopped(path: Path) -> None:
 
 
 def test_without_the_library_the_install_command_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(backend, "_loaded", lambda: (None, backend.Missing("It is not installed.", backend.INSTALL)))
+    monkeypatch.setattr(
+        backend, "_loaded", lambda: (None, backend.MissingRequirement("It is not installed.", backend.INSTALL))
+    )
     with pytest.raises(MissingDependency, match="pip install llama-cpp-python"):
         open_runner(tmp_path / "m.gguf", CONTEXT, threads=1)

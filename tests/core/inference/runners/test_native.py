@@ -18,7 +18,7 @@ import torch
 from core.errors import BadInput, Cancelled
 from core.formats.opened import open_checkpoint
 from core.formats.quantized import QuantizedLinear
-from core.formats.stored import Checkpoint, Stored
+from core.formats.stored import Checkpoint, StoredLayer
 from core.inference.loader import open_tree
 from core.inference.runners import native
 from core.inference.runners.native import NativeRunner
@@ -34,7 +34,7 @@ SCHEMES = [
 ]
 
 
-def with_weights(model: Any, layers: Mapping[str, Stored]) -> Any:
+def with_weights(model: Any, layers: Mapping[str, StoredLayer]) -> Any:
     """A copy of the transformers model with the weights that these layers stand for."""
     model = copy.deepcopy(model)
     for name, layer in layers.items():
@@ -96,7 +96,7 @@ class Shuffled:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.real, name)
 
-    def layer(self, name: str) -> Stored:
+    def layer(self, name: str) -> StoredLayer:
         layer = self.real.layer(name)
         assert isinstance(layer, QuantizedLinear)
         # queries and keys have one order, values another: the same floats are quantized twice

@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 
 from app.pages.layers.budget.steps import BudgetSteps, curve_steps, even_steps, overhead
-from core.allocation.demand import BudgetKind
+from core.allocation.request import BudgetKind
 from core.bitsmap import BitsMap
 from core.estimation import sizes
 from core.model.tree import resolve_schemes

@@ -47,7 +47,7 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Demand:
+class AllocationRequest:
     """All that an allocation depends on but the model and its table of loss increase.
 
     Attributes:

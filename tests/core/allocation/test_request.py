@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from core.allocation.demand import Budget, Demand, parse_size
+from core.allocation.request import AllocationRequest, Budget, parse_size
 from core.bitsmap import Rule
 from core.errors import BadInput
 from core.schemes import LayerScheme
@@ -49,21 +49,21 @@ def test_a_budget_has_a_known_kind() -> None:
 @pytest.mark.parametrize("choices", [(), (4, 5)])
 def test_choices_are_possible_bits(choices: tuple[int, ...]) -> None:
     with pytest.raises(BadInput, match="Bits to choose from"):
-        Demand(Budget("bpw", 4), choices)
+        AllocationRequest(Budget("bpw", 4), choices)
 
 
 def test_a_minimum_names_bits() -> None:
     with pytest.raises(BadInput, match="minimum"):
-        Demand(Budget("bpw", 4), min_bits=(Rule("*", group_size=32),))
+        AllocationRequest(Budget("bpw", 4), min_bits=(Rule("*", group_size=32),))
 
 
 def test_a_pin_pins_something() -> None:
     with pytest.raises(BadInput, match="pins nothing"):
-        Demand(Budget("bpw", 4), pins=(Rule("*"),))
+        AllocationRequest(Budget("bpw", 4), pins=(Rule("*"),))
 
 
 def test_choices_become_schemes_in_order() -> None:
-    assert Demand(Budget("bpw", 4), (8, 3, 8), group_size=64, sym=False).schemes() == (
+    assert AllocationRequest(Budget("bpw", 4), (8, 3, 8), group_size=64, sym=False).schemes() == (
         LayerScheme(3, 64, False),
         LayerScheme(8, 64, False),
     )
