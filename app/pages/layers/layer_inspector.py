@@ -1,6 +1,6 @@
-"""What the selected layers have, buttons that give them something else, and what stands against what they have.
+"""The settings of the selected layers, the buttons that change them, and the problems of these settings.
 
-Shows a `SelectionSummary` and tells what the user wants; knows no bits map and no undo stack.
+Shows a `SelectionSummary` and emits the requested changes. Does not change the bits map.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ if TYPE_CHECKING:
 
 _GROUPS: Final = (32, 64, 128)
 _MOST_LINES: Final = 3
-"""Reasons that are told one by one."""
+"""Number of reasons that are listed individually."""
 _ARROW: Final = "\N{RIGHTWARDS ARROW}"
 
 
 class LayerInspector(QFrame):
-    """The panel beside the map.
+    """The view of the side panel that shows and changes the selected layers.
 
     Signals:
-        wanted: the user wants a value for the selected layers: `bits`, `group_size` or `sym`, and the value.
+        wanted: a new value for the selected layers: `bits`, `group_size` or `sym`, and the value.
     """
 
     wanted = Signal(str, object)
@@ -77,7 +77,7 @@ class LayerInspector(QFrame):
         self.show_selection(None, None, -1)
 
     def show_selection(self, sheet: LayerSheet | None, summary: SelectionSummary | None, first: int) -> None:
-        """Show what the selected layers have, of which `first` is one; without any, how to select some."""
+        """Show the settings of the selected layers, of which `first` is one; if there are none, how to select some."""
         some = sheet is not None and summary is not None and summary.count > 0
         for choice in (self.bits, self.group, self.sym):
             choice.setEnabled(some)
@@ -118,7 +118,7 @@ class LayerInspector(QFrame):
         self._show_loss_increase(summary)
 
     def show_marks(self, marks: Iterable[Mark], selected: int) -> None:
-        """Show what an engine has against those of the selected layers that it marks."""
+        """Show the problems that the target inference engine has with the selected layers."""
         found = list(marks)
         reasons = Counter(mark.reason for mark in found)
         self._marks.set_text(_lines(reasons, selected), "bad" if any(mark.cannot for mark in found) else "warning")
@@ -130,10 +130,10 @@ class LayerInspector(QFrame):
             self._loss_increase.set_text("")
             return
         self._loss_increase.set_text(self.tr("{0} of {1} at the fewest bits").format(figure(now), figure(most)), "")
-        self._loss_increase.setToolTip(self.tr("Predicted growth of the loss in nats a token, before tuning"))
+        self._loss_increase.setToolTip(self.tr("Predicted loss increase in nats per token, before tuning"))
 
     def _show_schemes(self, summary: SelectionSummary, decided_by: str) -> None:
-        """Show bits, groups and range; the last two are not the user's where a format decides on the grid."""
+        """Show bits, group size and symmetry; the last two cannot be changed if the output format fixes them."""
         schemes: tuple[tuple[str, Segmented, Mapping[Any, int]], ...] = (
             ("bits", self.bits, summary.bits),
             ("group_size", self.group, summary.groups),
@@ -149,7 +149,9 @@ class LayerInspector(QFrame):
                 parts = [self.tr("{0:,} at {1}").format(counts[value], self._worded(name, value)) for value in values]
                 said = self.tr("Mixed: {}").format(", ".join(parts)) if parts else ""
             if decided_by and name == "sym":
-                said = " ".join(filter(None, (said, self.tr("{} sets groups and range.").format(decided_by))))
+                said = " ".join(
+                    filter(None, (said, self.tr("Group size and symmetry are set by {}.").format(decided_by)))
+                )
             self._mixed[name].set_text(said)
 
     def _worded(self, name: str, value: Any) -> str:
@@ -165,17 +167,17 @@ class LayerInspector(QFrame):
 
     def _bits_options(self, theme: Theme) -> list[Option]:
         options = [Option(n, str(n), self.tr("{n} bits").format(n=n), theme.bits_color(n)) for n in BITS]
-        left = self.tr("Leave in 16 bits")
+        left = self.tr("Keep in 16 bits")
         return [*options, Option(UNTOUCHED, str(UNTOUCHED), left, theme.bits_color(UNTOUCHED))]
 
     def _group_options(self) -> list[Option]:
         sizes = [Option(size, str(size), self.tr("Groups of {n} weights").format(n=size)) for size in _GROUPS]
-        return [*sizes, Option(-1, self.tr("row"), self.tr("One group for a whole row"))]
+        return [*sizes, Option(-1, self.tr("row"), self.tr("One group per row"))]
 
     def _sym_options(self) -> list[Option]:
         return [
-            Option(True, self.tr("Symmetric"), self.tr("Symmetric: zero in the middle, loads in most engines")),
-            Option(False, self.tr("Asymmetric"), self.tr("Asymmetric: the range is shifted to fit")),
+            Option(True, self.tr("Symmetric"), self.tr("Symmetric: no zero point, supported by most engines")),
+            Option(False, self.tr("Asymmetric"), self.tr("Asymmetric: with a zero point for each group")),
         ]
 
     def _upper(self, theme: Theme) -> QWidget:
@@ -188,7 +190,7 @@ class LayerInspector(QFrame):
         for text, choice, name in (
             (self.tr("&Bits"), self.bits, "bits"),
             (self.tr("&Group size"), self.group, "group_size"),
-            (self.tr("&Range"), self.sym, "sym"),
+            (self.tr("S&ymmetry"), self.sym, "sym"),
         ):
             label = QLabel(text, self)
             label.setBuddy(choice)
@@ -218,12 +220,12 @@ class LayerInspector(QFrame):
 
 
 def breakable(name: str) -> str:
-    """`name` with places where a line may end, which its dots are not by themselves."""
+    """Return `name` with zero-width spaces after its dots, so that lines can break there."""
     return name.replace(".", ".\N{ZERO WIDTH SPACE}")
 
 
 def _lines(counts: Mapping[Any, int], total: int) -> str:
-    """The most frequent reasons, each with its number of layers unless it is that of all."""
+    """Return the most frequent reasons, each with its number of layers unless it applies to all of them."""
     ordered = sorted(counts.items(), key=lambda item: -item[1])
     lines = [text if count == total else f"{text} ({count:,})" for text, count in ordered[:_MOST_LINES]]
     rest = len(ordered) - _MOST_LINES
@@ -231,7 +233,7 @@ def _lines(counts: Mapping[Any, int], total: int) -> str:
 
 
 def _scrolled(layout: QBoxLayout) -> QScrollArea:
-    """`layout` in an area that scrolls only where the window is too low for it."""
+    """Return a scroll area around `layout` that scrolls only if the window is too low for it."""
     inner = QWidget()
     layout.setContentsMargins(0, 0, 4, 0)
     inner.setLayout(layout)

@@ -1,6 +1,6 @@
-"""All there is to say about each layer of a model under one bits map: figures, texts, and what a selection adds up to.
+"""Figures and texts for each layer of a model under one bits map, and their sums over a selection.
 
-Values from core, in the order of the tree; knows no widget and no colour.
+Values of `core` in the order of the tree. Does not depend on widgets.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ class LayerSheet:
     """The layers of one model under one bits map.
 
     Attributes:
-        tree, plans: the model, and what each of its linears gets; a tied head that no map names is the last of them.
+        tree, plans: the model, and the plan of each of its linears; a tied head that no map names is the last.
         format_name: of the output.
         sizes: bytes in the output of a weight of each of the plans' cases.
-        losses: what each block ended with in a run of this model, by block; empty without one.
-        loss_increase: what was measured, by position; None before it was.
-        marks: what an engine has against layers, by their position.
+        losses: the final loss of each block in a run of this model, by block; empty without a run.
+        loss_increase: the measured sensitivity by position; None before the measurement.
+        marks: problems of the target inference engine with layers, by their position.
     """
 
     tree: ModelTree
@@ -52,22 +52,22 @@ class LayerSheet:
 
     @property
     def linears(self) -> tuple[Linear, ...]:
-        """All layers by their position: those of the tree, and a tied head, which it can be given bits of its own."""
+        """All layers by their position: those of the tree, and a tied head, which can have its own bits."""
         return self.tree.nameable
 
     def linear(self, layer: int) -> Linear:
         return self.linears[layer]
 
     def case(self, layer: int) -> PlanCase:
-        """What happens to a layer."""
+        """Return the plan case of a layer."""
         return self.plans.cases[self.plans.kinds[layer]]
 
     def size(self, layer: int) -> int:
-        """Bytes of a layer's weight in the output."""
+        """Return the bytes of the weight of a layer in the output."""
         return self.sizes[self.plans.kinds[layer]]
 
     def of_cases(self, values: Sequence[T]) -> list[T]:
-        """For each layer the one of `values` that belongs to its case."""
+        """Return the element of `values` that belongs to the case of each layer."""
         return [values[kind] for kind in self.plans.kinds]
 
     @cached_property
@@ -76,12 +76,12 @@ class LayerSheet:
 
     @cached_property
     def unit(self) -> tuple[float, str]:
-        """The unit that fits the largest layer, so that all sizes can stand without one."""
+        """The unit that fits the largest layer, so that all sizes can be shown without a unit."""
         largest = max(self.sizes, default=0)
         return next((unit for unit in _UNITS if largest >= unit[0]), (1.0, "bytes"))
 
     def values(self, colouring: str) -> list[float]:
-        """One number a layer; NaN where there is none."""
+        """Return one number for each layer; NaN if it is unknown."""
         if colouring == "size":
             return self.of_cases([float(size) for size in self.sizes])
         if colouring == "loss":
@@ -91,30 +91,30 @@ class LayerSheet:
         return self.of_cases([float(case.scheme.bits) for case in self.plans.cases])
 
     def loss_increase_at(self, layer: int) -> list[tuple[LayerScheme, float]]:
-        """The loss increase of a layer under every candidate, the fewest bits first; empty where it is not known."""
+        """Return the loss increase of a layer for every candidate scheme, fewest bits first; empty if unknown."""
         return [] if self.loss_increase is None else self.loss_increase.at(layer)
 
     def loss_increase_now(self, layer: int) -> float | None:
-        """The loss increase of a layer under the scheme it has; None where it is not known."""
+        """Return the loss increase of a layer for its current scheme; None if unknown."""
         return _known(self.loss_increases[layer]) if self.loss_increases else None
 
     @cached_property
     def loss_increases(self) -> Sequence[float]:
-        """The loss increase of each layer under its scheme; NaN where it is not known, empty without a table."""
+        """The loss increase of each layer for its scheme; NaN if unknown, empty without a table."""
         if self.loss_increase is None:
             return ()
         return self.loss_increase.now(self.plans.kinds, [case.scheme for case in self.plans.cases])
 
     @cached_property
     def loss_increase_total(self) -> float | None:
-        """The predicted loss increase of the whole map; None where a layer's is not known."""
+        """The predicted loss increase of the whole map; None if that of a layer is unknown."""
         return _known(math.fsum(self.loss_increases)) if self.loss_increases else None
 
     @property
     def loss_increase_known(self) -> tuple[float | None, int]:
-        """The predicted loss increase of all layers of which it is known, and the number of the others.
+        """The sum of the known predicted loss increases, and the number of layers without one.
 
-        Such as a tied head that has bits of its own, which no measure knows.
+        A tied head with its own bits, for example, cannot be measured.
         """
         if self.loss_increase_total is not None or not self.loss_increases:
             return self.loss_increase_total, 0
@@ -122,12 +122,12 @@ class LayerSheet:
         return math.fsum(known), len(self.loss_increases) - len(known)
 
     def shape(self, layer: int) -> str:
-        """Outputs times inputs."""
+        """Return the shape of the weight as text, outputs times inputs."""
         linear = self.linear(layer)
         return f"{linear.out_features} \N{MULTIPLICATION SIGN} {linear.in_features}"
 
     def describe(self, layer: int) -> str:
-        """Everything about a layer, in lines; for tooltips."""
+        """Return the lines of the tooltip of a layer."""
         plan = self.plans[layer]
         lines = [
             plan.linear.name,
@@ -139,19 +139,19 @@ class LayerSheet:
         ]
         loss = self.losses.get(plan.linear.block)
         if loss is not None:
-            lines.append(f"Loss of block {plan.linear.block} after its last run: {figure(loss)}")
+            lines.append(f"Loss of block {plan.linear.block} after the last run: {figure(loss)}")
         if layer in self.marks:
             lines.append(marked(self.marks[layer]))
         return "\n".join(line for line in lines if line)
 
     def spoken(self, layer: int) -> str:
-        """A layer in one sentence; for screen readers."""
+        """Return the description of a layer for screen readers."""
         plan = self.plans[layer]
         place = f"block {plan.linear.block}, {plan.linear.kind}" if plan.linear.block >= 0 else plan.linear.name
         words = [place, f"{plan.scheme.bits} bits"]
         if plan.scheme.quantized:
             group = plan.scheme.group_size
-            words.append("one group a row" if group == -1 else f"group {group}")
+            words.append("one group per row" if group == -1 else f"group {group}")
             words.append("symmetric" if plan.scheme.sym else "asymmetric")
         mark = marked(self.marks[layer]) if layer in self.marks else ""
         return ", ".join(word for word in (*words, plan.why, plan.fallback, mark) if word)
@@ -159,15 +159,15 @@ class LayerSheet:
 
 @dataclass(frozen=True)
 class SelectionSummary:
-    """What several layers have, each value with the number of layers that have it.
+    """The settings of several layers, each value with its number of layers.
 
     Attributes:
         count: of the layers.
         bits, groups, syms: of their schemes; group size and symmetry of the quantized ones only.
         whys, fallbacks: the reasons.
-        before, after: bytes of all of them in the source and in the output.
-        loss_increase_now: predicted loss increase of those of which it is known; None where it is of none.
-        loss_increase_before: of the same at the fewest bits that were measured: the most that they can lose.
+        before, after: bytes of all the layers in the source and in the output.
+        loss_increase_now: sum of the known predicted loss increases; None if none is known.
+        loss_increase_before: sum for the same layers at the fewest measured bits, the maximum.
     """
 
     count: int
@@ -192,12 +192,12 @@ def make_sheet(
     *,
     before: LayerSheet | None = None,
 ) -> LayerSheet:
-    """The sheet of `tree` under `plans`.
+    """Return the sheet of `tree` for `plans`.
 
     Args:
-        loss_increase: what was measured of it.
-        marks: what an engine has against layers, by their position in `tree.nameable`.
-        before: a sheet that may share something with this one, which is then not made anew.
+        loss_increase: the measured sensitivity of the model.
+        marks: problems of the target inference engine with layers, by position in `tree.nameable`.
+        before: an earlier sheet whose parts are reused if they did not change.
     """
     measured = None
     if loss_increase is not None:
@@ -213,7 +213,7 @@ def make_sheet(
 
 
 def summarize(sheet: LayerSheet, layers: Collection[int]) -> SelectionSummary:
-    """What `layers` have in common and what not."""
+    """Return the settings of `layers` with their counts."""
     before = after = 0
     bits: Counter[int] = Counter()
     groups: Counter[int] = Counter()
@@ -246,12 +246,12 @@ def summarize(sheet: LayerSheet, layers: Collection[int]) -> SelectionSummary:
 
 
 def marked(mark: Mark) -> str:
-    """What an engine has against a layer, in a line."""
+    """Return the problem of the target inference engine with a layer as one line."""
     return f"Cannot be loaded: {mark.reason}" if mark.cannot else f"Slow: {mark.reason}"
 
 
 def loss_increase_line(at: Sequence[tuple[LayerScheme, float]], now: float | None) -> str:
-    """The loss increase under every candidate and under what a layer has, in a line; "" where nothing is known."""
+    """Return the loss increase for every candidate and for the current scheme as one line; "" if unknown."""
     if not at:
         return ""
     twice = len({scheme.bits for scheme, _ in at}) < len(at)
@@ -262,16 +262,16 @@ def loss_increase_line(at: Sequence[tuple[LayerScheme, float]], now: float | Non
 
 
 def _whole(tree: ModelTree, plans: Plans) -> Plans:
-    """`plans` with one for a tied head that the map does not name: it costs nothing, being the embedding."""
+    """Return `plans` with a plan for a tied head that the map does not name, which shares the embedding."""
     head = tree.tied_head
     if head is None or len(plans) != len(tree.linears) or not len(plans):
         return plans
-    same = PlanCase(LayerScheme(UNTOUCHED), "tied: it is the embedding", "", head.in_features, head.out_features, 0)
+    same = PlanCase(LayerScheme(UNTOUCHED), "tied to the embedding", "", head.in_features, head.out_features, 0)
     return Plans(tree.nameable, [*plans.cases, same], [*plans.kinds, len(plans.cases)])
 
 
 def _sum(values: Sequence[float], layers: Collection[int]) -> float | None:
-    """The sum over `layers` of what is known; None where nothing is."""
+    """Return the sum of the known values over `layers`; None if none is known."""
     found = [value for value in map(values.__getitem__, layers) if value == value] if values else []
     return math.fsum(found) if found else None
 

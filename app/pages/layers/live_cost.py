@@ -1,7 +1,6 @@
-"""What the map comes to, at the foot of the panel: bytes of each format, bits, memory to run it, predicted loss
-increase.
+"""The totals of the map at the bottom of the panel: size in each format, bits, memory and predicted loss increase.
 
-Shows figures; computes none.
+Shows figures that it is given.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _ARROW: Final = "\N{RIGHTWARDS ARROW}"
 
 
 class LiveCost(QWidget):
-    """Four lines at most."""
+    """A widget of at most four lines of totals."""
 
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -49,7 +48,7 @@ class LiveCost(QWidget):
         self.show_nothing()
 
     def show_nothing(self) -> None:
-        """There is no model, or the map does not fit it."""
+        """Clear all figures, if there is no model or the map does not fit it."""
         self._total.setText("\N{EN DASH}")
         for note in (self._others, self._average):
             note.set_text("")
@@ -57,7 +56,7 @@ class LiveCost(QWidget):
         self._loss_increase.hide()
 
     def show_sizes(self, sizes: Mapping[str, OutputSize]) -> None:
-        """Show what the whole output comes to in each format, the first one first."""
+        """Show the size of the output in each format, the first format first."""
         (first, size), *others = sizes.items()
         self._total.setText(f"{human(size.source)} {_ARROW} {human(size.total)}")
         self._total.setToolTip(f"{size.source:,} {_ARROW} {size.total:,} bytes as {title(first)}")
@@ -65,19 +64,17 @@ class LiveCost(QWidget):
         self._average.set_text(self.tr("{:.2f} bits per quantized weight").format(size.effective_bits))
 
     def show_memory(self, memory: RunningMemory) -> None:
-        """Show what running it takes against what is free."""
+        """Show the memory needed for inference and the free memory."""
         self._memory.set_role("muted" if memory.fits else "warning")
         self._memory.set_text(memory.text, memory.more)
         self._memory.show()
 
     def show_loss_increase(self, loss_increase: float | None, missing: int = 0) -> None:
-        """Show what the whole map is predicted to do, without `missing` layers; None where it was not measured."""
+        """Show the predicted loss increase of the map without `missing` layers; None if it was not measured."""
         self._loss_increase.setVisible(loss_increase is not None)
         if loss_increase is not None:
             text = self.tr("Predicted loss increase {}").format(figure(loss_increase))
             if missing:
                 text = self.tr("{0}, without {1}").format(text, counted(missing))
-            about = self.tr(
-                "Growth of the loss in nats a token, added up over the layers; tuning takes some of it off."
-            )
+            about = self.tr("In nats per token, summed over the layers. Tuning reduces it.")
             self._loss_increase.set_text(text, about)

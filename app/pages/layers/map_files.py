@@ -1,6 +1,6 @@
-"""Bits maps in files, in checkpoints and on the clipboard: from the draft and back, each way in as one undoable edit.
+"""Import and export of the bits map: files, quantized checkpoints and the clipboard. Each import is one undoable edit.
 
-What goes wrong is reported and changes nothing. Knows no widget of the page.
+Errors are reported and leave the map unchanged.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class MapFiles(QObject):
-    """What the menu of the map does."""
+    """Actions of the map menu."""
 
     def __init__(self, context: Context, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -38,7 +38,7 @@ class MapFiles(QObject):
         self._tidying.failed.connect(lambda error: context.report(error, None))
 
     def open(self, path: str | Path) -> None:
-        """Take the map in a file, or the one that a quantized checkpoint was made with."""
+        """Load the map from a file, or the one that a quantized checkpoint was made with."""
         checkpoint = checkpoint_of(str(path))
         if checkpoint is not None:
             self.load_checkpoint(checkpoint)
@@ -50,10 +50,10 @@ class MapFiles(QObject):
             self._context.report(error, None)
             return
         draft.edit_map(found, self.tr("Open {}").format(name))
-        self._context.say(self.tr("The bits map {} is in use.").format(name))
+        self._context.say(self.tr("Bits map {} loaded.").format(name))
 
     def load_checkpoint(self, folder: str | Path) -> None:
-        """Take the map that a checkpoint was made with."""
+        """Load the map that a checkpoint was made with."""
         try:
             found = self._checked(map_exchange.from_checkpoint(Path(folder)))
         except BitwrightError as error:
@@ -61,17 +61,17 @@ class MapFiles(QObject):
             return
         name = Path(folder).name
         self._context.draft.edit_map(found, self.tr("Map of {}").format(name))
-        self._context.say(self.tr("The bits of {} are in use.").format(name))
+        self._context.say(self.tr("Bits of {} loaded.").format(name))
 
     def save(self, path: str | Path) -> None:
-        """Write the map to a file."""
+        """Save the map to a file."""
         if self._write(Path(path)):
             self._context.say(self.tr("Saved as {}").format(path))
 
     def copy_command(self) -> None:
-        """Put the command that runs the map on the clipboard; what it reads is written for it."""
+        """Copy the command line that uses the map to the clipboard, and save the map file that it reads."""
         draft = self._context.draft
-        # a map of an earlier command must keep its meaning, so each has a file of its own
+        # A file for each map, so that commands copied earlier stay valid.
         text = json.dumps(draft.choices.bits_map.to_json(), sort_keys=True)
         path = home() / "commands" / hashlib.sha256(text.encode()).hexdigest()[:12] / "bits.json"
         model = draft.model.name if draft.model is not None else "MODEL"
@@ -80,25 +80,27 @@ class MapFiles(QObject):
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                self._context.report(OutputProblem(f"{path.parent} cannot be made: {error.strerror}.", ""), None)
+                self._context.report(
+                    OutputProblem(f"The folder {path.parent} cannot be created: {error.strerror}.", ""), None
+                )
                 return
             if not self._write(path):
                 return
         QGuiApplication.clipboard().setText(command)
-        self._context.say(self.tr("The command is on the clipboard."))
+        self._context.say(self.tr("Command copied."))
 
     def copy_config(self) -> None:
-        """Put AutoRound's `layer_config` for this model on the clipboard."""
+        """Copy the `layer_config` of AutoRound for this model to the clipboard."""
         draft = self._context.draft
         if draft.model is None or not draft.plans:
             return
         config = map_exchange.to_layer_config(draft.model.tree, draft.choices.bits_map)
         QGuiApplication.clipboard().setText(json.dumps(config, indent=2))
         default = draft.choices.bits_map.default.label()
-        self._context.say(self.tr("The layer_config is on the clipboard; all other layers have {}.").format(default))
+        self._context.say(self.tr("layer_config copied; all other layers have {}.").format(default))
 
     def tidy(self) -> None:
-        """Say the same with fewer rules."""
+        """Replace the rules by fewer rules that have the same result."""
         draft = self._context.draft
         if draft.model is None or not draft.plans:
             return
@@ -110,26 +112,26 @@ class MapFiles(QObject):
         draft = self._context.draft
         fewer = len(before.rules) + len(before.layers) - len(after.rules) - len(after.layers)
         if fewer <= 0:
-            self._context.say(self.tr("The map cannot be said with less."))
+            self._context.say(self.tr("The rules cannot be shortened further."))
         elif draft.choices.bits_map is before:
-            draft.edit_map(after, self.tr("Tidy"))
-            text = self.tr("The same with {0} rules and {1} layers set by name.")
+            draft.edit_map(after, self.tr("Simplify rules"))
+            text = self.tr("Same result with {0} rules and {1} layers set by name.")
             self._context.say(text.format(len(after.rules), len(after.layers)))
 
     def _write(self, path: Path) -> bool:
         try:
             self._context.draft.choices.bits_map.save(path)
         except OSError as error:
-            problem = OutputProblem(f"{path} cannot be written: {error.strerror}.", self.tr("Choose another place."))
+            problem = OutputProblem(f"{path} cannot be written: {error.strerror}.", self.tr("Choose another folder."))
             self._context.report(problem, None)
             return False
         return True
 
     def _checked(self, found: BitsMap) -> BitsMap:
-        """The map, where it fits the model.
+        """Return the map if it fits the model.
 
         Raises:
-            BadInput: it does not.
+            BadInput: The map does not fit the model.
         """
         model = self._context.draft.model
         if model is not None and (self._context.draft.plans or self._context.draft.misfit):

@@ -1,6 +1,6 @@
-"""What the Layers page says while it has no layers to show, and the one button that helps.
+"""The notice that the Layers page shows if there are no layers, with a button to continue.
 
-Knows why a model may have none; not what the button does.
+The page decides on the action of the button.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from app.theme import Theme
 
 _WIDTH = 66
-"""Average characters of a line that reads well."""
+"""Width of the text in average characters."""
 
 
 class LayersNotice(QWidget):
     """A heading, a few lines and a button, in the middle of the page.
 
     Signals:
-        pressed: the button was pressed.
+        pressed: The button was pressed.
     """
 
     pressed = Signal()
@@ -63,26 +63,24 @@ class LayersNotice(QWidget):
         row.addStretch(1)
 
     def show_missing(self, opened: OpenedModel | None, misfit: str) -> None:
-        """Say why there are no layers: no model, one that has none, or a map that does not fit it."""
+        """Show why there are no layers: no model, an unsupported model, or a map that does not fit it."""
         if opened is None:
             self.show_message(
-                self.tr("The layers of your model will be here"),
+                self.tr("Layers of the model"),
                 self.tr(
-                    "Each layer as a cell that shows how many bits it gets. Some layers bear fewer bits than others; "
-                    "here you can see and change every one of them, and what that does to the size."
+                    "Each layer is a cell that shows its number of bits. Some layers are more sensitive than "
+                    "others; change the bits of every layer here and see the resulting size."
                 ),
-                self.tr("Pick a model"),
+                self.tr("Select a model"),
             )
         elif not misfit:
             title = self.tr("This model cannot be quantized")
-            self.show_message(title, opened.tree.refusal, self.tr("Pick another model"))
+            self.show_message(title, opened.tree.refusal, self.tr("Select another model"))
         else:
-            self.show_message(
-                self.tr("The bits map does not fit this model"), misfit, self.tr("Start with a plain map")
-            )
+            self.show_message(self.tr("The bits map does not fit this model"), misfit, self.tr("Reset the map"))
 
     def show_message(self, title: str, text: str, button: str) -> None:
-        """Say why there is nothing to see, and what the button does about it."""
+        """Show a title, a text and the text of the button."""
         self._title.setText(title)
         self._text.set_text(text)
         self.button.setText(button)

@@ -58,20 +58,20 @@ if TYPE_CHECKING:
     from app.theme import Theme
 
 _WIDE: Final = 1250
-"""From this width on map and table stand side by side."""
+"""Minimum width of the page in pixels to show map and table side by side."""
 _ROOMY: Final = 1500
-"""From this width of the window on the panel is wider, and the curve of loss increase stands below the map."""
+"""Minimum width of the window in pixels for a wider panel and the plot of the loss increase below the map."""
 _PLOT: Final = 230
 _COLUMN, _LEAST = 64, 300
-"""Width of a column of the map where there is room, and the least of map and table."""
+"""Preferred width of a map column, and minimum width of map and table, in pixels."""
 _VIEW, _FOLDER = "layers/view", "layers/folder"
 
 
 class LayersView(QWidget):
-    """Everything on the page but the notice that stands in for it without a model.
+    """The content of the page with a model.
 
     Signals:
-        open_chosen, save_chosen: the path of a bits map that the user picked.
+        open_chosen, save_chosen: the path of a bits map that the user selected.
         checkpoint_chosen: the folder of a quantized checkpoint.
     """
 
@@ -84,7 +84,7 @@ class LayersView(QWidget):
     ) -> None:
         super().__init__(parent)
         self._state = state
-        # Made in the order of reading, which is that of the Tab key.
+        # Created in reading order, which is the order of the Tab key.
         self.colour_by = self._colour_choice(theme)
         self.legend = MapLegend(theme, self)
         self.filter = LayerFilter(theme, self)
@@ -107,18 +107,18 @@ class LayersView(QWidget):
         self._show_views()
 
     def focus_layers(self) -> None:
-        """Give the keyboard to the map, or to the table where only that is shown."""
+        """Set the keyboard focus to the map, or to the table if the map is hidden."""
         (self.table if self.map.isHidden() else self.map).setFocus(Qt.FocusReason.OtherFocusReason)
 
     def set_known(self, *, losses: bool, loss_increase: bool) -> None:
-        """Whether the map can be coloured by loss and by sensitivity."""
+        """Enable colouring by loss and by sensitivity if these values are known."""
         wholes = (
-            ("loss", losses, self.tr("Colour by the loss that each block ended with")),
+            ("loss", losses, self.tr("Colour by the final loss of each block")),
             ("sensitivity", loss_increase, self.tr("Colour by the predicted loss increase at the fewest bits")),
         )
         missing = {
-            "loss": self.tr("Known once this model was quantized in this window"),
-            "sensitivity": self.tr("Known once it was measured: Budget, Measure sensitivity"),
+            "loss": self.tr("Available after a run of this model in this window"),
+            "sensitivity": self.tr("Available after Budget, Measure sensitivity"),
         }
         for name, known, about in wholes:
             button = self.colour_by.button(name)
@@ -126,34 +126,34 @@ class LayersView(QWidget):
             button.setToolTip(about if known else missing[name])
 
     def set_curve_known(self, known: bool) -> None:
-        """Whether there is a curve of loss increase to show."""
+        """Show or hide the plot of the loss increase."""
         self._curve_known = known
         self._show_views()
 
     def make_room(self, columns: int) -> None:
-        """Give the map what so many columns need, if that is not too much beside the table."""
+        """Resize the map to the width of its columns, up to 60 % of the width."""
         self._columns = columns
         room = max(sum(self._views.sizes()), self._views.width())
         needed = min(max(_COLUMN * (columns + 1), _LEAST), room * 3 // 5)
         self._views.setSizes([needed, room - needed])
 
     def choose_map(self) -> None:
-        """Let the user pick a bits map."""
+        """Open a dialog to select a bits map file."""
         dialog = self._dialog(self.tr("Open a bits map"))
         dialog.setFileMode(QFileDialog.FileMode.ExistingFile)
         dialog.fileSelected.connect(self.open_chosen)
         dialog.open()
 
     def choose_checkpoint(self) -> None:
-        """Let the user pick a quantized checkpoint."""
-        dialog = self._dialog(self.tr("Take the bits of a quantized checkpoint"))
+        """Open a dialog to select a quantized checkpoint."""
+        dialog = self._dialog(self.tr("Load the bits of a quantized checkpoint"))
         dialog.setFileMode(QFileDialog.FileMode.Directory)
         dialog.setOption(QFileDialog.Option.ShowDirsOnly, True)
         dialog.fileSelected.connect(self.checkpoint_chosen)
         dialog.open()
 
     def choose_save_path(self, name: str) -> None:
-        """Let the user say where the bits map goes; `name` is what the file may be called."""
+        """Open a dialog to save the bits map; `name` is the suggested file name without the suffix."""
         dialog = self._dialog(self.tr("Save the bits map"))
         dialog.setAcceptMode(QFileDialog.AcceptMode.AcceptSave)
         dialog.setDefaultSuffix("json")
@@ -162,7 +162,7 @@ class LayersView(QWidget):
         dialog.open()
 
     def resizeEvent(self, event: QResizeEvent) -> None:
-        """Show map and table side by side where there is room."""
+        """Show map and table side by side if there is room."""
         super().resizeEvent(event)
         self._show_views()
 
@@ -173,7 +173,7 @@ class LayersView(QWidget):
                 Option("bits", self.tr("Bits"), self.tr("Colour by bits")),
                 Option("sensitivity", self.tr("Sensitivity"), self.tr("Colour by sensitivity")),
                 Option("size", self.tr("Size"), self.tr("Colour by size in the output")),
-                Option("loss", self.tr("Loss"), self.tr("Colour by the loss that each block ended with")),
+                Option("loss", self.tr("Loss"), self.tr("Colour by the final loss of each block")),
             ),
             self,
         )
@@ -238,14 +238,14 @@ class LayersView(QWidget):
         self._place_plot(roomy=self.window().width() >= _ROOMY)
 
     def _place_plot(self, *, roomy: bool) -> None:
-        """Have the curve of loss increase below the map where there is room, else in the budget."""
+        """Place the plot of the loss increase below the map if there is room, else in the Budget view."""
         budget = self.side.budget
         self.side.set_roomy(roomy)
         place = self._below if roomy else budget.plot_place
         if place.indexOf(budget.plot) < 0:
             place.addWidget(budget.plot)
             budget.plot.setFixedHeight(_PLOT)
-            # In the order of reading: behind what is shown of the map, or behind the measurement.
+            # Keep the Tab order: after the table, or after the button of the measurement.
             self.setTabOrder(self.table if roomy else budget.start, budget.plot)
         budget.plot.setVisible(self._curve_known)
 
@@ -258,14 +258,14 @@ class LayersView(QWidget):
 
 
 class _RoomyLabel(QLabel):
-    """A label that is there only where all of it has room: the names of the buttons beside it say the same."""
+    """A label that is painted only if its whole text fits."""
 
     def minimumSizeHint(self) -> QSize:
-        """No width at all."""
+        """Return a width of 0."""
         return QSize(0, super().minimumSizeHint().height())
 
     def paintEvent(self, event: QPaintEvent) -> None:
-        """All of it or nothing."""
+        """Paint the text if it fits."""
         if self.width() >= self.sizeHint().width():
             super().paintEvent(event)
 
@@ -274,7 +274,7 @@ _KEYS: Final = {**{str(bits): bits for bits in BITS}, "0": UNTOUCHED}
 
 
 class LayersPage(QWidget):
-    """The third page of the window."""
+    """The third page of the window, which shows and edits the bits map."""
 
     page_id = "layers"
 
@@ -283,7 +283,7 @@ class LayersPage(QWidget):
         self.context = context
         self.title = self.tr("Layers")
         self.keys = (
-            ("Space", self.tr("On the map: add a layer to the selection, or take it out")),
+            ("Space", self.tr("On the map: add or remove the current layer")),
             ("Shift+Right", self.tr("On the map: select a range")),
             ("Ctrl++", self.tr("On the map: zoom in")),
             ("Alt+Up", self.tr("In the rules: move a rule up")),
@@ -315,18 +315,18 @@ class LayersPage(QWidget):
         self.refresh()
         self._show_next()
 
-    # --- what others may ask for ---
+    # --- public ---
 
     def open_file(self, path: str | Path) -> None:
-        """Take the bits map in a file or of a checkpoint, as an edit that can be undone; what is wrong is reported."""
+        """Load the bits map of a file or of a checkpoint as an undoable edit; report errors."""
         self._files.open(path)
 
     def save_file(self, path: str | Path) -> None:
-        """Write the bits map to a file; what goes wrong is reported."""
+        """Save the bits map to a file; report errors."""
         self._files.save(path)
 
     def set_keys(self, **keys: Any) -> None:
-        """Give the selected layers `bits`, `group_size` or `sym`, as one edit that can be undone."""
+        """Set `bits`, `group_size` or `sym` of the selected layers as one undoable edit."""
         if self._sheet is None or not self.selection.layers:
             self.context.say(self.tr("Select layers first."))
             return
@@ -342,12 +342,12 @@ class LayersPage(QWidget):
         )
         draft.edit_map(changed, f"{edited(**keys)}, {counted(len(linears))}")
         if draft.choices.bits_map is before:
-            self._show_selection()  # the panel shows what is, not what was pressed
+            self._show_selection()  # Revert the buttons of the panel to the actual values.
 
     def select_all(self) -> None:
-        """Select all layers of the blocks, or those that the filter lets through.
+        """Select all layers of the blocks, or those that match the filter.
 
-        The head is left out unless the filter names it: it changes only where it is meant, as with rules.
+        The head is excluded unless the filter matches it, as with rules.
         """
         if self._matches is not None:
             self.selection.select(self._matches)
@@ -355,7 +355,7 @@ class LayersPage(QWidget):
             self.selection.select(n for n, linear in enumerate(self._sheet.tree.linears) if linear.block >= 0)
 
     def select_matches(self) -> None:
-        """Select what the filter lets through, and go there."""
+        """Select the layers that match the filter, and set the focus to them."""
         if self._matches:
             self.selection.select(self._matches)
             self.selection.set_current(min(self._matches))
@@ -393,13 +393,13 @@ class LayersPage(QWidget):
         self.selection.set_current(NOTHING)
         self._grid = self._sheet = None
 
-    # --- made once ---
+    # --- set-up ---
 
     def _make_actions(self) -> None:
         for key, bits in _KEYS.items():
             words = self.tr("{} bits for the selected layers").format(bits)
             if bits == UNTOUCHED:
-                words = self.tr("Leave the selected layers in 16 bits")
+                words = self.tr("Keep the selected layers in 16 bits")
             self._act(words, [key], partial(self.set_keys, bits=bits))
         stack = self.context.draft.undo_stack
         self._act(self.tr("Undo an edit of the map"), ["Ctrl+Z"], stack.undo)
@@ -447,7 +447,7 @@ class LayersPage(QWidget):
             action.triggered.connect(act)
         self.budget.curve_known.connect(body.set_curve_known)
         self._engine.marks_changed.connect(self._show_marks)
-        # The signals' own values: a stack that is being destroyed tells of its last change but cannot be asked.
+        # Use the arguments of the signals: a stack that is being destroyed emits them but must not be accessed.
         stack = draft.undo_stack
         for button, act, possible, text in (
             (side.undo, stack.undo, stack.canUndoChanged, stack.undoTextChanged),
@@ -459,7 +459,7 @@ class LayersPage(QWidget):
         side.show_undo(stack.undoText(), stack.redoText())
         self.notice.pressed.connect(self._press_notice)
 
-    # --- what is shown ---
+    # --- display ---
 
     def _show_sheet(self) -> None:
         sheet = self._sheet
@@ -476,18 +476,18 @@ class LayersPage(QWidget):
         self._show_cost()
 
     def _see(self, view: str) -> None:
-        """Another view of the panel is shown: what nobody sees is not kept up."""
+        """Handle a change of the panel view: hidden views are not updated."""
         self._rules.set_seen(view == "rules")
         self.budget.set_seen(view == "budget")
 
     def _show_marks(self) -> None:
-        """Show what the engine has against layers, which was found out later than the rest."""
+        """Show the marks of the target inference engine, which are computed in the background."""
         if self._sheet is not None and self._sheet.marks != self._engine.marks:
             self._sheet = replace(self._sheet, marks=self._engine.marks)
             self._show_sheet()
 
     def _show_cost(self) -> None:
-        """What the whole map comes to."""
+        """Show the totals of the map."""
         draft, cost, sheet = self.context.draft, self.body.side.cost, self._sheet
         if sheet is None or draft.planned_size is None:
             cost.show_nothing()
@@ -522,32 +522,32 @@ class LayersPage(QWidget):
     def _show_next(self) -> None:
         reason = self.context.draft.problem()
         if self.context.runs.active:
-            reason = self.tr("A run is on; the Run page shows it.")
+            reason = self.tr("A run is in progress; see the Run page.")
         self.body.next.setEnabled(not reason)
         self.body.next.setToolTip(reason)
         self.body.side.reason.set_text(reason)
 
     def showEvent(self, event: QShowEvent) -> None:
-        """Give the keyboard to the layers, and look again at what may have changed meanwhile, such as the disk."""
+        """Set the focus to the layers and update what may have changed, such as the free disk space."""
         super().showEvent(event)
         self._show_next()
         if self._sheet is not None and not event.spontaneous():
             self.body.focus_layers()
 
     def dragEnterEvent(self, event: QDragEnterEvent) -> None:
-        """Take a bits map, or a checkpoint that was made with one; all else is for the window."""
+        """Accept a bits map or a quantized checkpoint; leave everything else to the window."""
         if is_map(words_of(event.mimeData())):
             event.acceptProposedAction()
         else:
             event.ignore()
 
     def dropEvent(self, event: QDropEvent) -> None:
-        """Take the map of what is dropped."""
+        """Load the dropped map."""
         event.acceptProposedAction()
         self.open_file(words_of(event.mimeData()))
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
-        """Esc empties the filter while one types in it, else it clears the selection, else it is not ours."""
+        """Handle Esc: clear the filter if it has the focus, else the selection; else ignore it."""
         field = self.body.filter.field
         if event.key() != Qt.Key.Key_Escape:
             super().keyPressEvent(event)
@@ -558,7 +558,7 @@ class LayersPage(QWidget):
         else:
             event.ignore()
 
-    # --- what the user does ---
+    # --- user actions ---
 
     def _filter_changed(self, text: str) -> None:
         if self._sheet is None:
@@ -578,7 +578,7 @@ class LayersPage(QWidget):
         self.body.map.set_colouring(colouring)
 
     def _fold(self, stem: str) -> None:
-        """Open or close the columns of experts."""
+        """Expand or collapse the columns of experts."""
         if self._grid is not None:
             self._grid = self._grid.turned(stem)
             self.body.map.show_layers(self._grid, self._sheet)
@@ -608,10 +608,10 @@ class LayersPage(QWidget):
         self.context.go("run")
         self.context.runs.start(self.context.draft.spec())
 
-    # --- small things ---
+    # --- values ---
 
     def _losses(self) -> dict[int, float]:
-        """What each block ended with, where the run of this window was of this model."""
+        """Return the final loss of each block if the run of this window was of this model."""
         record, opened = self.context.runs.record, self.context.draft.model
         if record is None or record.spec is None or opened is None or record.spec.model != opened.name:
             return {}

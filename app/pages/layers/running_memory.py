@@ -1,4 +1,4 @@
-"""What it takes to run the model that a map makes, held against what is free. Looks at this machine's memory."""
+"""The memory needed for inference with the quantized model, compared with the free memory of this machine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _tr = QCoreApplication.translate
 
 @dataclass(frozen=True)
 class RunningMemory:
-    """Whether it fits, that in a few words, and what it is made of."""
+    """The result of the comparison: whether it fits, a short text, and the parts of the memory."""
 
     fits: bool
     text: str
@@ -28,10 +28,10 @@ class RunningMemory:
 
 
 def running_memory(draft: Draft, tree: ModelTree, weights: int) -> RunningMemory:
-    """For a model of so many bytes, on the device of the draft."""
+    """Return the comparison for `weights` bytes of weights on the device of the draft."""
     need = Footprint(weights, conversation_bytes(tree))
     free = free_memory(draft)
-    text = _tr("RunningMemory", "{} to run it").format(human(need.total))
+    text = _tr("RunningMemory", "{} for inference").format(human(need.total))
     if free is not None:
         text = _tr("RunningMemory", "{0}, {1} free").format(text, human(free))
     more = _tr("RunningMemory", "{0} of weights, {1} for a conversation of {2} tokens, {3} for the program").format(

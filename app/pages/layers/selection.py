@@ -1,4 +1,4 @@
-"""The layers that are selected, shared by every view of them. Knows their numbers, not how they are shown."""
+"""The selected layers, shared by all views."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ class Selection(QObject):
     """A set of layers by their position in the model's tree, and the current one (-1: none).
 
     Signals:
-        changed: other layers are selected now.
-        current_changed: the current layer, where keys act from, is another one now.
+        changed: The set of selected layers changed.
+        current_changed: The current layer, the origin of keyboard actions, changed.
     """
 
     changed = Signal()
@@ -32,27 +32,27 @@ class Selection(QObject):
         return self._current
 
     def select(self, layers: Iterable[int]) -> None:
-        """Select these layers and no others."""
+        """Select only these layers."""
         wanted = frozenset(layers)
         if wanted != self._layers:
             self._layers = wanted
             self.changed.emit()
 
     def add(self, layers: Iterable[int]) -> None:
-        """Select these layers too."""
+        """Add these layers to the selection."""
         self.select(self._layers.union(layers))
 
     def toggle(self, layers: Iterable[int]) -> None:
-        """Select these layers too, or none of them where all are selected."""
+        """Add these layers to the selection, or remove them if all of them are selected."""
         wanted = frozenset(layers)
         self.select(self._layers - wanted if wanted <= self._layers else self._layers | wanted)
 
     def clear(self) -> None:
-        """Select nothing; the current layer stays."""
+        """Clear the selection; keep the current layer."""
         self.select(())
 
     def set_current(self, layer: int) -> None:
-        """Make `layer` the current one (-1: none)."""
+        """Set the current layer (-1: none)."""
         if layer != self._current:
             self._current = layer
             self.current_changed.emit(layer)

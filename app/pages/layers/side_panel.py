@@ -1,6 +1,6 @@
-"""The right side of the Layers page: one of four views, and below it what the map comes to and what can be done next.
+"""The side panel of the Layers page: one of four views, and below it the totals and actions of the map.
 
-Arranges widgets and remembers the view; knows no draft and no bits map.
+Arranges the widgets and stores the selected view.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ _LINE: Final = 16
 
 
 class SidePanel(QWidget):
-    """The panel.
+    """The side panel.
 
     Signals:
-        view_changed(str): another of `VIEWS` is shown.
+        view_changed(str): the view of `VIEWS` that is shown now.
     """
 
     view_changed = Signal(str)
@@ -50,7 +50,7 @@ class SidePanel(QWidget):
     def __init__(self, theme: Theme, state: State, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._state = state
-        # Made in the order of reading, which is that of the Tab key.
+        # Created in reading order, which is the order of the Tab key.
         self.views = self._view_choice(theme)
         self.inspector = LayerInspector(theme, self)
         self.rules = RulesPanel(theme, self)
@@ -61,7 +61,7 @@ class SidePanel(QWidget):
         self.redo = self._icon_button("redo", self.tr("Redo"))
         self.menu = QPushButton(self.tr("Map"), self)
         self.menu.setObjectName("map_menu")
-        self.menu.setToolTip(self.tr("Open, save, copy and tidy the bits map"))
+        self.menu.setToolTip(self.tr("Open, save, copy and simplify the bits map"))
         self._make_menu()
         self.reason = Note(theme, parent=self)
         self.reason.setObjectName("reason")
@@ -89,7 +89,7 @@ class SidePanel(QWidget):
 
     @property
     def view(self) -> str:
-        """The one of `VIEWS` that is shown."""
+        """The current view, one of `VIEWS`."""
         return VIEWS[self._stack.currentIndex()]
 
     def show_view(self, view: str) -> None:
@@ -98,11 +98,11 @@ class SidePanel(QWidget):
         self._choose(view)
 
     def set_roomy(self, roomy: bool) -> None:
-        """Take more room where the window has it."""
+        """Set the width for a wide or a narrow window."""
         self.setFixedWidth(max(_ROOMY if roomy else _NARROW, self.views.sizeHint().width()))
 
     def show_undo(self, undo: str, redo: str) -> None:
-        """Say what can be undone and done again, "" for nothing."""
+        """Set the texts of the next undo and redo steps, "" for none."""
         for button, text in ((self.undo, undo), (self.redo, redo)):
             button.setEnabled(bool(text))
             button.setToolTip(text)
@@ -114,7 +114,7 @@ class SidePanel(QWidget):
                 Option("layers", self.tr("Layers"), self.tr("Show the selected layers")),
                 Option("rules", self.tr("Rules"), self.tr("Show the rules of the map")),
                 Option("budget", self.tr("Budget"), self.tr("Show the budget")),
-                Option("engine", self.tr("Runs on"), self.tr("Show what it must run on")),
+                Option("engine", self.tr("Engine"), self.tr("Show the target inference engine")),
             ),
             self,
         )
@@ -136,15 +136,15 @@ class SidePanel(QWidget):
         menu = QMenu(self.menu)
         self.open = self._entry(menu, "open_map", self.tr("Open map..."))
         self.save = self._entry(menu, "save_map", self.tr("Save map..."))
-        self.take = self._entry(menu, "take_map", self.tr("Take from a checkpoint..."))
+        self.take = self._entry(menu, "take_map", self.tr("Load from checkpoint..."))
         menu.addSeparator()
         self.copy_command = self._entry(menu, "copy_command", self.tr("Copy as command"))
         self.copy_config = self._entry(menu, "copy_config", self.tr("Copy as layer_config"))
         menu.addSeparator()
         self.tidy = self._entry(menu, "tidy", self.tr("Tidy"))
-        self.tidy.setToolTip(self.tr("Say the same with fewer rules"))
+        self.tidy.setToolTip(self.tr("Simplify rules"))
         self.reset = self._entry(menu, "reset", self.tr("Reset all"))
-        self.reset.setToolTip(self.tr("Give every layer the default of the Recipe page; can be undone"))
+        self.reset.setToolTip(self.tr("Set every layer to the default of the Recipe page"))
         menu.setToolTipsVisible(True)
         self.menu.setMenu(menu)
 

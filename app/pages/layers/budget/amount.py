@@ -1,6 +1,6 @@
-"""How much may be spent: what is counted, a slider over what is possible, and the same as a number.
+"""The amount of the budget: its kind, a slider over the possible values, and a number field.
 
-Knows steps, no model.
+Shows the steps that it is given.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 class BudgetAmount(QWidget):
-    """Three widgets that say one thing.
+    """Three widgets that show one amount.
 
     Signals:
-        kind_chosen(str): another thing is counted; answer with `show_steps`.
-        changed: the user wants another amount.
-        entered: Enter in the field.
+        kind_chosen(str): the selected kind of budget; the owner calls `show_steps`.
+        changed: The user changed the amount.
+        entered: The user pressed Enter in the number field.
     """
 
     kind_chosen = Signal(object)
@@ -40,9 +40,9 @@ class BudgetAmount(QWidget):
         self.kind = Segmented(
             theme,
             (
-                Option("bpw", self.tr("Bits"), self.tr("Average bits of a weight")),
-                Option("bytes", self.tr("File size"), self.tr("Size of all files of the output")),
-                Option("ram", self.tr("Memory"), self.tr("Memory to run it, with a conversation and the program")),
+                Option("bpw", self.tr("Bits"), self.tr("Average bits per weight")),
+                Option("bytes", self.tr("File size"), self.tr("Size of the output files")),
+                Option("ram", self.tr("Memory"), self.tr("Memory for inference: weights, context and program")),
             ),
             self,
         )
@@ -54,7 +54,7 @@ class BudgetAmount(QWidget):
         WheelGuard(self.slider)
         self.field = QDoubleSpinBox(self)
         self.field.setObjectName("budget_field")
-        self.field.setAccessibleName(self.tr("Budget as a number"))
+        self.field.setAccessibleName(self.tr("Amount of the budget"))
         self.field.setKeyboardTracking(False)
         self.field.lineEdit().setAcceptDrops(False)
         WheelGuard(self.field)
@@ -74,15 +74,15 @@ class BudgetAmount(QWidget):
 
     @property
     def value(self) -> float | None:
-        """The amount in bits or bytes; None while nothing is possible."""
+        """The amount in bits or bytes; None if there are no steps."""
         return self._value if self._steps.values else None
 
     def budget(self) -> Budget | None:
-        """The same as a value of core."""
+        """Return the amount as a `Budget`; None if there are no steps."""
         return Budget(self._steps.kind, self.value) if self.value else None
 
     def show_steps(self, steps: BudgetSteps, start: float) -> None:
-        """Offer these amounts, and show the one that the user means, or `start` as long as none was meant."""
+        """Set the possible amounts; show the amount that the user set, or `start` if there is none."""
         self._steps = steps
         enabled = len(steps.values) > 1
         self.slider.setEnabled(enabled)
@@ -98,7 +98,7 @@ class BudgetAmount(QWidget):
         self.field.setDecimals(unit.decimals)
         self.field.setSuffix(f" {unit.suffix}")
         self.field.setSingleStep(0.1 if steps.kind == "bpw" or unit.suffix == "GB" else 1.0)
-        # Rounded outwards, or the ends that are possible could not be typed.
+        # Rounded outwards, so that both ends of the range can be entered.
         margin = 10.0**-unit.decimals
         self.field.setRange(steps.values[0] / unit.scale - margin, steps.values[-1] / unit.scale + margin)
         for widget in (self.slider, self.field):
@@ -106,12 +106,12 @@ class BudgetAmount(QWidget):
         self._set(value)
 
     def show_start(self, start: float) -> None:
-        """Show `start`, as long as the user has meant no amount."""
+        """Show `start` unless the user set an amount."""
         if self._steps.values and self._steps.kind not in self._meant:
             self._set(min(max(start, self._steps.values[0]), self._steps.values[-1]))
 
     def set_value(self, value: float) -> None:
-        """Mean an amount, in bits or bytes."""
+        """Set the amount in bits or bytes."""
         self._meant[self._steps.kind] = value
         self._set(value)
 

@@ -1,7 +1,7 @@
-"""Between the budget that is shown and the draft: measuring, the curve, and the map that is best within the budget.
+"""Controller of the Budget view: the sensitivity measurement, the Pareto curve, and the best map for a budget.
 
-Measuring is a call of the service; curve and allocation are arithmetic, done in the background. Each map that is taken
-is one undoable edit. What only the panel shows is kept up while it is seen; the curve has another place as well.
+The measurement is a call of the service; curve and allocation are computed in a thread. Each map that is applied is
+one undoable edit. The panel is updated only while it is visible; the curve is also shown elsewhere.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ if TYPE_CHECKING:
     from core.sensitivity.table import SensitivityTable
 
 _SPREAD = 1e-4
-"""Share by which the best possible may be missed and still be called that."""
+"""Relative tolerance up to which an allocation counts as the best possible."""
 
 
 _PATIENCE = 60
-"""Milliseconds before a curve is begun: first everything else shows what made it another one."""
+"""Delay in milliseconds before a curve is computed, so that other views update first."""
 
 
 class BudgetControl(QObject):
-    """Keeps one `BudgetPanel` true.
+    """Controller that connects a `BudgetPanel` with the draft.
 
     Signals:
-        curve_known(bool): whether there is a curve to show.
+        curve_known(bool): whether there is a curve.
     """
 
     curve_known = Signal(bool)
@@ -92,15 +92,15 @@ class BudgetControl(QObject):
         ):
             signal.connect(self.refresh)
 
-    # --- what others may ask for ---
+    # --- public ---
 
     def set_seen(self, seen: bool) -> None:
-        """Whether anybody sees the panel."""
+        """Set whether the panel is visible; refresh it."""
         self._seen = seen
         self.refresh()
 
     def refresh(self) -> None:
-        """Show what the draft has, and have a curve made where what it depends on is another one now."""
+        """Show the state of the draft, and compute a new curve if its inputs changed."""
         draft, tree = self._context.draft, self._tree
         self._renew_curve()
         if not self._seen:
@@ -110,13 +110,13 @@ class BudgetControl(QObject):
             self._panel.show_fused(_reasons(tree))
         self._panel.show_measure(draft.measure, known=draft.sensitivity is not None)
         refusal = tree.refusal if tree is not None else ""
-        self._panel.set_blocked(refusal or (self.tr("A run is on.") if self._context.runs.active else ""))
+        self._panel.set_blocked(refusal or (self.tr("A run is in progress.") if self._context.runs.active else ""))
         self._show_steps()
         self._show_keep()
         self._show_ready()
 
     def show_now(self, loss_increase: float | None) -> None:
-        """Show where the map of the draft stands."""
+        """Show the map of the draft as a point in the plot."""
         size = self._context.draft.planned_size
         if size is None:
             self._panel.plot.show_now(0, 0.0, None)
@@ -124,7 +124,7 @@ class BudgetControl(QObject):
             self._panel.plot.show_now(size.total, size.effective_bits, loss_increase)
 
     def measure(self) -> None:
-        """Measure how sensitive the layers are."""
+        """Start the sensitivity measurement."""
         draft = self._context.draft
         if draft.model is None or draft.model.tree.refusal or self._call is not None:
             return
@@ -147,13 +147,13 @@ class BudgetControl(QObject):
         )
 
     def stop(self) -> None:
-        """End a measurement that is on."""
+        """Stop the measurement."""
         if self._call is not None:
             self._call.stop()
             self._ended("")
 
     def keep(self) -> None:
-        """Fix the selected layers at what they have."""
+        """Add the selected layers with their current settings to the fixed layers."""
         draft, layers = self._context.draft, self._selection.layers
         if draft.model is None or not layers:
             return
@@ -173,7 +173,7 @@ class BudgetControl(QObject):
         self._panel.pins.add(tuple(pin for pin in pins if pin not in known))
 
     def allocate(self) -> None:
-        """Take the map that has the smallest predicted loss increase within the budget."""
+        """Apply the map with the smallest predicted loss increase within the budget."""
         draft, request = self._context.draft, self._demand(self._panel.amount.budget())
         table = draft.sensitivity
         if draft.model is None or table is None or request is None or not self._panel.allocate.isEnabled():
@@ -186,11 +186,11 @@ class BudgetControl(QObject):
             found = allocate(tree, table, request)
             return found.bits_map, self.tr("Allocate {}").format(request.budget.label()), _result(found)
 
-        self._panel.show_result(self.tr("Looking for the best map"), "muted")
+        self._panel.show_result(self.tr("Computing the best map"), "muted")
         self._maps.ask(work)
 
     def apply_point(self, index: int) -> None:
-        """Take the map of a point of the curve."""
+        """Apply the map of a point of the curve."""
         pareto = self._pareto
         if pareto is None or not 0 <= index < len(pareto):
             return
@@ -205,12 +205,12 @@ class BudgetControl(QObject):
 
     @property
     def _tree(self) -> ModelTree | None:
-        """The layers that bits are allocated to; None where the map does not fit them."""
+        """The tree of the draft; None if the map does not fit it."""
         draft = self._context.draft
         return draft.model.tree if draft.model is not None and draft.plans else None
 
     def _forget(self) -> None:
-        """Forget what belongs to another model."""
+        """Clear the state of the previous model."""
         self._fused_shown, self._curve_stale, self._stepped = False, True, None
         self._panel.clear()
         self._panel.show_result("")
@@ -268,7 +268,7 @@ class BudgetControl(QObject):
         self._panel.plot.show_curve(curve)
         self.curve_known.emit(pareto is not None)
 
-    # --- the rest of the panel ---
+    # --- other widgets of the panel ---
 
     def _show_steps(self) -> None:
         if not self._seen:
@@ -300,9 +300,9 @@ class BudgetControl(QObject):
         elif self._context.draft.sensitivity is None:
             reason = self.tr("Measure the sensitivity first.")
         elif self._pareto is None:
-            reason = self.tr("What is asked for is not possible.")
+            reason = self.tr("These constraints cannot be met.")
         elif self._maps.busy:
-            reason = self.tr("Looking for the best map")
+            reason = self.tr("Computing the best map")
         self._panel.show_ready(reason)
 
     def _show_keep(self) -> None:
@@ -323,7 +323,7 @@ class BudgetControl(QObject):
 
 
 def _curve(tree: ModelTree, table: SensitivityTable, request: AllocationRequest) -> Pareto:
-    from core.allocation.pareto import pareto  # NumPy only where it is needed
+    from core.allocation.pareto import pareto  # Imported late, as it imports NumPy.
 
     return pareto(tree, table, request)
 
@@ -331,7 +331,7 @@ def _curve(tree: ModelTree, table: SensitivityTable, request: AllocationRequest)
 def _reasons(tree: ModelTree) -> dict[str, str]:
     """Return the reason for each kind of fused modules that this model has, by the names of `FusedModules`."""
     kinds = {linear.kind: linear for linear in tree.linears if linear.block >= 0}
-    # One block with a layer of each kind says as much as all of them.
+    # One block with a layer of each kind is enough.
     block = replace(tree, linears=tuple(replace(linear, block=0) for linear in kinds.values()))
     found = {}
     for name in ("fuse_qkv", "fuse_gate_up", "experts"):
@@ -343,7 +343,7 @@ def _reasons(tree: ModelTree) -> dict[str, str]:
 
 
 def _result(found: Allocation) -> str:
-    """What an allocation came to, in a line or two."""
+    """Return the description of an allocation."""
     parts = [f"Loss increase {figure(found.loss_increase)}", human(found.size.total), f"{found.bits:.2f} bits"]
     above = found.loss_increase - found.bound
     if found.exact or above <= _SPREAD * max(found.bound, 1e-30):

@@ -1,6 +1,6 @@
-"""The predicted loss increase of each layer, ready for views that ask for all of them with every edit.
+"""The predicted loss increase of each layer, prepared for views that need all of them after every edit.
 
-A face on a `SensitivityTable` for the linears of one tree, in their order. Knows no bits map and no colour.
+Maps a `SensitivityTable` to the linears of one tree, in their order.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from core.sensitivity.table import SensitivityTable
 
 
 class LayerSensitivity:
-    """What a table says of layers by their position; `names` are theirs."""
+    """The rows of a sensitivity table by the position of the layer; `names` are the names of the layers."""
 
     def __init__(self, table: SensitivityTable, names: Iterable[str]) -> None:
         self.table = table
@@ -23,17 +23,16 @@ class LayerSensitivity:
         self._columns: dict[LayerScheme, int | None] = {}
 
     def at(self, layer: int) -> list[tuple[LayerScheme, float]]:
-        """The loss increase of a layer under every candidate, the fewest bits first; empty where it is not known."""
+        """Return the loss increase of a layer for every candidate scheme, fewest bits first; empty if unknown."""
         row = self._rows[layer]
         if row is None:
             return []
         return sorted(zip(self.table.schemes, row, strict=True), key=lambda pair: pair[0].bits)
 
     def now(self, kinds: Sequence[int], schemes: Sequence[LayerScheme]) -> list[float]:
-        """The loss increase of all layers under the schemes they have, `schemes[kinds[layer]]`, as
-        `SensitivityTable.of` finds it.
+        """Return the loss increase of all layers for their schemes `schemes[kinds[layer]]`, as `SensitivityTable.of`.
 
-        NaN where it is not known.
+        NaN if it is unknown.
         """
         columns = list(map(self._column, schemes))
         rest = [math.nan if scheme.quantized else 0.0 for scheme in schemes]
@@ -45,7 +44,7 @@ class LayerSensitivity:
 
     @cached_property
     def sensitivity(self) -> list[float]:
-        """How sensitive each layer is: its loss increase at the fewest bits of the table; NaN where it is not known."""
+        """The sensitivity of each layer: its loss increase at the fewest bits of the table; NaN if unknown."""
         if not self.table.schemes:
             return [math.nan] * len(self._rows)
         bits = [scheme.bits for scheme in self.table.schemes]
@@ -53,7 +52,7 @@ class LayerSensitivity:
         return [math.nan if row is None else row[column] for row in self._rows]
 
     def _column(self, scheme: LayerScheme) -> int | None:
-        """Where the table has a scheme: the same, or the first of as many bits. 16 bits are in no table."""
+        """Return the column of a scheme: the same scheme, or the first with as many bits; None for 16 bits."""
         if scheme not in self._columns:
             listed = self.table.schemes
             alike = [number for number, other in enumerate(listed) if other.bits == scheme.bits]

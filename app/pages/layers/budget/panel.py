@@ -1,6 +1,6 @@
-"""What the output may cost, and the map that has the smallest predicted loss increase for it.
+"""The Budget view: the limit of the output, and the map with the smallest predicted loss increase within it.
 
-Shows what is asked and answered; knows no draft, measures and computes nothing.
+Shows values and emits requests; `BudgetControl` measures and computes.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ _FUSED_NAMES: Final = ("fuse_qkv", "fuse_gate_up", "experts")
 
 
 class BudgetPanel(QScrollArea):
-    """One view of the panel.
+    """The Budget view of the side panel.
 
     Signals:
-        kind_chosen(str): another kind of budget; show its steps.
-        changed: choices, fused modules, pins or minimum are others.
-        measure_chosen(str): predict loss increase in this way.
-        measuring_wanted, keep_wanted, allocate_wanted: a button was pressed.
+        kind_chosen(str): the selected kind of budget; its steps must be shown.
+        changed: The choices, fused modules, fixed layers or minimum bits changed.
+        measure_chosen(str): the method to predict the loss increase.
+        measuring_wanted, keep_wanted, allocate_wanted: The button was pressed.
     """
 
     kind_chosen = Signal(str)
@@ -80,7 +80,7 @@ class BudgetPanel(QScrollArea):
         self.result.setObjectName("budget_result")
         self.measure = QComboBox(inner)
         self.measure.setObjectName("measure")
-        self.measure.setAccessibleName(self.tr("How the loss increase is predicted"))
+        self.measure.setAccessibleName(self.tr("Method to predict the loss increase"))
         for measure in MEASURES:
             self.measure.addItem(measure.title, measure.name)
         WheelGuard(self.measure)
@@ -96,8 +96,7 @@ class BudgetPanel(QScrollArea):
 
     def _make_lower(self, theme: Theme, inner: QWidget) -> None:
         options = [
-            Option(n, str(n), self.tr("{} bits to choose from").format(n), theme.bits_color(n))
-            for n in (*BITS, UNTOUCHED)
+            Option(n, str(n), self.tr("Allow {} bits").format(n), theme.bits_color(n)) for n in (*BITS, UNTOUCHED)
         ]
         self.bits = Toggles(theme, options, inner)
         self.bits.setObjectName("budget_choices")
@@ -112,22 +111,22 @@ class BudgetPanel(QScrollArea):
             box.setChecked(bool(remembered.get(name, True)))
         self.min_bits = PatternField(theme, "min_bits", self.tr("At least"), "*.down_proj = 4", inner)
         self.pins = PatternField(theme, "pins", self.tr("Fixed"), "lm_head = 8", inner)
-        self.keep = QPushButton(self.tr("Keep the selection as it is"), inner)
+        self.keep = QPushButton(self.tr("Fix selected layers"), inner)
         self.keep.setObjectName("keep_selection")
-        self.keep.setToolTip(self.tr("Add the selected layers to what is fixed, with what they have now"))
+        self.keep.setToolTip(self.tr("Add the selected layers to the fixed layers with their current settings"))
 
     @property
     def choices(self) -> tuple[int, ...]:
-        """The bits to choose from."""
+        """The numbers of bits that may be allocated."""
         return self.bits.values
 
     @property
     def fused(self) -> FusedModules:
-        """The kinds of layers that share a scheme."""
+        """The kinds of fused modules whose layers get the same scheme."""
         return FusedModules(**{name: box.isChecked() for name, box in self.fused_boxes.items()})
 
     def show_fused(self, reasons: dict[str, str]) -> None:
-        """Show the fused groups that this model has, by the names of `FusedModules`, with the reason of each."""
+        """Show the kinds of fused modules of this model, by the names of `FusedModules`, with their reasons."""
         for name, box in self.fused_boxes.items():
             reason = reasons.get(name, "")
             box.setVisible(bool(reason))
@@ -137,7 +136,7 @@ class BudgetPanel(QScrollArea):
         self._fused_title.setVisible(bool(reasons))
 
     def show_measure(self, measure: str, *, known: bool) -> None:
-        """Show the measure, and whether this model was measured with it."""
+        """Show the method and whether this model was measured with it."""
         place = max(0, self.measure.findData(measure))
         self.measure.setCurrentIndex(place)
         self._about.set_text(MEASURES[place].about)
@@ -145,7 +144,7 @@ class BudgetPanel(QScrollArea):
         self._enable()
 
     def show_measuring(self, *, on: bool, problem: str = "") -> None:
-        """Show that a measurement is on, or why the last one failed."""
+        """Show that a measurement is in progress, or why the last one failed."""
         self.measuring.setVisible(on)
         self._enable()
         self.measure.setEnabled(not on)
@@ -154,27 +153,27 @@ class BudgetPanel(QScrollArea):
             self.measuring.begin()
 
     def show_problem(self, problem: str) -> None:
-        """Say why there is no curve; "" where there is one."""
+        """Show why there is no curve; "" if there is one."""
         self.problem.set_text(problem, "bad")
 
     def show_ready(self, reason: str) -> None:
-        """Say why nothing can be allocated; "" where it can."""
+        """Show why allocation is not possible; "" if it is."""
         self.allocate.setEnabled(not reason)
         self.allocate.setToolTip(reason)
 
     def clear(self) -> None:
-        """Forget what was said of single layers: those of another model have other names."""
+        """Clear the rules for single layers: another model has other layer names."""
         self.pins.text.clear()
         self.min_bits.text.clear()
         self.show_problem("")
 
     def set_blocked(self, reason: str) -> None:
-        """Say why nothing can be measured now; "" where it can."""
+        """Show why measuring is not possible now; "" if it is."""
         self._blocked = reason
         self._enable()
 
     def show_result(self, text: str, role: str = "") -> None:
-        """Say what an allocation came to."""
+        """Show the result of an allocation."""
         self.result.set_text(text, role)
 
     def _enable(self) -> None:
@@ -196,7 +195,7 @@ class BudgetPanel(QScrollArea):
         column.addWidget(self.measuring)
         column.addWidget(self.problem)
         column.addLayout(self.plot_place)
-        column.addWidget(TintedLabel(theme, self.tr("Bits to choose from"), bold=True, parent=inner))
+        column.addWidget(TintedLabel(theme, self.tr("Allowed bits"), bold=True, parent=inner))
         column.addWidget(self.bits)
         column.addWidget(self._fused_title)
         for box in self.fused_boxes.values():

@@ -1,6 +1,6 @@
-"""Predicted loss increase against size of the output: the curve of the best maps, and where the map of now stands.
+"""Plot of the predicted loss increase over the size of the output: the Pareto curve, and the current map as a point.
 
-The mouse reads the curve and takes a map with a click; so do arrow keys and Enter. Knows points, no model and no map.
+The mouse reads values from the curve, a click applies the map of a point; so do arrow keys and Enter.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 _POLL_MS: Final = 20
 _MOST: Final = 600
-"""Points that are drawn and that the arrow keys stop at; of more, an even choice."""
+"""Maximum number of points that are drawn and that the arrow keys stop at."""
 _PAGE: Final = 20
 
 
 @dataclass(frozen=True, eq=False)
 class ParetoCurve:
-    """The points: bytes of the output, bits a weight, loss increase; bytes rise."""
+    """The points of the curve in order of size: bytes of the output, bits per weight, loss increase."""
 
     bytes: NDArray[np.int64]
     bits: NDArray[np.float64]
@@ -38,10 +38,10 @@ class ParetoCurve:
 
 
 class ParetoPlot(QWidget):
-    """The plot with a line of words above it.
+    """The plot with a line of text above it.
 
     Signals:
-        taken(int): the user wants the map of this point of the curve.
+        taken(int): the point of the curve whose map is to be applied.
     """
 
     taken = Signal(int)
@@ -70,22 +70,22 @@ class ParetoPlot(QWidget):
         column.addLayout(self._layers, 1)
         self.setMinimumSize(200, 150)
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
-        self.setAccessibleName(self.tr("Predicted loss increase against size"))
-        self.setWhatsThis(self.tr("Arrows go along the curve, Enter takes the map of the point."))
+        self.setAccessibleName(self.tr("Predicted loss increase over size"))
+        self.setWhatsThis(self.tr("Arrow keys move along the curve, Enter applies the map of the point."))
         theme.changed.connect(self._paint_new)
         self._paint_new()
 
     def sizeHint(self) -> QSize:
-        """A fixed wish: the graphics view's own is the size that it has."""
+        """Return a fixed size, as the size hint of a graphics view is its current size."""
         return QSize(320, 200)
 
     @property
     def at(self) -> int:
-        """The point that is read now; -1 for none."""
+        """The index of the highlighted point; -1 for none."""
         return self._at
 
     def show_curve(self, curve: ParetoCurve | None) -> None:
-        """Show the points of a curve; None while it is not known."""
+        """Show the points of a curve; None clears it."""
         import numpy as np
 
         self._curve, self._at, self._shown = curve, -1, None
@@ -97,7 +97,7 @@ class ParetoPlot(QWidget):
         self._draw()
 
     def show_now(self, size: int, bits: float, loss_increase: float | None) -> None:
-        """Show where the map of now stands."""
+        """Show the current map as a point; None for `loss_increase` hides it."""
         self._now = None if loss_increase is None else (size, bits, loss_increase)
         self._draw_points()
         self._say()
@@ -109,7 +109,7 @@ class ParetoPlot(QWidget):
             self._try_to_make()
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
-        """Go along the curve, and take the map of the point with Enter."""
+        """Move along the curve with the arrow keys, apply the map of the point with Enter."""
         steps = {
             Qt.Key.Key_Left: -1, Qt.Key.Key_Down: -1, Qt.Key.Key_Right: 1, Qt.Key.Key_Up: 1,
             Qt.Key.Key_PageUp: -_PAGE, Qt.Key.Key_PageDown: _PAGE, Qt.Key.Key_Home: -_MOST, Qt.Key.Key_End: _MOST,
@@ -125,18 +125,18 @@ class ParetoPlot(QWidget):
             super().keyPressEvent(event)
 
     def focusInEvent(self, event: QFocusEvent) -> None:
-        """Read the point nearest to the map of now."""
+        """Highlight the point nearest to the current map."""
         super().focusInEvent(event)
         if self._at < 0 and self._shown is not None and len(self._shown):
             self._read(self._place())
 
     def focusOutEvent(self, event: QFocusEvent) -> None:
-        """Read nothing any more."""
+        """Remove the highlight."""
         super().focusOutEvent(event)
         self._read(-1)
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        """Read the curve under the mouse, and take a map with a click."""
+        """Highlight the point under the mouse, apply its map with a click."""
         if event.type() == QEvent.Type.Leave:
             self._read(-1)
         elif isinstance(event, QMouseEvent) and self._shown is not None and len(self._shown):
@@ -150,10 +150,10 @@ class ParetoPlot(QWidget):
             return True
         return False
 
-    # --- reading ---
+    # --- highlighted point ---
 
     def _place(self) -> int:
-        """The place among the points shown that is read now, or that is nearest to the map of now."""
+        """Return the index among the shown points that is highlighted, or that is nearest to the current map."""
         import numpy as np
 
         assert self._curve is not None
@@ -173,7 +173,7 @@ class ParetoPlot(QWidget):
         return int(np.abs(self._curve.bytes[self._shown] - size).argmin())
 
     def _read(self, place: int) -> None:
-        """Read the point at a place among those shown; none for -1."""
+        """Highlight a point by its index among the shown points; -1 for none."""
         if self._shown is None or not len(self._shown):
             self._at = -1
         else:
@@ -187,9 +187,9 @@ class ParetoPlot(QWidget):
         curve = self._curve
         if curve is not None and self._at >= 0:
             values = (int(curve.bytes[self._at]), float(curve.bits[self._at]), float(curve.loss_increase[self._at]))
-            text = self.tr("{}; click or Enter takes it").format(_told(*values))
+            text = self.tr("{}; click or press Enter to apply").format(_told(*values))
         elif self._now is not None:
-            text = self.tr("Now {}").format(_told(*self._now))
+            text = self.tr("Current map: {}").format(_told(*self._now))
         else:
             text = ""
         self._words.setText(text)
@@ -250,7 +250,7 @@ class ParetoPlot(QWidget):
         scale, unit = self._scale()
         x, y = curve.bytes[shown] / scale, np.log10(curve.loss_increase[shown])
         self._items["line"].setData(x, y)
-        self._plot.getPlotItem().getAxis("bottom").setLabel(self.tr("{} of output").format(unit))
+        self._plot.getPlotItem().getAxis("bottom").setLabel(self.tr("output size ({})").format(unit))
         self._draw_points()
         self._layers.setCurrentWidget(self._plot)
 
@@ -291,5 +291,5 @@ def _told(size: int, bits: float, loss_increase: float) -> str:
 
 
 def _powers(values: list[float], _scale: float, spacing: float) -> list[str]:
-    """The ticks of a logarithm as the numbers themselves."""
+    """Return the ticks of a logarithmic axis as numbers."""
     return [figure(10**value) if spacing >= 0.1 else "" for value in values]

@@ -1,4 +1,4 @@
-"""A few lines of patterns with their bits, and what is wrong with them. Knows no layer."""
+"""A field for lines of patterns with bits, and their errors."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _LINES = 2
 
 
 class PatternField(QWidget):
-    """A title, the lines, and a note below.
+    """A title, a text field, and a note below.
 
     Signals:
-        changed: they say something else.
+        changed: The rules changed.
     """
 
     changed = Signal()
@@ -50,11 +50,11 @@ class PatternField(QWidget):
 
     @property
     def rules(self) -> tuple[Rule, ...] | None:
-        """What the lines say; None while one is wrong."""
+        """The rules; None if a line is invalid."""
         return self._rules
 
     def add(self, rules: tuple[Rule, ...]) -> None:
-        """Write more lines."""
+        """Append rules as lines."""
         before = self.text.toPlainText().rstrip()
         self.text.setPlainText("\n".join(part for part in (before, written(rules)) if part))
 

@@ -1,4 +1,4 @@
-"""Rules as short lines that people write: `*.down_proj = 8`, `lm_head = 8 g64 asym`. Text in, rules out, and back."""
+"""Conversion of rules from and to short lines of text: `*.down_proj = 8`, `lm_head = 8 g64 asym`."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ _HINT = "Write a pattern and its bits on each line, such as *.down_proj = 8."
 
 
 def parse(text: str) -> tuple[Rule, ...]:
-    """The rules in `text`, one a line; empty lines say nothing.
+    """Return the rules in `text`, one per line; empty lines are ignored.
 
     Raises:
-        BadInput: a line is none.
+        BadInput: A line is not a rule.
     """
     return tuple(_rule(line.strip()) for line in text.splitlines() if line.strip())
 
 
 def written(rules: Iterable[Rule]) -> str:
-    """The lines that `parse` reads as these rules."""
+    """Return the lines that `parse` reads as these rules."""
     return "\n".join(f"{rule.match} = {' '.join(_words(rule))}" for rule in rules)
 
 
@@ -28,7 +28,7 @@ def _rule(line: str) -> Rule:
     match, sign, values = line.rpartition("=")
     words = values.split()
     if not sign or not match.strip() or not words:
-        raise BadInput(f"{line!r} is no pattern with its bits.", _HINT)
+        raise BadInput(f"{line!r} is not a pattern with bits.", _HINT)
     bits: int | None = None
     group: int | None = None
     sym: bool | None = None
@@ -43,7 +43,7 @@ def _rule(line: str) -> Rule:
         elif lower.startswith("g") and lower[1:].isdecimal():
             group = int(lower[1:])
         else:
-            raise BadInput(f"{word!r} is neither bits nor a group size nor sym or asym.", _HINT)
+            raise BadInput(f"{word!r} is neither a number of bits nor a group size nor sym or asym.", _HINT)
     if bits is None:
         raise BadInput(f"{line!r} has no number of bits.", _HINT)
     return Rule(match.strip(), bits, group, sym)

@@ -1,6 +1,6 @@
-"""Which budgets are possible, and how they are written: bits a weight, bytes of the file, bytes of memory.
+"""The possible amounts of a budget and their units: bits per weight, bytes of the files, bytes of memory.
 
-Values in, values out; knows no widget.
+Pure functions without Qt.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 _EVEN: Final = 200
-"""Steps between least and most while nothing was measured."""
+"""Number of steps between the ends of the range before a measurement."""
 
 
 @dataclass(frozen=True)
 class BudgetUnit:
-    """How a budget is written: its suffix, how much one of it is, and its decimals."""
+    """The unit of an amount: its suffix, its scale, and the number of decimals."""
 
     suffix: str
     scale: float
@@ -34,14 +34,14 @@ class BudgetUnit:
 
 @dataclass(frozen=True)
 class BudgetSteps:
-    """Values of one kind of budget that can be spent to the last byte, rising."""
+    """The possible values of one kind of budget in ascending order."""
 
     kind: BudgetKind
     values: Sequence[float] = field(default=())
 
     @property
     def unit(self) -> BudgetUnit:
-        """The unit that suits the largest."""
+        """The unit that fits the largest value."""
         if self.kind == "bpw":
             return BudgetUnit("bits", 1.0, 2)
         most = self.values[-1] if self.values else 1e9
@@ -54,14 +54,14 @@ class BudgetSteps:
         )
 
     def place(self, value: float) -> int:
-        """The last step that is not above `value`; the first where all are."""
+        """Return the index of the last step that is not above `value`; 0 if all are above it."""
         return max(0, bisect.bisect_right(self.values, value * (1 + 1e-9)) - 1)
 
 
 def even_steps(
     tree: ModelTree, default: BitsMap, choices: Sequence[int], format_name: str, kind: BudgetKind
 ) -> BudgetSteps:
-    """Steps from all layers at the fewest bits to all at the most, while no curve is known."""
+    """Return even steps from all layers at the fewest bits to all at the most, used without a curve."""
     ends = []
     for bits in (min(choices), max(choices)):
         plans = resolve_schemes(tree, BitsMap(replace(default.default, bits=bits)))
@@ -72,16 +72,16 @@ def even_steps(
 
 
 def curve_steps(kind: BudgetKind, totals: ArrayLike, bits: ArrayLike, besides: int) -> BudgetSteps:
-    """The steps of a curve of loss increase: bytes and bits of each of its points, and what memory takes besides."""
-    import numpy as np  # where there is a curve it is loaded already
+    """Return the steps of a Pareto curve from the bytes and bits of its points and the other memory in bytes."""
+    import numpy as np  # already imported if there is a curve
 
     values = np.asarray(bits, float) if kind == "bpw" else np.asarray(totals, float) + besides * (kind == "ram")
-    values = np.sort(values)  # and not `np.unique`, which first imports for a moment
+    values = np.sort(values)  # not `np.unique`, whose first call imports modules
     return BudgetSteps(kind, tuple(values[np.diff(values, prepend=-1.0) > 0].tolist()))
 
 
 def overhead(tree: ModelTree) -> int:
-    """Bytes of memory that running takes beside the output's tensors."""
+    """Return the bytes of memory that inference needs in addition to the tensors of the output."""
     return Footprint(0, conversation_bytes(tree)).total
 
 

@@ -1,6 +1,6 @@
-"""Between what the output must run on and the draft: marks by position, and the repair as one undoable edit.
+"""Controller of the target inference engine: marks of unsupported and slow layers, and their undoable repair.
 
-Both take a moment on large models, which are looked at in the background; until then the marks of before stand.
+Large models are checked in a thread; the previous marks remain until it has finished.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
 _STATE: Final = "layers/engine"
 _AT_ONCE: Final = 3000
-"""Layers of a model for which an answer takes no time."""
+"""Maximum number of layers that are checked without a thread."""
 _PATIENCE: Final = 120
-"""Milliseconds after an edit before large models are looked at."""
+"""Delay in milliseconds after an edit before a large model is checked."""
 
 
 class EngineControl(QObject):
-    """Keeps one `EnginePanel` true, and remembers the engine from one start to the next.
+    """Controller that connects an `EnginePanel` with the draft and stores the selected engine.
 
     Signals:
-        marks_changed: what the engine has against layers is something else now.
+        marks_changed: The marks of the layers changed.
     """
 
     marks_changed = Signal()
@@ -58,11 +58,11 @@ class EngineControl(QObject):
 
     @property
     def marks(self) -> dict[int, Mark]:
-        """What the engine has against layers, by their position in `tree.nameable`, as far as is known."""
+        """The known problems of the engine with layers, by their position in `tree.nameable`."""
         return self._by_place
 
     def recompute(self) -> None:
-        """See what the engine has against the map of the draft; `marks_changed` tells where that comes later."""
+        """Check the map of the draft; `marks_changed` is emitted if that finishes later."""
         draft, engine = self._context.draft, self._context.draft.engine
         plans, name = draft.plans, draft.choices.formats[0]
         if draft.model is None or not engine or len(plans) <= _AT_ONCE:
@@ -73,7 +73,7 @@ class EngineControl(QObject):
         self._checks.ask(lambda: engines.check(engine, tree, plans, name))
 
     def repair(self) -> None:
-        """Give the layers that cannot be loaded what they need, and nothing else."""
+        """Change the layers that the engine cannot load, and only those, to supported settings."""
         draft, engine = self._context.draft, self._context.draft.engine
         if draft.model is None or not engine:
             return
@@ -104,7 +104,7 @@ class EngineControl(QObject):
         self._panel.show_marks(self._context.draft.engine, self._marks)
 
     def _forget(self) -> None:
-        """Forget the marks and the positions: they are those of another model."""
+        """Clear the marks and positions of the previous model."""
         self._places = None
         self._marks, self._by_place = [], {}
         self._show()

@@ -1,6 +1,6 @@
-"""What the output must run on, what that has against the map, and the one button that mends it.
+"""The Engine view: the target inference engine, the layers that it does not support, and a button to repair them.
 
-Shows marks and tells what the user wants; knows no draft and no selection.
+Shows marks and emits requests; `EngineControl` checks and repairs.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _REASON: Final = Qt.ItemDataRole.UserRole
 
 
 class EnginePanel(QWidget):
-    """One view of the panel.
+    """The Engine view of the side panel.
 
     Signals:
-        engine_chosen(str): one of `core.formats.engines`, or "".
-        reason_chosen(str, str): severity and reason of the layers to select.
-        repair_wanted: the least change that the engine takes.
+        engine_chosen(str): one of `core.formats.engines`, or "" for any.
+        reason_chosen(str, str): the severity and reason whose layers are to be selected.
+        repair_wanted: The repair button was pressed.
     """
 
     engine_chosen = Signal(str)
@@ -50,10 +50,10 @@ class EnginePanel(QWidget):
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._theme = theme
-        label = QLabel(self.tr("&Must run on"), self)
+        label = QLabel(self.tr("Target inference &engine"), self)
         self.choice = QComboBox(self)
         self.choice.setObjectName("engine")
-        self.choice.addItem(self.tr("Anything"), "")
+        self.choice.addItem(self.tr("Any"), "")
         for engine in engines.ENGINES:
             self.choice.addItem(engines.title(engine), engine)
         label.setBuddy(self.choice)
@@ -61,14 +61,14 @@ class EnginePanel(QWidget):
         self._summary.setObjectName("engine_summary")
         self.reasons = QListWidget(self)
         self.reasons.setObjectName("engine_reasons")
-        self.reasons.setAccessibleName(self.tr("What it has against the map"))
-        self.reasons.setToolTip(self.tr("Select these layers with a click or Enter"))
+        self.reasons.setAccessibleName(self.tr("Unsupported and slow layers"))
+        self.reasons.setToolTip(self.tr("Click or press Enter to select these layers"))
         self.reasons.setWordWrap(True)
         self.reasons.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.reasons.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.repair = QPushButton(self.tr("Repair"), self)
         self.repair.setObjectName("repair")
-        self.repair.setToolTip(self.tr("More bits where they are needed, and nothing else; can be undone"))
+        self.repair.setToolTip(self.tr("Change only the layers that the engine cannot load"))
         ending = QHBoxLayout()
         ending.addWidget(self.repair)
         ending.addStretch(1)
@@ -88,12 +88,12 @@ class EnginePanel(QWidget):
         self.show_marks("", [])
 
     def show_marks(self, engine: str, marks: Sequence[Mark]) -> None:
-        """Show what an engine has against the map."""
+        """Show the problems of an engine with the map."""
         self.choice.setCurrentIndex(max(0, self.choice.findData(engine)))
         whole = [mark for mark in marks if not mark.layer]
         layers = [mark for mark in marks if mark.layer]
         text, role = engine_line(engine, marks)
-        hint = self.tr("Pick a program, and the map marks the layers that it cannot load or runs slowly.")
+        hint = self.tr("Layers that the engine cannot load or runs slowly are marked on the map.")
         self._summary.set_text(text or hint, role or "muted")
         counts = Counter((mark.severity, mark.reason) for mark in layers)
         entries = [(mark.severity, mark.reason, 0) for mark in whole]

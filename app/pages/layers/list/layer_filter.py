@@ -1,6 +1,6 @@
-"""The filter of layers: a field, how many it lets through, and a button that selects them.
+"""The layer filter: a text field, the number of matches, and a button that selects them.
 
-Tells what was typed; what it matches is told to it.
+Emits the text; the owner sets the number of matches.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 class LayerFilter(QWidget):
-    """One line.
+    """The filter in one line.
 
     Signals:
-        changed: what is typed, "" for no filter.
-        select_wanted: select what matches.
+        changed: the text, "" for no filter.
+        select_wanted: The matches are to be selected.
     """
 
     changed = Signal(str)
@@ -35,7 +35,7 @@ class LayerFilter(QWidget):
         self.field.setAccessibleName(self.tr("Filter layers by name"))
         self.field.setToolTip(
             self.tr(
-                "Part of a name; a pattern for the whole name with * and ?; or a regular expression between slashes."
+                "Part of a name, a pattern for the whole name with * and ?, or a regular expression between slashes"
             )
         )
         self.field.setClearButtonEnabled(True)
@@ -46,12 +46,12 @@ class LayerFilter(QWidget):
         self._count = TintedLabel(theme, role="muted", parent=self)
         self._count.setObjectName("match_count")
         self._count.setAlignment(Qt.AlignmentFlag.AlignVCenter | Qt.AlignmentFlag.AlignLeft)
-        # As wide as it becomes for most models, so that nothing moves while one types.
+        # Fixed to the width for most models, so that nothing moves during typing.
         self._count.setMinimumWidth(self.fontMetrics().horizontalAdvance(self.tr("{} layers").format("999")))
         self.select = QPushButton(self.tr("Select"), self)
         self.select.setAccessibleName(self.tr("Select matches"))
         self.select.setObjectName("select_matches")
-        self.select.setToolTip(self.tr("Select the layers that match; Enter in the filter does the same"))
+        self.select.setToolTip(self.tr("Select the matching layers (Enter in the filter)"))
         row = QHBoxLayout(self)
         row.setContentsMargins(0, 0, 0, 0)
         row.setSpacing(8)
@@ -64,14 +64,14 @@ class LayerFilter(QWidget):
         self.select.clicked.connect(self.select_wanted)
 
     def show_count(self, count: int, filtered: bool) -> None:
-        """Say how many layers match, or how many there are."""
+        """Show the number of matching layers, or of all layers without a filter."""
         text = self.tr("1 layer") if count == 1 else self.tr("{} layers").format(f"{count:,}")
         self._tell(text, "muted" if count or not filtered else "warning")
         self.select.setEnabled(filtered and count > 0)
 
     def show_error(self, message: str) -> None:
-        """Say that what is typed is no pattern."""
-        self._tell(self.tr("not a pattern"), "bad")
+        """Show that the text is not a valid pattern."""
+        self._tell(self.tr("invalid pattern"), "bad")
         self._count.setToolTip(message)
         self.select.setEnabled(False)
 

@@ -1,8 +1,7 @@
-"""The tree of layers; its selection is that of the map, in both directions.
+"""The tree view of layers, which shares its selection with the map.
 
-Qt's own selection stays empty: to ask of every visible cell whether it lies in one of thousands of ranges takes
-seconds. Gestures go to the shared selection instead, and the rows are painted by it. Knows nothing of what is done
-with the selected layers.
+The selection of Qt stays empty: testing every visible cell against thousands of ranges takes seconds. Gestures change
+the shared selection instead, and the rows are painted from it.
 """
 
 from __future__ import annotations
@@ -36,22 +35,22 @@ from app.pages.layers.list.layer_table import (
 from app.pages.layers.selection import Selection
 
 _WIDTHS: Final = {NAME: 40, SHAPE: 14, BITS: 9, GROUP: 9, SYMMETRIC: 12, SIZE: 12, LOSS_INCREASE: 12, WHY: 24}
-"""Widths of the columns in average characters; that of the names is the least beside a column for the reason."""
+"""Column widths in average characters; that of the names is the minimum beside the column of reasons."""
 _GIVE_WAY: Final = (WHY, SYMMETRIC, SHAPE, GROUP)
 _SHORTEST: Final = 30
-"""Characters of a name without that column."""
+"""Width of the names in average characters without that column."""
 _SWATCH: Final = 12
 _SWATCHES: Final = QSize(_SWATCH, _SWATCH)
 _MOST_OPEN: Final = 2500
-"""Rows that a filter opens at once; more take longer than one waits between two letters."""
+"""Maximum number of rows that a filter expands; more would delay typing."""
 _PARTLY: Final = 60
-"""Opacity, of 255, of the highlight of a row of which only some layers are selected."""
+"""Opacity (0 to 255) of the highlight of a partly selected row."""
 _FLAGS: Final = QItemSelectionModel.SelectionFlag
 _KEYPAD: Final = Qt.KeyboardModifier.KeypadModifier
 
 
 class _Gestures(QItemSelectionModel):
-    """Takes what the user does and passes it to the shared selection; holds no selection itself."""
+    """A selection model that forwards selection commands to the shared selection and stays empty itself."""
 
     def __init__(self, view: LayerList, model: LayerTable, selection: Selection) -> None:
         super().__init__(model, view)
@@ -64,7 +63,7 @@ class _Gestures(QItemSelectionModel):
     def select(  # type: ignore[override] # one name for two of Qt's
         self, what: QItemSelection | QModelIndex, command: QItemSelectionModel.SelectionFlag
     ) -> None:
-        """As Qt's, with the layers under the rows: `Current` replaces what the gesture under way selected last."""
+        """Select the layers below the rows; `Current` replaces the last selection of the current gesture."""
         if command & _FLAGS.Clear:
             self._kept, self._last = frozenset(), None
         elif not command & _FLAGS.Current:
@@ -82,20 +81,20 @@ class _Gestures(QItemSelectionModel):
         return self._kept - layers if command & _FLAGS.Deselect else self._kept | layers
 
     def _forget(self) -> None:
-        """Go on from what another view selected."""
+        """Continue from the selection of another view."""
         if not self._own:
             self._kept, self._last = self._shared.layers, None
 
 
 class _RowDelegate(QStyledItemDelegate):
-    """Shows what is selected, and the colours of bits as they are, where the style would tint them."""
+    """A delegate that paints the shared selection, and the colours of the bits without the tint of the style."""
 
     def __init__(self, view: LayerList) -> None:
         super().__init__(view)
         self._view = view
 
     def initStyleOption(self, option: QStyleOptionViewItem, index: Index) -> None:
-        """All at once what Qt's own asks the model for role by role: a window full of cells takes half the time."""
+        """Set all options at once instead of role by role, which halves the time for a screen of cells."""
         node, column = index.internalId(), index.column()
         if isinstance(index, QModelIndex):
             option.index = index
@@ -113,7 +112,7 @@ class _RowDelegate(QStyledItemDelegate):
 
 
 class LayerList(QTreeView):
-    """Rows that can be opened and selected."""
+    """The tree view of layers."""
 
     def __init__(self, model: LayerTable, selection: Selection, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -151,10 +150,10 @@ class LayerList(QTreeView):
         self.collapsed.connect(lambda index: self._note(index, False))
         self._show_columns()
 
-    # --- what is selected -----------------------------------------------------------------------------------
+    # --- selection ------------------------------------------------------------------------------------------
 
     def chosen(self, node: int) -> bool | None:
-        """Whether all layers under a node are selected; None where some are."""
+        """Return whether all layers below a node are selected; None if only some are."""
         if node not in self._chosen:
             layers, nodes = self._selection.layers, self._table.nodes
             if not nodes.counts[node]:
@@ -165,7 +164,7 @@ class LayerList(QTreeView):
         return self._chosen[node]
 
     def selectionCommand(self, index: Index, event: QEvent | None = None) -> QItemSelectionModel.SelectionFlag:
-        """As Qt's, but what Ctrl does goes by what is shown as selected, also while one drags on."""
+        """Return the command of an event; Ctrl toggles by the state that is shown, also during a drag."""
         command = super().selectionCommand(index, event)
         if not command & _FLAGS.Toggle:
             return command
@@ -174,7 +173,7 @@ class LayerList(QTreeView):
         return (command & ~_FLAGS.Toggle) | (_FLAGS.Select if self._adding else _FLAGS.Deselect)
 
     def layers_under(self, what: QItemSelection | QModelIndex) -> frozenset[int]:
-        """The layers that a gesture means; of several rows an open one means no more than those below it."""
+        """Return the layers of a gesture; among several rows an expanded row stands only for its visible children."""
         nodes = self._table.nodes
         if isinstance(what, QModelIndex):
             return frozenset(nodes.below(what.internalId())) if what.isValid() else frozenset()
@@ -199,7 +198,7 @@ class LayerList(QTreeView):
             self._syncing = False
 
     def _show_current(self, layer: int) -> None:
-        """Go to the current layer; its block opens for it and closes behind it, a module of experts stays as it is."""
+        """Scroll to the current layer; expand its block for that and collapse it afterwards."""
         nodes = self._table.nodes
         node = nodes.nodes.get(layer, -1)
         if self._syncing or node < 0 or not self.isVisible():
@@ -220,10 +219,10 @@ class LayerList(QTreeView):
         self.scrollTo(self._table.index_of(node))
         self._syncing = False
 
-    # --- what is open ---------------------------------------------------------------------------------------
+    # --- expanded rows --------------------------------------------------------------------------------------
 
     def _note(self, index: QModelIndex, is_open: bool) -> None:
-        """Remember what the user has opened, to open it again when a filter goes."""
+        """Store the expanded rows to restore them when the filter is cleared."""
         nodes, node = self._table.nodes, index.internalId()
         if self._syncing or not self._listening:
             return
@@ -245,7 +244,7 @@ class LayerList(QTreeView):
         return nodes.blocks.get(node, -1), ""
 
     def _open_again(self) -> None:
-        """Open all that a filter shows, as deep as it stays quick; without one what was open before."""
+        """Expand the rows that match the filter as far as that is fast; without a filter restore the expanded rows."""
         nodes = self._table.nodes
         self._listening = False
         if self._table.filtered:
@@ -264,24 +263,24 @@ class LayerList(QTreeView):
         self._opened = None
         self._show_columns()
         self._open_again()
-        self.executeDelayedItemsLayout()  # or the rows are painted before it and once more after it
+        self.executeDelayedItemsLayout()  # otherwise the rows are painted twice
         self._show_current(self._selection.current)
 
-    # --- how it looks ---------------------------------------------------------------------------------------
+    # --- appearance -----------------------------------------------------------------------------------------
 
     def words(self, node: int, column: int) -> tuple[str, Qt.AlignmentFlag]:
-        """What a cell says, and on which side it stands."""
+        """Return the text of a cell and its alignment."""
         return self._table.text(node, column), self._table.alignment(column)
 
     @property
     def faint(self) -> QColor:
-        """The ground of a row of which only some layers are selected."""
+        """Return the background of a partly selected row."""
         colour = self.palette().color(QPalette.ColorRole.Highlight)
         colour.setAlpha(_PARTLY)
         return colour
 
     def swatch(self, node: int) -> QIcon:
-        """The colours of the bits below a node, each in its share of the width."""
+        """Paint the colours of the bits below a node, each with its share of the width."""
         mix = tuple(self._table.mix(node).items())
         if mix not in self._swatches:
             found = QPixmap(_SWATCH, _SWATCH)
@@ -298,11 +297,11 @@ class LayerList(QTreeView):
         return self._swatches[mix]
 
     def dataChanged(self, first: Index, last: Index, roles: Sequence[int] = ()) -> None:
-        """Paint anew. Qt would look for where each of the rows stands, which are all there are."""
+        """Update the viewport; Qt would compute the position of every changed row."""
         self.viewport().update()
 
     def _show_columns(self) -> None:
-        """Where there is no room for all, names give way first, then columns; the side panel tells those as well."""
+        """Fit the columns into the width: shorten the names first, then hide columns that the side panel also shows."""
         letter = self.fontMetrics().averageCharWidth()
         shown = set(_WIDTHS) if self._table.loss_increase_known else set(_WIDTHS) - {LOSS_INCREASE}
         room = self.viewport().width() // letter - sum(_WIDTHS[column] for column in shown - {NAME})
@@ -320,12 +319,12 @@ class LayerList(QTreeView):
             self._show_columns()
 
     def showEvent(self, event: QShowEvent) -> None:
-        """Catch up with what became current meanwhile."""
+        """Scroll to a layer that became current while the view was hidden."""
         super().showEvent(event)
         self._show_current(self._selection.current)
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
-        """Enter opens and closes; letters and digits are left to the page, which has better uses for them."""
+        """Expand or collapse with Enter; pass letters and digits on to the page."""
         index, text = self.currentIndex(), event.text().strip()
         if event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter) and not event.modifiers() & ~_KEYPAD:
             if index.isValid() and self._table.hasChildren(index.siblingAtColumn(NAME)):

@@ -1,6 +1,6 @@
-"""The rows of the tree of layers, as numbers: blocks, in them modules, and in those of experts the experts.
+"""The rows of the layer tree as arrays: blocks, their modules, and the experts of expert modules.
 
-No object a row: a node is its position in a few lists, the children of a node follow each other. Knows no Qt.
+There is no object per row: a node is an index into a few lists, and the children of a node are consecutive.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from app.pages.layers.layer_grid import NOTHING, LayerGrid
 
 @dataclass(frozen=True)
 class LayerNodes:
-    """What there is to show of a model, perhaps filtered. Blocks come first, then what is outside them.
+    """The nodes of a model, possibly filtered: the blocks first, then the layers outside them.
 
     Attributes:
-        tops: number of nodes without a parent; these are the first ones.
-        layers: of each node; of one that has nodes below it the first of theirs.
-        parents: of each node, -1 for none.
-        rows: of each node its place among the children of its parent.
-        firsts, counts: of each node the first of its children and their number.
-        blocks: of the nodes that are blocks their numbers.
-        stems: of the nodes that are a module of experts what the experts' kinds have in common.
-        nodes: of each layer that is shown.
+        tops: number of nodes without a parent, which are the first ones.
+        layers: the layer of each node; of an inner node the first layer below it.
+        parents: the parent of each node, -1 for none.
+        rows: the position of each node among the children of its parent.
+        firsts, counts: the first child of each node and the number of its children.
+        blocks: the block number of each node that is a block.
+        stems: the common part of the kinds of the experts, for each node that is a module of experts.
+        nodes: the node of each shown layer.
     """
 
     tops: int
@@ -41,7 +41,7 @@ class LayerNodes:
         return len(self.layers)
 
     def below(self, node: int) -> list[int]:
-        """All layers under a node, or its own."""
+        """Return all layers below a node, or its own layer."""
         count = self.counts[node]
         if not count:
             return [self.layers[node]]
@@ -51,15 +51,15 @@ class LayerNodes:
         return [layer for child in children for layer in self.below(child)]
 
     def above(self, node: int) -> Iterator[int]:
-        """The parents of a node, the nearest first."""
+        """Return the ancestors of a node, the nearest first."""
         while (node := self.parents[node]) >= 0:
             yield node
 
 
 def make_nodes(grid: LayerGrid, matches: Collection[int] | None = None) -> LayerNodes:
-    """The nodes of a grid with all experts folded; of `matches` alone, if there are some.
+    """Return the nodes of a grid with all experts collapsed, restricted to `matches` if given.
 
-    Modules stand in the order of the map's columns.
+    Modules are in the order of the columns of the map.
     """
     blocks, cells, folded = _filled_rows(grid, matches)
     outside = [one.layer for one in grid.apart if one.layer != NOTHING and (matches is None or one.layer in matches)]
@@ -67,7 +67,7 @@ def make_nodes(grid: LayerGrid, matches: Collection[int] | None = None) -> Layer
     layers, parents, rows = [*(own[0] for own in cells), *outside], [-1] * tops, list(range(tops))
     firsts, counts = [0] * tops, [0] * tops
     stems: dict[int, str] = {}
-    # All at once, not node by node: a model may have tens of thousands.
+    # Vectorized, as a model may have tens of thousands of nodes.
     firsts[: len(cells)] = _add(layers, parents, rows, cells, range(len(cells)))
     counts[: len(cells)] = map(len, cells)
     firsts += [0] * (len(layers) - tops)
@@ -81,7 +81,7 @@ def make_nodes(grid: LayerGrid, matches: Collection[int] | None = None) -> Layer
         firsts[module], counts[module] = first, len(own)
     firsts += [0] * (len(layers) - len(firsts))
     counts += [0] * (len(layers) - len(counts))
-    # Of the first of several experts the last node is its own, and that of their module is before it.
+    # The last node of the first expert is its own; the node of its module is the one before.
     nodes = dict(zip(layers[len(blocks) :], range(len(blocks), len(layers)), strict=True))
     return LayerNodes(tops, layers, parents, rows, firsts, counts, dict(enumerate(blocks)), stems, nodes)
 
@@ -93,7 +93,7 @@ def _add(
     children: Sequence[Sequence[int]],
     above: Sequence[int],
 ) -> list[int]:
-    """Add the children of the nodes `above`, those of each after those of the one before; where those of each begin."""
+    """Append the children of the nodes `above` in order, and return the first child of each."""
     sizes = list(map(len, children))
     begins = list(accumulate(sizes, initial=len(layers)))
     layers += chain.from_iterable(children)
@@ -103,11 +103,11 @@ def _add(
 
 
 _Folded = tuple[int, tuple[int, int, tuple[int, ...]]]
-"""A folded cell: which of the blocks that are shown it is in; its place there, its column, and all its layers."""
+"""A collapsed cell: the index of its block among the shown blocks, its place there, its column, and its layers."""
 
 
 def _filled_rows(grid: LayerGrid, matches: Collection[int] | None) -> tuple[list[int], list[list[int]], list[_Folded]]:
-    """The blocks with something to show, the first layer of each of their cells, and what there is of folded ones."""
+    """Return the shown blocks, the first layer of each of their cells, and the collapsed cells."""
     wide, many = grid.columns, grid.many
     blocks: list[int] = []
     rows: list[list[int]] = []

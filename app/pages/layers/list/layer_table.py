@@ -1,7 +1,7 @@
-"""The layers as a table whose rows are a tree: blocks, in them modules, and in those of experts the experts.
+"""The Qt item model of the layer tree: blocks, their modules, and the experts of expert modules.
 
-A face on a `LayerSheet` and on the numbers of `LayerNodes`; keeps nothing of its own but sums of what is below a row.
-There is no sorting: in a tree it would only shuffle the few layers within each block. Knows no selection.
+Reads a `LayerSheet` and `LayerNodes`; stores only the sums of the rows below a row. There is no sorting, which would
+only reorder the few layers within each block.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ Index = QModelIndex | QPersistentModelIndex
 
 
 class LayerTable(QAbstractItemModel):
-    """One row a layer, under rows that sum up what is below them. An index's internal id is its node.
+    """One row per layer, below rows with sums. The internal id of an index is its node.
 
     Signals:
-        figures_changed: the same rows say something else.
+        figures_changed: The texts of the rows changed, but not the rows.
     """
 
     figures_changed = Signal()
@@ -71,28 +71,28 @@ class LayerTable(QAbstractItemModel):
 
     @property
     def nodes(self) -> LayerNodes:
-        """The rows as numbers."""
+        """The nodes of the rows."""
         return self._nodes
 
     @property
     def filtered(self) -> bool:
-        """Whether only some layers are shown."""
+        """Whether a filter is active."""
         return self._matches is not None
 
     @property
     def loss_increase_known(self) -> bool:
-        """Whether there is anything in the column of loss increase."""
+        """Whether the column of the loss increase has values."""
         return self._sheet is not None and self._sheet.loss_increase is not None
 
     def index_of(self, node: int, column: int = NAME) -> QModelIndex:
-        """The index of a node."""
+        """Return the index of a node."""
         return self.createIndex(self._nodes.rows[node], column, node)
 
     def show_sheet(self, sheet: LayerSheet | None, grid: LayerGrid | None = None) -> None:
-        """Show the layers of a sheet. With other figures of the same layers, every row stays where it is.
+        """Show the layers of a sheet. If only the values changed, the rows are kept.
 
         Args:
-            grid: of the same tree, folded or not, where there is one already.
+            grid: an existing grid of the same tree, collapsed or not.
         """
         known = self._sheet
         self._sheet = sheet
@@ -110,23 +110,23 @@ class LayerTable(QAbstractItemModel):
         self._lay_out()
 
     def set_matches(self, matches: frozenset[int] | None) -> None:
-        """Show only these layers and what they are in; None shows all."""
+        """Show only these layers and their parents; None shows all."""
         if matches != self._matches:
             self._matches = matches
             self._lay_out()
 
     def mix(self, node: int) -> dict[int, int]:
-        """The bits below a node, the fewest first, with their number of layers."""
+        """Return the bits below a node in ascending order, with their number of layers."""
         if self._sheet is None:
             return {}
         if not self._nodes.counts[node]:
             return {self._sheet.bits[self._nodes.layers[node]]: 1}
         return dict(sorted(self._sum(node).bits.items()))
 
-    # --- what Qt asks ---------------------------------------------------------------------------------------
+    # --- QAbstractItemModel ---------------------------------------------------------------------------------
 
     def index(self, row: int, column: int, parent: Index = QModelIndex()) -> QModelIndex:  # noqa: B008 - Qt's default
-        """The index of a child."""
+        """Return the index of a child."""
         nodes = self._nodes
         if row < 0 or not 0 <= column < len(self._titles):
             return QModelIndex()
@@ -138,31 +138,31 @@ class LayerTable(QAbstractItemModel):
         return self.createIndex(row, column, nodes.firsts[above] + row)
 
     def parent(self, index: Index | None = None) -> Any:
-        """What an index is below; without one, the object that owns this one."""
+        """Return the parent of an index; without an index, the parent object."""
         if index is None:
             return super().parent()
         above = self._nodes.parents[index.internalId()] if index.isValid() else -1
         return self.createIndex(self._nodes.rows[above], NAME, above) if above >= 0 else QModelIndex()
 
     def rowCount(self, parent: Index = QModelIndex()) -> int:  # noqa: B008 - Qt's name and default
-        """The number of children."""
+        """Return the number of children."""
         if not parent.isValid():
             return self._nodes.tops
         return self._nodes.counts[parent.internalId()] if parent.column() == NAME else 0
 
     def hasChildren(self, parent: Index = QModelIndex()) -> bool:  # noqa: B008 - Qt's name and default
-        """Whether there are any; asked of every row that is laid out."""
+        """Return whether an index has children."""
         nodes = self._nodes
         if not parent.isValid():
             return nodes.tops > 0
         return nodes.counts[parent.internalId()] > 0 and parent.column() == NAME
 
     def columnCount(self, parent: Index = QModelIndex()) -> int:  # noqa: B008 - Qt's name and default
-        """The number of things told of each."""
+        """Return the number of columns."""
         return len(self._titles)
 
     def headerData(self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
-        """Titles of the columns."""
+        """Return the titles of the columns."""
         if orientation != Qt.Orientation.Horizontal or not 0 <= section < len(self._titles):
             return None
         if role == Qt.ItemDataRole.TextAlignmentRole:
@@ -170,7 +170,7 @@ class LayerTable(QAbstractItemModel):
         return self._titles[section] if role == Qt.ItemDataRole.DisplayRole else None
 
     def data(self, index: Index, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
-        """What a cell of the table says."""
+        """Return the data of a cell."""
         if role not in _ROLES or self._sheet is None or not index.isValid():
             return None
         node, column = index.internalId(), index.column()
@@ -182,14 +182,14 @@ class LayerTable(QAbstractItemModel):
             mix = self.mix(node)
             return self.theme.bits_color(next(iter(mix))) if len(mix) == 1 else None
         if role == Qt.ItemDataRole.ToolTipRole:
-            # Escaped: the names in a checkpoint are a stranger's.
+            # Escaped, because names in a checkpoint are untrusted.
             return f"<p style='white-space:pre'>{html.escape(self._tip(self._sheet, node))}</p>"
         return None
 
     # --- texts ----------------------------------------------------------------------------------------------
 
     def text(self, node: int, column: int) -> str:
-        """What a cell of the table says; "" where there is no sheet."""
+        """Return the text of a cell; "" without a sheet."""
         if self._sheet is None:
             return ""
         above = self._nodes.counts[node] > 0
@@ -197,7 +197,7 @@ class LayerTable(QAbstractItemModel):
 
     @staticmethod
     def alignment(column: int) -> Qt.AlignmentFlag:
-        """On which side the words of a column stand."""
+        """Return the alignment of a column."""
         return _ALIGNMENTS.get(column, _LEFT)
 
     def _text(self, sheet: LayerSheet, node: int, column: int) -> str:
@@ -217,7 +217,7 @@ class LayerTable(QAbstractItemModel):
         if column == BITS:
             return str(scheme.bits)
         if column == SIZE:
-            return f"{human(sheet.size(layer))}\N{EN SPACE}"  # keeps its distance from the text in the next column
+            return f"{human(sheet.size(layer))}\N{EN SPACE}"  # distance to the next column
         if column == WHY:
             return f"{case.why}; {case.fallback}" if case.fallback else case.why
         if not scheme.quantized:
@@ -225,7 +225,7 @@ class LayerTable(QAbstractItemModel):
         return self._group(scheme.group_size) if column == GROUP else self._symmetry(scheme.sym)
 
     def _text_of_sum(self, node: int, column: int) -> str:
-        """The same of a row that has others below it."""
+        """Return the text of a cell of a row with children."""
         if column == NAME:
             block, count = self._nodes.blocks.get(node), self._nodes.counts[node]
             if block is not None:
@@ -278,7 +278,7 @@ class LayerTable(QAbstractItemModel):
         return found
 
     def _lay_out(self) -> None:
-        # A reset, as to move 20,000 rows one by one takes longer than to look at the visible ones again.
+        # Reset the model: moving 20,000 rows one by one takes longer.
         self.beginResetModel()
         self._sums.clear()
         if self._grid is None:

@@ -1,8 +1,7 @@
-"""The map of a model: one cell a layer, blocks downward, kinds of modules across; painted by one widget.
+"""The bits map of a model: one cell per layer, a row per block, a column per kind of module.
 
-Shows figures by colour, a selection by outlines, and turns mouse and keys into changes of the shared selection.
-Experts are one cell a block until they are unfolded, which it only asks for. Knows nothing of what a change of bits is
-or how it is undone.
+Shows values as colours and the selection as outlines, and changes the shared selection by mouse and keyboard. The
+experts of a block are one cell until they are expanded, which the owner does on request.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
     from app.theme import Theme
 
 _STEP: Final = 1.2
-"""Zoom of one notch of the wheel."""
+"""Zoom factor per step of the mouse wheel."""
 _NOTCH: Final = 120
 _CTRL: Final = Qt.KeyboardModifier.ControlModifier
 _SHIFT: Final = Qt.KeyboardModifier.ShiftModifier
@@ -57,11 +56,11 @@ _ZOOMS: Final = {int(Qt.Key.Key_Plus): _STEP, int(Qt.Key.Key_Equal): _STEP, int(
 
 
 class BitsMapView(QAbstractScrollArea):
-    """The painted map.
+    """The widget that paints the map.
 
     Signals:
-        scale_changed: the colours have another scale now (`colours.Scale`), for a legend.
-        fold_wanted: the experts of this stem (`layer_grid.Band`) are to be unfolded, or folded where they are not.
+        scale_changed: the new scale of the colours (`colours.Scale`), for a legend.
+        fold_wanted: the stem (`layer_grid.Band`) of the experts to expand or collapse.
     """
 
     scale_changed = Signal(object)
@@ -84,8 +83,8 @@ class BitsMapView(QAbstractScrollArea):
         self.setAccessibleName(self.tr("Bits map"))
         self.setWhatsThis(
             self.tr(
-                "Arrows move, Shift with arrows selects a range, Space adds or removes a layer, "
-                "Enter opens or folds experts."
+                "Arrow keys move, Shift with arrow keys selects a range, Space adds or removes a layer, "
+                "Enter expands or collapses experts."
             )
         )
         theme.changed.connect(self._repaint)
@@ -94,21 +93,21 @@ class BitsMapView(QAbstractScrollArea):
 
     @property
     def zoom(self) -> float:
-        """1 fits the map in, within reason."""
+        """The zoom factor; 1 fits the map into the view within limits."""
         return self._zoom
 
     @property
     def pixels(self) -> MapGeometry | None:
-        """Where everything stands, before scrolling."""
+        """The geometry of the map without scrolling."""
         return self._pixels
 
     @property
     def offset(self) -> QPoint:
-        """How far the map is scrolled."""
+        """The scroll offset."""
         return QPoint(self.horizontalScrollBar().value(), self.verticalScrollBar().value())
 
     def show_layers(self, grid: LayerGrid | None, sheet: LayerSheet | None) -> None:
-        """Show these layers; None for both shows nothing. The same model folded otherwise stays where it is."""
+        """Show these layers; None for both clears the map. The scroll position is kept for the same model."""
         before = self._cells.grid if self._cells is not None else None
         self._cells = None if grid is None or sheet is None else MapCells(grid, sheet)
         if grid is not before:
@@ -135,12 +134,12 @@ class BitsMapView(QAbstractScrollArea):
         self._recolour()
 
     def set_matches(self, matches: frozenset[int] | None) -> None:
-        """Fade all layers but these; None fades none."""
+        """Fade all layers except these; None fades none."""
         self._matches = matches
         self._recolour()
 
     def set_zoom(self, zoom: float, around: QPoint | None = None) -> None:
-        """Zoom so that what is at `around` (the middle, if None) stays there."""
+        """Set the zoom and keep the point `around` (the centre if None) in place."""
         zoom = min(max(zoom, ZOOMS[0]), ZOOMS[1])
         before = self._pixels
         if before is None or zoom == self._zoom:
@@ -156,13 +155,13 @@ class BitsMapView(QAbstractScrollArea):
         self.verticalScrollBar().setValue(round(y))
 
     def sizeHint(self) -> QSize:
-        """Room for a small model."""
+        """Return the size for a small model."""
         return QSize(560, 440)
 
     # --- painting -------------------------------------------------------------------------------------------
 
     def paintEvent(self, event: QPaintEvent) -> None:
-        """Paint what is in view."""
+        """Paint the visible part."""
         painter = QPainter(self.viewport())
         if self._cells is None or self._pixels is None:
             painter.fillRect(self.viewport().rect(), self.palette().color(QPalette.ColorRole.Base))
@@ -194,7 +193,7 @@ class BitsMapView(QAbstractScrollArea):
     def _recolour(self) -> None:
         scale, before, self._coloured = colours.Scale(), self._coloured, ()
         if self._cells is not None and self._colouring == "sensitivity":
-            # No edit changes how sensitivity layers are.
+            # An edit does not change the sensitivity.
             self._coloured = (self._cells.grid, self._cells.sheet.loss_increase, self._matches)
             if before and all(map(is_, before, self._coloured)):
                 return
@@ -238,7 +237,7 @@ class BitsMapView(QAbstractScrollArea):
     # --- mouse ----------------------------------------------------------------------------------------------
 
     def mousePressEvent(self, event: QMouseEvent) -> None:
-        """Select a cell, a column, a row or all; Ctrl adds and removes, Shift takes all up to here."""
+        """Select a cell, a column, a row or all; Ctrl adds and removes, Shift extends the selection."""
         if event.button() != Qt.MouseButton.LeftButton or self._pixels is None or self._cursor is None:
             return
         hit = self._pixels.hit(event.position().toPoint(), self.offset)
@@ -261,7 +260,7 @@ class BitsMapView(QAbstractScrollArea):
             self._cursor.press_nothing(keep=extend or toggle)
 
     def mouseDoubleClickEvent(self, event: QMouseEvent) -> None:
-        """Unfold the experts under the mouse, or fold them again."""
+        """Expand or collapse the experts under the mouse."""
         hit = self._pixels.hit(event.position().toPoint(), self.offset) if self._pixels is not None else Hit()
         plain = event.button() == Qt.MouseButton.LeftButton and not event.modifiers() & (_SHIFT | _CTRL)
         inside = hit.part in ("column", "band") or (hit.part == "cell" and hit.row != APART)
@@ -269,14 +268,14 @@ class BitsMapView(QAbstractScrollArea):
             self.mousePressEvent(event)
 
     def _want_fold(self, column: int) -> bool:
-        """Ask for the experts of a column to be folded or not; False where it has none."""
+        """Request to expand or collapse the experts of a column; return False if it has none."""
         band = self._cells.grid.band_at(column) if self._cells is not None else None
         if band is not None:
             self.fold_wanted.emit(band.stem)
         return band is not None
 
     def mouseMoveEvent(self, event: QMouseEvent) -> None:
-        """Select the rectangle from where the button was pressed."""
+        """Select the rectangle from the point where the button was pressed."""
         if self._pixels is None or self._cursor is None or not event.buttons() & Qt.MouseButton.LeftButton:
             return
         place = self._pixels.nearest(event.position().toPoint(), self.offset)
@@ -298,17 +297,17 @@ class BitsMapView(QAbstractScrollArea):
             super().wheelEvent(event)
 
     def viewportEvent(self, event: QEvent) -> bool:
-        """Show the tooltip of what is under the mouse."""
+        """Show the tooltip of the item under the mouse."""
         if event.type() != QEvent.Type.ToolTip or not isinstance(event, QHelpEvent):
             return super().viewportEvent(event)
         text = self.tip_at(event.pos())
-        # Escaped: the names in a checkpoint are a stranger's.
+        # Escaped, because names in a checkpoint are untrusted.
         shown = f"<p style='white-space:pre'>{html.escape(text)}</p>" if text else ""
         QToolTip.showText(event.globalPos(), shown, self.viewport())
         return True
 
     def tip_at(self, point: QPoint) -> str:
-        """What the tooltip says at a point of the viewport."""
+        """Return the text of the tooltip at a point of the viewport."""
         if self._pixels is None or self._cells is None:
             return ""
         return words.tip(self._cells, self._pixels.hit(point, self.offset))
@@ -316,7 +315,7 @@ class BitsMapView(QAbstractScrollArea):
     # --- keys -----------------------------------------------------------------------------------------------
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
-        """Move and select; keys that are not about that are left to the page."""
+        """Move and select; pass all other keys on to the page."""
         cursor, key = self._cursor, event.key()
         extend, keep = bool(event.modifiers() & _SHIFT), bool(event.modifiers() & _CTRL)
         if cursor is None or self._pixels is None:
@@ -345,10 +344,10 @@ class BitsMapView(QAbstractScrollArea):
         if place is not None:
             self._reveal(place)
 
-    # --- the selection --------------------------------------------------------------------------------------
+    # --- selection ------------------------------------------------------------------------------------------
 
     def _reveal(self, place: Place) -> None:
-        """Scroll as little as brings a cell into view."""
+        """Scroll by the minimum that makes a cell visible."""
         if self._pixels is None:
             return
         rect = self._pixels.rect(*place).adjusted(-2, -2, 2, 2)
@@ -362,7 +361,7 @@ class BitsMapView(QAbstractScrollArea):
                 bar.setValue(high - room)
 
     def _reveal_fold(self, before: LayerGrid, after: LayerGrid) -> None:
-        """Show the beginning of what was folded or unfolded, and the current cell."""
+        """Scroll to the start of the expanded or collapsed experts, and to the current cell."""
         folded = {band.stem: band.folded for band in before.bands}
         turned = [band for band in after.bands if band.folded != folded.get(band.stem)]
         row = self._pixels.visible(self.offset, self.viewport().size())[0] if self._pixels is not None else range(0)
@@ -382,10 +381,10 @@ class BitsMapView(QAbstractScrollArea):
         self._selection_changed()
 
     def _describe(self) -> None:
-        """Tell screen readers about the current cell."""
+        """Update the accessible description with the current cell."""
         place = self._cursor.place if self._cursor is not None else None
         if self._cells is None or place is None:
-            self.setAccessibleDescription(self.tr("No layer is current."))
+            self.setAccessibleDescription(self.tr("No current layer"))
         else:
             self.setAccessibleDescription(words.spoken(self._cells, place, self._selection.layers))
 

@@ -1,6 +1,6 @@
-"""What each cell of the map says: its layer, or all experts of a block that are folded into it.
+"""The texts and values of the cells of the map: a layer, or all experts of a block collapsed into one cell.
 
-A cell goes by its first layer, so that one number per layer is enough for any colouring. Knows no pixel and no colour.
+A cell is identified by its first layer, so that one number per layer is enough for any colouring.
 """
 
 from __future__ import annotations
@@ -18,53 +18,53 @@ from core.formats.engines import Mark
 from core.wording import figure, human
 
 _TOLD = 3
-"""Reasons that a tooltip tells one by one."""
+"""Number of reasons that a tooltip lists individually."""
 
 
 @dataclass(frozen=True)
 class MapCells:
-    """The cells of `grid` with the figures of `sheet`. `layer` is the first layer of a cell everywhere below."""
+    """The cells of `grid` with the values of `sheet`. `layer` is always the first layer of a cell."""
 
     grid: LayerGrid
     sheet: LayerSheet
 
     @cached_property
     def folded(self) -> dict[int, tuple[int, ...]]:
-        """All layers of the cells that stand for more than one."""
+        """All layers of the cells that contain more than one."""
         return dict(self.grid.heads())
 
     @cached_property
     def shown(self) -> list[int]:
-        """The first layer of every cell, those outside the blocks too."""
+        """The first layer of every cell, including those outside the blocks."""
         return [layer for layer in (*self.grid.cells, *(one.layer for one in self.grid.apart)) if layer != NOTHING]
 
     @cached_property
     def mixes(self) -> dict[int, list[tuple[int, int]]]:
-        """Bits and their number of layers, the fewest bits first, of folded cells whose layers have several."""
+        """Bits in ascending order with their number of layers, for collapsed cells with different bits."""
         bits = self.sheet.bits.__getitem__
         found = {layer: Counter(map(bits, layers)) for layer, layers in self.folded.items()}
         return {layer: sorted(counts.items()) for layer, counts in found.items() if len(counts) > 1}
 
     def bits(self, layer: int) -> int:
-        """The bits of most layers of a cell."""
+        """Return the most frequent number of bits of a cell."""
         if layer not in self.mixes:
             return self.sheet.bits[layer]
         return max(self.mixes[layer], key=lambda pair: pair[1])[0]
 
     def values(self, colouring: str) -> list[float]:
-        """One number a layer, NaN where there is none; at the first layer of a folded cell the sum over the cell."""
+        """Return one number per layer, NaN if unknown; at the first layer of a collapsed cell the sum over the cell."""
         values = self.sheet.values(colouring)
         if colouring == "bits" or not self.folded:
             return values
         values = list(values)
-        if colouring != "loss":  # which is the block's, whichever layer one asks
+        if colouring != "loss":  # the loss of the block, the same for all its layers
             for layer, layers in self.folded.items():
                 known = [value for value in map(values.__getitem__, layers) if value == value]
                 values[layer] = math.fsum(known) if known else math.nan
         return values
 
     def text(self, layer: int, colouring: str, value: float) -> str:
-        """What a cell says when there is room; `value` is its number under the colouring."""
+        """Return the text in a cell; `value` is its number in the current colouring."""
         if colouring == "sensitivity":
             return short(value)
         if colouring == "size":
@@ -78,7 +78,7 @@ class MapCells:
 
     @cached_property
     def fallen(self) -> frozenset[int]:
-        """Cells with a layer that cannot have what it was given."""
+        """The cells with a layer whose scheme was replaced by a fallback."""
         plans = self.sheet.plans
         odd = {number for number, case in enumerate(plans.cases) if case.fallback}
         if not odd:
@@ -87,7 +87,7 @@ class MapCells:
 
     @cached_property
     def marks(self) -> dict[int, Mark]:
-        """The worst that an engine has against each cell."""
+        """The most severe mark of each cell."""
         found: dict[int, Mark] = {}
         for layer, mark in self.sheet.marks.items():
             if layer >= len(self.grid.places):
@@ -98,11 +98,11 @@ class MapCells:
         return found
 
     def lit(self, matches: Collection[int]) -> frozenset[int]:
-        """Cells with a layer among `matches`."""
+        """Return the cells with a layer among `matches`."""
         return self._cells_of(layer for layer in matches if layer < len(self.grid.places))
 
     def describe(self, layer: int) -> str:
-        """Everything about a cell, in lines; for tooltips."""
+        """Return the lines of the tooltip of a cell."""
         layers = self.folded.get(layer)
         if layers is None:
             return self.sheet.describe(layer)
@@ -118,19 +118,19 @@ class MapCells:
         ]
         loss = self.sheet.losses.get(self.sheet.linear(layer).block)
         if loss is not None:
-            lines.append(f"Loss of block {self.sheet.linear(layer).block} after its last run: {figure(loss)}")
+            lines.append(f"Loss of block {self.sheet.linear(layer).block} after the last run: {figure(loss)}")
         if layer in self.marks:
             lines.append(self._marks(layers))
         return "\n".join(line for line in lines if line)
 
     def spoken(self, layer: int) -> str:
-        """A cell in one sentence; for screen readers."""
+        """Return the description of a cell for screen readers."""
         layers = self.folded.get(layer)
         if layers is None:
             return self.sheet.spoken(layer)
         counts = Counter(map(self.sheet.bits.__getitem__, layers))
         bits = _counted({f"{bits} bits": count for bits, count in sorted(counts.items())}, len(layers))
-        words = [self._place(layer), f"{len(layers):,} experts folded", bits]
+        words = [self._place(layer), f"{len(layers):,} experts collapsed", bits]
         if layer in self.marks:
             words.append(self._marks(layers))
         return ", ".join(words)
@@ -168,7 +168,7 @@ class MapCells:
 
 
 def short(value: float) -> str:
-    """Two digits in little room: `0.12`, `3.4e-5`; a dash for NaN."""
+    """Return a number in short form with two digits: `0.12`, `3.4e-5`; a dash for NaN."""
     if not math.isfinite(value):
         return "\N{EN DASH}"
     if value == 0 or value >= 0.01:
@@ -178,7 +178,7 @@ def short(value: float) -> str:
 
 
 def _counted(counts: Mapping[str, int], total: int) -> str:
-    """Texts with their number of layers, unless it is that of all; the most frequent where there are many."""
+    """Return the most frequent texts, each with its number of layers unless it applies to all of them."""
     listed = list(counts.items())
     if len(listed) > _TOLD:
         listed = sorted(listed, key=lambda item: -item[1])[:_TOLD]

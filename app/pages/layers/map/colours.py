@@ -1,6 +1,6 @@
-"""From the figures of the cells to their colours, and to the scale that a legend explains.
+"""Colours of the cells of the map, and the scale that the legend explains.
 
-Knows the theme; nothing of where a cell stands or how it is painted.
+Depends on the theme, not on the geometry of the map.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 _STEPS: Final = 255
 _DIMMED: Final = 0.8
-"""How much of the ground is in the colour of a cell that the filter leaves out."""
+"""Share of the background in the colour of a cell that does not match the filter."""
 _WIDE_RANGE: Final = 30.0
-"""A largest value of so many times the smallest is shown by its logarithm: else all but a few cells look the same."""
+"""Ratio of the largest to the smallest value from which the scale is logarithmic."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """From the smallest to the largest value of a continuous colouring; None for both where there is none.
+    """The range of a continuous colouring; None for both ends if there is none.
 
-    A logarithmic one begins at the smallest value above 0.
+    A logarithmic scale begins at the smallest value above 0.
     """
 
     low: float | None = None
@@ -36,7 +36,7 @@ class Scale:
     logarithmic: bool = False
 
     def place(self, value: float) -> float:
-        """Where `value` stands between the ends, 0 to 1."""
+        """Return the position of `value` between the ends, 0 to 1."""
         if self.low is None or self.high is None or self.low == self.high or value <= self.low:
             return 0.0
         if self.logarithmic:
@@ -45,7 +45,7 @@ class Scale:
 
 
 def make_scale(values: Sequence[float]) -> Scale:
-    """The scale of `values`; what is not finite stays out of it."""
+    """Return the scale of `values`, ignoring those that are not finite."""
     finite = [value for value in values if -math.inf < value < math.inf]
     if not finite:
         return Scale()
@@ -57,10 +57,10 @@ def make_scale(values: Sequence[float]) -> Scale:
 
 
 def cell_colours(theme: Theme, cells: MapCells, colouring: str, values: Sequence[float]) -> tuple[list[int], Scale]:
-    """The colour of each cell as ARGB at its first layer, and the scale behind it (an empty one for bits).
+    """Return the colour of each cell as ARGB at its first layer, and the scale (empty for bits).
 
     Args:
-        values: of the colouring, as `MapCells.values` gives them.
+        values: the values of the colouring, as from `MapCells.values`.
     """
     if colouring == "bits":
         sheet = cells.sheet
@@ -73,13 +73,13 @@ def cell_colours(theme: Theme, cells: MapCells, colouring: str, values: Sequence
     missing = theme.color("line").rgba()
     known: dict[float, int] = {}
     for value in set(values):
-        # Of folded layers those that are not their cell's first may lie beyond the ends; nobody sees them.
+        # Hidden layers of collapsed cells may be out of range.
         known[value] = ramp[round(min(scale.place(value), 1.0) * _STEPS)] if math.isfinite(value) else missing
     return [known.get(value, missing) for value in values], scale
 
 
 def dimmed(colours: Sequence[int], lit: Collection[int], ground: QColor) -> list[int]:
-    """`colours` with all but those of `lit` faded into the ground."""
+    """Return `colours` with all cells except `lit` faded into the background."""
     from app.theme import mixed
 
     faded: dict[int, int] = {}

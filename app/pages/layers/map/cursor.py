@@ -1,6 +1,6 @@
-"""What presses, drags and moves on the map do to the selection: where a range begins, which cell comes next.
+"""The selection logic of the map: current cell, anchor of ranges, drags, and movement by keys.
 
-Knows cells and layers; nothing of pixels, of mouse events or of which key was pressed.
+Works on cells and layers, independent of pixels and Qt events.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from app.pages.layers.layer_grid import APART, NOTHING, LayerGrid
 from app.pages.layers.selection import Selection
 
 Place = tuple[int, int]
-"""Row and column of a cell."""
+"""The row and column of a cell."""
 
 
 class MapCursor:
-    """The cursor of one map. The current layer itself is the selection's, as other views move it too."""
+    """The cursor of a map. The current layer is part of the selection, as other views change it too."""
 
     def __init__(self, grid: LayerGrid, selection: Selection) -> None:
         self._grid, self._selection = grid, selection
@@ -25,14 +25,14 @@ class MapCursor:
 
     @property
     def place(self) -> Place | None:
-        """Where the current layer stands."""
+        """The place of the current layer."""
         current = self._selection.current
         return self._grid.places[current] if 0 <= current < len(self._grid.places) else None
 
-    # --- the mouse ------------------------------------------------------------------------------------------
+    # --- mouse ----------------------------------------------------------------------------------------------
 
     def press_cell(self, place: Place, *, extend: bool, toggle: bool) -> None:
-        """Select the layers here; or all from the anchor to here; or add or remove them."""
+        """Select the layers at a place, or the range from the anchor, or toggle them."""
         layer = self._grid.layer_at(*place)
         if layer == NOTHING:
             self.press_nothing(keep=extend or toggle)
@@ -44,45 +44,45 @@ class MapCursor:
             layers = self._grid.layers_at(*place)
             if toggle:
                 self._selection.toggle(layers)
-                # A drag that begins by taking a layer out adds nothing.
+                # A drag that begins by removing a layer does not add layers.
                 self._kept = self._selection.layers if layer in self._selection.layers else None
             else:
                 self._kept = frozenset()
                 self._selection.select(layers)
 
     def press_column(self, column: int, *, extend: bool, toggle: bool) -> None:
-        """The same for a whole column."""
+        """Select, extend to, or toggle a column."""
         first = self._start() if extend else None
         low, high = sorted((column if first is None or first[0] == APART else first[1], column))
         layers = [layer for number in range(low, high + 1) for layer in self._grid.column(number)]
         self._press_many(layers, extend, toggle)
 
     def press_columns(self, columns: range, *, extend: bool, toggle: bool) -> None:
-        """The same for neighbouring columns, such as all experts of a module."""
+        """Select, extend to, or toggle adjacent columns, such as all experts of a module."""
         if extend:
             self.press_column(columns[-1], extend=True, toggle=toggle)
             return
         self._press_many([layer for number in columns for layer in self._grid.column(number)], False, toggle)
 
     def press_row(self, row: int, *, extend: bool, toggle: bool) -> None:
-        """The same for a whole row."""
+        """Select, extend to, or toggle a row."""
         first = self._start() if extend else None
         low, high = sorted((row if first is None or first[0] == APART else first[0], row))
         layers = [layer for number in range(low, high + 1) for layer in self._grid.row(number)]
         self._press_many(layers, extend, toggle)
 
     def press_all(self) -> None:
-        """Select every layer of the blocks; what is apart changes only where it is meant."""
+        """Select every layer of the blocks, but none outside them."""
         self._selection.select(layer for layer, place in enumerate(self._grid.places) if place[0] != APART)
 
     def press_nothing(self, *, keep: bool) -> None:
-        """Clear the selection, unless it is to be kept."""
+        """Clear the selection unless a modifier keeps it."""
         self._kept = None
         if not keep:
             self._selection.clear()
 
     def drag_to(self, place: Place) -> bool:
-        """Select the rectangle from the pressed cell to here; False where nothing is being dragged."""
+        """Select the rectangle from the pressed cell; return False if there is no drag."""
         if self._kept is None or self._anchor is None or self._anchor[0] == APART:
             return False
         self._selection.select(self._kept.union(self._grid.within(self._anchor, place)))
@@ -92,10 +92,10 @@ class MapCursor:
         """End a drag."""
         self._kept = None
 
-    # --- the keys -------------------------------------------------------------------------------------------
+    # --- keys -----------------------------------------------------------------------------------------------
 
     def go(self, place: Place | None, *, extend: bool = False, keep: bool = False) -> None:
-        """Make a cell the current one, and select it, or all from the anchor to it, or change nothing."""
+        """Set the current cell and select it, or the range from the anchor, or leave the selection unchanged."""
         if place is None:
             return
         if extend:
@@ -108,12 +108,12 @@ class MapCursor:
                 self._selection.select(self._grid.layers_at(*place))
 
     def toggle_current(self) -> None:
-        """Add the current cell to the selection, or take it out."""
+        """Add the current cell to the selection or remove it."""
         if self.place is not None:
             self._selection.toggle(self._grid.layers_at(*self.place))
 
     def step(self, down: int, right: int) -> Place | None:
-        """The next cell with a layer in a direction; None at the edge."""
+        """Return the next cell with a layer in a direction; None at the edge."""
         place = self.place
         if place is None:
             return self.first()
@@ -129,7 +129,7 @@ class MapCursor:
         return None
 
     def page(self, rows: int) -> Place | None:
-        """The cell so many rows below (above, if negative), or as far as there are some."""
+        """Return the cell that many rows below (above if negative), limited to the map."""
         place = self.place
         if place is None or place[0] == APART:
             return self.first()
@@ -140,7 +140,7 @@ class MapCursor:
         return next(((other, column) for other in found), None)
 
     def end(self, *, back: bool, far: bool) -> Place | None:
-        """The first or last cell of the row, or with `far` of the map."""
+        """Return the first or last cell of the row, or with `far` of the map."""
         place = self.place
         if place is None or (place[0] == APART and not far):
             return self.first()
@@ -149,22 +149,22 @@ class MapCursor:
         return self._nearest(row, columns if back else reversed(columns))
 
     def first(self) -> Place | None:
-        """The first cell of the blocks that holds a layer."""
+        """Return the first cell of the blocks with a layer."""
         return min((place for place in self._grid.places if place[0] != APART), default=None)
 
     def _nearest(self, row: int, columns: Iterable[int]) -> Place | None:
         return next(((row, column) for column in columns if self._grid.layer_at(row, column) != NOTHING), None)
 
-    # --- the anchor -----------------------------------------------------------------------------------------
+    # --- anchor ---------------------------------------------------------------------------------------------
 
     def _start(self) -> Place | None:
-        """Where a range begins: the anchor, or the current cell where another view has moved it since."""
+        """Return the start of a range: the anchor, or the current cell if another view changed it since."""
         if self._selection.current != self._anchored_at:
             self._anchor, self._anchored_at = self.place, self._selection.current
         return self._anchor
 
     def _put(self, place: Place) -> None:
-        """Make a cell the current one and the start of ranges."""
+        """Set the current cell and the anchor."""
         self._anchor, self._anchored_at = place, self._grid.layer_at(*place)
         self._selection.set_current(self._anchored_at)
 

@@ -1,4 +1,4 @@
-"""Pixels of the bits map: how large a cell is, where it stands, what is under a point. Arithmetic; paints nothing."""
+"""The geometry of the bits map in pixels: sizes and positions of cells, and hit tests."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from app.pages.layers.layer_grid import APART, Band, LayerGrid
 
 CELL_WIDTHS: Final = (34, 64)
 CELL_HEIGHTS: Final = (13, 30)
-"""Without zoom the map fills its room as far as the sides of a cell stay within these."""
+"""Minimum and maximum sides of a cell at zoom 1."""
 SCROLLED: Final = 20
-"""Height of a cell where the blocks do not fit in anyhow."""
+"""Height of a cell if the blocks do not fit into the view."""
 SMALLEST: Final = 3
 ZOOMS: Final = (0.1, 4.0)
 BOX: Final = 11
-"""Side of the box that opens or folds experts."""
+"""Side of the box that expands or collapses experts."""
 _MARGIN: Final = 8
 _TALLEST_TITLE: Final = 120
 _LONGEST: Final = "2.4e-5"
-"""What a cell may say: nothing moves when it says something else."""
+"""The longest text of a cell, for a width that does not depend on the values."""
 
 
 @dataclass(frozen=True)
 class Hit:
-    """What is under a point, and where it stands.
+    """The result of a hit test: the part of the map at a point, and its place.
 
     The part is `cell`, `column`, `row`, `corner`, `band` (the heading of experts), `fold` (the box in it), or "".
     """
@@ -39,14 +39,14 @@ class Hit:
 
 @dataclass(frozen=True)
 class MapGeometry:
-    """Sizes of one map in pixels.
+    """The sizes of a map in pixels.
 
     Attributes:
-        columns, rows, aparts: how many there are of blocks, kinds and things outside the blocks.
+        columns, rows, aparts: numbers of kinds, of blocks, and of layers outside the blocks.
         cell: size of a cell with its gap; gap: between cells.
-        left, top: width of the row numbers, height of the column titles; both stay in view.
-        upright: the titles are too long for their columns and stand on end.
-        apart: size of a cell outside the blocks, in a row of its own above them; height 0 if there is none.
+        left, top: width of the row numbers, height of the column titles, which are always visible.
+        upright: whether the titles are too long for their columns and are rotated.
+        apart: size of a cell outside the blocks, in a separate row above them; height 0 if there is none.
         bands, band: headings of experts, and their height above the titles, part of `top`; 0 if there are none.
     """
 
@@ -64,7 +64,7 @@ class MapGeometry:
 
     @property
     def first_row(self) -> int:
-        """Where block 0 begins."""
+        """The top of block 0."""
         return self.top + (self.apart.height() + _MARGIN if self.apart.height() else 0)
 
     @property
@@ -74,7 +74,7 @@ class MapGeometry:
         return QSize(self.left + width + _MARGIN, self.first_row + self.rows * self.cell.height() + _MARGIN)
 
     def rect(self, row: int, column: int) -> QRect:
-        """The coloured part of a cell, before scrolling."""
+        """Return the coloured part of a cell, without scrolling."""
         if row == APART:
             left = self.left + column * self.apart.width()
             return QRect(left + 1, self.top + 1, self.apart.width() - 4, self.apart.height() - 2)
@@ -83,7 +83,7 @@ class MapGeometry:
         return QRect(left + self.gap, top + self.gap, self.cell.width() - self.gap, self.cell.height() - self.gap)
 
     def visible(self, scroll: QPoint, view: QSize) -> tuple[range, range]:
-        """Rows and columns of the blocks that are at least partly in view."""
+        """Return the rows and columns of the blocks that are at least partly visible."""
         high, wide = self.cell.height(), self.cell.width()
         top = max(0, (scroll.y() + self.top - self.first_row) // high)
         bottom = min(self.rows, -(-(scroll.y() + view.height() - self.first_row) // high))
@@ -92,14 +92,14 @@ class MapGeometry:
         return range(top, max(top, bottom)), range(left, max(left, right))
 
     def heading(self, band: Band, scroll: QPoint, view: QSize) -> QRect:
-        """The part of a heading that is in view; empty where none is."""
+        """Return the visible part of a heading; empty if it is not visible."""
         left = self.left + band.columns.start * self.cell.width() - scroll.x()
         right = left + len(band.columns) * self.cell.width()
         left, right = max(left + self.gap, self.left), min(right, view.width())
         return QRect(left, 2, max(right - left, 0), self.band - 3)
 
     def box(self, heading: QRect) -> QRect:
-        """The box that opens or folds experts, at the left of what is in view of their heading."""
+        """Return the box that expands or collapses experts, at the left of the visible part of their heading."""
         inset = min(3, max(0, (heading.width() - BOX) // 2))
         return QRect(heading.left() + inset, heading.top() + (heading.height() - BOX) // 2, BOX, BOX)
 
@@ -111,7 +111,7 @@ class MapGeometry:
         return Hit("fold" if point.x() <= box.right() + 2 else "band", 0, column)
 
     def hit(self, point: QPoint, scroll: QPoint) -> Hit:
-        """What is under a point of the view."""
+        """Return the part of the map at a point of the view."""
         x, y = point.x() + scroll.x() - self.left, point.y() + scroll.y()
         column = x // self.cell.width()
         row = (y - self.first_row) // self.cell.height()
@@ -132,14 +132,14 @@ class MapGeometry:
         return Hit("cell", row, column) if inside else Hit()
 
     def nearest(self, point: QPoint, scroll: QPoint) -> tuple[int, int]:
-        """The cell of the blocks that is nearest to a point; for dragging beyond the edges."""
+        """Return the cell of the blocks nearest to a point, for drags beyond the edges."""
         column = (point.x() + scroll.x() - self.left) // self.cell.width()
         row = (point.y() + scroll.y() - self.first_row) // self.cell.height()
         return min(max(row, 0), self.rows - 1), min(max(column, 0), self.columns - 1)
 
 
 def make_geometry(grid: LayerGrid, view: QSize, zoom: float, metrics: QFontMetrics) -> MapGeometry:
-    """The geometry that shows `grid` best in a view of this size; `zoom` 1 fits it in, within reason."""
+    """Return the geometry of `grid` for a view of this size; `zoom` 1 fits it into the view within limits."""
     left = metrics.horizontalAdvance(str(max(grid.rows - 1, 0))) + 2 * _MARGIN
     high = metrics.height()
     apart = QSize(0, 0)

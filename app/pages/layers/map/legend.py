@@ -1,6 +1,6 @@
-"""What the colours of the map mean: a field for each number of bits in use, or a ramp with its ends.
+"""The legend of the map: a field for each number of bits in use, or a colour ramp with its ends.
 
-Knows colours and texts; nothing of layers.
+Shows colours and texts that it is given.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _GAP: Final = 6
 
 
 class MapLegend(QWidget):
-    """One line, painted."""
+    """The legend in one line."""
 
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -29,26 +29,26 @@ class MapLegend(QWidget):
         self._bits: list[tuple[int, str]] = []
         self._ends: tuple[str, str] | None = None
         self.setSizePolicy(QSizePolicy.Policy.Maximum, QSizePolicy.Policy.Fixed)
-        self.setAccessibleName(self.tr("What the colours mean"))
+        self.setAccessibleName(self.tr("Legend"))
         theme.changed.connect(self.update)
 
     def show_bits(self, bits: Sequence[int]) -> None:
-        """Explain the colours of these numbers of bits."""
+        """Show the colours of these numbers of bits."""
         self._bits, self._ends = [(number, str(number)) for number in bits], None
         self._renew(self.tr("A colour for each number of bits: {}").format(", ".join(map(str, bits))))
 
     def show_ramp(self, low: str, high: str) -> None:
-        """Explain the colours from the smallest to the largest value."""
+        """Show the colour ramp from the smallest to the largest value."""
         self._bits, self._ends = [], (low, high)
         self._renew(self.tr("From dark blue, {0}, to yellow, {1}").format(low, high))
 
     def show_nothing(self) -> None:
-        """Explain nothing."""
+        """Clear the legend."""
         self._bits, self._ends = [], None
         self._renew("")
 
     def sizeHint(self) -> QSize:
-        """Room for all of it."""
+        """Return the size of the whole legend."""
         metrics = self.fontMetrics()
         if self._ends is not None:
             texts = sum(metrics.horizontalAdvance(text) for text in self._ends)
@@ -57,11 +57,11 @@ class MapLegend(QWidget):
         return QSize(fields, metrics.height())
 
     def minimumSizeHint(self) -> QSize:
-        """No width: without room for all of it nothing is painted, and the side panel shows the colours too."""
+        """Return a width of 0; the legend is painted only if it fits."""
         return QSize(0, self.sizeHint().height())
 
     def paintEvent(self, event: QPaintEvent) -> None:
-        """Fields or a ramp, with their texts."""
+        """Paint the fields or the ramp with their texts."""
         if self.width() < self.sizeHint().width():
             return
         painter = QPainter(self)

@@ -19,19 +19,19 @@ from app.pages.layers.map.scene import Scene
 _SMALLEST_TEXT: Final = 8
 _LARGEST_TEXT: Final = 13
 _NO_ROOM: Final = 8
-"""Cells smaller than this are outlined in areas, or nothing of their colours would be left."""
+"""Side in pixels below which selected cells are outlined as an area, as outlines would cover their colours."""
 _MARK: Final = 5
-"""Side of the corner that marks a layer which got another scheme than it was given."""
+"""Side of the corner that marks a layer with a fallback scheme."""
 _WARNINGS: Final = (4, 9)
-"""Sides of the corner that marks what an engine cannot load or runs slowly, in the lowest and in high cells."""
+"""Sides of the corner for marks of the target inference engine, in low and in high cells."""
 _STRIPS: Final = (2, 8)
-"""Heights of the strip that shows the bits of a folded cell whose layers differ."""
+"""Heights of the strip that shows the bits of a collapsed cell with different bits."""
 _SLIVER: Final = 3
-"""Least width of what few of its layers have."""
+"""Minimum width of a part of that strip."""
 
 
 def paint(painter: QPainter, scene: Scene) -> None:
-    """The whole map."""
+    """Paint the whole map."""
     ground = scene.palette.color(QPalette.ColorRole.Base)
     painter.fillRect(QRect(QPoint(0, 0), scene.view), ground)
     painter.save()
@@ -63,12 +63,12 @@ def _paint_colours(painter: QPainter, scene: Scene, ground: QColor) -> None:
 
 
 def _strip(rect: QRect) -> int:
-    """Height of the strip of a mixed cell."""
+    """Return the height of the strip of a mixed cell."""
     return min(max(rect.height() // 4, _STRIPS[0]), _STRIPS[1])
 
 
 def _paint_mixes(painter: QPainter, scene: Scene) -> None:
-    """Folded cells with several bits are split: the colour of the most above, below each in its share of the width."""
+    """Paint collapsed cells with different bits: the most frequent colour above, a strip with all shares below."""
     if scene.colouring != "bits" or not scene.cells.mixes:
         return
     for layer, rect in scene.visible:
@@ -83,7 +83,7 @@ def _paint_mixes(painter: QPainter, scene: Scene) -> None:
             done += count
             last = number == len(mix) - 1
             right = rect.right() + 1 if last else rect.left() + round(rect.width() * done / total)
-            # At least a sliver of each, and room for a sliver of those that follow.
+            # At least the minimum width for each part.
             right = min(max(right, left + _SLIVER), rect.right() + 1 - _SLIVER * (len(mix) - 1 - number))
             painter.fillRect(left, top, right - left, high, scene.theme.bits_color(bits))
             left = right
@@ -118,12 +118,12 @@ def _paint_texts(painter: QPainter, scene: Scene) -> None:
     _paint_words(painter, scene, size, [(layer, rect) for layer, rect in scene.visible if layer not in mixes])
     above = [(layer, rect.adjusted(0, 2, 0, -_strip(rect))) for layer, rect in scene.visible if layer in mixes]
     if above and above[0][1].height() >= _SMALLEST_TEXT:
-        # Below where an outline would be, and above the strip.
+        # Between the outline and the strip.
         _paint_words(painter, scene, min(above[0][1].height(), size), above)
 
 
 def _paint_words(painter: QPainter, scene: Scene, size: int, cells: list[tuple[int, QRect]]) -> None:
-    """The texts of cells, as far as they fit into the width."""
+    """Paint the texts of cells if they fit into the width."""
     font = QFont(scene.font)
     font.setPixelSize(size)
     painter.setFont(font)
@@ -144,9 +144,9 @@ def _paint_words(painter: QPainter, scene: Scene, size: int, cells: list[tuple[i
 
 
 def _paint_marks(painter: QPainter, scene: Scene) -> None:
-    """A corner at the right for each layer that cannot have what it was given, at the left for what an engine minds.
+    """Paint a corner at the right for a fallback scheme, and at the left for a mark of the target inference engine.
 
-    The tooltip and the side panel say why.
+    The tooltip and the side panel show the reason.
     """
     low = min(scene.geometry.cell.width(), scene.geometry.cell.height())
     fallen, marks = scene.cells.fallen, scene.cells.marks
@@ -161,7 +161,7 @@ def _paint_marks(painter: QPainter, scene: Scene) -> None:
             _corner(path, QPointF(rect.x() + rect.width(), rect.y()), -_MARK, _MARK)
         if layer in marks:
             corner = QPointF(rect.x(), rect.y())
-            # What only runs slowly has the smaller corner, for those who see both colours as one.
+            # A smaller corner for slow layers, distinguishable without colours.
             own = side if marks[layer].cannot else max(side * 3 // 4, 3)
             _corner(edges, corner, own + 2, own + 2)
             _corner(corners["bad" if marks[layer].cannot else "warning"], corner, own, own)
@@ -185,14 +185,14 @@ def _corner(path: QPainterPath, corner: QPointF, across: float, down: float) -> 
 def _paint_outlines(painter: QPainter, scene: Scene) -> None:
     smaller = min(scene.geometry.cell.width(), scene.geometry.cell.height())
     thick = 3 if smaller >= 20 else 2
-    over = min(1, scene.geometry.gap) if smaller < 20 else 0  # into the gap, as a low cell needs its height for text
+    over = min(1, scene.geometry.gap) if smaller < 20 else 0  # within the gap, as a low cell needs its height for text
     painter.setBrush(Qt.BrushStyle.NoBrush)
     if smaller < _NO_ROOM:
         _outline_areas(painter, scene)
         return
     places = [(layer, rect.adjusted(-over, -over, over, over)) for layer, rect in (*scene.visible, *scene.apart)]
     chosen = [rect for layer, rect in places if scene.chosen(layer)]
-    # Inside it a thin line of the ground, so that the outline stands off from every colour.
+    # A thin line in the background colour separates the outline from the cell.
     _outline(painter, chosen, scene.palette.color(QPalette.ColorRole.Base), thick, 1)
     _outline(painter, chosen, scene.palette.color(QPalette.ColorRole.Text), 0, thick)
     if scene.cells.folded:
@@ -209,7 +209,7 @@ def _paint_outlines(painter: QPainter, scene: Scene) -> None:
 
 
 def _outline_areas(painter: QPainter, scene: Scene) -> None:
-    """Lines between what is selected and what is not."""
+    """Paint lines between selected and other cells."""
     rows, columns = scene.geometry.visible(scene.scroll, scene.view)
     if not rows or not columns:
         return
@@ -236,7 +236,7 @@ def _outline_areas(painter: QPainter, scene: Scene) -> None:
 def _outline(
     painter: QPainter, rects: list[QRect], colour: QColor, inset: int, thick: int, *, dashed: bool = False
 ) -> None:
-    """Outlines inside `rects`, so many pixels from their edges."""
+    """Paint outlines inside `rects`, with this distance from their edges."""
     first = inset + thick // 2
     last = -2 * inset - thick
     pen = QPen(colour, thick)
@@ -250,7 +250,7 @@ def _outline(
 
 
 def paint_titles(painter: QPainter, scene: Scene) -> None:
-    """The kinds, and above those of experts what they are."""
+    """Paint the titles of the columns, and the headings of experts above them."""
     geometry = scene.geometry
     painter.fillRect(0, 0, scene.view.width(), geometry.top, scene.palette.color(QPalette.ColorRole.Window))
     painter.setFont(scene.font)
@@ -281,7 +281,7 @@ def paint_titles(painter: QPainter, scene: Scene) -> None:
 
 
 def _paint_band(painter: QPainter, scene: Scene, band: Band, metrics: QFontMetrics) -> None:
-    """The heading of one module of all experts, with the box that opens or folds them."""
+    """Paint the heading of a module of experts, with the box that expands or collapses them."""
     heading = scene.geometry.heading(band, scene.scroll, scene.view)
     if heading.width() < BOX:
         return
@@ -313,7 +313,7 @@ def _paint_box(painter: QPainter, box: QRect, plus: bool, colour: QColor) -> Non
 
 
 def paint_numbers(painter: QPainter, scene: Scene) -> None:
-    """The blocks."""
+    """Paint the numbers of the blocks."""
     geometry = scene.geometry
     window = scene.palette.color(QPalette.ColorRole.Window)
     painter.save()

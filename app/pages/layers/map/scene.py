@@ -1,4 +1,4 @@
-"""All that one painting of the bits map depends on, as one value. Arithmetic and look-ups; paints nothing."""
+"""The state that painting the bits map depends on, as one value."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Scene:
-    """What is to be painted. Cells go by their first layer.
+    """The input of the painting functions. Cells are identified by their first layer.
 
     Attributes:
-        image: one pixel a cell of the blocks.
-        values, colours: of each cell; the colours as ARGB.
-        lit: the cells that the filter lets through; None without a filter.
-        scroll, view: of the viewport.
+        image: one pixel for each cell of the blocks.
+        values, colours: value and colour (ARGB) of each cell.
+        lit: the cells that match the filter; None without a filter.
+        scroll, view: scroll offset and size of the viewport.
     """
 
     cells: MapCells
@@ -51,17 +51,17 @@ class Scene:
         return self.cells.grid
 
     def rect(self, row: int, column: int) -> QRect:
-        """The coloured part of a cell, in the viewport."""
+        """Return the coloured part of a cell in the viewport."""
         return self.geometry.rect(row, column).translated(-self.scroll)
 
     @property
     def place(self) -> tuple[int, int] | None:
-        """Where the current layer stands."""
+        """The place of the current layer."""
         return self.grid.places[self.current] if 0 <= self.current < len(self.grid.places) else None
 
     @cached_property
     def visible(self) -> list[tuple[int, QRect]]:
-        """The cells of the blocks that are in view."""
+        """The visible cells of the blocks."""
         rows, columns = self.geometry.visible(self.scroll, self.view)
         if not rows or not columns:
             return []
@@ -80,7 +80,7 @@ class Scene:
 
     @cached_property
     def apart(self) -> list[tuple[int, QRect]]:
-        """The cells outside the blocks that are layers."""
+        """The cells of layers outside the blocks."""
         apart = enumerate(self.grid.apart)
         return [(one.layer, self.rect(APART, number)) for number, one in apart if one.layer != NOTHING]
 
@@ -89,17 +89,17 @@ class Scene:
         return self.cells.folded
 
     def chosen(self, layer: int) -> bool:
-        """Whether a whole cell is selected."""
+        """Return whether all layers of a cell are selected."""
         layers = self._folded.get(layer)
         return layer in self.selected if layers is None else self.selected.issuperset(layers)
 
     def chosen_at(self, row: int, column: int) -> bool:
-        """The same for the cell of the blocks at a place; False where there is none."""
+        """Return whether all layers of the cell at a place are selected; False if there is no cell."""
         layer = self.grid.cells[row * self.grid.columns + column]
         return layer != NOTHING and self.chosen(layer)
 
     def partly(self, layer: int) -> bool:
-        """Whether some layers of a cell are selected and some are not."""
+        """Return whether some but not all layers of a cell are selected."""
         layers = self._folded.get(layer)
         return layers is not None and not self.selected.isdisjoint(layers) and not self.chosen(layer)
 
@@ -108,7 +108,7 @@ class Scene:
         return {}
 
     def text_colour(self, layer: int) -> QColor:
-        """What can be read on a cell."""
+        """Return the text in a cell."""
         if self.lit is not None and layer not in self.lit:
             return self.theme.color("muted")
         ground = self.colours[layer]
@@ -119,9 +119,9 @@ class Scene:
 
 
 def cell_image(grid: LayerGrid, colours: Sequence[int]) -> QImage:
-    """The blocks with one pixel a cell, transparent where there is no layer."""
+    """Return an image of the blocks with one pixel per cell, transparent if there is no layer."""
     if not grid.cells:
         return QImage()
     pixels = array("I", [0 if layer == NOTHING else colours[layer] for layer in grid.cells])
     image = QImage(pixels.tobytes(), grid.columns, grid.rows, 4 * grid.columns, QImage.Format.Format_ARGB32)
-    return image.copy()  # of its own memory: the bytes above live no longer than this call
+    return image.copy()  # a copy, because the image does not own the bytes above

@@ -1,4 +1,4 @@
-"""What the map says in words: tooltips of whatever is under the mouse, and the current cell for screen readers."""
+"""Texts of the map: tooltips, and the description of the current cell for screen readers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from app.pages.layers.map.geometry import Hit
 
 
 def tip(cells: MapCells, hit: Hit) -> str:
-    """The tooltip of a part of the map."""
+    """Return the tooltip of a part of the map."""
     if hit.part in ("column", "band", "fold"):
         return _of_title(cells, hit)
     if hit.part == "row":
@@ -22,7 +22,7 @@ def tip(cells: MapCells, hit: Hit) -> str:
 
 
 def spoken(cells: MapCells, place: tuple[int, int], selected: frozenset[int]) -> str:
-    """The cell at a place in one sentence, and whether it is selected."""
+    """Return the description of the cell at a place, with its selection state."""
     layers = cells.grid.layers_at(*place)
     state = "partly selected"
     if selected.issuperset(layers):
@@ -36,5 +36,5 @@ def _of_title(cells: MapCells, hit: Hit) -> str:
     band = cells.grid.band_at(hit.column)
     if band is None or (hit.part == "column" and not band.folded):
         return f"{cells.grid.kinds[hit.column]} in every block"
-    does = "opens a column for each expert" if band.folded else "folds them into one column again"
-    return f"{band.stem} of {band.experts:,} experts in every block\nThe box, Enter or a double click {does}."
+    does = "shows a column for each expert" if band.folded else "collapses them into one column"
+    return f"{band.stem} of {band.experts:,} experts in every block\nThe box, Enter or a double-click {does}."

@@ -1,6 +1,6 @@
-"""Between the rules that are shown and the draft: what each does, and every edit as one undoable step.
+"""Controller of the Rules view: the effect of each rule, and every edit as one undoable step.
 
-Counting what rules do takes a moment on large models, so that is done in the background and only while they are seen.
+The effects are computed in a thread, and only while the view is visible, as that takes long for large models.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from app.shared.context import Context
 
 _PATIENCE = 120
-"""Milliseconds after an edit before it is counted what rules do: editing comes first."""
+"""Delay in milliseconds after an edit before the effects of the rules are computed."""
 
 
 class RulesControl(QObject):
-    """Keeps one `RulesPanel` true."""
+    """Controller that connects a `RulesPanel` with the draft."""
 
     def __init__(
         self, context: Context, selection: Selection, panel: RulesPanel, parent: QObject | None = None
@@ -56,7 +56,7 @@ class RulesControl(QObject):
         panel.from_selection_wanted.connect(self.from_selection)
 
     def set_seen(self, seen: bool) -> None:
-        """Whether anybody sees the panel."""
+        """Set whether the panel is visible; refresh it."""
         self._seen = seen
         self.refresh()
 
@@ -77,30 +77,30 @@ class RulesControl(QObject):
         self._panel.show_rules(bits_map.rules, self._effects, len(bits_map.layers), some_selected=some)
 
     def _forget(self) -> None:
-        """Forget the effects: they are those on another model."""
+        """Clear the effects of the previous model."""
         self._effects = None
 
     def _renew(self) -> None:
-        """Show the rules of the draft, and count again what they do."""
+        """Show the rules of the draft, and compute their effects."""
         self._stale = True
         self.refresh()
 
     def remove(self, place: int) -> None:
-        """Take a rule away."""
+        """Remove a rule."""
         bits_map = self._context.draft.choices.bits_map
         if 0 <= place < len(bits_map.rules):
             text = self.tr("Delete rule {}").format(bits_map.rules[place].match)
             self._edit(lambda: map_rules.remove(bits_map, place), text)
 
     def move(self, place: int, to: int) -> None:
-        """Have a rule stand elsewhere."""
+        """Move a rule to another position."""
         bits_map = self._context.draft.choices.bits_map
         text = self.tr("Move rule {}").format(bits_map.rules[place].match)
         if not self._edit(lambda: map_rules.move(bits_map, place, to), text):
             self.refresh()
 
     def from_selection(self) -> None:
-        """Have a rule written for exactly the selected layers; name them where no pattern is that."""
+        """Open the editor with a pattern for exactly the selected layers; set them by name if no pattern matches."""
         draft, layers = self._context.draft, self._selection.layers
         if draft.model is None or not draft.plans or not layers:
             return
@@ -112,13 +112,13 @@ class RulesControl(QObject):
             return
         named = self._named(layers)
         if draft.choices.bits_map == named:
-            self._context.say(self.tr("These layers are named already."))
+            self._context.say(self.tr("These layers are already set by name."))
         else:
             draft.edit_map(named, self.tr("Name {}").format(counted(len(layers))))
-            self._context.say(self.tr("No pattern is only these layers; they are named, with what they have."))
+            self._context.say(self.tr("No pattern matches exactly these layers, so each layer was added by name."))
 
     def _named(self, layers: Iterable[int]) -> BitsMap:
-        """The map with these layers set by name to what they have."""
+        """Return the map with these layers set by name to their current settings."""
         draft = self._context.draft
         bits_map = draft.choices.bits_map
         plans = [draft.plans[layer] for layer in layers if layer < len(draft.plans)]
@@ -136,7 +136,7 @@ class RulesControl(QObject):
             self._panel.list.setCurrentRow(len(bits_map.rules))
 
     def _with_rule(self, bits_map: BitsMap, rule: Rule) -> BitsMap:
-        """The map with a rule more. Where the rule is for the selected layers, those follow it from now on."""
+        """Return the map with another rule; if it is for the selected layers, their settings by name are removed."""
         tree = self._context.draft.model.tree if self._context.draft.model is not None else None
         added = map_rules.add(bits_map, rule)
         if tree is None or not bits_map.by_hand:
@@ -151,7 +151,7 @@ class RulesControl(QObject):
         self._edit(lambda: map_rules.change(bits_map, place, rule), self.tr("Change rule {}").format(rule.match))
 
     def _edit(self, make: Callable[[], BitsMap], text: str) -> bool:
-        """Make an edit; whether it changed something."""
+        """Apply an edit and return whether it changed the map."""
         draft = self._context.draft
         before = draft.choices.bits_map
         try:
@@ -175,7 +175,7 @@ class RulesControl(QObject):
 
 
 def _said(schemes: set[LayerScheme], default: LayerScheme) -> Rule:
-    """A rule that gives what all of `schemes` share and the default lacks; bits in any case where they share them."""
+    """Return a rule with the settings that all `schemes` share and that differ from the default; shared bits always."""
     keys = {
         key: next(iter(values))
         for key in ("bits", "group_size", "sym")

@@ -1,6 +1,6 @@
-"""The rules of the map: the list, an editor in the place of the rule that is written, and what can be done with them.
+"""The Rules view: the list of rules with an editor in place of the edited rule, and buttons.
 
-Shows rules and tells what the user wants; knows no draft.
+Shows rules and emits requests; `RulesControl` edits the map.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 
 class RulesPanel(QWidget):
-    """One view of the panel.
+    """The Rules view of the side panel.
 
     Signals:
-        typed(str): count the layers of this pattern and tell `editor`.
-        rule_added(object): a `Rule` more, the last.
-        rule_changed(int, object): this `Rule` in the place of another.
-        from_selection_wanted: a rule for the selected layers.
+        typed(str): the pattern in the editor; the owner counts its layers and calls `editor`.
+        rule_added(object): the `Rule` to append.
+        rule_changed(int, object): the position and the new `Rule`.
+        from_selection_wanted: The button for a rule of the selected layers was pressed.
     """
 
     typed = Signal(str)
@@ -49,9 +49,11 @@ class RulesPanel(QWidget):
         self._by_hand.setObjectName("by_hand")
         self.add = QPushButton(self.tr("Add rule"), self)
         self.add.setObjectName("add_rule")
-        self.of_selection = QPushButton(self.tr("From the selection"), self)
+        self.of_selection = QPushButton(self.tr("Add from selection"), self)
         self.of_selection.setObjectName("rule_of_selection")
-        self.of_selection.setToolTip(self.tr("A rule for exactly the selected layers; they are named where none fits"))
+        self.of_selection.setToolTip(
+            self.tr("Add a rule for exactly the selected layers; without a matching pattern they are set by name")
+        )
         self.remove = QPushButton(self.tr("Delete"), self)
         self.remove.setObjectName("remove_rule")
         buttons = QHBoxLayout()
@@ -77,14 +79,14 @@ class RulesPanel(QWidget):
 
     @property
     def editor(self) -> RuleEditor | None:
-        """The editor, while a rule is written."""
+        """The editor; None if no rule is edited."""
         found = self.list.editor
         return found if isinstance(found, RuleEditor) else None
 
     def show_rules(
         self, rules: Sequence[Rule], effects: Sequence[RuleEffect] | None, by_hand: int, *, some_selected: bool
     ) -> None:
-        """Show the rules, what each does (None: not known yet), and the number of layers that are set by name."""
+        """Show the rules, their effects (None: not known yet), and the number of layers that are set by name."""
         self._rules = rules
         rows = []
         for place, rule in enumerate(rules):
@@ -92,18 +94,18 @@ class RulesPanel(QWidget):
             does = done(effect) if effect is not None else ""
             rows.append(RuleRow(rule.match, given(rule), does, effect is not None and bool(effect.idle), rule.bits))
         self.list.show_rows(rows)
-        said = self.tr("{} set by name; that wins over all rules.").format(counted(by_hand)) if by_hand else ""
+        said = self.tr("{} set by name, which overrides all rules.").format(counted(by_hand)) if by_hand else ""
         self._by_hand.set_text(said)
         self.of_selection.setEnabled(some_selected)
         self._refresh()
 
     def write(self, place: int, rule: Rule | None) -> None:
-        """Have the rule at a place written, or, behind the last, a new one that may begin as `rule`."""
+        """Open the editor for the rule at `place`, or, after the last, for a new rule that starts as `rule`."""
         editor = RuleEditor(self._theme, rule)
         if place >= len(self._rules):
             editor.save.setText(self.tr("Add"))
         self._place = place
-        self.list.show()  # or the row of the editor has no width
+        self.list.show()  # otherwise the row of the editor has no width
         self.list.begin_edit(place, editor)
         QWidget.setTabOrder(self.list, editor.field)
         editor.typed.connect(self.typed)
@@ -129,9 +131,9 @@ class RulesPanel(QWidget):
 
     def _refresh(self) -> None:
         writing = self.list.editor is not None
-        text = self.tr("The last rule that matches a layer wins.")
+        text = self.tr("The last rule that matches a layer is used.")
         if not self._rules and not writing:
-            text = self.tr("No rules yet: each layer has the default of the Recipe page, or what it was given by hand.")
+            text = self.tr("No rules: each layer has the default of the Recipe page or its own settings.")
         self._head.set_text(text)
         empty = not self._rules and not writing
         self.list.setVisible(not empty)

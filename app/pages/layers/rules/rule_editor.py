@@ -1,4 +1,4 @@
-"""A rule while it is written: its pattern with a live count, and what it gives. Counts nothing itself."""
+"""The editor of a rule: its pattern with the number of matching layers, and its settings."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 class RuleEditor(QWidget):
-    """Stands in the place of the rule that it edits.
+    """The editor, which is shown in place of the edited rule.
 
     Signals:
-        typed(str): the pattern is another one; answer with `show_count` or `show_error`.
-        saved(object): the user wants this `Rule`.
-        cancelled: the user wants none.
+        typed(str): the changed pattern; the owner calls `show_count` or `show_error`.
+        saved(object): the `Rule` to save.
+        cancelled: The user cancelled the edit.
     """
 
     typed = Signal(str)
@@ -73,22 +73,22 @@ class RuleEditor(QWidget):
         self._check()
 
     def show_count(self, count: int) -> None:
-        """Say how many layers the pattern matches."""
+        """Show how many layers the pattern matches."""
         self._matches = count
         self._count.set_role("muted" if count else "warning")
-        self._count.setText(counted(count) if count else self.tr("No layer answers to it"))
+        self._count.setText(counted(count) if count else self.tr("No layer matches this pattern"))
         self._check()
 
     def show_error(self, message: str) -> None:
-        """Say what is wrong with the pattern."""
+        """Show the error of the pattern."""
         self._matches = 0
         self._count.set_role("bad")
-        self._count.setText(self.tr("Not a pattern"))
+        self._count.setText(self.tr("Invalid pattern"))
         self._count.setToolTip(message)
         self._check()
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
-        """Esc leaves the rule as it was; Enter keeps it wherever one is in it; no key gets through to the page."""
+        """Handle Esc (cancel) and Enter (save); do not pass keys on to the page."""
         if event.key() == Qt.Key.Key_Escape:
             self.cancelled.emit()
         elif event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter):
@@ -99,7 +99,7 @@ class RuleEditor(QWidget):
             super().keyPressEvent(event)
 
     def rule(self) -> Rule | None:
-        """What is written; None while it is no rule."""
+        """Return the edited rule; None if it is invalid."""
         try:
             found = Rule(
                 self.field.text().strip(), self.bits.currentData(), self.group.currentData(), self.sym.currentData()

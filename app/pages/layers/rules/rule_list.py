@@ -1,6 +1,6 @@
-"""The rules in their order, one painted row each; the one that is edited has its editor in its place.
+"""The list of rules, with an editor in place of the edited rule.
 
-Moves rows by drag and by Alt+Up and Alt+Down. Shows words that it is given and knows no bits map.
+Rows are moved by drag and drop and by Alt+Up and Alt+Down. Shows texts that it is given.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Index = QModelIndex | QPersistentModelIndex
 
 @dataclass(frozen=True)
 class RuleRow:
-    """What a row says: pattern, what it gives, what it does ("" not known yet), and whether that is nothing."""
+    """The texts of a row: pattern, settings, effect ("" if not known yet), and whether it has no effect."""
 
     match: str
     gives: str
@@ -43,11 +43,11 @@ class RuleRow:
 
 
 class RuleList(QListWidget):
-    """The list.
+    """The list of rules.
 
     Signals:
-        moved(int, int): the rule at the first place should stand at the second.
-        edit_wanted(int), remove_wanted(int): the rule at this place.
+        moved(int, int): the old and the new position of a rule.
+        edit_wanted(int), remove_wanted(int): the position of the rule.
     """
 
     moved = Signal(int, int)
@@ -57,7 +57,7 @@ class RuleList(QListWidget):
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.setObjectName("rule_list")
-        self.setAccessibleName(self.tr("Rules, the last that matches wins"))
+        self.setAccessibleName(self.tr("Rules; the last one that matches a layer is used"))
         self.setItemDelegate(_RowDelegate(theme, self))
         self.setDragDropMode(QAbstractItemView.DragDropMode.InternalMove)
         self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
@@ -73,11 +73,11 @@ class RuleList(QListWidget):
 
     @property
     def editor(self) -> QWidget | None:
-        """The editor that stands in a row now."""
+        """The current editor; None if no rule is edited."""
         return self._editor
 
     def show_rows(self, rows: Sequence[RuleRow]) -> None:
-        """Show these rows; the current one stays at its place. An editor goes, unless only words have changed."""
+        """Show these rows and keep the current one. An editor is closed unless only texts changed."""
         items = [self.item(place) for place in range(self.count())]
         if [item.data(_ROW).match for item in items if item.data(_ROW)] != [row.match for row in rows]:
             current = self.currentRow()
@@ -90,12 +90,12 @@ class RuleList(QListWidget):
         for place, row in enumerate(rows):
             item = self.item(place)
             item.setData(_ROW, row)
-            heard = self.tr("Rule {0}: {1} gives {2}. {3}").format(place + 1, row.match, row.gives, row.does)
+            heard = self.tr("Rule {0}: {1} sets {2}. {3}").format(place + 1, row.match, row.gives, row.does)
             item.setData(Qt.ItemDataRole.AccessibleTextRole, heard)
             item.setToolTip(f"{row.match}\n{row.gives}\n{row.does}".strip())
 
     def begin_edit(self, place: int, editor: QWidget) -> None:
-        """Put `editor` in the place of a rule, or behind the last for a new one."""
+        """Show `editor` in place of a rule, or after the last for a new one."""
         self.end_edit()
         self._added = place >= self.count()
         if self._added:
@@ -109,7 +109,7 @@ class RuleList(QListWidget):
         self.scrollToItem(item)
 
     def end_edit(self) -> None:
-        """Take the editor away."""
+        """Close the editor."""
         if self._editor is None:
             return
         self._editor = None
@@ -124,7 +124,7 @@ class RuleList(QListWidget):
             self.takeItem(place)
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
-        """Edit, remove and move the current rule; letters and digits are left to the page."""
+        """Edit, remove or move the current rule; pass letters and digits on to the page."""
         place, alone = self.currentRow(), event.modifiers() & ~Qt.KeyboardModifier.KeypadModifier
         if place < 0 or self._editor is not None:
             super().keyPressEvent(event)
@@ -144,19 +144,19 @@ class RuleList(QListWidget):
 
     def _rows_moved(self, _parent: QModelIndex, start: int, _end: int, _to: QModelIndex, row: int) -> None:
         to = row - 1 if row > start else row
-        # Later: the list is still busy with its drop, and the answer to this fills it anew.
+        # Deferred, because the receiver refills the list, which is still handling the drop.
         QTimer.singleShot(0, self, lambda: self.moved.emit(start, to))
 
 
 class _RowDelegate(QStyledItemDelegate):
-    """Pattern and what it gives in the first line, what it does in the second, the colour of the bits at the side."""
+    """A delegate that paints pattern, settings and effect of a rule in two lines, and the colour of its bits."""
 
     def __init__(self, theme: Theme, parent: QWidget) -> None:
         super().__init__(parent)
         self._theme = theme
 
     def sizeHint(self, option: QStyleOptionViewItem, index: Index) -> QSize:
-        """Two lines, or what an editor needs."""
+        """Return the size of two lines, or of the editor."""
         wanted = index.data(Qt.ItemDataRole.SizeHintRole)
         return wanted if isinstance(wanted, QSize) else QSize(80, 2 * option.fontMetrics.height() + 2 * _PAD)
 

@@ -1,4 +1,4 @@
-"""A pattern that a person would write for a set of layers, and for no others. Knows names, no bits and no widget."""
+"""Search for a readable pattern that matches exactly a given set of layers."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from core.model.tree import ModelTree
 
 
 def pattern_of(tree: ModelTree, layers: Collection[int]) -> str:
-    """The pattern of exactly these layers (positions in the tree); "" where their names have none in common.
+    """Return a pattern that matches exactly these layers (positions in the tree); "" if there is none.
 
-    Layers have one where they are all that some blocks have of some kinds; those outside the blocks never do.
+    There is one if the layers are all layers of some kinds in some blocks.
     """
     wanted = set(layers)
     if not wanted or max(wanted) >= len(tree.linears) or any(tree.linears[n].block < 0 for n in wanted):
@@ -36,7 +36,7 @@ def pattern_of(tree: ModelTree, layers: Collection[int]) -> str:
 def _candidates(
     tree: ModelTree, blocks: set[int], kinds: set[str], *, all_blocks: bool, all_kinds: bool
 ) -> Iterable[str]:
-    """The shortest first; whoever takes one has to see whether it matches others too."""
+    """Return candidate patterns, the shortest first; the caller checks that they match no other layers."""
     if all_blocks and all_kinds:
         yield "*"
     if len(blocks) == len(kinds) == 1:

@@ -223,7 +223,7 @@ def test_enter_selects_the_matches(qtbot: QtBot, page: LayersPage) -> None:
 
 def test_a_bad_expression_filters_nothing(page: LayersPage) -> None:
     page.body.filter.field.setText("/(/")
-    assert label(page, "match_count") == "not a pattern"
+    assert label(page, "match_count") == "invalid pattern"
     assert len(page.table_model.nodes.nodes) == 211
     assert not page.body.filter.select.isEnabled()
 
@@ -293,7 +293,7 @@ def test_tab_goes_in_the_order_of_reading(page: LayersPage, place: QScrollArea) 
         place.focusNextPrevChild(True)
     assert visited == [
         "Colour by bits", "filter", "select_matches", "Show the map", "bits_map", "Show the selected layers", "3 bits",
-        "Groups of 64 weights", "Symmetric: zero in the middle, loads in most engines", "undo", "map_menu",
+        "Groups of 64 weights", "Symmetric: no zero point, supported by most engines", "undo", "map_menu",
     ]  # fmt: skip
 
 

@@ -116,7 +116,7 @@ def test_layer_config_lists_what_differs(small: LayersPage) -> None:
     assert set(config) == {"model.layers.0.mlp.down_proj", "model.layers.1.mlp.down_proj"}
 
 
-def test_tidy_says_the_same_with_less(qtbot: QtBot, small: LayersPage, said: list[str]) -> None:
+def test_simplified_rules_have_the_same_result(qtbot: QtBot, small: LayersPage, said: list[str]) -> None:
     select_kind(small, "down")
     small.set_keys(bits=8)
     before = [plan.scheme for plan in small.context.draft.plans]
@@ -124,12 +124,12 @@ def test_tidy_says_the_same_with_less(qtbot: QtBot, small: LayersPage, said: lis
     qtbot.waitUntil(lambda: bool(small.context.draft.choices.bits_map.rules))
     assert [plan.scheme for plan in small.context.draft.plans] == before
     small.body.side.tidy.trigger()
-    qtbot.waitUntil(lambda: said[-1].startswith("The map cannot"))
+    qtbot.waitUntil(lambda: said[-1].startswith("The rules cannot"))
 
 
 def test_menu_entries_have_names(small: LayersPage) -> None:
     texts = [action.text() for action in small.body.side.menu.menu().actions() if not action.isSeparator()]
     assert texts == [
-        "Open map...", "Save map...", "Take from a checkpoint...", "Copy as command", "Copy as layer_config", "Tidy",
+        "Open map...", "Save map...", "Load from checkpoint...", "Copy as command", "Copy as layer_config", "Tidy",
         "Reset all",
     ]  # fmt: skip

@@ -59,12 +59,12 @@ def test_the_view_is_remembered(qtbot: QtBot, page: LayersPage) -> None:
 TABS = {
     "rules": ["rule_list", "add_rule", "rule_of_selection"],
     "budget": [
-        "Average bits of a weight",
+        "Average bits per weight",
         "budget_slider",
         "budget_field",
         "allocate",
         "measure",
-        "Predicted loss increase against size",
+        "Predicted loss increase over size",
         "budget_choices",
     ],
     "engine": ["engine", "engine_reasons", "repair"],
@@ -164,4 +164,4 @@ def test_a_named_gguf_type_leaves_only_the_bits_to_choose(page: LayersPage) -> N
     page.selection.select(frozenset({0}))
     inspector = page.body.inspector
     assert (inspector.bits.isEnabled(), inspector.group.isEnabled(), inspector.sym.isEnabled()) == (True, False, False)
-    assert "GGUF Q4_1 sets groups and range." in inspector._mixed["sym"].text()
+    assert "Group size and symmetry are set by GGUF Q4_1." in inspector._mixed["sym"].text()

@@ -227,7 +227,7 @@ def test_the_selection_can_be_kept_as_it_is(qtbot: QtBot, known: LayersPage) -> 
 
 def test_a_line_that_is_no_pin_is_told(known: LayersPage) -> None:
     panel(known).pins.text.setPlainText("nonsense")
-    assert "no pattern" in label(known, "pins_note")
+    assert "not a pattern" in label(known, "pins_note")
     assert panel(known).pins.rules is None
 
 
@@ -264,7 +264,7 @@ def test_arrows_go_along_the_curve_and_enter_takes(qtbot: QtBot, known: LayersPa
     assert plot.at == 0
     qtbot.keyClick(plot, Qt.Key.Key_Right)
     assert plot.at > 0
-    assert "Enter takes it" in plot.accessibleDescription()
+    assert "press Enter to apply" in plot.accessibleDescription()
     with qtbot.waitSignal(plot.taken):
         qtbot.keyClick(plot, Qt.Key.Key_Return)
 
@@ -297,7 +297,7 @@ def test_a_run_and_a_measurement_do_not_go_together(budget: LayersPage, monkeypa
     budget.context.runs.changed.emit()
     button = budget.findChild(QPushButton, "measure_start")
     assert button is not None
-    assert (button.isEnabled(), button.toolTip()) == (False, "A run is on.")
+    assert (button.isEnabled(), button.toolTip()) == (False, "A run is in progress.")
 
 
 def test_what_nobody_saw_is_caught_up_with(budget: LayersPage) -> None:

@@ -37,7 +37,7 @@ def reasons(page: LayersPage) -> list[str]:
 
 def test_no_engine_marks_nothing(odd: LayersPage) -> None:
     assert (reasons(odd), odd._engine.marks) == ([], {})
-    assert label(odd, "engine_summary").startswith("Pick a program")
+    assert label(odd, "engine_summary").startswith("Layers that the engine cannot load")
 
 
 def test_all_engines_are_offered_by_name(odd: LayersPage) -> None:

@@ -91,7 +91,7 @@ def test_a_tooltip_counts_what_differs() -> None:
 
 def test_a_screen_reader_hears_the_experts_together() -> None:
     said = cells_of().spoken(MIXED)
-    assert said == "block 0, mlp.experts.*.gate_proj, 8 experts folded, 4 bits (6); 8 bits (2)"
+    assert said == "block 0, mlp.experts.*.gate_proj, 8 experts collapsed, 4 bits (6); 8 bits (2)"
 
 
 def test_a_cell_has_the_worst_mark_of_its_layers() -> None:

@@ -202,7 +202,7 @@ def test_partly_selected_looks_unlike_selected_and_not(view: BitsMapView, select
 def test_a_screen_reader_hears_the_folded_cell(qtbot: QtBot, view: BitsMapView, selection: Selection) -> None:
     qtbot.mouseClick(view.viewport(), LEFT, pos=centre(view, 2, 5))
     assert view.accessibleDescription() == (
-        "block 2, mlp.experts.*.gate_proj, 16 experts folded, 4 bits (8); 8 bits (8), selected"
+        "block 2, mlp.experts.*.gate_proj, 16 experts collapsed, 4 bits (8); 8 bits (8), selected"
     )
     selection.select(GRID.layers_at(2, 5)[:1])
     assert view.accessibleDescription().endswith("partly selected")
@@ -212,7 +212,7 @@ def test_tooltips_tell_what_is_folded_and_what_opens_it(view: BitsMapView) -> No
     assert "16 experts" in view.tip_at(centre(view, 2, 5))
     for point in (box(view), heading(view)):
         assert view.tip_at(point).startswith(f"{GATE} of 16 experts")
-        assert "double click opens" in view.tip_at(point)
+        assert "double-click shows" in view.tip_at(point)
 
 
 def test_a_filter_lights_a_cell_of_which_it_matches_one(view: BitsMapView, theme: Theme) -> None:

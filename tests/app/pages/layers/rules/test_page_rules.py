@@ -63,7 +63,7 @@ def test_adding_counts_while_one_types(qtbot: QtBot, rules: LayersPage) -> None:
     assert rules.context.draft.choices.bits_map.rules == THREE
 
 
-@pytest.mark.parametrize(("pattern", "words"), [("*.nothing", "No layer"), ("/(/", "Not a pattern")])
+@pytest.mark.parametrize(("pattern", "words"), [("*.nothing", "No layer"), ("/(/", "Invalid pattern")])
 def test_a_pattern_of_no_layer_cannot_be_kept(qtbot: QtBot, rules: LayersPage, pattern: str, words: str) -> None:
     panel = rules.body.side.rules
     panel.add.click()
@@ -163,7 +163,7 @@ def test_layers_without_a_pattern_are_named(rules: LayersPage, said: list[str]) 
     rules.body.side.rules.of_selection.click()
     assert len(rules.context.draft.choices.bits_map.layers) == 2
     assert [rules.context.draft.plans[layer].scheme for layer in (0, 8)] == before
-    assert "named" in said[-1]
+    assert "by name" in said[-1]
 
 
 def test_without_a_selection_there_is_nothing_to_make_a_rule_of(rules: LayersPage) -> None:
@@ -172,5 +172,5 @@ def test_without_a_selection_there_is_nothing_to_make_a_rule_of(rules: LayersPag
 
 def test_no_rules_say_what_holds(page: LayersPage) -> None:
     page.body.side.show_view("rules")
-    assert label(page, "rules_head").startswith("No rules yet")
+    assert label(page, "rules_head").startswith("No rules")
     assert not page.body.side.rules.remove.isEnabled()
