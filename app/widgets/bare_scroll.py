@@ -1,4 +1,4 @@
-"""A scroll area that cannot be told from the page around it. Knows nothing of what it holds."""
+"""A scroll area that looks like part of the page."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from PySide6.QtWidgets import QFrame, QScrollArea, QWidget
 
 
 class BareScroll(QScrollArea):
-    """A scroll area without a frame, without a ground of its own, and without a bar for moving sideways."""
+    """A scroll area without a frame, a background and a horizontal scroll bar."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)

@@ -1,6 +1,6 @@
-"""A block of code in a message: fixed-width letters on a ground of its own, its language, and a button that copies it.
+"""A block of code in a message: monospaced text on its own background, the language, and a button to copy the code.
 
-Long lines scroll sideways inside the block. Colours come from `app.widgets.highlight` once the block is complete.
+Long lines scroll horizontally. The code is highlighted by `app.widgets.highlight` when the block is complete.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _ROLES: dict[Kind, str] = {"comment": "muted", "string": "good", "number": "warn
 
 
 class CodeView(QWidget):
-    """One block of code."""
+    """A block of code."""
 
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -58,11 +58,11 @@ class CodeView(QWidget):
 
     @property
     def text(self) -> str:
-        """The code, as the button copies it."""
+        """The code that the button copies."""
         return self._text
 
     def show_code(self, text: str, language: str) -> None:
-        """Show code that may still grow; only what is new is laid out."""
+        """Show code that may still grow; only new text is laid out."""
         if text == self._text:
             pass
         elif self._text and text.startswith(self._text):
@@ -77,11 +77,11 @@ class CodeView(QWidget):
         self._body.setAccessibleName(self.tr("Code, {language}").format(language=language or self.tr("no language")))
 
     def focus_widgets(self) -> list[QWidget]:
-        """What the keyboard can reach in it, in reading order."""
+        """The focusable widgets in reading order."""
         return [self._copy]
 
     def colour(self) -> None:
-        """Give comments, strings, numbers and keywords their colours; for code that is complete."""
+        """Highlight comments, strings, numbers and keywords of complete code."""
         if self._coloured:
             return
         self._coloured = True
@@ -98,25 +98,25 @@ class CodeView(QWidget):
         cursor.endEditBlock()
 
     def update_style(self) -> None:
-        """Take the colours of the theme as it is now."""
+        """Apply the colours of the current theme."""
         if self._coloured:
             self._coloured = False
             self.colour()
         self.update()
 
     def height_at(self, width: int) -> int:
-        """Height with all lines shown, and the scroll bar where lines are wider than `width`."""
+        """Return the height for all lines, with the scroll bar if lines are wider than `width`."""
         margins = self._column.contentsMargins()
         self._body.fit(width - margins.left() - margins.right())
         return self._column.sizeHint().height()
 
     def natural_width(self) -> int:
-        """Width at which no line has to scroll."""
+        """Return the width of the longest line."""
         margins = self._column.contentsMargins()
         return ceil(self._body.document().idealWidth()) + margins.left() + margins.right() + 2
 
     def paintEvent(self, _event: QPaintEvent) -> None:
-        """The ground."""
+        """Paint the background."""
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         painter.setPen(self._theme.color("line"))
@@ -146,7 +146,7 @@ class _Body(QTextEdit):
         self.setFocusPolicy(Qt.FocusPolicy.ClickFocus)
 
     def fit(self, width: int) -> None:
-        """Become as high as all lines, with room for the scroll bar where one is wider than `width`."""
+        """Set the height for all lines, with the scroll bar if lines are wider than `width`."""
         document = self.document()
         height = ceil(document.size().height())
         if document.idealWidth() > width:
@@ -155,7 +155,7 @@ class _Body(QTextEdit):
             self.setFixedHeight(height)
 
     def wheelEvent(self, event: QWheelEvent) -> None:
-        """Scroll sideways only; the conversation around scrolls up and down."""
+        """Scroll horizontally only; vertical scrolling is left to the conversation."""
         if event.angleDelta().x() and not event.angleDelta().y():
             super().wheelEvent(event)
         else:

@@ -1,4 +1,4 @@
-"""A combo box whose text ends in an ellipsis where it is too long; its list shows the whole."""
+"""A combo box that elides its text if it is too long; its list shows the whole texts."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class ElidedBox(QComboBox):
         self.setMinimumContentsLength(12)
 
     def fit_list(self) -> None:
-        """Make the list wide enough for its longest item; call it when there are other items."""
+        """Set the width of the list to that of its longest item; call this after the items changed."""
         self.view().setMinimumWidth(self.view().sizeHintForColumn(0) + 24)
 
     def paintEvent(self, _event: QPaintEvent) -> None:
-        """As Qt does, with a shorter text."""
+        """Paint the combo box with the elided text."""
         painter, option = QStylePainter(self), QStyleOptionComboBox()
         self.initStyleOption(option)
         field = QStyle.SubControl.SC_ComboBoxEditField

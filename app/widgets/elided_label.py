@@ -1,7 +1,4 @@
-"""A label of one line that gives way: where the room is short, its text is cut and the tooltip has all.
-
-Knows nothing of what it says.
-"""
+"""A label of one line that elides its text if it is too long, with the whole text in the tooltip."""
 
 from __future__ import annotations
 
@@ -16,11 +13,11 @@ from app.widgets.tinted_label import TintedLabel
 
 
 class ElidedLabel(TintedLabel):
-    """Text that never asks for more than a few letters' width, and takes what it needs where there is room.
+    """A label with a minimum width of a few characters.
 
     Args:
-        theme, role, bold, scale: as for every tinted label.
-        middle: cut in the middle, where the end matters as much as the start, such as in a path.
+        theme, role, bold, scale: as for `TintedLabel`.
+        middle: elide in the middle, for texts whose end matters, such as paths.
     """
 
     def __init__(
@@ -40,13 +37,13 @@ class ElidedLabel(TintedLabel):
         self.setText(text)
 
     def set_text(self, text: str, exact: str = "") -> None:
-        """Show `text`; `exact` is what the tooltip tells."""
+        """Set the text; `exact` is the text of the tooltip."""
         if text != self.text():
             self.setText(text)
         self.set_exact(exact)
 
     def set_exact(self, exact: str) -> None:
-        """The longer story, such as an exact figure: in the tooltip, and for a screen reader."""
+        """Set the tooltip and accessible description, such as an exact figure."""
         self._exact = exact
         self.setAccessibleDescription(exact)
         self._tell()
@@ -77,7 +74,7 @@ class ElidedLabel(TintedLabel):
 
         painter = QPainter(self)
         painter.setPen(self.palette().color(self.foregroundRole()))
-        # The place follows the window, the order of the words the text: an English line stays in order in a window
+        # The alignment follows the window, the direction follows the text: English text stays in order in a window
         # that runs from right to left.
         place = QStyle.visualAlignment(self.layoutDirection(), self.alignment()) | Qt.AlignmentFlag.AlignAbsolute
         painter.setLayoutDirection(Qt.LayoutDirection.LayoutDirectionAuto)
@@ -87,7 +84,7 @@ class ElidedLabel(TintedLabel):
 
     def _tell(self) -> None:
         tip = "\n".join(filter(None, (self.text() if self._is_cut() else "", self._exact)))
-        # Escaped inside a tag, as Qt would take text that looks like markup for markup.
+        # Escaped inside a tag, as Qt would interpret text that looks like markup.
         self.setToolTip(f"<p style='white-space:pre-line'>{html.escape(tip)}</p>" if tip else "")
 
     def _is_cut(self) -> bool:

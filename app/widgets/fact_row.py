@@ -1,4 +1,4 @@
-"""Figures side by side, each over its name; as many to a line as fit. Knows nothing of what they are."""
+"""Figures side by side, each above its name, in as many lines as needed."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _GAP, _LINES = 28, 12
 
 
 class FactRow(QWidget):
-    """A row of figures that never changes its order or makes its neighbours jump."""
+    """A row of figures with stable order and positions."""
 
     def __init__(self, theme: Theme, *, large: bool = False, parent: QWidget | None = None) -> None:
-        """`large` is for the few figures that matter most."""
+        """Create the row; `large` sets a larger font for the most important figures."""
         super().__init__(parent)
         self._theme, self._large = theme, large
         self._cells: dict[str, _Cell] = {}
@@ -27,7 +27,7 @@ class FactRow(QWidget):
         self.setSizePolicy(policy)
 
     def show_facts(self, facts: Sequence[tuple[str, str]], tips: dict[str, str] | None = None) -> None:
-        """Show pairs of name and value; `tips` tells exact values by name."""
+        """Show pairs of name and value; `tips` has tooltips by name."""
         names = [name for name, _ in facts]
         if names != list(self._cells):
             for cell in self._cells.values():
@@ -42,7 +42,7 @@ class FactRow(QWidget):
         self.updateGeometry()
 
     def values(self) -> dict[str, str]:
-        """What is shown, by name."""
+        """Return the shown values by name."""
         return {name: cell.value.text() for name, cell in self._cells.items()}
 
     def sizeHint(self) -> QSize:
@@ -106,7 +106,7 @@ class _Cell(QWidget):
         self.value.setAccessibleDescription(text)
 
     def sizeHint(self) -> QSize:
-        """Never narrower than it was: a figure that changes must not push the others about."""
+        """Return a size that never shrinks, so that changing figures do not move the others."""
         hint = super().sizeHint()
         self._widest = max(self._widest, hint.width())
         return QSize(self._widest, hint.height())

@@ -1,7 +1,7 @@
-"""Which stretches of a piece of code are comments, strings, numbers and keywords. Knows no Qt and no colours.
+"""Syntax highlighting: the comments, strings, numbers and keywords of a piece of code. Does not depend on Qt.
 
-One pass of one expression without nested repetition: the code comes from a model, and a lexer whose time explodes on
-odd input would freeze the window. It knows what most languages share and is content with that.
+Uses one pass of one regular expression without nested repetition, because the code comes from a model and a lexer
+with exponential time would block the window. Covers the common syntax of most languages.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final, Literal, NamedTuple
 Kind = Literal["comment", "string", "number", "keyword"]
 
 LONGEST: Final = 100_000
-"""Characters; longer code is shown plain."""
+"""Maximum number of characters that are highlighted."""
 
 _HASH: Final = {
     "python", "py", "sh", "bash", "zsh", "shell", "console", "yaml", "yml", "toml", "ini", "r", "ruby", "rb", "perl",
@@ -36,7 +36,7 @@ _SQL: Final = (
 
 
 class Span(NamedTuple):
-    """A stretch of code: where it starts, how long it is, and what it is."""
+    """A span of code: its start, length and kind."""
 
     start: int
     length: int
@@ -44,7 +44,7 @@ class Span(NamedTuple):
 
 
 def spans(code: str, language: str) -> list[Span]:
-    """The stretches of `code` that deserve a colour; none where it is plain text or too long."""
+    """Return the highlighted spans of `code`; none if it is plain text or too long."""
     name = language.lower()
     if name in _PLAIN or len(code) > LONGEST:
         return []
@@ -57,8 +57,8 @@ def spans(code: str, language: str) -> list[Span]:
 
 @lru_cache(maxsize=8)
 def _pattern(language: str) -> re.Pattern[str]:
-    # What is not closed goes to the end of its line or of the code: to look for the other end from every opening
-    # one would take time that grows with the square of the length.
+    # An unclosed span ends at the end of its line or of the code: searching for the other end from every start
+    # would take quadratic time.
     if language in _HASH:
         comment = r"#[^\n]*"
     elif language in _DASHES:

@@ -1,7 +1,7 @@
-"""Markdown from a model, shown as data: the parts of a message, and a text document that loads nothing.
+"""Safe display of Markdown from a model: the parts of a message, and a text document that loads no resources.
 
-HTML stays visible text, pictures become their description, links that are not for a browser become text, and what could
-fool the eye (control characters, changes of direction) is taken out. Knows text documents and no widget.
+HTML is shown as text, pictures are replaced by their descriptions, links that are not for a browser become text, and
+misleading characters (control characters, changes of direction) are removed. Does not depend on widgets.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from PySide6.QtGui import (
 
 FEATURES: Final = QTextDocument.MarkdownFeature.MarkdownDialectGitHub | QTextDocument.MarkdownFeature.MarkdownNoHTML
 
-# C0 and C1 but tab and newline; embeddings, overrides and isolates of direction; what QTextDocument uses inside.
+# C0 and C1 except tab and newline; directional embeddings, overrides and isolates; internals of QTextDocument.
 _HIDDEN: Final = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufdd0-\ufdef\ufeff\ufffc\ufffe\uffff]"
 )
@@ -41,18 +41,18 @@ _LANGUAGE: Final = re.compile(r"[\w+#.-]{1,20}")
 _MARKERS: Final = re.compile(r"(?:[ \t]*(?:>|[-+*](?=[ \t])|\d{1,9}[.)](?=[ \t])))+")
 _MARKER: Final = re.compile(r"[ \t]*(?:>|[-+*]|\d{1,9}[.)])")
 _DEEPEST: Final = 8
-"""Quotations and lists in each other; thousands, which a model gone astray may write, would nest as many frames."""
+"""Maximum nesting of quotations and lists; each level creates a frame, and a model may write thousands."""
 _MARK: Final = "\N{MEDIUM MATHEMATICAL SPACE}"
-"""White space to Markdown, and nothing that a model writes."""
+"""A marker that is white space in Markdown and does not occur in the output of models."""
 _RIGID: Final = re.compile(r"[ >]*(?:\||[-*_=:|\s]+$|```|~~~|\[[^\]]*\]:)")
-"""Lines whose end means something to Markdown: of a table, rules, fences, definitions of links."""
+"""Lines whose end is significant in Markdown: tables, rules, fences, link definitions."""
 _LONG: Final = 4000
 _INDENT: Final = 20
-"""Pixels of one level of a list or a quotation."""
+"""Indentation in pixels per level of a list or quotation."""
 
 
 class MessagePart(NamedTuple):
-    """A stretch of a message: prose in Markdown, or the inside of a fenced block of code in `language`."""
+    """A part of a message: prose in Markdown, or the content of a fenced code block in `language`."""
 
     text: str
     code: bool = False
@@ -61,7 +61,7 @@ class MessagePart(NamedTuple):
 
 @dataclass(frozen=True)
 class TextStyle:
-    """Colours and the fixed-width family of a document."""
+    """The colours and the monospaced font family of a document."""
 
     link: QColor
     code: QColor
@@ -70,15 +70,15 @@ class TextStyle:
 
 
 def clean(text: str) -> str:
-    """`text` without control characters and such; every kind of line end becomes a newline."""
+    """Return `text` without control characters, with newlines as line ends."""
     return _HALVES.sub("\N{REPLACEMENT CHARACTER}", _HIDDEN.sub("", _BREAKS.sub("\n", text)))
 
 
 def split(text: str) -> list[MessagePart]:
-    """The parts of a message. A block of code that is not closed yet goes to the end; empty prose is left out.
+    """Return the parts of a message. An unclosed code block extends to the end; empty prose is omitted.
 
-    A block inside a list ends the list's part: what follows it starts a new one, moved left by as much as the block
-    was indented.
+    A code block inside a list ends the part of the list: the text after it starts a new part, unindented by the
+    indentation of the block.
     """
     parts: list[MessagePart] = []
     lines: list[str] = []
@@ -107,21 +107,21 @@ def split(text: str) -> list[MessagePart]:
 
 
 class SafeDocument(QTextDocument):
-    """A text document that asks nobody for pictures or style sheets."""
+    """A text document that does not load pictures or style sheets."""
 
     def loadResource(self, _kind: int, _name: QUrl | str) -> Any:
-        """A blank, whatever was asked for: given nothing, Qt would look for a file of that name itself."""
+        """Return a blank resource; without one, Qt would look for a file of that name."""
         blank = QImage(1, 1, QImage.Format.Format_ARGB32)
         blank.fill(0)
         return blank
 
 
 def fill(document: QTextDocument, text: str, look: TextStyle) -> bool:
-    """Replace the content of `document` by the prose `text`, from `clean` and `split`; says whether a link is in it.
+    """Replace the content of `document` by the prose `text` (from `clean` and `split`); return whether it has a link.
 
-    A line end stays a line end (answers such as poems count on it), though Markdown would make it a space.
+    Line ends are kept, as poems for example need them, although Markdown would replace them by spaces.
     """
-    # The newline in front keeps "---" at the start from being read as a header of settings, which Qt hides.
+    # The newline prevents Qt from reading "---" at the start as front matter, which it hides.
     document.setMarkdown("\n" + _marked([_shallow(line) for line in text.split("\n")]), FEATURES)
     document.setIndentWidth(_INDENT)
     cursor = QTextCursor(document)
@@ -135,22 +135,22 @@ def fill(document: QTextDocument, text: str, look: TextStyle) -> bool:
 
 
 def opens_in_browser(target: str) -> bool:
-    """Whether a link is an ordinary web address, the only kind that a click may open."""
+    """Return whether a link is a web address, the only kind that a click opens."""
     url = QUrl(target, QUrl.ParsingMode.StrictMode)
     return url.isValid() and url.scheme() in ("http", "https") and bool(url.host())
 
 
 def _shallow(line: str) -> str:
-    """`line` with at most _DEEPEST marks of quotations and lists before its text."""
+    """Return `line` with at most _DEEPEST markers of quotations and lists before its text."""
     found = _MARKERS.match(line)
     marks = _MARKER.findall(found[0]) if found else []
     return line if len(marks) <= _DEEPEST else "".join(marks[:_DEEPEST]) + " " + line[found.end() :].lstrip()  # type: ignore[union-attr]
 
 
 def _marked(lines: list[str]) -> str:
-    """The lines with _MARK where a line of a paragraph ends and the next one may go on with it.
+    """Return the lines with _MARK at line ends inside a paragraph.
 
-    Markdown's own line break will not do: Qt makes a new paragraph of it, and in a list a new item.
+    Qt turns Markdown line breaks into new paragraphs, and in a list into new items.
     """
     marked = []
     for line, following in pairwise([*lines, ""]):
@@ -161,7 +161,7 @@ def _marked(lines: list[str]) -> str:
 
 
 def _break_lines(document: QTextDocument) -> None:
-    """A line break in place of every _MARK and of the space that Qt made of the line end behind it."""
+    """Replace every _MARK, and the space that Qt made of the line end after it, by a line break."""
     cursor = document.find(_MARK)
     while not cursor.isNull():
         start, end = cursor.selectionStart(), cursor.selectionEnd()
@@ -173,7 +173,7 @@ def _break_lines(document: QTextDocument) -> None:
 
 
 def _prose(lines: list[str]) -> list[MessagePart]:
-    """Prose in parts of about _LONG characters: while an answer comes, its last part is laid out again and again."""
+    """Return prose in parts of about _LONG characters, as the last part is laid out again for every new token."""
     found: list[MessagePart] = []
     begun = size = 0
     for number, line in enumerate(lines):
@@ -192,7 +192,7 @@ def _closes(line: str, fence: str) -> bool:
 
 
 def _outdented(line: str, indent: int) -> str:
-    """`line` without at most `indent` leading spaces."""
+    """Return `line` without up to `indent` leading spaces."""
     spaces = len(line) - len(line.lstrip(" "))
     return line[min(indent, spaces) :]
 
@@ -205,7 +205,7 @@ class _Run(NamedTuple):
 
 
 def _runs(document: QTextDocument) -> list[_Run]:
-    """All stretches of one format, gathered before anything is changed: a change ends a walk over fragments."""
+    """Return all fragments of a format, collected first because changes invalidate the iteration."""
     found: list[_Run] = []
     block = document.begin()
     while block.isValid():
@@ -220,7 +220,7 @@ def _runs(document: QTextDocument) -> list[_Run]:
 
 
 def _tame_text(document: QTextDocument, look: TextStyle) -> bool:
-    """Pictures to words, links to what may be clicked, code to the fixed-width family; from the end backwards."""
+    """Replace pictures by text, unsafe links by text, and set the font of code, from the end backwards."""
     runs = _runs(document)
     after, linked = "", False
     for run in reversed(runs):
@@ -234,7 +234,7 @@ def _tame_text(document: QTextDocument, look: TextStyle) -> bool:
         if target and opens_in_browser(target):
             format.setForeground(look.link)
             format.setFontUnderline(True)
-            # Escaped: a tooltip that looks like HTML would be laid out as such.
+            # Escaped, as Qt interprets tooltips that look like HTML.
             format.setToolTip(f"<p style='white-space:pre'>{html.escape(target)}</p>")
             changed = linked = True
         elif format.isAnchor():
@@ -286,7 +286,7 @@ def _tame_blocks(document: QTextDocument, look: TextStyle) -> None:
         if not following.isValid():
             format.setBottomMargin(0)
         if format.hasProperty(QTextFormat.Property.BlockCodeLanguage):
-            # Lines of code that are indented or quoted; without this they would be cut at the edge of the bubble.
+            # Wrap indented or quoted lines of code, which would be cut off otherwise.
             format.setNonBreakableLines(False)
             format.setBackground(look.code)
         if format != block.blockFormat():
@@ -302,7 +302,7 @@ def _set_margins(format: QTextBlockFormat, block: QTextBlock, look: TextStyle) -
         format.setBackground(look.code)
     tabled = QTextCursor(block).currentTable() is not None
     if not block.text() and not tabled and not block.blockFormat().properties():
-        # An empty paragraph is none of the text's: Qt needs one behind a table.
+        # Qt adds an empty paragraph after a table.
         format.setLineHeight(1, QTextBlockFormat.LineHeightTypes.FixedHeight.value)
         above, below = 0, 0
     elif tabled or format.hasProperty(QTextFormat.Property.BlockCodeLanguage):
@@ -339,7 +339,7 @@ def _tame_tables(frame: QTextFrame, look: TextStyle) -> None:
 
 
 def drop_blank(table: QTextTable) -> None:
-    """Take out the empty paragraph that Qt puts before the first title of a table behind a quotation or code."""
+    """Remove the empty paragraph that Qt inserts into the first header cell of a table after a quotation or code."""
     cursor = table.cellAt(0, 0).firstCursorPosition()
     if not cursor.block().text() and cursor.block().next().position() <= table.cellAt(0, 0).lastPosition():
         cursor.deleteChar()

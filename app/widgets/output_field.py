@@ -1,6 +1,6 @@
-"""Where a model will be written: a suggested folder, or one that the user names; checked in place.
+"""The output folder of a model: a suggested folder, or one that the user enters, with validation.
 
-The check makes and removes an empty folder, as a run would. Knows no draft.
+The validation creates and removes an empty folder.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from core.wording import human
 
 
 class OutputField(QWidget):
-    """A path and what is wrong with it.
+    """A path field and its error.
 
     Signals:
-        chosen: the user named this folder; "" for the suggested one.
-        judged: the folder was found good or bad (see `problem`).
+        chosen: the selected folder, "" for the suggested one.
+        judged: The folder was validated (see `problem`).
     """
 
     chosen = Signal(str)
     judged = Signal()
 
     def __init__(self, theme: Theme, parent: QWidget | None = None, *, maker: str = "") -> None:
-        """`maker` is what makes the folder, "the run" where nothing is said."""
+        """Create the field; `maker` is the name of the process that creates the folder, "the run" by default."""
         super().__init__(parent)
         self._maker = maker or self.tr("the run")
         self._chosen = ""
@@ -43,7 +43,7 @@ class OutputField(QWidget):
         self._edit.editingFinished.connect(self._settle)
         self._browse = QPushButton(self.tr("Choose"), self)
         self._browse.setObjectName("output-browse")
-        self._browse.setAccessibleName(self.tr("Choose the output folder"))
+        self._browse.setAccessibleName(self.tr("Select the output folder"))
         self._browse.setAutoDefault(False)
         self._browse.clicked.connect(self._choose)
         self._suggest = QPushButton(self.tr("Suggested"), self)
@@ -66,7 +66,7 @@ class OutputField(QWidget):
         self.setFocusProxy(self._edit)
 
     def show_output(self, chosen: str, path: Path) -> None:
-        """Show the chosen folder ("" for the suggested one) and the folder that is meant; a new one is checked."""
+        """Show the selected folder ("" for the suggested one) and the resulting path; validate a new one."""
         if chosen != self._chosen or not self._edit.hasFocus():
             self._edit.setText(chosen)
         self._chosen, self._path = chosen, path
@@ -77,7 +77,7 @@ class OutputField(QWidget):
             self.check()
 
     def check(self) -> None:
-        """Look again: a run may have filled the folder since."""
+        """Validate again, as a run may have written to the folder."""
         self._checked = self._path
         try:
             check_output(self._path)
@@ -88,7 +88,7 @@ class OutputField(QWidget):
             self.problem = ""
             free = human(free_bytes(self._path))
             whose = self.tr("Suggested folder") if not self._chosen else self.tr("Your folder")
-            words = self.tr("{whose}, made by {maker}; {free} free there.")
+            words = self.tr("{whose}, created by {maker}; {free} free.")
             self._note.set_text(words.format(whose=whose, maker=self._maker, free=free))
         self.judged.emit()
 
@@ -102,7 +102,7 @@ class OutputField(QWidget):
         if not folder:
             return
         picked = Path(folder)
-        # a folder with something in it is where the new one shall go
+        # a folder that is not empty becomes the parent of the new one
         taken = picked.is_dir() and any(picked.iterdir())
         self._take(str(picked / self._path.name) if taken else str(picked))
 

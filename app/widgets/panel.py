@@ -1,4 +1,4 @@
-"""A quiet ground for things that belong together: the theme's surface with a thin line around it."""
+"""A panel that groups widgets: the surface colour of the theme with a thin border."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PAD = 12
 
 
 class Panel(QWidget):
-    """Put things into its `column`."""
+    """A bordered panel; add widgets to its `column`."""
 
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
         super().__init__(parent)

@@ -1,7 +1,4 @@
-"""pyqtgraph without a wait: it takes half a second to import, so that is done in a thread when a plot is first seen.
-
-In the window's thread everything would stand still for as long. And what all plots look like; knows no plot by itself.
-"""
+"""Import of pyqtgraph in a thread when a plot is first shown, as that takes half a second, and the style of plots."""
 
 from __future__ import annotations
 
@@ -18,19 +15,19 @@ _importer: list[threading.Thread] = []
 
 
 def begin_import() -> None:
-    """Start to import pyqtgraph, unless that was done before; returns at once."""
+    """Start the import of pyqtgraph in a thread unless it was started before."""
     if not _importer:
         _importer.append(threading.Thread(target=_import, name="plotting", daemon=True))
         _importer[0].start()
 
 
 def ready() -> bool:
-    """Whether pyqtgraph can be used without a wait."""
+    """Return whether pyqtgraph has been imported."""
     return bool(_importer) and not _importer[0].is_alive()
 
 
 def tint_ground(widget: QWidget, theme: Theme) -> None:
-    """The colours of what stands in the place of a plot while there is none."""
+    """Set the colours of the placeholder of a plot."""
     palette = widget.palette()
     palette.setColor(QPalette.ColorRole.Window, theme.color("surface"))
     palette.setColor(QPalette.ColorRole.WindowText, theme.color("muted"))
@@ -38,7 +35,7 @@ def tint_ground(widget: QWidget, theme: Theme) -> None:
 
 
 def tint_axes(plot: Any, theme: Theme) -> None:
-    """The colours of a `pyqtgraph.PlotWidget` around its curves."""
+    """Set the colours of the background and axes of a `pyqtgraph.PlotWidget`."""
     import pyqtgraph
 
     plot.setBackground(theme.color("surface"))

@@ -1,7 +1,4 @@
-"""The coloured button: there is one at the top of the window, and one at the end of each page.
-
-Knows the accent colour and nothing of what the button does.
-"""
+"""The style of primary buttons, which have the accent colour of the theme."""
 
 from __future__ import annotations
 
@@ -20,11 +17,11 @@ QPushButton:pressed {{ background: {pressed}; border-color: {pressed}; }}
 QPushButton:focus {{ border-color: {ring}; }}
 QPushButton:disabled {{ background: {off}; color: {off_text}; border-color: {off}; }}
 """
-"""The colours are the theme's. Fusion would lay a gradient over them, on which text can no longer be read well."""
+"""The style sheet. It replaces the gradient of Fusion, which reduces the contrast of the text."""
 
 
 def make_primary(button: QPushButton, theme: Theme) -> QPushButton:
-    """Fill a push button with the accent colour, now and whenever the theme changes; returns the button."""
+    """Style a push button as primary, also when the theme changes; return the button."""
     if button.findChild(_Paint) is not None:
         return button
     button.setAutoDefault(True)
@@ -36,7 +33,7 @@ def make_primary(button: QPushButton, theme: Theme) -> QPushButton:
 
 
 class _Paint(QObject):
-    """Lives and dies with its button, so that the theme never calls a button that is gone."""
+    """A child object of a button that updates its style sheet, so that the connection ends with the button."""
 
     def __init__(self, button: QPushButton, theme: Theme) -> None:
         super().__init__(button)

@@ -1,6 +1,6 @@
-"""One stop for Tab in a row of exclusive buttons: the chosen one, or the first while none is.
+"""Tab order of exclusive buttons: only the checked button, or the first if none is checked, takes the focus.
 
-Qt sees to that once one of them has had the focus; until then Tab would stop at the first, chosen or not.
+Qt does that only after one of them has had the focus.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from PySide6.QtWidgets import QAbstractButton
 
 
 def settle_focus(buttons: Iterable[QAbstractButton]) -> None:
-    """Let Tab reach the checked one of `buttons` and pass the others, which arrows reach."""
+    """Set the focus policies of `buttons` so that Tab stops only at the checked one."""
     group = list(buttons)
     stop = next((button for button in group if button.isChecked()), group[0] if group else None)
     for button in group:

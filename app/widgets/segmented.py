@@ -1,6 +1,6 @@
-"""A few values side by side of which one is chosen (bits, group size, symmetry), or of which each is on or off.
+"""Segmented buttons: a few values side by side of which one is selected, or each of which is on or off.
 
-The first works like radio buttons: one stop for Tab, arrows move the choice. Knows nothing of what the values mean.
+The first kind works like radio buttons: one Tab stop, arrow keys change the selection.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from app.widgets.radio_focus import settle_focus
 
 @dataclass(frozen=True)
 class Option:
-    """A value, its text, its full name where the text alone says little, its colour if any, more in the tooltip."""
+    """A value with its text, accessible name, optional colour and tooltip."""
 
     value: Any
     text: str
@@ -29,10 +29,10 @@ class Option:
 
 
 class Segmented(QWidget):
-    """The options in a row.
+    """A row of options of which one is selected.
 
     Signals:
-        chosen: the user chose this value (not `set_value`).
+        chosen: the value that the user selected (not emitted by `set_value`).
     """
 
     chosen = Signal(object)
@@ -54,23 +54,23 @@ class Segmented(QWidget):
 
     @property
     def value(self) -> Any:
-        """The value that is shown as chosen; None where it is not among the options."""
+        """The selected value; None if it is not among the options."""
         return self._value
 
     def set_value(self, value: Any) -> None:
-        """Show `value` as chosen; one that is not among the options leaves all of them open."""
+        """Select `value`; if it is not among the options, none is selected."""
         chosen = self._segments.get(value)
         self._value = value if chosen else None
         if chosen is not None:
             chosen.setChecked(True)
         for segment in () if chosen else self._segments.values():
-            segment.setAutoExclusive(False)  # or Qt refuses to open the last one
+            segment.setAutoExclusive(False)  # otherwise Qt keeps the last one checked
             segment.setChecked(False)
             segment.setAutoExclusive(True)
         settle_focus(self._segments.values())
 
     def button(self, value: Any) -> QAbstractButton:
-        """The button of one option."""
+        """Return the button of an option."""
         return self._segments[value]
 
     def _choose(self, value: Any) -> None:
@@ -80,10 +80,10 @@ class Segmented(QWidget):
 
 
 class Toggles(QWidget):
-    """The options in a row, each on or off by itself, and never all of them off.
+    """A row of options, each on or off, of which at least one is on.
 
     Signals:
-        changed: the user turned one on or off (not `set_values`).
+        changed: The user changed an option (not emitted by `set_values`).
     """
 
     changed = Signal()
@@ -105,16 +105,16 @@ class Toggles(QWidget):
 
     @property
     def values(self) -> tuple[Any, ...]:
-        """The values that are on, in their order."""
+        """The values that are on, in order."""
         return tuple(value for value, segment in self._segments.items() if segment.isChecked())
 
     def set_values(self, values: Collection[Any]) -> None:
-        """Turn these on and the others off."""
+        """Set these values on and the others off."""
         for value, segment in self._segments.items():
             segment.setChecked(value in values)
 
     def button(self, value: Any) -> QAbstractButton:
-        """The button of one option."""
+        """Return the button of an option."""
         return self._segments[value]
 
     def _turned(self, value: Any) -> None:
@@ -125,7 +125,7 @@ class Toggles(QWidget):
 
 
 class _Segment(QAbstractButton):
-    """One option, painted as a rounded field that is filled while it is chosen."""
+    """A button for an option, painted as a rounded field that is filled if it is checked."""
 
     def __init__(self, theme: Theme, option: Option) -> None:
         super().__init__()
@@ -141,12 +141,12 @@ class _Segment(QAbstractButton):
         self.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
 
     def sizeHint(self) -> QSize:
-        """Room for the text in bold, so that choosing it moves nothing."""
+        """Return the size for bold text, so that checking the button does not change its size."""
         metrics = QFontMetrics(_bold(self.font()))
         return QSize(max(48, metrics.horizontalAdvance(self.text()) + 28), metrics.height() + 14)
 
     def paintEvent(self, event: QPaintEvent) -> None:
-        """Fill, border, text, and a ring where the keyboard is."""
+        """Paint background, border, text and focus ring."""
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         checked, enabled = self.isChecked(), self.isEnabled()

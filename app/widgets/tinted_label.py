@@ -1,4 +1,4 @@
-"""A label of plain text in a colour of the theme, which follows light and dark. Knows nothing of what it says."""
+"""A label of plain text in a colour of the theme."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from app.theme import Theme
 
 
 class TintedLabel(QLabel):
-    """Text that stays text, whatever it looks like.
+    """A label that shows plain text, never markup.
 
     Args:
-        theme: needed only for a colour; role: a colour of the theme, "" for that of text.
-        bold: in the heavier of the two weights; scale: against the size of other text.
-        wrap: over several lines where there is little room.
+        theme: needed only for a colour; role: a colour of the theme, "" for the text colour.
+        bold: use the bold weight; scale: font size relative to other text.
+        wrap: wrap the text into several lines.
     """
 
     def __init__(
@@ -37,18 +37,18 @@ class TintedLabel(QLabel):
             font.setPointSizeF(font.pointSizeF() * scale)
             font.setWeight(QFont.Weight.DemiBold if bold else QFont.Weight.Normal)
             self.setFont(font)
-        self.setForegroundRole(QPalette.ColorRole.WindowText)  # inside a button it would be that of buttons
+        self.setForegroundRole(QPalette.ColorRole.WindowText)  # inside a button the default would be that of buttons
         if theme is not None:
             theme.changed.connect(self._tint)
             self._tint()
 
     @property
     def role(self) -> str:
-        """The role of its colour."""
+        """The colour role."""
         return self._role
 
     def set_role(self, role: str) -> None:
-        """Show the text in another colour of the theme, "" for that of text."""
+        """Set the colour role, "" for the text colour."""
         if role != self._role:
             self._role = role
             self._tint()

@@ -1,6 +1,6 @@
-"""A slow thing on its way: what it is, how far it is, how fast, and a button that ends it.
+"""The progress of a call: title, progress bar, rate or remaining time, and a button to cancel it.
 
-Fed with the events of a call; knows nothing of what the call does.
+Updated by the events of the call.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _STEPS = 1000
 
 
 class TransferBar(QWidget):
-    """A title, a progress bar with `Cancel` beside it, and a line of figures or news.
+    """A title, a progress bar with `Cancel` beside it, and a line of figures or log messages.
 
     Signals:
-        cancelled: the button was pressed.
+        cancelled: The button was pressed.
     """
 
     cancelled = Signal()
@@ -55,12 +55,12 @@ class TransferBar(QWidget):
         column.addWidget(self._title)
         column.addLayout(line)
         column.addWidget(self._figures)
-        # The rate has to fall when nothing arrives, that is without any event.
+        # The rate must also be updated if no events arrive.
         self._tick = QTimer(self, interval=1000)
         self._tick.timeout.connect(self._refresh)
 
     def begin(self, title: str, note: str = "", *, total: int | None = None) -> None:
-        """Show a thing that just began; with `total` (bytes, 0 for unknown) the figures are those of a transfer."""
+        """Show the start of a call; with `total` (bytes, 0 for unknown) show the figures of a download."""
         self._transfer = None if total is None else Transfer(total, self._clock())
         self._title.setText(title)
         self._bar.setAccessibleName(title)
@@ -71,7 +71,7 @@ class TransferBar(QWidget):
             self._tick.start()
 
     def follow(self, event: Event) -> None:
-        """Take in what the call reports."""
+        """Update the bar by an event of the call."""
         if isinstance(event, Progress):
             self._bar.setRange(0, _STEPS)
             self._bar.setValue(round(_STEPS * min(1.0, max(0.0, event.fraction))))
@@ -85,7 +85,7 @@ class TransferBar(QWidget):
             self._refresh()
 
     def end(self) -> None:
-        """Nothing is on its way any more."""
+        """Reset the bar after the end of the call."""
         self._tick.stop()
         self._transfer = None
         self._bar.setRange(0, _STEPS)

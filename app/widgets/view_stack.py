@@ -1,4 +1,4 @@
-"""Several views of which one is shown, in whatever height is left to them. Knows nothing of what they show."""
+"""A stack of views whose minimum height does not depend on their content."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from app.widgets.bare_scroll import BareScroll
 
 
 class ViewStack(QStackedWidget):
-    """A stack whose least height does not grow with the texts in its views.
+    """A stack whose minimum height does not grow with the texts in its views.
 
-    So a large font cannot push what stands below the stack out of the window; the views scroll instead.
+    With a large font the views scroll, and the widgets below the stack remain in the window.
     """
 
     def hasHeightForWidth(self) -> bool:
-        """Return False: otherwise the preferred height of the highest view becomes the least height of the stack."""
+        """Return False; otherwise the preferred height of the highest view becomes the minimum height of the stack."""
         return False
 
     def add_scrolling(self, view: QWidget) -> None:
-        """Add a view that does not scroll by itself."""
+        """Add a view inside a scroll area."""
         area = BareScroll(self)
         area.setWidget(view)
         area.setWidgetResizable(True)

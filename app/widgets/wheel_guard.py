@@ -1,4 +1,4 @@
-"""Fields that leave the mouse wheel to the page until they are clicked: scrolling past must not change a value."""
+"""An event filter that passes the mouse wheel on to the page unless the field has the focus."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from PySide6.QtWidgets import QWidget
 
 
 class WheelGuard(QObject):
-    """Watches one widget, whose child it becomes."""
+    """An event filter for a widget, and a child of it."""
 
     def __init__(self, widget: QWidget) -> None:
         super().__init__(widget)
@@ -16,7 +16,7 @@ class WheelGuard(QObject):
         widget.installEventFilter(self)
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        """Let the wheel through to the page where the widget has no focus."""
+        """Pass wheel events on to the page if the widget does not have the focus."""
         if event.type() == QEvent.Type.Wheel and not self._widget.hasFocus():
             event.ignore()
             return True

@@ -1,6 +1,6 @@
-"""The text that a run is tuned on: bundled, a file, or a data set on the Hub, with a preview when it is asked for.
+"""The calibration text of a run: the bundled text, a file, or a data set on the Hub, with a preview on request.
 
-Starts nothing by itself: a data set is only fetched when somebody presses Preview, or by the run.
+A data set is downloaded only by the preview or by the run.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from core.events import Event, Log
 
 
 class CalibrationBox(QWidget):
-    """Source, how much of it is used, and the first rows.
+    """The source, the number of tokens used, and a preview of the first rows.
 
     Signals:
-        chosen: the user named a text that is there (a data set may be anything that looks like one).
+        chosen: The user selected an existing file, or a valid id of a data set.
     """
 
     chosen = Signal(str)
@@ -39,9 +39,11 @@ class CalibrationBox(QWidget):
         self._kind = Segmented(
             theme,
             (
-                Option("builtin", self.tr("Bundled text"), tip=self.tr("Books, talk and code that Bitwright brings")),
-                Option("file", self.tr("File"), tip=self.tr("A text, JSON, CSV or Parquet file")),
-                Option("hub", self.tr("Hub data set"), tip=self.tr("A data set on the Hugging Face Hub")),
+                Option(
+                    "builtin", self.tr("Bundled text"), tip=self.tr("Books, dialogue and code included in Bitwright")
+                ),
+                Option("file", self.tr("File"), tip=self.tr("Text, JSON, CSV or Parquet file")),
+                Option("hub", self.tr("Hub data set"), tip=self.tr("Data set on the Hugging Face Hub")),
             ),
             self,
         )
@@ -53,7 +55,7 @@ class CalibrationBox(QWidget):
         self._edit.textEdited.connect(self._typed)
         self._browse = QPushButton(self.tr("Choose"), self)
         self._browse.setObjectName("calibration-browse")
-        self._browse.setAccessibleName(self.tr("Choose a calibration file"))
+        self._browse.setAccessibleName(self.tr("Select a calibration file"))
         self._browse.setAutoDefault(False)
         self._browse.clicked.connect(self._choose_file)
         self._problem = Note(theme, role="bad", parent=self)
@@ -71,11 +73,11 @@ class CalibrationBox(QWidget):
         self._arrange()
 
     def show_values(self, arguments: dict[str, Any], use: Any) -> None:
-        """Show the chosen text and how much a run uses of it.
+        """Show the selected text and how many tokens of it a run uses.
 
         Args:
-            arguments: those of a preview of it; `model` is "" while none is picked, and then nothing is counted.
-            use: the recipe.
+            arguments: the arguments of a preview; with `model` "" tokens are not counted.
+            use: the recipe that sets the number of tokens.
         """
         calibration = str(arguments["calibration"])
         if calibration != self._calibration:
@@ -91,7 +93,7 @@ class CalibrationBox(QWidget):
         self._arguments = arguments
 
     def stop(self) -> None:
-        """End a preview that is being made."""
+        """Stop the current preview."""
         if self._call is not None:
             self._call.stop()
 
@@ -115,7 +117,7 @@ class CalibrationBox(QWidget):
         column.addWidget(self._rows)
 
     def _object(self, text: str, role: str = "bad") -> None:
-        """Say what is wrong with what was typed; meanwhile there is nothing to look at."""
+        """Show the error of the input and hide the preview."""
         self._problem.set_text(text, role)
         self._preview.setEnabled(self._call is not None or not text)
 
@@ -151,7 +153,7 @@ class CalibrationBox(QWidget):
             self._settle()
 
     def _settle(self) -> None:
-        """At the end of typing: take the text, or say what is wrong with it; an empty field is no mistake yet."""
+        """Accept the input or show its error when editing has finished; an empty field is not an error."""
         kind, written = self._kind.value, self._edit.text()
         if not written.strip():
             self._say_missing(kind)
@@ -173,7 +175,7 @@ class CalibrationBox(QWidget):
 
     def _take(self, calibration: str) -> None:
         if calibration != self._calibration:
-            # known before anybody is told, so that an empty field of another kind stays open
+            # set before the signal, so that an empty field of another kind stays open
             self._calibration = calibration
             self.chosen.emit(calibration)
 
@@ -202,7 +204,7 @@ class CalibrationBox(QWidget):
         self, asked: dict[str, Any], *, values: dict[str, Any] | None = None, error: BitwrightError | None = None
     ) -> None:
         if asked is not self._asked:
-            return  # something else was chosen since
+            return  # the selection changed meanwhile
         self._call = None
         self._preview.setText(self.tr("Preview"))
         if values is not None:
@@ -212,7 +214,7 @@ class CalibrationBox(QWidget):
             self._found.set_text(str(error), "bad")
 
     def _forget(self) -> None:
-        """Take away a preview, or end one that is being made: it is not of what is chosen now."""
+        """Remove or stop a preview that does not belong to the current text."""
         self.stop()
         self._call = self._asked = None
         self._preview.setText(self.tr("Preview"))

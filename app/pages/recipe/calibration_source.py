@@ -1,6 +1,6 @@
-"""What is said and what can be known at once of a calibration text: its kind, whether it is there, how much is used.
+"""The source of the calibration text: its kind, its validation, and texts about it.
 
-Reads no text. Knows no widget.
+Does not read the text.
 """
 
 from __future__ import annotations
@@ -12,49 +12,49 @@ from core.errors import BadCalibration, BitwrightError
 from core.recipes import Recipe
 
 EXAMPLE = text.DEFAULT_DATASET
-"""A data set on the Hub that suits most models."""
+"""A data set on the Hub that is suitable for most models."""
 
 
 def kind_of(calibration: str) -> str:
-    """`builtin`, `file` or `hub`."""
+    """Return the kind of a source: `builtin`, `file` or `hub`."""
     try:
         return text.parse(calibration).kind
     except BitwrightError:
-        return "file"  # it was a file when it was chosen
+        return "file"  # it was a file when it was selected
 
 
 def named(kind: str, written: str) -> str:
-    """The calibration argument that the user means, who said which kind it is.
+    """Return the calibration argument for the input and its kind.
 
     Raises:
-        BadCalibration: there is no such file, or this is no id of a data set.
+        BadCalibration: The file does not exist, or the id of the data set is invalid.
     """
     written = written.strip()
     if kind == "file":
         if not written:
-            raise BadCalibration("No file is chosen yet.", "Until then the bundled text is used.")
+            raise BadCalibration("No file is selected.", "Until then the bundled text is used.")
         source = text.parse(written)
         if source.kind != "file" or not source.path.is_file():
-            raise BadCalibration(f"There is no file {written}.", "Check the path.")
+            raise BadCalibration(f"The file {written} does not exist.", "Check the path.")
         return str(source.path.absolute())
     if not written:
-        raise BadCalibration("No data set is named yet.", "Until then the bundled text is used.")
+        raise BadCalibration("No data set is selected.", "Until then the bundled text is used.")
     if text.parse(written).kind != "hub":
         raise BadCalibration(f"{written} is a file, not a data set on the Hub.", f"An id looks like {EXAMPLE}.")
     return written
 
 
 def use_text(recipe: Recipe) -> str:
-    """How much of the text a run uses."""
+    """Return the text about the number of tokens that a run uses."""
     tokens = recipe.samples * recipe.seqlen
     if recipe.iters == 0 and not recipe.search_scale:
-        return "Plain rounding does not look at the text."
+        return "Plain rounding does not use calibration text."
     return f"A run uses {recipe.samples:,} rows of {recipe.seqlen:,} tokens: {tokens:,} tokens."
 
 
 def found_text(values: dict[str, Any]) -> str:
-    """What a preview found, in one line."""
+    """Return the result of a preview in one line."""
     documents = f"{values['documents']:,} documents"
     if not values["tokens"]:
-        return f"{documents} were looked at. Their tokens are counted once a model is on this machine."
+        return f"{documents} were read. Tokens are counted once a model is on this machine."
     return f"{values['tokens']:,} tokens from {documents}, drawn from {values['available']:,} tokens of the text."

@@ -1,6 +1,6 @@
-"""What a run computes on: automatic, or one of the devices of this machine; those that do not work say why.
+"""The device of a run: automatic, or one of the devices of this machine; unusable devices show the reason.
 
-Shows what it is told of the machine and asks nobody.
+Shows the devices that it is given.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class DeviceBox(QWidget):
     """The list of devices.
 
     Signals:
-        chosen: the user chose the device with this id, or `auto`.
+        chosen: the id of the selected device, or `auto`.
     """
 
     chosen = Signal(str)
@@ -48,7 +48,7 @@ class DeviceBox(QWidget):
         self.setFocusProxy(self._box)
 
     def show_devices(self, devices: Sequence[Device], automatic: str, chosen: str) -> None:
-        """Show the devices, the id of the one that `auto` means ("" while unknown), and the choice."""
+        """Show the devices, the id of the device of `auto` ("" while unknown), and the selected id."""
         now = (tuple(devices), automatic, chosen)
         if now == self._shown:
             return

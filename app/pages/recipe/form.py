@@ -1,6 +1,6 @@
-"""Everything on the Recipe page that scrolls: goal, cards, bits, text, device, folder, knobs; in one column or two.
+"""The scrolling form of the Recipe page: goal, recipes, bits, text, device, folder and parameters.
 
-Lays out and makes its parts; what they show and what becomes of a choice is the page's.
+Creates and arranges its parts; `RecipePage` fills them and handles their signals.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _WIDEST = 1560
 
 
 class RecipeForm(QScrollArea):
-    """The parts of the page, as attributes."""
+    """The form, with its parts as attributes."""
 
     def __init__(self, context: Context, room: float, recipes: Iterable[Recipe], parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -38,13 +38,13 @@ class RecipeForm(QScrollArea):
         self._theme = theme
         self.setFrameShape(QFrame.Shape.NoFrame)
         self.setWidgetResizable(True)
-        self.setFocusPolicy(Qt.FocusPolicy.NoFocus)  # its parts take the keyboard, and pass on the keys that scroll
+        self.setFocusPolicy(Qt.FocusPolicy.NoFocus)  # its parts have the focus and pass on the keys that scroll
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         content = self._content = QWidget(self)
         column = QWidget(content)
         column.setMaximumWidth(_WIDEST)
         first, second = QWidget(column), QWidget(column)
-        # made in the order in which they are read, which is that of Tab
+        # created in reading order, which is the order of the Tab key
         self.goals = GoalBar(theme, room, first)
         self.cards = RecipeCards(theme, first)
         self.cards.set_recipes(recipes)
@@ -56,8 +56,8 @@ class RecipeForm(QScrollArea):
         self.more = MoreKnobs(theme, column)
         self._fill(
             first,
-            (self.tr("What matters most"), self.goals),
-            (self.tr("How thorough"), self.cards, self.presets),
+            (self.tr("Goal"), self.goals),
+            (self.tr("Recipe"), self.cards, self.presets),
         )
         self._fill(
             second,
@@ -85,11 +85,11 @@ class RecipeForm(QScrollArea):
         self.more.opened.connect(self._reveal)
 
     def sizeHint(self) -> QSize:
-        """Little: it scrolls, and whatever holds the page must not scroll as well."""
+        """Return a small size, as the form scrolls and its container must not."""
         return QSize(_EDGE * 30, _EDGE * 10)
 
     def resizeEvent(self, event: QResizeEvent) -> None:
-        """Side by side where there is room for both."""
+        """Use two columns if there is room."""
         super().resizeEvent(event)
         wide = self.width() >= _TWO_COLUMNS
         way = QBoxLayout.Direction.LeftToRight if wide else QBoxLayout.Direction.TopToBottom
@@ -98,7 +98,7 @@ class RecipeForm(QScrollArea):
             self._halves.setSpacing(2 * _SECTION if wide else _SECTION)
 
     def below(self, inner: QLayout) -> QHBoxLayout:
-        """`inner` below the form, exactly as wide as what is in it."""
+        """Return a box with `inner`, as wide as the content of the form."""
         holder = QWidget(self.parentWidget())
         holder.setMaximumWidth(_WIDEST)
         holder.setLayout(inner)
@@ -110,7 +110,7 @@ class RecipeForm(QScrollArea):
         return across
 
     def _fill(self, holder: QWidget, *sections: tuple[str | QWidget, ...]) -> None:
-        """Sections below each other: a heading, then its widgets."""
+        """Return a column of sections, each a heading and its widgets."""
         column = QVBoxLayout(holder)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(8)
@@ -129,7 +129,7 @@ class RecipeForm(QScrollArea):
         column.addStretch(1)
 
     def _reveal(self, opened: bool) -> None:
-        """Bring the knobs into view when they are opened, once they have their place."""
+        """Scroll to the parameters after they were shown and laid out."""
         if opened:
             QTimer.singleShot(0, self.more, self._to_knobs)
 

@@ -1,6 +1,6 @@
-"""The formats to write: a family a row, its packings or types in a list, and why one cannot hold the map at hand.
+"""The output formats: a row per family with a list of its types, and why a format does not support the bits map.
 
-Shows what it is given and tells what the user chose; knows no draft.
+Shows the values that it is given and emits the selection.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from core.wording import human
 
 FitOf = Callable[[str], Fit]
 _AT_ONCE = 0.04
-"""Seconds that the sizes of a list may take before it opens."""
+"""Maximum time in seconds to compute sizes before a list opens."""
 _LETTERS = 26
-"""Of the list of types, which is as wide as its usual entry."""
+"""Width of the list of types in characters."""
 
 
 class FormatBox(QWidget):
-    """A row for each family of formats; one of them at least is ticked.
+    """A row for each family of formats, of which at least one is checked.
 
     Signals:
-        chosen: the names of the formats that the user wants, in the order of the families.
+        chosen: the names of the selected formats, in the order of the families.
     """
 
     chosen = Signal(tuple)
@@ -63,7 +63,7 @@ class FormatBox(QWidget):
         self.setFocusProxy(self._rows[0].tick)
 
     def show_formats(self, formats: Sequence[str], fit: FitOf) -> None:
-        """Show these as chosen; `fit` says of a format what becomes of the layers in it."""
+        """Show these formats as selected; `fit` returns how a format stores the layers."""
         self._formats, self._fit = tuple(formats), fit
         self._note.set_text("")
         for row in self._rows:
@@ -74,12 +74,12 @@ class FormatBox(QWidget):
             row.show_fit(fit(row.format), self._rival(row))
 
     def _rival(self, row: _Row) -> str:
-        """The format of another family that tunes the layers on a grid of its own."""
+        """Return the selected format of another family that prescribes its own quantization grid."""
         grids = own_grids(self._formats)
         return next((name for name in grids if name not in row.family.formats), "")
 
     def _choose_type(self, row: _Row) -> None:
-        """Another type of a family: whoever picks one wants it written."""
+        """Handle another type of a family: selecting a type also checks the family."""
         row.tick.setChecked(True)
         self._choose()
 
@@ -91,7 +91,7 @@ class FormatBox(QWidget):
             return
         for row in self._rows:
             row.tick.setChecked(any(name in row.family.formats for name in self._formats))
-        self._note.set_text(self.tr("A run writes one format at least."), "warning")
+        self._note.set_text(self.tr("A run writes at least one format."), "warning")
 
 
 class _Row:
@@ -112,16 +112,16 @@ class _Row:
 
     @property
     def format(self) -> str:
-        """The format that is written if the family is ticked."""
+        """The format that is written if the family is checked."""
         return self.types.currentData() if self.types is not None else self.family.formats[0]
 
     def set_format(self, name: str) -> None:
-        """Show this type in the list."""
+        """Select this type in the list."""
         if self.types is not None:
             self.types.setCurrentIndex(self.types.findData(name))
 
     def set_sizes(self, fit: FitOf) -> None:
-        """Say beside each type of the open list what it comes to, as far as that is known at once."""
+        """Show the size of each type in the open list, if it can be computed in time."""
         until = time.monotonic() + _AT_ONCE
         for name in self.family.formats:
             size = fit(name).size if self.types is not None and time.monotonic() < until else 0
@@ -130,16 +130,16 @@ class _Row:
                 self.types.setItemText(self.types.findData(name), text)
 
     def show_fit(self, fit: Fit, rival: str) -> None:
-        """Say what becomes of the layers in this format.
+        """Show how this format stores the layers.
 
         Args:
-            rival: a format of the same run that decides on the grid of the layers, "" for none.
+            rival: a selected format that prescribes the quantization grid, "" for none.
         """
         ticked = self.tick.isChecked()
         self.size.setText(human(fit.size) if fit.size else "")
         self.size.setToolTip(f"{fit.size:,} bytes" if fit.size else "")
         why = format_words.obstacle(fit, rival)
-        if why and not (rival and not ticked):  # the rival itself says that it stands alone
+        if why and not (rival and not ticked):  # the rival itself shows that it excludes others
             self.note.set_text(why, "bad" if ticked else "muted")
         else:
             self.note.set_text(" ".join((format_words.about(self.format), *fit.notes)) if ticked else "")
@@ -148,10 +148,10 @@ class _Row:
 
 
 class _TypeBox(ElidedBox):
-    """A list of types; it says more of each while it is open.
+    """A list of types that shows their sizes while it is open.
 
     Signals:
-        opened: the list is about to be shown.
+        opened: The list is about to be shown.
     """
 
     opened = Signal()

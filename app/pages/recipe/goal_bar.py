@@ -1,6 +1,6 @@
-"""A goal in place of a choice: it must fit, it must be good, it must be quick; one press sets the rest.
+"""The goals: fit into memory, best quality, or fast; each button sets the recipe.
 
-Says what was set and why in one line below. Decides nothing.
+Shows the result in one line. The page applies the goals.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ class GoalBar(QWidget):
     """The three goals.
 
     Signals:
-        fit: make it run within so many bytes of memory.
-        best: as good as this size allows.
-        fast: a result soon.
+        fit: the memory limit in bytes.
+        best: The best quality at the current bits is requested.
+        fast: A short run is requested.
     """
 
     fit = Signal(float)
@@ -28,9 +28,9 @@ class GoalBar(QWidget):
 
     def __init__(self, theme: Theme, room: float, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._fit = QPushButton(self.tr("Make it fit in"), self)
+        self._fit = QPushButton(self.tr("Fit into"), self)
         self._fit.setObjectName("goal-fit")
-        tip = self.tr("The most bits with which it runs in so much memory, where the engine keeps weights packed.")
+        tip = self.tr("Use the most bits that fit into this memory, for engines that keep weights packed")
         self._fit.setToolTip(tip)
         self._room = QDoubleSpinBox(self)
         self._room.setObjectName("room")
@@ -38,16 +38,16 @@ class GoalBar(QWidget):
         self._room.setDecimals(1)
         self._room.setSuffix(" GB")
         self._room.setValue(room)
-        self._room.setAccessibleName(self.tr("Memory that the small model may take"))
+        self._room.setAccessibleName(self.tr("Memory limit of the quantized model"))
         self._room.lineEdit().returnPressed.connect(self._fit.click)
         WheelGuard(self._room)
-        self._best = QPushButton(self.tr("Best at this size"), self)
+        self._best = QPushButton(self.tr("Best quality"), self)
         self._best.setObjectName("goal-best")
-        self._best.setToolTip(self.tr("Keep the bits and tune longest."))
-        self._fast = QPushButton(self.tr("Fast to make"), self)
+        self._best.setToolTip(self.tr("Keep the bits and use the most thorough recipe"))
+        self._fast = QPushButton(self.tr("Fast run"), self)
         self._fast.setObjectName("goal-fast")
-        self._fast.setToolTip(self.tr("Keep the bits and have a result soon."))
-        self._hint = self.tr("Press one to have the rest set for you, or leave all as it is.")
+        self._fast.setToolTip(self.tr("Keep the bits and use the fastest recipe"))
+        self._hint = self.tr("Optional: select a goal to set the options below.")
         self._answer = Note(theme, self._hint, parent=self)
         self._answer.setObjectName("answer")
         row = QHBoxLayout()
@@ -72,9 +72,9 @@ class GoalBar(QWidget):
 
     @property
     def room(self) -> float:
-        """The number in the field, in GB."""
+        """The memory limit in GB."""
         return self._room.value()
 
     def answer(self, text: str, role: str = "") -> None:
-        """Say what was set and why; "" takes it away."""
+        """Show what was set and why; "" shows the hint."""
         self._answer.set_text(text or self._hint, role if text else "muted")

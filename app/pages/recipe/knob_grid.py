@@ -1,6 +1,6 @@
-"""All knobs in two columns, in one where there is little room.
+"""All parameters of a run in one or two columns.
 
-Shows values and tells which the user turned; knows no draft.
+Shows values and emits changes.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from app.theme import Theme
 from core.recipes import Recipe
 
 _GAP = 48
-"""That of the two halves of the page, so that the columns stand below them."""
+"""Spacing of the columns, the same as on the rest of the page."""
 
 
 class KnobGrid(QWidget):
-    """A row for every knob.
+    """A row for each parameter.
 
     Signals:
-        turned: the user gave the knob with this key a possible value.
+        turned: the key and the new valid value of a parameter.
     """
 
     turned = Signal(str, object)
@@ -46,34 +46,34 @@ class KnobGrid(QWidget):
         self._place(2)
 
     def row(self, key: str) -> KnobRow:
-        """The row of one knob."""
+        """Return the row of a parameter."""
         return self._rows[key]
 
     def show_values(self, recipe: Recipe, base: Recipe, job: Mapping[str, Any]) -> None:
-        """Show what the knobs are at; `job` holds the values of those that are not of the recipe."""
+        """Show the values; `job` holds those that are not part of the recipe."""
         for row in self._rows.values():
             row.show_value(value_of(row.knob, recipe, job), default_of(row.knob, base), recipe)
 
     def stops(self) -> list[QWidget]:
-        """What the keyboard reaches, in the order of reading."""
+        """The focusable widgets in reading order."""
         return [widget for row in self._rows.values() for widget in row.stops()]
 
     @property
     def changed(self) -> list[str]:
-        """Keys of the knobs that are not at their default."""
+        """The keys of the parameters that differ from their defaults."""
         return [key for key, row in self._rows.items() if row.changed]
 
     def minimumSizeHint(self) -> QSize:
-        """The width of one column: two may become one."""
+        """Return the minimum size for one column."""
         return QSize(self._widest(), super().minimumSizeHint().height())
 
     def resizeEvent(self, event: QResizeEvent) -> None:
-        """One column or two."""
+        """Use one or two columns."""
         super().resizeEvent(event)
         self._place(2 if self.width() >= 2 * self._widest() + _GAP else 1)
 
     def _widest(self) -> int:
-        """Width that the widest row needs."""
+        """Return the width of the widest row."""
         return max(row.minimumSizeHint().width() for row in self._rows.values())
 
     def _place(self, columns: int) -> None:
@@ -84,7 +84,7 @@ class KnobGrid(QWidget):
         height = -(-len(rows) // columns)
         for number, row in enumerate(rows):
             self._grid.removeWidget(row)
-            # down the first column, then down the second, which is also the order of Tab
+            # down the first column, then the second, as in the Tab order
             self._grid.addWidget(row, number % height, number // height)
         self._grid.setColumnStretch(0, 1)
         self._grid.setColumnStretch(1, 1 if columns == 2 else 0)

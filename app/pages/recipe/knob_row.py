@@ -1,6 +1,6 @@
-"""One knob: its name, a field or a box, its unit, what it does, its default, and the way back to that.
+"""The row of a parameter: name, field or check box, unit, explanation, default, and a reset button.
 
-Refuses an impossible value in place and keeps what was typed, so that it can be corrected. Knows no draft.
+Shows the error of an invalid value and keeps the input for correction.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _DOT = 8
 
 
 class KnobRow(QWidget):
-    """One knob.
+    """The row of a parameter.
 
     Signals:
-        turned: the user gave it this value, which is possible.
+        turned: the new valid value.
     """
 
     turned = Signal(object)
@@ -56,7 +56,7 @@ class KnobRow(QWidget):
         self._reset.setAccessibleName(self.tr("Reset {name}").format(name=knob.label))
         self._reset.setAutoDefault(False)
         self._reset.clicked.connect(self._back)
-        # a row must not grow when its button comes
+        # keeps the row height when the button is shown
         policy = self._reset.sizePolicy()
         policy.setRetainSizeWhenHidden(True)
         self._reset.setSizePolicy(policy)
@@ -78,17 +78,17 @@ class KnobRow(QWidget):
 
     @property
     def knob(self) -> Knob:
-        """What it turns."""
+        """The parameter."""
         return self._knob
 
     @property
     def changed(self) -> bool:
-        """Whether its value is not the default; then it carries the dot."""
+        """Whether the value differs from the default, which is marked with a dot."""
         return bool(self._value != self._default)
 
     @property
     def refused(self) -> bool:
-        """Whether it holds something impossible."""
+        """Whether the input is invalid."""
         return not self._problem.isHidden()
 
     def stops(self) -> list[QWidget]:
@@ -96,9 +96,9 @@ class KnobRow(QWidget):
         return [widget for widget in (self._switch, self._field, self._reset) if widget is not None]
 
     def show_value(self, value: Any, default: Any, recipe: Recipe) -> None:
-        """Show the value that the knob has and could go back to; `recipe` says what an empty rate amounts to.
+        """Show the value and the default; `recipe` gives the value of an empty rate.
 
-        What is being typed stays as long as it is not another value that has come from elsewhere.
+        The input is kept unless the value was changed elsewhere.
         """
         moved = not self._shown_once or value != self._value
         self._shown_once = True
@@ -118,7 +118,7 @@ class KnobRow(QWidget):
         self._explanation.set_text(f"{self._knob.explanation} {usual}")
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        """Escape takes back what was typed and refused."""
+        """Handle Escape: restore the value after an invalid input."""
         escape = isinstance(event, QKeyEvent) and event.key() == Qt.Key.Key_Escape
         if escape and event.type() == QEvent.Type.KeyPress and self._field is not None and self.refused:
             self._restore()
@@ -158,14 +158,14 @@ class KnobRow(QWidget):
             head.addWidget(TintedLabel(theme, knob.unit, role="muted", parent=self))
 
     def _typed(self, text: str) -> None:
-        """Take a possible value at once, so that no key press is lost; an impossible one may still be on its way."""
+        """Accept a valid value at once; ignore an invalid one, as typing may not have finished."""
         value = knobs.parse(self._knob, text)
         self._problem.set_text("", "bad")
         if self._refusal(value) is None and value != self._value:
             self.turned.emit(value)
 
     def _settle(self) -> None:
-        """At the end of typing: say what is wrong, or show the value as it is usually written."""
+        """Show the error or format the value when editing has finished."""
         if self._field is None:
             return
         value = knobs.parse(self._knob, self._field.text())
@@ -198,7 +198,7 @@ class KnobRow(QWidget):
 
 
 class _Dot(QWidget):
-    """A small dot beside what is not as the recipe has it; empty room elsewhere, so that nothing moves."""
+    """A dot that marks a changed parameter; it takes the same space when hidden."""
 
     def __init__(self, theme: Theme, parent: QWidget) -> None:
         super().__init__(parent)
@@ -207,13 +207,13 @@ class _Dot(QWidget):
         theme.changed.connect(self.update)
 
     def set_on(self, on: bool) -> None:
-        """Show the dot or not."""
+        """Show or hide the dot."""
         self._on = on
         self.setToolTip(self.tr("Changed") if on else "")
         self.update()
 
     def paintEvent(self, event: QPaintEvent) -> None:
-        """The dot."""
+        """Paint the dot."""
         if not self._on:
             return
         painter = QPainter(self)

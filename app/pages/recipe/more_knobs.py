@@ -1,6 +1,6 @@
-"""All the knobs behind a button that says how many of them were turned, and one that turns them back.
+"""The expandable list of parameters, with the number of changed parameters and a button to reset them.
 
-The knobs are made when they are first shown. Knows no draft.
+The rows are created when they are first shown.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from core.recipes import Recipe
 
 
 class MoreKnobs(QWidget):
-    """The button, and below it the knobs.
+    """The button, and the parameters below it.
 
     Signals:
-        turned: the user gave the knob with this key a possible value.
-        reset: the user wants all knobs at their defaults.
-        opened: the knobs were shown or hidden.
+        turned: the key and the new valid value of a parameter.
+        reset: All parameters are to be reset.
+        opened: The parameters were shown or hidden.
     """
 
     turned = Signal(str, object)
@@ -38,7 +38,7 @@ class MoreKnobs(QWidget):
         self._values: tuple[Recipe, Recipe, Mapping[str, Any]] | None = None
         self._toggle = QToolButton(self)
         self._toggle.setObjectName("more")
-        self._toggle.setText(self.tr("More: every knob"))
+        self._toggle.setText(self.tr("All parameters"))
         self._toggle.setCheckable(True)
         self._toggle.setAutoRaise(True)
         self._toggle.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
@@ -64,14 +64,14 @@ class MoreKnobs(QWidget):
 
     @property
     def grid(self) -> KnobGrid | None:
-        """The knobs; None until they are shown for the first time."""
+        """The parameters; None until they are shown for the first time."""
         return self._grid
 
     def show_values(self, recipe: Recipe, base: Recipe, job: Mapping[str, Any]) -> None:
-        """Show what the knobs are at; `base` is the recipe as it was picked, `job` holds the other knobs' values."""
+        """Show the values; `base` is the selected recipe, `job` holds the values that are not part of it."""
         self._values = (recipe, base, job)
         count = sum(value_of(knob, recipe, job) != default_of(knob, base) for knob in KNOBS)
-        text = self.tr("1 knob changed") if count == 1 else self.tr("{n} knobs changed").format(n=count)
+        text = self.tr("1 parameter changed") if count == 1 else self.tr("{n} parameters changed").format(n=count)
         self._count.setText(text if count else "")
         self._reset.setVisible(bool(count))
         if self._grid is not None and not self._grid.isHidden():
@@ -84,7 +84,7 @@ class MoreKnobs(QWidget):
             self._grid.turned.connect(self.turned)
             self._column.addWidget(self._grid)
             before: QWidget = self._reset
-            for widget in self._grid.stops():  # made later than what stands below
+            for widget in self._grid.stops():  # created after the widgets below it
                 QWidget.setTabOrder(before, widget)
                 before = widget
         if self._grid is not None:

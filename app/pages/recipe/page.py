@@ -1,6 +1,6 @@
-"""The Recipe page: how thoroughly, to how many bits, on which text, device and folder; a goal can set all of it.
+"""The Recipe page: recipe, bits, formats, calibration text, device and output folder; a goal can set them.
 
-Shows the draft and changes it; computes with `core` alone and starts nothing but a preview that is asked for.
+Shows and changes the draft. Starts no process except a requested preview.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class RecipePage(QWidget):
     """The second page of the window.
 
     Signals:
-        dot_changed: whether there is something to mend here is another answer now.
+        dot_changed: The page began or ceased to have an error.
     """
 
     page_id = "recipe"
@@ -65,39 +65,39 @@ class RecipePage(QWidget):
         self._copy = QPushButton(self.tr("Copy as command"), self)
         self._copy.setObjectName("copy-command")
         self._copy.setAutoDefault(False)
-        self._copy.setToolTip(self.tr("What to type in a terminal for the same run"))
+        self._copy.setToolTip(self.tr("Copy the command line of this run"))
         self._next = make_primary(QPushButton(self.tr("&Next: layers"), self), context.theme)
         self._next.setObjectName("next")
         self._lay_out()
         self._connect()
 
     def open_file(self, path: str | Path) -> None:
-        """Keep the recipe in this file among the cards, and pick it."""
+        """Import the recipe of this file and select it."""
         try:
             recipe = presets.adopt(Path(path))
         except BitwrightError as error:
             self._context.report(error, None)
             return
         self._keep(recipe)
-        self.form.presets.show_message(self.tr("{name} is among your recipes now.").format(name=recipe.name))
+        self.form.presets.show_message(self.tr("{name} was added to your recipes.").format(name=recipe.name))
 
     def dot(self) -> bool:
-        """Whether something here has to be mended before a run."""
+        """Return whether the page has an error that prevents a run."""
         return self._dot
 
     def showEvent(self, event: QShowEvent) -> None:
-        """Catch up with what was chosen elsewhere, and look at the output folder again: a run may have made it."""
+        """Update the page, and check the output folder again, which a run may have created."""
         super().showEvent(event)
         if self._stale:
             self._refresh()
         self.form.output.check()
 
     def hideEvent(self, event: QHideEvent) -> None:
-        """A preview that nobody looks at need not go on."""
+        """Stop the preview."""
         super().hideEvent(event)
         self.form.calibration.stop()
 
-    # --- what it is made of ---
+    # --- set-up ---
 
     def _lay_out(self) -> None:
         line = QFrame(self)
@@ -138,7 +138,7 @@ class RecipePage(QWidget):
         self._copy.clicked.connect(self._copy_command)
         self._next.clicked.connect(lambda: self._context.go("layers" if self._has_model() else "model"))
 
-    # --- from the draft to the page: texts only, nothing is made again ---
+    # --- from the draft to the page ---
 
     def _choices_changed(self) -> None:
         self.form.goals.answer("")
@@ -173,11 +173,11 @@ class RecipePage(QWidget):
         form.more.show_values(recipe, base, {knob.key: getattr(picked, knob.key) for knob in _JOB_KNOBS})
         self._summary.set_text(self._summary_text(), "")
         self._copy.setVisible(self._has_model())
-        pick = self.tr("Pick a model") if draft.model is None else self.tr("Pick another model")
+        pick = self.tr("Select a model") if draft.model is None else self.tr("Select another model")
         self._next.setText(self.tr("&Next: layers") if self._has_model() else pick)
 
     def _has_model(self) -> bool:
-        """Whether there is a model that can be quantized."""
+        """Return whether there is a model that can be quantized."""
         return self._draft.model is not None and not self._draft.model.tree.refusal
 
     def _tell_card(self, name: str) -> None:
@@ -197,24 +197,24 @@ class RecipePage(QWidget):
     def _size_text(self) -> str:
         size, bits_map = self._draft.size, self._draft.choices.bits_map
         if self._draft.model is None:
-            return self.tr("Pick a model to see what becomes of its size.")
+            return self.tr("Select a model to see the size of the output.")
         if size is None:
             return self._draft.problem()
-        text = self.tr("{small} in place of {large}, {rate:.3g} bits a weight with scales.").format(
+        text = self.tr("{small} instead of {large}, {rate:.3g} bits per weight including scales.").format(
             small=human(size.total), large=human(size.source), rate=size.effective_bits
         )
         mixed = len(bits_map.rules) + len(bits_map.layers)
-        return f"{text} {self.tr('The Layers page gives some layers other bits.')}" if mixed else text
+        return f"{text} {self.tr('Some layers have other bits, set on the Layers page.')}" if mixed else text
 
     def _summary_text(self) -> str:
         draft = self._draft
         needed, size = draft.costs, draft.size
         if draft.model is None:
-            return self.tr("All of this can stay as it is. Time and size are known once there is a model.")
+            return self.tr("The defaults suit most models. Time and size are shown once a model is selected.")
         if needed is None or size is None:
             return draft.problem()
         written = sum(draft.fit(name).size for name in draft.choices.formats) or size.total
-        parts = [self.tr("{size} to write").format(size=human(written))]
+        parts = [self.tr("{size} on disk").format(size=human(written))]
         parts.append(self.tr("up to {size} of memory").format(size=human(needed.ram.high)))
         if needed.seconds is not None:
             parts.insert(0, time_range(needed.seconds.low, needed.seconds.high))
@@ -235,7 +235,7 @@ class RecipePage(QWidget):
             self._context.report(error, None)
 
     def _pick(self, name: str) -> None:
-        """Take the recipe of a card, with the knobs as they were when it was left."""
+        """Select the recipe of a card, with the parameters that the user set for it."""
         current = self._draft.choices.recipe
         if name == current.name:
             return
@@ -262,7 +262,7 @@ class RecipePage(QWidget):
         self._context.state.set_value(_ROOM_KEY, self.form.goals.room)
         model, picked = self._draft.model, self._draft.choices
         if model is None or model.tree.refusal:
-            missing = self.tr("Pick a model first: its layers decide.") if model is None else model.tree.refusal
+            missing = self.tr("Select a model first.") if model is None else model.tree.refusal
             self.form.goals.answer(missing, "warning")
             return
         found = goals.fit(model.tree, picked.bits_map.default, picked.formats[0], room)
@@ -282,7 +282,7 @@ class RecipePage(QWidget):
         why, bits_map = found.why, self._draft.choices.bits_map
         if found.bits is not None:
             if bits_map.rules or bits_map.layers:
-                why += " " + self.tr("All layers get the same bits now; undo brings the map back.")
+                why += " " + self.tr("All layers now have the same bits. Undo restores the map.")
             self._draft.edit_map(BitsMap(replace(bits_map.default, bits=found.bits)), text)
         changes: dict[str, Any] = {}
         if found.recipe:
@@ -305,7 +305,7 @@ class RecipePage(QWidget):
         load = draft.machine.load.get(device, 0.0)
         return costs.estimate(draft.model.tree, draft.plans, spec, speed, on_device=on_device, load=load)
 
-    # --- recipes of the user's own ---
+    # --- user recipes ---
 
     def _keep_as(self, name: str) -> None:
         try:
@@ -315,7 +315,7 @@ class RecipePage(QWidget):
             return
         self._keep(recipe)
         self.form.presets.show_message(
-            self.tr("{name} is kept in {path}.").format(name=recipe.name, path=presets.folder())
+            self.tr("{name} was saved in {path}.").format(name=recipe.name, path=presets.folder())
         )
 
     def _keep(self, recipe: Recipe) -> None:
@@ -353,7 +353,7 @@ class RecipePage(QWidget):
     def _copy_command(self) -> None:
         try:
             spec = self._draft.spec()
-            # files of an earlier command must keep their meaning, so each command has a folder of its own
+            # A folder for each command, so that commands copied earlier stay valid.
             mark = hashlib.sha256(json.dumps(spec.to_json(), sort_keys=True).encode()).hexdigest()[:12]
             command = command_of(spec, home() / "commands" / mark)
             _write_files(command)
@@ -361,18 +361,18 @@ class RecipePage(QWidget):
             self._context.report(error, None)
             return
         QGuiApplication.clipboard().setText(command.text)
-        said = self.tr("The command is on the clipboard.")
+        said = self.tr("Command copied.")
         if command.files:
             names = ", ".join(str(path) for path in command.files)
-            said += " " + self.tr("It reads {files}, written just now.").format(files=names)
+            said += " " + self.tr("It reads {files}.").format(files=names)
         self._context.say(said)
 
 
 def _write_files(command: Command) -> None:
-    """Write what the command reads.
+    """Write the files that the command reads.
 
     Raises:
-        OutputProblem: that is not possible.
+        OutputProblem: A file cannot be written.
     """
     for path, value in command.files.items():
         try:
@@ -380,5 +380,5 @@ def _write_files(command: Command) -> None:
             write_json(path, value)
         except OSError as error:
             raise OutputProblem(
-                f"{path} cannot be written: {error.strerror}.", "Check the folder and its rights."
+                f"{path} cannot be written: {error.strerror}.", "Check the folder and its permissions."
             ) from error

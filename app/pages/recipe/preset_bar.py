@@ -1,6 +1,6 @@
-"""Keeping the recipe as it is now under a name, opening one from a file, and taking a kept one away.
+"""Buttons to save the current recipe, to open one from a file, and to delete a saved one.
 
-The name is asked for in place. Knows no recipe and no file.
+The name is entered in place.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ class PresetBar(QWidget):
     """The buttons below the cards.
 
     Signals:
-        keep: keep the recipe under this name.
-        open: the user wants to choose a recipe file.
-        remove: take away the picked recipe, which is a kept one.
-        restore: put back the one that was taken away last.
+        keep: the name to save the recipe under.
+        open: A recipe file is to be selected.
+        remove: The selected user recipe is to be deleted.
+        restore: The recipe deleted last is to be restored.
     """
 
     keep = Signal(str)
@@ -32,7 +32,7 @@ class PresetBar(QWidget):
 
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._keep = self._button(self.tr("Keep this recipe"), "keep", self._ask)
+        self._keep = self._button(self.tr("Save recipe"), "keep", self._ask)
         self._name = QLineEdit(self)
         self._name.setObjectName("recipe-name")
         self._name.setPlaceholderText(self.tr("Name"))
@@ -44,7 +44,7 @@ class PresetBar(QWidget):
         self._save = self._button(self.tr("Keep"), "keep-name", lambda: self.keep.emit(self._name.text()))
         self._open = self._button(self.tr("Open a recipe file"), "open-recipe", self.open.emit)
         self._remove = self._button(self.tr("Remove"), "remove-recipe", self.remove.emit)
-        self._restore = self._button(self.tr("Put it back"), "restore-recipe", self.restore.emit)
+        self._restore = self._button(self.tr("Undo"), "restore-recipe", self.restore.emit)
         self._note = Note(theme, parent=self)
         self._note.setObjectName("recipe-note")
         row = QHBoxLayout()
@@ -62,18 +62,18 @@ class PresetBar(QWidget):
         self._restore.hide()
 
     def show_message(self, text: str, role: str = "muted", *, undo: bool = False) -> None:
-        """Say what happened; with `undo` there is a button that puts back what was removed."""
+        """Show a message; with `undo` also a button to restore the deleted recipe."""
         self._note.set_text(text, role)
         self._restore.setVisible(undo)
         if role != "bad":
             self._asking(False)
 
     def set_removable(self, yes: bool) -> None:
-        """Whether the picked recipe is one that can be taken away."""
+        """Set whether the selected recipe can be deleted."""
         self._remove.setVisible(yes)
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        """Escape leaves the name field."""
+        """Handle Escape: close the name field."""
         if isinstance(event, QKeyEvent) and event.type() == QEvent.Type.KeyPress and event.key() == Qt.Key.Key_Escape:
             self._asking(False)
             self._note.set_text("")

@@ -1,4 +1,4 @@
-"""Recipes that the user keeps: one JSON file each, in a folder of Bitwright's own. Knows files and no widget."""
+"""The saved recipes of the user: a JSON file for each, in the data folder of Bitwright."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from core.home import home
 from core.recipes import Recipe
 
 _NAME = re.compile(r"\w[\w .-]{0,59}")
-_KEPT = "Kept by you:"
+_KEPT = "Your recipe:"
 
 
 def folder() -> Path:
-    """Where they lie."""
+    """Return the folder of the saved recipes."""
     return home() / "recipes"
 
 
 def path_of(name: str) -> Path:
-    """The file of the recipe called `name`."""
+    """Return the path of the recipe `name`."""
     return folder() / f"{name}.json"
 
 
 def saved() -> dict[str, Recipe]:
-    """The kept recipes by name, in the order of their names. A file that cannot be read is passed over."""
+    """Return the saved recipes by name, sorted; files that cannot be read are skipped."""
     found: dict[str, Recipe] = {}
     if not folder().is_dir():
         return found
@@ -40,19 +40,19 @@ def saved() -> dict[str, Recipe]:
 
 
 def save(recipe: Recipe, name: str) -> Recipe:
-    """Keep `recipe` under `name`, in place of what had that name; returns it as it was kept.
+    """Save `recipe` as `name`, replacing an earlier one, and return the saved recipe.
 
     Raises:
-        BadInput: a name that no file can have, or one of Bitwright's own recipes.
-        OutputProblem: the file cannot be written.
+        BadInput: The name is not a valid file name, or that of a built-in recipe.
+        OutputProblem: The file cannot be written.
     """
     name = name.strip()
     if name in recipes.NAMES:
-        raise BadInput(f"{name} is one of Bitwright's own recipes.", "Choose another name.")
+        raise BadInput(f"{name} is a built-in recipe.", "Choose another name.")
     if not _NAME.fullmatch(name) or name.endswith("."):
         raise BadInput(
-            f"A recipe cannot be called {name!r}." if name else "The recipe has no name yet.",
-            "Use up to 60 letters, figures, spaces, dots and dashes.",
+            f"{name!r} is not a valid name for a recipe." if name else "The recipe has no name.",
+            "Use up to 60 letters, digits, spaces, dots and dashes.",
         )
     kept = replace(recipe, name=name, purpose=_purpose(recipe))
     try:
@@ -60,22 +60,22 @@ def save(recipe: Recipe, name: str) -> Recipe:
         write_json(path_of(name), kept.to_json())
     except OSError as error:
         raise OutputProblem(
-            f"The recipe cannot be kept in {folder()}: {error.strerror}.", "Check the folder and its rights."
+            f"The recipe cannot be saved in {folder()}: {error.strerror}.", "Check the folder and its permissions."
         ) from error
     return kept
 
 
 def adopt(path: Path) -> Recipe:
-    """Keep a copy of the recipe in a file, under its own name or, where that is taken, one with a number.
+    """Import the recipe of a file under its own name, with a number appended if the name is used.
 
     Raises:
-        BitwrightError: it is no recipe, or cannot be kept.
+        BitwrightError: The file is not a recipe, or it cannot be saved.
     """
     recipe = recipes.load(str(path.absolute()))
     own = recipe.name.strip()
     if own in recipes.NAMES and recipe == recipes.load(own):
         return recipe
-    # a recipe written by hand may have no name of its own: then that of its file is the better one
+    # a recipe without a name gets that of its file
     wanted = own if own not in recipes.NAMES and _NAME.fullmatch(own) else path.stem
     name, number, others = wanted, 1, saved()
     while name in recipes.NAMES or (name in others and not _same(others[name], recipe)):
@@ -85,7 +85,7 @@ def adopt(path: Path) -> Recipe:
 
 
 def remove(name: str) -> None:
-    """Delete the file of a kept recipe."""
+    """Delete the file of a saved recipe."""
     path_of(name).unlink(missing_ok=True)
 
 
@@ -94,7 +94,7 @@ def _same(one: Recipe, other: Recipe) -> bool:
 
 
 def _purpose(recipe: Recipe) -> str:
-    """What the card of a kept recipe says: its own words if somebody wrote some, else its figures."""
+    """Return the text on the card of a saved recipe: its description, or else its parameters."""
     ours = {recipes.load(name).purpose for name in recipes.NAMES}
     if recipe.purpose and recipe.purpose not in ours and not recipe.purpose.startswith(_KEPT):
         return recipe.purpose

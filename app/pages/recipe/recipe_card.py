@@ -1,6 +1,6 @@
-"""One recipe as a card: what it is for, how long it takes, how good it gets. One of several is picked.
+"""A recipe as a card with its purpose, time and expected quality. One of several cards is selected.
 
-A radio button with more to say: its sides are text, its keyboard is a radio button's. Knows no recipe.
+Behaves like a radio button.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LEAST_WIDTH = 200
 
 
 class RecipeCard(QAbstractButton):
-    """A card; `clicked` and `isChecked` are those of a button."""
+    """A card, with the interface of a button."""
 
     def __init__(self, theme: Theme, title: str, purpose: str, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -63,11 +63,11 @@ class RecipeCard(QAbstractButton):
 
     @property
     def modified(self) -> bool:
-        """Whether it carries the mark."""
+        """Whether the card is marked as modified."""
         return not self._mark.isHidden()
 
     def set_texts(self, purpose: str, time: str, quality: str, *, modified: bool) -> None:
-        """Show what it is for, what a run costs and gives, and whether its knobs are those of the recipe."""
+        """Set the texts for purpose, time and quality, and whether the parameters were modified."""
         for label, text in ((self._aim, purpose), (self._time, time), (self._quality, quality)):
             if label.text() != text:
                 label.setText(text)
@@ -78,11 +78,11 @@ class RecipeCard(QAbstractButton):
         self.setAccessibleDescription(f"{purpose} {told}{mark}".strip())
 
     def texts(self) -> tuple[str, str, str]:
-        """What it is for, its time and its quality, as shown."""
+        """Return the shown purpose, time and quality."""
         return self._aim.text(), self._time.text(), self._quality.text()
 
     def paintEvent(self, event: QPaintEvent) -> None:
-        """Ground, border (thick where picked), the mark of a radio button, and a ring where the keyboard is."""
+        """Paint background, border (thick if selected), radio indicator and focus ring."""
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         ground, line = self._theme.color("surface"), self._theme.color("line")
@@ -104,7 +104,7 @@ class RecipeCard(QAbstractButton):
         painter.end()
 
     def _paint_indicator(self, painter: QPainter) -> None:
-        """A ring, filled where picked: the style's own can hardly be seen on a dark card."""
+        """Paint the radio indicator; that of the style has too little contrast on a dark card."""
         height = self._title.fontMetrics().height()
         place = QRect(_EDGE, _EDGE + max(0, (height - _RING) // 2), _RING, _RING)
         place = QStyle.visualRect(self.layoutDirection(), self.rect(), place)

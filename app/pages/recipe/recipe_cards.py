@@ -1,6 +1,6 @@
-"""The recipes as cards in as many columns as there is room for; arrows move between them, one is picked.
+"""The recipes as cards in up to three columns, with arrow keys to move between them.
 
-Knows recipes by name and what is said of them; picks nothing by itself.
+Emits the selection; the page applies it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class RecipeCards(QWidget):
     """All cards.
 
     Signals:
-        picked: the user picked the card of the recipe with this name.
+        picked: the name of the selected recipe.
     """
 
     picked = Signal(str)
@@ -42,7 +42,7 @@ class RecipeCards(QWidget):
         self._grid.setSizeConstraint(QLayout.SizeConstraint.SetNoConstraint)
 
     def set_recipes(self, wanted: Iterable[Recipe]) -> None:
-        """Have a card for each of these and no other; those that stay are not made again."""
+        """Create and remove cards for these recipes; existing cards are kept."""
         shown = {recipe.name: recipe for recipe in wanted}
         if list(shown) == list(self._cards):
             return
@@ -58,27 +58,27 @@ class RecipeCards(QWidget):
         self._place()
 
     def card(self, name: str) -> RecipeCard:
-        """The card of one recipe."""
+        """Return the card of a recipe."""
         return self._cards[name]
 
     def names(self) -> list[str]:
-        """The recipes that have a card, in their order."""
+        """The recipes with a card, in their order."""
         return list(self._cards)
 
     def set_picked(self, name: str) -> None:
-        """Show the card of this recipe as the picked one."""
+        """Select the card of this recipe."""
         card = self._cards.get(name)
         if card is not None and not card.isChecked():
             card.setChecked(True)
         settle_focus(self._cards.values())
 
     def minimumSizeHint(self) -> QSize:
-        """The width of one column: there may be fewer of them than there are now."""
+        """Return the minimum size for one column."""
         widest = max((card.minimumSizeHint().width() for card in self._cards.values()), default=0)
         return QSize(widest, super().minimumSizeHint().height())
 
     def resizeEvent(self, event: QResizeEvent) -> None:
-        """As many columns as fit, three at most."""
+        """Use as many columns as fit, at most three."""
         super().resizeEvent(event)
         columns = max(1, min(_MOST_COLUMNS, (self.width() + _SPACING) // (_CARD_WIDTH + _SPACING)))
         if columns != self._columns:
@@ -90,7 +90,7 @@ class RecipeCards(QWidget):
         card.setObjectName(f"recipe-{recipe.name}")
         name = recipe.name
         card.clicked.connect(lambda: self.picked.emit(name))
-        if self._cards:  # it may be made later than what stands below, and yet Tab goes from above to below
+        if self._cards:  # keeps the Tab order from top to bottom for cards created later
             QWidget.setTabOrder(list(self._cards.values())[-1], card)
         card.show()
         return card

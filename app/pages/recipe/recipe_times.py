@@ -1,4 +1,4 @@
-"""How long each recipe would take on this machine, remembered for the model that is open. Knows no widget."""
+"""Estimated run times of the recipes on this machine, cached for the open model."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from core.spec import JobSpec
 
 
 class RecipeTimes:
-    """Estimated seconds by recipe. Bits do not change them, so moving a slider computes nothing here."""
+    """A cache of the estimated seconds by recipe, which do not depend on the bits."""
 
     def __init__(self) -> None:
         self._tree: ModelTree | None = None
         self._known: dict[tuple[Recipe, float], Range | None] = {}
 
     def seconds(self, tree: ModelTree, recipe: Recipe, throughput: float | None) -> Range | None:
-        """The estimate for one recipe; None without a speed."""
+        """Return the estimate for a recipe; None if the speed of the device is unknown."""
         if not throughput:
             return None
         if tree is not self._tree:
@@ -25,6 +25,6 @@ class RecipeTimes:
             self._known.clear()
         key = (recipe, throughput)
         if key not in self._known:
-            # without plans: what becomes of the layers matters for the disk, which nobody asks for here
+            # without plans, which only matter for the size on disk
             self._known[key] = costs.estimate(tree, (), JobSpec("model", "output", recipe=recipe), throughput).seconds
         return self._known[key]

@@ -1,6 +1,6 @@
-"""What a recipe's card says in words: its title, the quality to expect, the time by estimate. Pure functions.
+"""Texts on the card of a recipe: title, expected quality and estimated time.
 
-The words for quality are a coarse ranking by how much a recipe tunes, not a measurement; a run's report measures.
+The quality is a coarse ranking by the amount of tuning. Only the report of a run contains measurements.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ TITLES = {
     "opt-rtn": "Searched rounding (opt-RTN)",
 }
 _FEW_TOKENS = 32_768
-"""Fewer tokens of text than these are few for any number of steps."""
+"""Number of tokens below which a recipe has the lowest rank for any number of steps."""
 _EFFORTS = ("rounded", "searched", "short", "medium", "full", "long")
 _WORDS = {
     8: ("hardly any loss",) * 6,
     4: ("visible loss", "some loss", "some loss", "little loss", "little loss", "least loss"),
     3: ("large loss", "large loss", "visible loss", "some loss", "some loss", "least loss"),
     2: (
-        "seldom usable", "seldom usable", "large loss", "large loss", "visible loss",
+        "rarely usable", "rarely usable", "large loss", "large loss", "visible loss",
         "least loss",
     ),
 }  # fmt: skip
 
 
 def title_of(recipe: Recipe) -> str:
-    """What the card is called."""
+    """Return the title of the card."""
     return TITLES.get(recipe.name, recipe.name)
 
 
 def effort(recipe: Recipe) -> str:
-    """How much a recipe tunes, one of `_EFFORTS`: by its steps and its text."""
+    """Return the amount of tuning, one of `_EFFORTS`, from the steps and the number of tokens."""
     if recipe.iters == 0:
         return "searched" if recipe.search_scale else "rounded"
     if recipe.iters < 50 or recipe.samples * recipe.seqlen < _FEW_TOKENS:
@@ -51,13 +51,13 @@ def effort(recipe: Recipe) -> str:
 
 
 def quality(recipe: Recipe, bits: int) -> str:
-    """The quality to expect at so many bits, in a few words."""
+    """Return the expected quality at a number of bits."""
     words = _WORDS.get(bits)
-    return words[_EFFORTS.index(effort(recipe))] if words else "that of the original"
+    return words[_EFFORTS.index(effort(recipe))] if words else "same as the original"
 
 
 def time_text(seconds: Range | None, machine: Machine, device: str, *, model: bool) -> str:
-    """How long a run takes: an estimate, or what is missing for one; nothing where that is a model."""
+    """Return the estimated time of a run, or why it is unknown; "" without a model."""
     if not model:
         return ""
     if seconds is not None:

@@ -1,6 +1,6 @@
-"""Bits, group size and symmetry of all layers that the map does not speak of, and the formats to write.
+"""Default bits, group size and symmetry of the layers, and the output formats.
 
-Shows what it is given and tells what the user chose; knows no draft.
+Shows the values that it is given and emits changes.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from core.schemes import BITS, LayerScheme
 
 
 class SchemeBox(QWidget):
-    """Three rows of choices for the layers, and the formats.
+    """Three rows of options for the layers, and the formats.
 
     Signals:
-        scheme_chosen: the user wants this scheme, and what to call the change.
-        formats_chosen: the names of the formats.
+        scheme_chosen: the new scheme and the text of the change for undo.
+        formats_chosen: the names of the selected formats.
     """
 
     scheme_chosen = Signal(object, str)
@@ -42,7 +42,7 @@ class SchemeBox(QWidget):
         self._size = Note(theme, parent=self)
         self._size.setObjectName("size")
         sizes = [Option(size, str(size), self.tr("Groups of {n} weights").format(n=size)) for size in (32, 64, 128)]
-        row = Option(-1, self.tr("row"), self.tr("One group for a whole row"))
+        row = Option(-1, self.tr("row"), self.tr("One group per row"))
         self._group = Segmented(theme, [*sizes, row], self)
         self._group.setObjectName("group")
         self._group_note = Note(theme, parent=self)
@@ -50,8 +50,8 @@ class SchemeBox(QWidget):
         self._sym = Segmented(
             theme,
             (
-                Option(True, self.tr("Symmetric"), tip=self.tr("Zero in the middle, loads in most engines")),
-                Option(False, self.tr("Asymmetric"), tip=self.tr("The range is shifted to fit")),
+                Option(True, self.tr("Symmetric"), tip=self.tr("No zero point, supported by most engines")),
+                Option(False, self.tr("Asymmetric"), tip=self.tr("With a zero point for each group")),
             ),
             self,
         )
@@ -67,7 +67,7 @@ class SchemeBox(QWidget):
         self._lay_out()
 
     def show_values(self, scheme: LayerScheme, formats: tuple[str, ...], fit: FitOf, size: str) -> None:
-        """Show the scheme and the formats; `size` says in a line what they come to, `fit` who can hold it."""
+        """Show the scheme and the formats; `size` is a line about the output size, `fit` the result for each format."""
         self._scheme = scheme
         self._bits.set_value(scheme.bits)
         self._group.set_value(scheme.group_size)
@@ -78,15 +78,19 @@ class SchemeBox(QWidget):
         for field in (self._bits, self._group, self._sym):
             field.setEnabled(not grids)
         if grids:
-            words = self.tr("{} sets bits, groups and range by itself; bits of single layers, on the map, still count.")
+            words = self.tr(
+                "Bits, group size and symmetry are set by {}. Bits of single layers, set on the map, still apply."
+            )
             self._group_note.set_text(words.format(format_words.title(grids[0])))
             self._sym_note.set_text("")
             return
-        self._group_note.set_text(self.tr("Weights that share a scale. Smaller groups are better, and larger on disk."))
+        self._group_note.set_text(
+            self.tr("Number of weights that share a scale. Smaller groups are more accurate and need more space.")
+        )
         self._sym_note.set_text(
-            self.tr("Zero stays in the middle of the range; loads in most engines.")
+            self.tr("Without a zero point; supported by most engines.")
             if scheme.sym
-            else self.tr("The range is shifted to fit, which helps at 2 bits; loads in fewer engines.")
+            else self.tr("With a zero point, which helps at 2 bits; supported by fewer engines.")
         )
 
     def _lay_out(self) -> None:
@@ -109,7 +113,7 @@ class SchemeBox(QWidget):
             grid.setRowMinimumHeight(3 * number + 2, 8)
         label = QLabel(self.tr("Formats"), self)
         label.setBuddy(self.formats)
-        label.setContentsMargins(0, 5, 0, 0)  # in line with the first of the rows
+        label.setContentsMargins(0, 5, 0, 0)  # aligned with the first row
         grid.addWidget(label, 3 * len(rows), 0, Qt.AlignmentFlag.AlignTop)
         grid.addWidget(self.formats, 3 * len(rows), 1)
 
@@ -117,4 +121,4 @@ class SchemeBox(QWidget):
         self.scheme_chosen.emit(scheme, text)
 
     def _choose_group(self, size: int) -> None:
-        self._choose(replace(self._scheme, group_size=size), "one group a row" if size == -1 else f"group {size}")
+        self._choose(replace(self._scheme, group_size=size), "one group per row" if size == -1 else f"group {size}")

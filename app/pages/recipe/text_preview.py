@@ -1,4 +1,4 @@
-"""The first rows of a text as the model will read them. Knows nothing of where they come from."""
+"""The preview of the first rows of a calibration text, as they are tokenized."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _LINES = 9
 
 
 class TextPreview(QPlainTextEdit):
-    """Rows of plain text, each under its number; hidden while there is none."""
+    """Rows of plain text with their numbers; hidden if there are none."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -23,7 +23,7 @@ class TextPreview(QPlainTextEdit):
         self.hide()
 
     def show_rows(self, rows: Sequence[str]) -> None:
-        """Show these rows; none hides the preview."""
+        """Show these rows; an empty list hides the preview."""
         number = self.tr("Row {number}")
         parts = [f"{number.format(number=index)}\n{row.strip()}" for index, row in enumerate(rows, 1)]
         self.setPlainText("\n\n".join(parts))

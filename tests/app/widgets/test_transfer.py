@@ -31,7 +31,7 @@ def test_the_rate_falls_to_nothing_when_nothing_comes() -> None:
     assert 0 < transfer.rate(125.0) < 0.01
     assert transfer.rate(140.0) == 0
     assert transfer.text(132.0) == "400 MB of 2 GB"
-    assert transfer.text(145.0) == "400 MB of 2 GB, nothing has come for 25 s"
+    assert transfer.text(145.0) == "400 MB of 2 GB, no data for 25 s"
 
 
 def test_reports_without_news_are_silence_too() -> None:

@@ -77,7 +77,7 @@ def test_silence_is_told_without_any_event(bar: TransferBar, clock: Clock, qtbot
     bar.begin("Downloading x", total=2_000_000_000)
     bar.follow(Progress(0.1, 40.0, 50.0, time=1000.0))
     clock.now = 1030.0
-    qtbot.waitUntil(lambda: "nothing has come for 30 s" in figures(bar))
+    qtbot.waitUntil(lambda: "no data for 30 s" in figures(bar))
 
 
 def test_the_button_asks_for_the_end(bar: TransferBar, qtbot: QtBot) -> None:

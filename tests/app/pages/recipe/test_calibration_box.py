@@ -98,7 +98,7 @@ def test_a_file_that_is_not_there_is_refused_in_place(qtbot: QtBot, box: Calibra
     pick(qtbot, box, "file")
     qtbot.keyClicks(edit(box), "/no/such/text.txt")
     qtbot.keyClick(edit(box), Qt.Key.Key_Return)
-    assert said(box, "calibration-problem").startswith("There is no file /no/such/text.txt")
+    assert said(box, "calibration-problem").startswith("The file /no/such/text.txt does not exist")
     assert chosen == []
 
 

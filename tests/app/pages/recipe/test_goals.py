@@ -45,7 +45,7 @@ def test_fit_chooses_the_most_bits_and_says_why(page: RecipePage, context: Conte
     button(page, "goal-fit").click()
     assert context.draft.choices.bits_map == BitsMap(LayerScheme(8, 32, False))
     assert said_by(page, "answer").startswith("8 bits: ")
-    assert "undo brings the map back" in said_by(page, "answer")
+    assert "Undo restores the map" in said_by(page, "answer")
     context.draft.undo_stack.undo()
     assert context.draft.choices.bits_map.default.bits == 2
 
@@ -78,7 +78,7 @@ def test_the_reason_goes_with_the_next_change(page: RecipePage, context: Context
     button(page, "goal-best").click()
     assert said_by(page, "answer")
     context.draft.choose(seed=7)
-    assert said_by(page, "answer").startswith("Press one")
+    assert said_by(page, "answer").startswith("Optional: select a goal")
 
 
 # --- recipes of the user's own ---
@@ -98,7 +98,7 @@ def test_a_recipe_is_kept_as_a_card(qtbot: QtBot, page: RecipePage, context: Con
 def test_a_bad_name_is_refused_in_place(qtbot: QtBot, page: RecipePage) -> None:
     button(page, "keep").click()
     write(qtbot, page, "recipe-name", "quick")
-    assert said_by(page, "recipe-note").startswith("quick is one of Bitwright's own recipes.")
+    assert said_by(page, "recipe-note").startswith("quick is a built-in recipe.")
     assert presets.saved() == {}
 
 
@@ -147,7 +147,7 @@ def test_the_command_is_on_the_clipboard(page: RecipePage, context: Context, sai
     button(page, "copy-command").click()
     text = QGuiApplication.clipboard().text()
     assert text == command_of(context.draft.spec(), Path("unused")).text
-    assert said == ["The command is on the clipboard."]
+    assert said == ["Command copied."]
 
 
 def test_files_that_the_command_reads_are_there(page: RecipePage, context: Context, said: list[str]) -> None:
@@ -155,14 +155,14 @@ def test_files_that_the_command_reads_are_there(page: RecipePage, context: Conte
     button(page, "copy-command").click()
     words = shlex.split(QGuiApplication.clipboard().text())
     assert Path(words[words.index("--bits-map") + 1]).is_file()
-    assert "written just now" in said[0]
+    assert "It reads" in said[0]
 
 
 def test_without_a_model_the_next_page_is_that_of_models(qtbot: QtBot, context: Context, visited: list[str]) -> None:
     bare = RecipePage(context)
     qtbot.addWidget(bare)
     bare.show()
-    assert button(bare, "next").text() == "Pick a model"
+    assert button(bare, "next").text() == "Select a model"
     button(bare, "next").click()
     assert visited == ["model"]
 

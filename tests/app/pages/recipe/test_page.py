@@ -50,7 +50,7 @@ def test_without_a_model_nothing_can_be_copied_or_fitted(bare: RecipePage, conte
     before = context.draft.choices
     button(bare, "goal-fit").click()
     assert button(bare, "copy-command").isHidden()
-    assert said_by(bare, "answer").startswith("Pick a model first")
+    assert said_by(bare, "answer").startswith("Select a model first")
     assert context.draft.choices == before
 
 
@@ -123,7 +123,7 @@ def test_a_turned_knob_marks_its_card(qtbot: QtBot, page: RecipePage, context: C
     write(qtbot, page, "knob-iters", "60")
     assert context.draft.choices.recipe.iters == 60
     assert page.form.cards.card("quick").modified
-    assert said_by(page, "changed-count") == "1 knob changed"
+    assert said_by(page, "changed-count") == "1 parameter changed"
 
 
 def test_the_knobs_of_a_card_stay_as_it_was_left(qtbot: QtBot, page: RecipePage, context: Context) -> None:
@@ -144,7 +144,7 @@ def test_knobs_of_the_job_are_no_part_of_the_recipe(qtbot: QtBot, page: RecipePa
     box.click()
     assert (context.draft.choices.seed, context.draft.choices.low_memory) == (7, True)
     assert not page.form.cards.card("quick").modified
-    assert said_by(page, "changed-count") == "2 knobs changed"
+    assert said_by(page, "changed-count") == "2 parameters changed"
 
 
 def test_all_knobs_go_back_at_once(qtbot: QtBot, page: RecipePage, context: Context) -> None:
@@ -196,7 +196,7 @@ def test_a_ticked_format_is_chosen(page: RecipePage, context: Context) -> None:
 def test_all_formats_together_are_what_is_written(page: RecipePage, context: Context) -> None:
     context.draft.choose(formats=("auto_round", "auto_gptq"))
     sizes = [context.draft.fit(name).size for name in context.draft.choices.formats]
-    assert f"{human(sum(sizes))} to write" in said_by(page, "summary")
+    assert f"{human(sum(sizes))} on disk" in said_by(page, "summary")
 
 
 def test_a_folder_that_is_taken_gives_the_rail_a_dot(
@@ -267,7 +267,7 @@ def test_tab_goes_in_the_order_of_reading(qtbot: QtBot, page: RecipePage) -> Non
         qtbot.keyClick(widget, Qt.Key.Key_Tab)
     assert stops[:6] == ["goal-fast", "Quick", "keep", "open-recipe", "4 bits", "Groups of 64 weights"]
     place = stops.index("more")
-    assert stops[place + 1] == "Iterations, steps a block"
+    assert stops[place + 1] == "Iterations, steps per block"
     assert stops[6:14] == [
         "Symmetric", "format-auto_round", "Type of AutoRound", "format-gptq", "Type of GPTQ", "format-awq",
         "format-gguf", "Type of GGUF",

@@ -21,7 +21,7 @@ def test_without_a_folder_there_are_none() -> None:
 def test_a_kept_recipe_is_found_again() -> None:
     kept = presets.save(replace(recipes.load("light"), iters=77), "my light")
     assert kept.name == "my light"
-    assert kept.purpose == "Kept by you: 77 steps, 128 x 2,048 tokens."
+    assert kept.purpose == "Your recipe: 77 steps, 128 x 2,048 tokens."
     assert presets.saved() == {"my light": kept}
     assert recipes.load(str(presets.path_of("my light"))) == kept
 
@@ -34,7 +34,7 @@ def test_keeping_again_replaces() -> None:
     presets.save(Recipe(iters=5), "mine")
     presets.save(Recipe(iters=6), "mine")
     assert [recipe.iters for recipe in presets.saved().values()] == [6]
-    assert presets.saved()["mine"].purpose.startswith("Kept by you: 6 steps")
+    assert presets.saved()["mine"].purpose.startswith("Your recipe: 6 steps")
 
 
 @pytest.mark.parametrize("name", ["", "  ", "a/b", "..", ".hidden", "nul\0", "ends.", "x" * 61, "quick", "rtn"])

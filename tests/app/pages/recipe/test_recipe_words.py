@@ -34,7 +34,7 @@ def test_the_same_recipe_does_worse_with_fewer_bits() -> None:
     assert [quality(recipes.load("rtn"), bits) for bits in (8, 4, 2)] == [
         "hardly any loss",
         "visible loss",
-        "seldom usable",
+        "rarely usable",
     ]
 
 
