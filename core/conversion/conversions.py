@@ -88,7 +88,7 @@ class Subject:
         table: of its tensors, as if nothing were quantized.
         tree: what they make.
         config: of the original.
-        shuffled: layers whose inputs are grouped in an order of their own.
+        act_order: layers whose inputs are grouped in an order of their own.
         foreign: linears whose block type is only read as floats -> that type.
         label: what the source is called.
     """
@@ -97,7 +97,7 @@ class Subject:
     table: Mapping[str, TensorInfo]
     tree: ModelTree
     config: Mapping[str, Any]
-    shuffled: frozenset[str]
+    act_order: frozenset[str]
     foreign: Mapping[str, str]
     label: str
 
@@ -135,8 +135,8 @@ def look_at(checkpoint: Checkpoint, label: str = "") -> Subject:
     lost = set(checkpoint.schemes) - {linear.name for linear in tree.linears}
     if lost:
         raise BadInput(f"{min(lost)} is quantized and outside the decoder blocks.", "This cannot be converted yet.")
-    shuffled = frozenset(getattr(checkpoint, "shuffled", ()))
-    return Subject(checkpoint, table, tree, tree.config, shuffled, _foreign(checkpoint, tree), label)
+    act_order = frozenset(getattr(checkpoint, "act_order", ()))
+    return Subject(checkpoint, table, tree, tree.config, act_order, _foreign(checkpoint, tree), label)
 
 
 def conversions(subject: Subject) -> list[ConversionOption]:
@@ -189,7 +189,7 @@ def plan_subject(subject: Subject, format_name: str) -> Conversion:
     module_name: Callable[[str], str] = settings.module_names(list(subject.schemes)) if settings is not None else str
     made = plan(
         format_name, tree, plans, dict(subject.config), module_name, subject.checkpoint.folder, subject.label,
-        shuffled=bool(subject.shuffled) and not is_gguf(format_name), embedding_type=_embedding_type(subject),
+        act_order=bool(subject.act_order) and not is_gguf(format_name), embedding_type=_embedding_type(subject),
     )  # fmt: skip
     if made.min_zero and any(scheme.quantized and not scheme.sym for scheme in found.schemes.values()):
         found.notes.append("A zero point of 0 is stored by counting its group from the other end: the same weights.")
@@ -246,9 +246,9 @@ def _integer_targets(subject: Subject, name: str) -> _Targets:
         raise BadInput(
             f"The model is not quantized, and {name} holds integers that are tuned.", "Use `bitwright quantize` on it."
         )
-    if subject.shuffled and name not in GPTQ:
+    if subject.act_order and name not in GPTQ:
         raise BadInput(
-            f"{_listed(subject.shuffled)} has its inputs grouped in order of activation (desc_act), which only "
+            f"{_listed(subject.act_order)} has its inputs grouped in order of activation (desc_act), which only "
             f"{' and '.join(GPTQ)} can store.",
             f"Choose {' or '.join(GPTQ)}, or floating-point numbers.",
         )
@@ -280,10 +280,10 @@ def _gguf_targets(subject: Subject, name: str) -> _Targets:
     if mix_of(name):
         return _mix_targets(subject, name)
     found = _Targets()
-    if subject.shuffled:
+    if subject.act_order:
         raise BadInput(
-            f"{_listed(subject.shuffled)} has its inputs grouped in order of activation (desc_act), and blocks of GGUF "
-            "are of neighbours.",
+            f"{_listed(subject.act_order)} has its inputs grouped in order of activation (desc_act), and GGUF blocks "
+            "hold consecutive inputs.",
             "Choose auto_gptq, floating-point numbers, or a GGUF type by name, such as gguf:q8_0.",
         )
     for linear_name, scheme in subject.schemes.items():
@@ -307,7 +307,7 @@ def _mix_targets(subject: Subject, name: str) -> _Targets:
                 found.dense.append(layer)
             continue
         found.schemes[layer] = scheme
-        if not regrid.exact(subject.schemes.get(layer, _LEFT), scheme, shuffled=layer in subject.shuffled):
+        if not regrid.exact(subject.schemes.get(layer, _LEFT), scheme, act_order=layer in subject.act_order):
             rounded[linear_type(scheme).upper()] += 1
     if rounded:
         kinds = ", ".join(f"{count} to {kind}" for kind, count in rounded.most_common())

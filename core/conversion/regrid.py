@@ -46,16 +46,16 @@ def regrid(layer: StoredLayer, planned: LayerScheme, min_zero: int = 0, *, order
     return layer
 
 
-def exact(scheme: LayerScheme, planned: LayerScheme, *, shuffled: bool = False) -> bool:
+def exact(scheme: LayerScheme, planned: LayerScheme, *, act_order: bool = False) -> bool:
     """Whether `regrid` keeps every weight of a layer of `scheme` in groups of neighbours.
 
     Args:
-        shuffled: its inputs are grouped in an order of their own.
+        act_order: its inputs are grouped in an order of their own.
     """
-    if not planned.quantized or (scheme == planned and not shuffled):
+    if not planned.quantized or (scheme == planned and not act_order):
         return True
     name = linear_type(planned)
-    if not name or not scheme.quantized or shuffled or (not planned.type and planned != _plain(name)):
+    if not name or not scheme.quantized or act_order or (not planned.type and planned != _plain(name)):
         return False
     wanted, bits = TYPES[name], scheme.bits
     if scheme.type == name:

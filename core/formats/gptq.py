@@ -27,7 +27,7 @@ def packing_of(name: str) -> Packing:
     return GPTQ_V2 if name == "gptqmodel" else GPTQ
 
 
-def settings(layout: ConfigLayout, packing: Packing, *, shuffled: bool = False) -> dict[str, Any]:
+def settings(layout: ConfigLayout, packing: Packing, *, act_order: bool = False) -> dict[str, Any]:
     """The `quantization_config`.
 
     `dynamic` is read by GPTQModel from the top, first match wins, and by AutoRound as searches: anchored exact names
@@ -52,7 +52,7 @@ def settings(layout: ConfigLayout, packing: Packing, *, shuffled: bool = False) 
         "checkpoint_format": "gptq" if packing.zero_bias else "gptq_v2",
         **default.to_json(),
         "data_type": "int",
-        "desc_act": shuffled,
+        "desc_act": act_order,
         "static_groups": False,
         "true_sequential": False,
         "damp_percent": 0.01,

@@ -49,7 +49,7 @@ class PackedPlan:
         source_config: the source's config.json.
         module_name: from a linear's name in the checkpoint to that of its module in the transformers model.
         unties: the head was the embedding in the source and is a quantized layer of its own here.
-        shuffled: groups of inputs may be in an order of their own (GPTQ's `desc_act`).
+        act_order: groups of inputs may be in an order of their own (GPTQ's `desc_act`).
         notes: what a user should know beforehand.
     """
 
@@ -64,7 +64,7 @@ class PackedPlan:
     source_config: Mapping[str, Any]
     module_name: ModuleName = str
     unties: bool = False
-    shuffled: bool = False
+    act_order: bool = False
     notes: tuple[str, ...] = ()
 
     @cached_property
@@ -87,7 +87,7 @@ class PackedPlan:
         shape = (expected.linear.out_features, expected.linear.in_features)
         if not isinstance(layer, QuantizedLinear) or layer.scheme != expected.scheme or layer.ints.shape != shape:
             raise ValueError(f"{layer.name} was planned as {expected.scheme.label()} {shape}")
-        if layer.g_idx is not None and not self.shuffled:
+        if layer.g_idx is not None and not self.act_order:
             raise ValueError(f"{layer.name} has its inputs grouped in an order of their own")
         if not layer.scheme.sym and int(layer.zeros.min()) < self.packing.zero_bias:
             raise ValueError(f"{layer.name} has a zero point of 0, which {self.name} cannot store")

@@ -81,7 +81,7 @@ class QuantizedCheckpoint:
         return TensorStore(self.folder, {name: self.tensors[name] for name in self.plain})
 
     @cached_property
-    def shuffled(self) -> tuple[str, ...]:
+    def act_order(self) -> tuple[str, ...]:
         """Names of the quantized linears whose inputs are grouped in an order of their own; reads the lists of groups.
 
         Raises:

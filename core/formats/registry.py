@@ -31,7 +31,7 @@ def plan(
     source_folder: Path | None = None,
     label: str = "",
     *,
-    shuffled: bool = False,
+    act_order: bool = False,
     embedding_type: str = "",
 ) -> FormatPlan:
     """What the format called `name` makes of a model and its resolved map.
@@ -45,7 +45,7 @@ def plan(
             is what readers match; the same by default.
         source_folder: where the source's tokenizer lies; GGUF files hold it.
         label: what the source is called, such as `owner/name`; for GGUF's metadata.
-        shuffled: layers may have their inputs grouped in an order of their own (GPTQ's `desc_act`).
+        act_order: layers may have their inputs grouped in an order of their own (GPTQ's `desc_act`).
         embedding_type: block type that the source's embedding is stored in, which GGUF can take over; "" for none.
 
     Raises:
@@ -57,7 +57,7 @@ def plan(
         raise BadInput(f"There is no output format {name!r}.", hint)
     if source_config.get("quantization_config"):
         raise UnsupportedModel("The source model is quantized already.", "Choose the original model.")
-    if shuffled and name not in GPTQ:
+    if act_order and name not in GPTQ:
         raise BadInput(
             f"{name} cannot hold groups of inputs in an order of their own (desc_act).",
             f"Choose {' or '.join(GPTQ)}, or 16 bits.",
@@ -69,7 +69,7 @@ def plan(
         if source_folder is None:
             raise ValueError("a GGUF file holds the tokenizer, which lies in the source's folder")
         return plan_gguf(name, tree, plans, source_folder, label, embedding_type)
-    return plan_packed(name, tree, plans, source_config, module_name, shuffled=shuffled)
+    return plan_packed(name, tree, plans, source_config, module_name, act_order=act_order)
 
 
 def plan_packed(
@@ -79,7 +79,7 @@ def plan_packed(
     source_config: dict[str, Any],
     module_name: ModuleName = str,
     *,
-    shuffled: bool = False,
+    act_order: bool = False,
 ) -> PackedPlan:
     """The same for the formats of safetensors.
 
@@ -97,7 +97,7 @@ def plan_packed(
     notes = []
     if least:
         notes.append(f"{name} cannot store a zero point of 0: the levels of asymmetric layers keep to what it can.")
-    if shuffled:
+    if act_order:
         notes.append("GPTQModel reads groups in an order of their own (desc_act); auto-round and vLLM refuse them.")
     return PackedPlan(
         name=name,
@@ -107,11 +107,11 @@ def plan_packed(
         layers=quantized,
         min_zero=least,
         config_file=_config_file(name),
-        settings=_settings(name, layout, packing, tree, module_name, shuffled=shuffled),
+        settings=_settings(name, layout, packing, tree, module_name, act_order=act_order),
         source_config=source_config,
         module_name=module_name,
         unties=tree.tied and bool(layout.head),
-        shuffled=shuffled,
+        act_order=act_order,
         notes=tuple(notes),
     )
 
@@ -129,10 +129,10 @@ def _config_file(name: str) -> str:
 
 
 def _settings(
-    name: str, layout: ConfigLayout, packing: Packing, tree: ModelTree, module_name: ModuleName, *, shuffled: bool
+    name: str, layout: ConfigLayout, packing: Packing, tree: ModelTree, module_name: ModuleName, *, act_order: bool
 ) -> dict[str, Any]:
     if name in AUTO_ROUND:
         return auto_round.settings(layout, packing)
     if name in AWQ:
         return awq.settings(layout, tree, module_name)
-    return gptq.settings(layout, packing, shuffled=shuffled)
+    return gptq.settings(layout, packing, act_order=act_order)

@@ -110,7 +110,7 @@ def cases(autoawq: str) -> Iterator[Case]:
         yield Case("autoawq", autoawq, "auto_awq", scheme)
         yield Case("vllm", "", "auto_awq", scheme)
     for name in ("auto_gptq", "gptqmodel"):
-        yield Case("gptqmodel", "GPTQ_TORCH", name, LayerScheme(4, 64), "shuffled")
+        yield Case("gptqmodel", "GPTQ_TORCH", name, LayerScheme(4, 64), "act_order")
     yield Case("gptqmodel", "AWQ_TORCH", "auto_awq", LayerScheme(4, 64, False), "left")
     yield Case("vllm", "", "auto_awq", LayerScheme(4, 64, False), "left")
     for name in ("auto_gptq", "gptqmodel", "auto_awq"):
@@ -143,13 +143,13 @@ def write(source: Path, folder: Path, case: Case) -> Output:
     """The output that a case is about."""
     extra = {"mixed": MIXED, "left": LEFT}.get(case.what)
     output = write_output(source, folder, case.format, bits_map(case.scheme, extra))
-    if case.what == "shuffled":
-        output = shuffled(source, folder, case.format, output)
+    if case.what == "act_order":
+        output = act_order(source, folder, case.format, output)
     carry_over(source, folder)
     return output
 
 
-def shuffled(source: Path, folder: Path, name: str, output: Output) -> Output:
+def act_order(source: Path, folder: Path, name: str, output: Output) -> Output:
     """The same layers with their inputs dealt out to the groups at random, as GPTQ's `desc_act` does."""
     generator = torch.Generator().manual_seed(3)
     layers = {}
@@ -159,7 +159,7 @@ def shuffled(source: Path, folder: Path, name: str, output: Output) -> Output:
         layers[layer.name] = replace(layer, g_idx=order)
     tree = open_tree(source)
     plans = resolve_schemes(tree, bits_map(next(iter(layers.values())).scheme))
-    plan = plan_packed(name, tree, plans, tree.config, shuffled=True)
+    plan = plan_packed(name, tree, plans, tree.config, act_order=True)
     shutil.rmtree(folder)
     folder.mkdir()
     writer = plan.writer(folder)

@@ -57,18 +57,18 @@ def make(
     default: LayerScheme | None = None,
     layers: Mapping[str, Mapping[str, Any]] | None = None,
     *,
-    shuffled: bool = False,
+    act_order: bool = False,
 ) -> Path:
     """A quantized model in a new folder, from a saved original.
 
     Args:
         default, layers: the bits map.
-        shuffled: inputs are grouped in an order of their own, as GPTQ's `desc_act` leaves them.
+        act_order: inputs are grouped in an order of their own, as GPTQ's `desc_act` leaves them.
     """
     tree = open_tree(original)
     chosen: BitsMap = bits_map(default or LayerScheme(4, 32), layers)
     plans = plan_layers(tree, chosen, (format_name,))
-    target = plan(format_name, tree, plans, tree.config, str, original, "tiny", shuffled=shuffled)
+    target = plan(format_name, tree, plans, tree.config, str, original, "tiny", act_order=act_order)
     weights = load_file(original / "model.safetensors")
     folder.mkdir(parents=True)
     writer = target.writer(folder)
@@ -81,7 +81,7 @@ def make(
             layer = round_to(weight, item.scheme.type, None, name)
         else:
             layer = round_to_nearest(name, weight, item.scheme, target.min_zero)
-            layer = shuffle(layer) if shuffled else layer
+            layer = shuffle(layer) if act_order else layer
         writer.write(target.stored(layer))
     writer.begin(original)
     writer.finish(TensorStore(original), never)

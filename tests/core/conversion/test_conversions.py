@@ -35,8 +35,8 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def rows(original: Path, tmp_path: Path) -> Callable[..., Rows]:
     """The rows of a source of some format and scheme."""
 
-    def of(name: str, scheme: LayerScheme = FOUR, *, shuffled: bool = False) -> Rows:
-        folder = make(original, tmp_path / "source", name, scheme, shuffled=shuffled)
+    def of(name: str, scheme: LayerScheme = FOUR, *, act_order: bool = False) -> Rows:
+        folder = make(original, tmp_path / "source", name, scheme, act_order=act_order)
         return {row.format: row for row in conversions(look_at(open_checkpoint(folder), "tiny"))}
 
     return of
@@ -104,7 +104,7 @@ def test_what_exact_carrying_costs_is_said(rows: Callable[..., Rows]) -> None:
 
 
 def test_groups_in_an_order_of_their_own(rows: Callable[..., Rows]) -> None:
-    found = rows("auto_gptq", FOUR, shuffled=True)
+    found = rows("auto_gptq", FOUR, act_order=True)
     assert verdicts(found, (*GPTQ, "f32")) == {"exact"}
     assert verdicts(found, (*AUTO_ROUND, *AWQ, "gguf")) == {"no"}
     assert verdicts(found, GGUF[1:]) == {"inexact"}

@@ -139,7 +139,7 @@ def test_a_zero_point_of_zero_is_mirrored_for_gptq(tmp_path: Path) -> None:
 
 
 def test_groups_in_an_order_of_their_own_stay_gptq(original: Path, tmp_path: Path) -> None:
-    source = make(original, tmp_path / "source", "auto_gptq", FOUR, shuffled=True)
+    source = make(original, tmp_path / "source", "auto_gptq", FOUR, act_order=True)
     run(source, tmp_path / "out", "gptqmodel")
     assert json.loads((tmp_path / "out" / "config.json").read_text())["quantization_config"]["desc_act"] is True
     assert QuantizedCheckpoint(tmp_path / "out").layer(UP).g_idx is not None
@@ -147,7 +147,7 @@ def test_groups_in_an_order_of_their_own_stay_gptq(original: Path, tmp_path: Pat
 
 
 def test_groups_in_an_order_of_their_own_become_numbers(original: Path, tmp_path: Path) -> None:
-    source = make(original, tmp_path / "source", "auto_gptq", FOUR, shuffled=True)
+    source = make(original, tmp_path / "source", "auto_gptq", FOUR, act_order=True)
     run(source, tmp_path / "out", "f32")
     assert same_weights(source, tmp_path / "out")
 
@@ -308,7 +308,7 @@ def test_what_cannot_be_is_refused(
 
 @pytest.mark.parametrize("name", ["auto_round", "auto_awq", "gguf"])
 def test_groups_in_an_order_of_their_own_are_refused_elsewhere(original: Path, tmp_path: Path, name: str) -> None:
-    source = make(original, tmp_path / "source", "auto_gptq", FOUR, shuffled=True)
+    source = make(original, tmp_path / "source", "auto_gptq", FOUR, act_order=True)
     assert "desc_act" in refused(source, tmp_path / "out", name, BadInput, tmp_path).message
 
 

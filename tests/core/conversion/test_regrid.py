@@ -27,7 +27,7 @@ def planned(name: str) -> LayerScheme:
 
 
 @st.composite
-def layers(draw: st.DrawFn, *, sym: bool | None = None, shuffled: bool = False) -> QuantizedLinear:
+def layers(draw: st.DrawFn, *, sym: bool | None = None, act_order: bool = False) -> QuantizedLinear:
     """A layer of any scheme with random levels, extreme scales, and zero points up to both ends."""
     bits = draw(st.sampled_from(BITS))
     even = draw(st.booleans()) if sym is None else sym
@@ -44,7 +44,7 @@ def layers(draw: st.DrawFn, *, sym: bool | None = None, shuffled: bool = False) 
     else:
         zeros = torch.randint(0, top, (rows, groups), generator=generator)
         zeros[0, 0] = draw(st.sampled_from((0, top - 1)))
-    order = torch.randperm(columns, generator=generator).to(torch.int32) // (columns // groups) if shuffled else None
+    order = torch.randperm(columns, generator=generator).to(torch.int32) // (columns // groups) if act_order else None
     scheme = LayerScheme(bits, size, even)
     return QuantizedLinear(NAME, scheme, ints, scales.half(), zeros.to(torch.uint8), order)
 
@@ -57,7 +57,7 @@ def test_a_mirrored_layer_has_the_same_weights_and_no_zero_point_of_zero(layer: 
     assert found.scheme == layer.scheme
 
 
-@given(layers(sym=False, shuffled=True))
+@given(layers(sym=False, act_order=True))
 def test_mirroring_follows_groups_out_of_order(layer: QuantizedLinear) -> None:
     assert torch.equal(mirrored(layer).dequantize(), layer.dequantize())
 
@@ -120,7 +120,7 @@ def test_which_types_hold_which_bits(name: str) -> None:
 
 
 def test_groups_out_of_order_fit_no_blocks() -> None:
-    assert not exact(LayerScheme(4, 32), planned("q4_0"), shuffled=True)
+    assert not exact(LayerScheme(4, 32), planned("q4_0"), act_order=True)
     layer = QuantizedLinear(
         NAME, LayerScheme(4, 32), torch.randint(0, 16, (4, 64)).to(torch.uint8), torch.rand(4, 2).half(),
         torch.full((4, 2), 8, dtype=torch.uint8), torch.arange(64, dtype=torch.int32) % 2,

@@ -91,7 +91,7 @@ def test_a_g_idx_of_64_bits_is_read(tmp_path: Path) -> None:
 def test_layers_with_shuffled_groups_are_named(tmp_path: Path) -> None:
     plain = {f"model.other.{name.rpartition('.')[2]}": value for name, value in tensors().items()}
     plain["model.other.g_idx"] = torch.arange(96, dtype=torch.int32) // 32
-    assert QuantizedCheckpoint(save(tmp_path, plain | tensors())).shuffled == (NAME,)
+    assert QuantizedCheckpoint(save(tmp_path, plain | tensors())).act_order == (NAME,)
 
 
 @pytest.mark.parametrize("value", ["natural", "zeros"])
@@ -148,7 +148,7 @@ def test_one_group_a_row_needs_no_list(tmp_path: Path) -> None:
     assert QuantizedCheckpoint(save(tmp_path, table, group_size=-1)).layer(NAME).g_idx is None
 
 
-def shuffled(scheme: LayerScheme, in_features: int, seed: int) -> QuantizedLinear:
+def act_order(scheme: LayerScheme, in_features: int, seed: int) -> QuantizedLinear:
     generator = torch.Generator().manual_seed(seed)
     groups = scheme.groups(in_features)
     return QuantizedLinear(
@@ -169,7 +169,7 @@ def shuffled(scheme: LayerScheme, in_features: int, seed: int) -> QuantizedLinea
     seed=st.integers(0, 1 << 20),
 )
 def test_any_order_dequantizes_input_by_input(bits: int, group_size: int, in_features: int, seed: int) -> None:
-    layer = shuffled(LayerScheme(bits, group_size, False), in_features, seed)
+    layer = act_order(LayerScheme(bits, group_size, False), in_features, seed)
     assert layer.g_idx is not None
     weight = layer.dequantize()
     for k, group in enumerate(layer.g_idx.tolist()):
@@ -179,7 +179,7 @@ def test_any_order_dequantizes_input_by_input(bits: int, group_size: int, in_fea
 
 @given(bits=st.sampled_from([2, 3, 4, 8]), packing=st.sampled_from([GPTQ, GPTQ_V2]), seed=st.integers(0, 1 << 20))
 def test_gptq_stores_the_order(bits: int, packing, seed: int) -> None:
-    layer = shuffled(LayerScheme(bits, 32, False), 128, seed)
+    layer = act_order(LayerScheme(bits, 32, False), 128, seed)
     parts = {name.removeprefix("layer."): tensor for name, tensor in encode(packing, layer).items()}
     order = own_order("layer", layer.scheme, parts["g_idx"], 128)
     back = decode(packing, "layer", layer.scheme, parts, order)
@@ -189,16 +189,16 @@ def test_gptq_stores_the_order(bits: int, packing, seed: int) -> None:
 @pytest.mark.parametrize("packing", [AUTO_ROUND, AUTO_ROUND_AWQ, AUTO_ROUND_GPTQ], ids=lambda packing: packing.name)
 def test_other_layouts_cannot_store_an_order(packing) -> None:
     with pytest.raises(ValueError, match="order of their own"):
-        encode(packing, shuffled(LayerScheme(4, 32, False), 64, 1))
+        encode(packing, act_order(LayerScheme(4, 32, False), 64, 1))
 
 
 def test_a_layer_with_a_torn_list_of_groups_is_refused() -> None:
-    layer = shuffled(LayerScheme(4, 32, False), 64, 1)
+    layer = act_order(LayerScheme(4, 32, False), 64, 1)
     with pytest.raises(ValueError, match="does not divide"):
         QuantizedLinear("layer", layer.scheme, layer.ints, layer.scales, layer.zeros, torch.ones(64, dtype=torch.int32))
 
 
 def test_rows_can_be_taken_from_a_shuffled_layer() -> None:
-    layer = shuffled(LayerScheme(4, 32, False), 64, 1)
+    layer = act_order(LayerScheme(4, 32, False), 64, 1)
     order = torch.tensor([3, 0, 31])
     assert torch.equal(layer.take(order).dequantize(), layer.dequantize()[order])

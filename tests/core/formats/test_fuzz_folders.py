@@ -33,7 +33,7 @@ SECONDS_EACH = 5.0
 UP, DOWN = "model.layers.0.mlp.up_proj", "model.layers.0.mlp.down_proj"
 
 
-def layer(name: str, scheme: LayerScheme, outputs: int, inputs: int, *, shuffled: bool = False) -> QuantizedLinear:
+def layer(name: str, scheme: LayerScheme, outputs: int, inputs: int, *, act_order: bool = False) -> QuantizedLinear:
     generator = torch.Generator().manual_seed(len(name))
     shape = (outputs, scheme.groups(inputs))
     zeros = torch.randint(1, scheme.levels, shape, generator=generator)
@@ -43,7 +43,7 @@ def layer(name: str, scheme: LayerScheme, outputs: int, inputs: int, *, shuffled
         torch.randint(0, scheme.levels, (outputs, inputs), generator=generator).to(torch.uint8),
         torch.randn(shape, generator=generator).to(torch.float16),
         (torch.full_like(zeros, scheme.levels // 2) if scheme.sym else zeros).to(torch.uint8),
-        natural_groups(scheme, inputs)[torch.randperm(inputs, generator=generator)] if shuffled else None,
+        natural_groups(scheme, inputs)[torch.randperm(inputs, generator=generator)] if act_order else None,
     )
 
 
@@ -51,7 +51,7 @@ def files(folder: Path, packing: Packing, settings: dict[str, Any], *, shards: b
     """A whole model of two quantized layers in memory."""
     sym = bool(settings.get("sym", False))
     own = packing.g_idx and bool(settings.get("desc_act"))
-    made = encode(packing, layer(UP, LayerScheme(bits, 32, sym), 64, 64, shuffled=own))
+    made = encode(packing, layer(UP, LayerScheme(bits, 32, sym), 64, 64, act_order=own))
     made |= encode(packing, layer(DOWN, LayerScheme(4, 32, sym), 32, 64))
     plain = {
         "model.embed_tokens.weight": torch.ones(16, 32, dtype=torch.bfloat16),
@@ -110,7 +110,7 @@ def read_all(folder: Path) -> str:
     checkpoint = QuantizedCheckpoint(folder)
     build_tree({key: value for key, value in checkpoint.config.items() if key != "quantization_config"},
                checkpoint.dense_table())  # fmt: skip
-    assert set(checkpoint.shuffled) <= set(checkpoint.schemes)
+    assert set(checkpoint.act_order) <= set(checkpoint.schemes)
     problems = 0
     for name in checkpoint.schemes:
         try:

@@ -164,7 +164,7 @@ def test_groups_in_an_order_of_their_own_come_back_where_they_were_planned(
     source: Path, tmp_path: Path, name: str
 ) -> None:
     tree = open_tree(source)
-    plan = plan_packed(name, tree, resolve_schemes(tree, bits_map(W4)), tree.config, shuffled=True)
+    plan = plan_packed(name, tree, resolve_schemes(tree, bits_map(W4)), tree.config, act_order=True)
     folder = tmp_path / "out"
     folder.mkdir()
     writer, layers = plan.writer(folder), made(source, name, W4)[1]

@@ -193,13 +193,13 @@ def test_versions_of_gptq(tree: ModelTree, name: str, version: str, least: int) 
 
 @pytest.mark.parametrize("name", ["auto_gptq", "gptqmodel"])
 def test_groups_in_an_order_of_their_own_are_said_to_readers_of_gptq(tree: ModelTree, name: str) -> None:
-    target = plan(name, tree, resolve_schemes(tree, bits_map(W4)), {}, shuffled=True)
+    target = plan(name, tree, resolve_schemes(tree, bits_map(W4)), {}, act_order=True)
     assert target.config()["desc_act"] is True
 
 
 def test_groups_in_an_order_of_their_own_are_held_by_gptq_alone(tree: ModelTree) -> None:
     with pytest.raises(BadInput, match="desc_act"):
-        plan("auto_round", tree, resolve_schemes(tree, bits_map(W4)), {}, shuffled=True)
+        plan("auto_round", tree, resolve_schemes(tree, bits_map(W4)), {}, act_order=True)
 
 
 @pytest.mark.parametrize(
