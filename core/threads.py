@@ -1,4 +1,4 @@
-"""From a function that emits events to a generator that yields them. Knows nothing of what the function does."""
+"""Conversion of a function that emits events into a generator that yields them."""
 
 from __future__ import annotations
 

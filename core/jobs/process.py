@@ -1,7 +1,4 @@
-"""Processes of our own: started alike, killed with all that they started, and what their death means.
-
-Knows the operating system; not what a process is for, nor what it is told.
-"""
+"""Child processes: their start, their end together with the processes that they started, and the cause of a crash."""
 
 from __future__ import annotations
 

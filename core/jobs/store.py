@@ -1,8 +1,7 @@
-"""A folder for each job: its spec, its events, its log, and who runs it.
+"""The job folders: spec, events, log and owner of each run, and the state that is read back from them.
 
-Knows where jobs live and how their state is read back from what they left; starts nothing. Only the process
-that runs a job writes in its folder (and, once that process is dead, whoever waited for it), except for the file of
-orders, by which anybody asks that process to stop or to wait.
+Only the process that runs a job writes to its folder (and its follower once that process has ended), except for the
+file of orders, through which any process requests a stop or a pause.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The event file of a job: appended by the run, tailed by anyone.
+"""The event file of a job: appended by the run, read by any number of followers.
 
-Knows lines and offsets, not what a job is or who writes. The file is the truth about a run: a follower that
-comes late, or after a crash, reads the same as one that was there from the start.
+The file is the complete record of a run: a follower that starts late, or after a crash, reads the same events as one
+that was there from the start.
 """
 
 from __future__ import annotations

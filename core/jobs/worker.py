@@ -1,9 +1,9 @@
 """The child process of a run: `python -m core.jobs.worker JOBDIR`.
 
-Reads the spec in the job folder, runs the pipeline, and sees to it that the event file ends with Done or
-Failed. Commands come as JSON lines on stdin; the end of stdin means that the parent is gone, and the run with
-it, unless the parent said `detach` before. Whoever comes later leaves orders in a file of the job folder. Knows
-nothing of the arithmetic: torch is imported by the pipeline only.
+Reads the spec in the job folder, runs the pipeline, and ends the event file with Done or Failed. Commands are JSON
+lines on stdin. The end of stdin means that the parent has ended, which ends the run as well, unless the parent sent
+`detach` before; a detached run is controlled through the file of orders in the job folder. Only the pipeline imports
+torch.
 """
 
 from __future__ import annotations
