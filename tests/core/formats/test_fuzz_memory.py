@@ -30,7 +30,7 @@ for folder in map(Path, sys.argv[1:]):
     before, said = peak(), "read"
     try:
         checkpoint = QuantizedCheckpoint(folder)
-        checkpoint.shuffled
+        checkpoint.act_order
         for name in checkpoint.schemes:
             checkpoint.layer(name).dequantize()
     except BitwrightError as error:
