@@ -7,14 +7,12 @@ draft.
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 from PySide6.QtCore import QObject
 
 from app.shared.context import Context
-from core.codec import decode
 from core.errors import BitwrightError
-from core.inference.machine import Machine
+from core.service.messages import MeasureMachine
 
 _log = logging.getLogger(__name__)
 
@@ -33,10 +31,7 @@ class MachineProbe(QObject):
         if self._asked or self._context.runs.active:
             return
         self._asked = True
-        self._context.calls.start("devices", {}, on_success=self._measured, on_failure=_failed)
-
-    def _measured(self, values: dict[str, Any]) -> None:
-        self._context.draft.set_machine(decode(Machine, values))
+        self._context.calls.start(MeasureMachine(), on_success=self._context.draft.set_machine, on_failure=_failed)
 
 
 def _failed(error: BitwrightError) -> None:

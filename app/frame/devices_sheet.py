@@ -5,7 +5,7 @@ Shows what was measured (`app.shared.draft.Machine`) and can have it measured ag
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QSize, Qt
 from PySide6.QtGui import QFontDatabase, QGuiApplication
@@ -15,9 +15,9 @@ from app.frame.device_table import DeviceSection, as_text, said_of, sections_of
 from app.frame.sheet import Sheet
 from app.widgets.elided_label import ElidedLabel
 from app.widgets.tinted_label import TintedLabel
-from core.codec import decode
 from core.errors import BitwrightError
 from core.inference.machine import Machine
+from core.service.messages import MeasureMachine
 
 if TYPE_CHECKING:
     from app.shared.context import Context
@@ -49,12 +49,12 @@ class DevicesSheet(Sheet):
         if self._measuring:
             return
         self._measuring, self._problem = True, ""
-        self._context.calls.start("devices", {}, on_success=self._measured, on_failure=self._failed)
+        self._context.calls.start(MeasureMachine(), on_success=self._measured, on_failure=self._failed)
         self._refresh()
 
-    def _measured(self, values: dict[str, Any]) -> None:
+    def _measured(self, machine: Machine) -> None:
         self._measuring = False
-        self._context.draft.set_machine(decode(Machine, values))
+        self._context.draft.set_machine(machine)
 
     def _failed(self, error: BitwrightError) -> None:
         self._measuring, self._problem = False, str(error)

@@ -11,6 +11,7 @@ from PySide6.QtCore import QObject, QTimer, Signal
 
 from app.frame.error_strip import ErrorStrip
 from app.shared.context import Remedy
+from core.service.messages import ConvertModel
 
 if TYPE_CHECKING:
     from app.shared.calls.calls import Calls
@@ -43,13 +44,15 @@ class Leaving(QObject):
 
     def may_close(self) -> bool:
         """Whether the window may close at once; otherwise the question is shown, or the run is being stopped."""
-        if self._decided or not (self._runs.active or self._calls.is_on("convert")):
+        if self._decided or not (self._runs.active or self._calls.is_on(ConvertModel)):
             return True
         if not self._runs.active:
             self._ask_of_conversion()
         elif not self._is_stopping and not self._is_asking:
             self._is_asking = True
-            also = self.tr(" The conversion that is on ends with the window.") if self._calls.is_on("convert") else ""
+            also = (
+                self.tr(" The conversion that is on ends with the window.") if self._calls.is_on(ConvertModel) else ""
+            )
             self._strip.ask(
                 self.tr("A run is on."),
                 self.tr("It can go on without the window; Bitwright finds it again at the next start.") + also,

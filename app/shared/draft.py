@@ -16,6 +16,7 @@ from PySide6.QtGui import QUndoCommand, QUndoStack
 
 from app.shared.formats import words as format_words
 from app.shared.formats.fit import Fit, FormatFits, own_grids
+from app.shared.models.opened import OpenedModel
 from app.shared.resource_needs import disk_problem
 from core import recipes
 from core.bitsmap import BitsMap
@@ -47,33 +48,6 @@ _OF_SIZE: Final = _OF_PLANS | {"formats"}
 """Choices that decide the size of the output and the layers that an engine does not support."""
 _OF_COSTS: Final = _OF_SIZE | {"recipe", "device", "low_memory"}
 """Choices that decide disk space, memory and time of the run, besides the machine."""
-
-
-@dataclass(frozen=True)
-class OpenedModel:
-    """A model whose headers have been read.
-
-    Attributes:
-        name: the name in a job: Hub id, folder, `.gguf` file or `demo`.
-        label: short name for display.
-        origin: `hub`, `folder`, `gguf` or `demo`; note: a remark about its weights, or "".
-        folder: the folder of its files on this machine, "" while they are only on the Hub.
-        tree: its layers, from headers alone.
-        download_bytes: bytes that a run downloads first.
-    """
-
-    name: str
-    label: str
-    origin: str
-    note: str
-    folder: str
-    tree: ModelTree
-    download_bytes: int = 0
-
-    def prepared(self) -> OpenedModel:
-        """Compute the lazy properties of the tree, in a thread other than the GUI's, and return this model."""
-        self.tree.prepared()
-        return self
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from core.api.chats import open_chat as open_chat
 from core.api.chats import sampling_of as sampling_of
 from core.api.conversion import conversions as conversions
 from core.api.conversion import convert as convert
-from core.api.endpoint import bench as bench
 from core.api.endpoint import serve as serve
 from core.api.estimation import estimate as estimate
 from core.api.evaluation import evaluate as evaluate
@@ -26,3 +25,4 @@ from core.api.runs import list_jobs as list_jobs
 from core.api.runs import quantize as quantize
 from core.api.runs import replay_job as replay_job
 from core.api.runs import run_job as run_job
+from core.api.speed import bench as bench

@@ -7,20 +7,21 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from core.control import never
+from core.control import ShouldStop, never
 from core.errors import BadInput
 from core.estimation import preflight
 from core.events import Emit, Event, Log, Result, Stage, Token
+from core.inference.generation.reply import ChatAnswer
+from core.inference.generation.settings import Sampling
 from core.model_id import absolute
 from core.threads import stream
 
 if TYPE_CHECKING:
     from core.inference.generation.chat import ChatModel, Sampling
 
-Asked = Callable[[], bool]
 PathLike = str | os.PathLike[str]
 
 
@@ -41,7 +42,7 @@ def chat(
     backend: str = "auto",
     context: int | None = None,
     thinking: bool | None = None,
-    should_stop: Asked = never,
+    should_stop: ShouldStop = never,
 ) -> Iterator[Event]:
     """Load a model, quantized or not, and answer one prompt: `Token` events, then a `Result` with the figures.
 
@@ -69,7 +70,7 @@ def chat(
         "stop": stop,
     }
 
-    def work(emit: Emit, should_end: Asked) -> None:
+    def work(emit: Emit, should_end: ShouldStop) -> None:
         sampling = sampling_of(values)
         emit(Stage("load"))
         talk = open_chat(model, device, backend=backend, context=context, emit=emit, should_stop=should_end)
@@ -85,7 +86,7 @@ def open_chat(
     backend: str = "auto",
     context: int | None = None,
     emit: Emit | None = None,
-    should_stop: Asked = never,
+    should_stop: ShouldStop = never,
 ) -> ChatModel:
     """A loaded model for a conversation of many turns (see `answer`). Imports torch, takes seconds.
 
@@ -117,8 +118,6 @@ def sampling_of(values: Mapping[str, Any]) -> Sampling:
     Raises:
         BadInput: a name that there is not, or a value that is not possible.
     """
-    from core.inference.generation.sampling import Sampling
-
     given = dict(values)
     stop = given.pop("stop", None) or ()
     if not isinstance(stop, str | list | tuple):
@@ -148,24 +147,38 @@ def answer(
     messages: Sequence[Mapping[str, str]],
     sampling: Sampling,
     emit: Emit,
-    should_stop: Asked = never,
+    should_stop: ShouldStop = never,
     *,
     continue_last: bool = False,
     variables: Mapping[str, Any] | None = None,
 ) -> str:
-    """One answer in a conversation: emits its `Token` events and a `Result`; returns what was said, without thoughts.
+    """Generate one answer of a conversation: emit its `Token` events and a `Result`; return the text without thoughts.
 
     Args:
-        continue_last: the last message is the model's own and goes on.
+        continue_last: the last message is the model's own and is continued.
         variables: for the model's chat template.
     """
+    found = generate(talk, messages, sampling, emit, should_stop, continue_last=continue_last, variables=variables)
+    emit(Result({"text": found.text, "thinking": found.thinking, **found.statistics.to_json()}))
+    return found.text
+
+
+def generate(
+    talk: ChatModel,
+    messages: Sequence[Mapping[str, str]],
+    sampling: Sampling,
+    emit: Emit,
+    should_stop: ShouldStop = never,
+    *,
+    continue_last: bool = False,
+    variables: Mapping[str, Any] | None = None,
+) -> ChatAnswer:
+    """Generate one answer as `answer` does, without a `Result`; return it with its statistics."""
     texts: dict[str, list[str]] = {"text": [], "thinking": []}
     for part in talk.reply(messages, sampling, should_stop, continue_last=continue_last, variables=variables):
         texts[part.kind].append(part.text)
         emit(Token(part.text, part.kind))
-    said = "".join(texts["text"])
-    emit(Result({"text": said, "thinking": "".join(texts["thinking"]), **talk.statistics.to_json()}))
-    return said
+    return ChatAnswer("".join(texts["text"]), "".join(texts["thinking"]), talk.statistics)
 
 
 def _ignore(_event: Event) -> None:

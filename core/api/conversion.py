@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Any
 
 from core.control import ShouldStop, never
+from core.conversion.survey import ConversionSurvey
 from core.errors import BadInput
 from core.estimation import preflight
 from core.events import Emit, Event, ignore_event
@@ -48,11 +48,10 @@ def convert(
     return stream(work, should_stop)
 
 
-def conversions(source: PathLike, *, emit: Emit | None = None, should_stop: ShouldStop = never) -> dict[str, Any]:
-    """Return the formats that `convert` can write a model in: `source` describes it, `rows` has a row for each format.
+def conversions(source: PathLike, *, emit: Emit | None = None, should_stop: ShouldStop = never) -> ConversionSurvey:
+    """Return the formats that `convert` can write a model in, each with a verdict and the bytes of its tensors.
 
-    Each row has a `format`, a `verdict` (exact, inexact or no), a `reason` (may be empty) and the `bytes` of its
-    tensors. Only headers are read; a model on the Hub is downloaded first.
+    Only headers are read; a model on the Hub is downloaded first.
 
     Raises:
         BitwrightError: There is no such model, or it cannot be read.

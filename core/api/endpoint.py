@@ -1,22 +1,23 @@
-"""A model for other programs, and how fast it is, as Python calls. Imports no torch until a call needs it.
-
-Knows `core.api.serve_call` and `core.api.bench_call`; nothing of how anything is shown.
-"""
+"""Serving of a model to other programs. Imports torch and the server when a call needs them."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Final
 
 from core.api.chats import open_chat
-from core.control import never
+from core.codec import encode
+from core.control import ShouldStop, never
+from core.errors import MissingDependency
 from core.events import Emit, Event, Result, Stage
 from core.model_id import absolute
+from core.serving.summary import ServerSummary
 from core.threads import stream
 
-Asked = Callable[[], bool]
 PathLike = str | os.PathLike[str]
+_LIBRARIES: Final = ("starlette", "uvicorn")
 
 
 def serve(
@@ -28,61 +29,61 @@ def serve(
     device: str = "auto",
     backend: str = "auto",
     context: int | None = None,
-    should_stop: Asked = never,
+    should_stop: ShouldStop = never,
 ) -> Iterator[Event]:
-    """Answer other programs over OpenAI's interface until the iterator is closed; a `Listening` says where.
+    """Answer requests of OpenAI's interface until the iterator is closed; `Listening` has the address.
+
+    The events are those of `serve_until_stopped`, then a `Result` with the totals.
 
     Args:
-        host: `127.0.0.1`, `::1`, `localhost` for both; another interface only if it is named.
-        port: 0 takes a free one, None the usual one; token: that callers have to know, "" makes a new one.
-        device, backend, context: as `chat`.
+        host: `127.0.0.1`, `::1` or `localhost` for both; no other interface unless it is given here.
+        port: 0 takes a free one, None the default.
+        token: required of every request; "" makes a new one.
+        device, backend, context: as in `chat`.
 
     Raises:
         BitwrightError: the model cannot be loaded, or the address cannot be listened on.
     """
-    arguments = {
-        "model": absolute(model), "host": host, "port": port, "token": token, "device": device, "backend": backend,
-        "context": context,
-    }  # fmt: skip
-
-    def work(emit: Emit, stop: Asked) -> None:
-        from core.api import serve_call
-
-        emit(Result(serve_call.serve(arguments, emit, stop)))
-
-    return stream(work, should_stop)
-
-
-def bench(
-    model: PathLike,
-    *,
-    lengths: Sequence[int] | None = None,
-    device: str = "auto",
-    backend: str = "auto",
-    should_stop: Asked = never,
-) -> Iterator[Event]:
-    """Measure how fast a model reads and writes at several lengths; the last event is a `Result`.
-
-    The figures go to the report of the run that made the model, if it has one.
-
-    Args:
-        lengths: tokens of the prompts; None takes the usual ones.
-
-    Raises:
-        BitwrightError: the model cannot be loaded, or no length fits its context.
-    """
     name = absolute(model)
-    arguments = {} if lengths is None else {"lengths": list(lengths)}
 
-    def work(emit: Emit, stop: Asked) -> None:
-        from core.api import bench_call
-
-        emit(Stage("load"))
-        loaded: Any = open_chat(name, device, backend=backend, emit=emit, should_stop=stop).loaded
-        emit(Stage("bench"))
-        try:
-            emit(Result(bench_call.bench(loaded, arguments, emit, stop, name)))
-        finally:
-            loaded.runner.close()
+    def work(emit: Emit, stop: ShouldStop) -> None:
+        summary = serve_until_stopped(
+            name, host=host, port=port, token=token, device=device, backend=backend, context=context, emit=emit,
+            should_stop=stop,
+        )  # fmt: skip
+        emit(Result(encode(summary)))
 
     return stream(work, should_stop)
+
+
+def serve_until_stopped(
+    model: str,
+    *,
+    host: str,
+    port: int | None,
+    token: str,
+    device: str,
+    backend: str,
+    context: int | None,
+    emit: Emit,
+    should_stop: ShouldStop,
+) -> ServerSummary:
+    """Serve `model` in this thread until `should_stop`; arguments and exceptions as in `serve`.
+
+    Emits `Stage("load")`, then `Listening`, then a `Log` for each request.
+    """
+    missing = [name for name in _LIBRARIES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MissingDependency(f"The endpoint needs {' and '.join(missing)}.", f"pip install {' '.join(missing)}")
+    from core.serving import server
+
+    place = server.Place(host=host, port=server.PORT if port is None else port, token=token)
+    for probe in server.listen(place.host, place.port):
+        probe.close()  # report a port in use before a large model is loaded
+    emit(Stage("load"))
+    chat = open_chat(model, device, backend=backend, context=context, emit=emit, should_stop=should_stop)
+    loaded: Any = chat.loaded
+    try:
+        return server.serve(chat, loaded.label, place, emit, should_stop)
+    finally:
+        loaded.runner.close()

@@ -164,16 +164,16 @@ def conversions(terminal: Terminal, model: str) -> None:
     with terminal.guarded(), Interrupts() as interrupts:
         found = api.conversions(model, emit=_events(terminal), should_stop=interrupts.asked)
     if terminal.json:
-        terminal.event(Result(found))
+        terminal.event(Result(found.to_json()))
         return
-    source = found["source"]
-    layers = ", ".join(f"{count} {label}" for label, count in source["layers"].items()) or "no layer is quantized"
-    terminal.line(f"{source['label']}: {source['kind']}, {human(source['bytes'])}, {layers}")
+    source = found.source
+    layers = ", ".join(f"{count} {label}" for label, count in source.layers.items()) or "no layer is quantized"
+    terminal.line(f"{source.label}: {source.kind}, {human(source.nbytes)}, {layers}")
     terminal.line()
     words = {"exact": "exactly", "inexact": "with an error", "no": "no"}
     rows = [
-        (row["format"], words[row["verdict"]], human(row["bytes"]) if row["bytes"] else "-", row["reason"])
-        for row in found["rows"]
+        (option.format, words[option.verdict], human(option.nbytes) if option.nbytes else "-", option.reason)
+        for option in found.options
     ]
     terminal.table(("format", "possible", "size", "because"), rows)
 

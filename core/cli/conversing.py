@@ -22,7 +22,7 @@ from core.private_files import write_private
 
 if TYPE_CHECKING:
     from core.inference.generation.chat import ChatModel
-    from core.inference.generation.sampling import Sampling
+    from core.inference.generation.settings import Sampling
 
 COMMANDS: Final = {
     "regenerate": "the last question again, with the next seed",

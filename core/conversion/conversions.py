@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from core.bitsmap import BitsMap, Rule
 from core.conversion import regrid
+from core.conversion.survey import ConversionOption, Verdict
 from core.errors import BadInput, BitwrightError, UnsupportedModel
 from core.formats.gguf.mixes import tuned_as
 from core.formats.gguf.types import linear_type, other_type
@@ -25,29 +26,9 @@ from core.model.plans import LayerPlan
 from core.model.tree import ModelTree, build_tree
 from core.schemes import UNTOUCHED, LayerScheme
 
-Verdict = Literal["exact", "inexact", "no"]
 _LEFT: Final = LayerScheme(bits=UNTOUCHED)
 _FLOATS: Final = ("BF16", "F16", "F32")
 _AGAIN = "Quantize the original model to this format instead."
-
-
-@dataclass(frozen=True)
-class ConversionOption:
-    """One format for one source.
-
-    Attributes:
-        verdict: `exact`: every weight stays the same number; `inexact`: only nearly; `no`: not at all.
-        reason: why it is not exact, or what else should be known; may be "".
-        nbytes: of all tensors; 0 where it is not possible.
-    """
-
-    format: str
-    verdict: Verdict
-    reason: str
-    nbytes: int
-
-    def to_json(self) -> dict[str, Any]:
-        return {"format": self.format, "verdict": self.verdict, "reason": self.reason, "bytes": self.nbytes}
 
 
 @dataclass(frozen=True)

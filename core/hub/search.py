@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +17,7 @@ from core.files import read_json
 from core.hub.card import license_of, read_text
 from core.hub.download import cached, http_error
 from core.hub.patience import bounded
+from core.hub.records import FoundModel, SearchResults
 from core.model.headers import read_folder
 
 SORTS: Final = {
@@ -41,44 +41,6 @@ _QUANTIZED_NAME: Final = re.compile(
     r"w[248]a(?:8|16)(?:g\d+)?|i?q[1-8](?:_\w+)?|quantized|quant|auto-?round)(?=$|[-_./])",
     re.IGNORECASE,
 )
-
-
-@dataclass(frozen=True)
-class FoundModel:
-    """One model.
-
-    Attributes:
-        id, author: of its page at the Hub.
-        downloads, likes: as the Hub counts them; 0 where it was not asked.
-        gated: its terms must be accepted first.
-        license: short name, or "".
-        parameters: number of weights, or None where it is not known.
-        updated: ISO date and time of the last change, or "".
-        tags: as the Hub has them.
-        cached: it is on this machine, whole.
-    """
-
-    id: str
-    author: str
-    downloads: int
-    likes: int
-    gated: bool
-    license: str
-    parameters: int | None
-    updated: str
-    tags: tuple[str, ...]
-    cached: bool
-
-
-@dataclass(frozen=True)
-class SearchResults:
-    """What was found; `offline`: the Hub did not answer, and these are the models in its cache."""
-
-    models: tuple[FoundModel, ...]
-    offline: bool
-
-    def to_json(self) -> dict[str, Any]:
-        return {"models": [asdict(model) for model in self.models], "offline": self.offline}
 
 
 def search(

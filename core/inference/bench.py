@@ -8,12 +8,12 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from core.control import ShouldStop, never
 from core.errors import BadInput, Cancelled
 from core.events import Emit, Progress
+from core.inference.figures import SpeedRow
 from core.inference.runners.runner import Runner
 
 LENGTHS: Final = (32, 128, 512)
@@ -22,27 +22,6 @@ TOKENS: Final = 24
 """Tokens generated after each prompt."""
 _STRIDE: Final = 7919
 """A prime, so that the token ids of a prompt do not repeat."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """Measurements at one prompt length.
-
-    Attributes:
-        prompt: tokens of the prompt, processed in one call.
-        prefill: prompt tokens per second.
-        first_token: seconds until the first token is generated.
-        decode: generated tokens per second, from the median time of the tokens after the first.
-        memory: bytes of weights and cache.
-        bandwidth_share: bytes of weights read per second, as a fraction of the memory bandwidth; None if unknown.
-    """
-
-    prompt: int
-    prefill: float
-    first_token: float
-    decode: float
-    memory: int
-    bandwidth_share: float | None
 
 
 def bench(
@@ -54,7 +33,7 @@ def bench(
     bandwidth: float = 0.0,
     emit: Emit = lambda event: None,
     should_stop: ShouldStop = never,
-) -> tuple[Row, ...]:
+) -> tuple[SpeedRow, ...]:
     """Measure `runner` at each length that fits into its context; empties its cache before and after.
 
     Args:
@@ -97,7 +76,7 @@ def _row(
     should_stop: ShouldStop,
     step_bytes: int,
     bandwidth: float,
-) -> Row:
+) -> SpeedRow:
     runner.truncate(0)
     prompt = [(position * _STRIDE) % vocabulary for position in range(1, length + 1)]
     began = time.perf_counter()
@@ -112,4 +91,4 @@ def _row(
         times.append(max(time.perf_counter() - began, 1e-9))
     decode = 1 / statistics.median(times)
     share = step_bytes * decode / bandwidth if step_bytes and bandwidth else None
-    return Row(length, length / first, first, decode, runner.memory_bytes, share)
+    return SpeedRow(length, length / first, first, decode, runner.memory_bytes, share)

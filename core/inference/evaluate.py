@@ -25,6 +25,7 @@ from core.control import ShouldStop, never
 from core.errors import BadInput, Cancelled, VerificationFailed
 from core.estimation.costs import CHUNK_BYTES
 from core.events import Emit, Progress, ignore_event
+from core.inference.figures import Perplexity
 from core.recipes import RESOURCES
 
 if TYPE_CHECKING:
@@ -37,29 +38,6 @@ BUNDLED = "builtin"
 _WHOLE_CHARS = 1 << 24
 """Characters up to which a text file is tokenized as a whole, as other programs do; larger files are split."""
 _FOLDER = RESOURCES / "evaluation"
-
-
-@dataclass(frozen=True)
-class Perplexity:
-    """Perplexity of a text.
-
-    Attributes:
-        value: exp(nll).
-        standard_error: standard error of `value`, from the spread of the rows' means (for one row, of its tokens).
-        nll: mean negative log-likelihood of the predicted tokens, in nats.
-        tokens: number of predicted tokens.
-        seqlen: tokens per row; the first token of each row is not predicted.
-        text: name of the text.
-        sha256: hash of the token ids; equal for the same text and tokenizer.
-    """
-
-    value: float
-    standard_error: float
-    nll: float
-    tokens: int
-    seqlen: int
-    text: str
-    sha256: str
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from core.calibration.tokens import Calibration
 from core.estimation.sizes import effective_bits
 from core.formats.names import folder_name
 from core.formats.stored import layer_labels
-from core.inference.evaluate import Perplexity
+from core.inference.figures import Perplexity
 from core.quant.output import Output
 from core.quant.prepare import PreparedRun, settings_of
 from core.quant.progress import peak_memory

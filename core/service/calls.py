@@ -1,241 +1,224 @@
-"""What `core.service.child` can be asked, by name. Every call gets JSON values and returns JSON values.
+"""Handlers of the requests in `core.service.messages`, but for those of a chat: calls of the rest of `core`.
 
-Turns arguments into calls of the rest of `core` and their results into plain values; decides nothing itself. Imports
-torch only where a call needs it. Knows no pipes and no processes.
+Imports torch where a call needs it. Independent of pipes and processes.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from core.api.serve_call import serve
-from core.codec import encode
-from core.errors import BadInput, BitwrightError, DeviceProblem
+from core import api
+from core.api.endpoint import serve_until_stopped
+from core.calibration.preview import Preview
+from core.control import ShouldStop
+from core.conversion.survey import ConversionSurvey
+from core.errors import BitwrightError, DeviceProblem
 from core.estimation import preflight
 from core.events import Done, Emit, Log
+from core.hub.records import ModelCard, SearchResults
 from core.hub.source import ModelSource
 from core.inference.machine import Machine
 from core.jobs import store
 from core.model.folder import check_architecture, read_config
-from core.model.headers import TensorInfo
 from core.model.tree import read_tensors
 from core.model_id import DEMO, absolute, looks_like_path
-from core.service.chat_calls import Chat
+from core.sensitivity.table import SensitivityTable
+from core.service.chat_calls import ChatCalls
+from core.service.messages import (
+    ConvertedModel,
+    ConvertModel,
+    DownloadModel,
+    FetchCard,
+    ListOutputs,
+    MeasureMachine,
+    MeasureSensitivity,
+    ModelFolder,
+    ModelHeaders,
+    OpenModel,
+    OutputList,
+    OutputModel,
+    PreviewText,
+    Request,
+    SearchHub,
+    ServeModel,
+    SurveyConversions,
+)
+from core.serving.summary import ServerSummary
 from core.wording import human
 
-Arguments = Mapping[str, Any]
-Asked = Callable[[], bool]
-Values = dict[str, Any]
+Handler = Callable[[Any, Emit, ShouldStop], Any]
+"""A function that takes a request, where its events go, and the stop callback, and returns the request's result."""
 
 
-def table() -> dict[str, Callable[[Arguments, Emit, Asked], Values]]:
-    """All calls by their names; those of a chat share one loaded model."""
+def handlers() -> dict[type[Request[Any]], Handler]:
+    """Return the handler of each request class; those of a chat share one loaded model."""
     return {
-        "open_model": open_model,
-        "download": download,
-        "devices": devices,
-        "search": search,
-        "card": card,
-        "preview_text": preview_text,
-        "outputs": outputs,
-        "sensitivity": sensitivity,
-        "conversions": conversions,
-        "convert": convert,
-        "serve": serve,
-        **Chat().table(),
+        OpenModel: open_model,
+        DownloadModel: download_model,
+        MeasureMachine: measure_machine,
+        SearchHub: search_hub,
+        FetchCard: fetch_card,
+        PreviewText: preview_text,
+        ListOutputs: list_outputs,
+        MeasureSensitivity: measure_sensitivity,
+        SurveyConversions: survey_conversions,
+        ConvertModel: convert_model,
+        ServeModel: serve_model,
+        **ChatCalls().handlers(),
     }
 
 
-def open_model(arguments: Arguments, emit: Emit, should_stop: Asked) -> Values:
-    """What a model consists of, from its config and headers; a model that is only on the Hub is not downloaded.
-
-    A GGUF file is imported first, once, with `Progress` of that.
-    A model that cannot be quantized is no error here: its tree says why, and can be shown.
-    """
+def open_model(request: OpenModel, emit: Emit, should_stop: ShouldStop) -> ModelHeaders:
+    """Read the headers of a model; see `OpenModel`."""
     from core.formats.opened import open_source
     from core.hub.download import cached
     from core.hub.remote import read_remote
 
-    name = absolute(arguments["model"])
+    name = absolute(request.model)
     preflight.check_model(name)
     if _is_here(name):
         source = open_source(name, emit, should_stop, measured=True)
-        return _opened(name, source.label, source.origin, _about(source), source.folder)
+        return _headers(name, source.label, source.origin, _about(source), source.folder)
     folder = cached(name)
     if folder is not None:
-        return _opened(name, name, "hub", "", folder)
+        return _headers(name, name, "hub", "", folder)
     remote = read_remote(name, emit, should_stop, check_architecture)
-    return {
-        "name": name,
-        "label": name,
-        "origin": "hub",
-        "note": "",
-        "folder": "",
-        "config": remote.config,
-        "tensors": _rows(remote.tensors),
-        "download_bytes": remote.download_bytes,
-    }
+    tensors = tuple(remote.tensors.values())
+    return ModelHeaders(name, name, "hub", "", "", dict(remote.config), tensors, remote.download_bytes)
 
 
-def download(arguments: Arguments, emit: Emit, should_stop: Asked) -> Values:
-    """Fetch a model, with `Progress` of the download; one that lies on this machine is only found."""
+def download_model(request: DownloadModel, emit: Emit, should_stop: ShouldStop) -> ModelFolder:
+    """Download a model unless it is on this machine, with `Progress`."""
     from core.formats.opened import open_source
     from core.hub import download as hub
 
-    name = absolute(arguments["model"])
+    name = absolute(request.model)
     preflight.check_model(name)
     if _is_here(name):
-        return {"folder": str(open_source(name, emit, should_stop, measured=True).folder)}
-    return {"folder": str(hub.download(name, emit, should_stop, check_architecture, measured=True))}
+        return ModelFolder(open_source(name, emit, should_stop, measured=True).folder)
+    return ModelFolder(hub.download(name, emit, should_stop, check_architecture, measured=True))
 
 
-def devices(arguments: Arguments, emit: Emit, should_stop: Asked) -> Values:
-    """The devices of this machine, how fast the usable ones multiply, which one `auto` means, and their backends."""
-    from core.inference import devices as machine
+def measure_machine(request: MeasureMachine, emit: Emit, should_stop: ShouldStop) -> Machine:
+    """Find the devices of this machine and their backends, and measure the usable ones."""
+    from core.inference import devices
     from core.inference.backends import choose
 
     found, throughput, dtypes, load = [], {}, {}, {}
-    for device in machine.list_devices():
+    for device in devices.list_devices():
         known = device
         if device.usable and not should_stop():
             try:
-                probe = machine.probe_dtype(device)
+                probe = devices.probe_dtype(device)
                 throughput[device.id] = probe.gflops[probe.dtype] * 1e9
                 dtypes[device.id] = probe.dtype
                 load[device.id] = probe.load
             except DeviceProblem as error:
                 known = replace(device, usable=False, reason=error.message)
         found.append(known)
-    chosen = machine.choose("auto").id
-    rows = {} if should_stop() else {device.id: choose.table(device) for device in found if device.usable}
-    known_machine = Machine(tuple(found), throughput, chosen if chosen in throughput else "cpu", rows, load, dtypes)
-    return encode(known_machine)
+    chosen = devices.choose("auto").id
+    backends = {} if should_stop() else {device.id: choose.table(device) for device in found if device.usable}
+    return Machine(tuple(found), throughput, chosen if chosen in throughput else "cpu", backends, load, dtypes)
 
 
-def search(arguments: Arguments, emit: Emit, should_stop: Asked) -> Values:
-    """Language models on the Hub by a text, or in its cache where it does not answer."""
+def search_hub(request: SearchHub, emit: Emit, should_stop: ShouldStop) -> SearchResults:
+    """Find language models on the Hub, or in its cache where it does not answer."""
     from core.hub import search as hub
 
-    found = hub.search(
-        str(arguments.get("text", "")),
-        int(arguments.get("limit", 30)),
-        str(arguments.get("sort", "downloads")),
-        bool(arguments.get("hide_quantized", True)),
-        should_stop,
-    )
-    return found.to_json()
+    return hub.search(request.text, request.limit, request.sort, request.hide_quantized, should_stop)
 
 
-def card(arguments: Arguments, emit: Emit, should_stop: Asked) -> Values:
-    """A model's card as Markdown, its licence, and what states that; "" where there is none."""
+def fetch_card(request: FetchCard, emit: Emit, should_stop: ShouldStop) -> ModelCard:
+    """Read the model card and the licence of a model."""
     from core.hub.card import read_card
 
-    found = read_card(absolute(arguments["model"]), should_stop)
-    return {"text": found.text, "license": found.license, "stated_by": found.stated_by}
+    return read_card(absolute(request.model), should_stop)
 
 
-def preview_text(arguments: Arguments, emit: Emit, should_stop: Asked) -> Values:
-    """The rows that a run would tune on; without token counts where the model is not on this machine."""
+def preview_text(request: PreviewText, emit: Emit, should_stop: ShouldStop) -> Preview:
+    """Read the rows that a run would tune on; without token counts where the model is not on this machine."""
     from core.calibration.preview import preview
 
-    found = preview(
-        absolute(arguments["calibration"]),
-        _folder_of(str(arguments.get("model") or ""), emit, should_stop),
-        int(arguments["samples"]),
-        int(arguments["seqlen"]),
-        int(arguments["seed"]),
-        emit,
-        should_stop,
-    )
-    return found.to_json()
+    folder = _folder_of(request.model, emit, should_stop)
+    calibration = absolute(request.calibration)
+    return preview(calibration, folder, request.samples, request.seqlen, request.seed, emit, should_stop)
 
 
-def outputs(arguments: Arguments, emit: Emit, should_stop: Asked) -> Values:
-    """The checkpoints that finished jobs made and that are still there, the newest job first, each folder once."""
-    found: dict[str, Values] = {}
+def list_outputs(request: ListOutputs, emit: Emit, should_stop: ShouldStop) -> OutputList:
+    """Find the checkpoints of finished runs that still exist, of the newest run first, each folder once."""
+    found: dict[Path, OutputModel] = {}
     for job in store.list_jobs():
         if job.state != "done" or job.spec is None:
             continue
         for name in job.spec.formats:
             folder = job.spec.output_of(name)
-            if str(folder) in found or not _has_model(folder):
+            if folder in found or not _has_model(folder):
                 continue
-            found[str(folder)] = {
-                "folder": str(folder),
-                "format": name if len(job.spec.formats) > 1 else "",
-                "scheme": job.spec.bits_map.default.label(),
-                "model": job.spec.model,
-                "made": job.created.timestamp(),
-            }
-    return {"outputs": list(found.values())}
+            found[folder] = OutputModel(
+                folder,
+                format=name if len(job.spec.formats) > 1 else "",
+                scheme=job.spec.bits_map.default.label(),
+                model=job.spec.model,
+                created=job.created.timestamp(),
+            )
+    return OutputList(tuple(found.values()))
 
 
-def sensitivity(arguments: Arguments, emit: Emit, should_stop: Asked) -> Values:
-    """A table of predicted loss increase (`core.sensitivity.table`), measured or found again, for the fields of a spec.
-
-    A model that is only on the Hub is fetched first, with `Progress` of that; `Stage("analyse")` stands before the
-    `Progress` of the measurement.
-    """
-    from core.schemes import LayerScheme
+def measure_sensitivity(request: MeasureSensitivity, emit: Emit, should_stop: ShouldStop) -> SensitivityTable:
+    """Measure the sensitivity of all layers, or read it from the cache; see `MeasureSensitivity`."""
     from core.sensitivity.analyse import analyse
-    from core.sensitivity.spec import AnalysisSpec
 
-    try:
-        given = {**arguments, "schemes": tuple(LayerScheme(**scheme) for scheme in arguments["schemes"])}
-        given |= {"model": absolute(given["model"]), "calibration": absolute(given.get("calibration", "builtin"))}
-        spec = AnalysisSpec(**given)
-    except (KeyError, TypeError) as error:
-        raise BadInput(f"This measurement is not possible: {error}.", "Use the standard settings.") from error
-    download({"model": spec.model}, emit, should_stop)
-    return analyse(spec, emit, should_stop).to_json()
+    spec = request.spec
+    spec = replace(spec, model=absolute(spec.model), calibration=absolute(spec.calibration))
+    download_model(DownloadModel(spec.model), emit, should_stop)
+    return analyse(spec, emit, should_stop)
 
 
-def conversions(arguments: Arguments, emit: Emit, should_stop: Asked) -> Values:
-    """What a model can become, format by format; a model that is only on the Hub is fetched first, with `Progress`."""
-    from core import api
-
-    return api.conversions(arguments["model"], emit=emit, should_stop=should_stop)
+def survey_conversions(request: SurveyConversions, emit: Emit, should_stop: ShouldStop) -> ConversionSurvey:
+    """Find the formats that a model can be converted to; one that is only on the Hub is downloaded first."""
+    return api.conversions(request.model, emit=emit, should_stop=should_stop)
 
 
-def convert(arguments: Arguments, emit: Emit, should_stop: Asked) -> Values:
-    """Write a model in another format, with `Stage` and `Progress`: where it is, the seconds, and the report."""
-    from core import api
-
-    values: Values = {}
+def convert_model(request: ConvertModel, emit: Emit, should_stop: ShouldStop) -> ConvertedModel:
+    """Write a model in another format, with `Stage` and `Progress`."""
+    done: Done | None = None
     for event in api.convert(
-        arguments["model"],
-        arguments["output"],
-        str(arguments["format"]),
-        inexact=arguments.get("inexact") is True,
-        should_stop=should_stop,
+        request.model, request.output, request.format, inexact=request.inexact, should_stop=should_stop
     ):
         if isinstance(event, Done):
-            values = {"output": event.output, "seconds": event.seconds, "report": event.report}
+            done = event
         else:
             emit(event)
-    return values
+    assert done is not None  # a conversion ends with `Done` or raises
+    return ConvertedModel(done.output, done.seconds, done.report)
 
 
-def _opened(name: str, label: str, origin: str, note: str, folder: Path) -> Values:
+def serve_model(request: ServeModel, emit: Emit, should_stop: ShouldStop) -> ServerSummary:
+    """Load a model and serve it to other programs until the call is stopped."""
+    return serve_until_stopped(
+        absolute(request.model),
+        host=request.host,
+        port=request.port,
+        token=request.token,
+        device=request.device,
+        backend=request.backend,
+        context=request.context,
+        emit=emit,
+        should_stop=should_stop,
+    )
+
+
+def _headers(name: str, label: str, origin: str, note: str, folder: Path) -> ModelHeaders:
     config = read_config(folder)
-    return {
-        "name": name,
-        "label": label,
-        "origin": origin,
-        "note": note,
-        "folder": str(folder),
-        "config": config,
-        "tensors": _rows(read_tensors(folder, config)),
-        "download_bytes": 0,
-    }
+    return ModelHeaders(name, label, origin, note, str(folder), config, tuple(read_tensors(folder, config).values()))
 
 
 def _about(source: ModelSource) -> str:
-    """What should be known of the weights: how a GGUF file has them, and that its embedding may grow."""
+    """Return remarks about the weights: how a GGUF file stores them, and that its embedding may grow."""
     if not source.file_bytes:
         return source.note
     words = [source.note, f"The file has {human(source.file_bytes)}."]
@@ -249,17 +232,13 @@ def _about(source: ModelSource) -> str:
     return " ".join(filter(None, words))
 
 
-def _rows(tensors: Mapping[str, TensorInfo]) -> list[list[Any]]:
-    return [[info.name, info.dtype, list(info.shape), info.file, info.start, info.end] for info in tensors.values()]
-
-
 def _is_here(name: str) -> bool:
-    """Whether `name` means something on this machine rather than a model on the Hub."""
+    """Return whether `name` is something on this machine rather than a model on the Hub."""
     return name == DEMO or looks_like_path(name) or os.path.lexists(name)
 
 
-def _folder_of(model: str, emit: Emit, should_stop: Asked) -> Path | None:
-    """The folder of a model, if it is on this machine; nothing is downloaded for it."""
+def _folder_of(model: str, emit: Emit, should_stop: ShouldStop) -> Path | None:
+    """Return the folder of a model that is on this machine; None for others, which are not downloaded."""
     from core.formats.opened import open_source
     from core.hub.download import cached
 
@@ -278,5 +257,5 @@ def _folder_of(model: str, emit: Emit, should_stop: Asked) -> Path | None:
 
 
 def _has_model(folder: Path) -> bool:
-    """Whether a checkpoint is in a folder: safetensors with their config, or a GGUF file."""
+    """Return whether a folder has a checkpoint: safetensors with their config, or a GGUF file."""
     return (folder / "config.json").is_file() or any(folder.glob("*.gguf"))

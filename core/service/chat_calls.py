@@ -1,99 +1,101 @@
-"""The calls of a chat: one model stays loaded from call to call, answers, and is measured.
+"""Handlers of the requests of a chat: one model stays loaded between requests, answers and is measured.
 
-Turns JSON values into calls of the rest of `core` and back. Imports torch only where a call needs it.
+Imports torch where a call needs it.
 """
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from core.api import bench_call, chats
+from core.api import chats, speed
+from core.control import ShouldStop
 from core.errors import BadInput, CorruptFile
-from core.events import Emit, Event, Result
+from core.events import Emit
 from core.files import read_json
+from core.inference.figures import Perplexity, SpeedReport
+from core.inference.generation.reply import ChatAnswer
 from core.model_id import absolute
+from core.service.messages import (
+    CountTokens,
+    LoadedModel,
+    LoadModel,
+    MeasurePerplexity,
+    MeasureSpeed,
+    ReportedPerplexity,
+    Request,
+    Say,
+    TokenCount,
+)
 
 if TYPE_CHECKING:
     from core.inference.generation.chat import ChatModel
 
-Arguments = Mapping[str, Any]
-Asked = Callable[[], bool]
-Values = dict[str, Any]
 HELD_OUT: Final = "bundled held-out text"
-"""What the report of a run calls the text of its perplexity, which `perplexity` measures on too."""
+"""Name in the report of a run for the text of its perplexity, which `MeasurePerplexity` uses too."""
 
 
-class Chat:
-    """One loaded model, kept from call to call."""
+class ChatCalls:
+    """A loaded model that is kept between requests."""
 
     def __init__(self) -> None:
         self._talk: ChatModel | None = None
         self._key: tuple[Any, ...] = ()
 
-    def table(self) -> dict[str, Callable[[Arguments, Emit, Asked], Values]]:
-        """The calls by their names."""
+    def handlers(self) -> dict[type[Request[Any]], Callable[[Any, Emit, ShouldStop], Any]]:
+        """Return the handler of each request class."""
         return {
-            "chat_open": self.open,
-            "chat_say": self.say,
-            "chat_count": self.count,
-            "chat_perplexity": self.perplexity,
-            "chat_bench": self.bench,
+            LoadModel: self.load,
+            Say: self.say,
+            CountTokens: self.count,
+            MeasurePerplexity: self.perplexity,
+            MeasureSpeed: self.speed,
         }
 
-    def open(self, arguments: Arguments, emit: Emit, should_stop: Asked) -> Values:
-        """Load a model in place of the one before, which leaves first: two may not fit."""
-        name = absolute(arguments["model"])
-        device, backend = (str(arguments.get(key) or "auto") for key in ("device", "backend"))
-        context = arguments.get("context")
-        if context is not None and (type(context) is not int or context < 1):
-            raise BadInput(f"A context of {context} tokens is not possible.", "Choose a whole number from 1.")
-        key = (name, device, backend, context)
+    def load(self, request: LoadModel, emit: Emit, should_stop: ShouldStop) -> LoadedModel:
+        """Load a model in place of the one before, which is unloaded first: both may not fit into memory."""
+        if request.context is not None and request.context < 1:
+            raise BadInput(f"A context of {request.context} tokens is not possible.", "Choose a whole number from 1.")
+        name = absolute(request.model)
+        key = (name, request.device, request.backend, request.context)
         if self._talk is None or self._key != (*key, *_stamps(name, self._talk.loaded.folder)):
             self._close()
-            opened = chats.open_chat(name, device, backend=backend, context=context, emit=emit, should_stop=should_stop)
+            opened = chats.open_chat(
+                name, request.device, backend=request.backend, context=request.context, emit=emit,
+                should_stop=should_stop,
+            )  # fmt: skip
             self._talk, self._key = opened, (*key, *_stamps(name, opened.loaded.folder))
         return self._described(self._talk, name)
 
-    def say(self, arguments: Arguments, emit: Emit, should_stop: Asked) -> Values:
-        """One answer of the model that was opened; a stop ends it after the token at hand, which is no failure."""
+    def say(self, request: Say, emit: Emit, should_stop: ShouldStop) -> ChatAnswer:
+        """Generate one answer; a stop ends it after the current token, which is no failure."""
         opened = self._opened()
-        sampling = chats.sampling_of(_mapping(arguments, "sampling"))
-        results: list[Values] = []
+        return chats.generate(
+            opened, request.messages, request.sampling, emit, should_stop, continue_last=request.continue_last
+        )
 
-        def tell(event: Event) -> None:
-            if isinstance(event, Result):
-                results.append(event.values)
-            else:
-                emit(event)
-
-        continues = arguments.get("continue_last") is True
-        chats.answer(opened, _messages(arguments), sampling, tell, should_stop, continue_last=continues)
-        return results[-1]
-
-    def count(self, arguments: Arguments, emit: Emit, should_stop: Asked) -> Values:
-        """How many tokens a conversation has, and how many the model reads."""
+    def count(self, request: CountTokens, emit: Emit, should_stop: ShouldStop) -> TokenCount:
+        """Count the tokens of a conversation."""
         opened = self._opened()
-        return {"tokens": opened.count(_messages(arguments)), "context": opened.context}
+        return TokenCount(opened.count(request.messages), opened.context)
 
-    def perplexity(self, arguments: Arguments, emit: Emit, should_stop: Asked) -> Values:
-        """Perplexity of the model that was opened, as it answers, on the rows of text that a run measures on too."""
+    def perplexity(self, request: MeasurePerplexity, emit: Emit, should_stop: ShouldStop) -> Perplexity:
+        """Measure the perplexity of the loaded model on the rows of text that a run uses too."""
         from core.inference.evaluate import perplexity
         from core.quant import heldout
 
         opened = self._opened()
         rows = heldout.windows(opened.loaded.tokenizer, opened.context)
         opened.forget()
-        return asdict(perplexity(opened.loaded.runner, rows, HELD_OUT, emit, should_stop))
+        return perplexity(opened.loaded.runner, rows, HELD_OUT, emit, should_stop)
 
-    def bench(self, arguments: Arguments, emit: Emit, should_stop: Asked) -> Values:
-        """How fast the model that was opened reads and writes at several lengths (`core.api.bench_call`)."""
+    def speed(self, request: MeasureSpeed, emit: Emit, should_stop: ShouldStop) -> SpeedReport:
+        """Measure prefill and decode speed of the loaded model at several prompt lengths."""
         opened = self._opened()
         opened.forget()
-        return bench_call.bench(opened.loaded, arguments, emit, should_stop, str(self._key[0]))
+        return speed.measure_speed(opened.loaded, request.lengths, emit, should_stop, str(self._key[0]))
 
     def _opened(self) -> ChatModel:
         if self._talk is None:
@@ -101,41 +103,41 @@ class Chat:
         return self._talk
 
     def _close(self) -> None:
-        """Give the memory of the model back."""
+        """Unload the model and free its memory."""
         if self._talk is not None:
             self._talk.loaded.runner.close()
         self._talk, self._key = None, ()
         _give_back()
 
     @staticmethod
-    def _described(opened: ChatModel, name: str) -> Values:
+    def _described(opened: ChatModel, name: str) -> LoadedModel:
         loaded: Any = opened.loaded
-        return {
-            "label": loaded.label,
-            "device": loaded.device,
-            "device_name": loaded.device_name,
-            "device_note": loaded.device_note,
-            "dtype": loaded.dtype,
-            "schemes": loaded.schemes,
-            "weight_bytes": loaded.weight_bytes,
-            "context": opened.context,
-            "template": bool(opened.prompts.template),
-            "folder": str(loaded.folder),
-            "runner": loaded.runner.name,
-            "backends": [asdict(row) for row in loaded.rows],
-            "memory_bytes": loaded.runner.memory_bytes,
-            "perplexity": reported_perplexity(Path(name), loaded.folder),
-            "thinking": opened.thinks,
-        }
+        return LoadedModel(
+            label=loaded.label,
+            device=loaded.device,
+            device_name=loaded.device_name,
+            device_note=loaded.device_note,
+            dtype=loaded.dtype,
+            schemes=dict(loaded.schemes),
+            weight_bytes=loaded.weight_bytes,
+            memory_bytes=loaded.runner.memory_bytes,
+            context=opened.context,
+            template=bool(opened.prompts.template),
+            folder=str(loaded.folder),
+            runner=loaded.runner.name,
+            backends=tuple(loaded.rows),
+            perplexity=reported_perplexity(Path(name), loaded.folder),
+            thinking=opened.thinks,
+        )
 
 
-def reported_perplexity(model: Path, folder: Path) -> Values | None:
-    """The perplexity that the run which made a model measured: `value` and `text`; None where no report has one.
+def reported_perplexity(model: Path, folder: Path) -> ReportedPerplexity | None:
+    """Return the perplexity in the report of the run that made a model; None where there is none.
 
     Args:
-        model: what was opened, a folder or a file; folder: what was read, for one that lies elsewhere.
+        model: the opened folder or file; folder: the folder that was read, which may be another one.
     """
-    path = bench_call.report_of(str(model) if model.is_absolute() else "", folder)
+    path = speed.report_of(str(model) if model.is_absolute() else "", folder)
     try:
         report = read_json(path) if path is not None else None
     except CorruptFile:
@@ -144,27 +146,13 @@ def reported_perplexity(model: Path, folder: Path) -> Values | None:
         report = report["source_report"]  # a conversion that changed no weight
     told = report.get("perplexity") if isinstance(report, dict) else None
     value = told.get("quantized") if isinstance(told, dict) else None
-    if isinstance(told, dict) and type(value) in (int, float):
-        return {"value": value, "text": str(told.get("text") or HELD_OUT)}
+    if isinstance(told, dict) and isinstance(value, int | float):
+        return ReportedPerplexity(float(value), str(told.get("text") or HELD_OUT))
     return None
 
 
-def _messages(arguments: Arguments) -> list[dict[str, str]]:
-    messages = arguments.get("messages")
-    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
-        raise BadInput("A conversation is a list of messages.", "Begin a new one.")
-    return messages
-
-
-def _mapping(arguments: Arguments, name: str) -> Mapping[str, Any]:
-    value = arguments.get(name) or {}
-    if not isinstance(value, Mapping):
-        raise BadInput(f"{name} has to be an object.", "Leave it out.")
-    return value
-
-
 def _stamps(name: str, folder: Path) -> tuple[int, ...]:
-    """When the files that make a model changed: the same folder may hold another model now."""
+    """Return when the files of a model changed, as the same folder may contain another model later."""
     try:
         files = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
         given = Path(name)
@@ -176,7 +164,7 @@ def _stamps(name: str, folder: Path) -> tuple[int, ...]:
 
 
 def _give_back() -> None:
-    """Return the memory of a model that nobody holds any more."""
+    """Return the memory of an unloaded model to the system."""
     import torch
 
     gc.collect()

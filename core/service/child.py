@@ -1,9 +1,10 @@
-"""The child process of the window's slow questions: `python -P -m core.service.child LOGFILE`.
+"""The child process of the window's slow calls: `python -P -m core.service.child LOGFILE`.
 
-Requests come as JSON lines on stdin, `{"id": 1, "call": "search", "arguments": {...}}`, and are answered one after the
-other with JSON lines `{"id": 1, "line": EVENT}` on what was stdout; the last event of an answer is a `Result` or a
-`Failed`. `{"stop": 1}` reaches a call while it runs. The end of stdin means that the parent is gone, and the process
-leaves within a second. Knows nothing of what the calls do (`core.service.calls`), nor of who asks.
+Requests arrive as JSON lines on stdin, `{"id": 1, "request": "SearchHub", "fields": {...}}`, where the fields are those
+of the class in `core.service.messages`. They are answered one after the other with JSON lines
+`{"id": 1, "line": EVENT}` on the original stdout; the last event of an answer is a `Result` with the encoded result, or
+a `Failed`. `{"stop": 1}` reaches a call while it runs. The end of stdin means that the parent is gone, and the process
+ends within a second.
 """
 
 from __future__ import annotations
@@ -20,13 +21,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from core.codec import decode, encode
+from core.control import ShouldStop
 from core.errors import BadInput, Cancelled
 from core.events import Emit, Event, Result, to_line
 from core.jobs.failure import Progressed, failed_from
 from core.jobs.process import take_stdin
+from core.service.messages import Request
 
-Served = Callable[[Mapping[str, Any], Emit, Callable[[], bool]], dict[str, Any]]
-"""One call: its arguments, where its events go, and whether it shall stop; returns the values of its `Result`."""
+Handler = Callable[[Any, Emit, ShouldStop], Any]
+"""A function that takes a request, where its events go, and the stop callback, and returns the request's result."""
 
 LEAVE_AFTER: Final = 0.8
 """Seconds that a call has to stop by itself once the parent is gone."""
@@ -36,19 +40,19 @@ _LOG_WATCH: Final = 5.0
 
 
 @dataclass(frozen=True)
-class Request:
-    """One call that the parent wants."""
+class _Order:
+    """One request line: the number of the call, the name of the request class, and its encoded fields."""
 
     number: int
-    call: str
-    arguments: Mapping[str, Any]
+    name: str
+    fields: dict[str, Any]
 
 
 class Orders:
     """What the parent wants, read by a thread of its own: calls in their order, and which of them shall stop."""
 
     def __init__(self) -> None:
-        self._requests: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
+        self._requests: queue.SimpleQueue[_Order | None] = queue.SimpleQueue()
         self._stopped: set[int] = set()
         self._ended = threading.Event()
 
@@ -56,7 +60,7 @@ class Orders:
         """Start to read from the descriptor `commands`, until it ends."""
         threading.Thread(target=self._read, args=(commands,), name="orders", daemon=True).start()
 
-    def next(self) -> Request | None:
+    def next(self) -> _Order | None:
         """The next call, waited for; None when the parent is gone."""
         return self._requests.get()
 
@@ -80,7 +84,7 @@ class Orders:
             if "stop" in value:
                 self._stopped.add(int(value["stop"]))
             else:
-                self._requests.put(Request(int(value["id"]), str(value["call"]), dict(value["arguments"])))
+                self._requests.put(_Order(int(value["id"]), str(value["request"]), dict(value["fields"])))
         except (ValueError, KeyError, TypeError, RecursionError):
             sys.stderr.write(f"not a request: {line[:200]!r}\n")
 
@@ -103,29 +107,51 @@ class Replies:
                 os._exit(0)
 
 
-def serve(orders: Orders, replies: Replies, table: Mapping[str, Served], log: Path) -> None:
+def serve(orders: Orders, replies: Replies, handlers: Mapping[type[Request[Any]], Handler], log: Path) -> None:
     """Answer requests until there are no more."""
-    while (request := orders.next()) is not None:
-        answer(request, orders, replies, table, log)
+    known = {request.__name__: (request, handler) for request, handler in handlers.items()}
+    while (order := orders.next()) is not None:
+        _answer(order, orders, replies, known, log)
 
 
-def answer(request: Request, orders: Orders, replies: Replies, table: Mapping[str, Served], log: Path) -> None:
-    """One call from its first event to the `Result` or `Failed` that ends it; raises nothing that the call raises."""
+def _answer(
+    order: _Order,
+    orders: Orders,
+    replies: Replies,
+    known: Mapping[str, tuple[type[Request[Any]], Handler]],
+    log: Path,
+) -> None:
+    """Answer one request, up to its `Result` or `Failed`; every exception of the call becomes a `Failed`."""
 
     def emit(event: Event) -> None:
-        replies.send(request.number, event)
+        replies.send(order.number, event)
 
     def should_stop() -> bool:
-        return orders.stopped(request.number)
+        return orders.stopped(order.number)
 
     try:
         if should_stop():
             raise Cancelled("Stopped before it began.")
-        if request.call not in table:
-            raise BadInput(f"There is no call {request.call!r}.", "It may be one of another version of Bitwright.")
-        emit(Result(table[request.call](request.arguments, emit, should_stop)))
-    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - whatever it was, the parent must hear of it
+        request, handler = _decoded(order, known)
+        emit(Result(encode(handler(request, emit, should_stop))))
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the parent gets every failure as an event
         emit(failed_from(error, Progressed(), log))
+
+
+def _decoded(order: _Order, known: Mapping[str, tuple[type[Request[Any]], Handler]]) -> tuple[Request[Any], Handler]:
+    """Return the request of a line and its handler.
+
+    Raises:
+        BadInput: the line is one of another version.
+    """
+    hint = "Restart Bitwright: the window and its helper process are of different versions."
+    if order.name not in known:
+        raise BadInput(f"There is no request {order.name!r}.", hint)
+    request, handler = known[order.name]
+    try:
+        return decode(request, order.fields), handler
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"The request {order.name} is not valid: {error}.", hint) from error
 
 
 def main() -> int:
@@ -140,7 +166,7 @@ def main() -> int:
     # after the streams are safe, and after the parent's end is noticed: imports print, and take their time
     from core.service import calls
 
-    serve(orders, replies, calls.table(), Path(sys.argv[1]))
+    serve(orders, replies, calls.handlers(), Path(sys.argv[1]))
     return 0
 
 

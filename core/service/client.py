@@ -14,19 +14,21 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Final
+from typing import IO, Any, Final, TypeVar
 
-from core.control import never
-from core.errors import Cancelled, ChildDied
+from core.codec import decode, encode
+from core.control import ShouldStop, never
+from core.errors import BitwrightError, Cancelled, ChildDied
 from core.events import Event, Failed, Log, Result, from_line
 from core.home import home
 from core.jobs import process
 from core.jobs.failure import error_from
 from core.jobs.process import cause_of_death, last_words
+from core.service.messages import Request, result_type
 
 PATIENCE: Final = 1.5
 """Seconds between asking a call to stop and killing its child."""
@@ -39,6 +41,7 @@ _LONGEST_LINE: Final = 64 << 20
 _AHEAD: Final = 500
 """Events that may wait to be read; after that the child has to wait too."""
 
+R = TypeVar("R")
 _Message = tuple[int | None, Event]
 
 
@@ -75,22 +78,20 @@ class Service:
         """
         self._running()
 
-    def call(
-        self, name: str, arguments: Mapping[str, Any], should_stop: Callable[[], bool] = never
-    ) -> Generator[Event, None, dict[str, Any]]:
-        """Ask the child: yields the events of the call and returns its values.
+    def call(self, request: Request[R], should_stop: ShouldStop = never) -> Generator[Event, None, R]:
+        """Send a request to the child: yield the events of the call and return its result.
 
-        Closing the generator asks the call to stop, and the next one waits for it.
+        Closing the generator asks the call to stop, and the next one waits for its end.
 
         Raises:
-            BitwrightError: the call failed, as it says.
+            BitwrightError: the call failed with it, or the answer is of another version.
             ChildDied: the child ended without an answer.
-            Cancelled: after a stop, unless the call answered all the same; or the service was closed.
+            Cancelled: after a stop, unless the call answered before; or the service was closed.
         """
         child = self._running()
         self._number += 1
         number = self._number
-        child.send({"id": number, "call": name, "arguments": dict(arguments)})
+        child.send({"id": number, "request": type(request).__name__, "fields": encode(request)})
         asked: float | None = None
         answered = False
         try:
@@ -98,7 +99,7 @@ class Service:
                 event = child.read(number, _POLL)
                 if isinstance(event, Result):
                     answered = True
-                    return event.values
+                    return _result(request, event)
                 if isinstance(event, Failed):
                     answered = True
                     raise error_from(event)
@@ -265,6 +266,17 @@ class _Child:
                 stream.flush()
         with contextlib.suppress(OSError):
             stream.close()
+
+
+def _result(request: Request[R], event: Result) -> R:
+    try:
+        return decode(result_type(type(request)), event.values)
+    except (TypeError, ValueError) as error:
+        name = type(request).__name__
+        raise BitwrightError(
+            f"The helper process gave no valid answer to {name}: {error}.",
+            "Restart Bitwright: the window and its helper process are of different versions.",
+        ) from error
 
 
 def _started(command: Sequence[str]) -> _Child:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from core.inference.generation.sampling import LARGEST_SEED, Sampling
+from core.inference.generation.settings import LARGEST_SEED, Sampling
 from core.serving.fields import CHAT, TEXT, check_fields
 from core.serving.request_errors import RequestError, bad_field
 

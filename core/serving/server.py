@@ -25,6 +25,7 @@ from core.serving.connections import Connection, most_connections, quiet_logs
 from core.serving.faults import recorder
 from core.serving.guard import Guard, allowed_names, is_loopback, new_token
 from core.serving.request_queue import MAX_WAITING, CompletionModel, RequestQueue
+from core.serving.summary import ServerSummary
 
 PORT: Final = 8765
 HOST: Final = "127.0.0.1"
@@ -74,8 +75,8 @@ def serve(
     should_stop: ShouldStop,
     max_waiting: int = MAX_WAITING,
     log: Path | None = None,
-) -> dict[str, float]:
-    """Answer requests until `should_stop`; returns how many came to the model, and the seconds.
+) -> ServerSummary:
+    """Answer requests until `should_stop`.
 
     Emits a `Listening` and a `Log` once it listens, and a `Log` for each request that came to the model. Tracebacks of
     failures go to `log`, by default `serve-errors.txt` in Bitwright's own folder.
@@ -107,7 +108,7 @@ def serve(
         queue.close()
         for one in sockets:
             one.close()
-    return {"requests": endpoint.requests, "seconds": time.monotonic() - began}
+    return ServerSummary(endpoint.requests, time.monotonic() - began)
 
 
 def listen(host: str, port: int) -> list[socket.socket]:

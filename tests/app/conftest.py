@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pytestqt.qtbot import QtBot
 
     from app.shared.context import Context, Remedy
-    from app.shared.draft import OpenedModel
+    from app.shared.models.opened import OpenedModel
     from app.theme import Theme
     from core.errors import BitwrightError
 
@@ -128,7 +128,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def opened(tiny_model: Path) -> OpenedModel:
     """That model as the model page opens it."""
-    from app.shared.draft import OpenedModel
+    from app.shared.models.opened import OpenedModel
     from core.model.folder import read_config
     from core.model.headers import read_folder
     from core.model.tree import build_tree

@@ -1,4 +1,4 @@
-"""Stands in for `app.shared.calls.calls.Calls` where a test decides what the service answers, and when."""
+"""A stand-in for `app.shared.calls.calls.Calls` where a test decides what a call results in, and when."""
 
 from __future__ import annotations
 
@@ -6,51 +6,52 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from core.service.messages import Request
+
 
 @dataclass
 class RecordedCall:
-    """One call that was started; a test plays the service by calling the callables."""
+    """One call that was started; a test plays the child process by calling the callables."""
 
-    name: str
-    arguments: dict[str, Any]
+    request: Any
     on_success: Callable[[Any], object]
     on_failure: Callable[[Any], object]
     on_event: Callable[[Any], object]
     stopped: bool = False
 
     def stop(self) -> None:
-        """What `Call.stop` is; the answers of a stopped call may still be played, as if they had been on their way."""
+        """Like `Call.stop`; the result of a stopped call may still be played, as if it had been on its way."""
         self.stopped = True
 
 
 @dataclass
 class RecordedCalls:
-    """Notes what is started and answers nothing by itself."""
+    """Records what is started and answers nothing by itself."""
 
     started: list[RecordedCall] = field(default_factory=list)
 
     def start(
         self,
-        name: str,
-        arguments: dict[str, Any],
+        request: Request[Any],
         *,
         on_success: Callable[[Any], object],
         on_failure: Callable[[Any], object] | None = None,
         on_event: Callable[[Any], object] | None = None,
+        prepare: Callable[[Any], Any] | None = None,
     ) -> RecordedCall:
-        """As `Calls.start`."""
-        call = RecordedCall(name, arguments, on_success, on_failure or _nobody, on_event or _nobody)
+        """Record a call; `on_success` of the record takes what `prepare` would return."""
+        call = RecordedCall(request, on_success, on_failure or _ignore, on_event or _ignore)
         self.started.append(call)
         return call
 
-    def is_on(self, name: str) -> bool:
-        """As `Calls.is_on`."""
-        return any(call.name == name and not call.stopped for call in self.started)
+    def is_on(self, request: type[Request[Any]]) -> bool:
+        """Like `Calls.is_on`."""
+        return any(isinstance(call.request, request) and not call.stopped for call in self.started)
 
-    def of(self, name: str) -> list[RecordedCall]:
-        """The calls of one kind, the first one first."""
-        return [call for call in self.started if call.name == name]
+    def of(self, request: type[Request[Any]]) -> list[RecordedCall]:
+        """Return the calls with requests of one class, the first one first."""
+        return [call for call in self.started if isinstance(call.request, request)]
 
 
-def _nobody(_value: Any) -> None:
-    """Where a page did not want to know."""
+def _ignore(_value: Any) -> None:
+    """Do nothing, where a page has no callable."""

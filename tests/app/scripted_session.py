@@ -2,41 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from PySide6.QtCore import QObject, Signal
 
 from core.errors import BitwrightError, ChildDied
 from core.events import Event, Token
+from core.inference.generation.reply import ChatAnswer, Statistics
+from core.service.messages import ListOutputs, LoadedModel, OutputList, OutputModel, Request
 
-OPENED = {
-    "label": "tiny-4bit",
-    "device": "cpu",
-    "device_name": "Test CPU",
-    "dtype": "float32",
-    "schemes": {"W4 g64 sym": 14},
-    "weight_bytes": 116_000_000,
-    "context": 2048,
-    "template": True,
-    "folder": "/models/tiny-4bit",
-}
-ANSWERED = {
-    "text": "",
-    "prompt_tokens": 30,
-    "tokens": 12,
-    "first_token_seconds": 0.5,
-    "seconds": 1.6,
-    "ended_by": "end",
-    "tokens_per_second": 10.0,
-}
+OPENED = LoadedModel(
+    label="tiny-4bit",
+    device="cpu",
+    device_name="Test CPU",
+    dtype="float32",
+    schemes={"W4 g64 sym": 14},
+    weight_bytes=116_000_000,
+    context=2048,
+    folder="/models/tiny-4bit",
+)
+ANSWERED = ChatAnswer(
+    statistics=Statistics(
+        prompt_tokens=30,
+        tokens=12,
+        first_token_seconds=0.5,
+        seconds=1.6,
+        ended_by="end",
+        tokens_per_second=10.0,
+    )
+)
 
 
 class ScriptedCall:
     """One call; as soon as its session is closed nobody hears of it."""
 
-    def __init__(self, name: str, arguments: Mapping[str, Any], listeners: tuple[Callable[[Any], object], ...]) -> None:
-        self.name, self.arguments = name, arguments
+    def __init__(self, request: Any, listeners: tuple[Callable[[Any], object], ...]) -> None:
+        self.request = request
         self._success, self._failure, self._event = listeners
         self.stopped = False
 
@@ -53,9 +56,14 @@ class ScriptedCall:
         for piece in pieces:
             self._event(Token(piece))
 
-    def succeed(self, values: Mapping[str, Any], **changes: Any) -> None:
-        """The call ends well."""
-        self._success({**values, **changes})
+    def succeed(self, result: Any, **changes: Any) -> None:
+        """End the call with a result; `changes` replace fields of it, of an answer those of its statistics."""
+        if isinstance(result, ChatAnswer):
+            text = changes.pop("text", result.text)
+            result = replace(result, text=text, statistics=replace(result.statistics, **changes))
+        elif changes:
+            result = replace(result, **changes)
+        self._success(result)
 
     def fail(self, error: BitwrightError) -> None:
         """The call ends badly."""
@@ -78,8 +86,7 @@ class ScriptedSession(QObject):
 
     def start(
         self,
-        name: str,
-        arguments: Mapping[str, Any],
+        request: Request[Any],
         *,
         on_success: Callable[[Any], object],
         on_failure: Callable[[Any], object],
@@ -87,7 +94,7 @@ class ScriptedSession(QObject):
     ) -> ScriptedCall:
         """As `Session.start`."""
         assert not self.closed
-        self.calls.append(ScriptedCall(name, dict(arguments), (on_success, on_failure, on_event)))
+        self.calls.append(ScriptedCall(request, (on_success, on_failure, on_event)))
         return self.calls[-1]
 
     def close(self) -> None:
@@ -106,27 +113,26 @@ class ScriptedCalls:
 
     def __init__(self) -> None:
         self.sessions: list[ScriptedSession] = []
-        self.outputs: list[dict[str, Any]] = []
-        self.asked: list[str] = []
+        self.outputs: list[OutputModel] = []
+        self.asked: list[Request[Any]] = []
         self.slow = False
         self.waiting: list[Callable[[Any], object]] = []
 
     def start(
         self,
-        name: str,
-        arguments: Mapping[str, Any],
+        request: Request[Any],
         *,
         on_success: Callable[[Any], object],
         on_failure: Callable[[Any], object] | None = None,
         on_event: Callable[[Any], object] | None = None,
     ) -> None:
         """As `Calls.start`, of the finished models."""
-        assert name == "outputs"
-        self.asked.append(name)
+        assert isinstance(request, ListOutputs)
+        self.asked.append(request)
         if self.slow:
             self.waiting.append(on_success)
         else:
-            on_success({"outputs": self.outputs})
+            on_success(OutputList(tuple(self.outputs)))
 
     def session(self) -> ScriptedSession:
         """As `Calls.session`."""

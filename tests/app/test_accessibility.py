@@ -14,7 +14,7 @@ from app.frame.main_window import MainWindow
 from app.frame.page_stack import PAGES, PageEntry
 from app.logs import LogFeed
 from app.shared.context import Context, Remedy
-from app.shared.draft import OpenedModel
+from app.shared.models.opened import OpenedModel
 from core.errors import BadInput
 from tests.app import frame_pages
 from tests.app.reading_aloud import unnamed, unreachable

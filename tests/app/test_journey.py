@@ -12,12 +12,12 @@ from pytestqt.qtbot import QtBot
 
 from app.frame.main_window import MainWindow
 from app.logs import LogFeed
-from app.pages.chat.conversations.conversation import Figures
 from app.pages.chat.page import ChatPage
 from app.pages.chat.session import ChatSession
 from app.shared.run import notification
 from app.state import State
 from app.theme import Theme
+from core.inference.generation.reply import Statistics
 
 WAIT = 120_000
 
@@ -61,5 +61,5 @@ def test_from_a_folder_to_an_answer(
     with qtbot.waitSignal(session.answered, timeout=WAIT) as answered:
         chat.send("Hello")
     assert answered.args is not None
-    assert isinstance(answered.args[0], Figures)
+    assert isinstance(answered.args[0], Statistics)
     assert answered.args[0].tokens > 0

@@ -16,7 +16,7 @@ from app.logs import LogFeed
 from app.pages.layers.page import LayersPage
 from app.pages.layers.side_panel import VIEWS
 from app.shared.context import Context
-from app.shared.draft import OpenedModel
+from app.shared.models.opened import OpenedModel
 from tests.app import faces
 from tests.app.faces import FACES, Face
 

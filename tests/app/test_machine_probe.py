@@ -9,10 +9,10 @@ from pytestqt.qtbot import QtBot
 
 from app.machine_probe import MachineProbe
 from app.shared.context import Context
-from core.codec import encode
 from core.errors import ChildDied
 from core.events import Done
 from core.inference.machine import Device, Machine
+from core.service.messages import MeasureMachine
 from tests.app.recorded_calls import RecordedCalls
 from tests.app.steered_runs import SteeredRuns
 
@@ -36,7 +36,7 @@ def probe(qtbot: QtBot, context: Context, runs: SteeredRuns, calls: RecordedCall
 
 def test_what_was_measured_reaches_the_draft(probe: MachineProbe, context: Context, calls: RecordedCalls) -> None:
     probe.begin()
-    calls.of("devices")[0].on_success(encode(ANSWER))
+    calls.of(MeasureMachine)[0].on_success(ANSWER)
     machine = context.draft.machine
     assert (machine.chosen, machine.throughput, machine.devices[0].name) == ("cpu", {"cpu": 1e11}, "Some Processor")
 
@@ -44,7 +44,7 @@ def test_what_was_measured_reaches_the_draft(probe: MachineProbe, context: Conte
 def test_it_is_measured_once(probe: MachineProbe, calls: RecordedCalls) -> None:
     probe.begin()
     probe.begin()
-    assert len(calls.of("devices")) == 1
+    assert len(calls.of(MeasureMachine)) == 1
 
 
 def test_during_a_run_it_waits_for_its_end(probe: MachineProbe, runs: SteeredRuns, calls: RecordedCalls) -> None:
@@ -52,13 +52,13 @@ def test_during_a_run_it_waits_for_its_end(probe: MachineProbe, runs: SteeredRun
     probe.begin()
     before = len(calls.started)
     runs.end(Done("/out", 1.0, {}))
-    assert (before, len(calls.of("devices"))) == (0, 1)
+    assert (before, len(calls.of(MeasureMachine))) == (0, 1)
 
 
 def test_a_machine_that_cannot_be_measured_is_no_error_for_the_user(
     probe: MachineProbe, calls: RecordedCalls, reports: list[object], caplog: pytest.LogCaptureFixture
 ) -> None:
     probe.begin()
-    calls.of("devices")[0].on_failure(ChildDied("The helper died.", ""))
+    calls.of(MeasureMachine)[0].on_failure(ChildDied("The helper died.", ""))
     assert reports == []
     assert "could not be measured" in caplog.text

@@ -23,7 +23,8 @@ from PySide6.QtWidgets import QApplication
 from app.pages.layers.page import LayersPage
 from app.shared.calls.calls import Calls
 from app.shared.context import Context
-from app.shared.draft import Draft, OpenedModel
+from app.shared.draft import Draft
+from app.shared.models.opened import OpenedModel
 from app.shared.run.runs import Runs
 from app.state import State
 from app.theme import Theme

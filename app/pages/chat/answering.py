@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 from PySide6.QtCore import QObject, QTimer, Signal
 
 from app.pages.chat.conversation_view import ConversationView
-from app.pages.chat.conversations.conversation import Conversation, Figures, Message
+from app.pages.chat.conversations.conversation import Conversation, Message
 from app.pages.chat.session import ChatSession
 from core.errors import BitwrightError, ChildDied
+from core.inference.generation.reply import Statistics
+from core.inference.generation.settings import Sampling
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class ChatSettings:
     device: str
     backend: str
     system: str
-    sampling: dict[str, Any]
+    sampling: Sampling
 
 
 class AnswerControl(QObject):
@@ -173,11 +174,11 @@ class AnswerControl(QObject):
         else:
             self.changed.emit()
 
-    def _on_answered(self, figures: Figures) -> None:
+    def _on_answered(self, figures: Statistics) -> None:
         self._end(figures)
         self.answered.emit()
 
-    def _end(self, figures: Figures | None) -> None:
+    def _end(self, figures: Statistics | None) -> None:
         """Keep what has come of the answer; None where its end was not heard of."""
         self._tick.stop()
         if self._view.answering:

@@ -6,20 +6,21 @@ figures go into the report of the run that made the model, which the service doe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
 
 from app.pages.chat.bench_plot import BenchPlot
-from app.pages.chat.bench_rows import Bench, as_text, bench_from, summary
+from app.pages.chat.bench_rows import as_text, summary
 from app.shared.context import Context
 from app.widgets.note import Note
 from app.widgets.tinted_label import TintedLabel
 from core.errors import BitwrightError
 from core.events import Event, Progress
+from core.inference.figures import SpeedReport
+from core.service.messages import MeasureSpeed
 from core.wording import duration, figure
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class BenchPanel(QWidget):
         super().__init__(parent)
         theme = context.theme
         self._theme, self._session = theme, session
-        self._bench = Bench()
+        self._bench = SpeedReport()
         self._measured = ""
         self._mine = False
         self._go = QPushButton(self)
@@ -74,7 +75,7 @@ class BenchPanel(QWidget):
         self._follow()
 
     @property
-    def bench(self) -> Bench:
+    def bench(self) -> SpeedReport:
         """What was measured last."""
         return self._bench
 
@@ -89,7 +90,7 @@ class BenchPanel(QWidget):
         self._bar.setValue(0)
         self._mine = True
         self._measured = session.model
-        begun = session.measure("chat_bench", {}, on_success=self._done, on_failure=self._failed, on_event=self._heard)
+        begun = session.measure(MeasureSpeed(), on_success=self._done, on_failure=self._failed, on_event=self._heard)
         self._mine = self._mine and begun
         self._follow()
 
@@ -97,8 +98,8 @@ class BenchPanel(QWidget):
         if isinstance(event, Progress):
             self._bar.setValue(round(1000 * max(0.0, event.fraction)))
 
-    def _done(self, values: Mapping[str, Any]) -> None:
-        self._bench = bench_from(values)
+    def _done(self, report: SpeedReport) -> None:
+        self._bench = report
         self._show_rows()
 
     def _failed(self, error: BitwrightError) -> None:
@@ -110,7 +111,7 @@ class BenchPanel(QWidget):
         state = session.state if session is not None else "idle"
         self._mine = self._mine and state == "measuring"
         if session is not None and self._bench.rows and session.model != self._measured:
-            self._bench = Bench()
+            self._bench = SpeedReport()
             self._show_rows()
         reasons = {
             "idle": self.tr("Load the model first; then its speed can be measured."),

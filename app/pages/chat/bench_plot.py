@@ -12,8 +12,8 @@ from PySide6.QtCore import QPointF, QRectF, QSize, Qt
 from PySide6.QtGui import QPainter, QPaintEvent, QPen, QPolygonF
 from PySide6.QtWidgets import QSizePolicy, QWidget
 
-from app.pages.chat.bench_rows import BenchRow
 from app.theme import Theme
+from core.inference.figures import SpeedRow
 from core.wording import figure
 
 _HEIGHT = 192
@@ -26,7 +26,7 @@ class BenchPlot(QWidget):
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._theme = theme
-        self._rows: tuple[BenchRow, ...] = ()
+        self._rows: tuple[SpeedRow, ...] = ()
         self.setObjectName("bench_plot")
         self.setAccessibleName(self.tr("Speed over the length of the prompt"))
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
@@ -36,7 +36,7 @@ class BenchPlot(QWidget):
         """As wide as there is room."""
         return QSize(200, _HEIGHT)
 
-    def show_rows(self, rows: Sequence[BenchRow]) -> None:
+    def show_rows(self, rows: Sequence[SpeedRow]) -> None:
         """Show these figures."""
         self._rows = tuple(rows)
         if rows:
@@ -68,7 +68,7 @@ class BenchPlot(QWidget):
             painter.drawText(_around(x, bottom, 64), Qt.AlignmentFlag.AlignCenter, f"{row.prompt:,}")
 
     def _curve(
-        self, painter: QPainter, room: QRectF, title: str, role: str, value: Callable[[BenchRow], float]
+        self, painter: QPainter, room: QRectF, title: str, role: str, value: Callable[[SpeedRow], float]
     ) -> None:
         theme, metrics = self._theme, painter.fontMetrics()
         values = [value(row) for row in self._rows]

@@ -7,18 +7,19 @@ answers.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from PySide6.QtCore import QTimer, Signal
 from PySide6.QtWidgets import QWidget
 
-from app.pages.chat.conversations.conversation import Conversation, Figures, Message
+from app.pages.chat.conversations.conversation import Conversation, Message
 from app.pages.chat.message_footer import caption_of
 from app.pages.chat.message_view import MessageView
 from app.pages.chat.transcript import Transcript
 from app.theme import Theme
+from core.codec import encode
+from core.inference.generation.reply import Statistics
+from core.inference.generation.settings import Sampling
 
 _BUILD_SECONDS = 0.03
 _CAN_GO_ON = ("length", "stopped", "failed")
@@ -30,7 +31,7 @@ class _PendingAnswer:
 
     message: Message
     view: MessageView
-    before: Figures | None = None
+    before: Statistics | None = None
     began: float = 0.0
     thought: float = 0.0
 
@@ -96,11 +97,11 @@ class ConversationView(Transcript):
         self._build_some(all_of_them=True)
         self.to_end()
 
-    def begin_answer(self, sampling: Mapping[str, Any], model: str = "") -> None:
+    def begin_answer(self, sampling: Sampling, model: str = "") -> None:
         """Add an empty answer, to be filled by `append_piece`."""
         self._build_some(all_of_them=True)
         message = self._talk.add("assistant", "")
-        message.sampling, message.model = dict(sampling), model
+        message.sampling, message.model = encode(sampling), model
         self._coming = _PendingAnswer(message, self._add_bubble(message))
 
     def resume_answer(self) -> None:
@@ -133,7 +134,7 @@ class ConversationView(Transcript):
             coming.message.thinking += piece
             coming.view.set_thinking(coming.message.thinking, coming.thought - coming.began, going=True)
 
-    def end_answer(self, figures: Figures) -> None:
+    def end_answer(self, figures: Statistics) -> None:
         """The answer is as long as it will be. One that was ended before its first word is taken away."""
         if self._coming is None:
             return
@@ -235,6 +236,6 @@ class ConversationView(Transcript):
             self.branched.emit()
 
 
-def _thought_for(figures: Figures, coming: _PendingAnswer) -> float:
+def _thought_for(figures: Statistics, coming: _PendingAnswer) -> float:
     """As the child measured it; what was seen here where it did not."""
     return figures.thinking_seconds or coming.thought - coming.began

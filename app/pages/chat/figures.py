@@ -5,7 +5,7 @@ from __future__ import annotations
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QGridLayout, QLabel, QWidget
 
-from app.pages.chat.answer_figures import Figures
+from core.inference.generation.reply import Statistics
 from core.wording import duration, figure, human
 
 _DASH = "\N{EN DASH}"
@@ -42,7 +42,7 @@ class ChatFigures(QWidget):
             self._values[key] = value
         self.show_figures(None)
 
-    def show_figures(self, figures: Figures | None, memory: int = 0, about: bool = False) -> None:
+    def show_figures(self, figures: Statistics | None, memory: int = 0, about: bool = False) -> None:
         """Show `figures`, None for none yet.
 
         Args:
@@ -51,7 +51,7 @@ class ChatFigures(QWidget):
             about: they are worked out, not counted.
         """
         sign = "\N{ALMOST EQUAL TO} " if about else ""
-        known = figures or Figures()
+        known = figures or Statistics()
         self._set("speed", sign + figure(known.tokens_per_second) if known.tokens_per_second else _DASH)
         self._set("first", duration(known.first_token_seconds) if known.first_token_seconds else _DASH)
         self._set("reading", figure(known.prompt_tokens_per_second) if known.prompt_tokens_per_second else _DASH)

@@ -6,10 +6,10 @@ from PySide6.QtCore import Signal
 from PySide6.QtGui import QPalette
 from PySide6.QtWidgets import QHBoxLayout, QToolButton, QWidget
 
-from app.pages.chat.answer_figures import Figures
 from app.theme import Theme
 from app.widgets.elided_label import ElidedLabel
 from app.widgets.tinted_label import TintedLabel
+from core.inference.generation.reply import Statistics
 from core.wording import duration, figure
 
 
@@ -106,7 +106,7 @@ class MessageFooter(QWidget):
         return button
 
 
-def caption_of(figures: Figures | None, model: str = "") -> tuple[str, str]:
+def caption_of(figures: Statistics | None, model: str = "") -> tuple[str, str]:
     """What stands under an answer, short and at length; ("", "") for a question and for an answer that is coming.
 
     Args:
@@ -133,7 +133,7 @@ def caption_of(figures: Figures | None, model: str = "") -> tuple[str, str]:
     return ", ".join(parts), "\n".join(_at_length(figures))
 
 
-def _at_length(figures: Figures) -> list[str]:
+def _at_length(figures: Statistics) -> list[str]:
     lines = []
     if figures.seconds:
         lines.append(f"First token after {duration(figures.first_token_seconds)}, all in {duration(figures.seconds)}")

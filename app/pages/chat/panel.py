@@ -15,11 +15,11 @@ from app.pages.chat.device import ChatDevice
 from app.pages.chat.figures import ChatFigures
 from app.pages.chat.model_picker import ChatModelPicker
 from app.pages.chat.sampling_panel import SamplingPanel
-from app.pages.chat.session import Opened
 from app.pages.chat.side_column import SideColumn
 from app.shared.context import Context
 from app.widgets.tinted_label import TintedLabel
 from core.inference.backends.backend import BackendRow
+from core.service.messages import LoadedModel
 from core.wording import figure, human
 
 
@@ -83,7 +83,7 @@ class ChatPanel(SideColumn):
         self._column.insertWidget(self._column.count() - 1, widget)
         self.fit_width()
 
-    def show_opened(self, opened: Opened | None, rows: Sequence[BackendRow]) -> None:
+    def show_opened(self, opened: LoadedModel | None, rows: Sequence[BackendRow]) -> None:
         """Say how the loaded model is held and computed, or how it will be.
 
         Args:
@@ -104,7 +104,7 @@ class ChatPanel(SideColumn):
         self.system_changed.emit()
 
 
-def describe(opened: Opened) -> str:
+def describe(opened: LoadedModel) -> str:
     """What a loaded model is, in a line: `116 MB; 210 layers W4 g64 sym`."""
     parts = [human(opened.weight_bytes)] if opened.weight_bytes else []
     most = sorted(opened.schemes.items(), key=lambda item: -item[1])[:2]
@@ -113,8 +113,8 @@ def describe(opened: Opened) -> str:
         parts.append("and others")
     if not opened.schemes:
         parts.append("not quantized")
-    if opened.perplexity_value:
-        parts.append(f"perplexity {figure(opened.perplexity_value)}")
+    if opened.perplexity is not None:
+        parts.append(f"perplexity {figure(opened.perplexity.value)}")
     return ", ".join(parts)
 
 

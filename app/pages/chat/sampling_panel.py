@@ -14,6 +14,7 @@ from PySide6.QtWidgets import QDoubleSpinBox, QGridLayout, QLabel, QPushButton, 
 
 from app.state import State
 from app.widgets.wheel_guard import WheelGuard
+from core.inference.generation.settings import Sampling
 
 NEW_SEED: Final = -1
 """Stands for a seed drawn anew for every answer."""
@@ -109,12 +110,12 @@ class SamplingPanel(QWidget):
         grid.addWidget(self._reset, len(self._settings), 0, 1, 2, Qt.AlignmentFlag.AlignRight)
         self._update_reset()
 
-    def values(self) -> dict[str, Any]:
-        """What `chat_say` takes; where the seed is to be new each time, one is drawn."""
+    def values(self) -> Sampling:
+        """Return the sampling settings; where the seed is to be new each time, one is drawn."""
         found: dict[str, Any] = {key: field.value() for key, field in self._fields.items()}
         if found["seed"] == NEW_SEED:
             found["seed"] = secrets.randbelow(_LARGEST_SEED)
-        return found
+        return Sampling(**found)
 
     @property
     def fixed(self) -> bool:

@@ -31,6 +31,7 @@ from app.widgets.tinted_label import TintedLabel
 from app.widgets.wheel_guard import WheelGuard
 from core.errors import BitwrightError
 from core.events import Event, Listening, Log, Progress
+from core.service.messages import ServeModel
 from core.wording import human
 
 if TYPE_CHECKING:
@@ -113,14 +114,8 @@ class ServePanel(QWidget):
         self._requests, self._last = 0, ""
         self._note.set_text("")
         self._call = self._context.calls.start(
-            "serve",
-            {
-                "model": session.model,
-                "device": session.device,
-                "backend": session.backend or "auto",
-                "port": self._port.value(),
-            },
-            on_success=lambda _values: self._ended(),
+            ServeModel(session.model, session.device, session.backend or "auto", port=self._port.value()),
+            on_success=lambda _summary: self._ended(),
             on_failure=self._failed,
             on_event=self._heard,
         )

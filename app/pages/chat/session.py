@@ -1,6 +1,6 @@
 """One model in one child process: load it, let it answer, stop it, and say plainly in which of these states it is.
 
-Knows the calls `chat_open`, `chat_say` and `chat_count`, not what the conversation is about or how anything looks.
+Depends on QtCore only.
 """
 
 from __future__ import annotations
@@ -8,73 +8,25 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from PySide6.QtCore import QObject, Signal
 
-from app.pages.chat.answer_figures import Figures, Meter, figures_from
-from app.pages.chat.backend_rows import rows_from
+from app.pages.chat.answer_figures import Meter
 from core.errors import BitwrightError, ChildDied
 from core.events import Event, Log, Progress, Stage, Token
+from core.inference.generation.reply import Statistics
+from core.inference.generation.settings import Sampling
+from core.service.messages import CountTokens, LoadedModel, LoadModel, Request, Say, TokenCount
 
 if TYPE_CHECKING:
     from app.shared.calls.calls import Call, Calls, Session
-    from core.inference.backends.backend import BackendRow
 
 _log = logging.getLogger(__name__)
 
+R = TypeVar("R")
 State = Literal["idle", "loading", "ready", "answering", "measuring"]
-
-
-@dataclass(frozen=True)
-class Opened:
-    """What is known of a loaded model.
-
-    Attributes:
-        label: short name; device, device_name: what computes; dtype: number format of the weights in memory.
-        schemes: how many layers were stored in each scheme, empty for a model that is not quantized.
-        weight_bytes: on disk; context: tokens that it reads at once; template: whether it has a chat format.
-        device_note: why it is another device than the one asked for, as one sentence, or "".
-        folder: where its files lie; runner: what runs the whole model (`native`, `module`, `llama.cpp`).
-        backends: what could compute its layers, and how many layers each does.
-        memory_bytes: of weights and cache as they lie in memory.
-        perplexity: of the run that made it, in words, or ""; perplexity_value: the number, 0 where nobody measured it.
-        thinking: whether its chat format has thinking blocks.
-    """
-
-    label: str = ""
-    device: str = ""
-    device_name: str = ""
-    dtype: str = ""
-    schemes: dict[str, int] = field(default_factory=dict)
-    weight_bytes: int = 0
-    context: int = 0
-    template: bool = True
-    device_note: str = ""
-    folder: str = ""
-    runner: str = ""
-    backends: tuple[BackendRow, ...] = ()
-    memory_bytes: int = 0
-    perplexity: str = ""
-    perplexity_value: float = 0.0
-    thinking: bool = False
-
-
-def opened_from(values: Mapping[str, Any]) -> Opened:
-    """What `chat_open` answered; what is missing or of another kind is not known."""
-    usual = Opened()
-    known: dict[str, Any] = {"backends": rows_from(values.get("backends"))}
-    for name in Opened.__dataclass_fields__:
-        value, default = values.get(name), getattr(usual, name)
-        if name not in known and value is not None and type(value) is type(default):
-            known[name] = value
-    found = values.get("perplexity")
-    if isinstance(found, Mapping):
-        known["perplexity"] = str(found.get("text") or "")
-        value = found.get("value")
-        known["perplexity_value"] = float(value) if isinstance(value, int | float) else 0.0
-    return Opened(**known)
 
 
 class ChatSession(QObject):
@@ -86,7 +38,7 @@ class ChatSession(QObject):
         piece(str): text of the answer.
         thought(str): text that the model thinks before it answers.
         counted(int): tokens that the messages of the last `count` are.
-        answered(object): the answer is complete; its `Figures`.
+        answered(object): the answer is complete; its `Statistics`.
         failed(object, bool): a `BitwrightError`, and whether it came while loading.
     """
 
@@ -108,7 +60,7 @@ class ChatSession(QObject):
         self.stopping = False
         self._measuring = 0
         self.model = self.device = self.backend = ""
-        self.opened = Opened()
+        self.opened = LoadedModel()
         self.meter = Meter(0.0)
         self.pieces: tuple[str, ...] = ()
         """Text of each token of the last answer, "" where a character was not complete yet."""
@@ -124,7 +76,7 @@ class ChatSession(QObject):
         return self._text, self._fraction
 
     @property
-    def figures(self) -> Figures:
+    def figures(self) -> Statistics:
         """Of the answer that is coming, as known by now."""
         return self.meter.figures
 
@@ -132,31 +84,25 @@ class ChatSession(QObject):
         """Load a model into a child of its own; the one before is gone at once, with its memory.
 
         Args:
-            model, device: what `chat_open` takes.
+            model, device: as in `LoadModel`.
             backend: what should compute the layers that it can, or `auto`.
-            context: tokens that the cache should hold at most; 0 leaves it to the child.
+            context: tokens that the cache holds at most; 0 leaves it to the model.
         """
         self.close()
         self.model, self.device, self.backend = model, device, backend
-        arguments: dict[str, Any] = {"model": model, "device": device}
-        if backend not in ("", "auto"):
-            arguments["backend"] = backend
-        if context:
-            arguments["context"] = context
         self._text, self._fraction = self.tr("Loading the model"), -1.0
         session = self._session = self._calls.session()
         session.died.connect(lambda error: self._died(session, error))
         self._become("loading")
         self._call = session.start(
-            "chat_open",
-            arguments,
-            on_success=lambda values: self._loaded(session, values),
+            LoadModel(model, device, backend or "auto", context or None),
+            on_success=lambda loaded: self._loaded(session, loaded),
             on_failure=lambda error: self._failed(session, error),
             on_event=lambda event: self._heard(session, event),
         )
 
     def generate(
-        self, messages: Sequence[Mapping[str, str]], sampling: Mapping[str, Any], *, continue_last: bool = False
+        self, messages: Sequence[Mapping[str, str]], sampling: Sampling, *, continue_last: bool = False
     ) -> None:
         """Ask the loaded model for an answer, or for more of the answer that is the last of `messages`."""
         session = self._session
@@ -165,14 +111,10 @@ class ChatSession(QObject):
         self.stopping = False
         self.pieces = ()
         self.meter = Meter(time.time(), self.meter.per_token)
-        arguments: dict[str, Any] = {"messages": [dict(message) for message in messages], "sampling": dict(sampling)}
-        if continue_last:
-            arguments["continue_last"] = True
         self._become("answering")
         self._call = session.start(
-            "chat_say",
-            arguments,
-            on_success=lambda values: self._complete(session, values),
+            Say(_copied(messages), sampling, continue_last),
+            on_success=lambda answer: self._complete(session, answer.statistics),
             on_failure=lambda error: self._failed(session, error),
             on_event=lambda event: self._heard(session, event),
         )
@@ -182,26 +124,23 @@ class ChatSession(QObject):
         session = self._session
         if session is not None and self._state == "ready":
             session.start(
-                "chat_count",
-                {"messages": [dict(message) for message in messages]},
-                on_success=lambda values: self._count(session, values),
+                CountTokens(_copied(messages)),
+                on_success=lambda count: self._count(session, count),
                 on_failure=lambda error: _log.info("Tokens are not counted: %s", error),
                 on_event=lambda _event: None,
             )
 
     def measure(
         self,
-        name: str,
-        arguments: Mapping[str, Any],
+        request: Request[R],
         *,
-        on_success: Callable[[Any], object],
+        on_success: Callable[[R], object],
         on_failure: Callable[[BitwrightError], object],
         on_event: Callable[[Event], object],
     ) -> bool:
-        """Ask the loaded model's child for something else than an answer: `chat_perplexity` or `chat_bench`.
+        """Start a measurement of the loaded model: `MeasurePerplexity` or `MeasureSpeed`; return whether it has begun.
 
-        Its answer comes to the callables; `changed` tells when the measurement ends, also where it was stopped. Says
-        whether it has begun.
+        `changed` is emitted when the measurement ends, also when it is stopped.
         """
         session = self._session
         if session is None or self._state != "ready":
@@ -223,9 +162,8 @@ class ChatSession(QObject):
         number = self._measuring
         self._become("measuring")
         self._call = session.start(
-            name,
-            arguments,
-            on_success=lambda values: over(on_success, values),
+            request,
+            on_success=lambda result: over(on_success, result),
             on_failure=failed,
             on_event=lambda event: on_event(event) if session is self._session else None,
         )
@@ -254,32 +192,29 @@ class ChatSession(QObject):
         """Let go of the model: the child ends, and its memory is free."""
         session, self._session, self._call = self._session, None, None
         self.stopping = False
-        self.opened = Opened()
+        self.opened = LoadedModel()
         if session is not None:
             session.close()
         self._become("idle")
 
-    def _loaded(self, session: Session, values: Mapping[str, Any]) -> None:
+    def _loaded(self, session: Session, loaded: LoadedModel) -> None:
         if session is self._session:
-            self.opened = opened_from(values)
+            self.opened = loaded
             self._become("ready")
 
-    def _count(self, session: Session, values: Mapping[str, Any]) -> None:
-        tokens = values.get("tokens")
-        if session is self._session and isinstance(tokens, int):
-            self.counted.emit(tokens)
+    def _count(self, session: Session, count: TokenCount) -> None:
+        if session is self._session:
+            self.counted.emit(count.tokens)
 
-    def _complete(self, session: Session, values: Mapping[str, Any]) -> None:
+    def _complete(self, session: Session, statistics: Statistics) -> None:
         if session is self._session:
             self._call = None
             self.stopping = False
-            figures = figures_from(values)
-            told = values.get("pieces")
-            self.pieces = tuple(map(str, told)) if isinstance(told, Sequence) and not isinstance(told, str) else ()
-            if self.meter.letters and figures.tokens > 8:
-                self.meter.per_token = self.meter.letters / figures.tokens
+            self.pieces = tuple(statistics.pieces)
+            if self.meter.letters and statistics.tokens > 8:
+                self.meter.per_token = self.meter.letters / statistics.tokens
             self._become("ready")
-            self.answered.emit(figures)
+            self.answered.emit(replace(statistics, pieces=[]))
 
     def _failed(self, session: Session, error: BitwrightError) -> None:
         if session is not self._session:
@@ -315,3 +250,7 @@ class ChatSession(QObject):
         if state != self._state:
             self._state = state
             self.changed.emit()
+
+
+def _copied(messages: Sequence[Mapping[str, str]]) -> tuple[dict[str, str], ...]:
+    return tuple(dict(message) for message in messages)

@@ -12,7 +12,7 @@ from PySide6.QtWidgets import QHBoxLayout, QWidget
 from app.pages.chat.answering import AnswerControl, ChatSettings
 from app.pages.chat.bench_panel import BenchPanel
 from app.pages.chat.chat_view import ChatView
-from app.pages.chat.conversations.conversation import Conversation, Figures, Message
+from app.pages.chat.conversations.conversation import Conversation, Message
 from app.pages.chat.model_picker import ModelSelection
 from app.pages.chat.notice import show_notice
 from app.pages.chat.panel import ChatPanel, describe
@@ -21,6 +21,7 @@ from app.pages.chat.serve_panel import ServePanel
 from app.pages.chat.session import ChatSession
 from app.shared.context import Context
 from core.errors import BitwrightError
+from core.inference.generation.reply import Statistics
 
 
 class SingleModelChat(QWidget):
@@ -300,7 +301,7 @@ class SingleModelChat(QWidget):
     def _update_figures(self) -> None:
         coming = self.session.state == "answering"
         told = [message for message in self.talk.path() if message.figures is not None]
-        figures: Figures | None = told[-1].figures if told else None
+        figures: Statistics | None = told[-1].figures if told else None
         opened = self.session.opened
         self.panel.figures.show_figures(self.session.figures if coming else figures, opened.memory_bytes, about=coming)
         # tokens of another model's answer are not this one's

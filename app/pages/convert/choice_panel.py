@@ -10,7 +10,6 @@ from pathlib import Path
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
-from app.pages.convert.conversion import Possible
 from app.pages.convert.conversion_words import choice_text, choice_title
 from app.shared.resource_needs import disk_problem
 from app.theme import Theme
@@ -18,6 +17,7 @@ from app.widgets.elided_label import ElidedLabel
 from app.widgets.note import Note
 from app.widgets.output_field import OutputField
 from app.widgets.primary_button import make_primary
+from core.conversion.survey import ConversionOption
 
 
 class ChoicePanel(QWidget):
@@ -33,7 +33,7 @@ class ChoicePanel(QWidget):
 
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._row: Possible | None = None
+        self._row: ConversionOption | None = None
         self._output = Path()
         self._title = ElidedLabel(theme, bold=True, parent=self)
         self._title.setObjectName("choice_title")
@@ -70,7 +70,7 @@ class ChoicePanel(QWidget):
         self.allow.toggled.connect(self._judge)
         self.button.clicked.connect(self.asked)
 
-    def show_row(self, row: Possible | None, chosen: str, output: Path) -> None:
+    def show_row(self, row: ConversionOption | None, chosen: str, output: Path) -> None:
         """Show a row, the folder that the user chose ("" for the suggested one), and the one that is meant."""
         if row != self._row:
             self.allow.setChecked(False)
@@ -97,7 +97,7 @@ class ChoicePanel(QWidget):
             return self.tr("Allow it first: the result is not the same model")
         if self.output.problem:
             return self.tr("Choose another folder")
-        return disk_problem(row.size, self._output) if row.size else ""
+        return disk_problem(row.nbytes, self._output) if row.nbytes else ""
 
     def _judge(self) -> None:
         why = self.obstacle

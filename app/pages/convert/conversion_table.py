@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, QPersistentModelIndex, Qt
 from PySide6.QtGui import QFont
 
-from app.pages.convert.conversion import Possible
 from app.pages.convert.conversion_words import ROLES, VERDICTS, heading, verdict_text
 from app.shared.formats import words as format_words
+from core.conversion.survey import ConversionOption
 from core.wording import human
 
 if TYPE_CHECKING:
@@ -25,11 +25,11 @@ _RIGHT: Final = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
 _DASH: Final = "\N{EN DASH}"
 
 Index = QModelIndex | QPersistentModelIndex
-Row = Possible | str
+Row = ConversionOption | str
 
 
 class ConversionTable(QAbstractTableModel):
-    """Rows of `Possible`, and headings between them."""
+    """Rows of `ConversionOption`, and headings between them."""
 
     def __init__(self, theme: Theme, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -38,7 +38,7 @@ class ConversionTable(QAbstractTableModel):
         self._titles = (self.tr("Format"), self.tr("Result"), self.tr("Size"), self.tr("Why, or what for"))
         theme.changed.connect(self._colours_changed)
 
-    def show_rows(self, found: Sequence[Possible]) -> None:
+    def show_rows(self, found: Sequence[ConversionOption]) -> None:
         """Show these in place of what was shown."""
         self.beginResetModel()
         self._rows = []
@@ -50,10 +50,10 @@ class ConversionTable(QAbstractTableModel):
                 self._rows += [heading(verdict, len(part)), *part]
         self.endResetModel()
 
-    def row_at(self, row: int) -> Possible | None:
+    def row_at(self, row: int) -> ConversionOption | None:
         """What a row stands for; None for a heading."""
         found = self._rows[row] if 0 <= row < len(self._rows) else None
-        return found if isinstance(found, Possible) else None
+        return found if isinstance(found, ConversionOption) else None
 
     def headings(self) -> list[int]:
         """The rows that are headings."""
@@ -61,7 +61,7 @@ class ConversionTable(QAbstractTableModel):
 
     def first(self, kind: str = "") -> int:
         """The first row, if possible an exact one of another family than that called `kind`; -1 where there is none."""
-        found = [(number, row) for number, row in enumerate(self._rows) if isinstance(row, Possible)]
+        found = [(number, row) for number, row in enumerate(self._rows) if isinstance(row, ConversionOption)]
         exact = [(number, row) for number, row in found if row.verdict == "exact"]
         others = [(number, row) for number, row in exact if format_words.family_of(row.format).title != kind]
         return next((number for number, _row in (*others, *exact, *found)), -1)
@@ -103,7 +103,7 @@ class ConversionTable(QAbstractTableModel):
         if role == Qt.ItemDataRole.AccessibleTextRole and column == FORMAT:
             return ", ".join(filter(None, (self._text(row, part) for part in (FORMAT, RESULT, SIZE, WHY))))
         if role == Qt.ItemDataRole.ToolTipRole:
-            words = row.reason if column != SIZE else f"{row.size:,} bytes" if row.size else ""
+            words = row.reason if column != SIZE else f"{row.nbytes:,} bytes" if row.nbytes else ""
             return f"<p>{html.escape(words)}</p>" if words else None
         if role == Qt.ItemDataRole.TextAlignmentRole and column == SIZE:
             return _RIGHT
@@ -122,13 +122,13 @@ class ConversionTable(QAbstractTableModel):
             return self._theme.color("muted")
         return None
 
-    def _text(self, row: Possible, column: int) -> str:
+    def _text(self, row: ConversionOption, column: int) -> str:
         if column == FORMAT:
             return format_words.title(row.format)
         if column == RESULT:
             return verdict_text(row.verdict)
         if column == SIZE:
-            return human(row.size) if row.size and row.verdict != "no" else _DASH
+            return human(row.nbytes) if row.nbytes and row.verdict != "no" else _DASH
         return row.reason or format_words.family_of(row.format).about
 
     def _colours_changed(self) -> None:

@@ -8,9 +8,10 @@ from typing import Any, Final, Literal
 
 from PySide6.QtCore import QCoreApplication
 
-from app.pages.convert.conversion import Possible, Verdict
 from app.shared.formats import words as format_words
 from app.shared.formats.words import title
+from core.conversion.survey import ConversionOption, Verdict
+from core.service.messages import ConvertedModel
 from core.wording import duration, figure, human
 
 _tr = QCoreApplication.translate
@@ -55,7 +56,7 @@ def heading(verdict: Verdict, count: int) -> str:
     return words[verdict].format(count)
 
 
-def choice_title(row: Possible) -> str:
+def choice_title(row: ConversionOption) -> str:
     """What the chosen row stands for, as a heading."""
     name = title(row.format)
     words = {
@@ -63,11 +64,11 @@ def choice_title(row: Possible) -> str:
         "inexact": _tr("Convert", "{}: the weights change a little"),
         "no": _tr("Convert", "{}: not possible"),
     }
-    size = f", {human(row.size)}" if row.size and row.verdict != "no" else ""
+    size = f", {human(row.nbytes)}" if row.nbytes and row.verdict != "no" else ""
     return words[row.verdict].format(name) + size
 
 
-def choice_text(row: Possible) -> str:
+def choice_text(row: ConversionOption) -> str:
     """What to know of the chosen row."""
     if row.reason:
         return row.reason
@@ -87,53 +88,42 @@ def stage_text(name: str, label: str, target: str) -> str:
     return words.get(name, _tr("Convert", "Converting {0} to {1}")).format(label, title(target))
 
 
-def outcome(values: Mapping[str, Any]) -> Outcome:
-    """What the values of a `convert` call say; what is missing in them is left out."""
-    report = _mapping(values.get("report"))
-    error, size, seconds = _mapping(report.get("error")), report.get("output_bytes"), values.get("seconds")
-    facts = []
-    if report.get("format"):
-        facts.append((_tr("Convert", "Format"), title(str(report["format"]))))
-    if isinstance(size, int) and size:
-        facts.append((_tr("Convert", "Size"), human(size)))
-    if isinstance(seconds, int | float):
-        facts.append((_tr("Convert", "Time"), duration(seconds)))
-    exact = report.get("exact") is True
-    checked, notes = _checked(report, exact), [note for note in report.get("notes") or () if isinstance(note, str)]
+def outcome(made: ConvertedModel) -> Outcome:
+    """Return what a conversion made, in words, from its report."""
+    report = made.report
+    exact, error = report["exact"] is True, report.get("error") or {}
+    facts = [
+        (_tr("Convert", "Format"), title(report["format"])),
+        (_tr("Convert", "Size"), human(report["output_bytes"])),
+        (_tr("Convert", "Time"), duration(made.seconds)),
+    ]
     headline = _tr("Convert", "Exact to the bit") if exact else _changed_by(error)
-    if not exact and isinstance(error.get("largest"), int | float):
+    if error.get("largest") is not None:  # null where a difference was not finite
         facts.append((_tr("Convert", "Largest difference"), figure(error["largest"])))
-    text = " ".join(filter(None, (checked if exact else f"{_error_text(error)} {checked}", *notes)))
-    return Outcome("good" if exact else "warning", headline, text, tuple(facts), str(values.get("output") or ""))
+    checked = _checked(report, exact)
+    text = " ".join(filter(None, (checked if exact else f"{_error_text(error)} {checked}", *report["notes"])))
+    return Outcome("good" if exact else "warning", headline, text, tuple(facts), made.output)
 
 
 def _checked(report: Mapping[str, Any], exact: bool) -> str:
-    """What was read back."""
-    verified = _mapping(report.get("verified"))
-    layers, others = verified.get("layers"), verified.get("other_tensors")
-    if not isinstance(layers, int) or not isinstance(others, int):
-        return ""
+    """Return what was read back and compared."""
+    verified = report["verified"]
     words = _tr("Convert", "{0} layers and {1} other tensors were read back as they were written.")
     if exact:
         words = _tr("Convert", "{0} layers and {1} other tensors were read back: the same weights as in the source.")
-    return words.format(f"{layers:,}", f"{others:,}")
+    return words.format(f"{verified['layers']:,}", f"{verified['other_tensors']:,}")
 
 
 def _changed_by(error: Mapping[str, Any]) -> str:
     share = error.get("relative_rms")
-    if not isinstance(share, int | float):
+    if share is None:
         return _tr("Convert", "The weights changed")
     return _tr("Convert", "The weights changed by {} %").format(figure(100 * share))
 
 
 def _error_text(error: Mapping[str, Any]) -> str:
     text = _tr("Convert", "That is the root mean square of the differences, as a share of that of the weights.")
-    worst = _mapping(error.get("worst"))
-    name, share = worst.get("name"), worst.get("relative_rms")
-    if isinstance(name, str) and name and isinstance(share, int | float):
-        text += " " + _tr("Convert", "Most in {0}: {1} %.").format(name, figure(100 * share))
+    worst = error.get("worst") or {}
+    if worst.get("name") and worst.get("relative_rms") is not None:
+        text += " " + _tr("Convert", "Most in {0}: {1} %.").format(worst["name"], figure(100 * worst["relative_rms"]))
     return text
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}

@@ -23,7 +23,7 @@ from PySide6.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
 
 from app.pages.convert import conversion_words
 from app.pages.convert.choice_panel import ChoicePanel
-from app.pages.convert.conversion import Conversion, Possible
+from app.pages.convert.conversion import Conversion
 from app.pages.convert.conversion_table import ConversionTable
 from app.pages.convert.outcome_panel import OutcomePanel
 from app.pages.convert.possible_view import PossibleView
@@ -39,12 +39,14 @@ from app.shared.run.words import for_the_window
 from app.widgets.announcement import announce
 from app.widgets.transfer_bar import TransferBar
 from app.widgets.view_stack import ViewStack
+from core.conversion.survey import ConversionOption
 from core.errors import BitwrightError, OutputProblem
 from core.events import Event, Stage
 from core.files import free_name
 from core.formats.names import folder_name
 from core.home import home
 from core.model_id import DEMO
+from core.service.messages import ConvertedModel
 
 REQUEST = "convert/source"
 """Key in the state under which other pages leave the model to convert, before they go to this page."""
@@ -231,7 +233,7 @@ class ConvertPage(QWidget):
             part.setVisible(part is shown)
         if state == "ready":
             self._show_rows()
-        elif state == "done":
+        elif state == "done" and conversion.made is not None:
             self.outcome.show_outcome(conversion_words.outcome(conversion.made))
         if state in ("empty", "looking", "refused") or conversion.source is None:
             self.source.show_message("")
@@ -245,7 +247,7 @@ class ConvertPage(QWidget):
             self.view.setFocus(Qt.FocusReason.OtherFocusReason)
         self._show_choice()
 
-    def _chosen(self, _row: Possible | None) -> None:
+    def _chosen(self, _row: ConversionOption | None) -> None:
         """Another row: a result that was shown makes way for it."""
         if self.conversion.state == "done":
             self.conversion.again()
@@ -256,7 +258,7 @@ class ConvertPage(QWidget):
         row = self.view.current
         self.choice.show_row(row, self._output, self._target(row))
 
-    def _target(self, row: Possible | None) -> Path:
+    def _target(self, row: ConversionOption | None) -> Path:
         """The folder that the conversion will make."""
         if self._output:
             return Path(self._output)
@@ -284,10 +286,10 @@ class ConvertPage(QWidget):
         else:
             bar.follow(event)
 
-    def _ended(self, values: object) -> None:
+    def _ended(self, made: ConvertedModel) -> None:
         self.progress.end()
         self._output = ""
-        found = conversion_words.outcome(self.conversion.made)
+        found = conversion_words.outcome(made)
         words = self.tr("{0} is written: {1}.").format(self._label(), found.headline[:1].lower() + found.headline[1:])
         self._context.say(words)
         announce(self, words)
@@ -316,11 +318,12 @@ class ConvertPage(QWidget):
         self.view.setFocus(Qt.FocusReason.OtherFocusReason)
 
     def _start_chat(self) -> None:
-        self._context.state.set_value("chat/model", conversion_words.outcome(self.conversion.made).output)
+        if self.conversion.made is not None:
+            self._context.state.set_value("chat/model", self.conversion.made.output)
         self._context.go("chat")
 
     def _open_folder(self) -> None:
-        folder = conversion_words.outcome(self.conversion.made).output
+        folder = self.conversion.made.output if self.conversion.made is not None else ""
         if QDesktopServices.openUrl(QUrl.fromLocalFile(folder)):
             return
         copy = Remedy(self.tr("Copy the path"), lambda: QGuiApplication.clipboard().setText(folder))

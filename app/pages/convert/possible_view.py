@@ -8,8 +8,8 @@ from PySide6.QtCore import QLocale, QModelIndex, Qt, Signal
 from PySide6.QtGui import QKeyEvent, QResizeEvent
 from PySide6.QtWidgets import QAbstractItemView, QHeaderView, QStyledItemDelegate, QTableView, QWidget
 
-from app.pages.convert.conversion import Possible
 from app.pages.convert.conversion_table import FORMAT, RESULT, SIZE, WHY, ConversionTable
+from core.conversion.survey import ConversionOption
 
 _WIDTHS: Final = {FORMAT: 34, RESULT: 16, SIZE: 13}
 """In average characters; the reasons take the rest."""
@@ -28,8 +28,8 @@ class PossibleView(QTableView):
     """One row can be chosen; arrows pass over the headings.
 
     Signals:
-        chosen(object): another `Possible` is chosen, or None.
-        wanted(object): a `Possible` was double-clicked, or Enter was pressed on it.
+        chosen(object): another `ConversionOption` is chosen, or None.
+        wanted(object): a `ConversionOption` was double-clicked, or Enter was pressed on it.
     """
 
     chosen = Signal(object)
@@ -64,7 +64,7 @@ class PossibleView(QTableView):
         table.modelReset.connect(self._laid_out)
 
     @property
-    def current(self) -> Possible | None:
+    def current(self) -> ConversionOption | None:
         """The chosen row."""
         return self._table.row_at(self.currentIndex().row())
 

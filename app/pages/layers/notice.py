@@ -15,7 +15,7 @@ from app.widgets.primary_button import make_primary
 from app.widgets.tinted_label import TintedLabel
 
 if TYPE_CHECKING:
-    from app.shared.draft import OpenedModel
+    from app.shared.models.opened import OpenedModel
     from app.theme import Theme
 
 _WIDTH = 66

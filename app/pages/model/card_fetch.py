@@ -1,13 +1,15 @@
-"""The card of the model that is shown, fetched when it is wanted. Knows the service's `card` call, no widget."""
+"""The card of the model that is shown, fetched when it is wanted. Depends on QtCore only."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QObject, Signal
 
 from app.pages.model.card import fit_card
 from core.errors import BitwrightError
+from core.hub.records import ModelCard
+from core.service.messages import FetchCard
 
 if TYPE_CHECKING:
     from app.shared.calls.calls import Call, Calls
@@ -39,9 +41,8 @@ class CardFetch(QObject):
         self.forget()
         self.name = name
         self._call = self._calls.start(
-            "card",
-            {"model": name},
-            on_success=lambda values: self._came(name, values),
+            FetchCard(name),
+            on_success=lambda card: self._came(name, card),
             on_failure=lambda error: self._failed(name, error),
         )
         self.changed.emit()
@@ -54,11 +55,11 @@ class CardFetch(QObject):
         if call is not None:
             call.stop()
 
-    def _came(self, name: str, values: dict[str, Any]) -> None:
+    def _came(self, name: str, card: ModelCard) -> None:
         if name == self.name:
             self._call = None
-            self.text = fit_card(str(values["text"]))
-            self.licence, self.stated_by = str(values.get("license") or ""), str(values.get("stated_by") or "")
+            self.text = fit_card(card.text)
+            self.licence, self.stated_by = card.license, card.stated_by
             self.changed.emit()
 
     def _failed(self, name: str, error: BitwrightError) -> None:

@@ -15,7 +15,7 @@ from core.model.tree import ModelTree
 from core.wording import count, human
 
 if TYPE_CHECKING:
-    from app.shared.draft import OpenedModel
+    from app.shared.models.opened import OpenedModel
 
 _DTYPES = {
     "BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64", "I8": "int8", "U8": "uint8",

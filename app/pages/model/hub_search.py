@@ -1,17 +1,18 @@
 """A search of the Hub that follows what is typed: it waits for a pause, keeps one call under way, and can be stopped.
 
-Knows the service's `search` call and nothing of fields or rows.
+Depends on QtCore only.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QObject, QTimer, Signal
 
 from core.errors import BitwrightError
-from core.hub.search import FoundModel
+from core.hub.records import FoundModel, SearchResults
+from core.service.messages import SearchHub
 
 if TYPE_CHECKING:
     from app.shared.calls.calls import Call, Calls
@@ -80,14 +81,8 @@ class HubSearch(QObject):
         turn = self._turn
         self._set("searching")
         self._call = self._calls.start(
-            "search",
-            {
-                "text": self.query.text,
-                "limit": LIMIT,
-                "sort": self.query.sort,
-                "hide_quantized": self.query.hide_quantized,
-            },
-            on_success=lambda values: self._found(turn, values),
+            SearchHub(self.query.text, LIMIT, self.query.sort, self.query.hide_quantized),
+            on_success=lambda result: self._found(turn, result),
             on_failure=lambda error: self._failed(turn, error),
         )
 
@@ -105,11 +100,11 @@ class HubSearch(QObject):
         if call is not None:
             call.stop()
 
-    def _found(self, turn: int, values: dict[str, Any]) -> None:
+    def _found(self, turn: int, result: SearchResults) -> None:
         if turn == self._turn:
             self._call = None
-            self.models = [FoundModel(**{**record, "tags": tuple(record["tags"])}) for record in values["models"]]
-            self._set("offline" if values["offline"] else "found")
+            self.models = list(result.models)
+            self._set("offline" if result.offline else "found")
 
     def _failed(self, turn: int, error: BitwrightError) -> None:
         if turn == self._turn:

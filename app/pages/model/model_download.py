@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QObject, Signal
 
 from core.errors import BitwrightError
 from core.events import Event
+from core.service.messages import DownloadModel, ModelFolder
 
 if TYPE_CHECKING:
     from app.shared.calls.calls import Call, Calls
@@ -47,9 +48,8 @@ class ModelDownload(QObject):
         self._turn += 1
         turn, self.name = self._turn, name
         self._call = self._calls.start(
-            "download",
-            {"model": name},
-            on_success=lambda values: self._succeeded(turn, values),
+            DownloadModel(name),
+            on_success=lambda found: self._succeeded(turn, found),
             on_failure=lambda error: self._failed(turn, error),
             on_event=lambda event: self._reported(turn, event),
         )
@@ -70,10 +70,10 @@ class ModelDownload(QObject):
         if turn == self._turn:
             self.reported.emit(event)
 
-    def _succeeded(self, turn: int, values: dict[str, Any]) -> None:
+    def _succeeded(self, turn: int, found: ModelFolder) -> None:
         if turn == self._turn:
             self._end()
-            self.finished.emit(self.name, str(values.get("folder") or ""))
+            self.finished.emit(self.name, str(found.path))
 
     def _failed(self, turn: int, error: BitwrightError) -> None:
         if turn == self._turn:

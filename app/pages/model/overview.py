@@ -22,7 +22,7 @@ from app.widgets.transfer_bar import TransferBar
 from core.wording import human
 
 if TYPE_CHECKING:
-    from app.shared.draft import OpenedModel
+    from app.shared.models.opened import OpenedModel
 
 
 class ModelOverview(QScrollArea):

@@ -23,15 +23,17 @@ from app.pages.model.picker import ModelPicker
 from app.pages.model.welcome import ModelWelcome
 from app.shared.context import Context, Remedy
 from app.shared.models.name import model_name, page_of
+from app.shared.models.opened import OpenedModel
 from app.shared.resource_needs import free_now
 from app.widgets.primary_button import make_primary
 from app.widgets.view_stack import ViewStack
 from core.errors import BitwrightError, HubUnreachable, ModelNotFound
 from core.model_id import DEMO, looks_like_path
+from core.service.messages import OpenModel
 
 if TYPE_CHECKING:
     from app.shared.calls.calls import Call
-    from app.shared.draft import OpenedModel
+    from app.shared.models.opened import OpenedModel
 
 _FREE_EVERY_MS = 5000
 """How often what is free is looked at again while the page is in view."""
@@ -81,8 +83,8 @@ class ModelPage(QWidget):
         from_button = self.welcome.button.hasFocus()
         self.opening.begin("SmolLM2-135M-Instruct" if name == DEMO else name)
         self._opening = self.context.calls.start(
-            "open_model",
-            {"model": name},
+            OpenModel(name),
+            prepare=OpenedModel.from_headers,
             on_success=lambda opened: self._opened(turn, opened),
             on_failure=lambda error: self._failed(turn, name, error),
             on_event=self.opening.follow,

@@ -13,7 +13,8 @@ from typing import Any
 
 from PySide6.QtCore import QAbstractListModel, QModelIndex, QObject, QPersistentModelIndex, Qt
 
-from core.hub.search import FoundModel, is_quantized
+from core.hub.records import FoundModel
+from core.hub.search import is_quantized
 from core.model_id import DEMO, looks_like_path
 from core.wording import count
 

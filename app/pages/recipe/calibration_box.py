@@ -5,6 +5,7 @@ A data set is downloaded only by the preview or by the run.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from PySide6.QtCore import Signal
@@ -15,8 +16,11 @@ from app.pages.recipe.text_preview import TextPreview
 from app.shared.context import Context
 from app.widgets.note import Note
 from app.widgets.segmented import Option, Segmented
+from core.calibration.preview import Preview
 from core.errors import BitwrightError
 from core.events import Event, Log
+from core.recipes import Recipe
+from core.service.messages import PreviewText
 
 
 class CalibrationBox(QWidget):
@@ -32,9 +36,9 @@ class CalibrationBox(QWidget):
         super().__init__(parent)
         self._context = context
         self._call: Any = None
-        self._asked: dict[str, Any] | None = None
+        self._asked: PreviewText | None = None
         self._calibration: str | None = None
-        self._arguments: dict[str, Any] = {}
+        self._request = PreviewText("builtin", 0, 0, 0)
         theme = context.theme
         self._kind = Segmented(
             theme,
@@ -72,14 +76,14 @@ class CalibrationBox(QWidget):
         self._lay_out()
         self._arrange()
 
-    def show_values(self, arguments: dict[str, Any], use: Any) -> None:
+    def show_values(self, request: PreviewText, use: Recipe) -> None:
         """Show the selected text and how many tokens of it a run uses.
 
         Args:
-            arguments: the arguments of a preview; with `model` "" tokens are not counted.
+            request: for a preview; with `model` "" tokens are not counted.
             use: the recipe that sets the number of tokens.
         """
-        calibration = str(arguments["calibration"])
+        calibration = request.calibration
         if calibration != self._calibration:
             self._calibration = calibration
             kind = kind_of(calibration)
@@ -88,9 +92,9 @@ class CalibrationBox(QWidget):
             self._object("")
             self._arrange()
         self._use.set_text(use_text(use))
-        if self._asked is not None and self._asked != arguments:
+        if self._asked is not None and self._asked != request:
             self._forget()
-        self._arguments = arguments
+        self._request = request
 
     def stop(self) -> None:
         """Stop the current preview."""
@@ -184,32 +188,28 @@ class CalibrationBox(QWidget):
             self._forget()
             return
         self._forget()
-        asked = dict(self._arguments)
-        self._asked = asked
+        asked = self._asked = replace(self._request)
         self._found.set_text(self.tr("Reading the text"))
         self._preview.setText(self.tr("Stop"))
         self._call = self._context.calls.start(
-            "preview_text",
-            dict(asked),
-            on_success=lambda values: self._end(asked, values=values),
+            asked,
+            on_success=lambda preview: self._end(asked, preview=preview),
             on_failure=lambda error: self._end(asked, error=error),
             on_event=lambda event: self._show_event(asked, event),
         )
 
-    def _show_event(self, asked: dict[str, Any], event: Event) -> None:
+    def _show_event(self, asked: PreviewText, event: Event) -> None:
         if asked is self._asked and isinstance(event, Log):
             self._found.set_text(event.message)
 
-    def _end(
-        self, asked: dict[str, Any], *, values: dict[str, Any] | None = None, error: BitwrightError | None = None
-    ) -> None:
+    def _end(self, asked: PreviewText, *, preview: Preview | None = None, error: BitwrightError | None = None) -> None:
         if asked is not self._asked:
             return  # the selection changed meanwhile
         self._call = None
         self._preview.setText(self.tr("Preview"))
-        if values is not None:
-            self._found.set_text(found_text(values))
-            self._rows.show_rows(values["rows"])
+        if preview is not None:
+            self._found.set_text(found_text(preview))
+            self._rows.show_rows(preview.rows)
         else:
             self._found.set_text(str(error), "bad")
 

@@ -5,9 +5,8 @@ Does not read the text.
 
 from __future__ import annotations
 
-from typing import Any
-
 from core.calibration import text
+from core.calibration.preview import Preview
 from core.errors import BadCalibration, BitwrightError
 from core.recipes import Recipe
 
@@ -52,9 +51,9 @@ def use_text(recipe: Recipe) -> str:
     return f"A run uses {recipe.samples:,} rows of {recipe.seqlen:,} tokens: {tokens:,} tokens."
 
 
-def found_text(values: dict[str, Any]) -> str:
+def found_text(preview: Preview) -> str:
     """Return the result of a preview in one line."""
-    documents = f"{values['documents']:,} documents"
-    if not values["tokens"]:
+    documents = f"{preview.documents:,} documents"
+    if not preview.tokens:
         return f"{documents} were read. Tokens are counted once a model is on this machine."
-    return f"{values['tokens']:,} tokens from {documents}, drawn from {values['available']:,} tokens of the text."
+    return f"{preview.tokens:,} tokens from {documents}, drawn from {preview.available:,} tokens of the text."

@@ -32,6 +32,7 @@ from core.home import home
 from core.recipes import Recipe
 from core.report.command_line import Command, command_of
 from core.schemes import LayerScheme
+from core.service.messages import PreviewText
 from core.wording import human, time_range
 
 _ROOM_KEY = "recipe/room"
@@ -160,13 +161,8 @@ class RecipePage(QWidget):
         form.cards.set_picked(recipe.name)
         form.presets.set_removable(recipe.name in self._saved)
         form.scheme.show_values(scheme, picked.formats, draft.fit, self._size_text())
-        preview = {
-            "calibration": picked.calibration,
-            "model": draft.model.name if draft.model else "",
-            "samples": recipe.samples,
-            "seqlen": recipe.seqlen,
-            "seed": picked.seed,
-        }
+        model = draft.model.name if draft.model else ""
+        preview = PreviewText(picked.calibration, recipe.samples, recipe.seqlen, picked.seed, model)
         form.calibration.show_values(preview, recipe)
         form.device.show_devices(draft.machine.devices, draft.machine.chosen, picked.device)
         form.output.show_output(picked.output, draft.output)

@@ -11,7 +11,7 @@ from core.estimation import costs
 from core.formats.grids import plan_layers
 
 if TYPE_CHECKING:
-    from app.shared.draft import OpenedModel
+    from app.shared.models.opened import OpenedModel
     from app.shared.run.record import RunRecord
     from core.spec import JobSpec
 

@@ -9,26 +9,29 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeVar, overload
 
 from PySide6.QtCore import QCoreApplication, QObject, QTimer, Signal
 
-from app.shared.calls.thread import Call, Listeners, opened
+from app.shared.calls.thread import Call, Listeners
 from core.errors import BitwrightError, ChildDied
 from core.events import Event
+from core.service import messages
 from core.service.client import PATIENCE, Service
+from core.service.messages import ConvertModel, Request, ServeModel
 
-__all__ = ["Call", "Calls", "Session", "opened"]
+__all__ = ["Call", "Calls", "Session"]
 
 CLOSE_SECONDS: Final = 2.0
 CHAT_PATIENCE: Final = 20.0
 """Seconds that a session's call has to stop: killing the child would lose a model that took a minute to load."""
-_PATIENCE: Final = {"convert": 10.0, "serve": 6.0}
-"""The same of calls that tidy up: one takes away what it wrote, the other lets its callers go."""
+_PATIENCE: Final[dict[type[Request[Any]], float]] = {ConvertModel: 10.0, ServeModel: 6.0}
+"""The same of calls that clean up: one removes its output, the other ends its connections."""
 _WATCH_MS: Final = 1000
 
-OnValues = Callable[[Any], object]
+R = TypeVar("R")
+P = TypeVar("P")
 OnError = Callable[[BitwrightError], object]
 OnEvent = Callable[[Event], object]
 
@@ -61,30 +64,50 @@ class Calls(QObject):
         """Whether a call is under way."""
         return bool(self._running)
 
-    def is_on(self, name: str) -> bool:
-        """Whether a call of this name is under way and was not stopped."""
-        return any(call.name == name and not call.stopped for call in self._running)
+    def is_on(self, request: type[Request[Any]]) -> bool:
+        """Return whether a request of this class is under way and was not stopped."""
+        return any(isinstance(call.request, request) and not call.stopped for call in self._running)
 
+    @overload
     def start(
         self,
-        name: str,
-        arguments: Mapping[str, Any],
+        request: Request[R],
         *,
-        on_success: OnValues,
+        on_success: Callable[[R], object],
+        on_failure: OnError | None = None,
+        on_event: OnEvent | None = None,
+    ) -> Call: ...
+    @overload
+    def start(
+        self,
+        request: Request[R],
+        *,
+        prepare: Callable[[R], P],
+        on_success: Callable[[P], object],
+        on_failure: OnError | None = None,
+        on_event: OnEvent | None = None,
+    ) -> Call: ...
+    def start(
+        self,
+        request: Request[Any],
+        *,
+        prepare: Callable[[Any], Any] | None = None,
+        on_success: Callable[[Any], object],
         on_failure: OnError | None = None,
         on_event: OnEvent | None = None,
     ) -> Call:
-        """Ask a child of its own, which ends with the answer. The callables run in the GUI thread.
+        """Send a request to a child process of its own, which ends with the answer.
 
         Args:
-            name, arguments: see `core.service.calls`.
-            on_success: gets the values (for `open_model` an `OpenedModel`).
-            on_failure: gets the `BitwrightError`; without it `unhandled` does.
-            on_event: gets the events on the way.
+            request: one of `core.service.messages`.
+            prepare: applied to the result in the thread of the call, for what takes too long in the GUI thread.
+            on_success: called in the GUI thread, as are the others, with the result.
+            on_failure: called with the `BitwrightError`; without it `unhandled` is emitted.
+            on_event: called with the events of the call.
         """
         listeners = self.listeners(on_success, on_failure, on_event, self.over)
-        service = Service(patience=_PATIENCE.get(name, PATIENCE), command=self._command)
-        call = Call(name, arguments, service, listeners, keep=False)
+        service = Service(patience=_PATIENCE.get(type(request), PATIENCE), command=self._command)
+        call = Call(request, service, listeners, keep=False, prepare=prepare)
         self.begin(call)
         return call
 
@@ -117,7 +140,7 @@ class Calls(QObject):
 
     def listeners(
         self,
-        on_success: OnValues,
+        on_success: Callable[[Any], object],
         on_failure: OnError | None,
         on_event: OnEvent | None,
         on_end: Callable[[Call], object],
@@ -146,7 +169,7 @@ class Calls(QObject):
         self._burials = [*(other for other in self._burials if other.is_alive()), thread]
 
     def _say(self) -> None:
-        text = _activity(self._running[-1].name) if self._running else ""
+        text = _activity(type(self._running[-1].request)) if self._running else ""
         if text != self._said:
             self._said = text
             self.activity.emit(text)
@@ -180,16 +203,15 @@ class Session(QObject):
 
     def start(
         self,
-        name: str,
-        arguments: Mapping[str, Any],
+        request: Request[R],
         *,
-        on_success: OnValues,
+        on_success: Callable[[R], object],
         on_failure: OnError | None = None,
         on_event: OnEvent | None = None,
     ) -> Call:
         """A call in this child, after those that are under way; arguments as in `Calls.start`."""
         listeners = self._calls.listeners(on_success, on_failure, on_event, self._ended)
-        call = Call(name, arguments, self._service, listeners, keep=True)
+        call = Call(request, self._service, listeners, keep=True)
         if self._closed:
             call.stop()
         self._waiting.append(call)
@@ -232,26 +254,26 @@ class Session(QObject):
             self.died.emit(ChildDied("The helper process has ended, and the model it held is gone.", "Open it again."))
 
 
-def _activity(name: str) -> str:
-    texts = {
-        "open_model": QCoreApplication.translate("Calls", "Reading the model"),
-        "download": QCoreApplication.translate("Calls", "Downloading"),
-        "devices": QCoreApplication.translate("Calls", "Measuring this machine"),
-        "search": QCoreApplication.translate("Calls", "Searching the Hub"),
-        "card": QCoreApplication.translate("Calls", "Fetching the model card"),
-        "preview_text": QCoreApplication.translate("Calls", "Reading the calibration text"),
-        "outputs": QCoreApplication.translate("Calls", "Looking for finished models"),
-        "sensitivity": QCoreApplication.translate("Calls", "Measuring the sensitivity"),
-        "conversions": QCoreApplication.translate("Calls", "Looking at what the model can become"),
-        "convert": QCoreApplication.translate("Calls", "Converting"),
-        "chat_open": QCoreApplication.translate("Calls", "Loading the model"),
-        "chat_say": QCoreApplication.translate("Calls", "AnswerControl"),
-        "chat_count": QCoreApplication.translate("Calls", "Counting tokens"),
-        "chat_perplexity": QCoreApplication.translate("Calls", "Measuring the perplexity"),
-        "chat_bench": QCoreApplication.translate("Calls", "Measuring the speed"),
-        "serve": QCoreApplication.translate("Calls", "Serving the model to other programs"),
+def _activity(request: type[Request[Any]]) -> str:
+    texts: dict[type[Request[Any]], str] = {
+        messages.OpenModel: QCoreApplication.translate("Calls", "Reading the model"),
+        messages.DownloadModel: QCoreApplication.translate("Calls", "Downloading"),
+        messages.MeasureMachine: QCoreApplication.translate("Calls", "Measuring this machine"),
+        messages.SearchHub: QCoreApplication.translate("Calls", "Searching the Hub"),
+        messages.FetchCard: QCoreApplication.translate("Calls", "Fetching the model card"),
+        messages.PreviewText: QCoreApplication.translate("Calls", "Reading the calibration text"),
+        messages.ListOutputs: QCoreApplication.translate("Calls", "Looking for finished models"),
+        messages.MeasureSensitivity: QCoreApplication.translate("Calls", "Measuring the sensitivity"),
+        messages.SurveyConversions: QCoreApplication.translate("Calls", "Looking at what the model can become"),
+        messages.ConvertModel: QCoreApplication.translate("Calls", "Converting"),
+        messages.LoadModel: QCoreApplication.translate("Calls", "Loading the model"),
+        messages.Say: QCoreApplication.translate("Calls", "Answering"),
+        messages.CountTokens: QCoreApplication.translate("Calls", "Counting tokens"),
+        messages.MeasurePerplexity: QCoreApplication.translate("Calls", "Measuring the perplexity"),
+        messages.MeasureSpeed: QCoreApplication.translate("Calls", "Measuring the speed"),
+        messages.ServeModel: QCoreApplication.translate("Calls", "Serving the model to other programs"),
     }
-    return texts.get(name, name)
+    return texts.get(request, request.__name__)
 
 
 def _ignore(_event: Event) -> None:

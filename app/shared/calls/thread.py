@@ -12,19 +12,18 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, Final, Literal
 
 from PySide6.QtCore import Qt, QThread, QTimer, Signal
 
-from app.shared.draft import OpenedModel
 from core.errors import BitwrightError, Cancelled
 from core.events import Event, Memory, Progress, Token
-from core.model.headers import TensorInfo
-from core.model.tree import build_tree
+from core.inference.generation.reply import ChatAnswer, Statistics
 from core.service.client import Service
+from core.service.messages import Request, Say
 
 TICK_MS: Final = 50
 """Events are handed on in one go this often."""
@@ -32,8 +31,8 @@ TICK_MS: Final = 50
 _AHEAD: Final = 2000
 """Events that may wait for the GUI thread; after that the child has to wait."""
 _AT_ONCE: Final = 500
-_ANSWERS_AFTER_STOP: Final = frozenset({"chat_say"})
-"""Calls whose result is wanted after a stop too: half an answer is one."""
+_STOPPED_RESULTS: Final[dict[type[Request[Any]], object]] = {Say: ChatAnswer(statistics=Statistics(ended_by="stopped"))}
+"""Requests that have a result after a stop too, and the result of one that had not begun."""
 
 _log = logging.getLogger(__name__)
 _held: set[Call] = set()
@@ -45,7 +44,7 @@ class Listeners:
     """Who hears of a call; all are called in the GUI thread.
 
     Attributes:
-        success: gets the values.
+        success: gets the result.
         failure: gets the `BitwrightError`.
         event: gets the events on the way.
         end: gets the call when it is over, in every case and after the others.
@@ -64,13 +63,14 @@ class Call(QThread):
     which is nothing where it had not begun.
 
     Args:
-        name, arguments: see `core.service.calls`.
-        service: the child that is asked.
+        request: the request to send.
+        service: the child process that answers it.
         keep: leave the child as it is afterwards, instead of ending it.
+        prepare: applied to the result in the thread, for what takes too long in the GUI thread.
 
     Signals:
         reported(object): an `Event` of the call; pieces of text that came together are one `Token`.
-        succeeded(object): the values, a dict; an `OpenedModel` for `open_model`.
+        succeeded(object): the result, after `prepare`.
         failed(object): a `BitwrightError`.
         ended(): the last of them, always; the thread is over.
     """
@@ -81,18 +81,24 @@ class Call(QThread):
     ended = Signal()
 
     def __init__(
-        self, name: str, arguments: Mapping[str, Any], service: Service, listeners: Listeners, *, keep: bool
+        self,
+        request: Request[Any],
+        service: Service,
+        listeners: Listeners,
+        *,
+        keep: bool,
+        prepare: Callable[[Any], Any] | None = None,
     ) -> None:
         super().__init__()
-        self.name = name
-        self.arguments = dict(arguments)
+        self.request = request
+        self._prepare = prepare
         self._service = service
         self._keep = keep
         self._listeners: Listeners | None = listeners
         self._stop = threading.Event()
         self._quiet = False
         self._inbox: deque[Event] = deque()
-        self._values: dict[str, Any] = {}
+        self._result: Any = None
         self._outcome: tuple[Literal["succeeded", "failed"], Any] | None = None
         self._timer = QTimer(self, interval=TICK_MS)
         self._timer.timeout.connect(self._deliver)
@@ -118,8 +124,8 @@ class Call(QThread):
         """Start the thread; a call that was stopped before ends without one."""
         _held.add(self)
         if self.stopped:
-            if self.name in _ANSWERS_AFTER_STOP:
-                self._outcome = ("succeeded", {"ended_by": "stopped"})  # an answer of nothing
+            if type(self.request) in _STOPPED_RESULTS:
+                self._outcome = ("succeeded", _STOPPED_RESULTS[type(self.request)])
             QTimer.singleShot(0, self.finish)
         else:
             self._timer.start()
@@ -130,14 +136,13 @@ class Call(QThread):
         try:
             for event in self._events():
                 self._take(event)
-            values = opened(self._values) if self.name == "open_model" else self._values
-            self._outcome = ("succeeded", values)
+            self._outcome = ("succeeded", self._prepare(self._result) if self._prepare else self._result)
         except Cancelled:
             self._outcome = None
         except BitwrightError as error:
             self._outcome = ("failed", error)
         except Exception as error:  # noqa: BLE001 - a thread must not die in silence; this is a bug and is told as one
-            _log.exception("call %s", self.name)
+            _log.exception("call %s", type(self.request).__name__)
             self._outcome = ("failed", _bug(error))
         finally:
             if not self._keep:
@@ -161,7 +166,7 @@ class Call(QThread):
             QTimer.singleShot(0, lambda: _held.discard(self))
 
     def _events(self) -> Generator[Event, None, None]:
-        self._values = yield from self._service.call(self.name, self.arguments, self._stop.is_set)
+        self._result = yield from self._service.call(self.request, self._stop.is_set)
 
     def _take(self, event: Event) -> None:
         while len(self._inbox) >= _AHEAD and not self._stop.is_set():
@@ -177,7 +182,7 @@ class Call(QThread):
         batch: list[Event] = []
         while self._inbox and len(batch) < _AT_ONCE:
             batch.append(self._inbox.popleft())
-        if self._quiet or (self.stopped and self.name not in _ANSWERS_AFTER_STOP):
+        if self._quiet or (self.stopped and type(self.request) not in _STOPPED_RESULTS):
             return
         for event in merged(batch):
             listeners.event(event)
@@ -187,29 +192,12 @@ class Call(QThread):
         if self._quiet or self._outcome is None:
             return
         kind, value = self._outcome
-        if kind == "succeeded" and (not self.stopped or self.name in _ANSWERS_AFTER_STOP):
+        if kind == "succeeded" and (not self.stopped or type(self.request) in _STOPPED_RESULTS):
             listeners.success(value)
             self.succeeded.emit(value)
         elif kind == "failed" and not self.stopped:
             listeners.failure(value)
             self.failed.emit(value)
-
-
-def opened(values: Mapping[str, Any]) -> OpenedModel:
-    """The model that the values of an `open_model` call describe."""
-    tensors = {
-        name: TensorInfo(name, dtype, tuple(shape), file, start, end)
-        for name, dtype, shape, file, start, end in values["tensors"]
-    }
-    return OpenedModel(
-        name=values["name"],
-        label=values["label"],
-        origin=values["origin"],
-        note=values["note"],
-        folder=values["folder"],
-        tree=build_tree(values["config"], tensors),
-        download_bytes=values["download_bytes"],
-    ).prepared()
 
 
 def merged(events: Iterable[Event]) -> list[Event]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from app.shared.formats.words import title
+from core.service.messages import OutputModel
 from core.wording import day
 
 Kind = Literal["run", "original", "folder"]
@@ -29,14 +30,14 @@ class ModelChoice:
     kind: Kind
 
 
-def from_outputs(outputs: Iterable[Mapping[str, Any]]) -> list[ModelChoice]:
-    """What finished runs made, as the service lists it."""
+def from_outputs(outputs: Iterable[OutputModel]) -> list[ModelChoice]:
+    """Return a choice for each checkpoint of a finished run."""
     found = []
     for output in outputs:
-        folder = Path(output["folder"])
-        label = f"{folder.parent.name} ({title(output['format'])})" if output["format"] else folder.name
-        made = datetime.fromtimestamp(output["made"])  # noqa: DTZ006 - the user's own time
-        detail = f"{output['scheme']}, made {day(made)}, {made:%H:%M} from {short_name(output['model'])}"
+        folder = output.folder
+        label = f"{folder.parent.name} ({title(output.format)})" if output.format else folder.name
+        created = datetime.fromtimestamp(output.created)  # noqa: DTZ006 - the user's own time
+        detail = f"{output.scheme}, made {day(created)}, {created:%H:%M} from {short_name(output.model)}"
         found.append(ModelChoice(str(folder), label, detail, "run"))
     return found
 

@@ -1,17 +1,18 @@
 """The models that runs on this machine made, looked for without holding up the window.
 
-Knows the service's `outputs` call (hundreds of job folders take a while to read), no widget.
+A child process reads them, as hundreds of job folders take a while. Depends on QtCore only.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QObject, Signal
 
 from app.shared.models.choices import ModelChoice, from_outputs
 from core.errors import BitwrightError
+from core.service.messages import ListOutputs, OutputList
 
 if TYPE_CHECKING:
     from app.shared.calls.calls import Calls
@@ -41,10 +42,10 @@ class FinishedModels(QObject):
             self._again = True
             return
         self._looking = True
-        self._calls.start("outputs", {}, on_success=self._found, on_failure=self._failed)
+        self._calls.start(ListOutputs(), on_success=self._found, on_failure=self._failed)
 
-    def _found(self, values: dict[str, Any]) -> None:
-        self.choices = from_outputs(values["outputs"])
+    def _found(self, found: OutputList) -> None:
+        self.choices = from_outputs(found.outputs)
         self._end()
 
     def _failed(self, error: BitwrightError) -> None:

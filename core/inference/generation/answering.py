@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -16,59 +15,12 @@ from core.control import ShouldStop
 from core.errors import Cancelled
 from core.inference.generation.pieces import Pieces
 from core.inference.generation.prompt import Prompt
-from core.inference.generation.sampling import Sampling, TokenSampler
+from core.inference.generation.reply import Statistics
+from core.inference.generation.sampling import TokenSampler
+from core.inference.generation.settings import Sampling
 from core.inference.generation.thinking import Part, Splitter, StopMatcher
 from core.inference.runners.runner import Runner
 from core.model.tokenizer import hidden_ids
-
-
-@dataclass
-class Statistics:
-    """Of one answer.
-
-    Attributes:
-        prompt_tokens: of the prompt; cached_tokens: those of them that the cache held already.
-        tokens: of the answer, its end not counted.
-        first_token_seconds: until the first token was known; seconds: until the last.
-        prompt_seconds: that reading the prompt took.
-        thinking_seconds: from the first token to the end of the thinking, 0 without any.
-        ended_by: `end`, `stop` (a stop text), `length`, `context` or `stopped`; "" while it goes on.
-        dropped_messages: left out of the prompt because the context is too small.
-        memory_bytes: of weights and cache; seed: that the answer can be had with again.
-        pieces: text of each token, "" where a character is not complete yet.
-        note: about how the prompt was written, one sentence for the user; "" for nothing.
-    """
-
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    tokens: int = 0
-    first_token_seconds: float = 0.0
-    prompt_seconds: float = 0.0
-    seconds: float = 0.0
-    thinking_seconds: float = 0.0
-    ended_by: str = ""
-    dropped_messages: int = 0
-    memory_bytes: int = 0
-    seed: int = 0
-    pieces: list[str] = field(default_factory=list)
-    note: str = ""
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Of the tokens after the first."""
-        spent = self.seconds - self.first_token_seconds
-        return (self.tokens - 1) / spent if self.tokens > 1 and spent > 0 else 0.0
-
-    @property
-    def prompt_tokens_per_second(self) -> float:
-        """Of the tokens of the prompt that had to be read."""
-        read = self.prompt_tokens - self.cached_tokens
-        return read / self.prompt_seconds if self.prompt_seconds > 0 else 0.0
-
-    def to_json(self) -> dict[str, Any]:
-        """All of it as JSON values."""
-        speeds = ("tokens_per_second", "prompt_tokens_per_second")
-        return {**asdict(self), **{name: getattr(self, name) for name in speeds}}
 
 
 class PrefixCache:
@@ -155,6 +107,7 @@ class Answer:
         finally:
             statistics.ended_by = statistics.ended_by or "stopped"
             statistics.memory_bytes = self._reader.runner.memory_bytes
+            statistics.compute_speeds()
 
     def _told(self, parts: Iterator[Part]) -> Iterator[Part]:
         """The parts that are sure, up to a stop text, which thoughts may hold."""

@@ -12,9 +12,10 @@ from typing import Any, Protocol
 from core.control import ShouldStop, never
 from core.errors import BadInput
 from core.events import Emit
-from core.inference.generation.answering import Answer, PrefixCache, Statistics
+from core.inference.generation.answering import Answer, PrefixCache
 from core.inference.generation.prompt import NO_TEMPLATE, Message, Prompt, PromptWriter, Variables
-from core.inference.generation.sampling import Sampling
+from core.inference.generation.reply import Statistics
+from core.inference.generation.settings import Sampling
 from core.inference.generation.thinking import Part
 from core.inference.generation.turn_ends import end_tokens
 from core.inference.runners.runner import Runner

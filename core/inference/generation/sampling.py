@@ -9,23 +9,20 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
-import secrets
 import struct
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from core.errors import BadInput, VerificationFailed
+from core.errors import VerificationFailed
+from core.inference.generation.settings import Sampling
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]
 Words = NDArray[np.uint32]
-LARGEST_SEED: Final = 2**63 - 1
-MOST_STOPS: Final = 64
 _FEW: Final = 4096
 """So many numbers are sorted without a thought."""
 _SAMPLE: Final = 2048
@@ -33,65 +30,6 @@ _HEAVY: Final = 0.01
 _COLDEST: Final = 1e-6
 """Lowest temperature that is computed with: below it the likeliest token is as good as certain."""
 _WORDS: Final = 1 << 32
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How the next token is chosen; temperature 0 takes the most likely one.
-
-    Attributes:
-        max_tokens: longest answer.
-        temperature, top_p, top_k, min_p, repetition_penalty: the usual ones; neutral values switch each off.
-        presence_penalty, frequency_penalty: taken off the logits of tokens of this answer, once and for each time.
-        seed: of the draw; the same seed gives the same answer. None draws a seed, which the statistics then tell.
-        stop: texts that end the answer; they are not part of it.
-        stop_token_ids: tokens that end it as the model's own end tokens do.
-        min_tokens: nothing ends the answer before it has this many tokens.
-        ignore_eos: the model's own end tokens are never chosen.
-    """
-
-    max_tokens: int = 512
-    temperature: float = 0.0
-    top_p: float = 1.0
-    top_k: int = 0
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    seed: int | None = 0
-    stop: tuple[str, ...] = ()
-    stop_token_ids: tuple[int, ...] = ()
-    min_tokens: int = 0
-    ignore_eos: bool = False
-
-    def __post_init__(self) -> None:
-        limits: tuple[tuple[str, Any, float, float, bool], ...] = (
-            ("max tokens", self.max_tokens, 1, 1_000_000, True),
-            ("temperature", self.temperature, 0, 10, False),
-            ("top p", self.top_p, 0.0001, 1, False),
-            ("top k", self.top_k, 0, 1_000_000, True),
-            ("min p", self.min_p, 0, 1, False),
-            ("repetition penalty", self.repetition_penalty, 0.1, 10, False),
-            ("presence penalty", self.presence_penalty, -2, 2, False),
-            ("frequency penalty", self.frequency_penalty, -2, 2, False),
-            ("min tokens", self.min_tokens, 0, self.max_tokens, True),
-            ("seed", 0 if self.seed is None else self.seed, -LARGEST_SEED, LARGEST_SEED, True),
-        )
-        for label, value, low, high, whole in limits:
-            kinds = (int,) if whole else (int, float)
-            if type(value) not in kinds or not low <= value <= high:
-                number = "whole number" if whole else "number"
-                raise BadInput(f"{label} {value} is not possible.", f"Choose a {number} from {low:g} to {high:g}.")
-        if not isinstance(self.stop, tuple) or not all(isinstance(text, str) and text for text in self.stop):
-            raise BadInput("A stop text has to be text, and not empty.", "Leave it out.")
-        if len(self.stop) > MOST_STOPS:
-            raise BadInput(f"{len(self.stop)} stop texts are too many.", f"Choose {MOST_STOPS} at most.")
-        if not all(type(token) is int and token >= 0 for token in self.stop_token_ids):
-            raise BadInput("A stop token has to be a whole number from 0.", "Leave it out.")
-
-    def drawn_seed(self) -> int:
-        """The seed, drawn now where none is given."""
-        return secrets.randbelow(2**31) if self.seed is None else self.seed
 
 
 class TokenSampler:

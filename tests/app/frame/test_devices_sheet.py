@@ -14,10 +14,10 @@ from app.frame.devices_sheet import DevicesSheet
 from app.frame.main_window import MainWindow
 from app.logs import LogFeed
 from app.shared.context import Context
-from core.codec import encode
 from core.errors import DeviceProblem
 from core.inference.backends.backend import BackendRow
 from core.inference.machine import Device, Machine
+from core.service.messages import MeasureMachine
 from tests.app import frame_pages
 from tests.app.reading_aloud import unnamed, unreachable
 from tests.app.recorded_calls import RecordedCalls
@@ -87,14 +87,14 @@ def test_looking_again_measures_and_shows_what_is_new(
     button(sheet, "devices_again").click()
     assert not button(sheet, "devices_again").isEnabled()
     card = replace(CARD, id="cuda:0", usable=True, reason="")
-    recorded.of("devices")[0].on_success(encode(Machine((CPU, card), {"cuda:0": 1e13}, "cuda:0")))
+    recorded.of(MeasureMachine)[0].on_success(Machine((CPU, card), {"cuda:0": 1e13}, "cuda:0"))
     assert "Cannot be used" not in said(sheet)
     assert surroundings.draft.machine.chosen == "cuda:0"
 
 
 def test_a_look_that_fails_is_said(sheet: DevicesSheet, recorded: RecordedCalls) -> None:
     button(sheet, "devices_again").click()
-    recorded.of("devices")[0].on_failure(DeviceProblem("The driver hangs.", "Restart."))
+    recorded.of(MeasureMachine)[0].on_failure(DeviceProblem("The driver hangs.", "Restart."))
     assert "The driver hangs. Restart." in said(sheet)
     assert button(sheet, "devices_again").isEnabled()
 

@@ -13,7 +13,7 @@ from app.frame.status_line import StatusLine
 from app.logs import LogFeed
 from app.shared import resource_needs
 from app.shared.context import Context, Remedy
-from app.shared.draft import OpenedModel
+from app.shared.models.opened import OpenedModel
 from app.shared.run.record import Batch
 from core import recipes
 from core.errors import BitwrightError

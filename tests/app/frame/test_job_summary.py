@@ -8,7 +8,8 @@ import pytest
 from pytestqt.qtbot import QtBot
 
 from app.frame.job_summary import ARROW, NOTHING, facts_of, facts_of_run, primary_of, stage_of
-from app.shared.draft import Draft, OpenedModel
+from app.shared.draft import Draft
+from app.shared.models.opened import OpenedModel
 from app.shared.run.record import RunRecord, record_of
 from core.bitsmap import BitsMap, Rule
 from core.events import BlockDone, BlockStarted, Done, Progress, Stage, Started

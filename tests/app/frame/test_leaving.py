@@ -10,6 +10,7 @@ from pytestqt.qtbot import QtBot
 from app.frame.error_strip import ErrorStrip
 from app.frame.leaving import Leaving
 from app.theme import Theme
+from core.service.messages import ConvertModel
 from tests.app.recorded_calls import RecordedCalls
 from tests.app.steered_runs import SteeredRuns
 
@@ -17,7 +18,7 @@ from tests.app.steered_runs import SteeredRuns
 @pytest.fixture
 def calls() -> RecordedCalls:
     made = RecordedCalls()
-    made.start("convert", {}, on_success=lambda _values: None)
+    made.start(ConvertModel("demo", "/out", "f32"), on_success=lambda _values: None)
     return made
 
 

@@ -16,7 +16,7 @@ from app.frame.main_window import MainWindow
 from app.frame.page_stack import PageEntry
 from app.logs import LogFeed
 from app.shared.context import Context, Remedy
-from app.shared.draft import OpenedModel
+from app.shared.models.opened import OpenedModel
 from app.state import State
 from core.bitsmap import BitsMap
 from core.errors import BadInput, Cancelled

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from pytestqt.qtbot import QtBot
 
-from app.shared.draft import Choices, Draft, OpenedModel
+from app.shared.draft import Choices, Draft
+from app.shared.models.opened import OpenedModel
 from core import recipes
 from core.bitsmap import BitsMap, Rule
 from core.errors import BadInput

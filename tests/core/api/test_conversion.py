@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
 from core import api
+from core.codec import decode, encode
+from core.conversion.survey import ConversionSurvey
 from core.errors import BadInput, ModelNotFound, OutputProblem
 from core.events import Done
 
@@ -28,9 +29,9 @@ def test_converting_checks_before_it_starts(tiny: Path, place: Path) -> None:
 
 def test_what_a_model_can_become(tiny: Path, place: Path) -> None:
     found = api.conversions(tiny)
-    verdicts = {row["format"]: row["verdict"] for row in found["rows"]}
+    verdicts = {option.format: option.verdict for option in found.options}
     assert (verdicts["auto_round"], verdicts["f16"], verdicts["f32"]) == ("no", "inexact", "exact")
-    assert json.loads(json.dumps(found)) == found
+    assert decode(ConversionSurvey, encode(found)) == found
 
 
 def test_a_model_becomes_wider_numbers(tiny: Path, place: Path) -> None:

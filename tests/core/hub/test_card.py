@@ -12,8 +12,9 @@ import pytest
 from safetensors.numpy import save
 
 from core.errors import HubUnreachable
-from core.hub.card import LIMIT_BYTES, ModelCard, license_of, read_card
+from core.hub.card import LIMIT_BYTES, license_of, read_card
 from core.hub.download import download
+from core.hub.records import ModelCard
 from tests.core.hub.local_hub import Hub, closed_port, point_at, serve
 
 CARD = b"---\nlicense: apache-2.0\ntags:\n- x\n---\n\n# A model\n\n---\n\ntext\n"

@@ -14,7 +14,8 @@ from safetensors.numpy import save
 
 from core.errors import BadInput, Cancelled, HubUnreachable
 from core.hub.download import download
-from core.hub.search import FoundModel, SearchResults, is_quantized, search
+from core.hub.records import FoundModel, SearchResults
+from core.hub.search import is_quantized, search
 from tests.core.hub.local_hub import Hub, closed_port, point_at, serve
 
 ITEM: dict[str, Any] = {
@@ -59,10 +60,6 @@ def test_what_the_hub_says_of_a_model(hub: Hub) -> None:
         updated="2026-01-02T03:04:05.000Z", tags=("transformers", "license:apache-2.0"), cached=False,
     )  # fmt: skip
     assert find() == SearchResults((found,), offline=False)
-
-
-def test_the_answer_is_json(hub: Hub) -> None:
-    assert json.loads(json.dumps(find().to_json()))["models"][0]["id"] == "some/model"
 
 
 def test_a_model_of_which_the_hub_knows_little_is_found(hub: Hub) -> None:

@@ -1,4 +1,4 @@
-"""A child for the tests of `core.child.client`: `python fake_service.py BEHAVIOUR LOG`, one behaviour a function.
+"""A child for the tests of `core.service.client`: `python fake_service.py BEHAVIOUR LOG`, one behaviour a function.
 
 `served` is the real service with quick calls; the others misbehave in ways that it never should.
 """
@@ -11,93 +11,207 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from core.control import ShouldStop
 from core.errors import BadInput, Cancelled
 from core.events import Emit, Log, Progress, Result, Token, to_line
+from core.inference.generation.reply import ChatAnswer, Statistics
 from core.jobs import process
 from core.service import child
+from core.service.messages import Request, Say
 
-Asked = Callable[[], bool]
-
-
-# --- calls of the real service ---
+# --- requests ---
 
 
-def echo(arguments: Mapping[str, Any], emit: Emit, should_stop: Asked) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Echoed:
+    pid: int
+    text: str
+    number: int
+    free: Any
+
+
+@dataclass(frozen=True)
+class Echo(Request[Echoed]):
     """Count, then give back what came, and who answers."""
-    for number in range(int(arguments.get("count", 3))):
-        emit(Progress(number / 3, -1.0, -1.0))
-    return {"pid": os.getpid(), **arguments}
+
+    text: str = ""
+    number: int = 0
+    count: int = 3
+    free: Any = None
 
 
-def talk(arguments: Mapping[str, Any], emit: Emit, should_stop: Asked) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Words:
+    words: int
+    ended_by: str
+
+
+@dataclass(frozen=True)
+class Talk(Request[Words]):
     """Words until it is stopped, as an answer of a chat."""
+
+    words: int = 1_000_000
+
+
+@dataclass(frozen=True)
+class Nothing:
+    pass
+
+
+@dataclass(frozen=True)
+class Wait(Request[Nothing]):
+    """Work that stops when it is asked to."""
+
+
+@dataclass(frozen=True)
+class Deaf(Request[Nothing]):
+    """Like a native call that never returns."""
+
+
+@dataclass(frozen=True)
+class Wrong(Request[Nothing]):
+    """A request that is refused."""
+
+
+@dataclass(frozen=True)
+class Buggy(Request[Nothing]):
+    """A request that meets a bug."""
+
+
+@dataclass(frozen=True)
+class Value:
+    value: Any
+
+
+@dataclass(frozen=True)
+class Unspeakable(Request[Value]):
+    """A result that JSON cannot hold."""
+
+
+@dataclass(frozen=True)
+class Untrue(Request[Words]):
+    """A result of another class than the request promises."""
+
+
+@dataclass(frozen=True)
+class Unknown(Request[Nothing]):
+    """A request that the child does not have."""
+
+
+@dataclass(frozen=True)
+class Text:
+    text: str
+
+
+@dataclass(frozen=True)
+class Noisy(Request[Text]):
+    """Prints, as libraries do, and reads stdin, as one that asks a question does."""
+
+
+@dataclass(frozen=True)
+class Crash(Request[Nothing]):
+    signal: str
+
+
+@dataclass(frozen=True)
+class Leave(Request[Nothing]):
+    code: int
+
+
+# --- handlers of the real service ---
+
+
+def echo(request: Echo, emit: Emit, should_stop: ShouldStop) -> Echoed:
+    for number in range(request.count):
+        emit(Progress(number / 3, -1.0, -1.0))
+    return Echoed(os.getpid(), request.text, request.number, request.free)
+
+
+def talk(request: Talk, emit: Emit, should_stop: ShouldStop) -> Words:
     words = 0
-    while not should_stop() and words < int(arguments.get("words", 1_000_000)):
+    while not should_stop() and words < request.words:
         emit(Token("word "))
         words += 1
-    return {"words": words, "ended_by": "stopped" if should_stop() else "length"}
+    return Words(words, "stopped" if should_stop() else "length")
 
 
-def wait(arguments: Mapping[str, Any], emit: Emit, should_stop: Asked) -> dict[str, Any]:
-    """Work that stops when it is asked to."""
+def say(request: Say, emit: Emit, should_stop: ShouldStop) -> ChatAnswer:
+    found = talk(Talk(request.sampling.max_tokens), emit, should_stop)
+    return ChatAnswer(statistics=Statistics(tokens=found.words, ended_by=found.ended_by))
+
+
+def wait(request: Wait, emit: Emit, should_stop: ShouldStop) -> Nothing:
     emit(Log("info", "waiting"))
     while not should_stop():
         time.sleep(0.01)
     raise Cancelled("Stopped.")
 
 
-def deaf(arguments: Mapping[str, Any], emit: Emit, should_stop: Asked) -> dict[str, Any]:
-    """Like a native call that never returns."""
+def deaf(request: Deaf, emit: Emit, should_stop: ShouldStop) -> Nothing:
     emit(Log("info", str(os.getpid())))
     time.sleep(600)
-    return {}
+    return Nothing()
 
 
-def wrong(arguments: Mapping[str, Any], emit: Emit, should_stop: Asked) -> dict[str, Any]:
+def wrong(request: Wrong, emit: Emit, should_stop: ShouldStop) -> Nothing:
     raise BadInput("The request is wrong.", "Make another.")
 
 
-def buggy(arguments: Mapping[str, Any], emit: Emit, should_stop: Asked) -> dict[str, Any]:
+def buggy(request: Buggy, emit: Emit, should_stop: ShouldStop) -> Nothing:
     raise ZeroDivisionError("a bug\nwith two lines")
 
 
-def unspeakable(arguments: Mapping[str, Any], emit: Emit, should_stop: Asked) -> dict[str, Any]:
-    """A result that JSON cannot hold."""
-    return {"value": object()}
+def unspeakable(request: Unspeakable, emit: Emit, should_stop: ShouldStop) -> Value:
+    return Value(object())
 
 
-def noisy(arguments: Mapping[str, Any], emit: Emit, should_stop: Asked) -> dict[str, Any]:
-    """Prints, as libraries do, and reads stdin, as one that asks a question does."""
+def untrue(request: Untrue, emit: Emit, should_stop: ShouldStop) -> Text:
+    return Text("no words")
+
+
+def noisy(request: Noisy, emit: Emit, should_stop: ShouldStop) -> Text:
     sys.stdout.write('{"id": 1, "line": "no reply"}\n')
     sys.stdout.flush()
-    return {"read": sys.stdin.read()}
+    return Text(sys.stdin.read())
 
 
-def crash(arguments: Mapping[str, Any], emit: Emit, should_stop: Asked) -> dict[str, Any]:
+def crash(request: Crash, emit: Emit, should_stop: ShouldStop) -> Nothing:
     sys.stderr.write("loading\nabout to die\n")
     sys.stderr.flush()
-    os.kill(os.getpid(), getattr(signal, arguments["signal"]))
+    os.kill(os.getpid(), getattr(signal, request.signal))
     time.sleep(600)
-    return {}
+    return Nothing()
 
 
-def leave(arguments: Mapping[str, Any], emit: Emit, should_stop: Asked) -> dict[str, Any]:
-    os._exit(int(arguments["code"]))
+def leave(request: Leave, emit: Emit, should_stop: ShouldStop) -> Nothing:
+    os._exit(request.code)
 
 
-CALLS = {call.__name__: call for call in (echo, talk, wait, deaf, wrong, buggy, unspeakable, noisy, crash, leave)}
-"""By name; `chat_say` is what the window calls `talk`."""
-CALLS["chat_say"] = talk
+HANDLERS: dict[type[Request[Any]], child.Handler] = {
+    Echo: echo,
+    Talk: talk,
+    Say: say,
+    Wait: wait,
+    Deaf: deaf,
+    Wrong: wrong,
+    Buggy: buggy,
+    Unspeakable: unspeakable,
+    Untrue: untrue,
+    Noisy: noisy,
+    Crash: crash,
+    Leave: leave,
+}
 
 
 def served(log: Path) -> None:
     orders, replies = child.Orders(), child.Replies(child._take_stdout())
     orders.watch(process.take_stdin())
-    child.serve(orders, replies, CALLS, log)
+    child.serve(orders, replies, HANDLERS, log)
     os._exit(0)
 
 
@@ -107,7 +221,7 @@ def served(log: Path) -> None:
 def requests() -> Iterator[dict[str, Any]]:
     for line in sys.stdin:
         value = json.loads(line)
-        if "call" in value:
+        if "request" in value:
             yield value
 
 
@@ -121,9 +235,9 @@ def garbage(log: Path) -> None:
     for request in requests():
         sys.stdout.buffer.write(b"\xff\xfe\x00 not json\n{}\n[]\n\n" + b'{"id": "x", "line": 3}\n')
         sys.stdout.flush()
-        reply(999, to_line(Result({"answer": "of another"})))
+        reply(999, to_line(Result({"pid": 1, "text": "of another", "number": 0, "free": None})))
         reply(request["id"], "no event")
-        reply(request["id"], to_line(Result({"answer": 42})))
+        reply(request["id"], to_line(Result({"pid": 1, "text": "answer", "number": 42, "free": None})))
 
 
 def flood(log: Path) -> None:

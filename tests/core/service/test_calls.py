@@ -5,22 +5,42 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import pytest
 
+from core.calibration.preview import Preview
+from core.codec import decode, encode
 from core.errors import BadInput, Cancelled, UnsupportedModel
 from core.events import Done, Event, Failed, Log, Progress, Stage
 from core.inference import devices as machine
+from core.inference.machine import Device
 from core.jobs import store
 from core.model.headers import read_folder
 from core.schemes import LayerScheme
-from core.sensitivity.table import from_json
+from core.sensitivity.spec import AnalysisSpec
 from core.service import calls
+from core.service.messages import (
+    ConvertModel,
+    DownloadModel,
+    FetchCard,
+    ListOutputs,
+    MeasureMachine,
+    MeasureSensitivity,
+    ModelFolder,
+    OpenModel,
+    PreviewText,
+    Request,
+    SearchHub,
+    SurveyConversions,
+    result_type,
+)
 from core.spec import JobSpec
 from tests.core.formats.gguf import gguf_files
 from tests.core.hub.local_hub import Hub, closed_port, point_at, serve
 from tests.core.tiny_model import CONFIG, save_model
+
+R = TypeVar("R")
 
 
 @pytest.fixture(scope="module")
@@ -35,102 +55,97 @@ def hub(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
         yield running
 
 
-def ask(name: str, seen: list[Event] | None = None, **arguments: Any) -> dict[str, Any]:
-    """The values of a call, as they look on the other side of the pipe."""
+def ask(request: Request[R], seen: list[Event] | None = None) -> R:
+    """Return the result of a request, as it arrives at the other side of the pipe."""
     emit = [].append if seen is None else seen.append
-    values = calls.table()[name](arguments, emit, lambda: False)
-    plain: dict[str, Any] = json.loads(json.dumps(values))
-    return plain
-
-
-def rows(folder: Path) -> list[list[Any]]:
-    found = read_folder(folder).values()
-    return [[info.name, info.dtype, list(info.shape), info.file, info.start, info.end] for info in found]
+    result = calls.handlers()[type(request)](request, emit, lambda: False)
+    return decode(result_type(type(request)), json.loads(json.dumps(encode(result))))
 
 
 def test_a_model_on_the_hub_is_opened_without_a_download(hub: Hub, model: Path) -> None:
-    values = ask("open_model", model="some/model")
-    assert (values["label"], values["origin"], values["folder"]) == ("some/model", "hub", "")
-    assert values["config"] == CONFIG
-    assert sorted(values["tensors"]) == sorted(rows(model))
-    assert values["download_bytes"] == sum(len(content) for content in hub.files.values())
+    values = ask(OpenModel("some/model"))
+    assert (values.label, values.origin, values.folder) == ("some/model", "hub", "")
+    assert values.config == CONFIG
+    assert {info.name: info for info in values.tensors} == read_folder(model)
+    assert values.download_bytes == sum(len(content) for content in hub.files.values())
 
 
 def test_a_model_in_the_cache_is_opened_without_the_hub(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = ask("download", model="some/model")["folder"]
+    folder = ask(DownloadModel("some/model")).path
     point_at(f"http://127.0.0.1:{closed_port()}", tmp_path / "cache", monkeypatch)
-    values = ask("open_model", model="some/model")
-    assert (values["folder"], values["origin"], values["download_bytes"]) == (folder, "hub", 0)
+    values = ask(OpenModel("some/model"))
+    assert (values.folder, values.origin, values.download_bytes) == (str(folder), "hub", 0)
 
 
 def test_opening_a_gguf_file_tells_the_progress_of_its_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BITWRIGHT_HOME", str(tmp_path / "home"))
     file = gguf_files.write(tmp_path / "small.gguf", "llama", gguf_files.build("llama"))
     seen: list[Event] = []
-    ask("open_model", seen, model=str(file))
+    ask(OpenModel(str(file)), seen)
     assert [event.fraction for event in seen if isinstance(event, Progress)][-1] == 1.0
 
 
 def test_a_model_that_cannot_be_quantized_is_shown_all_the_same(model: Path, tmp_path: Path) -> None:
     folder = save_model(tmp_path / "experts")
     (folder / "config.json").write_text(json.dumps({**CONFIG, "num_local_experts": 8}))
-    assert ask("open_model", model=str(folder))["tensors"]
+    assert ask(OpenModel(str(folder))).tensors
 
 
 def test_an_architecture_that_transformers_lacks_is_said_before_the_headers(hub: Hub) -> None:
     hub.files["config.json"] = json.dumps({"model_type": "of-tomorrow"}).encode()
     with pytest.raises(UnsupportedModel):
-        ask("open_model", model="some/model")
+        ask(OpenModel("some/model"))
     assert "model.safetensors" not in hub.sent
 
 
 def test_a_download_tells_its_progress(hub: Hub) -> None:
     seen: list[Event] = []
-    folder = ask("download", seen, model="some/model")["folder"]
-    assert (Path(folder) / "model.safetensors").is_file()
+    folder = ask(DownloadModel("some/model"), seen).path
+    assert (folder / "model.safetensors").is_file()
     assert [event.fraction for event in seen if isinstance(event, Progress)][-1] == 1.0
 
 
 def test_a_folder_needs_no_download(model: Path) -> None:
-    assert ask("download", model=str(model)) == {"folder": str(model)}
+    assert ask(DownloadModel(str(model))) == ModelFolder(model)
 
 
 def test_every_usable_device_is_measured() -> None:
-    values = ask("devices")
-    usable = {device["id"] for device in values["devices"] if device["usable"]}
-    assert set(values["throughput"]) == set(values["dtype"]) == usable
-    assert values["chosen"] in usable
-    assert values["throughput"]["cpu"] > 1e6
+    values = ask(MeasureMachine())
+    usable = {device.id for device in values.devices if device.usable}
+    assert values.throughput is not None
+    assert set(values.throughput) == set(values.dtype) == set(values.backends) == usable
+    assert values.chosen in usable
+    assert values.throughput["cpu"] > 1e6
 
 
 def test_a_device_that_fails_its_measurement_is_not_usable(monkeypatch: pytest.MonkeyPatch) -> None:
-    def probe(device: machine.Device) -> machine.DtypeProbe:
+    def probe(device: Device) -> machine.DtypeProbe:
         if device.kind != "cpu":
             raise calls.DeviceProblem("It failed.")
         return machine.DtypeProbe("float32", {"float32": 10.0})
 
-    broken = machine.Device("cuda:0", "cuda", "Card", 1, 1)
-    monkeypatch.setattr(machine, "list_devices", lambda: (machine.Device("cpu", "cpu", "CPU", 1, 1), broken))
+    broken = Device("cuda:0", "cuda", "Card", 1, 1)
+    monkeypatch.setattr(machine, "list_devices", lambda: (Device("cpu", "cpu", "CPU", 1, 1), broken))
     monkeypatch.setattr(machine, "probe_dtype", probe)
-    values = ask("devices")
-    assert (values["chosen"], values["throughput"]) == ("cpu", {"cpu": 1e10})
-    assert [(device["usable"], device["reason"]) for device in values["devices"]] == [(True, ""), (False, "It failed.")]
+    values = ask(MeasureMachine())
+    assert (values.chosen, values.throughput) == ("cpu", {"cpu": 1e10})
+    assert [(device.usable, device.reason) for device in values.devices] == [(True, ""), (False, "It failed.")]
 
 
 def test_a_search_has_defaults(hub: Hub) -> None:
     hub.listing = [{"id": "some/model"}]
-    assert [found["id"] for found in ask("search", text="model")["models"]] == ["some/model"]
+    assert [found.id for found in ask(SearchHub("model")).models] == ["some/model"]
 
 
 def test_a_card_is_text(hub: Hub) -> None:
     hub.files["README.md"] = b"# Title"
-    assert ask("card", model="some/model")["text"] == "# Title"
+    assert ask(FetchCard("some/model")).text == "# Title"
 
 
 def test_the_card_of_the_demo_states_a_licence() -> None:
-    assert ask("card", model="demo")["license"] == "Apache-2.0"
+    assert ask(FetchCard("demo")).license == "Apache-2.0"
 
 
 def finish(output: Path, state: str = "done", formats: tuple[str, ...] = ("auto_round",)) -> None:
@@ -152,7 +167,7 @@ def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def folders() -> list[str]:
-    return [Path(found["folder"]).name for found in ask("outputs")["outputs"]]
+    return [found.folder.name for found in ask(ListOutputs()).outputs]
 
 
 def test_what_finished_runs_made_is_listed_the_newest_first(jobs: Path) -> None:
@@ -183,63 +198,55 @@ def test_every_format_of_a_run_is_listed(jobs: Path) -> None:
     assert folders() == ["auto_round", "auto_gptq"]
 
 
-def preview(model: str, seen: list[Event] | None = None) -> dict[str, Any]:
-    return ask("preview_text", seen, calibration="builtin", model=model, samples=2, seqlen=64, seed=1)
+def preview(model: str, seen: list[Event] | None = None) -> Preview:
+    return ask(PreviewText("builtin", samples=2, seqlen=64, seed=1, model=model), seen)
 
 
 def test_a_preview_counts_tokens_where_the_model_is_here(model: Path) -> None:
     values = preview(str(model))
-    assert (values["tokens"], len(values["rows"])) == (128, 2)
+    assert (values.tokens, len(values.rows)) == (128, 2)
 
 
 @pytest.mark.parametrize("name", ["", "some/model"])
 def test_a_preview_needs_no_model_and_downloads_none(hub: Hub, name: str) -> None:
-    assert preview(name)["tokens"] == 0
+    assert preview(name).tokens == 0
     assert hub.asked == []
 
 
 def test_a_preview_says_why_tokens_are_not_counted(tmp_path: Path) -> None:
     seen: list[Event] = []
-    assert preview(str(tmp_path / "gone"), seen)["tokens"] == 0
+    assert preview(str(tmp_path / "gone"), seen).tokens == 0
     assert [event.level for event in seen if isinstance(event, Log)] == ["warning"]
 
 
-def test_loss_increase_is_measured_with_progress_and_found_again(model: Path) -> None:
-    schemes = [LayerScheme(bits, 32).to_json() for bits in (4, 8)]
-    given: dict[str, Any] = {"model": str(model), "schemes": schemes, "samples": 2, "seqlen": 32}
+def test_sensitivity_is_measured_with_progress_and_found_again(model: Path) -> None:
+    spec = AnalysisSpec(str(model), tuple(LayerScheme(bits, 32) for bits in (4, 8)), samples=2, seqlen=32)
     seen: list[Event] = []
-    values = ask("sensitivity", seen, **given)
-    table = from_json(values)
+    table = ask(MeasureSensitivity(spec), seen)
     assert [scheme.bits for scheme in table.schemes] == [4, 8]
     assert all(few > many for few, many in table.loss_increase)
     assert [event.fraction for event in seen if isinstance(event, Progress)][-1] == 1
     again: list[Event] = []
-    assert ask("sensitivity", again, **given) == values
+    assert ask(MeasureSensitivity(spec), again) == table
     assert not [event for event in again if isinstance(event, Progress)]
 
 
-@pytest.mark.parametrize("given", [{}, {"schemes": [{"bits": 4}], "word": 1}, {"schemes": []}])
-def test_loss_increase_of_an_impossible_request_is_refused(model: Path, given: dict[str, Any]) -> None:
-    with pytest.raises(BadInput):
-        ask("sensitivity", model=str(model), **given)
-
-
-def test_measuring_loss_increase_can_be_stopped(model: Path) -> None:
-    given = {"model": str(model), "schemes": [LayerScheme(3, 32).to_json()], "samples": 2, "seqlen": 32}
+def test_measuring_sensitivity_can_be_stopped(model: Path) -> None:
+    request = MeasureSensitivity(AnalysisSpec(str(model), (LayerScheme(3, 32),), samples=2, seqlen=32))
     with pytest.raises(Cancelled):
-        calls.table()["sensitivity"](given, lambda _event: None, lambda: True)
+        calls.measure_sensitivity(request, lambda _event: None, lambda: True)
 
 
 def test_the_conversions_of_a_model_are_rows(model: Path, jobs: Path) -> None:
-    values = ask("conversions", model=str(model))
-    assert values["source"]["label"] == "model"
-    assert {"format", "verdict", "reason", "bytes"} == set(values["rows"][0])
+    found = ask(SurveyConversions(str(model)))
+    assert found.source.label == "model"
+    assert {"f32", "gguf"} <= {option.format for option in found.options}
 
 
 def test_a_conversion_reports_when_it_is_done(model: Path, jobs: Path) -> None:
     seen: list[Event] = []
-    values = ask("convert", seen, model=str(model), output=str(jobs / "out"), format="f32")
-    assert (values["output"], values["report"]["exact"]) == (str(jobs / "out"), True)
+    values = ask(ConvertModel(str(model), str(jobs / "out"), "f32"), seen)
+    assert (values.output, values.report["exact"]) == (str(jobs / "out"), True)
     assert [event.name for event in seen if isinstance(event, Stage)] == ["prepare", "convert", "verify"]
     assert any(isinstance(event, Progress) for event in seen)
     assert not any(isinstance(event, Done) for event in seen)
@@ -247,8 +254,8 @@ def test_a_conversion_reports_when_it_is_done(model: Path, jobs: Path) -> None:
 
 def test_an_error_is_added_only_where_it_is_allowed(model: Path, jobs: Path) -> None:
     with pytest.raises(BadInput, match=r"significant bits|out of the range"):
-        ask("convert", model=str(model), output=str(jobs / "out"), format="f16")
-    assert ask("convert", model=str(model), output=str(jobs / "out"), format="f16", inexact=True)["report"]
+        ask(ConvertModel(str(model), str(jobs / "out"), "f16"))
+    assert ask(ConvertModel(str(model), str(jobs / "out"), "f16", inexact=True)).report
 
 
 def test_a_gguf_file_that_a_run_made_is_listed(jobs: Path) -> None:

@@ -9,20 +9,23 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 import pytest
 
 from core.errors import BitwrightError
 from core.events import Event, Token
+from core.inference.generation.settings import Sampling
 from core.model.headers import read_folder
 from core.service.client import Service
+from core.service.messages import LoadModel, OpenModel, Request, Say
 from tests.core.tiny_model import CONFIG, save_model
 
 FAKE = Path(__file__).with_name("fake_service.py")
 ROOT = Path(__file__).resolve().parents[3]
-HELLO = [{"role": "user", "content": "hello"}]
+HELLO = ({"role": "user", "content": "hello"},)
+R = TypeVar("R")
 
 
 @pytest.fixture(scope="module")
@@ -41,64 +44,54 @@ def service(
             yield running
 
 
-def ask(service: Service, name: str, seen: list[Event] | None = None, **arguments: Any) -> dict[str, Any]:
-    return ask_until(service, name, [] if seen is None else seen, 10**9, **arguments)
+def ask(service: Service, request: Request[R], seen: list[Event] | None = None) -> R:
+    return ask_until(service, request, [] if seen is None else seen, 10**9)
 
 
-def ask_until(service: Service, name: str, seen: list[Event], count: int, **arguments: Any) -> dict[str, Any]:
-    """The values of a call that is stopped once it has told `count` events."""
-    events = service.call(name, arguments, lambda: len(seen) >= count)
+def ask_until(service: Service, request: Request[R], seen: list[Event], count: int) -> R:
+    """Return the result of a request that is stopped after `count` events."""
+    events = service.call(request, lambda: len(seen) >= count)
     while True:
         try:
             seen.append(next(events))
         except StopIteration as end:
-            values: dict[str, Any] = end.value
-            return values
+            result: R = end.value
+            return result
 
 
 def test_a_folder_is_opened(service: Service, model: Path) -> None:
-    values = ask(service, "open_model", model=str(model))
-    assert (values["name"], values["label"], values["origin"]) == (str(model), "model", "folder")
-    assert (values["config"], values["folder"], values["download_bytes"]) == (CONFIG, str(model), 0)
-    assert [row[0] for row in values["tensors"]] == list(read_folder(model))
+    found = ask(service, OpenModel(str(model)))
+    assert (found.name, found.label, found.origin) == (str(model), "model", "folder")
+    assert (found.config, found.folder, found.download_bytes) == (CONFIG, str(model), 0)
+    assert {info.name: info for info in found.tensors} == read_folder(model)
 
 
 def test_what_is_not_there_is_said(service: Service) -> None:
     with pytest.raises(BitwrightError) as caught:
-        ask(service, "open_model", model="/no/such/model")
+        ask(service, OpenModel("/no/such/model"))
     assert caught.value.code == "model-not-found"
 
 
 def test_a_chat_streams_an_answer(service: Service, model: Path) -> None:
-    opened = ask(service, "chat_open", model=str(model), device="cpu")
-    assert (opened["label"], opened["device"], opened["template"], opened["context"]) == ("model", "cpu", True, 256)
+    loaded = ask(service, LoadModel(str(model), "cpu"))
+    assert (loaded.label, loaded.device, loaded.template, loaded.context) == ("model", "cpu", True, 256)
     seen: list[Event] = []
-    said = ask(service, "chat_say", seen, messages=HELLO, sampling={"max_tokens": 12, "temperature": 1.0, "seed": 3})
-    assert "".join(event.text for event in seen if isinstance(event, Token)) == said["text"]
-    assert said["tokens"] <= 12
+    said = ask(service, Say(HELLO, Sampling(max_tokens=12, temperature=1.0, seed=3)), seen)
+    assert "".join(event.text for event in seen if isinstance(event, Token)) == said.text
+    assert said.statistics.tokens <= 12
 
 
 def test_a_stop_ends_an_answer_with_what_it_has(service: Service, model: Path) -> None:
-    ask(service, "chat_open", model=str(model), device="cpu")
-    seen: list[Event] = []
-    said = ask_until(
-        service, "chat_say", seen, 3, messages=HELLO, sampling={"max_tokens": 200, "temperature": 1.5, "seed": 1}
-    )
-    assert said["ended_by"] == "stopped"
-    assert said["tokens"] < 200
+    ask(service, LoadModel(str(model), "cpu"))
+    said = ask_until(service, Say(HELLO, Sampling(max_tokens=200, temperature=1.5, seed=1)), [], 3)
+    assert said.statistics.ended_by == "stopped"
+    assert said.statistics.tokens < 200
 
 
 def test_the_child_that_chats_is_the_child_that_opened(service: Service, model: Path) -> None:
-    ask(service, "chat_open", model=str(model), device="cpu")
+    ask(service, LoadModel(str(model), "cpu"))
     assert service.alive
-    assert ask(service, "chat_say", messages=HELLO, sampling={"max_tokens": 1})["tokens"] == 1
-
-
-def test_impossible_sampling_is_refused(service: Service, model: Path) -> None:
-    ask(service, "chat_open", model=str(model), device="cpu")
-    with pytest.raises(BitwrightError) as caught:
-        ask(service, "chat_say", messages=HELLO, sampling={"warmth": 1})
-    assert caught.value.code == "bad-input"
+    assert ask(service, Say(HELLO, Sampling(max_tokens=1))).statistics.tokens == 1
 
 
 # --- the process ---
@@ -132,32 +125,32 @@ def receive(process: subprocess.Popen[bytes]) -> tuple[int, dict[str, Any]]:
     return value["id"], json.loads(value["line"])
 
 
-def call(number: int, name: str, **arguments: Any) -> dict[str, Any]:
-    return {"id": number, "call": name, "arguments": arguments}
+def call(number: int, name: str, **fields: Any) -> dict[str, Any]:
+    return {"id": number, "request": name, "fields": fields}
 
 
 def test_requests_are_answered_in_their_order(tmp_path: Path) -> None:
     with begin(tmp_path, "served") as process:
-        send(process, *(call(number, "echo", count=0) for number in (7, 3, 5)))
+        send(process, *(call(number, "Echo", count=0) for number in (7, 3, 5)))
         assert [receive(process)[0] for _ in range(3)] == [7, 3, 5]
 
 
 def test_nonsense_on_stdin_is_passed_over(tmp_path: Path) -> None:
     with begin(tmp_path, "served") as process:
-        send(process, b"\xff", b"[]", b"7", b'{"id": 1}', b'{"stop": "x"}', call(2, "echo", count=0))
+        send(process, b"\xff", b"[]", b"7", b'{"id": 1}', b'{"stop": "x"}', call(2, "Echo", count=0))
         assert receive(process)[1]["event"] == "Result"
 
 
 def test_a_call_can_be_stopped_before_its_turn(tmp_path: Path) -> None:
     with begin(tmp_path, "served") as process:
-        send(process, call(1, "wait"), call(2, "echo", count=0))
+        send(process, call(1, "Wait"), call(2, "Echo", count=0))
         assert receive(process)[1]["event"] == "Log"
         send(process, {"stop": 2}, {"stop": 1})
         ends = [receive(process) for _ in range(2)]
         assert [(number, event["code"]) for number, event in ends] == [(1, "cancelled"), (2, "cancelled")]
 
 
-@pytest.mark.parametrize("name", ["wait", "deaf", "talk"])
+@pytest.mark.parametrize("name", ["Wait", "Deaf", "Talk"])
 def test_without_its_parent_a_call_ends(tmp_path: Path, name: str) -> None:
     with begin(tmp_path, "served") as process:
         send(process, call(1, name))
@@ -179,7 +172,8 @@ def test_a_service_that_waits_leaves_with_its_parent(tmp_path: Path) -> None:
 def test_a_killed_parent_takes_its_service_along(tmp_path: Path) -> None:
     source = (
         "import sys; from core.service.client import Service\n"
-        "service = Service(command=sys.argv[1:]); events = service.call('deaf', {})\n"
+        "from tests.core.service.fake_service import Deaf\n"
+        "service = Service(command=sys.argv[1:]); events = service.call(Deaf())\n"
         "print(next(events).message, flush=True); next(events)\n"
     )
     command = [sys.executable, "-c", source, sys.executable, str(FAKE), "served"]
@@ -213,7 +207,7 @@ def test_a_service_imports_no_torch_until_a_call_needs_it() -> None:
 def test_a_log_that_grows_without_end_is_emptied(tmp_path: Path) -> None:
     log = tmp_path / "log.txt"
     source = (
-        "import os, threading; from core.jobs import service\n"
+        "import os, threading; from core.service import child as service\n"
         "service._LOG_WATCH = 0.01; service.LOG_BYTES = 1000\n"
         "threading.Thread(target=service._bound_log, daemon=True).start()\n"
         "os.write(2, b'x' * 5000)\n"

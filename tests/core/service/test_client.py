@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 import pytest
@@ -17,7 +17,25 @@ from core.errors import BadInput, BitwrightError, Cancelled, ChildDied
 from core.events import Event, Log, Progress, Token
 from core.service import client as module
 from core.service.client import KEPT_LOGS, Service
+from core.service.messages import Request
+from tests.core.service.fake_service import (
+    Buggy,
+    Crash,
+    Deaf,
+    Echo,
+    Echoed,
+    Leave,
+    Noisy,
+    Talk,
+    Text,
+    Unknown,
+    Unspeakable,
+    Untrue,
+    Wait,
+    Wrong,
+)
 
+R = TypeVar("R")
 FAKE = Path(__file__).with_name("fake_service.py")
 ODD = ["garbage", "flood", "endless-line", "silent", "mute", "grandchild", "at-once"]
 
@@ -44,104 +62,115 @@ def start() -> Iterator[Callable[..., Service]]:
     assert set(psutil.Process().children(recursive=True)) <= before
 
 
-def ask(service: Service, name: str, should_stop: Callable[[], bool] = never, **arguments: Any) -> dict[str, Any]:
-    return answer(service, name, [], should_stop, **arguments)
+def ask(service: Service, request: Request[R], should_stop: Callable[[], bool] = never) -> R:
+    return answer(service, request, [], should_stop)
 
 
-def answer(
-    service: Service, name: str, seen: list[Event], should_stop: Callable[[], bool] = never, **arguments: Any
-) -> dict[str, Any]:
-    events = service.call(name, arguments, should_stop)
+def answer(service: Service, request: Request[R], seen: list[Event], should_stop: Callable[[], bool] = never) -> R:
+    events = service.call(request, should_stop)
     while True:
         try:
             seen.append(next(events))
         except StopIteration as end:
-            values: dict[str, Any] = end.value
-            return values
+            result: R = end.value
+            return result
 
 
-def failure(service: Service, name: str, **arguments: Any) -> BitwrightError:
+def failure(service: Service, request: Request[Any]) -> BitwrightError:
     with pytest.raises(BitwrightError) as caught:
-        ask(service, name, **arguments)
+        ask(service, request)
     return caught.value
 
 
 def test_a_call_gives_its_events_and_its_values(start: Callable[..., Service]) -> None:
     seen: list[Event] = []
-    values = answer(start(), "echo", seen, text="zürich \udcff", list=[1, None, 2.5])
+    values = answer(start(), Echo("zürich \udcff", free=[1, None, 2.5]), seen)
     assert [type(event) for event in seen] == [Progress] * 3
-    assert (values["text"], values["list"]) == ("zürich \udcff", [1, None, 2.5])
+    assert (values.text, values.free) == ("zürich \udcff", [1, None, 2.5])
 
 
 def test_calls_share_one_child(start: Callable[..., Service]) -> None:
     service = start()
-    assert len({ask(service, "echo")["pid"] for _ in range(3)}) == 1
+    assert len({ask(service, Echo()).pid for _ in range(3)}) == 1
 
 
 def test_a_large_request_and_a_large_answer_come_whole(start: Callable[..., Service]) -> None:
-    assert len(ask(start(), "echo", text="x" * 3_000_000)["text"]) == 3_000_000
+    assert len(ask(start(), Echo(text="x" * 3_000_000)).text) == 3_000_000
 
 
 def test_what_is_wrong_with_a_request_is_told_typed(start: Callable[..., Service]) -> None:
-    error = failure(start(), "wrong")
+    error = failure(start(), Wrong())
     assert (type(error), error.message, error.hint) == (BadInput, "The request is wrong.", "Make another.")
 
 
 def test_a_bug_is_one_sentence_and_a_traceback_in_the_log(start: Callable[..., Service], home: Path) -> None:
-    error = failure(start(), "buggy")
+    error = failure(start(), Buggy())
     assert error.message == "Something went wrong inside Bitwright: ZeroDivisionError: a bug"
     log = Path(error.hint.split(" is in ")[1])
     assert log.parent == home / "logs"
     assert "Traceback" in log.read_text()
 
 
-@pytest.mark.parametrize("name", ["unspeakable", "no-such-call"])
-def test_a_call_that_cannot_be_answered_still_ends(start: Callable[..., Service], name: str) -> None:
-    failure(start(), name)
+def test_a_result_that_cannot_be_sent_is_a_failure(start: Callable[..., Service]) -> None:
+    assert "object cannot be encoded" in failure(start(), Unspeakable()).message
+
+
+def test_a_request_of_another_version_is_one_sentence(start: Callable[..., Service]) -> None:
+    error = failure(start(), Unknown())
+    assert (type(error), error.message) == (BadInput, "There is no request 'Unknown'.")
+
+
+def test_a_field_of_another_version_is_one_sentence(start: Callable[..., Service]) -> None:
+    request: Any = Leave("three")  # type: ignore[arg-type] # as another version may send it
+    assert failure(start(), request).message == "The request Leave is not valid: Leave.code: 'three' is not int."
+
+
+def test_a_result_of_another_version_is_one_sentence(start: Callable[..., Service]) -> None:
+    assert failure(start(), Untrue()).message.startswith("The helper process gave no valid answer to Untrue: ")
 
 
 def test_after_a_failure_the_child_goes_on(start: Callable[..., Service]) -> None:
     service = start()
-    first = ask(service, "echo")["pid"]
-    failure(service, "buggy")
-    assert ask(service, "echo")["pid"] == first
+    first = ask(service, Echo()).pid
+    failure(service, Buggy())
+    assert ask(service, Echo()).pid == first
 
 
 def test_prints_of_libraries_are_no_replies_and_stdin_is_empty_for_them(start: Callable[..., Service]) -> None:
     seen: list[Event] = []
-    assert answer(start(), "noisy", seen) == {"read": ""}
+    assert answer(start(), Noisy(), seen) == Text("")
     assert seen == []
 
 
 def test_a_stop_is_obeyed_and_the_child_stays(start: Callable[..., Service]) -> None:
     service = start()
-    pid = ask(service, "echo")["pid"]
+    pid = ask(service, Echo()).pid
     seen: list[Event] = []
     with pytest.raises(Cancelled):
-        answer(service, "wait", seen, lambda: bool(seen))
-    assert ask(service, "echo")["pid"] == pid
+        answer(service, Wait(), seen, lambda: bool(seen))
+    assert ask(service, Echo()).pid == pid
 
 
 def test_an_answer_that_a_stop_cuts_short_is_an_answer(start: Callable[..., Service]) -> None:
     seen: list[Event] = []
-    values = answer(start(), "talk", seen, lambda: len(seen) > 10)
-    assert values["ended_by"] == "stopped"
-    assert values["words"] == sum(isinstance(event, Token) for event in seen)
+    values = answer(start(), Talk(), seen, lambda: len(seen) > 10)
+    assert values.ended_by == "stopped"
+    assert values.words == sum(isinstance(event, Token) for event in seen)
 
 
 def test_a_call_that_is_stopped_before_it_began_does_not_begin(start: Callable[..., Service]) -> None:
     service = start()
     list_of: list[Event] = []
     with pytest.raises(Cancelled):
-        answer(service, "wait", list_of, lambda: True)
-    assert ask(service, "echo")
+        answer(service, Wait(), list_of, lambda: True)
+    assert ask(service, Echo())
 
 
 def test_a_child_that_does_not_hear_a_stop_is_killed(start: Callable[..., Service]) -> None:
     service = start(patience=0.3)
     seen: list[Event] = []
     with pytest.raises(Cancelled):
-        answer(service, "deaf", seen, lambda: bool(seen))
+        answer(service, Deaf(), seen, lambda: bool(seen))
     assert isinstance(seen[0], Log)
     assert not psutil.pid_exists(int(seen[0].message))
 
@@ -150,17 +179,17 @@ def test_after_a_kill_the_next_call_has_a_new_child(start: Callable[..., Service
     service = start(patience=0.2)
     seen: list[Event] = []
     with pytest.raises(Cancelled):
-        answer(service, "deaf", seen, lambda: bool(seen))
+        answer(service, Deaf(), seen, lambda: bool(seen))
     assert not service.alive
-    assert ask(service, "echo")
+    assert ask(service, Echo())
 
 
 def test_an_abandoned_call_is_stopped_and_the_next_one_answered(start: Callable[..., Service]) -> None:
     service = start()
-    events = service.call("wait", {})
+    events = service.call(Wait())
     next(events)
     events.close()
-    assert ask(service, "echo", text="next")["text"] == "next"
+    assert ask(service, Echo(text="next")).text == "next"
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="numbers of signals")
@@ -172,7 +201,7 @@ def test_an_abandoned_call_is_stopped_and_the_next_one_answered(start: Callable[
     ],
 )
 def test_a_death_is_explained_in_one_sentence(start: Callable[..., Service], number: str, words: str) -> None:
-    error = failure(start(), "crash", signal=number)
+    error = failure(start(), Crash(signal=number))
     assert (type(error), error.message) == (
         ChildDied, f"The helper process {words}. Its last words: about to die",
     )  # fmt: skip
@@ -180,24 +209,24 @@ def test_a_death_is_explained_in_one_sentence(start: Callable[..., Service], num
 
 def test_a_crash_in_native_code_leaves_its_stack_in_the_log(start: Callable[..., Service]) -> None:
     # the real service: the fake one does not switch faulthandler on
-    error = failure(start(), "crash", signal="SIGSEGV")
+    error = failure(start(), Crash(signal="SIGSEGV"))
     assert "segmentation fault" in error.message
     assert Path(error.hint.split("The log is ")[1]).is_file()
 
 
 @pytest.mark.parametrize("code", [0, 3])
 def test_an_exit_without_an_answer_is_a_death(start: Callable[..., Service], code: int) -> None:
-    assert f"exit code {code}" in failure(start(), "leave", code=code).message
+    assert f"exit code {code}" in failure(start(), Leave(code=code)).message
 
 
 def test_after_a_death_the_next_call_has_a_new_child(start: Callable[..., Service]) -> None:
     service = start()
-    failure(service, "leave", code=3)
-    assert ask(service, "echo")
+    failure(service, Leave(code=3))
+    assert ask(service, Echo())
 
 
 def test_a_child_that_dies_at_once_is_a_death_with_its_words(start: Callable[..., Service]) -> None:
-    assert failure(start("at-once"), "echo").message.endswith("(exit code 7). Its last words: no")
+    assert failure(start("at-once"), Echo()).message.endswith("(exit code 7). Its last words: no")
 
 
 def test_a_command_that_is_not_there_is_said() -> None:
@@ -207,7 +236,7 @@ def test_a_command_that_is_not_there_is_said() -> None:
 
 def test_garbage_is_passed_on_as_log_and_the_answer_is_found(start: Callable[..., Service]) -> None:
     seen: list[Event] = []
-    assert answer(start("garbage"), "echo", seen) == {"answer": 42}
+    assert answer(start("garbage"), Echo(), seen) == Echoed(1, "answer", 42, None)
     assert seen
     assert all(isinstance(event, Log) for event in seen)
 
@@ -215,12 +244,12 @@ def test_garbage_is_passed_on_as_log_and_the_answer_is_found(start: Callable[...
 def test_a_stop_ends_a_child_that_floods(start: Callable[..., Service]) -> None:
     seen: list[Event] = []
     with pytest.raises(Cancelled):
-        answer(start("flood", patience=0.2), "echo", seen, lambda: len(seen) > 2000)
+        answer(start("flood", patience=0.2), Echo(), seen, lambda: len(seen) > 2000)
 
 
 def test_a_child_that_floods_waits_for_its_reader(start: Callable[..., Service]) -> None:
     service = start("flood")
-    events = service.call("echo", {})
+    events = service.call(Echo())
     next(events)
     child = service._child
     assert child is not None
@@ -234,16 +263,16 @@ def test_a_line_without_an_end_is_no_reason_to_read_for_ever(
     start: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_LONGEST_LINE", 1 << 22)
-    assert isinstance(failure(start("endless-line"), "echo"), ChildDied)
+    assert isinstance(failure(start("endless-line"), Echo()), ChildDied)
 
 
 def test_a_child_that_closes_its_end_is_ended(start: Callable[..., Service]) -> None:
-    assert "broke off" in failure(start("mute"), "echo").message
+    assert "broke off" in failure(start("mute"), Echo()).message
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sessions")
 def test_a_process_that_it_left_behind_does_not_hold_the_caller(start: Callable[..., Service]) -> None:
-    error = failure(start("grandchild"), "echo")
+    error = failure(start("grandchild"), Echo())
     psutil.Process(int(error.message.rpartition(" ")[2])).kill()
     assert "exit code 5" in error.message
 
@@ -251,7 +280,7 @@ def test_a_process_that_it_left_behind_does_not_hold_the_caller(start: Callable[
 def test_a_child_that_never_reads_holds_nobody(start: Callable[..., Service]) -> None:
     answers = iter([False, False])
     with pytest.raises(Cancelled):
-        ask(start("silent", patience=0.2), "echo", lambda: next(answers, True), text="x" * 1_000_000)
+        ask(start("silent", patience=0.2), Echo(text="x" * 1_000_000), lambda: next(answers, True))
 
 
 @pytest.mark.parametrize("behaviour", ["served", *ODD])
@@ -264,7 +293,7 @@ def test_close_is_certain(start: Callable[..., Service], behaviour: str) -> None
 
 def test_closing_from_another_thread_cancels_the_call(start: Callable[..., Service]) -> None:
     service = start()
-    events = service.call("deaf", {})
+    events = service.call(Deaf())
     next(events)
     closer = threading.Thread(target=service.close)
     closer.start()
@@ -277,12 +306,12 @@ def test_after_close_nothing_starts(start: Callable[..., Service]) -> None:
     service = start()
     service.close()
     with pytest.raises(Cancelled):
-        ask(service, "echo")
+        ask(service, Echo())
 
 
 def test_a_kill_from_another_thread_cancels_the_call(start: Callable[..., Service]) -> None:
     service = start()
-    events = service.call("deaf", {})
+    events = service.call(Deaf())
     next(events)
     service.kill()
     with pytest.raises(Cancelled):
@@ -293,8 +322,8 @@ def test_a_kill_from_another_thread_cancels_the_call(start: Callable[..., Servic
 def test_nothing_is_left_open(start: Callable[..., Service]) -> None:
     def once() -> None:
         service = start()
-        failure(service, "leave", code=1)
-        ask(service, "echo")
+        failure(service, Leave(code=1))
+        ask(service, Echo())
         service.close()
 
     once()
@@ -321,6 +350,6 @@ def test_only_the_newest_logs_are_kept(home: Path) -> None:
 
 def test_a_log_without_a_word_is_removed(home: Path, start: Callable[..., Service]) -> None:
     service = start()
-    ask(service, "echo")
+    ask(service, Echo())
     service.close()
     assert list((home / "logs").iterdir()) == []

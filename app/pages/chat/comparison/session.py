@@ -5,18 +5,19 @@ Keeps the turns (`app.pages.chat.comparison.turns`) and steers two sides; knows 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QObject, Signal
 
-from app.pages.chat.answer_figures import Figures
 from app.pages.chat.comparison import turns
 from app.pages.chat.comparison.side import ComparisonSide
 from app.pages.chat.comparison.token_diff import TokenDiff, compare, pieces_of
 from app.pages.chat.comparison.turns import AskOrder, AskPlan, Reply, Turn
 from app.shared.calls.background import Background
+from core.inference.generation.reply import Statistics
+from core.inference.generation.settings import Sampling
 
 if TYPE_CHECKING:
     from app.shared.calls.calls import Calls
@@ -99,13 +100,13 @@ class ComparisonSession(QObject):
 
     # --- what the user does ---
 
-    def ask(self, question: str, sampling: Mapping[str, Any], system: str = "") -> None:
+    def ask(self, question: str, sampling: Sampling, system: str = "") -> None:
         """Ask both, loading what has to be loaded."""
         if self.busy or not self.ready:
             return
         self._system, self._aside, self._open = system, [], True
         replies = tuple(Reply(side.label, side.name) for side in self.sides)
-        self.turns.append(Turn(question, dict(sampling), (replies[LEFT], replies[RIGHT])))
+        self.turns.append(Turn(question, sampling, (replies[LEFT], replies[RIGHT])))
         self._waiting, self._wanted = [LEFT, RIGHT], set()
         if not self.sides[LEFT].loaded and self.sides[RIGHT].loaded:
             self._waiting.reverse()  # the one that is in memory answers first: a load less
@@ -115,7 +116,7 @@ class ComparisonSession(QObject):
         self.asked.emit()
         self._advance()
 
-    def ask_again(self, sampling: Mapping[str, Any], system: str = "") -> None:
+    def ask_again(self, sampling: Sampling, system: str = "") -> None:
         """Ask the last question again, in place of its answers."""
         if self.turns and not self.busy and self.ready:
             question = self.turns.pop().question
@@ -137,7 +138,7 @@ class ComparisonSession(QObject):
             side.session.stop()
             reply = self.turns[-1].replies[place]
             if side.session.state == "idle" and not reply.done:  # the second time: the child is gone and says no more
-                self._end(place, Figures(ended_by="stopped"))
+                self._end(place, Statistics(ended_by="stopped"))
         self._settle()
 
     def clear(self) -> None:
@@ -223,7 +224,7 @@ class ComparisonSession(QObject):
             self.turns[-1].replies[place].thinking += text
             self.grew.emit(place)
 
-    def _on_answered(self, place: int, figures: Figures) -> None:
+    def _on_answered(self, place: int, figures: Statistics) -> None:
         if self.busy:
             self._end(place, figures)
             self._go_on()
@@ -233,12 +234,12 @@ class ComparisonSession(QObject):
         if self.busy:
             reply = self.turns[-1].replies[place]
             if reply.text:
-                self._end(place, Figures(ended_by="failed"))
+                self._end(place, Statistics(ended_by="failed"))
             self._give_up(place, str(error))
             self.sides[place].clear_error()  # it is said where the answer would be
             self._go_on()
 
-    def _end(self, place: int, figures: Figures) -> None:
+    def _end(self, place: int, figures: Statistics) -> None:
         side, reply = self.sides[place], self.turns[-1].replies[place]
         if reply.done:
             return

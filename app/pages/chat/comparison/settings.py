@@ -5,8 +5,6 @@ Both models get the same of each. Knows where they are remembered, not who uses 
 
 from __future__ import annotations
 
-from typing import Any
-
 from PySide6.QtCore import Signal
 from PySide6.QtWidgets import QCheckBox, QPlainTextEdit, QVBoxLayout, QWidget
 
@@ -18,6 +16,7 @@ from app.theme import Theme
 from app.widgets.note import Note
 from app.widgets.segmented import Option, Segmented
 from app.widgets.tinted_label import TintedLabel
+from core.inference.generation.settings import Sampling
 
 _ORDER, _MARKS, _SYSTEM = "comparison/order", "comparison/marks", "chat/system"
 
@@ -83,8 +82,8 @@ class ComparisonSettings(SideColumn):
         """The system prompt, "" for none."""
         return self._system.toPlainText()
 
-    def values(self) -> dict[str, Any]:
-        """The sampling, as `chat_say` takes it; a seed that is new each time is drawn once for both."""
+    def values(self) -> Sampling:
+        """Return the sampling settings; a seed that is new each time is drawn once for both models."""
         return self._sampling.values()
 
     def read(self) -> None:

@@ -5,8 +5,7 @@ Knows the calls of a chat session; nothing of the other side and of how anything
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QObject, Signal
 
@@ -16,6 +15,8 @@ from app.pages.chat.session import ChatSession
 from app.shared.models.choices import ModelChoice
 from core.errors import BitwrightError
 from core.events import Event, Progress
+from core.inference.figures import Perplexity
+from core.service.messages import MeasurePerplexity
 
 if TYPE_CHECKING:
     from app.shared.calls.calls import Calls
@@ -105,15 +106,15 @@ class ComparisonSide(QObject):
     def measure(self) -> None:
         """Measure the perplexity of the loaded model; `changed` tells how far it is."""
         if self.session.measure(
-            "chat_perplexity", {}, on_success=self._measured, on_failure=self._not_measured, on_event=self._heard
+            MeasurePerplexity(), on_success=self._measured, on_failure=self._not_measured, on_event=self._heard
         ):
             self.error, self.measured = None, 0.0
             self.changed.emit()
 
     def _follow(self) -> None:
         opened = self.session.opened
-        if opened.perplexity_value and not self.perplexity:
-            self.perplexity, self.perplexity_words = opened.perplexity_value, opened.perplexity
+        if opened.perplexity is not None and not self.perplexity:
+            self.perplexity, self.perplexity_words = opened.perplexity.value, opened.perplexity.text
         if self.session.state != "measuring":
             self.measured = -1.0
         self.changed.emit()
@@ -123,10 +124,8 @@ class ComparisonSide(QObject):
             self.measured = event.fraction
             self.changed.emit()
 
-    def _measured(self, values: Mapping[str, Any]) -> None:
-        value = values.get("value")
-        if isinstance(value, int | float):
-            self.perplexity, self.perplexity_words = float(value), str(values.get("text") or "")
+    def _measured(self, found: Perplexity) -> None:
+        self.perplexity, self.perplexity_words = found.value, found.text
         self.changed.emit()
 
     def _not_measured(self, error: BitwrightError) -> None:

@@ -127,7 +127,7 @@ class TurnView(QWidget):
                 end = max(end, y + high + 4)
         bottom = end
         for answer, figures, x in zip(self._answers, self._figures, places, strict=True):
-            # Figures stand on one line, to be compared; a problem stands where its answer would be.
+            # Statistics stand on one line, to be compared; a problem stands where its answer would be.
             top = y if answer.isHidden() else end
             high = figures.place(column - 4)
             figures.setGeometry(x + 4, top, column - 4, high)

@@ -15,11 +15,12 @@ from PySide6.QtCore import QCoreApplication
 
 from app.pages.chat.comparison.token_diff import TokenDiff
 from core.estimation.goals import ENGINE
+from core.inference.generation.settings import Sampling
 from core.wording import human
 
 if TYPE_CHECKING:
-    from app.pages.chat.answer_figures import Figures
     from app.shared.models.choices import ModelChoice
+    from core.inference.generation.reply import Statistics
     from core.inference.machine import Machine
 
 AskOrder = Literal["auto", "at_once", "in_turn"]
@@ -54,7 +55,7 @@ class Reply:
     text: str = ""
     thinking: str = ""
     pieces: tuple[str, ...] = ()
-    figures: Figures | None = None
+    figures: Statistics | None = None
     memory: int = 0
     perplexity: float = 0.0
     perplexity_words: str = ""
@@ -72,7 +73,7 @@ class Turn:
     """A question, the settings it was asked with, the both answers, and how they differ once both are there."""
 
     question: str
-    sampling: dict[str, object] = field(default_factory=dict)
+    sampling: Sampling = field(default_factory=Sampling)
     replies: tuple[Reply, Reply] = field(default_factory=lambda: (Reply(), Reply()))
     comparison: TokenDiff | None = None
 

@@ -12,9 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from app.pages.chat.answer_figures import Figures, Meter, figures_from
-
-__all__ = ["Conversation", "Figures", "Message", "Meter", "Role", "figures_from", "new_id"]
+from core.inference.generation.reply import Statistics
 
 Role = Literal["user", "assistant"]
 LONGEST_TITLE: Final = 60
@@ -38,7 +36,7 @@ class Message:
     text: str
     thinking: str = ""
     model: str = ""
-    figures: Figures | None = None
+    figures: Statistics | None = None
     sampling: dict[str, Any] = field(default_factory=dict)
 
 

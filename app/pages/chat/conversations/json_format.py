@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any, Final
 
-from app.pages.chat.answer_figures import figures_from
 from app.pages.chat.conversations.conversation import Conversation, Message
+from core.codec import decode, encode
 from core.errors import CorruptFile
+from core.inference.generation.reply import Statistics
 
 VERSION: Final = 1
 _KIND: Final = "bitwright-conversation"
@@ -101,7 +101,7 @@ def _message(message: Message, shown: bool) -> dict[str, Any]:
         if getattr(message, name):
             found[name] = getattr(message, name)
     if message.figures is not None:
-        found["figures"] = asdict(message.figures)
+        found["figures"] = encode(message.figures)
     return found
 
 
@@ -117,9 +117,16 @@ def _read(entry: Any) -> Message:
         text=str(entry["text"]),
         thinking=_word(entry, "thinking"),
         model=_word(entry, "model"),
-        figures=None if figures is None else figures_from(figures),
+        figures=None if figures is None else _statistics(figures),
         sampling=sampling,
     )
+
+
+def _statistics(value: Any) -> Statistics:
+    try:
+        return decode(Statistics, value)
+    except TypeError:
+        return Statistics()  # a figure of another type is no reason to refuse a conversation
 
 
 def _fits(talk: Conversation, message: Message) -> bool:

@@ -6,9 +6,9 @@ one undoable edit. The panel is updated only while it is visible; the curve is a
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QObject, Signal
 
@@ -25,7 +25,7 @@ from core.model import fused
 from core.model.fused import FusedModules
 from core.model.tree import ModelTree
 from core.schemes import LayerScheme
-from core.sensitivity import table as sensitivity_table
+from core.service.messages import MeasureSensitivity
 from core.wording import figure, human
 
 if TYPE_CHECKING:
@@ -131,16 +131,12 @@ class BudgetControl(QObject):
         spec = draft.analysis()
         self._panel.show_measuring(on=True)
 
-        def done(values: Any) -> None:
+        def done(table: SensitivityTable) -> None:
             self._ended("")
-            try:
-                draft.set_sensitivity(spec, sensitivity_table.from_json(values))
-            except BitwrightError as error:
-                self._ended(error.message)
+            draft.set_sensitivity(spec, table)
 
         self._call = self._context.calls.start(
-            "sensitivity",
-            asdict(spec),
+            MeasureSensitivity(spec),
             on_success=done,
             on_failure=lambda error: self._ended(" ".join(part for part in (error.message, error.hint) if part)),
             on_event=self._panel.measuring.follow,

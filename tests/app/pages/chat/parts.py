@@ -13,19 +13,18 @@ from app.pages.chat.message_view import MessageView
 from app.pages.chat.page import ChatPage
 from app.pages.chat.transcript import Transcript
 from app.shared.context import Context
+from core.inference.backends.backend import BackendRow
+from core.service.messages import Say
 from tests.app.scripted_session import ANSWERED, OPENED, ScriptedCalls
 
 Shown = TypeVar("Shown", bound=QWidget)
 MODEL = "/models/tiny-4bit"
-ROWS = [
-    {"name": "native", "title": "Native kernels", "usable": True, "takes": "2 to 8 bits", "layers": 14},
-    {"name": "portable", "title": "Portable torch", "usable": True, "takes": "all", "why_not": "Others are faster."},
-    {
-        "name": "ark", "title": "auto-round-lib", "usable": False, "takes": "2, 4 and 8 bits",
-        "why_not": "It is not installed.", "install": "pip install auto-round-lib",
-    },
-]  # fmt: skip
-"""What the table of backends says of a loaded model."""
+ROWS = (
+    BackendRow("native", "Native kernels", True, "2 to 8 bits", layers=14),
+    BackendRow("portable", "Portable torch", True, "all", "Others are faster."),
+    BackendRow("ark", "auto-round-lib", False, "2, 4 and 8 bits", "It is not installed.", "pip install auto-round-lib"),
+)
+"""Table of backends of a loaded model."""
 
 
 class PlayedRuns(QObject):
@@ -97,7 +96,7 @@ def asked(page: ChatPage, calls: ScriptedCalls, text: str = "hello") -> None:
     """A loaded model that is asked something."""
     page.send(text)
     calls.last.succeed(OPENED)
-    assert calls.last.name == "chat_say"
+    assert isinstance(calls.last.request, Say)
 
 
 def answered(page: ChatPage, calls: ScriptedCalls, text: str = "hi", **figures: Any) -> None:

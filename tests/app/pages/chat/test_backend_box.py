@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QComboBox, QLabel, QToolButton
 from pytestqt.qtbot import QtBot
 
 from app.pages.chat.backend_box import BackendBox, words_of
-from app.pages.chat.backend_rows import rows_from
 from app.pages.chat.page import ChatPage
 from app.state import State
 from app.theme import Theme
+from core.service.messages import LoadModel
 from tests.app.pages.chat.parts import ROWS, asked, button, label_of
-from tests.app.scripted_session import OPENED, ScriptedCalls
+from tests.app.scripted_session import ANSWERED, OPENED, ScriptedCalls
 
 
 @pytest.fixture
@@ -41,12 +43,12 @@ def pick(box: BackendBox, name: str) -> None:
 
 
 def test_what_can_be_used_is_offered(box: BackendBox) -> None:
-    box.set_rows(rows_from(ROWS))
+    box.set_rows(ROWS)
     assert offered(box) == ["Automatic", "Native kernels", "Portable torch"]
 
 
 def test_a_forced_one_is_remembered(box: BackendBox, theme: Theme, qtbot: QtBot, state: State) -> None:
-    box.set_rows(rows_from(ROWS))
+    box.set_rows(ROWS)
     with qtbot.waitSignal(box.picked) as told:
         pick(box, "portable")
     assert told.args == ["portable"]
@@ -59,12 +61,12 @@ def test_a_remembered_one_that_is_not_here_says_so(theme: Theme, qtbot: QtBot, s
     state.set_value("chat/backend", "marlin")
     box = BackendBox(theme, state)
     qtbot.addWidget(box)
-    box.set_rows(rows_from(ROWS))
+    box.set_rows(ROWS)
     assert offered(box)[-1] == "marlin (not usable here)"
 
 
 def test_the_reasons_are_folded_and_open(box: BackendBox) -> None:
-    box.set_rows(rows_from(ROWS))
+    box.set_rows(ROWS)
     fold = box.findChild(QToolButton, "why_not")
     assert fold.text() == "Why not the others (2)"
     fold.click()
@@ -73,38 +75,38 @@ def test_the_reasons_are_folded_and_open(box: BackendBox) -> None:
 
 
 def test_the_install_command_can_be_copied(box: BackendBox) -> None:
-    box.set_rows(rows_from(ROWS))
+    box.set_rows(ROWS)
     box.findChild(QToolButton, "why_not").click()
     box.findChild(QToolButton, "copy_ark").click()
     assert QGuiApplication.clipboard().text() == "pip install auto-round-lib"
 
 
 def test_layers_are_told_by_what_computes_them() -> None:
-    rows = rows_from([*ROWS[:1], {**ROWS[1], "layers": 2}])
+    rows = (ROWS[0], replace(ROWS[1], layers=2))
     assert words_of(rows) == "Native kernels (14 layers), Portable torch (2 layers)"
 
 
 def test_of_a_model_without_counted_layers_the_runner_is_told() -> None:
-    assert words_of(rows_from([{**ROWS[0], "layers": 0}]), "native") == "Native kernels"
+    assert words_of([replace(ROWS[0], layers=0)], "native") == "Native kernels"
 
 
 # --- on the page ---
 
 
 def test_a_forced_one_goes_with_the_load(page: ChatPage, calls: ScriptedCalls) -> None:
-    page.single.panel.backend.set_rows(rows_from(ROWS))
+    page.single.panel.backend.set_rows(ROWS)
     pick(page.single.panel.backend, "portable")
     button(page, "load").click()
-    assert calls.last.arguments["backend"] == "portable"
+    assert calls.last.request.backend == "portable"
 
 
 def test_another_one_loads_the_model_again_and_keeps_the_conversation(page: ChatPage, calls: ScriptedCalls) -> None:
     asked(page, calls)
-    calls.last.succeed({"ended_by": "end", "tokens": 3})
-    page.single.panel.backend.set_rows(rows_from(ROWS))
+    calls.last.succeed(ANSWERED, tokens=3)
+    page.single.panel.backend.set_rows(ROWS)
     pick(page.single.panel.backend, "portable")
     assert calls.sessions[0].closed
-    assert calls.last.name == "chat_open"
+    assert isinstance(calls.last.request, LoadModel)
     assert len(page.single.talk) == 2
 
 

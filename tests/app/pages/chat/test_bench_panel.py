@@ -12,15 +12,15 @@ from app.pages.chat.session import ChatSession
 from app.shared.context import Context
 from core.errors import BadInput
 from core.events import Progress
+from core.inference.figures import SpeedReport, SpeedRow
+from core.inference.generation.settings import Sampling
+from core.service.messages import MeasurePerplexity
 from tests.app.pages.chat.parts import label_of, shown
 from tests.app.reading_aloud import unnamed, unreachable
 from tests.app.scripted_session import ANSWERED, OPENED, ScriptedCalls
 
-ROWS = [
-    {"prompt": 32, "prefill": 141.0, "first_token": 0.23, "decode": 72.4, "memory": 141e6, "bandwidth_share": 0.41},
-    {"prompt": 512, "prefill": 212.0, "first_token": 2.41, "decode": 61.8, "memory": 160e6, "bandwidth_share": 0.36},
-]
-FOUND = {"rows": ROWS, "bandwidth": 28.7e9, "written": "/models/tiny/bitwright.json"}
+ROWS = (SpeedRow(32, 141.0, 0.23, 72.4, 141_000_000, 0.41), SpeedRow(512, 212.0, 2.41, 61.8, 160_000_000, 0.36))
+FOUND = SpeedReport(ROWS, bandwidth=28.7e9, written="/models/tiny/bitwright.json")
 
 
 @pytest.fixture
@@ -73,13 +73,13 @@ def test_the_figures_are_shown(loaded: BenchPanel, calls: ScriptedCalls) -> None
 
 def test_a_model_without_a_report_is_not_said_to_have_one(loaded: BenchPanel, calls: ScriptedCalls) -> None:
     go(loaded).click()
-    calls.last.succeed({**FOUND, "written": ""})
+    calls.last.succeed(FOUND, written="")
     assert "report" not in label_of(loaded, "bench_summary")
 
 
 def test_one_length_is_no_curve(loaded: BenchPanel, calls: ScriptedCalls) -> None:
     go(loaded).click()
-    calls.last.succeed({**FOUND, "rows": ROWS[:1]})
+    calls.last.succeed(FOUND, rows=ROWS[:1])
     assert not loaded.findChild(QWidget, "bench_plot").isVisible()
 
 
@@ -99,16 +99,14 @@ def test_a_failure_is_a_sentence_in_place(loaded: BenchPanel, calls: ScriptedCal
 
 
 def test_an_answer_goes_before_a_measurement(loaded: BenchPanel, session: ChatSession, calls: ScriptedCalls) -> None:
-    session.generate([{"role": "user", "content": "hi"}], {})
+    session.generate([{"role": "user", "content": "hi"}], Sampling())
     assert not go(loaded).isEnabled()
     calls.last.succeed(ANSWERED)
     assert go(loaded).isEnabled()
 
 
 def test_a_measurement_of_somebody_else_is_not_stopped_here(loaded: BenchPanel, session: ChatSession) -> None:
-    session.measure(
-        "chat_perplexity", {}, on_success=lambda _: None, on_failure=lambda _: None, on_event=lambda _: None
-    )
+    session.measure(MeasurePerplexity(), on_success=lambda _: None, on_failure=lambda _: None, on_event=lambda _: None)
     assert (go(loaded).isEnabled(), go(loaded).text()) == (False, "Measure speed")
 
 

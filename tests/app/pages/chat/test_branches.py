@@ -12,8 +12,9 @@ from app.pages.chat.conversations.conversation import Conversation
 from app.pages.chat.conversations.files import ConversationFiles
 from app.pages.chat.message_view import MessageView
 from app.pages.chat.page import ChatPage
+from core.service.messages import LoadModel
 from tests.app.pages.chat.parts import answered, asked, bubbles, button, label_of, last_bubble
-from tests.app.scripted_session import ANSWERED, ScriptedCalls
+from tests.app.scripted_session import ANSWERED, OPENED, ScriptedCalls
 
 
 def bubble(page: ChatPage, place: int) -> MessageView:
@@ -61,7 +62,7 @@ def test_the_new_wording_is_asked_in_place_of_the_first(page: ChatPage, calls: S
     page.send("more")
     answered(page, calls)
     rewritten(page, 0, "good day", qtbot)
-    assert calls.last.arguments["messages"] == [{"role": "user", "content": "good day"}]
+    assert list(calls.last.request.messages) == [{"role": "user", "content": "good day"}]
     answered(page, calls, "and to you")
     assert bubbles(page) == ["good day", "and to you"]
 
@@ -96,7 +97,7 @@ def test_esc_leaves_the_question_as_it_was(page: ChatPage, calls: ScriptedCalls,
     assert bubbles(page) == ["hello", "hi"]
     assert composer(page).toPlainText() == ""
     page.send("more")
-    assert [message["content"] for message in calls.last.arguments["messages"]] == ["hello", "hi", "more"]
+    assert [message["content"] for message in calls.last.request.messages] == ["hello", "hi", "more"]
 
 
 def test_the_arrow_up_in_the_empty_field_edits_the_last_question(
@@ -182,8 +183,8 @@ def cut(page: ChatPage, calls: ScriptedCalls, text: str = "One, two") -> None:
 def test_a_cut_answer_can_go_on(page: ChatPage, calls: ScriptedCalls) -> None:
     cut(page, calls)
     press(last_bubble(page), "continue")
-    assert calls.last.arguments["continue_last"] is True
-    assert calls.last.arguments["messages"][-1] == {"role": "assistant", "content": "One, two"}
+    assert calls.last.request.continue_last is True
+    assert calls.last.request.messages[-1] == {"role": "assistant", "content": "One, two"}
     calls.last.say(", three")
     assert bubbles(page) == ["hello", "One, two, three"]
 
@@ -211,9 +212,9 @@ def test_going_on_loads_the_model_first(page: ChatPage, calls: ScriptedCalls) ->
     cut(page, calls)
     button(page, "load").click()
     press(last_bubble(page), "continue")
-    assert calls.last.name == "chat_open"
-    calls.last.succeed({})
-    assert calls.last.arguments["continue_last"] is True
+    assert isinstance(calls.last.request, LoadModel)
+    calls.last.succeed(OPENED)
+    assert calls.last.request.continue_last is True
 
 
 def test_an_answer_that_fails_to_go_on_keeps_its_first_part(page: ChatPage, calls: ScriptedCalls) -> None:

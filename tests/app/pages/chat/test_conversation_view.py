@@ -8,8 +8,10 @@ from pytestqt.qtbot import QtBot
 
 from app.pages.chat import conversation_view
 from app.pages.chat.conversation_view import ConversationView
-from app.pages.chat.conversations.conversation import Conversation, Figures
+from app.pages.chat.conversations.conversation import Conversation
 from app.theme import Theme
+from core.inference.generation.reply import Statistics
+from core.inference.generation.settings import Sampling
 
 
 @pytest.fixture
@@ -24,7 +26,7 @@ def long_talk(count: int) -> Conversation:
     talk = Conversation()
     for number in range(count):
         talk.add("user", f"question {number}")
-        talk.add("assistant", f"answer {number}").figures = Figures(30, 12, 0.5, 1.6, 10.0, "end")
+        talk.add("assistant", f"answer {number}").figures = Statistics(30, 12, 0.5, 1.6, 10.0, "end")
     return talk
 
 
@@ -73,23 +75,23 @@ def test_the_figures_stand_under_an_answer(view: ConversationView) -> None:
 )
 def test_an_answer_says_why_it_ended(view: ConversationView, ended_by: str, words: str) -> None:
     view.ask("question")
-    view.begin_answer({})
+    view.begin_answer(Sampling())
     view.append_piece("answer")
-    view.end_answer(Figures(30, 12, 0.5, 1.6, 10.0, ended_by))
+    view.end_answer(Statistics(30, 12, 0.5, 1.6, 10.0, ended_by))
     view.update_footers(quiet=True)
     assert words in view.messages[-1].footer.findChild(QLabel, "caption").text()
 
 
 def test_an_answer_of_nothing_says_so(view: ConversationView) -> None:
     view.ask("question")
-    view.begin_answer({})
-    view.end_answer(Figures(30, 0, ended_by="end"))
+    view.begin_answer(Sampling())
+    view.end_answer(Statistics(30, 0, ended_by="end"))
     view.update_footers(quiet=True)
     assert "nothing to say" in view.messages[-1].footer.findChild(QLabel, "caption").text()
 
 
 def test_the_settings_of_an_answer_are_kept_with_it(view: ConversationView) -> None:
     view.ask("question")
-    view.begin_answer({"seed": 7})
+    view.begin_answer(Sampling(seed=7))
     assert view.talk.last is not None
-    assert view.talk.last.sampling == {"seed": 7}
+    assert view.talk.last.sampling["seed"] == 7

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QFileDialog, QWidget
@@ -9,12 +11,13 @@ from pytestqt.qtbot import QtBot
 
 from app.pages.chat.model_picker import KnownModels, ModelBox, choose_folder
 from app.shared.context import Context
-from app.shared.draft import OpenedModel
 from app.shared.models.choices import ModelChoice, folder
+from app.shared.models.opened import OpenedModel
+from core.service.messages import OutputModel
 from tests.app.pages.chat.parts import PlayedRuns
 from tests.app.scripted_session import ScriptedCalls
 
-MADE = {"folder": "/out/new", "format": "", "scheme": "W4", "model": "x/y", "made": 0.0}
+MADE = OutputModel(Path("/out/new"), "", "W4", "x/y", 0.0)
 
 
 @pytest.fixture

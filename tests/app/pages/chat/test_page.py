@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from PySide6.QtGui import QAction
 from PySide6.QtWidgets import QComboBox, QLabel, QListView, QToolButton, QWidget
 from pytestqt.qtbot import QtBot
 
 from app.frame.shortcuts_sheet import groups_of
-from app.pages.chat.backend_rows import rows_from
 from app.pages.chat.page import ChatPage
 from app.pages.chat.single_model import SingleModelChat
 from app.pages.chat.top_bar import ONE, TWO
 from app.shared.context import Context
 from app.widgets.segmented import Segmented
 from core.inference.machine import Device, Machine
+from core.service.messages import OutputModel
 from tests.app.pages.chat.parts import ROWS, PlayedRuns, answered, asked, bubbles, shown_page
 from tests.app.scripted_session import ScriptedCalls
 
@@ -59,7 +61,7 @@ def test_after_comparing_the_next_message_loads_the_model_again(page: ChatPage, 
     page.show_mode(ONE)
     asked(page, calls, "more")
     assert len(calls.sessions) == 2
-    assert [message["content"] for message in calls.last.arguments["messages"]] == ["hello", "hi", "more"]
+    assert [message["content"] for message in calls.last.request.messages] == ["hello", "hi", "more"]
 
 
 def test_comparing_waits_for_no_answer_and_ends_none(page: ChatPage, calls: ScriptedCalls, said: list[str]) -> None:
@@ -131,7 +133,7 @@ def test_a_key_opens_the_list_of_models(page: ChatPage, qtbot: QtBot) -> None:
 
 def test_the_backends_of_the_device_are_shown_before_anything_is_loaded(page: ChatPage, surroundings: Context) -> None:
     cpu = Device("cpu", "cpu", "Test CPU", 0, 0)
-    surroundings.draft.set_machine(Machine((cpu,), {}, "cpu", {"cpu": rows_from(ROWS)}))
+    surroundings.draft.set_machine(Machine((cpu,), {}, "cpu", {"cpu": ROWS}))
     box = page.findChild(QComboBox, "chat_backend_pick")
     assert [box.itemText(place) for place in range(box.count())][1:] == ["Native kernels", "Portable torch"]
 
@@ -146,7 +148,7 @@ def test_a_run_that_ends_is_offered(
     qtbot: QtBot, surroundings: Context, calls: ScriptedCalls, runs: PlayedRuns
 ) -> None:
     page = shown_page(qtbot, surroundings)
-    calls.outputs = [{"folder": "/models/a", "format": "", "scheme": "W4", "model": "x/y", "made": 0.0}]
+    calls.outputs = [OutputModel(Path("/models/a"), "", "W4", "x/y", 0.0)]
     runs.ended.emit(None)
     box = page.findChild(QComboBox, "chat_model")
     assert box.findData("/models/a") >= 0

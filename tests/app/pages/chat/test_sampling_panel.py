@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from pytestqt.qtbot import QtBot
 
 from app.pages.chat.sampling_panel import SamplingPanel
 from app.state import State
+from core.inference.generation.settings import Sampling
 
 
 @pytest.fixture
@@ -25,11 +27,7 @@ def panel(state: State, qtbot: QtBot) -> SamplingPanel:
 
 
 def test_the_defaults_are_those_of_the_core(panel: SamplingPanel) -> None:
-    from core.inference.generation.chat import Sampling
-
-    values = panel.values()
-    values["seed"] = 0
-    assert Sampling(**values) == Sampling()
+    assert replace(panel.values(), seed=0) == Sampling()
 
 
 def test_a_change_is_remembered(panel: SamplingPanel, state: State, qtbot: QtBot) -> None:
@@ -39,18 +37,18 @@ def test_a_change_is_remembered(panel: SamplingPanel, state: State, qtbot: QtBot
         field.setValue(0.7)
     again = SamplingPanel(state)
     qtbot.addWidget(again)
-    assert again.values()["temperature"] == pytest.approx(0.7)
+    assert again.values().temperature == pytest.approx(0.7)
 
 
 def test_the_seed_is_new_each_time(panel: SamplingPanel) -> None:
-    assert len({panel.values()["seed"] for _ in range(4)}) > 1
+    assert len({panel.values().seed for _ in range(4)}) > 1
 
 
 def test_a_chosen_seed_stays(panel: SamplingPanel) -> None:
     field = panel.findChild(QSpinBox, "sampling_seed")
     assert isinstance(field, QSpinBox)
     field.setValue(7)
-    assert panel.values()["seed"] == 7
+    assert panel.values().seed == 7
 
 
 def test_reset_brings_the_neutral_values_back(panel: SamplingPanel) -> None:
@@ -61,7 +59,7 @@ def test_reset_brings_the_neutral_values_back(panel: SamplingPanel) -> None:
     assert not reset.isEnabled()
     field.setValue(0.5)
     reset.click()
-    assert panel.values()["top_p"] == 1.0
+    assert panel.values().top_p == 1.0
     assert not reset.isEnabled()
 
 

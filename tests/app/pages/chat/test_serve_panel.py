@@ -15,6 +15,7 @@ from app.shared.context import Context
 from core.errors import BadInput
 from core.events import Listening, Log, Progress
 from core.inference.machine import Device, Machine
+from core.service.messages import ServeModel
 from tests.app.pages.chat.parts import label_of, shown
 from tests.app.reading_aloud import unnamed, unreachable
 from tests.app.recorded_calls import RecordedCall, RecordedCalls
@@ -56,7 +57,7 @@ def field(panel: QWidget, name: str) -> str:
 
 def turned_on(panel: ServePanel, recorded: RecordedCalls) -> RecordedCall:
     switch(panel).click()
-    call = recorded.of("serve")[-1]
+    call = recorded.of(ServeModel)[-1]
     call.on_event(UP)
     return call
 
@@ -74,14 +75,12 @@ def test_without_a_model_there_is_nothing_to_serve(qtbot: QtBot, surroundings: C
 
 def test_it_serves_the_model_that_is_loaded_where_it_is(panel: ServePanel, recorded: RecordedCalls) -> None:
     switch(panel).click()
-    assert recorded.of("serve")[0].arguments == {
-        "model": "/models/tiny", "device": "auto", "backend": "auto", "port": PORT,
-    }  # fmt: skip
+    assert recorded.of(ServeModel)[0].request == ServeModel("/models/tiny", port=PORT)
 
 
 def test_while_it_loads_it_says_so(panel: ServePanel, recorded: RecordedCalls) -> None:
     switch(panel).click()
-    call = recorded.of("serve")[0]
+    call = recorded.of(ServeModel)[0]
     call.on_event(Log("info", "Packing layer 3"))
     call.on_event(Progress(0.5, 1, 2))
     assert label_of(panel, "serve_note") == "Packing layer 3"
@@ -127,7 +126,7 @@ def test_what_a_stopped_one_still_says_is_not_heard(panel: ServePanel, recorded:
 
 def test_a_failure_is_a_sentence_and_the_switch_is_off(panel: ServePanel, recorded: RecordedCalls) -> None:
     switch(panel).click()
-    recorded.of("serve")[0].on_failure(BadInput("Port 8765 is taken.", "Choose another."))
+    recorded.of(ServeModel)[0].on_failure(BadInput("Port 8765 is taken.", "Choose another."))
     assert label_of(panel, "serve_note") == "Port 8765 is taken. Choose another."
     assert not switch(panel).isChecked()
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from pytestqt.qtbot import QtBot
 
-from app.pages.chat.answer_figures import Figures
-from app.pages.chat.session import ChatSession, opened_from
+from app.pages.chat.session import ChatSession
 from core.errors import BitwrightError, OutOfMemory
 from core.events import Token
+from core.inference.generation.reply import ChatAnswer, Statistics
+from core.inference.generation.settings import Sampling
+from core.service.messages import LoadModel, TokenCount
 from tests.app.scripted_session import ANSWERED, OPENED, ScriptedCalls
 
 MESSAGES = [{"role": "user", "content": "hello"}]
@@ -32,61 +32,43 @@ def session(qtbot: QtBot, calls: ScriptedCalls) -> ChatSession:
 def test_only_what_is_forced_goes_with_the_load(qtbot: QtBot, calls: ScriptedCalls) -> None:
     session = ChatSession(calls)  # type: ignore[arg-type] # plays `Calls`
     session.load("/models/tiny", "cpu")
-    assert calls.last.arguments == {"model": "/models/tiny", "device": "cpu"}
+    assert calls.last.request == LoadModel("/models/tiny", "cpu")
     session.load("/models/tiny", "cpu", "portable", 512)
-    assert calls.last.arguments == {"model": "/models/tiny", "device": "cpu", "backend": "portable", "context": 512}
-
-
-def test_all_that_is_told_of_a_model_is_known() -> None:
-    rows = [{"name": "native", "title": "Native", "usable": True, "takes": "all", "layers": 14}]
-    told = {
-        **OPENED, "device_note": "The CPU computes.", "runner": "native", "backends": rows, "memory_bytes": 7,
-        "perplexity": {"value": 25.1, "text": "held-out text"}, "thinking": True,
-    }  # fmt: skip
-    opened = opened_from(told)
-    assert (opened.device_note, opened.runner, opened.memory_bytes) == ("The CPU computes.", "native", 7)
-    assert (opened.perplexity, opened.perplexity_value, opened.thinking) == ("held-out text", 25.1, True)
-    assert [row.name for row in opened.backends] == ["native"]
-
-
-@pytest.mark.parametrize("values", [{}, {"context": "many", "backends": 3, "perplexity": 5, "schemes": None}])
-def test_what_is_not_told_is_not_known(values: dict[str, Any]) -> None:
-    opened = opened_from(values)
-    assert (opened.context, opened.backends, opened.perplexity, opened.schemes) == (0, (), "", {})
+    assert calls.last.request == LoadModel("/models/tiny", "cpu", "portable", 512)
 
 
 def test_thinking_and_answer_come_apart(session: ChatSession, calls: ScriptedCalls) -> None:
     heard: list[tuple[str, str]] = []
     session.thought.connect(lambda text: heard.append(("thought", text)))
     session.piece.connect(lambda text: heard.append(("piece", text)))
-    session.generate(MESSAGES, {})
+    session.generate(MESSAGES, Sampling())
     calls.last.event(Token("Hm.", kind="thinking"))
     calls.last.event(Token("Yes."))
     assert heard == [("thought", "Hm."), ("piece", "Yes.")]
 
 
 def test_the_pieces_of_an_answer_are_kept(session: ChatSession, calls: ScriptedCalls) -> None:
-    session.generate(MESSAGES, {})
+    session.generate(MESSAGES, Sampling())
     calls.last.succeed(ANSWERED, pieces=["He", "llo", ""])
     assert session.pieces == ("He", "llo", "")
 
 
 def test_the_pieces_are_those_of_the_last_answer(session: ChatSession, calls: ScriptedCalls) -> None:
-    session.generate(MESSAGES, {})
+    session.generate(MESSAGES, Sampling())
     calls.last.succeed(ANSWERED, pieces=["He"])
-    session.generate(MESSAGES, {})
+    session.generate(MESSAGES, Sampling())
     assert session.pieces == ()
 
 
 def test_an_answer_can_be_continued(session: ChatSession, calls: ScriptedCalls) -> None:
-    session.generate(MESSAGES, {}, continue_last=True)
-    assert calls.last.arguments["continue_last"] is True
+    session.generate(MESSAGES, Sampling(), continue_last=True)
+    assert calls.last.request.continue_last is True
 
 
 def test_tokens_are_counted(session: ChatSession, calls: ScriptedCalls, qtbot: QtBot) -> None:
     session.count(MESSAGES)
     with qtbot.waitSignal(session.counted) as told:
-        calls.last.succeed({"tokens": 31, "context": 2048})
+        calls.last.succeed(TokenCount(31, 2048))
     assert told.args == [31]
 
 
@@ -99,7 +81,7 @@ def test_a_count_that_fails_is_nobodys_trouble(session: ChatSession, calls: Scri
 
 
 def test_an_answer_without_figures_has_none(session: ChatSession, calls: ScriptedCalls, qtbot: QtBot) -> None:
-    session.generate(MESSAGES, {})
+    session.generate(MESSAGES, Sampling())
     with qtbot.waitSignal(session.answered) as told:
-        calls.last.succeed({"ended_by": "stopped"})
-    assert told.args == [Figures(ended_by="stopped")]
+        calls.last.succeed(ChatAnswer(statistics=Statistics(ended_by="stopped")))
+    assert told.args == [Statistics(ended_by="stopped")]

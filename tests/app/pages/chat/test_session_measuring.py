@@ -9,6 +9,9 @@ import pytest
 from app.pages.chat.session import ChatSession
 from core.errors import BadInput
 from core.events import Progress
+from core.inference.figures import SpeedReport
+from core.inference.generation.settings import Sampling
+from core.service.messages import MeasurePerplexity, MeasureSpeed, Request
 from tests.app.scripted_session import OPENED, ScriptedCalls
 
 
@@ -20,9 +23,9 @@ class Heard:
         self.errors: list[Any] = []
         self.events: list[Any] = []
 
-    def ask(self, session: ChatSession, name: str = "chat_bench") -> bool:
+    def ask(self, session: ChatSession, request: Request[Any] = MeasureSpeed()) -> bool:  # noqa: B008 - frozen
         return session.measure(
-            name, {}, on_success=self.values.append, on_failure=self.errors.append, on_event=self.events.append
+            request, on_success=self.values.append, on_failure=self.errors.append, on_event=self.events.append
         )
 
 
@@ -46,10 +49,10 @@ def session(qapp: object, calls: ScriptedCalls) -> ChatSession:
 
 def test_a_measurement_is_a_state_of_its_own(session: ChatSession, calls: ScriptedCalls, heard: Heard) -> None:
     assert heard.ask(session)
-    assert (session.state, calls.last.name) == ("measuring", "chat_bench")
+    assert (session.state, calls.last.request) == ("measuring", MeasureSpeed())
     calls.last.event(Progress(0.5, 1, 2))
-    calls.last.succeed({"rows": []})
-    assert (session.state, heard.values, len(heard.events)) == ("ready", [{"rows": []}], 1)
+    calls.last.succeed(SpeedReport())
+    assert (session.state, heard.values, len(heard.events)) == ("ready", [SpeedReport()], 1)
 
 
 def test_without_a_model_nothing_is_measured(qapp: object, calls: ScriptedCalls, heard: Heard) -> None:
@@ -58,8 +61,8 @@ def test_without_a_model_nothing_is_measured(qapp: object, calls: ScriptedCalls,
 
 def test_no_question_is_asked_meanwhile(session: ChatSession, calls: ScriptedCalls, heard: Heard) -> None:
     heard.ask(session)
-    session.generate([{"role": "user", "content": "hi"}], {})
-    assert calls.last.name == "chat_bench"
+    session.generate([{"role": "user", "content": "hi"}], Sampling())
+    assert isinstance(calls.last.request, MeasureSpeed)
 
 
 def test_a_measurement_that_fails_is_told_to_its_asker(
@@ -78,7 +81,7 @@ def test_stop_ends_it_at_once_and_its_answer_is_not_heard(
     heard.ask(session)
     session.stop()
     assert (session.state, calls.last.stopped) == ("ready", True)
-    calls.last.succeed({"rows": []})
+    calls.last.succeed(SpeedReport())
     assert heard.values == []
 
 
@@ -88,8 +91,8 @@ def test_a_late_answer_is_not_taken_for_that_of_the_next_one(
     heard.ask(session)
     late = calls.last
     session.stop()
-    heard.ask(session, "chat_perplexity")
-    late.succeed({"rows": []})
+    heard.ask(session, MeasurePerplexity())
+    late.succeed(SpeedReport())
     assert (session.state, heard.values) == ("measuring", [])
 
 

@@ -8,13 +8,14 @@ from typing import Any
 
 from PySide6.QtCore import QEvent, Qt
 from PySide6.QtGui import QKeyEvent
-from PySide6.QtWidgets import QComboBox, QLabel, QPlainTextEdit, QProgressBar
+from PySide6.QtWidgets import QComboBox, QDoubleSpinBox, QLabel, QPlainTextEdit, QProgressBar
 from pytestqt.qtbot import QtBot
 
 from app.pages.chat.page import REQUEST, ChatPage
 from app.shared.context import Context
 from core.errors import ModelNotFound, OutOfMemory
 from core.events import Log, Progress
+from core.service.messages import LoadModel, Say
 from core.spec import JobSpec
 from tests.app.pages.chat.parts import (
     MODEL,
@@ -39,7 +40,7 @@ def test_showing_the_page_loads_nothing(page: ChatPage, calls: ScriptedCalls) ->
 
 def test_load_loads_the_picked_model(page: ChatPage, calls: ScriptedCalls) -> None:
     button(page, "load").click()
-    assert (calls.last.name, calls.last.arguments) == ("chat_open", {"model": MODEL, "device": "auto"})
+    assert calls.last.request == LoadModel(MODEL)
 
 
 def test_loading_says_what_happens(page: ChatPage, calls: ScriptedCalls) -> None:
@@ -88,7 +89,7 @@ def test_a_model_that_cannot_be_loaded_is_reported_with_a_remedy(
     assert error.message == "There is not enough memory."
     remedy.act()
     assert len(calls.sessions) == 2
-    assert calls.last.name == "chat_open"
+    assert isinstance(calls.last.request, LoadModel)
 
 
 def test_in_place_of_a_model_that_is_gone_another_one_can_be_opened(
@@ -116,13 +117,13 @@ def test_chat_with_it_loads_at_once(
     runs.record = SimpleNamespace(state="done", spec=None)
     surroundings.state.set_value(REQUEST, "/models/just-made")
     shown_page(qtbot, surroundings)
-    assert calls.last.arguments["model"] == "/models/just-made"
+    assert calls.last.request.model == "/models/just-made"
 
 
 def test_a_model_can_be_opened_while_the_page_is_shown(page: ChatPage, calls: ScriptedCalls, runs: PlayedRuns) -> None:
     runs.record = SimpleNamespace(state="done", spec=None)
     page.open_model("/models/just-made")
-    assert calls.last.arguments["model"] == "/models/just-made"
+    assert calls.last.request.model == "/models/just-made"
 
 
 def test_of_several_formats_the_first_is_opened(page: ChatPage, runs: PlayedRuns) -> None:
@@ -150,10 +151,10 @@ def test_a_request_is_taken_once(qtbot: QtBot, surroundings: Context) -> None:
 
 def test_the_first_message_loads_and_waits(page: ChatPage, calls: ScriptedCalls) -> None:
     page.send("hello")
-    assert calls.last.name == "chat_open"
+    assert isinstance(calls.last.request, LoadModel)
     assert bubbles(page) == ["hello"]
     calls.last.succeed(OPENED)
-    assert calls.last.arguments["messages"] == [{"role": "user", "content": "hello"}]
+    assert list(calls.last.request.messages) == [{"role": "user", "content": "hello"}]
 
 
 def test_an_example_is_a_message(page: ChatPage, calls: ScriptedCalls) -> None:
@@ -164,13 +165,13 @@ def test_an_example_is_a_message(page: ChatPage, calls: ScriptedCalls) -> None:
 def test_the_system_prompt_goes_first(page: ChatPage, calls: ScriptedCalls) -> None:
     page.findChild(QPlainTextEdit, "system_prompt").setPlainText("Be brief.")
     asked(page, calls)
-    assert calls.last.arguments["messages"][0] == {"role": "system", "content": "Be brief."}
+    assert calls.last.request.messages[0] == {"role": "system", "content": "Be brief."}
 
 
 def test_sampling_goes_with_the_message(page: ChatPage, calls: ScriptedCalls) -> None:
+    page.findChild(QDoubleSpinBox, "sampling_temperature").setValue(0.5)
     asked(page, calls)
-    keys = {"max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed"}
-    assert set(calls.last.arguments["sampling"]) == keys
+    assert calls.last.request.sampling.temperature == 0.5
 
 
 def test_the_answer_streams_into_its_bubble(page: ChatPage, calls: ScriptedCalls) -> None:
@@ -183,7 +184,7 @@ def test_a_conversation_goes_on(page: ChatPage, calls: ScriptedCalls) -> None:
     asked(page, calls)
     answered(page, calls)
     page.send("more")
-    contents = [message["content"] for message in calls.last.arguments["messages"]]
+    contents = [message["content"] for message in calls.last.request.messages]
     assert contents == ["hello", "hi", "more"]
 
 
@@ -197,7 +198,7 @@ def test_the_figures_of_an_answer_are_shown(page: ChatPage, calls: ScriptedCalls
 def test_nothing_is_counted_that_an_answer_tells(page: ChatPage, calls: ScriptedCalls) -> None:
     asked(page, calls)
     answered(page, calls)
-    assert [call.name for call in calls.sessions[0].calls] == ["chat_open", "chat_say"]
+    assert [type(call.request) for call in calls.sessions[0].calls] == [LoadModel, Say]
 
 
 def test_figures_of_an_answer_that_is_coming_are_marked_as_worked_out(page: ChatPage, calls: ScriptedCalls) -> None:
@@ -247,7 +248,7 @@ def test_an_answer_stopped_before_its_first_word_can_be_asked_for_again(page: Ch
     calls.last.succeed(ANSWERED, tokens=0, ended_by="stopped")
     assert bubbles(page) == ["hello"]
     button(page, "notice_button").click()
-    assert calls.last.arguments["messages"] == [{"role": "user", "content": "hello"}]
+    assert list(calls.last.request.messages) == [{"role": "user", "content": "hello"}]
 
 
 # --- again, copy, clear ---
@@ -257,7 +258,7 @@ def test_regenerate_asks_the_same_question(page: ChatPage, calls: ScriptedCalls)
     asked(page, calls)
     answered(page, calls)
     button(page, "regenerate").click()
-    assert calls.last.arguments["messages"] == [{"role": "user", "content": "hello"}]
+    assert list(calls.last.request.messages) == [{"role": "user", "content": "hello"}]
     answered(page, calls, "good day")
     assert bubbles(page) == ["hello", "good day"]
 
@@ -296,7 +297,7 @@ def test_a_new_conversation_begins_empty_and_keeps_the_model(page: ChatPage, cal
     button(page, "new_talk").click()
     assert bubbles(page) == []
     page.send("other")
-    assert calls.last.arguments["messages"] == [{"role": "user", "content": "other"}]
+    assert list(calls.last.request.messages) == [{"role": "user", "content": "other"}]
 
 
 def test_a_conversation_is_saved_as_markdown(page: ChatPage, calls: ScriptedCalls, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from app.pages.chat.page import ChatPage
 from app.pages.chat.thinking_view import ThinkingView
 from app.theme import Theme
 from core.events import Token
+from core.inference.generation.settings import Sampling
 from tests.app.pages.chat.parts import asked, bubbles, last_bubble
 from tests.app.scripted_session import ANSWERED, ScriptedCalls
 
@@ -23,7 +24,7 @@ def view(theme: Theme, qtbot: QtBot) -> ConversationView:
     view.resize(600, 400)
     view.show()
     view.ask("why?")
-    view.begin_answer({})
+    view.begin_answer(Sampling())
     return view
 
 

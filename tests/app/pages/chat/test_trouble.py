@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from PySide6.QtCore import Qt
@@ -18,9 +19,10 @@ from pytestqt.qtbot import QtBot
 
 from app.pages.chat.page import ChatPage
 from app.shared.context import Context
-from app.shared.draft import OpenedModel
+from app.shared.models.opened import OpenedModel
 from core.errors import BadInput, ChildDied
 from core.inference.machine import Device, Machine
+from core.service.messages import CountTokens, ListOutputs, OutputList, OutputModel, TokenCount
 from tests.app.pages.chat.parts import (
     PlayedRuns,
     answered,
@@ -48,7 +50,7 @@ def test_a_switch_loads_the_other_model_at_once(page: ChatPage, calls: ScriptedC
     asked(page, calls)
     answered(page, calls)
     page.single.pick("/models/other")
-    assert calls.last.arguments["model"] == "/models/other"
+    assert calls.last.request.model == "/models/other"
 
 
 def test_a_switch_loads_nothing_while_nothing_is_loaded(page: ChatPage, calls: ScriptedCalls) -> None:
@@ -61,8 +63,8 @@ def test_the_tokens_of_a_conversation_are_counted_for_the_other_model(page: Chat
     answered(page, calls)
     page.single.pick("/models/other")
     calls.last.succeed(OPENED)
-    assert calls.last.name == "chat_count"
-    calls.last.succeed({"tokens": 77, "context": 2048})
+    assert isinstance(calls.last.request, CountTokens)
+    calls.last.succeed(TokenCount(77, 2048))
     assert label_of(page, "figure_context") == "77 of 2,048 tokens"
 
 
@@ -86,7 +88,7 @@ def test_another_device_is_used_at_once(page: ChatPage, calls: ScriptedCalls, su
     box.setCurrentIndex(box.findData("cpu"))
     box.activated.emit(box.currentIndex())
     assert calls.sessions[0].closed
-    assert calls.last.arguments["device"] == "cpu"
+    assert calls.last.request.device == "cpu"
 
 
 def test_a_device_that_cannot_be_used_says_why(page: ChatPage, surroundings: Context) -> None:
@@ -119,7 +121,7 @@ def test_load_again_goes_on_with_the_question(page: ChatPage, calls: ScriptedCal
     calls.sessions[0].die()
     reports[0][1].act()
     calls.last.succeed(OPENED)
-    assert calls.last.arguments["messages"] == [{"role": "user", "content": "hello"}]
+    assert list(calls.last.request.messages) == [{"role": "user", "content": "hello"}]
 
 
 def test_a_full_context_is_said_in_place(page: ChatPage, calls: ScriptedCalls, reports: list[Any]) -> None:
@@ -159,7 +161,7 @@ def test_finished_models_are_looked_for_when_the_page_is_shown(page: ChatPage, c
     page.hide()
     calls.asked.clear()
     page.show()
-    assert calls.asked == ["outputs"]
+    assert calls.asked == [ListOutputs()]
 
 
 def test_nothing_is_picked_before_the_finished_models_are_known(
@@ -169,8 +171,8 @@ def test_nothing_is_picked_before_the_finished_models_are_known(
     calls.slow = True
     page = shown_page(qtbot, surroundings, model="")
     assert page.findChild(QComboBox, "chat_model").count() == 0
-    made = {"folder": "/models/a", "format": "", "scheme": "W4", "model": "x/y", "made": 0.0}
-    calls.waiting[-1]({"outputs": [made]})
+    made = OutputModel(Path("/models/a"), "", "W4", "x/y", 0.0)
+    calls.waiting[-1](OutputList((made,)))
     assert page.findChild(QComboBox, "chat_model").currentText() == "a"
 
 

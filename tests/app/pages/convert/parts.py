@@ -9,6 +9,7 @@ from PySide6.QtWidgets import QLabel, QPushButton
 from pytestqt.qtbot import QtBot
 
 from app.pages.convert.page import ConvertPage
+from core.service.messages import SurveyConversions
 from tests.app.pages.convert.possible_rows import SURVEY
 from tests.app.recorded_calls import RecordedCalls
 
@@ -30,7 +31,7 @@ def shown_page(qtbot: QtBot, context: Context, calls: RecordedCalls) -> ConvertP
 def look_at(page: ConvertPage, calls: RecordedCalls, name: str = "/m/small", survey: Any = SURVEY) -> None:
     """Pick a model and let the service answer."""
     page.open_model(name)
-    calls.of("conversions")[-1].on_success(survey)
+    calls.of(SurveyConversions)[-1].on_success(survey)
 
 
 def choose(page: ConvertPage, format_name: str) -> None:

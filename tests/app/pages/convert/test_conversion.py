@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 from pytestqt.qtbot import QtBot
 
-from app.pages.convert.conversion import Conversion, Possible, Source, possible
+from app.pages.convert.conversion import Conversion, Source
+from core.conversion.survey import SourceSummary
 from core.errors import BadInput
 from core.events import Progress
-from tests.app.pages.convert.possible_rows import ROWS, SURVEY, converted
+from core.service.messages import ConvertModel, SurveyConversions
+from tests.app.pages.convert.possible_rows import ROWS, SOURCE, SURVEY, converted
 from tests.app.recorded_calls import RecordedCalls
 
 
@@ -34,7 +36,7 @@ def ready(conversion: Conversion, calls: RecordedCalls) -> Conversion:
 
 
 def test_a_look_asks_the_service_and_keeps_the_rows(ready: Conversion, calls: RecordedCalls) -> None:
-    assert (calls.started[0].name, calls.started[0].arguments) == ("conversions", {"model": "/m/small"})
+    assert calls.started[0].request == SurveyConversions("/m/small")
     assert (ready.state, ready.busy, len(ready.rows)) == ("ready", False, len(ROWS))
 
 
@@ -63,14 +65,14 @@ def test_a_look_that_is_stopped_forgets_the_model(conversion: Conversion) -> Non
 
 def test_a_conversion_asks_for_what_was_chosen(ready: Conversion, calls: RecordedCalls) -> None:
     ready.convert("bf16", "/m/out", inexact=True)
-    assert calls.started[1].arguments == {"model": "/m/small", "output": "/m/out", "format": "bf16", "inexact": True}
+    assert calls.started[1].request == ConvertModel("/m/small", "/m/out", "bf16", inexact=True)
     assert (ready.state, ready.target) == ("converting", "bf16")
 
 
 def test_one_conversion_at_a_time(ready: Conversion, calls: RecordedCalls) -> None:
     ready.convert("gguf", "/m/out", inexact=False)
     ready.convert("gguf", "/m/other", inexact=False)
-    assert len(calls.of("convert")) == 1
+    assert len(calls.of(ConvertModel)) == 1
 
 
 def test_what_it_reports_is_handed_on(ready: Conversion, calls: RecordedCalls, qtbot: QtBot) -> None:
@@ -82,7 +84,7 @@ def test_what_it_reports_is_handed_on(ready: Conversion, calls: RecordedCalls, q
 def test_a_result_is_kept_and_can_be_left(ready: Conversion, calls: RecordedCalls) -> None:
     ready.convert("gguf", "/m/out", inexact=False)
     calls.started[1].on_success(converted("/m/out"))
-    assert (ready.state, ready.made["output"]) == ("done", "/m/out")
+    assert (ready.state, ready.made) == ("done", converted("/m/out"))
     ready.again()
     assert ready.state == "ready"
 
@@ -100,32 +102,20 @@ def test_after_a_stop_nothing_more_is_heard(ready: Conversion, calls: RecordedCa
     assert (ready.state, calls.started[1].stopped) == ("ready", True)
 
 
-# --- what the service says ---
-
-
-@pytest.mark.parametrize(
-    "row", [None, 3, {}, {"format": "gguf", "verdict": "perhaps"}, {"format": 4, "verdict": "exact"}]
-)
-def test_a_row_that_makes_no_sense_is_left_out(row: object) -> None:
-    assert possible([row, ROWS[0]]) == (Possible("auto_round", "exact", "", 116_000_000),)
-
-
-def test_a_row_may_lack_all_but_its_verdict() -> None:
-    assert possible([{"format": "gguf", "verdict": "no", "bytes": "many"}]) == (Possible("gguf", "no"),)
+# --- the source ---
 
 
 def test_a_source_is_told_in_a_line() -> None:
-    assert Source("/m/small", SURVEY["source"]).words == "AutoRound, 210 layers W4 g64 sym, 116 MB"
+    assert Source("/m/small", SOURCE).words == "AutoRound, 210 layers W4 g64 sym, 116 MB"
 
 
 def test_a_source_that_is_not_quantized_says_so() -> None:
-    assert (
-        Source("/m/small", {"kind": "BF16", "layers": {}, "bytes": 269_000_000}).words == "BF16, not quantized, 269 MB"
-    )
+    summary = SourceSummary("small", kind="BF16", nbytes=269_000_000)
+    assert Source("/m/small", summary).words == "BF16, not quantized, 269 MB"
 
 
 def test_a_folder_that_is_called_as_its_format_has_the_name_of_the_run() -> None:
-    assert Source("/m/small-4bit/auto_round", {"label": "auto_round"}).label == "small-4bit"
+    assert Source("/m/small-4bit/auto_round", SourceSummary("auto_round")).label == "small-4bit"
 
 
 def test_a_source_that_nothing_is_known_of_has_its_name() -> None:

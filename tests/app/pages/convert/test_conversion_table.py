@@ -7,16 +7,16 @@ from PySide6.QtCore import QAbstractItemModel, Qt
 from PySide6.QtTest import QAbstractItemModelTester
 from pytestqt.qtbot import QtBot
 
-from app.pages.convert.conversion import Possible, possible
 from app.pages.convert.conversion_table import FORMAT, RESULT, SIZE, WHY, ConversionTable
 from app.theme import Theme
+from core.conversion.survey import ConversionOption
 from tests.app.pages.convert.possible_rows import ROWS
 
 
 @pytest.fixture
 def table(qtbot: QtBot, theme: Theme) -> ConversionTable:
     made = ConversionTable(theme)
-    made.show_rows(possible(ROWS))
+    made.show_rows(ROWS)
     return made
 
 
@@ -27,7 +27,7 @@ def text(table: QAbstractItemModel, row: int, column: int) -> str:
 def test_qt_finds_nothing_wrong_with_the_model(table: ConversionTable) -> None:
     QAbstractItemModelTester(table, QAbstractItemModelTester.FailureReportingMode.Fatal)
     table.show_rows(())
-    table.show_rows(possible(ROWS[:2]))
+    table.show_rows(ROWS[:2])
 
 
 def test_what_is_exact_comes_first_in_the_order_of_the_families(table: ConversionTable) -> None:
@@ -62,7 +62,7 @@ def test_a_screen_reader_hears_the_whole_row(table: ConversionTable) -> None:
 
 
 def test_reasons_are_shown_as_they_are(table: ConversionTable) -> None:
-    table.show_rows([Possible("gguf", "no", "<b>1 < 2</b>")])
+    table.show_rows([ConversionOption("gguf", "no", "<b>1 < 2</b>")])
     assert "&lt;b&gt;1 &lt; 2" in table.index(1, WHY).data(Qt.ItemDataRole.ToolTipRole)
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
-
-from app.pages.convert.conversion import Possible
 from app.pages.convert.conversion_words import choice_text, choice_title, heading, outcome, stage_text, verdict_text
+from core.conversion.survey import ConversionOption
 from tests.app.pages.convert.possible_rows import ERROR, converted
 
 
@@ -24,25 +22,26 @@ def test_an_error_is_told_with_its_size_and_its_worst_layer() -> None:
 
 
 def test_notes_of_the_conversion_are_passed_on() -> None:
-    values = converted("/m/out")
-    values["report"]["notes"] = ["The head becomes 32-bit floats."]
-    assert outcome(values).text.endswith("The head becomes 32-bit floats.")
+    made = converted("/m/out")
+    made.report["notes"] = ["The head becomes 32-bit floats."]
+    assert outcome(made).text.endswith("The head becomes 32-bit floats.")
 
 
-@pytest.mark.parametrize("values", [{}, {"report": None}, {"report": {"error": 3, "verified": [], "notes": None}}])
-def test_a_strange_answer_is_not_called_exact(values: dict[str, object]) -> None:
-    assert outcome(values).headline == "The weights changed"
+def test_an_error_that_is_not_finite_has_no_number() -> None:
+    error = {**ERROR, "largest": None, "relative_rms": None}
+    found = outcome(converted("/m/out", "bf16", error=error))
+    assert (found.headline, "Largest difference" in dict(found.facts)) == ("The weights changed", False)
 
 
 def test_the_choice_is_told_in_words() -> None:
-    assert choice_title(Possible("gguf", "exact", "", 119_000_000)) == "GGUF: exact to the bit, 119 MB"
-    assert choice_title(Possible("auto_awq", "no", "Why.", 1)) == "AWQ: not possible"
+    assert choice_title(ConversionOption("gguf", "exact", "", 119_000_000)) == "GGUF: exact to the bit, 119 MB"
+    assert choice_title(ConversionOption("auto_awq", "no", "Why.", 1)) == "AWQ: not possible"
 
 
 def test_a_reason_goes_before_what_is_always_so() -> None:
-    assert choice_text(Possible("bf16", "inexact", "Why.")) == "Why."
-    assert "measured" in choice_text(Possible("bf16", "inexact"))
-    assert "compared" in choice_text(Possible("gguf", "exact"))
+    assert choice_text(ConversionOption("bf16", "inexact", "Why.")) == "Why."
+    assert "measured" in choice_text(ConversionOption("bf16", "inexact"))
+    assert "compared" in choice_text(ConversionOption("gguf", "exact"))
 
 
 def test_verdicts_are_told_apart() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,11 @@ from pytestqt.qtbot import QtBot
 
 from app.pages.convert.page import REQUEST, ConvertPage
 from app.shared.run import notification
+from core.conversion.survey import ConversionOption
 from core.errors import BadInput
 from core.events import Progress, Stage
 from core.home import home
+from core.service.messages import ConvertModel, ListOutputs, OutputList, OutputModel, SurveyConversions
 from tests.app.pages.convert.parts import button, choose, look_at, said, shown_page
 from tests.app.pages.convert.possible_rows import ERROR, SURVEY, converted
 from tests.app.reading_aloud import unnamed, unreachable
@@ -23,12 +26,12 @@ from tests.app.recorded_calls import RecordedCalls
 if TYPE_CHECKING:
     from app.shared.context import Context
 
-OUTPUTS = {
-    "outputs": [
-        {"folder": "/m/made", "format": "", "scheme": "W4 g64 sym", "model": "demo", "made": 1.0},
-        {"folder": "/m/older", "format": "", "scheme": "W3 g64 sym", "model": "demo", "made": 0.0},
-    ]
-}
+OUTPUTS = OutputList(
+    (
+        OutputModel(Path("/m/made"), "", "W4 g64 sym", "demo", 1.0),
+        OutputModel(Path("/m/older"), "", "W3 g64 sym", "demo", 0.0),
+    )
+)
 
 
 @pytest.fixture
@@ -59,17 +62,17 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def finish(page: ConvertPage, calls: RecordedCalls, output: Path | str, **changes: Any) -> None:
     """Convert the chosen row and let the service answer."""
     page.convert()
-    calls.of("convert")[-1].on_success(converted(str(output), **changes))
+    calls.of(ConvertModel)[-1].on_success(converted(str(output), **changes))
 
 
 # --- before there is a model ---
 
 
 def test_the_newest_finished_model_is_one_press_away(page: ConvertPage, calls: RecordedCalls) -> None:
-    calls.of("outputs")[0].on_success(OUTPUTS)
+    calls.of(ListOutputs)[0].on_success(OUTPUTS)
     assert button(page, "convert_begin").text() == "Convert made"
     button(page, "convert_begin").click()
-    assert calls.of("conversions")[0].arguments == {"model": "/m/made"}
+    assert calls.of(SurveyConversions)[0].request.model == "/m/made"
 
 
 def test_without_finished_models_it_begins_with_a_folder(page: ConvertPage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,7 +87,7 @@ def test_without_finished_models_it_begins_with_a_folder(page: ConvertPage, monk
 def test_finished_models_come_first_then_what_was_opened(page: ConvertPage, calls: RecordedCalls) -> None:
     page._context.state.add_recent("o/opened")
     page._context.state.add_recent("demo")
-    calls.of("outputs")[0].on_success(OUTPUTS)
+    calls.of(ListOutputs)[0].on_success(OUTPUTS)
     box = page.source.box
     assert [box.itemData(place) for place in range(box.count())] == ["/m/made", "/m/older", None, "o/opened"]
 
@@ -96,28 +99,28 @@ def test_finished_models_come_first_then_what_was_opened(page: ConvertPage, call
 def test_a_name_can_be_typed(page: ConvertPage, calls: RecordedCalls, qtbot: QtBot, typed: str, name: str) -> None:
     qtbot.keyClicks(page.source.field, typed)
     qtbot.keyClick(page.source.field, Qt.Key.Key_Return)
-    assert [call.arguments for call in calls.of("conversions")] == [{"model": name}]
+    assert [call.request.model for call in calls.of(SurveyConversions)] == [name]
 
 
 def test_what_is_no_name_is_not_asked_for(page: ConvertPage, calls: RecordedCalls, qtbot: QtBot) -> None:
     qtbot.keyClicks(page.source.field, "nonsense")
     qtbot.keyClick(page.source.field, Qt.Key.Key_Return)
-    assert calls.of("conversions") == []
+    assert calls.of(SurveyConversions) == []
     assert said(page, "convert_about").startswith("Nothing here is called nonsense.")
 
 
 def test_a_listed_model_is_picked_by_its_label(page: ConvertPage, calls: RecordedCalls, qtbot: QtBot) -> None:
-    calls.of("outputs")[0].on_success(OUTPUTS)
+    calls.of(ListOutputs)[0].on_success(OUTPUTS)
     qtbot.keyClicks(page.source.field, "older")
     qtbot.keyClick(page.source.field, Qt.Key.Key_Return)
-    assert [call.arguments for call in calls.of("conversions")] == [{"model": "/m/older"}]
+    assert [call.request.model for call in calls.of(SurveyConversions)] == ["/m/older"]
 
 
 def test_what_is_typed_survives_news_of_finished_models(page: ConvertPage, calls: RecordedCalls, qtbot: QtBot) -> None:
     page.source.field.setFocus()
     qtbot.waitUntil(page.source.field.hasFocus)
     qtbot.keyClicks(page.source.field, "o/sm")
-    calls.of("outputs")[0].on_success(OUTPUTS)
+    calls.of(ListOutputs)[0].on_success(OUTPUTS)
     assert page.source.field.text() == "o/sm"
 
 
@@ -125,7 +128,7 @@ def test_another_page_can_leave_a_model(page: ConvertPage, calls: RecordedCalls)
     page._context.state.set_value(REQUEST, "/m/left")
     page.hide()
     page.show()
-    assert calls.of("conversions")[0].arguments == {"model": "/m/left"}
+    assert calls.of(SurveyConversions)[0].request.model == "/m/left"
     assert page._context.state.value(REQUEST, "") == ""
 
 
@@ -136,13 +139,13 @@ def test_while_it_looks_it_says_so_and_can_be_stopped(page: ConvertPage, calls: 
     page.open_model("/m/small")
     assert page.looking.isVisible()
     qtbot.keyClick(page, Qt.Key.Key_Escape)
-    assert calls.of("conversions")[0].stopped
+    assert calls.of(SurveyConversions)[0].stopped
     assert page.welcome.isVisible()
 
 
 def test_a_model_that_cannot_be_read_says_why(page: ConvertPage, calls: RecordedCalls) -> None:
     page.open_model("/m/small")
-    calls.of("conversions")[0].on_failure(BadInput("It cannot be read.", "Choose another."))
+    calls.of(SurveyConversions)[0].on_failure(BadInput("It cannot be read.", "Choose another."))
     assert said(page, "convert_trouble") == "It cannot be read. Choose another."
 
 
@@ -154,7 +157,7 @@ def test_a_dropped_model_is_looked_at(page: ConvertPage, calls: RecordedCalls, t
     page.dragEnterEvent(entered)
     assert entered.isAccepted()
     page.dropEvent(QDropEvent(QPoint(1, 1), Qt.DropAction.CopyAction, mime, left, nobody))
-    assert calls.of("conversions")[0].arguments == {"model": str(tmp_path)}
+    assert calls.of(SurveyConversions)[0].request.model == str(tmp_path)
 
 
 # --- choosing ---
@@ -178,7 +181,7 @@ def test_what_is_not_possible_cannot_be_converted(ready: ConvertPage, calls: Rec
     assert not button(ready, "next").isEnabled()
     assert ready.choice.output.isHidden()
     ready.convert()
-    assert calls.of("convert") == []
+    assert calls.of(ConvertModel) == []
     assert said == ["Choose another format"]
 
 
@@ -187,7 +190,7 @@ def test_an_error_has_to_be_allowed_first(ready: ConvertPage, calls: RecordedCal
     assert not button(ready, "next").isEnabled()
     ready.choice.allow.click()
     button(ready, "next").click()
-    assert calls.of("convert")[0].arguments["inexact"] is True
+    assert calls.of(ConvertModel)[0].request.inexact is True
 
 
 def test_what_was_allowed_is_allowed_for_one_format(ready: ConvertPage) -> None:
@@ -213,8 +216,7 @@ def test_a_folder_that_is_taken_stands_against_it(ready: ConvertPage, tmp_path: 
 
 
 def test_no_room_on_the_disk_stands_against_it(page: ConvertPage, calls: RecordedCalls) -> None:
-    rows = [{"format": "f32", "verdict": "exact", "reason": "", "bytes": 10**18}]
-    look_at(page, calls, survey={**SURVEY, "rows": rows})
+    look_at(page, calls, survey=replace(SURVEY, options=(ConversionOption("f32", "exact", "", 10**18),)))
     assert page.choice.obstacle.startswith("Needs ")
 
 
@@ -225,15 +227,14 @@ def test_enter_on_a_row_converts_it(ready: ConvertPage, calls: RecordedCalls, qt
     choose(ready, "gguf")
     ready.choice.output.chosen.emit(str(tmp_path / "out"))
     qtbot.keyClick(ready.view, Qt.Key.Key_Return)
-    (call,) = calls.of("convert")
-    wanted = {"model": "/m/small", "output": str(tmp_path / "out"), "format": "gguf", "inexact": False}
-    assert call.arguments == wanted
+    (call,) = calls.of(ConvertModel)
+    assert call.request == ConvertModel("/m/small", str(tmp_path / "out"), "gguf")
 
 
 def test_it_shows_what_it_does_and_how_far(ready: ConvertPage, calls: RecordedCalls) -> None:
     choose(ready, "gguf")
     ready.convert()
-    call = calls.of("convert")[0]
+    call = calls.of(ConvertModel)[0]
     call.on_event(Stage("convert"))
     call.on_event(Progress(0.25, 20, 31))
     assert ready.progress._title.text() == "Converting small to GGUF"
@@ -245,7 +246,7 @@ def test_it_shows_what_it_does_and_how_far(ready: ConvertPage, calls: RecordedCa
 def test_it_can_be_cancelled(ready: ConvertPage, calls: RecordedCalls, said: list[str]) -> None:
     ready.convert()
     ready.progress.cancel.click()
-    assert calls.of("convert")[0].stopped
+    assert calls.of(ConvertModel)[0].stopped
     assert said == ["The conversion was stopped; nothing was left behind."]
     assert ready.choice.isVisible()
 
@@ -253,17 +254,17 @@ def test_it_can_be_cancelled(ready: ConvertPage, calls: RecordedCalls, said: lis
 def test_while_it_converts_no_other_model_is_taken(ready: ConvertPage, calls: RecordedCalls) -> None:
     ready.convert()
     ready.open_model("/m/other")
-    assert len(calls.of("conversions")) == 1
+    assert len(calls.of(SurveyConversions)) == 1
 
 
 def test_a_conversion_that_fails_can_be_tried_again(
     ready: ConvertPage, calls: RecordedCalls, reports: list[tuple[Any, Any]], visited: list[str]
 ) -> None:
     ready.convert()
-    calls.of("convert")[0].on_failure(BadInput("It broke.", "Mend it."))
+    calls.of(ConvertModel)[0].on_failure(BadInput("It broke.", "Mend it."))
     ((error, remedy),) = reports
     remedy.act()
-    assert (error.message, visited, len(calls.of("convert"))) == ("It broke.", ["convert"], 2)
+    assert (error.message, visited, len(calls.of(ConvertModel))) == ("It broke.", ["convert"], 2)
 
 
 # --- what came of it ---
@@ -318,7 +319,7 @@ def test_one_that_ends_unseen_gives_the_rail_a_dot(
 ) -> None:
     ready.convert()
     ready.hide()
-    calls.of("convert")[0].on_success(converted(str(tmp_path)))
+    calls.of(ConvertModel)[0].on_success(converted(str(tmp_path)))
     assert ready.dot()
     ready.show()
     assert not ready.dot()
@@ -333,20 +334,14 @@ def test_everything_has_a_name_and_the_keyboard_gets_there(
 ) -> None:
     page.open_model("/m/small")
     if state != "looking":
-        calls.of("conversions")[0].on_success(SURVEY)
+        calls.of(SurveyConversions)[0].on_success(SURVEY)
         choose(page, "bf16")
     if state in ("converting", "done"):
         choose(page, "gguf")
         page.convert()
     if state == "done":
-        calls.of("convert")[0].on_success(converted(str(tmp_path)))
+        calls.of(ConvertModel)[0].on_success(converted(str(tmp_path)))
     assert (unnamed(page), unreachable(page)) == ([], [])
-
-
-def test_a_stranger_of_a_source_is_shown_all_the_same(page: ConvertPage, calls: RecordedCalls) -> None:
-    look_at(page, calls, survey={"source": None, "rows": "many"})
-    assert page.table.rowCount() == 0
-    assert not button(page, "next").isEnabled()
 
 
 def test_the_page_needs_no_more_width_than_there_is(ready: ConvertPage) -> None:

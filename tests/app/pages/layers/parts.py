@@ -7,7 +7,7 @@ from pytestqt.qtbot import QtBot
 
 from app.pages.layers.page import LayersPage
 from app.shared.context import Context
-from app.shared.draft import OpenedModel
+from app.shared.models.opened import OpenedModel
 from core.model.tree import ModelTree
 
 

@@ -9,11 +9,12 @@ from PySide6.QtWidgets import QLabel, QWidget
 from pytestqt.qtbot import QtBot
 
 from app.pages.model.page import ModelPage
+from core.service.messages import OpenModel
 from tests.app.recorded_calls import RecordedCalls
 
 if TYPE_CHECKING:
     from app.shared.context import Context
-    from app.shared.draft import OpenedModel
+    from app.shared.models.opened import OpenedModel
 
 
 def shown_page(qtbot: QtBot, context: Context, calls: RecordedCalls) -> ModelPage:
@@ -30,7 +31,7 @@ def shown_page(qtbot: QtBot, context: Context, calls: RecordedCalls) -> ModelPag
 def open_as(page: ModelPage, calls: RecordedCalls, opened: OpenedModel) -> None:
     """Ask for a model and let the service answer."""
     page.open_model(opened.name)
-    calls.of("open_model")[-1].on_success(opened)
+    calls.of(OpenModel)[-1].on_success(opened)
 
 
 def text_of(page: QWidget, name: str) -> str:

@@ -13,7 +13,7 @@ from core.model.tree import ModelTree
 from tests.core.tiny_model import BLOCKS, SHAPES, WIDTH
 
 if TYPE_CHECKING:
-    from app.shared.draft import OpenedModel
+    from app.shared.models.opened import OpenedModel
 
 
 def values(opened: OpenedModel, licence: str = "") -> dict[str, str]:

@@ -9,6 +9,7 @@ from pytestqt.qtbot import QtBot
 
 from app.pages.model.hub_search import HubSearch, Query
 from core.errors import HubUnreachable
+from core.service.messages import SearchHub
 from tests.app.hub_records import QWEN, answer
 from tests.app.recorded_calls import RecordedCalls
 
@@ -41,9 +42,7 @@ def test_fast_typing_asks_once(qtbot: QtBot, search: HubSearch, calls: RecordedC
     assert (search.state, calls.started) == ("waiting", [])
     qtbot.waitUntil(lambda: bool(calls.started))
     assert search.state == "searching"
-    assert [call.arguments for call in calls.of("search")] == [
-        {"text": "qwen3", "limit": 50, "sort": "likes", "hide_quantized": False}
-    ]
+    assert [call.request for call in calls.of(SearchHub)] == [SearchHub("qwen3", 50, "likes", hide_quantized=False)]
 
 
 def test_one_letter_asks_nothing(search: HubSearch, calls: RecordedCalls) -> None:
@@ -87,7 +86,7 @@ def test_a_failure_is_kept_until_the_next_try(search: HubSearch, calls: Recorded
     assert (search.state, search.error) == ("failed", error)
     search.ask()
     assert (search.state, search.error) == ("searching", None)
-    assert calls.started[1].arguments == calls.started[0].arguments
+    assert calls.started[1].request == calls.started[0].request
 
 
 def test_stop_ends_the_wait_and_the_call(search: HubSearch, calls: RecordedCalls) -> None:

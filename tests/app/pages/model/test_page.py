@@ -14,12 +14,13 @@ from pytestqt.qtbot import QtBot
 from app.pages.model.page import ModelPage
 from core.errors import BitwrightError, ChildDied, HubUnreachable, MissingDependency, ModelNotFound
 from core.events import Progress
+from core.service.messages import OpenModel
 from tests.app.pages.model.opened_page import open_as, shown_page, text_of
 from tests.app.recorded_calls import RecordedCalls
 
 if TYPE_CHECKING:
     from app.shared.context import Context
-    from app.shared.draft import OpenedModel
+    from app.shared.models.opened import OpenedModel
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def page(qtbot: QtBot, context: Context, calls: RecordedCalls) -> ModelPage:
 def test_the_first_start_offers_the_demo(page: ModelPage, calls: RecordedCalls) -> None:
     assert page.welcome.isVisible()
     page.findChild(QPushButton, "use_demo").click()
-    assert calls.of("open_model")[0].arguments == {"model": "demo"}
+    assert calls.of(OpenModel)[0].request.model == "demo"
 
 
 def test_the_cursor_is_in_the_search_field_while_there_is_no_model(page: ModelPage, qtbot: QtBot) -> None:
@@ -90,7 +91,7 @@ def test_escape_cancels_the_opening(page: ModelPage, calls: RecordedCalls, qtbot
 def test_another_pick_takes_the_place_of_the_first(page: ModelPage, calls: RecordedCalls, opened: OpenedModel) -> None:
     page.open_model("a/b")
     page.open_model("c/d")
-    first, second = calls.of("open_model")
+    first, second = calls.of(OpenModel)
     assert first.stopped
     second.on_success(replace(opened, name="c/d"))
     first.on_success(replace(opened, name="a/b"))
@@ -101,12 +102,12 @@ def test_another_pick_takes_the_place_of_the_first(page: ModelPage, calls: Recor
 def test_a_double_click_asks_once(page: ModelPage, calls: RecordedCalls) -> None:
     page.open_model("a/b")
     page.open_model("a/b")
-    assert len(calls.of("open_model")) == 1
+    assert len(calls.of(OpenModel)) == 1
 
 
 def test_a_link_is_opened_as_the_model_it_leads_to(page: ModelPage, calls: RecordedCalls) -> None:
     page.open_model("https://huggingface.co/Qwen/Qwen3-0.6B/tree/main")
-    assert calls.started[0].arguments == {"model": "Qwen/Qwen3-0.6B"}
+    assert calls.started[0].request.model == "Qwen/Qwen3-0.6B"
 
 
 def test_progress_of_an_import_moves_the_bar(page: ModelPage, calls: RecordedCalls) -> None:
@@ -121,7 +122,7 @@ def test_a_failure_leaves_the_model_there_was(
     open_as(page, calls, opened)
     page.open_model("a/b")
     error = HubUnreachable("The Hub did not answer.")
-    calls.of("open_model")[-1].on_failure(error)
+    calls.of(OpenModel)[-1].on_failure(error)
     assert page.details.isVisible()
     assert page.context.draft.model is opened
     assert reports[-1][0] is error
@@ -172,7 +173,7 @@ def test_try_again_tries_again(page: ModelPage, calls: RecordedCalls, reports: l
     page.open_model("a/b")
     calls.started[0].on_failure(HubUnreachable("The Hub did not answer."))
     reports[-1][1].act()
-    assert len(calls.of("open_model")) == 2
+    assert len(calls.of(OpenModel)) == 2
 
 
 @pytest.mark.parametrize(
@@ -189,7 +190,7 @@ def test_choosing_from_the_disk(
 
     monkeypatch.setattr(QFileDialog, asked, choose)
     getattr(page, method)()
-    assert calls.started[0].arguments == {"model": "/models/mine"}
+    assert calls.started[0].request.model == "/models/mine"
     getattr(page, method)()
     assert starts == [str(Path.home()), "/models"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,14 +15,16 @@ from pytestqt.qtbot import QtBot
 from app.pages.model.page import ModelPage
 from core.errors import HubUnreachable
 from core.events import Progress
+from core.hub.records import ModelCard
 from core.inference.machine import Device, Machine
+from core.service.messages import DownloadModel, FetchCard, ModelFolder, SearchHub
 from tests.app.hub_records import QWEN, answer
 from tests.app.pages.model.opened_page import open_as, shown_page, text_of
 from tests.app.recorded_calls import RecordedCalls
 
 if TYPE_CHECKING:
     from app.shared.context import Context
-    from app.shared.draft import OpenedModel
+    from app.shared.models.opened import OpenedModel
 
 
 @pytest.fixture
@@ -97,10 +100,10 @@ def test_a_hidden_page_catches_up_when_it_is_shown(
 ) -> None:
     page.hide()
     page.context.draft.choose(model=opened)
-    assert calls.of("card") == []
+    assert calls.of(FetchCard) == []
     page.show()
     assert text_of(page, "disk_amounts") != ""
-    assert len(calls.of("card")) == 1
+    assert len(calls.of(FetchCard)) == 1
 
 
 # --- the card ---
@@ -108,9 +111,9 @@ def test_a_hidden_page_catches_up_when_it_is_shown(
 
 def test_the_card_is_fetched_and_shown(page: ModelPage, calls: RecordedCalls, opened: OpenedModel) -> None:
     open_as(page, calls, opened)
-    call = calls.of("card")[-1]
-    assert call.arguments == {"model": opened.name}
-    call.on_success({"text": "# The card\n\nIts text.", "license": "mit"})
+    call = calls.of(FetchCard)[-1]
+    assert call.request.model == opened.name
+    call.on_success(ModelCard("# The card\n\nIts text.", "mit"))
     assert "Its text." in page.details.card.toPlainText()
     assert text_of(page, "licence") == "mit"
 
@@ -119,10 +122,10 @@ def test_the_licence_of_the_search_result_will_do(
     page: ModelPage, calls: RecordedCalls, opened: OpenedModel, qtbot: QtBot
 ) -> None:
     page.picker.field.setText("qwen")
-    qtbot.waitUntil(lambda: bool(calls.of("search")))
-    calls.of("search")[0].on_success(answer(QWEN))
-    open_as(page, calls, replace(opened, name=QWEN["id"]))
-    calls.of("card")[-1].on_success({"text": ""})
+    qtbot.waitUntil(lambda: bool(calls.of(SearchHub)))
+    calls.of(SearchHub)[0].on_success(answer(QWEN))
+    open_as(page, calls, replace(opened, name=QWEN.id))
+    calls.of(FetchCard)[-1].on_success(ModelCard(""))
     assert text_of(page, "licence") == "apache-2.0"
     assert page.details.card.toPlainText() == "This model has no card."
 
@@ -131,7 +134,7 @@ def test_a_card_that_does_not_come_is_no_alarm(
     page: ModelPage, calls: RecordedCalls, opened: OpenedModel, reports: list[Any]
 ) -> None:
     open_as(page, calls, opened)
-    calls.of("card")[-1].on_failure(HubUnreachable("The Hub did not answer."))
+    calls.of(FetchCard)[-1].on_failure(HubUnreachable("The Hub did not answer."))
     assert "could not be fetched. The Hub did not answer." in page.details.card.toPlainText()
     assert reports == []
 
@@ -141,10 +144,10 @@ def test_the_card_of_a_model_left_behind_is_not_shown(
 ) -> None:
     open_as(page, calls, replace(opened, name="a/b"))
     open_as(page, calls, replace(opened, name="c/d"))
-    first, second = calls.of("card")
+    first, second = calls.of(FetchCard)
     assert first.stopped
-    second.on_success({"text": "second"})
-    first.on_success({"text": "first"})
+    second.on_success(ModelCard("second"))
+    first.on_success(ModelCard("first"))
     assert page.details.card.toPlainText() == "second"
 
 
@@ -154,7 +157,7 @@ def test_a_link_in_the_card_opens_in_the_browser(
     addresses: list[str] = []
     monkeypatch.setattr(QDesktopServices, "openUrl", lambda url: addresses.append(url.toString()))
     open_as(page, calls, distant)
-    calls.of("card")[-1].on_success({"text": "[more](docs/more.md)"})
+    calls.of(FetchCard)[-1].on_success(ModelCard("[more](docs/more.md)"))
     page.details.card.anchorClicked.emit(QUrl("docs/more.md"))
     assert addresses == ["https://huggingface.co/a/b/blob/main/docs/more.md"]
 
@@ -183,14 +186,14 @@ def test_a_download_shows_its_way_and_makes_the_model_local(
 ) -> None:
     open_as(page, calls, distant)
     offer(page).click()
-    call = calls.of("download")[0]
+    call = calls.of(DownloadModel)[0]
     transfer = page.details.overview.transfer
-    assert call.arguments == {"model": "a/b"}
+    assert call.request.model == "a/b"
     assert transfer.isVisible()
     assert not offer(page).isVisible()
     call.on_event(Progress(0.25, 30, 40))
     assert text_of(transfer, "figures").startswith("500 MB of 2 GB")
-    call.on_success({"folder": "/cache/a--b"})
+    call.on_success(ModelFolder(Path("/cache/a--b")))
     assert not transfer.isVisible()
     model = page.context.draft.model
     assert model is not None
@@ -201,9 +204,9 @@ def test_a_cancelled_download_is_offered_again(page: ModelPage, calls: RecordedC
     open_as(page, calls, distant)
     offer(page).click()
     page.details.overview.transfer.cancel.click()
-    assert calls.of("download")[0].stopped
+    assert calls.of(DownloadModel)[0].stopped
     assert offer(page).isVisible()
-    calls.of("download")[0].on_event(Progress(0.9, 1, 2))  # was on its way
+    calls.of(DownloadModel)[0].on_event(Progress(0.9, 1, 2))  # was on its way
     assert not page.details.overview.transfer.isVisible()
 
 
@@ -212,10 +215,10 @@ def test_a_failed_download_can_be_tried_again(
 ) -> None:
     open_as(page, calls, distant)
     offer(page).click()
-    calls.of("download")[0].on_failure(HubUnreachable("The Hub did not answer."))
+    calls.of(DownloadModel)[0].on_failure(HubUnreachable("The Hub did not answer."))
     assert offer(page).isEnabled()
     reports[-1][1].act()
-    assert len(calls.of("download")) == 2
+    assert len(calls.of(DownloadModel)) == 2
 
 
 def test_a_second_download_waits_for_the_first(page: ModelPage, calls: RecordedCalls, distant: OpenedModel) -> None:
@@ -225,7 +228,7 @@ def test_a_second_download_waits_for_the_first(page: ModelPage, calls: RecordedC
     assert page.details.overview.transfer.isVisible()
     assert offer(page).isVisible()
     assert not offer(page).isEnabled()
-    calls.of("download")[0].on_success({"folder": "/cache/a--b"})
+    calls.of(DownloadModel)[0].on_success(ModelFolder(Path("/cache/a--b")))
     assert offer(page).isEnabled()
     model = page.context.draft.model
     assert model is not None

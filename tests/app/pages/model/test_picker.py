@@ -13,6 +13,7 @@ from app.pages.model.hub_search import HubSearch
 from app.pages.model.picker import ModelPicker
 from app.theme import Theme
 from core.errors import HubUnreachable
+from core.service.messages import SearchHub
 from tests.app.hub_records import AWQ, LLAMA, QWEN, SMOL, answer
 from tests.app.recorded_calls import RecordedCalls
 
@@ -44,8 +45,8 @@ def picks(picker: ModelPicker) -> list[str]:
 def type_and_find(qtbot: QtBot, picker: ModelPicker, calls: RecordedCalls, found: dict[str, Any]) -> None:
     """Type a word, wait for the question, and answer it."""
     qtbot.keyClicks(picker.field, "qwen")
-    qtbot.waitUntil(lambda: bool(calls.of("search")))
-    calls.of("search")[-1].on_success(found)
+    qtbot.waitUntil(lambda: bool(calls.of(SearchHub)))
+    calls.of(SearchHub)[-1].on_success(found)
 
 
 def titles(picker: ModelPicker) -> list[str]:
@@ -67,7 +68,7 @@ def test_models_opened_before_come_first(picker: ModelPicker) -> None:
 
 
 def test_results_follow_the_recent_ones_that_match(qtbot: QtBot, picker: ModelPicker, calls: RecordedCalls) -> None:
-    picker.set_recent(["/models/my-qwen", "demo", QWEN["id"]])
+    picker.set_recent(["/models/my-qwen", "demo", QWEN.id])
     type_and_find(qtbot, picker, calls, answer(QWEN, LLAMA, AWQ))
     assert titles(picker) == [
         "Opened before", "my-qwen", "On the Hub", "Qwen3-0.6B", "Llama-3.2-1B-Instruct", "Qwen2.5-0.5B-Instruct-AWQ",
@@ -81,7 +82,7 @@ def test_by_keyboard_alone(qtbot: QtBot, picker: ModelPicker, calls: RecordedCal
     assert picker.list.hasFocus()
     qtbot.keyClick(picker.list, Qt.Key.Key_Down)
     qtbot.keyClick(picker.list, Qt.Key.Key_Return)
-    assert picks == [LLAMA["id"]]
+    assert picks == [LLAMA.id]
 
 
 def test_up_from_the_first_row_goes_back_to_the_field(qtbot: QtBot, picker: ModelPicker, calls: RecordedCalls) -> None:
@@ -99,7 +100,7 @@ def test_a_click_picks_a_model_and_not_a_heading(
     for number in range(2):
         place = picker.list.visualRect(picker.list.model().index(number, 0)).center()
         qtbot.mouseClick(picker.list.viewport(), Qt.MouseButton.LeftButton, pos=place)
-    assert picks == [QWEN["id"]]
+    assert picks == [QWEN.id]
 
 
 @pytest.mark.parametrize("text", ["Qwen/Qwen3-0.6B", "/models/mine", "https://huggingface.co/a/b", "demo"])
@@ -122,7 +123,7 @@ def test_a_path_or_a_link_is_not_searched_for(
 def test_enter_does_not_wait_for_the_pause(qtbot: QtBot, picker: ModelPicker, calls: RecordedCalls) -> None:
     picker.field.setText("qwen")
     qtbot.keyClick(picker.field, Qt.Key.Key_Return)
-    assert len(calls.of("search")) == 1
+    assert len(calls.of(SearchHub)) == 1
 
 
 def test_while_searching_it_can_be_stopped(qtbot: QtBot, picker: ModelPicker, calls: RecordedCalls) -> None:
@@ -161,17 +162,15 @@ def test_a_failed_search_says_why_and_can_be_repeated(qtbot: QtBot, picker: Mode
     calls.started[0].on_failure(HubUnreachable("The Hub answered with status 500.", "Try again later."))
     assert status(picker) == "The Hub answered with status 500. Try again later."
     act(picker).click()
-    assert len(calls.of("search")) == 2
+    assert len(calls.of(SearchHub)) == 2
 
 
 def test_order_and_filter_are_part_of_the_question(qtbot: QtBot, picker: ModelPicker, calls: RecordedCalls) -> None:
     type_and_find(qtbot, picker, calls, answer(QWEN))
     picker.sort.setCurrentIndex(picker.sort.findData("updated"))
     picker.hide_quantized.setChecked(False)
-    qtbot.waitUntil(lambda: len(calls.of("search")) == 2)
-    assert calls.started[1].arguments == {
-        "text": "qwen", "limit": 50, "sort": "updated", "hide_quantized": False,
-    }  # fmt: skip
+    qtbot.waitUntil(lambda: len(calls.of(SearchHub)) == 2)
+    assert calls.started[1].request == SearchHub("qwen", 50, "updated", hide_quantized=False)
 
 
 def test_every_order_is_one_that_the_service_knows(picker: ModelPicker) -> None:

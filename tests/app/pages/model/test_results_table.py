@@ -8,7 +8,7 @@ import pytest
 from PySide6.QtCore import Qt
 
 from app.pages.model.results_table import ResultRow, SearchResults, found_row, heading, recent_row
-from core.hub.search import FoundModel
+from core.hub.records import FoundModel
 
 FOUND = FoundModel(
     id="Qwen/Qwen3-0.6B", author="Qwen", downloads=12_480_000, likes=812, gated=False, license="apache-2.0",

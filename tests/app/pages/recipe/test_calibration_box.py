@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PySide6.QtCore import Qt
@@ -15,16 +14,18 @@ from app.pages.recipe.calibration_box import CalibrationBox
 from app.shared.context import Context
 from app.widgets.segmented import Segmented
 from core import recipes
+from core.calibration.preview import Preview
 from core.errors import HubUnreachable
 from core.events import Log
+from core.service.messages import PreviewText
 from tests.app.recorded_calls import RecordedCalls
 
 QUICK = recipes.load("quick")
-FOUND = {"tokens": 4096, "documents": 12, "available": 32768, "rows": ["Once upon", "a time"], "source": "builtin"}
+FOUND = Preview("builtin", documents=12, tokens=4096, available=32768, rows=("Once upon", "a time"), sha256="")
 
 
-def arguments(calibration: str = "builtin", **changes: Any) -> dict[str, Any]:
-    return {"calibration": calibration, "model": "demo", "samples": 16, "seqlen": 256, "seed": 42, **changes}
+def request(calibration: str = "builtin", seqlen: int = 256) -> PreviewText:
+    return PreviewText(calibration, 16, seqlen, 42, "demo")
 
 
 @pytest.fixture
@@ -36,8 +37,8 @@ def calls() -> RecordedCalls:
 def box(qtbot: QtBot, context: Context, calls: RecordedCalls) -> CalibrationBox:
     widget = CalibrationBox(replace(context, calls=calls))  # type: ignore[arg-type]
     qtbot.addWidget(widget)
-    widget.show_values(arguments(), QUICK)
-    widget.chosen.connect(lambda text: widget.show_values(arguments(text), QUICK))  # as the page does
+    widget.show_values(request(), QUICK)
+    widget.chosen.connect(lambda text: widget.show_values(request(text), QUICK))  # as the page does
     widget.show()
     return widget
 
@@ -134,7 +135,7 @@ def test_leaving_the_other_kind_empty_stays_with_the_bundled_text(
 
 
 def test_going_to_another_kind_gives_up_the_text_before(qtbot: QtBot, box: CalibrationBox, chosen: list[str]) -> None:
-    box.show_values(arguments("owner/data"), QUICK)
+    box.show_values(request("owner/data"), QUICK)
     pick(qtbot, box, "file")
     assert chosen == ["builtin"]
     assert edit(box).isVisible()
@@ -142,8 +143,8 @@ def test_going_to_another_kind_gives_up_the_text_before(qtbot: QtBot, box: Calib
 
 def test_a_preview_is_asked_for_with_what_a_run_would_use(box: CalibrationBox, calls: RecordedCalls) -> None:
     button(box).click()
-    (call,) = calls.of("preview_text")
-    assert call.arguments == arguments()
+    (call,) = calls.of(PreviewText)
+    assert call.request == request()
     assert button(box).text() == "Stop"
 
 
@@ -174,13 +175,13 @@ def test_a_failure_is_said_in_place(box: CalibrationBox, calls: RecordedCalls) -
 def test_a_preview_of_something_else_is_taken_away(box: CalibrationBox, calls: RecordedCalls) -> None:
     button(box).click()
     calls.started[0].on_success(FOUND)
-    box.show_values(arguments(seqlen=512), QUICK)
+    box.show_values(request(seqlen=512), QUICK)
     assert (rows(box), said(box, "calibration-found")) == ("", "")
 
 
 def test_a_late_answer_about_something_else_is_ignored(box: CalibrationBox, calls: RecordedCalls) -> None:
     button(box).click()
-    box.show_values(arguments(seqlen=512), QUICK)
+    box.show_values(request(seqlen=512), QUICK)
     assert calls.started[0].stopped
     calls.started[0].on_success(FOUND)
     assert rows(box) == ""

@@ -8,6 +8,7 @@ import pytest
 
 from app.pages.recipe.calibration_source import found_text, kind_of, named, use_text
 from core import recipes
+from core.calibration.preview import Preview
 from core.errors import BadCalibration
 
 
@@ -51,6 +52,6 @@ def test_how_much_is_used() -> None:
 
 
 def test_what_a_preview_found() -> None:
-    counted = found_text({"tokens": 4096, "documents": 12, "available": 32768})
+    counted = found_text(Preview("builtin", 12, 4096, 32768, (), ""))
     assert counted == "4,096 tokens from 12 documents, drawn from 32,768 tokens of the text."
-    assert "once a model" in found_text({"tokens": 0, "documents": 12, "available": 0})
+    assert "once a model" in found_text(Preview("builtin", 12, 0, 0, (), ""))

@@ -15,7 +15,7 @@ from pytestqt.qtbot import QtBot
 from app.pages.recipe import presets
 from app.pages.recipe.page import RecipePage
 from app.shared.context import Context, Remedy
-from app.shared.draft import OpenedModel
+from app.shared.models.opened import OpenedModel
 from core import recipes
 from core.bitsmap import BitsMap, Rule
 from core.errors import BitwrightError

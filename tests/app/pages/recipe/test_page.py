@@ -12,7 +12,7 @@ from pytestqt.qtbot import QtBot
 
 from app.pages.recipe.page import RecipePage
 from app.shared.context import Context
-from app.shared.draft import OpenedModel
+from app.shared.models.opened import OpenedModel
 from core import recipes
 from core.bitsmap import BitsMap, Rule
 from core.recipes import Recipe

@@ -18,7 +18,7 @@ from app.pages.run.loss_plot import LossPlot
 from app.pages.run.page import RunPage
 from app.shared import resource_needs
 from app.shared.context import Context
-from app.shared.draft import OpenedModel
+from app.shared.models.opened import OpenedModel
 from app.widgets import plotting
 from core.events import BlockDone, BlockStarted, Event, Failed, Log, Loss, Stage
 from core.jobs import store

@@ -15,7 +15,7 @@ from core.events import Started
 from core.spec import JobSpec
 
 if TYPE_CHECKING:
-    from app.shared.draft import OpenedModel
+    from app.shared.models.opened import OpenedModel
 
 SPEC = JobSpec("owner/model", "/out")
 STARTED = Started("m", 1, 1, 1, "cpu", "float32", 2, {"planned_bytes": {"auto_round": 5000}})

@@ -8,7 +8,7 @@ from pytestqt.qtbot import QtBot
 
 from app.pages.run.page import RunPage
 from app.shared.context import Context
-from app.shared.draft import OpenedModel
+from app.shared.models.opened import OpenedModel
 
 SMALLEST = (880, 580)
 

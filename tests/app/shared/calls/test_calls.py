@@ -17,11 +17,16 @@ from pytestqt.qtbot import QtBot
 from app.shared.calls import thread as call_thread
 from app.shared.calls.calls import Call, Calls, Session
 from app.shared.calls.thread import merged
-from app.shared.draft import OpenedModel
+from app.shared.models.opened import OpenedModel
 from core.errors import BadInput, BitwrightError, ChildDied
 from core.events import Event, Log, Memory, Progress, Token
+from core.inference.generation.reply import ChatAnswer, Statistics
+from core.inference.generation.settings import Sampling
+from core.service.messages import OpenModel, Request, Say
+from tests.core.service.fake_service import Deaf, Echo, Leave, Talk, Wait, Wrong
 
 FAKE = Path(__file__).parents[3] / "core" / "service" / "fake_service.py"
+SAY = Say((), Sampling(1_000_000))
 COMMAND = [sys.executable, str(FAKE), "served"]
 
 
@@ -71,8 +76,8 @@ def heard() -> Heard:
     return Heard()
 
 
-def begin(calls: Calls | Session, name: str, heard: Heard, **arguments: Any) -> Call:
-    return calls.start(name, arguments, **heard.listeners)
+def begin(calls: Calls | Session, request: Request[Any], heard: Heard) -> Call:
+    return calls.start(request, **heard.listeners)
 
 
 def until_over(qtbot: QtBot, call: Call) -> None:
@@ -81,19 +86,19 @@ def until_over(qtbot: QtBot, call: Call) -> None:
 
 
 def test_a_call_succeeds_in_the_threads_of_its_caller(qtbot: QtBot, calls: Calls, heard: Heard) -> None:
-    until_over(qtbot, begin(calls, "echo", heard, text="hello"))
-    assert heard.values[0]["text"] == "hello"
+    until_over(qtbot, begin(calls, Echo(text="hello"), heard))
+    assert heard.values[0].text == "hello"
     assert heard.threads == {QThread.currentThread()}
 
 
 def test_a_call_fails_with_what_is_wrong(qtbot: QtBot, calls: Calls, heard: Heard) -> None:
-    until_over(qtbot, begin(calls, "wrong", heard))
+    until_over(qtbot, begin(calls, Wrong(), heard))
     assert [type(error) for error in heard.errors] == [BadInput]
     assert heard.values == []
 
 
 def test_the_signals_of_a_call_come_in_order(qtbot: QtBot, calls: Calls, heard: Heard) -> None:
-    call = begin(calls, "echo", heard)
+    call = begin(calls, Echo(), heard)
     order: list[str] = []
     call.reported.connect(lambda _event: order.append("reported"))
     call.succeeded.connect(lambda _values: order.append("succeeded"))
@@ -104,12 +109,12 @@ def test_the_signals_of_a_call_come_in_order(qtbot: QtBot, calls: Calls, heard: 
 
 def test_a_failure_that_nobody_waits_for_is_told_by_all_calls(qtbot: QtBot, calls: Calls) -> None:
     with qtbot.waitSignal(calls.unhandled, timeout=30_000) as blocker:
-        calls.start("wrong", {}, on_success=lambda _values: None)
+        calls.start(Wrong(), on_success=lambda _values: None)
     assert isinstance(blocker.args[0], BadInput)
 
 
 def test_a_child_that_dies_is_a_failure(qtbot: QtBot, calls: Calls, heard: Heard) -> None:
-    until_over(qtbot, begin(calls, "leave", heard, code=3))
+    until_over(qtbot, begin(calls, Leave(code=3), heard))
     assert [type(error) for error in heard.errors] == [ChildDied]
 
 
@@ -120,19 +125,20 @@ def test_a_bug_in_the_thread_is_told_and_logged(
         raise KeyError("mine")
 
     monkeypatch.setattr(Call, "_take", broken)
-    until_over(qtbot, begin(calls, "echo", heard))
+    until_over(qtbot, begin(calls, Echo(), heard))
     assert [error.code for error in heard.errors] == ["internal"]
 
 
 def test_a_model_arrives_opened(qtbot: QtBot, tiny_model: Path, heard: Heard, opened: OpenedModel) -> None:
     real = Calls()
-    until_over(qtbot, begin(real, "open_model", heard, model=str(tiny_model)))
+    request = OpenModel(str(tiny_model))
+    until_over(qtbot, real.start(request, prepare=OpenedModel.from_headers, **heard.listeners))
     real.close()
     assert [(value.name, value.tree) for value in heard.values] == [(opened.name, opened.tree)]
 
 
 def test_after_a_stop_a_call_says_only_that_it_ended(qtbot: QtBot, calls: Calls, heard: Heard) -> None:
-    call = begin(calls, "wait", heard)
+    call = begin(calls, Wait(), heard)
     qtbot.waitUntil(lambda: bool(heard.events), timeout=30_000)
     call.stop()
     until_over(qtbot, call)
@@ -140,7 +146,7 @@ def test_after_a_stop_a_call_says_only_that_it_ended(qtbot: QtBot, calls: Calls,
 
 
 def test_a_result_that_crosses_a_stop_is_not_told(qtbot: QtBot, calls: Calls, heard: Heard) -> None:
-    call = begin(calls, "echo", heard)
+    call = begin(calls, Echo(), heard)
     call.wait(30_000)
     call.stop()
     until_over(qtbot, call)
@@ -148,16 +154,18 @@ def test_a_result_that_crosses_a_stop_is_not_told(qtbot: QtBot, calls: Calls, he
 
 
 def test_a_stopped_answer_still_succeeds(qtbot: QtBot, calls: Calls, heard: Heard) -> None:
-    call = begin(calls, "chat_say", heard)
+    call = begin(calls, SAY, heard)
     qtbot.waitUntil(lambda: bool(heard.events), timeout=30_000)
     call.stop()
     until_over(qtbot, call)
     text = "".join(event.text for event in heard.events if isinstance(event, Token))
-    assert [(values["ended_by"], values["words"]) for values in heard.values] == [("stopped", text.count("word "))]
+    assert [(answer.statistics.ended_by, answer.statistics.tokens) for answer in heard.values] == [
+        ("stopped", text.count("word "))
+    ]
 
 
 def test_a_call_that_does_not_hear_its_stop_is_killed(qtbot: QtBot, calls: Calls, heard: Heard) -> None:
-    call = begin(calls, "deaf", heard)
+    call = begin(calls, Deaf(), heard)
     qtbot.waitUntil(lambda: bool(heard.events), timeout=30_000)
     call.stop()
     until_over(qtbot, call)
@@ -166,7 +174,7 @@ def test_a_call_that_does_not_hear_its_stop_is_killed(qtbot: QtBot, calls: Calls
 
 
 def test_a_flood_of_text_comes_in_few_signals(qtbot: QtBot, calls: Calls, heard: Heard) -> None:
-    until_over(qtbot, begin(calls, "talk", heard, words=20_000))
+    until_over(qtbot, begin(calls, Talk(20_000), heard))
     tokens = [event for event in heard.events if isinstance(event, Token)]
     assert "".join(event.text for event in tokens) == "word " * 20_000
     assert len(tokens) <= 20_000 / 100
@@ -195,20 +203,20 @@ def test_thinking_and_answer_are_not_merged() -> None:
 def test_what_runs_is_said_in_words(qtbot: QtBot, calls: Calls, heard: Heard) -> None:
     said: list[str] = []
     calls.activity.connect(said.append)
-    call = begin(calls, "chat_say", heard, words=1)
+    call = begin(calls, Say((), Sampling(1)), heard)
     assert calls.busy
     until_over(qtbot, call)
     assert (said, calls.busy) == (["AnswerControl", ""], False)
 
 
 def test_a_call_that_nobody_holds_runs_to_its_end(qtbot: QtBot, calls: Calls, heard: Heard) -> None:
-    begin(calls, "echo", heard)
+    begin(calls, Echo(), heard)
     gc.collect()
     qtbot.waitUntil(lambda: bool(heard.values), timeout=30_000)
 
 
 def test_a_call_that_is_over_is_let_go(qtbot: QtBot, calls: Calls, heard: Heard) -> None:
-    call = begin(calls, "echo", heard)
+    call = begin(calls, Echo(), heard)
     until_over(qtbot, call)
     gone = weakref.ref(call)
     del call
@@ -226,7 +234,7 @@ def test_a_listener_that_fails_does_not_hide_the_end(qtbot: QtBot, calls: Calls)
         raise LookupError("mine")
 
     with qtbot.captureExceptions() as caught:
-        until_over(qtbot, calls.start("echo", {}, on_success=fail))
+        until_over(qtbot, calls.start(Echo(), on_success=fail))
     assert [kind for kind, _, _ in caught] == [LookupError]
     assert not calls.busy
 
@@ -234,9 +242,9 @@ def test_a_listener_that_fails_does_not_hide_the_end(qtbot: QtBot, calls: Calls)
 def test_close_ends_everything(qtbot: QtBot, heard: Heard) -> None:
     before = children()
     made = Calls(command=COMMAND)
-    running = [begin(made, name, heard) for name in ("wait", "deaf", "talk")]
+    running = [begin(made, request, heard) for request in (Wait(), Deaf(), Talk())]
     idle = made.session()
-    until_over(qtbot, begin(idle, "echo", heard))
+    until_over(qtbot, begin(idle, Echo(), heard))
     qtbot.waitUntil(lambda: len(heard.events) >= 3, timeout=30_000)
     made.close()
     assert all(call.isFinished() for call in running)
@@ -247,8 +255,8 @@ def test_close_ends_everything(qtbot: QtBot, heard: Heard) -> None:
 def test_after_close_a_call_ends_without_a_child(qtbot: QtBot, heard: Heard) -> None:
     made = Calls(command=COMMAND)
     made.close()
-    until_over(qtbot, begin(made, "echo", heard))
-    until_over(qtbot, begin(made.session(), "echo", heard))
+    until_over(qtbot, begin(made, Echo(), heard))
+    until_over(qtbot, begin(made.session(), Echo(), heard))
     assert (heard.values, heard.errors) == ([], [])
 
 
@@ -257,21 +265,21 @@ def test_after_close_a_call_ends_without_a_child(qtbot: QtBot, heard: Heard) -> 
 
 def test_a_session_answers_in_order_from_one_child(qtbot: QtBot, calls: Calls, heard: Heard) -> None:
     session = calls.session()
-    last = [begin(session, "echo", heard, number=number) for number in range(4)][-1]
+    last = [begin(session, Echo(number=number), heard) for number in range(4)][-1]
     until_over(qtbot, last)
-    assert [values["number"] for values in heard.values] == [0, 1, 2, 3]
-    assert len({values["pid"] for values in heard.values}) == 1
+    assert [values.number for values in heard.values] == [0, 1, 2, 3]
+    assert len({values.pid for values in heard.values}) == 1
 
 
 def test_two_sessions_have_two_children(qtbot: QtBot, calls: Calls, heard: Heard) -> None:
     for _ in range(2):
-        until_over(qtbot, begin(calls.session(), "echo", heard))
-    assert len({values["pid"] for values in heard.values}) == 2
+        until_over(qtbot, begin(calls.session(), Echo(), heard))
+    assert len({values.pid for values in heard.values}) == 2
 
 
 def test_a_waiting_call_can_be_stopped(qtbot: QtBot, calls: Calls, heard: Heard) -> None:
     session = calls.session()
-    first, second = begin(session, "wait", heard), begin(session, "echo", heard)
+    first, second = begin(session, Wait(), heard), begin(session, Echo(), heard)
     second.stop()
     first.stop()
     until_over(qtbot, second)
@@ -283,33 +291,33 @@ def test_an_answer_that_is_stopped_while_it_waits_is_an_answer_of_nothing(
 ) -> None:
     """Whoever asked would wait for its end for ever."""
     session = calls.session()
-    first, second = begin(session, "wait", heard), begin(session, "chat_say", heard)
+    first, second = begin(session, Wait(), heard), begin(session, SAY, heard)
     second.stop()
     first.stop()
     until_over(qtbot, second)
-    assert heard.values == [{"ended_by": "stopped"}]
+    assert heard.values == [ChatAnswer(statistics=Statistics(ended_by="stopped"))]
 
 
 def test_the_death_of_a_session_at_work_is_told_twice(qtbot: QtBot, calls: Calls, heard: Heard) -> None:
     session = calls.session()
     with qtbot.waitSignal(session.died, timeout=30_000) as blocker:
-        begin(session, "leave", heard, code=3)
+        begin(session, Leave(code=3), heard)
     assert [type(error) for error in heard.errors] == [ChildDied]
     assert isinstance(blocker.args[0], ChildDied)
 
 
 def test_the_death_of_a_session_at_rest_is_noticed(qtbot: QtBot, calls: Calls, heard: Heard) -> None:
     session = calls.session()
-    until_over(qtbot, begin(session, "echo", heard))
+    until_over(qtbot, begin(session, Echo(), heard))
     with qtbot.waitSignal(session.died, timeout=30_000):
-        psutil.Process(heard.values[0]["pid"]).kill()
+        psutil.Process(heard.values[0].pid).kill()
 
 
 def test_after_a_death_the_session_has_a_new_child(qtbot: QtBot, calls: Calls, heard: Heard) -> None:
     session = calls.session()
     with qtbot.waitSignal(session.died, timeout=30_000):
-        begin(session, "leave", heard, code=3)
-    until_over(qtbot, begin(session, "echo", heard))
+        begin(session, Leave(code=3), heard)
+    until_over(qtbot, begin(session, Echo(), heard))
     assert len(heard.values) == 1
 
 
@@ -317,7 +325,7 @@ def test_closing_a_session_ends_its_call_without_a_word(qtbot: QtBot, calls: Cal
     session = calls.session()
     told: list[object] = []
     session.died.connect(told.append)
-    call = begin(session, "chat_say", heard)
+    call = begin(session, SAY, heard)
     qtbot.waitUntil(lambda: bool(heard.events), timeout=30_000)
     session.close()
     until_over(qtbot, call)

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from app.shared.draft import OpenedModel
 from app.shared.formats import fit as format_fit
 from app.shared.formats.fit import FormatFits, own_grids
+from app.shared.models.opened import OpenedModel
 from core.bitsmap import BitsMap, Rule
 from core.estimation.sizes import output_size
 from core.formats.grids import plan_layers

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from app.shared.models import choices as model_choices
+from core.service.messages import OutputModel
 
 
-def output(folder: Path, name: str = "") -> dict[str, Any]:
-    return {"folder": str(folder), "format": name, "scheme": "W4 g128 sym", "model": "owner/big", "made": 1.7e9}
+def output(folder: Path, name: str = "") -> OutputModel:
+    return OutputModel(folder, name, "W4 g128 sym", "owner/big", 1.7e9)
 
 
 def test_a_finished_run_is_offered_by_the_name_of_its_folder(tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ from transformers.generation.logits_process import (
 
 from core.errors import BadInput, VerificationFailed
 from core.inference.generation import sampling as module
-from core.inference.generation.sampling import Sampling, TokenSampler, kth_largest, noise, nucleus_bound
+from core.inference.generation.sampling import TokenSampler, kth_largest, noise, nucleus_bound
+from core.inference.generation.settings import Sampling
 
 
 def spread(size: int, width: float, seed: int) -> torch.Tensor:

@@ -41,12 +41,12 @@ def label_of(view: QWidget, name: str) -> str:
 
 def child_of(calls: ScriptedCalls, model: str) -> ScriptedSession:
     """The latest child that was asked to load a model of this name."""
-    return next(each for each in reversed(calls.sessions) if Path(each.calls[0].arguments["model"]).name == model)
+    return next(each for each in reversed(calls.sessions) if Path(each.calls[0].request.model).name == model)
 
 
 def load(child: ScriptedSession, **changes: Any) -> None:
     """The model is in memory."""
-    child.calls[0].succeed(OPENED, **{"label": Path(child.calls[0].arguments["model"]).name, **changes})
+    child.calls[0].succeed(OPENED, **{"label": Path(child.calls[0].request.model).name, **changes})
 
 
 def asked(

@@ -29,12 +29,12 @@ def test_showing_it_loads_nothing(view: ComparisonView, calls: ScriptedCalls) ->
 
 def test_asking_loads_both_and_asks_both(view: ComparisonView, calls: ScriptedCalls) -> None:
     for child in asked(view, calls):
-        assert child.calls[-1].arguments["messages"] == [{"role": "user", "content": "hello"}]
+        assert list(child.calls[-1].request.messages) == [{"role": "user", "content": "hello"}]
 
 
 def test_both_get_the_same_seed_and_sampling(view: ComparisonView, calls: ScriptedCalls) -> None:
     left, right = asked(view, calls)
-    assert left.calls[-1].arguments["sampling"] == right.calls[-1].arguments["sampling"]
+    assert left.calls[-1].request.sampling == right.calls[-1].request.sampling
 
 
 def test_both_answers_stream_at_once(view: ComparisonView, calls: ScriptedCalls) -> None:
@@ -50,7 +50,7 @@ def test_the_conversation_goes_on_with_the_own_answers(view: ComparisonView, cal
     answer(right, "two")
     view.ask("more")
     for child, own in ((left, "one"), (right, "two")):
-        assert [message["content"] for message in child.calls[-1].arguments["messages"]] == ["hello", own, "more"]
+        assert [message["content"] for message in child.calls[-1].request.messages] == ["hello", own, "more"]
 
 
 def test_in_turn_the_second_waits_for_the_first(view: ComparisonView, calls: ScriptedCalls) -> None:
@@ -92,7 +92,7 @@ def test_the_next_question_goes_first_to_the_model_that_is_in_memory(
     answer(right, "two")
     view.ask("more")
     assert len(calls.sessions) == 2
-    assert right.calls[-1].arguments["messages"][-1]["content"] == "more"
+    assert right.calls[-1].request.messages[-1]["content"] == "more"
 
 
 def test_the_plan_is_said_before_anything_is_asked(short_of_memory: None, view: ComparisonView) -> None:
@@ -179,7 +179,7 @@ def test_ask_again_takes_the_place_of_the_last_answers(view: ComparisonView, cal
     answer(left, "one")
     answer(right, "two")
     button(view, "comparison_again").click()
-    assert left.calls[-1].arguments["messages"] == [{"role": "user", "content": "hello"}]
+    assert list(left.calls[-1].request.messages) == [{"role": "user", "content": "hello"}]
     assert len(view.session.turns) == 1
 
 
@@ -192,7 +192,7 @@ def test_another_model_goes_on_with_the_conversation(view: ComparisonView, calls
     view.ask("more")
     answer(right, "two more")  # nobody knows how large the third is, so it is loaded when this one has answered
     load(child_of(calls, "third"))
-    contents = [message["content"] for message in child_of(calls, "third").calls[-1].arguments["messages"]]
+    contents = [message["content"] for message in child_of(calls, "third").calls[-1].request.messages]
     assert contents == ["hello", "one", "more"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from app.pages.chat.comparison.view import ComparisonView
 from app.shared.context import Context
 from core.errors import DeviceProblem
 from core.events import Log, Progress
+from core.inference.figures import Perplexity
+from core.service.messages import MeasurePerplexity, OutputModel, ReportedPerplexity, Say
 from tests.app.pages.chat.comparison.parts import answer, asked, button, child_of, label_of, load
 from tests.app.pages.chat.parts import PlayedRuns
 from tests.app.reading_aloud import unnamed, unreachable
@@ -27,7 +30,7 @@ def compared(qtbot: QtBot, view: ComparisonView, calls: ScriptedCalls) -> Compar
     """Two answers that differ in a word."""
     view.ask("hello")
     left, right = child_of(calls, "original"), child_of(calls, "quantized")
-    load(left, memory_bytes=310_000_000, perplexity={"value": 23.9, "text": "23.9 on 12,000 tokens"})
+    load(left, memory_bytes=310_000_000, perplexity=ReportedPerplexity(23.9, "23.9 on 12,000 tokens"))
     load(right, memory_bytes=141_000_000)
     answer(left, *FIRST, tokens_per_second=16.5)
     with qtbot.waitSignal(view.session.compared):
@@ -108,10 +111,10 @@ def test_answers_that_came_at_once_say_that_they_were_slowed(compared: Compariso
 def test_a_missing_perplexity_can_be_measured(compared: ComparisonView, calls: ScriptedCalls) -> None:
     button(compared, "measure_B").click()
     call = child_of(calls, "quantized").calls[-1]
-    assert call.name == "chat_perplexity"
+    assert isinstance(call.request, MeasurePerplexity)
     call.event(Progress(0.42, 1, 2))
     assert button(compared, "measure_B").text() == "Measuring, 42 %"
-    call.succeed({"value": 25.1, "standard_error": 0.2, "tokens": 4000, "text": "25.1 on 4,000 tokens"})
+    call.succeed(Perplexity(25.1, 0.2, 3.2, 4000, 512, "25.1 on 4,000 tokens", ""))
     assert last(compared).figures[1].values()["perplexity"] == "25.1"
 
 
@@ -133,7 +136,7 @@ def test_a_question_ends_a_measurement(compared: ComparisonView, calls: Scripted
     child = child_of(calls, "quantized")
     compared.ask("more")
     assert child.calls[-2].stopped
-    assert child.calls[-1].name == "chat_say"
+    assert isinstance(child.calls[-1].request, Say)
 
 
 def test_a_perplexity_that_was_known_is_not_measured(compared: ComparisonView) -> None:
@@ -158,8 +161,8 @@ def test_the_original_is_set_against_what_was_made(
     qtbot: QtBot, surroundings: Context, calls: ScriptedCalls, opened: Any
 ) -> None:
     calls.outputs = [
-        {"folder": "/out/new", "format": "", "scheme": "W4 g64 sym", "model": opened.name, "made": 2.0},
-        {"folder": "/out/old", "format": "", "scheme": "W4 g64 sym", "model": opened.name, "made": 1.0},
+        OutputModel(Path("/out/new"), "", "W4 g64 sym", opened.name, 2.0),
+        OutputModel(Path("/out/old"), "", "W4 g64 sym", opened.name, 1.0),
     ]
     surroundings.draft.choose(model=opened)
     view = ComparisonView(surroundings)
@@ -183,7 +186,7 @@ def test_another_device_is_used_at_the_next_load(view: ComparisonView, calls: Sc
     box.activated.emit(1)
     assert calls.sessions[0].closed
     button(view, "comparison_load_A").click()
-    assert calls.last.arguments["device"] == "cpu"
+    assert calls.last.request.device == "cpu"
 
 
 def test_a_picked_device_is_remembered(view: ComparisonView, qtbot: QtBot, surroundings: Context) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from app.pages.chat.conversations.conversation import Conversation, Figures, Meter, figures_from
+from app.pages.chat.answer_figures import Meter
+from app.pages.chat.conversations.conversation import Conversation
+from core.inference.generation.reply import Statistics
 
 
 @pytest.fixture
@@ -104,18 +104,8 @@ def test_markdown_names_who_speaks(talk: Conversation) -> None:
     assert text == "# tiny\n\n**System prompt**\n\nBe brief.\n\n**You**\n\nhello\n\n**tiny**\n\nhi\n"
 
 
-def test_figures_come_from_a_result() -> None:
-    values = {"prompt_tokens": 30, "tokens": 12, "first_token_seconds": 1, "seconds": 2.5, "ended_by": "end"}
-    assert figures_from({**values, "tokens_per_second": 7.3, "text": "x"}) == Figures(30, 12, 1.0, 2.5, 7.3, "end")
-
-
-@pytest.mark.parametrize("value", [None, "many", True, [1]])
-def test_figures_of_another_kind_count_as_none(value: Any) -> None:
-    assert figures_from({"tokens": value}).tokens == 0
-
-
 def test_used_context_is_what_was_read_and_what_was_said() -> None:
-    assert Figures(prompt_tokens=30, tokens=12).used == 42
+    assert Statistics(prompt_tokens=30, tokens=12).used == 42
 
 
 def test_the_meter_measures_to_the_first_piece() -> None:
@@ -133,7 +123,7 @@ def test_the_meter_counts_speed_after_the_first_piece() -> None:
 
 
 def test_the_meter_knows_nothing_before_the_first_piece() -> None:
-    assert Meter(began=100.0).figures == Figures()
+    assert Meter(began=100.0).figures == Statistics()
 
 
 # --- branches ---

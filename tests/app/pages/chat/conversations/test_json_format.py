@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.pages.chat.answer_figures import Figures
 from app.pages.chat.conversations.conversation import Conversation
 from app.pages.chat.conversations.json_format import from_json, to_json
 from core.errors import CorruptFile
+from core.inference.generation.reply import Statistics
 
 
 def branched() -> Conversation:
@@ -20,7 +20,7 @@ def branched() -> Conversation:
     talk.title, talk.model, talk.system = "Greetings", "tiny", "Be brief."
     question = talk.add("user", "hello")
     first = talk.add("assistant", "hi")
-    first.figures, first.sampling, first.model = Figures(30, 12, 0.5, 1.6, 10.0, "end", seed=7), {"seed": 7}, "tiny"
+    first.figures, first.sampling, first.model = Statistics(30, 12, 0.5, 1.6, 10.0, "end", seed=7), {"seed": 7}, "tiny"
     first.thinking = "Hm."
     talk.branch(question, "good day")
     talk.add("assistant", "good day to you")
@@ -116,4 +116,4 @@ def test_what_is_no_conversation_is_refused(value: Any) -> None:
 def test_odd_values_on_the_side_do_no_harm() -> None:
     talk = from_json(own(entry(figures={"tokens": "many"}, thinking=3), title=5, updated="never"))
     assert talk.title == ""
-    assert next(iter(talk)).figures == Figures()
+    assert next(iter(talk)).figures == Statistics()

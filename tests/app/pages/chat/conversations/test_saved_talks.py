@@ -14,6 +14,7 @@ from pytestqt.qtbot import QtBot
 from app.pages.chat.page import ChatPage
 from app.shared.context import Context
 from core.home import home
+from core.inference.generation.reply import ChatAnswer, Statistics
 from tests.app.pages.chat.parts import answered, asked, bubbles, button, shown_page
 from tests.app.reading_aloud import unnamed, unreachable
 from tests.app.scripted_session import ScriptedCalls
@@ -93,7 +94,7 @@ def test_a_saved_conversation_can_be_opened_and_goes_on(talked: ChatPage, calls:
     opened_row(talked, 1, qtbot)
     assert bubbles(talked) == ["hello", "hi"]
     talked.send("more")
-    assert [message["content"] for message in calls.last.arguments["messages"]] == ["hello", "hi", "more"]
+    assert [message["content"] for message in calls.last.request.messages] == ["hello", "hi", "more"]
 
 
 def test_the_next_window_finds_them(talked: ChatPage, surroundings: Context, qtbot: QtBot) -> None:
@@ -127,7 +128,7 @@ def test_opening_another_one_ends_the_answer_and_keeps_the_model(
     assert coming.stopped
     assert not calls.sessions[0].closed
     coming.say(" of it")
-    coming.succeed({"ended_by": "stopped"})
+    coming.succeed(ChatAnswer(statistics=Statistics(ended_by="stopped")))
     assert bubbles(talked) == ["hello", "hi"]
     opened_row(talked, 0, qtbot)
     assert bubbles(talked)[-1] == "Half"
@@ -162,8 +163,8 @@ def test_a_question_meanwhile_waits_for_the_end_of_the_answer(
     opened_row(talked, 1, qtbot)
     talked.send("are you there?")
     assert calls.last is coming
-    coming.succeed({"ended_by": "stopped"})
-    assert calls.last.arguments["messages"][-1]["content"] == "are you there?"
+    coming.succeed(ChatAnswer(statistics=Statistics(ended_by="stopped")))
+    assert calls.last.request.messages[-1]["content"] == "are you there?"
 
 
 def test_searching_finds_what_was_said(talked: ChatPage) -> None:

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from core.api import serve_call
+from core.api.endpoint import serve_until_stopped
+from core.control import ShouldStop
 from core.errors import BadInput, MissingDependency
-from core.events import Event, Listening
-from core.service import calls
+from core.events import Emit, Event, Listening
 from tests.core.tiny_model import save_model
 
 openai = pytest.importorskip("openai")
@@ -29,6 +29,20 @@ class Served:
     model: str
 
 
+def serve(
+    model: str,
+    emit: Emit = lambda _event: None,
+    should_stop: ShouldStop = lambda: False,
+    *,
+    backend: str = "auto",
+    port: int = 0,
+) -> None:
+    serve_until_stopped(
+        model, host="127.0.0.1", port=port, token="", device="cpu", backend=backend, context=None, emit=emit,
+        should_stop=should_stop,
+    )  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = save_model(tmp_path_factory.mktemp("serve") / "tiny")
@@ -39,8 +53,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         if isinstance(event, Listening):
             places.put(event)
 
-    arguments = {"model": str(folder), "device": "cpu", "backend": "dense", "port": 0}
-    thread = threading.Thread(target=serve_call.serve, args=(arguments, emit, stop.is_set))
+    thread = threading.Thread(target=lambda: serve(str(folder), emit, stop.is_set, backend="dense"))
     thread.start()
     place = places.get(timeout=240)
     with openai.OpenAI(base_url=f"{place.url}/v1", api_key=place.token, max_retries=0, timeout=60) as client:
@@ -85,20 +98,15 @@ def test_a_text_that_is_too_long_is_refused(served: Served) -> None:
         served.client.completions.create(model="tiny", prompt="a" * 300)
 
 
-def test_it_is_one_of_the_calls() -> None:
-    assert calls.table()["serve"] is serve_call.serve
-
-
 def test_a_port_that_is_taken_is_told_before_the_model_is_loaded(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        arguments = {"model": str(tmp_path / "nothing"), "port": taken.getsockname()[1]}
         with pytest.raises(BadInput, match="cannot be listened on"):
-            serve_call.serve(arguments, lambda event: None, lambda: False)
+            serve(str(tmp_path / "nothing"), port=taken.getsockname()[1])
 
 
 def test_a_missing_library_has_an_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingDependency, match="pip install starlette uvicorn"):
-        serve_call.serve({"model": "demo"}, lambda event: None, lambda: False)
+        serve("demo")

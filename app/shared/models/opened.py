@@ -1,0 +1,43 @@
+"""A model whose headers have been read, with its layer tree."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from core.model.tree import ModelTree, build_tree
+from core.service.messages import ModelHeaders
+
+
+@dataclass(frozen=True)
+class OpenedModel:
+    """A model whose headers have been read.
+
+    Attributes:
+        name: for a job: Hub id, folder, `.gguf` file or `demo`.
+        label: short name for people.
+        origin: `hub`, `folder`, `gguf` or `demo`; note: remark about its weights, or "".
+        folder: of its files on this machine, "" while they are only on the Hub.
+        tree: its layers, from headers alone.
+        download_bytes: to be downloaded before a run.
+    """
+
+    name: str
+    label: str
+    origin: str
+    note: str
+    folder: str
+    tree: ModelTree
+    download_bytes: int = 0
+
+    @classmethod
+    def from_headers(cls, headers: ModelHeaders) -> OpenedModel:
+        """Build the layer tree from the headers of a model; takes time, for a background thread."""
+        tree = build_tree(headers.config, {info.name: info for info in headers.tensors})
+        return cls(
+            headers.name, headers.label, headers.origin, headers.note, headers.folder, tree, headers.download_bytes
+        ).prepared()
+
+    def prepared(self) -> OpenedModel:
+        """Return this model with everything computed that is otherwise computed on first use."""
+        self.tree.prepared()
+        return self
