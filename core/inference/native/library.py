@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 F32, BF16, F16, GRID = 0, 1, 2, 3
 SYMMETRIC, ZEROS, MINIMUMS, NESTED = 0, 1, 2, 3
 AVX2, AVX512, VNNI, NEON = 1, 2, 4, 8
-MOST_THREADS = 256
+MAX_THREADS = 256
 ALIGNMENT = 64
 """Of packed weights and of what holds activations, in bytes."""
 

@@ -167,7 +167,7 @@ def linear(matrix: Matrix, x: Tensor, threads: int = 0) -> Tensor:
         to = BwActivations(library.memory(part), len(part), matrix.inputs, struct.block, struct.planes)
         space = aligned(library.activation_bytes(to))
         library.place(to, space)
-        count = min(threads or torch.get_num_threads(), library.MOST_THREADS)
+        count = min(threads or torch.get_num_threads(), library.MAX_THREADS)
         kernels = library.load()
         library.checked(kernels.bw_multiply(byref(struct), byref(to), into.data_ptr(), into.nbytes, count))
     return y

@@ -1,6 +1,6 @@
-"""A model's step as a tape: from its spec and its weights to the operations, with the cache that they write.
+"""A model's step as a graph: from its spec and its weights to the operations, with the cache that they write.
 
-Knows the order of the operations of a decoder block; reads no files.
+Knows the order of the operations of a decoder block; source no files.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ import torch
 from torch import Tensor
 
 from core.control import ShouldStop
-from core.inference.native import shapes
-from core.inference.native import tape as tapes
-from core.inference.native.library import MOST_THREADS, Memory, checked, memory
+from core.inference.native import op_graph, shapes
+from core.inference.native.library import MAX_THREADS, Memory, checked, memory
 from core.inference.native.matrix import Matrix
 from core.inference.native.model_spec import ModelSpec
-from core.inference.native.tape import Tape
+from core.inference.native.op_graph import OpGraph
 
 ROWS = 256
 """Tokens of one step at most: enough for the products, few enough for the caches."""
@@ -36,7 +35,7 @@ class BlockWeights:
 
 
 @dataclass(frozen=True, eq=False)
-class Ends:
+class OuterWeights:
     """What lies outside the blocks.
 
     Attributes:
@@ -51,11 +50,11 @@ class Ends:
 
 
 @dataclass(frozen=True, eq=False)
-class Rotation:
+class RopeTable:
     """Cosines and sines of all positions, float32 [context, half of the turned width]."""
 
-    cosine: Tensor
-    sine: Tensor
+    cos: Tensor
+    sin: Tensor
 
 
 class Program:
@@ -70,7 +69,7 @@ class Program:
         context: tokens that the cache holds.
         threads: that compute.
         dtype: of the cache, float16 or float32.
-        rotations: by the names that the spec's blocks have for them; two where the spec has a `short`, for texts up
+        rope_tables: by the names that the spec's blocks have for them; two where the spec has a `short`, for texts up
             to it and for longer ones.
     """
 
@@ -81,56 +80,56 @@ class Program:
         context: int,
         threads: int,
         dtype: torch.dtype,
-        rotations: tuple[dict[str, Rotation], ...],
+        rope_tables: tuple[dict[str, RopeTable], ...],
     ) -> None:
-        self.spec, self.threads = spec, min(threads, MOST_THREADS)
+        self.spec, self.threads = spec, min(threads, MAX_THREADS)
         self.context = -(-context // _TILE) * _TILE
         self._shapes = shapes.block_shapes(spec)
-        for which, tables in enumerate(rotations):
+        for which, tables in enumerate(rope_tables):
             length = min(context, spec.short_context) if which == 0 and spec.short_context else context
             for table in tables.values():
-                shapes.check_rotation(table.cosine, table.sine, length, spec.head_dim)
+                shapes.check_rope_table(table.cos, table.sin, length, spec.head_dim)
         self._library = library
-        self._rotations = rotations
-        self._turned: list[tuple[tapes.Heads, str]] = []
+        self._rope_tables = rope_tables
+        self._rope_ops: list[tuple[op_graph.Attention, str]] = []
         self._dtype = dtype
-        self._tape = Tape(min(ROWS, self.context))
+        self._graph = OpGraph(min(ROWS, self.context))
         self._caches: list[tuple[Tensor, Tensor]] = []
         self._weights = 0
-        self._struct: tapes.ProgramStruct | None = None
+        self._struct: op_graph.ProgramStruct | None = None
         self._which = 0
-        self.spent = torch.zeros(len(tapes.KINDS), dtype=torch.int64)
-        splits = (_PAIRS, tapes.SPLIT_ROWS * spec.num_heads, spec.head_dim + 2)
+        self.spent = torch.zeros(len(op_graph.KINDS), dtype=torch.int64)
+        splits = (_PAIRS, op_graph.SPLIT_KV_ROWS * spec.num_heads, spec.head_dim + 2)
         self._partial = torch.zeros(splits)
-        self._x = self._tape.buffer("x", spec.hidden_size)
-        # What the next operation on rows adds to x first: (what, weights of its norm or None).
+        self._x = self._graph.buffer("x", spec.hidden_size)
+        # What the next operation on rows adds to x first: (args, weights of its norm or None).
         self._pending: tuple[Tensor | None, Tensor | None] = (None, None)
 
     @property
     def rows(self) -> int:
         """Tokens of one step at most."""
-        return self._tape.rows
+        return self._graph.rows
 
     @property
     def memory_bytes(self) -> int:
         """Of weights, cache and buffers."""
         cache = sum(part.nbytes for pair in self._caches for part in pair)
         tables = sum(
-            part.nbytes for names in self._rotations for table in names.values() for part in (table.cosine, table.sine)
+            part.nbytes for names in self._rope_tables for table in names.values() for part in (table.cos, table.sin)
         )
-        return self._weights + cache + tables + self._tape.nbytes + self._partial.nbytes
+        return self._weights + cache + tables + self._graph.nbytes + self._partial.nbytes
 
-    def begin(self, ends: Ends) -> None:
+    def add_embedding(self, outer: OuterWeights) -> None:
         """The first operation: look the tokens up."""
         spec = self.spec
-        shapes.check("The output head", ends.head, (spec.vocab_size, spec.hidden_size))
-        if ends.table is not None:
-            shapes.check("The embedding", ends.table, (spec.vocab_size, spec.hidden_size))
-        shapes.check("The last norm", ends.norm, (spec.hidden_size,))
-        matrix = ends.head if ends.table is None else None
-        what = tapes.embed(matrix, ends.table, spec.vocab_size, self.spec.embedding_scale, self._x)
-        self._weights += 0 if ends.table is None else ends.table.nbytes
-        self._tape.add(tapes.EMBED, what, ends)
+        shapes.check("The output head", outer.head, (spec.vocab_size, spec.hidden_size))
+        if outer.table is not None:
+            shapes.check("The embedding", outer.table, (spec.vocab_size, spec.hidden_size))
+        shapes.check("The last norm", outer.norm, (spec.hidden_size,))
+        matrix = outer.head if outer.table is None else None
+        args = op_graph.embedding(matrix, outer.table, spec.vocab_size, self.spec.embedding_scale, self._x)
+        self._weights += 0 if outer.table is None else outer.table.nbytes
+        self._graph.add(op_graph.EMBEDDING, args, outer)
 
     def add_block(self, weights: BlockWeights) -> None:
         """The operations of the next block."""
@@ -142,18 +141,18 @@ class Program:
         self._attention(weights)
         self._mlp(weights)
 
-    def finish(self, ends: Ends) -> None:
+    def add_head(self, outer: OuterWeights) -> None:
         """The last operations: the norm and the logits of those rows that are wanted."""
-        spec, tape = self.spec, self._tape
-        out = tape.buffer("tail", spec.hidden_size)
-        reads = tape.reads(out, [ends.head], tail=True)
-        self._rows_op(ends.norm, out, reads, tail=True)
-        tape.linear([(ends.head, None, 0)], reads, tail=True)
+        spec, graph = self.spec, self._graph
+        out = graph.buffer("tail", spec.hidden_size)
+        source = graph.matmul_input(out, [outer.head], tail=True)
+        self._rmsnorm(outer.norm, out, source, tail=True)
+        graph.matmul([(outer.head, None, 0)], source, tail=True)
         if spec.logit_softcap or spec.logit_scale != 1.0:
-            what = tapes.Logits(width=spec.vocab_size, scale=spec.logit_scale, cap=spec.logit_softcap)
-            tape.add(tapes.LOGITS, what, tail=True)
-        self._weights += ends.head.nbytes + ends.norm.nbytes
-        self._struct = tape.finished(self.threads)
+            args = op_graph.Logits(vocab_size=spec.vocab_size, scale=spec.logit_scale, softcap=spec.logit_softcap)
+            graph.add(op_graph.LOGITS, args, tail=True)
+        self._weights += outer.head.nbytes + outer.norm.nbytes
+        self._struct = graph.finished(self.threads)
         self._check()
 
     def step(self, tokens: Tensor, position: int, logits: Tensor | None, should_stop: ShouldStop | None = None) -> bool:
@@ -170,9 +169,9 @@ class Program:
         rows = len(tokens)
         if tokens.dtype != torch.int32 or (logits is not None and logits.dtype != torch.float32):
             raise ValueError("tokens are int32 and logits float32")
-        wanted = tapes.NO_LOGITS
+        wanted = op_graph.NO_LOGITS
         if logits is not None:
-            wanted = tapes.LAST_LOGITS if len(logits) == 1 else tapes.ALL_LOGITS
+            wanted = op_graph.LAST_LOGITS if len(logits) == 1 else op_graph.ALL_LOGITS
         raised: list[BaseException] = []
 
         def ask() -> int:
@@ -182,8 +181,8 @@ class Program:
                 raised.append(error)
                 return 1
 
-        callback = tapes.ShouldStop(ask) if should_stop is not None else None
-        step = tapes.Step(
+        callback = op_graph.ShouldStop(ask) if should_stop is not None else None
+        step = op_graph.Step(
             tokens=memory(tokens),
             rows=rows,
             position=position,
@@ -202,20 +201,20 @@ class Program:
         tokens = torch.zeros(self.rows, dtype=torch.int32)
         logits = torch.empty(1, self.spec.vocab_size)
         # The cache is rounded up; tables of positions end where the context does.
-        ends = [len(table.cosine) for table in self._rotations[0].values()]
+        ends = [len(table.cos) for table in self._rope_tables[0].values()]
         position = max(0, min([self.context, *ends]) - self.rows)
         rows = min([self.rows, *ends])
-        step = tapes.Step(memory(tokens), rows, position, tapes.LAST_LOGITS, logits=memory(logits))
+        step = op_graph.Step(memory(tokens), rows, position, op_graph.LAST_LOGITS, logits=memory(logits))
         checked(self._library.bw_check(ctypes.byref(self._struct), ctypes.byref(step)))
 
-    def turn_for(self, length: int) -> bool:
-        """Choose the rotations for a text of so many tokens; whether what is in the cache was turned otherwise."""
+    def select_rope_tables(self, length: int) -> bool:
+        """Choose the rope_tables for a text of so many tokens; whether what is in the cache was turned otherwise."""
         which = int(self.spec.short_context > 0 and length > self.spec.short_context)
         if which == self._which:
             return False
-        for what, name in self._turned:
-            table = self._rotations[which][name]
-            what.cosine, what.sine = memory(table.cosine), memory(table.sine)
+        for args, name in self._rope_ops:
+            table = self._rope_tables[which][name]
+            args.cos, args.sin = memory(table.cos), memory(table.sin)
         self._which = which
         return True
 
@@ -226,113 +225,113 @@ class Program:
         self.spent.zero_()
 
     def _attention(self, weights: BlockWeights) -> None:
-        spec, tape, modules = self.spec, self._tape, self.spec.architecture.modules
+        spec, graph, modules = self.spec, self._graph, self.spec.architecture.modules
         queries, keys = spec.query_size, spec.key_size
-        qkv = tape.buffer("qkv", queries + 2 * keys)
+        qkv = graph.buffer("qkv", queries + 2 * keys)
         columns = {"attn_qkv": 0, "attn_q": 0, "attn_k": queries, "attn_v": queries + keys}
         parts = [(weights.matrices[modules[name]], qkv, column) for name, column in columns.items() if name in modules]
-        tape.linear(parts, self._normed(self._norm(weights, "attn_norm"), [part[0] for part in parts]))
+        graph.matmul(parts, self._normed(self._norm(weights, "attn_norm"), [part[0] for part in parts]))
         output = weights.matrices[modules["attn_output"]]
-        reads = tape.reads(tape.buffer("attention", queries), [output])
-        what = self._heads(qkv, weights, reads)
-        tape.add(tapes.HEADS, what, reads, weights, self._caches[-1])
-        tape.add(tapes.ATTEND, what)
-        tape.add(tapes.JOIN, what)
-        self._into_residual(output, reads, self._norm(weights, "post_attention_norm"))
+        source = graph.matmul_input(graph.buffer("attention", queries), [output])
+        args = self._attention_args(qkv, weights, source)
+        graph.add(op_graph.QK_NORM_ROPE, args, source, weights, self._caches[-1])
+        graph.add(op_graph.ATTENTION, args)
+        graph.add(op_graph.SPLIT_KV_REDUCE, args)
+        self._add_to_residual(output, source, self._norm(weights, "post_attention_norm"))
 
-    def _heads(self, qkv: Tensor, weights: BlockWeights, reads: tapes.Reads) -> tapes.Heads:
+    def _attention_args(self, qkv: Tensor, weights: BlockWeights, source: op_graph.MatmulInput) -> op_graph.Attention:
         spec = self.spec
         block = spec.blocks[len(self._caches)]
         queries, keys = spec.query_size, spec.key_size
         cache = [torch.empty(self.context * keys, dtype=self._dtype) for _ in range(2)]
         self._caches.append((cache[0], cache[1]))
-        turned = None if block.rope is None else self._rotations[0][block.rope]
-        what = tapes.Heads(
-            heads=spec.num_heads,
-            groups=spec.num_kv_heads,
-            size=spec.head_dim,
-            rotary=0 if turned is None else 2 * turned.cosine.shape[1],
-            context=self.context,
-            halves=int(self._dtype == torch.float16),
+        rope = None if block.rope is None else self._rope_tables[0][block.rope]
+        args = op_graph.Attention(
+            num_heads=spec.num_heads,
+            num_kv_heads=spec.num_kv_heads,
+            head_dim=spec.head_dim,
+            rotary_dim=0 if rope is None else 2 * rope.cos.shape[1],
+            context_length=self.context,
+            fp16_cache=int(self._dtype == torch.float16),
             window=block.window,
-            whole=int(spec.architecture.qk_norm_whole),
+            norm_all_heads=int(spec.architecture.qk_norm_whole),
             epsilon=spec.epsilon,
             scale=spec.attention_scale,
-            cap=spec.attention_softcap,
-            splits=self._partial.shape[0],
+            softcap=spec.attention_softcap,
+            max_splits=self._partial.shape[0],
             q=memory(qkv),
             k=memory(qkv, queries),
             v=memory(qkv, queries + keys),
             stride=qkv.shape[1],
             q_norm=_optional(self._norm(weights, "attn_q_norm")),
             k_norm=_optional(self._norm(weights, "attn_k_norm")),
-            cosine=_optional(None if turned is None else turned.cosine),
-            sine=_optional(None if turned is None else turned.sine),
-            keys=memory(cache[0]),
-            values=memory(cache[1]),
+            cos=_optional(None if rope is None else rope.cos),
+            sin=_optional(None if rope is None else rope.sin),
+            key_cache=memory(cache[0]),
+            value_cache=memory(cache[1]),
             partial=memory(self._partial),
-            out=memory(reads.buffer),
-            targets=reads.targets,
+            out=memory(source.buffer),
+            targets=source.targets,
         )
         if block.rope is not None:
-            self._turned.append((what, block.rope))
-        return what
+            self._rope_ops.append((args, block.rope))
+        return args
 
     def _norm(self, weights: BlockWeights, name: str) -> Tensor | None:
         """Return the weights of the norm that a GGUF file calls `name`, or None if the architecture has none."""
         return weights.norms.get(self.spec.architecture.modules.get(name, ""))
 
     def _mlp(self, weights: BlockWeights) -> None:
-        spec, tape, modules = self.spec, self._tape, self.spec.architecture.modules
-        both = tape.buffer("gates", 2 * spec.intermediate_size)
+        spec, graph, modules = self.spec, self._graph, self.spec.architecture.modules
+        both = graph.buffer("gates", 2 * spec.intermediate_size)
         columns = {"ffn_gate": 0, "ffn_up": spec.intermediate_size if "ffn_gate" in modules else 0}
         parts = [(weights.matrices[modules[name]], both, column) for name, column in columns.items() if name in modules]
-        tape.linear(parts, self._normed(self._norm(weights, "ffn_norm"), [part[0] for part in parts]))
+        graph.matmul(parts, self._normed(self._norm(weights, "ffn_norm"), [part[0] for part in parts]))
         down = weights.matrices[modules["ffn_down"]]
-        reads = tape.reads(tape.buffer("gated", spec.intermediate_size), [down])
-        what = tapes.Gate(
-            function=spec.activation,
-            width=spec.intermediate_size,
+        source = graph.matmul_input(graph.buffer("gated", spec.intermediate_size), [down])
+        args = op_graph.GatedActivation(
+            activation=spec.activation,
+            intermediate_size=spec.intermediate_size,
             gate=memory(both),
             up=memory(both, spec.intermediate_size),
             stride=both.shape[1],
-            out=memory(reads.buffer),
-            targets=reads.targets,
+            out=memory(source.buffer),
+            targets=source.targets,
         )
-        tape.add(tapes.GATE, what, reads)
-        self._into_residual(down, reads, self._norm(weights, "post_ffw_norm"))
+        graph.add(op_graph.GATED_ACTIVATION, args, source)
+        self._add_to_residual(down, source, self._norm(weights, "post_ffw_norm"))
 
-    def _into_residual(self, matrix: Matrix, reads: tapes.Reads, after: Tensor | None) -> None:
+    def _add_to_residual(self, matrix: Matrix, source: op_graph.MatmulInput, post_norm: Tensor | None) -> None:
         """Add a product to x: at once, or where it is normed or scaled before, with the next operation on rows."""
-        if after is None and self.spec.residual_scale == 1.0:
-            self._tape.linear([(matrix, self._x, 0)], reads, add=True)
+        if post_norm is None and self.spec.residual_scale == 1.0:
+            self._graph.matmul([(matrix, self._x, 0)], source, add=True)
             return
-        y = self._tape.buffer("y", self.spec.hidden_size)
-        self._tape.linear([(matrix, y, 0)], reads)
-        self._pending = (y, after)
+        y = self._graph.buffer("y", self.spec.hidden_size)
+        self._graph.matmul([(matrix, y, 0)], source)
+        self._pending = (y, post_norm)
 
-    def _normed(self, norm: Tensor | None, readers: list[Matrix]) -> tapes.Reads:
+    def _normed(self, norm: Tensor | None, readers: list[Matrix]) -> op_graph.MatmulInput:
         """x with its norm, or as it is where the architecture has none, for these matrices."""
-        out = self._x if norm is None else self._tape.buffer("normed", self.spec.hidden_size)
-        reads = self._tape.reads(out, readers)
-        self._rows_op(norm, out, reads)
-        return reads
+        out = self._x if norm is None else self._graph.buffer("normed", self.spec.hidden_size)
+        source = self._graph.matmul_input(out, readers)
+        self._rmsnorm(norm, out, source)
+        return source
 
-    def _rows_op(self, before: Tensor | None, out: Tensor, reads: tapes.Reads, *, tail: bool = False) -> None:
-        spec, (y, after) = self.spec, self._pending
+    def _rmsnorm(self, norm: Tensor | None, out: Tensor, source: op_graph.MatmulInput, *, tail: bool = False) -> None:
+        spec, (y, post_norm) = self.spec, self._pending
         self._pending = (None, None)
-        what = tapes.Rows(
-            width=spec.hidden_size,
+        args = op_graph.RmsNorm(
+            hidden_size=spec.hidden_size,
             epsilon=spec.epsilon,
             scale=spec.residual_scale,
             x=memory(self._x),
             y=_optional(y),
-            after=_optional(after),
-            before=_optional(before),
+            post_norm=_optional(post_norm),
+            norm=_optional(norm),
             out=memory(out),
-            targets=reads.targets,
+            targets=source.targets,
         )
-        self._tape.add(tapes.ROWS, what, after, before, reads, tail=tail)
+        self._graph.add(op_graph.RMSNORM, args, post_norm, norm, source, tail=tail)
 
 
 def _optional(tensor: Tensor | None) -> Memory:

@@ -48,19 +48,20 @@ def check(name: str, found: Matrix | Tensor, wanted: Shape) -> None:
         )
 
 
-def check_rotation(cosine: Tensor, sine: Tensor, length: int, head: int) -> None:
-    """Refuse tables of rotary positions that do not cover a text, or turn more than a head has.
+def check_rope_table(cos: Tensor, sin: Tensor, length: int, head_dim: int) -> None:
+    """Refuse a RoPE table that has too few positions, or more components than a head.
 
     Args:
-        cosine, sine: float32 [positions, half of the turned width].
-        length: tokens of the longest text; head: components of one.
+        cos, sin: float32 [positions, rotary_dim / 2].
+        length: of the longest text, in tokens.
+        head_dim: components of a head.
 
     Raises:
-        CorruptFile: they do not fit.
+        CorruptFile: the table does not fit.
     """
-    if cosine.shape != sine.shape or cosine.dim() != 2 or len(cosine) < length or 2 * cosine.shape[1] > head:
+    if cos.shape != sin.shape or cos.dim() != 2 or len(cos) < length or 2 * cos.shape[1] > head_dim:
         raise CorruptFile(
-            f"The rotary positions have the shape {list(cosine.shape)}, which does not fit {length} tokens in heads of "
-            f"{head}.",
+            f"The RoPE table has the shape {list(cos.shape)}, which does not fit {length} tokens and heads of "
+            f"{head_dim} components.",
             "Check rope_parameters and head_dim in config.json.",
         )

@@ -19,7 +19,7 @@ from core.inference.memory import memory_errors
 from core.inference.native import library, matrix
 from core.inference.native.matrix import Matrix
 from core.inference.native.model_spec import ModelSpec, linears, model_spec, norms
-from core.inference.native.program import BlockWeights, Ends, Program, Rotation
+from core.inference.native.program import BlockWeights, OuterWeights, Program, RopeTable
 from core.model.skeleton import Skeleton
 
 _DENSE = (torch.float32, torch.bfloat16, torch.float16)
@@ -98,24 +98,24 @@ def fill_program(
     """The program of a checkpoint; arguments and errors as `core.inference.runners.native.build`."""
     kernels = library.load()
     spec = model_spec(skeleton.model.config.get_text_config(decoder=True).to_dict())
-    if not kernels.bw_has_halves():
+    if not kernels.bw_has_fp16_cache():
         dtype = torch.float32
     source = _Source(checkpoint, skeleton, planes)
     with memory_errors("Loading the model"):
-        tables = _rotations(skeleton, spec, context)
+        tables = _rope_tables(skeleton, spec, context)
         program = Program(kernels, spec, context, threads or torch.get_num_threads(), dtype, tables)
-        ends = _ends(source, skeleton, spec)
-        program.begin(ends)
+        outer = _outer_weights(source, skeleton, spec)
+        program.add_embedding(outer)
         for number in range(len(spec.blocks)):
             if should_stop():
                 raise Cancelled("Loading was cancelled.")
             program.add_block(_block(source, f"{skeleton.stack}.{number}", spec))
             progress(number + 1, len(spec.blocks))
-        program.finish(ends)
+        program.add_head(outer)
     return program
 
 
-def _ends(source: _Source, skeleton: Skeleton, spec: ModelSpec) -> Ends:
+def _outer_weights(source: _Source, skeleton: Skeleton, spec: ModelSpec) -> OuterWeights:
     embedding, head = skeleton.ends()
     norm = next(
         name.removesuffix(".weight")
@@ -126,7 +126,7 @@ def _ends(source: _Source, skeleton: Skeleton, spec: ModelSpec) -> Ends:
     shared = skeleton.tree.tied and not source.quantized(head)
     table = None if shared else source.tensor(f"{embedding}.weight")
     rows = source.shared(embedding) if shared else source.matrix(head)
-    return Ends(table, _norm(source, norm, spec), rows)
+    return OuterWeights(table, _norm(source, norm, spec), rows)
 
 
 def _block(source: _Source, path: str, spec: ModelSpec) -> BlockWeights:
@@ -138,7 +138,7 @@ def _norm(source: _Source, path: str, spec: ModelSpec) -> Tensor:
     return source.tensor(f"{path}.weight").to(torch.float32) + spec.architecture.norm_offset
 
 
-def _rotations(skeleton: Skeleton, spec: ModelSpec, context: int) -> tuple[dict[str, Rotation], ...]:
+def _rope_tables(skeleton: Skeleton, spec: ModelSpec, context: int) -> tuple[dict[str, RopeTable], ...]:
     """The tables that the model's own rotary module makes, for every position; for short texts and for long ones."""
     names = {block.rope for block in spec.blocks if block.rope is not None}
     module: Any = next(part for name, part in skeleton.model.named_modules() if name.endswith("rotary_emb"))
@@ -147,13 +147,13 @@ def _rotations(skeleton: Skeleton, spec: ModelSpec, context: int) -> tuple[dict[
     if module.rope_type == "dynamic" and context > own:
         raise UnsupportedModel(f"Its rotary positions change beyond {own} tokens.", f"Choose a context of {own}.")
     lengths = (min(spec.short_context, context), context) if spec.short_context else (context,)
-    return tuple({name: _rotation(module, name, length) for name in names} for length in lengths)
+    return tuple({name: _rope_table(module, name, length) for name in names} for length in lengths)
 
 
-def _rotation(module: Any, name: str, length: int) -> Rotation:
+def _rope_table(module: Any, name: str, length: int) -> RopeTable:
     positions, like = torch.arange(length).unsqueeze(0), torch.empty(0)
-    cosine, sine = module(like, positions, **({"layer_type": name} if name else {}))
-    if cosine.shape[-1] % 2:
-        raise UnsupportedModel(f"Its rotary positions turn {cosine.shape[-1]} components, which have no halves.")
-    half = cosine.shape[-1] // 2
-    return Rotation(cosine[0, :, :half].contiguous(), sine[0, :, :half].contiguous())
+    cos, sin = module(like, positions, **({"layer_type": name} if name else {}))
+    if cos.shape[-1] % 2:
+        raise UnsupportedModel(f"Its rotary positions turn {cos.shape[-1]} components, which have no halves.")
+    half = cos.shape[-1] // 2
+    return RopeTable(cos[0, :, :half].contiguous(), sin[0, :, :half].contiguous())

@@ -77,7 +77,7 @@ class NativeRunner:
     def _turned(self, tokens: Tensor) -> Tensor:
         """What has to be read for these tokens: with them all that came before, where a text becomes too long or short
         for the rotations that it was read with."""
-        if not self._program.turn_for(self._length + len(tokens)):
+        if not self._program.select_rope_tables(self._length + len(tokens)):
             return tokens
         tokens = torch.cat([self._ids[: self._length], tokens])
         self._length = 0
@@ -93,7 +93,7 @@ class NativeRunner:
         if len(tokens) > self.context:
             raise BadInput(f"{len(tokens)} tokens are more than the {self.context} that fit.", "Start a new one.")
         self._length = 0
-        self._program.turn_for(len(tokens))
+        self._program.select_rope_tables(len(tokens))
         with memory_errors("Reading the text"):
             logits = torch.empty(len(tokens), self._program.spec.vocab_size)
         for start in range(0, len(tokens), self._program.rows):

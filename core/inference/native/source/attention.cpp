@@ -12,7 +12,7 @@ namespace {
 
 constexpr int32_t TILE = 16;        // keys that lie interleaved in the cache
 constexpr int32_t KEYS = 64;        // keys that are handled at once
-constexpr int32_t WANTED_ROWS = 48; // rows of scores (queries times heads of a group) that share what is read of the cache
+constexpr int32_t TARGET_ROWS = 48; // rows of scores (queries times query heads of a key-value head) that share what is read of the cache
 constexpr int32_t SPLIT_KEYS = 256; // fewer keys than this are not worth a thread of their own
 // So few rows of scores read the cache where it lies; at most so many of them at once have room in the registers.
 #if defined(__AVX512F__)
@@ -20,80 +20,80 @@ constexpr int32_t FEW_ROWS = 8, DIRECT_ROWS = 8;
 #else
 constexpr int32_t FEW_ROWS = 6, DIRECT_ROWS = 3;
 #endif
-constexpr float NOTHING = -INFINITY;
+constexpr float MASKED = -INFINITY;
 
-int32_t rows_of(const bw_heads &op, const AttentionPieces &pieces) { return op.heads / op.groups * pieces.queries; }
+int32_t rows_of(const bw_attention &op, const AttentionPieces &pieces) { return op.num_heads / op.num_kv_heads * pieces.queries; }
 
-void turn(float *head, const float *cosine, const float *sine, int32_t half) {
+void apply_rope(float *head, const float *cos, const float *sin, int32_t half) {
   for (int32_t i = 0; i < half; i++) {
     const float a = head[i], b = head[i + half];
-    head[i] = a * cosine[i] - b * sine[i];
-    head[i + half] = b * cosine[i] + a * sine[i];
+    head[i] = a * cos[i] - b * sin[i];
+    head[i + half] = b * cos[i] + a * sin[i];
   }
 }
 
 // Norm and rotation of `count` heads that lie behind each other.
-void prepare(const bw_heads &op, float *heads, const float *from, int32_t count, const float *norm, int32_t position) {
-  if (norm && op.whole) {
-    rms_norm(heads, from, norm, count * op.size, op.epsilon);
+void norm_and_rope(const bw_attention &op, float *heads, const float *from, int32_t count, const float *norm, int32_t position) {
+  if (norm && op.norm_all_heads) {
+    rmsnorm(heads, from, norm, count * op.head_dim, op.epsilon);
   } else if (norm) {
-    for (int32_t h = 0; h < count; h++) rms_norm(heads + h * op.size, from + h * op.size, norm, op.size, op.epsilon);
+    for (int32_t h = 0; h < count; h++) rmsnorm(heads + h * op.head_dim, from + h * op.head_dim, norm, op.head_dim, op.epsilon);
   } else if (heads != from) {
-    std::memcpy(heads, from, sizeof(float) * (size_t)(count * op.size));
+    std::memcpy(heads, from, sizeof(float) * (size_t)(count * op.head_dim));
   }
-  if (!op.rotary) return;
-  const int32_t half = op.rotary / 2;
+  if (!op.rotary_dim) return;
+  const int32_t half = op.rotary_dim / 2;
   const int64_t start = (int64_t)position * half;
-  for (int32_t h = 0; h < count; h++) turn(heads + h * op.size, op.cosine + start, op.sine + start, half);
+  for (int32_t h = 0; h < count; h++) apply_rope(heads + h * op.head_dim, op.cos + start, op.sin + start, half);
 }
 
-void keep_key(const bw_heads &op, int32_t group, int32_t position, const float *key) {
-  const int64_t start = ((int64_t)group * op.context + position / TILE * TILE) * op.size + position % TILE;
-  if (op.halves) {
-    uint16_t *to = (uint16_t *)op.keys.at + start;
-    for (int32_t i = 0; i < op.size; i++) to[i * TILE] = to_half(key[i]);
+void store_key(const bw_attention &op, int32_t kv_head, int32_t position, const float *key) {
+  const int64_t start = ((int64_t)kv_head * op.context_length + position / TILE * TILE) * op.head_dim + position % TILE;
+  if (op.fp16_cache) {
+    uint16_t *to = (uint16_t *)op.key_cache.at + start;
+    for (int32_t i = 0; i < op.head_dim; i++) to[i * TILE] = to_half(key[i]);
   } else {
-    float *to = (float *)op.keys.at + start;
-    for (int32_t i = 0; i < op.size; i++) to[i * TILE] = key[i];
+    float *to = (float *)op.key_cache.at + start;
+    for (int32_t i = 0; i < op.head_dim; i++) to[i * TILE] = key[i];
   }
 }
 
-void keep_value(const bw_heads &op, int32_t group, int32_t position, const float *value) {
-  const int64_t start = ((int64_t)group * op.context + position) * op.size;
-  if (op.halves) {
-    uint16_t *to = (uint16_t *)op.values.at + start;
-    for (int32_t i = 0; i < op.size; i++) to[i] = to_half(value[i]);
+void store_value(const bw_attention &op, int32_t kv_head, int32_t position, const float *value) {
+  const int64_t start = ((int64_t)kv_head * op.context_length + position) * op.head_dim;
+  if (op.fp16_cache) {
+    uint16_t *to = (uint16_t *)op.value_cache.at + start;
+    for (int32_t i = 0; i < op.head_dim; i++) to[i] = to_half(value[i]);
   } else {
-    std::memcpy((float *)op.values.at + start, value, sizeof(float) * (size_t)op.size);
+    std::memcpy((float *)op.value_cache.at + start, value, sizeof(float) * (size_t)op.head_dim);
   }
 }
 
-vf read(const bw_heads &op, const void *from, int64_t at) {
-  return op.halves ? load_halves((const uint16_t *)from + at) : load((const float *)from + at);
+vf load_cache(const bw_attention &op, const void *from, int64_t at) {
+  return op.fp16_cache ? load_halves((const uint16_t *)from + at) : load((const float *)from + at);
 }
 
 // Keys [first, first + KEYS) as floats [size][KEYS]; columns beyond the cache are not touched.
-void read_keys(const bw_heads &op, int32_t group, int32_t first, int32_t last, float *to) {
+void load_keys(const bw_attention &op, int32_t kv_head, int32_t first, int32_t last, float *to) {
   for (int32_t tile = first; tile < last; tile += TILE) {
-    const int64_t start = ((int64_t)group * op.context + tile) * op.size;
-    for (int32_t i = 0; i < op.size; i++) {
+    const int64_t start = ((int64_t)kv_head * op.context_length + tile) * op.head_dim;
+    for (int32_t i = 0; i < op.head_dim; i++) {
       for (int32_t j = 0; j < TILE; j += LANES) {
-        store(to + i * KEYS + (tile - first) + j, read(op, op.keys.at, start + i * TILE + j));
+        store(to + i * KEYS + (tile - first) + j, load_cache(op, op.key_cache.at, start + i * TILE + j));
       }
     }
   }
 }
 
 // Values [first, last) as floats [KEYS][size].
-void read_values(const bw_heads &op, int32_t group, int32_t first, int32_t last, float *to) {
-  const int64_t start = ((int64_t)group * op.context + first) * op.size;
-  const int64_t count = (int64_t)(last - first) * op.size;
-  for (int64_t i = 0; i < count; i += LANES) store(to + i, read(op, op.values.at, start + i));
+void load_values(const bw_attention &op, int32_t kv_head, int32_t first, int32_t last, float *to) {
+  const int64_t start = ((int64_t)kv_head * op.context_length + first) * op.head_dim;
+  const int64_t count = (int64_t)(last - first) * op.head_dim;
+  for (int64_t i = 0; i < count; i += LANES) store(to + i, load_cache(op, op.value_cache.at, start + i));
 }
 
 // The state of the soft maximum of one row of scores while the keys go by.
 struct Row {
-  float most, total;
+  float max, total;
 };
 
 struct Scratch {
@@ -103,154 +103,154 @@ struct Scratch {
 
 // Scores of R rows of queries and keys [first, last), read where they lie.
 template <int R, class Number>
-void direct_scores(const bw_heads &op, int32_t group, int32_t first, int32_t last, const float *q, float *scores) {
+void direct_scores(const bw_attention &op, int32_t kv_head, int32_t first, int32_t last, const float *q, float *scores) {
   constexpr int ACROSS = TILE / LANES, BOTH = 2 * ACROSS;
-  const Number *keys = (const Number *)op.keys.at + ((int64_t)group * op.context + first) * op.size;
-  const int64_t apart = (int64_t)TILE * op.size;
+  const Number *keys = (const Number *)op.key_cache.at + ((int64_t)kv_head * op.context_length + first) * op.head_dim;
+  const int64_t apart = (int64_t)TILE * op.head_dim;
   int32_t key = first;
   for (; key + TILE < last; key += 2 * TILE, keys += 2 * apart, scores += 2 * TILE) {
-    direct_block<R, BOTH, ACROSS>(op.size, q, op.size, keys, TILE, apart, scores, KEYS, false);
+    direct_block<R, BOTH, ACROSS>(op.head_dim, q, op.head_dim, keys, TILE, apart, scores, KEYS, false);
   }
-  if (key < last) direct_block<R, ACROSS, ACROSS>(op.size, q, op.size, keys, TILE, apart, scores, KEYS, false);
+  if (key < last) direct_block<R, ACROSS, ACROSS>(op.head_dim, q, op.head_dim, keys, TILE, apart, scores, KEYS, false);
 }
 
 // The weighted values [first, last) added to the sums of R rows.
 template <int R, class Number>
-void direct_sums(const bw_heads &op, int32_t group, int32_t first, int32_t last, const float *weights, float *sums) {
+void direct_sums(const bw_attention &op, int32_t kv_head, int32_t first, int32_t last, const float *weights, float *sums) {
   constexpr int ACROSS = TILE / LANES, BOTH = 2 * ACROSS;
-  const Number *values = (const Number *)op.values.at + ((int64_t)group * op.context + first) * op.size;
+  const Number *values = (const Number *)op.value_cache.at + ((int64_t)kv_head * op.context_length + first) * op.head_dim;
   int32_t i = 0;
-  for (; i + 2 * TILE <= op.size; i += 2 * TILE) {
-    direct_block<R, BOTH, BOTH>(last - first, weights, KEYS, values + i, op.size, 0, sums + i, op.size, true);
+  for (; i + 2 * TILE <= op.head_dim; i += 2 * TILE) {
+    direct_block<R, BOTH, BOTH>(last - first, weights, KEYS, values + i, op.head_dim, 0, sums + i, op.head_dim, true);
   }
-  if (i < op.size) {
-    direct_block<R, ACROSS, ACROSS>(last - first, weights, KEYS, values + i, op.size, 0, sums + i, op.size, true);
+  if (i < op.head_dim) {
+    direct_block<R, ACROSS, ACROSS>(last - first, weights, KEYS, values + i, op.head_dim, 0, sums + i, op.head_dim, true);
   }
 }
 
 // Both functions for any number of rows, at most R at a time.
 template <int R, class Number>
-void direct_rows(const bw_heads &op, int32_t group, int32_t first, int32_t last, int32_t rows, const Scratch &at,
+void direct_rows(const bw_attention &op, int32_t kv_head, int32_t first, int32_t last, int32_t rows, const Scratch &at,
                  int32_t row, bool sums) {
   if (rows >= R) {
     if (sums) {
-      direct_sums<R, Number>(op, group, first, last, at.scores + row * KEYS, at.sums + row * op.size);
+      direct_sums<R, Number>(op, kv_head, first, last, at.scores + row * KEYS, at.sums + row * op.head_dim);
     } else {
-      direct_scores<R, Number>(op, group, first, last, at.q + row * op.size, at.scores + row * KEYS);
+      direct_scores<R, Number>(op, kv_head, first, last, at.q + row * op.head_dim, at.scores + row * KEYS);
     }
     rows -= R;
     row += R;
-    if (rows >= R) return direct_rows<R, Number>(op, group, first, last, rows, at, row, sums);
+    if (rows >= R) return direct_rows<R, Number>(op, kv_head, first, last, rows, at, row, sums);
   }
   if constexpr (R > 1) {
-    if (rows) direct_rows<R - 1, Number>(op, group, first, last, rows, at, row, sums);
+    if (rows) direct_rows<R - 1, Number>(op, kv_head, first, last, rows, at, row, sums);
   }
 }
 
-void direct(const bw_heads &op, int32_t group, int32_t first, int32_t last, int32_t rows, const Scratch &at,
+void direct(const bw_attention &op, int32_t kv_head, int32_t first, int32_t last, int32_t rows, const Scratch &at,
             bool sums) {
-  if (op.halves) {
-    direct_rows<DIRECT_ROWS, uint16_t>(op, group, first, last, rows, at, 0, sums);
+  if (op.fp16_cache) {
+    direct_rows<DIRECT_ROWS, uint16_t>(op, kv_head, first, last, rows, at, 0, sums);
   } else {
-    direct_rows<DIRECT_ROWS, float>(op, group, first, last, rows, at, 0, sums);
+    direct_rows<DIRECT_ROWS, float>(op, kv_head, first, last, rows, at, 0, sums);
   }
 }
 
-// Scores of a row to weights, those outside [hidden, count) to nothing; the sums so far shrink where the largest grew.
-void soften(float *scores, int32_t count, float cap, int32_t hidden, Row &row, float *sums, int32_t size) {
+// Scores of a row to weights, those outside [masked, count) to nothing; the sums so far shrink where the largest grew.
+void online_softmax(float *scores, int32_t count, float softcap, int32_t masked, Row &row, float *sums, int32_t size) {
   const int32_t whole = (count + LANES - 1) / LANES * LANES;
-  if (cap != 0.0f) {
+  if (softcap != 0.0f) {
     for (int32_t i = 0; i < whole; i += LANES) {
-      store(scores + i, splat(cap) * hyperbolic_tangent(load(scores + i) / splat(cap)));
+      store(scores + i, splat(softcap) * hyperbolic_tangent(load(scores + i) / splat(softcap)));
     }
   }
-  for (int32_t i = 0; i < hidden; i++) scores[i] = NOTHING;
-  for (int32_t i = count; i < whole; i++) scores[i] = NOTHING;
-  vf most = splat(row.most);
+  for (int32_t i = 0; i < masked; i++) scores[i] = MASKED;
+  for (int32_t i = count; i < whole; i++) scores[i] = MASKED;
+  vf most = splat(row.max);
   for (int32_t i = 0; i < whole; i += LANES) most = larger(most, load(scores + i));
   const float now = largest(most);
   vf total = {};
   for (int32_t i = 0; i < whole; i += LANES) {
     const vf score = load(scores + i);
     // The clamp inside makes e^-87 of what is masked: small, but not nothing.
-    const vf weight = score > splat(NOTHING) ? exponential(score - splat(now)) : vf{};
+    const vf weight = score > splat(MASKED) ? exponential(score - splat(now)) : vf{};
     store(scores + i, weight);
     total += weight;
   }
-  if (now > row.most) {
-    const float shrink = row.most == NOTHING ? 0.0f : std::exp(row.most - now);
+  if (now > row.max) {
+    const float shrink = row.max == MASKED ? 0.0f : std::exp(row.max - now);
     for (int32_t i = 0; i < size; i += LANES) store(sums + i, splat(shrink) * load(sums + i));
     row.total *= shrink;
-    row.most = now;
+    row.max = now;
   }
   row.total += sum(total);
 }
 
-Scratch carve(const bw_heads &op, float *from, int32_t rows) {
+Scratch split_scratch(const bw_attention &op, float *from, int32_t rows) {
   Scratch scratch;
   scratch.q = from;
-  scratch.scores = scratch.q + rows * op.size;
+  scratch.scores = scratch.q + rows * op.head_dim;
   scratch.keys = scratch.scores + rows * KEYS;
-  scratch.values = scratch.keys + op.size * KEYS;
-  scratch.sums = scratch.values + op.size * KEYS;
-  scratch.rows = (Row *)(scratch.sums + rows * op.size);
+  scratch.values = scratch.keys + op.head_dim * KEYS;
+  scratch.sums = scratch.values + op.head_dim * KEYS;
+  scratch.rows = (Row *)(scratch.sums + rows * op.head_dim);
   return scratch;
 }
 
 }  // namespace
 
-int64_t attention_scratch(const bw_heads &op) {
-  const int64_t per = op.heads / op.groups, rows = per > WANTED_ROWS ? per : WANTED_ROWS;
-  return rows * op.size * 2 + rows * KEYS + op.size * KEYS * 2 + rows * 2 + 64;
+int64_t attention_scratch(const bw_attention &op) {
+  const int64_t group_size = op.num_heads / op.num_kv_heads, rows = group_size > TARGET_ROWS ? group_size : TARGET_ROWS;
+  return rows * op.head_dim * 2 + rows * KEYS + op.head_dim * KEYS * 2 + rows * 2 + 64;
 }
 
-AttentionPieces attention_pieces(const bw_heads &op, int32_t rows, int32_t position, int32_t threads) {
+AttentionPieces attention_pieces(const bw_attention &op, int32_t rows, int32_t position, int32_t threads) {
   AttentionPieces pieces;
-  const int32_t most = WANTED_ROWS / (op.heads / op.groups);
+  const int32_t most = TARGET_ROWS / (op.num_heads / op.num_kv_heads);
   pieces.queries = most < 1 ? 1 : most < rows ? most : rows;
   pieces.blocks = (rows + pieces.queries - 1) / pieces.queries;
   pieces.splits = 1;
-  const int32_t together = pieces.blocks * op.groups;
-  if (rows <= BW_SPLIT_ROWS && together < 8 * threads) {
+  const int32_t together = pieces.blocks * op.num_kv_heads;
+  if (rows <= BW_SPLIT_KV_ROWS && together < 8 * threads) {
     const int32_t seen = op.window && op.window < position + rows ? op.window : position + rows;
     const int32_t useful = seen / SPLIT_KEYS, wanted = (8 * threads + together - 1) / together;
     pieces.splits = useful < wanted ? useful : wanted;
-    if (pieces.splits > op.splits) pieces.splits = op.splits;
+    if (pieces.splits > op.max_splits) pieces.splits = op.max_splits;
     if (pieces.splits < 1) pieces.splits = 1;
   }
   pieces.count = together * pieces.splits;
   return pieces;
 }
 
-void place_heads(const bw_heads &op, int32_t position, int32_t first, int32_t last) {
-  float key[MOST_KEYS];  // of all heads of a row
+void qk_norm_rope(const bw_attention &op, int32_t position, int32_t first, int32_t last) {
+  float key[MAX_KEY_SIZE];  // of all heads of a row
   for (int32_t row = first; row < last; row++) {
     float *q = op.q + row * op.stride;
-    prepare(op, q, q, op.heads, op.q_norm, position + row);
-    for (int32_t i = 0; i < op.heads * op.size; i++) q[i] *= op.scale;
-    prepare(op, key, op.k + row * op.stride, op.groups, op.k_norm, position + row);
-    for (int32_t group = 0; group < op.groups; group++) {
-      keep_key(op, group, position + row, key + group * op.size);
-      keep_value(op, group, position + row, op.v + row * op.stride + group * op.size);
+    norm_and_rope(op, q, q, op.num_heads, op.q_norm, position + row);
+    for (int32_t i = 0; i < op.num_heads * op.head_dim; i++) q[i] *= op.scale;
+    norm_and_rope(op, key, op.k + row * op.stride, op.num_kv_heads, op.k_norm, position + row);
+    for (int32_t kv_head = 0; kv_head < op.num_kv_heads; kv_head++) {
+      store_key(op, kv_head, position + row, key + kv_head * op.head_dim);
+      store_value(op, kv_head, position + row, op.v + row * op.stride + kv_head * op.head_dim);
     }
   }
 }
 
-void attend(const bw_heads &op, const AttentionPieces &pieces, int32_t rows, int32_t position, int32_t piece,
+void attention(const bw_attention &op, const AttentionPieces &pieces, int32_t rows, int32_t position, int32_t piece,
             float *memory) {
-  const int32_t split = piece % pieces.splits, group = piece / pieces.splits % op.groups;
+  const int32_t split = piece % pieces.splits, kv_head = piece / pieces.splits % op.num_kv_heads;
   // The last rows see most keys: they come first, so that no thread is left alone with them.
-  const int32_t block = pieces.blocks - 1 - piece / pieces.splits / op.groups;
+  const int32_t block = pieces.blocks - 1 - piece / pieces.splits / op.num_kv_heads;
   const int32_t first_row = block * pieces.queries;
   const int32_t queries = first_row + pieces.queries < rows ? pieces.queries : rows - first_row;
-  const int32_t per = op.heads / op.groups, height = queries * per, size = op.size;
+  const int32_t group_size = op.num_heads / op.num_kv_heads, height = queries * group_size, size = op.head_dim;
   const bool few = height <= FEW_ROWS;
-  const Scratch scratch = carve(op, memory, rows_of(op, pieces));
-  for (int32_t r = 0; r < height; r++) {  // r = query * per + head
-    const float *q = op.q + (first_row + r / per) * op.stride + (group * per + r % per) * size;
+  const Scratch scratch = split_scratch(op, memory, rows_of(op, pieces));
+  for (int32_t r = 0; r < height; r++) {  // r = query * group_size + head
+    const float *q = op.q + (first_row + r / group_size) * op.stride + (kv_head * group_size + r % group_size) * size;
     std::memcpy(scratch.q + r * size, q, sizeof(float) * (size_t)size);
     std::memset(scratch.sums + r * size, 0, sizeof(float) * (size_t)size);
-    scratch.rows[r] = {NOTHING, 0.0f};
+    scratch.rows[r] = {MASKED, 0.0f};
   }
   const int32_t nearest = position + first_row, end = nearest + queries;
   const int32_t oldest = op.window && nearest + 1 > op.window ? nearest + 1 - op.window : 0;
@@ -261,67 +261,67 @@ void attend(const bw_heads &op, const AttentionPieces &pieces, int32_t rows, int
     const int32_t last = key + KEYS < end ? key + KEYS : end;
     const int32_t width = (last - key + TILE - 1) / TILE * TILE;
     if (few) {
-      direct(op, group, key, last, height, scratch, false);
+      direct(op, kv_head, key, last, height, scratch, false);
     } else {
-      read_keys(op, group, key, last, scratch.keys);
-      read_values(op, group, key, last, scratch.values);
+      load_keys(op, kv_head, key, last, scratch.keys);
+      load_values(op, kv_head, key, last, scratch.values);
       product(height, width, size, scratch.q, size, scratch.keys, KEYS, scratch.scores, KEYS, false);
     }
     for (int32_t r = 0; r < height; r++) {
       float *scores = scratch.scores + r * KEYS;
-      const int32_t own = nearest + r / per, seen = own + 1 < last ? own + 1 - key : last - key;
+      const int32_t own = nearest + r / group_size, seen = own + 1 < last ? own + 1 - key : last - key;
       if (seen <= 0) {
         std::memset(scores, 0, sizeof(float) * KEYS);
         continue;
       }
-      const int32_t hidden = op.window ? own + 1 - op.window - key : 0;
-      if (hidden >= seen) {
+      const int32_t masked = op.window ? own + 1 - op.window - key : 0;
+      if (masked >= seen) {
         std::memset(scores, 0, sizeof(float) * KEYS);
         continue;
       }
-      soften(scores, seen, op.cap, hidden > 0 ? hidden : 0, scratch.rows[r], scratch.sums + r * size, size);
+      online_softmax(scores, seen, op.softcap, masked > 0 ? masked : 0, scratch.rows[r], scratch.sums + r * size, size);
       for (int32_t i = (seen + LANES - 1) / LANES * LANES; i < width; i++) scores[i] = 0.0f;
     }
     if (few) {
-      direct(op, group, key, last, height, scratch, true);
+      direct(op, kv_head, key, last, height, scratch, true);
     } else {
       product(height, size, last - key, scratch.scores, KEYS, scratch.values, size, scratch.sums, size, true);
     }
   }
   for (int32_t r = 0; r < height; r++) {
-    const int32_t row = first_row + r / per, head = group * per + r % per;
+    const int32_t row = first_row + r / group_size, head = kv_head * group_size + r % group_size;
     const float *sums = scratch.sums + r * size;
     const Row state = scratch.rows[r];
     if (pieces.splits > 1) {
-      float *to = op.partial + (((int64_t)split * BW_SPLIT_ROWS + row) * op.heads + head) * (size + 2);
-      to[0] = state.most;
+      float *to = op.partial + (((int64_t)split * BW_SPLIT_KV_ROWS + row) * op.num_heads + head) * (size + 2);
+      to[0] = state.max;
       to[1] = state.total;
       std::memcpy(to + 2, sums, sizeof(float) * (size_t)size);
     } else {
-      float *to = op.out + ((int64_t)row * op.heads + head) * size;
+      float *to = op.out + ((int64_t)row * op.num_heads + head) * size;
       for (int32_t i = 0; i < size; i++) to[i] = sums[i] / state.total;
     }
   }
 }
 
-void join(const bw_heads &op, const AttentionPieces &pieces, int32_t rows, int32_t row) {
+void split_kv_reduce(const bw_attention &op, const AttentionPieces &pieces, int32_t rows, int32_t row) {
   (void)rows;
   if (pieces.splits > 1) {
-    for (int32_t head = 0; head < op.heads; head++) {
-      const int64_t step = (int64_t)BW_SPLIT_ROWS * op.heads * (op.size + 2);
-      const float *from = op.partial + ((int64_t)row * op.heads + head) * (op.size + 2);
-      float *to = op.out + ((int64_t)row * op.heads + head) * op.size;
-      float most = NOTHING, total = 0;
+    for (int32_t head = 0; head < op.num_heads; head++) {
+      const int64_t step = (int64_t)BW_SPLIT_KV_ROWS * op.num_heads * (op.head_dim + 2);
+      const float *from = op.partial + ((int64_t)row * op.num_heads + head) * (op.head_dim + 2);
+      float *to = op.out + ((int64_t)row * op.num_heads + head) * op.head_dim;
+      float most = MASKED, total = 0;
       for (int32_t s = 0; s < pieces.splits; s++) most = from[s * step] > most ? from[s * step] : most;
-      for (int32_t i = 0; i < op.size; i++) to[i] = 0;
+      for (int32_t i = 0; i < op.head_dim; i++) to[i] = 0;
       for (int32_t s = 0; s < pieces.splits; s++) {
         const float *part = from + s * step;
-        if (part[0] == NOTHING) continue;
+        if (part[0] == MASKED) continue;
         const float share = std::exp(part[0] - most);
         total += share * part[1];
-        for (int32_t i = 0; i < op.size; i++) to[i] += share * part[2 + i];
+        for (int32_t i = 0; i < op.head_dim; i++) to[i] += share * part[2 + i];
       }
-      for (int32_t i = 0; i < op.size; i++) to[i] /= total;
+      for (int32_t i = 0; i < op.head_dim; i++) to[i] /= total;
     }
   }
   quantize(op.targets, row);

@@ -12,14 +12,14 @@ struct AttentionPieces {
   int32_t count;    // all pieces
 };
 
-AttentionPieces attention_pieces(const bw_heads &op, int32_t rows, int32_t position, int32_t threads);
+AttentionPieces attention_pieces(const bw_attention &op, int32_t rows, int32_t position, int32_t threads);
 // Norm and turn q and k of rows [first, last), scale q, and put k and v into the cache.
-void place_heads(const bw_heads &op, int32_t position, int32_t first, int32_t last);
-// Floats of scratch that one thread needs for `attend`.
-int64_t attention_scratch(const bw_heads &op);
-void attend(const bw_heads &op, const AttentionPieces &pieces, int32_t rows, int32_t position, int32_t piece,
+void qk_norm_rope(const bw_attention &op, int32_t position, int32_t first, int32_t last);
+// Floats of scratch that one thread needs for `attention`.
+int64_t attention_scratch(const bw_attention &op);
+void attention(const bw_attention &op, const AttentionPieces &pieces, int32_t rows, int32_t position, int32_t piece,
             float *scratch);
 // Put the splits of one row together.
-void join(const bw_heads &op, const AttentionPieces &pieces, int32_t rows, int32_t row);
+void split_kv_reduce(const bw_attention &op, const AttentionPieces &pieces, int32_t rows, int32_t row);
 
 }  // namespace bw

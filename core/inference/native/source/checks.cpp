@@ -56,33 +56,33 @@ struct Given {
   int32_t first, rows;  // of the operation: those of the tail or all
 };
 
-int32_t check(const bw_embed &op, const Given &given) {
-  BW_NEED(in(op.width, 1, MOST_SIZE) && in(op.vocabulary, 1, MOST_SIZE), BW_BAD_VALUE);
-  BW_TRY(check_memory(op.x, {given.rows, op.width}));
+int32_t check(const bw_embedding &op, const Given &given) {
+  BW_NEED(in(op.hidden_size, 1, MAX_SIZE) && in(op.vocab_size, 1, MAX_SIZE), BW_BAD_VALUE);
+  BW_TRY(check_memory(op.x, {given.rows, op.hidden_size}));
   if (op.matrix) {
     BW_TRY(check_matrix(*op.matrix));
-    BW_NEED(op.matrix->inputs == op.width && op.matrix->outputs >= op.vocabulary, BW_BAD_SHAPE);
+    BW_NEED(op.matrix->inputs == op.hidden_size && op.matrix->outputs >= op.vocab_size, BW_BAD_SHAPE);
   } else {
     BW_NEED(in(op.weights, BW_F32, BW_F16), BW_BAD_VALUE);
-    BW_TRY(check_memory(op.table, {op.vocabulary, op.width}, op.weights == BW_F32 ? 4 : 2));
+    BW_TRY(check_memory(op.table, {op.vocab_size, op.hidden_size}, op.weights == BW_F32 ? 4 : 2));
   }
   for (int32_t row = 0; row < given.rows; row++) {
-    BW_NEED(in(given.step.tokens.at[row], 0, op.vocabulary - 1), BW_BAD_TOKEN);
+    BW_NEED(in(given.step.tokens.at[row], 0, op.vocab_size - 1), BW_BAD_TOKEN);
   }
   return BW_DONE;
 }
 
-int32_t check(const bw_rows &op, const Given &given) {
-  BW_NEED(in(op.width, 1, MOST_SIZE), BW_BAD_VALUE);
-  BW_TRY(check_memory(op.x, {given.first + given.rows, op.width}));
-  BW_TRY(check_optional(op.y, {given.first + given.rows, op.width}));
-  BW_TRY(check_optional(op.after, {op.width}));
-  BW_TRY(check_optional(op.before, {op.width}));
-  if (op.before) BW_TRY(check_memory(op.out, {given.rows, op.width}));
+int32_t check(const bw_rmsnorm &op, const Given &given) {
+  BW_NEED(in(op.hidden_size, 1, MAX_SIZE), BW_BAD_VALUE);
+  BW_TRY(check_memory(op.x, {given.first + given.rows, op.hidden_size}));
+  BW_TRY(check_optional(op.y, {given.first + given.rows, op.hidden_size}));
+  BW_TRY(check_optional(op.post_norm, {op.hidden_size}));
+  BW_TRY(check_optional(op.norm, {op.hidden_size}));
+  if (op.norm) BW_TRY(check_memory(op.out, {given.rows, op.hidden_size}));
   return check_targets(op.targets, given.rows);
 }
 
-int32_t check(const bw_linear &op, const Given &given) {
+int32_t check(const bw_matmul &op, const Given &given) {
   BW_NEED(in(op.count, 1, BW_PARTS), BW_BAD_VALUE);
   for (int32_t i = 0; i < op.count; i++) {
     BW_NEED(op.matrix[i] && op.in[i], BW_BAD_POINTER);
@@ -94,57 +94,57 @@ int32_t check(const bw_linear &op, const Given &given) {
   return BW_DONE;
 }
 
-int32_t check(const bw_gate &op, const Given &given) {
-  BW_NEED(in(op.function, BW_SILU, BW_GELU) && in(op.width, 1, MOST_SIZE), BW_BAD_VALUE);
-  BW_TRY(check_rows(op.gate, given.rows, op.stride, op.width));
-  BW_TRY(check_rows(op.up, given.rows, op.stride, op.width));
-  BW_TRY(check_memory(op.out, {given.rows, op.width}));
+int32_t check(const bw_gated_activation &op, const Given &given) {
+  BW_NEED(in(op.activation, BW_SILU, BW_GELU) && in(op.intermediate_size, 1, MAX_SIZE), BW_BAD_VALUE);
+  BW_TRY(check_rows(op.gate, given.rows, op.stride, op.intermediate_size));
+  BW_TRY(check_rows(op.up, given.rows, op.stride, op.intermediate_size));
+  BW_TRY(check_memory(op.out, {given.rows, op.intermediate_size}));
   return check_targets(op.targets, given.rows);
 }
 
-int32_t check(const bw_heads &op, const Given &given) {
+int32_t check(const bw_attention &op, const Given &given) {
   BW_TRY(check_sizes(op));
-  const int64_t queries = (int64_t)op.heads * op.size, keys = (int64_t)op.groups * op.size;
-  const int64_t end = (int64_t)given.step.position + given.step.rows, half = op.rotary / 2;
+  const int64_t query_size = (int64_t)op.num_heads * op.head_dim, key_size = (int64_t)op.num_kv_heads * op.head_dim;
+  const int64_t end = (int64_t)given.step.position + given.step.rows, half = op.rotary_dim / 2;
   BW_NEED(given.rows == given.step.rows, BW_BAD_SHAPE);  // it has no rows of the tail alone
-  BW_NEED(end <= op.context, BW_BAD_POSITION);
-  BW_TRY(check_rows(op.q, given.rows, op.stride, queries));
-  BW_TRY(check_rows(op.k, given.rows, op.stride, keys));
-  BW_TRY(check_rows(op.v, given.rows, op.stride, keys));
-  BW_TRY(check_optional(op.q_norm, {op.whole ? queries : op.size}));
-  BW_TRY(check_optional(op.k_norm, {op.whole ? keys : op.size}));
+  BW_NEED(end <= op.context_length, BW_BAD_POSITION);
+  BW_TRY(check_rows(op.q, given.rows, op.stride, query_size));
+  BW_TRY(check_rows(op.k, given.rows, op.stride, key_size));
+  BW_TRY(check_rows(op.v, given.rows, op.stride, key_size));
+  BW_TRY(check_optional(op.q_norm, {op.norm_all_heads ? query_size : op.head_dim}));
+  BW_TRY(check_optional(op.k_norm, {op.norm_all_heads ? key_size : op.head_dim}));
   if (half) {
-    for (const bw_memory<const float> &table : {op.cosine, op.sine}) {
+    for (const bw_memory<const float> &table : {op.cos, op.sin}) {
       const int32_t error = check_memory(table, {end, half});
       if (error) return error == BW_TOO_SHORT ? BW_BAD_POSITION : error;
     }
   }
-  const int64_t item = op.halves ? 2 : 4;
-  BW_TRY(check_memory({op.keys.at, op.keys.bytes}, {op.context, keys}, item));
-  BW_TRY(check_memory({op.values.at, op.values.bytes}, {op.context, keys}, item));
-  if (op.splits > 1) BW_TRY(check_memory(op.partial, {op.splits, BW_SPLIT_ROWS, op.heads, op.size + 2}));
-  BW_TRY(check_memory(op.out, {given.rows, queries}));
+  const int64_t item = op.fp16_cache ? 2 : 4;
+  BW_TRY(check_memory({op.key_cache.at, op.key_cache.bytes}, {op.context_length, key_size}, item));
+  BW_TRY(check_memory({op.value_cache.at, op.value_cache.bytes}, {op.context_length, key_size}, item));
+  if (op.max_splits > 1) BW_TRY(check_memory(op.partial, {op.max_splits, BW_SPLIT_KV_ROWS, op.num_heads, op.head_dim + 2}));
+  BW_TRY(check_memory(op.out, {given.rows, query_size}));
   BW_NEED(attention_scratch(op) <= given.program.scratch_size, BW_TOO_SHORT);
   return check_targets(op.targets, given.rows);
 }
 
 int32_t check(const bw_logits &op, const Given &given) {
-  BW_NEED(in(op.width, 1, MOST_SIZE), BW_BAD_VALUE);
-  return check_memory(given.step.logits, {given.rows, op.width});
+  BW_NEED(in(op.vocab_size, 1, MAX_SIZE), BW_BAD_VALUE);
+  return check_memory(given.step.logits, {given.rows, op.vocab_size});
 }
 
 int32_t check(const bw_op &op, const Given &given) {
   switch (op.kind) {
-    case BW_EMBED:
+    case BW_EMBEDDING:
       BW_NEED(!op.tail, BW_BAD_VALUE);
-      return check(*(const bw_embed *)op.what.at, given);
-    case BW_ROWS: return check(*(const bw_rows *)op.what.at, given);
-    case BW_LINEAR: return check(*(const bw_linear *)op.what.at, given);
-    case BW_GATE: return check(*(const bw_gate *)op.what.at, given);
-    case BW_HEADS:
-    case BW_ATTEND:
-    case BW_JOIN: return check(*(const bw_heads *)op.what.at, given);
-    case BW_LOGITS: return check(*(const bw_logits *)op.what.at, given);
+      return check(*(const bw_embedding *)op.args.at, given);
+    case BW_RMSNORM: return check(*(const bw_rmsnorm *)op.args.at, given);
+    case BW_MATMUL: return check(*(const bw_matmul *)op.args.at, given);
+    case BW_GATED_ACTIVATION: return check(*(const bw_gated_activation *)op.args.at, given);
+    case BW_QK_NORM_ROPE:
+    case BW_ATTENTION:
+    case BW_SPLIT_KV_REDUCE: return check(*(const bw_attention *)op.args.at, given);
+    case BW_LOGITS: return check(*(const bw_logits *)op.args.at, given);
     default: return BW_BAD_VALUE;
   }
 }
@@ -161,16 +161,16 @@ int32_t check_memory(const void *at, int64_t bytes, std::initializer_list<int64_
   return needed <= bytes ? BW_DONE : BW_TOO_SHORT;
 }
 
-int32_t check_threads(int32_t threads) { return in(threads, 1, MOST_THREADS) ? BW_DONE : BW_BAD_VALUE; }
+int32_t check_threads(int32_t threads) { return in(threads, 1, MAX_THREADS) ? BW_DONE : BW_BAD_VALUE; }
 
 int32_t check_sizes(const bw_matrix &w) {
   BW_NEED(in(w.weights, BW_F32, BW_GRID), BW_BAD_VALUE);
-  BW_NEED(in(w.outputs, 1, MOST_SIZE) && in(w.inputs, 32, MOST_SIZE) && w.inputs % 32 == 0, BW_BAD_VALUE);
+  BW_NEED(in(w.outputs, 1, MAX_SIZE) && in(w.inputs, 32, MAX_SIZE) && w.inputs % 32 == 0, BW_BAD_VALUE);
   if (w.weights != BW_GRID) return w.block == 0 && !w.order.at ? BW_DONE : BW_BAD_VALUE;
   const bool bits = w.bits == 2 || w.bits == 4 || w.bits == 6 || w.bits == 8;
   BW_NEED((w.block == 16 && bits) || (w.block == 32 && (bits || w.bits == 3 || w.bits == 5)), BW_BAD_VALUE);
   BW_NEED(in(w.planes, 1, 2) && in(w.zero, 0, 255) && in(w.scales, BW_SYMMETRIC, BW_NESTED), BW_BAD_VALUE);
-  BW_NEED(in(w.group, w.block, MOST_SIZE) && w.group % w.block == 0, BW_BAD_VALUE);
+  BW_NEED(in(w.group, w.block, MAX_SIZE) && w.group % w.block == 0, BW_BAD_VALUE);
   if (w.scales == BW_NESTED) {
     BW_NEED(in(w.super, w.group, w.inputs) && w.super % w.group == 0 && w.inputs % w.super == 0, BW_BAD_VALUE);
   }
@@ -178,19 +178,19 @@ int32_t check_sizes(const bw_matrix &w) {
 }
 
 int32_t check_sizes(const bw_activations &x) {
-  BW_NEED(in(x.rows, 0, MOST_ROWS) && in(x.inputs, 1, MOST_SIZE), BW_BAD_VALUE);
+  BW_NEED(in(x.rows, 0, MAX_ROWS) && in(x.inputs, 1, MAX_SIZE), BW_BAD_VALUE);
   if (!x.block) return BW_DONE;
   BW_NEED((x.block == 16 || x.block == 32) && x.inputs % x.block == 0 && in(x.planes, 1, 2), BW_BAD_VALUE);
   return BW_DONE;
 }
 
-int32_t check_sizes(const bw_heads &op) {
-  BW_NEED(op.heads >= 1 && op.groups >= 1 && op.heads % op.groups == 0, BW_BAD_VALUE);
-  BW_NEED(op.size >= 16 && op.size % 16 == 0, BW_BAD_VALUE);
-  BW_NEED((int64_t)op.heads * op.size <= MOST_QUERIES && (int64_t)op.groups * op.size <= MOST_KEYS, BW_BAD_VALUE);
-  BW_NEED(in(op.rotary, 0, op.size) && op.rotary % 2 == 0 && op.window >= 0, BW_BAD_VALUE);
-  BW_NEED(in(op.context, 16, MOST_SIZE) && op.context % 16 == 0, BW_BAD_VALUE);
-  BW_NEED(in(op.splits, 0, MOST_ROWS) && (!op.halves || HALVES), BW_BAD_VALUE);
+int32_t check_sizes(const bw_attention &op) {
+  BW_NEED(op.num_heads >= 1 && op.num_kv_heads >= 1 && op.num_heads % op.num_kv_heads == 0, BW_BAD_VALUE);
+  BW_NEED(op.head_dim >= 16 && op.head_dim % 16 == 0, BW_BAD_VALUE);
+  BW_NEED((int64_t)op.num_heads * op.head_dim <= MAX_QUERY_SIZE && (int64_t)op.num_kv_heads * op.head_dim <= MAX_KEY_SIZE, BW_BAD_VALUE);
+  BW_NEED(in(op.rotary_dim, 0, op.head_dim) && op.rotary_dim % 2 == 0 && op.window >= 0, BW_BAD_VALUE);
+  BW_NEED(in(op.context_length, 16, MAX_SIZE) && op.context_length % 16 == 0, BW_BAD_VALUE);
+  BW_NEED(in(op.max_splits, 0, MAX_ROWS) && (!op.fp16_cache || HALVES), BW_BAD_VALUE);
   return BW_DONE;
 }
 
@@ -214,7 +214,7 @@ int32_t check_matrix(const bw_matrix &w) {
 
 int32_t check_activations(const bw_activations &x, int32_t rows) {
   BW_TRY(check_sizes(x));
-  BW_NEED(in(rows, 0, MOST_ROWS), BW_BAD_VALUE);
+  BW_NEED(in(rows, 0, MAX_ROWS), BW_BAD_VALUE);
   BW_TRY(check_memory(x.x, {rows, x.inputs}));
   if (!x.block) return BW_DONE;
   const int64_t blocks = x.inputs / x.block;
@@ -232,32 +232,32 @@ int32_t check_product(const bw_matrix &w, const bw_activations &x, int32_t rows)
   return w.weights != BW_GRID || (w.block == x.block && w.planes == x.planes) ? BW_DONE : BW_BAD_SHAPE;
 }
 
-int32_t check_what(const bw_op &op) {
-  constexpr size_t heads = sizeof(bw_heads);
-  constexpr size_t sizes[] = {sizeof(bw_embed), sizeof(bw_rows), sizeof(bw_linear), sizeof(bw_gate),
-                              heads,            heads,           heads,             sizeof(bw_logits)};
+int32_t check_args(const bw_op &op) {
+  constexpr size_t attention = sizeof(bw_attention);
+  constexpr size_t sizes[] = {sizeof(bw_embedding), sizeof(bw_rmsnorm), sizeof(bw_matmul), sizeof(bw_gated_activation),
+                              attention,        attention,       attention,             sizeof(bw_logits)};
   BW_NEED(in(op.kind, 0, BW_KINDS - 1), BW_BAD_VALUE);
-  BW_NEED(op.what.at && (uintptr_t)op.what.at % (op.kind == BW_LOGITS ? 4 : 8) == 0, BW_BAD_POINTER);
-  return op.what.bytes == (int64_t)sizes[op.kind] ? BW_DONE : BW_BAD_SHAPE;
+  BW_NEED(op.args.at && (uintptr_t)op.args.at % (op.kind == BW_LOGITS ? 4 : 8) == 0, BW_BAD_POINTER);
+  return op.args.bytes == (int64_t)sizes[op.kind] ? BW_DONE : BW_BAD_SHAPE;
 }
 
 int32_t check_lists(const bw_program &program) {
   BW_TRY(check_threads(program.threads));
-  BW_NEED(in(program.count, 0, MOST_SIZE), BW_BAD_VALUE);
-  BW_NEED(in(program.activation_count, 0, MOST_SIZE), BW_BAD_VALUE);
+  BW_NEED(in(program.count, 0, MAX_SIZE), BW_BAD_VALUE);
+  BW_NEED(in(program.activation_count, 0, MAX_SIZE), BW_BAD_VALUE);
   BW_NEED(in(program.tail_activations, 0, program.activation_count), BW_BAD_VALUE);
   BW_TRY(check_memory(program.ops, {program.count}));
   if (program.activation_count) BW_TRY(check_memory(program.activations, {program.activation_count}));
   BW_TRY(check_optional(program.spent, {BW_KINDS}));
   BW_NEED(in(program.scratch_size, 0, int64_t(1) << 40), BW_BAD_VALUE);
   if (program.scratch_size) BW_TRY(check_memory(program.scratch, {program.threads, program.scratch_size}));
-  for (int32_t i = 0; i < program.count; i++) BW_TRY(check_what(program.ops.at[i]));
+  for (int32_t i = 0; i < program.count; i++) BW_TRY(check_args(program.ops.at[i]));
   for (int32_t i = 0; i < program.activation_count; i++) BW_NEED(program.activations.at[i], BW_BAD_POINTER);
   return BW_DONE;
 }
 
 int32_t check_step(const bw_program &program, const bw_step &step, int32_t tail_first, int32_t tail_rows) {
-  BW_NEED(in(step.position, 0, MOST_SIZE), BW_BAD_POSITION);
+  BW_NEED(in(step.position, 0, MAX_SIZE), BW_BAD_POSITION);
   BW_TRY(check_memory(step.tokens, {step.rows}));
   for (int32_t i = 0; i < program.count; i++) {
     const bool tail = program.ops.at[i].tail;

@@ -6,11 +6,11 @@
 
 namespace bw {
 
-constexpr int32_t MOST_SIZE = 1 << 30;     // of one length, so that sums of a few fit in 32 bits
-constexpr int32_t MOST_ROWS = 4096;        // of a step or a product
-constexpr int32_t MOST_THREADS = 256;
-constexpr int32_t MOST_KEYS = 8192;        // width of all keys of a token
-constexpr int32_t MOST_QUERIES = 1 << 24;  // width of all queries of a token
+constexpr int32_t MAX_SIZE = 1 << 30;     // of one length, so that sums of a few fit in 32 bits
+constexpr int32_t MAX_ROWS = 4096;        // of a step or a product
+constexpr int32_t MAX_THREADS = 256;
+constexpr int32_t MAX_KEY_SIZE = 8192;        // width of all keys of a token
+constexpr int32_t MAX_QUERY_SIZE = 1 << 24;  // width of all queries of a token
 
 // Whether `bytes` at `at` hold an array of these lengths, of items of so many bytes that are aligned.
 int32_t check_memory(const void *at, int64_t bytes, std::initializer_list<int64_t> lengths, int64_t item, int64_t align);
@@ -34,12 +34,12 @@ int32_t check_activations(const bw_activations &x, int32_t rows);
 int32_t check_product(const bw_matrix &w, const bw_activations &x, int32_t rows);
 int32_t check_threads(int32_t threads);
 // Whether an operation has the struct of its kind.
-int32_t check_what(const bw_op &op);
+int32_t check_args(const bw_op &op);
 // The lists of a program, which can be followed after that.
 int32_t check_lists(const bw_program &program);
 // All of a step that is about to be computed; the activations have their rows already.
 int32_t check_step(const bw_program &program, const bw_step &step, int32_t tail_first, int32_t tail_rows);
 // The numbers of heads alone.
-int32_t check_sizes(const bw_heads &op);
+int32_t check_sizes(const bw_attention &op);
 
 }  // namespace bw

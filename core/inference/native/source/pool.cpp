@@ -179,7 +179,7 @@ void Team::meet() {
 void run_team(int32_t threads, TeamWork work, void *what) {
   Pool *pool = the_pool();
   std::lock_guard<std::mutex> one(pool->running);
-  threads = threads < 1 ? 1 : threads > MOST_THREADS ? MOST_THREADS : threads;
+  threads = threads < 1 ? 1 : threads > MAX_THREADS ? MAX_THREADS : threads;
   grow_quietly(pool, threads - 1);
   if (threads > (int32_t)pool->threads.size() + 1) threads = (int32_t)pool->threads.size() + 1;
   pool->work = work;

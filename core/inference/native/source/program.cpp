@@ -32,7 +32,7 @@ int32_t pieces_at_once(int32_t count, int32_t threads) {
   return grain < 1 ? 1 : grain;
 }
 
-void run_linear(const bw_linear &op, const Run &run, int32_t rows, Team *team) {
+void run_matmul(const bw_matmul &op, const Run &run, int32_t rows, Team *team) {
   int32_t ends[BW_PARTS], count = 0;
   for (int32_t i = 0; i < op.count; i++) ends[i] = count += linear::pieces_of(*op.matrix[i], rows);
   team->share(count, pieces_at_once(count, team->threads), [&](int32_t piece) {
@@ -44,19 +44,19 @@ void run_linear(const bw_linear &op, const Run &run, int32_t rows, Team *team) {
 }
 
 void run_logits(const bw_logits &op, const Run &run, int32_t rows, Team *team) {
-  const int32_t parts = (op.width + LOGITS_AT_ONCE - 1) / LOGITS_AT_ONCE;
+  const int32_t parts = (op.vocab_size + LOGITS_AT_ONCE - 1) / LOGITS_AT_ONCE;
   team->share(rows * parts, 1, [&](int32_t piece) {
     const int32_t first = piece % parts * LOGITS_AT_ONCE, last = first + LOGITS_AT_ONCE;
-    float *logits = run.step->logits + (int64_t)(piece / parts) * op.width;
-    finish_logits(op, logits, first, last < op.width ? last : op.width);
+    float *logits = run.step->logits + (int64_t)(piece / parts) * op.vocab_size;
+    scale_logits(op, logits, first, last < op.vocab_size ? last : op.vocab_size);
   });
 }
 
-void run_heads(const bw_heads &op, const Run &run, int32_t rows, Team *team) {
+void run_qk_norm_rope(const bw_attention &op, const Run &run, int32_t rows, Team *team) {
   const int32_t position = run.step->position, before = position % ROWS_AT_ONCE;
   team->share((before + rows + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE, 1, [&](int32_t piece) {
     const int32_t first = piece * ROWS_AT_ONCE - before, last = first + ROWS_AT_ONCE;
-    place_heads(op, position, first < 0 ? 0 : first, last < rows ? last : rows);
+    qk_norm_rope(op, position, first < 0 ? 0 : first, last < rows ? last : rows);
   });
 }
 
@@ -64,32 +64,32 @@ void run_op(const bw_op &op, Run &run, Team *team, int32_t thread) {
   const int32_t rows = op.tail ? run.tail_rows : run.step->rows, first = op.tail ? run.tail_first : 0;
   const int32_t position = run.step->position;
   switch (op.kind) {
-    case BW_EMBED:
-      return team->share(rows, 1, [&](int32_t row) { embed(*(const bw_embed *)op.what.at, run.step->tokens[row], row); });
-    case BW_ROWS:
-      return team->share(rows, 1, [&](int32_t row) { normalize(*(const bw_rows *)op.what.at, first + row, row); });
-    case BW_LINEAR: return run_linear(*(const bw_linear *)op.what.at, run, rows, team);
-    case BW_GATE: return team->share(rows, 1, [&](int32_t row) { gate(*(const bw_gate *)op.what.at, row); });
-    case BW_HEADS: return run_heads(*(const bw_heads *)op.what.at, run, rows, team);
-    case BW_ATTEND: {
-      const bw_heads &heads = *(const bw_heads *)op.what.at;
-      const AttentionPieces pieces = attention_pieces(heads, rows, position, team->threads);
+    case BW_EMBEDDING:
+      return team->share(rows, 1, [&](int32_t row) { embedding(*(const bw_embedding *)op.args.at, run.step->tokens[row], row); });
+    case BW_RMSNORM:
+      return team->share(rows, 1, [&](int32_t row) { rmsnorm(*(const bw_rmsnorm *)op.args.at, first + row, row); });
+    case BW_MATMUL: return run_matmul(*(const bw_matmul *)op.args.at, run, rows, team);
+    case BW_GATED_ACTIVATION: return team->share(rows, 1, [&](int32_t row) { gated_activation(*(const bw_gated_activation *)op.args.at, row); });
+    case BW_QK_NORM_ROPE: return run_qk_norm_rope(*(const bw_attention *)op.args.at, run, rows, team);
+    case BW_ATTENTION: {
+      const bw_attention &attention_op = *(const bw_attention *)op.args.at;
+      const AttentionPieces pieces = attention_pieces(attention_op, rows, position, team->threads);
       float *scratch = run.program->scratch + run.program->scratch_size * thread;
-      return team->share(pieces.count, 1, [&](int32_t piece) { attend(heads, pieces, rows, position, piece, scratch); });
+      return team->share(pieces.count, 1, [&](int32_t piece) { attention(attention_op, pieces, rows, position, piece, scratch); });
     }
-    case BW_JOIN: {
-      const bw_heads &heads = *(const bw_heads *)op.what.at;
-      const AttentionPieces pieces = attention_pieces(heads, rows, position, team->threads);
-      if (pieces.splits == 1 && heads.targets.count == 0) return;  // nothing to do, so not even a barrier
-      return team->share(rows, 1, [&](int32_t row) { join(heads, pieces, rows, row); });
+    case BW_SPLIT_KV_REDUCE: {
+      const bw_attention &attention_op = *(const bw_attention *)op.args.at;
+      const AttentionPieces pieces = attention_pieces(attention_op, rows, position, team->threads);
+      if (pieces.splits == 1 && attention_op.targets.count == 0) return;  // nothing to do, so not even a barrier
+      return team->share(rows, 1, [&](int32_t row) { split_kv_reduce(attention_op, pieces, rows, row); });
     }
-    case BW_LOGITS: return run_logits(*(const bw_logits *)op.what.at, run, rows, team);
+    case BW_LOGITS: return run_logits(*(const bw_logits *)op.args.at, run, rows, team);
     default: return team->meet();
   }
 }
 
 // What every thread of the team does: all operations in their order, with a barrier behind each.
-void run_tape(void *given, Team *team, int32_t thread) {
+void run_op_graph(void *given, Team *team, int32_t thread) {
   Run &run = *(Run *)given;
   const bw_program &program = *run.program;
   Clock::time_point asked = Clock::now(), before = asked;
@@ -102,7 +102,7 @@ void run_tape(void *given, Team *team, int32_t thread) {
       program.spent.at[op.kind] += std::chrono::duration_cast<std::chrono::nanoseconds>(now - before).count();
       before = now;
     }
-    if (!run.step->should_stop || op.kind != BW_ATTEND) continue;
+    if (!run.step->should_stop || op.kind != BW_ATTENTION) continue;
     if (thread == 0 && Clock::now() - asked > ASK_EVERY) {
       run.stopped = run.step->should_stop() != 0;
       asked = Clock::now();
@@ -117,7 +117,7 @@ int32_t prepare(Run &run) {
   const bw_program &program = *run.program;
   const bw_step &step = *run.step;
   if (const int32_t error = check_lists(program)) return error;
-  if (step.rows < 1 || step.rows > MOST_ROWS || step.wanted < BW_NO_LOGITS || step.wanted > BW_ALL_LOGITS) {
+  if (step.rows < 1 || step.rows > MAX_ROWS || step.wanted < BW_NO_LOGITS || step.wanted > BW_ALL_LOGITS) {
     return BW_BAD_VALUE;
   }
   run.tail_rows = step.wanted == BW_NO_LOGITS ? 0 : step.wanted == BW_LAST_LOGITS ? 1 : step.rows;
@@ -139,7 +139,7 @@ int32_t bw_run(const bw_program *program, const bw_step *step) {
   run.program = program;
   run.step = step;
   if (const int32_t error = bw::prepare(run)) return error;
-  bw::run_team(program->threads, bw::run_tape, &run);
+  bw::run_team(program->threads, bw::run_op_graph, &run);
   return run.stopped ? BW_STOPPED : BW_DONE;
 }
 
@@ -153,21 +153,21 @@ int32_t bw_check(const bw_program *program, const bw_step *step) {
 int64_t bw_scratch_size(const bw_op *ops, int32_t count) {
   int64_t most = 0;
   for (int32_t i = 0; i < count; i++) {
-    if (ops[i].kind != BW_ATTEND) continue;
-    if (const int32_t error = bw::check_what(ops[i])) return error;
-    if (const int32_t error = bw::check_sizes(*(const bw_heads *)ops[i].what.at)) return error;
-    const int64_t size = bw::attention_scratch(*(const bw_heads *)ops[i].what.at);
+    if (ops[i].kind != BW_ATTENTION) continue;
+    if (const int32_t error = bw::check_args(ops[i])) return error;
+    if (const int32_t error = bw::check_sizes(*(const bw_attention *)ops[i].args.at)) return error;
+    const int64_t size = bw::attention_scratch(*(const bw_attention *)ops[i].args.at);
     if (size > most) most = size;
   }
   return (most + 31) / 32 * 32;
 }
 
-int32_t bw_has_halves() { return bw::HALVES ? 1 : 0; }
+int32_t bw_has_fp16_cache() { return bw::HALVES ? 1 : 0; }
 
 int32_t bw_struct_size(int32_t which) {
   const size_t sizes[] = {sizeof(bw_matrix), sizeof(bw_activations), sizeof(bw_op),    sizeof(bw_targets),
-                          sizeof(bw_embed),  sizeof(bw_rows),        sizeof(bw_linear), sizeof(bw_gate),
-                          sizeof(bw_heads),  sizeof(bw_logits),      sizeof(bw_program), sizeof(bw_step)};
+                          sizeof(bw_embedding),  sizeof(bw_rmsnorm),        sizeof(bw_matmul), sizeof(bw_gated_activation),
+                          sizeof(bw_attention),  sizeof(bw_logits),      sizeof(bw_program), sizeof(bw_step)};
   return which >= 0 && which < (int32_t)(sizeof sizes / sizeof *sizes) ? (int32_t)sizes[which] : 0;
 }
 }

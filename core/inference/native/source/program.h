@@ -1,5 +1,5 @@
-// A whole decoder step as a list of operations: what each takes and gives. Every struct is mirrored in Python.
-// A row is one token of the step; buffers are float32 [rows][width]. Nothing here knows an architecture.
+// The op graph of one decoder step: the operations and their arguments. Every struct is mirrored in Python.
+// A row is one token of the step; buffers are float32 [rows][columns]. Independent of model architectures.
 #pragma once
 #include <cstdint>
 
@@ -8,26 +8,26 @@
 constexpr int BW_PARTS = 4;
 
 enum bw_kind : int32_t {
-  BW_EMBED = 0,
-  BW_ROWS = 1,
-  BW_LINEAR = 2,
-  BW_GATE = 3,
-  BW_HEADS = 4,
-  BW_ATTEND = 5,
-  BW_JOIN = 6,
+  BW_EMBEDDING = 0,
+  BW_RMSNORM = 1,
+  BW_MATMUL = 2,
+  BW_GATED_ACTIVATION = 3,
+  BW_QK_NORM_ROPE = 4,
+  BW_ATTENTION = 5,
+  BW_SPLIT_KV_REDUCE = 6,
   BW_LOGITS = 7,
   BW_KINDS = 8,
 };
 
-enum bw_function : int32_t { BW_SILU = 0, BW_GELU_TANH = 1, BW_GELU = 2 };
+enum bw_activation_function : int32_t { BW_SILU = 0, BW_GELU_TANH = 1, BW_GELU = 2 };
 
 struct bw_op {
   int32_t kind;
   int32_t tail;  // only the rows whose logits are wanted
-  bw_memory<const void> what;  // exactly one struct of the kind
+  bw_memory<const void> args;  // exactly one struct of the kind
 };
 
-// What the linear operations that follow read: the rows quantized for each of them.
+// Inputs of the matmuls that follow: the output row is quantized for each of them.
 struct bw_targets {
   int32_t count;
   int32_t unused;
@@ -35,29 +35,29 @@ struct bw_targets {
   bw_memory<const int32_t> order[BW_PARTS];
 };
 
-// x = scale * (row of the table of each token)
-struct bw_embed {
+// x = scale * table[token]
+struct bw_embedding {
   int32_t weights;  // of the table: BW_F32, BW_BF16 or BW_F16
-  int32_t width;
+  int32_t hidden_size;
   float scale;
-  int32_t vocabulary;
-  bw_memory<const void> table;  // [vocabulary][width], or null
-  const bw_matrix *matrix;      // instead of it: the head's
+  int32_t vocab_size;
+  bw_memory<const void> table;  // [vocab_size][hidden_size], or null
+  const bw_matrix *matrix;      // used instead of the table: the matrix of the head
   bw_memory<float> x;
 };
 
-// x += scale * (after ? norm(y) * after : y) where there is a y; then out = before ? norm(x) * before : x.
-struct bw_rows {
-  int32_t width;
+// x += scale * (post_norm ? norm(y) * post_norm : y) if there is a y; then out = norm ? norm(x) * norm : x.
+struct bw_rmsnorm {
+  int32_t hidden_size;
   float epsilon, scale;
   int32_t unused;
   bw_memory<float> x;
-  bw_memory<const float> y, after, before;
-  bw_memory<float> out;  // may be x where `before` is null
+  bw_memory<const float> y, post_norm, norm;  // output of attention or MLP; weights of its norm; weights of the next
+  bw_memory<float> out;                       // may be x if `norm` is null
   bw_targets targets;
 };
 
-struct bw_linear {
+struct bw_matmul {
   int32_t count;
   int32_t add;
   const bw_matrix *matrix[BW_PARTS];
@@ -66,46 +66,46 @@ struct bw_linear {
   int64_t stride[BW_PARTS];
 };
 
-// out = function(gate) * up
-struct bw_gate {
-  int32_t function;  // bw_function
-  int32_t width;
+// out = activation(gate) * up
+struct bw_gated_activation {
+  int32_t activation;  // bw_activation_function
+  int32_t intermediate_size;
   bw_memory<const float> gate, up;
   int64_t stride;  // of gate and up
   bw_memory<float> out;
   bw_targets targets;
 };
 
-// Heads of one block, and where their keys and values are kept.
-struct bw_heads {
-  int32_t heads, groups;  // query heads; key-value heads
-  int32_t size;           // of a head, a multiple of 16
-  int32_t rotary;         // components that are turned: [0, rotary), in halves; 0: none
-  int32_t context;        // tokens that the cache holds, a multiple of 16
-  int32_t halves;         // the cache holds 16-bit floats, else 32
-  int32_t window;         // tokens that are seen, the own one included; 0: all
-  int32_t whole;          // the norms are over all heads at once
-  float epsilon, scale, cap;  // of the norms; of q before the scores; of the scores (0: none)
-  int32_t splits;         // at most so many threads share the keys of one token
+// Arguments of BW_QK_NORM_ROPE, BW_ATTENTION and BW_SPLIT_KV_REDUCE of one block.
+struct bw_attention {
+  int32_t num_heads, num_kv_heads;
+  int32_t head_dim;        // a multiple of 16
+  int32_t rotary_dim;      // RoPE is applied to components [0, rotary_dim), in halves; 0: no RoPE
+  int32_t context_length;  // tokens that the cache holds, a multiple of 16
+  int32_t fp16_cache;      // the cache holds 16-bit floats, else 32-bit ones
+  int32_t window;          // sliding window in tokens, the current one included; 0: all tokens
+  int32_t norm_all_heads;  // q_norm and k_norm span all heads at once
+  float epsilon, scale, softcap;  // of the norms; of q; of the scores (0: none)
+  int32_t max_splits;             // most threads that share the keys of one token
   bw_memory<float> q;
   bw_memory<const float> k, v;
-  int64_t stride;  // of q, k and v
-  bw_memory<const float> q_norm, k_norm;  // [size], or of all heads, or null
-  bw_memory<const float> cosine, sine;    // [positions][rotary / 2]
-  bw_memory<void> keys;      // [groups][context / 16][size][16]
-  bw_memory<void> values;    // [groups][context][size]
-  bw_memory<float> partial;  // [splits][BW_SPLIT_ROWS * heads][size + 2]
-  bw_memory<float> out;      // [rows][heads * size]
+  int64_t stride;                         // of q, k and v
+  bw_memory<const float> q_norm, k_norm;  // [head_dim], or of all heads, or null
+  bw_memory<const float> cos, sin;        // [positions][rotary_dim / 2]
+  bw_memory<void> key_cache;              // [num_kv_heads][context_length / 16][head_dim][16]
+  bw_memory<void> value_cache;            // [num_kv_heads][context_length][head_dim]
+  bw_memory<float> partial;               // [max_splits][BW_SPLIT_KV_ROWS * num_heads][head_dim + 2]
+  bw_memory<float> out;                   // [rows][num_heads * head_dim]
   bw_targets targets;
 };
 
-// At most so many rows have their keys shared out.
-constexpr int BW_SPLIT_ROWS = 16;
+// Most rows of a step whose keys are split between threads.
+constexpr int BW_SPLIT_KV_ROWS = 16;
 
-// logits = cap * tanh(scale * logits / cap), without a cap scale * logits
+// logits = softcap * tanh(scale * logits / softcap), without a softcap scale * logits
 struct bw_logits {
-  int32_t width;
-  float scale, cap;
+  int32_t vocab_size;
+  float scale, softcap;
 };
 
 struct bw_program {
@@ -125,7 +125,7 @@ struct bw_step {
   int32_t rows, position;
   int32_t wanted;  // bw_wanted
   int32_t unused;
-  bw_memory<float> logits;   // [wanted rows][vocabulary]
+  bw_memory<float> logits;   // [wanted rows][vocab_size]
   int32_t (*should_stop)();  // asked now and then by the calling thread, or null
 };
 
@@ -138,7 +138,7 @@ int32_t bw_check(const bw_program *program, const bw_step *step);
 // Floats of scratch that one thread needs for these operations, a multiple of 32; a bw_error for what cannot be.
 int64_t bw_scratch_size(const bw_op *ops, int32_t count);
 // Whether a cache may hold 16-bit floats on this machine.
-int32_t bw_has_halves();
+int32_t bw_has_fp16_cache();
 // Size of each struct above and in bitwright.h, in the order of their kinds, for the check that Python has the same.
 int32_t bw_struct_size(int32_t which);
 }

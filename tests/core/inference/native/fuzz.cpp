@@ -225,7 +225,7 @@ void product() {
 struct Decoder {
   Case &c;
   Random &random;
-  int32_t rows, width, inner, vocabulary;
+  int32_t rows, hidden_size, intermediate_size, vocab_size;
   std::vector<bw_op> ops;
   std::vector<bw_activations *> forms, tail_forms;
   bw_memory<float> x;
@@ -242,7 +242,7 @@ struct Decoder {
     return {whole.at + column, whole.bytes - 4 * column};
   }
 
-  void reads(bw_targets &targets, bw_linear &product, bw_memory<float> buffer, bool tail = false) {
+  void reads(bw_targets &targets, bw_matmul &product, bw_memory<float> buffer, bool tail = false) {
     for (int32_t i = 0; i < product.count; i++) {
       const bw_matrix &w = *product.matrix[i];
       product.in[i] = activations(c, w, buffer, rows);
@@ -254,8 +254,8 @@ struct Decoder {
     c.may_change({&targets.count, &product.count});
   }
 
-  bw_linear *linear(std::initializer_list<int32_t> outputs, int32_t inputs, bw_memory<float> out, int32_t columns) {
-    bw_linear &op = *c.made<bw_linear>();
+  bw_matmul *linear(std::initializer_list<int32_t> outputs, int32_t inputs, bw_memory<float> out, int32_t columns) {
+    bw_matmul &op = *c.made<bw_matmul>();
     int32_t column = 0;
     for (const int32_t each : outputs) {
       op.matrix[op.count] = matrix(c, each, inputs, true);
@@ -266,86 +266,86 @@ struct Decoder {
     return &op;
   }
 
-  bw_rows *norm(bw_memory<float> out, bw_memory<float> added) {
-    bw_rows &op = *c.made<bw_rows>();
-    op.width = width, op.epsilon = 1e-5f, op.scale = 1, op.x = x, op.out = out;
+  bw_rmsnorm *norm(bw_memory<float> out, bw_memory<float> added) {
+    bw_rmsnorm &op = *c.made<bw_rmsnorm>();
+    op.hidden_size = hidden_size, op.epsilon = 1e-5f, op.scale = 1, op.x = x, op.out = out;
     if (added.at) op.y = {added.at, added.bytes};
-    if (added.at && random.one_in(2)) op.after = c.memory<const float>(4 * (int64_t)width, FLOATS);
-    op.before = c.memory<const float>(4 * (int64_t)width, FLOATS);
-    c.may_change({&op.width});
+    if (added.at && random.one_in(2)) op.post_norm = c.memory<const float>(4 * (int64_t)hidden_size, FLOATS);
+    op.norm = c.memory<const float>(4 * (int64_t)hidden_size, FLOATS);
+    c.may_change({&op.hidden_size});
     return &op;
   }
 
-  bw_heads *heads(int32_t context) {
-    bw_heads &op = *c.made<bw_heads>();
-    op.groups = random.from(1, 3), op.heads = op.groups * random.of({1, 2, 3, 9}), op.size = 16 * random.from(1, 3);
-    op.rotary = random.one_in(4) ? 0 : 2 * random.from(1, op.size / 2), op.context = context;
-    op.halves = bw_has_halves() && random.one_in(2), op.window = random.one_in(2) ? 0 : random.from(1, context);
-    op.whole = random.one_in(2), op.epsilon = 1e-5f, op.scale = 0.2f, op.cap = random.one_in(2) ? 0 : 20, op.splits = 4;
-    const int64_t keys = (int64_t)op.groups * op.size, queries = (int64_t)op.heads * op.size;
-    op.stride = queries + 2 * keys;
-    const bw_memory<float> qkv = buffer((int32_t)op.stride), k = from(qkv, queries), v = from(qkv, queries + keys);
+  bw_attention *attention(int32_t context) {
+    bw_attention &op = *c.made<bw_attention>();
+    op.num_kv_heads = random.from(1, 3), op.num_heads = op.num_kv_heads * random.of({1, 2, 3, 9}), op.head_dim = 16 * random.from(1, 3);
+    op.rotary_dim = random.one_in(4) ? 0 : 2 * random.from(1, op.head_dim / 2), op.context_length = context;
+    op.fp16_cache = bw_has_fp16_cache() && random.one_in(2), op.window = random.one_in(2) ? 0 : random.from(1, context);
+    op.norm_all_heads = random.one_in(2), op.epsilon = 1e-5f, op.scale = 0.2f, op.softcap = random.one_in(2) ? 0 : 20, op.max_splits = 4;
+    const int64_t key_size = (int64_t)op.num_kv_heads * op.head_dim, query_size = (int64_t)op.num_heads * op.head_dim;
+    op.stride = query_size + 2 * key_size;
+    const bw_memory<float> qkv = buffer((int32_t)op.stride), k = from(qkv, query_size), v = from(qkv, query_size + key_size);
     op.q = qkv, op.k = {k.at, k.bytes}, op.v = {v.at, v.bytes};
     if (random.one_in(2)) {
-      op.q_norm = c.memory<const float>(4 * (op.whole ? queries : op.size), FLOATS);
-      op.k_norm = c.memory<const float>(4 * (op.whole ? keys : op.size), FLOATS);
+      op.q_norm = c.memory<const float>(4 * (op.norm_all_heads ? query_size : op.head_dim), FLOATS);
+      op.k_norm = c.memory<const float>(4 * (op.norm_all_heads ? key_size : op.head_dim), FLOATS);
     }
-    if (op.rotary) {
-      op.cosine = c.memory<const float>(2 * (int64_t)context * op.rotary, FLOATS);
-      op.sine = c.memory<const float>(2 * (int64_t)context * op.rotary, FLOATS);
+    if (op.rotary_dim) {
+      op.cos = c.memory<const float>(2 * (int64_t)context * op.rotary_dim, FLOATS);
+      op.sin = c.memory<const float>(2 * (int64_t)context * op.rotary_dim, FLOATS);
     }
-    op.keys = c.memory<void>((op.halves ? 2 : 4) * context * keys, NOTHING);
-    op.values = c.memory<void>((op.halves ? 2 : 4) * context * keys, NOTHING);
-    op.partial = c.memory<float>(4 * op.splits * BW_SPLIT_ROWS * (int64_t)op.heads * (op.size + 2), NOTHING);
-    op.out = buffer((int32_t)queries);
-    c.may_change({&op.heads, &op.groups, &op.size, &op.rotary, &op.context, &op.halves, &op.window, &op.whole, &op.splits});
+    op.key_cache = c.memory<void>((op.fp16_cache ? 2 : 4) * context * key_size, NOTHING);
+    op.value_cache = c.memory<void>((op.fp16_cache ? 2 : 4) * context * key_size, NOTHING);
+    op.partial = c.memory<float>(4 * op.max_splits * BW_SPLIT_KV_ROWS * (int64_t)op.num_heads * (op.head_dim + 2), NOTHING);
+    op.out = buffer((int32_t)query_size);
+    c.may_change({&op.num_heads, &op.num_kv_heads, &op.head_dim, &op.rotary_dim, &op.context_length, &op.fp16_cache, &op.window, &op.norm_all_heads, &op.max_splits});
     return &op;
   }
 
   void block(int32_t context) {
-    bw_memory<float> normed = buffer(width);
-    bw_heads &op = *heads(context);
-    const int32_t queries = op.heads * op.size, keys = op.groups * op.size, all = queries + 2 * keys;
-    bw_rows *first = norm(normed, {});
-    bw_linear *qkv = random.one_in(2) ? linear({all}, width, op.q, all) : linear({queries, keys, keys}, width, op.q, all);
+    bw_memory<float> normed = buffer(hidden_size);
+    bw_attention &op = *attention(context);
+    const int32_t query_size = op.num_heads * op.head_dim, key_size = op.num_kv_heads * op.head_dim, all = query_size + 2 * key_size;
+    bw_rmsnorm *first = norm(normed, {});
+    bw_matmul *qkv = random.one_in(2) ? linear({all}, hidden_size, op.q, all) : linear({query_size, key_size, key_size}, hidden_size, op.q, all);
     reads(first->targets, *qkv, normed);
     const bool later = random.one_in(2);
-    bw_memory<float> y = later ? buffer(width) : x;
-    bw_linear *output = queries % 32 ? nullptr : linear({width}, queries, y, width);
+    bw_memory<float> y = later ? buffer(hidden_size) : x;
+    bw_matmul *output = query_size % 32 ? nullptr : linear({hidden_size}, query_size, y, hidden_size);
     if (output) output->add = !later, reads(op.targets, *output, op.out);
-    add(BW_ROWS, first), add(BW_LINEAR, qkv), add(BW_HEADS, &op), add(BW_ATTEND, &op), add(BW_JOIN, &op);
-    if (output) add(BW_LINEAR, output);
-    bw_rows *second = norm(normed, later ? y : bw_memory<float>{});
-    bw_memory<float> gates = buffer(2 * inner), up = from(gates, inner);
-    bw_linear *both = linear({inner, inner}, width, gates, 2 * inner);
+    add(BW_RMSNORM, first), add(BW_MATMUL, qkv), add(BW_QK_NORM_ROPE, &op), add(BW_ATTENTION, &op), add(BW_SPLIT_KV_REDUCE, &op);
+    if (output) add(BW_MATMUL, output);
+    bw_rmsnorm *second = norm(normed, later ? y : bw_memory<float>{});
+    bw_memory<float> gates = buffer(2 * intermediate_size), up = from(gates, intermediate_size);
+    bw_matmul *both = linear({intermediate_size, intermediate_size}, hidden_size, gates, 2 * intermediate_size);
     reads(second->targets, *both, normed);
-    bw_gate &gate = *c.made<bw_gate>();
-    gate.function = random.below(3), gate.width = inner, gate.gate = {gates.at, gates.bytes}, gate.up = {up.at, up.bytes};
-    gate.stride = 2 * inner, gate.out = buffer(inner);
-    bw_linear *down = linear({width}, inner, x, width);
+    bw_gated_activation &gate = *c.made<bw_gated_activation>();
+    gate.activation = random.below(3), gate.intermediate_size = intermediate_size, gate.gate = {gates.at, gates.bytes}, gate.up = {up.at, up.bytes};
+    gate.stride = 2 * intermediate_size, gate.out = buffer(intermediate_size);
+    bw_matmul *down = linear({hidden_size}, intermediate_size, x, hidden_size);
     down->add = 1;
     reads(gate.targets, *down, gate.out);
-    add(BW_ROWS, second), add(BW_LINEAR, both), add(BW_GATE, &gate), add(BW_LINEAR, down);
-    c.may_change({&gate.function, &gate.width});
+    add(BW_RMSNORM, second), add(BW_MATMUL, both), add(BW_GATED_ACTIVATION, &gate), add(BW_MATMUL, down);
+    c.may_change({&gate.activation, &gate.intermediate_size});
   }
 
   void ends(bool first) {
     if (first) {
-      bw_embed &op = *c.made<bw_embed>();
-      op.width = width, op.vocabulary = vocabulary, op.scale = 2, op.x = x, op.weights = random.of({0, 2});
-      if (random.one_in(2)) op.matrix = matrix(c, vocabulary, width, true);
-      else op.table = c.memory<const void>((op.weights ? 2 : 4) * (int64_t)vocabulary * width, op.weights ? HALVES : FLOATS);
-      c.may_change({&op.width, &op.vocabulary, &op.weights});
-      return add(BW_EMBED, &op);
+      bw_embedding &op = *c.made<bw_embedding>();
+      op.hidden_size = hidden_size, op.vocab_size = vocab_size, op.scale = 2, op.x = x, op.weights = random.of({0, 2});
+      if (random.one_in(2)) op.matrix = matrix(c, vocab_size, hidden_size, true);
+      else op.table = c.memory<const void>((op.weights ? 2 : 4) * (int64_t)vocab_size * hidden_size, op.weights ? HALVES : FLOATS);
+      c.may_change({&op.hidden_size, &op.vocab_size, &op.weights});
+      return add(BW_EMBEDDING, &op);
     }
-    bw_memory<float> out = buffer(width);
-    bw_rows *last = norm(out, {});
-    bw_linear *head = linear({vocabulary}, width, {}, vocabulary);
+    bw_memory<float> out = buffer(hidden_size);
+    bw_rmsnorm *last = norm(out, {});
+    bw_matmul *head = linear({vocab_size}, hidden_size, {}, vocab_size);
     reads(last->targets, *head, out, true);
-    add(BW_ROWS, last, true), add(BW_LINEAR, head, true);
+    add(BW_RMSNORM, last, true), add(BW_MATMUL, head, true);
     bw_logits &logits = *c.made<bw_logits>();
-    logits.width = vocabulary, logits.scale = 0.5f, logits.cap = random.one_in(2) ? 0 : 30;
-    c.may_change({&logits.width});
+    logits.vocab_size = vocab_size, logits.scale = 0.5f, logits.softcap = random.one_in(2) ? 0 : 30;
+    c.may_change({&logits.vocab_size});
     add(BW_LOGITS, &logits, true);
   }
 };
@@ -356,9 +356,9 @@ int32_t at_once() { return 1; }
 void program() {
   Case c(seed << 32 ^ number);
   Random &random = c.random;
-  const int32_t context = 16 * random.from(1, random.one_in(6) ? 40 : 4), inner = 32 * random.from(1, 4);
-  Decoder d{c, random, random.from(1, 20), 32 * random.from(1, 4), inner, random.from(1, 120), {}, {}, {}, {}};
-  d.x = d.buffer(d.width);
+  const int32_t context = 16 * random.from(1, random.one_in(6) ? 40 : 4), intermediate_size = 32 * random.from(1, 4);
+  Decoder d{c, random, random.from(1, 20), 32 * random.from(1, 4), intermediate_size, random.from(1, 120), {}, {}, {}, {}};
+  d.x = d.buffer(d.hidden_size);
   d.ends(true);
   for (int32_t i = random.from(1, 2); i > 0; i--) d.block(context);
   d.ends(false);
@@ -369,7 +369,7 @@ void program() {
   p.activations = {forms.data(), (int64_t)(forms.size() * sizeof forms[0])}, p.activation_count = (int32_t)forms.size();
   p.tail_activations = (int32_t)d.tail_forms.size(), p.threads = random.from(1, 3);
   p.scratch_size = bw_scratch_size(p.ops, p.count);
-  if (p.scratch_size < 0) fail("sound heads are refused");
+  if (p.scratch_size < 0) fail("sound attention arguments are refused");
   p.scratch = c.memory<float>(4 * p.scratch_size * p.threads, NOTHING);
   if (random.one_in(4)) p.spent = c.memory<int64_t>(8 * BW_KINDS, NOTHING);
   c.may_change({&p.count, &p.activation_count, &p.tail_activations});
@@ -379,10 +379,10 @@ void program() {
     const int32_t left = context - position, some = random.one_in(3) ? 1 : d.rows;
     step.rows = some < left ? some : left, step.position = position, step.wanted = random.below(3);
     bw_memory<int32_t> tokens = c.memory<int32_t>(4 * (int64_t)step.rows, NOTHING);
-    for (int32_t i = 0; tokens.at && i < tokens.bytes / 4; i++) tokens.at[i] = random.below(d.vocabulary);
+    for (int32_t i = 0; tokens.at && i < tokens.bytes / 4; i++) tokens.at[i] = random.below(d.vocab_size);
     step.tokens = {tokens.at, tokens.bytes};
     const int64_t wanted = step.wanted == BW_ALL_LOGITS ? step.rows : step.wanted;
-    if (wanted) step.logits = c.memory<float>(4 * wanted * d.vocabulary, NOTHING);
+    if (wanted) step.logits = c.memory<float>(4 * wanted * d.vocab_size, NOTHING);
     if (random.one_in(3)) step.should_stop = random.one_in(3) ? at_once : never;
     position += step.rows;
     if (wrong && random.one_in(6)) {
@@ -390,11 +390,11 @@ void program() {
       *fields[random.below(4)] = random.of({-1, 0, 257, context, context - 1, INT32_MAX, INT32_MIN});
       if (p.threads > 3 && p.threads <= 256) p.threads = 257;
     }
-    if (wrong && random.one_in(6) && tokens.bytes >= 4) tokens.at[0] = random.of({-1, d.vocabulary, INT32_MAX, INT32_MIN});
+    if (wrong && random.one_in(6) && tokens.bytes >= 4) tokens.at[0] = random.of({-1, d.vocab_size, INT32_MAX, INT32_MIN});
     const int32_t error = bw_run(&p, &step);
     if (error < 0 && !wrong) fail("a sound step is refused");
     if (error == BW_DONE && !wrong) {
-      for (int64_t i = 0; i < wanted * d.vocabulary; i++) {
+      for (int64_t i = 0; i < wanted * d.vocab_size; i++) {
         if (!std::isfinite(step.logits.at[i])) fail("a logit is not finite");
       }
     }

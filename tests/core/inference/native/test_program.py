@@ -12,7 +12,7 @@ import torch
 from core.errors import CorruptFile
 from core.formats.opened import open_checkpoint
 from core.inference.loader import open_tree
-from core.inference.native import tape, weights
+from core.inference.native import op_graph, weights
 from core.inference.native.program import ROWS, Program
 from core.inference.runners import native
 from core.inference.runners.native import NativeRunner
@@ -31,8 +31,8 @@ def folder(tmp_path: Path, kernels: Any) -> Path:
 
 
 def test_structs_are_as_long_as_those_in_c(kernels: Any) -> None:
-    assert [kernels.bw_struct_size(number) for number in range(len(tape.STRUCTS))] == [
-        ctypes.sizeof(struct) for struct in tape.STRUCTS
+    assert [kernels.bw_struct_size(number) for number in range(len(op_graph.STRUCTS))] == [
+        ctypes.sizeof(struct) for struct in op_graph.STRUCTS
     ]
 
 
@@ -57,7 +57,7 @@ def test_a_text_of_several_steps_is_one_text(folder: Path, tmp_path: Path) -> No
 
 def test_a_cache_in_16_bits_is_half_as_large_and_nearly_the_same(folder: Path) -> None:
     exact, halves = load(folder, CONTEXT), load(folder, CONTEXT, dtype=torch.float16)
-    if not exact.program._library.bw_has_halves():
+    if not exact.program._library.bw_has_fp16_cache():
         pytest.skip("this machine does not convert 16-bit floats")
     assert exact.memory_bytes - halves.memory_bytes == 3 * 2 * CONTEXT * 2 * 16 * 2
     assert torch.allclose(exact.logits(TEXT), halves.logits(TEXT), rtol=0, atol=0.01)
@@ -98,8 +98,10 @@ def test_a_profile_says_where_the_time_goes(folder: Path) -> None:
     runner = load(folder)
     runner.program.profile(True)
     runner.extend(TEXT)
-    spent = dict(zip(tape.KINDS, runner.program.spent.tolist(), strict=True))
-    assert all(spent[kind] > 0 for kind in ("embed", "rows", "linear", "gate", "heads", "attend"))
+    spent = dict(zip(op_graph.KINDS, runner.program.spent.tolist(), strict=True))
+    assert all(
+        spent[kind] > 0 for kind in ("embedding", "rmsnorm", "matmul", "gated_activation", "qk_norm_rope", "attention")
+    )
     assert spent["logits"] == 0
 
 
@@ -155,7 +157,7 @@ def test_weights_of_another_shape_than_the_design_has_reach_no_pointer(folder: P
 
 
 def test_tables_of_positions_that_are_too_short_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = weights._rotation
-    monkeypatch.setattr(weights, "_rotation", lambda module, name, length: real(module, name, length - 1))
-    with pytest.raises(CorruptFile, match="rotary positions"):
+    real = weights._rope_table
+    monkeypatch.setattr(weights, "_rope_table", lambda module, name, length: real(module, name, length - 1))
+    with pytest.raises(CorruptFile, match="RoPE table"):
         load(folder, 256)

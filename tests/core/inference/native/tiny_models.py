@@ -42,7 +42,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {}),
     "llama with biases, tied": ("llama", {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}),
     "llama with exact gelu": ("llama", {"hidden_act": "gelu"}),
-    "llama 3 rotations": (
+    "llama3 rope": (
         "llama",
         {
             "rope_parameters": THETA
@@ -55,7 +55,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
             }
         },
     ),
-    "yarn rotations": (
+    "yarn rope": (
         "llama",
         {"rope_parameters": THETA | {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}},
     ),
@@ -70,9 +70,9 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         | {"query_pre_attn_scalar": 24, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]},
     ),
     "phi3": ("phi3", {"rope_parameters": THETA | {"rope_type": "default", "partial_rotary_factor": 0.5}}),
-    "longrope rotations, a short text": ("phi3", LONGROPE | {"original_max_position_embeddings": 160}),
-    "longrope rotations, a long text": ("phi3", LONGROPE | {"original_max_position_embeddings": 64}),
-    "dynamic rotations": ("llama", {"rope_parameters": THETA | {"rope_type": "dynamic", "factor": 2.0}}),
+    "longrope, a short text": ("phi3", LONGROPE | {"original_max_position_embeddings": 160}),
+    "longrope, a long text": ("phi3", LONGROPE | {"original_max_position_embeddings": 64}),
+    "dynamic rope": ("llama", {"rope_parameters": THETA | {"rope_type": "dynamic", "factor": 2.0}}),
     "smollm3": ("smollm3", {"num_hidden_layers": 5}),
     "olmo2": ("olmo2", {}),
     "granite": (

@@ -247,7 +247,7 @@ def test_loading_can_be_stopped_and_tells_how_far_it_is(tmp_path: Path, kernels:
 
 def test_a_text_that_becomes_long_and_short_again_is_read_anew(tmp_path: Path, kernels: Any) -> None:
     """Keys that were turned for a short text do not fit those of a long one."""
-    model = make("longrope rotations, a long text", tmp_path / "model")
+    model = make("longrope, a long text", tmp_path / "model")
     runner = load(tmp_path / "model")
     for end in (50, 64, 65, 100, 101):
         found = runner.extend(TEXT[runner.length : end])

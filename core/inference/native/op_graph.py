@@ -19,10 +19,12 @@ from core.inference.native.library import BwActivations, BwMatrix, Memory, memor
 from core.inference.native.matrix import Matrix, aligned
 
 PARTS = 4
-EMBED, ROWS, LINEAR, GATE, HEADS, ATTEND, JOIN, LOGITS = range(8)
-KINDS = ("embed", "rows", "linear", "gate", "heads", "attend", "join", "logits")
+EMBEDDING, RMSNORM, MATMUL, GATED_ACTIVATION, QK_NORM_ROPE, ATTENTION, SPLIT_KV_REDUCE, LOGITS = range(8)
+KINDS = (
+    "embedding", "rmsnorm", "matmul", "gated_activation", "qk_norm_rope", "attention", "split_kv_reduce", "logits",
+)  # fmt: skip
 NO_LOGITS, LAST_LOGITS, ALL_LOGITS = range(3)
-SPLIT_ROWS = 16
+SPLIT_KV_ROWS = 16
 _TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 
 ShouldStop = ctypes.CFUNCTYPE(c_int32)
@@ -31,7 +33,7 @@ ShouldStop = ctypes.CFUNCTYPE(c_int32)
 class Op(Structure):
     """`bw_op`."""
 
-    _fields_ = [("kind", c_int32), ("tail", c_int32), ("what", Memory)]
+    _fields_ = [("kind", c_int32), ("tail", c_int32), ("args", Memory)]
 
 
 class Targets(Structure):
@@ -45,39 +47,39 @@ class Targets(Structure):
     ]
 
 
-class Embed(Structure):
-    """`bw_embed`."""
+class Embedding(Structure):
+    """`bw_embedding`."""
 
     _fields_ = [
         ("weights", c_int32),
-        ("width", c_int32),
+        ("hidden_size", c_int32),
         ("scale", c_float),
-        ("vocabulary", c_int32),
+        ("vocab_size", c_int32),
         ("table", Memory),
         ("matrix", POINTER(BwMatrix)),
         ("x", Memory),
     ]
 
 
-class Rows(Structure):
-    """`bw_rows`."""
+class RmsNorm(Structure):
+    """`bw_rmsnorm`."""
 
     _fields_ = [
-        ("width", c_int32),
+        ("hidden_size", c_int32),
         ("epsilon", c_float),
         ("scale", c_float),
         ("unused", c_int32),
         ("x", Memory),
         ("y", Memory),
-        ("after", Memory),
-        ("before", Memory),
+        ("post_norm", Memory),
+        ("norm", Memory),
         ("out", Memory),
         ("targets", Targets),
     ]
 
 
-class Linear(Structure):
-    """`bw_linear`."""
+class Matmul(Structure):
+    """`bw_matmul`."""
 
     _fields_ = [
         ("count", c_int32),
@@ -89,12 +91,12 @@ class Linear(Structure):
     ]
 
 
-class Gate(Structure):
-    """`bw_gate`."""
+class GatedActivation(Structure):
+    """`bw_gated_activation`."""
 
     _fields_ = [
-        ("function", c_int32),
-        ("width", c_int32),
+        ("activation", c_int32),
+        ("intermediate_size", c_int32),
         ("gate", Memory),
         ("up", Memory),
         ("stride", c_int64),
@@ -103,32 +105,32 @@ class Gate(Structure):
     ]
 
 
-class Heads(Structure):
-    """`bw_heads`."""
+class Attention(Structure):
+    """`bw_attention`."""
 
     _fields_ = [
-        ("heads", c_int32),
-        ("groups", c_int32),
-        ("size", c_int32),
-        ("rotary", c_int32),
-        ("context", c_int32),
-        ("halves", c_int32),
+        ("num_heads", c_int32),
+        ("num_kv_heads", c_int32),
+        ("head_dim", c_int32),
+        ("rotary_dim", c_int32),
+        ("context_length", c_int32),
+        ("fp16_cache", c_int32),
         ("window", c_int32),
-        ("whole", c_int32),
+        ("norm_all_heads", c_int32),
         ("epsilon", c_float),
         ("scale", c_float),
-        ("cap", c_float),
-        ("splits", c_int32),
+        ("softcap", c_float),
+        ("max_splits", c_int32),
         ("q", Memory),
         ("k", Memory),
         ("v", Memory),
         ("stride", c_int64),
         ("q_norm", Memory),
         ("k_norm", Memory),
-        ("cosine", Memory),
-        ("sine", Memory),
-        ("keys", Memory),
-        ("values", Memory),
+        ("cos", Memory),
+        ("sin", Memory),
+        ("key_cache", Memory),
+        ("value_cache", Memory),
         ("partial", Memory),
         ("out", Memory),
         ("targets", Targets),
@@ -138,7 +140,7 @@ class Heads(Structure):
 class Logits(Structure):
     """`bw_logits`."""
 
-    _fields_ = [("width", c_int32), ("scale", c_float), ("cap", c_float)]
+    _fields_ = [("vocab_size", c_int32), ("scale", c_float), ("softcap", c_float)]
 
 
 class ProgramStruct(Structure):
@@ -171,7 +173,10 @@ class Step(Structure):
     ]
 
 
-STRUCTS = (BwMatrix, BwActivations, Op, Targets, Embed, Rows, Linear, Gate, Heads, Logits, ProgramStruct, Step)
+STRUCTS = (
+    BwMatrix, BwActivations, Op, Targets, Embedding, RmsNorm, Matmul, GatedActivation, Attention, Logits, ProgramStruct,
+    Step,
+)  # fmt: skip
 """In the order of `bw_struct_size`."""
 
 
@@ -181,7 +186,7 @@ def _order_of(struct: BwMatrix) -> bytes:
 
 
 @dataclass(frozen=True, eq=False)
-class Reads:
+class MatmulInput:
     """A buffer as products read it: the floats, and the quantized forms that the matrices need."""
 
     buffer: Tensor
@@ -194,7 +199,7 @@ class Reads:
 
 
 @dataclass(eq=False)
-class Tape:
+class OpGraph:
     """Operations in their order; mutable while it is built.
 
     Attributes:
@@ -208,10 +213,10 @@ class Tape:
     _forms: dict[tuple[Any, ...], BwActivations] = field(default_factory=dict)
     _tail_forms: dict[tuple[Any, ...], BwActivations] = field(default_factory=dict)
 
-    def buffer(self, name: str, width: int) -> Tensor:
-        """Float32 [rows, width]; the same one for the same name."""
+    def buffer(self, name: str, columns: int) -> Tensor:
+        """Float32 [rows, columns]; the same one for the same name."""
         if name not in self._buffers:
-            self._buffers[name] = torch.zeros(self.rows, width)
+            self._buffers[name] = torch.zeros(self.rows, columns)
         return self._buffers[name]
 
     @property
@@ -220,7 +225,7 @@ class Tape:
         spaces = [part for part in self.kept if isinstance(part, Tensor)]
         return sum(part.nbytes for part in (*self._buffers.values(), *spaces))
 
-    def reads(self, buffer: Tensor, readers: Sequence[Matrix], *, tail: bool = False) -> Reads:
+    def matmul_input(self, buffer: Tensor, readers: Sequence[Matrix], *, tail: bool = False) -> MatmulInput:
         """What these matrices read of a buffer: those that need the same share it, and all blocks share the memory."""
         forms: list[tuple[Matrix, BwActivations]] = []
         targets = Targets()
@@ -239,7 +244,7 @@ class Tape:
                     targets.order[targets.count] = struct.order
                     targets.count += 1
             forms.append((matrix, seen[need]))
-        return Reads(buffer, tuple(forms), targets)
+        return MatmulInput(buffer, tuple(forms), targets)
 
     def _activations(self, buffer: Tensor, struct: BwMatrix) -> BwActivations:
         form = BwActivations(x=memory(buffer), rows=self.rows, inputs=struct.inputs, block=struct.block)
@@ -250,22 +255,27 @@ class Tape:
             kernels.place(form, space)
         return form
 
-    def add(self, kind: int, what: Structure, *keep: Any, tail: bool = False) -> None:
+    def add(self, kind: int, args: Structure, *keep: Any, tail: bool = False) -> None:
         """Put an operation behind the others, and keep what it points to."""
-        self.kept.extend((what, *keep))
-        self.ops.append(Op(kind, int(tail), Memory(ctypes.addressof(what), ctypes.sizeof(what))))
+        self.kept.extend((args, *keep))
+        self.ops.append(Op(kind, int(tail), Memory(ctypes.addressof(args), ctypes.sizeof(args))))
 
-    def linear(
-        self, parts: Sequence[tuple[Matrix, Tensor | None, int]], reads: Reads, *, add: bool = False, tail: bool = False
+    def matmul(
+        self,
+        parts: Sequence[tuple[Matrix, Tensor | None, int]],
+        source: MatmulInput,
+        *,
+        add: bool = False,
+        tail: bool = False,
     ) -> None:
         """Products of what was read: (matrix, buffer, first column in it); without a buffer into the logits."""
-        what = Linear(count=len(parts), add=int(add))
+        args = Matmul(count=len(parts), add=int(add))
         for number, (matrix, out, column) in enumerate(parts):
-            what.matrix[number] = ctypes.pointer(matrix.struct)
-            what.input[number] = ctypes.pointer(reads.form(matrix))
-            what.out[number] = Memory() if out is None else memory(out, column)
-            what.stride[number] = matrix.struct.outputs if out is None else out.shape[1]
-        self.add(LINEAR, what, reads, *(part[0] for part in parts), tail=tail)
+            args.matrix[number] = ctypes.pointer(matrix.struct)
+            args.input[number] = ctypes.pointer(source.form(matrix))
+            args.out[number] = Memory() if out is None else memory(out, column)
+            args.stride[number] = matrix.struct.outputs if out is None else out.shape[1]
+        self.add(MATMUL, args, source, *(part[0] for part in parts), tail=tail)
 
     def finished(self, threads: int) -> ProgramStruct:
         """The whole tape for `bw_run`."""
@@ -289,11 +299,11 @@ class Tape:
         )
 
 
-def embed(matrix: Matrix | None, table: Tensor | None, vocabulary: int, scale: float, x: Tensor) -> Embed:
-    """Look tokens up in a table [vocabulary, width], or in the rows of a matrix."""
-    what = Embed(width=x.shape[1], vocabulary=vocabulary, scale=scale, x=memory(x))
+def embedding(matrix: Matrix | None, table: Tensor | None, vocab_size: int, scale: float, x: Tensor) -> Embedding:
+    """Look tokens up in a table [vocab_size, hidden_size], or in the rows of a matrix."""
+    args = Embedding(hidden_size=x.shape[1], vocab_size=vocab_size, scale=scale, x=memory(x))
     if matrix is not None:
-        what.matrix = ctypes.pointer(matrix.struct)
+        args.matrix = ctypes.pointer(matrix.struct)
     elif table is not None:
-        what.weights, what.table = _TYPES[table.dtype], memory(table)
-    return what
+        args.weights, args.table = _TYPES[table.dtype], memory(table)
+    return args
