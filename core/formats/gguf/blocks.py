@@ -1,6 +1,6 @@
-"""One quantized layer on the grid of a GGUF block type: its numbers, their bytes, and back.
+"""Quantized layers in GGUF block types: their integers and scales, encoding to bytes and decoding.
 
-The layouts are ggml's (ggml-common.h, ggml-quants.c). Knows one matrix, not names, files or models.
+The byte layouts are ggml's (ggml-common.h, ggml-quants.c).
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from core.block_types import TYPES, BlockType
 from core.schemes import LayerScheme
 
 _CHUNK = 1 << 20
-"""Weights handled at once, so that the temporaries stay a small part of the matrix."""
+"""Most weights processed at once, which limits the size of temporaries."""
 
 
 @dataclass(frozen=True)
 class _Plane:
-    """Some bits of every integer: `bits` of them from bit `low` on, several integers to a byte.
+    """The bytes that hold some bits of every integer: `bits` of them from bit `low` on, several integers to a byte.
 
-    A stretch of `run` bytes holds run * 8 / bits integers: byte i has integers i, i + run, i + 2 run and so on, the
-    first in its lowest bits. With `flipped`, byte by byte, the top bit is the other way round.
+    Each `run` bytes hold run * 8 / bits integers: byte i has integers i, i + run, i + 2 run and so on, the first in its
+    lowest bits. With `flipped`, the top bit is inverted.
     """
 
     low: int
@@ -53,12 +53,12 @@ _LAYOUTS: dict[str, tuple[_Field, ...]] = {
 }
 _SCALE_BYTES = {"q2_k": 16, "q3_k": 12, "q4_k": 12, "q5_k": 12, "q6_k": 16}
 SCALE_RANGE = {"q2_k": (0, 15), "q3_k": (-32, 31), "q4_k": (0, 63), "q5_k": (0, 63), "q6_k": (-128, 127)}
-"""Smallest and largest scale of a K type; minimums, where there are any, have the same range."""
+"""Smallest and largest scale of a K type; minimums have the same range."""
 
 
 @dataclass(frozen=True, eq=False)
 class BlockLinear:
-    """A layer whose weight lies on the grid of a block type.
+    """A linear layer quantized in a block type.
 
     With q an integer, d and m the float16 of its block, s and n the small integers of its group, a weight is
         q4_0, q5_0, q8_0   d (q - 2^(b-1))
@@ -67,12 +67,12 @@ class BlockLinear:
         q3_k, q6_k         (d s) (q - 2^(b-1)), s signed
 
     Attributes:
-        name: the checkpoint's own, without `.weight`.
-        scheme: with the type.
+        name: in the checkpoint, without `.weight`.
+        scheme: of the block type.
         ints: uint8 [out, in], q, each below 2^bits.
         d: float16 [out, blocks].
         m: float16 [out, blocks] of types with minimums, else None.
-        scales: int8 [out, groups] of K types, s as it is multiplied (q3_k: -32 to 31, q6_k: -128 to 127), else None.
+        scales: int8 [out, groups] of K types, s (q3_k: -32 to 31, q6_k: -128 to 127), else None.
         mins: int8 [out, groups] of q2_k, q4_k and q5_k, else None.
     """
 
@@ -117,19 +117,18 @@ class BlockLinear:
         return self.ints.shape[0]
 
     def parts(self) -> tuple[Tensor, ...]:
-        """All tensors that make up the layer."""
+        """All tensors of the layer."""
         return tuple(part for part in (self.ints, self.d, self.m, self.scales, self.mins) if part is not None)
 
     def take(self, order: Tensor) -> BlockLinear:
-        """The layer of these rows, int64 [rows], in this order."""
+        """Return the layer with these rows, int64 [rows], in this order."""
         rest = (None if part is None else part[order] for part in (self.m, self.scales, self.mins))
         return BlockLinear(self.name, self.scheme, self.ints[order], self.d[order], *rest)
 
     def dequantize(self) -> Tensor:
-        """The weight, float32 [out, in].
+        """Return the weight, float32 [out, in].
 
-        The same operations in the same order as ggml's `dequantize_row_*`, so every reader that computes in float32
-        has these numbers to the bit.
+        Bit-identical to ggml's `dequantize_row_*`: the same float32 operations in the same order.
         """
         weight = torch.empty(self.ints.shape, dtype=torch.float32, device=self.ints.device)
         step, low = self.steps()
@@ -144,14 +143,14 @@ class BlockLinear:
         return weight
 
     def steps(self) -> tuple[Tensor, Tensor | None]:
-        """What one level is worth and, of types with minimums, what level 0 is: float32 [out, groups] each."""
+        """Return the step and, for types with minimums, the value of level 0 of every group, float32 [out, groups]."""
         return grid_steps(self.d, self.m, self.scales, self.mins)
 
     def encode(self) -> Tensor:
-        """The bytes of the blocks, uint8 [out, bytes of a row].
+        """Return the bytes of the blocks, uint8 [out, bytes of a row].
 
         Raises:
-            ValueError: an integer, scale or minimum is larger than its bits.
+            ValueError: an integer, scale or minimum does not fit into its bits.
         """
         self._check_ranges()
         blocks = self.in_features // self.type.block
@@ -181,9 +180,9 @@ class BlockLinear:
 
 
 def grid_steps(d: Tensor, m: Tensor | None, scales: Tensor | None, mins: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """The step and, with minimums, the value of level 0 of every group, float32 [out, groups] each.
+    """Return the step and, with minimums, the value of level 0 of every group, float32 [out, groups] each.
 
-    Takes the tensors of a `BlockLinear`, in any dtypes that hold the same values.
+    The arguments are the tensors of a `BlockLinear`, in any dtypes that hold the same values.
     """
     step, low = d.to(torch.float32), None if m is None else m.to(torch.float32)
     if scales is None:
@@ -193,15 +192,15 @@ def grid_steps(d: Tensor, m: Tensor | None, scales: Tensor | None, mins: Tensor 
     if low is None:
         return step, None
     assert mins is not None
-    # x - y and x + (-y) are the same number.
+    # x - y equals x + (-y) exactly.
     return step, low.repeat_interleave(repeats, 1).mul_(mins.to(torch.float32)).neg_()
 
 
 def decode(name: str, type_name: str, data: Tensor) -> BlockLinear:
-    """The layer that some blocks hold; every pattern of bytes is one.
+    """Decode blocks to a layer; every pattern of bytes is valid.
 
     Args:
-        name: for the layer.
+        name: of the layer.
         type_name: one of `core.block_types.TYPES`.
         data: uint8 [out, bytes of a row], whole blocks.
     """
@@ -242,7 +241,7 @@ def _chunks(out: int, width: int) -> Iterator[slice]:
 
 
 def _places(kind: BlockType) -> Iterator[tuple[_Field, slice]]:
-    """The fields of a block and the bytes that they take."""
+    """Return the fields of a block and their bytes."""
     start = 0
     for field in _LAYOUTS[kind.name]:
         if isinstance(field, _Plane):
@@ -254,7 +253,7 @@ def _places(kind: BlockType) -> Iterator[tuple[_Field, slice]]:
 
 
 def _pack_plane(ints: Tensor, plane: _Plane) -> Tensor:
-    """uint8 [rows, blocks, block] -> uint8 [rows, blocks, bytes]."""
+    """Pack bits of uint8 [rows, blocks, block] into uint8 [rows, blocks, bytes]."""
     if plane.bits == 8:
         return ints ^ 0x80 if plane.flipped else ints
     mask, lanes = (1 << plane.bits) - 1, 8 // plane.bits
@@ -266,7 +265,7 @@ def _pack_plane(ints: Tensor, plane: _Plane) -> Tensor:
 
 
 def _unpack_plane(raw: Tensor, plane: _Plane, into: Tensor) -> None:
-    """The other way round: add these bits to `into`."""
+    """Unpack bits and add them to `into`, the inverse of `_pack_plane`."""
     if plane.bits == 8:
         into.copy_(raw ^ 0x80 if plane.flipped else raw)
         return
@@ -278,7 +277,7 @@ def _unpack_plane(raw: Tensor, plane: _Plane, into: Tensor) -> None:
 
 
 def _pack_scales(name: str, scales: Tensor, mins: Tensor | None) -> Tensor:
-    """int8 [rows, blocks, groups of a block] -> uint8 [rows, blocks, bytes]."""
+    """Pack scales and minimums, int8 [rows, blocks, groups of a block], into uint8 [rows, blocks, bytes]."""
     if name == "q6_k":
         return scales.contiguous().view(torch.uint8)
     if name == "q3_k":
@@ -295,7 +294,7 @@ def _pack_scales(name: str, scales: Tensor, mins: Tensor | None) -> Tensor:
 
 
 def _unpack_scales(name: str, raw: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Scales and minimums, int8 [rows, blocks, groups of a block]."""
+    """Return scales and minimums, int8 [rows, blocks, groups of a block]."""
     if name == "q6_k":
         return raw.contiguous().view(torch.int8), None
     if name == "q2_k":

@@ -1,4 +1,4 @@
-"""The vocabulary of a byte-level BPE tokenizer (GPT-2's kind), out of tokenizer.json, as llama.cpp's model `gpt2`."""
+"""Conversion of a byte-level BPE tokenizer (as in GPT-2) from tokenizer.json to llama.cpp's tokenizer model `gpt2`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _HINT: Final = "Choose another format, such as auto_round."
 
 
 def is_byte_level(tokenizer: dict[str, Any]) -> bool:
-    """Whether tokenizer.json describes such a tokenizer."""
+    """Return whether tokenizer.json describes a byte-level BPE tokenizer."""
     return _has(tokenizer.get("pre_tokenizer"), "ByteLevel") and tokenizer["model"].get("type") == "BPE"
 
 
 def byte_level(tokenizer: dict[str, Any]) -> Tokens:
-    """The tokens, their types and merges.
+    """Return the tokens with their types and merges.
 
     Raises:
         UnsupportedModel: a detail that llama.cpp's tokenizer does not have.
@@ -29,7 +29,9 @@ def byte_level(tokenizer: dict[str, Any]) -> Tokens:
     tokens.notes += differs(tokens.pre)
     tokens.notes += _normalizer(tokenizer.get("normalizer"))
     if model.get("byte_fallback") or model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
-        raise UnsupportedModel("The tokenizer marks parts of words in a way that llama.cpp does not know.", _HINT)
+        raise UnsupportedModel(
+            "The tokenizer has prefixes or suffixes for subwords, which llama.cpp does not support.", _HINT
+        )
     for text, number in model["vocab"].items():
         tokens.put(number, text, TokenType.NORMAL)
     tokens.added = added_tokens(tokenizer.get("added_tokens") or [])
@@ -38,19 +40,20 @@ def byte_level(tokenizer: dict[str, Any]) -> Tokens:
     for merge in model["merges"]:
         pair = merge if isinstance(merge, list) else merge.split(" ")
         if len(pair) != 2 or any(" " in part or not part for part in pair):
-            raise UnsupportedModel("The tokenizer's merges have blanks in them, which a GGUF file cannot say.", _HINT)
+            raise UnsupportedModel("The tokenizer has merges with spaces, which a GGUF file cannot represent.", _HINT)
         tokens.merges.append(" ".join(pair))
     return tokens
 
 
 def _normalizer(value: Any) -> list[str]:
-    """Notes on what is done to text beforehand; llama.cpp does nothing."""
+    """Return notes about the normalizer, which llama.cpp does not apply."""
     if value is None or (value.get("type") == "Sequence" and not value.get("normalizers")):
         return []
     if value.get("type") == "NFC":
         return ["llama.cpp does not compose letters and accents (NFC) before it cuts text, as this tokenizer does."]
     raise UnsupportedModel(
-        f"The tokenizer changes text by {str(value.get('type'))[:40]} before cutting it, and llama.cpp does not.", _HINT
+        f"The tokenizer changes text by {str(value.get('type'))[:40]} before splitting it; llama.cpp does not.",
+        _HINT,
     )
 
 

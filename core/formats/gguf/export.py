@@ -1,7 +1,7 @@
-"""A model of a checkpoint as a GGUF file, before anything is written: tensors, metadata, tokenizer in one value.
+"""The contents of a GGUF file for a model, before anything is written: tensors, metadata and tokenizer.
 
-Puts together what the modules beside it know. Knows nothing of quantizing: which type a matrix has is given, and
-whoever writes a block type brings its bytes.
+The types of the matrices are given, and bytes of block types come from the caller; only floating-point tensors are
+converted here.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from core.model.tree import ModelTree
 from core.model.weights import TensorStore
 
 _CHUNK: Final = 1 << 22
-"""Weights of a matrix that are in memory at once."""
+"""Most weights of a matrix in memory at once."""
 
 
 @dataclass(frozen=True)
 class Export:
-    """What a file will hold.
+    """The contents of a file.
 
     Attributes:
-        tensor_map: where each tensor of the checkpoint goes.
-        slots: all tensors of the file, in their order.
-        entries: the whole metadata.
-        notes: what a user should know, one sentence each.
+        tensor_map: place of each tensor of the checkpoint.
+        slots: all tensors of the file, in order.
+        entries: all metadata.
+        notes: for the user, one sentence each.
     """
 
     tensor_map: TensorMap
@@ -48,7 +48,7 @@ class Export:
 
     @cached_property
     def types(self) -> dict[str, str]:
-        """The checkpoint's layer or tensor -> its type in the file; keys are `linear`, or `source` without one."""
+        """Type in the file of each linear layer, or of each tensor that is none, by name."""
         return {
             item.linear or item.source: slot.type
             for item, slot in zip(self.tensor_map.mapped, self.slots, strict=False)
@@ -56,7 +56,7 @@ class Export:
 
     @cached_property
     def of_linear(self) -> dict[str, MappedTensor]:
-        """Name of each matrix, as a bits map has it -> its place."""
+        """Place of each matrix by its name in a bits map."""
         return {item.linear: item for item in self.tensor_map.mapped if item.linear}
 
     @cached_property
@@ -65,7 +65,7 @@ class Export:
         return header_bytes(self.entries, self.slots) + sum(-(-slot.nbytes // 32) * 32 for slot in self.slots)
 
     def writer(self, path: Path) -> GgufWriter:
-        """Begin the file."""
+        """Open the file for writing."""
         return GgufWriter(path, self.entries, self.slots)
 
     def write_computed(self, writer: GgufWriter) -> None:
@@ -76,7 +76,7 @@ class Export:
     def write_plain(
         self, writer: GgufWriter, placed: MappedTensor, store: TensorStore, should_stop: ShouldStop
     ) -> None:
-        """Write one tensor of a floating-point type out of the checkpoint, in pieces.
+        """Write one floating-point tensor of the checkpoint, in pieces.
 
         Raises:
             Cancelled: `should_stop` said so.
@@ -94,16 +94,16 @@ def export(
     mix: str = "",
     separate_head: bool = False,
 ) -> Export:
-    """What a GGUF file of a model holds.
+    """Return the contents of a GGUF file of a model.
 
     Args:
-        tree: of the source's checkpoint, as if nothing were quantized.
+        tree: of the original, unquantized checkpoint.
         folder: of the source, with tokenizer and config files.
         label: name of the model, a Hub id where there is one.
-        types: name of a matrix (a linear's, the embedding's; without `.weight`) -> its type in the file. One that is
-            not named keeps the floating-point type that it has. What is no matrix is `f32` always.
-        mix: what follows `gguf:`, for the file's own name of its type.
-        separate_head: a tied model gets an output matrix of its own.
+        types: type in the file of linear layers and the embedding, by name without `.weight`. Other matrices keep their
+            floating-point type; tensors that are no matrices are always `f32`.
+        mix: part of the format's name after `gguf:`, for `general.file_type`.
+        separate_head: a tied model gets an output matrix besides the embedding.
 
     Raises:
         UnsupportedModel: an architecture, a detail of one, or a tokenizer that is not written.
@@ -128,14 +128,14 @@ def export(
 def plain_pieces(
     placed: MappedTensor, kind: str, store: TensorStore, should_stop: ShouldStop = never
 ) -> Iterator[Tensor]:
-    """A tensor of the checkpoint as the file has it, of type `kind` (one of `f32`, `f16`, `bf16`), some rows at a time.
+    """Yield a tensor as the file has it, of type `kind` (`f32`, `f16` or `bf16`), some rows at a time.
 
     Raises:
         ValueError: `kind` is a block type.
         Cancelled: `should_stop` said so.
     """
     if kind not in FLOATS:
-        raise ValueError(f"{placed.source} is to be {kind}, which is not copied")
+        raise ValueError(f"{placed.source} cannot be copied as {kind}")
     if not placed.is_matrix:
         yield placed.store(store.get(placed.source)).to(DTYPES[kind])
         return

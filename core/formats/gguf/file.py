@@ -1,9 +1,8 @@
-"""Writing a GGUF file whose tensors are known beforehand and come in any order.
+"""A writer of GGUF files whose tensors are known in advance and written in any order.
 
-The header is written first and every tensor has its place from then on: a volume that is too small is found out
-before any work, and no more than a piece of one tensor is ever in memory. The file is called `*.partial` until `close`.
-Knows the file format (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, version 3, little-endian) and nothing
-of what the tensors or the metadata mean.
+The header is written first and fixes the place of every tensor: missing disk space is detected before any work, and
+only a piece of one tensor is in memory. The file is named `*.partial` until `close`.
+Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, version 3, little-endian.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ DTYPES: Final = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloa
 
 @dataclass(frozen=True)
 class Entry:
-    """One key of the metadata; a list with `element` the type of its values."""
+    """One key of the metadata and its value; `element` is the type of the values of a list."""
 
     key: str
     value: Any
@@ -50,7 +49,7 @@ class Entry:
 
     @cached_property
     def packed(self) -> bytes:
-        """Its bytes in a file; those of a vocabulary are asked for again with every format that is compared."""
+        """The bytes in a file, cached because several formats may share a vocabulary."""
         return _pack(self)
 
     @classmethod
@@ -59,12 +58,12 @@ class Entry:
 
     @classmethod
     def count(cls, key: str, value: int) -> Entry:
-        """A number that is never negative, in 32 bits."""
+        """Return an entry with an unsigned 32-bit integer."""
         return cls(key, value, GGUFValueType.UINT32)
 
     @classmethod
     def float(cls, key: str, value: float) -> Entry:
-        """A number in 32-bit floating point."""
+        """Return an entry with a 32-bit float."""
         return cls(key, value, GGUFValueType.FLOAT32)
 
     @classmethod
@@ -76,7 +75,7 @@ class Entry:
         return cls(key, values, GGUFValueType.ARRAY, element)
 
     def under(self, architecture: str) -> Entry:
-        """The same with the architecture's name before the key."""
+        """Return the entry with the architecture's name before its key."""
         return Entry(f"{architecture}.{self.key}", self.value, self.kind, self.element)
 
 
@@ -94,15 +93,14 @@ class TensorSlot:
 
 
 class GgufWriter(ClosedOrAborted):
-    """Writes one GGUF file.
+    """A writer of one GGUF file. Thread-safe.
 
-    As a context manager it removes what it wrote if the block fails, and closes otherwise. One piece at a time is
-    written, whichever threads call.
+    As a context manager it removes the file if the block fails, and closes it otherwise.
 
     Args:
         path: of the file; its folder exists and the file does not.
-        metadata: in their order, no key twice.
-        tensors: all that will be written, in the order of the file, no name twice.
+        metadata: in order, without duplicate keys.
+        tensors: all tensors, in the order of the file, without duplicate names.
 
     Raises:
         DiskFull: the volume has too little room for all of it.
@@ -113,7 +111,7 @@ class GgufWriter(ClosedOrAborted):
         self.path = path
         self._slots = {slot.name: slot for slot in tensors}
         if len(self._slots) != len(tensors) or len({entry.key for entry in metadata}) != len(metadata):
-            raise ValueError("a tensor or a key is given twice")
+            raise ValueError("a tensor or a key is duplicated")
         self._header, self._places, self.total_bytes = _lay_out(metadata, tensors)
         self._missing = dict.fromkeys(self._slots)
         self._lock = threading.Lock()
@@ -122,16 +120,16 @@ class GgufWriter(ClosedOrAborted):
 
     @property
     def missing(self) -> list[str]:
-        """Tensors that are not written yet, in the order of the file."""
+        """Names of the tensors that are not written yet, in the order of the file."""
         return list(self._missing)
 
     def write(self, name: str, data: Tensor | bytes | memoryview | Iterable[Tensor | bytes | memoryview]) -> None:
-        """Put a tensor to its place.
+        """Write a tensor.
 
         Args:
             name: in the file.
-            data: its bytes as the file has them (blocks of a type as uint8), or a tensor of the type itself, on any
-                device; or pieces of either in order, so that one larger than memory can be written.
+            data: bytes (uint8) or a tensor of the type itself, on any device; or pieces of either in order, so that a
+                tensor larger than memory can be written.
 
         Raises:
             ValueError: not planned, written before, of another dtype or length, or the writer is closed.
@@ -155,7 +153,7 @@ class GgufWriter(ClosedOrAborted):
         del self._missing[name]
 
     def close(self) -> Path:
-        """Make everything durable, give the file its name, and return it.
+        """Flush the file to disk, rename it to its final name, and return its path.
 
         Raises:
             ValueError: tensors are missing.
@@ -173,7 +171,7 @@ class GgufWriter(ClosedOrAborted):
         return self.path
 
     def abort(self) -> None:
-        """Remove what was written; does nothing after `close` or `leave`."""
+        """Remove the file; does nothing after `close` or `leave`."""
         if self._stream is not None:
             self._stream.close()
             self._stream = None
@@ -181,7 +179,7 @@ class GgufWriter(ClosedOrAborted):
                 self._partial.unlink(missing_ok=True)
 
     def leave(self) -> None:
-        """Close the file and let it lie as it is, under its name of an unfinished file."""
+        """Close the unfinished file and keep it under its temporary name."""
         if self._stream is not None:
             with suppress(OSError):
                 self._stream.close()
@@ -220,18 +218,18 @@ class GgufWriter(ClosedOrAborted):
 
 
 def header_bytes(metadata: Sequence[Entry], tensors: Sequence[TensorSlot]) -> int:
-    """Bytes of a file before its first tensor."""
+    """Return the bytes of a file before its first tensor."""
     return len(_lay_out(metadata, tensors)[0])
 
 
 def _lay_out(metadata: Sequence[Entry], tensors: Sequence[TensorSlot]) -> tuple[bytes, dict[str, int], int]:
-    """All before the data, padded; the absolute offset of each tensor; and the length of the file."""
+    """Return the padded header, the absolute offset of each tensor, and the length of the file."""
     parts = [struct.pack("<IIQQ", GGUF_MAGIC, _VERSION, len(tensors), len(metadata))]
     parts += [entry.packed for entry in metadata]
     places = {}
     position = 0
     for slot in tensors:
-        # The file counts dimensions from the one that lies together in memory.
+        # GGUF lists the contiguous dimension first.
         dims = slot.shape[::-1]
         kind = GGMLQuantizationType[slot.type.upper()]
         parts.append(_text(slot.name) + struct.pack(f"<I{len(dims)}QIQ", len(dims), *dims, kind, position))
@@ -253,7 +251,7 @@ def _pack(entry: Entry) -> bytes:
     if entry.kind != GGUFValueType.ARRAY:
         return start + struct.pack(f"<{_CODES[entry.kind]}", entry.value)
     if entry.element is None:
-        raise ValueError(f"{entry.key} is a list of nothing")
+        raise ValueError(f"{entry.key} is a list without an element type")
     start += struct.pack("<IQ", entry.element, len(entry.value))
     if entry.element == GGUFValueType.STRING:
         return start + b"".join(map(_text, entry.value))

@@ -1,7 +1,6 @@
-"""Import a GGUF file into a cached Hugging Face folder in bf16, tensor by tensor; or its config and tokenizer alone.
+"""Import of a GGUF file into a cached Hugging Face folder in bf16, or of its config and tokenizer alone.
 
-Never holds more than one tensor; a folder appears under its final name only when it is whole. Knows nothing of
-quantization to come.
+Only one tensor is in memory at a time, and a folder gets its final name only when it is complete.
 """
 
 from __future__ import annotations
@@ -36,25 +35,25 @@ from core.pace import PacedProgress
 from core.wording import human
 
 _VERSION: Final = 4
-"""Part of the cache key: raise it when an import of the same file would come out differently."""
+"""Part of the cache key: increase it when an import of the same file gives another result."""
 
 _BIG: Final = ("token_embd.weight", "output.weight")
 _GRACE_BYTES: Final = 64 << 20
 
 
 def cache_folder() -> Path:
-    """Where imports are kept, safe to delete while nothing runs; the environment variable BITWRIGHT_HOME moves it."""
+    """Return the folder of imports, which may be deleted while nothing runs; BITWRIGHT_HOME moves it."""
     return cache_home() / "imports"
 
 
 def import_gguf(path: Path, emit: Emit, should_stop: ShouldStop, *, measured: bool = False) -> Path:
-    """The folder with the model of a GGUF file; imported if it is not in the cache yet.
+    """Return the folder with the model of a GGUF file, importing it if it is not in the cache.
 
     Args:
         path: of the file.
-        emit: gets a `Log` when an import begins.
-        should_stop: asked between tensors, and between the pieces of a big one.
-        measured: `Progress` of the bytes written, about twice a second. Not for a run, whose `Progress` is its own.
+        emit: called with a `Log` when an import begins.
+        should_stop: called between tensors and between pieces of a large one.
+        measured: emit the `Progress` of the bytes written, about twice a second. Not for runs, which have their own.
 
     Raises:
         CorruptFile: the file is damaged.
@@ -70,11 +69,11 @@ def import_gguf(path: Path, emit: Emit, should_stop: ShouldStop, *, measured: bo
 
 
 def import_config(model: GgufModel, should_stop: ShouldStop = never) -> Path:
-    """A folder with config.json, generation_config.json and the tokenizer of a GGUF file, and without weights.
+    """Return a folder with config.json, generation_config.json and the tokenizer of a GGUF file, without weights.
 
     Raises:
         CorruptFile: its vocabulary makes no tokenizer.
-        UnsupportedModel: a tokenizer whose rules are not known.
+        UnsupportedModel: the tokenizer is not supported.
         DiskFull, OutputProblem: the cache cannot be written.
         Cancelled: `should_stop` said so.
     """
@@ -111,7 +110,7 @@ def type_shares(path: Path) -> str:
 
 
 def _bytes_by_type(header: GgufHeader, *, blocks: bool) -> dict[str, int]:
-    """Bytes of the tensors of each type; of the matrices of the decoder blocks only, or of all."""
+    """Return the bytes of each type, of the matrices of the decoder blocks only or of all tensors."""
     found: dict[str, int] = {}
     for name, tensor in header.tensors.items():
         if not blocks or (name.startswith("blk.") and len(tensor.shape) > 1):
@@ -120,7 +119,7 @@ def _bytes_by_type(header: GgufHeader, *, blocks: bool) -> dict[str, int]:
 
 
 class _Written:
-    """Bytes of an import that are written: told as `Progress` (of `total`, 0 for not at all), and a place to stop."""
+    """The count of written bytes: emits `Progress` (of `total`; 0 for none) and checks for cancellation."""
 
     def __init__(self, total: int, emit: Emit, should_stop: ShouldStop) -> None:
         self._progress = PacedProgress(total, emit)
@@ -128,25 +127,25 @@ class _Written:
         self._done = 0
 
     def add(self, count: int) -> None:
-        """So many more are written."""
+        """Count `count` more bytes."""
         if self._should_stop():
             raise Cancelled("Stopped while importing.")
         self._done += count
         self._progress.tell(self._done)
 
     def counted(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
-        """The same pieces, each counted when the next one is asked for."""
+        """Yield the pieces, counting each when the next one is requested."""
         for piece in pieces:
             yield piece
             self.add(len(piece))
 
     def end(self) -> None:
-        """All of it is written."""
+        """Report the end of the import."""
         self._progress.end()
 
 
 def _place(header: GgufHeader, suffix: str) -> Path:
-    """Where the cache keeps what is made of a file: another place as soon as the file has changed."""
+    """Return the cache entry of a file, which depends on its header, size and modification time."""
     stem = re.sub(r"[^\w.-]+", "_", header.path.stem)[:60]
     status = header.path.stat()
     key = hashlib.sha256(f"{_VERSION} {header.digest} {status.st_size} {status.st_mtime_ns}".encode()).hexdigest()
@@ -155,7 +154,7 @@ def _place(header: GgufHeader, suffix: str) -> Path:
 
 @contextmanager
 def _cache(target: Path, should_stop: ShouldStop) -> Iterator[None]:
-    """One filling of a place at a time, on this machine, and what the file system says of it in the user's words."""
+    """Lock a cache entry against other processes, and translate errors of the file system."""
     root = target.parent
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -169,7 +168,7 @@ def _cache(target: Path, should_stop: ShouldStop) -> Iterator[None]:
 
 @contextmanager
 def _locked(path: Path, should_stop: ShouldStop) -> Iterator[None]:
-    """The lock at `path`; a dead process leaves none behind."""
+    """Hold the lock at `path`, which is released even if the process dies."""
     lock = FileLock(path)
     while True:
         if should_stop():
@@ -187,7 +186,7 @@ def _locked(path: Path, should_stop: ShouldStop) -> Iterator[None]:
 
 @contextmanager
 def _staged(target: Path) -> Iterator[Path]:
-    """An empty folder that becomes `target` when all went well, and else is removed."""
+    """Yield an empty folder that is renamed to `target` on success and removed on failure."""
     shutil.rmtree(target, ignore_errors=True)
     stage = target.with_name(f".{target.name}.partial")
     shutil.rmtree(stage, ignore_errors=True)
@@ -201,7 +200,7 @@ def _staged(target: Path) -> Iterator[Path]:
 
 
 def _is_whole(folder: Path, *, weights: bool) -> bool:
-    """Whether a cached import can be used: cleaners of caches delete old files one by one."""
+    """Return whether a cached import is complete; cache cleaners may have deleted single files."""
     try:
         if not (folder / "tokenizer.json").is_file() or not isinstance(read_json(folder / "config.json"), dict):
             return False

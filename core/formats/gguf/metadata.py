@@ -1,6 +1,6 @@
-"""The metadata of a GGUF file but for its tokenizer: what the model is called and how it is built.
+"""The metadata of a GGUF file except the tokenizer: names, origin and sizes of the model.
 
-The keys are those that llama.cpp reads (its src/llama-arch.cpp) and its converter writes. Knows no tensor's values.
+The keys are those that llama.cpp reads (its src/llama-arch.cpp) and its converter writes.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _NO_CAP: Final = 1e30
 
 
 def file_type(weights: Mapping[str, int], mix: str = "") -> int:
-    """`general.file_type`: the mix's number, or that of the type that most weights have.
+    """Return `general.file_type`: the number of the mix, or of the type that most weights have.
 
     Args:
-        weights: type -> weights in matrices of it.
-        mix: such as `q4_k_m`; "" where none was asked for by name.
+        weights: number of weights in matrices of each type.
+        mix: such as `q4_k_m`; "" for none.
     """
     most = max(weights, key=lambda name: weights[name], default="f32")
     name = f"MOSTLY_{mix.upper()}" if mix else _BY_TYPE.get(most, f"MOSTLY_{most.upper()}")
@@ -42,15 +42,15 @@ def file_type(weights: Mapping[str, int], mix: str = "") -> int:
 
 
 def metadata(tensors: TensorMap, label: str, name: str, folder: Path, kind: int, parameters: int) -> list[Entry]:
-    """Everything but the tokenizer, in the order of the file.
+    """Return the metadata except the tokenizer, in the order of the file.
 
     Args:
         tensors: of the file.
         label: of the model, a Hub id where there is one.
-        name: `general.name`, which the tokenizer has a say in.
-        folder: of the source, for its licence, tags and the like.
-        kind: `file_type`.
-        parameters: of the model.
+        name: `general.name`, which may depend on the tokenizer.
+        folder: of the source, for its licence and tags.
+        kind: number of the file type.
+        parameters: number of parameters.
     """
     return [
         Entry.text("general.architecture", tensors.rules.name),
@@ -65,7 +65,7 @@ def metadata(tensors: TensorMap, label: str, name: str, folder: Path, kind: int,
 
 
 def _origin(label: str, folder: Path) -> list[Entry]:
-    """What the source says of itself, but for its name, and the base model: a label that is a Hub id is that."""
+    """Return licence, tags and base model of the source; a label that is a Hub id names the base model."""
     facts = read_facts(folder)
     facts.pop("name", None)
     if _HUB.fullmatch(label):

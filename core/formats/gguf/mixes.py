@@ -1,7 +1,7 @@
-"""Which block type each layer gets when a GGUF file type is asked for by name, as llama.cpp's quantizer would choose.
+"""The block type of each layer in a named GGUF file type such as Q4_K_M, as llama.cpp's quantizer chooses it.
 
-The choices are those of llama_tensor_get_type in llama.cpp's src/llama-quant.cpp for models without experts. Where a
-bits map gives a layer other bits than its default, the map wins. No torch.
+The rules are those of llama_tensor_get_type in llama.cpp's src/llama-quant.cpp for models without experts. Bits that a
+bits map sets explicitly take precedence. Does not depend on torch.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _ROLES = {
 
 @dataclass(frozen=True)
 class Place:
-    """Where a layer stands, as far as a mix asks.
+    """The position of a layer, as far as a mix depends on it.
 
     Attributes:
         role: `value`, `joined` (q, k and v in one), `output` (of the attention), `down`, or "" for all others.
-        block, blocks: its number and how many there are.
-        shared: queries that share a key and value head.
+        block, blocks: number of the block, and number of blocks.
+        shared: query heads that share a key-value head.
     """
 
     role: str
@@ -38,18 +38,18 @@ class Place:
 
     @property
     def more(self) -> bool:
-        """The first and last eighth of the blocks and every third between, which the M mixes give more bits."""
+        """Whether the M mixes give the block more bits: the first and last eighth and every third between."""
         eighth = self.blocks // 8
         return self.block < eighth or self.block >= 7 * self.blocks // 8 or (self.block - eighth) % 3 == 2
 
 
 def base_type(mix: str) -> str:
-    """The type that a mix is named after: `q4_k` of `q4_k_m`."""
+    """Return the type that a mix is named after: `q4_k` for `q4_k_m`."""
     return mix if mix in TYPES else mix.rpartition("_")[0]
 
 
 def place(kind: str, block: int, tree: ModelTree) -> Place:
-    """Where the layer called `kind` in a block stands."""
+    """Return the position of the layer called `kind` in a block."""
     text: dict[str, Any] = tree.config.get("text_config") or tree.config
     heads = text.get("num_attention_heads") or 1
     shared = heads // (text.get("num_key_value_heads") or heads)
@@ -57,12 +57,12 @@ def place(kind: str, block: int, tree: ModelTree) -> Place:
 
 
 def role(kind: str) -> str:
-    """The role of the layer called `kind` in a block, as in `Place`."""
+    """Return the role of the layer called `kind` in a block, as in `Place`."""
     return _ROLES.get(kind.rpartition(".")[2], "")
 
 
 def layer_type(mix: str, where: Place) -> str:
-    """The type of a matrix in a block, before its shape is looked at."""
+    """Return the type of a matrix in a block, before the fallback for its shape."""
     base = base_type(mix)
     if where.role == "value":
         return _value_type(mix, base, where)
@@ -100,7 +100,7 @@ def _down_type(mix: str, base: str, where: Place) -> str:
 
 
 def type_for_bits(mix: str, bits: int) -> str:
-    """The type of a layer to which the map gives bits of its own."""
+    """Return the type of a layer whose bits are set in the bits map."""
     base = base_type(mix)
     if bits == TYPES[base].bits:
         return base
@@ -108,7 +108,7 @@ def type_for_bits(mix: str, bits: int) -> str:
 
 
 def head_type(mix: str, columns: int) -> str:
-    """The type of the output head, and of an embedding that is the head: 6 bits, or 8 where rows do not fit."""
+    """Return the type of the output head or a tied embedding: 6 bits, or 8 if rows are not whole blocks."""
     base = base_type(mix)
     if base == "q8_0" or columns % TYPES[base].block:
         return "q8_0"
@@ -116,12 +116,12 @@ def head_type(mix: str, columns: int) -> str:
 
 
 def embedding_type(mix: str, columns: int, *, tied: bool) -> str:
-    """The type of the token embedding."""
+    """Return the type of the token embedding."""
     return head_type(mix, columns) if tied else fitting(base_type(mix), columns)
 
 
 def fitting(name: str, columns: int) -> str:
-    """The type, or what takes over for rows of that many columns; "" where none fits."""
+    """Return the type, or its fallback for rows of that many columns; "" if none fits."""
     known = TYPES[name]
     if columns % known.block == 0:
         return name

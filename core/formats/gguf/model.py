@@ -1,7 +1,6 @@
-"""The model in a GGUF file under the names and in the layout that transformers has: config, names, shapes, row orders.
+"""The model in a GGUF file as transformers has it: config, tensor names, shapes and row orders.
 
-Every tensor is accounted for, both ways: one that the model does not know, or that the file lacks, is an error.
-Reads the header and the rotary divisors, no weight.
+An unknown or a missing tensor is an error. Only the header and the RoPE divisors are read, no weights.
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ from core.model.gguf_header import GgufHeader, GgufTensor, read_gguf_header
 _Array = np.ndarray[Any, Any]
 
 FLOATS: Final = ("F32", "F16", "BF16")
-"""Types of tensors that are numbers one by one."""
+"""Floating-point types of tensors."""
 
 
 @dataclass(frozen=True)
 class GgufPlace:
-    """A tensor of the file and how its values lie in the model.
+    """A tensor of the file and its layout in the model.
 
     Attributes:
         tensor: of the file.
@@ -46,32 +45,32 @@ class GgufPlace:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """In the model."""
+        """The shape in the model."""
         return self.tensor.shape[::-1] if self.transposed else self.tensor.shape
 
     @cached_property
     def order(self) -> _Array | None:
-        """The file's row of each row of the model, int64 [rows]; None where they are the same."""
+        """The file's row for each row of the model, int64 [rows]; None if they are the same."""
         if not self.heads:
             return None
         return split_rows(self.tensor.shape[0], self.heads)
 
     @property
     def as_stored(self) -> bool:
-        """Whether the file's numbers are floating-point ones and the model's, apart from their order."""
+        """Whether the file has the model's floating-point numbers, apart from their order."""
         return self.tensor.kind.name in FLOATS and not self.shift
 
 
 @dataclass(frozen=True)
 class GgufModel:
-    """A GGUF file, understood.
+    """The model in a GGUF file.
 
     Attributes:
         path: of the file; of one in parts, the first.
         header: of the file.
-        config: what config.json of such a model says.
-        generation: what generation_config.json says: the tokens that begin and end.
-        places: the model's parameter -> its place in the file, in the model's order; a tied head has none.
+        config: contents of config.json.
+        generation: contents of generation_config.json: the tokens that begin and end texts.
+        places: place in the file of each parameter, in the model's order; a tied head has none.
     """
 
     path: Path
@@ -82,11 +81,11 @@ class GgufModel:
 
     @cached_property
     def tensors(self) -> dict[str, GgufTensor]:
-        """The model's parameter -> tensor of the file."""
+        """The tensor of the file for each parameter of the model."""
         return {name: place.tensor for name, place in self.places.items()}
 
     def values(self, name: str) -> _Array:
-        """A parameter as the model has it, float32."""
+        """Return a parameter as the model has it, float32."""
         place = self.places[name]
         found = gguf_values.values(place.tensor)
         if place.order is not None:
@@ -94,7 +93,7 @@ class GgufModel:
         if place.transposed:
             found = np.ascontiguousarray(found.T)
         if place.shift:
-            with np.errstate(invalid="ignore"):  # a damaged number is for whoever reads the values to judge
+            with np.errstate(invalid="ignore"):  # callers check for damaged numbers
                 found -= np.float32(place.shift)
         return found
 
@@ -136,7 +135,7 @@ def _empty_model(config: Any, label: str) -> Any:
 
 
 def _places(header: GgufHeader, model: Any, label: str) -> dict[str, GgufPlace]:
-    """Name in the model -> place in the file, for every parameter of the model.
+    """Return the place in the file of every parameter of the model, by name.
 
     Raises:
         UnsupportedModel: a tensor is left over.
@@ -160,7 +159,7 @@ def _places(header: GgufHeader, model: Any, label: str) -> dict[str, GgufPlace]:
         found[name] = place
     if left:
         raise UnsupportedModel(
-            f"{label} has {len(left)} tensors that no part of the model takes, such as {next(iter(left))[:80]!r}.",
+            f"{label} has {len(left)} tensors that are not part of the model, such as {next(iter(left))[:80]!r}.",
             "Use the original as a folder or from the Hub.",
         )
     return found

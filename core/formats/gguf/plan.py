@@ -1,7 +1,6 @@
-"""An output that is one GGUF file: how its layers get into blocks, writing it, and reading it back.
+"""The GGUF output format: planning, writing and verifying one GGUF file.
 
-What the file consists of is `export`'s work, which type a tensor has that of `types` and `mixes`. Decides nothing
-itself but the file's name.
+The contents of the file come from `export`, the types of tensors from `types` and `mixes`.
 """
 
 from __future__ import annotations
@@ -35,12 +34,12 @@ from core.model.tree import ModelTree
 from core.model.weights import TensorStore
 
 _PIECE: Final = 1 << 22
-"""Weights of an embedding handled at once."""
+"""Most weights of an embedding processed at once."""
 
 
 @dataclass(frozen=True)
 class GgufPlan:
-    """One GGUF file: a `stored.FormatPlan`.
+    """The plan of one GGUF file, a `stored.FormatPlan`.
 
     Attributes:
         name: of the format.
@@ -48,9 +47,9 @@ class GgufPlan:
         contents: tensors, types and metadata of the file.
         file: its name.
         source_folder: of the source, with its config and tokenizer.
-        notes: what a user should know beforehand.
+        notes: for the user, before the run.
         embedding_type: block type of the source's embedding, "" for none.
-        min_zero: no zero point is too small.
+        min_zero: smallest zero point that the format can store.
     """
 
     name: str
@@ -69,29 +68,29 @@ class GgufPlan:
 
     @cached_property
     def others(self) -> list[MappedTensor]:
-        """The tensors that are no quantized layers."""
+        """The tensors that are not quantized layers."""
         return [item for item in self.contents.tensor_map.mapped if item.linear not in self.layers]
 
     @property
     def copied(self) -> list[str]:
-        """Names of the source's tensors that are no quantized layers."""
+        """Names of the source's tensors that are not quantized layers."""
         return [item.source for item in self.others]
 
     @property
     def rounded(self) -> dict[str, str]:
-        """Those of `copied` that are not the source's numbers -> the block type that they are rounded to."""
+        """Block type of each tensor of `copied` that is rounded, by name."""
         kinds = {item.source: self.type_of(item) for item in self.others}
         return {name: kind for name, kind in kinds.items() if kind not in FLOATS and kind != self.embedding_type}
 
     def type_of(self, item: MappedTensor) -> str:
-        """The type of a tensor in the file."""
+        """Return the type of a tensor in the file."""
         return self.contents.types[item.linear or item.source]
 
     def stored(self, layer: StoredLayer) -> BlockLinear:
-        """The layer in blocks: as it is, or its integers carried over exactly.
+        """Return the layer in its block type, converting plain integers losslessly.
 
         Raises:
-            ValueError: it is not what was planned, or no block type holds it.
+            ValueError: the layer differs from the plan, or no block type represents it.
         """
         place = self.contents.of_linear[layer.name]
         kind = self.type_of(place)
@@ -101,7 +100,7 @@ class GgufPlan:
         return blocks
 
     def writer(self, folder: Path) -> GgufOutput:
-        """Begin the output in an existing, empty folder.
+        """Return a writer of the output in an existing, empty folder.
 
         Raises:
             DiskFull, OutputProblem: the folder cannot take it.
@@ -109,14 +108,14 @@ class GgufPlan:
         return GgufOutput(self, folder)
 
     def open(self, folder: Path) -> GgufCheckpoint:
-        """The finished output, read back."""
+        """Open the finished output."""
         return GgufCheckpoint(folder / self.file, self.source_folder, self.contents.tensor_map)
 
     def check_rest(self, written: Checkpoint, source: TensorStore, should_stop: ShouldStop) -> None:
-        """Hold every other tensor against the source's: equal, or as close as its block type allows.
+        """Check every other tensor against the source: equal, or as close as its block type allows.
 
         Raises:
-            VerificationFailed: the first that differs or is not finite, by name.
+            VerificationFailed: a tensor differs or is not finite.
             Cancelled: `should_stop` said so.
         """
         for item in self.others:
@@ -135,7 +134,7 @@ class GgufPlan:
 
 
 class GgufOutput:
-    """Writes one GGUF file: layers in any order, then everything else. A `stored.FormatWriter`."""
+    """A writer of one GGUF file, a `stored.FormatWriter`: layers in any order, then all other tensors."""
 
     def __init__(self, plan: GgufPlan, folder: Path) -> None:
         self._plan = plan
@@ -143,10 +142,10 @@ class GgufOutput:
         self._file = plan.contents.writer(folder / plan.file)
 
     def write(self, layer: StoredLayer) -> None:
-        """Put one layer into its place, rows in the file's order.
+        """Write one layer, rows in the file's order.
 
         Raises:
-            ValueError: it is not what was planned, or was written before.
+            ValueError: the layer differs from the plan, or was written before.
             DiskFull, OutputProblem: the file cannot take it.
         """
         blocks, place = self._plan.stored(layer), self._plan.contents.of_linear[layer.name]
@@ -154,7 +153,7 @@ class GgufOutput:
         self._file.write(place.name, ordered.encode())
 
     def begin(self, source: Path) -> None:
-        """The licence of the model in `source`; config, tokenizer and template are in the file.
+        """Copy the licence of the model in `source`; config, tokenizer and template are in the GGUF file.
 
         Raises:
             DiskFull, OutputProblem: the folder cannot take it.
@@ -162,7 +161,7 @@ class GgufOutput:
         carry_over(source, self._folder, legal_only=True)
 
     def finish(self, store: TensorStore, should_stop: ShouldStop) -> None:
-        """All other tensors.
+        """Write all other tensors and close the file.
 
         Raises:
             ValueError: layers are missing.
@@ -184,7 +183,7 @@ class GgufOutput:
         self._file.abort()
 
     def leave(self) -> None:
-        """Close the file and let it lie as it is."""
+        """Close the unfinished file and keep it."""
         self._file.leave()
 
 
@@ -196,15 +195,16 @@ def plan_gguf(
     label: str,
     embedding_type: str = "",
 ) -> GgufPlan:
-    """What the GGUF format called `name` makes of a model and its resolved map.
+    """Plan the GGUF file of a model with a resolved bits map.
 
     Args:
         plans: one for each linear of the tree, on the grids of the format (`core.formats.grids.plan_layers`).
-        source_folder: holds config and tokenizer; label: what the model is called.
-        embedding_type: block type of the source's embedding, which the file takes over unless it asks for another.
+        source_folder: with config and tokenizer.
+        label: name of the model.
+        embedding_type: block type of the source's embedding, which the file keeps unless its format sets another.
 
     Raises:
-        BadInput: a layer that no block type holds.
+        BadInput: no block type represents a layer.
         UnsupportedModel: an architecture or a tokenizer that is not written.
     """
     for problem in problems(tree, plans, name):
@@ -229,7 +229,7 @@ def plan_gguf(
 
 
 def file_name(label: str, format_name: str, contents: Export) -> str:
-    """Model and type, as files of llama.cpp are usually called: `SmolLM2-135M-Instruct-Q4_K_M.gguf`."""
+    """Return the file name in the convention of llama.cpp: `SmolLM2-135M-Instruct-Q4_K_M.gguf`."""
     stem = re.sub(r"\.(gguf|safetensors)\Z", "", label.rpartition("/")[2])
     stem = re.sub(r"[^\w.-]+", "-", re.sub(r"\s*\(.*?\)", "", stem)).strip("-.")[:80] or "model"
     kind = mix_of(format_name)
@@ -245,14 +245,14 @@ def file_name(label: str, format_name: str, contents: Export) -> str:
 def _same(item: MappedTensor, kind: str, ours: Tensor, theirs: Tensor) -> bool:
     if kind in FLOATS:
         return torch.equal(ours, item.restore(item.store(theirs)) if item.shift else theirs)
-    # Rows that were mixed up would be off by 1.4 of their size.
+    # Rows in a wrong order would differ by 1.4 of their norm.
     bits = int(kind[1])
     allowed = 2.0 ** (1 - bits) if bits > 2 else 0.7
     return bool((ours - theirs).norm() <= allowed * theirs.norm())
 
 
 def _pieces(item: MappedTensor) -> Iterator[slice]:
-    """Rows of a matrix that fit into memory together."""
+    """Yield the rows of a matrix in pieces of at most `_PIECE` weights."""
     rows = item.shape[0]
     step = max(1, _PIECE // item.shape[1]) if item.is_matrix else rows
     return (slice(start, min(rows, start + step)) for start in range(0, rows, step))
@@ -265,7 +265,7 @@ def _read(store: TensorStore, item: MappedTensor, rows: slice) -> Tensor:
 
 
 def _blocks(store: TensorStore, item: MappedTensor, kind: str, should_stop: ShouldStop) -> Iterator[Tensor]:
-    """A matrix in a block type, some rows at a time: the source's own blocks where they are of that type."""
+    """Yield a matrix in a block type, some rows at a time, reusing the source's blocks if they have that type."""
     for rows in _pieces(item):
         check_stop(should_stop)
         own = store.blocks(item.source, torch.arange(rows.start, rows.stop))

@@ -1,8 +1,7 @@
-"""Reading a GGUF file as a quantized checkpoint under the names, shapes and row orders of a transformers model.
+"""A GGUF file as a quantized checkpoint with the names, shapes and row orders of a transformers model.
 
-Linears in a block type become `BlockLinear`s, number for number; everything else is read as plain floats: stored ones
-as they are, embeddings in blocks and block types beyond `core.block_types` dequantized to float32. Knows bytes and
-names; what the metadata mean is in `core.formats.gguf.model`.
+Linear layers in a type of `core.block_types` become `BlockLinear`s without loss. Other tensors are read as floats:
+floating-point ones as stored, embeddings and other block types dequantized to float32.
 """
 
 from __future__ import annotations
@@ -33,12 +32,12 @@ _WEIGHT = ".weight"
 
 
 class GgufStore(TensorStore):
-    """Those tensors of a GGUF file that are no quantized linears, as the model has them.
+    """The tensors of a GGUF file that are not quantized linear layers, as the model has them.
 
     Attributes:
         folder: with config.json and the tokenizer.
-        table: name -> TensorInfo; F32, F16 and BF16 as stored, anything else F32. Byte ranges of values that are worked
-            out on reading mean nothing but their length.
+        table: name -> TensorInfo; F32, F16 and BF16 as stored, others F32. For tensors that are dequantized, only
+            the length of the byte range is meaningful.
     """
 
     def __init__(self, model: GgufModel, folder: Path, names: list[str]) -> None:
@@ -46,7 +45,7 @@ class GgufStore(TensorStore):
         self._model = model
 
     def get(self, name: str) -> Tensor:
-        """The whole tensor, in the dtype of the table, in memory of its own.
+        """Return the whole tensor in the dtype of the table, in new memory.
 
         Raises:
             CorruptFile: no such tensor, or the file shrank since its header was read.
@@ -62,7 +61,7 @@ class GgufStore(TensorStore):
         return value.T.contiguous() if place.transposed else value
 
     def rows(self, name: str, index: Tensor) -> Tensor:
-        """Rows `index` (int64 [n]) of a 2-D tensor, shape [n, columns], reading and dequantizing no others."""
+        """Return rows `index` (int64 [n]) of a matrix, [n, columns], without reading other rows."""
         self.info(name)
         place = self._model.places[name]
         if place.transposed or place.shift:
@@ -84,7 +83,7 @@ class GgufStore(TensorStore):
         return kind, torch.from_numpy(gguf_values.gather_rows(place.tensor, wanted))
 
     def chunks(self, name: str) -> Iterator[bytes]:
-        """The tensor's bytes, as its dtype in the table has them, in pieces."""
+        """Yield the bytes of the tensor in its dtype of the table, in pieces."""
         self.info(name)
         place = self._model.places[name]
         if place.order is not None or place.transposed or place.shift:
@@ -99,8 +98,8 @@ class GgufCheckpoint:
 
     Attributes:
         path: the file.
-        model: what its header means.
-        config: what config.json of this model says.
+        model: config, names and places of the tensors.
+        config: contents of config.json.
         schemes: name of each linear in one of the types of `core.block_types` -> its scheme, in the model's order.
         plain: names of all other tensors.
 
@@ -108,8 +107,8 @@ class GgufCheckpoint:
         path: of the file.
         folder: with config.json and tokenizer of the model that the file was made of, where it is at hand; by default
             both are made of the metadata.
-        tensor_map: by which the file was made of the checkpoint in `folder`: its names and its config count.
-        should_stop: asked while a tokenizer is unpacked.
+        tensor_map: with which the file was written from the checkpoint in `folder`, whose names and config are used.
+        should_stop: called while a tokenizer is unpacked.
 
     Raises:
         CorruptFile: the file is damaged, or has other tensors than `tensor_map`.
@@ -137,7 +136,7 @@ class GgufCheckpoint:
 
     @cached_property
     def folder(self) -> Path:
-        """Holds config.json, generation_config.json and the tokenizer.
+        """Folder with config.json, generation_config.json and the tokenizer.
 
         Raises:
             UnsupportedModel, CorruptFile: no tokenizer can be made of the metadata.
@@ -147,7 +146,7 @@ class GgufCheckpoint:
 
     @cached_property
     def store(self) -> GgufStore:
-        """The tensors in `plain`; errors as `folder`."""
+        """Store of the tensors in `plain`; errors as for `folder`."""
         return GgufStore(self.model, self.folder, self.plain)
 
     @property
@@ -156,7 +155,7 @@ class GgufCheckpoint:
         return sum(tensor.nbytes for tensor in self.model.header.tensors.values())
 
     def layer(self, name: str) -> BlockLinear:
-        """One quantized linear, rows in the model's order.
+        """Return one quantized linear layer, rows in the model's order.
 
         Raises:
             KeyError: no quantized layer has that name.
@@ -167,10 +166,9 @@ class GgufCheckpoint:
         return self._decoded(name)
 
     def embedding_pieces(self, name: str, rows: int) -> Iterator[BlockLinear] | None:
-        """Return an embedding in the block type that it is stored in, rows in the model's order, so many at a time;
-        None where it is in none.
+        """Return an embedding in its block type, some rows at a time in the model's order; None if it has none.
 
-        `store` has it too, as floats; a head that is tied to it is multiplied as it is stored.
+        `store` has the embedding as floats; a tied head is multiplied in its block type.
 
         Raises:
             KeyError: the file has no tensor of that name.
@@ -204,9 +202,9 @@ class GgufCheckpoint:
         return decode(name, kind, torch.from_numpy(raw))
 
     def dense_table(self) -> dict[str, TensorInfo]:
-        """The tensor table as if nothing were quantized: a float weight [out, in] in place of each quantized one.
+        """Return the tensor table of the unquantized model: a float weight [out, in] for each quantized one.
 
-        For building the tree of the original; the byte ranges of those weights mean nothing.
+        Used to build the tree of the original; the byte ranges of these weights are placeholders.
         """
         table = {}
         for name, tensor in self.model.tensors.items():
@@ -235,7 +233,7 @@ def _as_planned(path: Path, folder: Path, tensor_map: TensorMap) -> GgufModel:
 
 
 def _is_quantized_linear(name: str, tensor: GgufTensor) -> bool:
-    """Whether a tensor is the weight of a linear in a block type that Bitwright knows by its numbers."""
+    """Return whether a tensor is the weight of a linear layer in a type of `core.block_types`."""
     place = tensor.name.startswith("blk.") or tensor.name == "output.weight"
     return place and name.endswith(_WEIGHT) and len(tensor.shape) == 2 and tensor.kind.name.lower() in TYPES
 

@@ -1,4 +1,4 @@
-"""The type that each tensor of a model gets in a GGUF file, and the bytes it takes. No torch and no files."""
+"""Types of the tensors of a model in a GGUF file, and their sizes. Does not depend on torch."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from core.model.tree import ModelTree
 from core.schemes import LayerScheme
 
 FLOATS = {"f32": 4, "f16": 2, "bf16": 2}
-"""Types that are plain numbers, and their bytes."""
+"""Floating-point types and their bytes."""
 
 
 def linear_type(scheme: LayerScheme) -> str:
-    """The block type that holds a quantized layer exactly; "" where none does."""
+    """Return the block type that represents a quantized layer exactly, or "" if there is none."""
     return scheme.type or carrier(scheme.bits, scheme.group_size, scheme.sym)
 
 
 def other_type(format_name: str, tree: ModelTree, info: TensorInfo) -> str:
-    """The type of a tensor that is no quantized layer of the map.
+    """Return the type of a tensor that is not a quantized layer of the map.
 
-    Matrices keep the floating-point type that they have, everything else becomes 32 bits, as llama.cpp wants it. With a
-    named type the embedding goes along as llama.cpp's quantizer does it.
+    Matrices keep their floating-point type, other tensors become 32-bit floats, as llama.cpp requires. With a named
+    file type the embedding gets the type that llama.cpp's quantizer chooses.
     """
     if len(info.shape) != 2:
         return "f32"
@@ -37,7 +37,7 @@ def other_type(format_name: str, tree: ModelTree, info: TensorInfo) -> str:
 
 
 def type_bytes(name: str, shape: tuple[int, ...]) -> int:
-    """Bytes of a tensor of a type; blocks run along its last dimension, which they divide."""
+    """Return the bytes of a tensor of a type, whose last dimension consists of whole blocks."""
     count = math.prod(shape)
     if name in FLOATS:
         return count * FLOATS[name]

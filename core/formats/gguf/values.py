@@ -1,7 +1,6 @@
-"""The values of one tensor of a GGUF file: rows read from disk and dequantized as gguf-py does it.
+"""Reading and dequantizing of the rows of a tensor in a GGUF file, with gguf-py.
 
-Plain reads instead of a memory map, for the reason that `core.model.weights` gives. Knows bytes and block types, not
-what a tensor means.
+Files are read without memory maps for the reason given in `core.model.weights`.
 """
 
 from __future__ import annotations
@@ -16,14 +15,14 @@ from core.errors import CorruptFile, ModelNotFound, UnsupportedModel
 from core.model.gguf_header import GgufTensor
 
 CHUNK_ELEMENTS: Final = 1 << 22
-"""Weights dequantized at once, 16 MB in fp32: gguf-py makes several copies of what it is given."""
+"""Most weights dequantized at once, 16 MB in fp32: gguf-py makes several copies of its input."""
 
 _Array = np.ndarray[Any, Any]
 _PLAIN: Final[dict[str, str]] = {"F32": "<f4", "F16": "<f2"}
 
 
 def rows_of(tensor: GgufTensor) -> int:
-    """Rows of a tensor: a block type lies along the last dimension, so one of one dimension is a row."""
+    """Return the number of rows of a tensor; a one-dimensional tensor is one row."""
     count = 1
     for length in tensor.shape[:-1]:
         count *= length
@@ -31,7 +30,7 @@ def rows_of(tensor: GgufTensor) -> int:
 
 
 def read_rows(tensor: GgufTensor, start: int = 0, stop: int | None = None) -> _Array:
-    """The stored bytes of rows `start` to `stop` (None: the last), uint8 [rows, bytes of a row].
+    """Return the stored bytes of rows `start` to `stop` (None: to the end), uint8 [rows, bytes of a row].
 
     Raises:
         CorruptFile: the file shrank since its header was read.
@@ -61,7 +60,7 @@ def read_rows(tensor: GgufTensor, start: int = 0, stop: int | None = None) -> _A
 
 
 def gather_rows(tensor: GgufTensor, index: _Array) -> _Array:
-    """The stored bytes of single rows, uint8 [n, bytes of a row], touching no others.
+    """Return the stored bytes of single rows, uint8 [n, bytes of a row], without reading others.
 
     Raises:
         ModelNotFound: the file is gone.
@@ -75,7 +74,7 @@ def gather_rows(tensor: GgufTensor, index: _Array) -> _Array:
 
 
 def decode_rows(raw: _Array, tensor: GgufTensor) -> _Array:
-    """The values of stored rows, float32 [rows, columns], in memory of their own.
+    """Return the values of stored rows, float32 [rows, columns], in new memory.
 
     Raises:
         UnsupportedModel: the tensor's type is one that gguf-py does not dequantize.
@@ -84,7 +83,7 @@ def decode_rows(raw: _Array, tensor: GgufTensor) -> _Array:
     if plain is not None:
         return raw.view(plain).astype(np.float32)
     try:
-        # A damaged scale may be infinite; what comes of it is for the reader of the values to judge.
+        # A damaged scale may be infinite; callers check the values.
         with np.errstate(all="ignore"):
             return np.array(gguf.dequantize(raw, tensor.kind), dtype=np.float32, order="C")
     except NotImplementedError as error:
@@ -94,7 +93,7 @@ def decode_rows(raw: _Array, tensor: GgufTensor) -> _Array:
 
 
 def raw_chunks(tensor: GgufTensor) -> Iterator[_Array]:
-    """All stored bytes in order, uint8 [rows, bytes of a row], some rows at a time."""
+    """Yield all stored bytes in order, uint8 [rows, bytes of a row], some rows at a time."""
     step = max(1, CHUNK_ELEMENTS // tensor.shape[-1])
     rows = rows_of(tensor)
     for start in range(0, rows, step):
@@ -102,12 +101,12 @@ def raw_chunks(tensor: GgufTensor) -> Iterator[_Array]:
 
 
 def row_chunks(tensor: GgufTensor) -> Iterator[_Array]:
-    """All values in order, float32 [rows, columns], some rows at a time."""
+    """Yield all values in order, float32 [rows, columns], some rows at a time."""
     return (decode_rows(raw, tensor) for raw in raw_chunks(tensor))
 
 
 def values(tensor: GgufTensor) -> _Array:
-    """All values, float32 in the tensor's shape."""
+    """Return all values, float32 in the shape of the tensor."""
     found = np.empty((rows_of(tensor), tensor.shape[-1]), dtype=np.float32)
     done = 0
     for chunk in row_chunks(tensor):

@@ -1,9 +1,9 @@
-"""Compiles our kernels on their first use, with whatever C++ compiler there is, and keeps the library.
+"""Compilation of the kernels on first use, with the C++ compiler of the machine, and a cache of the libraries.
 
-The library lies in a private folder under a name made of all that it depends on: the sources, the compiler, its flags
-and the processor. Code that somebody else could have put there is never loaded: the folder and the file belong to this
-user and nobody else may write to them, and beside the library lies the hash of its bytes and of its name, which is
-checked before each use. Knows compilers and files, not what the kernels compute. Imports no torch.
+The name of a library in the cache is a hash of everything that it depends on: sources, compiler, flags and processor.
+Code that another user could have put there is never loaded: the private folder and the file belong to this user, nobody
+else may write to them, and a hash of the library's name and bytes is stored beside it and checked before each use.
+Does not depend on torch.
 """
 
 from __future__ import annotations
@@ -29,33 +29,33 @@ from core.home import open_private, private_folder
 
 SOURCES = Path(__file__).parent / "source"
 INSTALL = "pip install ziglang"
-"""Brings a C++ compiler that needs no rights; where there is a g++ or clang++ that is used instead."""
+"""Installs a C++ compiler without administrator rights; a g++ or clang++ on the machine is preferred."""
 _FLAGS = (
     "-std=c++17", "-O3", "-fPIC", "-pthread", "-w",
-    # None of these changes what a sum is: products may be fused, and nobody looks at errno or at traps.
+    # These do not reorder sums: they allow fused multiply-add and ignore errno and floating-point traps.
     "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math",
 )  # fmt: skip
 _LONGEST = 900.0
-"""Seconds after which a compiler is taken to hang; slow machines need about 60."""
+"""Timeout of a compiler in seconds; slow machines need about 60."""
 
 
 def folder() -> Path:
-    """Where the compiled libraries are kept.
+    """Return the folder of the compiled libraries.
 
     Raises:
-        MissingDependency: there is no folder that others can be kept out of.
+        MissingDependency: no private folder can be created.
     """
     try:
         return private_folder("native")
     except OSError as error:
         raise MissingDependency(
-            f"There is no private folder for compiled kernels ({error.strerror or error}).",
-            "Set BITWRIGHT_HOME to a folder of your own.",
+            f"No private folder for compiled kernels can be used ({error.strerror or error}).",
+            "Set BITWRIGHT_HOME to a folder that belongs to you.",
         ) from error
 
 
 def is_there() -> bool:
-    """Whether some library was compiled before."""
+    """Return whether any library was compiled before."""
     try:
         return any(folder().glob("kernels-*"))
     except (MissingDependency, OSError):
@@ -63,12 +63,12 @@ def is_there() -> bool:
 
 
 def library() -> Path:
-    """The compiled library for this machine, compiled now if there is none yet.
+    """Return the compiled library for this machine, compiling it if necessary.
 
-    Several processes may do so at once; the last one's library, equal to the others', stays.
+    Several processes may compile it at once; the last library, equal to the others, is kept.
 
     Raises:
-        MissingDependency: there is no compiler, none that compiles it, or no private folder for it; with the reasons.
+        MissingDependency: there is no compiler, compilation fails, or there is no private folder; with the reasons.
     """
     reasons, place = [], folder()
     for compiler in _compilers():
@@ -78,23 +78,23 @@ def library() -> Path:
             reasons.append(f"{Path(compiler[0]).name}: {_first_line(error)}")
     if not reasons:
         raise MissingDependency(
-            "There is no C++ compiler to compile our kernels with.", f"Install g++ or clang++, or run: {INSTALL}"
+            "No C++ compiler was found to compile the kernels.", f"Install g++ or clang++, or run: {INSTALL}"
         )
     raise MissingDependency(
-        f"Our kernels could not be compiled ({'; '.join(reasons)}).", f"Install g++ or clang++, or run: {INSTALL}"
+        f"The kernels could not be compiled ({'; '.join(reasons)}).", f"Install g++ or clang++, or run: {INSTALL}"
     )
 
 
 @contextlib.contextmanager
 def loadable(path: Path) -> Iterator[str]:
-    """What to give to the loader for a library that `library` returned, as long as the context lasts.
+    """Yield the name under which the loader finds a library that `library` returned.
 
-    On Linux it is the very file that was checked, whatever the path leads to by now; its bytes are only this user's to
-    change. The loader tells libraries apart by this name, so it must not be used for another one of the same process:
-    keep the context open as long as the library is loaded.
+    On Linux this is the open descriptor of the checked file, so that replacing the path has no effect. The loader
+    identifies libraries by this name: keep the context open as long as the library is loaded, so that the name is not
+    used again.
 
     Raises:
-        OSError: it is no longer what was compiled, or could be somebody else's.
+        OSError: the file has changed since it was compiled, or may belong to another user.
     """
     place = open_private(path.parent)
     try:
@@ -109,19 +109,19 @@ def loadable(path: Path) -> Iterator[str]:
 
 
 def discard(path: Path) -> None:
-    """Forget a library that cannot be loaded; the next `library()` compiles it again."""
+    """Delete a library that cannot be loaded; the next call of `library` compiles it again."""
     for each in (path, _seal(path)):
         with contextlib.suppress(OSError):
             each.unlink(missing_ok=True)
 
 
 def machine_flags() -> list[str]:
-    """The flags that choose instruction sets; BITWRIGHT_NATIVE_FLAGS replaces them."""
+    """Return the flags that select instruction sets; BITWRIGHT_NATIVE_FLAGS replaces them."""
     return shlex.split(os.environ.get("BITWRIGHT_NATIVE_FLAGS", "-march=native"))
 
 
 def _compilers() -> Iterator[list[str]]:
-    """Commands that may be C++ compilers, the one that the user names first."""
+    """Yield the commands of possible C++ compilers, the one in CXX first."""
     named = shlex.split(os.environ.get("CXX", ""))
     for command in (named, ["g++"], ["clang++"]):
         if command and shutil.which(command[0]):
@@ -131,25 +131,25 @@ def _compilers() -> Iterator[list[str]]:
 
 
 def _compiled(compiler: list[str], place: Path) -> Path:
-    """The library as this compiler makes it, from the cache where it is there and whole."""
+    """Return the library of one compiler, from the cache if it is there and intact."""
     flags = [*_FLAGS, *machine_flags()]
     path = place / f"kernels-{_key(compiler, flags)}{'.dll' if os.name == 'nt' else '.so'}"
     if is_whole(path):
         return path
-    # In the system's own folder for this, where nobody can exchange files between compiling and linking.
+    # In a private temporary folder, where no other user can replace files between compiling and linking.
     with tempfile.TemporaryDirectory(prefix="bitwright-") as scratch:
         made = Path(scratch) / path.name
         _make(compiler, flags, made)
         data = made.read_bytes()
-    # Two processes may end here together, with libraries that differ in their bytes at most; the seal of one beside the
-    # library of the other does not fit, and the next process compiles again, which is right if wasteful.
+    # Two processes may write here at the same time. If the hash of one ends up beside the library of the other, the
+    # next process compiles again.
     _put(path, data)
     _put(_seal(path), _sealed(path, data).encode("ascii"))
     return path
 
 
 def _put(path: Path, data: bytes) -> None:
-    """Write a file that is only this user's, under a temporary name first, into the folder that was checked."""
+    """Write a file that only this user can access into the checked folder, under a temporary name first."""
     place = open_private(path.parent)
     try:
         at = {} if os.name == "nt" else {"dir_fd": place}
@@ -169,7 +169,7 @@ def _put(path: Path, data: bytes) -> None:
 
 
 def _make(compiler: list[str], flags: list[str], to: Path) -> None:
-    """Compile every source, as many at a time as there are cores, and link them."""
+    """Compile all sources in parallel and link them."""
     units = sorted(SOURCES.glob("*.cpp"))
     objects = [str(to.with_name(f"{unit.stem}.o")) for unit in units]
     commands = [[*compiler, *flags, "-c", str(unit), "-o", made] for unit, made in zip(units, objects, strict=True)]
@@ -179,21 +179,21 @@ def _make(compiler: list[str], flags: list[str], to: Path) -> None:
 
 
 def _run(command: list[str]) -> str:
-    """What a command prints.
+    """Return the standard output of a command.
 
     Raises:
-        ValueError: it failed; with the first line that speaks of an error.
+        ValueError: the command failed; with the first line of its output that contains "error".
     """
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=_LONGEST, check=False)
     if done.returncode:
-        said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-        errors = [line for line in said if "error" in line.lower()]
-        raise ValueError((errors or said or [f"it ended with {done.returncode}"])[0])
+        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+        errors = [line for line in lines if "error" in line.lower()]
+        raise ValueError((errors or lines or [f"exit code {done.returncode}"])[0])
     return done.stdout
 
 
 def _key(compiler: list[str], flags: list[str]) -> str:
-    """A name for all that decides what the library is."""
+    """Return a hash of everything that the library depends on."""
     value = hashlib.sha256()
     for source in sorted([*SOURCES.glob("*.cpp"), *SOURCES.glob("*.h")]):
         value.update(source.name.encode() + b"\0" + source.read_bytes())
@@ -203,7 +203,7 @@ def _key(compiler: list[str], flags: list[str]) -> str:
 
 
 def _processor() -> str:
-    """What tells this processor from others that need other code: its model and its instruction sets."""
+    """Return the model and the instruction sets of the processor, which determine the compiled code."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -218,12 +218,12 @@ def _seal(path: Path) -> Path:
 
 
 def _sealed(path: Path, data: bytes) -> str:
-    """What lies beside a library: the hash of its name, which stands for the sources, and of its bytes."""
+    """Return the hash that is stored beside a library: of its name, which stands for the sources, and its bytes."""
     return hashlib.sha256(path.name.encode() + b"\0" + data).hexdigest()
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a library is there as this user compiled it: loading half of one, or another's, is not safe."""
+    """Return whether a library is intact and belongs to this user."""
     try:
         with loadable(path):
             return True
@@ -232,7 +232,7 @@ def is_whole(path: Path) -> bool:
 
 
 def _open_whole(place: int, path: Path) -> int:
-    """A descriptor of a library in the folder `place`, after its owner, its rights and its bytes were checked."""
+    """Return a descriptor of a library in the folder `place` after checking its owner, permissions and bytes."""
     descriptor = _open_own(place, path)
     try:
         seal = _open_own(place, _seal(path))
@@ -241,7 +241,7 @@ def _open_whole(place: int, path: Path) -> int:
         with os.fdopen(os.dup(descriptor), "rb") as stream:
             found = _sealed(path, stream.read()).encode("ascii")
         if found != expected.strip():
-            raise OSError(f"{path} is not what was compiled")
+            raise OSError(f"{path} has changed since it was compiled")
     except OSError:
         os.close(descriptor)
         raise
@@ -249,7 +249,7 @@ def _open_whole(place: int, path: Path) -> int:
 
 
 def _open_own(place: int, path: Path) -> int:
-    """A descriptor of a file that belongs to this user, that nobody else may write to, and that has no other name."""
+    """Return a descriptor of a file that belongs to this user, only this user may write to, and has no other name."""
     if os.name == "nt":
         return os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
     descriptor = os.open(path.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=place)
@@ -257,7 +257,7 @@ def _open_own(place: int, path: Path) -> int:
     sound = stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and found.st_nlink == 1
     if not sound or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         os.close(descriptor)
-        raise PermissionError(f"{path} may be another user's")
+        raise PermissionError(f"{path} may belong to another user")
     return descriptor
 
 

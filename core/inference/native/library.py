@@ -1,6 +1,6 @@
-"""The compiled kernels as Python calls them: the structs of bitwright.h, and one product.
+"""ctypes bindings of the compiled kernels: the structs and functions of bitwright.h.
 
-ctypes gives the interpreter's lock back while a kernel runs. Knows nothing of models and layers.
+ctypes releases the interpreter lock while a kernel runs.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ SYMMETRIC, ZEROS, MINIMUMS, NESTED = 0, 1, 2, 3
 AVX2, AVX512, VNNI, NEON = 1, 2, 4, 8
 MAX_THREADS = 256
 ALIGNMENT = 64
-"""Of packed weights and of what holds activations, in bytes."""
+"""Alignment of packed weights and activations, in bytes."""
 
 
 class Memory(Structure):
-    """`bw_memory` of bitwright.h: an address, and how many bytes there are."""
+    """`bw_memory` of bitwright.h: an address and the number of bytes there."""
 
     _fields_ = (("at", c_void_p), ("bytes", c_int64))
 
@@ -66,22 +66,22 @@ _SIGNATURES = {
 
 
 def load() -> ctypes.CDLL:
-    """The kernels, compiled if need be; the same object from the second call on.
+    """Return the kernels, compiling them if necessary; later calls return the same object.
 
     Raises:
-        MissingDependency: they cannot be compiled or loaded here; the reason as a sentence.
+        MissingDependency: they cannot be compiled or loaded; with the reason.
     """
     return _load(os.environ.get("BITWRIGHT_NATIVE_FLAGS", ""), str(build.folder()))
 
 
 def _opened(path: Path) -> ctypes.CDLL:
-    """A library, whose file stays open as long as the process lives: it is loaded by its descriptor."""
+    """Load a library. Its file stays open until the process ends because it is loaded by its descriptor."""
     return ctypes.CDLL(_FILES.enter_context(build.loadable(path)))
 
 
 @lru_cache(maxsize=8)
 def _load(flags: str, folder: str) -> ctypes.CDLL:
-    """`load` for one set of flags and one cache."""
+    """Implement `load` for one set of flags and one cache folder."""
     path = build.library()
     try:
         found = _opened(path)
@@ -99,7 +99,7 @@ def _load(flags: str, folder: str) -> ctypes.CDLL:
 
 @lru_cache(maxsize=1)
 def why_not() -> str:
-    """Why the kernels cannot be used here, as one sentence; "" where they can. Compiles them on its first call."""
+    """Return why the kernels cannot be used, as one sentence; "" if they can. The first call compiles them."""
     try:
         load()
     except BitwrightError as error:
@@ -108,7 +108,7 @@ def why_not() -> str:
 
 
 def instructions() -> str:
-    """What the kernels were compiled for, in words."""
+    """Return the names of the instruction sets that the kernels were compiled for."""
     bits = load().bw_instructions()
     width = (
         "AVX-512" if bits & AVX512 else "AVX2" if bits & AVX2 else "NEON" if bits & NEON else "no vector instructions"
@@ -117,10 +117,10 @@ def instructions() -> str:
 
 
 def checked(result: int) -> int:
-    """What a compiled function returned, which is negative where it refuses what it was given.
+    """Return the result of a compiled function, which is negative for invalid arguments.
 
     Raises:
-        CorruptFile: it does; with the reason.
+        CorruptFile: the result is negative; with the reason.
     """
     if result < 0:
         reason = load().bw_reason(int(result)).decode("ascii")
@@ -129,10 +129,10 @@ def checked(result: int) -> int:
 
 
 def memory(tensor: Tensor, at: int = 0) -> Memory:
-    """The memory of a tensor from its element `at` on.
+    """Return the memory of a tensor from element `at` on.
 
     Raises:
-        ValueError: a tensor that does not lie in one piece in the memory of the CPU.
+        ValueError: the tensor is not contiguous or not on the CPU.
     """
     if tensor.device.type != "cpu" or not tensor.is_contiguous() or not 0 <= at <= tensor.numel():
         raise ValueError(f"compiled code cannot read a tensor on {tensor.device} with the strides {tensor.stride()}")
@@ -141,10 +141,10 @@ def memory(tensor: Tensor, at: int = 0) -> Memory:
 
 
 def place(activations: BwActivations, memory: Tensor) -> None:
-    """Share memory of `activation_bytes` out to the parts of the activations."""
+    """Assign memory of `activation_bytes` to the parts of the activations."""
     checked(load().bw_place_activations(byref(activations), memory.data_ptr(), memory.nbytes))
 
 
 def activation_bytes(activations: BwActivations) -> int:
-    """How much memory the activations need, by rows, inputs, block and planes."""
+    """Return the bytes that the activations need for their rows, inputs, block and planes."""
     return checked(int(load().bw_activation_bytes(byref(activations))))

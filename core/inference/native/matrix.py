@@ -1,6 +1,6 @@
-"""One weight matrix as the compiled kernels read it: packed from a quantized layer of any scheme, or in 16 or 32 bits.
+"""Weight matrices in the layout of the compiled kernels, packed from quantized layers or from 16- or 32-bit weights.
 
-Knows tensors and the layout's parameters; the layout itself is the kernels' own (source/linear_weights.h).
+The layout itself is described in source/linear_weights.h.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from core.inference.native.library import ALIGNMENT, BwActivations, BwMatrix, Me
 
 TILE = 16
 BLOCK = 32
-"""Inputs of the activations that share a scale; half of it for weights in groups of 16 (K types of GGUF)."""
+"""Inputs of the activations that share a scale; 16 for weights with group size 16 (K types of GGUF)."""
 _MOST_ROWS = 4096
-"""Rows that the kernels multiply at once."""
+"""Most rows of one call of the kernels."""
 _DENSE = {torch.float32: library.F32, torch.bfloat16: library.BF16, torch.float16: library.F16}
 
 
 @dataclass(frozen=True, eq=False)
 class Matrix:
-    """A packed matrix, and the memory that it lies in.
+    """A packed weight matrix and its memory.
 
     Attributes:
-        struct: what the kernels read; valid as long as this object lives.
-        outputs, inputs: its shape.
-        tensors: whatever `struct` points into.
+        struct: for the kernels; valid as long as this object exists.
+        outputs, inputs: shape of the matrix.
+        tensors: the memory that `struct` points to.
     """
 
     struct: BwMatrix
@@ -45,11 +45,11 @@ class Matrix:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that it takes in memory, scales and bias included."""
+        """Bytes in memory, including scales and bias."""
         return sum(tensor.nbytes for tensor in self.tensors)
 
     def dequantize(self) -> Tensor:
-        """The weight as the kernels have it, float32 [outputs, inputs], the inputs in their original order."""
+        """Return the weight that the kernels multiply by, float32 [outputs, inputs], inputs in their original order."""
         weight = torch.empty(self.outputs, self.inputs, dtype=torch.float32)
         for number in range(self.outputs):
             row = weight[number]
@@ -58,12 +58,12 @@ class Matrix:
 
 
 def refusal(facts: LayerFacts) -> str:
-    """Why a layer cannot be packed, as one sentence; "" where it can."""
+    """Return why a layer cannot be packed, as the end of a sentence; "" if it can."""
     if facts.inputs % BLOCK:
-        return f"its {facts.inputs} inputs are no multiple of {BLOCK}"
+        return f"its {facts.inputs} inputs are not a multiple of {BLOCK}"
     group = facts.scheme.group_of(facts.inputs)
     if facts.scheme.quantized and group != 16 and group % BLOCK:
-        return f"its groups of {group} are no multiple of {BLOCK}"
+        return f"its group size {group} is not a multiple of {BLOCK}"
     return ""
 
 
@@ -71,24 +71,26 @@ def pack(layer: StoredLayer, bias: Tensor | None = None, planes: int = 1) -> Mat
     """Pack a quantized layer.
 
     Args:
-        layer: `QuantizedLinear` or `BlockLinear`; it is not changed, and nothing of it is kept.
+        layer: `QuantizedLinear` or `BlockLinear`; copied.
         bias: any float dtype, [outputs], or None.
-        planes: int8 planes of the activations, 1 for 8 bits, 2 for about 15, which equals float32 to four digits.
+        planes: int8 planes of the activations: 1 for 8 bits, 2 for about 15 bits, which agrees with float32 to four
+            digits.
 
     Raises:
-        BadInput: the kernels have no layout for it (`refusal` says so beforehand).
-        MissingDependency: the kernels are not there.
+        BadInput: the kernels have no layout for it; `refusal` checks this in advance.
+        MissingDependency: the kernels are not available.
     """
     return pack_pieces([layer], layer.ints.shape[0], bias, planes)
 
 
 def pack_pieces(pieces: Iterable[StoredLayer], outputs: int, bias: Tensor | None = None, planes: int = 1) -> Matrix:
-    """`pack` for a layer that comes in pieces of its rows, of which one is in memory at a time.
+    """Pack a quantized layer from pieces of its rows, of which only one is in memory at a time.
 
     Args:
-        pieces: of one scheme, without an order of inputs if there are several, each of a multiple of 16 rows but for
-            the last one.
-        outputs: rows of all.
+        pieces: of one scheme; each but the last has a multiple of 16 rows. Several pieces cannot have act-order.
+        outputs: total number of rows.
+        bias: as for `pack`.
+        planes: as for `pack`.
     """
     packing: _Packing | None = None
     for piece in pieces:
@@ -96,11 +98,13 @@ def pack_pieces(pieces: Iterable[StoredLayer], outputs: int, bias: Tensor | None
         if packing is None:
             why = refusal(LayerFacts(piece.name, outputs, inputs, piece.scheme))
             if why:
-                raise BadInput(f"{piece.name} cannot be packed for our kernels: {why}.", "Use another backend for it.")
+                raise BadInput(
+                    f"{piece.name} cannot be packed for the native kernels: {why}.", "Use another backend for it."
+                )
             group, bits = piece.scheme.group_of(inputs), piece.scheme.bits
             struct = BwMatrix(
                 weights=library.GRID,
-                # Blocks of 16 are half of what three bits are packed in.
+                # Three bits are packed 32 inputs at a time.
                 bits=4 if group == 16 and bits == 3 else bits,
                 outputs=outputs,
                 inputs=inputs,
@@ -115,24 +119,24 @@ def pack_pieces(pieces: Iterable[StoredLayer], outputs: int, bias: Tensor | None
 
 
 def dense(weight: Tensor, bias: Tensor | None = None) -> Matrix:
-    """Take a weight as it is, float32, bfloat16 or float16 [outputs, inputs]; activations stay float32.
+    """Pack a weight without quantization, float32, bfloat16 or float16 [outputs, inputs]; activations stay float32.
 
     Raises:
-        BadInput: another dtype, or inputs that are no multiple of 32.
-        MissingDependency: the kernels are not there.
+        BadInput: another dtype, or inputs that are not a multiple of 32.
+        MissingDependency: the kernels are not available.
     """
     return dense_pieces([weight], weight.shape[0], bias)
 
 
 def dense_pieces(pieces: Iterable[Tensor], outputs: int, bias: Tensor | None = None) -> Matrix:
-    """`dense` for a weight that comes in pieces of its rows, each of a multiple of 16 but for the last one."""
+    """Pack an unquantized weight from pieces of its rows; each but the last has a multiple of 16 rows."""
     packing: _Packing | None = None
     for piece in pieces:
         inputs = piece.shape[1]
         if packing is None:
             if piece.dtype not in _DENSE or inputs % BLOCK:
                 raise BadInput(
-                    f"Our kernels have no layout for {piece.dtype} with {inputs} inputs.", "Use another backend."
+                    f"The kernels have no layout for {piece.dtype} with {inputs} inputs.", "Use another backend."
                 )
             struct = BwMatrix(weights=_DENSE[piece.dtype], outputs=outputs, inputs=inputs, group=inputs)
             packing = _Packing(struct, None, bias)
@@ -141,18 +145,18 @@ def dense_pieces(pieces: Iterable[Tensor], outputs: int, bias: Tensor | None = N
 
 
 def linear(matrix: Matrix, x: Tensor, threads: int = 0) -> Tensor:
-    """x W^T + bias.
+    """Compute x W^T + bias.
 
     Args:
         matrix: the weight.
         x: float32 [rows, inputs], on the CPU.
-        threads: 0 for as many as torch uses.
+        threads: number of threads, 0 for that of torch.
 
     Returns:
         float32 [rows, outputs].
 
     Raises:
-        ValueError: rows of another width, dtype or device.
+        ValueError: x has another number of inputs, dtype or device.
     """
     if x.dim() != 2 or x.shape[1] != matrix.inputs or x.dtype != torch.float32 or x.device.type != "cpu":
         raise ValueError(f"float32 rows of {matrix.inputs} inputs are needed, not {x.dtype} {tuple(x.shape)}")
@@ -174,14 +178,14 @@ def linear(matrix: Matrix, x: Tensor, threads: int = 0) -> Tensor:
 
 
 def aligned(nbytes: int) -> Tensor:
-    """uint8 [nbytes] that begins at a multiple of 64."""
+    """Return a uint8 tensor [nbytes] whose address is a multiple of 64."""
     whole = torch.empty(nbytes + ALIGNMENT, dtype=torch.uint8)
     start = -whole.data_ptr() % ALIGNMENT
     return whole[start : start + nbytes]
 
 
 class _Packing:
-    """A matrix whose rows come piece by piece."""
+    """A matrix that is packed from pieces of its rows."""
 
     def __init__(self, struct: BwMatrix, order: Tensor | None, bias: Tensor | None) -> None:
         self._struct, self._rows = struct, 0
@@ -196,7 +200,7 @@ class _Packing:
             struct.bias = self._kept(bias.detach().to("cpu", torch.float32).contiguous())
 
     def add(self, weights: Tensor, grid: dict[str, Tensor]) -> None:
-        """Pack the next rows: integers uint8 or floats [rows, inputs], and what their grid is made of."""
+        """Pack the next rows: integers uint8 or floats [rows, inputs], and their scales and zero points or minimums."""
         struct, first = self._struct, self._rows
         for name, part in grid.items():
             if name not in self._grid:
@@ -211,7 +215,7 @@ class _Packing:
         library.checked(library.load().bw_pack(byref(struct), address, nbytes, first, len(weights)))
 
     def matrix(self) -> Matrix:
-        """The whole matrix."""
+        """Return the matrix after all rows are packed."""
         if self._rows != self._struct.outputs:
             raise ValueError(f"{self._rows} rows of {self._struct.outputs} were packed")
         return Matrix(self._struct, self._struct.outputs, self._struct.inputs, tuple(self._tensors))
@@ -228,7 +232,7 @@ def _whole(packing: _Packing | None) -> Matrix:
 
 
 def _tile(values: Tensor, into: Tensor) -> None:
-    """[outputs, groups] -> [tiles, groups, 16]; what lies behind the last output stays as it is."""
+    """Copy [outputs, groups] to [tiles, groups, 16], leaving the padding after the last output unchanged."""
     outputs, groups = values.shape
     whole = outputs // TILE
     into[:whole].copy_(values[: whole * TILE].reshape(whole, TILE, groups).transpose(1, 2))
@@ -237,7 +241,7 @@ def _tile(values: Tensor, into: Tensor) -> None:
 
 
 def _order(layer: StoredLayer) -> Tensor | None:
-    """The inputs sorted by their groups, where these have an order of their own."""
+    """Return the inputs sorted by group for an act-order layer, or None if they are sorted already."""
     g_idx = getattr(layer, "g_idx", None)
     if g_idx is None:
         return None
@@ -261,7 +265,7 @@ def _block_grid(struct: BwMatrix, layer: BlockLinear) -> dict[str, Tensor]:
     d = layer.d.cpu()
     if layer.scales is not None:
         struct.scales, struct.super = library.NESTED, layer.type.block
-        # Scales and minimums of a stretch of inputs lie beside each other, so both are there, if only as zeros.
+        # The kernels read scales and minimums of a super-block together; missing minimums are zeros.
         m = torch.zeros_like(d) if layer.m is None else layer.m.cpu()
         steps = torch.stack([d, m], 2).flatten(1)
         mins = {} if layer.mins is None else {"offset": layer.mins.cpu()}

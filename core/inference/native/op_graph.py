@@ -1,6 +1,6 @@
-"""The list of operations that the native program runs, as the structs of `program.h`, and the memory that they share.
+"""The op graph of the native program: operations as the structs of `program.h`, and the buffers that they share.
 
-A tape is built once and run for every step. Knows operations, not models; what it points to it keeps alive.
+A graph is built once and run for every step. It keeps alive everything that its structs point to.
 """
 
 from __future__ import annotations
@@ -177,33 +177,35 @@ STRUCTS = (
     BwMatrix, BwActivations, Op, Targets, Embedding, RmsNorm, Matmul, GatedActivation, Attention, Logits, ProgramStruct,
     Step,
 )  # fmt: skip
-"""In the order of `bw_struct_size`."""
+"""All structs, in the order of `bw_struct_size`."""
 
 
 def _order_of(struct: BwMatrix) -> bytes:
-    """The order in which a matrix takes its inputs; nothing for their own."""
+    """Return the bytes of the input order of an act-order matrix; empty for the natural order."""
     return ctypes.string_at(struct.order.at, struct.order.bytes) if struct.order.at else b""
 
 
 @dataclass(frozen=True, eq=False)
 class MatmulInput:
-    """A buffer as products read it: the floats, and the quantized forms that the matrices need."""
+    """A buffer that matmuls read: the floats, and the quantized activations that each matrix needs."""
 
     buffer: Tensor
     forms: tuple[tuple[Matrix, BwActivations], ...]
     targets: Targets
 
     def form(self, matrix: Matrix) -> BwActivations:
-        """What a matrix reads."""
+        """Return the activations for a matrix."""
         return next(form for reader, form in self.forms if reader is matrix)
 
 
 @dataclass(eq=False)
 class OpGraph:
-    """Operations in their order; mutable while it is built.
+    """Operations in the order in which they run, and their buffers. Mutable until `finished`.
 
     Attributes:
-        rows: tokens of a step at most.
+        rows: most tokens of one step.
+        ops: the operations.
+        kept: objects that the operations point to.
     """
 
     rows: int
@@ -214,19 +216,22 @@ class OpGraph:
     _tail_forms: dict[tuple[Any, ...], BwActivations] = field(default_factory=dict)
 
     def buffer(self, name: str, columns: int) -> Tensor:
-        """Float32 [rows, columns]; the same one for the same name."""
+        """Return the float32 buffer [rows, columns] of a name; blocks share buffers by name."""
         if name not in self._buffers:
             self._buffers[name] = torch.zeros(self.rows, columns)
         return self._buffers[name]
 
     @property
     def nbytes(self) -> int:
-        """Of all buffers and quantized rows."""
+        """Bytes of all buffers and quantized activations."""
         spaces = [part for part in self.kept if isinstance(part, Tensor)]
         return sum(part.nbytes for part in (*self._buffers.values(), *spaces))
 
     def matmul_input(self, buffer: Tensor, readers: Sequence[Matrix], *, tail: bool = False) -> MatmulInput:
-        """What these matrices read of a buffer: those that need the same share it, and all blocks share the memory."""
+        """Return the input of these matrices from a buffer.
+
+        Matrices with equal requirements share quantized activations, and all blocks share their memory.
+        """
         forms: list[tuple[Matrix, BwActivations]] = []
         targets = Targets()
         seen: dict[tuple[int, int, bytes], BwActivations] = {}
@@ -256,7 +261,7 @@ class OpGraph:
         return form
 
     def add(self, kind: int, args: Structure, *keep: Any, tail: bool = False) -> None:
-        """Put an operation behind the others, and keep what it points to."""
+        """Append an operation and keep the objects that it points to."""
         self.kept.extend((args, *keep))
         self.ops.append(Op(kind, int(tail), Memory(ctypes.addressof(args), ctypes.sizeof(args))))
 
@@ -268,7 +273,14 @@ class OpGraph:
         add: bool = False,
         tail: bool = False,
     ) -> None:
-        """Products of what was read: (matrix, buffer, first column in it); without a buffer into the logits."""
+        """Append matmuls of one input.
+
+        Args:
+            parts: (matrix, output buffer, first column in it) for each; without a buffer the output is the logits.
+            source: the input.
+            add: add to the output instead of overwriting it.
+            tail: compute only the rows whose logits are wanted.
+        """
         args = Matmul(count=len(parts), add=int(add))
         for number, (matrix, out, column) in enumerate(parts):
             args.matrix[number] = ctypes.pointer(matrix.struct)
@@ -278,7 +290,7 @@ class OpGraph:
         self.add(MATMUL, args, source, *(part[0] for part in parts), tail=tail)
 
     def finished(self, threads: int) -> ProgramStruct:
-        """The whole tape for `bw_run`."""
+        """Return the finished graph for `bw_run`."""
         ops = (Op * len(self.ops))(*self.ops)
         forms = [*self._forms.values(), *self._tail_forms.values()]
         pointers = (POINTER(BwActivations) * len(forms))(*map(ctypes.pointer, forms))
@@ -300,7 +312,7 @@ class OpGraph:
 
 
 def embedding(matrix: Matrix | None, table: Tensor | None, vocab_size: int, scale: float, x: Tensor) -> Embedding:
-    """Look tokens up in a table [vocab_size, hidden_size], or in the rows of a matrix."""
+    """Return the lookup of tokens in a table [vocab_size, hidden_size], or in the rows of a packed matrix."""
     args = Embedding(hidden_size=x.shape[1], vocab_size=vocab_size, scale=scale, x=memory(x))
     if matrix is not None:
         args.matrix = ctypes.pointer(matrix.struct)

@@ -1,7 +1,4 @@
-"""A model's step as a graph: from its spec and its weights to the operations, with the cache that they write.
-
-Knows the order of the operations of a decoder block; source no files.
-"""
+"""The native program of a model: the op graph of one step, built from a spec and weights, and the KV cache."""
 
 from __future__ import annotations
 
@@ -20,15 +17,15 @@ from core.inference.native.model_spec import ModelSpec
 from core.inference.native.op_graph import OpGraph
 
 ROWS = 256
-"""Tokens of one step at most: enough for the products, few enough for the caches."""
+"""Most tokens of one step: enough for efficient matmuls, few enough for the processor's caches."""
 _TILE = 16
-_PAIRS = 16
-"""Pieces that the keys of one token are cut into at most."""
+_MAX_SPLITS = 16
+"""Most parts into which the keys of one token are split."""
 
 
 @dataclass(frozen=True, eq=False)
 class BlockWeights:
-    """Linear layers by their names in a block, and norms, float32, as they are multiplied."""
+    """The weights of a block by module name: linear layers, and norms in float32 with their offset added."""
 
     matrices: dict[str, Matrix]
     norms: dict[str, Tensor]
@@ -36,12 +33,12 @@ class BlockWeights:
 
 @dataclass(frozen=True, eq=False)
 class OuterWeights:
-    """What lies outside the blocks.
+    """The weights outside the blocks.
 
     Attributes:
-        table: embeddings [vocabulary, width] in their own dtype; None where the head's rows are used.
-        norm: float32 [width], before the head.
-        head: of the logits.
+        table: embedding [vocab_size, hidden_size] in its own dtype; None if the rows of the head are used.
+        norm: float32 [hidden_size], applied before the head.
+        head: output matrix.
     """
 
     table: Tensor | None
@@ -51,26 +48,26 @@ class OuterWeights:
 
 @dataclass(frozen=True, eq=False)
 class RopeTable:
-    """Cosines and sines of all positions, float32 [context, half of the turned width]."""
+    """The cosines and sines of all positions, float32 [positions, rotary_dim / 2]."""
 
     cos: Tensor
     sin: Tensor
 
 
 class Program:
-    """A model that computes steps: tokens at a position to logits. Holds the cache, and what is in it is the caller's
-    to know. Not for two threads at once.
+    """The op graph of a model with its KV cache: computes the logits of tokens at a position.
 
-    Every shape is held against the spec before memory is pointed to; see `shapes` for what is raised.
+    The caller keeps track of the tokens in the cache. Not thread-safe. All shapes are checked against the spec before
+    the compiled program gets a pointer; `core.inference.native.shapes` lists the errors.
 
     Args:
         library: the compiled kernels.
         spec: of the model.
-        context: tokens that the cache holds.
-        threads: that compute.
+        context: capacity of the cache in tokens.
+        threads: number of threads.
         dtype: of the cache, float16 or float32.
-        rope_tables: by the names that the spec's blocks have for them; two where the spec has a `short`, for texts up
-            to it and for longer ones.
+        rope_tables: by the names in `BlockSpec.rope`; two sets if the spec has a `short_context`, for texts up to that
+            length and for longer ones.
     """
 
     def __init__(
@@ -99,20 +96,20 @@ class Program:
         self._struct: op_graph.ProgramStruct | None = None
         self._which = 0
         self.spent = torch.zeros(len(op_graph.KINDS), dtype=torch.int64)
-        splits = (_PAIRS, op_graph.SPLIT_KV_ROWS * spec.num_heads, spec.head_dim + 2)
+        splits = (_MAX_SPLITS, op_graph.SPLIT_KV_ROWS * spec.num_heads, spec.head_dim + 2)
         self._partial = torch.zeros(splits)
         self._x = self._graph.buffer("x", spec.hidden_size)
-        # What the next operation on rows adds to x first: (args, weights of its norm or None).
+        # Output of attention or MLP that the next RMSNORM operation adds to x, and the weights of its norm.
         self._pending: tuple[Tensor | None, Tensor | None] = (None, None)
 
     @property
     def rows(self) -> int:
-        """Tokens of one step at most."""
+        """Most tokens of one step."""
         return self._graph.rows
 
     @property
     def memory_bytes(self) -> int:
-        """Of weights, cache and buffers."""
+        """Bytes of weights, cache, tables and buffers."""
         cache = sum(part.nbytes for pair in self._caches for part in pair)
         tables = sum(
             part.nbytes for names in self._rope_tables for table in names.values() for part in (table.cos, table.sin)
@@ -120,7 +117,7 @@ class Program:
         return self._weights + cache + tables + self._graph.nbytes + self._partial.nbytes
 
     def add_embedding(self, outer: OuterWeights) -> None:
-        """The first operation: look the tokens up."""
+        """Add the first operation, the embedding lookup."""
         spec = self.spec
         shapes.check("The output head", outer.head, (spec.vocab_size, spec.hidden_size))
         if outer.table is not None:
@@ -132,7 +129,7 @@ class Program:
         self._graph.add(op_graph.EMBEDDING, args, outer)
 
     def add_block(self, weights: BlockWeights) -> None:
-        """The operations of the next block."""
+        """Add the operations of the next block."""
         everything: dict[str, Matrix | Tensor] = {**weights.matrices, **weights.norms}
         for name, found in everything.items():
             shapes.check(f"{name} of block {len(self._caches)}", found, self._shapes[name])
@@ -142,7 +139,7 @@ class Program:
         self._mlp(weights)
 
     def add_head(self, outer: OuterWeights) -> None:
-        """The last operations: the norm and the logits of those rows that are wanted."""
+        """Add the last operations, the final norm and the logits, and finish the graph."""
         spec, graph = self.spec, self._graph
         out = graph.buffer("tail", spec.hidden_size)
         source = graph.matmul_input(out, [outer.head], tail=True)
@@ -156,14 +153,17 @@ class Program:
         self._check()
 
     def step(self, tokens: Tensor, position: int, logits: Tensor | None, should_stop: ShouldStop | None = None) -> bool:
-        """Read tokens, int32 [at most `rows`], that come at `position`; False where it was stopped on the way.
+        """Compute one step and write its keys and values to the cache. Return False if it was stopped.
 
         Args:
-            logits: float32 [1, vocabulary] for those of the last token, [tokens, vocabulary] for all, None for none.
+            tokens: int32 [at most `rows`].
+            position: of the first token.
+            logits: output, float32 [1, vocab_size] for the last token or [tokens, vocab_size] for all; None for none.
+            should_stop: called every few milliseconds; returning True stops the step.
 
         Raises:
-            CorruptFile: the compiled program refuses the step: a token that the model does not know, a position behind
-                the end of the cache, or memory of another size.
+            CorruptFile: the compiled program refuses the step: a token outside of the vocabulary, a position beyond
+                the cache, or memory of another size.
         """
         assert self._struct is not None
         rows = len(tokens)
@@ -177,7 +177,7 @@ class Program:
         def ask() -> int:
             try:
                 return int(should_stop is not None and should_stop())
-            except BaseException as error:  # noqa: BLE001 - it cannot pass through compiled code, so it waits
+            except BaseException as error:  # noqa: BLE001 - exceptions cannot pass through compiled code
                 raised.append(error)
                 return 1
 
@@ -196,11 +196,11 @@ class Program:
         return not stopped
 
     def _check(self) -> None:
-        """Ask the compiled program whether it would compute the longest step at the end of the cache."""
+        """Check the graph: the longest step at the end of the cache must be valid."""
         assert self._struct is not None
         tokens = torch.zeros(self.rows, dtype=torch.int32)
         logits = torch.empty(1, self.spec.vocab_size)
-        # The cache is rounded up; tables of positions end where the context does.
+        # The cache is rounded up to whole tiles; the RoPE tables are not.
         ends = [len(table.cos) for table in self._rope_tables[0].values()]
         position = max(0, min([self.context, *ends]) - self.rows)
         rows = min([self.rows, *ends])
@@ -208,7 +208,11 @@ class Program:
         checked(self._library.bw_check(ctypes.byref(self._struct), ctypes.byref(step)))
 
     def select_rope_tables(self, length: int) -> bool:
-        """Choose the rope_tables for a text of so many tokens; whether what is in the cache was turned otherwise."""
+        """Select the RoPE tables for a text of `length` tokens.
+
+        Returns:
+            Whether the tables changed, which makes the contents of the cache invalid.
+        """
         which = int(self.spec.short_context > 0 and length > self.spec.short_context)
         if which == self._which:
             return False
@@ -219,7 +223,7 @@ class Program:
         return True
 
     def profile(self, on: bool) -> None:
-        """Whether `spent` gathers nanoseconds by kind of operation."""
+        """Switch on or off the collection of nanoseconds for each kind of operation in `spent`."""
         assert self._struct is not None
         self._struct.spent = memory(self.spent) if on else Memory()
         self.spent.zero_()
@@ -302,7 +306,7 @@ class Program:
         self._add_to_residual(down, source, self._norm(weights, "post_ffw_norm"))
 
     def _add_to_residual(self, matrix: Matrix, source: op_graph.MatmulInput, post_norm: Tensor | None) -> None:
-        """Add a product to x: at once, or where it is normed or scaled before, with the next operation on rows."""
+        """Add a matmul whose result is added to x: directly, or by the next RMSNORM if it is normed or scaled first."""
         if post_norm is None and self.spec.residual_scale == 1.0:
             self._graph.matmul([(matrix, self._x, 0)], source, add=True)
             return
@@ -311,7 +315,7 @@ class Program:
         self._pending = (y, post_norm)
 
     def _normed(self, norm: Tensor | None, readers: list[Matrix]) -> op_graph.MatmulInput:
-        """x with its norm, or as it is where the architecture has none, for these matrices."""
+        """Return x for these matrices, normed unless the architecture has no norm there."""
         out = self._x if norm is None else self._graph.buffer("normed", self.spec.hidden_size)
         source = self._graph.matmul_input(out, readers)
         self._rmsnorm(norm, out, source)
@@ -335,5 +339,5 @@ class Program:
 
 
 def _optional(tensor: Tensor | None) -> Memory:
-    """The memory of a tensor, or none."""
+    """Return the memory of a tensor, or null memory for None."""
     return Memory() if tensor is None else memory(tensor)

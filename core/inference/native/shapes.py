@@ -35,15 +35,15 @@ def block_shapes(spec: ModelSpec) -> dict[str, Shape]:
 
 
 def check(name: str, found: Matrix | Tensor, wanted: Shape) -> None:
-    """Refuse a tensor of another shape.
+    """Refuse a tensor of another shape than `wanted`.
 
     Raises:
-        CorruptFile: it has one; with both shapes.
+        CorruptFile: with both shapes.
     """
     shape = (found.outputs, found.inputs) if isinstance(found, Matrix) else tuple(found.shape)
     if shape != wanted:
         raise CorruptFile(
-            f"{name} has the shape {list(shape)}, but config.json says {list(wanted)}.",
+            f"{name} has the shape {list(shape)}, but config.json gives {list(wanted)}.",
             "The config and the weights do not belong together.",
         )
 

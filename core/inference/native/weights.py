@@ -1,7 +1,4 @@
-"""A checkpoint's tensors into the native program: layers read one at a time and packed, norms, embeddings, rotations.
-
-Knows names and bytes; what is computed with them is in `core.inference.native.program`.
-"""
+"""Loading of a checkpoint into the native program: linear layers one at a time, norms, embeddings, RoPE tables."""
 
 from __future__ import annotations
 
@@ -24,16 +21,16 @@ from core.model.skeleton import Skeleton
 
 _DENSE = (torch.float32, torch.bfloat16, torch.float16)
 _PIECE = 4 << 20
-"""Bytes of a large matrix that are read at a time; of numbers in four bytes."""
+"""Bytes of a large float32 matrix that are read at a time."""
 
 
 def _rows_of(inputs: int) -> int:
-    """Rows of such a piece: whole tiles."""
+    """Return the rows of such a piece, a multiple of the tile height."""
     return max(16, _PIECE // (4 * inputs) // 16 * 16)
 
 
 class _Source:
-    """The checkpoint under the model's names."""
+    """A checkpoint whose tensors are read by the names of the model."""
 
     def __init__(self, checkpoint: Checkpoint, skeleton: Skeleton, planes: int) -> None:
         self._checkpoint, self._skeleton, self._planes = checkpoint, skeleton, planes
@@ -43,7 +40,7 @@ class _Source:
         return module in self._quantized
 
     def matrix(self, module: str) -> Matrix:
-        """A linear layer, packed as it is stored."""
+        """Return a linear layer, packed in the scheme in which it is stored."""
         name = self._quantized.get(module)
         if name is not None:
             return matrix.pack(self._checkpoint.layer(name), self._optional(f"{module}.bias"), planes=self._planes)
@@ -54,13 +51,13 @@ class _Source:
         return matrix.dense_pieces(self._pieces(key, outputs, _rows_of(inputs)), outputs, bias)
 
     def _pieces(self, key: str, outputs: int, rows: int) -> Iterator[Tensor]:
-        """A matrix, so many rows at a time: a large one should not be in memory as it is stored and as it is packed."""
+        """Yield a matrix some rows at a time, so that a large one is not in memory twice, stored and packed."""
         for start in range(0, outputs, rows):
             value = self._skeleton.store.rows(key, torch.arange(start, min(outputs, start + rows)))
             yield value if value.dtype in _DENSE else value.to(torch.float32)
 
     def shared(self, module: str) -> Matrix:
-        """An embedding that is the head as well: packed where a GGUF file has it in blocks."""
+        """Return an embedding that is tied to the head, packed in block types if a GGUF file has it in one."""
         key = self._skeleton.checkpoint_name(f"{module}.weight")
         if key is not None and isinstance(self._checkpoint, GgufCheckpoint):
             outputs, inputs = self._skeleton.store.info(key).shape
@@ -70,7 +67,7 @@ class _Source:
         return self.matrix(module)
 
     def tensor(self, name: str) -> Tensor:
-        """A tensor in its own dtype, if that is one of those that are multiplied."""
+        """Return a tensor in its own dtype if the kernels support it, else in float32."""
         found = self._optional(name)
         if found is None:
             raise UnsupportedModel(f"The checkpoint has no tensor for {name}, which this architecture needs.")
@@ -95,7 +92,7 @@ def fill_program(
     progress: Callable[[int, int], None],
     should_stop: ShouldStop,
 ) -> Program:
-    """The program of a checkpoint; arguments and errors as `core.inference.runners.native.build`."""
+    """Build the program of a checkpoint; arguments and errors as for `core.inference.runners.native.build`."""
     kernels = library.load()
     spec = model_spec(skeleton.model.config.get_text_config(decoder=True).to_dict())
     if not kernels.bw_has_fp16_cache():
@@ -122,7 +119,7 @@ def _outer_weights(source: _Source, skeleton: Skeleton, spec: ModelSpec) -> Oute
         for name, _ in skeleton.model.named_parameters()
         if name.endswith("norm.weight") and not name.startswith(skeleton.stack + ".")
     )
-    # A tied head has the embedding's rows; with one copy of them both are served.
+    # A tied head and the embedding use one copy of the weights.
     shared = skeleton.tree.tied and not source.quantized(head)
     table = None if shared else source.tensor(f"{embedding}.weight")
     rows = source.shared(embedding) if shared else source.matrix(head)
@@ -139,13 +136,13 @@ def _norm(source: _Source, path: str, spec: ModelSpec) -> Tensor:
 
 
 def _rope_tables(skeleton: Skeleton, spec: ModelSpec, context: int) -> tuple[dict[str, RopeTable], ...]:
-    """The tables that the model's own rotary module makes, for every position; for short texts and for long ones."""
+    """Return the RoPE tables of the model's own rotary module; two sets for LongRoPE, for short and for long texts."""
     names = {block.rope for block in spec.blocks if block.rope is not None}
     module: Any = next(part for name, part in skeleton.model.named_modules() if name.endswith("rotary_emb"))
     config = skeleton.model.config.get_text_config(decoder=True)
     own = int(config.max_position_embeddings)
     if module.rope_type == "dynamic" and context > own:
-        raise UnsupportedModel(f"Its rotary positions change beyond {own} tokens.", f"Choose a context of {own}.")
+        raise UnsupportedModel(f"The model's dynamic RoPE changes beyond {own} tokens.", f"Choose a context of {own}.")
     lengths = (min(spec.short_context, context), context) if spec.short_context else (context,)
     return tuple({name: _rope_table(module, name, length) for name in names} for length in lengths)
 
@@ -154,6 +151,6 @@ def _rope_table(module: Any, name: str, length: int) -> RopeTable:
     positions, like = torch.arange(length).unsqueeze(0), torch.empty(0)
     cos, sin = module(like, positions, **({"layer_type": name} if name else {}))
     if cos.shape[-1] % 2:
-        raise UnsupportedModel(f"Its rotary positions turn {cos.shape[-1]} components, which have no halves.")
+        raise UnsupportedModel(f"The model's RoPE rotates {cos.shape[-1]} components, which is an odd number.")
     half = cos.shape[-1] // 2
     return RopeTable(cos[0, :, :half].contiguous(), sin[0, :, :half].contiguous())

@@ -10,11 +10,12 @@
 namespace bw {
 namespace {
 
-constexpr int32_t TILE = 16;        // keys that lie interleaved in the cache
-constexpr int32_t KEYS = 64;        // keys that are handled at once
-constexpr int32_t TARGET_ROWS = 48; // rows of scores (queries times query heads of a key-value head) that share what is read of the cache
-constexpr int32_t SPLIT_KEYS = 256; // fewer keys than this are not worth a thread of their own
-// So few rows of scores read the cache where it lies; at most so many of them at once have room in the registers.
+constexpr int32_t TILE = 16;        // keys that are interleaved in the cache
+constexpr int32_t KEYS = 64;        // keys of one step of the online softmax
+// Rows of scores (queries times query heads of a KV head) that share the loaded keys.
+constexpr int32_t TARGET_ROWS = 48;
+constexpr int32_t SPLIT_KEYS = 256; // fewest keys of a split
+// FEW_ROWS: up to so many rows of scores read the cache in place. DIRECT_ROWS: rows that fit into the registers.
 #if defined(__AVX512F__)
 constexpr int32_t FEW_ROWS = 8, DIRECT_ROWS = 8;
 #else
@@ -22,7 +23,9 @@ constexpr int32_t FEW_ROWS = 6, DIRECT_ROWS = 3;
 #endif
 constexpr float MASKED = -INFINITY;
 
-int32_t rows_of(const bw_attention &op, const AttentionPieces &pieces) { return op.num_heads / op.num_kv_heads * pieces.queries; }
+int32_t rows_of(const bw_attention &op, const AttentionPieces &pieces) {
+  return op.num_heads / op.num_kv_heads * pieces.queries;
+}
 
 void apply_rope(float *head, const float *cos, const float *sin, int32_t half) {
   for (int32_t i = 0; i < half; i++) {
@@ -32,12 +35,15 @@ void apply_rope(float *head, const float *cos, const float *sin, int32_t half) {
   }
 }
 
-// Norm and rotation of `count` heads that lie behind each other.
-void norm_and_rope(const bw_attention &op, float *heads, const float *from, int32_t count, const float *norm, int32_t position) {
+// Apply the norm and RoPE to `count` consecutive heads.
+void norm_and_rope(const bw_attention &op, float *heads, const float *from, int32_t count, const float *norm,
+                   int32_t position) {
   if (norm && op.norm_all_heads) {
     rmsnorm(heads, from, norm, count * op.head_dim, op.epsilon);
   } else if (norm) {
-    for (int32_t h = 0; h < count; h++) rmsnorm(heads + h * op.head_dim, from + h * op.head_dim, norm, op.head_dim, op.epsilon);
+    for (int32_t h = 0; h < count; h++) {
+      rmsnorm(heads + h * op.head_dim, from + h * op.head_dim, norm, op.head_dim, op.epsilon);
+    }
   } else if (heads != from) {
     std::memcpy(heads, from, sizeof(float) * (size_t)(count * op.head_dim));
   }
@@ -72,7 +78,7 @@ vf load_cache(const bw_attention &op, const void *from, int64_t at) {
   return op.fp16_cache ? load_halves((const uint16_t *)from + at) : load((const float *)from + at);
 }
 
-// Keys [first, first + KEYS) as floats [size][KEYS]; columns beyond the cache are not touched.
+// Load keys [first, last) as floats [head_dim][KEYS]; columns from `last` on are not written.
 void load_keys(const bw_attention &op, int32_t kv_head, int32_t first, int32_t last, float *to) {
   for (int32_t tile = first; tile < last; tile += TILE) {
     const int64_t start = ((int64_t)kv_head * op.context_length + tile) * op.head_dim;
@@ -84,14 +90,14 @@ void load_keys(const bw_attention &op, int32_t kv_head, int32_t first, int32_t l
   }
 }
 
-// Values [first, last) as floats [KEYS][size].
+// Load values [first, last) as floats [KEYS][head_dim].
 void load_values(const bw_attention &op, int32_t kv_head, int32_t first, int32_t last, float *to) {
   const int64_t start = ((int64_t)kv_head * op.context_length + first) * op.head_dim;
   const int64_t count = (int64_t)(last - first) * op.head_dim;
   for (int64_t i = 0; i < count; i += LANES) store(to + i, load_cache(op, op.value_cache.at, start + i));
 }
 
-// The state of the soft maximum of one row of scores while the keys go by.
+// The running maximum and total of the online softmax of one row of scores.
 struct Row {
   float max, total;
 };
@@ -101,9 +107,10 @@ struct Scratch {
   Row *rows;
 };
 
-// Scores of R rows of queries and keys [first, last), read where they lie.
+// Compute the scores of R rows of queries and keys [first, last), reading the cache in place.
 template <int R, class Number>
-void direct_scores(const bw_attention &op, int32_t kv_head, int32_t first, int32_t last, const float *q, float *scores) {
+void direct_scores(const bw_attention &op, int32_t kv_head, int32_t first, int32_t last, const float *q,
+                   float *scores) {
   constexpr int ACROSS = TILE / LANES, BOTH = 2 * ACROSS;
   const Number *keys = (const Number *)op.key_cache.at + ((int64_t)kv_head * op.context_length + first) * op.head_dim;
   const int64_t apart = (int64_t)TILE * op.head_dim;
@@ -114,21 +121,24 @@ void direct_scores(const bw_attention &op, int32_t kv_head, int32_t first, int32
   if (key < last) direct_block<R, ACROSS, ACROSS>(op.head_dim, q, op.head_dim, keys, TILE, apart, scores, KEYS, false);
 }
 
-// The weighted values [first, last) added to the sums of R rows.
+// Add the weighted values [first, last) to the sums of R rows, reading the cache in place.
 template <int R, class Number>
-void direct_sums(const bw_attention &op, int32_t kv_head, int32_t first, int32_t last, const float *weights, float *sums) {
+void direct_sums(const bw_attention &op, int32_t kv_head, int32_t first, int32_t last, const float *weights,
+                 float *sums) {
   constexpr int ACROSS = TILE / LANES, BOTH = 2 * ACROSS;
-  const Number *values = (const Number *)op.value_cache.at + ((int64_t)kv_head * op.context_length + first) * op.head_dim;
+  const int64_t start = ((int64_t)kv_head * op.context_length + first) * op.head_dim;
+  const Number *values = (const Number *)op.value_cache.at + start;
   int32_t i = 0;
   for (; i + 2 * TILE <= op.head_dim; i += 2 * TILE) {
     direct_block<R, BOTH, BOTH>(last - first, weights, KEYS, values + i, op.head_dim, 0, sums + i, op.head_dim, true);
   }
   if (i < op.head_dim) {
-    direct_block<R, ACROSS, ACROSS>(last - first, weights, KEYS, values + i, op.head_dim, 0, sums + i, op.head_dim, true);
+    const int32_t keys = last - first;
+    direct_block<R, ACROSS, ACROSS>(keys, weights, KEYS, values + i, op.head_dim, 0, sums + i, op.head_dim, true);
   }
 }
 
-// Both functions for any number of rows, at most R at a time.
+// Call one of both functions for any number of rows, at most R at a time.
 template <int R, class Number>
 void direct_rows(const bw_attention &op, int32_t kv_head, int32_t first, int32_t last, int32_t rows, const Scratch &at,
                  int32_t row, bool sums) {
@@ -156,7 +166,7 @@ void direct(const bw_attention &op, int32_t kv_head, int32_t first, int32_t last
   }
 }
 
-// Scores of a row to weights, those outside [masked, count) to nothing; the sums so far shrink where the largest grew.
+// Replace the scores of a row by softmax weights, 0 outside of [masked, count); rescale the sums if the maximum grows.
 void online_softmax(float *scores, int32_t count, float softcap, int32_t masked, Row &row, float *sums, int32_t size) {
   const int32_t whole = (count + LANES - 1) / LANES * LANES;
   if (softcap != 0.0f) {
@@ -172,7 +182,7 @@ void online_softmax(float *scores, int32_t count, float softcap, int32_t masked,
   vf total = {};
   for (int32_t i = 0; i < whole; i += LANES) {
     const vf score = load(scores + i);
-    // The clamp inside makes e^-87 of what is masked: small, but not nothing.
+    // exponential() clamps its argument, so masked scores need a separate test to become 0.
     const vf weight = score > splat(MASKED) ? exponential(score - splat(now)) : vf{};
     store(scores + i, weight);
     total += weight;
@@ -239,7 +249,7 @@ void qk_norm_rope(const bw_attention &op, int32_t position, int32_t first, int32
 void attention(const bw_attention &op, const AttentionPieces &pieces, int32_t rows, int32_t position, int32_t piece,
             float *memory) {
   const int32_t split = piece % pieces.splits, kv_head = piece / pieces.splits % op.num_kv_heads;
-  // The last rows see most keys: they come first, so that no thread is left alone with them.
+  // The last rows attend to the most keys: they come first, which balances the load.
   const int32_t block = pieces.blocks - 1 - piece / pieces.splits / op.num_kv_heads;
   const int32_t first_row = block * pieces.queries;
   const int32_t queries = first_row + pieces.queries < rows ? pieces.queries : rows - first_row;

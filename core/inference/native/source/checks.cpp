@@ -9,7 +9,7 @@ namespace {
 
 bool in(int64_t value, int64_t least, int64_t most) { return least <= value && value <= most; }
 
-// Return the first error of several checks, which are made in their order.
+// Return from the function with the first error of several checks.
 #define BW_TRY(check)                                     \
   do {                                                    \
     if (const int32_t error = (check)) return error;      \
@@ -19,11 +19,11 @@ bool in(int64_t value, int64_t least, int64_t most) { return least <= value && v
     if (!(condition)) return error;                       \
   } while (0)
 
-// Rows of `width` floats that begin `stride` floats after each other.
+// Check rows of `columns` floats that begin `stride` floats apart.
 template <class T>
-int32_t check_rows(const bw_memory<T> &memory, int64_t rows, int64_t stride, int64_t width) {
-  BW_NEED(in(stride, width, int64_t(1) << 40), BW_BAD_SHAPE);
-  return check_memory(memory, {(rows - 1) * stride + width});
+int32_t check_rows(const bw_memory<T> &memory, int64_t rows, int64_t stride, int64_t columns) {
+  BW_NEED(in(stride, columns, int64_t(1) << 40), BW_BAD_SHAPE);
+  return check_memory(memory, {(rows - 1) * stride + columns});
 }
 
 template <class T>
@@ -34,7 +34,7 @@ int32_t check_optional(const bw_memory<T> &memory, std::initializer_list<int64_t
 int32_t check_order(const bw_memory<const int32_t> &order, int32_t inputs) {
   if (!order.at) return BW_DONE;
   BW_TRY(check_memory(order, {inputs}));
-  uint32_t most = 0;  // negative ones are the largest of all
+  uint32_t most = 0;  // negative indices become the largest ones
   for (int32_t i = 0; i < inputs; i++) most = (uint32_t)order.at[i] > most ? (uint32_t)order.at[i] : most;
   return most < (uint32_t)inputs ? BW_DONE : BW_BAD_ORDER;
 }
@@ -49,11 +49,11 @@ int32_t check_targets(const bw_targets &targets, int32_t rows) {
   return BW_DONE;
 }
 
-// What all operations of a step are held against.
+// The step against which an operation is checked.
 struct Given {
   const bw_program &program;
   const bw_step &step;
-  int32_t first, rows;  // of the operation: those of the tail or all
+  int32_t first, rows;  // of the operation: all rows, or those of the tail
 };
 
 int32_t check(const bw_embedding &op, const Given &given) {
@@ -106,7 +106,7 @@ int32_t check(const bw_attention &op, const Given &given) {
   BW_TRY(check_sizes(op));
   const int64_t query_size = (int64_t)op.num_heads * op.head_dim, key_size = (int64_t)op.num_kv_heads * op.head_dim;
   const int64_t end = (int64_t)given.step.position + given.step.rows, half = op.rotary_dim / 2;
-  BW_NEED(given.rows == given.step.rows, BW_BAD_SHAPE);  // it has no rows of the tail alone
+  BW_NEED(given.rows == given.step.rows, BW_BAD_SHAPE);  // never limited to the tail
   BW_NEED(end <= op.context_length, BW_BAD_POSITION);
   BW_TRY(check_rows(op.q, given.rows, op.stride, query_size));
   BW_TRY(check_rows(op.k, given.rows, op.stride, key_size));
@@ -122,7 +122,9 @@ int32_t check(const bw_attention &op, const Given &given) {
   const int64_t item = op.fp16_cache ? 2 : 4;
   BW_TRY(check_memory({op.key_cache.at, op.key_cache.bytes}, {op.context_length, key_size}, item));
   BW_TRY(check_memory({op.value_cache.at, op.value_cache.bytes}, {op.context_length, key_size}, item));
-  if (op.max_splits > 1) BW_TRY(check_memory(op.partial, {op.max_splits, BW_SPLIT_KV_ROWS, op.num_heads, op.head_dim + 2}));
+  if (op.max_splits > 1) {
+    BW_TRY(check_memory(op.partial, {op.max_splits, BW_SPLIT_KV_ROWS, op.num_heads, op.head_dim + 2}));
+  }
   BW_TRY(check_memory(op.out, {given.rows, query_size}));
   BW_NEED(attention_scratch(op) <= given.program.scratch_size, BW_TOO_SHORT);
   return check_targets(op.targets, given.rows);
@@ -151,7 +153,8 @@ int32_t check(const bw_op &op, const Given &given) {
 
 }  // namespace
 
-int32_t check_memory(const void *at, int64_t bytes, std::initializer_list<int64_t> lengths, int64_t item, int64_t align) {
+int32_t check_memory(const void *at, int64_t bytes, std::initializer_list<int64_t> lengths, int64_t item,
+                     int64_t align) {
   int64_t needed = item;
   for (const int64_t length : lengths) {
     BW_NEED(length >= 0, BW_BAD_VALUE);
@@ -187,7 +190,8 @@ int32_t check_sizes(const bw_activations &x) {
 int32_t check_sizes(const bw_attention &op) {
   BW_NEED(op.num_heads >= 1 && op.num_kv_heads >= 1 && op.num_heads % op.num_kv_heads == 0, BW_BAD_VALUE);
   BW_NEED(op.head_dim >= 16 && op.head_dim % 16 == 0, BW_BAD_VALUE);
-  BW_NEED((int64_t)op.num_heads * op.head_dim <= MAX_QUERY_SIZE && (int64_t)op.num_kv_heads * op.head_dim <= MAX_KEY_SIZE, BW_BAD_VALUE);
+  BW_NEED((int64_t)op.num_heads * op.head_dim <= MAX_QUERY_SIZE, BW_BAD_VALUE);
+  BW_NEED((int64_t)op.num_kv_heads * op.head_dim <= MAX_KEY_SIZE, BW_BAD_VALUE);
   BW_NEED(in(op.rotary_dim, 0, op.head_dim) && op.rotary_dim % 2 == 0 && op.window >= 0, BW_BAD_VALUE);
   BW_NEED(in(op.context_length, 16, MAX_SIZE) && op.context_length % 16 == 0, BW_BAD_VALUE);
   BW_NEED(in(op.max_splits, 0, MAX_ROWS) && (!op.fp16_cache || HALVES), BW_BAD_VALUE);
@@ -272,13 +276,13 @@ int32_t check_step(const bw_program &program, const bw_step &step, int32_t tail_
 
 extern "C" const char *bw_reason(int32_t error) {
   switch (error) {
-    case BW_BAD_VALUE: return "a size or a kind is none that there can be";
-    case BW_BAD_POINTER: return "memory is missing or not aligned";
+    case BW_BAD_VALUE: return "a size or a kind is out of range";
+    case BW_BAD_POINTER: return "memory is missing or misaligned";
     case BW_TOO_SHORT: return "memory is shorter than its shape";
-    case BW_BAD_SHAPE: return "two shapes do not belong together";
-    case BW_BAD_ORDER: return "an order names an input that there is not";
+    case BW_BAD_SHAPE: return "two shapes do not match";
+    case BW_BAD_ORDER: return "an input order has an index out of range";
     case BW_BAD_TOKEN: return "a token is outside of the vocabulary";
-    case BW_BAD_POSITION: return "a token lies behind the end of the cache or of the table of positions";
+    case BW_BAD_POSITION: return "a token is beyond the end of the cache or of the RoPE table";
     default: return "";
   }
 }

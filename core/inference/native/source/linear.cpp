@@ -1,18 +1,18 @@
-// The linear layers of bitwright.h: which kernel computes which piece.
+// Division of a matmul into pieces, and the choice of the kernel for each.
 #include "linear_weights.h"
 
 namespace bw::linear {
 namespace {
 
-constexpr int FEW = 6;              // rows for which reading the weights is what takes time
-constexpr int64_t PIECE = 32768;    // bytes of weights that are worth a piece of their own with few rows
-constexpr int TILES_OF_PIECE = 4;   // with many rows
-constexpr int64_t ROW_BYTES = 480 << 10;  // activations that stay in the second cache while a piece is computed
+constexpr int FEW = 6;              // rows up to which reading the weights dominates
+constexpr int64_t PIECE = 32768;    // bytes of weights of a piece with few rows
+constexpr int TILES_OF_PIECE = 4;   // tiles of a piece with many rows
+constexpr int64_t ROW_BYTES = 480 << 10;  // bytes of activations of a piece, which stay in the L2 cache
 constexpr int LEAST_ROWS = 48;
 
 int64_t upwards(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// How a product is cut: pieces of `tiles` tiles by `rows` rows, so many of them `across` the outputs.
+// The division of a matmul: pieces of `tiles` tiles by `rows` rows, `across` of them along the outputs.
 struct Cut {
   int tiles, rows, across, pieces;
 };
@@ -31,7 +31,7 @@ Cut cut_of(const bw_matrix &w, int rows) {
   return {TILES_OF_PIECE, static_cast<int>(whole), static_cast<int>(across), static_cast<int>(pieces)};
 }
 
-// What y begins with: the bias, 0, or with `keep` itself and the bias. Outputs [first, last) of `rows` rows.
+// Initialize y: the bias or 0; with `keep` add the bias to y. Outputs [first, last) of `rows` rows.
 void begin(const bw_matrix &w, float *y, int64_t stride, int rows, int first, int last, bool keep) {
   if (keep && !w.bias) return;
   for (int row = 0; row < rows; row++, y += stride) {
@@ -50,7 +50,7 @@ int32_t pieces_of(const bw_matrix &w, int32_t rows) { return cut_of(w, rows).pie
 
 void compute_piece(const bw_matrix &w, const bw_activations &x, float *y, int64_t stride, bool add, int32_t piece) {
   const Cut cut = cut_of(w, x.rows);
-  // Neighbouring pieces have the same rows, so that a thread finds them in its cache.
+  // Consecutive pieces share rows, so that a thread finds them in its cache.
   const int first = piece % cut.across * cut.tiles, all = tiles_of(w);
   const int last = first + cut.tiles < all ? first + cut.tiles : all;
   const int row = piece / cut.across * cut.rows, end = row + cut.rows < x.rows ? row + cut.rows : x.rows;

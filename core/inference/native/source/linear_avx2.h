@@ -1,5 +1,5 @@
-// The operations of linear_lanes.h with AVX2, FMA and F16C, and byte products (VNNI) where the processor has them in
-// this width: two registers for sixteen outputs.
+// The operations of linear_lanes.h with AVX2, FMA and F16C, and with the byte products of AVX-VNNI if available: two
+// registers for sixteen outputs.
 #pragma once
 #include <immintrin.h>
 
@@ -18,8 +18,8 @@ constexpr int32_t INSTRUCTIONS = 1 | 4;
 constexpr int SHIFT = 0;
 #else
 constexpr int32_t INSTRUCTIONS = 1;
-// maddubs adds two products of unsigned and signed bytes in 16 bits and would saturate with weights up to 255; with
-// signed weights it takes |w| and x with w's sign: 2 * 128 * 127 fits.
+// maddubs adds two products of unsigned and signed bytes in 16 bits and would saturate with weights up to 255. Signed
+// weights are multiplied as |w| and x with the sign of w: 2 * 128 * 127 fits.
 constexpr int SHIFT = 128;
 #endif
 constexpr int ROWS = 4;

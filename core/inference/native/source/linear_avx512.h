@@ -18,7 +18,7 @@ using Floats = __m512;
 struct Part {};
 
 inline Bytes load_bytes(const void *from) { return _mm512_loadu_si512(from); }
-// Compilers read memory again for each use where they need not keep it; here that would be all the loads there can be.
+// Keep a value in a register: compilers would load it from memory again for each use, which limits the speed here.
 template <class V>
 inline void keep(V &v) {
   asm("" : "+v"(v));

@@ -1,4 +1,4 @@
-// What is called from outside layer by layer: whole products on the pool, packing, single rows.
+// The functions of bitwright.h for single matrices: matmul on the thread pool, single rows.
 #include "checks.h"
 #include "linear_weights.h"
 #include "pool.h"

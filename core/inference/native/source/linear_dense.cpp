@@ -1,4 +1,4 @@
-// Products with weights of 16 or 32 bits in float32: tiles of 16 outputs, [inputs][16], all in order.
+// Matmuls with 16- or 32-bit weights in float32: tiles of 16 outputs, [inputs][16].
 #include "linear_weights.h"
 
 namespace bw::linear {
@@ -17,7 +17,7 @@ inline Floats weights_at(const void *data, int64_t at) {
   if constexpr (WEIGHTS == BW_BF16) return load_brains(static_cast<const uint16_t *>(data) + at);
 }
 
-// One to four rows: straight from memory, with sums enough that none waits for itself.
+// One to four rows: weights are read from memory once, with enough independent sums to hide the latency of additions.
 template <int WEIGHTS, int R>
 void few(const bw_matrix &w, const bw_activations &x, float *y, int64_t stride, int tile, int last, int row) {
   constexpr int CHAINS = 4;  // divides the inputs, a multiple of 32
@@ -68,7 +68,7 @@ void rows_by_tiles(const bw_activations &x, const Panel &panel, int k, int lengt
   }
 }
 
-// The case of `rows` rows among all that are compiled, R and smaller.
+// Call the instance for `rows` rows, at most R.
 template <int R, int T>
 void choose_rows(int rows, const bw_activations &x, const Panel &panel, int k, int length, int row, float *y,
                  int64_t stride, int count) {

@@ -1,18 +1,18 @@
-// Products of packed weights with quantized activations: one tile goes from memory to registers, is unpacked there, and
-// meets up to ROWS rows at once. With few rows the time is that of reading the weights; with many the tile stays in the
-// nearest caches while all rows pass, and the byte products are what takes time.
+// Matmuls of packed weights with quantized activations: a tile is loaded, unpacked in registers and multiplied by up to
+// ROWS rows at once. With few rows reading the weights dominates; with many rows the tile stays in the L1 and L2 caches
+// and the byte products dominate.
 #include "linear_weights.h"
 
 namespace bw::linear {
 namespace {
 
-// How far ahead weights are asked for: what processors do not do by themselves with several rows.
+// Distance of the software prefetch of weights; with several rows the hardware prefetch is not enough.
 constexpr int AHEAD = 2048;
 
-// A tile by rows [first, first + V), counted in planes: added to f.
+// Add the product of a tile and rows [first, first + V), counted in planes, to f.
 template <int BITS, int RUN, int V>
 void tile_by_rows(const bw_matrix &w, const bw_activations &x, int tile, int first, Floats (&f)[V]) {
-  constexpr int CHAINS = V == 1 ? 2 : 1;  // one sum would wait for itself
+  constexpr int CHAINS = V == 1 ? 2 : 1;  // two independent sums hide the latency
   const int64_t blocks = x.inputs / (RUN * 4), per_group = w.group / (RUN * 4), groups = groups_of(w);
   const uint8_t *data = tile_at(w, tile);
   const int8_t *values = x.values + first * x.stride;
@@ -64,7 +64,7 @@ void some_rows(const bw_matrix &w, const bw_activations &x, float *y, int64_t st
   }
 }
 
-// The case of `rows` rows among all that are compiled, V and fewer.
+// Call the instance for `rows` rows, at most V.
 template <int BITS, int RUN, int V>
 void choose_rows(int rows, const bw_matrix &w, const bw_activations &x, float *y, int64_t stride, int tile, int first) {
   if (rows == V) return some_rows<BITS, RUN, V>(w, x, y, stride, tile, first);

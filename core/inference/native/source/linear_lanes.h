@@ -1,10 +1,9 @@
-// Sixteen outputs at once: the few vector operations that the linear kernels are written in, once per instruction set.
+// Vector operations on sixteen outputs, implemented once for each instruction set.
 //
 //   Bytes   64 bytes: 4 inputs of each of 16 outputs, unsigned
 //   Ints    16 int32, Floats 16 float32
-//   Part    what `dot` may gather in narrower numbers before `flush` puts it into the Ints; at most 8 steps of weights
-//           up to 4 bits
-//   SHIFT   what `dot<8>` takes off every weight because its products need signed ones
+//   Part    narrower partial sums of `dot`, which `flush` adds to the Ints; at most 8 steps of weights up to 4 bits
+//   SHIFT   subtracted from every weight by `dot<8>` where its products need signed weights
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -27,7 +26,7 @@ inline int32_t four_bytes(const int8_t *from) {
   return value;
 }
 
-// What has to be added to a zero point because `dot` has taken it off already.
+// The part of a zero point that `dot` has subtracted already.
 template <int BITS>
 constexpr int taken_off() {
   return BITS == 8 ? SHIFT : 0;

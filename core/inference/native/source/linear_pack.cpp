@@ -1,15 +1,15 @@
-// From integers, a byte each and row by row, to packed tiles; and one row back to numbers.
+// Packing of integers (one byte each, row by row) into tiles, and unpacking of single rows.
 #include "linear_weights.h"
 
 namespace bw::linear {
 namespace {
 
-// Where the bits of a step lie in its run of steps: bits [low, low + bits) of the integers at bit `shift` of 64 bytes.
+// The place of some bits of a step: bits [low, low + bits) of the integers at bit `shift` of 64 bytes.
 struct Place {
   int byte, shift, low, bits;
 };
 
-// The places of step `i` of a run; returns how many there are.
+// Write the places of step `i` of a run and return their number.
 int places_of(int bits, int i, Place (&places)[2]) {
   if (bits == 3) {
     places[0] = {64 * (i / 4), i % 4 * 2, 0, 2};
@@ -67,7 +67,7 @@ void grid_row(const bw_matrix &w, int row, float *to) {
   const bool minimums = w.scales == BW_MINIMUMS || (w.scales == BW_NESTED && w.offset);
   alignas(64) float scale[LANES], offset[LANES];
   for (int k = 0; k < w.inputs; k++) {
-    if (k % w.group == 0) {  // with the offset of as many bits as need none taken off: integers as they are stored
+    if (k % w.group == 0) {  // without SHIFT: integers as they are stored
       const Grid grid = grid_of<4>(w, tile, k / w.group);
       store_floats(scale, grid.scale);
       store_floats(offset, grid.offset);
@@ -85,7 +85,7 @@ void grid_row(const bw_matrix &w, int row, float *to) {
       number = scale[lane] * static_cast<float>(value) + offset[lane];
       continue;
     }
-    // The zero point is taken off before the product, as readers in float32 do.
+    // The zero point is subtracted before the multiplication, as in float32 dequantization.
     const int64_t at = (static_cast<int64_t>(tile) * groups_of(w) + k / w.group) * LANES + lane;
     const int zero = w.scales == BW_ZEROS ? static_cast<const uint8_t *>(w.offset.at)[at] : w.zero;
     number = scale[lane] * static_cast<float>(value - zero);

@@ -1,4 +1,4 @@
-// The operations of linear_lanes.h in plain C++ with the compilers' vector types, for every processor.
+// The operations of linear_lanes.h in portable C++ with the vector types of GCC and Clang.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -69,7 +69,7 @@ inline Floats multiply(Floats a, Floats b) { return a * b; }
 inline Floats add(Floats a, Floats b) { return a + b; }
 inline Floats fused(Floats a, Floats b, Floats c) { return a * b + c; }
 
-// float16 to float32 in integers: the exponent is moved by a product that is exact, so that subnormals need no case.
+// Convert float16 to float32 with integers and an exact multiplication that corrects the exponent, also of subnormals.
 inline float half_to_float(uint16_t half) {
   const uint32_t sign = static_cast<uint32_t>(half & 0x8000) << 16, rest = static_cast<uint32_t>(half & 0x7fff) << 13;
   float value;

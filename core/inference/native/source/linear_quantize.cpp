@@ -1,4 +1,5 @@
-// Rows of activations as int8 by blocks of inputs, in one or two planes: x = scale * values (+ a finer scale * values).
+// Quantization of activations to int8 by blocks of inputs, in one plane or two:
+// x = scale * values (+ finer scale * values).
 #include <cstring>
 
 #include "checks.h"
@@ -10,7 +11,7 @@ constexpr int WIDEST = 32;
 
 int64_t rounded(int64_t bytes) { return (bytes + 63) / 64 * 64; }
 
-// The largest magnitude of a block, as bits: those of infinity and of what is not a number are above all others.
+// Return the bits of the largest magnitude of a block; those of infinity and NaN compare above all others.
 template <int BLOCK>
 float largest(const float *x) {
   uint32_t most[16] = {};
@@ -29,11 +30,11 @@ float largest(const float *x) {
   return value;
 }
 
-// Round x / scale to integers and leave in x what remains; their sum.
+// Round x / scale to integers, leave the remainder in x, and return the sum of the integers.
 template <int BLOCK>
 int32_t round_block(float *x, float scale, int8_t *to) {
   constexpr float MAGIC = 12582912.0f;  // 1.5 * 2^23: adding it leaves the nearest integer in the lowest bits
-  // What is smaller is nothing: its inverse might be infinite.
+  // Smaller scales are treated as 0, since their inverse may be infinite.
   const float inverse = scale > 1e-30f ? 1 / scale : 0;
   int32_t ints[BLOCK], total = 0;
   for (int i = 0; i < BLOCK; i++) {
@@ -64,7 +65,7 @@ void quantize_row(const bw_activations &to, const int32_t *order, int64_t row) {
       to.scale[at] = scale;
       to.total[at] = total;
       to.sum[at] = scale * static_cast<float>(total);
-      scale /= 254;  // what remains is at most half a step
+      scale /= 254;  // the remainder is at most half a step
     }
   }
 }

@@ -1,4 +1,4 @@
-// How packed weights lie in memory, and their steps: one step is 4 inputs of the 16 outputs of a tile, 64 bytes.
+// The layout of packed weights. One step is 4 inputs of the 16 outputs of a tile, 64 bytes unpacked.
 //
 //   8 bits  64 bytes a step
 //   4 bits  64 bytes for two steps: the first in the low nibbles
@@ -16,7 +16,7 @@
 
 namespace bw::linear {
 
-// Bytes of so many steps of weights.
+// Return the bytes of a number of steps.
 constexpr int64_t bytes_of(int bits, int64_t steps) { return steps * 8 * bits; }
 
 inline int64_t tile_bytes(const bw_matrix &w) { return bytes_of(w.bits, w.inputs / 4); }
@@ -27,7 +27,7 @@ inline const uint8_t *tile_at(const bw_matrix &w, int tile) {
   return static_cast<const uint8_t *>(w.data.at) + tile * tile_bytes(w);
 }
 
-// Step I of a block that begins at `from`.
+// Load step I of a block that begins at `from`.
 template <int BITS, int I>
 inline Bytes step_of(const uint8_t *from) {
   if constexpr (BITS == 8) return load_bytes(from + 64 * I);
@@ -47,7 +47,7 @@ inline Bytes step_of(const uint8_t *from) {
   }
 }
 
-// f(constant I) for I below COUNT, written out.
+// Call f(constant I) for each I below COUNT, unrolled.
 template <class F, int... I>
 inline __attribute__((always_inline)) void each_of(F f, std::integer_sequence<int, I...>) {
   (f(std::integral_constant<int, I>{}), ...);
@@ -57,7 +57,7 @@ inline __attribute__((always_inline)) void each(F f) {
   each_of(f, std::make_integer_sequence<int, COUNT>{});
 }
 
-// What the weights of one group of a tile are: scale * (what `dot` multiplies) + offset.
+// Scale and offset of one group of a tile: weight = scale * (integer in `dot`) + offset.
 struct Grid {
   Floats scale, offset;
 };
@@ -86,7 +86,7 @@ inline Grid grid_of(const bw_matrix &w, int64_t tile, int64_t group) {
   return {scale, multiply(scale, fused(zero, set_floats(-1.0f), set_floats(taken_off<BITS>())))};
 }
 
-// Put sixteen sums into y: `count` of them are outputs of the matrix.
+// Add sixteen sums to y, of which `count` are outputs of the matrix.
 inline void add_to(float *y, Floats sums, int count) {
   if (count >= LANES) {
     store_floats(y, add(load_floats(y), sums));
@@ -95,23 +95,23 @@ inline void add_to(float *y, Floats sums, int count) {
   }
 }
 
-// How many of `left` rows come next where at most `most` fit: even shares, seven as four and three, not six and one.
+// Return the number of rows to process next of `left` if at most `most` fit, in even shares: 7 as 4 and 3, not 6 and 1.
 inline int even_share(int left, int most) {
   const int pieces = (left + most - 1) / most;
   return (left + pieces - 1) / pieces;
 }
 
-// In how many independent pieces y = x W^T + bias can be computed; pieces are about equally long.
+// Return the number of independent pieces of y = x W^T + bias; all take about the same time.
 int32_t pieces_of(const bw_matrix &w, int32_t rows);
-// Compute one piece for all rows; y is [rows][stride] floats; add: to what is there.
+// Compute one piece of y, [rows][stride] floats; with `add`, add to y.
 void compute_piece(const bw_matrix &w, const bw_activations &x, float *y, int64_t stride, bool add, int32_t piece);
-// Quantize rows [first, last) of to.x, read in `order` (or null).
+// Quantize rows [first, last) of to.x, reading the inputs in `order` (or null).
 void quantize_rows(const bw_activations &to, const int32_t *order, int32_t first, int32_t last);
 void row_of(const bw_matrix &w, int32_t row, float *to);
-// Bytes of the weights of one tile of a matrix that was checked.
+// Return the bytes of the weights of one tile of a validated matrix.
 int64_t bytes_of_tile(const bw_matrix &w);
 
-// The parts of linear.cpp, each in a file of its own: add tiles [tile, last_tile) x rows [first, last) to y.
+// Kernels for packed and for dense weights: add tiles [tile, last_tile) x rows [first, last) to y.
 void grid_rows(const bw_matrix &w, const bw_activations &x, float *y, int64_t stride, int tile, int last_tile,
                int first, int last);
 void dense_rows(const bw_matrix &w, const bw_activations &x, float *y, int64_t stride, int tile, int last_tile,
@@ -119,7 +119,7 @@ void dense_rows(const bw_matrix &w, const bw_activations &x, float *y, int64_t s
 
 void grid_row(const bw_matrix &w, int row, float *to);
 void dense_row(const bw_matrix &w, int row, float *to);
-// Tiles [first, last) from integers or floats that begin with the rows of tile `first`.
+// Pack tiles [first, last) from integers or floats that begin with the rows of tile `first`.
 void pack_grid(const bw_matrix &w, const uint8_t *ints, uint8_t *data, int first, int last);
 void pack_dense(const bw_matrix &w, const void *weights, void *data, int first, int last);
 

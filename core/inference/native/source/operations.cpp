@@ -60,9 +60,11 @@ void embedding(const bw_embedding &op, int32_t token, int32_t row) {
   } else if (op.weights == BW_F32) {
     for (int32_t i = 0; i < op.hidden_size; i++) to[i] = op.scale * ((const float *)op.table.at)[start + i];
   } else if (op.weights == BW_BF16) {
-    for (int32_t i = 0; i < op.hidden_size; i++) to[i] = op.scale * from_bfloat(((const uint16_t *)op.table.at)[start + i]);
+    const uint16_t *from = (const uint16_t *)op.table.at + start;
+    for (int32_t i = 0; i < op.hidden_size; i++) to[i] = op.scale * from_bfloat(from[i]);
   } else {
-    for (int32_t i = 0; i < op.hidden_size; i++) to[i] = op.scale * from_half(((const uint16_t *)op.table.at)[start + i]);
+    const uint16_t *from = (const uint16_t *)op.table.at + start;
+    for (int32_t i = 0; i < op.hidden_size; i++) to[i] = op.scale * from_half(from[i]);
   }
 }
 
@@ -71,7 +73,9 @@ void rmsnorm(const bw_rmsnorm &op, int32_t in, int32_t out) {
   float *x = op.x + in * hidden_size;
   if (op.y) {
     const float *y = op.y + in * hidden_size;
-    const float factor = op.post_norm ? 1.0f / std::sqrt(sum_of_squares(y, op.hidden_size) / (float)op.hidden_size + op.epsilon) : 1.0f;
+    const float size = (float)op.hidden_size;
+    const float factor =
+        op.post_norm ? 1.0f / std::sqrt(sum_of_squares(y, op.hidden_size) / size + op.epsilon) : 1.0f;
     add_scaled(x, y, op.post_norm, factor, op.scale, op.hidden_size);
   }
   if (op.norm) rmsnorm(op.out + out * hidden_size, x, op.norm, op.hidden_size, op.epsilon);
@@ -83,7 +87,9 @@ void gated_activation(const bw_gated_activation &op, int32_t row) {
   float *out = op.out + (int64_t)row * op.intermediate_size;
   int32_t i = 0;
   if (op.activation != BW_GELU) {
-    for (; i + LANES <= op.intermediate_size; i += LANES) store(out + i, activate(op.activation, load(gate + i)) * load(up + i));
+    for (; i + LANES <= op.intermediate_size; i += LANES) {
+      store(out + i, activate(op.activation, load(gate + i)) * load(up + i));
+    }
   }
   for (; i < op.intermediate_size; i++) out[i] = activate_one(op.activation, gate[i]) * up[i];
   quantize(op.targets, row);

@@ -17,11 +17,10 @@
 namespace bw {
 namespace {
 
-// How long a thread burns its core before it sleeps. Within a run the others are microseconds behind, unless their core
-// is taken by another program; then it is mostly ours that they need. Giving it up by sched_yield instead costs the whole
-// turn: a scheduler that shares fairly puts who yields behind everybody else, at every barrier, and the program gets a
-// fraction of its share (ggml-org/llama.cpp#2134 and #13079 measured the like). Between two runs (tokens) a thread that sleeps takes
-// long to wake.
+// Time that a thread spins before it sleeps. Within a run the other threads are microseconds behind, unless another
+// program takes their core; then they mostly need ours. Yielding with sched_yield instead gives up the time slice:
+// a fair scheduler puts the yielding thread behind all others at every barrier, and the program gets a fraction of its
+// share (see ggml-org/llama.cpp#2134 and #13079). Between two runs (tokens) waking a sleeping thread takes long.
 constexpr auto SPIN_IN_RUN = std::chrono::microseconds(30);
 constexpr auto SPIN_BETWEEN_RUNS = std::chrono::microseconds(60);
 
@@ -36,7 +35,7 @@ inline void pause() {
 #endif
 }
 
-// Spin for some time until `done`; whether it was.
+// Spin until `done` or a timeout; return whether it is done.
 template <class Done>
 bool spin(std::chrono::microseconds time, Done done) {
   const auto until = std::chrono::steady_clock::now() + time;
@@ -54,8 +53,8 @@ struct Pool {
   std::mutex mutex;    // for sleeping and waking
   std::condition_variable wake;
   std::vector<std::thread> threads;
-  // Number of the run in the high bits, its threads in the low ones: read at once, so that a thread which the run does
-  // without cannot take the next one for it.
+  // Number of the run in the high bits, its threads in the low ones. They are read together, so that a thread that does
+  // not take part in a run cannot mistake the next run for it.
   std::atomic<uint64_t> run{0};
   std::atomic<int32_t> sleeping{0};
   std::atomic<bool> closing{false};
@@ -74,12 +73,12 @@ struct Pool {
     }
   }
 
-  // Wait for a run other than `seen`.
+  // Wait for a run after `seen`.
   uint64_t next(uint64_t seen) {
     uint64_t now;
     if (spin(SPIN_BETWEEN_RUNS, [&] { return (now = run.load(std::memory_order_acquire)) != seen; })) return now;
     std::unique_lock<std::mutex> lock(mutex);
-    sleeping++;  // before the test below, and tested by the caller after it has begun a run: one of both sees the other
+    sleeping++;  // set before the test below; the caller tests it after it has begun a run, so one sees the other
     wake.wait(lock, [&] { return (now = run.load()) != seen; });
     sleeping--;
     return now;
@@ -93,7 +92,7 @@ struct Pool {
     }
   }
 
-  // Have so many threads, or as many as the system gives.
+  // Start threads until there are `count`, or as many as the system allows.
   void grow(int32_t count) {
     try {
       while ((int32_t)threads.size() < count) {
@@ -115,12 +114,12 @@ struct Pool {
   }
 };
 
-// Never destroyed: its threads may still wait in it when the process ends.
+// Never destroyed: threads may still wait in it when the process ends.
 Pool *pool = nullptr;
 std::mutex making;
 
 #if defined(__unix__) || defined(__APPLE__)
-// Threads do not come along into a forked child: it starts with a pool of its own. The old one is left behind.
+// A forked child does not inherit threads: it starts with a new pool and leaks the old one.
 void forget() {
   pool = nullptr;
   new (&making) std::mutex;
@@ -140,7 +139,7 @@ Pool *the_pool() {
   return pool;
 }
 
-// New threads must not take the signals that are meant for the interpreter.
+// New threads block all signals, which the interpreter handles.
 void grow_quietly(Pool *pool, int32_t count) {
 #if defined(__unix__) || defined(__APPLE__)
   sigset_t all, before;
@@ -157,21 +156,21 @@ void grow_quietly(Pool *pool, int32_t count) {
 
 void Team::meet() {
   const uint32_t now = phase.load(std::memory_order_relaxed);
-  // Read before this thread counts as arrived: after the last barrier of a run the next one may begin, and change it.
+  // Read before this thread counts as arrived: after the last barrier of a run, the next run may change it.
   const int32_t all = threads;
   if (arrived.fetch_add(1, std::memory_order_acq_rel) == all - 1) {
     next.store(0, std::memory_order_relaxed);
     arrived.store(0, std::memory_order_relaxed);
     phase.store(now + 1);
     if (sleeping.load() > 0) {
-      { std::lock_guard<std::mutex> lock(mutex); }  // whoever has not seen the new phase waits by now
+      { std::lock_guard<std::mutex> lock(mutex); }  // threads that have not seen the new phase are waiting by now
       wake.notify_all();
     }
     return;
   }
   if (spin(SPIN_IN_RUN, [&] { return phase.load(std::memory_order_acquire) != now; })) return;
   std::unique_lock<std::mutex> lock(mutex);
-  sleeping++;  // before the test below, and tested by the last thread after it has begun a phase, as in Pool::next
+  sleeping++;  // set before the test below, as in Pool::next
   wake.wait(lock, [&] { return phase.load() != now; });
   sleeping--;
 }

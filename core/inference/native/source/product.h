@@ -1,4 +1,4 @@
-// Small float32 products on scratch that lies in the nearest cache: C [rows][n] = or += A [rows][k] B [k][n].
+// Small float32 matrix products on scratch in the L1 cache: C [rows][n] = or += A [rows][k] B [k][n].
 #pragma once
 #include "simd.h"
 
@@ -12,7 +12,7 @@ constexpr int PRODUCT_ROWS = 4;
 constexpr int PRODUCT_COLUMNS = 2;
 #endif
 
-// R rows and C registers of columns, kept in registers over the whole of k.
+// R rows and C registers of columns, kept in registers over all of k.
 template <int R, int C>
 static inline void product_block(int k, const float *a, int64_t a_stride, const float *b, int64_t b_stride, float *c,
                                  int64_t c_stride, bool add) {
@@ -68,8 +68,8 @@ static inline vf load_as_floats(const float *from) { return load(from); }
 
 static inline vf load_as_floats(const uint16_t *from) { return load_halves(from); }
 
-// The same for so few rows that B, floats or halves in the cache's own layout, is better read where it lies: register j
-// of columns begins at b + j % WITHIN * LANES + j / WITHIN * b_apart.
+// The same for few rows, reading B (floats or halves in the layout of the KV cache) in place: register j of columns
+// begins at b + j % WITHIN * LANES + j / WITHIN * b_apart.
 template <int R, int C, int WITHIN, class Number>
 static inline void direct_block(int k, const float *a, int64_t a_stride, const Number *b, int64_t b_stride,
                                 int64_t b_apart, float *c, int64_t c_stride, bool add) {

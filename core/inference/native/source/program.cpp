@@ -12,13 +12,13 @@
 namespace bw {
 namespace {
 
-constexpr int32_t ROWS_AT_ONCE = 16;  // neighbours in the cache's tiles of keys
+constexpr int32_t ROWS_AT_ONCE = 16;  // keys that are neighbours in a tile of the cache
 constexpr int32_t LOGITS_AT_ONCE = 4096;
 constexpr auto ASK_EVERY = std::chrono::milliseconds(10);
 
 using Clock = std::chrono::steady_clock;
 
-// Everything that the threads share while they compute one step.
+// State that the threads share during one step.
 struct Run {
   const bw_program *program;
   const bw_step *step;
@@ -27,7 +27,7 @@ struct Run {
 };
 
 int32_t pieces_at_once(int32_t count, int32_t threads) {
-  // Few enough that a slow thread does not keep the others waiting, enough that claiming costs nothing.
+  // Few enough that the others do not wait for a slow thread, enough that claiming pieces costs little.
   const int32_t grain = count / (threads * 12);
   return grain < 1 ? 1 : grain;
 }
@@ -65,22 +65,29 @@ void run_op(const bw_op &op, Run &run, Team *team, int32_t thread) {
   const int32_t position = run.step->position;
   switch (op.kind) {
     case BW_EMBEDDING:
-      return team->share(rows, 1, [&](int32_t row) { embedding(*(const bw_embedding *)op.args.at, run.step->tokens[row], row); });
+      return team->share(rows, 1, [&](int32_t row) {
+        embedding(*(const bw_embedding *)op.args.at, run.step->tokens[row], row);
+      });
     case BW_RMSNORM:
       return team->share(rows, 1, [&](int32_t row) { rmsnorm(*(const bw_rmsnorm *)op.args.at, first + row, row); });
     case BW_MATMUL: return run_matmul(*(const bw_matmul *)op.args.at, run, rows, team);
-    case BW_GATED_ACTIVATION: return team->share(rows, 1, [&](int32_t row) { gated_activation(*(const bw_gated_activation *)op.args.at, row); });
+    case BW_GATED_ACTIVATION:
+      return team->share(rows, 1, [&](int32_t row) {
+        gated_activation(*(const bw_gated_activation *)op.args.at, row);
+      });
     case BW_QK_NORM_ROPE: return run_qk_norm_rope(*(const bw_attention *)op.args.at, run, rows, team);
     case BW_ATTENTION: {
       const bw_attention &attention_op = *(const bw_attention *)op.args.at;
       const AttentionPieces pieces = attention_pieces(attention_op, rows, position, team->threads);
       float *scratch = run.program->scratch + run.program->scratch_size * thread;
-      return team->share(pieces.count, 1, [&](int32_t piece) { attention(attention_op, pieces, rows, position, piece, scratch); });
+      return team->share(pieces.count, 1, [&](int32_t piece) {
+        attention(attention_op, pieces, rows, position, piece, scratch);
+      });
     }
     case BW_SPLIT_KV_REDUCE: {
       const bw_attention &attention_op = *(const bw_attention *)op.args.at;
       const AttentionPieces pieces = attention_pieces(attention_op, rows, position, team->threads);
-      if (pieces.splits == 1 && attention_op.targets.count == 0) return;  // nothing to do, so not even a barrier
+      if (pieces.splits == 1 && attention_op.targets.count == 0) return;  // nothing to do, no barrier needed
       return team->share(rows, 1, [&](int32_t row) { split_kv_reduce(attention_op, pieces, rows, row); });
     }
     case BW_LOGITS: return run_logits(*(const bw_logits *)op.args.at, run, rows, team);
@@ -88,7 +95,7 @@ void run_op(const bw_op &op, Run &run, Team *team, int32_t thread) {
   }
 }
 
-// What every thread of the team does: all operations in their order, with a barrier behind each.
+// Run all operations in order, with a barrier after each. Called by every thread of the team.
 void run_op_graph(void *given, Team *team, int32_t thread) {
   Run &run = *(Run *)given;
   const bw_program &program = *run.program;
@@ -112,7 +119,7 @@ void run_op_graph(void *given, Team *team, int32_t thread) {
   }
 }
 
-// Prepare a step: give all activations their rows, and hold everything against everything.
+// Set the rows of all activations and validate the program and the step.
 int32_t prepare(Run &run) {
   const bw_program &program = *run.program;
   const bw_step &step = *run.step;
@@ -165,9 +172,11 @@ int64_t bw_scratch_size(const bw_op *ops, int32_t count) {
 int32_t bw_has_fp16_cache() { return bw::HALVES ? 1 : 0; }
 
 int32_t bw_struct_size(int32_t which) {
-  const size_t sizes[] = {sizeof(bw_matrix), sizeof(bw_activations), sizeof(bw_op),    sizeof(bw_targets),
-                          sizeof(bw_embedding),  sizeof(bw_rmsnorm),        sizeof(bw_matmul), sizeof(bw_gated_activation),
-                          sizeof(bw_attention),  sizeof(bw_logits),      sizeof(bw_program), sizeof(bw_step)};
+  const size_t sizes[] = {
+      sizeof(bw_matrix), sizeof(bw_activations), sizeof(bw_op), sizeof(bw_targets), sizeof(bw_embedding),
+      sizeof(bw_rmsnorm), sizeof(bw_matmul), sizeof(bw_gated_activation), sizeof(bw_attention), sizeof(bw_logits),
+      sizeof(bw_program), sizeof(bw_step),
+  };
   return which >= 0 && which < (int32_t)(sizeof sizes / sizeof *sizes) ? (int32_t)sizes[which] : 0;
 }
 }

@@ -110,10 +110,10 @@ struct bw_logits {
 
 struct bw_program {
   bw_memory<const bw_op> ops;
-  bw_memory<bw_activations *const> activations;  // all of them; those of the tail after the others
+  bw_memory<bw_activations *const> activations;  // those of the tail come last
   int32_t count, activation_count, tail_activations;
   int32_t threads;
-  bw_memory<int64_t> spent;  // nanoseconds by kind are added here where it is not null
+  bw_memory<int64_t> spent;  // [BW_KINDS] nanoseconds are added for each kind of operation; or null
   bw_memory<float> scratch;  // `scratch_size` floats for each thread
   int64_t scratch_size;
 };
@@ -126,19 +126,19 @@ struct bw_step {
   int32_t wanted;  // bw_wanted
   int32_t unused;
   bw_memory<float> logits;   // [wanted rows][vocab_size]
-  int32_t (*should_stop)();  // asked now and then by the calling thread, or null
+  int32_t (*should_stop)();  // called every few milliseconds by the calling thread, or null
 };
 
 extern "C" {
-// Compute one step. BW_STOPPED where it was stopped on the way, the cache behind `position` is then undefined; another
-// bw_error where it cannot be computed, and nothing was done.
+// Compute one step. Returns BW_STOPPED if it was stopped; the cache is then undefined from `position` on. Returns a
+// negative bw_error, without computing anything, if the arguments are invalid.
 int32_t bw_run(const bw_program *program, const bw_step *step);
-// What `bw_run` would say without computing anything; sets the rows of all activations.
+// Return the result of `bw_run` without computing anything; sets the rows of all activations.
 int32_t bw_check(const bw_program *program, const bw_step *step);
-// Floats of scratch that one thread needs for these operations, a multiple of 32; a bw_error for what cannot be.
+// Return the floats of scratch that one thread needs for these operations, a multiple of 32, or a bw_error.
 int64_t bw_scratch_size(const bw_op *ops, int32_t count);
-// Whether a cache may hold 16-bit floats on this machine.
+// Return whether the cache may hold 16-bit floats on this machine.
 int32_t bw_has_fp16_cache();
-// Size of each struct above and in bitwright.h, in the order of their kinds, for the check that Python has the same.
+// Return the size of a struct of bitwright.h or this file, by its number; Python compares them with its own.
 int32_t bw_struct_size(int32_t which);
 }

@@ -1,4 +1,4 @@
-// Vectors of as many floats as the machine's registers hold, by the compilers' own vector types. Knows no model.
+// Vectors of floats in the size of the machine's registers, with the vector types of GCC and Clang.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -31,7 +31,7 @@ static inline vf load(const float *from) {
 
 static inline void store(float *to, vf value) { std::memcpy(to, &value, sizeof value); }
 
-// Subtracting nothing leaves every value as it is, so that no operation remains; adding would turn -0 to 0.
+// Subtracting 0 changes no value, so the compiler removes it; adding 0 would turn -0 into 0.
 static inline vf splat(float value) { return value - vf{}; }
 
 static inline vf larger(vf a, vf b) { return a > b ? a : b; }
@@ -71,7 +71,7 @@ static inline vf exponential(vf x) {
 
 static inline vf sigmoid(vf x) { return splat(1.0f) / (splat(1.0f) + exponential(-x)); }
 
-// Near 0 the difference 1 - e^-2x would cancel, so small x have their series.
+// Near 0 the difference 1 - e^-2x cancels, so a series is used for small x.
 static inline vf hyperbolic_tangent(vf x) {
   const vf square = x * x;
   vf p = splat(-17.0f / 315.0f);
@@ -82,14 +82,14 @@ static inline vf hyperbolic_tangent(vf x) {
   return square < splat(0.01f) ? small : exact;
 }
 
-// 16-bit floats, where the machine converts them itself.
+// 16-bit floats, if the machine has instructions to convert them.
 #if defined(__F16C__) || defined(__aarch64__)
 constexpr bool HALVES = true;
 #else
 constexpr bool HALVES = false;
 #endif
 
-// LANES halves as floats.
+// Load LANES halves as floats.
 static inline vf load_halves(const uint16_t *from) {
 #if defined(__AVX512F__)
   return (vf)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)from));
@@ -121,7 +121,7 @@ static inline float from_half(uint16_t value) {
 #endif
 }
 
-// The nearest half, at most the largest finite one. Only where HALVES.
+// Return the nearest half, at most the largest finite one. Only available if HALVES.
 static inline uint16_t to_half(float value) {
   value = value > 65504.0f ? 65504.0f : value < -65504.0f ? -65504.0f : value;
 #if defined(__F16C__)

@@ -84,7 +84,7 @@ def test_other_types_are_no_integers(name: str) -> None:
 
 
 def test_eight_asymmetric_bits_have_no_carrier() -> None:
-    with pytest.raises(ValueError, match="no block type"):
+    with pytest.raises(ValueError, match="no GGUF block type"):
         carry(random_layer(8, False, 32, 64, 1))
 
 
@@ -95,7 +95,7 @@ def test_inputs_out_of_order_are_refused() -> None:
 
 
 def test_rows_of_broken_blocks_are_refused() -> None:
-    with pytest.raises(ValueError, match="whole blocks"):
+    with pytest.raises(ValueError, match="multiple of the block size"):
         carry(random_layer(4, True, -1, 48, 1))
 
 

@@ -95,7 +95,7 @@ def test_a_stop_is_heard_between_pieces(folder: Path) -> None:
 def test_blocks_are_not_copied(folder: Path) -> None:
     tree = tree_of(folder)
     place = export(tree, folder, "m", {}).of_linear[tree.embedding]
-    with pytest.raises(ValueError, match="is to be q4_0"):
+    with pytest.raises(ValueError, match="copied as q4_0"):
         list(plain_pieces(place, "q4_0", TensorStore(folder, tree.tensors)))
 
 

@@ -200,8 +200,8 @@ def test_without_a_template_there_is_none(folder: Path) -> None:
             {"type": "Digits", "individual_digits": False}, {"type": "ByteLevel"}]}}, "no pre-tokenizer of llama.cpp"),
         ({"model__ignore_merges": True}, "no pre-tokenizer of llama.cpp"),
         ({"normalizer": {"type": "Lowercase"}}, "changes text by Lowercase"),
-        ({"model__end_of_word_suffix": "</w>"}, "parts of words"),
-        ({"model__merges": [["a b", "c"]]}, "blanks in them"),
+        ({"model__end_of_word_suffix": "</w>"}, "subwords"),
+        ({"model__merges": [["a b", "c"]]}, "merges with spaces"),
         ({"pre_tokenizer": None, "model__type": "Unigram"}, "kind Unigram"),
     ],
 )  # fmt: skip

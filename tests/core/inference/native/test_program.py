@@ -122,9 +122,9 @@ def test_memory_counts_weights_cache_and_buffers(folder: Path) -> None:
     [
         ([300], 0, "outside of the vocabulary"),
         ([-1], 0, "outside of the vocabulary"),
-        ([5], 256, "behind the end of the cache"),
-        ([5] * 9, 250, "behind the end of the cache"),
-        ([5], -1, "behind the end of the cache"),
+        ([5], 256, "beyond the end of the cache"),
+        ([5] * 9, 250, "beyond the end of the cache"),
+        ([5], -1, "beyond the end of the cache"),
         ([5] * (ROWS + 1), 0, "shorter than its shape"),
         ([], 0, "a size or a kind"),
     ],
@@ -145,14 +145,14 @@ def test_logits_without_room_are_refused_by_the_compiled_program(folder: Path) -
 
 
 @pytest.mark.parametrize("name", ["self_attn.k_proj", "mlp.down_proj", "input_layernorm"])
-def test_weights_of_another_shape_than_the_design_has_reach_no_pointer(folder: Path, name: str) -> None:
+def test_weights_of_another_shape_than_the_spec_has_reach_no_pointer(folder: Path, name: str) -> None:
     """Even where nobody has held the folder against its config before."""
     checkpoint = open_checkpoint(folder)
     skeleton = build_skeleton(open_tree(checkpoint), checkpoint.store)
     other = torch.ones((4,) if "norm" in name else (16, 96))
     real = checkpoint.store.get
     checkpoint.store.get = lambda key: other if key == f"model.layers.1.{name}.weight" else real(key)
-    with pytest.raises(CorruptFile, match=rf"{name} of block 1 has the shape .*, but config.json says"):
+    with pytest.raises(CorruptFile, match=rf"{name} of block 1 has the shape .*, but config.json gives"):
         native.build(checkpoint, skeleton, 256)
 
 
