@@ -121,7 +121,7 @@ def sampling_of(values: Mapping[str, Any]) -> Sampling:
     given = dict(values)
     stop = given.pop("stop", None) or ()
     if not isinstance(stop, str | list | tuple):
-        raise BadInput("A stop text has to be text, and not empty.", "Leave it out.")
+        raise BadInput("A stop text must be a non-empty string.", "Correct or remove it.")
     try:
         return Sampling(**given, stop=(stop,) if isinstance(stop, str) else tuple(stop))
     except TypeError as error:

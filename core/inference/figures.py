@@ -11,12 +11,12 @@ class Perplexity:
 
     Attributes:
         value: exp(nll).
-        standard_error: of `value`, from the spread of the rows' means (of the tokens, where there is one row).
+        standard_error: standard error of `value`, from the spread of the rows' means (for one row, of its tokens).
         nll: mean negative log-likelihood of the predicted tokens, in nats.
-        tokens: predicted tokens.
-        seqlen: tokens a row; each row's first token is given, not predicted.
-        text: which text.
-        sha256: of the token ids, to tell whether two figures belong to the same text and tokenizer.
+        tokens: number of predicted tokens.
+        seqlen: tokens per row; the first token of each row is not predicted.
+        text: name of the text.
+        sha256: hash of the token ids; equal for the same text and tokenizer.
     """
 
     value: float
@@ -35,10 +35,10 @@ class SpeedRow:
     Attributes:
         prompt: tokens of the prompt.
         prefill: prompt tokens processed per second.
-        first_token: seconds until the first token of the answer.
-        decode: tokens generated per second, from the median time of one, without the first.
+        first_token: seconds until the first token is generated.
+        decode: tokens generated per second, from the median time of the tokens after the first.
         memory: bytes of weights and cache.
-        bandwidth_share: share of the memory bandwidth that reading the weights once a token takes; None if not known.
+        bandwidth_share: bytes of weights read per second, as a fraction of the memory bandwidth; None if unknown.
     """
 
     prompt: int
@@ -51,14 +51,17 @@ class SpeedRow:
 
 @dataclass(frozen=True)
 class SpeedReport:
-    """Speed of a model at several prompt lengths, and what it was measured on.
+    """Speed of a model at several prompt lengths, with the device and the runner.
 
     Attributes:
-        rows: one for each length, the shortest first.
-        bandwidth: bytes per second that memory can be read with; bandwidth_method: how it was measured.
-        device, device_name: what computed; runner, backend: what ran the model and most of its layers.
-        dtype: number format of the computation.
-        written: path of the report that contains the figures now; "" where there is none.
+        rows: one for each prompt length, in ascending order.
+        bandwidth: memory bandwidth in bytes per second.
+        bandwidth_method: description of the measurement of the bandwidth.
+        device, device_name: torch's device string and the product name.
+        runner: name of the runner.
+        backend: name of the backend that computes most layers.
+        dtype: dtype of the computation.
+        written: path of the report to which the figures were added, or "".
     """
 
     rows: tuple[SpeedRow, ...] = ()

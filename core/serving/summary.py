@@ -1,4 +1,4 @@
-"""Totals of an endpoint that has ended. Imports no server."""
+"""Totals of a closed endpoint. Does not import the server."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ServerSummary:
-    """Requests that the model answered, and the seconds that the endpoint was up."""
+    """Number of answered requests, and the uptime in seconds."""
 
     requests: int
     seconds: float

@@ -1,7 +1,4 @@
-"""One answer: tokens from a runner until something ends it, as parts of text, with its figures.
-
-Knows a runner, a tokenizer and a prompt; nothing of conversations or templates.
-"""
+"""Generation of one answer: tokens are sampled from a runner until the answer ends, and decoded into parts of text."""
 
 from __future__ import annotations
 
@@ -24,22 +21,22 @@ from core.model.tokenizer import hidden_ids
 
 
 class PrefixCache:
-    """A runner together with the tokens that its cache holds: what a text has in common with them is not read again."""
+    """A runner with the token ids in its cache; a prompt's common prefix with them is not processed again."""
 
     def __init__(self, runner: Runner) -> None:
         self.runner = runner
         self._held: list[int] = []
 
-    def read(self, ids: Sequence[int], should_stop: ShouldStop) -> tuple[Tensor, int]:
-        """Logits behind the whole text `ids`, and how many of its tokens the cache held.
+    def prefill(self, ids: Sequence[int], should_stop: ShouldStop) -> tuple[Tensor, int]:
+        """Process the prompt `ids` and return the logits after its last token and the number of cached tokens.
 
         Raises:
-            Cancelled: `should_stop` said so; what was read by then is kept.
-            BadInput, OutOfMemory: as `Runner.extend`.
+            Cancelled: `should_stop` returned True; the tokens processed until then stay in the cache.
+            BadInput, OutOfMemory: as in `Runner.extend`.
         """
         held = self._held[: self.runner.length]
         most = min(len(held), len(ids) - 1)
-        common = next((place for place in range(most) if held[place] != ids[place]), most)
+        common = next((index for index in range(most) if held[index] != ids[index]), most)
         if common < self.runner.length:
             self.runner.truncate(common)
         try:
@@ -48,7 +45,7 @@ class PrefixCache:
             self._held = list(ids[: self.runner.length])
 
     def step(self, token: int, should_stop: ShouldStop) -> Tensor:
-        """Logits behind one more token; raises as `read`."""
+        """Process one more token and return the logits after it; raises as `prefill`."""
         logits = self.runner.extend([token], should_stop)
         self._held.append(token)
         return logits
@@ -60,18 +57,18 @@ class PrefixCache:
 
 
 class Answer:
-    """An answer as it comes.
+    """An answer during generation.
 
     Attributes:
-        statistics: as known by now.
-        tokens: of the answer, without its end.
+        statistics: figures so far.
+        tokens: generated token ids, without the end token.
     """
 
     def __init__(
-        self, reader: PrefixCache, tokenizer: Any, ends: Collection[int], prompt: Prompt, sampling: Sampling
+        self, runner: PrefixCache, tokenizer: Any, ends: Collection[int], prompt: Prompt, sampling: Sampling
     ) -> None:
-        """Prepare to answer `prompt`; `ends` are the tokens that end an answer."""
-        self._reader, self._prompt, self._sampling = reader, prompt, sampling
+        """Prepare to answer `prompt`; `ends` are the ids of the end tokens."""
+        self._runner, self._prompt, self._sampling = runner, prompt, sampling
         own = () if sampling.ignore_eos else ends
         self._ends = frozenset((*own, *sampling.stop_token_ids, *_stop_marks(tokenizer, sampling.stop)))
         self._never = frozenset(ends) - self._ends
@@ -88,29 +85,35 @@ class Answer:
         )
 
     def parts(self, should_stop: ShouldStop) -> Iterator[Part]:
-        """The answer, once. Closing the iterator ends it; raises as `PrefixCache.read`, but a stop only ends it."""
+        """Generate the answer and yield its parts; can be called once.
+
+        The answer ends when the iterator is closed or `should_stop` returns True.
+
+        Raises:
+            BadInput, OutOfMemory: as in `Runner.extend`.
+        """
         statistics = self.statistics
         try:
-            for token in self._chosen(should_stop):
+            for token in self._generate(should_stop):
                 piece = self._pieces.feed(token)
                 self.tokens.append(token)
                 statistics.pieces.append(piece)
-                yield from self._told(self._splitter.feed(piece))
+                yield from self._until_stop(self._splitter.feed(piece))
                 if statistics.ended_by == "stop":
                     return
             if rest := self._pieces.flush():
                 statistics.pieces[-1] = rest
-                yield from self._told(self._splitter.feed(rest))
-            yield from self._told(self._splitter.flush())
+                yield from self._until_stop(self._splitter.feed(rest))
+            yield from self._until_stop(self._splitter.flush())
             if last := self._ending.flush():
                 yield Part(last)
         finally:
             statistics.ended_by = statistics.ended_by or "stopped"
-            statistics.memory_bytes = self._reader.runner.memory_bytes
+            statistics.memory_bytes = self._runner.runner.memory_bytes
             statistics.compute_speeds()
 
-    def _told(self, parts: Iterator[Part]) -> Iterator[Part]:
-        """The parts that are sure, up to a stop text, which thoughts may hold."""
+    def _until_stop(self, parts: Iterator[Part]) -> Iterator[Part]:
+        """Yield the parts up to a stop text; stop texts are not searched in thinking."""
         statistics = self.statistics
         for part in parts:
             if part.kind == "thinking":
@@ -120,21 +123,21 @@ class Answer:
             if statistics.tokens < self._sampling.min_tokens:
                 yield part
                 continue
-            said, ended = self._ending.feed(part.text)
-            if said:
-                yield Part(said)
+            text, ended = self._ending.feed(part.text)
+            if text:
+                yield Part(text)
             if ended:
                 statistics.ended_by = "stop"
                 return
 
-    def _chosen(self, should_stop: ShouldStop) -> Iterator[int]:
-        """The tokens as they are chosen; keeps the times, and says what ended them."""
+    def _generate(self, should_stop: ShouldStop) -> Iterator[int]:
+        """Yield the generated tokens; records the times and the reason for the end in `statistics`."""
         statistics, ids, began = self.statistics, self._prompt.ids, time.monotonic()
         sampler = TokenSampler(self._sampling, statistics.seed, ids)
-        room = self._reader.runner.context - len(ids)
+        room = self._runner.runner.context - len(ids)
         limit = min(self._sampling.max_tokens, room)
         try:
-            logits, statistics.cached_tokens = self._reader.read(ids, should_stop)
+            logits, statistics.cached_tokens = self._runner.prefill(ids, should_stop)
             statistics.prompt_seconds = time.monotonic() - began
             while True:
                 early = statistics.tokens < self._sampling.min_tokens
@@ -151,15 +154,16 @@ class Answer:
                     return
                 if should_stop():
                     raise Cancelled("The answer was stopped.")
-                logits = self._reader.step(token, should_stop)
+                logits = self._runner.step(token, should_stop)
         except Cancelled:
             statistics.ended_by = "stopped"
 
 
 def _stop_marks(tokenizer: Any, stops: Sequence[str]) -> list[int]:
-    """The special tokens among stop texts: an answer does not show them, so that no text would be found.
+    """Return the ids of the special tokens among the stop texts.
 
-    Clients name the marks of a chat format as stop texts (LostRuins/koboldcpp#812).
+    Special tokens do not appear in the text of an answer, so that a text search would not find them. Clients pass the
+    marks of a chat format as stop texts (LostRuins/koboldcpp#812).
     """
     if not stops:
         return []

@@ -1,7 +1,4 @@
-"""Answering in a model's own chat format, token by token, with the model's cache kept from one question to the next.
-
-Knows one runner and its tokenizer; nothing of windows, files or how the runner computes.
-"""
+"""Chat with a loaded model: prompts in its chat format, streamed answers, and a cache kept between questions."""
 
 from __future__ import annotations
 
@@ -24,7 +21,7 @@ __all__ = ["ChatBackend", "ChatModel", "Message", "Part", "Sampling", "Statistic
 
 
 class ChatBackend(Protocol):
-    """What answering needs of a loaded model."""
+    """The attributes of a loaded model that `ChatModel` uses."""
 
     @property
     def runner(self) -> Runner: ...
@@ -35,11 +32,12 @@ class ChatBackend(Protocol):
 
 
 class ChatModel:
-    """A loaded model that answers. Not for use from two threads at once.
+    """A loaded model that answers conversations. Not thread-safe.
 
     Attributes:
-        loaded: the model's runner, its tokenizer and its folder.
-        statistics: of the last answer.
+        loaded: the model's runner, tokenizer and folder.
+        statistics: figures of the last answer.
+        prompts: writer of the model's prompts.
     """
 
     def __init__(self, loaded: ChatBackend) -> None:
@@ -47,16 +45,16 @@ class ChatModel:
         self.statistics = Statistics()
         self.prompts = PromptWriter(loaded.tokenizer)
         self._ends = end_tokens(loaded.tokenizer, loaded.folder)
-        self._reader = PrefixCache(loaded.runner)
+        self._runner = PrefixCache(loaded.runner)
 
     @property
     def context(self) -> int:
-        """Tokens that the model can read at once."""
+        """Length of the cache in tokens."""
         return self.loaded.runner.context
 
     @property
     def notice(self) -> str:
-        """What a user should know of talking to this model, for once; "" for nothing."""
+        """Remark about the model for the user, shown once, or ""."""
         return "" if self.template else NO_TEMPLATE
 
     @property
@@ -76,16 +74,16 @@ class ChatModel:
         variables: Variables | None = None,
         should_stop: ShouldStop = never,
     ) -> int:
-        """Return the tokens of a conversation in the model's format, as if nothing were left out.
+        """Return the number of tokens of a whole conversation in the model's format.
 
         Raises:
-            BadInput, Cancelled: as `reply`.
+            BadInput, Cancelled: as in `reply`.
         """
         return len(self.prompts.write(messages, continue_last, variables, should_stop).ids)
 
     def forget(self) -> None:
-        """Empty the cache: somebody else has used the runner."""
-        self._reader.forget()
+        """Empty the cache; needed after the runner was used without this object."""
+        self._runner.forget()
 
     def reply(
         self,
@@ -96,40 +94,43 @@ class ChatModel:
         continue_last: bool = False,
         variables: Variables | None = None,
     ) -> Iterator[Part]:
-        """The answer in parts of whole characters, until it ends (see `Statistics.ended_by`).
+        """Answer a conversation and yield the parts of the answer, in whole characters, as they are generated.
 
-        The oldest turns are left out where the context is too small for all of them. Closing the iterator ends the
-        answer; what the cache holds by then is kept for the next one.
+        The oldest turns are left out if the context is too small for all of them. Closing the iterator ends the
+        answer; the cache is kept for the next one. `Statistics.ended_by` gives the reason for the end.
 
         Args:
-            continue_last: the last message is the model's own and goes on.
-            variables: of the chat template, such as `enable_thinking`.
+            messages: the conversation.
+            sampling: sampling parameters.
+            should_stop: polled between tokens.
+            continue_last: continue the last message, which is the model's.
+            variables: variables of the chat template, such as `enable_thinking`.
 
         Raises:
-            BadInput: the template refuses the conversation or fails, there is none, or the last question alone is too
+            BadInput: the conversation is empty, the template refuses it or fails, or the last question alone is too
                 long.
-            Cancelled: `should_stop` said so before the answer began.
-            OutOfMemory: the device has no room for it.
+            Cancelled: `should_stop` returned True before the answer began.
+            OutOfMemory: the device has too little memory.
         """
         prompt = self.prompts.fitted(messages, self.context, sampling.max_tokens, continue_last, variables, should_stop)
         return self._answer(prompt, sampling, should_stop)
 
     def complete(self, text: str, sampling: Sampling, should_stop: ShouldStop = never) -> Iterator[Part]:
-        """What comes after `text`, without any chat format; otherwise as `reply`.
+        """Continue `text` without a chat format; otherwise as `reply`.
 
         Raises:
-            BadInput: the text is empty or longer than the context.
+            BadInput: the text is empty or does not fit into the context.
         """
         prompt = self.prompts.plain(text)
         if not prompt.ids or len(prompt.ids) >= self.context:
             raise BadInput(
-                f"The text has {len(prompt.ids)} tokens; the model reads from 1 to {self.context - 1}.",
-                "Use another text.",
+                f"The text has {len(prompt.ids)} tokens; the model accepts 1 to {self.context - 1}.",
+                "Use a shorter or longer text.",
             )
         return self._answer(prompt, sampling, should_stop)
 
     def _answer(self, prompt: Prompt, sampling: Sampling, should_stop: ShouldStop) -> Iterator[Part]:
-        answer = Answer(self._reader, self.loaded.tokenizer, self._ends, prompt, sampling)
+        answer = Answer(self._runner, self.loaded.tokenizer, self._ends, prompt, sampling)
         self.statistics = answer.statistics
         return answer.parts(should_stop)
 
@@ -143,7 +144,7 @@ def load(
     emit: Emit = lambda event: None,
     should_stop: ShouldStop = never,
 ) -> ChatModel:
-    """Load a model to talk to; arguments and errors as `core.inference.loader.load_runner`."""
+    """Load a model for chat; arguments and exceptions as in `core.inference.loader.load_runner`."""
     from core.inference.loader import load_runner
 
     return ChatModel(load_runner(model, device, backend=backend, context=context, emit=emit, should_stop=should_stop))

@@ -1,4 +1,4 @@
-"""From tokens to text as they come, in whole characters. Knows a tokenizer; nothing of models."""
+"""Incremental decoding of tokens into text, in whole characters."""
 
 from __future__ import annotations
 
@@ -8,62 +8,62 @@ from typing import Any, Final
 from core.model.tokenizer import hidden_ids
 
 _UNFINISHED: Final = "\N{REPLACEMENT CHARACTER}"
-_LONGEST: Final = 8
-"""Tokens that a character may be spread over; more of them are bytes that make none."""
+_MAX_TOKENS_PER_CHARACTER: Final = 8
+"""Tokens after which an incomplete character is emitted as it is: its bytes are not valid UTF-8."""
 
 
 class Pieces:
-    """Text of one token after the other.
+    """Incremental decoder, one token at a time.
 
-    A token's text depends on the one before it (spaces, characters of several tokens), so each is decoded together with
-    the last that were told: the work for a token does not grow with the text.
+    The text of a token depends on the tokens before it (spaces, characters of several tokens), so each token is decoded
+    together with the last emitted ones. The cost per token does not grow with the length of the text.
     """
 
     def __init__(self, tokenizer: Any, before: Sequence[int] = (), shown: Collection[str] = ()) -> None:
-        """Begin a text.
+        """Start a text.
 
         Args:
-            before: tokens that the text continues; none where it begins anew.
-            shown: special tokens to be told like words; the others have no text.
+            before: token ids that the text continues; empty for a new text.
+            shown: special tokens that are emitted as text; the others have no text.
         """
         self._decode = _decoder(tokenizer)
         added = tokenizer.get_added_vocab()
         self._special = hidden_ids(tokenizer) - {added.get(word) for word in shown}
         self._ids = [token for token in before[-4:] if token not in self._special]
-        self._told = len(self._ids)
-        self._told_text = self._decode(self._ids) if self._ids else ""
+        self._emitted = len(self._ids)
+        self._emitted_text = self._decode(self._ids) if self._ids else ""
 
     def feed(self, token: int) -> str:
-        """Text that is sure after one more token; "" for a special one, or where a character is not complete."""
+        """Return the new complete text after one more token; "" for a special token or an incomplete character."""
         if token in self._special:
             return ""
         self._ids.append(token)
         text = self._decode(self._ids)
-        if text.endswith(_UNFINISHED) and len(self._ids) - self._told < _LONGEST:
+        if text.endswith(_UNFINISHED) and len(self._ids) - self._emitted < _MAX_TOKENS_PER_CHARACTER:
             return ""
-        return self._tell(text)
+        return self._emit(text)
 
     def flush(self) -> str:
-        """What was kept because its last character was not complete, without that character."""
-        if len(self._ids) == self._told:
+        """Return the pending text without its incomplete last character."""
+        if len(self._ids) == self._emitted:
             return ""
-        return self._tell(self._decode(self._ids)).rstrip(_UNFINISHED)
+        return self._emit(self._decode(self._ids)).rstrip(_UNFINISHED)
 
-    def _tell(self, text: str) -> str:
-        piece = text[len(self._told_text) :]
+    def _emit(self, text: str) -> str:
+        piece = text[len(self._emitted_text) :]
         if piece:
-            self._ids = self._ids[self._told :]
-            self._told_text = self._decode(self._ids)
+            self._ids = self._ids[self._emitted :]
+            self._emitted_text = self._decode(self._ids)
         else:
-            self._ids = self._ids[-_LONGEST:]
-            self._told_text = self._decode(self._ids)
-        self._told = len(self._ids)
+            self._ids = self._ids[-_MAX_TOKENS_PER_CHARACTER:]
+            self._emitted_text = self._decode(self._ids)
+        self._emitted = len(self._ids)
         return piece
 
 
 def _decoder(tokenizer: Any) -> Any:
-    """The quickest way from ids to text, with special tokens and without any tidying."""
-    quick = getattr(tokenizer, "backend_tokenizer", None)
-    if quick is not None:
-        return lambda ids: quick.decode(ids, skip_special_tokens=False)
+    """Return the fastest function from ids to text that keeps special tokens and does not clean up spaces."""
+    fast = getattr(tokenizer, "backend_tokenizer", None)
+    if fast is not None:
+        return lambda ids: fast.decode(ids, skip_special_tokens=False)
     return lambda ids: tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)

@@ -1,7 +1,4 @@
-"""A conversation as token ids in the model's own chat format, short enough for its context.
-
-Knows a transformers tokenizer and its template; nothing of models or answers.
-"""
+"""Conversion of conversations to prompts: token ids in the model's chat format, shortened to fit its context."""
 
 from __future__ import annotations
 
@@ -18,30 +15,33 @@ from core.inference.generation.thinking import KNOWN, ThinkingTags, marks_of
 from core.model.chat_template import ChatTemplate, TemplateRefusal
 
 Message = Mapping[str, str]
-"""`{"role": "system" | "user" | "assistant", "content": text}`, and `thinking` where an answer had some."""
+"""`{"role": "system" | "user" | "assistant", "content": text}`, optionally with `thinking`."""
 Variables = Mapping[str, Any]
-"""Of a chat template."""
+"""Variables of a chat template."""
 
 NO_TEMPLATE: Final = (
-    "This model has no chat template: it continues text instead of answering. Of a conversation it reads the texts, "
-    "each on a line of its own and without roles, the system prompt first."
+    "This model has no chat template, so it continues text instead of answering. Its prompt is the text of all "
+    "messages, one per line and without roles, the system prompt first."
 )
-SYSTEM_IN_QUESTION: Final = "The model's chat format has no system prompt, so it stands before the first question."
+SYSTEM_IN_QUESTION: Final = (
+    "The model's chat format does not support system prompts, so the system prompt was added to the first question."
+)
 _PROBE: Final = "SystemPromptProbe"
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a model is given.
+    """Input of a model.
 
     Attributes:
-        ids: token ids; text: what they say.
-        dropped: messages that were left out because the context is too small, from the oldest.
-        thinking: whether the answer begins within a thought.
-        marks: that the answer's thoughts may have.
-        continues: whether the answer goes on where the last message ends.
-        note: what a user should know about how it was written, as one sentence; "" for nothing.
+        ids: token ids.
+        text: the text of the token ids.
+        dropped: number of messages, from the oldest, left out because the context is too small.
+        thinking: whether the answer starts within thinking.
+        marks: thinking marks that the answer may contain.
+        continues: whether the answer continues the last message.
+        note: remark about the prompt for the user, as one sentence, or "".
     """
 
     ids: tuple[int, ...]
@@ -54,7 +54,7 @@ class Prompt:
 
 
 class PromptWriter:
-    """Writes conversations in one model's format. The same conversation gives the same prompt, whatever came before."""
+    """Writer of prompts in the format of one model. Equal conversations give equal prompts."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
@@ -64,7 +64,7 @@ class PromptWriter:
 
     @property
     def template(self) -> str:
-        """The model's chat template; "" for a base model, which continues text."""
+        """The model's chat template; "" for a base model."""
         return self._format.text
 
     @property
@@ -73,12 +73,12 @@ class PromptWriter:
         return bool(self._marks)
 
     def plain(self, text: str) -> Prompt:
-        """Return a text to be continued, without any format: behind begin-of-text where the tokenizer puts it."""
+        """Return a prompt that continues `text` without a chat format, with the begin-of-text token if there is one."""
         text = _whole(text)
         ids = list(self._tokenizer(text)["input_ids"])
         end = self._tokenizer.eos_token_id
         if ids and ids[-1] == end and list(self._tokenizer(text, add_special_tokens=False)["input_ids"])[-1:] != [end]:
-            ids.pop()  # a tokenizer that ends texts would end this one before it is continued
+            ids.pop()  # the end token that the tokenizer appended would end the text before it is continued
         return Prompt(tuple(ids), text, continues=True)
 
     def write(
@@ -88,20 +88,19 @@ class PromptWriter:
         variables: Variables | None = None,
         should_stop: ShouldStop = never,
     ) -> Prompt:
-        """Return the whole conversation, ready for an answer.
+        """Return the prompt of the whole conversation.
 
-        A model without a template gets the bare text of all messages, one behind the other, each on a line of its own:
-        it is a base model, which continues text. A system prompt that the template does not write stands before the
-        first question, and `Prompt.note` says so.
+        The prompt of a base model, which has no template, is the text of all messages, one per line. A system prompt
+        that the template does not support is added to the first question, and `Prompt.note` is set.
 
         Args:
-            continue_last: the last message is the model's own and goes on.
-            variables: of the template, such as `enable_thinking`.
-            should_stop: asked while the template is rendered.
+            continue_last: continue the last message, which is the model's.
+            variables: variables of the template, such as `enable_thinking`.
+            should_stop: polled while the template is rendered.
 
         Raises:
-            BadInput: the template refuses the conversation or fails, there is nothing in it, or nothing to continue.
-            Cancelled: `should_stop` said so.
+            BadInput: the conversation is empty or has nothing to continue, or the template refuses it or fails.
+            Cancelled: `should_stop` returned True.
         """
         _check(messages, continue_last)
         if not self.template:
@@ -133,17 +132,18 @@ class PromptWriter:
         variables: Variables | None = None,
         should_stop: ShouldStop = never,
     ) -> Prompt:
-        """Return the conversation without its oldest turns, as far as the context asks for it.
+        """Return the prompt of the conversation without the oldest turns that do not fit into the context.
 
-        The system prompt and the last question stay. As many turns go as free a whole number of quarters of the
-        context, so that the same are gone for the next few questions, which find their beginning in the model's cache.
+        The system prompt and the last question are always kept. Turns are dropped in steps of a quarter of the context,
+        so that the next questions have the same prefix, which is in the model's cache.
 
         Args:
-            context: tokens that the model reads.
-            room: tokens that should be left for the answer, if leaving turns out can do it.
+            context: length of the context in tokens.
+            room: tokens to leave free for the answer, as far as dropping turns can free them.
 
         Raises:
-            BadInput, Cancelled: as `write`, or the last question alone is too long.
+            BadInput: as in `write`, or the last question alone is too long.
+            Cancelled: as in `write`.
         """
         head, turns = _turns(messages)
 
@@ -167,23 +167,24 @@ class PromptWriter:
             freed += step
         if len(best.ids) >= context:
             raise BadInput(
-                f"The question has {len(best.ids)} tokens and the model reads {context}.", "Ask a shorter one."
+                f"The question has {len(best.ids)} tokens, but the context has only {context}.", "Shorten the question."
             )
         return best
 
     def _size(self, turn: Sequence[Message], should_stop: ShouldStop) -> int:
-        """Tokens that a turn takes, about: what is said in it, and what the template writes around an answer."""
-        said = sum(len(self._tokenizer(message["content"], add_special_tokens=False)["input_ids"]) for message in turn)
+        """Return the approximate number of tokens of a turn: its texts, and the template's text around an answer."""
+        size = sum(len(self._tokenizer(message["content"], add_special_tokens=False)["input_ids"]) for message in turn)
         bare: list[Message] = [{**message, "content": ""} for message in turn]
         with suppress(TemplateRefusal):  # a template may refuse a turn by itself
             around, alone = (len(self.write(some, should_stop=should_stop).ids) for some in (bare, bare[:1]))
-            said += around - alone
-        return said
+            size += around - alone
+        return size
 
     def _with_system(self, messages: Sequence[Message], should_stop: ShouldStop) -> tuple[Sequence[Message], str]:
-        """The messages with a system prompt that the template has a place for, and a note where it has none.
+        """Return the messages in a form that the template supports, and a note about the change or "".
 
-        Some templates refuse system prompts, and others leave them out in silence (Gemma 2, Mistral 7B).
+        If the template refuses system prompts or ignores them silently (Gemma 2, Mistral 7B), the system prompt is
+        moved into the first question.
         """
         if len(messages) < 2 or messages[0]["role"] != "system" or messages[1]["role"] != "user":
             return messages, ""
@@ -202,39 +203,41 @@ class PromptWriter:
 def _continued(
     messages: Sequence[Message], before: str, marks: ThinkingTags, opened: bool, rendered: Callable[..., str]
 ) -> tuple[str, bool]:
-    """The conversation up to the end of its last message, which the answer goes on with, and whether it thinks.
+    """Return the conversation up to the end of its last message, and whether it ends within thinking.
 
     Args:
-        before: the conversation up to where that message begins, perhaps within a thought (`opened`).
-        rendered: writes messages by the template.
+        before: the conversation up to the beginning of the last message.
+        marks: thinking marks of the model.
+        opened: whether `before` ends with the opening mark.
+        rendered: renders messages with the template.
     """
-    thought, said = messages[-1].get("thinking", ""), messages[-1]["content"]
-    if said:
-        with suppress(TemplateRefusal):  # a template that does not write the message as it is
+    thinking, content = messages[-1].get("thinking", ""), messages[-1]["content"]
+    if content:
+        with suppress(TemplateRefusal):  # the template changes the message
             return rendered(messages, continue_last=True), False
-    if not thought:
-        return f"{before}{said}", opened and not said
-    text = before + thought if opened else f"{before}{marks.opens}\n{thought}"
-    return (f"{text}\n{marks.closes}\n\n{said}", False) if said else (text, True)
+    if not thinking:
+        return f"{before}{content}", opened and not content
+    text = before + thinking if opened else f"{before}{marks.opens}\n{thinking}"
+    return (f"{text}\n{marks.closes}\n\n{content}", False) if content else (text, True)
 
 
 def _whole(text: str) -> str:
-    """The text without halves of characters, which a template can write as well and no tokenizer takes."""
+    """Replace surrogates, which a template can produce but no tokenizer accepts."""
     return _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def _check(messages: Sequence[Message], continue_last: bool) -> None:
     if not messages:
-        raise BadInput("There is no message to answer.", "Write one.")
+        raise BadInput("There is no message to answer.", "Write a message.")
     for message in messages:
         if not all(isinstance(message.get(key), str) for key in ("role", "content")):
-            raise BadInput("A message needs a role and a content, both of them text.", "Write it anew.")
+            raise BadInput("A message needs a role and a content, both strings.", "Correct the message.")
     if continue_last and messages[-1]["role"] != "assistant":
-        raise BadInput("Only an answer can be continued, and the last message is none.", "Ask for an answer.")
+        raise BadInput("The last message is not an answer, so it cannot be continued.", "Ask for an answer.")
 
 
 def _turns(messages: Sequence[Message]) -> tuple[list[Message], list[list[Message]]]:
-    """The system prompt, and the rest in turns that begin with a question each."""
+    """Return the system messages, and the other messages in turns that each start with a question."""
     size = next((number for number, message in enumerate(messages) if message.get("role") != "system"), len(messages))
     turns: list[list[Message]] = []
     for message in messages[size:]:

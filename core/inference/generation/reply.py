@@ -13,18 +13,21 @@ class Statistics:
     """Statistics of one answer.
 
     Attributes:
-        prompt_tokens: of the prompt; tokens: of the answer, its end not counted.
-        first_token_seconds: until the first token was known; seconds: until the last.
-        tokens_per_second: decode speed, of the tokens after the first; 0 until the answer has ended.
-        ended_by: `end`, `stop` (a stop text), `length`, `context` or `stopped`; "" while it goes on.
-        cached_tokens: tokens of the prompt that the cache held already.
-        prompt_tokens_per_second: prefill speed, of the other tokens; 0 until the answer has ended.
-        prompt_seconds: time of processing the prompt.
-        thinking_seconds: from the first token to the end of the thinking, 0 without any.
-        dropped_messages: left out of the prompt because the context is too small.
-        memory_bytes: of weights and cache; seed: of the sampling.
-        pieces: text of each token, "" where a character is not complete yet.
-        note: remark about how the prompt was written, one sentence for the user; "" for none.
+        prompt_tokens: number of tokens of the prompt.
+        tokens: number of generated tokens, without the end token.
+        first_token_seconds: time until the first token.
+        seconds: time until the last token.
+        tokens_per_second: decode speed, without the first token; 0 until the answer has ended.
+        ended_by: `end`, `stop` (a stop text), `length`, `context` or `stopped`; "" during generation.
+        cached_tokens: number of prompt tokens that were already in the cache.
+        prompt_tokens_per_second: prefill speed, without the cached tokens; 0 until the answer has ended.
+        prompt_seconds: time of the prefill.
+        thinking_seconds: time from the first token to the end of the thinking; 0 without thinking.
+        dropped_messages: number of messages left out of the prompt because the context is too small.
+        memory_bytes: memory of weights and cache.
+        seed: seed that reproduces the answer.
+        pieces: text of each token, "" for an incomplete character.
+        note: remark about the prompt for the user, as one sentence, or "".
     """
 
     prompt_tokens: int = 0
@@ -45,7 +48,7 @@ class Statistics:
 
     @property
     def used(self) -> int:
-        """Tokens of the model's context that prompt and answer take."""
+        """Tokens of the context used by prompt and answer."""
         return self.prompt_tokens + self.tokens
 
     def compute_speeds(self) -> None:
@@ -69,14 +72,14 @@ class Statistics:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return all of it as JSON values."""
+        """Return all fields as JSON values."""
         values: dict[str, Any] = encode(self)
         return values
 
 
 @dataclass(frozen=True)
 class ChatAnswer:
-    """One answer of a model: its text, what it thought before, and statistics."""
+    """One answer of a model: text, thinking and statistics."""
 
     text: str = ""
     thinking: str = ""

@@ -1,7 +1,7 @@
-"""From logits to the next token: what a user may ask of the choice, and the choice itself.
+"""Sampling parameters, and selection of the next token from logits.
 
-Sorts no vocabulary: a sample says where a threshold lies, and the draw is a race of waiting times, one per token.
-Knows numbers only; nothing of models, text or files.
+The vocabulary is never sorted as a whole: thresholds are located with the help of a sample, and the draw is the minimum
+of one random waiting time per token.
 """
 
 from __future__ import annotations
@@ -24,20 +24,21 @@ Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]
 Words = NDArray[np.uint32]
 _FEW: Final = 4096
-"""So many numbers are sorted without a thought."""
+"""Arrays up to this size are sorted directly."""
 _SAMPLE: Final = 2048
 _HEAVY: Final = 0.01
-_COLDEST: Final = 1e-6
-"""Lowest temperature that is computed with: below it the likeliest token is as good as certain."""
+_MIN_TEMPERATURE: Final = 1e-6
+"""Lower temperatures are raised to this one, at which the most likely token is practically certain."""
 _WORDS: Final = 1 << 32
 
 
 class TokenSampler:
-    """Chooses the tokens of one answer, one after the other.
+    """Sampler of the tokens of one answer.
 
-    Every token waits for a time that seed, step and token alone decide, divided by its probability, and the first wins
-    (the Gumbel-max trick: Gumbel 1954; Maddison, Tarlow and Minka 2014, arXiv 1411.0030). This is a fair draw, and two
-    models that predict nearly the same draw nearly the same tokens from one seed.
+    Each token gets an exponential waiting time that depends only on seed, step and token id, divided by the token's
+    probability; the token with the shortest time is selected (the Gumbel-max trick: Gumbel 1954; Maddison, Tarlow and
+    Minka 2014, arXiv 1411.0030). This is an exact draw from the distribution, and with the same seed two models with
+    similar predictions select mostly the same tokens.
     """
 
     def __init__(self, sampling: Sampling, seed: int, prompt: Iterable[int] = ()) -> None:
@@ -52,14 +53,14 @@ class TokenSampler:
         self._words: Words = np.empty((2, 0), np.uint32)
 
     def next(self, logits: Tensor, barred: Collection[int] = ()) -> int:
-        """The next token.
+        """Select the next token and record it for the penalties.
 
         Args:
-            logits: float32 [vocabulary], on the CPU; not changed.
-            barred: tokens that are not chosen.
+            logits: float32 [vocabulary], on the CPU; not modified.
+            barred: token ids that must not be selected.
 
         Raises:
-            VerificationFailed: they hold NaN, or nothing finite.
+            VerificationFailed: the logits contain NaN or no finite value.
         """
         values = logits.detach().numpy()
         if barred:
@@ -74,7 +75,7 @@ class TokenSampler:
         return token
 
     def choose(self, logits: Floats) -> int:
-        """What `next` returns, without taking note of it."""
+        """Return the token that `next` would select, without recording it."""
         scores = self.penalised(logits)
         if self._sampling.temperature == 0:
             best = int(scores.argmax())
@@ -88,7 +89,7 @@ class TokenSampler:
         return _draw(ids, weights, self._key, self._step, self._words)
 
     def penalised(self, logits: Floats) -> Floats:
-        """Logits after the penalties, good until the next call; the same array where there are none."""
+        """Return the logits after the penalties: a buffer valid until the next call, or `logits` without penalties."""
         sampling = self._sampling
         counted = bool(self._counts) and (sampling.presence_penalty != 0 or sampling.frequency_penalty != 0)
         if not self._seen and not counted:
@@ -106,14 +107,14 @@ class TokenSampler:
         return scores
 
     def candidates(self, scores: Floats) -> tuple[Indices | None, Floats]:
-        """Tokens that may be drawn (None: all, in order) and their weights, 1 for the likeliest.
+        """Return the ids of the tokens that may be drawn (None for all), and their weights, 1 for the most likely.
 
-        Temperature, top k, top p and min p in this order, as transformers applies them. The weights are good until the
-        next call.
+        Applies temperature, top-k, top-p and min-p in the order of transformers. The weights are a buffer valid until
+        the next call.
         """
         sampling = self._sampling
         if len(self._room) < len(scores):
-            self._room = np.empty(len(scores), np.float32)  # new memory for every token takes longer than the rest
+            self._room = np.empty(len(scores), np.float32)  # allocating for every token would dominate the time
         top = scores.max()
         _check(top)
         ids: Indices | None = None
@@ -121,7 +122,7 @@ class TokenSampler:
             ids = np.flatnonzero(scores >= kth_largest(scores, sampling.top_k))
             scores = scores[ids]
         weights = np.subtract(scores, top, out=self._room[: len(scores)])
-        weights *= np.float32(1 / max(sampling.temperature, _COLDEST))
+        weights *= np.float32(1 / max(sampling.temperature, _MIN_TEMPERATURE))
         np.exp(weights, out=weights)
         bound = np.float32(sampling.min_p)
         if sampling.top_p < 1:
@@ -132,57 +133,64 @@ class TokenSampler:
         if np.count_nonzero(kept) > _FEW:
             weights *= kept
             return ids, weights
-        places = np.flatnonzero(kept)
-        return (places if ids is None else ids[places]), weights[places]
+        indices = np.flatnonzero(kept)
+        return (indices if ids is None else ids[indices]), weights[indices]
 
 
 def kth_largest(values: Floats, count: int) -> np.float32:
-    """The value that `count` values reach; `count` is from 1 to their number."""
+    """Return the `count`-th largest of the values, with 1 <= `count` <= len(values)."""
     some = values
     if len(values) > _FEW:
-        # A sorted sample says about how low that is; whatever is not lower holds it, if that is enough of them.
+        # A sorted sample gives a lower bound for the result. It is only used if enough values reach it.
         step = -(-len(values) // _SAMPLE)
         sample = np.sort(values[::step])
         rank = count / step
-        place = len(sample) - 1 - int(rank + 4 * rank**0.5 + 8)
-        near = values[values >= sample[place]] if place >= 0 else values
+        index = len(sample) - 1 - int(rank + 4 * rank**0.5 + 8)
+        near = values[values >= sample[index]] if index >= 0 else values
         some = near if len(near) >= count else values
     return np.float32(np.partition(some, len(some) - count)[len(some) - count])
 
 
 def nucleus_bound(weights: Floats, share: float) -> np.float32:
-    """The largest value such that the weights from it on have at least `share` of the whole. Weights are at most 1."""
+    """Return the largest value such that the weights not below it sum to at least `share` of the total.
+
+    Weights must not exceed 1.
+    """
     goal = share * float(weights.sum())
     some = weights[np.flatnonzero(weights >= _HEAVY)]
     if len(some) > _FEW or float(some.sum(dtype=np.float64)) < goal:
         some = weights
-    sure = 0.0
+    above = 0.0
     while len(some) > _FEW:
         before = len(some)
-        some, sure = _narrowed(some, sure, goal)
-        if len(some) == before:  # most weights are the same
+        some, above = _narrowed(some, above, goal)
+        if len(some) == before:  # most weights are equal
             break
     ordered = np.sort(some)[::-1]
-    sums = sure + np.cumsum(ordered, dtype=np.float64)
+    sums = above + np.cumsum(ordered, dtype=np.float64)
     return np.float32(ordered[min(int(np.searchsorted(sums, goal)), len(ordered) - 1)])
 
 
-def _narrowed(weights: Floats, sure: float, goal: float) -> tuple[Floats, float]:
-    """Those of the weights among which the bound of a nucleus is, and the sum of all above them.
+def _narrowed(weights: Floats, above: float, goal: float) -> tuple[Floats, float]:
+    """Return a subset of the weights that contains the bound of the nucleus, and the sum of all weights above it.
 
-    A sorted sample says about where; which side of that it is on, the sums of all say exactly.
+    A sorted sample estimates the position of the bound; exact sums then decide on which side it is.
+
+    Args:
+        above: sum of the weights that are larger than all of `weights`.
+        goal: sum that the nucleus must reach.
     """
     sample = np.sort(weights[:: -(-len(weights) // _SAMPLE)])[::-1]
     sums = np.cumsum(sample, dtype=np.float64)
-    share = (goal - sure) / float(weights.sum(dtype=np.float64))
-    place = int(np.searchsorted(sums, share * sums[-1]))
-    high = sample[max(0, place - len(sample) // 10)]
-    low = sample[min(len(sample) - 1, place + len(sample) // 10)]
-    above = weights > high
-    more = sure + float(np.multiply(weights, above).sum(dtype=np.float64))
+    share = (goal - above) / float(weights.sum(dtype=np.float64))
+    index = int(np.searchsorted(sums, share * sums[-1]))
+    high = sample[max(0, index - len(sample) // 10)]
+    low = sample[min(len(sample) - 1, index + len(sample) // 10)]
+    larger = weights > high
+    more = above + float(np.multiply(weights, larger).sum(dtype=np.float64))
     if more >= goal:
-        return weights[np.flatnonzero(above)], sure
-    between = weights[np.flatnonzero((weights >= low) & ~above)]
+        return weights[np.flatnonzero(larger)], above
+    between = weights[np.flatnonzero((weights >= low) & ~larger)]
     most = more + float(between.sum(dtype=np.float64))
     if most >= goal:
         return between, more
@@ -192,23 +200,23 @@ def _narrowed(weights: Floats, sure: float, goal: float) -> tuple[Floats, float]
 def _check(best: np.floating[Any]) -> None:
     if not np.isfinite(best):
         raise VerificationFailed(
-            "The model's answers hold NaN or infinite numbers.", "Try another backend, or quantize it again."
+            "The model's logits contain NaN or infinite values.", "Try another backend, or quantize it again."
         )
 
 
 def _draw(ids: Indices | None, weights: Floats, seed: int, step: int, spare: Words | None = None) -> int:
-    """The token whose waiting time, exponential with its weight as the rate, is the shortest.
+    """Return the token with the shortest waiting time, exponentially distributed with its weight as the rate.
 
     Args:
-        spare: uint32 [2, at least as many as weights], memory to work in.
+        spare: scratch memory, uint32 [2, >= len(weights)].
     """
     count = len(weights)
     words, other = np.empty((2, count), np.uint32) if spare is None else spare[:, :count]
     words[:] = _numbers(count) if ids is None else ids
     noise(words, seed, step, other)
-    places = np.arange(count) if count <= _FEW else _racers(words, weights)
-    place = int(places[_times(words[places], weights[places]).argmin()])
-    return place if ids is None else int(ids[place])
+    indices = np.arange(count) if count <= _FEW else _possible_winners(words, weights)
+    index = int(indices[_times(words[indices], weights[indices]).argmin()])
+    return index if ids is None else int(ids[index])
 
 
 @functools.lru_cache(maxsize=2)
@@ -216,40 +224,44 @@ def _numbers(count: int) -> Words:
     return np.arange(count, dtype=np.uint32)
 
 
-def _racers(words: Words, weights: Floats) -> Indices:
-    """Places among which the winner is: no weight is above 1, so it takes a short time of one's own to win."""
+def _possible_winners(words: Words, weights: Floats) -> Indices:
+    """Return indices that include that of the shortest waiting time.
+
+    No weight exceeds 1, so that a token can only win if its unweighted time is shorter than the best time found.
+    """
     heavy = weights >= _HEAVY
     count = int(np.count_nonzero(heavy))
-    if count > 2 * _FEW:  # any of them will do to begin with
+    if count > 2 * _FEW:  # a subset is enough for a first bound
         heavy = heavy[:: count // _FEW]
         first = np.flatnonzero(heavy) * (count // _FEW)
     else:
         first = np.flatnonzero(heavy)
     shortest = float(_times(words[first], weights[first]).min()) if len(first) else math.inf
-    # Where all heavy ones run already, the others need a time that is shorter still.
+    # If all heavy tokens are included, the others, of lower weight, need a still shorter unweighted time.
     needed = _words_above(shortest * (1 if count > 2 * _FEW else _HEAVY))
     return np.concatenate([first, np.flatnonzero(words >= needed)])
 
 
 def _times(words: Words, weights: Floats) -> NDArray[np.float64]:
     with np.errstate(divide="ignore"):
-        times: NDArray[np.float64] = -np.log((words + 0.5) * 2.0**-32) / weights  # a weight of 0 waits for ever
+        times: NDArray[np.float64] = -np.log((words + 0.5) * 2.0**-32) / weights  # infinite for a weight of 0
     return times
 
 
 def _words_above(time: float) -> np.uint32:
-    """A word such that only it and larger ones give times of at most `time` at weight 1 (a little generous)."""
+    """Return a lower bound, with a small margin, of the words that give times of at most `time` at weight 1."""
     return np.uint32(max(0, min(_WORDS - 1, int(math.exp(-time) * _WORDS) - 2)))
 
 
 def noise(words: Words, seed: int, step: int, spare: Words) -> None:
-    """Turn numbers of tokens into words of 32 bits that look independent for every seed, step and token.
+    """Hash token ids in place into 32-bit words that are pseudo-random in seed, step and token id.
 
-    A mixing function with the multipliers 0x7feb352d and 0x846ca68b (found by C. Wellons, 2018) of the token's number,
-    shifted by what blake2 makes of seed and step.
+    The words are the token ids, offset by the blake2 hash of seed and step, after a mixing function with the
+    multipliers 0x7feb352d and 0x846ca68b (C. Wellons, 2018).
 
     Args:
-        spare: as many words, memory to work in.
+        words: token ids, uint32.
+        spare: scratch memory of the same shape.
     """
     digest = hashlib.blake2b(struct.pack("<Qq", seed, step), digest_size=4).digest()
     words *= np.uint32(0x9E3779B1)

@@ -14,17 +14,19 @@ MOST_STOPS: Final = 64
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen; temperature 0 takes the most likely one.
+    """Sampling parameters; a temperature of 0 means greedy decoding.
 
     Attributes:
-        max_tokens: longest answer.
-        temperature, top_p, top_k, min_p, repetition_penalty: the usual ones; neutral values switch each off.
-        presence_penalty, frequency_penalty: taken off the logits of tokens of this answer, once and for each time.
-        seed: of the draw; the same seed gives the same answer. None draws a seed, which the statistics then tell.
+        max_tokens: maximum length of the answer, in tokens.
+        temperature, top_p, top_k, min_p, repetition_penalty: as in transformers; the neutral value disables each.
+        presence_penalty: subtracted once from the logit of every token that is in the answer.
+        frequency_penalty: subtracted from the logit of a token for each of its occurrences in the answer.
+        seed: seed of the random draws; the same seed gives the same answer. None draws a seed, which is reported in
+            the statistics.
         stop: texts that end the answer; they are not part of it.
-        stop_token_ids: tokens that end it as the model's own end tokens do.
-        min_tokens: nothing ends the answer before it has this many tokens.
-        ignore_eos: the model's own end tokens are never chosen.
+        stop_token_ids: further end tokens.
+        min_tokens: minimum length of the answer, in tokens.
+        ignore_eos: never select the model's own end tokens.
     """
 
     max_tokens: int = 512
@@ -58,14 +60,14 @@ class Sampling:
             kinds = (int,) if whole else (int, float)
             if type(value) not in kinds or not low <= value <= high:
                 number = "whole number" if whole else "number"
-                raise BadInput(f"{label} {value} is not possible.", f"Choose a {number} from {low:g} to {high:g}.")
+                raise BadInput(f"{label} {value} is out of range.", f"Choose a {number} from {low:g} to {high:g}.")
         if not isinstance(self.stop, tuple) or not all(isinstance(text, str) and text for text in self.stop):
-            raise BadInput("A stop text has to be text, and not empty.", "Leave it out.")
+            raise BadInput("A stop text must be a non-empty string.", "Correct or remove it.")
         if len(self.stop) > MOST_STOPS:
-            raise BadInput(f"{len(self.stop)} stop texts are too many.", f"Choose {MOST_STOPS} at most.")
+            raise BadInput(f"{len(self.stop)} stop texts are too many.", f"Use at most {MOST_STOPS}.")
         if not all(type(token) is int and token >= 0 for token in self.stop_token_ids):
-            raise BadInput("A stop token has to be a whole number from 0.", "Leave it out.")
+            raise BadInput("A stop token must be a non-negative integer.", "Correct or remove it.")
 
     def drawn_seed(self) -> int:
-        """The seed, drawn now where none is given."""
+        """Return the seed, or a random one if it is None."""
         return secrets.randbelow(2**31) if self.seed is None else self.seed

@@ -1,6 +1,6 @@
-"""Telling what a model thinks from what it says, in a stream of text that may be cut anywhere.
+"""Separation of thinking and answer in a stream of text, and detection of stop texts.
 
-Knows the marks that models put around their thinking; nothing of tokens or templates' own words.
+The pieces of the stream may be split anywhere, also within a mark or a stop text.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ Kind = Literal["text", "thinking"]
 
 @dataclass(frozen=True)
 class ThinkingTags:
-    """What stands before and behind a model's thinking."""
+    """The marks before and after a model's thinking."""
 
     opens: str
     closes: str
@@ -33,20 +33,18 @@ KNOWN: Final = (
 
 @dataclass(frozen=True)
 class Part:
-    """A piece of an answer: what is said, or what is thought before it."""
+    """A piece of an answer, or of the thinking before it."""
 
     text: str
     kind: Kind = "text"
 
 
 def marks_of(template: str, added: Collection[str] = ()) -> tuple[ThinkingTags, ...]:
-    """Return the marks of thinking that a model has.
-
-    Only these make a thought: to any other model, `<reasoning>` is a word like others.
+    """Return the thinking marks that a model uses; other marks in its text are ordinary text.
 
     Args:
-        template: the chat template, which mentions them.
-        added: the tokens added to the vocabulary; a pair that is among them counts as well.
+        template: the chat template; a pair counts if the template contains one of its marks.
+        added: tokens added to the vocabulary; a pair counts if both marks are among them.
     """
     return tuple(
         marks
@@ -56,18 +54,19 @@ def marks_of(template: str, added: Collection[str] = ()) -> tuple[ThinkingTags, 
 
 
 def held_back(text: str, mark: str) -> int:
-    """How many characters at the end of `text` may be the beginning of `mark`."""
+    """Return the number of characters at the end of `text` that may be the beginning of `mark`."""
     return next((size for size in range(min(len(text), len(mark) - 1), 0, -1) if text.endswith(mark[:size])), 0)
 
 
 class Splitter:
-    """Splits a stream into parts. Thinking begins at the answer's beginning only: later, a mark is a word like others.
+    """Splitter of a stream into thinking and text.
 
-    White space at both ends of a thought, and before the text that follows it, belongs to neither.
+    Thinking can start only at the beginning of the answer; later, a mark is ordinary text. White space around the
+    thinking is dropped.
     """
 
     def __init__(self, thinking: bool = False, marks: tuple[ThinkingTags, ...] = ()) -> None:
-        """Begin with an answer, or within a thought that the first of `marks`, the model's, opened."""
+        """Start with the answer, or with `thinking` within thinking opened by the first of `marks`."""
         self._marks = marks
         self._open = marks[0] if thinking else None
         self._beginning = True
@@ -76,11 +75,11 @@ class Splitter:
 
     @property
     def thinking(self) -> bool:
-        """Whether the stream is within a thought."""
+        """Whether the stream is within thinking."""
         return self._open is not None
 
     def feed(self, piece: str) -> Iterator[Part]:
-        """What is sure after one more piece of text; the rest is kept."""
+        """Yield the parts that are certain after one more piece of text, and keep the rest."""
         self._text += piece
         while True:
             before = (len(self._text), self._open)
@@ -89,7 +88,7 @@ class Splitter:
                 return
 
     def flush(self) -> Iterator[Part]:
-        """What was kept, at the end of the stream."""
+        """Yield the remaining part at the end of the stream."""
         rest, self._text = self._text, ""
         if self._open is not None:
             rest = rest.rstrip()
@@ -104,18 +103,18 @@ class Splitter:
             self._text = self._text.lstrip()
             if not self._text:
                 return
-        said, mark, rest = self._text.partition(self._open.closes)
+        text, mark, rest = self._text.partition(self._open.closes)
         if mark:
             self._open, self._beginning, self._thought_before = None, True, True
             self._text = rest.lstrip()
-            said = said.rstrip()
+            text = text.rstrip()
         else:
-            sure = len(said) - held_back(said, self._open.closes)
-            sure = len(said[:sure].rstrip())
-            self._text, said = said[sure:], said[:sure]
-            self._beginning = self._beginning and not said
-        if said:
-            yield Part(said, "thinking")
+            certain = len(text) - held_back(text, self._open.closes)
+            certain = len(text[:certain].rstrip())
+            self._text, text = text[certain:], text[:certain]
+            self._beginning = self._beginning and not text
+        if text:
+            yield Part(text, "thinking")
 
     def _answer(self) -> Iterator[Part]:
         if self._beginning:
@@ -125,35 +124,35 @@ class Splitter:
                     self._open, self._text = marks, start[len(marks.opens) :]
                     return
             if any(marks.opens.startswith(start) for marks in self._marks):
-                return  # white space, or half a mark
+                return  # white space, or an incomplete mark
             self._beginning = False
             self._text = start if self._thought_before else self._text
         if self._text:
-            said, self._text = self._text, ""
-            yield Part(said)
+            text, self._text = self._text, ""
+            yield Part(text)
 
 
 class StopMatcher:
-    """Looks for texts that end an answer, across the borders of its pieces. They are not part of it."""
+    """Detector of stop texts across the pieces of an answer; stop texts are not part of the answer."""
 
     def __init__(self, stops: tuple[str, ...]) -> None:
         self._stops = stops
         self._text = ""
 
     def feed(self, piece: str) -> tuple[str, bool]:
-        """What is sure to be said, and whether the answer ends behind it."""
+        """Return the text that is certain after one more piece, and whether the answer ends after it."""
         if not self._stops:
             return piece, False
         self._text += piece
-        found = [place for place in map(self._text.find, self._stops) if place >= 0]
+        found = [index for index in map(self._text.find, self._stops) if index >= 0]
         if found:
-            said, self._text = self._text[: min(found)], ""
-            return said, True
-        sure = len(self._text) - max(held_back(self._text, stop) for stop in self._stops)
-        said, self._text = self._text[:sure], self._text[sure:]
-        return said, False
+            text, self._text = self._text[: min(found)], ""
+            return text, True
+        certain = len(self._text) - max(held_back(self._text, stop) for stop in self._stops)
+        text, self._text = self._text[:certain], self._text[certain:]
+        return text, False
 
     def flush(self) -> str:
-        """What was kept, at the end of the answer."""
+        """Return the remaining text at the end of the answer."""
         rest, self._text = self._text, ""
         return rest

@@ -1,6 +1,6 @@
-"""The tokens that end an answer, from everything that transformers and llama.cpp read about them.
+"""End tokens of a model, collected from all places in which transformers and llama.cpp look for them.
 
-Reads generation_config.json and config.json of a model folder and asks its tokenizer; knows no model.
+The places are the tokenizer, generation_config.json, config.json, and known texts in the vocabulary.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from typing import Any, Final
 from core.model.tokenizer import END_MARKS, hidden_ids
 
 _IF_SPECIAL: Final = frozenset({"</s>", "<eos>", "[EOS]", "[EOT]"})
-"""The same, but only as special tokens: in some vocabularies they are ordinary text, such as a tag of HTML."""
+"""Texts that end an answer only as special tokens: in some vocabularies they are ordinary text, such as HTML tags."""
 
 _PART_ENDS: Final = frozenset({"<|channel|>", "<|return|>", "<|call|>", "<|calls|>", "<|flush|>"})
-"""Tokens of formats with channels (gpt-oss, Solar Open), where `<|end|>` ends a part of an answer only."""
+"""Tokens of formats with channels (gpt-oss, Solar Open), in which `<|end|>` only ends a part of an answer."""
 
 _NESTED: Final = ("decoder", "generator", "text_config")
-"""Parts of a config that transformers looks into for a language model's own settings."""
+"""Sections of config.json in which transformers looks for the settings of the language model."""
 
 
 def end_tokens(tokenizer: Any, folder: Path) -> frozenset[int]:
     """Return the ids of the tokens that end an answer.
 
-    These are the tokenizer's own (`eos_token`, and `eot_token` and `eom_token` where it has them), those that
-    generation_config.json names, or config.json where the former names none, as in transformers' `generate`
-    (vllm-project/vllm#5954), and the tokens of the vocabulary with one of the `END_MARKS` texts.
+    These are the tokenizer's `eos_token`, `eot_token` and `eom_token`; the tokens in generation_config.json, or in
+    config.json if the former has none, as in transformers' `generate` (vllm-project/vllm#5954); and the tokens of the
+    vocabulary with one of the texts in `END_MARKS`.
     """
     vocabulary: Mapping[str, int] = tokenizer.get_vocab()
     found = set(_numbers(tokenizer.eos_token_id))
@@ -45,7 +45,7 @@ def end_tokens(tokenizer: Any, folder: Path) -> frozenset[int]:
 
 
 def configured_ends(folder: Path) -> tuple[int, ...]:
-    """Return the end tokens that generation_config.json names, or else config.json, in their order there."""
+    """Return the end tokens of generation_config.json, or else of config.json, in their order."""
     if found := _numbers(_read(folder / "generation_config.json").get("eos_token_id")):
         return found
     config = _read(folder / "config.json")
@@ -55,7 +55,7 @@ def configured_ends(folder: Path) -> tuple[int, ...]:
 
 
 def _numbers(value: Any) -> tuple[int, ...]:
-    """The token ids in a value of a config: one, a list of them, or anything else."""
+    """Return the token ids in a config value: an integer or a list of integers; anything else is ignored."""
     return tuple(each for each in (value if isinstance(value, list) else [value]) if type(each) is int and each >= 0)
 
 

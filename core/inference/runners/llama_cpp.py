@@ -1,7 +1,6 @@
-"""A whole GGUF file on llama.cpp, token by token, behind the interface of `core.inference.runners.runner`.
+"""Runner for GGUF files on llama.cpp, through the C API of llama-cpp-python.
 
-Uses the C interface as llama-cpp-python hands it on. llama.cpp ends the process at some inputs that it does not like,
-so what goes in is checked before. Knows nothing of text.
+llama.cpp aborts the process for some invalid inputs, so inputs are checked before.
 """
 
 from __future__ import annotations
@@ -20,15 +19,15 @@ from core.inference.backends import llama_cpp as backend
 from core.model.gguf_header import read_gguf_header
 
 PIECE: Final = 512
-"""Tokens of a prompt that are read at once."""
+"""Tokens of a prompt processed at once."""
 _ALL_LAYERS: Final = 9999
 _ABORTED: Final = 2
 _CACHE_BYTES: Final = 2
-"""llama.cpp keeps keys and values in float16 unless told otherwise."""
+"""llama.cpp stores keys and values in float16 by default."""
 
 
 class LlamaCppRunner:
-    """A loaded GGUF file with its cache. Made by `open_runner`."""
+    """A loaded GGUF file with its cache. Created by `open_runner`."""
 
     name = backend.NAME
 
@@ -37,9 +36,9 @@ class LlamaCppRunner:
         self._context, self._length, self._window = context, 0, window
         self._vocabulary = int(library.llama_vocab_n_tokens(library.llama_model_get_vocab(model)))
         self._batch = library.llama_batch_init(PIECE, 0, 1)
-        self._asked: ShouldStop = never
-        # asked by llama.cpp between its operations; kept, since C holds only its address
-        self._abort = library.ggml_abort_callback(lambda data: bool(self._asked()))
+        self._should_stop: ShouldStop = never
+        # Called by llama.cpp between operations. The reference keeps it alive, because C stores only its address.
+        self._abort = library.ggml_abort_callback(lambda data: bool(self._should_stop()))
         library.llama_set_abort_callback(handle, self._abort, None)
 
     @property
@@ -59,11 +58,11 @@ class LlamaCppRunner:
 
     @property
     def vocabulary(self) -> int:
-        """Tokens that the model knows."""
+        """Size of the vocabulary."""
         return self._vocabulary
 
     def extend(self, ids: Sequence[int], should_stop: ShouldStop = never) -> Tensor:
-        """See `Runner.extend`. A stop is noticed within an operation, not only between pieces."""
+        """See `Runner.extend`. A stop also takes effect within a piece, between operations."""
         self._check(ids, self._length)
         row: Tensor | None = None
         for start in range(0, len(ids), PIECE):
@@ -78,7 +77,10 @@ class LlamaCppRunner:
     def truncate(self, length: int) -> None:
         """See `Runner.truncate`."""
         if not 0 <= length <= self._length:
-            raise BadInput(f"The cache holds {self._length} tokens and cannot be cut to {length}.", "Read them anew.")
+            raise BadInput(
+                f"The cache holds {self._length} tokens and cannot be truncated to {length}.",
+                "Start a new conversation.",
+            )
         if length < self._length:
             self._forget(length)
 
@@ -96,7 +98,7 @@ class LlamaCppRunner:
         return found
 
     def close(self) -> None:
-        """See `Runner.close`; does nothing the second time."""
+        """See `Runner.close`; further calls do nothing."""
         if self._handle is None:
             return
         self._lib.llama_batch_free(self._batch)
@@ -106,16 +108,19 @@ class LlamaCppRunner:
 
     def _check(self, ids: Sequence[int], held: int) -> None:
         if not len(ids):
-            raise BadInput("There is no token to read.", "Write something.")
+            raise BadInput("There is no text to process.", "Write something.")
         if held + len(ids) > self._context:
             raise BadInput(
-                f"{held + len(ids)} tokens do not fit a context of {self._context}.", "Start a new conversation."
+                f"{held + len(ids)} tokens do not fit into a context of {self._context}.", "Start a new conversation."
             )
         if min(ids) < 0 or max(ids) >= self._vocabulary:
-            raise BadInput(f"The model knows {self._vocabulary} tokens, and not all of these.", "Use its tokenizer.")
+            raise BadInput(
+                f"A token id is outside the model's vocabulary of {self._vocabulary} tokens.",
+                "Use the tokenizer of this model.",
+            )
 
     def _decode(self, piece: Sequence[int], wanted: Sequence[bool], should_stop: ShouldStop) -> None:
-        """Read one piece behind what is in the cache."""
+        """Process one piece and append it to the cache."""
         if should_stop():
             raise Cancelled("Stopped.")
         batch = self._batch
@@ -124,26 +129,26 @@ class LlamaCppRunner:
             batch.token[index], batch.pos[index] = int(token), self._length + index
             batch.n_seq_id[index], batch.seq_id[index][0] = 1, 0
             batch.logits[index] = wanted[index]
-        # One token is soon read; asking Python between its operations would cost a part of that.
-        self._asked = should_stop if len(piece) > 1 else never
+        # A single token is fast, and a Python callback between its operations would slow it down.
+        self._should_stop = should_stop if len(piece) > 1 else never
         try:
             code = self._lib.llama_decode(self._handle, batch)
         finally:
-            self._asked = never
+            self._should_stop = never
         if code == 0:
             self._length += len(piece)
             return
-        self._forget(self._length)  # what it had read of this piece
+        self._forget(self._length)  # remove the processed part of this piece
         if code == _ABORTED:
             raise Cancelled("Stopped.")
         raise OutOfMemory(
-            f"llama.cpp could not read {len(piece)} tokens (its code is {code}).", "Choose a shorter context."
+            f"llama.cpp failed to process {len(piece)} tokens (code {code}).", "Choose a shorter context."
         )
 
     def _forget(self, length: int) -> None:
         memory = self._lib.llama_get_memory(self._handle)
         if not self._lib.llama_memory_seq_rm(memory, 0, length, -1):
-            raise BadInput("llama.cpp cannot cut the cache of this kind of model.", "Load the model again.")
+            raise BadInput("llama.cpp cannot truncate the cache of this kind of model.", "Load the model again.")
         self._length = length
 
     def _row(self, index: int) -> Tensor:
@@ -161,21 +166,23 @@ def open_runner(
     """Load a GGUF file.
 
     Args:
-        path: of the file; context: tokens that the cache shall hold; threads: of the CPU.
-        device: `cpu`, or any other for all layers on llama.cpp's own accelerator.
-        should_stop: asked while it loads.
+        path: the GGUF file.
+        context: length of the cache in tokens.
+        threads: number of CPU threads.
+        device: `cpu`, or any other value to offload all layers to llama.cpp's accelerator.
+        should_stop: polled while loading.
 
     Raises:
-        MissingDependency: llama-cpp-python is not usable here.
-        CorruptFile, ModelNotFound: the file is damaged, or gone.
-        OutOfMemory: there is no room for the cache.
-        Cancelled: `should_stop` said so.
+        MissingDependency: llama-cpp-python cannot be used.
+        CorruptFile, ModelNotFound: the file is damaged or missing.
+        OutOfMemory: the cache does not fit into memory.
+        Cancelled: `should_stop` returned True.
     """
     try:
         lib = backend.library()
     except ImportError as error:
         raise MissingDependency(str(error), backend.INSTALL) from error
-    path = read_gguf_header(path).path  # says in a sentence what llama.cpp would end the process for
+    path = read_gguf_header(path).path  # raises an error for files for which llama.cpp would abort the process
     settings = lib.llama_model_default_params()
     settings.n_gpu_layers = 0 if device == "cpu" else _ALL_LAYERS
     progress = lib.llama_progress_callback(lambda fraction, data: not should_stop())
@@ -186,14 +193,14 @@ def open_runner(
             lib.llama_model_free(model)
         raise Cancelled("Loading was cancelled.")
     if not model:
-        raise CorruptFile(f"llama.cpp cannot load {path.name}.", "Choose another backend, or fetch the file again.")
+        raise CorruptFile(f"llama.cpp cannot load {path.name}.", "Choose another backend, or download the file again.")
     wanted = lib.llama_context_default_params()
     wanted.n_ctx, wanted.n_batch, wanted.n_ubatch = context, PIECE, PIECE
     wanted.n_threads = wanted.n_threads_batch = threads
-    wanted.swa_full = True  # a sliding window that forgets could not be cut back
+    wanted.swa_full = True  # a cache limited to the sliding window cannot be truncated
     handle = lib.llama_init_from_model(model, wanted)
     if not handle:
         lib.llama_model_free(model)
-        raise OutOfMemory(f"There is no room for a context of {context} tokens.", "Choose a shorter context.")
-    room = int(lib.llama_n_ctx(handle))  # rounded up
-    return LlamaCppRunner(lib, model, handle, context, room)
+        raise OutOfMemory(f"There is too little memory for a context of {context} tokens.", "Choose a shorter context.")
+    window = int(lib.llama_n_ctx(handle))  # rounded up by llama.cpp
+    return LlamaCppRunner(lib, model, handle, context, window)

@@ -1,6 +1,6 @@
-"""A model run by the compiled program: weights packed once, every step one call.
+"""Runner for the native program, which computes a whole step in one call of compiled code.
 
-Knows checkpoints and token ids; nothing of text. How the layers become operations is in `core.inference.native`.
+The translation of layers to operations is in `core.inference.native`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from core.model.skeleton import Skeleton
 
 
 class NativeRunner:
-    """A program with the cache of one conversation; see `core.inference.runners.runner.Runner`."""
+    """A native program with the cache of one conversation."""
 
     name = "native"
 
@@ -29,7 +29,7 @@ class NativeRunner:
         self.context = context
         self._program = program
         self._length = 0
-        # Only kept for models that read a text again when it becomes long.
+        # Used only for models that must process a text again when it crosses the limit of their short context.
         self._ids = torch.empty(0, dtype=torch.int32)
         self._bytes = program.memory_bytes
 
@@ -40,27 +40,23 @@ class NativeRunner:
 
     @property
     def memory_bytes(self) -> int:
-        """Of weights, cache and buffers."""
+        """Memory of weights, cache and buffers."""
         return self._bytes
 
     @property
     def program(self) -> Program:
-        """What it runs, for profiles."""
+        """The program, for profiling."""
         return self._program
 
     def extend(self, ids: Sequence[int], should_stop: ShouldStop = never) -> Tensor:
-        """Read more tokens: the logits behind the last one, float32 [vocabulary].
-
-        Raises:
-            BadInput: no token, a token that the model does not know, or more than the context holds.
-            Cancelled: `should_stop` said so; the cache has what was read before.
-        """
+        """See `Runner.extend`."""
         tokens = self._tokens(ids)
         if self._length + len(tokens) > self.context:
             raise BadInput(
-                f"{self._length + len(tokens)} tokens are more than the {self.context} that fit.", "Start a new one."
+                f"{self._length + len(tokens)} tokens do not fit into a context of {self.context}.",
+                "Start a new conversation.",
             )
-        tokens = self._turned(tokens)
+        tokens = self._with_cached(tokens)
         logits = torch.empty(1, self._program.spec.vocab_size)
         for start in range(0, len(tokens), self._program.rows):
             piece = tokens[start : start + self._program.rows]
@@ -68,15 +64,17 @@ class NativeRunner:
             if should_stop() or not self._program.step(
                 piece, self._length, logits if last else None, should_stop if len(piece) > 1 else None
             ):
-                raise Cancelled("Reading the text was stopped.")
+                raise Cancelled("Processing the prompt was stopped.")
             self._length += len(piece)
             if self._program.spec.short_context:
                 self._ids = torch.cat([self._ids[: self._length - len(piece)], piece])
         return logits[0]
 
-    def _turned(self, tokens: Tensor) -> Tensor:
-        """What has to be read for these tokens: with them all that came before, where a text becomes too long or short
-        for the rotations that it was read with."""
+    def _with_cached(self, tokens: Tensor) -> Tensor:
+        """Return the tokens to process: also all cached ones if the new length needs other rotary frequencies.
+
+        Models with `short_context` use two sets of rotary frequencies, for short and for long texts.
+        """
         if not self._program.select_rope_tables(self._length + len(tokens)):
             return tokens
         tokens = torch.cat([self._ids[: self._length], tokens])
@@ -84,17 +82,17 @@ class NativeRunner:
         return tokens
 
     def truncate(self, length: int) -> None:
-        """Forget all tokens from `length` on."""
+        """See `Runner.truncate`."""
         self._length = min(self._length, max(0, length))
 
     def logits(self, ids: Sequence[int]) -> Tensor:
-        """Logits behind every token of a row of its own, float32 [tokens, vocabulary]; empties the cache."""
+        """See `Runner.logits`."""
         tokens = self._tokens(ids)
         if len(tokens) > self.context:
-            raise BadInput(f"{len(tokens)} tokens are more than the {self.context} that fit.", "Start a new one.")
+            raise BadInput(f"{len(tokens)} tokens do not fit into a context of {self.context}.", "Use a shorter text.")
         self._length = 0
         self._program.select_rope_tables(len(tokens))
-        with memory_errors("Reading the text"):
+        with memory_errors("Processing the text"):
             logits = torch.empty(len(tokens), self._program.spec.vocab_size)
         for start in range(0, len(tokens), self._program.rows):
             end = min(len(tokens), start + self._program.rows)
@@ -102,20 +100,20 @@ class NativeRunner:
         return logits
 
     def close(self) -> None:
-        """Give the memory back."""
+        """See `Runner.close`."""
         del self._program
         self._length = 0
 
     def _tokens(self, ids: Sequence[int]) -> Tensor:
-        """The ids, int32, each of them one that the model knows."""
+        """Check the token ids and return them as int32."""
         if not len(ids):
-            raise BadInput("There is nothing to read.", "Write something.")
+            raise BadInput("There is no text to process.", "Write something.")
         known = self._program.spec.vocab_size
-        odd = next((token for token in ids if not 0 <= token < known), None)
-        if odd is not None:
+        invalid = next((token for token in ids if not 0 <= token < known), None)
+        if invalid is not None:
             raise BadInput(
-                f"The tokenizer makes token {odd}, but the model knows only {known} tokens.",
-                "The tokenizer is not this model's: fetch the model again.",
+                f"The tokenizer produced token id {invalid}, but the model's vocabulary has {known} tokens.",
+                "The tokenizer does not belong to this model. Download the model again.",
             )
         return torch.tensor(ids, dtype=torch.int32)
 
@@ -131,25 +129,24 @@ def build(
     progress: Callable[[int, int], None] = lambda done, all_blocks: None,
     should_stop: ShouldStop = never,
 ) -> NativeRunner:
-    """Read a checkpoint layer by layer into a program.
-
-    Ask `refusal` first.
+    """Load a checkpoint layer by layer into a native program. `refusal` must have returned "".
 
     Args:
-        checkpoint: any that is open.
-        skeleton: of the same model; only its config, names and rotary tables are used.
-        context: tokens that the cache shall hold.
-        threads: that compute; 0 for one a core.
-        planes: of 8 bits that activations have in front of packed weights, 1 or 2. With one, a small model that
-            hesitates between two words may take another than in float32; two cost nothing where memory is the limit,
-            as in answers, and 1.7 times the time where products are, as in reading a prompt.
-        dtype: of the cache, float16 or float32; where the machine does not convert float16, always float32.
-        progress: called with blocks read and all blocks.
+        checkpoint: an opened checkpoint.
+        skeleton: skeleton of the same model; only its config, names and rotary tables are used.
+        context: length of the cache in tokens.
+        threads: number of threads; 0 for one per core.
+        planes: number of 8-bit planes of the activations in products with packed weights, 1 or 2. With one plane, a
+            small model may select another token than in float32 if two are almost equally likely. Two planes cost
+            nothing in decoding, which is limited by memory bandwidth, and take 1.7 times as long in prefill.
+        dtype: dtype of the cache, float16 or float32; always float32 if the CPU cannot convert float16.
+        progress: called with the number of loaded blocks and of all blocks.
+        should_stop: polled between layers.
 
     Raises:
-        Cancelled: `should_stop` said so.
-        MissingDependency: no compiler.
-        OutOfMemory: no room for the weights.
+        Cancelled: `should_stop` returned True.
+        MissingDependency: there is no compiler.
+        OutOfMemory: the weights do not fit into memory.
     """
     program = fill_program(
         checkpoint, skeleton, context, threads, planes, dtype, progress=progress, should_stop=should_stop
@@ -158,5 +155,5 @@ def build(
 
 
 def refusal(skeleton: Skeleton) -> str:
-    """Why the native program cannot compute this model, as one sentence; "" where it can."""
+    """Return the reason, as one sentence, why the native program does not support the model, or ""."""
     return model_spec.refusal(skeleton.model.config.get_text_config(decoder=True).to_dict(), skeleton.tree)

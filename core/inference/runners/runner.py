@@ -1,7 +1,4 @@
-"""What runs a whole model token by token: the interface that answering, evaluation, benches and the endpoint know.
-
-Knows token ids and logits; nothing of text, sampling or files.
-"""
+"""The interface of a runner: a loaded model with a cache, from token ids to logits."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from core.control import ShouldStop, never
 
 
 class Runner(Protocol):
-    """A loaded model with a key-value cache of the tokens that it has read. Not for use from two threads at once."""
+    """A loaded model with a key-value cache of the processed tokens. Not thread-safe."""
 
     @property
     def name(self) -> str:
@@ -22,7 +19,7 @@ class Runner(Protocol):
 
     @property
     def context(self) -> int:
-        """Tokens that the cache can hold at most."""
+        """Maximum number of tokens in the cache."""
 
     @property
     def length(self) -> int:
@@ -30,24 +27,28 @@ class Runner(Protocol):
 
     @property
     def memory_bytes(self) -> int:
-        """Of weights and cache as they lie in memory."""
+        """Memory of weights and cache."""
 
     def extend(self, ids: Sequence[int], should_stop: ShouldStop = never) -> Tensor:
-        """Read more tokens behind those in the cache: the logits behind the last one, float32 [vocabulary], on the CPU.
+        """Process tokens and append them to the cache.
 
-        A call may be stopped between two pieces of a long text; the cache then holds what was read, and nothing else.
+        A long text is processed in pieces. If the call is stopped between two of them, the cache holds the tokens
+        processed until then.
+
+        Returns:
+            Logits after the last token, float32 [vocabulary], on the CPU.
 
         Raises:
-            BadInput: no token, a token that the model does not know, or more than the context holds.
-            Cancelled: `should_stop` said so.
-            OutOfMemory: the device has no room for it.
+            BadInput: `ids` is empty, contains an id outside the vocabulary or does not fit into the context.
+            Cancelled: `should_stop` returned True.
+            OutOfMemory: the device has too little memory.
         """
 
     def truncate(self, length: int) -> None:
-        """Forget all tokens from `length` on; the next `extend` continues there."""
+        """Remove all tokens from `length` on; the next `extend` continues there."""
 
     def logits(self, ids: Sequence[int]) -> Tensor:
-        """Logits behind every token of a row of its own, float32 [tokens, vocabulary]; the cache is then empty."""
+        """Return the logits after every token of a separate text, float32 [tokens, vocabulary]; empties the cache."""
 
     def close(self) -> None:
-        """Give the memory back; nothing else may be called afterwards."""
+        """Free the memory; the runner cannot be used afterwards."""

@@ -1,8 +1,9 @@
-"""Which way of reading a text in parts gives what one pass over it gives: proven on the model itself before it answers.
+"""Check whether a transformers model gives the same logits with a cache as in one pass, before it is used.
 
-transformers' models differ in what they keep between two calls, and take no offence at a cache that they do not know:
-Mamba swallows `past_key_values` and forgets what it read; others lose their states where a text goes on with more than
-one token. Only the comparison tells. What was found is kept for this model, device and version of the libraries.
+The models of transformers differ in the state that they keep between two calls, and ignore arguments that they do not
+support: Mamba accepts `past_key_values` and discards its state; others lose their state if a text continues with more
+than one token. Only a comparison of the logits shows it. The result is stored for the model, the device and the
+versions of the libraries.
 """
 
 from __future__ import annotations
@@ -23,87 +24,87 @@ from core.inference.runners.module import ModuleRunner
 
 _PIECE: Final = 128
 _SECOND: Final = (2, 22)
-"""Tokens of the pieces that are read before the single ones, as far as the context allows. What is lost between two of
-them fades with every token, so that it is looked for at once."""
+"""Lengths of further pieces before the single tokens, if the context allows. The effect of a lost state fades with
+every token, so it is checked directly after each piece."""
 _SINGLE: Final = 8
 _EXACT: Final = 2e-3
-"""Largest difference of a token's logits, as a share of their size, that fp32 makes: it is 1e-6 to 1e-5."""
+"""Largest relative difference of a token's logits in float32, where rounding causes 1e-6 to 1e-5."""
 _ROUNDED: Final = 0.15
-"""The same where 16-bit products or 8-bit inputs are rounded differently for one row and for many."""
+"""Largest relative difference if 16-bit products or 8-bit inputs are rounded differently for one row and for many."""
 _WORSE: Final = 2.0
-"""Pieces may be so many times further off than single tokens, whose difference shows how much is rounding."""
+"""Largest ratio of the difference with pieces to that with single tokens, which is caused by rounding alone."""
 
 
 def open_runner(model: Any, context: int, device: str, dtype: str, *, exact: bool) -> ModuleRunner:
-    """Return a runner that reads in pieces where the model can, or else one that is slower and right.
+    """Return a runner that processes texts in pieces if the model supports it, or else token by token.
 
     Args:
-        exact: no layer rounds its inputs, so that one row and many differ by fp32's rounding only.
+        exact: no layer rounds its inputs, so that one row and many rows differ by float32 rounding only.
 
     Raises:
-        UnsupportedModel: no way of reading token by token gives the logits of one pass.
+        UnsupportedModel: the logits with a cache differ from those of one pass in both modes.
     """
-    place = home() / "stepping" / f"{_fingerprint(model, device, dtype)}.json"
-    known = _known(place)
+    path = home() / "stepping" / f"{_fingerprint(model, device, dtype)}.json"
+    known = _load_result(path)
     if known is not None:
         return ModuleRunner(model, context, device, pieces=known)
     limit = _EXACT if exact else _ROUNDED
-    pieces, (apart, reason) = True, _difference(model, context, device, pieces=True)
-    if apart > _EXACT:
-        single, why = _difference(model, context, device, pieces=False)
-        if apart > min(limit, _WORSE * single):
-            pieces, apart, reason = False, single, why
-    if apart <= limit:
-        _keep(place, pieces)
+    pieces, (difference, reason) = True, _difference(model, context, device, pieces=True)
+    if difference > _EXACT:
+        single, single_reason = _difference(model, context, device, pieces=False)
+        if difference > min(limit, _WORSE * single):
+            pieces, difference, reason = False, single, single_reason
+    if difference <= limit:
+        _store_result(path, pieces)
         return ModuleRunner(model, context, device, pieces=pieces)
     name = type(model).__name__
     raise UnsupportedModel(
-        f"{name} of transformers cannot answer token by token: {reason}.",
-        "Its predictions can be measured (bitwright eval), which reads a text in one pass.",
+        f"{name} of transformers cannot generate token by token: {reason}.",
+        "Its perplexity can be measured with `bitwright eval`, which processes a text in one pass.",
     )
 
 
 def _difference(model: Any, context: int, device: str, *, pieces: bool) -> tuple[float, str]:
-    """Return how far the logits of a text in parts are from those of one pass, and what to say of it."""
+    """Return the relative difference of the logits with a cache from those of one pass, and its description."""
     try:
         runner = ModuleRunner(model, context, device, pieces=pieces)
         parts = _parts(context)
         ids = _text(model, sum(parts))
         whole = _one_pass(model, ids, device)
-        apart = _apart(runner, ids, parts, whole)
+        difference = _largest_difference(runner, ids, parts, whole)
     except Exception as error:
-        # What the runner translated is told here by its cause: the model fails with a cache, whatever its config says.
+        # The runner's UnsupportedModel blames config.json; here its cause is reported, the failure with a cache.
         cause = error.__cause__ if isinstance(error, UnsupportedModel) else None
         if no_memory(error) or (isinstance(error, BitwrightError) and cause is None):
             raise
         error = cause if isinstance(cause, Exception) else error
         line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")[:160]
         return float("inf"), f"it fails with a cache ({type(error).__name__}{': ' if line else ''}{line.rstrip('.')})"
-    return apart, f"it gives other predictions than in one pass (off by {100 * apart:.2g} %)"
+    return difference, f"its predictions with a cache differ from those of one pass by {100 * difference:.2g} %"
 
 
-def _apart(runner: ModuleRunner, ids: list[int], parts: list[int], whole: Tensor) -> float:
-    """Return the largest difference behind any part; the last tokens are read twice, as after an edit of a question."""
-    worst, place = 0.0, 0
+def _largest_difference(runner: ModuleRunner, ids: list[int], parts: list[int], whole: Tensor) -> float:
+    """Return the largest relative difference after any part; the last tokens are truncated and processed again."""
+    worst, position = 0.0, 0
 
-    def read(count: int) -> None:
-        nonlocal worst, place
-        found = runner.extend(ids[place : place + count])
-        place += count
-        expected = whole[place - 1]
+    def extend(count: int) -> None:
+        nonlocal worst, position
+        found = runner.extend(ids[position : position + count])
+        position += count
+        expected = whole[position - 1]
         worst = max(worst, float((found - expected).norm() / expected.norm().clamp_min(1e-30)))
 
     for count in parts:
-        read(count)
-    place -= min(_SINGLE, place - 1)
-    runner.truncate(place)
-    for _ in range(len(ids) - place):
-        read(1)
+        extend(count)
+    position -= min(_SINGLE, position - 1)
+    runner.truncate(position)
+    for _ in range(len(ids) - position):
+        extend(1)
     return worst
 
 
 def _parts(context: int) -> list[int]:
-    """Return the lengths of the parts that a text is read in: pieces, and single tokens."""
+    """Return the lengths of the parts in which the text is processed: pieces, then single tokens."""
     single = min(_SINGLE, max(1, context // 4))
     first = min(_PIECE, max(1, (context - single) * 3 // 4))
     more = _SECOND if context >= first + sum(_SECOND) + single else ()
@@ -111,10 +112,10 @@ def _parts(context: int) -> list[int]:
 
 
 def _text(model: Any, count: int) -> list[int]:
-    """Return token ids spread over the vocabulary, without the one for padding, which some models mask."""
+    """Return token ids spread over the vocabulary, without the padding token, which some models mask."""
     known = model.get_input_embeddings().weight.shape[0]
     padding = getattr(model.config, "pad_token_id", None)
-    ids = [(7919 * place + 13) % known for place in range(count)]
+    ids = [(7919 * position + 13) % known for position in range(count)]
     return [(token + 1) % known if token == padding else token for token in ids]
 
 
@@ -126,25 +127,25 @@ def _one_pass(model: Any, ids: list[int], device: str) -> Tensor:
 
 
 def _fingerprint(model: Any, device: str, dtype: str) -> str:
-    """Return a name for all that the answer depends on: the architecture with its sizes, libraries and device."""
+    """Return a hash of everything that the result depends on: the architecture, its sizes, libraries and device."""
     config = {key: value for key, value in model.config.to_dict().items() if not key.startswith("_")}
     kinds = sorted({type(module).__name__ for module in model.modules()})
     facts = [type(model).__name__, config, kinds, transformers.__version__, torch.__version__, device, dtype]
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:24]
 
 
-def _known(place: Path) -> bool | None:
+def _load_result(path: Path) -> bool | None:
     try:
-        value = read_json(place)["pieces"] if place.is_file() else None
+        value = read_json(path)["pieces"] if path.is_file() else None
     except (CorruptFile, KeyError, TypeError, OSError):
         return None
     return value if isinstance(value, bool) else None
 
 
-def _keep(place: Path, pieces: bool) -> None:
-    """Remember what was found; a home that cannot be written means that it is found anew each time."""
+def _store_result(path: Path, pieces: bool) -> None:
+    """Store the result; if the folder is not writable, the check is repeated each time."""
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        write_json(place, {"pieces": pieces})
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, {"pieces": pieces})
     except OSError:
         return

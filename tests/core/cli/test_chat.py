@@ -111,7 +111,7 @@ def test_save_writes_markdown_or_json(say, tmp_path: Path) -> None:  # type: ign
         (["hello", "/save a\0b.md"], "cannot be written"),
         (["hello", "/save ~no-such-user/a.md"], "cannot be written"),
         (["hello", "/save evil.desktop"], "can only save to a new file"),
-        (["x" * 400], "model reads 256"),
+        (["x" * 400], "context has only 256"),
     ],
 )
 def test_what_cannot_be_done_does_not_end_the_talk(say, capsys: Capture, lines: list[str], words: str) -> None:  # type: ignore[no-untyped-def]

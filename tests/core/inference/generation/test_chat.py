@@ -1,4 +1,4 @@
-"""Answers of a tiny model: streaming, what is read again and what is not, stopping, limits."""
+"""Tests of answers of a tiny model: streaming, reuse of the cache, stops and limits."""
 
 from __future__ import annotations
 
@@ -50,17 +50,17 @@ def runner(talk: ChatModel) -> RecordingRunner:
     return found
 
 
-def said(talk: ChatModel, messages: list[Message], sampling: Sampling, **options: Any) -> str:
+def text_of(talk: ChatModel, messages: list[Message], sampling: Sampling, **options: Any) -> str:
     return "".join(part.text for part in talk.reply(messages, sampling, **options))
 
 
 def prompts(talk: ChatModel) -> list[int]:
-    """How many tokens each call of `extend` had that read more than one."""
+    """Return the number of tokens of each call of `extend` with more than one token."""
     return [len(ids) for ids in runner(talk).read if len(ids) > 1]
 
 
-def test_greedy_is_what_transformers_generates(talk: ChatModel) -> None:
-    pieces = said(talk, HELLO, Sampling(max_tokens=12))
+def test_greedy_decoding_equals_that_of_transformers(talk: ChatModel) -> None:
+    pieces = text_of(talk, HELLO, Sampling(max_tokens=12))
     ids = torch.tensor([talk.prompts.write(HELLO).ids])
     with torch.no_grad():
         out = runner(talk).runner.model.generate(
@@ -73,54 +73,54 @@ def test_greedy_is_what_transformers_generates(talk: ChatModel) -> None:
 
 def test_the_same_seed_gives_the_same_answer(talk: ChatModel) -> None:
     hot = [Sampling(max_tokens=16, temperature=1.5, seed=seed) for seed in (4, 4, 5)]
-    first, again, other = (said(talk, HELLO, sampling) for sampling in hot)
+    first, again, other = (text_of(talk, HELLO, sampling) for sampling in hot)
     assert first == again
     assert first != other
 
 
-def test_an_answer_from_the_cache_is_the_one_without_it(talk: ChatModel) -> None:
-    question = [*HELLO, {"role": "assistant", "content": said(talk, HELLO, HOT)}, *HELLO]
-    warm = said(talk, question, Sampling(max_tokens=12))
+def test_the_cache_does_not_change_an_answer(talk: ChatModel) -> None:
+    question = [*HELLO, {"role": "assistant", "content": text_of(talk, HELLO, HOT)}, *HELLO]
+    warm = text_of(talk, question, Sampling(max_tokens=12))
     assert talk.statistics.cached_tokens > 0
     talk.forget()
-    assert said(talk, question, Sampling(max_tokens=12)) == warm
+    assert text_of(talk, question, Sampling(max_tokens=12)) == warm
     assert talk.statistics.cached_tokens == 0
 
 
-def test_a_drawn_seed_is_told_and_gives_the_answer_again(talk: ChatModel) -> None:
-    first = said(talk, HELLO, Sampling(max_tokens=16, temperature=1.5, seed=None))
-    assert said(talk, HELLO, Sampling(max_tokens=16, temperature=1.5, seed=talk.statistics.seed)) == first
+def test_a_drawn_seed_is_reported_and_reproduces_the_answer(talk: ChatModel) -> None:
+    first = text_of(talk, HELLO, Sampling(max_tokens=16, temperature=1.5, seed=None))
+    assert text_of(talk, HELLO, Sampling(max_tokens=16, temperature=1.5, seed=talk.statistics.seed)) == first
 
 
-def test_a_second_question_reads_only_what_is_new(talk: ChatModel) -> None:
-    first = said(talk, HELLO, HOT)
+def test_a_second_question_processes_only_the_new_tokens(talk: ChatModel) -> None:
+    first = text_of(talk, HELLO, HOT)
     before = talk.statistics.prompt_tokens + talk.statistics.tokens
     question: list[Message] = [*HELLO, {"role": "assistant", "content": first}, {"role": "user", "content": "more"}]
     runner(talk).read.clear()
-    said(talk, question, HOT)
+    text_of(talk, question, HOT)
     statistics = talk.statistics
     assert sum(prompts(talk)) == statistics.prompt_tokens - statistics.cached_tokens
-    # All but the few tokens where the template's words and the tokenizer's spelling of the answer come in.
+    # All but a few tokens: the template's text, and tokens of the answer that the tokenizer would not produce.
     assert statistics.cached_tokens >= before - HOT.max_tokens
     assert statistics.cached_tokens > talk.count(HELLO) - 1
 
 
-def test_an_answer_that_is_tried_again_reads_one_token(talk: ChatModel) -> None:
-    said(talk, HELLO, HOT)
+def test_a_repeated_question_processes_one_token(talk: ChatModel) -> None:
+    text_of(talk, HELLO, HOT)
     runner(talk).read.clear()
-    said(talk, HELLO, Sampling(max_tokens=3, temperature=1.0, seed=2))
+    text_of(talk, HELLO, Sampling(max_tokens=3, temperature=1.0, seed=2))
     assert [len(ids) for ids in runner(talk).read] == [1] * 3
     assert talk.statistics.cached_tokens == talk.statistics.prompt_tokens - 1
 
 
-def test_another_conversation_forgets_from_where_it_differs(talk: ChatModel) -> None:
-    said(talk, HELLO, HOT)
-    said(talk, [{"role": "user", "content": "help"}], HOT)
+def test_another_conversation_keeps_the_common_prefix(talk: ChatModel) -> None:
+    text_of(talk, HELLO, HOT)
+    text_of(talk, [{"role": "user", "content": "help"}], HOT)
     assert talk.statistics.cached_tokens == len("user: hel")
 
 
-def odd_speller(talk: ChatModel) -> ChatModel:
-    """A model that says `abc` in three tokens, then nothing, where its tokenizer has one token for `ab`."""
+def unusual_tokens(talk: ChatModel) -> ChatModel:
+    """Return a model that generates `abc` as three tokens, while its tokenizer has one token for `ab`."""
     words = {letter: number for number, letter in enumerate("abcxyz:")} | {"ab": 7, "<end>": 8}
     inner = Tokenizer(models.BPE(vocab=words, merges=[("a", "b")]))
     inner.pre_tokenizer, inner.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
@@ -137,12 +137,12 @@ ABC: Message = {"role": "assistant", "content": "abc"}
 
 
 def test_an_answer_in_other_tokens_than_its_text_changes_no_prompt(talk: ChatModel) -> None:
-    speaker = odd_speller(talk)
-    assert said(speaker, AB, Sampling()) == "abc"
-    said(speaker, [*AB, ABC, *AB], Sampling())
+    model = unusual_tokens(talk)
+    assert text_of(model, AB, Sampling()) == "abc"
+    text_of(model, [*AB, ABC, *AB], Sampling())
     asked, answered = [3, 6, 7, 8, 4, 6], [7, 2]
-    assert speaker.statistics.cached_tokens == len(asked)
-    scripted_runner = speaker.loaded.runner
+    assert model.statistics.cached_tokens == len(asked)
+    scripted_runner = model.loaded.runner
     assert isinstance(scripted_runner, ScriptedRunner)
     assert scripted_runner.ids[:-3] == [*asked, *answered, 8, *asked]
 
@@ -156,8 +156,8 @@ TURNS = st.lists(st.tuples(CONTENTS, CONTENTS), max_size=3)
 def test_the_prompt_is_a_function_of_the_conversation(
     talk: ChatModel, conversations: list[tuple[list[tuple[str, str]], str, bool, int]]
 ) -> None:
-    """Whatever was answered before, cut off, stopped, continued or branched, one conversation is the same tokens."""
-    warm = odd_speller(talk)
+    """The tokens do not depend on earlier answers, whether completed, stopped, continued or branched."""
+    warm = unusual_tokens(talk)
     for turns, last, continues, limit in conversations:
         messages: list[Message] = [
             {"role": role, "content": content}
@@ -167,8 +167,8 @@ def test_the_prompt_is_a_function_of_the_conversation(
         messages.append({"role": "user", "content": last})
         if continues:
             messages.append({"role": "assistant", "content": "ab"})
-        said(warm, messages, Sampling(max_tokens=limit), continue_last=continues)
-        cold = odd_speller(talk)
+        text_of(warm, messages, Sampling(max_tokens=limit), continue_last=continues)
+        cold = unusual_tokens(talk)
         expected = cold.prompts.fitted(messages, cold.context, limit, continues).ids
         runner = warm.loaded.runner
         assert isinstance(runner, ScriptedRunner)
@@ -176,10 +176,10 @@ def test_the_prompt_is_a_function_of_the_conversation(
         assert warm.statistics.prompt_tokens == len(expected)
 
 
-def test_whatever_used_the_runner_meanwhile_is_forgotten(talk: ChatModel) -> None:
-    expected = said(talk, HELLO, HOT)
+def test_other_uses_of_the_runner_do_not_change_an_answer(talk: ChatModel) -> None:
+    expected = text_of(talk, HELLO, HOT)
     runner(talk).logits([1, 2, 3])
-    assert said(talk, HELLO, HOT) == expected
+    assert text_of(talk, HELLO, HOT) == expected
 
 
 def stop_after(calls: int) -> ShouldStop:
@@ -187,21 +187,21 @@ def stop_after(calls: int) -> ShouldStop:
     return lambda: next(asked) >= calls
 
 
-def test_a_stop_ends_after_the_token_at_hand(talk: ChatModel) -> None:
-    said(talk, HELLO, Sampling(max_tokens=50, temperature=1.0), should_stop=stop_after(2))
+def test_a_stop_ends_the_answer_after_the_current_token(talk: ChatModel) -> None:
+    text_of(talk, HELLO, Sampling(max_tokens=50, temperature=1.0), should_stop=stop_after(2))
     assert (talk.statistics.tokens, talk.statistics.ended_by) == (1, "stopped")
 
 
-def test_a_stop_inside_a_long_prompt_keeps_what_was_read(talk: ChatModel) -> None:
+def test_a_stop_within_a_long_prompt_keeps_the_processed_tokens(talk: ChatModel) -> None:
     long: list[Message] = [{"role": "user", "content": "x" * 100}]
-    assert said(talk, long, HOT, should_stop=stop_after(2)) == ""
+    assert text_of(talk, long, HOT, should_stop=stop_after(2)) == ""
     assert (talk.statistics.tokens, talk.statistics.ended_by) == (0, "stopped")
     assert runner(talk).length == 2 * PIECE
-    said(talk, long, HOT)
+    text_of(talk, long, HOT)
     assert talk.statistics.cached_tokens == 2 * PIECE
 
 
-def test_an_answer_that_nobody_hears_out_ends(talk: ChatModel) -> None:
+def test_closing_the_iterator_ends_the_answer(talk: ChatModel) -> None:
     parts = talk.reply(HELLO, Sampling(max_tokens=50, temperature=1.0))
     next(parts)
     parts.close()
@@ -209,9 +209,9 @@ def test_an_answer_that_nobody_hears_out_ends(talk: ChatModel) -> None:
     assert runner(talk).length < 40
 
 
-def test_the_answer_ends_where_the_context_is_full(talk: ChatModel) -> None:
+def test_the_answer_ends_when_the_context_is_full(talk: ChatModel) -> None:
     long: list[Message] = [{"role": "user", "content": "x" * (talk.context - 30)}]
-    said(talk, long, Sampling(max_tokens=500, temperature=1.0, seed=3))
+    text_of(talk, long, Sampling(max_tokens=500, temperature=1.0, seed=3))
     assert talk.statistics.prompt_tokens + talk.statistics.tokens <= talk.context
     assert talk.statistics.ended_by in ("context", "end")
 
@@ -221,73 +221,73 @@ def test_a_question_longer_than_the_context_is_refused(talk: ChatModel) -> None:
         talk.reply([{"role": "user", "content": "x" * 400}], Sampling())
 
 
-def test_old_turns_make_room_and_the_result_says_so(talk: ChatModel) -> None:
+def test_old_turns_are_dropped_and_counted(talk: ChatModel) -> None:
     turns: list[Message] = []
     for letter in "abcdefgh":
         turns += [{"role": "user", "content": letter * 20}, {"role": "assistant", "content": letter.upper() * 20}]
-    said(talk, [*turns, *HELLO], HOT)
+    text_of(talk, [*turns, *HELLO], HOT)
     assert talk.statistics.dropped_messages > 0
     assert talk.statistics.dropped_messages % 2 == 0
     assert talk.statistics.prompt_tokens <= talk.context
 
 
 def test_pieces_are_the_texts_of_the_tokens(talk: ChatModel) -> None:
-    text = said(talk, HELLO, HOT)
+    text = text_of(talk, HELLO, HOT)
     assert len(talk.statistics.pieces) == talk.statistics.tokens
     assert "".join(talk.statistics.pieces) == text
 
 
 def test_an_end_token_is_not_counted(talk: ChatModel) -> None:
-    speaker = scripted(talk, "hi")
-    assert said(speaker, HELLO, Sampling()) == "hi"
-    assert (speaker.statistics.tokens, speaker.statistics.ended_by) == (2, "end")
+    model = scripted(talk, "hi")
+    assert text_of(model, HELLO, Sampling()) == "hi"
+    assert (model.statistics.tokens, model.statistics.ended_by) == (2, "end")
 
 
 def test_a_stop_text_ends_the_answer_and_is_not_part_of_it(talk: ChatModel) -> None:
-    speaker = scripted(talk, "one, two; three")
-    assert said(speaker, HELLO, Sampling(stop=("; th", "four"))) == "one, two"
-    assert speaker.statistics.ended_by == "stop"
+    model = scripted(talk, "one, two; three")
+    assert text_of(model, HELLO, Sampling(stop=("; th", "four"))) == "one, two"
+    assert model.statistics.ended_by == "stop"
 
 
-def test_half_a_stop_text_at_the_end_is_said(talk: ChatModel) -> None:
-    speaker = scripted(talk, "one; t")
-    assert said(speaker, HELLO, Sampling(stop=("; th",))) == "one; t"
-    assert speaker.statistics.ended_by == "end"
+def test_an_incomplete_stop_text_at_the_end_is_part_of_the_answer(talk: ChatModel) -> None:
+    model = scripted(talk, "one; t")
+    assert text_of(model, HELLO, Sampling(stop=("; th",))) == "one; t"
+    assert model.statistics.ended_by == "end"
 
 
-def test_thoughts_come_as_parts_of_their_own(talk: ChatModel) -> None:
+def test_thinking_is_separated_from_the_answer(talk: ChatModel) -> None:
     talk.loaded.tokenizer.chat_template += "{# </think> #}"
-    speaker = scripted(talk, "<think>\nwell; th\n</think>\n\nyes")
-    parts = list(speaker.reply(HELLO, Sampling(stop=("; th",))))
+    model = scripted(talk, "<think>\nwell; th\n</think>\n\nyes")
+    parts = list(model.reply(HELLO, Sampling(stop=("; th",))))
     assert "".join(part.text for part in parts if part.kind == "thinking") == "well; th"
     assert "".join(part.text for part in parts if part.kind == "text") == "yes"
-    assert 0 < speaker.statistics.thinking_seconds <= speaker.statistics.seconds
+    assert 0 < model.statistics.thinking_seconds <= model.statistics.seconds
 
 
 def test_an_answer_of_a_model_that_does_not_think_is_text(talk: ChatModel) -> None:
-    assert said(scripted(talk, "<reasoning>yes"), HELLO, Sampling()) == "<reasoning>yes"
+    assert text_of(scripted(talk, "<reasoning>yes"), HELLO, Sampling()) == "<reasoning>yes"
 
 
-def test_an_answer_goes_on_where_it_stopped(talk: ChatModel) -> None:
-    said(talk, [*HELLO, {"role": "assistant", "content": "Hi th"}], Sampling(max_tokens=2), continue_last=True)
+def test_an_answer_can_be_continued(talk: ChatModel) -> None:
+    text_of(talk, [*HELLO, {"role": "assistant", "content": "Hi th"}], Sampling(max_tokens=2), continue_last=True)
     assert talk.loaded.tokenizer.decode(runner(talk).read[0]) == "user: hello\nassistant: Hi th"
 
 
 def test_a_question_cannot_be_continued(talk: ChatModel) -> None:
-    with pytest.raises(BadInput, match="Only an answer"):
+    with pytest.raises(BadInput, match="not an answer"):
         talk.reply(HELLO, Sampling(), continue_last=True)
 
 
-def test_a_text_is_completed_without_any_format(talk: ChatModel) -> None:
+def test_a_text_is_continued_without_a_chat_format(talk: ChatModel) -> None:
     "".join(part.text for part in talk.complete("abc", Sampling(max_tokens=2)))
     assert runner(talk).read[0] == list(talk.loaded.tokenizer("abc")["input_ids"])
 
 
 @pytest.mark.parametrize("text", ["", "x" * 300])
 def test_a_text_that_cannot_be_completed_is_refused(talk: ChatModel, text: str) -> None:
-    with pytest.raises(BadInput, match="from 1 to 255"):
+    with pytest.raises(BadInput, match="1 to 255"):
         talk.complete(text, Sampling())
 
 
-def test_the_conversation_is_counted_whole(talk: ChatModel) -> None:
+def test_counting_includes_the_whole_conversation(talk: ChatModel) -> None:
     assert talk.count([{"role": "user", "content": "x" * 400}]) == len("user: \nassistant:") + 400

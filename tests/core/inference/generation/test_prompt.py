@@ -1,4 +1,4 @@
-"""Conversations in a model's own format: templates and their whims, thoughts, continuing, and what is left out."""
+"""Tests of prompts: chat templates, system prompts, thinking, continued answers, and dropped turns."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def answer(content: str, thinking: str = "") -> Message:
     return {"role": "assistant", "content": content, **({"thinking": thinking} if thinking else {})}
 
 
-def test_the_prompt_is_the_models_own_template(tokenizer: Any) -> None:
+def test_the_prompt_is_written_by_the_model_s_template(tokenizer: Any) -> None:
     prompt = writer(tokenizer, PLAIN).write(HELLO)
     assert tokenizer.decode(prompt.ids) == prompt.text == "user: hello\nassistant:"
 
 
-def test_the_template_gets_its_own_variables(tokenizer: Any) -> None:
+def test_variables_are_passed_to_the_template(tokenizer: Any) -> None:
     template = PLAIN + "{% if enable_thinking is defined and not enable_thinking %}<quiet>{% endif %}"
     prompts = writer(tokenizer, template)
     assert prompts.write(HELLO, variables={"enable_thinking": False}).text == "user: hello\nassistant:<quiet>"
@@ -65,13 +65,13 @@ def test_a_model_without_a_template_gets_the_bare_text(tokenizer: Any) -> None:
     assert prompt.marks == ()
 
 
-def test_a_template_without_a_system_prompt_gets_it_with_the_question(tokenizer: Any) -> None:
+def test_a_refused_system_prompt_is_moved_into_the_question(tokenizer: Any) -> None:
     template = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('No system role') }}{% endif %}" + PLAIN
     prompt = writer(tokenizer, template).write([{"role": "system", "content": "Be brief."}, *HELLO])
     assert prompt.text == "user: Be brief.\n\nhello\nassistant:"
 
 
-def test_a_system_prompt_that_the_template_leaves_out_is_put_with_the_question(tokenizer: Any) -> None:
+def test_an_ignored_system_prompt_is_moved_into_the_question(tokenizer: Any) -> None:
     template = "{% for m in messages if m['role'] != 'system' %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
     prompt = writer(tokenizer, template).write([{"role": "system", "content": "Be brief."}, *HELLO])
     assert prompt.text == "user: Be brief.\n\nhello\n"
@@ -79,13 +79,13 @@ def test_a_system_prompt_that_the_template_leaves_out_is_put_with_the_question(t
     assert writer(tokenizer, template).write(HELLO).note == ""
 
 
-def test_a_system_prompt_that_the_template_changes_stays_where_it_is(tokenizer: Any) -> None:
+def test_a_system_prompt_that_the_template_changes_is_not_moved(tokenizer: Any) -> None:
     template = PLAIN.replace("m['content']", "m['content'].replace('/quiet', '')")
     prompt = writer(tokenizer, template).write([{"role": "system", "content": "/quiet"}, *HELLO])
     assert (prompt.text, prompt.note) == ("system: \nuser: hello\nassistant:", "")
 
 
-def test_the_reason_of_a_template_is_told_where_another_place_of_the_system_prompt_does_not_help(
+def test_the_template_s_reason_is_reported_if_moving_the_system_prompt_does_not_help(
     tokenizer: Any,
 ) -> None:
     template = "{% if messages | length > 1 %}{{ raise_exception('One message only') }}{% endif %}" + PLAIN
@@ -94,24 +94,24 @@ def test_the_reason_of_a_template_is_told_where_another_place_of_the_system_prom
         writer(tokenizer, template).write(talk)
 
 
-def test_a_template_that_does_not_end_is_not_tried_twice(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_template_that_times_out_is_rendered_once(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chat_template, "WALL_SECONDS", 0.5)
-    asked: list[int] = []
+    calls: list[int] = []
     ask = chat_template._PROCESS.ask
-    monkeypatch.setattr(chat_template._PROCESS, "ask", lambda *some: (asked.append(1), ask(*some))[1])
+    monkeypatch.setattr(chat_template._PROCESS, "ask", lambda *some: (calls.append(1), ask(*some))[1])
     loops = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
     with pytest.raises(BadInput, match="did not finish in time"):
         writer(tokenizer, loops).write([{"role": "system", "content": "Be brief."}, *HELLO])
-    assert len(asked) == 1
+    assert len(calls) == 1
 
 
-def test_a_thought_that_a_question_ends_with_opens_nothing(tokenizer: Any) -> None:
+def test_a_thinking_mark_at_the_end_of_a_question_is_ignored(tokenizer: Any) -> None:
     template = "{% for m in messages %}{{ m['content'] }}{% endfor %}{# <think> #}"
     assert not writer(tokenizer, template).write([{"role": "user", "content": "what is <think>"}]).thinking
 
 
 def test_a_text_is_continued_from_its_end(tokenizer: Any) -> None:
-    """A tokenizer that puts an end behind every text would have the answer begin after it."""
+    """The end token that a tokenizer appends to every text is removed."""
     kept = tokenizer.backend_tokenizer.post_processor
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing("$A <eos>", special_tokens=[("<eos>", 0)])
     try:
@@ -121,28 +121,28 @@ def test_a_text_is_continued_from_its_end(tokenizer: Any) -> None:
         tokenizer.backend_tokenizer.post_processor = kept
 
 
-def test_a_conversation_that_the_template_refuses_is_told_in_its_words(tokenizer: Any) -> None:
+def test_the_template_s_reason_for_a_refusal_is_reported(tokenizer: Any) -> None:
     with pytest.raises(BadInput, match="Roles must alternate"):
         writer(tokenizer, "{{ raise_exception('Roles must alternate') }}").write(HELLO)
 
 
 @pytest.mark.parametrize("messages", [[], [{"role": "user"}], [{"content": "x"}], [{"role": "user", "content": 3}]])
-def test_what_is_no_conversation_is_refused(tokenizer: Any, messages: list[Any]) -> None:
+def test_an_invalid_conversation_is_refused(tokenizer: Any, messages: list[Any]) -> None:
     with pytest.raises(BadInput):
         writer(tokenizer, PLAIN).write(messages)
 
 
-def test_a_template_that_opens_a_thought_begins_with_one(tokenizer: Any) -> None:
+def test_an_answer_starts_within_thinking_that_the_template_opens(tokenizer: Any) -> None:
     prompt = writer(tokenizer, OPENING).write(HELLO)
     assert (prompt.thinking, prompt.marks[0].closes) == (True, "</think>")
 
 
-def test_a_mark_in_a_question_opens_nothing(tokenizer: Any) -> None:
+def test_a_thinking_mark_in_a_question_is_ignored(tokenizer: Any) -> None:
     assert not writer(tokenizer, MARKED).write([{"role": "user", "content": "what is <think>"}]).thinking
 
 
 @pytest.mark.parametrize(("template", "thinks"), [(PLAIN, False), (MARKED, True), (OPENING, True)])
-def test_whether_a_model_has_a_place_for_thoughts(tokenizer: Any, template: str, thinks: bool) -> None:
+def test_a_template_with_thinking_marks_supports_thinking(tokenizer: Any, template: str, thinks: bool) -> None:
     assert writer(tokenizer, template).thinks is thinks
 
 
@@ -163,7 +163,7 @@ def test_an_answer_is_continued(tokenizer: Any, template: str, last: Message, te
     assert (prompt.text, prompt.thinking, prompt.continues) == (text, thinking, True)
 
 
-def test_a_template_that_hides_the_answer_is_continued_by_hand(tokenizer: Any) -> None:
+def test_an_answer_that_the_template_omits_can_be_continued(tokenizer: Any) -> None:
     template = (
         "{% for m in messages if m['role'] == 'user' %}<user>{{ m['content'] }}{% endfor %}"
         "{% if add_generation_prompt %}<assistant>{% endif %}"
@@ -183,12 +183,12 @@ def turns(letters: str, size: int = 20) -> list[Message]:
 SYSTEM: list[Message] = [{"role": "system", "content": "Be brief."}]
 
 
-def test_nothing_is_left_out_where_all_fits(tokenizer: Any) -> None:
+def test_no_turn_is_dropped_if_all_fit(tokenizer: Any) -> None:
     prompt = writer(tokenizer, PLAIN).fitted([*SYSTEM, *turns("abc"), *HELLO], 1000, 100)
     assert prompt.dropped == 0
 
 
-def test_the_oldest_turns_are_left_out_and_the_system_prompt_stays(tokenizer: Any) -> None:
+def test_the_oldest_turns_are_dropped_and_the_system_prompt_is_kept(tokenizer: Any) -> None:
     prompt = writer(tokenizer, PLAIN).fitted([*SYSTEM, *turns("abcdef"), *HELLO], 256, 64)
     assert prompt.dropped > 0
     assert prompt.text.startswith("system: Be brief.\nuser: ")
@@ -197,14 +197,14 @@ def test_the_oldest_turns_are_left_out_and_the_system_prompt_stays(tokenizer: An
     assert len(prompt.ids) <= 192
 
 
-def test_little_more_is_left_out_than_frees_a_quarter(tokenizer: Any) -> None:
+def test_turns_are_dropped_in_steps_of_a_quarter_of_the_context(tokenizer: Any) -> None:
     messages = [*turns("abcdef"), *HELLO]
     write = writer(tokenizer, PLAIN)
     prompt = write.fitted(messages, 256, 64)
     assert len(write.write(messages[prompt.dropped - 2 :]).ids) > 192 - 64
 
 
-def test_the_next_question_leaves_out_the_same_turns(tokenizer: Any) -> None:
+def test_the_next_question_drops_the_same_turns(tokenizer: Any) -> None:
     write = writer(tokenizer, PLAIN)
     first = write.fitted([*turns("abcdef"), *HELLO], 256, 40)
     second = write.fitted([*turns("abcdef"), *HELLO, answer("Hi"), *HELLO], 256, 40)
@@ -212,13 +212,13 @@ def test_the_next_question_leaves_out_the_same_turns(tokenizer: Any) -> None:
     assert second.text.startswith(first.text)
 
 
-def test_another_conversation_is_not_short_of_them(tokenizer: Any) -> None:
+def test_dropped_turns_do_not_affect_another_conversation(tokenizer: Any) -> None:
     write = writer(tokenizer, PLAIN)
     write.fitted([*turns("abcdef"), *HELLO], 256, 40)
     assert write.fitted([*turns("abc"), *HELLO], 256, 40).dropped == 0
 
 
-def test_the_last_question_stays_even_if_little_room_is_left(tokenizer: Any) -> None:
+def test_the_last_question_is_kept_even_if_little_room_is_left(tokenizer: Any) -> None:
     question: Message = {"role": "user", "content": "x" * 220}
     prompt = writer(tokenizer, PLAIN).fitted([*turns("ab"), question], 256, 100)
     assert prompt.dropped == 4
@@ -226,7 +226,7 @@ def test_the_last_question_stays_even_if_little_room_is_left(tokenizer: Any) -> 
 
 
 def test_a_question_that_does_not_fit_alone_is_refused(tokenizer: Any) -> None:
-    with pytest.raises(BadInput, match="317 tokens and the model reads 256"):
+    with pytest.raises(BadInput, match="317 tokens, but the context has only 256"):
         writer(tokenizer, PLAIN).fitted([*turns("ab"), {"role": "user", "content": "x" * 300}], 256, 10)
 
 
@@ -237,6 +237,6 @@ def test_continuing_keeps_question_and_answer(tokenizer: Any) -> None:
 
 
 @pytest.mark.parametrize("template", ["{{ '\\ud83d' }}{{ messages[0]['content'] }}", None])
-def test_half_a_character_is_replaced(tokenizer: Any, template: str | None) -> None:
+def test_surrogates_are_replaced(tokenizer: Any, template: str | None) -> None:
     prompt = writer(tokenizer, template).write([{"role": "user", "content": "hi \ud83d"}])
     assert tokenizer.decode(prompt.ids).endswith("hi \N{REPLACEMENT CHARACTER}")

@@ -1,4 +1,4 @@
-"""The choice of a token against transformers' own processors, and the draw against its probabilities."""
+"""Tests of sampling against transformers' logits processors, and of the draws against their probabilities."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from core.inference.generation.settings import Sampling
 
 
 def spread(size: int, width: float, seed: int) -> torch.Tensor:
-    """Logits that are all different."""
+    """Return distinct logits."""
     generator = torch.Generator().manual_seed(seed)
     steps = torch.randperm(size, generator=generator).float() / size
     return torch.erfinv(steps * 1.8 - 0.9) * width
 
 
 def expected(sampling: Sampling, logits: torch.Tensor, seen: list[int]) -> torch.Tensor:
-    """Probabilities by transformers."""
+    """Return the probabilities computed by transformers."""
     steps = LogitsProcessorList()
     if sampling.repetition_penalty != 1.0:
         steps.append(RepetitionPenaltyLogitsProcessor(sampling.repetition_penalty))
@@ -47,12 +47,12 @@ def expected(sampling: Sampling, logits: torch.Tensor, seen: list[int]) -> torch
 
 
 def found(sampling: Sampling, logits: torch.Tensor, seen: list[int]) -> torch.Tensor:
-    """Probabilities that ours draws with."""
+    """Return the probabilities used by `TokenSampler`."""
     sampler = TokenSampler(sampling, 0, seen)
     ids, weights = sampler.candidates(sampler.penalised(logits.numpy()))
     whole = torch.zeros(len(logits), dtype=torch.float64)
-    places = torch.arange(len(logits)) if ids is None else torch.as_tensor(ids)
-    whole[places] = torch.as_tensor(weights).double()
+    indices = torch.arange(len(logits)) if ids is None else torch.as_tensor(ids)
+    whole[indices] = torch.as_tensor(weights).double()
     return whole / whole.sum()
 
 
@@ -73,8 +73,8 @@ def test_probabilities_are_those_of_transformers(
     logits = spread(size, width, seed)
     seen = [1, 3, 3, 6]
     ours, theirs = found(sampling, logits, seen), expected(sampling, logits, seen)
-    # Sums of float32 in another order: the last token of a nucleus may be in the one and not in the other.
-    # What is less likely than float32 can say counts as nothing.
+    # float32 sums in a different order: the last token of the nucleus may differ. Probabilities below the range of
+    # float32 are ignored.
     odd = ((ours > 0) != (theirs > 0)) & (torch.maximum(ours, theirs) > 1e-30)
     assert int(odd.sum()) <= 1 + size // 1000
     assert float(odd.double() @ torch.maximum(ours, theirs)) <= float(ours.max()) * (1 + size // 1000)
@@ -83,7 +83,7 @@ def test_probabilities_are_those_of_transformers(
 
 
 @given(size=st.integers(1, 9000), count=st.integers(1, 9000), seed=st.integers(0, 99), steps=st.integers(1, 10**6))
-def test_the_kth_largest_is_that_of_a_sorted_row(size: int, count: int, seed: int, steps: int) -> None:
+def test_the_kth_largest_equals_that_of_the_sorted_values(size: int, count: int, seed: int, steps: int) -> None:
     values = np.random.default_rng(seed).integers(0, steps, size).astype(np.float32)
     count = min(count, size)
     assert kth_largest(values, count) == np.sort(values)[-count]
@@ -95,7 +95,7 @@ def test_the_kth_largest_is_that_of_a_sorted_row(size: int, count: int, seed: in
     seed=st.integers(0, 99),
     power=st.sampled_from([0, 1, 9, 60]),
 )
-def test_a_nucleus_is_as_small_as_possible(size: int, share: float, seed: int, power: int) -> None:
+def test_the_nucleus_is_minimal(size: int, share: float, seed: int, power: int) -> None:
     weights = np.random.default_rng(seed).random(size).astype(np.float32)
     weights = (weights / weights.max()) ** power
     bound = nucleus_bound(weights, share)
@@ -105,7 +105,7 @@ def test_a_nucleus_is_as_small_as_possible(size: int, share: float, seed: int, p
 
 
 @pytest.mark.parametrize("size", [50, 6000])
-def test_draws_are_as_frequent_as_the_probabilities_say(size: int) -> None:
+def test_draws_follow_the_probabilities(size: int) -> None:
     logits = torch.full((size,), -6.0)
     wanted = torch.tensor([0.4, 0.3, 0.2, 0.1])
     logits[[3, 11, 29, 48]] = wanted.log()
@@ -121,7 +121,7 @@ def test_draws_are_as_frequent_as_the_probabilities_say(size: int) -> None:
     assert float(chi) < 20 + 2 * int(big.sum())
 
 
-def test_draws_among_many_equals_are_spread_evenly() -> None:
+def test_draws_among_equal_logits_are_uniform() -> None:
     logits = torch.zeros(8192)
     sampler = TokenSampler(Sampling(temperature=1.0), 3)
     draws = torch.tensor([sampler.next(logits) for _ in range(3000)])
@@ -130,7 +130,7 @@ def test_draws_among_many_equals_are_spread_evenly() -> None:
     assert len(set(draws.tolist())) > 2200  # 3000 of 8192 with repetition: about 2500 different ones
 
 
-def test_the_same_seed_draws_the_same() -> None:
+def test_the_same_seed_gives_the_same_draws() -> None:
     logits = spread(5000, 1.0, 1)
 
     def draws(seed: int) -> list[int]:
@@ -141,8 +141,8 @@ def test_the_same_seed_draws_the_same() -> None:
     assert draws(4) != draws(5)
 
 
-def test_nearly_the_same_logits_draw_nearly_the_same_tokens() -> None:
-    """What an A/B with one seed shows is the models' difference, not chance."""
+def test_similar_logits_give_mostly_the_same_draws() -> None:
+    """A comparison with the same seed shows the difference between the models, not chance."""
     first = spread(5000, 4.0, 1)
     second = first + 0.01 * spread(5000, 1.0, 2)
     one, other = (TokenSampler(Sampling(temperature=1.0), 5) for _ in range(2))
@@ -150,8 +150,8 @@ def test_nearly_the_same_logits_draw_nearly_the_same_tokens() -> None:
     assert same >= 190
 
 
-def test_the_light_can_win_too() -> None:
-    """Those that the race leaves out at its beginning could not have won."""
+def test_tokens_of_low_probability_can_be_drawn() -> None:
+    """Tokens excluded from the first bound can still have the shortest waiting time."""
     weights = np.random.default_rng(3).random(9000).astype(np.float32) ** 40
     weights /= weights.max()
     for step in range(200):
@@ -160,12 +160,12 @@ def test_the_light_can_win_too() -> None:
         assert module._draw(None, weights, 11, step) == module._times(words, weights).argmin()
 
 
-def test_the_likeliest_at_temperature_zero() -> None:
+def test_temperature_zero_selects_the_most_likely_token() -> None:
     logits = spread(5000, 1.0, 9)
     assert TokenSampler(Sampling(), 0).next(logits) == int(logits.argmax())
 
 
-def test_a_tiny_temperature_is_as_good_as_zero() -> None:
+def test_a_very_low_temperature_selects_the_most_likely_token() -> None:
     logits = spread(5000, 1.0, 9)
     assert TokenSampler(Sampling(temperature=1e-30), 0).next(logits) == int(logits.argmax())
 
@@ -195,14 +195,14 @@ def test_logits_are_not_changed() -> None:
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_broken_logits_are_told(bad: float, temperature: float) -> None:
+def test_logits_that_are_not_finite_are_an_error(bad: float, temperature: float) -> None:
     logits = torch.zeros(10)
     logits[3] = bad
     with pytest.raises(VerificationFailed):
         TokenSampler(Sampling(temperature=temperature), 0).next(logits)
 
 
-def test_forbidden_tokens_are_never_drawn() -> None:
+def test_tokens_of_probability_zero_are_never_drawn() -> None:
     logits = torch.full((5000,), -torch.inf)
     logits[17] = 1.0
     assert TokenSampler(Sampling(temperature=1.0, top_k=20, top_p=0.9), 0).next(logits) == 17
@@ -222,6 +222,6 @@ def test_values_out_of_range_are_refused(values: dict[str, Any]) -> None:
         Sampling(**values)
 
 
-def test_a_seed_is_drawn_where_none_is_given() -> None:
+def test_a_seed_is_drawn_if_none_is_given() -> None:
     assert len({Sampling(seed=None).drawn_seed() for _ in range(4)}) > 1
     assert Sampling(seed=5).drawn_seed() == 5

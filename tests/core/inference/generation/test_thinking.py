@@ -1,4 +1,4 @@
-"""Thoughts and ends of answers, in streams that are cut anywhere."""
+"""Tests of thinking and stop texts in streams split at any position."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from core.inference.generation.thinking import KNOWN, Splitter, StopMatcher, ThinkingTags, marks_of
 
 
-def cut(text: str, places: list[int]) -> list[str]:
-    """The text in pieces."""
-    borders = sorted({0, len(text), *(place % (len(text) + 1) for place in places)})
+def cut(text: str, positions: list[int]) -> list[str]:
+    """Split the text at the given positions."""
+    borders = sorted({0, len(text), *(position % (len(text) + 1) for position in positions)})
     return [text[start:end] for start, end in pairwise(borders)]
 
 
 def split(pieces: list[str], thinking: bool = False) -> tuple[str, str]:
-    """What is thought, and what is said."""
+    """Return the thinking and the text of a stream."""
     splitter = Splitter(thinking, KNOWN)
     parts = [part for piece in pieces for part in splitter.feed(piece)] + list(splitter.flush())
     assert all(part.text for part in parts)
@@ -44,13 +44,15 @@ CASES = [
 ]
 
 
-@given(places=st.lists(st.integers(0, 60)))
+@given(positions=st.lists(st.integers(0, 60)))
 @pytest.mark.parametrize(("text", "thinking", "expected"), CASES)
-def test_wherever_the_stream_is_cut(text: str, thinking: bool, expected: tuple[str, str], places: list[int]) -> None:
-    assert split(cut(text, places), thinking) == expected
+def test_the_result_does_not_depend_on_the_pieces(
+    text: str, thinking: bool, expected: tuple[str, str], positions: list[int]
+) -> None:
+    assert split(cut(text, positions), thinking) == expected
 
 
-def test_text_is_told_as_soon_as_it_cannot_be_a_mark() -> None:
+def test_text_is_emitted_as_soon_as_it_cannot_be_a_mark() -> None:
     splitter = Splitter(marks=KNOWN)
     assert [part.text for part in splitter.feed("<th")] == []
     assert [part.text for part in splitter.feed("is")] == ["<this"]
@@ -58,21 +60,21 @@ def test_text_is_told_as_soon_as_it_cannot_be_a_mark() -> None:
 
 
 @pytest.mark.parametrize("marks", KNOWN)
-def test_marks_are_those_that_the_template_mentions_or_the_vocabulary_has(marks: ThinkingTags) -> None:
+def test_marks_are_found_in_the_template_or_the_vocabulary(marks: ThinkingTags) -> None:
     assert marks_of(f"{{% if '{marks.closes}' in content %}}") == (marks,)
     assert marks_of("{{ messages }}", {marks.opens, marks.closes}) == (marks,)
     assert marks_of("{{ messages }}", {marks.opens}) == ()
 
 
-def test_a_template_without_marks_is_none() -> None:
+def test_a_template_without_marks_has_none() -> None:
     assert marks_of("{{ messages }}") == ()
 
 
-@given(places=st.lists(st.integers(0, 60)))
-def test_to_a_model_that_does_not_think_a_mark_is_a_word(places: list[int]) -> None:
+@given(positions=st.lists(st.integers(0, 60)))
+def test_marks_are_ordinary_text_for_a_model_that_does_not_think(positions: list[int]) -> None:
     text = "<reasoning>because</reasoning>yes"
     splitter = Splitter()
-    parts = [part for piece in cut(text, places) for part in splitter.feed(piece)] + list(splitter.flush())
+    parts = [part for piece in cut(text, positions) for part in splitter.feed(piece)] + list(splitter.flush())
     assert "".join(part.text for part in parts) == text
     assert {part.kind for part in parts} == {"text"}
 
@@ -80,24 +82,24 @@ def test_to_a_model_that_does_not_think_a_mark_is_a_word(places: list[int]) -> N
 @given(
     text=st.text("ab;", max_size=30),
     stops=st.lists(st.text("ab;", min_size=1, max_size=4), max_size=3),
-    places=st.lists(st.integers(0, 30)),
+    positions=st.lists(st.integers(0, 30)),
 )
-def test_an_answer_ends_before_the_first_stop_text(text: str, stops: list[str], places: list[int]) -> None:
-    found = [place for place in map(text.find, stops) if place >= 0]
-    ending, said, ended = StopMatcher(tuple(stops)), "", False
-    for piece in cut(text, places):
+def test_an_answer_ends_before_the_first_stop_text(text: str, stops: list[str], positions: list[int]) -> None:
+    found = [position for position in map(text.find, stops) if position >= 0]
+    ending, found_text, ended = StopMatcher(tuple(stops)), "", False
+    for piece in cut(text, positions):
         more, ended = ending.feed(piece)
-        said += more
+        found_text += more
         if ended:
             break
-    said += ending.flush()
+    found_text += ending.flush()
     assert ended == bool(found)
     # A longer stop text may begin earlier and end later than the one that is complete first.
-    assert said == text[: len(said)]
-    assert len(said) >= min(found, default=len(text))
+    assert found_text == text[: len(found_text)]
+    assert len(found_text) >= min(found, default=len(text))
 
 
-def test_only_what_may_become_a_stop_text_is_held_back() -> None:
+def test_only_a_possible_stop_text_is_held_back() -> None:
     ending = StopMatcher(("END",))
     assert ending.feed("an E") == ("an ", False)
     assert ending.feed("N") == ("", False)

@@ -1,4 +1,4 @@
-"""Tokens that end an answer: of the tokenizer, of the configs, and those known by their text."""
+"""Tests of the end tokens from the tokenizer, from the configs, and by their text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from core.model.tokenizer import END_MARKS
 
 
 class Tokenizer:
-    """What is asked of one."""
+    """The attributes of a tokenizer that `end_tokens` uses."""
 
     def __init__(self, words: dict[str, int], end: Any = 2, special: tuple[int, ...] = (), **named: str) -> None:
         self.words, self.eos_token_id, self.all_special_ids = words, end, list(special)
@@ -43,13 +43,13 @@ def ends(folder: Path, tokenizer: Tokenizer, config: Any = None, generation: Any
         ({"eos_token_id": 6}, {"temperature": 1}, {2, 6}),
         ({"text_config": {"eos_token_id": [7, 8]}}, None, {2, 7, 8}),
         ({"eos_token_id": None, "text_config": {"eos_token_id": 7}}, None, {2, 7}),
-        # transformers reads config.json only where generation_config.json names no end: it may be a class's default
+        # transformers reads config.json only if generation_config.json has no end token: it may be a class's default
         ({"eos_token_id": 9}, {"eos_token_id": 5}, {2, 5}),
         ({"eos_token_id": ["x", True, -1, 3.0, 6]}, None, {2, 6}),
         ([1], [2], {2}),
     ],
 )
-def test_configs_name_ends(tmp_path: Path, config: Any, generation: Any, expected: set[int]) -> None:
+def test_end_tokens_are_read_from_the_configs(tmp_path: Path, config: Any, generation: Any, expected: set[int]) -> None:
     assert ends(tmp_path, Tokenizer({}), config, generation) == expected
 
 
@@ -59,7 +59,7 @@ def test_a_token_with_a_known_text_ends_an_answer(tmp_path: Path, word: str) -> 
 
 
 @pytest.mark.parametrize(("special", "expected"), [((), {2}), ((5,), {2, 5})])
-def test_a_text_that_may_be_an_ordinary_word_counts_as_a_special_token_only(
+def test_an_ambiguous_text_counts_only_as_a_special_token(
     tmp_path: Path, special: tuple[int, ...], expected: set[int]
 ) -> None:
     assert ends(tmp_path, Tokenizer({"</s>": 5}, special=special)) == expected
@@ -73,14 +73,14 @@ def test_a_text_that_may_be_an_ordinary_word_counts_as_a_special_token_only(
         ({"<|end|>": 9, "<|return|>": 10, "<|call|>": 11}, {2, 10, 11}),
     ],
 )
-def test_a_part_of_an_answer_is_no_end(tmp_path: Path, words: dict[str, int], expected: set[int]) -> None:
+def test_the_end_of_a_channel_is_no_end_token(tmp_path: Path, words: dict[str, int], expected: set[int]) -> None:
     assert ends(tmp_path, Tokenizer(words)) == expected
 
 
-def test_a_tokenizer_may_name_the_end_of_a_turn(tmp_path: Path) -> None:
+def test_the_tokenizer_s_end_of_turn_token_counts(tmp_path: Path) -> None:
     assert ends(tmp_path, Tokenizer({"<over>": 7}, eot_token="<over>")) == {2, 7}
 
 
 @pytest.mark.parametrize(("end", "expected"), [(None, set()), ([3, 4], {3, 4})])
-def test_a_tokenizer_has_any_number_of_ends(tmp_path: Path, end: Any, expected: set[int]) -> None:
+def test_a_tokenizer_may_have_no_or_several_end_tokens(tmp_path: Path, end: Any, expected: set[int]) -> None:
     assert ends(tmp_path, Tokenizer({}, end)) == expected

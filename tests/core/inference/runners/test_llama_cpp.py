@@ -1,4 +1,4 @@
-"""The runner on llama.cpp: transformers' logits, a cache that is cut back and extended, stops, and what it refuses."""
+"""Tests of the runner on llama.cpp: logits against transformers, truncation of the cache, stops and refused inputs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.core.formats.gguf import families
 from tests.core.inference import llama_library
 
 CONTEXT = 64
-# the cache holds float16, and attention multiplies in it
+# The cache is in float16, and attention computes in it.
 BOUND = 1e-2
 
 
@@ -62,7 +62,7 @@ def test_the_cache_is_empty_after_all_logits(runner: LlamaCppRunner) -> None:
     assert runner.length == 0
 
 
-def test_a_cache_that_was_cut_back_goes_on_where_it_was_cut(runner: LlamaCppRunner, model: torch.nn.Module) -> None:
+def test_a_truncated_cache_can_be_extended(runner: LlamaCppRunner, model: torch.nn.Module) -> None:
     runner.extend([7, 8, 9, *IDS])
     runner.truncate(2)
     found = runner.extend(IDS)
@@ -70,7 +70,7 @@ def test_a_cache_that_was_cut_back_goes_on_where_it_was_cut(runner: LlamaCppRunn
     assert (found - expected(model, [7, 8, *IDS])[-1]).abs().max() < BOUND
 
 
-def test_a_stop_leaves_what_was_read_before(runner: LlamaCppRunner, model: torch.nn.Module) -> None:
+def test_a_stop_keeps_the_tokens_processed_before(runner: LlamaCppRunner, model: torch.nn.Module) -> None:
     runner.extend(IDS[:3])
     answers = iter([False, False, False])
     with pytest.raises(Cancelled):
@@ -80,12 +80,12 @@ def test_a_stop_leaves_what_was_read_before(runner: LlamaCppRunner, model: torch
 
 
 @pytest.mark.parametrize("ids", [[], [256 * 256], [-1], [1] * (CONTEXT + 1)])
-def test_what_llama_cpp_would_end_the_process_for_is_refused(runner: LlamaCppRunner, ids: list[int]) -> None:
+def test_inputs_that_would_abort_the_process_are_refused(runner: LlamaCppRunner, ids: list[int]) -> None:
     with pytest.raises(BadInput):
         runner.extend(ids)
 
 
-def test_the_cache_cannot_be_cut_beyond_its_end(runner: LlamaCppRunner) -> None:
+def test_the_cache_cannot_be_truncated_beyond_its_end(runner: LlamaCppRunner) -> None:
     runner.extend(IDS[:3])
     with pytest.raises(BadInput):
         runner.truncate(4)
@@ -95,14 +95,14 @@ def test_memory_is_that_of_weights_and_cache(runner: LlamaCppRunner, path: Path)
     assert 0.5 * path.stat().st_size < runner.memory_bytes < path.stat().st_size + (1 << 20)
 
 
-def test_it_can_be_closed_twice(path: Path) -> None:
+def test_a_runner_can_be_closed_twice(path: Path) -> None:
     llama_library.need()
     made = open_runner(path, CONTEXT, threads=1)
     made.close()
     made.close()
 
 
-def test_a_damaged_file_is_a_sentence(path: Path, tmp_path: Path) -> None:
+def test_a_damaged_file_is_refused(path: Path, tmp_path: Path) -> None:
     llama_library.need()
     (tmp_path / "torn.gguf").write_bytes(path.read_bytes()[:-4096])
     with pytest.raises(CorruptFile):
@@ -115,7 +115,7 @@ def test_loading_can_be_stopped(path: Path) -> None:
         open_runner(path, CONTEXT, threads=1, should_stop=lambda: True)
 
 
-def test_without_the_library_the_install_command_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_the_library_the_install_command_is_given(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(
         backend, "_loaded", lambda: (None, backend.MissingRequirement("It is not installed.", backend.INSTALL))
     )

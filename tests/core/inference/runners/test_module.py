@@ -1,4 +1,4 @@
-"""A transformers model token by token: the logits are those of one pass over the text, whatever was cut before."""
+"""Tests of the runner for transformers models: logits with a cache equal those of one pass, also after truncation."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ TEXT = [int(value) for value in torch.randint(1, 288, (150,), generator=torch.Ge
 
 
 def build(family: str) -> Any:
-    """A random model of a family, in float32."""
+    """Return a random model of a family, in float32."""
     torch.manual_seed(0)
     config = AutoConfig.for_model(family, **{**SMALL, **MODELS[family]})
     attention = "eager" if family == "gemma2" else "sdpa"
@@ -52,7 +52,7 @@ def build(family: str) -> Any:
 
 
 def whole(model: Any, ids: list[int]) -> torch.Tensor:
-    """Logits of one pass without a cache, [tokens, vocabulary]."""
+    """Return the logits of one pass without a cache, [tokens, vocabulary]."""
     with torch.no_grad():
         logits: torch.Tensor = model(input_ids=torch.tensor([ids]), use_cache=False).logits[0].float()
     return logits
@@ -76,16 +76,16 @@ def test_pieces_and_single_tokens_give_the_logits_of_one_pass(model: Any, monkey
     expected = whole(model, TEXT)
     runner = runner_of(model, monkeypatch)
     close(runner.extend(TEXT[:100]), expected[99])
-    for place in range(100, 110):
-        close(runner.extend([TEXT[place]]), expected[place])
+    for position in range(100, 110):
+        close(runner.extend([TEXT[position]]), expected[position])
     close(runner.extend(TEXT[110:]), expected[-1])
     assert runner.length == len(TEXT)
 
 
-def test_what_was_cut_off_is_forgotten(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_truncated_tokens_do_not_affect_the_logits(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     runner = runner_of(model, monkeypatch)
     runner.extend(TEXT)
-    runner.truncate(90)  # far behind the window of those that have one
+    runner.truncate(90)  # before the sliding window, for the models that have one
     assert runner.length == 90
     other = [*TEXT[:90], 7, 8, 9]
     close(runner.extend(other[90:]), whole(model, other)[-1])
@@ -93,7 +93,7 @@ def test_what_was_cut_off_is_forgotten(model: Any, monkeypatch: pytest.MonkeyPat
     close(runner.extend(TEXT[:5]), whole(model, TEXT[:5])[-1])
 
 
-def test_a_cut_behind_the_end_changes_nothing(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_truncating_beyond_the_end_changes_nothing(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     runner = runner_of(model, monkeypatch)
     runner.extend(TEXT[:20])
     runner.truncate(50)
@@ -101,7 +101,7 @@ def test_a_cut_behind_the_end_changes_nothing(model: Any, monkeypatch: pytest.Mo
     close(runner.extend(TEXT[20:30]), whole(model, TEXT[:30])[-1])
 
 
-def test_all_logits_leave_an_empty_cache(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logits_of_a_text_leave_an_empty_cache(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     runner = runner_of(model, monkeypatch)
     runner.extend([1, 2, 3])
     close(runner.logits(TEXT), whole(model, TEXT))
@@ -109,13 +109,13 @@ def test_all_logits_leave_an_empty_cache(model: Any, monkeypatch: pytest.MonkeyP
     close(runner.extend(TEXT[:5]), whole(model, TEXT[:5])[-1])
 
 
-def test_a_stop_between_two_pieces_keeps_what_was_read(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stop_between_two_pieces_keeps_the_processed_tokens(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     runner = runner_of(model, monkeypatch)
-    asked = []
+    calls = []
 
     def after_two() -> bool:
-        asked.append(True)
-        return len(asked) > 2
+        calls.append(True)
+        return len(calls) > 2
 
     with pytest.raises(Cancelled):
         runner.extend(TEXT, after_two)
@@ -123,7 +123,7 @@ def test_a_stop_between_two_pieces_keeps_what_was_read(model: Any, monkeypatch: 
     close(runner.extend(TEXT[32:40]), whole(model, TEXT[:40])[-1])
 
 
-def test_a_failure_inside_a_piece_leaves_the_pieces_before(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_within_a_piece_keeps_the_pieces_before(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     runner = runner_of(model, monkeypatch)
     runner.extend(TEXT[:16])
     last = list(model.modules())[-1]
@@ -132,7 +132,7 @@ def test_a_failure_inside_a_piece_leaves_the_pieces_before(model: Any, monkeypat
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
 
     hook = last.register_forward_pre_hook(fail)
-    with pytest.raises(OutOfMemory, match="Reading the text"):
+    with pytest.raises(OutOfMemory, match="Processing the prompt"):
         runner.extend(TEXT[16:32])
     hook.remove()
     assert runner.length == 16
@@ -141,9 +141,9 @@ def test_a_failure_inside_a_piece_leaves_the_pieces_before(model: Any, monkeypat
 
 @pytest.mark.parametrize(
     ("ids", "message"),
-    [([], "nothing to read"), ([288], "makes token 288"), ([-1], "makes token -1"), ([1] * 401, "more than the 400")],
+    [([], "no text to process"), ([288], "token id 288"), ([-1], "token id -1"), ([1] * 401, "context of 400")],
 )
-def test_what_it_cannot_read(ids: list[int], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_inputs_are_refused(ids: list[int], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     runner = runner_of(build("llama"), monkeypatch)
     with pytest.raises(BadInput, match=message):
         runner.extend(ids)
@@ -156,7 +156,7 @@ def test_memory_counts_weights_once_and_the_cache(monkeypatch: pytest.MonkeyPatc
     runner = runner_of(model, monkeypatch)
     parameters = sum(parameter.nbytes for parameter in model.parameters())
     before = runner.memory_bytes
-    assert parameters <= before < parameters + 4096  # and the rotary table
+    assert parameters <= before < parameters + 4096  # the rotary table is included
     runner.extend(TEXT[:3])
     assert runner.memory_bytes > before
 
@@ -165,27 +165,27 @@ def test_the_cache_grows_without_copying_each_time() -> None:
     layer = GrowingLayer()
     keys = torch.randn(1, 2, 1, 8)
     layer.update(keys, keys)
-    place = layer.keys.data_ptr()
+    address = layer.keys.data_ptr()
     for _ in range(100):
         layer.update(keys, keys)
-    assert layer.keys.data_ptr() == place
+    assert layer.keys.data_ptr() == address
     assert layer.get_seq_length() == 101
     assert torch.equal(layer.values[:, :, 50:51], keys)
 
 
 @pytest.mark.parametrize(("family", "cuts"), [("mistral", True), ("lfm2", False)])
-def test_which_caches_can_be_cut(family: str, cuts: bool) -> None:
+def test_only_caches_without_recurrent_states_can_be_truncated(family: str, cuts: bool) -> None:
     assert can_cut(make_cache(build(family).config)) is cuts
 
 
-def test_a_closed_runner_has_given_its_model_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_closed_runner_has_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runner = runner_of(build("llama"), monkeypatch)
     runner.close()
     assert runner.model is None
 
 
-def test_what_the_library_raises_while_it_computes_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As oneDNN does for shapes that it has no kernel for."""
+def test_an_error_of_the_library_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """oneDNN raises this error for shapes without a kernel."""
     runner = ModuleRunner(build("llama"), 100, "cpu")
 
     def fail(**given: Any) -> None:

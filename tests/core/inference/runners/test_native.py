@@ -1,4 +1,4 @@
-"""The native runner: packed checkpoints against their dequantized weights, and what a runner promises."""
+"""Tests of the native runner: packed checkpoints against dequantized weights, and the contract of a runner."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SCHEMES = [
 
 
 def with_weights(model: Any, layers: Mapping[str, StoredLayer]) -> Any:
-    """A copy of the transformers model with the weights that these layers stand for."""
+    """Return a copy of the transformers model with the dequantized weights of these layers."""
     model = copy.deepcopy(model)
     for name, layer in layers.items():
         model.get_submodule(name).weight.data = layer.dequantize()
@@ -53,7 +53,7 @@ def apart(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize("scheme", SCHEMES, ids=[scheme.label() for scheme in SCHEMES])
-def test_packed_weights_compute_what_they_stand_for(tmp_path: Path, kernels: Any, scheme: LayerScheme) -> None:
+def test_packed_weights_compute_as_dequantized_ones(tmp_path: Path, kernels: Any, scheme: LayerScheme) -> None:
     model = make("llama", tmp_path / "source")
     written = write_output(tmp_path / "source", tmp_path / "out", "auto_round", bits_map(scheme))
     expected = logits_of(with_weights(model, written.layers), TEXT)
@@ -71,7 +71,7 @@ def test_packed_weights_of_other_architectures(tmp_path: Path, kernels: Any, nam
     assert apart(torch.stack([runner.extend([token]) for token in TEXT]), expected) < 2e-4
 
 
-def test_layers_of_several_widths_and_the_head_are_packed_each_as_it_is(tmp_path: Path, kernels: Any) -> None:
+def test_layers_of_different_bit_widths_and_the_head_are_packed(tmp_path: Path, kernels: Any) -> None:
     layers = {
         "model.layers.0.self_attn.k_proj": {"bits": 8},
         "model.layers.1.mlp.up_proj": {"bits": 2, "sym": False},
@@ -79,7 +79,7 @@ def test_layers_of_several_widths_and_the_head_are_packed_each_as_it_is(tmp_path
         "lm_head": {"bits": 4, "group_size": 64},
     }
     chosen = bits_map(LayerScheme(3, 32), layers)
-    # 300 outputs are not divisible by 32, so that this head would stay as it is
+    # 300 outputs are not divisible by 32, and the head would not be quantized
     model = make("llama", tmp_path / "source", vocab_size=320)
     written = write_output(tmp_path / "source", tmp_path / "out", "auto_round", chosen)
     assert written.layers["lm_head"].scheme.bits == 4
@@ -89,7 +89,7 @@ def test_layers_of_several_widths_and_the_head_are_packed_each_as_it_is(tmp_path
 
 @dataclass(frozen=True)
 class Shuffled:
-    """A checkpoint whose quantized layers have inputs in groups of another order."""
+    """A checkpoint whose quantized layers have act-order."""
 
     real: Checkpoint
 
@@ -99,13 +99,13 @@ class Shuffled:
     def layer(self, name: str) -> StoredLayer:
         layer = self.real.layer(name)
         assert isinstance(layer, QuantizedLinear)
-        # queries and keys have one order, values another: the same floats are quantized twice
+        # queries and keys share one order, values have another: the same activations are quantized twice
         seed = torch.Generator().manual_seed(1 if name.endswith(("q_proj", "k_proj")) else len(name))
         groups = torch.arange(layer.in_features, dtype=torch.int32) // layer.scheme.group_of(layer.in_features)
         return replace(layer, g_idx=groups[torch.randperm(layer.in_features, generator=seed)])
 
 
-def test_inputs_in_an_order_of_their_own(tmp_path: Path, kernels: Any) -> None:
+def test_act_order_is_computed(tmp_path: Path, kernels: Any) -> None:
     model = make("llama", tmp_path / "source")
     written = write_output(tmp_path / "source", tmp_path / "out", "auto_round", bits_map(LayerScheme(4, 32)))
     checkpoint: Any = Shuffled(open_checkpoint(written.folder, lambda: False))
@@ -116,8 +116,8 @@ def test_inputs_in_an_order_of_their_own(tmp_path: Path, kernels: Any) -> None:
 @pytest.mark.parametrize("family", ["llama", "gemma2"])
 @pytest.mark.parametrize("kind", ["F16", "Q4_1", "Q8_0"])
 @pytest.mark.usefixtures("own_home")
-def test_a_gguf_file(tmp_path: Path, kernels: Any, family: str, kind: str) -> None:
-    original = copy.deepcopy(gguf_files.build(family))  # its weights become those of the file
+def test_a_gguf_file_computes_as_dequantized(tmp_path: Path, kernels: Any, family: str, kind: str) -> None:
+    original = copy.deepcopy(gguf_files.build(family))  # its weights are replaced by those of the file
     number = gguf.GGMLQuantizationType[kind]
     path = gguf_files.write(tmp_path / "m.gguf", family, original, kind=number)
     with torch.no_grad():
@@ -131,8 +131,8 @@ def test_a_gguf_file(tmp_path: Path, kernels: Any, family: str, kind: str) -> No
 
 
 @pytest.mark.usefixtures("own_home")
-def test_the_tied_head_of_a_gguf_file_stays_in_its_blocks(tmp_path: Path, kernels: Any) -> None:
-    # gemma2 ties its head
+def test_the_tied_head_of_a_gguf_file_stays_packed(tmp_path: Path, kernels: Any) -> None:
+    # gemma2 has a tied head
     original = gguf_files.build("gemma2")
     path = gguf_files.write(tmp_path / "m.gguf", "gemma2", original, kind=gguf.GGMLQuantizationType.Q8_0)
     checkpoint = open_checkpoint(path, lambda: False)
@@ -141,7 +141,7 @@ def test_the_tied_head_of_a_gguf_file_stays_in_its_blocks(tmp_path: Path, kernel
     assert packed < build(checkpoint).memory_bytes
 
 
-def test_a_tied_head_and_the_embedding_are_one_copy_in_their_own_dtype(tmp_path: Path, kernels: Any) -> None:
+def test_a_tied_head_and_the_embedding_share_one_copy_in_their_dtype(tmp_path: Path, kernels: Any) -> None:
     sizes = {}
     for tied in (True, False):
         model = make("llama", tmp_path / f"{tied}", tie_word_embeddings=tied, vocab_size=4096)
@@ -162,11 +162,11 @@ def runner(tmp_path: Path, kernels: Any) -> NativeRunner:
     return load(tmp_path / "model")
 
 
-def test_it_says_what_it_is(runner: NativeRunner) -> None:
+def test_a_new_runner_has_its_name_context_and_an_empty_cache(runner: NativeRunner) -> None:
     assert (runner.name, runner.context, runner.length) == ("native", 256, 0)
 
 
-def test_a_second_text_goes_on_behind_the_first(runner: NativeRunner) -> None:
+def test_a_second_call_continues_the_text(runner: NativeRunner) -> None:
     whole = runner.extend(TEXT)
     runner.truncate(0)
     runner.extend(TEXT[:90])
@@ -175,7 +175,7 @@ def test_a_second_text_goes_on_behind_the_first(runner: NativeRunner) -> None:
     assert runner.length == len(TEXT)
 
 
-def test_cutting_more_than_there_is_changes_nothing(runner: NativeRunner) -> None:
+def test_truncating_beyond_the_end_changes_nothing(runner: NativeRunner) -> None:
     runner.extend(TEXT[:5])
     runner.truncate(9)
     assert runner.length == 5
@@ -188,31 +188,30 @@ def test_logits_of_all_tokens_leave_an_empty_cache(runner: NativeRunner) -> None
 
 
 @pytest.mark.parametrize(
-    ("ids", "sentence"), [([], "nothing to read"), ([300], "only 300"), ([-1], "token -1"), ([5] * 257, "257 tokens")]
+    ("ids", "message"),
+    [([], "no text to process"), ([300], "has 300 tokens"), ([-1], "token id -1"), ([5] * 257, "257 tokens")],
 )
-def test_what_cannot_be_read_is_refused_and_leaves_the_cache(
-    runner: NativeRunner, ids: list[int], sentence: str
-) -> None:
-    for read in (runner.extend, runner.logits):
-        with pytest.raises(BadInput, match=sentence):
-            read(ids)
+def test_invalid_inputs_are_refused_and_leave_the_cache(runner: NativeRunner, ids: list[int], message: str) -> None:
+    for process in (runner.extend, runner.logits):
+        with pytest.raises(BadInput, match=message):
+            process(ids)
     assert runner.length == 0
 
 
-def test_more_than_is_left_of_the_context_is_refused(runner: NativeRunner) -> None:
+def test_tokens_that_exceed_the_context_are_refused(runner: NativeRunner) -> None:
     runner.extend(TEXT)
-    with pytest.raises(BadInput, match="300 tokens are more than the 256"):
+    with pytest.raises(BadInput, match="300 tokens do not fit into a context of 256"):
         runner.extend(TEXT)
     assert runner.length == len(TEXT)
 
 
-def test_a_stop_before_the_first_piece_reads_nothing(runner: NativeRunner) -> None:
+def test_a_stop_before_the_first_piece_leaves_an_empty_cache(runner: NativeRunner) -> None:
     with pytest.raises(Cancelled):
         runner.extend(TEXT, lambda: True)
     assert runner.length == 0
 
 
-def test_a_stop_keeps_the_pieces_that_were_read(tmp_path: Path, kernels: Any) -> None:
+def test_a_stop_keeps_the_processed_pieces(tmp_path: Path, kernels: Any) -> None:
     make("llama", tmp_path / "long", max_position_embeddings=1024)
     runner = load(tmp_path / "long", 1024)
     answers = iter([False] * 1)
@@ -225,7 +224,7 @@ def test_a_stop_keeps_the_pieces_that_were_read(tmp_path: Path, kernels: Any) ->
     assert torch.allclose(runner.extend(text[kept:]), whole, rtol=0, atol=1e-5)
 
 
-def test_closing_gives_the_weights_back_at_once(runner: NativeRunner) -> None:
+def test_closing_frees_the_weights_immediately(runner: NativeRunner) -> None:
     runner.extend(TEXT)
     program = weakref.ref(runner.program)
     gc.disable()
@@ -236,17 +235,17 @@ def test_closing_gives_the_weights_back_at_once(runner: NativeRunner) -> None:
         gc.enable()
 
 
-def test_loading_can_be_stopped_and_tells_how_far_it_is(tmp_path: Path, kernels: Any) -> None:
+def test_loading_reports_progress_and_can_be_stopped(tmp_path: Path, kernels: Any) -> None:
     make("llama", tmp_path / "model")
-    told: list[tuple[int, int]] = []
-    load(tmp_path / "model", progress=lambda done, blocks: told.append((done, blocks)))
-    assert told == [(1, 3), (2, 3), (3, 3)]
+    reported: list[tuple[int, int]] = []
+    load(tmp_path / "model", progress=lambda done, blocks: reported.append((done, blocks)))
+    assert reported == [(1, 3), (2, 3), (3, 3)]
     with pytest.raises(Cancelled):
         load(tmp_path / "model", should_stop=lambda: True)
 
 
-def test_a_text_that_becomes_long_and_short_again_is_read_anew(tmp_path: Path, kernels: Any) -> None:
-    """Keys that were turned for a short text do not fit those of a long one."""
+def test_a_text_that_crosses_the_short_context_is_processed_again(tmp_path: Path, kernels: Any) -> None:
+    """Cached keys with the RoPE of a short text cannot be used for a long one."""
     model = make("longrope, a long text", tmp_path / "model")
     runner = load(tmp_path / "model")
     for end in (50, 64, 65, 100, 101):

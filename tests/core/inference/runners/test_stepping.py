@@ -1,4 +1,4 @@
-"""A text read in parts gives the logits of one pass, or the model is refused in one sentence."""
+"""Tests that a text processed in parts gives the logits of one pass, or that the model is refused."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.core.tiny_architectures import make_model
 
 TEXT = [int(token) for token in torch.randint(1, 250, (190,), generator=torch.Generator().manual_seed(3))]
 PARTS = (140, 30, *[1] * 20)
-"""Longer than a piece, then a second question, then an answer."""
+"""Tokens of a first question longer than a piece, of a second question, and of an answer."""
 
 
 @pytest.fixture(autouse=True)
@@ -26,12 +26,12 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("name", ["mamba", "mamba2", "falcon_mamba", "recurrent_gemma", "jamba", "rwkv"])
 def test_recurrent_states_are_kept_from_token_to_token(tmp_path: Path, name: str) -> None:
-    """Mamba takes `cache_params`; states of some are lost where more than one token follows them."""
+    """Mamba uses `cache_params`; some models lose their state if more than one token follows."""
     agrees(tmp_path, name)
 
 
 @pytest.mark.parametrize("name", ["ctrl", "modernbert-decoder", "electra"])
-def test_a_tied_head_has_its_bias(tmp_path: Path, name: str) -> None:
+def test_a_tied_head_keeps_its_bias(tmp_path: Path, name: str) -> None:
     agrees(tmp_path, name)
 
 
@@ -45,24 +45,24 @@ def agrees(folder: Path, name: str) -> None:
         )
     runner = load_runner(str(folder / "model"), "cpu", dtype="float32").runner
     assert isinstance(runner, ModuleRunner)
-    place = 0
+    position = 0
     for count in PARTS:
-        found = runner.extend(TEXT[place : place + count])
-        place += count
-        assert torch.allclose(found, whole[place - 1], rtol=1e-3, atol=1e-3), f"behind token {place}"
+        found = runner.extend(TEXT[position : position + count])
+        position += count
+        assert torch.allclose(found, whole[position - 1], rtol=1e-3, atol=1e-3), f"behind token {position}"
 
 
 @pytest.mark.parametrize("name", ["openai-gpt", "xlstm"])
-def test_a_model_that_has_no_cache_or_fails_with_one_is_not_talked_to(tmp_path: Path, name: str) -> None:
+def test_a_model_without_a_working_cache_is_refused(tmp_path: Path, name: str) -> None:
     make_model(name, tmp_path / "model")
-    with pytest.raises(UnsupportedModel, match="of transformers cannot answer token by token"):
+    with pytest.raises(UnsupportedModel, match="of transformers cannot generate token by token"):
         load_runner(str(tmp_path / "model"), "cpu", dtype="float32")
     whole = load_model(str(tmp_path / "model"), "cpu").model(input_ids=torch.tensor([TEXT]), use_cache=False)
     assert torch.isfinite(whole.logits).all()
 
 
-def test_what_was_found_is_kept_for_the_next_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_result_is_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_model("gpt2", tmp_path / "model")
     load_runner(str(tmp_path / "model"), "cpu", dtype="float32")
-    monkeypatch.setattr(stepping, "_difference", lambda *_, **__: pytest.fail("proven again"))
+    monkeypatch.setattr(stepping, "_difference", lambda *_, **__: pytest.fail("checked again"))
     load_runner(str(tmp_path / "model"), "cpu", dtype="float32")
