@@ -1,7 +1,7 @@
-"""What a model says about itself besides its shape: licence, tags, languages, name, base models.
+"""Descriptive metadata of a model: license, tags, languages, name and base models.
 
-Under the keys that GGUF has for it (without `general.`), out of the metadata of a GGUF file that the folder was made
-of, or out of the block above a model card. Knows no weights and no tokenizer.
+The keys are those of GGUF without the prefix `general.`. The values are read from the metadata of the GGUF file that a
+folder was imported from, or from the YAML block at the start of a model card.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from core.errors import BitwrightError
 from core.files import read_json, write_json
 
 FILE: Final = "gguf_general.json"
-"""In the folder of an imported GGUF file: its own words, which no card has."""
+"""File in the folder of an imported GGUF file that stores its descriptive metadata."""
 
 _CARD: Final = "README.md"
 _CARD_BYTES: Final = 1 << 16
@@ -23,13 +23,13 @@ _OWN: Final = frozenset({
     "architecture", "type", "alignment", "file_type", "quantization_version", "quantized_by", "size_label",
     "parameter_count",
 })  # fmt: skip
-"""What is of one file only, or follows from its tensors."""
+"""Keys that belong to one file only, or follow from its tensors."""
 _HUB: Final = "https://huggingface.co/"
 Facts = dict[str, str | int | list[str]]
 
 
 def facts_in_header(metadata: Mapping[str, Any]) -> Facts:
-    """Return what the metadata of a GGUF file say of the model, ready for another file."""
+    """Return the descriptive entries in the metadata of a GGUF file that also hold for a file derived from it."""
     found: Facts = {}
     for key, value in metadata.items():
         name = key.removeprefix("general.")
@@ -44,13 +44,13 @@ def facts_in_header(metadata: Mapping[str, Any]) -> Facts:
 
 
 def write_facts(folder: Path, facts: Facts) -> None:
-    """Keep the facts of a GGUF file in the folder that it is imported to."""
+    """Store the descriptive metadata of a GGUF file in the folder that it is imported to."""
     if facts:
         write_json(folder / FILE, facts)
 
 
 def read_facts(folder: Path) -> Facts:
-    """Return what a model folder says of its model; {} where it says nothing that can be read."""
+    """Return the descriptive metadata of the model in a folder; {} if there is none or it cannot be read."""
     if (folder / FILE).is_file():
         try:
             value = read_json(folder / FILE)
@@ -62,7 +62,7 @@ def read_facts(folder: Path) -> Facts:
 
 
 def _front_matter(path: Path) -> dict[str, Any]:
-    """The metadata of a model card, {} where there are none."""
+    """Return the metadata of a model card; {} if there is none."""
     from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
     try:
@@ -83,6 +83,7 @@ def _front_matter(path: Path) -> dict[str, Any]:
 
 
 def _of_card(card: Mapping[str, Any]) -> Facts:
+    """Translate the metadata of a model card to the keys of GGUF."""
     found: Facts = {}
     for key, name in (
         ("license", "license"), ("license_name", "license.name"), ("license_link", "license.link"),
@@ -107,6 +108,6 @@ def _of_card(card: Mapping[str, Any]) -> Facts:
 
 
 def _texts(value: Any) -> list[str]:
-    """A text, or the texts of a list, of a reasonable length and number."""
+    """Return a string, or the strings of a list, as a list limited in number; strings that are too long are dropped."""
     items = value if isinstance(value, list) else [value]
     return [item.strip() for item in items[:_TEXTS] if isinstance(item, str) and 0 < len(item.strip()) <= _TEXT_CHARS]

@@ -1,8 +1,8 @@
-"""The header of a GGUF file: its metadata and its tensor table, checked against the size of the file.
+"""The header of a GGUF file: its metadata and its tensor table, validated against the size of the file.
 
-Knows the file format (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md). gguf-py's own reader believes
-every count that it finds and loops over 2^60 elements of an empty file, so nothing is handed to it, or to
-transformers, before this module has walked the whole header within bounds. Knows nothing of models.
+The format is specified in https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. The reader of gguf-py does not
+check counts and would loop over 2^60 elements of an empty file. Files are therefore passed to it, or to transformers,
+only after this module has parsed the whole header with bounds checks.
 """
 
 from __future__ import annotations
@@ -30,22 +30,30 @@ _MAX_DIMS = 4
 _MAX_ALIGNMENT = 1 << 20
 
 _MAX_KEYS, _MAX_TENSORS, _MAX_STRINGS = 1 << 16, 1 << 17, 1 << 22
-"""Far above any real file (some 100, 2000 and 800,000). Without them, a header of tiny entries would take twenty times
-the memory of the file, and minutes."""
+"""Limits far above any real file (about 100, 2000 and 800,000). Without them, parsing a header of many tiny entries
+would take minutes and 20 times the size of the file in memory."""
 
 _KEPT_TEXTS = 1 << 8
-"""Texts of an array about the model itself, such as its tags, that are kept."""
+"""Length limit of arrays of strings that are kept, for descriptive metadata such as tags."""
 
 _KEPT_NUMBERS = 1 << 12
-"""Numbers of an array that are kept; longer ones are scores and types of tokens."""
+"""Length limit of arrays of numbers that are kept; longer ones are scores and types of tokens."""
 
 _SPLIT: Final = "split.count"
-_AGAIN = "Fetch the file again."
+_AGAIN = "Download the file again."
 
 
 @dataclass(frozen=True)
 class GgufTensor:
-    """One tensor: its file, name, shape (rows first, as torch has it), block type, absolute byte range."""
+    """One tensor of a GGUF file.
+
+    Attributes:
+        path: of its file.
+        name: as in the file.
+        shape: in the order of torch, rows first; the reverse of the order in the file.
+        kind: its block type.
+        start, nbytes: absolute position of its data in the file, and their length.
+    """
 
     path: Path
     name: str
@@ -57,7 +65,7 @@ class GgufTensor:
 
 @dataclass(frozen=True)
 class StringArray:
-    """An array of strings that was walked and not kept: only how many, and the bytes of the longest."""
+    """Number of strings in an array that was not kept, and length of the longest in bytes."""
 
     length: int
     longest: int = 0
@@ -65,7 +73,7 @@ class StringArray:
 
 @dataclass(frozen=True)
 class NumberArray:
-    """A long array of numbers that was not kept: only how many."""
+    """Number of elements of an array of numbers that was not kept."""
 
     length: int
 
@@ -75,11 +83,11 @@ class GgufHeader:
     """The header of a GGUF file, or of all parts of one.
 
     Attributes:
-        path: of the file; of a split one, its first part, which has the metadata.
-        metadata: scalars, strings, short lists of numbers, `StringArray`, `NumberArray`.
-        tensors: by name.
-        digest: of header and size.
-        parts: their number.
+        path: the file, or the first part of a split file, which has the metadata.
+        metadata: scalars, strings, short lists, and `StringArray` or `NumberArray` for long lists.
+        tensors: by name, from all parts.
+        digest: SHA-256 of the header and the size of the file, or of these digests of all parts.
+        parts: number of files.
     """
 
     path: Path
@@ -90,23 +98,24 @@ class GgufHeader:
 
     @property
     def label(self) -> str:
-        """What messages call the file."""
+        """Name of the file in messages."""
         return self.path.name if self.parts == 1 else f"{whole_name(self.path.name)} ({self.parts} parts)"
 
     @property
     def architecture(self) -> str:
+        """Value of `general.architecture`; "" if it is missing or not a string."""
         value = self.metadata.get("general.architecture")
         return value if isinstance(value, str) else ""
 
 
 def read_gguf_header(path: Path) -> GgufHeader:
-    """Walk the whole header of a GGUF file, and those of its other parts where it is one of several.
+    """Parse and validate the header of a GGUF file, including the other parts of a split file.
 
-    Parts are called `NAME-00002-of-00003.gguf`, as llama.cpp's gguf-split does; any of them may be given.
+    `path` may be any of the parts, named `NAME-00002-of-00003.gguf` as by llama.cpp's gguf-split.
 
     Raises:
-        CorruptFile: not a GGUF file, cut short, a header that cannot be true, or a part is missing.
-        UnsupportedModel: a version, byte order or tensor type that is not read here.
+        CorruptFile: the file is not GGUF, is truncated, has an invalid header, or a part is missing.
+        UnsupportedModel: the version, byte order or a tensor type is not supported.
     """
     header = _read_one(path)
     count = header.metadata.get(_SPLIT)
@@ -115,12 +124,14 @@ def read_gguf_header(path: Path) -> GgufHeader:
     paths = parts_of(path)
     if len(paths) != count:
         raise CorruptFile(
-            f"{path.name} is one of {count} parts of a split file, and its name does not say which.",
-            f"Call the parts NAME-00001-of-{count:05d}.gguf and so on.",
+            f"{path.name} is one of {count} parts of a split file, but its name does not contain the part number.",
+            f"Rename the parts to NAME-00001-of-{count:05d}.gguf and so on.",
         )
     missing = next((part for part in paths if not part.is_file()), None)
     if missing is not None:
-        raise CorruptFile(f"{missing.name} is missing: the file is split into {count} parts.", f"Put it beside {path}.")
+        raise CorruptFile(
+            f"{missing.name} is missing: the file is split into {count} parts.", f"Put it in the same folder as {path}."
+        )
     headers = [_read_one(part) for part in paths]
     tensors: dict[str, GgufTensor] = {}
     for number, part in enumerate(headers):
@@ -139,15 +150,15 @@ def _read_one(path: Path) -> GgufHeader:
     try:
         with path.open("rb") as stream:
             if stream.read(4) != MAGIC:
-                raise CorruptFile(f"{path.name} is not a GGUF file.", "Choose another file, or fetch it again.")
+                raise CorruptFile(f"{path.name} is not a GGUF file.", "Choose another file, or download it again.")
             with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as blob:
                 return _Walk(blob, path).header()
     except OSError as error:
-        raise CorruptFile(f"{path} cannot be read: {error.strerror}.", "Check the path and its rights.") from error
+        raise CorruptFile(f"{path} cannot be read: {error.strerror}.", "Check the path and its permissions.") from error
 
 
 class _Walk:
-    """A position in the file that never leaves it."""
+    """A bounds-checked cursor in a memory-mapped file, which parses the header."""
 
     def __init__(self, blob: mmap.mmap, path: Path) -> None:
         self.blob = blob
@@ -158,16 +169,17 @@ class _Walk:
         self.strings = 0
 
     def header(self) -> GgufHeader:
+        """Parse the whole header, starting behind the magic number."""
         version = self._number("<I")
         if version & 0xFFFF == 0:
-            raise UnsupportedModel(f"{self.label} has big-endian byte order.", "Use the little-endian file.")
+            raise UnsupportedModel(f"{self.label} is a big-endian file.", "Use the little-endian version of the file.")
         if version not in (2, 3):
-            hint = "Use a file of the same model in one of these, or fetch it again if that is what it should be."
-            raise UnsupportedModel(f"{self.label} is GGUF version {version}; versions 2 and 3 are read.", hint)
+            hint = "Convert the model to GGUF version 3, or download the file again if it should have that version."
+            raise UnsupportedModel(f"{self.label} is GGUF version {version}; versions 2 and 3 are supported.", hint)
         tensor_count, key_count = self._number("<Q"), self._number("<Q")
         self._room(tensor_count * 24 + key_count * 13)
         if tensor_count > _MAX_TENSORS or key_count > _MAX_KEYS:
-            raise self._wrong(f"claims {tensor_count} tensors and {key_count} entries of metadata")
+            raise self._wrong(f"declares {tensor_count} tensors and {key_count} metadata entries")
         metadata: dict[str, Any] = {}
         for _ in range(key_count):
             key = self._text()
@@ -182,19 +194,19 @@ class _Walk:
     def _place(
         self, entries: list[tuple[str, tuple[int, ...], int, int]], metadata: dict[str, Any]
     ) -> dict[str, GgufTensor]:
-        """Tensors with absolute offsets: in bounds, aligned, none over another."""
+        """Return the tensors with absolute offsets, after checking bounds, alignment and overlap."""
         alignment = metadata.get("general.alignment", 32)
         if type(alignment) is not int or not 0 < alignment <= _MAX_ALIGNMENT or alignment & (alignment - 1):
-            raise self._wrong(f"claims an alignment of {str(alignment)[:40]!r}")
+            raise self._wrong(f"declares an alignment of {str(alignment)[:40]!r}")
         data = -(-self.position // alignment) * alignment
         tensors: dict[str, GgufTensor] = {}
         for name, shape, raw_kind, offset in entries:
             kind, nbytes = self._kind(name, shape, raw_kind)
             if name in tensors or offset % alignment:
-                raise self._wrong(f"has an impossible entry for the tensor {name[:80]!r}")
+                raise self._wrong(f"has an invalid entry for the tensor {name[:80]!r}")
             if data + offset + nbytes > self.size:
                 raise CorruptFile(
-                    f"{self.label} is cut short: it has {self.size} bytes and its tensor {name[:80]!r} ends at "
+                    f"{self.label} is truncated: it has {self.size} bytes, but its tensor {name[:80]!r} ends at byte "
                     f"{data + offset + nbytes}.",
                     _AGAIN,
                 )
@@ -202,39 +214,39 @@ class _Walk:
         position = data
         for tensor in sorted(tensors.values(), key=lambda tensor: tensor.start):
             if tensor.start < position:
-                raise self._wrong(f"has the tensor {tensor.name[:80]!r} lie over another")
+                raise self._wrong(f"has a tensor {tensor.name[:80]!r} that overlaps another")
             position = tensor.start + tensor.nbytes
         return tensors
 
     def _kind(self, name: str, shape: tuple[int, ...], raw_kind: int) -> tuple[GGMLQuantizationType, int]:
-        """Block type and size in bytes of a tensor."""
+        """Return the block type and the size in bytes of a tensor."""
         try:
             kind = GGMLQuantizationType(raw_kind)
             block, block_bytes = GGML_QUANT_SIZES[kind]
         except (ValueError, KeyError):
             raise UnsupportedModel(
-                f"{self.label} stores {name[:80]!r} as the unknown tensor type {raw_kind}.", "Use another file."
+                f"{self.label} stores {name[:80]!r} in the unknown tensor type {raw_kind}.", "Use another file."
             ) from None
         elements = 1
         for length in shape:
             elements *= length
-            # The densest type has some 1.6 bits a weight: more than that does not fit, however often it is repeated.
+            # The smallest type has about 1.6 bits per weight, so that 8 elements per byte never fit into the file.
             if elements > 8 * self.size:
-                raise self._wrong(f"claims a tensor {name[:80]!r} larger than the file")
+                raise self._wrong(f"declares a tensor {name[:80]!r} that is larger than the file")
         if not shape or 0 in shape or shape[-1] % block:
-            raise self._wrong(f"has an impossible shape for the tensor {name[:80]!r}")
+            raise self._wrong(f"has an invalid shape for the tensor {name[:80]!r}")
         return kind, elements // block * block_bytes
 
     def _tensor_entry(self) -> tuple[str, tuple[int, ...], int, int]:
         name = self._text()
         dims = self._number("<I")
         if dims > _MAX_DIMS:
-            raise self._wrong(f"claims {dims} dimensions for the tensor {name[:80]!r}")
+            raise self._wrong(f"declares {dims} dimensions for the tensor {name[:80]!r}")
         shape = tuple(reversed([self._number("<Q") for _ in range(dims)]))
         return name, shape, self._number("<I"), self._number("<Q")
 
     def _value(self, kind: int, *, keep: bool = False) -> Any:
-        """The value of an entry; with `keep`, a short array of strings is a list of them."""
+        """Read the value of a metadata entry; `keep` returns a short array of strings as a list."""
         if kind in _SCALARS:
             return self._number(_SCALARS[kind])
         if kind == _STRING:
@@ -257,13 +269,13 @@ class _Walk:
         self._room(count * 8)
         self.strings += count
         if self.strings > _MAX_STRINGS:
-            raise self._wrong(f"claims {self.strings} strings")
+            raise self._wrong(f"declares {self.strings} strings")
         if keep and count <= _KEPT_TEXTS:
             return [self._text() for _ in range(count)]
         return StringArray(count, self._skip_texts(count))
 
     def _skip_texts(self, count: int) -> int:
-        """Pass over some strings: bytes of the longest."""
+        """Skip `count` strings and return the length of the longest in bytes."""
         blob, position, last, longest = self.blob, self.position, self.size - 8, 0
         for _ in range(count):
             if position > last:
@@ -276,7 +288,7 @@ class _Walk:
         return longest
 
     def _skip_text(self) -> int:
-        """Bytes of a string that is passed over."""
+        """Skip a string and return its length in bytes."""
         length: int = self._number("<Q")
         self._room(length)
         self.position += length
@@ -297,8 +309,9 @@ class _Walk:
         return value
 
     def _room(self, count: int) -> None:
+        """Raise CorruptFile unless `count` more bytes follow the current position."""
         if count > self.size - self.position:
-            raise CorruptFile(f"{self.label} is cut short or damaged: its header runs past its end.", _AGAIN)
+            raise CorruptFile(f"{self.label} is truncated or damaged: its header extends past its end.", _AGAIN)
 
     def _wrong(self, problem: str) -> CorruptFile:
         return CorruptFile(f"{self.label} {problem}.", _AGAIN)

@@ -1,8 +1,8 @@
-"""The tensor table of a checkpoint, read from safetensors headers alone.
+"""The tensor table of a checkpoint, read from safetensors headers.
 
-Knows the file format (https://huggingface.co/docs/safetensors: eight bytes of header length, a JSON header, one
-byte buffer without holes) and the index of a sharded checkpoint. Knows nothing of models, reads no weight and
-believes nothing: whatever a header claims is held against the size of the file before anything is allocated.
+A safetensors file (https://huggingface.co/docs/safetensors) consists of 8 bytes with the header length, a JSON header
+and a byte buffer without gaps; a sharded checkpoint has an index file as well. Headers are not trusted: every value is
+checked against the size of the file before memory is allocated. No weights are read.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from core.errors import CorruptFile, ModelNotFound
 from core.files import check_content, read_json
 
 MAX_HEADER_BYTES: Final = 32 << 20
-"""Real headers are far below it; the safetensors library takes 100 MB, which would be gigabytes of Python objects."""
+"""Limit far above real headers. The safetensors library accepts 100 MB, which would be gigabytes of Python objects."""
 
 MAX_NAME_BYTES: Final = 255
-"""Of a file; what file systems take."""
+"""Length limit of a file name in common file systems."""
 
 SINGLE_FILE: Final = "model.safetensors"
 INDEX_FILE: Final = "model.safetensors.index.json"
@@ -31,13 +31,13 @@ DTYPE_BITS: Final[dict[str, int]] = {
     "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
     "BF16": 16, "F16": 16, "F32": 32, "F64": 64, "C64": 64,
 }  # fmt: skip
-"""Bits of one element for every dtype code that the format knows."""
+"""Bits per element of every dtype code of the format."""
 
-_AGAIN = "Fetch the file again."
+_AGAIN = "Download the file again."
 _PIECE: Final = 1 << 22
 _PART: Final = re.compile(r"-(\d{1,5})-of-(\d{1,5})\.safetensors\Z")
 _BESIDE: Final = ("adapter_model", "adapter.", "consolidated", "optimizer", "training_args")
-"""What files are called that lie beside a model's own weights."""
+"""Name prefixes of safetensors files in a model folder that are not part of the model."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ class TensorInfo:
     """One tensor of a checkpoint.
 
     Attributes:
-        name: as the checkpoint has it.
-        dtype: safetensors code, such as `BF16`.
-        shape: lengths of the dimensions; () for a scalar.
+        name: as in the checkpoint.
+        dtype: safetensors dtype code, such as `BF16`.
+        shape: sizes of the dimensions; () for a scalar.
         file: path of its file, relative to the folder.
         start, end: absolute byte range in that file.
     """
@@ -73,10 +73,10 @@ class TensorInfo:
 
 
 def read_header(path: Path) -> dict[str, TensorInfo]:
-    """The tensors of one safetensors file, in the order of their bytes.
+    """Return the tensors of one safetensors file, in the order of their bytes.
 
     Raises:
-        CorruptFile: the file is cut short, a stand-in for another, or its header does not describe it exactly.
+        CorruptFile: the file is truncated, a Git LFS pointer or a web page, or its header does not match its size.
     """
     check_content(path)
     try:
@@ -85,59 +85,64 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
             length = header_length(stream.read(8), size, path.name)
             text = stream.read(length)
     except OSError as error:
-        raise CorruptFile(f"{path} cannot be read: {error.strerror}.", "Check the path and its rights.") from error
+        raise CorruptFile(f"{path} cannot be read: {error.strerror}.", "Check the path and its permissions.") from error
     return parse_header(text, size, path.name)
 
 
 def header_length(first: bytes, size: int, label: str) -> int:
-    """Bytes of the JSON header, from the first eight bytes of a file of `size` bytes.
+    """Return the length of the JSON header in bytes, from the first 8 bytes of a file of `size` bytes.
 
     Raises:
-        CorruptFile: the claim cannot be true for a file of that size.
+        CorruptFile: the length is invalid for a file of that size.
     """
     if len(first) < 8:
         raise CorruptFile(f"{label} is too short to be a safetensors file.", _AGAIN)
     length = int.from_bytes(first, "little")
     if length > MAX_HEADER_BYTES or length > size - 8:
-        raise CorruptFile(f"{label} claims a header of {length} bytes and has {size} bytes in all.", _AGAIN)
+        raise CorruptFile(f"{label} declares a header of {length} bytes but has only {size} bytes.", _AGAIN)
     if length < 2:
         raise CorruptFile(f"{label} has no safetensors header.", _AGAIN)
     return length
 
 
 def parse_header(text: bytes, size: int, label: str) -> dict[str, TensorInfo]:
-    """The tensors that a JSON header describes, for a file called `label` of `size` bytes.
+    """Return the tensors of a JSON header.
+
+    Args:
+        text: the JSON header, without the 8 bytes before it.
+        size: bytes of the whole file.
+        label: name of the file, for messages and `TensorInfo.file`.
 
     Raises:
-        CorruptFile: the header is not such a description, or does not cover the file byte for byte.
+        CorruptFile: the header is invalid, or its tensors do not cover the byte buffer exactly.
     """
     table = _json_object(text, label)
     metadata = table.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(item, str) for item in metadata.values()):
-        raise CorruptFile(f"The header of {label} has metadata that is no table of texts.", _AGAIN)
+        raise CorruptFile(f"The metadata in the header of {label} are not a table of strings.", _AGAIN)
     offset = 8 + len(text)
     found = [_tensor(name, entry, offset, size, label) for name, entry in table.items()]
     found.sort(key=lambda info: (info.start, info.end))
     position = offset
     for info in found:
         if info.start != position:
-            problem = "overlaps the one before it" if info.start < position else "leaves a hole before it"
+            problem = "overlaps the previous one" if info.start < position else "leaves a gap before it"
             raise CorruptFile(f"In {label}, the tensor {short(info.name)} {problem}.", _AGAIN)
         position = info.end
     if position != size:
-        raise CorruptFile(f"{label} has {size} bytes where its header describes {position}.", _AGAIN)
+        raise CorruptFile(f"{label} has {size} bytes, but its header describes {position}.", _AGAIN)
     return {info.name: info for info in found}
 
 
 def read_folder(folder: Path) -> dict[str, TensorInfo]:
-    """Return the tensors of a checkpoint folder: of `model.safetensors`, of an index and its shards, or of all shards.
+    """Return the tensors of a checkpoint folder: of `model.safetensors`, of the shards in an index, or of all shards.
 
-    As in transformers, all tensors of the shards count, listed in the index or not, and what an index lists beyond them
-    (often heads for further tokens) is for whoever needs it to miss.
+    As in transformers, all tensors of the shards are included, even if the index does not list them. Tensors that only
+    the index lists (often those of MTP modules) are not an error.
 
     Raises:
-        ModelNotFound: the folder holds no safetensors file.
-        CorruptFile: a file is torn or missing, or two files have different values for one tensor.
+        ModelNotFound: the folder contains no safetensors file.
+        CorruptFile: a file is damaged or missing, or two files have different values for one tensor.
     """
     if (folder / SINGLE_FILE).is_file():
         return read_header(folder / SINGLE_FILE)
@@ -146,16 +151,16 @@ def read_folder(folder: Path) -> dict[str, TensorInfo]:
         return merge_tables(_shards(folder, index), lambda one, two: equal_bytes(folder, one, two), index)
     files = weight_files(path.name for path in folder.glob("*.safetensors") if path.is_file())
     if not files:
-        raise ModelNotFound(f"{folder} holds no safetensors file.", "Choose a folder with the weights as safetensors.")
+        raise ModelNotFound(f"{folder} contains no safetensors file.", "Choose a folder with safetensors weights.")
     _check_complete(files)
     return merge_tables([read_header(folder / name) for name in files], lambda one, two: equal_bytes(folder, one, two))
 
 
 def weight_files(names: Iterable[str]) -> list[str]:
-    """Return those of the safetensors files of a folder without an index that hold the model, sorted.
+    """Return the sorted names of the safetensors files that contain the model, for a folder without an index.
 
-    Numbered parts come before all others; an adapter, optimizer states and Mistral's own copy of the weights
-    (`consolidated`) lie beside a model and are not part of it.
+    If there are numbered shards, only these count. Adapters, optimizer states and the copy of the weights in Mistral's
+    own layout (`consolidated`) are not part of the model.
     """
     found = sorted(name for name in names if name.endswith(".safetensors") and not name.startswith(_BESIDE))
     return [name for name in found if _PART.search(name)] or found
@@ -166,18 +171,18 @@ def merge_tables(
     equal: Callable[[TensorInfo, TensorInfo], bool],
     index: Mapping[str, str] | None = None,
 ) -> dict[str, TensorInfo]:
-    """Return the tensors of all files of a checkpoint as one table.
+    """Merge the tensor tables of the files of a checkpoint.
 
-    Some checkpoints replace tensors by those of a later file, to which the index leads (JustVugg/colibri#1479).
+    Some checkpoints replace tensors by those of a later file, which the index then lists (JustVugg/colibri#1479).
 
     Args:
-        tables: of the files, in their order.
-        equal: whether two tensors of one name have the same values.
+        tables: tensor tables of the files, in their order.
+        equal: returns whether two tensors of the same name have the same values.
         index: tensor name -> file.
 
     Raises:
-        CorruptFile: a tensor lies in two files with different values, and the last, which transformers takes, is not
-            the one that the index lists, which others take.
+        CorruptFile: two files have different values for a tensor, and the index does not list the last of them. In
+            that case transformers, which uses the last file, and programs that follow the index would disagree.
     """
     merged: dict[str, TensorInfo] = {}
     for table in tables:
@@ -195,7 +200,7 @@ def merge_tables(
 
 
 def equal_bytes(folder: Path, one: TensorInfo, two: TensorInfo) -> bool:
-    """Whether two tensors have the same type, shape and bytes."""
+    """Return whether two tensors have the same dtype, shape and bytes."""
     if (one.dtype, one.shape) != (two.dtype, two.shape):
         return False
     try:
@@ -207,30 +212,35 @@ def equal_bytes(folder: Path, one: TensorInfo, two: TensorInfo) -> bool:
                 if first.read(count) != second.read(count):
                     return False
     except OSError as error:
-        raise CorruptFile(f"{folder} cannot be read: {error.strerror}.", "Check the path and its rights.") from error
+        raise CorruptFile(
+            f"{folder} cannot be read: {error.strerror}.", "Check the path and its permissions."
+        ) from error
     return True
 
 
 def index_shards(folder: Path) -> dict[str, str]:
-    """Return tensor name -> shard file, as the folder's index says.
+    """Return tensor name -> shard file from the index of a folder.
 
     Raises:
-        CorruptFile: the index is not one, or names a file outside the folder.
+        CorruptFile: the index is invalid, or lists a file outside the folder.
     """
     value = read_json(folder / INDEX_FILE)
     entries = value.get("weight_map") if isinstance(value, dict) else None
     if not isinstance(entries, dict) or not entries:
         raise CorruptFile(f"{INDEX_FILE} has no table of tensors.", _AGAIN)
     for shard in entries.values():
-        # The index comes from a stranger: a shard is a plain name beside it, never a path to somewhere else.
+        # The index is untrusted: a shard must be a plain file name in the same folder, not a path.
         plain = isinstance(shard, str) and shard.endswith(".safetensors") and not any(c in shard for c in "/\\:\0")
         if not plain or len(shard.encode("utf-8", "replace")) > MAX_NAME_BYTES:
-            raise CorruptFile(f"{INDEX_FILE} names {short(str(shard))}, which is not a file beside it.", _AGAIN)
+            raise CorruptFile(f"{INDEX_FILE} lists {short(str(shard))}, which is not a file in its folder.", _AGAIN)
     return entries
 
 
 def _shards(folder: Path, index: Mapping[str, str]) -> list[dict[str, TensorInfo]]:
-    """The tables of the shards of an index; one may be missing if others hold all that is listed for it."""
+    """Return the tensor tables of the shards of an index.
+
+    A shard may be missing if other shards contain all tensors that the index lists for it.
+    """
     names = sorted(set(index.values()))
     missing = [name for name in names if not (folder / name).is_file()]
     tables = [read_header(folder / name) for name in names if name not in missing]
@@ -243,12 +253,12 @@ def _shards(folder: Path, index: Mapping[str, str]) -> list[dict[str, TensorInfo
 
 
 def _check_complete(files: list[str]) -> None:
-    """Refuse numbered parts (`model-00002-of-00003`) of which one is missing."""
+    """Raise CorruptFile if one of the numbered shards (`model-00002-of-00003`) is missing."""
     parts = {int(found[1]): int(found[2]) for name in files if (found := _PART.search(name))}
     lost = next((number for number in range(1, max(parts.values(), default=0) + 1) if number not in parts), 0)
     if lost and parts:
         total = max(parts.values())
-        raise CorruptFile(f"Part {lost} of {total} of the weights is missing.", "Fetch that file, and the index.")
+        raise CorruptFile(f"Part {lost} of {total} of the weights is missing.", "Download that file and the index.")
 
 
 def _json_object(text: bytes, label: str) -> dict[str, Any]:
@@ -258,25 +268,25 @@ def _json_object(text: bytes, label: str) -> dict[str, Any]:
             raise ValueError("duplicate key")
         return value
 
-    def refused(constant: str) -> Any:
-        raise ValueError(f"{constant} is no JSON")
+    def reject(constant: str) -> Any:
+        raise ValueError(f"{constant} is not valid JSON")
 
     if text[:1] != b"{":
         raise CorruptFile(f"{label} does not begin with a safetensors header.", _AGAIN)
     try:
-        value = json.loads(text.decode("utf-8"), object_pairs_hook=unique, parse_constant=refused)
+        value = json.loads(text.decode("utf-8"), object_pairs_hook=unique, parse_constant=reject)
         if b"\\u" in text:
-            json.dumps(value, ensure_ascii=False).encode("utf-8")  # an escape may name half a character
+            json.dumps(value, ensure_ascii=False).encode("utf-8")  # an escape may be a lone surrogate
     except (ValueError, RecursionError) as error:
-        reason = "a key twice" if "duplicate key" in str(error) else "no valid JSON"
-        raise CorruptFile(f"The header of {label} has {reason}.", _AGAIN) from error
+        reason = "has a duplicate key" if "duplicate key" in str(error) else "is not valid JSON"
+        raise CorruptFile(f"The header of {label} {reason}.", _AGAIN) from error
     if not isinstance(value, dict):
         raise CorruptFile(f"The header of {label} is not a JSON object.", _AGAIN)
     return value
 
 
 def _tensor(name: str, entry: Any, offset: int, size: int, label: str) -> TensorInfo:
-    """One entry of the header, checked by itself; `offset` is where the byte buffer begins."""
+    """Parse and check one entry of the header; `offset` is the position of the byte buffer in the file."""
     try:
         name.encode("utf-8")
     except UnicodeEncodeError:
@@ -290,23 +300,26 @@ def _tensor(name: str, entry: Any, offset: int, size: int, label: str) -> Tensor
         raise _wrong(name, label)
     start, end = offset + span[0], offset + span[1]
     if start > end or end > size:
-        raise CorruptFile(f"{label} is cut short: {short(name)} should end at byte {end} of {size}.", _AGAIN)
+        raise CorruptFile(f"{label} is truncated: {short(name)} ends at byte {end} of {size}.", _AGAIN)
     if _bits(shape, DTYPE_BITS[dtype], limit=8 * size) != 8 * (end - start):
         raise _wrong(name, label)
     return TensorInfo(name, dtype, tuple(shape), label, start, end)
 
 
 def _wrong(name: str, label: str) -> CorruptFile:
-    return CorruptFile(f"In {label}, the header's entry for {short(name)} cannot be true.", _AGAIN)
+    return CorruptFile(f"In {label}, the header entry of {short(name)} is invalid.", _AGAIN)
 
 
 def _naturals(value: Any) -> TypeGuard[list[int]]:
-    # Python's bool is an int; and a number past 64 bits has no business in an offset.
+    # bool is a subclass of int in Python, and the format has 64-bit numbers.
     return isinstance(value, list) and all(type(item) is int and 0 <= item < 1 << 63 for item in value)
 
 
 def _bits(shape: list[int], bits: int, limit: int) -> int:
-    """Bits of a tensor, or anything above `limit` as soon as it is passed: a long product of lies costs no time."""
+    """Return the bits of a tensor, or a number above `limit` as soon as it is exceeded.
+
+    The early exit keeps products of many huge dimensions from taking a long time.
+    """
     if 0 in shape:
         return 0
     for length in shape:
@@ -317,7 +330,7 @@ def _bits(shape: list[int], bits: int, limit: int) -> int:
 
 
 def short(text: str) -> str:
-    """A stranger's text, fit for one line of a message."""
+    """Return untrusted text in a form that is safe for one line of a message: printable ASCII, 80 characters."""
     clean = text.encode("ascii", "backslashreplace").decode("ascii")
     clean = "".join(c if c.isprintable() else "?" for c in clean)
     return clean if len(clean) <= 80 else clean[:77] + "..."

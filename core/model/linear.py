@@ -1,4 +1,4 @@
-"""A linear layer whose weight the tuner rewrites between steps. Stands in for nn.Linear and GPT-2's Conv1D."""
+"""A linear layer whose weight the tuner replaces between steps, in place of nn.Linear and GPT-2's Conv1D."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from torch.nn import functional
 
 
 class TunedLinear(nn.Module):
-    """y = x W^T + b with W [out, in] a leaf that autograd gives a gradient to.
+    """A linear layer y = x W^T + b whose weight W [out, in] is a leaf of the autograd graph.
 
-    With `gather` on, the mean square of every input is collected (opt-RTN's weights; the field calls it imatrix).
+    While `gather` is set, the mean square of each input feature is accumulated: the importance matrix (imatrix), which
+    weights the errors in opt-RTN.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
@@ -30,7 +31,7 @@ class TunedLinear(nn.Module):
         return functional.linear(x, self.weight, self.bias)
 
     def importance(self) -> Tensor | None:
-        """Mean square of every input seen while gathering, fp32 [in], and forget it; None if none was seen."""
+        """Return the mean square of each input feature, fp32 [in], and reset it; None if no input was gathered."""
         squares, count = self._squares, self._count
         self._squares, self._count = None, 0
         return None if squares is None else squares / count

@@ -1,4 +1,4 @@
-"""The parts of a split GGUF file by their names, which are those of llama.cpp's gguf-split."""
+"""Names of the parts of a split GGUF file, as llama.cpp's gguf-split writes them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _MAX_PARTS: Final = 1 << 12
 
 
 def parts_of(path: Path) -> list[Path]:
-    """Return the paths of all parts of a split file, by the name of one; `[path]` for any other name."""
+    """Return the paths of all parts of a split file from the path of one; `[path]` for any other file name."""
     found = _PART.fullmatch(path.name)
     if found is None or not 1 <= int(found[2]) <= int(found[3]) <= _MAX_PARTS:
         return [path]
@@ -20,6 +20,6 @@ def parts_of(path: Path) -> list[Path]:
 
 
 def whole_name(name: str) -> str:
-    """Return the name of a file without the number of the part that it is."""
+    """Return a file name without its part number."""
     found = _PART.fullmatch(name)
     return name if found is None else found[1] + found[4]

@@ -1,6 +1,6 @@
-"""What each linear layer of a model gets, in a form that stays quick for tens of thousands of layers.
+"""The quantization plan of every linear layer of a model, in a form that is fast for tens of thousands of layers.
 
-Values only: `core.model.tree` finds the layers and resolves a bits map for them. Knows no file and no torch.
+`core.model.tree` finds the layers and resolves a bits map for them. Does not import torch.
 """
 
 from __future__ import annotations
@@ -19,12 +19,19 @@ if TYPE_CHECKING:
     from core.model.tree import Linear, ModelTree
 
 _STEP = 32
-"""What the inputs and outputs of a quantized layer are a multiple of."""
+"""Divisor of the input and output features of a quantized layer."""
 
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """What happens to one linear: the scheme it really gets, which rule said so, and why it differs ("" if not)."""
+    """The quantization plan of one linear layer.
+
+    Attributes:
+        linear: the layer.
+        scheme: the scheme that is applied.
+        why: the rule that assigned it.
+        fallback: the reason if it differs from the assigned scheme, else "".
+    """
 
     linear: Linear
     scheme: LayerScheme
@@ -34,10 +41,13 @@ class LayerPlan:
 
 @dataclass(frozen=True)
 class PlanCase:
-    """What happens to all linears of one shape and for one reason.
+    """The quantization plan of all linear layers of the same shape and with the same reason.
 
-    `stored` is the bytes that such a weight takes now, and that go away where it is quantized; 0 for a tied head, whose
-    weight is the embedding's and stays.
+    Attributes:
+        scheme, why, fallback: as in `LayerPlan`.
+        in_features, out_features: of each layer.
+        stored: bytes of such a weight in the source, which quantization replaces; 0 for a tied head, whose weight
+            remains as the embedding.
     """
 
     scheme: LayerScheme
@@ -49,14 +59,14 @@ class PlanCase:
 
 
 class Plans(Sequence[LayerPlan]):
-    """The plan of every linear of a tree, in its order.
+    """The plan of every linear layer of a tree, in the order of the tree.
 
-    The window asks anew with every edit of perhaps 20,000 layers. So layers that are alike share a case, whatever can
-    be said of a case is said once, and the plan of a single layer is made when it is looked at.
+    The window resolves the plans again at every edit of up to 20,000 layers. Therefore equal layers share a `PlanCase`,
+    figures are computed once per case, and a `LayerPlan` is created only on access.
 
     Attributes:
-        cases: what happens to layers.
-        kinds: for each linear the number of its case.
+        cases: the distinct cases.
+        kinds: for each linear layer the index of its case.
     """
 
     def __init__(self, linears: Sequence[Linear], cases: Sequence[PlanCase], kinds: Sequence[int]) -> None:
@@ -84,35 +94,38 @@ class Plans(Sequence[LayerPlan]):
 
     @cached_property
     def counts(self) -> list[tuple[PlanCase, int]]:
-        """Each case with the number of its layers."""
+        """The cases that occur, each with the number of its layers."""
         return [(self.cases[kind], count) for kind, count in Counter(self.kinds).items()]
 
 
 def make_case(assigned: Assignment, in_features: int, out_features: int, stored: int) -> PlanCase:
-    """What a linear of this shape gets of what it was assigned."""
+    """Return the case of a linear layer of this shape with an assigned scheme, adapted to the shape."""
     scheme, fallback = assigned.scheme.fit(in_features, out_features)
     return PlanCase(scheme, assigned.why, fallback, in_features, out_features, stored)
 
 
 def own_copy(assigned: Assignment, head: Linear, before: int, stored: int) -> Assignment:
-    """What a tied head gets of what it was assigned, and what that means for the file and for the speed of answers.
+    """Return the assignment of a tied head, with its effect on the size and the decoding speed in the reason.
 
     Args:
-        head: the head as a linear; before: bytes of the embedding that it reads now.
-        stored: bytes of the copy that the source has of it, mostly none.
+        assigned: from the bits map.
+        head: the head as a linear layer.
+        before: bytes of the embedding, which a tied head reads for each token.
+        stored: bytes of a separate copy of the head in the source, usually 0.
     """
     scheme, fallback = assigned.scheme.fit(head.in_features, head.out_features)
     if not scheme.quantized:
-        return Assignment(assigned.scheme, assigned.why if fallback else f"{assigned.why}: it stays the embedding")
+        reason = assigned.why if fallback else f"{assigned.why}: shares the weight of the embedding"
+        return Assignment(assigned.scheme, reason)
     size = scheme.weight_bytes(head.in_features, head.out_features)
     grows = f"grows by {human(size - stored)}" if size >= stored else f"shrinks by {human(stored - size)}"
-    meaning = f"a copy of its own in {scheme.bits} bits, the embedding stays; the file {grows}"
-    reads = f"the last step of each token reads {100 * size / max(1, before):.0f} % of the bytes"
+    meaning = f"a separate {scheme.bits}-bit copy, the embedding is unchanged; the file {grows}"
+    reads = f"the output projection reads {100 * size / max(1, before):.0f} % of the bytes for each token"
     return Assignment(assigned.scheme, f"{assigned.why}: {meaning}, {reads}")
 
 
 def grouped(tree: ModelTree, plans: Iterable[LayerPlan]) -> Plans:
-    """`plans` as `Plans`, which they may be already; wherever they come from, their layers are of `tree`."""
+    """Return `plans`, which are of layers of `tree`, as `Plans`."""
     if isinstance(plans, Plans):
         return plans
     cases: dict[PlanCase, int] = {}
@@ -127,13 +140,13 @@ def grouped(tree: ModelTree, plans: Iterable[LayerPlan]) -> Plans:
 
 
 def nothing_quantized(plans: Plans) -> tuple[str, str] | None:
-    """Return the reason and a hint where no layer gets fewer than 16 bits; None where one does."""
+    """Return a reason and a hint if no layer is quantized, else None."""
     cases = [case for case, _ in plans.counts]
     if any(case.scheme.quantized for case in cases):
         return None
     if cases and all(case.fallback for case in cases):
         odd = sorted({width for case in cases for width in (case.in_features, case.out_features) if width % _STEP})
         listed = f"{', '.join(map(str, odd[:3]))}{' and others' if len(odd) > 3 else ''}"
-        reason = f"inputs and outputs have to be divisible by {_STEP}, and its layers have widths of {listed}."
-        return f"No layer of this model can be quantized: {reason}", "Use a model with other widths."
-    return "The bits map leaves every layer in 16 bits.", "Give at least one layer 2, 3, 4 or 8 bits."
+        reason = f"layer dimensions must be divisible by {_STEP}, and this model has {listed}."
+        return f"No layer of this model can be quantized: {reason}", "Use a model with other layer dimensions."
+    return "The bits map leaves every layer in 16 bits.", "Set at least one layer to 2, 3, 4 or 8 bits."

@@ -1,8 +1,8 @@
-"""The whole causal language model without its weights, and filling parts of it from a checkpoint.
+"""A causal language model without weights, parts of which are filled from a checkpoint on demand.
 
-Parameters lie on `meta`, buffers (rotary tables, scales) are real: they are in no checkpoint. Building one decoder
-block by itself instead gives it no attention implementation; it then attends both ways and only warns.
-Knows modules and names, not quantization.
+Parameters are on the `meta` device. Buffers (rotary tables, scales) are real, since no checkpoint contains them. The
+whole model is built because a decoder block that is built alone has no attention implementation: it would use
+bidirectional attention with nothing but a warning.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ _MAX_ITEMS: Final = 1 << 16
 
 @dataclass(frozen=True)
 class Skeleton:
-    """A causal LM on `meta` and where its parts are.
+    """A causal language model on `meta`, and the location of its parts.
 
     Attributes:
         model: the `...ForCausalLM` module.
         stack: module path of the list of decoder blocks, such as `model.layers`.
-        tree: the checkpoint's own tree.
-        store: the checkpoint's tensors.
-        renamed: from the checkpoint's names of tensors to the model's, where transformers changes them (`embed_out` of
-            GPT-NeoX is `lm_head`).
+        tree: layer tree of the checkpoint.
+        store: tensors of the checkpoint.
+        renamed: name in the checkpoint -> name in the model, for tensors that transformers renames (`embed_out` of
+            GPT-NeoX becomes `lm_head`).
     """
 
     model: Any
@@ -57,7 +57,7 @@ class Skeleton:
         return self.model.get_submodule(self.stack)
 
     def module_name(self, name: str) -> str:
-        """The model's name of what the checkpoint calls `name` (GPT-2's `h.0` is `transformer.h.0` in the model)."""
+        """Return the module path for a name in the checkpoint (`transformer.h.0` for GPT-2's `h.0`)."""
         if f"{name}.weight" in self.renamed:
             return self.renamed[f"{name}.weight"].removesuffix(".weight")
         if name == self.tree.prefix or name.startswith(self.tree.prefix + "."):
@@ -73,7 +73,7 @@ class Skeleton:
         return True
 
     def checkpoint_name(self, name: str) -> str | None:
-        """The tensor of the checkpoint that fills the model's parameter or buffer `name`; None if there is none."""
+        """Return the name of the tensor that fills the parameter or buffer `name` of the model; None if missing."""
         if name in self._originals:
             return self._originals[name] if self._originals[name] in self.store else None
         if name.startswith(self.stack + "."):
@@ -89,7 +89,7 @@ class Skeleton:
         return shared if shared in self.store and name != f"{self.head()}.weight" else None
 
     def _shared(self, name: str) -> str:
-        """Return the other name of a parameter that has two, such as BERT's `decoder.bias`, saved as `bias` alone."""
+        """Return the other name of a shared parameter ("" if not shared): BERT's `decoder.bias` is saved as `bias`."""
         return str(getattr(self.model, "all_tied_weights_keys", {}).get(name, ""))
 
     @cached_property
@@ -97,10 +97,10 @@ class Skeleton:
         return {new: old for old, new in self.renamed.items()}
 
     def head(self) -> str:
-        """Module path of the output head.
+        """Return the module path of the output head.
 
         Raises:
-            UnsupportedModel: the model has none.
+            UnsupportedModel: the model has no output head.
         """
         head = self.model.get_output_embeddings()
         if head is None:
@@ -110,15 +110,14 @@ class Skeleton:
         return self._path(head)
 
     def ends(self) -> tuple[str, str]:
-        """Module paths of the token embedding and the output head: the largest tensors outside the blocks."""
+        """Return the module paths of the token embedding and the output head."""
         return self._path(self.model.get_input_embeddings()), self.head()
 
     def _path(self, wanted: nn.Module) -> str:
         return next(name for name, module in self.model.named_modules() if module is wanted)
 
     def fill(self, path: str, dtype: torch.dtype, device: torch.device, skip: tuple[str, ...] = ()) -> nn.Module:
-        """Give the sub-module at `path` its weights, in `dtype` on `device`, except those at or below the
-        paths in `skip`.
+        """Load the weights of the sub-module at `path` in `dtype` to `device`, except at or below the paths in `skip`.
 
         Raises:
             UnsupportedModel: the checkpoint has no tensor, or one of another shape, for a parameter.
@@ -136,11 +135,11 @@ class Skeleton:
         return module
 
     def check(self) -> None:
-        """Hold the headers of all tensors against the model, reading no values.
+        """Compare the headers of all tensors with the parameters of the model, without reading values.
 
         Raises:
-            UnsupportedModel: a parameter has no tensor, or one of another shape or type; the embedding or the head is
-                another tensor than the tree takes for it; or a linear of the tree has no place in the model.
+            UnsupportedModel: a parameter has no tensor, or one of another shape or dtype; the model's embedding or head
+                is not the tensor that the tree lists; or the model has no module for a linear layer of the tree.
         """
         for name, slot, owner in _slots(self.model, ""):
             self._source(name, slot, owner)
@@ -153,18 +152,21 @@ class Skeleton:
         ):
             if found not in taken:
                 raise UnsupportedModel(
-                    f"The {what} of this model is {found}, and not {taken[0]}, which its shape suggests.",
+                    f"The {what} of this model is {found}, not {taken[0]} as its shape suggests.",
                     "This architecture is not supported yet.",
                 )
         for linear in tree.linears:
             if not self._owns(self.module_name(linear.name)):
                 raise UnsupportedModel(
                     f"{type(self.model).__name__} of transformers has no layer for {linear.name}.",
-                    "Use a checkpoint that has the tensors of its architecture and no others.",
+                    "Use a checkpoint that contains exactly the tensors of its architecture.",
                 )
 
     def _source(self, name: str, slot: str, owner: nn.Module) -> str | None:
-        """The tensor that fills a parameter or buffer, as far as its header tells; None for a buffer that is made."""
+        """Return the tensor that fills a parameter or buffer, after checking its header.
+
+        Returns None for a buffer that the model computes itself, or a parameter that is loaded already.
+        """
         if slot in owner._non_persistent_buffers_set:
             return None
         key, wanted = self.checkpoint_name(name), getattr(owner, slot)
@@ -172,34 +174,34 @@ class Skeleton:
             if isinstance(wanted, nn.Parameter) and wanted.is_meta:
                 if name.startswith(f"{self.stack}.") and (shared := self._shared(name)):
                     raise UnsupportedModel(
-                        f"{name} is the same tensor as {shared}: the blocks of this architecture share weights.",
+                        f"{name} shares its tensor with {shared}: the blocks of this architecture share weights.",
                         "This architecture is not supported yet.",
                     )
                 raise UnsupportedModel(
                     f"The checkpoint has no tensor for {name}, which this architecture needs.",
-                    "It may be incomplete, or made for another version of transformers.",
+                    "The checkpoint may be incomplete, or made for another version of transformers.",
                 )
             return None
         info = self.store.info(key)
         if not info.numel and wanted.numel():
             raise UnsupportedModel(
-                f"{key} is empty (its shape is {list(info.shape)}).",
-                "The weights were saved without being gathered, as training in shards (ZeRO-3) does; save them whole.",
+                f"{key} is empty (shape {list(info.shape)}).",
+                "The weights were saved during sharded training (ZeRO-3) without being gathered; save them again.",
             )
         if info.shape != tuple(wanted.shape):
             raise UnsupportedModel(
-                f"{key} has the shape {list(info.shape)}, but config.json says {list(wanted.shape)}.",
-                "The config and the weights do not belong together.",
+                f"{key} has the shape {list(info.shape)}, but config.json requires {list(wanted.shape)}.",
+                "The config and the weights belong to different models.",
             )
         if wanted.is_floating_point() and not self.store.dtype(key).is_floating_point:
             raise UnsupportedModel(
-                f"{key} is stored as {info.dtype}, where floating-point numbers are needed.",
+                f"{key} is stored as {info.dtype}, but floating-point numbers are required.",
                 "Use a checkpoint in 16 or 32 bits.",
             )
         return key
 
     def unload(self, path: str) -> None:
-        """Put the parameters below `path` back on `meta` (buffers stay)."""
+        """Move the parameters below `path` back to `meta`; buffers stay."""
         module = self.model.get_submodule(path) if path else self.model
         for owner in module.modules():
             for slot, value in list(owner._parameters.items()):
@@ -208,19 +210,19 @@ class Skeleton:
 
 
 def build_skeleton(tree: ModelTree, store: TensorStore) -> Skeleton:
-    """The model that `config.json` of the store's folder describes, ready to be filled.
+    """Build the model that `config.json` in the folder of `store` describes, without weights.
 
     Raises:
-        UnsupportedModel: transformers does not know the architecture, or the config cannot be built.
+        UnsupportedModel: transformers does not implement the architecture, or cannot build the model.
     """
     config = transformers_config(store.folder)
     config.tie_word_embeddings = tree.tied
-    # what is returned is for the caller to say
+    # the callers rely on these return values, whatever config.json specifies
     config.return_dict, config.output_hidden_states, config.output_attentions = True, False, False
-    # sdpa ignores soft-capping, so models that use it need the eager path and its explicit mask.
+    # SDPA ignores soft-capping, so models that use it need eager attention with its explicit mask.
     capped = getattr(config, "attn_logit_softcapping", None) is not None
     if getattr(config, "rescale_every", None):
-        # RWKV halves its weights every so many blocks, in place, for the range of float16; norms undo it at the end.
+        # RWKV halves its weights in place every few blocks for the range of float16; the norms cancel it.
         config.rescale_every = 0
     model = _from_config(config, "eager" if capped else "sdpa")
     model.eval().requires_grad_(False)
@@ -242,10 +244,10 @@ def build_skeleton(tree: ModelTree, store: TensorStore) -> Skeleton:
 
 
 def _renamed(model: Any, tree: ModelTree) -> dict[str, str]:
-    """Return the model's names of the tensors whose names transformers changes when it loads them.
+    """Return name in the checkpoint -> name in the model for the tensors that transformers renames when loading.
 
     Raises:
-        UnsupportedModel: transformers does more than rename: it splits, joins or turns tensors.
+        UnsupportedModel: transformers also splits, joins or transposes tensors.
     """
     steps = get_model_conversion_mapping(model)
     own = {name for name, _ in [*model.named_parameters(), *model.named_buffers()]}
@@ -258,8 +260,8 @@ def _renamed(model: Any, tree: ModelTree) -> dict[str, str]:
                 new = step.rename_source_key(new)[0]
             elif not {name, base + name} & own and step.rename_source_key(new)[1] is not None:
                 raise UnsupportedModel(
-                    f"transformers makes other tensors of {name} when it loads a {tree.architecture}; "
-                    "this version cannot.",
+                    f"transformers converts the tensor {name} when it loads a {tree.architecture}, which this version "
+                    "does not support.",
                     "This architecture is not supported yet.",
                 )
         new = new if new in own or base + new not in own else base + new
@@ -269,23 +271,24 @@ def _renamed(model: Any, tree: ModelTree) -> dict[str, str]:
 
 
 def _renamed_prefix(tree: ModelTree, renamed: Mapping[str, str]) -> set[str]:
-    """Return where the model has the blocks, if that is another place than in the checkpoint."""
+    """Return the prefixes of the blocks in the model, if transformers renames them."""
     blocks = (new for old, new in renamed.items() if old.startswith(f"{tree.prefix}.0."))
     return {new.partition(".0.")[0] for new in blocks}
 
 
 def transformers_config(folder: Path) -> Any:
-    """Return the transformers config of a folder, without quantization marks; no code of the model's own is ever run.
+    """Return the transformers config of a folder without its `quantization_config`; never runs code of the model.
 
     Raises:
-        UnsupportedModel: transformers does not know the model's type, or does not accept a value.
+        UnsupportedModel: transformers does not implement the model type, or rejects a value.
         CorruptFile, ModelNotFound: there is no readable config.json.
     """
     value = read_config(folder)
     check_architecture(value)
     _check_numbers(value)
-    told = "transformers does not accept the model's config.json"
-    with readable(folder) as place, translated(UnsupportedModel, told, "Correct or fetch config.json again."):
+    problem = "transformers does not accept the model's config.json"
+    hint = "Correct config.json, or download it again."
+    with readable(folder) as place, translated(UnsupportedModel, problem, hint):
         config = AutoConfig.from_pretrained(place, trust_remote_code=False)
     if hasattr(config, "quantization_config"):
         del config.quantization_config
@@ -293,22 +296,22 @@ def transformers_config(folder: Path) -> Any:
 
 
 def _check_numbers(value: Mapping[str, Any]) -> None:
-    """Refuse sizes that no model has, before memory for them is asked for."""
+    """Raise UnsupportedModel for sizes beyond those of any model, before memory is allocated for them."""
     for key, item in [*value.items(), *text_config(value).items()]:
         size = item if type(item) is int else len(item) if isinstance(item, list) else 0
         if abs(size) >= (_MAX_ITEMS if isinstance(item, list) else _MAX_NUMBER) and "theta" not in key:
-            raise UnsupportedModel(f"In config.json, {short(key)} is beyond any model known.", "Correct config.json.")
+            raise UnsupportedModel(f"In config.json, {short(key)} exceeds any known model.", "Correct config.json.")
 
 
 def _from_config(config: Any, attention: str) -> Any:
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise UnsupportedModel(
-            f"transformers has no causal language model of the kind {config.model_type!r}.",
+            f"transformers has no causal language model of the type {config.model_type!r}.",
             "Use a model that predicts the next token.",
         )
-    told = "transformers cannot build a language model from this config"
+    problem = "transformers cannot build a language model from this config"
     try:
-        with _parameters_on_meta(), translated(UnsupportedModel, told, "Check config.json, or use another model."):
+        with _parameters_on_meta(), translated(UnsupportedModel, problem, "Check config.json, or use another model."):
             return AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=attention)
     except UnsupportedModel as error:
         if attention == "sdpa" and "scaled_dot_product_attention" in str(error.__cause__):
@@ -317,13 +320,13 @@ def _from_config(config: Any, attention: str) -> Any:
 
 
 def _matches(module: str, prefix: str) -> bool:
-    """Whether a module path and a checkpoint path differ at most by leading parts."""
+    """Return whether a module path and a checkpoint path are equal apart from leading parts."""
     return module == prefix or module.endswith("." + prefix) or prefix.endswith("." + module)
 
 
 @contextlib.contextmanager
 def _parameters_on_meta() -> Iterator[None]:
-    """Move every parameter to `meta` as it is registered; its memory was never touched, so this costs none."""
+    """Move every parameter to `meta` when it is registered, before its memory is written to and thus committed."""
     original = nn.Module.register_parameter
 
     def register(module: nn.Module, name: str, value: nn.Parameter | None) -> None:
@@ -339,7 +342,7 @@ def _parameters_on_meta() -> Iterator[None]:
 
 
 def _slots(module: nn.Module, path: str) -> Iterator[tuple[str, str, nn.Module]]:
-    """(full name, attribute, owner) of every parameter and buffer below a module."""
+    """Yield (full name, attribute, owner) for every parameter and buffer below a module."""
     for prefix, owner in module.named_modules(prefix=path):
         for slot, value in [*owner._parameters.items(), *owner._buffers.items()]:
             if value is not None:

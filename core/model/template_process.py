@@ -1,11 +1,12 @@
-"""The process in which chat templates are rendered: requests on standard input, replies on standard output.
+"""The child process that renders chat templates: requests on standard input, replies on standard output.
 
-A chat template is a program by whoever published the model. It runs here, with bounds on memory and time, so that one
-that does not end or takes gigabytes harms nobody who waits (ggml-org/llama.cpp#24140, ollama/ollama#17035). Run as a
-script in isolated mode; imports the standard library and Jinja only. `core.model.chat_template` is the other end.
+A chat template is a program by the publisher of the model. It runs here with limits on memory and time, so that a
+template that does not terminate or allocates gigabytes does not block or crash the application
+(ggml-org/llama.cpp#24140, ollama/ollama#17035). Run as a script in isolated mode; imports only the standard library
+and Jinja. `core.model.chat_template` starts it.
 
-A message is its length in 8 bytes, big-endian, and so many bytes of JSON: `{"template", "values", "longest"}`, answered
-by `{"text"}` or `{"error", "message"}`.
+A message is its length as 8 bytes in big-endian order, followed by JSON. A request has `template`, `values` and
+`longest`; the reply has `text`, or `error` and `message`.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from functools import lru_cache
 from typing import Any, BinaryIO, Final
 
 SECONDS: Final = 3.0
-"""Processor time of one rendering. Templates of real models take milliseconds."""
+"""Limit on the processor time of one rendering. Templates of real models take milliseconds."""
 MEMORY_BYTES: Final = 1 << 30
-"""Address space of the process."""
+"""Limit on the address space of the process."""
 LENGTH: Final = struct.Struct(">Q")
 _MESSAGE_CHARS: Final = 1000
 
@@ -33,12 +34,13 @@ def render(template: str, values: Mapping[str, Any], longest: int) -> dict[str, 
     """Render a template as transformers does.
 
     Args:
-        template: Jinja text.
-        values: of its variables.
-        longest: characters; a longer result is an error.
+        template: Jinja source.
+        values: variables of the template.
+        longest: length limit of the result in characters.
 
     Returns:
-        `text`, or `error` (`refused` by the template itself, `syntax`, `fails`, `memory`, `length`) and `message`.
+        `text`; or `message` and `error`, which is `refused` (by the template itself), `syntax`, `fails`, `memory` or
+        `length`.
     """
     from jinja2 import TemplateSyntaxError
 
@@ -59,8 +61,8 @@ def render(template: str, values: Mapping[str, Any], longest: int) -> dict[str, 
     except RecursionError:
         return _failed("fails", "infinite recursion")
     except Exception as error:  # noqa: BLE001 - a template can raise anything
-        said = str(error) if type(error).__module__.startswith("jinja2") else f"{type(error).__name__}: {error}"
-        return _failed("fails", said)
+        detail = str(error) if type(error).__module__.startswith("jinja2") else f"{type(error).__name__}: {error}"
+        return _failed("fails", detail)
 
 
 def _failed(error: str, message: str) -> dict[str, str]:
@@ -69,7 +71,7 @@ def _failed(error: str, message: str) -> dict[str, str]:
 
 @lru_cache(maxsize=1)
 def _refusal() -> type[Exception]:
-    """The exception of `raise_exception`, by which a template refuses a conversation."""
+    """Return the exception class of `raise_exception`, with which a template rejects a conversation."""
     from jinja2 import TemplateError
 
     class RefusalError(TemplateError):
@@ -85,22 +87,22 @@ def _compiled(template: str) -> Any:
 
 @lru_cache(maxsize=1)
 def _environment() -> Any:
-    """Jinja with the settings, filters and functions that transformers gives to templates."""
+    """Return a Jinja environment with the settings, filters and functions of chat templates in transformers."""
     from jinja2 import nodes
     from jinja2.ext import Extension, loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     class Generation(Extension):
-        """`{% generation %}`, which marks what a model said for training and changes no text."""
+        """The block `{% generation %}`, which marks answers for training and does not change the text."""
 
         tags = {"generation"}  # noqa: RUF012 - as the base class declares it
 
         def parse(self, parser: Any) -> Any:
             line = next(parser.stream).lineno
             body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-            return nodes.CallBlock(self.call_method("_said"), [], [], body).set_lineno(line)
+            return nodes.CallBlock(self.call_method("_render"), [], [], body).set_lineno(line)
 
-        def _said(self, caller: Any) -> Any:
+        def _render(self, caller: Any) -> Any:
             return caller()
 
     environment = ImmutableSandboxedEnvironment(
@@ -109,7 +111,7 @@ def _environment() -> Any:
     environment.filters["tojson"] = _to_json
     environment.globals |= {
         "raise_exception": _raise_exception,
-        "strftime_now": lambda form: datetime.now().strftime(form),  # noqa: DTZ005 - the user's day, as in transformers
+        "strftime_now": lambda form: datetime.now().strftime(form),  # noqa: DTZ005 - local time, as in transformers
         "dict": _Dictionary(),
         "namespace": _namespace(),
     }
@@ -127,7 +129,7 @@ def _raise_exception(message: Any) -> None:
 
 
 class _Dictionary:
-    """`dict()` of templates, without the attributes of the class."""
+    """The function `dict()` of templates, without the attributes of the class `dict`."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
         return dict(*args, **kwargs)
@@ -137,7 +139,7 @@ class _Dictionary:
 
 
 def _namespace() -> type[Any]:
-    """`namespace()` of templates, without names that lead to Python's internals."""
+    """Return the class `namespace()` of templates, which rejects names that give access to Python internals."""
     from jinja2.exceptions import SecurityError
     from jinja2.utils import Namespace
 
@@ -162,7 +164,7 @@ def _namespace() -> type[Any]:
 
 
 def _messages(stream: BinaryIO) -> Iterator[bytes]:
-    """The messages in a stream, until its end."""
+    """Yield the messages in a stream until its end."""
     while len(head := stream.read(LENGTH.size)) == LENGTH.size:
         (size,) = LENGTH.unpack(head)
         if len(body := stream.read(size)) < size:
@@ -171,7 +173,7 @@ def _messages(stream: BinaryIO) -> Iterator[bytes]:
 
 
 def _bound_memory() -> None:
-    with contextlib.suppress(ImportError, ValueError, OSError):  # Windows has no such bounds, macOS not all of them
+    with contextlib.suppress(ImportError, ValueError, OSError):  # Windows has no such limits, macOS not all of them
         import resource
 
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -181,15 +183,15 @@ def _bound_memory() -> None:
 
 
 def _bound_time(seconds: float) -> None:
-    """Have the system end the process after so much more processor time; 0 for never."""
-    if hasattr(signal, "setitimer"):  # Windows has none; the other process looks at the clock as well
+    """Let the system kill the process after `seconds` more of processor time; 0 removes the limit."""
+    if hasattr(signal, "setitimer"):  # not on Windows; the parent process has a time limit as well
         signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
 def main() -> None:
-    """Answer requests until standard input ends, as it does when the other process is gone."""
+    """Answer requests until standard input ends, which it also does when the parent process ends."""
     sys.path[:0] = sys.argv[1:]
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt at a terminal is for the other process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at a terminal is handled by the parent process
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     _environment()
     _bound_memory()

@@ -1,4 +1,4 @@
-"""The tokenizer of a model folder, without ever running code that came with it."""
+"""Loading the tokenizer of a model folder, without running code that comes with the model."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from core.errors import CorruptFile, MissingDependency, UnsupportedModel, transl
 from core.files import check_content, read_json
 
 MAX_TOKENS: Final = 1 << 20
-"""Real vocabularies have up to 262,144 tokens; to load one of two million takes minutes and gigabytes."""
+"""Limit on the vocabulary size. Real ones have up to 262,144 tokens; two million take minutes and gigabytes to load."""
 
 MAX_BYTES: Final = 96 << 20
-"""Of a file; the tokenizers of 262,144 tokens have up to 40 MB."""
+"""Size limit of a tokenizer file. With 262,144 tokens, files have up to 40 MB."""
 
 _MAX_DIGITS: Final = 9
-"""Of a token's number; some readers fill the memory up to it."""
+"""Limit on the digits of a token id. Some readers allocate memory for all ids up to the largest."""
 
 _LEGACY_TEMPLATE: Final = "chat_template.json"
-"""Where models with processors had their template before chat_template.jinja; transformers' tokenizers pass it over."""
+"""Template file of models with processors before chat_template.jinja; tokenizers of transformers ignore it."""
 
 _FILES: Final = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "merges.txt", "spiece.model")
 _KINDS: Final = (".model", ".tiktoken", ".vocab", ".bpe")
-"""Of other files that tokenizers are made from."""
+"""Suffixes of other tokenizer files."""
 _NUMBERED: Final = re.compile(rb'(?<!\\)":\s*(\d+)')
 _TRIAL: Final = "Ab 1é\n\U0001f600世<"
-"""Text with letters that small vocabularies do not have."""
+"""Text with characters that are missing in small vocabularies."""
 
 END_MARKS: Final = frozenset({
     "<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>",
@@ -41,25 +41,26 @@ END_MARKS: Final = frozenset({
     "<|tool_response>", "<｜end▁of▁sentence｜>", "<|end_of_turn|>", "<|END_OF_TURN_TOKEN|>",
     "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>",
 })  # fmt: skip
-"""Texts of tokens that end an answer wherever a vocabulary has them (llama.cpp's src/llama-vocab.cpp keeps such a list,
-ggml-org/llama.cpp#9606). Some models name only the end of a document, and would otherwise talk to themselves."""
+"""Tokens that always end an answer. llama.cpp has such a list in src/llama-vocab.cpp (ggml-org/llama.cpp#9606).
+
+Some models declare only the end-of-document token, and would otherwise continue with the next turn of the user."""
 
 
 def hidden_ids(tokenizer: Any) -> frozenset[int]:
-    """Return the ids of the tokens that answers do not show.
+    """Return the ids of the tokens that are not shown in answers.
 
-    These are the special tokens that the tokenizer names, and those that only tokenizer.json or
-    `added_tokens_decoder` of tokenizer_config.json marks as special. Where the two files contradict each other, one
-    mark is enough: that is known by what the tokenizer leaves out itself.
+    These are the named special tokens of the tokenizer and the tokens that tokenizer.json or `added_tokens_decoder` in
+    tokenizer_config.json marks as special. If the two files disagree, one mark is sufficient. The marks in
+    tokenizer.json are found by decoding with and without special tokens.
     """
     added = tokenizer.added_tokens_decoder
     found = {*tokenizer.all_special_ids, *(number for number, token in added.items() if token.special)}
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None and (rest := [number for number in added if number not in found]):
-        shown, all_ = (
+        shown, full = (
             backend.decode_batch([[number] for number in rest], skip_special_tokens=skip) for skip in (True, False)
         )
-        found.update(number for number, said, whole in zip(rest, shown, all_, strict=True) if whole and not said)
+        found.update(number for number, text, whole in zip(rest, shown, full, strict=True) if whole and not text)
     return frozenset(found)
 
 
@@ -67,28 +68,28 @@ def load_tokenizer(folder: Path) -> Any:
     """Return the transformers tokenizer of a model folder.
 
     Raises:
-        UnsupportedModel: there is none that transformers can read, or it is beyond any tokenizer known.
-        MissingDependency: the file that there is needs a library that is not installed.
-        CorruptFile: a file of it is damaged.
+        UnsupportedModel: there is no tokenizer, transformers cannot read it, or it exceeds the limits.
+        MissingDependency: it needs a library that is not installed.
+        CorruptFile: a tokenizer file is damaged.
     """
     from transformers import AutoTokenizer
 
     _check_files(folder)
-    told = f"The tokenizer in {folder} cannot be read"
-    hint = "Fetch tokenizer.json and tokenizer_config.json of the model again."
+    problem = f"The tokenizer in {folder} cannot be read"
+    hint = "Download tokenizer.json and tokenizer_config.json of the model again."
     if not any(path.name in (*_FILES, "tokenizer_config.json") or path.suffix in _KINDS for path in folder.iterdir()):
         raise UnsupportedModel(
             f"There is no tokenizer in {folder}.",
-            "Put tokenizer.json and tokenizer_config.json of the model into that folder.",
+            "Add tokenizer.json and tokenizer_config.json of the model to that folder.",
         )
     if _needs_code(folder):
         raise UnsupportedModel(
-            f"The tokenizer in {folder} runs only with code that comes with the model, which Bitwright does not run.",
-            "Put a tokenizer.json of the model beside it.",
+            f"The tokenizer in {folder} needs code that comes with the model, which Bitwright does not run.",
+            "Add a tokenizer.json of the model to that folder.",
         )
-    with readable(folder) as place, translated(UnsupportedModel, told, hint):
+    with readable(folder) as place, translated(UnsupportedModel, problem, hint):
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
-        tokenizer(_TRIAL, add_special_tokens=True)  # some find out only now that they have no token for a letter
+        tokenizer(_TRIAL, add_special_tokens=True)  # some fail only here, on characters without a token
     if tokenizer.chat_template is None and (folder / _LEGACY_TEMPLATE).is_file():
         value = read_json(folder / _LEGACY_TEMPLATE)
         found = value.get("chat_template") if isinstance(value, dict) else None
@@ -98,11 +99,11 @@ def load_tokenizer(folder: Path) -> Any:
 
 @contextmanager
 def readable(folder: Path) -> Iterator[Path]:
-    """Give a folder whose JSON files other libraries can read, for as long as the block runs.
+    """Provide a folder that transformers can read, for the duration of the context.
 
-    It is `folder` itself; or, where a file begins with a byte-order mark or names code that comes with the model, which
-    transformers would ask to run though it has classes of its own, a copy of the small files without those. A path that
-    is not UTF-8, which the tokenizers library does not take, is replaced by such a copy as well.
+    This is `folder` itself or, if necessary, a temporary copy of its small files. The copy omits byte-order marks and
+    the `auto_map` with references to code of the model, which transformers would otherwise ask to run even if it
+    implements the class itself. A path that is not valid UTF-8 needs a copy because of the tokenizers library.
     """
     changed = {path: data for path in sorted(folder.glob("*.json")) if path.is_file() and (data := _cleaned(path))}
     if not changed and not any("\ud800" <= letter <= "\udfff" for letter in str(folder)):
@@ -118,7 +119,7 @@ def readable(folder: Path) -> Iterator[Path]:
 
 
 def _cleaned(path: Path) -> bytes | None:
-    """Return the text of a JSON file without mark and without the names of code; None where it has neither."""
+    """Return the content of a JSON file without byte-order mark and `auto_map`; None if it has neither."""
     try:
         with path.open("rb") as stream:
             marked = stream.read(3) == codecs.BOM_UTF8
@@ -128,11 +129,11 @@ def _cleaned(path: Path) -> bytes | None:
                 return json.dumps({key: item for key, item in value.items() if key != "auto_map"}).encode("utf-8")
         return path.read_bytes()[3:] if marked else None
     except OSError as error:
-        raise CorruptFile(f"{path} cannot be read: {error.strerror}.", "Check its rights.") from error
+        raise CorruptFile(f"{path} cannot be read: {error.strerror}.", "Check its permissions.") from error
 
 
 def _check_files(folder: Path) -> None:
-    """Refuse what other libraries would take minutes, gigabytes or a wrong guess for."""
+    """Reject files for which other libraries would need minutes or gigabytes, or would load something else."""
     for name in _FILES:
         path = folder / name
         if path.is_symlink() and not path.exists():
@@ -142,11 +143,11 @@ def _check_files(folder: Path) -> None:
         check_content(path)
         if path.stat().st_size > MAX_BYTES:
             raise UnsupportedModel(
-                f"{path} has {path.stat().st_size >> 20} MB, which is beyond any tokenizer known.", "Check the file."
+                f"{path} has {path.stat().st_size >> 20} MB, which exceeds any known tokenizer.", "Check the file."
             )
     for name in ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"):
         if (folder / name).is_file() and not isinstance(read_json(folder / name), dict):
-            raise CorruptFile(f"{folder / name} is not a JSON object.", "Fetch the file again.")
+            raise CorruptFile(f"{folder / name} is not a JSON object.", "Download the file again.")
     if (folder / "tokenizer.json").is_file():
         _check_numbers(folder / "tokenizer.json")
     elif (folder / "tokenizer.model").is_file():
@@ -154,7 +155,7 @@ def _check_files(folder: Path) -> None:
 
 
 def _needs_code(folder: Path) -> bool:
-    """Return whether the tokenizer has neither files nor a class that transformers knows, but code of its own."""
+    """Return whether the tokenizer has no tokenizer.json and a class that is only defined in code of the model."""
     path = folder / "tokenizer_config.json"
     settings = read_json(path) if path.is_file() and not (folder / "tokenizer.json").is_file() else {}
     if not isinstance(settings.get("auto_map"), dict) or "AutoTokenizer" not in settings["auto_map"]:
@@ -165,24 +166,24 @@ def _needs_code(folder: Path) -> bool:
 
 
 def _check_numbers(path: Path) -> None:
-    """Refuse a tokenizer.json with too many tokens, or with numbers of tokens that are too large.
+    """Raise UnsupportedModel for a tokenizer.json with too many tokens or too large token ids.
 
-    Looks for what is numbered instead of parsing the file, which would take ten times its size.
+    Searches for numbers with a regular expression; parsing the file would need ten times its size in memory.
     """
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise CorruptFile(f"{path} cannot be read: {error.strerror}.", "Check its rights.") from error
+        raise CorruptFile(f"{path} cannot be read: {error.strerror}.", "Check its permissions.") from error
     for count, found in enumerate(_NUMBERED.finditer(data), 1):
         if count > MAX_TOKENS or len(found[1]) > _MAX_DIGITS:
             what = f"more than {MAX_TOKENS} tokens" if count > MAX_TOKENS else f"the number {found[1][:20].decode()}"
-            raise UnsupportedModel(f"{path} has {what}, which is beyond any tokenizer known.", "Check the file.")
+            raise UnsupportedModel(f"{path} has {what}, which exceeds any known tokenizer.", "Check the file.")
 
 
 def _check_sentencepiece(path: Path) -> None:
-    """Refuse a tokenizer.model without tokenizer.json where the libraries are missing that read one.
+    """Raise MissingDependency if a tokenizer.model without tokenizer.json needs libraries that are not installed.
 
-    transformers says then that another is missing.
+    transformers would report another library as missing.
     """
     with path.open("rb") as stream:
         kind = "SentencePiece's" if stream.read(1) == b"\n" else "tiktoken's"
@@ -192,13 +193,13 @@ def _check_sentencepiece(path: Path) -> None:
     missing = [package for module, package in wanted.items() if not _is_installed(module)]
     if missing:
         raise MissingDependency(
-            f"{path.parent} has no tokenizer.json but {kind} tokenizer.model, which needs {' and '.join(missing)}.",
-            f"Put its tokenizer.json beside it, or install: python -m pip install {' '.join(missing)}",
+            f"{path.parent} has no tokenizer.json, and {kind} tokenizer.model needs {' and '.join(missing)}.",
+            f"Add tokenizer.json to that folder, or run: python -m pip install {' '.join(missing)}",
         )
 
 
 def _is_installed(module: str) -> bool:
     try:
         return find_spec(module) is not None
-    except ModuleNotFoundError:  # the package that it would be in
+    except ModuleNotFoundError:  # its parent package is missing
         return False

@@ -1,8 +1,8 @@
-"""The layer tree of a model, from its config and its tensor table alone.
+"""The layer tree of a model, built from its config and its tensor table.
 
 Decoder blocks are found by structure, not from a list of models: they are the numbered stack `prefix.N.` whose
-matrices hold most parameters. A linear layer is a 2-D `.weight` in it. What cannot be quantized yet gets one
-sentence in `refusal` and is still listed, so that it can be shown. Knows no tensor's values and no torch.
+matrices have the most parameters. A linear layer is a 2-D `.weight` in it. A model that cannot be quantized gets the
+reason in `refusal`; its layers are listed nevertheless. Does not import torch.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from core.model.plans import Plans, make_case, own_copy
 
 _WEIGHT = ".weight"
 _MAX_BLOCKS = 4096
-"""The deepest models have some 200; transformers takes a minute to make 20,000 empty ones."""
+"""Limit on the number of blocks. The deepest models have about 200; transformers takes a minute to build 20,000."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class Linear:
         name: as in the checkpoint, without `.weight`.
         block: number of its decoder block; -1 for the lm_head.
         kind: its name inside the block, such as `self_attn.q_proj`.
-        in_features, out_features: of the layer, however the weight is stored.
-        dtype: safetensors code of the weight.
-        transposed: the weight is stored [in, out] (GPT-2's Conv1D) instead of [out, in].
-        has_bias: the checkpoint has a bias for it.
+        in_features, out_features: of the layer, independent of the storage order of the weight.
+        dtype: safetensors dtype code of the weight.
+        transposed: whether the weight is stored as [in, out] (GPT-2's Conv1D) instead of [out, in].
+        has_bias: whether the checkpoint has a bias for the layer.
     """
 
     name: str
@@ -52,21 +52,23 @@ class Linear:
 
 @dataclass(frozen=True)
 class ModelTree:
-    """Blocks, linears and all tensors of one checkpoint.
+    """The blocks, linear layers and tensors of a checkpoint.
 
     Attributes:
         architecture: first entry of the config's `architectures`, or "".
-        model_type: of the language model in it (of `text_config` where the config is nested).
-        config: the whole config, as read, but for what the tensors contradict (`core.model.corrections`).
-        prefix: what comes before the block number, such as `model.layers`; "" if no blocks were found.
-        blocks: their number.
-        linears: in the order of the blocks, inside a block in that of the checkpoint; an untied lm_head comes last.
-        tensors: every tensor of the checkpoint, in its order, but for those in `left_out`.
+        model_type: of the language model (of `text_config` if the config is nested).
+        config: the whole config, with the corrections of `core.model.corrections`.
+        prefix: module path before the block number, such as `model.layers`; "" if no blocks were found.
+        blocks: number of blocks.
+        linears: in the order of the blocks, and within a block in the order of the checkpoint; an untied lm_head is
+            last.
+        tensors: all tensors of the checkpoint in its order, except those in `left_out`.
         embedding: name of the token embedding without `.weight`, or "".
         lm_head: name of the output head without `.weight`; None if the checkpoint has no tensor for it.
-        tied: there is no tensor for a head: it is the embedding. It is then none of `linears`, but see `tied_head`.
-        refusal: "" if the model can be quantized, else one sentence that says why not.
-        left_out: tensors that lie in the checkpoint and are no part of the model: matrices of an adapter.
+        tied: whether the head shares the weight of the embedding, so that it has no tensor. It is then not part of
+            `linears`; see `tied_head`.
+        refusal: the reason why the model cannot be quantized, in one sentence; "" if it can.
+        left_out: tensors of the checkpoint that are not part of the model, such as matrices of an adapter.
     """
 
     architecture: str
@@ -83,26 +85,26 @@ class ModelTree:
     left_out: tuple[str, ...] = ()
 
     def of_block(self, block: int) -> tuple[Linear, ...]:
-        """The linears of one block (-1: outside the blocks)."""
+        """Return the linear layers of one block; -1 for those outside the blocks."""
         return self._by_block.get(block, ())
 
     def block_tensors(self, block: int) -> list[str]:
-        """Names of all tensors of one block, in the order of the checkpoint."""
+        """Return the names of all tensors of one block, in the order of the checkpoint."""
         return self._names_by_block.get(block, [])
 
     @cached_property
     def parameters(self) -> int:
-        """Parameters of the whole model; stored masks and rotary tables do not count."""
+        """Number of parameters of the whole model, without stored masks and rotary tables."""
         return sum(info.numel for name, info in self.tensors.items() if not _is_buffer(name, info.shape))
 
     @cached_property
     def block_linears(self) -> tuple[str, ...]:
-        """Names of the linears in the blocks, in their order; those outside come after them in `linears`."""
+        """Names of the linear layers in the blocks, in the order of `linears`, which has those outside at its end."""
         return tuple(linear.name for linear in self.linears if linear.block >= 0)
 
     @cached_property
     def tied_head(self) -> Linear | None:
-        """The head of a tied model as a linear: what a map that names it gives a copy of its own. None if not tied."""
+        """The head of a tied model as a linear layer, which a bits map can give a separate copy; None if untied."""
         table = self.tensors.get(f"{self.embedding}{_WEIGHT}")
         if not self.tied or table is None:
             return None
@@ -113,34 +115,34 @@ class ModelTree:
 
     @cached_property
     def nameable(self) -> tuple[Linear, ...]:
-        """All linears that a bits map may name: `linears`, and a tied head."""
+        """All linear layers that a bits map can name: `linears` and a tied head."""
         return self.linears if self.tied_head is None else (*self.linears, self.tied_head)
 
     def weight_of(self, linear: Linear) -> str:
-        """Name of the tensor that holds the weight of a linear: the embedding's for a tied head."""
+        """Return the name of the weight tensor of a linear layer: that of the embedding for a tied head."""
         tied = self.tied_head is not None and linear.name == self.tied_head.name
         return f"{self.embedding if tied else linear.name}{_WEIGHT}"
 
     def stored_bytes(self, linear: Linear) -> int:
-        """Bytes of the checkpoint that are the weight of this linear alone: 0 for a tied head."""
+        """Return the bytes of the weight of a linear layer in the checkpoint; 0 for a tied head."""
         table = self.tensors.get(f"{linear.name}{_WEIGHT}")
         return table.nbytes if table is not None else 0
 
     @cached_property
     def weights(self) -> tuple[tuple[int, int, int], ...]:
-        """Inputs, outputs and bytes of the weight of each linear; equal ones are one object."""
+        """(in_features, out_features, bytes of the weight) of each linear layer; equal tuples are the same object."""
         known: dict[tuple[int, int, int], tuple[int, int, int]] = {}
         found = ((linear.in_features, linear.out_features, self.stored_bytes(linear)) for linear in self.linears)
         return tuple(known.setdefault(weight, weight) for weight in found)
 
     @cached_property
     def nbytes(self) -> int:
-        """Bytes of all tensors."""
+        """Size of all tensors in bytes."""
         return sum(info.nbytes for info in self.tensors.values())
 
     @cached_property
     def block_weights(self) -> tuple[int, ...]:
-        """Weights in the linears of each block."""
+        """Number of weights in the linear layers of each block."""
         totals = [0] * self.blocks
         for linear in self.linears:
             if 0 <= linear.block < self.blocks:
@@ -148,7 +150,7 @@ class ModelTree:
         return tuple(totals)
 
     def prepared(self) -> ModelTree:
-        """This tree, with everything computed that waits for its first use; for a thread that may take its time."""
+        """Compute all cached properties and return this tree; for use in a background thread."""
         _ = self.parameters, self.block_linears, self.weights, self.nbytes, self.block_weights, self._by_block
         return self
 
@@ -171,7 +173,7 @@ class ModelTree:
 
 @dataclass
 class _Stack:
-    """All tensors under one `prefix.N.`; a helper while searching, hence not frozen."""
+    """All tensors under one `prefix.N.`; mutable, since it is filled during the search."""
 
     prefix: str
     members: dict[int, list[TensorInfo]] = field(default_factory=dict)
@@ -179,7 +181,7 @@ class _Stack:
 
 
 def build_tree(config: dict[str, Any], tensors: Mapping[str, TensorInfo]) -> ModelTree:
-    """Return the tree of a checkpoint; a model that cannot be quantized gets a `refusal` instead of an exception."""
+    """Build the tree of a checkpoint; a model that cannot be quantized gets a `refusal` instead of an exception."""
     adapters = frozenset(corrections.adapters(tensors))
     unmerged = corrections.unmerged(tensors)
     tensors = {name: info for name, info in tensors.items() if name not in adapters}
@@ -221,9 +223,9 @@ def build_tree(config: dict[str, Any], tensors: Mapping[str, TensorInfo]) -> Mod
 
 
 def read_tensors(folder: Path, config: Mapping[str, Any]) -> dict[str, TensorInfo]:
-    """Return the tensors of a model folder, without a head that is a copy of the embedding that it is tied to.
+    """Return the tensors of a model folder, except a head of a tied model that is equal to the embedding.
 
-    transformers ties the two then; where the copy has other values, it is the head, whatever the config says.
+    As in transformers, a head with other values is not tied, whatever the config specifies.
 
     Raises:
         ModelNotFound, CorruptFile: as `core.model.headers.read_folder`.
@@ -240,7 +242,7 @@ def read_tensors(folder: Path, config: Mapping[str, Any]) -> dict[str, TensorInf
 
 def _too_many(stack: _Stack | None) -> str:
     count = len(stack.members) if stack else 0
-    return f"The checkpoint has {count:,} blocks, which is beyond any model known." if count > _MAX_BLOCKS else ""
+    return f"The checkpoint has {count:,} blocks, which exceeds any known model." if count > _MAX_BLOCKS else ""
 
 
 def _no_embedding(embedding: TensorInfo | None, head: TensorInfo | None, outside: Iterable[TensorInfo]) -> str:
@@ -248,36 +250,38 @@ def _no_embedding(embedding: TensorInfo | None, head: TensorInfo | None, outside
         return ""
     other = next((info for info in outside if "embed" in info.name and info is not head), None)
     if other is not None and not other.numel:
-        return f"The checkpoint has no token embedding: {other.name} is empty, as ZeRO-3 leaves what was not gathered."
+        return f"The checkpoint has no token embedding: {other.name} is empty, as after ZeRO-3 without gathering."
     if other is not None and head is not None and len(other.shape) == 2:
         rows = f"{other.shape[0]} rows and the head {head.shape[0]}"
-        return f"The shapes of the checkpoint do not belong together: the embedding {other.name} has {rows}."
+        return f"The shapes of the checkpoint are inconsistent: the embedding {other.name} has {rows}."
     return f"The checkpoint has no token embedding{', only an output head' if head else ''}."
 
 
 def resolve_schemes(tree: ModelTree, bits_map: BitsMap, *, nameable: bool = False) -> Plans:
-    """One plan for every linear of the tree, in its order; says nothing about whether the tree is refused.
+    """Return a plan for every linear layer of the tree, in the order of the tree, even if the tree has a `refusal`.
 
-    A tied head has a plan, the last, where the map names it.
+    A tied head has a plan, the last one, only if the bits map lists it by name.
 
     Args:
-        nameable: a tied head has its plan in any case: one for each of `tree.nameable`.
+        tree: of the model.
+        bits_map: assigns schemes to layers.
+        nameable: include the plan of a tied head in any case, so that the plans correspond to `tree.nameable`.
 
     Raises:
-        BadInput: the map names the embedding, or has rules and names that no layer answers to.
+        BadInput: the bits map lists the embedding, or has patterns or names that match no layer.
     """
     _refuse_embedding(tree, bits_map)
     tied = tree.tied_head
     if tied is not None and not nameable and tied.name not in bits_map.by_hand:
         tied = None
-    # A rule never reaches the head, so one that would match nothing else does nothing and is a mistake.
+    # Rules do not apply to the head, so a rule that matches only the head has no effect and is an error.
     heads = [linear.name for linear in (*tree.of_block(-1), *([tied] if tied else []))]
     missing = bits_map.unmatched([*tree.block_linears, *(name for name in heads if name in bits_map.by_hand)])
     if missing:
         example = next(iter(tree.block_linears), "model.layers.0.mlp.down_proj")
         raise BadInput(
-            f"The bits map has patterns or names that no layer answers to: {_listing(missing)}.",
-            f"Names look like {example}; the head changes only by its exact name under layers.",
+            f"The bits map has patterns or names that no layer matches: {_listing(missing)}.",
+            f"An example of a name is {example}. The head is quantized only if it is listed by name under layers.",
         )
     assigned = bits_map.resolve_all(tree.block_linears)
     assigned += [bits_map.resolve(name, exact_only=True) for name in heads]
@@ -286,7 +290,7 @@ def resolve_schemes(tree: ModelTree, bits_map: BitsMap, *, nameable: bool = Fals
         stored = tree.stored_bytes(tied)
         linears, weights = (*linears, tied), (*weights, (tied.in_features, tied.out_features, stored))
         assigned[-1] = own_copy(assigned[-1], tied, tree.tensors[tree.weight_of(tied)].nbytes, stored)
-    # Assignments are shared, so that their ids tell reasons apart, and live as long as this list of them.
+    # Assignments are shared objects that the list keeps alive, so their ids identify them.
     kinds = list(zip(map(id, assigned), weights, strict=True))
     examples = dict(zip(kinds, assigned, strict=True))
     cases = [make_case(assignment, *weight) for (_, weight), assignment in examples.items()]
@@ -300,14 +304,15 @@ def _refuse_embedding(tree: ModelTree, bits_map: BitsMap) -> None:
         return
     hint = "Remove it from the bits map; formats such as gguf:q4_k_m choose the embedding's type themselves."
     if tree.tied_head:
-        hint = f"Name {tree.tied_head.name} instead: the head then gets a quantized copy of its own."
+        hint = f"List {tree.tied_head.name} instead: the head then gets a separate quantized copy."
     raise BadInput(
-        f"{tree.embedding} is the token embedding, and only a GGUF type asked for by name has bits for one.", hint
+        f"{tree.embedding} is the token embedding, which is quantized only by GGUF formats that are chosen by name.",
+        hint,
     )
 
 
 def _find_stacks(tensors: Iterable[TensorInfo]) -> list[_Stack]:
-    """Numbered stacks that hold matrices, the heaviest first; of nested numbers the outermost counts."""
+    """Return the numbered stacks with matrices, the largest first; of nested numbers the outermost counts."""
     stacks: dict[str, _Stack] = {}
     for info in tensors:
         parts = info.name.split(".")
@@ -317,17 +322,17 @@ def _find_stacks(tensors: Iterable[TensorInfo]) -> list[_Stack]:
         prefix = ".".join(parts[:place])
         stack = stacks.setdefault(prefix, _Stack(prefix))
         stack.members.setdefault(int(parts[place]), []).append(info)
-        # Fused experts are 3-D; without them the tower of a mixture-of-experts model could outweigh its text.
+        # Fused experts are 3-D. Without them, a vision tower could be larger than the text model.
         if len(info.shape) in (2, 3):
             stack.weight += info.numel
     return sorted((s for s in stacks.values() if s.weight), key=lambda stack: -stack.weight)
 
 
 def _without_predictors(stacks: list[_Stack], text: Mapping[str, Any]) -> list[_Stack]:
-    """The stacks without heads that predict further tokens (MTP), which the model itself is whole without.
+    """Remove MTP (multi-token prediction) modules from the stacks, since the model is complete without them.
 
-    They come as a stack of their own (`mtp.layers`) or as blocks beyond the last, announced in the config
-    (`num_nextn_predict_layers`). transformers' classes have no place for them; outputs carry their tensors along.
+    They are a separate stack (`mtp.layers`), or blocks behind the last one that the config declares
+    (`num_nextn_predict_layers`). The classes of transformers ignore them; their tensors are copied to outputs.
     """
     stacks = [stack for stack in stacks if "mtp" not in stack.prefix.split(".")]
     count, further = text.get("num_hidden_layers"), text.get("num_nextn_predict_layers")
@@ -337,7 +342,7 @@ def _without_predictors(stacks: list[_Stack], text: Mapping[str, Any]) -> list[_
 
 
 def _is_buffer(name: str, shape: tuple[int, ...]) -> bool:
-    """Tables that some checkpoints carry along: GPT-2's causal mask `attn.bias`, `masked_bias`, `inv_freq`."""
+    """Return whether a tensor is a stored table: GPT-2's causal mask `attn.bias`, `masked_bias` or `inv_freq`."""
     return (name.endswith(".bias") and len(shape) != 1) or name.rpartition(".")[2] in ("masked_bias", "inv_freq")
 
 
@@ -349,7 +354,10 @@ def _matrices(stack: _Stack) -> Iterable[tuple[int, TensorInfo]]:
 
 
 def _orientation(stack: _Stack, tensors: Mapping[str, TensorInfo]) -> tuple[bool, str]:
-    """Whether the weights are stored [in, out], by vote of the biases (as long as the outputs); and a complaint."""
+    """Return whether the weights are stored as [in, out], and an error message or "".
+
+    The lengths of the biases, which equal `out_features`, decide by majority.
+    """
     plain, transposed = 0, 0
     for _, info in _matrices(stack):
         bias = tensors.get(f"{info.name.removesuffix(_WEIGHT)}.bias")
@@ -357,7 +365,7 @@ def _orientation(stack: _Stack, tensors: Mapping[str, TensorInfo]) -> tuple[bool
             continue
         plain += bias.shape[0] == info.shape[0]
         transposed += bias.shape[0] == info.shape[1]
-    odd = "Its biases contradict each other about how the weights are stored." if plain and transposed else ""
+    odd = "The biases contradict each other about the storage order of the weights." if plain and transposed else ""
     return transposed > plain, odd
 
 

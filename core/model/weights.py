@@ -1,7 +1,7 @@
-"""Reading single tensors of a checkpoint folder, by byte range, without keeping any of it.
+"""Reading of single tensors of a checkpoint folder by byte range, without caching.
 
-Plain reads instead of a memory map: mapped pages count as resident until the map is closed, and a run's
-memory must not grow with the number of layers. Knows names and bytes, not what the tensors mean.
+Files are read instead of memory-mapped: mapped pages count as resident memory until the map is closed, and the memory
+of a run must not grow with the number of layers.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _CHUNK = 1 << 23
 
 
 def evenly(pieces: Iterable[bytes], size: int = _CHUNK) -> Iterator[bytes]:
-    """The same bytes in pieces of `size`, the last one shorter, so that two streams of one tensor are cut alike."""
+    """Split a stream of bytes into pieces of `size`, so that two streams of a tensor can be compared piece by piece."""
     left = bytearray()
     for piece in pieces:
         left += piece
@@ -34,11 +34,11 @@ def evenly(pieces: Iterable[bytes], size: int = _CHUNK) -> Iterator[bytes]:
 
 
 class TensorStore:
-    """The tensors of a folder, read on demand.
+    """The tensors of a checkpoint folder, read on demand.
 
     Attributes:
-        folder: the checkpoint.
-        table: name -> TensorInfo, from the headers alone.
+        folder: of the checkpoint.
+        table: tensor name -> TensorInfo, from the headers.
     """
 
     def __init__(self, folder: Path, table: dict[str, TensorInfo] | None = None) -> None:
@@ -49,11 +49,11 @@ class TensorStore:
         return name in self.table
 
     def get(self, name: str) -> Tensor:
-        """The whole tensor, in its own dtype, in memory of its own.
+        """Return a copy of the tensor in its stored dtype.
 
         Raises:
-            CorruptFile: no such tensor, an unknown dtype, or the file shrank since its header was read.
-            ModelNotFound: the file is gone.
+            CorruptFile: there is no such tensor, its dtype is unknown, or the file was truncated meanwhile.
+            ModelNotFound: the file no longer exists.
         """
         info = self.info(name)
         buffer = torch.empty(info.nbytes, dtype=torch.uint8)
@@ -63,12 +63,12 @@ class TensorStore:
             while done < info.nbytes:
                 count = stream.readinto(view[done:])
                 if not count:
-                    raise CorruptFile(f"{info.file} ended inside the tensor {name}.", "Fetch the model again.")
+                    raise CorruptFile(f"{info.file} ended inside the tensor {name}.", "Download the model again.")
                 done += count
         return buffer.view(self.dtype(name)).reshape(info.shape)
 
     def rows(self, name: str, index: Tensor) -> Tensor:
-        """Rows `index` (int64 [n]) of a 2-D tensor, shape [n, columns], touching no others."""
+        """Return the rows `index` (int64 [n]) of a 2-D tensor, shape [n, columns], reading no other rows."""
         info = self.info(name)
         width = info.nbytes // info.shape[0]
         with self._reading(info):
@@ -78,14 +78,14 @@ class TensorStore:
         return gathered.view(self.dtype(name)).reshape(len(index), *info.shape[1:])
 
     def blocks(self, name: str, index: Tensor) -> tuple[str, Tensor] | None:
-        """Return the block type of GGUF in which the source has a matrix, and the bytes of rows `index`, uint8.
+        """Return the GGUF block type of a matrix in the source, and the bytes of its rows `index`, uint8.
 
-        None where its numbers are stored as they are, which is always so here.
+        None if the source does not store it in blocks, which is always the case here; GGUF sources override this.
         """
         return None
 
     def chunks(self, name: str) -> Iterator[bytes]:
-        """The tensor's raw bytes in pieces of 8 MiB."""
+        """Yield the raw bytes of the tensor in pieces of 8 MiB."""
         info = self.info(name)
         left = info.nbytes
         with self._reading(info), (self.folder / info.file).open("rb") as stream:
@@ -93,26 +93,26 @@ class TensorStore:
             while left:
                 piece = stream.read(min(_CHUNK, left))
                 if not piece:
-                    raise CorruptFile(f"{info.file} ended inside the tensor {name}.", "Fetch the model again.")
+                    raise CorruptFile(f"{info.file} ended inside the tensor {name}.", "Download the model again.")
                 left -= len(piece)
                 yield piece
 
     @contextlib.contextmanager
     def _reading(self, info: TensorInfo) -> Iterator[None]:
-        """Tell plainly that a file went away, or its disk did, since its header was read."""
+        """Raise ModelNotFound if the file or its disk is no longer available."""
         try:
             yield
         except OSError as error:
             raise ModelNotFound(
                 f"{self.folder / info.file} can no longer be read: {error.strerror}.",
-                "Put the model back where it was, and start again.",
+                "Move the model back to this folder, and start again.",
             ) from error
 
     def info(self, name: str) -> TensorInfo:
         try:
             return self.table[name]
         except KeyError:
-            raise CorruptFile(f"The checkpoint has no tensor {name}.", "Fetch the model again.") from None
+            raise CorruptFile(f"The checkpoint has no tensor {name}.", "Download the model again.") from None
 
     def dtype(self, name: str) -> torch.dtype:
         code = self.info(name).dtype

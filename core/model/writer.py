@@ -1,8 +1,8 @@
-"""Writing a checkpoint whose tensors are known beforehand and come in any order.
+"""Writing of safetensors checkpoints whose tensors are known in advance and arrive in any order.
 
-All headers and lengths are fixed at the start: a volume that is too small is found out before any work, each tensor
-goes straight to its place, and no more than one is ever in memory. Files are called `*.partial` until `close`, so
-that nothing half done looks like a checkpoint. Knows the safetensors format and nothing of what the tensors mean.
+All headers and file sizes are fixed at the start. A volume that is too small is therefore detected before any work,
+each tensor is written directly to its position, and at most one tensor is in memory. Files are named `*.partial` until
+`close`, so that incomplete output does not look like a checkpoint.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ TORCH_DTYPES: Final[dict[str, torch.dtype]] = {
     "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
     "BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64, "C64": torch.complex64,
 }  # fmt: skip
-"""safetensors dtype code -> torch dtype, where torch has one."""
+"""safetensors dtype code -> torch dtype, for the codes that have one."""
 
 _PARTIAL = ".partial"
 _CHUNK = 1 << 24
@@ -44,7 +44,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 @dataclass(frozen=True)
 class TensorPlan:
-    """One tensor of an output: its name, safetensors dtype code and shape."""
+    """Name, safetensors dtype code and shape of a tensor to be written."""
 
     name: str
     dtype: str
@@ -60,7 +60,15 @@ class TensorPlan:
 
 @dataclass
 class _Shard:
-    """One file: `header` is all that comes before the data, `places` the absolute offset of each tensor."""
+    """One file of a checkpoint.
+
+    Attributes:
+        path: final path.
+        header: all bytes before the data.
+        places: tensor name -> absolute offset.
+        size: of the file in bytes.
+        stream: the open file; None when closed.
+    """
 
     path: Path
     header: bytes
@@ -74,19 +82,19 @@ class _Shard:
 
 
 class ClosedOrAborted(ABC):
-    """A writer whose `with` block ends in `close` if it went well, and in `abort` in any case."""
+    """A writer that as a context manager calls `close` on success, and `abort` in any case."""
 
     @abstractmethod
     def close(self) -> object:
-        """Give what was written its name."""
+        """Complete the output and rename it to its final name."""
 
     @abstractmethod
     def abort(self) -> None:
-        """Remove what was written; does nothing after `close` or `leave`."""
+        """Remove the unfinished output; no effect after `close` or `leave`."""
 
     @abstractmethod
     def leave(self) -> None:
-        """Close the files and let them lie as they are, under their names of unfinished files."""
+        """Close the files without removing or renaming them."""
 
     def __enter__(self) -> Self:
         return self
@@ -102,19 +110,19 @@ class ClosedOrAborted(ABC):
 
 
 class CheckpointWriter(ClosedOrAborted):
-    """Writes `model.safetensors`, or shards and their index, into an existing folder.
+    """A writer of `model.safetensors`, or of shards and their index, to an existing folder.
 
-    As a context manager it removes what it wrote if the block fails, and closes otherwise. One tensor at a time is
-    written, whichever threads call.
+    As a context manager it removes the output if the block fails, and closes it otherwise. It may be used by several
+    threads; one tensor is written at a time.
 
     Args:
-        folder: exists and holds no checkpoint.
-        tensors: all that will be written, without a name twice.
-        max_shard_bytes: a file takes no more bytes of tensors, unless one tensor alone has more.
+        folder: exists and contains no checkpoint.
+        tensors: all tensors to be written, with unique names.
+        max_shard_bytes: limit on the tensor bytes of a file with more than one tensor.
 
     Raises:
-        DiskFull: the volume has too little room for all of it.
-        OutputProblem: the folder cannot be written, or a checkpoint is there already.
+        DiskFull: the volume has too little free space.
+        OutputProblem: the folder is not writable, or contains a checkpoint.
     """
 
     def __init__(self, folder: Path, tensors: Sequence[TensorPlan], max_shard_bytes: int = MAX_SHARD_BYTES) -> None:
@@ -130,20 +138,20 @@ class CheckpointWriter(ClosedOrAborted):
 
     @property
     def total_bytes(self) -> int:
-        """Bytes of all weight files, headers included."""
+        """Size of all weight files in bytes, including headers."""
         return sum(shard.size for shard in self._shards)
 
     @property
     def missing(self) -> list[str]:
-        """Tensors that are not written yet, in the order of the plan."""
+        """Names of the tensors that are not yet written, in the order of the plan."""
         return list(self._missing)
 
     def write(self, name: str, tensor: Tensor) -> None:
-        """Put a tensor, on any device, to its place.
+        """Write a tensor, which may be on any device.
 
         Raises:
-            ValueError: not planned, written before, or of another dtype or shape.
-            DiskFull, OutputProblem: the file cannot take it.
+            ValueError: the tensor is not planned, already written, or of another dtype or shape.
+            DiskFull, OutputProblem: the file cannot be written.
         """
         plan = self._claim(name)
         if tensor.dtype != TORCH_DTYPES.get(plan.dtype) or tuple(tensor.shape) != plan.shape:
@@ -152,11 +160,11 @@ class CheckpointWriter(ClosedOrAborted):
         self._put(name, flat.numpy().data)
 
     def write_bytes(self, name: str, data: memoryview) -> None:
-        """Put the bytes of a tensor, as safetensors has them (little-endian, row by row), to their place.
+        """Write the bytes of a tensor as in safetensors: little-endian, in row-major order.
 
         Raises:
-            ValueError: not planned, written before, or of another length.
-            DiskFull, OutputProblem: the file cannot take it.
+            ValueError: the tensor is not planned, already written, or of another length.
+            DiskFull, OutputProblem: the file cannot be written.
         """
         plan = self._claim(name)
         if data.nbytes != plan.nbytes:
@@ -164,11 +172,11 @@ class CheckpointWriter(ClosedOrAborted):
         self._put(name, data.cast("B"))
 
     def write_pieces(self, name: str, pieces: Iterable[bytes]) -> None:
-        """The same from pieces in order, so that a tensor larger than memory can be copied.
+        """Write the bytes of a tensor from consecutive pieces, so that it may be larger than memory.
 
         Raises:
-            ValueError: not planned, written before, or of another length in all.
-            DiskFull, OutputProblem: the file cannot take it.
+            ValueError: the tensor is not planned, already written, or of another total length.
+            DiskFull, OutputProblem: the file cannot be written.
         """
         plan = self._claim(name)
         shard, done = self._shard_of[name], 0
@@ -183,11 +191,11 @@ class CheckpointWriter(ClosedOrAborted):
         del self._missing[name]
 
     def close(self) -> list[Path]:
-        """Make everything durable, give the files their names, and return them, the index last.
+        """Flush the files to disk, rename them, and return their paths, the index last.
 
         Raises:
             ValueError: tensors are missing.
-            DiskFull, OutputProblem: the last bytes could not be written.
+            DiskFull, OutputProblem: a file cannot be written.
         """
         if self._missing:
             raise ValueError(f"{len(self._missing)} tensors were not written, such as {next(iter(self._missing))}")
@@ -209,7 +217,7 @@ class CheckpointWriter(ClosedOrAborted):
         patiently(lambda: shard.partial.replace(shard.path))
 
     def abort(self) -> None:
-        """Remove what was written; does nothing after `close` or `leave`."""
+        """Remove the unfinished files; no effect after `close` or `leave`."""
         for shard in self._shards:
             if shard.stream is not None:
                 shard.stream.close()
@@ -220,7 +228,7 @@ class CheckpointWriter(ClosedOrAborted):
             self._partial_index.unlink(missing_ok=True)
 
     def leave(self) -> None:
-        """Close the files and let them lie as they are, under their names of unfinished files."""
+        """Close the files without removing or renaming them."""
         for shard in self._shards:
             if shard.stream is not None:
                 with suppress(OSError):
@@ -229,7 +237,7 @@ class CheckpointWriter(ClosedOrAborted):
 
     def _claim(self, name: str) -> TensorPlan:
         if name not in self._missing:
-            raise ValueError(f"{name} was written before" if name in self._plans else f"{name} is not planned")
+            raise ValueError(f"{name} is already written" if name in self._plans else f"{name} is not planned")
         return self._plans[name]
 
     def _put(self, name: str, data: memoryview) -> None:
@@ -258,8 +266,8 @@ class CheckpointWriter(ClosedOrAborted):
                 free = free_bytes(self._folder)
                 if free < self.total_bytes:
                     raise DiskFull(
-                        f"The output needs {human(self.total_bytes)} and {self._folder} has {human(free)}.",
-                        "Free some room, or choose a folder on another volume.",
+                        f"The output needs {human(self.total_bytes)}, but {self._folder} has {human(free)} free.",
+                        "Free some disk space, or choose a folder on another volume.",
                     )
                 for shard in self._shards:
                     shard.stream = shard.partial.open("wb", buffering=0)
@@ -289,7 +297,7 @@ def _lay_out(folder: Path, tensors: Sequence[TensorPlan], limit: int) -> list[_S
 
 
 def _shard(path: Path, tensors: list[TensorPlan]) -> _Shard:
-    # Readers map the file and want each element at a multiple of its size; widest first always gives that.
+    # Readers map the file and need each element aligned to its size, which sorting by element size guarantees.
     if not _aligned(tensors):
         tensors = sorted(tensors, key=lambda tensor: -DTYPE_BITS[tensor.dtype])
     table: dict[str, object] = {"__metadata__": {"format": "pt"}}
@@ -318,42 +326,42 @@ def _aligned(tensors: list[TensorPlan]) -> bool:
 
 @contextmanager
 def failures(folder: Path) -> Iterator[None]:
-    """What the operating system says while a file in `folder` is written, in the user's words.
+    """Convert an OSError while a file in `folder` is written to an error for the user.
 
     Raises:
-        DiskFull, OutputProblem: instead of OSError.
+        DiskFull, OutputProblem: in place of the OSError.
     """
     try:
         yield
     except OSError as error:
         if error.errno in _FULL:
             raise DiskFull(
-                f"The volume of {folder} is full.", "Free some room, or choose a folder on another volume."
+                f"The volume of {folder} is full.", "Free some disk space, or choose a folder on another volume."
             ) from error
-        hint = "Check that the folder exists and may be written."
+        hint = "Check that the folder exists and is writable."
         if error.errno == errno.EFBIG:
-            hint = "The volume does not take files that large; choose one on another."
+            hint = "The volume does not support files of that size; choose a folder on another volume."
         raise OutputProblem(f"{folder} cannot be written: {error.strerror}.", hint) from error
 
 
 def reserve(stream: BinaryIO, size: int) -> None:
-    """Give the file its length, with room for it on the disk where the system can promise that."""
+    """Set the length of the file, and allocate its disk space if the system supports that."""
     if hasattr(os, "posix_fallocate"):
         try:
             os.posix_fallocate(stream.fileno(), 0, size)
             return
         except OSError as error:
-            # Some file systems cannot reserve; that is no reason to refuse them.
+            # Some file systems cannot allocate in advance; they only get the length.
             if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
                 raise
     stream.truncate(size)
 
 
 def write_at(stream: BinaryIO, position: int, data: memoryview) -> None:
-    """Write `data` from byte `position` on, and again from its start where that fails for a reason that may pass.
+    """Write `data` at byte `position`, and retry from its start after temporary failures.
 
     Raises:
-        OSError: it failed each time.
+        OSError: all attempts failed.
     """
 
     def write() -> None:
@@ -364,7 +372,7 @@ def write_at(stream: BinaryIO, position: int, data: memoryview) -> None:
 
 
 def write_all(stream: BinaryIO, data: memoryview) -> None:
-    """Unbuffered writes may be short, and some systems refuse more than 2 GB at once."""
+    """Write all of `data` in pieces: unbuffered writes may be partial, and some systems limit them to 2 GB."""
     position = 0
     while position < data.nbytes:
         position += stream.write(data[position : position + _CHUNK])

@@ -34,7 +34,7 @@ def test_inspecting_shows_a_tied_head_that_the_map_names(tiny: Path, place: Path
     chosen = BitsMap(LayerScheme(4, 32), layers=(Rule("lm_head", bits=8),))
     last = api.inspect(tiny, bits_map=chosen).to_json()["linears"][-1]
     assert (last["name"], last["scheme"]["bits"]) == ("lm_head", 8)
-    assert "a copy of its own" in last["why"]
+    assert "a separate 8-bit copy" in last["why"]
 
 
 def test_errors_of_the_calls_are_bitwright_errors(place: Path) -> None:

@@ -148,7 +148,7 @@ def test_a_tensor_whose_shape_differs_from_the_config_is_refused(tmp_path: Path,
     message = re.escape(f"{name} has the shape {list(OTHER_SHAPES[name])}")
     with pytest.raises(
         UnsupportedModel,
-        match=rf"{message}|do not belong together: the embedding {re.escape(name)} has 10 rows and the head 288",
+        match=rf"{message}|are inconsistent: the embedding {re.escape(name)} has 10 rows and the head 288",
     ):
         load(str(folder), "cpu")
 

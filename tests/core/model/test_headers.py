@@ -1,4 +1,4 @@
-"""Safetensors headers: what the library writes is read back, and no lie gets past."""
+"""Safetensors headers: files of the library are read back, and invalid headers are rejected."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def changed(name: str, **keys: Any) -> dict[str, Any]:
     return {**TABLE, name: {**TABLE[name], **keys}}
 
 
-def test_offsets_are_absolute(tmp_path: Path) -> None:
+def test_offsets_are_absolute_positions_in_the_file(tmp_path: Path) -> None:
     path = make(tmp_path / "x.safetensors", TABLE)
     found = read_header(path)
     assert found["b"].end == path.stat().st_size
@@ -50,7 +50,7 @@ def test_offsets_are_absolute(tmp_path: Path) -> None:
         max_size=6,
     )
 )
-def test_reads_what_the_library_writes(
+def test_files_of_the_safetensors_library_are_read(
     tmp_path_factory: pytest.TempPathFactory, table: dict[str, tuple[torch.dtype, list[int]]]
 ) -> None:
     tensors = {name: torch.zeros(shape).to(dtype) for name, (dtype, shape) in table.items()}
@@ -62,7 +62,7 @@ def test_reads_what_the_library_writes(
     }
 
 
-LIES = {
+INVALID = {
     "end past the file": changed("b", data_offsets=[16, 23]),
     "overlap": changed("b", data_offsets=[14, 20]),
     "hole": changed("b", data_offsets=[18, 24], shape=[3]),
@@ -82,9 +82,9 @@ LIES = {
     "no shape": {**TABLE, "a": {"dtype": "F32", "data_offsets": [0, 16]}},
     "entry is a number": {**TABLE, "a": 3},
     "metadata is a list": {**TABLE, "__metadata__": []},
-    "bytes nobody owns": {"a": TABLE["a"]},
+    "bytes without a tensor": {"a": TABLE["a"]},
     "lone surrogate": '{"\\ud800": {"dtype": "F32", "shape": [], "data_offsets": [0, 22]}}',
-    "a key twice": '{"a": {"dtype": "U8", "shape": [22], "data_offsets": [0, 22]}, "a": 1}',
+    "duplicate key": '{"a": {"dtype": "U8", "shape": [22], "data_offsets": [0, 22]}, "a": 1}',
     "a list": "[1, 2]",
     "a list after a brace": '{"a": [}',
     "not UTF-8": b'{"\xff\xfe": 1}',
@@ -94,27 +94,27 @@ LIES = {
 }
 
 
-@pytest.mark.parametrize("lie", LIES, ids=str)
-def test_a_lying_header_is_corrupt(tmp_path: Path, lie: str) -> None:
+@pytest.mark.parametrize("case", INVALID, ids=str)
+def test_an_invalid_header_is_corrupt(tmp_path: Path, case: str) -> None:
     with pytest.raises(CorruptFile):
-        read_header(make(tmp_path / "m.safetensors", LIES[lie]))
+        read_header(make(tmp_path / "m.safetensors", INVALID[case]))
 
 
 @pytest.mark.parametrize("claim", [0, 1, 2**60, 2**63, 2**64 - 1, 1000])
-def test_a_header_length_that_cannot_be_is_corrupt(tmp_path: Path, claim: int) -> None:
+def test_an_invalid_header_length_is_corrupt(tmp_path: Path, claim: int) -> None:
     with pytest.raises(CorruptFile, match="header"):
         read_header(make(tmp_path / "m.safetensors", TABLE, claim=claim))
 
 
 @pytest.mark.parametrize("size", [0, 7, 8, 9, 100])
-def test_a_file_cut_short_is_corrupt(tmp_path: Path, size: int) -> None:
+def test_a_truncated_file_is_corrupt(tmp_path: Path, size: int) -> None:
     path = make(tmp_path / "m.safetensors", TABLE)
     path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(CorruptFile):
         read_header(path)
 
 
-def test_bytes_past_the_end_are_corrupt(tmp_path: Path) -> None:
+def test_bytes_behind_the_last_tensor_are_corrupt(tmp_path: Path) -> None:
     with pytest.raises(CorruptFile, match="describes"):
         read_header(make(tmp_path / "m.safetensors", TABLE, data=23))
 
@@ -143,7 +143,7 @@ _entries = st.fixed_dictionaries(
 
 @given(st.dictionaries(st.text("abc", min_size=1, max_size=2), _entries, max_size=3), st.integers(0, 24))
 @example(TABLE, 22)
-def test_accepts_nothing_that_the_library_refuses(
+def test_a_header_that_the_library_rejects_is_rejected(
     tmp_path_factory: pytest.TempPathFactory, table: dict[str, Any], data: int
 ) -> None:
     path = make(tmp_path_factory.mktemp("fuzz") / "m.safetensors", table, data)
@@ -155,11 +155,13 @@ def test_accepts_nothing_that_the_library_refuses(
         with safe_open(path, "pt") as opened:
             assert set(opened.keys()) == set(found)
     except SafetensorError as error:
-        raise AssertionError(f"the library refuses this: {error}") from error
+        raise AssertionError(f"the library rejects this: {error}") from error
 
 
 @given(st.binary(max_size=200), st.integers(0, 2**64 - 1) | st.integers(0, 200))
-def test_noise_ends_in_one_kind_of_error(tmp_path_factory: pytest.TempPathFactory, noise: bytes, claim: int) -> None:
+def test_random_bytes_are_corrupt_or_read_within_their_size(
+    tmp_path_factory: pytest.TempPathFactory, noise: bytes, claim: int
+) -> None:
     path = tmp_path_factory.mktemp("noise") / "m.safetensors"
     path.write_bytes(struct.pack("<Q", claim) + noise)
     try:
@@ -184,65 +186,65 @@ def test_shards_are_merged(tmp_path: Path) -> None:
     assert {name: info.file for name, info in read_folder(tmp_path).items()} == shards(tmp_path)
 
 
-def test_one_file_wins_over_an_index(tmp_path: Path) -> None:
+def test_a_single_file_takes_precedence_over_an_index(tmp_path: Path) -> None:
     index(tmp_path, shards(tmp_path))
     save_file({"z": torch.zeros(1)}, tmp_path / "model.safetensors")
     assert list(read_folder(tmp_path)) == ["z"]
 
 
-def test_files_of_any_name_are_read_without_an_index(tmp_path: Path) -> None:
+def test_shards_are_read_without_an_index(tmp_path: Path) -> None:
     shards(tmp_path)
     assert set(read_folder(tmp_path)) == {"x", "y"}
 
 
-def test_a_tensor_of_two_values_in_two_files_is_corrupt(tmp_path: Path) -> None:
+def test_a_tensor_with_different_values_in_two_files_is_corrupt(tmp_path: Path) -> None:
     index(tmp_path, shards(tmp_path))
     save_file({"x": torch.ones(2), "y": torch.zeros(3)}, tmp_path / "model-00002-of-00002.safetensors")
     with pytest.raises(CorruptFile, match="x is in both"):
         read_folder(tmp_path)
 
 
-def test_a_later_file_to_which_the_index_leads_replaces_a_tensor(tmp_path: Path) -> None:
+def test_a_later_file_that_the_index_lists_replaces_a_tensor(tmp_path: Path) -> None:
     known = shards(tmp_path)
     save_file({"x": torch.ones(2), "y": torch.zeros(3)}, tmp_path / "model-00002-of-00002.safetensors")
     index(tmp_path, dict.fromkeys(known, "model-00002-of-00002.safetensors") | {"other": known["x"]})
     assert {name: info.file for name, info in read_folder(tmp_path).items()} == dict.fromkeys(known, known["y"])
 
 
-def test_a_tensor_may_lie_in_two_files_with_one_value(tmp_path: Path) -> None:
+def test_a_tensor_with_equal_values_in_two_files_is_accepted(tmp_path: Path) -> None:
     index(tmp_path, shards(tmp_path))
     save_file({"x": torch.zeros(2), "y": torch.zeros(3)}, tmp_path / "model-00002-of-00002.safetensors")
     assert set(read_folder(tmp_path)) == {"x", "y"}
 
 
 @pytest.mark.parametrize("beside", ["adapter_model", "consolidated", "optimizer", "other"])
-def test_what_lies_beside_numbered_parts_is_not_the_model(tmp_path: Path, beside: str) -> None:
+def test_files_beside_numbered_shards_are_not_part_of_the_model(tmp_path: Path, beside: str) -> None:
     shards(tmp_path)
     save_file({"z": torch.zeros(1)}, tmp_path / f"{beside}.safetensors")
     assert set(read_folder(tmp_path)) == {"x", "y"}
 
 
-def test_an_adapter_alone_is_no_model(tmp_path: Path) -> None:
+def test_an_adapter_alone_is_not_a_model(tmp_path: Path) -> None:
     save_file({"z": torch.zeros(1)}, tmp_path / "adapter_model.safetensors")
     with pytest.raises(ModelNotFound):
         read_folder(tmp_path)
 
 
-def test_a_missing_part_is_named_where_there_is_no_index(tmp_path: Path) -> None:
+def test_a_missing_shard_is_reported_without_an_index(tmp_path: Path) -> None:
     shards(tmp_path)
     (tmp_path / "model-00001-of-00002.safetensors").unlink()
     with pytest.raises(CorruptFile, match="Part 1 of 2"):
         read_folder(tmp_path)
 
 
-def test_a_missing_shard_is_named(tmp_path: Path) -> None:
+def test_a_missing_shard_of_an_index_is_reported(tmp_path: Path) -> None:
     index(tmp_path, shards(tmp_path))
     (tmp_path / "model-00002-of-00002.safetensors").unlink()
     with pytest.raises(CorruptFile, match=r"lists model-00002-of-00002\.safetensors, which is missing"):
         read_folder(tmp_path)
 
 
-def test_a_shard_may_be_missing_whose_tensors_lie_in_others(tmp_path: Path) -> None:
+def test_a_missing_shard_is_accepted_if_others_contain_its_tensors(tmp_path: Path) -> None:
     table = shards(tmp_path)
     (tmp_path / "model-00002-of-00002.safetensors").unlink()
     save_file({"x": torch.zeros(2), "y": torch.zeros(3)}, tmp_path / "model-00001-of-00002.safetensors")
@@ -250,7 +252,7 @@ def test_a_shard_may_be_missing_whose_tensors_lie_in_others(tmp_path: Path) -> N
     assert set(read_folder(tmp_path)) == {"x", "y"}
 
 
-def test_a_link_that_leads_nowhere_is_said_to_be_one(tmp_path: Path) -> None:
+def test_a_broken_symbolic_link_is_reported(tmp_path: Path) -> None:
     index(tmp_path, shards(tmp_path))
     (tmp_path / "model-00002-of-00002.safetensors").unlink()
     (tmp_path / "model-00002-of-00002.safetensors").symlink_to(tmp_path / "nowhere")
@@ -258,14 +260,14 @@ def test_a_link_that_leads_nowhere_is_said_to_be_one(tmp_path: Path) -> None:
         read_folder(tmp_path)
 
 
-def test_a_git_lfs_pointer_is_said_to_be_one(tmp_path: Path) -> None:
+def test_a_git_lfs_pointer_is_reported(tmp_path: Path) -> None:
     text = f"version https://git-lfs.github.com/spec/v1\noid sha256:{7:064d}\nsize 269060552\n"
     (tmp_path / "model.safetensors").write_text(text)
     with pytest.raises(CorruptFile, match=r"model\.safetensors is a Git LFS pointer"):
         read_folder(tmp_path)
 
 
-def test_a_folder_without_safetensors_holds_no_model(tmp_path: Path) -> None:
+def test_a_folder_without_safetensors_is_not_a_model(tmp_path: Path) -> None:
     with pytest.raises(ModelNotFound):
         read_folder(tmp_path)
 
@@ -285,26 +287,26 @@ def test_a_folder_without_safetensors_holds_no_model(tmp_path: Path) -> None:
         {"x": 3},
     ],
 )
-def test_an_index_that_points_wrong_is_corrupt(tmp_path: Path, change: dict[str, Any]) -> None:
+def test_an_index_with_an_invalid_file_name_is_corrupt(tmp_path: Path, change: dict[str, Any]) -> None:
     index(tmp_path, shards(tmp_path) | change)
     with pytest.raises(CorruptFile):
         read_folder(tmp_path)
 
 
-def test_a_tensor_that_the_index_forgets_counts(tmp_path: Path) -> None:
+def test_a_tensor_that_the_index_does_not_list_is_read(tmp_path: Path) -> None:
     """As in transformers (vllm-project/vllm#54230)."""
     save_file({"x": torch.zeros(2), "extra": torch.zeros(1)}, tmp_path / "model-00001-of-00001.safetensors")
     index(tmp_path, {"x": "model-00001-of-00001.safetensors"})
     assert set(read_folder(tmp_path)) == {"x", "extra"}
 
 
-def test_a_tensor_that_only_the_index_has_is_for_others_to_miss(tmp_path: Path) -> None:
+def test_a_tensor_that_only_the_index_lists_is_not_an_error(tmp_path: Path) -> None:
     index(tmp_path, shards(tmp_path) | {"mtp.x": "model-00002-of-00002.safetensors"})
     assert set(read_folder(tmp_path)) == {"x", "y"}
 
 
 @pytest.mark.parametrize("text", ["[]", '{"weight_map": {}}', '{"weight_map": []}', "{", "[" * 100_000])
-def test_an_index_that_is_none_is_corrupt(tmp_path: Path, text: str) -> None:
+def test_an_index_without_a_tensor_table_is_corrupt(tmp_path: Path, text: str) -> None:
     (tmp_path / INDEX_FILE).write_text(text)
     with pytest.raises(CorruptFile):
         read_folder(tmp_path)

@@ -1,4 +1,4 @@
-"""Plans of many layers as one value: a sequence like any other, and what is said once for layers that are alike."""
+"""`Plans` behaves like a sequence of `LayerPlan` and groups equal layers into cases."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def plans() -> Plans:
     return resolve_schemes(TREE, MAP)
 
 
-def test_there_is_a_plan_for_every_linear_in_the_order_of_the_tree(plans: Plans) -> None:
+def test_plans_are_a_sequence_in_the_order_of_the_tree(plans: Plans) -> None:
     assert [plan.linear for plan in plans] == list(TREE.linears)
     assert [plans[number] for number in range(len(plans))] == list(plans)
     assert plans[-1] == LayerPlan(TREE.linears[-1], LayerScheme(8, 64), "by hand", "group 128 does not divide 576: 64")
     assert list(plans[2:4]) == list(plans)[2:4]
 
 
-def test_layers_that_are_alike_share_a_case(plans: Plans) -> None:
+def test_equal_layers_share_a_case(plans: Plans) -> None:
     assert {(case.why, case.in_features, case.out_features): count for case, count in plans.counts} == {
         ("rule 1  *.down_proj", 1536, 576): 3,
         ("default", 576, 1536): 6,
@@ -36,18 +36,18 @@ def test_layers_that_are_alike_share_a_case(plans: Plans) -> None:
     }
 
 
-def test_a_case_knows_what_its_weights_take_now(plans: Plans) -> None:
+def test_a_case_has_the_stored_bytes_of_its_weight(plans: Plans) -> None:
     stored = sum(case.stored * count for case, count in plans.counts)
     assert stored == sum(TREE.tensors[f"{linear.name}.weight"].nbytes for linear in TREE.linears)
 
 
-def test_a_prepared_tree_is_the_same_tree() -> None:
+def test_prepared_computes_the_cached_properties_of_the_tree() -> None:
     tree = llama(2)
     assert tree.prepared() is tree
     assert {"weights", "block_linears", "nbytes", "block_weights"} <= set(vars(tree))
 
 
-def test_plans_from_elsewhere_are_grouped(plans: Plans) -> None:
+def test_a_list_of_layer_plans_is_grouped(plans: Plans) -> None:
     made = grouped(TREE, list(plans))
     assert list(made) == list(plans)
     assert dict(made.counts) == dict(plans.counts)

@@ -1,4 +1,4 @@
-"""Heads that predict further tokens (MTP) are no blocks of the model, and go along."""
+"""MTP (multi-token prediction) modules are not blocks of the model, and their tensors are kept."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def with_further(name: str, count: int = 1) -> ModelTree:
 
 
 @pytest.mark.parametrize("name", ["mtp.layers.0.mlp.up_proj.weight", "model.layers.2.mlp.up_proj.weight"])
-def test_they_are_no_blocks(name: str) -> None:
+def test_an_mtp_module_is_not_a_block(name: str) -> None:
     tree = with_further(name)
     assert (tree.blocks, tree.refusal) == (2, "")
     assert name in tree.tensors
     assert name.removesuffix(".weight") not in {linear.name for linear in tree.linears}
 
 
-def test_a_block_too_many_that_the_config_does_not_announce_is_refused() -> None:
-    assert "promises 2 blocks" in with_further("model.layers.2.mlp.up_proj.weight", 0).refusal
+def test_an_extra_block_that_the_config_does_not_declare_is_unsupported() -> None:
+    assert "specifies 2 blocks" in with_further("model.layers.2.mlp.up_proj.weight", 0).refusal

@@ -1,4 +1,4 @@
-"""Headers of a checkpoint held against the model that its config describes."""
+"""Comparison of the headers of a checkpoint with the model that its config describes, and loading of weights."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def changed(folder: Path, change: Change, **config: object) -> Skeleton:
     return skeleton_of(folder)
 
 
-def test_a_whole_checkpoint_fits(tmp_path: Path) -> None:
+def test_a_complete_checkpoint_passes_the_check(tmp_path: Path) -> None:
     skeleton_of(save_model(tmp_path / "model")).check()
 
 
@@ -50,7 +50,7 @@ def test_a_whole_checkpoint_fits(tmp_path: Path) -> None:
         (lambda t: t.pop("model.layers.1.input_layernorm.weight"), r"no tensor for model\.layers\.1\.input_layernorm"),
         (
             lambda t: t.update({"model.layers.1.mlp.up_proj.weight": torch.ones(64, 64)}),
-            r"up_proj\.weight has the shape \[64, 64\], but config\.json says \[96, 64\]",
+            r"up_proj\.weight has the shape \[64, 64\], but config\.json requires \[96, 64\]",
         ),
         (lambda t: t.update({"model.norm.weight": torch.ones(0)}), r"model\.norm\.weight is empty .*ZeRO-3"),
         (lambda t: t.update({"model.norm.weight": torch.ones(64, dtype=torch.int8)}), r"norm\.weight is stored as I8"),
@@ -60,7 +60,7 @@ def test_a_whole_checkpoint_fits(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_does_not_fit_is_named(tmp_path: Path, change: Change, sentence: str) -> None:
+def test_a_mismatch_is_reported_with_the_tensor_name(tmp_path: Path, change: Change, sentence: str) -> None:
     with pytest.raises(UnsupportedModel, match=sentence):
         changed(tmp_path / "model", change).check()
 
@@ -70,7 +70,7 @@ def tree_of(folder: Path) -> ModelTree:
 
 
 @pytest.mark.parametrize(("embedding", "reason"), [(torch.zeros(0).bfloat16(), "is empty"), (None, "no token embed")])
-def test_a_head_is_never_taken_for_the_embedding(tmp_path: Path, embedding: Tensor | None, reason: str) -> None:
+def test_a_head_does_not_replace_a_missing_embedding(tmp_path: Path, embedding: Tensor | None, reason: str) -> None:
     folder = save_model(tmp_path / "model")
     tensors = load_file(folder / "model.safetensors")
     tensors["lm_head.weight"] = tensors.pop("model.embed_tokens.weight")
@@ -80,7 +80,7 @@ def test_a_head_is_never_taken_for_the_embedding(tmp_path: Path, embedding: Tens
     assert reason in tree_of(folder).refusal
 
 
-def test_an_embedding_with_more_rows_than_the_head_is_refused_by_its_name(tmp_path: Path) -> None:
+def test_an_embedding_with_more_rows_than_the_head_is_unsupported(tmp_path: Path) -> None:
     config = transformers.MoshiConfig(
         vocab_size=96, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, ffn_dim=128,
         head_dim=16,
@@ -89,15 +89,15 @@ def test_an_embedding_with_more_rows_than_the_head_is_refused_by_its_name(tmp_pa
     assert "model.embed_tokens.weight has 97 rows and the head 96" in tree_of(tmp_path).refusal
 
 
-def test_an_embedding_under_another_name_than_the_models_is_refused(tmp_path: Path) -> None:
+def test_an_embedding_that_differs_from_that_of_the_tree_is_unsupported(tmp_path: Path) -> None:
     head = {"lm_head.weight": torch.ones(288, 64).bfloat16()}
     skeleton = changed(tmp_path / "model", lambda t: t.update(head), tie_word_embeddings=False)
     skeleton.check()
-    with pytest.raises(UnsupportedModel, match=r"token embedding of this model is model\.embed_tokens\.weight, and"):
+    with pytest.raises(UnsupportedModel, match=r"token embedding of this model is model\.embed_tokens\.weight, not"):
         replace(skeleton, tree=replace(skeleton.tree, embedding="lm_head")).check()
 
 
-def test_tables_that_the_model_makes_itself_are_not_taken_from_the_checkpoint(tmp_path: Path) -> None:
+def test_buffers_that_the_model_computes_are_not_loaded(tmp_path: Path) -> None:
     odd = {"model.rotary_emb.inv_freq": torch.zeros(3)}
     skeleton = changed(tmp_path / "model", lambda t: t.update(odd))
     skeleton.check()
@@ -106,7 +106,7 @@ def test_tables_that_the_model_makes_itself_are_not_taken_from_the_checkpoint(tm
 
 
 @pytest.mark.parametrize("given", [{"return_dict": []}, {"output_hidden_states": 0.0}, {"output_attentions": True}])
-def test_what_a_model_returns_is_not_for_its_config_to_say(given: dict[str, object], tmp_path: Path) -> None:
+def test_the_config_does_not_change_the_return_values(given: dict[str, object], tmp_path: Path) -> None:
     skeleton = changed(tmp_path / "model", lambda tensors: None, **given)
     skeleton.fill("", torch.float32, torch.device("cpu"))
     found = skeleton.model(input_ids=torch.tensor([[1, 2, 3]]))

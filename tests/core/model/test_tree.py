@@ -1,4 +1,4 @@
-"""The layer tree of every family, from what transformers itself writes, and the sentences for what is refused."""
+"""The layer tree of every family from checkpoints of transformers, and the reasons for unsupported models."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_linears_are_named_as_in_the_checkpoint(family: tuple[str, ModelTree]) -
     assert all(f"{linear.name}.weight" in tree.tensors for linear in tree.linears)
 
 
-def test_biases_are_seen(family: tuple[str, ModelTree]) -> None:
+def test_biases_are_detected(family: tuple[str, ModelTree]) -> None:
     name, tree = family
     assert {linear.kind for linear in tree.of_block(0) if linear.has_bias} == FAMILIES[name][4]
 
@@ -135,7 +135,7 @@ def test_only_gpt2_is_stored_transposed(family: tuple[str, ModelTree]) -> None:
     assert {linear.transposed for linear in tree.linears if linear.block >= 0} == {name == "gpt2"}
 
 
-def test_embedding_and_head_are_told_apart(family: tuple[str, ModelTree]) -> None:
+def test_embedding_and_head_are_distinguished(family: tuple[str, ModelTree]) -> None:
     name, tree = family
     assert (tree.embedding, tree.lm_head, tree.tied) == (*FAMILIES[name][5:], FAMILIES[name][6] is None)
 
@@ -149,7 +149,7 @@ def test_an_untied_head_is_the_last_linear(family: tuple[str, ModelTree]) -> Non
     )
 
 
-def test_parameters_are_those_of_the_model(family: tuple[str, ModelTree]) -> None:
+def test_parameters_equal_those_of_the_model(family: tuple[str, ModelTree]) -> None:
     name, tree = family
     config = getattr(transformers, FAMILIES[name][0])(**FAMILIES[name][1])
     with torch.device("meta"):
@@ -164,7 +164,7 @@ def test_every_tensor_is_in_a_block_or_outside(family: tuple[str, ModelTree]) ->
     assert sorted(inside + outside) == sorted(tree.tensors)
 
 
-def test_a_gpt2_without_prefix_and_with_stored_masks(tmp_path: Path) -> None:
+def test_gpt2_without_prefix_and_with_stored_masks_gives_the_same_tree(tmp_path: Path) -> None:
     save(tmp_path, "GPT2Config", GPT2)
     tree = tree_of(tmp_path)
     bare = {key.removeprefix("transformer."): info for key, info in tree.tensors.items()}
@@ -210,12 +210,12 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, tuple[int, ...]], str, str]] 
     "experts fused": ({}, {"model.layers.0.mlp.experts.gate_up_proj": (8, 64, 192)}, "BF16", "mixture of experts"),
     "vision by config": ({"vision_config": {"hidden_size": 8}}, {}, "BF16", "vision tower"),
     "audio by config": ({"audio_config": {"hidden_size": 8}}, {}, "BF16", "audio tower"),
-    "a tower": ({}, TOWER, "BF16", "a tower for other than text, vision_tower.layers"),
+    "a tower": ({}, TOWER, "BF16", "a non-text tower, vision_tower.layers"),
     "a second stack": (
         {},
         {"model.adapters.0.weight": (8, 8)},
         "BF16",
-        "a second numbered stack of layers, model.adapters",
+        "a second stack of layers, model.adapters",
     ),
     "shared weights": ({"model_type": "zamba2"}, {}, "BF16", "share their weights"),
     "several hidden states": ({}, {"model.altup_projections.0.weight": (64, 64)}, "BF16", "AltUp"),
@@ -225,15 +225,15 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, tuple[int, ...]], str, str]] 
         "BF16",
         "per-layer inputs",
     ),
-    "shared keys and values": ({"num_kv_shared_layers": 1}, {}, "BF16", "keys and values of earlier ones"),
+    "shared keys and values": ({"num_kv_shared_layers": 1}, {}, "BF16", "keys and values of earlier blocks"),
     "encoder-decoder by config": ({"is_encoder_decoder": True}, {}, "BF16", "encoder-decoder"),
     "quantized by config": ({"quantization_config": {"quant_method": "awq"}}, {}, "I32", r"quantized already \(awq\)"),
     "quantized by tensors": ({}, {"model.layers.0.q_proj.qweight": (8, 64)}, "BF16", "quantized already"),
     "8-bit floats": ({}, {}, "F8_E4M3", "F8_E4M3"),
     "integers": ({}, {}, "I8", "I8"),
-    "a block too few": ({"num_hidden_layers": 3}, {}, "BF16", "promises 3 blocks"),
+    "a block too few": ({"num_hidden_layers": 3}, {}, "BF16", "specifies 3 blocks"),
     "a gap": ({}, {"model.layers.7.mlp.down_proj.weight": (64, 96)}, "BF16", "without gaps"),
-    "a number past belief": ({}, {"model.layers.999999.mlp.down_proj.weight": (64, 96)}, "BF16", "without gaps"),
+    "a huge block number": ({}, {"model.layers.999999.mlp.down_proj.weight": (64, 96)}, "BF16", "without gaps"),
     "biases that contradict": (
         {},
         {"model.layers.0.mlp.down_proj.bias": (64,), "model.layers.1.mlp.down_proj.bias": (96,)},
@@ -244,7 +244,7 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, tuple[int, ...]], str, str]] 
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=str)
-def test_what_is_refused_is_said_in_one_sentence_and_still_listed(case: str) -> None:
+def test_an_unsupported_model_has_a_reason_and_its_layers_are_listed(case: str) -> None:
     config, extra, dtype, words = REFUSED[case]
     tree = build_tree({**LLAMA, **config}, table({**llama_table(), **extra}, dtype))
     assert re.search(words, tree.refusal)
@@ -253,60 +253,60 @@ def test_what_is_refused_is_said_in_one_sentence_and_still_listed(case: str) -> 
 
 
 @pytest.mark.parametrize("config", [{"num_experts": 16384, "is_moe": False}, {"n_routed_experts": 8}])
-def test_a_dense_model_whose_config_names_experts_is_none_of_them(config: dict[str, Any]) -> None:
-    """Doge without its experts, and Nemotron-H of attention and Mamba alone, whose convolutions are 3-D too."""
+def test_a_dense_model_whose_config_has_a_number_of_experts_is_supported(config: dict[str, Any]) -> None:
+    """Doge without experts, and Nemotron-H with attention and Mamba only, whose convolutions are 3-D as well."""
     shapes = {**llama_table(), "model.layers.0.mixer.conv1d.weight": (8, 1, 4)}
     assert build_tree({**LLAMA, **config}, table(shapes)).refusal == ""
 
 
-def test_no_blocks_at_all() -> None:
+def test_a_checkpoint_without_blocks_is_unsupported() -> None:
     tree = build_tree(LLAMA, table({"model.embed_tokens.weight": (160, 64)}))
     assert (tree.refusal, tree.blocks, tree.linears) == ("No decoder blocks were found in this checkpoint.", 0, ())
 
 
-def test_an_empty_checkpoint() -> None:
+def test_an_empty_checkpoint_is_unsupported() -> None:
     assert build_tree({}, {}).refusal
 
 
 @pytest.mark.parametrize(
     "config", [{"vocab_size": "many"}, {"text_config": 3}, {"architectures": "x"}, {"num_hidden_layers": [2]}]
 )
-def test_a_config_with_odd_values_still_gives_a_tree(config: dict[str, Any]) -> None:
+def test_a_config_with_invalid_values_still_gives_a_tree(config: dict[str, Any]) -> None:
     tree = build_tree({**LLAMA, **config}, table(llama_table()))
     assert (tree.prefix, tree.embedding, tree.lm_head) == ("model.layers", "model.embed_tokens", "lm_head")
 
 
-def test_a_nested_config_gives_the_facts() -> None:
+def test_a_nested_text_config_is_used() -> None:
     config = {"model_type": "outer", "text_config": {"model_type": "llama", "vocab_size": 160, "num_hidden_layers": 2}}
     tree = build_tree(config, table(llama_table(prefix="language_model.model")))
     assert (tree.model_type, tree.prefix, tree.refusal) == ("llama", "language_model.model.layers", "")
 
 
-def test_more_blocks_than_any_model_has_are_refused() -> None:
+def test_more_blocks_than_the_limit_are_unsupported() -> None:
     shapes = llama_table(4097)
     assert "4,097 blocks" in build_tree(LLAMA | {"num_hidden_layers": 4097}, table(shapes)).refusal
 
 
-def test_the_tensors_of_a_block_are_looked_up() -> None:
-    """A search for each of 20,000 blocks takes the square of the time."""
+def test_the_tensors_of_a_block_are_cached() -> None:
+    """A search for each of 20,000 blocks would take quadratic time."""
     tree = build_tree(LLAMA, table(llama_table()))
     assert tree.block_tensors(1) is tree.block_tensors(1)
     assert tree.block_tensors(1) == [name for name in tree.tensors if name.startswith("model.layers.1.")]
     assert tree.block_tensors(2) == []
 
 
-def test_a_mixture_of_experts_by_transformers_is_refused(tmp_path: Path) -> None:
+def test_a_mixture_of_experts_of_transformers_is_unsupported(tmp_path: Path) -> None:
     save(tmp_path, "MixtralConfig", SMALL | {"num_local_experts": 4})
     assert "mixture of experts" in tree_of(tmp_path).refusal
 
 
-def test_fused_experts_by_transformers_are_refused(tmp_path: Path) -> None:
+def test_fused_experts_of_transformers_are_unsupported(tmp_path: Path) -> None:
     settings = SMALL | {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
     save(tmp_path, "Qwen3MoeConfig", settings)
     assert "mixture of experts" in tree_of(tmp_path).refusal
 
 
-def test_a_vision_model_by_transformers_is_refused(tmp_path: Path) -> None:
+def test_a_vision_model_of_transformers_is_unsupported(tmp_path: Path) -> None:
     vision = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
               "image_size": 28, "patch_size": 14}  # fmt: skip
     config = transformers.Gemma3Config(text_config=dict(SMALL), vision_config=vision, mm_tokens_per_image=4)
@@ -316,7 +316,7 @@ def test_a_vision_model_by_transformers_is_refused(tmp_path: Path) -> None:
     assert (tree.blocks, len(tree.of_block(0))) == (3, 7)
 
 
-def test_an_encoder_decoder_by_transformers_is_refused(tmp_path: Path) -> None:
+def test_an_encoder_decoder_of_transformers_is_unsupported(tmp_path: Path) -> None:
     config = transformers.T5Config(vocab_size=160, d_model=32, d_ff=32, d_kv=8, num_layers=2, num_heads=2)
     transformers.T5ForConditionalGeneration(config).save_pretrained(tmp_path)
     assert "encoder-decoder" in tree_of(tmp_path).refusal
@@ -337,13 +337,13 @@ def resolve(tree: ModelTree, **value: Any) -> dict[str, tuple[str, str, str]]:
     return {plan.linear.name: (plan.scheme.label(), plan.why, plan.fallback) for plan in plans}
 
 
-def test_the_default_reaches_the_blocks_and_not_the_head() -> None:
+def test_the_default_applies_to_the_blocks_and_not_to_the_head() -> None:
     found = resolve(untied())
     assert found["model.layers.0.self_attn.q_proj"] == ("W4 g64 sym", "default", "")
     assert found["lm_head"][0] == "16 bit"
 
 
-def test_a_group_that_does_not_divide_falls_back_visibly() -> None:
+def test_a_group_size_that_does_not_divide_falls_back_with_a_reason() -> None:
     label, _, fallback = resolve(untied())["model.layers.0.mlp.down_proj"]
     assert label == "W4 g32 sym"
     assert "64 does not divide 96" in fallback
@@ -353,7 +353,7 @@ def test_an_untied_head_is_quantized_when_named() -> None:
     assert resolve(untied(), layers={"lm_head": {"bits": 8}})["lm_head"] == ("W8 g64 sym", "by hand", "")
 
 
-def test_a_rule_for_everything_leaves_the_head() -> None:
+def test_a_rule_that_matches_everything_excludes_the_head() -> None:
     found = resolve(untied(), rules=[{"match": "*", "bits": 2}])
     assert found["lm_head"][0] == "16 bit"
     assert found["model.layers.1.self_attn.q_proj"][1] == "rule 1  *"
@@ -369,59 +369,59 @@ def test_a_rule_for_everything_leaves_the_head() -> None:
         ({"layers": {"model.layers.0.self_attn.q_proj.weight": {"bits": 8}}}, r"q_proj\.weight"),
     ],
 )
-def test_what_matches_nothing_is_named(value: dict[str, Any], named: str) -> None:
+def test_a_rule_without_a_match_is_reported(value: dict[str, Any], named: str) -> None:
     with pytest.raises(BadInput, match=named):
         resolve(untied(), **value)
 
 
-def test_the_embedding_cannot_be_named() -> None:
+def test_the_embedding_cannot_be_quantized_by_name() -> None:
     with pytest.raises(BadInput, match="token embedding"):
         resolve(untied(), layers={"model.embed_tokens": {"bits": 8}})
 
 
-def test_the_embedding_of_a_tied_model_points_to_the_head() -> None:
-    with pytest.raises(BadInput, match="asked for by name") as caught:
+def test_the_hint_for_a_tied_embedding_names_the_head() -> None:
+    with pytest.raises(BadInput, match="chosen by name") as caught:
         resolve(tied(), layers={"model.embed_tokens": {"bits": 8}})
     assert "lm_head" in caught.value.hint
 
 
-def test_an_embedding_named_in_16_bits_is_still_no_layer() -> None:
-    with pytest.raises(BadInput, match="no layer answers"):
+def test_an_embedding_listed_with_16_bits_is_not_a_layer() -> None:
+    with pytest.raises(BadInput, match="no layer matches"):
         resolve(tied(), layers={"model.embed_tokens": {"bits": 16}})
 
 
-def test_a_tied_head_is_a_layer_only_where_it_is_named() -> None:
+def test_a_tied_head_is_a_layer_only_if_the_map_lists_it() -> None:
     assert "lm_head" not in resolve(tied())
     assert "lm_head" not in resolve(tied(), rules=[{"match": "*", "bits": 2}])
     assert resolve(tied(), layers={"lm_head": {"bits": 8}})["lm_head"][0] == "W8 g64 sym"
 
 
-def test_the_plan_of_a_tied_head_says_what_it_means() -> None:
-    # 49152 x 576 weights take 2 bytes each now, and 1 + 3/64 with a scale and a zero point for each 64.
+def test_the_plan_of_a_tied_head_has_its_effect_on_the_file() -> None:
+    # 49152 x 576 weights take 2 bytes each before, and 1 + 3/64 with a scale and a zero point for each group of 64.
     why = resolve(paper_model.llama(2), layers={"lm_head": {"bits": 8}})["lm_head"][1]
     assert why == (
-        "by hand: a copy of its own in 8 bits, the embedding stays; the file grows by 29.6 MB, "
-        "the last step of each token reads 52 % of the bytes"
+        "by hand: a separate 8-bit copy, the embedding is unchanged; the file grows by 29.6 MB, "
+        "the output projection reads 52 % of the bytes for each token"
     )
 
 
-def test_a_plan_for_all_that_can_be_named() -> None:
+def test_nameable_gives_a_plan_to_a_tied_head_as_well() -> None:
     plans = resolve_schemes(tied(), BitsMap(LayerScheme(4, 64)), nameable=True)
     assert [plan.linear for plan in plans] == list(tied().nameable)
     assert (plans[-1].scheme.quantized, plans[-1].why) == (
         False,
-        "embeddings and lm_head stay, unless named: it stays the embedding",
+        "embeddings and lm_head stay, unless named: shares the weight of the embedding",
     )
 
 
-def test_a_tied_head_named_in_16_bits_stays_the_embedding() -> None:
+def test_a_tied_head_listed_with_16_bits_shares_the_embedding() -> None:
     assert resolve(tied(), layers={"lm_head": {"bits": 16}})["lm_head"][:2] == (
         "16 bit",
-        "by hand: it stays the embedding",
+        "by hand: shares the weight of the embedding",
     )
 
 
-def test_what_a_map_may_name() -> None:
+def test_nameable_layers_include_a_tied_head() -> None:
     assert [linear.name for linear in tied().nameable] == [*tied().block_linears, "lm_head"]
     assert untied().nameable == untied().linears
     assert untied().tied_head is None

@@ -1,4 +1,4 @@
-"""Single tensors by byte range."""
+"""Reading of single tensors by byte range."""
 
 from __future__ import annotations
 
@@ -31,26 +31,26 @@ def store(tmp_path: Path, tensors: dict[str, torch.Tensor]) -> TensorStore:
 
 
 @pytest.mark.parametrize("name", "abcd")
-def test_a_tensor_is_read_whole(store: TensorStore, tensors: dict[str, torch.Tensor], name: str) -> None:
+def test_get_returns_the_tensor_in_its_dtype(store: TensorStore, tensors: dict[str, torch.Tensor], name: str) -> None:
     assert torch.equal(store.get(name), tensors[name])
     assert store.get(name).dtype == tensors[name].dtype
 
 
-def test_rows_are_gathered(store: TensorStore, tensors: dict[str, torch.Tensor]) -> None:
+def test_rows_returns_the_selected_rows(store: TensorStore, tensors: dict[str, torch.Tensor]) -> None:
     index = torch.tensor([6, 0, 3])
     assert torch.equal(store.rows("a", index), tensors["a"][index])
 
 
-def test_pieces_are_the_bytes(store: TensorStore, tensors: dict[str, torch.Tensor]) -> None:
+def test_chunks_are_the_bytes_of_the_tensor(store: TensorStore, tensors: dict[str, torch.Tensor]) -> None:
     assert b"".join(store.chunks("b")) == tensors["b"].numpy().tobytes()
 
 
-def test_an_unknown_name_is_said(store: TensorStore) -> None:
+def test_an_unknown_tensor_is_reported(store: TensorStore) -> None:
     with pytest.raises(CorruptFile, match="no tensor x"):
         store.get("x")
 
 
-def test_a_file_that_shrank_is_said(store: TensorStore) -> None:
+def test_a_truncated_file_is_reported(store: TensorStore) -> None:
     path = store.folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-8])
     last = max(store.table.values(), key=lambda info: info.end).name
@@ -67,14 +67,14 @@ def test_a_file_that_shrank_is_said(store: TensorStore) -> None:
     ],
     ids=["whole", "rows", "pieces"],
 )
-def test_a_file_that_went_away_is_said(store: TensorStore, read: Callable[[TensorStore], object]) -> None:
+def test_a_removed_file_is_reported(store: TensorStore, read: Callable[[TensorStore], object]) -> None:
     (store.folder / "model.safetensors").unlink()
     with pytest.raises(ModelNotFound, match="can no longer be read"):
         read(store)
 
 
 @pytest.mark.parametrize("pieces", [[b"abcdefg"], [b"a", b"", b"bcd", b"efg"], [b"abc", b"defg"], []])
-def test_streams_are_cut_alike(pieces: list[bytes]) -> None:
+def test_evenly_splits_any_stream_into_equal_pieces(pieces: list[bytes]) -> None:
     found = list(evenly(iter(pieces), 3))
     assert b"".join(found) == b"".join(pieces)
     assert [len(piece) for piece in found] == ([3, 3, 1] if pieces else [])

@@ -1,4 +1,4 @@
-"""Checkpoints written tensor by tensor into files laid out beforehand."""
+"""Checkpoints written tensor by tensor into files with a layout fixed in advance."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
     )
 
 
-def test_another_reader_finds_what_was_written(tmp_path: Path) -> None:
+def test_the_safetensors_library_reads_the_file(tmp_path: Path) -> None:
     tensors = write_all(tmp_path, PLANS)
     assert same(load_file(tmp_path / "model.safetensors"), tensors)
 
@@ -58,7 +58,7 @@ def test_one_file_needs_no_index(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
 
 
-def test_the_metadata_says_pt(tmp_path: Path) -> None:
+def test_the_metadata_contain_the_format_pt(tmp_path: Path) -> None:
     write_all(tmp_path, PLANS)
     with safe_open(tmp_path / "model.safetensors", "pt") as file:
         assert file.metadata() == {"format": "pt"}
@@ -84,7 +84,7 @@ def test_the_data_begin_at_a_multiple_of_eight(tmp_path: Path) -> None:
     ).filter(lambda plans: all(plan.name != "__metadata__" for plan in plans)),
     limit=st.integers(1, 200),
 )
-def test_any_plan_at_any_shard_size_comes_back(
+def test_any_plan_with_any_shard_size_is_read_back(
     plans: list[TensorPlan], limit: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("any")
@@ -97,13 +97,13 @@ def test_any_plan_at_any_shard_size_comes_back(
     assert read_folder(folder).keys() == tensors.keys()
 
 
-def test_every_tensor_lies_at_a_multiple_of_its_element(tmp_path: Path) -> None:
+def test_every_tensor_is_aligned_to_its_element_size(tmp_path: Path) -> None:
     write_all(tmp_path, PLANS)
     for info in read_folder(tmp_path).values():
         assert info.start * 8 % DTYPE_BITS[info.dtype] == 0
 
 
-def test_the_order_of_the_plan_is_kept_where_alignment_allows(tmp_path: Path) -> None:
+def test_the_order_of_the_plan_is_kept_if_alignment_permits(tmp_path: Path) -> None:
     plans = [TensorPlan("z", "F16", (8,)), TensorPlan("a", "I32", (2,)), TensorPlan("m", "F16", (4,))]
     write_all(tmp_path, plans)
     assert list(read_folder(tmp_path)) == ["z", "a", "m"]
@@ -120,7 +120,7 @@ def test_shards_are_numbered(shards: tuple[Path, dict[str, torch.Tensor]]) -> No
     assert names == [f"model-{number:05d}-of-00004.safetensors" for number in range(1, 5)]
 
 
-def test_the_index_says_where_each_tensor_is(shards: tuple[Path, dict[str, torch.Tensor]]) -> None:
+def test_the_index_lists_the_file_of_each_tensor(shards: tuple[Path, dict[str, torch.Tensor]]) -> None:
     folder, tensors = shards
     weight_map = json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"]
     assert weight_map.keys() == tensors.keys()
@@ -152,34 +152,34 @@ def test_close_returns_the_files_and_the_index(tmp_path: Path) -> None:
     assert paths[-1].name == "model.safetensors.index.json"
 
 
-def test_a_transposed_view_is_written_in_its_own_order(tmp_path: Path) -> None:
+def test_a_transposed_view_is_written_in_row_major_order(tmp_path: Path) -> None:
     tensor = torch.arange(6, dtype=torch.int32).reshape(2, 3).T
     with CheckpointWriter(tmp_path, [TensorPlan("t", "I32", (3, 2))]) as writer:
         writer.write("t", tensor)
     assert torch.equal(load_file(tmp_path / "model.safetensors")["t"], tensor)
 
 
-def test_bytes_go_over_as_they_are(tmp_path: Path) -> None:
+def test_write_bytes_keeps_the_bytes(tmp_path: Path) -> None:
     tensor = torch.tensor([1.5, float("nan"), -0.0], dtype=torch.bfloat16)
     with CheckpointWriter(tmp_path, [TensorPlan("t", "BF16", (3,))]) as writer:
         writer.write_bytes("t", memoryview(tensor.view(torch.uint8).numpy()))
     assert torch.equal(load_file(tmp_path / "model.safetensors")["t"].view(torch.int16), tensor.view(torch.int16))
 
 
-def test_nothing_looks_like_a_checkpoint_before_close(tmp_path: Path) -> None:
+def test_no_safetensors_file_exists_before_close(tmp_path: Path) -> None:
     writer = CheckpointWriter(tmp_path, PLANS)
     assert not list(tmp_path.glob("*.safetensors"))
     writer.abort()
 
 
-def test_abort_leaves_nothing(tmp_path: Path) -> None:
+def test_abort_removes_all_files(tmp_path: Path) -> None:
     writer = CheckpointWriter(tmp_path, PLANS)
     writer.write("a", random(PLANS[1]))
     writer.abort()
     assert not list(tmp_path.iterdir())
 
 
-def test_a_failure_inside_the_block_leaves_nothing(tmp_path: Path) -> None:
+def test_an_exception_in_the_with_block_removes_all_files(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), CheckpointWriter(tmp_path, PLANS):
         raise RuntimeError
     assert not list(tmp_path.iterdir())
@@ -209,7 +209,7 @@ def test_bytes_of_another_length_are_an_error(writer: CheckpointWriter) -> None:
 
 def test_writing_a_tensor_twice_is_an_error(writer: CheckpointWriter) -> None:
     writer.write("t", torch.zeros(2, 3, dtype=torch.int32))
-    with pytest.raises(ValueError, match="written before"):
+    with pytest.raises(ValueError, match="already written"):
         writer.write("t", torch.zeros(2, 3, dtype=torch.int32))
 
 
@@ -230,13 +230,13 @@ def test_a_name_planned_twice_is_an_error(tmp_path: Path) -> None:
         CheckpointWriter(tmp_path, [TensorPlan("t", "I32", (1,)), TensorPlan("t", "I32", (2,))])
 
 
-def test_too_little_room_is_said_at_the_start(tmp_path: Path) -> None:
+def test_too_little_disk_space_is_reported_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(DiskFull, match="The output needs"):
         CheckpointWriter(tmp_path, [TensorPlan("t", "U8", (free_bytes(tmp_path) + 10**12,))])
     assert not list(tmp_path.iterdir())
 
 
-def test_a_disk_that_fills_meanwhile_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_becomes_full_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -246,7 +246,7 @@ def test_a_disk_that_fills_meanwhile_is_said(tmp_path: Path, monkeypatch: pytest
     assert not list(tmp_path.iterdir())
 
 
-def test_a_file_system_that_cannot_reserve_is_no_obstacle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_system_without_preallocation_is_supported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def unsupported(*_: object) -> None:
         raise OSError(errno.EOPNOTSUPP, "Operation not supported")
 
@@ -255,7 +255,7 @@ def test_a_file_system_that_cannot_reserve_is_no_obstacle(tmp_path: Path, monkey
     assert same(load_file(tmp_path / "model.safetensors"), tensors)
 
 
-def test_a_missing_folder_is_said(tmp_path: Path) -> None:
+def test_a_missing_folder_is_reported(tmp_path: Path) -> None:
     with pytest.raises(OutputProblem, match="cannot be written"):
         CheckpointWriter(tmp_path / "missing", PLANS)
 
@@ -266,7 +266,7 @@ def test_a_checkpoint_is_never_overwritten(tmp_path: Path) -> None:
         CheckpointWriter(tmp_path, PLANS)
 
 
-def test_what_a_killed_run_left_is_overwritten(tmp_path: Path) -> None:
+def test_partial_files_of_a_killed_run_are_overwritten(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors.partial").write_bytes(b"x" * 10**6)
     tensors = write_all(tmp_path, PLANS)
     assert same(load_file(tmp_path / "model.safetensors"), tensors)

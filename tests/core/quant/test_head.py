@@ -144,7 +144,7 @@ def test_the_size_was_known_to_the_byte(tied: Path, tmp_path: Path, name: str) -
 
 def test_a_run_says_what_becomes_of_a_tied_head(tied: Path, tmp_path: Path) -> None:
     events = run(with_head(tied, tmp_path), tmp_path)
-    assert any(isinstance(event, Log) and "a copy of its own in 8 bits" in event.message for event in events)
+    assert any(isinstance(event, Log) and "a separate 8-bit copy" in event.message for event in events)
 
 
 def test_a_quantized_tied_head_loses_little(tied: Path, tmp_path: Path) -> None:

@@ -35,9 +35,9 @@ _SMALL: dict[str, Any] = {
 
 
 def proof_of(folder: Path, batched: bool = True, refusal: str = "") -> SourceProof:
-    """The proof of a model; `refusal` begins what its headers alone already have against it."""
+    """Return the proof of a model; `refusal` is a part of the reason that its tree gives against quantizing it."""
     tree = build_tree(read_json(folder / "config.json"), read_folder(folder))
-    assert tree.refusal.startswith(refusal)
+    assert refusal in tree.refusal
     assert refusal or not tree.refusal
     store = FingerprintedStore(folder, tree.tensors)
     skeleton = build_skeleton(tree, store)
@@ -121,7 +121,7 @@ def test_an_argument_made_from_the_text_is_named(tmp_path: Path) -> None:
     )  # fmt: skip
     folder = random_model(tmp_path, config)
     with pytest.raises(UnsupportedModel, match=r"Block 0 .*something else by itself.*per_layer_input, which depends"):
-        prove(proof_of(folder, refusal="Each of its blocks"))
+        prove(proof_of(folder, refusal="each block has its own"))
 
 
 def test_keys_of_an_earlier_block_are_refused(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_keys_of_an_earlier_block_are_refused(tmp_path: Path) -> None:
         vocab_size_per_layer_input=96, hidden_size_per_layer_input=0, num_kv_shared_layers=2,
     )  # fmt: skip
     with pytest.raises(UnsupportedModel, match="Gemma4ForCausalLM"):
-        prove(proof_of(random_model(tmp_path, config), refusal="Some of its"))
+        prove(proof_of(random_model(tmp_path, config), refusal="some blocks use"))
 
 
 def test_blocks_that_share_weights_are_refused(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_blocks_that_share_weights_are_refused(tmp_path: Path) -> None:
         mamba_headdim=16, n_mamba_heads=8, mamba_ngroups=1, num_mem_blocks=1,
     )  # fmt: skip
     with pytest.raises(UnsupportedModel, match="the blocks of this architecture share weights"):
-        proof_of(random_model(tmp_path, config), refusal="Blocks of Zamba")
+        proof_of(random_model(tmp_path, config), refusal="Zamba")
 
 
 def test_a_model_that_looks_ahead_is_refused(tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ def test_a_tied_head_can_have_bits_of_its_own(page: LayersPage) -> None:
     measured(page)
     select_kind(page, "lm_head")
     page.set_keys(bits=8)
-    assert "copy of its own in 8 bits" in label(page, "why")
+    assert "separate 8-bit copy" in label(page, "why")
     assert label(page, "loss_increase_total").endswith("without 1 layer")
     page.set_keys(bits=16)
     assert page.context.draft.choices.bits_map.layers == ()
