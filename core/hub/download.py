@@ -1,7 +1,6 @@
-"""Fetch a model from the Hugging Face Hub into its shared cache, or find it there when the Hub is out of reach.
+"""Download of a model from the Hugging Face Hub to its shared cache, with the cache as fallback when offline.
 
-Only files that a quantization needs are fetched. What went wrong is told apart by what the user can do about it.
-Knows the Hub's files and errors, and nothing of what is in a model.
+Only the files that quantization needs are downloaded. Errors are distinguished by what the user can do about them.
 """
 
 from __future__ import annotations
@@ -48,23 +47,23 @@ def download(
     *,
     measured: bool = False,
 ) -> Path:
-    """The folder of a model in the Hub's cache, complete.
+    """Download a model unless it is in the Hub cache, and return its folder there.
 
     Args:
         repository: `name` or `owner/name`.
-        emit: gets a `Log` before the download, and one at every tenth of it.
-        should_stop: asked a few times a second.
-        check: sees the config before any weight is fetched, and may raise.
-        measured: instead of the tenths, `Progress` of the download about twice a second. Not for a run, whose
-            `Progress` is of the whole run.
+        emit: receives a `Log` before the download and at every 10 %.
+        should_stop: called about five times a second.
+        check: called with the config before weights are downloaded; may raise an error.
+        measured: emit `Progress` of the download about twice a second instead of the 10 % steps. Not for a run, whose
+            `Progress` covers the whole run.
 
     Raises:
-        ModelNotFound: the Hub has no such model, or does not show it to this user.
-        HubUnreachable: no answer, a refusal, or terms to accept first.
-        UnsupportedModel: the repository holds no safetensors weights.
-        CorruptFile: a file arrived damaged twice.
-        DiskFull, OutputProblem: the cache has too little room, or cannot be written.
-        Cancelled: `should_stop` said so.
+        ModelNotFound: the Hub has no such model, or the user has no access to it.
+        HubUnreachable: the Hub did not answer or denied access, or terms must be accepted first.
+        UnsupportedModel: the repository contains no safetensors weights.
+        CorruptFile: a file was damaged in transfer twice.
+        DiskFull, OutputProblem: the cache has too little free space, or is not writable.
+        Cancelled: `should_stop` returned true.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import OfflineModeIsEnabled
@@ -80,22 +79,21 @@ def download(
         folder = cached(repository)
         if folder is None:
             raise problem from error
-        emit(Log("warning", f"The Hub did not answer; using the copy of {repository} in the cache."))
+        emit(Log("warning", f"The Hub could not be reached; using the copy of {repository} in the cache."))
         return folder
-    fetch = _Fetch(repository, info, emit, should_stop, measured)
-    return fetch.all(check)
+    return _Download(repository, info, emit, should_stop, measured).run(check)
 
 
 def wanted_files(names: Sequence[str], repository: str) -> list[str]:
-    """Which files of a repository are needed: config, tokenizer, licence and one set of weights.
+    """Return the files of a repository to download: config, tokenizer, license and one set of weights.
 
     Raises:
-        UnsupportedModel: it has no weights as safetensors, or no config.
+        UnsupportedModel: the repository has no safetensors weights, or no config.
     """
     flat = [name for name in names if "/" not in name]
     if "config.json" not in flat:
         raise UnsupportedModel(
-            f"{repository} has no config.json, so it is no model of the transformers kind.", "Choose another model."
+            f"{repository} has no config.json, so it is not a transformers model.", "Choose another model."
         )
     weights = [name for name in flat if name.endswith(".safetensors")]
     if SINGLE_FILE in weights:
@@ -106,14 +104,14 @@ def wanted_files(names: Sequence[str], repository: str) -> list[str]:
         weights = weight_files(weights)
     if not weights:
         raise UnsupportedModel(
-            f"{repository} has no weights as safetensors.", "Choose a model, or a revision, that has them."
+            f"{repository} has no safetensors weights.", "Choose a model or a revision with safetensors weights."
         )
     others = [name for name in flat if any(fnmatch.fnmatchcase(name, pattern) for pattern in _WANTED)]
     return [*others, *fnmatch.filter(names, _TEMPLATES), *weights]
 
 
 def cached(repository: str) -> Path | None:
-    """The folder of a model that is complete in the cache, without asking the Hub; None if there is none."""
+    """Return the folder of a model that is complete in the cache, else None; does not contact the Hub."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
@@ -127,45 +125,43 @@ def cached(repository: str) -> Path | None:
 
 
 def explain(repository: str, error: Exception) -> BitwrightError:
-    """What an error of the Hub's library means to the user."""
+    """Convert an error of huggingface_hub to an error for the user."""
     from huggingface_hub import errors
 
     status = getattr(getattr(error, "response", None), "status_code", None)
     login = "Run `hf auth login`, or set HF_TOKEN."
     if isinstance(error, errors.GatedRepoError):
-        return HubUnreachable(
-            f"{repository} is gated: its terms must be accepted on its page at the Hub first.", f"Then: {login}"
-        )
+        return HubUnreachable(f"{repository} is gated: accept its terms on its Hub page first.", f"Then: {login}")
     if isinstance(error, errors.RepositoryNotFoundError | errors.HFValidationError) or status == 404:
         return ModelNotFound(
-            f"There is no folder {repository} here, and the Hub has no such model or does not show it to you.",
+            f"There is no folder {repository}, and the Hub has no such model or you have no access to it.",
             f"Check the name. If the model is private: {login}",
         )
     if status in (401, 403):
-        return HubUnreachable(f"The Hub refused access to {repository} (status {status}).", login)
+        return HubUnreachable(f"The Hub denied access to {repository} (status {status}).", login)
     if isinstance(error, errors.OfflineModeIsEnabled):
         return HubUnreachable(
-            f"There is no folder {repository} here, and the Hub is switched off by HF_HUB_OFFLINE.",
-            "Unset it, or give the path of a local folder.",
+            f"There is no folder {repository}, and HF_HUB_OFFLINE disables access to the Hub.",
+            "Unset HF_HUB_OFFLINE, or specify a local folder.",
         )
     if status is not None:
         return HubUnreachable(f"The Hub answered with status {status}.", "Try again later.")
     return HubUnreachable(
-        f"There is no folder {repository} here, and the Hub could not be reached.",
-        "Check the network, or give the path of a local folder or a .gguf file.",
+        f"There is no folder {repository}, and the Hub could not be reached.",
+        "Check the network, or specify a local folder or a .gguf file.",
     )
 
 
 def http_error() -> type[Exception]:
-    """The base of every error of the HTTP library that huggingface_hub carries; which one that is, changes."""
+    """Return the base class of the errors of the HTTP library that the installed huggingface_hub uses."""
     from huggingface_hub import errors
 
     base: type[Exception] = vars(errors)["HTTPError"]
     return base
 
 
-class _Fetch:
-    """One download of a repository whose files and checksums the Hub has told."""
+class _Download:
+    """A download of the wanted files of one repository, from its `ModelInfo`."""
 
     def __init__(self, repository: str, info: Any, emit: Emit, should_stop: ShouldStop, measured: bool) -> None:
         from huggingface_hub import constants
@@ -179,8 +175,8 @@ class _Fetch:
         self._cache = Path(constants.HF_HUB_CACHE)
         self._place = repo_folder_name(repo_id=repository, repo_type="model")
 
-    def all(self, check: Callable[[Mapping[str, Any]], None]) -> Path:
-        """The folder of the snapshot, with every wanted file as the Hub has it."""
+    def run(self, check: Callable[[Mapping[str, Any]], None]) -> Path:
+        """Download and verify the missing files, and return the folder of the snapshot."""
         wanted = wanted_files(list(self._sizes), self._repository)
         try:
             unchecked = sweep(self._cache, self._place) | set(self._missing(wanted))
@@ -212,7 +208,7 @@ class _Fetch:
             raise DiskFull(
                 f"{self._repository} needs {human(total)} in {self._cache}, "
                 f"where {human(free_bytes(self._cache))} are free.",
-                "Free some space, or set HF_HOME to a folder on another disk.",
+                "Free some disk space, or set HF_HOME to a folder on another disk.",
             )
         if total:
             self._emit(Log("info", f"Downloading {self._repository}: {human(total)}."))
@@ -220,7 +216,7 @@ class _Fetch:
         report = (_Measured if self._measured else _Tenths)(counter, total, self._emit)
 
         def tick() -> None:
-            report.tell()
+            report.update()
             arrival.look()
 
         folder = bounded(
@@ -234,10 +230,10 @@ class _Fetch:
         return Path(folder)
 
     def _checked(self, fetch: Callable[[], Path], names: Collection[str]) -> Path:
-        """The folder that `fetch` gives; files that are not the Hub's are removed, and fetched once more.
+        """Return the folder from `fetch`, after repeating it once if files do not match their checksums.
 
         Raises:
-            CorruptFile: one is damaged again.
+            CorruptFile: a file is damaged again.
         """
         folder = fetch()
         for again in (True, False):
@@ -248,16 +244,16 @@ class _Fetch:
                 break
             if not again:
                 raise CorruptFile(
-                    f"{damaged[0]} of {self._repository} was damaged on the way, twice: its checksum differs from the "
-                    "Hub's.",
-                    "Check the network, a proxy in between and the disk, and try again.",
+                    f"{damaged[0]} of {self._repository} was damaged in transfer twice: its checksum differs from that "
+                    "on the Hub.",
+                    "Check the network, any proxy and the disk, and try again.",
                 )
-            self._emit(Log("warning", f"{damaged[0]} was damaged on the way and is fetched again."))
+            self._emit(Log("warning", f"{damaged[0]} was damaged in transfer and is downloaded again."))
             folder = fetch()
         return folder
 
     def _is_sound(self, folder: Path, name: str) -> bool:
-        # where the model was updated meanwhile, the checksums are those of other files
+        # if the model was updated meanwhile, the checksums belong to other files
         path = folder / name
         if folder.name != self._commit or not path.is_file():
             return True
@@ -265,16 +261,20 @@ class _Fetch:
 
 
 def _storage_problem(repository: str, error: Exception) -> BitwrightError | None:
-    """The error if it is this machine's: the system's own errors carry a number, the Hub's do not."""
+    """Convert an error of the local disk, which has an `errno` unlike those of the Hub; None for other errors."""
     if not isinstance(error, OSError) or error.errno is None or isinstance(error, ConnectionError):
         return None
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DiskFull(f"The disk is full; {repository} was fetched in part.", "Free some space and try again.")
-    return OutputProblem(f"{repository} could not be stored: {error.strerror}.", "Check the rights of the Hub's cache.")
+        return DiskFull(
+            f"The disk is full; {repository} was downloaded in part.", "Free some disk space and try again."
+        )
+    return OutputProblem(
+        f"{repository} could not be stored: {error.strerror}.", "Check the permissions of the Hub cache."
+    )
 
 
 class _Counter:
-    """Bytes that are here so far, counted by the library's own progress bars; they also carry the stop."""
+    """A counter of downloaded bytes, fed by the progress bars of huggingface_hub, which also stop the download."""
 
     def __init__(self) -> None:
         self._stopped = False
@@ -282,21 +282,21 @@ class _Counter:
         self._arrived = 0
 
     def stop(self) -> None:
-        """End the download, which runs in threads of the library, at its next piece."""
+        """Stop the download, which runs in threads of huggingface_hub, at its next chunk."""
         self._stopped = True
 
     @property
     def received(self) -> int:
-        """Of the bars that count bytes (arrived, written), the one that is ahead."""
+        """Bytes of the progress bar (network or disk) that is ahead."""
         return max(self._arrived, *self._written.values(), 0)
 
     @property
     def arrived(self) -> int:
-        """Through the network now; what an earlier download had left is not in it."""
+        """Bytes received over the network, without those that an earlier download left."""
         return self._arrived or self.received
 
     def bar(self) -> Any:
-        """A class of silent progress bars for the Hub's library."""
+        """Return a class of silent progress bars for huggingface_hub that report to this counter."""
         from huggingface_hub.utils import tqdm
 
         counter = self
@@ -320,30 +320,34 @@ class _Counter:
 
 
 class _Tenths:
-    """A line at every tenth of the way."""
+    """Reports a download with a `Log` at every 10 %."""
 
     def __init__(self, counter: _Counter, total: int, emit: Emit) -> None:
         self._counter, self._total, self._emit = counter, total, emit
-        self._told = 0
+        self._reported = 0
 
-    def tell(self) -> None:
+    def update(self) -> None:
+        """Emit a `Log` if another 10 % are complete."""
         tenths = min(10, 10 * self._counter.received // self._total) if self._total else 0
-        if tenths > self._told:
-            self._told = tenths
+        if tenths > self._reported:
+            self._reported = tenths
             self._emit(Log("info", f"Downloaded {tenths * 10} % of {human(self._total)}."))
 
     def end(self) -> None:
-        self.tell()
+        """Report the end of the download."""
+        self.update()
 
 
 class _Measured:
-    """`Progress` about twice a second."""
+    """Reports a download with `Progress` about twice a second."""
 
     def __init__(self, counter: _Counter, total: int, emit: Emit) -> None:
         self._counter, self._progress = counter, PacedProgress(total, emit)
 
-    def tell(self) -> None:
+    def update(self) -> None:
+        """Emit `Progress` if due."""
         self._progress.tell(self._counter.received, self._counter.arrived)
 
     def end(self) -> None:
+        """Report the end of the download."""
         self._progress.end()

@@ -1,4 +1,4 @@
-"""Waiting for a call that may never come back, without being held by it. Knows threads and nothing of the Hub."""
+"""Calls with a timeout and a stop callback, for functions of libraries that may block indefinitely."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from core.control import ShouldStop
 from core.errors import Cancelled
 
 LOOKUP_SECONDS: Final = 12.0
-"""Patience for the first answer. A name server that drops packets can hold a process far longer than any timeout
-of the connection, so the look-up runs in a thread that is left behind."""
+"""Timeout for the first response of the Hub. A name server that drops packets can block far longer than the timeout of
+a connection, so the request runs in a thread that is abandoned."""
 
 _T = TypeVar("_T")
 
 
 def _nothing() -> None:
-    """For callers who have nothing to do meanwhile."""
+    """Do nothing; the default of the callbacks."""
 
 
 def bounded(
@@ -29,17 +29,19 @@ def bounded(
     tick: Callable[[], None] = _nothing,
     leave: Callable[[], None] = _nothing,
 ) -> _T:
-    """The result of `call`, which runs in a thread so that a stop or the end of patience ends the wait.
+    """Run `call` in a thread and return its result, unless it is stopped or times out.
 
     Args:
-        seconds: longest wait; None for none.
-        tick: called about five times a second, here and not in the thread.
-        leave: called before the thread is left behind; may tell it to end.
+        call: function without arguments.
+        should_stop: called about five times a second.
+        seconds: timeout; None for no timeout.
+        tick: called about five times a second in the waiting thread.
+        leave: called before the running thread is abandoned; may signal it to end.
 
     Raises:
-        Cancelled: `should_stop` said so.
-        TimeoutError: `seconds` have passed.
-        Exception: whatever `call` raised.
+        Cancelled: `should_stop` returned true.
+        TimeoutError: the call took more than `seconds`.
+        Exception: raised by `call`.
     """
     results: list[_T] = []
     failures: list[BaseException] = []

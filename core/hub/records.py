@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class FoundModel:
-    """One model.
+    """A model in the results of a search.
 
     Attributes:
-        id, author: of its page at the Hub.
-        downloads, likes: as the Hub counts them; 0 where it was not asked.
-        gated: its terms must be accepted first.
+        id, author: as on the Hub.
+        downloads, likes: counted by the Hub; 0 for a search in the cache.
+        gated: whether terms must be accepted first.
         license: short name, or "".
-        parameters: number of weights, or None where it is not known.
-        updated: ISO date and time of the last change, or "".
-        tags: as the Hub has them.
-        cached: it is on this machine, whole.
+        parameters: number of parameters; None if unknown.
+        updated: date and time of the last change in ISO format, or "".
+        tags: as on the Hub.
+        cached: whether the model is complete in the cache.
     """
 
     id: str
@@ -34,7 +34,7 @@ class FoundModel:
 
 @dataclass(frozen=True)
 class SearchResults:
-    """Models that match a search; `offline`: the Hub did not answer, and these are the models in its cache."""
+    """The results of a search; `offline` if the Hub could not be reached and they are from its cache."""
 
     models: tuple[FoundModel, ...]
     offline: bool = False
@@ -42,11 +42,12 @@ class SearchResults:
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What a model says about itself.
+    """The card of a model.
 
     Attributes:
-        text: the Markdown without the block of metadata above it, "" where there is none.
-        license: short name, "" where nothing states one; stated_by: what states it, for people.
+        text: Markdown without the metadata block at its start; "" if there is no card.
+        license: short name of the license; "" if unknown.
+        stated_by: source of the license, for display.
     """
 
     text: str = ""

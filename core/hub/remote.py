@@ -1,7 +1,7 @@
-"""What a model on the Hub consists of, from its config and the headers of its weights; no weight is fetched.
+"""The config and the tensor table of a model on the Hub, read without downloading weights.
 
-Asks for byte ranges and stops reading where a server sends more. What a header claims is held against the size of its
-file, as for a file on disk. Knows the Hub's addresses and the tables of `core.model.headers`, and nothing of layers.
+Requests byte ranges, and stops reading if a server sends more. Headers are validated against the size of their file,
+as for files on disk.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from core.hub.patience import LOOKUP_SECONDS, bounded
 from core.model.headers import INDEX_FILE, TensorInfo, header_length, merge_tables, parse_header
 
 REQUEST_SECONDS: Final = 10.0
-"""Silence of a connection that ends it."""
+"""Timeout of a connection without data."""
 HEADERS_SECONDS: Final = 90.0
-"""Patience for all headers together; a large model has more than a hundred files."""
+"""Timeout for the headers of all files; a large model has more than 100 files."""
 
 _FIRST_BYTES: Final = 128 << 10
-"""Holds the whole header of nearly every file, so that one request does."""
+"""Size of the first request, which covers the whole header of nearly every file."""
 _CONFIG_BYTES: Final = 16 << 20
 _INDEX_BYTES: Final = 64 << 20
 _AT_ONCE: Final = 8
@@ -34,12 +34,12 @@ _AT_ONCE: Final = 8
 
 @dataclass(frozen=True)
 class RemoteModel:
-    """A model that is only on the Hub.
+    """A model on the Hub.
 
     Attributes:
-        config: its config.json.
-        tensors: the whole table, in the order of the files.
-        download_bytes: of the files that a download would fetch now.
+        config: config.json.
+        tensors: all tensors, in the order of the files.
+        download_bytes: size of the files that a download would transfer, without those in the cache.
     """
 
     config: dict[str, Any]
@@ -53,17 +53,18 @@ def read_remote(
     should_stop: ShouldStop,
     check: Callable[[Mapping[str, Any]], None] = lambda config: None,
 ) -> RemoteModel:
-    """The config and the tensor table of a model.
+    """Return the config and the tensor table of a model on the Hub.
 
     Args:
         repository: `name` or `owner/name`.
-        emit: gets `Progress` while the headers of several files are read.
-        check: sees the config before anything else is asked for, and may raise.
+        emit: receives `Progress` while the headers of several files are read.
+        should_stop: called about five times a second.
+        check: called with the config before further requests; may raise an error.
 
     Raises:
         ModelNotFound, HubUnreachable, UnsupportedModel: as `core.hub.download.download`.
-        CorruptFile: the config, the index or a header does not hold what it promises.
-        Cancelled: `should_stop` said so.
+        CorruptFile: the config, the index or a header is invalid.
+        Cancelled: `should_stop` returned true.
     """
     from huggingface_hub import HfApi, try_to_load_from_cache
 
@@ -84,7 +85,7 @@ def read_remote(
 
 
 def read_file(repository: str, name: str, limit: int) -> bytes:
-    """The first `limit` bytes of a file of a repository; raises what the Hub's library raises."""
+    """Return the first `limit` bytes of a file in a repository; raises the errors of huggingface_hub."""
     return _Place(repository, None).read(name, limit)
 
 
@@ -96,19 +97,19 @@ class _Place:
     commit: str | None
 
     def read(self, name: str, limit: int, start: int = 0) -> bytes:
-        """At most `limit` bytes of a file from `start` on."""
+        """Return at most `limit` bytes of a file, from `start` on."""
         from huggingface_hub import hf_hub_url
         from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
         headers = {
             **build_hf_headers(),
             "Range": f"bytes={start}-{start + limit - 1}",
-            "Accept-Encoding": "identity",  # a compressed answer has no ranges
+            "Accept-Encoding": "identity",  # ranges do not work with compressed responses
         }
         url = hf_hub_url(self.repository, name, revision=self.commit)
         with get_session().stream("GET", url, headers=headers, timeout=REQUEST_SECONDS) as response:
             hf_raise_for_status(response)
-            skipped = 0 if response.status_code == 206 else start  # 200: ranges are not served here
+            skipped = 0 if response.status_code == 206 else start  # 200: the server does not support ranges
             data = bytearray()
             for chunk in response.iter_bytes():
                 data += chunk
@@ -117,7 +118,7 @@ class _Place:
         return bytes(data[skipped : skipped + limit])
 
     def header(self, name: str, size: int) -> dict[str, TensorInfo]:
-        """The tensors of one safetensors file of `size` bytes."""
+        """Return the tensors of a safetensors file of `size` bytes."""
         data = self.read(name, _FIRST_BYTES)
         end = 8 + header_length(data[:8], size, name)
         if len(data) < end:
@@ -128,7 +129,7 @@ class _Place:
 def _read_tables(
     place: _Place, sizes: Mapping[str, int], wanted: list[str], emit: Emit, should_stop: ShouldStop
 ) -> dict[str, TensorInfo]:
-    """The tensors of all files, from as many requests at a time as the Hub takes without complaint."""
+    """Return the tensors of all files, read with parallel requests."""
     files = sorted(name for name in wanted if name.endswith(".safetensors"))
     index: dict[str, str] = {}
     if INDEX_FILE in wanted:
@@ -146,29 +147,29 @@ def _read_tables(
             try:
                 list(pool.map(one, files))
             finally:
-                left.set()  # one has failed: the others need not begin
+                left.set()  # after a failure, do not start further requests
 
-    def tell() -> None:
+    def report() -> None:
         if len(files) > 1:
             emit(Progress(len(tables) / len(files), -1.0, -1.0))
 
-    bounded(all_files, should_stop, HEADERS_SECONDS, tick=tell, leave=left.set)
+    bounded(all_files, should_stop, HEADERS_SECONDS, tick=report, leave=left.set)
     return merge_tables([tables[name] for name in files], _alike, index)
 
 
 def _alike(one: TensorInfo, two: TensorInfo) -> bool:
-    """Whether two tensors can be equal, as far as headers tell."""
+    """Return whether two tensors can be equal according to their headers."""
     return (one.dtype, one.shape) == (two.dtype, two.shape)
 
 
 def _index(data: bytes, sizes: Mapping[str, int]) -> dict[str, str]:
-    """Tensor name -> file, as the index of a sharded checkpoint says."""
+    """Return tensor name -> file from the index of a sharded checkpoint."""
     entries = _object(data, INDEX_FILE).get("weight_map")
     if not isinstance(entries, dict) or not entries:
         raise CorruptFile(f"{INDEX_FILE} has no table of tensors.", "Choose another model.")
     for shard in entries.values():
         if not isinstance(shard, str) or shard not in sizes or "/" in shard or not shard.endswith(".safetensors"):
-            raise CorruptFile(f"{INDEX_FILE} names {str(shard)[:80]!r}, which is not there.", "Choose another model.")
+            raise CorruptFile(f"{INDEX_FILE} lists {str(shard)[:80]!r}, which does not exist.", "Choose another model.")
     return entries
 
 

@@ -1,7 +1,4 @@
-"""Language models on the Hub that match a text, or, where the Hub does not answer, those in its cache.
-
-Knows the Hub's list of models and the words by which quantized ones are known; opens no model from afar.
-"""
+"""Search for language models on the Hub, or in its cache when the Hub cannot be reached."""
 
 from __future__ import annotations
 
@@ -24,11 +21,11 @@ SORTS: Final = {
     "downloads": "downloads", "likes": "likes", "trending": "trendingScore", "updated": "lastModified",
     "created": "createdAt",
 }  # fmt: skip
-"""Our words for the orders that the Hub knows, all with the largest or newest first."""
+"""Sort orders -> those of the Hub, all in descending order."""
 
 _REQUEST_SECONDS: Final = 10.0
 _MOST: Final = 100
-"""Rows that the Hub gives at once."""
+"""Page size of the Hub."""
 _EXPAND: Final = ["author", "downloads", "gated", "lastModified", "likes", "safetensors", "tags"]
 _QUANTIZED_TAGS: Final = {
     "gguf", "gptq", "awq", "exl2", "exl3", "mlx", "bitsandbytes", "bnb", "compressed-tensors", "quantized", "hqq",
@@ -50,19 +47,23 @@ def search(
     hide_quantized: bool,
     should_stop: ShouldStop,
 ) -> SearchResults:
-    """At most `limit` models whose name holds `text`, in one of the orders SORTS; within about 12 seconds.
+    """Search for models by name; takes at most about 12 s.
 
     Args:
-        hide_quantized: leave out models that are quantized already, which cannot be quantized again.
+        text: part of the name.
+        limit: maximum number of results.
+        sort: a key of SORTS.
+        hide_quantized: omit models that are already quantized.
+        should_stop: called about five times a second.
 
     Raises:
-        BadInput: there is no such order.
-        HubUnreachable: the Hub refuses the access token.
-        Cancelled: `should_stop` said so.
+        BadInput: the sort order is unknown.
+        HubUnreachable: the Hub rejects the access token.
+        Cancelled: `should_stop` returned true.
     """
     if sort not in SORTS:
-        raise BadInput(f"There is no order {sort!r}.", f"Choose from {', '.join(SORTS)}.")
-    # More than is shown, since about two of three names are quantized copies.
+        raise BadInput(f"Unknown sort order {sort!r}.", f"Choose from {', '.join(SORTS)}.")
+    # Request more than `limit`, since about two of three results are quantized copies.
     wanted = min(_MOST, max(1, limit) * (3 if hide_quantized else 1))
     try:
         items = bounded(lambda: _ask(text.strip(), sort, wanted), should_stop)
@@ -70,7 +71,7 @@ def search(
         status = getattr(getattr(error, "response", None), "status_code", None)
         if status in (401, 403):
             raise HubUnreachable(
-                f"The Hub refused the search (status {status}).", "Run `hf auth login`, or unset HF_TOKEN."
+                f"The Hub rejected the search (status {status}).", "Run `hf auth login`, or unset HF_TOKEN."
             ) from error
         return SearchResults(tuple(_in_cache(text, sort, hide_quantized)[:limit]), offline=True)
     here = set(_cached_names())
@@ -79,14 +80,14 @@ def search(
 
 
 def is_quantized(model: FoundModel) -> bool:
-    """Whether the tags or the name say that the weights are quantized already."""
+    """Return whether the tags or the name of a model indicate quantized weights."""
     tags = {tag.lower() for tag in model.tags}
     derived = any(tag.startswith("base_model:quantized:") for tag in tags)
     return derived or bool(tags & _QUANTIZED_TAGS) or bool(_QUANTIZED_NAME.search(model.id))
 
 
 def _ask(text: str, sort: str, limit: int) -> list[Any]:
-    """One page of the Hub's list, asked for once: the library's own call repeats itself for half a minute."""
+    """Request one page of the Hub's list of models, without the retries of huggingface_hub (half a minute)."""
     from huggingface_hub import HfApi
     from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
@@ -105,7 +106,7 @@ def _ask(text: str, sort: str, limit: int) -> list[Any]:
     hf_raise_for_status(response)
     value = response.json()
     if not isinstance(value, list):
-        raise ValueError("the Hub's answer is no list")
+        raise ValueError("the response of the Hub is not a list")
     return value
 
 
@@ -135,7 +136,7 @@ def _whole(value: Any) -> int | None:
 
 
 def _cached_names() -> list[str]:
-    """Ids of all models of which the cache has anything."""
+    """Return the ids of all models in the cache, complete or not."""
     from huggingface_hub import constants
 
     folders = Path(constants.HF_HUB_CACHE).glob("models--*")
@@ -143,7 +144,7 @@ def _cached_names() -> list[str]:
 
 
 def _in_cache(text: str, sort: str, hide_quantized: bool) -> list[FoundModel]:
-    """The whole models in the cache whose name holds every word of `text`."""
+    """Return the complete models in the cache whose names contain every word of `text`."""
     words = text.lower().split()
     found = []
     for name in sorted(_cached_names(), key=str.lower):
@@ -153,14 +154,14 @@ def _in_cache(text: str, sort: str, hide_quantized: bool) -> list[FoundModel]:
         try:
             model, packed = _describe(name, folder)
         except (BitwrightError, OSError):
-            continue  # it went away meanwhile, or was never whole
+            continue  # removed meanwhile, or damaged
         if not (hide_quantized and (packed or is_quantized(model))):
             found.append(model)
     return sorted(found, key=lambda model: model.updated, reverse=True) if sort in ("updated", "created") else found
 
 
 def _describe(name: str, folder: Path) -> tuple[FoundModel, bool]:
-    """A model in the cache, from its files, and whether its config says that it is quantized."""
+    """Return a model in the cache, described from its files, and whether its config marks it as quantized."""
     config = read_json(folder / "config.json")
     packed = isinstance(config, dict) and bool(config.get("quantization_config"))
     weights = sum(info.numel for info in read_folder(folder).values())

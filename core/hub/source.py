@@ -1,7 +1,6 @@
-"""From what the user calls a model to a folder that holds it: a path, a GGUF file, a Hub id, or the demo.
+"""Resolution of MODEL (a folder, a GGUF file, a Hub id or the demo) to files on this machine.
 
-Decides what was meant and says in one sentence what is wrong with it. Reads no weight, runs no code that came with a
-model, and knows nothing of blocks or quantization.
+Reads no weights and runs no code that comes with a model.
 """
 
 from __future__ import annotations
@@ -30,14 +29,14 @@ _HUB_ID: Final = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9][\w.-]{0,95}(?:/[A-Za-
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Where a model lies.
+    """The location of a model on this machine.
 
     Attributes:
-        folder: holds config.json and safetensors; of a GGUF file that is not imported, the folder it lies in.
-        label: short name for people.
+        folder: contains config.json and safetensors, or the GGUF file if that is not imported.
+        label: display name.
         origin: `hub`, `folder`, `gguf` or `demo`.
-        note: what a report should say about the weights, or "".
-        file: the GGUF file, if it is one.
+        note: remark about the weights for a report, or "".
+        file: the GGUF file; None for a model folder.
     """
 
     folder: Path
@@ -48,33 +47,33 @@ class ModelSource:
 
     @property
     def file_bytes(self) -> int:
-        """Bytes of the GGUF file, all its parts together; 0 of a folder."""
+        """Size in bytes of the GGUF file with all its parts; 0 for a model folder."""
         return sum(part.stat().st_size for part in parts_of(self.file)) if self.file else 0
 
     @property
     def place(self) -> Path:
-        """What `core.formats.opened.open_checkpoint` opens: the GGUF file itself, or the folder."""
+        """Path for `core.formats.opened.open_checkpoint`: the GGUF file, or the folder."""
         return self.file or self.folder
 
 
 def find_source(model: str, emit: Emit, should_stop: ShouldStop, *, measured: bool = False) -> ModelSource:
-    """Return where the model that `model` names lies on this machine; a model on the Hub is downloaded.
+    """Return the location of a model on this machine; a model on the Hub is downloaded.
 
     Args:
-        model: Hub id, folder, `.gguf` file, or `demo`; a path that exists wins over a Hub id. A folder without
-            config.json that holds one `.gguf` file is that file.
-        emit: gets `Log` events where something takes time.
-        should_stop: asked while something takes time.
-        measured: `Progress` of a download is wanted, too. Not for a run, whose `Progress` is its own.
+        model: Hub id, folder, `.gguf` file, or `demo`. An existing path takes precedence over a Hub id. A folder
+            without config.json that contains one GGUF model resolves to that file.
+        emit: receives `Log` events of a download.
+        should_stop: called during a download.
+        measured: emit `Progress` of a download; see `core.hub.download.download`.
 
     Raises:
-        ModelNotFound: neither a path nor a Hub id leads to a model.
-        BadInput, UnsupportedModel, CorruptFile: what is there is not a model that can be read.
-        MissingDependency: the demo's package is not installed.
-        HubUnreachable, DiskFull, OutputProblem, Cancelled: see `core.hub.download`.
+        ModelNotFound: `model` is neither an existing path nor a model on the Hub.
+        BadInput, UnsupportedModel, CorruptFile: the files are not a supported model.
+        MissingDependency: the package of the demo is not installed.
+        HubUnreachable, DiskFull, OutputProblem, Cancelled: see `core.hub.download.download`.
     """
     if not model:
-        raise BadInput("No model was given.", "Give a Hub id, a folder, a .gguf file, or demo.")
+        raise BadInput("No model was specified.", "Specify a Hub id, a folder, a .gguf file, or demo.")
     if model == DEMO:
         file = _demo_file()
         return ModelSource(file.parent, "SmolLM2-135M-Instruct (demo)", "demo", "", file)
@@ -89,19 +88,19 @@ def find_source(model: str, emit: Emit, should_stop: ShouldStop, *, measured: bo
             check_content(file)
             if _PIECE.search(file.name):
                 raise BadInput(
-                    f"{path} is a piece of a GGUF file that was cut up.",
+                    f"{path} is one piece of a GGUF file that was split into raw pieces.",
                     "Join the pieces first: cat PIECES > model.gguf",
                 )
-            if _begins_as_gguf(file):  # such as the blobs of Ollama and of the Hub's cache
+            if _begins_as_gguf(file):  # such as the blobs of Ollama and of the Hub cache
                 raise BadInput(
                     f"{path} is a GGUF file whose name does not end in .gguf.",
-                    f"Give it a second name that does: ln -s {shlex.quote(str(file.absolute()))} model.gguf",
+                    f"Create a link with that ending: ln -s {shlex.quote(str(file.absolute()))} model.gguf",
                 )
-            raise BadInput(f"{path} is a file, and not a .gguf.", "Give the folder that holds the model.")
+            raise BadInput(f"{path} is not a .gguf file.", "Specify the folder that contains the model.")
         file = parts_of(file)[0] if parts_of(file)[0].is_file() else file
         return ModelSource(file.parent, whole_name(file.name), "gguf", "", file)
     if _looks_like_path(model):
-        raise ModelNotFound(f"There is nothing at {_short(model)}.", "Check the path.")
+        raise ModelNotFound(f"{_short(model)} does not exist.", "Check the path.")
     from core.hub.download import download
 
     return ModelSource(download(model, emit, should_stop, check_architecture, measured=measured), model, "hub", "")
@@ -116,7 +115,7 @@ def _begins_as_gguf(file: Path) -> bool:
 
 
 def _demo_file() -> Path:
-    """The GGUF inside the demo's package, which is found without being imported: it would pull in its own engine."""
+    """Return the GGUF file in the demo package, which is not imported, since it would load its own engine."""
     found = importlib.util.find_spec(_DEMO_PACKAGE)
     for place in (found.submodule_search_locations or []) if found else []:
         path = Path(place) / _DEMO_FILE
@@ -132,13 +131,13 @@ def _existing(model: str) -> Path | None:
         path = Path(model).expanduser()
         return path if path.exists() else None
     except PermissionError as error:
-        raise ModelNotFound(f"{_short(model)} cannot be read: {error.strerror}.", "Check its rights.") from error
+        raise ModelNotFound(f"{_short(model)} cannot be read: {error.strerror}.", "Check its permissions.") from error
     except (OSError, ValueError, RuntimeError):  # too long a name, a null byte, no home folder
         return None
 
 
 def _looks_like_path(model: str) -> bool:
-    """Whether text that leads nowhere was meant as a path, or cannot be the name of a model on the Hub."""
+    """Return whether a name that does not exist as a path has the form of a path, or cannot be a Hub id."""
     return model.lower().endswith((".gguf", ".safetensors")) or _HUB_ID.fullmatch(model) is None
 
 

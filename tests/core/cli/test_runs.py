@@ -147,7 +147,7 @@ def half_a_gguf(place: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    ("model", "words"), [("unknown", "no_such_model"), ("half", "truncated"), ("hub", "the Hub is switched off")]
+    ("model", "words"), [("unknown", "no_such_model"), ("half", "truncated"), ("hub", "HF_HUB_OFFLINE disables access")]
 )
 def test_what_only_the_run_can_know_is_a_bad_input_as_well(place: Path, model: str, words: str) -> None:
     name = {"unknown": unknown_architecture, "half": half_a_gguf, "hub": lambda _place: "nobody/nothing"}[model](place)

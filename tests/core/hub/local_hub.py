@@ -1,4 +1,4 @@
-"""A Hub on this machine: a server that answers what huggingface_hub asks for, from a dictionary of files."""
+"""A local Hub: a server for the requests of huggingface_hub, with files from a dictionary."""
 
 from __future__ import annotations
 
@@ -24,21 +24,22 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @dataclass
 class Hub:
-    """Files by name, and how the server misbehaves.
+    """The files and the failures of a local Hub.
 
     Attributes:
-        files: content by path.
-        status, error_code: of every answer, where status is not 200 (`gated`: of files alone).
-        gated: the model can be looked up, its files cannot be fetched.
-        slow: seconds before every piece of a weight file.
-        silent: seconds before any answer.
-        ranges: a part of a file is sent where one is asked for, not all of it.
-        checksums: the look-up tells them, of safetensors files as of large ones.
-        damaged: how many times a file is sent with some bytes changed.
-        listing: what a search of models finds.
+        files: path -> content.
+        status, error_code: of every response, if status is not 200.
+        gated: the model can be looked up, but its files cannot be downloaded.
+        slow: delay in seconds before every chunk of a file.
+        silent: delay in seconds before every response.
+        ranges: whether range requests are supported.
+        checksums: whether the look-up contains checksums, for safetensors files as LFS files.
+        damaged: path -> number of times that the file is sent with changed bytes.
+        listing: result of every search for models.
         queries: of all searches.
-        sent: bytes of each file that were sent, by path.
-        asked: paths of all requests.
+        sent: path -> bytes that were sent.
+        requests: paths of all requests.
+        endpoint: address of the server.
     """
 
     files: dict[str, bytes] = field(default_factory=dict)
@@ -53,7 +54,7 @@ class Hub:
     listing: list[dict[str, Any]] = field(default_factory=list)
     queries: list[dict[str, list[str]]] = field(default_factory=list)
     sent: dict[str, int] = field(default_factory=dict)
-    asked: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
     endpoint: str = ""
 
 
@@ -88,7 +89,7 @@ class _Handler(BaseHTTPRequestHandler):
         assert isinstance(self.server, _Server)
         hub = self.server.hub
         path = urlsplit(self.path).path
-        hub.asked.append(path)
+        hub.requests.append(path)
         time.sleep(hub.silent)
         if hub.status != 200 or (hub.gated and "/resolve/" in path):
             headers = {"X-Error-Code": "GatedRepo" if hub.gated else hub.error_code, "X-Error-Message": "no"}
@@ -130,7 +131,7 @@ class _Handler(BaseHTTPRequestHandler):
         hub.sent[name] = hub.sent.get(name, 0) + sent
 
     def _send(self, content: bytes, headers: dict[str, str], status: int, body: bool) -> int:
-        """Send an answer; returns the bytes of its body that the other side took."""
+        """Send a response and return the number of bytes of its body that the client received."""
         assert isinstance(self.server, _Server)
         self.send_response(status)
         for name, value in {**headers, "Content-Length": str(len(content))}.items():
@@ -149,7 +150,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def serve(hub: Hub) -> Iterator[Hub]:
-    """Run the server while the block runs."""
+    """Run the server for the duration of the context."""
     server = _Server(hub)
     hub.endpoint = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
@@ -163,7 +164,7 @@ def serve(hub: Hub) -> Iterator[Hub]:
 
 
 def point_at(endpoint: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let huggingface_hub ask `endpoint` and keep what it fetches in `cache`."""
+    """Make huggingface_hub use the server at `endpoint` and the folder `cache`."""
     template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(constants, "ENDPOINT", endpoint)
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
@@ -172,7 +173,7 @@ def point_at(endpoint: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def closed_port() -> int:
-    """A port that nobody listens on."""
+    """Return a port without a server."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

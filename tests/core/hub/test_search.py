@@ -1,4 +1,4 @@
-"""Searches of a Hub on this machine, and of the cache where there is none."""
+"""Searches on a local Hub, and in the cache when the Hub cannot be reached."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def go_offline(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     point_at(f"http://127.0.0.1:{closed_port()}", cache, monkeypatch)
 
 
-def test_what_the_hub_says_of_a_model(hub: Hub) -> None:
+def test_the_attributes_of_a_result_are_those_of_the_hub(hub: Hub) -> None:
     found = FoundModel(
         id="some/model", author="some", downloads=1234, likes=5, gated=True, license="apache-2.0", parameters=100,
         updated="2026-01-02T03:04:05.000Z", tags=("transformers", "license:apache-2.0"), cached=False,
@@ -62,31 +62,31 @@ def test_what_the_hub_says_of_a_model(hub: Hub) -> None:
     assert find() == SearchResults((found,), offline=False)
 
 
-def test_a_model_of_which_the_hub_knows_little_is_found(hub: Hub) -> None:
+def test_missing_and_invalid_entries_are_tolerated(hub: Hub) -> None:
     hub.listing = [{"id": "bare"}, {"id": 7}, "nonsense"]
     assert [(model.id, model.author, model.parameters, model.license) for model in find().models] == [
         ("bare", "", None, "")
     ]
 
 
-def test_the_hub_is_asked_for_language_models_with_safe_weights(hub: Hub) -> None:
+def test_the_query_selects_text_generation_models_with_safetensors(hub: Hub) -> None:
     find("llama 3", sort="updated")
     query = hub.queries[0]
     assert (query["search"], query["sort"]) == (["llama 3"], ["lastModified"])
     assert (query["pipeline_tag"], query["filter"]) == (["text-generation"], ["safetensors"])
 
 
-def test_no_more_come_than_are_wanted(hub: Hub) -> None:
+def test_the_number_of_results_is_limited(hub: Hub) -> None:
     hub.listing = [{"id": f"some/model{number}"} for number in range(50)]
     assert len(find(limit=7).models) == 7
 
 
-def test_quantized_models_are_hidden_and_others_take_their_places(hub: Hub) -> None:
+def test_hidden_quantized_models_are_replaced_by_others(hub: Hub) -> None:
     hub.listing = [{"id": f"some/model{number}-GGUF"} for number in range(4)] + [{"id": "some/model"}]
     assert names(find(limit=2)) == ["some/model"]
 
 
-def test_quantized_models_are_shown_where_they_are_wanted(hub: Hub) -> None:
+def test_quantized_models_are_included_on_request(hub: Hub) -> None:
     hub.listing = [{"id": "some/model-GGUF"}]
     assert names(find(hide_quantized=False)) == ["some/model-GGUF"]
 
@@ -99,7 +99,7 @@ def test_quantized_models_are_shown_where_they_are_wanted(hub: Hub) -> None:
         ("a/x", ("gptq",)), ("a/x", ("base_model:quantized:b/x",)), ("a/x", ("8-bit",)), ("a/x-int8", ()),
     ],
 )  # fmt: skip
-def test_a_quantized_model_is_known_by_its_name_or_tags(name: str, tags: tuple[str, ...]) -> None:
+def test_a_quantized_model_is_detected_by_its_name_or_tags(name: str, tags: tuple[str, ...]) -> None:
     assert is_quantized(model(name, tags))
 
 
@@ -119,7 +119,7 @@ def test_a_model_in_the_cache_is_marked(hub: Hub) -> None:
     assert find().models[0].cached
 
 
-def test_half_a_model_in_the_cache_is_not_marked(hub: Hub) -> None:
+def test_an_incomplete_model_in_the_cache_is_not_marked(hub: Hub) -> None:
     folder = download("some/model", [].append, lambda: False)
     (folder / "model.safetensors").unlink()
     assert not find().models[0].cached
@@ -150,30 +150,30 @@ def test_quantized_models_in_the_cache_are_hidden_by_their_config(
     assert (names(find()), names(find(hide_quantized=False))) == ([], ["some/model"])
 
 
-def test_an_empty_cache_is_an_empty_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_cache_gives_no_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     go_offline(monkeypatch, tmp_path / "none")
     assert find() == SearchResults((), offline=True)
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
-def test_a_hub_in_trouble_counts_as_offline(hub: Hub, status: int) -> None:
+def test_a_server_error_of_the_hub_counts_as_offline(hub: Hub, status: int) -> None:
     hub.status = status
     assert find().offline
 
 
-def test_a_refused_token_is_said(hub: Hub) -> None:
+def test_a_rejected_token_is_reported(hub: Hub) -> None:
     hub.status = 401
     with pytest.raises(HubUnreachable) as caught:
         find()
-    assert "refused" in caught.value.message
+    assert "rejected" in caught.value.message
 
 
-def test_an_unknown_order_is_refused() -> None:
+def test_an_unknown_sort_order_is_rejected() -> None:
     with pytest.raises(BadInput):
         find(sort="beauty")
 
 
-def test_a_stop_ends_the_wait(hub: Hub) -> None:
+def test_should_stop_ends_the_wait(hub: Hub) -> None:
     hub.silent = 3.0
     with pytest.raises(Cancelled):
         search("model", 5, "downloads", True, lambda: True)

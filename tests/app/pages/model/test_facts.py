@@ -40,8 +40,8 @@ def test_the_exact_figures_are_kept(opened: OpenedModel) -> None:
 
 
 def test_the_licence_names_what_states_it(opened: OpenedModel) -> None:
-    exact = {fact.key: fact.exact for fact in facts(opened, "mit", "the model's card")}
-    assert exact["licence"] == "Stated by the model's card"
+    exact = {fact.key: fact.exact for fact in facts(opened, "mit", "the model card")}
+    assert exact["licence"] == "Stated by the model card"
 
 
 def test_a_config_that_says_nothing_is_said_so(opened: OpenedModel) -> None:
