@@ -159,7 +159,7 @@ class MainWindow(QMainWindow):
         if self.context is None:
             self._wanted.append(words)
             return
-        from app.shared.drops import target_of
+        from app.shared.drop_target import target_of
         from core.errors import BitwrightError
 
         try:
@@ -347,13 +347,13 @@ class MainWindow(QMainWindow):
             super().keyPressEvent(event)
 
     def dragEnterEvent(self, event: QDragEnterEvent) -> None:
-        from app.shared.drops import words_of
+        from app.shared.drop_target import words_of
 
         if words_of(event.mimeData()):
             event.acceptProposedAction()
 
     def dropEvent(self, event: QDropEvent) -> None:
-        from app.shared.drops import words_of
+        from app.shared.drop_target import words_of
 
         event.acceptProposedAction()
         self.open_words(words_of(event.mimeData()))

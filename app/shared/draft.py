@@ -15,7 +15,7 @@ from PySide6.QtCore import QObject, Signal
 from PySide6.QtGui import QUndoCommand, QUndoStack
 
 from app.shared.formats import words as format_words
-from app.shared.formats.fit import Fit, FormatFits, own_grids
+from app.shared.formats.fit import FormatFit, FormatFits, own_grids
 from app.shared.models.opened import OpenedModel
 from app.shared.resource_needs import disk_problem
 from core import recipes
@@ -246,11 +246,11 @@ class Draft(QObject):
                     self._problem = error.message
         return self._plans
 
-    def fit(self, name: str) -> Fit:
+    def fit(self, name: str) -> FormatFit:
         """Return whether a format, chosen or not, can hold the layers together with the chosen formats."""
         plans = self.plans
         if self.model is None or not plans:
-            return Fit()
+            return FormatFit()
         if self._fits is None:
             self._fits = FormatFits(self.model.tree, self._choices.bits_map)
         self._fits.know(self._choices.formats, plans)

@@ -24,7 +24,7 @@ _tr = QCoreApplication.translate
 
 
 @dataclass(frozen=True)
-class Need:
+class ResourceNeed:
     """One thing that a run uses up.
 
     Attributes:
@@ -59,7 +59,7 @@ class Need:
 
 
 @dataclass(frozen=True)
-class Free:
+class FreeBytes:
     """Bytes free now: on the volume of the output, in memory, and on the device (None: not known)."""
 
     disk: float | None
@@ -67,16 +67,16 @@ class Free:
     device: float | None = None
 
 
-def needs(costs: Costs, download: float, free: Free) -> tuple[Need, ...]:
+def needs(costs: Costs, download: float, free: FreeBytes) -> tuple[ResourceNeed, ...]:
     """The needs of a run that first fetches `download` bytes; the device's memory only where the run uses one."""
     disk = _tr("Budget", "Disk, with the download") if download else _tr("Budget", "Disk")
     found = [
-        Need("disk", disk, costs.disk.low + download, costs.disk.high + download, free.disk),
-        Need("ram", _tr("Budget", "Memory"), costs.ram.low, costs.ram.high, free.ram),
+        ResourceNeed("disk", disk, costs.disk.low + download, costs.disk.high + download, free.disk),
+        ResourceNeed("ram", _tr("Budget", "Memory"), costs.ram.low, costs.ram.high, free.ram),
     ]
     if costs.device.high:
         title = _tr("Budget", "Device memory")
-        found.append(Need("device", title, costs.device.low, costs.device.high, free.device))
+        found.append(ResourceNeed("device", title, costs.device.low, costs.device.high, free.device))
     return tuple(found)
 
 
@@ -90,7 +90,7 @@ def verdict_text(verdict: str) -> str:
     return words.get(verdict, "")
 
 
-def advice(found: tuple[Need, ...]) -> str:
+def advice(found: tuple[ResourceNeed, ...]) -> str:
     """One sentence about the worst of them; "" where there is nothing to worry about."""
     verdicts = {need.key: need.verdict for need in found}
     if verdicts.get("disk") == SHORT:
@@ -114,13 +114,13 @@ def byte_range(low: float, high: float) -> str:
     return _tr("Budget", "{0} to {1}").format(number if unit == last.rpartition(" ")[2] else first, last)
 
 
-def free_now(draft: Draft) -> Free:
+def free_now(draft: Draft) -> FreeBytes:
     """What is free at this moment for the run that `draft` describes."""
     try:
         disk: float | None = free_bytes(draft.output)
     except OSError:  # a drive that went away
         disk = None
-    return Free(disk, _free_ram(draft), _free_on_device(draft))
+    return FreeBytes(disk, _free_ram(draft), _free_on_device(draft))
 
 
 def free_memory(draft: Draft) -> float | None:

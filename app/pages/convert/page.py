@@ -30,7 +30,7 @@ from app.pages.convert.possible_view import PossibleView
 from app.pages.convert.source_bar import SourceBar
 from app.pages.convert.welcome import ConvertWelcome
 from app.shared.context import Context, Remedy
-from app.shared.drops import target_of, words_of
+from app.shared.drop_target import target_of, words_of
 from app.shared.models import choices as model_choices
 from app.shared.models.choices import ModelChoice
 from app.shared.models.finished import FinishedModels

@@ -14,7 +14,7 @@ from PySide6.QtCore import QObject
 from PySide6.QtGui import QGuiApplication
 
 from app.shared.calls.background import Background
-from app.shared.drops import checkpoint_of
+from app.shared.drop_target import checkpoint_of
 from core import bitsmap
 from core.allocation import map_rules
 from core.bitsmap import BitsMap

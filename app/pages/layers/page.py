@@ -41,7 +41,7 @@ from app.pages.layers.rules.control import RulesControl
 from app.pages.layers.running_memory import running_memory
 from app.pages.layers.selection import Selection
 from app.pages.layers.side_panel import SidePanel
-from app.shared.drops import is_map, words_of
+from app.shared.drop_target import is_map, words_of
 from app.shared.rule_words import counted, edited
 from app.widgets.segmented import Option, Segmented
 from app.widgets.view_stack import ViewStack

@@ -11,7 +11,7 @@ from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QGridLayout, QVBoxLayout, QWidget
 
 from app.pages.model.cost_bar import CostBar
-from app.shared.resource_needs import FITS, SHORT, TIGHT, UNKNOWN, Free, Need, advice, needs, verdict_text
+from app.shared.resource_needs import FITS, SHORT, TIGHT, UNKNOWN, FreeBytes, ResourceNeed, advice, needs, verdict_text
 from app.widgets.elided_label import ElidedLabel
 from app.widgets.note import Note
 from core.estimation.costs import BUSY, Costs
@@ -48,7 +48,9 @@ class CostBars(QWidget):
         column.addLayout(line)
         column.addWidget(self._advice)
 
-    def show_costs(self, costs: Costs | None, free: Free, *, download: float = 0.0, measuring: bool = True) -> None:
+    def show_costs(
+        self, costs: Costs | None, free: FreeBytes, *, download: float = 0.0, measuring: bool = True
+    ) -> None:
         """Show the costs of a run that first fetches `download` bytes; None clears the bars.
 
         Args:
@@ -96,7 +98,7 @@ class _Row(QWidget):
         grid.addWidget(self._verdict, 0, 2)
         grid.addWidget(self._bar, 1, 0, 1, 3)
 
-    def show_need(self, need: Need) -> None:
+    def show_need(self, need: ResourceNeed) -> None:
         """Say and draw one need."""
         word = verdict_text(need.verdict)
         self._title.setText(need.title)
@@ -107,7 +109,7 @@ class _Row(QWidget):
         self._bar.show_need(need.low, need.high, need.free, _COLOURS[need.verdict])
         self._bar.setAccessibleName(", ".join(part for part in (f"{need.title}: {need.amounts}", word) if part))
 
-    def _exact(self, need: Need) -> str:
+    def _exact(self, need: ResourceNeed) -> str:
         free = self.tr("not known") if need.free is None else f"{need.free:,.0f}"
         return self.tr("{low} to {high} bytes, {free} free").format(
             low=f"{need.low:,.0f}", high=f"{need.high:,.0f}", free=free

@@ -12,7 +12,7 @@ from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QCheckBox, QGridLayout, QWidget
 
 from app.shared.formats import words as format_words
-from app.shared.formats.fit import Fit, own_grids
+from app.shared.formats.fit import FormatFit, own_grids
 from app.shared.formats.words import Family
 from app.theme import Theme
 from app.widgets.elided_box import ElidedBox
@@ -21,7 +21,7 @@ from app.widgets.tinted_label import TintedLabel
 from app.widgets.wheel_guard import WheelGuard
 from core.wording import human
 
-FitOf = Callable[[str], Fit]
+FitOf = Callable[[str], FormatFit]
 _AT_ONCE = 0.04
 """Maximum time in seconds to compute sizes before a list opens."""
 _LETTERS = 26
@@ -129,7 +129,7 @@ class _Row:
                 text = f"{format_words.variant(name)}, {human(size)}"
                 self.types.setItemText(self.types.findData(name), text)
 
-    def show_fit(self, fit: Fit, rival: str) -> None:
+    def show_fit(self, fit: FormatFit, rival: str) -> None:
         """Show how this format stores the layers.
 
         Args:
@@ -168,8 +168,8 @@ class _TypeBox(ElidedBox):
                 self.setItemText(place, format_words.variant(self.itemData(place)))
 
 
-def _unknown(_name: str) -> Fit:
-    return Fit()
+def _unknown(_name: str) -> FormatFit:
+    return FormatFit()
 
 
 def _types(family: Family, parent: QWidget) -> _TypeBox:

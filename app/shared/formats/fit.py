@@ -18,7 +18,7 @@ from core.model.tree import LayerPlan, ModelTree
 
 
 @dataclass(frozen=True)
-class Fit:
+class FormatFit:
     """What becomes of a run's layers in one format.
 
     Attributes:
@@ -32,12 +32,12 @@ class Fit:
     size: int = 0
 
 
-def fit_of(tree: ModelTree, plans: Sequence[LayerPlan], name: str) -> Fit:
+def fit_of(tree: ModelTree, plans: Sequence[LayerPlan], name: str) -> FormatFit:
     """What becomes of the planned layers in the format called `name`."""
     problems = tuple(holding.problems(tree, plans, name))
     if problems:
-        return Fit(problems)
-    return Fit((), tuple(holding.notes(tree, plans, name)), sizes.output_size(tree, plans, name).total)
+        return FormatFit(problems)
+    return FormatFit((), tuple(holding.notes(tree, plans, name)), sizes.output_size(tree, plans, name).total)
 
 
 class FormatFits:
@@ -46,9 +46,9 @@ class FormatFits:
     def __init__(self, tree: ModelTree, bits_map: BitsMap) -> None:
         self._tree, self._map = tree, bits_map
         self._plans: dict[tuple[str, ...], Sequence[LayerPlan]] = {}
-        self._known: dict[tuple[tuple[str, ...], str], Fit] = {}
+        self._known: dict[tuple[tuple[str, ...], str], FormatFit] = {}
 
-    def among(self, name: str, others: Sequence[str]) -> Fit:
+    def among(self, name: str, others: Sequence[str]) -> FormatFit:
         """What becomes of the layers in `name` where a run writes `others` as well; a run has one grid for all.
 
         A GGUF type that is not among them is meant in place of the one that is.
@@ -64,13 +64,13 @@ class FormatFits:
         """Take the layers of a run that writes `formats`, as they were planned elsewhere."""
         self._plans[own_grids(formats)] = plans
 
-    def _ask(self, name: str, grids: tuple[str, ...]) -> Fit:
+    def _ask(self, name: str, grids: tuple[str, ...]) -> FormatFit:
         try:
             if grids not in self._plans:
                 self._plans[grids] = plan_layers(self._tree, self._map, grids)
             return fit_of(self._tree, self._plans[grids], name)
         except BitwrightError as error:
-            return Fit((error.message,))
+            return FormatFit((error.message,))
 
 
 def own_grids(formats: Sequence[str]) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import Final
 
 from PySide6.QtCore import QCoreApplication
 
-from app.shared.formats.fit import Fit
+from app.shared.formats.fit import FormatFit
 from core.formats.names import AUTO_ROUND, AWQ, FORMATS, GGUF, GPTQ, PLAIN, is_gguf, mix_of
 
 _tr = QCoreApplication.translate
@@ -139,7 +139,7 @@ def about(name: str) -> str:
     return _NOTES.get(name, "")
 
 
-def obstacle(fit: Fit, rival: str) -> str:
+def obstacle(fit: FormatFit, rival: str) -> str:
     """Why a format cannot be written, in a sentence; "" where it can.
 
     Args:

@@ -6,19 +6,30 @@ from typing import Any
 
 import pytest
 
-from app.shared.resource_needs import FITS, SHORT, TIGHT, UNKNOWN, Free, Need, advice, byte_range, free_now, needs
+from app.shared.resource_needs import (
+    FITS,
+    SHORT,
+    TIGHT,
+    UNKNOWN,
+    FreeBytes,
+    ResourceNeed,
+    advice,
+    byte_range,
+    free_now,
+    needs,
+)
 from core.estimation.costs import Costs, Range
 
 GB = 1e9
 COSTS = Costs(Range(1 * GB, 2 * GB), Range(2 * GB, 4 * GB), Range(0, 0), None, 1.0)
-PLENTY = Free(100 * GB, 100 * GB, 100 * GB)
+PLENTY = FreeBytes(100 * GB, 100 * GB, 100 * GB)
 
 
 @pytest.mark.parametrize(
     ("free", "verdict"), [(5 * GB, FITS), (4 * GB, FITS), (3 * GB, TIGHT), (1 * GB, SHORT), (None, UNKNOWN)]
 )
 def test_the_word_for_a_need_of_two_to_four(free: float | None, verdict: str) -> None:
-    assert Need("ram", "Memory", 2 * GB, 4 * GB, free).verdict == verdict
+    assert ResourceNeed("ram", "Memory", 2 * GB, 4 * GB, free).verdict == verdict
 
 
 def test_the_download_comes_on_top_of_the_disk() -> None:
@@ -38,13 +49,13 @@ def test_the_devices_memory_only_where_a_run_uses_it() -> None:
     ("free", "words"),
     [
         (PLENTY, ""),
-        (Free(100 * GB, 3 * GB), "tight"),
-        (Free(100 * GB, 1 * GB), "try all the same"),
-        (Free(0.5 * GB, 1 * GB), "disk"),
-        (Free(None, None), ""),
+        (FreeBytes(100 * GB, 3 * GB), "tight"),
+        (FreeBytes(100 * GB, 1 * GB), "try all the same"),
+        (FreeBytes(0.5 * GB, 1 * GB), "disk"),
+        (FreeBytes(None, None), ""),
     ],
 )
-def test_advice_is_about_the_worst(free: Free, words: str) -> None:
+def test_advice_is_about_the_worst(free: FreeBytes, words: str) -> None:
     text = advice(needs(COSTS, 0, free))
     assert words in text
     assert bool(text) == bool(words)

@@ -8,7 +8,7 @@ from pytestqt.qtbot import QtBot
 
 from app.pages.model.cost_bar import CostBar
 from app.pages.model.cost_bars import CostBars
-from app.shared.resource_needs import Free
+from app.shared.resource_needs import FreeBytes
 from app.theme import Theme
 from app.widgets.elided_label import ElidedLabel
 from app.widgets.note import Note
@@ -16,7 +16,7 @@ from core.estimation.costs import Costs, Range
 
 GB = 1e9
 COSTS = Costs(Range(1 * GB, 2 * GB), Range(2 * GB, 4 * GB), Range(0, 0), Range(180, 300), 1.0)
-ROOMY = Free(100 * GB, 100 * GB)
+ROOMY = FreeBytes(100 * GB, 100 * GB)
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def named(bars: CostBars, key: str) -> QWidget:
 
 
 def test_amounts_and_a_plain_word(bars: CostBars) -> None:
-    bars.show_costs(COSTS, Free(100 * GB, 3 * GB))
+    bars.show_costs(COSTS, FreeBytes(100 * GB, 3 * GB))
     assert text(bars, "disk_amounts") == "1 to 2 GB of 100 GB free"
     assert text(bars, "disk_verdict") == "fits"
     assert text(bars, "ram_verdict") == "tight"
@@ -46,7 +46,7 @@ def test_amounts_and_a_plain_word(bars: CostBars) -> None:
 def test_the_devices_memory_shows_only_where_a_run_uses_it(bars: CostBars) -> None:
     bars.show_costs(COSTS, ROOMY)
     assert not named(bars, "device").isVisible()
-    bars.show_costs(Costs(COSTS.disk, COSTS.ram, Range(9 * GB, 9 * GB), None, 1.0), Free(1e12, 1e12, 8 * GB))
+    bars.show_costs(Costs(COSTS.disk, COSTS.ram, Range(9 * GB, 9 * GB), None, 1.0), FreeBytes(1e12, 1e12, 8 * GB))
     assert named(bars, "device").isVisible()
     assert text(bars, "device_verdict") == "does not fit"
 
@@ -63,7 +63,7 @@ def test_time_is_a_range_and_open_until_the_machine_was_measured(bars: CostBars)
 
 def test_what_does_not_fit_can_be_tried_all_the_same(bars: CostBars) -> None:
     note = bars.findChild(Note, "advice")
-    bars.show_costs(COSTS, Free(100 * GB, 1 * GB))
+    bars.show_costs(COSTS, FreeBytes(100 * GB, 1 * GB))
     assert note.isVisible()
     assert "you can try all the same" in note.text()
     bars.show_costs(COSTS, ROOMY)
@@ -71,7 +71,7 @@ def test_what_does_not_fit_can_be_tried_all_the_same(bars: CostBars) -> None:
 
 
 def test_a_screen_reader_hears_each_bar_as_a_sentence(bars: CostBars) -> None:
-    bars.show_costs(COSTS, Free(100 * GB, 3 * GB))
+    bars.show_costs(COSTS, FreeBytes(100 * GB, 3 * GB))
     spoken = [bar.accessibleName() for bar in bars.findChildren(CostBar)]
     assert spoken[:2] == ["Disk: 1 to 2 GB of 100 GB free, fits", "Memory: 2 to 4 GB of 3 GB free, tight"]
 

@@ -8,10 +8,10 @@ from PySide6.QtWidgets import QCheckBox, QComboBox, QLabel
 from pytestqt.qtbot import QtBot
 
 from app.pages.recipe.format_box import FormatBox
-from app.shared.formats.fit import Fit
+from app.shared.formats.fit import FormatFit
 from app.theme import Theme
 
-FITS: dict[str, Fit] = {}
+FITS: dict[str, FormatFit] = {}
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def box(qtbot: QtBot, theme: Theme) -> FormatBox:
     made = FormatBox(theme)
     qtbot.addWidget(made)
     made.resize(800, 300)
-    made.show_formats(("auto_round",), lambda _name: Fit(size=1_000_000))
+    made.show_formats(("auto_round",), lambda _name: FormatFit(size=1_000_000))
     made.show()
     return made
 
@@ -75,28 +75,31 @@ def test_who_picks_a_type_wants_it_written(box: FormatBox, chosen: list[tuple[st
 
 
 def test_a_type_is_in_place_of_the_other_types(box: FormatBox, chosen: list[tuple[str, ...]]) -> None:
-    box.show_formats(("gptqmodel",), lambda _name: Fit())
+    box.show_formats(("gptqmodel",), lambda _name: FormatFit())
     assert types(box, "gptq").currentData() == "gptqmodel"
     pick(box, "gptq", "auto_gptq")
     assert chosen == [("auto_gptq",)]
 
 
 def test_a_reason_stands_beside_a_format_that_is_not_ticked_too(box: FormatBox) -> None:
-    box.show_formats(("auto_round",), lambda name: Fit(("3 bits do not fit.",)) if name == "auto_awq" else Fit(size=5))
+    box.show_formats(
+        ("auto_round",), lambda name: FormatFit(("3 bits do not fit.",)) if name == "auto_awq" else FormatFit(size=5)
+    )
     assert said(box, "format-note-awq") == "3 bits do not fit."
     assert tick(box, "awq").accessibleDescription() == "3 bits do not fit."
     assert (said(box, "format-size-awq"), said(box, "format-size-gptq")) == ("", "5 bytes")
 
 
 def test_costs_are_told_of_what_is_written(box: FormatBox) -> None:
-    box.show_formats(("gguf",), lambda _name: Fit(notes=("It takes more.",)))
+    box.show_formats(("gguf",), lambda _name: FormatFit(notes=("It takes more.",)))
     assert said(box, "format-note-gguf").endswith("It takes more.")
     assert said(box, "format-note-gptq") == ""
 
 
 def test_a_grid_of_its_own_is_told_once(box: FormatBox) -> None:
     box.show_formats(
-        ("auto_round", "gguf:q4_k_m"), lambda name: Fit() if name.startswith("gguf") else Fit(("Long reason.",))
+        ("auto_round", "gguf:q4_k_m"),
+        lambda name: FormatFit() if name.startswith("gguf") else FormatFit(("Long reason.",)),
     )
     assert said(box, "format-note-auto_round").startswith("Not in one run with GGUF Q4_K_M")
     assert said(box, "format-note-gptq") == ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from app.shared.formats import words as format_words
-from app.shared.formats.fit import Fit
+from app.shared.formats.fit import FormatFit
 from core.formats.names import FORMATS, PLAIN
 
 ALL = (*FORMATS, *PLAIN)
@@ -53,17 +53,17 @@ def test_a_family_says_which_programs_it_is_for() -> None:
 
 
 def test_several_reasons_are_counted() -> None:
-    assert format_words.obstacle(Fit(("One.", "Two.", "Three.")), "") == "One. And 2 more."
+    assert format_words.obstacle(FormatFit(("One.", "Two.", "Three.")), "") == "One. And 2 more."
 
 
 def test_formats_have_their_titles_in_a_reason_too() -> None:
-    fit = Fit(("auto_awq holds 4 bits only, gguf:q4_k_m others, auto_rounding none.",))
+    fit = FormatFit(("auto_awq holds 4 bits only, gguf:q4_k_m others, auto_rounding none.",))
     assert format_words.obstacle(fit, "") == "AWQ holds 4 bits only, GGUF Q4_K_M others, auto_rounding none."
 
 
 def test_a_rival_is_the_reason_whatever_else_is() -> None:
-    assert "GGUF Q4_K_M" in format_words.obstacle(Fit(("One.",)), "gguf:q4_k_m")
+    assert "GGUF Q4_K_M" in format_words.obstacle(FormatFit(("One.",)), "gguf:q4_k_m")
 
 
 def test_what_fits_has_no_obstacle() -> None:
-    assert format_words.obstacle(Fit(), "gguf:q4_k_m") == ""
+    assert format_words.obstacle(FormatFit(), "gguf:q4_k_m") == ""
