@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 from core.estimation.sizes import output_size
@@ -198,7 +199,9 @@ def _scoring_set(tree: ModelTree, plans: Sequence[LayerPlan]) -> Range:
     weights = embedding.numel
     # A window of 512 tokens may be less than a piece of logits.
     logits = min(CHUNK_BYTES, 4 * 512 * embedding.shape[0])
-    head = any(item.linear.block < 0 and item.scheme.quantized for item in plans)
+    # Layers outside the blocks come last, so the plans of the blocks (there may be 20,000) need not be visited.
+    outside = takewhile(lambda plan: plan.linear.block < 0, reversed(plans))
+    head = any(plan.scheme.quantized for plan in outside)
     low, high = _HEAD[0] * weights, _HEAD[1] * weights + _LOGITS * logits
     if head:
         low, high = max(low, _HEAD_ROUNDED[0] * weights), max(high, _HEAD_ROUNDED[1] * weights)

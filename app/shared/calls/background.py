@@ -5,6 +5,7 @@ For pure functions of immutable values. What takes longer than seconds is a call
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable
@@ -109,4 +110,5 @@ def _do(work: Work, number: int, answer: _Answer) -> None:
         _log.exception("in the background")
         words = f"Something went wrong inside Bitwright: {type(problem).__name__}: {problem}"
         error = BitwrightError(words, "This is a bug; the log has more.", code="internal")
-    answer.given.emit(number, value, error)
+    with contextlib.suppress(RuntimeError):  # Qt deletes the signal's object when the program quits meanwhile
+        answer.given.emit(number, value, error)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 
 import pytest
+import shiboken6
 from pytestqt.qtbot import QtBot
 
+from app.shared.calls import background as background_module
 from app.shared.calls.background import Background
 from core.errors import BadInput, BitwrightError
 
@@ -76,3 +78,16 @@ def test_whoever_asked_may_be_gone(qtbot: QtBot) -> None:
     qtbot.wait(20)
     gate.set()
     qtbot.wait(50)
+
+
+def test_a_result_is_dropped_if_the_program_quit_during_the_computation(qtbot: QtBot) -> None:
+    background, ended = Background(), threading.Event()
+    answer = background._answer
+
+    def work() -> int:
+        shiboken6.delete(answer)
+        ended.set()
+        return 1
+
+    background_module._do(work, 1, answer)
+    assert ended.is_set()
