@@ -1,6 +1,6 @@
 """The sheet of devices and backends: what this machine has, what computes layers on it, and what would bring the rest.
 
-Shows what was measured (`app.shared.draft.Machine`) and can have it measured again. Knows the service's `devices` call.
+Shows what was measured (`core.inference.machine.Machine`) and can have it measured again.
 """
 
 from __future__ import annotations

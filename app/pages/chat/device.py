@@ -55,7 +55,7 @@ class ChatDevice(QWidget):
 
     @property
     def current(self) -> str:
-        """What `chat_open` takes: the id of today, the lasting one of a device that is not here, or `auto`."""
+        """The device, as in `LoadModel`: its current id, the lasting one of a device that is not here, or `auto`."""
         device = self._device(self._wanted)
         return device.id if device is not None else self._wanted
 

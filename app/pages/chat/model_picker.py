@@ -93,7 +93,7 @@ class ModelSelection(QObject):
 
     @property
     def model(self) -> str:
-        """What `chat_open` takes; "" where there is no model at all."""
+        """The model, as in `LoadModel`; "" where there is none."""
         return self._picked
 
     @property

@@ -1,6 +1,6 @@
 """How the next word is chosen: seven settings, each explained in a line, remembered from one start to the next.
 
-Gives its values as the dictionary that `chat_say` takes. Knows where they are remembered, not who uses them.
+Gives its values as `Sampling`. Knows where they are remembered, not who uses them.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Off until somebody turns it on, on loopback only, and with a token that is shown once. The page puts it below the rest
 of its right-hand panel, with the session whose model and device it takes; it follows that by itself. The endpoint has a
-child of its own, so the model is loaded a second time. Knows the service's `serve` call.
+child of its own, so the model is loaded a second time.
 """
 
 from __future__ import annotations
@@ -194,7 +194,7 @@ class _Running(QWidget):
         theme = context.theme
         self._context = context
         self.model = ""
-        """What it serves, as `chat_open` takes it."""
+        """The model that it serves, as in `LoadModel`."""
         self._url = _field(self, "serve_url", self.tr("Address of the endpoint"))
         self._token = _field(self, "serve_token", self.tr("Token of the endpoint"))
         self._copy_url = _copy_button(self, "serve_copy_url", self.tr("Copy the address"))

@@ -1,4 +1,4 @@
-"""The fetching of one model's weights ahead of a run, one at a time. Knows the service's `download` call, no widget."""
+"""The fetching of one model's weights ahead of a run, one at a time. Depends on QtCore only."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class ComparisonSide(QObject):
 
     @property
     def name(self) -> str:
-        """What `chat_open` takes, "" while nothing is picked."""
+        """The model, as in `LoadModel`; "" while none is picked."""
         return self.choice.name if self.choice is not None else ""
 
     @property

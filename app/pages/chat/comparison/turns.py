@@ -40,7 +40,7 @@ class Reply:
     """What one side said to a question, or why it did not.
 
     Attributes:
-        label: of the model that said it; model: what `chat_open` takes for it.
+        label: of the model that said it; model: its name, as in `LoadModel`.
         text: as it came; thinking: what it thought before, if it does.
         pieces: text of each token.
         figures: what it cost, None while it comes.
