@@ -59,9 +59,7 @@ RangeRate = Annotated[float | None, typer.Option("--minmax-lr", help="First step
 Samples = Annotated[int | None, typer.Option(help="Calibration sequences.")]
 SeqLen = Annotated[int | None, typer.Option(help="Tokens of a calibration sequence.")]
 BatchSize = Annotated[int | None, typer.Option(help="Sequences that a step sees at once.")]
-Accumulate = Annotated[
-    int | None, typer.Option("--gradient-accumulate-steps", help="Micro-batches that are added up before a step.")
-]
+Accumulate = Annotated[int | None, typer.Option("--accumulate", help="Micro-batches that are added up before a step.")]
 Text = Annotated[str, typer.Option("--calibration", help="builtin, a Hub data set id, or a text or data file.")]
 Formats = Annotated[str, typer.Option("--format", help=f"Of {', '.join(FORMATS)}; several with commas.")]
 LowMemory = Annotated[bool, typer.Option("--low-memory", help="Caches on disk and smaller micro-batches.")]
@@ -271,9 +269,7 @@ def convert(
     ],
     target: Annotated[Path | None, typer.Argument(metavar="DST", help="Folder to be made.", show_default=False)] = None,
     format: Annotated[str, typer.Option(help=f"One of {', '.join((*FORMATS, *PLAIN))}.", show_default=False)] = "",
-    inexact: Annotated[
-        bool, typer.Option("--allow-requantize", help="Weights may change; the error is measured.")
-    ] = False,
+    inexact: Annotated[bool, typer.Option("--inexact", help="Weights may change; the error is measured.")] = False,
     list_all: Annotated[bool, typer.Option("--list", help="Show what SRC can become, and why not the rest.")] = False,
     json: Json = False,
 ) -> int:

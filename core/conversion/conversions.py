@@ -58,7 +58,7 @@ class Conversion:
     @property
     def hint(self) -> str:
         """What to do where the cost is not wanted, or is."""
-        return "Ask for an inexact conversion (--allow-requantize) to have it all the same, or choose another format."
+        return "Ask for an inexact conversion (--inexact) to have it all the same, or choose another format."
 
 
 @dataclass(frozen=True)

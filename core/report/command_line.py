@@ -26,7 +26,7 @@ _TUNING = {
     "samples": "--samples",
     "seqlen": "--seqlen",
     "batch_size": "--batch-size",
-    "accumulate": "--gradient-accumulate-steps",
+    "accumulate": "--accumulate",
 }
 _NO_OPTION = ("search_scale", "low_bit_lr_scale")
 """What a recipe has and the command line cannot change: the recipe that is named must have it already."""

@@ -46,9 +46,9 @@ def test_an_exact_conversion_says_so(quantized: Path, place: Path, capsys: Captu
 def test_an_error_is_refused_and_then_measured(quantized: Path, place: Path, capsys: Capture) -> None:
     arguments = ["convert", str(quantized), "out", "--format", "bf16"]
     assert main(arguments) == 2
-    assert "--allow-requantize" in capsys.readouterr().err
+    assert "--inexact" in capsys.readouterr().err
     assert list(place.iterdir()) == []
-    assert main([*arguments, "--allow-requantize"]) == 0
+    assert main([*arguments, "--inexact"]) == 0
     out = capsys.readouterr().out
     assert "changed by 0." in out
     assert "most in model." in out

@@ -184,7 +184,7 @@ def test_an_error_has_to_be_allowed(original: Path, tmp_path: Path, scheme: Laye
     source = make(original, tmp_path / "source", "auto_round", scheme)
     error = refused(source, tmp_path / "new" / "out", name, BadInput, tmp_path)
     assert words in error.message
-    assert "--allow-requantize" in error.hint
+    assert "--inexact" in error.hint
     report = run(source, tmp_path / "new" / "out", name, inexact=True)
     assert 0 < report["error"]["relative_rms"] < 0.1
 
