@@ -1,8 +1,8 @@
-"""How a byte-level tokenizer cuts text into words, as llama.cpp calls it.
+"""Pre-tokenizers of byte-level BPE: the steps in tokenizer.json and the names that llama.cpp has for them.
 
-tokenizer.json says it as a list of steps with regular expressions, a GGUF file as a name that llama.cpp knows
-(`tokenizer.ggml.pre`; its src/llama-vocab.cpp has the expression of each). A tokenizer with other steps is refused: the
-nearest name would cut numbers or line ends differently, which nobody would notice but the model.
+tokenizer.json has a list of steps with regular expressions, a GGUF file a name (`tokenizer.ggml.pre`) for which
+src/llama-vocab.cpp of llama.cpp has the expression. Tokenizers with other steps are refused: a similar name would split
+numbers or line ends differently, which silently degrades the model.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ NAMES: Final[dict[tuple[tuple[_Step, ...], bool], str]] = {
     ((("digits", True), _GPT2_STEP), False): "smollm",
     ((_split(_LLAMA3), _BYTES), True): "llama-bpe",
     ((_split(_CL100K), _BYTES), True): "llama-bpe",
-    # The same cut without taking a word whole that is a token; llama.cpp has it as the rule of DBRX.
+    # The same split, but words that are tokens are not kept whole; llama.cpp calls it DBRX.
     ((_split(_LLAMA3), _BYTES), False): "dbrx",
     ((_split(_CL100K), _BYTES), False): "dbrx",
     ((_split(_QWEN2), _BYTES), False): "qwen2",
@@ -56,25 +56,25 @@ NAMES: Final[dict[tuple[tuple[_Step, ...], bool], str]] = {
         _BYTES,
     ), False): "deepseek-coder",
 }  # fmt: skip
-"""Steps, and whether a word that is a token is taken whole -> the name. Some names also say that text begins with BOS;
-the file says for itself whether it does."""
+"""Name by (steps, whether words that are tokens are kept whole). Some names also imply that text begins with BOS; the
+file states this explicitly."""
 
 
 def differs(name: str) -> list[str]:
-    """Notes on where llama.cpp's own expression for a rule is only nearly the tokenizer's."""
+    """Return notes about differences between llama.cpp's expression for a name and the tokenizer's."""
     if name not in ("gpt-4o", "tekken"):
         return []
     return ["llama.cpp cuts words with combining marks, as in Hindi or pointed Hebrew, slightly otherwise."]
 
 
 def rule(tokenizer: dict[str, Any]) -> str:
-    """The name of a byte-level tokenizer's way to cut text.
+    """Return the name of a byte-level tokenizer's pre-tokenizer.
 
     Args:
-        tokenizer: what tokenizer.json has.
+        tokenizer: contents of tokenizer.json.
 
     Raises:
-        UnsupportedModel: steps that no name of llama.cpp stands for.
+        UnsupportedModel: llama.cpp has no name for the steps.
     """
     steps = tuple(_steps(tokenizer.get("pre_tokenizer")))
     whole = bool(tokenizer["model"].get("ignore_merges"))
@@ -88,7 +88,7 @@ def rule(tokenizer: dict[str, Any]) -> str:
 
 
 def _steps(value: Any) -> Iterator[_Step]:
-    """The steps of a pre-tokenizer, nested sequences laid out flat, options that change nothing left away."""
+    """Return the steps of a pre-tokenizer, flattened, without options that have no effect."""
     if value is None:
         return
     kind = value.get("type")

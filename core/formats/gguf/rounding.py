@@ -1,6 +1,6 @@
-"""Plain rounding of a weight to the grid of a GGUF block type: the best scales and minimums, and the nearest integers.
+"""Rounding of weights to GGUF block types: scales and minimums of least error, and the nearest integers.
 
-The search itself is `core.formats.gguf.search`; this is what it is asked for, and how. Knows one matrix at a time.
+The search itself is in `core.formats.gguf.search`; this module chooses its candidates and processes the rows.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from core.formats.gguf.blocks import SCALE_RANGE, BlockLinear, grid_steps
 from core.schemes import LayerScheme
 
 _CHUNK = 1 << 22
-"""Weights handled at once, so that the float32 copy stays small."""
+"""Most weights processed at once, which limits the size of the float32 copy."""
 _SMALLEST_SHARE = 1 << 13
-"""Weights below which a second thread costs more than it brings."""
+"""Fewest weights for which a second thread is worth its cost."""
 _NOTHING = 1e-9
-"""Weights below it are 0: half of the smallest float16 is 3e-8, and it is the smallest weight above 0 of any type."""
+"""Smaller weights are treated as 0: half of the smallest float16, 3e-8, is the smallest weight above 0 of any type."""
 _MOST = 1e9
-"""More than any type holds."""
+"""Larger than any representable weight."""
 _INNER = 14
-"""Multiples that the largest scale of a block may be, from the outermost inwards."""
+"""Candidates for the multiple of the largest scale of a block, from the largest down."""
 _SHARES = {3: 14, 4: 20, 5: 24, 6: 28, 8: 24}
-"""Candidates for a scale, per sign, by bits: more levels, more and narrower valleys. Twice as many lower the error of
-real weights by less than one percent (8 bits: ten, of next to nothing)."""
+"""Number of candidates for a scale, per sign, by bits: more levels give more and narrower local minima. Twice as many
+lower the error of real weights by less than one percent (8 bits: by ten percent of a negligible error)."""
 
 _FINDERS: dict[tuple[bool, bool], Callable[..., None]] = {
     (False, True): search.legacy_scales,
@@ -39,12 +39,12 @@ _FINDERS: dict[tuple[bool, bool], Callable[..., None]] = {
     (True, True): search.nested_scales,
     (True, False): search.nested_ranges,
 }
-"""By whether scales are nested and whether the type is symmetric."""
+"""Search functions by (scales are nested, type is symmetric)."""
 
 
 @dataclass(frozen=True)
 class Start:
-    """A grid without integers: the tensors of a `BlockLinear` as float32 that hold exactly what is stored.
+    """The scales and minimums of a `BlockLinear`, as float32 with exactly the values that are stored.
 
     Attributes:
         d: [out, blocks], float16 values.
@@ -61,12 +61,12 @@ class Start:
 
 @torch.no_grad()
 def start(weight: Tensor, type_name: str, importance: Tensor | None = None) -> Start:
-    """The grid of least weighted squared error for a weight, on its device.
+    """Return the scales and minimums of least weighted squared error for a weight, on its device.
 
     Args:
         weight: [out, in], any float type; `in` a multiple of the type's block.
         type_name: one of `core.block_types.TYPES`.
-        importance: mean square of every input over a calibration text, [in]; None weighs all alike.
+        importance: mean square of every input over a calibration text, [in]; None weights all inputs equally.
 
     Raises:
         ValueError: a weight or an importance is not finite.
@@ -93,7 +93,7 @@ def start(weight: Tensor, type_name: str, importance: Tensor | None = None) -> S
 
 @torch.no_grad()
 def round_to(weight: Tensor, type_name: str, importance: Tensor | None, name: str) -> BlockLinear:
-    """The layer of least weighted squared error on the grid of a type; arguments and errors as of `start`."""
+    """Return the layer of least weighted squared error in a block type; arguments and errors as for `start`."""
     kind = TYPES[type_name]
     grid = start(weight, type_name, importance)
     step, low = grid_steps(grid.d, grid.m, grid.scales, grid.mins)
@@ -121,14 +121,14 @@ def _chunks(out: int, width: int) -> Iterator[slice]:
 
 
 def _counts(importance: Tensor | None, width: int) -> search.Array:
-    """What the squared error of every input counts, float32 [in], 1 on average."""
+    """Return the weight of the squared error of every input, float32 [in], 1 on average."""
     if importance is None:
         return np.ones(width, np.float32)
     if not bool(importance.isfinite().all()):
         raise ValueError("An importance is not finite.")
     counts = importance.cpu().double().clamp(min=0)
     mean = counts.mean()
-    # Inputs that were never driven count a little, so that their groups get a grid as well.
+    # Inputs that were never active get a small weight, so that their groups get scales as well.
     counts = counts / mean + 1e-5 if mean > 0 else torch.ones_like(counts)
     return np.ascontiguousarray(counts.float().numpy())
 
@@ -155,25 +155,25 @@ def _threads() -> ThreadPoolExecutor:
 
 @cache
 def _tries(name: str) -> tuple[search.Array, search.Array]:
-    """Multiples that the largest scale of a block may be, and the bounds of all of them."""
+    """Return the candidates for the multiple of the largest scale of a block, and the range of all multiples."""
     low, high = SCALE_RANGE[name]
     tries = [*range(max(1, high - _INNER + 1), high + 1), *(range(low, low + _INNER) if low else ())]
-    # So few only where the float16 would be too small for its precision, or for being more than 0.
+    # Small multiples are only tried if the float16 would otherwise lose precision or become 0.
     tries += [1 << k for k in range(high.bit_length()) if 1 << k not in tries]
     return np.array(tries, np.float32), np.array([low, high], np.float32)
 
 
 @cache
 def _shares(bits: int) -> search.Array:
-    """Candidates for a scale as shares of the one that reaches the largest weight."""
+    """Return the candidates for a scale, relative to the scale that reaches the largest weight."""
     half = 1 << (bits - 1)
-    # The whole range, and the range without its lowest level: what others' files were rounded to.
+    # The whole range, and the range without its lowest level, which other quantizers use.
     return np.array([1.0, half / (half - 1), *np.geomspace(0.3, 1.1, _SHARES[bits])], np.float32)
 
 
 @cache
 def _cuts(bits: int) -> search.Array:
-    """Candidates for a range: steps that are cut off it below and above."""
+    """Return the candidates for a range: steps cut off at both ends."""
     top = (1 << bits) - 1
     if bits == 2:
         ends = [-0.3, *np.linspace(0.3, 0.5 * top, 4)]

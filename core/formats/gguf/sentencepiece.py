@@ -1,9 +1,9 @@
-"""The vocabulary of a SentencePiece BPE tokenizer (Llama 2's and Gemma's kind) as llama.cpp's model `llama`.
+"""Conversion of a SentencePiece BPE tokenizer (as in Llama 2 and Gemma) to llama.cpp's tokenizer model `llama`.
 
-tokenizer.json has such a tokenizer as merges, most urgent first; llama.cpp, like SentencePiece itself, joins whatever
-two neighbours make a token, the one with the highest score first. The two are the same where every pair that makes a
-token is among the merges, and a token's merges lie together; that is looked at here, and scores are made out of their
-ranks. tokenizer.model has the scores themselves. Knows nothing of templates and of what is put around texts.
+tokenizer.json lists merges by priority; llama.cpp and SentencePiece merge any two neighbours that form a token, the
+token with the highest score first. Both are equivalent if every pair that forms a token is among the merges and the
+merges of a token are consecutive; this is checked here, and scores are computed from the ranks of the merges.
+tokenizer.model has the scores themselves.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from core.errors import CorruptFile, UnsupportedModel
 from core.formats.gguf.vocabulary import ADDED_SCORE, Added, Tokens, added_tokens
 
 BLANK: Final = "\u2581"
-"""What stands for a blank in tokens."""
+"""The character that replaces spaces in tokens."""
 
 _BYTE: Final = re.compile("<0x[0-9A-F]{2}>")
 _HINT: Final = "Choose another format, such as auto_round."
@@ -29,10 +29,10 @@ _TYPES: Final = {1: TokenType.NORMAL, 2: TokenType.UNKNOWN, 3: TokenType.CONTROL
 
 
 def from_json(tokenizer: dict[str, Any]) -> Tokens:
-    """The tokens, their types and scores, out of tokenizer.json.
+    """Return the tokens with their types and scores from tokenizer.json.
 
     Raises:
-        UnsupportedModel: a tokenizer whose rules llama.cpp does not have.
+        UnsupportedModel: llama.cpp does not support the tokenizer.
     """
     model = tokenizer["model"]
     if model.get("type") != "BPE" or model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
@@ -57,15 +57,15 @@ def from_json(tokenizer: dict[str, Any]) -> Tokens:
 
 
 def from_model(path: Path, added: list[Added]) -> Tokens:
-    """The same out of SentencePiece's own tokenizer.model.
+    """Return the tokens with their types and scores from SentencePiece's tokenizer.model.
 
     Args:
         path: of the file.
-        added: tokens that other files add to it.
+        added: tokens that other files add.
 
     Raises:
-        UnsupportedModel: a kind of model that llama.cpp does not have.
-        CorruptFile: it is no such file.
+        UnsupportedModel: llama.cpp does not support the kind of model.
+        CorruptFile: the file is not a SentencePiece model.
     """
     try:
         parts = _fields(path.read_bytes())
@@ -91,7 +91,7 @@ def from_model(path: Path, added: list[Added]) -> Tokens:
 
 
 def _blanks(tokenizer: dict[str, Any]) -> tuple[bool, list[str]]:
-    """Whether a blank is put before the text, from the normalizer or the pre-tokenizer; and notes."""
+    """Return whether a space is put before the text, by the normalizer or the pre-tokenizer, and notes."""
     steps = _flat(tokenizer.get("normalizer"), "normalizers")
     cuts = _flat(tokenizer.get("pre_tokenizer"), "pretokenizers")
     prefix, replaced, notes = False, False, list[str]()
@@ -116,7 +116,7 @@ def _blanks(tokenizer: dict[str, Any]) -> tuple[bool, list[str]]:
                     "Unlike this tokenizer, llama.cpp puts a blank before text behind a special token or before blanks."
                 )
         elif not (cut.get("type") == "Split" and cut.get("pattern") == {"String": " "} and replaced):
-            # That one finds nothing to cut: all blanks are replaced by then.
+            # This step has no effect: all spaces are replaced by then.
             raise UnsupportedModel(
                 f"The tokenizer cuts text by {str(cut.get('type'))[:40]}, and llama.cpp does not.", _HINT
             )
@@ -134,10 +134,10 @@ def _flat(value: Any, inside: str) -> list[dict[str, Any]]:
 
 
 def _scores(model: dict[str, Any]) -> dict[str, float]:
-    """The score of each token that merges make: less the later its first merge comes.
+    """Return the score of each token that merges form, which decreases with the rank of its first merge.
 
     Raises:
-        UnsupportedModel: merges of one token lie apart, so that one score cannot stand for them.
+        UnsupportedModel: the merges of a token are not consecutive, so that one score cannot represent them.
     """
     scores: dict[str, float] = {}
     last = ""
@@ -150,7 +150,7 @@ def _scores(model: dict[str, Any]) -> dict[str, float]:
             scores[made] = float(-len(scores))
         elif len(set(made)) > 1:
             raise UnsupportedModel("The tokenizer's merges are not those of a SentencePiece model.", _HINT)
-        # Runs of one letter (Gemma's blanks and line ends) are put together from the left either way, longest best.
+        # Runs of one character (Gemma's spaces and line ends) are merged from the left in both cases, longest first.
         last = made if len(set(made)) > 1 else last
     return scores
 
@@ -169,14 +169,14 @@ def _put_added(tokens: Tokens, item: Added, merged: bool) -> None:
 
 
 def _check_bytes(tokens: Tokens) -> None:
-    """llama.cpp writes what is no token as bytes, and ends the process where a byte is missing."""
+    """Check that all byte tokens exist: llama.cpp falls back to them and aborts if one is missing."""
     found = {text for text, kind in zip(tokens.texts, tokens.kinds, strict=True) if kind == TokenType.BYTE}
     if any(f"<0x{byte:02X}>" not in found for byte in range(256)):
         raise UnsupportedModel("The tokenizer has no tokens for single bytes, which llama.cpp falls back to.", _HINT)
 
 
 def _check_merges(tokens: Tokens, scores: dict[str, float], model: dict[str, Any]) -> None:
-    """Every pair of tokens that makes a token must be a merge: llama.cpp knows no other rule."""
+    """Check that every pair of tokens that forms a token is a merge, as llama.cpp assumes."""
     merges = {_pair(merge) for merge in model["merges"]}
     vocab = model["vocab"]
     for text, kind in zip(tokens.texts, tokens.kinds, strict=True):
@@ -190,7 +190,7 @@ def _check_merges(tokens: Tokens, scores: dict[str, float], model: dict[str, Any
 
 
 def _fields(raw: bytes) -> dict[int, list[Any]]:
-    """The fields of a protobuf message by number: ints, and bytes for texts, messages and 32-bit floats.
+    """Return the fields of a protobuf message by number: ints, and bytes for texts, messages and 32-bit floats.
 
     Format: https://protobuf.dev/programming-guides/encoding/
     """
@@ -208,9 +208,9 @@ def _fields(raw: bytes) -> dict[int, list[Any]]:
                 length, position = _varint(raw, position)
             value, position = raw[position : position + length], position + length
             if position > len(raw):
-                raise ValueError("the message is cut short")
+                raise ValueError("the message is truncated")
         else:
-            raise ValueError(f"fields of the kind {kind} are not known")
+            raise ValueError(f"fields of the wire type {kind} are not supported")
         found.setdefault(tag >> 3, []).append(value)
     return found
 

@@ -1,7 +1,7 @@
 """The tokenizer of a model folder as metadata of a GGUF file: tokens, special tokens, chat templates.
 
 Reads tokenizer.json (or SentencePiece's tokenizer.model), tokenizer_config.json, generation_config.json and the
-templates beside them, and runs none of it. Knows nothing of weights.
+templates beside them, without running any code of the model.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ _KEEPING: Final = frozenset({"<unk>", "<s>", "<|endoftext|>"})
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """A tokenizer, for a file.
+    """A tokenizer as metadata of a file.
 
     Attributes:
         entries: metadata.
-        notes: what a user should know, one sentence each.
-        name: `general.name` for the model: llama.cpp looks there for Phi-3, whose special tokens swallow blanks.
+        notes: for the user, one sentence each.
+        name: `general.name` of the model, by which llama.cpp detects Phi-3, whose special tokens strip whitespace.
     """
 
     entries: tuple[Entry, ...]
@@ -58,17 +58,17 @@ class Vocabulary:
 
 
 def tokenizer(folder: Path, config: Mapping[str, Any], rows: int, name: str) -> Vocabulary:
-    """The tokenizer of a model.
+    """Return the tokenizer of a model.
 
     Args:
         folder: with the tokenizer's files.
-        config: of the model, for special tokens that the tokenizer does not name.
-        rows: of the embedding; the list of tokens is filled up to them.
+        config: of the model, for special tokens that the tokenizer does not define.
+        rows: of the embedding; unused tokens are added up to this number.
         name: of the model.
 
     Raises:
         UnsupportedModel: a tokenizer, or a detail of one, that llama.cpp does not have.
-        CorruptFile: its files contradict each other or are none.
+        CorruptFile: its files are invalid or contradict each other.
     """
     stamps = tuple((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in _files(folder))
     named = [(kind, _first(refusals.text_config(config).get(f"{kind}_token_id"))) for kind in _KEYS]
@@ -81,7 +81,7 @@ def tokenizer(folder: Path, config: Mapping[str, Any], rows: int, name: str) -> 
 def _tokenizer(
     folder: Path, stamps: tuple[Any, ...], named: tuple[tuple[str, int], ...], rows: int, name: str
 ) -> Vocabulary:
-    """The same, remembered: a large vocabulary takes seconds, and every plan of an output asks for it."""
+    """Implement `tokenizer` with a cache: a large vocabulary takes seconds, and every output plan needs it."""
     settings = _read(folder / "tokenizer_config.json") or {}
     try:
         tokens, post = _tokens(folder, settings)
@@ -102,7 +102,7 @@ def _tokenizer(
 
 
 def _files(folder: Path) -> list[Path]:
-    """All files that a tokenizer is read from."""
+    """Return all files that a tokenizer is read from."""
     found = [folder / name for name in _NAMES if (folder / name).is_file()]
     return found + sorted((folder / "additional_chat_templates").glob("*.jinja"))
 
@@ -133,7 +133,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _tokens(folder: Path, settings: dict[str, Any]) -> tuple[Tokens, Any]:
-    """The tokens, and what tokenizer.json adds around a text."""
+    """Return the tokens, and the special tokens that tokenizer.json adds around a text."""
     fast = _read(folder / "tokenizer.json")
     if fast is not None and is_byte_level(fast):
         return byte_level(fast), fast.get("post_processor")
@@ -154,7 +154,7 @@ def _tokens(folder: Path, settings: dict[str, Any]) -> tuple[Tokens, Any]:
 def _special(
     folder: Path, tokens: Tokens, settings: dict[str, Any], named: tuple[tuple[str, int], ...]
 ) -> dict[str, int]:
-    """Special tokens by name, in the tokenizer's words first, then config.json's, then generation_config.json's."""
+    """Return the special tokens by name, from the tokenizer, config.json or generation_config.json, in this order."""
     generation = _read(folder / "generation_config.json") or {}
     found: dict[str, int] = {}
     for kind in _KEYS:
@@ -176,9 +176,9 @@ def _special(
 
 
 def _more_ends(tokens: Tokens, eos: int, ends: list[int]) -> dict[str, int]:
-    """The other tokens that end an answer, under the two names that llama.cpp has for them.
+    """Return the other tokens that end an answer, under the two keys that llama.cpp has for them.
 
-    It knows well-known ends by their text: those need a name only where there is one of them alone.
+    llama.cpp detects common end tokens by their text, so a key is only needed for a single other one.
     """
     others = [number for number in ends if number != eos and 0 <= number < len(tokens.texts)]
     unknown = [number for number in others if tokens.texts[number] not in END_MARKS]
@@ -191,7 +191,7 @@ def _more_ends(tokens: Tokens, eos: int, ends: list[int]) -> dict[str, int]:
 
 
 def _whole(value: Any) -> list[int]:
-    """The token ids in a value of a config: one, a list of them, or anything else."""
+    """Return the token ids in a value of a config: an id, a list of ids, or anything else."""
     return [each for each in (value if isinstance(value, list) else [value]) if type(each) is int]
 
 
@@ -201,7 +201,7 @@ def _first(value: Any) -> int | None:
 
 
 def _begin_and_end(tokens: Tokens, numbers: dict[str, int], settings: dict[str, Any], post: Any) -> list[Entry]:
-    """Whether text begins with BOS and ends with EOS: as tokenizer.json does it, else as the settings say."""
+    """Return whether text begins with BOS and ends with EOS, from tokenizer.json or else from the settings."""
     first, last = _around(post)
     by_default = tokens.model == "llama" and post is None
     begins = settings.get("add_bos_token", by_default) if post is None else first is not None
@@ -219,7 +219,7 @@ def _begin_and_end(tokens: Tokens, numbers: dict[str, int], settings: dict[str, 
 
 
 def _around(post: Any) -> tuple[str | None, str | None]:
-    """The special tokens that a post-processor puts before and behind one text."""
+    """Return the special tokens that a post-processor adds before and after a text."""
     if post is None:
         return None, None
     if post.get("type") == "Sequence":
@@ -239,7 +239,7 @@ def _around(post: Any) -> tuple[str | None, str | None]:
 
 
 def _templates(folder: Path, settings: dict[str, Any]) -> list[Entry]:
-    """Chat templates: the usual one, and others by name."""
+    """Return the metadata of the chat templates: the default one, and others by name."""
     named: dict[str, str] = {}
     inside = settings.get("chat_template")
     if isinstance(inside, str):
@@ -249,7 +249,7 @@ def _templates(folder: Path, settings: dict[str, Any]) -> list[Entry]:
     legacy = _read(folder / "chat_template.json")
     if legacy and isinstance(legacy.get("chat_template"), str):
         named.setdefault("default", legacy["chat_template"])
-    # Where there are both, transformers takes the file.
+    # If both exist, transformers uses the file.
     if (folder / "chat_template.jinja").is_file():
         named["default"] = (folder / "chat_template.jinja").read_text(encoding="utf-8")
     for path in sorted((folder / "additional_chat_templates").glob("*.jinja")):

@@ -1,9 +1,9 @@
-"""From a GGUF file's metadata to a tokenizer folder, by way of transformers' own conversion.
+"""Conversion of the tokenizer in a GGUF file to a tokenizer folder, based on the conversion of transformers.
 
-Adds what that leaves to chance. transformers cuts text by GPT-2's rule wherever it does not know the file's
-pre-tokenizer, so only those are let through whose rule is known. It spells marks with letters outside of GPT-2's
-alphabet as bytes and adds them a second time (sgl-project/sglang#3427), so marks are taken from the file's own list.
-And it puts a space before the first word only, where llama.cpp does so behind every mark. Knows nothing of weights.
+Corrects three details of that conversion. transformers uses GPT-2's pre-tokenizer for unknown ones, so unknown ones are
+refused here. It encodes special tokens with characters outside of GPT-2's alphabet as bytes and adds them a second time
+(sgl-project/sglang#3427), so special tokens come from the file's own list. And it puts a space before the first word
+only, where llama.cpp does so after every special token.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from core.model.tokenizer import END_MARKS
 
 _GPT2_RULE: Final = frozenset({"gpt-2", "phi-2", "mpt", "olmo"})
 _DIGITS_RULE: Final = frozenset({"smollm", "starcoder", "refact", "command-r", "codeshell"})
-"""GPT-2's rule after every digit has been cut off by itself."""
+"""GPT-2's pre-tokenizer after splitting off every digit."""
 
 _DEEPSEEK_CODER: Final = "deepseek-coder"
 _WHOLE_WORDS_FIRST: Final = frozenset({"llama3", "llama-v3", "llama-bpe", "falcon3", "pixtral", "tekken"})
-"""A word that is a token is taken whole, merges or not; and text starts with BOS unless the file says otherwise."""
+"""Words that are tokens are kept whole, and text begins with BOS unless the file states otherwise."""
 
 _VALUES: Final[dict[str, type]] = {
     "ggml.model": str, "ggml.pre": str, "chat_template": str, "ggml.add_bos_token": bool, "ggml.add_eos_token": bool,
@@ -48,11 +48,11 @@ _NO_PREFIX: Final = ("gemma", "gemma2", "gemma3")
 
 
 def check_tokenizer(header: GgufHeader, label: str) -> None:
-    """Refuse a tokenizer whose rules are not known, by the header alone.
+    """Refuse a tokenizer that is not supported, by the header alone.
 
     Raises:
         UnsupportedModel: with the reason in one sentence.
-        CorruptFile: more tokens than the embedding has rows, or special tokens that are not there.
+        CorruptFile: more tokens than rows of the embedding, or undefined special tokens.
     """
     from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
 
@@ -107,7 +107,7 @@ def write_tokenizer(path: Path, header: GgufHeader, folder: Path) -> None:
         if parts["tokenizer_type"] == _SENTENCEPIECE:
             _apply_space_prefix(backend, header)
         for name in ("pad_token", "unk_token"):
-            # Some files name an ordinary token, such as number 0, which answers have to show.
+            # Some files set an ordinary token, such as id 0, which must stay visible in answers.
             if settings.get(name) is not None and parts["tokens"].index(settings[name]) not in marks:
                 settings[name] = None
         if rule in _WHOLE_WORDS_FIRST:
@@ -118,7 +118,7 @@ def write_tokenizer(path: Path, header: GgufHeader, folder: Path) -> None:
         tokenizer = make(tokenizer_object=backend, **settings, **extra)
     tokenizer.save_pretrained(folder)
     saved = read_json(folder / "tokenizer_config.json")
-    # The name that every release of transformers knows; 5.x writes its new internal one.
+    # The class name that all releases of transformers support; 5.x writes an internal one.
     saved["tokenizer_class"] = "PreTrainedTokenizerFast"
     for key in ("backend", "is_local", "local_files_only"):
         saved.pop(key, None)
@@ -142,7 +142,7 @@ def _marks(header: GgufHeader, parts: dict[str, Any]) -> dict[int, bool]:
 
 
 def _respelled(tokens: list[str], marks: dict[int, bool]) -> list[str]:
-    """The tokens of a byte-level vocabulary, with other texts for marks that its alphabet cannot spell."""
+    """Return the tokens of a byte-level vocabulary, with other texts for special tokens outside of its alphabet."""
     from transformers.convert_slow_tokenizer import bytes_to_unicode
 
     alphabet = set(bytes_to_unicode().values())
@@ -153,10 +153,10 @@ def _respelled(tokens: list[str], marks: dict[int, bool]) -> list[str]:
 
 
 def _with_marks(backend: Any, tokens: list[str], respelled: list[str], marks: dict[int, bool], *, swallow: bool) -> Any:
-    """The same tokenizer whose added tokens are the marks, each with its own number and text, and no others.
+    """Return the tokenizer with exactly the given special tokens as added tokens, with their ids and texts.
 
     Args:
-        swallow: marks swallow blanks behind them, as those of Phi-3.
+        swallow: special tokens strip whitespace after them, as in Phi-3.
     """
     from tokenizers import Tokenizer
 
@@ -185,7 +185,7 @@ def _with_marks(backend: Any, tokens: list[str], respelled: list[str], marks: di
 
 
 def _swallows(header: GgufHeader) -> bool:
-    """Whether marks swallow blanks behind them: llama.cpp knows it by the model's name alone."""
+    """Return whether special tokens strip whitespace after them, which llama.cpp decides by the model's name."""
     name = str(header.metadata.get("general.name", "")).lower()
     return header.metadata.get("tokenizer.ggml.model") == _SENTENCEPIECE and ("phi-3" in name or "phi3" in name)
 

@@ -1,7 +1,7 @@
-"""The tokens of a tokenizer as a GGUF file lists them: text, type, and what joins them.
+"""The vocabulary of a tokenizer as a GGUF file lists it: texts, types, and scores or merges.
 
-Knows tokenizer.json's `added_tokens` and the token types of llama.cpp; which texts a model's own table has is the work
-of `byte_level` and `sentencepiece`.
+Includes the `added_tokens` of tokenizer.json; the tokens of the model itself come from `byte_level` and
+`sentencepiece`.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _HINT: Final = "Choose another format, such as auto_round."
 
 @dataclass(frozen=True)
 class Added:
-    """One token that was added to a model's own table: it is found in text before anything else.
+    """A token that was added to the vocabulary, which is matched in text before tokenization.
 
     Attributes:
         special: hidden in decoded text.
-        strips: whether it swallows blanks before or behind it.
-        normalized: it is looked for in the text as the normalizer leaves it.
+        strips: removes whitespace before or after it.
+        normalized: matched in the normalized text.
     """
 
     number: int
@@ -38,24 +38,24 @@ class Added:
 
     @property
     def kind(self) -> TokenType:
-        """The type: llama.cpp takes control tokens out of text only when asked to, user-defined ones always."""
+        """The type: llama.cpp parses control tokens in text only on request, user-defined ones always."""
         looks = any(self.text.startswith(start) and self.text.endswith(end) for start, end in _SPECIAL_LOOKS)
         return TokenType.CONTROL if self.special or looks else TokenType.USER_DEFINED
 
 
 @dataclass
 class Tokens:
-    """A whole vocabulary, built up token by token.
+    """A vocabulary under construction.
 
     Attributes:
-        model: `gpt2` (byte-level) or `llama` (SentencePiece), as llama.cpp calls them.
-        pre: name of the rule that cuts text.
-        texts, kinds: of every token, by number; a hole is None until `close`.
+        model: `gpt2` (byte-level) or `llama` (SentencePiece), the names of llama.cpp.
+        pre: name of the pre-tokenizer.
+        texts, kinds: of every token, by id; a missing token is None until `close`.
         scores: of every token of a `llama` model.
-        merges: of a `gpt2` model, first the one that is applied first.
-        added: tokens beyond the model's own table.
-        prefix: a blank is put before the text; None where the question does not arise.
-        notes: what a user should know.
+        merges: of a `gpt2` model, in order of priority.
+        added: the added tokens.
+        prefix: a space is put before the text; None for models without this setting.
+        notes: for the user.
     """
 
     model: str
@@ -69,10 +69,10 @@ class Tokens:
     notes: list[str] = field(default_factory=list)
 
     def put(self, number: int, text: str, kind: TokenType, score: float = 0.0) -> None:
-        """Set one token; a later one replaces an earlier.
+        """Set one token, replacing an earlier one with the same id.
 
         Raises:
-            UnsupportedModel: its number is beyond any vocabulary known.
+            UnsupportedModel: its id is larger than any vocabulary.
         """
         if not 0 <= number < MAX_TOKENS:
             raise UnsupportedModel(f"The tokenizer has a token numbered {number:.4g}.", "Check tokenizer.json.")
@@ -83,7 +83,7 @@ class Tokens:
         self.texts[number], self.kinds[number], self.scores[number] = text, kind, score
 
     def close(self, rows: int) -> None:
-        """Fill up to as many tokens as the embedding has rows.
+        """Add unused tokens until there are as many as rows of the embedding.
 
         Raises:
             UnsupportedModel: there are more tokens than rows, or two of the same text.
@@ -98,19 +98,19 @@ class Tokens:
         seen: dict[str | None, int] = {}
         for number, text in enumerate(self.texts):
             if text in seen:
-                # llama.cpp ends the process at such a file.
+                # llama.cpp aborts when it loads such a file.
                 raise UnsupportedModel(f"The tokens {seen[text]} and {number} have the same text {text!r:.40}.", _HINT)
             seen[text] = number
 
     def number(self, text: str) -> int | None:
-        """The token with this text: an added one first."""
+        """Return the id of the token with this text, preferring added tokens."""
         for item in self.added:
             if item.text == text:
                 return item.number
         return self.texts.index(text) if text in self.texts else None
 
     def entries(self) -> list[Entry]:
-        """The lists, for the file."""
+        """Return the metadata of the vocabulary."""
         text, whole, real = GGUFValueType.STRING, GGUFValueType.INT32, GGUFValueType.FLOAT32
         found = [
             Entry.text("tokenizer.ggml.model", self.model),
@@ -129,11 +129,11 @@ class Tokens:
 
 _UNUSED_SCORE: Final = -10000.0
 ADDED_SCORE: Final = -1000.0
-"""Low enough that no merge makes the token out of its letters before all others are done."""
+"""Low enough that all other merges come before those that form the token from its characters."""
 
 
 def added_tokens(items: Iterable[dict[str, Any]]) -> list[Added]:
-    """What `added_tokens` of tokenizer.json says."""
+    """Return the `added_tokens` of tokenizer.json."""
     return [
         Added(
             number=int(item["id"]),
