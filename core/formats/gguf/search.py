@@ -1,14 +1,14 @@
 """The search for scales and minimums of groups of weights: least squared error, compiled, one group at a time.
 
-Every candidate grid is rounded to and then fitted to what was rounded (linear least squares), as ggml's
-`make_qx_quants` and `make_qkx2_quants` do. Unlike those the objective is the error itself, both signs of a scale are
-tried, and the candidates reach far down, because an input of great importance decides some groups alone.
-The scales of a K type are multiples of a float16: first those of every group for itself, then the float16 that they
-are nearest multiples of, and then multiples and float16 in turn, always by the error of the weights.
-Knows arrays only. It always runs on a CPU: a matrix takes seconds, and one way is easier to trust than two.
+For every candidate scale the weights are rounded to integers, and the scale is fitted to the integers by linear least
+squares, as in ggml's `make_qx_quants` and `make_qkx2_quants`. Unlike there, the objective is the error itself, both
+signs of a scale are tried, and small candidates are included, because a single important input may dominate a group.
+The scales of a K type are multiples of a float16: first the best scale of every group, then the float16 whose multiples
+are nearest to them, and then multiples and float16 alternately, always by the error of the weights.
+The search always runs on the CPU, where a matrix takes seconds.
 
-Everywhere: x are the weights of a group and w what their squared errors count, both float32; level 0 of a symmetric
-group is its middle.
+In all functions, x are the weights of a group and w the weights of their squared errors, both float32; level 0 of a
+symmetric group is its middle.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from numba import njit
 Array = np.ndarray[Any, Any]
 
 _ROUNDS = 2
-"""Times that multiples and float16 are chosen anew."""
+"""Most iterations of choosing multiples and float16 alternately."""
 _LARGEST = np.float32(65504.0)
 _SMALLEST_NORMAL = np.float32(2.0**-14)
 _STEP_BELOW = np.float32(2.0**24)
@@ -33,7 +33,7 @@ _exact = njit(nogil=True, cache=True, error_model="numpy")
 
 @_exact
 def half(value):  # type: ignore[no-untyped-def] # pragma: no cover
-    """The nearest float16, as float32; at most the largest."""
+    """Return the nearest float16 as float32, at most the largest finite one."""
     value = min(max(np.float32(value), -_LARGEST), _LARGEST)
     if abs(value) < _SMALLEST_NORMAL:
         return np.float32(np.rint(value * _STEP_BELOW) / _STEP_BELOW)
@@ -44,7 +44,7 @@ def half(value):  # type: ignore[no-untyped-def] # pragma: no cover
 
 @_exact
 def _step(value):  # type: ignore[no-untyped-def] # pragma: no cover
-    """The nearest float16 that is not 0, of what is not 0: a coarse grid is better than none."""
+    """Return the nearest float16, but not 0 for a value that is not 0."""
     nearest = half(value)
     if nearest == 0 and value != 0:
         return np.float32(np.copysign(1.0, value)) / _STEP_BELOW
@@ -63,7 +63,7 @@ def _block(values, index, size):  # type: ignore[no-untyped-def] # pragma: no co
 
 @_compiled
 def _error(x, w, step, zero, low, high):  # type: ignore[no-untyped-def] # pragma: no cover
-    """Weighted squared error of the nearest levels; `zero` is the value of level 0."""
+    """Return the weighted squared error of the nearest levels; `zero` is the value of level 0."""
     inverse, total = _inverse(step), np.float32(0)
     for i in range(x.size):
         q = min(max(np.rint((x[i] - zero) * inverse), low), high)
@@ -74,7 +74,7 @@ def _error(x, w, step, zero, low, high):  # type: ignore[no-untyped-def] # pragm
 
 @_compiled
 def _moments(x, w, step, zero, low, high):  # type: ignore[no-untyped-def] # pragma: no cover
-    """Sums of w q x, w q^2 and w q over the nearest levels q."""
+    """Return the sums of w q x, w q^2 and w q over the nearest levels q."""
     inverse = _inverse(step)
     by_x = by_q = by_one = np.float32(0)
     for i in range(x.size):
@@ -88,7 +88,7 @@ def _moments(x, w, step, zero, low, high):  # type: ignore[no-untyped-def] # pra
 
 @_compiled
 def _best_scale(x, w, low, high, shares):  # type: ignore[no-untyped-def] # pragma: no cover
-    """The signed scale of least error, and the sum of w q^2 there."""
+    """Return the signed scale of least error, and its sum of w q^2."""
     least, most = x.min(), x.max()
     up = max(least / low, most / high)
     down = min(most / low, least / high)
