@@ -1,6 +1,6 @@
-"""The endpoint's paths: what is asked over HTTP goes to the queue, and its answers go back, whole or piece by piece.
+"""The HTTP routes of the endpoint: requests are passed to the queue, and answers are returned whole or streamed.
 
-Speaks the part of OpenAI's interface that clients of chat models use. Knows nothing of sockets or of the model.
+Implements the part of OpenAI's API that clients of chat models use.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from core.serving.request_queue import CompletionEnd, QueuedRequest, RequestQueu
 from core.serving.streams import Stream
 
 AT_ONCE: Final = 1.0
-"""Seconds that a stream waits for the first part of its answer before it begins without one."""
+"""Seconds that a stream waits for the first part of its answer before it sends the headers."""
 
 
 @dataclass(frozen=True)
 class AnsweredRequest:
-    """One request that was answered, for the log: no word of what was said."""
+    """Log entry of an answered request, without its content."""
 
     path: str
     status: int
@@ -51,13 +51,15 @@ class AnsweredRequest:
 
 @dataclass
 class Endpoint:
-    """What the paths share.
+    """State shared by the routes.
 
     Attributes:
-        queue: where the model is; name: that the model is called by.
-        record: keeps a failure that is ours in the log, and returns its id.
-        tell: gets every request that came to the model, once it is answered.
-        requests: how many of those there were.
+        queue: queue of the model.
+        name: name of the model in the API.
+        record: writes an internal error to the log and returns its id.
+        tell: called with each request that was passed to the model, after its answer.
+        requests: number of those requests.
+        created: time of the start, in Unix seconds.
     """
 
     queue: RequestQueue
@@ -68,7 +70,7 @@ class Endpoint:
     created: int = field(default_factory=lambda: int(time.time()))
 
     def application(self) -> ASGIApp:
-        """The application that a server calls; it asks nobody for a token (`core.serving.guard`)."""
+        """Return the ASGI application; tokens are checked by `core.serving.guard`."""
         routes = [
             Route("/health", self.health, methods=["GET"]),
             Route("/v1/models", self.models, methods=["GET"]),
@@ -80,33 +82,33 @@ class Endpoint:
         inner = Starlette(routes=routes, exception_handlers=handlers)
 
         async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            with contextlib.suppress(Exception):  # Starlette raises again what is recorded and answered already
+            with contextlib.suppress(Exception):  # Starlette re-raises exceptions that have been handled above
                 await inner(scope, receive, send)
 
         return application
 
     async def health(self, request: Request) -> Response:
-        """Whether the endpoint is there, and how many requests wait."""
+        """Return the status and the number of waiting requests."""
         return JSONResponse({"status": "ok", "waiting": self.queue.waiting})
 
     async def models(self, request: Request) -> Response:
-        """The one model."""
+        """Return the list of models, which has one entry."""
         return JSONResponse({"object": "list", "data": [self._model()]})
 
     async def model(self, request: Request) -> Response:
-        """The one model, by its name."""
+        """Return the model with the name in the path."""
         self._check(request.path_params["name"])
         return JSONResponse(self._model())
 
     async def chat(self, request: Request) -> Response:
-        """A conversation is answered."""
+        """Answer a conversation."""
         wanted = chat_request(await read_body(request), self.queue.context)
         check_template(self.queue.template)
         check_variables(wanted, self.queue.template, self.queue.thinks)
         return await self._answer(request, wanted)
 
     async def text(self, request: Request) -> Response:
-        """A text is continued."""
+        """Continue a text."""
         return await self._answer(request, text_request(await read_body(request)))
 
     def _model(self) -> dict[str, Any]:
@@ -145,7 +147,7 @@ class Endpoint:
         first = asyncio.ensure_future(anext(events))
         try:
             if wanted.stream:
-                # What cannot be answered is mostly known at once, and has a status of its own before the headers go.
+                # Most errors occur immediately, and can still be sent as a status because no headers were sent yet.
                 await asyncio.wait({first}, timeout=0 if busy else AT_ONCE)
                 if not first.done() or first.exception() is None:
                     return Stream(_pieces(reply, first, events), done, self.record)
@@ -165,7 +167,7 @@ class Endpoint:
 async def _pieces(
     reply: Reply, first: asyncio.Future[Part | CompletionEnd], events: AsyncIterator[Part | CompletionEnd]
 ) -> AsyncIterator[dict[str, Any] | CompletionEnd]:
-    """The pieces of a streamed answer, with the end itself among them."""
+    """Yield the JSON pieces of a streamed answer, and its `CompletionEnd` before the last piece."""
     found = await first
     yield reply.first()
     while isinstance(found, Part):
@@ -188,7 +190,7 @@ async def _gathered(
 
 
 async def _cancel_on_disconnect(receive: Receive, queued: QueuedRequest) -> None:
-    """Give the place up as soon as the client has closed its connection; the body has been read."""
+    """Cancel the request as soon as the client closes its connection; the body must have been read."""
     while (await receive())["type"] != "http.disconnect":
         continue
     queued.cancel()
@@ -196,11 +198,9 @@ async def _cancel_on_disconnect(receive: Receive, queued: QueuedRequest) -> None
 
 async def _http_error(request: Request, error: HTTPException) -> Response:
     if error.status_code == 404:
-        refused = RequestError(404, f"There is nothing at {request.url.path[:80]}.", code="unknown_path")
+        refused = RequestError(404, f"There is no resource at {request.url.path[:80]}.", code="unknown_path")
     elif error.status_code == 405:
-        refused = RequestError(
-            405, f"{request.method} is not possible at {request.url.path[:80]}.", code="wrong_method"
-        )
+        refused = RequestError(405, f"{request.method} is not allowed at {request.url.path[:80]}.", code="wrong_method")
     else:
         refused = RequestError(error.status_code, str(error.detail))
     return JSONResponse(refused.body(), refused.status, {**refused.headers, **(error.headers or {})})

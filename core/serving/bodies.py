@@ -1,7 +1,7 @@
-"""Requests from bytes to JSON values, read strictly: what could be understood in two ways is refused.
+"""Strict parsing of request bodies: ambiguous or invalid JSON is refused.
 
-A JSON text may hold half a surrogate pair (a client cut a text inside an emoji), a key twice, or numbers that are none;
-Python's reader takes them all, and what comes later fails. Knows nothing of what a request asks for.
+A JSON text may contain half a surrogate pair (if a client split a text within an emoji), duplicate keys, or NaN.
+Python's parser accepts all of them, and later steps fail.
 """
 
 from __future__ import annotations
@@ -18,25 +18,24 @@ from starlette.requests import ClientDisconnect, Request
 from core.serving.request_errors import RequestError, bad_field
 
 BODY_BYTES: Final = 8 << 20
-"""A longer request is not read to its end."""
+"""Maximum size of a request; a longer one is not read to its end."""
 _DEEPEST: Final = 64
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 async def read_body(request: Request) -> dict[str, Any]:
-    """Return the JSON object that came with a request.
+    """Return the JSON object in the body of a request.
 
     Raises:
-        RequestError: 413, it is too large; 415, it is compressed; 400, it is no JSON object, or one with a text or a
-            number that cannot be.
+        RequestError: 413 if the body is too large, 415 if it is compressed, 400 if it is not a valid JSON object.
     """
-    too_large = RequestError(413, f"A request has {BODY_BYTES >> 20} MiB at most.", code="request_too_large")
+    too_large = RequestError(413, f"A request must not exceed {BODY_BYTES >> 20} MiB.", code="request_too_large")
     if request.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
         raise RequestError(
-            415, "A request cannot be compressed.", code="unsupported_encoding", param="Content-Encoding"
+            415, "Compressed requests are not supported.", code="unsupported_encoding", param="Content-Encoding"
         )
-    said = request.headers.get("content-length", "")
-    if re.fullmatch(r"[0-9]{1,18}", said) and int(said) > BODY_BYTES:
+    length = request.headers.get("content-length", "")
+    if re.fullmatch(r"[0-9]{1,18}", length) and int(length) > BODY_BYTES:
         raise too_large
     found = bytearray()
     with contextlib.suppress(ClientDisconnect):
@@ -51,7 +50,7 @@ def parsed(data: bytes) -> dict[str, Any]:
     """Return the JSON object in `data`.
 
     Raises:
-        RequestError: 400, with the name of the field where it is about one.
+        RequestError: 400, with the field's name if the error is in a field.
     """
     try:
         text = data.decode("utf-8-sig")
@@ -64,22 +63,22 @@ def parsed(data: bytes) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise _invalid(str(error)) from error
     except RecursionError as error:
-        raise _invalid("it is nested too deep") from error
+        raise _invalid("it is nested too deeply") from error
     if not isinstance(value, dict):
-        raise _invalid("it has to be an object")
+        raise _invalid("it must be an object")
     for path, one in _walked(value):
         if isinstance(one, str) and _SURROGATE.search(one):
-            raise bad_field(path, f"{path or 'A name'} holds half a character (a surrogate without its other half).")
+            raise bad_field(path, f"{path or 'A name'} contains an unpaired surrogate.")
     return value
 
 
 def _walked(value: Any) -> Iterator[tuple[str, Any]]:
-    """All values inside a JSON value, and all names, each with its path."""
+    """Yield all scalar values and all names inside a JSON value, each with its path."""
     left = [("", value, 0)]
     while left:
         path, one, depth = left.pop()
         if depth > _DEEPEST:
-            raise _invalid("it is nested too deep")
+            raise _invalid("it is nested too deeply")
         if isinstance(one, dict):
             for name, inner in one.items():
                 yield path, name
@@ -95,12 +94,12 @@ def _single(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         names = [name for name, _ in pairs]
         name = next(name for name in names if names.count(name) > 1)
-        raise _invalid(f"it has {name[:80]!r} twice")
+        raise _invalid(f"it contains {name[:80]!r} twice")
     return found
 
 
 def _no_number(text: str) -> Any:
-    raise _invalid(f"{text} is no JSON number")
+    raise _invalid(f"{text} is not a JSON number")
 
 
 def _finite(text: str) -> float:
@@ -116,5 +115,5 @@ def _whole(text: str) -> int:
     return int(text)
 
 
-def _invalid(why: str) -> RequestError:
-    return RequestError(400, f"The request is not valid JSON: {why}.", code="invalid_json")
+def _invalid(reason: str) -> RequestError:
+    return RequestError(400, f"The request is not valid JSON: {reason}.", code="invalid_json")

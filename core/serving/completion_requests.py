@@ -1,7 +1,7 @@
-"""From the JSON of a request to what the model is asked: every field checked, every refusal with the field's name.
+"""Conversion of the JSON of a request to a `CompletionRequest`, with a check of every field.
 
-The fields are those of OpenAI's chat and text completions, and some that other servers of open models take beside them
-(`core.serving.fields`). Knows nothing of HTTP or of models.
+The fields are those of OpenAI's chat and text completions, and some that other servers of open models support
+(`core.serving.fields`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from core.serving.request_errors import RequestError, bad_field
 
 Message = dict[str, str]
 TEXT_TOKENS: Final = 16
-"""Length of a text completion that does not say how long, as OpenAI's."""
+"""Default length of a text completion, as in OpenAI's API."""
 _MOST_TOKENS: Final = 1_000_000
 _MOST_STOPS: Final = 16
 _ROLES: Final = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
@@ -26,27 +26,28 @@ _OWN_VARIABLES: Final = frozenset({
     "messages", "conversation", "tools", "documents", "chat_template", "add_generation_prompt", "tokenize", "padding",
     "continue_final_message", "truncation", "max_length", "tokenizer_kwargs", "self",
 })  # fmt: skip
-"""Names that a template gets from elsewhere, and those that mean something else to who fills it in."""
+"""Variables that are set by the server, and names of arguments of transformers' `apply_chat_template`."""
 _SWITCHES: Final = ("enable_thinking", "thinking")
 _MESSAGE: Final = frozenset(
     {"role", "content", "name", "refusal", "annotations", "reasoning_content", "reasoning", "id"}
 )
-"""Fields of a message; all but the first two are not part of the conversation here."""
+"""Accepted fields of a message; only the first two are used."""
 
 
 @dataclass(frozen=True)
 class CompletionRequest:
-    """What one request wants.
+    """A checked request for a chat or text completion.
 
     Attributes:
-        messages: a conversation, or None for a text completion.
-        prompt: text to be continued; None for a conversation.
-        sampling: how to choose the tokens.
-        model: the name that the caller wrote, or "".
-        stream: piece by piece; include_usage: with a last piece of figures.
-        echo: a text completion begins with its prompt.
-        continue_last: the last message is the model's own, and the answer goes on with it.
-        variables: for the chat template, beside the conversation.
+        messages: the conversation, or None for a text completion.
+        prompt: the text to continue, or None for a conversation.
+        sampling: sampling parameters.
+        model: the requested model, or "".
+        stream: stream the answer.
+        include_usage: end the stream with a piece that has the numbers of tokens.
+        echo: start the text completion with the prompt.
+        continue_last: continue the last message, which is the model's.
+        variables: variables of the chat template.
     """
 
     messages: tuple[Message, ...] | None
@@ -61,7 +62,11 @@ class CompletionRequest:
 
 
 def chat_request(body: Mapping[str, Any], context: int) -> CompletionRequest:
-    """A request to `/v1/chat/completions`; `context` is the model's, for answers whose length nobody limits.
+    """Parse a request to `/v1/chat/completions`.
+
+    Args:
+        body: JSON of the request.
+        context: context length of the model, the default for the maximum length of the answer.
 
     Raises:
         RequestError: 400, with the field's name.
@@ -69,7 +74,7 @@ def chat_request(body: Mapping[str, Any], context: int) -> CompletionRequest:
     check_fields(body, CHAT)
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
-        raise bad_field("messages", "messages has to be a list of at least one message.")
+        raise bad_field("messages", "messages must be a list of at least one message.")
     name = "max_completion_tokens" if body.get("max_completion_tokens") is not None else "max_tokens"
     limit = _whole(body, name, 1, _MOST_TOKENS, min(context, _MOST_TOKENS))
     found = tuple(_message(message, f"messages[{number}]") for number, message in enumerate(messages))
@@ -79,7 +84,7 @@ def chat_request(body: Mapping[str, Any], context: int) -> CompletionRequest:
 
 
 def text_request(body: Mapping[str, Any]) -> CompletionRequest:
-    """A request to `/v1/completions`.
+    """Parse a request to `/v1/completions`.
 
     Raises:
         RequestError: 400, with the field's name.
@@ -92,32 +97,34 @@ def text_request(body: Mapping[str, Any]) -> CompletionRequest:
 def _common(body: Mapping[str, Any]) -> dict[str, Any]:
     model = body.get("model")
     if model is not None and not isinstance(model, str):
-        raise bad_field("model", "model has to be a name.")
+        raise bad_field("model", "model must be a string.")
     options = body.get("stream_options")
     if options is not None and not isinstance(options, dict):
-        raise bad_field("stream_options", "stream_options has to be an object.")
+        raise bad_field("stream_options", "stream_options must be an object.")
     stream = _flag(body, "stream")
     if options is not None and not stream:
-        raise bad_field("stream_options", "stream_options is only possible with stream.")
+        raise bad_field("stream_options", "stream_options requires stream.")
     return {"model": model or "", "stream": stream, "include_usage": _flag(options or {}, "include_usage")}
 
 
 def check_template(template: str) -> None:
-    """Check that the model has a chat template: a base model would continue a conversation instead of answering.
+    """Check that the model has a chat template; a base model would continue the conversation instead of answering.
 
     Raises:
         RequestError: 400.
     """
     if not template:
-        message = "This model has no chat template, so it cannot answer a conversation. /v1/completions continues text."
+        message = "This model has no chat template, so it cannot answer conversations. Use /v1/completions instead."
         raise RequestError(400, message, code="no_chat_template")
 
 
 def check_variables(request: CompletionRequest, template: str, thinks: bool) -> None:
-    """Check that the model's chat template knows the variables that it would get.
+    """Check that the model's chat template uses the variables of a request.
 
     Args:
-        template: the chat template; thinks: whether the model has a place for thinking.
+        request: the request.
+        template: the chat template.
+        thinks: whether the model supports thinking.
 
     Raises:
         RequestError: 400, with the field's name.
@@ -126,7 +133,7 @@ def check_variables(request: CompletionRequest, template: str, thinks: bool) -> 
         if re.search(rf"\b{re.escape(name)}\b", template):
             continue
         if name in _SWITCHES and value is False and not thinks:
-            continue  # it is what happens anyway
+            continue  # a model that does not think satisfies this anyway
         path = name if name == "add_generation_prompt" else f"chat_template_kwargs.{name}"
         raise RequestError(
             400, f"The chat template of this model does not use {name}.", code="unsupported_parameter", param=path
@@ -134,16 +141,16 @@ def check_variables(request: CompletionRequest, template: str, thinks: bool) -> 
 
 
 def _variables(body: Mapping[str, Any]) -> dict[str, Any]:
-    """What the chat template gets beside the conversation."""
+    """Return the variables of the chat template."""
     field = "chat_template_kwargs"
     given = {} if body.get(field) is None else body[field]
     if not isinstance(given, dict) or len(given) > _MOST_VARIABLES:
-        raise bad_field(field, f"{field} has to be an object with {_MOST_VARIABLES} entries at most.")
+        raise bad_field(field, f"{field} must be an object with at most {_MOST_VARIABLES} entries.")
     for name in given:
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,79}", name):
-            raise bad_field(field, f"{field} has to have names of letters, digits and underscores.")
+            raise bad_field(field, f"The names in {field} must consist of letters, digits and underscores.")
         if name in _OWN_VARIABLES or name.startswith("return_"):
-            raise bad_field(f"{field}.{name}", f"{name} cannot be set for a template.")
+            raise bad_field(f"{field}.{name}", f"{name} cannot be set by a request.")
     generation = {} if _flag(body, "add_generation_prompt", default=True) else {"add_generation_prompt": False}
     return {**given, **generation}
 
@@ -152,35 +159,37 @@ def _continues(body: Mapping[str, Any], messages: Sequence[Message]) -> bool:
     if not _flag(body, "continue_final_message"):
         return False
     if messages[-1]["role"] != "assistant":
-        raise bad_field("continue_final_message", "The last message has to be the assistant's to be continued.")
+        raise bad_field("continue_final_message", "The last message must have the role assistant to be continued.")
     if body.get("add_generation_prompt") is True:
-        raise bad_field("add_generation_prompt", "A message is either continued or a new one is begun.")
+        raise bad_field(
+            "add_generation_prompt", "add_generation_prompt cannot be combined with continue_final_message."
+        )
     return True
 
 
-def _message(message: Any, place: str) -> Message:
+def _message(message: Any, path: str) -> Message:
     if not isinstance(message, dict):
-        raise bad_field(place, "A message has to be an object with a role and a content.")
+        raise bad_field(path, "A message must be an object with a role and a content.")
     role = _ROLES.get(message["role"]) if isinstance(message.get("role"), str) else None
     if role is None:
-        raise bad_field(f"{place}.role", f"A role is one of {', '.join(_ROLES)}.")
+        raise bad_field(f"{path}.role", f"The role must be one of {', '.join(_ROLES)}.")
     for name, value in message.items():
         if name not in _MESSAGE and value not in (None, [], ""):
             raise RequestError(
                 400,
-                f"A message cannot have {name[:80]} here.",
+                f"{name[:80]} is not supported in a message.",
                 code="unsupported_parameter",
-                param=f"{place}.{name[:80]}",
+                param=f"{path}.{name[:80]}",
             )
     content = message.get("content")
     if isinstance(content, str):
         return {"role": role, "content": content}
     if not isinstance(content, list):
-        raise bad_field(f"{place}.content", "content has to be text, or a list of parts that are text.")
+        raise bad_field(f"{path}.content", "content must be a string or a list of text parts.")
     texts = []
     for number, part in enumerate(content):
         if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
-            raise bad_field(f"{place}.content[{number}]", "This server reads text only.")
+            raise bad_field(f"{path}.content[{number}]", "This server supports text only.")
         texts.append(part["text"])
     return {"role": role, "content": "".join(texts)}
 
@@ -190,15 +199,15 @@ def _prompt(value: Any) -> str:
         value = value[0]  # a batch of one
     if isinstance(value, str) and value:
         return value
-    raise bad_field("prompt", "prompt has to be one text, and not empty.")
+    raise bad_field("prompt", "prompt must be one non-empty string.")
 
 
 def _sampling(body: Mapping[str, Any], max_tokens: int) -> Sampling:
     seed = None if body.get("seed") is None else _whole(body, "seed", -LARGEST_SEED, LARGEST_SEED, 0)
     if not isinstance(tokens := body.get("stop_token_ids") or [], list) or not all(map(_is_token, tokens)):
-        raise bad_field("stop_token_ids", "stop_token_ids has to be a list of token ids.")
+        raise bad_field("stop_token_ids", "stop_token_ids must be a list of token ids.")
     if len(tokens) > _MOST_STOPS:
-        raise bad_field("stop_token_ids", f"There can be {_MOST_STOPS} stop tokens at most.")
+        raise bad_field("stop_token_ids", f"stop_token_ids must have at most {_MOST_STOPS} entries.")
     return Sampling(
         max_tokens=max_tokens,
         temperature=_number(body, "temperature", 0, 2, 1.0),
@@ -223,9 +232,9 @@ def _is_token(value: Any) -> bool:
 def _stops(value: Any) -> tuple[str, ...]:
     texts: Sequence[Any] = [] if value is None else [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not all(isinstance(text, str) and text for text in texts):
-        raise bad_field("stop", "stop has to be a text or a list of texts, none of them empty.")
+        raise bad_field("stop", "stop must be a non-empty string or a list of non-empty strings.")
     if len(texts) > _MOST_STOPS:
-        raise bad_field("stop", f"There can be {_MOST_STOPS} stop texts at most.")
+        raise bad_field("stop", f"stop must have at most {_MOST_STOPS} entries.")
     return tuple(texts)
 
 
@@ -234,7 +243,7 @@ def _number(body: Mapping[str, Any], name: str, low: float, high: float, default
     if value is None:
         return default
     if type(value) not in (int, float) or not low <= value <= high:
-        raise bad_field(name, f"{name} has to be a number from {low:g} to {high:g}.")
+        raise bad_field(name, f"{name} must be a number from {low:g} to {high:g}.")
     return float(value)
 
 
@@ -243,12 +252,12 @@ def _whole(body: Mapping[str, Any], name: str, low: int, high: int, default: int
     if value is None:
         return default
     if type(value) is not int or not low <= value <= high:
-        raise bad_field(name, f"{name} has to be a whole number from {low} to {high}.")
+        raise bad_field(name, f"{name} must be an integer from {low} to {high}.")
     return value
 
 
 def _flag(body: Mapping[str, Any], name: str, *, default: bool = False) -> bool:
     value = body.get(name)
     if value is not None and type(value) is not bool:
-        raise bad_field(name, f"{name} has to be true or false.")
+        raise bad_field(name, f"{name} must be true or false.")
     return default if value is None else bool(value)

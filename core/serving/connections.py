@@ -1,9 +1,8 @@
-"""Limits of the connections to the endpoint: how many there are, and how long each may take over its part.
+"""Limits on the connections to the endpoint: their number, and a deadline for each step of the client.
 
-uvicorn limits the time of a connection that is idle between two requests and nothing else: half a request is kept for
-ever, and so is a client that never reads its answer. Each connection here has a deadline for what it has to do next,
-and where there are too many, a new one takes the place of the one that has waited longest without a request. Knows
-sockets and HTTP; nothing of what is asked.
+uvicorn only limits the time between two requests: an incomplete request, or a client that never reads its answer,
+would keep a connection forever. Here each connection has a deadline for its next step, and if there are too many, a new
+one replaces the one that has been idle longest.
 """
 
 from __future__ import annotations
@@ -22,24 +21,24 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from core.serving.request_errors import RequestError
 
 HEAD_SECONDS: Final = 10.0
-"""Time for the headers of a request, from the connection's beginning or the end of the answer before."""
+"""Time for the headers of a request, from the start of the connection or the end of the previous answer."""
 BODY_SECONDS: Final = 60.0
 """Time for the rest of a request."""
 READ_SECONDS: Final = 30.0
-"""Time in which a client has to read something of an answer that has filled its buffers."""
+"""Time in which a client must read some data after its buffers are full."""
 CLOSE_SECONDS: Final = 5.0
-"""Time in which a connection that is being closed has to be gone."""
+"""Time for closing a connection, after which it is aborted."""
 MOST: Final = 256
-"""Connections at once: more than the 128 requests that may wait."""
+"""Maximum number of connections: more than the 128 requests that may wait."""
 _OWN_FILES: Final = 128
-"""File descriptors that are left to the rest of the process."""
+"""File descriptors reserved for the rest of the process."""
 
 
 def most_connections(descriptors: int | None = None) -> int:
-    """Return how many connections there may be at once.
+    """Return the maximum number of connections.
 
     Args:
-        descriptors: file descriptors that the process may have; None asks the system.
+        descriptors: limit of file descriptors of the process; None reads it from the system.
     """
     if descriptors is None:
         try:
@@ -53,10 +52,12 @@ def most_connections(descriptors: int | None = None) -> int:
 
 
 class Connection(H11Protocol):
-    """One connection, with a deadline for each thing that the other side has to do.
+    """A connection with a deadline for each step of the client.
 
     Args:
-        most: connections at once; now: the clock; the rest is uvicorn's.
+        most: maximum number of connections.
+        now: clock, in seconds.
+        args, more: arguments of uvicorn's protocol.
     """
 
     def __init__(self, *args: Any, most: int = MOST, now: Callable[[], float] = time.monotonic, **more: Any) -> None:
@@ -68,36 +69,36 @@ class Connection(H11Protocol):
         self._closing: float | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin a connection, in place of another where there are too many."""
+        """Start the connection, and close another one if there are too many."""
         super().connection_made(transport)  # type: ignore[arg-type]
         if len(self.connections) > self._most:
             self._make_room()
 
     def handle_events(self) -> None:
-        """Take what has come; notes when a request begins."""
+        """Process received data, and record the start of a request."""
         super().handle_events()
         if self.cycle is not self._begun:
             self._begun, self._since = self.cycle, self.now()
 
     def on_response_complete(self) -> None:
-        """Note when an answer has ended: from here on the next request is waited for."""
+        """Record the end of an answer, from which the next request is awaited."""
         self._since = self.now()
         super().on_response_complete()
 
     def pause_writing(self) -> None:
-        """Note that the other side does not read."""
+        """Record that the client has stopped reading."""
         self._stuck = self.now()
         super().pause_writing()
 
     def resume_writing(self) -> None:
-        """Note that the other side reads again."""
+        """Record that the client has resumed reading."""
         self._stuck = None
         super().resume_writing()
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is no HTTP, in the JSON of every other refusal."""
+        """Refuse invalid HTTP with the JSON of all errors."""
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
-            self.transport.abort()  # in the middle of an answer nothing can be said any more
+            self.transport.abort()  # an answer has been started, so no error can be sent
             return
         body = json.dumps(RequestError(400, msg, code="invalid_http").body()).encode()
         headers = [("content-type", "application/json"), ("content-length", str(len(body))), ("connection", "close")]
@@ -108,11 +109,11 @@ class Connection(H11Protocol):
 
     @property
     def is_answering(self) -> bool:
-        """Whether a request is read or answered; those without a token are refused before they are read."""
+        """Whether a request is being read or answered."""
         return self.cycle is not None and not self.cycle.response_complete
 
     def close_if_late(self) -> None:
-        """Close the connection if the other side has not done its part in time."""
+        """Close the connection if the client has missed its deadline."""
         now = self.now()
         if self.transport.is_closing():
             self._closing = now if self._closing is None else self._closing
@@ -128,9 +129,10 @@ class Connection(H11Protocol):
             self.transport.close()
 
     def _make_room(self) -> None:
-        """Close the connection that has waited longest, of the address that has most of them.
+        """Close the connection that has been idle longest, from the address with the most idle connections.
 
-        Nobody is kept out by others who only hold connections; where all others are being answered, this new one goes.
+        A client cannot block others by holding idle connections. If all others are being answered, the new connection
+        is closed.
         """
         others = [one for one in self.connections if isinstance(one, Connection)]
         waiting = [one for one in others if not one.is_answering and not one.transport.is_closing()]
@@ -145,5 +147,5 @@ def _address(connection: Connection) -> str:
 
 
 def quiet_logs() -> None:
-    """Keep uvicorn from writing a line for each broken request: anybody can make thousands of them."""
+    """Disable uvicorn's log line for each invalid request, because a client can send thousands of them."""
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)

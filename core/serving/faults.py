@@ -1,7 +1,7 @@
-"""The log of failures that are the endpoint's own: each has an id, which the reply to the caller names.
+"""The log of internal errors of the endpoint, each with an id that is sent to the client.
 
-The caller learns the id and nothing else; only the owner may read the log, since messages of exceptions may hold what
-was asked. Knows files and exceptions; nothing of requests.
+The client receives only the id. The log is readable by its owner only, because messages of exceptions may contain parts
+of requests.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from core.private_files import append_private
 
 Record = Callable[[BaseException], str]
 _LARGEST: Final = 4 << 20
-"""Bytes of the log from which it is begun anew."""
+"""Size from which the log is overwritten."""
 
 
 def recorder(log: Path, emit: Emit) -> Record:
-    """Return what writes a failure with its traceback to `log`, tells it as a `Log`, and returns its id."""
+    """Return a function that writes an exception with its traceback to `log`, emits a `Log`, and returns its id."""
 
     def record(error: BaseException) -> str:
         number = secrets.token_hex(4)
@@ -31,10 +31,10 @@ def recorder(log: Path, emit: Emit) -> Record:
         first = str(error).partition("\n")[0][:200]
         try:
             append_private(log, text, _LARGEST)
-            place = f"the traceback is in {log}"
+            note = f"the traceback is in {log}"
         except OSError as problem:
-            place = f"{log} cannot be written: {problem.strerror}"
-        emit(Log("error", f"error {number}: {type(error).__name__}: {first}; {place}"))
+            note = f"{log} cannot be written: {problem.strerror}"
+        emit(Log("error", f"error {number}: {type(error).__name__}: {first}; {note}"))
         return number
 
     return record

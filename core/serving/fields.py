@@ -1,8 +1,7 @@
-"""The fields that a request may have: what is done, what changes no answer, and values that ask for nothing.
+"""The fields of a request: supported fields, fields that are ignored, and neutral values of unsupported fields.
 
-Everything else is refused with its name: a field that is passed over in silence gives an answer that was not asked for.
-Other servers of open models (vLLM, llama.cpp, SGLang) know many more, and their clients send them. Knows names and
-values only.
+Everything else is refused with the field's name, because silently ignoring a field would give a different answer than
+requested. Other servers of open models (vLLM, llama.cpp, SGLang) support more fields, which their clients send.
 """
 
 from __future__ import annotations
@@ -19,17 +18,17 @@ _BOTH: Final = frozenset({
 CHAT: Final = _BOTH | {
     "messages", "max_completion_tokens", "chat_template_kwargs", "continue_final_message", "add_generation_prompt",
 }  # fmt: skip
-"""Fields of a conversation that are done."""
+"""Supported fields of a chat completion."""
 TEXT: Final = _BOTH | {"prompt", "echo"}
-"""Fields of a text completion that are done."""
+"""Supported fields of a text completion."""
 HARMLESS: Final = frozenset({
     "user", "metadata", "store", "service_tier", "parallel_tool_calls", "safety_identifier", "prompt_cache_key",
     "prompt_cache_retention", "request_id", "priority", "cache_prompt", "cache_salt", "id_slot", "keep_alive",
 })  # fmt: skip
-"""Fields that have no bearing on an answer here, whatever they hold: for accounts, caches and the order of requests."""
+"""Ignored fields, which do not affect an answer: for accounts, caches and the order of requests."""
 
 _FALSE: Final = (False,)
-_ASK_NOTHING: Final[Mapping[str, tuple[Any, ...]]] = {
+_NEUTRAL: Final[Mapping[str, tuple[Any, ...]]] = {
     "n": (1,), "best_of": (1,), "logprobs": _FALSE, "top_logprobs": (0,), "prompt_logprobs": (0, False),
     "n_probs": (0,), "return_progress": _FALSE, "logits_processors": ([],),
     "tools": ([],), "tool_choice": ("none", "auto"), "functions": ([],), "function_call": ("none", "auto"),
@@ -42,33 +41,34 @@ _ASK_NOTHING: Final[Mapping[str, tuple[Any, ...]]] = {
     "separate_reasoning": (True,), "guided_json": ({},), "grammar": ("",), "json_schema": ({},),
     "timings_per_token": _FALSE,
 }  # fmt: skip
-"""Values of fields that are not done which clients send by default and which ask for nothing."""
-_WHY: Final[Mapping[str, str]] = {
-    "n": "Only one answer is made: n has to be 1.",
-    "best_of": "Only one answer is made: best_of has to be 1.",
-    "logprobs": "Log probabilities are not given by this server.",
-    "top_logprobs": "Log probabilities are not given by this server.",
-    "tools": "Tools are not called by this server.",
-    "tool_choice": "Tools are not called by this server.",
-    "functions": "Functions are not called by this server.",
-    "logit_bias": "Biases of tokens are not taken by this server.",
-    "audio": "This server answers in text only.",
-    "suffix": "Text is only continued, not filled in, by this server.",
-    "response_format": "Answers are plain text on this server.",
-    "grammar": "Answers cannot be bound to a grammar on this server.",
-    "chat_template": "The model's own chat template is used.",
-    "n_predict": "n_predict is not a field of this interface; use max_tokens.",
-    "repeat_penalty": "repeat_penalty is not a field of this interface; use repetition_penalty.",
-    "reasoning_effort": "Use chat_template_kwargs for what the model's chat template knows.",
+"""Neutral values of unsupported fields, which clients send by default."""
+_REASONS: Final[Mapping[str, str]] = {
+    "n": "This server generates only one answer: n must be 1.",
+    "best_of": "This server generates only one answer: best_of must be 1.",
+    "logprobs": "This server does not support log probabilities.",
+    "top_logprobs": "This server does not support log probabilities.",
+    "tools": "This server does not support tools.",
+    "tool_choice": "This server does not support tools.",
+    "functions": "This server does not support functions.",
+    "logit_bias": "This server does not support logit_bias.",
+    "audio": "This server supports text only.",
+    "suffix": "This server does not support infilling.",
+    "response_format": "This server supports plain text answers only.",
+    "grammar": "This server does not support grammars.",
+    "chat_template": "This server always uses the model's chat template.",
+    "n_predict": "n_predict is not supported; use max_tokens.",
+    "repeat_penalty": "repeat_penalty is not supported; use repetition_penalty.",
+    "reasoning_effort": "Use chat_template_kwargs to set variables of the model's chat template.",
     "enable_thinking": "Use chat_template_kwargs: {\"enable_thinking\": false}.",
 }  # fmt: skip
 
 
 def check_fields(body: Mapping[str, Any], done: frozenset[str]) -> None:
-    """Check that a request has no field that would be passed over.
+    """Check that a request has no unsupported field.
 
     Args:
-        done: the fields that are read.
+        body: JSON of the request.
+        done: names of the supported fields.
 
     Raises:
         RequestError: 400, with the field's name.
@@ -76,13 +76,13 @@ def check_fields(body: Mapping[str, Any], done: frozenset[str]) -> None:
     for name, value in body.items():
         if value is None or name in done or name in HARMLESS:
             continue
-        if any(_same(value, nothing) for nothing in _ASK_NOTHING.get(name, ())):
+        if any(_same(value, nothing) for nothing in _NEUTRAL.get(name, ())):
             continue
-        told = name[:80] or repr(name)
-        why = _WHY.get(name, f"{told} is not done by this server.")
-        raise RequestError(400, why, code="unsupported_parameter", param=told)
+        shown = name[:80] or repr(name)
+        reason = _REASONS.get(name, f"This server does not support {shown}.")
+        raise RequestError(400, reason, code="unsupported_parameter", param=shown)
 
 
 def _same(value: Any, other: Any) -> bool:
-    """Whether two JSON values are the same; 1 and 1.0 are, 1 and true are not."""
+    """Return whether two JSON values are equal; 1 equals 1.0 but not true."""
     return isinstance(value, bool) == isinstance(other, bool) and bool(value == other)

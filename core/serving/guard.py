@@ -1,7 +1,7 @@
-"""Who may ask: the name that the endpoint was called by, the page that asks, and the token. Knows nothing of models.
+"""Access control of the endpoint: checks of the Host header, the Origin header and the token.
 
-A page in a browser can make its own name point to this machine and so reach what listens on loopback (DNS rebinding);
-the Host header then still has the page's name, which is why it is looked at.
+A web page can let its own host name resolve to this machine and so reach servers on loopback (DNS rebinding). The Host
+header then still contains the page's name, so it is checked.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from core.serving.request_errors import RequestError
 
 OPEN_PATHS: Final = ("/health",)
-"""What may be asked without a token."""
+"""Paths that do not require a token."""
 _HERE: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _AUTHORITY: Final = re.compile(r"(?:\[([0-9a-f:.]{2,45})\]|([0-9a-z._-]{1,253}))(?::(\d{1,5}))?", re.ASCII)
-"""A host and a port as RFC 3986 writes them: no user, no brackets around anything but an address, digits for a port."""
+"""A host and an optional port as in RFC 3986: no user, brackets only around an IPv6 address."""
 _ORIGIN: Final = re.compile(r"https?://(.*)", re.DOTALL)
 _HEAD_BYTES: Final = 16 << 10
-"""All headers of a request together; h11 has this limit for those that come in several pieces only."""
+"""Maximum size of all headers of a request; h11 applies this limit only to headers received in several pieces."""
 
 
 def new_token() -> str:
-    """A token that nobody can guess."""
+    """Return a random token."""
     return f"bw-{secrets.token_urlsafe(24)}"
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only programs on this machine reach an interface."""
+    """Return whether `host` can be reached from this machine only."""
     if host == "localhost":
         return True
     try:
@@ -45,7 +45,7 @@ def is_loopback(host: str) -> bool:
 
 
 def allowed_names(host: str) -> frozenset[str]:
-    """The names that a Host header may have for an endpoint on `host`: off loopback this machine's, too."""
+    """Return the accepted names in Host headers for an endpoint on `host`: if not loopback, also the machine's name."""
     if is_loopback(host):
         return _HERE | {host}
     own = socket.gethostname().lower()
@@ -53,11 +53,13 @@ def allowed_names(host: str) -> frozenset[str]:
 
 
 class Guard:
-    """Lets a request pass to the application, or answers 403 or 401 itself.
+    """ASGI middleware that passes allowed requests to the application and answers others with 401, 403 or 431.
 
     Args:
-        names: that a Host header may have.
-        any_address: it may also have any address in figures, over which no page has power.
+        app: the application.
+        token: token that clients must send.
+        names: names accepted in the Host header.
+        any_address: also accept any IP address in the Host header, which no web page can forge.
     """
 
     def __init__(self, app: ASGIApp, token: str, names: Iterable[str], *, any_address: bool = False) -> None:
@@ -67,9 +69,9 @@ class Guard:
         self._any_address = any_address
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The interface that servers call."""
+        """Handle a request (ASGI)."""
         if scope["type"] != "http":
-            return  # there are no sockets of the web here
+            return  # WebSockets are not supported
         refused = self._refusal(scope["path"], scope["headers"])
         if refused is None:
             await self._app(scope, receive, send)
@@ -77,28 +79,28 @@ class Guard:
         await JSONResponse(refused.body(), refused.status, refused.headers)(scope, receive, send)
 
     def _refusal(self, path: str, headers: Iterable[tuple[bytes, bytes]]) -> RequestError | None:
-        """Why a request may not pass, or None. Headers that stand there twice are worth nothing."""
+        """Return the error for a request that is not allowed, or None. Duplicate headers count as missing."""
         found: dict[bytes, list[bytes]] = {}
         for name, value in headers:
             found.setdefault(name, []).append(value)
         if sum(len(name) + len(value) for name, values in found.items() for value in values) > _HEAD_BYTES:
-            return RequestError(431, "The headers of a request have 16 KiB at most.", code="headers_too_large")
+            return RequestError(431, "The headers of a request must not exceed 16 KiB.", code="headers_too_large")
         if not self._knows(_only(found.get(b"host"))):
-            return RequestError(403, "This server does not answer under that name.", code="host_not_allowed")
+            return RequestError(403, "This host name is not allowed.", code="host_not_allowed")
         if b"origin" in found and not self._knows_page(_only(found[b"origin"])):
-            return RequestError(403, "This server does not answer pages of other origins.", code="origin_not_allowed")
+            return RequestError(403, "Requests from other origins are not allowed.", code="origin_not_allowed")
         if path in OPEN_PATHS:
             return None
         scheme, _, given = _only(found.get(b"authorization")).encode("latin-1").partition(b" ")
         if scheme.lower() == b"bearer" and hmac.compare_digest(given.strip(), self._token):
             return None
-        message = "The token is wrong." if given else "A token is needed: `Authorization: Bearer TOKEN`."
+        message = "The token is invalid." if given else "A token is required: `Authorization: Bearer TOKEN`."
         return RequestError(401, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
 
     def _knows_page(self, origin: str) -> bool:
-        """Whether a page may ask: those of this machine, and programs that call themselves by a scheme of their own."""
+        """Return whether an origin is allowed: pages of this machine, and programs with their own URL scheme."""
         if origin == "null":
-            return False  # a page in a sandbox, or a file
+            return False  # a sandboxed page, or a local file
         found = _ORIGIN.fullmatch(origin)
         return self._knows(found[1]) if found else "://" in origin
 
@@ -117,5 +119,5 @@ class Guard:
 
 
 def _only(values: list[bytes] | None) -> str:
-    """The value of a header that stands there once; "" without it, or with several."""
+    """Return the value of a header that occurs exactly once, else ""."""
     return values[0].decode("latin-1") if values is not None and len(values) == 1 else ""

@@ -1,4 +1,4 @@
-"""Answers in the JSON shapes of OpenAI's chat and text completions. Knows parts and figures; nothing of HTTP."""
+"""JSON of answers in the format of OpenAI's chat and text completions."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from core.serving.request_queue import CompletionEnd
 
 _FINISH: Final = {"end": "stop", "stop": "stop", "length": "length", "context": "length"}
 _FIELDS: Final = {"text": "content", "thinking": "reasoning_content"}
-"""What is thought has a field of its own, as other servers of thinking models give it."""
+"""Field of each kind of part; thinking has the field that other servers of thinking models use."""
 
 
 @dataclass(frozen=True)
 class Reply:
-    """The frame of one answer: its number and time, the same in all its pieces."""
+    """Builder of the JSON of one answer, with the same id and time in all pieces."""
 
     request: CompletionRequest
     model: str
@@ -31,34 +31,34 @@ class Reply:
         return self.request.messages is not None
 
     def whole(self, parts: Sequence[Part], ended: CompletionEnd) -> dict[str, Any]:
-        """The answer in one piece."""
-        said = "".join(part.text for part in parts if part.kind == "text")
-        thought = "".join(part.text for part in parts if part.kind == "thinking")
+        """Return the whole answer."""
+        text = "".join(part.text for part in parts if part.kind == "text")
+        thinking = "".join(part.text for part in parts if part.kind == "thinking")
         finish = _FINISH.get(ended.ended_by, "stop")
         if self.is_chat:
-            message = {"role": "assistant", "content": said} | ({"reasoning_content": thought} if thought else {})
+            message = {"role": "assistant", "content": text} | ({"reasoning_content": thinking} if thinking else {})
             choice = {"index": 0, "message": message, "finish_reason": finish, "logprobs": None}
         else:
             prompt = (self.request.prompt or "") if self.request.echo else ""
-            choice = {"index": 0, "text": prompt + thought + said, "finish_reason": finish, "logprobs": None}
+            choice = {"index": 0, "text": prompt + thinking + text, "finish_reason": finish, "logprobs": None}
         return {**self._frame(streamed=False), "choices": [choice], "usage": usage(ended)}
 
     def first(self) -> dict[str, Any]:
-        """The piece that begins a stream."""
+        """Return the first piece of a stream."""
         if self.is_chat:
             return self._piece({"delta": {"role": "assistant", "content": ""}}, None)
         return self._piece({"text": (self.request.prompt or "") if self.request.echo else ""}, None)
 
     def piece(self, part: Part) -> dict[str, Any]:
-        """One part of the answer."""
+        """Return the piece for one part of the answer."""
         return self._piece({"delta": {_FIELDS[part.kind]: part.text}} if self.is_chat else {"text": part.text}, None)
 
     def last(self, ended: CompletionEnd) -> dict[str, Any]:
-        """The piece that says why the answer ends."""
+        """Return the piece with the reason for the end of the answer."""
         return self._piece({"delta": {}} if self.is_chat else {"text": ""}, _FINISH.get(ended.ended_by, "stop"))
 
     def figures(self, ended: CompletionEnd) -> dict[str, Any]:
-        """The piece after the last, for those who asked for it."""
+        """Return the piece with the numbers of tokens, sent last if the request has `include_usage`."""
         return {**self._frame(streamed=True), "choices": [], "usage": usage(ended)}
 
     def _piece(self, content: dict[str, Any], finish: str | None) -> dict[str, Any]:
@@ -75,7 +75,7 @@ class Reply:
 
 
 def usage(ended: CompletionEnd) -> dict[str, Any]:
-    """The figures of an answer."""
+    """Return the numbers of tokens of an answer."""
     return {
         "prompt_tokens": ended.prompt_tokens,
         "completion_tokens": ended.tokens,

@@ -1,4 +1,4 @@
-"""How the endpoint says no: an HTTP status and OpenAI's JSON for errors. Knows nothing of models or of the server."""
+"""Errors of the endpoint: an HTTP status, and JSON in OpenAI's format for errors."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from typing import Any, Final
 from core.errors import BitwrightError
 
 _STATUS: Final = {"bad-input": 400, "out-of-memory": 507, "cancelled": 503}
-"""Codes of `core.errors` that do not mean a fault of the server."""
+"""HTTP status of error codes of `core.errors` that are not internal errors of the server."""
 
 
 class RequestError(Exception):
-    """A request that is not answered.
+    """An error sent to the client instead of an answer.
 
     Attributes:
-        status: of HTTP.
-        message: one sentence for the caller; param: the field of the request that it is about, or "".
-        code: for programs, as OpenAI names it.
+        status: HTTP status.
+        message: message for the user, as one sentence.
+        code: error code for programs, as in OpenAI's API.
+        param: name of the invalid field, or "".
+        headers: additional HTTP headers.
     """
 
     def __init__(
@@ -28,7 +30,7 @@ class RequestError(Exception):
         self.headers = dict(headers or {})
 
     def body(self) -> dict[str, Any]:
-        """What clients of OpenAI's interface read."""
+        """Return the JSON of the error in OpenAI's format."""
         kind = {401: "authentication_error", 429: "rate_limit_error"}.get(self.status, "")
         kind = kind or ("server_error" if self.status >= 500 else "invalid_request_error")
         return {
@@ -37,15 +39,15 @@ class RequestError(Exception):
 
 
 def bad_field(param: str, message: str) -> RequestError:
-    """A field of the request that cannot be what it is."""
+    """Return the error for an invalid value of a field."""
     return RequestError(400, message, code="invalid_value", param=param)
 
 
 def request_error(error: BaseException, record: Callable[[BaseException], str]) -> RequestError:
-    """What a failure of the model is for the caller; a fault of ours is recorded, and told by its id alone."""
+    """Return the error sent to the client for an exception; an internal error is recorded and only its id is sent."""
     if isinstance(error, RequestError):
         return error
     if isinstance(error, BitwrightError):
         return RequestError(_STATUS.get(error.code, 500), str(error), code=error.code.replace("-", "_"))
     number = record(error)
-    return RequestError(500, f"The server failed; its log tells how under error {number}.", code="internal_error")
+    return RequestError(500, f"Internal server error; see error {number} in the server's log.", code="internal_error")

@@ -137,7 +137,7 @@ class RequestQueue:
             if self._closed:
                 raise _closing()
             if len(self._queue) >= self._max_waiting:
-                message = f"{self._max_waiting} requests are waiting already; try again later."
+                message = f"{self._max_waiting} requests are already waiting. Try again later."
                 raise RequestError(429, message, code="queue_full", headers={"Retry-After": _RETRY})
             self._queue.append(queued)
             self._changed.notify()
@@ -179,7 +179,7 @@ class RequestQueue:
             room = self.context - talk.count(request.messages, request.continue_last, request.variables, should_stop)
             if room <= 0:
                 raise _too_long(self.context - room, self.context)
-            # with no more room than there is, no message is left out of the prompt
+            # The answer is limited to the remaining context, so that no message is dropped from the prompt.
             limits = (request.sampling.max_tokens, request.sampling.min_tokens)
             longest, shortest = (min(room, tokens) for tokens in limits)
             sampling = replace(request.sampling, max_tokens=longest, min_tokens=shortest)
@@ -201,9 +201,9 @@ class RequestQueue:
 
 
 def _too_long(tokens: int, context: int) -> RequestError:
-    message = f"The conversation has {tokens} tokens, and the model reads {context} with its answer."
+    message = f"The conversation has {tokens} tokens, but the context has only {context} including the answer."
     return RequestError(400, message, code="context_length_exceeded", param="messages")
 
 
 def _closing() -> RequestError:
-    return RequestError(503, "The server is being stopped.", code="shutting_down")
+    return RequestError(503, "The server is shutting down.", code="shutting_down")

@@ -1,4 +1,4 @@
-"""The endpoint on the network: sockets, the server, and its end. Knows nothing of what is asked."""
+"""The HTTP server of the endpoint: sockets, start and shutdown."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ from core.serving.summary import ServerSummary
 
 PORT: Final = 8765
 HOST: Final = "127.0.0.1"
-_LOOK: Final = 0.1
-"""Seconds between looks at whether the server shall end."""
-_PATIENCE: Final = 2
-"""Seconds that connections have to end by themselves; answers end within a token."""
+_POLL_SECONDS: Final = 0.1
+"""Seconds between two calls of `should_stop`."""
+_SHUTDOWN_SECONDS: Final = 2
+"""Seconds for connections to end by themselves at shutdown; answers end within one token."""
 _SHORTEST_TOKEN: Final = 8
 BACKLOG: Final = 128
-"""Connections that the system holds until they are accepted; asyncio accepts so many at once, limit or not."""
+"""Connections queued by the system until they are accepted."""
 _TICKS: Final = 5
-"""Ticks of uvicorn's, a tenth of a second each, between two looks at connections that are late."""
+"""Ticks of uvicorn, 0.1 s each, between two checks of the deadlines of connections."""
 ERRORS: Final = "serve-errors.txt"
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where and for whom to listen.
+    """Address, port and token of the endpoint.
 
     Attributes:
         host: `127.0.0.1`, `::1`, `localhost` for both, or the address of another interface.
-        port: 0 takes a free one.
-        token: that callers have to know; "" makes a new one.
+        port: port; 0 selects a free one.
+        token: token that clients must send; "" generates a new one.
     """
 
     host: str = HOST
@@ -58,12 +58,12 @@ class Place:
     def __post_init__(self) -> None:
         if type(self.port) is not int or not 0 <= self.port <= 65535:
             raise BadInput(
-                f"Port {self.port!r} is not possible.", "Choose one from 1024 to 65535, or 0 for a free one."
+                f"Port {self.port!r} is out of range.", "Choose a port from 1024 to 65535, or 0 for a free one."
             )
         if self.token and not re.fullmatch(rf"[\x21-\x7e]{{{_SHORTEST_TOKEN},500}}", self.token):
             raise BadInput(
-                "This token is not possible.",
-                f"Use at least {_SHORTEST_TOKEN} letters, digits and signs without spaces, or none for a new one.",
+                "This token is not valid.",
+                f"Use at least {_SHORTEST_TOKEN} ASCII characters without spaces, or no token to generate one.",
             )
 
 
@@ -76,13 +76,19 @@ def serve(
     max_waiting: int = MAX_WAITING,
     log: Path | None = None,
 ) -> ServerSummary:
-    """Answer requests until `should_stop`.
+    """Answer requests until `should_stop` returns True.
 
-    Emits a `Listening` and a `Log` once it listens, and a `Log` for each request that came to the model. Tracebacks of
-    failures go to `log`, by default `serve-errors.txt` in Bitwright's own folder.
+    Emits a `Listening` and a `Log` after the start, and a `Log` for each request that was passed to the model.
+
+    Args:
+        talk: the model.
+        label: name of the model, for display.
+        place: address, port and token.
+        max_waiting: maximum number of waiting requests.
+        log: file for tracebacks of internal errors; by default `serve-errors.txt` in Bitwright's home folder.
 
     Raises:
-        BadInput: the address cannot be listened on.
+        BadInput: the address cannot be used.
     """
     sockets = listen(place.host, place.port)
     token = place.token or new_token()
@@ -99,8 +105,10 @@ def serve(
         endpoint = Endpoint(queue, name, record, tell)
         guard = Guard(endpoint.application(), token, allowed_names(place.host), any_address=not is_loopback(place.host))
         if not is_loopback(place.host):
-            words = f"The endpoint listens on {place.host}: whoever reaches this machine and has the token can use it."
-            emit(Log("warning", words))
+            warning = (
+                f"The endpoint listens on {place.host}: anyone who can reach this machine and has the token can use it."
+            )
+            emit(Log("warning", warning))
         emit(Listening(url, token, name))
         emit(Log("info", f"listening on {url}"))
         asyncio.run(_serve(guard, sockets, queue, should_stop))
@@ -112,10 +120,10 @@ def serve(
 
 
 def listen(host: str, port: int) -> list[socket.socket]:
-    """Sockets bound to a host, one for each of its addresses; all have the same port.
+    """Return listening sockets, one for each address of `host`, all with the same port.
 
     Raises:
-        BadInput: there is no such address here, or the port is taken.
+        BadInput: the address does not exist on this machine, or the port is in use.
     """
     hosts = ["127.0.0.1", "::1"] if host == "localhost" else [host]
     found: list[socket.socket] = []
@@ -124,26 +132,26 @@ def listen(host: str, port: int) -> list[socket.socket]:
             try:
                 found.append(_bound(one, found[0].getsockname()[1] if found else port))
             except OSError:
-                if not found or one != "::1":  # a machine without IPv6 has only the first
+                if not found or one != "::1":  # without IPv6, only the first address is used
                     raise
     except OSError as error:
         for bound in found:
             bound.close()
         reason = error.strerror or str(error)
         raise BadInput(
-            f"{host}, port {port}, cannot be listened on: {reason}.", "Choose another --port, or 0 for a free one."
+            f"Cannot listen on {host}, port {port}: {reason}.", "Choose another --port, or 0 for a free one."
         ) from error
     return found
 
 
 def url_of(host: str, port: int) -> str:
-    """The address that a program on this machine uses."""
+    """Return the URL for programs on this machine."""
     name = {"0.0.0.0": HOST, "::": "::1", "localhost": HOST}.get(host, host)
     return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
 
 
 def served_name(label: str) -> str:
-    """What a model is called by programs: its label in letters that need no quoting."""
+    """Return the name of a model in the API: its label, restricted to characters that need no quoting."""
     return re.sub(r"[^\w./-]+", "-", label, flags=re.ASCII).strip("-./") or "model"
 
 
@@ -151,7 +159,7 @@ def _bound(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     made = socket.socket(family, socket.SOCK_STREAM)
     try:
-        if os.name == "posix":  # on Windows this would let two programs have one port
+        if os.name == "posix":  # on Windows this option would let two programs use the same port
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -165,7 +173,7 @@ def _bound(host: str, port: int) -> socket.socket:
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals to whoever called: this may be one call of many in a process."""
+    """A server that installs no signal handlers, since the process may run other calls, and checks deadlines."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -184,13 +192,13 @@ async def _serve(guard: Guard, sockets: list[socket.socket], queue: RequestQueue
     limited: Any = functools.partial(Connection, most=most_connections())
     settings = uvicorn.Config(
         guard, loop="asyncio", http=limited, ws="none", lifespan="off", log_config=None, access_log=False,
-        proxy_headers=False, server_header=False, timeout_graceful_shutdown=_PATIENCE, backlog=BACKLOG,
+        proxy_headers=False, server_header=False, timeout_graceful_shutdown=_SHUTDOWN_SECONDS, backlog=BACKLOG,
     )  # fmt: skip
     server = _Server(settings)
 
     async def watch() -> None:
-        while not should_stop():  # noqa: ASYNC110 - a question of the caller's, not an event
-            await asyncio.sleep(_LOOK)
+        while not should_stop():  # noqa: ASYNC110 - a callback, not an event
+            await asyncio.sleep(_POLL_SECONDS)
         await asyncio.to_thread(queue.close)
         server.should_exit = True
 

@@ -1,7 +1,7 @@
-"""An answer as server-sent events: one `data:` line a piece, and comments while there is none.
+"""Streaming of an answer as server-sent events: one `data:` line per piece, and comments while waiting.
 
-The headers go at once and a comment every few seconds, so that neither a client nor a proxy takes a request that waits
-behind another for one that is lost. Knows pieces as JSON values; nothing of the model.
+The headers are sent immediately and a comment every few seconds, so that neither the client nor a proxy gives up on a
+request that waits in the queue.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ from core.serving.request_queue import CompletionEnd
 
 Pieces = AsyncIterator[dict[str, Any] | CompletionEnd]
 WAIT_SECONDS: Final = 3.0
-"""Between two comments."""
+"""Seconds between two comments."""
 
 
 class Stream(Response):
-    """The pieces of an answer as they come, and `[DONE]` behind the last.
+    """A response that streams the pieces of an answer, followed by `[DONE]`.
 
     Args:
-        done: called once at the end, with the status and what ended the answer.
-        record: keeps a failure that is ours, and returns its id.
+        pieces: JSON pieces of the answer, with its `CompletionEnd`.
+        done: called once at the end, with the status and the end of the answer.
+        record: writes an internal error to the log and returns its id.
     """
 
     def __init__(self, pieces: Pieces, done: Callable[[int, CompletionEnd | None], None], record: Record) -> None:
@@ -38,7 +39,7 @@ class Stream(Response):
         self._pieces, self._done, self._record = pieces, done, record
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The interface that servers call."""
+        """Send the response (ASGI)."""
         ended: CompletionEnd | None = None
         status = 200
 
@@ -53,7 +54,7 @@ class Stream(Response):
                         ended = piece
                     else:
                         await line(": waiting" if piece is None else f"data: {json.dumps(piece)}")
-            except Exception as error:  # noqa: BLE001 - the status is sent; whatever it is comes as a piece
+            except Exception as error:  # noqa: BLE001 - the status has been sent, so the error is sent as a piece
                 refused = request_error(error, self._record)
                 status = refused.status
                 await line(f"data: {json.dumps(refused.body())}")
@@ -64,7 +65,7 @@ class Stream(Response):
 
 
 async def _with_waits(pieces: Pieces) -> AsyncIterator[dict[str, Any] | CompletionEnd | None]:
-    """The pieces, and None whenever there has been none for a while, or none yet."""
+    """Yield the pieces, and None at the start and whenever there was no piece for WAIT_SECONDS."""
     wait = 0.0
     while True:
         coming = asyncio.ensure_future(anext(pieces, _END))
@@ -83,7 +84,7 @@ async def _with_waits(pieces: Pieces) -> AsyncIterator[dict[str, Any] | Completi
 
 
 class _End:
-    """Behind the last piece."""
+    """Marker of the end of the pieces."""
 
 
 _END: Final = _End()

@@ -102,7 +102,7 @@ def test_a_port_that_is_taken_is_told_before_the_model_is_loaded(tmp_path: Path)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        with pytest.raises(BadInput, match="cannot be listened on"):
+        with pytest.raises(BadInput, match="Cannot listen on"):
             serve(str(tmp_path / "nothing"), port=taken.getsockname()[1])
 
 

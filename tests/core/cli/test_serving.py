@@ -83,7 +83,7 @@ def test_people_are_told_where_and_with_which_token(place: Path) -> None:
 
 def test_a_token_that_cannot_be_is_bad_input(place: Path, capsys: Capture) -> None:
     assert main(["serve", str(save_model(place / "tiny")), "--port", "0", "--token", "x y"]) == 2
-    assert "token is not possible" in capsys.readouterr().err
+    assert "token is not valid" in capsys.readouterr().err
 
 
 def served(monkeypatch: pytest.MonkeyPatch) -> list[str]:

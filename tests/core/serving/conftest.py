@@ -1,4 +1,4 @@
-"""The endpoint as it runs for users, on a free port of this machine, with a model that the test plays."""
+"""Fixtures that run the real endpoint on a free port, with a scripted model."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import pytest
 
 from core.events import Event, Listening, Log
 from core.serving.server import Place, serve
+from core.serving.summary import ServerSummary
 from tests.core.serving.speaker import Speaker
 
 TOKEN = "a-token-for-tests"
@@ -22,14 +23,14 @@ TOKEN = "a-token-for-tests"
 
 @dataclass
 class Running:
-    """A server that listens, and what it has said."""
+    """A running server and the events it emitted."""
 
     speaker: Speaker
     url: str = ""
     model: str = ""
     events: list[Event] = field(default_factory=list)
     stop: threading.Event = field(default_factory=threading.Event)
-    result: dict[str, float] = field(default_factory=dict)
+    result: ServerSummary | None = None
     thread: threading.Thread | None = None
 
     def end(self) -> None:
@@ -41,7 +42,7 @@ class Running:
         assert not self.thread.is_alive()
 
     def waiting(self) -> int:
-        """Requests in the line that have not begun."""
+        """Return the number of waiting requests."""
         return int(self.ask("GET", "/health")[1]["waiting"])
 
     @property
@@ -51,7 +52,7 @@ class Running:
     def ask(
         self, method: str, path: str, body: Any = None, *, token: str | None = TOKEN, **headers: str
     ) -> tuple[int, Any, dict[str, str]]:
-        """Status, JSON and headers of one request over a connection of its own; bytes go as they are."""
+        """Send one request on a new connection (a body of bytes unchanged) and return status, JSON and headers."""
         place = urlsplit(self.url)
         connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=20)
         data = body if isinstance(body, bytes | type(None)) else json.dumps(body).encode()
@@ -69,7 +70,7 @@ class Running:
 def running(
     speaker: Speaker, label: str = "tiny", host: str = "127.0.0.1", max_waiting: int = 128
 ) -> Iterator[Running]:
-    """A server in a thread, ended on leaving."""
+    """Run a server in a thread, and stop it at the end of the block."""
     found, listening = Running(speaker), threading.Event()
 
     def emit(event: Event) -> None:
@@ -92,7 +93,7 @@ def running(
 
 @pytest.fixture
 def start() -> Iterator[Callable[..., Running]]:
-    """Starts servers that end with the test."""
+    """Return a function that starts a server, which is stopped at the end of the test."""
     from contextlib import ExitStack
 
     with ExitStack() as stack:

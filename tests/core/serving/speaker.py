@@ -1,4 +1,4 @@
-"""A model that answers without one: tests say what it says, and hold it back until they let it go."""
+"""A scripted model for tests of the endpoint, whose answers can be paused."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from core.inference.generation.thinking import Part
 
 @dataclass
 class Figures:
-    """What `core.inference.generation.chat.Statistics` has of this."""
+    """The fields of `Statistics` that the endpoint uses."""
 
     ended_by: str = ""
     prompt_tokens: int = 0
@@ -22,14 +22,16 @@ class Figures:
 
 
 class Speaker:
-    """Says the words of the last message one by one, or those it was given.
+    """A model that answers with the words of the last message, or with given words, one at a time.
 
     Attributes:
-        asked: the messages or the text of every question that was begun; samplings: of each; formats: of each
-            conversation, whether it goes on and what its template gets.
-        going: clear it, and an answer waits before each word until it is set again.
-        pause_after: words after which an answer clears it by itself.
-        stops: how many answers were stopped; threads: that have answered.
+        asked: messages or text of every started request.
+        samplings: sampling parameters of every started request.
+        formats: `continue_last` and the template variables of every conversation.
+        going: while it is cleared, answers wait before each word.
+        pause_after: number of words after which an answer clears `going`.
+        stops: number of stopped answers.
+        threads: names of the threads that ran the model.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Requests that are JSON to some readers and not to others: refused, with the field where it is about one."""
+"""Tests of strict JSON parsing: ambiguous or invalid requests are refused with the field's name."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def refusal(data: bytes) -> RequestError:
         ('{"a": {"\\ud83d": 1}}', "a"),
     ],
 )
-def test_half_a_character_is_refused_with_its_field(text: str, param: str) -> None:
+def test_an_unpaired_surrogate_is_refused_with_its_field(text: str, param: str) -> None:
     found = refusal(text.encode())
     assert (found.status, found.param) == (400, param)
     json.dumps(found.body(), ensure_ascii=False).encode()
@@ -46,16 +46,16 @@ def test_half_a_character_is_refused_with_its_field(text: str, param: str) -> No
         (b"", "Expecting value"), (b"[]", "an object"), (b'{"a": 1} x', "Extra data"), (b"\x00", "Expecting value"),
     ],
 )  # fmt: skip
-def test_what_can_be_read_in_two_ways_is_refused(data: bytes, words: str) -> None:
+def test_ambiguous_json_is_refused(data: bytes, words: str) -> None:
     found = refusal(data)
     assert (found.status, found.code) == (400, "invalid_json")
     assert words in found.message
 
 
-def test_a_byte_order_mark_is_no_reason_to_refuse() -> None:
+def test_a_byte_order_mark_is_accepted() -> None:
     assert parsed(b'\xef\xbb\xbf{"a": "\\ud83d\\ude00"}') == {"a": "\U0001f600"}
 
 
 @given(st.dictionaries(st.text(max_size=5), st.text(max_size=9) | st.floats(allow_nan=False, allow_infinity=False)))
-def test_everything_else_is_what_it_says(value: dict[str, object]) -> None:
+def test_valid_json_is_parsed(value: dict[str, object]) -> None:
     assert parsed(json.dumps(value).encode()) == value

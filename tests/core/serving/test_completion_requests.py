@@ -1,4 +1,4 @@
-"""Requests as JSON: what they become, and the field that a refusal names."""
+"""Tests of parsing requests, and of the field named in an error."""
 
 from __future__ import annotations
 
@@ -76,16 +76,16 @@ def test_a_developer_is_the_system() -> None:
     assert found.messages[0]["role"] == "system"
 
 
-def test_an_answer_that_nobody_limits_ends_with_the_context() -> None:
+def test_the_default_length_of_an_answer_is_the_context() -> None:
     assert chat_request(GOOD, 77).sampling.max_tokens == 77
 
 
-def test_the_newer_name_of_the_limit_wins() -> None:
+def test_max_completion_tokens_has_priority() -> None:
     assert chat_request({**GOOD, "max_tokens": 5, "max_completion_tokens": 6}, 100).sampling.max_tokens == 6
 
 
 @pytest.mark.parametrize("field", ["user", "metadata", "store", "parallel_tool_calls", "service_tier"])
-def test_what_has_no_bearing_on_the_answer_is_passed_over(field: str) -> None:
+def test_fields_that_do_not_affect_the_answer_are_ignored(field: str) -> None:
     assert chat_request({**GOOD, field: "x"}, 100) == chat_request(GOOD, 100)
 
 
@@ -100,7 +100,7 @@ def test_what_has_no_bearing_on_the_answer_is_passed_over(field: str) -> None:
         ("prompt", "a"), ("logprobs", 0), ("n", True), ("x" * 200, 1),
     ],
 )  # fmt: skip
-def test_what_is_not_done_is_refused_by_name(field: str, value: Any) -> None:
+def test_unsupported_fields_are_refused_by_name(field: str, value: Any) -> None:
     found = refusal(**{field: value})
     assert (found.status, found.code, found.param) == (400, "unsupported_parameter", field[:80])
 
@@ -113,7 +113,7 @@ def test_what_is_not_done_is_refused_by_name(field: str, value: Any) -> None:
         ("skip_special_tokens", True), ("use_beam_search", False), ("modalities", ["text"]), ("unheard_of", None),
     ],
 )  # fmt: skip
-def test_a_value_that_asks_for_nothing_is_no_reason_to_refuse(field: str, value: Any) -> None:
+def test_neutral_values_of_unsupported_fields_are_accepted(field: str, value: Any) -> None:
     assert chat_request({**GOOD, field: value}, 100) == chat_request(GOOD, 100)
 
 
@@ -132,13 +132,13 @@ def test_a_wrong_value_of_the_newer_fields_is_named(field: str, value: Any) -> N
     assert (found.status, found.param) == (400, field)
 
 
-def test_what_ends_an_answer_is_the_callers() -> None:
+def test_stop_settings_are_passed_on() -> None:
     sampling = chat_request({**GOOD, "stop_token_ids": [3, 4], "min_tokens": 2, "ignore_eos": True}, 100).sampling
     assert (sampling.stop_token_ids, sampling.min_tokens, sampling.ignore_eos) == ((3, 4), 2, True)
 
 
 @pytest.mark.parametrize("name", ["tokenize", "chat_template", "messages", "return_tensors", "continue_final_message"])
-def test_a_template_gets_no_variable_that_means_something_else(name: str) -> None:
+def test_reserved_variables_of_a_template_are_refused(name: str) -> None:
     assert refusal(chat_template_kwargs={name: True}).param == f"chat_template_kwargs.{name}"
 
 
@@ -180,23 +180,23 @@ def test_a_variable_that_the_template_does_not_use_is_refused(
 @pytest.mark.parametrize(
     ("name", "value"), [("tool_calls", [{}]), ("prefix", True), ("tool_call_id", "x"), ("y" * 100, 1)]
 )
-def test_a_field_of_a_message_that_is_not_done_is_named(name: str, value: Any) -> None:
+def test_an_unsupported_field_of_a_message_is_named(name: str, value: Any) -> None:
     message = {"role": "assistant", "content": "a", name: value}
     assert refusal(messages=[message]).param == f"messages[0].{name[:80]}"
 
 
 @pytest.mark.parametrize("more", [{"name": "n"}, {"tool_calls": []}, {"refusal": None}, {"reasoning_content": "r"}])
-def test_a_message_may_be_one_that_was_answered_before(more: dict[str, Any]) -> None:
+def test_fields_of_earlier_answers_are_accepted_in_a_message(more: dict[str, Any]) -> None:
     found = chat_request({"messages": [{"role": "assistant", "content": "a", **more}]}, 100)
     assert found.messages == ({"role": "assistant", "content": "a"},)
 
 
 @pytest.mark.parametrize("field", FIELDS[1:])
-def test_null_is_as_good_as_nothing(field: str) -> None:
+def test_null_counts_as_missing(field: str) -> None:
     assert chat_request({**GOOD, field: None}, 100) == chat_request(GOOD, 100)
 
 
-def test_without_a_seed_chance_is_not_repeated() -> None:
+def test_without_a_seed_a_random_one_is_used() -> None:
     assert chat_request(GOOD, 100).sampling.seed is None
 
 
@@ -211,18 +211,18 @@ def test_a_batch_of_one_is_one_text() -> None:
     assert text_request({"prompt": ["a"]}).prompt == "a"
 
 
-def test_a_text_that_nobody_limits_is_short() -> None:
+def test_the_default_length_of_a_text_completion_is_16() -> None:
     assert text_request({"prompt": "a"}).sampling.max_tokens == 16
 
 
-def test_several_answers_to_choose_from_are_refused() -> None:
+def test_several_answers_are_refused() -> None:
     with pytest.raises(RequestError) as caught:
         text_request({"prompt": "a", "best_of": 3})
     assert caught.value.param == "best_of"
 
 
 @given(body=st.dictionaries(st.sampled_from(FIELDS) | st.text(max_size=4), JSON, max_size=5))
-def test_no_request_is_worse_than_refused(body: dict[str, Any]) -> None:
+def test_any_request_is_parsed_or_refused(body: dict[str, Any]) -> None:
     found = [refused for read in (_as_chat, _as_text) if (refused := read(body)) is not None]
     assert [refused for refused in found if refused.status != 400 or not refused.param] == []
 

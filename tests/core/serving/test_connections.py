@@ -1,4 +1,4 @@
-"""Connections that never do their part: half requests, slow bodies, clients that do not read, and too many of them."""
+"""Tests of the limits on connections: incomplete requests, slow bodies, clients that do not read, and their number."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HEAD = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n"
 
 
 class Wire(asyncio.Transport):
-    """What a connection writes to, without a socket."""
+    """A transport without a socket that records what is written."""
 
     def __init__(self, address: str = "127.0.0.1") -> None:
         super().__init__({"peername": (address, 1), "sockname": ("127.0.0.1", 2)})
@@ -49,7 +49,7 @@ class Wire(asyncio.Transport):
 
 
 class Place:
-    """Connections to one server whose clock the test sets; its application reads a body and then waits for `answer`."""
+    """Connections to a server with a settable clock; its application reads a body and then waits for `answer`."""
 
     def __init__(self, most: int = 3) -> None:
         self.time, self.most, self.answer = 0.0, most, asyncio.Event()
@@ -76,7 +76,7 @@ async def settle() -> None:
 
 
 @pytest.mark.parametrize("sent", [b"", HALF])
-def test_half_a_head_is_given_up(sent: bytes) -> None:
+def test_incomplete_headers_are_closed_after_the_deadline(sent: bytes) -> None:
     async def work() -> list[bool]:
         place = Place()
         one, wire = place.connect()
@@ -91,7 +91,7 @@ def test_half_a_head_is_given_up(sent: bytes) -> None:
     assert asyncio.run(work()) == [False, True]
 
 
-def test_a_head_that_drips_is_given_up_too() -> None:
+def test_slow_headers_are_closed_after_the_deadline() -> None:
     async def work() -> bool:
         place = Place()
         one, wire = place.connect()
@@ -104,7 +104,7 @@ def test_a_head_that_drips_is_given_up_too() -> None:
     assert asyncio.run(work())
 
 
-def test_half_a_request_after_a_whole_one_is_given_up() -> None:
+def test_an_incomplete_second_request_is_closed_after_the_deadline() -> None:
     async def work() -> tuple[bytes, bool]:
         place = Place()
         place.answer.set()
@@ -121,7 +121,7 @@ def test_half_a_request_after_a_whole_one_is_given_up() -> None:
     assert closed
 
 
-def test_a_slow_body_has_more_time_and_not_all() -> None:
+def test_a_body_has_a_longer_deadline() -> None:
     async def work() -> list[bool]:
         place = Place()
         one, wire = place.connect()
@@ -136,7 +136,7 @@ def test_a_slow_body_has_more_time_and_not_all() -> None:
     assert asyncio.run(work()) == [False, True]
 
 
-def test_an_answer_may_take_as_long_as_it_takes() -> None:
+def test_an_answer_has_no_deadline() -> None:
     async def work() -> bool:
         place = Place()
         one, wire = place.connect()
@@ -148,7 +148,7 @@ def test_an_answer_may_take_as_long_as_it_takes() -> None:
     assert not asyncio.run(work())
 
 
-def test_who_does_not_read_the_answer_is_given_up() -> None:
+def test_a_client_that_does_not_read_is_closed() -> None:
     async def work() -> list[bool]:
         place = Place()
         one, wire = place.connect()
@@ -164,7 +164,7 @@ def test_who_does_not_read_the_answer_is_given_up() -> None:
     assert asyncio.run(work()) == [False, True]
 
 
-def test_a_connection_that_does_not_close_is_cut() -> None:
+def test_a_connection_that_does_not_close_is_aborted() -> None:
     async def work() -> bool:
         place = Place()
         one, wire = place.connect()
@@ -176,7 +176,7 @@ def test_a_connection_that_does_not_close_is_cut() -> None:
     assert asyncio.run(work())
 
 
-def test_a_new_connection_takes_the_place_of_the_oldest_that_waits() -> None:
+def test_a_new_connection_replaces_the_one_idle_longest() -> None:
     async def work() -> list[bool]:
         place = Place(most=3)
         wires = []
@@ -190,7 +190,7 @@ def test_a_new_connection_takes_the_place_of_the_oldest_that_waits() -> None:
     assert asyncio.run(work()) == [False, True, True, False, False]
 
 
-def test_the_address_with_most_of_them_gives_way() -> None:
+def test_the_address_with_most_idle_connections_loses_one() -> None:
     async def work() -> list[bool]:
         place = Place(most=3)
         wires = []
@@ -201,7 +201,7 @@ def test_the_address_with_most_of_them_gives_way() -> None:
     assert asyncio.run(work()) == [False, True, False, False]
 
 
-def test_where_all_are_answered_the_new_one_goes() -> None:
+def test_a_new_connection_is_closed_if_all_others_are_active() -> None:
     async def work() -> list[bool]:
         place = Place(most=1)
         first, wire = place.connect()
@@ -215,7 +215,7 @@ def test_where_all_are_answered_the_new_one_goes() -> None:
     "sent",
     [b"\x16\x03\x01\x02\x00\x01\x00", b"hello\r\n\r\n", b"GET / HTTP/x\r\n\r\n", b"GET /\r\n\r\n", b"A" * 20_000],
 )
-def test_what_is_no_http_is_refused_in_json(sent: bytes) -> None:
+def test_invalid_http_is_refused_in_json(sent: bytes) -> None:
     async def work() -> Wire:
         one, wire = Place().connect()
         one.data_received(sent)
@@ -227,7 +227,7 @@ def test_what_is_no_http_is_refused_in_json(sent: bytes) -> None:
     assert wire.closed
 
 
-def test_garbage_in_the_middle_of_an_answer_cuts_the_connection() -> None:
+def test_invalid_http_during_an_answer_aborts_the_connection() -> None:
     async def work() -> tuple[Any, bool]:
         one, wire = Place().connect()
         one.data_received(b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
@@ -239,13 +239,13 @@ def test_garbage_in_the_middle_of_an_answer_cuts_the_connection() -> None:
 
 
 @pytest.mark.parametrize(("descriptors", "expected"), [(1024, 256), (256, 64), (100, 16), (1_000_000, 256)])
-def test_some_file_descriptors_are_left(descriptors: int, expected: int) -> None:
+def test_file_descriptors_are_reserved(descriptors: int, expected: int) -> None:
     assert most_connections(descriptors) == expected
 
 
 @contextmanager
 def held(place: Running, count: int) -> Iterator[list[socket.socket]]:
-    """Half requests to a real server."""
+    """Open connections with incomplete requests to a real server."""
     target = urlsplit(place.url)
     found = [socket.create_connection((target.hostname, target.port), timeout=20) for _ in range(count)]
     for one in found:
@@ -257,6 +257,6 @@ def held(place: Running, count: int) -> Iterator[list[socket.socket]]:
             one.close()
 
 
-def test_others_are_answered_beside_many_half_requests(server: Running) -> None:
+def test_requests_are_answered_despite_many_incomplete_ones(server: Running) -> None:
     with held(server, connections.MOST + 40):
         assert server.ask("GET", "/health")[0] == 200

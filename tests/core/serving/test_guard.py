@@ -1,4 +1,4 @@
-"""Who may ask: hosts, origins and tokens, and everything that only looks like them."""
+"""Tests of the checks of hosts, origins and tokens."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TOKEN = "a-token-for-tests"
 
 
 def status(*headers: tuple[str, str], path: str = "/health", host: str = "127.0.0.1") -> int:
-    """What a guard for an endpoint on `host` says to a request; 200 where it lets it pass."""
+    """Return the status of a request to a guard for an endpoint on `host`; 200 if it is allowed."""
     sent: list[dict[str, Any]] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -35,7 +35,7 @@ def status(*headers: tuple[str, str], path: str = "/health", host: str = "127.0.
         "[0:0:0:0:0:0:0:1]:8765",
     ],
 )  # fmt: skip
-def test_names_of_this_machine_are_known(host: str) -> None:
+def test_names_of_this_machine_are_allowed(host: str) -> None:
     assert status(("Host", host)) == 200
 
 
@@ -50,7 +50,7 @@ def test_names_of_this_machine_are_known(host: str) -> None:
         "[::ffff:127.0.0.1]", "evil.example", "8.8.8.8",
     ],
 )  # fmt: skip
-def test_what_only_looks_like_one_is_not(host: str) -> None:
+def test_similar_and_malformed_names_are_refused(host: str) -> None:
     assert status(("Host", host)) == 403
 
 
@@ -58,7 +58,7 @@ def test_a_request_without_a_host_is_refused() -> None:
     assert status() == 403
 
 
-def test_two_hosts_are_none() -> None:
+def test_duplicate_host_headers_are_refused() -> None:
     assert status(("Host", "localhost"), ("Host", "localhost")) == 403
 
 
@@ -69,7 +69,7 @@ def test_two_hosts_are_none() -> None:
         ("192.168.1.5.nip.io", 403), ("3232235781", 403), ("192.168.1.5@evil", 403),
     ],
 )  # fmt: skip
-def test_on_another_interface_any_address_in_figures_is_known(host: str, expected: int) -> None:
+def test_on_another_interface_any_ip_address_is_allowed(host: str, expected: int) -> None:
     assert status(("Host", host), host="0.0.0.0") == expected
 
 
@@ -98,5 +98,5 @@ def test_everything_but_health_needs_the_token(headers: list[tuple[str, str]], e
     assert status(("Host", "localhost"), *headers, path="/v1/models") == expected
 
 
-def test_a_flood_of_headers_is_refused() -> None:
+def test_headers_that_are_too_large_are_refused() -> None:
     assert status(("Host", "localhost"), *[(f"x-{number}", "y" * 100) for number in range(200)]) == 431

@@ -1,4 +1,4 @@
-"""The endpoint driven by the `openai` client from PyPI, as other programs drive it."""
+"""Tests of the endpoint with the `openai` client from PyPI."""
 
 from __future__ import annotations
 
@@ -40,29 +40,29 @@ def test_the_one_model_is_found_by_its_name(start: Callable[..., Running]) -> No
         assert client.models.retrieve("maker/Tiny-demo").owned_by == "bitwright"
 
 
-def test_a_whole_answer(client: openai.OpenAI) -> None:
+def test_a_whole_answer_is_returned(client: openai.OpenAI) -> None:
     found = client.chat.completions.create(model="tiny", messages=question("one two three"))
     assert found.choices[0].message.content == "one two three "
     assert found.choices[0].finish_reason == "stop"
 
 
-def test_the_figures_of_an_answer(client: openai.OpenAI) -> None:
+def test_the_usage_of_an_answer_is_returned(client: openai.OpenAI) -> None:
     found = client.chat.completions.create(model="tiny", messages=question("one two three")).usage
     assert (found.prompt_tokens, found.completion_tokens, found.total_tokens) == (3, 3, 6)
 
 
-def test_an_answer_piece_by_piece(client: openai.OpenAI) -> None:
+def test_an_answer_is_streamed(client: openai.OpenAI) -> None:
     stream = client.chat.completions.create(model="tiny", messages=question("one two"), stream=True)
     deltas = [chunk.choices[0].delta.content for chunk in stream]
     assert deltas == ["", "one ", "two ", None]
 
 
-def test_the_last_piece_says_why_it_ended(client: openai.OpenAI) -> None:
+def test_the_last_piece_has_the_finish_reason(client: openai.OpenAI) -> None:
     stream = client.chat.completions.create(model="tiny", messages=question("a b c"), stream=True, max_tokens=2)
     assert [chunk.choices[0].finish_reason for chunk in stream] == [None, None, None, "length"]
 
 
-def test_the_figures_come_as_a_last_piece_if_asked_for(client: openai.OpenAI) -> None:
+def test_the_usage_is_the_last_piece_if_requested(client: openai.OpenAI) -> None:
     *others, last = client.chat.completions.create(
         model="tiny", messages=question("a b"), stream=True, stream_options={"include_usage": True}
     )
@@ -77,7 +77,7 @@ def test_a_stop_text_ends_an_answer(client: openai.OpenAI) -> None:
     assert found.usage.completion_tokens == 2
 
 
-def test_what_is_sampled_by_is_handed_on(client: openai.OpenAI, server: Running) -> None:
+def test_sampling_parameters_are_passed_on(client: openai.OpenAI, server: Running) -> None:
     client.chat.completions.create(
         model="tiny", messages=question("hi"), temperature=0.25, top_p=0.5, seed=7, presence_penalty=1,
         frequency_penalty=-1, max_completion_tokens=9, stop="x", extra_body={"top_k": 3, "min_p": 0.1},
@@ -87,7 +87,7 @@ def test_what_is_sampled_by_is_handed_on(client: openai.OpenAI, server: Running)
     assert (found.presence_penalty, found.frequency_penalty, found.max_tokens, found.stop) == (1, -1, 9, ("x",))
 
 
-def test_what_is_thought_has_a_field_of_its_own(start: Callable[..., Running]) -> None:
+def test_thinking_has_its_own_field(start: Callable[..., Running]) -> None:
     words = [Part("hm", "thinking"), Part("yes")]
     with client_of(start(Speaker(words))) as client:
         message = client.chat.completions.create(model="tiny", messages=question("hi")).choices[0].message
@@ -102,13 +102,16 @@ def test_a_text_is_continued(client: openai.OpenAI, server: Running) -> None:
     assert found.choices[0].finish_reason == "length"
 
 
-def test_a_text_is_continued_piece_by_piece(client: openai.OpenAI) -> None:
+def test_a_text_completion_is_streamed(client: openai.OpenAI) -> None:
     stream = client.completions.create(model="tiny", prompt="one two", stream=True, echo=True)
     assert [chunk.choices[0].text for chunk in stream] == ["one two", "one ", "two ", ""]
 
 
 def test_a_wrong_token_is_refused(server: Running) -> None:
-    with client_of(server, "wrong-token") as client, pytest.raises(openai.AuthenticationError, match="token is wrong"):
+    with (
+        client_of(server, "wrong-token") as client,
+        pytest.raises(openai.AuthenticationError, match="token is invalid"),
+    ):
         client.models.list()
 
 
@@ -130,13 +133,13 @@ def test_a_conversation_that_is_too_long_is_refused(client: openai.OpenAI) -> No
     assert caught.value.code == "context_length_exceeded"
 
 
-def test_what_fails_in_the_model_is_an_error_of_the_server(start: Callable[..., Running]) -> None:
+def test_a_failure_of_the_model_is_a_server_error(start: Callable[..., Running]) -> None:
     server = start(Speaker(error=OutOfMemory("There is no room.", "Take a smaller model.")))
     with client_of(server) as client, pytest.raises(openai.InternalServerError, match="There is no room"):
         client.chat.completions.create(model="tiny", messages=question("hi"), stream=True)
 
 
-def test_a_client_that_goes_away_ends_its_answer(start: Callable[..., Running]) -> None:
+def test_a_client_that_disconnects_ends_its_answer(start: Callable[..., Running]) -> None:
     server = start(Speaker())
     server.speaker.pause_after = 1
     with client_of(server) as client:
@@ -146,7 +149,7 @@ def test_a_client_that_goes_away_ends_its_answer(start: Callable[..., Running]) 
         wait_for(lambda: server.speaker.stops == 1)
 
 
-def test_a_client_that_goes_away_while_it_waits_gives_up_its_place(start: Callable[..., Running]) -> None:
+def test_a_waiting_client_that_disconnects_leaves_the_queue(start: Callable[..., Running]) -> None:
     speaker = Speaker()
     server = start(speaker)
     speaker.going.clear()
@@ -163,7 +166,7 @@ def test_a_client_that_goes_away_while_it_waits_gives_up_its_place(start: Callab
     assert [messages[0]["content"] for messages in speaker.asked] == ["first", "third"]
 
 
-def test_fifty_at_once_are_all_answered_by_one_thread(client: openai.OpenAI, server: Running) -> None:
+def test_fifty_concurrent_requests_are_answered_by_one_thread(client: openai.OpenAI, server: Running) -> None:
     server.speaker.going.clear()
 
     def ask(number: int) -> str:
@@ -180,7 +183,7 @@ def test_fifty_at_once_are_all_answered_by_one_thread(client: openai.OpenAI, ser
     assert server.speaker.threads == {"answers"}
 
 
-def test_who_comes_first_is_answered_first(client: openai.OpenAI, server: Running) -> None:
+def test_requests_are_answered_in_order(client: openai.OpenAI, server: Running) -> None:
     speaker = server.speaker
     speaker.going.clear()
     with ThreadPoolExecutor(3) as pool:
@@ -196,7 +199,7 @@ def test_who_comes_first_is_answered_first(client: openai.OpenAI, server: Runnin
     assert [messages[0]["content"] for messages in speaker.asked] == [f"number {number}" for number in range(3)]
 
 
-def test_one_too_many_is_sent_away(start: Callable[..., Running]) -> None:
+def test_a_request_to_a_full_queue_is_refused(start: Callable[..., Running]) -> None:
     server = start(Speaker(), max_waiting=1)
     server.speaker.going.clear()
     with client_of(server) as client, ThreadPoolExecutor(2) as pool:
@@ -213,7 +216,7 @@ def test_one_too_many_is_sent_away(start: Callable[..., Running]) -> None:
         assert second.result(20)
 
 
-def test_the_end_of_the_server_refuses_who_waits(start: Callable[..., Running]) -> None:
+def test_waiting_requests_are_refused_at_shutdown(start: Callable[..., Running]) -> None:
     server = start(Speaker())
     server.speaker.going.clear()
     with client_of(server) as client, ThreadPoolExecutor(2) as pool:
@@ -222,12 +225,12 @@ def test_the_end_of_the_server_refuses_who_waits(start: Callable[..., Running]) 
         wait_for(lambda: server.waiting() == 1)
         server.stop.set()
         for answer in answers:
-            with pytest.raises(openai.InternalServerError, match="being stopped"):
+            with pytest.raises(openai.InternalServerError, match="shutting down"):
                 answer.result(20)
 
 
 def wait_for(what: Callable[[], bool]) -> None:
-    """Until something is so, for twenty seconds at most."""
+    """Wait until a condition holds, for at most 20 seconds."""
     for _ in range(2000):
         if what():
             return

@@ -1,4 +1,4 @@
-"""Streams that wait: headers and comments at once, errors as a piece, and a place given up when the client leaves."""
+"""Tests of streams: immediate headers and comments, errors as a piece, and cancellation when the client leaves."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CHAT = "/v1/chat/completions"
 
 
 def send(server: Running, text: str, **more: object) -> socket.socket:
-    """A connection that has asked for a stream."""
+    """Open a connection and request a stream."""
     body = json.dumps({"messages": [{"role": "user", "content": text}], "stream": True, **more}).encode()
     head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n"
     head += f"Content-Length: {len(body)}\r\n\r\n"
@@ -30,7 +30,7 @@ def send(server: Running, text: str, **more: object) -> socket.socket:
 
 
 def until(one: socket.socket, text: bytes) -> bytes:
-    """What a connection says up to a text."""
+    """Read from a connection up to a text."""
     found = b""
     while text not in found:
         data = one.recv(65536)
@@ -44,7 +44,7 @@ def until_waiting(server: Running, count: int) -> None:
         time.sleep(0.01)
 
 
-def test_a_stream_behind_another_says_at_once_that_it_waits(
+def test_a_waiting_stream_sends_a_comment_immediately(
     start: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(streams, "WAIT_SECONDS", 0.05)
@@ -59,7 +59,7 @@ def test_a_stream_behind_another_says_at_once_that_it_waits(
         assert b"one " in until(first, b"[DONE]")
 
 
-def test_what_cannot_be_answered_then_comes_as_a_piece(start: Callable[..., Running]) -> None:
+def test_an_error_after_the_headers_is_sent_as_a_piece(start: Callable[..., Running]) -> None:
     speaker = Speaker(context=3)
     server = start(speaker)
     speaker.going.clear()
@@ -69,12 +69,12 @@ def test_what_cannot_be_answered_then_comes_as_a_piece(start: Callable[..., Runn
         assert b'"context_length_exceeded"' in until(second, b"[DONE]")
 
 
-def test_alone_it_has_a_status(start: Callable[..., Running]) -> None:
+def test_an_error_before_the_headers_has_a_status(start: Callable[..., Running]) -> None:
     with send(start(Speaker(context=3)), "far too long a text") as one:
         assert until(one, b"\r\n\r\n").startswith(b"HTTP/1.1 400")
 
 
-def test_a_stream_whose_client_leaves_gives_up_its_place(start: Callable[..., Running]) -> None:
+def test_a_stream_whose_client_leaves_is_cancelled(start: Callable[..., Running]) -> None:
     speaker = Speaker()
     server = start(speaker)
     speaker.going.clear()
@@ -88,7 +88,7 @@ def test_a_stream_whose_client_leaves_gives_up_its_place(start: Callable[..., Ru
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_failure_of_ours_has_an_id_that_the_log_has_too(
+def test_an_internal_error_has_an_id_that_is_in_the_log(
     start: Callable[..., Running], own_home: Path, stream: bool
 ) -> None:
     server = start(Speaker(error=RuntimeError("the reason")))
@@ -107,7 +107,7 @@ def test_a_failure_of_ours_has_an_id_that_the_log_has_too(
     assert log.stat().st_mode & 0o077 == 0
 
 
-def test_a_log_that_cannot_be_written_is_told(start: Callable[..., Running], own_home: Path) -> None:
+def test_a_log_that_cannot_be_written_is_reported(start: Callable[..., Running], own_home: Path) -> None:
     (own_home / "serve-errors.txt").mkdir(parents=True)
     server = start(Speaker(error=RuntimeError("the reason")))
     assert server.ask("POST", CHAT, {"messages": [{"role": "user", "content": "a"}]})[0] == 500
