@@ -17,7 +17,7 @@ from core.wording import duration, figure, human
 
 def quantize(terminal: Terminal, model: str, output: Path, options: dict[str, Any]) -> None:
     """Run a job in a child and show how it goes."""
-    done = terminal.watched(lambda asked: api.quantize(model, output, **options, should_stop=asked))
+    done = terminal.follow(lambda should_stop: api.quantize(model, output, **options, should_stop=should_stop))
     if isinstance(done, Done):
         summary(terminal, done)
 
@@ -43,8 +43,8 @@ def summary(terminal: Terminal, done: Done) -> None:
 
 def inspect(terminal: Terminal, model: str, options: dict[str, Any]) -> None:
     """Show the layer tree."""
-    with terminal.guarded(), Interrupts() as interrupts:
-        found = api.inspect(model, emit=_events(terminal), should_stop=interrupts.asked, **options)
+    with terminal.libraries_to_stderr(), Interrupts() as interrupts:
+        found = api.inspect(model, emit=_events(terminal), should_stop=interrupts.requested, **options)
     if terminal.json:
         terminal.event(Result(found.to_json()))
         return
@@ -74,8 +74,8 @@ def inspect(terminal: Terminal, model: str, options: dict[str, Any]) -> None:
 
 def estimate(terminal: Terminal, model: str, options: dict[str, Any]) -> None:
     """Show what a run would need."""
-    with terminal.guarded(), Interrupts() as interrupts:
-        needed = api.estimate(model, emit=_events(terminal), should_stop=interrupts.asked, **options)
+    with terminal.libraries_to_stderr(), Interrupts() as interrupts:
+        needed = api.estimate(model, emit=_events(terminal), should_stop=interrupts.requested, **options)
     if terminal.json:
         terminal.event(Result(needed.to_json()))
         return
@@ -119,7 +119,7 @@ def jobs(terminal: Terminal) -> None:
 
 def evaluate(terminal: Terminal, model: str, options: dict[str, Any]) -> None:
     """Show a perplexity, or two and how far apart they are."""
-    found = terminal.watched(lambda asked: api.evaluate(model, should_stop=asked, **options))
+    found = terminal.follow(lambda should_stop: api.evaluate(model, should_stop=should_stop, **options))
     values = found.values if isinstance(found, Result) else {}
     rows = []
     for key in ("perplexity", "against"):
@@ -136,7 +136,9 @@ def evaluate(terminal: Terminal, model: str, options: dict[str, Any]) -> None:
 
 def convert(terminal: Terminal, model: str, target: Path, format_name: str, *, inexact: bool) -> None:
     """Write a model in another format."""
-    done = terminal.watched(lambda asked: api.convert(model, target, format_name, inexact=inexact, should_stop=asked))
+    done = terminal.follow(
+        lambda should_stop: api.convert(model, target, format_name, inexact=inexact, should_stop=should_stop)
+    )
     if isinstance(done, Done):
         converted(terminal, done)
 
@@ -161,8 +163,8 @@ def converted(terminal: Terminal, done: Done) -> None:
 
 def conversions(terminal: Terminal, model: str) -> None:
     """Show what a model can become."""
-    with terminal.guarded(), Interrupts() as interrupts:
-        found = api.conversions(model, emit=_events(terminal), should_stop=interrupts.asked)
+    with terminal.libraries_to_stderr(), Interrupts() as interrupts:
+        found = api.conversions(model, emit=_events(terminal), should_stop=interrupts.requested)
     if terminal.json:
         terminal.event(Result(found.to_json()))
         return
@@ -170,9 +172,9 @@ def conversions(terminal: Terminal, model: str) -> None:
     layers = ", ".join(f"{count} {label}" for label, count in source.layers.items()) or "no layer is quantized"
     terminal.line(f"{source.label}: {source.kind}, {human(source.nbytes)}, {layers}")
     terminal.line()
-    words = {"exact": "exactly", "inexact": "with an error", "no": "no"}
+    verdicts = {"exact": "exactly", "inexact": "with an error", "no": "no"}
     rows = [
-        (option.format, words[option.verdict], human(option.nbytes) if option.nbytes else "-", option.reason)
+        (option.format, verdicts[option.verdict], human(option.nbytes) if option.nbytes else "-", option.reason)
         for option in found.options
     ]
     terminal.table(("format", "possible", "size", "because"), rows)

@@ -15,7 +15,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from core import recipes
-from core.cli import actions, asking, conversing, machine, planning, serving
+from core.cli import actions, conversation, machine, planning, serving, user_input
 from core.cli.terminal import Terminal
 from core.errors import BitwrightError
 from core.files import reason
@@ -30,7 +30,7 @@ from core.sensitivity.spec import DEFAULT, MEASURES
 _USAGE_ERROR: Any = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
 """Typer brings its own copy of click in some versions, and names this base class of it in none."""
 DONE, FAILED, BAD_INPUT, CANCELLED = 0, 1, 2, 130
-_OWN_FAULT = {"internal", "child-died", "verification", "out-of-memory", "error", "file", "kept"}
+_INTERNAL_ERRORS = {"internal", "child-died", "verification", "out-of-memory", "error", "file", "kept"}
 """Codes of commands other than `quantize` that do not mean bad input."""
 
 app = typer.Typer(
@@ -240,8 +240,8 @@ def chat(
     path = "-" if prompt == "-" else prompt_file
 
     def talk(terminal: Terminal) -> None:
-        text = prompt if path is None else asking.read_text(terminal, path)
-        conversing.chat(terminal, model, text, options, each_line=each_line)
+        text = prompt if path is None else user_input.read_text(terminal, path)
+        conversation.chat(terminal, model, text, options, each_line=each_line)
 
     return _run(json, talk)
 
@@ -351,7 +351,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except _USAGE_ERROR as error:
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else "bitwright"
-        Terminal().complain(error.format_message(), f"`{command} --help` lists what is possible.")
+        Terminal().print_error(error.format_message(), f"`{command} --help` lists what is possible.")
         return BAD_INPUT
     except BrokenPipeError:
         # whoever read our output has left, as `head` does; nothing may be flushed into the pipe any more
@@ -365,7 +365,7 @@ def _run(json: bool, action: Callable[[Terminal], None]) -> int:
     code = _code_of(terminal, action)
     lost = terminal.close()
     if lost is not None:
-        terminal.complain(f"Not all could be written to the output: {reason(lost)}.", "Check where it was sent.")
+        terminal.print_error(f"Not all could be written to the output: {reason(lost)}.", "Check where it was sent.")
     return code if lost is None or code != DONE else FAILED
 
 
@@ -377,14 +377,14 @@ def _code_of(terminal: Terminal, action: Callable[[Terminal], None]) -> int:
         terminal.error(error)
         return exit_code(error, terminal)
     except KeyboardInterrupt:
-        terminal.complain("Stopped.")
+        terminal.print_error("Stopped.")
         return CANCELLED
     except BrokenPipeError:
         raise
     except Exception as error:  # noqa: BLE001 - the last line of defence: a traceback goes to a file, a sentence to the user
-        told = error_from(failed_from(error, Progressed(), _crash_log()))
-        terminal.error(told)
-        return exit_code(told, terminal)
+        shown_error = error_from(failed_from(error, Progressed(), _crash_log()))
+        terminal.error(shown_error)
+        return exit_code(shown_error, terminal)
 
 
 def _crash_log() -> Path:
@@ -404,4 +404,4 @@ def exit_code(error: BitwrightError, terminal: Terminal) -> int:
         return CANCELLED
     if terminal.failed is not None and terminal.failed.stage:
         return BAD_INPUT if terminal.failed.before_tuning else FAILED
-    return FAILED if error.code in _OWN_FAULT else BAD_INPUT
+    return FAILED if error.code in _INTERNAL_ERRORS else BAD_INPUT

@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     terminal = Terminal()
     if len(given) > 1 or any(word.startswith("-") for word in given):
-        terminal.complain(
+        terminal.print_error(
             "The demo takes one argument at most, the folder to write.", "Leave it out for the usual place."
         )
         return 2
@@ -40,9 +40,9 @@ def main(arguments: list[str] | None = None) -> int:
         terminal.line()
         actions.quantize(terminal, "demo", output, {"recipe": "quick", "group_size": 64, "name": "demo"})
         terminal.line()
-        _ask(terminal, output)
+        _ask_question(terminal, output)
     except Cancelled:
-        terminal.complain("Stopped; nothing was left behind.")
+        terminal.print_error("Stopped; nothing was left behind.")
         return 130
     except BitwrightError as error:
         terminal.error(error)
@@ -52,17 +52,17 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _ask(terminal: Terminal, model: Path) -> None:
+def _ask_question(terminal: Terminal, model: Path) -> None:
     """One question to the result, answered as it is generated."""
     terminal.line(f"You:    {QUESTION}")
-    words, speed = [], 0.0
+    text, speed = [], 0.0
     with Interrupts() as interrupts:
-        for event in api.chat(model, QUESTION, max_tokens=48, should_stop=interrupts.asked):
+        for event in api.chat(model, QUESTION, max_tokens=48, should_stop=interrupts.requested):
             if isinstance(event, Token):
-                words.append(event.text)
+                text.append(event.text)
             elif isinstance(event, Result):
                 speed = event.values["tokens_per_second"]
-    terminal.line(f"Model:  {''.join(words).strip()}    ({speed:.1f} tokens/s)")
+    terminal.line(f"Model:  {''.join(text).strip()}    ({speed:.1f} tokens/s)")
     terminal.line()
 
 

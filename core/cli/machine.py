@@ -35,7 +35,7 @@ _FLAGS = {
 
 def devices(terminal: Terminal) -> None:
     """List what a run and a chat can compute on, and how."""
-    with terminal.guarded():
+    with terminal.libraries_to_stderr():
         found = [(device, api.backends(device) if device.usable else ()) for device in api.devices()]
     if terminal.json:
         for device, rows in found:

@@ -20,8 +20,8 @@ from core.wording import figure, human
 def plan(terminal: Terminal, model: str, output: Path, options: dict[str, Any]) -> None:
     """Choose a map, save it and tell what it will do."""
     given = {**options, "choices": _bits(options["choices"])}
-    with terminal.guarded(), Interrupts() as interrupts, terminal.run_view() as view:
-        found = api.plan(model, output=output, emit=view.show, should_stop=interrupts.asked, **given)
+    with terminal.libraries_to_stderr(), Interrupts() as interrupts, terminal.run_view() as view:
+        found = api.plan(model, output=output, emit=view.show, should_stop=interrupts.requested, **given)
     if terminal.json:
         terminal.event(Result({**found.to_json(), "file": str(output)}))
         return
@@ -36,9 +36,9 @@ def plan(terminal: Terminal, model: str, output: Path, options: dict[str, Any]) 
     ]
     terminal.table(("bits", "layers", "size", "predicted loss increase"), rows)
     _summary(terminal, found)
-    words = ["bitwright", "quantize", model, "--output", "DIR", "--bits-map", str(output)]
-    words += [] if options["format"] == "auto_round" else ["--format", options["format"]]
-    terminal.line(f"run it:    {shlex.join(words)}")
+    command = ["bitwright", "quantize", model, "--output", "DIR", "--bits-map", str(output)]
+    command += [] if options["format"] == "auto_round" else ["--format", options["format"]]
+    terminal.line(f"run it:    {shlex.join(command)}")
 
 
 def _summary(terminal: Terminal, found: MapPlan) -> None:
@@ -51,10 +51,10 @@ def _summary(terminal: Terminal, found: MapPlan) -> None:
         else f"no map within the budget is predicted below {figure(chosen.bound)}"
     )
     unit = next(measure.unit for measure in MEASURES if measure.name == found.table.measure)
-    words = (
+    predicted = (
         f"{figure(chosen.loss_increase)} {unit} more loss" if unit else f"loss increase {figure(chosen.loss_increase)}"
     )
-    terminal.line(f"predicted: {words}; {best}")
+    terminal.line(f"predicted: {predicted}; {best}")
     if found.request.engine:
         terminal.line(f"runs on:   {_verdict(found)}")
     for note in chosen.notes:
@@ -65,8 +65,8 @@ def _verdict(found: MapPlan) -> str:
     """What the engine says, each reason once with the number of its layers."""
     title = engines.title(found.request.engine)
     reasons = Counter(mark.reason for mark in found.marks if mark.layer)
-    whole = [mark.sentence() for mark in found.marks if not mark.layer]
-    parts = [*whole, *(f"{count} layers: {reason}." for reason, count in reasons.items())]
+    general = [mark.sentence() for mark in found.marks if not mark.layer]
+    parts = [*general, *(f"{count} layers: {reason}." for reason, count in reasons.items())]
     return f"{title}, but slowly: {' '.join(parts)}" if parts else title
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from core import api
-from core.cli.asking import read_text
 from core.cli.terminal import Interrupts, Terminal
+from core.cli.user_input import read_text
 from core.events import Listening, Result
 from core.wording import human
 
@@ -26,15 +26,15 @@ def serve(
         )
     if token_file is not None:
         options = {**options, "token": read_text(terminal, token_file).strip()}
-    with terminal.guarded(), Interrupts() as interrupts:
-        for event in api.serve(model, should_stop=interrupts.asked, **options):
+    with terminal.libraries_to_stderr(), Interrupts() as interrupts:
+        for event in api.serve(model, should_stop=interrupts.requested, **options):
             if isinstance(event, Listening) and not terminal.json:
-                _invitation(terminal, event)
+                _print_connection(terminal, event)
             else:
                 terminal.event(event)
 
 
-def _invitation(terminal: Terminal, event: Listening) -> None:
+def _print_connection(terminal: Terminal, event: Listening) -> None:
     terminal.line(f"model   {event.model}")
     terminal.line(f"URL     {event.url}/v1")
     terminal.line(f"token   {event.token}")
@@ -43,7 +43,7 @@ def _invitation(terminal: Terminal, event: Listening) -> None:
 
 def bench(terminal: Terminal, model: str, options: dict[str, Any]) -> None:
     """Show how fast a model reads and writes."""
-    found = terminal.watched(lambda asked: api.bench(model, should_stop=asked, **options))
+    found = terminal.follow(lambda should_stop: api.bench(model, should_stop=should_stop, **options))
     if terminal.json or not isinstance(found, Result):
         return
     values = found.values

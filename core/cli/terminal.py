@@ -25,25 +25,25 @@ from core.errors import BitwrightError
 from core.events import Done, Event, Result
 from core.wording import duration, human, time_range
 
-_LONGEST = 400
+_MAX_LINE_LENGTH = 400
 
 
-_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters but line feed and tab, what turns the direction of text around, and halves of characters. Joiners,
 spaces of other widths and marks of direction belong to many languages and to joined emoji."""
-EVERY = 20.0
+PROGRESS_INTERVAL = 20.0
 """Seconds between two lines that tell the progress, where no bar can be drawn."""
 
 
 def printable(text: str) -> str:
     """`text` without what steers a terminal; names and texts come from strangers."""
-    return _STEERING.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r", ""))
+    return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r", ""))
 
 
 def one_line(text: str) -> str:
     """`text` as one printable line of bounded length."""
     line = " ".join(printable(text).split())
-    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 3]}..."
+    return line if len(line) <= _MAX_LINE_LENGTH else f"{line[: _MAX_LINE_LENGTH - 3]}..."
 
 
 class Terminal:
@@ -54,12 +54,12 @@ class Terminal:
         self._out: TextIO = sys.stdout
         self._errors: TextIO = sys.stderr
         self._console = Console(file=self._out, highlight=False, markup=False, soft_wrap=True)
-        self._pulse = Pulse(self._progress_line)
+        self._progress_lines = ProgressLines(self._progress_line)
         self.failed: events.Failed | None = None
-        self._unwritten: dict[str, OSError] = {}
+        self._write_errors: dict[str, OSError] = {}
 
     @contextlib.contextmanager
-    def guarded(self) -> Iterator[None]:
+    def libraries_to_stderr(self) -> Iterator[None]:
         """Send what libraries print to stderr while a command runs in this process."""
         with contextlib.redirect_stdout(self._errors):
             yield
@@ -75,10 +75,10 @@ class Terminal:
         elif isinstance(event, events.Log):
             self.note(event)
         elif isinstance(event, events.Stage):
-            self._pulse.begin(event.name)
+            self._progress_lines.begin(event.name)
             self._write(self._errors, f"{one_line(event.name)} ...\n")
         elif isinstance(event, events.Progress):
-            self._pulse.beat(event)
+            self._progress_lines.update(event)
 
     def note(self, event: events.Log) -> None:
         """A log line, on stderr."""
@@ -92,7 +92,7 @@ class Terminal:
             self.event(event)
         self.note(event)
 
-    def aside(self, text: str) -> None:
+    def print_info(self, text: str) -> None:
         """Text on stderr as it is, for people."""
         if not self.json:
             self._write(self._errors, printable(text))
@@ -123,9 +123,9 @@ class Terminal:
         """The error on stderr, one line for the message and one for the hint; in JSON mode an event as well."""
         if self.json and self.failed is None:
             self.event(events.Failed(error.code, error.message, error.hint, "", True))
-        self.complain(error.message, error.hint)
+        self.print_error(error.message, error.hint)
 
-    def complain(self, message: str, hint: str = "") -> None:
+    def print_error(self, message: str, hint: str = "") -> None:
         """One sentence and a hint on stderr."""
         self._write(self._errors, f"error: {one_line(message)}\n" + (f"{one_line(hint)}\n" if hint else ""))
 
@@ -141,15 +141,15 @@ class Terminal:
         with Progress(*columns, console=console, transient=True) as progress:
             yield RunView(self, progress)
 
-    def watched(self, start: Callable[[ShouldStop], Iterable[Event]]) -> Result | Done | None:
+    def follow(self, start: Callable[[ShouldStop], Iterable[Event]]) -> Result | Done | None:
         """Show the events of a call from its first to its last; what it came to.
 
         Args:
             start: makes the call, given what says whether the user wants it to stop.
         """
         outcome: Result | Done | None = None
-        with self.guarded(), Interrupts() as interrupts, self.run_view() as view:
-            for event in start(interrupts.asked):
+        with self.libraries_to_stderr(), Interrupts() as interrupts, self.run_view() as view:
+            for event in start(interrupts.requested):
                 view.show(event)
                 if isinstance(event, Result | Done):
                     outcome = event
@@ -160,9 +160,9 @@ class Terminal:
 
     def close(self) -> OSError | None:
         """Return why something is missing on stdout, or None; a stream that cannot be written is written no more."""
-        for name in self._unwritten:
+        for name in self._write_errors:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - stays open until the process ends
-        return self._unwritten.get("stdout")
+        return self._write_errors.get("stdout")
 
     def _write(self, stream: TextIO, text: str) -> None:
         """Write to a stream at once; where that fails, as on a full disk, the work goes on and `close` tells it."""
@@ -176,7 +176,7 @@ class Terminal:
         except BrokenPipeError:
             raise
         except OSError as error:
-            self._unwritten.setdefault("stdout" if stream is self._out else "stderr", error)
+            self._write_errors.setdefault("stdout" if stream is self._out else "stderr", error)
 
 
 class RunView:
@@ -187,7 +187,7 @@ class RunView:
         self._progress = progress
         self._task = progress.add_task("starting", total=1.0, eta="") if progress else None
         self._block = ""
-        self._pulse = Pulse(self._say)
+        self._progress_lines = ProgressLines(self._print)
 
     def show(self, event: Event) -> None:
         terminal = self._terminal
@@ -196,15 +196,15 @@ class RunView:
         if terminal.json:
             terminal.event(event)
         elif isinstance(event, events.Log):
-            self._say(f"{'' if event.level == 'info' else event.level + ': '}{event.message}")
+            self._print(f"{'' if event.level == 'info' else event.level + ': '}{event.message}")
         elif isinstance(event, events.Stage):
             self._describe(event.name)
-            self._pulse.begin(event.name)
+            self._progress_lines.begin(event.name)
             if self._progress is None:
-                self._say(f"{event.name} ...")
+                self._print(f"{event.name} ...")
         elif isinstance(event, events.Started):
             what = f"{event.model}: {event.blocks} blocks, {event.linears} layers to quantize"
-            self._say(f"{what}, on {event.device} in {event.dtype}, {event.threads} threads")
+            self._print(f"{what}, on {event.device} in {event.dtype}, {event.threads} threads")
         elif isinstance(event, events.BlockStarted):
             self._block = f"block {event.block + 1}/{event.total}"
             self._describe(self._block)
@@ -212,10 +212,10 @@ class RunView:
             self._describe(f"{self._block}, step {event.iteration}/{event.iterations}, loss {event.loss:.4g}")
         elif isinstance(event, events.BlockDone):
             change = f"loss {event.loss_before:.4g} -> {event.loss_after:.4g}"
-            self._say(f"block {event.block + 1}/{event.total}: {change}, {duration(event.seconds)}")
+            self._print(f"block {event.block + 1}/{event.total}: {change}, {duration(event.seconds)}")
         elif isinstance(event, events.Progress):
             if self._progress is None or self._task is None:
-                self._pulse.beat(event)
+                self._progress_lines.update(event)
             else:
                 self._progress.update(self._task, completed=event.fraction, eta=time_left(event))
 
@@ -223,35 +223,35 @@ class RunView:
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, description=one_line(text))
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         if self._progress is not None:
             self._progress.console.print(one_line(text))
         else:
             self._terminal.note(events.Log("info", text))
 
 
-class Pulse:
+class ProgressLines:
     """Tells from time to time how far a long action is, in lines, for a log or a terminal without a bar.
 
     Args:
-        say: gets the lines; now: the clock.
+        print_line: gets the lines; now: the clock.
     """
 
-    def __init__(self, say: Callable[[str], None], now: Callable[[], float] = time.monotonic) -> None:
-        self._say, self._now = say, now
-        self._name, self._told = "", now()
+    def __init__(self, print_line: Callable[[str], None], now: Callable[[], float] = time.monotonic) -> None:
+        self._print, self._now = print_line, now
+        self._name, self._last_update = "", now()
 
     def begin(self, name: str) -> None:
         """Note the stage that is about to begin, which is told elsewhere."""
-        self._name, self._told = name, self._now()
+        self._name, self._last_update = name, self._now()
 
-    def beat(self, event: events.Progress) -> None:
+    def update(self, event: events.Progress) -> None:
         """Tell the progress, if the last line is long enough ago."""
-        if event.fraction < 0 or self._now() - self._told < EVERY:
+        if event.fraction < 0 or self._now() - self._last_update < PROGRESS_INTERVAL:
             return
-        self._told = self._now()
+        self._last_update = self._now()
         left = time_left(event)
-        self._say(f"{self._name or 'working'}: {100 * event.fraction:.0f} %{', ' if left else ''}{left}")
+        self._print(f"{self._name or 'working'}: {100 * event.fraction:.0f} %{', ' if left else ''}{left}")
 
 
 def time_left(event: events.Progress) -> str:
@@ -263,11 +263,11 @@ class Interrupts:
     """Turns the first Ctrl-C (or SIGTERM) into a wish to stop, while entered; the second one is a KeyboardInterrupt."""
 
     def __init__(self) -> None:
-        self._asked = False
+        self._requested = False
         self._before: dict[int, object] = {}
 
-    def asked(self) -> bool:
-        return self._asked
+    def requested(self) -> bool:
+        return self._requested
 
     def __enter__(self) -> Interrupts:
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -279,9 +279,9 @@ class Interrupts:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        if self._asked:
+        if self._requested:
             raise KeyboardInterrupt
-        self._asked = True
+        self._requested = True
 
 
 def sizes_line(before: int, after: int) -> str:

@@ -126,12 +126,12 @@ def test_a_model_that_is_not_there_is_bad_input(place: Path, capsys: Capture) ->
     assert "nothing" in capsys.readouterr().err
 
 
-def said(events: list[Event], monkeypatch: pytest.MonkeyPatch) -> None:
+def fake_bench(events: list[Event], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api, "bench", lambda model, **options: iter(events))
 
 
 def test_a_bench_is_a_table(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
-    said([Stage("bench"), Result(VALUES)], monkeypatch)
+    fake_bench([Stage("bench"), Result(VALUES)], monkeypatch)
     assert main(["bench", "demo"]) == 0
     out = capsys.readouterr().out
     assert "A processor, native, float32" in out
@@ -139,13 +139,13 @@ def test_a_bench_is_a_table(monkeypatch: pytest.MonkeyPatch, capsys: Capture) ->
 
 
 def test_a_bench_without_a_share_says_so(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
-    said([Result({**VALUES, "rows": [{**VALUES["rows"][0], "bandwidth_share": None}]})], monkeypatch)
+    fake_bench([Result({**VALUES, "rows": [{**VALUES["rows"][0], "bandwidth_share": None}]})], monkeypatch)
     assert main(["bench", "demo"]) == 0
     assert capsys.readouterr().out.splitlines()[2].split()[-1] == "-"
 
 
 def test_a_bench_for_programs_is_its_events(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
-    said([Log("info", "a word"), Result(VALUES)], monkeypatch)
+    fake_bench([Log("info", "a word"), Result(VALUES)], monkeypatch)
     assert main(["bench", "demo", "--json"]) == 0
     assert [type(from_line(line)) for line in capsys.readouterr().out.splitlines()] == [Log, Result]
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from core.cli import commands, main
-from core.cli.terminal import EVERY, Pulse, RunView, Terminal, one_line, printable
+from core.cli.terminal import PROGRESS_INTERVAL, ProgressLines, RunView, Terminal, one_line, printable
 from core.events import Progress, Stage, Token
 
 Capture = pytest.CaptureFixture[str]
@@ -60,25 +60,25 @@ def test_letters_that_an_encoding_lacks_end_nothing(monkeypatch: pytest.MonkeyPa
 def test_progress_is_told_at_intervals() -> None:
     lines: list[str] = []
     time = 0.0
-    pulse = Pulse(lines.append, lambda: time)
-    pulse.begin("analyse")
+    progress = ProgressLines(lines.append, lambda: time)
+    progress.begin("analyse")
     for number in range(10):
-        time = number * EVERY / 4
-        pulse.beat(Progress(number / 10, 180, 300))
+        time = number * PROGRESS_INTERVAL / 4
+        progress.update(Progress(number / 10, 180, 300))
     assert lines == ["analyse: 40 %, 3 to 5 min left", "analyse: 80 %, 3 to 5 min left"]
 
 
 def test_an_unknown_end_is_not_told() -> None:
     lines: list[str] = []
     time = 0.0
-    pulse = Pulse(lines.append, lambda: time)
-    time = EVERY
-    pulse.beat(Progress(0.5, -1, -1))
+    progress = ProgressLines(lines.append, lambda: time)
+    time = PROGRESS_INTERVAL
+    progress.update(Progress(0.5, -1, -1))
     assert lines == ["working: 50 %"]
 
 
 def test_a_run_without_a_bar_tells_its_progress(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
-    monkeypatch.setattr("core.cli.terminal.EVERY", 0.0)
+    monkeypatch.setattr("core.cli.terminal.PROGRESS_INTERVAL", 0.0)
     terminal = Terminal()
     view = RunView(terminal, None)
     view.show(Stage("analyse"))

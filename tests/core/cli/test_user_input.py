@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from core.cli.asking import HISTORY, decoded, questions, read_text, whole
 from core.cli.terminal import Terminal
+from core.cli.user_input import HISTORY, decode_utf8, message_source, read_text, replace_surrogates
 from core.errors import BadInput
 from core.jobs.process import ROOT
 
@@ -23,12 +23,12 @@ Capture = pytest.CaptureFixture[str]
 COMMANDS = {"save": "write", "help": "this list", "bye": "end"}
 PROGRAM = f"""
 import json
-from core.cli.asking import kept_keys, questions
+from core.cli.user_input import buffered_keys, message_source
 from core.cli.terminal import Terminal
 terminal = Terminal()
-with terminal.guarded(), kept_keys():
-    ask = questions(terminal, {COMMANDS!r}, each_line=False)
-    while (text := ask()) is not None:
+with terminal.libraries_to_stderr(), buffered_keys():
+    next_message = message_source(terminal, {COMMANDS!r}, each_line=False)
+    while (text := next_message()) is not None:
         terminal.line(f"<{{json.dumps([len(text), text[:60]])}}>")
 terminal.line("<end>")
 """
@@ -37,8 +37,8 @@ terminal.line("<end>")
 def piped(monkeypatch: pytest.MonkeyPatch, data: bytes, *, each_line: bool = False) -> list[str]:
     """The questions that a pipe with `data` has, those without a word left out."""
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
-    ask = questions(Terminal(), COMMANDS, each_line=each_line)
-    return [text for text in iter(ask, None) if text and text.strip()]
+    next_message = message_source(Terminal(), COMMANDS, each_line=each_line)
+    return [text for text in iter(next_message, None) if text and text.strip()]
 
 
 @pytest.mark.parametrize(
@@ -69,13 +69,13 @@ def test_bytes_that_are_not_utf8_are_replaced_and_told(monkeypatch: pytest.Monke
 
 
 def test_a_replacement_character_of_the_text_itself_is_none(capsys: Capture) -> None:
-    assert decoded(Terminal(), "a\N{REPLACEMENT CHARACTER}".encode(), "It") == "a\N{REPLACEMENT CHARACTER}"
+    assert decode_utf8(Terminal(), "a\N{REPLACEMENT CHARACTER}".encode(), "It") == "a\N{REPLACEMENT CHARACTER}"
     assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(("text", "expected"), [("caf\udce9", "caf\N{REPLACEMENT CHARACTER}"), ("né", "né")])
 def test_an_argument_is_whole_characters(text: str, expected: str) -> None:
-    assert whole(text) == expected
+    assert replace_surrogates(text) == expected
 
 
 def test_a_question_stands_in_a_file(tmp_path: Path) -> None:

@@ -26,17 +26,17 @@ if TYPE_CHECKING:
     from prompt_toolkit import PromptSession
     from prompt_toolkit.history import FileHistory
 
-Ask = Callable[[], str | None]
+NextMessage = Callable[[], str | None]
 HISTORY: Final = "chat-history"
 """File in Bitwright's own folder that keeps what was typed."""
-_LARGEST_HISTORY: Final = 1 << 20
-_LONGEST_KEPT: Final = 20_000
+_MAX_HISTORY_BYTES: Final = 1 << 20
+_MAX_HISTORY_ENTRY: Final = 20_000
 """Letters of a question from which it is not kept: it was pasted."""
-_LARGEST_INPUT: Final = 8 << 20
+_MAX_INPUT_BYTES: Final = 8 << 20
 """Bytes of text that are read as one question."""
 
 
-def questions(terminal: Terminal, commands: Mapping[str, str], *, each_line: bool) -> Ask:
+def message_source(terminal: Terminal, commands: Mapping[str, str], *, each_line: bool) -> NextMessage:
     """Return what gives the next question or command, and None at the end.
 
     Args:
@@ -52,7 +52,7 @@ def questions(terminal: Terminal, commands: Mapping[str, str], *, each_line: boo
 
 
 @contextlib.contextmanager
-def kept_keys() -> Iterator[None]:
+def buffered_keys() -> Iterator[None]:
     """Keep keys that are pressed while no question is asked for as they are, unseen, for the next question.
 
     In its usual mode a terminal makes a line of them: 4,095 bytes at most, Backspace takes a byte, Ctrl-D gets lost.
@@ -87,27 +87,27 @@ def read_text(terminal: Terminal, path: str) -> str:
     """
     try:
         if path == "-":
-            data = _standard_input().read(_LARGEST_INPUT + 1)
+            data = _standard_input().read(_MAX_INPUT_BYTES + 1)
         else:
             with expanded(path).open("rb") as stream:
-                data = stream.read(_LARGEST_INPUT + 1)
+                data = stream.read(_MAX_INPUT_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise BadInput(
             f"{path} cannot be read: {reason}.", "Name a file with the question, or - for the input."
         ) from error
     name = "The input" if path == "-" else path
-    if len(data) > _LARGEST_INPUT:
+    if len(data) > _MAX_INPUT_BYTES:
         raise _too_large(name)
     # UTF-16 with its mark is what `>` of Windows PowerShell 5 writes
     wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    text = (data.decode("utf-16", "replace") if wide else decoded(terminal, data, name)).rstrip("\r\n")
+    text = (data.decode("utf-16", "replace") if wide else decode_utf8(terminal, data, name)).rstrip("\r\n")
     if not text.strip():
         raise BadInput(f"{name} is empty.", "Write a question.")
     return text
 
 
-def decoded(terminal: Terminal, data: bytes, name: str) -> str:
+def decode_utf8(terminal: Terminal, data: bytes, name: str) -> str:
     """Return bytes as text; what is not UTF-8 is replaced, which is told."""
     text = data.decode("utf-8-sig", "replace")
     if "\N{REPLACEMENT CHARACTER}" in text and "\N{REPLACEMENT CHARACTER}".encode() not in data:
@@ -116,10 +116,10 @@ def decoded(terminal: Terminal, data: bytes, name: str) -> str:
 
 
 def _too_large(name: str) -> BadInput:
-    return BadInput(f"{name} is too large for a question.", f"The limit is {_LARGEST_INPUT >> 20} MiB.")
+    return BadInput(f"{name} is too large for a question.", f"The limit is {_MAX_INPUT_BYTES >> 20} MiB.")
 
 
-def whole(text: str) -> str:
+def replace_surrogates(text: str) -> str:
     """Return text from the command line or a terminal in which bytes that are not UTF-8 are replaced.
 
     Python keeps such bytes as halves of characters (PEP 383), which no tokenizer takes.
@@ -143,10 +143,10 @@ def _lines(terminal: Terminal) -> Iterator[str]:
         BadInput: a line is too large.
     """
     stream = _standard_input()
-    for number, line in enumerate(iter(lambda: stream.readline(_LARGEST_INPUT + 1), b"")):
-        if len(line) > _LARGEST_INPUT:
+    for number, line in enumerate(iter(lambda: stream.readline(_MAX_INPUT_BYTES + 1), b"")):
+        if len(line) > _MAX_INPUT_BYTES:
             raise _too_large("The input")
-        text = decoded(terminal, line, f"Line {number + 1} of the input")
+        text = decode_utf8(terminal, line, f"Line {number + 1} of the input")
         yield text.rstrip("\r\n")
 
 
@@ -167,7 +167,7 @@ def _blocks(lines: Iterable[str], commands: Mapping[str, str]) -> Iterator[str]:
         else:
             block.append(line)
             size += len(line) + 1
-            if size > _LARGEST_INPUT:
+            if size > _MAX_INPUT_BYTES:
                 raise _too_large("The input")
     yield _as_text("\n".join(block))
 
@@ -177,17 +177,17 @@ def _as_text(block: str) -> str:
     return f" {block}" if block.startswith("/") else block
 
 
-def _editor(terminal: Terminal, screen: TextIO, commands: Mapping[str, str]) -> Ask:
+def _editor(terminal: Terminal, screen: TextIO, commands: Mapping[str, str]) -> NextMessage:
     """What asks a person: Ctrl-C empties the line, twice at an empty one it ends the talk, as Ctrl-D does."""
     session = _session(screen, commands)
     armed = False
 
-    def ask() -> str | None:
+    def next_message() -> str | None:
         nonlocal armed
         while True:
             try:
                 # without a colour of its own the space is drawn as a movement of the cursor
-                text = whole(session.prompt([("fg:ansicyan", "> ")]))
+                text = replace_surrogates(session.prompt([("fg:ansicyan", "> ")]))
             except EOFError:
                 return None
             except KeyboardInterrupt:
@@ -197,12 +197,12 @@ def _editor(terminal: Terminal, screen: TextIO, commands: Mapping[str, str]) -> 
                 if armed:
                     return None
                 armed = True
-                terminal.aside("Ctrl-C again, Ctrl-D or /bye ends the talk.\n")
+                terminal.print_info("Ctrl-C again, Ctrl-D or /bye ends the talk.\n")
                 continue
             armed = False
             return text
 
-    return ask
+    return next_message
 
 
 def _session(screen: TextIO, commands: Mapping[str, str]) -> PromptSession[str]:
@@ -215,7 +215,7 @@ def _session(screen: TextIO, commands: Mapping[str, str]) -> PromptSession[str]:
     from prompt_toolkit.key_binding import KeyBindings
     from prompt_toolkit.output import create_output
 
-    def meant(typed: str) -> list[str]:
+    def matching(typed: str) -> list[str]:
         """The slash commands that begin with what is typed."""
         return [name for name in commands if typed.startswith("/") and f"/{name}".startswith(typed)]
 
@@ -224,13 +224,13 @@ def _session(screen: TextIO, commands: Mapping[str, str]) -> PromptSession[str]:
 
         def get_completions(self, document: Document, complete_event: Any) -> Iterator[Completion]:
             typed = document.text_before_cursor
-            for name in meant(typed):
+            for name in matching(typed):
                 yield Completion(f"/{name}", -len(typed), display_meta=commands[name])
 
     def complete(event: Any) -> None:
         """Complete what can be one command only."""
         typed = event.current_buffer.document.text_before_cursor
-        if len(names := meant(typed)) == 1:
+        if len(names := matching(typed)) == 1:
             event.current_buffer.insert_text(f"/{names[0]}"[len(typed) :])
 
     keys = KeyBindings()
@@ -262,10 +262,10 @@ def _history() -> FileHistory:
             return ()
 
         def store_string(self, string: str) -> None:
-            if len(string) > _LONGEST_KEPT:
+            if len(string) > _MAX_HISTORY_ENTRY:
                 return
             lines = "".join(f"+{line}\n" for line in string.split("\n"))
             with contextlib.suppress(OSError):
-                append_private(Path(str(self.filename)), f"\n#\n{lines}", _LARGEST_HISTORY)
+                append_private(Path(str(self.filename)), f"\n#\n{lines}", _MAX_HISTORY_BYTES)
 
     return History(str(home() / HISTORY))

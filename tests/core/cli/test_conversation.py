@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from core.cli import asking, main
-from core.cli.conversing import figures_line, markdown
+from core.cli import main, user_input
+from core.cli.conversation import figures_line, markdown
 from core.events import Event, Failed, Result, Token, from_line
 from tests.core.tiny_model import save_model
 
@@ -23,7 +23,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def say(tiny: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
+def chat(tiny: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
     """Run `bitwright chat` with lines as its input, each of them a question or a command."""
 
     def run(*lines: str, options: tuple[str, ...] = ()) -> int:
@@ -69,32 +69,32 @@ def test_a_device_that_is_not_there_is_the_cpu_with_a_warning(tiny: Path, capsys
     assert "warning: " in capsys.readouterr().err
 
 
-def test_the_second_question_remembers_the_first(say, capsys: Capture) -> None:  # type: ignore[no-untyped-def]
-    assert say("hello", "", "more", options=("--json",)) == 0
+def test_the_second_question_remembers_the_first(chat, capsys: Capture) -> None:  # type: ignore[no-untyped-def]
+    assert chat("hello", "", "more", options=("--json",)) == 0
     first, second = results(capsys)
     assert first["cached_tokens"] == 0
     assert second["cached_tokens"] >= 22
 
 
-def test_regenerate_answers_again_with_another_seed(say, capsys: Capture) -> None:  # type: ignore[no-untyped-def]
-    assert say("hello", "/regenerate", "/regenerate", options=("--json", "--seed", "5")) == 0
+def test_regenerate_answers_again_with_another_seed(chat, capsys: Capture) -> None:  # type: ignore[no-untyped-def]
+    assert chat("hello", "/regenerate", "/regenerate", options=("--json", "--seed", "5")) == 0
     found = results(capsys)
     assert [values["seed"] for values in found] == [5, 6, 7]
     assert [values["prompt_tokens"] for values in found] == [22] * 3
 
 
-def test_clear_begins_anew_and_keeps_the_system_prompt(say, capsys: Capture) -> None:  # type: ignore[no-untyped-def]
-    assert say("hello", "/clear", "hello", options=("--json", "--system", "No.")) == 0
+def test_clear_begins_anew_and_keeps_the_system_prompt(chat, capsys: Capture) -> None:  # type: ignore[no-untyped-def]
+    assert chat("hello", "/clear", "hello", options=("--json", "--system", "No.")) == 0
     assert [values["prompt_tokens"] for values in results(capsys)] == [22 + len("system: No.\n")] * 2
 
 
-def test_system_begins_anew_with_it(say, capsys: Capture) -> None:  # type: ignore[no-untyped-def]
-    assert say("hello", "/system Yes.", "hello", "/system", "hello", options=("--json",)) == 0
+def test_system_begins_anew_with_it(chat, capsys: Capture) -> None:  # type: ignore[no-untyped-def]
+    assert chat("hello", "/system Yes.", "hello", "/system", "hello", options=("--json",)) == 0
     assert [values["prompt_tokens"] for values in results(capsys)] == [22, 22 + len("system: Yes.\n"), 22]
 
 
-def test_save_writes_markdown_or_json(say, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    assert say("hello", f"/save {tmp_path / 'talk one.md'}", f"/save {tmp_path / 'talk.json'}") == 0
+def test_save_writes_markdown_or_json(chat, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    assert chat("hello", f"/save {tmp_path / 'talk one.md'}", f"/save {tmp_path / 'talk.json'}") == 0
     assert (tmp_path / "talk one.md").read_text(encoding="utf-8").startswith("**You**\n\nhello\n\n**Model**\n\n")
     kept = json.loads((tmp_path / "talk.json").read_text(encoding="utf-8"))
     assert [message["role"] for message in kept["messages"]] == ["user", "assistant"]
@@ -114,8 +114,8 @@ def test_save_writes_markdown_or_json(say, tmp_path: Path) -> None:  # type: ign
         (["x" * 400], "context has only 256"),
     ],
 )
-def test_what_cannot_be_done_does_not_end_the_talk(say, capsys: Capture, lines: list[str], words: str) -> None:  # type: ignore[no-untyped-def]
-    assert say(*lines, "and now") == 0
+def test_what_cannot_be_done_does_not_end_the_talk(chat, capsys: Capture, lines: list[str], words: str) -> None:  # type: ignore[no-untyped-def]
+    assert chat(*lines, "and now") == 0
     out, err = capsys.readouterr()
     assert words in err
     assert err.rstrip().splitlines()[-1].startswith("[3 tokens")
@@ -127,29 +127,29 @@ def test_one_question_that_cannot_be_answered_is_an_exit_code(
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("word " * 200))
     assert main(["chat", str(tiny), "--max-tokens", "3", "--device", "cpu", "--json"]) == 2
-    told = [event for event in events(capsys) if isinstance(event, Failed)]
-    assert len(told) == 1
+    failures = [event for event in events(capsys) if isinstance(event, Failed)]
+    assert len(failures) == 1
 
 
-def test_save_does_not_replace_what_is_there(say, tmp_path: Path, capsys: Capture) -> None:  # type: ignore[no-untyped-def]
+def test_save_does_not_replace_what_is_there(chat, tmp_path: Path, capsys: Capture) -> None:  # type: ignore[no-untyped-def]
     target = tmp_path / "thesis.md"
     target.write_text("years of work", encoding="utf-8")
-    assert say("hello", f"/save {target}") == 0
+    assert chat("hello", f"/save {target}") == 0
     assert target.read_text(encoding="utf-8") == "years of work"
     assert "is there already" in capsys.readouterr().err
 
 
-def test_save_replaces_its_own_file_while_nobody_else_has_changed_it(say, tmp_path: Path, capsys: Capture) -> None:  # type: ignore[no-untyped-def]
+def test_save_replaces_its_own_file_while_nobody_else_has_changed_it(chat, tmp_path: Path, capsys: Capture) -> None:  # type: ignore[no-untyped-def]
     target = tmp_path / "talk.md"
-    assert say("one", f"/save {target}", "two", f"/save {target}") == 0
+    assert chat("one", f"/save {target}", "two", f"/save {target}") == 0
     assert "two" in target.read_text(encoding="utf-8")
     assert target.stat().st_mode & 0o077 == 0
-    assert say("one", f"/save {target}") == 0
+    assert chat("one", f"/save {target}") == 0
     assert "is there already" in capsys.readouterr().err
 
 
-def test_bye_ends_the_talk(say, capsys: Capture) -> None:  # type: ignore[no-untyped-def]
-    assert say("/bye", "hello", options=("--json",)) == 0
+def test_bye_ends_the_talk(chat, capsys: Capture) -> None:  # type: ignore[no-untyped-def]
+    assert chat("/bye", "hello", options=("--json",)) == 0
     assert results(capsys) == []
 
 
@@ -176,7 +176,7 @@ def test_a_file_that_powershell_writes_is_read(
 def test_text_without_an_end_is_not_kept(
     tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture, lines: tuple[str, ...]
 ) -> None:
-    monkeypatch.setattr(asking, "_LARGEST_INPUT", 100)
+    monkeypatch.setattr(user_input, "_MAX_INPUT_BYTES", 100)
     monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(lines)))
     assert main(["chat", str(tiny), "--device", "cpu"]) == 2
     assert "The input is too large for a question." in capsys.readouterr().err
@@ -199,30 +199,30 @@ def test_a_switch_that_the_template_lacks_is_bad_input(tiny: Path, capsys: Captu
     assert main(["chat", str(tiny), "--prompt", "hello", "--no-thinking", *options]) == 0
 
 
-def test_programs_hear_of_what_cannot_be_done(say, capsys: Capture) -> None:  # type: ignore[no-untyped-def]
-    assert say("/fly", "hello", options=("--json",)) == 0
+def test_programs_hear_of_what_cannot_be_done(chat, capsys: Capture) -> None:  # type: ignore[no-untyped-def]
+    assert chat("/fly", "hello", options=("--json",)) == 0
     found = events(capsys)
     assert isinstance(found[0], Failed)
     assert isinstance(found[-1], Result)
 
 
-def test_a_message_may_begin_with_a_slash_behind_a_space(say, capsys: Capture) -> None:  # type: ignore[no-untyped-def]
-    assert say(" /fly", "/help", options=("--json",)) == 0
+def test_a_message_may_begin_with_a_slash_behind_a_space(chat, capsys: Capture) -> None:  # type: ignore[no-untyped-def]
+    assert chat(" /fly", "/help", options=("--json",)) == 0
     assert [values["prompt_tokens"] for values in results(capsys)] == [len("user: /fly\nassistant:")]
 
 
-def test_help_lists_the_commands(say, capsys: Capture) -> None:  # type: ignore[no-untyped-def]
-    assert say("/help") == 0
+def test_help_lists_the_commands(chat, capsys: Capture) -> None:  # type: ignore[no-untyped-def]
+    assert chat("/help") == 0
     assert "/regenerate" in capsys.readouterr().err
 
 
 def test_thoughts_are_not_part_of_the_result(capsys: Capture) -> None:
-    from core.cli.conversing import Voice
+    from core.cli.conversation import AnswerPrinter
     from core.cli.terminal import Terminal
 
-    voice = Voice(Terminal())
+    printer = AnswerPrinter(Terminal())
     for event in (Token("hm", "thinking"), Token("yes")):
-        voice.hear(event)
+        printer.show(event)
     assert capsys.readouterr() == ("yes", "hm\n\n")
 
 
