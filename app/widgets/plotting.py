@@ -1,16 +1,23 @@
-"""Import of pyqtgraph in a thread when a plot is first shown, as that takes half a second, and the style of plots."""
+"""Base class of the plots, and their style.
+
+pyqtgraph is imported in a thread when a plot is first shown, as that takes half a second.
+"""
 
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Final
 
-from PySide6.QtGui import QPalette
-from PySide6.QtWidgets import QWidget
+from PySide6.QtCore import Qt, QTimer
+from PySide6.QtGui import QPalette, QShowEvent
+from PySide6.QtWidgets import QLabel, QStackedLayout, QWidget
 
 if TYPE_CHECKING:
+    import pyqtgraph
+
     from app.theme import Theme
 
+_POLL_MS: Final = 20
 _importer: list[threading.Thread] = []
 
 
@@ -26,23 +33,87 @@ def ready() -> bool:
     return bool(_importer) and not _importer[0].is_alive()
 
 
-def tint_ground(widget: QWidget, theme: Theme) -> None:
-    """Set the colours of the placeholder of a plot."""
-    palette = widget.palette()
-    palette.setColor(QPalette.ColorRole.Window, theme.color("surface"))
-    palette.setColor(QPalette.ColorRole.WindowText, theme.color("muted"))
-    widget.setPalette(palette)
+class LazyPlot(QWidget):
+    """A plot that is created when it is first shown and pyqtgraph has been imported, and a text to show in its place.
 
+    The plot cannot be dragged, zoomed or focused, so that it takes no keys from the page. A subclass puts `layers` into
+    its layout, adds its items in `make_items` and draws them in `draw` and `tint`.
+    """
 
-def tint_axes(plot: Any, theme: Theme) -> None:
-    """Set the colours of the background and axes of a `pyqtgraph.PlotWidget`."""
-    import pyqtgraph
+    def __init__(self, theme: Theme, name: str, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.theme, self._name = theme, name
+        self.plot: pyqtgraph.PlotWidget | None = None
+        self.empty = QLabel(self)
+        self.empty.setAlignment(Qt.AlignmentFlag.AlignCenter)
+        self.empty.setWordWrap(True)
+        self.empty.setAutoFillBackground(True)
+        self.layers = QStackedLayout()
+        self.layers.addWidget(self.empty)
+        theme.changed.connect(self._paint_new)
+        self._paint_new()
 
-    plot.setBackground(theme.color("surface"))
-    for side in ("bottom", "left"):
-        axis = plot.getPlotItem().getAxis(side)
-        axis.setPen(pyqtgraph.mkPen(theme.color("line"), width=1))
-        axis.setTextPen(theme.color("muted"))
+    def make_items(self, plot: pyqtgraph.PlotWidget) -> None:
+        """Add the axes and items to the new plot."""
+        raise NotImplementedError
+
+    def draw(self) -> None:
+        """Show the values in the plot, if it exists."""
+        raise NotImplementedError
+
+    def tint(self) -> None:
+        """Set the colours of the items."""
+        raise NotImplementedError
+
+    def showEvent(self, event: QShowEvent) -> None:
+        """Start the import of pyqtgraph, and create the plot after it."""
+        super().showEvent(event)
+        if self.plot is None:
+            begin_import()
+            self._try_to_make()
+
+    def _try_to_make(self) -> None:
+        if not ready():
+            QTimer.singleShot(_POLL_MS, self, self._try_to_make)
+        elif self.plot is None:
+            self._make()
+            self.draw()
+
+    def _make(self) -> None:
+        import pyqtgraph
+
+        plot = pyqtgraph.PlotWidget(self)
+        plot.setObjectName(self._name)
+        plot.setAccessibleName(self.accessibleName())
+        plot.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        plot.setFrameShape(plot.Shape.NoFrame)
+        item = plot.getPlotItem()
+        item.setMenuEnabled(False)
+        item.hideButtons()
+        item.setMouseEnabled(x=False, y=False)
+        item.showGrid(x=False, y=True, alpha=0.15)
+        for side in ("bottom", "left"):
+            item.getAxis(side).enableAutoSIPrefix(False)
+        self.make_items(plot)
+        self.plot = plot
+        self.layers.addWidget(plot)
+        self._paint_new()
+
+    def _paint_new(self) -> None:
+        palette = self.empty.palette()
+        palette.setColor(QPalette.ColorRole.Window, self.theme.color("surface"))
+        palette.setColor(QPalette.ColorRole.WindowText, self.theme.color("muted"))
+        self.empty.setPalette(palette)
+        if self.plot is None:
+            return
+        import pyqtgraph
+
+        self.plot.setBackground(self.theme.color("surface"))
+        for side in ("bottom", "left"):
+            axis = self.plot.getPlotItem().getAxis(side)
+            axis.setPen(pyqtgraph.mkPen(self.theme.color("line"), width=1))
+            axis.setTextPen(self.theme.color("muted"))
+        self.tint()
 
 
 def _import() -> None:

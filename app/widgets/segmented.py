@@ -28,7 +28,32 @@ class Option:
     tip: str = ""
 
 
-class Segmented(QWidget):
+class _Row(QWidget):
+    """A row of buttons, one for each option."""
+
+    def __init__(self, theme: Theme, options: Sequence[Option], parent: QWidget | None) -> None:
+        super().__init__(parent)
+        row = QHBoxLayout(self)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.setSpacing(4)
+        self._segments: dict[Any, _Segment] = {}
+        for option in options:
+            segment = _Segment(theme, option)
+            segment.clicked.connect(lambda _checked=False, value=option.value: self._clicked(value))
+            row.addWidget(segment)
+            self._segments[option.value] = segment
+        row.addStretch(1)
+        theme.changed.connect(self.update)
+
+    def button(self, value: Any) -> QAbstractButton:
+        """Return the button of an option."""
+        return self._segments[value]
+
+    def _clicked(self, value: Any) -> None:
+        raise NotImplementedError
+
+
+class Segmented(_Row):
     """A row of options of which one is selected.
 
     Signals:
@@ -38,19 +63,8 @@ class Segmented(QWidget):
     chosen = Signal(object)
 
     def __init__(self, theme: Theme, options: Sequence[Option], parent: QWidget | None = None) -> None:
-        super().__init__(parent)
-        row = QHBoxLayout(self)
-        row.setContentsMargins(0, 0, 0, 0)
-        row.setSpacing(4)
-        self._segments: dict[Any, _Segment] = {}
-        for option in options:
-            segment = _Segment(theme, option)
-            segment.clicked.connect(lambda _checked=False, value=option.value: self._choose(value))
-            row.addWidget(segment)
-            self._segments[option.value] = segment
-        row.addStretch(1)
+        super().__init__(theme, options, parent)
         self._value: Any = None
-        theme.changed.connect(self.update)
 
     @property
     def value(self) -> Any:
@@ -69,17 +83,13 @@ class Segmented(QWidget):
             segment.setAutoExclusive(True)
         settle_focus(self._segments.values())
 
-    def button(self, value: Any) -> QAbstractButton:
-        """Return the button of an option."""
-        return self._segments[value]
-
-    def _choose(self, value: Any) -> None:
+    def _clicked(self, value: Any) -> None:
         if value != self._value:
             self._value = value
             self.chosen.emit(value)
 
 
-class Toggles(QWidget):
+class Toggles(_Row):
     """A row of options, each on or off, of which at least one is on.
 
     Signals:
@@ -89,19 +99,9 @@ class Toggles(QWidget):
     changed = Signal()
 
     def __init__(self, theme: Theme, options: Sequence[Option], parent: QWidget | None = None) -> None:
-        super().__init__(parent)
-        row = QHBoxLayout(self)
-        row.setContentsMargins(0, 0, 0, 0)
-        row.setSpacing(4)
-        self._segments: dict[Any, _Segment] = {}
-        for option in options:
-            segment = _Segment(theme, option)
+        super().__init__(theme, options, parent)
+        for segment in self._segments.values():
             segment.setAutoExclusive(False)
-            segment.clicked.connect(lambda _checked=False, value=option.value: self._turned(value))
-            row.addWidget(segment)
-            self._segments[option.value] = segment
-        row.addStretch(1)
-        theme.changed.connect(self.update)
 
     @property
     def values(self) -> tuple[Any, ...]:
@@ -113,11 +113,7 @@ class Toggles(QWidget):
         for value, segment in self._segments.items():
             segment.setChecked(value in values)
 
-    def button(self, value: Any) -> QAbstractButton:
-        """Return the button of an option."""
-        return self._segments[value]
-
-    def _turned(self, value: Any) -> None:
+    def _clicked(self, value: Any) -> None:
         if self.values:
             self.changed.emit()
         else:

@@ -6,7 +6,7 @@ Updated by the events of the call.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QTimer, Signal
@@ -14,7 +14,7 @@ from PySide6.QtWidgets import QHBoxLayout, QProgressBar, QPushButton, QVBoxLayou
 
 from app.widgets.elided_label import ElidedLabel
 from app.widgets.transfer import Transfer
-from core.events import Event, Log, Progress
+from core.events import Event, Log, Progress, Stage
 from core.wording import time_range
 
 if TYPE_CHECKING:
@@ -26,14 +26,25 @@ _STEPS = 1000
 class TransferBar(QWidget):
     """A title, a progress bar with `Cancel` beside it, and a line of figures or log messages.
 
+    Args:
+        stages: The titles of the stages of the call by name; stages without a title leave it unchanged.
+
     Signals:
         cancelled: The button was pressed.
     """
 
     cancelled = Signal()
 
-    def __init__(self, theme: Theme, parent: QWidget | None = None, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        theme: Theme,
+        parent: QWidget | None = None,
+        *,
+        stages: Mapping[str, str] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         super().__init__(parent)
+        self._stages = stages or {}
         self._clock = clock
         self._transfer: Transfer | None = None
         self._news = self._share = ""
@@ -62,17 +73,16 @@ class TransferBar(QWidget):
     def begin(self, title: str, note: str = "", *, total: int | None = None) -> None:
         """Show the start of a call; with `total` (bytes, 0 for unknown) show the figures of a download."""
         self._transfer = None if total is None else Transfer(total, self._clock())
-        self._title.setText(title)
-        self._bar.setAccessibleName(title)
-        self._bar.setRange(0, 0)
-        self._news, self._share = note, ""
-        self._refresh()
+        self._show_title(title, note)
         if total is not None:
             self._tick.start()
 
     def follow(self, event: Event) -> None:
         """Update the bar by an event of the call."""
-        if isinstance(event, Progress):
+        if isinstance(event, Stage):
+            if event.name in self._stages:
+                self._show_title(self._stages[event.name], "")
+        elif isinstance(event, Progress):
             self._bar.setRange(0, _STEPS)
             self._bar.setValue(round(_STEPS * min(1.0, max(0.0, event.fraction))))
             if self._transfer is not None:
@@ -90,6 +100,13 @@ class TransferBar(QWidget):
         self._transfer = None
         self._bar.setRange(0, _STEPS)
         self._bar.setValue(0)
+
+    def _show_title(self, title: str, note: str) -> None:
+        self._title.setText(title)
+        self._bar.setAccessibleName(title)
+        self._bar.setRange(0, 0)
+        self._news, self._share = note, ""
+        self._refresh()
 
     def _refresh(self) -> None:
         if self._transfer is not None:

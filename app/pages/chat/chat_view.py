@@ -23,7 +23,7 @@ class ChatView(QWidget):
     def __init__(self, context: Context, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         theme = context.theme
-        self.welcome = ChatWelcome(theme, self)
+        self.welcome = ChatWelcome(theme, parent=self)
         self.conversation = ConversationView(theme, self)
         self.notice = ChatNotice(theme, self)
         self.composer = Composer(theme, self)

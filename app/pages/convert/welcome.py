@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from PySide6.QtCore import Qt, Signal
-from PySide6.QtWidgets import QHBoxLayout, QPushButton, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QPushButton, QWidget
 
 from app.shared.models.choices import ModelChoice
 from app.theme import Theme
+from app.widgets.centred_column import centred_column
 from app.widgets.note import Note
 from app.widgets.primary_button import make_primary
 from app.widgets.tinted_label import TintedLabel
@@ -44,24 +45,11 @@ class ConvertWelcome(QWidget):
         self.button = make_primary(QPushButton(self), theme)
         self.button.setObjectName("convert_begin")
         self.button.clicked.connect(self._press)
-        middle = QWidget(self)
-        middle.setMaximumWidth(_WIDEST)
-        column = QVBoxLayout(middle)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.setSpacing(16)
+        column = centred_column(self, _WIDEST)
         column.addWidget(self._trouble)
         column.addWidget(title)
         column.addWidget(text)
         column.addWidget(self.button, 0, Qt.AlignmentFlag.AlignLeft)
-        row = QHBoxLayout()
-        row.addStretch(1)
-        row.addWidget(middle, 1000)
-        row.addStretch(1)
-        page = QVBoxLayout(self)
-        page.setContentsMargins(0, 0, 0, 0)
-        page.addStretch(2)
-        page.addLayout(row)
-        page.addStretch(3)
         self.show_newest(None)
 
     def show_newest(self, choice: ModelChoice | None) -> None:

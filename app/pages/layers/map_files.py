@@ -1,6 +1,6 @@
-"""Import and export of the bits map: files, quantized checkpoints and the clipboard. Each import is one undoable edit.
+"""Import and export of the bits map: files, quantized checkpoints and the clipboard, with the file dialogs.
 
-Errors are reported and leave the map unchanged.
+Each import is one undoable edit. Errors are reported and leave the map unchanged.
 """
 
 from __future__ import annotations
@@ -8,10 +8,11 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from PySide6.QtCore import QObject
+from PySide6.QtCore import QDir, QObject, Qt
 from PySide6.QtGui import QGuiApplication
+from PySide6.QtWidgets import QFileDialog, QWidget
 
 from app.shared.calls.background import Background
 from app.shared.drop_target import checkpoint_of
@@ -26,16 +27,43 @@ from core.model.tree import resolve_schemes
 if TYPE_CHECKING:
     from app.shared.context import Context
 
+_FOLDER: Final = "layers/folder"
+
 
 class MapFiles(QObject):
-    """Actions of the map menu."""
+    """Actions of the map menu; `window` is the parent of the file dialogs."""
 
-    def __init__(self, context: Context, parent: QObject | None = None) -> None:
-        super().__init__(parent)
-        self._context = context
-        self._tidying = Background(self)
-        self._tidying.done.connect(self._tidied)
-        self._tidying.failed.connect(lambda error: context.report(error, None))
+    def __init__(self, context: Context, window: QWidget) -> None:
+        super().__init__(window)
+        self._context, self._window = context, window
+        self._simplifying = Background(self)
+        self._simplifying.done.connect(self._simplified)
+        self._simplifying.failed.connect(lambda error: context.report(error, None))
+
+    def choose(self) -> None:
+        """Open a dialog to select a bits map file, and load it."""
+        dialog = self._dialog(self.tr("Open a bits map"))
+        dialog.setFileMode(QFileDialog.FileMode.ExistingFile)
+        dialog.fileSelected.connect(self.open)
+        dialog.open()
+
+    def choose_checkpoint(self) -> None:
+        """Open a dialog to select a quantized checkpoint, and load its map."""
+        dialog = self._dialog(self.tr("Load the bits of a quantized checkpoint"))
+        dialog.setFileMode(QFileDialog.FileMode.Directory)
+        dialog.setOption(QFileDialog.Option.ShowDirsOnly, True)
+        dialog.fileSelected.connect(self.load_checkpoint)
+        dialog.open()
+
+    def choose_save_path(self) -> None:
+        """Open a dialog to save the map."""
+        model = self._context.draft.model
+        dialog = self._dialog(self.tr("Save the bits map"))
+        dialog.setAcceptMode(QFileDialog.AcceptMode.AcceptSave)
+        dialog.setDefaultSuffix("json")
+        dialog.selectFile(f"{model.label.removesuffix('.gguf') if model is not None else 'model'}-bits.json")
+        dialog.fileSelected.connect(self.save)
+        dialog.open()
 
     def open(self, path: str | Path) -> None:
         """Load the map from a file, or the one that a quantized checkpoint was made with."""
@@ -99,15 +127,15 @@ class MapFiles(QObject):
         default = draft.choices.bits_map.default.label()
         self._context.say(self.tr("layer_config copied; all other layers have {}.").format(default))
 
-    def tidy(self) -> None:
+    def simplify(self) -> None:
         """Replace the rules by fewer rules that have the same result."""
         draft = self._context.draft
         if draft.model is None or not draft.plans:
             return
         before, tree = draft.choices.bits_map, draft.model.tree
-        self._tidying.ask(lambda: (before, map_rules.compact(tree, before)))
+        self._simplifying.ask(lambda: (before, map_rules.compact(tree, before)))
 
-    def _tidied(self, found: tuple[BitsMap, BitsMap]) -> None:
+    def _simplified(self, found: tuple[BitsMap, BitsMap]) -> None:
         before, after = found
         draft = self._context.draft
         fewer = len(before.rules) + len(before.layers) - len(after.rules) - len(after.layers)
@@ -117,6 +145,14 @@ class MapFiles(QObject):
             draft.edit_map(after, self.tr("Simplify rules"))
             text = self.tr("Same result with {0} rules and {1} layers set by name.")
             self._context.say(text.format(len(after.rules), len(after.layers)))
+
+    def _dialog(self, title: str) -> QFileDialog:
+        state = self._context.state
+        dialog = QFileDialog(self._window, title, state.value(_FOLDER, QDir.homePath()))
+        dialog.setNameFilter(self.tr("Bits maps (*.json)"))
+        dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        dialog.fileSelected.connect(lambda path: state.set_value(_FOLDER, str(Path(path).parent)))
+        return dialog
 
     def _write(self, path: Path) -> bool:
         try:

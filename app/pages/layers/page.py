@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from PySide6.QtCore import QDir, QSize, Qt, Signal
+from PySide6.QtCore import QSize, Qt
 from PySide6.QtGui import (
     QAction,
     QDragEnterEvent,
@@ -23,7 +23,7 @@ from PySide6.QtGui import (
     QResizeEvent,
     QShowEvent,
 )
-from PySide6.QtWidgets import QFileDialog, QHBoxLayout, QLabel, QLayout, QSplitter, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QHBoxLayout, QLabel, QLayout, QSplitter, QVBoxLayout, QWidget
 
 from app.pages.layers.budget.control import BudgetControl
 from app.pages.layers.engine.control import EngineControl
@@ -64,20 +64,11 @@ _ROOMY: Final = 1500
 _PLOT: Final = 230
 _COLUMN, _LEAST = 64, 300
 """Preferred width of a map column, and minimum width of map and table, in pixels."""
-_VIEW, _FOLDER = "layers/view", "layers/folder"
+_VIEW: Final = "layers/view"
 
 
 class LayersView(QWidget):
-    """The content of the page with a model.
-
-    Signals:
-        open_chosen, save_chosen: the path of a bits map that the user selected.
-        checkpoint_chosen: the folder of a quantized checkpoint.
-    """
-
-    open_chosen = Signal(str)
-    save_chosen = Signal(str)
-    checkpoint_chosen = Signal(str)
+    """The content of the page with a model."""
 
     def __init__(
         self, theme: Theme, state: State, selection: Selection, model: LayerTable, parent: QWidget | None = None
@@ -102,8 +93,6 @@ class LayersView(QWidget):
         row.addLayout(self._left(), 1)
         row.addWidget(self.side)
         self.view.chosen.connect(self._choose_view)
-        self.side.open.triggered.connect(self.choose_map)
-        self.side.take.triggered.connect(self.choose_checkpoint)
         self._show_views()
 
     def focus_layers(self) -> None:
@@ -136,30 +125,6 @@ class LayersView(QWidget):
         room = max(sum(self._views.sizes()), self._views.width())
         needed = min(max(_COLUMN * (columns + 1), _LEAST), room * 3 // 5)
         self._views.setSizes([needed, room - needed])
-
-    def choose_map(self) -> None:
-        """Open a dialog to select a bits map file."""
-        dialog = self._dialog(self.tr("Open a bits map"))
-        dialog.setFileMode(QFileDialog.FileMode.ExistingFile)
-        dialog.fileSelected.connect(self.open_chosen)
-        dialog.open()
-
-    def choose_checkpoint(self) -> None:
-        """Open a dialog to select a quantized checkpoint."""
-        dialog = self._dialog(self.tr("Load the bits of a quantized checkpoint"))
-        dialog.setFileMode(QFileDialog.FileMode.Directory)
-        dialog.setOption(QFileDialog.Option.ShowDirsOnly, True)
-        dialog.fileSelected.connect(self.checkpoint_chosen)
-        dialog.open()
-
-    def choose_save_path(self, name: str) -> None:
-        """Open a dialog to save the bits map; `name` is the suggested file name without the suffix."""
-        dialog = self._dialog(self.tr("Save the bits map"))
-        dialog.setAcceptMode(QFileDialog.AcceptMode.AcceptSave)
-        dialog.setDefaultSuffix("json")
-        dialog.selectFile(f"{name}-bits.json")
-        dialog.fileSelected.connect(self.save_chosen)
-        dialog.open()
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         """Show map and table side by side if there is room."""
@@ -248,13 +213,6 @@ class LayersView(QWidget):
             # Keep the Tab order: after the table, or after the button of the measurement.
             self.setTabOrder(self.table if roomy else budget.start, budget.plot)
         budget.plot.setVisible(self._curve_known)
-
-    def _dialog(self, title: str) -> QFileDialog:
-        dialog = QFileDialog(self, title, self._state.value(_FOLDER, QDir.homePath()))
-        dialog.setNameFilter(self.tr("Bits maps (*.json)"))
-        dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        dialog.fileSelected.connect(lambda path: self._state.set_value(_FOLDER, str(Path(path).parent)))
-        return dialog
 
 
 class _RoomyLabel(QLabel):
@@ -406,8 +364,8 @@ class LayersPage(QWidget):
         self._act(self.tr("Redo it"), ["Ctrl+Shift+Z", "Ctrl+Y"], stack.redo)
         self._act(self.tr("Select all layers"), ["Ctrl+A"], self.select_all)
         self._act(self.tr("Filter the layers"), ["Ctrl+F"], self.body.filter.field.setFocus)
-        self._act(self.tr("Open a bits map"), ["Ctrl+O"], self.body.choose_map)
-        self._act(self.tr("Save the bits map"), ["Ctrl+S"], self._ask_save)
+        self._act(self.tr("Open a bits map"), ["Ctrl+O"], self._files.choose)
+        self._act(self.tr("Save the bits map"), ["Ctrl+S"], self._files.choose_save_path)
 
     def _act(self, text: str, keys: list[str], slot: Callable[[], object]) -> None:
         action = QAction(text, self)
@@ -431,17 +389,16 @@ class LayersPage(QWidget):
         body.colour_by.chosen.connect(self._set_colouring)
         body.map.scale_changed.connect(self._show_legend)
         body.map.fold_wanted.connect(self._fold)
-        body.open_chosen.connect(self.open_file)
-        body.save_chosen.connect(self.save_file)
-        body.checkpoint_chosen.connect(self._files.load_checkpoint)
         body.next.clicked.connect(self._start)
         side.inspector.wanted.connect(self._give)
         side.view_changed.connect(self._see)
         for action, act in (
-            (side.save, self._ask_save),
+            (side.open, self._files.choose),
+            (side.save, self._files.choose_save_path),
+            (side.take, self._files.choose_checkpoint),
             (side.copy_command, self._files.copy_command),
             (side.copy_config, self._files.copy_config),
-            (side.tidy, self._files.tidy),
+            (side.simplify, self._files.simplify),
             (side.reset, self._reset),
         ):
             action.triggered.connect(act)
@@ -595,10 +552,6 @@ class LayersPage(QWidget):
             self._reset()
         else:
             self.context.go("model")
-
-    def _ask_save(self) -> None:
-        opened = self.context.draft.model
-        self.body.choose_save_path(opened.label.removesuffix(".gguf") if opened is not None else "model")
 
     def _run_changed(self) -> None:
         if self._sheet is not None and self._losses() != self._sheet.losses:

@@ -8,44 +8,32 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from PySide6.QtCore import QSize, Qt, QTimer
-from PySide6.QtGui import QShowEvent
-from PySide6.QtWidgets import QLabel, QStackedLayout, QWidget
+from PySide6.QtCore import QSize
+from PySide6.QtWidgets import QWidget
 
 from app.shared.run.record import Curve
 from app.theme import Theme
-from app.widgets import plotting
+from app.widgets.plotting import LazyPlot
 from core.wording import figure
 
 if TYPE_CHECKING:
     import pyqtgraph
-_POLL_MS = 20
 _MOST_POINTS = 4000
 
 
-class LossPlot(QWidget):
+class LossPlot(LazyPlot):
     """The plot, or a sentence where there is nothing to plot."""
 
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
-        self._theme = theme
-        self._plot: pyqtgraph.PlotWidget | None = None
+        super().__init__(theme, "loss_plot", parent)
         self._line: Any = None
         self._mark: Any = None
         self._curve: Curve | None = None
         self._kept = 0
         self._length = 0
-        self._empty = QLabel()
-        self._empty.setObjectName("plot_empty")
-        self._empty.setAlignment(Qt.AlignmentFlag.AlignCenter)
-        self._empty.setWordWrap(True)
-        self._empty.setAutoFillBackground(True)
-        self._layers = QStackedLayout(self)
-        self._layers.addWidget(self._empty)
+        self.setLayout(self.layers)
         self.setMinimumSize(240, 140)
         self.setAccessibleName(self.tr("Loss curve"))
-        theme.changed.connect(self._paint_new)
-        self._paint_new()
 
     def sizeHint(self) -> QSize:
         """A fixed wish: the graphics view's own is the size that it has, and a page that scrolls would grow with it."""
@@ -66,62 +54,36 @@ class LossPlot(QWidget):
         The curve may grow: call this again, and what is new is drawn.
         """
         self._curve, self._length, self._kept = curve, iterations, kept
-        if self._plot is not None:
-            self._draw()
+        if self.plot is not None:
+            self.draw()
 
     def show_message(self, text: str) -> None:
         """A sentence in place of a curve."""
         self._curve = None
-        self._empty.setText(text)
+        self.empty.setText(text)
         self.setAccessibleDescription(text)
-        self._layers.setCurrentWidget(self._empty)
+        self.layers.setCurrentWidget(self.empty)
 
-    def showEvent(self, event: QShowEvent) -> None:
-        super().showEvent(event)
-        if self._plot is None:
-            plotting.begin_import()
-            self._try_to_make()
-
-    def _try_to_make(self) -> None:
-        if not plotting.ready():
-            QTimer.singleShot(_POLL_MS, self, self._try_to_make)
-        elif self._plot is None:
-            self._make()
-            self._draw()
-
-    def _make(self) -> None:
-        """Build the plot: nothing in it can be dragged, zoomed or focused, so that it takes no key from the page."""
+    def make_items(self, plot: pyqtgraph.PlotWidget) -> None:
+        """Add the curve and its mark."""
         import pyqtgraph
 
-        plot = pyqtgraph.PlotWidget(self)
-        plot.setObjectName("loss_plot")
-        plot.setAccessibleName(self.tr("Loss curve"))
-        plot.setFocusPolicy(Qt.FocusPolicy.NoFocus)
-        plot.setFrameShape(plot.Shape.NoFrame)
         item = plot.getPlotItem()
-        item.setMenuEnabled(False)
-        item.hideButtons()
-        item.setMouseEnabled(x=False, y=False)
-        item.showGrid(x=False, y=True, alpha=0.15)
         for side, text in (("bottom", self.tr("iteration")), ("left", self.tr("loss (mean squared error)"))):
-            axis = item.getAxis(side)
-            axis.enableAutoSIPrefix(False)
-            axis.setLabel(text)
+            item.getAxis(side).setLabel(text)
         item.getAxis("bottom").tickStrings = _whole
         item.getAxis("left").setWidth(76)  # figures of any length leave the curve where it is
         self._line = pyqtgraph.PlotDataItem(antialias=False, skipFiniteCheck=True)
         self._mark = pyqtgraph.ScatterPlotItem(size=9, symbol="o", antialias=True)
         item.addItem(self._line)
         item.addItem(self._mark)
-        self._plot = plot
-        self._layers.addWidget(plot)
-        self._paint_new()
 
-    def _draw(self) -> None:
+    def draw(self) -> None:
+        """Show the curve and its mark."""
         import numpy as np
 
         curve = self._curve
-        if self._plot is None or curve is None:
+        if self.plot is None or curve is None:
             return
         # copies: an array that lends its memory cannot grow
         x, y = np.array(curve.iterations), np.array(curve.losses)
@@ -132,8 +94,8 @@ class LossPlot(QWidget):
         self._line.setData(x, y, skipFiniteCheck=True)
         at = self._marked(curve)
         self._mark.setData([at[0]] if at else [], [at[1]] if at else [])
-        self._plot.setXRange(0, max(self._length, int(x[-1]) if len(x) else 1, 1), padding=0.02)
-        self._layers.setCurrentWidget(self._plot)
+        self.plot.setXRange(0, max(self._length, int(x[-1]) if len(x) else 1, 1), padding=0.02)
+        self.layers.setCurrentWidget(self.plot)
         if len(y):
             text = self.tr("Loss from {first} to {last} in {count} iterations")
             words = text.format(first=figure(float(y[0])), last=figure(float(y[-1])), count=len(y))
@@ -150,16 +112,13 @@ class LossPlot(QWidget):
             return (self._kept, loss) if math.isfinite(loss) else None
         return (curve.lowest_at, curve.lowest) if math.isfinite(curve.lowest) else None
 
-    def _paint_new(self) -> None:
-        plotting.tint_ground(self._empty, self._theme)
-        if self._plot is None:
-            return
+    def tint(self) -> None:
+        """Set the colours of the curve and its mark."""
         import pyqtgraph
 
-        plotting.tint_axes(self._plot, self._theme)
-        self._line.setPen(pyqtgraph.mkPen(self._theme.color("accent"), width=1))
-        self._mark.setBrush(self._theme.color("warning"))
-        self._mark.setPen(pyqtgraph.mkPen(self._theme.color("surface"), width=1))
+        self._line.setPen(pyqtgraph.mkPen(self.theme.color("accent"), width=1))
+        self._mark.setBrush(self.theme.color("warning"))
+        self._mark.setPen(pyqtgraph.mkPen(self.theme.color("surface"), width=1))
 
 
 def _whole(values: list[float], _scale: float, _spacing: float) -> list[str]:

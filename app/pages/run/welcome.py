@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from PySide6.QtCore import Qt
-from PySide6.QtGui import QFont, QShowEvent
-from PySide6.QtWidgets import QHBoxLayout, QPushButton, QVBoxLayout, QWidget
+from PySide6.QtGui import QShowEvent
+from PySide6.QtWidgets import QPushButton, QWidget
 
 from app.shared.context import Context
 from app.shared.engine_words import engine_line
+from app.widgets.centred_column import centred_column
 from app.widgets.primary_button import make_primary
 from app.widgets.tinted_label import TintedLabel
 
@@ -21,10 +22,7 @@ class RunWelcome(QWidget):
     def __init__(self, context: Context, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._context = context
-        title = TintedLabel(context.theme, self.tr("No run yet"), bold=True)
-        font = QFont(title.font())
-        font.setPointSizeF(font.pointSizeF() * _HEADING)
-        title.setFont(font)
+        title = TintedLabel(context.theme, self.tr("No run yet"), bold=True, scale=_HEADING)
         text = TintedLabel(
             context.theme,
             self.tr(
@@ -39,22 +37,10 @@ class RunWelcome(QWidget):
         self._button = make_primary(QPushButton(), context.theme)
         self._button.setObjectName("welcome_button")
         self._button.clicked.connect(self._press)
-        middle = QWidget()
-        middle.setMaximumWidth(_WIDEST)
-        column = QVBoxLayout(middle)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.setSpacing(16)
+        column = centred_column(self, _WIDEST)
         for widget in (title, text, self._what):
             column.addWidget(widget)
         column.addWidget(self._button, 0, Qt.AlignmentFlag.AlignLeft)
-        row = QHBoxLayout()
-        row.addStretch(1)
-        row.addWidget(middle, 1000)
-        row.addStretch(1)
-        page = QVBoxLayout(self)
-        page.addStretch(2)
-        page.addLayout(row)
-        page.addStretch(3)
         draft = context.draft
         for signal in (draft.changed, draft.machine_changed, draft.engine_changed):
             signal.connect(self._refresh_if_seen)

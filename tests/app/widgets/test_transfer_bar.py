@@ -9,7 +9,7 @@ from pytestqt.qtbot import QtBot
 from app.theme import Theme
 from app.widgets.elided_label import ElidedLabel
 from app.widgets.transfer_bar import TransferBar
-from core.events import Log, Progress
+from core.events import Log, Progress, Stage
 
 
 class Clock:
@@ -28,7 +28,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def bar(qtbot: QtBot, theme: Theme, clock: Clock) -> TransferBar:
-    made = TransferBar(theme, clock=clock)
+    made = TransferBar(theme, stages={"analyse": "Measuring"}, clock=clock)
     qtbot.addWidget(made)
     made.resize(400, 100)
     made.show()
@@ -71,6 +71,17 @@ def test_impossible_shares_stay_on_the_bar(bar: TransferBar) -> None:
     for fraction, value in ((1.5, 1000), (-2.0, 0)):
         bar.follow(Progress(fraction, -1, -1))
         assert progress(bar).value() == value
+
+
+def test_a_stage_with_a_title_begins_anew(bar: TransferBar) -> None:
+    bar.begin("Fetching the model")
+    bar.follow(Progress(0.5, -1, -1))
+    bar.follow(Stage("load"))
+    assert progress(bar).value() == 500
+    bar.follow(Stage("analyse"))
+    assert progress(bar).maximum() == 0
+    assert progress(bar).accessibleName() == "Measuring"
+    assert figures(bar) == ""
 
 
 def test_silence_is_told_without_any_event(bar: TransferBar, clock: Clock, qtbot: QtBot) -> None:

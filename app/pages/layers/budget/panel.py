@@ -20,12 +20,12 @@ from PySide6.QtWidgets import (
 )
 
 from app.pages.layers.budget.amount import BudgetAmount
-from app.pages.layers.budget.measuring_line import MeasuringLine
 from app.pages.layers.budget.pareto_plot import ParetoPlot
 from app.pages.layers.budget.pattern_field import PatternField
 from app.widgets.note import Note
 from app.widgets.segmented import Option, Toggles
 from app.widgets.tinted_label import TintedLabel
+from app.widgets.transfer_bar import TransferBar
 from app.widgets.wheel_guard import WheelGuard
 from core.model.fused import FusedModules
 from core.schemes import BITS, UNTOUCHED
@@ -88,7 +88,8 @@ class BudgetPanel(QScrollArea):
         self._about.setObjectName("measure_about")
         self.start = QPushButton(self.tr("Measure sensitivity"), inner)
         self.start.setObjectName("measure_start")
-        self.measuring = MeasuringLine(theme, inner)
+        stages = {"prepare": self.tr("Reading the calibration text"), "analyse": self.tr("Measuring the sensitivity")}
+        self.measuring = TransferBar(theme, inner, stages=stages)
         self.problem = Note(theme, role="bad", parent=inner)
         self.problem.setObjectName("measure_problem")
         self.plot_place = QVBoxLayout()
@@ -150,7 +151,7 @@ class BudgetPanel(QScrollArea):
         self.measure.setEnabled(not on)
         self.problem.set_text(problem, "bad")
         if on:
-            self.measuring.begin()
+            self.measuring.begin(self.tr("Fetching the model"))
 
     def show_problem(self, problem: str) -> None:
         """Show why there is no curve; "" if there is one."""

@@ -8,13 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from PySide6.QtCore import QEvent, QObject, QSize, Qt, QTimer, Signal
-from PySide6.QtGui import QFocusEvent, QKeyEvent, QMouseEvent, QShowEvent
-from PySide6.QtWidgets import QLabel, QStackedLayout, QVBoxLayout, QWidget
+from PySide6.QtCore import QEvent, QObject, QSize, Qt, Signal
+from PySide6.QtGui import QFocusEvent, QKeyEvent, QMouseEvent
+from PySide6.QtWidgets import QVBoxLayout, QWidget
 
 from app.theme import Theme
-from app.widgets import plotting
 from app.widgets.elided_label import ElidedLabel
+from app.widgets.plotting import LazyPlot
 from core.wording import figure, human
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     import pyqtgraph
     from numpy.typing import NDArray
 
-_POLL_MS: Final = 20
 _MOST: Final = 600
 """Maximum number of points that are drawn and that the arrow keys stop at."""
 _PAGE: Final = 20
@@ -37,7 +36,7 @@ class ParetoCurve:
     loss_increase: NDArray[np.float64]
 
 
-class ParetoPlot(QWidget):
+class ParetoPlot(LazyPlot):
     """The plot with a line of text above it.
 
     Signals:
@@ -47,9 +46,7 @@ class ParetoPlot(QWidget):
     taken = Signal(int)
 
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
-        self._theme = theme
-        self._plot: pyqtgraph.PlotWidget | None = None
+        super().__init__(theme, "pareto_plot", parent)
         self._items: dict[str, Any] = {}
         self._curve: ParetoCurve | None = None
         self._shown: NDArray[np.int64] | None = None
@@ -57,23 +54,15 @@ class ParetoPlot(QWidget):
         self._at = -1
         self._words = ElidedLabel(theme, role="muted", parent=self)
         self._words.setObjectName("pareto_words")
-        self._empty = QLabel(self)
-        self._empty.setAlignment(Qt.AlignmentFlag.AlignCenter)
-        self._empty.setWordWrap(True)
-        self._empty.setAutoFillBackground(True)
-        self._layers = QStackedLayout()
-        self._layers.addWidget(self._empty)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(4)
         column.addWidget(self._words)
-        column.addLayout(self._layers, 1)
+        column.addLayout(self.layers, 1)
         self.setMinimumSize(200, 150)
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.setAccessibleName(self.tr("Predicted loss increase over size"))
         self.setWhatsThis(self.tr("Arrow keys move along the curve, Enter applies the map of the point."))
-        theme.changed.connect(self._paint_new)
-        self._paint_new()
 
     def sizeHint(self) -> QSize:
         """Return a fixed size, as the size hint of a graphics view is its current size."""
@@ -94,19 +83,13 @@ class ParetoPlot(QWidget):
             if len(sound) > _MOST:
                 sound = sound[np.linspace(0, len(sound) - 1, _MOST).round().astype(int)]
             self._shown = sound
-        self._draw()
+        self.draw()
 
     def show_now(self, size: int, bits: float, loss_increase: float | None) -> None:
         """Show the current map as a point; None for `loss_increase` hides it."""
         self._now = None if loss_increase is None else (size, bits, loss_increase)
         self._draw_points()
         self._say()
-
-    def showEvent(self, event: QShowEvent) -> None:
-        super().showEvent(event)
-        if self._plot is None:
-            plotting.begin_import()
-            self._try_to_make()
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
         """Move along the curve with the arrow keys, apply the map of the point with Enter."""
@@ -166,10 +149,10 @@ class ParetoPlot(QWidget):
     def _near(self, x: float) -> int:
         import numpy as np
 
-        if self._plot is None or self._curve is None or self._shown is None:
+        if self.plot is None or self._curve is None or self._shown is None:
             return -1
-        scene = self._plot.mapToScene(round(x), 0)
-        size = self._plot.getPlotItem().vb.mapSceneToView(scene).x() * self._scale()[0]
+        scene = self.plot.mapToScene(round(x), 0)
+        size = self.plot.getPlotItem().vb.mapSceneToView(scene).x() * self._scale()[0]
         return int(np.abs(self._curve.bytes[self._shown] - size).argmin())
 
     def _read(self, place: int) -> None:
@@ -197,35 +180,18 @@ class ParetoPlot(QWidget):
 
     # --- drawing ---
 
-    def _try_to_make(self) -> None:
-        if not plotting.ready():
-            QTimer.singleShot(_POLL_MS, self, self._try_to_make)
-        elif self._plot is None:
-            self._make()
-            self._draw()
-
-    def _make(self) -> None:
+    def make_items(self, plot: pyqtgraph.PlotWidget) -> None:
+        """Add the curve and the points, and handle the mouse."""
         import pyqtgraph
 
-        plot = pyqtgraph.PlotWidget(self)
-        plot.setObjectName("pareto_plot")
-        plot.setAccessibleName(self.accessibleName())
-        plot.setFocusPolicy(Qt.FocusPolicy.NoFocus)
-        plot.setFrameShape(plot.Shape.NoFrame)
         plot.setMouseTracking(True)
         plot.viewport().setMouseTracking(True)
         plot.viewport().installEventFilter(self)
         item = plot.getPlotItem()
-        item.setMenuEnabled(False)
-        item.hideButtons()
-        item.setMouseEnabled(x=False, y=False)
-        item.showGrid(x=False, y=True, alpha=0.15)
         left = item.getAxis("left")
-        left.enableAutoSIPrefix(False)
         left.setLabel(self.tr("loss increase"))
         left.tickStrings = _powers
         left.setWidth(64)
-        item.getAxis("bottom").enableAutoSIPrefix(False)
         self._items = {
             "line": pyqtgraph.PlotDataItem(antialias=True),
             "now": pyqtgraph.ScatterPlotItem(size=11, symbol="o", antialias=True),
@@ -233,31 +199,29 @@ class ParetoPlot(QWidget):
         }
         for drawn in self._items.values():
             item.addItem(drawn)
-        self._plot = plot
-        self._layers.addWidget(plot)
-        self._paint_new()
 
-    def _draw(self) -> None:
+    def draw(self) -> None:
+        """Show the curve and the points."""
         import numpy as np
 
         curve, shown = self._curve, self._shown
         self._say()
-        if self._plot is None:
+        if self.plot is None:
             return
         if curve is None or shown is None or not len(shown):
-            self._layers.setCurrentWidget(self._empty)
+            self.layers.setCurrentWidget(self.empty)
             return
         scale, unit = self._scale()
         x, y = curve.bytes[shown] / scale, np.log10(curve.loss_increase[shown])
         self._items["line"].setData(x, y)
-        self._plot.getPlotItem().getAxis("bottom").setLabel(self.tr("output size ({})").format(unit))
+        self.plot.getPlotItem().getAxis("bottom").setLabel(self.tr("output size ({})").format(unit))
         self._draw_points()
-        self._layers.setCurrentWidget(self._plot)
+        self.layers.setCurrentWidget(self.plot)
 
     def _draw_points(self) -> None:
         import math
 
-        if self._plot is None or self._curve is None or self._shown is None or not len(self._shown):
+        if self.plot is None or self._curve is None or self._shown is None or not len(self._shown):
             return
         scale = self._scale()[0]
         now = self._now
@@ -272,18 +236,15 @@ class ParetoPlot(QWidget):
         most = float(self._curve.bytes[-1]) if self._curve is not None and len(self._curve.bytes) else 0.0
         return (1e9, "GB") if most >= 2e9 else (1e6, "MB") if most >= 2e6 else (1e3, "kB")
 
-    def _paint_new(self) -> None:
-        plotting.tint_ground(self._empty, self._theme)
-        if self._plot is None:
-            return
+    def tint(self) -> None:
+        """Set the colours of the curve and the points."""
         import pyqtgraph
 
-        plotting.tint_axes(self._plot, self._theme)
-        self._items["line"].setPen(pyqtgraph.mkPen(self._theme.color("accent"), width=2))
-        self._items["now"].setBrush(self._theme.color("warning"))
-        self._items["read"].setBrush(self._theme.color("accent"))
+        self._items["line"].setPen(pyqtgraph.mkPen(self.theme.color("accent"), width=2))
+        self._items["now"].setBrush(self.theme.color("warning"))
+        self._items["read"].setBrush(self.theme.color("accent"))
         for name in ("now", "read"):
-            self._items[name].setPen(pyqtgraph.mkPen(self._theme.color("surface"), width=1))
+            self._items[name].setPen(pyqtgraph.mkPen(self.theme.color("surface"), width=1))
 
 
 def _told(size: int, bits: float, loss_increase: float) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from PySide6.QtCore import QMimeData, QPoint, Qt, QUrl
 from PySide6.QtGui import QDragEnterEvent, QDropEvent, QGuiApplication
+from PySide6.QtWidgets import QFileDialog
 from pytestqt.qtbot import QtBot
 
 from app.pages.layers.page import LayersPage
@@ -89,7 +90,10 @@ def test_a_checkpoint_that_cannot_be_read_is_reported(small: LayersPage, checkpo
 
 
 def test_a_folder_without_a_model_is_reported(small: LayersPage, tmp_path: Path, reports: Reports) -> None:
-    small.body.checkpoint_chosen.emit(str(tmp_path))
+    small.body.side.take.trigger()
+    dialog = small.findChild(QFileDialog)
+    dialog.fileSelected.emit(str(tmp_path))
+    dialog.reject()
     assert "config.json is missing" in reports[0][0].message
 
 
@@ -120,16 +124,16 @@ def test_simplified_rules_have_the_same_result(qtbot: QtBot, small: LayersPage, 
     select_kind(small, "down")
     small.set_keys(bits=8)
     before = [plan.scheme for plan in small.context.draft.plans]
-    small.body.side.tidy.trigger()
+    small.body.side.simplify.trigger()
     qtbot.waitUntil(lambda: bool(small.context.draft.choices.bits_map.rules))
     assert [plan.scheme for plan in small.context.draft.plans] == before
-    small.body.side.tidy.trigger()
+    small.body.side.simplify.trigger()
     qtbot.waitUntil(lambda: said[-1].startswith("The rules cannot"))
 
 
 def test_menu_entries_have_names(small: LayersPage) -> None:
     texts = [action.text() for action in small.body.side.menu.menu().actions() if not action.isSeparator()]
     assert texts == [
-        "Open map...", "Save map...", "Load from checkpoint...", "Copy as command", "Copy as layer_config", "Tidy",
-        "Reset all",
+        "Open map...", "Save map...", "Load from checkpoint...", "Copy as command", "Copy as layer_config",
+        "Simplify rules", "Reset all",
     ]  # fmt: skip

@@ -29,7 +29,7 @@ def plot(qtbot: QtBot, theme: Theme) -> Iterator[LossPlot]:
     made = LossPlot(theme)
     window = window_for(made, 480, 300)
     window.show()
-    qtbot.waitUntil(lambda: plotting.ready() and made._plot is not None, timeout=60_000)
+    qtbot.waitUntil(lambda: plotting.ready() and made.plot is not None, timeout=60_000)
     yield made
     window.close()
 
@@ -84,8 +84,8 @@ def test_no_length_is_an_odd_one(length: int) -> None:
 
 def test_the_axis_is_as_long_as_the_tuning_will_be(plot: LossPlot) -> None:
     plot.show_curve(curve(3.0, 2.0), 200)
-    assert plot._plot is not None
-    low, high = plot._plot.getPlotItem().viewRange()[0]
+    assert plot.plot is not None
+    low, high = plot.plot.getPlotItem().viewRange()[0]
     assert low <= 0
     assert high >= 200
 
@@ -109,6 +109,6 @@ def test_colours_follow_the_theme(plot: LossPlot, theme: Theme) -> None:
 def test_a_sentence_takes_the_place_of_the_curve(plot: LossPlot) -> None:
     plot.show_curve(curve(3.0), 10)
     plot.show_message("Nothing yet.")
-    assert plot._layers.currentWidget() is plot._empty
+    assert plot.layers.currentWidget() is plot.empty
     plot.show_curve(curve(3.0), 10)
-    assert plot._layers.currentWidget() is plot._plot
+    assert plot.layers.currentWidget() is plot.plot

@@ -14,6 +14,7 @@ from app.pages.layers.budget.panel import BudgetPanel
 from app.pages.layers.page import LayersPage
 from app.shared.context import Context
 from app.widgets import plotting
+from app.widgets.elided_label import ElidedLabel
 from core.bitsmap import Rule
 from core.errors import BadInput
 from core.events import Progress, Stage
@@ -79,7 +80,7 @@ def test_measuring_asks_with_the_choices_and_shows_how_long(budget: LayersPage, 
     assert not panel(budget).start.isVisible()
     call.on_event(Stage("analyse"))
     call.on_event(Progress(0.25, 100, 160))
-    assert label(budget, "measuring_words") == "Measuring, 25%, 2 to 3 min left"
+    assert panel(budget).measuring.findChild(ElidedLabel, "figures").text() == "25%, 2 to 3 min left"
 
 
 def test_a_table_opens_the_sensitivity_and_the_allocation(
@@ -267,8 +268,8 @@ def test_arrows_go_along_the_curve_and_enter_takes(qtbot: QtBot, known: LayersPa
 def test_the_mouse_reads_and_takes(qtbot: QtBot, known: LayersPage) -> None:
     plot = panel(known).plot
     plotting.begin_import()
-    qtbot.waitUntil(lambda: plotting.ready() and plot._plot is not None, timeout=60_000)
-    inside = plot._plot.viewport()
+    qtbot.waitUntil(lambda: plotting.ready() and plot.plot is not None, timeout=60_000)
+    inside = plot.plot.viewport()
     with qtbot.waitSignal(plot.taken):
         qtbot.mouseClick(inside, Qt.MouseButton.LeftButton, pos=QPoint(inside.width() // 2, 40))
 
