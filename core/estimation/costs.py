@@ -137,20 +137,20 @@ def run_flops(tree: ModelTree, recipe: Recipe) -> float:
 
     For a block with P weights, T tokens a step, I steps and N tokens of calibration:
     6*P*T*I for tuning (forward, gradient of the inputs, gradient of the weights: 2*P*T each), 2 * 2*P*N for the two
-    chains of forward passes, and a few forward passes that judge candidates. Attention adds 2*S*H for each
+    sets of activations, and a few forward passes that judge candidates. Attention adds 2*S*H for each
     token of a forward pass in a causal model with S tokens of context and hidden width H, three times that in
-    a step. Without steps only the chains are left, and plain rounding needs not even those.
+    a step. Without steps only the activations are computed, and plain rounding needs not even those.
     """
     if recipe.iters == 0 and not recipe.search_scale:
         return 0.0
     step = recipe.batch_size * recipe.accumulate * recipe.seqlen
-    chains = 2 * recipe.samples * recipe.seqlen
+    activations = 2 * recipe.samples * recipe.seqlen
     judged = _JUDGED * recipe.seqlen if recipe.iters else 0
     attention = 2 * recipe.seqlen * _hidden(tree)
     total = 0.0
     for weights in tree.block_weights:
         forward = 2 * weights + attention
-        total += 3 * forward * step * recipe.iters + forward * (chains + judged)
+        total += 3 * forward * step * recipe.iters + forward * (activations + judged)
     return total
 
 

@@ -1,6 +1,6 @@
-"""Quantizing one block: original outputs, tuning, integers, and the quantized chain's outputs.
+"""Quantization of one block: its original outputs, tuning, integers, and the outputs of the quantized block.
 
-Knows one block at a time, and the two chains of hidden states; not the order of blocks or where integers go.
+Each set of samples has two sets of hidden states: the activations of the original and of the quantized model.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from core.formats.gguf.mixes import tuned_as
 from core.formats.grids import named_mix
 from core.formats.stored import StoredLayer
 from core.home import private_folder
-from core.model.chain import BlockCall, products_in
+from core.model.block_runner import BlockCall, products_in
 from core.model.linear import TunedLinear
 from core.model.skeleton import Skeleton
 from core.model.tree import LayerPlan, Linear
@@ -68,11 +68,11 @@ class BlockJob:
 
 
 def quantize_block(
-    job: BlockJob, block: int, plans: list[LayerPlan], chains: list[SampleActivations]
+    job: BlockJob, block: int, plans: list[LayerPlan], activation_sets: list[SampleActivations]
 ) -> tuple[list[StoredLayer], TuningResult]:
-    """Advance every chain past block number `block`, and return its quantized layers.
+    """Advance all activations through block number `block`, and return its quantized layers.
 
-    The first chain is the one that is tuned on; others are only carried along.
+    The block is tuned on the first activation set; the others only pass through it.
 
     Raises:
         Cancelled: asked for.
@@ -85,15 +85,20 @@ def quantize_block(
         weights = {item.linear.name: read_weight(job.skeleton, item.linear, device) for item in plans}
         linears = {name: insert_linear(job, name, weight) for name, weight in weights.items()}
         weighed = [linears[item.linear.name] for item in plans if _weighed(job.spec.recipe, _grid_of(job, item))]
-        _advance_original(job, block, module, weighed, chains)
+        _advance_original(job, block, module, weighed, activation_sets)
         layers = [_layer(job, item, weights[item.linear.name], linears[item.linear.name]) for item in plans]
-        outcome = _tune(job, block, module, layers, chains[0])
+        outcome = _tune(job, block, module, layers, activation_sets[0])
         frozen = [_frozen(layer, item) for layer, item in zip(layers, plans, strict=True)]
-        for chain in chains:
-            for part in chain.slices():
-                chain.quantized.write(
+        for activations in activation_sets:
+            for part in activations.slices():
+                activations.quantized.write(
                     part,
-                    forward(job, chain.calls[block], module, chain.quantized.read(part, job.resolved.torch_device)),
+                    forward(
+                        job,
+                        activations.calls[block],
+                        module,
+                        activations.quantized.read(part, job.resolved.torch_device),
+                    ),
                 )
         return frozen, outcome
     finally:
@@ -129,15 +134,15 @@ def insert_linear(job: BlockJob, name: str, weight: Tensor) -> TunedLinear:
 
 
 def _advance_original(
-    job: BlockJob, block: int, module: nn.Module, weighed: list[TunedLinear], chains: list[SampleActivations]
+    job: BlockJob, block: int, module: nn.Module, weighed: list[TunedLinear], activation_sets: list[SampleActivations]
 ) -> None:
-    """The original chain past the block, in place; the inputs of some layers are weighed on the way."""
-    for number, chain in enumerate(chains):
+    """Advance the original model's activations through the block, in place; measure the inputs of `weighed` layers."""
+    for number, activations in enumerate(activation_sets):
         for linear in weighed:
             linear.gather = number == 0
-        for part in chain.slices():
-            hidden = chain.original.read(part, job.resolved.torch_device)
-            chain.original.write(part, forward(job, chain.calls[block], module, hidden))
+        for part in activations.slices():
+            hidden = activations.original.read(part, job.resolved.torch_device)
+            activations.original.write(part, forward(job, activations.calls[block], module, hidden))
     for linear in weighed:
         linear.gather = False
 
@@ -186,10 +191,10 @@ def _frozen(layer: TunedLayer, item: LayerPlan) -> StoredLayer:
 
 
 def _tune(
-    job: BlockJob, block: int, module: nn.Module, layers: list[TunedLayer], chain: SampleActivations
+    job: BlockJob, block: int, module: nn.Module, layers: list[TunedLayer], activations: SampleActivations
 ) -> TuningResult:
     device = job.resolved.torch_device
-    call = chain.calls[block]
+    call = activations.calls[block]
     run = _compiled(module) if job.spec.compile else module
 
     def through(hidden: Tensor) -> Tensor:
@@ -199,9 +204,9 @@ def _tune(
     return tune_block(
         layers,
         through,
-        lambda index: chain.quantized.read(index, device),
-        lambda index: chain.original.read(index, device),
-        len(chain.original),
+        lambda index: activations.quantized.read(index, device),
+        lambda index: activations.original.read(index, device),
+        len(activations.original),
         Tuning(job.spec.recipe.iters, job.resolved.micro_batch, job.resolved.accumulate, job.spec.seed + block),
         lambda iteration, loss: job.on_loss(block, iteration, loss),
         job.should_stop,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from core.control import ShouldStop
 from core.errors import Cancelled, VerificationFailed
 from core.formats.stored import StoredLayer
-from core.model.chain import logits
+from core.model.block_runner import logits
 from core.model.tree import LayerPlan
 from core.quant.blocks import BlockJob, SampleActivations, precision, read_weight
 from core.quant.grid import Grid, freeze, new_grid, stored
@@ -45,7 +45,7 @@ class _Listener(nn.Module):
         return x[..., :1]
 
 
-def quantize_head(job: BlockJob, item: LayerPlan, chain: SampleActivations) -> StoredLayer:
+def quantize_head(job: BlockJob, item: LayerPlan, activations: SampleActivations) -> StoredLayer:
     """The head as the map wants it, from the hidden states that leave the last block of the quantized model.
 
     A recipe without any text to speak of (plain rounding) rounds the head plainly too.
@@ -57,7 +57,7 @@ def quantize_head(job: BlockJob, item: LayerPlan, chain: SampleActivations) -> S
     weight, name = read_weight(job.skeleton, item.linear, job.resolved.torch_device), item.linear.name
     if job.spec.recipe.iters == 0 and not job.spec.recipe.search_scale:
         return freeze(new_grid(weight, item.scheme, min_zero=job.min_zero), name)
-    moments = input_moments(job, chain, item.linear.in_features)
+    moments = input_moments(job, activations, item.linear.in_features)
     searched = None
     if searchable(item.scheme):
         searched = search_scale(weight, item.scheme, moments.diagonal(), every=_EVERY)
@@ -67,7 +67,7 @@ def quantize_head(job: BlockJob, item: LayerPlan, chain: SampleActivations) -> S
     return round_with_feedback(grid, name, moments, job.should_stop)
 
 
-def input_moments(job: BlockJob, chain: SampleActivations, width: int) -> Tensor:
+def input_moments(job: BlockJob, activations: SampleActivations, width: int) -> Tensor:
     """Mean of x x^T over all tokens that reach the head, float32 [in, in].
 
     Raises:
@@ -80,11 +80,11 @@ def input_moments(job: BlockJob, chain: SampleActivations, width: int) -> Tensor
     listener = _Listener(width, device)
     skeleton.model.set_submodule(path, listener)
     try:
-        for part in chain.slices():
+        for part in activations.slices():
             if job.should_stop():
                 raise Cancelled("The run was cancelled.")
             with precision(job.resolved):
-                logits(skeleton, chain.quantized.read(part, device))
+                logits(skeleton, activations.quantized.read(part, device))
     finally:
         skeleton.model.set_submodule(path, head)
     if not torch.isfinite(listener.moments).all():

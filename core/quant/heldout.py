@@ -1,4 +1,5 @@
-"""Token losses of the original and of the quantized model on text that the tuning never saw, along the two chains.
+"""Token losses of the original and of the quantized model on text that the tuning never saw, from the activations of
+both.
 
 A few windows of the bundled evaluation text travel through the blocks beside the calibration samples. At the end
 both are scored by the model's own head. So every run knows what it cost, without loading a model a second time.
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from core.estimation.costs import CHUNK_BYTES
 from core.inference.evaluate import make_windows, row_losses
-from core.model.chain import logits
+from core.model.block_runner import logits
 from core.quant.activations import Activations
 from core.quant.blocks import BlockJob, precision
 

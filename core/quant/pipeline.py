@@ -21,7 +21,7 @@ from core.events import BlockDone, BlockStarted, Done, Emit, Log, Loss, Progress
 from core.formats.stored import StoredLayer
 from core.inference.evaluate import loss_increase, summarize
 from core.inference.memory import give_back_memory
-from core.model.chain import capture, first_inputs, only_rows
+from core.model.block_runner import capture, first_inputs, only_rows
 from core.model.context import ASSUMED, context_length
 from core.model.skeleton import build_skeleton
 from core.quant import heldout
@@ -93,11 +93,11 @@ def run(spec: JobSpec, job: Path, emit: Emit, control: Control) -> None:
             on_loss=lambda block, iteration, loss: _on_loss(emit, meter, spec.recipe.iters, block, iteration, loss),
         )
         running = _Run(spec, job, ready, blocks, output, emit, control, meter)
-        chains, unseen = _enter(running, calibration)
-        figures = _tune_all(running, chains)
-        head = _finish_head(running, chains[0])
-        del chains[0]  # the states of the calibration samples: room for the head
-        measured = _score(running, chains[0], unseen, head)
+        activation_sets, unseen = _enter(running, calibration)
+        figures = _tune_all(running, activation_sets)
+        head = _finish_head(running, activation_sets[0])
+        del activation_sets[0]  # the states of the calibration samples: room for the head
+        measured = _score(running, activation_sets[0], unseen, head)
         emit(Stage("write"))
         output.finish_files(control.should_stop)
         emit(Stage("verify"))
@@ -170,7 +170,7 @@ def _enter(running: _Run, calibration: Calibration) -> tuple[list[SampleActivati
     skeleton, device = ready.skeleton, resolved.torch_device
     skeleton.fill("", torch.float32, device, skip=(skeleton.stack, *skeleton.ends()))
     cache = getattr(torch, resolved.cache_dtype)
-    chains = []
+    activation_sets = []
     for name, tokens in (("calibration", calibration.tokens), ("unseen", unseen)):
         with only_rows(skeleton, tokens, torch.float32, device):
             calls = capture(skeleton, tokens[:1], device)
@@ -181,17 +181,19 @@ def _enter(running: _Run, calibration: Calibration) -> tuple[list[SampleActivati
                 for side in ("original", "quantized")
             ]
             original, quantized = (Activations(shape, cache, file) for file in files)
-            chain = SampleActivations(original, quantized, calls, resolved.micro_batch if name == "calibration" else 1)
-            for part in chain.slices():
+            activations = SampleActivations(
+                original, quantized, calls, resolved.micro_batch if name == "calibration" else 1
+            )
+            for part in activations.slices():
                 check_stop(running.control.should_stop)
                 hidden = first_inputs(skeleton, tokens[part], device)
                 original.write(part, hidden)
                 quantized.write(part, hidden)
-        chains.append(chain)
-    return chains, unseen
+        activation_sets.append(activations)
+    return activation_sets, unseen
 
 
-def _tune_all(running: _Run, chains: list[SampleActivations]) -> list[BlockFigures]:
+def _tune_all(running: _Run, activation_sets: list[SampleActivations]) -> list[BlockFigures]:
     """Every block in order, written as it is done; the figures of the blocks."""
     ready, emit = running.ready, running.emit
     figures: list[BlockFigures] = []
@@ -204,7 +206,7 @@ def _tune_all(running: _Run, chains: list[SampleActivations]) -> list[BlockFigur
         name = f"{ready.tree.prefix}.{block}"
         emit(BlockStarted(block=block, total=ready.tree.blocks, name=name, linears=tuple(x.linear.kind for x in plans)))
         begun = time.monotonic()
-        layers, outcome = quantize_block(running.blocks, block, plans, chains)
+        layers, outcome = quantize_block(running.blocks, block, plans, activation_sets)
         for layer in layers:
             running.output.write(layer)
         seconds = time.monotonic() - begun
@@ -214,11 +216,11 @@ def _tune_all(running: _Run, chains: list[SampleActivations]) -> list[BlockFigur
     return figures
 
 
-def _finish_head(running: _Run, chain: SampleActivations) -> StoredLayer | None:
+def _finish_head(running: _Run, activations: SampleActivations) -> StoredLayer | None:
     """The lm_head, if the map names it; one that was tied gets a copy of the embedding's weights."""
     for item in running.ready.quantized(-1):
         running.emit(Log("info", f"{item.linear.name}: {item.scheme.label()}, {item.why}"))
-        layer = quantize_head(running.blocks, item, chain)
+        layer = quantize_head(running.blocks, item, activations)
         running.output.write(layer)
         return layer
     return None
@@ -247,15 +249,15 @@ def _divergence(outcome: TuningResult, iterations: int) -> str:
     return f"the loss was not finite (NaN or infinity) at {where}, which ended the tuning; {kept} was kept"
 
 
-def _score(running: _Run, chain: SampleActivations, unseen: Tensor, head: StoredLayer | None) -> PerplexityResult:
+def _score(running: _Run, activations: SampleActivations, unseen: Tensor, head: StoredLayer | None) -> PerplexityResult:
     """The losses of the original and of the quantized model on the held-out windows."""
     with streamed_head(running.blocks):
-        before = heldout.token_losses(running.blocks, chain.original, unseen)
+        before = heldout.token_losses(running.blocks, activations.original, unseen)
         if head is None:
-            after = heldout.token_losses(running.blocks, chain.quantized, unseen)
+            after = heldout.token_losses(running.blocks, activations.quantized, unseen)
     if head is not None:
         with streamed_head(running.blocks, head):
-            after = heldout.token_losses(running.blocks, chain.quantized, unseen)
+            after = heldout.token_losses(running.blocks, activations.quantized, unseen)
     embedding = running.ready.tree.tensors[f"{running.ready.tree.embedding}.weight"]
     return PerplexityResult(
         summarize(before, unseen), summarize(after, unseen), *loss_increase(before, after), embedding.shape[0]

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from core.errors import BitwrightError, CorruptFile, UnsupportedModel, no_memory
-from core.model.chain import BlockCall, capture, first_inputs, logits, only_rows
+from core.model.block_runner import BlockCall, capture, first_inputs, logits, only_rows
 from core.model.fingerprint import FingerprintedStore
 from core.model.linear import TunedLinear
 from core.model.skeleton import Skeleton
@@ -77,7 +77,7 @@ def two_rows(tokens: Tensor, vocabulary: int) -> Tensor:
 
 
 def prove(proof: SourceProof) -> None:
-    """Compare the chain of blocks with the model, and read every tensor of the checkpoint once.
+    """Compare the execution block by block with the model, and read every tensor of the checkpoint once.
 
     Memory: a block in fp32, and what lies outside of the blocks without embedding and head.
 

@@ -1,7 +1,7 @@
 """Tuning the rounding of one block by signed gradient descent (SignRound, arXiv 2309.05516).
 
-The loss is the mean squared error between what the quantized block makes of the quantized chain's input and what
-the original block made of the original chain's. Gradients of the rounding are closed forms (`core.quant.grid`),
+The loss is the mean squared error between what the quantized block makes of the quantized model's activations and
+what the original block made of the original model's. Gradients of the rounding are closed forms (`core.quant.grid`),
 so autograd keeps nothing per weight but the gradient of the layer at hand. Knows a block as a function and its
 grids; not where inputs come from or results go.
 """
@@ -111,7 +111,7 @@ def tune_block(
 
     Args:
         forward: hidden states [batch, tokens, width] to the block's output, through the layers' modules.
-        inputs, targets: from sample numbers (int64 [batch]) to hidden states of the quantized chain, and to what the
+        inputs, targets: from sample numbers (int64 [batch]) to hidden states of the quantized model, and to what the
             original block made of its own.
         samples: how many there are.
         on_loss: told the iteration (from 1) and its minibatch loss.

@@ -1,7 +1,7 @@
 """Proof that what lies on disk is what was tuned: read back, compared, scanned, run, and asked to write a few words.
 
 The written checkpoint is read block by block through the same reader that any later use goes through, so the
-check needs no more memory than the run. Knows files and chains, not how they were tuned.
+check needs no more memory than the run. Depends on the files only, not on how they were tuned.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from core.errors import VerificationFailed
 from core.formats.stored import Checkpoint, digest
 from core.inference.evaluate import summarize
 from core.inference.memory import give_back_memory
-from core.model.chain import BlockCall, capture, first_inputs, logits, only_rows
+from core.model.block_runner import BlockCall, capture, first_inputs, logits, only_rows
 from core.quant.activations import Activations
 from core.quant.blocks import BlockJob, forward, insert_linear, precision
 from core.quant.heldout import token_losses

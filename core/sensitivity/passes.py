@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from core.control import ShouldStop
 from core.errors import Cancelled, CorruptFile
-from core.model.chain import BlockCall, capture, first_inputs, logits, only_rows, products_in
+from core.model.block_runner import BlockCall, capture, first_inputs, logits, only_rows, products_in
 from core.model.skeleton import Skeleton
 from core.quant.activations import Activations
 from core.sensitivity.states import HiddenStates

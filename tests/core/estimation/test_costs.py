@@ -32,12 +32,12 @@ def costs(tree: ModelTree, spec: JobSpec = SPEC, throughput: float | None = 1e9,
 def test_the_operations_of_a_run_by_hand(tree: ModelTree) -> None:
     forward = 2 * WEIGHTS + 2 * 32 * WIDTH  # products with the weights, and causal attention over 32 tokens
     tuning = 3 * forward * (4 * 2 * 32) * 10
-    chains = forward * 2 * 16 * 32
+    activations = forward * 2 * 16 * 32
     judging = forward * 80 * 32
-    assert run_flops(tree, RECIPE) == BLOCKS * (tuning + chains + judging)
+    assert run_flops(tree, RECIPE) == BLOCKS * (tuning + activations + judging)
 
 
-def test_plain_rounding_computes_nothing_and_a_search_only_the_chains(tree: ModelTree) -> None:
+def test_plain_rounding_computes_nothing_and_a_search_only_the_activations(tree: ModelTree) -> None:
     assert run_flops(tree, replace(RECIPE, iters=0)) == 0
     searched = run_flops(tree, replace(RECIPE, iters=0, search_scale=True))
     assert 0 < searched < run_flops(tree, replace(RECIPE, iters=1))

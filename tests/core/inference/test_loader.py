@@ -25,7 +25,7 @@ from core.inference.native import library
 from core.schemes import LayerScheme
 from tests.core.formats.gguf import gguf_files
 from tests.core.formats.tiny import bits_map, open_tree, write_output
-from tests.core.model.test_chain import saved
+from tests.core.model.test_block_runner import saved
 from tests.core.tiny_model import BLOCKS, SHAPES, save_model
 
 

@@ -274,11 +274,11 @@ def test_a_block_whose_loss_is_not_finite_is_told(
 ) -> None:
     honest, blocks = pipeline.quantize_block, []
 
-    def quantize(job: Any, block: int, plans: Any, chains: Any) -> Any:
+    def quantize(job: Any, block: int, plans: Any, activation_sets: Any) -> Any:
         blocks.append(block)
         if block == 1:
-            chains[0].original.data[:] = value
-        return honest(job, block, plans, chains)
+            activation_sets[0].original.data[:] = value
+        return honest(job, block, plans, activation_sets)
 
     monkeypatch.setattr(pipeline, "quantize_block", quantize)
     events = run(spec_of(model, tmp_path), tmp_path)

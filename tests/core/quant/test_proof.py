@@ -19,7 +19,7 @@ from core.model.skeleton import build_skeleton
 from core.model.tree import build_tree
 from core.quant import proof
 from core.quant.proof import SourceProof, check_range, difference, prove, two_rows
-from tests.core.model.test_chain import FAMILIES, saved
+from tests.core.model.test_block_runner import FAMILIES, saved
 from tests.core.tiny_model import save_model
 
 _SMALL: dict[str, Any] = {

@@ -12,7 +12,7 @@ import transformers
 from transformers import AutoModelForCausalLM
 
 from core.files import read_json
-from core.model.chain import capture, first_inputs, logits, only_rows
+from core.model.block_runner import capture, first_inputs, logits, only_rows
 from core.model.headers import read_folder
 from core.model.skeleton import build_skeleton
 from core.model.tree import build_tree
