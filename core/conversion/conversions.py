@@ -69,7 +69,7 @@ class Subject:
         table: of its tensors, as if nothing were quantized.
         tree: what they make.
         config: of the original.
-        act_order: layers whose inputs are grouped in an order of their own.
+        act_order: layers with act-order (`desc_act`).
         foreign: linears whose block type is only read as floats -> that type.
         label: what the source is called.
     """

@@ -202,7 +202,7 @@ def _stored(conversion: Conversion, before: StoredLayer) -> StoredLayer:
     if conversion.is_plain:
         return plan.stored(before)
     planned = plan.layers[before.name].scheme
-    return plan.stored(regrid(before, planned, plan.min_zero, ordered=is_gguf(plan.name)))
+    return plan.stored(regrid(before, planned, plan.min_zero, contiguous_groups=is_gguf(plan.name)))
 
 
 def _difference(before: StoredLayer, after: StoredLayer, conversion: Conversion) -> Difference:

@@ -24,21 +24,23 @@ _EVEN = ("q4_0", "q5_0", "q8_0")
 """Block types whose weights are integers around zero times one float16."""
 
 
-def regrid(layer: StoredLayer, planned: LayerScheme, min_zero: int = 0, *, ordered: bool = False) -> StoredLayer:
+def regrid(
+    layer: StoredLayer, planned: LayerScheme, min_zero: int = 0, *, contiguous_groups: bool = False
+) -> StoredLayer:
     """The layer on the planned grid; the same weights to the bit if `exact` says so, else the nearest that were found.
 
     Args:
         layer: of any grid, or of none.
         planned: a scheme or a block type; of 16 bits, the layer stays what it is.
         min_zero: the smallest zero point that the output can store, 0 or 1.
-        ordered: the output's groups are of neighbours, as those of blocks are.
+        contiguous_groups: the output has no act-order; its groups are contiguous inputs.
 
     Raises:
         ValueError: integers that are not on a grid of block types were asked for of other weights.
     """
     if not planned.quantized:
         return layer
-    astray = ordered and isinstance(layer, QuantizedLinear) and layer.g_idx is not None
+    astray = contiguous_groups and isinstance(layer, QuantizedLinear) and layer.g_idx is not None
     if planned.type or isinstance(layer, BlockLinear) or layer.scheme != planned or astray:
         layer = _onto(layer, planned)
     if isinstance(layer, QuantizedLinear) and not layer.scheme.sym and min_zero:
@@ -50,7 +52,7 @@ def exact(scheme: LayerScheme, planned: LayerScheme, *, act_order: bool = False)
     """Whether `regrid` keeps every weight of a layer of `scheme` in groups of neighbours.
 
     Args:
-        act_order: its inputs are grouped in an order of their own.
+        act_order: the layer has act-order (`desc_act`).
     """
     if not planned.quantized or (scheme == planned and not act_order):
         return True
@@ -79,10 +81,10 @@ def mirrored(layer: QuantizedLinear, min_zero: int = 1) -> QuantizedLinear:
     scales = layer.scales.where(~low, -layer.scales)
     zeros = layer.zeros.where(~low, top - layer.zeros)
     if layer.g_idx is not None:
-        turned = low[:, layer.g_idx.long()]
+        flipped = low[:, layer.g_idx.long()]
     else:
-        turned = low.repeat_interleave(layer.scheme.group_of(layer.in_features), 1)[:, : layer.in_features]
-    return replace(layer, ints=layer.ints.where(~turned, top - layer.ints), scales=scales, zeros=zeros)
+        flipped = low.repeat_interleave(layer.scheme.group_of(layer.in_features), 1)[:, : layer.in_features]
+    return replace(layer, ints=layer.ints.where(~flipped, top - layer.ints), scales=scales, zeros=zeros)
 
 
 def widened(layer: StoredLayer, name: str) -> BlockLinear | None:

@@ -45,7 +45,7 @@ def encode(packing: Packing, layer: QuantizedLinear) -> dict[str, Tensor]:
         # Fast kernels do not read the zero points of symmetric layers.
         raise ValueError(f"{layer.name}: a symmetric layer has a zero point that is not the middle")
     if layer.g_idx is not None and not packing.g_idx:
-        raise ValueError(f"{layer.name}: this layout cannot store groups of inputs in an order of their own")
+        raise ValueError(f"{layer.name}: this layout cannot store act-order (desc_act)")
     weight = pack_outputs(layer.ints, bits, packing.order) if packing.awq else pack_inputs(layer.ints, bits)
     tensors = {
         f"{layer.name}.qweight": weight,

@@ -49,7 +49,7 @@ class PackedPlan:
         source_config: the source's config.json.
         module_name: from a linear's name in the checkpoint to that of its module in the transformers model.
         unties: the head was the embedding in the source and is a quantized layer of its own here.
-        act_order: groups of inputs may be in an order of their own (GPTQ's `desc_act`).
+        act_order: layers may have act-order (GPTQ's `desc_act`).
         notes: what a user should know beforehand.
     """
 
@@ -81,14 +81,14 @@ class PackedPlan:
         """The layer itself, if it is what was planned and within what the format holds.
 
         Raises:
-            ValueError: another scheme or shape, a zero point below `min_zero`, inputs in an order of their own.
+            ValueError: another scheme or shape, a zero point below `min_zero`, or act-order that was not planned.
         """
         expected = self.layers[layer.name]
         shape = (expected.linear.out_features, expected.linear.in_features)
         if not isinstance(layer, QuantizedLinear) or layer.scheme != expected.scheme or layer.ints.shape != shape:
             raise ValueError(f"{layer.name} was planned as {expected.scheme.label()} {shape}")
         if layer.g_idx is not None and not self.act_order:
-            raise ValueError(f"{layer.name} has its inputs grouped in an order of their own")
+            raise ValueError(f"{layer.name} has act-order (desc_act), which was not planned")
         if not layer.scheme.sym and int(layer.zeros.min()) < self.packing.zero_bias:
             raise ValueError(f"{layer.name} has a zero point of 0, which {self.name} cannot store")
         return layer

@@ -82,7 +82,7 @@ class QuantizedCheckpoint:
 
     @cached_property
     def act_order(self) -> tuple[str, ...]:
-        """Names of the quantized linears whose inputs are grouped in an order of their own; reads the lists of groups.
+        """Names of the quantized linears with act-order (`desc_act`); reads their `g_idx` tensors.
 
         Raises:
             CorruptFile: a list that cannot be.

@@ -45,7 +45,7 @@ def plan(
             is what readers match; the same by default.
         source_folder: where the source's tokenizer lies; GGUF files hold it.
         label: what the source is called, such as `owner/name`; for GGUF's metadata.
-        act_order: layers may have their inputs grouped in an order of their own (GPTQ's `desc_act`).
+        act_order: layers may have act-order (GPTQ's `desc_act`).
         embedding_type: block type that the source's embedding is stored in, which GGUF can take over; "" for none.
 
     Raises:
@@ -59,7 +59,7 @@ def plan(
         raise UnsupportedModel("The source model is quantized already.", "Choose the original model.")
     if act_order and name not in GPTQ:
         raise BadInput(
-            f"{name} cannot hold groups of inputs in an order of their own (desc_act).",
+            f"{name} cannot store act-order (desc_act).",
             f"Choose {' or '.join(GPTQ)}, or 16 bits.",
         )
     if is_gguf(name):
@@ -98,7 +98,7 @@ def plan_packed(
     if least:
         notes.append(f"{name} cannot store a zero point of 0: the levels of asymmetric layers keep to what it can.")
     if act_order:
-        notes.append("GPTQModel reads groups in an order of their own (desc_act); auto-round and vLLM refuse them.")
+        notes.append("GPTQModel reads act-order (desc_act); auto-round and vLLM do not.")
     return PackedPlan(
         name=name,
         packing=packing,

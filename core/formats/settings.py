@@ -71,7 +71,7 @@ class Settings:
         default: the scheme of every layer that no override covers.
         overrides: an exact name counts before all patterns, then the first pattern that matches.
         blocks: modules that hold the quantized blocks, as far as the config names them.
-        desc_act: inputs may be grouped in an order of their own.
+        desc_act: layers may have act-order.
         static_groups: groups follow each other even so.
         weights_file: name of the file with the tensors, without its suffix, where the config has one.
     """

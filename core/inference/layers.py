@@ -36,11 +36,11 @@ def facts_of(checkpoint: Checkpoint, tree: ModelTree) -> list[LayerFacts]:
     """
     shapes = {linear.name: (linear.out_features, linear.in_features) for linear in tree.nameable}
     table = checkpoint.dense_table()
-    ordered = frozenset(getattr(checkpoint, "act_order", ()))
+    act_order = frozenset(getattr(checkpoint, "act_order", ()))
     found = []
     for name, scheme in checkpoint.schemes.items():
         outputs, inputs = shapes.get(name) or table[f"{name}.weight"].shape
-        found.append(LayerFacts(name, outputs, inputs, scheme, name in ordered))
+        found.append(LayerFacts(name, outputs, inputs, scheme, name in act_order))
     return found
 
 

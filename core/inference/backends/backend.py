@@ -26,14 +26,14 @@ class LayerFacts:
         name: name of the layer.
         outputs, inputs: shape of the weight.
         scheme: bits, group size and symmetry, or a GGUF block type.
-        ordered: whether its inputs are in groups of their own order (GPTQ's `desc_act`).
+        act_order: whether the layer has act-order (GPTQ's `desc_act`).
     """
 
     name: str
     outputs: int
     inputs: int
     scheme: LayerScheme
-    ordered: bool = False
+    act_order: bool = False
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ class MarlinBackend:
             return f"It supports 4 and 8 bits, symmetric, not {facts.scheme.label()}."
         inputs, outputs = facts.inputs, facts.outputs
         aligned = (outputs % 64 == 0 and inputs % 128 == 0) or (outputs % 128 == 0 and inputs % 64 == 0)
-        if facts.ordered and scheme.group_size != -1 and not aligned:
+        if facts.act_order and scheme.group_size != -1 and not aligned:
             return f"With act-order it needs tiles of 64x128 or 128x64, which do not divide {outputs}x{inputs}."
         return _refusal(facts, scheme, dtype)
 
@@ -62,8 +62,8 @@ class MarlinBackend:
         """Build the module of a layer that `refusal` accepts."""
         plain = _plain(layer)
         # With one group per row, the order of the inputs does not matter.
-        ordered = plain.g_idx is not None and plain.scheme.group_size != -1
-        linear = _make("marlin", "MarlinLinear", plain, bias, dtype, ordered=ordered)
+        act_order = plain.g_idx is not None and plain.scheme.group_size != -1
+        linear = _make("marlin", "MarlinLinear", plain, bias, dtype, act_order=act_order)
         linear.to(device.id)
         linear.post_init()
         return _ready(linear)
@@ -91,9 +91,9 @@ class ExllamaBackend:
     def build(self, layer: StoredLayer, bias: Tensor | None, device: Device, dtype: torch.dtype) -> nn.Module:
         """Build the module of a layer that `refusal` accepts."""
         plain = _plain(layer)
-        ordered = plain.g_idx is not None and plain.scheme.group_size != -1
-        linear = _make("exllamav2", "ExllamaV2Linear", plain, bias, dtype, ordered=ordered)
-        if not ordered:
+        act_order = plain.g_idx is not None and plain.scheme.group_size != -1
+        linear = _make("exllamav2", "ExllamaV2Linear", plain, bias, dtype, act_order=act_order)
+        if not act_order:
             linear.g_idx.zero_()  # gptqmodel's convention for inputs in natural order
         linear.to(device.id)
         linear.post_init(_scratch(linear.temp_dq_size(), device.id))
@@ -166,7 +166,7 @@ def _plain(layer: StoredLayer) -> QuantizedLinear:
 
 
 def _make(
-    module: str, cls: str, layer: QuantizedLinear, bias: Tensor | None, dtype: torch.dtype, *, ordered: bool
+    module: str, cls: str, layer: QuantizedLinear, bias: Tensor | None, dtype: torch.dtype, *, act_order: bool
 ) -> Any:
     """Return gptqmodel's layer on the CPU, filled with tensors in version 2 of the GPTQ format (exact zero points)."""
     import torch
@@ -176,7 +176,7 @@ def _make(
     made = getattr(importlib.import_module(f"gptqmodel.nn_modules.qlinear.{module}"), cls)(
         bits=layer.scheme.bits,
         group_size=layer.scheme.group_size,
-        desc_act=ordered,
+        desc_act=act_order,
         sym=layer.scheme.sym,
         in_features=layer.in_features,
         out_features=layer.out_features,
@@ -188,7 +188,7 @@ def _make(
         "qzeros": pack_outputs(layer.zeros, layer.scheme.bits),
         "scales": layer.scales.T.contiguous(),
         "g_idx": layer.g_idx
-        if ordered
+        if act_order
         else torch.arange(layer.in_features) // layer.scheme.group_of(layer.in_features),
         "bias": bias,
     }

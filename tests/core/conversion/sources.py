@@ -63,7 +63,7 @@ def make(
 
     Args:
         default, layers: the bits map.
-        act_order: inputs are grouped in an order of their own, as GPTQ's `desc_act` leaves them.
+        act_order: the quantized layers have act-order (GPTQ's `desc_act`).
     """
     tree = open_tree(original)
     chosen: BitsMap = bits_map(default or LayerScheme(4, 32), layers)
@@ -81,14 +81,14 @@ def make(
             layer = round_to(weight, item.scheme.type, None, name)
         else:
             layer = round_to_nearest(name, weight, item.scheme, target.min_zero)
-            layer = shuffle(layer) if act_order else layer
+            layer = with_act_order(layer) if act_order else layer
         writer.write(target.stored(layer))
     writer.begin(original)
     writer.finish(TensorStore(original), never)
     return folder
 
 
-def shuffle(layer: QuantizedLinear) -> QuantizedLinear:
+def with_act_order(layer: QuantizedLinear) -> QuantizedLinear:
     """The same integers with their inputs dealt out to the groups at random."""
     size = layer.scheme.group_of(layer.in_features)
     order = torch.randperm(layer.in_features, generator=torch.Generator().manual_seed(1))

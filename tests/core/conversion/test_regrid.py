@@ -165,7 +165,7 @@ def test_groups_out_of_order_are_rounded_into_blocks() -> None:
         NAME, LayerScheme(4, 32), torch.randint(0, 16, (4, 64)).to(torch.uint8), torch.rand(4, 2).half(),
         torch.full((4, 2), 8, dtype=torch.uint8), torch.arange(64, dtype=torch.int32) % 2,
     )  # fmt: skip
-    found = regrid(layer, layer.scheme, ordered=True)
+    found = regrid(layer, layer.scheme, contiguous_groups=True)
     assert isinstance(found, QuantizedLinear)
     assert found.g_idx is None
     assert regrid(layer, layer.scheme) is layer

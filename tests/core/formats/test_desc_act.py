@@ -69,7 +69,7 @@ def save(folder: Path, table: dict[str, torch.Tensor], **changes: object) -> Pat
 
 
 @pytest.mark.parametrize(("version", "bias"), [("gptq", 1), ("gptq_v2", 0)])
-def test_shuffled_groups_have_the_known_answer(tmp_path: Path, version: str, bias: int) -> None:
+def test_act_order_has_the_known_answer(tmp_path: Path, version: str, bias: int) -> None:
     layer = QuantizedCheckpoint(save(tmp_path, tensors(bias), checkpoint_format=version)).layer(NAME)
     assert torch.equal(layer.dequantize(), dense())
 
@@ -88,7 +88,7 @@ def test_a_g_idx_of_64_bits_is_read(tmp_path: Path) -> None:
     assert torch.equal(layer.dequantize(), dense())
 
 
-def test_layers_with_shuffled_groups_are_named(tmp_path: Path) -> None:
+def test_layers_with_act_order_are_named(tmp_path: Path) -> None:
     plain = {f"model.other.{name.rpartition('.')[2]}": value for name, value in tensors().items()}
     plain["model.other.g_idx"] = torch.arange(96, dtype=torch.int32) // 32
     assert QuantizedCheckpoint(save(tmp_path, plain | tensors())).act_order == (NAME,)
@@ -188,7 +188,7 @@ def test_gptq_stores_the_order(bits: int, packing, seed: int) -> None:
 
 @pytest.mark.parametrize("packing", [AUTO_ROUND, AUTO_ROUND_AWQ, AUTO_ROUND_GPTQ], ids=lambda packing: packing.name)
 def test_other_layouts_cannot_store_an_order(packing) -> None:
-    with pytest.raises(ValueError, match="order of their own"):
+    with pytest.raises(ValueError, match="act-order"):
         encode(packing, act_order(LayerScheme(4, 32, False), 64, 1))
 
 
@@ -198,7 +198,7 @@ def test_a_layer_with_a_torn_list_of_groups_is_refused() -> None:
         QuantizedLinear("layer", layer.scheme, layer.ints, layer.scales, layer.zeros, torch.ones(64, dtype=torch.int32))
 
 
-def test_rows_can_be_taken_from_a_shuffled_layer() -> None:
+def test_rows_can_be_taken_from_an_act_order_layer() -> None:
     layer = act_order(LayerScheme(4, 32, False), 64, 1)
     order = torch.tensor([3, 0, 31])
     assert torch.equal(layer.take(order).dequantize(), layer.dequantize()[order])

@@ -135,10 +135,10 @@ def read_all(folder: Path) -> str:
     return "partly" if problems else "read"
 
 
-def theirs(checkpoint: QuantizedCheckpoint, name: str, ordered: bool) -> dict[str, torch.Tensor]:
+def theirs(checkpoint: QuantizedCheckpoint, name: str, act_order: bool) -> dict[str, torch.Tensor]:
     """The parts of a layer as safetensors' own reader finds them."""
     parts = {}
-    for part in ("qweight", "qzeros", "scales", *(["g_idx"] if ordered else [])):
+    for part in ("qweight", "qzeros", "scales", *(["g_idx"] if act_order else [])):
         file = checkpoint.folder / checkpoint.tensors[f"{name}.{part}"].file
         with safe_open(file, "pt") as stream:
             parts[part] = stream.get_tensor(f"{name}.{part}")

@@ -151,11 +151,11 @@ def test_a_zero_point_of_0_is_not_stored_by_version_1(source: Path) -> None:
         made(source, "auto_gptq")[0].stored(layer)
 
 
-def test_groups_in_an_order_of_their_own_are_not_stored_where_none_were_planned(source: Path) -> None:
+def test_act_order_is_not_stored_where_none_was_planned(source: Path) -> None:
     plain = round_to_nearest(NAME, torch.ones(96, 64), W4)
     order = torch.arange(64, dtype=torch.int32).flip(0) // 32
     layer = QuantizedLinear(NAME, W4, plain.ints, plain.scales, plain.zeros, order)
-    with pytest.raises(ValueError, match="order of their own"):
+    with pytest.raises(ValueError, match="act-order"):
         made(source, "auto_gptq", W4)[0].stored(layer)
 
 

@@ -235,7 +235,7 @@ def test_values_that_are_not_finite_are_refused_before_the_first_block(
     replace_tensors(folder, tensors)
     (tmp_path / "job").mkdir()
     events: list[Event] = []
-    with pytest.raises(CorruptFile, match=f"{re.escape(name)} holds 1 value that is not finite"):
+    with pytest.raises(CorruptFile, match=f"{re.escape(name)} contains 1 value that is not finite"):
         pipeline.run(spec_of(folder, tmp_path), tmp_path / "job", events.append, Control())
     assert entries(tmp_path) == {"broken"}
     assert not any(isinstance(event, BlockStarted) for event in events)

@@ -64,7 +64,7 @@ def read_values(path: Path) -> str:
         with np.errstate(all="ignore"):
             expected = gguf.dequantize(raw, tensor.kind)
             expected = (expected if place.order is None else expected[place.order]) - np.float32(place.shift)
-        expected = expected.T if place.turned and stem not in checkpoint.schemes else expected
+        expected = expected.T if place.transposed and stem not in checkpoint.schemes else expected
         assert np.array_equal(found, expected.reshape(found.shape), equal_nan=True), name
     return "read"
 

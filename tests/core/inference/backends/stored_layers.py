@@ -20,9 +20,9 @@ BLOCKS = [LayerScheme.of_type(name) for name in TYPES]
 
 
 def layer(
-    scheme: LayerScheme, outputs: int = 48, inputs: int = 256, *, ordered: bool = False, seed: int = 0
+    scheme: LayerScheme, outputs: int = 48, inputs: int = 256, *, act_order: bool = False, seed: int = 0
 ) -> StoredLayer:
-    """Return a random layer with weights of realistic size; `ordered` assigns the inputs to groups at random."""
+    """Return a random layer with weights of realistic size; `act_order` assigns the inputs to groups at random."""
     generator = torch.Generator().manual_seed(seed)
     ints = torch.randint(0, scheme.levels, (outputs, inputs), generator=generator, dtype=torch.uint8)
     if scheme.type:
@@ -32,7 +32,7 @@ def layer(
     zeros = torch.full(shape, scheme.levels // 2, dtype=torch.uint8)
     if not scheme.sym:
         zeros = torch.randint(0, scheme.levels, shape, generator=generator, dtype=torch.uint8)
-    g_idx = natural_groups(scheme, inputs)[torch.randperm(inputs, generator=generator)] if ordered else None
+    g_idx = natural_groups(scheme, inputs)[torch.randperm(inputs, generator=generator)] if act_order else None
     return QuantizedLinear("model.layers.0.mlp.up_proj", scheme, ints, scales, zeros, g_idx)
 
 

@@ -40,7 +40,7 @@ def test_every_scheme_is_exact(scheme: LayerScheme, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("sym", [True, False])
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
 def test_act_order_is_computed(bits: int, sym: bool) -> None:
-    stored = layer(LayerScheme(bits, 64, sym), ordered=True)
+    stored = layer(LayerScheme(bits, 64, sym), act_order=True)
     x = torch.randn(1, 256)
     found = BACKEND.build(stored, None, CPU, torch.float32)(x)
     assert apart(found, x @ stored.dequantize().t()) < 1e-6

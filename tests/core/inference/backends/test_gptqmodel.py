@@ -137,7 +137,7 @@ def test_unsupported_layers_are_refused_with_the_reason(
 
 
 def test_marlin_refuses_act_order_if_its_tiles_do_not_divide_the_layer() -> None:
-    stored = layer(LayerScheme(4, 32, True), 96, 256, ordered=True)
+    stored = layer(LayerScheme(4, 32, True), 96, 256, act_order=True)
     assert "tiles" in MarlinBackend().refusal(facts(stored), CARD, torch.float16)
 
 
@@ -146,16 +146,16 @@ def test_outputs_that_are_not_a_multiple_of_32_are_refused() -> None:
 
 
 @pytest.mark.usefixtures("_stand_in")
-@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize("act_order", [False, True])
 @pytest.mark.parametrize("backend", BACKENDS, ids=lambda backend: backend.name)
-def test_the_layer_gets_the_tensors_of_gptq_version_2(backend: Any, ordered: bool) -> None:
-    stored: Any = layer(LayerScheme(4, 64, backend.name == "marlin"), 64, 256, ordered=ordered)
+def test_the_layer_gets_the_tensors_of_gptq_version_2(backend: Any, act_order: bool) -> None:
+    stored: Any = layer(LayerScheme(4, 64, backend.name == "marlin"), 64, 256, act_order=act_order)
     built: Any = backend.build(stored, torch.ones(64), CPU, torch.float16)
     assert torch.equal(unpack_inputs(built.qweight, 4), stored.ints)
     assert torch.equal(unpack_outputs(built.qzeros, 4), stored.zeros)
     assert torch.equal(built.scales, stored.scales.T)
     assert built.version == 2
-    assert built.given["desc_act"] is ordered
+    assert built.given["desc_act"] is act_order
     assert torch.equal(built.bias, torch.ones(64, dtype=torch.float16))
 
 
@@ -167,7 +167,7 @@ def test_exllama_gets_a_zero_g_idx_without_act_order() -> None:
 
 @pytest.mark.usefixtures("_stand_in")
 def test_exllama_gets_the_g_idx_of_act_order() -> None:
-    stored: Any = layer(LayerScheme(4, 64, True), 64, ordered=True)
+    stored: Any = layer(LayerScheme(4, 64, True), 64, act_order=True)
     built: Any = ExllamaBackend().build(stored, None, CPU, torch.float16)
     assert torch.equal(built.g_idx, stored.g_idx)
 

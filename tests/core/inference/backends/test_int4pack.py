@@ -33,7 +33,7 @@ def test_every_bit_width_is_as_exact_as_bfloat16(scheme: LayerScheme, rows: int)
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
 @pytest.mark.parametrize("sym", [True, False])
 def test_act_order_is_computed(bits: int, sym: bool) -> None:
-    stored = layer(LayerScheme(bits, 64, sym), ordered=True)
+    stored = layer(LayerScheme(bits, 64, sym), act_order=True)
     x = torch.randn(3, 256)
     assert apart(Int4PackLinear(stored, None, torch.float32)(x), x @ stored.dequantize().t()) < ROUNDED
 

@@ -21,9 +21,9 @@ ROUNDED = 0.01
 
 @installed
 @pytest.mark.parametrize("scheme", SUPPORTED, ids=[scheme.label() for scheme in SUPPORTED])
-@pytest.mark.parametrize("ordered", [False, True])
-def test_every_scheme_is_as_exact_as_bfloat16(scheme: LayerScheme, ordered: bool) -> None:
-    stored = layer(scheme, outputs=64, ordered=ordered)
+@pytest.mark.parametrize("act_order", [False, True])
+def test_every_scheme_is_as_exact_as_bfloat16(scheme: LayerScheme, act_order: bool) -> None:
+    stored = layer(scheme, outputs=64, act_order=act_order)
     x, bias = torch.randn(1, 5, 256), torch.randn(64)
     assert (BACKEND.missing(CPU), BACKEND.refusal(facts(stored), CPU, torch.float32)) == (None, "")
     found = BACKEND.build(stored, bias, CPU, torch.float32)(x)

@@ -29,7 +29,7 @@ def test_every_scheme_is_computed_with_the_exact_weights(
 
 @pytest.mark.parametrize("scheme", PLAIN, ids=[scheme.label() for scheme in PLAIN])
 def test_act_order_is_computed(scheme: LayerScheme) -> None:
-    stored = layer(scheme, ordered=True)
+    stored = layer(scheme, act_order=True)
     module = PackedLinear(stored, None, torch.float32)
     assert torch.equal(module.rows(0, 48), stored.dequantize())
 

@@ -107,7 +107,7 @@ def test_the_first_of_eight_is_in_the_lowest_bits() -> None:
 @pytest.mark.parametrize(("inputs", "tiles"), [(256, 8), (192, 4), (96, 2)])
 def test_cuda_packs_as_many_tiles_together_as_divide_the_inputs(inputs: int, tiles: int) -> None:
     """The device `meta` applies torch's checks of the packing without computing."""
-    stored = layer(LayerScheme(4, 32, False), 48, inputs, ordered=True)
+    stored = layer(LayerScheme(4, 32, False), 48, inputs, act_order=True)
     built = CudaInt4Linear(stored, torch.zeros(48), "meta", torch.bfloat16)
     assert built.words.shape == (6, inputs // (16 * tiles), 32, tiles // 2)
     assert built.grid.shape == (inputs // 32, 48, 2)
@@ -136,7 +136,7 @@ def test_unpacking_inverts_the_packing_of_the_kernel(inputs: int, tiles: int) ->
 
 def test_many_rows_on_cuda_are_multiplied_by_the_unpacked_weight(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tinygemm, "_SLICE", 8 * 256)
-    stored = layer(LayerScheme(4, 32, False), 48, 256, ordered=True)
+    stored = layer(LayerScheme(4, 32, False), 48, 256, act_order=True)
     built = CudaInt4Linear(stored, torch.ones(48), "meta", torch.bfloat16).to_empty(device="cpu")
     order = torch.argsort(stored.g_idx, stable=True)
     built.order, built.bias, built.grid = order, torch.ones(48).bfloat16(), tinygemm.scales_and_shifts(stored)
@@ -147,7 +147,7 @@ def test_many_rows_on_cuda_are_multiplied_by_the_unpacked_weight(monkeypatch: py
 
 
 def test_xpu_shapes_pass_torchs_checks() -> None:
-    stored = layer(LayerScheme(3, 64, False), ordered=True)
+    stored = layer(LayerScheme(3, 64, False), act_order=True)
     built = XpuInt4Linear(stored, None, "meta", torch.float16)
     assert built(torch.empty(5, 256, dtype=torch.float16, device="meta")).shape == (5, 48)
     assert (built.words.shape, built.scales.shape, built.zeros.dtype) == ((48, 32), (4, 48), torch.int8)

@@ -48,8 +48,8 @@ def _widened(side: Any) -> Any:
     return interpreter.TensorHandle(bits.view(numpy.float32), interpreter.tl.float32)
 
 
-def layer_of(bits: int, group: int, sym: bool, outputs: int, inputs: int, ordered: bool = False) -> StoredLayer:
-    return layer(LayerScheme(bits, group, sym), outputs, inputs, ordered=ordered)
+def layer_of(bits: int, group: int, sym: bool, outputs: int, inputs: int, act_order: bool = False) -> StoredLayer:
+    return layer(LayerScheme(bits, group, sym), outputs, inputs, act_order=act_order)
 
 
 def error_of(built: TritonLinear, stored: StoredLayer, bias: Tensor | None, rows: int, dtype: torch.dtype) -> float:
@@ -71,9 +71,9 @@ def test_kernels_run_in_the_interpreter() -> None:
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
 @pytest.mark.parametrize("sym", [True, False])
-@pytest.mark.parametrize(("group", "ordered"), [(32, False), (64, True), (-1, False)])
-def test_the_weight_is_the_dequantized_one_to_the_bit(bits: int, sym: bool, group: int, ordered: bool) -> None:
-    stored = layer_of(bits, group, sym, 40, 192, ordered)
+@pytest.mark.parametrize(("group", "act_order"), [(32, False), (64, True), (-1, False)])
+def test_the_weight_is_the_dequantized_one_to_the_bit(bits: int, sym: bool, group: int, act_order: bool) -> None:
+    stored = layer_of(bits, group, sym, 40, 192, act_order)
     assert torch.equal(TritonLinear(stored, None, "cpu", torch.float32).weight(), stored.dequantize())
 
 
@@ -97,7 +97,7 @@ def test_products_with_block_types_are_exact(name: str, rows: int) -> None:
     bits=st.sampled_from([2, 3, 4, 8]),
     group=st.sampled_from([-1, 32, 64, 96, 128]),
     sym=st.booleans(),
-    ordered=st.booleans(),
+    act_order=st.booleans(),
     outputs=st.integers(1, 70),
     inputs=st.integers(1, 9).map(lambda blocks: 32 * blocks),
     rows=st.sampled_from([1, 2, FEW, FEW + 1, 17, 33]),
@@ -108,14 +108,14 @@ def test_products_are_those_of_the_dequantized_weight(
     bits: int,
     group: int,
     sym: bool,
-    ordered: bool,
+    act_order: bool,
     outputs: int,
     inputs: int,
     rows: int,
     dtype: torch.dtype,
     bias: bool,
 ) -> None:
-    stored = layer_of(bits, group, sym, outputs, inputs, ordered)
+    stored = layer_of(bits, group, sym, outputs, inputs, act_order)
     added = torch.linspace(-1, 1, outputs) if bias else None
     built = TritonLinear(stored, added, "cpu", dtype)
     assert error_of(built, stored, added, rows, dtype) < TOLERANCE[dtype]
@@ -140,7 +140,7 @@ def test_every_tile_size_for_few_rows_is_exact(tiles: dict[str, int], monkeypatc
 
 
 def test_very_many_rows_are_multiplied_by_the_whole_weight(monkeypatch: pytest.MonkeyPatch) -> None:
-    stored = layer_of(4, 32, True, 24, 64, ordered=True)
+    stored = layer_of(4, 32, True, 24, 64, act_order=True)
     monkeypatch.setattr(TritonLinear, "_product", None)
     built = TritonLinear(stored, torch.ones(24), "cpu", torch.bfloat16)
     error = error_of(built, stored, torch.ones(24), MANY + 1, torch.bfloat16)

@@ -77,7 +77,7 @@ def test_every_number_of_rows(bits: int, rows: int) -> None:
     bits=st.sampled_from([2, 3, 4, 8]),
     group=st.sampled_from([32, 64, 96, 128, -1]),
     sym=st.booleans(),
-    ordered=st.booleans(),
+    act_order=st.booleans(),
     outputs=st.integers(1, 70),
     blocks=st.integers(1, 20),
     rows=st.integers(1, 40),
@@ -85,10 +85,10 @@ def test_every_number_of_rows(bits: int, rows: int) -> None:
 )
 @hypothesis_settings(max_examples=60)
 def test_any_shape(
-    bits: int, group: int, sym: bool, ordered: bool, outputs: int, blocks: int, rows: int, planes: int
+    bits: int, group: int, sym: bool, act_order: bool, outputs: int, blocks: int, rows: int, planes: int
 ) -> None:
     """Groups that do not divide the inputs are cut short at the end, as files of other programs have them."""
-    stored = layer(LayerScheme(bits, group, sym), outputs, 32 * blocks, ordered=ordered)
+    stored = layer(LayerScheme(bits, group, sym), outputs, 32 * blocks, act_order=act_order)
     x = torch.randn(rows, 32 * blocks, generator=torch.Generator().manual_seed(1))
     found = matrix.linear(matrix.pack(stored, None, planes), x)
     off = (found - exact(x, stored.dequantize())).norm()

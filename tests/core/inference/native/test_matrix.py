@@ -24,7 +24,7 @@ def test_every_scheme_comes_back_as_it_was(scheme: LayerScheme) -> None:
 
 @pytest.mark.parametrize("scheme", [each for each in PLAIN if each.group_size == 64], ids=lambda scheme: scheme.label())
 def test_plain_schemes_come_back_to_the_bit(scheme: LayerScheme) -> None:
-    stored = layer(scheme, ordered=True)
+    stored = layer(scheme, act_order=True)
     assert torch.equal(matrix.pack(stored).dequantize(), stored.dequantize())
 
 
@@ -67,7 +67,7 @@ def test_zero_points_that_are_all_the_same_are_one_number() -> None:
 
 def test_inputs_in_their_own_order_need_none() -> None:
     assert matrix.pack(layer(LayerScheme(4, 64))).struct.order.at is None
-    assert matrix.pack(layer(LayerScheme(4, 64), ordered=True)).struct.order.at is not None
+    assert matrix.pack(layer(LayerScheme(4, 64), act_order=True)).struct.order.at is not None
 
 
 def test_memory_is_aligned() -> None:
@@ -140,7 +140,7 @@ def test_the_kernels_refuse_memory_that_is_too_short(part: str) -> None:
 
 
 def test_the_kernels_refuse_an_order_that_names_no_input() -> None:
-    packed, row = matrix.pack(layer(LayerScheme(4, 64), ordered=True)), torch.empty(256)
+    packed, row = matrix.pack(layer(LayerScheme(4, 64), act_order=True)), torch.empty(256)
     next(part for part in packed.tensors if part.dtype == torch.int32)[17] = 256
     with pytest.raises(CorruptFile, match="an order names an input"):
         library.checked(library.load().bw_matrix_row(ctypes.byref(packed.struct), 0, row.data_ptr(), row.nbytes))

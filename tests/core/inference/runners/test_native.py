@@ -88,7 +88,7 @@ def test_layers_of_different_bit_widths_and_the_head_are_packed(tmp_path: Path, 
 
 
 @dataclass(frozen=True)
-class Shuffled:
+class ActOrderCheckpoint:
     """A checkpoint whose quantized layers have act-order."""
 
     real: Checkpoint
@@ -108,7 +108,7 @@ class Shuffled:
 def test_act_order_is_computed(tmp_path: Path, kernels: Any) -> None:
     model = make("llama", tmp_path / "source")
     written = write_output(tmp_path / "source", tmp_path / "out", "auto_round", bits_map(LayerScheme(4, 32)))
-    checkpoint: Any = Shuffled(open_checkpoint(written.folder, lambda: False))
+    checkpoint: Any = ActOrderCheckpoint(open_checkpoint(written.folder, lambda: False))
     expected = logits_of(with_weights(model, {name: checkpoint.layer(name) for name in written.layers}), TEXT)
     assert apart(build(checkpoint, planes=2).logits(TEXT), expected) < 2e-4
 
