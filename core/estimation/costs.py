@@ -1,7 +1,7 @@
-"""What a run will need, before it starts: disk, memory and time, as ranges. Pure arithmetic over shapes.
+"""Estimate of the disk space, memory and time of a run, as ranges, from the shapes of the model.
 
-The ranges are honest rather than narrow: a machine that does other work, an attention kernel that allocates, a
-slow disk. Knows no device; the speed of matrix products comes in from outside, measured.
+The ranges allow for other programs on the machine, for memory allocated by attention kernels, and for slow disks. The
+speed of matrix products is an argument; it is measured elsewhere.
 """
 
 from __future__ import annotations
@@ -18,42 +18,42 @@ from core.spec import JobSpec
 
 _MB = 1_000_000
 BUSY = 0.15
-"""Share of the CPU that other programs use from which a measured speed is said to be of a busy machine."""
+"""CPU share of other programs from which the machine is reported as busy."""
 CHUNK_BYTES = 1 << 26
-"""Bytes of a piece of logits, float32, while a text is scored."""
+"""Size of a chunk of float32 logits in an evaluation."""
 _SIDE_FILES = (1 * _MB, 40 * _MB)
-"""Tokenizer, template and configs that come along."""
+"""Size of tokenizer, chat template and configs."""
 _PROCESS = (350 * _MB, 800 * _MB)
-"""Python with torch and transformers loaded, before any tensor."""
+"""Memory of Python with torch and transformers, without tensors."""
 _TOKEN = (1_200, 2_400)
-"""Bytes of the tokenizer's tables for each token of the vocabulary (262,144 tokens of Gemma 3: 0.4 GB)."""
+"""Bytes per token of the vocabulary for the tokenizer's tables (Gemma 3, 262,144 tokens: 0.4 GB)."""
 _TOKEN_READ = 4_500
-"""The same while the tokenizer is read (Gemma 3: 1 GB), before anything else is in memory."""
+"""Bytes per token of the vocabulary while the tokenizer is loaded, before the model (Gemma 3: 1 GB)."""
 _STATE = (14, 26)
-"""Bytes per weight of the block that is tuned: weight, rounded weight, gradient, offsets and the best of them."""
+"""Bytes per weight of the tuned block: weight, rounded weight, gradient, offsets and the best offsets."""
 _ROWS = (10, 24)
-"""Activations that a step keeps for its backward pass, in rows of the hidden width."""
+"""Activations kept for the backward pass of a step, in rows of the block's width."""
 _SLOWDOWN = (1.1, 2.6)
-"""Time against that of bare matrix products: rounding, normalization, optimizer, files, other programs."""
+"""Time of a run relative to that of its matrix products: rounding, normalization, optimizer, files, other programs."""
 _LOGITS = 5
-"""Copies of a piece of logits while it is scored: as the head makes them, capped, converted, exponentials."""
+"""Copies of a chunk of logits during an evaluation: raw, capped, converted and exponentiated."""
 _HEAD = (2, 3)
-"""Bytes per weight of the output head while it is scored: 16 bits, or integers with their scales."""
+"""Bytes per weight of the output head during an evaluation: 16 bits, or integers with their scales."""
 _HEAD_ROUNDED = (4, 9)
-"""Bytes per weight of a head that is quantized: weight, integers, offsets, and the packed form (Gemma 3: 7)."""
+"""Bytes per weight of a quantized head: weight, integers, offsets and the packed form (Gemma 3: 7)."""
 _PIECE = 100 * _MB
-"""Rows of an embedding that are rounded or compared at once."""
+"""Bytes of an embedding that are rounded or compared at once."""
 _START = (5.0, 40.0)
-"""Seconds to load libraries, read the text, write the rest and verify."""
+"""Seconds to load libraries, tokenize the text, write the remaining files and verify."""
 _SCORED_TOKENS = 8 * 512
-"""Tokens of text on which the loss is measured."""
+"""Tokens of the text on which the loss is measured."""
 _JUDGED = 8 * 10
-"""Forward passes of one sample that judge candidates within a block."""
+"""Forward passes of one sample per block for the comparison of candidates."""
 
 
 @dataclass(frozen=True)
 class Range:
-    """From `low` to `high`."""
+    """A range from `low` to `high`."""
 
     low: float
     high: float
@@ -64,11 +64,16 @@ class Range:
 
 @dataclass(frozen=True)
 class Costs:
-    """Bytes of disk, host memory and device memory, and seconds (None where no speed is known).
+    """Estimated costs of a run.
 
     Attributes:
-        load: share of the CPU that other programs used while the speed was measured, 0 to 1.
-        warning: what should be known before the run, or "".
+        disk: bytes on disk.
+        ram: bytes of host memory.
+        device: bytes of device memory.
+        seconds: duration; None if the speed is unknown.
+        flops: floating point operations.
+        load: CPU share of other programs during the measurement of the speed, 0 to 1.
+        warning: warning for the user, or "".
     """
 
     disk: Range
@@ -100,20 +105,23 @@ def estimate(
     on_device: bool = False,
     load: float = 0.0,
 ) -> Costs:
-    """The costs of a run.
+    """Estimate the costs of a run.
 
     Args:
-        throughput: FLOP/s of matrix products on the device of the run; None leaves the time open.
-        on_device: the device has memory of its own.
-        load: share of the CPU that other programs used while `throughput` was measured there: with a quiet machine the
-            run is faster by as much, and the range of seconds reaches from that to the machine as it is.
+        tree: module tree of the model.
+        plans: scheme of each layer.
+        spec: the job.
+        throughput: measured FLOP/s of matrix products on the device; None if unknown.
+        on_device: the device has its own memory.
+        load: CPU share of other programs while `throughput` was measured. The range of seconds extends from an idle
+            machine to the measured load.
     """
     caches = cache_bytes(tree, spec.recipe)
     disk = _disk(tree, plans, spec, caches)
     tuned, scored = _working_set(tree, spec), _scoring_set(tree, plans)
     on_disk = spec.low_memory
     host_caches = Range(0, 0) if on_disk else caches
-    # The states of the calibration samples are given up before the head is scored.
+    # The hidden states of the calibration samples are freed before the evaluation.
     work = Range(max(tuned.low, scored.low), max(tuned.high, scored.high))
     held = host_caches
     if not on_device:
@@ -133,13 +141,13 @@ def estimate(
 
 
 def run_flops(tree: ModelTree, recipe: Recipe) -> float:
-    """Floating point operations of a whole run.
+    """Return the floating point operations of a whole run.
 
-    For a block with P weights, T tokens a step, I steps and N tokens of calibration:
-    6*P*T*I for tuning (forward, gradient of the inputs, gradient of the weights: 2*P*T each), 2 * 2*P*N for the two
-    sets of activations, and a few forward passes that judge candidates. Attention adds 2*S*H for each
-    token of a forward pass in a causal model with S tokens of context and hidden width H, three times that in
-    a step. Without steps only the activations are computed, and plain rounding needs not even those.
+    For a block with P weights, T tokens per step, I steps and N calibration tokens: 6*P*T*I for tuning (forward pass,
+    gradient of the inputs, gradient of the weights: 2*P*T each), 2 * 2*P*N for the activations of the original and of
+    the quantized model, and some forward passes for the comparison of candidates. Attention adds 2*S*H per token of a
+    forward pass in a causal model with S tokens of context and hidden size H, and three times as much in a step.
+    Without steps only the activations remain; plain rounding does not need them either.
     """
     if recipe.iters == 0 and not recipe.search_scale:
         return 0.0
@@ -155,9 +163,9 @@ def run_flops(tree: ModelTree, recipe: Recipe) -> float:
 
 
 def scoring_flops(tree: ModelTree) -> float:
-    """Floating point operations that measure the loss: the held-out text through both models, and through the files.
+    """Return the floating point operations of the evaluation of the original, the quantized model and the output.
 
-    With plain rounding, and with a large vocabulary, this is most of a run.
+    This is most of a run with plain rounding or with a large vocabulary.
     """
     embedding = tree.tensors.get(f"{tree.embedding}.weight")
     head = embedding.numel if embedding is not None else 0
@@ -165,7 +173,7 @@ def scoring_flops(tree: ModelTree) -> float:
 
 
 def cache_bytes(tree: ModelTree, recipe: Recipe) -> Range:
-    """Hidden states of all samples: input and target of the block in 2 bytes a number, to three sets in 4 bytes."""
+    """Return the bytes of the hidden states of all samples: from two sets in 2 bytes per value to three in 4 bytes."""
     numbers = recipe.samples * recipe.seqlen * _hidden(tree)
     return Range(2 * 2 * numbers, 3 * 4 * numbers)
 
@@ -178,7 +186,7 @@ def _disk(tree: ModelTree, plans: Sequence[LayerPlan], spec: JobSpec, caches: Ra
 
 
 def _working_set(tree: ModelTree, spec: JobSpec) -> Range:
-    """State of the heaviest block, and the activations of one step."""
+    """Return the bytes of the tuning state of the largest block and of the activations of one step."""
     recipe = spec.recipe
     weights = max(tree.block_weights, default=0)
     if recipe.iters == 0:
@@ -192,12 +200,12 @@ def _working_set(tree: ModelTree, spec: JobSpec) -> Range:
 
 
 def _scoring_set(tree: ModelTree, plans: Sequence[LayerPlan]) -> Range:
-    """What the output head takes while the text is scored, or while it is quantized, written and read back."""
+    """Return the bytes of the output head during an evaluation, or while it is quantized, written and verified."""
     embedding = tree.tensors.get(f"{tree.embedding}.weight")
     if embedding is None:
         return Range(0, 0)
     weights = embedding.numel
-    # A window of 512 tokens may be less than a piece of logits.
+    # The logits of 512 tokens may be smaller than a chunk.
     logits = min(CHUNK_BYTES, 4 * 512 * embedding.shape[0])
     # Layers outside the blocks come last, so the plans of the blocks (there may be 20,000) need not be visited.
     outside = takewhile(lambda plan: plan.linear.block < 0, reversed(plans))
@@ -209,18 +217,18 @@ def _scoring_set(tree: ModelTree, plans: Sequence[LayerPlan]) -> Range:
 
 
 def _vocabulary(tree: ModelTree) -> int:
-    """Rows of the token embedding."""
+    """Return the number of rows of the token embedding."""
     embedding = tree.tensors.get(f"{tree.embedding}.weight")
     return embedding.shape[0] if embedding is not None else 0
 
 
 def _hidden(tree: ModelTree) -> int:
-    """Hidden width: the columns of the token embedding (a checkpoint may list a block's layers in any order)."""
+    """Return the hidden size, which is the number of columns of the token embedding."""
     embedding = tree.tensors.get(f"{tree.embedding}.weight")
     return embedding.shape[1] if embedding is not None else 0
 
 
 def _block_width(tree: ModelTree) -> int:
-    """The mean of hidden and widest inner width; both kinds of rows are kept."""
+    """Return the mean of the hidden size and the largest width in a block, since rows of both are kept."""
     widest = max((max(linear.in_features, linear.out_features) for linear in tree.of_block(0)), default=0)
     return (_hidden(tree) + widest) // 2

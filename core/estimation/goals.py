@@ -1,7 +1,6 @@
-"""From what somebody wants (it must fit, it must be good, it must be quick) to bits and a recipe, with the reason.
+"""Suggestion of bits and a recipe for a goal: fit into memory, best quality, or shortest time.
 
-Arithmetic over shapes with `core.estimation.sizes` and `core.estimation.costs`; every rule stands in the docstring of
-its goal. Measures nothing.
+Uses the estimates of `core.estimation.sizes` and `core.estimation.costs`. The rule of each goal is in its docstring.
 """
 
 from __future__ import annotations
@@ -18,16 +17,16 @@ from core.schemes import BITS, LayerScheme
 from core.wording import count, human, time_range
 
 CONVERSATION = 4096
-"""Tokens of a conversation that must fit beside the weights; fewer where the model's own limit is lower."""
+"""Tokens of the conversation that must fit into memory besides the weights, or the model's context if it is shorter."""
 ENGINE = 800_000_000
-"""Bytes that a program takes beside weights and conversation: Python with torch, at the high end (as in `costs`)."""
+"""Bytes of the program besides weights and conversation: Python with torch, upper end (as in `costs`)."""
 PATIENCE = 3600.0
-"""Seconds that somebody who wants it fast may have to wait at most."""
+"""Maximum number of seconds of a run for the goal "fast"."""
 
 
 @dataclass(frozen=True)
 class Suggestion:
-    """What a goal asks for, and one line that says what it is and why. None and "" leave a choice as it is."""
+    """Suggested settings for a goal, and the reason as one line. None and "" keep the current setting."""
 
     why: str
     bits: int | None = None
@@ -37,9 +36,10 @@ class Suggestion:
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes of memory that a model takes while it answers: its weights as stored, one conversation, the program.
+    """Bytes of memory of a model during generation: weights as stored, cache of one conversation, and the program.
 
-    True of engines that compute on the packed integers; one that unpacks them first takes as much as for the original.
+    Applies to inference engines that compute on packed integers. One that unpacks them needs as much memory as for the
+    original.
     """
 
     weights: int
@@ -52,20 +52,20 @@ class Footprint:
 
 
 def conversation_bytes(tree: ModelTree) -> int:
-    """The keys and values of CONVERSATION tokens in 16 bits: 2 * 2 bytes for each block and key-value channel."""
+    """Return the bytes of the cache of a conversation in 16 bits: 2 * 2 bytes per token, block and channel."""
     return 2 * 2 * tree.blocks * _channels(tree) * conversation_tokens(tree)
 
 
 def conversation_tokens(tree: ModelTree) -> int:
-    """CONVERSATION, or what the model can take where that is less."""
+    """Return CONVERSATION, or the context length of the model if it is shorter."""
     return min(CONVERSATION, context_length(tree.config) or CONVERSATION)
 
 
 def fit(tree: ModelTree, scheme: LayerScheme, format_name: str, room: float) -> Suggestion:
-    """The most bits, the same for all layers, with which the small model runs in `room` bytes of memory.
+    """Suggest the most bits, the same for all layers, with which the quantized model runs in `room` bytes of memory.
 
-    Tries 8, 4, 3 and 2 bits with the group size and symmetry of `scheme` and takes the first whose weights, one
-    conversation and the program together are not more than the room.
+    Tries 8, 4, 3 and 2 bits with the group size and symmetry of `scheme`, and selects the first for which the weights,
+    one conversation and the program fit.
     """
     layers = _Layers.of(tree)
     larger, label = Footprint(layers.source, conversation_bytes(tree)), "the original"
@@ -75,51 +75,57 @@ def fit(tree: ModelTree, scheme: LayerScheme, format_name: str, room: float) -> 
             return Suggestion(f"{bits} bits: {_sum(tree, found)}. {_next_larger(label, larger, room)}", bits=bits)
         larger, label = found, f"{bits} bits"
     return Suggestion(
-        f"Even at 2 bits it takes more than {human(room)}: {_sum(tree, larger)}. "
-        "Pick a smaller model, or allow more memory."
+        f"Even with 2 bits it needs more than {human(room)}: {_sum(tree, larger)}. "
+        "Choose a smaller model, or allow more memory."
     )
 
 
 def best(scheme: LayerScheme, needed: Costs | None, memory: float | None) -> Suggestion:
-    """The recipe `best`: bits, group size and symmetry decide the size and stay as they are.
+    """Suggest the recipe `best`; bits, group size and symmetry, which determine the size, are kept.
 
-    Low-memory mode comes with it where the run might need more than `memory`.
+    Also suggests low-memory mode if the run might need more than `memory`.
 
     Args:
-        needed: the costs of that run; None while they are not known.
-        memory: bytes of host memory that are free; None while that is not known.
+        scheme: the default scheme.
+        needed: costs of the run; None if unknown.
+        memory: free host memory in bytes; None if unknown.
     """
     tight = needed is not None and memory is not None and needed.ram.high > memory
     seconds = needed.seconds if needed else None
-    line = f"The recipe best keeps the size and tunes the rounding longest: {_time(seconds)}."
+    line = f"The recipe best keeps the size and has the most tuning steps: {_time(seconds)}."
     if needed is not None and memory is not None and tight:
-        line += f" Low-memory mode is on, as it might need {human(needed.ram.high)} and {human(memory)} are free."
+        line += (
+            f" Low-memory mode is on because the run may need {human(needed.ram.high)} and {human(memory)} are free."
+        )
     if scheme.quantized and scheme.bits <= 3:
-        line += f" At {scheme.bits} bits a smaller group or asymmetric ranges help as well, for a little more size."
+        line += (
+            f" With {scheme.bits} bits, smaller groups or asymmetric quantization also help, at a slightly larger size."
+        )
     return Suggestion(line, recipe="best", low_memory=True if tight else None)
 
 
 def fast(scheme: LayerScheme, quick: Range | None) -> Suggestion:
-    """The recipe `quick`, or plain rounding where `quick` may take over an hour and at least 4 bits bear that.
+    """Suggest the recipe `quick`, or plain rounding if `quick` may take over an hour and there are at least 4 bits.
 
     Args:
-        quick: seconds of a run with `quick`; None while that is not known.
+        scheme: the default scheme.
+        quick: seconds of a run with `quick`; None if unknown.
     """
     if quick is not None and quick.high > PATIENCE and scheme.bits >= 4:
         return Suggestion(
-            f"Plain rounding (rtn) is done soon; quick would take {time_range(quick.low, quick.high)} here. "
-            "It loses more than tuning does.",
+            f"Plain rounding (rtn) is fastest; quick would take {time_range(quick.low, quick.high)} on this machine. "
+            "The loss is larger than with tuning.",
             recipe="rtn",
         )
-    line = f"The recipe quick takes few short texts and few steps: {_time(quick)}."
+    line = f"The recipe quick uses few short samples and few steps: {_time(quick)}."
     if scheme.bits <= 3:
-        line += f" At {scheme.bits} bits that shows; best is for when there is time."
+        line += f" With {scheme.bits} bits the loss is noticeably larger than with best."
     return Suggestion(line, recipe="quick")
 
 
 @dataclass(frozen=True)
 class _Layers:
-    """How many layers of the blocks have which inputs, outputs and bytes; and the bytes of all tensors."""
+    """Number of layers in the blocks by inputs, outputs and stored bytes, and the bytes of all tensors."""
 
     shapes: Counter[tuple[int, int, int]]
     source: int
@@ -151,14 +157,14 @@ def _sum(tree: ModelTree, found: Footprint) -> str:
 
 def _next_larger(label: str, larger: Footprint, room: float) -> str:
     if larger.total <= room:
-        return f"Even {label} would fit, with {human(larger.total)}."
-    return f"With {label} it would be {human(larger.total)}."
+        return f"Even {label} would fit: {human(larger.total)}."
+    return f"With {label} it would need {human(larger.total)}."
 
 
 def _time(seconds: Range | None) -> str:
     if seconds is None:
-        return "how long that takes is known once this machine has been measured"
-    return f"{time_range(seconds.low, seconds.high)} by estimate"
+        return "the time can be estimated once this machine has been measured"
+    return f"estimated {time_range(seconds.low, seconds.high)}"
 
 
 def _channels(tree: ModelTree) -> int:
@@ -171,7 +177,7 @@ def _channels(tree: ModelTree) -> int:
 
 
 def _number(tree: ModelTree, *keys: str) -> int:
-    """The first of these that the config gives as a positive whole number; 0 where it gives none."""
+    """Return the first of the config's values under `keys` that is a positive integer, or 0."""
     config = text_config(tree.config)
     values = (config.get(key) for key in keys)
     return next((value for value in values if type(value) is int and value > 0), 0)

@@ -1,7 +1,7 @@
-"""What can be known to be wrong with a job before anything is started, found in milliseconds and without torch.
+"""Checks of a job before it starts, within milliseconds and without torch.
 
-Reads headers and folders of this machine; what needs the network or a library is left to the run itself.
-Leaves nothing behind.
+Reads local headers and folders only; checks that need the network or other libraries are part of the run. Leaves no
+files.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ _SIDE_FILES = 40_000_000
 
 
 def check(spec: JobSpec) -> None:
-    """Raise what is wrong with `spec`, if it can be seen from here.
+    """Check a job and raise the first error found.
 
     Raises:
-        BitwrightError: the model is not there, cut or not supported; the map names what does not exist; the text
-            is missing or not text; the output folder is taken or cannot be written; the disk is too small.
+        BitwrightError: the model is missing, damaged or not supported; the bits map names layers that do not exist;
+            the calibration text is missing or not a text; the output folder is not empty or not writable; or there is
+            too little disk space.
     """
     check_output(Path(spec.output))
     check_model(spec.model)
@@ -44,23 +45,23 @@ def check(spec: JobSpec) -> None:
 
 
 def check_model(model: str) -> None:
-    """Raise ModelNotFound where `model` is meant as a path and nothing is there."""
+    """Raise `ModelNotFound` if `model` is a path that does not exist."""
     if looks_like_path(model) and not os.path.lexists(model):
         kind = "file" if model.endswith(".gguf") else "folder"
         raise ModelNotFound(f"There is no {kind} {model}.", "Check the path, or give a Hub id such as owner/name.")
 
 
 def is_folder(model: str) -> bool:
-    """Return whether `model` is a folder of safetensors here, not one that stands for the GGUF file in it."""
+    """Return whether `model` is a local folder of safetensors, not one with a single GGUF file."""
     return model != DEMO and os.path.isdir(model) and only_gguf(Path(model)) is None
 
 
 def read_tree(folder: Path) -> ModelTree:
-    """The layer tree of a local model folder.
+    """Return the module tree of a local model folder.
 
     Raises:
-        ModelNotFound, UnsupportedModel: no config or no weights that can be read.
-        CorruptFile: either does not hold what it promises.
+        ModelNotFound, UnsupportedModel: config or weights are missing or not supported.
+        CorruptFile: config or weights are damaged.
     """
     check_folder(folder)
     config = read_config(folder)
@@ -68,11 +69,11 @@ def read_tree(folder: Path) -> ModelTree:
 
 
 def check_output(output: Path) -> None:
-    """Raise OutputProblem where `output` is taken, or cannot be made."""
+    """Raise `OutputProblem` if `output` is not empty, in use, or cannot be created."""
     try:
         if output.is_symlink():
-            # the finished output is renamed into place, which would replace the link and not what it points to
-            raise OutputProblem(f"The output {output} is a link.", "Choose the folder that it points to, or another.")
+            # The finished output is renamed to this path, which would replace the link, not its target.
+            raise OutputProblem(f"The output {output} is a symbolic link.", "Choose its target, or another folder.")
         if output.exists() and not output.is_dir():
             raise OutputProblem(f"The output {output} is a file.", "Choose a folder that does not exist yet.")
         refuse_if_claimed(output)
@@ -84,12 +85,13 @@ def check_output(output: Path) -> None:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise OutputProblem(
-            f"The output folder {output} cannot be made: {reason}.", "Choose another folder, or change its rights."
+            f"The output folder {output} cannot be created: {reason}.",
+            "Choose another folder, or change its permissions.",
         ) from error
 
 
 def check_room(spec: JobSpec, tree: ModelTree) -> None:
-    """Raise DiskFull where the volume of the output has too little room, BadInput where no layer is quantized."""
+    """Raise `DiskFull` if the volume of the output has too little free space, `BadInput` if no layer is quantized."""
     plans = plan_layers(tree, spec.bits_map, spec.formats)
     nothing = nothing_quantized(plans)
     if nothing:
@@ -98,21 +100,21 @@ def check_room(spec: JobSpec, tree: ModelTree) -> None:
 
 
 def check_free(output: Path, needed: int) -> None:
-    """Raise DiskFull where the volume of `output` has less than `needed` bytes of room."""
+    """Raise `DiskFull` if the volume of `output` has less than `needed` bytes free."""
     free = free_bytes(output)
     if free < needed:
         raise DiskFull(
-            f"The output needs about {human(needed)} and there are {human(free)} free at {output}.",
-            "Free some room, or choose an output folder on another volume.",
+            f"The output needs about {human(needed)}, but {output} has only {human(free)} free.",
+            "Free some space, or choose an output folder on another volume.",
         )
 
 
 def _try_writing(output: Path) -> None:
-    """Make and remove a folder where the staging folder will be, or in the nearest folder that exists.
+    """Create and remove a folder at the path of the staging folder, or in the nearest existing folder.
 
-    The rights alone do not tell: network volumes, read-only mounts and quotas have their own opinion.
+    Permissions alone are not sufficient, because of network volumes, read-only mounts and quotas.
     """
-    token = secrets.token_hex(14)[:27]  # as long as a job's id
+    token = secrets.token_hex(14)[:27]  # the length of a job's id
     parent = existing_parent(output.parent)
     probe = staging_places(output if parent == output.parent else parent / output.name, token)[
         is_filled_in_place(output)

@@ -1,7 +1,7 @@
-"""Bytes of a layer and of a whole output, and effective bits per weight, from shapes alone.
+"""Size of a layer and of a whole output, and effective bits per weight, computed from shapes.
 
-Knows how many bytes the formats spend (GPTQ's, AWQ's and AutoRound's layouts hold the same tensors: integers, scales
-in 16 bits, zero points packed like the integers; GPTQ adds an index of groups; GGUF has blocks). Reads no file.
+The layouts of GPTQ, AWQ and AutoRound hold the same tensors: integers, scales in 16 bits, and zero points packed like
+the integers. GPTQ adds an index of groups; GGUF has blocks. Reads no files.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from core.schemes import LayerScheme
 from core.wording import human
 
 _OFFERED = "q4_k_m"
-"""The GGUF type that is named where the embedding should be rounded as well."""
+"""The GGUF type suggested for outputs in which the embedding should be quantized, too."""
 _WITH_INDEX = ("auto_gptq", "gptqmodel", "auto_round:gptqmodel")
 
 
 @dataclass(frozen=True)
 class OutputSize:
-    """Bytes of one output.
+    """Size of one output.
 
     Attributes:
-        total: all tensors.
-        quantized: integers, scales and zero points of the quantized linears.
-        index: tables that a format adds and that hold no information (GPTQ's g_idx).
-        kept: all other tensors, as this format has them: most as they are in the source.
+        total: bytes of all tensors.
+        quantized: bytes of integers, scales and zero points of the quantized linears.
+        index: bytes of redundant tables of a format (GPTQ's g_idx).
+        kept: bytes of all other tensors in this format.
         weights: number of quantized weights.
-        source: all tensors of the source.
+        source: bytes of all tensors of the source.
     """
 
     total: int
@@ -46,14 +46,14 @@ class OutputSize:
 
     @property
     def effective_bits(self) -> float:
-        """Bits that a quantized weight costs with its share of scales and zero points; 0 if nothing is quantized."""
+        """Bits per quantized weight, scales and zero points included; 0 if nothing is quantized."""
         return 8 * self.quantized / self.weights if self.weights else 0.0
 
 
 def quantized_bytes(in_features: int, out_features: int, scheme: LayerScheme, format_name: str = "auto_round") -> int:
-    """Integers, scales and zero points of a quantized linear, without tables that hold no information.
+    """Return the bytes of integers, scales and zero points of a quantized linear, without redundant tables.
 
-    A scheme that the format cannot hold is counted by what it has itself.
+    A scheme that the format does not support counts with its own size.
     """
     if is_gguf(format_name):
         name = linear_type(scheme)
@@ -63,16 +63,16 @@ def quantized_bytes(in_features: int, out_features: int, scheme: LayerScheme, fo
 
 
 def layer_bytes(in_features: int, out_features: int, scheme: LayerScheme, format_name: str, kept: int) -> int:
-    """Bytes of a linear's weight in a file of `format_name`; `kept` where it stays as it is."""
+    """Return the bytes of a linear's weight in the format `format_name`; `kept` if it is not quantized."""
     if not scheme.quantized:
         return kept
     return quantized_bytes(in_features, out_features, scheme, format_name) + _index_bytes(in_features, format_name)
 
 
 def output_size(tree: ModelTree, plans: Iterable[LayerPlan], format_name: str) -> OutputSize:
-    """Bytes of the whole checkpoint that `plans` make of `tree`; biases and all other tensors stay.
+    """Return the size of the output of `plans`; biases and all other tensors are kept.
 
-    A quantized head that was tied takes nothing away but a copy that the source may have: the embedding stays.
+    The embedding is kept if a tied head is quantized; only a copy of the head in the source is removed.
     """
     source = tree.nbytes
     kept, quantized, index, weights = source + _grown(tree, format_name), 0, 0, 0
@@ -87,7 +87,7 @@ def output_size(tree: ModelTree, plans: Iterable[LayerPlan], format_name: str) -
 
 
 def effective_bits(plans: Sequence[LayerPlan], format_name: str = "auto_round") -> float:
-    """Effective bits per weight of the quantized linears of a map; 0 if there are none."""
+    """Return the effective bits per weight of the quantized linears, or 0 if there are none."""
     linears = [(plan.linear, plan.scheme) for plan in plans if plan.scheme.quantized]
     chosen = [(linear.in_features, linear.out_features, scheme) for linear, scheme in linears]
     weights = sum(rows * columns for rows, columns, _ in chosen)
@@ -95,17 +95,20 @@ def effective_bits(plans: Sequence[LayerPlan], format_name: str = "auto_round") 
 
 
 def larger_than_source(source_bytes: int, tree: ModelTree, total: int, format_name: str) -> str:
-    """Return a sentence or two where an output of `total` bytes is larger than its source, with a way out; else "".
+    """Return a warning, with a remedy, if an output of `total` bytes is larger than its source; else "".
 
-    So it is with small models of large vocabularies that come as a quantized file: their embedding was rounded there,
-    and here it stays in 16 bits in all formats but the GGUF types by name.
+    This happens for small models with a large vocabulary whose source is quantized: the source has a quantized
+    embedding, which stays in 16 bits in all formats except the named GGUF types.
 
     Args:
-        source_bytes: of the files of the source.
+        source_bytes: size of the files of the source.
+        tree: module tree of the model.
+        total: size of the output.
+        format_name: format of the output.
     """
     if not source_bytes or total <= source_bytes:
         return ""
-    words = f"The result will be larger than its source: {human(total)}, where the source has {human(source_bytes)}."
+    words = f"The output will be larger than its source: {human(total)} instead of {human(source_bytes)}."
     embedding = tree.tensors.get(f"{tree.embedding}.weight")
     if embedding is None or mix_of(format_name):
         return words
@@ -115,17 +118,17 @@ def larger_than_source(source_bytes: int, tree: ModelTree, total: int, format_na
         plans = plan_layers(tree, BitsMap(LayerScheme()), (offered,))
         smaller = output_size(tree, plans, offered).total
     except (BitwrightError, ValueError):
-        return f"{words} {human(kept)} of it are the embedding, which stays in 16 bits."
+        return f"{words} The embedding, which stays in 16 bits, takes {human(kept)} of it."
     if smaller >= total:
         return words
     return (
-        f"{words} {human(kept)} of it are the embedding, which stays in 16 bits; --format {offered} rounds it as well "
-        f"and makes about {human(smaller)}."
+        f"{words} The embedding, which stays in 16 bits, takes {human(kept)} of it; --format {offered} also quantizes "
+        f"the embedding and gives about {human(smaller)}."
     )
 
 
 def _grown(tree: ModelTree, format_name: str) -> int:
-    """Bytes by which a format makes tensors larger (or, below 0, smaller) that are no quantized layers."""
+    """Return the bytes by which a format changes the size of the tensors that are not quantized layers."""
     if not is_gguf(format_name):
         return 0
     linears = {f"{linear.name}.weight" for linear in tree.linears}

@@ -1,7 +1,7 @@
-"""The `bitwright quantize` command that does what a job says: quoted for a shell, only what differs from the defaults.
+"""The `bitwright quantize` command of a job, quoted for a shell, with the options that differ from the defaults.
 
-What no option can say (rules of a bits map, some recipes) goes into files that the command names; they are given as
-values and their writing is the caller's. Knows the names of the options, which its tests hold against the real parser.
+Settings without an option (rules of a bits map, some recipes) are returned as the contents of JSON files that the
+command refers to; the caller writes them.
 """
 
 from __future__ import annotations
@@ -29,27 +29,28 @@ _TUNING = {
     "accumulate": "--accumulate",
 }
 _NO_OPTION = ("search_scale", "low_bit_lr_scale")
-"""What a recipe has and the command line cannot change: the recipe that is named must have it already."""
+"""Settings of a recipe without an option."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """A command, word by word, and the JSON files that must lie where it says."""
+    """The words of a command, and the JSON files that it needs, by path."""
 
     words: tuple[str, ...]
     files: dict[Path, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def text(self) -> str:
-        """For a POSIX shell, on one line."""
+        """The command as one line for a POSIX shell."""
         return shlex.join(self.words)
 
 
 def command_of(spec: JobSpec, folder: Path) -> Command:
-    """The command for `spec`. The recipe's name and purpose are not part of it, the rest is.
+    """Return the command for a job. It reproduces the job except for the name and the purpose of the recipe.
 
     Args:
-        folder: where the files lie that it may need.
+        spec: the job.
+        folder: folder of the files that the command may need.
     """
     files: dict[Path, dict[str, Any]] = {}
     words = ["bitwright", "quantize", spec.model, "--output", spec.output]
@@ -70,7 +71,11 @@ def command_of(spec: JobSpec, folder: Path) -> Command:
 
 
 def _recipe_words(recipe: Recipe, path: Path, files: dict[Path, dict[str, Any]]) -> list[str]:
-    """The recipe of the same name if options can say the rest, else that with the fewest options, else a file."""
+    """Return the options of the recipe.
+
+    Uses the recipe of the same name if options can express the rest, else the recipe with the fewest options, else a
+    file.
+    """
     found: list[tuple[int, list[str]]] = []
     for name in recipes.NAMES:
         options = _differences(recipes.load(name), recipe)
@@ -87,7 +92,7 @@ def _recipe_words(recipe: Recipe, path: Path, files: dict[Path, dict[str, Any]])
 
 
 def _differences(base: Recipe, recipe: Recipe) -> list[str] | None:
-    """Options that turn `base` into `recipe`; None where there are none that could."""
+    """Return the options that turn `base` into `recipe`, or None if this is not possible."""
     if any(getattr(base, key) != getattr(recipe, key) for key in _NO_OPTION):
         return None
     words: list[str] = []
@@ -95,7 +100,7 @@ def _differences(base: Recipe, recipe: Recipe) -> list[str] | None:
         value = getattr(recipe, key)
         if value == getattr(base, key):
             continue
-        if value is None:  # an option gives a number; there is no word for "follow the others" again
+        if value is None:  # an option can only set a number, not restore the derived default
             return None
         words += [option, repr(value)]
     return words

@@ -1,7 +1,7 @@
-"""How to load a finished checkpoint in other programs: code to copy, and what to know before it is tried.
+"""Code to load a finished checkpoint in other programs, with requirements and known limitations.
 
-Pure: report and folder in, text out. Says what Bitwright's own tests load, what other programs' documentation
-promises, and what does not work; an engine that changes its mind is not noticed here.
+The support level is based on Bitwright's own tests and on the documentation of the programs, whose later changes are
+not reflected here.
 """
 
 from __future__ import annotations
@@ -18,20 +18,22 @@ from core.formats.names import AUTO_ROUND, AWQ, GPTQ, folder_name, is_gguf
 Support = Literal["tested", "documented", "partly", "no"]
 
 _SERVED_FIRST = (*GPTQ, *AWQ, *AUTO_ROUND)
-"""Of several formats of one run, the one that servers most probably have a kernel for."""
+"""Formats in the order in which servers are likely to have a kernel for them."""
 _UNPACKED = ("auto_round:plain", "auto_round:gptqmodel")
+_COMMON = "4 bits, symmetric, in groups of 128 are supported nearly everywhere."
 _LABEL = re.compile(r"W(\d+) (row|g\d+) (sym|asym)")
 
 
 @dataclass(frozen=True)
 class Snippet:
-    """One way to load a checkpoint.
+    """Code to load a checkpoint in one program.
 
     Attributes:
-        name: the program; language: of the code (`python` or `sh`).
-        code: what to copy, "" where there is no way.
-        note: what must be installed, and what may go wrong.
-        support: `tested` by Bitwright's tests, `documented` by the program, only `partly`, or `no`.
+        name: name of the program.
+        language: language of the code, `python` or `sh`.
+        code: the code, or "" if the program cannot load the checkpoint.
+        note: requirements and limitations.
+        support: `tested` (by Bitwright's tests), `documented` (by the program), `partly` or `no`.
     """
 
     name: str
@@ -43,7 +45,7 @@ class Snippet:
 
 @dataclass(frozen=True)
 class _Layers:
-    """What the quantized layers are like, as far as a report says it."""
+    """Schemes of the quantized layers according to a report."""
 
     bits: frozenset[int]
     group_sizes: frozenset[int]
@@ -55,16 +57,16 @@ class _Layers:
 
     @property
     def usual(self) -> bool:
-        """What fast kernels are written for first."""
+        """Whether the schemes are among those that most fast kernels support."""
         return not self.mixed and self.symmetric and self.bits <= {4, 8} and self.group_sizes <= {32, 64, 128, -1}
 
 
 def snippets(report: Mapping[str, Any], output: str) -> tuple[Snippet, ...]:
-    """Ways to load what a run wrote, the most certain first.
+    """Return the snippets for the output of a run, Bitwright first.
 
     Args:
-        report: of the run.
-        output: the folder that the run made; with several formats, each has a folder in it.
+        report: report of the run.
+        output: output folder of the run; with several formats, each has a subfolder.
     """
     formats = _formats(report)
 
@@ -84,7 +86,7 @@ def snippets(report: Mapping[str, Any], output: str) -> tuple[Snippet, ...]:
 
 
 def folder_to_open(report: Mapping[str, Any], output: str) -> str:
-    """The checkpoint in `output` that one would load first: itself, or the folder of its first format."""
+    """Return the folder of the first checkpoint in `output`: itself, or with several formats that of the first one."""
     formats = _formats(report)
     return str(PurePath(output) / folder_name(formats[0])) if len(formats) > 1 else output
 
@@ -98,7 +100,7 @@ def _bitwright(folder: str) -> Snippet:
         "Bitwright",
         "sh",
         f"bitwright chat {shlex.quote(folder)}",
-        "Reads all that it writes, on a CPU too.",
+        "Loads all formats that it writes, also on a CPU.",
         "tested",
     )
 
@@ -117,28 +119,35 @@ def _transformers(folder: str, packages: str, first: str = "", options: str = ""
 
 
 def _auto_round(format_name: str, folder: str, layers: _Layers) -> list[Snippet]:
-    """auto-round's torch layers read all but AWQ's layout, and asymmetric layers where zero points are less one."""
+    """Return the snippet for transformers with auto-round.
+
+    auto-round's torch layers support all layouts except AWQ's and asymmetric layers with zero points stored minus one.
+    """
     first = "import auto_round  # registers the reader\n"
     awq = format_name == "auto_round" and layers.bits == {4} and not layers.mixed and not layers.symmetric
     if awq or format_name == "auto_round:auto_awq" or (format_name == "auto_round:auto_gptq" and not layers.symmetric):
-        note = "On a graphics card gptqmodel takes the place of auto-round-lib."
+        note = "On a graphics card, install gptqmodel instead of auto-round-lib."
         code = _transformers(folder, "auto-round auto-round-lib", first)
         return [Snippet("transformers", "python", code, note, "documented")]
-    note = "Bitwright's tests load outputs this way, on a CPU."
+    note = "Bitwright's tests load outputs this way on a CPU."
     return [Snippet("transformers", "python", _transformers(folder, "auto-round", first), note, "tested")]
 
 
 def _gptq(format_name: str, folder: str, layers: _Layers) -> list[Snippet]:
-    """GPTQModel reads all but asymmetric layers of version 1; optimum reads one scheme, and `dynamic` not at all."""
-    mine: tuple[Support, str] = "documented", "Reads 2, 3, 4 and 8 bits, mixed ones too. Tried by hand on a CPU."
+    """Return the snippets for GPTQModel and for transformers with optimum.
+
+    GPTQModel supports everything except asymmetric layers of version 1. optimum supports one scheme for all layers and
+    ignores `dynamic`.
+    """
+    native: tuple[Support, str] = "documented", "Supports 2, 3, 4 and 8 bits, also mixed. Tried manually on a CPU."
     if format_name == "auto_gptq" and not layers.symmetric:
-        mine = "no", "GPTQModel reads asymmetric layers in the format gptqmodel only."
-    theirs: tuple[Support, str] = (
+        native = "no", "GPTQModel supports asymmetric layers only in the format gptqmodel."
+    optimum: tuple[Support, str] = (
         "partly",
-        "Needs gptqmodel. Does not see layers that were left in 16 bits in some blocks only.",
+        "Needs gptqmodel. Ignores that layers of single blocks were left in 16 bits.",
     )
     if layers.mixed:
-        theirs = "no", "transformers reads GPTQ with one scheme for all layers only."
+        optimum = "no", "transformers supports GPTQ only with one scheme for all layers."
     code = (
         "# pip install gptqmodel\n"
         "from gptqmodel import GPTQModel\n\n"
@@ -147,18 +156,18 @@ def _gptq(format_name: str, folder: str, layers: _Layers) -> list[Snippet]:
     )
     other = _transformers(folder, "gptqmodel optimum")
     return [
-        Snippet("GPTQModel", "python", "" if mine[0] == "no" else code, mine[1], mine[0]),
-        Snippet("transformers (GPTQ)", "python", "" if theirs[0] == "no" else other, theirs[1], theirs[0]),
+        Snippet("GPTQModel", "python", "" if native[0] == "no" else code, native[1], native[0]),
+        Snippet("transformers (GPTQ)", "python", "" if optimum[0] == "no" else other, optimum[1], optimum[0]),
     ]
 
 
 def _awq(format_name: str, folder: str, layers: _Layers) -> list[Snippet]:
-    note = "Needs gptqmodel. Tried by hand on a CPU, not part of Bitwright's tests."
+    note = "Needs gptqmodel. Tried manually on a CPU; not covered by Bitwright's tests."
     return [Snippet("transformers (AWQ)", "python", _transformers(folder, "gptqmodel"), note, "documented")]
 
 
 def _served(engine: str, packed: list[str], report: Mapping[str, Any], folder: Any) -> Snippet:
-    """What a server for graphics cards makes of the best of several formats."""
+    """Return the snippet of a server for graphics cards, for the best supported of several formats."""
     order = ("documented", "partly", "no")
     judged = [(*_judged(engine, name, _layers(report, name)), name) for name in packed]
     support, note, name = min(judged, key=lambda item: order.index(item[0]))
@@ -170,40 +179,39 @@ def _served(engine: str, packed: list[str], report: Mapping[str, Any], folder: A
 
 
 def _judged(engine: str, format_name: str, layers: _Layers) -> tuple[Support, str]:
-    """What engines for graphics cards make of a checkpoint, by their documentation; of vLLM by its source."""
+    """Return the support level and the note of an engine, from its documentation (for vLLM, from its source)."""
     refused = _refused_by_vllm(format_name, layers)
     if engine == "vLLM" and refused:
-        return "no", f"vLLM does not load this: {refused}. 4 bits, symmetric, in groups of 128 load nearly everywhere."
+        return "no", f"vLLM cannot load this checkpoint: {refused}. {_COMMON}"
     if layers.usual or (format_name in AWQ and not layers.mixed):
-        note = f"{engine} documents this kind of checkpoint. Needs a supported graphics card. Not part of our tests."
+        note = f"{engine} documents this format. Needs a supported graphics card. Not covered by Bitwright's tests."
         return "documented", note
     reasons = []
     if layers.mixed:
-        reasons.append("it fuses q, k, v and gate, up, which must then have the same bits")
+        reasons.append("it fuses q, k, v and gate, up, which must have the same bits")
     if not layers.symmetric:
         reasons.append("its fastest kernels are for symmetric layers")
     if layers.bits & {2, 3}:
-        reasons.append("2 and 3 bits have slow kernels or none")
-    why = f": {'; '.join(reasons)}" if reasons else ""
-    usual = "4 bits, symmetric, in groups of 128 load nearly everywhere."
-    return "partly", f"May not load, or be slow, in {engine}{why}. {usual}"
+        reasons.append("its kernels for 2 and 3 bits are slow or missing")
+    suffix = f": {'; '.join(reasons)}" if reasons else ""
+    return "partly", f"{engine} may be slow or unable to load this checkpoint{suffix}. {_COMMON}"
 
 
 def _refused_by_vllm(format_name: str, layers: _Layers) -> str:
-    """Why vLLM refuses a checkpoint, as `core.formats.engines` has it; "" if nothing is known against it."""
+    """Return the reason why vLLM cannot load a checkpoint, as in `core.formats.engines`, or ""."""
     if layers.bits & {2, 3}:
         return "it has no kernels for 2 and 3 bits"
     if format_name in _UNPACKED:
-        return "it reads two of AutoRound's packings, and this is another one"
+        return "it supports only two of AutoRound's packings, and this is another one"
     if not layers.symmetric and format_name in GPTQ:
-        return "it reads GPTQ with symmetric layers only"
+        return "it supports GPTQ with symmetric layers only"
     if not layers.symmetric and format_name == "auto_round" and (layers.bits != {4} or layers.mixed):
-        return "it does not read AutoRound's own packing, which these asymmetric layers have"
+        return "it does not support AutoRound's own packing, which these asymmetric layers use"
     return ""
 
 
 def _of_gguf(report: Mapping[str, Any], format_name: str, folder: str) -> list[Snippet]:
-    """llama.cpp and what is built on it."""
+    """Return the snippets for llama.cpp and programs that use it."""
     file = _gguf_file(report, format_name, folder)
     quoted, name = shlex.quote(file), PurePath(file).stem
     model = re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-.") or "model"
@@ -218,33 +226,35 @@ def _of_gguf(report: Mapping[str, Any], format_name: str, folder: str) -> list[S
     return [
         Snippet("llama.cpp", "sh", f"llama-cli -m {quoted}\n", "Bitwright's tests load such files.", "tested"),
         Snippet("Ollama", "sh", ollama, "Ollama copies the file into its own store.", "documented"),
-        Snippet("LM Studio", "sh", f"lms import --copy {quoted}\n", "Or put it into LM Studio's models.", "documented"),
+        Snippet(
+            "LM Studio", "sh", f"lms import --copy {quoted}\n", "Or copy the file to LM Studio's models.", "documented"
+        ),
         Snippet("llama-cpp-python", "python", python, "llama.cpp from Python.", "tested"),
         Snippet(
             "transformers (GGUF)",
             "python",
             _transformers(folder, "gguf", options=options),
-            "Unpacks the file to full weights, and knows fewer architectures than llama.cpp.",
+            "Dequantizes the whole file, and supports fewer architectures than llama.cpp.",
             "partly",
         ),
-        Snippet("vLLM", "sh", "", "vLLM reads GGUF with its plugin vllm-gguf-plugin only.", "no"),
+        Snippet("vLLM", "sh", "", "vLLM supports GGUF only with its plugin vllm-gguf-plugin.", "no"),
     ]
 
 
 def _gguf_file(report: Mapping[str, Any], format_name: str, folder: str) -> str:
-    """The file in the folder, as the report's list of files has it."""
+    """Return the path of the GGUF file in the folder, from the report's list of files."""
     files = [PurePath(path) for path in _mapping(report.get("files")) if path.endswith(".gguf")]
     inside = [path.name for path in files if len(path.parts) == 1 or path.parts[0] == folder_name(format_name)]
     return str(Path(folder) / (inside[0] if inside else "model.gguf"))
 
 
 def _no_gguf() -> Snippet:
-    note = "llama.cpp, Ollama and LM Studio read GGUF files only: choose the format gguf, or convert to it."
+    note = "llama.cpp, Ollama and LM Studio support GGUF files only: choose the format gguf, or convert to it."
     return Snippet("llama.cpp", "sh", "", note, "no")
 
 
 def _layers(report: Mapping[str, Any], format_name: str) -> _Layers:
-    """The schemes as the report counts them; of older reports those of the map."""
+    """Return the schemes counted in the report; for older reports, those of the bits map."""
     labels = [_LABEL.fullmatch(label) for label in _mapping(_mapping(report.get("tensors")).get(format_name))]
     found = [label.groups() for label in labels if label]
     if not found:
@@ -257,7 +267,7 @@ def _layers(report: Mapping[str, Any], format_name: str) -> _Layers:
 
 
 def _of_map(report: Mapping[str, Any]) -> _Layers:
-    """Bits as they were counted; groups and symmetry from the default and from whatever the map names besides."""
+    """Return the counted bits, with the group sizes and symmetry of the bits map's default, rules and layers."""
     bits_map = _mapping(report.get("bits_map"))
     default = _mapping(bits_map.get("default"))
     schemes = [default]
@@ -267,7 +277,7 @@ def _of_map(report: Mapping[str, Any]) -> _Layers:
     counted = frozenset(int(key) for key in _mapping(report.get("bits")) if key.isdecimal() and int(key) < 16)
     sizes = {scheme.get("group_size") for scheme in schemes if scheme.get("bits") != 16}
     if report.get("fallbacks"):
-        sizes.add(0)  # some groups are smaller than asked for; which ones does not matter here
+        sizes.add(0)  # some groups are smaller than requested; their size does not matter here
     return _Layers(
         counted,
         frozenset(size for size in sizes if isinstance(size, int)),

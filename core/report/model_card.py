@@ -1,7 +1,7 @@
-"""The README.md that goes with a checkpoint: what it is, how it was made, what it lost, how to load it.
+"""The model card (README.md) of an output: description, settings, quality loss and how to load it.
 
-Pure assembly of a run's report and of the source's own card. Every number in it stands in the report; what is not known
-is left out. Knows no weights.
+Built from the report of the run and the card of the source model. All numbers are from the report; unknown ones are
+left out.
 """
 
 from __future__ import annotations
@@ -22,43 +22,45 @@ _DEMO_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 _DEMO_LICENSE = "apache-2.0"
 _ENGINES = 4
 _UNTUNED = {False: "plain rounding", True: "plain rounding after a search for each scale"}
-"""What a recipe without tuning steps does, by whether it searches scales."""
+"""Description of a recipe without tuning steps, by whether it searches scales."""
 _FILE_TAGS = frozenset({
     "text-generation", "transformers", "safetensors", "gguf", "llama-cpp", "gguf-my-repo", "auto-round", "awq", "gptq",
 })  # fmt: skip
-"""Tags of the source that say how it was stored, or that the card has elsewhere."""
+"""Tags of the source model that are not copied: they describe its format, or the card has them elsewhere."""
 
 
 def model_card(report: Mapping[str, Any], format_name: str, name: str, source: Path) -> str:
-    """The card of one output as Markdown with the Hub's metadata above it.
+    """Return the card of one output as Markdown with the Hub's metadata.
 
     Args:
-        report: of the run (`core.quant.report`).
-        name: what the output is called: the last part of its folder.
-        source: folder of the source model, whose licence and languages go along.
+        report: report of the run (`core.quant.report`).
+        format_name: format of the output.
+        name: name of the output: the last part of its path.
+        source: folder of the source model, from which licence, languages and tags are copied.
     """
     parts = [
         f"# {_plain(name)}",
-        _what(report, format_name),
-        "## Made with",
+        _description(report, format_name),
+        "## Settings",
         _table(("", ""), _facts(report)),
         "## Bits",
         _table(("layers", "stored as"), _bits(report, format_name)),
         *_remarks(report, format_name),
-        "## What it lost",
+        "## Quality",
         _loss(report, format_name),
-        "## Loading it",
+        "## How to load it",
         *_loading(report, format_name, name),
     ]
     return _metadata(report, format_name, source) + "\n\n".join(part for part in parts if part) + "\n"
 
 
 def conversion_card(report: Mapping[str, Any], name: str, source: Path) -> str:
-    """The card of an output that was converted from another.
+    """Return the card of a converted output.
 
     Args:
-        report: of the conversion (`core.conversion.convert`); with the run's own, where Bitwright made the source.
-        name, source: as for `model_card`.
+        report: report of the conversion (`core.conversion.convert`), which includes the report of the run if Bitwright
+            created the source.
+        name, source: as in `model_card`.
     """
     written = str(report.get("format", ""))
     run = _mapping(report.get("source_report"))
@@ -77,7 +79,7 @@ def conversion_card(report: Mapping[str, Any], name: str, source: Path) -> str:
             if run
             else []
         ),
-        "## Loading it",
+        "## How to load it",
         *_loading(shown, written, name),
     ]
     facts = {
@@ -93,19 +95,19 @@ def _converted(report: Mapping[str, Any], written: str) -> str:
     start = f"{model}, converted from {kind} to `{written}` by Bitwright."
     error = _mapping(report.get("error"))
     if not error:
-        return f"{start} Every weight is the same number to the bit; this was checked after writing."
+        return f"{start} All weights are bit-identical, which was verified after writing."
     largest, share = error.get("largest"), error.get("relative_rms")
     if not isinstance(largest, int | float) or not isinstance(share, int | float):
-        return f"{start} Its weights are not all the same."
+        return f"{start} Some weights have changed."
     reason = _plain(str(report.get("reason", "")))
     return (
-        f"{start} Weights changed: {reason} The largest difference is {largest:.3g}, the root mean square "
-        f"{100 * share:.3g} % of the weights' own."
+        f"{start} Weights changed: {reason} The largest difference is {largest:.3g}, the relative RMS difference "
+        f"{100 * share:.3g} %."
     )
 
 
 def _metadata(report: Mapping[str, Any], format_name: str, source: Path) -> str:
-    """The block of YAML that the Hub reads."""
+    """Return the YAML metadata of the Hub."""
     from huggingface_hub import ModelCardData
 
     demo = report.get("origin") == "demo"
@@ -132,10 +134,10 @@ def _listed(value: object) -> list[str]:
     return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
 
 
-def _what(report: Mapping[str, Any], format_name: str) -> str:
+def _description(report: Mapping[str, Any], format_name: str) -> str:
     model = _plain(str(report.get("model", "a model")))
     rate = _mapping(report.get("format_bits")).get(format_name, report.get("effective_bits"))
-    bits = f" to {rate:.3g} bits a weight in its quantized layers" if isinstance(rate, int | float) else ""
+    bits = f" to {rate:.3g} bits per weight in its quantized layers" if isinstance(rate, int | float) else ""
     size = _mapping(report.get("output_bytes")).get(format_name)
     before = report.get("source_bytes")
     sizes = f" The files take {human(size)}" if isinstance(size, int) else ""
@@ -147,7 +149,7 @@ def _what(report: Mapping[str, Any], format_name: str) -> str:
 
 
 def _method(report: Mapping[str, Any]) -> str:
-    """What was done to the weights of this checkpoint; not what Bitwright could have done."""
+    """Return a description of the method used for this checkpoint."""
     recipe = _mapping(_mapping(report.get("settings")).get("recipe"))
     if recipe.get("iters") != 0:
         return ", which tunes the rounding of each block against the original's outputs (SignRound, arXiv 2309.05516)"
@@ -158,21 +160,24 @@ def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     settings = _mapping(report.get("settings"))
     recipe, text = _mapping(settings.get("recipe")), _mapping(report.get("calibration"))
     steps = recipe.get("iters")
-    how = f"{recipe.get('name') or 'custom'}"
+    method = f"{recipe.get('name') or 'custom'}"
     if isinstance(steps, int):
         samples = f" of {recipe.get('batch_size')} samples, {recipe.get('seqlen')} tokens each"
-        how += f": {steps} steps{samples}" if steps else f": {_UNTUNED[bool(recipe.get('search_scale'))]}"
+        method += f": {steps} steps{samples}" if steps else f": {_UNTUNED[bool(recipe.get('search_scale'))]}"
     rows = [
         ("base model", _plain(str(report.get("model", "")))),
         ("architecture", str(report.get("architecture", ""))),
-        ("recipe", how),
+        ("recipe", method),
         ("seed", str(report.get("seed", ""))),
-        ("calibration", f"{text.get('source')}, {text.get('tokens', 0):,} tokens, {text.get('documents', 0):,} texts"),
+        (
+            "calibration",
+            f"{text.get('source')}, {text.get('tokens', 0):,} tokens, {text.get('documents', 0):,} documents",
+        ),
         ("calibration tokens, SHA-256", f"`{text.get('sha256', '')}`"),
         ("computed on", f"{settings.get('device', '')}, {settings.get('dtype', '')}"),
     ]
     seconds = report.get("seconds")
-    return rows + ([("took", duration(seconds))] if isinstance(seconds, int | float) else [])
+    return rows + ([("duration", duration(seconds))] if isinstance(seconds, int | float) else [])
 
 
 def _bits(report: Mapping[str, Any], format_name: str) -> list[tuple[str, str]]:
@@ -183,12 +188,12 @@ def _bits(report: Mapping[str, Any], format_name: str) -> list[tuple[str, str]]:
 
 
 def _remarks(report: Mapping[str, Any], format_name: str) -> list[str]:
-    said = [str(note) for note in _mapping(report.get("notes")).get(format_name, [])]
+    remarks = [str(note) for note in _mapping(report.get("notes")).get(format_name, [])]
     reasons: dict[str, int] = {}
-    for why in _mapping(report.get("fallbacks")).values():
-        reasons[str(why)] = reasons.get(str(why), 0) + 1
-    said += [f"{count} {'layer' if count == 1 else 'layers'}: {why}." for why, count in reasons.items()]
-    return ["\n".join(f"- {_plain(line)}" for line in said)] if said else []
+    for reason in _mapping(report.get("fallbacks")).values():
+        reasons[str(reason)] = reasons.get(str(reason), 0) + 1
+    remarks += [f"{count} {'layer' if count == 1 else 'layers'}: {reason}." for reason, count in reasons.items()]
+    return ["\n".join(f"- {_plain(line)}" for line in remarks)] if remarks else []
 
 
 def _loss(report: Mapping[str, Any], format_name: str) -> str:
@@ -196,25 +201,25 @@ def _loss(report: Mapping[str, Any], format_name: str) -> str:
     verdict = judge(report)
     lines = [f"{verdict.headline}. {verdict.figures} {verdict.meaning}".strip()]
     if values.get("text"):
-        lines.append(f"Perplexity on {values['text']}, 512 tokens at a time at most; lower is better.")
+        lines.append(f"Perplexity on {values['text']} in rows of at most 512 tokens; lower is better.")
     checked = _mapping(_mapping(report.get("verified")).get(format_name))
     if checked:
         lines.append(
-            f"Read back after writing: {checked.get('layers', 0):,} quantized layers equal to what was tuned, "
+            f"Verified after writing: {checked.get('layers', 0):,} quantized layers equal to the tuned ones, "
             f"{checked.get('other_tensors', 0):,} other tensors equal to the original's{_rounded(checked)}; "
-            f"perplexity of the files {checked.get('perplexity', 0):.4g}."
+            f"perplexity of the output {checked.get('perplexity', 0):.4g}."
         )
     return "\n\n".join(lines)
 
 
 def _rounded(checked: Mapping[str, Any]) -> str:
-    """Tensors that were rounded without tuning, as an addition to a list; "" for none."""
+    """Return the tensors rounded without tuning, as the continuation of a list, or ""."""
     found = _mapping(checked.get("rounded"))
     return "".join(f", {_plain(str(name))} rounded to {_plain(str(kind)).upper()}" for name, kind in found.items())
 
 
 def _loading(report: Mapping[str, Any], format_name: str, name: str) -> list[str]:
-    """Ways to load it, from beside the folder, the certain ones first."""
+    """Return the snippets to load the output from its parent folder."""
     one = {**report, "output_bytes": {format_name: _mapping(report.get("output_bytes")).get(format_name, 0)}}
     found = [snippet for snippet in snippets(one, name) if snippet.code][:_ENGINES]
     parts = []
@@ -233,7 +238,7 @@ def _cell(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """A line that cannot start or end anything in Markdown or HTML: names come from outside."""
+    """Return the text as one line without Markdown or HTML syntax, because names may be untrusted."""
     return " ".join(text.split()).replace("<", "&lt;").replace("`", "'")
 
 

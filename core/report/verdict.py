@@ -1,6 +1,6 @@
-"""What a report means, in plain words: how much the model lost, what else should be known, and what would help.
+"""Assessment of a report in plain words: the quality loss, notes, and advice for a smaller loss.
 
-Pure: report in, sentences out. Reads a report of any age or origin, so it takes nothing for granted.
+Reports may be of any age or origin, so that every field may be missing or invalid.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from core.wording import figure
 Grade = Literal["none", "small", "clear", "large", "broken", "unknown"]
 
 NONE, SMALL, CLEAR, LARGE = 0.01, 0.10, 0.25, 0.75
-"""Upper ends of the grades, as growth of perplexity. Why these: see `grade_of`."""
+"""Upper limits of the grades, as relative increase of the perplexity; explained in `grade_of`."""
 FALL = 0.02
-"""A perplexity that falls by more than this share shows a bad measurement: rounding adds errors."""
+"""Relative decrease of the perplexity from which a measurement is considered invalid, since rounding adds errors."""
 
 _HEADLINES: dict[Grade, str] = {
-    "none": "No loss to speak of",
+    "none": "Negligible loss",
     "small": "Small loss",
     "clear": "Clear loss",
     "large": "Large loss",
     "broken": "The model is damaged",
-    "unknown": "The loss is not known",
+    "unknown": "Unknown loss",
 }
 _MEANINGS: dict[Grade, str] = {
     "none": "You should not notice a difference.",
     "small": "Most answers should read the same.",
-    "clear": "Expect weaker answers now and then, most of all where facts or code must be exact.",
-    "large": "Expect noticeably weaker answers; try it before you rely on it.",
-    "broken": "Answers will often be wrong or make no sense.",
+    "clear": "Expect weaker answers occasionally, especially for facts and code.",
+    "large": "Expect noticeably weaker answers. Test the model before you rely on it.",
+    "broken": "Answers will often be wrong or meaningless.",
     "unknown": "",
 }
 _ROLES: dict[Grade, Literal["good", "warning", "bad", "muted"]] = {
@@ -48,13 +48,16 @@ _ROLES: dict[Grade, Literal["good", "warning", "bad", "muted"]] = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """A report in words.
+    """Assessment of a report.
 
     Attributes:
-        grade: the class of the loss; role: the colour that fits it (`good`, `warning`, `bad`, `muted`).
-        headline: two to five words; figures: the perplexities behind it; meaning: what a user will notice.
-        advice: what would lose less, or "".
-        notes: what else should be known before the figures are believed.
+        grade: grade of the loss.
+        role: colour role of the grade (`good`, `warning`, `bad`, `muted`).
+        headline: the grade in two to five words.
+        figures: the perplexities, as one sentence.
+        meaning: the effect for a user, or the reason why the loss is unknown.
+        advice: settings with a smaller loss, or "".
+        notes: further remarks about the run.
     """
 
     grade: Grade
@@ -72,7 +75,7 @@ class Verdict:
 
 
 def judge(report: Mapping[str, Any]) -> Verdict:
-    """The verdict on a report."""
+    """Return the verdict on a report."""
     measured = report.get("perplexity")
     values = measured if isinstance(measured, Mapping) else {}
     before, after = _number(values.get("original")), _number(values.get("quantized"))
@@ -91,21 +94,21 @@ def judge(report: Mapping[str, Any]) -> Verdict:
 
 
 def grade_of(before: float, after: float) -> Grade:
-    """The class of a loss from the perplexity of the original and of the quantized model.
+    """Return the grade of the loss, from the perplexity of the original and of the quantized model.
 
-    Both are measured on the same windows of text, so that the text's own difficulty cancels and only the ratio is
-    judged. Its logarithm is what the model lost on a token, on average:
+    Both are measured on the same rows of text, so that the difficulty of the text cancels and only the ratio matters.
+    Its logarithm is the mean increase of the loss per token:
 
-    - up to 1 % (0.01 nats a token): less than a few other windows of text would change;
-    - up to 10 % (0.1 nats): what 4 bits cost a small model (SmolLM2-135M in groups of 64: 6 to 9 % with 50 steps),
-      and more than they cost a large one, which has more to spare;
-    - up to 25 % (0.22 nats): more than a good choice of bits for the model has to lose;
-    - up to 75 % (0.56 nats): what 3 bits, or 2 with much tuning, do to a small model;
-    - beyond: perplexity nearly doubled or worse, as at 2 bits with few steps.
+    - up to 1 % (0.01 nats per token): less than the effect of choosing other rows of the text;
+    - up to 10 % (0.1 nats): typical for a small model with 4 bits (SmolLM2-135M in groups of 64: 6 to 9 % with 50
+      steps), and more than for a large model;
+    - up to 25 % (0.22 nats): more than with a good choice of bits for the model;
+    - up to 75 % (0.56 nats): typical for a small model with 3 bits, or with 2 bits and many steps;
+    - beyond: the perplexity has nearly doubled or worse, as with 2 bits and few steps.
 
-    One that falls by more than 2 % was not measured well, and says nothing.
+    A decrease by more than 2 % is an invalid measurement, with the grade "unknown".
 
-    Rules of thumb, for one text in English: two models of one grade may still differ in what they are used for.
+    These are rules of thumb for one English text; models of the same grade may differ in a particular task.
     """
     if not (math.isfinite(before) and before > 0) or math.isnan(after):
         return "unknown"
@@ -122,47 +125,49 @@ def grade_of(before: float, after: float) -> Grade:
 
 
 def _figures(before: float, after: float, error: float) -> str:
-    """Both perplexities and their change with its standard error."""
+    """Return both perplexities and the relative change with its standard error, as one sentence."""
     if not (math.isfinite(before) and before > 0) or math.isnan(after):
-        return "The report holds no perplexity of both models."
+        return "The report does not contain the perplexity of both models."
     change = 100 * (after / before - 1)
     sign = "+" if change >= 0.05 else "\N{MINUS SIGN}" if change <= -0.05 else ""
     share = f"{abs(change):.1f}" if abs(change) < 100 else figure(float(f"{abs(change):.3g}"))
-    # The error is that of the mean difference of log-probabilities: a share of the quantized model's perplexity.
+    # `error` is the standard error of the mean loss increase, and so relative to the quantized model's perplexity.
     spread = 100 * error * after / before
     about = f" \N{PLUS-MINUS SIGN} {spread:.1f} %" if spread < 100 else " %" if math.isnan(spread) else " % or so"
     return (
         f"Perplexity {figure(before)} \N{RIGHTWARDS ARROW} {figure(after)} ({sign}{share}{about})"
-        " on text it had not seen."
+        " on text not used for calibration."
     )
 
 
 def _doubt(before: float, after: float, error: float, vocabulary: float) -> str:
-    """Why the figures cannot be judged, or "".
+    """Return the reason why the figures cannot be graded, or "".
 
     Args:
-        error: standard error of the mean increase of the loss in nats a token; NaN where a report has none.
-        vocabulary: number of tokens that the model knows; NaN where a report does not say.
+        before: perplexity of the original.
+        after: perplexity of the quantized model.
+        error: standard error of the mean loss increase in nats per token; NaN if unknown.
+        vocabulary: size of the vocabulary; NaN if unknown.
     """
     if not (math.isfinite(before) and before > 0) or math.isnan(after):
         return ""
     if before > 2 * vocabulary:
         return (
-            "The original itself predicts this text worse than a guess among all tokens, so the change says nothing: "
-            "check its tokenizer and its files."
+            "The original predicts this text worse than random guessing, so the change is meaningless. "
+            "Check the tokenizer and the files of the original."
         )
     if after / before < 1 - FALL:
         return (
-            "Quantizing does not make a model better, so this measurement is not to be trusted: the text does not "
-            "suit the model. Compare the two with `bitwright eval` on a text of your own."
+            "Quantization does not improve a model, so this measurement is not reliable: the text does not suit the "
+            "model. Compare both models with `bitwright eval` on your own text."
         )
     if math.isfinite(error) and after / before - 1 <= SMALL and (after / before) * math.exp(2 * error) - 1 > CLEAR:
-        return "The windows of text differ so much that the loss cannot be told from chance."
+        return "The results of the text's rows vary so much that the loss is not significant."
     return ""
 
 
 def tuning_gain(report: Mapping[str, Any]) -> float | None:
-    """Share of the rounding error that tuning removed from the typical block, None where nothing was tuned."""
+    """Return the share of the rounding error that tuning removed from the median block, or None without tuning."""
     gains = []
     for block in _blocks(report):
         before, after = _number(block.get("loss_before")), _number(block.get("loss_after"))
@@ -174,47 +179,47 @@ def tuning_gain(report: Mapping[str, Any]) -> float | None:
 
 
 def _advice(report: Mapping[str, Any], grade: Grade) -> str:
-    """What would lose less; nothing where there is little to win."""
+    """Return advice for a smaller loss, or "" if the loss is small or unknown."""
     if grade in ("none", "small", "unknown"):
         return ""
     bits = [int(key) for key in _mapping(report.get("bits")) if key.isdecimal() and int(key) < 16]
     steps = _iterations(report)
     ways = []
     if bits and min(bits) <= 3:
-        ways.append(f"more bits for some of the layers that have {min(bits)} now")
+        ways.append(f"more bits for some of the layers with {min(bits)} bits")
     if steps is not None and steps < 200:
-        ways.append("a recipe with more steps and more text (light, default or best)")
+        ways.append("a recipe with more steps and more samples (light, default or best)")
     scheme = _mapping(_mapping(report.get("settings")).get("default_scheme"))
     size = scheme.get("group_size")
     if isinstance(size, int) and (size > 64 or size < 0):
         ways.append("smaller groups (64 or 32)")
     if not ways:
-        return "More bits would lose less."
+        return "More bits would reduce the loss."
     words = f"{', '.join(ways[:-1])} or {ways[-1]}" if len(ways) > 1 else ways[0]
-    return f"To lose less, try {words}."
+    return f"To reduce the loss, try {words}."
 
 
 def _notes(report: Mapping[str, Any]) -> list[str]:
     notes = []
     note = report.get("note")
     if isinstance(note, str) and note:
-        already = "The loss is measured against that file, not against the model that it was made from."
-        notes.append(f"{note} {already}")
+        reference = "The loss is measured against that file, not against the model from which the file was created."
+        notes.append(f"{note} {reference}")
     gain = tuning_gain(report)
     if gain is not None and gain > 0.005:
-        notes.append(f"Tuning took away {100 * gain:.0f} % of the rounding error of a typical block.")
+        notes.append(f"Tuning removed {100 * gain:.0f} % of the rounding error of a typical block.")
     elif gain is not None:
-        notes.append("Tuning found nothing better than plain rounding for a typical block; it may need more steps.")
+        notes.append("Tuning did not improve on plain rounding in a typical block; it may need more steps.")
     diverged = [block for block in _blocks(report) if block.get("diverged") is True]
     rounded = sum(not block.get("best_iteration") for block in diverged)
     for count, what in ((rounded, "left with plain rounding"), (len(diverged) - rounded, "tuned for fewer steps")):
         if count:
             blocks = "1 block was" if count == 1 else f"{count} blocks were"
-            notes.append(f"{blocks} {what}, since the loss was no longer finite.")
+            notes.append(f"{blocks} {what} because the loss became infinite or NaN.")
     fallbacks = _mapping(report.get("fallbacks"))
     if fallbacks:
         layers = "1 layer" if len(fallbacks) == 1 else f"{len(fallbacks)} layers"
-        notes.append(f"{layers} did not get what the map asked for; the reasons are below.")
+        notes.append(f"{layers} could not get the scheme of the bits map; the reasons are below.")
     return notes
 
 
@@ -233,5 +238,5 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _number(value: Any) -> float:
-    """A number as it is; JSON has no infinity, so a figure that was none is null and counts as not known."""
+    """Return a number as float, or NaN for anything else; infinite values are stored as null, since JSON lacks them."""
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan

@@ -50,4 +50,6 @@ def request_error(error: BaseException, record: Callable[[BaseException], str]) 
     if isinstance(error, BitwrightError):
         return RequestError(_STATUS.get(error.code, 500), str(error), code=error.code.replace("-", "_"))
     number = record(error)
-    return RequestError(500, f"Internal server error; see error {number} in the server's log.", code="internal_error")
+    return RequestError(
+        500, f"Internal server error. The server's log has the details under error {number}.", code="internal_error"
+    )

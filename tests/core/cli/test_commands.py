@@ -149,7 +149,7 @@ def test_an_output_that_is_taken_is_refused_and_untouched(tiny: Path, place: Pat
 def test_an_output_below_a_file_is_refused(tiny: Path, place: Path, capsys: Capture) -> None:
     (place / "file").write_text("")
     assert "is a file" in refused(["quantize", str(tiny), "--output", "file"], place, capsys)
-    assert "cannot be made" in refused(["quantize", str(tiny), "--output", "file/out"], place, capsys)
+    assert "cannot be created" in refused(["quantize", str(tiny), "--output", "file/out"], place, capsys)
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="rights do not bind the superuser")
@@ -160,7 +160,7 @@ def test_an_output_where_nothing_may_be_written_is_refused(tiny: Path, place: Pa
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="/proc takes no folders, not even from the superuser")
 def test_an_output_on_a_volume_that_takes_nothing_is_refused(tiny: Path, place: Path, capsys: Capture) -> None:
-    assert "cannot be made" in refused(["quantize", str(tiny), "--output", "/proc/bitwright-out"], place, capsys)
+    assert "cannot be created" in refused(["quantize", str(tiny), "--output", "/proc/bitwright-out"], place, capsys)
 
 
 def test_a_full_disk_is_refused(tiny: Path, place: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Estimates: the formula by hand on a small model, and that more work never costs less."""
+"""Tests of the estimates on a small model, and that more work never costs less."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def costs(tree: ModelTree, spec: JobSpec = SPEC, throughput: float | None = 1e9,
     return estimate(tree, resolve_schemes(tree, spec.bits_map), spec, throughput, on_device=on_device)
 
 
-def test_the_operations_of_a_run_by_hand(tree: ModelTree) -> None:
+def test_the_operations_of_a_run_equal_the_formula(tree: ModelTree) -> None:
     forward = 2 * WEIGHTS + 2 * 32 * WIDTH  # products with the weights, and causal attention over 32 tokens
     tuning = 3 * forward * (4 * 2 * 32) * 10
     activations = forward * 2 * 16 * 32
@@ -37,13 +37,13 @@ def test_the_operations_of_a_run_by_hand(tree: ModelTree) -> None:
     assert run_flops(tree, RECIPE) == BLOCKS * (tuning + activations + judging)
 
 
-def test_plain_rounding_computes_nothing_and_a_search_only_the_activations(tree: ModelTree) -> None:
+def test_plain_rounding_needs_no_operations_and_a_search_only_forward_passes(tree: ModelTree) -> None:
     assert run_flops(tree, replace(RECIPE, iters=0)) == 0
     searched = run_flops(tree, replace(RECIPE, iters=0, search_scale=True))
     assert 0 < searched < run_flops(tree, replace(RECIPE, iters=1))
 
 
-def test_time_is_a_range_around_the_bare_products(tree: ModelTree) -> None:
+def test_the_time_is_a_range_around_that_of_the_products(tree: ModelTree) -> None:
     seconds = costs(tree).seconds
     assert seconds is not None
     bare = run_flops(tree, RECIPE) / 1e9
@@ -53,7 +53,7 @@ def test_time_is_a_range_around_the_bare_products(tree: ModelTree) -> None:
     assert twice.high < seconds.high
 
 
-def test_without_a_speed_the_time_stays_open(tree: ModelTree) -> None:
+def test_without_a_speed_the_time_is_unknown(tree: ModelTree) -> None:
     assert costs(tree, throughput=None).seconds is None
     assert costs(tree, throughput=None).to_json()["seconds"] is None
 
@@ -75,7 +75,7 @@ def test_low_memory_moves_the_caches_from_memory_to_disk(tree: ModelTree) -> Non
     assert low.ram.high < usual.ram.high
 
 
-def test_a_device_takes_the_block_off_the_host(tree: ModelTree) -> None:
+def test_a_device_holds_the_block_instead_of_the_host(tree: ModelTree) -> None:
     host, device = costs(tree), costs(tree, on_device=True)
     assert (host.device.low, host.device.high) == (0, 0)
     assert device.device.low > 0
@@ -89,7 +89,7 @@ def test_more_work_never_costs_less(tree: ModelTree, more: dict[str, int]) -> No
     assert greater.ram.high >= less.ram.high
 
 
-def test_every_range_is_one(tree: ModelTree) -> None:
+def test_every_range_is_ordered(tree: ModelTree) -> None:
     for spec in (SPEC, replace(SPEC, low_memory=True), replace(SPEC, recipe=replace(RECIPE, iters=0))):
         found = costs(tree, spec)
         assert all(value.low <= value.high for value in (found.disk, found.ram, found.device, found.seconds) if value)
@@ -111,7 +111,7 @@ def test_a_large_vocabulary_is_counted_where_its_head_is_scored_or_quantized(tre
     assert scored[1] - scored[0] > 4 * rows * 1024
 
 
-def test_a_busy_machine_makes_the_range_of_time_wider_not_later(tree: ModelTree) -> None:
+def test_load_widens_the_range_of_time_downwards(tree: ModelTree) -> None:
     plans = resolve_schemes(tree, SPEC.bits_map)
     quiet, busy = estimate(tree, plans, SPEC, 1e9), estimate(tree, plans, SPEC, 0.25e9, load=0.75)
     assert quiet.seconds is not None

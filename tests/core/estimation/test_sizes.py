@@ -1,4 +1,4 @@
-"""Sizes by formula equal those of the tensors that the formats really write."""
+"""Tests that computed sizes equal those of the tensors that the formats write."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def assert_gguf(folder: Path, tree: ModelTree, name: str, chosen: BitsMap) -> No
     assert output_size(tree, plans, name).total == sum(slot.nbytes for slot in planned.contents.slots)
 
 
-def test_the_effective_bits_of_a_worked_example() -> None:
+def test_the_effective_bits_equal_a_worked_example() -> None:
     # 4 bits, and for each 64 weights a scale of 16 bits and a zero point of 4: 4 + 20/64
     assert quantized_bytes(64, 32, LayerScheme(4, 64)) * 8 / (64 * 32) == 4.3125
     # a row of 1024 weights and one group: 2 + 18/1024
@@ -80,7 +80,7 @@ def test_effective_bits_count_quantized_layers_only(tree: ModelTree) -> None:
     assert output_size(tree, plans, "auto_gptq").effective_bits == 4 + 20 / 32
 
 
-def test_nothing_quantized_is_the_source(tree: ModelTree) -> None:
+def test_without_quantized_layers_the_size_is_that_of_the_source(tree: ModelTree) -> None:
     plans = resolve_schemes(tree, BitsMap(LayerScheme(16)))
     size = output_size(tree, plans, "auto_gptq")
     assert (size.total, size.effective_bits) == (size.source, 0.0)
@@ -100,7 +100,7 @@ def test_more_bits_and_more_groups_never_cost_less(rows: int, columns: int, bits
     assert quantized_bytes(rows, columns, LayerScheme(8, 32)) >= size
 
 
-def test_a_layer_in_a_format() -> None:
+def test_the_size_of_a_layer_depends_on_the_format() -> None:
     scheme = LayerScheme(4, 64)
     assert layer_bytes(64, 32, LayerScheme(16), "auto_gptq", kept=999) == 999
     assert layer_bytes(64, 32, scheme, "auto_gptq", 0) == layer_bytes(64, 32, scheme, "auto_round", 0) + 4 * 64
@@ -110,10 +110,10 @@ def test_the_tree_is_read_from_a_path_with_spaces(tmp_path: Path) -> None:
     assert read_tree(save_model(tmp_path / "ein Modell, größer")).blocks == 2
 
 
-def test_an_output_that_is_larger_than_its_source_is_said_with_a_way_out(tree: ModelTree) -> None:
+def test_an_output_larger_than_its_source_gives_a_warning_and_a_remedy(tree: ModelTree) -> None:
     total = output_size(tree, resolve_schemes(tree, MAPS["w4"]), "auto_round").total
     assert larger_than_source(total, tree, total, "auto_round") == ""
     words = larger_than_source(total - 1, tree, total, "auto_round")
-    assert words.startswith("The result will be larger than its source")
-    assert "the embedding, which stays in 16 bits; --format gguf:q4_k_m rounds it as well" in words
+    assert words.startswith("The output will be larger than its source")
+    assert "--format gguf:q4_k_m also quantizes the embedding" in words
     assert "gguf:" not in larger_than_source(total - 1, tree, total, "gguf:q8_0")

@@ -1,4 +1,4 @@
-"""The command of a job, read back by the real parser, is that job."""
+"""Tests that the command of a job, parsed by the real parser, gives the same job."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SPEC = JobSpec("/models/tiny", "/out/tiny-4bit")
 
 
 def parsed(command: Command) -> JobSpec:
-    """What the command line makes of the words, by its own options and `from_options`."""
+    """Parse the words with the options of the command line and `from_options`."""
     found: list[JobSpec] = []
 
     def keep(_terminal: object, model: str, output: Path, options: dict[str, Any]) -> None:
@@ -37,7 +37,7 @@ def parsed(command: Command) -> JobSpec:
 
 
 def unnamed(spec: JobSpec) -> JobSpec:
-    """Without the words of the recipe, which no option carries."""
+    """Return the job without the recipe's name and purpose, which have no option."""
     return replace(spec, recipe=replace(spec.recipe, name="", purpose=""))
 
 
@@ -83,24 +83,24 @@ specs = st.builds(
 
 
 @given(specs)
-def test_the_command_of_a_job_is_that_job(tmp_path_factory: pytest.TempPathFactory, spec: JobSpec) -> None:
+def test_parsing_the_command_of_a_job_gives_that_job(tmp_path_factory: pytest.TempPathFactory, spec: JobSpec) -> None:
     command = written(command_of(spec, tmp_path_factory.getbasetemp() / "command"))
     assert unnamed(parsed(command)) == unnamed(spec)
 
 
 @given(specs)
-def test_a_shell_reads_the_words_that_were_meant(spec: JobSpec) -> None:
+def test_the_command_is_quoted_for_a_shell(spec: JobSpec) -> None:
     command = command_of(spec, Path("/files"))
     assert tuple(shlex.split(command.text)) == command.words
 
 
-def test_a_job_of_defaults_is_a_short_command() -> None:
+def test_the_command_of_a_default_job_has_no_options() -> None:
     command = command_of(replace(SPEC, recipe=recipes.load("default")), Path("/files"))
     assert command.text == "bitwright quantize /models/tiny --output /out/tiny-4bit"
     assert command.files == {}
 
 
-def test_only_what_differs_is_said() -> None:
+def test_only_changed_settings_have_options() -> None:
     recipe = replace(recipes.load("light"), iters=60)
     spec = replace(SPEC, recipe=recipe, bits_map=BitsMap(LayerScheme(2, 128, False)), seed=7)
     words = command_of(spec, Path("/files")).words[5:]
@@ -108,32 +108,32 @@ def test_only_what_differs_is_said() -> None:
 
 
 @pytest.mark.parametrize("name", recipes.NAMES)
-def test_a_bundled_recipe_is_called_by_its_name(name: str) -> None:
+def test_a_bundled_recipe_is_referred_to_by_name(name: str) -> None:
     words = command_of(replace(SPEC, recipe=recipes.load(name)), Path("/files")).words[5:]
     assert words == (() if name == "default" else ("--recipe", name))
 
 
-def test_a_rate_that_follows_the_steps_again_is_said_through_another_recipe() -> None:
+def test_a_derived_rate_is_expressed_with_another_recipe() -> None:
     recipe = replace(recipes.load("light"), lr=None)
     command = command_of(replace(SPEC, recipe=recipe), Path("/files"))
     assert command.words[5:] == ("--iters", "50")
 
 
-def test_a_recipe_that_no_options_can_say_goes_into_a_file(tmp_path: Path) -> None:
+def test_a_recipe_that_options_cannot_express_is_written_to_a_file(tmp_path: Path) -> None:
     recipe = replace(recipes.load("quick"), search_scale=True)
     command = written(command_of(replace(SPEC, recipe=recipe), tmp_path))
     assert list(command.files) == [tmp_path / "recipe.json"]
     assert parsed(command).recipe == recipe
 
 
-def test_rules_and_layers_go_into_a_file_with_the_default(tmp_path: Path) -> None:
+def test_rules_and_layers_are_written_to_a_file_with_the_default(tmp_path: Path) -> None:
     bits_map = BitsMap(LayerScheme(3, 64, False), (Rule("*.down_proj", bits=8),), (Rule("lm_head", bits=4),))
     command = written(command_of(replace(SPEC, bits_map=bits_map), tmp_path))
     assert "--bits" not in command.words
     assert parsed(command).bits_map == bits_map
 
 
-def test_a_recipe_of_the_users_own_is_said_by_the_fewest_options() -> None:
+def test_a_custom_recipe_is_expressed_with_the_fewest_options() -> None:
     own = Recipe("mine", "For me.", iters=1000, samples=512, low_bit_lr_scale=2.0, seqlen=1024)
     words = command_of(replace(SPEC, recipe=own), Path("/files")).words[5:]
     assert words == ("--recipe", "best", "--seqlen", "1024")

@@ -1,4 +1,4 @@
-"""How a checkpoint is loaded elsewhere, as code that is at least code, and honest notes."""
+"""Tests of the code and the notes for loading a checkpoint in other programs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def named(found: tuple[Snippet, ...], name: str) -> Snippet:
 
 @pytest.mark.parametrize("name", ["auto_round", "auto_gptq", "auto_awq", "gguf:q4_k_m"])
 @pytest.mark.parametrize("folder", ["/models/out", '/my models/it\'s "four" bits', "C:\\models\\out"])
-def test_code_is_code_whatever_the_folder_is_called(folder: str, name: str) -> None:
+def test_code_is_valid_for_any_folder_name(folder: str, name: str) -> None:
     named = {folder, str(Path(folder) / "it.gguf")}
     for snippet in snippets({**report(name), "files": {"it.gguf": 1}}, folder):
         if snippet.language == "python":
@@ -45,13 +45,13 @@ def test_several_formats_have_a_folder_each() -> None:
     assert folder_to_open(report("auto_round", "auto_gptq"), "/out") == "/out/auto_round"
 
 
-def test_a_folder_is_called_as_the_run_calls_it() -> None:
+def test_folders_have_the_names_that_the_run_uses() -> None:
     both = {**report("auto_round", "gguf:q4_0"), "files": {"auto_round/x": 1, "gguf-q4_0/tiny-Q4_0.gguf": 1}}
     assert "/out/gguf-q4_0/tiny-Q4_0.gguf" in named(snippets(both, "/out"), "llama.cpp").code
     assert folder_to_open(report("gguf:q4_0", "auto_round"), "/out") == "/out/gguf-q4_0"
 
 
-def test_gguf_loads_in_what_is_built_on_llama_cpp() -> None:
+def test_gguf_loads_in_programs_based_on_llama_cpp() -> None:
     found = snippets({**report("gguf"), "files": {"my-Model.gguf": 1}}, "/out")
     assert [snippet.name for snippet in found if snippet.code] == [
         "Bitwright", "llama.cpp", "Ollama", "LM Studio", "llama-cpp-python", "transformers (GGUF)",
@@ -60,7 +60,7 @@ def test_gguf_loads_in_what_is_built_on_llama_cpp() -> None:
     assert "gguf_file='my-Model.gguf'" in named(found, "transformers (GGUF)").code
 
 
-def test_awqs_layout_needs_a_kernel_of_others() -> None:
+def test_the_awq_layout_needs_third_party_kernels() -> None:
     found = named(snippets(report(sym=False), "/out"), "transformers")
     assert (found.support, "auto-round-lib" in found.code) == ("documented", True)
     found = named(snippets(report(sym=False, bits={"8": 3}), "/out"), "transformers")
@@ -83,11 +83,11 @@ def test_one_format_is_the_folder_itself() -> None:
     assert folder_to_open(report("auto_gptq"), "/out") == "/out"
 
 
-def test_only_what_was_written_is_offered() -> None:
+def test_only_written_formats_are_included() -> None:
     assert "transformers" not in [snippet.name for snippet in snippets(report("auto_gptq"), "/out")]
 
 
-def test_what_the_tests_load_is_said_to_be_tested() -> None:
+def test_formats_that_the_tests_load_are_tested() -> None:
     found = snippets(report("auto_round", "auto_gptq"), "/out")
     assert [snippet.name for snippet in found if snippet.support == "tested"] == ["Bitwright", "transformers"]
 
@@ -109,7 +109,7 @@ def test_asymmetric_layers_are_documented_in_awqs_layout() -> None:
         (report("auto_round:plain"), "two of AutoRound's packings"),
     ],
 )
-def test_what_vllm_refuses_gets_no_code(found: dict[str, Any], reason: str) -> None:
+def test_a_checkpoint_that_vllm_cannot_load_has_no_code(found: dict[str, Any], reason: str) -> None:
     snippet = named(snippets(found, "/out"), "vLLM")
     assert (snippet.support, snippet.code) == ("no", "")
     assert reason in snippet.note
@@ -125,29 +125,29 @@ def test_the_format_that_a_server_loads_is_chosen() -> None:
     ("found", "reason"),
     [(report(bits={"4": 3, "8": 3}), "fuses"), (report(sym=False), "fastest kernels")],
 )
-def test_unusual_schemes_are_not_promised(found: dict[str, Any], reason: str) -> None:
+def test_unusual_schemes_are_supported_partly(found: dict[str, Any], reason: str) -> None:
     snippet = named(snippets(found, "/out"), "vLLM")
     assert snippet.support == "partly"
     assert reason in snippet.note
 
 
-def test_what_was_written_counts_more_than_what_was_asked_for() -> None:
+def test_written_schemes_have_priority_over_requested_ones() -> None:
     found = {**report(group_size=128), "fallbacks": {"x": "why"}, "tensors": {"auto_round": {"W4 g64 sym": 9}}}
     assert named(snippets(found, "/out"), "vLLM").support == "documented"
     found["tensors"] = {"auto_round": {"W4 g64 sym": 9, "W4 row asym": 1}}
     assert named(snippets(found, "/out"), "vLLM").support == "no"
 
 
-def test_groups_that_fell_back_are_not_the_usual_scheme() -> None:
+def test_reduced_group_sizes_are_not_usual() -> None:
     found = report()
     found["fallbacks"] = {"model.layers.0.q": "group 128 does not divide 576: 64"}
     assert named(snippets(found, "/out"), "vLLM").support == "partly"
 
 
-def test_a_program_that_cannot_load_it_gets_no_code() -> None:
+def test_a_program_that_cannot_load_the_checkpoint_has_no_code() -> None:
     found = named(snippets(report(), "/out"), "llama.cpp")
     assert (found.code, found.support) == ("", "no")
 
 
-def test_a_report_that_says_nothing_still_gives_ways() -> None:
+def test_an_empty_report_gives_snippets() -> None:
     assert [snippet.name for snippet in snippets({}, "/out")][:2] == ["Bitwright", "transformers"]

@@ -1,4 +1,4 @@
-"""The card beside a checkpoint: true to the report, readable by the Hub, and safe against names from outside."""
+"""Tests of the model card: contents of the report, metadata of the Hub, and untrusted names."""
 
 from __future__ import annotations
 
@@ -57,20 +57,20 @@ def test_a_rounded_embedding_is_not_called_equal(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "said"),
+    ("recipe", "description"),
     [
         ({"iters": 50, "search_scale": True}, "by Bitwright, which tunes the rounding"),
         ({"iters": 0}, "by Bitwright with plain rounding. "),
         ({"iters": 0, "search_scale": True}, "by Bitwright with plain rounding after a search for each scale. "),
     ],
 )
-def test_it_claims_only_the_tuning_that_was_done(tmp_path: Path, recipe: dict[str, Any], said: str) -> None:
+def test_the_description_matches_the_recipe(tmp_path: Path, recipe: dict[str, Any], description: str) -> None:
     text = card(tmp_path, settings={"recipe": recipe})
-    assert said in text
+    assert description in text
     assert ("SignRound" in text) == bool(recipe["iters"])
 
 
-def test_tags_and_languages_of_the_source_go_along(tmp_path: Path) -> None:
+def test_tags_and_languages_of_the_source_are_copied(tmp_path: Path) -> None:
     front = "license: mit\nlanguage: [en, de]\ntags: [poetry, safetensors]"
     (tmp_path / "README.md").write_text(f"---\n{front}\n---\n# Original\n", encoding="utf-8")
     data = ModelCard(card(tmp_path)).data.to_dict()
@@ -82,7 +82,7 @@ def test_tags_and_languages_of_the_source_go_along(tmp_path: Path) -> None:
     "words",
     ["owner/small-model", "| 12 | W4 g64 sym |", "f385b2", "quick: 50 steps", "33.5", "33.48", "118 MB", "bitwright"],
 )
-def test_it_tells_what_the_report_tells(tmp_path: Path, words: str) -> None:
+def test_the_card_contains_the_figures_of_the_report(tmp_path: Path, words: str) -> None:
     assert words in card(tmp_path)
 
 
@@ -90,7 +90,7 @@ def test_each_format_has_its_own_types_and_remarks(tmp_path: Path) -> None:
     text = card(tmp_path, "gguf")
     assert "| 12 | Q4_0 |" in text
     assert "take 4.5 bits a weight in GGUF" in text
-    assert "to 5 bits a weight" in text
+    assert "to 5 bits per weight" in text
 
 
 def test_a_local_model_has_no_base_on_the_hub(tmp_path: Path) -> None:
@@ -104,13 +104,13 @@ def test_the_demo_names_its_original(tmp_path: Path) -> None:
     assert data["license"] == "apache-2.0"
 
 
-def test_names_from_outside_start_nothing(tmp_path: Path) -> None:
+def test_names_cannot_contain_markup(tmp_path: Path) -> None:
     text = card(tmp_path, origin="folder", model="x`|<script>\n# y", fallbacks={"a": "<b>|"})
     assert "<script>" not in text
     assert "\n# y" not in text
 
 
-def test_a_report_that_lacks_everything_makes_a_card(tmp_path: Path) -> None:
+def test_an_empty_report_gives_a_card(tmp_path: Path) -> None:
     assert model_card({}, "auto_round", "x", tmp_path).startswith("---\n")
 
 
@@ -130,17 +130,23 @@ CONVERSION: dict[str, Any] = {
 }
 
 
-def test_an_exact_conversion_says_so_and_keeps_the_story_of_its_source(tmp_path: Path) -> None:
+def test_an_exact_conversion_is_described_with_the_run_of_its_source(tmp_path: Path) -> None:
     text = conversion_card(CONVERSION, "small-gguf", tmp_path)
-    for words in ("same number to the bit", "| 14 | Q4_0 |", "quick: 50 steps", "f385b2", "small-model-Q4_0.gguf"):
+    for words in (
+        "All weights are bit-identical",
+        "| 14 | Q4_0 |",
+        "quick: 50 steps",
+        "f385b2",
+        "small-model-Q4_0.gguf",
+    ):
         assert words in text
     assert ModelCard(text).data.to_dict()["base_model"] == "owner/small-model"
 
 
-def test_an_inexact_conversion_tells_its_error(tmp_path: Path) -> None:
+def test_an_inexact_conversion_is_described_with_its_error(tmp_path: Path) -> None:
     error = {"largest": 0.0123, "relative_rms": 0.004}
     changed = {**CONVERSION, "exact": False, "reason": "BF16 has 8 bits.", "error": error, "source_report": None}
     text = conversion_card(changed, "small-bf16", tmp_path)
     assert "Weights changed: BF16 has 8 bits. The largest difference is 0.0123" in text
-    assert "0.4 % of the weights' own" in text
-    assert "to the bit" not in text
+    assert "the relative RMS difference 0.4 %" in text
+    assert "bit-identical" not in text

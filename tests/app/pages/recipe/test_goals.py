@@ -56,7 +56,7 @@ def test_return_in_the_field_is_the_goal(qtbot: QtBot, page: RecipePage, context
     room.setValue(0.1)
     before = context.draft.choices
     qtbot.keyClick(room.lineEdit(), Qt.Key.Key_Return)
-    assert said_by(page, "answer").startswith("Even at 2 bits")
+    assert said_by(page, "answer").startswith("Even with 2 bits")
     assert context.draft.choices == before
     assert context.state.value("recipe/room", 8.0) == 0.1
 

@@ -152,7 +152,7 @@ def test_the_report_of_a_stranger_is_shown_without_complaint(qtbot: QtBot, conte
     made = ReportView(context)
     qtbot.addWidget(made)
     made.show_report(record_of([Done("/nowhere", 1.0, {"blocks": 3, "files": [], "verified": "x", "perplexity": []})]))
-    assert text(made, "verdict") == "The loss is not known"
+    assert text(made, "verdict") == "Unknown loss"
 
 
 # --- The figures, as pure functions ---
