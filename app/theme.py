@@ -183,12 +183,6 @@ def luminance(color: QColor) -> float:
     return 0.2126 * linear(color.redF()) + 0.7152 * linear(color.greenF()) + 0.0722 * linear(color.blueF())
 
 
-def contrast(first: QColor, second: QColor) -> float:
-    """Contrast of two colours, 1 to 21, as WCAG defines it."""
-    low, high = sorted((luminance(first), luminance(second)))
-    return (high + 0.05) / (low + 0.05)
-
-
 def mixed(first: QColor, second: QColor, share: float) -> QColor:
     """`first` with `share` (0 to 1) of `second` in it."""
     return QColor.fromRgbF(

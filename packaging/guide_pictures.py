@@ -114,7 +114,7 @@ def _two_models(window: MainWindow, chat: ChatPage, made: str, shoot: Shoot) -> 
     comparison.session.finished.connect(lambda: done.append(True))
     comparison.ask(QUESTION)
     yield lambda: bool(done)
-    yield from shoot("versus", "chat")
+    yield from shoot("comparison", "chat")
     yield lambda: bool(draft.machine.backends)
     _press(window, DEVICES_KEYS)
     yield from shoot("devices", "chat")

@@ -9,7 +9,8 @@ from PySide6.QtGui import QColor, QGuiApplication, QIcon, QPalette
 from PySide6.QtWidgets import QLineEdit
 from pytestqt.qtbot import QtBot
 
-from app.theme import ICONS, Theme, contrast, mixed
+from app.theme import ICONS, Theme, mixed
+from tests.app.contrast import contrast
 
 ROLES = ("accent", "good", "warning", "bad", "muted")
 NEEDED = (

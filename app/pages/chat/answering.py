@@ -68,9 +68,9 @@ class AnswerControl(QObject):
         view.continue_asked.connect(self.continue_answer)
 
     @property
-    def talk(self) -> Conversation:
+    def conversation(self) -> Conversation:
         """What is talked about."""
-        return self._view.talk
+        return self._view.conversation
 
     @property
     def quiet(self) -> bool:
@@ -91,14 +91,14 @@ class AnswerControl(QObject):
 
     def regenerate(self) -> None:
         """Have the last question answered again; the earlier answer can still be shown."""
-        last = self.talk.last
+        last = self.conversation.last
         if last is not None and last.role == "assistant" and self.quiet:
             self._view.rewind()
             self._answer()
 
     def continue_answer(self) -> None:
         """Let the model say more of the last answer."""
-        last = self.talk.last
+        last = self.conversation.last
         if last is not None and last.role == "assistant" and last.text.strip() and self.quiet:
             self._answer(more=True)
 
@@ -129,7 +129,7 @@ class AnswerControl(QObject):
     def load_again(self) -> None:
         """Load it after trouble, and go on with the question that has no answer."""
         if self.session.state == "idle":
-            last = self.talk.last
+            last = self.conversation.last
             self._waiting = last is not None and last.role == "user"
             self.load()
 
@@ -157,8 +157,8 @@ class AnswerControl(QObject):
             self.load()
         elif self.session.state == "ready":
             settings = self._settings()
-            self.talk.model, self.talk.system = settings.label, settings.system
-            messages = self.talk.prompt(settings.system)
+            self.conversation.model, self.conversation.system = settings.label, settings.system
+            messages = self.conversation.prompt(settings.system)
             if more:
                 self._view.resume_answer()
             else:

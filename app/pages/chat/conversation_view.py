@@ -55,7 +55,7 @@ class ConversationView(Transcript):
 
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
         super().__init__(theme, parent)
-        self._talk = Conversation()
+        self._conversation = Conversation()
         self._coming: _PendingAnswer | None = None
         self._built: list[int] = []
         self._unbuilt: list[Message] = []
@@ -64,50 +64,50 @@ class ConversationView(Transcript):
         self._later.timeout.connect(self._build_some)
 
     @property
-    def talk(self) -> Conversation:
+    def conversation(self) -> Conversation:
         """What is shown."""
-        return self._talk
+        return self._conversation
 
     @property
     def answering(self) -> bool:
         """Whether an answer is coming."""
         return self._coming is not None
 
-    def show_talk(self, talk: Conversation) -> None:
+    def show_conversation(self, conversation: Conversation) -> None:
         """Show a conversation from now on."""
-        self._talk = talk
+        self._conversation = conversation
         self._marked = None
         self.clear()
         self._built = []
-        self._unbuilt = talk.path()
+        self._unbuilt = conversation.path()
         self.to_end()
         self._build_some()
 
     def ask(self, text: str) -> None:
         """Add what the user says."""
         self._build_some(all_of_them=True)
-        self._add_bubble(self._talk.add("user", text))
+        self._add_bubble(self._conversation.add("user", text))
         self.to_end()
 
     def ask_edited(self, question: Message, text: str) -> None:
         """Put another wording beside a question; what followed the first one is left with it."""
-        self._talk.branch(question, text)
+        self._conversation.branch(question, text)
         self.mark(None)
-        self._follow_talk()
+        self._follow_conversation()
         self._build_some(all_of_them=True)
         self.to_end()
 
     def begin_answer(self, sampling: Sampling, model: str = "") -> None:
         """Add an empty answer, to be filled by `append_piece`."""
         self._build_some(all_of_them=True)
-        message = self._talk.add("assistant", "")
+        message = self._conversation.add("assistant", "")
         message.sampling, message.model = encode(sampling), model
         self._coming = _PendingAnswer(message, self._add_bubble(message))
 
     def resume_answer(self) -> None:
         """Let the last answer grow again."""
         self._build_some(all_of_them=True)
-        last = self._talk.last
+        last = self._conversation.last
         if last is not None and last.role == "assistant" and self.messages:
             before, last.figures = last.figures, None
             self._coming = _PendingAnswer(last, self.messages[-1], before)
@@ -145,22 +145,22 @@ class ConversationView(Transcript):
         view.set_thinking(message.thinking, _thought_for(message.figures, coming), going=False)
         said = message.text.strip() or message.thinking.strip()
         if not said and figures.ended_by != "end":
-            self._talk.drop_last()
-            self._follow_talk()
+            self._conversation.drop_last()
+            self._follow_conversation()
             self._build_some(all_of_them=True)
 
     def rewind(self) -> None:
         """Take the last answer away for another one; it stays among the answers to its question."""
         self._build_some(all_of_them=True)
-        self._talk.rewind()
-        self._follow_talk()
+        self._conversation.rewind()
+        self._follow_conversation()
 
     def unwind(self) -> None:
         """Show the newest answer to the last question again, where there is one: no other came."""
-        last = self._talk.last
+        last = self._conversation.last
         if last is not None and last.role == "user":
-            self._talk.unwind()
-            self._follow_talk()
+            self._conversation.unwind()
+            self._follow_conversation()
             self._build_some(all_of_them=True)
 
     def mark(self, question: Message | None) -> None:
@@ -171,12 +171,12 @@ class ConversationView(Transcript):
 
     def update_footers(self, quiet: bool) -> None:
         """Say what the answers cost, and offer what can be done with each message; nothing where not `quiet`."""
-        path = self._talk.path()
+        path = self._conversation.path()
         models = {message.model for message in path if message.model}
         for message, view in zip(path, self.messages, strict=False):
             mine = message.role == "user"
             last = message is path[-1] and not mine
-            others = self._talk.siblings(message)
+            others = self._conversation.siblings(message)
             ended = message.figures.ended_by if message.figures is not None else "stopped"
             view.footer.set_caption(*caption_of(message.figures, message.model if len(models) > 1 else ""))
             view.footer.set_place(others.index(message), len(others) if quiet else 1)
@@ -184,9 +184,9 @@ class ConversationView(Transcript):
             view.footer.offer(again=last and quiet, more=more and quiet, edit=mine and quiet)
             view.place_footer()
 
-    def _follow_talk(self) -> None:
+    def _follow_conversation(self) -> None:
         """Keep the bubbles that the shown branch has in common with the last one; the others are to be built."""
-        path = self._talk.path()
+        path = self._conversation.path()
         same = 0
         for identity, message in zip(self._built, path, strict=False):
             if identity != message.id:
@@ -221,13 +221,13 @@ class ConversationView(Transcript):
     def _show_other(self, message: Message, step: int) -> None:
         if self._coming is not None:
             return
-        others = self._talk.siblings(message)
+        others = self._conversation.siblings(message)
         place = others.index(message) + step
         if 0 <= place < len(others):
             bar = self.verticalScrollBar()
             at_end, value = self.following, bar.value()
-            self._talk.show(others[place])
-            self._follow_talk()
+            self._conversation.show(others[place])
+            self._follow_conversation()
             if not at_end:
                 self.stay_at(value)
             self._build_some()

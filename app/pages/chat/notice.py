@@ -86,7 +86,7 @@ class ChatNotice(QWidget):
 
 def show_notice(notice: ChatNotice, answering: AnswerControl, begin_new: Callable[[], object]) -> None:
     """Show what has to be said now, or nothing."""
-    session, last, state = answering.session, answering.talk.last, answering.session.state
+    session, last, state = answering.session, answering.conversation.last, answering.session.state
     if state == "loading":
         text, fraction = session.progress
         notice.show_message(text, _tr("Cancel"), answering.stop, fraction=fraction)

@@ -64,7 +64,7 @@ class ChatPage(QWidget):
         self._connect()
         self._add_actions()
         self._drawer.setVisible(False)
-        self._drawer.show_current(self.single.talk.id)
+        self._drawer.show_current(self.single.conversation.id)
         self._update()
 
     def _connect(self) -> None:
@@ -73,15 +73,15 @@ class ChatPage(QWidget):
         bar.drawer.clicked.connect(lambda shown: self._context.state.set_value(_DRAWER, shown))
         bar.mode_chosen.connect(self.show_mode)
         bar.export_asked.connect(self._export)
-        bar.new_asked.connect(self.new_talk)
+        bar.new_asked.connect(self.new_conversation)
         single.changed.connect(self._update)
-        single.modified.connect(lambda: store.save_later(single.talk))
+        single.modified.connect(lambda: store.save_later(single.conversation))
         single.answered.connect(self._on_answered)
-        single.new_asked.connect(self.new_talk)
+        single.new_asked.connect(self.new_conversation)
         drawer.picked.connect(self._open)
         drawer.deleted.connect(self._on_deleted)
         drawer.import_asked.connect(self._import)
-        store.opened.connect(self.show_talk)
+        store.opened.connect(self.show_conversation)
         store.failed.connect(self._on_store_failed)
         store.renamed.connect(self._take_title)
 
@@ -168,25 +168,25 @@ class ChatPage(QWidget):
         self._bar.show_mode(TWO if two else ONE)
         self._drawer.setVisible(not two and self._bar.drawer.isChecked())
 
-    def new_talk(self) -> None:
+    def new_conversation(self) -> None:
         """Begin a new conversation; the one before is in the list."""
         if not self.single.view.answering:
-            self.show_talk(Conversation())
+            self.show_conversation(Conversation())
             self.single.chat_view.composer.setFocus()
 
     def _new_by_key(self) -> None:
         if self._stack.currentWidget() is self.single:
-            self.new_talk()
+            self.new_conversation()
 
-    def show_talk(self, talk: Conversation) -> None:
+    def show_conversation(self, conversation: Conversation) -> None:
         """Show a conversation; the one before is saved."""
         self.store.flush()
-        self.single.show_talk(talk)
-        self._drawer.show_current(talk.id)
+        self.single.show_conversation(conversation)
+        self._drawer.show_current(conversation.id)
 
     def _open(self, identity: str) -> None:
         """Open a saved conversation. The one that is shown is newer than its file, and its answer may be coming."""
-        if identity == self.single.talk.id:
+        if identity == self.single.conversation.id:
             self.store.stay()
         else:
             self.store.open(identity)
@@ -206,8 +206,8 @@ class ChatPage(QWidget):
         """Write the conversation to a file: JSON where its name says so, else Markdown."""
         single = self.single
         import_export.export(
-            single.talk,
-            single.talk.model or single.selection.label,
+            single.conversation,
+            single.conversation.model or single.selection.label,
             single.panel.system,
             path,
             self._context,
@@ -216,14 +216,14 @@ class ChatPage(QWidget):
 
     def import_from(self, path: str) -> None:
         """Read a conversation from a JSON file, keep it and show it."""
-        talk = import_export.imported(path, self._context, self._import)
-        if talk is not None:
+        conversation = import_export.imported(path, self._context, self._import)
+        if conversation is not None:
             self.show_mode(ONE)
-            self.store.save_later(talk)
-            self.show_talk(talk)
+            self.store.save_later(conversation)
+            self.show_conversation(conversation)
 
     def _export(self) -> None:
-        import_export.choose_export_path(self, self.single.talk.name, self.save_to)
+        import_export.choose_export_path(self, self.single.conversation.name, self.save_to)
 
     def _import(self) -> None:
         import_export.choose_import_path(self, self.import_from)
@@ -239,23 +239,23 @@ class ChatPage(QWidget):
             self._set_dot(True)
 
     def _on_deleted(self, identity: str) -> None:
-        if identity == self.single.talk.id:
-            self.show_talk(Conversation())
+        if identity == self.single.conversation.id:
+            self.show_conversation(Conversation())
 
     def _on_store_failed(self, error: BitwrightError) -> None:
         self._context.report(error, None)
 
     def _take_title(self, identity: str, title: str) -> None:
         """A conversation that was renamed in the list is called so here too."""
-        if identity == self.single.talk.id:
-            self.single.talk.title = title
+        if identity == self.single.conversation.id:
+            self.single.conversation.title = title
             self._update()
 
     def _update(self) -> None:
         """Bring the line at the top in line with the conversation."""
-        empty = not len(self.single.talk)
+        empty = not len(self.single.conversation)
         busy = self.single.session.state == "answering"
-        self._bar.show_talk("" if empty else self.single.talk.name, empty, busy)
+        self._bar.show_conversation("" if empty else self.single.conversation.name, empty, busy)
 
     def _set_dot(self, dot: bool) -> None:
         if dot != self._dot:

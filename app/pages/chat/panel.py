@@ -12,10 +12,10 @@ from PySide6.QtWidgets import QPlainTextEdit, QVBoxLayout, QWidget
 
 from app.pages.chat.backend_box import BackendBox, words_of
 from app.pages.chat.device import ChatDevice
-from app.pages.chat.figures import ChatFigures
 from app.pages.chat.model_picker import ChatModelPicker
 from app.pages.chat.sampling_panel import SamplingPanel
 from app.pages.chat.side_column import SideColumn
+from app.pages.chat.statistics_table import StatisticsTable
 from app.shared.context import Context
 from app.widgets.tinted_label import TintedLabel
 from core.inference.backends.backend import BackendRow
@@ -37,7 +37,7 @@ class ChatPanel(SideColumn):
         self.models = ChatModelPicker(context.theme)
         self.device = ChatDevice(context.theme, context.state)
         self.backend = BackendBox(context.theme, context.state)
-        self.figures = ChatFigures()
+        self.figures = StatisticsTable()
         self.sampling = SamplingPanel(context.state)
         self._system = QPlainTextEdit()
         self._system.setObjectName("system_prompt")

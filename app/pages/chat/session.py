@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from PySide6.QtCore import QObject, Signal
 
-from app.pages.chat.answer_figures import Meter
+from app.pages.chat.live_statistics import LiveStatistics
 from core.errors import BitwrightError, ChildDied
 from core.events import Event, Log, Progress, Stage, Token
 from core.inference.generation.reply import Statistics
@@ -61,7 +61,7 @@ class ChatSession(QObject):
         self._measuring = 0
         self.model = self.device = self.backend = ""
         self.opened = LoadedModel()
-        self.meter = Meter(0.0)
+        self.meter = LiveStatistics(0.0)
         self.pieces: tuple[str, ...] = ()
         """Text of each token of the last answer, "" where a character was not complete yet."""
 
@@ -110,7 +110,7 @@ class ChatSession(QObject):
             return
         self.stopping = False
         self.pieces = ()
-        self.meter = Meter(time.time(), self.meter.per_token)
+        self.meter = LiveStatistics(time.time(), self.meter.per_token)
         self._become("answering")
         self._call = session.start(
             Say(_copied(messages), sampling, continue_last),

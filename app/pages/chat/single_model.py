@@ -63,7 +63,7 @@ class SingleModelChat(QWidget):
         self._connect()
         self.panel.device.set_machine(context.draft.machine)
         self.selection.refresh()
-        self.show_talk(Conversation())
+        self.show_conversation(Conversation())
 
     def _connect(self) -> None:
         answering, chat_view, panel, runs = self.answering, self.chat_view, self.panel, self._context.runs
@@ -97,9 +97,9 @@ class SingleModelChat(QWidget):
     # --- what the user does ---
 
     @property
-    def talk(self) -> Conversation:
+    def conversation(self) -> Conversation:
         """What is talked about."""
-        return self.view.talk
+        return self.view.conversation
 
     def send(self, text: str) -> None:
         """Say something; where a question is being written anew, in place of that question."""
@@ -127,18 +127,18 @@ class SingleModelChat(QWidget):
 
     def edit_last(self) -> None:
         """Write the last question anew."""
-        questions = [message for message in self.talk.path() if message.role == "user"]
+        questions = [message for message in self.conversation.path() if message.role == "user"]
         if questions:
             self.edit(questions[-1])
 
-    def show_talk(self, talk: Conversation) -> None:
+    def show_conversation(self, conversation: Conversation) -> None:
         """Show another conversation; an answer that was coming to the one before ends where it is."""
         self.answering.end_conversation()
         self.chat_view.composer.end_edit()
         self._counted = 0
-        self.view.show_talk(talk)
-        if len(talk):
-            self.panel.set_system(talk.system)
+        self.view.show_conversation(conversation)
+        if len(conversation):
+            self.panel.set_system(conversation.system)
         self._update()
 
     def pick(self, name: str) -> None:
@@ -208,8 +208,8 @@ class SingleModelChat(QWidget):
         self._update()
 
     def _note_system(self) -> None:
-        if len(self.talk) and self.talk.system != self.panel.system:
-            self.talk.system = self.panel.system
+        if len(self.conversation) and self.conversation.system != self.panel.system:
+            self.conversation.system = self.panel.system
             self.modified.emit()
 
     # --- what happens ---
@@ -256,7 +256,7 @@ class SingleModelChat(QWidget):
 
     def _update(self) -> None:
         """Bring everything that is offered in line with the state."""
-        state, empty = self.session.state, not len(self.talk)
+        state, empty = self.session.state, not len(self.conversation)
         self.selection.settled = state != "idle" or not empty
         self.chat_view.show_empty(empty)
         label = self.selection.label if self.selection.model else ""
@@ -300,14 +300,14 @@ class SingleModelChat(QWidget):
 
     def _update_figures(self) -> None:
         coming = self.session.state == "answering"
-        told = [message for message in self.talk.path() if message.figures is not None]
+        told = [message for message in self.conversation.path() if message.figures is not None]
         figures: Statistics | None = told[-1].figures if told else None
         opened = self.session.opened
         self.panel.figures.show_figures(self.session.figures if coming else figures, opened.memory_bytes, about=coming)
         # tokens of another model's answer are not this one's
         mine = figures if told and told[-1].model == self.selection.label else None
-        if mine is None and len(self.talk) and opened.context and self.answering.quiet and not self._counted:
+        if mine is None and len(self.conversation) and opened.context and self.answering.quiet and not self._counted:
             self._counted = -1  # asked for
-            self.session.count(self.talk.prompt(self.panel.system))
+            self.session.count(self.conversation.prompt(self.panel.system))
         used = mine.used if mine is not None else max(0, self._counted)
         self.chat_view.meter.show_use(used, opened.context, mine.dropped_messages if mine is not None else 0)

@@ -57,7 +57,7 @@ class TopBar(QFrame):
         self._mode.set_value(ONE)
         self._mode.chosen.connect(lambda mode: self.mode_chosen.emit(mode))
         self._title = ElidedLabel(bold=True, parent=self)
-        self._title.setObjectName("talk_title")
+        self._title.setObjectName("conversation_title")
         self._export = QPushButton(self.tr("Export\N{HORIZONTAL ELLIPSIS}"), self)
         self._export.setObjectName("export")
         self._export.setToolTip(self.tr("Write the conversation to a file, as Markdown or JSON"))
@@ -85,7 +85,7 @@ class TopBar(QFrame):
         for widget in (self._title, self._export, self._new):
             widget.setVisible(mode == ONE)
 
-    def show_talk(self, name: str, empty: bool, busy: bool) -> None:
+    def show_conversation(self, name: str, empty: bool, busy: bool) -> None:
         """What is talked about, and what can be done with it."""
         self._title.set_text(name)
         for button in (self._export, self._new):

@@ -1,7 +1,7 @@
-"""Where each layer stands on the map: blocks are rows, module kinds columns, what is outside the blocks apart.
+"""The grid of the layers of a model: a row for each block, a column for each kind of module, and a row for the rest.
 
 Kinds that differ only in the number of an expert are one folded column, whose cells stand for all experts of a block;
-it can be unfolded into one column for each. Made from the tree alone; knows neither bits nor pixels.
+it can be unfolded into one column for each expert. Depends on the tree of the model only, not on bits or pixels.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from dataclasses import dataclass, field
 
 from core.model.tree import ModelTree
 
-APART = -1
-"""The row of what is outside the blocks."""
+OUTER_ROW = -1
+"""The row of the modules outside the blocks."""
 NOTHING = -1
-"""Where a block has no layer of a kind."""
+"""The index in place of a layer where a block has no layer of a kind."""
 
 _ORDER = (
     "q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj",
     "gate", "shared_expert_gate", "gate_proj", "w1", "gate_up_proj", "up_proj", "w3", "down_proj", "w2",
 )  # fmt: skip
-"""The order in which a block computes; checkpoints are often sorted by name instead."""
+"""The order of computation in a block; checkpoints are often sorted by name instead."""
 _EXPERT = re.compile(r"(?<![^.])experts\.(\d+)(?=\.)")
 
 
 @dataclass(frozen=True)
-class Apart:
-    """Something outside the blocks: its name for people, its layer or `NOTHING`, and why it has no layer."""
+class OuterModule:
+    """A module outside the blocks: its title, its layer or `NOTHING`, and a note that explains why it has no layer."""
 
     title: str
     layer: int
@@ -40,11 +40,11 @@ class Band:
     """The columns of one module of all experts.
 
     Attributes:
-        stem: what their kinds have in common, such as `mlp.experts.*.gate_proj`.
-        title: the shortest name that tells it from other bands.
-        experts: their number.
-        columns: where they stand; one column where they are folded.
-        folded: whether they are one column.
+        stem: the common pattern of their kinds, such as `mlp.experts.*.gate_proj`.
+        title: the shortest name that differs from those of other bands.
+        experts: the number of experts.
+        columns: their columns; one column if folded.
+        folded: whether all experts are one column.
     """
 
     stem: str
@@ -55,14 +55,14 @@ class Band:
 
 
 @dataclass(frozen=True)
-class Layout:
-    """What all grids of one tree share, folded or not: the layers of each kind by row.
+class GridTemplate:
+    """The layers of each kind by row, from which the grids of one tree are made, folded or not.
 
     Attributes:
-        stems: of the columns with everything folded; for what is no expert's its kind.
-        kinds: of each stem, by the number of the expert.
-        layers: of each kind the layer of each row, or `NOTHING`.
-        cells: of each stem with more than one kind the layers of each row, those of all its kinds.
+        stems: the stem of each column with everything folded; the kind itself for a module that is not an expert.
+        kinds: the kinds of each stem, in order of the expert's number.
+        layers: for each kind the layer of each row, or `NOTHING`.
+        cells: for each stem with more than one kind the layers of all its kinds, by row.
     """
 
     rows: int
@@ -71,23 +71,23 @@ class Layout:
     layers: Mapping[str, Sequence[int]]
     cells: Mapping[str, Sequence[tuple[int, ...]]]
     outside: tuple[int, ...]
-    apart: tuple[Apart, ...]
+    outer: tuple[OuterModule, ...]
     count: int
 
 
 @dataclass(frozen=True)
 class LayerGrid:
-    """The places of all layers of a model.
+    """The positions of all layers of a model.
 
     Attributes:
-        kinds, titles: of the columns: names inside a block (a folded one's with `*`), and short ones.
-        rows: number of blocks.
-        cells: the layer at `row * len(kinds) + column`, the first where it is several, or `NOTHING`.
-        places: row and column of each layer; the row is `APART` outside the blocks.
-        apart: what is outside the blocks.
-        many: all layers of the cells that stand for more than one, by the number of the cell.
+        kinds, titles: the names inside a block (with `*` if folded) and the short titles of the columns.
+        rows: the number of blocks.
+        cells: the layer at `row * len(kinds) + column`, the first if there are several, or `NOTHING`.
+        places: row and column of each layer; the row is `OUTER_ROW` outside the blocks.
+        outer: the modules outside the blocks.
+        many: all layers of the cells with more than one layer, by the index of the cell.
         bands: the columns of experts.
-        layout: what it was made from.
+        template: the template that the grid was made from.
     """
 
     kinds: tuple[str, ...]
@@ -95,32 +95,32 @@ class LayerGrid:
     rows: int
     cells: tuple[int, ...]
     places: tuple[tuple[int, int], ...]
-    apart: tuple[Apart, ...]
+    outer: tuple[OuterModule, ...]
     many: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     bands: tuple[Band, ...] = ()
-    layout: Layout | None = None
+    template: GridTemplate | None = None
 
     @property
     def columns(self) -> int:
         return len(self.kinds)
 
     def layer_at(self, row: int, column: int) -> int:
-        """The layer in a cell, the first where it is several, or `NOTHING`."""
-        if row == APART:
-            return self.apart[column].layer if 0 <= column < len(self.apart) else NOTHING
+        """Return the layer of a cell, the first if there are several, or `NOTHING`."""
+        if row == OUTER_ROW:
+            return self.outer[column].layer if 0 <= column < len(self.outer) else NOTHING
         if 0 <= row < self.rows and 0 <= column < self.columns:
             return self.cells[row * self.columns + column]
         return NOTHING
 
     def layers_at(self, row: int, column: int) -> tuple[int, ...]:
-        """All layers in a cell."""
+        """Return all layers of a cell."""
         layer = self.layer_at(row, column)
         if layer == NOTHING:
             return ()
-        return (layer,) if row == APART else self.many.get(row * self.columns + column, (layer,))
+        return (layer,) if row == OUTER_ROW else self.many.get(row * self.columns + column, (layer,))
 
     def within(self, first: tuple[int, int], last: tuple[int, int]) -> list[int]:
-        """The layers in the rectangle between two cells; of the row apart its neighbours between the two."""
+        """Return the layers in the rectangle between two cells."""
         top, bottom = sorted((first[0], last[0]))
         left, right = sorted((first[1], last[1]))
         found: list[int] = []
@@ -130,68 +130,68 @@ class LayerGrid:
         return found
 
     def column(self, column: int) -> list[int]:
-        """The layers of one kind."""
+        """Return the layers of one kind."""
         return self.within((0, column), (self.rows - 1, column))
 
     def row(self, row: int) -> list[int]:
-        """The layers of one block."""
+        """Return the layers of one block."""
         return self.within((row, 0), (row, self.columns - 1))
 
     def band_at(self, column: int) -> Band | None:
-        """The band that a column belongs to; None where it is no expert's."""
+        """Return the band of a column; None if it is not a column of experts."""
         return next((band for band in self.bands if column in band.columns), None)
 
     def heads(self) -> Iterator[tuple[int, tuple[int, ...]]]:
-        """The first layer and all layers of each cell that stands for more than one."""
+        """Return the first layer and all layers of each cell with more than one layer."""
         return ((layers[0], layers) for layers in self.many.values())
 
     def unfold(self, stem: str) -> LayerGrid:
-        """This grid with a column for each expert of `stem`."""
+        """Return the grid with a column for each expert of `stem`."""
         opened = {band.stem for band in self.bands if not band.folded}
-        return self if self.layout is None else _assembled(self.layout, {*opened, stem})
+        return self if self.template is None else _assembled(self.template, {*opened, stem})
 
     def fold(self, stem: str) -> LayerGrid:
-        """This grid with one column for all experts of `stem`."""
+        """Return the grid with one column for all experts of `stem`."""
         opened = {band.stem for band in self.bands if not band.folded}
-        return self if self.layout is None else _assembled(self.layout, opened - {stem})
+        return self if self.template is None else _assembled(self.template, opened - {stem})
 
     def turned(self, stem: str) -> LayerGrid:
-        """`unfold` where `stem` is folded, else `fold`."""
+        """Return the grid with `stem` unfolded if it is folded, else folded."""
         folded = any(band.folded for band in self.bands if band.stem == stem)
         return self.unfold(stem) if folded else self.fold(stem)
 
 
 def make_grid(tree: ModelTree) -> LayerGrid:
-    """The grid of `tree`, all experts folded."""
+    """Return the grid of `tree` with all experts folded."""
     return _assembled(_laid_out(tree), ())
 
 
 def short_names(kinds: Sequence[str]) -> tuple[str, ...]:
-    """For each kind as few of its last parts as tell it from the others, without the `_proj` of the known ones."""
-    # The name and all that is left of it when its first parts are taken off, the longest first.
+    """Return for each kind its shortest unique suffix of name parts, without `_proj` in the names of `_ORDER`."""
+    # The suffixes of each name, the longest first.
     endings = [[".".join(parts[first:]) for first in range(len(parts))] for parts in map(_parts, kinds)]
     used = Counter(ending for own in endings for ending in own)
     return tuple(next((ending for ending in reversed(own) if used[ending] == 1), own[0]) for own in endings)
 
 
 def expert_of(kind: str) -> int:
-    """The number of the expert that a kind belongs to; -1 for none."""
+    """Return the number of the expert of a kind; -1 for none."""
     found = _EXPERT.search(kind)
     return int(found[1]) if found else -1
 
 
-def _laid_out(tree: ModelTree) -> Layout:
-    """The layers of `tree` by kind and row."""
+def _laid_out(tree: ModelTree) -> GridTemplate:
+    """Return the layers of `tree` by kind and row."""
     numbers = {linear.block for linear in tree.linears if linear.block >= 0}
     rows = max(tree.blocks, max(numbers, default=-1) + 1)
     layers: dict[str, list[int]] = {}
-    outside, apart = [], _embedding(tree)
+    outside, outer = [], _embedding(tree)
     for layer, linear in enumerate(tree.nameable):
         if linear.block < 0:
             outside.append(layer)
             tied = layer >= len(tree.linears)
             title = linear.kind.rpartition(".")[2]
-            apart.append(Apart(f"{title} (tied)" if tied else title, layer, ""))
+            outer.append(OuterModule(f"{title} (tied)" if tied else title, layer, ""))
             continue
         try:
             layers[linear.kind][linear.block] = layer
@@ -211,29 +211,29 @@ def _laid_out(tree: ModelTree) -> Layout:
         for stem, own in by_stem.items()
         if len(own) > 1
     }
-    return Layout(
-        rows, tuple(_ordered(by_stem)), by_stem, layers, cells, tuple(outside), tuple(apart), len(tree.nameable)
+    return GridTemplate(
+        rows, tuple(_ordered(by_stem)), by_stem, layers, cells, tuple(outside), tuple(outer), len(tree.nameable)
     )
 
 
-def _assembled(layout: Layout, opened: Iterable[str]) -> LayerGrid:
-    """The grid with these stems unfolded."""
+def _assembled(template: GridTemplate, opened: Iterable[str]) -> LayerGrid:
+    """Return the grid with these stems unfolded."""
     opened = frozenset(opened)
     kinds: list[str] = []
     spans: list[tuple[str, range, bool]] = []
-    for stem in layout.stems:
-        own = layout.kinds[stem]
+    for stem in template.stems:
+        own = template.kinds[stem]
         first, folded = len(kinds), len(own) > 1 and stem not in opened
         kinds += [stem] if folded else own
         if len(own) > 1:
             spans.append((stem, range(first, len(kinds)), folded))
     wide = len(kinds)
-    cells = [NOTHING] * (layout.rows * wide)
-    places: list[tuple[int, int]] = [(APART, 0)] * layout.count
+    cells = [NOTHING] * (template.rows * wide)
+    places: list[tuple[int, int]] = [(OUTER_ROW, 0)] * template.count
     many: dict[int, tuple[int, ...]] = {}
     for column, kind in enumerate(kinds):
-        if kind not in layout.layers:
-            for row, layers in enumerate(layout.cells[kind]):
+        if kind not in template.layers:
+            for row, layers in enumerate(template.cells[kind]):
                 if layers:
                     cells[row * wide + column] = layers[0]
                     many[row * wide + column] = layers
@@ -241,28 +241,30 @@ def _assembled(layout: Layout, opened: Iterable[str]) -> LayerGrid:
                 for layer in layers:
                     places[layer] = place
             continue
-        cells[column::wide] = layout.layers[kind]
-        for row, layer in enumerate(layout.layers[kind]):
+        cells[column::wide] = template.layers[kind]
+        for row, layer in enumerate(template.layers[kind]):
             if layer != NOTHING:
                 places[layer] = (row, column)
-    first = len(layout.apart) - len(layout.outside)
-    for number, layer in enumerate(layout.outside):
-        places[layer] = (APART, first + number)
-    titles, bands = _titled(layout, kinds, spans)
-    return LayerGrid(tuple(kinds), titles, layout.rows, tuple(cells), tuple(places), layout.apart, many, bands, layout)
+    first = len(template.outer) - len(template.outside)
+    for number, layer in enumerate(template.outside):
+        places[layer] = (OUTER_ROW, first + number)
+    titles, bands = _titled(template, kinds, spans)
+    return LayerGrid(
+        tuple(kinds), titles, template.rows, tuple(cells), tuple(places), template.outer, many, bands, template
+    )
 
 
 def _titled(
-    layout: Layout, kinds: Sequence[str], spans: Sequence[tuple[str, range, bool]]
+    template: GridTemplate, kinds: Sequence[str], spans: Sequence[tuple[str, range, bool]]
 ) -> tuple[tuple[str, ...], tuple[Band, ...]]:
-    """Titles of the columns, and the bands over those of experts: what stands under one needs no more of its name."""
+    """Return the titles of the columns and the bands; columns under a band are titled by the expert's number only."""
     under = {column for _, columns, _ in spans for column in columns}
     plain = [column for column in range(len(kinds)) if column not in under]
     names = dict(zip(plain, short_names([kinds[column] for column in plain]), strict=True))
     bands = []
     shorts = short_names([stem for stem, _, _ in spans])
     for (stem, columns, folded), title in zip(spans, shorts, strict=True):
-        bands.append(Band(stem, title, len(layout.kinds[stem]), columns, folded))
+        bands.append(Band(stem, title, len(template.kinds[stem]), columns, folded))
         for column in columns:
             names[column] = title if folded else str(expert_of(kinds[column]))
     return tuple(names[column] for column in range(len(kinds))), tuple(bands)
@@ -274,9 +276,9 @@ def _parts(kind: str) -> list[str]:
 
 
 def _ordered(kinds: Iterable[str]) -> list[str]:
-    """The kinds as a block computes them where all are known, else as the checkpoint lists them.
+    """Return the kinds in the order of computation if all are known, else in the order of the checkpoint.
 
-    Those of one module stay together, for a block may have several of a sort: experts, and one that they share.
+    The kinds of one module stay together, as a block may have several modules of a sort: experts and a shared expert.
     """
     listed = list(kinds)
     split = [kind.rpartition(".") for kind in listed]
@@ -291,10 +293,10 @@ def _ordered(kinds: Iterable[str]) -> list[str]:
     )
 
 
-def _embedding(tree: ModelTree) -> list[Apart]:
+def _embedding(tree: ModelTree) -> list[OuterModule]:
     if not tree.embedding:
         return []
     note = "The token embedding stays in 16 bits."
     if tree.tied:
         note = "The token embedding stays in 16 bits; lm_head is the same matrix, unless it is given bits of its own."
-    return [Apart("embed", NOTHING, note)]
+    return [OuterModule("embed", NOTHING, note)]

@@ -14,7 +14,7 @@ from PySide6.QtWidgets import QBoxLayout, QFrame, QHBoxLayout, QLayout, QScrollA
 from app.pages.recipe.calibration_box import CalibrationBox
 from app.pages.recipe.device_box import DeviceBox
 from app.pages.recipe.goal_bar import GoalBar
-from app.pages.recipe.more_knobs import MoreKnobs
+from app.pages.recipe.more_parameters import MoreParameters
 from app.pages.recipe.preset_bar import PresetBar
 from app.pages.recipe.recipe_cards import RecipeCards
 from app.pages.recipe.scheme_box import SchemeBox
@@ -53,7 +53,7 @@ class RecipeForm(QScrollArea):
         self.calibration = CalibrationBox(context, second)
         self.device = DeviceBox(theme, second)
         self.output = OutputField(theme, second)
-        self.more = MoreKnobs(theme, column)
+        self.more = MoreParameters(theme, column)
         self._fill(
             first,
             (self.tr("Goal"), self.goals),
@@ -131,8 +131,8 @@ class RecipeForm(QScrollArea):
     def _reveal(self, opened: bool) -> None:
         """Scroll to the parameters after they were shown and laid out."""
         if opened:
-            QTimer.singleShot(0, self.more, self._to_knobs)
+            QTimer.singleShot(0, self.more, self._to_parameters)
 
-    def _to_knobs(self) -> None:
+    def _to_parameters(self) -> None:
         bar = self.verticalScrollBar()
         bar.setValue(min(bar.maximum(), self.more.mapTo(self._content, self.more.rect().topLeft()).y() - 16))

@@ -15,7 +15,7 @@ from PySide6.QtCore import Signal
 from PySide6.QtGui import QGuiApplication, QHideEvent, QShowEvent
 from PySide6.QtWidgets import QFileDialog, QFrame, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
-from app.pages.recipe import knobs, presets, recipe_words
+from app.pages.recipe import parameters, presets, recipe_words
 from app.pages.recipe.form import RecipeForm
 from app.pages.recipe.recipe_times import RecipeTimes
 from app.shared.context import Context
@@ -36,7 +36,7 @@ from core.service.messages import PreviewText
 from core.wording import human, time_range
 
 _ROOM_KEY = "recipe/room"
-_JOB_KNOBS = tuple(knob for knob in knobs.KNOBS if knob.of_job)
+_JOB_PARAMETERS = tuple(parameter for parameter in parameters.PARAMETERS if parameter.of_job)
 
 
 class RecipePage(QWidget):
@@ -166,7 +166,9 @@ class RecipePage(QWidget):
         form.calibration.show_values(preview, recipe)
         form.device.show_devices(draft.machine.devices, draft.machine.chosen, picked.device)
         form.output.show_output(picked.output, draft.output)
-        form.more.show_values(recipe, base, {knob.key: getattr(picked, knob.key) for knob in _JOB_KNOBS})
+        form.more.show_values(
+            recipe, base, {parameter.key: getattr(picked, parameter.key) for parameter in _JOB_PARAMETERS}
+        )
         self._summary.set_text(self._summary_text(), "")
         self._copy.setVisible(self._has_model())
         pick = self.tr("Select a model") if draft.model is None else self.tr("Select another model")
@@ -187,7 +189,7 @@ class RecipePage(QWidget):
             shown.purpose,
             recipe_words.time_text(seconds, draft.machine, draft.device_id, model=self._has_model()),
             self.tr("Quality: {words}").format(words=recipe_words.quality(shown, bits)),
-            modified=bool(knobs.changed(shown, base)),
+            modified=bool(parameters.changed(shown, base)),
         )
 
     def _size_text(self) -> str:
@@ -235,19 +237,21 @@ class RecipePage(QWidget):
         current = self._draft.choices.recipe
         if name == current.name:
             return
-        if knobs.changed(current, self._bases.get(current.name, current)):
+        if parameters.changed(current, self._bases.get(current.name, current)):
             self._edited[current.name] = current
         self._choose(recipe=self._edited.pop(name, self._bases[name]))
 
     def _turn(self, key: str, value: Any) -> None:
-        if any(knob.key == key for knob in _JOB_KNOBS):
+        if any(parameter.key == key for parameter in _JOB_PARAMETERS):
             self._choose(**{key: value})
         else:
             self._choose(recipe=replace(self._draft.choices.recipe, **{key: value}))
 
     def _reset(self) -> None:
         base = self._bases[self._draft.choices.recipe.name]
-        self._choose(recipe=base, **{knob.key: knobs.default_of(knob, base) for knob in _JOB_KNOBS})
+        self._choose(
+            recipe=base, **{parameter.key: parameters.default_of(parameter, base) for parameter in _JOB_PARAMETERS}
+        )
 
     def _set_scheme(self, scheme: LayerScheme, text: str) -> None:
         self._draft.edit_map(replace(self._draft.choices.bits_map, default=scheme), text)

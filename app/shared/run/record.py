@@ -254,11 +254,3 @@ class RunRecord:
     def _see(self, event: Event) -> None:
         self.began = self.began or event.time
         self.seen = max(self.seen, event.time)
-
-
-def record_of(events: Iterable[Event], spec: JobSpec | None = None, job: Path | None = None) -> RunRecord:
-    """The record of events that are all there."""
-    record, batch = RunRecord(spec, job), Batch()
-    batch.add(events)
-    record.apply(batch)
-    return record

@@ -10,7 +10,8 @@ from pytestqt.qtbot import QtBot
 
 from app.frame.job_bar import JobBar
 from app.frame.job_summary import Fact, Facts, Primary
-from app.theme import Theme, contrast
+from app.theme import Theme
+from tests.app.contrast import contrast
 
 
 @pytest.fixture

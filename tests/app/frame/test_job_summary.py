@@ -10,11 +10,12 @@ from pytestqt.qtbot import QtBot
 from app.frame.job_summary import ARROW, NOTHING, facts_of, facts_of_run, primary_of, stage_of
 from app.shared.draft import Draft
 from app.shared.models.opened import OpenedModel
-from app.shared.run.record import RunRecord, record_of
+from app.shared.run.record import RunRecord
 from core.bitsmap import BitsMap, Rule
 from core.events import BlockDone, BlockStarted, Done, Progress, Stage, Started
 from core.inference.machine import Device, Machine
 from core.spec import JobSpec
+from tests.app.recorded_runs import record_of
 
 CPU = Device("cpu", "cpu", "Some Processor", 8_000_000_000, 0, details={"physical_cores": 2})
 GPU = Device("cuda:0", "cuda", "Some Card", 8_000_000_000, 0)

@@ -47,7 +47,7 @@ class Drawer(QFrame):
         self._store = store
         self._shown = ""
         self._search = QLineEdit(self)
-        self._search.setObjectName("talk_search")
+        self._search.setObjectName("conversation_search")
         self._search.setPlaceholderText(self.tr("Search conversations"))
         self._search.setAccessibleName(self.tr("Search conversations"))
         self._search.setClearButtonEnabled(True)
@@ -57,11 +57,11 @@ class Drawer(QFrame):
         self._rows.renamed.connect(store.rename)
         self._list = self._make_list(theme)
         self._empty = Note(theme, parent=self)
-        self._empty.setObjectName("talks_empty")
+        self._empty.setObjectName("conversations_empty")
         self._broken = Note(theme, parent=self)
-        self._broken.setObjectName("talks_broken")
+        self._broken.setObjectName("conversations_broken")
         self._gone = Note(theme, parent=self)
-        self._gone.setObjectName("talk_gone")
+        self._gone.setObjectName("conversation_gone")
         self._undo = self._button("undo_delete", self.tr("Undo"), self.tr("Bring the conversation back"), store.undo)
         self._rename = self._button("rename_talk", self.tr("Rename"), self.tr("Give it another name (F2)"), self.rename)
         self._delete = self._button("delete_talk", self.tr("Delete"), self.tr("Take it away (Del)"), self.delete)

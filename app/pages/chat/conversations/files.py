@@ -107,10 +107,10 @@ class ConversationFiles:
             CorruptFile, OutputProblem: it cannot be read or written.
         """
         value = read_json(self._path(identity))
-        talk = from_json(value, identity)
-        talk.title = value["title"] = title
+        conversation = from_json(value, identity)
+        conversation.title = value["title"] = title
         self.save(identity, value)
-        return summary_of(talk)
+        return summary_of(conversation)
 
     def remove(self, identity: str) -> None:
         """Put a conversation aside; `restore` brings it back within KEPT_DAYS. One that is not there is fine.
@@ -154,11 +154,13 @@ class ConversationFiles:
                     path.unlink()
 
 
-def summary_of(talk: Conversation) -> ConversationSummary:
+def summary_of(conversation: Conversation) -> ConversationSummary:
     """A conversation as it stands in a list."""
-    texts = [talk.name, talk.model, *(message.text for message in talk)]
+    texts = [conversation.name, conversation.model, *(message.text for message in conversation)]
     words = "\n".join(texts)[:_SEARCHED].casefold()
-    return ConversationSummary(talk.id, talk.name, talk.model, talk.updated, len(talk), words)
+    return ConversationSummary(
+        conversation.id, conversation.name, conversation.model, conversation.updated, len(conversation), words
+    )
 
 
 def matching(summaries: tuple[ConversationSummary, ...], text: str) -> list[ConversationSummary]:

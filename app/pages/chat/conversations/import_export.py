@@ -49,14 +49,14 @@ def choose_import_path(parent: QWidget, then: Callable[[str], object]) -> None:
 
 
 def export(
-    talk: Conversation, title: str, system: str, path: str, context: Context, again: Callable[[], object]
+    conversation: Conversation, title: str, system: str, path: str, context: Context, again: Callable[[], object]
 ) -> None:
     """Write a conversation: all of it where the name ends in `.json`, else the shown branch as Markdown."""
     try:
         if path.lower().endswith(".json"):
-            write_private(Path(path), json_bytes(to_json(talk)))
+            write_private(Path(path), json_bytes(to_json(conversation)))
         else:
-            write_private(Path(path), talk.to_markdown(title, system).encode("utf-8", errors="replace"))
+            write_private(Path(path), conversation.to_markdown(title, system).encode("utf-8", errors="replace"))
     except OSError as error:
         reason = BitwrightError(f"{path} cannot be written: {error.strerror}.", _tr("Choose another place."))
         context.report(reason, Remedy(_tr("Save again"), again))
@@ -67,12 +67,12 @@ def export(
 def imported(path: str, context: Context, again: Callable[[], object]) -> Conversation | None:
     """The conversation in a file, as a new one beside those that there are; None where it is none, which is told."""
     try:
-        talk = from_json(read_json(Path(path)), new_id())
+        conversation = from_json(read_json(Path(path)), new_id())
     except BitwrightError as error:
         context.report(error, Remedy(_tr("Choose another file"), again))
         return None
-    context.say(_tr("Imported {name}").format(name=talk.name))
-    return talk
+    context.say(_tr("Imported {name}").format(name=conversation.name))
+    return conversation
 
 
 def _dialog(parent: QWidget, title: str, filters: Sequence[str]) -> QFileDialog:

@@ -18,19 +18,19 @@ VERSION: Final = 1
 _KIND: Final = "bitwright-conversation"
 
 
-def to_json(talk: Conversation) -> dict[str, Any]:
+def to_json(conversation: Conversation) -> dict[str, Any]:
     """All of a conversation as JSON values."""
-    shown = {message.id for message in talk.path()}
+    shown = {message.id for message in conversation.path()}
     return {
         "kind": _KIND,
         "version": VERSION,
-        "id": talk.id,
-        "title": talk.title,
-        "created": talk.created,
-        "updated": talk.updated,
-        "model": talk.model,
-        "system": talk.system,
-        "messages": [_message(message, message.id in shown) for message in talk],
+        "id": conversation.id,
+        "title": conversation.title,
+        "created": conversation.created,
+        "updated": conversation.updated,
+        "model": conversation.model,
+        "system": conversation.system,
+        "messages": [_message(message, message.id in shown) for message in conversation],
     }
 
 
@@ -58,28 +58,30 @@ def _own(value: Mapping[str, Any], identity: str) -> Conversation:
             f"This conversation is of version {value.get('version')!r}, which this Bitwright does not read.",
             "Update Bitwright, or export the conversation again.",
         )
-    talk = Conversation(identity or _word(value, "id"))
-    talk.title, talk.model, talk.system = (_word(value, name) for name in ("title", "model", "system"))
+    conversation = Conversation(identity or _word(value, "id"))
+    conversation.title, conversation.model, conversation.system = (
+        _word(value, name) for name in ("title", "model", "system")
+    )
     shown: Message | None = None
     try:
         for entry in value["messages"]:
             message = _read(entry)
-            if not _fits(talk, message):
+            if not _fits(conversation, message):
                 raise ValueError("a message has no place")
-            talk.put(message)
+            conversation.put(message)
             if entry.get("shown"):
                 shown = message
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CorruptFile("The conversation in this file is not whole.", "Choose another file.") from error
     if shown is not None:
-        talk.show(shown)
+        conversation.show(shown)
     now = time.time()
-    talk.created, talk.updated = (_number(value, name, now) for name in ("created", "updated"))
-    return talk
+    conversation.created, conversation.updated = (_number(value, name, now) for name in ("created", "updated"))
+    return conversation
 
 
 def _foreign(messages: list[Any], identity: str) -> Conversation:
-    talk = Conversation(identity)
+    conversation = Conversation(identity)
     for entry in messages:
         role, text = (entry.get("role"), entry.get("content")) if isinstance(entry, Mapping) else (None, None)
         if not isinstance(text, str) or role not in ("system", "user", "assistant"):
@@ -87,10 +89,10 @@ def _foreign(messages: list[Any], identity: str) -> Conversation:
                 "A message in this file has no role and text that a chat knows.", "Choose another conversation."
             )
         if role == "system":
-            talk.system = f"{talk.system}\n\n{text}".strip()
+            conversation.system = f"{conversation.system}\n\n{text}".strip()
         else:
-            talk.add(role, text)
-    return talk
+            conversation.add(role, text)
+    return conversation
 
 
 def _message(message: Message, shown: bool) -> dict[str, Any]:
@@ -129,9 +131,9 @@ def _statistics(value: Any) -> Statistics:
         return Statistics()  # a figure of another type is no reason to refuse a conversation
 
 
-def _fits(talk: Conversation, message: Message) -> bool:
+def _fits(conversation: Conversation, message: Message) -> bool:
     """Whether the id is new and the parent there: a parent is written before its children, so no circle passes."""
-    return message.id not in talk and (message.parent is None or message.parent in talk)
+    return message.id not in conversation and (message.parent is None or message.parent in conversation)
 
 
 def _whole(value: Any) -> int:

@@ -47,7 +47,7 @@ class ConversationStore(QObject):
         self._store = store or ConversationFiles()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="conversations")
         self._listing = ConversationListing()
-        self._talk: Conversation | None = None
+        self._conversation: Conversation | None = None
         self._deleted: ConversationSummary | None = None
         self._gone: set[str] = set()
         self._said = self._wanted = ""
@@ -74,38 +74,38 @@ class ConversationStore(QObject):
         """Read what is saved."""
         self._do(self._store.list, self._listed)
 
-    def save_later(self, talk: Conversation) -> None:
+    def save_later(self, conversation: Conversation) -> None:
         """Save a conversation in a moment; an empty one never, and one that was deleted not again."""
-        if not len(talk) or talk.id in self._gone:
+        if not len(conversation) or conversation.id in self._gone:
             return
-        if self._talk is not None and self._talk is not talk:
+        if self._conversation is not None and self._conversation is not conversation:
             self.flush()
-        self._talk = talk
+        self._conversation = conversation
         if not self._later.isActive():
             self._later.start()
 
     def flush(self) -> None:
         """Save now what was to be saved in a moment."""
         self._later.stop()
-        talk, self._talk = self._talk, None
-        if talk is not None:
-            self._put(summary_of(talk))
-            identity, value = talk.id, to_json(talk)
+        conversation, self._conversation = self._conversation, None
+        if conversation is not None:
+            self._put(summary_of(conversation))
+            identity, value = conversation.id, to_json(conversation)
             self._do(lambda: self._store.save(identity, value), self._saved)
 
     def open(self, identity: str) -> None:
         """Read a conversation; `opened` tells when it is there, unless another one was asked for meanwhile."""
         self.flush()
         self._wanted = identity
-        self._do(lambda: self._store.load(identity), lambda talk: self._opened(identity, talk))
+        self._do(lambda: self._store.load(identity), lambda conversation: self._opened(identity, conversation))
 
     def stay(self) -> None:
         """Keep the conversation that is shown: one that is being read will not be told."""
         self._wanted = ""
 
-    def _opened(self, identity: str, talk: Conversation) -> None:
+    def _opened(self, identity: str, conversation: Conversation) -> None:
         if identity == self._wanted:
-            self.opened.emit(talk)
+            self.opened.emit(conversation)
 
     def rename(self, identity: str, title: str) -> None:
         """Give a saved conversation a title; "" gives it its first question back."""

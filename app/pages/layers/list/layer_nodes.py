@@ -62,7 +62,7 @@ def make_nodes(grid: LayerGrid, matches: Collection[int] | None = None) -> Layer
     Modules are in the order of the columns of the map.
     """
     blocks, cells, folded = _filled_rows(grid, matches)
-    outside = [one.layer for one in grid.apart if one.layer != NOTHING and (matches is None or one.layer in matches)]
+    outside = [one.layer for one in grid.outer if one.layer != NOTHING and (matches is None or one.layer in matches)]
     tops = len(blocks) + len(outside)
     layers, parents, rows = [*(own[0] for own in cells), *outside], [-1] * tops, list(range(tops))
     firsts, counts = [0] * tops, [0] * tops

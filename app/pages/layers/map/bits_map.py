@@ -26,7 +26,7 @@ from PySide6.QtGui import (
 )
 from PySide6.QtWidgets import QAbstractScrollArea, QToolTip, QWidget
 
-from app.pages.layers.layer_grid import APART, LayerGrid
+from app.pages.layers.layer_grid import OUTER_ROW, LayerGrid
 from app.pages.layers.layer_sheet import LayerSheet
 from app.pages.layers.map import colours, painting, words
 from app.pages.layers.map.cells import MapCells
@@ -112,7 +112,7 @@ class BitsMapView(QAbstractScrollArea):
         self._cells = None if grid is None or sheet is None else MapCells(grid, sheet)
         if grid is not before:
             self._cursor = None if grid is None else MapCursor(grid, self._selection)
-            if grid is not None and before is not None and grid.layout is before.layout is not None:
+            if grid is not None and before is not None and grid.template is before.template is not None:
                 self._lay_out()
                 self._reveal_fold(before, grid)
             else:
@@ -263,7 +263,7 @@ class BitsMapView(QAbstractScrollArea):
         """Expand or collapse the experts under the mouse."""
         hit = self._pixels.hit(event.position().toPoint(), self.offset) if self._pixels is not None else Hit()
         plain = event.button() == Qt.MouseButton.LeftButton and not event.modifiers() & (_SHIFT | _CTRL)
-        inside = hit.part in ("column", "band") or (hit.part == "cell" and hit.row != APART)
+        inside = hit.part in ("column", "band") or (hit.part == "cell" and hit.row != OUTER_ROW)
         if not (plain and inside and self._want_fold(hit.column)):
             self.mousePressEvent(event)
 
@@ -329,7 +329,7 @@ class BitsMapView(QAbstractScrollArea):
             self._go(cursor, cursor.page(_PAGES[key] * max(1, rows - 1)), extend, False)
         elif key == Qt.Key.Key_Space:
             cursor.toggle_current()
-        elif key in _ENTERS and not keep and cursor.place is not None and cursor.place[0] != APART:
+        elif key in _ENTERS and not keep and cursor.place is not None and cursor.place[0] != OUTER_ROW:
             if not self._want_fold(cursor.place[1]):
                 event.ignore()
         elif keep and key in _ZOOMS:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from app.pages.layers.budget.loss_increase import LayerSensitivity
-from app.pages.layers.layer_grid import APART, NOTHING, LayerGrid
+from app.pages.layers.layer_grid import NOTHING, OUTER_ROW, LayerGrid
 from app.pages.layers.layer_sheet import LayerSheet, marked, summarize
 from core.formats.engines import Mark
 from core.wording import figure, human
@@ -36,7 +36,7 @@ class MapCells:
     @cached_property
     def shown(self) -> list[int]:
         """The first layer of every cell, including those outside the blocks."""
-        return [layer for layer in (*self.grid.cells, *(one.layer for one in self.grid.apart)) if layer != NOTHING]
+        return [layer for layer in (*self.grid.cells, *(one.layer for one in self.grid.outer)) if layer != NOTHING]
 
     @cached_property
     def mixes(self) -> dict[int, list[tuple[int, int]]]:
@@ -137,7 +137,7 @@ class MapCells:
 
     def _place(self, layer: int) -> str:
         row, column = self.grid.places[layer]
-        return f"block {row}, {self.grid.kinds[column]}" if row != APART else self.sheet.linear(layer).name
+        return f"block {row}, {self.grid.kinds[column]}" if row != OUTER_ROW else self.sheet.linear(layer).name
 
     def _loss_increase(self, layers: Collection[int]) -> str:
         known: LayerSensitivity | None = self.sheet.loss_increase
@@ -163,7 +163,7 @@ class MapCells:
         found = set()
         for layer in layers:
             row, column = places[layer]
-            found.add(layer if row == APART else cells[row * columns + column])
+            found.add(layer if row == OUTER_ROW else cells[row * columns + column])
         return frozenset(found)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from app.pages.layers.layer_grid import APART, NOTHING, LayerGrid
+from app.pages.layers.layer_grid import NOTHING, OUTER_ROW, LayerGrid
 from app.pages.layers.selection import Selection
 
 Place = tuple[int, int]
@@ -53,7 +53,7 @@ class MapCursor:
     def press_column(self, column: int, *, extend: bool, toggle: bool) -> None:
         """Select, extend to, or toggle a column."""
         first = self._start() if extend else None
-        low, high = sorted((column if first is None or first[0] == APART else first[1], column))
+        low, high = sorted((column if first is None or first[0] == OUTER_ROW else first[1], column))
         layers = [layer for number in range(low, high + 1) for layer in self._grid.column(number)]
         self._press_many(layers, extend, toggle)
 
@@ -67,13 +67,13 @@ class MapCursor:
     def press_row(self, row: int, *, extend: bool, toggle: bool) -> None:
         """Select, extend to, or toggle a row."""
         first = self._start() if extend else None
-        low, high = sorted((row if first is None or first[0] == APART else first[0], row))
+        low, high = sorted((row if first is None or first[0] == OUTER_ROW else first[0], row))
         layers = [layer for number in range(low, high + 1) for layer in self._grid.row(number)]
         self._press_many(layers, extend, toggle)
 
     def press_all(self) -> None:
         """Select every layer of the blocks, but none outside them."""
-        self._selection.select(layer for layer, place in enumerate(self._grid.places) if place[0] != APART)
+        self._selection.select(layer for layer, place in enumerate(self._grid.places) if place[0] != OUTER_ROW)
 
     def press_nothing(self, *, keep: bool) -> None:
         """Clear the selection unless a modifier keeps it."""
@@ -83,7 +83,7 @@ class MapCursor:
 
     def drag_to(self, place: Place) -> bool:
         """Select the rectangle from the pressed cell; return False if there is no drag."""
-        if self._kept is None or self._anchor is None or self._anchor[0] == APART:
+        if self._kept is None or self._anchor is None or self._anchor[0] == OUTER_ROW:
             return False
         self._selection.select(self._kept.union(self._grid.within(self._anchor, place)))
         return True
@@ -118,11 +118,11 @@ class MapCursor:
         if place is None:
             return self.first()
         row, column = place[0] + down, place[1] + right
-        if place[0] == APART and down > 0:
+        if place[0] == OUTER_ROW and down > 0:
             column = min(column, self._grid.columns - 1)
-        while APART <= row < self._grid.rows and 0 <= column < max(self._grid.columns, len(self._grid.apart)):
-            if row == APART and down:
-                return self._nearest(APART, range(len(self._grid.apart)))
+        while OUTER_ROW <= row < self._grid.rows and 0 <= column < max(self._grid.columns, len(self._grid.outer)):
+            if row == OUTER_ROW and down:
+                return self._nearest(OUTER_ROW, range(len(self._grid.outer)))
             if self._grid.layer_at(row, column) != NOTHING:
                 return row, column
             row, column = row + down, column + right
@@ -131,7 +131,7 @@ class MapCursor:
     def page(self, rows: int) -> Place | None:
         """Return the cell that many rows below (above if negative), limited to the map."""
         place = self.place
-        if place is None or place[0] == APART:
+        if place is None or place[0] == OUTER_ROW:
             return self.first()
         row, column = place
         goal = min(max(row + rows, 0), self._grid.rows - 1)
@@ -142,7 +142,7 @@ class MapCursor:
     def end(self, *, back: bool, far: bool) -> Place | None:
         """Return the first or last cell of the row, or with `far` of the map."""
         place = self.place
-        if place is None or (place[0] == APART and not far):
+        if place is None or (place[0] == OUTER_ROW and not far):
             return self.first()
         row = place[0] if not far else 0 if back else self._grid.rows - 1
         columns = range(self._grid.columns)
@@ -150,7 +150,7 @@ class MapCursor:
 
     def first(self) -> Place | None:
         """Return the first cell of the blocks with a layer."""
-        return min((place for place in self._grid.places if place[0] != APART), default=None)
+        return min((place for place in self._grid.places if place[0] != OUTER_ROW), default=None)
 
     def _nearest(self, row: int, columns: Iterable[int]) -> Place | None:
         return next(((row, column) for column in columns if self._grid.layer_at(row, column) != NOTHING), None)

@@ -8,7 +8,7 @@ from typing import Final
 from PySide6.QtCore import QPoint, QRect, QSize
 from PySide6.QtGui import QFontMetrics
 
-from app.pages.layers.layer_grid import APART, Band, LayerGrid
+from app.pages.layers.layer_grid import OUTER_ROW, Band, LayerGrid
 
 CELL_WIDTHS: Final = (34, 64)
 CELL_HEIGHTS: Final = (13, 30)
@@ -42,42 +42,42 @@ class MapGeometry:
     """The sizes of a map in pixels.
 
     Attributes:
-        columns, rows, aparts: numbers of kinds, of blocks, and of layers outside the blocks.
+        columns, rows, outer_count: numbers of kinds, of blocks, and of modules outside the blocks.
         cell: size of a cell with its gap; gap: between cells.
         left, top: width of the row numbers, height of the column titles, which are always visible.
         upright: whether the titles are too long for their columns and are rotated.
-        apart: size of a cell outside the blocks, in a separate row above them; height 0 if there is none.
+        outer: size of a cell outside the blocks, in a separate row above them; height 0 if there is none.
         bands, band: headings of experts, and their height above the titles, part of `top`; 0 if there are none.
     """
 
     columns: int
     rows: int
-    aparts: int
+    outer_count: int
     cell: QSize
     gap: int
     left: int
     top: int
     upright: bool
-    apart: QSize
+    outer: QSize
     bands: tuple[Band, ...] = ()
     band: int = 0
 
     @property
     def first_row(self) -> int:
         """The top of block 0."""
-        return self.top + (self.apart.height() + _MARGIN if self.apart.height() else 0)
+        return self.top + (self.outer.height() + _MARGIN if self.outer.height() else 0)
 
     @property
     def size(self) -> QSize:
         """The whole map."""
-        width = max(self.columns * self.cell.width(), self.aparts * self.apart.width())
+        width = max(self.columns * self.cell.width(), self.outer_count * self.outer.width())
         return QSize(self.left + width + _MARGIN, self.first_row + self.rows * self.cell.height() + _MARGIN)
 
     def rect(self, row: int, column: int) -> QRect:
         """Return the coloured part of a cell, without scrolling."""
-        if row == APART:
-            left = self.left + column * self.apart.width()
-            return QRect(left + 1, self.top + 1, self.apart.width() - 4, self.apart.height() - 2)
+        if row == OUTER_ROW:
+            left = self.left + column * self.outer.width()
+            return QRect(left + 1, self.top + 1, self.outer.width() - 4, self.outer.height() - 2)
         left = self.left + column * self.cell.width()
         top = self.first_row + row * self.cell.height()
         return QRect(left + self.gap, top + self.gap, self.cell.width() - self.gap, self.cell.height() - self.gap)
@@ -123,8 +123,8 @@ class MapGeometry:
                 return self._hit_heading(point, scroll, column)
             return Hit("column", 0, column) if inside else Hit()
         if y < self.first_row:
-            apart = x // self.apart.width() if self.apart.width() else -1
-            return Hit("cell", APART, apart) if point.x() >= self.left and 0 <= apart < self.aparts else Hit()
+            outer = x // self.outer.width() if self.outer.width() else -1
+            return Hit("cell", OUTER_ROW, outer) if point.x() >= self.left and 0 <= outer < self.outer_count else Hit()
         if not 0 <= row < self.rows:
             return Hit()
         if point.x() < self.left:
@@ -142,29 +142,29 @@ def make_geometry(grid: LayerGrid, view: QSize, zoom: float, metrics: QFontMetri
     """Return the geometry of `grid` for a view of this size; `zoom` 1 fits it into the view within limits."""
     left = metrics.horizontalAdvance(str(max(grid.rows - 1, 0))) + 2 * _MARGIN
     high = metrics.height()
-    apart = QSize(0, 0)
-    if grid.apart:
-        longest = max(metrics.horizontalAdvance(f"{one.title}  {_LONGEST}") for one in grid.apart)
-        apart = QSize(longest + 2 * _MARGIN, max(high + 4, 20))
+    outer = QSize(0, 0)
+    if grid.outer:
+        longest = max(metrics.horizontalAdvance(f"{one.title}  {_LONGEST}") for one in grid.outer)
+        outer = QSize(longest + 2 * _MARGIN, max(high + 4, 20))
     wide = _fitted((view.width() - left - _MARGIN) // max(grid.columns, 1), CELL_WIDTHS, zoom)
     longest = max(map(metrics.horizontalAdvance, grid.titles), default=0)
     upright = longest + 4 > wide
     band = high + 4 if grid.bands else 0
     top = band + (min(longest + 2, _TALLEST_TITLE) if upright else high) + _MARGIN
-    first_row = top + (apart.height() + _MARGIN if apart.height() else 0)
+    first_row = top + (outer.height() + _MARGIN if outer.height() else 0)
     room = (view.height() - first_row - _MARGIN) // max(grid.rows, 1)
     tall = _fitted(room if room >= CELL_HEIGHTS[0] else SCROLLED, CELL_HEIGHTS, zoom)
     smaller = min(wide, tall)
     return MapGeometry(
         columns=grid.columns,
         rows=grid.rows,
-        aparts=len(grid.apart),
+        outer_count=len(grid.outer),
         cell=QSize(wide, tall),
         gap=2 if smaller >= 14 else int(smaller >= 6),
         left=left,
         top=top,
         upright=upright,
-        apart=apart,
+        outer=outer,
         bands=grid.bands,
         band=band,
     )

@@ -12,7 +12,7 @@ from typing import Final
 from PySide6.QtCore import QLine, QPoint, QPointF, QRect, QRectF, QSize, Qt
 from PySide6.QtGui import QColor, QFont, QFontMetrics, QPainter, QPainterPath, QPalette, QPen
 
-from app.pages.layers.layer_grid import APART, NOTHING, Band
+from app.pages.layers.layer_grid import NOTHING, OUTER_ROW, Band
 from app.pages.layers.map.geometry import BOX
 from app.pages.layers.map.scene import Scene
 
@@ -38,7 +38,7 @@ def paint(painter: QPainter, scene: Scene) -> None:
     painter.setClipRect(QRect(scene.geometry.left, scene.geometry.top, scene.view.width(), scene.view.height()))
     _paint_colours(painter, scene, ground)
     _paint_mixes(painter, scene)
-    _paint_apart(painter, scene)
+    _paint_outer(painter, scene)
     _paint_outlines(painter, scene)
     _paint_texts(painter, scene)
     _paint_marks(painter, scene)
@@ -94,10 +94,10 @@ def _text(scene: Scene, layer: int) -> str:
     return scene.cells.text(layer, scene.colouring, scene.values[layer])
 
 
-def _paint_apart(painter: QPainter, scene: Scene) -> None:
+def _paint_outer(painter: QPainter, scene: Scene) -> None:
     painter.setFont(scene.font)
-    for number, one in enumerate(scene.grid.apart):
-        rect = scene.rect(APART, number)
+    for number, one in enumerate(scene.grid.outer):
+        rect = scene.rect(OUTER_ROW, number)
         if one.layer == NOTHING:
             painter.setPen(QPen(scene.theme.color("line"), 1))
             painter.drawRect(rect.adjusted(0, 0, -1, -1))
@@ -156,7 +156,7 @@ def _paint_marks(painter: QPainter, scene: Scene) -> None:
     corners: dict[str, QPainterPath] = {"warning": QPainterPath(), "bad": QPainterPath()}
     edges = QPainterPath()
     side = min(max(2 * low // 5, _WARNINGS[0]), _WARNINGS[1], low)
-    for layer, rect in (*scene.visible, *scene.apart):
+    for layer, rect in (*scene.visible, *scene.outer):
         if layer in fallen and low >= 2 * _MARK:
             _corner(path, QPointF(rect.x() + rect.width(), rect.y()), -_MARK, _MARK)
         if layer in marks:
@@ -190,7 +190,7 @@ def _paint_outlines(painter: QPainter, scene: Scene) -> None:
     if smaller < _NO_ROOM:
         _outline_areas(painter, scene)
         return
-    places = [(layer, rect.adjusted(-over, -over, over, over)) for layer, rect in (*scene.visible, *scene.apart)]
+    places = [(layer, rect.adjusted(-over, -over, over, over)) for layer, rect in (*scene.visible, *scene.outer)]
     chosen = [rect for layer, rect in places if scene.chosen(layer)]
     # A thin line in the background colour separates the outline from the cell.
     _outline(painter, chosen, scene.palette.color(QPalette.ColorRole.Base), thick, 1)
@@ -255,7 +255,7 @@ def paint_titles(painter: QPainter, scene: Scene) -> None:
     painter.fillRect(0, 0, scene.view.width(), geometry.top, scene.palette.color(QPalette.ColorRole.Window))
     painter.setFont(scene.font)
     plain, accent = scene.palette.color(QPalette.ColorRole.WindowText), scene.theme.color("accent")
-    current = scene.place[1] if scene.focused and scene.place is not None and scene.place[0] != APART else -1
+    current = scene.place[1] if scene.focused and scene.place is not None and scene.place[0] != OUTER_ROW else -1
     metrics = QFontMetrics(scene.font)
     wide = geometry.cell.width()
     every = -(-metrics.height() // wide) if geometry.upright else 1
@@ -325,7 +325,7 @@ def paint_numbers(painter: QPainter, scene: Scene) -> None:
         font.setPixelSize(min(tall - 3, _LARGEST_TEXT))
     painter.setFont(font)
     muted, accent = scene.theme.color("muted"), scene.theme.color("accent")
-    current = scene.place[0] if scene.focused and scene.place is not None else APART
+    current = scene.place[0] if scene.focused and scene.place is not None else OUTER_ROW
     every = max(1, -(-QFontMetrics(font).ascent() // tall))
     flags = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
     for row in geometry.visible(scene.scroll, scene.view)[0]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from PySide6.QtCore import QPoint, QRect, QSize
 from PySide6.QtGui import QColor, QFont, QImage, QPalette
 
-from app.pages.layers.layer_grid import APART, NOTHING, LayerGrid
+from app.pages.layers.layer_grid import NOTHING, OUTER_ROW, LayerGrid
 from app.pages.layers.map.cells import MapCells
 from app.pages.layers.map.geometry import MapGeometry
 
@@ -79,10 +79,10 @@ class Scene:
         return found
 
     @cached_property
-    def apart(self) -> list[tuple[int, QRect]]:
+    def outer(self) -> list[tuple[int, QRect]]:
         """The cells of layers outside the blocks."""
-        apart = enumerate(self.grid.apart)
-        return [(one.layer, self.rect(APART, number)) for number, one in apart if one.layer != NOTHING]
+        outer = enumerate(self.grid.outer)
+        return [(one.layer, self.rect(OUTER_ROW, number)) for number, one in outer if one.layer != NOTHING]
 
     @cached_property
     def _folded(self) -> dict[int, tuple[int, ...]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.pages.layers.layer_grid import APART, NOTHING
+from app.pages.layers.layer_grid import NOTHING, OUTER_ROW
 from app.pages.layers.map.cells import MapCells
 from app.pages.layers.map.geometry import Hit
 
@@ -17,7 +17,7 @@ def tip(cells: MapCells, hit: Hit) -> str:
         return ""
     layer = cells.grid.layer_at(hit.row, hit.column)
     if layer == NOTHING:
-        return cells.grid.apart[hit.column].note if hit.row == APART else ""
+        return cells.grid.outer[hit.column].note if hit.row == OUTER_ROW else ""
     return cells.describe(layer)
 
 

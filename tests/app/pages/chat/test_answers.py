@@ -59,14 +59,14 @@ def test_a_conversation(page: ChatPage, qtbot: QtBot, reports: Reports) -> None:
     set_number(page, "max_tokens", 20)
     page.send("hello")
     qtbot.waitUntil(lambda: "token" in caption(page), timeout=PATIENCE)
-    figures = page.single.view.talk.last.figures  # type: ignore[union-attr] # there is an answer
+    figures = page.single.view.conversation.last.figures  # type: ignore[union-attr] # there is an answer
     assert figures is not None
     assert figures.prompt_tokens == len("user: hello\nassistant:")
     assert 1 <= figures.tokens <= 20
     assert page.single.session.opened.context == 256
 
     set_number(page, "max_tokens", 100_000)
-    page.new_talk()
+    page.new_conversation()
     page.send("hello")
     assert page.single.session.state == "answering"
     page.single.stop()

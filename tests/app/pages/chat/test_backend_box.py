@@ -107,7 +107,7 @@ def test_another_one_loads_the_model_again_and_keeps_the_conversation(page: Chat
     pick(page.single.panel.backend, "portable")
     assert calls.sessions[0].closed
     assert isinstance(calls.last.request, LoadModel)
-    assert len(page.single.talk) == 2
+    assert len(page.single.conversation) == 2
 
 
 def test_a_device_that_fell_back_says_so(page: ChatPage, calls: ScriptedCalls) -> None:

@@ -151,7 +151,7 @@ def test_choosing_a_branch_is_saved(page: ChatPage, calls: ScriptedCalls, qtbot:
     page.store.wait()
     press(bubble(page, 1), "answer_before")
     page.store.wait()
-    saved = ConversationFiles().load(page.single.talk.id)
+    saved = ConversationFiles().load(page.single.conversation.id)
     assert [message.text for message in saved.path()] == ["hello", "hi"]
 
 
@@ -160,16 +160,16 @@ def test_the_branch_of_a_long_conversation_is_shown_bit_by_bit(
 ) -> None:
     """Four hundred bubbles take two seconds, in which the window would be dead."""
     monkeypatch.setattr(conversation_view, "_BUILD_SECONDS", 0.0001)
-    talk = Conversation()
-    first = talk.add("user", "hello")
+    conversation = Conversation()
+    first = conversation.add("user", "hello")
     for number in range(20):
-        talk.add("assistant" if number % 2 == 0 else "user", f"text {number}")
-    talk.branch(first, "good day")
-    page.show_talk(talk)
+        conversation.add("assistant" if number % 2 == 0 else "user", f"text {number}")
+    conversation.branch(first, "good day")
+    page.show_conversation(conversation)
     with qtbot.waitSignal(page.single.view.switched):
         press(bubble(page, 0), "answer_before")
         assert len(page.single.view.messages) < 21
-    assert bubbles(page) == [message.text for message in talk.path()]
+    assert bubbles(page) == [message.text for message in conversation.path()]
 
 
 # --- going on ---

@@ -22,12 +22,12 @@ def view(theme: Theme, qtbot: QtBot) -> ConversationView:
     return view
 
 
-def long_talk(count: int) -> Conversation:
-    talk = Conversation()
+def long_conversation(count: int) -> Conversation:
+    conversation = Conversation()
     for number in range(count):
-        talk.add("user", f"question {number}")
-        talk.add("assistant", f"answer {number}").figures = Statistics(30, 12, 0.5, 1.6, 10.0, "end")
-    return talk
+        conversation.add("user", f"question {number}")
+        conversation.add("assistant", f"answer {number}").figures = Statistics(30, 12, 0.5, 1.6, 10.0, "end")
+    return conversation
 
 
 def texts(view: ConversationView) -> list[str]:
@@ -38,16 +38,16 @@ def test_a_long_conversation_is_shown_in_several_rounds(
     view: ConversationView, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(conversation_view, "_BUILD_SECONDS", 0.0001)
-    talk = long_talk(20)
+    conversation = long_conversation(20)
     with qtbot.waitSignal(view.switched):
-        view.show_talk(talk)
+        view.show_conversation(conversation)
         assert len(view.messages) < 40
-    assert texts(view) == [message.text for message in talk.path()]
+    assert texts(view) == [message.text for message in conversation.path()]
 
 
 def test_a_question_waits_for_the_bubbles_before_it(view: ConversationView, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conversation_view, "_BUILD_SECONDS", 0.0001)
-    view.show_talk(long_talk(20))
+    view.show_conversation(long_conversation(20))
     view.ask("and now?")
     assert len(view.messages) == 41
     assert texts(view)[-1] == "and now?"
@@ -57,14 +57,14 @@ def test_another_conversation_replaces_one_that_is_still_being_shown(
     view: ConversationView, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(conversation_view, "_BUILD_SECONDS", 0.0001)
-    view.show_talk(long_talk(20))
+    view.show_conversation(long_conversation(20))
     with qtbot.waitSignal(view.switched):
-        view.show_talk(long_talk(1))
+        view.show_conversation(long_conversation(1))
     assert texts(view) == ["question 0", "answer 0"]
 
 
 def test_the_figures_stand_under_an_answer(view: ConversationView) -> None:
-    view.show_talk(long_talk(1))
+    view.show_conversation(long_conversation(1))
     view.update_footers(quiet=True)
     captions = [message.footer.findChild(QLabel, "caption").text() for message in view.messages]
     assert captions == ["", "12 tokens, 10 a second"]
@@ -93,5 +93,5 @@ def test_an_answer_of_nothing_says_so(view: ConversationView) -> None:
 def test_the_settings_of_an_answer_are_kept_with_it(view: ConversationView) -> None:
     view.ask("question")
     view.begin_answer(Sampling(seed=7))
-    assert view.talk.last is not None
-    assert view.talk.last.sampling["seed"] == 7
+    assert view.conversation.last is not None
+    assert view.conversation.last.sampling["seed"] == 7

@@ -156,5 +156,5 @@ def test_a_run_that_ends_is_offered(
 
 def test_the_title_is_the_first_question(page: ChatPage, calls: ScriptedCalls) -> None:
     asked(page, calls)
-    title = page.findChild(QLabel, "talk_title")
+    title = page.findChild(QLabel, "conversation_title")
     assert title.text() == "hello"

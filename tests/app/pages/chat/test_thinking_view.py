@@ -55,8 +55,8 @@ def test_thinking_is_told_while_it_goes_on(view: ConversationView) -> None:
 def test_thinking_is_no_part_of_the_answer(view: ConversationView) -> None:
     view.append_thought("Let me see.")
     view.append_piece("\n\nBecause.")
-    assert view.talk.last is not None
-    assert (view.talk.last.thinking, view.talk.last.text) == ("Let me see.", "Because.")
+    assert view.conversation.last is not None
+    assert (view.conversation.last.thinking, view.conversation.last.text) == ("Let me see.", "Because.")
 
 
 def test_it_is_folded_until_somebody_wants_to_know(view: ConversationView) -> None:

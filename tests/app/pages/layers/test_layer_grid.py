@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from app.pages.layers.layer_grid import APART, NOTHING, LayerGrid, make_grid, short_names
+from app.pages.layers.layer_grid import NOTHING, OUTER_ROW, LayerGrid, make_grid, short_names
 from tests.app.pages.layers.experts import mixture
 from tests.core.paper_model import SHAPES, llama
 
@@ -30,14 +30,14 @@ def test_every_layer_is_found_where_it_stands() -> None:
 @pytest.mark.parametrize(("tied", "titles"), [(True, ["embed", "lm_head (tied)"]), (False, ["embed", "lm_head"])])
 def test_what_is_outside_the_blocks_stands_apart(tied: bool, titles: list[str]) -> None:
     grid = make_grid(llama(2, tied=tied))
-    assert [one.title for one in grid.apart] == titles
+    assert [one.title for one in grid.outer] == titles
 
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_the_head_is_a_layer_and_the_embedding_is_none(tied: bool) -> None:
     grid = make_grid(llama(2, tied=tied))
-    assert [one.layer for one in grid.apart] == [NOTHING, 14]
-    assert grid.places[14] == (APART, 1)
+    assert [one.layer for one in grid.outer] == [NOTHING, 14]
+    assert grid.places[14] == (OUTER_ROW, 1)
 
 
 def test_rectangles_columns_and_rows() -> None:
@@ -58,7 +58,7 @@ def test_a_block_without_a_kind_has_a_hole() -> None:
 
 def test_places_outside_the_map_hold_nothing() -> None:
     grid = make_grid(llama(2))
-    assert {grid.layer_at(*place) for place in ((2, 0), (0, 7), (-2, 0), (APART, 5))} == {NOTHING}
+    assert {grid.layer_at(*place) for place in ((2, 0), (0, 7), (-2, 0), (OUTER_ROW, 5))} == {NOTHING}
 
 
 @pytest.mark.parametrize(

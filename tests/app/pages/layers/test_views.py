@@ -13,12 +13,12 @@ from pytestqt.qtbot import QtBot
 from app.pages.layers.list.layer_table import WHY
 from app.pages.layers.page import LayersPage
 from app.shared.context import Remedy
-from app.shared.run.record import record_of
 from core.errors import BitwrightError
 from core.events import BlockDone
 from core.spec import JobSpec
 from tests.app.pages.layers.budget.tables import measured
 from tests.app.pages.layers.parts import model, schemes, select_kind
+from tests.app.recorded_runs import record_of
 from tests.core.paper_model import llama
 
 

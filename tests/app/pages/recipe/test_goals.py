@@ -86,7 +86,7 @@ def test_the_reason_goes_with_the_next_change(page: RecipePage, context: Context
 
 def test_a_recipe_is_kept_as_a_card(qtbot: QtBot, page: RecipePage, context: Context) -> None:
     open_more(page)
-    write(qtbot, page, "knob-iters", "60")
+    write(qtbot, page, "parameter-iters", "60")
     button(page, "keep").click()
     write(qtbot, page, "recipe-name", "my quick")
     assert page.form.cards.card("my quick").isChecked()

@@ -1,4 +1,4 @@
-"""The Recipe page shows the draft and changes it: cards, knobs, bits, formats, folder."""
+"""The Recipe page shows the draft and changes it: cards, parameters, bits, formats, folder."""
 
 from __future__ import annotations
 
@@ -115,20 +115,20 @@ def test_nothing_is_made_again_when_the_draft_changes(page: RecipePage, context:
     assert page.findChildren(QAbstractButton) == before
 
 
-# --- knobs ---
+# --- parameters ---
 
 
-def test_a_turned_knob_marks_its_card(qtbot: QtBot, page: RecipePage, context: Context) -> None:
+def test_a_turned_parameter_marks_its_card(qtbot: QtBot, page: RecipePage, context: Context) -> None:
     open_more(page)
-    write(qtbot, page, "knob-iters", "60")
+    write(qtbot, page, "parameter-iters", "60")
     assert context.draft.choices.recipe.iters == 60
     assert page.form.cards.card("quick").modified
     assert said_by(page, "changed-count") == "1 parameter changed"
 
 
-def test_the_knobs_of_a_card_stay_as_it_was_left(qtbot: QtBot, page: RecipePage, context: Context) -> None:
+def test_the_parameters_of_a_card_stay_as_it_was_left(qtbot: QtBot, page: RecipePage, context: Context) -> None:
     open_more(page)
-    write(qtbot, page, "knob-iters", "60")
+    write(qtbot, page, "parameter-iters", "60")
     qtbot.mouseClick(page.form.cards.card("light"), Qt.MouseButton.LeftButton)
     assert context.draft.choices.recipe == recipes.load("light")
     assert page.form.cards.card("quick").modified
@@ -136,10 +136,10 @@ def test_the_knobs_of_a_card_stay_as_it_was_left(qtbot: QtBot, page: RecipePage,
     assert context.draft.choices.recipe.iters == 60
 
 
-def test_knobs_of_the_job_are_no_part_of_the_recipe(qtbot: QtBot, page: RecipePage, context: Context) -> None:
+def test_parameters_of_the_job_are_no_part_of_the_recipe(qtbot: QtBot, page: RecipePage, context: Context) -> None:
     open_more(page)
-    write(qtbot, page, "knob-seed", "7")
-    box = page.findChild(QCheckBox, "knob-low_memory")
+    write(qtbot, page, "parameter-seed", "7")
+    box = page.findChild(QCheckBox, "parameter-low_memory")
     assert isinstance(box, QCheckBox)
     box.click()
     assert (context.draft.choices.seed, context.draft.choices.low_memory) == (7, True)
@@ -147,11 +147,11 @@ def test_knobs_of_the_job_are_no_part_of_the_recipe(qtbot: QtBot, page: RecipePa
     assert said_by(page, "changed-count") == "2 parameters changed"
 
 
-def test_all_knobs_go_back_at_once(qtbot: QtBot, page: RecipePage, context: Context) -> None:
+def test_all_parameters_go_back_at_once(qtbot: QtBot, page: RecipePage, context: Context) -> None:
     before = context.draft.choices
     open_more(page)
-    write(qtbot, page, "knob-iters", "60")
-    write(qtbot, page, "knob-seed", "7")
+    write(qtbot, page, "parameter-iters", "60")
+    write(qtbot, page, "parameter-seed", "7")
     button(page, "reset-all").click()
     assert context.draft.choices == before
     assert said_by(page, "changed-count") == ""

@@ -8,8 +8,9 @@ from pytestqt.modeltest import ModelTester
 from pytestqt.qtbot import QtBot
 
 from app.pages.run.block_table import ROW, BlockRow, BlockTable, scale_of
-from app.shared.run.record import Batch, BlockFigures, RunRecord, record_of
+from app.shared.run.record import Batch, BlockFigures, RunRecord
 from core.events import BlockDone, BlockStarted, Loss, Stage
+from tests.app.recorded_runs import record_of
 
 EVENTS = (
     Stage("tune"),

@@ -16,10 +16,11 @@ from pytestqt.qtbot import QtBot
 from app.pages.run.report_facts import facts_of, fallbacks_of, files_of, formats_of, provenance, verified_words
 from app.pages.run.report_view import ReportView
 from app.shared.context import Context
-from app.shared.run.record import RunRecord, record_of
+from app.shared.run.record import RunRecord
 from app.widgets.fact_row import FactRow
 from core.events import Done
 from core.report.verdict import judge
+from tests.app.recorded_runs import record_of
 from tests.app.replayed_runs import recorded, window_for
 
 

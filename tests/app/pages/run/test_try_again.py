@@ -9,10 +9,11 @@ import pytest
 
 from app.pages.run.try_again import needed_bytes, obstacle
 from app.shared import resource_needs
-from app.shared.run.record import RunRecord, record_of
+from app.shared.run.record import RunRecord
 from core.bitsmap import BitsMap, Rule
 from core.events import Started
 from core.spec import JobSpec
+from tests.app.recorded_runs import record_of
 
 if TYPE_CHECKING:
     from app.shared.models.opened import OpenedModel

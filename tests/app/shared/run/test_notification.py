@@ -12,8 +12,8 @@ from PySide6.QtGui import QGuiApplication
 from pytestqt.qtbot import QtBot
 
 from app.shared.run import notification
-from app.shared.run.record import record_of
 from core.events import Done, Failed
+from tests.app.recorded_runs import record_of
 from tests.app.replayed_runs import recorded
 
 

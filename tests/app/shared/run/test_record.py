@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from app.shared.run.record import KEPT_LOGS, Batch, RunRecord, record_of
+from app.shared.run.record import KEPT_LOGS, Batch, RunRecord
 from core.events import (
     BlockDone,
     BlockStarted,
@@ -20,6 +20,7 @@ from core.events import (
     Stage,
     Started,
 )  # fmt: skip
+from tests.app.recorded_runs import record_of
 
 TUNING = (Stage("prepare"), Stage("calibrate"), Stage("tune"))
 BLOCK = BlockStarted(0, 2, "model.layers.0", ("q_proj",))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from app.shared.run import words as run_words
-from app.shared.run.record import RunRecord, record_of
+from app.shared.run.record import RunRecord
 from core.bitsmap import BitsMap, Rule
 from core.events import BlockDone, BlockStarted, Event, Failed, Loss, Progress, Stage
 from core.jobs.worker import ORPHANED
 from core.spec import JobSpec
+from tests.app.recorded_runs import record_of
 
 SPEC = JobSpec("/models/Tiny", "/out")
 TUNING: tuple[Event, ...] = (Stage("prepare"), Stage("tune"), BlockStarted(13, 30, "model.layers.13", ()))

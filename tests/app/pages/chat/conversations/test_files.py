@@ -20,11 +20,11 @@ def store(tmp_path: Path) -> ConversationFiles:
 
 
 def saved(store: ConversationFiles, text: str, updated: float = 1000.0) -> Conversation:
-    talk = Conversation()
-    talk.add("user", text)
-    talk.updated = updated
-    store.save(talk.id, to_json(talk))
-    return talk
+    conversation = Conversation()
+    conversation.add("user", text)
+    conversation.updated = updated
+    store.save(conversation.id, to_json(conversation))
+    return conversation
 
 
 def test_without_a_folder_there_are_none(store: ConversationFiles) -> None:
@@ -38,16 +38,16 @@ def test_what_was_saved_is_found_the_newest_first(store: ConversationFiles) -> N
 
 
 def test_what_was_saved_can_be_opened(store: ConversationFiles) -> None:
-    talk = saved(store, "hello")
-    assert to_json(store.load(talk.id)) == to_json(talk)
+    conversation = saved(store, "hello")
+    assert to_json(store.load(conversation.id)) == to_json(conversation)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="rights are others there")
 def test_nobody_else_may_read_them(store: ConversationFiles) -> None:
     store.folder.mkdir(mode=0o755)
-    talk = saved(store, "a secret")
+    conversation = saved(store, "a secret")
     assert store.folder.stat().st_mode & 0o077 == 0
-    assert (store.folder / f"{talk.id}.json").stat().st_mode & 0o077 == 0
+    assert (store.folder / f"{conversation.id}.json").stat().st_mode & 0o077 == 0
 
 
 def test_a_torn_file_is_named_and_stays(store: ConversationFiles) -> None:
@@ -68,14 +68,14 @@ def test_what_a_killed_writer_left_is_passed_over(store: ConversationFiles) -> N
 
 
 def test_a_conversation_can_be_renamed(store: ConversationFiles) -> None:
-    talk = saved(store, "hello")
-    assert store.rename(talk.id, "Greetings").name == "Greetings"
-    assert store.load(talk.id).title == "Greetings"
+    conversation = saved(store, "hello")
+    assert store.rename(conversation.id, "Greetings").name == "Greetings"
+    assert store.load(conversation.id).title == "Greetings"
 
 
 def test_renaming_does_not_make_it_newer(store: ConversationFiles) -> None:
-    talk = saved(store, "hello", 1000.0)
-    assert store.rename(talk.id, "Greetings").updated == 1000.0
+    conversation = saved(store, "hello", 1000.0)
+    assert store.rename(conversation.id, "Greetings").updated == 1000.0
 
 
 def test_a_deleted_conversation_is_gone_from_the_list(store: ConversationFiles) -> None:
@@ -84,10 +84,10 @@ def test_a_deleted_conversation_is_gone_from_the_list(store: ConversationFiles) 
 
 
 def test_a_deleted_conversation_can_be_brought_back(store: ConversationFiles) -> None:
-    talk = saved(store, "hello")
-    store.remove(talk.id)
-    store.restore(talk.id)
-    assert [summary.id for summary in store.list().summaries] == [talk.id]
+    conversation = saved(store, "hello")
+    store.remove(conversation.id)
+    store.restore(conversation.id)
+    assert [summary.id for summary in store.list().summaries] == [conversation.id]
 
 
 def test_what_was_never_saved_can_be_deleted(store: ConversationFiles) -> None:
@@ -95,9 +95,9 @@ def test_what_was_never_saved_can_be_deleted(store: ConversationFiles) -> None:
 
 
 def test_what_was_deleted_long_ago_goes_for_good(store: ConversationFiles) -> None:
-    talk = saved(store, "hello")
-    store.remove(talk.id)
-    aside = store.folder / "deleted" / f"{talk.id}.json"
+    conversation = saved(store, "hello")
+    store.remove(conversation.id)
+    aside = store.folder / "deleted" / f"{conversation.id}.json"
     long_ago = time.time() - (KEPT_DAYS + 1) * 86_400
     os.utime(aside, (long_ago, long_ago))
     store.list()

@@ -16,26 +16,26 @@ from core.inference.generation.reply import Statistics
 
 
 def branched() -> Conversation:
-    talk = Conversation()
-    talk.title, talk.model, talk.system = "Greetings", "tiny", "Be brief."
-    question = talk.add("user", "hello")
-    first = talk.add("assistant", "hi")
+    conversation = Conversation()
+    conversation.title, conversation.model, conversation.system = "Greetings", "tiny", "Be brief."
+    question = conversation.add("user", "hello")
+    first = conversation.add("assistant", "hi")
     first.figures, first.sampling, first.model = Statistics(30, 12, 0.5, 1.6, 10.0, "end", seed=7), {"seed": 7}, "tiny"
     first.thinking = "Hm."
-    talk.branch(question, "good day")
-    talk.add("assistant", "good day to you")
-    talk.show(first)
-    return talk
+    conversation.branch(question, "good day")
+    conversation.add("assistant", "good day to you")
+    conversation.show(first)
+    return conversation
 
 
-def back(talk: Conversation) -> Conversation:
-    return from_json(json.loads(json.dumps(to_json(talk))))
+def back(conversation: Conversation) -> Conversation:
+    return from_json(json.loads(json.dumps(to_json(conversation))))
 
 
 def test_everything_comes_back() -> None:
-    talk = branched()
-    assert list(back(talk)) == list(talk)
-    assert to_json(back(talk)) == to_json(talk)
+    conversation = branched()
+    assert list(back(conversation)) == list(conversation)
+    assert to_json(back(conversation)) == to_json(conversation)
 
 
 def test_the_shown_branch_comes_back() -> None:
@@ -43,15 +43,15 @@ def test_the_shown_branch_comes_back() -> None:
 
 
 def test_the_other_branch_can_still_be_shown() -> None:
-    talk = back(branched())
-    other = talk.siblings(talk.path()[0])[1]
-    talk.show(other)
-    assert [message.text for message in talk.path()] == ["good day", "good day to you"]
+    conversation = back(branched())
+    other = conversation.siblings(conversation.path()[0])[1]
+    conversation.show(other)
+    assert [message.text for message in conversation.path()] == ["good day", "good day to you"]
 
 
 def test_what_is_added_gets_an_id_of_its_own() -> None:
-    talk = back(branched())
-    assert talk.add("user", "more").id == 4
+    conversation = back(branched())
+    assert conversation.add("user", "more").id == 4
 
 
 def test_the_id_can_be_another_one() -> None:
@@ -61,22 +61,24 @@ def test_the_id_can_be_another_one() -> None:
 @given(st.lists(st.tuples(st.sampled_from(["add", "branch", "again", "show"]), st.integers(0, 30)), max_size=30))
 @settings(max_examples=60, deadline=None)
 def test_any_tree_comes_back(steps: list[tuple[str, int]]) -> None:
-    talk = Conversation()
+    conversation = Conversation()
     for act, number in steps:
-        messages = list(talk)
+        messages = list(conversation)
         if act == "add" or not messages:
-            last = talk.last
-            talk.add("assistant" if last is not None and last.role == "user" else "user", f"text {number}")
+            last = conversation.last
+            conversation.add("assistant" if last is not None and last.role == "user" else "user", f"text {number}")
         elif act == "branch":
-            talk.branch(messages[number % len(messages)], f"anew {number}")
+            conversation.branch(messages[number % len(messages)], f"anew {number}")
         elif act == "again":
-            talk.rewind()
+            conversation.rewind()
         else:
-            talk.show(messages[number % len(messages)])
-    found = back(talk)
-    assert list(found) == list(talk)
+            conversation.show(messages[number % len(messages)])
+    found = back(conversation)
+    assert list(found) == list(conversation)
     # a question whose answer was about to be another one shows its newest answer again
-    assert [message.id for message in found.path()][: len(talk)] == [message.id for message in talk.path()]
+    assert [message.id for message in found.path()][: len(conversation)] == [
+        message.id for message in conversation.path()
+    ]
 
 
 def test_messages_of_another_program_are_read() -> None:
@@ -86,9 +88,9 @@ def test_messages_of_another_program_are_read() -> None:
         {"role": "assistant", "content": "hi"},
     ]
     for value in (messages, {"messages": messages}):
-        talk = from_json(value)
-        assert [message.text for message in talk.path()] == ["hello", "hi"]
-        assert talk.system == "Be brief."
+        conversation = from_json(value)
+        assert [message.text for message in conversation.path()] == ["hello", "hi"]
+        assert conversation.system == "Be brief."
 
 
 def entry(**changes: Any) -> dict[str, Any]:
@@ -114,6 +116,6 @@ def test_what_is_no_conversation_is_refused(value: Any) -> None:
 
 
 def test_odd_values_on_the_side_do_no_harm() -> None:
-    talk = from_json(own(entry(figures={"tokens": "many"}, thinking=3), title=5, updated="never"))
-    assert talk.title == ""
-    assert next(iter(talk)).figures == Statistics()
+    conversation = from_json(own(entry(figures={"tokens": "many"}, thinking=3), title=5, updated="never"))
+    assert conversation.title == ""
+    assert next(iter(conversation)).figures == Statistics()

@@ -8,7 +8,7 @@ from PySide6.QtGui import QColor, QImage, QWheelEvent
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 
-from app.pages.layers.layer_grid import APART, LayerGrid, make_grid
+from app.pages.layers.layer_grid import OUTER_ROW, LayerGrid, make_grid
 from app.pages.layers.layer_sheet import LayerSheet, make_sheet
 from app.pages.layers.map.bits_map import BitsMapView
 from app.pages.layers.map.colours import Scale
@@ -67,7 +67,7 @@ def colour_at(view: BitsMapView, row: int, column: int) -> QColor:
 def test_cells_have_the_colours_of_their_bits(view: BitsMapView, theme: Theme) -> None:
     assert colour_at(view, 2, DOWN) == theme.bits_color(8)
     assert colour_at(view, 2, 0) == theme.bits_color(4)
-    assert colour_at(view, APART, 1) == theme.bits_color(16)
+    assert colour_at(view, OUTER_ROW, 1) == theme.bits_color(16)
 
 
 def test_the_colours_follow_the_map(view: BitsMapView, theme: Theme) -> None:
@@ -96,7 +96,7 @@ def test_figures_go_from_one_end_of_the_scale_to_the_other(view: BitsMapView, th
     view.set_colouring(colouring)
     assert scales[-1].low is not None
     assert scales[-1].low != scales[-1].high
-    last = (APART, 1) if colouring == "size" else (5, 0)
+    last = (OUTER_ROW, 1) if colouring == "size" else (5, 0)
     assert colour_at(view, *last) == theme.cividis(1.0)
 
 
@@ -144,14 +144,14 @@ def test_a_title_selects_its_column_and_a_number_its_row(qtbot: QtBot, view: Bit
 
 
 def test_the_head_is_selected_by_itself(qtbot: QtBot, view: BitsMapView, selection: Selection) -> None:
-    qtbot.mouseClick(view.viewport(), LEFT, pos=centre(view, APART, 1))
+    qtbot.mouseClick(view.viewport(), LEFT, pos=centre(view, OUTER_ROW, 1))
     assert {TREE.linears[layer].name for layer in selection.layers} == {"lm_head"}
 
 
 def test_the_embedding_is_no_layer(qtbot: QtBot, view: BitsMapView, selection: Selection) -> None:
-    qtbot.mouseClick(view.viewport(), LEFT, pos=centre(view, APART, 0))
+    qtbot.mouseClick(view.viewport(), LEFT, pos=centre(view, OUTER_ROW, 0))
     assert selection.layers == frozenset()
-    assert "embedding" in view.tip_at(centre(view, APART, 0))
+    assert "embedding" in view.tip_at(centre(view, OUTER_ROW, 0))
 
 
 def test_the_tooltip_tells_all(view: BitsMapView) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.pages.layers.layer_grid import APART, LayerGrid, make_grid
+from app.pages.layers.layer_grid import OUTER_ROW, LayerGrid, make_grid
 from app.pages.layers.map.cursor import MapCursor
 from app.pages.layers.selection import Selection
 from tests.app.pages.layers.experts import mixture
@@ -117,7 +117,7 @@ def test_there_is_nothing_beyond_the_edges(cursor: MapCursor, place: tuple[int, 
 def test_above_the_blocks_is_the_head(cursor: MapCursor) -> None:
     press(cursor, 0, 0)
     cursor.go(cursor.step(-1, 0))
-    assert cursor.place == (APART, 1)
+    assert cursor.place == (OUTER_ROW, 1)
     assert cursor.step(1, 0) == (0, 1)
 
 

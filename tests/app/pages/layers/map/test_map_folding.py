@@ -7,7 +7,7 @@ from PySide6.QtCore import QPoint, Qt
 from PySide6.QtGui import QColor, QImage
 from pytestqt.qtbot import QtBot
 
-from app.pages.layers.layer_grid import APART, LayerGrid, make_grid
+from app.pages.layers.layer_grid import OUTER_ROW, LayerGrid, make_grid
 from app.pages.layers.layer_sheet import LayerSheet, make_sheet
 from app.pages.layers.map.bits_map import BitsMapView
 from app.pages.layers.page import LayersPage
@@ -110,7 +110,7 @@ def test_what_is_no_expert_does_not_open(qtbot: QtBot, view: BitsMapView, column
 
 def test_the_head_does_not_open(qtbot: QtBot, view: BitsMapView) -> None:
     with qtbot.assertNotEmitted(view.fold_wanted):
-        qtbot.mouseDClick(view.viewport(), LEFT, pos=centre(view, APART, 1))
+        qtbot.mouseDClick(view.viewport(), LEFT, pos=centre(view, OUTER_ROW, 1))
 
 
 def test_unfolding_keeps_zoom_selection_and_filter_and_shows_the_current_cell(

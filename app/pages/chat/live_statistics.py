@@ -8,7 +8,7 @@ from core.inference.generation.reply import Statistics
 
 
 @dataclass
-class Meter:
+class LiveStatistics:
     """Figures of an answer that is still coming, from the pieces of text and when they came.
 
     Pieces may hold several tokens, so tokens are worked out from the letters until the end tells the real number.

@@ -19,7 +19,7 @@ _THOUSANDS = re.compile(r"\d{1,3}([, \u00a0\u202f]\d{3})+", re.ASCII)
 
 
 @dataclass(frozen=True)
-class Knob:
+class Parameter:
     """A parameter of a run.
 
     Attributes:
@@ -39,51 +39,51 @@ class Knob:
     of_job: bool = False
 
 
-KNOBS = (
-    Knob("iters", "Iterations", "steps per block", "whole",
+PARAMETERS = (
+    Parameter("iters", "Iterations", "steps per block", "whole",
          "Tuning steps for each block. 0 uses plain rounding.", 0, 100_000),
-    Knob("lr", "Learning rate", "levels", "rate",
+    Parameter("lr", "Learning rate", "levels", "rate",
          "Initial learning rate of the rounding values. Empty: 1 / iterations.", 0, 10),
-    Knob("minmax_lr", "Range rate", "levels", "rate",
+    Parameter("minmax_lr", "Range rate", "levels", "rate",
          "Learning rate of min and max scale of each group. Empty: the learning rate.", 0, 10),
-    Knob("low_bit_lr_scale", "Low-bit factor", "times", "rate",
+    Parameter("low_bit_lr_scale", "Low-bit factor", "times", "rate",
          "Factor on the learning rate in layers of 2 and 3 bits.", 0, 10),
-    Knob("samples", "Samples", "sequences", "whole",
+    Parameter("samples", "Samples", "sequences", "whole",
          "Number of calibration samples.", 1, 1_000_000),
-    Knob("seqlen", "Tokens per sample", "tokens", "whole",
+    Parameter("seqlen", "Tokens per sample", "tokens", "whole",
          "Sequence length of the samples. Longer samples take more time.", 8, 1_000_000),
-    Knob("batch_size", "Batch size", "samples", "whole",
+    Parameter("batch_size", "Batch size", "samples", "whole",
          "Samples per forward pass. Larger batches need more memory.", 1, 100_000),
-    Knob("accumulate", "Accumulate", "batches", "whole",
+    Parameter("accumulate", "Accumulate", "batches", "whole",
          "Gradient accumulation: a larger effective batch in the same memory.", 1, 100_000),
-    Knob("search_scale", "Scale search", "", "switch",
+    Parameter("search_scale", "Scale search", "", "switch",
          "Searches the initial scale of each group; helps symmetric layers of up to 4 bits."),
-    Knob("seed", "Seed", "", "whole",
+    Parameter("seed", "Seed", "", "whole",
          "Random seed for the order of the calibration samples.", 0, 2**63 - 1, of_job=True),
-    Knob("low_memory", "Low memory", "", "switch",
+    Parameter("low_memory", "Low memory", "", "switch",
          "Stores activations on disk, one sample at a time: slower, but needs far less memory.", of_job=True),
-    Knob("compile", "torch.compile", "", "switch",
+    Parameter("compile", "torch.compile", "", "switch",
          "Compiles each block with torch.compile; faster for long runs. Needs a C++ compiler on a CPU.", of_job=True),
 )  # fmt: skip
 
 _JOB_DEFAULTS = {item.name: item.default for item in fields(JobSpec)}
 
 
-def value_of(knob: Knob, recipe: Recipe, job: Mapping[str, Any]) -> Any:
+def value_of(parameter: Parameter, recipe: Recipe, job: Mapping[str, Any]) -> Any:
     """Return the value of a parameter; `job` holds those that are not part of the recipe."""
-    return job[knob.key] if knob.of_job else getattr(recipe, knob.key)
+    return job[parameter.key] if parameter.of_job else getattr(recipe, parameter.key)
 
 
-def default_of(knob: Knob, base: Recipe) -> Any:
+def default_of(parameter: Parameter, base: Recipe) -> Any:
     """Return the default value: that of the recipe `base`, or of a job."""
-    return _JOB_DEFAULTS[knob.key] if knob.of_job else getattr(base, knob.key)
+    return _JOB_DEFAULTS[parameter.key] if parameter.of_job else getattr(base, parameter.key)
 
 
-def parse(knob: Knob, text: str) -> Any:
+def parse(parameter: Parameter, text: str) -> Any:
     """Return the value of `text`. Text that is not a number is returned unchanged, and `check` rejects it."""
     text = text.strip()
-    if knob.kind == "rate":
-        if not text and knob.key in ("lr", "minmax_lr"):
+    if parameter.kind == "rate":
+        if not text and parameter.key in ("lr", "minmax_lr"):
             return None
         try:
             return float(text.replace(",", "."))
@@ -94,16 +94,16 @@ def parse(knob: Knob, text: str) -> Any:
     return int(text) if re.fullmatch(r"-?[0-9]{1,25}", text) else text
 
 
-def check(knob: Knob, recipe: Recipe, value: Any) -> None:
+def check(parameter: Parameter, recipe: Recipe, value: Any) -> None:
     """Check the value of a parameter.
 
     Raises:
         BadInput: The value is invalid.
     """
-    if knob.of_job:
-        JobSpec("model", "output", **{knob.key: value})
+    if parameter.of_job:
+        JobSpec("model", "output", **{parameter.key: value})
     else:
-        replace(recipe, **{knob.key: value})
+        replace(recipe, **{parameter.key: value})
 
 
 def shown(value: Any) -> str:
@@ -113,20 +113,24 @@ def shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
 
 
-def spoken(knob: Knob, value: Any) -> str:
+def spoken(parameter: Parameter, value: Any) -> str:
     """Return the text of a value in a sentence: `40`, `on`, `automatic`."""
     if isinstance(value, bool):
         return "on" if value else "off"
     return "automatic" if value is None else shown(value)
 
 
-def automatic(knob: Knob, recipe: Recipe) -> str:
+def automatic(parameter: Parameter, recipe: Recipe) -> str:
     """Return the value of an empty rate in this recipe; "" for a parameter that cannot be empty."""
-    if knob.key == "lr":
+    if parameter.key == "lr":
         return figure(1.0 / max(1, recipe.iters))
-    return figure(recipe.learning_rate(4)) if knob.key == "minmax_lr" else ""
+    return figure(recipe.learning_rate(4)) if parameter.key == "minmax_lr" else ""
 
 
 def changed(recipe: Recipe, base: Recipe) -> list[str]:
     """Return the keys of the values that differ from the recipe that was selected."""
-    return [knob.key for knob in KNOBS if not knob.of_job and getattr(recipe, knob.key) != getattr(base, knob.key)]
+    return [
+        parameter.key
+        for parameter in PARAMETERS
+        if not parameter.of_job and getattr(recipe, parameter.key) != getattr(base, parameter.key)
+    ]

@@ -12,8 +12,8 @@ from PySide6.QtCore import QSize, Signal
 from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QGridLayout, QLayout, QWidget
 
-from app.pages.recipe.knob_row import KnobRow
-from app.pages.recipe.knobs import KNOBS, default_of, value_of
+from app.pages.recipe.parameter_row import ParameterRow
+from app.pages.recipe.parameters import PARAMETERS, default_of, value_of
 from app.theme import Theme
 from core.recipes import Recipe
 
@@ -21,7 +21,7 @@ _GAP = 48
 """Spacing of the columns, the same as on the rest of the page."""
 
 
-class KnobGrid(QWidget):
+class ParameterGrid(QWidget):
     """A row for each parameter.
 
     Signals:
@@ -37,22 +37,22 @@ class KnobGrid(QWidget):
         self._grid.setHorizontalSpacing(_GAP)
         self._grid.setVerticalSpacing(16)
         self._grid.setSizeConstraint(QLayout.SizeConstraint.SetNoConstraint)
-        self._rows: dict[str, KnobRow] = {}
-        for knob in KNOBS:
-            row = KnobRow(theme, knob, self)
-            row.turned.connect(lambda value, key=knob.key: self.turned.emit(key, value))
-            self._rows[knob.key] = row
+        self._rows: dict[str, ParameterRow] = {}
+        for parameter in PARAMETERS:
+            row = ParameterRow(theme, parameter, self)
+            row.turned.connect(lambda value, key=parameter.key: self.turned.emit(key, value))
+            self._rows[parameter.key] = row
         self._columns = 0
         self._place(2)
 
-    def row(self, key: str) -> KnobRow:
+    def row(self, key: str) -> ParameterRow:
         """Return the row of a parameter."""
         return self._rows[key]
 
     def show_values(self, recipe: Recipe, base: Recipe, job: Mapping[str, Any]) -> None:
         """Show the values; `job` holds those that are not part of the recipe."""
         for row in self._rows.values():
-            row.show_value(value_of(row.knob, recipe, job), default_of(row.knob, base), recipe)
+            row.show_value(value_of(row.parameter, recipe, job), default_of(row.parameter, base), recipe)
 
     def stops(self) -> list[QWidget]:
         """The focusable widgets in reading order."""

@@ -1,4 +1,4 @@
-"""Knobs: what is possible is taken at once, what is not is refused in place, and every change finds its way back."""
+"""Parameters: valid values are accepted at once, invalid ones show an error in place; every change can be reset."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QCheckBox, QLabel, QLineEdit, QPushButton
 from pytestqt.qtbot import QtBot
 
-from app.pages.recipe.knob_grid import KnobGrid
+from app.pages.recipe.parameter_grid import ParameterGrid
 from app.theme import Theme
 from core import recipes
 
@@ -19,8 +19,8 @@ JOB = {"seed": 42, "low_memory": False, "compile": False}
 
 
 @pytest.fixture
-def grid(qtbot: QtBot, theme: Theme) -> KnobGrid:
-    widget = KnobGrid(theme)
+def grid(qtbot: QtBot, theme: Theme) -> ParameterGrid:
+    widget = ParameterGrid(theme)
     qtbot.addWidget(widget)
     widget.show_values(BASE, BASE, JOB)
     widget.resize(880, 500)
@@ -29,7 +29,7 @@ def grid(qtbot: QtBot, theme: Theme) -> KnobGrid:
 
 
 @pytest.fixture
-def turned(grid: KnobGrid) -> list[tuple[str, Any]]:
+def turned(grid: ParameterGrid) -> list[tuple[str, Any]]:
     values: list[tuple[str, Any]] = []
 
     def follow(key: str, value: Any) -> None:
@@ -43,25 +43,25 @@ def turned(grid: KnobGrid) -> list[tuple[str, Any]]:
     return values
 
 
-def field(grid: KnobGrid, key: str) -> QLineEdit:
-    found = grid.findChild(QLineEdit, f"knob-{key}")
+def field(grid: ParameterGrid, key: str) -> QLineEdit:
+    found = grid.findChild(QLineEdit, f"parameter-{key}")
     assert isinstance(found, QLineEdit)
     return found
 
 
-def reset(grid: KnobGrid, key: str) -> QPushButton:
+def reset(grid: ParameterGrid, key: str) -> QPushButton:
     found = grid.findChild(QPushButton, f"reset-{key}")
     assert isinstance(found, QPushButton)
     return found
 
 
-def problem(grid: KnobGrid, key: str) -> str:
+def problem(grid: ParameterGrid, key: str) -> str:
     found = grid.findChild(QLabel, f"problem-{key}")
     assert isinstance(found, QLabel)
     return "" if found.isHidden() else found.text()
 
 
-def write(qtbot: QtBot, grid: KnobGrid, key: str, text: str) -> None:
+def write(qtbot: QtBot, grid: ParameterGrid, key: str, text: str) -> None:
     edit = field(grid, key)
     edit.selectAll()
     qtbot.keyClick(edit, Qt.Key.Key_Backspace)
@@ -69,18 +69,20 @@ def write(qtbot: QtBot, grid: KnobGrid, key: str, text: str) -> None:
     qtbot.keyClick(edit, Qt.Key.Key_Return)
 
 
-def test_a_possible_value_is_taken(qtbot: QtBot, grid: KnobGrid, turned: list[tuple[str, Any]]) -> None:
+def test_a_possible_value_is_taken(qtbot: QtBot, grid: ParameterGrid, turned: list[tuple[str, Any]]) -> None:
     write(qtbot, grid, "iters", "60")
     assert turned[-1] == ("iters", 60)
     assert problem(grid, "iters") == ""
 
 
-def test_it_is_taken_while_it_is_typed(qtbot: QtBot, grid: KnobGrid, turned: list[tuple[str, Any]]) -> None:
+def test_it_is_taken_while_it_is_typed(qtbot: QtBot, grid: ParameterGrid, turned: list[tuple[str, Any]]) -> None:
     qtbot.keyClicks(field(grid, "iters"), "0")
     assert turned == [("iters", 400)]
 
 
-def test_a_changed_knob_has_a_dot_and_a_way_back(qtbot: QtBot, grid: KnobGrid, turned: list[tuple[str, Any]]) -> None:
+def test_a_changed_parameter_has_a_dot_and_a_way_back(
+    qtbot: QtBot, grid: ParameterGrid, turned: list[tuple[str, Any]]
+) -> None:
     assert not grid.row("samples").changed
     assert reset(grid, "samples").isHidden()
     write(qtbot, grid, "samples", "32")
@@ -101,7 +103,7 @@ def test_a_changed_knob_has_a_dot_and_a_way_back(qtbot: QtBot, grid: KnobGrid, t
     ],
 )
 def test_an_impossible_value_is_refused_in_place(
-    qtbot: QtBot, grid: KnobGrid, turned: list[tuple[str, Any]], key: str, text: str, words: str
+    qtbot: QtBot, grid: ParameterGrid, turned: list[tuple[str, Any]], key: str, text: str, words: str
 ) -> None:
     write(qtbot, grid, key, text)
     assert problem(grid, key).startswith(words)
@@ -109,14 +111,14 @@ def test_an_impossible_value_is_refused_in_place(
     assert all(value != text for _, value in turned)
 
 
-def test_typing_on_takes_the_complaint_away(qtbot: QtBot, grid: KnobGrid, turned: list[tuple[str, Any]]) -> None:
+def test_typing_on_takes_the_complaint_away(qtbot: QtBot, grid: ParameterGrid, turned: list[tuple[str, Any]]) -> None:
     write(qtbot, grid, "seqlen", "4")
     qtbot.keyClicks(field(grid, "seqlen"), "0")
     assert problem(grid, "seqlen") == ""
     assert turned[-1] == ("seqlen", 40)
 
 
-def test_escape_brings_the_value_back(qtbot: QtBot, grid: KnobGrid, turned: list[tuple[str, Any]]) -> None:
+def test_escape_brings_the_value_back(qtbot: QtBot, grid: ParameterGrid, turned: list[tuple[str, Any]]) -> None:
     write(qtbot, grid, "batch_size", "no")
     qtbot.keyClick(field(grid, "batch_size"), Qt.Key.Key_Escape)
     assert field(grid, "batch_size").text() == "2"
@@ -124,7 +126,7 @@ def test_escape_brings_the_value_back(qtbot: QtBot, grid: KnobGrid, turned: list
     assert turned == []
 
 
-def test_another_recipe_replaces_what_was_refused(qtbot: QtBot, grid: KnobGrid) -> None:
+def test_another_recipe_replaces_what_was_refused(qtbot: QtBot, grid: ParameterGrid) -> None:
     write(qtbot, grid, "seqlen", "4")
     light = recipes.load("light")
     grid.show_values(light, light, JOB)
@@ -132,22 +134,22 @@ def test_another_recipe_replaces_what_was_refused(qtbot: QtBot, grid: KnobGrid) 
     assert problem(grid, "seqlen") == ""
 
 
-def test_a_change_elsewhere_leaves_what_was_refused(qtbot: QtBot, grid: KnobGrid) -> None:
+def test_a_change_elsewhere_leaves_what_was_refused(qtbot: QtBot, grid: ParameterGrid) -> None:
     write(qtbot, grid, "seqlen", "4")
     grid.show_values(replace(BASE, iters=41), BASE, JOB)
     assert field(grid, "seqlen").text() == "4"
     assert problem(grid, "seqlen") != ""
 
 
-def test_an_empty_rate_follows_the_steps(grid: KnobGrid) -> None:
+def test_an_empty_rate_follows_the_steps(grid: ParameterGrid) -> None:
     assert field(grid, "lr").text() == ""
     assert field(grid, "lr").placeholderText() == "0.025"
     grid.show_values(replace(BASE, iters=100), BASE, JOB)
     assert field(grid, "lr").placeholderText() == "0.01"
 
 
-def test_a_switch_turns_and_goes_back(qtbot: QtBot, grid: KnobGrid, turned: list[tuple[str, Any]]) -> None:
-    box = grid.findChild(QCheckBox, "knob-low_memory")
+def test_a_switch_turns_and_goes_back(qtbot: QtBot, grid: ParameterGrid, turned: list[tuple[str, Any]]) -> None:
+    box = grid.findChild(QCheckBox, "parameter-low_memory")
     assert isinstance(box, QCheckBox)
     box.click()
     assert grid.row("low_memory").changed
@@ -156,12 +158,12 @@ def test_a_switch_turns_and_goes_back(qtbot: QtBot, grid: KnobGrid, turned: list
     assert not box.isChecked()
 
 
-def test_two_columns_where_there_is_room_and_one_where_not(qtbot: QtBot, grid: KnobGrid) -> None:
+def test_two_columns_where_there_is_room_and_one_where_not(qtbot: QtBot, grid: ParameterGrid) -> None:
     assert grid.row("compile").x() > grid.row("iters").x()
     grid.resize(600, 900)
     qtbot.waitUntil(lambda: grid.row("compile").x() == grid.row("iters").x())
 
 
-def test_every_row_tells_its_default(grid: KnobGrid) -> None:
+def test_every_row_tells_its_default(grid: ParameterGrid) -> None:
     texts = [label.text() for label in grid.row("minmax_lr").findChildren(QLabel)]
     assert any(text.endswith("Default: automatic.") for text in texts)

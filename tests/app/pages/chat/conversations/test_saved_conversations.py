@@ -47,7 +47,7 @@ def talked(page: ChatPage, calls: ScriptedCalls, qtbot: QtBot) -> ChatPage:
     page._bar.drawer.setChecked(True)
     asked(page, calls)
     answered(page, calls)
-    page.new_talk()
+    page.new_conversation()
     page.send("second")
     answered(page, calls, "yes?")
     settle(page, qtbot)
@@ -72,7 +72,7 @@ def test_what_was_said_before_a_crash_is_on_the_disk(page: ChatPage, calls: Scri
 
 
 def test_an_empty_conversation_is_not_saved(page: ChatPage, qtbot: QtBot) -> None:
-    page.new_talk()
+    page.new_conversation()
     settle(page, qtbot)
     assert files() == []
 
@@ -109,7 +109,7 @@ def test_the_system_prompt_comes_with_its_conversation(page: ChatPage, calls: Sc
     system.setPlainText("Be brief.")
     asked(page, calls)
     answered(page, calls)
-    page.new_talk()
+    page.new_conversation()
     system.setPlainText("Be long.")
     page.send("second")
     answered(page, calls)
@@ -147,7 +147,7 @@ def test_back_before_the_other_one_was_read_keeps_the_answer(
 
 
 def test_of_two_that_are_asked_for_the_later_is_shown(talked: ChatPage, calls: ScriptedCalls, qtbot: QtBot) -> None:
-    talked.new_talk()
+    talked.new_conversation()
     view = talked.findChild(QListView, "talks")
     for row in (1, 0):
         view.clicked.emit(view.model().index(row, 0))
@@ -168,15 +168,15 @@ def test_a_question_meanwhile_waits_for_the_end_of_the_answer(
 
 
 def test_searching_finds_what_was_said(talked: ChatPage) -> None:
-    talked.findChild(QLineEdit, "talk_search").setText("yes?")
+    talked.findChild(QLineEdit, "conversation_search").setText("yes?")
     assert names(talked) == ["second"]
-    talked.findChild(QLineEdit, "talk_search").setText("nobody said this")
+    talked.findChild(QLineEdit, "conversation_search").setText("nobody said this")
     assert names(talked) == []
-    assert "No conversation" in talked.findChild(QLabel, "talks_empty").text()
+    assert "No conversation" in talked.findChild(QLabel, "conversations_empty").text()
 
 
 def test_enter_opens_the_first_that_was_found(talked: ChatPage, qtbot: QtBot) -> None:
-    search = talked.findChild(QLineEdit, "talk_search")
+    search = talked.findChild(QLineEdit, "conversation_search")
     search.setText("hello")
     qtbot.keyClick(search, Qt.Key.Key_Return)
     settle(talked, qtbot)
@@ -199,7 +199,7 @@ def test_renaming_in_the_list_renames_the_page(talked: ChatPage, qtbot: QtBot) -
     model.setData(model.index(0, 0), "Greetings", Qt.ItemDataRole.EditRole)
     settle(talked, qtbot)
     assert names(talked)[0] == "Greetings"
-    assert talked.findChild(QLabel, "talk_title").text() == "Greetings"
+    assert talked.findChild(QLabel, "conversation_title").text() == "Greetings"
 
 
 def test_a_renamed_conversation_keeps_its_name_when_it_goes_on(
@@ -250,7 +250,7 @@ def test_a_file_that_cannot_be_read_is_told(page: ChatPage, qtbot: QtBot) -> Non
     (folder / "torn.json").write_text('{"kind": "bitwr')
     page.store.reload()
     settle(page, qtbot)
-    broken = page.findChild(QLabel, "talks_broken")
+    broken = page.findChild(QLabel, "conversations_broken")
     assert "One conversation cannot be read" in broken.text()
     assert "torn.json" in broken.toolTip()
     assert (folder / "torn.json").exists()
@@ -332,7 +332,7 @@ def test_everything_in_the_drawer_has_a_name_and_is_reached_by_tab(talked: ChatP
 
 def test_what_is_shown_is_marked_in_the_list(talked: ChatPage, qtbot: QtBot) -> None:
     assert talked.findChild(QListView, "talks").currentIndex().row() == 0
-    talked.new_talk()
+    talked.new_conversation()
     assert not talked.findChild(QListView, "talks").currentIndex().isValid()
 
 

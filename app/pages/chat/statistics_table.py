@@ -11,7 +11,7 @@ from core.wording import duration, figure, human
 _DASH = "\N{EN DASH}"
 
 
-class ChatFigures(QWidget):
+class StatisticsTable(QWidget):
     """Numbers, one below the other; every number keeps its place."""
 
     def __init__(self, parent: QWidget | None = None) -> None:

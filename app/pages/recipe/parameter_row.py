@@ -11,8 +11,8 @@ from PySide6.QtCore import QEvent, QObject, QSize, Qt, Signal
 from PySide6.QtGui import QKeyEvent, QPainter, QPaintEvent
 from PySide6.QtWidgets import QCheckBox, QHBoxLayout, QLineEdit, QPushButton, QVBoxLayout, QWidget
 
-from app.pages.recipe import knobs
-from app.pages.recipe.knobs import Knob
+from app.pages.recipe import parameters
+from app.pages.recipe.parameters import Parameter
 from app.theme import Theme
 from app.widgets.note import Note
 from app.widgets.tinted_label import TintedLabel
@@ -23,7 +23,7 @@ _FIELD_CHARS = 8
 _DOT = 8
 
 
-class KnobRow(QWidget):
+class ParameterRow(QWidget):
     """The row of a parameter.
 
     Signals:
@@ -32,9 +32,9 @@ class KnobRow(QWidget):
 
     turned = Signal(object)
 
-    def __init__(self, theme: Theme, knob: Knob, parent: QWidget | None = None) -> None:
+    def __init__(self, theme: Theme, parameter: Parameter, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._knob = knob
+        self._parameter = parameter
         self._value: Any = None
         self._default: Any = None
         self._recipe = Recipe()
@@ -45,15 +45,15 @@ class KnobRow(QWidget):
         head = QHBoxLayout()
         head.setSpacing(8)
         head.addWidget(self._dot)
-        if knob.kind == "switch":
+        if parameter.kind == "switch":
             self._switch = self._make_switch()
             head.addWidget(self._switch)
         else:
             self._add_field(theme, head)
         head.addStretch(1)
         self._reset = QPushButton(self.tr("Reset"), self)
-        self._reset.setObjectName(f"reset-{knob.key}")
-        self._reset.setAccessibleName(self.tr("Reset {name}").format(name=knob.label))
+        self._reset.setObjectName(f"reset-{parameter.key}")
+        self._reset.setAccessibleName(self.tr("Reset {name}").format(name=parameter.label))
         self._reset.setAutoDefault(False)
         self._reset.clicked.connect(self._back)
         # keeps the row height when the button is shown
@@ -62,8 +62,8 @@ class KnobRow(QWidget):
         self._reset.setSizePolicy(policy)
         head.addWidget(self._reset)
         self._problem = Note(theme, role="bad", parent=self)
-        self._problem.setObjectName(f"problem-{knob.key}")
-        self._explanation = Note(theme, knob.explanation, parent=self)
+        self._problem.setObjectName(f"problem-{parameter.key}")
+        self._explanation = Note(theme, parameter.explanation, parent=self)
         below = QVBoxLayout()
         below.setContentsMargins(_DOT + head.spacing(), 0, 0, 0)  # under the name, not under the dot
         below.setSpacing(2)
@@ -77,9 +77,9 @@ class KnobRow(QWidget):
         column.addStretch(1)
 
     @property
-    def knob(self) -> Knob:
+    def parameter(self) -> Parameter:
         """The parameter."""
-        return self._knob
+        return self._parameter
 
     @property
     def changed(self) -> bool:
@@ -106,16 +106,16 @@ class KnobRow(QWidget):
         if self._switch is not None:
             self._switch.setChecked(bool(value))
         if self._field is not None:
-            self._field.setPlaceholderText(knobs.automatic(self._knob, recipe))
-            typed = knobs.parse(self._knob, self._field.text())
+            self._field.setPlaceholderText(parameters.automatic(self._parameter, recipe))
+            typed = parameters.parse(self._parameter, self._field.text())
             if moved and not (self._field.hasFocus() and typed == value):
-                self._field.setText(knobs.shown(value))
+                self._field.setText(parameters.shown(value))
             if moved:
                 self._problem.set_text("", "bad")
         self._dot.set_on(self.changed)
         self._reset.setVisible(self.changed or self.refused)
-        usual = self.tr("Default: {value}.").format(value=knobs.spoken(self._knob, default))
-        self._explanation.set_text(f"{self._knob.explanation} {usual}")
+        usual = self.tr("Default: {value}.").format(value=parameters.spoken(self._parameter, default))
+        self._explanation.set_text(f"{self._parameter.explanation} {usual}")
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         """Handle Escape: restore the value after an invalid input."""
@@ -126,40 +126,40 @@ class KnobRow(QWidget):
         return False
 
     def _make_switch(self) -> QCheckBox:
-        switch = QCheckBox(self._knob.label, self)
-        switch.setObjectName(f"knob-{self._knob.key}")
-        switch.setAccessibleDescription(self._knob.explanation)
+        switch = QCheckBox(self._parameter.label, self)
+        switch.setObjectName(f"parameter-{self._parameter.key}")
+        switch.setAccessibleDescription(self._parameter.explanation)
         switch.clicked.connect(lambda on: self.turned.emit(on))
         return switch
 
     def _add_field(self, theme: Theme, head: QHBoxLayout) -> None:
-        knob = self._knob
+        parameter = self._parameter
         field = QLineEdit(self)
-        field.setObjectName(f"knob-{knob.key}")
-        field.setAccessibleName(f"{knob.label}, {knob.unit}" if knob.unit else knob.label)
-        field.setAccessibleDescription(knob.explanation)
+        field.setObjectName(f"parameter-{parameter.key}")
+        field.setAccessibleName(f"{parameter.label}, {parameter.unit}" if parameter.unit else parameter.label)
+        field.setAccessibleDescription(parameter.explanation)
         limits = self.tr("From {low:,} to {high:,}")
-        if knob.kind == "rate":
+        if parameter.kind == "rate":
             limits = self.tr("Above {low:,}, at most {high:,}")
-        field.setToolTip(limits.format(low=knob.low, high=knob.high))
+        field.setToolTip(limits.format(low=parameter.low, high=parameter.high))
         field.setFixedWidth(field.fontMetrics().averageCharWidth() * _FIELD_CHARS + 16)
         field.setAlignment(Qt.AlignmentFlag.AlignRight)
         field.textEdited.connect(self._typed)
         field.editingFinished.connect(self._settle)
         field.installEventFilter(self)
-        label = TintedLabel(theme, knob.label, parent=self)
+        label = TintedLabel(theme, parameter.label, parent=self)
         label.setBuddy(field)
-        names = (other.label for other in knobs.KNOBS if other.kind != "switch")
+        names = (other.label for other in parameters.PARAMETERS if other.kind != "switch")
         label.setMinimumWidth(max(label.fontMetrics().horizontalAdvance(name) + 2 for name in names))
         self._field = field
         head.addWidget(label)
         head.addWidget(field)
-        if knob.unit:
-            head.addWidget(TintedLabel(theme, knob.unit, role="muted", parent=self))
+        if parameter.unit:
+            head.addWidget(TintedLabel(theme, parameter.unit, role="muted", parent=self))
 
     def _typed(self, text: str) -> None:
         """Accept a valid value at once; ignore an invalid one, as typing may not have finished."""
-        value = knobs.parse(self._knob, text)
+        value = parameters.parse(self._parameter, text)
         self._problem.set_text("", "bad")
         if self._refusal(value) is None and value != self._value:
             self.turned.emit(value)
@@ -168,17 +168,17 @@ class KnobRow(QWidget):
         """Show the error or format the value when editing has finished."""
         if self._field is None:
             return
-        value = knobs.parse(self._knob, self._field.text())
+        value = parameters.parse(self._parameter, self._field.text())
         error = self._refusal(value)
         if error is not None:
             self._problem.set_text(str(error), "bad")
             self._reset.setVisible(True)
             return
-        self._field.setText(knobs.shown(value))
+        self._field.setText(parameters.shown(value))
 
     def _refusal(self, value: Any) -> BitwrightError | None:
         try:
-            knobs.check(self._knob, self._recipe, value)
+            parameters.check(self._parameter, self._recipe, value)
         except BitwrightError as error:
             return error
         return None
@@ -193,7 +193,7 @@ class KnobRow(QWidget):
     def _restore(self) -> None:
         self._problem.set_text("", "bad")
         if self._field is not None:
-            self._field.setText(knobs.shown(self._value))
+            self._field.setText(parameters.shown(self._value))
         self._reset.setVisible(self.changed)
 
 

@@ -11,14 +11,14 @@ from typing import Any
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QHBoxLayout, QPushButton, QToolButton, QVBoxLayout, QWidget
 
-from app.pages.recipe.knob_grid import KnobGrid
-from app.pages.recipe.knobs import KNOBS, default_of, value_of
+from app.pages.recipe.parameter_grid import ParameterGrid
+from app.pages.recipe.parameters import PARAMETERS, default_of, value_of
 from app.theme import Theme
 from app.widgets.tinted_label import TintedLabel
 from core.recipes import Recipe
 
 
-class MoreKnobs(QWidget):
+class MoreParameters(QWidget):
     """The button, and the parameters below it.
 
     Signals:
@@ -34,7 +34,7 @@ class MoreKnobs(QWidget):
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._theme = theme
-        self._grid: KnobGrid | None = None
+        self._grid: ParameterGrid | None = None
         self._values: tuple[Recipe, Recipe, Mapping[str, Any]] | None = None
         self._toggle = QToolButton(self)
         self._toggle.setObjectName("more")
@@ -63,14 +63,14 @@ class MoreKnobs(QWidget):
         self._column.addLayout(head)
 
     @property
-    def grid(self) -> KnobGrid | None:
+    def grid(self) -> ParameterGrid | None:
         """The parameters; None until they are shown for the first time."""
         return self._grid
 
     def show_values(self, recipe: Recipe, base: Recipe, job: Mapping[str, Any]) -> None:
         """Show the values; `base` is the selected recipe, `job` holds the values that are not part of it."""
         self._values = (recipe, base, job)
-        count = sum(value_of(knob, recipe, job) != default_of(knob, base) for knob in KNOBS)
+        count = sum(value_of(parameter, recipe, job) != default_of(parameter, base) for parameter in PARAMETERS)
         text = self.tr("1 parameter changed") if count == 1 else self.tr("{n} parameters changed").format(n=count)
         self._count.setText(text if count else "")
         self._reset.setVisible(bool(count))
@@ -80,7 +80,7 @@ class MoreKnobs(QWidget):
     def _open(self, yes: bool) -> None:
         self._toggle.setArrowType(Qt.ArrowType.DownArrow if yes else Qt.ArrowType.RightArrow)
         if yes and self._grid is None:
-            self._grid = KnobGrid(self._theme, self)
+            self._grid = ParameterGrid(self._theme, self)
             self._grid.turned.connect(self.turned)
             self._column.addWidget(self._grid)
             before: QWidget = self._reset

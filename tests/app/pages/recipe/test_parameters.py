@@ -1,0 +1,113 @@
+"""The table of parameters has all parameters of a run, and parses values as people write them."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+
+from app.pages.recipe import parameters
+from app.pages.recipe.parameters import PARAMETERS, Parameter
+from core import recipes
+from core.errors import BadInput
+from core.recipes import Recipe
+from core.spec import JobSpec
+
+BY_KEY = {parameter.key: parameter for parameter in PARAMETERS}
+
+
+def test_every_value_of_a_recipe_has_a_parameter() -> None:
+    assert {parameter.key for parameter in PARAMETERS if not parameter.of_job} == {f.name for f in fields(Recipe)} - {
+        "name",
+        "purpose",
+    }
+
+
+def test_the_other_parameters_are_fields_of_a_job() -> None:
+    assert {parameter.key for parameter in PARAMETERS if parameter.of_job} <= {f.name for f in fields(JobSpec)}
+
+
+@pytest.mark.parametrize("parameter", PARAMETERS, ids=lambda parameter: parameter.key)
+def test_every_parameter_explains_itself_in_a_line(parameter: Parameter) -> None:
+    assert parameter.label
+    assert parameter.explanation.endswith(".")
+    assert len(parameter.explanation) < 100
+
+
+@pytest.mark.parametrize(
+    "parameter",
+    [parameter for parameter in PARAMETERS if parameter.kind != "switch"],
+    ids=lambda parameter: parameter.key,
+)
+def test_the_limits_of_the_table_are_those_of_core(parameter: Parameter) -> None:
+    recipe = Recipe()
+    parameters.check(parameter, recipe, parameter.high)
+    beyond = parameter.high * 2 if parameter.kind == "rate" else int(parameter.high) + 1
+    with pytest.raises(BadInput):
+        parameters.check(parameter, recipe, beyond)
+    if parameter.kind == "whole":
+        parameters.check(parameter, recipe, int(parameter.low))
+    with pytest.raises(BadInput):
+        parameters.check(parameter, recipe, parameter.low - 1)
+
+
+@pytest.mark.parametrize("parameter", PARAMETERS, ids=lambda parameter: parameter.key)
+def test_what_is_shown_is_read_back(parameter: Parameter) -> None:
+    if parameter.kind == "switch":
+        return
+    for name in recipes.NAMES:
+        value = parameters.default_of(parameter, recipes.load(name))
+        assert parameters.parse(parameter, parameters.shown(value)) == value
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("iters", " 200 ", 200),
+        ("samples", "2,048", 2048),
+        ("samples", "2 048", 2048),
+        ("iters", "-3", -3),
+        ("iters", "1.5", "1.5"),
+        ("iters", "1,5", "1,5"),
+        ("iters", "many", "many"),
+        ("iters", "", ""),
+        ("lr", "0.005", 0.005),
+        ("lr", "0,005", 0.005),
+        ("lr", "", None),
+        ("minmax_lr", " ", None),
+        ("low_bit_lr_scale", "", ""),
+        ("lr", "fast", "fast"),
+    ],
+)
+def test_a_text_is_read_as_it_is_meant(key: str, text: str, value: Any) -> None:
+    assert parameters.parse(BY_KEY[key], text) == value
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("iters", -3, "iterations -3 is not possible"),
+        ("iters", "many", "'many' is not possible"),
+        ("lr", float("nan"), "lr nan is not possible"),
+        ("seed", -1, "Seed -1 is not possible"),
+        ("seqlen", 4, "seqlen 4"),
+    ],
+)
+def test_what_is_impossible_is_refused_in_the_words_of_core(key: str, value: Any, words: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        parameters.check(BY_KEY[key], Recipe(), value)
+    assert words in caught.value.message
+
+
+def test_an_empty_rate_says_what_it_amounts_to() -> None:
+    recipe = Recipe(iters=50)
+    assert parameters.automatic(BY_KEY["lr"], recipe) == "0.02"
+    assert parameters.automatic(BY_KEY["minmax_lr"], replace(recipe, lr=0.5)) == "0.5"
+    assert parameters.automatic(BY_KEY["iters"], recipe) == ""
+
+
+def test_what_was_changed_is_found() -> None:
+    base = recipes.load("quick")
+    assert parameters.changed(base, base) == []
+    assert parameters.changed(replace(base, iters=41, lr=0.5, name="x"), base) == ["iters", "lr"]
