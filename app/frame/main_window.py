@@ -58,7 +58,7 @@ def real_context(window: MainWindow) -> Context:
         state=window.state,
         theme=window.theme,
         report=window.report,
-        say=window.say,
+        show_message=window.show_message,
         go=window.go,
     )
 
@@ -143,9 +143,9 @@ class MainWindow(QMainWindow):
         _log.info("Shown to the user: %s", error)
         self.strip.show_error(error, _copies(self.tr("Copy details"), details))
 
-    def say(self, text: str) -> None:
+    def show_message(self, text: str) -> None:
         """Show one sentence in the status line."""
-        self.status.say(text)
+        self.status.show_message(text)
 
     def go(self, page: str) -> None:
         """Show a page by its id."""
@@ -196,7 +196,7 @@ class MainWindow(QMainWindow):
         if self.job_bar.action:
             self.job_bar.press_primary()
         elif self.job_bar.reason:
-            self.say(self.job_bar.reason)
+            self.show_message(self.job_bar.reason)
 
     # --- Making ---
 
@@ -215,7 +215,7 @@ class MainWindow(QMainWindow):
         )
         self._leaving = Leaving(context.runs, context.calls, self.strip, self)
         self._leaving.ready.connect(self.close)
-        self._leaving.stopping.connect(lambda: self.say(self.tr("Stopping the run")))
+        self._leaving.stopping.connect(lambda: self.show_message(self.tr("Stopping the run")))
         context.calls.unhandled.connect(self.report)
         context.calls.activity.connect(lambda text: self.status.set_running("calls", text))
         self.stack.furnish(context)
@@ -297,7 +297,7 @@ class MainWindow(QMainWindow):
     def _settle(self) -> None:
         """All pages are there: follow a run that goes on, and open what was asked for meanwhile."""
         if self.context is not None and self.context.runs.adopt():
-            self.say(self.tr("A run that was on when Bitwright was closed is still on."))
+            self.show_message(self.tr("A run that was on when Bitwright was closed is still on."))
             self.go("run")
         wanted, self._wanted = self._wanted, []
         for words in wanted:

@@ -59,7 +59,7 @@ class StatusLine(QFrame):
         self._measure.setInterval(_MEMORY_MS)
         self._measure.timeout.connect(self.measure)
 
-    def say(self, text: str) -> None:
+    def show_message(self, text: str) -> None:
         """Show one sentence for some seconds, and tell a screen reader."""
         self._said = text
         self._refresh()

@@ -38,7 +38,7 @@ class Context:
         state: settings of the window, kept between sessions.
         theme: colours and tinted icons; emits `changed` with them.
         report: shows an error as a strip above the page, with a remedy if there is one.
-        say: shows one line in the status bar.
+        show_message: shows one line in the status bar.
         go: shows a page by its id (`model`, `recipe`, `layers`, `run`, `chat`, `convert`).
     """
 
@@ -48,5 +48,5 @@ class Context:
     state: State
     theme: Theme
     report: Callable[[BitwrightError, Remedy | None], None]
-    say: Callable[[str], None]
+    show_message: Callable[[str], None]
     go: Callable[[str], None]

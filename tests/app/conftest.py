@@ -110,7 +110,7 @@ def context(
         state=State(tmp_path / "window.ini"),
         theme=theme,
         report=lambda error, remedy=None: reports.append((error, remedy)),
-        say=said.append,
+        show_message=said.append,
         go=visited.append,
     )
     calls.close()

@@ -33,7 +33,7 @@ class Calls(main_window.QWidget):
 
 def surroundings(window):
     from app.shared.draft import Draft
-    own = window.state, window.theme, window.report, window.say, window.go
+    own = window.state, window.theme, window.report, window.show_message, window.go
     return Context(Draft(window), Calls(), SteeredRuns(), *own)
 
 class Window(main_window.MainWindow):

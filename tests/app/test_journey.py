@@ -26,7 +26,7 @@ WAIT = 120_000
 def test_from_a_folder_to_an_answer(
     qtbot: QtBot, theme: Theme, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(notification, "tell", lambda _title, _text: False)
+    monkeypatch.setattr(notification, "show", lambda _title, _text: False)
     window = MainWindow(theme, State(tmp_path / "window.ini"), LogFeed())
     qtbot.addWidget(window, before_close_func=lambda window: window.leave_now())
     with qtbot.waitSignal(window.stack.complete, timeout=WAIT):

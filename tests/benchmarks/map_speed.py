@@ -121,7 +121,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         context = Context(
             draft=Draft(), calls=Calls(), runs=Runs(), state=State(Path(folder) / "window.ini"), theme=Theme(),
-            report=lambda error, _remedy: print(error), say=lambda _text: None, go=lambda _page: None,
+            report=lambda error, _remedy: print(error), show_message=lambda _text: None, go=lambda _page: None,
         )  # fmt: skip
         page = LayersPage(context)
         page.resize(width, 950)

@@ -100,7 +100,7 @@ class ServePanel(QWidget):
         call, self._call, self._listening = self._call, None, None
         if call is not None:
             call.stop()
-            self._context.say(self.tr("The endpoint is off."))
+            self._context.show_message(self.tr("The endpoint is off."))
         self._update()
 
     def _turn(self, on: bool) -> None:
@@ -129,7 +129,7 @@ class ServePanel(QWidget):
         if isinstance(event, Listening):
             self._listening = event
             self._running.show_endpoint(event)
-            self._context.say(self.tr("The endpoint answers at {url}.").format(url=event.url))
+            self._context.show_message(self.tr("The endpoint answers at {url}.").format(url=event.url))
         elif isinstance(event, Progress) and self._listening is None and event.fraction >= 0:
             self._bar.setRange(0, 1000)
             self._bar.setValue(round(1000 * event.fraction))
@@ -248,7 +248,7 @@ class _Running(QWidget):
         self._to_clipboard(self._token.text())
         self._token.clear()
         self._show_token(False)
-        self._context.say(self.tr("The token is on the clipboard. It will not be shown again."))
+        self._context.show_message(self.tr("The token is on the clipboard. It will not be shown again."))
 
     def _show_token(self, shown: bool) -> None:
         for widget in (self._token, self._copy_token):

@@ -115,7 +115,9 @@ class SingleModelChat(QWidget):
     def regenerate(self) -> None:
         """Have the last question answered again; the earlier answer can still be shown."""
         if self.panel.sampling.fixed:
-            self._context.say(self.tr("At temperature 0 the answer is the same each time; raise it for another one."))
+            self._context.show_message(
+                self.tr("At temperature 0 the answer is the same each time; raise it for another one.")
+            )
         self.answering.regenerate()
 
     def edit(self, question: Message) -> None:
@@ -169,7 +171,7 @@ class SingleModelChat(QWidget):
         if self.session.state == "ready":
             self.unload()
             words = self.tr("{model} gave its memory back. Your next message to it loads it again.")
-            self._context.say(words.format(model=self.selection.label))
+            self._context.show_message(words.format(model=self.selection.label))
 
     def handle_escape(self, quick: bool = False) -> bool:
         """Whether Esc had something to end here: an answer, loading, or writing anew."""

@@ -143,7 +143,7 @@ class ConvertPage(QWidget):
         if row is None or self.conversion.state != "ready":
             return
         if self.choice.obstacle:
-            self._context.say(self.choice.obstacle)
+            self._context.show_message(self.choice.obstacle)
             return
         self.progress.begin(conversion_words.stage_text("", self._label(), row.format))
         self.conversion.convert(row.format, str(self._target(row)), inexact=self.choice.allow.isChecked())
@@ -154,7 +154,7 @@ class ConvertPage(QWidget):
         converting = self.conversion.state == "converting"
         self.conversion.stop()
         if converting:
-            self._context.say(self.tr("The conversion was stopped; nothing was left behind."))
+            self._context.show_message(self.tr("The conversion was stopped; nothing was left behind."))
             self.view.setFocus(Qt.FocusReason.OtherFocusReason)
 
     # --- made once ---
@@ -291,9 +291,9 @@ class ConvertPage(QWidget):
         self._output = ""
         found = conversion_words.outcome(made)
         words = self.tr("{0} is written: {1}.").format(self._label(), found.headline[:1].lower() + found.headline[1:])
-        self._context.say(words)
+        self._context.show_message(words)
         announce(self, words)
-        notification.tell(self.tr("The conversion is done"), words)
+        notification.show(self.tr("The conversion is done"), words)
         if self.isVisible():
             self.outcome.chat.setFocus(Qt.FocusReason.OtherFocusReason)
         else:

@@ -78,7 +78,7 @@ class MapFiles(QObject):
             self._context.report(error, None)
             return
         draft.edit_map(found, self.tr("Open {}").format(name))
-        self._context.say(self.tr("Bits map {} loaded.").format(name))
+        self._context.show_message(self.tr("Bits map {} loaded.").format(name))
 
     def load_checkpoint(self, folder: str | Path) -> None:
         """Load the map that a checkpoint was made with."""
@@ -89,12 +89,12 @@ class MapFiles(QObject):
             return
         name = Path(folder).name
         self._context.draft.edit_map(found, self.tr("Map of {}").format(name))
-        self._context.say(self.tr("Bits of {} loaded.").format(name))
+        self._context.show_message(self.tr("Bits of {} loaded.").format(name))
 
     def save(self, path: str | Path) -> None:
         """Save the map to a file."""
         if self._write(Path(path)):
-            self._context.say(self.tr("Saved as {}").format(path))
+            self._context.show_message(self.tr("Saved as {}").format(path))
 
     def copy_command(self) -> None:
         """Copy the command line that uses the map to the clipboard, and save the map file that it reads."""
@@ -115,7 +115,7 @@ class MapFiles(QObject):
             if not self._write(path):
                 return
         QGuiApplication.clipboard().setText(command)
-        self._context.say(self.tr("Command copied."))
+        self._context.show_message(self.tr("Command copied."))
 
     def copy_config(self) -> None:
         """Copy the `layer_config` of AutoRound for this model to the clipboard."""
@@ -125,7 +125,7 @@ class MapFiles(QObject):
         config = map_exchange.to_layer_config(draft.model.tree, draft.choices.bits_map)
         QGuiApplication.clipboard().setText(json.dumps(config, indent=2))
         default = draft.choices.bits_map.default.label()
-        self._context.say(self.tr("layer_config copied; all other layers have {}.").format(default))
+        self._context.show_message(self.tr("layer_config copied; all other layers have {}.").format(default))
 
     def simplify(self) -> None:
         """Replace the rules by fewer rules that have the same result."""
@@ -140,11 +140,11 @@ class MapFiles(QObject):
         draft = self._context.draft
         fewer = len(before.rules) + len(before.layers) - len(after.rules) - len(after.layers)
         if fewer <= 0:
-            self._context.say(self.tr("The rules cannot be shortened further."))
+            self._context.show_message(self.tr("The rules cannot be shortened further."))
         elif draft.choices.bits_map is before:
             draft.edit_map(after, self.tr("Simplify rules"))
             text = self.tr("Same result with {0} rules and {1} layers set by name.")
-            self._context.say(text.format(len(after.rules), len(after.layers)))
+            self._context.show_message(text.format(len(after.rules), len(after.layers)))
 
     def _dialog(self, title: str) -> QFileDialog:
         state = self._context.state

@@ -286,7 +286,7 @@ class LayersPage(QWidget):
     def set_keys(self, **keys: Any) -> None:
         """Set `bits`, `group_size` or `sym` of the selected layers as one undoable edit."""
         if self._sheet is None or not self.selection.layers:
-            self.context.say(self.tr("Select layers first."))
+            self.context.show_message(self.tr("Select layers first."))
             return
         every = self._sheet.linears
         linears = [every[layer] for layer in sorted(self.selection.layers)]

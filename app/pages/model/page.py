@@ -156,7 +156,7 @@ class ModelPage(QWidget):
         self.download.failed.connect(self._download_failed)
         self.cards.changed.connect(self._show_card)
         card.followed.connect(lambda address: QDesktopServices.openUrl(QUrl(address)))
-        card.pointed.connect(context.say)
+        card.pointed.connect(context.show_message)
         self.next.clicked.connect(lambda: context.go("recipe"))
         context.draft.model_changed.connect(self._show_model)
         context.draft.changed.connect(self._show_costs)
@@ -318,13 +318,13 @@ class ModelPage(QWidget):
 
     def _cancel_download(self) -> None:
         self.download.cancel()
-        self.context.say(self.tr("The download was stopped. What has arrived is kept for the next time."))
+        self.context.show_message(self.tr("The download was stopped. What has arrived is kept for the next time."))
 
     def _downloaded(self, name: str, folder: str) -> None:
         opened = self.context.draft.model
         if opened is not None and opened.name == name:
             self.context.draft.choose(model=replace(opened, folder=folder, download_bytes=0))
-        self.context.say(self.tr("{0} is on this machine now.").format(name))
+        self.context.show_message(self.tr("{0} is on this machine now.").format(name))
 
     def _download_failed(self, name: str, error: BitwrightError) -> None:
         opened = self.context.draft.model

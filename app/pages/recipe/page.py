@@ -365,7 +365,7 @@ class RecipePage(QWidget):
         if command.files:
             names = ", ".join(str(path) for path in command.files)
             said += " " + self.tr("It reads {files}.").format(files=names)
-        self._context.say(said)
+        self._context.show_message(said)
 
 
 def _write_files(command: Command) -> None:

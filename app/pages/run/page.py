@@ -108,7 +108,7 @@ class RunPage(QWidget):
         words = judge(record.report).sentence if record.state == "done" else self.tr("The run has ended.")
         if record.state == "cancelled":
             words = self.tr("The run was stopped; nothing was left behind.")
-        self._context.say(words)
+        self._context.show_message(words)
         announce(self, words)
 
     def _another(self) -> None:

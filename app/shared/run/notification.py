@@ -32,7 +32,7 @@ def words(record: RunRecord) -> tuple[str, str]:
     return _tr("The run did not finish"), f"{model}: {message}" if model else message
 
 
-def tell(title: str, text: str) -> bool:
+def show(title: str, text: str) -> bool:
     """Show a notification unless the user is looking at this program; returns whether one was asked for."""
     if QGuiApplication.applicationState() == Qt.ApplicationState.ApplicationActive:
         return False

@@ -231,7 +231,7 @@ class Runs(QObject):
         if self._record is not None and self._record.state != "cancelled":
             from app.shared.run import notification
 
-            notification.tell(*notification.words(self._record))
+            notification.show(*notification.words(self._record))
 
     def _on_left(self) -> None:
         if self._is_current():

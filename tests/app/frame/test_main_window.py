@@ -39,7 +39,9 @@ def make_window(qtbot: QtBot, context: Context, runs: SteeredRuns) -> MakeWindow
 
     def make(pages: tuple[PageEntry, ...] = frame_pages.PAGES, *, shown: bool = True) -> MainWindow:
         def surroundings(window: MainWindow) -> Context:
-            return dataclasses.replace(context, runs=runs, report=window.report, say=window.say, go=window.go)
+            return dataclasses.replace(
+                context, runs=runs, report=window.report, show_message=window.show_message, go=window.go
+            )
 
         window = MainWindow(context.theme, context.state, LogFeed(), pages=pages, make_context=surroundings)
         qtbot.addWidget(window, before_close_func=lambda window: window.leave_now())

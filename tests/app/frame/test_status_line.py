@@ -29,7 +29,7 @@ def test_what_was_said_goes_before_what_runs_and_what_runs_comes_back(
 ) -> None:
     line._forget.setInterval(1)
     line.set_running("calls", "Searching the Hub")
-    line.say("Copied")
+    line.show_message("Copied")
     assert shown(line) == "Copied"
     qtbot.waitUntil(lambda: shown(line) == "Searching the Hub")
 

@@ -61,7 +61,7 @@ def export(
         reason = BitwrightError(f"{path} cannot be written: {error.strerror}.", _tr("Choose another place."))
         context.report(reason, Remedy(_tr("Save again"), again))
     else:
-        context.say(_tr("Saved as {path}").format(path=path))
+        context.show_message(_tr("Saved as {path}").format(path=path))
 
 
 def imported(path: str, context: Context, again: Callable[[], object]) -> Conversation | None:
@@ -71,7 +71,7 @@ def imported(path: str, context: Context, again: Callable[[], object]) -> Conver
     except BitwrightError as error:
         context.report(error, Remedy(_tr("Choose another file"), again))
         return None
-    context.say(_tr("Imported {name}").format(name=conversation.name))
+    context.show_message(_tr("Imported {name}").format(name=conversation.name))
     return conversation
 
 

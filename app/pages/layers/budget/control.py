@@ -308,7 +308,7 @@ class BudgetControl(QObject):
         bits_map, text, said = found
         self._context.draft.edit_map(bits_map, text)
         self._panel.show_result(said, "")
-        self._context.say(said)
+        self._context.show_message(said)
 
     def _no_map(self, error: BitwrightError) -> None:
         self._panel.show_result(f"{error.message} {error.hint}", "bad")

@@ -112,10 +112,12 @@ class RulesControl(QObject):
             return
         named = self._named(layers)
         if draft.choices.bits_map == named:
-            self._context.say(self.tr("These layers are already set by name."))
+            self._context.show_message(self.tr("These layers are already set by name."))
         else:
             draft.edit_map(named, self.tr("Name {}").format(counted(len(layers))))
-            self._context.say(self.tr("No pattern matches exactly these layers, so each layer was added by name."))
+            self._context.show_message(
+                self.tr("No pattern matches exactly these layers, so each layer was added by name.")
+            )
 
     def _named(self, layers: Iterable[int]) -> BitsMap:
         """Return the map with these layers set by name to their current settings."""

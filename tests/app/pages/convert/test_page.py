@@ -55,7 +55,7 @@ def ready(page: ConvertPage, calls: RecordedCalls) -> ConvertPage:
 def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The desktop notifications."""
     found: list[str] = []
-    monkeypatch.setattr(notification, "tell", lambda title, _text: bool(found.append(title)))
+    monkeypatch.setattr(notification, "show", lambda title, _text: bool(found.append(title)))
     return found
 
 

@@ -20,7 +20,7 @@ WAIT = 120_000
 def test_a_model_is_looked_at_and_converted(
     qtbot: QtBot, context: Context, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(notification, "tell", lambda _title, _text: False)
+    monkeypatch.setattr(notification, "show", lambda _title, _text: False)
     page = ConvertPage(context)
     qtbot.addWidget(page)
     page.show()

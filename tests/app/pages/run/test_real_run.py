@@ -21,7 +21,7 @@ WAIT = 240_000
 def test_a_real_run_ends_in_its_report(
     qtbot: QtBot, context: Context, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(notification, "tell", lambda _title, _text: False)
+    monkeypatch.setattr(notification, "show", lambda _title, _text: False)
     page = RunPage(context)
     window = window_for(page, 880, 580)
     window.show()

@@ -75,9 +75,9 @@ def test_who_looks_at_the_window_is_not_told(monkeypatch: pytest.MonkeyPatch) ->
     only(monkeypatch, "notify-send")
     monkeypatch.setattr(notification, "_start", lambda command: bool(started.append(command[0])) or True)
     monkeypatch.setattr(QGuiApplication, "applicationState", lambda: Qt.ApplicationState.ApplicationActive)
-    assert not notification.tell("a", "b")
+    assert not notification.show("a", "b")
     monkeypatch.setattr(QGuiApplication, "applicationState", lambda: Qt.ApplicationState.ApplicationInactive)
-    assert notification.tell("a", "b")
+    assert notification.show("a", "b")
     assert started == ["/bin/notify-send"]
 
 
@@ -86,7 +86,7 @@ def test_where_there_is_no_desktop_nothing_happens(monkeypatch: pytest.MonkeyPat
     monkeypatch.delenv("DBUS_SESSION_BUS_ADDRESS", raising=False)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     monkeypatch.setattr(QGuiApplication, "applicationState", lambda: Qt.ApplicationState.ApplicationInactive)
-    assert not notification.tell("a", "b")
+    assert not notification.show("a", "b")
 
 
 @pytest.mark.usefixtures("qapp")

@@ -27,7 +27,7 @@ WAIT = 30_000
 def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     """What the desktop was asked to show."""
     notes: list[tuple[str, str]] = []
-    monkeypatch.setattr(notification, "tell", lambda title, text: notes.append((title, text)))
+    monkeypatch.setattr(notification, "show", lambda title, text: notes.append((title, text)))
     return notes
 
 
