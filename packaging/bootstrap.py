@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Makes the environment that Bitwright runs in, and runs things inside it.
+"""Set up Bitwright's virtual environment and run commands in it.
 
-Needs a Python of 3.11 or later and nothing else. Knows the commands and how to start them; `venv_setup` knows
-how to make the environment, `torch_builds` which torch belongs in it. Knows nothing of models.
+Needs only Python 3.11 or later. The environment is set up by `venv_setup`; the build of torch is chosen by
+`torch_builds`.
 """
 
-# No `from __future__ import annotations` and no syntax newer than Python 3.6 above the version check:
-# an older Python has to get as far as the sentence that says what is wrong.
+# No `from __future__ import annotations` and no syntax newer than Python 3.6 above the version check,
+# so that an older Python can report the required version.
 import os
 import sys
 
@@ -14,12 +14,12 @@ OLDEST = (3, 11)
 
 
 def python_problem(version: "tuple[int, ...]") -> str:
-    """One sentence if Bitwright cannot run on Python `version` (a tuple), else ""."""
+    """Return an error message if Bitwright does not support Python `version`, else ""."""
     if tuple(version[:2]) >= OLDEST:
         return ""
     return (
         "Bitwright needs Python 3.11 or later; this is Python %d.%d.\n"
-        "Install a newer one and call it by name, for example: python3.12 packaging/bootstrap.py run"
+        "Install a newer version and use it explicitly, for example: python3.12 packaging/bootstrap.py run"
     ) % tuple(version[:2])
 
 
@@ -39,23 +39,23 @@ SHORT_USAGE = "usage: python3 packaging/bootstrap.py run|test|exec|setup|launche
 USAGE = f"""\
 {SHORT_USAGE}
 
-  run  [MODEL]     set up if needed, then open the window with MODEL (or the demo model) picked; where there is no
+  run  [MODEL]     set up if needed, then open the window with MODEL (or the demo model) selected; without a
                    display, or with --terminal [FOLDER], quantize the demo model in the terminal instead
-  test [ARGS]      set up if needed (test extra too), then run the tests; ARGS go to pytest
-  exec CMD [ARGS]  set up if needed, then run CMD inside the environment
-  setup            set up only, and look again at which device this machine has
-  launcher         set up if needed, then put Bitwright among the programs of this desktop (Linux)
+  test [ARGS]      set up if needed (including the test extra), then run the tests; ARGS are passed to pytest
+  exec CMD [ARGS]  set up if needed, then run CMD in the environment
+  setup            only set up, and detect the device of this machine again
+  launcher         set up if needed, then add Bitwright to the programs of the desktop (Linux)
 
-  --device  which build of torch to install: cpu, cuda, xpu or auto (the one for this machine)
-  --extra   an optional part of Bitwright to install too (see packaging/dependencies.md); may be repeated
+  --device  build of torch to install: cpu, cuda, xpu or auto (detected)
+  --extra   optional part of Bitwright to install (see packaging/dependencies.md); may be repeated
 
-Options may also stand before the command. The environment is the folder .venv of the repository; a second
-call finds it ready. Deleting .venv starts afresh."""
+Options may also precede the command. The environment is the folder .venv of the repository and is reused by
+later calls. Delete .venv to start again."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line asks for."""
+    """A parsed command line."""
 
     command: str
     args: tuple[str, ...] = ()
@@ -64,10 +64,10 @@ class Request:
 
 
 def parse(argv: list[str]) -> Request | None:
-    """The request on the command line; None means that help is wanted.
+    """Parse the command line; return None if help is requested.
 
     Raises:
-        SetupError: with status 2, for a command or an option that does not exist.
+        SetupError: with status 2, for an unknown command or option.
     """
     command, device, extras = "", "auto", frozenset[str]()
     rest = list(argv)
@@ -94,19 +94,19 @@ def parse(argv: list[str]) -> Request | None:
             raise SetupError(f"There is no command {word!r}.", SHORT_USAGE, 2)
     args = tuple(rest[1:] if rest[:1] == ["--"] else rest)
     if not command or (command == "exec" and not args):
-        raise SetupError("Say what to run.", SHORT_USAGE, 2)
+        raise SetupError("The command is missing.", SHORT_USAGE, 2)
     if command in ("setup", "launcher") and args:
         raise SetupError(f"{command} does not take {args[0]!r}.", SHORT_USAGE, 2)
     return Request(command, args, device, extras | {"test"} if command == "test" else extras)
 
 
 def what_to_run(args: "tuple[str, ...]") -> "list[str]":
-    """The command behind `run`: the window where one can be opened, else the demo in the terminal."""
-    # -P: a folder called `core` or `app` where the user stands is not ours.
+    """Return the command for `run`: the window if it can be opened, else the demo in the terminal."""
+    # -P: do not import a folder named `core` or `app` from the current directory.
     python = [str(PYTHON), "-P", "-m"]
     if "--terminal" in args:
         return [*python, "core.cli.demo", *(arg for arg in args if arg != "--terminal")]
-    # It says on stderr why not; in a process of its own, since the libraries are those of the environment's Python.
+    # Prints the reason to stderr. Runs in a separate process, because it needs the environment's Python.
     if subprocess.run([*python, "app.qt_libraries"], env=environment(), check=False).returncode:
         say("The demo runs in the terminal instead.")
         return [*python, "core.cli.demo", *args]
@@ -114,7 +114,7 @@ def what_to_run(args: "tuple[str, ...]") -> "list[str]":
 
 
 def start(command: list[str]) -> int:
-    """Run `command` in the environment; on POSIX this process becomes it, so signals and exit codes are its own."""
+    """Run `command` in the environment and return its exit code. On POSIX it replaces this process."""
     variables = environment()
     program = shutil.which(command[0], path=variables["PATH"])
     if program is None:
@@ -126,11 +126,11 @@ def start(command: list[str]) -> int:
         try:
             return child.wait()
         except KeyboardInterrupt:
-            continue  # the child got it too, and decides
+            continue  # the child process received it, too
 
 
 def main(argv: list[str]) -> int:
-    """Set up what is missing, then start what is asked for; the exit code."""
+    """Set up the environment if needed, run the command, and return the exit code."""
     try:
         request = parse(argv)
         if request is None:
@@ -138,7 +138,7 @@ def main(argv: list[str]) -> int:
             return 0
         if request.command == "setup" and request.device == "auto":
             request = replace(request, device=find_device())
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that a running pip is ended too
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # raises, so that a running pip is ended, too
         ensure(request.device, request.extras)
         if request.command == "run":
             return start(what_to_run(request.args))
@@ -146,17 +146,17 @@ def main(argv: list[str]) -> int:
             os.chdir(ROOT)
             return start([str(PYTHON), "-m", "pytest", *request.args])
         if request.command == "launcher":
-            say(f"Bitwright is among your programs now ({install_launcher()})")
+            say(f"Bitwright was added to your programs ({install_launcher()})")
             return 0
         return start(list(request.args)) if request.command == "exec" else 0
     except SetupError as problem:
         say(f"{problem.message}\n{problem.hint}".strip())
         return problem.status
     except KeyboardInterrupt:
-        say("\nStopped. Calling this again goes on from here.")
+        say("\nStopped. Run the command again to continue.")
         return 130
     except OSError as error:
-        say(f"The set-up could not go on: {error}.\nCheck the room and the rights in {ROOT}.")
+        say(f"The set-up failed: {error}.\nCheck the free space and the permissions in {ROOT}.")
         return 1
 
 

@@ -1,9 +1,9 @@
-"""Makes the pictures of the user guide from the real window, with the demo model and a real run. By hand:
+"""Create the pictures of the user guide from the real window, with the demo model and a real run. Run manually:
 
     python3 packaging/bootstrap.py exec python packaging/guide_pictures.py [FOLDER]
 
-Takes some minutes: the model is really quantized. Needs no display (Qt's offscreen platform) and touches nothing of the
-user's: jobs and settings go into a folder that is removed. Knows the pages by their ids, as the window does.
+Takes some minutes because the model is quantized. Needs no display (uses Qt's offscreen platform) and does not change
+the user's data: jobs and settings are stored in a temporary folder.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ Shoot = Callable[[str, str], Iterator[Condition]]
 
 
 def story(window: MainWindow, folder: Path) -> Iterator[Condition]:
-    """The pictures in the order of the work; each `yield` waits until its condition holds."""
+    """Take all pictures in the order of the workflow; each `yield` waits until the yielded condition is true."""
 
     def shoot(name: str, page: str) -> Iterator[Condition]:
         window.go(page)
@@ -103,7 +103,7 @@ def story(window: MainWindow, folder: Path) -> Iterator[Condition]:
 
 
 def _two_models(window: MainWindow, chat: ChatPage, made: str, shoot: Shoot) -> Iterator[Condition]:
-    """The comparison of the demo model with what the run made of it, and the sheet of devices."""
+    """Take the pictures of the comparison of the demo model with the output, and of the devices."""
     assert window.context is not None
     draft = window.context.draft
     chat.show_mode(TWO)
@@ -118,12 +118,12 @@ def _two_models(window: MainWindow, chat: ChatPage, made: str, shoot: Shoot) -> 
     yield lambda: bool(draft.machine.backends)
     _press(window, DEVICES_KEYS)
     yield from shoot("devices", "chat")
-    _press(window, DEVICES_KEYS)  # and away again
+    _press(window, DEVICES_KEYS)  # closes the sheet
     chat.show_mode(ONE)
 
 
 def _paint_some_bits(window: MainWindow) -> None:
-    """A map that has something to show: the first and last block in 8 bits, some up-projections in 3."""
+    """Set an example bits map: the first and last block in 8 bits, the up-projections in 3."""
     from dataclasses import replace
 
     from core.bitsmap import BitsMap, Rule
@@ -140,12 +140,12 @@ def _paint_some_bits(window: MainWindow) -> None:
 
 
 def _press(window: MainWindow, keys: str) -> None:
-    """Trigger the window's action that has these keys."""
+    """Trigger the window's action with the given shortcut."""
     next(action for action in window.actions() if action.shortcut() == QKeySequence(keys)).trigger()
 
 
 def _steps(window: MainWindow) -> int:
-    """Of the block that is being tuned."""
+    """Return the number of steps of the block that is being tuned."""
     record = window.context.runs.record if window.context else None
     curve = record.curves.get(len(record.blocks)) if record is not None else None
     return len(curve.losses) if curve is not None else 0
@@ -156,8 +156,8 @@ def _block(window: MainWindow) -> int:
     return len(record.blocks) if record is not None else 0
 
 
-class _Teller:
-    """Goes on with the story whenever the condition that it waits for holds."""
+class _StoryRunner:
+    """Runner that continues the story when the condition it waits for is true."""
 
     def __init__(self, story: Iterator[Condition]) -> None:
         self._story = story
@@ -174,24 +174,24 @@ class _Teller:
         except StopIteration:
             self._timer.stop()
             QApplication.closeAllWindows()
-        except BaseException:  # noqa: BLE001 - told below, and the process ends
-            # The window would log an error and stay; here nobody would see it.
+        except BaseException:  # noqa: BLE001 - printed below, and the process ends
+            # Without this, the window would only log the error and stay open.
             self._timer.stop()
             traceback.print_exc()
             os._exit(1)
 
 
 def main() -> int:
-    """Make all pictures; returns the exit code of the window."""
+    """Take all pictures and return the exit code of the window."""
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else PICTURES
     folder.mkdir(parents=True, exist_ok=True)
-    tellers = []
+    runners = []
 
     def begin() -> None:
         window = next(widget for widget in QApplication.topLevelWidgets() if isinstance(widget, MainWindow))
         window.theme.set_scheme("light")
         window.resize(*SIZE)
-        tellers.append(_Teller(story(window, folder)))
+        runners.append(_StoryRunner(story(window, folder)))
 
     with tempfile.TemporaryDirectory(prefix="bitwright-pictures-") as home:
         os.environ["BITWRIGHT_HOME"] = home

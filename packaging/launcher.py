@@ -1,6 +1,6 @@
-"""Puts Bitwright among the programs of a Linux desktop, for this user only: a `.desktop` file and its icon.
+"""Installation of a launcher (`.desktop` file and icon) on a Linux desktop for the current user.
 
-Standard library only. Knows where desktops look for such files; nothing of what it starts.
+Standard library only.
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ ICON = ROOT / "resources" / "icons" / "bitwright.svg"
 
 
 def install(variables: Mapping[str, str] = os.environ, platform: str = sys.platform) -> Path:
-    """Write the launcher, in place of an older one; returns its path.
+    """Write or replace the launcher and return its path.
 
     Raises:
-        SetupError: this system has other ways to list programs, or the files cannot be written.
+        SetupError: the system is not Linux, or the files cannot be written.
     """
     if not platform.startswith("linux"):
-        raise SetupError("Launchers are made on Linux only.", "Start it with: python packaging/bootstrap.py run")
+        raise SetupError(
+            "Launchers are supported on Linux only.", "Start Bitwright with: python packaging/bootstrap.py run"
+        )
     data = data_folder(variables)
     icon = data / "icons" / "hicolor" / "scalable" / "apps" / "bitwright.svg"
     launcher = data / "applications" / "bitwright.desktop"
@@ -39,23 +41,25 @@ def install(variables: Mapping[str, str] = os.environ, platform: str = sys.platf
         temporary.chmod(0o755)
         temporary.replace(launcher)
     except OSError as error:
-        raise SetupError(f"The launcher cannot be written: {error}.", "Check the rights of that folder.") from error
+        raise SetupError(
+            f"The launcher cannot be written: {error}.", "Check the permissions of that folder."
+        ) from error
     return launcher
 
 
 def data_folder(variables: Mapping[str, str]) -> Path:
-    """Where this user's programs put what belongs to the desktop (XDG base directories)."""
+    """Return the user's data folder (XDG Base Directory Specification)."""
     given = variables.get("XDG_DATA_HOME", "")
     return Path(given) if os.path.isabs(given) else Path.home() / ".local" / "share"
 
 
 def exec_line(command: list[str]) -> str:
-    """A command as the key Exec holds it: each word quoted where it must be, and `%` doubled."""
+    """Return a command in the format of the key Exec: words quoted where needed, `%` doubled."""
     return escaped(" ".join(_quoted(word) for word in command))
 
 
 def escaped(value: str) -> str:
-    """A value as desktop files hold it: a backslash begins an escape there."""
+    """Return a value with the escapes of desktop files."""
     return value.replace("\\", "\\\\").replace("\n", "\\n")
 
 

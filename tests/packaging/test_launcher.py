@@ -1,4 +1,4 @@
-"""The launcher: where it lies, what it says, and paths that need quoting."""
+"""Tests of the launcher: its path, its contents, and quoted paths."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import venv_setup
 
 
 def entry(path: Path) -> configparser.SectionProxy:
-    """The one section of a desktop file."""
+    """Return the only section of a desktop file."""
     parser = configparser.ConfigParser(interpolation=None, delimiters=("=",))
     parser.optionxform = str  # type: ignore[assignment,method-assign]
     parser.read(path, encoding="utf-8")
     return parser["Desktop Entry"]
 
 
-def test_it_lies_where_desktops_look(tmp_path: Path) -> None:
+def test_the_launcher_is_in_the_applications_folder(tmp_path: Path) -> None:
     made = launcher.install({"XDG_DATA_HOME": str(tmp_path)}, "linux")
     assert made == tmp_path / "applications" / "bitwright.desktop"
     assert (tmp_path / "icons" / "hicolor" / "scalable" / "apps" / "bitwright.svg").is_file()
@@ -51,16 +51,16 @@ def test_a_second_call_replaces_the_first(tmp_path: Path) -> None:
         ("/a\\b", '"/a\\\\\\\\b"'),
     ],
 )
-def test_a_path_is_quoted_as_the_specification_says(word: str, held: str) -> None:
+def test_a_path_is_quoted_according_to_the_specification(word: str, held: str) -> None:
     assert launcher.exec_line([word]) == held
 
 
 @pytest.mark.parametrize("given", ["", "relative/folder"])
-def test_without_a_folder_of_its_own_the_usual_one_is_taken(given: str) -> None:
+def test_without_xdg_data_home_the_default_folder_is_used(given: str) -> None:
     assert launcher.data_folder({"XDG_DATA_HOME": given}) == Path.home() / ".local" / "share"
 
 
-def test_other_systems_are_told_how_to_start_it() -> None:
+def test_other_systems_are_refused_with_a_hint() -> None:
     with pytest.raises(venv_setup.SetupError) as refused:
         launcher.install({}, "win32")
     assert "bootstrap.py run" in refused.value.hint

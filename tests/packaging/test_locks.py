@@ -1,4 +1,4 @@
-"""The lock files: complete, within the bounds of pyproject.toml, and obeyed by the set-up."""
+"""Tests that the lock files are complete, consistent with pyproject.toml, and used by the set-up."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def minor(path: Path) -> str:
 
 
 def locked(path: Path, part: str) -> dict[str, str]:
-    """Name to version of what an installation with `part` gets from a lock file."""
+    """Return the versions by package name that an installation with `part` gets from a lock file."""
     return {item.name: item.version for item in lock_file.read(path) if item.parts & {lock_file.BASE, part}}
 
 
@@ -43,7 +43,7 @@ def test_there_is_a_lock_for_this_python() -> None:
     assert lock_file.path_for() in LOCKS
 
 
-def test_a_lock_holds_what_each_part_asks_for(lock: Path) -> None:
+def test_a_lock_contains_the_requirements_of_each_part(lock: Path) -> None:
     asked = {lock_file.BASE: PROJECT["dependencies"], **PROJECT["optional-dependencies"]}
     wrong = []
     for part, texts in asked.items():
@@ -60,7 +60,7 @@ def test_a_lock_holds_what_each_part_asks_for(lock: Path) -> None:
     assert wrong == []
 
 
-def test_a_lock_leaves_torch_to_its_own_index(lock: Path) -> None:
+def test_a_lock_does_not_contain_torch(lock: Path) -> None:
     assert "torch" not in {item.name for item in lock_file.read(lock)}
 
 
@@ -76,7 +76,7 @@ def test_the_pins_are_those_of_the_lock() -> None:
     assert {name: (version, have.get(name)) for name, version in pins.items() if have.get(name) != version} == {}
 
 
-def test_what_is_written_is_read(tmp_path: Path) -> None:
+def test_reading_inverts_writing(tmp_path: Path) -> None:
     entries = [
         Entry(frozenset({"base"}), False, "a==1 \\\n    --hash=sha256:00"),
         Entry(frozenset({"x", "y"}), True, "b==2 ; sys_platform == 'linux' \\\n    --hash=sha256:11"),
@@ -105,12 +105,12 @@ def test_a_selection_has_the_packages_of_its_parts(parts: set[str], source: bool
 )
 def test_a_lock_without_a_hash_or_a_part_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "lock.txt").write_text(f"# Header\n\n{text}")
-    with pytest.raises(ValueError, match="not an entry"):
+    with pytest.raises(ValueError, match="invalid entry"):
         lock_file.read(tmp_path / "lock.txt")
 
 
 def make_wheel(folder: Path) -> str:
-    """A wheel of a package that holds nothing, and its hash."""
+    """Create a wheel of an empty package and return it with its hash."""
     path = folder / "tinything-1-py3-none-any.whl"
     metadata = "Metadata-Version: 2.1\nName: tinything\nVersion: 1\nRequires-Dist: not-in-any-lock\n"
     wheel = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
@@ -151,11 +151,11 @@ def test_only_a_file_with_the_locked_hash_is_installed(tmp_path: Path, genuine: 
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     problem = venv_setup.explain("it", done.stdout + done.stderr)
     assert (done.returncode == 0, target.exists()) == (genuine, genuine)
-    assert ("not the one in packaging/locks" in problem.hint) is not genuine
+    assert ("differs from its hash in packaging/locks" in problem.hint) is not genuine
 
 
 @pytest.mark.parametrize("extra", sorted(venv_setup.OWN_ENVIRONMENT))
-def test_an_extra_that_does_not_fit_says_what_to_do(extra: str) -> None:
+def test_an_extra_that_needs_its_own_environment_gives_a_hint(extra: str) -> None:
     with pytest.raises(venv_setup.SetupError) as raised:
         venv_setup.check_extras(frozenset({extra}))
     assert (raised.value.status, f"{extra}/bin/pip install" in raised.value.hint) == (2, True)

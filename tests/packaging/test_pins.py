@@ -1,4 +1,4 @@
-"""The environment that the tests run in is the one that the lock file names."""
+"""Test that the environment of the tests has the versions of the lock file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`bootstrap.py run`: the window where one can be opened, else the demo in the terminal."""
+"""Tests of `bootstrap.py run`, which opens the window or runs the demo in the terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PYTHON = [str(venv_setup.PYTHON), "-P", "-m"]
 
 @pytest.fixture(params=[True, False], ids=["display", "no display"])
 def window(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Whether a window can be opened, as far as the look at this machine goes."""
+    """Pretend that a window can, or cannot, be opened."""
 
     def look(command: list[str], **_options: object) -> subprocess.CompletedProcess[str]:
         assert command == [*PYTHON, "app.qt_libraries"]
@@ -32,12 +32,12 @@ def test_run_takes_a_model_for_the_window(window: bool) -> None:
     assert bootstrap.what_to_run(("a/b",)) == [*PYTHON, "app" if window else "core.cli.demo", "a/b"]
 
 
-def test_the_terminal_can_be_asked_for(window: bool) -> None:
+def test_the_terminal_can_be_requested(window: bool) -> None:
     assert bootstrap.what_to_run(("--terminal",)) == [*PYTHON, "core.cli.demo"]
     assert bootstrap.what_to_run(("--terminal", "out")) == [*PYTHON, "core.cli.demo", "out"]
 
 
-def test_the_launcher_is_a_command_and_takes_nothing() -> None:
+def test_the_launcher_command_takes_no_arguments() -> None:
     assert bootstrap.parse(["launcher"]) == bootstrap.Request("launcher")
     with pytest.raises(venv_setup.SetupError):
         bootstrap.parse(["launcher", "x"])
