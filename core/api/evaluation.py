@@ -67,7 +67,7 @@ def evaluate(
             emit(Stage("compare"))
             apart = evaluation.compare_logits(loaded[1].model, loaded[0].model, windows.tokens, emit, stop)
             increase, error = evaluation.loss_increase(losses[1], losses[0])
-            values["comparison"] = {**asdict(apart), "loss_increase": increase, "loss_increase_error": error}
+            values["comparison"] = {**asdict(apart), "loss_increase": increase, "loss_increase_standard_error": error}
         emit(Result(values))
 
     return stream(work, should_stop)

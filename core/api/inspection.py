@@ -50,25 +50,25 @@ class Inspection:
         return {
             "model": self.model,
             "origin": self.origin,
-            "note": self.note,
+            "source_note": self.note,
             "architecture": tree.architecture,
             "model_type": tree.model_type,
             "blocks": tree.blocks,
             "parameters": tree.parameters,
             "tied": tree.tied,
-            "refusal": tree.refusal,
+            "unsupported_reason": tree.refusal,
             "bytes": sum(tensor.nbytes for tensor in tree.tensors.values()),
             "file_bytes": self.file_bytes or None,
             "warning": self.warning,
             "unchecked": self.unchecked,
             "output_bytes": self.size.total if self.size else None,
-            "effective_bits": self.size.effective_bits if self.size else None,
+            "bits_per_weight": self.size.effective_bits if self.size else None,
             "linears": [
                 {
                     "name": linear.name,
                     "block": linear.block,
-                    "in": linear.in_features,
-                    "out": linear.out_features,
+                    "in_features": linear.in_features,
+                    "out_features": linear.out_features,
                     "dtype": linear.dtype,
                     **_scheme_json(schemes.get(linear.name)),
                 }
@@ -127,4 +127,4 @@ def read_headers(model: str, emit: Emit, should_stop: ShouldStop) -> tuple[Model
 def _scheme_json(plan: LayerPlan | None) -> dict[str, Any]:
     if plan is None:
         return {}
-    return {"scheme": plan.scheme.to_json(), "why": plan.why, "fallback": plan.fallback}
+    return {"scheme": plan.scheme.to_json(), "scheme_source": plan.why, "fallback": plan.fallback}

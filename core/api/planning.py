@@ -83,8 +83,8 @@ class MapPlan:
             "bits_map": found.bits_map.to_json(),
             "measure": self.table.measure,
             "predicted_loss_increase": found.loss_increase,
-            "bound": found.bound,
-            "exact": found.exact,
+            "loss_increase_bound": found.bound,
+            "optimal": found.exact,
             "output_bytes": found.size.total,
             "source_bytes": found.size.source,
             "bits_per_weight": found.bits,
@@ -99,7 +99,9 @@ class MapPlan:
                 for share in self.shares()
             ],
             "engine": self.request.engine,
-            "marks": [{"layer": mark.layer, "severity": mark.severity, "reason": mark.reason} for mark in self.marks],
+            "engine_issues": [
+                {"layer": mark.layer, "severity": mark.severity, "reason": mark.reason} for mark in self.marks
+            ],
         }
 
 

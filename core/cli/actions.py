@@ -26,9 +26,9 @@ def summary(terminal: Terminal, done: Done) -> None:
     """The end of a run for people: where it is, how large, how good."""
     report = done.report
     terminal.line(f"{done.output}")
-    rates = report.get("format_bits", {})
+    rates = report.get("format_bits_per_weight", {})
     for name, size in report["output_bytes"].items():
-        rate = f"{rates.get(name, report['effective_bits']):.3g} bits a weight in the quantized layers"
+        rate = f"{rates.get(name, report['bits_per_weight']):.3g} bits a weight in the quantized layers"
         terminal.line(f"  {name:<11} {sizes_line(report['source_bytes'], size)}, {rate}")
     perplexity = report["perplexity"]
     change = f"{figure(perplexity['original'])} -> {figure(perplexity['quantized'])}"
@@ -128,7 +128,7 @@ def evaluate(terminal: Terminal, model: str, options: dict[str, Any]) -> None:
             rows.append((one["model"], value, f"{one['tokens']} of {one['text']}"))
     terminal.table(("model", "perplexity", "tokens"), rows)
     if apart := values.get("comparison"):
-        increase, error = apart["loss_increase"], apart["loss_increase_error"]
+        increase, error = apart["loss_increase"], apart["loss_increase_standard_error"]
         terminal.line(f"loss: {increase:+.4f} +- {error:.4f} nats a token against it, token by token")
         terminal.line(f"KL divergence: {apart['kl_mean']:.4g} nats on average, 99 % below {apart['kl_p99']:.3g}")
         terminal.line(f"the same word first at {100 * apart['top1']:.1f} % of {apart['positions']} positions")
@@ -152,9 +152,9 @@ def converted(terminal: Terminal, done: Done) -> None:
     if error is None:
         terminal.line("  weights  exact to the bit")
     else:
-        worst = error["worst"]
+        worst = error["worst_tensor"]
         rms = f"{100 * error['relative_rms']:.3g} % of the weights' own size (root mean square)"
-        terminal.line(f"  weights  changed by {rms}, at most by {error['largest']:.3g}")
+        terminal.line(f"  weights  changed by {rms}, at most by {error['largest_difference']:.3g}")
         terminal.line(f"           most in {worst['name']}, {100 * worst['relative_rms']:.3g} %")
     terminal.line(f"  size     {sizes_line(report['source_bytes'], report['output_bytes'])}")
     for note in report["notes"]:

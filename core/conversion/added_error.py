@@ -70,10 +70,10 @@ class AddedError:
     def to_json(self) -> dict[str, Any]:
         """Largest absolute difference, the relative root mean square over all weights, and the worst tensor's."""
         return {
-            "largest": self.total.largest,
+            "largest_difference": self.total.largest,
             "relative_rms": self.total.relative_rms,
-            "tensors": self.differing,
-            "worst": {"name": self.worst[0], "relative_rms": self.worst[1]},
+            "changed_tensors": self.differing,
+            "worst_tensor": {"name": self.worst[0], "relative_rms": self.worst[1]},
         }
 
 

@@ -38,6 +38,7 @@ from core.model.parts import parts_of
 from core.model.tree import Linear
 from core.model.weights import TensorStore
 from core.report.model_card import CARD, conversion_card
+from core.report.verdict import VERSION
 from core.staging import UNFINISHED
 
 REPORT = "bitwright.json"
@@ -253,23 +254,23 @@ def _report(
     plan = conversion.plan
     exact = work.error.total.exact
     return {
-        "version": 1,
+        "version": VERSION,
         "kind": "conversion",
         "model": source.label,
         "origin": source.origin,
         "source_kind": kind_of(subject.checkpoint),
-        "source_layers": _labels(subject),
+        "source_layer_schemes": _labels(subject),
         "source_bytes": _stored_bytes(source),
         "format": plan.name,
         "exact": exact,
         "reason": "" if exact else conversion.cost,
         "error": None if exact else work.error.to_json(),
         "layers": len(plan.layers),
-        "tensors": {plan.name: layer_labels(plan)},
-        "regridded": work.regridded,
-        "dense": list(conversion.dense),
+        "layer_schemes": {plan.name: layer_labels(plan)},
+        "requantized_layers": work.regridded,
+        "dense_layers": list(conversion.dense),
         "notes": list(conversion.notes),
-        "verified": {
+        "verification": {
             "layers": len(work.digests),
             "other_tensors": len(plan.copied) - len(plan.rounded),
             "rounded": dict(plan.rounded),

@@ -16,6 +16,7 @@ from core.quant.prepare import PreparedRun, settings_of
 from core.quant.progress import peak_memory
 from core.quant.signround import TuningResult
 from core.quant.verify import VerificationResult
+from core.report.verdict import VERSION
 from core.spec import JobSpec
 
 _WEIGHTS = (".safetensors", ".gguf")
@@ -51,13 +52,13 @@ class PerplexityResult:
         return {
             "original": self.original.value,
             "quantized": self.quantized.value,
-            "original_error": self.original.standard_error,
-            "quantized_error": self.quantized.standard_error,
-            "increase": self.increase,
-            "increase_error": self.increase_error,
+            "original_standard_error": self.original.standard_error,
+            "quantized_standard_error": self.quantized.standard_error,
+            "loss_increase": self.increase,
+            "loss_increase_standard_error": self.increase_error,
             "tokens": self.original.tokens,
             "seqlen": self.original.seqlen,
-            "vocabulary": self.vocabulary,
+            "vocab_size": self.vocabulary,
             "sha256": self.original.sha256,
             "text": "bundled held-out text",
         }
@@ -80,19 +81,19 @@ def make_report(
         seconds: wall time of the whole run.
     """
     return {
-        "version": 1,
+        "version": VERSION,
         "model": ready.source.label,
         "origin": ready.source.origin,
-        "note": ready.source.note,
+        "source_note": ready.source.note,
         "architecture": ready.tree.architecture,
         "parameters": ready.tree.parameters,
         "settings": settings_of(spec, ready.resolved),
         "seed": spec.seed,
         "bits_map": spec.bits_map.to_json(),
-        "bits": layer_counts(ready),
+        "layers_by_bits": layer_counts(ready),
         "fallbacks": {item.linear.name: item.fallback for item in ready.plans if item.fallback},
-        "effective_bits": effective_bits(ready.plans, spec.formats[0]),
-        "format_bits": {name: effective_bits(ready.plans, name) for name in ready.formats},
+        "bits_per_weight": effective_bits(ready.plans, spec.formats[0]),
+        "format_bits_per_weight": {name: effective_bits(ready.plans, name) for name in ready.formats},
         "notes": {name: list(item.notes) for name, item in ready.formats.items() if item.notes},
         "calibration": {
             "source": calibration.source,
@@ -102,8 +103,8 @@ def make_report(
         },
         "perplexity": measured.to_json(),
         "blocks": [{"name": x.name, "seconds": x.seconds, **asdict(x.outcome)} for x in blocks],
-        "tensors": {name: layer_labels(item) for name, item in ready.formats.items()},
-        "verified": {name: asdict(value) for name, value in verified.items()},
+        "layer_schemes": {name: layer_labels(item) for name, item in ready.formats.items()},
+        "verification": {name: asdict(value) for name, value in verified.items()},
         "source_sha256": ready.store.fingerprint(),
         "source_bytes": ready.source.file_bytes or ready.tree.nbytes,
         "files": output.files,

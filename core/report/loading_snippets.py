@@ -255,7 +255,7 @@ def _no_gguf() -> Snippet:
 
 def _layers(report: Mapping[str, Any], format_name: str) -> _Layers:
     """Return the schemes counted in the report; for older reports, those of the bits map."""
-    labels = [_LABEL.fullmatch(label) for label in _mapping(_mapping(report.get("tensors")).get(format_name))]
+    labels = [_LABEL.fullmatch(label) for label in _mapping(_mapping(report.get("layer_schemes")).get(format_name))]
     found = [label.groups() for label in labels if label]
     if not found:
         return _of_map(report)
@@ -274,7 +274,7 @@ def _of_map(report: Mapping[str, Any]) -> _Layers:
     rules = bits_map.get("rules")
     schemes += [{**default, **_mapping(rule)} for rule in (rules if isinstance(rules, list) else [])]
     schemes += [{**default, **_mapping(scheme)} for scheme in _mapping(bits_map.get("layers")).values()]
-    counted = frozenset(int(key) for key in _mapping(report.get("bits")) if key.isdecimal() and int(key) < 16)
+    counted = frozenset(int(key) for key in _mapping(report.get("layers_by_bits")) if key.isdecimal() and int(key) < 16)
     sizes = {scheme.get("group_size") for scheme in schemes if scheme.get("bits") != 16}
     if report.get("fallbacks"):
         sizes.add(0)  # some groups are smaller than requested; their size does not matter here

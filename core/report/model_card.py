@@ -67,7 +67,7 @@ def conversion_card(report: Mapping[str, Any], name: str, source: Path) -> str:
     run = run if run.get("kind") is None else {}
     notes = [_plain(str(note)) for note in report.get("notes") or []]
     own = {"output_bytes": {written: report.get("output_bytes", 0)}, "files": report.get("files")}
-    shown = {**run, **own, "tensors": report.get("tensors")}
+    shown = {**run, **own, "layer_schemes": report.get("layer_schemes")}
     parts = [
         f"# {_plain(name)}",
         _converted(report, written),
@@ -75,7 +75,7 @@ def conversion_card(report: Mapping[str, Any], name: str, source: Path) -> str:
         _table(("layers", "stored as"), _bits(shown, written)),
         "\n".join(f"- {note}" for note in notes),
         *(
-            ["## How it was quantized", _table(("", ""), _facts(run)), _loss({**run, "verified": {}}, "")]
+            ["## How it was quantized", _table(("", ""), _facts(run)), _loss({**run, "verification": {}}, "")]
             if run
             else []
         ),
@@ -96,7 +96,7 @@ def _converted(report: Mapping[str, Any], written: str) -> str:
     error = _mapping(report.get("error"))
     if not error:
         return f"{start} All weights are bit-identical, which was verified after writing."
-    largest, share = error.get("largest"), error.get("relative_rms")
+    largest, share = error.get("largest_difference"), error.get("relative_rms")
     if not isinstance(largest, int | float) or not isinstance(share, int | float):
         return f"{start} Some weights have changed."
     reason = _plain(str(report.get("reason", "")))
@@ -136,14 +136,14 @@ def _listed(value: object) -> list[str]:
 
 def _description(report: Mapping[str, Any], format_name: str) -> str:
     model = _plain(str(report.get("model", "a model")))
-    rate = _mapping(report.get("format_bits")).get(format_name, report.get("effective_bits"))
+    rate = _mapping(report.get("format_bits_per_weight")).get(format_name, report.get("bits_per_weight"))
     bits = f" to {rate:.3g} bits per weight in its quantized layers" if isinstance(rate, int | float) else ""
     size = _mapping(report.get("output_bytes")).get(format_name)
     before = report.get("source_bytes")
     sizes = f" The files take {human(size)}" if isinstance(size, int) else ""
     if sizes:
         sizes += f"; the original takes {human(before)}." if isinstance(before, int) and before else "."
-    note = f" {_plain(str(report['note']))}" if report.get("note") else ""
+    note = f" {_plain(str(report['source_note']))}" if report.get("source_note") else ""
     kind = f"`{format_name}`" if not mix_of(format_name) else f"GGUF, {mix_of(format_name).upper()}"
     return f"{model}, quantized{bits} by Bitwright{_method(report)}. Format: {kind}.{sizes}{note}"
 
@@ -181,9 +181,9 @@ def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _bits(report: Mapping[str, Any], format_name: str) -> list[tuple[str, str]]:
-    counts = _mapping(_mapping(report.get("tensors")).get(format_name))
+    counts = _mapping(_mapping(report.get("layer_schemes")).get(format_name))
     rows = [(str(number), label) for label, number in sorted(counts.items(), key=lambda item: -item[1])]
-    left = _mapping(report.get("bits")).get("16", 0)
+    left = _mapping(report.get("layers_by_bits")).get("16", 0)
     return rows + ([(str(left), "16 bits, as in the original")] if left else [])
 
 
@@ -202,7 +202,7 @@ def _loss(report: Mapping[str, Any], format_name: str) -> str:
     lines = [f"{verdict.headline}. {verdict.figures} {verdict.meaning}".strip()]
     if values.get("text"):
         lines.append(f"Perplexity on {values['text']} in rows of at most 512 tokens; lower is better.")
-    checked = _mapping(_mapping(report.get("verified")).get(format_name))
+    checked = _mapping(_mapping(report.get("verification")).get(format_name))
     if checked:
         lines.append(
             f"Verified after writing: {checked.get('layers', 0):,} quantized layers equal to the tuned ones, "

@@ -9,12 +9,14 @@ import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from core.wording import figure
 
 Grade = Literal["none", "small", "clear", "large", "broken", "unknown"]
 
+VERSION: Final = 2
+"""Version of the keys of reports."""
 NONE, SMALL, CLEAR, LARGE = 0.01, 0.10, 0.25, 0.75
 """Upper limits of the grades, as relative increase of the perplexity; explained in `grade_of`."""
 FALL = 0.02
@@ -79,7 +81,7 @@ def judge(report: Mapping[str, Any]) -> Verdict:
     measured = report.get("perplexity")
     values = measured if isinstance(measured, Mapping) else {}
     before, after = _number(values.get("original")), _number(values.get("quantized"))
-    error, vocabulary = _number(values.get("increase_error")), _number(values.get("vocabulary"))
+    error, vocabulary = _number(values.get("loss_increase_standard_error")), _number(values.get("vocab_size"))
     doubt = _doubt(before, after, error, vocabulary)
     grade: Grade = "unknown" if doubt else grade_of(before, after)
     return Verdict(
@@ -91,6 +93,12 @@ def judge(report: Mapping[str, Any]) -> Verdict:
         _advice(report, grade),
         tuple(_notes(report)),
     )
+
+
+def is_outdated(report: Mapping[str, Any]) -> bool:
+    """Return whether an earlier version of Bitwright wrote the report: its figures have other keys."""
+    version = report.get("version")
+    return not isinstance(version, int) or version < VERSION
 
 
 def grade_of(before: float, after: float) -> Grade:
@@ -182,7 +190,7 @@ def _advice(report: Mapping[str, Any], grade: Grade) -> str:
     """Return advice for a smaller loss, or "" if the loss is small or unknown."""
     if grade in ("none", "small", "unknown"):
         return ""
-    bits = [int(key) for key in _mapping(report.get("bits")) if key.isdecimal() and int(key) < 16]
+    bits = [int(key) for key in _mapping(report.get("layers_by_bits")) if key.isdecimal() and int(key) < 16]
     steps = _iterations(report)
     ways = []
     if bits and min(bits) <= 3:
@@ -201,7 +209,9 @@ def _advice(report: Mapping[str, Any], grade: Grade) -> str:
 
 def _notes(report: Mapping[str, Any]) -> list[str]:
     notes = []
-    note = report.get("note")
+    if is_outdated(report):
+        notes.append("This report was written by an earlier version of Bitwright, so some figures are not shown.")
+    note = report.get("source_note")
     if isinstance(note, str) and note:
         reference = "The loss is measured against that file, not against the model from which the file was created."
         notes.append(f"{note} {reference}")

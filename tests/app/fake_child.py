@@ -36,6 +36,7 @@ from core.events import (
     to_line,
 )  # fmt: skip
 from core.jobs import store, worker
+from core.report.verdict import VERSION
 from core.spec import JobSpec
 from core.staging import UNFINISHED, remove
 
@@ -47,12 +48,12 @@ Act = Callable[[str], None]
 def report_of(spec: JobSpec) -> dict[str, Any]:
     """What a real run says at its end, in short."""
     return {
-        "version": 1, "model": "fake-135M", "origin": "folder", "note": "", "parameters": 135_000_000,
+        "version": VERSION, "model": "fake-135M", "origin": "folder", "source_note": "", "parameters": 135_000_000,
         "settings": {"recipe": spec.recipe.to_json(), "default_scheme": {"bits": 4, "group_size": 64, "sym": True}},
-        "bits_map": spec.bits_map.to_json(), "bits": {"4": 28}, "fallbacks": {}, "effective_bits": 4.31,
+        "bits_map": spec.bits_map.to_json(), "layers_by_bits": {"4": 28}, "fallbacks": {}, "bits_per_weight": 4.31,
         "perplexity": {"original": 23.9, "quantized": 25.1},
         "blocks": [{"name": f"model.layers.{n}", "seconds": 0.1, **figures(n)} for n in range(BLOCKS)],
-        "verified": {"auto_round": {"layers": 28, "other_tensors": 9, "perplexity": 25.1, "sample": "Paris."}},
+        "verification": {"auto_round": {"layers": 28, "other_tensors": 9, "perplexity": 25.1, "sample": "Paris."}},
         "source_bytes": 269_000_000, "output_bytes": {"auto_round": 117_500_000},
         "files": {"model.safetensors": 114_000_000, "tokenizer.json": 3_500_000}, "seconds": 155.4,
         "peak_memory": 925_000_000,

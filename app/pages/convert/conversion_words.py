@@ -98,8 +98,8 @@ def outcome(made: ConvertedModel) -> Outcome:
         (_tr("Convert", "Time"), duration(made.seconds)),
     ]
     headline = _tr("Convert", "Exact to the bit") if exact else _changed_by(error)
-    if error.get("largest") is not None:  # null where a difference was not finite
-        facts.append((_tr("Convert", "Largest difference"), figure(error["largest"])))
+    if error.get("largest_difference") is not None:  # null where a difference was not finite
+        facts.append((_tr("Convert", "Largest difference"), figure(error["largest_difference"])))
     checked = _checked(report, exact)
     text = " ".join(filter(None, (checked if exact else f"{_error_text(error)} {checked}", *report["notes"])))
     return Outcome("good" if exact else "warning", headline, text, tuple(facts), made.output)
@@ -107,7 +107,7 @@ def outcome(made: ConvertedModel) -> Outcome:
 
 def _checked(report: Mapping[str, Any], exact: bool) -> str:
     """Return what was read back and compared."""
-    verified = report["verified"]
+    verified = report["verification"]
     words = _tr("Convert", "{0} layers and {1} other tensors were read back as they were written.")
     if exact:
         words = _tr("Convert", "{0} layers and {1} other tensors were read back: the same weights as in the source.")
@@ -123,7 +123,7 @@ def _changed_by(error: Mapping[str, Any]) -> str:
 
 def _error_text(error: Mapping[str, Any]) -> str:
     text = _tr("Convert", "That is the root mean square of the differences, as a share of that of the weights.")
-    worst = error.get("worst") or {}
+    worst = error.get("worst_tensor") or {}
     if worst.get("name") and worst.get("relative_rms") is not None:
         text += " " + _tr("Convert", "Most in {0}: {1} %.").format(worst["name"], figure(100 * worst["relative_rms"]))
     return text

@@ -9,6 +9,7 @@ from typing import Any
 
 from app.shared.formats import words as format_words
 from core.formats.names import folder_name
+from core.report.verdict import is_outdated
 from core.wording import duration, figure, human
 
 _ARROW = "\N{RIGHTWARDS ARROW}"
@@ -44,12 +45,12 @@ class OutputFormat:
 
 def formats_of(report: Mapping[str, Any]) -> list[OutputFormat]:
     """The formats of the output, in the order in which they were written."""
-    sizes, verified = _mapping(report.get("output_bytes")), _mapping(report.get("verified"))
-    rates, notes = _mapping(report.get("format_bits")), _mapping(report.get("notes"))
-    tensors = _mapping(report.get("tensors"))
+    sizes, verified = _mapping(report.get("output_bytes")), _mapping(report.get("verification"))
+    rates, notes = _mapping(report.get("format_bits_per_weight")), _mapping(report.get("notes"))
+    tensors = _mapping(report.get("layer_schemes"))
     found = []
     for name, size in sizes.items():
-        rate = rates.get(name, report.get("effective_bits") if len(sizes) == 1 else None)
+        rate = rates.get(name, report.get("bits_per_weight") if len(sizes) == 1 else None)
         amount = [human(_integer(size))]
         if isinstance(rate, int | float):
             amount.append(f"{rate:.2f} bits a weight")
@@ -85,7 +86,7 @@ def facts_of(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         after = sizes[0]
         share = f" ({100 * after / before:.0f} %)" if before else ""
         found.append(("Size", f"{human(before)} {_ARROW} {human(after)}{share}" if before else human(after)))
-    bits = report.get("effective_bits")
+    bits = report.get("bits_per_weight")
     if isinstance(bits, int | float):
         found.append(("Bits per weight", f"{bits:.2f}"))
     seconds, memory = report.get("seconds"), _integer(report.get("peak_memory"))
@@ -118,8 +119,10 @@ def fact_tips(report: Mapping[str, Any]) -> dict[str, str]:
 
 def verified_words(report: Mapping[str, Any]) -> tuple[str, bool, str]:
     """What was checked of the written files; whether it was; and what the model answered, as a sentence or ""."""
-    verified = _mapping(report.get("verified"))
+    verified = _mapping(report.get("verification"))
     if not verified:
+        if is_outdated(report):
+            return "The report does not contain the results of the verification.", False, ""
         return "The written files were not checked.", False, ""
     layers = sum(_integer(_mapping(item).get("layers")) for item in verified.values())
     others = sum(_integer(_mapping(item).get("other_tensors")) for item in verified.values())
@@ -162,7 +165,7 @@ def _checked(verified: Mapping[str, Any]) -> str:
 
 
 def _bits(report: Mapping[str, Any]) -> str:
-    counts = {key: count for key, count in _mapping(report.get("bits")).items() if key != "16"}
+    counts = {key: count for key, count in _mapping(report.get("layers_by_bits")).items() if key != "16"}
     if not counts:
         return "fewer bits"
     if len(counts) == 1:

@@ -19,7 +19,7 @@ def test_inspecting_gives_the_tree_the_map_and_the_size(tiny: Path, place: Path)
     assert (found.origin, found.tree.blocks, len(found.plans)) == ("folder", 2, 14)
     assert found.size is not None
     assert found.size.effective_bits == 3 + 19 / 32
-    assert json.loads(json.dumps(found.to_json()))["effective_bits"] == found.size.effective_bits
+    assert json.loads(json.dumps(found.to_json()))["bits_per_weight"] == found.size.effective_bits
 
 
 def test_inspecting_says_what_only_a_run_checks(place: Path) -> None:
@@ -34,7 +34,7 @@ def test_inspecting_shows_a_tied_head_that_the_map_names(tiny: Path, place: Path
     chosen = BitsMap(LayerScheme(4, 32), layers=(Rule("lm_head", bits=8),))
     last = api.inspect(tiny, bits_map=chosen).to_json()["linears"][-1]
     assert (last["name"], last["scheme"]["bits"]) == ("lm_head", 8)
-    assert "a separate 8-bit copy" in last["why"]
+    assert "a separate 8-bit copy" in last["scheme_source"]
 
 
 def test_errors_of_the_calls_are_bitwright_errors(place: Path) -> None:

@@ -96,15 +96,15 @@ def test_the_sum_names_the_worst_tensor() -> None:
     error.add("large", Difference(0.25, 4.0, 100.0))
     error.add("fair", Difference(0.1, 1.0, 50.0))
     assert error.to_json() == {
-        "largest": 0.5,
+        "largest_difference": 0.5,
         "relative_rms": pytest.approx(math.sqrt(6 / 255)),
-        "tensors": 3,
-        "worst": {"name": "large", "relative_rms": pytest.approx(0.2)},
+        "changed_tensors": 3,
+        "worst_tensor": {"name": "large", "relative_rms": pytest.approx(0.2)},
     }
 
 
 def test_nothing_differing_has_no_worst() -> None:
     error = AddedError()
     error.add("same", Difference(0.0, 0.0, 5.0))
-    assert error.to_json()["worst"]["name"] == ""
+    assert error.to_json()["worst_tensor"]["name"] == ""
     assert error.total.exact

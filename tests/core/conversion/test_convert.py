@@ -89,7 +89,7 @@ def test_what_is_exact_keeps_every_number(
 
 def test_integers_scales_and_zero_points_are_the_same(original: Path, tmp_path: Path) -> None:
     source = make(original, tmp_path / "source", "auto_gptq", FOUR_ASYM)
-    assert run(source, tmp_path / "out", "auto_round")["regridded"] == 0
+    assert run(source, tmp_path / "out", "auto_round")["requantized_layers"] == 0
     before, after = QuantizedCheckpoint(source), QuantizedCheckpoint(tmp_path / "out")
     assert before.schemes == after.schemes
     for name in before.schemes:
@@ -133,7 +133,7 @@ def test_a_zero_point_of_zero_is_mirrored_for_gptq(tmp_path: Path) -> None:
     layers = QuantizedCheckpoint(source)
     assert all(int(layers.layer(name).zeros.max()) == 0 for name in layers.schemes)
     report = run(source, tmp_path / "out", "auto_gptq")
-    assert (report["exact"], report["regridded"]) == (True, 14)
+    assert (report["exact"], report["requantized_layers"]) == (True, 14)
     assert "counting its group from the other end" in report["notes"][0]
     assert same_weights(source, tmp_path / "out")
 
@@ -160,10 +160,10 @@ def test_the_error_of_an_inexact_conversion_is_what_it_says(original: Path, tmp_
     squared = sum(float(value.square().sum()) for value in apart.values())
     size = sum(float(value.double().square().sum()) for value in before.values())
     assert not report["exact"]
-    assert report["error"]["largest"] == max(float(value.abs().max()) for value in apart.values())
+    assert report["error"]["largest_difference"] == max(float(value.abs().max()) for value in apart.values())
     assert report["error"]["relative_rms"] == pytest.approx((squared / size) ** 0.5)
     worst = max(apart, key=lambda name: float(apart[name].norm() / before[name].double().norm()))
-    assert f"{report['error']['worst']['name']}.weight" == worst
+    assert f"{report['error']['worst_tensor']['name']}.weight" == worst
 
 
 def test_an_allowed_error_that_does_not_come_about_is_none(original: Path, tmp_path: Path) -> None:
@@ -192,8 +192,8 @@ def test_an_error_has_to_be_allowed(original: Path, tmp_path: Path, scheme: Laye
 def test_levels_that_fit_are_not_rounded_again(original: Path, tmp_path: Path) -> None:
     source = make(original, tmp_path / "source", "auto_round", FOUR)
     report = run(source, tmp_path / "out", "gguf:q8_0", inexact=True)
-    assert report["error"]["tensors"] == 1
-    assert report["error"]["worst"]["name"] == "model.embed_tokens.weight"
+    assert report["error"]["changed_tensors"] == 1
+    assert report["error"]["worst_tensor"]["name"] == "model.embed_tokens.weight"
 
 
 def test_an_original_becomes_numbers_or_gguf(original: Path, tmp_path: Path) -> None:
@@ -216,7 +216,7 @@ def test_blocks_of_the_embedding_are_copied(tmp_path: Path, name: str) -> None:
     source = make(wide, tmp_path / "gguf", "gguf:q4_k_m")
     report = run(source, tmp_path / "out", name)
     assert report["exact"]
-    assert report["verified"]["rounded"] == {}
+    assert report["verification"]["rounded"] == {}
     first, second = (next(place.glob("*.gguf")) for place in (tmp_path / "gguf", tmp_path / "out"))
     tables = [read_gguf_header(path).tensors for path in (first, second)]
     assert {key: item.kind for key, item in tables[0].items()} == {key: item.kind for key, item in tables[1].items()}
@@ -227,7 +227,7 @@ def test_blocks_of_the_embedding_are_copied(tmp_path: Path, name: str) -> None:
 
 def test_an_embedding_that_is_rounded_is_not_counted_as_equal(tmp_path: Path) -> None:
     wide = save_original(tmp_path / "original", wide=True)
-    verified = run(wide, tmp_path / "out", "gguf:q4_k_m", inexact=True)["verified"]
+    verified = run(wide, tmp_path / "out", "gguf:q4_k_m", inexact=True)["verification"]
     assert verified["rounded"] == {"model.embed_tokens.weight": "q6_k"}
     others = len(load_file(wide / "model.safetensors")) - verified["layers"] - 1
     assert verified["other_tensors"] == others
@@ -238,7 +238,7 @@ def test_a_head_that_integers_cannot_hold_becomes_floats(tmp_path: Path) -> None
     source = make(original, tmp_path / "gguf", "gguf:q4_0")
     assert open_checkpoint(source).schemes["lm_head"].label() == "Q6_K"
     report = run(source, tmp_path / "out", "auto_round")
-    assert report["dense"] == ["lm_head"]
+    assert report["dense_layers"] == ["lm_head"]
     assert same_weights(source, tmp_path / "out")
 
 

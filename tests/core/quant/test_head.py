@@ -117,8 +117,10 @@ def test_a_named_head_is_written_and_verified(
     model = request.getfixturevalue(which)
     report = report_of(run(with_head(model, tmp_path, bits), tmp_path))
     assert QuantizedCheckpoint(tmp_path / "out").schemes["lm_head"].bits == bits
-    assert report["verified"]["auto_round"]["layers"] == 15
-    assert report["verified"]["auto_round"]["perplexity"] == pytest.approx(report["perplexity"]["quantized"], rel=1e-3)
+    assert report["verification"]["auto_round"]["layers"] == 15
+    assert report["verification"]["auto_round"]["perplexity"] == pytest.approx(
+        report["perplexity"]["quantized"], rel=1e-3
+    )
     assert json.loads((tmp_path / "out" / "config.json").read_text())["tie_word_embeddings"] is False
 
 

@@ -85,11 +85,13 @@ def test_a_run_tells_its_story_in_order(model: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
 def test_every_width_is_written_verified_and_as_planned(model: Path, tmp_path: Path, bits: int, sym: bool) -> None:
     report = report_of(run(spec_of(model, tmp_path, bits=bits, sym=sym, iters=2), tmp_path))
-    assert report["verified"]["auto_round"]["layers"] == 14
+    assert report["verification"]["auto_round"]["layers"] == 14
     checkpoint = QuantizedCheckpoint(tmp_path / "out")
     assert set(checkpoint.schemes.values()) == {LayerScheme(bits, 32, sym)}
     # The files compute what the run computed before it wrote them.
-    assert report["verified"]["auto_round"]["perplexity"] == pytest.approx(report["perplexity"]["quantized"], rel=1e-3)
+    assert report["verification"]["auto_round"]["perplexity"] == pytest.approx(
+        report["perplexity"]["quantized"], rel=1e-3
+    )
 
 
 def test_tuning_beats_rounding_on_text_that_was_not_seen(model: Path, tmp_path: Path) -> None:
@@ -154,7 +156,7 @@ def test_a_map_of_many_widths(model: Path, tmp_path: Path) -> None:
     assert schemes["model.layers.1.mlp.down_proj"].bits == 8
     assert "model.layers.0.self_attn.q_proj" not in schemes
     assert schemes["model.layers.0.mlp.gate_proj"] == LayerScheme(2, -1)
-    assert report["bits"] == {"16": 4, "2": 2, "4": 6, "8": 2}
+    assert report["layers_by_bits"] == {"16": 4, "2": 2, "4": 6, "8": 2}
 
 
 def test_a_group_that_does_not_fit_falls_back_and_says_so(model: Path, tmp_path: Path) -> None:

@@ -27,8 +27,8 @@ def test_one_tuning_is_written_in_many_formats(model: Path, tmp_path: Path) -> N
     packings = ("auto_round:auto_gptq", "auto_round:plain", "auto_round:gptqmodel")
     formats = ("auto_round", *packings, "auto_gptq", "gptqmodel", "auto_awq", "gguf", "gguf:q4_0")
     report = report_of(run(spec_of(model, tmp_path, iters=2, formats=formats), tmp_path))
-    assert set(report["verified"]) == set(formats)
-    assert {item["layers"] for item in report["verified"].values()} == {14}
+    assert set(report["verification"]) == set(formats)
+    assert {item["layers"] for item in report["verification"].values()} == {14}
     first = QuantizedCheckpoint(tmp_path / "out" / "auto_round")
     for name in formats:
         other = open_checkpoint(tmp_path / "out" / name.replace(":", "-"))
@@ -39,7 +39,7 @@ def test_one_tuning_is_written_in_many_formats(model: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize("kind", ["q4_1", "q5_0", "q5_1", "q8_0"])
 def test_a_named_type_is_tuned_on_its_own_grid_and_read_by_gguf_py(model: Path, tmp_path: Path, kind: str) -> None:
     report = report_of(run(spec_of(model, tmp_path, iters=4, formats=(f"gguf:{kind}",)), tmp_path))
-    assert report["tensors"] == {f"gguf:{kind}": {kind.upper(): 14}}
+    assert report["layer_schemes"] == {f"gguf:{kind}": {kind.upper(): 14}}
     (path,) = (tmp_path / "out").glob("*.gguf")
     ours = open_checkpoint(path)
     theirs = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}

@@ -16,7 +16,7 @@ def report(*formats: str, bits: dict[str, int] | None = None, **default: Any) ->
     scheme = {"bits": 4, "group_size": 128, "sym": True, **default}
     return {
         "output_bytes": dict.fromkeys(formats or ("auto_round",), 1),
-        "bits": bits or {str(scheme["bits"]): 7, "16": 2},
+        "layers_by_bits": bits or {str(scheme["bits"]): 7, "16": 2},
         "bits_map": {"version": 1, "default": scheme, "rules": [], "layers": {}},
         "fallbacks": {},
     }
@@ -132,9 +132,9 @@ def test_unusual_schemes_are_supported_partly(found: dict[str, Any], reason: str
 
 
 def test_written_schemes_have_priority_over_requested_ones() -> None:
-    found = {**report(group_size=128), "fallbacks": {"x": "why"}, "tensors": {"auto_round": {"W4 g64 sym": 9}}}
+    found = {**report(group_size=128), "fallbacks": {"x": "why"}, "layer_schemes": {"auto_round": {"W4 g64 sym": 9}}}
     assert named(snippets(found, "/out"), "vLLM").support == "documented"
-    found["tensors"] = {"auto_round": {"W4 g64 sym": 9, "W4 row asym": 1}}
+    found["layer_schemes"] = {"auto_round": {"W4 g64 sym": 9, "W4 row asym": 1}}
     assert named(snippets(found, "/out"), "vLLM").support == "no"
 
 

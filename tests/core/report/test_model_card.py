@@ -13,7 +13,7 @@ from core.report.model_card import conversion_card, model_card
 REPORT: dict[str, Any] = {
     "model": "owner/small-model",
     "origin": "hub",
-    "note": "",
+    "source_note": "",
     "architecture": "LlamaForCausalLM",
     "settings": {
         "recipe": {"name": "quick", "iters": 50, "batch_size": 2, "seqlen": 256},
@@ -22,15 +22,15 @@ REPORT: dict[str, Any] = {
     },
     "seed": 42,
     "bits_map": {"default": {"bits": 4, "group_size": 64, "sym": True}},
-    "bits": {"4": 12, "8": 2, "16": 1},
-    "tensors": {"auto_round": {"W4 g64 sym": 12, "W8 g64 sym": 2}, "gguf": {"Q4_0": 12, "Q8_0": 2}},
+    "layers_by_bits": {"4": 12, "8": 2, "16": 1},
+    "layer_schemes": {"auto_round": {"W4 g64 sym": 12, "W8 g64 sym": 2}, "gguf": {"Q4_0": 12, "Q8_0": 2}},
     "fallbacks": {"model.layers.0.mlp.down_proj": "group 128 does not divide 576: 64"},
     "notes": {"gguf": ["12 2-bit symmetric layers take 4.5 bits a weight in GGUF."]},
-    "effective_bits": 4.5,
-    "format_bits": {"auto_round": 4.5, "gguf": 5.0},
+    "bits_per_weight": 4.5,
+    "format_bits_per_weight": {"auto_round": 4.5, "gguf": 5.0},
     "calibration": {"source": "builtin", "documents": 26, "tokens": 4096, "sha256": "f385b2"},
     "perplexity": {"original": 31.2, "quantized": 33.5, "text": "bundled held-out text"},
-    "verified": {"auto_round": {"layers": 14, "other_tensors": 6, "perplexity": 33.48}},
+    "verification": {"auto_round": {"layers": 14, "other_tensors": 6, "perplexity": 33.48}},
     "source_bytes": 269_000_000,
     "output_bytes": {"auto_round": 117_500_000, "gguf": 120_000_000},
     "seconds": 220.0,
@@ -52,7 +52,7 @@ def test_the_hub_reads_its_metadata(tmp_path: Path) -> None:
 
 def test_a_rounded_embedding_is_not_called_equal(tmp_path: Path) -> None:
     checked = {"layers": 14, "other_tensors": 5, "rounded": {"embed": "q8_0"}, "perplexity": 33.48}
-    text = card(tmp_path, "gguf", verified={"gguf": checked})
+    text = card(tmp_path, "gguf", verification={"gguf": checked})
     assert "5 other tensors equal to the original's, embed rounded to Q8_0; perplexity" in text
 
 
@@ -122,7 +122,7 @@ CONVERSION: dict[str, Any] = {
     "format": "gguf",
     "exact": True,
     "error": None,
-    "tensors": {"gguf": {"Q4_0": 14}},
+    "layer_schemes": {"gguf": {"Q4_0": 14}},
     "notes": ["A zero point of 0 is stored by counting its group from the other end."],
     "files": {"small-model-Q4_0.gguf": 120_000_000},
     "output_bytes": 120_000_000,
@@ -144,7 +144,7 @@ def test_an_exact_conversion_is_described_with_the_run_of_its_source(tmp_path: P
 
 
 def test_an_inexact_conversion_is_described_with_its_error(tmp_path: Path) -> None:
-    error = {"largest": 0.0123, "relative_rms": 0.004}
+    error = {"largest_difference": 0.0123, "relative_rms": 0.004}
     changed = {**CONVERSION, "exact": False, "reason": "BF16 has 8 bits.", "error": error, "source_report": None}
     text = conversion_card(changed, "small-bf16", tmp_path)
     assert "Weights changed: BF16 has 8 bits. The largest difference is 0.0123" in text

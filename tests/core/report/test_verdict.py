@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from core.report.verdict import grade_of, judge, tuning_gain
+from core.report.verdict import VERSION, grade_of, judge, tuning_gain
 
 
 def report(before: float, after: float, **more: Any) -> dict[str, Any]:
     return {
+        "version": VERSION,
         "perplexity": {"original": before, "quantized": after},
-        "bits": {"4": 210},
+        "layers_by_bits": {"4": 210},
         "settings": {"recipe": {"iters": 50}, "default_scheme": {"bits": 4, "group_size": 128, "sym": True}},
         **more,
     }
@@ -72,17 +73,19 @@ def measured(before: float, after: float, **more: float) -> dict[str, Any]:
 
 
 def test_the_change_is_shown_with_its_standard_error() -> None:
-    assert "(+10.0 \N{PLUS-MINUS SIGN} 1.1 %)" in judge(measured(100.0, 110.0, increase_error=0.01)).figures
+    assert (
+        "(+10.0 \N{PLUS-MINUS SIGN} 1.1 %)" in judge(measured(100.0, 110.0, loss_increase_standard_error=0.01)).figures
+    )
 
 
 def test_a_change_within_a_large_error_is_not_graded() -> None:
-    assert judge(measured(100.0, 100.5, increase_error=0.2)).grade == "unknown"
-    assert judge(measured(100.0, 100.5, increase_error=0.004)).grade == "none"
+    assert judge(measured(100.0, 100.5, loss_increase_standard_error=0.2)).grade == "unknown"
+    assert judge(measured(100.0, 100.5, loss_increase_standard_error=0.004)).grade == "none"
 
 
 def test_an_original_worse_than_guessing_is_not_graded() -> None:
-    assert judge(measured(1.8e36, 1.8e36, vocabulary=288)).grade == "unknown"
-    assert judge(measured(300.0, 310.0, vocabulary=288)).grade == "small"
+    assert judge(measured(1.8e36, 1.8e36, vocab_size=288)).grade == "unknown"
+    assert judge(measured(300.0, 310.0, vocab_size=288)).grade == "small"
 
 
 def test_no_change_has_no_sign() -> None:
@@ -96,7 +99,7 @@ def test_a_report_without_figures_is_not_graded(empty: dict[str, Any]) -> None:
 
 def test_a_quantized_source_is_noted() -> None:
     note = "The weights came from a GGUF file, quantized there as Q4_1."
-    assert any(text.startswith(note) for text in judge(report(10, 11, note=note)).notes)
+    assert any(text.startswith(note) for text in judge(report(10, 11, source_note=note)).notes)
 
 
 def test_a_small_loss_needs_no_advice() -> None:
@@ -110,7 +113,7 @@ def test_more_steps_and_smaller_groups_are_advised_for_a_large_loss() -> None:
 
 
 def test_more_bits_come_first_in_the_advice() -> None:
-    found = judge(report(100, 160, bits={"4": 100, "2": 110, "16": 3})).advice
+    found = judge(report(100, 160, layers_by_bits={"4": 100, "2": 110, "16": 3})).advice
     assert found.startswith("To reduce the loss, try more bits for some of the layers with 2 bits")
 
 
@@ -161,4 +164,4 @@ def test_a_large_change_has_three_digits(after: float, change: str) -> None:
 
 
 def test_a_very_large_standard_error_is_not_shown() -> None:
-    assert "(+22,700 % or so)" in judge(measured(20.0, 4567.0, increase_error=0.01)).figures
+    assert "(+22,700 % or so)" in judge(measured(20.0, 4567.0, loss_increase_standard_error=0.01)).figures

@@ -189,7 +189,7 @@ MEASURED = {"perplexity": {"original": 20.5, "quantized": 21.25, "text": "a text
     [
         (MEASURED, ReportedPerplexity(21.25, "a text")),
         ({"error": None, "source_report": MEASURED}, ReportedPerplexity(21.25, "a text")),
-        ({"error": {"largest": 1}, "source_report": MEASURED}, None),
+        ({"error": {"largest_difference": 1}, "source_report": MEASURED}, None),
         ({"error": None, "source_report": None}, None),
         ({"perplexity": {"quantized": None}}, None),
         ({"perplexity": 3}, None),

@@ -22,12 +22,12 @@ def converted(output: str, format_name: str = "gguf", *, error: dict[str, Any] |
     """Return the result of a conversion."""
     report = {
         "kind": "conversion", "format": format_name, "exact": error is None, "error": error, "layers": 210,
-        "notes": [], "verified": {"layers": 210, "other_tensors": 62}, "output_bytes": 121_000_000,
+        "notes": [], "verification": {"layers": 210, "other_tensors": 62}, "output_bytes": 121_000_000,
     }  # fmt: skip
     return ConvertedModel(output, 12.4, report)
 
 
 ERROR: dict[str, Any] = {
-    "largest": 0.0312, "relative_rms": 0.0041, "tensors": 210,
-    "worst": {"name": "model.layers.7.mlp.down_proj", "relative_rms": 0.0093},
+    "largest_difference": 0.0312, "relative_rms": 0.0041, "changed_tensors": 210,
+    "worst_tensor": {"name": "model.layers.7.mlp.down_proj", "relative_rms": 0.0093},
 }  # fmt: skip

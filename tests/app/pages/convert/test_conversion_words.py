@@ -28,7 +28,7 @@ def test_notes_of_the_conversion_are_passed_on() -> None:
 
 
 def test_an_error_that_is_not_finite_has_no_number() -> None:
-    error = {**ERROR, "largest": None, "relative_rms": None}
+    error = {**ERROR, "largest_difference": None, "relative_rms": None}
     found = outcome(converted("/m/out", "bf16", error=error))
     assert (found.headline, "Largest difference" in dict(found.facts)) == ("The weights changed", False)
 

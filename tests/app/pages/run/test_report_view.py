@@ -19,7 +19,7 @@ from app.shared.context import Context
 from app.shared.run.record import RunRecord
 from app.widgets.fact_row import FactRow
 from core.events import Done
-from core.report.verdict import judge
+from core.report.verdict import VERSION, judge
 from tests.app.recorded_runs import record_of
 from tests.app.replayed_runs import recorded, window_for
 
@@ -137,7 +137,7 @@ def test_what_fell_back_is_said(view: ReportView, output: Path) -> None:
 
 
 def test_a_note_on_the_source_is_shown(view: ReportView, output: Path) -> None:
-    view.show_report(finished(output, note="The weights came from a GGUF file, quantized there as Q4_1."))
+    view.show_report(finished(output, source_note="The weights came from a GGUF file, quantized there as Q4_1."))
     assert "quantized there as Q4_1" in text(view, "verdict_notes")
 
 
@@ -152,8 +152,23 @@ def test_nothing_has_to_be_scrolled_sideways(view: ReportView, qtbot: QtBot, wid
 def test_the_report_of_a_stranger_is_shown_without_complaint(qtbot: QtBot, context: Context) -> None:
     made = ReportView(context)
     qtbot.addWidget(made)
-    made.show_report(record_of([Done("/nowhere", 1.0, {"blocks": 3, "files": [], "verified": "x", "perplexity": []})]))
+    made.show_report(
+        record_of([Done("/nowhere", 1.0, {"blocks": 3, "files": [], "verification": "x", "perplexity": []})])
+    )
     assert text(made, "verdict") == "Unknown loss"
+
+
+def test_the_report_of_an_earlier_version_is_shown_and_marked(qtbot: QtBot, context: Context) -> None:
+    made = ReportView(context)
+    qtbot.addWidget(made)
+    old = {
+        "version": 1, "bits": {"4": 14}, "effective_bits": 4.5, "tensors": {"auto_round": {"W4 g32 sym": 14}},
+        "verified": {"auto_round": {"layers": 14}}, "output_bytes": {"auto_round": 5},
+        "perplexity": {"original": 20.0, "quantized": 21.0, "increase": 0.05, "increase_error": 0.01},
+    }  # fmt: skip
+    made.show_report(record_of([Done("/nowhere", 1.0, old)]))
+    assert "earlier version" in text(made, "verdict_notes")
+    assert "does not contain" in text(made, "verified")
 
 
 # --- The figures, as pure functions ---
@@ -168,7 +183,10 @@ def test_the_largest_file_comes_first() -> None:
 
 
 def test_mixed_bits_are_all_named() -> None:
-    assert provenance({"model": "m", "bits": {"4": 1, "8": 2, "16": 1}}, "/o") == "m, quantized to 4 and 8 bits, in /o"
+    assert (
+        provenance({"model": "m", "layers_by_bits": {"4": 1, "8": 2, "16": 1}}, "/o")
+        == "m, quantized to 4 and 8 bits, in /o"
+    )
 
 
 def test_nothing_known_gives_no_figures() -> None:
@@ -176,11 +194,11 @@ def test_nothing_known_gives_no_figures() -> None:
 
 
 def test_files_that_were_not_checked_are_not_called_checked() -> None:
-    assert verified_words({}) == ("The written files were not checked.", False, "")
+    assert verified_words({"version": VERSION}) == ("The written files were not checked.", False, "")
 
 
 def test_what_the_model_wrote_is_one_line() -> None:
-    found = {"verified": {"auto_round": {"layers": 1200, "other_tensors": 3, "sample": "Paris.\n\n It is."}}}
+    found = {"verification": {"auto_round": {"layers": 1200, "other_tensors": 3, "sample": "Paris.\n\n It is."}}}
     words, sound, sample = verified_words(found)
     assert "1,200 layers" in words
     assert (sound, sample) == (True, "It wrote: \u201cParis. It is.\u201d")
@@ -190,10 +208,10 @@ def test_what_the_model_wrote_is_one_line() -> None:
 
 TWO = {
     "output_bytes": {"auto_round": 118_000_000, "gguf:q4_0": 121_000_000},
-    "format_bits": {"auto_round": 4.3125, "gguf:q4_0": 4.5},
-    "verified": {"gguf:q4_0": {"layers": 210, "other_tensors": 62, "perplexity": 49.3}},
+    "format_bits_per_weight": {"auto_round": 4.3125, "gguf:q4_0": 4.5},
+    "verification": {"gguf:q4_0": {"layers": 210, "other_tensors": 62, "perplexity": 49.3}},
     "notes": {"gguf:q4_0": ["It takes more.", 3], "auto_round": None},
-    "tensors": {"gguf:q4_0": {"Q4_0": 210}},
+    "layer_schemes": {"gguf:q4_0": {"Q4_0": 210}},
 }
 
 
@@ -206,7 +224,7 @@ def test_each_format_says_what_it_takes_and_what_was_checked() -> None:
 
 
 def test_the_one_format_of_an_older_report_is_named() -> None:
-    (found,) = formats_of({"output_bytes": {"auto_gptq": 5}, "effective_bits": 4.25})
+    (found,) = formats_of({"output_bytes": {"auto_gptq": 5}, "bits_per_weight": 4.25})
     assert (found.title, found.folder, found.amount) == ("GPTQ", "", "5 bytes, 4.25 bits a weight")
 
 

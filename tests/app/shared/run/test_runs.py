@@ -231,7 +231,7 @@ def test_an_old_run_can_be_opened(qtbot: QtBot, make: Callable[[str], Runs], spe
     second.open(job)
     assert second.loading
     qtbot.waitUntil(lambda: not second.loading, timeout=WAIT)
-    assert record(second).report["effective_bits"] == 4.31
+    assert record(second).report["bits_per_weight"] == 4.31
     assert record(second).spec == spec
 
 
