@@ -1,12 +1,12 @@
-"""Bitwright against auto-round on the same weights and texts: perplexity, wall time, peak memory, bytes.
+"""Comparison of Bitwright and auto-round on the same weights and texts: perplexity, time, peak memory and size.
 
-Run by hand, on a machine that does nothing else:
+Run manually on an otherwise idle machine:
 
     python3 packaging/bootstrap.py exec --extra test python tests/benchmarks/against_peer.py MODEL TEXTS WORK
 
-MODEL is a folder, TEXTS a jsonl file with a `text` of at least 256 tokens a line, WORK a folder for the outputs.
-Both get 50 iterations on 32 samples of 256 tokens, batches of 8 and a first step of 1/50; both outputs are evaluated by
-one evaluator on the bundled evaluation text, which neither saw.
+MODEL is a folder, TEXTS a jsonl file with a `text` of at least 256 tokens per line, WORK a folder for the outputs.
+Both use 50 iterations on 32 samples of 256 tokens, batches of 8 and a learning rate of 1/50. Both outputs are evaluated
+by the same evaluator on the bundled evaluation text, which neither used for calibration.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ BIN = Path(sys.executable).parent
 
 @dataclass(frozen=True)
 class Figures:
-    """Of one run: exit code, seconds, and the largest sum of resident memory over its processes, in bytes."""
+    """Figures of a run: exit code, seconds, and the peak of the resident memory of all its processes, in bytes."""
 
     code: int
     seconds: float
@@ -38,7 +38,7 @@ class Figures:
 
 
 def measured(command: list[str], log: Path) -> Figures:
-    """Run a command and watch its process tree, ten times a second."""
+    """Run a command and sample its process tree every 0.1 s."""
     began = time.monotonic()
     with log.open("wb") as stream:
         process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT)
@@ -63,7 +63,7 @@ def measured(command: list[str], log: Path) -> Figures:
 
 
 def commands(model: str, texts: str, work: Path, bits: int) -> dict[str, tuple[list[str], Path]]:
-    """The two command lines, and where each writes its checkpoint."""
+    """Return the two command lines and their output folders."""
     ours, theirs = work / f"bitwright-{bits}", work / f"auto-round-{bits}"
     return {
         "bitwright": (
@@ -82,7 +82,7 @@ def commands(model: str, texts: str, work: Path, bits: int) -> dict[str, tuple[l
 
 
 def checkpoint_in(folder: Path) -> Path:
-    """The folder with config.json: auto-round writes into one of its own naming."""
+    """Return the folder with config.json, whose name auto-round chooses."""
     found = sorted(folder.rglob("config.json"))
     if not found:
         raise SystemExit(f"no checkpoint in {folder}")
@@ -90,7 +90,7 @@ def checkpoint_in(folder: Path) -> Path:
 
 
 def perplexity_of(folder: Path | str) -> tuple[float, float]:
-    """Perplexity on the bundled text in fp32 and its standard error."""
+    """Return the perplexity on the bundled text in float32 and its standard error."""
     result = None
     for event in evaluate(str(folder), device="cpu", seqlen=512):
         if isinstance(event, Result):

@@ -1,8 +1,8 @@
-"""How long an allocation, the curve of all budgets and the check for an engine take at 20,000 layers. Run by hand:
+"""Time of an allocation, of the curve over budgets and of the engine check with 20,000 layers. Run manually:
 
     python3 packaging/bootstrap.py exec --extra test env PYTHONPATH=. python tests/benchmarks/allocation_speed.py
 
-Prints milliseconds: the median and the worst of several rounds; the loss increase is made up.
+Prints the median and the maximum of several rounds in milliseconds. The loss increases are random.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ATTENTION = {f"self_attn.{kind}_proj": (64, 64) for kind in "qkvo"}
 
 
 def measured(step: Callable[[], object], rounds: int) -> str:
-    """Median and worst of some rounds in milliseconds."""
+    """Return the median and the maximum of some rounds in milliseconds."""
     times = []
     for _ in range(rounds):
         began = time.perf_counter()
@@ -36,7 +36,7 @@ def measured(step: Callable[[], object], rounds: int) -> str:
 
 
 def steps(tree: ModelTree) -> dict[str, Callable[[], object]]:
-    """What is measured of a tree."""
+    """Return the measured steps for a tree."""
     table = table_for(tree)
     request = AllocationRequest(Budget("bpw", 3.5), (2, 3, 4, 8))
     for_vllm = AllocationRequest(Budget("bpw", 5.5), (4, 8), engine="vllm-cuda")

@@ -1,14 +1,13 @@
-"""Every architecture of transformers, tiny and random, through inspect, quantize, eval and chat: what becomes of it.
+"""Test of inspect, quantize, eval and chat with a tiny random model of every architecture of transformers.
 
-Run by hand; it takes a few seconds for each:
+Run manually; each architecture takes a few seconds:
 
     python3 packaging/bootstrap.py exec --extra test python tests/benchmarks/architectures.py WORK [NAME ...]
 
-Each model is rounded plainly to 8 bits, with products in float32. Right is: the run's perplexity of the original and
-our `eval` of the source are those of transformers, the predictions of the result stay close to the source's, and an
-answer token by token has the logits of one pass. A refusal before the first block is fine, if its sentence is true;
-that is for people to judge, so the table shows it. Anything else is told as `wrong` or `crash`. WORK/table.json keeps
-the answers.
+Each model is rounded to 8 bits, with products in float32. It passes if the perplexity of the run and of `eval` equal
+that of transformers, the predictions of the output are close to those of the source, and generation token by token has
+the logits of one pass. A refusal before the first block is accepted; the table shows its reason for review. Anything
+else is reported as `wrong` or `crash`. The results are stored in WORK/table.json.
 """
 
 from __future__ import annotations
@@ -121,7 +120,7 @@ def _attempt(work: Callable[[], str]) -> str:
 
 
 def _verdict(row: Row) -> Row:
-    """The worst of all steps; a refusal by `quantize` decides over what came before."""
+    """Return the worst result of all steps; a refusal by `quantize` overrides earlier results."""
     texts = [f"{step} {text}" for step, text in row.items()]
     for kind in ("crash", "wrong", "late"):
         found = [text for text in texts if text.split(" ", 1)[1].startswith(kind)]

@@ -1,9 +1,9 @@
-"""What each backend of the CPU does to a model's predictions, against exact weights in float32. Run by hand:
+"""Effect of each CPU backend on the predictions of a model, against exact weights in float32. Run manually:
 
     python3 packaging/bootstrap.py exec env PYTHONPATH=. python tests/benchmarks/backend_agreement.py MODEL ...
 
-A MODEL is a folder or a GGUF file. For each backend that works here: perplexity on held-out rows of 512 tokens, how far
-that is from `dense` in float32, and the largest and the mean square error of the logits over all positions.
+A MODEL is a folder or a GGUF file. For each available backend: perplexity on held-out rows of 512 tokens, its
+difference from `dense` in float32, and the maximum and RMS error of the logits over all positions.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ HEAD = "| backend | perplexity | off by | largest error | rms error | what ran |
 
 
 def read(model: str, backend: str, dtype: str | None, rows: int) -> tuple[Tensor, Tensor, str]:
-    """Logits [rows, seqlen, vocabulary], the tokens, and which backends computed how many layers."""
+    """Return the logits [rows, seqlen, vocabulary], the tokens, and the number of layers by backend."""
     loaded = load_runner(model, "cpu", backend, dtype, SEQLEN)
     windows = make_windows(loaded.tokenizer, None, SEQLEN, rows).tokens
     logits = torch.stack([loaded.runner.logits(row.tolist()) for row in windows])
@@ -36,7 +36,7 @@ def read(model: str, backend: str, dtype: str | None, rows: int) -> tuple[Tensor
 
 
 def perplexity(logits: Tensor, windows: Tensor) -> float:
-    """exp of the mean negative log-likelihood of all tokens but each row's first."""
+    """Return the exponential of the mean negative log-likelihood of all tokens except the first of each row."""
     losses = [
         torch.nn.functional.cross_entropy(row[:-1].float(), ids[1:], reduction="none")
         for row, ids in zip(logits, windows, strict=True)

@@ -1,16 +1,16 @@
-"""Prompt and answer speed of Bitwright next to its peers, all in one run on the same cores. Run by hand:
+"""Prefill and decode speed of Bitwright and other programs, measured in one run on the same cores. Run manually:
 
-    export BITWRIGHT_LLAMA_PYTHON=PYTHON    # an interpreter that has llama-cpp-python
-    export BITWRIGHT_ARK_PYTHON=PYTHON      # one that has auto-round and auto-round-lib
+    export BITWRIGHT_LLAMA_PYTHON=PYTHON    # an interpreter with llama-cpp-python
+    export BITWRIGHT_ARK_PYTHON=PYTHON      # one with auto-round and auto-round-lib
     python3 packaging/bootstrap.py exec --extra test \\
         env PYTHONPATH=. python tests/benchmarks/chat_speed.py WORK [--models demo,1.1b] [--only PATTERN ...]
 
-Peers are transformers (fp32, bf16), auto-round without and with auto-round-lib, and llama.cpp; one that is not there
-is left out. Each side runs in a process of its own, in turn, `--rounds` times. What is seen is appended to
-WORK/chat_speed.json; WORK/chat_speed.md is a table of the medians of all that this file holds, so that single sides
-can be run again: `--only '1.1b/w4g128/ours*'`. PATTERN is matched against MODEL/SCHEME/SIDE; `--table` only makes it.
-Models are made in WORK (about 10 GB with all schemes of 1.1b). Peak memory is that of the process, with the pages of
-mapped files that it touched; a side's share of the memory's speed counts its weights as they are stored.
+Peers are transformers (fp32, bf16), auto-round without and with auto-round-lib, and llama.cpp; missing ones
+are skipped. Each side runs in its own process, alternating, `--rounds` times. Measurements are appended to
+WORK/chat_speed.json; WORK/chat_speed.md is a table of the medians over this file, so that single sides can be run
+again: `--only '1.1b/w4g128/ours*'`. PATTERN is matched against MODEL/SCHEME/SIDE; `--table` only writes the table.
+Models are created in WORK (about 10 GB with all schemes of 1.1b). Peak memory is that of the process, including the
+touched pages of mapped files; the bandwidth share of a side is based on the stored size of its weights.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ HEAD = (
 
 @dataclass(frozen=True)
 class Side:
-    """One program on one model."""
+    """A program with a model."""
 
     model: str
     scheme: str
@@ -60,7 +60,7 @@ class Side:
 
 
 def sides(names: list[str]) -> list[Side]:
-    """All that can run here, in the order of a round."""
+    """Return all available sides in the order of a round."""
     own, ark, llama = sys.executable, os.environ.get("BITWRIGHT_ARK_PYTHON"), os.environ.get("BITWRIGHT_LLAMA_PYTHON")
     found = []
     for model in names:
@@ -80,7 +80,7 @@ def sides(names: list[str]) -> list[Side]:
 
 
 def run(side: Side, place: Path, prompt: int, tokens: int, threads: int) -> dict[str, Any]:
-    """The figures of one side, or why there are none."""
+    """Run one side and return its figures, or the reason why it failed."""
     wanted = min(tokens, SLOW_TOKENS) if side.kind.startswith(("transformers", "auto-round")) else tokens
     command = [side.python, str(SIDE), side.kind, str(place), str(prompt), str(wanted), str(threads)]
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
@@ -102,13 +102,13 @@ def run(side: Side, place: Path, prompt: int, tokens: int, threads: int) -> dict
 
 
 def bytes_needed(side: Side, place: Path) -> int:
-    """Bytes of weights that one token of this side needs."""
+    """Return the bytes of weights that this side reads per token."""
     name, _, option = side.kind.partition(":")
     return models.needed_bytes(place, option if name == "transformers" else "")
 
 
 def append(record: Path, value: dict[str, Any]) -> None:
-    """Add one measurement to the record."""
+    """Append a measurement to the record."""
     before = json.loads(record.read_text(encoding="utf-8")) if record.exists() else []
     write_json(record, [*before, value])
 
@@ -141,7 +141,7 @@ def measure(work: Path, options: argparse.Namespace) -> None:
 
 
 def medians(record: Path) -> dict[str, dict[str, Any]]:
-    """By key: the medians of its measurements, and the last note or error."""
+    """Return the medians of the measurements and the last note or error, by key."""
     grouped: dict[str, list[dict[str, Any]]] = {}
     for value in json.loads(record.read_text(encoding="utf-8")):
         grouped.setdefault(value["key"], []).append(value)
@@ -161,7 +161,7 @@ def medians(record: Path) -> dict[str, dict[str, Any]]:
 
 
 def table(work: Path) -> str:
-    """The medians as Markdown; ratios above 1 say that ours is faster than that side."""
+    """Return the medians as a Markdown table; a ratio above 1 means that Bitwright is faster than that side."""
     found = medians(work / RECORD)
     text = []
     for model in dict.fromkeys(key.split("/")[0] for key in found):
@@ -204,7 +204,7 @@ def main() -> None:
     parser.add_argument("--prompt", type=int, default=512)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--threads", type=int, default=physical_cores())
-    parser.add_argument("--table", action="store_true", help="make the table of what was measured before")
+    parser.add_argument("--table", action="store_true", help="only write the table of earlier measurements")
     options = parser.parse_args()
     work = options.work.absolute()
     work.mkdir(parents=True, exist_ok=True)

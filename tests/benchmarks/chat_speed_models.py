@@ -1,7 +1,6 @@
-"""The models of chat_speed.py, made on the spot: the demo, a random Llama of 1.1B shape, and both quantized.
+"""Models for chat_speed.py: the demo, a random Llama with 1.1B parameters, and quantized versions of both.
 
-Speed does not depend on what the numbers are, so that layers are rounded plainly, one after the other, and written by
-the project's own formats without a run.
+Speed does not depend on the values of the weights, so layers are rounded to nearest and written without a run.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ LLAMA: Final[dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Scheme:
-    """One way of quantizing a model: the format, and the map as its JSON file says it."""
+    """A format and a bits map in JSON."""
 
     format: str
     map: dict[str, Any]
@@ -73,7 +72,7 @@ SCHEMES: Final = {
 
 
 def original(name: str, work: Path) -> Path:
-    """The folder of the model called `name`: `demo`, `1.1b`, or `tiny` (for trying the benchmark out)."""
+    """Return the folder of the model `name`: `demo`, `1.1b`, or `tiny` (to try the benchmark)."""
     if name == DEMO:
         folder = work / "demo" / "original"
         if not folder.exists():
@@ -90,7 +89,7 @@ def original(name: str, work: Path) -> Path:
 
 
 def quantized(name: str, scheme: str, work: Path) -> Path:
-    """The folder, or the GGUF file, of a model quantized by one of SCHEMES; made if it is not there."""
+    """Return the folder or the GGUF file of a model quantized with one of SCHEMES; create it if it does not exist."""
     folder = work / name / scheme
     if not folder.exists():
         source = original(name, work)
@@ -102,7 +101,7 @@ def quantized(name: str, scheme: str, work: Path) -> Path:
 
 
 def needed_bytes(place: Path, dtype: str = "") -> int:
-    """Bytes of weights that one token needs, as stored or in `dtype`: all but an embedding that is no head as well."""
+    """Return the bytes of weights read per token, as stored or in `dtype`: all but an embedding that is not tied."""
     if place.suffix == ".gguf":
         tensors = read_gguf_header(place).tensors
         unread = "token_embd.weight" if "output.weight" in tensors else ""
@@ -114,7 +113,7 @@ def needed_bytes(place: Path, dtype: str = "") -> int:
 
 
 def _whole(folder: Path, make: Callable[[Path], object]) -> None:
-    """Make a folder under another name and rename it, so that one that is there is complete."""
+    """Create a folder under another name and rename it, so that an existing folder is always complete."""
     staging = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
@@ -136,7 +135,7 @@ def _random(folder: Path, shape: dict[str, Any]) -> None:
 
 
 def _tokenizer(folder: Path, size: int) -> None:
-    """Letters, and words that nobody writes up to the size of the vocabulary."""
+    """Save a tokenizer with letters, and placeholder words up to the size of the vocabulary."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -170,7 +169,7 @@ def _quantize(source: Path, folder: Path, scheme: Scheme) -> None:
 
 
 def describe(place: Path) -> str:
-    """The `quantization_config` of a checkpoint in short, for the record."""
+    """Return a summary of the `quantization_config` of a checkpoint for the record."""
     if place.suffix == ".gguf":
         return place.name
     config = json.loads((place / "config.json").read_text(encoding="utf-8")).get("quantization_config") or {}

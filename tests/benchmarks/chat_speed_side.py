@@ -1,10 +1,10 @@
-"""One side of chat_speed.py in a process of its own: loads a model, reads a prompt, writes tokens, prints the figures.
+"""One side of chat_speed.py in its own process: load a model, process a prompt, generate tokens, print the figures.
 
     python chat_speed_side.py KIND MODEL PROMPT TOKENS THREADS
 
-KIND is `transformers:fp32`, `transformers:bf16`, `auto-round` (its choice of kernels, with auto-round-lib where the
-interpreter has it), `llama.cpp`, `ours:BACKEND`, or `bandwidth`. Runs in the interpreter of the program that it
-measures, which need not have ours. The last line of stdout is one JSON object.
+KIND is `transformers:fp32`, `transformers:bf16`, `auto-round` (its own choice of kernels, with auto-round-lib if
+installed), `llama.cpp`, `ours:BACKEND`, or `bandwidth`. Runs in the interpreter of the measured
+program, in which Bitwright need not be installed. The last line of stdout is one JSON object.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ SIDES = {"transformers": by_transformers, "auto-round": by_auto_round, "llama.cp
 
 
 def measure(extend: Extend, reset: Callable[[], None], prompt: int, tokens: int) -> dict[str, float]:
-    """Seconds to the first token behind `prompt` tokens, and tokens a second after it by the median time of one."""
+    """Return the seconds to the first token after `prompt` tokens, and the decode speed from the median time."""
     extend(list(range(10, 10 + WARM)))
     extend([10])
     reset()
@@ -138,7 +138,7 @@ def main(kind: str, path: str, prompt: int, tokens: int, threads: int) -> dict[s
 
 
 def peak_memory() -> int:
-    """Bytes that this process had at most (Linux); getrusage would begin with those of the one that started it."""
+    """Return the peak memory of this process (Linux); getrusage would include that of its parent."""
     for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024

@@ -1,13 +1,13 @@
-"""GGUF files of Bitwright's tuning against llama.cpp's own rounding of the same weights. Run by hand:
+"""Comparison of tuned GGUF files with llama.cpp's own quantization of the same weights. Run manually:
 
-    export BITWRIGHT_LLAMA_PYTHON=PYTHON    # an interpreter that has llama-cpp-python
+    export BITWRIGHT_LLAMA_PYTHON=PYTHON    # an interpreter with llama-cpp-python
     python3 packaging/bootstrap.py exec --extra test \\
         env PYTHONPATH=. python tests/benchmarks/gguf_against_llama_cpp.py MODEL WORK TYPE...
 
 For each TYPE (`q4_0`, `q4_k_m`, ...): MODEL is written as a 16-bit GGUF, which llama.cpp quantizes without an
 importance matrix, and is tuned by the recipe `quick` (RECIPE in the environment names another). llama.cpp computes the
 perplexity of all files, on the bundled evaluation text in windows of 512 tokens.
-Prints one JSON object a file.
+Prints one JSON object per file.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ print(json.dumps({"perplexity": math.exp(total / seen), "tokens": seen}))
 
 
 def in_llama(script: str, *arguments: object) -> str:
-    """What a script prints in the interpreter that has llama-cpp-python."""
+    """Run a script in the interpreter with llama-cpp-python and return its output."""
     command = [os.environ["BITWRIGHT_LLAMA_PYTHON"], "-c", script, *map(str, arguments)]
     return subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout
 
@@ -82,7 +82,7 @@ def main(model: str, work: Path, types: list[str]) -> None:
     )
     plain = work / "plain"
     if not plain.exists():
-        # a GGUF file as the source would keep its blocks
+        # a GGUF source would keep its own blocks
         source = open_source(model, lambda event: None, lambda: False).folder
         for _ in convert(source, plain, "gguf"):
             pass

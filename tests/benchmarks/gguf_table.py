@@ -1,12 +1,12 @@
-"""What gguf-py and llama.cpp read out of the GGUF files that we write: the largest differences. Run by hand:
+"""Largest differences when gguf-py and llama.cpp read the GGUF files written by Bitwright. Run manually:
 
-    export BITWRIGHT_LLAMA_PYTHON=PYTHON    # an interpreter that has llama-cpp-python
+    export BITWRIGHT_LLAMA_PYTHON=PYTHON    # an interpreter with llama-cpp-python
     python3 packaging/bootstrap.py exec --extra test env PYTHONPATH=. python tests/benchmarks/gguf_table.py WORK
 
-A random Llama of one block is rounded plainly, on every grid that `gguf` carries and in every named type. Weights:
-those that gguf-py's dequantizers read, rows put back by transformers' own rule, against ours. Logits: llama.cpp's
-against transformers' in float32 with the same weights; beside it what llama.cpp makes of these weights in a file of
-32-bit floats, for it multiplies blocks with activations that it rounds to 8 bits.
+A random Llama of one block is rounded to nearest with every scheme that `gguf` supports and in every named type.
+Weights: those of gguf-py's dequantizers, in transformers' order of rows, against ours. Logits: llama.cpp's against
+transformers' in float32 with the same weights, and for comparison llama.cpp's with a 32-bit file, because llama.cpp
+multiplies blocks with activations rounded to 8 bits.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ NAMES = {
 
 
 def cases() -> list[tuple[str, str, LayerScheme]]:
-    """Name, format and scheme of every file."""
+    """Yield the name, format and scheme of every file."""
     plain = [
         LayerScheme(bits, group, sym)
         for bits, sym, group in itertools.product((2, 3, 4, 8), (True, False), (32, 64, 128, -1))
@@ -54,7 +54,7 @@ def cases() -> list[tuple[str, str, LayerScheme]]:
 
 
 def in_order(values: np.ndarray, kind: str, heads: tuple[int, int]) -> np.ndarray:
-    """Rows of q and k as transformers has them: halves of a head in place of pairs (its own reader's rule)."""
+    """Return the rows of q and k in transformers' order: halves of a head instead of pairs (as in its GGUF reader)."""
     if kind not in ("self_attn.q_proj", "self_attn.k_proj"):
         return values
     count = heads[kind == "self_attn.k_proj"]
@@ -63,7 +63,7 @@ def in_order(values: np.ndarray, kind: str, heads: tuple[int, int]) -> np.ndarra
 
 
 def weights_apart(path: Path, kept: dict[str, torch.Tensor], heads: tuple[int, int]) -> float:
-    """Largest difference of any linear, as gguf-py reads it."""
+    """Return the largest difference over all linears as read by gguf-py."""
     tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
     apart = 0.0
     for kind, name in NAMES.items():

@@ -1,13 +1,13 @@
-"""Quantized linear layers on a CUDA or XPU device: our Triton kernels against torch's product and everyone else's.
+"""Speed of quantized linear layers on a CUDA or XPU device: the Triton kernels, torch's product and other backends.
 
-By hand, on a machine with such a device:
+Run manually on a machine with such a device:
 
     python -m tests.benchmarks.gpu_kernels [--device cuda:0] [--bits 2 3 4 8] [--group 128] [--rows 1 4 16 64 256 1024]
-    python -m tests.benchmarks.gpu_kernels --routes      # where FEW and MANY of triton_layer.py should lie
+    python -m tests.benchmarks.gpu_kernels --routes      # to choose FEW and MANY of triton_layer.py
 
 A line per shape, bits and rows: microseconds of each backend (median), its ratio to torch's bfloat16 product, bytes of
-weights read in a second, and the largest error relative to the dequantized float32 product. Several copies of a layer
-take turns, so that no cache holds the weights. The sides take turns as well.
+weights per second, and the largest error relative to the dequantized float32 product. Several copies of a layer are
+used in turn, so that the weights do not fit into a cache. The backends alternate, too.
 """
 
 from __future__ import annotations
@@ -68,15 +68,17 @@ def main() -> None:
 
 
 def parsed() -> argparse.Namespace:
-    """What the command line says."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--bits", type=int, nargs="+", default=[4, 2, 3, 8])
     parser.add_argument("--group", type=int, default=128)
     parser.add_argument("--asym", action="store_true")
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 2, 4, 16, 64, 256, 512, 1024])
-    parser.add_argument("--shapes", type=int, default=len(SHAPES), help="how many of them")
-    parser.add_argument("--routes", action="store_true", help="the three ways of the Triton layer at every row count")
+    parser.add_argument("--shapes", type=int, default=len(SHAPES), help="number of shapes")
+    parser.add_argument(
+        "--routes", action="store_true", help="measure each kernel of the Triton layer at every number of rows"
+    )
     return parser.parse_args()
 
 
@@ -88,7 +90,7 @@ def compare(
     row_counts: list[int],
     dtype: torch.dtype,
 ) -> None:
-    """All backends that take the layer, at each number of rows."""
+    """Measure all backends that support the layer, at each number of rows."""
     outputs, inputs = shape
     stored = random_layer(scheme, outputs, inputs)
     facts = LayerFacts("bench", outputs, inputs, scheme)
@@ -121,7 +123,7 @@ def compare(
 def routes(
     device: Device, scheme: LayerScheme, outputs: int, inputs: int, row_counts: list[int], dtype: torch.dtype
 ) -> None:
-    """The Triton layer by each of its three ways, whatever number of rows it would choose it for."""
+    """Measure each of the three kernels of the Triton layer at every number of rows."""
     from core.inference.backends.triton_layer import TritonLinear
 
     stored = random_layer(scheme, outputs, inputs)
@@ -146,7 +148,7 @@ def routes(
 def turns(
     layers: list[Any], x: torch.Tensor, way: Callable[[Any, torch.Tensor], torch.Tensor] | None = None
 ) -> Callable[[], torch.Tensor]:
-    """A call that asks the next copy of a layer each time."""
+    """Return a function that calls the next copy of a layer each time."""
     place = [0]
 
     def call() -> torch.Tensor:
@@ -159,7 +161,7 @@ def turns(
 
 
 def timed(device: Device, calls: dict[str, Callable[[], torch.Tensor]]) -> dict[str, float]:
-    """Seconds of one call of each side: the median of ROUNDS, the sides taking turns, 20 calls a round."""
+    """Return the seconds per call of each side: the median of ROUNDS alternating rounds of 20 calls."""
     wait = {"cuda": torch.cuda.synchronize, "xpu": torch.xpu.synchronize}.get(device.kind, lambda: None)
     for call in calls.values():
         for _ in range(3):  # compiles, tries tile sizes

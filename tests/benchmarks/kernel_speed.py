@@ -1,8 +1,10 @@
-"""How fast the compiled kernels are, by hand: `python -m tests.benchmarks.kernel_speed [--threads 1 2] [--rows 1 512]`.
+"""Speed of the compiled kernels. Run manually:
 
-For every width of weights and number of rows: time of a product, gigabytes of weights a second (as a share of what the
-machine reads), and billions of operations a second (two for a weight and a row). The matrices of one width are together
-larger than any cache. `--cpu` takes the time of the calling thread, for a machine that others use, on one thread.
+    python -m tests.benchmarks.kernel_speed [--threads 1 2] [--rows 1 512]
+
+For every bit width and number of rows: time of a product, gigabytes of weights per second (and their share of the
+memory bandwidth), and billions of operations per second (two per weight and row). The matrices of one bit width
+together exceed any cache. `--cpu` measures the CPU time of the calling thread, for a busy machine, with one thread.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ WIDTHS = ("w2", "w3", "w4", "w4-planes2", "w4-asym", "w8", "bf16", "f32")
 
 
 def made(width: str, group: int) -> matrix.Matrix:
-    """A random matrix of this width."""
+    """Return a random matrix of this bit width."""
     generator = torch.Generator().manual_seed(1)
     if width in ("bf16", "f32"):
         dtype = torch.bfloat16 if width == "bf16" else torch.float32
@@ -43,14 +45,14 @@ def made(width: str, group: int) -> matrix.Matrix:
 
 
 def timed(call: Callable[[], object], clock: Callable[[], float]) -> float:
-    """Seconds of one call."""
+    """Return the seconds of one call."""
     start = clock()
     call()
     return clock() - start
 
 
 def measured(matrices: Sequence[matrix.Matrix], rows: int, threads: int, clock: Callable[[], float]) -> float:
-    """Seconds of one product, the median of a few passes over all matrices."""
+    """Return the seconds of one product, the median of a few passes over all matrices."""
     x = torch.randn(rows, INPUTS)
     use = matrices if rows <= 16 else matrices[:2]
 
@@ -63,13 +65,15 @@ def measured(matrices: Sequence[matrix.Matrix], rows: int, threads: int, clock: 
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 4, 8, 16, 64, 512])
     parser.add_argument("--widths", nargs="+", default=list(WIDTHS))
     parser.add_argument("--group", type=int, default=128)
-    parser.add_argument("--cpu", action="store_true", help="time of the calling thread; with --threads 1")
+    parser.add_argument(
+        "--cpu", action="store_true", help="measure the CPU time of the calling thread; with --threads 1"
+    )
     options = parser.parse_args()
     clock = time.thread_time if options.cpu else time.perf_counter
     print(f"{library.instructions()}, {OUTPUTS} x {INPUTS}, groups of {options.group}")

@@ -1,9 +1,9 @@
-"""How long the Layers page takes at 20,000 layers: open, select all, set bits, undo, filter, fold, paint. By hand:
+"""Speed of the Layers page with 20,000 layers: open, select all, set bits, undo, filter, fold, paint. Run manually:
 
     python3 packaging/bootstrap.py exec --extra test env PYTHONPATH=. python tests/benchmarks/map_speed.py
 
-Each step includes everything that follows from it on the page: plans, sizes, costs, map, tree, panel, one repaint.
-Prints milliseconds: the median and the worst of several rounds.
+Each step includes all resulting updates of the page: plans, sizes, costs, map, tree, panel, one repaint. Prints the
+median and the maximum of several rounds in milliseconds.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ GATE = "mlp.experts.*.gate_proj"
 
 
 def trees() -> dict[str, ModelTree]:
-    """20,000 layers as one would never see them, and as a mixture of experts has them."""
+    """Return trees with 20,000 layers: an artificial one, and one like a mixture of experts."""
     return {"2,858 blocks of 7": llama(2858), "48 blocks with 128 experts": mixture(48, 128)}
 
 
 def loss_increase(tree: ModelTree) -> SensitivityTable:
-    """A table of loss increase over a wide range."""
+    """Return a table of loss increases over a wide range."""
     schemes = tuple(LayerScheme(bits, 64) for bits in BITS)
     rows = (10.0 ** -(number % 7) / (1 + number) for number, _ in enumerate(tree.linears))
     values = tuple(tuple(row / 4**column for column in range(len(schemes))) for row in rows)
@@ -54,7 +54,7 @@ def loss_increase(tree: ModelTree) -> SensitivityTable:
 
 
 def measured(page: LayersPage, step: Callable[[], object]) -> float:
-    """Milliseconds of a step with the repaint that follows."""
+    """Return the milliseconds of a step and the following repaint."""
     began = time.perf_counter()
     step()
     QApplication.sendPostedEvents()
@@ -63,7 +63,7 @@ def measured(page: LayersPage, step: Callable[[], object]) -> float:
 
 
 def round_of(page: LayersPage, opened: OpenedModel, bits: int) -> dict[str, float]:
-    """Every step once, the page as it was at the end."""
+    """Run every step once and restore the page."""
     draft, field, body = page.context.draft, page.body.filter.field, page.body
     rows = body.table
     steps: dict[str, Callable[[], object]] = {
@@ -97,7 +97,7 @@ def round_of(page: LayersPage, opened: OpenedModel, bits: int) -> dict[str, floa
 
 
 def measured_round(page: LayersPage, opened: OpenedModel, bits: int) -> dict[str, float]:
-    """The edits once more with a table of loss increase and an engine that minds, colours by sensitivity."""
+    """Run the edits with a table of loss increases, an engine with restrictions, and colours by sensitivity."""
     draft = page.context.draft
     spec, table = draft.analysis(), loss_increase(opened.tree)
     return {

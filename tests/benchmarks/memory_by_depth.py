@@ -1,10 +1,11 @@
-"""Peak memory of a whole run, process tree and all, at 4, 16 and 64 blocks of one width.
+"""Peak memory of a run, over its whole process tree, for models with 4, 16 and 64 blocks of the same width.
 
-Run by hand:
+Run manually:
 
     python3 packaging/bootstrap.py exec --extra test env PYTHONPATH=. python tests/benchmarks/memory_by_depth.py WORK
 
-Makes random Llamas (hidden 512, intermediate 1408, tied) in WORK and quantizes each to 4 bits with few steps.
+Creates random Llamas (hidden size 512, intermediate size 1408, tied) in WORK and quantizes each to 4 bits with few
+steps.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ WIDTH, INNER = 512, 1408
 
 
 def save_llama(folder: Path, blocks: int) -> Path:
-    """A random Llama with a byte tokenizer."""
+    """Save a random Llama with a byte-level tokenizer."""
     if folder.is_dir():
         return folder
     tiny_model.save_model(folder)

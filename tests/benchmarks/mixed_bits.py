@@ -1,12 +1,12 @@
-"""Mixed bits: our allocation against AutoScheme's and against uniform maps, all tuned alike. Run by hand:
+"""Comparison of our allocation of bits with AutoScheme's and with uniform bits, tuned alike. Run manually:
 
     python3 packaging/bootstrap.py exec --extra test \\
         env PYTHONPATH=. python tests/benchmarks/mixed_bits.py MODEL TEXTS WORK
 
-MODEL is a folder, TEXTS a jsonl file with a `text` of at least 256 tokens a line, WORK a folder. Both analyses read 16
+MODEL is a folder, TEXTS a jsonl file with a `text` of at least 256 tokens per line, WORK a folder. Both analyses use 16
 samples of 256 tokens of TEXTS. Every map is tuned by the same recipe on the same texts, and evaluated in fp32 on the
-bundled evaluation text. Prints one JSON object a row: predicted loss increase, bytes, bits a weight, perplexity, and
-for the analyses seconds and the peak of the process tree. What WORK has already is not done again.
+bundled evaluation text. Prints one JSON object per row: predicted loss increase, bytes, bits per weight, perplexity,
+and for the analyses seconds and peak memory of the process tree. Existing results in WORK are reused.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FUSION = ["--no-fuse-qkv", "--no-fuse-gate-up"]
 
 
 def analyse_ours(model: str, texts: str, work: Path, budgets: list[float]) -> Figures:
-    """Our maps; the first measures, the others find what it measured."""
+    """Compute our maps; the first call measures, and the others use its measurements."""
     figures = []
     for budget in budgets:
         target = work / f"ours-{budget}.json"
@@ -44,7 +44,7 @@ def analyse_ours(model: str, texts: str, work: Path, budgets: list[float]) -> Fi
 
 
 def analyse_theirs(model: str, texts: str, work: Path, budgets: list[float]) -> Figures:
-    """AutoScheme's maps."""
+    """Compute AutoScheme's maps."""
     found = work / "theirs.json"
     command = [sys.executable, str(HERE / "peer_scheme.py"), model, texts, ",".join(map(str, budgets)), str(found)]
     figures = measured(command, work / "theirs.log")
@@ -55,7 +55,7 @@ def analyse_theirs(model: str, texts: str, work: Path, budgets: list[float]) -> 
 
 
 def loss_increase_of(model: str, table: SensitivityTable, bits_map: BitsMap) -> float | None:
-    """What our table predicts of any map."""
+    """Return the loss increase that our table predicts for a map."""
     return table.total(inspect(model, bits_map=bits_map).plans)
 
 
@@ -88,7 +88,7 @@ def main() -> None:
 
 
 def tune_and_measure(options: argparse.Namespace, table: SensitivityTable, work: Path, name: str) -> None:
-    """One map, tuned and evaluated."""
+    """Tune and evaluate one map."""
     path, output = work / f"{name}.json", work / name
     if not output.exists():
         command = [str(BIN / "bitwright"), "quantize", options.model, "--bits-map", str(path), "--output", str(output)]

@@ -1,14 +1,14 @@
-"""What one program that is not ours makes of a checkpoint: the weights it multiplies with, and its logits.
+"""Weights and logits of a checkpoint as loaded by another program.
 
-Run by readers_table.py in the interpreter of that program, which need not have ours:
+Run by readers_table.py in the interpreter of that program, in which Bitwright need not be installed:
 
     python one_reader.py READER TOKENS FOLDER OUT BACKEND [FOLDER OUT BACKEND ...]
 
-READER is `transformers` (with whatever it needs for the checkpoint: auto-round, or optimum and gptqmodel), `gptqmodel`,
+READER is `transformers` (with auto-round, or optimum and gptqmodel, as the checkpoint requires), `gptqmodel`,
 `vllm`, or `autoawq` (weights only; BACKEND is then the path of its packing_utils.py); BACKEND may be empty. TOKENS is a
-JSON list of lists. OUT is a safetensors file: `NAME.weight` [out, in] in the dtype that the reader works in, and either
-`logits` or `logprobs` [rows, tokens, vocabulary]; where the reader fails, OUT.txt says why. A weight is what comes out
-for the unit matrix: zeros add nothing, so that it is exact.
+JSON list of lists. OUT is a safetensors file: `NAME.weight` [out, in] in the dtype of the reader, and either
+`logits` or `logprobs` [rows, tokens, vocabulary]; if the reader fails, OUT.txt contains the reason. A weight is the
+output for the unit matrix, which is exact because zeros add nothing.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from safetensors.torch import load_file, save_file
 
 Tensors = dict[str, torch.Tensor]
 
-# vLLM's joined layers and their parts.
+# vLLM's fused layers and their parts.
 JOINED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
 
 
 def answer_to_unit(module: Any, inputs: int, dtype: torch.dtype) -> torch.Tensor:
-    """The weight [out, in] of a linear module, without its bias."""
+    """Return the weight [out, in] of a linear module, without its bias."""
     bias = getattr(module, "bias", None)
     kept = None if bias is None else bias.detach().clone()
     with torch.no_grad():
@@ -44,12 +44,12 @@ def answer_to_unit(module: Any, inputs: int, dtype: torch.dtype) -> torch.Tensor
 
 
 def packed_modules(model: torch.nn.Module) -> dict[str, Any]:
-    """The quantized layers by name."""
+    """Return the quantized layers by name."""
     return {name: module for name, module in model.named_modules() if hasattr(module, "qweight")}
 
 
 def inputs_of(module: Any) -> int:
-    """Inputs of a layer, however its program calls them."""
+    """Return the number of inputs of a layer, whose attribute name depends on the program."""
     for name in ("in_features", "infeatures", "original_infeatures"):
         if isinstance(getattr(module, name, None), int):
             return int(getattr(module, name))
@@ -57,7 +57,7 @@ def inputs_of(module: Any) -> int:
 
 
 def of_module(model: torch.nn.Module, tokens: torch.Tensor) -> Tensors:
-    """Weights and logits of a transformers model."""
+    """Return the weights and logits of a transformers model."""
     dtype = next(p.dtype for p in model.parameters() if p.dtype.is_floating_point)
     found = {
         f"{name}.weight": answer_to_unit(module, inputs_of(module), dtype)
@@ -69,7 +69,7 @@ def of_module(model: torch.nn.Module, tokens: torch.Tensor) -> Tensors:
 
 
 def by_transformers(folder: str, tokens: torch.Tensor, backend: str) -> Tensors:
-    """transformers, with auto-round for its own formats or where BACKEND names one of its backends."""
+    """Read with transformers, and with auto-round for its own formats or if BACKEND is one of its backends."""
     import transformers
 
     own = json.loads((Path(folder) / "config.json").read_text())["quantization_config"]["quant_method"] == "auto-round"
@@ -85,7 +85,7 @@ def by_transformers(folder: str, tokens: torch.Tensor, backend: str) -> Tensors:
 
 
 def by_gptqmodel(folder: str, tokens: torch.Tensor, backend: str) -> Tensors:
-    """GPTQModel by itself."""
+    """Read with GPTQModel."""
     from gptqmodel import BACKEND, GPTQModel
 
     model = GPTQModel.load(folder, device="cpu", backend=getattr(BACKEND, backend or "AUTO"), dtype=torch.float16)
@@ -96,7 +96,7 @@ def by_gptqmodel(folder: str, tokens: torch.Tensor, backend: str) -> Tensors:
 
 
 def by_vllm(folder: str, tokens: torch.Tensor, backend: str) -> Tensors:
-    """vLLM on a CPU, in this process, so that its layers can be asked."""
+    """Read with vLLM on a CPU, in this process, so that its layers are accessible."""
     os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1"}
     from vllm import LLM, SamplingParams
 
@@ -110,7 +110,7 @@ def by_vllm(folder: str, tokens: torch.Tensor, backend: str) -> Tensors:
         found |= part
     asked = SamplingParams(max_tokens=1, temperature=0, detokenize=False, prompt_logprobs=vocabulary)
     rows = model.generate([{"prompt_token_ids": row} for row in tokens.tolist()], asked)
-    # The first token of a prompt has no probability, and what follows the last one is not among those of the prompt.
+    # The first token of a prompt has no probability, and the token after the last one is not part of the prompt.
     logprobs = [
         [[place[token].logprob for token in range(vocabulary)] for place in row.prompt_logprobs[1:]] for row in rows
     ]
@@ -136,7 +136,7 @@ def _of_vllm(model: torch.nn.Module) -> Tensors:
 
 
 def by_autoawq(folder: str, tokens: torch.Tensor, backend: str) -> Tensors:
-    """AutoAWQ's own unpacking, a file of its source that needs nothing but torch."""
+    """Read with AutoAWQ's unpacking code, a source file that needs only torch."""
     spec = importlib.util.spec_from_file_location("packing_utils", backend)
     assert spec is not None
     assert spec.loader is not None

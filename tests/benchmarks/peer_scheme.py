@@ -1,9 +1,10 @@
-"""The bits that auto-round's AutoScheme gives each layer, as JSON. Run by `mixed_bits.py`, in a process of its own:
+"""Bits of each layer chosen by auto-round's AutoScheme, as JSON. Run by `mixed_bits.py` in a separate process:
 
     python tests/benchmarks/peer_scheme.py MODEL TEXTS BUDGETS OUT
 
-BUDGETS is a list such as 2.5,3.0,3.5; OUT gets {"seconds": ..., "maps": {budget: {layer: bits}}}. Its own defaults
-(16 samples of 256 tokens, the gradient of the loss), options of 2, 3, 4 and 8 bits in symmetric groups of 64.
+BUDGETS is a list such as 2.5,3.0,3.5; OUT receives {"seconds": ..., "maps": {budget: {layer: bits}}}. Uses
+AutoScheme's defaults (16 samples of 256 tokens, the gradient of the loss) with the options 2, 3, 4 and 8 bits in
+symmetric groups of 64.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 
 
 class _InputCaptured(Exception):  # noqa: N818 - control flow, not an error
-    """Raised once the schemes are known: the tuning is not wanted."""
+    """Exception raised when the schemes are known, to skip the tuning."""
 
 
 def main(model: str, texts: str, budgets: list[float], out: Path) -> None:

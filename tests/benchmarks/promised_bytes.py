@@ -1,10 +1,10 @@
-"""Ten random bits maps: the bytes that a map promises against the bytes that a run writes. Run by hand:
+"""Comparison of the estimated size with the written size for ten random bits maps. Run manually:
 
     python3 packaging/bootstrap.py exec --extra test \\
         env PYTHONPATH=. python tests/benchmarks/promised_bytes.py MODEL WORK
 
-Every layer gets bits, group size and symmetry at random, every other map names the head too; formats alternate. The
-runs round to nearest (recipe `rtn`), as how it is rounded changes no size. Prints one JSON object a map.
+Every layer gets random bits, group size and symmetry; every other map includes the head; formats alternate. The runs
+use the recipe `rtn`, since the rounding does not affect the size. Prints one JSON object per map.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MAPS = 10
 
 
 def random_map(names: list[str], head: str, draw: random.Random) -> BitsMap:
-    """A scheme for every layer, and 8 bits for the head if it is named."""
+    """Return a random scheme for every layer, and 8 bits for the head if it is included."""
     rules = [
         Rule(name, draw.choice((2, 3, 4, 8, 16)), draw.choice((32, 64, 128, -1)), draw.random() < 0.5) for name in names
     ]

@@ -1,15 +1,15 @@
-"""What programs that are not ours read out of what we write: the largest differences, case by case.
+"""Largest differences when other programs read the checkpoints written by Bitwright, case by case.
 
-Run by hand, with the interpreters of the programs that are there; those left out are not asked:
+Run manually with the interpreters of the available programs; the others are skipped:
 
     python3 packaging/bootstrap.py exec --extra test python tests/benchmarks/readers_table.py WORK \\
         --auto-round PYTHON --auto-round-lib PYTHON --gptqmodel PYTHON --vllm PYTHON --autoawq packing_utils.py \\
         --only WORD
 
-A random Llama of two blocks with biases is rounded plainly and written in every format, with every number of bits,
-symmetry and group size that the reader takes. Held against each other are the weights that the reader multiplies with
-and ours, rounded to the dtype that it works in; and its logits and those of transformers in float32 with our weights,
-beside what transformers loses with the same weights in the reader's own dtype. WORK keeps the answers.
+A random Llama of two blocks with biases is rounded to nearest and written in every format, with every bit width,
+symmetry and group size that the reader supports. Compared are the reader's weights with ours, rounded to its dtype, and
+its logits with those of transformers in float32 with our weights; for reference, also those of transformers with the
+same weights in the reader's dtype. The results are stored in WORK.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ TOKENS = torch.arange(48).reshape(2, 24) * 5 % 251
 READER = Path(__file__).with_name("one_reader.py")
 ATTENTION = tuple(f"model.layers.0.self_attn.{part}_proj" for part in "qkv")
 LEFT: dict[str, dict[str, Any]] = {name: {"bits": 16} for name in (*ATTENTION, "model.layers.1.mlp.down_proj")}
-# Joined layers agree, so that vLLM can read them.
+# Fused layers have the same scheme, so that vLLM can read them.
 MIXED: dict[str, dict[str, Any]] = {
     **{name: {"bits": 16} for name in ATTENTION},
     "model.layers.1.mlp.gate_proj": {"group_size": 32},
@@ -53,7 +53,7 @@ MIXED: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Case:
-    """A format and a map that one reader is asked to read."""
+    """A format and a bits map to be read by one reader."""
 
     reader: str
     backend: str
@@ -69,7 +69,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Found:
-    """Largest differences: of weights, of logits, and of logits with our weights in the reader's dtype."""
+    """Largest differences of weights, of logits, and of logits with our weights in the reader's dtype."""
 
     layers: int
     weights: float
@@ -79,12 +79,12 @@ class Found:
 
 
 def schemes(bits: tuple[int, ...], syms: tuple[bool, ...], groups: tuple[int, ...]) -> Iterator[LayerScheme]:
-    """All combinations."""
+    """Return all combinations of bits, group size and symmetry."""
     return (LayerScheme(b, group, sym) for b in bits for sym in syms for group in groups)
 
 
 def cases(autoawq: str) -> Iterator[Case]:
-    """What each reader is asked, as far as it says that it can."""
+    """Yield the cases of each reader that it supports according to its documentation."""
     every, both, groups = (2, 3, 4, 8), (True, False), (32, 128, -1)
     for name in ("auto_round", "auto_gptq"):
         for scheme in schemes(every, (True,), groups):
@@ -124,7 +124,7 @@ def cases(autoawq: str) -> Iterator[Case]:
 
 
 def save_source(folder: Path) -> None:
-    """A random model in bf16 with a tokenizer of 256 words."""
+    """Save a random model in bfloat16 with a tokenizer of 256 words."""
     config = transformers.LlamaConfig(
         vocab_size=256, hidden_size=256, intermediate_size=384, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, max_position_embeddings=128, attention_bias=True, tie_word_embeddings=False,
@@ -140,7 +140,7 @@ def save_source(folder: Path) -> None:
 
 
 def write(source: Path, folder: Path, case: Case) -> Output:
-    """The output that a case is about."""
+    """Write the output of a case."""
     extra = {"mixed": MIXED, "left": LEFT}.get(case.what)
     output = write_output(source, folder, case.format, bits_map(case.scheme, extra))
     if case.what == "act_order":
@@ -150,7 +150,7 @@ def write(source: Path, folder: Path, case: Case) -> Output:
 
 
 def act_order(source: Path, folder: Path, name: str, output: Output) -> Output:
-    """The same layers with their inputs dealt out to the groups at random, as GPTQ's `desc_act` does."""
+    """Return the layers with act-order: the inputs are assigned to the groups at random, as with GPTQ's `desc_act`."""
     generator = torch.Generator().manual_seed(3)
     layers = {}
     for layer in output.layers.values():
@@ -171,7 +171,7 @@ def act_order(source: Path, folder: Path, name: str, output: Output) -> Output:
 
 
 def ask(python: str, reader: str, work: Path, asked: list[Case]) -> None:
-    """Let a reader answer in its own interpreter; vLLM takes a process for each case."""
+    """Run a reader in its own interpreter; vLLM needs a process for each case."""
     places = [(str(work / case.name), str(answer(work, case)), case.backend) for case in asked]
     for batch in [[place] for place in places] if reader == "vllm" else [places]:
         command = [
@@ -187,12 +187,12 @@ def ask(python: str, reader: str, work: Path, asked: list[Case]) -> None:
 
 
 def answer(work: Path, case: Case) -> Path:
-    """The file of a case's answer."""
+    """Return the path of the result of a case."""
     return work / f"{case.reader}_{case.name}.safetensors"
 
 
 def compare(source: Path, output: Output, said: dict[str, torch.Tensor]) -> Found:
-    """Hold a reader's answer against our weights."""
+    """Compare a reader's result with our weights."""
     model = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
     weights, dtype = 0.0, torch.float16
     missing = set(output.layers) ^ {name.removesuffix(".weight") for name in said if name.endswith(".weight")}
@@ -219,7 +219,7 @@ def compare(source: Path, output: Output, said: dict[str, torch.Tensor]) -> Foun
 
 
 def row(case: Case, found: Found | str) -> str:
-    """A line of the table."""
+    """Return a row of the table."""
     first = f"| {case.reader} | {case.format} | {case.scheme.label()}{' ' + case.what if case.what else ''} |"
     if isinstance(found, str):
         return f"{first} {found} | | |"
@@ -229,13 +229,13 @@ def row(case: Case, found: Found | str) -> str:
 
 
 def main() -> int:
-    """Print the table; 1 where a reader that was asked could not read something."""
+    """Print the table and return 1 if a reader failed to read a checkpoint."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("work", type=Path)
     for reader in ("auto-round", "auto-round-lib", "gptqmodel", "vllm"):
         parser.add_argument(f"--{reader}", default="")
     parser.add_argument("--autoawq", default="")
-    parser.add_argument("--only", default="", help="cases with this word in reader, format or scheme")
+    parser.add_argument("--only", default="", help="only cases with this text in reader, format or scheme")
     options = vars(parser.parse_args())
     pythons = {
         "auto-round": (options["auto_round"], "transformers"),

