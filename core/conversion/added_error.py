@@ -1,6 +1,6 @@
-"""How far the weights of an output are from its source's: the figures that a conversion reports.
+"""The error that a conversion adds: differences between the weights of a source and of its output.
 
-Sums are taken in float64, over some rows at a time, so that temporaries stay small. Knows matrices, not formats.
+Sums are computed in float64, a few rows at a time to keep temporaries small.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from core.formats.stored import StoredLayer, by_rows
 from core.model.weights import TensorStore
 
 _PIECE = 1 << 19
-"""Weights that are looked at together: few enough for a processor's cache."""
+"""Weights that are compared at a time, so that they fit into the processor cache."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How far two tensors of the same shape are apart.
+    """The difference between two tensors of the same shape.
 
     Attributes:
-        largest: absolute difference.
+        largest: largest absolute difference.
         squared: sum of the squared differences.
         of: sum of the squares of the first tensor.
     """
@@ -36,39 +36,45 @@ class Difference:
 
     @property
     def relative_rms(self) -> float:
-        """Root of the mean squared difference, as a share of the root mean square of the first; inf from all zeros."""
+        """RMS of the difference divided by the RMS of the first tensor; inf if only the first tensor is all zeros."""
         if self.squared == 0:
             return 0.0
         return math.sqrt(self.squared / self.of) if self.of else math.inf
 
     @property
     def exact(self) -> bool:
-        """Whether all numbers are equal; a NaN on either side is a difference."""
+        """True if all values are equal; a NaN counts as a difference."""
         return self.largest == 0
 
     def __add__(self, other: Difference) -> Difference:
-        # max() would lose a NaN that comes second
+        # max() would drop a NaN in the second argument
         largest = self.largest if self.largest >= other.largest or math.isnan(self.largest) else other.largest
         return Difference(largest, self.squared + other.squared, self.of + other.of)
 
 
 @dataclass
 class AddedError:
-    """The differences of all tensors of an output so far; grows with every `add`."""
+    """The accumulated differences of the tensors of an output.
+
+    Attributes:
+        total: sum over all tensors.
+        differing: number of tensors that differ.
+        worst: name and relative RMS of the tensor with the largest relative RMS.
+    """
 
     total: Difference = Difference()
     differing: int = 0
     worst: tuple[str, float] = field(default=("", 0.0))
 
     def add(self, name: str, found: Difference) -> None:
-        """Count a tensor in."""
+        """Add the difference of a tensor."""
         self.total += found
         self.differing += not found.exact
         if not found.exact and (not self.worst[0] or found.relative_rms > self.worst[1]):
             self.worst = (name, found.relative_rms)
 
     def to_json(self) -> dict[str, Any]:
-        """Largest absolute difference, the relative root mean square over all weights, and the worst tensor's."""
+        """Return the largest absolute difference, the relative RMS of all weights, and the worst tensor."""
         return {
             "largest_difference": self.total.largest,
             "relative_rms": self.total.relative_rms,
@@ -78,7 +84,7 @@ class AddedError:
 
 
 def between(before: Tensor, after: Tensor) -> Difference:
-    """How far `after` is from `before`, of one shape."""
+    """Return the difference between two tensors of the same shape."""
     first, second = before.detach().reshape(-1), after.detach().reshape(-1)
     if first.shape != second.shape:
         raise ValueError(f"{tuple(before.shape)} and {tuple(after.shape)} cannot be compared")
@@ -94,12 +100,12 @@ def between(before: Tensor, after: Tensor) -> Difference:
 
 
 def _square(values: Tensor) -> float:
-    """Sum of the squares, added up in float64."""
+    """Return the sum of squares, accumulated in float64."""
     return float(torch.linalg.vector_norm(values, dtype=torch.float64)) ** 2
 
 
 def of_layers(before: StoredLayer, after: StoredLayer) -> Difference:
-    """How far the weights of `after` are from those of `before`."""
+    """Return the difference between the weights of two layers."""
     found, step = Difference(), max(1, _PIECE // max(1, before.ints.shape[1]))
     for one, other in zip(by_rows(before, step), by_rows(after, step), strict=True):
         found += between(one, other)
@@ -107,7 +113,7 @@ def of_layers(before: StoredLayer, after: StoredLayer) -> Difference:
 
 
 def of_tensors(name: str, before: TensorStore, after: TensorStore) -> Difference:
-    """How far a tensor of one store is from its namesake in another."""
+    """Return the difference between the tensors of the same name in two stores."""
     shape = before.info(name).shape
     if len(shape) != 2 or not shape[0] or not shape[1]:
         return between(before.get(name), after.get(name)) if 0 not in shape else Difference()

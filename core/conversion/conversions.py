@@ -1,6 +1,6 @@
-"""What a model on disk can become: which formats hold it to the bit, which only nearly, which not at all, and why.
+"""Planning of conversions: whether each format can store a model exactly, with rounding, or not at all, and why.
 
-Decided from headers and configs alone, before anything is written. Knows schemes and formats, no tensor's values.
+Uses headers and configs only, so that the result is known before anything is written.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ _AGAIN = "Quantize the original model to this format instead."
 
 @dataclass(frozen=True)
 class Conversion:
-    """How one source becomes one format.
+    """The plan of a conversion of one source to one format.
 
     Attributes:
         plan: of the output.
-        cost: why weights change, one sentence; "" where none does.
-        dense: quantized linears of the source that become 32-bit floats, which hold them exactly.
-        notes: what else should be known.
+        cost: the reason why weights change; "" if the conversion is exact.
+        dense: quantized linear layers of the source that become 32-bit floats, which represent them exactly.
+        notes: remarks for the user.
     """
 
     plan: FormatPlan
@@ -49,29 +49,32 @@ class Conversion:
 
     @property
     def exact(self) -> bool:
+        """True if no weight changes."""
         return not self.cost
 
     @property
     def is_plain(self) -> bool:
+        """True if the output consists of floating-point numbers."""
         return self.plan.name in PLAIN
 
     @property
     def hint(self) -> str:
-        """What to do where the cost is not wanted, or is."""
-        return "Ask for an inexact conversion (--inexact) to have it all the same, or choose another format."
+        """Advice for the case that the conversion is not exact."""
+        return "Allow an inexact conversion (--inexact), or choose another format."
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A source, looked at once for all formats.
+    """The properties of a source that all formats need.
 
     Attributes:
-        table: of its tensors, as if nothing were quantized.
-        tree: what they make.
-        config: of the original.
-        act_order: layers with act-order (`desc_act`).
-        foreign: linears whose block type is only read as floats -> that type.
-        label: what the source is called.
+        checkpoint: the source.
+        table: its tensors, as if it were not quantized.
+        tree: layer tree of these tensors.
+        config: config.json without `quantization_config`.
+        act_order: layers with act-order groups (GPTQ's `desc_act`).
+        foreign: linear layers in GGUF block types that can only be dequantized -> block type.
+        label: display name of the source.
     """
 
     checkpoint: Checkpoint
@@ -89,7 +92,7 @@ class Subject:
 
 @dataclass
 class _Targets:
-    """What becomes of each linear of a source in one format; grows while they are looked at."""
+    """The target scheme of each linear layer of a source in one format; mutable, since it is filled layer by layer."""
 
     schemes: dict[str, LayerScheme] = field(default_factory=dict)
     dense: list[str] = field(default_factory=list)
@@ -98,30 +101,32 @@ class _Targets:
 
     @property
     def cost(self) -> str:
-        """The commonest reason why weights change; the others are told by how many there are."""
+        """The two most frequent reasons why weights change."""
         if not self.costs:
             return ""
         return " ".join(why for why, _ in self.costs.most_common(2))
 
 
 def look_at(checkpoint: Checkpoint, label: str = "") -> Subject:
-    """What all formats need to know of a source.
+    """Analyze a source for conversions to any format.
 
     Raises:
-        BadInput: layers are quantized that lie outside of what can be converted.
+        BadInput: a quantized layer cannot be converted.
     """
     config = {key: value for key, value in checkpoint.config.items() if key != "quantization_config"}
     table = checkpoint.dense_table()
     tree = build_tree(config, table)
     lost = set(checkpoint.schemes) - {linear.name for linear in tree.linears}
     if lost:
-        raise BadInput(f"{min(lost)} is quantized and outside the decoder blocks.", "This cannot be converted yet.")
+        raise BadInput(
+            f"{min(lost)} is quantized but outside the decoder blocks.", "Conversion of such layers is not supported."
+        )
     act_order = frozenset(getattr(checkpoint, "act_order", ()))
     return Subject(checkpoint, table, tree, tree.config, act_order, _foreign(checkpoint, tree), label)
 
 
 def conversions(subject: Subject) -> list[ConversionOption]:
-    """Every format that there is, and what it would do to the model."""
+    """Return an option for every output format."""
     found, refused = [], ""
     for name in (*FORMATS, *PLAIN):
         if is_gguf(name) and refused:
@@ -130,14 +135,14 @@ def conversions(subject: Subject) -> list[ConversionOption]:
         try:
             found.append(_possible(subject, name))
         except UnsupportedModel as error:
-            # an architecture or a tokenizer without a place in GGUF is that for every type, and takes long to look at
+            # an architecture or a tokenizer that GGUF does not support fails for every type, and checks take long
             refused = error.message if is_gguf(name) else refused
             found.append(ConversionOption(name, "no", error.message, 0))
     return found
 
 
 def kind_of(checkpoint: Checkpoint) -> str:
-    """What a checkpoint is, for people: `GPTQ`, `GGUF`, or the floating-point types that it has."""
+    """Return the display name of a checkpoint's format: `GPTQ`, `GGUF`, or the dtype with the most bytes."""
     settings = getattr(checkpoint, "settings", None)
     if settings is not None:
         return {"auto-round": "AutoRound", "gptq": "GPTQ", "awq": "AWQ"}.get(settings.method, settings.method)
@@ -150,16 +155,16 @@ def kind_of(checkpoint: Checkpoint) -> str:
 
 
 def plan_subject(subject: Subject, format_name: str) -> Conversion:
-    """How a source becomes `format_name`.
+    """Plan the conversion of a source to `format_name`.
 
     Raises:
-        BadInput: it cannot, or there is no such format.
-        UnsupportedModel: the format has no place for models of this kind.
+        BadInput: the format cannot store the source, or does not exist.
+        UnsupportedModel: the format does not support the architecture or the tokenizer.
     """
     if format_name in PLAIN:
         return _to_plain(subject, format_name)
     if format_name not in FORMATS:
-        raise BadInput(f"There is no output format {format_name!r}.", f"Choose from {', '.join((*FORMATS, *PLAIN))}.")
+        raise BadInput(f"Unknown output format {format_name!r}.", f"Choose from {', '.join((*FORMATS, *PLAIN))}.")
     _refuse_foreign(subject, format_name)
     found = _gguf_targets(subject, format_name) if is_gguf(format_name) else _integer_targets(subject, format_name)
     tree = _with_dense(subject, found.dense) if found.dense else subject.tree
@@ -173,7 +178,7 @@ def plan_subject(subject: Subject, format_name: str) -> Conversion:
         act_order=bool(subject.act_order) and not is_gguf(format_name), embedding_type=_embedding_type(subject),
     )  # fmt: skip
     if made.min_zero and any(scheme.quantized and not scheme.sym for scheme in found.schemes.values()):
-        found.notes.append("A zero point of 0 is stored by counting its group from the other end: the same weights.")
+        found.notes.append("Groups with a zero point of 0 are stored with mirrored levels; the weights are the same.")
     if is_gguf(format_name):
         found.notes += made.notes
     return Conversion(made, found.cost, tuple(found.dense), tuple(found.notes))
@@ -197,21 +202,21 @@ def _to_plain(subject: Subject, name: str) -> Conversion:
     costs: list[str] = []
     digits = max((_digits(scheme) for scheme in set(subject.schemes.values())), default=0)
     if digits > DIGITS[code]:
-        costs.append(f"Its weights have up to {digits} significant bits, and {code} has {DIGITS[code]}.")
+        costs.append(f"The weights have up to {digits} significant bits, but {code} has {DIGITS[code]}.")
     others = {subject.table[item].dtype for item in subject.checkpoint.plain if item in subject.table}
     for other in sorted(others & set(_FLOATS)):
         if DIGITS[other] > DIGITS[code]:
-            costs.append(f"Tensors in {other} have {DIGITS[other]} significant bits, and {code} has {DIGITS[code]}.")
+            costs.append(f"Tensors in {other} have {DIGITS[other]} significant bits, but {code} has {DIGITS[code]}.")
         elif (other, code) == ("BF16", "F16"):
-            costs.append("Numbers of BF16 that are very small or very large are out of the range of F16.")
+            costs.append("Very small and very large BF16 values are outside the range of F16.")
     return Conversion(plan_plain(name, subject.tree, plans, subject.config), " ".join(costs[:2]))
 
 
 def _digits(scheme: LayerScheme) -> int:
-    """Significant bits that a weight of a scheme can have: those of a float16 scale, 11, and of an integer.
+    """Return the maximum number of significant bits of a weight: 11 of a float16 scale plus those of an integer.
 
-    Symmetric levels of b bits lie in -2^(b-1) to 2^(b-1)-1: b-1 bits, and at 2 bits only powers of two, which add none.
-    Others are as long as float32 is.
+    Symmetric levels of b bits are in -2^(b-1) to 2^(b-1)-1 and have b-1 bits; at 2 bits they are powers of two, which
+    add none. Types with more than one scale need the precision of float32.
     """
     if scheme.type:
         scheme = tuned_as(scheme.type)
@@ -222,16 +227,15 @@ def _digits(scheme: LayerScheme) -> int:
 
 
 def _integer_targets(subject: Subject, name: str) -> _Targets:
-    """For a format of integers with float16 scales: the source's own, and those of the two types that are the same."""
+    """Return the targets in a format of integers with float16 scales: the source's own, and those of Q4_0 and Q8_0."""
     if not subject.schemes:
         raise BadInput(
-            f"The model is not quantized, and {name} holds integers that are tuned.", "Use `bitwright quantize` on it."
+            f"The model is not quantized, and {name} stores tuned integers.", "Use `bitwright quantize` instead."
         )
     if subject.act_order and name not in GPTQ:
         raise BadInput(
-            f"{_listed(subject.act_order)} has its inputs grouped in order of activation (desc_act), which only "
-            f"{' and '.join(GPTQ)} can store.",
-            f"Choose {' or '.join(GPTQ)}, or floating-point numbers.",
+            f"{_listed(subject.act_order)} has act-order groups (desc_act), which only {' and '.join(GPTQ)} can store.",
+            f"Choose {' or '.join(GPTQ)}, or a floating-point format.",
         )
     found = _Targets()
     stuck: dict[str, list[str]] = {}
@@ -248,16 +252,16 @@ def _integer_targets(subject: Subject, name: str) -> _Targets:
             stuck.setdefault(scheme.label(), []).append(linear.name)
     for label, names in stuck.items():
         raise BadInput(
-            f"{_listed(names)} is in {label}, whose scales are no multiples that {name} could store.",
-            "Choose gguf or floating-point numbers, or quantize the model anew.",
+            f"{_listed(names)} is in {label}, whose scales {name} cannot store.",
+            "Choose gguf or a floating-point format, or quantize the original model again.",
         )
     if found.dense:
-        found.notes.append(f"{_listed(found.dense)} becomes 32-bit floats, which hold it exactly.")
+        found.notes.append(f"{_listed(found.dense)} is stored as 32-bit floats, which represent it exactly.")
     return found
 
 
 def _gguf_targets(subject: Subject, name: str) -> _Targets:
-    """For GGUF: what holds the source exactly, or the types of a mix with everything else rounded to them."""
+    """Return the targets in GGUF: types that store the source exactly, or the types of a mix."""
     if mix_of(name):
         return _mix_targets(subject, name)
     found = _Targets()
@@ -271,12 +275,14 @@ def _gguf_targets(subject: Subject, name: str) -> _Targets:
         found.schemes[linear_name] = scheme
         if not linear_type(scheme):
             found.schemes[linear_name] = tuned_as("q8_0")
-            found.costs[f"No GGUF type holds {scheme.label()} (9 bits with its sign): it is rounded to Q8_0."] += 1
+            found.costs[
+                f"No GGUF type can store {scheme.label()} (signed levels of 9 bits): it is rounded to Q8_0."
+            ] += 1
     return found
 
 
 def _mix_targets(subject: Subject, name: str) -> _Targets:
-    """What llama.cpp's quantizer would give each layer; in a quantized source, layers in 16 bits stay there."""
+    """Return the types that llama.cpp's quantizer would choose; 16-bit layers of a quantized source stay in 16 bits."""
     tree, found = subject.tree, _Targets()
     left = [linear for linear in tree.linears if subject.schemes and linear.name not in subject.schemes]
     rules = tuple(Rule(linear.name, bits=UNTOUCHED) for linear in left if linear.block >= 0)
@@ -292,7 +298,7 @@ def _mix_targets(subject: Subject, name: str) -> _Targets:
             rounded[linear_type(scheme).upper()] += 1
     if rounded:
         kinds = ", ".join(f"{count} to {kind}" for kind, count in rounded.most_common())
-        found.costs[f"Layers are rounded once more: {kinds}."] += 1
+        found.costs[f"Layers are rounded again: {kinds}."] += 1
     info = tree.tensors.get(f"{tree.embedding}.weight")
     kind = other_type(name, tree, info) if info is not None else "f32"
     if info is not None and kind not in ("f32", "f16", "bf16", _embedding_type(subject)):
@@ -301,7 +307,7 @@ def _mix_targets(subject: Subject, name: str) -> _Targets:
 
 
 def _embedding_type(subject: Subject) -> str:
-    """The block type of the source's embedding, whose bytes another GGUF file can take over; "" if it has none."""
+    """Return the block type of the embedding in the source, which GGUF outputs can copy; "" if it has none."""
     kind: Callable[[str], str] | None = getattr(subject.checkpoint, "embedding_type", None)
     return kind(subject.tree.embedding) if kind is not None and subject.tree.embedding else ""
 
@@ -309,13 +315,13 @@ def _embedding_type(subject: Subject) -> str:
 def _refuse_foreign(subject: Subject, name: str) -> None:
     for linear, kind in subject.foreign.items():
         raise BadInput(
-            f"{linear} is in {kind}, which {name} cannot hold and Bitwright does not write.",
-            "Choose floating-point numbers.",
+            f"{linear} is in {kind}, which {name} cannot store and Bitwright cannot write.",
+            "Choose a floating-point format.",
         )
 
 
 def _foreign(checkpoint: Checkpoint, tree: ModelTree) -> dict[str, str]:
-    """Linears of a GGUF file in block types that are only dequantized."""
+    """Return the linear layers of a GGUF file in block types that can only be dequantized."""
     model = getattr(checkpoint, "model", None)
     if model is None:
         return {}
@@ -329,7 +335,7 @@ def _foreign(checkpoint: Checkpoint, tree: ModelTree) -> dict[str, str]:
 
 
 def _with_dense(subject: Subject, names: list[str]) -> ModelTree:
-    """The tree in which these linears are 32-bit floats."""
+    """Return the tree with these linear layers as 32-bit floats."""
     table = dict(subject.table)
     for name in names:
         info = table[f"{name}.weight"]
@@ -338,6 +344,6 @@ def _with_dense(subject: Subject, names: list[str]) -> ModelTree:
 
 
 def _listed(names: Any) -> str:
-    """The first of some names, and how many more there are."""
+    """Return the first of some names and the number of the others, for a message."""
     first, *others = sorted(names)
     return f"{first} (and {len(others)} more)" if others else first

@@ -1,7 +1,7 @@
-"""From one format to another on disk, a layer at a time: read, put onto the new grid, write, read back and compare.
+"""Conversion of a model from one format to another, one layer at a time: read, regrid, write, read back and compare.
 
-What the target cannot hold to the bit is refused before its folder appears, unless an error is allowed; then the error
-is measured. Knows checkpoints, not models or runs.
+A conversion that is not exact is rejected before the output folder is created, unless errors are allowed; they are then
+measured and reported.
 """
 
 from __future__ import annotations
@@ -44,16 +44,21 @@ from core.staging import UNFINISHED
 REPORT = "bitwright.json"
 _TYPE: Final = re.compile(r"[-_.](?:I?Q\d\w*|B?F16|F32)\Z", re.IGNORECASE)
 SPARE: Final = 32 << 20
-"""Bytes of room for tokenizers and other side files."""
+"""Disk space in bytes for tokenizers and other side files."""
 
 
 @dataclass
 class _Work:
-    """What is counted while a conversion goes on.
+    """The state of a running conversion.
 
     Attributes:
-        digests: layer -> what was handed to the writer.
-        regridded: how many layers have other numbers than in the source, the same weights or not.
+        emit, should_stop: callbacks of the caller.
+        steps: number of steps for `Progress`.
+        started: time of `time.monotonic`.
+        done: number of completed steps.
+        error: added error of the layers so far.
+        digests: layer -> digest of the data passed to the writer.
+        regridded: number of layers whose integers or scales differ from the source, with equal weights or not.
     """
 
     emit: Emit
@@ -66,12 +71,13 @@ class _Work:
     regridded: int = 0
 
     def step(self) -> None:
-        """One of the steps is done; time left is what the steps before took."""
+        """Complete a step and emit `Progress`, with the remaining time extrapolated from the steps so far."""
         self.done += 1
         left = (time.monotonic() - self.started) * (self.steps - self.done) / self.done
         self.emit(Progress(min(1.0, self.done / self.steps), 0.7 * left, 1.5 * left))
 
     def check(self) -> None:
+        """Raise Cancelled if the conversion was stopped."""
         if self.should_stop():
             raise Cancelled("The conversion was stopped.")
 
@@ -91,23 +97,25 @@ def convert(
         model: Hub id, folder, `.gguf` file, or `demo`.
         target: does not exist, or is an empty folder.
         format_name: one of `core.formats.names.FORMATS` or `PLAIN`.
-        inexact: weights may change; the report then says by how much.
+        emit: receives the events of the conversion.
+        should_stop: called before each layer.
+        inexact: allow changes of weights, which are then reported.
 
     Raises:
-        BadInput: the format cannot hold the source, or not exactly.
-        BitwrightError: the source cannot be read, the target cannot be written.
-        VerificationFailed: what lies on disk is not what was read.
-        Cancelled: `should_stop` said so.
+        BadInput: the format cannot store the source, or only inexactly and `inexact` is false.
+        BitwrightError: the source cannot be read, or the target cannot be written.
+        VerificationFailed: the written files differ from the data passed to the writer.
+        Cancelled: `should_stop` returned true.
     """
     started = time.monotonic()
     emit(Stage("prepare"))
     source, subject = _open(model, emit, should_stop)
     conversion = plan_subject(subject, format_name)
     if not conversion.exact and not inexact:
-        raise BadInput(f"{format_name} cannot hold {subject.label} exactly: {conversion.cost}", conversion.hint)
+        raise BadInput(f"{format_name} cannot store {subject.label} exactly: {conversion.cost}", conversion.hint)
     check_free(target, conversion.plan.nbytes + SPARE)
     for name in foreign_links(subject.checkpoint.folder):
-        emit(Log("warning", f"{name} is left out of the output: it is a link to a file that is not the model's."))
+        emit(Log("warning", f"{name} is not copied to the output: it links to a file outside the model."))
     work = _Work(emit, should_stop, 2 * (len(conversion.plan.layers) + 1))
     emit(Stage("convert"))
     with ConversionStaging(target) as staging:
@@ -134,7 +142,7 @@ def survey(model: str, emit: Emit, should_stop: ShouldStop) -> ConversionSurvey:
     """Describe `model` and the formats that it can be converted to, from headers alone.
 
     Raises:
-        BitwrightError: it cannot be read.
+        BitwrightError: the model cannot be read.
     """
     sweep()
     source, subject = _open(model, emit, should_stop)
@@ -151,7 +159,7 @@ def survey(model: str, emit: Emit, should_stop: ShouldStop) -> ConversionSurvey:
 
 
 def _open(model: str, emit: Emit, should_stop: ShouldStop) -> tuple[ModelSource, Subject]:
-    # opening a GGUF file brings transformers along
+    # imported here, since reading GGUF files imports transformers
     from core.formats.opened import open_checkpoint
 
     source = open_source(model, emit, should_stop, measured=True, imported=False)
@@ -159,7 +167,7 @@ def _open(model: str, emit: Emit, should_stop: ShouldStop) -> tuple[ModelSource,
 
 
 def _title(source: ModelSource) -> str:
-    """What the output's metadata call the model: of a GGUF file its name without ending and type."""
+    """Return the name of the model for the metadata of the output: a GGUF file name without suffix and type."""
     return source.label if source.file is None else _TYPE.sub("", re.sub(r"(?i)\.gguf\Z", "", source.label))
 
 
@@ -184,14 +192,14 @@ def _write(subject: Subject, conversion: Conversion, folder: Path, work: _Work) 
         writer.finish(_store(subject, conversion), work.should_stop)
         work.step()
     except ValueError as error:
-        raise BadInput(f"{plan.name} cannot hold the source: {error}.", "Choose another format.") from error
+        raise BadInput(f"{plan.name} cannot store the source: {error}.", "Choose another format.") from error
     finally:
         if writer is not None:
             writer.abort()
 
 
 def read_layer(checkpoint: Checkpoint, linear: Linear) -> StoredLayer:
-    """A linear of a source: as it is quantized there, or as the floating-point numbers that it is."""
+    """Read a linear layer of a source: quantized, or as floating-point numbers if it is not quantized there."""
     if linear.name in checkpoint.schemes:
         return checkpoint.layer(linear.name)
     weight = checkpoint.store.get(f"{linear.name}.weight")
@@ -207,7 +215,7 @@ def _stored(conversion: Conversion, before: StoredLayer) -> StoredLayer:
 
 
 def _difference(before: StoredLayer, after: StoredLayer, conversion: Conversion) -> Difference:
-    """How far the weights are apart; the sum that an error is a share of is not needed where there can be none."""
+    """Return the difference of the weights; the sums are skipped if the layer is unchanged and none are needed."""
     if after is before and conversion.exact and all(_finite(part) for part in before.parts()):
         return Difference()
     return of_layers(before, after)
@@ -219,21 +227,21 @@ def _finite(part: Tensor) -> bool:
 
 def _judge(name: str, found: Difference, conversion: Conversion) -> None:
     if found.largest != found.largest or found.largest == float("inf"):
-        raise CorruptFile(f"{name} holds numbers that are not finite.", "Fetch the model again.")
+        raise CorruptFile(f"{name} contains values that are not finite.", "Download the model again.")
     if conversion.exact and not found.exact:
         raise VerificationFailed(f"{name} would change by up to {found.largest:.3g}.", "Please report this.")
 
 
 def _compare(subject: Subject, conversion: Conversion, folder: Path, work: _Work) -> None:
-    """Read everything back: layers against what was handed over, other tensors against the source."""
+    """Read the output and compare layers with the data passed to the writer, and other tensors with the source."""
     plan, store = conversion.plan, _store(subject, conversion)
     written = plan.open(folder)
     if set(written.schemes) != set(plan.layers):
-        raise VerificationFailed("The output does not have the layers that were written.", "Please report this.")
+        raise VerificationFailed("The layers of the output are not those that were written.", "Please report this.")
     for name, expected in work.digests.items():
         work.check()
         if digest(written.layer(name)) != expected:
-            raise VerificationFailed(f"{name} reads back different from what was written.", "Please report this.")
+            raise VerificationFailed(f"{name} differs from the written data when read back.", "Please report this.")
         work.step()
     plan.check_rest(written, store, work.should_stop)
     if not conversion.exact:
@@ -247,9 +255,9 @@ def _compare(subject: Subject, conversion: Conversion, folder: Path, work: _Work
 def _report(
     subject: Subject, conversion: Conversion, source: ModelSource, files: dict[str, int], work: _Work, seconds: float
 ) -> dict[str, Any]:
-    """What `bitwright.json` and the `Done` event say.
+    """Return the report for `bitwright.json` and the `Done` event.
 
-    `exact` is what was found and not what was planned: an inexact conversion may have changed nothing.
+    `exact` is the measured result: an inexact conversion may leave all weights unchanged.
     """
     plan = conversion.plan
     exact = work.error.total.exact
@@ -283,7 +291,7 @@ def _report(
 
 
 def _source_report(source: ModelSource) -> Any:
-    """Bitwright's own report of the source, if it has one."""
+    """Return Bitwright's report in the source, if there is one."""
     folder = _own_folder(source)
     try:
         value = read_json(folder / REPORT) if folder is not None else None
@@ -293,19 +301,19 @@ def _source_report(source: ModelSource) -> Any:
 
 
 def _own_folder(source: ModelSource) -> Path | None:
-    """The folder whose other files belong to the source; None of a GGUF file among strangers."""
+    """Return the folder of the source; None for a GGUF file in a folder with other models."""
     if source.file is None or only_gguf(source.folder) == source.file:
         return source.folder
     return None
 
 
 def _labels(subject: Subject) -> dict[str, int]:
-    """How many linears of the source have each scheme."""
+    """Return the number of linear layers of the source by scheme."""
     return dict(Counter(scheme.label() for scheme in subject.schemes.values()).most_common())
 
 
 def _stored_bytes(source: ModelSource) -> int:
-    """Bytes of the weight files of the source."""
+    """Return the size of the weight files of the source in bytes."""
     if source.file is not None:
         return sum(part.stat().st_size for part in parts_of(source.file))
     return sum(path.stat().st_size for path in source.folder.glob("*.safetensors"))

@@ -1,7 +1,4 @@
-"""The plain tensors of a quantized source, with some of its quantized linears among them as 32-bit floats.
-
-For outputs that have no grid for those. Knows a checkpoint, not where it goes.
-"""
+"""A tensor store that adds dequantized layers of a source, for outputs that cannot store these layers quantized."""
 
 from __future__ import annotations
 
@@ -19,12 +16,12 @@ _PIECE = 1 << 23
 
 
 class DenseStore(TensorStore):
-    """The plain tensors of a source, and some of its quantized linears as 32-bit floats.
+    """The unquantized tensors of a source, and some of its quantized linear layers as 32-bit floats.
 
     Args:
         store: of the source.
         checkpoint: the source.
-        linears: those that become floats.
+        linears: layers to dequantize.
     """
 
     def __init__(self, store: TensorStore, checkpoint: Checkpoint, linears: Sequence[Linear]) -> None:
@@ -38,21 +35,21 @@ class DenseStore(TensorStore):
         self._checkpoint = checkpoint
 
     def get(self, name: str) -> Tensor:
-        """The whole tensor."""
+        """Return a copy of the tensor."""
         if name not in self._linears:
             return self._store.get(name)
         return self._checkpoint.layer(self._linears[name].name).dequantize()
 
     def rows(self, name: str, index: Tensor) -> Tensor:
-        """Some rows of a matrix."""
+        """Return the rows `index` (int64 [n]) of a matrix, shape [n, columns]."""
         return self.get(name)[index] if name in self._linears else self._store.rows(name, index)
 
     def blocks(self, name: str, index: Tensor) -> tuple[str, Tensor] | None:
-        """Some rows of a matrix as the source has them in blocks."""
+        """Return the GGUF block type and the bytes of some rows; see `TensorStore.blocks`."""
         return None if name in self._linears else self._store.blocks(name, index)
 
     def chunks(self, name: str) -> Iterator[bytes]:
-        """The tensor's bytes in pieces."""
+        """Yield the raw bytes of the tensor in pieces."""
         if name not in self._linears:
             yield from self._store.chunks(name)
             return

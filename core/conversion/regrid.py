@@ -1,6 +1,6 @@
-"""A quantized layer brought onto the grid that an output has for it: without changing a weight where that is possible.
+"""Conversion of a quantized layer to the grid of an output, without changing weights if possible.
 
-Knows one layer at a time, and grids; not which format wants which (`core.conversion.conversions` does).
+`core.conversion.conversions` chooses the grid of each layer.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from core.schemes import LayerScheme
 
 _BLOCK = 32
 _EVEN = ("q4_0", "q5_0", "q8_0")
-"""Block types whose weights are integers around zero times one float16."""
+"""Block types whose weights are signed integers times one float16 scale per block."""
 
 
 def regrid(
     layer: StoredLayer, planned: LayerScheme, min_zero: int = 0, *, contiguous_groups: bool = False
 ) -> StoredLayer:
-    """The layer on the planned grid; the same weights to the bit if `exact` says so, else the nearest that were found.
+    """Return the layer on the planned grid: with identical weights if `exact` is true, else rounded.
 
     Args:
-        layer: of any grid, or of none.
-        planned: a scheme or a block type; of 16 bits, the layer stays what it is.
-        min_zero: the smallest zero point that the output can store, 0 or 1.
-        contiguous_groups: the output has no act-order; its groups are contiguous inputs.
+        layer: on any grid, or unquantized.
+        planned: a scheme or a block type; a scheme of 16 bits leaves the layer unchanged.
+        min_zero: smallest zero point that the output can store, 0 or 1.
+        contiguous_groups: whether the groups of the output consist of consecutive inputs, as GGUF blocks do.
 
     Raises:
-        ValueError: integers that are not on a grid of block types were asked for of other weights.
+        ValueError: the layer would have to be rounded to a scheme without a corresponding block type.
     """
     if not planned.quantized:
         return layer
-    astray = contiguous_groups and isinstance(layer, QuantizedLinear) and layer.g_idx is not None
-    if planned.type or isinstance(layer, BlockLinear) or layer.scheme != planned or astray:
+    unordered = contiguous_groups and isinstance(layer, QuantizedLinear) and layer.g_idx is not None
+    if planned.type or isinstance(layer, BlockLinear) or layer.scheme != planned or unordered:
         layer = _onto(layer, planned)
     if isinstance(layer, QuantizedLinear) and not layer.scheme.sym and min_zero:
         return mirrored(layer, min_zero)
@@ -49,10 +49,12 @@ def regrid(
 
 
 def exact(scheme: LayerScheme, planned: LayerScheme, *, act_order: bool = False) -> bool:
-    """Whether `regrid` keeps every weight of a layer of `scheme` in groups of neighbours.
+    """Return whether `regrid` to groups of consecutive inputs keeps every weight of a layer of `scheme`.
 
     Args:
-        act_order: the layer has act-order (`desc_act`).
+        scheme: of the layer.
+        planned: of the output.
+        act_order: whether the layer has act-order groups.
     """
     if not planned.quantized or (scheme == planned and not act_order):
         return True
@@ -64,15 +66,15 @@ def exact(scheme: LayerScheme, planned: LayerScheme, *, act_order: bool = False)
         return True
     if wanted.nested or (scheme.type and scheme.type not in _EVEN):
         return False
-    # an asymmetric level less its zero point has one bit more, with its sign
+    # the difference of an asymmetric level and its zero point has one more bit, for the sign
     return bits + (not scheme.sym) <= wanted.bits if wanted.sym else scheme.sym and bits <= wanted.bits
 
 
 def mirrored(layer: QuantizedLinear, min_zero: int = 1) -> QuantizedLinear:
-    """The same weights with other integers where a zero point is below `min_zero`.
+    """Return a layer with the same weights in which no zero point is below `min_zero`.
 
-    A weight is s (q - z). With q and z counted from the other end, and s negated, it is the same number: a zero point
-    of 0 becomes 2^b - 1, which every format stores. All readers multiply by the scale, whatever its sign.
+    A weight is s (q - z) = -s (q' - z') with the mirrored levels q' = 2^b - 1 - q and z' = 2^b - 1 - z. A zero point of
+    0 becomes 2^b - 1, which every format can store. All readers support negative scales.
     """
     low = layer.zeros < min_zero
     if not bool(low.any()):
@@ -88,10 +90,10 @@ def mirrored(layer: QuantizedLinear, min_zero: int = 1) -> QuantizedLinear:
 
 
 def widened(layer: StoredLayer, name: str) -> BlockLinear | None:
-    """The same weights, to the bit, in a type of blocks of 32; None where its levels are too few or of another kind.
+    """Return a layer with identical weights in a block type of 32 weights; None if the type cannot represent them.
 
-    A weight s (q - z) is d (q' - 2^(b-1)) with d = s and q' = q - z + 2^(b-1), or d q + m with m = -s z, which is a
-    float16 too where z is a power of two.
+    A weight s (q - z) is d (q' - 2^(b-1)) with d = s and q' = q - z + 2^(b-1), or d q + m with m = -s z if that is a
+    float16 value, as for a power of two z.
     """
     found = _levels(layer)
     if found is None or TYPES[name].nested:
@@ -108,13 +110,13 @@ def widened(layer: StoredLayer, name: str) -> BlockLinear | None:
     low, high = grouped.amin(-1) + shift, grouped.amax(-1) + shift
     if int(low.min()) < 0 or int(high.max()) >= top:
         return None
-    # within the range, uint8 wraps around to the right number
+    # the sums are in range, so the wrap-around of uint8 gives the right values
     moved = (grouped + shift.to(torch.uint8).unsqueeze(-1)).flatten(1)
     return BlockLinear(layer.name, LayerScheme.of_type(name), moved, scales)
 
 
 def _levels(layer: StoredLayer) -> tuple[Tensor, Tensor, Tensor] | None:
-    """Integers, and a float16 scale and a zero point for every 32 of them; None where a layer has no such thing."""
+    """Return the integers with a float16 scale and a zero point for each 32 of them; None if there are none."""
     if isinstance(layer, BlockLinear):
         if layer.scheme.type not in _EVEN:
             return None
@@ -134,7 +136,7 @@ def _levels(layer: StoredLayer) -> tuple[Tensor, Tensor, Tensor] | None:
 def _onto(layer: StoredLayer, planned: LayerScheme) -> StoredLayer:
     name = linear_type(planned)
     if not name or not (planned.type or planned == _plain(name)):
-        raise ValueError(f"{layer.name} is {layer.scheme.label()} and cannot become {planned.label()} by itself")
+        raise ValueError(f"{layer.name} is {layer.scheme.label()} and cannot be converted to {planned.label()}")
     if isinstance(layer, BlockLinear) and layer.scheme.type == name:
         blocks = layer
     else:
@@ -143,5 +145,5 @@ def _onto(layer: StoredLayer, planned: LayerScheme) -> StoredLayer:
 
 
 def _plain(name: str) -> LayerScheme | None:
-    """The scheme of integers that a block type is the same as."""
+    """Return the integer scheme that is equivalent to a block type; None if there is none."""
     return {"q4_0": LayerScheme(4, 32, True), "q8_0": LayerScheme(8, 32, True)}.get(name)

@@ -1,7 +1,6 @@
-"""The folder in which a conversion grows: hidden beside its target, renamed when all is proven, gone in any other case.
+"""The staging folder of a conversion: hidden next to its target, renamed after verification, removed on failure.
 
-A process that is killed cannot remove anything; it leaves a note in Bitwright's own folder, by which the next
-conversion finds and removes what it left. Knows folders, not what goes into them.
+A record in Bitwright's home folder lets the next conversion find and remove the staging folder of a killed process.
 """
 
 from __future__ import annotations
@@ -27,10 +26,10 @@ _UNFINISHED = "."
 
 
 class ConversionStaging(staging.Staging):
-    """A folder that becomes `target`; a context manager that removes it unless `publish` was called.
+    """A staging folder that becomes `target`; a context manager that removes it unless `publish` was called.
 
     Attributes:
-        folder: empty when entered.
+        folder: the staging folder, empty when entered.
 
     Args:
         target: does not exist, or is an empty folder.
@@ -44,9 +43,9 @@ class ConversionStaging(staging.Staging):
 
     def __enter__(self) -> Self:
         sweep()
-        # a home that cannot be written costs the note, not the conversion
+        # without a writable home folder, the conversion runs unrecorded
         with contextlib.suppress(OSError):
-            # a sweep at this moment takes a note without a lock for one of the dead
+            # a record without a lock would be taken for that of a killed process, so it is created hidden
             unfinished = self._note.with_name(f"{_UNFINISHED}{self._note.name}")
             unfinished.mkdir(parents=True)
             self._lock = take(unfinished / _LOCK)
@@ -65,7 +64,7 @@ class ConversionStaging(staging.Staging):
         self._forget()
 
     def _forget(self) -> None:
-        """Remove the note."""
+        """Remove the record."""
         if self._lock is not None:
             self._lock.close()
         for note in (self._note, self._note.with_name(f"{_UNFINISHED}{self._note.name}")):
@@ -73,7 +72,7 @@ class ConversionStaging(staging.Staging):
 
 
 def sweep() -> list[Path]:
-    """Remove what conversions that were killed have left, and say what that was."""
+    """Remove the staging folders of killed conversions, and return their paths."""
     removed: list[Path] = []
     for note in entries(home() / _NOTES):
         if note.name.startswith(_UNFINISHED) or is_held(note / _LOCK) is not False:
@@ -81,7 +80,7 @@ def sweep() -> list[Path]:
         with contextlib.suppress(BitwrightError, OSError, TypeError, ValueError):
             target = Path(read_json(note / _NOTE))
             if not target.parent.exists():
-                continue  # perhaps a drive that is not plugged in
+                continue  # the drive may be disconnected
             if target.name.startswith(".") and MARK in target.name:
                 continue
             removed += [left for left in staging_places(target, note.name) if left.is_dir() and staging.remove(left)]

@@ -16,7 +16,7 @@ class ConversionOption:
         format: name of the format.
         verdict: `exact`: every weight stays the same number; `inexact`: weights change; `no`: not possible.
         reason: why it is not exact, or another remark; may be "".
-        nbytes: size of all tensors; 0 where the conversion is not possible.
+        nbytes: size of all tensors; 0 if the conversion is not possible.
     """
 
     format: str
@@ -33,9 +33,13 @@ class SourceSummary:
     """The model that is converted.
 
     Attributes:
-        label: short name for people; origin: `hub`, `folder`, `gguf` or `demo`; path: of its folder or file.
-        kind: its format (`GPTQ`, `GGUF`), or the number format of its weights.
-        layers: number of quantized layers by scheme; linears: number of linear layers; nbytes: size on disk.
+        label: display name.
+        origin: `hub`, `folder`, `gguf` or `demo`.
+        path: of its folder or file.
+        kind: its format (`GPTQ`, `GGUF`), or the dtype of its weights.
+        layers: number of quantized layers by scheme.
+        linears: number of linear layers.
+        nbytes: size of the weight files.
     """
 
     label: str

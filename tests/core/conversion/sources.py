@@ -1,4 +1,4 @@
-"""Quantized models in any format, a second each: a tiny model by plain rounding, written as a run writes it."""
+"""Quantized tiny models in any format, made by round-to-nearest and written as a run writes them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DOWN = "model.layers.1.mlp.down_proj"
 
 
 def save_original(place: Path, *, wide: bool = False, head: bool = False) -> Path:
-    """The tiny model; `wide` has rows of 256 for K types, `head` an output head of its own."""
+    """Save the tiny model; `wide` has rows of 256 for K-quants, `head` has an untied output head."""
     folder = save_model(place)
     if not wide and not head:
         return folder
@@ -98,13 +98,13 @@ def with_act_order(layer: QuantizedLinear) -> QuantizedLinear:
 
 
 def all_weights(path: Path) -> dict[str, torch.Tensor]:
-    """Every tensor of a model as numbers, whatever it is stored as: name -> float32."""
+    """Return every tensor of a model as float32, dequantized if necessary, by name."""
     checkpoint = open_checkpoint(path)
     found = {name: checkpoint.store.get(name).float() for name in checkpoint.plain}
     return found | {f"{name}.weight": checkpoint.layer(name).dequantize() for name in checkpoint.schemes}
 
 
 def same_weights(left: Path, right: Path) -> bool:
-    """Whether two models have the same tensors with the same numbers."""
+    """Return whether two models have the same tensors with equal values."""
     one, other = all_weights(left), all_weights(right)
     return set(one) == set(other) and all(torch.equal(one[name], other[name]) for name in one)

@@ -1,4 +1,4 @@
-"""The arithmetic of the error that a conversion adds."""
+"""Computation of the error that a conversion adds."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from core.schemes import LayerScheme
 from tests.core.formats.tiny import LLAMA_CONFIG, round_to_nearest, save_source
 
 
-def test_a_difference_worked_out_by_hand() -> None:
+def test_a_difference_equals_values_computed_by_hand() -> None:
     found = between(torch.tensor([3.0, 4.0, 0.0]), torch.tensor([3.0, 4.5, -0.5]))
     assert found.largest == 0.5
     assert found.squared == pytest.approx(0.5)
     assert found.relative_rms == pytest.approx(math.sqrt(0.5 / 25))
 
 
-def test_signs_of_zero_are_no_difference() -> None:
+def test_signed_zeros_are_equal() -> None:
     assert between(torch.tensor([0.0]), torch.tensor([-0.0])).exact
 
 
@@ -33,13 +33,13 @@ def test_a_nan_is_never_exact(first: tuple[float, float]) -> None:
     assert not between(torch.tensor(first), torch.tensor(first)).exact
 
 
-def test_a_nan_is_not_lost_among_sums() -> None:
+def test_adding_keeps_a_nan() -> None:
     nan = Difference(math.nan, math.nan, 1.0)
     assert not (Difference(0.5) + nan).exact
     assert not (nan + Difference(0.5)).exact
 
 
-def test_an_error_on_zeros_alone_is_infinite_and_no_error_is_none() -> None:
+def test_the_relative_error_of_all_zeros_is_infinite_or_0() -> None:
     assert between(torch.zeros(3), torch.ones(3)).relative_rms == math.inf
     assert between(torch.zeros(3), torch.zeros(3)).relative_rms == 0
 
@@ -49,7 +49,7 @@ def test_shapes_must_agree() -> None:
         between(torch.zeros(3), torch.zeros(4))
 
 
-def test_pieces_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_piece_size_does_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
     one, other = torch.randn(64, 96), torch.randn(64, 96)
     whole = between(one, other)
     monkeypatch.setattr(added_error, "_PIECE", 100)
@@ -58,14 +58,14 @@ def test_pieces_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cut.squared == pytest.approx(whole.squared)
 
 
-def test_a_layer_by_rows_is_the_layer() -> None:
+def test_by_rows_gives_the_whole_layer() -> None:
     layer = round_to_nearest("x", torch.randn(64, 96), LayerScheme(4, 32, sym=False))
     pieces = list(by_rows(layer, 5))
     assert torch.equal(torch.cat(pieces), layer.dequantize())
     assert len(pieces) == 13
 
 
-def test_a_large_layer_is_cut_alike_whatever_holds_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_layers_of_different_classes_are_split_equally(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(added_error, "_PIECE", 200)
     layer = round_to_nearest("x", torch.randn(64, 96), LayerScheme(4, 32))
     assert of_layers(layer, PlainLinear("x", layer.dequantize())).exact
@@ -89,7 +89,7 @@ def test_tensors_of_two_stores_are_compared(tmp_path: Path) -> None:
         assert of_tensors(name, one, other).largest == pytest.approx(expected)
 
 
-def test_the_sum_names_the_worst_tensor() -> None:
+def test_the_report_has_the_worst_tensor() -> None:
     error = AddedError()
     error.add("same", Difference(0.0, 0.0, 5.0))
     error.add("small", Difference(0.5, 1.0, 100.0))
@@ -103,7 +103,7 @@ def test_the_sum_names_the_worst_tensor() -> None:
     }
 
 
-def test_nothing_differing_has_no_worst() -> None:
+def test_equal_tensors_have_no_worst() -> None:
     error = AddedError()
     error.add("same", Difference(0.0, 0.0, 5.0))
     assert error.to_json()["worst_tensor"]["name"] == ""

@@ -1,4 +1,4 @@
-"""What can become what: verdicts from headers alone, their reasons, and sizes that come true."""
+"""Conversion options from headers: verdicts, their reasons, and predicted sizes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def rows(original: Path, tmp_path: Path) -> Callable[..., Rows]:
-    """The rows of a source of some format and scheme."""
+    """Return a function that gives the options of a source of some format and scheme."""
 
     def of(name: str, scheme: LayerScheme = FOUR, *, act_order: bool = False) -> Rows:
         folder = make(original, tmp_path / "source", name, scheme, act_order=act_order)
@@ -46,18 +46,18 @@ def verdicts(rows: Rows, names: tuple[str, ...]) -> set[str]:
     return {rows[name].verdict for name in names}
 
 
-def test_every_format_has_a_row(rows: Callable[..., Rows]) -> None:
+def test_every_format_has_an_option(rows: Callable[..., Rows]) -> None:
     assert tuple(rows("auto_round")) == (*FORMATS, *PLAIN)
 
 
-def test_four_symmetric_bits_go_everywhere(rows: Callable[..., Rows]) -> None:
+def test_four_symmetric_bits_convert_exactly_to_every_integer_format(rows: Callable[..., Rows]) -> None:
     found = rows("auto_gptq")
     assert verdicts(found, (*AUTO_ROUND, *GPTQ, *AWQ, "gguf", "f32")) == {"exact"}
     assert verdicts(found, (*GGUF[1:], "bf16", "f16")) == {"inexact"}
     assert all(row.reason for row in found.values() if row.verdict != "exact")
 
 
-def test_sizes_come_true(original: Path, tmp_path: Path) -> None:
+def test_predicted_sizes_match_the_output(original: Path, tmp_path: Path) -> None:
     source = make(original, tmp_path / "source", "auto_round", FOUR)
     promised = {row.format: row.nbytes for row in conversions(look_at(open_checkpoint(source), "tiny"))}
     for name in ("auto_gptq", "gguf", "f32"):
@@ -77,12 +77,14 @@ def test_sizes_come_true(original: Path, tmp_path: Path) -> None:
         (LayerScheme(8, 32, sym=False), 19),
     ],
 )
-def test_how_many_digits_a_weight_has(rows: Callable[..., Rows], scheme: LayerScheme, digits: int) -> None:
+def test_the_reason_has_the_significant_bits_of_the_scheme(
+    rows: Callable[..., Rows], scheme: LayerScheme, digits: int
+) -> None:
     assert f"up to {digits} significant bits" in rows("auto_round", scheme)["bf16"].reason
 
 
-def test_two_symmetric_bits_fit_half_precision(original: Path, tmp_path: Path) -> None:
-    # -2, -1, 0 and 1 times a half is a half; only the tensors in bf16 speak against it
+def test_two_symmetric_bits_convert_exactly_to_half_precision(original: Path, tmp_path: Path) -> None:
+    # -2, -1, 0 and 1 times a float16 is a float16; only the tensors in BF16 may change
     source = make(original, tmp_path / "source", "auto_round", LayerScheme(2, 32))
     found = plan_subject(look_at(open_checkpoint(source), "tiny"), "f16")
     assert "significant" not in found.cost
@@ -92,15 +94,15 @@ def test_two_symmetric_bits_fit_half_precision(original: Path, tmp_path: Path) -
     assert events[-1].report["exact"] == same_weights(source, tmp_path / "out")
 
 
-def test_asymmetric_eight_bits_have_no_type(rows: Callable[..., Rows]) -> None:
+def test_asymmetric_eight_bits_have_no_gguf_type(rows: Callable[..., Rows]) -> None:
     found = rows("auto_round", LayerScheme(8, 32, sym=False))["gguf"]
     assert (found.verdict, "rounded to Q8_0" in found.reason) == ("inexact", True)
 
 
-def test_what_exact_carrying_costs_is_said(rows: Callable[..., Rows]) -> None:
+def test_the_size_of_an_exact_gguf_type_is_reported(rows: Callable[..., Rows]) -> None:
     found = rows("auto_round", LayerScheme(2, 32))["gguf"]
     assert found.verdict == "exact"
-    assert "4.5 bits a weight" in found.reason
+    assert "4.5 bits per weight" in found.reason
 
 
 def test_groups_in_an_order_of_their_own(rows: Callable[..., Rows]) -> None:
@@ -108,10 +110,10 @@ def test_groups_in_an_order_of_their_own(rows: Callable[..., Rows]) -> None:
     assert verdicts(found, (*GPTQ, "f32")) == {"exact"}
     assert verdicts(found, (*AUTO_ROUND, *AWQ, "gguf")) == {"no"}
     assert verdicts(found, GGUF[1:]) == {"inexact"}
-    assert "order of activation" in found["auto_round"].reason
+    assert "act-order groups" in found["auto_round"].reason
 
 
-def test_a_model_that_is_not_quantized(original: Path) -> None:
+def test_an_unquantized_model_converts_to_floats_and_gguf(original: Path) -> None:
     subject = look_at(open_checkpoint(original), "tiny")
     found = {row.format: row for row in conversions(subject)}
     assert kind_of(subject.checkpoint) == "BF16"
@@ -122,7 +124,9 @@ def test_a_model_that_is_not_quantized(original: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "verdict"), [("gguf:q4_0", "exact"), ("gguf:q8_0", "exact"), ("gguf:q4_1", "no")])
-def test_types_of_gguf_and_integers(rows: Callable[..., Rows], name: str, verdict: str) -> None:
+def test_only_equivalent_gguf_types_convert_to_integer_formats(
+    rows: Callable[..., Rows], name: str, verdict: str
+) -> None:
     found = rows(name)
     assert verdicts(found, (*AUTO_ROUND[:2], *GPTQ)) == {verdict}
     assert found["f32"].verdict == "exact"
@@ -131,19 +135,19 @@ def test_types_of_gguf_and_integers(rows: Callable[..., Rows], name: str, verdic
 @pytest.mark.parametrize(
     ("name", "kind"), [("auto_round", "AutoRound"), ("auto_gptq", "GPTQ"), ("auto_awq", "AWQ"), ("gguf", "GGUF")]
 )
-def test_a_survey_says_what_the_source_is(original: Path, tmp_path: Path, name: str, kind: str) -> None:
+def test_a_survey_describes_the_source(original: Path, tmp_path: Path, name: str, kind: str) -> None:
     folder = make(original, tmp_path / "source", name, FOUR)
-    source = survey(str(folder), lambda _event: None, never)["source"]
-    assert (source["kind"], source["linears"]) == (kind, 14)
-    assert sum(source["layers"].values()) == 14
-    assert source["bytes"] > 10_000
+    source = survey(str(folder), lambda _event: None, never).source
+    assert (source.kind, source.linears) == (kind, 14)
+    assert sum(source.layers.values()) == 14
+    assert source.nbytes > 10_000
 
 
-def test_the_layer_that_stands_in_the_way_is_named(rows: Callable[..., Rows], original: Path) -> None:
+def test_the_reason_names_the_layer_that_prevents_a_conversion(rows: Callable[..., Rows], original: Path) -> None:
     found = rows("gguf:q4_1")["auto_round"]
     assert "model.layers.0.mlp.down_proj (and 13 more) is in Q4_1" in found.reason
 
 
-def test_an_unknown_format_is_refused(original: Path) -> None:
-    with pytest.raises(BadInput, match="no output format 'ggml'"):
+def test_an_unknown_format_is_rejected(original: Path) -> None:
+    with pytest.raises(BadInput, match="Unknown output format 'ggml'"):
         plan_subject(look_at(open_checkpoint(original), "tiny"), "ggml")

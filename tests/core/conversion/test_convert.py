@@ -1,4 +1,4 @@
-"""Converting: the same numbers to the bit wherever that is said, an error in figures elsewhere, nothing left over."""
+"""Conversions: identical weights if exact, a measured error otherwise, and no files left after a failure."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def ignore(_event: Event) -> None:
-    """For tests that look at files only."""
+    """Ignore events."""
 
 
 def run(source: Path, target: Path, name: str, *, inexact: bool = False) -> dict[str, Any]:
-    """Convert, and give back the report."""
+    """Convert and return the report."""
     events: list[Event] = []
     convert(str(source), target, name, events.append, never, inexact=inexact)
     assert isinstance(events[-1], Done)
@@ -78,7 +78,7 @@ EXACT = [
 
 
 @pytest.mark.parametrize(("first", "scheme", "second"), EXACT)
-def test_what_is_exact_keeps_every_number(
+def test_an_exact_conversion_keeps_every_weight(
     original: Path, tmp_path: Path, first: str, scheme: LayerScheme, second: str
 ) -> None:
     source = make(original, tmp_path / "source", first, scheme)
@@ -106,7 +106,7 @@ def test_mixed_bits_keep_their_schemes(original: Path, tmp_path: Path) -> None:
     assert f"{left}.weight" in after.plain
 
 
-def test_there_and_back_is_where_it_began(original: Path, tmp_path: Path) -> None:
+def test_a_round_trip_restores_the_packed_tensors(original: Path, tmp_path: Path) -> None:
     source = make(original, tmp_path / "source", "auto_round", FOUR)
     run(source, tmp_path / "gguf", "gguf")
     run(tmp_path / "gguf", tmp_path / "back", "auto_round")
@@ -117,7 +117,7 @@ def test_there_and_back_is_where_it_began(original: Path, tmp_path: Path) -> Non
     assert all(torch.equal(before[name], after[name]) for name in packed)
 
 
-def test_files_that_are_read_in_other_pieces_are_still_equal(
+def test_verification_does_not_depend_on_the_piece_size(
     original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = make(original, tmp_path / "source", "gguf", FOUR)
@@ -134,7 +134,7 @@ def test_a_zero_point_of_zero_is_mirrored_for_gptq(tmp_path: Path) -> None:
     assert all(int(layers.layer(name).zeros.max()) == 0 for name in layers.schemes)
     report = run(source, tmp_path / "out", "auto_gptq")
     assert (report["exact"], report["requantized_layers"]) == (True, 14)
-    assert "counting its group from the other end" in report["notes"][0]
+    assert "stored with mirrored levels" in report["notes"][0]
     assert same_weights(source, tmp_path / "out")
 
 
@@ -152,7 +152,7 @@ def test_groups_in_an_order_of_their_own_become_numbers(original: Path, tmp_path
     assert same_weights(source, tmp_path / "out")
 
 
-def test_the_error_of_an_inexact_conversion_is_what_it_says(original: Path, tmp_path: Path) -> None:
+def test_the_reported_error_equals_the_difference_of_the_weights(original: Path, tmp_path: Path) -> None:
     source = make(original, tmp_path / "source", "auto_round", FOUR_ASYM)
     report = run(source, tmp_path / "out", "bf16", inexact=True)
     before, after = all_weights(source), all_weights(tmp_path / "out")
@@ -166,7 +166,7 @@ def test_the_error_of_an_inexact_conversion_is_what_it_says(original: Path, tmp_
     assert f"{report['error']['worst_tensor']['name']}.weight" == worst
 
 
-def test_an_allowed_error_that_does_not_come_about_is_none(original: Path, tmp_path: Path) -> None:
+def test_an_inexact_conversion_without_changes_is_reported_as_exact(original: Path, tmp_path: Path) -> None:
     report = run(original, tmp_path / "out", "f16", inexact=True)
     assert report["exact"] == same_weights(original, tmp_path / "out")
 
@@ -177,10 +177,12 @@ def test_an_allowed_error_that_does_not_come_about_is_none(original: Path, tmp_p
         (FOUR, "bf16", "14 significant bits"),
         (EIGHT_ASYM, "gguf", "rounded to Q8_0"),
         (FOUR, "gguf:q8_0", "embedding is rounded"),
-        (FOUR_ASYM, "gguf:q4_1", "rounded once more"),
+        (FOUR_ASYM, "gguf:q4_1", "rounded again"),
     ],
 )
-def test_an_error_has_to_be_allowed(original: Path, tmp_path: Path, scheme: LayerScheme, name: str, words: str) -> None:
+def test_an_inexact_conversion_needs_permission(
+    original: Path, tmp_path: Path, scheme: LayerScheme, name: str, words: str
+) -> None:
     source = make(original, tmp_path / "source", "auto_round", scheme)
     error = refused(source, tmp_path / "new" / "out", name, BadInput, tmp_path)
     assert words in error.message
@@ -189,20 +191,20 @@ def test_an_error_has_to_be_allowed(original: Path, tmp_path: Path, scheme: Laye
     assert 0 < report["error"]["relative_rms"] < 0.1
 
 
-def test_levels_that_fit_are_not_rounded_again(original: Path, tmp_path: Path) -> None:
+def test_levels_that_fit_into_a_type_are_not_rounded_again(original: Path, tmp_path: Path) -> None:
     source = make(original, tmp_path / "source", "auto_round", FOUR)
     report = run(source, tmp_path / "out", "gguf:q8_0", inexact=True)
     assert report["error"]["changed_tensors"] == 1
     assert report["error"]["worst_tensor"]["name"] == "model.embed_tokens.weight"
 
 
-def test_an_original_becomes_numbers_or_gguf(original: Path, tmp_path: Path) -> None:
+def test_an_unquantized_model_converts_exactly_to_floats_and_gguf(original: Path, tmp_path: Path) -> None:
     for name in ("f32", "bf16", "gguf"):
         assert run(original, tmp_path / name, name)["exact"]
         assert same_weights(original, tmp_path / name)
 
 
-def test_an_original_can_be_rounded_to_a_type(tmp_path: Path) -> None:
+def test_an_unquantized_model_is_rounded_to_a_gguf_type_on_request(tmp_path: Path) -> None:
     wide = save_original(tmp_path / "original", wide=True)
     report = run(wide, tmp_path / "out", "gguf:q4_k_m", inexact=True)
     assert report["layers"] == 7
@@ -211,7 +213,7 @@ def test_an_original_can_be_rounded_to_a_type(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["gguf", "gguf:q4_k_m"])
-def test_blocks_of_the_embedding_are_copied(tmp_path: Path, name: str) -> None:
+def test_the_blocks_of_the_embedding_are_copied(tmp_path: Path, name: str) -> None:
     wide = save_original(tmp_path / "original", wide=True)
     source = make(wide, tmp_path / "gguf", "gguf:q4_k_m")
     report = run(source, tmp_path / "out", name)
@@ -225,7 +227,7 @@ def test_blocks_of_the_embedding_are_copied(tmp_path: Path, name: str) -> None:
     assert stored[0] == stored[1]
 
 
-def test_an_embedding_that_is_rounded_is_not_counted_as_equal(tmp_path: Path) -> None:
+def test_a_rounded_embedding_is_not_counted_as_verified_equal(tmp_path: Path) -> None:
     wide = save_original(tmp_path / "original", wide=True)
     verified = run(wide, tmp_path / "out", "gguf:q4_k_m", inexact=True)["verification"]
     assert verified["rounded"] == {"model.embed_tokens.weight": "q6_k"}
@@ -233,7 +235,7 @@ def test_an_embedding_that_is_rounded_is_not_counted_as_equal(tmp_path: Path) ->
     assert verified["other_tensors"] == others
 
 
-def test_a_head_that_integers_cannot_hold_becomes_floats(tmp_path: Path) -> None:
+def test_a_head_that_integers_cannot_represent_becomes_floats(tmp_path: Path) -> None:
     original = save_original(tmp_path / "original", wide=True, head=True)
     source = make(original, tmp_path / "gguf", "gguf:q4_0")
     assert open_checkpoint(source).schemes["lm_head"].label() == "Q6_K"
@@ -242,7 +244,7 @@ def test_a_head_that_integers_cannot_hold_becomes_floats(tmp_path: Path) -> None
     assert same_weights(source, tmp_path / "out")
 
 
-def test_side_files_come_along_and_the_report_is_new(original: Path, tmp_path: Path) -> None:
+def test_side_files_are_copied_and_the_report_is_new(original: Path, tmp_path: Path) -> None:
     source = make(original, tmp_path / "source", "auto_gptq", FOUR)
     (source / "LICENSE").write_text("free")
     (source / "modeling.py").write_text("import os")
@@ -256,7 +258,7 @@ def test_side_files_come_along_and_the_report_is_new(original: Path, tmp_path: P
     assert (report["format"], report["source_report"]) == ("auto_round", {"seed": 42})
 
 
-def test_a_plain_output_says_nothing_of_a_quantization(original: Path, tmp_path: Path) -> None:
+def test_a_floating_point_output_has_no_quantization_config(original: Path, tmp_path: Path) -> None:
     source = make(original, tmp_path / "source", "auto_gptq", FOUR)
     run(source, tmp_path / "out", "f32")
     assert not (tmp_path / "out" / "quantize_config.json").exists()
@@ -265,7 +267,7 @@ def test_a_plain_output_says_nothing_of_a_quantization(original: Path, tmp_path:
     assert config["dtype"] == "float32"
 
 
-def test_events_tell_how_far_it_is(original: Path, tmp_path: Path) -> None:
+def test_events_report_stages_progress_and_files(original: Path, tmp_path: Path) -> None:
     source = make(original, tmp_path / "source", "auto_gptq", FOUR)
     events: list[Event] = []
     convert(str(source), tmp_path / "out", "auto_round", events.append, never)
@@ -278,7 +280,7 @@ def test_events_tell_how_far_it_is(original: Path, tmp_path: Path) -> None:
 
 
 def refused(made: Path, target: Path, name: str, error: type[BitwrightError], place: Path) -> BitwrightError:
-    """The error of a conversion that is refused, and leaves nothing behind."""
+    """Return the error of a conversion that fails, after checking that no files are left."""
     before = visible(place)
     with pytest.raises(error) as caught:
         convert(str(made), target, name, ignore, never)
@@ -287,7 +289,7 @@ def refused(made: Path, target: Path, name: str, error: type[BitwrightError], pl
 
 
 def visible(place: Path) -> list[Path]:
-    """All files and folders but Bitwright's own."""
+    """Return all files and folders except those in Bitwright's home folder."""
     return sorted(path for path in place.rglob("*") if "home" not in path.relative_to(place).parts)
 
 
@@ -299,7 +301,7 @@ def visible(place: Path) -> list[Path]:
         ("gguf:q5_0", FOUR, "auto_gptq", "is in Q5_0"),
     ],
 )
-def test_what_cannot_be_is_refused(
+def test_an_impossible_conversion_is_rejected(
     original: Path, tmp_path: Path, first: str, scheme: LayerScheme, second: str, words: str
 ) -> None:
     source = make(original, tmp_path / "source", first, scheme)
@@ -312,26 +314,26 @@ def test_groups_in_an_order_of_their_own_are_refused_elsewhere(original: Path, t
     assert "desc_act" in refused(source, tmp_path / "out", name, BadInput, tmp_path).message
 
 
-def test_a_model_that_is_not_quantized_has_no_integers(original: Path, tmp_path: Path) -> None:
+def test_an_unquantized_model_cannot_be_converted_to_integers(original: Path, tmp_path: Path) -> None:
     assert "not quantized" in refused(original, tmp_path / "out", "auto_gptq", BadInput, tmp_path).message
 
 
-def test_an_unknown_format_is_refused(original: Path, tmp_path: Path) -> None:
-    assert "no output format" in refused(original, tmp_path / "out", "ggml", BadInput, tmp_path).message
+def test_an_unknown_format_is_rejected(original: Path, tmp_path: Path) -> None:
+    assert "Unknown output format" in refused(original, tmp_path / "out", "ggml", BadInput, tmp_path).message
 
 
-def test_numbers_out_of_range_are_refused(tmp_path: Path) -> None:
+def test_values_out_of_range_are_rejected(tmp_path: Path) -> None:
     original = save_original(tmp_path / "original")
     tensors = load_file(original / "model.safetensors")
     tensors["model.norm.weight"] *= 1e5
     save_file(tensors, original / "model.safetensors")
     before = visible(tmp_path)
-    with pytest.raises(BadInput, match=r"model\.norm\.weight has numbers up to"):
+    with pytest.raises(BadInput, match=r"model\.norm\.weight has values up to"):
         convert(str(original), tmp_path / "out", "f16", ignore, never, inexact=True)
     assert visible(tmp_path) == before
 
 
-def test_too_little_room_is_found_before_anything_is_written(
+def test_too_little_disk_space_is_reported_before_anything_is_written(
     original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = make(original, tmp_path / "source", "auto_gptq", FOUR)
@@ -340,13 +342,13 @@ def test_too_little_room_is_found_before_anything_is_written(
 
 
 def stop_after(count: int) -> ShouldStop:
-    """Says stop when asked for the time after `count`."""
-    asked = iter(range(1 << 30))
-    return lambda: next(asked) >= count
+    """Return a stop callback that is true from call number `count` on."""
+    calls = iter(range(1 << 30))
+    return lambda: next(calls) >= count
 
 
 @pytest.mark.parametrize("count", [0, 3, 18, 30])
-def test_a_stop_leaves_nothing(original: Path, tmp_path: Path, count: int) -> None:
+def test_a_stopped_conversion_leaves_no_files(original: Path, tmp_path: Path, count: int) -> None:
     source = make(original, tmp_path / "source", "auto_gptq", FOUR)
     before = visible(tmp_path)
     with pytest.raises(Cancelled):
@@ -354,17 +356,17 @@ def test_a_stop_leaves_nothing(original: Path, tmp_path: Path, count: int) -> No
     assert visible(tmp_path) == before
 
 
-def test_an_output_that_reads_back_different_is_no_output(
+def test_an_output_that_differs_when_read_back_is_removed(
     original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = make(original, tmp_path / "source", "auto_gptq", FOUR)
     digests = iter(range(1000))
     monkeypatch.setattr(module, "digest", lambda _layer: str(next(digests)))
     error = refused(source, tmp_path / "out", "auto_round", VerificationFailed, tmp_path)
-    assert "reads back different" in error.message
+    assert "differs from the written data" in error.message
 
 
-def test_a_change_where_none_was_said_is_a_failure(
+def test_an_unexpected_change_of_a_weight_fails(
     original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = make(original, tmp_path / "source", "auto_gptq", FOUR)

@@ -1,4 +1,4 @@
-"""Layers put onto other grids: to the bit wherever that is said, whatever the shapes, zero points and scales."""
+"""Regridding of layers: identical weights if `exact` is true, for all shapes, zero points and scales."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ SIMPLE = ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0")
 
 
 def planned(name: str) -> LayerScheme:
-    """What a plan says for a block type."""
+    """Return the planned scheme for a block type."""
     return tuned_as(name)
 
 
 @st.composite
 def layers(draw: st.DrawFn, *, sym: bool | None = None, act_order: bool = False) -> QuantizedLinear:
-    """A layer of any scheme with random levels, extreme scales, and zero points up to both ends."""
+    """Draw a layer of any scheme with random levels, extreme scales, and zero points up to both limits."""
     bits = draw(st.sampled_from(BITS))
     even = draw(st.booleans()) if sym is None else sym
     size = draw(st.sampled_from((-1, 32, 64, 96)))
@@ -73,20 +73,20 @@ def test_only_the_groups_that_need_it_are_mirrored() -> None:
     assert found.ints.tolist() == [[0] * 32 + [1] * 32]
 
 
-def test_a_layer_without_a_zero_point_of_zero_is_left_alone() -> None:
+def test_a_layer_without_a_zero_point_of_zero_is_unchanged() -> None:
     layer = round_to_nearest(NAME, torch.randn(4, 64), LayerScheme(4, 32, sym=False), 1)
     assert mirrored(layer) is layer
     assert regrid(layer, layer.scheme, 1) is layer
 
 
 @given(layers(), st.sampled_from(list(TYPES)))
-def test_what_is_called_exact_is(layer: QuantizedLinear, name: str) -> None:
+def test_regridding_keeps_the_weights_if_exact_is_true(layer: QuantizedLinear, name: str) -> None:
     if exact(layer.scheme, planned(name)):
         assert torch.equal(regrid(layer, planned(name)).dequantize(), layer.dequantize())
 
 
 @given(layers(), st.sampled_from(SIMPLE))
-def test_a_layer_is_widened_to_the_bit_or_not_at_all(layer: QuantizedLinear, name: str) -> None:
+def test_a_widened_layer_has_identical_weights(layer: QuantizedLinear, name: str) -> None:
     found = widened(layer, name)
     if found is not None:
         assert found.scheme.type == name
@@ -95,7 +95,7 @@ def test_a_layer_is_widened_to_the_bit_or_not_at_all(layer: QuantizedLinear, nam
 
 @pytest.mark.parametrize("name", SIMPLE)
 @pytest.mark.parametrize("start", ["q4_0", "q5_0", "q8_0"])
-def test_blocks_around_zero_fit_into_wider_ones(start: str, name: str) -> None:
+def test_symmetric_blocks_fit_into_types_with_more_bits(start: str, name: str) -> None:
     layer = round_to(torch.randn(8, 64), start, None, NAME)
     assert exact(layer.scheme, planned(name)) == (TYPES[name].bits >= TYPES[start].bits)
     if exact(layer.scheme, planned(name)):
@@ -103,7 +103,7 @@ def test_blocks_around_zero_fit_into_wider_ones(start: str, name: str) -> None:
 
 
 EXPECTED = {
-    # type: what holds every level of it, sym and asym bits
+    # type: bits of the symmetric and of the asymmetric schemes that it can represent exactly
     "q4_0": ({2, 3, 4}, {2, 3}),
     "q4_1": ({2, 3, 4}, set()),
     "q5_0": ({2, 3, 4}, {2, 3, 4}),
@@ -114,7 +114,7 @@ EXPECTED = {
 
 
 @pytest.mark.parametrize("name", list(EXPECTED))
-def test_which_types_hold_which_bits(name: str) -> None:
+def test_exact_types_by_bits_and_symmetry(name: str) -> None:
     for sym, expected in zip((True, False), EXPECTED[name], strict=True):
         assert {bits for bits in BITS if exact(LayerScheme(bits, 64, sym), planned(name))} == expected
 
@@ -129,33 +129,33 @@ def test_groups_out_of_order_fit_no_blocks() -> None:
 
 
 @pytest.mark.parametrize("name", list(TYPES))
-def test_other_weights_are_rounded(name: str) -> None:
+def test_unquantized_weights_are_rounded(name: str) -> None:
     weight = torch.randn(4, 256)
     found = regrid(PlainLinear(NAME, weight), planned(name))
     assert found.scheme == planned(name)
     assert (found.dequantize() - weight).norm() < 0.5 * weight.norm()
 
 
-def test_a_type_of_its_own_stays() -> None:
+def test_a_layer_that_has_the_planned_type_is_unchanged() -> None:
     layer = round_to(torch.randn(4, 256), "q4_k", None, NAME)
     assert regrid(layer, layer.scheme) is layer
 
 
-def test_integers_of_blocks_are_the_blocks() -> None:
+def test_a_block_type_converts_to_the_equivalent_integers() -> None:
     layer = round_to(torch.randn(4, 64), "q4_0", None, NAME)
     found = regrid(layer, LayerScheme(4, 32))
     assert isinstance(found, QuantizedLinear)
     assert torch.equal(found.dequantize(), layer.dequantize())
 
 
-def test_other_integers_are_not_made_up() -> None:
+def test_a_block_type_does_not_convert_to_other_integers() -> None:
     layer = round_to(torch.randn(4, 64), "q4_0", None, NAME)
     assert isinstance(layer, BlockLinear)
-    with pytest.raises(ValueError, match="cannot become W4 g64 sym"):
+    with pytest.raises(ValueError, match="cannot be converted to W4 g64 sym"):
         regrid(layer, LayerScheme(4, 64))
 
 
-def test_left_in_floats_is_left() -> None:
+def test_a_layer_planned_in_16_bits_is_unchanged() -> None:
     layer = PlainLinear(NAME, torch.randn(4, 64))
     assert regrid(layer, LayerScheme(bits=16)) is layer
 

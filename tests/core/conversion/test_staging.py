@@ -1,4 +1,4 @@
-"""A conversion's folder appears whole or not at all, and what a killed one left is swept up."""
+"""The output folder of a conversion appears complete or not at all, and killed conversions are cleaned up."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def left(place: Path) -> list[str]:
-    """All that lies in `place`, without Bitwright's own folder."""
+    """Return the names in `place` except Bitwright's home folder."""
     return sorted(path.name for path in place.iterdir() if path.name != "home")
 
 
-def test_what_is_published_gets_its_name(tmp_path: Path, home: Path) -> None:
+def test_publish_renames_the_staging_folder_to_the_target(tmp_path: Path, home: Path) -> None:
     with ConversionStaging(tmp_path / "new" / "out") as staging:
         (staging.folder / "file").write_text("x")
         staging.publish()
@@ -33,7 +33,7 @@ def test_what_is_published_gets_its_name(tmp_path: Path, home: Path) -> None:
     assert list((home / "conversions").iterdir()) == []
 
 
-def test_an_empty_folder_may_be_there(tmp_path: Path) -> None:
+def test_an_empty_target_folder_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     with ConversionStaging(tmp_path / "out") as staging:
         staging.publish()
@@ -41,7 +41,7 @@ def test_an_empty_folder_may_be_there(tmp_path: Path) -> None:
 
 
 def fail(target: Path, *others: Path) -> None:
-    """Begin an output, see others put something beside it or in its place, and break off."""
+    """Start an output, create other files next to it or in its place, and fail."""
     with ConversionStaging(target) as staging:
         (staging.folder / "file").write_text("x")
         for path in others:
@@ -52,20 +52,20 @@ def fail(target: Path, *others: Path) -> None:
         staging.publish()
 
 
-def test_a_failure_leaves_nothing(tmp_path: Path, home: Path) -> None:
+def test_a_failure_removes_the_staging_folder(tmp_path: Path, home: Path) -> None:
     with pytest.raises(KeyError):
         fail(tmp_path / "new" / "deep" / "out")
     assert left(tmp_path) == []
     assert list((home / "conversions").iterdir()) == []
 
 
-def test_parents_that_somebody_uses_stay(tmp_path: Path) -> None:
+def test_parent_folders_with_other_files_are_kept(tmp_path: Path) -> None:
     with pytest.raises(KeyError):
         fail(tmp_path / "new" / "out", tmp_path / "new" / "theirs")
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["theirs"]
 
 
-def test_a_place_that_was_taken_meanwhile_is_said(tmp_path: Path) -> None:
+def test_a_target_that_was_created_meanwhile_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ResultKept, match=r"cannot be put into place.* kept in .*out-finished"):
         fail(tmp_path / "out", tmp_path / "out" / "theirs")
     assert left(tmp_path) == ["out", "out-finished"]
@@ -73,7 +73,7 @@ def test_a_place_that_was_taken_meanwhile_is_said(tmp_path: Path) -> None:
     assert left(tmp_path / "out-finished") == ["file"]
 
 
-def test_a_parent_that_is_a_file_is_said(tmp_path: Path) -> None:
+def test_a_parent_that_is_a_file_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(OutputProblem, match="cannot be made"), ConversionStaging(tmp_path / "file" / "out"):
         pass
@@ -81,10 +81,10 @@ def test_a_parent_that_is_a_file_is_said(tmp_path: Path) -> None:
 
 
 def killed(target: Path) -> None:
-    """Begin a conversion in another process, and kill that outright."""
+    """Start a conversion in another process and kill it."""
     script = (
-        "import os, signal, sys; from pathlib import Path; from core.conversion.staging import Staging\n"
-        "staging = Staging(Path(sys.argv[1])).__enter__(); (staging.folder / 'half').write_text('x')\n"
+        "import os, signal, sys; from pathlib import Path; from core.conversion.staging import ConversionStaging\n"
+        "staging = ConversionStaging(Path(sys.argv[1])).__enter__(); (staging.folder / 'half').write_text('x')\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     done = subprocess.run([sys.executable, "-c", script, str(target)], cwd=ROOT, check=False, capture_output=True)
@@ -92,7 +92,7 @@ def killed(target: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
-def test_the_next_conversion_sweeps_up_after_a_killed_one(tmp_path: Path) -> None:
+def test_the_next_conversion_removes_the_folder_of_a_killed_one(tmp_path: Path) -> None:
     killed(tmp_path / "first")
     assert len(left(tmp_path)) == 2  # the folder and the claim
     with ConversionStaging(tmp_path / "second") as staging:
@@ -101,7 +101,7 @@ def test_the_next_conversion_sweeps_up_after_a_killed_one(tmp_path: Path) -> Non
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
-def test_a_note_stays_while_the_drive_is_away(tmp_path: Path) -> None:
+def test_a_record_is_kept_while_the_drive_is_disconnected(tmp_path: Path) -> None:
     drive = tmp_path / "drive"
     drive.mkdir()
     killed(drive / "out")
@@ -112,13 +112,13 @@ def test_a_note_stays_while_the_drive_is_away(tmp_path: Path) -> None:
     assert list(drive.iterdir()) == []
 
 
-def test_one_that_runs_is_left_alone(tmp_path: Path) -> None:
+def test_sweep_ignores_a_running_conversion(tmp_path: Path) -> None:
     with ConversionStaging(tmp_path / "out") as staging:
         assert sweep() == []
         assert staging.folder.is_dir()
 
 
-def test_a_note_cannot_name_a_strangers_folder(tmp_path: Path, home: Path) -> None:
+def test_a_record_cannot_remove_a_folder_of_the_user(tmp_path: Path, home: Path) -> None:
     (tmp_path / "precious").mkdir()
     note = home / "conversions" / "0123456789abcdef"
     note.mkdir(parents=True)
