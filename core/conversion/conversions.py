@@ -72,7 +72,7 @@ class Subject:
         table: its tensors, as if it were not quantized.
         tree: layer tree of these tensors.
         config: config.json without `quantization_config`.
-        act_order: layers with act-order groups (GPTQ's `desc_act`).
+        act_order: layers with act-order (GPTQ's `desc_act`).
         foreign: linear layers in GGUF block types that can only be dequantized -> block type.
         label: display name of the source.
     """
@@ -234,7 +234,7 @@ def _integer_targets(subject: Subject, name: str) -> _Targets:
         )
     if subject.act_order and name not in GPTQ:
         raise BadInput(
-            f"{_listed(subject.act_order)} has act-order groups (desc_act), which only {' and '.join(GPTQ)} can store.",
+            f"{_listed(subject.act_order)} has act-order (desc_act), which only {' and '.join(GPTQ)} can store.",
             f"Choose {' or '.join(GPTQ)}, or a floating-point format.",
         )
     found = _Targets()

@@ -54,7 +54,7 @@ def exact(scheme: LayerScheme, planned: LayerScheme, *, act_order: bool = False)
     Args:
         scheme: of the layer.
         planned: of the output.
-        act_order: whether the layer has act-order groups.
+        act_order: whether the layer has act-order.
     """
     if not planned.quantized or (scheme == planned and not act_order):
         return True

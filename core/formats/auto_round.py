@@ -1,7 +1,4 @@
-"""The `auto_round` format: which packing a plan gets, and the config that AutoRound's own reader expects.
-
-Knows the config's keys and what readers do with them, nothing of bits or files.
-"""
+"""The `auto_round` format: choice of the packing, and the config that AutoRound's reader expects."""
 
 from __future__ import annotations
 
@@ -22,16 +19,15 @@ _FORCED = {
 
 
 def packing_of(name: str, layout: ConfigLayout) -> Packing:
-    """The packing that a format's name asks for; the best one where it names none."""
+    """Return the packing that a format name specifies, or the result of `choose_packing` for `auto_round`."""
     return _FORCED[name] if name in _FORCED else choose_packing(layout)
 
 
 def choose_packing(layout: ConfigLayout) -> Packing:
-    """The packing that AutoRound itself would take, or the plain one where that could not hold the plan.
+    """Return the packing that AutoRound would choose, or AutoRound's own packing if that cannot store the plan.
 
-    Symmetric layers go into GPTQ's layout, which every engine reads. It cannot store a zero point of 0, so asymmetric
-    ones go into AWQ's (4 bits and one group size only) or, with one symmetric layer or one other size among
-    them, into AutoRound's own.
+    Symmetric layers use GPTQ's layout, which every engine supports. It cannot store a zero point of 0, so asymmetric
+    layers use AWQ's layout if all layers have 4 bits and the same scheme, and AutoRound's own packing otherwise.
     """
     schemes = layout.schemes
     if all(scheme.sym for scheme in schemes):
@@ -42,11 +38,11 @@ def choose_packing(layout: ConfigLayout) -> Packing:
 
 
 def settings(layout: ConfigLayout, packing: Packing) -> dict[str, Any]:
-    """The `quantization_config`.
+    """Return the `quantization_config`.
 
-    Only what differs from the global scheme stands in `extra_config`, under exact module names: a name that is no
-    module is taken for a regular expression by the reader. A quantized lm_head lies outside the blocks and is found by
-    its entry alone, so that one carries every key.
+    `extra_config` contains the differences from the global scheme under exact module names; the reader takes other
+    names for regular expressions. A quantized lm_head is outside the blocks and is detected by its entry, which
+    therefore has every key.
     """
     default = layout.default
     extra: dict[str, dict[str, Any]] = {}
@@ -68,9 +64,9 @@ def settings(layout: ConfigLayout, packing: Packing) -> dict[str, Any]:
 
 
 def _difference(scheme: LayerScheme, default: LayerScheme) -> dict[str, Any]:
-    """What an entry says of a layer; nothing where it has the usual scheme.
+    """Return the entry of a layer in `extra_config`; {} if it has the default scheme.
 
-    The bits always go along: vLLM takes an entry without them for a layer in 16 bits (INCConfig.get_quant_method).
+    The bits are always included: vLLM takes an entry without bits for a layer in 16 bits (INCConfig.get_quant_method).
     """
     if not scheme.quantized:
         return {"bits": scheme.bits}

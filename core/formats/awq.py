@@ -1,7 +1,4 @@
-"""The `auto_awq` format: the config of an AWQ checkpoint of the version `gemm`, which engines read since AutoAWQ.
-
-Knows the config's keys and what readers do with them, nothing of bits or files.
-"""
+"""The `auto_awq` format: the config of an AWQ checkpoint of version `gemm`, introduced by AutoAWQ."""
 
 from __future__ import annotations
 
@@ -17,14 +14,14 @@ CONFIG_FILE = "quantize_config.json"
 
 
 def settings(layout: ConfigLayout, tree: ModelTree, module_name: ModuleName) -> dict[str, Any]:
-    """The `quantization_config`.
+    """Return the `quantization_config`.
 
-    `zero_point` is true for symmetric layers as well, whose zero points are in the file: vLLM's fast kernel takes AWQ's
-    layout with zero points only (auto_awq.py), and no reader takes them for anything but what they are. `sym` beside it
-    is for AutoRound's and our own reader. What is left out is said twice: GPTQModel looks for it in `dynamic` alone.
+    `zero_point` is true for symmetric layers as well, since their zero points are stored and vLLM's fast kernel
+    requires them in AWQ's layout (auto_awq.py). AutoRound's and Bitwright's readers also use `sym`. Layers in 16 bits
+    are listed twice, since GPTQModel looks for them only in `dynamic`.
 
     Raises:
-        BadInput: a layer cannot be left in 16 bits without another one.
+        BadInput: a layer cannot stay in 16 bits because of the name of another one.
     """
     default = layout.default
     skipped: dict[str, Any] = {
@@ -46,10 +43,10 @@ def settings(layout: ConfigLayout, tree: ModelTree, module_name: ModuleName) -> 
 
 
 def _left_out(layout: ConfigLayout, tree: ModelTree, module_name: ModuleName) -> list[str]:
-    """Modules with a matrix that stays in 16 bits; the embeddings are no linear layers and need no mention.
+    """Return the modules with a matrix that stays in 16 bits, except the embedding, which is not a linear layer.
 
-    Readers take a name in this list for a part of a module's name (AutoAWQ's `exclude_layers_to_not_quantize`, vLLM's
-    `is_layer_skipped`, and AutoRound's by a search).
+    Readers match an entry of this list as a part of a module name (AutoAWQ's `exclude_layers_to_not_quantize`, vLLM's
+    `is_layer_skipped`, and a search in AutoRound).
     """
     quantized = {module for module, plan in layout.plans if plan.scheme.quantized}
     left = [
@@ -59,11 +56,11 @@ def _left_out(layout: ConfigLayout, tree: ModelTree, module_name: ModuleName) ->
     ]
     left = [module for module in left if module not in quantized]
     for module in left:
-        caught = next((other for other in quantized if module in other), None)
-        if caught:
+        covered = next((other for other in quantized if module in other), None)
+        if covered:
             raise BadInput(
-                f"In auto_awq {module} cannot stay in 16 bits without {caught}, whose name it is a part of.",
+                f"In auto_awq, {module} cannot stay in 16 bits without {covered}, whose name contains it.",
                 "Choose auto_round or auto_gptq.",
             )
-    # A tied head has no tensor of its own; most readers leave it out in any case, AutoRound's asks here.
+    # A tied head has no tensor. Most readers exclude it in any case; AutoRound's requires an entry.
     return sorted({*left, "lm_head"})

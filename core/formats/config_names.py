@@ -1,8 +1,8 @@
-"""What the configs of all output formats need to know of a plan: the usual scheme, the exceptions, the names.
+"""A plan in the form that the configs of all packed formats need: default scheme, exceptions and module names.
 
-A config names the *modules* of the transformers model, a checkpoint its tensors; the two differ where a
-checkpoint lacks the base model's prefix (GPT-2: tensor `h.0.attn.c_attn.weight`, module
-`transformer.h.0.attn.c_attn`). Knows nothing of any one format.
+A config uses the names of *modules* in the transformers model, a checkpoint those of tensors. They differ if the
+checkpoint lacks the prefix of the base model (GPT-2: tensor `h.0.attn.c_attn.weight`, module
+`transformer.h.0.attn.c_attn`).
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from core.model.tree import LayerPlan
 from core.schemes import LayerScheme
 
 ModuleName = Callable[[str], str]
-"""Name of a linear in the checkpoint -> name of its module in the transformers model."""
+"""Function from the name of a linear layer in the checkpoint to the name of its module in the transformers model."""
 
 
 @dataclass(frozen=True)
 class ConfigLayout:
-    """A plan as configs tell it.
+    """A plan in the structure of a config.
 
     Attributes:
-        default: the scheme of most quantized linears; what a config says once.
-        plans: all linears with the names of their modules, in the order of the model.
-        block_prefix: module that holds the numbered blocks, such as `model.layers`.
+        default: the scheme of most quantized linear layers.
+        plans: (module name, plan) of all linear layers, in the order of the model.
+        block_prefix: module that contains the numbered blocks, such as `model.layers`.
     """
 
     default: LayerScheme
@@ -36,37 +36,36 @@ class ConfigLayout:
 
     @property
     def in_blocks(self) -> list[tuple[str, LayerPlan]]:
+        """The entries of `plans` in the blocks."""
         return [(module, plan) for module, plan in self.plans if plan.linear.block >= 0]
 
     @property
     def head(self) -> list[tuple[str, LayerPlan]]:
-        """The quantized linears outside the blocks: the lm_head or nothing."""
+        """The entries of quantized linear layers outside the blocks: the lm_head, or none."""
         return [(module, plan) for module, plan in self.plans if plan.linear.block < 0 and plan.scheme.quantized]
 
     @property
     def schemes(self) -> set[LayerScheme]:
-        """The different schemes of the quantized linears."""
+        """The distinct schemes of the quantized linear layers."""
         return {plan.scheme for _, plan in self.plans if plan.scheme.quantized}
 
 
 def lay_out(plans: Sequence[LayerPlan], module_name: ModuleName) -> ConfigLayout:
-    """The common facts of a plan.
+    """Build the `ConfigLayout` of a plan.
 
     Raises:
-        BadInput: nothing is to be quantized.
-        UnsupportedModel: the modules are not numbered as the checkpoint is.
+        BadInput: no layer is quantized.
+        UnsupportedModel: the block structure of the modules differs from that of the checkpoint.
     """
     named = tuple((module_name(plan.linear.name), plan) for plan in plans)
     counts = Counter(plan.scheme for _, plan in named if plan.scheme.quantized)
     if not counts:
-        raise BadInput(
-            "No layer of this model would be quantized: all stay in 16 bits.", "Choose 2, 3, 4 or 8 bits for some."
-        )
+        raise BadInput("No layer would be quantized: all stay in 16 bits.", "Choose 2, 3, 4 or 8 bits for some layers.")
     return ConfigLayout(counts.most_common(1)[0][0], named, _block_prefix(named))
 
 
 def exactly(module: str) -> str:
-    """The regular expression for one module's name and no other."""
+    """Return a regular expression that matches exactly one module name."""
     return f"^{re.escape(module)}$"
 
 
@@ -78,10 +77,10 @@ def _block_prefix(named: Sequence[tuple[str, LayerPlan]]) -> str:
         tail = f".{plan.linear.block}.{plan.linear.kind}"
         if not module.endswith(tail):
             raise UnsupportedModel(
-                f"The layer {plan.linear.name} is called {module} once the model is loaded.",
-                "This version writes models whose blocks keep their structure on loading.",
+                f"The layer {plan.linear.name} has the name {module} in the loaded model.",
+                "This version supports models whose blocks keep their structure when they are loaded.",
             )
         prefixes.add(module.removesuffix(tail))
     if len(prefixes) != 1:
-        raise UnsupportedModel("The decoder blocks of this model are not in one list.", "Choose another model.")
+        raise UnsupportedModel("The decoder blocks of this model are in several lists.", "Choose another model.")
     return prefixes.pop()

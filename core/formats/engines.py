@@ -1,8 +1,8 @@
-"""What other programs make of a checkpoint before it is made: what they refuse, what runs without a fast kernel.
+"""Compatibility of a planned checkpoint with inference engines: layers that they reject or run without a fast kernel.
 
-Read from their sources: vLLM 0.32.0, GPTQModel 7.7.0, AutoRound 0.16.1; files of vLLM are below
-vllm/model_executor/layers/quantization. tests/benchmarks/readers_table.py tries what a CPU can try. One graphics
-card or one CPU that holds the whole model; an engine that changes its mind is not noticed here. Knows no torch.
+Taken from the sources of vLLM 0.32.0, GPTQModel 7.7.0 and AutoRound 0.16.1, so other versions may differ. Files of vLLM
+are below vllm/model_executor/layers/quantization. tests/benchmarks/readers_table.py verifies the cases that run on a
+CPU. Assumes one GPU or one CPU that fits the whole model. Does not import torch.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ _TITLES = {
 ENGINES = tuple(_TITLES)
 
 # vLLM: MARLIN_SUPPORTED_GROUP_SIZES in utils/marlin_utils.py.
-# GPTQModel: SUPPORTS_GROUP_SIZE of MarlinLinear, ExllamaV2Linear and their AWQ kin, gptqmodel/nn_modules/qlinear/.
+# GPTQModel: SUPPORTS_GROUP_SIZE of MarlinLinear, ExllamaV2Linear and their AWQ versions, gptqmodel/nn_modules/qlinear/.
 _FAST_GROUPS = (-1, 32, 64, 128)
-# GPTQModel: SUPPORTS_GROUP_SIZE of TorchLinear and TritonV2Linear, the last resorts; one group a row is taken as well.
+# GPTQModel: SUPPORTS_GROUP_SIZE of the fallbacks TorchLinear and TritonV2Linear; one group per row works as well.
 _GPTQMODEL_GROUPS = (-1, 32, 64, 128, 256, 512, 1024)
 
 _PACKINGS = {
@@ -51,16 +51,18 @@ _PACKINGS = {
 }
 _VLLM_PACKINGS = ("auto_round:auto_gptq", "auto_round:auto_awq", "gptq", "gptq_v2", "awq")
 _ONE_LESS = ("gptq", "auto_round:auto_gptq")
-"""Packings that store zero points less one."""
+"""Packings that store zero points minus 1."""
 
 
 @dataclass(frozen=True)
 class Mark:
-    """What is wrong with a layer, or with the whole checkpoint where `layer` is "".
+    """A problem of an engine with a layer, or with the whole checkpoint.
 
     Attributes:
-        severity: `cannot`: the engine refuses the checkpoint. `slow`: it loads but without a fast kernel.
-        repair: the scheme that would cure it; None where none does.
+        layer: name of the layer; "" for the whole checkpoint.
+        severity: `cannot` if the engine rejects the checkpoint, `slow` if it has no fast kernel.
+        reason: a sentence without its full stop.
+        repair: a scheme without the problem; None if there is none.
     """
 
     layer: str
@@ -70,10 +72,11 @@ class Mark:
 
     @property
     def cannot(self) -> bool:
+        """True if the engine rejects the checkpoint."""
         return self.severity == "cannot"
 
     def sentence(self) -> str:
-        """The reason with the layer's name."""
+        """Return the reason with the name of the layer."""
         return f"{self.layer}: {self.reason}." if self.layer else f"{self.reason}."
 
 
@@ -85,18 +88,18 @@ class _Verdict:
 
 
 def title(engine: str) -> str:
-    """The engine's name for people.
+    """Return the display name of an engine.
 
     Raises:
-        BadInput: there is no such engine.
+        BadInput: the engine is unknown.
     """
     if engine not in _TITLES:
-        raise BadInput(f"There is no engine {engine!r}.", f"Choose from {', '.join(ENGINES)}.")
+        raise BadInput(f"Unknown engine {engine!r}.", f"Choose from {', '.join(ENGINES)}.")
     return _TITLES[engine]
 
 
 def check(engine: str, tree: ModelTree, plans: Sequence[LayerPlan], format_name: str) -> list[Mark]:
-    """All that an engine would object to, the whole checkpoint first, then layers in the order of the model."""
+    """Return all problems of an engine: first of the whole checkpoint, then of layers in the order of the model."""
     title(engine)
     plans = grouped(tree, plans)
     used = Counter[LayerScheme]()
@@ -112,7 +115,7 @@ def check(engine: str, tree: ModelTree, plans: Sequence[LayerPlan], format_name:
     if binding(engine, format_name):
         schemes = [plans.cases[kind].scheme for kind in plans.kinds]
         found |= _disagreeing(tree, schemes, verdicts, plans.kinds)
-    linears = tree.nameable  # plans have a tied head where the map names it
+    linears = tree.nameable  # plans include a tied head if the map lists it
     return marks + [
         Mark(linears[place].name, verdict.severity, verdict.reason, verdict.repair)
         for place, verdict in sorted(found.items())
@@ -120,12 +123,12 @@ def check(engine: str, tree: ModelTree, plans: Sequence[LayerPlan], format_name:
 
 
 def repaired(engine: str, tree: ModelTree, bits_map: BitsMap, format_name: str) -> BitsMap:
-    """The map with the least change after which the engine refuses no layer; the same map if it refuses none now.
+    """Return the bits map with the smallest changes after which the engine rejects no layer.
 
-    Bits go up, never down. What is wrong with the checkpoint as a whole stays wrong.
+    Bits are only increased. Problems of the whole checkpoint remain.
     """
     heads = [linear.name for linear in tree.nameable if linear.block < 0]
-    for _ in range(8):  # bits, then agreement, then what agreement changed; each round settles more
+    for _ in range(8):  # a repair of fused layers can require another repair, so repeat until there is none
         marks = check(engine, tree, resolve_schemes(tree, bits_map), format_name)
         repairs: dict[LayerScheme, list[str]] = {}
         for mark in marks:
@@ -140,7 +143,10 @@ def repaired(engine: str, tree: ModelTree, bits_map: BitsMap, format_name: str) 
 
 
 def allowed(engine: str, format_name: str) -> Callable[[LayerScheme, int, int], bool]:
-    """Whether the engine runs a layer of a scheme with so many inputs and outputs; any for the engine ""."""
+    """Return a function (scheme, in_features, out_features) -> whether the engine runs such a layer.
+
+    For the engine "", it is true for every layer.
+    """
     if not engine:
         return lambda scheme, inputs, outputs: True
     title(engine)
@@ -156,12 +162,12 @@ def allowed(engine: str, format_name: str) -> Callable[[LayerScheme, int, int], 
 
 
 def binding(engine: str, format_name: str) -> Binding:
-    """Whether the engine needs joined layers (q, k, v; gate, up) of a block to agree.
+    """Return JOINED if the engine requires the same scheme for fused layers (q, k, v; gate, up) of a block, else "".
 
-    vLLM joins them on loading. With auto_round, INCConfigParser looks each part up and refuses what differs
-    (inc/config_parser.py); with auto_awq `is_layer_skipped` refuses joined layers of which some are left out
-    (utils/quant_utils.py). With GPTQ, `dynamic` is matched against the joined name alone (utils/gptq_utils.py), so
-    that `core.formats.gptq` writes a rule for that name too.
+    vLLM fuses them when loading. With auto_round, INCConfigParser looks up each part and rejects differences
+    (inc/config_parser.py). With auto_awq, `is_layer_skipped` rejects fused layers of which only some are quantized
+    (utils/quant_utils.py). With GPTQ, `dynamic` is matched only with the name of the fused module
+    (utils/gptq_utils.py), for which `core.formats.gptq` therefore writes a rule.
     """
     return JOINED if engine.startswith("vllm") and not is_gguf(format_name) else ""
 
@@ -175,7 +181,7 @@ _FUSED = FusedModules(experts=False)
 
 
 def _packing(format_name: str, schemes: Iterable[LayerScheme]) -> str:
-    """How the quantized layers will lie in the file; for auto_round as in `core.formats.auto_round.choose_packing`."""
+    """Return the name of the packing of a format; for auto_round as in `core.formats.auto_round.choose_packing`."""
     if is_gguf(format_name):
         return "gguf"
     if format_name in _PACKINGS:
@@ -187,40 +193,40 @@ def _packing(format_name: str, schemes: Iterable[LayerScheme]) -> str:
 
 
 def _whole(engine: str, packing: str) -> list[Mark]:
-    """What is wrong whatever the layers have."""
+    """Return the problems that do not depend on the layers."""
     problem = _of_gguf(engine) if packing == "gguf" else _of_packing(engine, packing)
     return [Mark("", problem.severity, problem.reason, None)] if problem else []
 
 
 def _of_gguf(engine: str) -> _Verdict | None:
     if engine == "transformers-auto-round":
-        # integrations/ggml.py of transformers; auto-round itself has no reader of such files.
-        return _Verdict("slow", "transformers unpacks GGUF to full weights when it loads it (gguf_file=...)")
+        # integrations/ggml.py of transformers; auto-round itself has no GGUF reader.
+        return _Verdict("slow", "transformers dequantizes GGUF files when it loads them (gguf_file=...)")
     if engine.startswith("vllm"):
-        # 0.32.0 has no gguf.py any more; the extra `extra-quant` of its package names the plugin.
-        return _Verdict("cannot", "vLLM reads GGUF with its plugin vllm-gguf-plugin only")
-    return _Verdict("cannot", "GPTQModel does not read GGUF files") if engine == "gptqmodel" else None
+        # 0.32.0 no longer has gguf.py; the extra `extra-quant` of its package lists the plugin.
+        return _Verdict("cannot", "vLLM supports GGUF only with the plugin vllm-gguf-plugin")
+    return _Verdict("cannot", "GPTQModel does not support GGUF files") if engine == "gptqmodel" else None
 
 
 def _of_packing(engine: str, packing: str) -> _Verdict | None:
     if engine == "llama-cpp":
-        # Its converter takes safetensors with floating-point weights, and GPTQ's, which it rounds again.
-        return _Verdict("cannot", "llama.cpp reads GGUF only; write gguf")
+        # Its converter reads safetensors with floating-point weights, and GPTQ, which it rounds again.
+        return _Verdict("cannot", "llama.cpp supports GGUF only; choose gguf")
     if engine == "gptqmodel" and packing.startswith("auto_round"):
-        # Nothing in gptqmodel/ knows `quant_method: auto-round`.
-        return _Verdict("cannot", "GPTQModel does not read the auto_round format; write auto_gptq")
+        # gptqmodel/ does not contain `quant_method: auto-round`.
+        return _Verdict("cannot", "GPTQModel does not support the auto_round format; choose auto_gptq")
     if engine == "transformers-auto-round" and packing == "gptq_v2":
-        # inference/convert_model.py takes any `quant_method: gptq` for version 1, and adds 1 to each zero point.
-        return _Verdict("cannot", "auto-round takes version 2 of GPTQ for version 1 and computes something else")
+        # inference/convert_model.py treats any `quant_method: gptq` as version 1, and adds 1 to each zero point.
+        return _Verdict("cannot", "auto-round reads GPTQ version 2 as version 1 and computes wrong results")
     if engine.startswith("vllm") and packing not in _VLLM_PACKINGS:
         # INCConfig.SUPPORTED_FORMATS (inc/inc.py).
         which = "the packing auto_round:gptqmodel" if packing.endswith("gptqmodel") else "AutoRound's own packing"
-        return _Verdict("cannot", f"vLLM does not read {which}")
+        return _Verdict("cannot", f"vLLM does not support {which}")
     return None
 
 
 def _verdict(engine: str, packing: str, scheme: LayerScheme, inputs: int, outputs: int) -> _Verdict | None:
-    """What an engine makes of one layer by itself; nothing where it does not read the packing at all."""
+    """Return the problem of an engine with a single layer; None also if it does not support the packing at all."""
     if not scheme.quantized or packing == "gguf":
         return None
     if engine in ("vllm-cuda", "vllm-cpu"):
@@ -233,24 +239,24 @@ def _verdict(engine: str, packing: str, scheme: LayerScheme, inputs: int, output
 
 
 def _vllm(cpu: bool, packing: str, scheme: LayerScheme, inputs: int) -> _Verdict | None:
-    """vLLM.
+    """Return the problem of vLLM with a layer in GPTQ's layout.
 
-    4 and 8 bits, symmetric, groups of 32, 64, 128 or a row: AutoGPTQConfig.TYPE_MAP and verify_marlin_supported
-    (auto_gptq.py), INCWNA16LinearScheme._build_gptq_method (inc/schemes/inc_wna16_linear.py). A CPU: 4 bits alone
-    (kernels/linear/mixed_precision/cpu.py). For 2 and 3 bits there is a package of others for graphics cards, humming,
-    and for auto_round alone (inc/schemes/inc_wna16_scheme.py); it does not come with vLLM and does not count here.
-    Shapes that Marlin's tiles do not divide are padded.
+    Supported are 4 and 8 bits, symmetric, with groups of 32, 64, 128 or a row: AutoGPTQConfig.TYPE_MAP and
+    verify_marlin_supported (auto_gptq.py), INCWNA16LinearScheme._build_gptq_method (inc/schemes/inc_wna16_linear.py).
+    A CPU supports only 4 bits (kernels/linear/mixed_precision/cpu.py). The package humming adds 2 and 3 bits on GPUs
+    for auto_round (inc/schemes/inc_wna16_scheme.py); it is not part of vLLM and not considered here. Shapes that are
+    not multiples of Marlin's tiles are padded.
     """
     if packing.endswith("awq"):
         return _vllm_awq(cpu, packing, scheme)
     bits = (4,) if cpu else (4, 8)
     reasons = []
     if scheme.bits not in bits:
-        reasons.append(f"{scheme.bits} bits have no kernel")
+        reasons.append(f"no kernel for {scheme.bits} bits")
     if not scheme.sym:
-        reasons.append("asymmetric layers in this layout have no kernel")
+        reasons.append("no kernel for asymmetric layers in this layout")
     if scheme.group_size not in _FAST_GROUPS:
-        reasons.append(f"groups of {scheme.group_size} have no kernel")
+        reasons.append(f"no kernel for groups of {scheme.group_size}")
     if not reasons:
         return None
     more = [width for width in bits if width >= scheme.bits]
@@ -260,67 +266,68 @@ def _vllm(cpu: bool, packing: str, scheme: LayerScheme, inputs: int) -> _Verdict
 
 
 def _vllm_awq(cpu: bool, packing: str, scheme: LayerScheme) -> _Verdict | None:
-    """vLLM with AWQ's layout, which holds 4 bits.
+    """Return the problem of vLLM with a layer in AWQ's layout, which has 4 bits.
 
-    On a graphics card AutoAWQLinearMethod takes what Marlin does not: other groups, and AutoRound's symmetric layers,
-    for which INCWNA16LinearScheme._build_awq_method says that there are no zero points. A CPU has no such last resort,
-    but its kernel takes any group of the auto_awq format (auto_awq.py).
+    On a GPU, AutoAWQLinearMethod is the fallback for layers that Marlin does not support: other group sizes, and
+    AutoRound's symmetric layers, for which INCWNA16LinearScheme._build_awq_method sets that there are no zero points. A
+    CPU has no such fallback, but its kernel supports any group size of the auto_awq format (auto_awq.py).
     """
     own = packing != "awq"
     if own and scheme.sym:
         if cpu:
-            return _Verdict("cannot", "symmetric layers in this layout have no kernel", replace(scheme, sym=False))
-        return _Verdict("slow", "symmetric layers in this layout have no fast kernel")
+            return _Verdict("cannot", "no kernel for symmetric layers in this layout", replace(scheme, sym=False))
+        return _Verdict("slow", "no fast kernel for symmetric layers in this layout")
     if scheme.group_size in _FAST_GROUPS or (cpu and not own):
         return None
     if cpu:
-        return _Verdict("cannot", f"groups of {scheme.group_size} have no kernel", replace(scheme, group_size=32))
+        return _Verdict("cannot", f"no kernel for groups of {scheme.group_size}", replace(scheme, group_size=32))
     return _Verdict("slow", f"no fast kernel for groups of {scheme.group_size}")
 
 
 def _gptqmodel(packing: str, scheme: LayerScheme, inputs: int) -> _Verdict | None:
-    """GPTQModel, which may take a kernel for each layer (gptqmodel/utils/importer.py, `_iter_dynamic_contracts`).
+    """Return the problem of GPTQModel with a layer.
 
-    TorchLinear takes 2 to 8 bits of any symmetry. Fast are MarlinLinear (4 and 8 bits, symmetric) and ExllamaV2Linear
-    (4 bits); TritonV2Linear has no 3 bits. AWQ's kernels have 4 bits, and groups of no more than 128. Version 1 of GPTQ
-    is read with asymmetric layers only if `meta` names GPTQModel as the maker (models/loader.py), which would be a lie
-    and a key that transformers' AutoRoundConfig refuses.
+    It can choose a kernel per layer (gptqmodel/utils/importer.py, `_iter_dynamic_contracts`). TorchLinear supports 2 to
+    8 bits, symmetric and asymmetric. MarlinLinear (4 and 8 bits, symmetric) and ExllamaV2Linear (4 bits) are fast;
+    TritonV2Linear does not support 3 bits. AWQ kernels support 4 bits and groups of up to 128. GPTQ version 1 with
+    asymmetric layers is accepted only if `meta` names GPTQModel as the quantizer (models/loader.py), which would be
+    false, and transformers' AutoRoundConfig rejects that key.
     """
     if packing == "gptq" and not scheme.sym:
-        why = "asymmetric layers are read from its own files only in version 1; gptqmodel writes version 2"
+        why = "version 1 with asymmetric layers is supported only in its own files; the format gptqmodel is version 2"
         return _Verdict("cannot", why, replace(scheme, sym=True))
     known = _FAST_GROUPS if packing == "awq" else _GPTQMODEL_GROUPS
     if scheme.group_size not in known and scheme.group_size != inputs:
         return _Verdict(
             "cannot",
-            f"groups of {scheme.group_size} have no kernel",
+            f"no kernel for groups of {scheme.group_size}",
             replace(scheme, group_size=_group(scheme, inputs, known)),
         )
     if scheme.bits == 3:
-        return _Verdict("slow", "3 bits are unpacked for each product")
+        return _Verdict("slow", "3 bits are unpacked for each matrix product")
     if scheme.group_size not in _FAST_GROUPS:
         return _Verdict("slow", f"no fast kernel for groups of {scheme.group_size}")
     if scheme.bits == 2:
-        return _Verdict("slow", "2 bits have a Triton kernel only")
+        return _Verdict("slow", "only a Triton kernel for 2 bits")
     if scheme.bits == 8 and not scheme.sym:
-        return _Verdict("slow", "8 bits have no fast kernel for asymmetric layers")
+        return _Verdict("slow", "no fast kernel for asymmetric layers of 8 bits")
     return None
 
 
 def _auto_round(packing: str, scheme: LayerScheme) -> _Verdict | None:
-    """AutoRound's own reader, by the table BackendInfos of auto_round/inference/backend.py (0.16.1).
+    """Return the problem of AutoRound's reader with a layer (BackendInfos in auto_round/inference/backend.py, 0.16.1).
 
-    Its torch kernels take any bits: symmetric ones in GPTQ's layout, and any where zero points are stored as they are.
-    Asymmetric ones in GPTQ's layout and all in AWQ's are read by kernels of other packages alone: auto-round-lib (CPU;
-    2, 4, 8 bits), gptqmodel (graphics card; 4 bits).
+    Its torch kernels support any bits: symmetric layers in GPTQ's layout, and all layers in packings that do not
+    subtract 1 from zero points. Asymmetric layers in GPTQ's layout, and all layers in AWQ's, need kernels of other
+    packages: auto-round-lib (CPU; 2, 4, 8 bits) or gptqmodel (GPU; 4 bits).
     """
     if packing.endswith("awq"):
         return _Verdict("slow", "AWQ's layout needs auto-round-lib (CPU) or gptqmodel (graphics card)")
     elsewhere = not scheme.sym and packing in _ONE_LESS
     if elsewhere and scheme.bits == 3:
-        return _Verdict("cannot", "3 bits asymmetric have no kernel in this format", replace(scheme, bits=4))
+        return _Verdict("cannot", "no kernel for asymmetric layers of 3 bits in this format", replace(scheme, bits=4))
     if scheme.bits == 3:
-        return _Verdict("slow", "3 bits are unpacked for each product")
+        return _Verdict("slow", "3 bits are unpacked for each matrix product")
     if elsewhere:
         return _Verdict(
             "slow", "asymmetric layers in this layout need auto-round-lib (CPU) or gptqmodel (graphics card)"
@@ -329,7 +336,7 @@ def _auto_round(packing: str, scheme: LayerScheme) -> _Verdict | None:
 
 
 def _group(scheme: LayerScheme, inputs: int, known: Sequence[int] = _FAST_GROUPS) -> int:
-    """The scheme's group size, or the next smaller that the engine knows and that divides the inputs."""
+    """Return the group size of the scheme, or the next smaller that the engine supports and that divides the inputs."""
     size = scheme.group_size
     if size in known:
         return size
@@ -339,7 +346,7 @@ def _group(scheme: LayerScheme, inputs: int, known: Sequence[int] = _FAST_GROUPS
 def _disagreeing(
     tree: ModelTree, schemes: Sequence[LayerScheme], verdicts: Sequence[_Verdict | None], kinds: Sequence[int]
 ) -> dict[int, _Verdict]:
-    """Joined layers of a block that differ; all follow the one with most bits, once that one can be run."""
+    """Return the problems of fused layers whose schemes differ; the repair is the (repaired) scheme with most bits."""
     found = {}
     for members in group_positions(tree, _FUSED):
         first = schemes[members[0]]
@@ -349,9 +356,9 @@ def _disagreeing(
         for place in members:
             verdict = verdicts[kinds[place]]
             repairs.append(verdict.repair if verdict and verdict.repair else schemes[place])
-        # Of the same bits the finer groups; a symmetric one before one that is not.
+        # With equal bits, prefer smaller groups, then symmetric schemes.
         best = max(repairs, key=lambda scheme: (scheme.bits, -scheme.group_size % 4096, scheme.sym))
         lasts = ", ".join(tree.linears[place].kind.rpartition(".")[2] for place in members)
-        verdict = _Verdict("cannot", f"{lasts} become one matrix and must have the same scheme", best)
+        verdict = _Verdict("cannot", f"{lasts} are fused into one matrix and must have the same scheme", best)
         found.update(dict.fromkeys(members, verdict))
     return found

@@ -1,7 +1,4 @@
-"""The formats `auto_gptq` and `gptqmodel`: GPTQ checkpoints of versions 1 and 2, with GPTQModel's `dynamic`.
-
-Knows the config's keys and what readers do with them, nothing of bits or files.
-"""
+"""The formats `auto_gptq` and `gptqmodel`: configs of GPTQ version 1 and 2 with GPTQModel's `dynamic`."""
 
 from __future__ import annotations
 
@@ -19,24 +16,24 @@ _JOINED = (
     (("gate_proj", "up_proj"), "gate_up_proj"),
     (("w1", "w3"), "gate_up_proj"),
 )
-"""What engines make one matrix of, and the name that vLLM gives it (`packed_modules_mapping` of its models)."""
+"""Layers that engines fuse, and the name of the fused module in vLLM (`packed_modules_mapping` of its models)."""
 
 
 def packing_of(name: str) -> Packing:
-    """Version 1 stores zero points less one and cannot store 0; version 2 stores them as they are."""
+    """Return the packing of a format: version 1 stores zero points minus 1 and thus cannot store 0, version 2 can."""
     return GPTQ_V2 if name == "gptqmodel" else GPTQ
 
 
 def settings(layout: ConfigLayout, packing: Packing, *, act_order: bool = False) -> dict[str, Any]:
-    """The `quantization_config`.
+    """Return the `quantization_config`.
 
-    `dynamic` is read by GPTQModel from the top, first match wins, and by AutoRound as searches: anchored exact names
-    mean the same to both, and the ones to skip come first. vLLM asks it for joined layers by their joined name, which
-    is no module of the transformers model and to all others a rule that matches nothing. In
-    `modules_in_block_to_quantize` the head is named too: vLLM takes what is not in that list for unquantized.
+    In `dynamic`, GPTQModel uses the first pattern that matches, and AutoRound searches for each pattern. Anchored exact
+    names have the same meaning in both; entries to skip come first. vLLM looks up fused layers by the name of the fused
+    module, which does not exist in the transformers model and is ignored by other readers.
+    `modules_in_block_to_quantize` includes the head, since vLLM takes modules that are not listed for unquantized.
 
-    `meta`, where GPTQModel names a checkpoint's maker, must stay away: transformers' AutoRoundConfig refuses any file
-    that has it.
+    `meta`, in which GPTQModel stores the quantizer, must be omitted: transformers' AutoRoundConfig rejects configs with
+    this key.
     """
     default = layout.default
     named = [*layout.in_blocks, *_joined(layout), *layout.head]
@@ -69,9 +66,9 @@ def settings(layout: ConfigLayout, packing: Packing, *, act_order: bool = False)
 
 
 def _joined(layout: ConfigLayout) -> list[tuple[str, LayerPlan]]:
-    """Joined layers of the blocks whose parts agree, by their joined names, each with the plan of its first part.
+    """Return the fused modules of the blocks whose parts have the same scheme, each with the plan of its first part.
 
-    Where parts do not agree, no engine that joins them can read the file, and no rule would help it.
+    If the parts differ, no engine that fuses them can load the checkpoint.
     """
     schemes: dict[str, dict[str, LayerPlan]] = {}
     for module, plan in layout.in_blocks:

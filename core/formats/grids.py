@@ -1,7 +1,7 @@
-"""What each linear of a model gets for a bits map and the formats that are written: the one way from a map to plans.
+"""Plans of all linear layers of a model for a bits map and the output formats.
 
-A GGUF type asked for by name has grids of its own; with all other formats the map's schemes stand as they are.
-No torch.
+GGUF types that are chosen by name (`gguf:q4_k_m`) replace the schemes of the map by block types; all other formats use
+the schemes of the map. Does not import torch.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from core.schemes import LayerScheme
 
 
 def plan_layers(tree: ModelTree, bits_map: BitsMap, formats: Sequence[str], *, nameable: bool = False) -> Plans:
-    """One plan for every linear, as `core.model.tree.resolve_schemes`, on the grids that the formats ask for.
+    """Return a plan for every linear layer, like `core.model.tree.resolve_schemes`, on the grids of the formats.
 
     Raises:
-        BadInput: as there; or two GGUF types by name, or bits for a head whose type is the mix's affair.
+        BadInput: as `resolve_schemes`; or two GGUF types are chosen by name, or the map sets bits for a head whose type
+            the mix determines.
     """
     plans = resolve_schemes(tree, bits_map, nameable=nameable)
     mix = named_mix(formats)
@@ -30,22 +31,22 @@ def plan_layers(tree: ModelTree, bits_map: BitsMap, formats: Sequence[str], *, n
 
 
 def named_mix(formats: Sequence[str]) -> str:
-    """The GGUF type that the formats name, "" if none.
+    """Return the GGUF type in a list of formats; "" if there is none.
 
     Raises:
-        BadInput: more than one, each of which would have to be tuned on its own grid.
+        BadInput: there are several, each of which needs its own tuning.
     """
     named = [name for name in formats if mix_of(name)]
     if len(named) > 1:
         raise BadInput(
-            f"{' and '.join(named[:2])} are tuned on grids of their own, one run for each.",
-            "Name one of them, and make a second run for the other.",
+            f"{' and '.join(named[:2])} have different grids and need separate runs.",
+            "Choose one of them, and start a second run for the other.",
         )
     return mix_of(named[0]) if named else ""
 
 
 def _typed(tree: ModelTree, plans: Plans, bits_map: BitsMap, mix: str) -> Plans:
-    """The plans with a type for every linear; what is alike is looked at once, for the sake of 20,000 layers."""
+    """Return the plans with block types; equal layers are handled once, to be fast for 20,000 layers."""
     cases: dict[tuple[int, str], int] = {}
     made: list[PlanCase] = []
     kinds = []
@@ -53,7 +54,7 @@ def _typed(tree: ModelTree, plans: Plans, bits_map: BitsMap, mix: str) -> Plans:
     usual: dict[tuple[str, int], str] = {}
     known: dict[tuple[int, str, int], int] = {}
     for linear, number in zip(linears, plans.kinds, strict=True):
-        # the block counts for some kinds only
+        # the type depends on the block number for some kinds only
         block = linear.block if mixes.role(linear.kind) or linear.block < 0 else 0
         if (number, linear.kind, block) not in known:
             if (linear.kind, block) not in usual:
@@ -69,13 +70,13 @@ def _typed(tree: ModelTree, plans: Plans, bits_map: BitsMap, mix: str) -> Plans:
 
 
 def _wanted(tree: ModelTree, linear: Linear, case: PlanCase, bits_map: BitsMap, mix: str, usual: str) -> str:
-    """The type that a linear should have before its shape is looked at; "" leaves it as it is."""
+    """Return the block type that a linear layer should have, before its shape is checked; "" leaves it unchanged."""
     if linear.block < 0:
         if linear.name in bits_map.by_hand:
             if case.scheme.quantized:
                 raise BadInput(
-                    f"gguf:{mix} chooses the type of {linear.name} itself.",
-                    "Take it out of the bits map, or give it 16 there to leave it alone.",
+                    f"gguf:{mix} determines the type of {linear.name} itself.",
+                    "Remove it from the bits map, or set it to 16 bits there.",
                 )
             return ""
         return "" if tree.tied else mixes.head_type(mix, linear.in_features)
@@ -88,7 +89,10 @@ def _wanted(tree: ModelTree, linear: Linear, case: PlanCase, bits_map: BitsMap, 
 
 
 def _unfit(case: PlanCase) -> bool:
-    """Whether a layer stays in 16 bits only because of packed words of 32, which GGUF does not have for outputs."""
+    """Return whether a layer stays in 16 bits only because its outputs are not a multiple of 32.
+
+    GGUF has no such restriction for outputs.
+    """
     return bool(case.fallback) and case.in_features % 32 == 0
 
 

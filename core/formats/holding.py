@@ -1,7 +1,7 @@
-"""Whether a format can hold what a map makes of a model, and what that costs: known before anything is computed.
+"""Checks whether a format can store the layers of a plan, and remarks on the size, before anything is computed.
 
-The rules of the formats' preflight, for the window and for a run alike. Knows schemes and shapes; the architecture and
-the tokenizer, which GGUF depends on too, are looked at by `core.formats.registry.plan`. No torch.
+Used by the window and by runs. Depends on schemes and shapes only; `core.formats.registry.plan` also checks the
+architecture and the tokenizer for GGUF. Does not import torch.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from core.model.tree import ModelTree
 
 
 def problems(tree: ModelTree, plans: Iterable[LayerPlan], format_name: str) -> list[str]:
-    """Why the format cannot hold the plans, one sentence for each reason; empty where it can.
+    """Return the reasons why the format cannot store the plans, one sentence each; [] if it can.
 
-    A layer is named for each reason, and how many more there are.
+    Each reason names one layer and the number of further layers.
     """
     if not is_gguf(format_name):
         return [limit.sentence() for limit in limits(format_name, tree, plans)]
@@ -27,13 +27,13 @@ def problems(tree: ModelTree, plans: Iterable[LayerPlan], format_name: str) -> l
     found: dict[str, set[int]] = {}
     for number, case in enumerate(plans.cases):
         if case.scheme.quantized and not linear_type(case.scheme):
-            why = f"no GGUF type holds {case.scheme.label()} exactly: with their signs its levels need 9 bits"
+            why = f"no GGUF type can store {case.scheme.label()} exactly, since its signed levels need 9 bits"
             found.setdefault(why, set()).add(number)
     return [_sentence(why, plans, numbers) for why, numbers in found.items()]
 
 
 def notes(tree: ModelTree, plans: Iterable[LayerPlan], format_name: str) -> list[str]:
-    """What a user should know of a format that can hold the plans: what exact carrying costs, and who fell back."""
+    """Return remarks on a format that can store the plans: layers whose exact GGUF type is larger than their scheme."""
     if not is_gguf(format_name) or mix_of(format_name):
         return []
     costs: dict[tuple[str, str], int] = {}
@@ -43,8 +43,8 @@ def notes(tree: ModelTree, plans: Iterable[LayerPlan], format_name: str) -> list
             key = (f"{case.scheme.bits}-bit {'symmetric' if case.scheme.sym else 'asymmetric'}", name)
             costs[key] = costs.get(key, 0) + count
     return [
-        f"{count} {what} layers take {8 * TYPES[name].nbytes / TYPES[name].block:.3g} bits a weight in GGUF: "
-        f"{name.upper()} is the smallest type that holds them exactly."
+        f"{count} {what} layers take {8 * TYPES[name].nbytes / TYPES[name].block:.3g} bits per weight in GGUF: "
+        f"{name.upper()} is the smallest type that stores them exactly."
         for (what, name), count in sorted(costs.items())
     ]
 

@@ -1,7 +1,4 @@
-"""The tensors that hold one quantized layer in a file: the way to and from `QuantizedLinear`.
-
-Knows how integers are packed; nothing of configs, of files, or of which format wants which layout.
-"""
+"""Encoding of a `QuantizedLinear` as the tensors of a checkpoint, and decoding."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ from core.schemes import LayerScheme
 
 
 def planned(packing: Packing, name: str, scheme: LayerScheme, in_features: int, out_features: int) -> list[TensorPlan]:
-    """The tensors of one layer; in and out features are multiples of 32."""
+    """Return the tensors of one layer; `in_features` and `out_features` are multiples of 32."""
     groups, bits = scheme.groups(in_features), scheme.bits
     words = out_features * bits // 32
     weight = (in_features, words) if packing.awq else (in_features * bits // 32, out_features)
@@ -33,16 +30,16 @@ def planned(packing: Packing, name: str, scheme: LayerScheme, in_features: int, 
 
 
 def encode(packing: Packing, layer: QuantizedLinear) -> dict[str, Tensor]:
-    """The tensors of a layer by full name.
+    """Return the tensors of a layer by full name.
 
     Raises:
-        ValueError: values that this layout cannot hold; a zero point of 0 where 1 is subtracted, for one.
+        ValueError: the packing cannot store the layer, such as a zero point of 0 if it subtracts 1.
     """
     bits, zeros = layer.scheme.bits, layer.zeros
     if packing.zero_bias and int(zeros.min()) < packing.zero_bias:
         raise ValueError(f"{layer.name}: this layout cannot store a zero point of 0")
     if layer.scheme.sym and not bool((zeros == 1 << (bits - 1)).all()):
-        # Fast kernels do not read the zero points of symmetric layers.
+        # Fast kernels ignore the zero points of symmetric layers.
         raise ValueError(f"{layer.name}: a symmetric layer has a zero point that is not the middle")
     if layer.g_idx is not None and not packing.g_idx:
         raise ValueError(f"{layer.name}: this layout cannot store act-order (desc_act)")
@@ -61,12 +58,16 @@ def encode(packing: Packing, layer: QuantizedLinear) -> dict[str, Tensor]:
 def decode(
     packing: Packing, name: str, scheme: LayerScheme, parts: Mapping[str, Tensor], order: Tensor | None = None
 ) -> QuantizedLinear:
-    """The layer in tensors keyed `qweight`, `qzeros` and `scales`, whose shapes `measure` has accepted.
+    """Decode a layer from the tensors `qweight`, `qzeros` and `scales`, whose shapes `measure` has accepted.
 
-    A stored zero point of all ones wraps to 0 where 1 is added: that is how older GPTQ programs stored a 0.
+    If the packing adds 1, a stored zero point of all ones wraps around to 0, as older GPTQ programs stored it.
 
     Args:
-        order: the group of each input, as `own_order` gives it.
+        packing: of the tensors.
+        name: of the layer.
+        scheme: of the layer.
+        parts: tensors by the last part of their name.
+        order: the group of each input from `own_order`.
     """
     bits = scheme.bits
     if packing.awq:
@@ -76,19 +77,19 @@ def decode(
     zeros = unpack_outputs(parts["qzeros"], bits, packing.order)
     if packing.zero_bias:
         zeros = (zeros + packing.zero_bias) & ((1 << bits) - 1)
-    # contiguous() leaves a single column with the strides of a row, whose bytes cannot be viewed.
+    # contiguous() keeps the strides of a single column, of which no byte view can be taken.
     scales = parts["scales"].T.clone(memory_format=torch.contiguous_format)
     return QuantizedLinear(name, scheme, ints, scales, zeros, order)
 
 
 def own_order(name: str, scheme: LayerScheme, g_idx: Tensor, in_features: int) -> Tensor | None:
-    """A stored `g_idx` as int32 [in], or None where the groups follow each other.
+    """Return a stored `g_idx` as int32 [in], or None if the groups are in natural order.
 
-    All zeros, though there are several groups, is a placeholder that some programs leave; engines take it for the
-    natural order as well (text-generation-inference's exllamav2.py).
+    Some programs store zeros only, as a placeholder for the natural order; engines read it the same way
+    (text-generation-inference's exllamav2.py).
 
     Raises:
-        ValueError: groups that cannot be.
+        ValueError: the groups are invalid.
     """
     if g_idx.shape == (in_features,) and not bool(g_idx.any()):
         return None

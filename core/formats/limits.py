@@ -1,7 +1,6 @@
-"""Which layers of a map a packed format cannot hold, and why: asked before anything is written.
+"""Checks whether the packed safetensors formats can store the layers of a plan, before anything is written.
 
-Knows the formats of safetensors by name and what their layouts and readers allow, nothing of GGUF. Works on kinds of
-layers, so that it stays quick for tens of thousands of them. No torch.
+Works on distinct cases of layers, to be fast for tens of thousands of layers. Does not import torch.
 """
 
 from __future__ import annotations
@@ -19,16 +18,17 @@ from core.schemes import PACK_UNIT, LayerScheme
 _SHOWN = 3
 _FOUR_BITS = ("auto_round:auto_awq", *AWQ)
 _LEAVE = "Leave it in 16 bits."
-_OTHERS = "choose auto_round or auto_gptq, which hold 2, 3, 4 and 8 bits in any mixture."
+_OTHERS = "choose auto_round or auto_gptq, which store any mixture of 2, 3, 4 and 8 bits."
 
 
 @dataclass(frozen=True)
 class Limit:
-    """One reason why a format cannot hold a map.
+    """A reason why a format cannot store a plan.
 
     Attributes:
-        why: a sentence without its full stop, about the format; hint: what to do.
-        layers: names of the layers that it is about, in the order of the model; none where it is about the whole.
+        why: a sentence without its full stop.
+        hint: advice for the user.
+        layers: names of the affected layers, in the order of the model; () if it concerns the whole plan.
     """
 
     why: str
@@ -36,7 +36,7 @@ class Limit:
     layers: tuple[str, ...] = ()
 
     def sentence(self) -> str:
-        """The reason with the first layers' names."""
+        """Return the reason with the names of the first layers."""
         if not self.layers:
             return f"{self.why}."
         shown = ", ".join(self.layers[:_SHOWN])
@@ -45,7 +45,7 @@ class Limit:
 
 
 def limits(name: str, tree: ModelTree, plans: Iterable[LayerPlan]) -> list[Limit]:
-    """All reasons why the packed format `name` cannot hold a resolved map; none if it can."""
+    """Return all reasons why the packed format `name` cannot store a plan; [] if it can."""
     plans = grouped(tree, plans)
     reasons = [_of_case(name, case) for case in plans.cases]
     found = _collect(plans, reasons) if any(reasons) else []
@@ -62,21 +62,21 @@ def check(name: str, tree: ModelTree, plans: Iterable[LayerPlan]) -> None:
 
 
 def _of_case(name: str, case: PlanCase) -> tuple[str, str] | None:
-    """Why the format cannot hold a layer with this scheme and shape, and what to do; None if it can."""
+    """Return the reason why the format cannot store layers of this scheme and shape, and a hint; None if it can."""
     scheme, inputs, outputs = case.scheme, case.in_features, case.out_features
     if not scheme.quantized:
         return None
     if scheme.type:
         return (
-            f"Layers tuned on {scheme.label()}'s own grid cannot be held by {name}",
-            "Write that GGUF format alone, or gguf, which holds the integers of a bits map, beside this one.",
+            f"{name} cannot store layers in the block type {scheme.label()}",
+            "Write that GGUF format alone, or combine this format with gguf, which stores the schemes of the bits map.",
         )
     if inputs % PACK_UNIT or outputs % PACK_UNIT:
-        return f"A layer of {outputs}x{inputs} cannot be packed in words, which need multiples of 32", _LEAVE
+        return f"A layer of {outputs}x{inputs} cannot be packed, which needs multiples of 32", _LEAVE
     if inputs % scheme.group_of(inputs):
         return f"The group size {scheme.group_size} does not divide the {inputs} inputs of a layer", "Choose 32 or 64."
     if name in _FOUR_BITS and scheme.bits != 4:
-        return f"{name} holds 4 bits only, and there are layers with {scheme.bits}", _OTHERS.capitalize()
+        return f"{name} stores 4 bits only, but there are layers with {scheme.bits}", _OTHERS.capitalize()
     return None
 
 
@@ -90,7 +90,7 @@ def _collect(plans: Plans, reasons: Sequence[tuple[str, str] | None]) -> list[Li
 
 
 def _heads(plans: Plans) -> list[Linear]:
-    """The quantized layers outside the blocks, which come last."""
+    """Return the quantized layers outside the blocks, which are the last ones."""
     found = []
     for place in reversed(range(len(plans))):
         plan = plans[place]
@@ -102,13 +102,13 @@ def _heads(plans: Plans) -> list[Linear]:
 
 
 def _without_weight(tree: ModelTree, plans: Plans) -> list[Limit]:
-    """A head that the checkpoint has no tensor for; a tied one has the embedding's."""
+    """Return a limit for quantized heads without a tensor in the checkpoint; a tied head uses that of the embedding."""
     missing = tuple(linear.name for linear in _heads(plans) if tree.weight_of(linear) not in tree.tensors)
-    return [Limit("There is no weight in the checkpoint for a layer", _LEAVE, missing)] if missing else []
+    return [Limit("The checkpoint has no weight for a layer", _LEAVE, missing)] if missing else []
 
 
 def _of_awq(name: str, plans: Plans) -> list[Limit]:
-    """AWQ's config has one scheme for all layers, and its readers look for no quantized head."""
+    """Return the limits of AWQ, whose config has a single scheme and whose readers do not support a quantized head."""
     found = []
     counts = Counter[LayerScheme]()
     for case, count in plans.counts:
@@ -123,12 +123,13 @@ def _of_awq(name: str, plans: Plans) -> list[Limit]:
         ]
         found.append(
             Limit(
-                f"{name} has one scheme for all layers, {usual.label()} here, and not all have it",
-                "Choose groups that divide the inputs of all, leave the others in 16 bits, or choose auto_round.",
+                f"{name} needs the same scheme for all layers, here {usual.label()}, but some differ",
+                "Choose a group size that divides the inputs of all layers, leave the others in 16 bits, or choose "
+                "auto_round.",
                 tuple(others),
             )
         )
     heads = tuple(linear.name for linear in _heads(plans))
     if heads:
-        found.append(Limit(f"{name} has no place for a quantized head", f"Leave it in 16 bits, or {_OTHERS}", heads))
+        found.append(Limit(f"{name} does not support a quantized head", f"Leave it in 16 bits, or {_OTHERS}", heads))
     return found

@@ -1,7 +1,7 @@
-"""A bits map in other notations and back: AutoRound's `layer_config`, command lines, configs of quantized checkpoints.
+"""Conversion of bits maps from and to other notations: AutoRound's `layer_config`, command lines, checkpoint configs.
 
-What comes in is resolved to the schemes that it means, layer by layer; rules are kept where they say the same, and what
-they do not say is set by hand. Knows names and configs, no tensor's values.
+An imported config is resolved to the scheme of each layer. Patterns become rules of the map if they have the same
+meaning; all other layers are listed by name.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from core.bitsmap import BitsMap, Rule
 from core.errors import BitwrightError, ModelNotFound
 from core.files import read_json
 from core.formats.packing import PARTS, measure
-from core.formats.patterns import tame
+from core.formats.patterns import is_simple
 from core.formats.settings import LayerEntry, Settings, find_config, read_object, read_settings
 from core.model.headers import TensorInfo, read_folder
 from core.model.tree import ModelTree, resolve_schemes
@@ -28,10 +28,11 @@ _REPORT = "bitwright.json"
 
 
 def to_layer_config(tree: ModelTree, bits_map: BitsMap) -> dict[str, dict[str, Any]]:
-    """AutoRound's `layer_config` for a model: the layers by exact name that differ from the map's default.
+    """Return AutoRound's `layer_config` for a model: the layers that differ from the default of the map, by exact name.
 
-    Names are the checkpoint's, which are AutoRound's own where the checkpoint has the base model's prefix. The default
-    goes to AutoRound's own options. A quantized head carries every key, as it has no default.
+    Names are those of the checkpoint, which AutoRound also uses if the checkpoint has the prefix of the base model. The
+    default scheme is passed to AutoRound by its own options. A quantized head has every key, since the default does not
+    apply to it.
     """
     usual = bits_map.default.to_json()
     found: dict[str, dict[str, Any]] = {}
@@ -49,7 +50,7 @@ def to_layer_config(tree: ModelTree, bits_map: BitsMap) -> dict[str, dict[str, A
 
 
 def to_command(bits_map: BitsMap, model: str = "MODEL", map_file: str = "map.json") -> str:
-    """The command line that runs a map; one with rules or layers of its own is expected in `map_file`."""
+    """Return the command line that applies a map; a map with rules or listed layers is referred to as `map_file`."""
     default = bits_map.default
     words = ["bitwright", "quantize", model, "--output", "DIR"]
     if bits_map.rules or bits_map.by_hand:
@@ -59,13 +60,13 @@ def to_command(bits_map: BitsMap, model: str = "MODEL", map_file: str = "map.jso
 
 
 def from_quantization_config(config: Mapping[str, Any], names: Sequence[str]) -> BitsMap:
-    """The map that a checkpoint's `quantization_config` means for the linears in `names`, in blocks and outside.
+    """Return the bits map that is equivalent to a `quantization_config` for the linear layers in `names`.
 
-    Reads AutoRound's `extra_config`, GPTQModel's `dynamic` with GPTQ's `modules_in_block_to_quantize`, and AWQ's
-    `modules_to_not_convert`. Names may lack the base model's prefix.
+    Supports AutoRound's `extra_config`, GPTQModel's `dynamic` with GPTQ's `modules_in_block_to_quantize`, and AWQ's
+    `modules_to_not_convert`. Names may lack the prefix of the base model.
 
     Raises:
-        BadInput: bits or groups that no bits map can hold.
+        BadInput: bits or group sizes that a bits map does not support.
         CorruptFile, UnsupportedModel: see `read_settings`.
     """
     meaning = _awq(config) if config.get("quant_method") == "awq" else _of_settings(config, names)
@@ -81,13 +82,14 @@ def from_quantization_config(config: Mapping[str, Any], names: Sequence[str]) ->
 
 
 def from_checkpoint(folder: Path) -> BitsMap:
-    """The map that a quantized checkpoint was made with.
+    """Return the bits map of a quantized checkpoint.
 
-    The one in Bitwright's own report, if the files bear it out; else what config and files say.
+    This is the map in Bitwright's report if it matches the files, else a map derived from the config and the files.
 
     Raises:
-        ModelNotFound: no such folder. BadInput: it is not quantized.
-        CorruptFile, UnsupportedModel: what is there cannot be read.
+        ModelNotFound: the folder does not exist or has no config.json.
+        BadInput: the model is not quantized.
+        CorruptFile, UnsupportedModel: the checkpoint cannot be read.
     """
     if not (folder / "config.json").is_file():
         raise ModelNotFound(f"There is no model in {folder}: config.json is missing.", "Check the path.")
@@ -112,7 +114,17 @@ def from_checkpoint(folder: Path) -> BitsMap:
 
 @dataclass(frozen=True)
 class _Meaning:
-    """A config, read for exchange: `rules` in a map's order (the last wins), over the names of modules."""
+    """A parsed quantization config.
+
+    Attributes:
+        default: default scheme.
+        rules: in the order of a bits map (the last match wins), with patterns for module names.
+        settings: the config; None for AWQ.
+        prefix: function from a name in the checkpoint to a module name.
+        head: whether the head is quantized.
+        kinds: the only kinds of layers that are quantized; empty for all.
+        skipped: patterns of layers that are not quantized.
+    """
 
     default: LayerScheme
     rules: Sequence[Rule]
@@ -126,7 +138,7 @@ class _Meaning:
         return str(self.prefix(name))
 
     def scheme(self, module: str) -> LayerScheme | None:
-        """What the config says of a module; None where it does not speak of it and it lies outside the blocks."""
+        """Return the scheme of a module; None for a module outside the blocks that the config does not mention."""
         if any(pattern.search(module) for pattern in self.skipped):
             return replace(self.default, bits=UNTOUCHED) if _inside(module) else None
         if self.settings is None:
@@ -135,10 +147,10 @@ class _Meaning:
             return None
         if _inside(module) and self.kinds and not any(module.endswith(f".{kind}") for kind in self.kinds):
             return replace(self.default, bits=UNTOUCHED)
-        return _scheme(self.settings.claim(module), self.default)
+        return _scheme(self.settings.entry(module), self.default)
 
     def _covered(self, module: str) -> bool:
-        """Whether an override speaks of a module."""
+        """Return whether an override applies to a module."""
         assert self.settings is not None
         return any(
             override.name == module or (override.pattern is not None and override.pattern.search(module))
@@ -153,12 +165,12 @@ def _of_settings(config: Mapping[str, Any], names: Sequence[str]) -> _Meaning:
     default = LayerScheme(settings.default.bits, settings.default.group_size, settings.default.sym)
     modules = [prefix(name) for name in names]
     rules = []
-    # There the first match wins, in a map the last.
+    # In a config the first match wins, in a bits map the last.
     for override in reversed(settings.overrides):
-        if override.pattern is None or not tame(override.pattern.text):
-            continue  # what it means is then said layer by layer
+        if override.pattern is None or not is_simple(override.pattern.text):
+            continue  # its layers are listed by name instead
         if sum(1 for module in modules if override.pattern.search(module)) < 2:
-            continue  # for one layer: its name says it
+            continue  # a single layer is listed by name
         rules.append(Rule(f"/{override.pattern.pattern}/", **_rule_keys(override.keys)))
     return _Meaning(
         default, rules, settings, prefix, head=config.get("lm_head") is True, kinds=frozenset(_kinds(config))
@@ -166,7 +178,7 @@ def _of_settings(config: Mapping[str, Any], names: Sequence[str]) -> _Meaning:
 
 
 def _awq(config: Mapping[str, Any]) -> _Meaning:
-    """AWQ: one scheme, and modules that stay. Which those are is transformers' rule (`should_convert_module`, 5.23)."""
+    """Parse a config of AWQ: one scheme, and modules to skip as in `should_convert_module` of transformers 5.23."""
     sym = config.get("zero_point", True) is not True
     default = LayerScheme(config.get("bits", config.get("w_bit", 4)), config.get("group_size", 128), sym)
     kept = config.get("modules_to_not_convert") or []
@@ -176,9 +188,9 @@ def _awq(config: Mapping[str, Any]) -> _Meaning:
 
 
 def _stays(key: str) -> re.Pattern[str]:
-    """A regular expression for the start of a name up to a dot or its end, or any name that ends with the key."""
+    """Return a pattern for names that end with the key, or start with it up to a dot or the end."""
     ending = rf"{re.escape(key)}\Z"
-    if not tame(key):
+    if not is_simple(key):
         return re.compile(ending)
     try:
         return re.compile(rf"\A(?:{key})(?:(?<=\.)|(?=\.|\Z))|{ending}")
@@ -187,16 +199,16 @@ def _stays(key: str) -> re.Pattern[str]:
 
 
 def _kinds(config: Mapping[str, Any]) -> Iterable[str]:
-    """GPTQ's `modules_in_block_to_quantize`: the only kinds of layers that are quantized, in lists of lists."""
+    """Yield GPTQ's `modules_in_block_to_quantize`, the only kinds of layers that are quantized, from nested lists."""
     value = config.get("modules_in_block_to_quantize") or []
     for item in value if isinstance(value, list) else []:
         yield from (kind for kind in (item if isinstance(item, list) else [item]) if isinstance(kind, str))
 
 
-def _scheme(claim: LayerEntry, default: LayerScheme) -> LayerScheme:
-    if claim.bits >= UNTOUCHED:
+def _scheme(entry: LayerEntry, default: LayerScheme) -> LayerScheme:
+    if entry.bits >= UNTOUCHED:
         return replace(default, bits=UNTOUCHED)
-    return LayerScheme(claim.bits, claim.group_size, claim.sym)
+    return LayerScheme(entry.bits, entry.group_size, entry.sym)
 
 
 def _rule_keys(keys: Mapping[str, Any]) -> dict[str, Any]:
@@ -206,12 +218,12 @@ def _rule_keys(keys: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _inside(name: str) -> bool:
-    """Whether a name lies in a numbered block."""
+    """Return whether a name is inside a numbered block."""
     return any(part.isdecimal() for part in name.split("."))
 
 
 def _linear(name: str, info: TensorInfo, packed: set[str]) -> bool:
-    """Whether a tensor is the weight of a linear: packed, or a matrix in a block."""
+    """Return whether a tensor is the weight of a linear layer: packed, or a matrix in a block."""
     owner, _, part = name.rpartition(".")
     if part == "qweight":
         return True
@@ -219,7 +231,7 @@ def _linear(name: str, info: TensorInfo, packed: set[str]) -> bool:
 
 
 def _repaired(drafted: BitsMap, expected: Mapping[str, LayerScheme], names: Sequence[str]) -> BitsMap:
-    """`drafted` with layers by hand wherever it does not say what is expected; its own for unknown names go."""
+    """Return `drafted` with a listed layer wherever its scheme differs from `expected`, without unknown names."""
     usual = drafted.default.to_json()
     layers = {rule.match: rule for rule in drafted.layers if rule.match in expected}
     for name in names:
@@ -227,8 +239,8 @@ def _repaired(drafted: BitsMap, expected: Mapping[str, LayerScheme], names: Sequ
         if wanted is None or (name in layers and drafted.resolve(name).scheme == wanted):
             continue
         layers.pop(name, None)
-        said = replace(drafted, layers=()).resolve(name, exact_only=not _inside(name)).scheme
-        if said == wanted or not (said.quantized or wanted.quantized):
+        resolved = replace(drafted, layers=()).resolve(name, exact_only=not _inside(name)).scheme
+        if resolved == wanted or not (resolved.quantized or wanted.quantized):
             continue
         keys = {key: value for key, value in wanted.to_json().items() if value != usual[key]}
         layers[name] = Rule(name, **(keys or {"bits": wanted.bits}))
@@ -238,16 +250,16 @@ def _repaired(drafted: BitsMap, expected: Mapping[str, LayerScheme], names: Sequ
 def _reported(
     folder: Path, config: Mapping[str, Any], tensors: Mapping[str, TensorInfo], expected: Mapping[str, LayerScheme]
 ) -> BitsMap | None:
-    """The map in the report of the run that made a checkpoint, if it gives each layer what the files have."""
+    """Return the map in Bitwright's report if it gives each layer the scheme in the files, else None."""
     try:
-        told = bitsmap.from_json(read_json(folder / _REPORT)["bits_map"])
+        reported = bitsmap.from_json(read_json(folder / _REPORT)["bits_map"])
         packing = read_settings(config).packing
     except (BitwrightError, KeyError, TypeError):
         return None
-    if told.unmatched(expected):
+    if reported.unmatched(expected):
         return None
     for name, scheme in expected.items():
-        wanted = told.resolve(name, exact_only=not _inside(name)).scheme
+        wanted = reported.resolve(name, exact_only=not _inside(name)).scheme
         if scheme.quantized:
             found = measure(packing, {part: tensors[f"{name}.{part}"].shape for part in PARTS[:3]})
             shape = (found.in_features, found.out_features) if found else (0, 0)
@@ -257,4 +269,4 @@ def _reported(
         fitted = wanted.fit(*shape)[0]
         if fitted != scheme and (fitted.quantized or scheme.quantized):
             return None
-    return told
+    return reported

@@ -1,4 +1,4 @@
-"""The names of the output formats, as users and job files write them, and what families they belong to. No torch."""
+"""Names of the output formats in job files and on the command line, and their families. Does not import torch."""
 
 from __future__ import annotations
 
@@ -6,36 +6,36 @@ GGUF_MIXES = (
     "q2_k", "q3_k_s", "q3_k_m", "q3_k_l", "q4_k_s", "q4_k_m", "q5_k_s", "q5_k_m", "q6_k",
     "q4_0", "q4_1", "q5_0", "q5_1", "q8_0",
 )  # fmt: skip
-"""What can follow `gguf:`, named as llama.cpp names its file types; a mix gives some layers more bits than others."""
+"""Types after `gguf:`, with llama.cpp's names of file types; a mix uses more bits for some layers."""
 
 AUTO_ROUND = ("auto_round", "auto_round:auto_gptq", "auto_round:auto_awq", "auto_round:gptqmodel", "auto_round:plain")
-"""`auto_round` chooses among its packings as AutoRound does; the others name one."""
+"""`auto_round` chooses the packing as AutoRound does; the other names specify it."""
 
 GPTQ = ("auto_gptq", "gptqmodel")
-"""GPTQ with zero points less one (version 1), and as they are (version 2)."""
+"""GPTQ version 1, which stores zero points minus 1, and version 2, which stores them unchanged."""
 
 AWQ = ("auto_awq",)
 GGUF = ("gguf", *(f"gguf:{mix}" for mix in GGUF_MIXES))
-"""`gguf` holds the integers of a map exactly, in whatever types can; the others are tuned on the type's own grid."""
+"""`gguf` stores the integers of a bits map exactly; with a type by name, layers are tuned on the grid of that type."""
 
 FORMATS = (*AUTO_ROUND, *GPTQ, *AWQ, *GGUF)
-"""What a run can write."""
+"""Formats that a run can write."""
 
 PLAIN = ("bf16", "f16", "f32")
-"""What a conversion can write besides: the weights as floating-point numbers."""
+"""Further formats of a conversion: the weights as floating-point numbers."""
 
 
 def mix_of(format_name: str) -> str:
-    """What follows `gguf:`, or ""."""
+    """Return the type after `gguf:`, or ""."""
     family, _, mix = format_name.partition(":")
     return mix if family == "gguf" else ""
 
 
 def is_gguf(format_name: str) -> bool:
-    """Whether the format is one GGUF file instead of a folder of safetensors."""
+    """Return whether the format is a GGUF file, not a folder of safetensors."""
     return format_name.partition(":")[0] == "gguf"
 
 
 def folder_name(format_name: str) -> str:
-    """The folder of this format where several are written; `:` cannot be in a file name on Windows."""
+    """Return the folder name of a format among several outputs; Windows does not permit `:` in file names."""
     return format_name.replace(":", "-")

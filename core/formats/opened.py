@@ -1,7 +1,4 @@
-"""Any model on disk behind one interface: quantized safetensors, a GGUF file, or weights as they are.
-
-Decides by what lies there. Knows no format from inside.
-"""
+"""Opening of any model on disk as a `Checkpoint`: quantized safetensors, unquantized safetensors or a GGUF file."""
 
 from __future__ import annotations
 
@@ -22,16 +19,16 @@ from core.model.headers import read_folder
 
 
 def open_checkpoint(path: Path, should_stop: ShouldStop = never) -> Checkpoint:
-    """The model in a folder, or in a GGUF file.
+    """Open the model in a folder or a GGUF file.
 
     Args:
-        path: a folder with safetensors, a `.gguf` file, or a folder whose only model is one `.gguf` file.
-        should_stop: asked while the tokenizer of a GGUF file is unpacked.
+        path: a folder with safetensors, a `.gguf` file, or a folder whose only model is one GGUF file.
+        should_stop: called while the tokenizer of a GGUF file is extracted.
 
     Raises:
         ModelNotFound: there is no model.
-        CorruptFile: files torn, incomplete or in contradiction.
-        UnsupportedModel: sound, but in a way that is not read.
+        CorruptFile: files are damaged, incomplete or contradictory.
+        UnsupportedModel: the format of the model is not supported.
     """
     file = only_gguf(path) if path.is_dir() else path
     if file is not None:
@@ -45,12 +42,12 @@ def open_checkpoint(path: Path, should_stop: ShouldStop = never) -> Checkpoint:
 def open_source(
     model: str, emit: Emit, should_stop: ShouldStop, *, measured: bool = False, imported: bool = True
 ) -> ModelSource:
-    """Find or download what `model` names, and import it where it is a GGUF file.
+    """Find or download `model`, and import it if it is a GGUF file.
 
     Args:
         model, emit, should_stop: as in `core.hub.source.find_source`.
-        measured: `Progress` of a download or an import is wanted, too. Not for a run, whose `Progress` is its own.
-        imported: whether a GGUF file is imported to 16 bits; else `folder` is the one it lies in.
+        measured: emit `Progress` of a download or an import. Not for a run, whose `Progress` covers the whole run.
+        imported: import a GGUF file to 16 bits; otherwise `folder` is the folder of the file.
 
     Raises:
         BitwrightError: see `core.hub.source.find_source` and `core.formats.gguf.importing.import_gguf`.
@@ -62,5 +59,5 @@ def open_source(
     kind = stored_types(source.file)
     if kind in ("F32", "F16", "BF16"):
         return replace(source, folder=folder)
-    note = f"The weights came from a GGUF file, quantized there as {kind} ({type_shares(source.file)})."
+    note = f"The weights are from a GGUF file, in which they are quantized as {kind} ({type_shares(source.file)})."
     return replace(source, folder=folder, note=note)

@@ -1,10 +1,9 @@
-"""Small unsigned integers in 32-bit words and back, exactly.
+"""Packing of unsigned integers into 32-bit words, and unpacking.
 
-Two orders exist. The plain one is a little-endian bitstream: value k of a row takes bits k*b to k*b+b, so that
-3-bit values may straddle two words. The AWQ one (4 bits) is the same stream with the values of each eight
-permuted. GPTQ packs a weight along its inputs, AWQ along its outputs, and both pack zero points along the
-outputs. Knows nothing of layers, scales or files. Works through slices of rows that fit into a processor cache,
-so temporary memory stays small and no pass over the data goes to main memory twice.
+There are two orders. The plain order is a little-endian bitstream: value k of a row is in bits k*b to k*b+b-1, so that
+3-bit values may span two words. AWQ's order (4 bits) is the same stream with each eight values permuted. GPTQ packs a
+weight along its inputs, AWQ along its outputs, and both pack zero points along the outputs. The functions process
+slices of rows that fit into the processor cache, which keeps temporary memory small.
 """
 
 from __future__ import annotations
@@ -22,10 +21,10 @@ _WORD = 32
 
 
 def pack_inputs(ints: Tensor, bits: int) -> Tensor:
-    """uint8 [out, in] -> int32 [in*bits/32, out]: GPTQ's `qweight`.
+    """Pack uint8 [out, in] into int32 [in*bits/32, out], GPTQ's `qweight`.
 
     Raises:
-        ValueError: a value of 2^bits or more, or inputs that do not fill whole words.
+        ValueError: a value is 2^bits or more, or the inputs do not fill whole words.
     """
     _check_values(ints, bits)
     packed = torch.empty(_words(ints.shape[1], bits), ints.shape[0], dtype=torch.int32, device=ints.device)
@@ -35,7 +34,7 @@ def pack_inputs(ints: Tensor, bits: int) -> Tensor:
 
 
 def unpack_inputs(words: Tensor, bits: int) -> Tensor:
-    """The inverse of `pack_inputs`: int32 [in*bits/32, out] -> uint8 [out, in]."""
+    """Unpack int32 [in*bits/32, out] into uint8 [out, in]; the inverse of `pack_inputs`."""
     columns = _values(words.shape[0], bits)
     ints = torch.empty(words.shape[1], columns, dtype=torch.uint8, device=words.device)
     for rows in _slices(words.shape[1], columns):
@@ -44,10 +43,10 @@ def unpack_inputs(words: Tensor, bits: int) -> Tensor:
 
 
 def pack_outputs(values: Tensor, bits: int, order: tuple[int, ...] = PLAIN_ORDER) -> Tensor:
-    """uint8 [out, n] -> int32 [n, out*bits/32]: `qzeros` (n groups), and AWQ's `qweight` (n inputs).
+    """Pack uint8 [out, n] into int32 [n, out*bits/32]: `qzeros` for n groups, AWQ's `qweight` for n inputs.
 
     Raises:
-        ValueError: a value of 2^bits or more, or outputs that do not fill whole words.
+        ValueError: a value is 2^bits or more, or the outputs do not fill whole words.
     """
     _check_values(values, bits)
     packed = torch.empty(values.shape[1], _words(values.shape[0], bits), dtype=torch.int32, device=values.device)
@@ -57,7 +56,7 @@ def pack_outputs(values: Tensor, bits: int, order: tuple[int, ...] = PLAIN_ORDER
 
 
 def unpack_outputs(words: Tensor, bits: int, order: tuple[int, ...] = PLAIN_ORDER) -> Tensor:
-    """The inverse of `pack_outputs`: int32 [n, out*bits/32] -> uint8 [out, n]."""
+    """Unpack int32 [n, out*bits/32] into uint8 [out, n]; the inverse of `pack_outputs`."""
     columns = _values(words.shape[1], bits)
     values = torch.empty(columns, words.shape[0], dtype=torch.uint8, device=words.device)
     for rows in _slices(words.shape[0], columns):
@@ -88,7 +87,7 @@ def _unpack_rows(words: Tensor, bits: int, order: tuple[int, ...]) -> Tensor:
         column = slot - slot % len(order) + order[slot % len(order)]
         word, shift = divmod(slot * bits, _WORD)
         low = min(bits, _WORD - shift)
-        # The shift of a negative word fills with ones, hence the mask after it.
+        # Shifting a negative word fills it with ones, which the mask removes.
         value = (words[:, word::step] >> shift) & ((1 << low) - 1)
         if low < bits:
             value |= (words[:, word + 1 :: step] & ((1 << (bits - low)) - 1)) << low
@@ -97,7 +96,7 @@ def _unpack_rows(words: Tensor, bits: int, order: tuple[int, ...]) -> Tensor:
 
 
 def _period(bits: int, order: tuple[int, ...]) -> int:
-    """Values after which both the words and the order repeat."""
+    """Return the number of values after which both the word boundaries and the order repeat."""
     return math.lcm(block_values(bits), len(order))
 
 
@@ -109,7 +108,7 @@ def _words(values: int, bits: int) -> int:
 
 def _values(words: int, bits: int) -> int:
     if (words * _WORD) % (bits * block_values(bits)):
-        raise ValueError(f"{words} words do not hold whole blocks of {bits} bits")
+        raise ValueError(f"{words} words do not contain whole blocks of {bits} bits")
     return words * _WORD // bits
 
 

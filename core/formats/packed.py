@@ -1,7 +1,6 @@
-"""Outputs whose layers lie packed in safetensors: what one consists of, writing it, and reading it back.
+"""Outputs with packed layers in safetensors: plan, writer and verification.
 
-AutoRound's, GPTQ's and AWQ's checkpoints differ in a packing and in what their config says; both are given here, and
-all else is the same. Knows no bit of a packing and no key of a config.
+AutoRound, GPTQ and AWQ checkpoints differ only in their packing and their config, which are attributes of the plan.
 """
 
 from __future__ import annotations
@@ -34,23 +33,23 @@ from core.model.writer import MAX_SHARD_BYTES, CheckpointWriter, failures
 
 @dataclass(frozen=True)
 class PackedPlan:
-    """One output in one format: a `stored.FormatPlan`.
+    """The plan of an output with packed layers; implements `stored.FormatPlan`.
 
     Attributes:
         name: of the format.
-        packing: how quantized layers lie in the file.
-        tensors: every tensor of the output: those of a quantized layer in place of its weight, all others as the
-            checkpoint has them, in its order.
-        copied: names of the tensors that go over byte for byte.
-        layers: the quantized linears by name.
-        min_zero: the smallest zero point that the format stores; asymmetric rounding must keep to it.
-        config_file: beside config.json, the file that some programs look for the same settings in; "" for none.
+        packing: layout of the quantized layers.
+        tensors: all tensors of the output in the order of the checkpoint, with the packed tensors of a layer in place
+            of its weight.
+        copied: names of the tensors that are copied unchanged.
+        layers: the quantized linear layers by name.
+        min_zero: smallest zero point that the format can store; a lower limit for asymmetric rounding.
+        config_file: additional file with the quantization config for some programs; "" for none.
         settings: the `quantization_config`.
-        source_config: the source's config.json.
-        module_name: from a linear's name in the checkpoint to that of its module in the transformers model.
-        unties: the head was the embedding in the source and is a quantized layer of its own here.
-        act_order: layers may have act-order (GPTQ's `desc_act`).
-        notes: what a user should know beforehand.
+        source_config: config.json of the source.
+        module_name: function from a layer name in the checkpoint to the module name in the transformers model.
+        unties: whether the head is tied to the embedding in the source and a separate quantized layer in the output.
+        act_order: whether layers may have act-order (GPTQ's `desc_act`).
+        notes: remarks for the user.
     """
 
     name: str
@@ -69,19 +68,20 @@ class PackedPlan:
 
     @cached_property
     def nbytes(self) -> int:
-        """Bytes of all tensors."""
+        """Size of all tensors in bytes."""
         return sum(tensor.nbytes for tensor in self.tensors)
 
     @property
     def rounded(self) -> Mapping[str, str]:
-        """None: what is not a quantized layer goes over byte for byte."""
+        """Always empty: tensors other than quantized layers are copied unchanged."""
         return {}
 
     def stored(self, layer: StoredLayer) -> QuantizedLinear:
-        """The layer itself, if it is what was planned and within what the format holds.
+        """Return the layer, after checking that it is as planned and that the format can store it.
 
         Raises:
-            ValueError: another scheme or shape, a zero point below `min_zero`, or act-order that was not planned.
+            ValueError: the scheme or shape is not as planned, a zero point is below the minimum, or the layer has
+                act-order that was not planned.
         """
         expected = self.layers[layer.name]
         shape = (expected.linear.out_features, expected.linear.in_features)
@@ -94,49 +94,49 @@ class PackedPlan:
         return layer
 
     def encode(self, layer: StoredLayer) -> dict[str, Tensor]:
-        """The planned tensors of one quantized linear, by name.
+        """Return the planned tensors of one quantized linear layer, by name.
 
         Raises:
-            ValueError: as `stored`, or values that do not belong to the scheme.
+            ValueError: as `stored`, or values are invalid for the scheme.
         """
         return encode(self.packing, self.stored(layer))
 
     def config(self) -> dict[str, Any]:
-        """The `quantization_config`, fresh at each call."""
+        """Return a copy of the `quantization_config`."""
         return copy.deepcopy(dict(self.settings))
 
     def model_config(self) -> dict[str, Any]:
-        """The whole config.json, from the source's own."""
+        """Return config.json of the output."""
         config = copy.deepcopy(dict(self.source_config))
         if self.unties:
-            # Nested configs say it for the language model; readers look at either.
+            # Readers differ in whether they use the nested value or the outer one.
             for part in (config, config.get("text_config")):
                 if isinstance(part, dict):
                     part["tie_word_embeddings"] = False
         return {**config, "quantization_config": self.config()}
 
     def writer(self, folder: Path, max_shard_bytes: int = MAX_SHARD_BYTES) -> PackedWriter:
-        """Begin the output in an existing, empty folder.
+        """Return a writer to an existing, empty folder.
 
         Raises:
-            DiskFull, OutputProblem: the folder cannot take it.
+            DiskFull, OutputProblem: the folder cannot be written.
         """
         return PackedWriter(self, folder, max_shard_bytes)
 
     def open(self, folder: Path) -> QuantizedCheckpoint:
-        """The finished output, read back.
+        """Open the finished output.
 
         Raises:
-            BitwrightError: it is not sound.
+            BitwrightError: the output is invalid.
         """
         return QuantizedCheckpoint(folder, self.module_name)
 
     def check_rest(self, written: Checkpoint, source: TensorStore, should_stop: ShouldStop) -> None:
-        """Hold every copied tensor against the source's bytes, and look for NaN and inf.
+        """Compare every copied tensor with the source, and check that its values are finite.
 
         Raises:
-            VerificationFailed: the first that differs or is not finite, by name.
-            Cancelled: `should_stop` said so.
+            VerificationFailed: a tensor differs from the source or is not finite.
+            Cancelled: `should_stop` returned true.
         """
         for name in self.copied:
             check_stop(should_stop)
@@ -148,11 +148,13 @@ class PackedPlan:
                 if dtype.is_floating_point and dtype.itemsize > 1:
                     values = torch.frombuffer(bytearray(ours), dtype=dtype)
                     if not torch.isfinite(values).all():
-                        raise VerificationFailed(f"{name} holds values that are not finite.", "Fetch the model again.")
+                        raise VerificationFailed(
+                            f"{name} contains values that are not finite.", "Download the model again."
+                        )
 
 
 class PackedWriter:
-    """Writes one output: layers in any order, then everything else. A `stored.FormatWriter`."""
+    """The writer of a `PackedPlan`; implements `stored.FormatWriter`."""
 
     def __init__(self, plan: PackedPlan, folder: Path, max_shard_bytes: int = MAX_SHARD_BYTES) -> None:
         self._plan = plan
@@ -160,20 +162,20 @@ class PackedWriter:
         self._tensors = CheckpointWriter(folder, plan.tensors, max_shard_bytes)
 
     def write(self, layer: StoredLayer) -> None:
-        """Put one layer, packed, into its place.
+        """Pack and write one layer.
 
         Raises:
-            ValueError: the plan cannot hold it, or it was written before.
-            DiskFull, OutputProblem: the file cannot take it.
+            ValueError: the layer is not as planned, or already written.
+            DiskFull, OutputProblem: the file cannot be written.
         """
         for name, tensor in self._plan.encode(layer).items():
             self._tensors.write(name, tensor)
 
     def begin(self, source: Path) -> None:
-        """Configs, and the side files of `source`.
+        """Write the configs and the side files of the folder `source`.
 
         Raises:
-            DiskFull, OutputProblem: the folder cannot take it.
+            DiskFull, OutputProblem: the folder cannot be written.
         """
         with failures(self._folder):
             write_json(self._folder / "config.json", self._plan.model_config())
@@ -182,12 +184,12 @@ class PackedWriter:
         carry_over(source, self._folder)
 
     def finish(self, store: TensorStore, should_stop: ShouldStop) -> None:
-        """All other tensors out of the source's `store`, byte for byte.
+        """Copy all other tensors from `store`, the tensors of the source, and close the files.
 
         Raises:
             ValueError: layers are missing.
-            DiskFull, OutputProblem: the folder cannot take it.
-            Cancelled: `should_stop` said so.
+            DiskFull, OutputProblem: the folder cannot be written.
+            Cancelled: `should_stop` returned true.
         """
         for name in self._plan.copied:
             check_stop(should_stop)
@@ -195,21 +197,23 @@ class PackedWriter:
         self._tensors.close()
 
     def abort(self) -> None:
-        """Remove the tensors that were written; does nothing after `finish` or `leave`."""
+        """Remove the unfinished files; no effect after `finish` or `leave`."""
         self._tensors.abort()
 
     def leave(self) -> None:
-        """Close the files and let them lie as they are."""
+        """Close the files without removing or renaming them."""
         self._tensors.leave()
 
 
 def lay_out_tensors(
     tree: ModelTree, quantized: Mapping[str, LayerPlan], packing: Packing
 ) -> tuple[list[TensorPlan], list[str]]:
-    """Every tensor of an output, and the names of those that are the source's own.
+    """Return all tensors of an output, and the names of those that are copied from the source.
 
     Args:
-        quantized: the quantized linears by name; those without a weight of their own (a tied head) come last.
+        tree: of the source.
+        quantized: the quantized linear layers by name; a tied head, which has no weight in the source, is last.
+        packing: of the quantized layers.
     """
     tensors: list[TensorPlan] = []
     copied: list[str] = []

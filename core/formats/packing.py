@@ -1,10 +1,12 @@
-"""The layouts of quantized layers in files: their names, and what shapes say by themselves. Knows no torch.
+"""Layouts of quantized layers in safetensors: names, tensor shapes, and bits derived from shapes.
 
-Four layouts cover GPTQ, AWQ and AutoRound checkpoints; they differ in the direction of packing and in whether
-zero points are stored less one. With N outputs, K inputs, G groups and b bits:
+Four layouts cover GPTQ, AWQ and AutoRound checkpoints; they differ in the direction of packing and in whether zero
+points are stored minus 1. With N outputs, K inputs, G groups and b bits:
 
     bitstream   qweight I32 [K*b/32, N]   qzeros I32 [G, N*b/32]   scales F16 [G, N]
     AWQ         qweight I32 [K, N*b/32]   qzeros I32 [G, N*b/32]   scales F16 [G, N]
+
+Does not import torch.
 """
 
 from __future__ import annotations
@@ -17,12 +19,12 @@ PLAIN_ORDER = (0,)
 """Values in the order of their columns."""
 
 AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
-"""Slot p of eight, from the low bits up, holds column AWQ_ORDER[p] of the eight."""
+"""Slot p of eight, from the low bits up, contains column AWQ_ORDER[p] of the eight."""
 
 _WORD = 32
 
 PARTS = ("qweight", "qzeros", "scales", "g_idx")
-"""Last parts of the names of a quantized layer's tensors."""
+"""Last part of the names of the tensors of a quantized layer."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +32,10 @@ class Packing:
     """A layout of quantized layers.
 
     Attributes:
-        name: what AutoRound's config calls it (`packing_format`).
-        awq: packed along the outputs in AWQ's order, else along the inputs as a plain bitstream.
-        zero_bias: what readers add to a stored zero point; 1 in GPTQ's first version, 0 elsewhere.
-        g_idx: a tensor with the group of each input goes along.
+        name: `packing_format` in AutoRound's config.
+        awq: whether weights are packed along the outputs in AWQ's order, instead of along the inputs in plain order.
+        zero_bias: added to a stored zero point when reading: 1 in GPTQ version 1, else 0.
+        g_idx: whether there is a tensor with the group of each input.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Packing:
 
     @property
     def order(self) -> tuple[int, ...]:
+        """Order of values along the outputs."""
         return AWQ_ORDER if self.awq else PLAIN_ORDER
 
 
@@ -54,13 +57,13 @@ GPTQ_V2 = Packing("auto_round:gptqmodel", g_idx=True)
 
 
 def block_values(bits: int) -> int:
-    """The smallest number of values that fill whole words: what a packed dimension must be a multiple of."""
+    """Return the smallest number of values that fill whole words, of which a packed dimension is a multiple."""
     return _WORD // math.gcd(_WORD, bits)
 
 
 @dataclass(frozen=True)
 class PackedShape:
-    """What the shapes of a layer's tensors say by themselves."""
+    """Bits and sizes of a packed layer, derived from the shapes of its tensors."""
 
     bits: int
     in_features: int
@@ -69,7 +72,7 @@ class PackedShape:
 
 
 def measure(packing: Packing, shapes: Mapping[str, tuple[int, ...]]) -> PackedShape | None:
-    """Bits and sizes of a layer from the shapes of its parts; None where they contradict each other."""
+    """Derive bits and sizes of a layer from the shapes of its parts; None if the shapes are inconsistent."""
     weight, zeros, scales = (shapes[part] for part in PARTS[:3])
     if any(len(shape) != 2 or 0 in shape for shape in (weight, zeros, scales)):
         return None

@@ -1,7 +1,6 @@
-"""Models as floating-point numbers, in safetensors: the way out of every quantized format, and between precisions.
+"""Unquantized models in safetensors: plan, writer and reader of the formats bf16, f16 and f32.
 
-Every floating-point tensor gets the one type that was asked for; tensors of integers stay as they are. Knows dtypes
-and names, not where quantized layers come from.
+All floating-point tensors are converted to the dtype of the format; integer tensors are copied unchanged.
 """
 
 from __future__ import annotations
@@ -34,28 +33,28 @@ CODES: Final = {"bf16": "BF16", "f16": "F16", "f32": "F32"}
 _STOPPED: Final = "The conversion was stopped."
 
 DIGITS: Final = {"BF16": 8, "F16": 11, "F32": 24, "F64": 53}
-"""Significant bits of a number."""
+"""Significant bits of a value by dtype code."""
 
 _CAST: Final = ("BF16", "F16", "F32")
 _DTYPES: Final = {"bf16": "bfloat16", "f16": "float16", "f32": "float32"}
 _CONV1D: Final = ("gpt2", "openai-gpt")
-"""Model types whose blocks are made of transformers' Conv1D, which stores a weight [in, out]."""
+"""Model types whose blocks use transformers' Conv1D, which stores weights as [in, out]."""
 
 
 _PIECE: Final = 1 << 21
-"""Weights that are in float32 at once."""
+"""Number of weights that are in float32 at a time."""
 
 _SCHEME: Final = LayerScheme(bits=UNTOUCHED)
 
 
 @dataclass(frozen=True, eq=False)
 class PlainLinear:
-    """A layer as floating-point numbers.
+    """An unquantized linear layer.
 
     Attributes:
-        name: the checkpoint's own, without `.weight`.
-        weight: [out, in], in the type of the file.
-        scheme: 16 bits, which stands for "not quantized".
+        name: as in the checkpoint, without `.weight`.
+        weight: [out, in], in the dtype of the file.
+        scheme: 16 bits, which means "not quantized".
     """
 
     name: str
@@ -64,29 +63,29 @@ class PlainLinear:
 
     @property
     def ints(self) -> Tensor:
-        """The bytes of the weight, uint8 [out, in times bytes of a number]."""
+        """The bytes of the weight, uint8 [out, in * itemsize]."""
         return self.weight.contiguous().view(torch.uint8)
 
     def dequantize(self) -> Tensor:
-        """The weight, float32 [out, in]."""
+        """Return the weight, float32 [out, in]."""
         return self.weight.to(torch.float32)
 
     def parts(self) -> tuple[Tensor, ...]:
-        """The weight."""
+        """Return the weight."""
         return (self.weight,)
 
     def take(self, order: Tensor) -> PlainLinear:
-        """The layer of these rows, int64 [rows], in this order."""
+        """Return a layer of the rows `order`, int64 [rows]."""
         return PlainLinear(self.name, self.weight[order], self.scheme)
 
 
 class PlainCheckpoint:
-    """A checkpoint of floating-point numbers on disk; see `stored.Checkpoint`.
+    """An unquantized checkpoint on disk; implements `stored.Checkpoint`.
 
     Args:
         folder: of the model.
-        layers: linears to give by `layer`; none makes it a model that was never quantized.
-        transposed: those of them that lie in the file as [in, out].
+        layers: linear layers to be available by `layer`.
+        transposed: those of them that are stored as [in, out].
     """
 
     def __init__(self, folder: Path, layers: Collection[str] = (), transposed: Collection[str] = ()) -> None:
@@ -99,28 +98,30 @@ class PlainCheckpoint:
         self._transposed = frozenset(transposed)
 
     def layer(self, name: str) -> PlainLinear:
-        """One of the linears, read from disk."""
+        """Read one of the linear layers."""
         if name not in self.schemes:
             raise KeyError(name)
         weight = self.store.get(f"{name}.weight")
         return PlainLinear(name, weight.T.contiguous() if name in self._transposed else weight)
 
     def dense_table(self) -> dict[str, TensorInfo]:
-        """The tensor table."""
+        """Return the tensor table."""
         return dict(self.store.table)
 
 
 @dataclass(frozen=True)
 class PlainPlan:
-    """An output of floating-point numbers; see `stored.FormatPlan`.
+    """The plan of an unquantized output; implements `stored.FormatPlan`.
 
     Attributes:
         name: bf16, f16 or f32.
-        layers: the linears that are quantized in the source.
-        tensors: every tensor of the output.
-        copied: names of the tensors that are not such linears' weights.
-        transposed: linears whose weight the model expects as [in, out].
-        config: the config.json of the output.
+        layers: the linear layers that are quantized in the source.
+        tensors: all tensors of the output.
+        copied: names of the tensors that are not weights of `layers`.
+        transposed: linear layers whose weight is stored as [in, out].
+        config: config.json of the output.
+        min_zero: always 0.
+        notes: always empty.
     """
 
     name: str
@@ -134,22 +135,24 @@ class PlainPlan:
 
     @property
     def nbytes(self) -> int:
+        """Size of all tensors in bytes."""
         return sum(tensor.nbytes for tensor in self.tensors)
 
     @property
     def dtype(self) -> torch.dtype:
+        """Dtype of the floating-point tensors."""
         return TORCH_DTYPES[CODES[self.name]]
 
     @property
     def rounded(self) -> Mapping[str, str]:
-        """None: there are no block types here."""
+        """Always empty: there are no block types."""
         return {}
 
     def stored(self, layer: StoredLayer) -> PlainLinear:
-        """The layer's weight, rounded to the nearest number of the type.
+        """Return the dequantized layer, rounded to the dtype of the format.
 
         Raises:
-            ValueError: it is not what was planned, or has numbers beyond the type's range.
+            ValueError: the layer is not as planned, or has values outside the range of the dtype.
         """
         linear = self.layers[layer.name].linear
         weight = torch.empty(linear.out_features, linear.in_features, dtype=self.dtype)
@@ -165,18 +168,18 @@ class PlainPlan:
         raise ValueError(f"{layer.name} was planned as {linear.out_features}x{linear.in_features}")
 
     def writer(self, folder: Path) -> PlainWriter:
-        """Begin an output in an existing, empty folder."""
+        """Return a writer to an existing, empty folder."""
         return PlainWriter(self, folder)
 
     def open(self, folder: Path) -> PlainCheckpoint:
-        """The finished output, read back."""
+        """Open the finished output."""
         return PlainCheckpoint(folder, self.layers, self.transposed)
 
     def rest(self, store: TensorStore, name: str) -> Iterator[tuple[bytes, bytes]]:
-        """A tensor that is no quantized layer, in pieces: as the source has it, and as the output does.
+        """Yield a tensor that is not a quantized layer in pieces: bytes of the source, and bytes of the output.
 
         Raises:
-            ValueError: it has numbers beyond the type's range.
+            ValueError: the tensor has values outside the range of the dtype.
         """
         code = store.info(name).dtype
         if code not in _CAST or code == CODES[self.name]:
@@ -187,10 +190,10 @@ class PlainPlan:
             yield piece, _bytes(_cast(values, self.dtype, name))
 
     def check_rest(self, written: Any, source: TensorStore, should_stop: ShouldStop) -> None:
-        """Hold every other tensor of the output against the source's, rounded.
+        """Compare every other tensor of the output with the rounded tensor of the source.
 
         Raises:
-            VerificationFailed: the first that differs or is not finite, by name.
+            VerificationFailed: a tensor differs or is not finite.
         """
         for name in self.copied:
             check_stop(should_stop, _STOPPED)
@@ -200,11 +203,13 @@ class PlainPlan:
                     raise VerificationFailed(f"{name} differs from the source model.", "Please report this.")
                 dtype = written.store.dtype(name)
                 if dtype.is_floating_point and dtype.itemsize > 1 and not _finite(ours, dtype):
-                    raise VerificationFailed(f"{name} holds values that are not finite.", "Fetch the model again.")
+                    raise VerificationFailed(
+                        f"{name} contains values that are not finite.", "Download the model again."
+                    )
 
 
 class PlainWriter:
-    """Writes a `PlainPlan`; see `stored.FormatWriter`."""
+    """The writer of a `PlainPlan`; implements `stored.FormatWriter`."""
 
     def __init__(self, plan: PlainPlan, folder: Path) -> None:
         self._plan = plan
@@ -212,48 +217,48 @@ class PlainWriter:
         self._writer = CheckpointWriter(folder, plan.tensors)
 
     def write(self, layer: StoredLayer) -> None:
-        """Put one layer, as `PlainPlan.stored` made it, into its place."""
+        """Write one layer from `PlainPlan.stored`."""
         (weight,) = layer.parts()
         self._writer.write(f"{layer.name}.weight", weight.T if layer.name in self._plan.transposed else weight)
 
     def begin(self, source: Path) -> None:
-        """Config, and the side files of `source`."""
+        """Write the config and the side files of the folder `source`."""
         write_json(self._folder / "config.json", self._plan.config)
         carry_over(source, self._folder)
 
     def finish(self, store: TensorStore, should_stop: ShouldStop) -> None:
-        """Other tensors, rounded.
+        """Write all other tensors, rounded, and close the files.
 
         Raises:
-            ValueError: a tensor has numbers beyond the type's range.
+            ValueError: a tensor has values outside the range of the dtype.
         """
         for name in self._plan.copied:
             self._writer.write_pieces(name, _stoppable((new for _, new in self._plan.rest(store, name)), should_stop))
         self._writer.close()
 
     def abort(self) -> None:
-        """Remove the tensors that were written; does nothing after `finish` or `leave`."""
+        """Remove the unfinished files; no effect after `finish` or `leave`."""
         self._writer.abort()
 
     def leave(self) -> None:
-        """Close the files and let them lie as they are."""
+        """Close the files without removing or renaming them."""
         self._writer.leave()
 
 
 def plan_plain(name: str, tree: ModelTree, plans: Sequence[LayerPlan], source_config: Mapping[str, Any]) -> PlainPlan:
-    """What the model becomes as floating-point numbers.
+    """Plan an unquantized output.
 
     Args:
         name: one of `names.PLAIN`.
-        tree: of the original, with a weight [out, in] for every quantized linear.
-        plans: one for each linear of the tree; those whose scheme is quantized come through `PlainPlan.stored`.
-        source_config: the source's config.json.
+        tree: of the source, with a weight [out, in] for every quantized linear layer.
+        plans: of all linear layers of the tree; those with a quantized scheme are written by `PlainWriter.write`.
+        source_config: config.json of the source.
 
     Raises:
-        BadInput: an unknown format, or a quantized head that shares the embedding's weight.
+        BadInput: the format is unknown, or a quantized head shares the weight of the embedding.
     """
     if name not in PLAIN:
-        raise BadInput(f"There is no output format {name!r}.", f"Choose from {', '.join(PLAIN)}.")
+        raise BadInput(f"Unknown output format {name!r}.", f"Choose from {', '.join(PLAIN)}.")
     layers = {item.linear.name: item for item in plans if item.scheme.quantized}
     weights = {f"{layer}.weight" for layer in layers}
     conv1d = tree.model_type in _CONV1D
@@ -263,7 +268,7 @@ def plan_plain(name: str, tree: ModelTree, plans: Sequence[LayerPlan], source_co
     tensors = [_planned(name, info, layers, transposed) for info in tree.tensors.values()]
     missing = weights - set(tree.tensors)
     if missing:
-        raise BadInput(f"{min(missing)} is no tensor of the source.", "Please report this.")
+        raise BadInput(f"{min(missing)} is not a tensor of the source.", "Please report this.")
     return PlainPlan(
         name=name,
         layers=layers,
@@ -283,13 +288,13 @@ def _planned(name: str, info: TensorInfo, layers: Mapping[str, LayerPlan], trans
 
 
 def _config(name: str, source: Mapping[str, Any]) -> dict[str, Any]:
-    """The source's config without its quantization, and with the new type under the key that it used."""
+    """Return the source's config without `quantization_config`, and with the new dtype under the existing keys."""
     config = copy.deepcopy(dict(source))
     config.pop("quantization_config", None)
-    # older files say torch_dtype, newer ones dtype, and nested ones both in places of their own
+    # older configs use torch_dtype, newer ones dtype, and nested configs have entries of their own
     parts = [config, *(part for part in config.values() if isinstance(part, dict))]
-    said = [(part, key) for part in parts for key in ("dtype", "torch_dtype") if key in part]
-    for part, key in said or [(config, "dtype")]:
+    entries = [(part, key) for part in parts for key in ("dtype", "torch_dtype") if key in part]
+    for part, key in entries or [(config, "dtype")]:
         part[key] = _DTYPES[name]
     return config
 
@@ -298,8 +303,8 @@ def _cast(values: Tensor, dtype: torch.dtype, name: str) -> Tensor:
     found = values.to(dtype)
     if not bool(torch.isfinite(found).all()):
         if bool(torch.isfinite(values).all()):
-            raise ValueError(f"{name} has numbers up to {float(values.abs().max()):.3g}, beyond the range of {dtype}")
-        raise ValueError(f"{name} holds numbers that are not finite")
+            raise ValueError(f"{name} has values up to {float(values.abs().max()):.3g}, outside the range of {dtype}")
+        raise ValueError(f"{name} contains values that are not finite")
     return found
 
 

@@ -1,7 +1,4 @@
-"""One quantized linear layer in memory: integers, scales and zero points, before or after any file format.
-
-Knows what the numbers mean and nothing of how a format packs them.
-"""
+"""A quantized linear layer in memory: integers, scales and zero points, independent of file formats."""
 
 from __future__ import annotations
 
@@ -18,16 +15,16 @@ _SLICE = 1 << 20
 
 @dataclass(frozen=True, eq=False)
 class QuantizedLinear:
-    """A layer whose weight is `scales * (ints - zeros)`, group by group along the inputs.
+    """A linear layer with the weight `scales * (ints - zeros)`, in groups along the inputs.
 
     Attributes:
-        name: the checkpoint's own, without `.weight`.
+        name: as in the checkpoint, without `.weight`.
         scheme: bits, group size and symmetry; never 16 bits.
         ints: uint8 [out, in], each below 2^bits.
-        scales: float16 [out, groups]; may be negative (full-range symmetric rounding uses the sign).
-        zeros: uint8 [out, groups], each below 2^bits; 2^(bits-1) where the scheme is symmetric.
-        g_idx: int32 [in], the group of each input where they do not follow each other (GPTQ's `desc_act`), else None.
-            Each group has as many inputs as it has without.
+        scales: float16 [out, groups]; may be negative, since full-range symmetric rounding uses the sign.
+        zeros: uint8 [out, groups], each below 2^bits; 2^(bits-1) if the scheme is symmetric.
+        g_idx: int32 [in], the group of each input for act-order (GPTQ's `desc_act`), else None. The sizes of the
+            groups are the same in both cases.
     """
 
     name: str
@@ -64,19 +61,19 @@ class QuantizedLinear:
         return self.ints.shape[0]
 
     def parts(self) -> tuple[Tensor, ...]:
-        """All tensors that make up the layer."""
+        """Return all tensors of the layer."""
         parts = (self.ints, self.scales, self.zeros)
         return parts if self.g_idx is None else (*parts, self.g_idx)
 
     def take(self, order: Tensor) -> QuantizedLinear:
-        """The layer of these rows, int64 [rows], in this order."""
+        """Return a layer of the rows `order`, int64 [rows]."""
         return replace(self, ints=self.ints[order], scales=self.scales[order], zeros=self.zeros[order])
 
     def dequantize(self) -> Tensor:
-        """The weight, float32 [out, in].
+        """Return the weight, float32 [out, in].
 
-        Exact: a level difference has at most 9 significant bits and a float16 scale 11, and float32 holds 24.
-        The last group may be cut short, as files of other programs have it.
+        The result is exact: a difference of levels has at most 9 significant bits and a float16 scale 11, and float32
+        has 24. The last group may be shorter than the others, as in files of other programs.
         """
         if self.g_idx is not None:
             return self._gathered(self.g_idx.to(torch.int64))
@@ -91,7 +88,7 @@ class QuantizedLinear:
         return weight
 
     def _gathered(self, groups: Tensor) -> Tensor:
-        """`dequantize` with the group of each input given, int64 [in]; a slice of rows at a time."""
+        """Return the weight for given `groups` of the inputs, int64 [in]; computed by slices of rows."""
         weight = self.ints.to(torch.float32)
         step = max(1, _SLICE // self.in_features)
         for start in range(0, self.out_features, step):
@@ -102,20 +99,20 @@ class QuantizedLinear:
 
 
 def natural_groups(scheme: LayerScheme, in_features: int) -> Tensor:
-    """The `g_idx` of groups in their natural order: int32 [in], k // group."""
+    """Return the `g_idx` of groups in natural order: int32 [in], k // group size for input k."""
     return torch.arange(in_features, dtype=torch.int32) // scheme.group_of(in_features)
 
 
 def check_groups(name: str, scheme: LayerScheme, g_idx: Tensor, in_features: int) -> None:
-    """Raise ValueError unless `g_idx`, of integers, puts each input into a group and fills the groups as they must be.
+    """Raise ValueError unless `g_idx` assigns each input to a valid group and the groups have the right sizes.
 
-    GPTQ sorts the inputs and cuts the sorted list into groups, so they have the sizes that they have unsorted.
+    GPTQ sorts the inputs and splits the sorted list into groups, so their sizes are those of the natural order.
     """
     if g_idx.dtype not in (torch.int32, torch.int64) or tuple(g_idx.shape) != (in_features,):
         raise ValueError(f"{name}: g_idx is not a list of {in_features} groups")
     expected = torch.bincount(natural_groups(scheme, in_features).to(g_idx.device))
     low, high = int(g_idx.min()), int(g_idx.max())
     if low < 0 or high >= len(expected):
-        raise ValueError(f"{name}: g_idx names the group {low if low < 0 else high} of {len(expected)}")
+        raise ValueError(f"{name}: g_idx contains the group {low if low < 0 else high} of {len(expected)}")
     if not torch.equal(torch.bincount(g_idx, minlength=len(expected)), expected):
         raise ValueError(f"{name}: g_idx does not divide the inputs into groups of {scheme.group_of(in_features)}")

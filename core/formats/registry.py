@@ -1,7 +1,7 @@
-"""The output formats by name, and what an output of one of them consists of, before anything is written.
+"""Planning of outputs by format name.
 
-`plan` says in preflight whether a format can hold a map and, if so, what the output will be, so that sizes are known
-and files can be laid out. Knows no bit of a packing and no key of a config.
+`plan` checks before a run whether a format can store a model with its bits map, and returns the tensors of the output,
+so that sizes are known and files can be laid out.
 """
 
 from __future__ import annotations
@@ -34,40 +34,40 @@ def plan(
     act_order: bool = False,
     embedding_type: str = "",
 ) -> FormatPlan:
-    """What the format called `name` makes of a model and its resolved map.
+    """Plan an output of a model in the format `name`.
 
     Args:
         name: one of `names.FORMATS`.
         tree: the source checkpoint.
-        plans: one for each linear of the tree.
-        source_config: the source's config.json, without what it may say of a quantization.
-        module_name: from a linear's name in the checkpoint to its module's name in the transformers model, which
-            is what readers match; the same by default.
-        source_folder: where the source's tokenizer lies; GGUF files hold it.
-        label: what the source is called, such as `owner/name`; for GGUF's metadata.
-        act_order: layers may have act-order (GPTQ's `desc_act`).
-        embedding_type: block type that the source's embedding is stored in, which GGUF can take over; "" for none.
+        plans: of all linear layers of the tree.
+        source_config: config.json of the source, without `quantization_config`.
+        module_name: function from a layer name in the checkpoint to the module name in the transformers model, which
+            readers match; the identity by default.
+        source_folder: folder with the tokenizer of the source, which GGUF files contain.
+        label: name of the source, such as `owner/name`, for the metadata of GGUF.
+        act_order: whether layers may have act-order (GPTQ's `desc_act`).
+        embedding_type: block type of the embedding in the source, which GGUF can copy; "" for none.
 
     Raises:
-        BadInput: an unknown format, nothing to quantize, or layers that the format cannot hold.
-        UnsupportedModel: the source is quantized already, or of a kind that the format has no place for.
+        BadInput: the format is unknown, no layer is quantized, or the format cannot store a layer.
+        UnsupportedModel: the source is already quantized, or the format does not support the architecture.
     """
     if name not in FORMATS:
-        hint = "Conversions write it." if name in PLAIN else f"Choose from {', '.join(FORMATS)}."
-        raise BadInput(f"There is no output format {name!r}.", hint)
+        hint = "Use `bitwright convert` for it." if name in PLAIN else f"Choose from {', '.join(FORMATS)}."
+        raise BadInput(f"Unknown output format {name!r}.", hint)
     if source_config.get("quantization_config"):
-        raise UnsupportedModel("The source model is quantized already.", "Choose the original model.")
+        raise UnsupportedModel("The source model is already quantized.", "Choose the original model.")
     if act_order and name not in GPTQ:
         raise BadInput(
             f"{name} cannot store act-order (desc_act).",
             f"Choose {' or '.join(GPTQ)}, or 16 bits.",
         )
     if is_gguf(name):
-        # The GGUF writer brings tokenizers and architectures along, which no other format needs.
+        # Imported here, since the GGUF writer imports tokenizers and architectures.
         from core.formats.gguf.plan import plan_gguf
 
         if source_folder is None:
-            raise ValueError("a GGUF file holds the tokenizer, which lies in the source's folder")
+            raise ValueError("a GGUF file contains the tokenizer, so the source folder is required")
         return plan_gguf(name, tree, plans, source_folder, label, embedding_type)
     return plan_packed(name, tree, plans, source_config, module_name, act_order=act_order)
 
@@ -81,11 +81,11 @@ def plan_packed(
     *,
     act_order: bool = False,
 ) -> PackedPlan:
-    """The same for the formats of safetensors.
+    """Plan an output in one of the packed safetensors formats; see `plan`.
 
     Raises:
-        BadInput: nothing to quantize, or layers that the format cannot hold.
-        UnsupportedModel: the model's blocks are called otherwise once it is loaded.
+        BadInput: no layer is quantized, or the format cannot store a layer.
+        UnsupportedModel: the block structure of the loaded model differs from that of the checkpoint.
     """
     limits.check(name, tree, plans)
     layout = lay_out(plans, module_name)
@@ -96,9 +96,9 @@ def plan_packed(
     least = packing.zero_bias if asymmetric else 0
     notes = []
     if least:
-        notes.append(f"{name} cannot store a zero point of 0: the levels of asymmetric layers keep to what it can.")
+        notes.append(f"{name} cannot store a zero point of 0, so asymmetric layers use zero points from 1.")
     if act_order:
-        notes.append("GPTQModel reads act-order (desc_act); auto-round and vLLM do not.")
+        notes.append("GPTQModel supports act-order (desc_act); auto-round and vLLM do not.")
     return PackedPlan(
         name=name,
         packing=packing,

@@ -1,7 +1,6 @@
-"""What a `quantization_config` says, of AutoRound's, GPTQ's or AWQ's kind, ours or another program's.
+"""Parsing of a `quantization_config` of AutoRound, GPTQ or AWQ: the packing, and the scheme of each module.
 
-Which packing the file has, and which scheme a module is said to have. Knows no tensor; whether the claims are true
-is for the reader to find out.
+The values are not compared with the tensors here; `core.formats.reader` does that.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Any
 from core.errors import BadInput, CorruptFile, UnsupportedModel
 from core.files import read_json
 from core.formats.packing import AUTO_ROUND, AUTO_ROUND_AWQ, AUTO_ROUND_GPTQ, GPTQ, GPTQ_V2, Packing
-from core.formats.patterns import MAX_LENGTH, Allowance, Pattern
+from core.formats.patterns import MAX_LENGTH, Pattern, TimeBudget
 
 _PACKINGS = {
     "auto": AUTO_ROUND_GPTQ,
@@ -28,10 +27,10 @@ _PACKINGS = {
     "auto_round:gptqmodel": GPTQ_V2,
 }
 CONFIG_FILES = ("quantization_config.json", "quantize_config.json", "quant_config.json")
-"""Where the config is if not in config.json: of AutoRound, of AutoGPTQ, of AutoAWQ."""
+"""Files of AutoRound, AutoGPTQ and AutoAWQ with the config if it is not in config.json."""
 
-_HINT = "Choose a checkpoint that AutoRound, a GPTQ program or AutoAWQ made."
-_AGAIN = "Fetch the model again."
+_HINT = "Choose a checkpoint made with AutoRound, a GPTQ program or AutoAWQ."
+_AGAIN = "Download the model again."
 _MAX_STEMS = 16
 _AWQ_BITS = 4
 _KEPT: Mapping[str, Any] = {"bits": 16}
@@ -40,7 +39,7 @@ _FILE = re.compile(r"[\w.-]{1,200}")
 
 @dataclass(frozen=True)
 class LayerEntry:
-    """What a config says of one layer; as yet unchecked, so any number may stand here. 16 bits: not quantized."""
+    """The bits (16: not quantized), group size and symmetry of a layer in a config; the values are unchecked."""
 
     bits: int
     group_size: int
@@ -49,11 +48,12 @@ class LayerEntry:
 
 @dataclass(frozen=True)
 class Override:
-    """Keys for the modules that a name or a pattern covers.
+    """Config keys for the modules that match a name or a pattern.
 
     Attributes:
-        name: of the one module that it covers whatever else there is; None where names are nothing but patterns.
-        pattern: None where the name is all.
+        name: exact name of a module, which takes precedence over patterns; None if the config has patterns only.
+        pattern: None if only the exact name applies.
+        keys: `bits`, `group_size` and `sym`, as far as they are set.
     """
 
     name: str | None
@@ -63,17 +63,17 @@ class Override:
 
 @dataclass(frozen=True)
 class Settings:
-    """A quantization config, read.
+    """A parsed quantization config.
 
     Attributes:
         method: `auto-round`, `gptq` or `awq`.
         packing: of the tensors.
-        default: the scheme of every layer that no override covers.
-        overrides: an exact name counts before all patterns, then the first pattern that matches.
-        blocks: modules that hold the quantized blocks, as far as the config names them.
-        desc_act: layers may have act-order.
-        static_groups: groups follow each other even so.
-        weights_file: name of the file with the tensors, without its suffix, where the config has one.
+        default: entry of every layer without an override.
+        overrides: an exact name takes precedence over patterns; of these, the first that matches applies.
+        blocks: modules that contain the quantized blocks, if the config lists them.
+        desc_act: whether layers may have act-order.
+        static_groups: whether groups are in natural order even with `desc_act`.
+        weights_file: file name of the weights without suffix; "" if the config has none.
     """
 
     method: str
@@ -86,17 +86,17 @@ class Settings:
     weights_file: str = ""
 
     def among(self, modules: Collection[str]) -> Settings:
-        """These settings for a model that has `modules`: an override with the name of one is no pattern.
+        """Return these settings for a model with `modules`: overrides with the name of a module are not patterns.
 
-        Else the entry of `mlp.gate` would cover `mlp.gate_proj`.
+        Otherwise the entry of `mlp.gate` would also match `mlp.gate_proj`.
         """
         overrides = tuple(
             replace(override, pattern=None) if override.name in modules else override for override in self.overrides
         )
         return replace(self, overrides=overrides)
 
-    def claim(self, module: str) -> LayerEntry:
-        """What the config says of the module with this name."""
+    def entry(self, module: str) -> LayerEntry:
+        """Return the entry of the module with this name."""
         keys = self._keys(module)
         bits, group_size, sym = (
             keys.get(key, usual)
@@ -109,9 +109,9 @@ class Settings:
         return LayerEntry(bits, group_size, sym)
 
     def module_names(self, names: Sequence[str]) -> Callable[[str], str]:
-        """From a checkpoint's names of quantized layers to those of modules: adds the base model's prefix if it lacks.
+        """Return a function from layer names in the checkpoint to module names, which adds a missing base prefix.
 
-        With `block_name_to_quantize` "transformer.h" and tensors under "h.0", all of "h" gets "transformer.".
+        With "transformer.h" in `block_name_to_quantize` and tensors under "h.0", names under "h" get "transformer.".
         """
         stems = _stems(names)
         for block in self.blocks:
@@ -140,9 +140,9 @@ class Settings:
 
     @cached_property
     def _index(self) -> tuple[dict[str, Mapping[str, Any]], dict[str, int], list[int]]:
-        """Keys by exact name; number of the first pattern that covers one name only, by that name; and of all others.
+        """(keys by exact name, index of the first literal pattern by its name, indices of all other patterns).
 
-        Some configs name every layer, and there may be tens of thousands of either.
+        The index makes look-ups fast for configs that list tens of thousands of layers.
         """
         named: dict[str, Mapping[str, Any]] = {}
         fixed: dict[str, int] = {}
@@ -161,30 +161,30 @@ class Settings:
 
 
 def read_settings(config: Mapping[str, Any]) -> Settings:
-    """The meaning of a `quantization_config`.
+    """Parse a `quantization_config`.
 
     Raises:
-        CorruptFile: keys are missing or cannot be.
-        UnsupportedModel: another method, or a variant that is not read yet.
+        CorruptFile: keys are missing or invalid.
+        UnsupportedModel: the method or the variant is not supported.
     """
     method = config.get("quant_method", _implied(config))
     if not isinstance(method, str):
-        raise CorruptFile("The quantization config names no method.", _AGAIN)
+        raise CorruptFile("The quantization config has no method.", _AGAIN)
     if "auto-round" in method:
         return _auto_round(config)
     if method == "gptq":
         return _gptq(config)
     if method == "awq":
         return _awq(config)
-    raise UnsupportedModel(f"The model is quantized with {method[:40]!r}, which is not read yet.", _HINT)
+    raise UnsupportedModel(f"The model is quantized with {method[:40]!r}, which is not supported yet.", _HINT)
 
 
 def find_config(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The quantization config of a model: in its `config`, or in a file of its own beside it.
+    """Return the quantization config of a model, from its `config` or from a separate file in the folder.
 
     Raises:
         BadInput: the model is not quantized.
-        CorruptFile: what is there is no JSON object.
+        CorruptFile: the quantization config is not a JSON object.
     """
     inside = config.get("quantization_config")
     if isinstance(inside, dict):
@@ -198,7 +198,7 @@ def find_config(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; CorruptFile where it holds anything else."""
+    """Return the JSON object in a file; raises CorruptFile if it is not an object."""
     value = read_json(path)
     if not isinstance(value, dict):
         raise CorruptFile(f"{path} is not a JSON object.", _AGAIN)
@@ -206,23 +206,23 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def _implied(config: Mapping[str, Any]) -> str | None:
-    """The method of a config that names none: the first AutoGPTQ and AutoAWQ did not."""
+    """Return the method of a config without `quant_method`, as the first versions of AutoGPTQ and AutoAWQ wrote it."""
     return "gptq" if "desc_act" in config else "awq" if "w_bit" in config and "zero_point" in config else None
 
 
 def _auto_round(config: Mapping[str, Any]) -> Settings:
-    # Files from before packing_format had a name have GPTQ's layout, and transformers assumes so too.
+    # Files from before `packing_format` existed have GPTQ's layout, which transformers assumes as well.
     name = config.get("packing_format", "auto_round:auto_gptq")
     packing = _PACKINGS.get(name) if isinstance(name, str) else None
     if packing is None:
-        raise UnsupportedModel(f"The packing {_shown(name)} is not read yet.", _HINT)
+        raise UnsupportedModel(f"The packing {_shown(name)} is not supported yet.", _HINT)
     if config.get("rotation_config") or config.get("spinquant_config"):
-        raise UnsupportedModel("The model's activations are rotated between its layers, which is not read yet.", _HINT)
-    default, allowance = _default(config), Allowance()
+        raise UnsupportedModel("The model rotates its activations between layers, which is not supported yet.", _HINT)
+    default, budget = _default(config), TimeBudget()
     if packing.awq and default.bits != _AWQ_BITS:
-        raise UnsupportedModel(f"AWQ's packing with {default.bits} bits is not read yet.", _HINT)
+        raise UnsupportedModel(f"AWQ's packing with {default.bits} bits is not supported yet.", _HINT)
     overrides = tuple(
-        Override(key, Pattern(key, allowance, anchored=False) if len(key) <= MAX_LENGTH else None, _keys(value, key))
+        Override(key, Pattern(key, budget, anchored=False) if len(key) <= MAX_LENGTH else None, _keys(value, key))
         for key, value in _table(config, "extra_config").items()
         if value != {}
     )
@@ -232,14 +232,14 @@ def _auto_round(config: Mapping[str, Any]) -> Settings:
 def _gptq(config: Mapping[str, Any]) -> Settings:
     version = config.get("checkpoint_format") or config.get("format") or "gptq"
     if version not in ("gptq", "gptq_v2"):
-        raise UnsupportedModel(f"The GPTQ checkpoint has the format {_shown(version)}, which is not read yet.", _HINT)
+        raise UnsupportedModel(f"The GPTQ checkpoint format {_shown(version)} is not supported yet.", _HINT)
     if config.get("is_marlin_format") or config.get("pack_dtype", "int32") not in ("int32", "torch.int32"):
-        raise UnsupportedModel("The GPTQ checkpoint is packed for a kernel of its own, which is not read yet.", _HINT)
-    overrides, allowance = [], Allowance()
+        raise UnsupportedModel("The GPTQ checkpoint is packed for a special kernel, which is not supported yet.", _HINT)
+    overrides, budget = [], TimeBudget()
     for key, value in _table(config, "dynamic").items():
-        # GPTQModel's rule: "-:" skips, "+:" or nothing overrides; matched from the start, the first match wins.
+        # As in GPTQModel: "-:" skips, "+:" or no prefix overrides; anchored at the start, the first match wins.
         skip = key.startswith("-:")
-        pattern = Pattern(key.removeprefix("-:").removeprefix("+:"), allowance, anchored=True)
+        pattern = Pattern(key.removeprefix("-:").removeprefix("+:"), budget, anchored=True)
         overrides.append(Override(None, pattern, _KEPT if skip else _keys(value, key)))
     file = config.get("model_file_base_name")
     return Settings(
@@ -260,8 +260,8 @@ def _awq(config: Mapping[str, Any]) -> Settings:
     if not isinstance(version, str) or version.lower() != "gemm" or backend == "llm-awq":
         what = version if backend != "llm-awq" else backend
         raise UnsupportedModel(
-            f"The AWQ checkpoint is packed in the version {_shown(what)}, which is not read yet.",
-            "Choose one of the version gemm, which nearly all are.",
+            f"The AWQ checkpoint version {_shown(what)} is not supported yet.",
+            "Choose a checkpoint of version gemm, as nearly all are.",
         )
     zero_point = config.get("zero_point", True)
     if not isinstance(zero_point, bool):
@@ -269,25 +269,28 @@ def _awq(config: Mapping[str, Any]) -> Settings:
     short = {"bits": config.get("w_bit", _AWQ_BITS), "group_size": config.get("q_group_size"), "sym": not zero_point}
     default = _default({**short, **{key: value for key, value in config.items() if value is not None}})
     if default.bits != _AWQ_BITS:
-        raise UnsupportedModel(f"AWQ with {default.bits} bits is not read yet.", "Choose one with 4 bits.")
+        raise UnsupportedModel(
+            f"AWQ with {default.bits} bits is not supported yet.", "Choose a checkpoint with 4 bits."
+        )
     kept = config.get("modules_to_not_convert") or []
     if not isinstance(kept, list) or not all(isinstance(name, str) for name in kept):
         raise CorruptFile("In the quantization config, modules_to_not_convert is not a list of names.", _AGAIN)
-    allowance = Allowance()
-    overrides = tuple(Override(name, pattern, _KEPT) for name in kept for pattern in _staying(name, allowance))
+    budget = TimeBudget()
+    overrides = tuple(Override(name, pattern, _KEPT) for name in kept for pattern in _skip_patterns(name, budget))
     return Settings("awq", AUTO_ROUND_AWQ, default, overrides, _blocks(config))
 
 
-def _staying(name: str, allowance: Allowance) -> list[Pattern]:
-    """What an entry of AWQ's `modules_to_not_convert` covers (transformers' `should_convert_module`, 5.23).
+def _skip_patterns(name: str, budget: TimeBudget) -> list[Pattern]:
+    """Return the patterns of an entry in AWQ's `modules_to_not_convert`.
 
-    The start of a name, as a pattern, up to a dot or the end; or any end of a name.
+    As in `should_convert_module` of transformers 5.23, an entry matches the start of a name, as a pattern, up to a dot
+    or the end; or it matches the end of a name literally.
     """
     if not name:
         return []
     return [
-        Pattern(rf"(?:{name})(?:(?<=\.)|(?=\.|$))", allowance, anchored=True),
-        Pattern(rf"{re.escape(name)}\Z", allowance, anchored=False),
+        Pattern(rf"(?:{name})(?:(?<=\.)|(?=\.|$))", budget, anchored=True),
+        Pattern(rf"{re.escape(name)}\Z", budget, anchored=False),
     ]
 
 
@@ -299,7 +302,7 @@ def _default(config: Mapping[str, Any]) -> LayerEntry:
 
 
 def _keys(value: Any, where: str) -> dict[str, Any]:
-    """bits, group_size and sym of an entry, each of the right type; anything but plain integers is refused."""
+    """Return bits, group_size and sym of an entry, after checking their types and the data type of the weights."""
     if not isinstance(value, Mapping):
         raise CorruptFile(f"In the quantization config, the entry for {_named(where)} is not an object.", _AGAIN)
     kinds = {"bits": int, "group_size": int, "sym": bool}
@@ -309,9 +312,9 @@ def _keys(value: Any, where: str) -> dict[str, Any]:
             raise CorruptFile(f"In the quantization config, {key} of {_named(where)} is {_shown(item)}.", _AGAIN)
     activations = value.get("act_bits")
     if isinstance(activations, int) and activations < 16:
-        raise UnsupportedModel(f"Activations quantized to {_shown(activations)} bits are not read yet.", _HINT)
+        raise UnsupportedModel(f"Activations quantized to {_shown(activations)} bits are not supported yet.", _HINT)
     if keys.get("bits", 4) < 16 and (value.get("data_type") or "int") != "int":
-        raise UnsupportedModel(f"Weights of the type {_shown(value['data_type'])} are not read yet.", _HINT)
+        raise UnsupportedModel(f"Weights of the type {_shown(value['data_type'])} are not supported yet.", _HINT)
     return keys
 
 
@@ -323,7 +326,7 @@ def _table(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 
 def _blocks(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """`block_name_to_quantize`: one name, several with commas, a list, or a list of lists of numbered blocks."""
+    """Parse `block_name_to_quantize`: names separated by commas, a list, or a list of lists of numbered blocks."""
     value = config.get("block_name_to_quantize") or config.get("to_quant_block_names") or []
     names: dict[str, None] = {}
     for item in value.split(",") if isinstance(value, str) else value if isinstance(value, list) else []:
@@ -335,7 +338,7 @@ def _blocks(config: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _stems(names: Iterable[str]) -> set[str]:
-    """What names begin with, up to a dot."""
+    """Return all prefixes of the names that end before a dot."""
     stems = set()
     for name in names:
         end = name.find(".")
@@ -348,12 +351,12 @@ def _stems(names: Iterable[str]) -> set[str]:
 
 
 def _named(text: str) -> str:
-    """A stranger's name, fit for a sentence."""
+    """Return an untrusted name in a form that is safe for a message."""
     return f"{text[:80]!r}"[1:-1]
 
 
 def _shown(value: Any) -> str:
-    """A stranger's value, fit for a sentence."""
+    """Return an untrusted value in a form that is safe for a message."""
     if isinstance(value, list | Mapping):
         return "a list" if isinstance(value, list) else "an object"
     return f"{value[:60]!r}" if isinstance(value, str) else f"{value!r}"[:40]

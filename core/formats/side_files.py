@@ -1,7 +1,7 @@
-"""The small files of a model that go along unchanged: tokenizer, templates, processors, generation config, licence.
+"""Copying of the side files of a model: tokenizer, templates, processors, generation config and license.
 
-Weights, code, adapters, the source's own card and what an output writes anew are left behind; so is what a link brings
-in from elsewhere on the machine, as outputs are published.
+Weights, code, adapters, the model card of the source and files that an output writes itself are not copied. Links to
+files outside the model are not followed, since outputs may be published.
 """
 
 from __future__ import annotations
@@ -22,20 +22,21 @@ _LEGAL = ("license", "licence", "notice", "use_policy", "copying")
 _WRITTEN_ANEW = (FACTS, "config.json", "quantization_config.json", "quantize_config.json", "bitwright.json")
 _OF_CODE = ("tokenizer_config.json", "processor_config.json", "preprocessor_config.json", "generation_config.json")
 _BESIDE = ("adapter_", "adapter.", "trainer_state", "training_args", "all_results", "train_results", "eval_results")
-"""What files are called that training left and that are no part of the model; transformers with peft would load an
-adapter on top of the output (huggingface/peft#1381)."""
+"""Name prefixes of files left by training that are not part of the model. With peft installed, transformers would load
+an adapter on top of the output (huggingface/peft#1381)."""
 
 
 def carry_over(source: Path, target: Path, *, legal_only: bool = False) -> None:
-    """Copy the side files of the model in `source` into `target`; hidden files and other folders stay.
+    """Copy the side files of the model in `source` to `target`, without hidden files and sub-folders.
 
-    JSON is copied without a byte-order mark, and without the names of Python files that the output does not have.
+    JSON files are copied without byte-order marks and without references to Python files.
 
     Args:
-        legal_only: just the licence and its like, for an output that has everything else inside.
+        source, target: folders.
+        legal_only: copy only license files, for an output that contains everything else.
 
     Raises:
-        DiskFull, OutputProblem: one cannot be copied.
+        DiskFull, OutputProblem: a file cannot be copied.
     """
     for path in _side_files(source, legal_only=legal_only):
         if not _is_inside(path, source):
@@ -51,11 +52,11 @@ def carry_over(source: Path, target: Path, *, legal_only: bool = False) -> None:
         except OSError as error:
             problem = f"{path.name} could not be copied: {error.strerror}."
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            raise (DiskFull if full else OutputProblem)(problem, "Check room and rights.") from error
+            raise (DiskFull if full else OutputProblem)(problem, "Check free space and permissions.") from error
 
 
 def foreign_links(source: Path) -> list[str]:
-    """Return the names of the side files that `carry_over` leaves out as links to something outside of the model."""
+    """Return the names of the side files that `carry_over` omits because they link to files outside the model."""
     return [path.name for path in _side_files(source, legal_only=False) if not _is_inside(path, source)]
 
 
@@ -69,9 +70,10 @@ def _side_files(source: Path, *, legal_only: bool) -> list[Path]:
 
 
 def _is_inside(path: Path, source: Path) -> bool:
-    """Return whether a file of a model lies, links followed, with the model.
+    """Return whether the target of a file is part of the model.
 
-    That is in its folder, in the blobs of the same model in the Hub's cache, or where its config.json is linked from.
+    It must be in the model folder, in the blobs of the same model in the Hub cache, or in the folder that config.json
+    links to.
     """
     real, folder = path.resolve(), source.resolve()
     homes = [folder, (folder / "config.json").resolve().parent]
@@ -81,7 +83,7 @@ def _is_inside(path: Path, source: Path) -> bool:
 
 
 def _changed(path: Path) -> bytes | None:
-    """Return the text that a JSON file shall have in an output; None for its own."""
+    """Return the changed content of a JSON file in an output; None to copy the file."""
     if path.suffix != ".json":
         return None
     with path.open("rb") as stream:

@@ -1,4 +1,4 @@
-"""What all quantized layers and all formats have in common: interfaces, and what can be said by them alone."""
+"""Interfaces of quantized layers, checkpoints and output formats, and functions that depend on them only."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ class StoredLayer(Protocol):
 
     @property
     def name(self) -> str:
-        """The checkpoint's own, without `.weight`."""
+        """Name in the checkpoint, without `.weight`."""
 
     @property
     def scheme(self) -> LayerScheme: ...
     @property
     def ints(self) -> Tensor:
-        """uint8 [out, in]."""
+        """Integers, uint8 [out, in]."""
 
     def dequantize(self) -> Tensor:
-        """The weight, float32 [out, in], exactly what readers compute in float32."""
+        """Return the weight, float32 [out, in], exactly as readers compute it in float32."""
 
     def parts(self) -> tuple[Tensor, ...]:
-        """All tensors that make up the layer, in a fixed order: equal parts, equal layer."""
+        """Return all tensors of the layer in a fixed order; layers are equal if these tensors are."""
 
 
 class Checkpoint(Protocol):
-    """A quantized model on disk, of whatever format, under the names and shapes of its original.
+    """A model on disk in any format, with the names and shapes of the original model.
 
     Attributes:
-        folder: where it lies; with its tokenizer and side files.
-        config: the model's config.json as the original had it or as the file's metadata make it.
-        schemes: name of each quantized linear -> its scheme.
+        folder: of the model, with its tokenizer and side files.
+        config: config.json of the model, or its equivalent from the metadata of a GGUF file.
+        schemes: name of each quantized linear layer -> its scheme.
         plain: names of all other tensors.
-        store: those other tensors, as the original's names and shapes have them.
+        store: the other tensors.
     """
 
     @property
@@ -61,42 +61,42 @@ class Checkpoint(Protocol):
     @property
     def store(self) -> TensorStore: ...
     def layer(self, name: str) -> StoredLayer:
-        """One quantized linear, read from disk."""
+        """Read one quantized linear layer."""
 
     def dense_table(self) -> dict[str, TensorInfo]:
-        """The tensor table as if nothing were quantized, for building the tree of the original."""
+        """Return the tensor table of the original model, from which its tree is built."""
 
 
 class FormatWriter(Protocol):
-    """Takes the layers of one output in any order and ends with a whole checkpoint in its folder."""
+    """A writer that receives the layers of an output in any order and writes a complete checkpoint."""
 
     def begin(self, source: Path) -> None:
-        """Write what is known before any layer: configs, tokenizer, and the side files of the folder `source`."""
+        """Write configs, tokenizer and the side files of the folder `source`."""
 
     def write(self, layer: StoredLayer) -> None:
-        """Put one layer, as `FormatPlan.stored` made it, into its place."""
+        """Write one layer from `FormatPlan.stored`."""
 
     def finish(self, store: TensorStore, should_stop: ShouldStop) -> None:
-        """Write the other tensors out of the source's `store`, and give the files their names."""
+        """Write the other tensors from `store`, that of the source, and rename the files to their final names."""
 
     def abort(self) -> None:
-        """Remove the tensors that were written; does nothing after `finish` or `leave`."""
+        """Remove the unfinished files; no effect after `finish` or `leave`."""
 
     def leave(self) -> None:
-        """Close the files and let them lie as they are, where a later step failed."""
+        """Close the files without removing or renaming them, after a later step failed."""
 
 
 class FormatPlan(Protocol):
-    """What one output in one format consists of, before anything is written.
+    """The plan of an output in one format.
 
     Attributes:
         name: of the format.
-        layers: the quantized linears by name.
-        min_zero: the smallest zero point that the format stores; asymmetric rounding must keep to it.
-        nbytes: of all tensors.
-        notes: what a user should know beforehand, one sentence each, such as what exact carrying costs.
-        copied: names of the source's tensors that are not quantized layers of the map.
-        rounded: those of `copied` that the output has in a block type, rounded -> that type.
+        layers: plans of the quantized linear layers by name.
+        min_zero: smallest zero point that the format can store; a lower limit for asymmetric rounding.
+        nbytes: size of all tensors.
+        notes: remarks for the user, one sentence each, such as layers that take more bits than planned.
+        copied: names of the source's tensors that are not quantized layers.
+        rounded: those of `copied` that are rounded to a block type -> block type.
     """
 
     @property
@@ -114,28 +114,28 @@ class FormatPlan(Protocol):
     @property
     def rounded(self) -> Mapping[str, str]: ...
     def stored(self, layer: StoredLayer) -> StoredLayer:
-        """The layer as this format holds it: itself, or the same numbers on the format's own grid.
+        """Return the layer as the format stores it: unchanged, or with the same weights on the grid of the format.
 
         Raises:
-            ValueError: it is not what was planned, or the format cannot hold it exactly.
+            ValueError: the layer is not as planned, or the format cannot store it exactly.
         """
 
     def writer(self, folder: Path) -> FormatWriter:
-        """Begin an output in an existing, empty folder."""
+        """Return a writer to an existing, empty folder."""
 
     def open(self, folder: Path) -> Checkpoint:
-        """The finished output, read back."""
+        """Open the finished output."""
 
     def check_rest(self, written: Checkpoint, source: TensorStore, should_stop: ShouldStop) -> None:
-        """Hold every other tensor of the output against the source's.
+        """Compare every other tensor of the output with the source.
 
         Raises:
-            VerificationFailed: the first that differs or is not finite, by name.
+            VerificationFailed: a tensor differs or is not finite.
         """
 
 
 def layer_labels(plan: FormatPlan) -> dict[str, int]:
-    """How many linears are stored how in a format, by the name of the block type or of the scheme."""
+    """Return the number of quantized layers by block type (GGUF) or scheme."""
     counts: dict[str, int] = {}
     for item in plan.layers.values():
         label = linear_type(item.scheme).upper() if is_gguf(plan.name) else item.scheme.label()
@@ -144,7 +144,7 @@ def layer_labels(plan: FormatPlan) -> dict[str, int]:
 
 
 def by_rows(layer: StoredLayer, step: int) -> Iterator[Tensor]:
-    """The weight of a layer, float32 [rows, in], so many rows at a time."""
+    """Yield the weight of a layer, float32 [rows, in], in pieces of `step` rows."""
     take, height = getattr(layer, "take", None), layer.ints.shape[0]
     if take is None:
         yield from layer.dequantize().split(step)
@@ -154,7 +154,7 @@ def by_rows(layer: StoredLayer, step: int) -> Iterator[Tensor]:
 
 
 def digest(layer: StoredLayer) -> str:
-    """A hash of what a layer means: integers, scales and zero points or minimums."""
+    """Return a hash of the integers, scales and zero points or minimums of a layer."""
     value = hashlib.sha256()
     for part in layer.parts():
         value.update(part.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())

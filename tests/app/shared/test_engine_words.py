@@ -7,7 +7,7 @@ import pytest
 from app.shared.engine_words import engine_line
 from core.formats.engines import Mark
 
-CANNOT, SLOW = Mark("a", "cannot", "2 bits have no kernel", None), Mark("b", "slow", "3 bits are unpacked", None)
+CANNOT, SLOW = Mark("a", "cannot", "no kernel for 2 bits", None), Mark("b", "slow", "3 bits are unpacked", None)
 WHOLE = Mark("", "cannot", "it reads GGUF only", None)
 
 

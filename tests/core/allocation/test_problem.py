@@ -261,7 +261,7 @@ def test_an_engine_that_runs_none_of_the_choices_is_said() -> None:
 
 
 def test_an_engine_that_reads_no_such_file_is_said() -> None:
-    with pytest.raises(BadInput, match="reads GGUF only"):
+    with pytest.raises(BadInput, match="supports GGUF only"):
         allocate(TREE, TABLE, AllocationRequest(Budget("bpw", 4), engine="llama-cpp"))
 
 

@@ -62,7 +62,7 @@ def refused(arguments: list[str], place: Path, capsys: Capture) -> str:
         (["--samples", "0"], "samples 0"),
         (["--seqlen", "0"], "seqlen 0"),
         (["--lr", "-1"], "lr -1.0"),
-        (["--format", "ggml"], "no output format 'ggml'"),
+        (["--format", "ggml"], "Unknown output format 'ggml'"),
         (["--format", "auto_round,auto_round"], "once"),
         (["--recipe", "fastest"], "no recipe 'fastest'"),
         (["--device", "gpu"], "no device 'gpu'"),

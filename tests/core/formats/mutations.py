@@ -1,4 +1,4 @@
-"""Damage to the files of a quantized model, always the same for the same number: for the fuzz tests of the readers."""
+"""Deterministic mutations of the files of a quantized model, for the fuzz tests of the readers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ KEYS = [
 
 
 def mutate(files: Mapping[str, bytes], number: int) -> Files:
-    """The files of a model, damaged in the way that `number` says."""
+    """Return the files of a model after the mutations with the seed `number`."""
     rng = random.Random(number)
     made = dict(files)
     for _ in range(rng.choice([1, 1, 1, 2, 4])):
@@ -80,7 +80,7 @@ def _json_text(rng: random.Random, data: bytes) -> bytes:
 
 
 def _header_structure(rng: random.Random, data: bytes) -> bytes:
-    """Another header, with a length of its own that is right."""
+    """Change the JSON header and update its length."""
     length = int.from_bytes(data[:8], "little")
     text = _restructured(rng, data[8 : 8 + length])
     return data if text is None else len(text).to_bytes(8, "little") + text + data[8 + length :]
@@ -98,7 +98,7 @@ def _header_length(rng: random.Random, data: bytes) -> bytes:
 
 
 def _values(rng: random.Random, data: bytes) -> bytes:
-    """Other numbers in the tensors themselves."""
+    """Change values of the tensors."""
     start = min(8 + int.from_bytes(data[:8], "little"), len(data))
     return data[:start] + _flipped(rng, data[start:])
 
@@ -113,7 +113,7 @@ _OF_TENSORS: list[Callable[[random.Random, bytes], bytes]] = [
 
 
 def _restructured(rng: random.Random, text: bytes) -> bytes | None:
-    """A JSON text with something removed, replaced, renamed, doubled or added; None if it is none."""
+    """Remove, replace, rename, duplicate or add an entry of a JSON text; returns None if it is not valid JSON."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
@@ -124,7 +124,7 @@ def _restructured(rng: random.Random, text: bytes) -> bytes | None:
 
 
 def _change(rng: random.Random, value: Any) -> None:
-    """Walk down to some place and change it there."""
+    """Change the value at a random position."""
     while isinstance(value, dict | list) and value:
         places = list(value) if isinstance(value, dict) else list(range(len(value)))
         place = rng.choice(places)

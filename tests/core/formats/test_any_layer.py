@@ -1,4 +1,4 @@
-"""Any layer in any layout, against a slow reader written from the description of the formats; through files as well."""
+"""Any layer in any layout, compared with a slow reader written from the description of the formats; also via files."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from core.schemes import LayerScheme
 NAME = "model.layers.0.mlp.up_proj"
 PACKINGS = (AUTO_ROUND, AUTO_ROUND_GPTQ, AUTO_ROUND_AWQ, GPTQ, GPTQ_V2)
 AWQ_SHIFTS = (0, 16, 4, 20, 8, 24, 12, 28)
-"""Where each of eight outputs lies in AWQ's word."""
+"""Bit position of each of eight outputs in a word of AWQ."""
 
 EXTREMES = (0x0000, 0x8000, 0x0001, 0x8001, 0x03FF, 0x0400, 0x3C00, 0xBC00, 0x7BFF, 0xFBFF)
 """float16: zeros, smallest and largest subnormals, smallest normal, ones, largest finite; both signs."""
@@ -41,7 +41,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 @dataclass(frozen=True)
 class Case:
-    """A layer, and the layout that it goes into."""
+    """A layer and its layout."""
 
     packing: Packing
     layer: QuantizedLinear
@@ -77,7 +77,7 @@ def cases(draw: st.DrawFn) -> Case:
 
 
 def stream(words: list[int], bits: int) -> list[int]:
-    """The values of a little-endian stream of 32-bit words."""
+    """Return the values of a little-endian stream of 32-bit words."""
     whole = sum((word & 0xFFFFFFFF) << (32 * place) for place, word in enumerate(words))
     return [(whole >> (bits * k)) & ((1 << bits) - 1) for k in range(32 * len(words) // bits)]
 
@@ -89,7 +89,7 @@ def along_outputs(words: list[int], bits: int, awq: bool) -> list[int]:
 
 
 def slow_weight(packing: Packing, tensors: dict[str, torch.Tensor], scheme: LayerScheme) -> torch.Tensor:
-    """scales * (level - zero point), one output and one input at a time, float64 [out, in]."""
+    """Return scales * (level - zero point), one output and one input at a time, float64 [out, in]."""
     bits = scheme.bits
     if packing.awq:
         rows = [along_outputs(row, bits, True) for row in tensors["qweight"].tolist()]
@@ -111,14 +111,14 @@ def tensors_of(case: Case) -> dict[str, torch.Tensor]:
 
 @settings(max_examples=150)
 @given(case=cases())
-def test_a_slow_reader_finds_the_same_weight(case: Case) -> None:
+def test_a_slow_reader_computes_the_same_weight(case: Case) -> None:
     expected = slow_weight(case.packing, tensors_of(case), case.layer.scheme)
     assert torch.equal(case.layer.dequantize().double(), expected)
 
 
 @settings(max_examples=150)
 @given(case=cases())
-def test_everything_comes_back(case: Case) -> None:
+def test_decoding_restores_the_layer(case: Case) -> None:
     tensors = tensors_of(case)
     back = decode(case.packing, NAME, case.layer.scheme, tensors, case.layer.g_idx)
     for ours, theirs in zip(case.layer.parts(), back.parts(), strict=True):
@@ -127,7 +127,7 @@ def test_everything_comes_back(case: Case) -> None:
 
 @settings(max_examples=150)
 @given(case=cases())
-def test_shapes_tell_bits_and_sizes(case: Case) -> None:
+def test_measure_derives_bits_and_sizes_from_shapes(case: Case) -> None:
     layer = case.layer
     found = measure(case.packing, {name: tuple(tensor.shape) for name, tensor in tensors_of(case).items()})
     assert found is not None
@@ -152,7 +152,7 @@ def config_of(case: Case) -> dict[str, Any]:
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(case=cases(), dtype=st.sampled_from([torch.float16, torch.float32]))
-def test_a_file_of_it_is_read(tmp_path: Path, case: Case, dtype: torch.dtype) -> None:
+def test_a_file_with_the_layer_is_read(tmp_path: Path, case: Case, dtype: torch.dtype) -> None:
     tensors = {f"{NAME}.{name}": tensor for name, tensor in tensors_of(case).items()}
     tensors[f"{NAME}.scales"] = tensors[f"{NAME}.scales"].to(dtype)
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, tmp_path / "model.safetensors")
@@ -164,7 +164,7 @@ def test_a_file_of_it_is_read(tmp_path: Path, case: Case, dtype: torch.dtype) ->
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(case=cases().filter(lambda case: case.packing.awq))
-def test_awq_is_read_under_its_own_name(tmp_path: Path, case: Case) -> None:
+def test_a_file_of_auto_awq_is_read(tmp_path: Path, case: Case) -> None:
     tensors = {f"{NAME}.{name}": tensor.contiguous() for name, tensor in tensors_of(case).items()}
     save_file(tensors, tmp_path / "model.safetensors")
     scheme = case.layer.scheme

@@ -1,4 +1,4 @@
-"""What an AWQ checkpoint says of itself."""
+"""The config of AWQ checkpoints."""
 
 from __future__ import annotations
 
@@ -53,20 +53,20 @@ def test_the_config(tree: ModelTree) -> None:
     }
 
 
-def test_symmetric_layers_have_zero_points_too(tree: ModelTree) -> None:
+def test_zero_point_is_true_for_symmetric_layers(tree: ModelTree) -> None:
     config = plan_for(tree, "auto_awq", bits_map(LayerScheme(4, 32)))[0].config()
     assert (config["zero_point"], config["sym"]) == (True, True)
 
 
-def test_matrices_that_no_map_names_are_left_out_too(tmp_path: Path) -> None:
+def test_all_matrices_in_16_bits_are_listed(tmp_path: Path) -> None:
     tensors = llama_tensors() | {"vision.patches.weight": torch.zeros(32, 32)}
     tree = open_tree(save_source(tmp_path, tensors, LLAMA_CONFIG))
     config = plan_for(tree, "auto_awq", bits_map(A4))[0].config()
     assert config["modules_to_not_convert"] == ["lm_head", "vision.patches"]
 
 
-def test_a_name_that_is_part_of_another_cannot_be_left_out(tmp_path: Path) -> None:
-    """Readers search for the name, so that leaving out `gate` would leave out `gate_proj`."""
+def test_a_layer_whose_name_is_part_of_another_cannot_stay_in_16_bits(tmp_path: Path) -> None:
+    """Readers search for the name, so an entry `gate` would also match `gate_proj`."""
     tensors = llama_tensors()
     for block in range(2):
         tensors[f"model.layers.{block}.mlp.gate.weight"] = torch.zeros(32, 64)
@@ -77,7 +77,7 @@ def test_a_name_that_is_part_of_another_cannot_be_left_out(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("sym", [True, False])
 @pytest.mark.parametrize("group_size", [-1, 32])
-def test_what_is_written_comes_back(source: Path, tmp_path: Path, group_size: int, sym: bool) -> None:
+def test_written_layers_are_read_back(source: Path, tmp_path: Path, group_size: int, sym: bool) -> None:
     chosen = bits_map(LayerScheme(4, group_size, sym), {LEFT: {"bits": 16}})
     output = write_output(source, tmp_path / "out", "auto_awq", chosen)
     checkpoint = QuantizedCheckpoint(output.folder)

@@ -1,4 +1,4 @@
-"""GPTQ with `desc_act`: inputs whose groups do not follow each other, from a file made by hand to the weight."""
+"""GPTQ with `desc_act` (act-order), from a handmade file to the weight."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from core.schemes import LayerScheme
 NAME = "model.layers.0.mlp.up_proj"
 CONFIG = {"quant_method": "gptq", "bits": 4, "group_size": 32, "sym": False, "desc_act": True}
 
-# Inputs sorted by their activations: the even ones first. The first 32 of that list are group 0, the next group 1.
+# Inputs sorted by activation: the even ones first. The first 32 of that list are group 0, the next 32 group 1.
 ORDER = [*range(0, 96, 2), *range(1, 96, 2)]
 G_IDX = [0] * 96
 for place, column in enumerate(ORDER):
@@ -33,7 +33,7 @@ OUTPUTS = 32
 
 
 def dense() -> torch.Tensor:
-    """The known weight [32, 96]: input k of output n has level (k + n) % 16, less the zero point of its group."""
+    """Return the known weight [32, 96]: output n, input k has level (k + n) % 16 minus the zero point of its group."""
     return torch.tensor(
         [
             [float(SCALES[G_IDX[k]]) * ((k + n) % 16 - ZEROS[G_IDX[k]]) for k in range(96)]
@@ -43,7 +43,7 @@ def dense() -> torch.Tensor:
 
 
 def tensors(zero_bias: int = 1) -> dict[str, torch.Tensor]:
-    """GPTQ's tensors of that weight, packed nibble by nibble: eight inputs a word; eight outputs for zero points."""
+    """Return GPTQ's tensors of that weight: eight inputs in a word, eight outputs in a word of zero points."""
 
     def word(nibbles: list[int]) -> int:
         value = sum(nibble << (4 * place) for place, nibble in enumerate(nibbles))
@@ -74,7 +74,7 @@ def test_act_order_has_the_known_answer(tmp_path: Path, version: str, bias: int)
     assert torch.equal(layer.dequantize(), dense())
 
 
-def test_the_order_counts_whatever_the_config_says_of_it(tmp_path: Path) -> None:
+def test_g_idx_applies_whatever_the_config_specifies(tmp_path: Path) -> None:
     layer = QuantizedCheckpoint(save(tmp_path, tensors(), desc_act=False)).layer(NAME)
     assert torch.equal(layer.dequantize(), dense())
 
@@ -95,7 +95,7 @@ def test_layers_with_act_order_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", ["natural", "zeros"])
-def test_groups_that_follow_each_other_are_no_order(tmp_path: Path, value: str) -> None:
+def test_groups_in_natural_order_have_no_g_idx(tmp_path: Path, value: str) -> None:
     table = tensors()
     natural = torch.arange(96, dtype=torch.int32) // 32
     table[f"{NAME}.g_idx"] = natural if value == "natural" else torch.zeros_like(natural)
@@ -107,13 +107,13 @@ def test_groups_that_follow_each_other_are_no_order(tmp_path: Path, value: str) 
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({0: 3}, "names the group 3 of 3"),
-        ({0: -1}, "names the group -1 of 3"),
-        ({0: 1 << 30}, "names the group 1073741824 of 3"),
+        ({0: 3}, "contains the group 3 of 3"),
+        ({0: -1}, "contains the group -1 of 3"),
+        ({0: 1 << 30}, "contains the group 1073741824 of 3"),
         ({0: 1}, "does not divide the inputs into groups of 32"),
     ],
 )
-def test_a_torn_list_of_groups_is_corrupt(tmp_path: Path, change: dict[int, int], text: str) -> None:
+def test_an_invalid_g_idx_is_corrupt(tmp_path: Path, change: dict[int, int], text: str) -> None:
     table = tensors()
     for place, group in change.items():
         table[f"{NAME}.g_idx"][place] = group
@@ -121,28 +121,28 @@ def test_a_torn_list_of_groups_is_corrupt(tmp_path: Path, change: dict[int, int]
         QuantizedCheckpoint(save(tmp_path, table)).layer(NAME)
 
 
-def test_a_number_of_64_bits_does_not_wrap(tmp_path: Path) -> None:
+def test_a_group_number_of_64_bits_does_not_wrap(tmp_path: Path) -> None:
     table = tensors()
     table[f"{NAME}.g_idx"] = table[f"{NAME}.g_idx"].long()
     table[f"{NAME}.g_idx"][0] += 1 << 32
-    with pytest.raises(CorruptFile, match="names the group 4294967296 of 3"):
+    with pytest.raises(CorruptFile, match="contains the group 4294967296 of 3"):
         QuantizedCheckpoint(save(tmp_path, table)).layer(NAME)
 
 
-def test_desc_act_without_its_list_is_corrupt(tmp_path: Path) -> None:
+def test_desc_act_without_g_idx_is_corrupt(tmp_path: Path) -> None:
     table = tensors()
     del table[f"{NAME}.g_idx"]
     with pytest.raises(CorruptFile, match="has no g_idx"):
         QuantizedCheckpoint(save(tmp_path, table))
 
 
-def test_static_groups_need_no_list(tmp_path: Path) -> None:
+def test_static_groups_need_no_g_idx(tmp_path: Path) -> None:
     table = tensors()
     del table[f"{NAME}.g_idx"]
     assert QuantizedCheckpoint(save(tmp_path, table, static_groups=True)).layer(NAME).g_idx is None
 
 
-def test_one_group_a_row_needs_no_list(tmp_path: Path) -> None:
+def test_one_group_per_row_needs_no_g_idx(tmp_path: Path) -> None:
     table = {name: tensor[:1] if name.endswith(("qzeros", "scales")) else tensor for name, tensor in tensors().items()}
     del table[f"{NAME}.g_idx"]
     assert QuantizedCheckpoint(save(tmp_path, table, group_size=-1)).layer(NAME).g_idx is None
@@ -187,12 +187,12 @@ def test_gptq_stores_the_order(bits: int, packing, seed: int) -> None:
 
 
 @pytest.mark.parametrize("packing", [AUTO_ROUND, AUTO_ROUND_AWQ, AUTO_ROUND_GPTQ], ids=lambda packing: packing.name)
-def test_other_layouts_cannot_store_an_order(packing) -> None:
+def test_other_layouts_cannot_store_act_order_groups(packing) -> None:
     with pytest.raises(ValueError, match="act-order"):
         encode(packing, act_order(LayerScheme(4, 32, False), 64, 1))
 
 
-def test_a_layer_with_a_torn_list_of_groups_is_refused() -> None:
+def test_a_layer_with_an_invalid_g_idx_is_rejected() -> None:
     layer = act_order(LayerScheme(4, 32, False), 64, 1)
     with pytest.raises(ValueError, match="does not divide"):
         QuantizedLinear("layer", layer.scheme, layer.ints, layer.scales, layer.zeros, torch.ones(64, dtype=torch.int32))

@@ -1,4 +1,4 @@
-"""What engines refuse and what the one-click repair makes of it."""
+"""Problems of engines with planned checkpoints, and the repair of a bits map."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def marks(engine: str, chosen: BitsMap, name: str = "auto_round", tree: ModelTre
     return engines.check(engine, tree, resolve_schemes(tree, chosen), name)
 
 
-def refused(found: list[Mark]) -> set[str]:
+def rejected(found: list[Mark]) -> set[str]:
     return {mark.layer.removeprefix("model.layers.") for mark in found if mark.cannot}
 
 
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("engine", ["bitwright", "vllm-cuda", "vllm-cpu"])
-def test_four_bits_symmetric_load_nearly_everywhere(engine: str, name: str) -> None:
+def test_four_symmetric_bits_have_no_problems(engine: str, name: str) -> None:
     assert marks(engine, BitsMap(W4), name) == []
 
 
@@ -56,7 +56,7 @@ def test_vllm_has_no_kernel_for_two_and_three_bits(bits: int, name: str) -> None
     ]
 
 
-def test_vllm_takes_a_few_group_sizes() -> None:
+def test_vllm_supports_few_group_sizes() -> None:
     found = marks("vllm-cuda", BitsMap(W4, (Rule("*.down_proj", group_size=256), Rule("*.o_proj", group_size=-1))))
     assert {(mark.layer.rpartition(".")[2], mark.repair) for mark in found} == {("down_proj", LayerScheme(4, 128))}
 
@@ -66,22 +66,22 @@ def test_a_repaired_group_divides_the_inputs() -> None:
     assert [mark.repair for mark in marks("vllm-cuda", BitsMap(LayerScheme(4, 96)), tree=tree)] == [LayerScheme(4, 32)]
 
 
-def test_vllm_on_a_cpu_takes_four_bits_alone() -> None:
+def test_vllm_on_a_cpu_supports_four_bits_only() -> None:
     found = marks("vllm-cpu", BitsMap(W4, (Rule("*.down_proj", bits=8),)))
-    assert refused(found) == {f"{block}.mlp.down_proj" for block in range(3)}
+    assert rejected(found) == {f"{block}.mlp.down_proj" for block in range(3)}
     assert {mark.repair for mark in found} == {LayerScheme(16, 64)}
 
 
-def test_vllm_refuses_autorounds_own_packing() -> None:
+def test_vllm_rejects_autorounds_own_packing() -> None:
     found = marks("vllm-cuda", BitsMap(LayerScheme(4, 64), (Rule("*.down_proj", sym=False),)))
     assert (found[0].layer, found[0].severity, found[0].repair) == ("", "cannot", None)
-    assert found[0].sentence().startswith("vLLM does not read AutoRound's own packing")
-    assert refused(found[1:]) == {f"{block}.mlp.down_proj" for block in range(3)}
+    assert found[0].sentence().startswith("vLLM does not support AutoRound's own packing")
+    assert rejected(found[1:]) == {f"{block}.mlp.down_proj" for block in range(3)}
 
 
 @pytest.mark.parametrize("engine", ["vllm-cuda", "vllm-cpu"])
 @pytest.mark.parametrize("name", ["auto_round", "auto_awq"])
-def test_vllm_takes_asymmetric_layers_in_awqs_layout(name: str, engine: str) -> None:
+def test_vllm_supports_asymmetric_layers_in_awqs_layout(name: str, engine: str) -> None:
     assert marks(engine, BitsMap(LayerScheme(4, 64, False)), name) == []
     assert marks(engine, BitsMap(LayerScheme(4, 64, False)), "auto_gptq")
 
@@ -95,7 +95,7 @@ def test_vllm_takes_asymmetric_layers_in_awqs_layout(name: str, engine: str) -> 
         ("vllm-cpu", "auto_awq", None),
     ],
 )
-def test_other_groups_in_awqs_layout(engine: str, name: str, severity: str | None) -> None:
+def test_other_group_sizes_in_awqs_layout_lack_a_fast_kernel(engine: str, name: str, severity: str | None) -> None:
     found = marks(engine, BitsMap(LayerScheme(4, 192, False)), name)
     assert {mark.severity for mark in found} == ({severity} if severity else set())
 
@@ -107,21 +107,21 @@ def test_autorounds_symmetric_layers_in_awqs_layout_have_no_fast_kernel(engine: 
 
 
 @pytest.mark.parametrize("name", ["auto_round:gptqmodel", "auto_round:plain"])
-def test_vllm_reads_two_of_autorounds_packings(name: str) -> None:
+def test_vllm_supports_two_of_autorounds_packings(name: str) -> None:
     assert [(mark.layer, mark.severity) for mark in marks("vllm-cuda", BitsMap(W4), name)] == [("", "cannot")]
     assert marks("vllm-cuda", BitsMap(W4), "auto_round:auto_gptq") == []
 
 
-def test_joined_layers_of_a_block_must_agree() -> None:
+def test_fused_layers_of_a_block_must_have_the_same_scheme() -> None:
     chosen = BitsMap(W4, layers=(Rule("model.layers.1.self_attn.k_proj", bits=8),))
     found = marks("vllm-cuda", chosen)
-    assert refused(found) == {f"1.self_attn.{part}_proj" for part in "qkv"}
+    assert rejected(found) == {f"1.self_attn.{part}_proj" for part in "qkv"}
     assert {mark.repair for mark in found} == {W8}
     assert marks("transformers-auto-round", chosen) == []
 
 
 @pytest.mark.parametrize("name", ["auto_round", "auto_gptq", "gptqmodel"])
-def test_joined_layers_that_agree_may_differ_from_the_rest(name: str) -> None:
+def test_fused_layers_may_differ_from_the_default(name: str) -> None:
     rules = (
         Rule("*.1.self_attn.[qkv]_proj", bits=8),
         Rule("*.0.mlp.gate_proj", bits=16),
@@ -130,13 +130,13 @@ def test_joined_layers_that_agree_may_differ_from_the_rest(name: str) -> None:
     assert marks("vllm-cuda", BitsMap(W4, rules, (Rule("lm_head", bits=4),)), name) == []
 
 
-def test_joined_layers_are_left_alone_together_in_auto_awq() -> None:
+def test_fused_layers_stay_in_16_bits_together_in_auto_awq() -> None:
     found = marks("vllm-cuda", BitsMap(W4, layers=(Rule("model.layers.1.mlp.up_proj", bits=16),)), "auto_awq")
-    assert refused(found) == {"1.mlp.gate_proj", "1.mlp.up_proj"}
+    assert rejected(found) == {"1.mlp.gate_proj", "1.mlp.up_proj"}
 
 
 @pytest.mark.parametrize("name", ["auto_round", "auto_gptq"])
-def test_a_tied_head_with_a_copy_of_its_own_is_a_layer_like_others(name: str) -> None:
+def test_a_quantized_tied_head_is_checked_like_other_layers(name: str) -> None:
     tree = llama(1)
     chosen = BitsMap(W4, layers=(Rule("lm_head", bits=3),))
     found = marks("vllm-cuda", chosen, name, tree)
@@ -146,16 +146,16 @@ def test_a_tied_head_with_a_copy_of_its_own_is_a_layer_like_others(name: str) ->
 
 
 @pytest.mark.parametrize("name", [name for name in ALL if ":" in name or name in ("auto_round", "gguf")])
-def test_gptqmodel_reads_gptq_and_awq_alone(name: str) -> None:
+def test_gptqmodel_supports_gptq_and_awq_only(name: str) -> None:
     assert [(mark.layer, mark.severity) for mark in marks("gptqmodel", BitsMap(W4), name)] == [("", "cannot")]
 
 
 @pytest.mark.parametrize("name", ["auto_gptq", "gptqmodel", "auto_awq"])
-def test_what_gptqmodel_reads(name: str) -> None:
+def test_gptqmodel_supports_its_formats(name: str) -> None:
     assert marks("gptqmodel", BitsMap(W4), name) == []
 
 
-def test_gptqmodel_takes_no_wide_groups_in_awqs_layout() -> None:
+def test_gptqmodel_rejects_large_groups_in_awqs_layout() -> None:
     tree = llama(1, shapes={"mlp.down_proj": (64, 512)})
     assert [mark.repair for mark in marks("gptqmodel", BitsMap(LayerScheme(4, 256)), "auto_awq", tree)] == [
         LayerScheme(4, 128)
@@ -163,7 +163,7 @@ def test_gptqmodel_takes_no_wide_groups_in_awqs_layout() -> None:
     assert {mark.severity for mark in marks("gptqmodel", BitsMap(LayerScheme(4, 256)), "auto_gptq", tree)} == {"slow"}
 
 
-def test_auto_round_reads_version_2_of_gptq_wrongly() -> None:
+def test_auto_round_rejects_version_2_of_gptq() -> None:
     found = marks("transformers-auto-round", BitsMap(W4), "gptqmodel")
     assert [(mark.layer, mark.severity) for mark in found] == [("", "cannot")]
 
@@ -180,18 +180,18 @@ def test_auto_round_reads_version_2_of_gptq_wrongly() -> None:
         (LayerScheme(4, 96), "cannot"),
     ],
 )
-def test_gptqmodel(scheme: LayerScheme, severity: str | None) -> None:
+def test_gptqmodel_severity_by_scheme(scheme: LayerScheme, severity: str | None) -> None:
     tree = llama(1, shapes={"mlp.down_proj": (64, 384)})
     found = marks("gptqmodel", BitsMap(scheme), "gptqmodel", tree)
     assert [mark.severity for mark in found] == ([severity] if severity else [])
 
 
-def test_gptqmodel_reads_asymmetric_layers_in_version_2_only() -> None:
+def test_gptqmodel_supports_asymmetric_layers_in_version_2_only() -> None:
     found = marks("gptqmodel", BitsMap(LayerScheme(4, 64, False)), "auto_gptq")
     assert {(mark.severity, mark.repair) for mark in found} == {("cannot", W4)}
 
 
-def test_gptqmodel_takes_a_group_as_wide_as_the_row() -> None:
+def test_gptqmodel_supports_one_group_per_row() -> None:
     tree = llama(1, shapes={"mlp.down_proj": (64, 96)})
     assert [mark.severity for mark in marks("gptqmodel", BitsMap(LayerScheme(4, 96)), "auto_gptq", tree)] == ["slow"]
 
@@ -210,15 +210,15 @@ def test_gptqmodel_takes_a_group_as_wide_as_the_row() -> None:
         (LayerScheme(4, 64, True), "auto_awq", "slow"),
     ],
 )
-def test_transformers_with_auto_round(scheme: LayerScheme, name: str, severity: str | None) -> None:
+def test_transformers_with_auto_round_severity_by_scheme(scheme: LayerScheme, name: str, severity: str | None) -> None:
     found = marks("transformers-auto-round", BitsMap(scheme), name)
     assert {mark.severity for mark in found} == ({severity} if severity else set())
 
 
 @pytest.mark.parametrize("name", [name for name in ALL if not is_gguf(name)])
-def test_llama_cpp_reads_gguf_alone(name: str) -> None:
+def test_llama_cpp_supports_gguf_only(name: str) -> None:
     assert [mark.sentence() for mark in marks("llama-cpp", BitsMap(W4), name)] == [
-        "llama.cpp reads GGUF only; write gguf."
+        "llama.cpp supports GGUF only; choose gguf."
     ]
 
 
@@ -233,18 +233,18 @@ def test_llama_cpp_reads_gguf_alone(name: str) -> None:
     ],
 )
 @pytest.mark.parametrize("name", ["gguf", "gguf:q5_k_m"])
-def test_who_reads_gguf(engine: str, severities: list[str], name: str) -> None:
+def test_support_of_gguf_by_engine(engine: str, severities: list[str], name: str) -> None:
     found = engines.check(engine, TREE, plan_layers(TREE, BitsMap(W4), (name,)), name)
     assert [mark.severity for mark in found] == severities
 
 
 @pytest.mark.parametrize("call", [lambda: engines.title("ollama"), lambda: engines.allowed("ollama", "auto_round")])
-def test_an_unknown_engine_is_said(call: object) -> None:
-    with pytest.raises(BadInput, match="no engine 'ollama'"):
+def test_an_unknown_engine_is_rejected(call: object) -> None:
+    with pytest.raises(BadInput, match="Unknown engine 'ollama'"):
         call()  # type: ignore[operator]
 
 
-def test_nothing_quantized_has_nothing_to_refuse() -> None:
+def test_an_unquantized_model_has_no_problems() -> None:
     assert all(
         marks(engine, BitsMap(LayerScheme(16)), "auto_gptq") == [] for engine in ENGINES if engine != "llama-cpp"
     )
@@ -258,7 +258,7 @@ def test_nothing_quantized_has_nothing_to_refuse() -> None:
     SCHEMES,
     st.lists(st.tuples(st.integers(0, 100), SCHEMES), max_size=8),
 )
-def test_the_repaired_map_has_no_layer_that_is_refused(
+def test_the_repaired_map_has_no_rejected_layer(
     engine: str, name: str, tree: ModelTree, default: LayerScheme, edits: list[tuple[int, LayerScheme]]
 ) -> None:
     chosen = BitsMap(default)
@@ -269,20 +269,20 @@ def test_the_repaired_map_has_no_layer_that_is_refused(
         chosen = with_layers(chosen, ["lm_head"], bits=default.bits, exact_only=["lm_head"])
     repaired = engines.repaired(engine, tree, chosen, name)
     found = marks(engine, repaired, name, tree)
-    assert refused(found) <= {""}
+    assert rejected(found) <= {""}
     assert engines.repaired(engine, tree, repaired, name) == repaired
     if engine.startswith("vllm"):
-        assert refused(found) == set()
+        assert rejected(found) == set()
     before, after = resolve_schemes(tree, chosen), resolve_schemes(tree, repaired)
     assert all(new.scheme.bits >= old.scheme.bits for old, new in zip(before, after, strict=True))
 
 
-def test_a_map_that_is_not_refused_is_not_touched() -> None:
+def test_repairing_a_supported_map_returns_the_same_map() -> None:
     chosen = BitsMap(W4, (Rule("*.down_proj", bits=8),))
     assert engines.repaired("vllm-cuda", TREE, chosen, "auto_round") is chosen
 
 
-def test_the_repair_touches_only_what_is_refused() -> None:
+def test_the_repair_changes_only_rejected_layers() -> None:
     chosen = BitsMap(
         W4, layers=(Rule("model.layers.1.mlp.down_proj", bits=2), Rule("model.layers.0.mlp.up_proj", bits=8))
     )
@@ -296,7 +296,7 @@ def test_the_repair_touches_only_what_is_refused() -> None:
 
 
 @given(st.lists(SCHEMES, min_size=1, max_size=3))
-def test_the_packing_is_the_one_that_will_be_written(chosen: list[LayerScheme]) -> None:
+def test_the_assumed_packing_is_the_one_that_is_written(chosen: list[LayerScheme]) -> None:
     bits_map = BitsMap(
         chosen[0], tuple(Rule(f"*.{n}.*", s.bits, s.group_size, s.sym) for n, s in enumerate(chosen[1:]))
     )

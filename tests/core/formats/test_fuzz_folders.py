@@ -1,4 +1,4 @@
-"""Damaged folders of every packed format: each ends in one of our errors or in what the files really say.
+"""Damaged folders of every packed format either raise a `BitwrightError` or give the values in the files.
 
 The right answer is found by safetensors' own reader and a slow formula. Damage is the same at every run.
 """
@@ -48,7 +48,7 @@ def layer(name: str, scheme: LayerScheme, outputs: int, inputs: int, *, act_orde
 
 
 def files(folder: Path, packing: Packing, settings: dict[str, Any], *, shards: bool = False, bits: int = 4) -> Files:
-    """A whole model of two quantized layers in memory."""
+    """Return the files of a model with two quantized layers."""
     sym = bool(settings.get("sym", False))
     own = packing.g_idx and bool(settings.get("desc_act"))
     made = encode(packing, layer(UP, LayerScheme(bits, 32, sym), 64, 64, act_order=own))
@@ -106,7 +106,7 @@ MODELS: dict[str, Callable[[Path], Files]] = {
 
 
 def read_all(folder: Path) -> str:
-    """Everything that a reader does with a folder; what is returned is held against safetensors' own reader."""
+    """Read everything in a folder, and compare the result with that of the safetensors library."""
     checkpoint = QuantizedCheckpoint(folder)
     build_tree({key: value for key, value in checkpoint.config.items() if key != "quantization_config"},
                checkpoint.dense_table())  # fmt: skip
@@ -136,7 +136,7 @@ def read_all(folder: Path) -> str:
 
 
 def theirs(checkpoint: QuantizedCheckpoint, name: str, act_order: bool) -> dict[str, torch.Tensor]:
-    """The parts of a layer as safetensors' own reader finds them."""
+    """Return the tensors of a layer as the safetensors library reads them."""
     parts = {}
     for part in ("qweight", "qzeros", "scales", *(["g_idx"] if act_order else [])):
         file = checkpoint.folder / checkpoint.tensors[f"{name}.{part}"].file
@@ -146,7 +146,7 @@ def theirs(checkpoint: QuantizedCheckpoint, name: str, act_order: bool) -> dict[
 
 
 def check(error: BitwrightError) -> None:
-    """Errors are for people: a sentence of a bearable length, printable everywhere."""
+    """Check that a message is a printable sentence of limited length."""
     assert error.message.endswith(".")
     assert len(error.message) < 1000
     error.message.encode("utf-8")
@@ -155,7 +155,7 @@ def check(error: BitwrightError) -> None:
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("model", MODELS)
-def test_damage_ends_in_an_error_or_in_what_the_files_say(tmp_path: Path, model: str) -> None:
+def test_damaged_files_raise_an_error_or_give_their_values(tmp_path: Path, model: str) -> None:
     (tmp_path / "whole").mkdir()
     whole = MODELS[model](tmp_path / "whole")
     folder = tmp_path / "damaged"
@@ -178,13 +178,13 @@ def test_damage_ends_in_an_error_or_in_what_the_files_say(tmp_path: Path, model:
             raise AssertionError(f"case {number} ended in {error!r}") from error
         assert time.monotonic() - started < SECONDS_EACH, f"case {number} took too long"
         outcomes[outcome] = outcomes.get(outcome, 0) + 1
-    # The damage is neither all fatal nor all harmless.
+    # Some mutations raise errors and some do not.
     assert outcomes["read"] > CASES / 100
     assert outcomes["corrupt-file"] > CASES / 10
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_the_whole_model_is_read(tmp_path: Path, model: str) -> None:
+def test_the_model_before_mutation_is_read(tmp_path: Path, model: str) -> None:
     (tmp_path / "whole").mkdir()
     for name, data in MODELS[model](tmp_path / "whole").items():
         (tmp_path / name).write_bytes(data)

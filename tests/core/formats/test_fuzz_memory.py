@@ -1,4 +1,4 @@
-"""Hostile files of a few megabytes: read in good time and in memory of a small multiple of their size."""
+"""Hostile files of a few megabytes are read quickly and with memory of a small multiple of their size."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 resource = pytest.importorskip("resource")
 
 TIMES = 40
-"""Of empty lists in a JSON text, three bytes become 64."""
+"""Limit on memory per byte of a file: an empty list in JSON has 3 bytes and takes 64 bytes in Python."""
 
 READ = """
 import resource, sys
@@ -53,12 +53,12 @@ def config(text: bytes) -> dict[str, bytes]:
 
 
 def many(entry: bytes, count: int) -> bytes:
-    """A JSON object of numbered entries."""
+    """Return a JSON object with numbered entries."""
     return b"{" + b",".join(entry % number for number in range(count)) + b"}"
 
 
 def layer() -> dict[str, bytes]:
-    """A sound layer of two bits, whose weights in float32 are sixteen times as large."""
+    """Write a valid layer of two bits, whose weights in float32 are sixteen times as large."""
     header, end = {}, 0
     for part, dtype, shape in (
         ("qweight", "I32", (256, 4096)),

@@ -1,4 +1,4 @@
-"""What the layouts refuse, and the zero points that only look simple."""
+"""Layers that the layouts cannot store, and special zero points."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_stored_zero_point_of_all_ones_wraps_to_zero(bits: int) -> None:
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
-def test_the_largest_zero_point_survives_the_bias_of_one(bits: int) -> None:
+def test_the_largest_zero_point_is_restored_with_a_bias_of_one(bits: int) -> None:
     scheme = LayerScheme(bits, 32, False)
     original = layer(scheme, scheme.levels - 1)
     parts = {name.removeprefix("layer."): tensor for name, tensor in encode(AUTO_ROUND_GPTQ, original).items()}
@@ -59,14 +59,14 @@ def test_the_largest_zero_point_survives_the_bias_of_one(bits: int) -> None:
 @pytest.mark.parametrize("group_size", [-1, 32, 64])
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
 @pytest.mark.parametrize("packing", [AUTO_ROUND, AUTO_ROUND_GPTQ, GPTQ], ids=lambda packing: packing.name)
-def test_encoded_tensors_are_those_that_were_planned(packing, bits: int, group_size: int) -> None:
+def test_encoded_tensors_match_the_plan(packing, bits: int, group_size: int) -> None:
     scheme = LayerScheme(bits, group_size, True)
     tensors = encode(packing, layer(scheme, 1 << (bits - 1), out_features=96, in_features=128))
     expected = {plan.name: plan.shape for plan in planned(packing, "layer", scheme, 128, 96)}
     assert {name: tuple(tensor.shape) for name, tensor in tensors.items()} == expected
 
 
-def test_awq_tensors_are_those_that_were_planned() -> None:
+def test_encoded_awq_tensors_match_the_plan() -> None:
     scheme = LayerScheme(4, 64, False)
     tensors = encode(AUTO_ROUND_AWQ, layer(scheme, 8, out_features=96, in_features=128))
     expected = {plan.name: plan.shape for plan in planned(AUTO_ROUND_AWQ, "layer", scheme, 128, 96)}
@@ -91,5 +91,5 @@ def test_g_idx_counts_the_groups() -> None:
         {"qweight": (8, 32), "qzeros": (2, 400), "scales": (2, 32)},
     ],
 )
-def test_shapes_in_contradiction_are_not_measured(shapes: dict[str, tuple[int, ...]]) -> None:
+def test_inconsistent_shapes_are_not_measured(shapes: dict[str, tuple[int, ...]]) -> None:
     assert measure(GPTQ, shapes) is None

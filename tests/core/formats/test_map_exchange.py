@@ -1,4 +1,4 @@
-"""A map that leaves in another notation and comes back gives every layer what it gave before."""
+"""Export and import of bits maps give every layer the same scheme."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.core.formats.tiny import LLAMA_CONFIG, bits_map, llama_tensors, open_
 from tests.core.paper_model import llama
 
 FORMATS = [name for name in (*AUTO_ROUND, *GPTQ) if name != "auto_round:auto_awq"]
-"""Those that hold any map."""
+"""Formats that store any map."""
 TREE = llama(4, tied=False)
 NAMES = [linear.name for linear in TREE.linears]
 BASE = LayerScheme(4, 64)
@@ -45,7 +45,7 @@ maps = st.builds(BitsMap, schemes, st.lists(rules, max_size=4).map(tuple), by_ha
 
 
 def given_to(tree: ModelTree, chosen: BitsMap) -> dict[str, str]:
-    """What each layer really gets."""
+    """Return the scheme of each layer."""
     return {item.linear.name: item.scheme.label() for item in resolve_schemes(tree, chosen)}
 
 
@@ -55,14 +55,14 @@ def quantizes(tree: ModelTree, chosen: BitsMap) -> bool:
 
 @pytest.mark.parametrize("name", FORMATS)
 @given(maps)
-def test_a_config_of_ours_comes_back(name: str, chosen: BitsMap) -> None:
+def test_a_config_of_bitwright_gives_the_same_schemes(name: str, chosen: BitsMap) -> None:
     if not quantizes(TREE, chosen):
         return
     config = plan_packed(name, TREE, resolve_schemes(TREE, chosen), TREE.config).config()
     assert given_to(TREE, from_quantization_config(config, NAMES)) == given_to(TREE, chosen)
 
 
-def test_a_layer_config_names_what_differs() -> None:
+def test_a_layer_config_lists_the_differences_from_the_default() -> None:
     chosen = BitsMap(
         BASE, (Rule("*.1.mlp.*", bits=8),), (Rule(f"{BLOCK}.mlp.up_proj", bits=16), Rule("lm_head", bits=8))
     )
@@ -126,19 +126,19 @@ AWQ = {"quant_method": "awq", "bits": 4, "group_size": 64, "zero_point": True}
         "head of gptq", "awq", "awq with all",
     ],
 )  # fmt: skip
-def test_what_other_programs_mean(config: dict[str, Any], expected: dict[str, str]) -> None:
+def test_configs_of_other_programs_give_their_schemes(config: dict[str, Any], expected: dict[str, str]) -> None:
     found = given_to(TREE, from_quantization_config(config, NAMES))
     assert {name: found[name] for name in expected} == expected
 
 
-def test_patterns_for_many_layers_stay_rules() -> None:
+def test_patterns_for_several_layers_become_rules() -> None:
     config = {**AUTO_ROUND, "extra_config": {".*k_proj.*": {"bits": 8}, f"{BLOCK}.mlp.up_proj": {"bits": 2}}}
     found = from_quantization_config(config, NAMES)
     assert found.rules == (Rule("/.*k_proj.*/", bits=8),)
     assert found.layers == (Rule(f"{BLOCK}.mlp.up_proj", bits=2),)
 
 
-def test_names_without_the_prefix_of_the_base_model() -> None:
+def test_names_without_the_prefix_of_the_base_model_are_matched() -> None:
     config = {**GPTQ, "block_name_to_quantize": "model.layers", "dynamic": {rf"+:^{BLOCK}\.mlp\.up_proj$": {"bits": 8}}}
     names = [name.removeprefix("model.") for name in NAMES]
     found = from_quantization_config(config, names)
@@ -153,7 +153,7 @@ def test_names_without_the_prefix_of_the_base_model() -> None:
         (BitsMap(BASE, (Rule("*.mlp.*", bits=8),)), ["--bits-map", "my map.json"]),
     ],
 )
-def test_the_command_that_runs_a_map(chosen: BitsMap, words: Sequence[str]) -> None:
+def test_the_command_line_of_a_map(chosen: BitsMap, words: Sequence[str]) -> None:
     command = shlex.split(to_command(chosen, "owner/name", "my map.json"))
     assert command == ["bitwright", "quantize", "owner/name", "--output", "DIR", *words]
 
@@ -171,30 +171,30 @@ MIXED = {
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_checkpoint_tells_its_map(source: Path, tmp_path: Path, name: str) -> None:
+def test_from_checkpoint_gives_the_schemes_of_the_output(source: Path, tmp_path: Path, name: str) -> None:
     chosen = bits_map(LayerScheme(4, 64), MIXED, Rule("*.k_proj", bits=3))
     write_output(source, tmp_path / "out", name, chosen)
     tree = open_tree(source)
     assert given_to(tree, from_checkpoint(tmp_path / "out")) == given_to(tree, chosen)
 
 
-def test_a_report_that_the_files_bear_out_is_believed(source: Path, tmp_path: Path) -> None:
+def test_a_report_that_matches_the_files_is_used(source: Path, tmp_path: Path) -> None:
     chosen = bits_map(LayerScheme(4, 64), MIXED, Rule("*.k_proj", bits=3))
     out = write_output(source, tmp_path / "out", "auto_round", chosen).folder
     (out / "bitwright.json").write_text(json.dumps({"bits_map": chosen.to_json()}))
     assert from_checkpoint(out) == chosen
 
 
-@pytest.mark.parametrize("told", [BitsMap(LayerScheme(4, 64)).to_json(), {"version": 9}, None])
-def test_a_report_that_the_files_contradict_is_not(source: Path, tmp_path: Path, told: Any) -> None:
+@pytest.mark.parametrize("reported", [BitsMap(LayerScheme(4, 64)).to_json(), {"version": 9}, None])
+def test_a_report_that_contradicts_the_files_is_ignored(source: Path, tmp_path: Path, reported: Any) -> None:
     chosen = bits_map(LayerScheme(4, 64), MIXED)
     out = write_output(source, tmp_path / "out", "auto_round", chosen).folder
-    (out / "bitwright.json").write_text(json.dumps({"bits_map": told}))
+    (out / "bitwright.json").write_text(json.dumps({"bits_map": reported}))
     tree = open_tree(source)
     assert given_to(tree, from_checkpoint(out)) == given_to(tree, chosen)
 
 
-def test_a_model_that_is_not_quantized_has_no_map(source: Path, tmp_path: Path) -> None:
+def test_an_unquantized_model_has_no_map(source: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="not quantized"):
         from_checkpoint(source)
     with pytest.raises(ModelNotFound):
@@ -202,7 +202,7 @@ def test_a_model_that_is_not_quantized_has_no_map(source: Path, tmp_path: Path) 
 
 
 @pytest.mark.timeout(60)
-def test_a_pattern_that_would_take_for_ever_is_said_layer_by_layer() -> None:
+def test_a_slow_pattern_is_replaced_by_listed_layers() -> None:
     names = [f"model.layers.{block}.mlp.{kind}_proj" for block in range(3) for kind in ("up", "down")]
     config = {
         "quant_method": "gptq",

@@ -1,4 +1,4 @@
-"""An output in safetensors as a run writes it: layers in any order, everything else, read back and held against."""
+"""Packed outputs as a run writes them: layers in any order, other tensors, and verification."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def made(source: Path, name: str, scheme: LayerScheme = A4) -> tuple[PackedPlan, dict[str, QuantizedLinear]]:
-    """The plan, and the layers of the source rounded as planned."""
+    """Return the plan, and the layers of the source rounded as planned."""
     tree = open_tree(source)
     plan, _ = plan_for(tree, name, bits_map(scheme))
     weights = load_file(source / "model.safetensors")
@@ -70,7 +70,7 @@ def written(source: Path, folder: Path, name: str) -> tuple[PackedPlan, dict[str
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_layers_written_in_any_order_come_back(source: Path, tmp_path: Path, name: str) -> None:
+def test_layers_written_in_any_order_are_read_back(source: Path, tmp_path: Path, name: str) -> None:
     plan, layers = written(source, tmp_path / "out", name)
     checkpoint = plan.open(tmp_path / "out")
     assert {layer: digest(checkpoint.layer(layer)) for layer in plan.layers} == {
@@ -79,7 +79,7 @@ def test_layers_written_in_any_order_come_back(source: Path, tmp_path: Path, nam
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_everything_else_goes_along(source: Path, tmp_path: Path, name: str) -> None:
+def test_other_tensors_and_files_are_copied(source: Path, tmp_path: Path, name: str) -> None:
     plan, _ = written(source, tmp_path / "out", name)
     files = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert files == sorted(["LICENSE", "config.json", "model.safetensors", plan.config_file, "tokenizer.json"])
@@ -89,31 +89,31 @@ def test_everything_else_goes_along(source: Path, tmp_path: Path, name: str) -> 
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_the_bytes_are_those_that_were_promised(source: Path, tmp_path: Path, name: str) -> None:
+def test_the_planned_size_is_the_size_of_the_tensors(source: Path, tmp_path: Path, name: str) -> None:
     plan, _ = written(source, tmp_path / "out", name)
     tensors = load_file(tmp_path / "out" / "model.safetensors")
     assert plan.nbytes == sum(tensor.nbytes for tensor in tensors.values())
 
 
-def test_the_other_tensors_are_held_against_the_source(source: Path, tmp_path: Path) -> None:
+def test_the_other_tensors_are_compared_with_the_source(source: Path, tmp_path: Path) -> None:
     plan, _ = written(source, tmp_path / "out", "auto_round")
     plan.check_rest(plan.open(tmp_path / "out"), TensorStore(source), go_on)
 
 
 @pytest.mark.parametrize(
-    ("value", "said"), [(2.0, "differs from the source"), (float("nan"), "not finite")], ids=["other", "nan"]
+    ("value", "message"), [(2.0, "differs from the source"), (float("nan"), "not finite")], ids=["other", "nan"]
 )
-def test_a_tensor_that_is_not_as_it_should_be_is_named(source: Path, tmp_path: Path, value: float, said: str) -> None:
+def test_a_changed_tensor_is_reported_by_name(source: Path, tmp_path: Path, value: float, message: str) -> None:
     plan, _ = written(source, tmp_path / "out", "auto_round")
     for folder in [tmp_path / "out"] if value == 2.0 else [tmp_path / "out", source]:
         tensors = load_file(folder / "model.safetensors")
         tensors["model.norm.weight"][3] = value
         save_file(tensors, folder / "model.safetensors")
-    with pytest.raises(VerificationFailed, match=f"model.norm.weight .*{said}"):
+    with pytest.raises(VerificationFailed, match=f"model.norm.weight .*{message}"):
         plan.check_rest(plan.open(tmp_path / "out"), TensorStore(source), go_on)
 
 
-def test_missing_layers_are_no_checkpoint(source: Path, tmp_path: Path) -> None:
+def test_an_output_with_missing_layers_is_not_finished(source: Path, tmp_path: Path) -> None:
     plan, layers = made(source, "auto_round")
     writer = plan.writer(tmp_path)
     writer.write(layers[NAME])
@@ -123,7 +123,7 @@ def test_missing_layers_are_no_checkpoint(source: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.safetensors*"))
 
 
-def test_asked_to_stop_it_stops(source: Path, tmp_path: Path) -> None:
+def test_should_stop_cancels_writing(source: Path, tmp_path: Path) -> None:
     plan, layers = made(source, "auto_round")
     writer = plan.writer(tmp_path)
     for layer in layers.values():
@@ -151,7 +151,7 @@ def test_a_zero_point_of_0_is_not_stored_by_version_1(source: Path) -> None:
         made(source, "auto_gptq")[0].stored(layer)
 
 
-def test_act_order_is_not_stored_where_none_was_planned(source: Path) -> None:
+def test_unplanned_act_order_groups_are_rejected(source: Path) -> None:
     plain = round_to_nearest(NAME, torch.ones(96, 64), W4)
     order = torch.arange(64, dtype=torch.int32).flip(0) // 32
     layer = QuantizedLinear(NAME, W4, plain.ints, plain.scales, plain.zeros, order)
@@ -160,9 +160,7 @@ def test_act_order_is_not_stored_where_none_was_planned(source: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["auto_gptq", "gptqmodel"])
-def test_groups_in_an_order_of_their_own_come_back_where_they_were_planned(
-    source: Path, tmp_path: Path, name: str
-) -> None:
+def test_planned_act_order_groups_are_read_back(source: Path, tmp_path: Path, name: str) -> None:
     tree = open_tree(source)
     plan = plan_packed(name, tree, resolve_schemes(tree, bits_map(W4)), tree.config, act_order=True)
     folder = tmp_path / "out"

@@ -1,4 +1,4 @@
-"""Patterns of strangers: what they cover, and that none of them takes for ever."""
+"""Untrusted patterns: the names that they match, and limits on size and time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import UnsupportedModel
-from core.formats.patterns import MAX_LENGTH, Allowance, Pattern, tame
+from core.formats.patterns import MAX_LENGTH, Pattern, TimeBudget, is_simple
 
 NAMES = ["model.layers.0.mlp.up_proj", "model.layers.10.mlp.up_proj", "model.layers.1.self_attn.k_proj", "lm_head"]
 
@@ -36,54 +36,54 @@ CATASTROPHIC = [
         r"", r"k_proj$", r"[[a]", r"a--b", r"^model\.layers\.0\.mlp\.up_proj$", r"layers\.\d{2}\.", r"^(?:lm)_head\Z",
     ],
 )  # fmt: skip
-def test_a_pattern_covers_what_re_says(text: str, anchored: bool) -> None:
-    pattern = Pattern(text, Allowance(), anchored=anchored)
+def test_a_pattern_matches_like_re(text: str, anchored: bool) -> None:
+    pattern = Pattern(text, TimeBudget(), anchored=anchored)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of brackets in brackets, which mean the same today
+        warnings.simplefilter("ignore")  # about nested brackets, whose meaning may change in the future
         find = re.compile(text).match if anchored else re.compile(text).search
     assert [pattern.search(name) for name in NAMES] == [find(name) is not None for name in NAMES]
 
 
 @pytest.mark.parametrize("text", ["*", "(", "a{2", "(?R)", r"\p{L}", "(" * 3000 + ")" * 3000, "(?P<a>x)(?&a)"])
-def test_what_is_no_pattern_covers_nothing(text: str) -> None:
+def test_an_invalid_pattern_matches_nothing(text: str) -> None:
     if len(text) > MAX_LENGTH:
         with pytest.raises(UnsupportedModel):
-            Pattern(text, Allowance(), anchored=False)
+            Pattern(text, TimeBudget(), anchored=False)
         return
-    assert not Pattern(text, Allowance(), anchored=False).search("x" * 20)
+    assert not Pattern(text, TimeBudget(), anchored=False).search("x" * 20)
 
 
-def test_deep_nesting_covers_nothing() -> None:
-    assert not Pattern("(" * 990 + ")" * 990, Allowance(), anchored=False).search("x")
+def test_a_deeply_nested_pattern_matches_nothing() -> None:
+    assert not Pattern("(" * 990 + ")" * 990, TimeBudget(), anchored=False).search("x")
 
 
 @pytest.mark.parametrize("text", ["(?:(?:x{1000}){1000}){1000}", "x{9999999999999999}", "(?:x{1,40}){40}", "x" * 2001])
-def test_a_pattern_that_is_too_large_is_refused_before_it_is_compiled(text: str) -> None:
+def test_a_pattern_that_is_too_large_is_rejected_before_compilation(text: str) -> None:
     started = time.monotonic()
     with pytest.raises(UnsupportedModel, match="too large"):
-        Pattern(text, Allowance(), anchored=False)
+        Pattern(text, TimeBudget(), anchored=False)
     assert time.monotonic() - started < 1
 
 
 @pytest.mark.parametrize("text", CATASTROPHIC)
-def test_no_pattern_takes_longer_than_allowed(text: str) -> None:
-    allowance = Allowance(0.2)
-    pattern = Pattern(text, allowance, anchored=False)
+def test_a_slow_pattern_is_stopped_at_the_time_limit(text: str) -> None:
+    budget = TimeBudget(0.2)
+    pattern = Pattern(text, budget, anchored=False)
     started = time.monotonic()
     with contextlib.suppress(UnsupportedModel):
         assert not any(pattern.search(name) for name in ["a" * 60, "x" * 200, *NAMES])
     assert time.monotonic() - started < 5
 
 
-def test_all_patterns_of_a_config_share_their_time() -> None:
-    allowance = Allowance(0)
+def test_the_patterns_of_a_config_share_a_time_budget() -> None:
+    budget = TimeBudget(0)
     for text in ("a", "b"):
         with pytest.raises(UnsupportedModel, match="too long"):
-            Pattern(text, allowance, anchored=True).search("a")
+            Pattern(text, budget, anchored=True).search("a")
 
 
-def test_a_name_of_absurd_length_is_not_matched() -> None:
-    assert not Pattern("a", Allowance(), anchored=False).search("a" * (MAX_LENGTH + 1))
+def test_a_name_above_the_length_limit_is_not_matched() -> None:
+    assert not Pattern("a", TimeBudget(), anchored=False).search("a" * (MAX_LENGTH + 1))
 
 
 @pytest.mark.parametrize(
@@ -98,13 +98,13 @@ def test_a_name_of_absurd_length_is_not_matched() -> None:
         (r"^\d$", True, None),
     ],
 )
-def test_a_pattern_for_one_name_is_known(text: str, anchored: bool, name: str | None) -> None:
-    assert Pattern(text, Allowance(), anchored=anchored).literal == name
+def test_literal_is_the_only_name_that_a_pattern_matches(text: str, anchored: bool, name: str | None) -> None:
+    assert Pattern(text, TimeBudget(), anchored=anchored).literal == name
 
 
 @given(name=st.text(st.characters(codec="ascii", exclude_characters="\n"), min_size=1, max_size=30))
-def test_an_escaped_name_covers_itself_alone(name: str) -> None:
-    pattern = Pattern(f"^{re.escape(name)}$", Allowance(), anchored=True)
+def test_an_escaped_name_matches_only_itself(name: str) -> None:
+    pattern = Pattern(f"^{re.escape(name)}$", TimeBudget(), anchored=True)
     assert pattern.search(name)
     assert not pattern.search(f"{name}x")
     assert pattern.literal in (None, name)
@@ -121,5 +121,5 @@ def test_an_escaped_name_covers_itself_alone(name: str) -> None:
         ("a" * 2001, False),
     ],
 )
-def test_tame(text: str, expected: bool) -> None:
-    assert tame(text) is expected
+def test_is_simple_rejects_repeated_groups_and_many_repetitions(text: str, expected: bool) -> None:
+    assert is_simple(text) is expected

@@ -1,6 +1,6 @@
-"""Our outputs as auto-round reads them: its layers must dequantize to our weights, to the bit.
+"""Outputs read by auto-round: its layers must dequantize to exactly the same weights.
 
-Its torch layers work in float16, so ours are rounded to that; both products are exact before.
+Its torch layers work in float16, so the expected weights are rounded to float16; both are exact before.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def save(model: Any, folder: Path, without: str = "") -> Path:
-    """A random model in bf16; `without` is cut from the front of its tensors' names."""
+    """Save a random model in BF16; the prefix `without` is removed from the names of its tensors."""
     torch.manual_seed(5)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -60,7 +60,7 @@ def save(model: Any, folder: Path, without: str = "") -> Path:
 
 
 def load_by_peer(folder: Path, backend: str | None) -> Any:
-    """The whole model through transformers and auto-round, in float16 as its torch layers need."""
+    """Load a model with transformers and auto-round in float16, which its torch layers need."""
     settings = transformers.AutoRoundConfig(backend=backend) if backend else transformers.AutoRoundConfig()
     return transformers.AutoModelForCausalLM.from_pretrained(
         folder, quantization_config=settings, dtype=torch.float16, device_map="cpu"
@@ -68,7 +68,7 @@ def load_by_peer(folder: Path, backend: str | None) -> Any:
 
 
 def weight_of(module: torch.nn.Module, in_features: int) -> torch.Tensor:
-    """The float16 weight [out, in] that a layer multiplies with: its answer to the unit matrix, less the bias."""
+    """Return the float16 weight [out, in] of a layer: its output for the identity matrix, without bias."""
     bias, module.bias = module.bias, None
     with torch.no_grad():
         weight = module(torch.eye(in_features, dtype=torch.float16)).T
@@ -94,7 +94,7 @@ def assert_same_plain_tensors(source: Path, output: Output, model: Any) -> None:
 def assert_same_answers(
     source: Path, output: Output, model: Any, module_name: Callable[[str], str] = str, tolerance: float = 1e-2
 ) -> None:
-    """The logits of the whole model against those of the source with our dequantized weights in place of its own."""
+    """Compare the logits of the model with those of the source with the dequantized weights of the output."""
     expected = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
     tokens = torch.arange(60).reshape(3, 20)
     with torch.no_grad():
@@ -238,7 +238,7 @@ def family(which: tuple[str, str]) -> Any:
 @pytest.mark.parametrize("prefixed", [True, False])
 @pytest.mark.parametrize("which", [GPT2, OPT], ids=["gpt2", "opt"])
 def test_names_and_transposed_weights(tmp_path: Path, which: tuple[str, str], prefixed: bool, name: str) -> None:
-    """Checkpoints with and without the base model's prefix; GPT-2 stores its weights [in, out]."""
+    """Checkpoints with and without the prefix of the base model; GPT-2 stores its weights as [in, out]."""
     outer, inner = which
     source = save(family(which), tmp_path / "source", "" if prefixed else outer)
 
@@ -272,7 +272,7 @@ def test_names_and_transposed_weights(tmp_path: Path, which: tuple[str, str], pr
     ids=lambda value: value if isinstance(value, str) else value.label(),
 )
 def test_whole_model_with_its_kernels(llama: Path, tmp_path: Path, name: str, scheme: LayerScheme) -> None:
-    """What the torch layers cannot load on a CPU (AWQ, asymmetric GPTQ) and what auto-round takes there by itself."""
+    """Layers that the torch kernels cannot load on a CPU (AWQ, asymmetric GPTQ), and auto-round's default kernel."""
     pytest.importorskip("auto_round_kernel")
     head = {} if name == "auto_awq" else {"lm_head": {"bits": scheme.bits}}
     chosen = bits_map(scheme, {"model.layers.0.mlp.up_proj": {"bits": 16}, **head})

@@ -1,6 +1,6 @@
-"""Our GPTQ and AWQ outputs as GPTQModel reads them, where it is installed: the same weights, to the bit.
+"""GPTQ and AWQ outputs read by GPTQModel, if it is installed: exactly the same weights.
 
-Its torch layers work in float16, so ours are rounded to that.
+Its torch layers work in float16, so the expected weights are rounded to float16.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A quantized head as auto-round reads it: one of its own, and one that was the embedding until then."""
+"""Quantized heads read by auto-round: untied heads, and heads that were tied to the embedding in the source."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def llama(folder: Path, tied: bool) -> Path:
 
 
 def expected_answers(source: Path, output: Output) -> torch.Tensor:
-    """Logits of the source with our dequantized weights in place of its own; the head no longer the embedding."""
+    """Return the logits of the source with the dequantized weights of the output, including an untied head."""
     model = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
     with torch.no_grad():
         for name, layer in output.layers.items():
@@ -82,7 +82,7 @@ def test_our_own_loader_reads_the_same(tmp_path: Path, tied: bool) -> None:
 @pytest.mark.parametrize("prefixed", [True, False])
 @pytest.mark.parametrize("name", ["auto_round", "auto_gptq"])
 def test_a_tied_head_beside_names_without_a_prefix(tmp_path: Path, name: str, prefixed: bool) -> None:
-    """GPT-2, whose blocks are stored [in, out] and whose embedding is the head, with and without `transformer.`."""
+    """GPT-2, which stores weights as [in, out] and has a tied head, with and without the prefix `transformer.`."""
     config = transformers.GPT2Config(vocab_size=128, n_embd=64, n_layer=2, n_head=4, n_positions=64)
     source = save(transformers.GPT2LMHeadModel(config), tmp_path / "source", "" if prefixed else "transformer.")
 

@@ -1,4 +1,4 @@
-"""Floating-point outputs: rounding, shapes, configs, and what is refused."""
+"""Floating-point outputs: rounding, shapes, configs and errors."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def write(plan: PlainPlan, source: Path, target: Path, *layers: object) -> Path:
 
 
 @pytest.mark.parametrize("name", list(DTYPES))
-def test_every_float_gets_the_type_and_nothing_else_changes(folder: Path, tmp_path: Path, name: str) -> None:
+def test_every_floating_point_tensor_gets_the_dtype(folder: Path, tmp_path: Path, name: str) -> None:
     plan = plan_plain(name, open_tree(folder), [], {})
     made = load_file(write(plan, folder, tmp_path / "out") / "model.safetensors")
     before = load_file(folder / "model.safetensors")
@@ -51,7 +51,7 @@ def test_every_float_gets_the_type_and_nothing_else_changes(folder: Path, tmp_pa
     assert plan.nbytes == sum(tensor.nbytes for tensor in made.values())
 
 
-def test_tensors_of_integers_stay(tmp_path: Path) -> None:
+def test_integer_tensors_are_unchanged(tmp_path: Path) -> None:
     tensors = {**llama_tensors(), "model.position_ids": torch.arange(7), "model.mask": torch.ones(3, dtype=torch.bool)}
     source = save_source(tmp_path / "source", tensors, LLAMA_CONFIG)
     out = write(plan_plain("f32", open_tree(source), [], {}), source, tmp_path / "out")
@@ -60,7 +60,7 @@ def test_tensors_of_integers_stay(tmp_path: Path) -> None:
     assert made["model.mask"].dtype == torch.bool
 
 
-def test_a_quantized_layer_is_rounded_to_the_nearest_number(folder: Path, tmp_path: Path) -> None:
+def test_a_quantized_layer_is_rounded_to_nearest(folder: Path, tmp_path: Path) -> None:
     layer = round_to_nearest(LAYER, llama_tensors()[f"{LAYER}.weight"], FOUR)
     tree = open_tree(folder)
     plan = plan_plain("bf16", tree, tree_plans(tree, LAYER), {})
@@ -70,11 +70,11 @@ def test_a_quantized_layer_is_rounded_to_the_nearest_number(folder: Path, tmp_pa
     assert torch.equal(plan.open(out).layer(LAYER).dequantize(), made.float())
 
 
-def test_a_conv1d_weight_lies_as_its_model_expects(tmp_path: Path) -> None:
+def test_a_conv1d_weight_is_stored_transposed(tmp_path: Path) -> None:
     name = "h.0.mlp.c_fc"
     tensors = {
         "wte.weight": torch.randn(128, 64),
-        f"{name}.weight": torch.randn(96, 64),  # [out, in], as a quantized checkpoint tells it
+        f"{name}.weight": torch.randn(96, 64),  # [out, in], as in a quantized checkpoint
         f"{name}.bias": torch.randn(96),
         "h.0.ln_1.weight": torch.randn(64),
     }
@@ -99,37 +99,37 @@ def test_a_conv1d_weight_lies_as_its_model_expects(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_the_config_names_the_type(folder: Path, before: dict[str, object], after: dict[str, object]) -> None:
+def test_the_config_contains_the_dtype(folder: Path, before: dict[str, object], after: dict[str, object]) -> None:
     assert plan_plain("f16", open_tree(folder), [], before).config == after
 
 
-def test_the_source_config_is_not_touched(folder: Path) -> None:
+def test_the_source_config_is_not_modified(folder: Path) -> None:
     config = {"text_config": {"dtype": "bfloat16"}}
     plan_plain("f32", open_tree(folder), [], config)
     assert config == {"text_config": {"dtype": "bfloat16"}}
 
 
-def test_numbers_beyond_the_range_are_refused_by_name(tmp_path: Path) -> None:
+def test_values_outside_the_range_are_rejected_with_the_tensor_name(tmp_path: Path) -> None:
     tensors = {**llama_tensors(), "model.norm.weight": torch.full((64,), 1e5)}
     source = save_source(tmp_path / "source", tensors, LLAMA_CONFIG)
     plan = plan_plain("f16", open_tree(source), [], {})
-    with pytest.raises(ValueError, match=r"model\.norm\.weight has numbers up to 1e\+05"):
+    with pytest.raises(ValueError, match=r"model\.norm\.weight has values up to 1e\+05"):
         list(plan.rest(TensorStore(source), "model.norm.weight"))
 
 
-def test_a_layer_of_another_shape_is_refused(folder: Path) -> None:
+def test_a_layer_of_another_shape_is_rejected(folder: Path) -> None:
     tree = open_tree(folder)
     plan = plan_plain("f32", tree, tree_plans(tree, LAYER), {})
     with pytest.raises(ValueError, match="planned as 96x64"):
         plan.stored(PlainLinear(LAYER, torch.zeros(64, 96)))
 
 
-def test_there_is_no_other_plain_format(folder: Path) -> None:
-    with pytest.raises(BadInput, match="no output format 'f64'"):
+def test_an_unknown_floating_point_format_is_rejected(folder: Path) -> None:
+    with pytest.raises(BadInput, match="Unknown output format 'f64'"):
         plan_plain("f64", open_tree(folder), [], {})
 
 
-def test_the_rest_is_held_against_the_source(folder: Path, tmp_path: Path) -> None:
+def test_other_tensors_are_compared_with_the_source(folder: Path, tmp_path: Path) -> None:
     plan = plan_plain("f16", open_tree(folder), [], {})
     out = write(plan, folder, tmp_path / "out")
     plan.check_rest(plan.open(out), TensorStore(folder), never)
@@ -140,7 +140,7 @@ def test_the_rest_is_held_against_the_source(folder: Path, tmp_path: Path) -> No
         plan.check_rest(plan.open(out), TensorStore(folder), never)
 
 
-def test_writing_the_rest_stops_when_asked(folder: Path, tmp_path: Path) -> None:
+def test_should_stop_cancels_writing_other_tensors(folder: Path, tmp_path: Path) -> None:
     plan = plan_plain("f16", open_tree(folder), [], {})
     (tmp_path / "out").mkdir()
     writer = plan.writer(tmp_path / "out")
@@ -150,7 +150,7 @@ def test_writing_the_rest_stops_when_asked(folder: Path, tmp_path: Path) -> None
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_side_files_come_along(folder: Path, tmp_path: Path) -> None:
+def test_side_files_are_copied(folder: Path, tmp_path: Path) -> None:
     (folder / "tokenizer.json").write_text("{}")
     out = write(plan_plain("f16", open_tree(folder), [], {"model_type": "llama"}), folder, tmp_path / "out")
     assert {path.name for path in out.iterdir()} == {"config.json", "model.safetensors", "tokenizer.json"}

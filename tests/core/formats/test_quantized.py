@@ -1,4 +1,4 @@
-"""The meaning of a quantized layer's numbers."""
+"""Dequantization and validation of quantized layers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_dequantize_is_scale_times_difference_exactly(bits: int, group_size: int
             assert weight[row, k].item() == float(layer.scales[row, k // size]) * difference
 
 
-def test_dequantize_leaves_the_layer_alone() -> None:
+def test_dequantize_does_not_modify_the_layer() -> None:
     layer = make(LayerScheme(4, 32, False))
     before = layer.ints.clone(), layer.scales.clone(), layer.zeros.clone()
     layer.dequantize()
@@ -50,11 +50,11 @@ def test_dequantize_leaves_the_layer_alone() -> None:
         {"zeros": torch.zeros(2, 3, dtype=torch.uint8)},
     ],
 )
-def test_parts_that_do_not_fit_are_refused(change: dict[str, torch.Tensor]) -> None:
+def test_parts_of_other_shapes_or_dtypes_are_rejected(change: dict[str, torch.Tensor]) -> None:
     with pytest.raises(ValueError, match="expected"):
         make(LayerScheme(4, 32, False), **change)
 
 
-def test_sixteen_bits_are_no_quantized_layer() -> None:
+def test_a_scheme_of_16_bits_is_rejected() -> None:
     with pytest.raises(ValueError, match="not a quantized"):
         make(LayerScheme(16, 32, False))

@@ -1,6 +1,6 @@
-"""What auto-round 0.16.1 writes, in all its packed formats, read by us: the weights are those of its own layers.
+"""Checkpoints of auto-round 0.16.1 in all packed formats: the weights equal those of its own layers.
 
-Not a head: 0.16.1 says of one in its config that it is quantized, and stores it plain in every one of these formats.
+Quantized heads are not tested: auto-round 0.16.1 lists them in its config but stores them unquantized.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ pytestmark = [pytest.mark.peer, pytest.mark.slow, pytest.mark.filterwarnings("ig
 
 @pytest.fixture(autouse=True)
 def eight_asymmetric_bits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It refuses them of itself, since vLLM has no kernel for them."""
+    """Disable auto-round's own check, which rejects schemes without a vLLM kernel."""
     monkeypatch.setenv("AR_ALLOW_W8_ASYM", "1")
 
 
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random model in bf16 whose widths are multiples of 64 and 96, with a tokenizer of words."""
+    """Save a random model in BF16 with dimensions that are multiples of 64 and 96, and a word-level tokenizer."""
     config = transformers.LlamaConfig(
         vocab_size=256, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, max_position_embeddings=128, attention_bias=True, tie_word_embeddings=False,
@@ -48,7 +48,7 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write(llama: Path, target: Path, name: str, layers: dict[str, Any] | None = None, **scheme: Any) -> Path:
-    """The folder that auto-round writes, without tuning."""
+    """Return the output folder of auto-round without tuning."""
     from auto_round import AutoRound
 
     AutoRound(
@@ -59,7 +59,7 @@ def write(llama: Path, target: Path, name: str, layers: dict[str, Any] | None = 
 
 
 def peers_weight(checkpoint: QuantizedCheckpoint, tensors: dict[str, torch.Tensor], name: str) -> torch.Tensor:
-    """The float16 weight [out, in] that auto-round's own code makes of a layer's tensors."""
+    """Return the float16 weight [out, in] that auto-round's own code computes from the tensors of a layer."""
     scheme = checkpoint.schemes[name]
     outputs, inputs = checkpoint.shape(name)
     parts = {part: tensors[f"{name}.{part}"] for part in ("qweight", "qzeros", "scales")}

@@ -1,4 +1,4 @@
-"""Which tensors and which config a format makes of a map."""
+"""Tensors and config of the plan of an output, by format and bits map."""
 
 from __future__ import annotations
 
@@ -165,11 +165,11 @@ def test_modules_to_quantize_are_those_quantized_in_some_block(mixed_gptq: dict)
     ]
 
 
-def test_a_quantized_head_is_said_to_gptq(mixed_gptq: dict) -> None:
+def test_a_quantized_head_is_included_in_the_config_of_gptq(mixed_gptq: dict) -> None:
     assert mixed_gptq["lm_head"] is True
 
 
-def test_joined_layers_that_agree_have_a_rule_by_the_name_that_vllm_gives_them(tree: ModelTree) -> None:
+def test_equal_fused_layers_have_a_rule_by_the_name_of_the_fused_module_in_vllm(tree: ModelTree) -> None:
     chosen = bits_map(W4, None, Rule("*.0.self_attn.[qkv]_proj", bits=8), Rule("*.1.mlp.[gu]*_proj", bits=16))
     dynamic = plan_for(tree, "auto_gptq", chosen)[0].config()["dynamic"]
     joined = {key: value for key, value in dynamic.items() if "qkv" in key or "gate_up" in key}
@@ -179,25 +179,27 @@ def test_joined_layers_that_agree_have_a_rule_by_the_name_that_vllm_gives_them(t
     }
 
 
-def test_joined_layers_that_do_not_agree_have_no_rule_of_their_own(tree: ModelTree) -> None:
+def test_different_fused_layers_have_no_rule_for_the_fused_module(tree: ModelTree) -> None:
     chosen = bits_map(W4, {"model.layers.0.self_attn.q_proj": {"bits": 8}, "model.layers.1.mlp.up_proj": {"bits": 16}})
     dynamic = plan_for(tree, "auto_gptq", chosen)[0].config()["dynamic"]
     assert not [key for key in dynamic if "qkv" in key or "gate_up" in key]
 
 
 @pytest.mark.parametrize(("name", "version", "least"), [("auto_gptq", "gptq", 1), ("gptqmodel", "gptq_v2", 0)])
-def test_versions_of_gptq(tree: ModelTree, name: str, version: str, least: int) -> None:
+def test_gptq_formats_differ_in_version_and_smallest_zero_point(
+    tree: ModelTree, name: str, version: str, least: int
+) -> None:
     target, _ = plan_for(tree, name, bits_map(A4))
     assert (target.config()["checkpoint_format"], target.min_zero) == (version, least)
 
 
 @pytest.mark.parametrize("name", ["auto_gptq", "gptqmodel"])
-def test_groups_in_an_order_of_their_own_are_said_to_readers_of_gptq(tree: ModelTree, name: str) -> None:
+def test_act_order_is_declared_in_the_config_of_gptq(tree: ModelTree, name: str) -> None:
     target = plan(name, tree, resolve_schemes(tree, bits_map(W4)), {}, act_order=True)
     assert target.config()["desc_act"] is True
 
 
-def test_groups_in_an_order_of_their_own_are_held_by_gptq_alone(tree: ModelTree) -> None:
+def test_only_gptq_stores_act_order_groups(tree: ModelTree) -> None:
     with pytest.raises(BadInput, match="desc_act"):
         plan("auto_round", tree, resolve_schemes(tree, bits_map(W4)), {}, act_order=True)
 
@@ -211,17 +213,17 @@ def test_groups_in_an_order_of_their_own_are_held_by_gptq_alone(tree: ModelTree)
         ("auto_round:plain", "auto_round", 0),
     ],
 )
-def test_a_packing_can_be_asked_for(tree: ModelTree, name: str, packing: str, least: int) -> None:
+def test_a_format_name_can_specify_the_packing(tree: ModelTree, name: str, packing: str, least: int) -> None:
     target, _ = plan_for(tree, name, bits_map(A4))
     assert (target.config()["packing_format"], target.min_zero) == (packing, least)
 
 
-def test_what_no_zero_point_of_0_means_is_said_beforehand(tree: ModelTree) -> None:
+def test_a_note_explains_the_smallest_zero_point(tree: ModelTree) -> None:
     assert "zero point of 0" in plan_for(tree, "auto_gptq", bits_map(A4))[0].notes[0]
     assert plan_for(tree, "gptqmodel", bits_map(A4))[0].notes == ()
 
 
-def test_a_pattern_matches_its_layer_alone(tmp_path: Path) -> None:
+def test_a_pattern_matches_only_its_layer(tmp_path: Path) -> None:
     tree = open_tree(save_source(tmp_path, llama_tensors(12), {**LLAMA_CONFIG, "num_hidden_layers": 12}))
     target, plans = plan_for(tree, "auto_gptq", bits_map(W4, {"model.layers.1.mlp.up_proj": {"bits": 8}}))
     (pattern,) = (key.removeprefix("+:") for key in target.config()["dynamic"])
@@ -229,7 +231,7 @@ def test_a_pattern_matches_its_layer_alone(tmp_path: Path) -> None:
     assert [name for name in names if re.search(pattern, name)] == ["model.layers.1.mlp.up_proj"]
 
 
-def test_configs_name_the_modules_of_the_model(tmp_path: Path) -> None:
+def test_configs_use_the_names_of_modules(tmp_path: Path) -> None:
     tensors = {name.removeprefix("model."): tensor for name, tensor in llama_tensors().items()}
     tree = open_tree(save_source(tmp_path, tensors, LLAMA_CONFIG))
     chosen = bits_map(W4, {"layers.0.mlp.up_proj": {"bits": 16}})
@@ -245,12 +247,12 @@ def test_tensors_keep_the_names_of_the_checkpoint(tmp_path: Path) -> None:
     assert "layers.0.mlp.up_proj.qweight" in {item.name for item in target.tensors}
 
 
-def test_modules_numbered_otherwise_are_refused(tree: ModelTree) -> None:
-    with pytest.raises(UnsupportedModel, match="once the model is loaded"):
+def test_modules_with_another_block_structure_are_unsupported(tree: ModelTree) -> None:
+    with pytest.raises(UnsupportedModel, match="in the loaded model"):
         plan_for(tree, "auto_round", bits_map(W4), lambda name: name.replace("layers.0", "layers.9"))
 
 
-def test_packed_tensors_stand_in_place_of_the_weight(tree: ModelTree) -> None:
+def test_packed_tensors_replace_the_weight(tree: ModelTree) -> None:
     target, _ = plan_for(tree, "auto_gptq", bits_map(W4))
     source = list(tree.tensors)
     place = source.index("model.layers.0.self_attn.q_proj.weight")
@@ -262,7 +264,7 @@ def test_packed_tensors_stand_in_place_of_the_weight(tree: ModelTree) -> None:
     assert [name for name in names[:start] if name in target.copied] == before
 
 
-def test_everything_else_is_copied_as_it_is(tree: ModelTree) -> None:
+def test_all_other_tensors_are_copied_unchanged(tree: ModelTree) -> None:
     target, _ = plan_for(tree, "auto_round", bits_map(W4, {"model.layers.0.mlp.up_proj": {"bits": 16}}))
     kept = [
         name
@@ -288,7 +290,7 @@ def test_the_config_can_be_changed_without_changing_the_plan(tree: ModelTree) ->
     assert target.config()["extra_config"]["lm_head"]["bits"] == 8
 
 
-def test_the_config_is_plain_json(mixed_gptq: dict) -> None:
+def test_the_config_can_be_encoded_as_json(mixed_gptq: dict) -> None:
     assert json.loads(json.dumps(mixed_gptq)) == mixed_gptq
 
 
@@ -300,22 +302,22 @@ def test_a_layer_of_another_scheme_is_not_encoded(tree: ModelTree) -> None:
 
 
 @pytest.mark.parametrize("name", ["exl3", "bf16"])
-def test_an_unknown_format_is_refused(tree: ModelTree, name: str) -> None:
-    with pytest.raises(BadInput, match=f"no output format '{name}'"):
+def test_an_unknown_format_is_rejected(tree: ModelTree, name: str) -> None:
+    with pytest.raises(BadInput, match=f"Unknown output format '{name}'"):
         plan(name, tree, resolve_schemes(tree, bits_map(W4)), {})
 
 
-def test_a_map_that_quantizes_nothing_is_refused(tree: ModelTree) -> None:
+def test_a_map_without_quantized_layers_is_rejected(tree: ModelTree) -> None:
     with pytest.raises(BadInput, match="No layer"):
         plan_for(tree, "auto_round", bits_map(LayerScheme(16, 32, True)))
 
 
-def test_a_quantized_source_is_refused(tree: ModelTree) -> None:
+def test_a_quantized_source_is_unsupported(tree: ModelTree) -> None:
     with pytest.raises(UnsupportedModel, match="already"):
         plan("auto_round", tree, resolve_schemes(tree, bits_map(W4)), {"quantization_config": {"bits": 4}})
 
 
-def test_a_group_size_that_was_not_fitted_is_refused(tree: ModelTree) -> None:
+def test_a_group_size_that_does_not_divide_is_rejected(tree: ModelTree) -> None:
     linear = next(item for item in tree.linears if item.kind == "mlp.down_proj")
     with pytest.raises(BadInput, match="does not divide the 96 inputs"):
         plan("auto_round", tree, [LayerPlan(linear, LayerScheme(4, 64, True), "default", "")], {})

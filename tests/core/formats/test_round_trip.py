@@ -1,4 +1,4 @@
-"""Plan, write, read: the same integers, scales and zero points come back, and everything else as it was."""
+"""Written integers, scales and zero points are read back unchanged, and so are all other tensors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.core.formats.tiny import (
 
 NAMES = [f"model.layers.{block}.{kind}" for block in range(2) for kind in LLAMA_KINDS]
 FORMATS = tuple(name for name in (*AUTO_ROUND, *GPTQ) if "awq" not in name)
-"""Those that hold any map; AWQ's layout has its own tests."""
+"""Formats that store any map; AWQ's layout has its own tests."""
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,9 @@ def assert_comes_back(output: Output, module_name: Callable[[str], str] | None =
 @pytest.mark.parametrize("sym", [True, False])
 @pytest.mark.parametrize("group_size", [-1, 32])
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
-def test_uniform(source: Path, tmp_path: Path, bits: int, group_size: int, sym: bool, name: str) -> None:
+def test_a_uniform_map_is_read_back(
+    source: Path, tmp_path: Path, bits: int, group_size: int, sym: bool, name: str
+) -> None:
     chosen = bits_map(LayerScheme(bits, group_size, sym), {"lm_head": {"bits": bits}})
     assert_comes_back(write_output(source, tmp_path / "out", name, chosen))
 
@@ -69,7 +71,7 @@ def test_uniform(source: Path, tmp_path: Path, bits: int, group_size: int, sym: 
     name=st.sampled_from(FORMATS),
     shard=st.sampled_from([10_000, 10**9]),
 )
-def test_any_map(
+def test_any_map_is_read_back(
     source: Path, tmp_path_factory: pytest.TempPathFactory, layers: dict, default: LayerScheme, name: str, shard: int
 ) -> None:
     layers |= {"model.layers.0.self_attn.v_proj": {"bits": 4}}  # something is quantized
@@ -92,7 +94,7 @@ def test_other_tensors_keep_their_bytes(source: Path, tmp_path: Path, name: str)
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_names_without_the_prefix_of_the_model(tmp_path: Path, name: str) -> None:
+def test_names_without_the_prefix_of_the_model_are_read_back(tmp_path: Path, name: str) -> None:
     tensors = {tensor.removeprefix("model."): value for tensor, value in llama_tensors().items()}
     source = save_source(tmp_path / "source", tensors, LLAMA_CONFIG)
 

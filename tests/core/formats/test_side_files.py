@@ -1,4 +1,4 @@
-"""What goes along with a checkpoint, and what stays behind."""
+"""Side files that are copied to an output, and files that are not."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def names(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_everything_but_weights_code_and_cards_comes_along(source: Path, tmp_path: Path) -> None:
+def test_all_files_except_weights_code_and_cards_are_copied(source: Path, tmp_path: Path) -> None:
     target = tmp_path / "target"
     target.mkdir()
     carry_over(source, target)
@@ -41,7 +41,7 @@ def test_everything_but_weights_code_and_cards_comes_along(source: Path, tmp_pat
     assert (target / "LICENSE").read_text(encoding="utf-8") == "LICENSE"
 
 
-def test_beside_a_file_that_holds_all_else_only_the_licence_lies(source: Path, tmp_path: Path) -> None:
+def test_legal_only_copies_only_license_files(source: Path, tmp_path: Path) -> None:
     target = tmp_path / "target"
     target.mkdir()
     carry_over(source, target, legal_only=True)
@@ -49,7 +49,7 @@ def test_beside_a_file_that_holds_all_else_only_the_licence_lies(source: Path, t
 
 
 def made(tmp_path: Path, name: str, data: bytes) -> bytes:
-    """What becomes of one file."""
+    """Return the copy of one file."""
     source, target = tmp_path / "source", tmp_path / "target"
     source.mkdir()
     target.mkdir()
@@ -58,17 +58,17 @@ def made(tmp_path: Path, name: str, data: bytes) -> bytes:
     return (target / name).read_bytes()
 
 
-def test_code_that_does_not_come_along_is_not_named(tmp_path: Path) -> None:
+def test_references_to_code_are_removed(tmp_path: Path) -> None:
     value = {"auto_map": {"AutoTokenizer": ["tokenization_own.Own", None]}, "eos_token": "é"}
     assert json.loads(made(tmp_path, "tokenizer_config.json", json.dumps(value).encode())) == {"eos_token": "é"}
 
 
-def test_a_byte_order_mark_stays_behind(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_removed(tmp_path: Path) -> None:
     assert made(tmp_path, "special_tokens_map.json", b"\xef\xbb\xbf{}") == b"{}"
 
 
 @pytest.mark.parametrize("data", [b'{"a":   1}', b"[1", b"\xff\xfe", b""], ids=["odd", "cut", "binary", "empty"])
-def test_other_files_go_byte_for_byte(tmp_path: Path, data: bytes) -> None:
+def test_other_files_are_copied_unchanged(tmp_path: Path, data: bytes) -> None:
     assert made(tmp_path, "tokenizer_config.json", data) == data
 
 
@@ -78,7 +78,7 @@ def linked(source: Path, target: Path) -> set[str]:
     return names(target)
 
 
-def test_a_link_to_a_file_that_is_not_the_model_s_is_left_out(source: Path, tmp_path: Path) -> None:
+def test_a_link_to_a_file_outside_the_model_is_not_copied(source: Path, tmp_path: Path) -> None:
     (tmp_path / "secret.json").write_text("{}")
     (source / "secret.json").symlink_to(tmp_path / "secret.json")
     (source / "secret-2.json").symlink_to("../secret.json")
@@ -86,13 +86,13 @@ def test_a_link_to_a_file_that_is_not_the_model_s_is_left_out(source: Path, tmp_
     assert linked(source, tmp_path / "target") == set(CARRIED)
 
 
-def test_a_folder_of_templates_that_is_a_link_out_is_left_out(source: Path, tmp_path: Path) -> None:
+def test_a_linked_folder_of_templates_outside_the_model_is_not_copied(source: Path, tmp_path: Path) -> None:
     (source / "additional_chat_templates").rename(tmp_path / "elsewhere")
     (source / "additional_chat_templates").symlink_to(tmp_path / "elsewhere")
     assert foreign_links(source) == ["rag.jinja"]
 
 
-def test_the_blobs_of_the_hub_s_cache_are_the_model_s(tmp_path: Path) -> None:
+def test_the_blobs_of_the_hub_cache_are_part_of_the_model(tmp_path: Path) -> None:
     blobs, folder = tmp_path / "models--o--n" / "blobs", tmp_path / "models--o--n" / "snapshots" / "abc"
     blobs.mkdir(parents=True)
     folder.mkdir(parents=True)
@@ -101,7 +101,7 @@ def test_the_blobs_of_the_hub_s_cache_are_the_model_s(tmp_path: Path) -> None:
     assert linked(folder, tmp_path / "target") == {"tokenizer.json"}
 
 
-def test_a_folder_of_links_to_a_model_elsewhere_is_that_model(source: Path, tmp_path: Path) -> None:
+def test_links_to_the_folder_of_config_json_are_copied(source: Path, tmp_path: Path) -> None:
     (tmp_path / "farm").mkdir()
     for name in ("config.json", "tokenizer.json"):
         (tmp_path / "farm" / name).symlink_to(source / name)

@@ -75,7 +75,7 @@ def test_awq_example() -> None:
     assert unsigned(tensors["layer.qzeros"][0])[0] == 0x88888878
 
 
-def test_versions_of_gptq_differ_in_zero_points_and_nothing_else() -> None:
+def test_versions_of_gptq_differ_only_in_zero_points() -> None:
     layer = round_to_nearest("layer", weight(), LayerScheme(4, 32, False))
     first, second = encode(GPTQ, layer), encode(GPTQ_V2, layer)
     assert unsigned(second["layer.qzeros"][0])[:2] == words("88888788 88888888")
@@ -87,7 +87,7 @@ PACKINGS = [AUTO_ROUND, AUTO_ROUND_AWQ, AUTO_ROUND_GPTQ, GPTQ, GPTQ_V2]
 
 
 @pytest.mark.parametrize("packing", PACKINGS, ids=lambda packing: packing.name)
-def test_the_example_decodes_to_the_weights_it_came_from(packing: Packing) -> None:
+def test_the_example_decodes_to_its_weights(packing: Packing) -> None:
     layer = round_to_nearest("layer", weight(), LayerScheme(4, 32, False))
     parts = {name.removeprefix("layer."): tensor for name, tensor in encode(packing, layer).items()}
     back = decode(packing, "layer", layer.scheme, parts)

@@ -1,4 +1,4 @@
-"""Small checkpoints for the format tests: a random source, plain rounding, and an output written the real way."""
+"""Small checkpoints for the format tests: a random source, round-to-nearest, and an output written as by a run."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ LLAMA_CONFIG = {
 
 @dataclass(frozen=True)
 class Output:
-    """What was written, and the layers that went in."""
+    """A written output and its layers."""
 
     folder: Path
     plan: PackedPlan
@@ -85,7 +85,7 @@ def plan_for(
 
 
 def round_to_nearest(name: str, weight: torch.Tensor, scheme: LayerScheme, min_zero: int = 0) -> QuantizedLinear:
-    """Plain rounding of a weight [out, in] to its group's range; full range with a signed scale where symmetric."""
+    """Round a weight [out, in] to nearest in the range of each group; symmetric schemes use the full signed range."""
     rows, columns = weight.shape
     grouped = weight.float().reshape(rows, scheme.groups(columns), scheme.group_of(columns))
     low, high = grouped.amin(-1).clamp(max=0), grouped.amax(-1).clamp(min=0)
@@ -112,7 +112,7 @@ def write_output(
     module_name: Callable[[str], str] = str,
     max_shard_bytes: int = 5 * 10**9,
 ) -> Output:
-    """Quantize a saved source by plain rounding and write it as a run does."""
+    """Quantize a saved source by round-to-nearest and write it as a run does."""
     tree = open_tree(source)
     target, plans = plan_for(tree, name, chosen, module_name)
     weights = load_file(source / "model.safetensors")

@@ -60,9 +60,9 @@ def test_tuning_on_a_named_type_beats_its_plain_rounding(model: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"formats": ("gguf",), "bits": 8, "sym": False}, "no GGUF type holds"),
+        ({"formats": ("gguf",), "bits": 8, "sym": False}, "no GGUF type can store"),
         ({"formats": ("auto_awq",), "bits": 3}, "4 bits only"),
-        ({"formats": ("auto_round", "gguf:q4_1")}, "own grid"),
+        ({"formats": ("auto_round", "gguf:q4_1")}, "in the block type"),
     ],
 )
 def test_what_a_format_cannot_hold_is_said_before_tuning(

@@ -25,7 +25,7 @@ REPORT: dict[str, Any] = {
     "layers_by_bits": {"4": 12, "8": 2, "16": 1},
     "layer_schemes": {"auto_round": {"W4 g64 sym": 12, "W8 g64 sym": 2}, "gguf": {"Q4_0": 12, "Q8_0": 2}},
     "fallbacks": {"model.layers.0.mlp.down_proj": "group 128 does not divide 576: 64"},
-    "notes": {"gguf": ["12 2-bit symmetric layers take 4.5 bits a weight in GGUF."]},
+    "notes": {"gguf": ["12 2-bit symmetric layers take 4.5 bits per weight in GGUF."]},
     "bits_per_weight": 4.5,
     "format_bits_per_weight": {"auto_round": 4.5, "gguf": 5.0},
     "calibration": {"source": "builtin", "documents": 26, "tokens": 4096, "sha256": "f385b2"},
@@ -89,7 +89,7 @@ def test_the_card_contains_the_figures_of_the_report(tmp_path: Path, words: str)
 def test_each_format_has_its_own_types_and_remarks(tmp_path: Path) -> None:
     text = card(tmp_path, "gguf")
     assert "| 12 | Q4_0 |" in text
-    assert "take 4.5 bits a weight in GGUF" in text
+    assert "take 4.5 bits per weight in GGUF" in text
     assert "to 5 bits per weight" in text
 
 
@@ -123,7 +123,7 @@ CONVERSION: dict[str, Any] = {
     "exact": True,
     "error": None,
     "layer_schemes": {"gguf": {"Q4_0": 14}},
-    "notes": ["A zero point of 0 is stored by counting its group from the other end."],
+    "notes": ["Groups with a zero point of 0 are stored with mirrored levels."],
     "files": {"small-model-Q4_0.gguf": 120_000_000},
     "output_bytes": 120_000_000,
     "source_report": REPORT,

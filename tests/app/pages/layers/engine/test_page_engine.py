@@ -48,13 +48,13 @@ def test_all_engines_are_offered_by_name(odd: LayersPage) -> None:
 def test_reasons_are_counted_and_select_their_layers(odd: LayersPage) -> None:
     choose(odd, "vllm-cuda")
     assert label(odd, "engine_summary") == "vLLM on a graphics card cannot load 60 layers."
-    place = next(place for place, text in enumerate(reasons(odd)) if text.startswith("3 bits"))
+    place = next(place for place, text in enumerate(reasons(odd)) if text.startswith("no kernel for 3 bits"))
     assert reasons(odd)[place].endswith("30 layers")
     view = odd.body.side.engine.reasons
     view.itemClicked.emit(view.item(place))
     assert {odd.context.draft.plans[layer].linear.kind for layer in odd.selection.layers} == {"mlp.down_proj"}
     odd.body.side.show_view("layers")
-    assert label(odd, "selection_marks") == "3 bits have no kernel"
+    assert label(odd, "selection_marks") == "no kernel for 3 bits"
 
 
 def test_the_repair_is_one_step_and_leaves_nothing_that_cannot(qtbot: QtBot, odd: LayersPage) -> None:
