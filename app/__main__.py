@@ -1,7 +1,7 @@
-"""`bitwright` and `python -m app`: the window, or the command line where a sub-command or an option is given.
+"""Entry point of `bitwright` and `python -m app`: opens the window, or runs the command line.
 
-Decides which of the two was meant and starts it. Sub-commands are handed to `core.cli` before anything of Qt is
-imported, so they work, and start as fast, on a machine without a display.
+The command line is used if a sub-command or an option is given. It is handed to `core.cli` before Qt is imported, so
+sub-commands work without a display and start fast.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from collections.abc import Sequence
 COMMANDS = frozenset(
     {"quantize", "estimate", "inspect", "plan", "chat", "bench", "serve", "eval", "convert", "devices", "jobs"}
 )
-"""The sub-commands of `core.cli`, whose names win over a folder of the same name."""
+"""The sub-commands of `core.cli`. They take precedence over a folder of the same name."""
 
 
 def names_a_model(word: str) -> bool:
-    """Whether a lone argument is a model to open, rather than a sub-command, an option or a slip of the keyboard."""
+    """Return whether a single argument is a model to open, rather than a sub-command, an option or a typo."""
     if word in COMMANDS or word.startswith("-"):
         return False
     return word == "demo" or "/" in word or "\\" in word or os.path.exists(word)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Open the window, with a model if one is given, or run a sub-command; returns the exit code."""
+    """Open the window, with a model if one is given, or run a sub-command; return the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given and not (len(given) == 1 and names_a_model(given[0])):
         from core.cli import main as command_line
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     reason = qt_libraries.problem(os.environ, sys.platform)
     if reason:
-        sys.stderr.write(f"{reason}\n`bitwright --help` lists what works in a terminal.\n")
+        sys.stderr.write(f"{reason}\n`bitwright --help` lists the commands that work in a terminal.\n")
         return 1
     from app import application
 

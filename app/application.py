@@ -1,6 +1,6 @@
-"""The application object and the life of the process: first paint, single instance, errors, signals, the end.
+"""The application object and the life of the process: first paint, single instance, errors, signals, shutdown.
 
-Knows the order in which things start so that the window is seen early, and that they end in; nothing of pages.
+Modules that are slow to import are imported after the first paint. Does not depend on the pages.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CRASH_LOG = "crash.log"
 
 
 def make_application(arguments: Sequence[str] = ("bitwright",)) -> QApplication:
-    """The application object, with Bitwright's names, style and font."""
+    """Return the application object, with its names, style and font."""
     application = dress(QApplication(list(arguments)))
     application.setApplicationName("bitwright")
     application.setApplicationDisplayName("Bitwright")
@@ -38,21 +38,21 @@ def make_application(arguments: Sequence[str] = ("bitwright",)) -> QApplication:
 
 
 def dress(application: QApplication) -> QApplication:
-    """Give the application its style and font."""
+    """Set the application's style and font."""
     application.setStyle("Fusion")
     application.setFont(steady_figures(application.font()))
     return application
 
 
 def steady_figures(font: QFont) -> QFont:
-    """`font` with figures of equal width, so that numbers that change do not make the text beside them jump."""
+    """Return `font` with tabular figures: digits of equal width, so that changing numbers do not move text."""
     steady = QFont(font)
     steady.setFeature(QFont.Tag("tnum"), 1)
     return steady
 
 
 def run(words: str | None = None, *, on_first_paint: Callable[[], object] | None = None) -> int:
-    """Open the window, with a model if `words` names one, and stay until it is closed; returns the exit code."""
+    """Open the window, with a model if `words` names one, and run until it is closed; return the exit code."""
     words = _absolute(words or "")
     application = make_application(sys.argv[:1])
     instance = SingleInstance(home())
@@ -81,7 +81,7 @@ def run(words: str | None = None, *, on_first_paint: Callable[[], object] | None
 
 
 class _Life:
-    """What is begun after the first paint and ended with the window."""
+    """Everything that starts after the first paint and ends with the window."""
 
     def __init__(
         self,
@@ -104,11 +104,11 @@ class _Life:
         self._signals: _Signals | None = None
 
     def begin(self) -> None:
-        """The window was painted: listen to other starts and to signals, and tell of a crash of the last time."""
+        """Listen for other starts and for signals, and report a crash of the previous session."""
         from app import failures
 
         self._instance.listen()
-        with contextlib.suppress(OSError):  # a home that cannot be written to: no crash log, and all else works
+        with contextlib.suppress(OSError):  # without a writable home there is no crash log
             self._crash_log.parent.mkdir(parents=True, exist_ok=True)
         crashed = failures.take_crash_log(self._crash_log)
         self._stream = failures.watch_crashes(self._crash_log)
@@ -119,19 +119,19 @@ class _Life:
             self._window.tell_crash(crashed)
         if not self._alone:
             self._window.strip.show_warning(
-                self._window.tr("Another Bitwright window is open and does not answer."),
-                self._window.tr("This one works, but both remember their settings in the same place."),
+                self._window.tr("Another Bitwright window is open but does not respond."),
+                self._window.tr("You can use this window, but both windows save their settings to the same file."),
             )
 
     def measure(self) -> None:
-        """Everything is there: see what this machine can do."""
+        """Measure this machine, once all pages are built."""
         from app.machine_probe import MachineProbe
 
         if self._window.context is not None:
             MachineProbe(self._window.context, self._window).begin()
 
     def end(self) -> None:
-        """The window is closed: leave nothing behind that says otherwise."""
+        """Remove the crash log and the lock after a regular exit."""
         from app import failures
 
         if self._stream is not None:
@@ -141,9 +141,10 @@ class _Life:
 
 
 class _Signals:
-    """Ctrl-C in the terminal asks like the window's close button; an order to end leaves at once.
+    """Handlers of the signals of the operating system.
 
-    Python runs its handlers only between its own instructions, and Qt's loop has none: a pair of sockets wakes it.
+    Ctrl+C in the terminal acts like the window's close button; SIGTERM and SIGHUP close the window without a question.
+    Python runs signal handlers only between its own instructions, and Qt's event loop has none: a socket pair wakes it.
     """
 
     def __init__(self, window: MainWindow) -> None:
@@ -173,7 +174,7 @@ class _Signals:
 
 
 def _absolute(words: str) -> str:
-    """`words` as another process understands it, whatever folder that one stands in; links stay as they are."""
+    """Return `words` with a path made absolute, for a process with another working directory; keep links."""
     if not words or "://" in words:
         return words
     from core.model_id import absolute

@@ -1,7 +1,7 @@
-"""What happens with errors that nobody caught: they are logged and told, and the window stays.
+"""Handling of uncaught exceptions: they are logged and shown, and the window stays open.
 
-Also keeps the crash log, into which Python writes where the threads stood when the whole process is brought down. Knows
-no widget: it emits a signal, and somebody shows it.
+Also keeps the crash log, to which Python writes the stack of each thread if the process crashes. Depends on QtCore
+only.
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ _log = logging.getLogger(__name__)
 
 
 class Failures(QObject):
-    """Takes the place of the hooks that Python calls with an error that nobody caught.
+    """Replacement for Python's hooks for uncaught exceptions.
 
     Signals:
-        happened: the error (a `BitwrightError` that the user can be told) and its traceback, in any thread.
+        happened: the error (a `BitwrightError` that can be shown to the user) and its traceback. Emitted in any thread.
     """
 
     happened = Signal(object, str)
 
     def install(self) -> None:
-        """Be told of every error from now on: in slots, in threads, in destructors."""
+        """Handle all uncaught exceptions from now on: in slots, in threads and in destructors."""
         sys.excepthook = self._of_slot
         threading.excepthook = self._of_thread
         sys.unraisablehook = self._of_destructor
 
     def uninstall(self) -> None:
-        """Give Python its own hooks back."""
+        """Restore Python's own hooks."""
         sys.excepthook = sys.__excepthook__
         threading.excepthook = threading.__excepthook__
         sys.unraisablehook = sys.__unraisablehook__
 
     def _of_slot(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         details = "".join(traceback.format_exception(kind, error, trace))
-        _log.error("An error that nobody caught\n%s", details)
+        _log.error("Uncaught exception\n%s", details)
         if isinstance(error, BitwrightError):
             self.happened.emit(error, details)
         elif isinstance(error, Exception):
@@ -61,11 +61,11 @@ class Failures(QObject):
     def _of_destructor(self, args: UnraisableHookArgs) -> None:
         error = args.exc_value
         details = "".join(traceback.format_exception(error)) if error is not None else ""
-        _log.warning("%s %r\n%s", args.err_msg or "An error was passed over in", args.object, details)
+        _log.warning("%s %r\n%s", args.err_msg or "Exception ignored in", args.object, details)
 
 
 def inside_error() -> BitwrightError:
-    """The sentence for an error that is Bitwright's fault."""
+    """Return the error that is shown for a bug in Bitwright."""
     return BitwrightError(
         "Something went wrong inside Bitwright.",
         "The window goes on. What you did last may not have taken effect; the log has the details.",
@@ -74,7 +74,7 @@ def inside_error() -> BitwrightError:
 
 
 def take_crash_log(path: Path) -> str:
-    """What the process before this one wrote when it was brought down, "" if it ended well; the file is removed."""
+    """Remove the crash log of the previous session and return its text; "" if that session ended regularly."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace").strip()
         path.unlink()
@@ -84,7 +84,7 @@ def take_crash_log(path: Path) -> str:
 
 
 def watch_crashes(path: Path) -> TextIO | None:
-    """Have Python write to `path`, which stays open, if the process is brought down; None where that is impossible."""
+    """Have Python write to `path`, which stays open, if the process crashes; None if the file cannot be opened."""
     try:
         stream = path.open("w", encoding="utf-8")
     except OSError:
@@ -94,7 +94,7 @@ def watch_crashes(path: Path) -> TextIO | None:
 
 
 def end_watch(path: Path, stream: TextIO) -> None:
-    """The process ends well: stop watching and leave no crash log."""
+    """Stop watching for crashes and remove the crash log, at a regular exit."""
     faulthandler.disable()
     stream.close()
     path.unlink(missing_ok=True)

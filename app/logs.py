@@ -1,4 +1,4 @@
-"""From what the program logs, in whatever thread, to lines that wait for the log view. Knows no widget."""
+"""Buffer between Python's logging, in any thread, and the log view. Depends on QtCore only."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ _qt = logging.getLogger("qt")
 
 
 class LogFeed(logging.Handler):
-    """Keeps the newest lines until somebody takes them. A flood costs memory for 5000 lines and no more."""
+    """A logging handler that keeps the newest 5000 lines until they are taken."""
 
     def __init__(self) -> None:
         super().__init__(logging.INFO)
         self._lines: deque[str] = deque(maxlen=MOST_LINES)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Called in any thread: touches no widget."""
+        """Format a record and keep it. Called in any thread, so it touches no widget."""
         try:
             self.add(record.levelname.lower(), self.format(record), record.created)
-        except Exception:  # noqa: BLE001 - as logging asks: a record that cannot be told must not end the program
+        except Exception:  # noqa: BLE001 - required by logging: a bad record must not end the program
             self.handleError(record)
 
     def add(self, level: str, text: str, when: float | None = None) -> None:
-        """One message, with the time of day; its level is told where it is not `info`."""
+        """Add a message with the time of day, and with its level unless that is `info`."""
         clock = time.strftime("%H:%M:%S", time.localtime(when))
         mark = "" if level == "info" else f"{level}: "
         self._lines.append(f"{clock}  {mark}{text.rstrip()}")
 
     def take(self, most: int = 500) -> list[str]:
-        """The oldest waiting lines, `most` of them, which then wait no longer."""
+        """Remove and return the oldest lines, at most `most` of them."""
         taken: list[str] = []
         while self._lines and len(taken) < most:
             taken.append(self._lines.popleft())
@@ -49,7 +49,7 @@ class LogFeed(logging.Handler):
 
 
 def listen(feed: LogFeed) -> None:
-    """Send Python's log, its warnings and Qt's messages to `feed`, from now on."""
+    """Send Python's log records and warnings, and Qt's messages, to `feed`."""
     root = logging.getLogger()
     root.addHandler(feed)
     for name in ("app", "core"):

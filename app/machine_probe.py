@@ -1,7 +1,6 @@
-"""Measures once what this machine can compute on, and how fast, for the estimates of time.
+"""Measures once which devices this machine has and how fast they are, for the estimates of time.
 
-Waits while a run is on: both would be slowed down, and the figure would be wrong. Knows the service's call and the
-draft.
+Waits until no run is active: the two would slow each other down and distort the result.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ _log = logging.getLogger(__name__)
 
 
 class MachineProbe(QObject):
-    """Asks the service about the devices, when there is quiet to measure in."""
+    """The measurement of the devices, made by the service while no run is active."""
 
     def __init__(self, context: Context, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -27,7 +26,7 @@ class MachineProbe(QObject):
         context.runs.ended.connect(self.begin)
 
     def begin(self) -> None:
-        """Measure, unless that was done or a run is on; the end of that run begins it then."""
+        """Measure now, unless that was done; if a run is active, measure after it has ended."""
         if self._asked or self._context.runs.active:
             return
         self._asked = True
@@ -35,5 +34,5 @@ class MachineProbe(QObject):
 
 
 def _failed(error: BitwrightError) -> None:
-    # without the figures there are no estimates of time, and everything else works
+    # only the estimates of time are missing then
     _log.warning("This machine could not be measured: %s", error)

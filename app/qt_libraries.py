@@ -1,9 +1,9 @@
-"""Whether a window can be opened here, and if not, why, in one sentence with the command that mends it.
+"""Check for a display and for the system libraries that Qt needs, before Qt is imported.
 
-Qt comes with its wheel except for libraries of the system; where one of those is missing, importing Qt raises an error
-that helps nobody, or Qt ends the whole process. This module looks first. It knows those libraries and their packages,
-and nothing of Qt itself: it must work where Qt cannot be imported. `python -m app.qt_libraries` says on stderr what is
-wrong, if anything is, and ends with 1 then.
+Qt's wheel contains everything but some libraries of the system. If one of them is missing, importing Qt fails with an
+unhelpful error, or Qt ends the process. This module reports the problem in one sentence with the command that installs
+the missing packages. It must not import Qt. `python -m app.qt_libraries` prints the problem to stderr and exits with
+code 1 if there is one.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ PACKAGES: dict[str, tuple[str, str, str]] = {
     "libwayland-client.so.0": ("libwayland-client0", "libwayland-client", "wayland"),
     "libwayland-cursor.so.0": ("libwayland-cursor0", "libwayland-cursor", "wayland"),
 }
-"""Library to its package for apt, dnf and pacman."""
+"""Library name to the package that contains it, for apt, dnf and pacman."""
 _BASE = tuple(PACKAGES)[:9]
 _XCB = tuple(name for name in PACKAGES if name.startswith(("libxcb", "libX11-xcb", "libxkbcommon-x11")))
 _WAYLAND = tuple(name for name in PACKAGES if name.startswith("libwayland"))
@@ -55,7 +55,7 @@ Finds = Callable[[str], str | None]
 
 
 def loads(name: str) -> bool:
-    """Whether the system's loader finds the library `name`; it stays loaded, so Qt finds it faster."""
+    """Return whether the system's loader finds the library `name`. It stays loaded, so Qt finds it faster."""
     try:
         ctypes.CDLL(name)
     except OSError:
@@ -64,16 +64,16 @@ def loads(name: str) -> bool:
 
 
 def has_display(variables: Mapping[str, str], platform: str) -> bool:
-    """Whether there is a screen to open a window on; always so on Windows and macOS."""
+    """Return whether there is a display to open a window on; always true on Windows and macOS."""
     if not platform.startswith(("linux", "freebsd")):
         return True
     return any(variables.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"))
 
 
 def missing(variables: Mapping[str, str], loads: Loads = loads) -> tuple[str, ...]:
-    """The libraries that Qt needs for this Linux desktop and that are not there.
+    """Return the missing libraries that Qt needs for this Linux desktop.
 
-    With both kinds of display, one whose libraries are complete is enough: Qt takes the other when one fails.
+    If both Wayland and X11 are present, one with complete libraries is enough: Qt falls back to the other.
     """
     lacking = tuple(name for name in _BASE if not loads(name))
     chosen = variables.get("QT_QPA_PLATFORM", "").partition(":")[0].partition(";")[0]
@@ -87,7 +87,7 @@ def missing(variables: Mapping[str, str], loads: Loads = loads) -> tuple[str, ..
 
 
 def install_command(names: tuple[str, ...], which: Finds = shutil.which) -> str:
-    """The command that installs the libraries `names` with the package manager of this system, "" for another one."""
+    """Return the command that installs the libraries `names` with this system's package manager; "" if unknown."""
     for column, program in enumerate(_INSTALL):
         if which(program):
             packages = dict.fromkeys(PACKAGES[name][column] for name in names)
@@ -96,7 +96,7 @@ def install_command(names: tuple[str, ...], which: Finds = shutil.which) -> str:
 
 
 def answers(variables: Mapping[str, str]) -> bool:
-    """Whether the display server takes a connection. Qt would end the process where it does not."""
+    """Return whether the display server accepts a connection. If it does not, Qt would end the process."""
     wayland = variables.get("WAYLAND_DISPLAY")
     if wayland and (Path(variables.get("XDG_RUNTIME_DIR", "/")) / wayland).exists():
         return True
@@ -112,7 +112,7 @@ def answers(variables: Mapping[str, str]) -> bool:
 
 
 def problem(variables: Mapping[str, str], platform: str) -> str:
-    """Why no window can be opened here, as one sentence or two; "" where it can."""
+    """Return the reason why no window can be opened here, in one or two sentences; "" if one can."""
     if not has_display(variables, platform):
         return "There is no display to open a window on (neither DISPLAY nor WAYLAND_DISPLAY is set)."
     if not platform.startswith("linux"):
@@ -120,16 +120,16 @@ def problem(variables: Mapping[str, str], platform: str) -> str:
     names = missing(variables)
     if names:
         command = install_command(names)
-        remedy = f"Install them with: {command}" if command else "Install the packages that hold them."
-        return f"The window needs libraries that this system lacks ({', '.join(names)}). {remedy}"
+        remedy = f"Install them with: {command}" if command else "Install the packages that contain them."
+        return f"The window needs system libraries that are not installed ({', '.join(names)}). {remedy}"
     if not variables.get("QT_QPA_PLATFORM") and not answers(variables):
         display = variables.get("DISPLAY") or variables.get("WAYLAND_DISPLAY")
-        return f"The display {display} does not answer, so no window can be opened on it."
+        return f"The display {display} does not respond, so no window can be opened."
     return ""
 
 
 def main() -> int:
-    """Say on stderr why no window can be opened; 0 where one can."""
+    """Print the reason why no window can be opened to stderr; return 0 if one can."""
     said = problem(os.environ, sys.platform)
     if said:
         sys.stderr.write(f"{said}\n")

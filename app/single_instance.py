@@ -1,7 +1,7 @@
-"""One window a user: the first start holds a lock and listens, a later one hands over its model and ends.
+"""One window per user: the first process holds a lock and listens, a later one passes its model on and exits.
 
-The lock (a file in Bitwright's home) says who is first, also after a crash or between two starts in the same instant;
-the local socket carries the message. Both are per user and per BITWRIGHT_HOME. Knows nothing of windows or models.
+The lock is a file in Bitwright's home; it stays correct after a crash and if two processes start at the same moment.
+A local socket carries the message. Both are per user and per BITWRIGHT_HOME. Depends on QtCore and QtNetwork only.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _OK: Final = b"ok\n"
 
 
 class SingleInstance(QObject):
-    """This process's part in there being one window.
+    """The lock and the socket of this process.
 
     Signals:
-        asked: another start wants the window to come forward; its model, or "".
+        asked(str): another process asks this window to come to the front; the model to open, or "".
     """
 
     asked = Signal(str)
@@ -37,26 +37,26 @@ class SingleInstance(QObject):
         self._server: QLocalServer | None = None
 
     def claim(self) -> bool:
-        """Try to be the first. A home that cannot be written to counts as ours: better two windows than none."""
+        """Try to get the lock. If the home is not writable, return true: two windows are better than none."""
         try:
             self._home.mkdir(parents=True, exist_ok=True)
         except OSError:
             return True
         lock = QLockFile(str(self._home / "window.lock"))
-        lock.setStaleLockTime(0)  # only the death of its process makes it stale, not its age
+        lock.setStaleLockTime(0)  # stale once its process has ended, whatever its age
         if lock.tryLock(0):
             self._lock = lock
             return True
         return lock.error() is not QLockFile.LockError.LockFailedError
 
     def listen(self) -> bool:
-        """Take messages of later starts from now on; call it after `claim`."""
+        """Accept messages of later processes from now on; call it after `claim`."""
         from PySide6.QtNetwork import QLocalServer
 
         if self._lock is None:
             return False
         name = server_name(self._home, os.environ)
-        QLocalServer.removeServer(name)  # what a killed window left; the lock proves that it is dead
+        QLocalServer.removeServer(name)  # left over from a killed process, as the lock was free
         server = QLocalServer(self)
         server.setSocketOptions(QLocalServer.SocketOption.UserAccessOption)
         server.newConnection.connect(self._welcome)
@@ -64,7 +64,7 @@ class SingleInstance(QObject):
         return server.listen(name)
 
     def hand_over(self, model: str, patience: float = 3.0) -> bool:
-        """Give `model` (or "") to the first window; False if it does not take it within `patience` seconds."""
+        """Send `model` (or "") to the first window; False if it does not accept it within `patience` seconds."""
         import json
 
         from PySide6.QtNetwork import QLocalSocket
@@ -78,11 +78,11 @@ class SingleInstance(QObject):
                 socket.write(json.dumps(message).encode() + b"\n")
                 left = max(1, round((deadline - time.monotonic()) * 1000))
                 return socket.waitForReadyRead(left) and bytes(socket.readAll().data()).startswith(_OK)
-            QThread.msleep(100)  # the first one may be starting and not listening yet
+            QThread.msleep(100)  # the first process may not be listening yet
         return False
 
     def close(self) -> None:
-        """Stop listening and let another start be the first."""
+        """Stop listening and release the lock."""
         if self._server is not None:
             self._server.close()
             self._server = None
@@ -111,7 +111,7 @@ class SingleInstance(QObject):
 
 
 def server_name(home: Path, variables: Mapping[str, str]) -> str:
-    """The socket's name: another for each user and each home, in the user's own runtime folder where there is one."""
+    """Return the name of the socket: one per user and home, in the user's runtime folder if there is one."""
     import getpass
     import hashlib
 
@@ -122,12 +122,12 @@ def server_name(home: Path, variables: Mapping[str, str]) -> str:
     digest = hashlib.sha256(f"{user}\0{home}".encode("utf-8", "surrogateescape")).hexdigest()[:16]
     runtime = variables.get("XDG_RUNTIME_DIR", "")
     name = f"bitwright-{digest}"
-    # the path of a local socket may have about 100 bytes
+    # the path of a local socket is limited to about 100 bytes
     return os.path.join(runtime, name) if len(os.fsencode(runtime)) < 64 and os.path.isdir(runtime) else name
 
 
 def _parsed(line: bytes) -> tuple[str, str]:
-    """Model and activation token of a message; empty where it is not one."""
+    """Return model and activation token of a message; empty if it is malformed."""
     import json
 
     try:

@@ -1,6 +1,7 @@
-"""What the window remembers from one start to the next: a typed face on one INI file.
+"""Settings that the window keeps between sessions: typed access to an INI file.
 
-Only looks and habits live here. Whatever a run depends on is in its job folder. Knows no widget.
+Only appearance and habits are stored here; everything that a run depends on is in its job folder. Depends on QtCore
+only.
 """
 
 from __future__ import annotations
@@ -19,19 +20,19 @@ T = TypeVar("T")
 
 
 def default_path() -> Path:
-    """`window.ini` in the user's folder for settings, or in BITWRIGHT_HOME where that is set."""
+    """Return `window.ini` in the user's configuration folder, or in BITWRIGHT_HOME if that is set."""
     return settings_home() / "window.ini"
 
 
 class State:
-    """Remembered values. One that is missing, unreadable or of another kind than expected counts as never set."""
+    """Stored values. One that is missing, unreadable or of an unexpected type counts as not set."""
 
     def __init__(self, path: Path | None = None) -> None:
         self._settings = QSettings(str(path or default_path()), QSettings.Format.IniFormat)
 
     @property
     def geometry(self) -> QByteArray:
-        """Place and size of the window, as Qt saves them; empty at the first start."""
+        """Position and size of the window, as Qt saves them; empty at the first start."""
         found = self._settings.value("window/geometry")
         return found if isinstance(found, QByteArray) else QByteArray()
 
@@ -41,7 +42,7 @@ class State:
 
     @property
     def page(self) -> str:
-        """Id of the page that was shown last, "" at the first start."""
+        """Id of the page that was shown last; "" at the first start."""
         return self._word("window/page")
 
     @page.setter
@@ -50,7 +51,7 @@ class State:
 
     @property
     def scheme(self) -> str:
-        """`system`, `light` or `dark`."""
+        """Colour scheme: `system`, `light` or `dark`."""
         found = self._word("window/scheme")
         return found if found in SCHEMES else "system"
 
@@ -60,7 +61,7 @@ class State:
 
     @property
     def recent(self) -> list[str]:
-        """Names of the models opened last, the latest first."""
+        """Names of the models opened last, the most recent first."""
         names: list[Any] = self.value("models/recent", [])
         return [name for name in names if isinstance(name, str) and name]
 
@@ -70,12 +71,12 @@ class State:
         self.set_value("models/recent", [name, *others][:_RECENT])
 
     def forget_recent(self, name: str) -> None:
-        """Take a model out of `recent`, such as a folder that is gone."""
+        """Remove a model from `recent`, such as a folder that no longer exists."""
         self.set_value("models/recent", [known for known in self.recent if known != name])
 
     def value(self, key: str, default: T) -> T:
-        """What `set_value` noted under `key`, if it is of the kind of `default`; a whole number will do for a float."""
-        import json  # what is read before the first paint needs none
+        """Return the value stored under `key`, or `default` if its type differs; an int is accepted for a float."""
+        import json  # imported late: not needed before the first paint
 
         text = self._settings.value(key)
         if not isinstance(text, str):
@@ -89,7 +90,7 @@ class State:
         return found if default is None or type(found) is type(default) else default
 
     def set_value(self, key: str, value: Any) -> None:
-        """Note a value that JSON can hold, under a key such as `chat/temperature`."""
+        """Store a value that JSON can represent under a key such as `chat/temperature`."""
         import json
 
         self._settings.setValue(key, json.dumps(value))
@@ -99,5 +100,5 @@ class State:
         return found if isinstance(found, str) else ""
 
     def save(self) -> None:
-        """Write the file now; Qt does it by itself within seconds and at the end."""
+        """Write the file now. Otherwise Qt writes it within seconds and at exit."""
         self._settings.sync()

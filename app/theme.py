@@ -1,10 +1,10 @@
-"""Colours by role, the colours of the bits, and icons tinted to fit: light or dark, as the system or the user says.
+"""Colours by role, the colours of the bits, and tinted icons, for the light and the dark scheme.
 
-Knows Qt's palette and the files in resources/icons; nothing of the widgets that use them, which listen to `changed`.
+Depends on Qt's palette and the files in resources/icons. Widgets connect to `changed`.
 
-Here and in what is seen first, the namespace `Qt` (`Qt.AlignmentFlag` and the like) is not even imported before the
-first paint: that makes all its hundred enumerations, which takes as long as the rest of the frame. Properties take
-names.
+In modules that are imported before the first paint, the namespace `Qt` (`Qt.AlignmentFlag` and the like) is not
+imported: that creates its hundred enumerations, which takes as long as the rest of the frame. Enum values of
+properties are given by name instead.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _ROLES: Final = {
     "surface": ("#ffffff", "#26282d"),
     "plot": ("#ffffff", "#1e2024"),
 }
-"""Role to its colour on light and on dark. Text in any of them has a contrast of 4.5 to 1 on its ground."""
+"""Colour of each role in the light and the dark scheme. As text, each has a contrast of at least 4.5 to 1."""
 _GROUNDS: Final = {
     QPalette.ColorRole.Window: ("#f4f5f7", "#1e2024"),
     QPalette.ColorRole.WindowText: ("#1b1e24", "#e8eaee"),
@@ -50,7 +50,7 @@ _GROUNDS: Final = {
     QPalette.ColorRole.BrightText: ("#ffffff", "#ffffff"),
 }
 _EDGES: Final = ("#868c97", "#6f7683")
-"""Of what is typed or ticked into: 3 to 1 against its ground. Fusion derives an edge from the ground around it."""
+"""Borders of input fields and check boxes, with a contrast of 3 to 1. Fusion would derive them from the background."""
 _EDGED: Final = ("QLineEdit", "QAbstractSpinBox", "QCheckBox", "QPlainTextEdit", "NameBox")
 _FUSION_DARKENS: Final = 140
 _DISABLED: Final = ("#9aa0aa", "#6d737e")
@@ -64,10 +64,10 @@ _ICON_SIZES: Final = (16, 24, 48)
 
 
 class Theme(QObject):
-    """Colours and icons of the window; make it after the application object.
+    """Colours and icons of the window. Create it after the application object.
 
     Signals:
-        changed: light became dark or the other way round; ask again for colours and icons.
+        changed: the scheme changed between light and dark; get colours and icons again.
     """
 
     changed = Signal()
@@ -83,16 +83,16 @@ class Theme(QObject):
 
     @property
     def scheme(self) -> str:
-        """What was asked for: `system`, `light` or `dark`."""
+        """The requested scheme: `system`, `light` or `dark`."""
         return self._scheme
 
     @property
     def dark(self) -> bool:
-        """Whether text is light on dark ground now."""
+        """Return whether the scheme is dark now."""
         return self._dark
 
     def set_scheme(self, scheme: str) -> None:
-        """Use `light` or `dark`, or follow the `system`."""
+        """Use the `light` or the `dark` scheme, or follow the `system`."""
         wanted = scheme if scheme in _SCHEMES else "system"
         if wanted != self._scheme:
             self._scheme = wanted
@@ -100,7 +100,7 @@ class Theme(QObject):
             self._follow()
 
     def heed_contrast(self) -> None:
-        """Leave the palette to the system where the user asked it for high contrast; call it after the first paint."""
+        """Use the system's palette if the user asked for high contrast. Call it after the first paint."""
         from PySide6.QtCore import Qt  # late: see app.theme
 
         hints = getattr(self._hints, "accessibility", None)  # Qt 6.10
@@ -110,28 +110,28 @@ class Theme(QObject):
             self.changed.emit()
 
     def color(self, role: str) -> QColor:
-        """The colour of a role (`accent`, `good`, `bad` ...), or of text that stands `on_accent`."""
+        """Return the colour of a role (`accent`, `good`, `bad` ...), or of text `on_accent`."""
         if role == "on_accent":
             return self.text_on(self.color("accent"))
         return QColor(_ROLES[role][self._dark])
 
     def bits_color(self, bits: int) -> QColor:
-        """The colour of a number of bits, the same on light and dark, told apart by colour-blind people too."""
+        """Return the colour of a number of bits: the same in both schemes, distinguishable by colour-blind people."""
         return QColor(_BITS.get(bits, _BITS[16]))
 
     def cividis(self, t: float) -> QColor:
-        """A colour from dark blue (0) over grey to yellow (1), evenly spaced for every kind of sight."""
+        """Return a colour of the cividis map: dark blue (0) over grey to yellow (1), perceptually uniform."""
         place = min(1.0, max(0.0, t if t == t else 0.0)) * (len(_CIVIDIS) - 1)
         first = min(int(place), len(_CIVIDIS) - 2)
         return mixed(QColor(_CIVIDIS[first]), QColor(_CIVIDIS[first + 1]), place - first)
 
     def text_on(self, color: QColor) -> QColor:
-        """Black or white, whichever reads better on `color`."""
+        """Return black or white, whichever has more contrast on `color`."""
         light = luminance(color)
         return QColor("black") if (light + 0.05) ** 2 > 0.05 * 1.05 else QColor("white")
 
     def icon(self, name: str, role: str = "") -> QIcon:
-        """The icon `resources/icons/NAME.svg` in the colour of text, or of a role; pale where disabled."""
+        """Return the icon `resources/icons/NAME.svg` in the colour of text or of a role; paler when disabled."""
         color = self.color(role) if role else QGuiApplication.palette().color(QPalette.ColorRole.WindowText)
         return _tinted(name, color.name(), _DISABLED[self._dark])
 
@@ -175,7 +175,7 @@ class Theme(QObject):
 
 
 def luminance(color: QColor) -> float:
-    """Relative luminance, 0 for black to 1 for white, as WCAG defines it."""
+    """Return the relative luminance as WCAG defines it: 0 for black, 1 for white."""
 
     def linear(value: float) -> float:
         return value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4
@@ -184,7 +184,7 @@ def luminance(color: QColor) -> float:
 
 
 def mixed(first: QColor, second: QColor, share: float) -> QColor:
-    """`first` with `share` (0 to 1) of `second` in it."""
+    """Return `first` mixed with a share (0 to 1) of `second`."""
     return QColor.fromRgbF(
         first.redF() + (second.redF() - first.redF()) * share,
         first.greenF() + (second.greenF() - first.greenF()) * share,
@@ -208,7 +208,7 @@ def _drawn(svg: bytes, size: int) -> QImage:
     from PySide6.QtGui import QPainter
     from PySide6.QtSvg import QSvgRenderer
 
-    # all zeros, which is transparent
+    # zeros: transparent
     image = QImage(bytes(4 * size * size), size, size, QImage.Format.Format_ARGB32_Premultiplied).copy()
     painter = QPainter(image)
     QSvgRenderer(QByteArray(svg)).render(painter)

@@ -1,7 +1,4 @@
-"""What this program is: version, licence, and what it stands on.
-
-Knows the installed package's own data.
-"""
+"""The sheet with version and licence of the program and its data folder."""
 
 from __future__ import annotations
 
@@ -25,12 +22,10 @@ class AboutSheet(Sheet):
         self.set_title(self.tr("About Bitwright"))
         lines = (
             self.tr("Bitwright {version}").format(version=installed_version()),
-            self.tr("Makes large language models small enough for the machine on your desk, and shows how."),
+            self.tr("Quantizes large language models so that they run on your own machine."),
             self.tr("Licensed under the Apache License 2.0."),
-            self.tr("The window is made with Qt {version} (LGPL 3) through PySide6.").format(
-                version=PySide6.QtCore.qVersion()
-            ),
-            self.tr("Jobs, presets and logs lie in {folder}.").format(folder=data_folder),
+            self.tr("Uses Qt {version} (LGPL 3) through PySide6.").format(version=PySide6.QtCore.qVersion()),
+            self.tr("Jobs, presets and logs are stored in {folder}.").format(folder=data_folder),
         )
         content = QWidget()
         column = QVBoxLayout(content)
@@ -46,7 +41,7 @@ class AboutSheet(Sheet):
 
 
 def installed_version() -> str:
-    """The version of the installed package, or what to say where it runs from a folder."""
+    """Return the version of the installed package, or a placeholder if it is not installed."""
     try:
         return version("bitwright")
     except PackageNotFoundError:

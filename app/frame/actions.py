@@ -1,6 +1,6 @@
-"""All that the keyboard can do in the frame, as one table; menus, tooltips and the sheet of keys are made from it.
+"""The actions of the frame and their keyboard shortcuts, in one table.
 
-Knows ids, texts and keys; what an action does is given when it is made.
+Menus, tooltips and the sheet of keyboard shortcuts are built from it. The slots are given when the actions are made.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ _CONTEXT: Final = "Actions"
 
 @dataclass(frozen=True)
 class Entry:
-    """One row of the table.
+    """A row of the table.
 
     Attributes:
-        id: how the program calls it.
-        group: under which heading the sheet shows it.
-        text: what it does, as menus and the sheet say it.
-        keys: its key sequences; the first is the one that is shown.
-        by_window: the window listens for the key itself, after the page: Esc belongs to a page first.
+        id: identifier of the action.
+        group: heading in the sheet of keyboard shortcuts.
+        text: description in menus and in the sheet.
+        keys: key sequences; the first is the one displayed.
+        by_window: the window handles the key, after the page: Esc belongs to the page first.
     """
 
     id: str
@@ -36,31 +36,31 @@ class Entry:
 
 
 TABLE: Final = (
-    Entry("primary", "Run", "Do what the coloured button at the top says", ("Ctrl+Return", "Ctrl+Enter")),
+    Entry("primary", "Run", "Press the main button in the top bar", ("Ctrl+Return", "Ctrl+Enter")),
     Entry("cancel", "Run", "Cancel the run", ("Ctrl+.",)),
-    Entry("remedy", "Window", "Do what the message above the page offers", ("Ctrl+R",)),
-    Entry("dismiss", "Window", "Close the message, this sheet or the log", ("Esc",), by_window=True),
+    Entry("remedy", "Window", "Press the first button of the message", ("Ctrl+R",)),
+    Entry("dismiss", "Window", "Close the message, the sheet or the log", ("Esc",), by_window=True),
     Entry("log", "Window", "Show or hide the log", ("Ctrl+L",)),
     Entry("devices", "Window", "Devices and backends", ("Ctrl+Shift+D",)),
-    Entry("shortcuts", "Window", "Show all keys", ("?", "F1")),
+    Entry("shortcuts", "Window", "Keyboard shortcuts", ("?", "F1")),
     Entry("data_folder", "Window", "Open the data folder"),
     Entry("about", "Window", "About Bitwright"),
-    Entry("quit", "Window", "Close the window", ("Ctrl+Q",)),
+    Entry("quit", "Window", "Quit", ("Ctrl+Q",)),
 )
 
 
 def page_entries(pages: tuple[tuple[str, str], ...]) -> tuple[Entry, ...]:
-    """An entry for each page (id and title), with Ctrl and its number."""
+    """Return an entry for each page (id and title), with Ctrl and its number as the shortcut."""
     return tuple(Entry(f"page.{page}", "Pages", title, (f"Ctrl+{n}",)) for n, (page, title) in enumerate(pages, 1))
 
 
 def translated(text: str) -> str:
-    """A text of the table in the user's language."""
+    """Return a text of the table in the user's language."""
     return QCoreApplication.translate(_CONTEXT, text)
 
 
 def make(window: QWidget, entries: tuple[Entry, ...], slots: Mapping[str, Callable[[], object]]) -> dict[str, QAction]:
-    """The actions of `entries`, working anywhere in `window`, each calling its slot.
+    """Return the actions of `entries`. They work anywhere in `window`, and each calls its slot.
 
     Raises:
         KeyError: an entry has no slot.

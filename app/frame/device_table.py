@@ -1,4 +1,4 @@
-"""The devices of this machine and what can compute on each, as a table has them; plain values, no widget."""
+"""The devices of this machine and their backends, as rows for display. Plain values, no widgets."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def _tr(text: str) -> str:
 
 @dataclass(frozen=True)
 class DeviceSection:
-    """One device.
+    """A device.
 
     Attributes:
-        id: what `--device` takes; title: what people call it; chosen: whether `auto` means it.
-        reason: why it cannot be used, "" where it can.
+        id: value of `--device`; title: name for display; chosen: `auto` selects it.
+        reason: the reason why it cannot be used, "" if it can.
         facts: pairs of name and value.
-        rows: what computes layers on it, the fastest first.
+        rows: its backends, the fastest first.
     """
 
     id: str
@@ -39,7 +39,7 @@ class DeviceSection:
 
 
 def sections_of(machine: Machine) -> tuple[DeviceSection, ...]:
-    """All devices, those that work before those that do not."""
+    """Return all devices, usable ones first."""
     found = []
     for device in machine.devices:
         short = "CPU" if device.kind == "cpu" else device.id
@@ -49,7 +49,7 @@ def sections_of(machine: Machine) -> tuple[DeviceSection, ...]:
                 device.id,
                 f"{short}: {device.name}",
                 device.usable and device.id == machine.chosen,
-                "" if device.usable else device.reason or _tr("it does not work."),
+                "" if device.usable else device.reason or _tr("the device does not work."),
                 _facts(device, speed) if device.usable else (),
                 machine.backends.get(device.id, ()) if device.usable else (),
             )
@@ -58,17 +58,17 @@ def sections_of(machine: Machine) -> tuple[DeviceSection, ...]:
 
 
 def said_of(row: BackendRow) -> tuple[str, str]:
-    """What stands beside a backend, and the colour of it: that it works, or why it does not."""
+    """Return the status text of a backend and its colour role."""
     if row.usable:
-        return row.why_not or _tr("Works here"), "good" if not row.why_not else "muted"
-    return row.why_not or _tr("Not here"), "muted"
+        return row.why_not or _tr("Available"), "good" if not row.why_not else "muted"
+    return row.why_not or _tr("Not available"), "muted"
 
 
 def as_text(sections: Sequence[DeviceSection]) -> str:
-    """The whole table as lines, to be sent to somebody."""
+    """Return the whole table as plain text, for a bug report."""
     lines: list[str] = []
     for section in sections:
-        lines += [section.title, *([f"  cannot be used: {section.reason}"] if section.reason else [])]
+        lines += [section.title, *([f"  Cannot be used: {section.reason}"] if section.reason else [])]
         lines += [f"  {name}: {value}" for name, value in section.facts]
         for row in section.rows:
             lines.append(f"  {row.name}: {said_of(row)[0]}")

@@ -1,4 +1,4 @@
-"""The sheet of devices and backends: what this machine has, what computes layers on it, and what would bring the rest.
+"""The sheet of devices and backends, with the commands that install missing backends.
 
 Shows what was measured (`core.inference.machine.Machine`) and can have it measured again.
 """
@@ -28,7 +28,7 @@ _COLUMNS = (3, 4, 5)
 
 
 class DevicesSheet(Sheet):
-    """Devices, and under each its backends."""
+    """A list of devices, each with its backends."""
 
     def __init__(self, context: Context, parent: QWidget) -> None:
         super().__init__(context.theme, parent)
@@ -40,12 +40,12 @@ class DevicesSheet(Sheet):
         context.draft.machine_changed.connect(self._refresh_if_shown)
 
     def present(self) -> None:
-        """Show what is known now."""
+        """Show the sheet with the current information."""
         self._refresh()
         super().present()
 
     def measure(self) -> None:
-        """Look at the devices again, for a driver or a library that came meanwhile."""
+        """Detect the devices again, for example after a driver or a library was installed."""
         if self._measuring:
             return
         self._measuring, self._problem = True, ""
@@ -72,12 +72,12 @@ class DevicesSheet(Sheet):
 
     @property
     def context(self) -> Context:
-        """The surroundings."""
+        """The objects shared with the rest of the window."""
         return self._context
 
 
 class _Content(QWidget):
-    """All of it; as wide as the table reads well, and as high as that makes it."""
+    """The content of the sheet, with a width that keeps the table readable."""
 
     def __init__(self, sheet: DevicesSheet, sections: tuple[DeviceSection, ...], busy: bool, problem: str) -> None:
         super().__init__()
@@ -91,20 +91,20 @@ class _Content(QWidget):
         column.addStretch(1)
 
     def sizeHint(self) -> QSize:
-        """The wish of the sheet around."""
+        """Return the size that the sheet should give to the content."""
         return QSize(_WIDTH, self._column.heightForWidth(_WIDTH))
 
     def _head(self, sheet: DevicesSheet, sections: tuple[DeviceSection, ...], busy: bool, problem: str) -> QHBoxLayout:
-        words = self.tr("The fastest way that works is taken for each layer; the Chat page can ask for another.")
+        words = self.tr("Each layer uses the fastest available backend. You can choose another one on the Chat page.")
         if problem:
             words = problem
         elif busy or not sections:
-            words = self.tr("Looking at this machine\N{HORIZONTAL ELLIPSIS}")
+            words = self.tr("Measuring this machine\N{HORIZONTAL ELLIPSIS}")
         label = TintedLabel(self._theme, words, role="bad" if problem else "muted", wrap=True, parent=self)
         label.setObjectName("devices_words")
-        again = QPushButton(self.tr("Look again"), self)
+        again = QPushButton(self.tr("Measure again"), self)
         again.setObjectName("devices_again")
-        again.setToolTip(self.tr("For a driver or a library that was installed meanwhile; measures the speed too"))
+        again.setToolTip(self.tr("Detect devices and measure their speed again, for example after installing a driver"))
         again.setEnabled(not busy)
         again.clicked.connect(sheet.measure)
         copy = QPushButton(self.tr("Copy as text"), self)
@@ -129,8 +129,8 @@ class _Content(QWidget):
             return
         facts = [f"{name}: {value}" for name, value in section.facts]
         if section.chosen:
-            facts.insert(0, self.tr("Taken where the device is automatic"))
-        # A space that does not break keeps a name and its value on one line.
+            facts.insert(0, self.tr("Used when the device is set to automatic"))
+        # A non-breaking space keeps a name and its value on one line.
         words = "   ".join(fact.replace(" ", "\N{NO-BREAK SPACE}") if len(fact) < 60 else fact for fact in facts)
         self._column.addWidget(TintedLabel(self._theme, words, role="muted", wrap=True, parent=self))
         if section.rows:
@@ -140,7 +140,7 @@ class _Content(QWidget):
         grid = QGridLayout()
         grid.setHorizontalSpacing(16)
         grid.setVerticalSpacing(6)
-        titles = (self.tr("Backend"), self.tr("Takes"), self.tr("Here"))
+        titles = (self.tr("Backend"), self.tr("Supported layers"), self.tr("Status"))
         for column, (title, share) in enumerate(zip(titles, _COLUMNS, strict=True)):
             grid.addWidget(TintedLabel(self._theme, title, role="muted", parent=self), 0, column)
             grid.setColumnStretch(column, share)

@@ -1,6 +1,6 @@
-"""The strip above the page: an error with its remedy, or a question with its answers. Never a dialog.
+"""The strip above the page: an error with a remedy, or a question with its answers. Never a dialog.
 
-Knows how to show a sentence, a hint and some buttons, and to tell a screen reader; not what they are about.
+Shows a sentence, a hint and buttons, and announces them to a screen reader.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _LONGEST = 900
 
 
 class ErrorStrip(QFrame):
-    """One message at a time; the next one takes its place, but for a question, which waits for its answer.
+    """One message at a time. A new message replaces it, except that a question waits for its answer.
 
     Signals:
-        closed: the strip is gone, by its button, by Esc or by an answer.
+        closed: the strip was closed by its button, by Esc or by an answer.
     """
 
     closed = Signal()
@@ -58,36 +58,36 @@ class ErrorStrip(QFrame):
 
     @property
     def asking(self) -> bool:
-        """Whether a question waits for its answer."""
+        """Return whether a question waits for its answer."""
         return self._asks
 
     @property
     def message(self) -> str:
-        """What is shown now, "" while nothing is."""
+        """The current message, "" if there is none."""
         return self._message.text() if not self.isHidden() else ""
 
     def show_error(self, error: BitwrightError, remedy: Remedy | None = None) -> None:
-        """Show an error until it is closed or replaced; while a question waits, after its answer."""
+        """Show an error until it is closed or replaced; if a question is open, after its answer."""
         if self._asks:
             self._waiting = (error, remedy)
             return
-        from app.shared.run.words import for_the_window  # late: nothing of it is needed for the first paint
+        from app.shared.run.words import for_the_window  # late: not needed for the first paint
 
         self._show("bad", error.message, for_the_window(error.hint), [remedy] if remedy else [])
 
     def show_warning(self, message: str, hint: str = "", remedy: Remedy | None = None) -> None:
-        """Show what the user should know and that stops nothing."""
+        """Show a warning."""
         if not self._asks:
             self._show("warning", message, hint, [remedy] if remedy else [])
 
     def ask(self, question: str, hint: str, answers: Sequence[Remedy]) -> None:
-        """Ask; the strip goes with the answer. Esc and the close button answer nothing."""
+        """Show a question until it is answered. Esc and the close button give no answer."""
         self._asks = True
         self._show("warning", question, hint, answers)
         self._buttons[0].setFocus(Qt.FocusReason.OtherFocusReason)
 
     def dismiss(self) -> None:
-        """Take the message away; an error that came during a question follows."""
+        """Close the message; an error that arrived during a question is shown next."""
         if self.isHidden():
             return
         self._asks = False
@@ -99,7 +99,7 @@ class ErrorStrip(QFrame):
             self.show_error(error, remedy)
 
     def press_remedy(self) -> None:
-        """Do what the first button does."""
+        """Press the first button."""
         if self._buttons and not self.isHidden():
             self._buttons[0].click()
 
@@ -132,7 +132,7 @@ class ErrorStrip(QFrame):
         for button in self._buttons:
             self._answers.removeWidget(button)
             button.hide()
-            button.deleteLater()  # it may be the one that is being pressed
+            button.deleteLater()  # deferred, as it may be the button that was pressed
         self._buttons = [self._button(number, answer) for number, answer in enumerate(answers)]
         self._paint_new()
         self.show()

@@ -1,7 +1,4 @@
-"""The bar at the top: the job in one line, and the one coloured button.
-
-Shows what `app.frame.job_summary` computed; knows nothing of drafts or runs.
-"""
+"""The bar at the top: the job in one line, and the main button. Shows the values of `app.frame.job_summary`."""
 
 from __future__ import annotations
 
@@ -24,10 +21,10 @@ _ICONS = {"start": "play", "resume": "play", "pause": "pause", "chat": "chat", "
 
 
 class JobBar(QFrame):
-    """Model, size, bits and device; beside them the primary action, with progress while a run is on.
+    """Model, size, bits and device, with the primary action; during a run also its progress.
 
     Signals:
-        triggered: the coloured button was pressed; the action that it stands for.
+        triggered: the main button was pressed; its action.
         cancel_asked: the Cancel button was pressed.
     """
 
@@ -77,7 +74,7 @@ class JobBar(QFrame):
             cell.show_fact(fact)
 
     def show_primary(self, primary: Primary) -> None:
-        """Show what the coloured button does now, and how far the run is."""
+        """Show the action of the main button and the progress of the run."""
         self._show_button(primary.text, primary.action, primary.reason)
         self._reason.setText(primary.reason)
         self._reason.setToolTip(primary.reason)
@@ -95,18 +92,18 @@ class JobBar(QFrame):
             self._progress.setAccessibleDescription(text)
 
     def press_primary(self) -> None:
-        """Do what the coloured button does, if it can do anything."""
+        """Trigger the action of the main button, if it is enabled."""
         if self._primary.isEnabled():
             self._primary.click()
 
     @property
     def action(self) -> str:
-        """What the coloured button stands for now."""
+        """The current action of the main button."""
         return self._action
 
     @property
     def reason(self) -> str:
-        """Why the coloured button can do nothing, or ""."""
+        """The reason why the main button is disabled, or ""."""
         return self._why
 
     def _show_button(self, text: str, action: str, reason: str) -> None:
@@ -147,7 +144,7 @@ class JobBar(QFrame):
 
 
 class _Cell(QWidget):
-    """A small caption above a value, which is cut where the room is short if it `gives_way`."""
+    """A caption above a value. The value is elided when space is short if it `gives_way`."""
 
     def __init__(self, name: str, caption: str, *, gives_way: bool = False) -> None:
         super().__init__()

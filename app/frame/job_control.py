@@ -1,7 +1,6 @@
-"""Between the choices, the run and the job bar: keeps the bar, the status line and the log true, and does what the
-bar's buttons say.
+"""Connection of the choices and the run to the job bar, the status line and the log.
 
-Knows the contracts of `Draft` and `Runs`; of widgets only what they show.
+Depends on `Draft` and `Runs`, and on the widgets only for what they show.
 """
 
 from __future__ import annotations
@@ -29,10 +28,10 @@ class JobControl(QObject):
     """The job of one window.
 
     Args:
-        chat_with: shows the chat page with the model in a folder; page: which page is shown.
+        chat_with: shows the chat page with the model in a folder; page: returns the id of the current page.
 
     Attributes:
-        told: the message about the last run that was shown above another page, and that the Run page shows itself.
+        told: the message about the last run that is shown above another page; the Run page shows it itself.
     """
 
     def __init__(
@@ -50,7 +49,7 @@ class JobControl(QObject):
         self._chat_with, self._page = chat_with, page
         self._facts: Facts | None = None
         self._unchanged = False
-        """Whether the choices are those of the last run."""
+        """True if the choices are those of the last run."""
         self._logged: tuple[RunRecord | None, int] = (None, 0)
         self.told = ""
         bar.triggered.connect(self.act)
@@ -62,14 +61,14 @@ class JobControl(QObject):
         context.runs.changed.connect(self.refresh)
         context.runs.ended.connect(self._ended)
         context.runs.refused.connect(self._refused)
-        # what is free on the disk changes without a word
+        # free disk space changes without a notification
         self._look = QTimer(self, interval=_LOOK_MS)
         self._look.timeout.connect(self._look_again)
         self._look.start()
         self.refresh()
 
     def refresh(self) -> None:
-        """Show what the choices and the run amount to now."""
+        """Update the job bar, the status line and the log."""
         draft, runs = self._context.draft, self._context.runs
         record, active = runs.record, runs.active
         finished = record is not None and record.state == "done" and self._unchanged
@@ -86,7 +85,7 @@ class JobControl(QObject):
             self._pass_log_on(record)
 
     def act(self, action: str) -> None:
-        """Do what the coloured button stands for."""
+        """Perform the action of the main button."""
         draft, runs = self._context.draft, self._context.runs
         if action == "start":
             self._context.go("run")
@@ -99,7 +98,7 @@ class JobControl(QObject):
             self._chat_with(runs.record.spec.output)
 
     def cancel(self) -> None:
-        """Stop the run, if one is on."""
+        """Cancel the run, if one is active."""
         if self._context.runs.active:
             self._context.runs.cancel()
 
@@ -108,7 +107,7 @@ class JobControl(QObject):
         self.refresh()
 
     def _begun(self) -> None:
-        """A run begins: note the choices, and what they amount to if it was made of them."""
+        """Remember the choices of a run that starts, and its facts if it was started from them."""
         draft, record = self._context.draft, self._context.runs.record
         spec = record.spec if record is not None else None
         ours = spec is not None and draft.model is not None and spec.model == draft.model.name
@@ -124,25 +123,25 @@ class JobControl(QObject):
             self._tell(BitwrightError(getattr(record.last, "message", ""), getattr(record.last, "hint", "")))
 
     def _refused(self, error: BitwrightError) -> None:
-        """A run could not be started: the Run page says so, unless it shows another one that is on."""
+        """Show that a run could not be started, unless the Run page shows another active run."""
         if self._context.runs.active:
             self._context.report(error, None)
         else:
             self._tell(error)
 
     def _tell(self, error: BitwrightError) -> None:
-        """Show above the page what became of the run, where the Run page does not say it already."""
+        """Show the result of the run above the page, unless the Run page is shown."""
         if self._page() != "run":
             self.told = error.message
-            self._context.report(error, Remedy(self.tr("Show the run"), lambda: self._context.go("run")))
+            self._context.report(error, Remedy(self.tr("Show run"), lambda: self._context.go("run")))
 
     def _look_again(self) -> None:
-        """See whether what stood against a run is gone."""
+        """Check whether the obstacle to a run is gone."""
         if self._bar.reason and not self._context.runs.active:
             self.refresh()
 
     def _pass_log_on(self, record: RunRecord) -> None:
-        """Put the run's own lines that came since the last time into the window's log."""
+        """Copy new log lines of the run to the window's log."""
         known = self._logged[1] if self._logged[0] is record else 0
         fresh = min(record.logged - known, len(record.logs))
         for log in islice(record.logs, len(record.logs) - fresh, None):

@@ -1,6 +1,6 @@
-"""The job in one line, and what the one coloured button does: from choices and run to what the job bar shows.
+"""Values of the job bar: the job in one line, and the action of the main button.
 
-Pure functions; knows no widget.
+Pure functions of the choices and the run.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ NOTHING = "\N{EN DASH}"
 
 @dataclass(frozen=True)
 class Fact:
-    """One figure of the job bar: what it says, and the longer story in the tooltip."""
+    """A value of the job bar, with its tooltip."""
 
     text: str = NOTHING
     more: str = ""
@@ -41,15 +41,15 @@ class Facts:
 
 @dataclass(frozen=True)
 class Primary:
-    """The one coloured button.
+    """The main button.
 
     Attributes:
-        text: what it says.
-        action: `start`, `pause`, `resume` or `chat`; "" while it can do nothing.
-        reason: why it can do nothing, as text beside it.
-        can_cancel: whether Cancel stands beside it.
-        fraction: share of the run that is done, None where no run is on.
-        remaining: how long the run will take still, in words.
+        text: its label.
+        action: `start`, `pause`, `resume` or `chat`; "" if it is disabled.
+        reason: the reason why it is disabled, shown beside it.
+        can_cancel: the Cancel button is shown.
+        fraction: progress of the run, None if no run is active.
+        remaining: remaining time of the run as text.
     """
 
     text: str = "Quantize"
@@ -61,7 +61,7 @@ class Primary:
 
 
 def facts_of(draft: Draft) -> Facts:
-    """What the choices so far amount to."""
+    """Return the values for the current choices."""
     model, size = draft.model, draft.size
     device = _device(draft.machine, draft.device_id)
     if model is None:
@@ -74,18 +74,18 @@ def facts_of(draft: Draft) -> Facts:
         name,
         Fact(
             f"{human(size.source)} {ARROW} {human(size.total)}",
-            f"{size.source:,} bytes now, {size.total:,} bytes after, in the first format",
+            f"{size.source:,} bytes before, {size.total:,} bytes after quantization, in the first format",
         ),
         Fact(
             f"{size.effective_bits:.2f}" if size.weights else NOTHING,
-            "Bits that each quantized weight costs on disk, with its share of the scales",
+            "Average bits per quantized weight on disk, including scales",
         ),
         device,
     )
 
 
 def facts_of_run(record: RunRecord, machine: Machine) -> Facts:
-    """What is known of a run that was not made of this window's choices: its spec, and what it told at its start."""
+    """Return the values for a run that was not started from this window's choices."""
     spec, started = record.spec, record.started
     if spec is None:
         return Facts(Fact(started.model if started is not None else NOTHING))
@@ -95,33 +95,33 @@ def facts_of_run(record: RunRecord, machine: Machine) -> Facts:
     return Facts(
         Fact(name, spec.model),
         _size_of_run(record, spec),
-        Fact(bits, "Bits of each quantized weight, without the scales"),
+        Fact(bits, "Bits per quantized weight, without scales"),
         _device(machine, started.device) if started is not None else _device_to_come(machine, spec),
     )
 
 
 def primary_of(record: RunRecord | None, active: bool, problem: str, finished: bool) -> Primary:
-    """What the coloured button does now.
+    """Return the state of the main button.
 
     Args:
         record: the run that is shown, if any.
-        active: whether it is still on.
-        problem: the first reason why the choices cannot run, or "".
+        active: the run has not ended.
+        problem: the first reason why the choices cannot be run, or "".
         finished: a run has just succeeded and no choice was changed since.
     """
     if record is not None and active:
         return _of_run(record)
     if finished:
-        return Primary("Chat with it", "chat")
+        return Primary("Chat with model", "chat")
     return Primary(action="" if problem else "start", reason=problem)
 
 
 def stage_of(record: RunRecord | None, active: bool) -> str:
-    """What a run does at this moment, as the status line says it; "" where none is on."""
+    """Return the current activity of a run for the status line; "" if none is active."""
     if record is None or not active:
         return ""
     if record.state == "paused":
-        return "Paused; resume it when you like"
+        return "Run paused"
     stage = _STAGES.get(record.stage, "Starting")
     if record.stage == "tune" and record.total:
         stage = f"Tuning block {min(record.block + 1, record.total)} of {record.total}"
@@ -134,7 +134,7 @@ _STAGES = {
     "calibrate": "Reading the calibration text",
     "tune": "Tuning",
     "write": "Writing the files",
-    "verify": "Checking what was written",
+    "verify": "Checking the written files",
 }
 
 
@@ -146,10 +146,10 @@ def _of_run(record: RunRecord) -> Primary:
     if record.state == "paused":
         return Primary("Resume", "resume", can_cancel=True, fraction=fraction, remaining="paused")
     if record.state == "pausing":
-        text = "The run pauses when the block that it works on is done."
+        text = "The run will pause after the current block."
         return Primary("Resume", "resume", text, can_cancel=True, fraction=fraction, remaining="pausing")
     if not record.can_pause:
-        text = "Nothing can be paused any more: the last block is done."
+        text = "All blocks are tuned. The run can no longer be paused."
         return Primary("Pause", "", text, can_cancel=True, fraction=fraction, remaining=remaining)
     return Primary("Pause", "pause", can_cancel=True, fraction=fraction, remaining=remaining)
 
@@ -161,18 +161,18 @@ def _remaining(record: RunRecord) -> str:
 
 
 def _size_of_run(record: RunRecord, spec: JobSpec) -> Fact:
-    """Its size before and after in the first format, as the run itself reckoned."""
+    """Return the size before and after quantization in the first format, as reported by the run."""
     before, after = record.source_bytes, record.planned.get(spec.formats[0])
     if not before or after is None:
         return Fact(NOTHING, spec.output)
-    more = f"{before:,} bytes now, {after:,} bytes after, in the first format, to {spec.output}"
+    more = f"{before:,} bytes before, {after:,} bytes after quantization, in the first format, in {spec.output}"
     return Fact(f"{human(before)} {ARROW} {human(after)}", more)
 
 
 def _device_to_come(machine: Machine, spec: JobSpec) -> Fact:
-    """What a run that has not told its device yet will use."""
+    """Return the device of a run that has not reported it yet."""
     wanted = machine.chosen if spec.device == "auto" else spec.device
-    return _device(machine, wanted) if wanted else Fact("auto", "The run picks the device when it starts")
+    return _device(machine, wanted) if wanted else Fact("auto", "The device is chosen when the run starts")
 
 
 def _device(machine: Machine, identity: str) -> Fact:

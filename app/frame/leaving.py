@@ -1,7 +1,4 @@
-"""Whether the window may close: while a run or a conversion is on, that is the user's to say, in the strip above.
-
-Knows the run, the calls and the strip; closes nothing itself.
-"""
+"""Confirmation before the window closes while a run or a conversion is active."""
 
 from __future__ import annotations
 
@@ -21,11 +18,11 @@ PATIENCE_MS: Final = 2000
 
 
 class Leaving(QObject):
-    """Asks once, and remembers the answer.
+    """A question in the strip, asked once; its answer is remembered.
 
     Signals:
-        ready: the question was answered so that the window may close now.
-        stopping: the run is being stopped, after which the window closes.
+        ready: the window may close now.
+        stopping: the run is being stopped; the window closes afterwards.
     """
 
     ready = Signal()
@@ -43,43 +40,41 @@ class Leaving(QObject):
         runs.ended.connect(self._run_ended)
 
     def may_close(self) -> bool:
-        """Whether the window may close at once; otherwise the question is shown, or the run is being stopped."""
+        """Return whether the window may close now; otherwise show the question."""
         if self._decided or not (self._runs.active or self._calls.is_on(ConvertModel)):
             return True
         if not self._runs.active:
             self._ask_of_conversion()
         elif not self._is_stopping and not self._is_asking:
             self._is_asking = True
-            also = (
-                self.tr(" The conversion that is on ends with the window.") if self._calls.is_on(ConvertModel) else ""
-            )
+            also = self.tr(" The active conversion will be cancelled.") if self._calls.is_on(ConvertModel) else ""
             self._strip.ask(
-                self.tr("A run is on."),
-                self.tr("It can go on without the window; Bitwright finds it again at the next start.") + also,
+                self.tr("A run is active."),
+                self.tr("It can continue in the background. Bitwright shows it again at the next start.") + also,
                 [
-                    Remedy(self.tr("Keep it running"), self.keep),
-                    Remedy(self.tr("Stop it"), self.stop),
-                    Remedy(self.tr("Stay"), lambda: None),
+                    Remedy(self.tr("Keep running"), self.keep),
+                    Remedy(self.tr("Cancel run"), self.stop),
+                    Remedy(self.tr("Keep window open"), lambda: None),
                 ],
             )
         return False
 
     def _ask_of_conversion(self) -> None:
-        """A conversion ends with the window; one that ends by itself meanwhile leaves nothing to ask about."""
+        """Ask whether to cancel a conversion. If it ends by itself, the question is withdrawn."""
         self._strip.ask(
-            self.tr("A conversion is on."),
-            self.tr("It ends with the window, and nothing of it stays."),
-            [Remedy(self.tr("Stop it"), self._done), Remedy(self.tr("Stay"), lambda: None)],
+            self.tr("A conversion is active."),
+            self.tr("Closing the window cancels it and removes its files."),
+            [Remedy(self.tr("Cancel conversion"), self._done), Remedy(self.tr("Keep window open"), lambda: None)],
         )
 
     def keep(self) -> None:
-        """Let the run go on without the window."""
+        """Let the run continue without the window."""
         if self._runs.active:
             self._runs.detach()
         self._done()
 
     def stop(self) -> None:
-        """Stop the run; the window closes when it has ended, or after two seconds."""
+        """Cancel the run; the window closes when it has ended, or after two seconds."""
         if not self._runs.active:
             self._done()
             return

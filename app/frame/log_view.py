@@ -1,7 +1,6 @@
-"""The log that slides up from the status line: the newest 5000 lines of what the program and the run had to say.
+"""The log panel above the status line: the newest 5000 lines of the program's and the run's log.
 
-Takes lines from a feed by a timer, a bounded number at a time, and only while it can be seen: a flood of messages
-costs nothing but its place in the feed. Knows nothing of who logs.
+Lines are taken from a feed by a timer, a limited number at a time, and only while the panel is visible.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ _EVERY_MS = 200
 
 
 class LogView(QWidget):
-    """The lines, a button that copies them and one that closes the view.
+    """The log lines, with buttons to copy them and to close the panel.
 
     Signals:
         close_asked: the close button was pressed.
@@ -35,12 +34,12 @@ class LogView(QWidget):
         self._lines.setMaximumBlockCount(MOST_LINES)
         self._lines.setUndoRedoEnabled(False)
         self._lines.setFont(QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont))
-        self._lines.setPlaceholderText(self.tr("Nothing was logged yet."))
+        self._lines.setPlaceholderText(self.tr("The log is empty."))
         title = QLabel(self.tr("&Log"))
         title.setBuddy(self._lines)
-        self._copy = self._tool("log_copy", self.tr("Copy the whole log"))
+        self._copy = self._tool("log_copy", self.tr("Copy log"))
         self._copy.clicked.connect(self.copy)
-        self._close = self._tool("log_close", self.tr("Close the log"))
+        self._close = self._tool("log_close", self.tr("Close log"))
         self._close.clicked.connect(self.close_asked)
         head = QHBoxLayout()
         head.setContentsMargins(8, 4, 8, 4)
@@ -61,11 +60,11 @@ class LogView(QWidget):
         self.hide()
 
     def text(self) -> str:
-        """All lines that the view holds."""
+        """All lines of the panel."""
         return self._lines.toPlainText()
 
     def copy(self) -> None:
-        """Put the whole log on the clipboard."""
+        """Copy the whole log to the clipboard."""
         while self._take():
             pass
         QGuiApplication.clipboard().setText(self.text())

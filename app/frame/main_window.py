@@ -1,7 +1,7 @@
-"""The window: job bar, rail, pages, error strip, log and status line, and how they speak with each other.
+"""The main window: job bar, rail, pages, error strip, log and status line, and their connections.
 
-Shows itself before anything heavy is imported; the choices, the run and the pages are made after the first paint. Knows
-the frame and the contracts of pages, not what is on them.
+The window is painted before anything slow is imported; choices, run and pages are created afterwards. Depends on the
+frame and on the interface of pages, not on a particular page.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ MakeContext = Callable[["MainWindow"], "Context"]
 
 
 def real_context(window: MainWindow) -> Context:
-    """What the pages of a real window are given."""
+    """Return the objects that are passed to the pages of a real window."""
     from app.shared.calls.calls import Calls
     from app.shared.context import Context
     from app.shared.draft import Draft
@@ -68,8 +68,8 @@ class MainWindow(QMainWindow):
 
     Signals:
         painted: the frame was painted for the first time.
-        furnished: the choices, the run and the shown page are there.
-        left: the window is closed and what it started is ended or let go.
+        furnished: the choices, the run and the current page were created.
+        left: the window is closed, and everything it started has ended or was detached.
     """
 
     painted = Signal()
@@ -108,7 +108,7 @@ class MainWindow(QMainWindow):
         self.restoreGeometry(state.geometry)
         self.go(state.page if state.page in dict(titles) else titles[0][0])
 
-    # Both are hidden at first, and made when they are needed: the first paint does not wait for them.
+    # Hidden at first, so created on first use, after the first paint.
 
     @cached_property
     def strip(self) -> ErrorStrip:
@@ -121,7 +121,7 @@ class MainWindow(QMainWindow):
 
     @cached_property
     def log(self) -> LogView:
-        """The log below the page."""
+        """The log panel below the page."""
         from app.frame.log_view import LogView
 
         log = LogView(self.theme, self.feed)
@@ -130,16 +130,16 @@ class MainWindow(QMainWindow):
         self._right.setSizes([1000 * share for share in _LOG_SHARE])
         return log
 
-    # --- What pages and the application ask of the frame ---
+    # --- interface for pages and the application ---
 
     def report(self, error: BitwrightError, remedy: Remedy | None = None) -> None:
-        """Show an error as a strip above the page; a cancellation is none."""
+        """Show an error as a strip above the page; ignore a cancellation."""
         if error.code != "cancelled":
             _log.warning("%s", error)
             self.strip.show_error(error, remedy)
 
     def tell_failure(self, error: BitwrightError, details: str) -> None:
-        """Show an error that nobody caught; its traceback can be copied."""
+        """Show an uncaught exception; its traceback can be copied."""
         _log.info("Shown to the user: %s", error)
         self.strip.show_error(error, _copies(self.tr("Copy details"), details))
 
@@ -152,10 +152,10 @@ class MainWindow(QMainWindow):
         self.rail.show_page(page)
         self.stack.show_page(page)
         if page == "run" and self._job is not None and self._job.told and self.strip.message == self._job.told:
-            self.strip.dismiss()  # the page says it itself
+            self.strip.dismiss()  # the page shows the message itself
 
     def open_words(self, words: str) -> None:
-        """Open what a path, a link or a name of a model stands for; once the pages are there, if it is too early."""
+        """Open a path, a link or the name of a model; deferred until the pages exist."""
         if self.context is None:
             self._wanted.append(words)
             return
@@ -171,19 +171,19 @@ class MainWindow(QMainWindow):
         self._hand_to({"model": "model", "recipe": "recipe", "map": "layers"}[target.kind], method, target.value)
 
     def tell_crash(self, details: str) -> None:
-        """Say that the process was brought down the last time; where the threads stood can be copied."""
-        hint = self.tr("If a run was on, the Run page says what became of it.")
+        """Report a crash of the previous session; the stacks of its threads can be copied."""
+        hint = self.tr("If a run was active, the Run page shows its state.")
         copies = _copies(self.tr("Copy details"), details)
-        self.strip.show_warning(self.tr("Bitwright was brought down the last time."), hint, copies)
+        self.strip.show_warning(self.tr("Bitwright crashed in the previous session."), hint, copies)
 
     def answer_start(self, words: str) -> None:
-        """Another start of the program wants this window, perhaps with a model."""
+        """Handle another start of the program, perhaps with a model."""
         self.come_forward()
         if words:
             self.open_words(words)
 
     def come_forward(self) -> None:
-        """Show the window above others, as another start of the program asked."""
+        """Raise the window, as requested by another start of the program."""
         from PySide6.QtCore import Qt  # late: see app.theme
 
         self.setWindowState(self.windowState() & ~Qt.WindowState.WindowMinimized)
@@ -192,16 +192,16 @@ class MainWindow(QMainWindow):
         self.activateWindow()
 
     def do_primary(self) -> None:
-        """Do what the coloured button says, or say why it can do nothing."""
+        """Press the main button, or show the reason why it is disabled."""
         if self.job_bar.action:
             self.job_bar.press_primary()
         elif self.job_bar.reason:
             self.show_message(self.job_bar.reason)
 
-    # --- Making ---
+    # --- construction ---
 
     def furnish(self) -> None:
-        """Make the choices, the run and the pages. Called once, by itself, after the first paint."""
+        """Create the choices, the run and the pages. Called once, after the first paint."""
         if self.context is not None:
             return
         from app.frame.job_control import JobControl
@@ -295,7 +295,7 @@ class MainWindow(QMainWindow):
                 page.dot_changed.connect(mark)
 
     def _settle(self) -> None:
-        """All pages are there: follow a run that goes on, and open what was asked for meanwhile."""
+        """Reconnect to a running job and open what was requested, once all pages exist."""
         if self.context is not None and self.context.runs.adopt():
             self.show_message(self.tr("A run that was on when Bitwright was closed is still on."))
             self.go("run")
@@ -314,14 +314,14 @@ class MainWindow(QMainWindow):
         if page is not None and hasattr(page, "open_model"):
             page.open_model(folder)
 
-    # --- The frame's own ---
+    # --- own actions ---
 
     def _show_log(self, shown: bool) -> None:
         self.log.setVisible(shown)
         self.status.set_log_shown(shown)
 
     def _dismiss(self) -> None:
-        """Esc: the sheet, then the message, then the log."""
+        """Close the sheet, the message or the log, whichever comes first."""
         sheet = self._sheets.shown if self._sheets is not None else None
         if sheet is not None:
             sheet.dismiss()
@@ -330,7 +330,7 @@ class MainWindow(QMainWindow):
         elif self.log.isVisible():
             self._show_log(False)
 
-    # --- Events ---
+    # --- events ---
 
     def paintEvent(self, event: QPaintEvent) -> None:
         super().paintEvent(event)
@@ -374,14 +374,14 @@ class MainWindow(QMainWindow):
         self.left.emit()
 
     def leave_now(self) -> None:
-        """Close without a question, as when the session ends; a run goes on without the window."""
+        """Close without a question, for example at logout; a run continues without the window."""
         if self._leaving is not None:
             self._leaving.keep()
         self.close()
 
 
 def _copies(words: str, text: str) -> Remedy:
-    """A button that puts `text` on the clipboard."""
+    """Return a button that copies `text` to the clipboard."""
     from app.shared.context import Remedy
 
     return Remedy(words, lambda: QGuiApplication.clipboard().setText(text))

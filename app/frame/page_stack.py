@@ -1,6 +1,6 @@
-"""The pages, each made when it is first needed, from one table of dotted names.
+"""The pages, each created when it is first needed, from one table of dotted names.
 
-Knows how to make a page and what to show where that fails; nothing of what a page does.
+Shows an error text in place of a page that cannot be created.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 
 class PageEntry(NamedTuple):
-    """A page that there is: its id, its title in the rail, and where its class is."""
+    """A page: its id, its title in the rail, and the location of its class."""
 
     id: str
     title: str
@@ -36,17 +36,17 @@ PAGES: Final = (
     PageEntry("chat", "Chat", "app.pages.chat.page", "ChatPage"),
     PageEntry("convert", "Convert", "app.pages.convert.page", "ConvertPage"),
 )
-"""In the order of the work."""
+"""All pages, in the order of the workflow."""
 
 
 class PageStack(QStackedWidget):
-    """One page at a time. Pages that nobody asked for yet are made one by one while nothing else is to do.
+    """A stack with one visible page. The others are created one by one while the application is idle.
 
     Signals:
-        built: a page was made; its id.
-        complete: all pages were made.
+        built: a page was created; its id.
+        complete: all pages were created.
         shown: another page is shown; its id.
-        failed: a page could not be made; the error to tell, and the traceback.
+        failed: a page could not be created; the error to show, and the traceback.
     """
 
     built = Signal(str)
@@ -65,22 +65,22 @@ class PageStack(QStackedWidget):
 
     @property
     def current(self) -> str:
-        """Id of the page that is shown."""
+        """Id of the current page."""
         return self._current
 
     @property
     def pages(self) -> dict[str, QWidget]:
-        """The pages made so far, by id."""
+        """The pages created so far, by id."""
         return self._pages
 
     def furnish(self, context: Context) -> None:
-        """Make the pages from now on: the shown one at once, the others one by one."""
+        """Create the pages: the current one at once, the others one by one."""
         self._context = context
         self.show_page(self._current)
         QTimer.singleShot(0, self, self._build_next)
 
     def page(self, page: str) -> QWidget | None:
-        """The page, made now if need be; None before `furnish`."""
+        """Return the page, which is created if needed; None before `furnish`."""
         if page not in self._pages and self._context is not None:
             self._pages[page] = self._make(self._entries[page], self._context)
             self._places[page] = place = _place(self._pages[page])
@@ -89,7 +89,7 @@ class PageStack(QStackedWidget):
         return self._pages.get(page)
 
     def show_page(self, page: str) -> None:
-        """Show a page; before `furnish` only note that it is the one."""
+        """Show a page; before `furnish`, only remember it."""
         self._current = page
         if self.page(page) is not None:
             self.setCurrentWidget(self._places[page])
@@ -106,23 +106,23 @@ class PageStack(QStackedWidget):
     def _make(self, entry: PageEntry, context: Context) -> QWidget:
         try:
             page: QWidget = getattr(importlib.import_module(entry.module), entry.cls)(context)
-        except Exception:  # noqa: BLE001 - a page that cannot be made must not take the others along
+        except Exception:  # noqa: BLE001 - the other pages must remain usable
             import traceback
 
             from app.failures import inside_error
 
             details = traceback.format_exc()
-            _log.exception("The page %s could not be made", entry.title)
+            _log.exception("The page %s could not be created", entry.title)
             self.failed.emit(inside_error(), details)
-            page = QLabel(self.tr("This page could not be made; the log says why."))
+            page = QLabel(self.tr("This page could not be loaded. See the log for details."))
             page.setProperty("alignment", "AlignCenter")  # by name: see app.theme
         for field in page.findChildren(QLineEdit):
-            field.setAcceptDrops(False)  # what is dropped on the window is for the window
+            field.setAcceptDrops(False)  # the window handles drops
         return page
 
 
 def _place(page: QWidget) -> QScrollArea:
-    """Where a page goes; it scrolls only on a screen smaller than the page's own minimum."""
+    """Return the scroll area of a page; it scrolls only if the window is smaller than the page's minimum size."""
     place = QScrollArea()
     place.setFrameShape(QFrame.Shape.NoFrame)
     place.setWidgetResizable(True)

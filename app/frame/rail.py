@@ -1,6 +1,6 @@
-"""The rail on the left: the pages in the order of the work, and the settings below them.
+"""The rail on the left: the pages in the order of the workflow, and the settings below them.
 
-Shows which page is on and which have something to say; knows nothing of the pages themselves.
+Marks the current page and the pages with news.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _BAR: Final = 3
 
 
 class Rail(QFrame):
-    """A column of buttons, one a page, and the settings button.
+    """A column of buttons, one per page, and the settings button.
 
     Signals:
         chosen: a page's button was pressed; the page's id.
@@ -59,15 +59,15 @@ class Rail(QFrame):
         self._paint_new()
 
     def set_menu(self, menu: QMenu) -> None:
-        """The menu that the settings button opens."""
+        """Set the menu of the settings button."""
         self._menu = menu
 
     def show_page(self, page: str) -> None:
-        """Mark the page that is on."""
+        """Mark the current page."""
         self._buttons[page].setChecked(True)
 
     def set_dot(self, page: str, shown: bool) -> None:
-        """Mark a page that has something to say, or take the mark away."""
+        """Show or hide the mark of a page with news."""
         self._buttons[page].set_dot(shown)
 
     def _open_menu(self) -> None:
@@ -80,7 +80,7 @@ class Rail(QFrame):
 
 
 class _RailButton(QToolButton):
-    """An icon above its name; a dot at the icon's corner where the page has something to say."""
+    """An icon above its name, with a dot at the icon's corner if the page has news."""
 
     def __init__(self, theme: Theme, icon_name: str, title: str) -> None:
         super().__init__()
@@ -100,11 +100,11 @@ class _RailButton(QToolButton):
 
     def set_dot(self, shown: bool) -> None:
         self._dot = shown
-        self.setAccessibleDescription(self.tr("Has something new") if shown else "")
+        self.setAccessibleDescription(self.tr("Has updates") if shown else "")
         self.update()
 
     def tint(self) -> None:
-        """Draw the icon, and the bar that marks the page that is on, in the colours of now."""
+        """Draw the icon and the mark of the current page in the colours of the theme."""
         self.setIcon(self._theme.icon(self._icon_name))
         palette = QPalette()
         palette.setColor(QPalette.ColorRole.Window, self._theme.color("accent"))

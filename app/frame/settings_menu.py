@@ -1,7 +1,4 @@
-"""The menu of the settings button: the theme, and what else belongs to the program rather than to a page.
-
-Knows the table of actions and the theme; each entry does what its action does.
-"""
+"""The menu of the settings button: the theme and the actions of the window."""
 
 from __future__ import annotations
 
@@ -18,12 +15,12 @@ if TYPE_CHECKING:
 
 
 def settings_menu(window: MainWindow, made: Mapping[str, QAction]) -> QMenu:
-    """The menu; `made` are the window's actions by id."""
+    """Return the menu; `made` are the window's actions by id."""
     menu = QMenu(window)
     menu.setObjectName("settings_menu")
     themes = menu.addMenu(window.tr("&Theme"))
     group = QActionGroup(menu)
-    texts = {"system": window.tr("As the &system"), "light": window.tr("&Light"), "dark": window.tr("&Dark")}
+    texts = {"system": window.tr("Follow &system"), "light": window.tr("&Light"), "dark": window.tr("&Dark")}
     for scheme in SCHEMES:
         action = themes.addAction(texts[scheme])
         action.setObjectName(f"scheme_{scheme}")

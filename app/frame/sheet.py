@@ -1,7 +1,4 @@
-"""A sheet of text laid over the middle of the window: not a dialog, nothing waits for it. Esc or its button closes it.
-
-Knows how to lie in the middle of its parent; what it says is its maker's.
-"""
+"""A non-modal panel over the middle of the window. Esc or its button closes it."""
 
 from __future__ import annotations
 
@@ -16,10 +13,10 @@ _MARGIN = 32
 
 
 class Sheet(QFrame):
-    """A title, a close button and room for content below them.
+    """A title, a close button and content.
 
     Signals:
-        closed: the sheet is gone.
+        closed: the sheet was closed.
     """
 
     closed = Signal()
@@ -27,7 +24,7 @@ class Sheet(QFrame):
     def __init__(self, theme: Theme, parent: QWidget) -> None:
         super().__init__(parent)
         self.setAutoFillBackground(True)
-        self.setFrameShape(QFrame.Shape.NoFrame)  # `paintEvent` draws the edge: a style's own is lost in the dark
+        self.setFrameShape(QFrame.Shape.NoFrame)  # `paintEvent` draws a border that is visible in the dark scheme too
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self._theme = theme
         self._before: QWidget | None = None
@@ -61,16 +58,16 @@ class Sheet(QFrame):
         self.hide()
 
     def set_title(self, title: str) -> None:
-        """What the sheet is called."""
+        """Set the title."""
         self._heading.setText(title)
         self.setAccessibleName(title)
 
     def set_content(self, content: QWidget) -> None:
-        """What the sheet shows."""
+        """Set the content."""
         self._scroll.setWidget(content)
 
     def present(self) -> None:
-        """Show the sheet, above everything else in its parent, and take the keyboard."""
+        """Show the sheet above all other children of its parent, with the focus."""
         self._before = self.window().focusWidget()
         self._place()
         self.show()
@@ -78,7 +75,7 @@ class Sheet(QFrame):
         self._close.setFocus(Qt.FocusReason.OtherFocusReason)
 
     def dismiss(self) -> None:
-        """Take the sheet away and give the keyboard back."""
+        """Close the sheet and restore the focus."""
         if self.isHidden():
             return
         self.hide()

@@ -1,7 +1,4 @@
-"""The sheets that the window lays over its page, and the data folder: what the settings menu leads to.
-
-Makes each sheet when it is first asked for; knows the table of actions and what pages say of their keys.
-"""
+"""The sheets of the settings menu, and the data folder. Each sheet is created on first use."""
 
 from __future__ import annotations
 
@@ -34,25 +31,25 @@ class Sheets:
 
     @property
     def shown(self) -> Sheet | None:
-        """The sheet that can be seen, if any."""
+        """The visible sheet, or None."""
         made = (self._keys, self._about, self._devices)
         return next((sheet for sheet in made if sheet is not None and sheet.isVisible()), None)
 
     def show_keys(self, pages: Mapping[str, QWidget]) -> None:
-        """Show all keys, those of `pages` too; or take them away."""
+        """Show the keyboard shortcuts, including those of `pages`; close the sheet if it is open."""
         if self._keys is None:
             self._keys = ShortcutsSheet(self._theme, self._ground)
         self._keys.fill(groups_of(self._entries, pages))
         self._toggle(self._keys)
 
     def show_about(self) -> None:
-        """Show version and licence; or take them away."""
+        """Show version and licence; close the sheet if it is open."""
         if self._about is None:
             self._about = AboutSheet(self._theme, home(), self._ground)
         self._toggle(self._about)
 
     def show_devices(self, context: Context) -> None:
-        """Show the devices and what computes on them; or take that away."""
+        """Show the devices and backends; close the sheet if it is open."""
         if self._devices is None:
             self._devices = DevicesSheet(context, self._ground)
         self._toggle(self._devices)
@@ -68,10 +65,10 @@ class Sheets:
 def open_data_folder(
     report: Callable[[BitwrightError, Remedy | None], object], copies: Callable[[str], Remedy]
 ) -> None:
-    """Show Bitwright's folder in the desktop's file manager, or say where it is."""
+    """Open Bitwright's folder in the file manager of the desktop, or report its path."""
     folder = home()
-    with contextlib.suppress(OSError):  # then no file manager opens it either
+    with contextlib.suppress(OSError):  # reported below: no file manager opens it then
         folder.mkdir(parents=True, exist_ok=True)
     if not QDesktopServices.openUrl(QUrl.fromLocalFile(str(folder))):
-        error = BitwrightError("No file manager opened the data folder.", f"It is {folder}.")
+        error = BitwrightError("The data folder could not be opened in a file manager.", f"Its path is {folder}.")
         report(error, copies(str(folder)))

@@ -1,7 +1,4 @@
-"""The sheet of all keys, made from the one table of actions and from what the pages say of themselves.
-
-Knows how to set keys and texts in columns.
-"""
+"""The sheet of keyboard shortcuts, built from the table of actions and from the actions of the pages."""
 
 from __future__ import annotations
 
@@ -20,19 +17,19 @@ _MANY = 20
 _WORDS_WIDTH = 144
 
 Rows = Sequence[tuple[str, str]]
-"""Keys, as this desktop writes them, and what they do."""
+"""Key sequences in native notation, and their descriptions."""
 
 
 class ShortcutsSheet(Sheet):
-    """All keys, a heading for each group."""
+    """All keyboard shortcuts, with a heading for each group."""
 
     def __init__(self, theme: Theme, parent: QWidget) -> None:
         super().__init__(theme, parent)
         self.setObjectName("shortcuts_sheet")
-        self.set_title(self.tr("Keys"))
+        self.set_title(self.tr("Keyboard shortcuts"))
 
     def fill(self, groups: Sequence[tuple[str, Rows]]) -> None:
-        """Show `groups`: heading and rows, in columns that are about as long as each other."""
+        """Show `groups` (heading and rows) in columns of about equal length."""
         content = QWidget()
         row = QHBoxLayout(content)
         row.setContentsMargins(0, 0, 0, 0)
@@ -88,9 +85,9 @@ def _key(keys: str) -> QLabel:
 
 
 def groups_of(entries: Sequence[Entry], pages: Mapping[str, QWidget]) -> list[tuple[str, Rows]]:
-    """The rows of the sheet: the frame's actions by group, then what each page says of its own keys.
+    """Return the rows of the sheet: the frame's actions by group, then the keys of each page.
 
-    A page says it with its actions (those that have a text and a key) and with an attribute `keys` of pairs.
+    A page's keys are its actions with a text and a shortcut, and the pairs of its attribute `keys`.
     """
     groups: dict[str, list[tuple[str, str]]] = {}
     for entry in entries:

@@ -1,6 +1,6 @@
-"""The line at the foot of the window: what runs now, memory, and the way to the log.
+"""The line at the bottom of the window: activity, memory, and the button of the log.
 
-Measures the memory of this process and its children every two seconds; knows nothing of what they do.
+The memory of this process and its children is measured every two seconds.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ _SAID_MS = 8000
 class StatusLine(QFrame):
     """Text on the left, memory and the log's button on the right.
 
-    A sentence that was said stays for some seconds; then what runs is shown again.
+    A message is shown for some seconds; then the activity is shown again.
 
     Signals:
-        log_toggled: the log's button was pressed; whether the log shall be seen.
+        log_toggled: the log's button was pressed; whether the log should be visible.
     """
 
     log_toggled = Signal(bool)
@@ -35,7 +35,7 @@ class StatusLine(QFrame):
         self._text.setObjectName("status_text")
         self._memory = ElidedLabel()
         self._memory.setObjectName("status_memory")
-        self._memory.setToolTip(self.tr("Memory that Bitwright and its child processes use, of what this machine has"))
+        self._memory.setToolTip(self.tr("Memory used by Bitwright and its child processes, and total memory"))
         self._log = QToolButton()
         self._log.setObjectName("status_log")
         self._log.setText(self.tr("Log"))
@@ -66,22 +66,22 @@ class StatusLine(QFrame):
         if text:
             self._forget.start()
             from app.widgets.announcement import (
-                announce,  # Qt's part in it is large, and nothing is said before the first paint
+                announce,  # late: a large import, not needed before the first paint
             )
 
             announce(self, text)
 
     def set_running(self, source: str, text: str) -> None:
-        """What the `run` or the `calls` do now, "" when nothing; the run comes first."""
+        """Set the activity of the `run` or the `calls`, "" for none; the run takes precedence."""
         self._running[source] = text
         self._refresh()
 
     def set_log_shown(self, shown: bool) -> None:
-        """Let the button show whether the log can be seen."""
+        """Set the state of the log's button."""
         self._log.setChecked(shown)
 
     def start_measuring(self) -> None:
-        """Show memory, now and every two seconds."""
+        """Show the memory, now and every two seconds."""
         self.measure()
         self._measure.start()
 
@@ -102,7 +102,7 @@ class StatusLine(QFrame):
 
 
 def _used() -> int:
-    """Bytes in memory of this process and all its children; one that ends meanwhile does not count."""
+    """Return the bytes in memory of this process and all its children; skip one that ends meanwhile."""
     import psutil
 
     me = psutil.Process()

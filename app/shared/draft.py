@@ -159,7 +159,7 @@ class Draft(QObject):
             self._costs = None
 
     def set_machine(self, machine: Machine) -> None:
-        """Set what was measured of this machine."""
+        """Set the measured properties of this machine."""
         self._machine = machine
         self._costs = None
         self.machine_changed.emit()
@@ -201,18 +201,18 @@ class Draft(QObject):
 
     @property
     def sensitivity(self) -> SensitivityTable | None:
-        """What was measured of this model with this measure; None before it was."""
+        """The measured sensitivity of this model with the selected measure; None before a measurement."""
         return self._tables.get(self._measure)
 
     def set_sensitivity(self, spec: AnalysisSpec, table: SensitivityTable) -> None:
-        """Keep what was measured; of a model that is not the one any more, nothing."""
+        """Keep a measured table, unless it belongs to another model."""
         if self.model is not None and spec.model == self.model.name:
             self._tables[spec.measure] = table
             if spec.measure == self._measure:
                 self.sensitivity_changed.emit()
 
     def analysis(self) -> AnalysisSpec:
-        """What a measurement of these choices depends on: all bits, as every choice of bits can then be answered."""
+        """Return the settings of a sensitivity measurement of these choices, for every number of bits."""
         picked, tree = self._choices, self.model.tree if self.model is not None else None
         default = picked.bits_map.default
         spec = AnalysisSpec(
@@ -321,13 +321,13 @@ class Draft(QObject):
         """Return the first reason why a run cannot start now, as one sentence; "" if it can."""
         model = self.model
         if model is None:
-            return "Pick a model"
+            return "Select a model"
         if model.tree.refusal:
             return model.tree.refusal
         if not self.plans:
             return self._problem or "The bits map does not fit this model"
         if not any(plan.scheme.quantized for plan in self.plans):
-            return "The map leaves every layer in 16 bits"
+            return "The bits map leaves every layer in 16 bits"
         if self.format_problem:
             return self.format_problem
         needed = self.costs

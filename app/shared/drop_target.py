@@ -1,6 +1,6 @@
-"""What is meant by a thing dropped on the window or handed over: a model, a recipe or a bits map.
+"""Interpretation of a dropped or opened path, link or name: a model, a recipe or a bits map.
 
-Looks at names, and into small JSON files; knows no widget.
+Looks at names and reads small JSON files. Depends on QtCore only.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from core.recipes import Recipe
 
 _LARGEST_JSON: Final = 8_000_000
 _QUANT_CONFIGS: Final = ("quantize_config.json", "quantization_config.json", "quant_config.json")
-"""Files beside `config.json` in which other programs say how a checkpoint was quantized."""
+"""Files beside `config.json` in which other programs store the quantization settings of a checkpoint."""
 _MAP_KEYS: Final = {"default", "rules", "layers"}
 
 Kind = Literal["model", "recipe", "map"]
@@ -27,14 +27,14 @@ Kind = Literal["model", "recipe", "map"]
 
 @dataclass(frozen=True)
 class DropTarget:
-    """What was meant: `value` is the name of a model, or the path of a recipe or a bits map."""
+    """The kind of a dropped item, and the name of the model or the path of the recipe or bits map in `value`."""
 
     kind: Kind
     value: str
 
 
 def words_of(mime: QMimeData) -> str:
-    """The one path or link in what is dragged; "" where there is none, or more than one."""
+    """Return the only path or link in dragged data; "" if there is none or more than one."""
     if mime.hasUrls():
         urls = mime.urls()
         if len(urls) != 1:
@@ -45,15 +45,15 @@ def words_of(mime: QMimeData) -> str:
 
 
 def target_of(words: str) -> DropTarget:
-    """What a path, a link or a name is meant to be; a name that is no file's is that of a model.
+    """Return the meaning of a path, a link or a name; a name that is no file counts as a model.
 
     Raises:
-        BadInput: it is nothing that Bitwright can open.
+        BadInput: Bitwright cannot open it.
     """
     if _is_link(words):
         name = model_name(words)
         if _is_link(name) or "/" not in name:
-            raise BadInput("This link does not lead to a model.", "Copy the address of a model's own page on the Hub.")
+            raise BadInput("This link is not the address of a model.", "Copy the address of a model's page on the Hub.")
         return DropTarget("model", name)
     path = Path(words)
     suffix = path.suffix.lower()
@@ -64,13 +64,13 @@ def target_of(words: str) -> DropTarget:
     if suffix == ".json":
         return _json_target(path)
     raise BadInput(
-        f"{path.name or words} is nothing that Bitwright can open.",
-        "Drop a model folder, a .gguf file, a link to a model on the Hub, a recipe or a bits map.",
+        f"Bitwright cannot open {path.name or words}.",
+        "Supported are model folders, .gguf files, links to models on the Hub, recipes and bits maps.",
     )
 
 
 def checkpoint_of(words: str) -> Path | None:
-    """The folder of the quantized checkpoint that a path means: the folder itself, or a config in it; else None."""
+    """Return the folder of a quantized checkpoint, given the folder or a config file in it; None for other paths."""
     path = Path(words)
     folder = path.parent if path.name in ("config.json", *_QUANT_CONFIGS) else path
     try:
@@ -85,7 +85,7 @@ def checkpoint_of(words: str) -> Path | None:
 
 
 def is_map(words: str) -> bool:
-    """Whether a path is that of a bits map or of something that was made with one."""
+    """Return whether a path is a bits map, or a checkpoint with quantization settings."""
     if checkpoint_of(words) is not None:
         return True
     if not words.lower().endswith(".json"):
@@ -106,7 +106,9 @@ def _json_target(path: Path) -> DropTarget:
             raise ValueError("too large for a recipe or a bits map")
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise BadInput(f"{path.name} cannot be read as JSON.", "Drop a recipe or a bits map of Bitwright.") from error
+        raise BadInput(
+            f"{path.name} cannot be read as JSON.", "Open a recipe or a bits map that was saved by Bitwright."
+        ) from error
     keys = set(value) if isinstance(value, dict) else set()
     if keys & _MAP_KEYS:
         return DropTarget("map", str(path))
@@ -114,6 +116,4 @@ def _json_target(path: Path) -> DropTarget:
         return DropTarget("recipe", str(path))
     if path.name == "config.json" and "model_type" in keys:
         return DropTarget("model", str(path.parent))
-    raise BadInput(
-        f"{path.name} is neither a recipe nor a bits map.", "Save one in Bitwright to see what they look like."
-    )
+    raise BadInput(f"{path.name} is neither a recipe nor a bits map.", "Open a .json file that was saved by Bitwright.")

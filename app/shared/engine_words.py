@@ -24,7 +24,7 @@ def engine_line(engine: str, marks: Sequence[Mark]) -> tuple[str, str]:
     if len(layers) < len(marks):
         return _tr("EngineWords", "{} cannot load this output.").format(title), "bad"
     if not layers:
-        return _tr("EngineWords", "{} runs all of it.").format(title), "good"
+        return _tr("EngineWords", "{} supports all layers.").format(title), "good"
     if not cannot:
         return _tr("EngineWords", "{0} runs {1} slowly.").format(title, counted(slow)), "warning"
     text = _tr("EngineWords", "{0} cannot load {1}").format(title, counted(cannot))

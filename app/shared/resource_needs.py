@@ -1,6 +1,6 @@
-"""What a run needs held against what this machine has free now, and the plain word for it.
+"""Disk space and memory that a run needs, compared with what is free now.
 
-Pure but for `free_now`, `free_memory` and `disk_problem`, which look at disk and memory.
+Only `free_now`, `free_memory` and `disk_problem` look at the disk and the memory.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _tr = QCoreApplication.translate
 
 @dataclass(frozen=True)
 class ResourceNeed:
-    """One thing that a run uses up.
+    """The amount of one resource that a run needs.
 
     Attributes:
         key: `disk`, `ram` or `device`.
-        title: for people.
-        low, high: bytes.
-        free: bytes free now; None where that is not known.
+        title: name for display.
+        low, high: range of the need in bytes.
+        free: bytes free now; None if unknown.
     """
 
     key: str
@@ -42,7 +42,7 @@ class ResourceNeed:
 
     @property
     def verdict(self) -> str:
-        """`fits` whatever happens, `tight` where it depends, `short` where not even the low end fits."""
+        """`fits` in every case, `tight` within the range, `short` if even the low end exceeds what is free."""
         if self.free is None:
             return UNKNOWN
         if self.high <= self.free:
@@ -51,7 +51,7 @@ class ResourceNeed:
 
     @property
     def amounts(self) -> str:
-        """`0.55 to 1.5 GB of 21.3 GB free`."""
+        """The need and what is free: `0.55 to 1.5 GB of 21.3 GB free`."""
         needed = byte_range(self.low, self.high)
         if self.free is None:
             return needed
@@ -60,7 +60,7 @@ class ResourceNeed:
 
 @dataclass(frozen=True)
 class FreeBytes:
-    """Bytes free now: on the volume of the output, in memory, and on the device (None: not known)."""
+    """Bytes free now: on the volume of the output, in memory, and on the device; None if unknown."""
 
     disk: float | None
     ram: float | None
@@ -68,8 +68,8 @@ class FreeBytes:
 
 
 def needs(costs: Costs, download: float, free: FreeBytes) -> tuple[ResourceNeed, ...]:
-    """The needs of a run that first fetches `download` bytes; the device's memory only where the run uses one."""
-    disk = _tr("Budget", "Disk, with the download") if download else _tr("Budget", "Disk")
+    """Return the needs of a run that first downloads `download` bytes; device memory only if the run uses any."""
+    disk = _tr("Budget", "Disk, including download") if download else _tr("Budget", "Disk")
     found = [
         ResourceNeed("disk", disk, costs.disk.low + download, costs.disk.high + download, free.disk),
         ResourceNeed("ram", _tr("Budget", "Memory"), costs.ram.low, costs.ram.high, free.ram),
@@ -81,7 +81,7 @@ def needs(costs: Costs, download: float, free: FreeBytes) -> tuple[ResourceNeed,
 
 
 def verdict_text(verdict: str) -> str:
-    """The word beside a bar."""
+    """Return the text beside a bar."""
     words = {
         FITS: _tr("Budget", "fits"),
         TIGHT: _tr("Budget", "tight"),
@@ -91,22 +91,22 @@ def verdict_text(verdict: str) -> str:
 
 
 def advice(found: tuple[ResourceNeed, ...]) -> str:
-    """One sentence about the worst of them; "" where there is nothing to worry about."""
+    """Return a sentence about the most serious shortage; "" if there is none."""
     verdicts = {need.key: need.verdict for need in found}
     if verdicts.get("disk") == SHORT:
-        return _tr("Budget", "There is too little room on the disk. Free some, or choose another output folder.")
+        return _tr("Budget", "Not enough disk space. Free some, or choose another output folder.")
     if SHORT in verdicts.values():
         return _tr(
             "Budget",
-            "It does not fit; you can try all the same. Low memory mode, on the Recipe page, needs less.",
+            "Not enough memory. You can still try. Low memory mode on the Recipe page needs less.",
         )
     if TIGHT in verdicts.values():
-        return _tr("Budget", "It may become tight. Closing other programs helps.")
+        return _tr("Budget", "Memory may be insufficient. Close other programs to free some.")
     return ""
 
 
 def byte_range(low: float, high: float) -> str:
-    """`0.55 to 1.5 GB`, `1.5 GB` where both ends read the same."""
+    """Return `0.55 to 1.5 GB`, or `1.5 GB` if both ends are displayed the same."""
     first, last = human(low), human(high)
     if first == last:
         return last
@@ -115,16 +115,16 @@ def byte_range(low: float, high: float) -> str:
 
 
 def free_now(draft: Draft) -> FreeBytes:
-    """What is free at this moment for the run that `draft` describes."""
+    """Return the bytes free now for the run of `draft`."""
     try:
         disk: float | None = free_bytes(draft.output)
-    except OSError:  # a drive that went away
+    except OSError:  # the drive was disconnected
         disk = None
     return FreeBytes(disk, _free_ram(draft), _free_on_device(draft))
 
 
 def free_memory(draft: Draft) -> float | None:
-    """Bytes free now where the device of `draft` computes: its own, or this machine's; None where that is not known."""
+    """Return the bytes of memory free now on the device of `draft`; None if unknown."""
     return _free_ram(draft) if draft.device_id.startswith("cpu") else _free_on_device(draft)
 
 
@@ -133,7 +133,7 @@ def _free_ram(draft: Draft) -> float:
 
     ram = float(psutil.virtual_memory().available)
     cpu = draft.machine.device("cpu")
-    # the device knows the limit of a container, psutil does not
+    # psutil ignores the memory limit of a container; the device's total respects it
     return min(ram, cpu.total_memory) if cpu is not None and cpu.total_memory else ram
 
 
@@ -143,6 +143,6 @@ def _free_on_device(draft: Draft) -> float | None:
 
 
 def disk_problem(wanted: float, output: Path) -> str:
-    """Why the volume of `output` cannot take so many bytes now, in short; "" where it can."""
+    """Return a short message if the volume of `output` has fewer than `wanted` bytes free; otherwise ""."""
     free = free_bytes(output)
-    return f"Needs {human(wanted)} of disk, {human(free)} free" if wanted > free else ""
+    return f"Needs {human(wanted)} of disk space, {human(free)} free" if wanted > free else ""

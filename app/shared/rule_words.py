@@ -11,13 +11,15 @@ _tr = QCoreApplication.translate
 
 
 def given(rule: Rule) -> str:
-    """Return the scheme of a rule as text: `8 bits, group 32, asymmetric`."""
+    """Return the scheme of a rule as text: `8 bits, group size 32, asymmetric`."""
     parts = []
     if rule.bits is not None:
         parts.append(_tr("RuleWords", "{} bits").format(rule.bits))
     if rule.group_size is not None:
         row = rule.group_size == -1
-        parts.append(_tr("RuleWords", "group row") if row else _tr("RuleWords", "group {}").format(rule.group_size))
+        parts.append(
+            _tr("RuleWords", "one group per row") if row else _tr("RuleWords", "group size {}").format(rule.group_size)
+        )
     if rule.sym is not None:
         parts.append(_tr("RuleWords", "symmetric") if rule.sym else _tr("RuleWords", "asymmetric"))
     return ", ".join(parts)
@@ -26,7 +28,7 @@ def given(rule: Rule) -> str:
 def done(effect: RuleEffect) -> str:
     """Return how many layers a rule matches and decides, or the reason why it has no effect."""
     if effect.idle:
-        return _tr("RuleWords", "Does nothing. {}").format(effect.idle)
+        return _tr("RuleWords", "No effect. {}").format(effect.idle)
     if effect.decided == effect.matched:
         return counted(effect.matched)
     return _tr("RuleWords", "{0}, decides {1}").format(counted(effect.matched), f"{effect.decided:,}")
@@ -37,8 +39,8 @@ def edited(*, bits: int | None = None, group_size: int | None = None, sym: bool 
     if bits is not None:
         return _tr("RuleWords", "{} bits").format(bits)
     if group_size is not None:
-        row = _tr("RuleWords", "one group a row")
-        return row if group_size == -1 else _tr("RuleWords", "group {}").format(group_size)
+        row = _tr("RuleWords", "one group per row")
+        return row if group_size == -1 else _tr("RuleWords", "group size {}").format(group_size)
     return _tr("RuleWords", "symmetric") if sym else _tr("RuleWords", "asymmetric")
 
 

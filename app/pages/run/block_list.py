@@ -1,7 +1,7 @@
-"""The blocks of a run, one painted row each: number, bar from plain rounding to what was kept, figures.
+"""The blocks of a run, one painted row each: number, bars of the loss before and after tuning, figures.
 
-Arrow keys and the mouse pick the block whose curve is shown; while none is picked the list follows the tuning. Knows
-the rows of the block table and no run.
+The block whose curve is shown is selected with the mouse or the arrow keys; without a selection, the list follows the
+block being tuned. Depends on the rows of `BlockTable` only.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _NARROWEST_BAR = 48
 
 
 class BlockList(QListView):
-    """The list.
+    """The list of blocks.
 
     Signals:
-        picked: the user picked a block (its number from 0), or with -1 went back to the one that is tuned.
+        picked: the user selected a block (its number from 0); -1 returns to the block being tuned.
     """
 
     picked = Signal(int)
@@ -51,12 +51,12 @@ class BlockList(QListView):
         theme.changed.connect(self.viewport().update)
 
     def follow(self) -> None:
-        """Show the block that is tuned, from now on."""
+        """Follow the block being tuned."""
         self._follows, self._shown = True, -1
         self.reveal()
 
     def reveal(self) -> None:
-        """Where the list follows: mark the block that is tuned, and bring it into view when it is another one."""
+        """If the list follows, select the block being tuned and scroll to it."""
         current = self.table.current
         if not self._follows or current < 0 or current == self._shown:
             return
@@ -64,7 +64,7 @@ class BlockList(QListView):
         self.mark(current)
 
     def mark(self, block: int) -> None:
-        """Select a block without a word, and bring it into view."""
+        """Select a block without emitting a signal, and scroll to it."""
         self._quiet = True
         self.setCurrentIndex(self.table.index(block))
         self._quiet = False
@@ -76,7 +76,7 @@ class BlockList(QListView):
             self.scrollTo(self.currentIndex(), QListView.ScrollHint.EnsureVisible)
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
-        """Esc goes back to following; everything else is the list's own."""
+        """Handle Esc, which returns to following; pass other keys to the list."""
         if event.key() == Qt.Key.Key_Escape and not self._follows:
             self.follow()
             self.picked.emit(-1)
@@ -88,7 +88,7 @@ class BlockList(QListView):
             self._pick(now)
 
     def _pick(self, index: QModelIndex) -> None:
-        """Picking the block that is tuned means to follow again."""
+        """Emit `picked`; selecting the block being tuned means following again."""
         row = index.data(ROW)
         if not isinstance(row, BlockRow):
             return
@@ -98,7 +98,7 @@ class BlockList(QListView):
 
 
 class _Painter(QStyledItemDelegate):
-    """Paints a row: no widget per block."""
+    """Delegate that paints a row; there is no widget per block."""
 
     def __init__(self, theme: Theme, parent: QWidget) -> None:
         super().__init__(parent)
@@ -137,7 +137,7 @@ class _Painter(QStyledItemDelegate):
 
     @staticmethod
     def _write_figures(painter: QPainter, area: QRect, text: str, right: bool) -> None:
-        """With the arrows of all rows below each other, whatever length the figures have; other words at the end."""
+        """Draw the figures with the arrows of all rows aligned; right-align other texts."""
         before, arrow, after = text.partition(_ARROW)
         if not arrow or right:
             side = Qt.AlignmentFlag.AlignLeft if right else Qt.AlignmentFlag.AlignRight
@@ -154,7 +154,7 @@ class _Painter(QStyledItemDelegate):
         painter.drawText(last, middle, after)
 
     def _draw_bar(self, painter: QPainter, area: QRect, row: BlockRow, right: bool) -> None:
-        """Plain rounding in a pale tone, what was kept over it; of the block that is tuned, how far it is."""
+        """Draw the loss before tuning in a pale tone and the loss after it on top; for the current block, progress."""
         accent, line = self._theme.color("accent"), self._theme.color("line")
         if row.share is not None:
             self._fill(painter, area, 1.0, line, right)
@@ -174,7 +174,7 @@ class _Painter(QStyledItemDelegate):
 
 
 def _parts(option: QStyleOptionViewItem, rect: QRect, right: bool) -> tuple[QRect, QRect, QRect]:
-    """Where number, bar and figures stand; mirrored from right to left."""
+    """Return the areas of number, bar and figures, mirrored for right-to-left layouts."""
     metrics = option.fontMetrics
     numbers, figures = metrics.horizontalAdvance("0000"), metrics.horizontalAdvance(_FIGURES) + _PAD
     bar = max(_NARROWEST_BAR, rect.width() - numbers - figures - 4 * _PAD)

@@ -1,6 +1,6 @@
-"""The blocks of a run as rows: what each lost by plain rounding, and after tuning.
+"""Table model of the blocks of a run: the loss of each with plain rounding and after tuning.
 
-Knows Qt's model and the record; nothing of how rows are painted. The bars of all rows share one logarithmic scale.
+Depends on Qt's item models and the run's record. The bars of all rows share a logarithmic scale.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _ARROW: Final = "\N{RIGHTWARDS ARROW}"
 
 @dataclass(frozen=True)
 class BlockRow:
-    """One block as it is painted.
+    """A row for painting.
 
     Attributes:
-        block: its number from 0, as in the model; people count from 1.
-        figures: None while it is not finished.
-        share: how far tuning is in it, 0 to 1; None where it is not being tuned.
-        text: the figures, or what it does.
+        block: number from 0, as in the model; displayed from 1.
+        figures: None until it is finished.
+        share: progress of its tuning, 0 to 1; None if it is not being tuned.
+        text: the figures, or its state.
         before, after: lengths of its bars, 0 to 1.
     """
 
@@ -42,7 +42,7 @@ ROW: Final = int(Qt.ItemDataRole.UserRole)
 
 
 class BlockTable(QAbstractListModel):
-    """One row a block, in their order."""
+    """A table with one row per block."""
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -52,11 +52,11 @@ class BlockTable(QAbstractListModel):
 
     @property
     def current(self) -> int:
-        """The block that is tuned now, -1 where none is."""
+        """Number of the block being tuned; -1 for none."""
         return next((row.block for row in self._rows if row.share is not None), -1)
 
     def show(self, record: RunRecord | None) -> None:
-        """Follow what the record says; only rows that are different tell so."""
+        """Update the rows from a record; only changed rows are reported."""
         self._record = record
         rows = self._made()
         if len(rows) != len(self._rows):
@@ -121,17 +121,17 @@ class BlockTable(QAbstractListModel):
 
     def _tip(self, block: int, figures: BlockFigures) -> str:
         name = self._record.names.get(block, "") if self._record is not None else ""
-        text = self.tr("Loss {before:.6g} with plain rounding, {after:.6g} as kept (iteration {best}), in {time}")
+        text = self.tr("Loss {before:.6g} with plain rounding, {after:.6g} after tuning (iteration {best}), {time}")
         time = duration(figures.seconds)
         told = text.format(before=figures.before, after=figures.after, best=figures.best, time=time)
         return f"{name}\n{told}" if name else told
 
 
 def scale_of(blocks: Any) -> tuple[float, float]:
-    """The ends of the common scale, as powers of ten: whole decades around all losses."""
+    """Return the ends of the common scale as powers of ten: whole decades around all losses."""
     losses = [loss for block in blocks for loss in (block.before, block.after) if loss > 0 and math.isfinite(loss)]
     if not losses:
         return 0.0, 1.0
-    # half a decade below the smallest, so that its bar has a length
+    # half a decade below the smallest, so that its bar is visible
     low, high = math.floor(2 * (math.log10(min(losses)) - 0.5)) / 2, math.ceil(2 * math.log10(max(losses))) / 2
     return low, max(high, low + 0.5)

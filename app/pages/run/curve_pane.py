@@ -1,4 +1,4 @@
-"""The curve of one block with its heading, and the list of blocks to pick it from. Knows the record and no run."""
+"""The loss curve of a block with its heading, and the list of blocks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class CurvePane(QSplitter):
         self._title.setObjectName("curve_title")
         self._words = ElidedLabel()
         self._words.setObjectName("curve_words")
-        self._back = QPushButton(self.tr("Back to the block being tuned"))
+        self._back = QPushButton(self.tr("Show current block"))
         self._back.setObjectName("follow")
         self._back.setFlat(True)
         self._back.clicked.connect(self._follow)
@@ -44,7 +44,7 @@ class CurvePane(QSplitter):
         self.setStretchFactor(1, 2)
 
     def show_record(self, record: RunRecord) -> None:
-        """Show what the record says now. Another record than before starts afresh."""
+        """Update from a record. A different record resets the view."""
         fresh = record is not self._record
         if fresh:
             self._record, self._picked = record, -1
@@ -58,7 +58,7 @@ class CurvePane(QSplitter):
 
     @property
     def block(self) -> int:
-        """The block whose curve is shown."""
+        """Number of the block whose curve is shown."""
         record = self._record
         if record is None:
             return -1
@@ -90,16 +90,16 @@ class CurvePane(QSplitter):
             self.plot.show_message(self._nothing(record, block))
 
     def _nothing(self, record: RunRecord, block: int) -> str:
-        """Why there is no curve."""
+        """Return the reason why there is no curve."""
         if block in record.blocks:
             if record.iterations:
-                return self.tr("The losses of this block were not kept.")
-            return self.tr("This recipe rounds without tuning, so there is no curve.")
+                return self.tr("No losses were recorded for this block.")
+            return self.tr("This recipe does not tune, so there is no curve.")
         if not record.active:
             return self.tr("This block was not reached.")
         if block < 0 or self._picked < 0:
-            return self.tr("The curve of the block that is tuned appears here.")
-        return self.tr("This block is still to come.")
+            return self.tr("The curve of the current block appears here.")
+        return self.tr("This block has not been tuned yet.")
 
     def _curve_side(self, theme: Theme) -> QWidget:
         head = QHBoxLayout()
@@ -115,7 +115,7 @@ class CurvePane(QSplitter):
     def _block_side(self, theme: Theme) -> QWidget:
         title = TintedLabel(theme, self.tr("&Blocks"), bold=True)
         title.setBuddy(self.blocks)
-        legend = ElidedLabel(text=self.tr("loss: plain rounding \N{RIGHTWARDS ARROW} kept, log scale"))
+        legend = ElidedLabel(text=self.tr("Loss: plain rounding \N{RIGHTWARDS ARROW} after tuning, log scale"))
         head = QHBoxLayout()
         head.setSpacing(16)
         head.addWidget(title)

@@ -1,4 +1,4 @@
-"""What became of a run without a result: a sentence, what to do about it, and the buttons that do it."""
+"""The end of a run without a result: a sentence, a hint, and buttons."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _HEADING = 1.2
 
 
 class EndingBanner(Panel):
-    """The banner.
+    """A panel with the reason and the possible actions.
 
     Signals:
-        again: the user wants the same run once more.
-        log_wanted: the user wants to read the run's whole log.
+        again: the user wants to start the same run again.
+        log_wanted: the user wants to see the log file of the run.
     """
 
     again = Signal()
@@ -62,17 +62,17 @@ class EndingBanner(Panel):
         self.column.addLayout(row)
 
     def show_ending(self, ending: Ending, *, again: bool) -> None:
-        """Show how a run ended; `again` where there is a spec to try again with."""
+        """Show the end of a run; `again` if its settings are known."""
         self._headline.setText(ending.headline)
         self._headline.set_role(ending.role if ending.role == "bad" else "")
         self._message.setText(ending.message)
         self._hint.setText(ending.hint)
         self._hint.setVisible(bool(ending.hint))
-        self._again.setText(self.tr("Try again") if ending.role == "bad" else self.tr("Start it again"))
+        self._again.setText(self.tr("Try again") if ending.role == "bad" else self.tr("Start again"))
         self._again.setVisible(again)
 
     def show_obstacle(self, reason: str) -> None:
-        """Say why the run cannot be started again now, "" where it can."""
+        """Show the reason why the run cannot be started again now; "" if it can."""
         if reason == self._obstacle.text():
             return
         self._obstacle.setText(reason)

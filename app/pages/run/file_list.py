@@ -1,4 +1,4 @@
-"""The files of an output with their sizes, and what did not go as the bits map asked. Knows a report and no disk."""
+"""The files of an output with their sizes, and the layers that deviate from the bits map. Shows a report."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MOST = 14
 
 
 class FileList(Panel):
-    """The largest files by name, the rest as a number."""
+    """The largest files by name, and the number of the others."""
 
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
         super().__init__(theme, parent)
@@ -28,14 +28,14 @@ class FileList(Panel):
         self._table = QWidget()
         self.column.addWidget(TintedLabel(theme, self.tr("Files"), bold=True))
         self.column.addWidget(self._table)
-        self._fell_back = TintedLabel(theme, self.tr("Not as the map asked"), bold=True)
+        self._fell_back = TintedLabel(theme, self.tr("Deviations from the bits map"), bold=True)
         self._reasons = TintedLabel(theme, role="muted", wrap=True)
         self._reasons.setObjectName("fallbacks")
         self.column.addWidget(self._fell_back)
         self.column.addWidget(self._reasons)
 
     def show_files(self, report: Mapping[str, Any]) -> None:
-        """Show what a report says of files and fallbacks."""
+        """Show the files and the fallbacks of a report."""
         table = QWidget()
         grid = QGridLayout(table)
         grid.setContentsMargins(0, 0, 0, 0)

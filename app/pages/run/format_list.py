@@ -1,4 +1,4 @@
-"""The formats that a run wrote: what each takes, what was checked of it, what it costs. Knows a report and no disk."""
+"""The formats that a run wrote: size, verification and remarks of each. Shows a report."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class FormatList(Panel):
     """A few lines for each format.
 
     Signals:
-        convert_wanted: see what else the output can become.
+        convert_wanted: the user wants to convert the output.
     """
 
     convert_wanted = Signal()
@@ -37,7 +37,7 @@ class FormatList(Panel):
         self.column.addWidget(self.convert, 0, Qt.AlignmentFlag.AlignLeft)
 
     def show_formats(self, report: Mapping[str, Any]) -> None:
-        """Show what a report says of the formats."""
+        """Show the formats of a report."""
         formats = formats_of(report)
         self._title.setText(self.tr("Formats") if len(formats) > 1 else self.tr("Format"))
         self.setVisible(bool(formats))
@@ -60,7 +60,7 @@ class FormatList(Panel):
         name.setAccessibleDescription(found.schemes)
         grid.addWidget(name, row, 0)
         grid.addWidget(TintedLabel(self._theme, found.amount), row, 1, Qt.AlignmentFlag.AlignRight)
-        checked = found.checked or self.tr("The files were not checked")
+        checked = found.checked or self.tr("Files not verified")
         label = TintedLabel(self._theme, checked, role="good" if found.checked else "warning", wrap=True)
         label.setObjectName("format_checked")
         grid.addWidget(label, row + 1, 0, 1, 2)

@@ -1,6 +1,6 @@
-"""A run that is on, or that ended without a result: what it does, how far it is, its losses and its log.
+"""An active run, or one that ended without a result: activity, progress, losses and log.
 
-Shows the record; Pause, Cancel and Try again go to the run of the window.
+Shows the record; Pause, Cancel and Try again act on the run of the window.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _HEADING = 1.35
 
 
 class LiveView(QWidget):
-    """The record of a run, kept up to date by whoever calls `show_record`."""
+    """The view of a run's record, updated by `show_record`."""
 
     def __init__(self, context: Context, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -48,7 +48,7 @@ class LiveView(QWidget):
         self._pause.clicked.connect(self._toggle_pause)
         self._cancel = QPushButton(self.tr("Cancel"))
         self._cancel.setObjectName("run_cancel")
-        self._cancel.setToolTip(self.tr("Stop the run; nothing of it is kept"))
+        self._cancel.setToolTip(self.tr("Cancel the run and remove its files"))
         self._cancel.clicked.connect(context.runs.cancel)
         self._stages = StageLine(theme)
         self._bar = QProgressBar()
@@ -76,7 +76,7 @@ class LiveView(QWidget):
         context.draft.model_changed.connect(self._renew_obstacle)
 
     def show_record(self, record: RunRecord) -> None:
-        """Show what the record says now."""
+        """Update from a record."""
         fresh = record is not self._record
         self._record = record
         ending = run_words.ending(record)
@@ -147,14 +147,14 @@ class LiveView(QWidget):
     def _show_state(self, record: RunRecord) -> None:
         waits = record.wants_pause
         self._pause.setText(self.tr("Resume") if waits else self.tr("Pause"))
-        tip = self.tr("Go on with the next block") if waits else self.tr("Wait when this block is done")
+        tip = self.tr("Continue with the next block") if waits else self.tr("Pause after this block")
         self._pause.setToolTip(tip)
         self._pause.setEnabled(record.can_pause)
         self._cancel.setEnabled(not record.stopping)
         self._stages.show_stage(record.stage, record.stages_done)
         fetching = record.fetching
         share = record.fraction if fetching is None else min(1.0, max(0.0, fetching.fraction))
-        # a bar that moves to and fro says that nobody knows yet; it stands still while nothing happens
+        # indeterminate while the progress is unknown, except while the run is paused
         unknown = not share and record.state in ("starting", "running")
         self._bar.setRange(0, 0 if unknown else 1000)
         self._bar.setValue(int(1000 * share))
@@ -166,14 +166,14 @@ class LiveView(QWidget):
             self._facts.show_facts(run_words.facts(self._record))
 
     def _show_obstacle(self) -> None:
-        """Keep Try again true: what is free on the disk changes without a word."""
+        """Update the state of Try again, as free disk space changes without a notification."""
         record = self._record
         if record is not None and not record.active:
             reason = obstacle(record.spec, self._needed) if record.spec is not None else ""
             self._banner.show_obstacle(reason)
 
     def _renew_obstacle(self) -> None:
-        """Compute again what the run needs, with the model of the window."""
+        """Compute the resources that the run needs again, with the model of the window."""
         record = self._record
         if record is not None and record.spec is not None and not record.active:
             self._needed = needed_bytes(record, record.spec, self._context.draft.model)
@@ -200,7 +200,7 @@ class LiveView(QWidget):
         self._log.setFocus(Qt.FocusReason.OtherFocusReason)
 
     def _announce(self, words: str) -> None:
-        """Tell a screen reader what is on, once for each stage or state."""
+        """Announce the activity to a screen reader, once for each stage or state."""
         key = words.split(" block ")[0]
         if key != self._announced:
             self._announced = key

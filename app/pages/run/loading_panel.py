@@ -1,7 +1,4 @@
-"""How to load a checkpoint in other programs: one program at a time, its code to copy, and what to know before.
-
-Shows snippets; knows no report.
-"""
+"""Code that loads a checkpoint in other programs, one program at a time, with remarks."""
 
 from __future__ import annotations
 
@@ -19,14 +16,14 @@ from core.report.loading_snippets import Snippet, Support
 
 _MARKS: dict[Support, tuple[str, str]] = {
     "tested": ("Tested", "good"),
-    "documented": ("By its documentation", "muted"),
-    "partly": ("Not certain", "warning"),
-    "no": ("Not possible", "bad"),
+    "documented": ("Supported according to its documentation", "muted"),
+    "partly": ("Partly supported", "warning"),
+    "no": ("Not supported", "bad"),
 }
 
 
 class LoadingPanel(Panel):
-    """A choice of programs, and the snippet for the chosen one."""
+    """A choice of programs, and the code for the chosen one."""
 
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
         super().__init__(theme, parent)
@@ -35,7 +32,7 @@ class LoadingPanel(Panel):
         self._program = QComboBox()
         self._program.setObjectName("loading_program")
         self._program.currentIndexChanged.connect(self._show)
-        label = TintedLabel(theme, self.tr("Load it &in"), bold=True)
+        label = TintedLabel(theme, self.tr("Load &in"), bold=True)
         label.setBuddy(self._program)
         self._mark = TintedLabel(theme)
         self._mark.setObjectName("loading_mark")
@@ -54,7 +51,7 @@ class LoadingPanel(Panel):
         self.column.addWidget(self._code)
 
     def show_snippets(self, snippets: Sequence[Snippet]) -> None:
-        """Offer these, and show the first."""
+        """Offer these programs and show the first."""
         self._snippets = tuple(snippets)
         self._program.blockSignals(True)
         self._program.clear()
@@ -63,7 +60,7 @@ class LoadingPanel(Panel):
         self._show(0)
 
     def take_focus(self) -> None:
-        """Let the keyboard start at the choice of programs."""
+        """Set the focus to the choice of programs."""
         self._program.setFocus(Qt.FocusReason.OtherFocusReason)
 
     def _show(self, number: int) -> None:

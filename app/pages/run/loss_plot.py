@@ -1,6 +1,6 @@
-"""The loss of one block over its iterations: one thin curve, and a mark where it was lowest or what was kept.
+"""The loss of a block over its iterations, with a mark at the lowest or the chosen iteration.
 
-Knows curves and colours, no run.
+Depends on curves and colours only.
 """
 
 from __future__ import annotations
@@ -36,29 +36,32 @@ class LossPlot(LazyPlot):
         self.setAccessibleName(self.tr("Loss curve"))
 
     def sizeHint(self) -> QSize:
-        """A fixed wish: the graphics view's own is the size that it has, and a page that scrolls would grow with it."""
+        """Return a fixed size: a graphics view's own hint is its current size, so a scrolling page would grow."""
         return QSize(320, 180)
 
     def hasHeightForWidth(self) -> bool:
-        """No, although the sentence inside it would have one."""
+        """Return False, although the message label has a height for its width."""
         return False
 
     @property
     def points(self) -> int:
-        """How many losses the curve shows."""
+        """Number of losses in the curve."""
         return 0 if self._line is None or self._line.xData is None else len(self._line.xData)
 
     def show_curve(self, curve: Curve, iterations: int, kept: int = 0) -> None:
-        """Show a curve; `iterations` is how long it will be, `kept` the iteration whose result was taken (0: not yet).
+        """Show a curve.
 
-        The curve may grow: call this again, and what is new is drawn.
+        Args:
+            curve: the losses. It may grow; call this method again to draw the new ones.
+            iterations: length of the complete curve.
+            kept: the iteration whose result was chosen; 0 if not decided yet.
         """
         self._curve, self._length, self._kept = curve, iterations, kept
         if self.plot is not None:
             self.draw()
 
     def show_message(self, text: str) -> None:
-        """A sentence in place of a curve."""
+        """Show a message in place of a curve."""
         self._curve = None
         self.empty.setText(text)
         self.setAccessibleDescription(text)
@@ -72,7 +75,7 @@ class LossPlot(LazyPlot):
         for side, text in (("bottom", self.tr("iteration")), ("left", self.tr("loss (mean squared error)"))):
             item.getAxis(side).setLabel(text)
         item.getAxis("bottom").tickStrings = _whole
-        item.getAxis("left").setWidth(76)  # figures of any length leave the curve where it is
+        item.getAxis("left").setWidth(76)  # a fixed width, so that longer figures do not move the curve
         self._line = pyqtgraph.PlotDataItem(antialias=False, skipFiniteCheck=True)
         self._mark = pyqtgraph.ScatterPlotItem(size=9, symbol="o", antialias=True)
         item.addItem(self._line)
@@ -85,7 +88,7 @@ class LossPlot(LazyPlot):
         curve = self._curve
         if self.plot is None or curve is None:
             return
-        # copies: an array that lends its memory cannot grow
+        # copies: an array with an exported buffer cannot grow
         x, y = np.array(curve.iterations), np.array(curve.losses)
         sound = np.isfinite(y)
         if not sound.all():
@@ -102,7 +105,7 @@ class LossPlot(LazyPlot):
             self.setAccessibleDescription(words)
 
     def _marked(self, curve: Curve) -> tuple[float, float] | None:
-        """Where the mark stands: at what was kept, else at the lowest loss so far."""
+        """Return the position of the mark: the chosen iteration, else the lowest loss so far."""
         if self._kept > 0:
             try:
                 place = curve.iterations.index(self._kept)
@@ -122,14 +125,14 @@ class LossPlot(LazyPlot):
 
 
 def _whole(values: list[float], _scale: float, _spacing: float) -> list[str]:
-    """The ticks of iterations: there are no halves of them."""
+    """Return the tick labels of iterations, which are integers."""
     return [f"{value:.0f}" if float(value).is_integer() else "" for value in values]
 
 
 def thinned(x: Any, y: Any, most: int = _MOST_POINTS) -> tuple[Any, Any]:
-    """At most about `most` points of a curve, NumPy arrays: of every stretch the lowest and the highest.
+    """Return about `most` points of a curve of NumPy arrays: the lowest and the highest of each interval.
 
-    A screen has no room for more, and to draw 100,000 takes half a second.
+    Drawing 100,000 points takes half a second, and the screen cannot show more.
     """
     import numpy as np
 

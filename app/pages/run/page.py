@@ -1,7 +1,4 @@
-"""The Run page: nothing yet, a run that is on, one that ended without a result, or the report of one that is done.
-
-Follows the run of the window and shows the view that fits; knows nothing of processes.
-"""
+"""The Run page: the welcome, an active run, one that ended without a result, or the report of a finished one."""
 
 from __future__ import annotations
 
@@ -19,10 +16,10 @@ from core.report.verdict import judge
 
 
 class RunPage(QWidget):
-    """The page.
+    """The page of the window's run.
 
     Signals:
-        dot_changed: ask `dot` again.
+        dot_changed: `dot` may have changed.
     """
 
     page_id = "run"
@@ -37,7 +34,7 @@ class RunPage(QWidget):
         self._told: RunRecord | None = None
         self._dot = False
         self.welcome = RunWelcome(context)
-        self.loading = QLabel(self.tr("Reading what the run left."))
+        self.loading = QLabel(self.tr("Reading the events of the run."))
         self.loading.setAlignment(Qt.AlignmentFlag.AlignCenter)
         self.live = LiveView(context)
         self.report = ReportView(context)
@@ -53,7 +50,7 @@ class RunPage(QWidget):
         self._changed()
 
     def dot(self) -> bool:
-        """Whether there is something to see: a run is on, or one has ended since the page was last looked at."""
+        """Return whether a run is active, or has ended since the page was last visible."""
         record = self._context.runs.record
         return record is not None and not self._context.runs.loading and (record.active or record is not self._seen)
 
@@ -89,7 +86,7 @@ class RunPage(QWidget):
             self._views.setCurrentWidget(self.live)
 
     def _look(self) -> None:
-        """The user sees the page: what has ended needs no dot any more."""
+        """Clear the dot, as the user sees the page."""
         record = self._context.runs.record
         if record is not None and not record.active:
             self._seen = record
@@ -101,7 +98,7 @@ class RunPage(QWidget):
             self.dot_changed.emit()
 
     def _tell_end(self, record: RunRecord | None) -> None:
-        """Say once how a run ended, in the status line and to a screen reader, whatever page is shown."""
+        """Report the end of a run once, in the status line and to a screen reader, on any page."""
         if record is None or record.active or record is self._told or self._context.runs.loading:
             return
         self._told = record
@@ -117,8 +114,8 @@ class RunPage(QWidget):
 
 
 class _Ground(QWidget):
-    """Where the views are."""
+    """The container of the views."""
 
     def hasHeightForWidth(self) -> bool:
-        """No: the views take the height there is; with one, the page would scroll to their favourite height."""
+        """Return False: the views use the available height; otherwise the page would scroll."""
         return False

@@ -1,4 +1,4 @@
-"""The figures of a report as the window shows them. Pure functions; a report of any age is taken as it is."""
+"""The figures of a report for display. Pure functions that accept reports of any version."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ARROW = "\N{RIGHTWARDS ARROW}"
 
 @dataclass(frozen=True)
 class OutputFile:
-    """A file of the output: its path in it, and its bytes."""
+    """A file of the output: its relative path and its size in bytes."""
 
     path: str
     size: int
@@ -25,14 +25,14 @@ class OutputFile:
 
 @dataclass(frozen=True)
 class OutputFormat:
-    """One of the formats that a run wrote.
+    """A format that a run wrote.
 
     Attributes:
-        title: its name for people; folder: where it lies in the output, "" for the output itself.
-        amount: bytes and bits a weight, in words.
-        checked: what was read back and compared, "" where nothing was.
-        notes: what it costs, and what fell back.
-        schemes: how many layers have which scheme, in words.
+        title: name for display; folder: subfolder in the output, "" for the output itself.
+        amount: bytes and bits per weight, as text.
+        checked: result of the verification, "" if it was not verified.
+        notes: remarks, and layers that fell back.
+        schemes: number of layers per scheme, as text.
     """
 
     title: str
@@ -53,7 +53,7 @@ def formats_of(report: Mapping[str, Any]) -> list[OutputFormat]:
         rate = rates.get(name, report.get("bits_per_weight") if len(sizes) == 1 else None)
         amount = [human(_integer(size))]
         if isinstance(rate, int | float):
-            amount.append(f"{rate:.2f} bits a weight")
+            amount.append(f"{rate:.2f} bits per weight")
         said = notes.get(name)
         found.append(
             OutputFormat(
@@ -71,14 +71,14 @@ def formats_of(report: Mapping[str, Any]) -> list[OutputFormat]:
 
 
 def provenance(report: Mapping[str, Any], output: str) -> str:
-    """One line on what was made of what, and where it lies."""
+    """Return a line with the original model, the scheme and the output folder."""
     model = report.get("model")
     name = PurePath(model).name if isinstance(model, str) and model else "The model"
     return f"{name}, quantized to {_bits(report)}, in {output}"
 
 
 def facts_of(report: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Names and values of what matters most."""
+    """Return names and values of the most important figures."""
     before = _integer(report.get("source_bytes"))
     sizes = [_integer(size) for size in _mapping(report.get("output_bytes")).values()]
     found = []
@@ -93,7 +93,7 @@ def facts_of(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     if isinstance(seconds, int | float):
         found.append(("Time", duration(seconds)))
     if memory:
-        found.append(("Memory at most", human(memory)))
+        found.append(("Peak memory", human(memory)))
     settings = _mapping(report.get("settings"))
     recipe = _mapping(settings.get("recipe")).get("name")
     if isinstance(recipe, str) and recipe:
@@ -102,8 +102,8 @@ def facts_of(report: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def fact_tips(report: Mapping[str, Any]) -> dict[str, str]:
-    """Exact values, by the names of `facts_of`."""
-    tips = {"Bits per weight": "Of the quantized weights, with their share of the scales"}
+    """Return exact values for tooltips, by the names of `facts_of`."""
+    tips = {"Bits per weight": "Average of the quantized weights, including scales"}
     before = _integer(report.get("source_bytes"))
     lines = [f"{before:,} bytes before"] if before else []
     for name, size in _mapping(report.get("output_bytes")).items():
@@ -127,22 +127,22 @@ def verified_words(report: Mapping[str, Any]) -> tuple[str, bool, str]:
     layers = sum(_integer(_mapping(item).get("layers")) for item in verified.values())
     others = sum(_integer(_mapping(item).get("other_tensors")) for item in verified.values())
     formats = f" in {len(verified)} formats" if len(verified) > 1 else ""
-    found = f"{layers:,} layers and {others:,} other tensors are as they should be"
-    words = f"\N{CHECK MARK} Read back and compared{formats}: {found}."
+    found = f"{layers:,} layers and {others:,} other tensors are correct"
+    words = f"\N{CHECK MARK} Verified{formats}: {found}."
     sample = next((item.get("sample") for item in map(_mapping, verified.values()) if item.get("sample")), "")
     line = " ".join(sample.split())[:400] if isinstance(sample, str) else ""
-    return words, True, f"It wrote: \u201c{line}\u201d" if line else ""
+    return words, True, f"Sample: \u201c{line}\u201d" if line else ""
 
 
 def files_of(report: Mapping[str, Any]) -> list[OutputFile]:
-    """The files of the output, the largest first."""
+    """Return the files of the output, the largest first."""
     files = _mapping(report.get("files"))
     found = [OutputFile(str(path), _integer(size)) for path, size in files.items()]
     return sorted(found, key=lambda file: (-file.size, file.path))
 
 
 def fallbacks_of(report: Mapping[str, Any]) -> list[str]:
-    """What did not go as the map asked, said once for all layers that have the same reason."""
+    """Return the deviations from the bits map, one text per reason."""
     layers: dict[str, list[str]] = {}
     for name, reason in _mapping(report.get("fallbacks")).items():
         layers.setdefault(str(reason), []).append(str(name))
@@ -153,15 +153,15 @@ def fallbacks_of(report: Mapping[str, Any]) -> list[str]:
 
 
 def _checked(verified: Mapping[str, Any]) -> str:
-    """What was found when one format was read back."""
+    """Return the result of the verification of one format."""
     if not verified:
         return ""
     words = f"{_integer(verified.get('layers')):,} layers and {_integer(verified.get('other_tensors')):,} other tensors"
     found = _mapping(verified.get("rounded")).items()
     rounded = "".join(f", {name} rounded to {str(kind).upper()}" for name, kind in found)
     perplexity = verified.get("perplexity")
-    again = f"; perplexity from the files {figure(perplexity)}" if isinstance(perplexity, int | float) else ""
-    return f"\N{CHECK MARK} Read back: {words} as tuned{rounded}{again}"
+    again = f"; perplexity of the files {figure(perplexity)}" if isinstance(perplexity, int | float) else ""
+    return f"\N{CHECK MARK} Verified: {words}{rounded}{again}"
 
 
 def _bits(report: Mapping[str, Any]) -> str:

@@ -1,7 +1,7 @@
-"""The report of a finished run: a verdict in plain words, the figures behind it, the files, and the next step.
+"""The report of a finished run: a verdict, its figures, the files, and the next steps.
 
-Shows what `core.report.verdict` and `core.report.loading_snippets` say of the report; opens folders and pages through
-the context.
+Shows the results of `core.report.verdict` and `core.report.loading_snippets`; opens folders and pages through the
+context.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from core.report.verdict import Verdict, judge
 _WIDEST, _TWO_COLUMNS = 1320, 1040
 _HEADING = 1.6
 _LINE = 90
-"""Average characters of a line that reads well, at most."""
+"""Maximum line length in average characters, for readability."""
 
 
 class ReportView(QWidget):
-    """One report, with its buttons below.
+    """A report, with its buttons below.
 
     Signals:
         closed: the user wants to quantize another model.
@@ -80,7 +80,7 @@ class ReportView(QWidget):
         self._lay_out()
 
     def show_report(self, record: RunRecord) -> None:
-        """Show the report of a run that is done."""
+        """Show the report of a finished run."""
         if not isinstance(record.last, Done):
             return
         self._record = record
@@ -125,31 +125,31 @@ class ReportView(QWidget):
         self._headline.set_role("" if verdict.role == "muted" else verdict.role)
         self._figures.setText(verdict.figures)
         meaning = [verdict.meaning, verdict.advice]
-        explained = self.tr("Perplexity says how surprised a model is by text; lower is better.")
+        explained = self.tr("Perplexity measures how well a model predicts text; lower is better.")
         self._meaning.setText(" ".join(text for text in (*meaning, explained) if text))
         self._notes.setText("\n".join(verdict.notes))
         self._notes.setVisible(bool(verdict.notes))
 
     def _check_folder(self) -> None:
-        """Offer only what can be done: an old output may have been moved or removed."""
+        """Disable the buttons if the output was moved or removed."""
         there = Path(self._output).is_dir()
         for button in (self._chat, self._open, self._formats.convert):
             button.setEnabled(there)
-            button.setToolTip("" if there else self.tr("The folder is no longer there"))
+            button.setToolTip("" if there else self.tr("The folder no longer exists"))
 
     def _buttons(self) -> None:
-        self._chat = QPushButton(self.tr("Chat with it"))
+        self._chat = QPushButton(self.tr("Chat with model"))
         self._chat.setObjectName("next")
         self._chat.setAutoDefault(True)
         self._chat.clicked.connect(self._start_chat)
         self._open = QPushButton(self.tr("Open folder"))
         self._open.setObjectName("open_folder")
         self._open.clicked.connect(self._open_folder)
-        self._how = QPushButton(self.tr("Show how to load it"))
+        self._how = QPushButton(self.tr("Show code"))
         self._how.setObjectName("show_loading")
         self._how.setCheckable(True)
         self._how.toggled.connect(self._toggle_loading)
-        self._another = QPushButton(self.tr("Quantize another"))
+        self._another = QPushButton(self.tr("Quantize another model"))
         self._another.setObjectName("another")
         self._another.clicked.connect(self.closed)
 
@@ -207,7 +207,7 @@ class ReportView(QWidget):
         page.addLayout(middle)
 
     def _narrow(self, *labels: QWidget) -> QHBoxLayout:
-        """Texts below each other, whose lines do not grow with the window."""
+        """Return a column of texts whose line length does not grow with the window."""
         holder = QWidget()
         holder.setMaximumWidth(_LINE * self.fontMetrics().averageCharWidth())
         column = QVBoxLayout(holder)
@@ -232,7 +232,9 @@ class ReportView(QWidget):
         if QDesktopServices.openUrl(QUrl.fromLocalFile(self._output)):
             return
         copy = Remedy(self.tr("Copy the path"), lambda: QGuiApplication.clipboard().setText(self._output))
-        self._context.report(OutputProblem("No file manager opened the folder.", f"It is {self._output}."), copy)
+        self._context.report(
+            OutputProblem("The folder could not be opened in a file manager.", f"Its path is {self._output}."), copy
+        )
 
     def _toggle_loading(self, shown: bool) -> None:
         self._loading.setVisible(shown)

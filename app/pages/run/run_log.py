@@ -1,4 +1,4 @@
-"""The log lines of one run, and at its end the whole log file of its child. Knows the record and the job folder."""
+"""The log lines of a run, and at its end the complete log file of its child process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from core.jobs import store
 _WINDOW = 1 << 16
 _LONGEST = 600
 _AT_ONCE = 200
-"""Lines in one update: nobody reads more in a tenth of a second, and to lay them out takes longer than that."""
+"""Maximum number of lines per update: the layout of more takes longer than the interval between updates."""
 
 
 class RunLog(QWidget):
@@ -37,7 +37,7 @@ class RunLog(QWidget):
         self._lines.setMaximumBlockCount(KEPT_LOGS)
         self._lines.setFont(QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont))
         self._lines.setLineWrapMode(QPlainTextEdit.LineWrapMode.WidgetWidth)
-        self._lines.setPlaceholderText(self.tr("The run has said nothing yet."))
+        self._lines.setPlaceholderText(self.tr("The log is empty."))
         self._lines.setMinimumHeight(56)
         self._lines.setTabChangesFocus(True)
         self._lines.setTextInteractionFlags(
@@ -56,7 +56,7 @@ class RunLog(QWidget):
         column.addWidget(self._lines, 1)
 
     def show_record(self, record: RunRecord, fresh: bool = False) -> None:
-        """Add the lines that are new; `fresh` starts over with another run."""
+        """Append new lines; `fresh` clears the view for another run."""
         if fresh or record is not self._record:
             self._record, self._shown = record, 0
             self._lines.clear()
@@ -67,23 +67,23 @@ class RunLog(QWidget):
         told = min(new, len(record.logs), _AT_ONCE)
         lines = [_line(log) for log in islice(record.logs, len(record.logs) - told, None)]
         if told < new:
-            lines.insert(0, self.tr("({count} lines left out)").format(count=f"{new - told:,}"))
+            lines.insert(0, self.tr("({count} lines omitted)").format(count=f"{new - told:,}"))
         self._lines.appendPlainText("\n".join(lines))
 
     def text(self) -> str:
-        """All lines that are shown."""
+        """All lines of the view."""
         return self._lines.toPlainText()
 
     def read_file(self) -> None:
-        """Show the end of the log file that the child wrote, where a crash leaves its traceback."""
+        """Show the end of the child's log file, which contains the traceback of a crash."""
         job = self._record.job if self._record is not None else None
         text = "" if job is None else end_of(job / store.LOG)
-        self._lines.setPlainText(text or self.tr("The child wrote nothing into its log file."))
+        self._lines.setPlainText(text or self.tr("The log file is empty."))
         self._lines.moveCursor(QTextCursor.MoveOperation.End)
 
 
 def end_of(path: Path) -> str:
-    """The last 64 kB of a file as text, from the start of a line; "" where it cannot be read."""
+    """Return the last 64 kB of a file as text, from the start of a line; "" if it cannot be read."""
     try:
         with path.open("rb") as stream:
             size = stream.seek(0, os.SEEK_END)
@@ -108,4 +108,4 @@ def _clock(when: float) -> str:
     try:
         return time.strftime("%H:%M:%S", time.localtime(when))
     except (OverflowError, ValueError, OSError):
-        return "--:--:--"  # a line of garbage may hold any number
+        return "--:--:--"  # a malformed line may contain any number

@@ -1,4 +1,4 @@
-"""The parts of a run as a line of steps: done, on, to come. Knows the order of the stages and no run."""
+"""The stages of a run as a line of steps: done, active or pending."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class StageLine(QWidget):
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._theme = theme
-        self._names = (self.tr("Prepare"), self.tr("Read text"), self.tr("Tune"), self.tr("Write"), self.tr("Check"))
+        self._names = (self.tr("Prepare"), self.tr("Calibrate"), self.tr("Tune"), self.tr("Write"), self.tr("Verify"))
         self._done: frozenset[str] = frozenset()
         self._on = ""
         self.setObjectName("stage_line")
@@ -33,7 +33,7 @@ class StageLine(QWidget):
         self.show_stage("", ())
 
     def show_stage(self, on: str, done: Sequence[str]) -> None:
-        """`on` is the stage that runs, "" where none does; `done` are those that are over."""
+        """Show the active stage `on`, "" for none, and the finished stages `done`."""
         if (on, frozenset(done)) == (self._on, self._done) and self.accessibleDescription():
             return
         self._on, self._done = on, frozenset(done)
@@ -74,7 +74,7 @@ class StageLine(QWidget):
                 x += line + _GAP
 
     def _draw_text(self, painter: QPainter, place: QRectF, text: str) -> None:
-        """Text where the picture may be mirrored: the place is, the letters are not."""
+        """Draw text in a painter that may be mirrored: its position is mirrored, the letters are not."""
         flags = int(Qt.AlignmentFlag.AlignVCenter | Qt.AlignmentFlag.AlignLeft)
         if self.layoutDirection() == Qt.LayoutDirection.RightToLeft:
             painter.save()
@@ -110,4 +110,4 @@ class StageLine(QWidget):
     def _word(self, key: str) -> str:
         if key in self._done:
             return self.tr("done")
-        return self.tr("under way") if key == self._on else self.tr("to come")
+        return self.tr("active") if key == self._on else self.tr("pending")

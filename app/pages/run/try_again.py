@@ -1,4 +1,4 @@
-"""Disk space for starting a run again that ended without a result."""
+"""The disk space needed to start a run again that ended without a result."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 def obstacle(spec: JobSpec, needed: float) -> str:
-    """Return the reason why a run that needs so many bytes of disk cannot be started now, "" where there is none."""
+    """Return the reason why a run that needs so many bytes of disk space cannot be started now; "" if it can."""
     return disk_problem(needed, Path(spec.output))
 
 
 def needed_bytes(record: RunRecord, spec: JobSpec, model: OpenedModel | None) -> float:
-    """Return the bytes of disk that a run of `spec` needs, 0 where that is not known.
+    """Return the bytes of disk space that a run of `spec` needs; 0 if unknown.
 
-    Computed from the shapes of `model`, the model of the window, if the run is of that one; else as the run reported.
+    Computed from the shapes of `model`, if the run is of that model; otherwise as reported by the run.
     """
     if model is None or model.name != spec.model or model.tree.refusal:
         return sum(record.planned.values())

@@ -1,4 +1,4 @@
-"""The Run page before there is a run: what will be here, and the one button that gets there."""
+"""The Run page before the first run: an explanation, and a button for the next step."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _WIDEST = 520
 
 
 class RunWelcome(QWidget):
-    """Teaches, and offers the next step: a model, or the run itself."""
+    """The empty state of the Run page."""
 
     def __init__(self, context: Context, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -26,8 +26,8 @@ class RunWelcome(QWidget):
         text = TintedLabel(
             context.theme,
             self.tr(
-                "Here you will watch the model being quantized block by block: the loss, the time left, the memory. "
-                "At the end a report says what the model lost and where its files are."
+                "This page shows the progress of a run: the loss of each block, the remaining time and the memory. "
+                "After the run it shows a report with the quality, the size and the files of the quantized model."
             ),
             role="muted",
             wrap=True,
@@ -47,21 +47,21 @@ class RunWelcome(QWidget):
         self.refresh()
 
     def showEvent(self, event: QShowEvent) -> None:
-        """Catch up with what was chosen on other pages."""
+        """Update the state, as choices may have changed on other pages."""
         super().showEvent(event)
         self.refresh()
 
     def refresh(self) -> None:
-        """Offer what the choices allow."""
+        """Show the next step for the current choices."""
         draft = self._context.draft
         problem = draft.problem()
         self._ready = not problem
         if draft.model is None:
-            self._what.setText(self.tr("It starts with a model."))
-            self._button.setText(self.tr("Pick a model"))
+            self._what.setText(self.tr("Select a model first."))
+            self._button.setText(self.tr("Select a model"))
         elif problem:
             self._what.setText(problem)
-            self._button.setText(self.tr("Change the choices"))
+            self._button.setText(self.tr("Change settings"))
         else:
             ready = self.tr("{model} is ready.").format(model=draft.model.label)
             line, role = engine_line(draft.engine, draft.marks)

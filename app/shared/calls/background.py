@@ -1,6 +1,7 @@
 """Short computations in a background thread, one at a time; a newer request replaces an older one.
 
-For pure functions of immutable values. What takes longer than seconds is a call (`app.shared.calls.calls`).
+For pure functions of immutable values. Anything that takes longer than seconds belongs in a call
+(`app.shared.calls.calls`).
 """
 
 from __future__ import annotations
@@ -30,13 +31,13 @@ class Background(QObject):
     """A background thread for one purpose, such as one curve. The result of a replaced request is dropped.
 
     Args:
-        patience: milliseconds that a question waits, for another one that overtakes it or for the window to be painted:
-            a thread of Python takes its time from the window's.
+        patience: milliseconds to wait before a request starts, so that a newer one can replace it and the window can be
+            painted first: Python's threads share the interpreter with the GUI thread.
 
     Signals:
-        done(object): what the function returned.
+        done(object): the value that the function returned.
         failed(object): the `BitwrightError` that it raised.
-        busy_changed(bool): whether a request is being computed.
+        busy_changed(bool): `busy` changed.
     """
 
     done = Signal(object)
@@ -56,7 +57,7 @@ class Background(QObject):
 
     @property
     def busy(self) -> bool:
-        """Whether a result is still to come."""
+        """Return whether a result is pending."""
         return self._wanted
 
     def ask(self, work: Work) -> None:
@@ -106,9 +107,9 @@ def _do(work: Work, number: int, answer: _Answer) -> None:
         value = work()
     except BitwrightError as problem:
         error = problem
-    except Exception as problem:  # noqa: BLE001 - a thread must not die in silence; this is a bug and is told as one
-        _log.exception("in the background")
+    except Exception as problem:  # noqa: BLE001 - a bug, which must not go unnoticed
+        _log.exception("Background computation failed")
         words = f"Something went wrong inside Bitwright: {type(problem).__name__}: {problem}"
-        error = BitwrightError(words, "This is a bug; the log has more.", code="internal")
+        error = BitwrightError(words, "This is a bug. See the log for details.", code="internal")
     with contextlib.suppress(RuntimeError):  # Qt deletes the signal's object when the program quits meanwhile
         answer.given.emit(number, value, error)

@@ -1,7 +1,7 @@
-"""Slow questions without a slow window: each is asked of a child process, and answered in the GUI thread.
+"""Slow operations of the window: each runs in a child process, and its result arrives in the GUI thread.
 
-Knows which calls and sessions are under way, and ends them all; the waiting itself is in `app.shared.calls.thread`,
-and what the calls do in `core.service.calls`.
+Keeps the active calls and sessions, and ends them all at exit. `app.shared.calls.thread` waits for a call;
+`core.service.calls` implements the calls.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ __all__ = ["Call", "Calls", "Session"]
 
 CLOSE_SECONDS: Final = 2.0
 CHAT_PATIENCE: Final = 20.0
-"""Seconds that a session's call has to stop: killing the child would lose a model that took a minute to load."""
+"""Seconds for a session's call to stop: killing the child would lose a model that took a minute to load."""
 _PATIENCE: Final[dict[type[Request[Any]], float]] = {ConvertModel: 10.0, ServeModel: 6.0}
-"""The same of calls that clean up: one removes its output, the other ends its connections."""
+"""Seconds for calls that clean up: one removes its output, the other ends its connections."""
 _WATCH_MS: Final = 1000
 
 R = TypeVar("R")
@@ -37,14 +37,14 @@ OnEvent = Callable[[Event], object]
 
 
 class Calls(QObject):
-    """All slow calls of a window.
+    """All calls of a window.
 
     Args:
-        command: what to run instead of the real service.
+        command: command line of the child process; the default is the real service.
 
     Signals:
         unhandled(object): the `BitwrightError` of a call that was started without `on_failure`.
-        activity(str): what runs, in a few words; "" when nothing does.
+        activity(str): a short description of what runs now; "" if nothing does.
     """
 
     unhandled = Signal(object)
@@ -61,11 +61,11 @@ class Calls(QObject):
 
     @property
     def busy(self) -> bool:
-        """Whether a call is under way."""
+        """Return whether a call is active."""
         return bool(self._running)
 
     def is_on(self, request: type[Request[Any]]) -> bool:
-        """Return whether a request of this class is under way and was not stopped."""
+        """Return whether a call with a request of this type is active and was not stopped."""
         return any(isinstance(call.request, request) and not call.stopped for call in self._running)
 
     @overload
@@ -96,14 +96,13 @@ class Calls(QObject):
         on_failure: OnError | None = None,
         on_event: OnEvent | None = None,
     ) -> Call:
-        """Send a request to a child process of its own, which ends with the answer.
+        """Start a call in a child process of its own, which ends with the result. Callbacks run in the GUI thread.
 
         Args:
             request: one of `core.service.messages`.
-            prepare: applied to the result in the thread of the call, for what takes too long in the GUI thread.
-            on_success: called in the GUI thread, as are the others, with the result.
-            on_failure: called with the `BitwrightError`; without it `unhandled` is emitted.
-            on_event: called with the events of the call.
+            on_success: receives the result.
+            on_failure: receives the `BitwrightError`; without it, `unhandled` is emitted.
+            on_event: receives the events of the call.
         """
         listeners = self.listeners(on_success, on_failure, on_event, self.over)
         service = Service(patience=_PATIENCE.get(type(request), PATIENCE), command=self._command)
@@ -112,7 +111,7 @@ class Calls(QObject):
         return call
 
     def session(self) -> Session:
-        """A child that stays until it is closed; it starts with its first call."""
+        """Return a child process that stays until it is closed. It starts with its first call."""
         session = Session(self, Service(patience=CHAT_PATIENCE, command=self._command))
         self._sessions.append(session)
         if self._closed:
@@ -120,7 +119,7 @@ class Calls(QObject):
         return session
 
     def close(self) -> None:
-        """End all calls and children: asked first, killed after two seconds. Nothing can be started afterwards."""
+        """End all calls and child processes, killed after two seconds. Nothing can be started afterwards."""
         self._closed = True
         for session in list(self._sessions):
             session.close()
@@ -136,7 +135,7 @@ class Calls(QObject):
         for thread in self._burials:
             thread.join(1.0)
 
-    # --- what sessions need ---
+    # --- used by sessions ---
 
     def listeners(
         self,
@@ -145,11 +144,11 @@ class Calls(QObject):
         on_event: OnEvent | None,
         on_end: Callable[[Call], object],
     ) -> Listeners:
-        """Who hears of a call, with the usual listener in place of one that is missing."""
+        """Return the callbacks of a call, with the default ones in place of None."""
         return Listeners(on_success, on_failure or self.unhandled.emit, on_event or _ignore, on_end)
 
     def begin(self, call: Call) -> None:
-        """Begin a call and note that it is under way."""
+        """Start a call and keep it as active."""
         if self._closed:
             call.stop()
         self._running.append(call)
@@ -157,12 +156,12 @@ class Calls(QObject):
         call.begin()
 
     def over(self, call: Call) -> None:
-        """Note that a call is over."""
+        """Remove a call from the active ones."""
         self._running.remove(call)
         self._say()
 
     def bury(self, session: Session, service: Service) -> None:
-        """Wait, elsewhere, for the end of a child that was killed: the system may take a while to free its memory."""
+        """Wait in a thread for the end of a killed child: the system may take a while to free its memory."""
         self._sessions.remove(session)
         thread = threading.Thread(target=service.close, name="service-end", daemon=True)
         thread.start()
@@ -176,11 +175,11 @@ class Calls(QObject):
 
 
 class Session(QObject):
-    """A child that stays, with what it has loaded, and answers one call after the other. Made by `Calls.session`.
+    """A child process that keeps what it has loaded and runs one call after the other. Created by `Calls.session`.
 
     Signals:
-        died(object): the child is gone, and what it had loaded with it, although nobody closed the session; a
-            `BitwrightError` says so. A call that was under way has failed before. The next call starts a new child.
+        died(object): the child has ended without `close`, and what it had loaded is lost; a `BitwrightError`. An active
+            call has failed before. The next call starts a new child.
     """
 
     died = Signal(object)
@@ -198,7 +197,7 @@ class Session(QObject):
 
     @property
     def alive(self) -> bool:
-        """Whether the child runs."""
+        """Return whether the child runs."""
         return self._service.alive
 
     def start(
@@ -209,7 +208,7 @@ class Session(QObject):
         on_failure: OnError | None = None,
         on_event: OnEvent | None = None,
     ) -> Call:
-        """A call in this child, after those that are under way; arguments as in `Calls.start`."""
+        """Queue a call in this child, after the active ones; arguments as in `Calls.start`."""
         listeners = self._calls.listeners(on_success, on_failure, on_event, self._ended)
         call = Call(request, self._service, listeners, keep=True)
         if self._closed:
@@ -219,7 +218,7 @@ class Session(QObject):
         return call
 
     def close(self) -> None:
-        """Kill the child, whatever it does. Returns at once."""
+        """Kill the child. Returns at once."""
         if self._closed:
             return
         self._closed = True
@@ -247,34 +246,35 @@ class Session(QObject):
         self._advance()
 
     def _look(self) -> None:
-        """Notice that the child is gone, also while nothing was asked of it."""
+        """Detect the end of the child, also while no call is active."""
         if self._had_child and not self.alive:
             self._had_child = False
             self._watch.stop()
-            self.died.emit(ChildDied("The helper process has ended, and the model it held is gone.", "Open it again."))
+            message = "The child process has ended, and its model is no longer loaded."
+            self.died.emit(ChildDied(message, "Load the model again."))
 
 
 def _activity(request: type[Request[Any]]) -> str:
     texts: dict[type[Request[Any]], str] = {
-        messages.OpenModel: QCoreApplication.translate("Calls", "Reading the model"),
+        messages.OpenModel: QCoreApplication.translate("Calls", "Reading the model headers"),
         messages.DownloadModel: QCoreApplication.translate("Calls", "Downloading"),
         messages.MeasureMachine: QCoreApplication.translate("Calls", "Measuring this machine"),
         messages.SearchHub: QCoreApplication.translate("Calls", "Searching the Hub"),
         messages.FetchCard: QCoreApplication.translate("Calls", "Fetching the model card"),
         messages.PreviewText: QCoreApplication.translate("Calls", "Reading the calibration text"),
-        messages.ListOutputs: QCoreApplication.translate("Calls", "Looking for finished models"),
+        messages.ListOutputs: QCoreApplication.translate("Calls", "Listing finished models"),
         messages.MeasureSensitivity: QCoreApplication.translate("Calls", "Measuring the sensitivity"),
-        messages.SurveyConversions: QCoreApplication.translate("Calls", "Looking at what the model can become"),
+        messages.SurveyConversions: QCoreApplication.translate("Calls", "Checking possible conversions"),
         messages.ConvertModel: QCoreApplication.translate("Calls", "Converting"),
         messages.LoadModel: QCoreApplication.translate("Calls", "Loading the model"),
-        messages.Say: QCoreApplication.translate("Calls", "Answering"),
+        messages.Say: QCoreApplication.translate("Calls", "Generating"),
         messages.CountTokens: QCoreApplication.translate("Calls", "Counting tokens"),
         messages.MeasurePerplexity: QCoreApplication.translate("Calls", "Measuring the perplexity"),
         messages.MeasureSpeed: QCoreApplication.translate("Calls", "Measuring the speed"),
-        messages.ServeModel: QCoreApplication.translate("Calls", "Serving the model to other programs"),
+        messages.ServeModel: QCoreApplication.translate("Calls", "Serving the model"),
     }
     return texts.get(request, request.__name__)
 
 
 def _ignore(_event: Event) -> None:
-    """For callers who do not want to know."""
+    """Ignore the event; the default callback."""

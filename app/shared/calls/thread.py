@@ -1,7 +1,6 @@
-"""One slow call: a thread that waits for a child process, and hands on what it says in the GUI thread.
+"""One call: a thread that waits for a child process and passes its events on to the GUI thread.
 
-At most 20 times a second, whatever the child does. Knows `core.service.client` and Qt's threads; not what the calls do,
-nor who asks.
+Events are delivered at most 20 times a second, whatever the child does. Depends on QtCore and `core.service.client`.
 """
 
 from __future__ import annotations
@@ -26,28 +25,28 @@ from core.service.client import Service
 from core.service.messages import Request, Say
 
 TICK_MS: Final = 50
-"""Events are handed on in one go this often."""
+"""Interval at which events are delivered."""
 
 _AHEAD: Final = 2000
-"""Events that may wait for the GUI thread; after that the child has to wait."""
+"""Events that may wait for the GUI thread; beyond that, the child is blocked."""
 _AT_ONCE: Final = 500
 _STOPPED_RESULTS: Final[dict[type[Request[Any]], object]] = {Say: ChatAnswer(statistics=Statistics(ended_by="stopped"))}
 """Requests that have a result after a stop too, and the result of one that had not begun."""
 
 _log = logging.getLogger(__name__)
 _held: set[Call] = set()
-"""Every call whose thread may be running: a QThread that is collected while it runs ends the whole process."""
+"""Every call whose thread may be running: a QThread that is destroyed while it runs aborts the process."""
 
 
 @dataclass(frozen=True)
 class Listeners:
-    """Who hears of a call; all are called in the GUI thread.
+    """The callbacks of a call; all run in the GUI thread.
 
     Attributes:
-        success: gets the result.
-        failure: gets the `BitwrightError`.
-        event: gets the events on the way.
-        end: gets the call when it is over, in every case and after the others.
+        success: receives the result.
+        failure: receives the `BitwrightError`.
+        event: receives the events of the call.
+        end: receives the call when it has ended, in every case and after the others.
     """
 
     success: Callable[[Any], object]
@@ -57,22 +56,21 @@ class Listeners:
 
 
 class Call(QThread):
-    """One call on its way. Made by `Calls.start` and `Session.start`.
+    """A call that was started. Created by `Calls.start` and `Session.start`.
 
-    After `stop` neither `succeeded` nor `failed` comes, except that an answer of a chat succeeds with what it has,
-    which is nothing where it had not begun.
+    After `stop` neither `succeeded` nor `failed` is emitted, except that a chat reply succeeds with the text so far,
+    which is empty if the call had not begun.
 
     Args:
-        request: the request to send.
-        service: the child process that answers it.
-        keep: leave the child as it is afterwards, instead of ending it.
-        prepare: applied to the result in the thread, for what takes too long in the GUI thread.
+        request: one of `core.service.messages`.
+        service: the child process.
+        keep: keep the child afterwards, instead of ending it.
 
     Signals:
-        reported(object): an `Event` of the call; pieces of text that came together are one `Token`.
-        succeeded(object): the result, after `prepare`.
+        reported(object): an `Event` of the call; adjacent pieces of text are joined to one `Token`.
+        succeeded(object): the result.
         failed(object): a `BitwrightError`.
-        ended(): the last of them, always; the thread is over.
+        ended(): the thread has ended. Always emitted, as the last signal.
     """
 
     reported = Signal(object)
@@ -102,26 +100,26 @@ class Call(QThread):
         self._outcome: tuple[Literal["succeeded", "failed"], Any] | None = None
         self._timer = QTimer(self, interval=TICK_MS)
         self._timer.timeout.connect(self._deliver)
-        # emitted by the thread itself, and handled in the GUI thread, where this object lives
+        # emitted by the thread and handled in the GUI thread, where this object lives
         self.finished.connect(self.finish, Qt.ConnectionType.QueuedConnection)
 
     @property
     def stopped(self) -> bool:
-        """Whether it was asked to stop."""
+        """Return whether `stop` was called."""
         return self._stop.is_set()
 
     def stop(self) -> None:
-        """Ask the child to stop, and have it killed if it does not. Returns at once."""
+        """Ask the child to stop, and kill it if it does not. Returns at once."""
         self._stop.set()
 
     def kill(self) -> None:
-        """Kill the child now, and say nothing more than that it ended. Returns at once."""
+        """Kill the child now; only `ended` is emitted afterwards. Returns at once."""
         self._quiet = True
         self._stop.set()
         self._service.kill()
 
     def begin(self) -> None:
-        """Start the thread; a call that was stopped before ends without one."""
+        """Start the thread. A call that was stopped before ends without one."""
         _held.add(self)
         if self.stopped:
             if type(self.request) in _STOPPED_RESULTS:
@@ -132,7 +130,7 @@ class Call(QThread):
             self.start()
 
     def run(self) -> None:
-        """The thread: wait for the child and note what it says."""
+        """Wait for the child and keep its events. Runs in the thread."""
         try:
             for event in self._events():
                 self._take(event)
@@ -141,7 +139,7 @@ class Call(QThread):
             self._outcome = None
         except BitwrightError as error:
             self._outcome = ("failed", error)
-        except Exception as error:  # noqa: BLE001 - a thread must not die in silence; this is a bug and is told as one
+        except Exception as error:  # noqa: BLE001 - a bug, which must not go unnoticed
             _log.exception("call %s", type(self.request).__name__)
             self._outcome = ("failed", _bug(error))
         finally:
@@ -149,7 +147,7 @@ class Call(QThread):
                 self._service.close()
 
     def finish(self) -> None:
-        """In the GUI thread: wait for the thread's end and tell how it ended; a second time does nothing."""
+        """Wait for the end of the thread and report the outcome, once. Call it in the GUI thread."""
         listeners, self._listeners = self._listeners, None
         if listeners is None:
             return
@@ -162,7 +160,7 @@ class Call(QThread):
         finally:
             listeners.end(self)
             self.ended.emit()
-            # later, not here: this may be the last reference, and Qt is still inside this object
+            # later: this may be the last reference, and Qt is still executing a method of this object
             QTimer.singleShot(0, lambda: _held.discard(self))
 
     def _events(self) -> Generator[Event, None, None]:
@@ -178,7 +176,7 @@ class Call(QThread):
             self._hand_on(self._listeners)
 
     def _hand_on(self, listeners: Listeners) -> None:
-        """Tell what has come; after a stop only what belongs to an answer."""
+        """Deliver the waiting events; after a stop only those of a reply."""
         batch: list[Event] = []
         while self._inbox and len(batch) < _AT_ONCE:
             batch.append(self._inbox.popleft())
@@ -201,7 +199,7 @@ class Call(QThread):
 
 
 def merged(events: Iterable[Event]) -> list[Event]:
-    """The same news in fewer events: text in one `Token` for each kind in a row, and of measurements only the last."""
+    """Return the same information in fewer events: adjacent text in one `Token`, only the last of each measurement."""
     tokens: list[Token] = []
     last: dict[type[Event], Event] = {}
     rest: list[Event] = []
@@ -212,7 +210,7 @@ def merged(events: Iterable[Event]) -> list[Event]:
             last[type(event)] = event
         else:
             rest.append(event)
-    # thinking and answer do not run into each other
+    # reasoning and reply stay apart
     runs = [list(run) for _kind, run in groupby(tokens, key=lambda token: token.kind)]
     text = [replace(run[-1], text="".join(token.text for token in run)) for run in runs]
     return [*rest, *last.values(), *text]
@@ -221,15 +219,15 @@ def merged(events: Iterable[Event]) -> list[Event]:
 def _bug(error: Exception) -> BitwrightError:
     return BitwrightError(
         f"Something went wrong inside Bitwright: {type(error).__name__}: {error}",
-        "This is a bug; the log has more.",
+        "This is a bug. See the log for details.",
         code="internal",
     )
 
 
 @atexit.register
 def _end_all() -> None:
-    """A thread that still runs when Qt goes would take the process with it."""
+    """End all threads before Qt is unloaded, which would abort the process."""
     for call in list(_held):
-        with contextlib.suppress(RuntimeError):  # Qt's half of it is gone already
+        with contextlib.suppress(RuntimeError):  # the C++ object is deleted already
             call.kill()
             call.wait(3000)

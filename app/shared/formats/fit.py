@@ -1,6 +1,6 @@
-"""Whether a format can hold the layers of a run, and what it costs there: the answers of core, asked once each.
+"""The support of a run's layers by each output format, with the resulting size.
 
-Kept for the layers they are about, so that the window can ask with every repaint. Knows no widget.
+Results are cached per model and bits map, as the window needs them at every repaint. Does not depend on Qt.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from core.model.tree import LayerPlan, ModelTree
 
 @dataclass(frozen=True)
 class FormatFit:
-    """What becomes of a run's layers in one format.
+    """The result of storing a run's layers in one format.
 
     Attributes:
-        problems: why it cannot hold them, a sentence each; empty where it can.
-        notes: what should be known besides.
-        size: bytes of all tensors; 0 where that is not known.
+        problems: the reasons why the format cannot hold the layers, one sentence each; empty if it can.
+        notes: further remarks.
+        size: bytes of all tensors; 0 if unknown.
     """
 
     problems: tuple[str, ...] = ()
@@ -33,7 +33,7 @@ class FormatFit:
 
 
 def fit_of(tree: ModelTree, plans: Sequence[LayerPlan], name: str) -> FormatFit:
-    """What becomes of the planned layers in the format called `name`."""
+    """Return the result of storing the planned layers in the format `name`."""
     problems = tuple(holding.problems(tree, plans, name))
     if problems:
         return FormatFit(problems)
@@ -41,7 +41,7 @@ def fit_of(tree: ModelTree, plans: Sequence[LayerPlan], name: str) -> FormatFit:
 
 
 class FormatFits:
-    """The fits of one model and one map, whatever the formats of the run are."""
+    """The `FormatFit` of each format for one model and bits map, computed on first use."""
 
     def __init__(self, tree: ModelTree, bits_map: BitsMap) -> None:
         self._tree, self._map = tree, bits_map
@@ -49,9 +49,9 @@ class FormatFits:
         self._known: dict[tuple[tuple[str, ...], str], FormatFit] = {}
 
     def among(self, name: str, others: Sequence[str]) -> FormatFit:
-        """What becomes of the layers in `name` where a run writes `others` as well; a run has one grid for all.
+        """Return the fit of `name` in a run that also writes `others`; all formats of a run share one grid.
 
-        A GGUF type that is not among them is meant in place of the one that is.
+        A GGUF type that is not in `others` takes the place of the one that is.
         """
         if is_gguf(name) and name not in others:
             others = [other for other in others if not is_gguf(other)]
@@ -61,7 +61,7 @@ class FormatFits:
         return self._known[grids, name]
 
     def know(self, formats: Sequence[str], plans: Sequence[LayerPlan]) -> None:
-        """Take the layers of a run that writes `formats`, as they were planned elsewhere."""
+        """Add the plans of a run that writes `formats`."""
         self._plans[own_grids(formats)] = plans
 
     def _ask(self, name: str, grids: tuple[str, ...]) -> FormatFit:
@@ -74,5 +74,5 @@ class FormatFits:
 
 
 def own_grids(formats: Sequence[str]) -> tuple[str, ...]:
-    """Those of the formats that decide themselves what the layers are tuned to."""
+    """Return those of the formats that prescribe the quantization grid of the layers."""
     return tuple(name for name in formats if mix_of(name))

@@ -1,4 +1,4 @@
-"""The output formats in words: families, titles, and what each is for. A table and pure functions; knows no widget."""
+"""Texts of the output formats: families, titles and descriptions. Depends on QtCore only."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ PLAIN_FAMILY: Final = "plain"
 
 @dataclass(frozen=True)
 class Family:
-    """Formats that go by one name.
+    """A group of formats with a common name.
 
     Attributes:
-        id: how the program calls it; title: how people do.
-        about: which programs load it.
-        groups: its formats, those that belong together side by side, the usual ones first.
+        id: identifier; title: name for display.
+        about: programs that load it.
+        groups: its formats; related ones side by side, the usual ones first.
     """
 
     id: str
@@ -33,7 +33,7 @@ class Family:
 
     @property
     def formats(self) -> tuple[str, ...]:
-        """All formats of the family, in the order in which they are offered."""
+        """Return all formats of the family, in the order of display."""
         return tuple(name for group in self.groups for name in group)
 
 
@@ -47,44 +47,44 @@ _PACKINGS: Final = {
     "auto_gptq": "Version 1, for most programs",
     "gptqmodel": "Version 2, for GPTQModel",
     "auto_awq": "4 bits, one scheme for all layers",
-    "gguf": "The map as it is",
+    "gguf": "As in the bits map",
 }
 _MIXES: Final = {
     "q4_k_m": "the usual choice",
     "q5_k_m": "closer to the original",
-    "q6_k": "hardly a difference",
-    "q8_0": "nearly the original",
+    "q6_k": "very close to the original",
+    "q8_0": "nearly lossless",
     "q3_k_m": "small",
-    "q2_k": "smallest, with a clear loss",
+    "q2_k": "smallest, with a noticeable loss",
     "q4_0": "simple and fast",
 }
 _NAMES: Final = re.compile(rf"\b({'|'.join(sorted(FORMATS, key=len, reverse=True))})\b(?![:-])")
-"""Names of formats in a sentence of core."""
+"""Pattern of format names in a message of core."""
 _PLAINS: Final = {"bf16": "bfloat16", "f16": "float16", "f32": "float32"}
 _NOTES: Final = {
-    "auto_round": "As AutoRound does: GPTQ's packing for symmetric layers, others where that does not hold them.",
-    "auto_round:auto_gptq": "Read by vLLM and SGLang too; zero points of 0 do not fit.",
-    "auto_round:auto_awq": "For one scheme of 4 bits; read by vLLM too.",
-    "auto_round:gptqmodel": "As GPTQ version 2: every zero point fits.",
-    "auto_round:plain": "Holds everything; only AutoRound's own kernels and Bitwright read it.",
-    "auto_gptq": "Zero points are stored less one, as AutoGPTQ began it; a zero point of 0 does not fit.",
-    "gptqmodel": "Zero points as they are; GPTQModel reads it, older programs may not.",
+    "auto_round": "Chosen as in AutoRound: GPTQ packing for symmetric layers, another one where that cannot hold them.",
+    "auto_round:auto_gptq": "Also loads in vLLM and SGLang. Cannot hold zero points of 0.",
+    "auto_round:auto_awq": "One 4-bit scheme for all layers. Also loads in vLLM.",
+    "auto_round:gptqmodel": "Same as GPTQ version 2. Holds every zero point.",
+    "auto_round:plain": "Holds every scheme. Loads only with AutoRound's own kernels and in Bitwright.",
+    "auto_gptq": "Stores zero points minus one, as AutoGPTQ did. Cannot hold zero points of 0.",
+    "gptqmodel": "Stores zero points unchanged. Loads in GPTQModel; older programs may not support it.",
     "auto_awq": "Loads in vLLM, SGLang and transformers with AWQ kernels.",
-    "gguf": "Every integer and scale of the map, in the smallest block type that holds them.",
-    "bf16": "Every program loads it; as large as the original.",
-    "f16": "Every program loads it; as large as the original.",
-    "f32": "Exactly what the quantized weights stand for; twice as large as the original.",
+    "gguf": "Keeps all tuned integers and scales, in the smallest GGUF type that can hold them.",
+    "bf16": "Loads in every program. As large as the original.",
+    "f16": "Loads in every program. As large as the original.",
+    "f32": "The exact values of the quantized weights. Twice as large as the original.",
 }
 
 
 def families() -> tuple[Family, ...]:
-    """The families of what a run writes, in the order in which they are offered."""
+    """Return the families that a run can write, in the order of display."""
     rest = tuple(name for name in GGUF if name != "gguf" and name not in _USUAL)
     return (
         Family(
             "auto_round",
             "AutoRound",
-            _tr("Formats", "For transformers with auto-round; most also for vLLM and SGLang."),
+            _tr("Formats", "For transformers with auto-round; most variants also load in vLLM and SGLang."),
             (AUTO_ROUND,),
         ),
         Family("gptq", "GPTQ", _tr("Formats", "For vLLM, SGLang, and transformers with gptqmodel."), (GPTQ,)),
@@ -94,19 +94,19 @@ def families() -> tuple[Family, ...]:
 
 
 def all_families() -> tuple[Family, ...]:
-    """The same, and the plain weights that a conversion can write besides."""
+    """Return the families that a conversion can write: those of a run, and unquantized weights."""
     plain = Family(PLAIN_FAMILY, _tr("Formats", "Not quantized"), _tr("Formats", "For every program."), (PLAIN,))
     return (*families(), plain)
 
 
 def family_of(name: str) -> Family:
-    """The family of a format; one that nobody knows is its own."""
+    """Return the family of a format; an unknown format is a family of its own."""
     known = next((family for family in all_families() if name in family.formats), None)
     return known or Family(name, name, "", ((name,),))
 
 
 def title(name: str) -> str:
-    """A format's name for people: `AutoRound`, `GPTQ version 2`, `GGUF Q4_K_M`."""
+    """Return the display name of a format: `AutoRound`, `GPTQ version 2`, `GGUF Q4_K_M`."""
     if name in PLAIN:
         return _tr("Formats", "Not quantized, {}").format(_PLAINS[name])
     if is_gguf(name):
@@ -120,7 +120,7 @@ def title(name: str) -> str:
 
 
 def variant(name: str) -> str:
-    """What tells a format from the others of its family, for a list: `Q4_K_M: the usual choice`."""
+    """Return the name of a format in the list of its family: `Q4_K_M: the usual choice`."""
     mix = mix_of(name)
     if mix:
         return f"{mix.upper()}: {_MIXES[mix]}" if mix in _MIXES else mix.upper()
@@ -128,33 +128,34 @@ def variant(name: str) -> str:
 
 
 def about(name: str) -> str:
-    """What a format does with the weights, in a sentence or two; "" where there is nothing to say."""
+    """Return one or two sentences about the storage of the weights in a format; "" for none."""
     mix = mix_of(name)
     if mix and mix not in ("q4_0", "q8_0"):
-        return _tr("Formats", "On this type's own grid, mixed by layer as llama.cpp does; no other format holds it.")
-    if mix:
         return _tr(
-            "Formats", "Tuned in groups of 32, which is exactly this type's grid; other formats can hold it too."
+            "Formats",
+            "Tuned on the grid of this type, mixed by layer as in llama.cpp. No other format can hold it.",
         )
+    if mix:
+        return _tr("Formats", "Tuned with group size 32, the grid of this type. Other formats can hold it too.")
     return _NOTES.get(name, "")
 
 
 def obstacle(fit: FormatFit, rival: str) -> str:
-    """Why a format cannot be written, in a sentence; "" where it can.
+    """Return the reason why a format cannot be written, as a sentence; "" if it can.
 
     Args:
-        rival: a format of the same run that tunes the layers on a grid of its own, "" for none.
+        rival: a format of the same run that prescribes the quantization grid; "" for none.
     """
     if not fit.problems:
         return ""
     if rival:
-        return _tr("Formats", "Not in one run with {}, which is tuned on a grid of its own.").format(title(rival))
+        return _tr("Formats", "Not in one run with {}, which is tuned on a different grid.").format(title(rival))
     more, first = len(fit.problems) - 1, _NAMES.sub(lambda found: title(found[0]), fit.problems[0])
     return first if not more else _tr("Formats", "{0} And {1} more.").format(first, more)
 
 
 def conflict(name: str, rival: str) -> str:
-    """The same in a few words, for a place where there is no room for a reason."""
+    """Return the same as a short phrase."""
     if rival:
-        return _tr("Formats", "{0} and {1} need a run each").format(title(name), title(rival))
-    return _tr("Formats", "{} cannot hold this map; see Recipe").format(title(name))
+        return _tr("Formats", "{0} and {1} need separate runs").format(title(name), title(rival))
+    return _tr("Formats", "{} cannot hold this bits map; see Recipe").format(title(name))

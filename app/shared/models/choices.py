@@ -37,7 +37,7 @@ def from_outputs(outputs: Iterable[OutputModel]) -> list[ModelChoice]:
         folder = output.folder
         label = f"{folder.parent.name} ({title(output.format)})" if output.format else folder.name
         created = datetime.fromtimestamp(output.created)  # noqa: DTZ006 - the user's own time
-        detail = f"{output.scheme}, made {day(created)}, {created:%H:%M} from {short_name(output.model)}"
+        detail = f"{output.scheme}, from {short_name(output.model)}, {day(created)} {created:%H:%M}"
         found.append(ModelChoice(str(folder), label, detail, "run"))
     return found
 
@@ -46,7 +46,7 @@ def original(name: str, label: str, download_bytes: int = 0) -> ModelChoice:
     """Return the entry of the original, unquantized model `name`."""
     from core.wording import human
 
-    detail = f"the original; {human(download_bytes)} will be downloaded first" if download_bytes else "the original"
+    detail = f"Original model, {human(download_bytes)} to download" if download_bytes else "Original model"
     return ModelChoice(name, label or short_name(name), detail, "original")
 
 

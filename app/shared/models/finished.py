@@ -1,6 +1,6 @@
-"""The models that runs on this machine made, looked for without holding up the window.
+"""The outputs of finished runs on this machine, listed in a child process.
 
-A child process reads them, as hundreds of job folders take a while. Depends on QtCore only.
+Reading hundreds of job folders takes a while. Depends on QtCore only.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _log = logging.getLogger(__name__)
 
 
 class FinishedModels(QObject):
-    """What was found the last time; `looked` is whether there was a first time.
+    """The finished models found last; `looked` is true once the list was read.
 
     Signals:
-        changed: a look is over.
+        changed: a search has ended.
     """
 
     changed = Signal()
@@ -37,7 +37,7 @@ class FinishedModels(QObject):
         self.choices: list[ModelChoice] = []
 
     def look(self) -> None:
-        """Look now; once more afterwards, if a look is under way that may have begun too early."""
+        """Read the list again; if a search is active, repeat it afterwards, as it may have begun too early."""
         if self._looking:
             self._again = True
             return
@@ -49,8 +49,8 @@ class FinishedModels(QObject):
         self._end()
 
     def _failed(self, error: BitwrightError) -> None:
-        # the list stays as it was; the user asked for nothing that could have failed
-        _log.warning("The finished models were not found: %s", error)
+        # the list stays as it was; the user did not request this
+        _log.warning("The finished models could not be listed: %s", error)
         self._end()
 
     def _end(self) -> None:

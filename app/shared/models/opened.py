@@ -13,12 +13,12 @@ class OpenedModel:
     """A model whose headers have been read.
 
     Attributes:
-        name: for a job: Hub id, folder, `.gguf` file or `demo`.
-        label: short name for people.
-        origin: `hub`, `folder`, `gguf` or `demo`; note: remark about its weights, or "".
-        folder: of its files on this machine, "" while they are only on the Hub.
+        name: the name in a job: Hub id, folder, `.gguf` file or `demo`.
+        label: short name for display.
+        origin: `hub`, `folder`, `gguf` or `demo`; note: a remark about its weights, or "".
+        folder: the folder of its files on this machine, "" while they are only on the Hub.
         tree: its layers, from headers alone.
-        download_bytes: to be downloaded before a run.
+        download_bytes: bytes that a run downloads first.
     """
 
     name: str

@@ -1,7 +1,7 @@
-"""A desktop notification for somebody who looks at another window. Where the desktop has none, nothing happens.
+"""Desktop notifications for a user who is looking at another window. Failures are ignored.
 
-On Linux by `notify-send` or `gdbus` where there is a session bus: the standard's unsigned numbers cannot be sent
-from Python by QtDBus, and a tray icon for one message would come and go. Elsewhere by a tray icon. Never fails loudly.
+On Linux they are sent with `notify-send` or `gdbus` if there is a session bus: QtDBus cannot send the unsigned
+integers of the protocol from Python, and a tray icon would appear for a single message. Elsewhere, with a tray icon.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _SHOWN_MS = 10_000
 
 
 def words(record: RunRecord) -> tuple[str, str]:
-    """Title and text for a run that has ended."""
+    """Return title and text for a run that has ended."""
     model = record.started.model if record.started is not None else record.spec.model if record.spec else ""
     if record.state == "done":
-        return _tr("{model} is done").format(model=model or _tr("The model")), judge(record.report).sentence
+        return _tr("{model} is ready").format(model=model or _tr("The model")), judge(record.report).sentence
     failed = record.last
     message = getattr(failed, "message", "")
     return _tr("The run did not finish"), f"{model}: {message}" if model else message
@@ -47,7 +47,7 @@ def show(title: str, text: str) -> bool:
 
 
 def _start(command: list[str]) -> bool:
-    """Run a program that nobody waits for, without a word on our own output."""
+    """Start a detached program with its output discarded."""
     process = QProcess()
     process.setProgram(command[0])
     process.setArguments(command[1:])
@@ -57,7 +57,7 @@ def _start(command: list[str]) -> bool:
 
 
 def _command(title: str, text: str) -> list[str]:
-    """The program that notifies, with its arguments; empty where there is none."""
+    """Return the command line that shows a notification; empty if there is no suitable program."""
     if not sys.platform.startswith("linux") or not _has_bus():
         return []
     name = QCoreApplication.applicationName() or "Bitwright"
@@ -73,7 +73,7 @@ def _command(title: str, text: str) -> list[str]:
 
 
 def _quoted(text: str) -> str:
-    """A string as gdbus reads it (GVariant text)."""
+    """Return a string in GVariant text format, as gdbus expects it."""
     escaped = text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n")
     return f"'{escaped}'"
 

@@ -1,8 +1,8 @@
-"""What is known of one run, accumulated from its events in batches.
+"""The state of one run, accumulated from its events in batches.
 
-A batch is made where the events are read (any thread) and applied where they are shown, so that a flood of events
-costs the window little: losses arrive as one array a block, of progress and memory only the last is kept, and of log
-lines as many as anybody will read. Knows no Qt and no widget.
+A batch is built where the events are read (any thread) and applied where they are shown, so that many events cost the
+window little: losses arrive as one array per block, only the last progress and memory event is kept, and the number of
+log lines is limited. Does not depend on Qt.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _LARGEST = 2**53
 
 @dataclass
 class Curve:
-    """Losses of one block in the order in which they came, and the lowest of them."""
+    """Losses of one block in order of arrival, and the lowest of them."""
 
     iterations: array[float] = field(default_factory=lambda: array("d"))
     losses: array[float] = field(default_factory=lambda: array("d"))
@@ -64,7 +64,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class BlockFigures:
-    """How one block came out: mean squared error of plain rounding and of what was kept, and where that was found."""
+    """Result of a block: mean squared error before and after tuning, and the iteration that was kept."""
 
     before: float
     after: float
@@ -85,7 +85,7 @@ class Batch:
     count: int = 0
 
     def add(self, events: Iterable[Event]) -> None:
-        """Put events in, in their order."""
+        """Add events in their order."""
         for event in events:
             self.count += 1
             if isinstance(event, Loss):
@@ -97,34 +97,34 @@ class Batch:
                 self.latest[type(event)] = event
             else:
                 if isinstance(event, Stage):
-                    self.latest.pop(Progress, None)  # it was of the stage before
+                    self.latest.pop(Progress, None)  # belongs to the previous stage
                 self.events.append(event)
 
     def _add_loss(self, event: Loss) -> None:
-        # a child gone mad may write any number; an array takes what fits a float
+        # a faulty child may write any number; an array holds only what fits a float
         if 0 <= event.block < _MOST_BLOCKS and abs(event.iteration) < _LARGEST:
             self.curves.setdefault(event.block, Curve()).add(event.iteration, event.loss)
             self.iterations = min(event.iterations, _LARGEST)
 
 
 class RunRecord:
-    """The run so far.
+    """The state of a run so far.
 
     Attributes:
-        spec, job: what was asked for, and the job's folder; None while not known.
-        stage, stages_done: the part of the run that is on, and those before it.
+        spec, job: the settings and the job folder; None while unknown.
+        stage, stages_done: the current stage, and those before it.
         started: model, device and resolved settings, once they are fixed.
-        block, total: the block that is tuned (from 0; -1 before the first) and how many there are.
-        linears: names of what is tuned in it.
-        iterations: steps a block.
-        curves: losses of every block; blocks: figures of the finished ones.
-        fraction, seconds_low, seconds_high: how far the run is, and what is left (-1: not known).
-        fetching: how far the download of the model is, None where nothing is fetched.
-        memory: the last figures, or None.
-        logs, logged: the last lines, and how many there were in all.
+        block, total: the block being tuned (from 0; -1 before the first) and the number of blocks.
+        linears: names of the layers tuned in it.
+        iterations: number of steps per block.
+        curves: losses of every block; blocks: results of the finished ones.
+        fraction, seconds_low, seconds_high: progress, and the range of the remaining time (-1: unknown).
+        fetching: progress of the model download, None if nothing is being downloaded.
+        memory: the last memory event, or None.
+        logs, logged: the last log lines, and the number of all.
         began, seen: time of the first and of the last event, in seconds since the epoch.
-        wants_pause, stopping: what the user asked for.
-        last: how it ended, None while it runs.
+        wants_pause, stopping: the user requested a pause or the end.
+        last: the final event, None while the run is active.
     """
 
     def __init__(self, spec: JobSpec | None = None, job: Path | None = None) -> None:
@@ -155,7 +155,7 @@ class RunRecord:
 
     @property
     def state(self) -> State:
-        """Derived from what was seen and asked for, so that it cannot contradict them."""
+        """State derived from the events and the requests of the user."""
         if isinstance(self.last, Done):
             return "done"
         if isinstance(self.last, Failed):
@@ -168,35 +168,35 @@ class RunRecord:
 
     @property
     def active(self) -> bool:
-        """Whether the run has not ended."""
+        """Return whether the run has not ended."""
         return self.last is None
 
     @property
     def can_pause(self) -> bool:
-        """Whether a block boundary is still to come."""
+        """Return whether there is another block boundary to pause at."""
         return self.active and not self.stopping and not {"write", "verify"} & {self.stage, *self.stages_done}
 
     @property
     def report(self) -> dict[str, Any]:
-        """What the run told at its end, empty before."""
+        """The report of a finished run; empty before."""
         return self.last.report if isinstance(self.last, Done) else {}
 
     @property
     def source_bytes(self) -> int:
-        """Bytes of the model's weights before the run, 0 while not known."""
+        """Bytes of the model's weights before the run; 0 while unknown."""
         value = self.started.settings.get("source_bytes") if self.started is not None else None
         return value if type(value) is int and value > 0 else 0
 
     @property
     def planned(self) -> dict[str, int]:
-        """Bytes of the tensors that the run writes, by format; empty while not known."""
+        """Bytes of the tensors that the run writes, by format; empty while unknown."""
         value = self.started.settings.get("planned_bytes") if self.started is not None else None
         sizes = value.items() if isinstance(value, dict) else ()
         return {str(name): size for name, size in sizes if type(size) is int and size > 0}
 
     @property
     def tokens_per_step(self) -> int:
-        """Tokens of calibration text in one step of tuning, 0 while not known."""
+        """Tokens of calibration text per tuning step; 0 while unknown."""
         settings = self.started.settings if self.started is not None else {}
         try:
             rows = int(settings["micro_batch"]) * int(settings["accumulate"])
@@ -205,7 +205,7 @@ class RunRecord:
             return 0
 
     def apply(self, batch: Batch) -> None:
-        """Take in a batch."""
+        """Update the state with a batch."""
         for event in batch.events:
             self._apply(event)
         for block, curve in batch.curves.items():
@@ -232,7 +232,7 @@ class RunRecord:
                 self.stages_done = (*self.stages_done, self.stage)
             self.stage, self.fetching = event.name, None
             self._between_blocks = event.name == "tune"
-            self.seconds_low = self.seconds_high = -1.0  # the range is of the blocks; it says nothing of other stages
+            self.seconds_low = self.seconds_high = -1.0  # the range covers tuning only
         elif isinstance(event, Started):
             self.started = event
             self.total = min(event.blocks, _MOST_BLOCKS)

@@ -1,6 +1,6 @@
-"""The run of this window: started, steered, left to itself and found again; one at a time.
+"""The run of this window, one at a time: start, pause, cancel, detach and reconnect.
 
-Keeps the record of what happened for whoever shows it. Knows the thread that follows the run, and no widget.
+Keeps the record of its events. Depends on QtCore only; `RunThread` follows the run.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _EVERY_MS = 100
 
 
 class Runs(QObject):
-    """The run that is on, or the last one that was shown.
+    """The active run, or the last one that was shown.
 
     Signals:
-        changed: the record says something new; at most ten times a second while a run is on.
-        started: a run begins to be followed.
-        refused: the run that was asked for cannot be started (BitwrightError); there is no job.
-        ended: the run is over (Outcome); not sent for jobs that are only opened.
+        changed: the record changed; emitted at most ten times a second while a run is active.
+        started: a run is being followed.
+        refused: the requested run cannot be started (BitwrightError); there is no job.
+        ended: the run has ended (Outcome); not emitted for jobs that are only opened.
     """
 
     changed = Signal()
@@ -39,7 +39,7 @@ class Runs(QObject):
     ended = Signal(object)
 
     def __init__(self, parent: QObject | None = None, *, command: Command | None = None) -> None:
-        """`command` stands in for the real child in tests."""
+        """Create the object; `command` replaces the command line of the child process in tests."""
         super().__init__(parent)
         self._command = command
         self._thread: RunThread | None = None
@@ -53,23 +53,23 @@ class Runs(QObject):
 
     @property
     def record(self) -> RunRecord | None:
-        """The run that is on or was last shown; None at the start."""
+        """The record of the active run, or of the last one shown; None at the start."""
         return self._record
 
     @property
     def active(self) -> bool:
-        """Whether a run is on and followed."""
+        """Return whether a run is being followed."""
         return self._thread is not None and self._thread.mode != "open"
 
     @property
     def loading(self) -> bool:
-        """Whether the events of an older job are being read."""
+        """Return whether the events of an older job are being read."""
         return self._thread is not None and self._thread.mode == "open"
 
     def start(self, spec: JobSpec) -> None:
-        """Run `spec` in a child process, after a look at what could be wrong with it."""
+        """Check `spec` and run it in a child process."""
         if self.active:
-            self.refused.emit(BadInput("A run is on already.", "Wait for its end, or cancel it."))
+            self.refused.emit(BadInput("Another run is active.", "Wait until it ends, or cancel it."))
             return
         self._release()
         self._record = RunRecord(spec)
@@ -77,10 +77,9 @@ class Runs(QObject):
         self.started.emit()
 
     def adopt(self) -> bool:
-        """Follow the newest run that goes on without a window; true if there is one.
+        """Follow the newest run that continues without a window; return whether there is one.
 
-        Called once at the start of the window, so what killed runs left on the disk is removed as well, and a run that
-        ended with the last window is shown.
+        Called once when the window starts. Also removes leftovers of killed runs, and shows a run that was interrupted.
         """
         threading.Thread(target=store.sweep, name="sweep", daemon=True).start()
         job = store.newest_running()
@@ -98,7 +97,7 @@ class Runs(QObject):
         return True
 
     def open(self, job: Path) -> None:
-        """Show a job that has ended; nothing happens while a run is on."""
+        """Show a job that has ended; does nothing while a run is active."""
         if self.active:
             return
         self._release()
@@ -106,38 +105,38 @@ class Runs(QObject):
         self._follow(RunThread(job, "open", parent=self))
 
     def clear(self) -> None:
-        """Show no run any more; nothing happens while one is on."""
+        """Show no run; does nothing while one is active."""
         if not self.active and self._record is not None:
             self._release()
             self._record = None
             self.changed.emit()
 
     def pause(self) -> None:
-        """Wait at the next block boundary."""
+        """Pause at the next block boundary."""
         self._want_pause(True)
 
     def resume(self) -> None:
-        """Go on after a pause."""
+        """Continue after a pause."""
         self._want_pause(False)
 
     def cancel(self) -> None:
-        """End the run, within two seconds; nothing of it stays."""
+        """End the run within two seconds and remove its files."""
         if self.active and self._thread is not None and self._record is not None:
             self._record.stopping = True
             self._thread.stop()
             self.changed.emit()
 
     def detach(self) -> None:
-        """Let the run go on when this window closes; `adopt` finds it again."""
+        """Let the run continue when this window closes; `adopt` finds it again."""
         if self.active and self._thread is not None:
             self._detached = True
             self._thread.leave()
 
     def close(self, wait: float = 3.0) -> bool:
-        """Stop following, before the window goes: our own run ends with it unless it was detached.
+        """Stop following before the window closes. A run that was not detached ends.
 
         Args:
-            wait: seconds that may be spent on it.
+            wait: maximum time in seconds.
 
         Returns:
             Whether the thread has ended.
@@ -159,7 +158,7 @@ class Runs(QObject):
             self.changed.emit()
 
     def _show_interrupted(self) -> None:
-        """Show the newest job if it did not end by itself: a window or a machine that was gone took it along."""
+        """Show the newest job if it ended with a window or a machine that was shut down."""
         from core.jobs.worker import ORPHANED
 
         info = store.newest()
@@ -182,7 +181,7 @@ class Runs(QObject):
         self.changed.emit()
 
     def _release(self) -> None:
-        """Be done with the thread, which has ended or is about to; it is kept until it has."""
+        """Release the thread, which has ended or is about to; it is kept until it has."""
         thread, self._thread = self._thread, None
         self._timer.stop()
         if thread is not None:
@@ -227,7 +226,7 @@ class Runs(QObject):
             self.ended.emit(outcome)
 
     def _tell_desktop(self) -> None:
-        """Where the user looks at something else, the desktop says that the run has ended."""
+        """Show a desktop notification about the end of the run."""
         if self._record is not None and self._record.state != "cancelled":
             from app.shared.run import notification
 
@@ -240,7 +239,7 @@ class Runs(QObject):
             self.changed.emit()
 
     def _is_current(self) -> bool:
-        """Whether the signal comes from the thread that is followed now, not from one that was let go."""
+        """Return whether the signal comes from the current thread, rather than a released one."""
         return self._thread is not None and self.sender() is self._thread
 
     def _tick(self) -> None:

@@ -26,11 +26,11 @@ from core.jobs.steering import Patience
 from core.spec import JobSpec
 
 PATIENCE = Patience(command=1.2, terminate=0.4)
-"""Cancel ends the run within two seconds, by whatever means."""
+"""Seconds after which a cancelled run is killed."""
 _EVERY = 0.05
 _CHUNK = 1 << 15
-"""Bytes of events read at once: a few milliseconds' work. While this thread works the window's thread waits for the
-interpreter at every call of Qt, so after each chunk of a flood it rests longer than it worked."""
+"""Bytes of events read at once, which takes a few milliseconds. Meanwhile the GUI thread waits for the interpreter, so
+this thread sleeps after each chunk for longer than it worked."""
 _REST, _BUSY = 2.0, 0.002
 
 _log = logging.getLogger(__name__)
@@ -40,9 +40,9 @@ class RunThread(QThread):
     """One run, from its request to its end.
 
     Signals:
-        begun: the job folder (Path), as soon as there is one.
-        batch: events since the last one (Batch).
-        refused: the request cannot be carried out, nothing was started (BitwrightError).
+        begun: the job folder exists (Path).
+        batch: new events (Batch).
+        refused: the run cannot be started (BitwrightError).
         over: the run has ended (Outcome).
         left: the run continues, and this thread no longer follows it.
     """
@@ -77,27 +77,27 @@ class RunThread(QThread):
         self._leave = threading.Event()
 
     def stop(self) -> None:
-        """Ask for the end of the run; returns at once."""
+        """Request the end of the run. Returns at once."""
         self._stop.set()
 
     def pause(self, wanted: bool) -> None:
-        """Ask for a pause at the next block boundary, or for its end."""
+        """Request a pause at the next block boundary, or its end."""
         if wanted:
             self._pause.set()
         else:
             self._pause.clear()
 
     def leave(self) -> None:
-        """Let the run go on without this window."""
+        """Let the run continue without this window."""
         self._leave.set()
 
     def run(self) -> None:
-        """The thread itself; called by Qt."""
+        """Follow the run. Called by Qt in the thread."""
         try:
             self._work()
         except BitwrightError as error:
             self.refused.emit(error)
-        except Exception as error:  # noqa: BLE001 - whatever it was, the window must hear that there is no run
+        except Exception as error:  # noqa: BLE001 - reported to the window, whatever the error
             _log.exception("The run could not be followed")
             log = home() / store.LOG
             self.refused.emit(error_from(failed_from(error, Progressed(), log)))

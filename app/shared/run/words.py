@@ -1,4 +1,4 @@
-"""What is said of a run, in words: headings, what is on, what is left, how it ended. Pure functions over the record."""
+"""Texts about a run: headings, activity, remaining time and ending. Pure functions of the record."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from core.wording import duration, figure, human, time_range
 _STAGES = {
     "": "Starting",
     "prepare": "Opening the model",
-    "calibrate": "Reading the calibration text and checking the model block by block",
+    "calibrate": "Reading the calibration text and checking each block",
     "tune": "Tuning",
     "write": "Writing the files",
     "verify": "Reading the files back and checking them",
 }
 _PARTS = {
     "": "before it began",
-    "prepare": "while the model was opened",
-    "calibrate": "while the text was read and the model checked",
-    "write": "while the files were written",
-    "verify": "while the files were checked",
+    "prepare": "while opening the model",
+    "calibrate": "while reading the calibration text and checking the model",
+    "write": "while writing the files",
+    "verify": "while checking the files",
 }
-_OPTIONS = {"seqlen": "text length", "output": "output folder", "iters": "number of steps"}
+_OPTIONS = {"seqlen": "sequence length", "output": "output folder", "iters": "number of iterations"}
 
 
 @dataclass(frozen=True)
 class Ending:
-    """How a run ended without a result.
+    """The end of a run without a result.
 
     Attributes:
-        headline, message, hint: three texts, from short to helpful; the last two may be "".
-        role: the theme's colour for it.
+        headline, message, hint: three texts of increasing detail; the last two may be "".
+        role: colour role of the theme.
     """
 
     headline: str
@@ -48,7 +48,7 @@ class Ending:
 
 
 def model_of(record: RunRecord) -> str:
-    """The model's name for people."""
+    """Return the display name of the model."""
     if record.started is not None:
         return PurePath(record.started.model).name or record.started.model
     if record.spec is None:
@@ -59,7 +59,7 @@ def model_of(record: RunRecord) -> str:
 
 
 def title_of(record: RunRecord) -> str:
-    """What the run is, as a heading: `SmolLM2-135M-Instruct to 4 bits`."""
+    """Return the heading of a run: `SmolLM2-135M-Instruct to 4 bits`."""
     spec = record.spec
     if spec is None:
         return model_of(record)
@@ -69,11 +69,11 @@ def title_of(record: RunRecord) -> str:
 
 
 def doing(record: RunRecord) -> str:
-    """What the run does now, as one line."""
+    """Return the current activity of the run, as one line."""
     if record.state == "stopping":
         return "Stopping"
     if record.state == "paused":
-        return "Paused between two blocks; nothing is lost"
+        return "Paused between two blocks"
     text = _STAGES.get(record.stage, record.stage)
     if record.stage == "tune" and record.block >= 0:
         text = f"Tuning block {record.block + 1} of {record.total}"
@@ -83,7 +83,7 @@ def doing(record: RunRecord) -> str:
 
 
 def left(record: RunRecord) -> str:
-    """How long it will take still, in words; "" where nobody knows."""
+    """Return the remaining time as text; "" if unknown."""
     if record.state in ("paused", "stopping", "starting"):
         return ""
     if record.fetching is not None:
@@ -92,19 +92,19 @@ def left(record: RunRecord) -> str:
 
 
 def facts(record: RunRecord, now: float | None = None) -> list[tuple[str, str]]:
-    """Names and values of what is measured while the run is on; `now` in seconds since the epoch."""
+    """Return names and values of the measurements of a run; `now` in seconds since the epoch."""
     found: list[tuple[str, str]] = []
     if record.began:
         end = record.seen if not record.active else time.time() if now is None else now
-        found.append(("Time so far" if record.active else "Time", duration(max(0.0, end - record.began))))
+        found.append(("Elapsed time" if record.active else "Time", duration(max(0.0, end - record.began))))
     if record.memory is not None:
         if record.memory.resident:
             found.append(("Memory now", human(record.memory.resident)))
-        found.append(("Memory at most", human(record.memory.peak)))
+        found.append(("Peak memory", human(record.memory.peak)))
         if record.memory.device:
-            found.append(("On the device", human(record.memory.device)))
+            found.append(("Device memory", human(record.memory.device)))
     if record.tokens_per_step:
-        found.append(("Tokens a step", f"{record.tokens_per_step:,}"))
+        found.append(("Tokens per step", f"{record.tokens_per_step:,}"))
     if record.started is not None:
         device = record.started.device.upper()
         threads = f", {record.started.threads} threads" if record.started.device == "cpu" else ""
@@ -113,42 +113,42 @@ def facts(record: RunRecord, now: float | None = None) -> list[tuple[str, str]]:
 
 
 def curve_title(record: RunRecord, block: int) -> str:
-    """Heading of a block's curve."""
+    """Return the heading of a block's curve."""
     if block < 0:
         return "Loss"
     return f"Loss of block {block + 1} of {record.total}"
 
 
 def curve_words(record: RunRecord, block: int) -> str:
-    """What the curve comes to: the lowest loss so far, or what was kept."""
+    """Return the result of a block's tuning, or its lowest loss so far."""
     figures = record.blocks.get(block)
     if figures is not None and not figures.best:
-        return "Plain rounding was kept; no iteration was better" if record.iterations else "Plain rounding, not tuned"
+        return "Plain rounding kept; no iteration was better" if record.iterations else "Plain rounding, not tuned"
     if figures is not None:
-        return f"Kept: iteration {figures.best}"
+        return f"Best: iteration {figures.best}"
     curve = record.curves.get(block)
     if curve is None or not math.isfinite(curve.lowest):
         return ""
-    return f"Lowest so far {figure(curve.lowest)} at iteration {curve.lowest_at} of {record.iterations}"
+    return f"Lowest loss so far: {figure(curve.lowest)} at iteration {curve.lowest_at} of {record.iterations}"
 
 
 def ending(record: RunRecord) -> Ending | None:
-    """How the run ended, None where it runs or has a result."""
+    """Return the way a run ended without a result; None if it is active or has one."""
     last = record.last
     if not isinstance(last, Failed):
         return None
     if record.state == "cancelled":
         if last.message == ORPHANED:
-            again = "Start it again, and choose \u201cKeep it running\u201d when you close the window."
-            return Ending("Stopped with the window", f"{ORPHANED} Nothing was left behind.", again, "muted")
+            again = "Start it again, and choose \u201cKeep running\u201d when you close the window."
+            return Ending("Stopped with the window", f"{ORPHANED} All its files were removed.", again, "muted")
         where = "" if record.block < 0 else f" at block {record.block + 1} of {record.total}"
-        return Ending("Cancelled", f"The run was stopped{where}. Nothing was left behind.", "", "muted")
+        return Ending("Cancelled", f"The run was stopped{where}. All its files were removed.", "", "muted")
     if last.before_tuning or record.stage == "prepare":
         headline = "The run could not start"
     else:
         headline = f"The run failed {_where(record)}"
     if record.state == "died":
-        headline = f"The run ended {_where(record)}" if record.block >= 0 else "The run ended at once"
+        headline = f"The run ended unexpectedly {_where(record)}" if record.block >= 0 else "The run ended unexpectedly"
     return Ending(headline, last.message, for_the_window(last.hint), "bad")
 
 
@@ -170,5 +170,5 @@ def _left(low: float, high: float) -> str:
 
 
 def for_the_window(hint: str) -> str:
-    """A hint without the command line's options: `--batch-size` is `batch size` here."""
+    """Return a hint with the names of command line options as words: `--batch-size` becomes `batch size`."""
     return re.sub(r"--([a-z]+(?:-[a-z]+)*)", lambda found: _OPTIONS.get(found[1], found[1].replace("-", " ")), hint)

@@ -46,13 +46,13 @@ def test_the_automatic_device_is_told() -> None:
 
 
 def test_a_backend_says_that_it_works_or_why_not() -> None:
-    assert said_of(WORKS) == ("Works here", "good")
+    assert said_of(WORKS) == ("Available", "good")
     assert said_of(ABSENT) == ("It is not installed.", "muted")
 
 
 def test_the_text_has_everything_that_helps() -> None:
     text = as_text(sections_of(machine()))
-    for part in ("CPU: Test CPU", "its driver is missing.", "native: Works here", "pip install auto-round-lib"):
+    for part in ("CPU: Test CPU", "its driver is missing.", "native: Available", "pip install auto-round-lib"):
         assert part in text
 
 

@@ -44,14 +44,14 @@ def test_without_a_reason_the_button_says_what_it_does(qtbot: QtBot, bar: JobBar
 
 
 def test_a_button_that_can_do_nothing_says_why(bar: JobBar) -> None:
-    bar.show_primary(Primary(reason="Pick a model"))
+    bar.show_primary(Primary(reason="Select a model"))
     button = bar.findChild(QPushButton, "primary")
-    assert (button.isEnabled(), text_of(bar, "job_reason")) == (False, "Pick a model")
-    assert button.accessibleDescription() == "Pick a model"
+    assert (button.isEnabled(), text_of(bar, "job_reason")) == (False, "Select a model")
+    assert button.accessibleDescription() == "Select a model"
 
 
 def test_a_button_that_can_do_nothing_is_not_pressed_by_a_key(qtbot: QtBot, bar: JobBar) -> None:
-    bar.show_primary(Primary(reason="Pick a model"))
+    bar.show_primary(Primary(reason="Select a model"))
     with qtbot.assertNotEmitted(bar.triggered):
         bar.press_primary()
 
@@ -66,7 +66,7 @@ def test_during_a_run_there_are_progress_and_cancel(qtbot: QtBot, bar: JobBar) -
 
 def test_after_a_run_progress_and_cancel_are_gone(bar: JobBar) -> None:
     bar.show_primary(Primary("Pause", "pause", can_cancel=True, fraction=0.5))
-    bar.show_primary(Primary("Chat with it", "chat"))
+    bar.show_primary(Primary("Chat with model", "chat"))
     assert not bar.findChild(QProgressBar).isVisible()
     assert not bar.findChild(QPushButton, "job_cancel").isVisible()
 

@@ -149,8 +149,8 @@ def test_a_second_run_is_refused_above_any_page(
 ) -> None:
     shown.append("run")
     runs.begin()
-    runs.refused.emit(BitwrightError("A run is on already.", ""))
-    assert [error.message for error, _remedy in reports] == ["A run is on already."]
+    runs.refused.emit(BitwrightError("Another run is active.", ""))
+    assert [error.message for error, _remedy in reports] == ["Another run is active."]
 
 
 def test_the_remedy_of_a_failure_shows_the_run(
@@ -161,7 +161,7 @@ def test_the_remedy_of_a_failure_shows_the_run(
     (_error, remedy), *_ = reports
     assert remedy is not None
     remedy.act()
-    assert (remedy.text, visited) == ("Show the run", ["run"])
+    assert (remedy.text, visited) == ("Show run", ["run"])
 
 
 def test_room_that_was_made_is_noticed(

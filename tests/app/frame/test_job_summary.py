@@ -101,8 +101,8 @@ def test_a_run_of_another_version_may_tell_no_sizes(told: dict[str, Any]) -> Non
 
 
 def test_what_is_missing_stands_beside_the_button() -> None:
-    primary = primary_of(None, False, "Pick a model", False)
-    assert (primary.text, primary.action, primary.reason) == ("Quantize", "", "Pick a model")
+    primary = primary_of(None, False, "Select a model", False)
+    assert (primary.text, primary.action, primary.reason) == ("Quantize", "", "Select a model")
 
 
 def test_complete_choices_can_be_quantized() -> None:
@@ -144,7 +144,7 @@ def test_after_the_last_block_there_is_nothing_to_pause() -> None:
 def test_a_finished_run_can_be_talked_to() -> None:
     record = record_of((*TUNING, Done("/out", 3.0, {})))
     primary = primary_of(record, False, "", True)
-    assert (primary.text, primary.action, primary.fraction) == ("Chat with it", "chat", None)
+    assert (primary.text, primary.action, primary.fraction) == ("Chat with model", "chat", None)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_a_finished_run_can_be_talked_to() -> None:
         (None, False, ""),
         (record_of(TUNING), False, ""),
         (record_of(TUNING), True, "Tuning block 14 of 30, 3 to 4 min left"),
-        (record_of((*TUNING, Stage("verify"))), True, "Checking what was written"),
+        (record_of((*TUNING, Stage("verify"))), True, "Checking the written files"),
         (RunRecord(), True, "Starting"),
     ],
 )

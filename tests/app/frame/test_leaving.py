@@ -38,7 +38,7 @@ def leaving(calls: RecordedCalls, strip: ErrorStrip) -> Leaving:
 
 def test_a_conversion_is_not_ended_without_a_question(leaving: Leaving, strip: ErrorStrip) -> None:
     assert not leaving.may_close()
-    assert strip.message == "A conversion is on."
+    assert strip.message == "A conversion is active."
 
 
 def test_whoever_stops_it_leaves(leaving: Leaving, strip: ErrorStrip, qtbot: QtBot) -> None:

@@ -129,7 +129,7 @@ def test_a_page_that_has_something_to_say_gets_a_dot(window: MainWindow) -> None
     page = page_of(window, "chat")
     page.has_news = True
     page.dot_changed.emit()
-    assert window.rail.findChild(QToolButton, "rail_chat").accessibleDescription() == "Has something new"
+    assert window.rail.findChild(QToolButton, "rail_chat").accessibleDescription() == "Has updates"
 
 
 def test_the_next_button_of_a_page_has_the_colour_of_the_first(window: MainWindow) -> None:
@@ -291,7 +291,7 @@ def test_ctrl_enter_starts_the_run(
 
 def test_ctrl_enter_without_a_model_says_why_not(qtbot: QtBot, window: MainWindow) -> None:
     press(qtbot, window, Qt.Key.Key_Return, Qt.KeyboardModifier.ControlModifier)
-    assert window.status.findChild(QWidget, "status_text").text() == "Pick a model"
+    assert window.status.findChild(QWidget, "status_text").text() == "Select a model"
 
 
 # --- Leaving ---
@@ -321,8 +321,8 @@ def answer(window: MainWindow, text: str) -> None:
 def test_during_a_run_it_asks_and_stays(window: MainWindow, runs: SteeredRuns) -> None:
     runs.begin()
     window.close()
-    assert (window.isVisible(), window.strip.message) == (True, "A run is on.")
-    answer(window, "Stay")
+    assert (window.isVisible(), window.strip.message) == (True, "A run is active.")
+    answer(window, "Keep window open")
     assert (window.isVisible(), window.strip.isVisible(), runs.asked) == (True, False, ["adopt"])
 
 
@@ -330,14 +330,14 @@ def test_the_run_may_go_on_without_the_window(qtbot: QtBot, window: MainWindow, 
     runs.begin()
     window.close()
     with qtbot.waitSignal(window.left):
-        answer(window, "Keep it running")
+        answer(window, "Keep running")
     assert runs.asked == ["adopt", "detach", "close"]
 
 
 def test_a_run_that_is_stopped_is_waited_for(qtbot: QtBot, window: MainWindow, runs: SteeredRuns) -> None:
     runs.begin()
     window.close()
-    answer(window, "Stop it")
+    answer(window, "Cancel run")
     assert (window.isVisible(), runs.asked) == (True, ["adopt", "cancel"])
     with qtbot.waitSignal(window.left):
         runs.end(Done("/out", 1.0, {}))
@@ -349,7 +349,7 @@ def test_a_run_that_does_not_stop_is_not_waited_for_for_ever(
     runs.begin()
     window.close()
     with qtbot.waitSignal(window.left, timeout=10_000):
-        answer(window, "Stop it")
+        answer(window, "Cancel run")
     assert runs.asked[-2:] == ["cancel", "close"]
 
 
@@ -365,7 +365,7 @@ def test_after_staying_it_asks_again(window: MainWindow, runs: SteeredRuns) -> N
     for _ in range(2):
         window.close()
         assert window.strip.asking
-        answer(window, "Stay")
+        answer(window, "Keep window open")
 
 
 def test_the_end_of_the_session_does_not_ask(qtbot: QtBot, window: MainWindow, runs: SteeredRuns) -> None:

@@ -51,7 +51,7 @@ def test_a_dot_can_be_seen_and_heard(rail: Rail) -> None:
     before = rail.grab().toImage()
     rail.set_dot("run", True)
     assert rail.grab().toImage() != before
-    assert button(rail, "run").accessibleDescription() == "Has something new"
+    assert button(rail, "run").accessibleDescription() == "Has updates"
     rail.set_dot("run", False)
     assert rail.grab().toImage() == before
 

@@ -29,7 +29,7 @@ def draft(qtbot: QtBot, opened: OpenedModel) -> Draft:
 
 def test_without_a_model_it_says_so(qtbot: QtBot) -> None:
     draft = Draft()
-    assert draft.problem() == "Pick a model"
+    assert draft.problem() == "Select a model"
     assert (draft.plans, draft.size, draft.costs) == ((), None, None)
 
 

@@ -15,7 +15,7 @@ from core.bitsmap import Rule
     [
         (Rule("a", 8), "8 bits"),
         (Rule("a", 4, 32, False), "4 bits, group 32, asymmetric"),
-        (Rule("a", group_size=-1), "group row"),
+        (Rule("a", group_size=-1), "one group per row"),
         (Rule("a", sym=True), "symmetric"),
     ],
 )
@@ -38,7 +38,7 @@ def test_what_a_rule_does(effect: RuleEffect, text: str) -> None:
 
 def test_edits_are_named(qtbot: QtBot) -> None:
     assert [edited(bits=8), edited(group_size=-1), edited(group_size=64), edited(sym=False)] == [
-        "8 bits", "one group a row", "group 64", "asymmetric",
+        "8 bits", "one group per row", "group 64", "asymmetric",
     ]  # fmt: skip
 
 

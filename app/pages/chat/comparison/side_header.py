@@ -147,7 +147,7 @@ class SideHeader(QWidget):
         if state == "loading":
             return side.session.progress[0], ""
         if not side.loaded:
-            return (side.choice.detail, side.name) if side.choice is not None else (self.tr("Pick a model"), "")
+            return (side.choice.detail, side.name) if side.choice is not None else (self.tr("Select a model"), "")
         opened = side.session.opened
         parts = [human(opened.weight_bytes)] if opened.weight_bytes else []
         most = max(opened.schemes.items(), key=lambda item: item[1], default=None)

@@ -99,7 +99,7 @@ def test_a_device_that_cannot_be_used_says_why(page: ChatPage, surroundings: Con
 
 def test_without_any_model_the_page_leads_to_one(surroundings: Context, qtbot: QtBot) -> None:
     page = shown_page(qtbot, surroundings, model="")
-    assert button(page, "get_model").text() == "Pick a model"
+    assert button(page, "get_model").text() == "Select a model"
     assert not button(page, "load").isEnabled()
 
 

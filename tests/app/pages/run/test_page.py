@@ -90,7 +90,7 @@ def in_block(number: int, share: float = 0.5) -> list[Event]:
 
 def test_without_a_model_the_page_leads_to_one(page: RunPage, qtbot: QtBot, visited: list[str]) -> None:
     found = button(page, "welcome_button")
-    assert found.text() == "Pick a model"
+    assert found.text() == "Select a model"
     qtbot.mouseClick(found, Qt.MouseButton.LeftButton)
     assert visited == ["model"]
 
@@ -293,7 +293,7 @@ def test_a_death_is_told_with_its_sentence(page: RunPage, runs: ReplayedRuns) ->
 def test_a_cancelled_run_says_that_nothing_is_left(page: RunPage, runs: ReplayedRuns) -> None:
     runs.play([*in_block(2), failed("cancelled")], SPEC)
     assert text(page, "ending_headline") == "Cancelled"
-    assert "Nothing was left behind." in text(page, "ending_message")
+    assert "All its files were removed." in text(page, "ending_message")
 
 
 def test_a_run_that_went_with_its_window_says_so(page: RunPage, runs: ReplayedRuns) -> None:

@@ -69,7 +69,7 @@ def test_figures_are_those_of_the_report(view: ReportView) -> None:
     facts = view.findChild(FactRow, "report_facts")
     assert isinstance(facts, FactRow)
     assert facts.values()["Size"].startswith("269 MB")
-    assert set(facts.values()) == {"Size", "Bits per weight", "Time", "Memory at most", "Recipe"}
+    assert set(facts.values()) == {"Size", "Bits per weight", "Time", "Peak memory", "Recipe"}
 
 
 def test_chat_tells_which_model_and_goes_there(
@@ -234,7 +234,7 @@ def test_formats_are_listed_with_their_checks(view: ReportView, qtbot: QtBot, ou
     def shown(name: str) -> list[str]:
         return [label.text() for label in view.findChildren(QLabel, name) if label.isVisible()]
 
-    checks = ["The files were not checked", formats_of(TWO)[1].checked]
+    checks = ["Files not verified", formats_of(TWO)[1].checked]
     qtbot.waitUntil(lambda: shown("format_checked") == checks)
     assert shown("format_notes") == ["It takes more."]
 

@@ -70,7 +70,7 @@ def test_of_a_finished_block_what_was_kept_is_said() -> None:
 
 def test_plain_rounding_may_be_what_is_kept() -> None:
     record = record_of([*TUNING, Loss(13, 1, 200, 0.5), BlockDone(13, 30, 1.0, 1.0, 0, 1.0)])
-    assert run_words.curve_words(record, 13) == "Plain rounding was kept; no iteration was better"
+    assert run_words.curve_words(record, 13) == "Plain rounding kept; no iteration was better"
 
 
 def ended(*events: Event, code: str = "internal", message: str = "Oh.", early: bool = False) -> run_words.Ending:
@@ -93,7 +93,7 @@ def test_a_wrong_request_could_not_start() -> None:
 
 
 def test_a_failure_of_a_late_stage_names_it() -> None:
-    assert ended(*TUNING, Stage("write")).headline == "The run failed while the files were written"
+    assert ended(*TUNING, Stage("write")).headline == "The run failed while writing the files"
 
 
 def test_a_death_is_not_called_a_failure() -> None:
@@ -103,7 +103,7 @@ def test_a_death_is_not_called_a_failure() -> None:
 def test_a_cancelled_run_left_nothing_behind() -> None:
     found = ended(*TUNING, code="cancelled")
     assert (found.headline, found.role) == ("Cancelled", "muted")
-    assert "at block 14 of 30. Nothing was left behind." in found.message
+    assert "at block 14 of 30. All its files were removed." in found.message
 
 
 def test_a_run_that_went_with_its_window_says_so() -> None:
