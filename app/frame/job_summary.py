@@ -121,7 +121,7 @@ def stage_of(record: RunRecord | None, active: bool) -> str:
     if record is None or not active:
         return ""
     if record.state == "paused":
-        return "Run paused"
+        return "Paused"
     stage = _STAGES.get(record.stage, "Starting")
     if record.stage == "tune" and record.total:
         stage = f"Tuning block {min(record.block + 1, record.total)} of {record.total}"

@@ -101,7 +101,7 @@ def advice(found: tuple[ResourceNeed, ...]) -> str:
             "Not enough memory. You can still try. Low memory mode on the Recipe page needs less.",
         )
     if TIGHT in verdicts.values():
-        return _tr("Budget", "Memory may be insufficient. Close other programs to free some.")
+        return _tr("Budget", "Memory or disk space may become tight. Close other programs to free memory.")
     return ""
 
 

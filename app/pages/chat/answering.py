@@ -1,7 +1,6 @@
-"""Questions and their answers: who is asked, when the model is loaded for it, and what becomes of what comes back.
+"""Questions and answers: loads the model on demand, sends the conversation and shows the answer.
 
-Brings the child that answers (`app.pages.chat.session`) and the bubbles (`ConversationView`) together. Knows nothing of
-pickers, notices and files.
+Connects the model's session (`app.pages.chat.session`) and the messages (`ConversationView`).
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from core.inference.generation.settings import Sampling
 
 @dataclass(frozen=True)
 class ChatSettings:
-    """What the user has set: the model, where and how it computes, and how it is to answer."""
+    """The user's settings: the model, its device and backend, system prompt and sampling."""
 
     model: str
     label: str
@@ -32,13 +31,13 @@ class ChatSettings:
 
 
 class AnswerControl(QObject):
-    """One conversation with one model at a time.
+    """The control of one conversation with one model.
 
     Signals:
-        changed: something is another way: the state, the messages.
-        modified: the conversation has more to save.
+        changed: the state or the messages changed.
+        modified: the conversation must be saved.
         answered: an answer is complete.
-        failed(object, bool): a `BitwrightError` to tell, and whether it came while loading or the child is gone.
+        failed(object, bool): a `BitwrightError`, and whether the model is not loaded any more.
     """
 
     changed = Signal()
@@ -57,7 +56,7 @@ class AnswerControl(QObject):
         self.session, self._view, self._settings = session, view, settings
         self._waiting = self._more = False
         self.problem: BitwrightError | None = None
-        # Twice a second: text that streams is saved as it comes, so that a crash takes a word and not the answer.
+        # Streamed text is saved twice a second, so that a crash loses at most a few words of the answer.
         self._tick = QTimer(self, interval=500)
         self._tick.timeout.connect(self.modified)
         session.changed.connect(self._on_state)
@@ -74,17 +73,17 @@ class AnswerControl(QObject):
 
     @property
     def quiet(self) -> bool:
-        """Whether nothing is coming: another thing can be asked for."""
+        """Return whether no answer is pending, so that another request can be made."""
         return self.session.state in ("idle", "ready") and not self._view.answering
 
     def send(self, text: str) -> None:
-        """Say `text`, loading the model first where need be; what is said meanwhile waits."""
+        """Send a message and load the model if needed; messages sent meanwhile wait."""
         if self._settings().model and not self._view.answering:
             self._view.ask(text)
             self._answer()
 
     def send_edited(self, question: Message, text: str) -> None:
-        """Say an earlier question in other words; the branch below the first stays."""
+        """Send an edited version of an earlier message; the original keeps its branch."""
         if self._settings().model and self.quiet:
             self._view.ask_edited(question, text)
             self._answer()
@@ -103,23 +102,23 @@ class AnswerControl(QObject):
             self._answer(more=True)
 
     def answer(self) -> None:
-        """Have the last question answered that has no answer yet."""
+        """Generate the answer to the last message, if it has none yet."""
         self._answer()
 
     def stop(self) -> None:
-        """End what goes on: the answer, or loading."""
+        """Stop the answer or the loading."""
         self._waiting = False
         if self.session.state == "loading":
             self.session.close()
             self._view.unwind()
         else:
             self.session.stop()
-            if self.session.state == "idle":  # asked for the second time: the child is gone, and says no more
+            if self.session.state == "idle":  # stopped twice: the child was killed and sends no final event
                 self._end(None)
         self.changed.emit()
 
     def load(self) -> None:
-        """Load the picked model."""
+        """Load the selected model."""
         settings = self._settings()
         if settings.model:
             self.problem = None
@@ -127,14 +126,14 @@ class AnswerControl(QObject):
             self.changed.emit()
 
     def load_again(self) -> None:
-        """Load it after trouble, and go on with the question that has no answer."""
+        """Load the model after an error, and answer the message that has no answer."""
         if self.session.state == "idle":
             last = self.conversation.last
             self._waiting = last is not None and last.role == "user"
             self.load()
 
     def end_conversation(self) -> None:
-        """Another conversation will be shown: an answer that is coming ends where it is, and nothing waits."""
+        """End the current answer and discard waiting messages, before another conversation is shown."""
         self._waiting = False
         self.problem = None
         if self._view.answering:
@@ -142,16 +141,16 @@ class AnswerControl(QObject):
             self._end(replace(self.session.figures, ended_by="stopped"))
 
     def drop_model(self) -> None:
-        """Close the child; an answer that was coming ends where it is."""
+        """Close the session; a current answer ends."""
         self._waiting = False
         self.session.close()
         self._end(None)
 
     def _answer(self, *, more: bool = False) -> None:
-        """Have the last message answered: now, or as soon as the model is loaded."""
+        """Answer the last message now, or as soon as the model is loaded."""
         self.problem, self._more = None, more
         if self.session.state == "measuring":
-            self.session.stop()  # whoever asks something does not want to wait for it
+            self.session.stop()  # a message takes precedence over the measurement
         self._waiting = self.session.state != "ready"
         if self.session.state == "idle":
             self.load()
@@ -179,7 +178,7 @@ class AnswerControl(QObject):
         self.answered.emit()
 
     def _end(self, figures: Statistics | None) -> None:
-        """Keep what has come of the answer; None where its end was not heard of."""
+        """Store the answer so far; `figures` is None if its final event was not received."""
         self._tick.stop()
         if self._view.answering:
             self._view.end_answer(figures or replace(self.session.figures, ended_by="failed"))

@@ -1,6 +1,6 @@
-"""Which way to compute the layers: automatic, or one that the user forces; what is in use, and why the others are not.
+"""The choice of the backend: automatic or forced, the backend in use, and the reasons against the others.
 
-Remembers the choice; shows rows that others give it, and tries nothing.
+The choice is kept between sessions.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _KEY: Final = "chat/backend"
 
 
 class BackendBox(QWidget):
-    """A picker and a few lines.
+    """A combo box with a few lines of text.
 
     Signals:
-        picked(str): the user picked the backend of this name, or `auto`.
+        picked(str): the user selected the backend of this name, or `auto`.
     """
 
     picked = Signal(str)
@@ -41,7 +41,7 @@ class BackendBox(QWidget):
         label = TintedLabel(theme, self.tr("&Backend"), bold=True, parent=self)
         self._box = ElidedBox(self)
         self._box.setObjectName("chat_backend_pick")
-        self._box.setToolTip(self.tr("Layers that it cannot compute go to the next one that can"))
+        self._box.setToolTip(self.tr("Layers that this backend does not support use the next one that does"))
         self._box.activated.connect(self._activate)
         label.setBuddy(self._box)
         self._used = Note(theme, parent=self)
@@ -56,21 +56,21 @@ class BackendBox(QWidget):
 
     @property
     def current(self) -> str:
-        """The name that is wanted, or `auto`."""
+        """The selected name, or `auto`."""
         return self._wanted
 
     def set_rows(self, rows: Sequence[BackendRow]) -> None:
-        """What there is on the device, or for the loaded model."""
+        """Set the backends of the device, or of the loaded model."""
         if tuple(rows) != self._rows:
             self._rows = tuple(rows)
             self._fill()
 
     def set_used(self, text: str) -> None:
-        """How the model is computed, or will be."""
+        """Set the text about the backends in use."""
         self._used.set_text(text)
 
     def use_automatic(self) -> None:
-        """Give up what was forced."""
+        """Select the automatic backend."""
         self._choose(AUTO)
         self._box.setCurrentIndex(0)
 
@@ -83,14 +83,14 @@ class BackendBox(QWidget):
                 self._box.setItemData(self._box.count() - 1, self._tip(row), Qt.ItemDataRole.ToolTipRole)
         if self._box.findData(self._wanted) < 0:
             known = bool(self._rows)
-            words = self.tr("{name} (not usable here)") if known else "{name}"
+            words = self.tr("{name} (not available)") if known else "{name}"
             self._box.addItem(words.format(name=self._wanted), self._wanted)
         self._box.fit_list()
         self._box.setCurrentIndex(self._box.findData(self._wanted))
         self._others.show_rows([row for row in self._rows if not row.layers and (row.why_not or not row.usable)])
 
     def _tip(self, row: BackendRow) -> str:
-        return self.tr("{name}: takes {what}").format(name=row.name, what=row.takes) if row.takes else row.name
+        return self.tr("{name}: supports {what}").format(name=row.name, what=row.takes) if row.takes else row.name
 
     def _activate(self, index: int) -> None:
         name = str(self._box.itemData(index))
@@ -104,11 +104,11 @@ class BackendBox(QWidget):
 
 
 def words_of(rows: Sequence[BackendRow], runner: str = "") -> str:
-    """What computes the model: `compiled kernels (208 layers), plain torch (2 layers)`; "" where it is not told.
+    """Return the backends that compute the model: `compiled kernels (208 layers), plain torch (2 layers)`.
 
     Args:
-        rows: the table of the loaded model.
-        runner: what runs the whole of it, for a model of which no layer is counted.
+        rows: the backends of the loaded model.
+        runner: the runner of the whole model, used if no layers are counted.
     """
     counted = [f"{row.title or row.name} ({row.layers:,} layers)" for row in computing(rows)]
     whole = [row.title or row.name for row in rows if row.name == runner]

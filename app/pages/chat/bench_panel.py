@@ -1,7 +1,6 @@
-"""How fast the loaded model reads and writes at several lengths: a button, a table and two small curves.
+"""The speed of prefill and decode of the loaded model at several prompt lengths: a button, a table and curves.
 
-The page puts it below the rest of its right-hand panel, with the session of its model; it follows that by itself. The
-figures go into the report of the run that made the model, which the service does.
+The panel follows the session that it is given. The service also stores the figures in the report of the run.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class BenchPanel(QWidget):
-    """The measurement of one session's model; without a session there is nothing to measure."""
+    """The speed measurement of a session's model; disabled without a session."""
 
     def __init__(self, context: Context, session: ChatSession | None, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -39,12 +38,14 @@ class BenchPanel(QWidget):
         self._mine = False
         self._go = QPushButton(self)
         self._go.setObjectName("bench")
-        self._go.setToolTip(self.tr("Read and answer prompts of several lengths; takes half a minute or so"))
+        self._go.setToolTip(
+            self.tr("Process prompts of several lengths and generate answers; takes about half a minute")
+        )
         self._go.clicked.connect(self._press)
         self._copy = QPushButton(self.tr("Copy"), self)
         self._copy.setObjectName("bench_copy")
-        self._copy.setAccessibleName(self.tr("Copy the table of speeds"))
-        self._copy.setToolTip(self.tr("Copy the table, with tabs between its columns"))
+        self._copy.setAccessibleName(self.tr("Copy speed table"))
+        self._copy.setToolTip(self.tr("Copy the table as tab-separated text"))
         self._copy.clicked.connect(lambda: QGuiApplication.clipboard().setText(as_text(self._bench.rows)))
         self._bar = QProgressBar(self)
         self._bar.setTextVisible(False)
@@ -76,7 +77,7 @@ class BenchPanel(QWidget):
 
     @property
     def bench(self) -> SpeedReport:
-        """What was measured last."""
+        """The last measurement."""
         return self._bench
 
     def _press(self) -> None:
@@ -106,7 +107,7 @@ class BenchPanel(QWidget):
         self._note.set_text(str(error), "bad")
 
     def _follow(self) -> None:
-        """Offer what can be done in the session's state; figures of another model are taken away."""
+        """Update the button for the state of the session; discard figures of another model."""
         session = self._session
         state = session.state if session is not None else "idle"
         self._mine = self._mine and state == "measuring"
@@ -114,11 +115,11 @@ class BenchPanel(QWidget):
             self._bench = SpeedReport()
             self._show_rows()
         reasons = {
-            "idle": self.tr("Load the model first; then its speed can be measured."),
+            "idle": self.tr("Load a model to measure its speed."),
             "loading": self.tr("The model is loading."),
-            "answering": self.tr("The model is answering."),
+            "answering": self.tr("The model is generating an answer."),
         }
-        self._go.setText(self.tr("Stop measuring") if self._mine else self.tr("Measure speed"))
+        self._go.setText(self.tr("Stop") if self._mine else self.tr("Measure speed"))
         self._go.setEnabled(self._mine or state == "ready")
         self._bar.setVisible(self._mine)
         if self._note.role != "bad" or state in ("idle", "loading"):
@@ -137,12 +138,12 @@ class BenchPanel(QWidget):
         self._copy.setVisible(bool(rows))
         words = [summary(self._bench)]
         if self._bench.written:
-            words.append(self.tr("Saved in the report of the run."))
+            words.append(self.tr("Saved to the report of the run."))
         self._below.set_text(" ".join(filter(None, words)) if rows else "")
         self._below.setToolTip(self._bench.written)
 
     def _make_table(self) -> QWidget:
-        """The rows, each in one line that a screen reader reads as a whole."""
+        """Return the table; a screen reader reads each row as a whole."""
         table = QWidget(self)
         table.setObjectName("bench_table")
         grid = QGridLayout(table)
@@ -150,10 +151,10 @@ class BenchPanel(QWidget):
         grid.setHorizontalSpacing(8)
         grid.setVerticalSpacing(2)
         titles = (
-            (self.tr("Prompt"), self.tr("Tokens that the model read")),
-            (self.tr("Reads"), self.tr("Tokens of the prompt per second")),
-            (self.tr("First"), self.tr("Until the first token of the answer")),
-            (self.tr("Writes"), self.tr("Tokens of the answer per second")),
+            (self.tr("Prompt"), self.tr("Prompt length in tokens")),
+            (self.tr("Prefill"), self.tr("Prompt processing, tokens per second")),
+            (self.tr("First"), self.tr("Time to first token")),
+            (self.tr("Decode"), self.tr("Generation, tokens per second")),
         )
         for column, (title, why) in enumerate(titles):
             label = TintedLabel(self._theme, title, role="muted", parent=table)

@@ -1,6 +1,6 @@
-"""Two small curves over the length of the prompt, one above the other: how fast a model reads, and how fast it writes.
+"""Two small curves over the prompt length: the speed of prefill and of decode.
 
-Painted by one widget without a plotting library, which takes half a second to import. Knows rows of figures.
+Painted directly, as a plotting library takes half a second to import.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ _DOT = 3.0
 
 
 class BenchPlot(QWidget):
-    """The curves; hidden by its maker while there are no rows."""
+    """The two curves; hidden by its owner while there are no rows."""
 
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._theme = theme
         self._rows: tuple[SpeedRow, ...] = ()
         self.setObjectName("bench_plot")
-        self.setAccessibleName(self.tr("Speed over the length of the prompt"))
+        self.setAccessibleName(self.tr("Speed by prompt length"))
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         theme.changed.connect(self.update)
 
     def sizeHint(self) -> QSize:
-        """As wide as there is room."""
+        """Return the preferred size; the width expands."""
         return QSize(200, _HEIGHT)
 
     def show_rows(self, rows: Sequence[SpeedRow]) -> None:
-        """Show these figures."""
+        """Show a measurement."""
         self._rows = tuple(rows)
         if rows:
-            words = self.tr("Reading {first} to {last} tokens a second, writing {slow} to {fast}")
+            words = self.tr("Prefill {first} to {last} tokens per second, decode {slow} to {fast}")
             read, written = [row.prefill for row in rows], [row.decode for row in rows]
             self.setAccessibleDescription(
                 words.format(
@@ -53,15 +53,15 @@ class BenchPlot(QWidget):
         self.update()
 
     def paintEvent(self, _event: QPaintEvent) -> None:
-        """Both curves, each from 0 to its own largest value."""
+        """Paint both curves, each from 0 to its own maximum."""
         if not self._rows:
             return
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         line = painter.fontMetrics().height()
         half = (self.height() - line) / 2
-        self._curve(painter, QRectF(0, 0, self.width(), half), self.tr("Reading"), "accent", lambda row: row.prefill)
-        self._curve(painter, QRectF(0, half, self.width(), half), self.tr("Writing"), "good", lambda row: row.decode)
+        self._curve(painter, QRectF(0, 0, self.width(), half), self.tr("Prefill"), "accent", lambda row: row.prefill)
+        self._curve(painter, QRectF(0, half, self.width(), half), self.tr("Decode"), "good", lambda row: row.decode)
         painter.setPen(self._theme.color("muted"))
         bottom = QRectF(0, self.height() - line, self.width(), line)
         for row, x in zip(self._rows, self._places(), strict=True):
@@ -93,7 +93,7 @@ class BenchPlot(QWidget):
             painter.drawText(label, Qt.AlignmentFlag.AlignCenter, figure(each))
 
     def _places(self) -> list[float]:
-        """Where each length stands: every doubling takes the same room."""
+        """Return the x positions of the lengths on a logarithmic scale."""
         margin = 32.0
         steps = [log2(row.prompt) for row in self._rows]
         low, span = steps[0], steps[-1] - steps[0]
@@ -102,6 +102,6 @@ class BenchPlot(QWidget):
 
 
 def _around(x: float, room: QRectF, width: float) -> QRectF:
-    """A box of `width` around `x`, moved inside `room`."""
+    """Return a rectangle of `width` around `x`, moved inside `room`."""
     left = min(max(room.left(), x - width / 2), room.right() - width)
     return QRectF(left, room.top(), width, room.height())

@@ -9,20 +9,22 @@ from core.wording import human
 
 
 def summary(bench: SpeedReport) -> str:
-    """What the table has no column for: memory, and how much of its speed is used."""
+    """Return the figures that have no column in the table: memory, and the share of its bandwidth in use."""
     parts: list[str] = []
     memory = max((row.memory for row in bench.rows), default=0)
     if memory:
-        parts.append(f"{human(memory)} of memory.")
+        parts.append(f"Memory: {human(memory)}.")
     share = max((row.bandwidth_share or 0.0 for row in bench.rows), default=0.0)
     if share and bench.bandwidth:
-        parts.append(f"Writing takes {100 * share:.0f} % of the {human(bench.bandwidth)}/s that memory gives.")
+        parts.append(f"Decode uses {100 * share:.0f} % of the memory bandwidth of {human(bench.bandwidth)}/s.")
     return " ".join(parts)
 
 
 def as_text(rows: Sequence[SpeedRow]) -> str:
-    """The rows as a table for the clipboard, with tabs between the columns."""
-    lines = ["prompt tokens\tread tokens/s\tfirst token s\twritten tokens/s\tmemory bytes\tshare of bandwidth"]
+    """Return the rows as tab-separated text for the clipboard."""
+    lines = [
+        "prompt tokens\tprefill tokens/s\ttime to first token s\tdecode tokens/s\tmemory bytes\tshare of bandwidth"
+    ]
     lines += [
         f"{row.prompt}\t{row.prefill:.2f}\t{row.first_token:.3f}\t{row.decode:.2f}\t{row.memory}"
         f"\t{row.bandwidth_share or 0.0:.3f}"

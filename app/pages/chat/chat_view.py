@@ -1,4 +1,4 @@
-"""The middle of the chat page: the conversation, a notice, the composer and the context meter, and their layout."""
+"""The middle of the chat page: conversation, notice, composer and context meter, and their layout."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from app.widgets.view_stack import ViewStack
 
 
 class ChatView(QWidget):
-    """Puts widgets together; its owner works with them directly."""
+    """A container of widgets, which its owner accesses directly."""
 
     def __init__(self, context: Context, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -30,7 +30,7 @@ class ChatView(QWidget):
         self.meter = ContextMeter(theme, self)
         self._slow = Note(
             theme,
-            self.tr("A quantization is running: both it and the answers will be slow."),
+            self.tr("A run is active. Both the run and the answers are slower."),
             role="warning",
             parent=self,
         )
@@ -53,7 +53,7 @@ class ChatView(QWidget):
         column.addLayout(self._foot)
 
     def _centred(self, inner: QLayout) -> QHBoxLayout:
-        """`inner` below the bubbles, exactly as wide as their column; they have a scroll bar beside them."""
+        """Return `inner` in a row with the width of the message column, excluding the scroll bar."""
         box = QWidget(self)
         box.setLayout(inner)
         box.setMaximumWidth(column_width(self))
@@ -62,7 +62,7 @@ class ChatView(QWidget):
         return row
 
     def changeEvent(self, event: QEvent) -> None:
-        """The bar is on the other side where the window runs from right to left."""
+        """Update the margin of the scroll bar when the layout direction changes."""
         super().changeEvent(event)
         if event.type() == QEvent.Type.LayoutDirectionChange:
             self._leave_room()
@@ -73,9 +73,9 @@ class ChatView(QWidget):
         self._foot.setContentsMargins(MARGIN + left, 0, MARGIN + right, 0)
 
     def show_empty(self, empty: bool) -> None:
-        """The welcome while nothing was said."""
+        """Show the welcome instead of an empty conversation."""
         self._stack.setCurrentIndex(0 if empty else 1)
 
     def show_slow(self, slow: bool) -> None:
-        """Say that a run of this machine takes its share."""
+        """Show or hide the note that a run is active."""
         self._slow.setVisible(slow)

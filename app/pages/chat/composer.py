@@ -1,8 +1,6 @@
-"""Where a message is written: Enter sends it, Shift+Enter breaks the line; it grows with its text up to six lines.
+"""The input field of the chat: Enter sends, Shift+Enter inserts a line break; grows up to six lines.
 
-An earlier question is written anew here too; what was written before waits meanwhile.
-
-Knows nothing of conversations; the button is Send or Stop as it is told.
+Also edits an earlier message; the draft is kept meanwhile. The button is Send or Stop, as set by its owner.
 """
 
 from __future__ import annotations
@@ -21,13 +19,13 @@ _PAD = 8
 
 
 class Composer(QWidget):
-    """The field and its button.
+    """The input field and its button.
 
     Signals:
         sent(str): the user sent this text; the field is empty now.
-        stop_asked: the button was pressed while it said Stop.
-        recall_asked: the arrow up was pressed in the empty field.
-        edit_ended: what was written anew was sent, or given up.
+        stop_asked: the button was pressed as Stop.
+        recall_asked: Up was pressed in the empty field.
+        edit_ended: editing an earlier message was completed or cancelled.
     """
 
     sent = Signal(str)
@@ -52,7 +50,7 @@ class Composer(QWidget):
         self._button = QPushButton(self)
         self._button.setObjectName("send")
         self._button.clicked.connect(self._press)
-        # As wide as its widest word, so that nothing moves when the word changes.
+        # As wide as its longest text, so that the layout is stable.
         widths = [self._button.fontMetrics().horizontalAdvance(word) for word in self._words()]
         self._button.setMinimumWidth(max(widths) + 32)
         self._anew = self._make_anew(theme)
@@ -70,21 +68,21 @@ class Composer(QWidget):
 
     @property
     def text(self) -> str:
-        """What is written and not sent."""
+        """The text that was not sent yet."""
         return self._edit.toPlainText()
 
     def set_text(self, text: str) -> None:
-        """Put text into the field, with the cursor behind it."""
+        """Set the text and move the cursor to its end."""
         self._edit.setPlainText(text)
         self._edit.moveCursor(self._edit.textCursor().MoveOperation.End)
 
     @property
     def editing(self) -> bool:
-        """Whether an earlier question is being written anew."""
+        """Return whether an earlier message is being edited."""
         return self._editing
 
     def begin_edit(self, text: str) -> None:
-        """Write an earlier question anew; what was written stands aside."""
+        """Edit an earlier message; the current draft is kept."""
         if not self._editing:
             self._aside = self.text
         self._editing = True
@@ -93,7 +91,7 @@ class Composer(QWidget):
         self._edit.setFocus(Qt.FocusReason.OtherFocusReason)
 
     def end_edit(self) -> None:
-        """Be done with that; what stood aside comes back."""
+        """End editing and restore the draft."""
         if self._editing:
             self._editing = False
             self._anew.hide()
@@ -102,18 +100,18 @@ class Composer(QWidget):
             self.edit_ended.emit()
 
     def set_state(self, busy: bool, stopping: bool, possible: bool) -> None:
-        """Say what can be done.
+        """Set the state of the button.
 
         Args:
-            busy: an answer is coming: the button stops it, and Enter keeps the text for later.
-            stopping: it was asked to stop and has not yet.
-            possible: there is a model to talk to.
+            busy: an answer is being generated: the button stops it, and Enter keeps the text for later.
+            stopping: a stop was requested and is pending.
+            possible: a model is available.
         """
         self._busy, self._stopping, self._possible = busy, stopping, possible
         self._update_button()
 
     def paintEvent(self, _event: QPaintEvent) -> None:
-        """A frame around the field and its button, in the accent while the field has the focus."""
+        """Paint a frame around the field and its button, in the accent colour while the field has the focus."""
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         painter.setPen(self._theme.color("accent" if self._edit.hasFocus() else "line"))
@@ -154,15 +152,15 @@ class Composer(QWidget):
             self.recall_asked.emit()
 
     def _make_anew(self, theme: Theme) -> QWidget:
-        """The line above the field while a question is written anew."""
+        """Return the line above the field that is shown while editing."""
         box = QWidget(self)
-        words = TintedLabel(theme, self.tr("Writing an earlier message anew; what followed it stays as a branch"),
+        words = TintedLabel(theme, self.tr("Editing an earlier message; the original is kept as a branch"),
                             role="muted", wrap=True, parent=box)  # fmt: skip
         words.setObjectName("editing")
         cancel = QToolButton(box)
         cancel.setObjectName("cancel_edit")
         cancel.setText(self.tr("Cancel"))
-        cancel.setToolTip(self.tr("Leave it as it was (Esc)"))
+        cancel.setToolTip(self.tr("Discard the changes (Esc)"))
         cancel.setAutoRaise(True)
         cancel.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         cancel.clicked.connect(self.end_edit)
@@ -175,7 +173,7 @@ class Composer(QWidget):
 
 
 class _Edit(QPlainTextEdit):
-    """Signals: enter_pressed, up_pressed (in the empty field), focus_changed."""
+    """A text field with signals: enter_pressed, up_pressed (in the empty field), focus_changed."""
 
     enter_pressed = Signal()
     up_pressed = Signal()
@@ -191,7 +189,7 @@ class _Edit(QPlainTextEdit):
         self._grow()
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
-        """Enter sends; with Shift it breaks the line, with Ctrl it belongs to the window."""
+        """Send with Enter; Shift+Enter inserts a line break, Ctrl+Enter is left to the window."""
         held = event.modifiers() & ~Qt.KeyboardModifier.KeypadModifier
         if event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter):
             if held == Qt.KeyboardModifier.NoModifier:
@@ -209,21 +207,21 @@ class _Edit(QPlainTextEdit):
         super().keyPressEvent(event)
 
     def focusInEvent(self, event: QFocusEvent) -> None:
-        """The frame around shows it."""
+        """Report the focus, which the frame shows."""
         super().focusInEvent(event)
         self.focus_changed.emit()
 
     def focusOutEvent(self, event: QFocusEvent) -> None:
-        """The frame around shows it."""
+        """Report the focus, which the frame shows."""
         super().focusOutEvent(event)
         self.focus_changed.emit()
 
     def canInsertFromMimeData(self, source: QMimeData) -> bool:
-        """Text only: a dropped folder is a model, and goes to the window."""
+        """Accept text only; a dropped folder is a model and is left to the window."""
         return source.hasText() and not source.hasUrls()
 
     def _grow(self) -> None:
-        # The layout of a plain text counts in lines, wrapped ones too.
+        # The height of a plain text document is its number of lines, including wrapped ones.
         lines = max(1, round(self.document().size().height()))
         shown = min(lines, MOST_LINES)
         height = ceil(self.fontMetrics().lineSpacing() * shown + 2 * self.document().documentMargin())

@@ -1,4 +1,4 @@
-"""How much of what the model can read the conversation takes: a short bar and a few words below the composer."""
+"""The share of the context that the conversation uses: a short bar and a text below the composer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NEARLY: Final = 0.85
 
 
 class ContextMeter(QWidget):
-    """A bar and a line that keep their place while nothing is known."""
+    """A bar and a text, which keep their place while the use is unknown."""
 
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -34,17 +34,17 @@ class ContextMeter(QWidget):
         self.show_use(0, 0)
 
     def show_use(self, used: int, context: int, dropped: int = 0) -> None:
-        """Show the tokens that are used of a context; 0 of both is not known.
+        """Show the tokens used of a context; 0 for both if unknown.
 
         Args:
             used, context: tokens.
-            dropped: the oldest messages, which the model was not shown any more.
+            dropped: number of oldest messages that are not sent to the model any more.
         """
         for widget in (self._bar, self._words):
             widget.setVisible(bool(context))
         self._bar.setRange(0, max(1, context))
         self._bar.setValue(min(used, max(1, context)))
-        words = self.tr("{used} of {all} tokens") if used else self.tr("Room for {all} tokens")
+        words = self.tr("{used} of {all} tokens") if used else self.tr("Context: {all} tokens")
         words = words.format(used=f"{used:,}", all=f"{context:,}")
         full = bool(context) and used >= _NEARLY * context
         if dropped:
@@ -56,10 +56,10 @@ class ContextMeter(QWidget):
 
     def _dropped_words(self, count: int) -> str:
         if count == 1:
-            return self.tr("the oldest message is left out")
-        return self.tr("the {count} oldest messages are left out").format(count=count)
+            return self.tr("oldest message omitted")
+        return self.tr("{count} oldest messages omitted").format(count=count)
 
     def _explained(self, dropped: int) -> str:
         if dropped:
-            return self.tr("The conversation is longer than the model can read: it no longer sees its beginning.")
-        return self.tr("How much of what the model can read at once the conversation takes")
+            return self.tr("The conversation exceeds the context of the model. Its beginning is not sent any more.")
+        return self.tr("Share of the model's context used by the conversation")

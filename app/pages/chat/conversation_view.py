@@ -1,7 +1,6 @@
-"""The bubbles of one conversation, kept in line with it: questions, the answer that is coming, and other branches.
+"""The messages of a conversation: questions, the answer that is being generated, and branches.
 
-Changes the conversation (`app.pages.chat.conversations.conversation`) and its bubbles together; knows nothing of who
-answers.
+Updates the conversation (`app.pages.chat.conversations.conversation`) and its widgets together.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _CAN_GO_ON = ("length", "stopped", "failed")
 
 @dataclass
 class _PendingAnswer:
-    """An answer that is coming: where it goes, when the model began to think, and what it is added to."""
+    """An answer that is being generated: its message, the start of its reasoning, and the text it continues."""
 
     message: Message
     view: MessageView
@@ -40,11 +39,11 @@ class ConversationView(Transcript):
     """A transcript of a conversation.
 
     Signals:
-        regenerate_asked: the user wants another answer to the last question.
-        continue_asked: the user wants more of the last answer.
-        edit_asked(object): the user wants to write this question (`Message`) anew.
-        switched: other messages are shown than before.
-        branched: the user chose another branch.
+        regenerate_asked: the user wants another answer to the last message.
+        continue_asked: the user wants to continue the last answer.
+        edit_asked(object): the user wants to edit this `Message`.
+        switched: another conversation or branch is shown.
+        branched: the user selected another branch.
     """
 
     regenerate_asked = Signal()
@@ -64,18 +63,30 @@ class ConversationView(Transcript):
         self._later.timeout.connect(self._build_some)
 
     @property
+<<<<<<< HEAD
     def conversation(self) -> Conversation:
         """What is shown."""
         return self._conversation
+=======
+    def talk(self) -> Conversation:
+        """The current conversation."""
+        return self._talk
+>>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts)
 
     @property
     def answering(self) -> bool:
-        """Whether an answer is coming."""
+        """Return whether an answer is being generated."""
         return self._coming is not None
 
+<<<<<<< HEAD
     def show_conversation(self, conversation: Conversation) -> None:
         """Show a conversation from now on."""
         self._conversation = conversation
+=======
+    def show_talk(self, talk: Conversation) -> None:
+        """Show another conversation."""
+        self._talk = talk
+>>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts)
         self._marked = None
         self.clear()
         self._built = []
@@ -84,14 +95,19 @@ class ConversationView(Transcript):
         self._build_some()
 
     def ask(self, text: str) -> None:
-        """Add what the user says."""
+        """Add a message of the user."""
         self._build_some(all_of_them=True)
         self._add_bubble(self._conversation.add("user", text))
         self.to_end()
 
     def ask_edited(self, question: Message, text: str) -> None:
+<<<<<<< HEAD
         """Put another wording beside a question; what followed the first one is left with it."""
         self._conversation.branch(question, text)
+=======
+        """Add an edited version of a message as a new branch."""
+        self._talk.branch(question, text)
+>>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts)
         self.mark(None)
         self._follow_conversation()
         self._build_some(all_of_them=True)
@@ -105,7 +121,7 @@ class ConversationView(Transcript):
         self._coming = _PendingAnswer(message, self._add_bubble(message))
 
     def resume_answer(self) -> None:
-        """Let the last answer grow again."""
+        """Continue the last answer."""
         self._build_some(all_of_them=True)
         last = self._conversation.last
         if last is not None and last.role == "assistant" and self.messages:
@@ -114,7 +130,7 @@ class ConversationView(Transcript):
             self.to_end()
 
     def append_piece(self, piece: str) -> None:
-        """Add to the answer that is coming."""
+        """Append text to the answer."""
         coming = self._coming
         if coming is None:
             return
@@ -126,7 +142,7 @@ class ConversationView(Transcript):
             coming.view.append(piece)
 
     def append_thought(self, piece: str) -> None:
-        """Add to what the model thinks before the answer that is coming."""
+        """Append text to the reasoning before the answer."""
         coming = self._coming
         if coming is not None:
             coming.thought = time.monotonic()
@@ -135,7 +151,7 @@ class ConversationView(Transcript):
             coming.view.set_thinking(coming.message.thinking, coming.thought - coming.began, going=True)
 
     def end_answer(self, figures: Statistics) -> None:
-        """The answer is as long as it will be. One that was ended before its first word is taken away."""
+        """Complete the answer. One that was ended before its first word is removed."""
         if self._coming is None:
             return
         coming, self._coming = self._coming, None
@@ -150,28 +166,38 @@ class ConversationView(Transcript):
             self._build_some(all_of_them=True)
 
     def rewind(self) -> None:
-        """Take the last answer away for another one; it stays among the answers to its question."""
+        """Hide the last answer before another one is generated; it stays in the conversation."""
         self._build_some(all_of_them=True)
         self._conversation.rewind()
         self._follow_conversation()
 
     def unwind(self) -> None:
+<<<<<<< HEAD
         """Show the newest answer to the last question again, where there is one: no other came."""
         last = self._conversation.last
+=======
+        """Show the newest answer to the last message again, if no other was generated."""
+        last = self._talk.last
+>>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts)
         if last is not None and last.role == "user":
             self._conversation.unwind()
             self._follow_conversation()
             self._build_some(all_of_them=True)
 
     def mark(self, question: Message | None) -> None:
-        """Mark the question that is being written anew."""
+        """Mark the message that is being edited."""
         self._marked = question
         for identity, view in zip(self._built, self.messages, strict=False):
             view.set_marked(question is not None and identity == question.id)
 
     def update_footers(self, quiet: bool) -> None:
+<<<<<<< HEAD
         """Say what the answers cost, and offer what can be done with each message; nothing where not `quiet`."""
         path = self._conversation.path()
+=======
+        """Show the statistics of the answers and the actions of each message; hide them unless `quiet`."""
+        path = self._talk.path()
+>>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts)
         models = {message.model for message in path if message.model}
         for message, view in zip(path, self.messages, strict=False):
             mine = message.role == "user"
@@ -184,9 +210,15 @@ class ConversationView(Transcript):
             view.footer.offer(again=last and quiet, more=more and quiet, edit=mine and quiet)
             view.place_footer()
 
+<<<<<<< HEAD
     def _follow_conversation(self) -> None:
         """Keep the bubbles that the shown branch has in common with the last one; the others are to be built."""
         path = self._conversation.path()
+=======
+    def _follow_talk(self) -> None:
+        """Keep the widgets of messages that both branches share; build the others."""
+        path = self._talk.path()
+>>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts)
         same = 0
         for identity, message in zip(self._built, path, strict=False):
             if identity != message.id:
@@ -198,7 +230,7 @@ class ConversationView(Transcript):
         self._unbuilt = path[same:]
 
     def _build_some(self, all_of_them: bool = False) -> None:
-        """Make bubbles for as long as nobody notices; a long conversation is shown over several rounds of the loop."""
+        """Build widgets for a short time, and continue in the next iteration of the event loop."""
         self._later.stop()
         began = time.monotonic()
         while self._unbuilt and (all_of_them or time.monotonic() - began < _BUILD_SECONDS):
@@ -237,5 +269,5 @@ class ConversationView(Transcript):
 
 
 def _thought_for(figures: Statistics, coming: _PendingAnswer) -> float:
-    """As the child measured it; what was seen here where it did not."""
+    """Return the duration of the reasoning as measured by the child, or else as seen here."""
     return figures.thinking_seconds or coming.thought - coming.began

@@ -1,7 +1,6 @@
-"""Which device computes the answers, and why the other devices cannot be used.
+"""The choice of the device for the chat, and the reasons why other devices cannot be used.
 
-The choice is remembered by what the device itself is called, whatever number it has today. Shows what was measured of
-the machine (`app.shared.draft.Machine`); measures nothing.
+The choice is kept by the stable id of the device, which does not depend on its index.
 """
 
 from __future__ import annotations
@@ -24,10 +23,10 @@ _NAME: Final = "chat/device_name"
 
 
 class ChatDevice(QWidget):
-    """A picker of devices and two lines about them.
+    """A combo box of devices with two lines of text.
 
     Signals:
-        picked(str): the user picked the device of this id, or `auto`.
+        picked(str): the user selected the device of this id, or `auto`.
     """
 
     picked = Signal(str)
@@ -61,11 +60,11 @@ class ChatDevice(QWidget):
 
     @property
     def meant(self) -> str:
-        """The id of the device that will compute, as far as is known."""
+        """The id of the device that will be used, as far as known."""
         return (self._machine.chosen or "cpu") if self._wanted == AUTO else self.current
 
     def set_machine(self, machine: Machine) -> None:
-        """Offer the devices of `machine` that work, and say of the others why they do not."""
+        """Offer the usable devices of `machine`, and show the reasons against the others."""
         if machine.devices == self._machine.devices and machine.chosen == self._machine.chosen:
             return
         self._machine = machine
@@ -78,11 +77,11 @@ class ChatDevice(QWidget):
         self._others.set_text("\n".join(reasons))
 
     def set_note(self, text: str) -> None:
-        """Why another device computes than the one that was picked; "" where it does not."""
+        """Set the reason why another device is used than the selected one; "" for none."""
         self._note.set_text(text, "warning")
 
     def use_cpu(self) -> None:
-        """Pick the CPU in place of a device that failed."""
+        """Select the CPU after another device failed."""
         self._choose("cpu", "CPU")
         self._fill()
 
@@ -97,7 +96,7 @@ class ChatDevice(QWidget):
             self._box.addItem(name_of(device), lasting_id(device))
         if self._box.findData(self._wanted) < 0:
             name = self._state.value(_NAME, "") or self._wanted
-            gone = self.tr("{device} (not here now)") if usable else "{device}"
+            gone = self.tr("{device} (not available)") if usable else "{device}"
             self._box.addItem(gone.format(device=name), self._wanted)
         self._box.fit_list()
         self._box.setCurrentIndex(self._box.findData(self._wanted))
@@ -121,7 +120,7 @@ class ChatDevice(QWidget):
 
 
 def lasting_id(device: Device) -> str:
-    """Return the id of a device that stays the same after the next start."""
+    """Return the stable id of a device, which is the same after a restart."""
     return device.stable_id or device.id
 
 
@@ -130,5 +129,5 @@ def _short(device: Device) -> str:
 
 
 def name_of(device: Device) -> str:
-    """Return a name for people, such as `CPU (AMD EPYC)` or `cuda:0 (NVIDIA L4)`."""
+    """Return the display name of a device, such as `CPU (AMD EPYC)` or `cuda:0 (NVIDIA L4)`."""
     return f"{_short(device)} ({device.name})"

@@ -1,4 +1,4 @@
-"""A line with an arrow that opens what is folded below it. Knows nothing of what that is."""
+"""A button with an arrow that expands or collapses the content below it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PAD: Final = 4
 
 
 class FoldButton(QToolButton):
-    """Checked while open; `toggled` tells."""
+    """A checkable button, checked while expanded; emits `toggled`."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -22,19 +22,19 @@ class FoldButton(QToolButton):
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
 
     def sizeHint(self) -> QSize:
-        """Room for the arrow and the text."""
+        """Return the size of the arrow and the text."""
         metrics = self.fontMetrics()
         width = metrics.horizontalAdvance(self.text()) + 2 * _PAD + round(4 * _ARROW) + 2
         return QSize(width, metrics.height() + 2 * _PAD)
 
     def minimumSizeHint(self) -> QSize:
-        """The same."""
+        """Return the size hint."""
         return self.sizeHint()
 
     def paintEvent(self, _event: QPaintEvent) -> None:
-        """Without the look of a button that is held down: the arrow says enough.
+        """Paint the button without the pressed look of a checked button.
 
-        The arrow is drawn here, as Fusion lays its own over the text where the window runs from right to left.
+        The arrow is painted here, as Fusion paints its own over the text in right-to-left layouts.
         """
         painter, option = QStylePainter(self), QStyleOptionToolButton()
         self.initStyleOption(option)
@@ -55,7 +55,7 @@ class FoldButton(QToolButton):
         painter.drawText(room, edge | Qt.AlignmentFlag.AlignVCenter, self.text())
 
     def _arrow(self, middle: QPointF, way: float) -> QPolygonF:
-        """Down while open, else where the text begins to be read."""
+        """Return an arrow that points down if expanded, otherwise to the end of the line."""
         short, long = _ARROW * 0.6, _ARROW
         if self.isChecked():
             corners = ((-long, -short), (long, -short), (0.0, long * 0.7))

@@ -1,7 +1,4 @@
-"""A column that grows at its end, and a view that goes along with it only while the user is at the end.
-
-Knows how long the column is and what part of it is seen; what lies on it, and where, is for others to say.
-"""
+"""A scroll area whose content grows at the end, and which follows the end only while the user is there."""
 
 from __future__ import annotations
 
@@ -10,13 +7,13 @@ from PySide6.QtWidgets import QStyle, QWidget
 from app.widgets.bare_scroll import BareScroll
 
 MARGIN = 16
-"""Pixels on both sides of the column, and above and below it."""
+"""Margins of the column in pixels."""
 _NEAR = 8
-"""Pixels from the end that still count as being at the end."""
+"""Distance from the end in pixels that counts as being at the end."""
 
 
 class FollowingScroll(BareScroll):
-    """A scroll area whose `ground` holds the column; who lays it out gives `ground` its size."""
+    """A scroll area with the column in `ground`. Its owner sets the size of `ground`."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -29,21 +26,21 @@ class FollowingScroll(BareScroll):
 
     @property
     def following(self) -> bool:
-        """Whether the view is at the end and goes along with it."""
+        """Return whether the view is at the end and follows it."""
         return self._follow
 
     @property
     def room(self) -> int:
-        """Width without the scroll bar, there or not: lines must not break anew because it comes."""
+        """Width without the scroll bar, visible or not, so that its appearance does not wrap lines again."""
         return self.width() - self.style().pixelMetric(QStyle.PixelMetric.PM_ScrollBarExtent)
 
     def to_end(self) -> None:
-        """Go to the last line and follow it from now on."""
+        """Scroll to the end and follow it."""
         self._follow = True
         self._keep_at_end()
 
     def stay_at(self, value: int) -> None:
-        """Leave the end and show what is `value` pixels down."""
+        """Stop following and scroll to `value` pixels."""
         self._follow = False
         self.verticalScrollBar().setValue(value)
 

@@ -8,16 +8,22 @@ from core.inference.generation.reply import Statistics
 
 
 @dataclass
+<<<<<<< HEAD:app/pages/chat/live_statistics.py
 class LiveStatistics:
     """Figures of an answer that is still coming, from the pieces of text and when they came.
+=======
+class Meter:
+    """Statistics of an answer that is being generated, from its pieces of text and their arrival times.
+>>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts):app/pages/chat/answer_figures.py
 
-    Pieces may hold several tokens, so tokens are worked out from the letters until the end tells the real number.
+    A piece may hold several tokens, so the number of tokens is estimated from the characters until the final statistics
+    arrive.
 
     Attributes:
-        began: when it was asked for; first, last: when pieces came (seconds since the epoch, 0 for none).
-        letters: of all pieces, and of the first.
-        per_token: letters that a token holds on average, best known from an answer of the same model.
-        thought_until: when the last piece of thinking came, 0 where there was none.
+        began, first, last: time of the request, of the first and of the last piece (seconds since the epoch, 0: none).
+        letters: characters of all pieces, and of the first.
+        per_token: average characters per token, best taken from an earlier answer of the same model.
+        thought_until: arrival of the last piece of reasoning, 0 for none.
     """
 
     began: float
@@ -29,7 +35,7 @@ class LiveStatistics:
     thought_until: float = 0.0
 
     def piece(self, text: str, at: float, *, thinking: bool = False) -> None:
-        """Note a piece of text that came at `at`."""
+        """Add a piece of text that arrived at `at`."""
         if not self.first:
             self.first, self.first_letters = at, len(text)
         if thinking:
@@ -39,7 +45,7 @@ class LiveStatistics:
 
     @property
     def figures(self) -> Statistics:
-        """As known by now; the tokens of the prompt are told at the end."""
+        """Return the statistics so far; the number of prompt tokens is only known at the end."""
         if not self.letters:
             return Statistics()
         spent = self.last - self.first

@@ -1,4 +1,4 @@
-"""The row below a message: what an answer cost, and small buttons: copy, edit, ask again, go on, other branches."""
+"""The row below a message: statistics of an answer, and buttons to copy, edit, regenerate, continue and switch."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from core.wording import duration, figure
 
 
 class MessageFooter(QWidget):
-    """Caption and buttons of one message.
+    """Caption and buttons of a message.
 
     Signals:
-        copy_asked: the message should go to the clipboard.
+        copy_asked: the message should be copied.
         regenerate_asked: the user wants another answer.
-        continue_asked: the user wants more of this answer.
-        edit_asked: the user wants to write this question anew.
-        other_asked(int): the message before (-1) or after (1) this one, in its place, should be shown.
+        continue_asked: the user wants to continue this answer.
+        edit_asked: the user wants to edit this message.
+        other_asked(int): the previous (-1) or next (1) version of this message should be shown.
     """
 
     copy_asked = Signal()
@@ -35,18 +35,18 @@ class MessageFooter(QWidget):
         self._theme = theme
         self._caption = ElidedLabel(theme, role="muted", parent=self)
         self._caption.setObjectName("caption")
-        before = self.tr("Show the wording before") if mine else self.tr("Show the answer before")
-        after = self.tr("Show the next wording") if mine else self.tr("Show the next answer")
+        before = self.tr("Previous version") if mine else self.tr("Previous answer")
+        after = self.tr("Next version") if mine else self.tr("Next answer")
         self._before = self._button("\N{SINGLE LEFT-POINTING ANGLE QUOTATION MARK}", before)
         self._before.setObjectName("answer_before")
         self._place = TintedLabel(theme, role="muted", parent=self)
         self._after = self._button("\N{SINGLE RIGHT-POINTING ANGLE QUOTATION MARK}", after)
         self._after.setObjectName("answer_after")
-        self._again = self._button(self.tr("Regenerate"), self.tr("Ask for another answer"))
+        self._again = self._button(self.tr("Regenerate"), self.tr("Generate another answer"))
         self._again.setObjectName("regenerate")
-        self._more = self._button(self.tr("Continue"), self.tr("Let the model go on with this answer"))
+        self._more = self._button(self.tr("Continue"), self.tr("Continue this answer"))
         self._more.setObjectName("continue")
-        self._edit = self._button(self.tr("Edit"), self.tr("Write it anew; what followed stays as a branch"))
+        self._edit = self._button(self.tr("Edit"), self.tr("Edit this message; the original is kept as a branch"))
         self._edit.setObjectName("edit")
         self._copy = self._button(self.tr("Copy"), self.tr("Copy this message"))
         self._copy.setObjectName("copy")
@@ -67,11 +67,11 @@ class MessageFooter(QWidget):
         self.update_style()
 
     def set_caption(self, text: str, explained: str = "") -> None:
-        """A few words on the left; `explained` is the longer form of them."""
+        """Set the text on the left; `explained` is its tooltip."""
         self._caption.set_text(text, explained)
 
     def set_place(self, index: int, count: int) -> None:
-        """Say that this is message `index` (from 0) of `count` in the same place."""
+        """Show that this is version `index` (from 0) of `count`."""
         for widget in (self._before, self._place, self._after):
             widget.setVisible(count > 1)
         self._place.setText(self.tr("{number} of {count}").format(number=index + 1, count=count))
@@ -79,17 +79,17 @@ class MessageFooter(QWidget):
         self._after.setEnabled(index + 1 < count)
 
     def offer(self, *, again: bool = False, more: bool = False, edit: bool = False) -> None:
-        """What can be done: ask for another answer, for more of it, or write the question anew."""
+        """Show the buttons to regenerate (`again`), to continue (`more`) and to edit."""
         self._again.setVisible(again)
         self._more.setVisible(more)
         self._edit.setVisible(edit)
 
     def focus_widgets(self) -> list[QWidget]:
-        """The buttons in reading order."""
+        """Return the buttons in reading order."""
         return [self._before, self._after, self._more, self._again, self._edit, self._copy]
 
     def update_style(self) -> None:
-        """Take the colours of the theme as it is now."""
+        """Apply the current colours of the theme."""
         muted = self._theme.color("muted")
         for widget in self.focus_widgets():
             palette = QPalette()
@@ -107,25 +107,25 @@ class MessageFooter(QWidget):
 
 
 def caption_of(figures: Statistics | None, model: str = "") -> tuple[str, str]:
-    """What stands under an answer, short and at length; ("", "") for a question and for an answer that is coming.
+    """Return the caption of an answer and its tooltip; ("", "") without statistics.
 
     Args:
-        figures: what it cost.
-        model: who gave it, where that has to be said.
+        figures: statistics of the answer.
+        model: name of the model, if it should be shown.
     """
     if figures is None:
         return "", ""
     endings = {
-        "length": "cut at max tokens",
-        "context": "cut where the context is full",
+        "length": "stopped at max tokens",
+        "context": "stopped, context is full",
         "stopped": "stopped",
-        "failed": "cut off",
+        "failed": "interrupted",
     }
     parts = [f"{figures.tokens:,} tokens"] if figures.tokens != 1 else ["1 token"]
     if figures.tokens_per_second:
-        parts.append(f"{figure(figures.tokens_per_second)} a second")
+        parts.append(f"{figure(figures.tokens_per_second)} tokens/s")
     if not figures.tokens:
-        parts = ["The model had nothing to say"] if figures.ended_by == "end" else []
+        parts = ["Empty answer"] if figures.ended_by == "end" else []
     if figures.ended_by in endings:
         parts.append(endings[figures.ended_by])
     if model:
@@ -136,12 +136,12 @@ def caption_of(figures: Statistics | None, model: str = "") -> tuple[str, str]:
 def _at_length(figures: Statistics) -> list[str]:
     lines = []
     if figures.seconds:
-        lines.append(f"First token after {duration(figures.first_token_seconds)}, all in {duration(figures.seconds)}")
+        lines.append(f"First token after {duration(figures.first_token_seconds)}, total {duration(figures.seconds)}")
     if figures.prompt_tokens:
-        reused = f", {figures.cached_tokens:,} of them from the turn before" if figures.cached_tokens else ""
-        lines.append(f"{figures.prompt_tokens:,} tokens of prompt{reused}")
+        reused = f", {figures.cached_tokens:,} of them cached" if figures.cached_tokens else ""
+        lines.append(f"{figures.prompt_tokens:,} prompt tokens{reused}")
     if figures.dropped_messages:
-        lines.append(f"The {figures.dropped_messages} oldest messages did not fit and were left out")
+        lines.append(f"The {figures.dropped_messages} oldest messages did not fit and were omitted")
     if figures.note:
         lines.append(figures.note.rstrip("."))
     if figures.seed:

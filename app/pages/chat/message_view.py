@@ -1,8 +1,6 @@
-"""One message as a bubble: the user's own on the right, the model's on the left; prose and code are parts of it.
+"""A message as a bubble: the user's on the right, the model's on the left, with parts of prose and code.
 
-What the model thought first is a folded line at the top of its bubble.
-
-Lays out itself and nothing else: the transcript gives it a width and asks how high it is. Knows nothing of the model.
+Reasoning before an answer is a collapsed line at the top. The transcript sets the width and asks for the height.
 """
 
 from __future__ import annotations
@@ -23,9 +21,9 @@ from app.widgets.markdown import MessagePart, TextStyle, clean, split
 from app.widgets.tints import bubble_color, code_color
 
 COLUMNS = 88
-"""Average characters of a line at most, which is about 70 letters of code."""
+"""Maximum line length in average characters, about 70 characters of code."""
 FLUSH_MS = 50
-"""Streamed text is shown at most this often."""
+"""Minimum interval between updates of streamed text."""
 _PAD = 12
 _GAP = 8
 _RADIUS = 10
@@ -35,7 +33,7 @@ class MessageView(QWidget):
     """A bubble and the row below it.
 
     Signals:
-        resized: its height is another one now (text came).
+        resized: its height changed.
     """
 
     resized = Signal()
@@ -54,32 +52,32 @@ class MessageView(QWidget):
         self._flush.timeout.connect(self._show_parts)
         self.footer = MessageFooter(theme, mine, self)
         self.footer.copy_asked.connect(self._to_clipboard)
-        self.setAccessibleName(self.tr("Your message") if mine else self.tr("Answer of the model"))
+        self.setAccessibleName(self.tr("Your message") if mine else self.tr("Answer"))
         self.setObjectName("message_mine" if mine else "message_model")
 
     @property
     def text(self) -> str:
-        """The whole message as it was written, shown or about to be."""
+        """The complete text so far, including pieces that are not shown yet."""
         return self._text
 
     @property
     def mine(self) -> bool:
-        """Whether the user wrote it."""
+        """Return whether it is the user's message."""
         return self._mine
 
     @property
     def thinking(self) -> ThinkingView | None:
-        """The folded line, where the model thought something."""
+        """The collapsed reasoning, or None."""
         return self._thinking
 
     def set_marked(self, marked: bool) -> None:
-        """Draw an edge around the message that is being written anew."""
+        """Draw a border around the message that is being edited."""
         if marked != self._marked:
             self._marked = marked
             self.update()
 
     def set_thinking(self, text: str, seconds: float, going: bool) -> None:
-        """Show what the model thought; `going`: it still does, `seconds` until now."""
+        """Show the reasoning; `going` while it continues, for `seconds` so far."""
         if self._thinking is None:
             if not text.strip():
                 return
@@ -101,17 +99,17 @@ class MessageView(QWidget):
                 view.colour()
 
     def append(self, piece: str) -> None:
-        """Add a piece that came from the model; it is shown with others within FLUSH_MS."""
+        """Append a piece of streamed text; it is shown within FLUSH_MS."""
         self._text += piece
         if not self._flush.isActive():
             self._flush.start()
 
     def finish(self) -> None:
-        """Show the rest of a streamed message; nothing more will come."""
+        """Show the rest of a streamed message."""
         self.set_text(self._text)
 
     def update_style(self) -> None:
-        """Take the colours of the theme as it is now."""
+        """Apply the current colours of the theme."""
         for part, view in zip(self._parts, self._views, strict=True):
             if isinstance(view, CodeView):
                 view.update_style()
@@ -124,11 +122,11 @@ class MessageView(QWidget):
         self.update()
 
     def place(self, width: int) -> int:
-        """Lay out for a row of `width` pixels and say how high it is."""
+        """Lay out in a row of `width` pixels and return the height."""
         inner = max(80, min(self.fontMetrics().averageCharWidth() * COLUMNS, width - 2 * _PAD))
         heights = [view.height_at(inner) for view in self._views]
         if self._mine and self._views:
-            # A short question gets a small bubble. An answer keeps its width, so that it does not twitch as it grows.
+            # A short question gets a small bubble. An answer has a fixed width, so that it is stable while it grows.
             inner = min(inner, max(view.natural_width() for view in self._views))
             heights = [view.height_at(inner) for view in self._views]
         right = self._mine != (self.layoutDirection() == Qt.LayoutDirection.RightToLeft)
@@ -150,16 +148,16 @@ class MessageView(QWidget):
         return self.footer.geometry().bottom() + 1
 
     def place_footer(self) -> None:
-        """Lay out the row below the bubble, after other buttons are in it."""
+        """Lay out the row below the bubble after its buttons changed."""
         hint = self.footer.sizeHint()
-        # the buttons under a short question need more room than its bubble; an answer's caption gives way
+        # the buttons may be wider than the bubble of a short question; the caption of an answer is elided
         width = min(self._row, max(self._bubble.width(), hint.width())) if self._mine else self._bubble.width()
         right = self._mine != (self.layoutDirection() == Qt.LayoutDirection.RightToLeft)
         left = self._bubble.right() + 1 - width if right else self._bubble.left()
         self.footer.setGeometry(left, self._bubble.height() + 2, width, hint.height())
 
     def paintEvent(self, _event: QPaintEvent) -> None:
-        """The bubble, with three dots in it until the first word."""
+        """Paint the bubble, with three dots until the first word."""
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         if self._marked:
@@ -184,12 +182,12 @@ class MessageView(QWidget):
             _discard(self._views.pop())
         for view in self._views[len(self._parts) - 1 : -1]:
             if isinstance(view, CodeView):
-                view.colour()  # another part began behind it, so it is complete
+                view.colour()  # complete, as another part follows
         if len(parts) != len(self._parts):
             self._order_tabs()
         self._parts = parts
         self.resized.emit()
-        # What takes long to lay out is laid out less often, so that the window has time for everything else.
+        # A slow layout is repeated less often, so that the window stays responsive.
         self._flush.setInterval(max(FLUSH_MS, round(4000 * (time.monotonic() - began))))
 
     def _show_part(self, index: int, part: MessagePart) -> None:

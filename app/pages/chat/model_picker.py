@@ -24,10 +24,10 @@ from app.widgets.tinted_label import TintedLabel
 
 
 class KnownModels(QObject):
-    """The models; what runs made is looked for again whenever a run ends.
+    """The known models. Finished models are listed again whenever a run ends.
 
     Signals:
-        found: a look for what runs made is over.
+        found: the finished models were listed.
     """
 
     found = Signal()
@@ -42,12 +42,12 @@ class KnownModels(QObject):
 
     @property
     def scanned(self) -> bool:
-        """Whether what runs made was looked for at all."""
+        """Return whether the finished models were listed at least once."""
         return self._made.looked
 
     @property
     def choices(self) -> list[ModelChoice]:
-        """All of them as they are now, each once."""
+        """Return all models, each once."""
         model, record = self._context.draft.model, self._context.runs.record
         originals = []
         if model is not None:
@@ -57,11 +57,11 @@ class KnownModels(QObject):
         return model_choices.merged(self._made.choices, originals, self._folders)
 
     def rescan(self) -> None:
-        """Look for what runs made."""
+        """List the finished models again."""
         self._made.look()
 
     def add_folder(self, path: str) -> bool:
-        """Know a folder that the user opened from now on. Says whether it is new."""
+        """Add a folder opened by the user; return whether it is new."""
         new = all(choice.name != path for choice in self.choices)
         if new:
             self._folders.append(model_choices.folder(path))
@@ -72,10 +72,10 @@ _PICKED: Final = "chat/picked"
 
 
 class ModelSelection(QObject):
-    """The models, and the picked one.
+    """The models and the selected one.
 
     Signals:
-        changed: there are others, or another one is picked.
+        changed: the models or the selection changed.
     """
 
     changed = Signal()
@@ -87,7 +87,7 @@ class ModelSelection(QObject):
         self._picked = context.state.value(_PICKED, "")
         self.choices: list[ModelChoice] = []
         self.settled = False
-        """Whether something was begun with the picked model, so that it must not be changed for a better one."""
+        """True if the selected model was used, so that the selection must not be changed automatically."""
         context.draft.model_changed.connect(self.refresh)
         self._known.found.connect(self.refresh)
 
@@ -98,33 +98,33 @@ class ModelSelection(QObject):
 
     @property
     def current(self) -> ModelChoice | None:
-        """The picked one."""
+        """The selected model."""
         return next((choice for choice in self.choices if choice.name == self._picked), None)
 
     @property
     def label(self) -> str:
-        """Short name of the picked one."""
+        """Short name of the selected model."""
         choice = self.current
         return choice.label if choice is not None else model_choices.short_name(self._picked)
 
     def rescan(self) -> None:
-        """Look for what runs made."""
+        """List the finished models again."""
         self._known.rescan()
 
     def pick(self, name: str) -> None:
-        """Pick a model."""
+        """Select a model."""
         self._picked = name
         self._context.state.set_value(_PICKED, name)
         self.refresh()
         self.changed.emit()
 
     def add_folder(self, path: str) -> None:
-        """Offer a folder that the user opened, unless it is offered already."""
+        """Add a folder opened by the user, unless it is listed already."""
         if self._known.add_folder(path):
             self.refresh()
 
     def refresh(self) -> None:
-        """Find what there is now. Nothing is offered before the first look, or the pick would change under the user."""
+        """Update the models. The list is empty until the first listing, so that the selection stays stable."""
         before = self.choices, self._picked
         choices = self._known.choices if self._known.scanned or self._picked else []
         known = any(choice.name == self._picked for choice in choices)
@@ -138,24 +138,24 @@ class ModelSelection(QObject):
 
 
 class ModelBox(ElidedBox):
-    """Models by their short names, with a line where another kind of them begins; an item's data is the whole name."""
+    """A combo box of models by short name, with separators between kinds; the item data is the full name."""
 
     def offer(self, choices: Sequence[ModelChoice]) -> None:
-        """Offer these in place of all others."""
+        """Replace the items."""
         self.clear()
         for index, choice in enumerate(choices):
             if index and choice.kind != choices[index - 1].kind:
                 self.insertSeparator(self.count())
             self.addItem(choice.label, choice.name)
-            # Escaped: a tooltip that looks like HTML would be laid out as such.
+            # Escaped: a tooltip that looks like HTML would be rendered as HTML.
             whole = f"<p style='white-space:pre'>{html.escape(choice.name)}</p>"
             self.setItemData(self.count() - 1, whole, Qt.ItemDataRole.ToolTipRole)
         self.fit_list()
 
 
 def choose_folder(parent: QWidget, then: Callable[[str], object]) -> None:
-    """Let the user choose a folder that holds a model; `then` is told its path."""
-    dialog = QFileDialog(parent, parent.tr("Open a model folder"))
+    """Let the user choose a model folder; `then` is called with its path."""
+    dialog = QFileDialog(parent, parent.tr("Open model folder"))
     dialog.setFileMode(QFileDialog.FileMode.Directory)
     dialog.setOption(QFileDialog.Option.ShowDirsOnly)
     dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
@@ -164,12 +164,12 @@ def choose_folder(parent: QWidget, then: Callable[[str], object]) -> None:
 
 
 class ChatModelPicker(QWidget):
-    """A picker, what is known of the picked model, and two buttons.
+    """A combo box, details of the selected model, and two buttons.
 
     Signals:
-        picked(str): the user picked the model of this name.
-        opened(str): the user opened this folder, which is no choice yet.
-        load_asked: the button was pressed; what it does depends on what it says.
+        picked(str): the user selected the model of this name.
+        opened(str): the user opened this folder.
+        load_asked: the Load button was pressed; its action depends on its text.
     """
 
     picked = Signal(str)
@@ -205,12 +205,12 @@ class ChatModelPicker(QWidget):
 
     @property
     def current(self) -> ModelChoice | None:
-        """What is picked."""
+        """The selected model."""
         name = self._box.currentData()
         return next((choice for choice in self._choices if choice.name == name), None)
 
     def set_choices(self, choices: Sequence[ModelChoice], picked: str) -> None:
-        """Show these choices and pick the one called `picked`, else the first."""
+        """Set the models and select the one called `picked`, or else the first."""
         if list(choices) != self._choices:
             self._choices = list(choices)
             self._box.offer(choices)
@@ -221,11 +221,11 @@ class ChatModelPicker(QWidget):
         self._box.setCurrentIndex(place)
 
     def set_detail(self, text: str) -> None:
-        """One or two lines about the picked model."""
+        """Set the text about the selected model."""
         self._detail.set_text(text)
 
     def set_load(self, text: str, explained: str, enabled: bool) -> None:
-        """What the first button says and does now."""
+        """Set text, tooltip and state of the Load button."""
         self._load.setText(text)
         self._load.setToolTip(explained)
         self._load.setEnabled(enabled)
@@ -236,10 +236,10 @@ class ChatModelPicker(QWidget):
             self.picked.emit(name)
 
     def open_list(self) -> None:
-        """Show all models to pick from, for the keyboard."""
+        """Open the list of models, for keyboard use."""
         self._box.setFocus(Qt.FocusReason.ShortcutFocusReason)
         self._box.showPopup()
 
     def choose_folder(self) -> None:
-        """Let the user choose a folder that holds a model."""
+        """Let the user choose a model folder."""
         choose_folder(self, self.opened.emit)

@@ -14,7 +14,7 @@ from app.widgets.tinted_label import TintedLabel
 
 
 class ChatNotice(QWidget):
-    """Hidden while there is nothing to say."""
+    """A message line, hidden if there is no message."""
 
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -54,8 +54,8 @@ class ChatNotice(QWidget):
         """Show a sentence and a button that calls `act`.
 
         Args:
-            role: colour of the mark at its side.
-            fraction: of work that goes on, 0 to 1; below 0 it is not known; None is no work, so no bar.
+            role: colour of the mark at the side.
+            fraction: progress from 0 to 1; below 0 if unknown; None for no progress bar.
         """
         self._role, self._act = role, act
         self._label.setText(text)
@@ -69,7 +69,7 @@ class ChatNotice(QWidget):
         self.update()
 
     def paintEvent(self, _event: QPaintEvent) -> None:
-        """A ground with a coloured edge, as the words alone carry the meaning."""
+        """Paint a background with a coloured edge; the meaning does not depend on the colour."""
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         color = self._theme.color(self._role)
@@ -85,18 +85,23 @@ class ChatNotice(QWidget):
 
 
 def show_notice(notice: ChatNotice, answering: AnswerControl, begin_new: Callable[[], object]) -> None:
+<<<<<<< HEAD
     """Show what has to be said now, or nothing."""
     session, last, state = answering.session, answering.conversation.last, answering.session.state
+=======
+    """Show the current message of the conversation, or none."""
+    session, last, state = answering.session, answering.talk.last, answering.session.state
+>>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts)
     if state == "loading":
         text, fraction = session.progress
         notice.show_message(text, _tr("Cancel"), answering.stop, fraction=fraction)
     elif answering.problem is not None:
-        notice.show_message(str(answering.problem), _tr("Start a new conversation"), begin_new, role="warning")
+        notice.show_message(str(answering.problem), _tr("New conversation"), begin_new, role="warning")
     elif state not in ("answering", "measuring") and last is not None and last.role == "user":
-        notice.show_message(_tr("Your last message has no answer yet."), _tr("Answer it"), answering.answer)
+        notice.show_message(_tr("Your last message has no answer yet."), _tr("Generate answer"), answering.answer)
     elif last is not None and last.figures is not None and last.figures.ended_by == "context":
-        text = _tr("The conversation fills all that the model can read at once.")
-        notice.show_message(text, _tr("Start a new conversation"), begin_new, role="warning")
+        text = _tr("The conversation fills the context of the model.")
+        notice.show_message(text, _tr("New conversation"), begin_new, role="warning")
     else:
         notice.hide()
 

@@ -1,7 +1,6 @@
-"""The chat page: a conversation with one model, or one question to two, and the conversations that were saved.
+"""The chat page: a conversation with one model, a comparison of two models, and the saved conversations.
 
-Keeps the saved conversations in line with the one that is shown; how one talks is in `app.pages.chat.single_model` and
-`app.pages.chat.comparison`.
+Saves the current conversation. The chat itself is in `app.pages.chat.single_model` and `app.pages.chat.comparison`.
 """
 
 from __future__ import annotations
@@ -24,17 +23,17 @@ from app.widgets.view_stack import ViewStack
 from core.errors import BitwrightError
 
 REQUEST = "chat/model"
-"""Key in the state under which other pages leave the model to talk to, before they go to this page."""
+"""Key of the state in which other pages store the model to chat with, before they show this page."""
 _DRAWER = "chat/drawer"
 _ROOMY = 1100
-"""Pixels of a page that has room for the drawer without being asked."""
+"""Page width in pixels from which the drawer is open by default."""
 
 
 class ChatPage(QWidget):
-    """Saved conversations on the left, one model or two beside them.
+    """The saved conversations on the left, and the chat with one or two models.
 
     Signals:
-        dot_changed: an answer came while another page was shown, or was seen.
+        dot_changed: `dot` may have changed.
     """
 
     page_id = "chat"
@@ -86,29 +85,29 @@ class ChatPage(QWidget):
         store.renamed.connect(self._take_title)
 
     def _add_actions(self) -> None:
-        self._action(self.tr("Begin a new conversation"), NEW_KEYS, self._new_by_key)
-        self._action(self.tr("Pick another model, in the same conversation"), "Ctrl+Shift+M", self.pick_model)
-        self._action(self.tr("Show or hide the conversations"), DRAWER_KEYS, self._bar.drawer.click)
-        self._action(self.tr("Search the conversations"), "Ctrl+Shift+F", self.search)
+        self._action(self.tr("New conversation"), NEW_KEYS, self._new_by_key)
+        self._action(self.tr("Select another model"), "Ctrl+Shift+M", self.pick_model)
+        self._action(self.tr("Show or hide conversations"), DRAWER_KEYS, self._bar.drawer.click)
+        self._action(self.tr("Search conversations"), "Ctrl+Shift+F", self.search)
 
     def _action(self, text: str, keys: str, act: Callable[[], object]) -> None:
         action = QAction(text, self)
         action.setShortcut(QKeySequence(keys))
-        action.setShortcutContext(Qt.ShortcutContext.WindowShortcut)  # a hidden page does not hear it
+        action.setShortcutContext(Qt.ShortcutContext.WindowShortcut)  # not active while the page is hidden
         action.triggered.connect(lambda _checked=False: act())
         self.addAction(action)
 
-    # --- what the window asks ---
+    # --- interface for the window ---
 
     def dot(self) -> bool:
-        """Whether an answer came that was not looked at."""
+        """Return whether an answer has arrived since the page was last visible."""
         return self._dot
 
     def open_model(self, name: str) -> None:
-        """Show the model `name`; load it at once where the run of this window has just made it."""
+        """Select the model `name`; load it at once if the run of this window has just made it."""
         record = self._context.runs.record
         if record is not None and record.spec is not None and record.spec.output == name:
-            # a run that wrote several formats has a folder for each in its output
+            # a run with several formats has a subfolder for each
             name = str(record.spec.output_of(record.spec.formats[0]))
         self.show_mode(ONE)
         self.single.open_folder(name)
@@ -117,7 +116,7 @@ class ChatPage(QWidget):
         self.single.chat_view.composer.setFocus()
 
     def showEvent(self, event: QShowEvent) -> None:
-        """Look for models again, and take what another page asked for; the first time, open the drawer or not."""
+        """Update the models and open the model that another page stored; open the drawer if there is space."""
         super().showEvent(event)
         if not self._seen:
             self._seen = True
@@ -132,12 +131,12 @@ class ChatPage(QWidget):
             self.open_model(wanted)
 
     def hideEvent(self, event: QHideEvent) -> None:
-        """Save at once: the window may be about to go."""
+        """Save at once, as the window may be about to close."""
         super().hideEvent(event)
         self.store.flush()
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
-        """Esc ends what goes on; where nothing does, it is the window's."""
+        """Handle Esc, which stops an activity; otherwise pass it to the window."""
         if (
             event.key() == Qt.Key.Key_Escape
             and self._stack.currentWidget() is self.single
@@ -147,16 +146,16 @@ class ChatPage(QWidget):
         else:
             super().keyPressEvent(event)
 
-    # --- what the user does ---
+    # --- user actions ---
 
     def send(self, text: str) -> None:
-        """Say `text` to the picked model, loading it first where need be."""
+        """Send a message to the selected model and load it if needed."""
         self.single.send(text)
 
     def show_mode(self, mode: str) -> None:
-        """One model, or two side by side: those are made when first wanted, and have the memory of the one."""
+        """Show the chat with one model, or the comparison, which is created on first use."""
         if mode == TWO:
-            self.single.unload_if_idle()  # first: the comparison looks at how much memory is free
+            self.single.unload_if_idle()  # first: the comparison measures the free memory
         if mode == TWO and self._comparison is None:
             module = importlib.import_module("app.pages.chat.comparison.view")
             comparison = module.ComparisonView(self._context)
@@ -168,8 +167,13 @@ class ChatPage(QWidget):
         self._bar.show_mode(TWO if two else ONE)
         self._drawer.setVisible(not two and self._bar.drawer.isChecked())
 
+<<<<<<< HEAD
     def new_conversation(self) -> None:
         """Begin a new conversation; the one before is in the list."""
+=======
+    def new_talk(self) -> None:
+        """Start a new conversation; the previous one stays in the list."""
+>>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts)
         if not self.single.view.answering:
             self.show_conversation(Conversation())
             self.single.chat_view.composer.setFocus()
@@ -178,32 +182,42 @@ class ChatPage(QWidget):
         if self._stack.currentWidget() is self.single:
             self.new_conversation()
 
+<<<<<<< HEAD
     def show_conversation(self, conversation: Conversation) -> None:
         """Show a conversation; the one before is saved."""
+=======
+    def show_talk(self, talk: Conversation) -> None:
+        """Show a conversation; the previous one is saved."""
+>>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts)
         self.store.flush()
         self.single.show_conversation(conversation)
         self._drawer.show_current(conversation.id)
 
     def _open(self, identity: str) -> None:
+<<<<<<< HEAD
         """Open a saved conversation. The one that is shown is newer than its file, and its answer may be coming."""
         if identity == self.single.conversation.id:
+=======
+        """Open a saved conversation. The current one is newer than its file and is not read again."""
+        if identity == self.single.talk.id:
+>>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts)
             self.store.stay()
         else:
             self.store.open(identity)
 
     def pick_model(self) -> None:
-        """Let the keyboard pick another model."""
+        """Open the list of models."""
         self.show_mode(ONE)
         self.single.panel.models.open_list()
 
     def search(self) -> None:
-        """Let the user look for a conversation."""
+        """Open the drawer with the focus in its search field."""
         self.show_mode(ONE)
         self._bar.drawer.setChecked(True)
         self._drawer.search()
 
     def save_to(self, path: str) -> None:
-        """Write the conversation to a file: JSON where its name says so, else Markdown."""
+        """Write the conversation to a file: JSON for `.json`, otherwise Markdown."""
         single = self.single
         import_export.export(
             single.conversation,
@@ -215,9 +229,15 @@ class ChatPage(QWidget):
         )
 
     def import_from(self, path: str) -> None:
+<<<<<<< HEAD
         """Read a conversation from a JSON file, keep it and show it."""
         conversation = import_export.imported(path, self._context, self._import)
         if conversation is not None:
+=======
+        """Read a conversation from a JSON file, save it and show it."""
+        talk = import_export.imported(path, self._context, self._import)
+        if talk is not None:
+>>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts)
             self.show_mode(ONE)
             self.store.save_later(conversation)
             self.show_conversation(conversation)
@@ -231,7 +251,7 @@ class ChatPage(QWidget):
     def _show_drawer(self, shown: bool) -> None:
         self._drawer.setVisible(shown and self._stack.currentWidget() is self.single)
 
-    # --- what happens ---
+    # --- reactions ---
 
     def _on_answered(self) -> None:
         self.store.flush()
@@ -246,6 +266,7 @@ class ChatPage(QWidget):
         self._context.report(error, None)
 
     def _take_title(self, identity: str, title: str) -> None:
+<<<<<<< HEAD
         """A conversation that was renamed in the list is called so here too."""
         if identity == self.single.conversation.id:
             self.single.conversation.title = title
@@ -254,6 +275,16 @@ class ChatPage(QWidget):
     def _update(self) -> None:
         """Bring the line at the top in line with the conversation."""
         empty = not len(self.single.conversation)
+=======
+        """Update the title of the current conversation after it was renamed in the list."""
+        if identity == self.single.talk.id:
+            self.single.talk.title = title
+            self._update()
+
+    def _update(self) -> None:
+        """Update the bar at the top."""
+        empty = not len(self.single.talk)
+>>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts)
         busy = self.single.session.state == "answering"
         self._bar.show_conversation("" if empty else self.single.conversation.name, empty, busy)
 

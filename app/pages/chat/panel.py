@@ -1,7 +1,4 @@
-"""The right side of the chat page: model, device, backend, figures of the last answer, system prompt and sampling.
-
-Puts widgets together and turns a loaded model into sentences; decides nothing.
-"""
+"""The right side of the chat page: model, device, backend, statistics, system prompt and sampling."""
 
 from __future__ import annotations
 
@@ -24,10 +21,10 @@ from core.wording import figure, human
 
 
 class ChatPanel(SideColumn):
-    """A column that scrolls where the window is low.
+    """A column that scrolls if the window is low.
 
     Signals:
-        system_changed: the user wrote another system prompt.
+        system_changed: the user edited the system prompt.
     """
 
     system_changed = Signal()
@@ -41,8 +38,8 @@ class ChatPanel(SideColumn):
         self.sampling = SamplingPanel(context.state)
         self._system = QPlainTextEdit()
         self._system.setObjectName("system_prompt")
-        self._system.setPlaceholderText(self.tr("Such as: You answer in one sentence."))
-        self._system.setToolTip(self.tr("Said to the model before the conversation, to set its role and tone"))
+        self._system.setPlaceholderText(self.tr("Example: You answer in one sentence."))
+        self._system.setToolTip(self.tr("Instructions for the model, sent before the conversation"))
         self._system.setTabChangesFocus(True)
         self._system.setFixedHeight(self._system.fontMetrics().lineSpacing() * 3 + 16)
         self._system.setPlainText(context.state.value("chat/system", ""))
@@ -74,26 +71,26 @@ class ChatPanel(SideColumn):
         return self._system.toPlainText()
 
     def set_system(self, text: str) -> None:
-        """Show the system prompt of a conversation that was opened."""
+        """Show the system prompt of a conversation."""
         if text != self.system:
             self._system.setPlainText(text)
 
     def add_section(self, widget: QWidget) -> None:
-        """Put something more below the rest; the column becomes as wide as it has to."""
+        """Add a widget at the end; the column is widened if needed."""
         self._column.insertWidget(self._column.count() - 1, widget)
         self.fit_width()
 
     def show_opened(self, opened: LoadedModel | None, rows: Sequence[BackendRow]) -> None:
-        """Say how the loaded model is held and computed, or how it will be.
+        """Show device, backends and data type of the loaded model, or of the next one.
 
         Args:
             opened: the loaded model, None for none.
-            rows: the backends of the device, where no model is loaded that tells its own.
+            rows: the backends of the device, used if no model is loaded.
         """
         self.device.set_note(opened.device_note if opened is not None else "")
         self.backend.set_rows(opened.backends if opened is not None and opened.backends else rows)
         if opened is None:
-            self.backend.set_used(self.tr("Each layer gets the fastest way that this machine has for it."))
+            self.backend.set_used(self.tr("Each layer uses the fastest available backend."))
             return
         how = words_of(opened.backends, opened.runner)
         words = self.tr("On {device}: {how}, {dtype}") if how else self.tr("On {device}: {dtype}")
@@ -105,7 +102,7 @@ class ChatPanel(SideColumn):
 
 
 def describe(opened: LoadedModel) -> str:
-    """What a loaded model is, in a line: `116 MB; 210 layers W4 g64 sym`."""
+    """Return a line about a loaded model: `116 MB; 210 layers W4 g64 sym`."""
     parts = [human(opened.weight_bytes)] if opened.weight_bytes else []
     most = sorted(opened.schemes.items(), key=lambda item: -item[1])[:2]
     parts += [f"{count:,} layers {label}" for label, count in most]

@@ -1,7 +1,6 @@
-"""A stretch of text in a message: selectable, without scroll bars, as high as its text.
+"""Text of a message: selectable, without scroll bars, with the height of its content.
 
-Shows Markdown as data (`app.widgets.markdown`); a click on a web address opens the browser, and nothing else does
-anything.
+Shows Markdown as data (`app.widgets.markdown`); only links to web addresses can be followed.
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ from app.widgets.markdown import SafeDocument, TextStyle, fill, opens_in_browser
 
 
 class ProseView(QTextBrowser):
-    """Text that is given a width and says how high it is there.
+    """A text view that reports its height for a given width.
 
     Signals:
-        those of QTextBrowser; `anchorClicked` is dealt with here.
+        The signals of QTextBrowser; `anchorClicked` is handled here.
     """
 
     def __init__(self, parent: QWidget | None = None) -> None:
@@ -34,7 +33,7 @@ class ProseView(QTextBrowser):
         self.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.setWordWrapMode(QTextOption.WrapMode.WrapAtWordBoundaryOrAnywhere)
-        # A fixed width, because the other modes lay the text out again whenever the height changes.
+        # A fixed width: the other modes repeat the layout whenever the height changes.
         self.setLineWrapMode(QTextEdit.LineWrapMode.FixedPixelWidth)
         self.viewport().setAutoFillBackground(False)
         self.setAcceptDrops(False)
@@ -42,36 +41,36 @@ class ProseView(QTextBrowser):
         self.anchorClicked.connect(self._open)
 
     def show_markdown(self, text: str, look: TextStyle) -> None:
-        """Show prose in Markdown; what was selected before stays selected as far as it is still there."""
-        # Numbers, not the cursor: it moves along when the text is replaced.
+        """Show Markdown; keep the selection as far as possible."""
+        # Positions instead of the cursor, which moves when the text is replaced.
         anchor, position = self.textCursor().anchor(), self.textCursor().position()
         linked = fill(self.document(), text, look)
         if anchor != position:
             self._select(anchor, position)
-        # Reached by Tab only where there is a link to open; all text can be copied with the message's button.
+        # In the tab order only if there is a link; the message's button copies all text.
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus if linked else Qt.FocusPolicy.ClickFocus)
 
     def show_plain(self, text: str) -> None:
-        """Show text as it is."""
+        """Show plain text."""
         self.setPlainText(text)
         self.setFocusPolicy(Qt.FocusPolicy.ClickFocus)
 
     def height_at(self, width: int) -> int:
-        """Height of the text in lines of `width` pixels."""
+        """Return the height of the text at a width of `width` pixels."""
         if width != self.lineWrapColumnOrWidth():
             self.setLineWrapColumnOrWidth(width)
         return ceil(self.document().size().height())
 
     def natural_width(self) -> int:
-        """Width of the longest line as it is broken now."""
+        """Return the width of the longest line in the current layout."""
         return ceil(self.document().idealWidth()) + 1
 
     def loadResource(self, _kind: int, _name: QUrl | str) -> Any:
-        """A blank: text from a model fetches nothing."""
+        """Return an empty resource: nothing is loaded for a model's text."""
         return self.document().loadResource(_kind, _name)
 
     def wheelEvent(self, event: QWheelEvent) -> None:
-        """Leave turning the wheel to the conversation around."""
+        """Leave the wheel to the conversation."""
         event.ignore()
 
     def _open(self, target: QUrl) -> None:

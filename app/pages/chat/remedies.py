@@ -1,4 +1,4 @@
-"""What helps when a model could not be loaded, or its process is gone: the button beside the sentence."""
+"""The button beside an error when a model could not be loaded, or its process has ended."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from core.errors import BitwrightError, DeviceProblem, MissingDependency, ModelN
 
 @dataclass(frozen=True)
 class RecoveryActions:
-    """What can be done; each loads again where it makes sense to."""
+    """The possible actions; each loads the model again where that makes sense."""
 
     again: Callable[[], object]
     on_cpu: Callable[[], object]
@@ -22,19 +22,19 @@ class RecoveryActions:
 
 
 def remedy_for(error: BitwrightError, device: str, backend: str, ways: RecoveryActions) -> Remedy:
-    """The one button for an error.
+    """Return the button for an error.
 
     Args:
-        error: what happened.
-        device, backend: that were asked for.
-        ways: what can be done.
+        error: the error.
+        device, backend: the requested device and backend.
+        ways: the possible actions.
     """
     if isinstance(error, ModelNotFound):
         return Remedy(_tr("Open folder\N{HORIZONTAL ELLIPSIS}"), ways.other_folder)
     if isinstance(error, OutOfMemory | DeviceProblem) and device not in ("cpu", ""):
-        return Remedy(_tr("Load on the CPU"), ways.on_cpu)
+        return Remedy(_tr("Load on CPU"), ways.on_cpu)
     if isinstance(error, MissingDependency) and backend not in ("auto", ""):
-        return Remedy(_tr("Use the automatic backend"), ways.automatic)
+        return Remedy(_tr("Use automatic backend"), ways.automatic)
     return Remedy(_tr("Load again"), ways.again)
 
 

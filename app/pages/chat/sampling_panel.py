@@ -17,13 +17,13 @@ from app.widgets.wheel_guard import WheelGuard
 from core.inference.generation.settings import Sampling
 
 NEW_SEED: Final = -1
-"""Stands for a seed drawn anew for every answer."""
+"""Value for a new random seed per answer."""
 _LARGEST_SEED: Final = 2**31 - 1
 
 
 @dataclass(frozen=True)
 class _Setting:
-    """One number: its key, name and explanation, its neutral default, and the range of its field."""
+    """A setting: key, label, explanation, neutral default and range."""
 
     key: str
     label: str
@@ -41,37 +41,37 @@ def _settings() -> tuple[_Setting, ...]:
     return (
         _Setting(
             "temperature", tr("&Temperature"),
-            tr("How freely words are drawn. 0 always takes the most likely one, so the answer is the same each time."),
+            tr("Randomness of the choice of tokens. 0 always takes the most likely token."),
             0.0, 0.0, 5.0, 0.1,
         ),
         _Setting(
             "top_p", tr("Top-&p"),
-            tr("Draw from the most likely words that together reach this probability. 1 leaves all in."),
+            tr("Sample from the most likely tokens that together reach this probability. 1 disables it."),
             1.0, 0.01, 1.0, 0.05,
         ),
         _Setting(
             "top_k", tr("Top-&k"),
-            tr("Draw from this many of the most likely words. 0 leaves all in."),
+            tr("Sample from this many of the most likely tokens. 0 disables it."),
             0, 0, 100_000, 10,
         ),
         _Setting(
             "min_p", tr("&Min-p"),
-            tr("Leave out words less likely than this share of the most likely one. 0 leaves all in."),
+            tr("Exclude tokens with less than this fraction of the highest probability. 0 disables it."),
             0.0, 0.0, 1.0, 0.05,
         ),
         _Setting(
             "repetition_penalty", tr("&Repetition penalty"),
-            tr("Makes words that were used already less likely. 1 does nothing; 1.1 is usually enough."),
+            tr("Reduces the probability of tokens that already occurred. 1 disables it; 1.1 is usually enough."),
             1.0, 0.1, 5.0, 0.05,
         ),
         _Setting(
             "max_tokens", tr("Ma&x tokens"),
-            tr("The answer ends after this many tokens (a token is a word or a piece of one)."),
+            tr("Maximum length of the answer in tokens."),
             512, 1, 1_000_000, 64,
         ),
         _Setting(
             "seed", tr("S&eed"),
-            tr("The same seed draws the same answer again. Has no effect at temperature 0."),
+            tr("The same seed gives the same answer. No effect at temperature 0."),
             NEW_SEED, NEW_SEED, _LARGEST_SEED, 1,
         ),
     )  # fmt: skip
@@ -81,7 +81,7 @@ class SamplingPanel(QWidget):
     """The settings as a form.
 
     Signals:
-        changed: a setting is another one now.
+        changed: a setting changed.
     """
 
     changed = Signal()
@@ -103,15 +103,15 @@ class SamplingPanel(QWidget):
             label.setToolTip(setting.why)
             grid.addWidget(label, row, 0)
             grid.addWidget(field, row, 1)
-        self._reset = QPushButton(self.tr("Reset to neutral"), self)
+        self._reset = QPushButton(self.tr("Reset"), self)
         self._reset.setObjectName("reset_sampling")
-        self._reset.setToolTip(self.tr("Every setting back to the value that changes nothing"))
+        self._reset.setToolTip(self.tr("Reset all settings to neutral values"))
         self._reset.clicked.connect(self.reset)
         grid.addWidget(self._reset, len(self._settings), 0, 1, 2, Qt.AlignmentFlag.AlignRight)
         self._update_reset()
 
     def values(self) -> Sampling:
-        """Return the sampling settings; where the seed is to be new each time, one is drawn."""
+        """Return the sampling settings; if the seed is random, draw one."""
         found: dict[str, Any] = {key: field.value() for key, field in self._fields.items()}
         if found["seed"] == NEW_SEED:
             found["seed"] = secrets.randbelow(_LARGEST_SEED)
@@ -119,11 +119,11 @@ class SamplingPanel(QWidget):
 
     @property
     def fixed(self) -> bool:
-        """Whether the same question gets the same answer every time."""
+        """Return whether the same message always gets the same answer."""
         return self._fields["temperature"].value() == 0
 
     def reset(self) -> None:
-        """All settings to their neutral values."""
+        """Reset all settings to their neutral values."""
         for setting in self._settings:
             field = self._fields[setting.key]
             if isinstance(field, QSpinBox):
@@ -146,7 +146,7 @@ class SamplingPanel(QWidget):
             field.setSingleStep(setting.step)
             field.setValue(self._state.value(f"chat/{setting.key}", float(setting.default)))
         if setting.key == "seed":
-            field.setSpecialValueText(self.tr("new each time"))
+            field.setSpecialValueText(self.tr("random"))
         else:
             field.setGroupSeparatorShown(field.locale().language() != QLocale.Language.C)
         field.setObjectName(f"sampling_{setting.key}")

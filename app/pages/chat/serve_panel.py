@@ -1,4 +1,4 @@
-"""The switch that lets other programs on this machine talk to the model, as they would to OpenAI's service.
+"""The switch of a local endpoint that is compatible with OpenAI's API.
 
 Off until somebody turns it on, on loopback only, and with a token that is shown once. The page puts it below the rest
 of its right-hand panel, with the session whose model and device it takes; it follows that by itself. The endpoint has a
@@ -43,7 +43,7 @@ _PORT_KEY: Final = "serve/port"
 
 
 class ServePanel(QWidget):
-    """The endpoint of one window."""
+    """The endpoint of a window."""
 
     def __init__(self, context: Context, session: ChatSession | None, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -53,15 +53,15 @@ class ServePanel(QWidget):
         self._listening: Listening | None = None
         self._requests = 0
         self._last = ""
-        self._switch = QCheckBox(self.tr("Serve to &other programs"), self)
+        self._switch = QCheckBox(self.tr("&OpenAI-compatible server"), self)
         self._switch.setObjectName("serve")
-        self._switch.setToolTip(self.tr("An OpenAI-compatible endpoint on this machine, for the model that is loaded"))
+        self._switch.setToolTip(self.tr("Make the loaded model available to other programs on this machine"))
         self._switch.clicked.connect(self._turn)
         self._port = QSpinBox(self)
         self._port.setObjectName("serve_port")
         self._port.setRange(1024, 65535)
         self._port.setValue(context.state.value(_PORT_KEY, PORT))
-        self._port.setToolTip(self.tr("Where it listens, on 127.0.0.1"))
+        self._port.setToolTip(self.tr("Port of the server on 127.0.0.1"))
         self._port.valueChanged.connect(lambda port: context.state.set_value(_PORT_KEY, port))
         WheelGuard(self._port)
         port_label = TintedLabel(theme, self.tr("P&ort"), parent=self)
@@ -69,7 +69,7 @@ class ServePanel(QWidget):
         self._bar = QProgressBar(self)
         self._bar.setTextVisible(False)
         self._bar.setFixedHeight(6)
-        self._bar.setAccessibleName(self.tr("Loading the model for the endpoint"))
+        self._bar.setAccessibleName(self.tr("Loading the model for the server"))
         self._note = Note(theme, parent=self)
         self._note.setObjectName("serve_note")
         self._running = _Running(context, self)
@@ -82,7 +82,7 @@ class ServePanel(QWidget):
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(6)
-        column.addWidget(TintedLabel(theme, self.tr("Endpoint"), bold=True, parent=self))
+        column.addWidget(TintedLabel(theme, self.tr("Local server"), bold=True, parent=self))
         column.addLayout(head)
         for widget in (self._bar, self._note, self._running):
             column.addWidget(widget)
@@ -92,15 +92,19 @@ class ServePanel(QWidget):
 
     @property
     def serving(self) -> bool:
-        """Whether it is on, or about to be."""
+        """Return whether the endpoint is active or starting."""
         return self._call is not None
 
     def stop(self) -> None:
-        """Turn it off."""
+        """Stop the endpoint."""
         call, self._call, self._listening = self._call, None, None
         if call is not None:
             call.stop()
+<<<<<<< HEAD
             self._context.show_message(self.tr("The endpoint is off."))
+=======
+            self._context.say(self.tr("Server stopped."))
+>>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts)
         self._update()
 
     def _turn(self, on: bool) -> None:
@@ -129,7 +133,11 @@ class ServePanel(QWidget):
         if isinstance(event, Listening):
             self._listening = event
             self._running.show_endpoint(event)
+<<<<<<< HEAD
             self._context.show_message(self.tr("The endpoint answers at {url}.").format(url=event.url))
+=======
+            self._context.say(self.tr("Server running at {url}.").format(url=event.url))
+>>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts)
         elif isinstance(event, Progress) and self._listening is None and event.fraction >= 0:
             self._bar.setRange(0, 1000)
             self._bar.setValue(round(1000 * event.fraction))
@@ -151,7 +159,7 @@ class ServePanel(QWidget):
         self._update()
 
     def _update(self) -> None:
-        """Offer what can be done now."""
+        """Update the widgets for the current state."""
         session, on = self._session, self.serving
         there = session is not None and session.state not in ("idle", "loading")
         self._switch.setChecked(on)
@@ -160,20 +168,20 @@ class ServePanel(QWidget):
         self._bar.setVisible(on and self._listening is None)
         self._running.setVisible(on and self._listening is not None)
         if on and self._listening is None:
-            self._note.set_text(self._last or self.tr("Loading the model for the endpoint"))
+            self._note.set_text(self._last or self.tr("Loading the model for the server"))
         elif on and session is not None and self._running.model != session.model and there:
             other = model_choices.short_name(self._running.model)
-            self._note.set_text(self.tr("It goes on serving {model}.").format(model=other))
+            self._note.set_text(self.tr("Still serving {model}.").format(model=other))
         elif on:
             self._note.set_text("")
         elif not there:
-            self._note.set_text(self.tr("Load a model first; then other programs on this machine can use it."))
+            self._note.set_text(self.tr("Load a model to make it available to other programs on this machine."))
         elif self._note.role != "bad":
             self._note.set_text(*self._offer())
 
     def _offer(self) -> tuple[str, str]:
-        """What turning it on would do, and the colour of that."""
-        words = self.tr("Off. Only programs on this machine could reach it; the model is loaded a second time for it.")
+        """Return a text about the effect of the switch, and its colour role."""
+        words = self.tr("Off. The server is reachable from this machine only. It loads the model a second time.")
         if self._session is None:
             return words, "muted"
         opened = self._session.opened
@@ -181,13 +189,13 @@ class ServePanel(QWidget):
         more = SideMemory(opened.label, opened.device, opened.weight_bytes).more
         free = free_for(machine, [opened.device]).get(opened.device)
         if free is not None and more > free:
-            short = self.tr("It needs about {more} more memory and {free} is free.")
+            short = self.tr("It needs about {more} of memory; {free} is free.")
             return f"{words} {short.format(more=human(more), free=human(free))}", "warning"
         return words, "muted"
 
 
 class _Running(QWidget):
-    """What there is to know of an endpoint that is on."""
+    """The address, the token and the requests of an active endpoint."""
 
     def __init__(self, context: Context, parent: QWidget) -> None:
         super().__init__(parent)
@@ -199,7 +207,7 @@ class _Running(QWidget):
         self._token = _field(self, "serve_token", self.tr("Token of the endpoint"))
         self._copy_url = _copy_button(self, "serve_copy_url", self.tr("Copy the address"))
         self._copy_url.clicked.connect(lambda: self._to_clipboard(self._url.text()))
-        self._copy_token = _copy_button(self, "serve_copy_token", self.tr("Copy the token, which is shown only once"))
+        self._copy_token = _copy_button(self, "serve_copy_token", self.tr("Copy token; it is shown only once"))
         self._copy_token.clicked.connect(self._take_token)
         self._token_note = Note(theme, parent=self)
         self._token_note.setObjectName("serve_token_note")
@@ -207,9 +215,9 @@ class _Running(QWidget):
         self._serves.setObjectName("serve_model")
         self._counter = ElidedLabel(theme, parent=self)
         self._counter.setObjectName("serve_requests")
-        self._example = QPushButton(self.tr("Copy an example in Python"), self)
+        self._example = QPushButton(self.tr("Copy Python example"), self)
         self._example.setObjectName("serve_example")
-        self._example.setToolTip(self.tr("A few lines with the openai package; put your token into OPENAI_API_KEY"))
+        self._example.setToolTip(self.tr("Example for the openai package; set OPENAI_API_KEY to the token"))
         self._example.clicked.connect(lambda: self._to_clipboard(self._snippet()))
         self._name = ""
         column = QVBoxLayout(self)
@@ -225,38 +233,42 @@ class _Running(QWidget):
             column.addWidget(widget)
 
     def begin(self, model: str) -> None:
-        """Another endpoint will begin, which serves `model`."""
+        """Reset for an endpoint that will serve `model`."""
         self.model = model
         self._token.clear()
 
     def show_endpoint(self, endpoint: Listening) -> None:
-        """Show where it is, and its token for once."""
+        """Show the address and, once, the token."""
         self._name = endpoint.model
         self._url.setText(f"{endpoint.url}/v1")
         self._token.setText(endpoint.token)
         self._token.setCursorPosition(0)
         self._show_token(bool(endpoint.token))
-        self._serves.set_text(self.tr("Serves {model}").format(model=endpoint.model), self.model)
+        self._serves.set_text(self.tr("Serving {model}").format(model=endpoint.model), self.model)
         self.count(0, "")
 
     def count(self, requests: int, last: str) -> None:
-        """How many requests it had, and the last of them."""
+        """Show the number of requests and the last one."""
         words = self.tr("1 request") if requests == 1 else self.tr("{:,} requests").format(requests)
-        self._counter.set_text(words if requests else self.tr("No request yet"), last)
+        self._counter.set_text(words if requests else self.tr("No requests yet"), last)
 
     def _take_token(self) -> None:
         self._to_clipboard(self._token.text())
         self._token.clear()
         self._show_token(False)
+<<<<<<< HEAD
         self._context.show_message(self.tr("The token is on the clipboard. It will not be shown again."))
+=======
+        self._context.say(self.tr("Token copied. It will not be shown again."))
+>>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts)
 
     def _show_token(self, shown: bool) -> None:
         for widget in (self._token, self._copy_token):
             widget.setVisible(shown)
         self._token_note.set_text(
-            self.tr("Programs must send this token. Copy it now: it is shown only once.")
+            self.tr("Clients must send this token. Copy it now; it is shown only once.")
             if shown
-            else self.tr("Programs must send the token that you copied. Turn it off and on for a new one.")
+            else self.tr("Clients must send the copied token. Restart the server to get a new one.")
         )
 
     def _to_clipboard(self, text: str) -> None:

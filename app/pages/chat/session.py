@@ -1,4 +1,4 @@
-"""One model in one child process: load it, let it answer, stop it, and say plainly in which of these states it is.
+"""A model in a child process: loading, generating, stopping, and the current state.
 
 Depends on QtCore only.
 """
@@ -30,16 +30,16 @@ State = Literal["idle", "loading", "ready", "answering", "measuring"]
 
 
 class ChatSession(QObject):
-    """Loads, asks and stops. Whatever comes from a child that was closed meanwhile is not heard any more.
+    """A session of one model. Events of a session that was closed meanwhile are dropped.
 
     Signals:
-        changed: the state is another one.
-        progressed(str, float): what loading does, and its fraction (below 0: not known).
+        changed: the state changed.
+        progressed(str, float): activity and progress of loading (below 0: unknown).
         piece(str): text of the answer.
-        thought(str): text that the model thinks before it answers.
-        counted(int): tokens that the messages of the last `count` are.
+        thought(str): text of the reasoning before the answer.
+        counted(int): number of tokens of the messages of the last `count`.
         answered(object): the answer is complete; its `Statistics`.
-        failed(object, bool): a `BitwrightError`, and whether it came while loading.
+        failed(object, bool): a `BitwrightError`, and whether it occurred while loading.
     """
 
     changed = Signal()
@@ -63,30 +63,30 @@ class ChatSession(QObject):
         self.opened = LoadedModel()
         self.meter = LiveStatistics(0.0)
         self.pieces: tuple[str, ...] = ()
-        """Text of each token of the last answer, "" where a character was not complete yet."""
+        """Text of each token of the last answer, "" for a token that ends within a character."""
 
     @property
     def state(self) -> State:
-        """`idle` (no model in memory), `loading`, `ready`, `answering`, or `measuring` (see `measure`)."""
+        """The state: `idle` (no model loaded), `loading`, `ready`, `answering` or `measuring` (see `measure`)."""
         return self._state
 
     @property
     def progress(self) -> tuple[str, float]:
-        """What loading does, and its fraction (below 0: not known)."""
+        """Activity and progress of loading (below 0: unknown)."""
         return self._text, self._fraction
 
     @property
     def figures(self) -> Statistics:
-        """Of the answer that is coming, as known by now."""
+        """Statistics of the current answer so far."""
         return self.meter.figures
 
     def load(self, model: str, device: str, backend: str = "auto", context: int = 0) -> None:
-        """Load a model into a child of its own; the one before is gone at once, with its memory.
+        """Load a model into a child process; the previous one is ended at once.
 
         Args:
             model, device: as in `LoadModel`.
-            backend: what should compute the layers that it can, or `auto`.
-            context: tokens that the cache holds at most; 0 leaves it to the model.
+            backend: preferred backend for the layers that it supports, or `auto`.
+            context: maximum number of tokens in the cache; 0 for the model's own limit.
         """
         self.close()
         self.model, self.device, self.backend = model, device, backend
@@ -104,7 +104,7 @@ class ChatSession(QObject):
     def generate(
         self, messages: Sequence[Mapping[str, str]], sampling: Sampling, *, continue_last: bool = False
     ) -> None:
-        """Ask the loaded model for an answer, or for more of the answer that is the last of `messages`."""
+        """Generate an answer, or continue the answer that is the last of `messages`."""
         session = self._session
         if session is None or self._state != "ready":
             return
@@ -120,13 +120,13 @@ class ChatSession(QObject):
         )
 
     def count(self, messages: Sequence[Mapping[str, str]]) -> None:
-        """Ask how many tokens `messages` are to the loaded model; nothing comes of it where that cannot be told."""
+        """Count the tokens of `messages`; no result if the loaded model cannot count."""
         session = self._session
         if session is not None and self._state == "ready":
             session.start(
                 CountTokens(_copied(messages)),
                 on_success=lambda count: self._count(session, count),
-                on_failure=lambda error: _log.info("Tokens are not counted: %s", error),
+                on_failure=lambda error: _log.info("Tokens could not be counted: %s", error),
                 on_event=lambda _event: None,
             )
 
@@ -170,9 +170,9 @@ class ChatSession(QObject):
         return True
 
     def stop(self) -> None:
-        """End the answer after the token at hand; asked a second time, end the child, whatever it is doing.
+        """Stop the answer after the current token; if called again, end the child.
 
-        A measurement is over at once, as nobody waits for the rest of it.
+        A measurement ends at once.
         """
         if self._state == "measuring" and self._call is not None:
             self._call.stop()
@@ -189,7 +189,7 @@ class ChatSession(QObject):
         self.changed.emit()
 
     def close(self) -> None:
-        """Let go of the model: the child ends, and its memory is free."""
+        """Unload the model: end the child, which frees its memory."""
         session, self._session, self._call = self._session, None, None
         self.stopping = False
         self.opened = LoadedModel()

@@ -1,7 +1,4 @@
-"""The settings beside a conversation: a narrow column that scrolls where the window is low.
-
-Knows its width and its looks, not what is set in it.
-"""
+"""The column of settings beside a conversation, which scrolls if the window is low."""
 
 from __future__ import annotations
 
@@ -13,17 +10,17 @@ WIDTH = 304
 
 
 class SideColumn(BareScroll):
-    """A scroll area of one width, which `hold` is told what it holds."""
+    """A scroll area of fixed width. Its content is set by `hold`."""
 
     def hold(self, inner: QWidget) -> None:
-        """Show `inner`, as wide as the column and on the ground of the page."""
+        """Show `inner` with the width of the column and the background of the page."""
         self.setWidget(inner)
         self.setWidgetResizable(True)
         self.setFixedWidth(WIDTH)
         inner.setAutoFillBackground(False)
 
     def fit_width(self) -> None:
-        """Become wider where what is held has to be, and narrow again where it need not."""
+        """Widen the column if the content requires it, or restore the normal width."""
         inner = self.widget()
         if inner is not None:
             bar = self.style().pixelMetric(QStyle.PixelMetric.PM_ScrollBarExtent)

@@ -1,7 +1,7 @@
-"""Talking to one model: the conversation in the middle, the model and its settings on the right.
+"""The chat with one model: the conversation in the middle, the model and its settings on the right.
 
-Brings the parts together; what is offered in which state is decided in `_update` alone. What answers is in
-`app.pages.chat.answering`, what can be picked in `app.pages.chat.model_picker`; saved conversations are the page's.
+Only `_update` decides which widgets are enabled. `app.pages.chat.answering` generates the answers,
+`app.pages.chat.model_picker` selects the model; the page keeps the saved conversations.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from core.inference.generation.reply import Statistics
 
 
 class SingleModelChat(QWidget):
-    """One conversation with one model at a time; the model can change on the way.
+    """A conversation with one model at a time; the model can be changed during a conversation.
 
     Signals:
-        changed: something about the conversation or the model is another way.
-        modified: the conversation has more to save.
+        changed: the conversation or the model changed.
+        modified: the conversation must be saved.
         answered: an answer is complete.
-        new_asked: the user wants to begin a new conversation.
+        new_asked: the user wants to start a new conversation.
     """
 
     changed = Signal()
@@ -57,7 +57,7 @@ class SingleModelChat(QWidget):
         row.setSpacing(0)
         row.addWidget(self.chat_view, 1)
         row.addWidget(self.panel)
-        # Four times a second: figures that change with every token cannot be read.
+        # Four times a second: figures that change with every token are not readable.
         self._tick = QTimer(self, interval=250)
         self._tick.timeout.connect(self._update_figures)
         self._connect()
@@ -94,40 +94,52 @@ class SingleModelChat(QWidget):
         runs.changed.connect(lambda: chat_view.show_slow(runs.active))
         runs.started.connect(self._update)
 
-    # --- what the user does ---
+    # --- user actions ---
 
     @property
+<<<<<<< HEAD
     def conversation(self) -> Conversation:
         """What is talked about."""
         return self.view.conversation
+=======
+    def talk(self) -> Conversation:
+        """The current conversation."""
+        return self.view.talk
+>>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts)
 
     def send(self, text: str) -> None:
-        """Say something; where a question is being written anew, in place of that question."""
+        """Send a message, or the edited version of an earlier one."""
         if self._edited is not None:
             self.answering.send_edited(self._edited, text)
         else:
             self.answering.send(text)
 
     def stop(self) -> None:
-        """End what goes on: the answer, or loading."""
+        """Stop the answer or the loading."""
         self.answering.stop()
 
     def regenerate(self) -> None:
-        """Have the last question answered again; the earlier answer can still be shown."""
+        """Generate another answer to the last message; the earlier one can still be shown."""
         if self.panel.sampling.fixed:
+<<<<<<< HEAD
             self._context.show_message(
                 self.tr("At temperature 0 the answer is the same each time; raise it for another one.")
+=======
+            self._context.say(
+                self.tr("At temperature 0 the answer is always the same. Increase the temperature for a different one.")
+>>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts)
             )
         self.answering.regenerate()
 
     def edit(self, question: Message) -> None:
-        """Write a question anew."""
+        """Edit an earlier message."""
         if self.answering.quiet:
             self.chat_view.composer.begin_edit(question.text)
             self._edited = question
             self.view.mark(question)
 
     def edit_last(self) -> None:
+<<<<<<< HEAD
         """Write the last question anew."""
         questions = [message for message in self.conversation.path() if message.role == "user"]
         if questions:
@@ -135,6 +147,15 @@ class SingleModelChat(QWidget):
 
     def show_conversation(self, conversation: Conversation) -> None:
         """Show another conversation; an answer that was coming to the one before ends where it is."""
+=======
+        """Edit the last message."""
+        questions = [message for message in self.talk.path() if message.role == "user"]
+        if questions:
+            self.edit(questions[-1])
+
+    def show_talk(self, talk: Conversation) -> None:
+        """Show another conversation; an answer in the previous one ends."""
+>>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts)
         self.answering.end_conversation()
         self.chat_view.composer.end_edit()
         self._counted = 0
@@ -144,7 +165,7 @@ class SingleModelChat(QWidget):
         self._update()
 
     def pick(self, name: str) -> None:
-        """Talk to another model from now on, in the same conversation; at once where one is loaded now."""
+        """Select another model in the same conversation; load it at once if one is loaded."""
         if name == self.selection.model:
             return
         loaded = self.session.state != "idle"
@@ -156,25 +177,30 @@ class SingleModelChat(QWidget):
         self._update()
 
     def open_folder(self, path: str) -> None:
-        """Offer a folder, and pick it."""
+        """Add a folder and select it."""
         self.selection.add_folder(path)
         self.pick(path)
 
     def unload(self) -> None:
-        """Give the memory of the model back; the conversation stays, and the next question loads it again."""
+        """Unload the model; the conversation stays, and the next message loads the model again."""
         self.answering.drop_model()
-        self._counted = 0  # a count that was asked for will not come
+        self._counted = 0  # a requested count will not arrive
         self._update()
 
     def unload_if_idle(self) -> None:
-        """Unload a model that has nothing to do: two others will need the memory."""
+        """Unload an idle model, to free memory for a comparison."""
         if self.session.state == "ready":
             self.unload()
+<<<<<<< HEAD
             words = self.tr("{model} gave its memory back. Your next message to it loads it again.")
             self._context.show_message(words.format(model=self.selection.label))
+=======
+            words = self.tr("{model} was unloaded. Your next message loads it again.")
+            self._context.say(words.format(model=self.selection.label))
+>>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts)
 
     def handle_escape(self, quick: bool = False) -> bool:
-        """Whether Esc had something to end here: an answer, loading, or writing anew."""
+        """Stop an answer, loading or editing; return whether there was something to stop."""
         if self.session.state in ("answering", "loading", "measuring"):
             self.stop()
         elif self.chat_view.composer.editing and not quick:
@@ -203,7 +229,7 @@ class SingleModelChat(QWidget):
             self.unload()
 
     def _load_elsewhere(self) -> None:
-        """Another device or backend was picked: a model that is loaded comes back there at once."""
+        """Load the model again after another device or backend was selected."""
         if self.session.state != "idle":
             self.answering.drop_model()
             self.answering.load()
@@ -214,7 +240,7 @@ class SingleModelChat(QWidget):
             self.conversation.system = self.panel.system
             self.modified.emit()
 
-    # --- what happens ---
+    # --- reactions ---
 
     def _on_failed(self, error: BitwrightError, lost: bool) -> None:
         if lost:
@@ -250,15 +276,20 @@ class SingleModelChat(QWidget):
         self.panel.device.set_machine(self._context.draft.machine)
         self._update()
 
-    # --- showing ---
+    # --- display ---
 
     def _show_choices(self) -> None:
         self.panel.models.set_choices(self.selection.choices, self.selection.model)
         self._update()
 
     def _update(self) -> None:
+<<<<<<< HEAD
         """Bring everything that is offered in line with the state."""
         state, empty = self.session.state, not len(self.conversation)
+=======
+        """Update all widgets for the current state."""
+        state, empty = self.session.state, not len(self.talk)
+>>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts)
         self.selection.settled = state != "idle" or not empty
         self.chat_view.show_empty(empty)
         label = self.selection.label if self.selection.model else ""
@@ -278,9 +309,9 @@ class SingleModelChat(QWidget):
     def _update_panel(self) -> None:
         state, models, choice = self.session.state, self.panel.models, self.selection.current
         words = {
-            "idle": (self.tr("Load"), self.tr("Read the model into memory now")),
+            "idle": (self.tr("Load"), self.tr("Load the model into memory now")),
             "loading": (self.tr("Cancel"), self.tr("Stop loading (Esc)")),
-            "ready": (self.tr("Unload"), self.tr("Give its memory back; the conversation stays")),
+            "ready": (self.tr("Unload"), self.tr("Free the memory of the model; the conversation stays")),
             "answering": (self.tr("Unload"), self.tr("Stop the answer first")),
             "measuring": (self.tr("Unload"), self.tr("Stop the measurement first")),
         }
@@ -290,8 +321,8 @@ class SingleModelChat(QWidget):
         detail = describe(opened) if loaded else choice.detail if choice is not None else ""
         if loaded and not opened.template:
             detail += "\n" + self.tr(
-                "It has no chat template: it continues text instead of answering. Of a conversation it reads the "
-                "texts, each on a line of its own and without roles, the system prompt first."
+                "This model has no chat template, so it continues text instead of answering. It receives the messages "
+                "without roles, one per line, after the system prompt."
             )
         models.set_detail(detail)
         rows = self._context.draft.machine.backends.get(self.panel.device.meant, ())
@@ -306,10 +337,16 @@ class SingleModelChat(QWidget):
         figures: Statistics | None = told[-1].figures if told else None
         opened = self.session.opened
         self.panel.figures.show_figures(self.session.figures if coming else figures, opened.memory_bytes, about=coming)
-        # tokens of another model's answer are not this one's
+        # statistics of another model's answer do not apply
         mine = figures if told and told[-1].model == self.selection.label else None
+<<<<<<< HEAD
         if mine is None and len(self.conversation) and opened.context and self.answering.quiet and not self._counted:
             self._counted = -1  # asked for
             self.session.count(self.conversation.prompt(self.panel.system))
+=======
+        if mine is None and len(self.talk) and opened.context and self.answering.quiet and not self._counted:
+            self._counted = -1  # requested
+            self.session.count(self.talk.prompt(self.panel.system))
+>>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts)
         used = mine.used if mine is not None else max(0, self._counted)
         self.chat_view.meter.show_use(used, opened.context, mine.dropped_messages if mine is not None else 0)

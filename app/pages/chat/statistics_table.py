@@ -1,4 +1,4 @@
-"""The figures of the answer that is coming or came last: speed of reading and answering, tokens, memory."""
+"""Statistics of the current or last answer: speed of prefill and decode, tokens, memory."""
 
 from __future__ import annotations
 
@@ -11,8 +11,13 @@ from core.wording import duration, figure, human
 _DASH = "\N{EN DASH}"
 
 
+<<<<<<< HEAD:app/pages/chat/statistics_table.py
 class StatisticsTable(QWidget):
     """Numbers, one below the other; every number keeps its place."""
+=======
+class ChatFigures(QWidget):
+    """Figures in fixed places, one below the other."""
+>>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts):app/pages/chat/figures.py
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -23,13 +28,17 @@ class StatisticsTable(QWidget):
         grid.setVerticalSpacing(2)
         grid.setColumnStretch(0, 1)
         rows = (
-            ("speed", self.tr("Tokens per second"), self.tr("Of the answer, after its first token")),
-            ("first", self.tr("Time to first token"), self.tr("How long the model read before it began to answer")),
-            ("reading", self.tr("Reading, tokens per second"), self.tr("How fast what was new in the prompt was read")),
-            ("prompt", self.tr("Prompt tokens"), self.tr("All that the model read: system prompt and conversation")),
-            ("reused", self.tr("Of them reused"), self.tr("Read in an earlier turn and still in the cache")),
+            ("speed", self.tr("Tokens per second"), self.tr("Decode speed after the first token")),
+            ("first", self.tr("Time to first token"), self.tr("Time of the prefill, until the answer begins")),
+            (
+                "reading",
+                self.tr("Prefill, tokens per second"),
+                self.tr("Processing speed of the new part of the prompt"),
+            ),
+            ("prompt", self.tr("Prompt tokens"), self.tr("System prompt and conversation")),
+            ("reused", self.tr("Cached prompt tokens"), self.tr("Already in the cache from an earlier turn")),
             ("tokens", self.tr("Answer tokens"), self.tr("A token is a word or a piece of one")),
-            ("memory", self.tr("Memory"), self.tr("Of the weights and the cache")),
+            ("memory", self.tr("Memory"), self.tr("Weights and cache")),
         )
         for row, (key, text, why) in enumerate(rows):
             name, value = QLabel(text, self), QLabel(_DASH, self)
@@ -43,12 +52,12 @@ class StatisticsTable(QWidget):
         self.show_figures(None)
 
     def show_figures(self, figures: Statistics | None, memory: int = 0, about: bool = False) -> None:
-        """Show `figures`, None for none yet.
+        """Show the statistics, None for none yet.
 
         Args:
-            figures: of the answer.
-            memory: of the loaded model, where the answer does not tell.
-            about: they are worked out, not counted.
+            figures: statistics of the answer.
+            memory: memory of the loaded model, used if the answer does not report it.
+            about: the figures are estimates.
         """
         sign = "\N{ALMOST EQUAL TO} " if about else ""
         known = figures or Statistics()

@@ -1,7 +1,4 @@
-"""What a model thought before its answer: folded to one line, `Thought for 12 s`, which opens it.
-
-Lays out itself; the message around gives it a width. Knows nothing of the model.
-"""
+"""The reasoning of a model before its answer, collapsed to one line: `Thought for 12 s`."""
 
 from __future__ import annotations
 
@@ -23,10 +20,10 @@ FLUSH_MS: Final = 100
 
 
 class ThinkingView(QWidget):
-    """A button and, when it is open, the text below it.
+    """A button and, if expanded, the text below it.
 
     Signals:
-        resized: its height is another one now.
+        resized: its height changed.
     """
 
     resized = Signal()
@@ -38,10 +35,10 @@ class ThinkingView(QWidget):
         self._look: TextStyle | None = None
         self._button = FoldButton(self)
         self._button.setObjectName("thinking")
-        self._button.setToolTip(self.tr("What the model wrote to itself before the answer"))
+        self._button.setToolTip(self.tr("Reasoning of the model before the answer"))
         self._button.toggled.connect(self._fold)
         self._body = ProseView(self)
-        self._body.setAccessibleName(self.tr("What the model thought"))
+        self._body.setAccessibleName(self.tr("Reasoning"))
         self._body.hide()
         self._flush = QTimer(self, singleShot=True, interval=FLUSH_MS)
         self._flush.timeout.connect(self._show_text)
@@ -50,22 +47,22 @@ class ThinkingView(QWidget):
 
     @property
     def text(self) -> str:
-        """All of it."""
+        """The complete text."""
         return self._text
 
     @property
     def words(self) -> str:
-        """What the line says."""
+        """The text of the button."""
         return self._button.text()
 
     def set_text(self, text: str, look: TextStyle) -> None:
-        """Show a text; one that still grows is shown a few times a second, and only while it is open."""
+        """Set the text; growing text is shown a few times a second, and only while expanded."""
         self._text, self._look = text, look
         if self._button.isChecked() and not self._flush.isActive():
             self._flush.start()
 
     def set_duration(self, seconds: float, going: bool) -> None:
-        """Say how long it took, or that it goes on."""
+        """Show the duration so far (`going`) or in total."""
         spent = duration(seconds) if seconds >= 0.05 else ""
         if going:
             text = self.tr("Thinking, {time}").format(time=spent) if spent else self.tr("Thinking")
@@ -76,11 +73,11 @@ class ThinkingView(QWidget):
             self._place_button()
 
     def focus_widgets(self) -> list[QWidget]:
-        """What the keyboard can reach in it."""
+        """Return the widgets in tab order."""
         return [self._button]
 
     def height_at(self, width: int) -> int:
-        """Lay out for this width and say how high that is."""
+        """Lay out for a width and return the height."""
         self._place_button()
         height = self._button.sizeHint().height()
         if self._button.isChecked():
@@ -92,11 +89,11 @@ class ThinkingView(QWidget):
         return height
 
     def natural_width(self) -> int:
-        """Of the line."""
+        """Return the width of the button."""
         return self._button.sizeHint().width()
 
     def update_style(self) -> None:
-        """Take the colours of the theme as it is now."""
+        """Apply the current colours of the theme."""
         muted = self._theme.color("muted")
         for widget, role in ((self._button, QPalette.ColorRole.ButtonText), (self._body, QPalette.ColorRole.Text)):
             palette = QPalette()
@@ -107,7 +104,7 @@ class ThinkingView(QWidget):
             self._show_text()
 
     def paintEvent(self, _event: QPaintEvent) -> None:
-        """A line beside the text, so that it reads as something aside."""
+        """Paint a vertical line beside the text, to set it apart."""
         if self._button.isChecked():
             painter = QPainter(self)
             painter.setPen(self._theme.color("line"))

@@ -1,4 +1,4 @@
-"""The line at the top of the chat page: the saved conversations, one model or two, what is talked about, and new."""
+"""The bar at the top of the chat page: conversations, mode, title, export and new conversation."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class TopBar(QFrame):
     """Buttons and a title.
 
     Signals:
-        drawer_toggled(bool): the saved conversations are to be shown or not.
+        drawer_toggled(bool): the saved conversations should be shown or hidden.
         mode_chosen(str): ONE model or TWO.
-        export_asked: the conversation should be written to a file.
-        new_asked: a new conversation should begin.
+        export_asked: the conversation should be exported.
+        new_asked: a new conversation should be started.
     """
 
     drawer_toggled = Signal(bool)
@@ -42,14 +42,14 @@ class TopBar(QFrame):
         self.drawer.setAutoRaise(True)
         self.drawer.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.drawer.setToolTip(
-            self.tr("Show or hide what was said before ({keys})").format(keys=shown_keys(DRAWER_KEYS))
+            self.tr("Show or hide saved conversations ({keys})").format(keys=shown_keys(DRAWER_KEYS))
         )
         self.drawer.toggled.connect(self.drawer_toggled)
         self._mode = Segmented(
             theme,
             (
                 Option(ONE, self.tr("One model")),
-                Option(TWO, self.tr("Compare two"), tip=self.tr("One question to two models, side by side")),
+                Option(TWO, self.tr("Compare two"), tip=self.tr("Send the same message to two models")),
             ),
             self,
         )
@@ -60,12 +60,12 @@ class TopBar(QFrame):
         self._title.setObjectName("conversation_title")
         self._export = QPushButton(self.tr("Export\N{HORIZONTAL ELLIPSIS}"), self)
         self._export.setObjectName("export")
-        self._export.setToolTip(self.tr("Write the conversation to a file, as Markdown or JSON"))
+        self._export.setToolTip(self.tr("Save the conversation as Markdown or JSON"))
         self._export.clicked.connect(self.export_asked)
         self._new = QPushButton(self.tr("New conversation"), self)
         self._new.setObjectName("new_talk")
         self._new.setToolTip(
-            self.tr("The one that is shown stays in the list ({keys})").format(keys=shown_keys(NEW_KEYS))
+            self.tr("Start a new conversation; the current one is saved ({keys})").format(keys=shown_keys(NEW_KEYS))
         )
         self._new.clicked.connect(self.new_asked)
         row = QHBoxLayout(self)
@@ -79,14 +79,19 @@ class TopBar(QFrame):
         row.addWidget(self._new)
 
     def show_mode(self, mode: str) -> None:
-        """Which of the two is on; a comparison has no saved conversations."""
+        """Show the mode; a comparison has no saved conversations."""
         self._mode.set_value(mode)
         self.drawer.setVisible(mode == ONE)
         for widget in (self._title, self._export, self._new):
             widget.setVisible(mode == ONE)
 
+<<<<<<< HEAD
     def show_conversation(self, name: str, empty: bool, busy: bool) -> None:
         """What is talked about, and what can be done with it."""
+=======
+    def show_talk(self, name: str, empty: bool, busy: bool) -> None:
+        """Show the title of the conversation, and enable its actions."""
+>>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts)
         self._title.set_text(name)
         for button in (self._export, self._new):
             button.setEnabled(not empty and not busy)

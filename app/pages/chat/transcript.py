@@ -1,7 +1,6 @@
-"""The messages of a conversation, one below the other, in a column of readable width.
+"""The messages of a conversation in a column of readable width.
 
-A message that grows moves only what is below it, and the view follows the end only while the user is at the end.
-Knows bubbles and their places; nothing of models or of what is said.
+A growing message moves only those below it, and the view follows the end only while the user is there.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ _GAP = 8
 
 
 class Transcript(FollowingScroll):
-    """A column of messages that scrolls."""
+    """A scrolling column of messages."""
 
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -27,18 +26,18 @@ class Transcript(FollowingScroll):
         self._width = 0
         self.setAccessibleName(self.tr("Conversation"))
         self.setObjectName("transcript")
-        # A row of bubbles is laid out again once the user stops for a moment, not at every pixel of a drag.
+        # The layout is repeated after a short pause, not for every step of a window resize.
         self._settle = QTimer(self, singleShot=True, interval=30)
         self._settle.timeout.connect(self._fit_width)
         theme.changed.connect(self.update_style)
 
     @property
     def messages(self) -> list[MessageView]:
-        """The bubbles, the first one first."""
+        """The messages from first to last."""
         return list(self._messages)
 
     def add(self, mine: bool, text: str = "") -> MessageView:
-        """A new bubble at the end."""
+        """Add a message at the end."""
         view = MessageView(self._theme, mine, self.ground)
         if text:
             view.set_text(text)
@@ -49,13 +48,13 @@ class Transcript(FollowingScroll):
         return view
 
     def remove_last(self) -> None:
-        """Take the last bubble away."""
+        """Remove the last message."""
         if self._messages:
             _discard(self._messages.pop())
             self._place_from(None)
 
     def clear(self) -> None:
-        """Take all bubbles away."""
+        """Remove all messages."""
         for view in self._messages:
             _discard(view)
         self._messages.clear()
@@ -63,12 +62,12 @@ class Transcript(FollowingScroll):
         self._place_from(None)
 
     def update_style(self) -> None:
-        """Take the colours of the theme as it is now."""
+        """Apply the current colours of the theme."""
         for view in self._messages:
             view.update_style()
 
     def resizeEvent(self, event: QResizeEvent) -> None:
-        """A new width: at once where there is little to lay out, else in a moment."""
+        """Lay out for a new width: at once if that is fast, otherwise after a short pause."""
         super().resizeEvent(event)
         if len(self._messages) <= 4:
             self._fit_width()
@@ -80,7 +79,7 @@ class Transcript(FollowingScroll):
             self._place_from(self._messages[0])
 
     def _place_from(self, first: MessageView | None) -> None:
-        """Give places to `first` and what follows it; with None only the length of the column is set again."""
+        """Place `first` and the messages after it; with None, only update the height of the column."""
         if first is not None and first not in self._messages:
             return
         width = self.room
@@ -98,7 +97,7 @@ class Transcript(FollowingScroll):
 
 
 def column_width(widget: QWidget) -> int:
-    """Width of a conversation where there is room: questions on the right reach beyond answers on the left."""
+    """Return the maximum width of a conversation, with questions shifted to the right of answers."""
     return round(widget.fontMetrics().averageCharWidth() * COLUMNS * 1.4)
 
 

@@ -1,7 +1,4 @@
-"""The ways to compute that are not used: the reason for each, and the command that would bring it, to copy.
-
-Folded to one line until somebody wants to know. Shows rows of the table of backends; tries nothing.
-"""
+"""The backends that are not used, with the reason and the command that installs each; collapsed by default."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ from core.inference.backends.backend import BackendRow
 
 
 class UnusedBackends(QWidget):
-    """A line that opens the reasons."""
+    """A button that expands the reasons."""
 
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -38,11 +35,11 @@ class UnusedBackends(QWidget):
         self.hide()
 
     def show_rows(self, rows: Sequence[BackendRow]) -> None:
-        """Show these; nothing where there are none."""
+        """Show these backends; hidden if there are none."""
         if tuple(rows) == self._rows:
             return
         self._rows = tuple(rows)
-        self._button.setText(self.tr("Why not the others ({count})").format(count=len(rows)))
+        self._button.setText(self.tr("Other backends ({count})").format(count=len(rows)))
         self.setVisible(bool(rows))
         if self._inner is not None:
             self._inner.hide()
@@ -64,7 +61,7 @@ class UnusedBackends(QWidget):
         column.setSpacing(2)
         for row in self._rows:
             column.addWidget(TintedLabel(self._theme, row.title or row.name, wrap=True, parent=inner))
-            reason = Note(self._theme, row.why_not or self.tr("Not needed: others come first."), parent=inner)
+            reason = Note(self._theme, row.why_not or self.tr("Not used: faster backends are available."), parent=inner)
             reason.setObjectName(f"why_{row.name}")
             column.addWidget(reason)
             if row.install:
@@ -79,8 +76,8 @@ class UnusedBackends(QWidget):
         copy = QToolButton(parent)
         copy.setObjectName(f"copy_{row.name}")
         copy.setText(self.tr("Copy"))
-        copy.setAccessibleName(self.tr("Copy the command that installs {title}").format(title=row.title or row.name))
-        copy.setToolTip(self.tr("Copy the command that installs it"))
+        copy.setAccessibleName(self.tr("Copy install command of {title}").format(title=row.title or row.name))
+        copy.setToolTip(self.tr("Copy install command"))
         copy.setAutoRaise(True)
         copy.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         copy.clicked.connect(lambda: QGuiApplication.clipboard().setText(row.install))

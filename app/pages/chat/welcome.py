@@ -17,7 +17,7 @@ class ChatWelcome(ExampleWelcome):
             self.hint.set_text(
                 self.tr("Everything stays on this machine.")
                 if loaded
-                else self.tr("It loads with your first message or when you press Load. It stays on this machine.")
+                else self.tr("It is loaded with your first message. It runs on this machine; nothing is sent anywhere.")
             )
         else:
             self.title.setText(self.tr("Talk to your model"))

@@ -1,7 +1,4 @@
-"""What becomes of the chosen row: what it means, where it goes, whether the weights may change, and the one button.
-
-Shows what it is given and tells what the user wants; knows no service.
-"""
+"""The selected conversion: its explanation, the output folder, the consent to changed weights, and the button."""
 
 from __future__ import annotations
 
@@ -21,11 +18,11 @@ from core.conversion.survey import ConversionOption
 
 
 class ChoicePanel(QWidget):
-    """Below the table, while nothing is converted.
+    """The panel below the table while no conversion is active.
 
     Signals:
-        output_chosen(str): the user named this folder; "" for the suggested one.
-        asked: the button was pressed, and all that it needs is there.
+        output_chosen(str): the user chose this folder; "" for the suggested one.
+        asked: the button was pressed, and the conversion can start.
     """
 
     output_chosen = Signal(str)
@@ -40,10 +37,10 @@ class ChoicePanel(QWidget):
         self._text = Note(theme, parent=self)
         self._text.setObjectName("choice_text")
         self.output = OutputField(theme, self, maker=self.tr("the conversion"))
-        self._folder = QLabel(self.tr("&Into"), self)
+        self._folder = QLabel(self.tr("&Output folder"), self)
         self._folder.setBuddy(self.output)
-        self._folder.setContentsMargins(0, 5, 0, 0)  # in line with the field, not with the note below it
-        self.allow = QCheckBox(self.tr("&Allow the weights to change"), self)
+        self._folder.setContentsMargins(0, 5, 0, 0)  # aligned with the field, not with the note below it
+        self.allow = QCheckBox(self.tr("&Allow changed weights"), self)
         self.allow.setObjectName("allow_error")
         self._reason = ElidedLabel(theme, role="muted", parent=self)
         self._reason.setObjectName("convert_reason")
@@ -71,7 +68,7 @@ class ChoicePanel(QWidget):
         self.button.clicked.connect(self.asked)
 
     def show_row(self, row: ConversionOption | None, chosen: str, output: Path) -> None:
-        """Show a row, the folder that the user chose ("" for the suggested one), and the one that is meant."""
+        """Show a row, the folder chosen by the user ("" for the suggested one), and the resulting folder."""
         if row != self._row:
             self.allow.setChecked(False)
         self._row, self._output = row, output
@@ -87,14 +84,14 @@ class ChoicePanel(QWidget):
 
     @property
     def obstacle(self) -> str:
-        """Why it cannot be converted now, in a few words; "" where it can."""
+        """Return the reason why the conversion cannot start, as a short phrase; "" if it can."""
         row = self._row
         if row is None:
-            return self.tr("Choose a format in the table")
+            return self.tr("Select a format in the table")
         if row.verdict == "no":
-            return self.tr("Choose another format")
+            return self.tr("Select another format")
         if row.verdict == "inexact" and not self.allow.isChecked():
-            return self.tr("Allow it first: the result is not the same model")
+            return self.tr("Allow changed weights to continue")
         if self.output.problem:
             return self.tr("Choose another folder")
         return disk_problem(row.nbytes, self._output) if row.nbytes else ""

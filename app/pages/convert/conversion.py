@@ -1,7 +1,4 @@
-"""What a model can be converted to, and one conversion under way: the calls behind the Convert page.
-
-Depends on QtCore only. The result of a call that was replaced by another is dropped.
-"""
+"""The calls of the Convert page: the possible conversions of a model, and an active conversion."""
 
 from __future__ import annotations
 
@@ -29,11 +26,11 @@ State = Literal["empty", "looking", "refused", "ready", "converting", "done"]
 
 @dataclass(frozen=True)
 class Source:
-    """The model that is converted.
+    """The model to convert.
 
     Attributes:
         name: Hub id, folder or file.
-        summary: what is known of it, None before the child process has read its headers.
+        summary: its properties; None until its headers were read.
     """
 
     name: str
@@ -41,18 +38,18 @@ class Source:
 
     @property
     def label(self) -> str:
-        """Short name for people; that of the run's folder where a run wrote several formats, each to its own."""
+        """Short name for display; the name of the run's folder if the run wrote several formats."""
         name = self.summary.label if self.summary is not None else Path(self.name).name or self.name
         return Path(self.name).parent.name or name if name in _FOLDERS else name
 
     @property
     def kind(self) -> str:
-        """Its format (`GPTQ`, `GGUF`), or the number format of its weights; "" where that is not known."""
+        """Its format (`GPTQ`, `GGUF`) or the data type of its weights; "" if unknown."""
         return self.summary.kind if self.summary is not None else ""
 
     @property
     def words(self) -> str:
-        """A line such as `GPTQ, 210 layers W4 g64 sym, 117 MB`; "" before its headers are read."""
+        """A line such as `GPTQ, 210 layers W4 g64 sym, 117 MB`; "" until its headers were read."""
         if self.summary is None:
             return ""
         layers = self.summary.layers
@@ -68,10 +65,10 @@ class Conversion(QObject):
     """One source at a time, and one conversion of it at a time.
 
     Signals:
-        changed: `state`, and what goes with it, is another one.
-        progressed(object): an `Event` of what is under way.
-        ended(object): a conversion is done; a `ConvertedModel`.
-        failed(object, bool): a `BitwrightError`, and whether it was a conversion that failed.
+        changed: `state` or its values changed.
+        progressed(object): an `Event` of the active call.
+        ended(object): a conversion has finished; a `ConvertedModel`.
+        failed(object, bool): a `BitwrightError`, and whether a conversion failed.
     """
 
     changed = Signal()
@@ -93,17 +90,17 @@ class Conversion(QObject):
 
     @property
     def busy(self) -> bool:
-        """Whether something is under way."""
+        """Return whether a call is active."""
         return self._call is not None
 
     def look(self, name: str) -> None:
-        """Ask what the model called `name` can become, in place of what was asked before."""
+        """Request the possible conversions of the model `name`; replaces an earlier request."""
         self._drop()
         self.source, self.rows, self.problem = Source(name), (), None
         self._start("looking", SurveyConversions(name), self._looked)
 
     def convert(self, format_name: str, output: str, *, inexact: bool) -> None:
-        """Write the source to the folder `output` in another format; `inexact` allows the weights to change."""
+        """Convert the source to another format in the folder `output`; `inexact` allows changed weights."""
         if self.source is None or self.busy:
             return
         self.target = format_name
@@ -111,7 +108,7 @@ class Conversion(QObject):
         self._start("converting", request, self._converted)
 
     def stop(self) -> None:
-        """End what is under way: nothing of it stays."""
+        """Cancel the active call; a conversion removes its files."""
         converting = self.state == "converting"
         self._drop()
         if converting:
@@ -121,7 +118,7 @@ class Conversion(QObject):
             self._set("empty")
 
     def again(self) -> None:
-        """Go back from a result to the table."""
+        """Return from a result to the table."""
         if self.state == "done":
             self._set("ready")
 
@@ -136,7 +133,7 @@ class Conversion(QObject):
         self._set(state)
 
     def _drop(self) -> None:
-        # The number of the turn keeps an answer out that was on its way.
+        # The turn number identifies late results of replaced calls, which are dropped.
         self._turn += 1
         call, self._call = self._call, None
         if call is not None:

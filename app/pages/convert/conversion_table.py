@@ -1,6 +1,6 @@
-"""What a model can become as the rows of a table: what is exact first, then what is not, then what cannot be done.
+"""Table model of the possible conversions: exact ones first, then inexact ones, then impossible ones.
 
-Above each part stands a heading, which cannot be chosen. Knows colours by their role, and no widget.
+Each part has a heading, which cannot be selected.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ Row = ConversionOption | str
 
 
 class ConversionTable(QAbstractTableModel):
-    """Rows of `ConversionOption`, and headings between them."""
+    """Rows of `ConversionOption`, with headings."""
 
     def __init__(self, theme: Theme, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._theme = theme
         self._rows: list[Row] = []
-        self._titles = (self.tr("Format"), self.tr("Result"), self.tr("Size"), self.tr("Why, or what for"))
+        self._titles = (self.tr("Format"), self.tr("Result"), self.tr("Size"), self.tr("Reason or use"))
         theme.changed.connect(self._colours_changed)
 
     def show_rows(self, found: Sequence[ConversionOption]) -> None:
-        """Show these in place of what was shown."""
+        """Replace the rows."""
         self.beginResetModel()
         self._rows = []
         order = {name: number for number, name in enumerate(_all_formats())}
@@ -51,39 +51,39 @@ class ConversionTable(QAbstractTableModel):
         self.endResetModel()
 
     def row_at(self, row: int) -> ConversionOption | None:
-        """What a row stands for; None for a heading."""
+        """Return the option of a row; None for a heading."""
         found = self._rows[row] if 0 <= row < len(self._rows) else None
         return found if isinstance(found, ConversionOption) else None
 
     def headings(self) -> list[int]:
-        """The rows that are headings."""
+        """Return the numbers of the heading rows."""
         return [number for number, row in enumerate(self._rows) if isinstance(row, str)]
 
     def first(self, kind: str = "") -> int:
-        """The first row, if possible an exact one of another family than that called `kind`; -1 where there is none."""
+        """Return the first row, preferably an exact one of a family other than `kind`; -1 if there is none."""
         found = [(number, row) for number, row in enumerate(self._rows) if isinstance(row, ConversionOption)]
         exact = [(number, row) for number, row in found if row.verdict == "exact"]
         others = [(number, row) for number, row in exact if format_words.family_of(row.format).title != kind]
         return next((number for number, _row in (*others, *exact, *found)), -1)
 
-    # --- what Qt asks ---
+    # --- QAbstractTableModel ---
 
     def rowCount(self, parent: Index = QModelIndex()) -> int:  # noqa: B008 - Qt's name and default
-        """The number of rows with the headings."""
+        """Return the number of rows, including headings."""
         return 0 if parent.isValid() else len(self._rows)
 
     def columnCount(self, parent: Index = QModelIndex()) -> int:  # noqa: B008
-        """The number of columns."""
+        """Return the number of columns."""
         return 0 if parent.isValid() else len(self._titles)
 
     def flags(self, index: Index) -> Qt.ItemFlag:
-        """A heading can be neither chosen nor reached."""
+        """Return the item flags; a heading is neither selectable nor focusable."""
         if self.row_at(index.row()) is None:
             return Qt.ItemFlag.NoItemFlags
         return Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsSelectable
 
     def headerData(self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
-        """The titles of the columns."""
+        """Return the titles of the columns."""
         if orientation != Qt.Orientation.Horizontal or not 0 <= section < len(self._titles):
             return None
         if role == Qt.ItemDataRole.DisplayRole:
@@ -93,7 +93,7 @@ class ConversionTable(QAbstractTableModel):
         return None
 
     def data(self, index: Index, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
-        """What a cell says and looks like."""
+        """Return the text or the appearance of a cell."""
         row = self._rows[index.row()]
         if isinstance(row, str):
             return self._heading(row, index.column(), role)

@@ -1,4 +1,4 @@
-"""What is said of conversions, in words: verdicts, what is under way, and what came of it. Pure functions."""
+"""Texts about conversions: verdicts, progress and results. Pure functions."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ ROLES: Final[dict[Verdict, str]] = {"exact": "good", "inexact": "warning", "no":
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a conversion.
+    """The result of a conversion.
 
     Attributes:
-        role: the theme's colour for it; headline: a few words; text: what was compared or measured.
+        role: colour role of the theme; headline: short text; text: what was compared or measured.
         facts: names and values of the figures.
-        output: the folder that was made.
+        output: the output folder.
     """
 
     role: Literal["good", "warning", ""]
@@ -37,31 +37,31 @@ class Outcome:
 
 
 def verdict_text(verdict: Verdict) -> str:
-    """The word in the table."""
+    """Return the text of a verdict in the table."""
     words = {
         "exact": _tr("Convert", "exact"),
-        "inexact": _tr("Convert", "adds an error"),
+        "inexact": _tr("Convert", "inexact"),
         "no": _tr("Convert", "not possible"),
     }
     return words[verdict]
 
 
 def heading(verdict: Verdict, count: int) -> str:
-    """The line above all formats of one verdict."""
+    """Return the heading above all formats with one verdict."""
     words = {
-        "exact": _tr("Convert", "Exact: the same weights in another file ({})"),
-        "inexact": _tr("Convert", "Only with an error: the weights change a little ({})"),
+        "exact": _tr("Convert", "Exact: the weights do not change ({})"),
+        "inexact": _tr("Convert", "Inexact: the weights change slightly ({})"),
         "no": _tr("Convert", "Not possible ({})"),
     }
     return words[verdict].format(count)
 
 
 def choice_title(row: ConversionOption) -> str:
-    """What the chosen row stands for, as a heading."""
+    """Return the heading for the selected row."""
     name = title(row.format)
     words = {
-        "exact": _tr("Convert", "{}: exact to the bit"),
-        "inexact": _tr("Convert", "{}: the weights change a little"),
+        "exact": _tr("Convert", "{}: exact"),
+        "inexact": _tr("Convert", "{}: the weights change slightly"),
         "no": _tr("Convert", "{}: not possible"),
     }
     size = f", {human(row.nbytes)}" if row.nbytes and row.verdict != "no" else ""
@@ -69,27 +69,27 @@ def choice_title(row: ConversionOption) -> str:
 
 
 def choice_text(row: ConversionOption) -> str:
-    """What to know of the chosen row."""
+    """Return the explanation of the selected row."""
     if row.reason:
         return row.reason
     if row.verdict == "exact":
         about = format_words.family_of(row.format).about
-        return f"{about} {_tr('Convert', 'Every layer is written, read back and compared with the source.')}"
-    return _tr("Convert", "How much they change is measured, and reported at the end.")
+        return f"{about} {_tr('Convert', 'Every layer is read back and compared with the source.')}"
+    return _tr("Convert", "The change of the weights is measured and reported.")
 
 
 def stage_text(name: str, label: str, target: str) -> str:
-    """What is under way, by the name of its stage."""
+    """Return the activity for the name of a stage."""
     words = {
         "prepare": _tr("Convert", "Opening {0}"),
         "download": _tr("Convert", "Downloading {0}"),
-        "verify": _tr("Convert", "Comparing what was written with {0}"),
+        "verify": _tr("Convert", "Comparing the output with {0}"),
     }
     return words.get(name, _tr("Convert", "Converting {0} to {1}")).format(label, title(target))
 
 
 def outcome(made: ConvertedModel) -> Outcome:
-    """Return what a conversion made, in words, from its report."""
+    """Return the result of a conversion as texts, from its report."""
     report = made.report
     exact, error = report["exact"] is True, report.get("error") or {}
     facts = [
@@ -110,7 +110,9 @@ def _checked(report: Mapping[str, Any], exact: bool) -> str:
     verified = report["verification"]
     words = _tr("Convert", "{0} layers and {1} other tensors were read back as they were written.")
     if exact:
-        words = _tr("Convert", "{0} layers and {1} other tensors were read back: the same weights as in the source.")
+        words = _tr(
+            "Convert", "{0} layers and {1} other tensors were verified: their weights are identical to the source."
+        )
     return words.format(f"{verified['layers']:,}", f"{verified['other_tensors']:,}")
 
 
@@ -125,5 +127,7 @@ def _error_text(error: Mapping[str, Any]) -> str:
     text = _tr("Convert", "That is the root mean square of the differences, as a share of that of the weights.")
     worst = error.get("worst_tensor") or {}
     if worst.get("name") and worst.get("relative_rms") is not None:
-        text += " " + _tr("Convert", "Most in {0}: {1} %.").format(worst["name"], figure(100 * worst["relative_rms"]))
+        text += " " + _tr("Convert", "Largest in {0}: {1} %.").format(
+            worst["name"], figure(100 * worst["relative_rms"])
+        )
     return text

@@ -1,4 +1,4 @@
-"""What came of a conversion: exact, or the error that it added; the figures, and what to do with the result."""
+"""The result of a conversion: exact, or the error that it added; with figures and buttons."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _HEADING = 1.35
 
 
 class OutcomePanel(QWidget):
-    """Below the table, once a conversion is done.
+    """The panel below the table after a conversion.
 
     Signals:
         chat_wanted, folder_wanted, again_wanted: the three buttons.
@@ -41,11 +41,11 @@ class OutcomePanel(QWidget):
         self._facts.setObjectName("outcome_facts")
         self._where = ElidedLabel(theme, role="muted", middle=True, parent=self)
         self._where.setObjectName("outcome_folder")
-        self.again = QPushButton(self.tr("Convert a&nother"), self)
+        self.again = QPushButton(self.tr("Co&nvert again"), self)
         self.again.setObjectName("convert_again")
         self.folder = QPushButton(self.tr("&Open folder"), self)
         self.folder.setObjectName("open_folder")
-        self.chat = make_primary(QPushButton(self.tr("C&hat with it"), self), theme)
+        self.chat = make_primary(QPushButton(self.tr("C&hat with model"), self), theme)
         self.chat.setObjectName("chat")
         panel = Panel(theme, self)
         for widget in (self._headline, self._text, self._facts, self._where):
@@ -66,7 +66,7 @@ class OutcomePanel(QWidget):
         self.chat.clicked.connect(self.chat_wanted)
 
     def show_outcome(self, found: Outcome) -> None:
-        """Show what came of it."""
+        """Show a result."""
         self._headline.setText(found.headline)
         self._headline.set_role(found.role)
         self._text.set_text(found.text, "")
@@ -75,5 +75,5 @@ class OutcomePanel(QWidget):
         there = bool(found.output) and Path(found.output).exists()
         for button in (self.chat, self.folder):
             button.setEnabled(there)
-            button.setToolTip("" if there else self.tr("The folder is no longer there"))
+            button.setToolTip("" if there else self.tr("The folder no longer exists"))
         self.setAccessibleDescription(f"{found.headline}. {found.text}")

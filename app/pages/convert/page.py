@@ -1,7 +1,6 @@
-"""The Convert page: pick a model, see what it can become and why not, and have it written in another format.
+"""The Convert page: select a model, see the possible conversions, and convert it to another format.
 
-Brings together what is asked of the service (`app.pages.convert.conversion`) and the widgets that show it. What is
-shown in which state is decided in `_update` alone.
+Connects the calls (`app.pages.convert.conversion`) and the widgets. Only `_update` decides which widgets are shown.
 """
 
 from __future__ import annotations
@@ -49,15 +48,15 @@ from core.model_id import DEMO
 from core.service.messages import ConvertedModel
 
 REQUEST = "convert/source"
-"""Key in the state under which other pages leave the model to convert, before they go to this page."""
+"""Key of the state in which other pages store the model to convert, before they show this page."""
 _WIDEST = 1320
 
 
 class ConvertPage(QWidget):
-    """The sixth page of the window.
+    """The page of conversions.
 
     Signals:
-        dot_changed: ask `dot` again.
+        dot_changed: `dot` may have changed.
     """
 
     page_id = "convert"
@@ -85,14 +84,14 @@ class ConvertPage(QWidget):
         self._connect()
         self._update()
 
-    # --- what the window and other pages ask ---
+    # --- interface for the window and other pages ---
 
     def dot(self) -> bool:
-        """Whether a conversion ended that was not looked at."""
+        """Return whether a conversion has ended since the page was last visible."""
         return self._dot
 
     def open_model(self, name: str) -> None:
-        """See what the model called `name`, a Hub id, a folder or a file, can become."""
+        """Show the possible conversions of a model: a Hub id, a folder or a file."""
         source, state = self.conversion.source, self.conversion.state
         asked = state == "looking" and source is not None and source.name == name
         if not name or state == "converting" or asked:
@@ -105,7 +104,7 @@ class ConvertPage(QWidget):
         self.conversion.look(name)
 
     def showEvent(self, event: QShowEvent) -> None:
-        """Look for finished models again, and take what another page asked for."""
+        """Update the finished models, and open the model that another page stored."""
         super().showEvent(event)
         self._set_dot(False)
         self._made.look()
@@ -116,7 +115,7 @@ class ConvertPage(QWidget):
             self.open_model(wanted)
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
-        """Esc ends what goes on; where nothing does, it is the window's."""
+        """Handle Esc, which cancels an active call; otherwise pass it to the window."""
         if event.key() == Qt.Key.Key_Escape and self.conversion.busy:
             self.stop()
             event.accept()
@@ -124,21 +123,21 @@ class ConvertPage(QWidget):
             super().keyPressEvent(event)
 
     def dragEnterEvent(self, event: QDragEnterEvent) -> None:
-        """Take a model; all else is for the window."""
+        """Accept a model; leave everything else to the window."""
         if self._model_in(words_of(event.mimeData())):
             event.acceptProposedAction()
         else:
             event.ignore()
 
     def dropEvent(self, event: QDropEvent) -> None:
-        """Convert what is dropped."""
+        """Open the dropped model."""
         event.acceptProposedAction()
         self.open_model(self._model_in(words_of(event.mimeData())))
 
-    # --- what the user does ---
+    # --- user actions ---
 
     def convert(self) -> None:
-        """Convert the chosen row, if nothing stands against it."""
+        """Convert to the selected format, if there is no obstacle."""
         row = self.view.current
         if row is None or self.conversion.state != "ready":
             return
@@ -150,14 +149,18 @@ class ConvertPage(QWidget):
         self.progress.cancel.setFocus(Qt.FocusReason.OtherFocusReason)
 
     def stop(self) -> None:
-        """End what is under way."""
+        """Cancel the active call."""
         converting = self.conversion.state == "converting"
         self.conversion.stop()
         if converting:
+<<<<<<< HEAD
             self._context.show_message(self.tr("The conversion was stopped; nothing was left behind."))
+=======
+            self._context.say(self.tr("The conversion was cancelled. Its files were removed."))
+>>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts)
             self.view.setFocus(Qt.FocusReason.OtherFocusReason)
 
-    # --- made once ---
+    # --- construction ---
 
     def _lay_out(self) -> None:
         self._foot = [self.choice, self.progress, self.outcome]
@@ -209,16 +212,16 @@ class ConvertPage(QWidget):
         self.outcome.again_wanted.connect(self._again)
         self.outcome.folder_wanted.connect(self._open_folder)
         self.outcome.chat_wanted.connect(self._start_chat)
-        choose = QAction(self.tr("Open a model folder"), self)
+        choose = QAction(self.tr("Open model folder"), self)
         choose.setShortcut(QKeySequence("Ctrl+O"))
         choose.setShortcutContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
         choose.triggered.connect(self.source.choose_folder)
         self.addAction(choose)
 
-    # --- what is shown ---
+    # --- display ---
 
     def _update(self) -> None:
-        """Bring everything that is offered in line with the state."""
+        """Update all widgets for the current state."""
         conversion, state = self.conversion, self.conversion.state
         picked = conversion.source.name if conversion.source is not None else ""
         self.source.set_choices(self._choices(), picked)
@@ -248,7 +251,7 @@ class ConvertPage(QWidget):
         self._show_choice()
 
     def _chosen(self, _row: ConversionOption | None) -> None:
-        """Another row: a result that was shown makes way for it."""
+        """Show another row; replaces a result."""
         if self.conversion.state == "done":
             self.conversion.again()
         else:
@@ -259,7 +262,7 @@ class ConvertPage(QWidget):
         self.choice.show_row(row, self._output, self._target(row))
 
     def _target(self, row: ConversionOption | None) -> Path:
-        """The folder that the conversion will make."""
+        """Return the output folder of the conversion."""
         if self._output:
             return Path(self._output)
         stem = self._label().removesuffix(".gguf").split(" ")[0] or "model"
@@ -269,7 +272,7 @@ class ConvertPage(QWidget):
         return self.conversion.source.label if self.conversion.source is not None else ""
 
     def _choices(self) -> list[ModelChoice]:
-        """Finished models, what was opened here, then what was opened on the Model page."""
+        """Return the finished models, then models opened here, then models opened on the Model page."""
         recent = [model_choices.folder(name) for name in self._context.state.recent if name != DEMO]
         return model_choices.merged(self._made.choices, self._opened, recent)
 
@@ -277,7 +280,7 @@ class ConvertPage(QWidget):
         self._output = folder
         self._show_choice()
 
-    # --- what the service says ---
+    # --- results of the service ---
 
     def _follow(self, event: Event) -> None:
         bar = self.progress if self.conversion.state == "converting" else self.looking
@@ -290,10 +293,19 @@ class ConvertPage(QWidget):
         self.progress.end()
         self._output = ""
         found = conversion_words.outcome(made)
+<<<<<<< HEAD
         words = self.tr("{0} is written: {1}.").format(self._label(), found.headline[:1].lower() + found.headline[1:])
         self._context.show_message(words)
         announce(self, words)
         notification.show(self.tr("The conversion is done"), words)
+=======
+        words = self.tr("{0} was converted: {1}.").format(
+            self._label(), found.headline[:1].lower() + found.headline[1:]
+        )
+        self._context.say(words)
+        announce(self, words)
+        notification.tell(self.tr("Conversion finished"), words)
+>>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts)
         if self.isVisible():
             self.outcome.chat.setFocus(Qt.FocusReason.OtherFocusReason)
         else:
@@ -310,10 +322,10 @@ class ConvertPage(QWidget):
         self._context.go(self.page_id)
         self.convert()
 
-    # --- after a conversion ---
+    # --- actions after a conversion ---
 
     def _again(self) -> None:
-        """Back to the table, with the row that was converted."""
+        """Return to the table, with the converted row selected."""
         self.conversion.again()
         self.view.setFocus(Qt.FocusReason.OtherFocusReason)
 
@@ -327,9 +339,11 @@ class ConvertPage(QWidget):
         if QDesktopServices.openUrl(QUrl.fromLocalFile(folder)):
             return
         copy = Remedy(self.tr("Copy the path"), lambda: QGuiApplication.clipboard().setText(folder))
-        self._context.report(OutputProblem("No file manager opened the folder.", f"It is {folder}."), copy)
+        self._context.report(
+            OutputProblem("The folder could not be opened in a file manager.", f"Its path is {folder}."), copy
+        )
 
-    # --- small things ---
+    # --- details ---
 
     def _set_dot(self, dot: bool) -> None:
         if dot != self._dot:
@@ -338,7 +352,7 @@ class ConvertPage(QWidget):
 
     @staticmethod
     def _model_in(words: str) -> str:
-        """The model that dropped words mean, "" for none."""
+        """Return the model that a dropped path or link stands for; "" for none."""
         try:
             target = target_of(words) if words else None
         except BitwrightError:

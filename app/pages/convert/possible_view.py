@@ -1,4 +1,4 @@
-"""The table of what a model can become. Shows rows and tells which one is chosen."""
+"""The table of the possible conversions."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from app.pages.convert.conversion_table import FORMAT, RESULT, SIZE, WHY, Conver
 from core.conversion.survey import ConversionOption
 
 _WIDTHS: Final = {FORMAT: 34, RESULT: 16, SIZE: 13}
-"""In average characters; the reasons take the rest."""
+"""Widths in average characters; the reasons take the rest."""
 _ROW = 10
-"""Pixels of a row beside its text."""
+"""Vertical padding of a row in pixels."""
 
 
 class _SizeDelegate(QStyledItemDelegate):
-    """Figures to the right, with room before the words that follow."""
+    """A delegate with right-aligned sizes and padding."""
 
     def displayText(self, value: Any, locale: QLocale | QLocale.Language) -> str:
         return f"{super().displayText(value, locale)}\N{EM SPACE}"
 
 
 class PossibleView(QTableView):
-    """One row can be chosen; arrows pass over the headings.
+    """A table with one selected row; arrow keys skip the headings.
 
     Signals:
-        chosen(object): another `ConversionOption` is chosen, or None.
+        chosen(object): another `ConversionOption` was selected, or None.
         wanted(object): a `ConversionOption` was double-clicked, or Enter was pressed on it.
     """
 
@@ -40,7 +40,7 @@ class PossibleView(QTableView):
         self._table = table
         self.setModel(table)
         self.setObjectName("convert_table")
-        self.setAccessibleName(self.tr("What the model can become"))
+        self.setAccessibleName(self.tr("Possible conversions"))
         self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
@@ -65,11 +65,11 @@ class PossibleView(QTableView):
 
     @property
     def current(self) -> ConversionOption | None:
-        """The chosen row."""
+        """Return the option of the selected row."""
         return self._table.row_at(self.currentIndex().row())
 
     def choose_first(self, kind: str = "") -> None:
-        """Choose the first row, if possible of another family than that called `kind`."""
+        """Select the first row, preferably of a family other than `kind`."""
         row = self._table.first(kind)
         if row >= 0:
             self.selectRow(row)

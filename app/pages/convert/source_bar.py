@@ -1,6 +1,6 @@
-"""Which model to convert: one that was made here, one that was opened before, a folder, a file, or a typed name.
+"""The choice of the model to convert: a finished model, a recent one, a folder, a file, or a typed name.
 
-Says what was picked; opens nothing.
+Emits the choice; does not open models.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from app.widgets.wheel_guard import WheelGuard
 
 
 class NameBox(QComboBox):
-    """A list whose field can be typed into; the theme gives it the edge of a field, by this name."""
+    """An editable combo box; the theme styles it by this class name."""
 
 
 class SourceBar(QWidget):
-    """A field with a list, two buttons, and a line about what was picked.
+    """A field with a list, two buttons, and a line about the model.
 
     Signals:
-        picked(str): the user wants this model, by its name, path or Hub id.
+        picked(str): the user selected this model, by its name, path or Hub id.
     """
 
     picked = Signal(str)
@@ -53,7 +53,7 @@ class SourceBar(QWidget):
         self.box.setMinimumContentsLength(20)
         self.box.setMaxVisibleItems(16)
         self.field = QLineEdit(self.box)
-        self.field.setPlaceholderText(self.tr("A finished model, or a Hub id or a path, then Enter"))
+        self.field.setPlaceholderText(self.tr("Finished model, Hub id or path"))
         self.field.setAccessibleName(self.tr("Model to convert"))
         self.box.setLineEdit(self.field)
         known = QCompleter(self.box.model(), self.box)
@@ -85,7 +85,7 @@ class SourceBar(QWidget):
         self.field.returnPressed.connect(self._enter)
 
     def set_choices(self, choices: Sequence[ModelChoice], picked: str) -> None:
-        """Offer these; show the one called `picked`, or an empty field where that is ""."""
+        """Set the list; select the entry `picked`, or clear the field if that is ""."""
         edited = self.field.isModified() and self.field.hasFocus()
         typed = self.box.currentText()
         if list(choices) != self._choices:
@@ -104,17 +104,17 @@ class SourceBar(QWidget):
             self.box.setEditText(picked)
 
     def show_message(self, text: str, role: str = "muted", exact: str = "") -> None:
-        """A line about the picked model, or what is wrong with what was typed."""
+        """Show a line about the model, or an error about the typed text."""
         self._about.set_role(role)
         self._about.set_text(text, exact)
 
     def choose_folder(self) -> None:
-        """Let the user choose a folder that holds a model."""
-        self._ask(self.tr("Open a model folder"), QFileDialog.FileMode.Directory)
+        """Let the user choose a model folder."""
+        self._ask(self.tr("Open model folder"), QFileDialog.FileMode.Directory)
 
     def choose_file(self) -> None:
         """Let the user choose a GGUF file."""
-        self._ask(self.tr("Open a GGUF file"), QFileDialog.FileMode.ExistingFile, self.tr("GGUF files (*.gguf)"))
+        self._ask(self.tr("Open GGUF file"), QFileDialog.FileMode.ExistingFile, self.tr("GGUF files (*.gguf)"))
 
     def _ask(self, title: str, mode: QFileDialog.FileMode, kinds: str = "") -> None:
         dialog = QFileDialog(self, title, QDir.homePath())
@@ -133,14 +133,14 @@ class SourceBar(QWidget):
             self.picked.emit(name)
 
     def _enter(self) -> None:
-        """Enter: a listed one is told by `activated`; anything else has to be a name."""
+        """Handle Enter: list entries are reported by `activated`; any other text must be a name."""
         text = self.box.currentText().strip()
         if not text or self.box.findText(text, Qt.MatchFlag.MatchFixedString) >= 0:
             return
         if names_a_model(text):
             self.picked.emit(model_name(text))
         else:
-            words = self.tr("Nothing here is called {}. Type a path, or a Hub id such as owner/name.")
+            words = self.tr("No model named {}. Enter a path, or a Hub id such as owner/name.")
             self.show_message(words.format(text), "bad")
 
 

@@ -1,4 +1,4 @@
-"""What the Convert page says before there is a model: what it does, and the one button to begin with."""
+"""The empty state of the Convert page: an explanation and a button."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _WIDEST = 560
 
 
 class ConvertWelcome(QWidget):
-    """A few lines and a button: the newest finished model, or a folder.
+    """A short text and a button for the newest finished model, or for a folder.
 
     Signals:
-        picked(str): convert this model.
-        folder_wanted: let the user choose one.
+        picked(str): the user wants to convert this model.
+        folder_wanted: the user wants to choose a folder.
     """
 
     picked = Signal(str)
@@ -30,13 +30,13 @@ class ConvertWelcome(QWidget):
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._newest: ModelChoice | None = None
-        title = TintedLabel(theme, self.tr("Another format, without another run"), bold=True, scale=_HEADING)
+        title = TintedLabel(theme, self.tr("Convert to another format"), bold=True, scale=_HEADING)
         text = Note(
             theme,
             self.tr(
-                "Pick a quantized model: one of yours, or one that somebody else made with AutoRound, GPTQ, AWQ or "
-                "llama.cpp. A table says what it can become without changing a weight, what would add an error, and "
-                "what is not possible, and why. It needs no graphics card and little memory."
+                "Select a quantized model: one of yours, or one made with AutoRound, GPTQ, AWQ or llama.cpp. The table "
+                "shows the formats it can be converted to without changing the weights, those that change them, and "
+                "those that are not possible. A conversion needs no GPU and little memory."
             ),
             parent=self,
         )
@@ -53,13 +53,13 @@ class ConvertWelcome(QWidget):
         self.show_newest(None)
 
     def show_newest(self, choice: ModelChoice | None) -> None:
-        """Offer the model that was made last; None where there is none."""
+        """Offer the newest finished model, or a folder if there is none."""
         self._newest = choice
-        words = self.tr("Convert {}").format(choice.label) if choice is not None else self.tr("Open a model folder")
+        words = self.tr("Convert {}").format(choice.label) if choice is not None else self.tr("Open model folder")
         self.button.setText(words)
 
     def show_error(self, trouble: str) -> None:
-        """Say why a model cannot be converted; "" for nothing."""
+        """Show the reason why a model cannot be converted; "" for none."""
         self._trouble.set_text(trouble, "bad")
 
     def _press(self) -> None:

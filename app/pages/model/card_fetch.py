@@ -1,4 +1,4 @@
-"""The card of the model that is shown, fetched when it is wanted. Depends on QtCore only."""
+"""Download of the card of the current model. Depends on QtCore only."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ if TYPE_CHECKING:
 
 
 class CardFetch(QObject):
-    """One card at a time: `text` (Markdown, "" for a model without a card) is there, or `error`, or neither while it is
-    on its way. `licence` is what the model states and `stated_by` where, "" where it states none.
+    """One card at a time.
+
+    `text` is the card (Markdown, "" for a model without one), `error` the reason why it could not be fetched; both are
+    None during the download. `licence` is the licence of the model, and `stated_by` its source; "" if unknown.
 
     Signals:
-        changed: another model is meant, or its card (or the error) came.
+        changed: the model changed, or its card or an error arrived.
     """
 
     changed = Signal()
@@ -35,7 +37,7 @@ class CardFetch(QObject):
         self.error: BitwrightError | None = None
 
     def fetch(self, name: str) -> None:
-        """Fetch the card of this model, unless it is the one that was fetched last."""
+        """Fetch the card of a model, unless it was fetched last."""
         if name == self.name:
             return
         self.forget()
@@ -48,7 +50,7 @@ class CardFetch(QObject):
         self.changed.emit()
 
     def forget(self) -> None:
-        """Have no card, and want none."""
+        """Discard the card and cancel a download."""
         call, self._call = self._call, None
         self.name, self.text, self.error = "", None, None
         self.licence = self.stated_by = ""

@@ -1,7 +1,7 @@
-"""A model card as text: Markdown laid out, everything else in it shown as the letters it consists of.
+"""Display of a model card: Markdown is laid out; everything else is shown as plain text.
 
-A card comes from a stranger. HTML in it stays text, nothing is ever fetched or read for it, and a link tells where it
-leads before it is followed.
+A card is untrusted. HTML in it stays text, no resource is loaded, and the target of a link is shown before it is
+followed.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _HEADING_GAP = 16
 
 
 class CardView(QTextBrowser):
-    """Shows one card.
+    """A view of one card.
 
     Signals:
-        followed: address of a link to the web that was clicked (str).
+        followed: address of a clicked web link (str).
         pointed: address of the link under the pointer, "" for none (str).
     """
 
@@ -56,27 +56,27 @@ class CardView(QTextBrowser):
         self.highlighted.connect(lambda url: self.pointed.emit(self._target(url)))
 
     def show_card(self, markdown: str, base: str = "") -> None:
-        """Show a card; `base` is the address that its relative links start from, "" where they lead nowhere."""
+        """Show a card; `base` is the base address of its relative links, "" to disable them."""
         self._base = QUrl(base)
         self._markdown = markdown
         self._lay_out()
         self.verticalScrollBar().setValue(0)
 
     def show_message(self, text: str) -> None:
-        """Show a sentence instead of a card."""
+        """Show a message instead of a card."""
         self._base, self._markdown = QUrl(), ""
         self.setPlainText(text)
 
     def loadResource(self, _kind: int, _name: QUrl | str) -> Any:
-        """A blank, whatever was asked for: a card fetches and reads nothing."""
+        """Return an empty resource: nothing is loaded for a card."""
         return self.document().loadResource(_kind, _name)
 
     def _lay_out(self) -> None:
         if not self._markdown:
             return
-        # Filled before the view has it: laying out after every change takes five times as long.
+        # Filled before the view gets it: a layout after every change takes five times as long.
         document, before = self._new_document(), self.document()
-        # The newline keeps Qt from taking a rule at the top for a header of settings, which it would hide.
+        # The newline keeps Qt from parsing a rule at the top as front matter, which it would hide.
         document.setMarkdown("\n" + clean(self._markdown), FEATURES)
         cursor = QTextCursor(document)
         cursor.beginEditBlock()
@@ -99,7 +99,7 @@ class CardView(QTextBrowser):
         return document
 
     def _dress(self, block: QTextBlock) -> None:
-        """Give a heading room and a modest size, and a line of code its ground; long lines of code wrap."""
+        """Set margins and size of a heading, and the background of a code line; long code lines wrap."""
         form = block.blockFormat()
         level = form.headingLevel()
         cursor = QTextCursor(block)
@@ -118,7 +118,7 @@ class CardView(QTextBrowser):
         cursor.setBlockFormat(form)
 
     def _dress_table(self, table: QTextTable) -> None:
-        """Thin lines, and room around and inside."""
+        """Set thin borders and padding."""
         form = table.format()
         form.setBorder(1)
         form.setBorderBrush(self._theme.color("line"))
@@ -132,7 +132,7 @@ class CardView(QTextBrowser):
         drop_blank(table)
 
     def _target(self, url: QUrl) -> str:
-        """Where a link leads; "" if that is not a page on the web."""
+        """Return the absolute address of a link; "" if it is not a web page."""
         if url.isRelative():
             if self._base.isEmpty() or not url.path():
                 return ""

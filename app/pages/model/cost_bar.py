@@ -1,4 +1,4 @@
-"""One bar: a need from its low to its high end, against what is free. Paints; knows no units."""
+"""A bar that shows the range of a need against the free amount."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 HEIGHT = 8
 _SLIVER = 3.0
-"""Pixels that even the smallest need takes, so that it can be seen."""
+"""Minimum width of the filled part in pixels, so that it is visible."""
 
 
 class CostBar(QWidget):
-    """The track is what is free, or the need where that is more, with a notch at what is free.
+    """The track is the free amount, or the need if that is larger, with a notch at the free amount.
 
-    The solid part is what will be needed at least, the pale part what may be.
+    The solid part is the low end of the need, the pale part the range up to the high end.
     """
 
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
@@ -32,12 +32,12 @@ class CostBar(QWidget):
         theme.changed.connect(self.update)
 
     def show_need(self, low: float, high: float, free: float | None, role: str) -> None:
-        """Show a need in a colour of the theme; `free` None: nothing to hold it against."""
+        """Show a need in a colour role of the theme; `free` is None if unknown."""
         self._low, self._high, self._free, self._role = low, high, free, role
         self.update()
 
     def shares(self) -> tuple[float, float, float]:
-        """Where the low end, the high end and the free amount lie on the track, from 0 to 1."""
+        """The positions of low end, high end and free amount on the track, from 0 to 1."""
         whole = max(self._high, self._free or 0.0)
         if whole <= 0:
             return 0.0, 0.0, 1.0

@@ -1,7 +1,4 @@
-"""What a run needs of disk, memory and time against what is free now, in bars and plain words.
-
-Shows what it is given; knows neither the draft nor how anything was measured.
-"""
+"""Disk space, memory and time of a run against what is free now, as bars and text."""
 
 from __future__ import annotations
 
@@ -24,7 +21,7 @@ _COLOURS = {FITS: "good", TIGHT: "warning", SHORT: "bad", UNKNOWN: "accent"}
 
 
 class CostBars(QWidget):
-    """A line and a bar each for disk, memory and the device's memory, a line for time, and a sentence of advice."""
+    """A row with a bar for each of disk, memory and device memory, a row for time, and a sentence of advice."""
 
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -54,7 +51,7 @@ class CostBars(QWidget):
         """Show the costs of a run that first fetches `download` bytes; None clears the bars.
 
         Args:
-            measuring: where the costs have no time, whether it will be known in a moment.
+            measuring: if the costs have no time, whether a measurement is in progress.
         """
         self.setVisible(costs is not None)
         if costs is None:
@@ -67,17 +64,17 @@ class CostBars(QWidget):
                 row.show_need(shown[key])
         if costs.seconds is not None:
             words = time_range(costs.seconds.low, costs.seconds.high)
-            busy = self.tr("{}, as the CPU is {} % busy").format(words, f"{100 * costs.load:.0f}")
+            busy = self.tr("{} (CPU is {} % busy)").format(words, f"{100 * costs.load:.0f}")
             self._time.setText(busy if costs.load > BUSY else words)
         else:
-            self._time.setText(self.tr("measuring this machine") if measuring else self.tr("not known"))
+            self._time.setText(self.tr("Measuring this machine") if measuring else self.tr("Unknown"))
         self._time.set_role("" if costs.seconds is not None else "muted")
         short = any(need.verdict == SHORT for need in found)
         self._advice.set_text(advice(found), "bad" if short else "warning")
 
 
 class _Row(QWidget):
-    """Title, amounts and verdict over one bar."""
+    """Title, amounts and verdict above a bar."""
 
     def __init__(self, theme: Theme, key: str) -> None:
         super().__init__()
@@ -99,7 +96,7 @@ class _Row(QWidget):
         grid.addWidget(self._bar, 1, 0, 1, 3)
 
     def show_need(self, need: ResourceNeed) -> None:
-        """Say and draw one need."""
+        """Show a need."""
         word = verdict_text(need.verdict)
         self._title.setText(need.title)
         self._amounts.setText(need.amounts)
@@ -110,7 +107,7 @@ class _Row(QWidget):
         self._bar.setAccessibleName(", ".join(part for part in (f"{need.title}: {need.amounts}", word) if part))
 
     def _exact(self, need: ResourceNeed) -> str:
-        free = self.tr("not known") if need.free is None else f"{need.free:,.0f}"
+        free = self.tr("unknown") if need.free is None else f"{need.free:,.0f}"
         return self.tr("{low} to {high} bytes, {free} free").format(
             low=f"{need.low:,.0f}", high=f"{need.high:,.0f}", free=free
         )

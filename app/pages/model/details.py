@@ -1,4 +1,4 @@
-"""The overview of a model and its card, one above the other or, where there is room, side by side."""
+"""The overview of a model and its card, stacked or, if there is enough space, side by side."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from app.theme import Theme
 from app.widgets.elided_label import ElidedLabel
 
 QWIDGETSIZE_MAX = (1 << 24) - 1
-"""Qt's own "no limit", which PySide does not know by name."""
+"""Qt's QWIDGETSIZE_MAX, which PySide does not define."""
 _SIDE_BY_SIDE = 130
-"""Average characters of width from which both have room beside each other."""
+"""Minimum width in average characters for the side-by-side layout."""
 _OVERVIEW = 88
 _CARD = 160
-"""Average characters of width at which each stops growing."""
+"""Maximum width of each part in average characters."""
 
 
 class ModelDetails(QWidget):
-    """The right side of the Model page while there is a model."""
+    """The right side of the Model page when a model is open."""
 
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -50,7 +50,7 @@ class ModelDetails(QWidget):
         if self._box.direction() != direction:
             self._box.setDirection(direction)
             self._box.setStretch(0, 1 if wide else 0)
-            # Beside the card it takes the whole height, above the card only what it needs.
+            # Side by side, it takes the whole height; above the card, only what it needs.
             vertical = QSizePolicy.Policy.Expanding if wide else QSizePolicy.Policy.Maximum
             self.overview.setSizePolicy(QSizePolicy.Policy.Preferred, vertical)
             most = _OVERVIEW * self.fontMetrics().averageCharWidth() if wide else QWIDGETSIZE_MAX

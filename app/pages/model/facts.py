@@ -1,4 +1,4 @@
-"""What the headers of a model say about it, as short texts for people. Pure; reads no file and no weight."""
+"""Facts about a model from its headers, as short texts. Pure functions."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _DTYPES = {
 }  # fmt: skip
 _WIDTH_KEYS = ("hidden_size", "n_embd", "d_model", "dim")
 _MINOR = 0.005
-"""Number formats with less than this share of the bytes are not worth a word."""
+"""Number formats with a smaller share of the bytes are not listed."""
 
 _tr = QCoreApplication.translate
 
 
 @dataclass(frozen=True)
 class Fact:
-    """One line: what it is called, what it says, and the exact value for those who ask."""
+    """A fact: its name, its value, and the exact value for the tooltip."""
 
     key: str
     name: str
@@ -39,7 +39,12 @@ class Fact:
 
 
 def facts(opened: OpenedModel, licence: str, stated_by: str = "") -> tuple[Fact, ...]:
-    """The lines of the facts panel; `licence` as the Hub, the card or the file states it, or "", and which of them."""
+    """Return the facts of a model.
+
+    Args:
+        licence: licence as stated by the Hub, the card or the file, or "".
+        stated_by: the source of the licence.
+    """
     tree = opened.tree
     config = text_config(tree.config)
     total = sum(tensor.nbytes for tensor in tree.tensors.values())
@@ -52,9 +57,9 @@ def facts(opened: OpenedModel, licence: str, stated_by: str = "") -> tuple[Fact,
         Fact("architecture", _tr("Facts", "Architecture"), tree.architecture or tree.model_type or unknown),
         Fact("parameters", _tr("Facts", "Parameters"), count(tree.parameters), f"{tree.parameters:,}"),
         Fact("blocks", _tr("Facts", "Blocks"), _tr("Facts", "{0}, {1} linear layers").format(tree.blocks, quantizable)),
-        Fact("size", _tr("Facts", "Size now"), human(total), _tr("Facts", "{0} bytes").format(f"{total:,}")),
+        Fact("size", _tr("Facts", "Size"), human(total), _tr("Facts", "{0} bytes").format(f"{total:,}")),
         Fact("hidden", _tr("Facts", "Hidden size"), f"{width:,}" if width else unknown),
-        Fact("dtype", _tr("Facts", "Stored as"), stored_as(tree) or unknown),
+        Fact("dtype", _tr("Facts", "Data type"), stored_as(tree) or unknown),
         Fact("vocabulary", _tr("Facts", "Vocabulary"), f"{vocabulary:,}" if vocabulary else unknown),
         Fact("context", _tr("Facts", "Context"), f"{context:,}" if context else unknown),
         Fact("tied", _tr("Facts", "Output head"), head_text(tree)),
@@ -63,14 +68,14 @@ def facts(opened: OpenedModel, licence: str, stated_by: str = "") -> tuple[Fact,
 
 
 def head_text(tree: ModelTree) -> str:
-    """Where the output head's weights are."""
+    """Return the location of the output head's weights."""
     if not tree.embedding:
-        return _tr("Facts", "no embedding found")
-    return _tr("Facts", "tied to embedding") if tree.tied else _tr("Facts", "its own weights")
+        return _tr("Facts", "no embedding")
+    return _tr("Facts", "tied to embedding") if tree.tied else _tr("Facts", "separate weights")
 
 
 def stored_as(tree: ModelTree) -> str:
-    """Number formats of the weights, the most of the bytes first."""
+    """Return the number formats of the weights, the largest share first."""
     sizes: Counter[str] = Counter()
     for tensor in tree.tensors.values():
         sizes[_DTYPES.get(tensor.dtype, tensor.dtype)] += tensor.nbytes
@@ -79,16 +84,16 @@ def stored_as(tree: ModelTree) -> str:
 
 
 def origin_text(opened: OpenedModel) -> str:
-    """Where the model comes from and where its files are, in a few words."""
+    """Return the origin of the model and the location of its files, as a short text."""
     if opened.origin == "demo":
-        return _tr("Facts", "Comes with Bitwright, nothing to download")
+        return _tr("Facts", "Included with Bitwright, no download needed")
     if opened.origin == "gguf":
         return _tr("Facts", "Imported from {0}").format(opened.name)
     if opened.origin == "folder":
         return opened.folder or opened.name
     if opened.download_bytes:
-        return _tr("Facts", "On the Hugging Face Hub, not on this machine yet")
-    return _tr("Facts", "From the Hugging Face Hub, in the cache of this machine")
+        return _tr("Facts", "From the Hugging Face Hub, not downloaded yet")
+    return _tr("Facts", "From the Hugging Face Hub, downloaded to the cache")
 
 
 def _width(tree: ModelTree, config: Mapping[str, Any]) -> int:
@@ -102,5 +107,5 @@ def _vocabulary(tree: ModelTree, config: Mapping[str, Any]) -> int:
 
 
 def _first(config: Mapping[str, Any], keys: tuple[str, ...]) -> int:
-    """The first whole number under any of the keys, 0 without one; a config comes from a stranger."""
+    """Return the first integer under any of the keys, or 0; the config is untrusted."""
     return next((config[key] for key in keys if type(config.get(key)) is int), 0)

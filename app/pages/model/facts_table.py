@@ -1,4 +1,4 @@
-"""The facts about a model as a table of names and values, in one or two columns. Shows what it is given."""
+"""The facts about a model as a table of names and values, in one or two columns."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from app.theme import Theme
 
 _TWO_COLUMNS = 56
-"""Average characters of width from which two columns read well."""
+"""Minimum width in average characters for two columns."""
 
 
 class ModelFacts(QWidget):
@@ -32,9 +32,9 @@ class ModelFacts(QWidget):
         self._grid.setVerticalSpacing(4)
 
     def show_facts(self, facts: Sequence[Fact]) -> None:
-        """Replace what is shown."""
+        """Replace the facts."""
         while len(self._labels) < len(facts):
-            # With a parent from the start: shown without one, a label is a window of its own for a moment.
+            # With a parent from the start: a visible label without one is briefly a window.
             name, value = (
                 ElidedLabel(self._theme, role="muted", parent=self),
                 ElidedLabel(self._theme, middle=True, parent=self),

@@ -1,7 +1,4 @@
-"""A search of the Hub that follows what is typed: it waits for a pause, keeps one call under way, and can be stopped.
-
-Depends on QtCore only.
-"""
+"""Search of the Hub while the user types: starts after a pause, one call at a time."""
 
 from __future__ import annotations
 
@@ -18,15 +15,15 @@ if TYPE_CHECKING:
     from app.shared.calls.calls import Call, Calls
 
 PAUSE_MS = 350
-"""How long typing must rest before anything is asked of the Hub."""
+"""Pause after typing before the Hub is searched."""
 SHORTEST = 2
-"""Letters that make a query."""
+"""Minimum number of characters of a query."""
 LIMIT = 50
 
 
 @dataclass(frozen=True)
 class Query:
-    """What is looked for; `sort` is one of `core.hub.search.SORTS`."""
+    """A search query; `sort` is one of `core.hub.search.SORTS`."""
 
     text: str = ""
     sort: str = "downloads"
@@ -36,12 +33,12 @@ class Query:
 class HubSearch(QObject):
     """One search at a time.
 
-    `state` is `idle` (too little to look for), `waiting` (for a pause), `searching`, `found`, `offline` (the Hub did
-    not answer; `models` are those in the cache), `stopped` or `failed` (see `error`). While a new query is under way,
-    `models` are still those of the one before, so that the list does not flicker.
+    `state` is `idle` (the query is too short), `waiting` (for a pause), `searching`, `found`, `offline` (the Hub is not
+    reachable; `models` are those in the cache), `stopped` or `failed` (see `error`). During a new search, `models` are
+    the results of the previous one, so that the list does not flicker.
 
     Signals:
-        changed: the state or the models are others now.
+        changed: the state or the models changed.
     """
 
     changed = Signal()
@@ -59,7 +56,7 @@ class HubSearch(QObject):
         self.error: BitwrightError | None = None
 
     def search(self, query: Query) -> None:
-        """Search for this after a pause; a text that is too short ends the search."""
+        """Search after a pause in typing; a query that is too short ends the search."""
         if query == self.query and self.state != "stopped":
             return
         self._drop_call()
@@ -73,7 +70,7 @@ class HubSearch(QObject):
             self._set("waiting")
 
     def ask(self) -> None:
-        """Search now for what was last given; also what `Try again` does."""
+        """Start the last query now, also for `Try again`."""
         self._pause.stop()
         self._drop_call()
         if len(self.query.text) < SHORTEST:
@@ -87,14 +84,14 @@ class HubSearch(QObject):
         )
 
     def stop(self) -> None:
-        """End the search that is under way, if any."""
+        """Stop an active search."""
         if self.state in ("waiting", "searching"):
             self._pause.stop()
             self._drop_call()
             self._set("stopped")
 
     def _drop_call(self) -> None:
-        # The number of the turn keeps an answer out that was under way when its question became an old one.
+        # The turn number identifies late results of replaced calls, which are dropped.
         self._turn += 1
         call, self._call = self._call, None
         if call is not None:

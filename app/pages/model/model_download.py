@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 class ModelDownload(QObject):
-    """What is being fetched now, if anything.
+    """The current download.
 
     Signals:
-        changed: it began or ended, in whichever way.
-        reported: what the call reports (object Event).
-        finished: name of a model that is on this machine now, and its folder.
-        failed: name of a model that could not be fetched, and the error.
+        changed: a download began or ended.
+        reported: an `Event` of the call.
+        finished: the name and the folder of a downloaded model.
+        failed: the name of a model that could not be downloaded, and the error.
     """
 
     changed = Signal()
@@ -38,11 +38,11 @@ class ModelDownload(QObject):
 
     @property
     def running(self) -> bool:
-        """Whether something is being fetched."""
+        """Return whether a download is active."""
         return self._call is not None
 
     def start(self, name: str) -> None:
-        """Fetch a model; does nothing while another one is being fetched."""
+        """Download a model; does nothing while another download is active."""
         if self._call is not None:
             return
         self._turn += 1
@@ -56,13 +56,13 @@ class ModelDownload(QObject):
         self.changed.emit()
 
     def cancel(self) -> None:
-        """Stop; what has arrived stays in the cache."""
+        """Cancel the download; completed parts stay in the cache."""
         if self._call is not None:
             self._call.stop()
             self._end()
 
     def _end(self) -> None:
-        self._turn += 1  # keeps out what the call still had to say
+        self._turn += 1  # late events of the call are dropped
         self._call = None
         self.changed.emit()
 

@@ -1,4 +1,4 @@
-"""What the Model page shows while a model is being opened: which one, what is being done, and a way out."""
+"""The Model page while a model is being opened: a progress bar and a Cancel button."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from core.events import Event
 
 _WIDTH = 60
-"""Average characters of the bar's width at most."""
+"""Maximum width of the bar in average characters."""
 
 
 class ModelOpening(QWidget):
-    """A progress bar in the middle.
+    """A progress bar in the centre.
 
     Signals:
-        cancelled: the user does not want it any more.
+        cancelled: the Cancel button was pressed.
     """
 
     cancelled = Signal()
@@ -41,16 +41,16 @@ class ModelOpening(QWidget):
         column.addStretch(3)
 
     def begin(self, name: str) -> None:
-        """A model is being opened from now on."""
+        """Show that a model is being opened."""
         self.bar.begin(
             self.tr("Opening {0}").format(name),
-            self.tr("Reading names and shapes of its layers. The weights stay where they are."),
+            self.tr("Reading the names and shapes of its layers. The weights are not loaded."),
         )
 
     def follow(self, event: Event) -> None:
-        """Take in what the call reports."""
+        """Show an event of the call."""
         self.bar.follow(event)
 
     def end(self) -> None:
-        """It is open, or it failed."""
+        """Stop the progress bar."""
         self.bar.end()

@@ -1,7 +1,4 @@
-"""All about one opened model but its card: name, origin, refusal, download, facts, and what a run needs.
-
-Shows what it is given; starts nothing.
-"""
+"""An opened model without its card: name, origin, refusal, download, facts and estimate."""
 
 from __future__ import annotations
 
@@ -26,11 +23,11 @@ if TYPE_CHECKING:
 
 
 class ModelOverview(QScrollArea):
-    """Scrolls only where the window is too low for it.
+    """A scroll area that scrolls only if the window is too low for its content.
 
     Signals:
-        download_wanted: fetch the weights now.
-        download_cancelled: stop fetching.
+        download_wanted: the user wants to download the weights now.
+        download_cancelled: the user cancelled the download.
     """
 
     download_wanted = Signal()
@@ -41,14 +38,14 @@ class ModelOverview(QScrollArea):
         self._theme = theme
         self._missing = self._fetching = False
         self.setObjectName("overview")
-        self.setAccessibleName(self.tr("About the model"))
+        self.setAccessibleName(self.tr("Model information"))
         self.setFrameShape(QFrame.Shape.NoFrame)
         self.setWidgetResizable(True)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Maximum)
         self._inner = QWidget()
         self.setWidget(self._inner)
-        # The ground is that of the page, not the white one of lists.
+        # The background of the page, instead of the white one of lists.
         self.viewport().setAutoFillBackground(False)
         self._inner.setAutoFillBackground(False)
         self._name = ElidedLabel(theme, scale=1.4, bold=True, middle=True)
@@ -60,7 +57,7 @@ class ModelOverview(QScrollArea):
         self.refusal = Refusal(theme)
         self._make_download(theme)
         self.facts = ModelFacts(theme)
-        self._heading = ElidedLabel(theme, self.tr("Estimate for a run"), bold=True)
+        self._heading = ElidedLabel(theme, self.tr("Estimated requirements"), bold=True)
         self._basis = ElidedLabel(theme, role="muted")
         self._basis.setObjectName("basis")
         self.bars = CostBars(theme)
@@ -89,16 +86,16 @@ class ModelOverview(QScrollArea):
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
-        self.updateGeometry()  # how high the content is depends on how wide it is
+        self.updateGeometry()  # the height of the content depends on its width
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        """What Qt does for a scroll area, and a new height for a content that changed."""
+        """Update the height when the content changes, after Qt's own handling."""
         if watched is self._inner and event.type() == QEvent.Type.LayoutRequest:
             self.updateGeometry()
         return super().eventFilter(watched, event)
 
     def show_model(self, opened: OpenedModel, licence: str, stated_by: str = "") -> None:
-        """Show a model; `licence` as the Hub or the card states it, or "", and which of them."""
+        """Show a model; `licence` as stated by `stated_by`, or ""."""
         self._name.setText(opened.label)
         self._origin.setText(origin_text(opened))
         self._note.set_text(opened.note)
@@ -110,26 +107,26 @@ class ModelOverview(QScrollArea):
         self._show_offer()
 
     def show_basis(self, text: str) -> None:
-        """Say what the estimate in the bars is for."""
+        """Show the settings that the estimate is based on."""
         self._heading.show()
         self._basis.show()
         self._basis.setText(text)
 
     def hide_estimate(self) -> None:
-        """There is nothing to estimate."""
+        """Hide the estimate."""
         for widget in (self._heading, self._basis, self.bars):
             widget.hide()
 
     def show_download(self, running: bool, mine: bool) -> None:
-        """Show a download that is running, of this model (`mine`) or of another one; then a second one must wait."""
+        """Show an active download of this model (`mine`) or of another one, which a new one must wait for."""
         if self.transfer.isHidden() == running:
             self.transfer.setVisible(running)
             if not running:
                 self.transfer.end()
         self._fetching = running and mine
         self.download.setEnabled(not running)
-        waits = self.tr("Another download is under way.")
-        self._offer_text.setText(waits if running else self.tr("A run fetches it first, too."))
+        waits = self.tr("Another download is active.")
+        self._offer_text.setText(waits if running else self.tr("Otherwise it is downloaded at the start of a run."))
         self._show_offer()
 
     def _show_offer(self) -> None:
@@ -140,7 +137,9 @@ class ModelOverview(QScrollArea):
         self.download = QPushButton()
         self.download.setObjectName("download")
         self.download.clicked.connect(self.download_wanted)
-        self._offer_text = ElidedLabel(theme, self.tr("A run fetches it first, too."), role="muted")
+        self._offer_text = ElidedLabel(
+            theme, self.tr("Otherwise it is downloaded at the start of a run."), role="muted"
+        )
         row = QHBoxLayout(self._offer)
         row.setContentsMargins(0, 0, 0, 0)
         row.setSpacing(8)

@@ -1,7 +1,7 @@
-"""The Model page: find a model, open it, see what it is and what a run of it would need.
+"""The Model page: search and open a model, and see its facts and the resources that a run needs.
 
-Composes the picker and the details; slow things go through the service. What was decided is in the draft, so a model
-that was chosen elsewhere shows up here in the same way.
+Consists of the picker and the details. The chosen model is stored in the draft, so a model that was opened elsewhere is
+shown in the same way.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from app.shared.models.opened import OpenedModel
 
 _FREE_EVERY_MS = 5000
-"""How often what is free is looked at again while the page is in view."""
+"""Interval at which free disk space and memory are updated while the page is visible."""
 _PICKER = 72
-"""Average characters of the picker's width at most."""
+"""Maximum width of the picker in average characters."""
 
 
 class ModelPage(QWidget):
@@ -69,10 +69,10 @@ class ModelPage(QWidget):
         self.picker.set_recent(context.state.recent)
         self._show_model()
 
-    # --- what others may ask for ---
+    # --- interface for the window and other pages ---
 
     def open_model(self, name: str) -> None:
-        """Open a Hub id, a link to one, a folder, a GGUF file or `demo`, in place of what is being opened."""
+        """Open a Hub id, a link, a folder, a GGUF file or `demo`; replaces an active opening."""
         name = model_name(name)
         if not name or (self._opening is not None and name == self._opening_name):
             return
@@ -90,16 +90,16 @@ class ModelPage(QWidget):
             on_event=self.opening.follow,
         )
         self._show_model()
-        if from_button:  # which is gone now
+        if from_button:  # which is hidden now
             self.opening.bar.cancel.setFocus(Qt.FocusReason.OtherFocusReason)
 
     def open_folder(self) -> None:
-        """Let the user choose a folder that holds a model, and open it."""
-        self._open_chosen(QFileDialog.getExistingDirectory(self, self.tr("Open a model folder"), self._last_folder()))
+        """Let the user choose a model folder, and open it."""
+        self._open_chosen(QFileDialog.getExistingDirectory(self, self.tr("Open model folder"), self._last_folder()))
 
     def open_gguf(self) -> None:
         """Let the user choose a GGUF file, and open it."""
-        title, kinds = self.tr("Open a GGUF file"), self.tr("GGUF files (*.gguf)")
+        title, kinds = self.tr("Open GGUF file"), self.tr("GGUF files (*.gguf)")
         self._open_chosen(QFileDialog.getOpenFileName(self, title, self._last_folder(), kinds)[0])
 
     def showEvent(self, event: QShowEvent) -> None:
@@ -120,7 +120,7 @@ class ModelPage(QWidget):
             return
         super().keyPressEvent(event)
 
-    # --- made once ---
+    # --- construction ---
 
     def _arrange(self) -> None:
         self.picker.setMaximumWidth(_PICKER * self.fontMetrics().averageCharWidth())
@@ -162,7 +162,7 @@ class ModelPage(QWidget):
         context.draft.changed.connect(self._show_costs)
         context.draft.machine_changed.connect(self._show_costs)
         self._free.timeout.connect(self._show_costs)
-        choose = QAction(self.tr("Open a model folder"), self)
+        choose = QAction(self.tr("Open model folder"), self)
         choose.setShortcut(QKeySequence("Ctrl+O"))
         choose.setShortcutContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
         choose.triggered.connect(self.open_folder)
@@ -179,7 +179,7 @@ class ModelPage(QWidget):
         return self.context.state.value("model/folder", QDir.homePath())
 
     def _stop_opening(self) -> None:
-        # The number of the turn keeps an answer out that was on its way when another model was asked for.
+        # The turn number identifies late results of replaced calls, which are dropped.
         self._turn += 1
         call, self._opening = self._opening, None
         self.opening.end()
@@ -217,12 +217,12 @@ class ModelPage(QWidget):
         self.context.report(error, self._remedy(name, error))
 
     def _remedy(self, name: str, error: BitwrightError) -> Remedy | None:
-        """The next step that helps most with a model that could not be opened."""
+        """Return the most useful next step for a model that could not be opened."""
         if isinstance(error, HubUnreachable) and "gated" in error.message:
             address = QUrl(page_of(name))
-            return Remedy(self.tr("Open its page"), lambda: QDesktopServices.openUrl(address))
+            return Remedy(self.tr("Open model page"), lambda: QDesktopServices.openUrl(address))
         if isinstance(error, ModelNotFound) and name in self.context.state.recent:
-            return Remedy(self.tr("Take it off the list"), lambda: self._forget(name))
+            return Remedy(self.tr("Remove from list"), lambda: self._forget(name))
         if isinstance(error, ModelNotFound) and looks_like_path(name):
             return Remedy(self.tr("Open folder..."), self.open_folder)
         if error.code in ("hub", "child-died", "disk-full", "output", "error"):
@@ -233,10 +233,10 @@ class ModelPage(QWidget):
         self.context.state.forget_recent(name)
         self.picker.set_recent(self.context.state.recent)
 
-    # --- what is shown ---
+    # --- display ---
 
     def _show_model(self) -> None:
-        """Show what is being opened, or the model of the draft, or the welcome."""
+        """Show the progress of opening, the model of the draft, or the welcome."""
         opened, overview = self.context.draft.model, self.details.overview
         if self._opening is not None:
             self._stack.setCurrentWidget(self.opening)
@@ -244,7 +244,7 @@ class ModelPage(QWidget):
             self._stack.setCurrentWidget(self.welcome if opened is None else self.details)
         ready = opened is not None and not opened.tree.refusal and self._opening is None
         self.next.setEnabled(ready)
-        self.next.setToolTip("" if ready else self.tr("First pick a model that can be quantized."))
+        self.next.setToolTip("" if ready else self.tr("Select a model that can be quantized first."))
         if opened is not None:
             overview.show_model(opened, *self._licence(opened.name))
             overview.show_download(self.download.running, mine=self.download.name == opened.name)
@@ -265,19 +265,19 @@ class ModelPage(QWidget):
         overview.show_basis(self._basis())
 
     def _basis(self) -> str:
-        """What the estimate is for: the choices so far, in a few words."""
+        """Return a short description of the choices that the estimate is based on."""
         draft, choices = self.context.draft, self.context.draft.choices
         mixed = choices.bits_map.rules or choices.bits_map.layers
         bits = self.tr("mixed bits") if mixed else self.tr("{0} bits").format(choices.bits_map.default.bits)
         device = draft.machine.device(draft.device_id)
         return self.tr("recipe {recipe}, {bits}, on {device}").format(
-            recipe=choices.recipe.name or self.tr("of your own"),
+            recipe=choices.recipe.name or self.tr("custom"),
             bits=bits,
             device=device.name if device is not None else self.tr("this machine"),
         )
 
     def _licence(self, name: str) -> tuple[str, str]:
-        """The licence as the model itself states it, else as the search result did; and which of them."""
+        """Return the licence of the model, or of the search result, and its source."""
         if self.cards.name == name and self.cards.licence:
             return self.cards.licence, self.cards.stated_by
         return self._stated_licence, self.tr("the Hub")
@@ -291,17 +291,17 @@ class ModelPage(QWidget):
         if opened is None or opened.name != self.cards.name:
             return
         if error is not None:
-            view.show_message(self.tr("The card could not be fetched. {0}").format(error))
+            view.show_message(self.tr("The model card could not be loaded. {0}").format(error))
         elif text is None:
-            view.show_message(self.tr("Fetching the card..."))
+            view.show_message(self.tr("Loading the model card..."))
         elif not text:
-            view.show_message(self.tr("This model has no card."))
+            view.show_message(self.tr("This model has no model card."))
         else:
             view.show_card(text, f"{page_of(opened.name)}/blob/main/" if opened.origin == "hub" else "")
         self.details.overview.show_model(opened, *self._licence(opened.name))
 
     def _convert(self) -> None:
-        """Show the Convert page with the model at hand."""
+        """Show the Convert page with this model."""
         if self.context.draft.model is not None:
             self.context.state.set_value("convert/source", self.context.draft.model.name)
             self.context.go("convert")
@@ -318,13 +318,21 @@ class ModelPage(QWidget):
 
     def _cancel_download(self) -> None:
         self.download.cancel()
+<<<<<<< HEAD
         self.context.show_message(self.tr("The download was stopped. What has arrived is kept for the next time."))
+=======
+        self.context.say(self.tr("Download cancelled. Completed parts are kept and reused."))
+>>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts)
 
     def _downloaded(self, name: str, folder: str) -> None:
         opened = self.context.draft.model
         if opened is not None and opened.name == name:
             self.context.draft.choose(model=replace(opened, folder=folder, download_bytes=0))
+<<<<<<< HEAD
         self.context.show_message(self.tr("{0} is on this machine now.").format(name))
+=======
+        self.context.say(self.tr("{0} was downloaded.").format(name))
+>>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts)
 
     def _download_failed(self, name: str, error: BitwrightError) -> None:
         opened = self.context.draft.model

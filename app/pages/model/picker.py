@@ -1,7 +1,6 @@
-"""Where a model comes from: a search of the Hub, a folder, a GGUF file, the demo, or one that was opened before.
+"""The sources of models: a search of the Hub, a folder, a GGUF file, the demo, and recent models.
 
-One list under the search field holds the recent models and, once something is typed, what was found. Says what was
-picked; opens nothing.
+A list under the search field shows the recent models, or the search results. Emits the choice; does not open models.
 """
 
 from __future__ import annotations
@@ -60,21 +59,21 @@ class ModelPicker(QWidget):
         self._show_search()
 
     def set_recent(self, names: Sequence[str]) -> None:
-        """Show these as opened before, the latest first."""
+        """Set the recent models, the latest first."""
         self._recent = tuple(names)
         self._show_rows()
 
     def focus_search(self) -> None:
-        """Put the cursor into the search field."""
+        """Set the focus to the search field."""
         self.field.setFocus(Qt.FocusReason.OtherFocusReason)
         self.field.selectAll()
 
     def rows(self) -> tuple[ResultRow, ...]:
-        """What the list shows now."""
+        """The rows of the list."""
         return self._rows.rows
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        """Down goes from the field into the list, Up from its first row back, Escape stops a search."""
+        """Move from the field to the list with Down and back with Up; stop a search with Escape."""
         if isinstance(event, QKeyEvent) and event.type() == QEvent.Type.KeyPress:
             if watched is self.field and event.key() == Qt.Key.Key_Down:
                 return self._enter_list()
@@ -89,7 +88,7 @@ class ModelPicker(QWidget):
                     return True
         return super().eventFilter(watched, event)
 
-    # --- made once ---
+    # --- construction ---
 
     def _make_field(self) -> None:
         self.field = QLineEdit()
@@ -105,19 +104,21 @@ class ModelPicker(QWidget):
         self.field.installEventFilter(self)
         self.sort = QComboBox()
         self.sort.setObjectName("sort")
-        self.sort.setAccessibleName(self.tr("Order of the results"))
-        self.sort.view().setAccessibleName(self.tr("Order of the results"))
+        self.sort.setAccessibleName(self.tr("Sort by"))
+        self.sort.view().setAccessibleName(self.tr("Sort by"))
         for text, key in (
             (self.tr("Most downloads"), "downloads"),
             (self.tr("Most likes"), "likes"),
             (self.tr("Trending"), "trending"),
-            (self.tr("Last changed"), "updated"),
+            (self.tr("Recently updated"), "updated"),
         ):
             self.sort.addItem(text, key)
         self.sort.currentIndexChanged.connect(self._query_changed)
         self.hide_quantized = QCheckBox(self.tr("Hide quantized"))
         self.hide_quantized.setObjectName("hide_quantized")
-        self.hide_quantized.setToolTip(self.tr("Models whose weights are quantized already cannot be quantized again."))
+        self.hide_quantized.setToolTip(
+            self.tr("Hide models that are already quantized. They cannot be quantized again.")
+        )
         self.hide_quantized.setChecked(True)
         self.hide_quantized.toggled.connect(self._query_changed)
         self.folder = QPushButton(self.tr("Open &folder..."))
@@ -125,7 +126,7 @@ class ModelPicker(QWidget):
         self.folder.clicked.connect(self.folder_wanted)
         self.gguf = QPushButton(self.tr("Open &GGUF file..."))
         self.gguf.setObjectName("open_gguf")
-        self.gguf.setToolTip(self.tr("GGUF is the file format of llama.cpp. Its weights are imported once."))
+        self.gguf.setToolTip(self.tr("GGUF is the file format of llama.cpp."))
         self.gguf.clicked.connect(self.gguf_wanted)
         self.demo = QPushButton(self.tr("&Demo: SmolLM2-135M-Instruct, no download"))
         self.demo.setObjectName("demo")
@@ -148,7 +149,7 @@ class ModelPicker(QWidget):
         self._hint = Note(self._theme, parent=self)
         self._hint.setAlignment(Qt.AlignmentFlag.AlignTop)
         self._hint.setContentsMargins(0, 8, 0, 8)
-        nothing = QWidget()  # a note shows itself when it speaks, also behind the list
+        nothing = QWidget()  # a note shows itself when its text is set, also behind the list
         column = QVBoxLayout(nothing)
         column.setContentsMargins(0, 0, 0, 0)
         column.addWidget(self._hint)
@@ -195,7 +196,7 @@ class ModelPicker(QWidget):
         self.gguf.setIcon(self._theme.icon("model"))
         self.demo.setIcon(self._theme.icon("play"))
 
-    # --- what the user does ---
+    # --- user actions ---
 
     def _query_changed(self) -> None:
         text = self.field.text().strip()
@@ -230,11 +231,11 @@ class ModelPicker(QWidget):
         else:
             self._search.ask()
 
-    # --- what is shown ---
+    # --- display ---
 
     @staticmethod
     def _is_name(text: str) -> bool:
-        """A path or a link is opened as it is; `owner/name` may also be the beginning of one, and is searched for."""
+        """Return whether the text is a path or a link. `owner/name` is searched: it may be incomplete."""
         return names_a_model(text) and not (text.count("/") == 1 and not text.startswith(("/", "~", ".")))
 
     def _show_search(self) -> None:
@@ -254,21 +255,21 @@ class ModelPicker(QWidget):
     def _status_text(self, typed: str) -> str:
         search = self._search
         if self._is_name(typed):
-            return self.tr("Press Enter to open it.")
+            return self.tr("Press Enter to open.")
         if typed and search.state == "idle":
-            return self.tr("Type at least {0} letters.").format(SHORTEST)
+            return self.tr("Enter at least {0} characters.").format(SHORTEST)
         if search.state == "failed" and search.error is not None:
             return str(search.error)
         found = len(search.models)
         texts = {
             "waiting": self.tr("Searching..."),
             "searching": self.tr("Searching..."),
-            "stopped": self.tr("Stopped."),
-            "found": "" if found else self.tr("Nothing on the Hub matches."),
+            "stopped": self.tr("Search stopped."),
+            "found": "" if found else self.tr("No matching models on the Hub."),
             "offline": (
-                self.tr("The Hub cannot be reached. These are the models in the cache of this machine.")
+                self.tr("The Hub cannot be reached. Showing models in the local cache.")
                 if found
-                else self.tr("The Hub cannot be reached, and nothing in the cache of this machine matches.")
+                else self.tr("The Hub cannot be reached, and no model in the local cache matches.")
             ),
         }
         return texts.get(search.state, "")
@@ -281,10 +282,10 @@ class ModelPicker(QWidget):
         recent = recent[: _RECENT_BESIDE_RESULTS if typed else _RECENT]
         rows: list[ResultRow] = []
         if recent:
-            rows += [heading(self.tr("Opened before")), *map(recent_row, recent)]
+            rows += [heading(self.tr("Recent models")), *map(recent_row, recent)]
         if found:
             offline = self._search.state == "offline"
-            rows += [heading(self.tr("In the cache of this machine") if offline else self.tr("On the Hub")), *found]
+            rows += [heading(self.tr("In the local cache") if offline else self.tr("On the Hub")), *found]
         self._rows.set_rows(rows)
-        self._hint.set_text("" if typed else self.tr("Models that you open will be listed here."))
+        self._hint.set_text("" if typed else self.tr("Recently opened models appear here."))
         self._pages.setCurrentIndex(1 if rows else 0)

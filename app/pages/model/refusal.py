@@ -1,4 +1,4 @@
-"""Why a model cannot be quantized, in a frame that is not overlooked. Shows a sentence; knows none itself."""
+"""A framed message with the reason why a model cannot be quantized."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _ICON = 24
 
 
 class Refusal(QWidget):
-    """A heading and the reason, beside a warning sign; takes no room without a reason.
+    """A heading and the reason, beside a warning sign; hidden without a reason.
 
     Signals:
-        convert_wanted: see what the model can become without being quantized again.
+        convert_wanted: the user wants to convert the model.
     """
 
     convert_wanted = Signal()
@@ -40,9 +40,9 @@ class Refusal(QWidget):
         row.setSpacing(12)
         row.addWidget(self._sign, 0, Qt.AlignmentFlag.AlignTop)
         row.addLayout(words, 1)
-        self.convert = QPushButton(self.tr("Convert it"))
+        self.convert = QPushButton(self.tr("Convert model"))
         self.convert.setObjectName("convert_it")
-        self.convert.setToolTip(self.tr("See which other formats it can have"))
+        self.convert.setToolTip(self.tr("Show the formats that this model can be converted to"))
         self.convert.clicked.connect(self.convert_wanted)
         row.addWidget(self.convert)
         theme.changed.connect(self._tint)
@@ -50,7 +50,7 @@ class Refusal(QWidget):
         self.hide()
 
     def show_reason(self, text: str, *, quantized: bool = False) -> None:
-        """Say why; "" hides the frame. One that is quantized already can be converted."""
+        """Show the reason, "" to hide the frame. A model that is already quantized can be converted."""
         self.convert.setVisible(quantized)
         self._reason.set_text(text, "bad")
         self.setVisible(bool(text))

@@ -1,7 +1,4 @@
-"""How a row of the model list is painted: a name with badges over a muted line, or a heading.
-
-Paints a `ResultRow`; knows nothing of searching.
-"""
+"""Painting of the rows of the model list: a name with badges above a muted line, or a heading."""
 
 from __future__ import annotations
 
@@ -23,7 +20,7 @@ _Index = QModelIndex | QPersistentModelIndex
 
 
 class ResultDelegate(QStyledItemDelegate):
-    """Paints the rows of `SearchResults`."""
+    """A delegate for the rows of `SearchResults`."""
 
     def __init__(self, theme: Theme, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -41,7 +38,9 @@ class ResultDelegate(QStyledItemDelegate):
         if row is None:
             return
         painter.save()
-        painter.setLayoutDirection(Qt.LayoutDirection.LayoutDirectionAuto)  # of the text; the place follows the window
+        painter.setLayoutDirection(
+            Qt.LayoutDirection.LayoutDirectionAuto
+        )  # of the text; the position follows the layout direction of the window
         if row.name:
             self._paint_model(painter, option, row)
         else:
@@ -55,7 +54,7 @@ class ResultDelegate(QStyledItemDelegate):
         painter.drawText(area, _beside(option, Qt.AlignmentFlag.AlignBottom), _cut(painter, row.title, area.width()))
 
     def _paint_model(self, painter: QPainter, option: QStyleOptionViewItem, row: ResultRow) -> None:
-        # The style draws the ground: selection, hover and the focus ring as everywhere else.
+        # The style draws the background with selection, hover and focus ring.
         ground = QStyleOptionViewItem(option)
         ground.text = ""
         option.widget.style().drawControl(QStyle.ControlElement.CE_ItemViewItem, ground, painter, option.widget)
@@ -86,7 +85,7 @@ class ResultDelegate(QStyledItemDelegate):
         badges: tuple[str, ...],
         color: QColor | None,
     ) -> int:
-        """Paint the badges at the far end of the line, the last one outermost; the width that they take."""
+        """Paint the badges at the end of the line, the last one outermost; return their width."""
         font = QFont(option.font)
         font.setPointSizeF(font.pointSizeF() * 0.85)
         metrics = QFontMetrics(font)

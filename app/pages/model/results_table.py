@@ -1,6 +1,6 @@
-"""The rows of the model list: models used before, and what a search found, under one heading each.
+"""The rows of the model list: recent models and search results, each under a heading.
 
-An item model over the plain records that the search returns; knows nothing of how they were found or are painted.
+An item model of plain records.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from core.model_id import DEMO, looks_like_path
 from core.wording import count
 
 ROW = Qt.ItemDataRole.UserRole
-"""Role of the whole `ResultRow`."""
+"""Item role of the `ResultRow`."""
 
 _Index = QModelIndex | QPersistentModelIndex
 
 
 @dataclass(frozen=True)
 class ResultRow:
-    """One line of the list.
+    """A row of the list.
 
     Attributes:
-        name: what opens the model; "" for a heading.
-        title: short name, or the heading's text.
-        details: the second line, in short.
-        said: the second line in whole words, for a screen reader; "" where `details` will do.
-        badges: short words that set this model apart.
+        name: name to open the model with; "" for a heading.
+        title: short name, or the text of the heading.
+        details: the second line, abbreviated.
+        said: the second line in full, for a screen reader; "" if `details` is sufficient.
+        badges: short labels.
         tip: exact figures, plain text.
     """
 
@@ -46,12 +46,12 @@ class ResultRow:
 
     @property
     def spoken(self) -> str:
-        """The whole row as a screen reader should say it."""
+        """Return the text of the row for a screen reader."""
         return ", ".join(part for part in (self.title, self.said or self.details, *self.badges) if part)
 
 
 class SearchResults(QAbstractListModel):
-    """Rows for a list view; headings can be neither selected nor picked."""
+    """Rows of a list view; headings cannot be selected."""
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -62,7 +62,7 @@ class SearchResults(QAbstractListModel):
         return self._rows
 
     def set_rows(self, rows: Sequence[ResultRow]) -> None:
-        """Show these instead of the present ones; does nothing where they are the same."""
+        """Replace the rows; does nothing if they are equal."""
         if tuple(rows) == self._rows:
             return
         self.beginResetModel()
@@ -70,7 +70,7 @@ class SearchResults(QAbstractListModel):
         self.endResetModel()
 
     def first_model(self) -> QModelIndex:
-        """The first row that can be picked; invalid if there is none."""
+        """Return the first selectable row; invalid if there is none."""
         number = next((number for number, row in enumerate(self._rows) if row.name), -1)
         return self.index(number) if number >= 0 else QModelIndex()
 
@@ -86,7 +86,7 @@ class SearchResults(QAbstractListModel):
         if role == Qt.ItemDataRole.AccessibleTextRole:
             return row.spoken
         if role == Qt.ItemDataRole.ToolTipRole and row.tip:
-            # Escaped inside a tag: a stranger's text must not be taken for markup that loads something.
+            # Escaped inside a tag: untrusted text must not be interpreted as markup.
             return f"<p style='white-space:pre-line'>{html.escape(row.tip)}</p>"
         return row if role == ROW else None
 
@@ -97,14 +97,14 @@ class SearchResults(QAbstractListModel):
 
 
 def heading(text: str) -> ResultRow:
-    """A row that only says what follows."""
+    """Return a heading row."""
     return ResultRow("", text)
 
 
 def recent_row(name: str) -> ResultRow:
-    """A model that was opened before."""
+    """Return the row of a recent model."""
     if name == DEMO:
-        return ResultRow(name, "SmolLM2-135M-Instruct", "demo, no download")
+        return ResultRow(name, "SmolLM2-135M-Instruct", "Demo, no download")
     if looks_like_path(name):
         path = PurePath(name)
         return ResultRow(name, path.name or name, str(path.parent), tip=name)
@@ -113,13 +113,13 @@ def recent_row(name: str) -> ResultRow:
 
 
 def found_row(found: FoundModel) -> ResultRow:
-    """A model that the search found."""
+    """Return the row of a search result."""
     details, said, tip = [found.author], [found.author], [found.id]
     if found.parameters:
         details.append(short(found.parameters))
         said.append(f"{count(found.parameters)} parameters")
         tip.append(f"{found.parameters:,} parameters")
-    licence = found.license or "licence not stated"
+    licence = found.license or "unknown licence"
     details.append(licence)
     said.append(licence)
     if found.downloads:
@@ -140,7 +140,7 @@ def found_row(found: FoundModel) -> ResultRow:
 
 
 def short(number: float) -> str:
-    """A number as the names of models have it: `752M`, `1.24B`, `48.8k`."""
+    """Return a number as in model names: `752M`, `1.24B`, `48.8k`."""
     for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if number >= size:
             return f"{number / size:.3g}{letter}"

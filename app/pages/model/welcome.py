@@ -1,4 +1,4 @@
-"""What the Model page says before there is a model: what this is for, and the one button to begin with."""
+"""The empty state of the Model page: an explanation and a button."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from app.widgets.note import Note
 from app.widgets.primary_button import make_primary
 
 _WIDTH = 66
-"""Average characters of a line that reads well."""
+"""Line length in average characters, for readability."""
 
 
 class ModelWelcome(QWidget):
-    """A few lines and a button.
+    """A short text and a button.
 
     Signals:
-        demo_wanted: open the demo model.
+        demo_wanted: the user wants to open the demo model.
     """
 
     demo_wanted = Signal()
 
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        title = ElidedLabel(theme, self.tr("Make a language model smaller"), scale=1.5, bold=True)
+        title = ElidedLabel(theme, self.tr("Quantize a language model"), scale=1.5, bold=True)
         text = Note(
             theme,
             self.tr(
-                "Bitwright stores the weights of a model in 2, 3, 4 or 8 bits instead of 16, and tunes the rounding so "
-                "that it still answers well. Pick a model on the left, or start with a small one that is already here."
+                "Bitwright stores the weights of a model in 2, 3, 4 or 8 bits instead of 16, and tunes the rounding to "
+                "preserve its quality. Select a model on the left, or start with the included demo model."
             ),
             parent=self,
         )
@@ -38,7 +38,7 @@ class ModelWelcome(QWidget):
         self.button = make_primary(QPushButton(self.tr("Use the demo model")), theme)
         self.button.setObjectName("use_demo")
         self.button.clicked.connect(self.demo_wanted)
-        after = Note(theme, self.tr("135 million parameters; a first run takes minutes."), parent=self)
+        after = Note(theme, self.tr("135 million parameters. A run takes a few minutes."), parent=self)
         column = QVBoxLayout()
         column.setSpacing(8)
         column.addStretch(2)

@@ -104,7 +104,7 @@ def test_before_the_machine_was_measured_it_says_so(qtbot: QtBot, context: Conte
     qtbot.addWidget(ground)
     sheet = DevicesSheet(context, ground)
     sheet.present()
-    assert "Looking at this machine" in said(sheet)
+    assert "Measuring this machine" in said(sheet)
 
 
 def test_what_is_measured_meanwhile_is_shown(sheet: DevicesSheet, surroundings: Context) -> None:

@@ -88,7 +88,7 @@ def ground_of(button: QPushButton) -> QColor:
 @pytest.mark.parametrize(
     "primary",
     [
-        Primary(reason="Needs 3.14 GB of disk, 1.23 GB free"),
+        Primary(reason="Needs 3.14 GB of disk space, 1.23 GB free"),
         Primary("Resume", "resume", "x", can_cancel=True, fraction=0.5, remaining="pausing after this block"),
     ],
 )

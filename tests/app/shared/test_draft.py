@@ -250,7 +250,7 @@ def test_an_analysis_asks_for_all_bits_and_no_more_than_the_model_reads(draft: D
 
 def test_a_format_that_cannot_hold_the_map_stops_the_run(draft: Draft) -> None:
     draft.choose(formats=("auto_round", "auto_awq"), bits_map=BitsMap(LayerScheme(3, 32, True)))
-    assert draft.problem() == "AWQ cannot hold this map; see Recipe"
+    assert draft.problem() == "AWQ cannot hold this bits map; see Recipe"
     draft.choose(formats=("auto_round",))
     assert draft.problem() == ""
 
@@ -266,7 +266,7 @@ def test_a_named_type_decides_what_the_layers_get(draft: Draft) -> None:
 
 def test_a_named_type_and_other_formats_need_a_run_each(draft: Draft) -> None:
     draft.choose(formats=("auto_round", "gguf:q4_1"))
-    assert draft.problem() == "AutoRound and GGUF Q4_1 need a run each"
+    assert draft.problem() == "AutoRound and GGUF Q4_1 need separate runs"
 
 
 def test_a_point_in_the_name_of_a_model_is_kept(draft: Draft, opened: OpenedModel) -> None:

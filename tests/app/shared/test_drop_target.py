@@ -42,7 +42,7 @@ def test_a_link_to_a_model_is_its_id(link: str, name: str) -> None:
     "link", ["https://huggingface.co/datasets/a/b", "https://huggingface.co/Qwen", "https://example.org/Qwen/Qwen3"]
 )
 def test_another_link_is_refused_in_one_sentence(link: str) -> None:
-    with pytest.raises(BadInput, match="does not lead to a model"):
+    with pytest.raises(BadInput, match="is not the address of a model"):
         target_of(link)
 
 

@@ -14,7 +14,7 @@ WHOLE = Mark("", "cannot", "it reads GGUF only", None)
 @pytest.mark.parametrize(
     ("marks", "text", "role"),
     [
-        ([], "vLLM on a CPU runs all of it.", "good"),
+        ([], "vLLM on a CPU supports all layers.", "good"),
         ([SLOW], "vLLM on a CPU runs 1 layer slowly.", "warning"),
         ([CANNOT], "vLLM on a CPU cannot load 1 layer.", "bad"),
         ([CANNOT, SLOW], "vLLM on a CPU cannot load 1 layer and runs 1 layer slowly.", "bad"),

@@ -50,7 +50,7 @@ def test_the_devices_memory_only_where_a_run_uses_it() -> None:
     [
         (PLENTY, ""),
         (FreeBytes(100 * GB, 3 * GB), "tight"),
-        (FreeBytes(100 * GB, 1 * GB), "try all the same"),
+        (FreeBytes(100 * GB, 1 * GB), "still try"),
         (FreeBytes(0.5 * GB, 1 * GB), "disk"),
         (FreeBytes(None, None), ""),
     ],

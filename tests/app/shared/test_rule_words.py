@@ -14,7 +14,7 @@ from core.bitsmap import Rule
     ("rule", "text"),
     [
         (Rule("a", 8), "8 bits"),
-        (Rule("a", 4, 32, False), "4 bits, group 32, asymmetric"),
+        (Rule("a", 4, 32, False), "4 bits, group size 32, asymmetric"),
         (Rule("a", group_size=-1), "one group per row"),
         (Rule("a", sym=True), "symmetric"),
     ],
@@ -29,7 +29,7 @@ def test_what_a_rule_gives(rule: Rule, text: str) -> None:
         (RuleEffect(30, 30, ""), "30 layers"),
         (RuleEffect(30, 29, ""), "30 layers, decides 29"),
         (RuleEffect(1, 1, ""), "1 layer"),
-        (RuleEffect(7, 0, "Rules below it speak for all of its layers."), "Does nothing. Rules below it"),
+        (RuleEffect(7, 0, "Rules below it speak for all of its layers."), "No effect.  Rules below it"),
     ],
 )
 def test_what_a_rule_does(effect: RuleEffect, text: str) -> None:
@@ -38,7 +38,7 @@ def test_what_a_rule_does(effect: RuleEffect, text: str) -> None:
 
 def test_edits_are_named(qtbot: QtBot) -> None:
     assert [edited(bits=8), edited(group_size=-1), edited(group_size=64), edited(sym=False)] == [
-        "8 bits", "one group per row", "group 64", "asymmetric",
+        "8 bits", "one group per row", "group size 64", "asymmetric",
     ]  # fmt: skip
 
 

@@ -1,7 +1,7 @@
-"""Marks on an answer as it is shown: a ground behind what only this answer says, a line under where the two part.
+"""Highlights of the differences in a displayed answer: a background, and a line under the first difference.
 
-Finds the characters of the answer again in the laid out text, which lacks the signs of Markdown. Changes no document:
-the marks lie over it, as a selection does. Knows no conversation.
+Maps characters of the answer to the laid out text, which lacks the Markdown syntax. The highlights are extra
+selections, so the documents are not modified.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from PySide6.QtWidgets import QTextEdit, QWidget
 from app.pages.chat.comparison.token_diff import Span
 
 _AHEAD: Final = 600
-"""Characters of the answer that may be missing in what is shown, such as an address behind a link."""
+"""Maximum gap in the displayed text in characters of the answer, such as the address of a link."""
 
 _ONLY, _FIRST = 1, 2
 
 
 @dataclass(frozen=True)
 class HighlightColors:
-    """Grounds of what differs and of the first difference, and the line under that."""
+    """Background colours of differences and of the first difference, and the colour of the line."""
 
     only: QColor
     first: QColor
@@ -39,9 +39,9 @@ def mark(
     tints: HighlightColors,
     apart: QWidget | None = None,
 ) -> None:
-    """Mark stretches of `text` in the text widgets of `view`, which show it in their order from top to bottom.
+    """Highlight spans of `text` in the text widgets of `view`, which show it from top to bottom.
 
-    What is in `apart` shows something else, such as thoughts.
+    Widgets in `apart` are skipped, such as the reasoning.
     """
     flags = bytearray(len(text))
     for start, end in only:
@@ -55,7 +55,7 @@ def mark(
 
 
 def unmark(view: QWidget, apart: QWidget | None = None) -> None:
-    """Take all marks away."""
+    """Remove all highlights."""
     for edit in _edits(view, apart):
         edit.setExtraSelections([])
 
@@ -75,11 +75,11 @@ def _mark_one(edit: QTextEdit, text: str, flags: bytearray, at: int, tints: High
 
 
 def _aligned(shown: str, text: str, flags: bytearray, at: int) -> tuple[bytearray, int]:
-    """The kind of each shown character, from the character of `text` that it is; and where `text` goes on behind it."""
+    """Return the kind of each displayed character, and the position in `text` after them."""
     kinds = bytearray(len(shown))
     for place, letter in enumerate(shown):
         if letter.isspace() or letter in "\u2028\u2029\ufdd0\ufdd1":
-            # White space is laid out anew; between two marked words it is marked with them.
+            # White space may differ; between two highlighted words it is highlighted too.
             kinds[place] = kinds[place - 1] if place and kinds[place - 1] == _ONLY else 0
             continue
         found = text.find(letter, at, at + _AHEAD)
@@ -93,7 +93,7 @@ def _aligned(shown: str, text: str, flags: bytearray, at: int) -> tuple[bytearra
 
 
 def _runs(shown: str, kinds: bytearray) -> Iterable[tuple[int, int, int]]:
-    """Stretches of one kind, in the units of a document, of which a character beyond 16 bits takes two."""
+    """Return the runs of equal kind in UTF-16 units, as used by QTextDocument."""
     start = position = 0
     last = 0
     for letter, kind in zip(shown, kinds, strict=True):

@@ -1,7 +1,4 @@
-"""What one answer of a comparison cost: speed, time to the first token, memory, and the perplexity of its model.
-
-Knows a reply (`app.pages.chat.comparison.turns`), not who gave it.
-"""
+"""Statistics of an answer in a comparison: speed, time to first token, memory, perplexity of the model."""
 
 from __future__ import annotations
 
@@ -19,10 +16,10 @@ _DASH = "\N{EN DASH}"
 
 
 class ReplyFigures(QWidget):
-    """Four figures, a button that measures the missing one, and what went wrong. Given a width, says how high it is.
+    """Four figures, a button that measures the perplexity, and an error. Reports its height for a width.
 
     Signals:
-        measure_asked: the perplexity should be measured, or no longer.
+        measure_asked: the measurement of the perplexity should start or stop.
     """
 
     measure_asked = Signal()
@@ -35,14 +32,12 @@ class ReplyFigures(QWidget):
         self._problem.setObjectName(f"comparison_problem_{letter}")
         self._measure = QPushButton(self.tr("Measure perplexity"), self)
         self._measure.setObjectName(f"measure_{letter}")
-        self._measure.setToolTip(
-            self.tr("How well the model foresees a text that it has not seen, lower is better; takes a minute or so")
-        )
+        self._measure.setToolTip(self.tr("Measure how well the model predicts an unseen text; takes about a minute"))
         self._measure.clicked.connect(self.measure_asked)
         self._measure.hide()
 
     def show_reply(self, reply: Reply, live_speed: float = 0.0) -> None:
-        """Show what is known of `reply`; `live_speed` is that of an answer that is coming."""
+        """Show the figures of `reply`; `live_speed` is the speed of an answer that is being generated."""
         figures = reply.figures
         speed = figures.tokens_per_second if figures is not None else live_speed
         first = figures.first_token_seconds if figures is not None else 0.0
@@ -55,33 +50,33 @@ class ReplyFigures(QWidget):
             (memory_name, human(reply.memory) if reply.memory else _DASH),
             (perplexity_name, figure(reply.perplexity) if reply.perplexity else _DASH),
         ]
-        alone = self.tr("Of this answer after its first token.")
+        alone = self.tr("Decode speed after the first token.")
         if reply.shared:
-            alone += " " + self.tr("The other model was answering on the same device, so both were slower than alone.")
+            alone += " " + self.tr("The other model was generating on the same device, so both were slower.")
         tips = {
             speed_name: alone,
-            first_name: self.tr("How long the model read before it began to answer."),
-            memory_name: self.tr("Of weights and conversation in memory."),
+            first_name: self.tr("Time of the prefill, until the answer begins."),
+            memory_name: self.tr("Memory of the weights and the cache."),
             perplexity_name: reply.perplexity_words
-            or self.tr("How well the model foresees a text that it has not seen; lower is better."),
+            or self.tr("Measures how well the model predicts an unseen text; lower is better."),
         }
         self._facts.show_facts(rows, tips)
         self._problem.set_text(reply.problem, "bad")
         self._facts.setVisible(figures is not None or not reply.problem)
 
     def show_measuring(self, offered: bool, share: float) -> None:
-        """Whether the perplexity can be measured, and how far that is; `share` below 0: it is not on."""
+        """Show whether the perplexity can be measured, and the progress `share`; below 0 if inactive."""
         self._measure.setVisible(offered and not self._facts.isHidden())
         text = self.tr("Measure perplexity") if share < 0 else self.tr("Measuring, {} %").format(round(100 * share))
         self._measure.setText(text)
-        self._measure.setAccessibleName(text if share < 0 else self.tr("Stop measuring the perplexity"))
+        self._measure.setAccessibleName(text if share < 0 else self.tr("Stop measuring perplexity"))
 
     def values(self) -> dict[str, str]:
-        """What is shown, by name."""
+        """Return the displayed figures by name."""
         return self._facts.values()
 
     def place(self, width: int) -> int:
-        """Lay out for `width` pixels; the height."""
+        """Lay out for `width` pixels and return the height."""
         y = 0
         if not self._problem.isHidden():
             height = self._problem.heightForWidth(width)
@@ -104,6 +99,6 @@ class ReplyFigures(QWidget):
         return y + height
 
     def resizeEvent(self, event: QResizeEvent) -> None:
-        """Keep what is in it in its places."""
+        """Lay out again."""
         super().resizeEvent(event)
         self.place(self.width())

@@ -1,7 +1,4 @@
-"""Who is asked when: one question to two models, at once or one after the other, and what both answered so far.
-
-Keeps the turns (`app.pages.chat.comparison.turns`) and steers two sides; knows no widget.
-"""
+"""A comparison of two models: sends each message to both, at once or one after the other, and keeps the turns."""
 
 from __future__ import annotations
 
@@ -28,15 +25,15 @@ LEFT, RIGHT = 0, 1
 
 
 class ComparisonSession(QObject):
-    """Two sides and their conversation.
+    """Two sides and their turns.
 
     Signals:
-        changed: what can be done is something else than before.
+        changed: the state changed.
         asked: a turn began.
-        grew(int): text of the last answer of this side came, or its end.
-        compared(object): how the answers of this `Turn` differ is known.
-        finished: nothing more will come of the last turn.
-        cleared: the turns are others than before, all of them.
+        grew(int): the last answer of this side received text, or its end.
+        compared(object): the differences of this `Turn` are known.
+        finished: the last turn is complete.
+        cleared: the list of turns was replaced.
     """
 
     changed = Signal()
@@ -54,7 +51,7 @@ class ComparisonSession(QObject):
         self._machine = machine
         self._system = ""
         self._waiting: list[int] = []
-        """Sides that will be asked later, in this order."""
+        """Sides that are asked later, in this order."""
         self._wanted: set[int] = set()
         """Sides that are asked as soon as they are loaded."""
         self._aside: list[Turn] = []
@@ -69,39 +66,39 @@ class ComparisonSession(QObject):
             side.session.failed.connect(partial(self._on_failed, place))
             side.changed.connect(partial(self._on_side, place))
 
-    # --- what is so ---
+    # --- state ---
 
     @property
     def busy(self) -> bool:
-        """Whether an answer is still to come."""
+        """Return whether an answer is pending."""
         return bool(self.turns) and not all(reply.done for reply in self.turns[-1].replies)
 
     @property
     def stopping(self) -> bool:
-        """Whether a side was asked to stop and has not yet."""
+        """Return whether a stop was requested and is pending."""
         return any(side.session.stopping for side in self.sides)
 
     @property
     def ready(self) -> bool:
-        """Whether both sides have a model."""
+        """Return whether both sides have a model."""
         return all(side.name for side in self.sides)
 
     @property
     def cleared_turns(self) -> int:
-        """How many turns `restore_turns` would bring back."""
+        """The number of turns that `restore_turns` would restore."""
         return len(self._aside)
 
     def plan(self) -> AskPlan:
-        """How both would be asked now."""
+        """Return the order in which both would be asked now."""
         machine = self._machine()
         needs = (self.sides[LEFT].need(machine), self.sides[RIGHT].need(machine))
         free = turns.free_for(machine, [need.device for need in needs])
         return turns.plan(needs, free, self.order)
 
-    # --- what the user does ---
+    # --- user actions ---
 
     def ask(self, question: str, sampling: Sampling, system: str = "") -> None:
-        """Ask both, loading what has to be loaded."""
+        """Send a message to both models and load them if needed."""
         if self.busy or not self.ready:
             return
         self._system, self._aside, self._open = system, [], True
@@ -109,7 +106,7 @@ class ComparisonSession(QObject):
         self.turns.append(Turn(question, sampling, (replies[LEFT], replies[RIGHT])))
         self._waiting, self._wanted = [LEFT, RIGHT], set()
         if not self.sides[LEFT].loaded and self.sides[RIGHT].loaded:
-            self._waiting.reverse()  # the one that is in memory answers first: a load less
+            self._waiting.reverse()  # the loaded model first, which saves one load
         for side in self.sides:
             if side.measured >= 0:
                 side.session.stop()
@@ -117,18 +114,18 @@ class ComparisonSession(QObject):
         self._advance()
 
     def ask_again(self, sampling: Sampling, system: str = "") -> None:
-        """Ask the last question again, in place of its answers."""
+        """Send the last message again and replace its answers."""
         if self.turns and not self.busy and self.ready:
             question = self.turns.pop().question
             self.cleared.emit()
             self.ask(question, sampling, system)
 
     def stop(self) -> None:
-        """End both answers; asked a second time, end the children that do not hear."""
+        """Stop both answers; if called again, end the children that do not respond."""
         if not self.busy:
             return
         for place in [*self._waiting, *self._wanted]:
-            self._give_up(place, self.tr("Stopped before it was asked."))
+            self._give_up(place, self.tr("Stopped before this model was asked."))
         self._waiting = []
         loading = [side for side in self.sides if side.session.state == "loading"]
         self._wanted = set()
@@ -137,12 +134,14 @@ class ComparisonSession(QObject):
         for place, side in enumerate(self.sides):
             side.session.stop()
             reply = self.turns[-1].replies[place]
-            if side.session.state == "idle" and not reply.done:  # the second time: the child is gone and says no more
+            if (
+                side.session.state == "idle" and not reply.done
+            ):  # stopped twice: the child was killed and sends no final event
                 self._end(place, Statistics(ended_by="stopped"))
         self._settle()
 
     def clear(self) -> None:
-        """Begin anew; `restore_turns` takes it back until something is asked."""
+        """Remove all turns; `restore_turns` undoes it until the next message."""
         if self.turns and not self.busy:
             self._aside, self.turns = self.turns, []
             self._matching.forget()
@@ -150,14 +149,14 @@ class ComparisonSession(QObject):
             self.changed.emit()
 
     def restore_turns(self) -> None:
-        """The turns that were cleared."""
+        """Restore the cleared turns."""
         if self._aside and not self.turns:
             self.turns, self._aside = self._aside, []
             self.cleared.emit()
             self.changed.emit()
 
     def unload(self) -> None:
-        """Give the memory of both models back; what they said stays."""
+        """Unload both models; their answers stay."""
         self.stop()
         for side in self.sides:
             side.session.close()
@@ -169,7 +168,7 @@ class ComparisonSession(QObject):
     # --- asking one after the other ---
 
     def _advance(self) -> None:
-        """Begin with the sides that can be asked now."""
+        """Start the sides that can be asked now."""
         plan = self.plan()
         while self._waiting and (plan.at_once or not self._under_way()):
             place = self._waiting.pop(0)
@@ -206,7 +205,7 @@ class ComparisonSession(QObject):
             self._generate(place)
 
     def _on_side(self, place: int) -> None:
-        """A perplexity that was measured later belongs to the earlier answers of the model too."""
+        """Add a perplexity that was measured later to the earlier answers of the model."""
         side = self.sides[place]
         for turn in self.turns if side.perplexity else ():
             reply = turn.replies[place]
@@ -236,7 +235,7 @@ class ComparisonSession(QObject):
             if reply.text:
                 self._end(place, Statistics(ended_by="failed"))
             self._give_up(place, str(error))
-            self.sides[place].clear_error()  # it is said where the answer would be
+            self.sides[place].clear_error()  # it is shown in place of the answer
             self._go_on()
 
     def _end(self, place: int, figures: Statistics) -> None:
@@ -260,7 +259,7 @@ class ComparisonSession(QObject):
         self._settle()
 
     def _settle(self) -> None:
-        """Compare the answers as soon as nothing more will come."""
+        """Compare the answers once both are complete."""
         self.changed.emit()
         if not self.busy and self.turns and self._open:
             self._open = False

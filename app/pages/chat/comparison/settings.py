@@ -1,6 +1,6 @@
-"""The settings of a comparison: in which order both are asked, whether differences are marked, system prompt, sampling.
+"""Settings of a comparison, used for both models: order, highlighting, system prompt and sampling.
 
-Both models get the same of each. Knows where they are remembered, not who uses them.
+The settings are kept between sessions.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _ORDER, _MARKS, _SYSTEM = "comparison/order", "comparison/marks", "chat/system"
 
 
 class ComparisonSettings(SideColumn):
-    """A column on the right of the comparison, which scrolls where the window is low.
+    """A column on the right of the comparison, which scrolls if the window is low.
 
     Signals:
-        order_changed: the order in which both are asked.
-        marks_changed: whether differences are marked.
+        order_changed: the order changed.
+        marks_changed: highlighting was switched on or off.
     """
 
     order_changed = Signal()
@@ -38,9 +38,17 @@ class ComparisonSettings(SideColumn):
         self._order = Segmented(
             theme,
             (
-                Option("auto", self.tr("Automatic"), tip=self.tr("At once where both fit into memory, else in turn")),
-                Option("at_once", self.tr("At once"), tip=self.tr("Both answer at the same time and share the cores")),
-                Option("in_turn", self.tr("In turn"), tip=self.tr("One after the other, each at its full speed")),
+                Option(
+                    "auto",
+                    self.tr("Automatic"),
+                    tip=self.tr("At once if both models fit into memory, otherwise in turn"),
+                ),
+                Option(
+                    "at_once",
+                    self.tr("At once"),
+                    tip=self.tr("Both models generate at the same time and share the device"),
+                ),
+                Option("in_turn", self.tr("In turn"), tip=self.tr("One model after the other, each at full speed")),
             ),
         )
         self._order.setObjectName("comparison_order")
@@ -50,15 +58,15 @@ class ComparisonSettings(SideColumn):
         self._order.chosen.connect(self._note_order)
         self._plan = Note(theme, parent=self)
         self._plan.setObjectName("comparison_plan_words")
-        self._marks = QCheckBox(self.tr("&Mark differences"))
+        self._marks = QCheckBox(self.tr("&Highlight differences"))
         self._marks.setObjectName("comparison_marks")
-        self._marks.setToolTip(self.tr("A ground behind what only one of them says, darker where they part"))
+        self._marks.setToolTip(self.tr("Highlight text that differs, with a stronger colour at the first difference"))
         self._marks.setChecked(state.value(_MARKS, True))
         self._marks.toggled.connect(self._note_marks)
         self._system = QPlainTextEdit()
         self._system.setObjectName("comparison_system")
-        self._system.setPlaceholderText(self.tr("Such as: You answer in one sentence."))
-        self._system.setToolTip(self.tr("Said to both models before the conversation"))
+        self._system.setPlaceholderText(self.tr("Example: You answer in one sentence."))
+        self._system.setToolTip(self.tr("Instructions for both models, sent before the conversation"))
         self._system.setTabChangesFocus(True)
         self._system.setFixedHeight(self._system.fontMetrics().lineSpacing() * 3 + 16)
         self._sampling = SamplingPanel(state)
@@ -68,13 +76,13 @@ class ComparisonSettings(SideColumn):
 
     @property
     def order(self) -> AskOrder:
-        """In which order both are asked."""
+        """The selected order."""
         order: AskOrder = self._order.value
         return order
 
     @property
     def marked(self) -> bool:
-        """Whether differences are marked."""
+        """Return whether differences are highlighted."""
         return self._marks.isChecked()
 
     @property
@@ -83,11 +91,11 @@ class ComparisonSettings(SideColumn):
         return self._system.toPlainText()
 
     def values(self) -> Sampling:
-        """Return the sampling settings; a seed that is new each time is drawn once for both models."""
+        """Return the sampling settings; a random seed is drawn once for both models."""
         return self._sampling.values()
 
     def read(self) -> None:
-        """Take what is remembered now: a conversation with one model shares it and may have changed it."""
+        """Load the stored settings, which the chat with one model shares."""
         system = self._state.value(_SYSTEM, "")
         if system != self.system:
             self._system.setPlainText(system)
@@ -98,7 +106,7 @@ class ComparisonSettings(SideColumn):
         self._sampling = fresh
 
     def show_plan(self, words: str, role: str) -> None:
-        """Say what the order comes to."""
+        """Show the effect of the order."""
         self._plan.set_text(words, role)
 
     def _lay_out(self, theme: Theme) -> None:
@@ -108,7 +116,7 @@ class ComparisonSettings(SideColumn):
         self._column = column = QVBoxLayout(inner)
         column.setContentsMargins(8, 8, 16, 16)
         column.setSpacing(4)
-        column.addWidget(TintedLabel(theme, self.tr("Asked"), bold=True))
+        column.addWidget(TintedLabel(theme, self.tr("Order"), bold=True))
         column.addWidget(self._order)
         column.addWidget(self._plan)
         column.addSpacing(12)
@@ -117,11 +125,11 @@ class ComparisonSettings(SideColumn):
         column.addWidget(system_label)
         column.addWidget(self._system)
         column.addSpacing(12)
-        column.addWidget(TintedLabel(theme, self.tr("Sampling, the same for both"), bold=True))
+        column.addWidget(TintedLabel(theme, self.tr("Sampling for both models"), bold=True))
         column.addWidget(self._sampling)
         column.addStretch(1)
         self.hold(inner)
-        self.setAccessibleName(self.tr("Settings of the comparison"))
+        self.setAccessibleName(self.tr("Comparison settings"))
 
     def _note_order(self) -> None:
         self._state.set_value(_ORDER, self.order)

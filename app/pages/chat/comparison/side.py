@@ -1,7 +1,4 @@
-"""One side of a comparison: which model, on which device, the child that holds it, and its perplexity.
-
-Knows the calls of a chat session; nothing of the other side and of how anything looks.
-"""
+"""One side of a comparison: model, device, session and perplexity."""
 
 from __future__ import annotations
 
@@ -27,7 +24,7 @@ class ComparisonSide(QObject):
     """A model of a comparison.
 
     Signals:
-        changed: model, device, state, perplexity or trouble are others than before.
+        changed: model, device, state, perplexity or error changed.
     """
 
     changed = Signal()
@@ -41,7 +38,7 @@ class ComparisonSide(QObject):
         self.perplexity = 0.0
         self.perplexity_words = ""
         self.measured = -1.0
-        """Share of the measurement of perplexity that is done; below 0 while none is on."""
+        """Progress of the perplexity measurement; below 0 if inactive."""
         self.error: BitwrightError | None = None
         self._weights: dict[str, int] = {}
         self.session.changed.connect(self._follow)
@@ -54,16 +51,16 @@ class ComparisonSide(QObject):
 
     @property
     def label(self) -> str:
-        """The model, in short."""
+        """Short name of the model."""
         return self.choice.label if self.choice is not None else ""
 
     @property
     def loaded(self) -> bool:
-        """Whether the model is in memory."""
+        """Return whether the model is loaded."""
         return self.session.state not in ("idle", "loading")
 
     def pick(self, choice: ModelChoice | None) -> None:
-        """Take another model; the one before gives its memory back."""
+        """Select another model; the previous one is unloaded."""
         if choice is not None and choice.name == self.name:
             self.choice = choice
             return
@@ -73,24 +70,24 @@ class ComparisonSide(QObject):
         self.changed.emit()
 
     def pick_device(self, device: str) -> None:
-        """Compute somewhere else, from the next load on."""
+        """Select the device for the next load."""
         if device != self.device:
             self.session.close()
             self.device, self.error = device, None
             self.changed.emit()
 
     def expect(self, name: str, weights: int) -> None:
-        """Note how many bytes the weights of a model are that need not lie in a folder of its name."""
+        """Set the number of bytes of a model's weights that may not be in a local folder."""
         self._weights[name] = weights
 
     def load(self) -> None:
-        """Read the model into memory."""
+        """Load the model."""
         if self.name and self.session.state == "idle":
             self.error = None
             self.session.load(self.name, self.device)
 
     def need(self, machine: Machine) -> SideMemory:
-        """What its model takes or will take."""
+        """Return the memory that the model uses or will use."""
         if self.name not in self._weights:
             self._weights[self.name] = turns.weights_in(self.name)
         opened = self.session.opened
@@ -99,12 +96,12 @@ class ComparisonSide(QObject):
         return SideMemory(self.label, device, weights, max(1, opened.memory_bytes) if self.loaded else 0)
 
     def clear_error(self) -> None:
-        """What went wrong is said elsewhere."""
+        """Clear the error, which is shown elsewhere."""
         self.error = None
         self.changed.emit()
 
     def measure(self) -> None:
-        """Measure the perplexity of the loaded model; `changed` tells how far it is."""
+        """Measure the perplexity of the loaded model; `changed` reports the progress."""
         if self.session.measure(
             MeasurePerplexity(), on_success=self._measured, on_failure=self._not_measured, on_event=self._heard
         ):

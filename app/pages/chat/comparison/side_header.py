@@ -1,7 +1,4 @@
-"""The head of one side of a comparison: which model, on which device, whether it is in memory, what went wrong with it.
-
-Shows a side (`app.pages.chat.comparison.side`) and says what was picked; decides nothing.
-"""
+"""The header of one side of a comparison: model, device, Load button, and state or error."""
 
 from __future__ import annotations
 
@@ -23,17 +20,17 @@ from core.inference.machine import Device, Machine
 from core.wording import human
 
 OPEN = "\0open"
-"""The last entry of the list of models: a folder that is in no list."""
+"""Item data of the last entry, which opens a folder."""
 
 
 class SideHeader(QWidget):
-    """Two pickers, a button and a line.
+    """Two combo boxes, a button and a line of text.
 
     Signals:
-        picked(str): the user picked the model of this name.
+        picked(str): the user selected the model of this name.
         opened(str): the user opened this folder.
-        device_picked(str): the user picked the device of this id, or `auto`.
-        load_asked: the button was pressed; what it does depends on what it says.
+        device_picked(str): the user selected the device of this id, or `auto`.
+        load_asked: the Load button was pressed; its action depends on its text.
     """
 
     picked = Signal(str)
@@ -71,7 +68,7 @@ class SideHeader(QWidget):
         self._bar.setFixedHeight(4)
         self._bar.setAccessibleName(self.tr("Loading model {letter}").format(letter=letter))
         keeps = self._bar.sizePolicy()
-        keeps.setRetainSizeWhenHidden(True)  # what is below must not jump when loading begins
+        keeps.setRetainSizeWhenHidden(True)  # so that the layout is stable when loading begins
         self._bar.setSizePolicy(keeps)
         row = QHBoxLayout()
         row.setSpacing(8)
@@ -95,7 +92,7 @@ class SideHeader(QWidget):
         self.update_state()
 
     def set_choices(self, choices: Sequence[ModelChoice]) -> None:
-        """Offer these models; the picked one of the side is shown."""
+        """Set the models; the one of the side is selected."""
         self._models.offer(choices)
         if choices:
             self._models.insertSeparator(self._models.count())
@@ -104,7 +101,7 @@ class SideHeader(QWidget):
         self.update_state()
 
     def set_devices(self, machine: Machine) -> None:
-        """Offer the devices that work."""
+        """Set the usable devices."""
         self._devices.clear()
         self._devices.addItem(self.tr("Automatic"), "auto")
         for device in machine.devices:
@@ -117,15 +114,15 @@ class SideHeader(QWidget):
         self.update_state()
 
     def update_state(self) -> None:
-        """Show the side as it is now."""
+        """Show the current state of the side."""
         side, state = self._side, self._side.session.state
         self._models.setCurrentIndex(self._models.findData(side.name))
         self._devices.setCurrentIndex(max(0, self._devices.findData(side.device)))
         words = {
-            "idle": (self.tr("Load"), self.tr("Read the model into memory now; asking does it too")),
+            "idle": (self.tr("Load"), self.tr("Load the model into memory now; the first message does it too")),
             "loading": (self.tr("Cancel"), self.tr("Stop loading")),
         }
-        text, explained = words.get(state, (self.tr("Unload"), self.tr("Give its memory back")))
+        text, explained = words.get(state, (self.tr("Unload"), self.tr("Free the memory of the model")))
         self._load.setText(text)
         self._load.setToolTip(explained)
         self._load.setAccessibleName(f"{text} {side.letter}")
@@ -142,7 +139,7 @@ class SideHeader(QWidget):
             self._bar.setValue(round(1000 * max(0.0, fraction)))
 
     def _words(self) -> tuple[str, str]:
-        """The line below the pickers, and its longer form."""
+        """Return the line below the combo boxes, and its tooltip."""
         side, state = self._side, self._side.session.state
         if state == "loading":
             return side.session.progress[0], ""

@@ -1,7 +1,7 @@
-"""Where two answers differ, token by token: what both say, where they first part, and the stretches that only one has.
+"""The differences of two answers by token: the common beginning, the first difference, and unmatched spans.
 
-Compares the text of tokens. Where two models cut the same text into other tokens, words are compared instead. Knows no
-model and no widget.
+Compares the text of tokens. If two models tokenize the same text differently, words are compared instead. Does not
+depend on Qt.
 """
 
 from __future__ import annotations
@@ -13,29 +13,29 @@ from difflib import SequenceMatcher
 from typing import Final
 
 Span = tuple[int, int]
-"""Start and end of a stretch of the text, in characters."""
+"""Start and end of a span of the text, in characters."""
 
 MOST: Final = 1500
-"""Tokens, behind the part that both begin with, that are matched one by one; matching takes the square of them."""
+"""Maximum number of tokens matched after the common beginning; matching takes quadratic time."""
 _SHORTEST: Final = 2
-"""Units in a row that both must have to count as common behind the first difference: a lone comma is an accident."""
+"""Minimum length of a match after the first difference, so that a single comma does not count."""
 _SURE: Final = 8
-"""Characters of the same text behind two tokens, one of which begins with the other, that show another vocabulary."""
+"""Characters of equal text after two tokens with a common prefix that prove a different vocabulary."""
 _WORD: Final = re.compile(r"\s*\S+|\s+")
 
 
 @dataclass(frozen=True)
 class TokenDiff:
-    """Two answers against each other.
+    """The differences of two answers.
 
     Attributes:
-        unit: `token` or `word`: what was compared.
-        common: how many units both begin with.
-        lengths: units of each answer.
-        share: of units that both have, in order: twice their number against all of both, 0 to 1.
-            Behind the first difference a unit counts with a neighbour that is common too, or at the end of both.
-        only: for each answer the stretches of its text that the other does not have.
-        first: for each answer the unit at which they part; None where they are equal, or where it has no such unit.
+        unit: `token` or `word`: the compared units.
+        common: number of units in the common beginning.
+        lengths: number of units of each answer.
+        share: ratio of matching units: twice their number divided by the units of both, 0 to 1.
+            After the first difference, a unit counts only with a matching neighbour, or at the end of both.
+        only: for each answer, the spans of its text that the other does not have.
+        first: for each answer, the span of the first difference; None if there is none.
     """
 
     unit: str
@@ -47,14 +47,14 @@ class TokenDiff:
 
     @property
     def equal(self) -> bool:
-        """Whether both answers are the same."""
+        """Return whether both answers are equal."""
         return self.lengths[0] == self.lengths[1] == self.common
 
 
 def compare(left: Sequence[str], right: Sequence[str]) -> TokenDiff:
-    """Compare two answers, given as the text of their tokens ("" where a character is not complete yet).
+    """Compare two answers, given as the text of their tokens ("" for one that ends within a character).
 
-    What comes after the first MOST units behind their common beginning counts as different where both are that long.
+    Units beyond MOST after the common beginning count as different if both answers are that long.
     """
     first, second = _whole(left), _whole(right)
     unit = "token"
@@ -78,9 +78,9 @@ def compare(left: Sequence[str], right: Sequence[str]) -> TokenDiff:
 
 
 def pieces_of(text: str, pieces: Sequence[str]) -> tuple[str, ...]:
-    """The tokens of `text` (without the white space around it), of which `pieces` may hold more, such as thoughts.
+    """Return the tokens of `text` without surrounding white space; `pieces` may hold more, such as reasoning.
 
-    Where the tokens do not add up to the text its words are taken.
+    If the tokens do not add up to the text, return its words.
     """
     wanted, whole = text.strip(), "".join(pieces)
     start = whole.rfind(wanted)
@@ -96,7 +96,7 @@ def pieces_of(text: str, pieces: Sequence[str]) -> tuple[str, ...]:
 
 
 def _whole(pieces: Sequence[str]) -> list[str]:
-    """The pieces that hold text: those of an unfinished character are part of the one that completes it."""
+    """Return the pieces with text: those of an incomplete character are joined to the one that completes it."""
     return [piece for piece in pieces if piece]
 
 
@@ -105,14 +105,14 @@ def _words(pieces: Sequence[str]) -> list[str]:
 
 
 def _cut_differently(first: Sequence[str], second: Sequence[str]) -> bool:
-    """Whether text that both begin with is cut at other places: then their tokens cannot be held against each other."""
+    """Return whether equal text at the beginning is tokenized differently, so that tokens cannot be compared."""
     common = _common(first, second)
     if common == min(len(first), len(second)):
         return False
     ahead, behind = first[common], second[common]
     if not (ahead.startswith(behind) or behind.startswith(ahead)):
         return False
-    # One may have chosen " hello" and the other " hell" of the same vocabulary: only more of the same text tells.
+    # " hello" and " hell" may be tokens of one vocabulary: only more of the same text proves a difference.
     one, other = "".join(first[common:]), "".join(second[common:])
     return _common(one, other) > max(len(ahead), len(behind)) + _SURE
 
@@ -125,7 +125,7 @@ def _common(first: Sequence[str], second: Sequence[str]) -> int:
 
 
 def _matches(first: Sequence[str], second: Sequence[str], start: int) -> list[tuple[int, int, int]]:
-    """Places in both and lengths of what they have in common behind `start`."""
+    """Return positions in both and lengths of the matches after `start`."""
     one, other = first[start : start + MOST], second[start : start + MOST]
     found = SequenceMatcher(None, one, other, autojunk=False).get_matching_blocks()
     ends = (len(one), len(other))
@@ -137,7 +137,7 @@ def _matches(first: Sequence[str], second: Sequence[str], start: int) -> list[tu
 
 
 def _unmatched(pieces: Sequence[str], matched: Sequence[Span]) -> tuple[Span, ...]:
-    """The text between the matched stretches of units, in characters."""
+    """Return the text between the matches, in characters."""
     starts = [0]
     for piece in pieces:
         starts.append(starts[-1] + len(piece))
@@ -150,7 +150,7 @@ def _unmatched(pieces: Sequence[str], matched: Sequence[Span]) -> tuple[Span, ..
 
 
 def _span_at(pieces: Sequence[str], number: int) -> Span | None:
-    """The unit in characters, with the next ones where it is white space, which nobody could see marked."""
+    """Return the span of a unit, extended by the next ones if it is white space, which would be invisible."""
     if number >= len(pieces):
         return None
     start = sum(len(piece) for piece in pieces[:number])

@@ -1,6 +1,6 @@
-"""The turns of a comparison, one below the other, in two columns that scroll together.
+"""The turns of a comparison in two columns that scroll together.
 
-Follows the end while the user is at the end, as a conversation does. Knows turns and their places.
+Follows the end while the user is at the end.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class TurnList(FollowingScroll):
     """All turns.
 
     Signals:
-        measure_asked(int): the perplexity of this side's model should be measured, or no longer.
+        measure_asked(int): the perplexity measurement of this side should start or stop.
     """
 
     measure_asked = Signal(int)
@@ -34,7 +34,7 @@ class TurnList(FollowingScroll):
         self._theme = theme
         self._turns: list[TurnView] = []
         self._first = self._width = 0
-        self.setAccessibleName(self.tr("TokenDiff"))
+        self.setAccessibleName(self.tr("Comparison"))
         self.setObjectName("comparison_board")
         self._settle = QTimer(self, singleShot=True, interval=0)
         self._settle.timeout.connect(self.lay_out)
@@ -42,11 +42,11 @@ class TurnList(FollowingScroll):
 
     @property
     def turns(self) -> list[TurnView]:
-        """The turns, the first one first."""
+        """The turns from first to last."""
         return list(self._turns)
 
     def add(self, turn: Turn) -> TurnView:
-        """A new turn at the end, which is followed from now on."""
+        """Add a turn at the end and follow it."""
         view = TurnView(self._theme, turn, self.ground)
         self._turns.append(view)
         view.resized.connect(lambda: self._note_size(view))
@@ -58,7 +58,7 @@ class TurnList(FollowingScroll):
         return view
 
     def show_turns(self, turns: Sequence[Turn]) -> None:
-        """Show these in place of all others."""
+        """Replace all turns."""
         for view in self._turns:
             view.hide()
             view.deleteLater()
@@ -68,7 +68,7 @@ class TurnList(FollowingScroll):
         self.lay_out()
 
     def lay_out(self) -> None:
-        """Give every turn its place; where the width is the same, only those from the first that changed."""
+        """Place every turn; if the width is unchanged, only from the first that changed."""
         room = self.room
         width = min(room - 2 * MARGIN, most_width(self))
         first = self._first if room == self._width else 0
@@ -81,10 +81,10 @@ class TurnList(FollowingScroll):
             y += height + _APART
         self.ground.resize(room, y - _APART + MARGIN)
         self._first, self._width = len(self._turns), room
-        self._settle.stop()  # laying out tells of new heights, which are taken already
+        self._settle.stop()  # the layout reports new heights, which are applied already
 
     def resizeEvent(self, event: QResizeEvent) -> None:
-        """A new width."""
+        """Lay out for the new width."""
         super().resizeEvent(event)
         if event.size().width() != event.oldSize().width():
             self.lay_out()
@@ -100,5 +100,5 @@ class TurnList(FollowingScroll):
 
 
 def most_width(widget: QWidget) -> int:
-    """Width of both columns where there is room."""
+    """Return the maximum width of both columns."""
     return 2 * (widget.fontMetrics().averageCharWidth() * COLUMNS + 24) + GAP

@@ -1,7 +1,6 @@
-"""One question and both answers to it, side by side, with what each cost and how they differ.
+"""A message and both answers, side by side, with statistics and differences.
 
-Lays out itself: `TurnList` gives it a width and asks how high it is. Shows a turn
-(`app.pages.chat.comparison.turns`), steers nothing.
+`TurnList` sets the width and asks for the height.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from app.theme import Theme, mixed
 from app.widgets.tinted_label import TintedLabel
 
 GAP = 16
-"""Pixels between the columns."""
+"""Distance between the columns in pixels."""
 _SPACE = 8
 
 
@@ -27,8 +26,8 @@ class TurnView(QWidget):
     """A turn.
 
     Signals:
-        resized: its height is another one now.
-        measure_asked(int): the perplexity of this side's model should be measured, or no longer.
+        resized: its height changed.
+        measure_asked(int): the perplexity measurement of this side should start or stop.
     """
 
     resized = Signal()
@@ -61,16 +60,16 @@ class TurnView(QWidget):
 
     @property
     def figures(self) -> tuple[ReplyFigures, ReplyFigures]:
-        """What both cost."""
+        """The statistics of both answers."""
         return self._figures
 
     @property
     def verdict(self) -> str:
-        """What is said of the difference."""
+        """The text about the differences."""
         return self._words.text()
 
     def show_reply(self, place: int, live_speed: float = 0.0) -> None:
-        """Show what has come of the answer of the side `place`."""
+        """Show the current answer of the side `place`."""
         reply, answer = self.turn.replies[place], self._answers[place]
         if reply.text != self._shown[place]:
             new = reply.text.removeprefix(self._shown[place])
@@ -92,25 +91,25 @@ class TurnView(QWidget):
         self.resized.emit()
 
     def show_status(self, text: str) -> None:
-        """What goes on with this turn, while there is no comparison."""
+        """Show the activity while there is no comparison."""
         if self.turn.comparison is None:
             self._tell(text, "muted")
 
     def show_comparison(self, marked: bool) -> None:
-        """Say how the answers differ, and mark where, if `marked`."""
+        """Show the differences, and highlight them if `marked`."""
         self._marked, self._unmarked = marked, True
         if self.turn.comparison is not None:
             self._tell(*turns.verdict(self.turn.comparison))
         self.resized.emit()
 
     def update_style(self) -> None:
-        """Take the colours of the theme as it is now."""
+        """Apply the current colours of the theme."""
         for view in (self._question, *self._answers):
             view.update_style()
-        self._mark()  # the documents were filled anew, and the marks lie on their characters
+        self._mark()  # the highlights refer to positions in the documents, which were filled again
 
     def place(self, width: int) -> int:
-        """Lay out for `width` pixels and say how high it is."""
+        """Lay out for `width` pixels and return the height."""
         y = self._question.place(width)
         self._question.setGeometry(0, 0, width, y)
         y += _SPACE
@@ -127,12 +126,12 @@ class TurnView(QWidget):
                 end = max(end, y + high + 4)
         bottom = end
         for answer, figures, x in zip(self._answers, self._figures, places, strict=True):
-            # Statistics stand on one line, to be compared; a problem stands where its answer would be.
+            # Statistics are aligned for comparison; an error takes the place of its answer.
             top = y if answer.isHidden() else end
             high = figures.place(column - 4)
             figures.setGeometry(x + 4, top, column - 4, high)
             bottom = max(bottom, top + high)
-        if self._unmarked:  # only now every text is in its place, which tells their order
+        if self._unmarked:  # highlights need the order of the texts, which is known after the layout
             self._unmarked = False
             self._mark()
         return bottom
@@ -166,10 +165,10 @@ def _caption(reply: Reply) -> str:
         return reply.label
     counted = f"{figures.tokens:,} tokens" if figures.tokens != 1 else "1 token"
     endings = {
-        "length": "cut at max tokens",
-        "context": "cut where the context is full",
+        "length": "stopped at max tokens",
+        "context": "stopped, context is full",
         "stopped": "stopped",
-        "failed": "cut off",
+        "failed": "interrupted",
     }
     dropped = f"without the {figures.dropped_messages} oldest messages" if figures.dropped_messages else ""
     return ", ".join(filter(None, (f"{reply.label}: {counted}", endings.get(figures.ended_by, ""), dropped)))

@@ -1,7 +1,7 @@
-"""Two models against each other: what was asked, what each answered, and in which order they can be asked at all.
+"""The turns of a comparison, and the order in which two models can be asked given the free memory.
 
-Two models need the memory of both, and two that compute at once share the cores. This says from the size of the weights
-what fits, in words. Plain values; knows no child process, no widget and, but for `free_for`, nothing of this machine.
+Two loaded models need the memory of both, and two active ones share the device. Plain values; only `free_for` measures
+anything.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ AskOrder = Literal["auto", "at_once", "in_turn"]
 Messages = list[dict[str, str]]
 
 _SPARE: Final = 1.1
-"""Conversation, activations and what the allocator keeps, against the bytes of the weights."""
+"""Cache, activations and allocator overhead, relative to the size of the weights."""
 _WEIGHTS: Final = (".safetensors", ".gguf", ".bin")
 
 
@@ -37,17 +37,17 @@ def _tr(text: str) -> str:
 
 @dataclass
 class Reply:
-    """What one side said to a question, or why it did not.
+    """The answer of one side, or the reason why there is none.
 
     Attributes:
         label: of the model that said it; model: its name, as in `LoadModel`.
         text: as it came; thinking: what it thought before, if it does.
         pieces: text of each token.
-        figures: what it cost, None while it comes.
-        memory: bytes that the model held while it answered, 0 where that is not known.
-        perplexity: of the model, 0 where nobody measured it; perplexity_words: on what, if that is known.
-        problem: why there is no answer, in a sentence, or "".
-        shared: whether the other side computed on the same device at the same time.
+        figures: statistics, None while it is being generated.
+        memory: bytes used by the model, 0 if unknown.
+        perplexity: perplexity of the model, 0 if not measured; perplexity_words: description of its text.
+        problem: the reason why there is no answer, as a sentence, or "".
+        shared: the other side used the same device at the same time.
     """
 
     label: str = ""
@@ -64,13 +64,13 @@ class Reply:
 
     @property
     def done(self) -> bool:
-        """Whether no more will come."""
+        """Return whether the answer is complete."""
         return self.figures is not None or bool(self.problem)
 
 
 @dataclass
 class Turn:
-    """A question, the settings it was asked with, the both answers, and how they differ once both are there."""
+    """A message, its settings, both answers, and their differences once both are complete."""
 
     question: str
     sampling: Sampling = field(default_factory=Sampling)
@@ -79,9 +79,9 @@ class Turn:
 
 
 def messages_of(turns: Sequence[Turn], side: int, system: str = "") -> Messages:
-    """What a chat template takes for the side `side`: every question, and this side's own answers to them.
+    """Return the messages for the chat template of a side: every message, and this side's own answers.
 
-    A question without an answer is joined to the next one, as many templates refuse two of a kind in a row.
+    A message without an answer is joined to the next one, as many templates reject repeated roles.
     """
     found: Messages = [{"role": "system", "content": system}] if system.strip() else []
     for turn in turns:
@@ -96,12 +96,12 @@ def messages_of(turns: Sequence[Turn], side: int, system: str = "") -> Messages:
 
 @dataclass(frozen=True)
 class SideMemory:
-    """What one side takes.
+    """The memory of one side.
 
     Attributes:
-        label: of its model; device: its id.
-        weights: bytes of its weights, 0 where that is not known.
-        held: bytes that it holds now, 0 while it is not loaded.
+        label: name of its model; device: its id.
+        weights: bytes of its weights, 0 if unknown.
+        held: bytes used now, 0 if it is not loaded.
     """
 
     label: str
@@ -111,18 +111,18 @@ class SideMemory:
 
     @property
     def more(self) -> int:
-        """Bytes that loading it will take in addition to what is taken now, with the program; 0: loaded, or unknown."""
+        """Additional bytes needed to load the model, including the process; 0 if loaded or unknown."""
         return 0 if self.held or not self.weights else round(self.weights * _SPARE) + ENGINE
 
 
 @dataclass(frozen=True)
 class AskPlan:
-    """How both sides will be asked.
+    """The order in which both sides are asked.
 
     Attributes:
-        at_once: both answer at the same time; else the second begins when the first has answered.
-        swap: only one of them may be in memory at a time.
-        words: that in a sentence, with the figures; role: its colour, "warning" where it may not go well.
+        at_once: both generate at the same time; otherwise one after the other.
+        swap: only one model may be loaded at a time.
+        words: the plan as a sentence with figures; role: its colour, "warning" if it may fail.
     """
 
     at_once: bool
@@ -132,12 +132,12 @@ class AskPlan:
 
 
 def plan(needs: tuple[SideMemory, SideMemory], free: dict[str, float], wanted: AskOrder = "auto") -> AskPlan:
-    """How to ask two models.
+    """Return the order in which to ask two models.
 
     Args:
-        needs: of both sides.
-        free: bytes free now by device id; a device that is not in it is not known.
-        wanted: what the user chose; `auto` is at once where both fit.
+        needs: memory of both sides.
+        free: free bytes by device id; unknown for missing devices.
+        wanted: the user's choice; `auto` is at once if both fit.
     """
     short, known = _shortage(needs, free)
     swap = bool(short) or not known
@@ -145,26 +145,26 @@ def plan(needs: tuple[SideMemory, SideMemory], free: dict[str, float], wanted: A
     same = needs[0].device == needs[1].device
     if at_once and short:
         return AskPlan(
-            True, False, _tr("{short} Both at once may fail or take very long.").format(short=short), "warning"
+            True, False, _tr("{short} Running both at once may fail or be very slow.").format(short=short), "warning"
         )
     if at_once:
-        words = _tr("Both stay in memory and answer at once.") if known else _tr("Both answer at once.")
+        words = (
+            _tr("Both models stay loaded and run at the same time.")
+            if known
+            else _tr("Both models run at the same time.")
+        )
         if same:
-            words += " " + _tr("They share {device}, so each is slower than alone.").format(
-                device=_name(needs[0].device)
-            )
+            words += " " + _tr("They share {device}, so each is slower.").format(device=_name(needs[0].device))
         return AskPlan(True, False, words)
     if short:
-        return AskPlan(
-            False, True, _tr("{short} Each is loaded for its answer and then makes room.").format(short=short)
-        )
+        return AskPlan(False, True, _tr("{short} The models are loaded one at a time.").format(short=short))
     if not known:
-        return AskPlan(False, True, _tr("How much memory both need is not known yet: one after the other."))
-    return AskPlan(False, False, _tr("One after the other, each at its full speed. Both stay in memory."))
+        return AskPlan(False, True, _tr("The memory of both models is not known yet, so they run one after the other."))
+    return AskPlan(False, False, _tr("One after the other, each at full speed. Both models stay loaded."))
 
 
 def _shortage(needs: tuple[SideMemory, SideMemory], free: dict[str, float]) -> tuple[str, bool]:
-    """A sentence on the device where both do not fit ("" where they do), and whether that is known at all."""
+    """Return a sentence about the device on which both do not fit ("" if they do), and whether this is known."""
     known = all(need.weights or need.held for need in needs)
     for device in dict.fromkeys(need.device for need in needs):
         wanted = sum(need.more for need in needs if need.device == device)
@@ -182,7 +182,7 @@ def _name(device: str) -> str:
 
 
 def free_for(machine: Machine, devices: Sequence[str]) -> dict[str, float]:
-    """Bytes free now on these devices; one whose memory is not known is left out."""
+    """Return the free bytes of these devices; a device with unknown memory is omitted."""
     found: dict[str, float] = {}
     for device in devices:
         if device.startswith("cpu"):
@@ -195,7 +195,7 @@ def free_for(machine: Machine, devices: Sequence[str]) -> dict[str, float]:
 
 
 def _free_ram(machine: Machine) -> float:
-    """Bytes free now, within what a container grants, which only the measured machine knows."""
+    """Return the free bytes of RAM, within the limit of a container as measured."""
     import psutil  # not needed for the first paint
 
     cpu = machine.device("cpu")
@@ -204,7 +204,7 @@ def _free_ram(machine: Machine) -> float:
 
 
 def resolved(machine: Machine, device: str) -> str:
-    """The id of the device that a choice means: `auto` and a stable id become `cpu`, `cuda:0` and the like."""
+    """Return the device id of a choice: `auto` and stable ids become `cpu`, `cuda:0` and the like."""
     if device == "auto":
         return machine.chosen or "cpu"
     known = machine.device(device)
@@ -212,7 +212,7 @@ def resolved(machine: Machine, device: str) -> str:
 
 
 def weights_in(name: str) -> int:
-    """Bytes of the weights in a folder or a GGUF file on this machine; 0 for what is not here."""
+    """Return the bytes of the weights in a local folder or GGUF file; 0 if it does not exist."""
     try:
         path = Path(name)
         if path.is_file():
@@ -223,7 +223,7 @@ def weights_in(name: str) -> int:
 
 
 def likely_pair(choices: Sequence[ModelChoice]) -> tuple[ModelChoice | None, ModelChoice | None]:
-    """The original against the newest of what was made, else the first two of what there is."""
+    """Return the original and the newest output, or else the first two models."""
     originals = [each for each in choices if each.kind == "original"]
     made = [each for each in choices if each.kind == "run"]
     first = next(iter([*originals, *choices]), None)
@@ -232,7 +232,7 @@ def likely_pair(choices: Sequence[ModelChoice]) -> tuple[ModelChoice | None, Mod
 
 
 def ending_of(turn: Turn) -> str:
-    """What is said in place of a comparison, where one of the answers is missing; "" where that is not so."""
+    """Return the text shown in place of a comparison if an answer is missing; otherwise ""."""
     missing = [not reply.text.strip() for reply in turn.replies]
     if all(missing) or not any(missing):
         return ""
@@ -241,20 +241,20 @@ def ending_of(turn: Turn) -> str:
 
 
 def verdict(comparison: TokenDiff) -> tuple[str, str]:
-    """How two answers differ, in a sentence, and the colour of it."""
+    """Return a sentence about the differences of two answers, and its colour role."""
     unit, units = (_tr("token"), _tr("tokens")) if comparison.unit == "token" else (_tr("word"), _tr("words"))
     count = max(comparison.lengths)
     if not count:
-        return _tr("Neither of them said anything."), "muted"
+        return _tr("Both answers are empty."), "muted"
     if comparison.equal:
-        return _tr("The same answer, all {count} {units}.").format(count=f"{count:,}", units=units), "good"
+        return _tr("Identical answers ({count} {units}).").format(count=f"{count:,}", units=units), "good"
     share = f"{100 * comparison.share:.0f}"
     common = _tr("{share} % of the {units} are the same.").format(share=share, units=units)
     if comparison.common == 0:
-        begin = _tr("They differ from the first word on.")
+        begin = _tr("They differ from the start.")
     elif comparison.common == min(comparison.lengths):
-        begin = _tr("One goes on where the other ends, after {count} {units}.")
+        begin = _tr("One answer continues after {count} {units}.")
     else:
-        begin = _tr("The same for {count} {units}, then they part.")
+        begin = _tr("They differ after {count} {units}.")
     counted = unit if comparison.common == 1 else units
     return begin.format(count=f"{comparison.common:,}", units=counted) + " " + common, "muted"

@@ -1,10 +1,7 @@
-"""Two models side by side: one composer, two answers, what each costs and where they differ.
+"""The comparison of two models: one composer, two answers, their statistics and differences.
 
-Brings together the two sides and their turns (`session`) and the widgets that show them; what is offered in which
-state is decided in `_update` alone.
-
-What the page around it does: it gives it the whole width (pickers and settings are its own) and hides it when one model
-is wanted again. After a minute of that both models give their memory back; `rest` does it at once.
+Connects the session and the widgets; only `_update` decides which widgets are enabled. The page hides the view when one
+model is wanted again; a minute later both models are unloaded, or at once by `unload`.
 """
 
 from __future__ import annotations
@@ -48,7 +45,7 @@ class ComparisonView(QWidget):
     """The comparison.
 
     Signals:
-        answered: both answers to a question are complete.
+        answered: both answers to a message are complete.
     """
 
     answered = Signal()
@@ -71,8 +68,10 @@ class ComparisonView(QWidget):
         self._plan.setObjectName("comparison_plan")
         self._slow = Note(theme, parent=self)
         self._slow.setObjectName("comparison_slow")
-        self._again = self._button("comparison_again", self.tr("Ask again"), self.tr("The last question, to both anew"))
-        self._clear = self._button("comparison_clear", self.tr("Clear"), self.tr("Begin a new comparison"))
+        self._again = self._button(
+            "comparison_again", self.tr("Ask again"), self.tr("Send the last message to both models again")
+        )
+        self._clear = self._button("comparison_clear", self.tr("Clear"), self.tr("Start a new comparison"))
         self._show = self._button(
             "comparison_settings", self.tr("Settings"), self.tr("Order, system prompt and sampling")
         )
@@ -81,7 +80,7 @@ class ComparisonView(QWidget):
         self._settings = ComparisonSettings(theme, context.state, self)
         self._settings.setVisible(bool(context.state.value(_SHOWN, False)))
         self._lay_out()
-        # Four times a second: figures that change with every token cannot be read.
+        # Four times a second: figures that change with every token are not readable.
         self._tick = QTimer(self, interval=250)
         self._tick.timeout.connect(self._show_speed)
         self._rest = QTimer(self, singleShot=True, interval=_REST_MS)
@@ -96,26 +95,26 @@ class ComparisonView(QWidget):
         return self._session
 
     def open_pair(self, left: str, right: str) -> None:
-        """Compare these two models from now on; "" leaves a side as it is."""
+        """Compare these two models; "" leaves a side unchanged."""
         for place, name in enumerate((left, right)):
             if name:
                 self._pick(place, name)
 
     def ask(self, question: str) -> None:
-        """Ask both."""
+        """Send a message to both models."""
         self._session.order = self._settings.order
         self._session.ask(question, self._settings.values(), self._settings.system)
 
     def stop(self) -> None:
-        """End both answers."""
+        """Stop both answers."""
         self._session.stop()
 
     def unload(self) -> None:
-        """Give the memory of both models back."""
+        """Unload both models."""
         self._session.unload()
 
     def showEvent(self, event: QShowEvent) -> None:
-        """Look for models again; where there is much room, the settings are open until somebody closes them."""
+        """Update the models; if there is space, open the settings unless the user closed them."""
         super().showEvent(event)
         self._rest.stop()
         self._known.rescan()
@@ -129,13 +128,13 @@ class ComparisonView(QWidget):
         self._composer.setFocus()
 
     def hideEvent(self, event: QHideEvent) -> None:
-        """Somebody wants one model again; not so where only another page is looked at."""
+        """Unload later if the chat with one model is shown; not if another page is."""
         super().hideEvent(event)
         if self.isHidden():
             self._rest.start()
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
-        """Esc ends what goes on; where nothing does, it is the window's."""
+        """Handle Esc, which stops an activity; otherwise pass it to the window."""
         if event.key() == Qt.Key.Key_Escape and self._session.busy:
             self.stop()
             event.accept()
@@ -149,7 +148,7 @@ class ComparisonView(QWidget):
             self.unload()
             self._context.show_message(self.tr("The two models that were compared gave their memory back."))
 
-    # --- making ---
+    # --- construction ---
 
     def _lay_out(self) -> None:
         heads = QHBoxLayout()
@@ -183,7 +182,7 @@ class ComparisonView(QWidget):
         row.addWidget(self._settings)
 
     def _centred(self, inner: QLayout) -> QHBoxLayout:
-        """`inner` above or below the turns, exactly as wide as its columns; that has a scroll bar beside them."""
+        """Return `inner` in a row with the width of the columns, excluding the scroll bar."""
         box = QWidget(self)
         box.setLayout(inner)
         box.setMaximumWidth(most_width(self))
@@ -232,7 +231,7 @@ class ComparisonView(QWidget):
         button.setAutoDefault(False)
         return button
 
-    # --- what the user does ---
+    # --- user actions ---
 
     def _pick(self, place: int, name: str) -> None:
         self._known.add_folder(name)
@@ -273,7 +272,7 @@ class ComparisonView(QWidget):
         self._session.order = self._settings.order
         self._update()
 
-    # --- what happens ---
+    # --- reactions ---
 
     def _show_devices(self) -> None:
         for head in self._heads:
@@ -303,10 +302,10 @@ class ComparisonView(QWidget):
         for turn in self._turn_list.turns:
             turn.show_comparison(self._settings.marked)
 
-    # --- showing ---
+    # --- display ---
 
     def _refresh(self) -> None:
-        """Offer the models that there are; a side that has none takes what was compared last, or what is likely."""
+        """Update the models; a side without one takes the last compared or a likely one."""
         choices = self._known.choices
         model = self._context.draft.model
         likely = likely_pair(choices)
@@ -322,7 +321,7 @@ class ComparisonView(QWidget):
         self._update()
 
     def _update(self) -> None:
-        """Bring everything that is offered in line with the state."""
+        """Update all widgets for the current state."""
         session = self._session
         busy, empty = session.busy, not session.turns
         plan = session.plan()
@@ -343,7 +342,7 @@ class ComparisonView(QWidget):
         self._update_turns(busy)
 
     def _show_slow(self) -> None:
-        words = self.tr("A quantization is running: both it and the answers will be slow.")
+        words = self.tr("A run is active. Both the run and the answers are slower.")
         self._slow.set_text(words if self._context.runs.active else "", "warning")
 
     def _update_turns(self, busy: bool) -> None:
@@ -361,16 +360,16 @@ class ComparisonView(QWidget):
                 turn.show_status(ending_of(turn.turn))
 
     def _status(self) -> str:
-        """Who does what, while the answers come."""
+        """Return the activity of both sides while answers are pending."""
         words = {
             "loading": self.tr("{letter} is loading"),
-            "answering": self.tr("{letter} answers"),
+            "answering": self.tr("{letter} is generating"),
         }
         parts = []
         for place, side in enumerate(self._session.sides):
             reply = self._session.turns[-1].replies[place]
             if not reply.done:
-                text = words.get(side.session.state, self.tr("{letter} waits for its turn"))
+                text = words.get(side.session.state, self.tr("{letter} is waiting"))
                 parts.append(text.format(letter=side.letter))
         return ", ".join(parts) + "." if parts else ""
 

@@ -28,7 +28,7 @@ class ComparisonWelcome(ExampleWelcome):
         if ready:
             self.hint.set_text(
                 self.tr(
-                    "Such as the original and what you made of it. Both get the same seed; where they differ is marked."
+                    "Compare a quantized model with the original. Both use the same seed; differences are highlighted."
                 )
             )
         elif any_model:

@@ -1,7 +1,6 @@
-"""A conversation: its messages, the branches that asking again and editing make, and what each answer cost.
+"""A conversation: its messages, the branches created by regenerating and editing, and the statistics of answers.
 
-Plain values for the chat page and for what saves them (`app.pages.chat.conversations.json_format`); knows no
-Qt, no child process and no file.
+Plain values, stored by `app.pages.chat.conversations.json_format`. Does not depend on Qt.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ LONGEST_TITLE: Final = 60
 
 @dataclass
 class Message:
-    """One message.
+    """A message.
 
     Attributes:
-        id: its place in the conversation; parent: the message before it, None for the first.
-        text: what was written, as it came; thinking: what the model thought before it.
-        model: short name of the model that wrote it, "" for a question.
-        figures: of an answer; None for a question, and while an answer is coming.
-        sampling: the settings that an answer was drawn with, its seed too.
+        id: number in the conversation; parent: id of the previous message, None for the first.
+        text: the text; thinking: the reasoning before it.
+        model: short name of the model that generated it, "" for a user's message.
+        figures: statistics of an answer; None for a user's message, and while an answer is being generated.
+        sampling: the sampling settings of an answer, including the seed.
     """
 
     id: int
@@ -41,14 +40,14 @@ class Message:
 
 
 class Conversation:
-    """A tree of messages and the branch of it that is shown.
+    """A tree of messages and the branch that is shown.
 
-    Another answer to a question, and another wording of a question, stand beside the first; each can be shown again,
-    with the branch that was shown below it before.
+    Alternative answers and edited versions of a message are siblings. Each can be shown again, with the branch that was
+    shown below it before.
 
     Attributes:
-        id: names its file; title: given by the user, "" while its first question serves as one.
-        created, updated: seconds since the epoch; model: what was talked to last; system: the system prompt.
+        id: name of its file; title: set by the user, "" to use its first message.
+        created, updated: seconds since the epoch; model: the model used last; system: the system prompt.
     """
 
     def __init__(self, identity: str = "") -> None:
@@ -66,16 +65,16 @@ class Conversation:
         return sum(1 for _ in self._walk())
 
     def __iter__(self) -> Iterator[Message]:
-        """All messages of all branches, in the order in which they were written."""
+        """Iterate over the messages of all branches, in the order of creation."""
         return iter(list(self._messages.values()))
 
     def __contains__(self, identity: object) -> bool:
-        """Whether there is a message of this id, in any branch."""
+        """Return whether any branch has a message of this id."""
         return identity in self._messages
 
     @property
     def name(self) -> str:
-        """What people call it: its title, or the beginning of its first question."""
+        """The title, or the beginning of the first message."""
         if self.title:
             return self.title
         first = next((message.text for message in self._walk() if message.role == "user"), "")
@@ -83,7 +82,7 @@ class Conversation:
         return words if len(words) <= LONGEST_TITLE else words[: LONGEST_TITLE - 1].rstrip() + "\N{HORIZONTAL ELLIPSIS}"
 
     def path(self) -> list[Message]:
-        """The messages of the shown branch, the first one first."""
+        """Return the messages of the shown branch from first to last."""
         return list(self._walk())
 
     @property
@@ -95,12 +94,12 @@ class Conversation:
         return found
 
     def add(self, role: Role, text: str) -> Message:
-        """A new message at the end of the shown branch."""
+        """Add a message at the end of the shown branch."""
         last = self.last
         return self.put(Message(self._next, None if last is None else last.id, role, text))
 
     def put(self, message: Message) -> Message:
-        """Add a message under its own id and parent, and show it; the parent must be there, and the id be new."""
+        """Add a message with its own id and parent, and show it. The parent must exist and the id be new."""
         self._messages[message.id] = message
         self._children.setdefault(message.parent, []).append(message.id)
         self._shown[message.parent] = message.id
@@ -109,11 +108,11 @@ class Conversation:
         return message
 
     def branch(self, message: Message, text: str) -> Message:
-        """Another wording of a question, beside it; what followed the first stays with the first."""
+        """Add an edited version of a message as a sibling; the messages after the original stay with it."""
         return self.put(Message(self._next, message.parent, message.role, text))
 
     def drop_last(self) -> None:
-        """Remove the last message, which must have nothing after it; an earlier answer in its place comes back."""
+        """Remove the last message, which must be a leaf; an earlier sibling is shown again."""
         message = self.last
         if message is None:
             return
@@ -126,23 +125,23 @@ class Conversation:
             self._shown[message.parent] = beside[-1]
 
     def rewind(self) -> None:
-        """Step back to the question of the last answer, so that the next message is another answer to it."""
+        """Go back to the message before the last answer, so that the next one becomes its sibling."""
         last = self.last
         if last is not None and last.role == "assistant":
             self._shown.pop(last.parent, None)
 
     def unwind(self) -> None:
-        """Show the newest answer to the last question again, where it has one."""
+        """Show the newest answer to the last message again, if there is one."""
         last = self.last
         if last is not None and self._children.get(last.id):
             self._shown[last.id] = self._children[last.id][-1]
 
     def siblings(self, message: Message) -> list[Message]:
-        """All messages that stand where `message` stands, the oldest first, `message` among them."""
+        """Return all versions of `message`, including itself, the oldest first."""
         return [self._messages[other] for other in self._children.get(message.parent, [])]
 
     def show(self, message: Message) -> None:
-        """Make `message` part of the shown branch, with what was shown below it before, or the newest of it."""
+        """Show the branch with `message`, and below it the branch shown last or the newest one."""
         at: int | None = message.id
         while at is not None:
             above = self._messages[at].parent
@@ -153,10 +152,9 @@ class Conversation:
             at = self._shown.setdefault(at, self._children[at][-1])
 
     def prompt(self, system: str = "") -> list[dict[str, str]]:
-        """What a chat template takes: the shown branch behind the system prompt, without what was only thought.
+        """Return the messages for a chat template: the system prompt and the shown branch, without reasoning.
 
-        Empty messages are left out and neighbours of one role joined (a question whose answer was stopped before
-        its first word, and the next one): many templates refuse two of a kind in a row.
+        Empty messages are omitted and adjacent messages of one role joined, as many templates reject repeated roles.
         """
         found: list[dict[str, str]] = [{"role": "system", "content": system}] if system.strip() else []
         for message in self._walk():
@@ -169,7 +167,7 @@ class Conversation:
         return found
 
     def to_markdown(self, title: str, system: str = "") -> str:
-        """The shown branch as a Markdown document; answers stand under the name of the model that gave them."""
+        """Return the shown branch as a Markdown document, with the name of the model above each answer."""
         parts = [f"# {title}"]
         if system.strip():
             parts.append(f"**System prompt**\n\n{system.strip()}")
@@ -186,5 +184,5 @@ class Conversation:
 
 
 def new_id() -> str:
-    """A name for a conversation that no other has."""
+    """Return a unique id for a conversation."""
     return secrets.token_hex(8)

@@ -1,6 +1,6 @@
-"""The drawer on the left of the chat page: saved conversations to search, open, rename and delete, and one to import.
+"""The drawer on the left of the chat page: saved conversations to search, open, rename, delete and import.
 
-Shows what the store (`app.pages.chat.conversations.store`) has; opening and importing are its owner's.
+Shows the content of `ConversationStore`; its owner opens and imports conversations.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ WIDTH: Final = 232
 
 
 class Drawer(QFrame):
-    """A column with a field for searching, the list, and what can be done with the picked conversation.
+    """A column with a search field, the list, and the actions.
 
     Signals:
-        picked(str): the user wants to see the conversation of this id.
+        picked(str): the user selected the conversation of this id.
         deleted(str): the user deleted the conversation of this id.
-        import_asked: the user wants to read a conversation from a file.
+        import_asked: the user wants to import a conversation.
     """
 
     picked = Signal(str)
@@ -61,12 +61,23 @@ class Drawer(QFrame):
         self._broken = Note(theme, parent=self)
         self._broken.setObjectName("conversations_broken")
         self._gone = Note(theme, parent=self)
+<<<<<<< HEAD
         self._gone.setObjectName("conversation_gone")
         self._undo = self._button("undo_delete", self.tr("Undo"), self.tr("Bring the conversation back"), store.undo)
         self._rename = self._button("rename_talk", self.tr("Rename"), self.tr("Give it another name (F2)"), self.rename)
         self._delete = self._button("delete_talk", self.tr("Delete"), self.tr("Take it away (Del)"), self.delete)
+=======
+        self._gone.setObjectName("talk_gone")
+        self._undo = self._button("undo_delete", self.tr("Undo"), self.tr("Restore the conversation"), store.undo)
+        self._rename = self._button(
+            "rename_talk", self.tr("Rename"), self.tr("Rename the conversation (F2)"), self.rename
+        )
+        self._delete = self._button(
+            "delete_talk", self.tr("Delete"), self.tr("Delete the conversation (Del)"), self.delete
+        )
+>>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts)
         self._import = self._button(
-            "import_talk", self.tr("Import\N{HORIZONTAL ELLIPSIS}"), self.tr("Read a conversation from a JSON file"),
+            "import_talk", self.tr("Import\N{HORIZONTAL ELLIPSIS}"), self.tr("Import a conversation from a JSON file"),
             self.import_asked.emit,
         )  # fmt: skip
         self._lay_out()
@@ -86,14 +97,14 @@ class Drawer(QFrame):
         view.setMouseTracking(True)
         view.viewport().setAutoFillBackground(False)
         view.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        view.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)  # F2 is an action, for the menu too
+        view.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)  # F2 is an action, which is also in the menu
         view.setVerticalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
         view.clicked.connect(self._pick)
         view.activated.connect(self._pick)
         view.selectionModel().currentChanged.connect(self._update_buttons)
         for text, key, act in (
-            (self.tr("Rename the picked conversation"), Qt.Key.Key_F2, self.rename),
-            (self.tr("Delete the picked conversation"), Qt.Key.Key_Delete, self.delete),
+            (self.tr("Rename the selected conversation"), Qt.Key.Key_F2, self.rename),
+            (self.tr("Delete the selected conversation"), Qt.Key.Key_Delete, self.delete),
         ):
             action = QAction(text, view)
             action.setShortcut(QKeySequence(key))
@@ -121,25 +132,25 @@ class Drawer(QFrame):
         column.addLayout(foot)
 
     def show_current(self, identity: str) -> None:
-        """Mark the conversation that is shown on the page."""
+        """Mark the current conversation."""
         self._shown = identity
         self._list.setCurrentIndex(self._rows.place(identity))
         self._update_buttons()
 
     def search(self) -> None:
-        """Give the keyboard to the field for searching."""
+        """Set the focus to the search field."""
         self._search.setFocus(Qt.FocusReason.ShortcutFocusReason)
         self._search.selectAll()
 
     def rename(self) -> None:
-        """Let the user change the name of the picked conversation in its place."""
+        """Edit the name of the selected conversation in place."""
         index = self._list.currentIndex()
         if index.isValid():
             self._list.setFocus(Qt.FocusReason.OtherFocusReason)
             self._list.edit(index)
 
     def delete(self) -> None:
-        """Take the picked conversation away."""
+        """Delete the selected conversation."""
         identity = self._current()
         if identity:
             self._store.delete(identity)
@@ -168,9 +179,9 @@ class Drawer(QFrame):
         if self._rows.rows:
             self._empty.set_text("")
         elif text.strip():
-            self._empty.set_text(self.tr("No conversation has these words."))
+            self._empty.set_text(self.tr("No matching conversations."))
         else:
-            self._empty.set_text(self.tr("Conversations are kept here as soon as something was said."))
+            self._empty.set_text(self.tr("Your conversations appear here."))
         self._broken.set_text(self._broken_words(len(listing.broken)), "warning")
         self._broken.setToolTip("\n".join([self._store.folder, *(f"{name}: {why}" for name, why in listing.broken)]))
         gone = self._store.deleted
@@ -180,8 +191,8 @@ class Drawer(QFrame):
 
     def _broken_words(self, count: int) -> str:
         if count == 1:
-            return self.tr("One conversation cannot be read. Its file stays where it is.")
-        many = self.tr("{count} conversations cannot be read. Their files stay where they are.")
+            return self.tr("One conversation cannot be read. Its file is kept.")
+        many = self.tr("{count} conversations cannot be read. Their files are kept.")
         return many.format(count=count) if count else ""
 
     def _update_buttons(self, *_: object) -> None:

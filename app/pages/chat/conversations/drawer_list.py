@@ -1,7 +1,4 @@
-"""The list of saved conversations: names over the model and the day, found by what was said in them.
-
-A model and its painting; knows nothing of files.
-"""
+"""The list of saved conversations: item model and painting of names, with model and day below."""
 
 from __future__ import annotations
 
@@ -26,7 +23,7 @@ class ConversationTable(QAbstractListModel):
     """Summaries as rows.
 
     Signals:
-        renamed(str, str): the user gave the conversation of this id another title.
+        renamed(str, str): the user changed the title of the conversation of this id.
     """
 
     renamed = Signal(str, str)
@@ -37,18 +34,18 @@ class ConversationTable(QAbstractListModel):
 
     @property
     def rows(self) -> list[ConversationSummary]:
-        """What is shown."""
+        """The rows."""
         return self._rows
 
     def show(self, rows: Sequence[ConversationSummary]) -> None:
-        """Show these."""
+        """Replace the rows."""
         if list(rows) != self._rows:
             self.beginResetModel()
             self._rows = list(rows)
             self.endResetModel()
 
     def place(self, identity: str) -> QModelIndex:
-        """Where a conversation is; an invalid index where it is not."""
+        """Return the index of a conversation; invalid if it is not listed."""
         place = next((row for row, summary in enumerate(self._rows) if summary.id == identity), -1)
         return self.index(place) if place >= 0 else QModelIndex()
 
@@ -80,7 +77,7 @@ class ConversationTable(QAbstractListModel):
 
 
 class ConversationDelegate(QStyledItemDelegate):
-    """Two lines: the name, and below it in a quieter colour the model and the day."""
+    """A delegate that paints two lines: the name, and in a muted colour the model and the day."""
 
     def __init__(self, theme: Theme, parent: QWidget) -> None:
         super().__init__(parent)
@@ -116,12 +113,12 @@ class ConversationDelegate(QStyledItemDelegate):
         painter.restore()
 
     def updateEditorGeometry(self, editor: QWidget, option: QStyleOptionViewItem, _index: Index) -> None:
-        """The field lies over the whole row."""
+        """Let the editor cover the whole row."""
         editor.setGeometry(option.rect.adjusted(2, 2, -2, -2))
 
 
 def detail_of(summary: ConversationSummary, now: datetime) -> str:
-    """`tiny-4bit, today 14:05`."""
+    """Return the second line of a row: `tiny-4bit, today 14:05`."""
     when = datetime.fromtimestamp(summary.updated)  # noqa: DTZ006 - the user's own time
     if when.date() == now.date():
         day = f"today {when:%H:%M}"

@@ -1,7 +1,7 @@
-"""The saved conversations: one JSON file each in a folder of its own, written so that none is ever half there.
+"""The files of saved conversations: one JSON file each, written atomically and readable by the owner only.
 
-Only their owner may read them. A file that cannot be read stays where it is and is named; a deleted one is put aside
-and can be brought back. Knows files and no Qt; a window calls it from a thread.
+An unreadable file is kept and reported; a deleted one is moved aside and can be restored. Does not depend on Qt; called
+in a background thread.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from core.private_files import private_folder, write_private
 
 DELETED: Final = "deleted"
 KEPT_DAYS: Final = 7
-"""Deleted conversations are really gone after this many days."""
+"""Days after which deleted conversations are removed permanently."""
 _NAME: Final = re.compile(r"[\w-]{1,80}")
 _SEARCHED: Final = 200_000
-"""Letters of a conversation that are searched."""
+"""Maximum number of characters of a conversation that are searched."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class ConversationSummary:
     """A saved conversation in a list.
 
     Attributes:
-        id: of the conversation; name: what people call it; model: what was talked to.
-        updated: seconds since the epoch; messages: of the shown branch.
-        words: all that was said, in small letters, for searching.
+        id, name, model: id, display name, and the model used last.
+        updated: seconds since the epoch; messages: number of messages in the shown branch.
+        words: the whole text in lower case, for searching.
     """
 
     id: str
@@ -49,27 +49,27 @@ class ConversationSummary:
 
 @dataclass(frozen=True)
 class ConversationListing:
-    """What is saved, the newest first, and the files that cannot be read, with the reason."""
+    """The saved conversations, the newest first, and the unreadable files with the reason."""
 
     summaries: tuple[ConversationSummary, ...] = ()
     broken: tuple[tuple[str, str], ...] = ()
 
 
 class ConversationFiles:
-    """The conversations in one folder, which is made when the first one is saved."""
+    """The conversations in a folder, which is created when the first one is saved."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or home() / "conversations"
 
     def list(self) -> ConversationListing:
-        """All conversations; what was deleted long ago goes for good."""
+        """Return all conversations; remove those that were deleted long ago."""
         self._forget_deleted()
         found: list[ConversationSummary] = []
         broken: list[tuple[str, str]] = []
         with contextlib.suppress(OSError):
             for path in sorted(self.folder.glob("*.json")):
                 if path.name.startswith("."):
-                    continue  # half of a file whose writer was killed
+                    continue  # a partial file of a killed process
                 try:
                     found.append(summary_of(self.load(path.stem)))
                 except BitwrightError as error:
@@ -78,18 +78,18 @@ class ConversationFiles:
         return ConversationListing(tuple(found), tuple(broken))
 
     def load(self, identity: str) -> Conversation:
-        """One conversation.
+        """Return a conversation.
 
         Raises:
-            CorruptFile: it is not there, or torn.
+            CorruptFile: it is missing or incomplete.
         """
         return from_json(read_json(self._path(identity)), identity)
 
     def save(self, identity: str, value: Mapping[str, Any]) -> None:
-        """Write a conversation (`conversation_file.to_json`) in place of what was there.
+        """Write a conversation (`json_format.to_json`) and replace an older version.
 
         Raises:
-            OutputProblem: the folder cannot be written to.
+            OutputProblem: the folder is not writable.
         """
         try:
             private_folder(self.folder)
@@ -97,11 +97,11 @@ class ConversationFiles:
         except OSError as error:
             raise OutputProblem(
                 f"The conversation cannot be saved in {self.folder}: {error.strerror}.",
-                "Make room or rights there; it stays in the window meanwhile.",
+                "Free disk space or check the permissions. The conversation stays open.",
             ) from error
 
     def rename(self, identity: str, title: str) -> ConversationSummary:
-        """Give a conversation a title.
+        """Set the title of a conversation.
 
         Raises:
             CorruptFile, OutputProblem: it cannot be read or written.
@@ -113,7 +113,7 @@ class ConversationFiles:
         return summary_of(conversation)
 
     def remove(self, identity: str) -> None:
-        """Put a conversation aside; `restore` brings it back within KEPT_DAYS. One that is not there is fine.
+        """Move a conversation aside; `restore` undoes it within KEPT_DAYS. A missing one is ignored.
 
         Raises:
             OutputProblem: it cannot be moved.
@@ -127,23 +127,23 @@ class ConversationFiles:
             return
         except OSError as error:
             raise OutputProblem(
-                f"The conversation cannot be deleted: {error.strerror}.", "Check its rights."
+                f"The conversation cannot be deleted: {error.strerror}.", "Check the permissions of its file."
             ) from error
 
     def restore(self, identity: str) -> None:
-        """Bring back what was deleted.
+        """Restore a deleted conversation.
 
         Raises:
-            OutputProblem: it is gone or cannot be moved.
+            OutputProblem: it is missing or cannot be moved.
         """
         try:
             (self.folder / DELETED / f"{identity}.json").replace(self._path(identity))
         except OSError as error:
-            raise OutputProblem(f"The conversation cannot be brought back: {error.strerror}.", "") from error
+            raise OutputProblem(f"The conversation cannot be restored: {error.strerror}.", "") from error
 
     def _path(self, identity: str) -> Path:
         if not _NAME.fullmatch(identity):
-            raise CorruptFile(f"{identity!r} is no name of a conversation.", "Choose another one.")
+            raise CorruptFile(f"{identity!r} is not a valid conversation id.", "Select another conversation.")
         return self.folder / f"{identity}.json"
 
     def _forget_deleted(self) -> None:
@@ -154,9 +154,15 @@ class ConversationFiles:
                     path.unlink()
 
 
+<<<<<<< HEAD
 def summary_of(conversation: Conversation) -> ConversationSummary:
     """A conversation as it stands in a list."""
     texts = [conversation.name, conversation.model, *(message.text for message in conversation)]
+=======
+def summary_of(talk: Conversation) -> ConversationSummary:
+    """Return the summary of a conversation."""
+    texts = [talk.name, talk.model, *(message.text for message in talk)]
+>>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts)
     words = "\n".join(texts)[:_SEARCHED].casefold()
     return ConversationSummary(
         conversation.id, conversation.name, conversation.model, conversation.updated, len(conversation), words
@@ -164,6 +170,6 @@ def summary_of(conversation: Conversation) -> ConversationSummary:
 
 
 def matching(summaries: tuple[ConversationSummary, ...], text: str) -> list[ConversationSummary]:
-    """The conversations in which every word of `text` occurs."""
+    """Return the conversations that contain every word of `text`."""
     words = text.casefold().split()
     return [summary for summary in summaries if all(word in summary.words for word in words)]

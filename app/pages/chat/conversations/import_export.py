@@ -1,7 +1,4 @@
-"""Conversations out of and into the window: exported as Markdown or JSON, imported from JSON.
-
-Asks for the file, reads and writes it, and says how it went; knows nothing of bubbles.
-"""
+"""Import of conversations from JSON, and export as Markdown or JSON, with file dialogs and messages."""
 
 from __future__ import annotations
 
@@ -28,10 +25,8 @@ def _tr(text: str) -> str:
 
 
 def choose_export_path(parent: QWidget, name: str, then: Callable[[str], object]) -> None:
-    """Let the user say where to write, as Markdown or as JSON."""
-    dialog = _dialog(
-        parent, _tr("Export the conversation"), [_tr("Markdown (*.md)"), _tr("JSON, all branches (*.json)")]
-    )
+    """Let the user choose the file to write, as Markdown or JSON."""
+    dialog = _dialog(parent, _tr("Export conversation"), [_tr("Markdown (*.md)"), _tr("JSON, all branches (*.json)")])
     dialog.setAcceptMode(QFileDialog.AcceptMode.AcceptSave)
     dialog.setDefaultSuffix("md")
     dialog.filterSelected.connect(lambda kind: dialog.setDefaultSuffix("json" if "json" in kind else "md"))
@@ -41,8 +36,8 @@ def choose_export_path(parent: QWidget, name: str, then: Callable[[str], object]
 
 
 def choose_import_path(parent: QWidget, then: Callable[[str], object]) -> None:
-    """Let the user say what to read."""
-    dialog = _dialog(parent, _tr("Import a conversation"), [_tr("JSON (*.json)")])
+    """Let the user choose the file to read."""
+    dialog = _dialog(parent, _tr("Import conversation"), [_tr("JSON (*.json)")])
     dialog.setFileMode(QFileDialog.FileMode.ExistingFile)
     dialog.fileSelected.connect(then)
     dialog.open()
@@ -51,21 +46,21 @@ def choose_import_path(parent: QWidget, then: Callable[[str], object]) -> None:
 def export(
     conversation: Conversation, title: str, system: str, path: str, context: Context, again: Callable[[], object]
 ) -> None:
-    """Write a conversation: all of it where the name ends in `.json`, else the shown branch as Markdown."""
+    """Write a conversation: all branches for `.json`, otherwise the shown branch as Markdown."""
     try:
         if path.lower().endswith(".json"):
             write_private(Path(path), json_bytes(to_json(conversation)))
         else:
             write_private(Path(path), conversation.to_markdown(title, system).encode("utf-8", errors="replace"))
     except OSError as error:
-        reason = BitwrightError(f"{path} cannot be written: {error.strerror}.", _tr("Choose another place."))
+        reason = BitwrightError(f"{path} cannot be written: {error.strerror}.", _tr("Choose another location."))
         context.report(reason, Remedy(_tr("Save again"), again))
     else:
         context.show_message(_tr("Saved as {path}").format(path=path))
 
 
 def imported(path: str, context: Context, again: Callable[[], object]) -> Conversation | None:
-    """The conversation in a file, as a new one beside those that there are; None where it is none, which is told."""
+    """Return the conversation of a file as a new one; None after an error, which is reported."""
     try:
         conversation = from_json(read_json(Path(path)), new_id())
     except BitwrightError as error:

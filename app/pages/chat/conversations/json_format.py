@@ -1,6 +1,6 @@
-"""A conversation as JSON, and back: all branches, the shown one marked; and conversations of other programs.
+"""The JSON format of conversations with all branches, and the import of message lists of other programs.
 
-Believes nothing that it reads: what is no conversation is refused in one sentence. Knows no file system and no Qt.
+Input is validated; anything that is not a conversation raises an error. Does not depend on Qt.
 """
 
 from __future__ import annotations
@@ -18,9 +18,15 @@ VERSION: Final = 1
 _KIND: Final = "bitwright-conversation"
 
 
+<<<<<<< HEAD
 def to_json(conversation: Conversation) -> dict[str, Any]:
     """All of a conversation as JSON values."""
     shown = {message.id for message in conversation.path()}
+=======
+def to_json(talk: Conversation) -> dict[str, Any]:
+    """Return a conversation as JSON values."""
+    shown = {message.id for message in talk.path()}
+>>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts)
     return {
         "kind": _KIND,
         "version": VERSION,
@@ -35,27 +41,27 @@ def to_json(conversation: Conversation) -> dict[str, Any]:
 
 
 def from_json(value: Any, identity: str = "") -> Conversation:
-    """A conversation from `to_json`, or a list of messages with `role` and `content`, as many programs write it.
+    """Return the conversation of a JSON value: from `to_json`, or a list of messages with `role` and `content`.
 
     Args:
-        value: what was read.
-        identity: the id that it gets; "" keeps its own, or makes one.
+        value: the JSON value.
+        identity: the new id; "" keeps the stored one or generates one.
 
     Raises:
-        CorruptFile: it is no conversation.
+        CorruptFile: it is not a conversation.
     """
     if isinstance(value, Mapping) and value.get("kind") == _KIND:
         return _own(value, identity)
     messages = value.get("messages") if isinstance(value, Mapping) else value
     if not isinstance(messages, list) or not messages:
-        raise CorruptFile("There is no conversation in this file.", "Choose one that was exported as JSON.")
+        raise CorruptFile("This file contains no conversation.", "Choose a conversation that was exported as JSON.")
     return _foreign(messages, identity)
 
 
 def _own(value: Mapping[str, Any], identity: str) -> Conversation:
     if value.get("version") != VERSION:
         raise CorruptFile(
-            f"This conversation is of version {value.get('version')!r}, which this Bitwright does not read.",
+            f"This conversation has version {value.get('version')!r}, which this version of Bitwright cannot read.",
             "Update Bitwright, or export the conversation again.",
         )
     conversation = Conversation(identity or _word(value, "id"))
@@ -66,13 +72,19 @@ def _own(value: Mapping[str, Any], identity: str) -> Conversation:
     try:
         for entry in value["messages"]:
             message = _read(entry)
+<<<<<<< HEAD
             if not _fits(conversation, message):
                 raise ValueError("a message has no place")
             conversation.put(message)
+=======
+            if not _fits(talk, message):
+                raise ValueError("a message has no valid parent")
+            talk.put(message)
+>>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts)
             if entry.get("shown"):
                 shown = message
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CorruptFile("The conversation in this file is not whole.", "Choose another file.") from error
+        raise CorruptFile("The conversation in this file is incomplete.", "Choose another file.") from error
     if shown is not None:
         conversation.show(shown)
     now = time.time()
@@ -85,9 +97,7 @@ def _foreign(messages: list[Any], identity: str) -> Conversation:
     for entry in messages:
         role, text = (entry.get("role"), entry.get("content")) if isinstance(entry, Mapping) else (None, None)
         if not isinstance(text, str) or role not in ("system", "user", "assistant"):
-            raise CorruptFile(
-                "A message in this file has no role and text that a chat knows.", "Choose another conversation."
-            )
+            raise CorruptFile("A message in this file has no valid role or text.", "Choose another file.")
         if role == "system":
             conversation.system = f"{conversation.system}\n\n{text}".strip()
         else:
@@ -110,7 +120,7 @@ def _message(message: Message, shown: bool) -> dict[str, Any]:
 def _read(entry: Any) -> Message:
     role, figures, sampling = entry["role"], entry.get("figures"), entry.get("sampling", {})
     if role not in ("user", "assistant") or not isinstance(sampling, dict):
-        raise ValueError("a message of another form")
+        raise ValueError("a message has an unknown form")
     parent = entry["parent"]
     return Message(
         id=_whole(entry["id"]),
@@ -128,17 +138,23 @@ def _statistics(value: Any) -> Statistics:
     try:
         return decode(Statistics, value)
     except TypeError:
-        return Statistics()  # a figure of another type is no reason to refuse a conversation
+        return Statistics()  # statistics of an unknown form are ignored
 
 
+<<<<<<< HEAD
 def _fits(conversation: Conversation, message: Message) -> bool:
     """Whether the id is new and the parent there: a parent is written before its children, so no circle passes."""
     return message.id not in conversation and (message.parent is None or message.parent in conversation)
+=======
+def _fits(talk: Conversation, message: Message) -> bool:
+    """Return whether the id is new and the parent exists. Parents come first, so there are no cycles."""
+    return message.id not in talk and (message.parent is None or message.parent in talk)
+>>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts)
 
 
 def _whole(value: Any) -> int:
     if type(value) is not int or not 0 <= value < 2**31:
-        raise ValueError("no number of a message")
+        raise ValueError("a message has no number")
     return value
 
 

@@ -1,7 +1,6 @@
-"""The saved conversations of the window: read, written, renamed and deleted in a thread of their own.
+"""The saved conversations of the window, accessed in a background thread.
 
-What is saved goes to the disk a moment later, the newest state only. Knows the store
-(`app.pages.chat.conversations.files`) and no widget.
+Changes are written after a short delay, the newest state only. Depends on QtCore and `ConversationFiles`.
 """
 
 from __future__ import annotations
@@ -21,19 +20,19 @@ from app.pages.chat.conversations.json_format import to_json
 from core.errors import BitwrightError
 
 SAVE_MS: Final = 800
-"""An answer that streams is written this often at most."""
+"""Minimum interval between writes of a streamed answer."""
 
 _log = logging.getLogger(__name__)
 
 
 class ConversationStore(QObject):
-    """What is saved, as far as is known by now.
+    """The list of saved conversations, as known so far.
 
     Signals:
-        changed: the list is another one.
-        opened(object): the `Conversation` that `open` asked for.
+        changed: the list changed.
+        opened(object): the `Conversation` requested with `open`.
         renamed(str, str): the conversation of this id has this title.
-        failed(object): a `BitwrightError`; what it was about stays as it is.
+        failed(object): a `BitwrightError`; the conversation is unchanged.
     """
 
     changed = Signal()
@@ -57,26 +56,32 @@ class ConversationStore(QObject):
 
     @property
     def listing(self) -> ConversationListing:
-        """The conversations, the newest first, and the files that cannot be read."""
+        """The conversations, the newest first, and the unreadable files."""
         return self._listing
 
     @property
     def deleted(self) -> ConversationSummary | None:
-        """What was deleted last and can be brought back."""
+        """The conversation that was deleted last and can be restored."""
         return self._deleted
 
     @property
     def folder(self) -> str:
-        """Where the files lie."""
+        """The folder of the files."""
         return str(self._store.folder)
 
     def reload(self) -> None:
-        """Read what is saved."""
+        """Read the list again."""
         self._do(self._store.list, self._listed)
 
+<<<<<<< HEAD
     def save_later(self, conversation: Conversation) -> None:
         """Save a conversation in a moment; an empty one never, and one that was deleted not again."""
         if not len(conversation) or conversation.id in self._gone:
+=======
+    def save_later(self, talk: Conversation) -> None:
+        """Save a conversation after a delay, unless it is empty or was deleted."""
+        if not len(talk) or talk.id in self._gone:
+>>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts)
             return
         if self._conversation is not None and self._conversation is not conversation:
             self.flush()
@@ -85,7 +90,7 @@ class ConversationStore(QObject):
             self._later.start()
 
     def flush(self) -> None:
-        """Save now what was to be saved in a moment."""
+        """Save pending changes now."""
         self._later.stop()
         conversation, self._conversation = self._conversation, None
         if conversation is not None:
@@ -94,13 +99,13 @@ class ConversationStore(QObject):
             self._do(lambda: self._store.save(identity, value), self._saved)
 
     def open(self, identity: str) -> None:
-        """Read a conversation; `opened` tells when it is there, unless another one was asked for meanwhile."""
+        """Read a conversation and emit `opened`, unless another one is requested meanwhile."""
         self.flush()
         self._wanted = identity
         self._do(lambda: self._store.load(identity), lambda conversation: self._opened(identity, conversation))
 
     def stay(self) -> None:
-        """Keep the conversation that is shown: one that is being read will not be told."""
+        """Keep the current conversation: `opened` is not emitted for a pending request."""
         self._wanted = ""
 
     def _opened(self, identity: str, conversation: Conversation) -> None:
@@ -108,7 +113,7 @@ class ConversationStore(QObject):
             self.opened.emit(conversation)
 
     def rename(self, identity: str, title: str) -> None:
-        """Give a saved conversation a title; "" gives it its first question back."""
+        """Set the title of a saved conversation; "" to use its first message."""
         self.flush()
 
         def done(summary: ConversationSummary) -> None:
@@ -118,8 +123,8 @@ class ConversationStore(QObject):
         self._do(lambda: self._store.rename(identity, title), done)
 
     def delete(self, identity: str) -> None:
-        """Take a conversation away; `undo` brings it back."""
-        self.flush()  # what was said last is to come back too
+        """Delete a conversation; `undo` restores it."""
+        self.flush()  # so that `undo` restores the latest state
         self._gone.add(identity)
         self._deleted = next((summary for summary in self._listing.summaries if summary.id == identity), None)
         left = tuple(summary for summary in self._listing.summaries if summary.id != identity)
@@ -128,25 +133,25 @@ class ConversationStore(QObject):
         self.changed.emit()
 
     def undo(self) -> None:
-        """Bring back what was deleted last."""
+        """Restore the conversation that was deleted last."""
         summary, self._deleted = self._deleted, None
         if summary is not None:
             self._gone.discard(summary.id)
             self._do(lambda: self._store.restore(summary.id), lambda _none: self._put(summary))
 
     def clear_undo(self) -> None:
-        """What was deleted last is not offered any more."""
+        """Discard the possibility to undo."""
         if self._deleted is not None:
             self._deleted = None
             self.changed.emit()
 
     def wait(self) -> None:
-        """Until all is written; for the end of the window and for tests."""
+        """Wait until everything is written."""
         self.flush()
         self._worker.submit(lambda: None).result()
 
     def _listed(self, listing: ConversationListing) -> None:
-        # what was said since the look began is newer than what it found
+        # changes made since the listing began are newer
         mine = {summary.id: summary for summary in self._listing.summaries}
         found = {summary.id: summary for summary in listing.summaries}
         for identity, summary in mine.items():
@@ -167,7 +172,7 @@ class ConversationStore(QObject):
 
     def _do(self, work: Callable[[], Any], then: Callable[[Any], object]) -> None:
         def finished(future: Future[Any]) -> None:
-            with contextlib.suppress(RuntimeError):  # the window is gone; what was written is written
+            with contextlib.suppress(RuntimeError):  # the window is closed; the file was written
                 self._done.emit((future, then))
 
         self._worker.submit(work).add_done_callback(finished)
@@ -179,7 +184,7 @@ class ConversationStore(QObject):
             then(future.result())
         elif not isinstance(error, BitwrightError):
             raise error
-        elif error.message != self._said:  # a full disk is told once, not with every word
+        elif error.message != self._said:  # a full disk is reported once, not with every write
             self._said = error.message
             _log.warning("%s", error)
             self.failed.emit(error)

@@ -53,7 +53,7 @@ def cells(panel: QWidget) -> list[str]:
 
 def test_without_a_model_there_is_nothing_to_measure(panel: BenchPanel) -> None:
     assert not go(panel).isEnabled()
-    assert label_of(panel, "bench_note") == "Load the model first; then its speed can be measured."
+    assert label_of(panel, "bench_note") == "Load a model to measure its speed."
 
 
 def test_a_page_without_a_session_has_the_panel_too(qtbot: QtBot, surroundings: Context) -> None:
@@ -67,7 +67,7 @@ def test_the_figures_are_shown(loaded: BenchPanel, calls: ScriptedCalls) -> None
     calls.last.event(Progress(0.5, 1, 2))
     calls.last.succeed(FOUND)
     assert cells(loaded)[4:8] == ["32 tok", "141/s", "0.2 s", "72.4/s"]
-    assert label_of(loaded, "bench_summary").endswith("Saved in the report of the run.")
+    assert label_of(loaded, "bench_summary").endswith("Saved to the report of the run.")
     assert loaded.findChild(QWidget, "bench_plot").isVisible()
 
 
@@ -85,7 +85,7 @@ def test_one_length_is_no_curve(loaded: BenchPanel, calls: ScriptedCalls) -> Non
 
 def test_measuring_can_be_stopped(loaded: BenchPanel, session: ChatSession, calls: ScriptedCalls) -> None:
     go(loaded).click()
-    assert go(loaded).text() == "Stop measuring"
+    assert go(loaded).text() == "Stop"
     go(loaded).click()
     assert calls.last.stopped
     assert (session.state, go(loaded).text()) == ("ready", "Measure speed")

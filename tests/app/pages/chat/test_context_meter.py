@@ -50,7 +50,7 @@ def test_little_room_is_told_before_there_is_none(meter: ContextMeter) -> None:
     assert (words(meter).text(), words(meter).role) == ("1,900 of 2,048 tokens, nearly full", "warning")
 
 
-@pytest.mark.parametrize(("count", "said"), [(1, "the oldest message is left out"), (4, "the 4 oldest messages are")])
+@pytest.mark.parametrize(("count", "said"), [(1, "oldest message omitted"), (4, "the 4 oldest messages are")])
 def test_what_the_model_does_not_see_any_more_is_told(meter: ContextMeter, count: int, said: str) -> None:
     meter.show_use(2000, 2048, count)
     assert said in words(meter).text()

@@ -105,7 +105,7 @@ def test_the_token_is_shown_once(panel: ServePanel, recorded: RecordedCalls) -> 
 def test_requests_are_counted(panel: ServePanel, recorded: RecordedCalls) -> None:
     call = turned_on(panel, recorded)
     call.on_event(Log("info", "listening on http://127.0.0.1:8765"))
-    assert label_of(panel, "serve_requests") == "No request yet"
+    assert label_of(panel, "serve_requests") == "No requests yet"
     call.on_event(Log("info", "/v1/chat/completions 200, 12 + 40 tokens, 0.7 s"))
     assert label_of(panel, "serve_requests") == "1 request"
 
@@ -114,7 +114,7 @@ def test_turning_it_off_ends_the_call(panel: ServePanel, recorded: RecordedCalls
     call = turned_on(panel, recorded)
     switch(panel).click()
     assert call.stopped
-    assert (panel.serving, said[-1]) == (False, "The endpoint is off.")
+    assert (panel.serving, said[-1]) == (False, "Server stopped.")
 
 
 def test_what_a_stopped_one_still_says_is_not_heard(panel: ServePanel, recorded: RecordedCalls) -> None:

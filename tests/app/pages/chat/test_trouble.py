@@ -129,7 +129,7 @@ def test_a_full_context_is_said_in_place(page: ChatPage, calls: ScriptedCalls, r
     calls.last.fail(BadInput("The conversation has 3000 tokens and the model reads 2048.", "Start a new one."))
     assert "3000 tokens" in label_of(page, "notice")
     assert reports == []
-    assert button(page, "notice_button").text() == "Start a new conversation"
+    assert button(page, "notice_button").text() == "New conversation"
     button(page, "notice_button").click()
     assert bubbles(page) == []
 
@@ -137,7 +137,7 @@ def test_a_full_context_is_said_in_place(page: ChatPage, calls: ScriptedCalls, r
 def test_an_answer_that_filled_the_context_offers_a_new_conversation(page: ChatPage, calls: ScriptedCalls) -> None:
     asked(page, calls)
     answered(page, calls, ended_by="context")
-    assert button(page, "notice_button").text() == "Start a new conversation"
+    assert button(page, "notice_button").text() == "New conversation"
 
 
 def test_a_run_that_is_on_is_mentioned(page: ChatPage, runs: PlayedRuns) -> None:

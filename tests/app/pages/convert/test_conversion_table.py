@@ -38,13 +38,13 @@ def test_what_is_exact_comes_first_in_the_order_of_the_families(table: Conversio
 
 def test_headings_count_and_cannot_be_chosen(table: ConversionTable) -> None:
     assert table.headings() == [0, 4, 6]
-    assert text(table, 0, FORMAT) == "Exact: the same weights in another file (3)"
+    assert text(table, 0, FORMAT) == "Exact: the weights do not change (3)"
     assert table.flags(table.index(0, FORMAT)) == Qt.ItemFlag.NoItemFlags
 
 
 def test_a_row_says_what_why_and_how_large(table: ConversionTable) -> None:
     assert [text(table, 5, column) for column in (FORMAT, RESULT, SIZE, WHY)] == [
-        "Not quantized, bfloat16", "adds an error", "269 MB", "14 bits do not fit into 8.",
+        "Not quantized, bfloat16", "inexact", "269 MB", "14 bits do not fit into 8.",
     ]  # fmt: skip
 
 

@@ -9,8 +9,8 @@ from tests.app.pages.convert.possible_rows import ERROR, converted
 
 def test_an_exact_result_says_what_was_compared() -> None:
     found = outcome(converted("/m/out"))
-    assert (found.role, found.headline, found.output) == ("good", "Exact to the bit", "/m/out")
-    assert found.text == "210 layers and 62 other tensors were read back: the same weights as in the source."
+    assert (found.role, found.headline, found.output) == ("good", "Exact conversion", "/m/out")
+    assert found.text == "210 layers and 62 other tensors were verified: their weights are identical to the source."
     assert dict(found.facts) == {"Format": "GGUF", "Size": "121 MB", "Time": "12 s"}
 
 
@@ -34,7 +34,7 @@ def test_an_error_that_is_not_finite_has_no_number() -> None:
 
 
 def test_the_choice_is_told_in_words() -> None:
-    assert choice_title(ConversionOption("gguf", "exact", "", 119_000_000)) == "GGUF: exact to the bit, 119 MB"
+    assert choice_title(ConversionOption("gguf", "exact", "", 119_000_000)) == "GGUF: exact, 119 MB"
     assert choice_title(ConversionOption("auto_awq", "no", "Why.", 1)) == "AWQ: not possible"
 
 
@@ -51,5 +51,5 @@ def test_verdicts_are_told_apart() -> None:
 
 def test_stages_name_the_model_or_the_target() -> None:
     assert stage_text("convert", "small", "auto_gptq") == "Converting small to GPTQ"
-    assert stage_text("verify", "small", "auto_gptq") == "Comparing what was written with small"
+    assert stage_text("verify", "small", "auto_gptq") == "Comparing the output with small"
     assert stage_text("download", "o/small", "auto_gptq") == "Downloading o/small"

@@ -79,7 +79,7 @@ def test_without_finished_models_it_begins_with_a_folder(page: ConvertPage, monk
     asked: list[str] = []
     page.welcome.folder_wanted.connect(lambda: asked.append("folder"))
     monkeypatch.setattr(page.source, "_ask", lambda *_: None)
-    assert button(page, "convert_begin").text() == "Open a model folder"
+    assert button(page, "convert_begin").text() == "Open model folder"
     button(page, "convert_begin").click()
     assert asked == ["folder"]
 
@@ -106,7 +106,7 @@ def test_what_is_no_name_is_not_asked_for(page: ConvertPage, calls: RecordedCall
     qtbot.keyClicks(page.source.field, "nonsense")
     qtbot.keyClick(page.source.field, Qt.Key.Key_Return)
     assert calls.of(SurveyConversions) == []
-    assert said(page, "convert_about").startswith("Nothing here is called nonsense.")
+    assert said(page, "convert_about").startswith("No model named nonsense.")
 
 
 def test_a_listed_model_is_picked_by_its_label(page: ConvertPage, calls: RecordedCalls, qtbot: QtBot) -> None:
@@ -165,7 +165,7 @@ def test_a_dropped_model_is_looked_at(page: ConvertPage, calls: RecordedCalls, t
 
 def test_the_table_has_the_keyboard_and_the_first_other_format(ready: ConvertPage, qtbot: QtBot) -> None:
     qtbot.waitUntil(ready.view.hasFocus)
-    assert said(ready, "choice_title") == "GPTQ: exact to the bit, 117 MB"
+    assert said(ready, "choice_title") == "GPTQ: exact, 117 MB"
     assert said(ready, "convert_about") == "AutoRound, 210 layers W4 g64 sym, 116 MB"
 
 
@@ -182,7 +182,7 @@ def test_what_is_not_possible_cannot_be_converted(ready: ConvertPage, calls: Rec
     assert ready.choice.output.isHidden()
     ready.convert()
     assert calls.of(ConvertModel) == []
-    assert said == ["Choose another format"]
+    assert said == ["Select another format"]
 
 
 def test_an_error_has_to_be_allowed_first(ready: ConvertPage, calls: RecordedCalls) -> None:
@@ -240,14 +240,14 @@ def test_it_shows_what_it_does_and_how_far(ready: ConvertPage, calls: RecordedCa
     assert ready.progress._title.text() == "Converting small to GGUF"
     assert ready.progress._figures.text() == "25%, 20 to 31 s left"
     call.on_event(Stage("verify"))
-    assert ready.progress._title.text() == "Comparing what was written with small"
+    assert ready.progress._title.text() == "Comparing the output with small"
 
 
 def test_it_can_be_cancelled(ready: ConvertPage, calls: RecordedCalls, said: list[str]) -> None:
     ready.convert()
     ready.progress.cancel.click()
     assert calls.of(ConvertModel)[0].stopped
-    assert said == ["The conversion was stopped; nothing was left behind."]
+    assert said == ["The conversion was cancelled. Its files were removed."]
     assert ready.choice.isVisible()
 
 
@@ -276,8 +276,8 @@ def test_an_exact_result_says_so(
     choose(ready, "gguf")
     finish(ready, calls, tmp_path)
     assert ready.outcome.isVisible()
-    assert said == ["small is written: exact to the bit."]
-    assert told == ["The conversion is done"]
+    assert said == ["small was converted: exact conversion."]
+    assert told == ["Conversion finished"]
 
 
 def test_an_error_is_shown(ready: ConvertPage, calls: RecordedCalls, told: list[str], tmp_path: Path) -> None:

@@ -32,4 +32,4 @@ def test_a_model_is_looked_at_and_converted(
     qtbot.waitUntil(lambda: page.conversion.state == "done", timeout=WAIT)
     report = json.loads((tmp_path / "long" / "bitwright.json").read_text())
     assert (report["format"], report["exact"]) == ("f32", True)
-    assert page.outcome._headline.text() == "Exact to the bit"
+    assert page.outcome._headline.text() == "Exact conversion"

@@ -56,16 +56,16 @@ def test_time_is_a_range_and_open_until_the_machine_was_measured(bars: CostBars)
     assert text(bars, "time") == "3 to 5 min"
     untimed = Costs(COSTS.disk, COSTS.ram, COSTS.device, None, 1.0)
     bars.show_costs(untimed, ROOMY, measuring=True)
-    assert text(bars, "time") == "measuring this machine"
+    assert text(bars, "time") == "Measuring this machine"
     bars.show_costs(untimed, ROOMY, measuring=False)
-    assert text(bars, "time") == "not known"
+    assert text(bars, "time") == "Unknown"
 
 
 def test_what_does_not_fit_can_be_tried_all_the_same(bars: CostBars) -> None:
     note = bars.findChild(Note, "advice")
     bars.show_costs(COSTS, FreeBytes(100 * GB, 1 * GB))
     assert note.isVisible()
-    assert "you can try all the same" in note.text()
+    assert "You can still try" in note.text()
     bars.show_costs(COSTS, ROOMY)
     assert not note.isVisible()
 

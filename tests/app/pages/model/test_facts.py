@@ -73,11 +73,11 @@ def test_a_rare_number_format_is_not_worth_a_word(opened: OpenedModel) -> None:
 @pytest.mark.parametrize(
     ("origin", "download", "words"),
     [
-        ("demo", 0, "Comes with Bitwright, nothing to download"),
+        ("demo", 0, "Included with Bitwright, no download needed"),
         ("gguf", 0, "Imported from x/y"),
         ("folder", 0, "/here"),
-        ("hub", 5, "On the Hugging Face Hub, not on this machine yet"),
-        ("hub", 0, "From the Hugging Face Hub, in the cache of this machine"),
+        ("hub", 5, "From the Hugging Face Hub, not downloaded yet"),
+        ("hub", 0, "From the Hugging Face Hub, downloaded to the cache"),
     ],
 )
 def test_where_it_comes_from(opened: OpenedModel, origin: str, download: int, words: str) -> None:

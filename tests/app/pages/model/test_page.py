@@ -133,7 +133,7 @@ def test_a_failure_leaves_the_model_there_was(
     [
         (HubUnreachable("The Hub did not answer."), "Try again"),
         (ChildDied("The process ended."), "Try again"),
-        (HubUnreachable("a/b is gated: its terms must be accepted first."), "Open its page"),
+        (HubUnreachable("a/b is gated: its terms must be accepted first."), "Open model page"),
         (MissingDependency("Not installed.", "Install it with: x"), None),
     ],
 )
@@ -155,7 +155,7 @@ def test_what_the_hub_says_of_a_gated_model_leads_to_its_page(page: ModelPage) -
     gated = explain("a/b", GatedRepoError.__new__(GatedRepoError))
     offered = page._remedy("a/b", gated)
     assert offered is not None
-    assert offered.text == "Open its page"
+    assert offered.text == "Open model page"
 
 
 def test_a_folder_that_is_gone_can_be_taken_off_the_list(
@@ -212,7 +212,7 @@ def test_a_folder_opens_for_real(qtbot: QtBot, context: Any, opened: OpenedModel
     page.open_model(opened.folder)
     qtbot.waitUntil(lambda: context.draft.model is not None, timeout=30_000)
     assert context.draft.model.tree.blocks == opened.tree.blocks
-    qtbot.waitUntil(lambda: page.details.card.toPlainText() == "This model has no card.", timeout=30_000)
+    qtbot.waitUntil(lambda: page.details.card.toPlainText() == "This model has no model card.", timeout=30_000)
 
 
 def test_a_folder_that_is_none_fails_for_real(qtbot: QtBot, context: Any, reports: list[Any], tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def refused(opened: OpenedModel) -> OpenedModel:
     return replace(opened, tree=replace(opened.tree, refusal="The model is a mixture of experts."))
 
 
-# --- what is shown ---
+# --- display ---
 
 
 def test_a_model_chosen_elsewhere_is_shown(page: ModelPage, opened: OpenedModel) -> None:
@@ -89,10 +89,10 @@ def test_a_sound_model_after_a_refused_one_has_its_bars_back(
 def test_the_estimate_names_what_it_is_for(page: ModelPage, calls: RecordedCalls, opened: OpenedModel) -> None:
     open_as(page, calls, opened)
     assert text_of(page, "basis") == "recipe quick, 4 bits, on this machine"
-    assert text_of(page, "time") == "measuring this machine"
+    assert text_of(page, "time") == "Measuring this machine"
     page.context.draft.set_machine(Machine((Device("cpu", "cpu", "A CPU", 0, 0),), {"cpu": 1e9}, "cpu"))
     assert text_of(page, "basis") == "recipe quick, 4 bits, on A CPU"
-    assert text_of(page, "time") != "measuring this machine"
+    assert text_of(page, "time") != "Measuring this machine"
 
 
 def test_a_hidden_page_catches_up_when_it_is_shown(
@@ -127,7 +127,7 @@ def test_the_licence_of_the_search_result_will_do(
     open_as(page, calls, replace(opened, name=QWEN.id))
     calls.of(FetchCard)[-1].on_success(ModelCard(""))
     assert text_of(page, "licence") == "apache-2.0"
-    assert page.details.card.toPlainText() == "This model has no card."
+    assert page.details.card.toPlainText() == "This model has no model card."
 
 
 def test_a_card_that_does_not_come_is_no_alarm(
@@ -135,7 +135,7 @@ def test_a_card_that_does_not_come_is_no_alarm(
 ) -> None:
     open_as(page, calls, opened)
     calls.of(FetchCard)[-1].on_failure(HubUnreachable("The Hub did not answer."))
-    assert "could not be fetched. The Hub did not answer." in page.details.card.toPlainText()
+    assert "could not be loaded. The Hub did not answer." in page.details.card.toPlainText()
     assert reports == []
 
 

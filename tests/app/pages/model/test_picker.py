@@ -64,14 +64,14 @@ def act(picker: ModelPicker) -> QPushButton:
 
 def test_models_opened_before_come_first(picker: ModelPicker) -> None:
     picker.set_recent(["demo", "/models/mine"])
-    assert titles(picker) == ["Opened before", "SmolLM2-135M-Instruct", "mine"]
+    assert titles(picker) == ["Recent models", "SmolLM2-135M-Instruct", "mine"]
 
 
 def test_results_follow_the_recent_ones_that_match(qtbot: QtBot, picker: ModelPicker, calls: RecordedCalls) -> None:
     picker.set_recent(["/models/my-qwen", "demo", QWEN.id])
     type_and_find(qtbot, picker, calls, answer(QWEN, LLAMA, AWQ))
     assert titles(picker) == [
-        "Opened before", "my-qwen", "On the Hub", "Qwen3-0.6B", "Llama-3.2-1B-Instruct", "Qwen2.5-0.5B-Instruct-AWQ",
+        "Recent models", "my-qwen", "On the Hub", "Qwen3-0.6B", "Llama-3.2-1B-Instruct", "Qwen2.5-0.5B-Instruct-AWQ",
     ]  # fmt: skip
 
 
@@ -115,7 +115,7 @@ def test_a_path_or_a_link_is_not_searched_for(
     qtbot: QtBot, picker: ModelPicker, calls: RecordedCalls, text: str
 ) -> None:
     qtbot.keyClicks(picker.field, text)
-    assert status(picker) == "Press Enter to open it."
+    assert status(picker) == "Press Enter to open."
     picker._search.ask()
     assert calls.started == []
 
@@ -130,7 +130,7 @@ def test_while_searching_it_can_be_stopped(qtbot: QtBot, picker: ModelPicker, ca
     picker.field.setText("qwen")
     assert (status(picker), act(picker).text()) == ("Searching...", "Stop")
     act(picker).click()
-    assert (status(picker), act(picker).text()) == ("Stopped.", "Try again")
+    assert (status(picker), act(picker).text()) == ("Search stopped.", "Try again")
 
 
 def test_escape_empties_the_field_and_ends_the_search(qtbot: QtBot, picker: ModelPicker, calls: RecordedCalls) -> None:
@@ -142,18 +142,18 @@ def test_escape_empties_the_field_and_ends_the_search(qtbot: QtBot, picker: Mode
 def test_offline_says_so_and_shows_the_cache(qtbot: QtBot, picker: ModelPicker, calls: RecordedCalls) -> None:
     type_and_find(qtbot, picker, calls, answer(SMOL, offline=True))
     assert "cannot be reached" in status(picker)
-    assert titles(picker) == ["In the cache of this machine", "SmolLM2-135M"]
+    assert titles(picker) == ["In the local cache", "SmolLM2-135M"]
     assert act(picker).text() == "Try again"
 
 
 def test_offline_with_nothing_in_the_cache(qtbot: QtBot, picker: ModelPicker, calls: RecordedCalls) -> None:
     type_and_find(qtbot, picker, calls, answer(offline=True))
-    assert "nothing in the cache of this machine matches" in status(picker)
+    assert "no model in the local cache matches" in status(picker)
 
 
 def test_nothing_found_is_said(qtbot: QtBot, picker: ModelPicker, calls: RecordedCalls) -> None:
     type_and_find(qtbot, picker, calls, answer())
-    assert (status(picker), act(picker).isVisible()) == ("Nothing on the Hub matches.", False)
+    assert (status(picker), act(picker).isVisible()) == ("No matching models on the Hub.", False)
 
 
 def test_a_failed_search_says_why_and_can_be_repeated(qtbot: QtBot, picker: ModelPicker, calls: RecordedCalls) -> None:

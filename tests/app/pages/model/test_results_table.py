@@ -37,7 +37,7 @@ def test_the_exact_figures_are_in_the_tip() -> None:
 
 def test_what_the_hub_does_not_know_is_left_out_or_named() -> None:
     row = found_row(replace(FOUND, parameters=None, license="", downloads=0, updated=""))
-    assert row.details == "Qwen · licence not stated"
+    assert row.details == "Qwen · unknown licence"
     assert row.tip == "Qwen/Qwen3-0.6B"
 
 
@@ -49,7 +49,7 @@ def test_badges_in_their_order() -> None:
 @pytest.mark.parametrize(
     ("name", "title", "details"),
     [
-        ("demo", "SmolLM2-135M-Instruct", "demo, no download"),
+        ("demo", "SmolLM2-135M-Instruct", "Demo, no download"),
         ("/home/me/models/mine", "mine", "/home/me/models"),
         ("Qwen/Qwen3-0.6B", "Qwen3-0.6B", "Qwen"),
         ("gpt2", "gpt2", ""),

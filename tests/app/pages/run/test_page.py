@@ -213,7 +213,7 @@ def test_of_a_flood_of_log_lines_the_newest_are_shown(page: RunPage, runs: Repla
     assert isinstance(log, QPlainTextEdit)
     lines = log.toPlainText().splitlines()
     assert len(lines) < 300
-    assert "left out" in lines[0]
+    assert "omitted" in lines[0]
     assert lines[-1].endswith("line 4999")
 
 
@@ -251,7 +251,7 @@ def test_try_again_waits_for_room_on_the_disk(
     runs.play([*in_block(2), failed()], JobSpec(opened.name, "/models/out"))
     found, reason = button(page, "try_again"), text(page, "ending_obstacle")
     assert (found.isEnabled(), found.toolTip()) == (False, reason)
-    assert reason.endswith("of disk, 1 kB free")
+    assert reason.endswith("of disk space, 1 kB free")
 
 
 def test_try_again_comes_back_with_the_room(

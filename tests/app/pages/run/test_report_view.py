@@ -201,7 +201,7 @@ def test_what_the_model_wrote_is_one_line() -> None:
     found = {"verification": {"auto_round": {"layers": 1200, "other_tensors": 3, "sample": "Paris.\n\n It is."}}}
     words, sound, sample = verified_words(found)
     assert "1,200 layers" in words
-    assert (sound, sample) == (True, "It wrote: \u201cParis. It is.\u201d")
+    assert (sound, sample) == (True, "Sample: \u201cParis. It is.\u201d")
 
 
 # --- formats ---
@@ -217,7 +217,7 @@ TWO = {
 
 def test_each_format_says_what_it_takes_and_what_was_checked() -> None:
     first, second = formats_of(TWO)
-    assert (first.title, first.amount, first.checked) == ("AutoRound", "118 MB, 4.31 bits a weight", "")
+    assert (first.title, first.amount, first.checked) == ("AutoRound", "118 MB, 4.31 bits per weight", "")
     assert (second.title, second.folder, second.schemes) == ("GGUF Q4_0", "gguf-q4_0", "210 Q4_0")
     assert second.checked.endswith("210 layers and 62 other tensors as tuned; perplexity from the files 49.3")
     assert second.notes == ("It takes more.",)

@@ -42,7 +42,7 @@ def test_the_shapes_of_the_open_model_say_what_is_needed(opened: OpenedModel) ->
 
 
 def test_of_another_model_the_run_itself_has_told(opened: OpenedModel) -> None:
-    assert told(record_of([STARTED], SPEC), opened) == "Needs 5 kB of disk, 1 kB free"
+    assert told(record_of([STARTED], SPEC), opened) == "Needs 5 kB of disk space, 1 kB free"
 
 
 def test_where_nobody_knows_it_may_be_tried(opened: OpenedModel) -> None:

@@ -33,7 +33,7 @@ def test_the_icon_exists() -> None:
 
 def test_a_finished_run_tells_its_verdict() -> None:
     title, text = notification.words(record_of(recorded()))
-    assert title.endswith(" is done")
+    assert title.endswith(" is ready")
     assert "perplexity" in text
 
 
@@ -45,7 +45,7 @@ def test_a_failed_run_tells_why() -> None:
 
 
 def test_a_run_without_a_name_has_words_too() -> None:
-    assert notification.words(record_of([Done("/o", 1.0, {})]))[0] == "The model is done"
+    assert notification.words(record_of([Done("/o", 1.0, {})]))[0] == "The model is ready"
 
 
 @pytest.mark.usefixtures("bus", "qapp")

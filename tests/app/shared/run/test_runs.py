@@ -251,7 +251,7 @@ def test_the_desktop_is_told_of_the_end(
     with qtbot.waitSignal(runs.ended, timeout=WAIT):
         runs.start(spec)
     ((title, text),) = told
-    assert title == "fake-135M is done"
+    assert title == "fake-135M is ready"
     assert text.startswith("Small loss")
 
 

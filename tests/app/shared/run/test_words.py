@@ -60,12 +60,12 @@ def test_a_paused_run_has_no_time_left() -> None:
 
 def test_the_lowest_loss_so_far_is_said_of_the_live_curve() -> None:
     record = record_of([*TUNING, Loss(13, 1, 200, 0.5), Loss(13, 2, 200, 0.147), Loss(13, 3, 200, 0.2)])
-    assert run_words.curve_words(record, 13) == "Lowest so far 0.147 at iteration 2 of 200"
+    assert run_words.curve_words(record, 13) == "Lowest loss so far: 0.147 at iteration 2 of 200"
 
 
 def test_of_a_finished_block_what_was_kept_is_said() -> None:
     record = record_of([*TUNING, Loss(13, 1, 200, 0.5), BlockDone(13, 30, 1.0, 0.5, 163, 1.0)])
-    assert run_words.curve_words(record, 13) == "Kept: iteration 163"
+    assert run_words.curve_words(record, 13) == "Best: iteration 163"
 
 
 def test_plain_rounding_may_be_what_is_kept() -> None:
@@ -97,7 +97,7 @@ def test_a_failure_of_a_late_stage_names_it() -> None:
 
 
 def test_a_death_is_not_called_a_failure() -> None:
-    assert ended(*TUNING, code="child-died").headline == "The run ended at block 14 of 30"
+    assert ended(*TUNING, code="child-died").headline == "The run ended unexpectedly at block 14 of 30"
 
 
 def test_a_cancelled_run_left_nothing_behind() -> None:

@@ -135,7 +135,7 @@ def test_stop_leaves_the_waiting_one_unasked(view: ComparisonView, calls: Script
     view.stop()
     child_of(calls, "original").calls[-1].succeed(ANSWERED, ended_by="stopped")
     assert len(calls.sessions) == 1
-    assert label_of(view, "comparison_problem_B") == "Stopped before it was asked."
+    assert label_of(view, "comparison_problem_B") == "Stopped before this model was asked."
 
 
 def test_esc_stops(view: ComparisonView, calls: ScriptedCalls, qtbot: QtBot) -> None:
@@ -205,7 +205,7 @@ def test_both_rest_a_while_after_one_model_is_wanted_again(
     assert view._rest.isActive()
     view._rest.timeout.emit()
     assert child_of(calls, "original").closed
-    assert said == ["The two models that were compared gave their memory back."]
+    assert said == ["The compared models were unloaded."]
 
 
 def test_an_answer_that_comes_unseen_is_waited_for(view: ComparisonView, calls: ScriptedCalls) -> None:

@@ -113,8 +113,8 @@ def test_weights_are_counted_in_a_folder_and_in_a_file(tmp_path: Path) -> None:
         ("a b c", "a b c", "The same answer, all 3 tokens."),
         ("a b c d", "a x y z", "The same for 1 token, then they part."),
         ("a b", "a b c", "One goes on where the other ends, after 2 tokens."),
-        ("a", "b", "They differ from the first word on."),
-        ("", "", "Neither of them said anything."),
+        ("a", "b", "They differ from the start."),
+        ("", "", "Both answers are empty."),
     ],
 )
 def test_the_verdict_is_a_sentence(left: str, right: str, words: str) -> None:

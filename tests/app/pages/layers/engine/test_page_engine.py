@@ -62,7 +62,7 @@ def test_the_repair_is_one_step_and_leaves_nothing_that_cannot(qtbot: QtBot, odd
     odd.body.side.engine.repair.click()
     qtbot.waitUntil(lambda: odd.context.draft.choices.bits_map != ODD)
     assert not any(mark.cannot for mark in odd.context.draft.marks)
-    assert label(odd, "engine_summary").endswith("runs all of it.")
+    assert label(odd, "engine_summary").endswith("supports all layers.")
     assert not odd.body.side.engine.repair.isVisible()
     odd.context.draft.undo_stack.undo()
     assert odd.context.draft.choices.bits_map == ODD

@@ -48,7 +48,7 @@ def test_each_says_what_it_gives_and_does(qtbot: QtBot, rules: LayersPage) -> No
 def test_a_rule_that_does_nothing_says_why(qtbot: QtBot, rules: LayersPage) -> None:
     rules.context.draft.edit_map(BitsMap(LayerScheme(4, 64), (*THREE, Rule("*", 2))), "all")
     qtbot.waitUntil(lambda: row(rules, 1).idle)
-    assert row(rules, 1).does.startswith("Does nothing.")
+    assert row(rules, 1).does.startswith("No effect. ")
 
 
 def test_adding_counts_while_one_types(qtbot: QtBot, rules: LayersPage) -> None:
