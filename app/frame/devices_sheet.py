@@ -1,6 +1,6 @@
 """The sheet of devices and backends, with the commands that install missing backends.
 
-Shows what was measured (`core.inference.machine.Machine`) and can have it measured again.
+Shows the measured `Machine` of the draft and can measure it again with a call of the service.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ class ChatDevice(QWidget):
 
     @property
     def current(self) -> str:
-        """The device, as in `LoadModel`: its current id, the lasting one of a device that is not here, or `auto`."""
+        """The value for `LoadModel`: the current id, the stable id of a missing device, or `auto`."""
         device = self._device(self._wanted)
         return device.id if device is not None else self._wanted
 

@@ -37,7 +37,7 @@ class ExampleWelcome(QWidget):
         examples = self.examples()
         self._examples = [QPushButton(text, self) for text in examples]
         width = max(button.sizeHint().width() for button in self._examples) + 24
-        self._get = make_primary(QPushButton(self.tr("Pick a model"), self), theme)
+        self._get = make_primary(QPushButton(self.tr("Select a model"), self), theme)
         self._get.setObjectName(f"{prefix}get_model")
         self._get.clicked.connect(self.model_asked)
         column = QVBoxLayout(self)

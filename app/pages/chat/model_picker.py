@@ -93,7 +93,7 @@ class ModelSelection(QObject):
 
     @property
     def model(self) -> str:
-        """The model, as in `LoadModel`; "" where there is none."""
+        """The name for `LoadModel`; "" if there is no model."""
         return self._picked
 
     @property

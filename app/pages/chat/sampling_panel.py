@@ -1,7 +1,4 @@
-"""How the next word is chosen: seven settings, each explained in a line, remembered from one start to the next.
-
-Gives its values as `Sampling`. Knows where they are remembered, not who uses them.
-"""
+"""Sampling settings with explanations, kept between sessions."""
 
 from __future__ import annotations
 

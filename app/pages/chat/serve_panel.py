@@ -1,8 +1,7 @@
 """The switch of a local endpoint that is compatible with OpenAI's API.
 
-Off until somebody turns it on, on loopback only, and with a token that is shown once. The page puts it below the rest
-of its right-hand panel, with the session whose model and device it takes; it follows that by itself. The endpoint has a
-child of its own, so the model is loaded a second time.
+Off by default, on loopback only, and protected by a token that is shown once. Uses the model and the device of the
+session. The endpoint has a child process of its own, so the model is loaded a second time.
 """
 
 from __future__ import annotations
@@ -203,9 +202,9 @@ class _Running(QWidget):
         self._context = context
         self.model = ""
         """The model that it serves, as in `LoadModel`."""
-        self._url = _field(self, "serve_url", self.tr("Address of the endpoint"))
-        self._token = _field(self, "serve_token", self.tr("Token of the endpoint"))
-        self._copy_url = _copy_button(self, "serve_copy_url", self.tr("Copy the address"))
+        self._url = _field(self, "serve_url", self.tr("Server address"))
+        self._token = _field(self, "serve_token", self.tr("API token"))
+        self._copy_url = _copy_button(self, "serve_copy_url", self.tr("Copy address"))
         self._copy_url.clicked.connect(lambda: self._to_clipboard(self._url.text()))
         self._copy_token = _copy_button(self, "serve_copy_token", self.tr("Copy token; it is shown only once"))
         self._copy_token.clicked.connect(self._take_token)

@@ -1,4 +1,4 @@
-"""The empty state of the Chat page."""
+"""The empty state of a conversation: the model, and three example questions."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ class ChatWelcome(ExampleWelcome):
     """The empty state of a conversation with one model."""
 
     def set_model(self, label: str, loaded: bool) -> None:
-        """Show the model that will answer; "" if there is no model."""
+        """Show the name of the model; "" if there is none."""
         if label:
-            self.title.setText(self.tr("Talk to {model}").format(model=label))
+            self.title.setText(self.tr("Chat with {model}").format(model=label))
             self.hint.set_text(
-                self.tr("Everything stays on this machine.")
+                self.tr("The model runs on this machine. Nothing is sent anywhere.")
                 if loaded
                 else self.tr("It is loaded with your first message. It runs on this machine; nothing is sent anywhere.")
             )
         else:
-            self.title.setText(self.tr("Talk to your model"))
-            self.hint.set_text(self.tr("A model that you quantized, or any model you pick, answers here."))
+            self.title.setText(self.tr("Chat with a model"))
+            self.hint.set_text(self.tr("Chat with a quantized model or any other model on this machine."))
         self.show_buttons(examples=bool(label), get=not label)
 
     def examples(self) -> Sequence[str]:

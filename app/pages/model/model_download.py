@@ -1,4 +1,4 @@
-"""The fetching of one model's weights ahead of a run, one at a time. Depends on QtCore only."""
+"""Download of a model's weights ahead of a run, one at a time. Depends on QtCore only."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ _MOST_POINTS = 4000
 
 
 class LossPlot(LazyPlot):
-    """The plot, or a sentence where there is nothing to plot."""
+    """The plot, or a message if there is nothing to plot."""
 
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
         super().__init__(theme, "loss_plot", parent)
@@ -72,7 +72,7 @@ class LossPlot(LazyPlot):
         import pyqtgraph
 
         item = plot.getPlotItem()
-        for side, text in (("bottom", self.tr("iteration")), ("left", self.tr("loss (mean squared error)"))):
+        for side, text in (("bottom", self.tr("Iteration")), ("left", self.tr("Loss (mean squared error)"))):
             item.getAxis(side).setLabel(text)
         item.getAxis("bottom").tickStrings = _whole
         item.getAxis("left").setWidth(76)  # a fixed width, so that longer figures do not move the curve

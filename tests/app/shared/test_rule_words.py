@@ -29,7 +29,7 @@ def test_what_a_rule_gives(rule: Rule, text: str) -> None:
         (RuleEffect(30, 30, ""), "30 layers"),
         (RuleEffect(30, 29, ""), "30 layers, decides 29"),
         (RuleEffect(1, 1, ""), "1 layer"),
-        (RuleEffect(7, 0, "Rules below it speak for all of its layers."), "No effect.  Rules below it"),
+        (RuleEffect(7, 0, "Rules below it speak for all of its layers."), "No effect. Rules below it"),
     ],
 )
 def test_what_a_rule_does(effect: RuleEffect, text: str) -> None:

@@ -46,7 +46,7 @@ class ComparisonSide(QObject):
 
     @property
     def name(self) -> str:
-        """The model, as in `LoadModel`; "" while none is picked."""
+        """The name for `LoadModel`; "" if no model is selected."""
         return self.choice.name if self.choice is not None else ""
 
     @property

@@ -40,8 +40,8 @@ class Reply:
     """The answer of one side, or the reason why there is none.
 
     Attributes:
-        label: of the model that said it; model: its name, as in `LoadModel`.
-        text: as it came; thinking: what it thought before, if it does.
+        label: name of the model; model: its name for `LoadModel`.
+        text: the text; thinking: the reasoning before it.
         pieces: text of each token.
         figures: statistics, None while it is being generated.
         memory: bytes used by the model, 0 if unknown.

@@ -1,4 +1,4 @@
-"""The empty state of the comparison."""
+"""The empty state of the comparison: an explanation, and three example questions."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ class ComparisonWelcome(ExampleWelcome):
 
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
         super().__init__(theme, "comparison_", parent)
-        self.title.setText(self.tr("Ask two models the same question"))
+        self.title.setText(self.tr("Compare two models"))
         self.set_ready(False, True)
 
     def set_ready(self, ready: bool, any_model: bool) -> None:
         """Show the next step.
 
         Args:
-            ready: Two models are selected.
-            any_model: There is at least one model to select.
+            ready: both models are selected.
+            any_model: there is at least one model.
         """
         if ready:
             self.hint.set_text(
@@ -32,11 +32,9 @@ class ComparisonWelcome(ExampleWelcome):
                 )
             )
         elif any_model:
-            self.hint.set_text(self.tr("Pick a model for A and one for B above."))
+            self.hint.set_text(self.tr("Select a model for A and one for B above."))
         else:
-            self.hint.set_text(
-                self.tr("There is no model to compare yet: pick one and quantize it, or open a folder above.")
-            )
+            self.hint.set_text(self.tr("There is no model to compare yet. Quantize a model, or open a folder above."))
         self.show_buttons(examples=ready, get=not any_model)
 
     def examples(self) -> Sequence[str]:

@@ -219,7 +219,7 @@ def test_each_format_says_what_it_takes_and_what_was_checked() -> None:
     first, second = formats_of(TWO)
     assert (first.title, first.amount, first.checked) == ("AutoRound", "118 MB, 4.31 bits per weight", "")
     assert (second.title, second.folder, second.schemes) == ("GGUF Q4_0", "gguf-q4_0", "210 Q4_0")
-    assert second.checked.endswith("210 layers and 62 other tensors as tuned; perplexity from the files 49.3")
+    assert second.checked.endswith("210 layers and 62 other tensors; perplexity of the files 49.3")
     assert second.notes == ("It takes more.",)
 
 
