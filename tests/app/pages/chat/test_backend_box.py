@@ -62,13 +62,13 @@ def test_a_remembered_one_that_is_not_here_says_so(theme: Theme, qtbot: QtBot, s
     box = BackendBox(theme, state)
     qtbot.addWidget(box)
     box.set_rows(ROWS)
-    assert offered(box)[-1] == "marlin (not usable here)"
+    assert offered(box)[-1] == "marlin (not available)"
 
 
 def test_the_reasons_are_folded_and_open(box: BackendBox) -> None:
     box.set_rows(ROWS)
     fold = box.findChild(QToolButton, "why_not")
-    assert fold.text() == "Why not the others (2)"
+    assert fold.text() == "Other backends (2)"
     fold.click()
     reason = box.findChild(QLabel, "why_ark")
     assert (reason.isVisible(), reason.text()) == (True, "It is not installed.")

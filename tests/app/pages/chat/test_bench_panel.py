@@ -128,7 +128,7 @@ def test_the_plot_is_painted_and_told(loaded: BenchPanel, calls: ScriptedCalls) 
     go(loaded).click()
     calls.last.succeed(FOUND)
     plot = loaded.findChild(QWidget, "bench_plot")
-    assert plot.accessibleDescription() == "Reading 141 to 212 tokens a second, writing 61.8 to 72.4"
+    assert plot.accessibleDescription() == "Prefill 141 to 212 tokens per second, decode 61.8 to 72.4"
     assert not plot.grab().isNull()
 
 

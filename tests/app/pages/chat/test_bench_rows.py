@@ -10,7 +10,7 @@ ROW = SpeedRow(128, 190.0, 0.67, 70.0, 145_000_000, 0.4)
 
 def test_the_summary_tells_memory_and_its_use() -> None:
     found = summary(SpeedReport((ROW,), bandwidth=28.7e9))
-    assert found == "145 MB of memory. Writing takes 40 % of the 28.7 GB/s that memory gives."
+    assert found == "Memory: 145 MB. Decode uses 40 % of the memory bandwidth of 28.7 GB/s."
 
 
 def test_without_a_measured_bandwidth_nothing_is_said_of_it() -> None:

@@ -35,7 +35,7 @@ def test_it_keeps_its_height(meter: ContextMeter) -> None:
 
 def test_the_room_is_told_before_anything_was_said(meter: ContextMeter) -> None:
     meter.show_use(0, 8192)
-    assert words(meter).text() == "Room for 8,192 tokens"
+    assert words(meter).text() == "Context: 8,192 tokens"
 
 
 def test_what_is_used_is_told(meter: ContextMeter) -> None:
@@ -50,7 +50,7 @@ def test_little_room_is_told_before_there_is_none(meter: ContextMeter) -> None:
     assert (words(meter).text(), words(meter).role) == ("1,900 of 2,048 tokens, nearly full", "warning")
 
 
-@pytest.mark.parametrize(("count", "said"), [(1, "oldest message omitted"), (4, "the 4 oldest messages are")])
+@pytest.mark.parametrize(("count", "said"), [(1, "oldest message omitted"), (4, "4 oldest messages omitted")])
 def test_what_the_model_does_not_see_any_more_is_told(meter: ContextMeter, count: int, said: str) -> None:
     meter.show_use(2000, 2048, count)
     assert said in words(meter).text()

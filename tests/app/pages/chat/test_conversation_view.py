@@ -67,11 +67,11 @@ def test_the_figures_stand_under_an_answer(view: ConversationView) -> None:
     view.show_conversation(long_conversation(1))
     view.update_footers(quiet=True)
     captions = [message.footer.findChild(QLabel, "caption").text() for message in view.messages]
-    assert captions == ["", "12 tokens, 10 a second"]
+    assert captions == ["", "12 tokens, 10 tokens/s"]
 
 
 @pytest.mark.parametrize(
-    ("ended_by", "words"), [("length", "max tokens"), ("context", "context is full"), ("failed", "cut off")]
+    ("ended_by", "words"), [("length", "max tokens"), ("context", "context is full"), ("failed", "interrupted")]
 )
 def test_an_answer_says_why_it_ended(view: ConversationView, ended_by: str, words: str) -> None:
     view.ask("question")
@@ -87,7 +87,7 @@ def test_an_answer_of_nothing_says_so(view: ConversationView) -> None:
     view.begin_answer(Sampling())
     view.end_answer(Statistics(30, 0, ended_by="end"))
     view.update_footers(quiet=True)
-    assert "nothing to say" in view.messages[-1].footer.findChild(QLabel, "caption").text()
+    assert "Empty answer" in view.messages[-1].footer.findChild(QLabel, "caption").text()
 
 
 def test_the_settings_of_an_answer_are_kept_with_it(view: ConversationView) -> None:

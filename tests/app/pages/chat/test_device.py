@@ -54,7 +54,7 @@ def test_a_card_that_is_gone_is_asked_for_by_its_lasting_name(theme: Theme, stat
     pick(shown(theme, state, qtbot, CPU, card(0, "GPU-1")), "GPU-1")
     later = shown(theme, state, qtbot, CPU)
     assert later.current == "GPU-1"
-    assert later.findChild(QComboBox, "chat_device").currentText() == "cuda:0 (Test card) (not here now)"
+    assert later.findChild(QComboBox, "chat_device").currentText() == "cuda:0 (Test card) (not available)"
 
 
 def test_in_place_of_a_device_that_failed_the_cpu_can_be_used(theme: Theme, state: State, qtbot: QtBot) -> None:

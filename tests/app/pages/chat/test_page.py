@@ -51,7 +51,7 @@ def test_comparing_gives_the_memory_of_the_one_model_back(
     answered(page, calls)
     page.show_mode(TWO)
     assert calls.sessions[0].closed
-    assert said == ["tiny-4bit gave its memory back. Your next message to it loads it again."]
+    assert said == ["tiny-4bit was unloaded. Your next message loads it again."]
 
 
 def test_after_comparing_the_next_message_loads_the_model_again(page: ChatPage, calls: ScriptedCalls) -> None:

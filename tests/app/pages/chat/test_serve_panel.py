@@ -64,7 +64,7 @@ def turned_on(panel: ServePanel, recorded: RecordedCalls) -> RecordedCall:
 
 def test_it_is_off_until_somebody_turns_it_on(panel: ServePanel, recorded: RecordedCalls) -> None:
     assert (switch(panel).isChecked(), recorded.started) == (False, [])
-    assert label_of(panel, "serve_note").startswith("Off. Only programs on this machine")
+    assert label_of(panel, "serve_note").startswith("Off. The server is reachable from this machine only")
 
 
 def test_without_a_model_there_is_nothing_to_serve(qtbot: QtBot, surroundings: Context) -> None:
@@ -90,7 +90,7 @@ def test_while_it_loads_it_says_so(panel: ServePanel, recorded: RecordedCalls) -
 def test_it_says_where_it_answers_and_for_what(panel: ServePanel, recorded: RecordedCalls) -> None:
     turned_on(panel, recorded)
     assert field(panel, "serve_url") == "http://127.0.0.1:8765/v1"
-    assert label_of(panel, "serve_model") == "Serves tiny-4bit"
+    assert label_of(panel, "serve_model") == "Serving tiny-4bit"
 
 
 def test_the_token_is_shown_once(panel: ServePanel, recorded: RecordedCalls) -> None:
@@ -137,7 +137,7 @@ def test_it_goes_on_when_the_chat_takes_another_model(
     turned_on(panel, recorded)
     session.load("/models/other", "auto")
     calls.last.succeed(OPENED)
-    assert label_of(panel, "serve_note") == "It goes on serving tiny."
+    assert label_of(panel, "serve_note") == "Still serving tiny."
     assert panel.serving
 
 

@@ -59,7 +59,7 @@ def test_in_turn_the_second_waits_for_the_first(view: ComparisonView, calls: Scr
     assert len(calls.sessions) == 1
     left = child_of(calls, "original")
     load(left)
-    assert label_of(view, "comparison_verdict") == "A answers, B waits for its turn."
+    assert label_of(view, "comparison_verdict") == "A is generating, B is waiting."
     answer(left, "one")
     right = child_of(calls, "quantized")
     load(right)

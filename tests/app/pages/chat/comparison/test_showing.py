@@ -56,7 +56,7 @@ def test_the_difference_is_marked_on_both_sides(compared: ComparisonView) -> Non
 
 
 def test_the_difference_is_said(compared: ComparisonView) -> None:
-    assert last(compared).verdict == "The same for 2 tokens, then they part. 83 % of the tokens are the same."
+    assert last(compared).verdict == "They differ after 2 tokens. 83 % of the tokens are the same."
 
 
 def test_marks_can_be_taken_away(compared: ComparisonView) -> None:
@@ -205,7 +205,7 @@ def test_a_device_that_is_gone_is_told(view: ComparisonView, calls: ScriptedCall
 def test_a_run_that_takes_its_share_is_said(view: ComparisonView, runs: PlayedRuns) -> None:
     runs.active = True
     runs.changed.emit()
-    assert label_of(view, "comparison_slow").startswith("A quantization is running")
+    assert label_of(view, "comparison_slow").startswith("A run is active")
 
 
 def test_clear_can_be_taken_back(compared: ComparisonView) -> None:

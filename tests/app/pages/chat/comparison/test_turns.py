@@ -110,9 +110,9 @@ def test_weights_are_counted_in_a_folder_and_in_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("left", "right", "words"),
     [
-        ("a b c", "a b c", "The same answer, all 3 tokens."),
-        ("a b c d", "a x y z", "The same for 1 token, then they part."),
-        ("a b", "a b c", "One goes on where the other ends, after 2 tokens."),
+        ("a b c", "a b c", "Identical answers (3 tokens)."),
+        ("a b c d", "a x y z", "They differ after 1 token."),
+        ("a b", "a b c", "One answer continues after 2 tokens."),
         ("a", "b", "They differ from the start."),
         ("", "", "Both answers are empty."),
     ],
