@@ -144,7 +144,7 @@ class MainWindow(QMainWindow):
         self.strip.show_error(error, _copies(self.tr("Copy details"), details))
 
     def show_message(self, text: str) -> None:
-        """Show one sentence in the status line."""
+        """Show a message in the status line."""
         self.status.show_message(text)
 
     def go(self, page: str) -> None:
@@ -297,7 +297,7 @@ class MainWindow(QMainWindow):
     def _settle(self) -> None:
         """Reconnect to a running job and open what was requested, once all pages exist."""
         if self.context is not None and self.context.runs.adopt():
-            self.show_message(self.tr("A run that was on when Bitwright was closed is still on."))
+            self.show_message(self.tr("Reconnected to the run that was active when Bitwright was closed."))
             self.go("run")
         wanted, self._wanted = self._wanted, []
         for words in wanted:

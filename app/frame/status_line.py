@@ -60,7 +60,7 @@ class StatusLine(QFrame):
         self._measure.timeout.connect(self.measure)
 
     def show_message(self, text: str) -> None:
-        """Show one sentence for some seconds, and tell a screen reader."""
+        """Show a message for some seconds and announce it to a screen reader."""
         self._said = text
         self._refresh()
         if text:

@@ -68,7 +68,7 @@ class AnswerControl(QObject):
 
     @property
     def conversation(self) -> Conversation:
-        """What is talked about."""
+        """The current conversation."""
         return self._view.conversation
 
     @property
@@ -89,14 +89,14 @@ class AnswerControl(QObject):
             self._answer()
 
     def regenerate(self) -> None:
-        """Have the last question answered again; the earlier answer can still be shown."""
+        """Generate another answer to the last message; the earlier one can still be shown."""
         last = self.conversation.last
         if last is not None and last.role == "assistant" and self.quiet:
             self._view.rewind()
             self._answer()
 
     def continue_answer(self) -> None:
-        """Let the model say more of the last answer."""
+        """Continue the last answer."""
         last = self.conversation.last
         if last is not None and last.role == "assistant" and last.text.strip() and self.quiet:
             self._answer(more=True)

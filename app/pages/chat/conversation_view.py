@@ -63,30 +63,18 @@ class ConversationView(Transcript):
         self._later.timeout.connect(self._build_some)
 
     @property
-<<<<<<< HEAD
     def conversation(self) -> Conversation:
-        """What is shown."""
-        return self._conversation
-=======
-    def talk(self) -> Conversation:
         """The current conversation."""
-        return self._talk
->>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts)
+        return self._conversation
 
     @property
     def answering(self) -> bool:
         """Return whether an answer is being generated."""
         return self._coming is not None
 
-<<<<<<< HEAD
     def show_conversation(self, conversation: Conversation) -> None:
-        """Show a conversation from now on."""
-        self._conversation = conversation
-=======
-    def show_talk(self, talk: Conversation) -> None:
         """Show another conversation."""
-        self._talk = talk
->>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts)
+        self._conversation = conversation
         self._marked = None
         self.clear()
         self._built = []
@@ -101,13 +89,8 @@ class ConversationView(Transcript):
         self.to_end()
 
     def ask_edited(self, question: Message, text: str) -> None:
-<<<<<<< HEAD
-        """Put another wording beside a question; what followed the first one is left with it."""
-        self._conversation.branch(question, text)
-=======
         """Add an edited version of a message as a new branch."""
-        self._talk.branch(question, text)
->>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts)
+        self._conversation.branch(question, text)
         self.mark(None)
         self._follow_conversation()
         self._build_some(all_of_them=True)
@@ -172,13 +155,8 @@ class ConversationView(Transcript):
         self._follow_conversation()
 
     def unwind(self) -> None:
-<<<<<<< HEAD
-        """Show the newest answer to the last question again, where there is one: no other came."""
-        last = self._conversation.last
-=======
         """Show the newest answer to the last message again, if no other was generated."""
-        last = self._talk.last
->>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts)
+        last = self._conversation.last
         if last is not None and last.role == "user":
             self._conversation.unwind()
             self._follow_conversation()
@@ -191,13 +169,8 @@ class ConversationView(Transcript):
             view.set_marked(question is not None and identity == question.id)
 
     def update_footers(self, quiet: bool) -> None:
-<<<<<<< HEAD
-        """Say what the answers cost, and offer what can be done with each message; nothing where not `quiet`."""
-        path = self._conversation.path()
-=======
         """Show the statistics of the answers and the actions of each message; hide them unless `quiet`."""
-        path = self._talk.path()
->>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts)
+        path = self._conversation.path()
         models = {message.model for message in path if message.model}
         for message, view in zip(path, self.messages, strict=False):
             mine = message.role == "user"
@@ -210,15 +183,9 @@ class ConversationView(Transcript):
             view.footer.offer(again=last and quiet, more=more and quiet, edit=mine and quiet)
             view.place_footer()
 
-<<<<<<< HEAD
     def _follow_conversation(self) -> None:
-        """Keep the bubbles that the shown branch has in common with the last one; the others are to be built."""
-        path = self._conversation.path()
-=======
-    def _follow_talk(self) -> None:
         """Keep the widgets of messages that both branches share; build the others."""
-        path = self._talk.path()
->>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts)
+        path = self._conversation.path()
         same = 0
         for identity, message in zip(self._built, path, strict=False):
             if identity != message.id:

@@ -8,13 +8,8 @@ from core.inference.generation.reply import Statistics
 
 
 @dataclass
-<<<<<<< HEAD:app/pages/chat/live_statistics.py
 class LiveStatistics:
-    """Figures of an answer that is still coming, from the pieces of text and when they came.
-=======
-class Meter:
     """Statistics of an answer that is being generated, from its pieces of text and their arrival times.
->>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts):app/pages/chat/answer_figures.py
 
     A piece may hold several tokens, so the number of tokens is estimated from the characters until the final statistics
     arrive.

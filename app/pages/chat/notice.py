@@ -85,13 +85,8 @@ class ChatNotice(QWidget):
 
 
 def show_notice(notice: ChatNotice, answering: AnswerControl, begin_new: Callable[[], object]) -> None:
-<<<<<<< HEAD
-    """Show what has to be said now, or nothing."""
-    session, last, state = answering.session, answering.conversation.last, answering.session.state
-=======
     """Show the current message of the conversation, or none."""
-    session, last, state = answering.session, answering.talk.last, answering.session.state
->>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts)
+    session, last, state = answering.session, answering.conversation.last, answering.session.state
     if state == "loading":
         text, fraction = session.progress
         notice.show_message(text, _tr("Cancel"), answering.stop, fraction=fraction)

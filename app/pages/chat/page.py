@@ -167,13 +167,8 @@ class ChatPage(QWidget):
         self._bar.show_mode(TWO if two else ONE)
         self._drawer.setVisible(not two and self._bar.drawer.isChecked())
 
-<<<<<<< HEAD
     def new_conversation(self) -> None:
-        """Begin a new conversation; the one before is in the list."""
-=======
-    def new_talk(self) -> None:
         """Start a new conversation; the previous one stays in the list."""
->>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts)
         if not self.single.view.answering:
             self.show_conversation(Conversation())
             self.single.chat_view.composer.setFocus()
@@ -182,25 +177,15 @@ class ChatPage(QWidget):
         if self._stack.currentWidget() is self.single:
             self.new_conversation()
 
-<<<<<<< HEAD
     def show_conversation(self, conversation: Conversation) -> None:
-        """Show a conversation; the one before is saved."""
-=======
-    def show_talk(self, talk: Conversation) -> None:
         """Show a conversation; the previous one is saved."""
->>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts)
         self.store.flush()
         self.single.show_conversation(conversation)
         self._drawer.show_current(conversation.id)
 
     def _open(self, identity: str) -> None:
-<<<<<<< HEAD
-        """Open a saved conversation. The one that is shown is newer than its file, and its answer may be coming."""
-        if identity == self.single.conversation.id:
-=======
         """Open a saved conversation. The current one is newer than its file and is not read again."""
-        if identity == self.single.talk.id:
->>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts)
+        if identity == self.single.conversation.id:
             self.store.stay()
         else:
             self.store.open(identity)
@@ -229,15 +214,9 @@ class ChatPage(QWidget):
         )
 
     def import_from(self, path: str) -> None:
-<<<<<<< HEAD
-        """Read a conversation from a JSON file, keep it and show it."""
+        """Read a conversation from a JSON file, save it and show it."""
         conversation = import_export.imported(path, self._context, self._import)
         if conversation is not None:
-=======
-        """Read a conversation from a JSON file, save it and show it."""
-        talk = import_export.imported(path, self._context, self._import)
-        if talk is not None:
->>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts)
             self.show_mode(ONE)
             self.store.save_later(conversation)
             self.show_conversation(conversation)
@@ -266,25 +245,14 @@ class ChatPage(QWidget):
         self._context.report(error, None)
 
     def _take_title(self, identity: str, title: str) -> None:
-<<<<<<< HEAD
-        """A conversation that was renamed in the list is called so here too."""
+        """Update the title of the current conversation after it was renamed in the list."""
         if identity == self.single.conversation.id:
             self.single.conversation.title = title
             self._update()
 
     def _update(self) -> None:
-        """Bring the line at the top in line with the conversation."""
-        empty = not len(self.single.conversation)
-=======
-        """Update the title of the current conversation after it was renamed in the list."""
-        if identity == self.single.talk.id:
-            self.single.talk.title = title
-            self._update()
-
-    def _update(self) -> None:
         """Update the bar at the top."""
-        empty = not len(self.single.talk)
->>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts)
+        empty = not len(self.single.conversation)
         busy = self.single.session.state == "answering"
         self._bar.show_conversation("" if empty else self.single.conversation.name, empty, busy)
 

@@ -99,11 +99,7 @@ class ServePanel(QWidget):
         call, self._call, self._listening = self._call, None, None
         if call is not None:
             call.stop()
-<<<<<<< HEAD
-            self._context.show_message(self.tr("The endpoint is off."))
-=======
-            self._context.say(self.tr("Server stopped."))
->>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts)
+            self._context.show_message(self.tr("Server stopped."))
         self._update()
 
     def _turn(self, on: bool) -> None:
@@ -132,11 +128,7 @@ class ServePanel(QWidget):
         if isinstance(event, Listening):
             self._listening = event
             self._running.show_endpoint(event)
-<<<<<<< HEAD
-            self._context.show_message(self.tr("The endpoint answers at {url}.").format(url=event.url))
-=======
-            self._context.say(self.tr("Server running at {url}.").format(url=event.url))
->>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts)
+            self._context.show_message(self.tr("Server running at {url}.").format(url=event.url))
         elif isinstance(event, Progress) and self._listening is None and event.fraction >= 0:
             self._bar.setRange(0, 1000)
             self._bar.setValue(round(1000 * event.fraction))
@@ -255,11 +247,7 @@ class _Running(QWidget):
         self._to_clipboard(self._token.text())
         self._token.clear()
         self._show_token(False)
-<<<<<<< HEAD
-        self._context.show_message(self.tr("The token is on the clipboard. It will not be shown again."))
-=======
-        self._context.say(self.tr("Token copied. It will not be shown again."))
->>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts)
+        self._context.show_message(self.tr("Token copied. It will not be shown again."))
 
     def _show_token(self, shown: bool) -> None:
         for widget in (self._token, self._copy_token):

@@ -97,15 +97,9 @@ class SingleModelChat(QWidget):
     # --- user actions ---
 
     @property
-<<<<<<< HEAD
     def conversation(self) -> Conversation:
-        """What is talked about."""
-        return self.view.conversation
-=======
-    def talk(self) -> Conversation:
         """The current conversation."""
-        return self.view.talk
->>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts)
+        return self.view.conversation
 
     def send(self, text: str) -> None:
         """Send a message, or the edited version of an earlier one."""
@@ -121,13 +115,8 @@ class SingleModelChat(QWidget):
     def regenerate(self) -> None:
         """Generate another answer to the last message; the earlier one can still be shown."""
         if self.panel.sampling.fixed:
-<<<<<<< HEAD
             self._context.show_message(
-                self.tr("At temperature 0 the answer is the same each time; raise it for another one.")
-=======
-            self._context.say(
                 self.tr("At temperature 0 the answer is always the same. Increase the temperature for a different one.")
->>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts)
             )
         self.answering.regenerate()
 
@@ -139,23 +128,13 @@ class SingleModelChat(QWidget):
             self.view.mark(question)
 
     def edit_last(self) -> None:
-<<<<<<< HEAD
-        """Write the last question anew."""
+        """Edit the last message."""
         questions = [message for message in self.conversation.path() if message.role == "user"]
         if questions:
             self.edit(questions[-1])
 
     def show_conversation(self, conversation: Conversation) -> None:
-        """Show another conversation; an answer that was coming to the one before ends where it is."""
-=======
-        """Edit the last message."""
-        questions = [message for message in self.talk.path() if message.role == "user"]
-        if questions:
-            self.edit(questions[-1])
-
-    def show_talk(self, talk: Conversation) -> None:
         """Show another conversation; an answer in the previous one ends."""
->>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts)
         self.answering.end_conversation()
         self.chat_view.composer.end_edit()
         self._counted = 0
@@ -191,13 +170,8 @@ class SingleModelChat(QWidget):
         """Unload an idle model, to free memory for a comparison."""
         if self.session.state == "ready":
             self.unload()
-<<<<<<< HEAD
-            words = self.tr("{model} gave its memory back. Your next message to it loads it again.")
-            self._context.show_message(words.format(model=self.selection.label))
-=======
             words = self.tr("{model} was unloaded. Your next message loads it again.")
-            self._context.say(words.format(model=self.selection.label))
->>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts)
+            self._context.show_message(words.format(model=self.selection.label))
 
     def handle_escape(self, quick: bool = False) -> bool:
         """Stop an answer, loading or editing; return whether there was something to stop."""
@@ -283,13 +257,8 @@ class SingleModelChat(QWidget):
         self._update()
 
     def _update(self) -> None:
-<<<<<<< HEAD
-        """Bring everything that is offered in line with the state."""
-        state, empty = self.session.state, not len(self.conversation)
-=======
         """Update all widgets for the current state."""
-        state, empty = self.session.state, not len(self.talk)
->>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts)
+        state, empty = self.session.state, not len(self.conversation)
         self.selection.settled = state != "idle" or not empty
         self.chat_view.show_empty(empty)
         label = self.selection.label if self.selection.model else ""
@@ -339,14 +308,8 @@ class SingleModelChat(QWidget):
         self.panel.figures.show_figures(self.session.figures if coming else figures, opened.memory_bytes, about=coming)
         # statistics of another model's answer do not apply
         mine = figures if told and told[-1].model == self.selection.label else None
-<<<<<<< HEAD
         if mine is None and len(self.conversation) and opened.context and self.answering.quiet and not self._counted:
-            self._counted = -1  # asked for
-            self.session.count(self.conversation.prompt(self.panel.system))
-=======
-        if mine is None and len(self.talk) and opened.context and self.answering.quiet and not self._counted:
             self._counted = -1  # requested
-            self.session.count(self.talk.prompt(self.panel.system))
->>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts)
+            self.session.count(self.conversation.prompt(self.panel.system))
         used = mine.used if mine is not None else max(0, self._counted)
         self.chat_view.meter.show_use(used, opened.context, mine.dropped_messages if mine is not None else 0)

@@ -11,13 +11,8 @@ from core.wording import duration, figure, human
 _DASH = "\N{EN DASH}"
 
 
-<<<<<<< HEAD:app/pages/chat/statistics_table.py
 class StatisticsTable(QWidget):
-    """Numbers, one below the other; every number keeps its place."""
-=======
-class ChatFigures(QWidget):
     """Figures in fixed places, one below the other."""
->>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts):app/pages/chat/figures.py
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)

@@ -85,13 +85,8 @@ class TopBar(QFrame):
         for widget in (self._title, self._export, self._new):
             widget.setVisible(mode == ONE)
 
-<<<<<<< HEAD
     def show_conversation(self, name: str, empty: bool, busy: bool) -> None:
-        """What is talked about, and what can be done with it."""
-=======
-    def show_talk(self, name: str, empty: bool, busy: bool) -> None:
         """Show the title of the conversation, and enable its actions."""
->>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts)
         self._title.set_text(name)
         for button in (self._export, self._new):
             button.setEnabled(not empty and not busy)

@@ -153,11 +153,7 @@ class ConvertPage(QWidget):
         converting = self.conversion.state == "converting"
         self.conversion.stop()
         if converting:
-<<<<<<< HEAD
-            self._context.show_message(self.tr("The conversion was stopped; nothing was left behind."))
-=======
-            self._context.say(self.tr("The conversion was cancelled. Its files were removed."))
->>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts)
+            self._context.show_message(self.tr("The conversion was cancelled. Its files were removed."))
             self.view.setFocus(Qt.FocusReason.OtherFocusReason)
 
     # --- construction ---
@@ -293,19 +289,12 @@ class ConvertPage(QWidget):
         self.progress.end()
         self._output = ""
         found = conversion_words.outcome(made)
-<<<<<<< HEAD
-        words = self.tr("{0} is written: {1}.").format(self._label(), found.headline[:1].lower() + found.headline[1:])
-        self._context.show_message(words)
-        announce(self, words)
-        notification.show(self.tr("The conversion is done"), words)
-=======
         words = self.tr("{0} was converted: {1}.").format(
             self._label(), found.headline[:1].lower() + found.headline[1:]
         )
-        self._context.say(words)
+        self._context.show_message(words)
         announce(self, words)
-        notification.tell(self.tr("Conversion finished"), words)
->>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts)
+        notification.show(self.tr("Conversion finished"), words)
         if self.isVisible():
             self.outcome.chat.setFocus(Qt.FocusReason.OtherFocusReason)
         else:

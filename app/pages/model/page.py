@@ -318,21 +318,13 @@ class ModelPage(QWidget):
 
     def _cancel_download(self) -> None:
         self.download.cancel()
-<<<<<<< HEAD
-        self.context.show_message(self.tr("The download was stopped. What has arrived is kept for the next time."))
-=======
-        self.context.say(self.tr("Download cancelled. Completed parts are kept and reused."))
->>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts)
+        self.context.show_message(self.tr("Download cancelled. Completed parts are kept and reused."))
 
     def _downloaded(self, name: str, folder: str) -> None:
         opened = self.context.draft.model
         if opened is not None and opened.name == name:
             self.context.draft.choose(model=replace(opened, folder=folder, download_bytes=0))
-<<<<<<< HEAD
-        self.context.show_message(self.tr("{0} is on this machine now.").format(name))
-=======
-        self.context.say(self.tr("{0} was downloaded.").format(name))
->>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts)
+        self.context.show_message(self.tr("{0} was downloaded.").format(name))
 
     def _download_failed(self, name: str, error: BitwrightError) -> None:
         opened = self.context.draft.model

@@ -104,7 +104,7 @@ class RunPage(QWidget):
         self._told = record
         words = judge(record.report).sentence if record.state == "done" else self.tr("The run has ended.")
         if record.state == "cancelled":
-            words = self.tr("The run was stopped; nothing was left behind.")
+            words = self.tr("The run was cancelled. All its files were removed.")
         self._context.show_message(words)
         announce(self, words)
 

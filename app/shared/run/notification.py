@@ -33,7 +33,7 @@ def words(record: RunRecord) -> tuple[str, str]:
 
 
 def show(title: str, text: str) -> bool:
-    """Show a notification unless the user is looking at this program; returns whether one was asked for."""
+    """Show a notification unless the user is looking at this program; return whether one was requested."""
     if QGuiApplication.applicationState() == Qt.ApplicationState.ApplicationActive:
         return False
     for window in QApplication.topLevelWidgets():

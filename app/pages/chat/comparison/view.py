@@ -146,7 +146,7 @@ class ComparisonView(QWidget):
             self._rest.start()
         elif any(side.session.state != "idle" for side in self._session.sides):
             self.unload()
-            self._context.show_message(self.tr("The two models that were compared gave their memory back."))
+            self._context.show_message(self.tr("The compared models were unloaded."))
 
     # --- construction ---
 

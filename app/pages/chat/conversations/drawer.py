@@ -61,13 +61,7 @@ class Drawer(QFrame):
         self._broken = Note(theme, parent=self)
         self._broken.setObjectName("conversations_broken")
         self._gone = Note(theme, parent=self)
-<<<<<<< HEAD
         self._gone.setObjectName("conversation_gone")
-        self._undo = self._button("undo_delete", self.tr("Undo"), self.tr("Bring the conversation back"), store.undo)
-        self._rename = self._button("rename_talk", self.tr("Rename"), self.tr("Give it another name (F2)"), self.rename)
-        self._delete = self._button("delete_talk", self.tr("Delete"), self.tr("Take it away (Del)"), self.delete)
-=======
-        self._gone.setObjectName("talk_gone")
         self._undo = self._button("undo_delete", self.tr("Undo"), self.tr("Restore the conversation"), store.undo)
         self._rename = self._button(
             "rename_talk", self.tr("Rename"), self.tr("Rename the conversation (F2)"), self.rename
@@ -75,7 +69,6 @@ class Drawer(QFrame):
         self._delete = self._button(
             "delete_talk", self.tr("Delete"), self.tr("Delete the conversation (Del)"), self.delete
         )
->>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts)
         self._import = self._button(
             "import_talk", self.tr("Import\N{HORIZONTAL ELLIPSIS}"), self.tr("Import a conversation from a JSON file"),
             self.import_asked.emit,

@@ -154,15 +154,9 @@ class ConversationFiles:
                     path.unlink()
 
 
-<<<<<<< HEAD
 def summary_of(conversation: Conversation) -> ConversationSummary:
-    """A conversation as it stands in a list."""
-    texts = [conversation.name, conversation.model, *(message.text for message in conversation)]
-=======
-def summary_of(talk: Conversation) -> ConversationSummary:
     """Return the summary of a conversation."""
-    texts = [talk.name, talk.model, *(message.text for message in talk)]
->>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts)
+    texts = [conversation.name, conversation.model, *(message.text for message in conversation)]
     words = "\n".join(texts)[:_SEARCHED].casefold()
     return ConversationSummary(
         conversation.id, conversation.name, conversation.model, conversation.updated, len(conversation), words

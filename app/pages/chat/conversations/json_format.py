@@ -18,15 +18,9 @@ VERSION: Final = 1
 _KIND: Final = "bitwright-conversation"
 
 
-<<<<<<< HEAD
 def to_json(conversation: Conversation) -> dict[str, Any]:
-    """All of a conversation as JSON values."""
-    shown = {message.id for message in conversation.path()}
-=======
-def to_json(talk: Conversation) -> dict[str, Any]:
     """Return a conversation as JSON values."""
-    shown = {message.id for message in talk.path()}
->>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts)
+    shown = {message.id for message in conversation.path()}
     return {
         "kind": _KIND,
         "version": VERSION,
@@ -72,15 +66,9 @@ def _own(value: Mapping[str, Any], identity: str) -> Conversation:
     try:
         for entry in value["messages"]:
             message = _read(entry)
-<<<<<<< HEAD
             if not _fits(conversation, message):
-                raise ValueError("a message has no place")
-            conversation.put(message)
-=======
-            if not _fits(talk, message):
                 raise ValueError("a message has no valid parent")
-            talk.put(message)
->>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts)
+            conversation.put(message)
             if entry.get("shown"):
                 shown = message
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -141,15 +129,9 @@ def _statistics(value: Any) -> Statistics:
         return Statistics()  # statistics of an unknown form are ignored
 
 
-<<<<<<< HEAD
 def _fits(conversation: Conversation, message: Message) -> bool:
-    """Whether the id is new and the parent there: a parent is written before its children, so no circle passes."""
-    return message.id not in conversation and (message.parent is None or message.parent in conversation)
-=======
-def _fits(talk: Conversation, message: Message) -> bool:
     """Return whether the id is new and the parent exists. Parents come first, so there are no cycles."""
-    return message.id not in talk and (message.parent is None or message.parent in talk)
->>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts)
+    return message.id not in conversation and (message.parent is None or message.parent in conversation)
 
 
 def _whole(value: Any) -> int:

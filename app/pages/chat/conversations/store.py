@@ -73,15 +73,9 @@ class ConversationStore(QObject):
         """Read the list again."""
         self._do(self._store.list, self._listed)
 
-<<<<<<< HEAD
     def save_later(self, conversation: Conversation) -> None:
-        """Save a conversation in a moment; an empty one never, and one that was deleted not again."""
-        if not len(conversation) or conversation.id in self._gone:
-=======
-    def save_later(self, talk: Conversation) -> None:
         """Save a conversation after a delay, unless it is empty or was deleted."""
-        if not len(talk) or talk.id in self._gone:
->>>>>>> 215806d (Plain English in the Model, Convert and Chat pages: docstrings and window texts)
+        if not len(conversation) or conversation.id in self._gone:
             return
         if self._conversation is not None and self._conversation is not conversation:
             self.flush()

@@ -172,7 +172,7 @@ def test_searching_finds_what_was_said(talked: ChatPage) -> None:
     assert names(talked) == ["second"]
     talked.findChild(QLineEdit, "conversation_search").setText("nobody said this")
     assert names(talked) == []
-    assert "No conversation" in talked.findChild(QLabel, "conversations_empty").text()
+    assert "No matching" in talked.findChild(QLabel, "conversations_empty").text()
 
 
 def test_enter_opens_the_first_that_was_found(talked: ChatPage, qtbot: QtBot) -> None:
