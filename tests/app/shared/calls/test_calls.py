@@ -206,7 +206,7 @@ def test_what_runs_is_said_in_words(qtbot: QtBot, calls: Calls, heard: Heard) ->
     call = begin(calls, Say((), Sampling(1)), heard)
     assert calls.busy
     until_over(qtbot, call)
-    assert (said, calls.busy) == (["Answering", ""], False)
+    assert (said, calls.busy) == (["Generating", ""], False)
 
 
 def test_a_call_that_nobody_holds_runs_to_its_end(qtbot: QtBot, calls: Calls, heard: Heard) -> None:
