@@ -44,7 +44,7 @@ class OutputFormat:
 
 
 def formats_of(report: Mapping[str, Any]) -> list[OutputFormat]:
-    """The formats of the output, in the order in which they were written."""
+    """Return the formats of the output, in the order in which they were written."""
     sizes, verified = _mapping(report.get("output_bytes")), _mapping(report.get("verification"))
     rates, notes = _mapping(report.get("format_bits_per_weight")), _mapping(report.get("notes"))
     tensors = _mapping(report.get("layer_schemes"))
@@ -118,12 +118,12 @@ def fact_tips(report: Mapping[str, Any]) -> dict[str, str]:
 
 
 def verified_words(report: Mapping[str, Any]) -> tuple[str, bool, str]:
-    """What was checked of the written files; whether it was; and what the model answered, as a sentence or ""."""
+    """Return the result of the verification, whether there was one, and the sample text or ""."""
     verified = _mapping(report.get("verification"))
     if not verified:
         if is_outdated(report):
             return "The report does not contain the results of the verification.", False, ""
-        return "The written files were not checked.", False, ""
+        return "The written files were not verified.", False, ""
     layers = sum(_integer(_mapping(item).get("layers")) for item in verified.values())
     others = sum(_integer(_mapping(item).get("other_tensors")) for item in verified.values())
     formats = f" in {len(verified)} formats" if len(verified) > 1 else ""

@@ -194,7 +194,7 @@ def test_nothing_known_gives_no_figures() -> None:
 
 
 def test_files_that_were_not_checked_are_not_called_checked() -> None:
-    assert verified_words({"version": VERSION}) == ("The written files were not checked.", False, "")
+    assert verified_words({"version": VERSION}) == ("The written files were not verified.", False, "")
 
 
 def test_what_the_model_wrote_is_one_line() -> None:
