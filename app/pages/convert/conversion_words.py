@@ -97,8 +97,8 @@ def outcome(made: ConvertedModel) -> Outcome:
         (_tr("Convert", "Size"), human(report["output_bytes"])),
         (_tr("Convert", "Time"), duration(made.seconds)),
     ]
-    headline = _tr("Convert", "Exact to the bit") if exact else _changed_by(error)
-    if error.get("largest_difference") is not None:  # null where a difference was not finite
+    headline = _tr("Convert", "Exact conversion") if exact else _changed_by(error)
+    if error.get("largest_difference") is not None:  # null if a difference was not finite
         facts.append((_tr("Convert", "Largest difference"), figure(error["largest_difference"])))
     checked = _checked(report, exact)
     text = " ".join(filter(None, (checked if exact else f"{_error_text(error)} {checked}", *report["notes"])))
@@ -106,9 +106,9 @@ def outcome(made: ConvertedModel) -> Outcome:
 
 
 def _checked(report: Mapping[str, Any], exact: bool) -> str:
-    """Return what was read back and compared."""
+    """Return a sentence about the verification."""
     verified = report["verification"]
-    words = _tr("Convert", "{0} layers and {1} other tensors were read back as they were written.")
+    words = _tr("Convert", "{0} layers and {1} other tensors were verified.")
     if exact:
         words = _tr(
             "Convert", "{0} layers and {1} other tensors were verified: their weights are identical to the source."
@@ -124,7 +124,7 @@ def _changed_by(error: Mapping[str, Any]) -> str:
 
 
 def _error_text(error: Mapping[str, Any]) -> str:
-    text = _tr("Convert", "That is the root mean square of the differences, as a share of that of the weights.")
+    text = _tr("Convert", "Root mean square of the differences, relative to that of the weights.")
     worst = error.get("worst_tensor") or {}
     if worst.get("name") and worst.get("relative_rms") is not None:
         text += " " + _tr("Convert", "Largest in {0}: {1} %.").format(

@@ -225,7 +225,7 @@ def test_each_format_says_what_it_takes_and_what_was_checked() -> None:
 
 def test_the_one_format_of_an_older_report_is_named() -> None:
     (found,) = formats_of({"output_bytes": {"auto_gptq": 5}, "bits_per_weight": 4.25})
-    assert (found.title, found.folder, found.amount) == ("GPTQ", "", "5 bytes, 4.25 bits a weight")
+    assert (found.title, found.folder, found.amount) == ("GPTQ", "", "5 bytes, 4.25 bits per weight")
 
 
 def test_formats_are_listed_with_their_checks(view: ReportView, qtbot: QtBot, output: Path) -> None:
