@@ -110,7 +110,7 @@ class Draft(QObject):
         self._costs: Costs | None = None
         self._fits: FormatFits | None = None
         self._engine, self._measure = "", DEFAULT
-        self._marks: list[engines.Mark] | None = None
+        self._marks: list[engines.EngineIssue] | None = None
         self._tables: dict[str, SensitivityTable] = {}
         self.undo_stack = QUndoStack(self)
         self.undo_stack.setUndoLimit(_UNDO_STEPS)
@@ -177,7 +177,7 @@ class Draft(QObject):
             self.engine_changed.emit()
 
     @property
-    def marks(self) -> list[engines.Mark]:
+    def marks(self) -> list[engines.EngineIssue]:
         """The layers of the planned output, in its first format, that the engine does not support."""
         if self._marks is None:
             self._marks = []

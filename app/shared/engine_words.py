@@ -8,12 +8,12 @@ from PySide6.QtCore import QCoreApplication
 
 from app.shared.rule_words import counted
 from core.formats import engines
-from core.formats.engines import Mark
+from core.formats.engines import EngineIssue
 
 _tr = QCoreApplication.translate
 
 
-def engine_line(engine: str, marks: Sequence[Mark]) -> tuple[str, str]:
+def engine_line(engine: str, marks: Sequence[EngineIssue]) -> tuple[str, str]:
     """Return a sentence and its role (`good`, `warning`, `bad`); both "" for no engine."""
     if not engine:
         return "", ""

@@ -24,7 +24,7 @@ from core.estimation.sizes import layer_bytes
 from core.events import Emit, ignore_event
 from core.files import expanded
 from core.formats import engines
-from core.formats.engines import Mark
+from core.formats.engines import EngineIssue
 from core.model.fused import FusedModules
 from core.model.plans import Plans
 from core.model.tree import ModelTree, resolve_schemes
@@ -50,7 +50,7 @@ class MapPlan:
         table: the loss increase that was measured.
         allocation: the map, with its size and its predicted loss increase.
         plans: what each layer gets by it.
-        marks: what the engine of the request has against it; empty without one.
+        engine_issues: unsupported and slow layers of the requested engine; empty without one.
     """
 
     model: str
@@ -59,7 +59,7 @@ class MapPlan:
     table: SensitivityTable
     allocation: Allocation
     plans: Plans
-    marks: Sequence[Mark] = field(default=())
+    engine_issues: Sequence[EngineIssue] = field(default=())
 
     def shares(self) -> list[Share]:
         """What each scheme has of the model, the fewest bits first."""
@@ -100,7 +100,8 @@ class MapPlan:
             ],
             "engine": self.request.engine,
             "engine_issues": [
-                {"layer": mark.layer, "severity": mark.severity, "reason": mark.reason} for mark in self.marks
+                {"layer": issue.layer, "severity": issue.severity, "reason": issue.reason}
+                for issue in self.engine_issues
             ],
         }
 
@@ -194,8 +195,8 @@ def _choose(spec: AnalysisSpec, request: AllocationRequest, emit: Emit, should_s
         raise Cancelled("Stopped.")
     found = allocate(tree, table, request)
     plans = resolve_schemes(tree, found.bits_map)
-    marks = engines.check(engine, tree, plans, form) if engine else []
-    return MapPlan(spec.model, tree, request, table, found, plans, marks)
+    engine_issues = engines.check(engine, tree, plans, form) if engine else []
+    return MapPlan(spec.model, tree, request, table, found, plans, engine_issues)
 
 
 def parse_rule(text: str) -> Rule:

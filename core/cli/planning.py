@@ -64,8 +64,8 @@ def _summary(terminal: Terminal, found: MapPlan) -> None:
 def _verdict(found: MapPlan) -> str:
     """What the engine says, each reason once with the number of its layers."""
     title = engines.title(found.request.engine)
-    reasons = Counter(mark.reason for mark in found.marks if mark.layer)
-    general = [mark.sentence() for mark in found.marks if not mark.layer]
+    reasons = Counter(issue.reason for issue in found.engine_issues if issue.layer)
+    general = [issue.sentence() for issue in found.engine_issues if not issue.layer]
     parts = [*general, *(f"{count} layers: {reason}." for reason, count in reasons.items())]
     return f"{title}, but slowly: {' '.join(parts)}" if parts else title
 

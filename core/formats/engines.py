@@ -21,8 +21,6 @@ from core.model.tree import ModelTree, resolve_schemes
 from core.schemes import UNTOUCHED, LayerScheme
 
 Severity = Literal["cannot", "slow"]
-Binding = Literal["", "joined"]
-JOINED: Binding = "joined"
 
 _TITLES = {
     "bitwright": "Bitwright",
@@ -55,7 +53,7 @@ _ONE_LESS = ("gptq", "auto_round:auto_gptq")
 
 
 @dataclass(frozen=True)
-class Mark:
+class EngineIssue:
     """A problem of an engine with a layer, or with the whole checkpoint.
 
     Attributes:
@@ -98,7 +96,7 @@ def title(engine: str) -> str:
     return _TITLES[engine]
 
 
-def check(engine: str, tree: ModelTree, plans: Sequence[LayerPlan], format_name: str) -> list[Mark]:
+def check(engine: str, tree: ModelTree, plans: Sequence[LayerPlan], format_name: str) -> list[EngineIssue]:
     """Return all problems of an engine: first of the whole checkpoint, then of layers in the order of the model."""
     title(engine)
     plans = grouped(tree, plans)
@@ -107,17 +105,17 @@ def check(engine: str, tree: ModelTree, plans: Sequence[LayerPlan], format_name:
         if case.scheme.quantized:
             used[case.scheme] += count
     packing = _packing(format_name, used)
-    marks = _whole(engine, packing)
+    issues = _whole(engine, packing)
     verdicts = [_verdict(engine, packing, case.scheme, case.in_features, case.out_features) for case in plans.cases]
     found: dict[int, _Verdict] = {}
     if any(verdicts):
         found = {place: verdict for place, kind in enumerate(plans.kinds) if (verdict := verdicts[kind])}
-    if binding(engine, format_name):
+    if needs_fused_modules(engine, format_name):
         schemes = [plans.cases[kind].scheme for kind in plans.kinds]
         found |= _disagreeing(tree, schemes, verdicts, plans.kinds)
     linears = tree.nameable  # plans include a tied head if the map lists it
-    return marks + [
-        Mark(linears[place].name, verdict.severity, verdict.reason, verdict.repair)
+    return issues + [
+        EngineIssue(linears[place].name, verdict.severity, verdict.reason, verdict.repair)
         for place, verdict in sorted(found.items())
     ]
 
@@ -129,11 +127,11 @@ def repaired(engine: str, tree: ModelTree, bits_map: BitsMap, format_name: str) 
     """
     heads = [linear.name for linear in tree.nameable if linear.block < 0]
     for _ in range(8):  # a repair of fused layers can require another repair, so repeat until there is none
-        marks = check(engine, tree, resolve_schemes(tree, bits_map), format_name)
+        issues = check(engine, tree, resolve_schemes(tree, bits_map), format_name)
         repairs: dict[LayerScheme, list[str]] = {}
-        for mark in marks:
-            if mark.cannot and mark.layer and mark.repair:
-                repairs.setdefault(mark.repair, []).append(mark.layer)
+        for issue in issues:
+            if issue.cannot and issue.layer and issue.repair:
+                repairs.setdefault(issue.repair, []).append(issue.layer)
         if not repairs:
             break
         for scheme, names in repairs.items():
@@ -161,20 +159,24 @@ def allowed(engine: str, format_name: str) -> Callable[[LayerScheme, int, int], 
     return runs
 
 
-def binding(engine: str, format_name: str) -> Binding:
-    """Return JOINED if the engine requires the same scheme for fused layers (q, k, v; gate, up) of a block, else "".
+def needs_fused_modules(engine: str, format_name: str) -> bool:
+    """Return whether the engine requires the same scheme for fused layers (q, k, v; gate, up) of a block.
 
     vLLM fuses them when loading. With auto_round, INCConfigParser looks up each part and rejects differences
     (inc/config_parser.py). With auto_awq, `is_layer_skipped` rejects fused layers of which only some are quantized
     (utils/quant_utils.py). With GPTQ, `dynamic` is matched only with the name of the fused module
     (utils/gptq_utils.py), for which `core.formats.gptq` therefore writes a rule.
     """
-    return JOINED if engine.startswith("vllm") and not is_gguf(format_name) else ""
+    return engine.startswith("vllm") and not is_gguf(format_name)
 
 
 def fused_modules(engine: str, format_name: str, wanted: FusedModules) -> FusedModules:
     """Return the modules to fuse: those that are wanted and those that the engine needs."""
-    return replace(wanted, fuse_qkv=True, fuse_gate_up=True) if engine and binding(engine, format_name) else wanted
+    return (
+        replace(wanted, fuse_qkv=True, fuse_gate_up=True)
+        if engine and needs_fused_modules(engine, format_name)
+        else wanted
+    )
 
 
 _FUSED = FusedModules(experts=False)
@@ -192,10 +194,10 @@ def _packing(format_name: str, schemes: Iterable[LayerScheme]) -> str:
     return "auto_round:auto_awq" if len(schemes) == 1 and next(iter(schemes)).bits == 4 else "auto_round"
 
 
-def _whole(engine: str, packing: str) -> list[Mark]:
+def _whole(engine: str, packing: str) -> list[EngineIssue]:
     """Return the problems that do not depend on the layers."""
     problem = _of_gguf(engine) if packing == "gguf" else _of_packing(engine, packing)
-    return [Mark("", problem.severity, problem.reason, None)] if problem else []
+    return [EngineIssue("", problem.severity, problem.reason, None)] if problem else []
 
 
 def _of_gguf(engine: str) -> _Verdict | None:

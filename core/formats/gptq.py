@@ -11,7 +11,7 @@ from core.schemes import LayerScheme
 
 CONFIG_FILE = "quantize_config.json"
 
-_JOINED = (
+_FUSED = (
     (("q_proj", "k_proj", "v_proj"), "qkv_proj"),
     (("gate_proj", "up_proj"), "gate_up_proj"),
     (("w1", "w3"), "gate_up_proj"),
@@ -36,7 +36,7 @@ def settings(layout: ConfigLayout, packing: Packing, *, act_order: bool = False)
     this key.
     """
     default = layout.default
-    named = [*layout.in_blocks, *_joined(layout), *layout.head]
+    named = [*layout.in_blocks, *_fused(layout), *layout.head]
     skipped: dict[str, Any] = {f"-:{exactly(module)}": {} for module, plan in named if not plan.scheme.quantized}
     changed = {
         f"+:{exactly(module)}": plan.scheme.to_json()
@@ -65,7 +65,7 @@ def settings(layout: ConfigLayout, packing: Packing, *, act_order: bool = False)
     return config
 
 
-def _joined(layout: ConfigLayout) -> list[tuple[str, LayerPlan]]:
+def _fused(layout: ConfigLayout) -> list[tuple[str, LayerPlan]]:
     """Return the fused modules of the blocks whose parts have the same scheme, each with the plan of its first part.
 
     If the parts differ, no engine that fuses them can load the checkpoint.
@@ -76,10 +76,10 @@ def _joined(layout: ConfigLayout) -> list[tuple[str, LayerPlan]]:
         schemes.setdefault(parent, {})[last] = plan
     found = []
     for parent, parts in schemes.items():
-        for lasts, joined in _JOINED:
+        for lasts, fused in _FUSED:
             plans = [parts[last] for last in lasts if last in parts]
-            if len(plans) == len(lasts) and joined not in parts and _agree([plan.scheme for plan in plans]):
-                found.append((f"{parent}.{joined}", plans[0]))
+            if len(plans) == len(lasts) and fused not in parts and _agree([plan.scheme for plan in plans]):
+                found.append((f"{parent}.{fused}", plans[0]))
     return found
 
 

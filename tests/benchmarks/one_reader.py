@@ -27,7 +27,7 @@ from safetensors.torch import load_file, save_file
 Tensors = dict[str, torch.Tensor]
 
 # vLLM's fused layers and their parts.
-JOINED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
+FUSED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
 
 
 def answer_to_unit(module: Any, inputs: int, dtype: torch.dtype) -> torch.Tensor:
@@ -128,7 +128,7 @@ def _of_vllm(model: torch.nn.Module) -> Tensors:
         with torch.no_grad():
             weight = method.apply(module, torch.eye(inputs, dtype=dtype), None).T.contiguous()
         parent, _, last = name.rpartition(".")
-        parts = JOINED.get(last, (last,))
+        parts = FUSED.get(last, (last,))
         sizes = module.output_partition_sizes if len(parts) > 1 else [len(weight)]
         for part, piece in zip(parts, weight.split(list(sizes)), strict=True):
             found[f"{parent}.{part}.weight" if parent else f"{part}.weight"] = piece.contiguous()

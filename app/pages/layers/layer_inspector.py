@@ -26,7 +26,7 @@ from app.shared.formats import words as format_words
 from app.widgets.note import Note
 from app.widgets.segmented import Option, Segmented
 from app.widgets.tinted_label import TintedLabel
-from core.formats.engines import Mark
+from core.formats.engines import EngineIssue
 from core.formats.names import mix_of
 from core.schemes import BITS, UNTOUCHED
 from core.wording import figure, human
@@ -117,7 +117,7 @@ class LayerInspector(QFrame):
         self._size.setToolTip(f"{summary.before:,} {_ARROW} {summary.after:,} bytes")
         self._show_loss_increase(summary)
 
-    def show_marks(self, marks: Iterable[Mark], selected: int) -> None:
+    def show_marks(self, marks: Iterable[EngineIssue], selected: int) -> None:
         """Show the problems that the target inference engine has with the selected layers."""
         found = list(marks)
         reasons = Counter(mark.reason for mark in found)

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from app.pages.layers.budget.loss_increase import LayerSensitivity
 from core.estimation import sizes
-from core.formats.engines import Mark
+from core.formats.engines import EngineIssue
 from core.model.plans import LayerPlan, PlanCase, Plans, grouped
 from core.model.tree import Linear, ModelTree
 from core.schemes import UNTOUCHED, LayerScheme
@@ -45,7 +45,7 @@ class LayerSheet:
     sizes: tuple[int, ...]
     losses: Mapping[int, float] = field(default_factory=dict)
     loss_increase: LayerSensitivity | None = None
-    marks: Mapping[int, Mark] = field(default_factory=dict)
+    marks: Mapping[int, EngineIssue] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.plans)
@@ -188,7 +188,7 @@ def make_sheet(
     format_name: str,
     losses: Mapping[int, float],
     loss_increase: SensitivityTable | None = None,
-    marks: Mapping[int, Mark] | None = None,
+    marks: Mapping[int, EngineIssue] | None = None,
     *,
     before: LayerSheet | None = None,
 ) -> LayerSheet:
@@ -245,7 +245,7 @@ def summarize(sheet: LayerSheet, layers: Collection[int]) -> SelectionSummary:
     )
 
 
-def marked(mark: Mark) -> str:
+def marked(mark: EngineIssue) -> str:
     """Return the problem of the target inference engine with a layer as one line."""
     return f"Cannot be loaded: {mark.reason}" if mark.cannot else f"Slow: {mark.reason}"
 

@@ -16,7 +16,7 @@ from core.schemes import LayerScheme
 _BY_BITS = {2: "q2_k", 3: "q3_k", 4: "q4_k", 8: "q8_0"}
 _BY_BITS_LEGACY = {2: "q4_0", 3: "q4_0", 4: "q4_0", 8: "q8_0"}
 _ROLES = {
-    "v_proj": "value", "value": "value", "qkv_proj": "joined", "c_attn": "joined", "query_key_value": "joined",
+    "v_proj": "value", "value": "value", "qkv_proj": "fused", "c_attn": "fused", "query_key_value": "fused",
     "o_proj": "output", "dense": "output", "down_proj": "down", "w2": "down", "fc2": "down",
 }  # fmt: skip
 
@@ -26,7 +26,7 @@ class Place:
     """The position of a layer, as far as a mix depends on it.
 
     Attributes:
-        role: `value`, `joined` (q, k and v in one), `output` (of the attention), `down`, or "" for all others.
+        role: `value`, `fused` (q, k and v in one), `output` (of the attention), `down`, or "" for all others.
         block, blocks: number of the block, and number of blocks.
         shared: query heads that share a key-value head.
     """
@@ -70,7 +70,7 @@ def layer_type(mix: str, where: Place) -> str:
         return _down_type(mix, base, where)
     if where.role == "output":
         return {"q2_k": "q3_k", "q3_k_m": "q4_k", "q3_k_l": "q5_k"}.get(mix, base)
-    if where.role == "joined":
+    if where.role == "fused":
         return {"q3_k_m": "q4_k", "q3_k_l": "q4_k", "q4_k_m": "q5_k", "q5_k_m": "q6_k"}.get(mix, base)
     return base
 

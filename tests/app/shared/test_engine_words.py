@@ -5,10 +5,13 @@ from __future__ import annotations
 import pytest
 
 from app.shared.engine_words import engine_line
-from core.formats.engines import Mark
+from core.formats.engines import EngineIssue
 
-CANNOT, SLOW = Mark("a", "cannot", "no kernel for 2 bits", None), Mark("b", "slow", "3 bits are unpacked", None)
-WHOLE = Mark("", "cannot", "it reads GGUF only", None)
+CANNOT, SLOW = (
+    EngineIssue("a", "cannot", "no kernel for 2 bits", None),
+    EngineIssue("b", "slow", "3 bits are unpacked", None),
+)
+WHOLE = EngineIssue("", "cannot", "it reads GGUF only", None)
 
 
 @pytest.mark.parametrize(
@@ -21,7 +24,7 @@ WHOLE = Mark("", "cannot", "it reads GGUF only", None)
         ([WHOLE, SLOW], "vLLM on a CPU cannot load this output.", "bad"),
     ],
 )
-def test_the_worst_is_said_first(marks: list[Mark], text: str, role: str) -> None:
+def test_the_worst_is_said_first(marks: list[EngineIssue], text: str, role: str) -> None:
     assert engine_line("vllm-cpu", marks) == (text, role)
 
 

@@ -11,7 +11,7 @@ from core.errors import BadInput
 from core.formats import engines
 from core.formats.auto_round import choose_packing
 from core.formats.config_names import lay_out
-from core.formats.engines import ENGINES, Mark
+from core.formats.engines import ENGINES, EngineIssue
 from core.formats.grids import plan_layers
 from core.formats.names import FORMATS as ALL
 from core.formats.names import is_gguf
@@ -28,11 +28,11 @@ SCHEMES = st.builds(
 ODD = llama(2, shapes={**SHAPES, "self_attn.v_proj": (40, 576)})
 
 
-def marks(engine: str, chosen: BitsMap, name: str = "auto_round", tree: ModelTree = TREE) -> list[Mark]:
+def marks(engine: str, chosen: BitsMap, name: str = "auto_round", tree: ModelTree = TREE) -> list[EngineIssue]:
     return engines.check(engine, tree, resolve_schemes(tree, chosen), name)
 
 
-def rejected(found: list[Mark]) -> set[str]:
+def rejected(found: list[EngineIssue]) -> set[str]:
     return {mark.layer.removeprefix("model.layers.") for mark in found if mark.cannot}
 
 

@@ -180,9 +180,9 @@ def test_rules_by_the_names_that_vllm_gives_joined_layers_are_none_to_the_peer(l
     )
     chosen = bits_map(LayerScheme(4, 32), {"lm_head": {"bits": 4}}, *rules)
     output = write_output(llama, tmp_path / "out", "auto_gptq", chosen)
-    joined = [key for key in output.plan.config()["dynamic"] if "qkv_proj" in key or "gate_up_proj" in key]
+    fused = [key for key in output.plan.config()["dynamic"] if "qkv_proj" in key or "gate_up_proj" in key]
     model = load_by_peer(output.folder, "auto_round:torch_zp")
-    assert len(joined) == 2
+    assert len(fused) == 2
     assert_same_weights(output, model)
     assert_same_plain_tensors(llama, output, model)
 

@@ -172,8 +172,8 @@ def test_a_quantized_head_is_included_in_the_config_of_gptq(mixed_gptq: dict) ->
 def test_equal_fused_layers_have_a_rule_by_the_name_of_the_fused_module_in_vllm(tree: ModelTree) -> None:
     chosen = bits_map(W4, None, Rule("*.0.self_attn.[qkv]_proj", bits=8), Rule("*.1.mlp.[gu]*_proj", bits=16))
     dynamic = plan_for(tree, "auto_gptq", chosen)[0].config()["dynamic"]
-    joined = {key: value for key, value in dynamic.items() if "qkv" in key or "gate_up" in key}
-    assert joined == {
+    fused = {key: value for key, value in dynamic.items() if "qkv" in key or "gate_up" in key}
+    assert fused == {
         r"-:^model\.layers\.1\.mlp\.gate_up_proj$": {},
         r"+:^model\.layers\.0\.self_attn\.qkv_proj$": {"bits": 8, "group_size": 32, "sym": True},
     }

@@ -14,7 +14,7 @@ from app.pages.layers.selection import Selection
 from app.shared.calls.background import Background
 from core.bitsmap import BitsMap
 from core.formats import engines
-from core.formats.engines import Mark
+from core.formats.engines import EngineIssue
 
 if TYPE_CHECKING:
     from app.shared.context import Context
@@ -40,8 +40,8 @@ class EngineControl(QObject):
     ) -> None:
         super().__init__(parent)
         self._context, self._selection, self._panel = context, selection, panel
-        self._marks: list[Mark] = []
-        self._by_place: dict[int, Mark] = {}
+        self._marks: list[EngineIssue] = []
+        self._by_place: dict[int, EngineIssue] = {}
         self._places: dict[str, int] | None = None
         self._checks, self._repairs = Background(self, patience=_PATIENCE), Background(self)
         self._checks.done.connect(self._take)
@@ -57,7 +57,7 @@ class EngineControl(QObject):
         self._show()
 
     @property
-    def marks(self) -> dict[int, Mark]:
+    def marks(self) -> dict[int, EngineIssue]:
         """The known problems of the engine with layers, by their position in `tree.nameable`."""
         return self._by_place
 
@@ -86,11 +86,11 @@ class EngineControl(QObject):
         if self._context.draft.choices.bits_map is before:
             self._context.draft.edit_map(after, text)
 
-    def _take(self, marks: list[Mark]) -> None:
+    def _take(self, marks: list[EngineIssue]) -> None:
         self._set(marks)
         self.marks_changed.emit()
 
-    def _set(self, marks: list[Mark]) -> None:
+    def _set(self, marks: list[EngineIssue]) -> None:
         if self._places is None:
             model = self._context.draft.model
             nameable = model.tree.nameable if model is not None else ()

@@ -26,7 +26,7 @@ from app.shared.engine_words import engine_line
 from app.shared.rule_words import counted
 from app.widgets.note import Note
 from core.formats import engines
-from core.formats.engines import Mark
+from core.formats.engines import EngineIssue
 
 if TYPE_CHECKING:
     from app.theme import Theme
@@ -87,7 +87,7 @@ class EnginePanel(QWidget):
         self.repair.clicked.connect(self.repair_wanted)
         self.show_marks("", [])
 
-    def show_marks(self, engine: str, marks: Sequence[Mark]) -> None:
+    def show_marks(self, engine: str, marks: Sequence[EngineIssue]) -> None:
         """Show the problems of an engine with the map."""
         self.choice.setCurrentIndex(max(0, self.choice.findData(engine)))
         whole = [mark for mark in marks if not mark.layer]

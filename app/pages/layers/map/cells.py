@@ -14,7 +14,7 @@ from functools import cached_property
 from app.pages.layers.budget.loss_increase import LayerSensitivity
 from app.pages.layers.layer_grid import NOTHING, OUTER_ROW, LayerGrid
 from app.pages.layers.layer_sheet import LayerSheet, marked, summarize
-from core.formats.engines import Mark
+from core.formats.engines import EngineIssue
 from core.wording import figure, human
 
 _TOLD = 3
@@ -86,9 +86,9 @@ class MapCells:
         return self._cells_of(layer for layer, kind in enumerate(plans.kinds) if kind in odd)
 
     @cached_property
-    def marks(self) -> dict[int, Mark]:
+    def marks(self) -> dict[int, EngineIssue]:
         """The most severe mark of each cell."""
-        found: dict[int, Mark] = {}
+        found: dict[int, EngineIssue] = {}
         for layer, mark in self.sheet.marks.items():
             if layer >= len(self.grid.places):
                 continue

@@ -10,7 +10,7 @@ import pytest
 from app.pages.layers.layer_sheet import LayerSheet, make_sheet, summarize
 from core.bitsmap import BitsMap, Rule
 from core.estimation import sizes
-from core.formats.engines import Mark
+from core.formats.engines import EngineIssue
 from core.model.tree import resolve_schemes
 from core.schemes import LayerScheme
 from core.sensitivity.table import SensitivityTable
@@ -150,7 +150,7 @@ def test_without_a_table_nothing_is_known_of_loss_increase() -> None:
     ("severity", "words"), [("cannot", "Cannot be loaded: no kernel"), ("slow", "Slow: no kernel")]
 )
 def test_what_an_engine_minds_is_told_and_spoken(severity: str, words: str) -> None:
-    mark = Mark(TREE.linears[3].name, severity, "no kernel", None)  # type: ignore[arg-type]
+    mark = EngineIssue(TREE.linears[3].name, severity, "no kernel", None)  # type: ignore[arg-type]
     made = make_sheet(TREE, resolve_schemes(TREE, MAP), "auto_round", {}, None, {3: mark})
     assert words in made.describe(3)
     assert words in made.spoken(3)

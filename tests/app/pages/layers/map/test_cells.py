@@ -10,7 +10,7 @@ from app.pages.layers.layer_grid import LayerGrid, make_grid
 from app.pages.layers.layer_sheet import make_sheet
 from app.pages.layers.map.cells import MapCells, short
 from core.bitsmap import BitsMap, Rule
-from core.formats.engines import Mark
+from core.formats.engines import EngineIssue
 from core.model.tree import resolve_schemes
 from core.schemes import LayerScheme
 from core.sensitivity.table import SensitivityTable
@@ -26,7 +26,7 @@ def cells_of(
     bits_map: BitsMap = MAP,
     grid: LayerGrid = GRID,
     loss_increase: SensitivityTable | None = None,
-    marks: dict[int, Mark] | None = None,
+    marks: dict[int, EngineIssue] | None = None,
 ) -> MapCells:
     return MapCells(
         grid, make_sheet(TREE, resolve_schemes(TREE, bits_map), "auto_round", {0: 0.5}, loss_increase, marks)
@@ -96,7 +96,10 @@ def test_a_screen_reader_hears_the_experts_together() -> None:
 
 def test_a_cell_has_the_worst_mark_of_its_layers() -> None:
     layers = GRID.layers_at(0, 5)
-    marks = {layers[1]: Mark("a", "slow", "no kernel", None), layers[4]: Mark("b", "cannot", "3 bits", None)}
+    marks = {
+        layers[1]: EngineIssue("a", "slow", "no kernel", None),
+        layers[4]: EngineIssue("b", "cannot", "3 bits", None),
+    }
     cells = cells_of(marks=marks)
     assert {layer: mark.severity for layer, mark in cells.marks.items()} == {MIXED: "cannot"}
     assert "Slow: no kernel (1); Cannot be loaded: 3 bits (1)" in cells.describe(MIXED)

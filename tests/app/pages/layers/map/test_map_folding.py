@@ -14,7 +14,7 @@ from app.pages.layers.page import LayersPage
 from app.pages.layers.selection import Selection
 from app.theme import Theme
 from core.bitsmap import BitsMap, Rule
-from core.formats.engines import Mark
+from core.formats.engines import EngineIssue
 from core.model.tree import resolve_schemes
 from core.schemes import LayerScheme
 from tests.app.pages.layers.experts import mixture
@@ -27,7 +27,7 @@ GATE = "mlp.experts.*.gate_proj"
 MAP = BitsMap(LayerScheme(4, 64), (Rule("/layers\\.2\\.mlp\\.experts\\.1?[0-3]\\.gate/", bits=8),))
 
 
-def sheet_of(marks: dict[int, Mark] | None = None) -> LayerSheet:
+def sheet_of(marks: dict[int, EngineIssue] | None = None) -> LayerSheet:
     return make_sheet(TREE, resolve_schemes(TREE, MAP), "auto_round", {}, None, marks)
 
 
@@ -226,7 +226,7 @@ def test_what_an_engine_minds_has_a_corner_in_its_colour(
     view: BitsMapView, theme: Theme, severity: str, role: str
 ) -> None:
     plain, expert = GRID.layer_at(3, 0), GRID.layers_at(3, 6)[11]
-    mark = Mark("", severity, "no kernel", None)  # type: ignore[arg-type]
+    mark = EngineIssue("", severity, "no kernel", None)  # type: ignore[arg-type]
     view.show_layers(GRID, sheet_of({plain: mark, expert: mark}))
     for column in (0, 6):
         assert theme.color(role).name() in colours_in(view, 3, column)
@@ -241,7 +241,7 @@ def test_everything_is_painted_at_every_size(
 ) -> None:
     theme.set_scheme(scheme)
     selection.select(GRID.layers_at(2, 5)[:3])
-    mark = Mark("", "cannot", "no kernel", None)
+    mark = EngineIssue("", "cannot", "no kernel", None)
     for grid in (GRID, GRID.unfold(GATE)):
         view.show_layers(grid, sheet_of(dict.fromkeys(selection.layers, mark)))
         view.set_zoom(zoom)
