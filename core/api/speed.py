@@ -91,7 +91,7 @@ def measure_speed(
     counts: Mapping[str, int] = loaded.counts
     found = SpeedReport(
         rows=rows,
-        bandwidth=memory.bytes_per_second,
+        memory_bandwidth=memory.bytes_per_second,
         bandwidth_method=memory.method,
         device=loaded.device,
         device_name=loaded.device_name,
@@ -100,7 +100,7 @@ def measure_speed(
         dtype=loaded.dtype,
     )
     path = report_of(model, loaded.folder)
-    return replace(found, written=_save(path, found, emit)) if path else found
+    return replace(found, report_path=_save(path, found, emit)) if path else found
 
 
 def step_bytes(loaded: Any) -> int:
@@ -136,7 +136,7 @@ def report_of(model: str, folder: Path) -> Path | None:
 def _save(path: Path, found: SpeedReport, emit: Emit) -> str:
     """Append figures to a report; return its path, or "" where it cannot be written."""
     values = encode(found)
-    del values["written"]
+    del values["report_path"]
     try:
         report = read_json(path)
         if not isinstance(report, dict):

@@ -42,7 +42,7 @@ def _print_connection(terminal: Terminal, event: Listening) -> None:
 
 
 def bench(terminal: Terminal, model: str, options: dict[str, Any]) -> None:
-    """Show how fast a model reads and writes."""
+    """Measure the prefill and decode speed of a model and print a table."""
     found = terminal.follow(lambda should_stop: api.bench(model, should_stop=should_stop, **options))
     if terminal.json or not isinstance(found, Result):
         return
@@ -50,17 +50,17 @@ def bench(terminal: Terminal, model: str, options: dict[str, Any]) -> None:
     terminal.line(f"{values['device_name']}, {values['backend']}, {values['dtype']}")
     rows = [
         (
-            str(row["prompt"]),
-            f"{row['prefill']:.4g}",
-            f"{row['first_token']:.3g}",
-            f"{row['decode']:.4g}",
-            human(row["memory"]),
+            str(row["prompt_tokens"]),
+            f"{row['prefill_tokens_per_second']:.4g}",
+            f"{row['first_token_seconds']:.3g}",
+            f"{row['decode_tokens_per_second']:.4g}",
+            human(row["memory_bytes"]),
             "-" if row["bandwidth_share"] is None else f"{100 * row['bandwidth_share']:.0f} %",
         )
         for row in values["rows"]
     ]
-    head = ("prompt", "prompt tok/s", "first token s", "answer tok/s", "memory", "of memory speed")
+    head = ("prompt", "prefill tok/s", "first token s", "decode tok/s", "memory", "of bandwidth")
     terminal.table(head, rows)
-    terminal.line(f"memory is read at {human(int(values['bandwidth']))} a second")
-    if values["written"]:
-        terminal.line(f"kept in {values['written']}")
+    terminal.line(f"memory bandwidth: {human(int(values['memory_bandwidth']))}/s")
+    if values["report_path"]:
+        terminal.line(f"kept in {values['report_path']}")

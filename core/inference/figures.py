@@ -33,19 +33,19 @@ class SpeedRow:
     """Speed at one prompt length.
 
     Attributes:
-        prompt: tokens of the prompt.
-        prefill: prompt tokens processed per second.
-        first_token: seconds until the first token is generated.
-        decode: tokens generated per second, from the median time of the tokens after the first.
-        memory: bytes of weights and cache.
+        prompt_tokens: tokens of the prompt.
+        prefill_tokens_per_second: prompt tokens processed per second.
+        first_token_seconds: seconds until the first token is generated.
+        decode_tokens_per_second: tokens generated per second, from the median time of the tokens after the first.
+        memory_bytes: bytes of weights and cache.
         bandwidth_share: bytes of weights read per second, as a fraction of the memory bandwidth; None if unknown.
     """
 
-    prompt: int
-    prefill: float
-    first_token: float
-    decode: float
-    memory: int = 0
+    prompt_tokens: int
+    prefill_tokens_per_second: float
+    first_token_seconds: float
+    decode_tokens_per_second: float
+    memory_bytes: int = 0
     bandwidth_share: float | None = None
 
 
@@ -55,21 +55,21 @@ class SpeedReport:
 
     Attributes:
         rows: one for each prompt length, in ascending order.
-        bandwidth: memory bandwidth in bytes per second.
+        memory_bandwidth: memory bandwidth in bytes per second.
         bandwidth_method: description of the measurement of the bandwidth.
         device, device_name: torch's device string and the product name.
         runner: name of the runner.
         backend: name of the backend that computes most layers.
         dtype: dtype of the computation.
-        written: path of the report to which the figures were added, or "".
+        report_path: path of the report to which the figures were added, or "".
     """
 
     rows: tuple[SpeedRow, ...] = ()
-    bandwidth: float = 0.0
+    memory_bandwidth: float = 0.0
     bandwidth_method: str = ""
     device: str = ""
     device_name: str = ""
     runner: str = ""
     backend: str = ""
     dtype: str = ""
-    written: str = ""
+    report_path: str = ""

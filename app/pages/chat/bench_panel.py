@@ -137,10 +137,10 @@ class BenchPanel(QWidget):
         self._plot.show_rows(rows)
         self._copy.setVisible(bool(rows))
         words = [summary(self._bench)]
-        if self._bench.written:
+        if self._bench.report_path:
             words.append(self.tr("Saved to the report of the run."))
         self._below.set_text(" ".join(filter(None, words)) if rows else "")
-        self._below.setToolTip(self._bench.written)
+        self._below.setToolTip(self._bench.report_path)
 
     def _make_table(self) -> QWidget:
         """Return the table; a screen reader reads each row as a whole."""
@@ -164,8 +164,9 @@ class BenchPanel(QWidget):
             grid.setColumnStretch(column, 1)
         for line, row in enumerate(self._bench.rows, 1):
             cells = (
-                self.tr("{:,} tok").format(row.prompt), f"{figure(row.prefill)}/s", duration(row.first_token),
-                f"{figure(row.decode)}/s",
+                self.tr("{:,} tok").format(row.prompt_tokens), f"{figure(row.prefill_tokens_per_second)}/s",
+                duration(row.first_token_seconds),
+                f"{figure(row.decode_tokens_per_second)}/s",
             )  # fmt: skip
             for column, text in enumerate(cells):
                 cell = QLabel(text, table)

@@ -41,13 +41,16 @@ class BenchPlot(QWidget):
         self._rows = tuple(rows)
         if rows:
             words = self.tr("Prefill {first} to {last} tokens per second, decode {slow} to {fast}")
-            read, written = [row.prefill for row in rows], [row.decode for row in rows]
+            prefill, decode = (
+                [row.prefill_tokens_per_second for row in rows],
+                [row.decode_tokens_per_second for row in rows],
+            )
             self.setAccessibleDescription(
                 words.format(
-                    first=figure(min(read)),
-                    last=figure(max(read)),
-                    slow=figure(min(written)),
-                    fast=figure(max(written)),
+                    first=figure(min(prefill)),
+                    last=figure(max(prefill)),
+                    slow=figure(min(decode)),
+                    fast=figure(max(decode)),
                 )
             )
         self.update()
@@ -60,12 +63,24 @@ class BenchPlot(QWidget):
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         line = painter.fontMetrics().height()
         half = (self.height() - line) / 2
-        self._curve(painter, QRectF(0, 0, self.width(), half), self.tr("Prefill"), "accent", lambda row: row.prefill)
-        self._curve(painter, QRectF(0, half, self.width(), half), self.tr("Decode"), "good", lambda row: row.decode)
+        self._curve(
+            painter,
+            QRectF(0, 0, self.width(), half),
+            self.tr("Prefill"),
+            "accent",
+            lambda row: row.prefill_tokens_per_second,
+        )
+        self._curve(
+            painter,
+            QRectF(0, half, self.width(), half),
+            self.tr("Decode"),
+            "good",
+            lambda row: row.decode_tokens_per_second,
+        )
         painter.setPen(self._theme.color("muted"))
         bottom = QRectF(0, self.height() - line, self.width(), line)
         for row, x in zip(self._rows, self._places(), strict=True):
-            painter.drawText(_around(x, bottom, 64), Qt.AlignmentFlag.AlignCenter, f"{row.prompt:,}")
+            painter.drawText(_around(x, bottom, 64), Qt.AlignmentFlag.AlignCenter, f"{row.prompt_tokens:,}")
 
     def _curve(
         self, painter: QPainter, room: QRectF, title: str, role: str, value: Callable[[SpeedRow], float]
@@ -95,7 +110,7 @@ class BenchPlot(QWidget):
     def _places(self) -> list[float]:
         """Return the x positions of the lengths on a logarithmic scale."""
         margin = 32.0
-        steps = [log2(row.prompt) for row in self._rows]
+        steps = [log2(row.prompt_tokens) for row in self._rows]
         low, span = steps[0], steps[-1] - steps[0]
         room = self.width() - 2 * margin
         return [margin + (room * (step - low) / span if span else room / 2) for step in steps]

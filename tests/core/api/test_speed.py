@@ -47,7 +47,7 @@ def test_the_report_of_the_run_keeps_them(tmp_path: Path) -> None:
     (tmp_path / "bitwright.json").write_text('{"seconds": 5}', encoding="utf-8")
     found, _ = bench(tmp_path)
     report = json.loads((tmp_path / "bitwright.json").read_text(encoding="utf-8"))
-    assert found.written == str(tmp_path / "bitwright.json")
+    assert found.report_path == str(tmp_path / "bitwright.json")
     assert report["seconds"] == 5
     assert report["bench"][-1]["rows"] == encode(found.rows)
 
@@ -61,14 +61,14 @@ def test_older_figures_stay_up_to_a_number(tmp_path: Path) -> None:
 
 
 def test_without_a_report_nothing_is_written(tmp_path: Path) -> None:
-    assert bench(tmp_path)[0].written == ""
+    assert bench(tmp_path)[0].report_path == ""
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_broken_report_is_left_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "bitwright.json").write_text("{", encoding="utf-8")
     found, events = bench(tmp_path)
-    assert found.written == ""
+    assert found.report_path == ""
     assert (tmp_path / "bitwright.json").read_text(encoding="utf-8") == "{"
     assert any(isinstance(event, Log) and event.level == "warning" for event in events)
 
@@ -78,7 +78,7 @@ def test_the_report_of_a_gguf_file_lies_beside_it(tmp_path: Path) -> None:
     (tmp_path / "run" / "m.gguf").touch()
     (tmp_path / "run" / "bitwright.json").write_text("{}", encoding="utf-8")
     found, _ = bench(tmp_path, model=str(tmp_path / "run" / "m.gguf"))
-    assert found.written == str(tmp_path / "run" / "bitwright.json")
+    assert found.report_path == str(tmp_path / "run" / "bitwright.json")
 
 
 def test_a_report_beside_several_gguf_files_is_nobodys(tmp_path: Path) -> None:

@@ -24,11 +24,12 @@ Capture = pytest.CaptureFixture[str]
 VALUES = {
     "rows": [
         {
-            "prompt": 32, "prefill": 200.5, "first_token": 0.16, "decode": 33.3, "memory": 2_000_000,
+            "prompt_tokens": 32, "prefill_tokens_per_second": 200.5, "first_token_seconds": 0.16,
+            "decode_tokens_per_second": 33.3, "memory_bytes": 2_000_000,
             "bandwidth_share": 0.815,
         }
     ],
-    "bandwidth": 28e9, "device_name": "A processor", "backend": "native", "dtype": "float32", "written": "",
+    "memory_bandwidth": 28e9, "device_name": "A processor", "backend": "native", "dtype": "float32", "report_path": "",
 }  # fmt: skip
 
 
@@ -160,4 +161,4 @@ def test_a_tiny_model_is_measured(place: Path, capsys: Capture) -> None:
     values = [
         event.values for event in map(from_line, capsys.readouterr().out.splitlines()) if isinstance(event, Result)
     ]
-    assert [row["prompt"] for row in values[-1]["rows"]] == [4, 8]
+    assert [row["prompt_tokens"] for row in values[-1]["rows"]] == [4, 8]

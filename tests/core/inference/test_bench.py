@@ -31,11 +31,11 @@ def test_the_most_likely_token_is_the_next_input() -> None:
 
 
 def test_rows_are_in_the_order_of_their_lengths() -> None:
-    assert [row.prompt for row in bench(CountingRunner(), (20, 8, 8), tokens=1)] == [8, 20]
+    assert [row.prompt_tokens for row in bench(CountingRunner(), (20, 8, 8), tokens=1)] == [8, 20]
 
 
 def test_prompts_that_do_not_fit_are_skipped() -> None:
-    assert [row.prompt for row in bench(CountingRunner(context=32), (8, 31, 512), tokens=4)] == [8]
+    assert [row.prompt_tokens for row in bench(CountingRunner(context=32), (8, 31, 512), tokens=4)] == [8]
 
 
 def test_an_error_is_raised_if_no_prompt_fits() -> None:
@@ -45,16 +45,16 @@ def test_an_error_is_raised_if_no_prompt_fits() -> None:
 
 def test_prefill_speed_follows_from_the_time_to_the_first_token() -> None:
     (row,) = bench(CountingRunner(), (20,), tokens=1)
-    assert row.prefill * row.first_token == pytest.approx(20)
+    assert row.prefill_tokens_per_second * row.first_token_seconds == pytest.approx(20)
 
 
 def test_memory_is_that_of_the_runner() -> None:
-    assert bench(CountingRunner(), (8,), tokens=1)[0].memory == 1000
+    assert bench(CountingRunner(), (8,), tokens=1)[0].memory_bytes == 1000
 
 
 def test_the_bandwidth_share_is_the_rate_of_weight_bytes_over_the_bandwidth() -> None:
     (row,) = bench(CountingRunner(), (8,), tokens=2, step_bytes=500, bandwidth=2000.0)
-    assert row.bandwidth_share == pytest.approx(row.decode / 4)
+    assert row.bandwidth_share == pytest.approx(row.decode_tokens_per_second / 4)
 
 
 def test_without_a_bandwidth_there_is_no_share() -> None:

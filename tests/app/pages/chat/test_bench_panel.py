@@ -20,7 +20,7 @@ from tests.app.reading_aloud import unnamed, unreachable
 from tests.app.scripted_session import ANSWERED, OPENED, ScriptedCalls
 
 ROWS = (SpeedRow(32, 141.0, 0.23, 72.4, 141_000_000, 0.41), SpeedRow(512, 212.0, 2.41, 61.8, 160_000_000, 0.36))
-FOUND = SpeedReport(ROWS, bandwidth=28.7e9, written="/models/tiny/bitwright.json")
+FOUND = SpeedReport(ROWS, memory_bandwidth=28.7e9, report_path="/models/tiny/bitwright.json")
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_the_figures_are_shown(loaded: BenchPanel, calls: ScriptedCalls) -> None
 
 def test_a_model_without_a_report_is_not_said_to_have_one(loaded: BenchPanel, calls: ScriptedCalls) -> None:
     go(loaded).click()
-    calls.last.succeed(FOUND, written="")
+    calls.last.succeed(FOUND, report_path="")
     assert "report" not in label_of(loaded, "bench_summary")
 
 

@@ -9,7 +9,7 @@ ROW = SpeedRow(128, 190.0, 0.67, 70.0, 145_000_000, 0.4)
 
 
 def test_the_summary_tells_memory_and_its_use() -> None:
-    found = summary(SpeedReport((ROW,), bandwidth=28.7e9))
+    found = summary(SpeedReport((ROW,), memory_bandwidth=28.7e9))
     assert found == "Memory: 145 MB. Decode uses 40 % of the memory bandwidth of 28.7 GB/s."
 
 
@@ -19,7 +19,7 @@ def test_without_a_measured_bandwidth_nothing_is_said_of_it() -> None:
 
 def test_a_share_that_is_not_known_is_left_out() -> None:
     row = SpeedRow(8, 1.0, 1.0, 1.0)
-    assert summary(SpeedReport((row,), bandwidth=1e9)) == ""
+    assert summary(SpeedReport((row,), memory_bandwidth=1e9)) == ""
     assert as_text((row,)).splitlines()[1].endswith("\t0.000")
 
 
