@@ -102,6 +102,9 @@ def context(
     from app.shared.run.runs import Runs
     from app.state import State
 
+    def report(error: BitwrightError, remedy: Remedy | None = None) -> None:
+        reports.append((error, remedy))
+
     calls, runs = Calls(), Runs()
     yield Context(
         draft=Draft(),
@@ -109,7 +112,7 @@ def context(
         runs=runs,
         state=State(tmp_path / "window.ini"),
         theme=theme,
-        report=lambda error, remedy=None: reports.append((error, remedy)),
+        report=report,
         show_message=said.append,
         go=visited.append,
     )

@@ -31,8 +31,9 @@ def interactive(root: QWidget) -> Iterator[QWidget]:
     """What a person can use as `root` is now, but for what belongs to the inside of another widget."""
     outer = (QAbstractSpinBox, QComboBox, QLineEdit)
     for widget in (root, *root.findChildren(QWidget)):
-        around = [widget.parent(), widget.parent().parent() if widget.parent() is not None else None]
-        inside = any(isinstance(parent, outer) for parent in around) or isinstance(widget, QScrollBar | QHeaderView)
+        parent = widget.parent()
+        around = [parent, parent.parent() if parent is not None else None]
+        inside = any(isinstance(each, outer) for each in around) or isinstance(widget, QScrollBar | QHeaderView)
         qts_own = widget.objectName().startswith("qt_") or type(widget).__name__ == "QTableCornerButton"
         if isinstance(widget, INTERACTIVE) and widget.isVisibleTo(root) and not (inside or qts_own):
             yield widget

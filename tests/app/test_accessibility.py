@@ -17,6 +17,7 @@ from app.shared.context import Context, Remedy
 from app.shared.models.opened import OpenedModel
 from core.errors import BadInput
 from tests.app import frame_pages
+from tests.app.find import find
 from tests.app.reading_aloud import unnamed, unreachable
 
 ROOM = QSize(880, 580)
@@ -57,8 +58,8 @@ def test_every_widget_of_the_frame_has_a_name(qtbot: QtBot, window: MainWindow) 
     with qtbot.waitSignal(window.stack.complete):
         window.show()
     window.report(BadInput("Something is wrong.", "Do this."), Remedy("Do it", lambda: None))
-    window.findChild(QAction, "action.log").trigger()
-    window.findChild(QAction, "action.shortcuts").trigger()
+    find(window, QAction, "action.log").trigger()
+    find(window, QAction, "action.shortcuts").trigger()
     assert [name for name in unnamed(window) if "SmallPage" not in name] == []
 
 
@@ -82,4 +83,4 @@ def test_a_page_fits_a_small_window(page: QWidget) -> None:
 
 def test_a_page_has_its_title_and_its_id(page: QWidget) -> None:
     entry = next(entry for entry in PAGES if entry.cls == type(page).__name__)
-    assert (page.page_id, bool(page.title)) == (entry.id, True)
+    assert (getattr(page, "page_id", ""), bool(getattr(page, "title", ""))) == (entry.id, True)

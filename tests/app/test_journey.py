@@ -18,6 +18,7 @@ from app.shared.run import notification
 from app.state import State
 from app.theme import Theme
 from core.inference.generation.reply import Statistics
+from tests.app.find import find
 
 WAIT = 120_000
 
@@ -48,16 +49,14 @@ def test_from_a_folder_to_an_answer(
     assert ended.args is not None
     assert ended.args[0].state == "done"
     window.go("run")
-    verdict = window.findChild(QLabel, "verdict_figures")
-    assert verdict is not None
+    verdict = find(window, QLabel, "verdict_figures")
     assert verdict.text().startswith("Perplexity ")
 
     qtbot.keyClick(window, Qt.Key.Key_Return, Qt.KeyboardModifier.ControlModifier)
     chat = window.stack.page("chat")
     assert isinstance(chat, ChatPage)
     qtbot.waitUntil(chat.isVisible, timeout=WAIT)
-    session = chat.findChild(ChatSession)
-    assert session is not None
+    session = find(chat, ChatSession)
     with qtbot.waitSignal(session.answered, timeout=WAIT) as answered:
         chat.send("Hello")
     assert answered.args is not None

@@ -52,7 +52,11 @@ def test_a_flood_keeps_the_newest_lines(logger: logging.Logger, feed: LogFeed) -
 
 
 def test_threads_may_log_at_once(logger: logging.Logger, feed: LogFeed) -> None:
-    threads = [threading.Thread(target=lambda: [logger.info("x") for _ in range(100)]) for _ in range(4)]
+    def log() -> None:
+        for _ in range(100):
+            logger.info("x")
+
+    threads = [threading.Thread(target=log) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:

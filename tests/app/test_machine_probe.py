@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 from pytestqt.qtbot import QtBot
 
@@ -15,6 +13,7 @@ from core.inference.machine import Device, Machine
 from core.service.messages import MeasureMachine
 from tests.app.recorded_calls import RecordedCalls
 from tests.app.steered_runs import SteeredRuns
+from tests.app.surroundings import surroundings_with
 
 ANSWER = Machine((Device("cpu", "cpu", "Some Processor", 0, 0),), {"cpu": 1e11}, "cpu", dtype={"cpu": "float32"})
 
@@ -31,7 +30,7 @@ def calls() -> RecordedCalls:
 
 @pytest.fixture
 def probe(qtbot: QtBot, context: Context, runs: SteeredRuns, calls: RecordedCalls) -> MachineProbe:
-    return MachineProbe(dataclasses.replace(context, runs=runs, calls=calls))
+    return MachineProbe(surroundings_with(context, runs=runs, calls=calls))
 
 
 def test_what_was_measured_reaches_the_draft(probe: MachineProbe, context: Context, calls: RecordedCalls) -> None:

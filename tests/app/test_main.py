@@ -23,7 +23,7 @@ def call(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_it_knows_every_sub_command() -> None:
-    named = {command.name or command.callback.__name__ for command in commands.app.registered_commands}
+    named = {command.name or getattr(command.callback, "__name__", "") for command in commands.app.registered_commands}
     assert named == COMMANDS
 
 

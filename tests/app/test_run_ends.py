@@ -106,7 +106,12 @@ def in_window(qtbot: QtBot) -> Starter:
         thread = RunThread(spec, "start")
         thread.refused.connect(lambda error: codes.append(error.code))
         thread.over.connect(lambda outcome: codes.append(getattr(outcome.event, "code", "")))
-        threading.Thread(target=lambda: stop.wait(WAIT) and thread.stop(), daemon=True).start()
+
+        def stop_when_asked() -> None:
+            if stop.wait(WAIT):
+                thread.stop()
+
+        threading.Thread(target=stop_when_asked, daemon=True).start()
         with qtbot.waitSignal(thread.finished, timeout=int(1000 * WAIT)):
             thread.start()
         qtbot.waitUntil(lambda: bool(codes), timeout=int(1000 * WAIT))

@@ -19,8 +19,10 @@ from core.inference.backends.backend import BackendRow
 from core.inference.machine import Device, Machine
 from core.service.messages import MeasureMachine
 from tests.app import frame_pages
+from tests.app.find import find
 from tests.app.reading_aloud import unnamed, unreachable
 from tests.app.recorded_calls import RecordedCalls
+from tests.app.surroundings import surroundings_with
 
 CPU = Device("cpu", "cpu", "Test CPU", 16_000_000_000, 0)
 CARD = Device("cuda", "cuda", "Test card", 0, 0, usable=False, reason="its driver is missing.")
@@ -36,7 +38,7 @@ def recorded() -> RecordedCalls:
 @pytest.fixture
 def surroundings(context: Context, recorded: RecordedCalls) -> Context:
     context.draft.set_machine(Machine((CPU, CARD), {"cpu": 1.2e11}, "cpu", {"cpu": (NATIVE, ARK)}))
-    return replace(context, calls=recorded)  # type: ignore[arg-type]
+    return surroundings_with(context, calls=recorded)
 
 
 @pytest.fixture
@@ -123,8 +125,8 @@ def test_the_menu_and_the_key_lead_to_it(qtbot: QtBot, surroundings: Context, co
     qtbot.addWidget(window)
     with qtbot.waitSignal(window.stack.complete):
         window.show()
-    action = window.findChild(QAction, "action.devices")
+    action = find(window, QAction, "action.devices")
     action.trigger()
-    assert window.findChild(QWidget, "devices_sheet").isVisible()
+    assert find(window, QWidget, "devices_sheet").isVisible()
     action.trigger()
-    assert not window.findChild(QWidget, "devices_sheet").isVisible()
+    assert not find(window, QWidget, "devices_sheet").isVisible()

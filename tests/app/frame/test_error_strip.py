@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 from PySide6.QtGui import QAccessible
-from PySide6.QtWidgets import QApplication, QPushButton, QToolButton
+from PySide6.QtWidgets import QApplication, QLabel, QPushButton, QToolButton
 from pytestqt.qtbot import QtBot
 
 from app.frame.error_strip import ErrorStrip
 from app.shared.context import Remedy
 from app.theme import Theme
 from core.errors import BadInput
+from tests.app.find import find
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def test_it_is_hidden_until_there_is_something(strip: ErrorStrip) -> None:
 def test_an_error_shows_its_sentence_its_hint_and_its_remedy(strip: ErrorStrip) -> None:
     strip.show_error(BadInput("That is wrong.", "Do this."), Remedy("Do it", lambda: None))
     assert (strip.message, buttons(strip)) == ("That is wrong.", ["Do it"])
-    assert strip.findChild(object, "error_hint").text() == "Do this."
+    assert find(strip, QLabel, "error_hint").text() == "Do this."
 
 
 def test_the_remedy_acts_and_the_strip_goes(qtbot: QtBot, strip: ErrorStrip) -> None:
@@ -57,7 +58,7 @@ def test_the_next_error_takes_the_place_of_the_last(strip: ErrorStrip) -> None:
 
 def test_the_close_button_closes(strip: ErrorStrip) -> None:
     strip.show_error(BadInput("x"))
-    strip.findChild(QToolButton, "error_close").click()
+    find(strip, QToolButton, "error_close").click()
     assert strip.isHidden()
 
 
@@ -102,4 +103,4 @@ def test_a_long_message_wraps_instead_of_widening_the_window(strip: ErrorStrip) 
 
 def test_a_hint_for_the_command_line_is_said_in_the_windows_words(strip: ErrorStrip) -> None:
     strip.show_error(BadInput("Out of memory.", "Try --low-memory or a smaller --batch-size."), None)
-    assert strip.findChild(object, "error_hint").text() == "Try low memory or a smaller batch size."
+    assert find(strip, QLabel, "error_hint").text() == "Try low memory or a smaller batch size."

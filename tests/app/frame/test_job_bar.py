@@ -12,6 +12,7 @@ from app.frame.job_bar import JobBar
 from app.frame.job_summary import Fact, Facts, Primary
 from app.theme import Theme
 from tests.app.contrast import contrast
+from tests.app.find import find
 
 
 @pytest.fixture
@@ -25,8 +26,7 @@ def bar(qtbot: QtBot, theme: Theme) -> JobBar:
 
 def text_of(bar: QObject, name: str) -> str:
     """What a label says."""
-    found = bar.findChild(QLabel, name)
-    assert found is not None
+    found = find(bar, QLabel, name)
     return found.text()
 
 
@@ -39,13 +39,13 @@ def test_the_job_stands_in_one_line(bar: JobBar) -> None:
 def test_without_a_reason_the_button_says_what_it_does(qtbot: QtBot, bar: JobBar) -> None:
     bar.show_primary(Primary(action="start"))
     with qtbot.waitSignal(bar.triggered) as pressed:
-        bar.findChild(QPushButton, "primary").click()
+        find(bar, QPushButton, "primary").click()
     assert pressed.args == ["start"]
 
 
 def test_a_button_that_can_do_nothing_says_why(bar: JobBar) -> None:
     bar.show_primary(Primary(reason="Select a model"))
-    button = bar.findChild(QPushButton, "primary")
+    button = find(bar, QPushButton, "primary")
     assert (button.isEnabled(), text_of(bar, "job_reason")) == (False, "Select a model")
     assert button.accessibleDescription() == "Select a model"
 
@@ -59,23 +59,23 @@ def test_a_button_that_can_do_nothing_is_not_pressed_by_a_key(qtbot: QtBot, bar:
 def test_during_a_run_there_are_progress_and_cancel(qtbot: QtBot, bar: JobBar) -> None:
     bar.show_primary(Primary("Pause", "pause", can_cancel=True, fraction=0.468, remaining="3 to 4 min left"))
     assert text_of(bar, "job_remaining") == "47 %, 3 to 4 min left"
-    assert bar.findChild(QProgressBar).value() == 468
+    assert find(bar, QProgressBar).value() == 468
     with qtbot.waitSignal(bar.cancel_asked):
-        bar.findChild(QPushButton, "job_cancel").click()
+        find(bar, QPushButton, "job_cancel").click()
 
 
 def test_after_a_run_progress_and_cancel_are_gone(bar: JobBar) -> None:
     bar.show_primary(Primary("Pause", "pause", can_cancel=True, fraction=0.5))
     bar.show_primary(Primary("Chat with model", "chat"))
-    assert not bar.findChild(QProgressBar).isVisible()
-    assert not bar.findChild(QPushButton, "job_cancel").isVisible()
+    assert not find(bar, QProgressBar).isVisible()
+    assert not find(bar, QPushButton, "job_cancel").isVisible()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_coloured_button_can_be_read(bar: JobBar, theme: Theme, scheme: str) -> None:
     theme.set_scheme(scheme)
     bar.show_primary(Primary(action="start"))
-    ground = ground_of(bar.findChild(QPushButton, "primary"))
+    ground = ground_of(find(bar, QPushButton, "primary"))
     assert ground == theme.color("accent")
     assert contrast(ground, theme.text_on(ground)) >= 4.5
 

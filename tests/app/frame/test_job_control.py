@@ -15,11 +15,14 @@ from app.shared import resource_needs
 from app.shared.context import Context, Remedy
 from app.shared.models.opened import OpenedModel
 from app.shared.run.record import Batch
+from app.widgets.elided_label import ElidedLabel
 from core import recipes
 from core.errors import BitwrightError
 from core.events import Done, Failed, Log
 from core.spec import JobSpec
+from tests.app.find import find
 from tests.app.steered_runs import SteeredRuns
+from tests.app.surroundings import surroundings_with
 
 Reports = list[tuple[BitwrightError, Remedy | None]]
 
@@ -66,7 +69,7 @@ def control(
     """With a model that can be quantized."""
     status = StatusLine()
     qtbot.addWidget(status)
-    around = dataclasses.replace(context, runs=runs)
+    around = surroundings_with(context, runs=runs)
     control = JobControl(around, bar, status, feed, chats.append, lambda: shown[-1])
     context.draft.choose(model=opened)
     return control
@@ -186,7 +189,7 @@ def test_a_choice_during_a_run_leaves_the_runs_own_figures(
 ) -> None:
     runs.begin(context.draft.spec())
     context.draft.choose(model=dataclasses.replace(opened, name="other", label="other"))
-    shown = bar.findChild(object, "job_model")
+    shown = find(bar, ElidedLabel, "job_model")
     assert shown.text() == "tiny"
 
 

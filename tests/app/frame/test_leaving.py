@@ -31,9 +31,9 @@ def strip(qtbot: QtBot, theme: Theme) -> ErrorStrip:
 
 @pytest.fixture
 def leaving(calls: RecordedCalls, strip: ErrorStrip) -> Leaving:
-    service, runs = calls, SteeredRuns()
-    known: Any = (runs, service)
-    return Leaving(*known, strip)
+    runs: Any = SteeredRuns()
+    service: Any = calls
+    return Leaving(runs, service, strip)
 
 
 def test_a_conversion_is_not_ended_without_a_question(leaving: Leaving, strip: ErrorStrip) -> None:

@@ -10,6 +10,7 @@ from pytestqt.qtbot import QtBot
 from app.frame.log_view import LogView
 from app.logs import MOST_LINES, LogFeed
 from app.theme import Theme
+from tests.app.find import find
 
 
 @pytest.fixture
@@ -55,16 +56,16 @@ def test_it_holds_no_more_than_so_many_lines(view: LogView, feed: LogFeed) -> No
         for number in range(MOST_LINES):
             feed.add("info", str(number))
         view.copy()
-    assert view.findChild(QPlainTextEdit).blockCount() <= MOST_LINES
+    assert find(view, QPlainTextEdit).blockCount() <= MOST_LINES
 
 
 def test_copy_takes_all_lines(view: LogView, feed: LogFeed) -> None:
     for number in range(1200):
         feed.add("info", str(number))
-    view.findChild(QToolButton, "log_copy").click()
+    find(view, QToolButton, "log_copy").click()
     assert len(QGuiApplication.clipboard().text().splitlines()) == 1200
 
 
 def test_the_close_button_asks_to_be_closed(qtbot: QtBot, view: LogView) -> None:
     with qtbot.waitSignal(view.close_asked):
-        view.findChild(QToolButton, "log_close").click()
+        find(view, QToolButton, "log_close").click()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PySide6.QtCore import QMimeData, QPointF, Qt, QUrl
 from PySide6.QtGui import QDragEnterEvent, QDropEvent, QGuiApplication
-from PySide6.QtWidgets import QPushButton, QToolButton, QWidget
+from PySide6.QtWidgets import QLabel, QPushButton, QToolButton, QWidget
 from pytestqt.qtbot import QtBot
 
 from app.frame.main_window import MainWindow
@@ -22,8 +21,10 @@ from core.bitsmap import BitsMap
 from core.errors import BadInput, Cancelled
 from core.events import Done, Failed
 from tests.app import frame_pages
+from tests.app.find import find
 from tests.app.frame_pages import SmallPage
 from tests.app.steered_runs import SteeredRuns
+from tests.app.surroundings import surroundings_with
 
 MakeWindow = Callable[..., MainWindow]
 
@@ -39,7 +40,7 @@ def make_window(qtbot: QtBot, context: Context, runs: SteeredRuns) -> MakeWindow
 
     def make(pages: tuple[PageEntry, ...] = frame_pages.PAGES, *, shown: bool = True) -> MainWindow:
         def surroundings(window: MainWindow) -> Context:
-            return dataclasses.replace(
+            return surroundings_with(
                 context, runs=runs, report=window.report, show_message=window.show_message, go=window.go
             )
 
@@ -122,18 +123,18 @@ def test_a_cancellation_is_no_error(window: MainWindow) -> None:
 def test_a_page_sends_to_another(window: MainWindow) -> None:
     page_of(window, "model").context.go("layers")
     assert window.stack.current == "layers"
-    assert window.rail.findChild(QToolButton, "rail_layers").isChecked()
+    assert find(window.rail, QToolButton, "rail_layers").isChecked()
 
 
 def test_a_page_that_has_something_to_say_gets_a_dot(window: MainWindow) -> None:
     page = page_of(window, "chat")
     page.has_news = True
     page.dot_changed.emit()
-    assert window.rail.findChild(QToolButton, "rail_chat").accessibleDescription() == "Has updates"
+    assert find(window.rail, QToolButton, "rail_chat").accessibleDescription() == "Has updates"
 
 
 def test_the_next_button_of_a_page_has_the_colour_of_the_first(window: MainWindow) -> None:
-    button = page_of(window, "model").findChild(QPushButton, "next")
+    button = find(page_of(window, "model"), QPushButton, "next")
     assert button.grab().toImage().pixelColor(8, button.height() // 2) == window.theme.color("accent")
 
 
@@ -257,7 +258,7 @@ def test_ctrl_and_a_number_shows_a_page(qtbot: QtBot, window: MainWindow) -> Non
 
 def test_a_question_mark_shows_the_keys_and_esc_closes_them(qtbot: QtBot, window: MainWindow) -> None:
     press(qtbot, window, Qt.Key.Key_F1, Qt.KeyboardModifier.NoModifier)
-    sheet = window.findChild(QWidget, "shortcuts_sheet")
+    sheet = find(window, QWidget, "shortcuts_sheet")
     assert sheet.isVisible()
     qtbot.keyClick(sheet, Qt.Key.Key_Escape)
     assert not sheet.isVisible()
@@ -291,7 +292,7 @@ def test_ctrl_enter_starts_the_run(
 
 def test_ctrl_enter_without_a_model_says_why_not(qtbot: QtBot, window: MainWindow) -> None:
     press(qtbot, window, Qt.Key.Key_Return, Qt.KeyboardModifier.ControlModifier)
-    assert window.status.findChild(QWidget, "status_text").text() == "Select a model"
+    assert find(window.status, QLabel, "status_text").text() == "Select a model"
 
 
 # --- Leaving ---

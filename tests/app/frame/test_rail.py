@@ -9,6 +9,7 @@ from pytestqt.qtbot import QtBot
 
 from app.frame.rail import Rail
 from app.theme import Theme
+from tests.app.find import find
 
 PAGES = (("model", "Model"), ("recipe", "Recipe"), ("run", "Run"))
 
@@ -23,9 +24,7 @@ def rail(qtbot: QtBot, theme: Theme) -> Rail:
 
 
 def button(rail: Rail, page: str) -> QToolButton:
-    found = rail.findChild(QToolButton, f"rail_{page}")
-    assert found is not None
-    return found
+    return find(rail, QToolButton, f"rail_{page}")
 
 
 def test_pages_stand_in_their_order_with_the_settings_last(rail: Rail) -> None:

@@ -17,6 +17,7 @@ from app.shared.context import Context, Remedy
 from app.theme import Theme
 from core.errors import BitwrightError
 from tests.app import frame_pages
+from tests.app.find import find
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def sheets(theme: Theme, ground: QWidget) -> Sheets:
 def test_one_sheet_is_shown_at_a_time(sheets: Sheets, ground: QWidget) -> None:
     sheets.show_keys({})
     sheets.show_about()
-    assert sheets.shown is ground.findChild(QWidget, "about_sheet")
+    assert sheets.shown is find(ground, QWidget, "about_sheet")
 
 
 def test_the_same_key_takes_a_sheet_away(sheets: Sheets) -> None:
@@ -68,14 +69,14 @@ def test_the_path_of_the_data_folder_can_be_copied(
 ) -> None:
     monkeypatch.setattr(QDesktopServices, "openUrl", lambda _url: False)
     window = shown_window(qtbot, context)
-    window.findChild(QAction, "action.data_folder").trigger()
+    find(window, QAction, "action.data_folder").trigger()
     window.strip.press_remedy()
     assert QGuiApplication.clipboard().text() == str(tmp_path / "home")
 
 
 def test_a_theme_of_the_menu_is_taken_and_remembered(qtbot: QtBot, context: Context) -> None:
     window = shown_window(qtbot, context)
-    window.findChild(QAction, "scheme_dark").trigger()
+    find(window, QAction, "scheme_dark").trigger()
     assert (context.theme.dark, context.state.scheme) == (True, "dark")
 
 

@@ -10,6 +10,7 @@ from pytestqt.qtbot import QtBot
 from app.frame import actions
 from app.frame.shortcuts_sheet import ShortcutsSheet, groups_of
 from app.theme import Theme
+from tests.app.find import find
 
 
 @pytest.fixture
@@ -35,10 +36,12 @@ def test_every_key_of_the_table_is_told(sheet: ShortcutsSheet) -> None:
 
 
 def test_keys_of_pages_are_told(qtbot: QtBot) -> None:
-    page = QWidget()
+    class Page(QWidget):
+        title = "Layers"
+        keys = (("2", "Two bits"),)
+
+    page = Page()
     qtbot.addWidget(page)
-    page.title = "Layers"
-    page.keys = (("2", "Two bits"),)
     action = QAction("&Select all", page)
     action.setShortcut("Ctrl+A")
     page.addAction(action)
@@ -60,5 +63,5 @@ def test_closing_it_gives_the_keyboard_back(qtbot: QtBot, sheet: ShortcutsSheet,
     button.setFocus()
     sheet.present()
     assert ground.focusWidget() is not button
-    sheet.findChild(QToolButton, "sheet_close").click()
+    find(sheet, QToolButton, "sheet_close").click()
     assert ground.focusWidget() is button

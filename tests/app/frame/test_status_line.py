@@ -11,6 +11,7 @@ from pytestqt.qtbot import QtBot
 
 from app.frame import status_line
 from app.frame.status_line import StatusLine
+from tests.app.find import find
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def line(qtbot: QtBot) -> StatusLine:
 
 
 def shown(line: StatusLine) -> str:
-    return line.findChild(QLabel, "status_text").text()
+    return find(line, QLabel, "status_text").text()
 
 
 def test_what_was_said_goes_before_what_runs_and_what_runs_comes_back(
@@ -63,13 +64,13 @@ def test_memory_is_that_of_this_process_and_its_children() -> None:
 
 def test_memory_is_shown_against_that_of_the_machine(line: StatusLine) -> None:
     line.start_measuring()
-    text = line.findChild(QLabel, "status_memory").text()
+    text = find(line, QLabel, "status_memory").text()
     assert text.startswith("RAM ")
     assert " of " in text
 
 
 def test_the_log_button_opens_and_closes(qtbot: QtBot, line: StatusLine) -> None:
-    button = line.findChild(QToolButton, "status_log")
+    button = find(line, QToolButton, "status_log")
     told: list[bool] = []
     line.log_toggled.connect(told.append)
     button.click()

@@ -11,6 +11,7 @@ from pytestqt.qtbot import QtBot
 
 from app.theme import Theme
 from app.widgets.output_field import OutputField
+from tests.app.find import find
 
 
 @pytest.fixture
@@ -30,20 +31,16 @@ def chosen(output: OutputField) -> list[str]:
 
 
 def note(output: OutputField) -> str:
-    label = output.findChild(QLabel, "output-note")
-    assert isinstance(label, QLabel)
+    label = find(output, QLabel, "output-note")
     return label.text()
 
 
 def edit(output: OutputField) -> QLineEdit:
-    found = output.findChild(QLineEdit, "output")
-    assert isinstance(found, QLineEdit)
-    return found
+    return find(output, QLineEdit, "output")
 
 
 def press(output: OutputField, name: str) -> None:
-    button = output.findChild(QPushButton, name)
-    assert isinstance(button, QPushButton)
+    button = find(output, QPushButton, name)
     button.click()
 
 

@@ -10,6 +10,7 @@ from app.theme import Theme
 from app.widgets.elided_label import ElidedLabel
 from app.widgets.transfer_bar import TransferBar
 from core.events import Log, Progress, Stage
+from tests.app.find import find
 
 
 class Clock:
@@ -36,11 +37,11 @@ def bar(qtbot: QtBot, theme: Theme, clock: Clock) -> TransferBar:
 
 
 def figures(bar: TransferBar) -> str:
-    return bar.findChild(ElidedLabel, "figures").text()
+    return find(bar, ElidedLabel, "figures").text()
 
 
 def progress(bar: TransferBar) -> QProgressBar:
-    return bar.findChild(QProgressBar)
+    return find(bar, QProgressBar)
 
 
 def test_until_something_is_known_the_bar_only_moves(bar: TransferBar) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, TypeVar
 
 from PySide6.QtCore import QObject, Signal
@@ -15,7 +14,9 @@ from app.pages.chat.transcript import Transcript
 from app.shared.context import Context
 from core.inference.backends.backend import BackendRow
 from core.service.messages import Say
+from tests.app.find import find
 from tests.app.scripted_session import ANSWERED, OPENED, ScriptedCalls
+from tests.app.surroundings import surroundings_with
 
 Shown = TypeVar("Shown", bound=QWidget)
 MODEL = "/models/tiny-4bit"
@@ -42,7 +43,7 @@ class PlayedRuns(QObject):
 
 def played(context: Context, calls: ScriptedCalls, runs: PlayedRuns) -> Context:
     """Surroundings whose child and whose run are played."""
-    return replace(context, calls=calls, runs=runs)  # type: ignore[arg-type]
+    return surroundings_with(context, calls=calls, runs=runs)
 
 
 def shown(qtbot: QtBot, widget: Shown, width: int, height: int) -> Shown:
@@ -73,22 +74,19 @@ def button(page: ChatPage, name: str) -> QAbstractButton:
 
 def label_of(page: QWidget, name: str) -> str:
     """What a label says; nothing where it cannot be seen."""
-    found = page.findChild(QLabel, name)
-    assert isinstance(found, QLabel)
+    found = find(page, QLabel, name)
     return found.text() if found.isVisible() else ""
 
 
 def bubbles(page: ChatPage) -> list[str]:
     """The messages that are shown."""
-    transcript = page.findChild(Transcript)
-    assert isinstance(transcript, Transcript)
+    transcript = find(page, Transcript)
     return [view.text for view in transcript.messages]
 
 
 def last_bubble(page: ChatPage) -> MessageView:
     """The last of them."""
-    transcript = page.findChild(Transcript)
-    assert isinstance(transcript, Transcript)
+    transcript = find(page, Transcript)
     return transcript.messages[-1]
 
 

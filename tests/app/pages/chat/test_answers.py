@@ -13,6 +13,7 @@ from app.pages.chat.page import ChatPage
 from app.pages.chat.transcript import Transcript
 from app.shared.context import Context
 from tests.app.conftest import Reports
+from tests.app.find import find
 
 pytestmark = pytest.mark.slow
 PATIENCE = 120_000
@@ -26,27 +27,24 @@ def page(context: Context, tiny_model: Path, qtbot: QtBot) -> ChatPage:
     page.resize(880, 580)
     page.show()
     # a random model says anything; hot, so that it does not end at once
-    set_number(page, "temperature", 2.0)
+    set_number(page, "temperature", 2)
     set_number(page, "seed", 3)
     return page
 
 
-def set_number(page: ChatPage, key: str, value: float) -> None:
-    field = page.findChild(QSpinBox, f"sampling_{key}") or page.findChild(QDoubleSpinBox, f"sampling_{key}")
-    field.setValue(value)  # type: ignore[union-attr] # the test names one that there is
+def set_number(page: ChatPage, key: str, value: int) -> None:
+    field = page.findChild(QSpinBox, f"sampling_{key}") or find(page, QDoubleSpinBox, f"sampling_{key}")
+    field.setValue(value)
 
 
 def last_text(page: ChatPage) -> str:
-    transcript = page.findChild(Transcript)
-    assert isinstance(transcript, Transcript)
+    transcript = find(page, Transcript)
     return transcript.messages[-1].text if transcript.messages and not transcript.messages[-1].mine else ""
 
 
 def caption(page: ChatPage) -> str:
-    transcript = page.findChild(Transcript)
-    assert isinstance(transcript, Transcript)
-    label = transcript.messages[-1].footer.findChild(QLabel, "caption")
-    assert isinstance(label, QLabel)
+    transcript = find(page, Transcript)
+    label = find(transcript.messages[-1].footer, QLabel, "caption")
     return label.text()
 
 
@@ -68,17 +66,16 @@ def test_a_conversation(page: ChatPage, qtbot: QtBot, reports: Reports) -> None:
     set_number(page, "max_tokens", 100_000)
     page.new_conversation()
     page.send("hello")
-    assert page.single.session.state == "answering"
+    states = [page.single.session.state]
     page.single.stop()
     qtbot.waitUntil(lambda: page.single.session.state == "ready", timeout=PATIENCE)
     assert not page.single.view.answering
 
     page.send("x" * 600)
-    notice = page.findChild(QLabel, "notice")
-    assert isinstance(notice, QLabel)
+    notice = find(page, QLabel, "notice")
     qtbot.waitUntil(lambda: "256" in notice.text(), timeout=PATIENCE)
-    assert page.single.session.state == "ready"
-    assert reports == []
+    states.append(page.single.session.state)
+    assert (states, reports) == (["answering", "ready"], [])
 
 
 def test_a_killed_child_is_told_and_the_conversation_stays(page: ChatPage, qtbot: QtBot, reports: Reports) -> None:

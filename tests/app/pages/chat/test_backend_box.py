@@ -14,6 +14,7 @@ from app.pages.chat.page import ChatPage
 from app.state import State
 from app.theme import Theme
 from core.service.messages import LoadModel
+from tests.app.find import find
 from tests.app.pages.chat.parts import ROWS, asked, button, label_of
 from tests.app.scripted_session import ANSWERED, OPENED, ScriptedCalls
 
@@ -32,12 +33,12 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> State:
 
 
 def offered(box: BackendBox) -> list[str]:
-    picker = box.findChild(QComboBox, "chat_backend_pick")
+    picker = find(box, QComboBox, "chat_backend_pick")
     return [picker.itemText(place) for place in range(picker.count())]
 
 
 def pick(box: BackendBox, name: str) -> None:
-    picker = box.findChild(QComboBox, "chat_backend_pick")
+    picker = find(box, QComboBox, "chat_backend_pick")
     picker.setCurrentIndex(picker.findData(name))
     picker.activated.emit(picker.currentIndex())
 
@@ -67,17 +68,17 @@ def test_a_remembered_one_that_is_not_here_says_so(theme: Theme, qtbot: QtBot, s
 
 def test_the_reasons_are_folded_and_open(box: BackendBox) -> None:
     box.set_rows(ROWS)
-    fold = box.findChild(QToolButton, "why_not")
+    fold = find(box, QToolButton, "why_not")
     assert fold.text() == "Other backends (2)"
     fold.click()
-    reason = box.findChild(QLabel, "why_ark")
+    reason = find(box, QLabel, "why_ark")
     assert (reason.isVisible(), reason.text()) == (True, "It is not installed.")
 
 
 def test_the_install_command_can_be_copied(box: BackendBox) -> None:
     box.set_rows(ROWS)
-    box.findChild(QToolButton, "why_not").click()
-    box.findChild(QToolButton, "copy_ark").click()
+    find(box, QToolButton, "why_not").click()
+    find(box, QToolButton, "copy_ark").click()
     assert QGuiApplication.clipboard().text() == "pip install auto-round-lib"
 
 

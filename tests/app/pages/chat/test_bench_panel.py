@@ -15,6 +15,7 @@ from core.events import Progress
 from core.inference.figures import SpeedReport, SpeedRow
 from core.inference.generation.settings import Sampling
 from core.service.messages import MeasurePerplexity
+from tests.app.find import find
 from tests.app.pages.chat.parts import label_of, shown
 from tests.app.reading_aloud import unnamed, unreachable
 from tests.app.scripted_session import ANSWERED, OPENED, ScriptedCalls
@@ -41,9 +42,7 @@ def loaded(panel: BenchPanel, session: ChatSession, calls: ScriptedCalls) -> Ben
 
 
 def go(panel: QWidget) -> QAbstractButton:
-    found = panel.findChild(QAbstractButton, "bench")
-    assert isinstance(found, QAbstractButton)
-    return found
+    return find(panel, QAbstractButton, "bench")
 
 
 def cells(panel: QWidget) -> list[str]:
@@ -68,7 +67,7 @@ def test_the_figures_are_shown(loaded: BenchPanel, calls: ScriptedCalls) -> None
     calls.last.succeed(FOUND)
     assert cells(loaded)[4:8] == ["32 tok", "141/s", "0.2 s", "72.4/s"]
     assert label_of(loaded, "bench_summary").endswith("Saved to the report of the run.")
-    assert loaded.findChild(QWidget, "bench_plot").isVisible()
+    assert find(loaded, QWidget, "bench_plot").isVisible()
 
 
 def test_a_model_without_a_report_is_not_said_to_have_one(loaded: BenchPanel, calls: ScriptedCalls) -> None:
@@ -80,7 +79,7 @@ def test_a_model_without_a_report_is_not_said_to_have_one(loaded: BenchPanel, ca
 def test_one_length_is_no_curve(loaded: BenchPanel, calls: ScriptedCalls) -> None:
     go(loaded).click()
     calls.last.succeed(FOUND, rows=ROWS[:1])
-    assert not loaded.findChild(QWidget, "bench_plot").isVisible()
+    assert not find(loaded, QWidget, "bench_plot").isVisible()
 
 
 def test_measuring_can_be_stopped(loaded: BenchPanel, session: ChatSession, calls: ScriptedCalls) -> None:
@@ -120,14 +119,14 @@ def test_another_model_takes_the_figures_away(loaded: BenchPanel, session: ChatS
 def test_the_table_can_be_copied(loaded: BenchPanel, calls: ScriptedCalls) -> None:
     go(loaded).click()
     calls.last.succeed(FOUND)
-    loaded.findChild(QAbstractButton, "bench_copy").click()
+    find(loaded, QAbstractButton, "bench_copy").click()
     assert QGuiApplication.clipboard().text().splitlines()[2].startswith("512\t212.00")
 
 
 def test_the_plot_is_painted_and_told(loaded: BenchPanel, calls: ScriptedCalls) -> None:
     go(loaded).click()
     calls.last.succeed(FOUND)
-    plot = loaded.findChild(QWidget, "bench_plot")
+    plot = find(loaded, QWidget, "bench_plot")
     assert plot.accessibleDescription() == "Prefill 141 to 212 tokens per second, decode 61.8 to 72.4"
     assert not plot.grab().isNull()
 

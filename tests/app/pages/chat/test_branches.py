@@ -13,6 +13,7 @@ from app.pages.chat.conversations.files import ConversationFiles
 from app.pages.chat.message_view import MessageView
 from app.pages.chat.page import ChatPage
 from core.service.messages import LoadModel
+from tests.app.find import find
 from tests.app.pages.chat.parts import answered, asked, bubbles, button, label_of, last_bubble
 from tests.app.scripted_session import ANSWERED, OPENED, ScriptedCalls
 
@@ -22,9 +23,7 @@ def bubble(page: ChatPage, place: int) -> MessageView:
 
 
 def tool(view: MessageView, name: str) -> QToolButton:
-    found = view.footer.findChild(QToolButton, name)
-    assert isinstance(found, QToolButton)
-    return found
+    return find(view.footer, QToolButton, name)
 
 
 def press(view: MessageView, name: str) -> None:
@@ -34,9 +33,7 @@ def press(view: MessageView, name: str) -> None:
 
 
 def composer(page: ChatPage) -> QPlainTextEdit:
-    found = page.findChild(QPlainTextEdit, "composer")
-    assert isinstance(found, QPlainTextEdit)
-    return found
+    return find(page, QPlainTextEdit, "composer")
 
 
 def rewritten(page: ChatPage, place: int, text: str, qtbot: QtBot) -> None:
@@ -194,8 +191,7 @@ def test_both_parts_are_counted_together(page: ChatPage, calls: ScriptedCalls) -
     press(last_bubble(page), "continue")
     calls.last.say(", three")
     calls.last.succeed(ANSWERED, prompt_tokens=42, tokens=5)
-    caption = last_bubble(page).footer.findChild(QLabel, "caption")
-    assert isinstance(caption, QLabel)
+    caption = find(last_bubble(page).footer, QLabel, "caption")
     assert caption.text().startswith("17 tokens")
     assert label_of(page, "figure_context") == "47 of 2,048 tokens"
 
@@ -203,8 +199,7 @@ def test_both_parts_are_counted_together(page: ChatPage, calls: ScriptedCalls) -
 def test_an_answer_that_came_to_its_end_does_not_go_on(page: ChatPage, calls: ScriptedCalls) -> None:
     asked(page, calls)
     answered(page, calls)
-    found = last_bubble(page).footer.findChild(QToolButton, "continue")
-    assert isinstance(found, QToolButton)
+    found = find(last_bubble(page).footer, QToolButton, "continue")
     assert found.isHidden()
 
 
@@ -212,8 +207,9 @@ def test_going_on_loads_the_model_first(page: ChatPage, calls: ScriptedCalls) ->
     cut(page, calls)
     button(page, "load").click()
     press(last_bubble(page), "continue")
-    assert isinstance(calls.last.request, LoadModel)
-    calls.last.succeed(OPENED)
+    loading = calls.last
+    assert isinstance(loading.request, LoadModel)
+    loading.succeed(OPENED)
     assert calls.last.request.continue_last is True
 
 

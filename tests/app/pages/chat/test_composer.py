@@ -9,6 +9,7 @@ from pytestqt.qtbot import QtBot
 
 from app.pages.chat.composer import MOST_LINES, Composer
 from app.theme import Theme
+from tests.app.find import find
 
 
 @pytest.fixture
@@ -22,16 +23,12 @@ def composer(theme: Theme, qtbot: QtBot) -> Composer:
 
 @pytest.fixture
 def field(composer: Composer) -> QPlainTextEdit:
-    found = composer.findChild(QPlainTextEdit, "composer")
-    assert isinstance(found, QPlainTextEdit)
-    return found
+    return find(composer, QPlainTextEdit, "composer")
 
 
 @pytest.fixture
 def button(composer: Composer) -> QPushButton:
-    found = composer.findChild(QPushButton, "send")
-    assert isinstance(found, QPushButton)
-    return found
+    return find(composer, QPushButton, "send")
 
 
 def test_enter_sends_and_empties(composer: Composer, field: QPlainTextEdit, qtbot: QtBot) -> None:

@@ -9,6 +9,7 @@ from pytestqt.qtbot import QtBot
 from app.pages.chat.context_meter import ContextMeter
 from app.theme import Theme
 from app.widgets.elided_label import ElidedLabel
+from tests.app.find import find
 from tests.app.pages.chat.parts import shown
 
 
@@ -18,9 +19,7 @@ def meter(theme: Theme, qtbot: QtBot) -> ContextMeter:
 
 
 def words(meter: ContextMeter) -> ElidedLabel:
-    found = meter.findChild(ElidedLabel, "figure_context")
-    assert isinstance(found, ElidedLabel)
-    return found
+    return find(meter, ElidedLabel, "figure_context")
 
 
 def test_nothing_is_shown_while_nothing_is_known(meter: ContextMeter) -> None:
@@ -41,7 +40,7 @@ def test_the_room_is_told_before_anything_was_said(meter: ContextMeter) -> None:
 def test_what_is_used_is_told(meter: ContextMeter) -> None:
     meter.show_use(1204, 8192)
     assert words(meter).text() == "1,204 of 8,192 tokens"
-    bar = meter.findChild(QProgressBar)
+    bar = find(meter, QProgressBar)
     assert (bar.value(), bar.maximum()) == (1204, 8192)
 
 

@@ -12,6 +12,7 @@ from app.pages.chat.conversations.conversation import Conversation
 from app.theme import Theme
 from core.inference.generation.reply import Statistics
 from core.inference.generation.settings import Sampling
+from tests.app.find import find
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ def test_another_conversation_replaces_one_that_is_still_being_shown(
 def test_the_figures_stand_under_an_answer(view: ConversationView) -> None:
     view.show_conversation(long_conversation(1))
     view.update_footers(quiet=True)
-    captions = [message.footer.findChild(QLabel, "caption").text() for message in view.messages]
+    captions = [find(message.footer, QLabel, "caption").text() for message in view.messages]
     assert captions == ["", "12 tokens, 10 tokens/s"]
 
 
@@ -79,7 +80,7 @@ def test_an_answer_says_why_it_ended(view: ConversationView, ended_by: str, word
     view.append_piece("answer")
     view.end_answer(Statistics(30, 12, 0.5, 1.6, 10.0, ended_by))
     view.update_footers(quiet=True)
-    assert words in view.messages[-1].footer.findChild(QLabel, "caption").text()
+    assert words in find(view.messages[-1].footer, QLabel, "caption").text()
 
 
 def test_an_answer_of_nothing_says_so(view: ConversationView) -> None:
@@ -87,7 +88,7 @@ def test_an_answer_of_nothing_says_so(view: ConversationView) -> None:
     view.begin_answer(Sampling())
     view.end_answer(Statistics(30, 0, ended_by="end"))
     view.update_footers(quiet=True)
-    assert "Empty answer" in view.messages[-1].footer.findChild(QLabel, "caption").text()
+    assert "Empty answer" in find(view.messages[-1].footer, QLabel, "caption").text()
 
 
 def test_the_settings_of_an_answer_are_kept_with_it(view: ConversationView) -> None:

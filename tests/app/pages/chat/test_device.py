@@ -12,6 +12,7 @@ from app.pages.chat.device import ChatDevice
 from app.state import State
 from app.theme import Theme
 from core.inference.machine import Device, Machine
+from tests.app.find import find
 
 CPU = Device("cpu", "cpu", "Test CPU", 0, 0, stable_id="cpu")
 
@@ -33,14 +34,14 @@ def shown(theme: Theme, state: State, qtbot: QtBot, *devices: Device) -> ChatDev
 
 
 def pick(box: ChatDevice, lasting: str) -> None:
-    picker = box.findChild(QComboBox, "chat_device")
+    picker = find(box, QComboBox, "chat_device")
     picker.setCurrentIndex(picker.findData(lasting))
     picker.activated.emit(picker.currentIndex())
 
 
 def test_automatic_says_what_it_means(theme: Theme, state: State, qtbot: QtBot) -> None:
     box = shown(theme, state, qtbot, CPU, card(0, "GPU-1"))
-    assert box.findChild(QComboBox, "chat_device").currentText() == "Automatic (cuda:0)"
+    assert find(box, QComboBox, "chat_device").currentText() == "Automatic (cuda:0)"
     assert (box.current, box.meant) == ("auto", "cuda:0")
 
 
@@ -54,7 +55,7 @@ def test_a_card_that_is_gone_is_asked_for_by_its_lasting_name(theme: Theme, stat
     pick(shown(theme, state, qtbot, CPU, card(0, "GPU-1")), "GPU-1")
     later = shown(theme, state, qtbot, CPU)
     assert later.current == "GPU-1"
-    assert later.findChild(QComboBox, "chat_device").currentText() == "cuda:0 (Test card) (not available)"
+    assert find(later, QComboBox, "chat_device").currentText() == "cuda:0 (Test card) (not available)"
 
 
 def test_in_place_of_a_device_that_failed_the_cpu_can_be_used(theme: Theme, state: State, qtbot: QtBot) -> None:

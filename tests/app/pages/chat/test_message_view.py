@@ -13,6 +13,7 @@ from app.pages.chat.prose_view import ProseView
 from app.pages.chat.transcript import Transcript
 from app.theme import Theme
 from app.widgets.code_view import CodeView
+from tests.app.find import find
 
 CODE = "TextStyle:\n\n```python\nfor x in y:  # all\n    print(x)\n```\n\nThat is all."
 
@@ -38,9 +39,7 @@ def parts(view: MessageView) -> list[QWidget]:
 
 
 def button(view: QWidget, name: str) -> QToolButton:
-    found = view.findChild(QToolButton, name)
-    assert isinstance(found, QToolButton)
-    return found
+    return find(view, QToolButton, name)
 
 
 # --- one bubble ---
@@ -154,8 +153,7 @@ def test_long_lines_of_code_scroll_inside_their_block(view: MessageView) -> None
     view.resize(400, view.place(400))
     view.show()
     (code,) = parts(view)
-    body = code.findChild(QTextEdit)
-    assert isinstance(body, QTextEdit)
+    body = find(code, QTextEdit)
     assert body.horizontalScrollBar().maximum() > 0
     assert body.verticalScrollBar().maximum() == 0
 
@@ -192,15 +190,19 @@ def test_growing_lays_out_one_bubble(transcript: Transcript, monkeypatch: pytest
     views = [transcript.add(False, "text") for _ in range(20)]
     placed: list[MessageView] = []
     real = MessageView.place
-    monkeypatch.setattr(MessageView, "place", lambda self, width: (placed.append(self), real(self, width))[1])
+
+    def place(view: MessageView, width: int) -> None:
+        placed.append(view)
+        real(view, width)
+
+    monkeypatch.setattr(MessageView, "place", place)
     views[-1].set_text("text and more")
     assert placed == [views[-1]]
 
 
 def test_the_wheel_over_a_message_is_left_to_the_conversation(transcript: Transcript) -> None:
     view = transcript.add(False, "line\n\n" * 60)
-    prose = view.findChild(ProseView)
-    assert isinstance(prose, ProseView)
+    prose = find(view, ProseView)
     at = QPointF(5, 5)
     event = QWheelEvent(
         at, QPointF(prose.viewport().mapToGlobal(QPoint(5, 5))), QPoint(), QPoint(0, 120),
@@ -212,8 +214,7 @@ def test_the_wheel_over_a_message_is_left_to_the_conversation(transcript: Transc
 
 def test_another_theme_reaches_every_bubble(transcript: Transcript, theme: Theme) -> None:
     view = transcript.add(False, "[a](https://example.org/a)")
-    prose = view.findChild(ProseView)
-    assert isinstance(prose, ProseView)
+    prose = find(view, ProseView)
 
     def color() -> str:
         return prose.document().find("a").charFormat().foreground().color().name()

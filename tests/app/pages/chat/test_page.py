@@ -16,18 +16,19 @@ from app.shared.context import Context
 from app.widgets.segmented import Segmented
 from core.inference.machine import Device, Machine
 from core.service.messages import OutputModel
+from tests.app.find import find
 from tests.app.pages.chat.parts import ROWS, PlayedRuns, answered, asked, bubbles, shown_page
 from tests.app.scripted_session import ScriptedCalls
 
 
 def current(page: ChatPage) -> QWidget:
-    return page._stack.currentWidget()
+    found = page._stack.currentWidget()
+    assert found is not None
+    return found
 
 
 def mode(page: ChatPage) -> Segmented:
-    found = page.findChild(Segmented, "chat_mode")
-    assert isinstance(found, Segmented)
-    return found
+    return find(page, Segmented, "chat_mode")
 
 
 def test_the_page_begins_with_one_model(page: ChatPage) -> None:
@@ -90,17 +91,17 @@ def test_the_comparison_is_made_once(page: ChatPage) -> None:
 def test_a_comparison_has_no_drawer(page: ChatPage) -> None:
     page._bar.drawer.click()
     page.show_mode(TWO)
-    assert not page.findChild(QListView, "talks").isVisible()
-    assert not page.findChild(QToolButton, "drawer").isVisible()
+    assert not find(page, QListView, "talks").isVisible()
+    assert not find(page, QToolButton, "drawer").isVisible()
     page.show_mode(ONE)
-    assert page.findChild(QListView, "talks").isVisible()
+    assert find(page, QListView, "talks").isVisible()
 
 
 def test_a_model_from_another_page_is_talked_to_alone(page: ChatPage) -> None:
     page.show_mode(TWO)
     page.open_model("/models/other")
     assert isinstance(current(page), SingleModelChat)
-    assert page.findChild(QComboBox, "chat_model").currentText() == "other"
+    assert find(page, QComboBox, "chat_model").currentText() == "other"
 
 
 def test_the_keys_of_the_page_are_on_the_sheet(page: ChatPage) -> None:
@@ -126,7 +127,7 @@ def test_a_key_opens_the_list_of_models(page: ChatPage, qtbot: QtBot) -> None:
     (action,) = (each for each in page.actions() if each.shortcut().toString() == "Ctrl+Shift+M")
     assert isinstance(action, QAction)
     action.trigger()
-    box = page.findChild(QComboBox, "chat_model")
+    box = find(page, QComboBox, "chat_model")
     assert box.view().isVisible()
     box.hidePopup()
 
@@ -134,7 +135,7 @@ def test_a_key_opens_the_list_of_models(page: ChatPage, qtbot: QtBot) -> None:
 def test_the_backends_of_the_device_are_shown_before_anything_is_loaded(page: ChatPage, surroundings: Context) -> None:
     cpu = Device("cpu", "cpu", "Test CPU", 0, 0)
     surroundings.draft.set_machine(Machine((cpu,), {}, "cpu", {"cpu": ROWS}))
-    box = page.findChild(QComboBox, "chat_backend_pick")
+    box = find(page, QComboBox, "chat_backend_pick")
     assert [box.itemText(place) for place in range(box.count())][1:] == ["Native kernels", "Portable torch"]
 
 
@@ -150,11 +151,11 @@ def test_a_run_that_ends_is_offered(
     page = shown_page(qtbot, surroundings)
     calls.outputs = [OutputModel(Path("/models/a"), "", "W4", "x/y", 0.0)]
     runs.ended.emit(None)
-    box = page.findChild(QComboBox, "chat_model")
+    box = find(page, QComboBox, "chat_model")
     assert box.findData("/models/a") >= 0
 
 
 def test_the_title_is_the_first_question(page: ChatPage, calls: ScriptedCalls) -> None:
     asked(page, calls)
-    title = page.findChild(QLabel, "conversation_title")
+    title = find(page, QLabel, "conversation_title")
     assert title.text() == "hello"

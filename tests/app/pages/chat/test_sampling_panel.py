@@ -12,6 +12,7 @@ from pytestqt.qtbot import QtBot
 from app.pages.chat.sampling_panel import SamplingPanel
 from app.state import State
 from core.inference.generation.settings import Sampling
+from tests.app.find import find
 
 
 @pytest.fixture
@@ -31,8 +32,7 @@ def test_the_defaults_are_those_of_the_core(panel: SamplingPanel) -> None:
 
 
 def test_a_change_is_remembered(panel: SamplingPanel, state: State, qtbot: QtBot) -> None:
-    field = panel.findChild(QDoubleSpinBox, "sampling_temperature")
-    assert isinstance(field, QDoubleSpinBox)
+    field = find(panel, QDoubleSpinBox, "sampling_temperature")
     with qtbot.waitSignal(panel.changed):
         field.setValue(0.7)
     again = SamplingPanel(state)
@@ -45,15 +45,14 @@ def test_the_seed_is_new_each_time(panel: SamplingPanel) -> None:
 
 
 def test_a_chosen_seed_stays(panel: SamplingPanel) -> None:
-    field = panel.findChild(QSpinBox, "sampling_seed")
-    assert isinstance(field, QSpinBox)
+    field = find(panel, QSpinBox, "sampling_seed")
     field.setValue(7)
     assert panel.values().seed == 7
 
 
 def test_reset_brings_the_neutral_values_back(panel: SamplingPanel) -> None:
-    field = panel.findChild(QDoubleSpinBox, "sampling_top_p")
-    reset = panel.findChild(QPushButton, "reset_sampling")
+    field = find(panel, QDoubleSpinBox, "sampling_top_p")
+    reset = find(panel, QPushButton, "reset_sampling")
     assert isinstance(field, QDoubleSpinBox)
     assert isinstance(reset, QPushButton)
     assert not reset.isEnabled()
@@ -70,8 +69,7 @@ def test_every_setting_is_explained_in_a_line(panel: SamplingPanel) -> None:
 
 
 def test_at_temperature_0_answers_are_fixed(panel: SamplingPanel) -> None:
-    field = panel.findChild(QDoubleSpinBox, "sampling_temperature")
-    assert isinstance(field, QDoubleSpinBox)
+    field = find(panel, QDoubleSpinBox, "sampling_temperature")
     assert panel.fixed
     field.setValue(1.0)
     assert not panel.fixed

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from PySide6.QtGui import QGuiApplication
-from PySide6.QtWidgets import QCheckBox, QLineEdit, QProgressBar, QSpinBox, QWidget
+from PySide6.QtWidgets import QAbstractButton, QCheckBox, QLineEdit, QProgressBar, QSpinBox, QWidget
 from pytestqt.qtbot import QtBot
 
 from app.pages.chat.serve_panel import PORT, ServePanel
@@ -16,10 +14,12 @@ from core.errors import BadInput
 from core.events import Listening, Log, Progress
 from core.inference.machine import Device, Machine
 from core.service.messages import ServeModel
+from tests.app.find import find
 from tests.app.pages.chat.parts import label_of, shown
 from tests.app.reading_aloud import unnamed, unreachable
 from tests.app.recorded_calls import RecordedCall, RecordedCalls
 from tests.app.scripted_session import OPENED, ScriptedCalls
+from tests.app.surroundings import surroundings_with
 
 UP = Listening("http://127.0.0.1:8765", "bw-secret-token", "tiny-4bit")
 
@@ -39,19 +39,16 @@ def session(surroundings: Context, calls: ScriptedCalls) -> ChatSession:
 
 @pytest.fixture
 def panel(qtbot: QtBot, surroundings: Context, session: ChatSession, recorded: RecordedCalls) -> ServePanel:
-    elsewhere = replace(surroundings, calls=recorded)  # type: ignore[arg-type]
+    elsewhere = surroundings_with(surroundings, calls=recorded)
     return shown(qtbot, ServePanel(elsewhere, session), 280, 400)
 
 
 def switch(panel: QWidget) -> QCheckBox:
-    found = panel.findChild(QCheckBox, "serve")
-    assert isinstance(found, QCheckBox)
-    return found
+    return find(panel, QCheckBox, "serve")
 
 
 def field(panel: QWidget, name: str) -> str:
-    found = panel.findChild(QLineEdit, name)
-    assert isinstance(found, QLineEdit)
+    found = find(panel, QLineEdit, name)
     return found.text() if found.isVisible() else ""
 
 
@@ -84,7 +81,7 @@ def test_while_it_loads_it_says_so(panel: ServePanel, recorded: RecordedCalls) -
     call.on_event(Log("info", "Packing layer 3"))
     call.on_event(Progress(0.5, 1, 2))
     assert label_of(panel, "serve_note") == "Packing layer 3"
-    assert panel.findChild(QProgressBar).isVisible()
+    assert find(panel, QProgressBar).isVisible()
 
 
 def test_it_says_where_it_answers_and_for_what(panel: ServePanel, recorded: RecordedCalls) -> None:
@@ -96,10 +93,10 @@ def test_it_says_where_it_answers_and_for_what(panel: ServePanel, recorded: Reco
 def test_the_token_is_shown_once(panel: ServePanel, recorded: RecordedCalls) -> None:
     turned_on(panel, recorded)
     assert field(panel, "serve_token") == "bw-secret-token"
-    panel.findChild(QWidget, "serve_copy_token").click()
+    find(panel, QAbstractButton, "serve_copy_token").click()
     assert QGuiApplication.clipboard().text() == "bw-secret-token"
     assert field(panel, "serve_token") == ""
-    assert panel.findChild(QLineEdit, "serve_token").text() == ""
+    assert find(panel, QLineEdit, "serve_token").text() == ""
 
 
 def test_requests_are_counted(panel: ServePanel, recorded: RecordedCalls) -> None:
@@ -121,7 +118,7 @@ def test_what_a_stopped_one_still_says_is_not_heard(panel: ServePanel, recorded:
     call = turned_on(panel, recorded)
     switch(panel).click()
     call.on_event(UP)
-    assert not panel.findChild(QWidget, "serve_running").isVisible()
+    assert not find(panel, QWidget, "serve_running").isVisible()
 
 
 def test_a_failure_is_a_sentence_and_the_switch_is_off(panel: ServePanel, recorded: RecordedCalls) -> None:
@@ -153,7 +150,7 @@ def test_it_goes_on_when_the_chat_gives_its_memory_back(
 def test_the_port_is_remembered_and_fixed_while_it_is_on(
     panel: ServePanel, recorded: RecordedCalls, surroundings: Context
 ) -> None:
-    port = panel.findChild(QSpinBox, "serve_port")
+    port = find(panel, QSpinBox, "serve_port")
     port.setValue(9000)
     assert surroundings.state.value("serve/port", 0) == 9000
     turned_on(panel, recorded)
@@ -169,7 +166,7 @@ def test_too_little_memory_for_a_second_copy_is_said_before(panel: ServePanel, s
 
 def test_the_example_has_the_address_and_no_token(panel: ServePanel, recorded: RecordedCalls) -> None:
     turned_on(panel, recorded)
-    panel.findChild(QWidget, "serve_example").click()
+    find(panel, QAbstractButton, "serve_example").click()
     text = QGuiApplication.clipboard().text()
     assert 'base_url="http://127.0.0.1:8765/v1"' in text
     assert "bw-secret-token" not in text

@@ -17,6 +17,7 @@ from core.errors import ModelNotFound, OutOfMemory
 from core.events import Log, Progress
 from core.service.messages import LoadModel, Say
 from core.spec import JobSpec
+from tests.app.find import find
 from tests.app.pages.chat.parts import (
     MODEL,
     ROWS,
@@ -48,7 +49,7 @@ def test_loading_says_what_happens(page: ChatPage, calls: ScriptedCalls) -> None
     calls.last.event(Log("info", "Downloading model.safetensors"))
     calls.last.event(Progress(0.25, 10, 20))
     assert label_of(page, "notice") == "Downloading model.safetensors"
-    assert page.findChild(QProgressBar, "notice_progress").value() == 250
+    assert find(page, QProgressBar, "notice_progress").value() == 250
 
 
 def test_loading_can_be_cancelled(page: ChatPage, calls: ScriptedCalls) -> None:
@@ -130,14 +131,14 @@ def test_of_several_formats_the_first_is_opened(page: ChatPage, runs: PlayedRuns
     spec = JobSpec("owner/big", "/models/both", formats=("auto_round", "auto_gptq"))
     runs.record = SimpleNamespace(state="failed", spec=spec)
     page.open_model("/models/both")
-    assert page.findChild(QComboBox, "chat_model").currentData() == str(Path("/models/both/auto_round"))
+    assert find(page, QComboBox, "chat_model").currentData() == str(Path("/models/both/auto_round"))
 
 
 def test_a_request_without_a_finished_run_only_picks(qtbot: QtBot, surroundings: Context, calls: ScriptedCalls) -> None:
     surroundings.state.set_value(REQUEST, "/models/other")
     page = shown_page(qtbot, surroundings)
     assert calls.sessions == []
-    assert page.findChild(QComboBox, "chat_model").currentText() == "other"
+    assert find(page, QComboBox, "chat_model").currentText() == "other"
 
 
 def test_a_request_is_taken_once(qtbot: QtBot, surroundings: Context) -> None:
@@ -151,9 +152,10 @@ def test_a_request_is_taken_once(qtbot: QtBot, surroundings: Context) -> None:
 
 def test_the_first_message_loads_and_waits(page: ChatPage, calls: ScriptedCalls) -> None:
     page.send("hello")
-    assert isinstance(calls.last.request, LoadModel)
+    loading = calls.last
+    assert isinstance(loading.request, LoadModel)
     assert bubbles(page) == ["hello"]
-    calls.last.succeed(OPENED)
+    loading.succeed(OPENED)
     assert list(calls.last.request.messages) == [{"role": "user", "content": "hello"}]
 
 
@@ -163,13 +165,13 @@ def test_an_example_is_a_message(page: ChatPage, calls: ScriptedCalls) -> None:
 
 
 def test_the_system_prompt_goes_first(page: ChatPage, calls: ScriptedCalls) -> None:
-    page.findChild(QPlainTextEdit, "system_prompt").setPlainText("Be brief.")
+    find(page, QPlainTextEdit, "system_prompt").setPlainText("Be brief.")
     asked(page, calls)
     assert calls.last.request.messages[0] == {"role": "system", "content": "Be brief."}
 
 
 def test_sampling_goes_with_the_message(page: ChatPage, calls: ScriptedCalls) -> None:
-    page.findChild(QDoubleSpinBox, "sampling_temperature").setValue(0.5)
+    find(page, QDoubleSpinBox, "sampling_temperature").setValue(0.5)
     asked(page, calls)
     assert calls.last.request.sampling.temperature == 0.5
 
@@ -218,12 +220,12 @@ def test_stop_asks_the_child_and_keeps_what_came(page: ChatPage, calls: Scripted
     assert calls.last.stopped
     calls.last.succeed(ANSWERED, ended_by="stopped")
     assert bubbles(page) == ["hello", "Half an"]
-    assert "stopped" in last_bubble(page).footer.findChild(QLabel, "caption").text()
+    assert "stopped" in find(last_bubble(page).footer, QLabel, "caption").text()
 
 
 def test_esc_stops(page: ChatPage, calls: ScriptedCalls, qtbot: QtBot) -> None:
     asked(page, calls)
-    qtbot.keyClick(page.findChild(QPlainTextEdit, "composer"), Qt.Key.Key_Escape)
+    qtbot.keyClick(find(page, QPlainTextEdit, "composer"), Qt.Key.Key_Escape)
     assert calls.last.stopped
 
 

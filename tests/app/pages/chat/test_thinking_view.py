@@ -13,6 +13,7 @@ from app.pages.chat.thinking_view import ThinkingView
 from app.theme import Theme
 from core.events import Token
 from core.inference.generation.settings import Sampling
+from tests.app.find import find
 from tests.app.pages.chat.parts import asked, bubbles, last_bubble
 from tests.app.scripted_session import ANSWERED, ScriptedCalls
 
@@ -34,12 +35,9 @@ def line(message: MessageView) -> ThinkingView:
 
 
 def unfold(message: MessageView) -> QTextBrowser:
-    button = message.findChild(QToolButton, "thinking")
-    assert isinstance(button, QToolButton)
+    button = find(message, QToolButton, "thinking")
     button.click()
-    body = line(message).findChild(QTextBrowser)
-    assert isinstance(body, QTextBrowser)
-    return body
+    return find(line(message), QTextBrowser)
 
 
 def test_an_answer_without_thinking_has_no_line(view: ConversationView) -> None:
@@ -61,7 +59,7 @@ def test_thinking_is_no_part_of_the_answer(view: ConversationView) -> None:
 
 def test_it_is_folded_until_somebody_wants_to_know(view: ConversationView) -> None:
     view.append_thought("Let me see.")
-    body = line(view.messages[-1]).findChild(QTextBrowser)
+    body = find(line(view.messages[-1]), QTextBrowser)
     assert not body.isVisible()
     assert unfold(view.messages[-1]).isVisible()
     assert body.toPlainText() == "Let me see."

@@ -23,6 +23,7 @@ from app.shared.models.opened import OpenedModel
 from core.errors import BadInput, ChildDied
 from core.inference.machine import Device, Machine
 from core.service.messages import CountTokens, ListOutputs, OutputList, OutputModel, TokenCount
+from tests.app.find import find
 from tests.app.pages.chat.parts import (
     PlayedRuns,
     answered,
@@ -75,14 +76,14 @@ def test_answers_of_two_models_say_whose_they_are(page: ChatPage, calls: Scripte
     calls.last.succeed(OPENED)
     page.send("more")
     answered(page, calls)
-    assert last_bubble(page).footer.findChild(QLabel, "caption").text().startswith("other, ")
+    assert find(last_bubble(page).footer, QLabel, "caption").text().startswith("other, ")
 
 
 def test_another_device_is_used_at_once(page: ChatPage, calls: ScriptedCalls, surroundings: Context) -> None:
     cpu = Device("cpu", "cpu", "Test CPU", 0, 0)
     card = Device("cuda:0", "cuda", "Test card", 0, 0)
     surroundings.draft.set_machine(Machine((cpu, card), {"cpu": 1e9}, "cuda:0"))
-    box = page.findChild(QComboBox, "chat_device")
+    box = find(page, QComboBox, "chat_device")
     button(page, "load").click()
     calls.last.succeed(OPENED)
     box.setCurrentIndex(box.findData("cpu"))
@@ -170,10 +171,10 @@ def test_nothing_is_picked_before_the_finished_models_are_known(
     surroundings.draft.choose(model=opened)
     calls.slow = True
     page = shown_page(qtbot, surroundings, model="")
-    assert page.findChild(QComboBox, "chat_model").count() == 0
+    assert find(page, QComboBox, "chat_model").count() == 0
     made = OutputModel(Path("/models/a"), "", "W4", "x/y", 0.0)
     calls.waiting[-1](OutputList((made,)))
-    assert page.findChild(QComboBox, "chat_model").currentText() == "a"
+    assert find(page, QComboBox, "chat_model").currentText() == "a"
 
 
 # --- for everybody ---

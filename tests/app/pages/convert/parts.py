@@ -10,6 +10,7 @@ from pytestqt.qtbot import QtBot
 
 from app.pages.convert.page import ConvertPage
 from core.service.messages import SurveyConversions
+from tests.app.find import find
 from tests.app.pages.convert.possible_rows import SURVEY
 from tests.app.recorded_calls import RecordedCalls
 
@@ -44,13 +45,10 @@ def choose(page: ConvertPage, format_name: str) -> None:
 
 def said(page: ConvertPage, name: str) -> str:
     """What a label says, "" while it is hidden."""
-    found = page.findChild(QLabel, name)
-    assert isinstance(found, QLabel)
+    found = find(page, QLabel, name)
     return found.text() if found.isVisible() else ""
 
 
 def button(page: ConvertPage, name: str) -> QPushButton:
     """The button of this name."""
-    found = page.findChild(QPushButton, name)
-    assert isinstance(found, QPushButton)
-    return found
+    return find(page, QPushButton, name)

@@ -55,7 +55,7 @@ def ready(page: ConvertPage, calls: RecordedCalls) -> ConvertPage:
 def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The desktop notifications."""
     found: list[str] = []
-    monkeypatch.setattr(notification, "show", lambda title, _text: bool(found.append(title)))
+    monkeypatch.setattr(notification, "show", lambda title, _text: found.append(title))
     return found
 
 
@@ -297,7 +297,12 @@ def test_chat_and_folder_are_offered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     opened: list[str] = []
-    monkeypatch.setattr(QDesktopServices, "openUrl", lambda url: bool(opened.append(url.toLocalFile())) or True)
+
+    def open_url(url: QUrl) -> bool:
+        opened.append(url.toLocalFile())
+        return True
+
+    monkeypatch.setattr(QDesktopServices, "openUrl", open_url)
     finish(ready, calls, tmp_path)
     button(ready, "chat").click()
     button(ready, "open_folder").click()

@@ -9,6 +9,7 @@ from app.pages.layers.page import LayersPage
 from app.shared.context import Context
 from app.shared.models.opened import OpenedModel
 from core.model.tree import ModelTree
+from tests.app.find import find
 
 
 def placed(qtbot: QtBot, context: Context) -> tuple[LayersPage, QScrollArea]:
@@ -36,8 +37,7 @@ def schemes(page: LayersPage) -> set[str]:
 
 def label(page: LayersPage, name: str) -> str:
     """What a label says."""
-    found = page.findChild(QLabel, name)
-    assert found is not None
+    found = find(page, QLabel, name)
     return found.text()
 
 

@@ -15,6 +15,7 @@ from core.model.tree import build_tree
 from core.schemes import LayerScheme
 from core.spec import JobSpec
 from core.wording import human
+from tests.app.find import find
 from tests.app.pages.layers.parts import label, model, schemes, select_kind
 from tests.core.paper_model import llama
 
@@ -250,8 +251,7 @@ def test_esc_empties_the_filter_then_the_selection_and_then_is_not_ours(qtbot: Q
 def test_next_starts_the_run(page: LayersPage, visited: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[JobSpec] = []
     monkeypatch.setattr(page.context.runs, "start", started.append)
-    button = page.findChild(QPushButton, "next")
-    assert button is not None
+    button = find(page, QPushButton, "next")
     button.click()
     assert [spec.model for spec in started] == ["paper"]
     assert visited == ["run"]
@@ -260,8 +260,7 @@ def test_next_starts_the_run(page: LayersPage, visited: list[str], monkeypatch: 
 def test_next_says_why_it_cannot(page: LayersPage) -> None:
     page.select_all()
     page.set_keys(bits=16)
-    button = page.findChild(QPushButton, "next")
-    assert button is not None
+    button = find(page, QPushButton, "next")
     assert not button.isEnabled()
     assert "16 bits" in label(page, "reason")
 

@@ -16,6 +16,7 @@ from app.shared.context import Remedy
 from core.bitsmap import BitsMap, Rule
 from core.errors import BitwrightError
 from core.schemes import LayerScheme
+from tests.app.find import find
 from tests.app.pages.layers.parts import model, select_kind
 from tests.core.paper_model import llama
 
@@ -91,7 +92,7 @@ def test_a_checkpoint_that_cannot_be_read_is_reported(small: LayersPage, checkpo
 
 def test_a_folder_without_a_model_is_reported(small: LayersPage, tmp_path: Path, reports: Reports) -> None:
     small.body.side.take.trigger()
-    dialog = small.findChild(QFileDialog)
+    dialog = find(small, QFileDialog)
     dialog.fileSelected.emit(str(tmp_path))
     dialog.reject()
     assert "config.json is missing" in reports[0][0].message

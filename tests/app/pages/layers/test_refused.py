@@ -12,6 +12,7 @@ from pytestqt.qtbot import QtBot
 from app.pages.layers.page import LayersPage
 from app.pages.layers.side_panel import VIEWS
 from core import bitsmap
+from tests.app.find import find
 from tests.app.pages.layers.experts import mixture
 from tests.app.pages.layers.parts import label, model, schemes, select_kind
 from tests.app.reading_aloud import unnamed
@@ -48,8 +49,7 @@ def test_a_column_of_experts_opens(qtbot: QtBot, refused: LayersPage) -> None:
 def test_why_it_cannot_be_run_stands_beside_the_button(refused: LayersPage) -> None:
     assert not refused.body.next.isEnabled()
     assert label(refused, "reason") == TREE.refusal
-    note = refused.findChild(QLabel, "reason")
-    assert note is not None
+    note = find(refused, QLabel, "reason")
     assert note.isVisible()
 
 
@@ -66,8 +66,7 @@ def test_its_map_can_be_edited_undone_and_saved(refused: LayersPage, tmp_path: P
 
 def test_it_is_not_measured_and_says_why(refused: LayersPage) -> None:
     refused.body.side.show_view("budget")
-    start = refused.findChild(QPushButton, "measure_start")
-    assert start is not None
+    start = find(refused, QPushButton, "measure_start")
     assert (start.isEnabled(), start.toolTip()) == (False, TREE.refusal)
     assert refused.body.side.budget.allocate.toolTip() == TREE.refusal
     refused.budget.measure()

@@ -10,6 +10,7 @@ from pytestqt.qtbot import QtBot
 
 from app.pages.model.page import ModelPage
 from core.service.messages import OpenModel
+from tests.app.find import find
 from tests.app.recorded_calls import RecordedCalls
 
 if TYPE_CHECKING:
@@ -36,4 +37,4 @@ def open_as(page: ModelPage, calls: RecordedCalls, opened: OpenedModel) -> None:
 
 def text_of(page: QWidget, name: str) -> str:
     """What a label of this name says."""
-    return page.findChild(QLabel, name).text()
+    return find(page, QLabel, name).text()

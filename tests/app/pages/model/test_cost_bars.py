@@ -13,6 +13,7 @@ from app.theme import Theme
 from app.widgets.elided_label import ElidedLabel
 from app.widgets.note import Note
 from core.estimation.costs import Costs, Range
+from tests.app.find import find
 
 GB = 1e9
 COSTS = Costs(Range(1 * GB, 2 * GB), Range(2 * GB, 4 * GB), Range(0, 0), Range(180, 300), 1.0)
@@ -29,11 +30,11 @@ def bars(qtbot: QtBot, theme: Theme) -> CostBars:
 
 
 def text(bars: CostBars, name: str) -> str:
-    return bars.findChild(ElidedLabel, name).text()
+    return find(bars, ElidedLabel, name).text()
 
 
 def named(bars: CostBars, key: str) -> QWidget:
-    return bars.findChild(QWidget, key)
+    return find(bars, QWidget, key)
 
 
 def test_amounts_and_a_plain_word(bars: CostBars) -> None:
@@ -62,7 +63,7 @@ def test_time_is_a_range_and_open_until_the_machine_was_measured(bars: CostBars)
 
 
 def test_what_does_not_fit_can_be_tried_all_the_same(bars: CostBars) -> None:
-    note = bars.findChild(Note, "advice")
+    note = find(bars, Note, "advice")
     bars.show_costs(COSTS, FreeBytes(100 * GB, 1 * GB))
     assert note.isVisible()
     assert "You can still try" in note.text()
@@ -78,7 +79,7 @@ def test_a_screen_reader_hears_each_bar_as_a_sentence(bars: CostBars) -> None:
 
 def test_the_exact_bytes_are_in_the_tooltip(bars: CostBars) -> None:
     bars.show_costs(COSTS, ROOMY)
-    tip = bars.findChild(ElidedLabel, "disk_amounts").toolTip()
+    tip = find(bars, ElidedLabel, "disk_amounts").toolTip()
     assert "1,000,000,000 to 2,000,000,000 bytes, 100,000,000,000 free" in tip
 
 

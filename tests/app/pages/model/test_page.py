@@ -15,6 +15,7 @@ from app.pages.model.page import ModelPage
 from core.errors import BitwrightError, ChildDied, HubUnreachable, MissingDependency, ModelNotFound
 from core.events import Progress
 from core.service.messages import OpenModel
+from tests.app.find import find
 from tests.app.pages.model.opened_page import open_as, shown_page, text_of
 from tests.app.recorded_calls import RecordedCalls
 
@@ -38,7 +39,7 @@ def page(qtbot: QtBot, context: Context, calls: RecordedCalls) -> ModelPage:
 
 def test_the_first_start_offers_the_demo(page: ModelPage, calls: RecordedCalls) -> None:
     assert page.welcome.isVisible()
-    page.findChild(QPushButton, "use_demo").click()
+    find(page, QPushButton, "use_demo").click()
     assert calls.of(OpenModel)[0].request.model == "demo"
 
 

@@ -18,6 +18,7 @@ from core.events import Progress
 from core.hub.records import ModelCard
 from core.inference.machine import Device, Machine
 from core.service.messages import DownloadModel, FetchCard, ModelFolder, SearchHub
+from tests.app.find import find
 from tests.app.hub_records import QWEN, answer
 from tests.app.pages.model.opened_page import open_as, shown_page, text_of
 from tests.app.recorded_calls import RecordedCalls
@@ -69,7 +70,7 @@ def test_a_model_that_is_quantized_already_can_be_converted(
     page: ModelPage, calls: RecordedCalls, opened: OpenedModel, visited: list[str]
 ) -> None:
     open_as(page, calls, refused(opened))
-    button = page.findChild(QPushButton, "convert_it")
+    button = find(page, QPushButton, "convert_it")
     assert button.isHidden()
     config = {**opened.tree.config, "quantization_config": {"quant_method": "gptq"}}
     open_as(page, calls, replace(refused(opened), name="o/small", tree=replace(refused(opened).tree, config=config)))
@@ -166,7 +167,7 @@ def test_a_link_in_the_card_opens_in_the_browser(
 
 
 def offer(page: ModelPage) -> QPushButton:
-    return page.findChild(QPushButton, "download")
+    return find(page, QPushButton, "download")
 
 
 def test_a_model_that_is_here_offers_no_download(page: ModelPage, calls: RecordedCalls, opened: OpenedModel) -> None:

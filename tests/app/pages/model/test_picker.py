@@ -13,7 +13,9 @@ from app.pages.model.hub_search import HubSearch
 from app.pages.model.picker import ModelPicker
 from app.theme import Theme
 from core.errors import HubUnreachable
+from core.hub.search import SearchResults
 from core.service.messages import SearchHub
+from tests.app.find import find
 from tests.app.hub_records import AWQ, LLAMA, QWEN, SMOL, answer
 from tests.app.recorded_calls import RecordedCalls
 
@@ -42,7 +44,7 @@ def picks(picker: ModelPicker) -> list[str]:
     return found
 
 
-def type_and_find(qtbot: QtBot, picker: ModelPicker, calls: RecordedCalls, found: dict[str, Any]) -> None:
+def type_and_find(qtbot: QtBot, picker: ModelPicker, calls: RecordedCalls, found: SearchResults) -> None:
     """Type a word, wait for the question, and answer it."""
     qtbot.keyClicks(picker.field, "qwen")
     qtbot.waitUntil(lambda: bool(calls.of(SearchHub)))
@@ -54,12 +56,12 @@ def titles(picker: ModelPicker) -> list[str]:
 
 
 def status(picker: ModelPicker) -> str:
-    label = picker.findChild(QLabel, "search_status")
+    label = find(picker, QLabel, "search_status")
     return label.text() if label.isVisible() else ""
 
 
 def act(picker: ModelPicker) -> QPushButton:
-    return picker.findChild(QPushButton, "search_act")
+    return find(picker, QPushButton, "search_act")
 
 
 def test_models_opened_before_come_first(picker: ModelPicker) -> None:

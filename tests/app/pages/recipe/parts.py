@@ -9,38 +9,33 @@ from pytestqt.qtbot import QtBot
 from app.pages.recipe.page import RecipePage
 from app.widgets.segmented import Segmented
 from core.inference.machine import Device, Machine
+from tests.app.find import find
 
 CPU = Device("cpu", "cpu", "Some CPU", 0, 8_000_000_000)
 MACHINE = Machine((CPU,), {"cpu": 1e11}, "cpu")
 
 
 def button(page: RecipePage, name: str) -> QPushButton:
-    found = page.findChild(QPushButton, name)
-    assert isinstance(found, QPushButton)
-    return found
+    return find(page, QPushButton, name)
 
 
 def said_by(page: RecipePage, name: str) -> str:
-    found = page.findChild(QLabel, name)
-    assert isinstance(found, QLabel)
+    found = find(page, QLabel, name)
     return "" if found.isHidden() else found.text()
 
 
 def press_segment(qtbot: QtBot, page: RecipePage, name: str, value: object) -> None:
-    found = page.findChild(Segmented, name)
-    assert isinstance(found, Segmented)
+    found = find(page, Segmented, name)
     qtbot.mouseClick(found.button(value), Qt.MouseButton.LeftButton)
 
 
 def write(qtbot: QtBot, page: RecipePage, name: str, text: str) -> None:
-    edit = page.findChild(QLineEdit, name)
-    assert isinstance(edit, QLineEdit)
+    edit = find(page, QLineEdit, name)
     edit.clear()
     qtbot.keyClicks(edit, text)
     qtbot.keyClick(edit, Qt.Key.Key_Return)
 
 
 def open_more(page: RecipePage) -> None:
-    found = page.findChild(QToolButton, "more")
-    assert isinstance(found, QToolButton)
+    found = find(page, QToolButton, "more")
     found.click()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,9 @@ from core.calibration.preview import Preview
 from core.errors import HubUnreachable
 from core.events import Log
 from core.service.messages import PreviewText
+from tests.app.find import find
 from tests.app.recorded_calls import RecordedCalls
+from tests.app.surroundings import surroundings_with
 
 QUICK = recipes.load("quick")
 FOUND = Preview("builtin", documents=12, tokens=4096, available=32768, rows=("Once upon", "a time"), sha256="")
@@ -35,7 +36,7 @@ def calls() -> RecordedCalls:
 
 @pytest.fixture
 def box(qtbot: QtBot, context: Context, calls: RecordedCalls) -> CalibrationBox:
-    widget = CalibrationBox(replace(context, calls=calls))  # type: ignore[arg-type]
+    widget = CalibrationBox(surroundings_with(context, calls=calls))
     qtbot.addWidget(widget)
     widget.show_values(request(), QUICK)
     widget.chosen.connect(lambda text: widget.show_values(request(text), QUICK))  # as the page does
@@ -51,32 +52,25 @@ def chosen(box: CalibrationBox) -> list[str]:
 
 
 def pick(qtbot: QtBot, box: CalibrationBox, kind: str) -> None:
-    segmented = box.findChild(Segmented, "calibration-kind")
-    assert isinstance(segmented, Segmented)
+    segmented = find(box, Segmented, "calibration-kind")
     qtbot.mouseClick(segmented.button(kind), Qt.MouseButton.LeftButton)
 
 
 def edit(box: CalibrationBox) -> QLineEdit:
-    found = box.findChild(QLineEdit, "calibration")
-    assert isinstance(found, QLineEdit)
-    return found
+    return find(box, QLineEdit, "calibration")
 
 
 def button(box: CalibrationBox) -> QPushButton:
-    found = box.findChild(QPushButton, "calibration-preview")
-    assert isinstance(found, QPushButton)
-    return found
+    return find(box, QPushButton, "calibration-preview")
 
 
 def said(box: CalibrationBox, name: str) -> str:
-    found = box.findChild(QLabel, name)
-    assert isinstance(found, QLabel)
+    found = find(box, QLabel, name)
     return "" if found.isHidden() else found.text()
 
 
 def rows(box: CalibrationBox) -> str:
-    found = box.findChild(QPlainTextEdit, "preview")
-    assert isinstance(found, QPlainTextEdit)
+    found = find(box, QPlainTextEdit, "preview")
     return "" if found.isHidden() else found.toPlainText()
 
 
@@ -109,8 +103,7 @@ def test_a_file_can_be_looked_for(
     (tmp_path / "text.md").write_text("words", encoding="utf-8")
     monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *_: (str(tmp_path / "text.md"), ""))
     pick(qtbot, box, "file")
-    browse = box.findChild(QPushButton, "calibration-browse")
-    assert isinstance(browse, QPushButton)
+    browse = find(box, QPushButton, "calibration-browse")
     browse.click()
     assert chosen == [str(tmp_path / "text.md")]
 

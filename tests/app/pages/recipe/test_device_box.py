@@ -13,6 +13,7 @@ from pytestqt.qtbot import QtBot
 from app.pages.recipe.device_box import DeviceBox
 from app.theme import Theme
 from core.inference.machine import Device
+from tests.app.find import find
 
 CPU = Device("cpu", "cpu", "Some CPU", 0, 8_000_000_000)
 GPU = Device("cuda:0", "cuda", "A card", 0, 0)
@@ -29,9 +30,7 @@ def device(qtbot: QtBot, theme: Theme) -> DeviceBox:
 
 
 def box(device: DeviceBox) -> QComboBox:
-    found = device.findChild(QComboBox, "device")
-    assert isinstance(found, QComboBox)
-    return found
+    return find(device, QComboBox, "device")
 
 
 def texts(device: DeviceBox) -> list[str]:
@@ -53,8 +52,7 @@ def test_one_that_does_not_work_is_disabled_and_says_why(device: DeviceBox) -> N
     assert isinstance(model, QStandardItemModel)
     assert [model.item(index).isEnabled() for index in range(4)] == [True, True, True, False]
     assert box(device).itemData(3, Qt.ItemDataRole.ToolTipRole) == DEAD.reason
-    note = device.findChild(QLabel, "device-note")
-    assert isinstance(note, QLabel)
+    note = find(device, QLabel, "device-note")
     assert note.text() == "Intel GPU cannot be used: this build of torch has no XPU support."
 
 

@@ -10,6 +10,7 @@ from pytestqt.qtbot import QtBot
 from app.pages.recipe.format_box import FormatBox
 from app.shared.formats.fit import FormatFit
 from app.theme import Theme
+from tests.app.find import find
 
 FITS: dict[str, FormatFit] = {}
 
@@ -32,20 +33,15 @@ def chosen(box: FormatBox) -> list[tuple[str, ...]]:
 
 
 def tick(box: FormatBox, family: str) -> QCheckBox:
-    found = box.findChild(QCheckBox, f"format-{family}")
-    assert isinstance(found, QCheckBox)
-    return found
+    return find(box, QCheckBox, f"format-{family}")
 
 
 def types(box: FormatBox, family: str) -> QComboBox:
-    found = box.findChild(QComboBox, f"format-type-{family}")
-    assert isinstance(found, QComboBox)
-    return found
+    return find(box, QComboBox, f"format-type-{family}")
 
 
 def said(box: FormatBox, name: str) -> str:
-    found = box.findChild(QLabel, name)
-    assert isinstance(found, QLabel)
+    found = find(box, QLabel, name)
     return "" if found.isHidden() else found.text()
 
 

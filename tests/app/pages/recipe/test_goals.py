@@ -23,6 +23,7 @@ from core.files import write_json
 from core.recipes import Recipe
 from core.report.command_line import command_of
 from core.schemes import LayerScheme
+from tests.app.find import find
 from tests.app.pages.recipe.parts import CPU, MACHINE, button, open_more, said_by, write
 
 
@@ -51,8 +52,7 @@ def test_fit_chooses_the_most_bits_and_says_why(page: RecipePage, context: Conte
 
 
 def test_return_in_the_field_is_the_goal(qtbot: QtBot, page: RecipePage, context: Context) -> None:
-    room = page.findChild(QDoubleSpinBox, "room")
-    assert isinstance(room, QDoubleSpinBox)
+    room = find(page, QDoubleSpinBox, "room")
     room.setValue(0.1)
     before = context.draft.choices
     qtbot.keyClick(room.lineEdit(), Qt.Key.Key_Return)

@@ -18,6 +18,7 @@ from core.bitsmap import BitsMap, Rule
 from core.recipes import Recipe
 from core.schemes import LayerScheme
 from core.wording import human
+from tests.app.find import find
 from tests.app.pages.recipe.parts import MACHINE, button, open_more, press_segment, said_by, write
 
 
@@ -139,8 +140,7 @@ def test_the_parameters_of_a_card_stay_as_it_was_left(qtbot: QtBot, page: Recipe
 def test_parameters_of_the_job_are_no_part_of_the_recipe(qtbot: QtBot, page: RecipePage, context: Context) -> None:
     open_more(page)
     write(qtbot, page, "parameter-seed", "7")
-    box = page.findChild(QCheckBox, "parameter-low_memory")
-    assert isinstance(box, QCheckBox)
+    box = find(page, QCheckBox, "parameter-low_memory")
     box.click()
     assert (context.draft.choices.seed, context.draft.choices.low_memory) == (7, True)
     assert not page.form.cards.card("quick").modified
@@ -187,8 +187,7 @@ def test_the_rules_of_the_map_stay(qtbot: QtBot, page: RecipePage, context: Cont
 
 
 def test_a_ticked_format_is_chosen(page: RecipePage, context: Context) -> None:
-    box = page.findChild(QCheckBox, "format-gptq")
-    assert isinstance(box, QCheckBox)
+    box = find(page, QCheckBox, "format-gptq")
     box.click()
     assert context.draft.choices.formats == ("auto_round", "auto_gptq")
 

@@ -13,6 +13,7 @@ from pytestqt.qtbot import QtBot
 from app.pages.recipe.parameter_grid import ParameterGrid
 from app.theme import Theme
 from core import recipes
+from tests.app.find import find
 
 BASE = recipes.load("quick")
 JOB = {"seed": 42, "low_memory": False, "compile": False}
@@ -44,20 +45,15 @@ def turned(grid: ParameterGrid) -> list[tuple[str, Any]]:
 
 
 def field(grid: ParameterGrid, key: str) -> QLineEdit:
-    found = grid.findChild(QLineEdit, f"parameter-{key}")
-    assert isinstance(found, QLineEdit)
-    return found
+    return find(grid, QLineEdit, f"parameter-{key}")
 
 
 def reset(grid: ParameterGrid, key: str) -> QPushButton:
-    found = grid.findChild(QPushButton, f"reset-{key}")
-    assert isinstance(found, QPushButton)
-    return found
+    return find(grid, QPushButton, f"reset-{key}")
 
 
 def problem(grid: ParameterGrid, key: str) -> str:
-    found = grid.findChild(QLabel, f"problem-{key}")
-    assert isinstance(found, QLabel)
+    found = find(grid, QLabel, f"problem-{key}")
     return "" if found.isHidden() else found.text()
 
 
@@ -149,8 +145,7 @@ def test_an_empty_rate_follows_the_steps(grid: ParameterGrid) -> None:
 
 
 def test_a_switch_turns_and_goes_back(qtbot: QtBot, grid: ParameterGrid, turned: list[tuple[str, Any]]) -> None:
-    box = grid.findChild(QCheckBox, "parameter-low_memory")
-    assert isinstance(box, QCheckBox)
+    box = find(grid, QCheckBox, "parameter-low_memory")
     box.click()
     assert grid.row("low_memory").changed
     qtbot.mouseClick(reset(grid, "low_memory"), Qt.MouseButton.LeftButton)

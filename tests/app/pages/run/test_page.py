@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,7 +24,9 @@ from core.jobs import store
 from core.jobs.process import ROOT
 from core.jobs.worker import ORPHANED
 from core.spec import JobSpec
+from tests.app.find import find
 from tests.app.replayed_runs import ReplayedRuns, recorded, up_to, window_for
+from tests.app.surroundings import surroundings_with
 
 SPEC = JobSpec("demo", "/models/out")
 SMALLEST = (880, 580)
@@ -38,7 +39,7 @@ def runs() -> ReplayedRuns:
 
 @pytest.fixture
 def surroundings(context: Context, runs: ReplayedRuns) -> Context:
-    return dataclasses.replace(context, runs=runs)
+    return surroundings_with(context, runs=runs)
 
 
 @pytest.fixture
@@ -59,8 +60,7 @@ def page(qtbot: QtBot, hidden: RunPage) -> RunPage:
 
 
 def text(page: QWidget, name: str) -> str:
-    label = page.findChild(QLabel, name)
-    assert isinstance(label, QLabel)
+    label = find(page, QLabel, name)
     return label.text()
 
 
@@ -203,14 +203,13 @@ def test_log_lines_are_added_once(page: RunPage, runs: ReplayedRuns) -> None:
     runs.play([Stage("prepare"), Log("warning", "first")], SPEC)
     runs.more([Log("info", "second")])
     runs.more([Stage("tune")])
-    lines = page.live.findChild(QPlainTextEdit, "run_log").toPlainText().splitlines()  # type: ignore[union-attr]
+    lines = find(page.live, QPlainTextEdit, "run_log").toPlainText().splitlines()
     assert [line.split("  ", 1)[1] for line in lines] == ["warning: first", "second"]
 
 
 def test_of_a_flood_of_log_lines_the_newest_are_shown(page: RunPage, runs: ReplayedRuns) -> None:
     runs.play([Stage("prepare"), *(Log("info", f"line {number}") for number in range(5000))], SPEC)
-    log = page.live.findChild(QPlainTextEdit, "run_log")
-    assert isinstance(log, QPlainTextEdit)
+    log = find(page.live, QPlainTextEdit, "run_log")
     lines = log.toPlainText().splitlines()
     assert len(lines) < 300
     assert "omitted" in lines[0]
@@ -280,8 +279,7 @@ def test_show_log_shows_the_childs_own_log(page: RunPage, runs: ReplayedRuns, qt
     (tmp_path / store.LOG).write_text("Traceback\nZeroDivisionError\n")
     runs.play([*in_block(2), failed()], SPEC, tmp_path)
     qtbot.mouseClick(button(page, "show_log"), Qt.MouseButton.LeftButton)
-    log = page.live.findChild(QPlainTextEdit, "run_log")
-    assert isinstance(log, QPlainTextEdit)
+    log = find(page.live, QPlainTextEdit, "run_log")
     assert log.toPlainText().endswith("ZeroDivisionError")
 
 

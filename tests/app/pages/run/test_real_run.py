@@ -12,6 +12,7 @@ from app.pages.run.page import RunPage
 from app.shared.context import Context
 from app.shared.run import notification
 from core.spec import from_options
+from tests.app.find import find
 from tests.app.replayed_runs import window_for
 
 WAIT = 240_000
@@ -34,7 +35,7 @@ def test_a_real_run_ends_in_its_report(
     assert blocker.args[0].state == "done"
     assert page.report.isVisible()
     assert page.report.folder == str(tmp_path / "out")
-    assert page.findChild(QLabel, "verdict_figures").text().startswith("Perplexity ")  # type: ignore[union-attr]
+    assert find(page, QLabel, "verdict_figures").text().startswith("Perplexity ")
     record = context.runs.record
     assert record is not None
     assert len(record.curves) == record.total == len(record.blocks)

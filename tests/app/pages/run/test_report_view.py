@@ -20,6 +20,7 @@ from app.shared.run.record import RunRecord
 from app.widgets.fact_row import FactRow
 from core.events import Done
 from core.report.verdict import VERSION, judge
+from tests.app.find import find
 from tests.app.recorded_runs import record_of
 from tests.app.replayed_runs import recorded, window_for
 
@@ -49,14 +50,12 @@ def view(context: Context, output: Path) -> Iterator[ReportView]:
 
 
 def text(view: QWidget, name: str) -> str:
-    label = view.findChild(QLabel, name)
-    assert isinstance(label, QLabel)
+    label = find(view, QLabel, name)
     return label.text()
 
 
 def press(qtbot: QtBot, view: QWidget, name: str) -> None:
-    button = view.findChild(QPushButton, name)
-    assert isinstance(button, QPushButton)
+    button = find(view, QPushButton, name)
     qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
 
 
@@ -66,8 +65,7 @@ def test_the_verdict_stands_first(view: ReportView) -> None:
 
 
 def test_figures_are_those_of_the_report(view: ReportView) -> None:
-    facts = view.findChild(FactRow, "report_facts")
-    assert isinstance(facts, FactRow)
+    facts = find(view, FactRow, "report_facts")
     assert facts.values()["Size"].startswith("269 MB")
     assert set(facts.values()) == {"Size", "Bits per weight", "Time", "Peak memory", "Recipe"}
 
@@ -87,7 +85,12 @@ def test_with_several_formats_the_first_is_chatted_with(view: ReportView, output
 
 def test_open_folder_opens_it(view: ReportView, qtbot: QtBot, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[QUrl] = []
-    monkeypatch.setattr(QDesktopServices, "openUrl", lambda url: bool(opened.append(url)) or True)
+
+    def open_url(url: QUrl) -> bool:
+        opened.append(url)
+        return True
+
+    monkeypatch.setattr(QDesktopServices, "openUrl", open_url)
     press(qtbot, view, "open_folder")
     assert [url.toLocalFile() for url in opened] == [str(output)]
 
@@ -105,25 +108,22 @@ def test_where_nothing_opens_a_folder_its_path_can_be_copied(
 
 def test_an_output_that_is_gone_cannot_be_chatted_with(view: ReportView, tmp_path: Path) -> None:
     view.show_report(finished(tmp_path / "gone"))
-    assert not view.findChild(QPushButton, "next").isEnabled()  # type: ignore[union-attr]
-    assert not view.findChild(QPushButton, "open_folder").isEnabled()  # type: ignore[union-attr]
+    assert not find(view, QPushButton, "next").isEnabled()
+    assert not find(view, QPushButton, "open_folder").isEnabled()
 
 
 def test_how_to_load_it_can_be_copied(view: ReportView, qtbot: QtBot, output: Path) -> None:
     press(qtbot, view, "show_loading")
-    program = view.findChild(QComboBox, "loading_program")
-    assert isinstance(program, QComboBox)
+    program = find(view, QComboBox, "loading_program")
     program.setCurrentText("transformers")
-    copy = view.findChild(QToolButton, "copy_code")
-    assert isinstance(copy, QToolButton)
+    copy = find(view, QToolButton, "copy_code")
     qtbot.mouseClick(copy, Qt.MouseButton.LeftButton)
     assert f"folder = {str(output)!r}" in QGuiApplication.clipboard().text()
 
 
 def test_every_program_has_its_note(view: ReportView, qtbot: QtBot) -> None:
     press(qtbot, view, "show_loading")
-    program = view.findChild(QComboBox, "loading_program")
-    assert isinstance(program, QComboBox)
+    program = find(view, QComboBox, "loading_program")
     notes = set()
     for number in range(program.count()):
         program.setCurrentIndex(number)
@@ -146,6 +146,7 @@ def test_nothing_has_to_be_scrolled_sideways(view: ReportView, qtbot: QtBot, wid
     view.resize(width, 700)
     assert view.minimumSizeHint().width() <= 880
     inner = view._scroll.widget()
+    assert inner is not None
     assert inner.width() <= width
 
 

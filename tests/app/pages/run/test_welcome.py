@@ -9,6 +9,7 @@ from pytestqt.qtbot import QtBot
 from app.pages.run.page import RunPage
 from app.shared.context import Context
 from app.shared.models.opened import OpenedModel
+from tests.app.find import find
 
 SMALLEST = (880, 580)
 
@@ -28,11 +29,11 @@ def place(qtbot: QtBot, context: Context) -> QScrollArea:
 def test_a_model_that_was_picked_on_another_page_is_known_when_this_one_is_shown(
     place: QScrollArea, context: Context, opened: OpenedModel
 ) -> None:
-    place.widget().hide()
+    page = find(place, RunPage)
+    page.hide()
     context.draft.choose(model=opened)
-    place.widget().show()
-    found = place.widget().findChild(QPushButton, "welcome_button")
-    assert found is not None
+    page.show()
+    found = find(page, QPushButton, "welcome_button")
     assert found.text() == "Quantize"
 
 

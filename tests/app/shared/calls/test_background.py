@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 
 import pytest
 import shiboken6
@@ -45,7 +46,7 @@ def test_what_was_forgotten_is_not_answered(qtbot: QtBot) -> None:
 def test_patience_waits_for_the_last_of_several(qtbot: QtBot) -> None:
     background, done = Background(patience=40), list[int]()
     for number in range(5):
-        background.ask(lambda number=number: done.append(number))
+        background.ask(partial(done.append, number))
     qtbot.waitUntil(lambda: not background.busy)
     assert done == [4]
 

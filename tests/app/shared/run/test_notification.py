@@ -73,7 +73,12 @@ def test_without_a_session_there_is_no_command(monkeypatch: pytest.MonkeyPatch, 
 def test_who_looks_at_the_window_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[str] = []
     only(monkeypatch, "notify-send")
-    monkeypatch.setattr(notification, "_start", lambda command: bool(started.append(command[0])) or True)
+
+    def start(command: list[str]) -> bool:
+        started.append(command[0])
+        return True
+
+    monkeypatch.setattr(notification, "_start", start)
     monkeypatch.setattr(QGuiApplication, "applicationState", lambda: Qt.ApplicationState.ApplicationActive)
     assert not notification.show("a", "b")
     monkeypatch.setattr(QGuiApplication, "applicationState", lambda: Qt.ApplicationState.ApplicationInactive)

@@ -63,8 +63,8 @@ def test_a_run_from_start_to_end(qtbot: QtBot, make: Callable[[str], Runs], spec
     runs = make("good")
     with qtbot.waitSignals([runs.started, runs.changed, runs.ended], timeout=WAIT) as _:
         runs.start(spec)
-        assert runs.active
-    assert not runs.active
+        at_first = runs.active
+    assert (at_first, runs.active) == (True, False)
     assert record(runs).state == "done"
     assert record(runs).job is not None
 

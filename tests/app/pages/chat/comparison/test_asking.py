@@ -10,6 +10,7 @@ from pytestqt.qtbot import QtBot
 from app.pages.chat.comparison import turns
 from app.pages.chat.comparison.view import ComparisonView
 from core.errors import BadInput, OutOfMemory
+from tests.app.find import find
 from tests.app.pages.chat.comparison.parts import answer, asked, button, child_of, label_of, load, texts
 from tests.app.scripted_session import ANSWERED, ScriptedCalls
 
@@ -141,7 +142,7 @@ def test_stop_leaves_the_waiting_one_unasked(view: ComparisonView, calls: Script
 def test_esc_stops(view: ComparisonView, calls: ScriptedCalls, qtbot: QtBot) -> None:
     view.ask("hello")
     load(child_of(calls, "original"))
-    qtbot.keyClick(view.findChild(QPlainTextEdit, "composer"), Qt.Key.Key_Escape)
+    qtbot.keyClick(find(view, QPlainTextEdit, "composer"), Qt.Key.Key_Escape)
     assert child_of(calls, "original").calls[-1].stopped
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PySide6.QtWidgets import QComboBox, QTextEdit
+from PySide6.QtWidgets import QComboBox, QTextEdit, QWidget
 from pytestqt.qtbot import QtBot
 
 from app.pages.chat.comparison.turn_view import TurnView
@@ -16,6 +16,7 @@ from core.errors import DeviceProblem
 from core.events import Log, Progress
 from core.inference.figures import Perplexity
 from core.service.messages import MeasurePerplexity, OutputModel, ReportedPerplexity, Say
+from tests.app.find import find
 from tests.app.pages.chat.comparison.parts import answer, asked, button, child_of, label_of, load
 from tests.app.pages.chat.parts import PlayedRuns
 from tests.app.reading_aloud import unnamed, unreachable
@@ -140,7 +141,7 @@ def test_a_question_ends_a_measurement(compared: ComparisonView, calls: Scripted
 
 
 def test_a_perplexity_that_was_known_is_not_measured(compared: ComparisonView) -> None:
-    assert not last(compared).figures[0].findChild(object, "measure_A").isVisibleTo(compared)
+    assert not find(last(compared).figures[0], QWidget, "measure_A").isVisibleTo(compared)
 
 
 def test_loading_says_what_happens(view: ComparisonView, calls: ScriptedCalls) -> None:
@@ -181,7 +182,7 @@ def test_without_a_model_the_page_leads_to_one(qtbot: QtBot, surroundings: Conte
 
 def test_another_device_is_used_at_the_next_load(view: ComparisonView, calls: ScriptedCalls) -> None:
     button(view, "comparison_load_A").click()
-    box = view.findChild(QComboBox, "comparison_device_A")
+    box = find(view, QComboBox, "comparison_device_A")
     box.setCurrentIndex(1)
     box.activated.emit(1)
     assert calls.sessions[0].closed

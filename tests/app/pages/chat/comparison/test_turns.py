@@ -10,13 +10,14 @@ from app.pages.chat.comparison import turns
 from app.pages.chat.comparison.token_diff import compare
 from app.pages.chat.comparison.turns import Reply, SideMemory, Turn, messages_of, plan, resolved, verdict, weights_in
 from core.estimation.goals import ENGINE
+from core.inference.generation.sampling import Sampling
 from core.inference.machine import Device, Machine
 
 GB = 10**9
 
 
 def turn(question: str, left: str, right: str) -> Turn:
-    return Turn(question, {}, (Reply(text=left), Reply(text=right)))
+    return Turn(question, Sampling(), (Reply(text=left), Reply(text=right)))
 
 
 def test_each_side_goes_on_from_its_own_answers() -> None:

@@ -15,6 +15,7 @@ from app.pages.chat.page import ChatPage
 from app.shared.context import Context
 from core.home import home
 from core.inference.generation.reply import ChatAnswer, Statistics
+from tests.app.find import find
 from tests.app.pages.chat.parts import answered, asked, bubbles, button, shown_page
 from tests.app.reading_aloud import unnamed, unreachable
 from tests.app.scripted_session import ScriptedCalls
@@ -25,7 +26,7 @@ def files() -> list[Path]:
 
 
 def names(page: ChatPage) -> list[str]:
-    model = page.findChild(QListView, "talks").model()
+    model = find(page, QListView, "talks").model()
     return [model.index(row, 0).data() for row in range(model.rowCount())]
 
 
@@ -36,7 +37,7 @@ def settle(page: ChatPage, qtbot: QtBot) -> None:
 
 
 def opened_row(page: ChatPage, row: int, qtbot: QtBot) -> None:
-    view = page.findChild(QListView, "talks")
+    view = find(page, QListView, "talks")
     view.clicked.emit(view.model().index(row, 0))
     settle(page, qtbot)
 
@@ -105,7 +106,7 @@ def test_the_next_window_finds_them(talked: ChatPage, surroundings: Context, qtb
 
 
 def test_the_system_prompt_comes_with_its_conversation(page: ChatPage, calls: ScriptedCalls, qtbot: QtBot) -> None:
-    system = page.findChild(QPlainTextEdit, "system_prompt")
+    system = find(page, QPlainTextEdit, "system_prompt")
     system.setPlainText("Be brief.")
     asked(page, calls)
     answered(page, calls)
@@ -139,7 +140,7 @@ def test_back_before_the_other_one_was_read_keeps_the_answer(
 ) -> None:
     talked.send("more")
     calls.last.say("Half")
-    view = talked.findChild(QListView, "talks")
+    view = find(talked, QListView, "talks")
     for row in (1, 0):
         view.clicked.emit(view.model().index(row, 0))
     settle(talked, qtbot)
@@ -148,7 +149,7 @@ def test_back_before_the_other_one_was_read_keeps_the_answer(
 
 def test_of_two_that_are_asked_for_the_later_is_shown(talked: ChatPage, calls: ScriptedCalls, qtbot: QtBot) -> None:
     talked.new_conversation()
-    view = talked.findChild(QListView, "talks")
+    view = find(talked, QListView, "talks")
     for row in (1, 0):
         view.clicked.emit(view.model().index(row, 0))
     settle(talked, qtbot)
@@ -168,15 +169,15 @@ def test_a_question_meanwhile_waits_for_the_end_of_the_answer(
 
 
 def test_searching_finds_what_was_said(talked: ChatPage) -> None:
-    talked.findChild(QLineEdit, "conversation_search").setText("yes?")
+    find(talked, QLineEdit, "conversation_search").setText("yes?")
     assert names(talked) == ["second"]
-    talked.findChild(QLineEdit, "conversation_search").setText("nobody said this")
+    find(talked, QLineEdit, "conversation_search").setText("nobody said this")
     assert names(talked) == []
-    assert "No matching" in talked.findChild(QLabel, "conversations_empty").text()
+    assert "No matching" in find(talked, QLabel, "conversations_empty").text()
 
 
 def test_enter_opens_the_first_that_was_found(talked: ChatPage, qtbot: QtBot) -> None:
-    search = talked.findChild(QLineEdit, "conversation_search")
+    search = find(talked, QLineEdit, "conversation_search")
     search.setText("hello")
     qtbot.keyClick(search, Qt.Key.Key_Return)
     settle(talked, qtbot)
@@ -184,28 +185,27 @@ def test_enter_opens_the_first_that_was_found(talked: ChatPage, qtbot: QtBot) ->
 
 
 def test_f2_changes_the_name_in_its_place(talked: ChatPage, qtbot: QtBot) -> None:
-    view = talked.findChild(QListView, "talks")
+    view = find(talked, QListView, "talks")
     view.setFocus()
     qtbot.keyClick(view, Qt.Key.Key_F2)
-    field = view.findChild(QLineEdit)
-    assert field is not None
+    field = find(view, QLineEdit)
     field.setText("Greetings")
     qtbot.keyClick(field, Qt.Key.Key_Return)
     qtbot.waitUntil(lambda: names(talked)[0] == "Greetings")
 
 
 def test_renaming_in_the_list_renames_the_page(talked: ChatPage, qtbot: QtBot) -> None:
-    model = talked.findChild(QListView, "talks").model()
+    model = find(talked, QListView, "talks").model()
     model.setData(model.index(0, 0), "Greetings", Qt.ItemDataRole.EditRole)
     settle(talked, qtbot)
     assert names(talked)[0] == "Greetings"
-    assert talked.findChild(QLabel, "conversation_title").text() == "Greetings"
+    assert find(talked, QLabel, "conversation_title").text() == "Greetings"
 
 
 def test_a_renamed_conversation_keeps_its_name_when_it_goes_on(
     talked: ChatPage, calls: ScriptedCalls, qtbot: QtBot
 ) -> None:
-    model = talked.findChild(QListView, "talks").model()
+    model = find(talked, QListView, "talks").model()
     model.setData(model.index(0, 0), "Greetings", Qt.ItemDataRole.EditRole)
     settle(talked, qtbot)
     talked.send("more")
@@ -226,7 +226,7 @@ def test_a_deleted_conversation_leaves_and_can_come_back(talked: ChatPage, qtbot
 
 
 def test_del_deletes_what_is_picked(talked: ChatPage, qtbot: QtBot) -> None:
-    view = talked.findChild(QListView, "talks")
+    view = find(talked, QListView, "talks")
     view.setFocus()
     qtbot.keyClick(view, Qt.Key.Key_Delete)
     settle(talked, qtbot)
@@ -250,7 +250,7 @@ def test_a_file_that_cannot_be_read_is_told(page: ChatPage, qtbot: QtBot) -> Non
     (folder / "torn.json").write_text('{"kind": "bitwr')
     page.store.reload()
     settle(page, qtbot)
-    broken = page.findChild(QLabel, "conversations_broken")
+    broken = find(page, QLabel, "conversations_broken")
     assert "One conversation cannot be read" in broken.text()
     assert "torn.json" in broken.toolTip()
     assert (folder / "torn.json").exists()
@@ -331,9 +331,9 @@ def test_everything_in_the_drawer_has_a_name_and_is_reached_by_tab(talked: ChatP
 
 
 def test_what_is_shown_is_marked_in_the_list(talked: ChatPage, qtbot: QtBot) -> None:
-    assert talked.findChild(QListView, "talks").currentIndex().row() == 0
+    assert find(talked, QListView, "talks").currentIndex().row() == 0
     talked.new_conversation()
-    assert not talked.findChild(QListView, "talks").currentIndex().isValid()
+    assert not find(talked, QListView, "talks").currentIndex().isValid()
 
 
 def test_the_first_conversation_is_marked_as_soon_as_it_is_there(
@@ -342,10 +342,10 @@ def test_the_first_conversation_is_marked_as_soon_as_it_is_there(
     asked(page, calls)
     answered(page, calls)
     settle(page, qtbot)
-    assert page.findChild(QListView, "talks").currentIndex().row() == 0
+    assert find(page, QListView, "talks").currentIndex().row() == 0
 
 
 def test_the_key_for_searching_opens_the_drawer(page: ChatPage) -> None:
     page.search()
     assert page._drawer.isVisible()
-    assert not page.findChild(QPushButton, "rename_talk").isEnabled()
+    assert not find(page, QPushButton, "rename_talk").isEnabled()

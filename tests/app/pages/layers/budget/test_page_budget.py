@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
 from PySide6.QtCore import QPoint, Qt
@@ -20,9 +19,11 @@ from core.errors import BadInput
 from core.events import Progress, Stage
 from core.sensitivity.spec import MEASURES
 from core.service.messages import MeasureSensitivity
+from tests.app.find import find
 from tests.app.pages.layers.budget.tables import measured, table_of
 from tests.app.pages.layers.parts import label, model, placed, select_kind
 from tests.app.recorded_calls import RecordedCalls
+from tests.app.surroundings import surroundings_with
 from tests.core.paper_model import llama
 
 
@@ -33,7 +34,7 @@ def calls() -> RecordedCalls:
 
 @pytest.fixture
 def place(qtbot: QtBot, context: Context, calls: RecordedCalls) -> Iterator[QScrollArea]:
-    page, area = placed(qtbot, replace(context, calls=calls))
+    page, area = placed(qtbot, surroundings_with(context, calls=calls))
     context.draft.choose(model=model(llama(30)))
     page.body.side.show_view("budget")
     yield area
@@ -80,7 +81,7 @@ def test_measuring_asks_with_the_choices_and_shows_how_long(budget: LayersPage, 
     assert not panel(budget).start.isVisible()
     call.on_event(Stage("analyse"))
     call.on_event(Progress(0.25, 100, 160))
-    assert panel(budget).measuring.findChild(ElidedLabel, "figures").text() == "25%, 2 to 3 min left"
+    assert find(panel(budget).measuring, ElidedLabel, "figures").text() == "25%, 2 to 3 min left"
 
 
 def test_a_table_opens_the_sensitivity_and_the_allocation(
@@ -121,7 +122,8 @@ def test_another_measure_is_another_table(known: LayersPage) -> None:
     assert label(known, "measure_about") == MEASURES[1].about
     assert known.context.draft.sensitivity is None
     assert panel(known).start.isVisible()
-    box.activated.emit(box.setCurrentIndex(0) or 0)
+    box.setCurrentIndex(0)
+    box.activated.emit(0)
     assert known.context.draft.sensitivity is not None
 
 
@@ -269,6 +271,7 @@ def test_the_mouse_reads_and_takes(qtbot: QtBot, known: LayersPage) -> None:
     plot = panel(known).plot
     plotting.begin_import()
     qtbot.waitUntil(lambda: plotting.ready() and plot.plot is not None, timeout=60_000)
+    assert plot.plot is not None
     inside = plot.plot.viewport()
     with qtbot.waitSignal(plot.taken):
         qtbot.mouseClick(inside, Qt.MouseButton.LeftButton, pos=QPoint(inside.width() // 2, 40))
@@ -291,8 +294,7 @@ def test_without_a_curve_there_is_no_plot(budget: LayersPage) -> None:
 def test_a_run_and_a_measurement_do_not_go_together(budget: LayersPage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(type(budget.context.runs), "active", True)
     budget.context.runs.changed.emit()
-    button = budget.findChild(QPushButton, "measure_start")
-    assert button is not None
+    button = find(budget, QPushButton, "measure_start")
     assert (button.isEnabled(), button.toolTip()) == (False, "A run is in progress.")
 
 

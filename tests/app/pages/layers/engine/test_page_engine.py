@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from PySide6.QtWidgets import QLabel
 from pytestqt.qtbot import QtBot
 
 from app.pages.layers.engine.control import EngineControl
@@ -12,6 +13,7 @@ from app.shared.context import Context
 from core.bitsmap import BitsMap, Rule
 from core.formats import engines
 from core.schemes import LayerScheme
+from tests.app.find import find
 from tests.app.pages.layers.parts import label
 
 ODD = BitsMap(LayerScheme(4, 64), (Rule("*.o_proj", 2), Rule("*.down_proj", 3)))
@@ -107,4 +109,5 @@ def test_it_stops_no_run_and_the_run_page_says_so(qtbot: QtBot, odd: LayersPage)
     assert odd.body.next.isEnabled()
     welcome = RunWelcome(odd.context)
     qtbot.addWidget(welcome)
-    assert label(welcome, "welcome_what") == "paper is ready. vLLM on a graphics card cannot load 60 layers."
+    text = find(welcome, QLabel, "welcome_what").text()
+    assert text == "paper is ready. vLLM on a graphics card cannot load 60 layers."
