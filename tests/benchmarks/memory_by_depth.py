@@ -16,9 +16,9 @@ import statistics
 from pathlib import Path
 
 import torch
-from against_peer import BIN, measured
 from safetensors.torch import save_file
 
+from tests.benchmarks.against_peer import BIN, measured
 from tests.core import tiny_model
 
 WIDTH, INNER = 512, 1408

@@ -77,7 +77,7 @@ def by_transformers(folder: str, tokens: torch.Tensor, backend: str) -> Tensors:
     if own or backend:
         import auto_round  # noqa: F401
 
-        named = {"backend": backend} if backend not in ("", "auto") else {}
+        named: dict[str, Any] = {"backend": backend} if backend not in ("", "auto") else {}
         options["quantization_config"] = transformers.AutoRoundConfig(**named)
     dtype = torch.float32 if backend == "auto" else torch.float16
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, device_map="cpu", **options)

@@ -130,7 +130,7 @@ def save_source(folder: Path) -> None:
         num_key_value_heads=2, max_position_embeddings=128, attention_bias=True, tie_word_embeddings=False,
     )  # fmt: skip
     torch.manual_seed(5)
-    model = transformers.LlamaForCausalLM(config)
+    model: Any = transformers.LlamaForCausalLM(config)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(torch.randn_like(parameter) * 0.1)
@@ -193,7 +193,7 @@ def answer(work: Path, case: Case) -> Path:
 
 def compare(source: Path, output: Output, said: dict[str, torch.Tensor]) -> Found:
     """Compare a reader's result with our weights."""
-    model = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
     weights, dtype = 0.0, torch.float16
     missing = set(output.layers) ^ {name.removesuffix(".weight") for name in said if name.endswith(".weight")}
     if missing:

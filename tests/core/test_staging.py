@@ -134,7 +134,12 @@ def test_all_is_durable_before_it_gets_its_name(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(os, "open", note)
     monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(opened[descriptor]))
-    monkeypatch.setattr(os, "rename", lambda *both: (renamed.append(len(synced)), real_rename(*both)))
+
+    def rename(*both: str) -> None:
+        renamed.append(len(synced))
+        real_rename(*both)
+
+    monkeypatch.setattr(os, "rename", rename)
     with Staging(tmp_path / "out", "token", "one") as staging:
         filled(staging)
         everything = {str(path) for path in staging.folder.rglob("*") if path.name != UNFINISHED} | {
@@ -153,7 +158,12 @@ def test_a_mount_point_is_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(claim, "is_mount_point", lambda folder: folder == target)
     moved: list[str] = []
     real = os.rename
-    monkeypatch.setattr(os, "rename", lambda one, two: (moved.append(Path(two).name), real(one, two)))
+
+    def rename(one: str, two: str) -> None:
+        moved.append(Path(two).name)
+        real(one, two)
+
+    monkeypatch.setattr(os, "rename", rename)
     with Staging(target, "token", "one") as staging:
         assert staging.folder.parent == target
         filled(staging)

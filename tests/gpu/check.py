@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -108,7 +109,14 @@ def tuned_block(device: Device, folder: Path) -> Iterator[Finding]:
     model = save_model(folder / "tiny")
     losses: dict[str, tuple[float, float]] = {}
     for place in dict.fromkeys((device.id, "cpu")):
-        options = {"bits": 2, "group_size": 32, "iters": 50, "samples": 16, "seqlen": 64, "batch_size": 4}
+        options: dict[str, Any] = {
+            "bits": 2,
+            "group_size": 32,
+            "iters": 50,
+            "samples": 16,
+            "seqlen": 64,
+            "batch_size": 4,
+        }
         for event in quantize(
             model, folder / place.replace(":", "-"), recipe="light", device=place, inline=True, **options
         ):

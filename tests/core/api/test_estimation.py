@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from core import api
 
-QUICK = {"recipe": "quick", "iters": 2, "samples": 2, "seqlen": 32, "group_size": 32}
+QUICK: dict[str, Any] = {"recipe": "quick", "iters": 2, "samples": 2, "seqlen": 32, "group_size": 32}
 
 
 def test_estimating_with_a_given_speed(tiny: Path, place: Path) -> None:

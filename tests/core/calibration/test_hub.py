@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -99,7 +100,7 @@ def endpoint() -> Iterator[str]:
     thread.join()
 
 
-def ask(calibration: str, endpoint: str, home: Path) -> dict[str, object]:
+def ask(calibration: str, endpoint: str, home: Path) -> dict[str, Any]:
     environment = {
         **os.environ,
         "HF_ENDPOINT": endpoint,
@@ -117,7 +118,7 @@ def ask(calibration: str, endpoint: str, home: Path) -> dict[str, object]:
         timeout=120,
         check=True,
     )
-    answer: dict[str, object] = json.loads(done.stdout)
+    answer: dict[str, Any] = json.loads(done.stdout)
     return answer
 
 

@@ -10,6 +10,7 @@ import pytest
 from core.calibration import tokens
 from core.calibration.preview import CHARACTERS, ROWS, Preview, preview
 from core.errors import BadCalibration, Cancelled
+from core.events import Event
 from core.model.tokenizer import load_tokenizer
 from tests.core.tiny_model import save_model
 
@@ -27,12 +28,12 @@ def texts(tmp_path: Path) -> str:
 
 
 def look(calibration: str, folder: Path | None, samples: int = 4, seqlen: int = 32) -> Preview:
-    return preview(calibration, folder, samples, seqlen, 42, [].append, lambda: False)
+    return preview(calibration, folder, samples, seqlen, 42, list[Event]().append, lambda: False)
 
 
 def test_the_rows_are_those_of_a_run(texts: str, folder: Path) -> None:
     seen = look(texts, folder)
-    real = tokens.load(texts, load_tokenizer(folder), 4, 32, 42, [].append)
+    real = tokens.load(texts, load_tokenizer(folder), 4, 32, 42, list[Event]().append)
     assert (seen.sha256, seen.documents, seen.available) == (real.sha256, real.documents, real.available)
     assert seen.tokens == 4 * 32
 
@@ -79,4 +80,4 @@ def test_a_preview_is_json(texts: str, folder: Path) -> None:
 
 def test_a_stop_ends_the_reading(texts: str) -> None:
     with pytest.raises(Cancelled):
-        preview(texts, None, 4, 32, 42, [].append, lambda: True)
+        preview(texts, None, 4, 32, 42, list[Event]().append, lambda: True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -45,7 +46,7 @@ def write_records(path: Path, documents: list[list[int]]) -> str:
     return str(path)
 
 
-def load(calibration: str, samples: int, seqlen: int, seed: int = 0, **options: object) -> tokens.Calibration:
+def load(calibration: str, samples: int, seqlen: int, seed: int = 0, **options: Any) -> tokens.Calibration:
     tokenizer = options.pop("tokenizer", None) or make_tokenizer()
     return tokens.load(calibration, tokenizer, samples, seqlen, seed, lambda _: None, **options)
 

@@ -6,6 +6,7 @@ import io
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,7 +38,7 @@ def events(capsys: Capture) -> list[Event]:
     return [from_line(line) for line in capsys.readouterr().out.splitlines()]
 
 
-def results(capsys: Capture) -> list[dict[str, object]]:
+def results(capsys: Capture) -> list[dict[str, Any]]:
     return [event.values for event in events(capsys) if isinstance(event, Result)]
 
 

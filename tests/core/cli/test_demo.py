@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,7 +26,14 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> Done:
     output = tmp_path_factory.mktemp("demo") / "SmolLM2 in 4 bits, für später"
-    options = {"recipe": "quick", "bits": 4, "group_size": 128, "iters": 30, "samples": 16, "seqlen": 128}
+    options: dict[str, Any] = {
+        "recipe": "quick",
+        "bits": 4,
+        "group_size": 128,
+        "iters": 30,
+        "samples": 16,
+        "seqlen": 128,
+    }
     *_, last = quantize("demo", output, **options)
     assert isinstance(last, Done)
     return last

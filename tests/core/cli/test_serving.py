@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,7 @@ from core.jobs.process import ROOT
 from tests.core.tiny_model import save_model
 
 Capture = pytest.CaptureFixture[str]
-VALUES = {
+VALUES: dict[str, Any] = {
     "rows": [
         {
             "prompt_tokens": 32, "prefill_tokens_per_second": 200.5, "first_token_seconds": 0.16,
@@ -90,7 +91,12 @@ def test_a_token_that_cannot_be_is_bad_input(place: Path, capsys: Capture) -> No
 def served(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Collects the tokens that an endpoint would get."""
     found: list[str] = []
-    monkeypatch.setattr(api, "serve", lambda model, **options: iter(found.append(options["token"]) or ()))
+
+    def serve(model: str, *, token: str, **options: Any) -> Iterator[Event]:
+        found.append(token)
+        return iter(())
+
+    monkeypatch.setattr(api, "serve", serve)
     return found
 
 

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from core.errors import CorruptFile
 from core.formats.layout import decode, encode, own_order
-from core.formats.packing import AUTO_ROUND, AUTO_ROUND_AWQ, AUTO_ROUND_GPTQ, GPTQ, GPTQ_V2
+from core.formats.packing import AUTO_ROUND, AUTO_ROUND_AWQ, AUTO_ROUND_GPTQ, GPTQ, GPTQ_V2, Packing
 from core.formats.quantized import QuantizedLinear, natural_groups
 from core.formats.reader import QuantizedCheckpoint
 from core.schemes import LayerScheme
@@ -178,7 +178,7 @@ def test_any_order_dequantizes_input_by_input(bits: int, group_size: int, in_fea
 
 
 @given(bits=st.sampled_from([2, 3, 4, 8]), packing=st.sampled_from([GPTQ, GPTQ_V2]), seed=st.integers(0, 1 << 20))
-def test_gptq_stores_the_order(bits: int, packing, seed: int) -> None:
+def test_gptq_stores_the_order(bits: int, packing: Packing, seed: int) -> None:
     layer = act_order(LayerScheme(bits, 32, False), 128, seed)
     parts = {name.removeprefix("layer."): tensor for name, tensor in encode(packing, layer).items()}
     order = own_order("layer", layer.scheme, parts["g_idx"], 128)
@@ -187,7 +187,7 @@ def test_gptq_stores_the_order(bits: int, packing, seed: int) -> None:
 
 
 @pytest.mark.parametrize("packing", [AUTO_ROUND, AUTO_ROUND_AWQ, AUTO_ROUND_GPTQ], ids=lambda packing: packing.name)
-def test_other_layouts_cannot_store_act_order_groups(packing) -> None:
+def test_other_layouts_cannot_store_act_order_groups(packing: Packing) -> None:
     with pytest.raises(ValueError, match="act-order"):
         encode(packing, act_order(LayerScheme(4, 32, False), 64, 1))
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from core.formats.layout import decode, encode, planned
-from core.formats.packing import AUTO_ROUND, AUTO_ROUND_AWQ, AUTO_ROUND_GPTQ, GPTQ, measure
+from core.formats.packing import AUTO_ROUND, AUTO_ROUND_AWQ, AUTO_ROUND_GPTQ, GPTQ, Packing, measure
 from core.formats.quantized import QuantizedLinear
 from core.schemes import LayerScheme
 
@@ -59,7 +59,7 @@ def test_the_largest_zero_point_is_restored_with_a_bias_of_one(bits: int) -> Non
 @pytest.mark.parametrize("group_size", [-1, 32, 64])
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
 @pytest.mark.parametrize("packing", [AUTO_ROUND, AUTO_ROUND_GPTQ, GPTQ], ids=lambda packing: packing.name)
-def test_encoded_tensors_match_the_plan(packing, bits: int, group_size: int) -> None:
+def test_encoded_tensors_match_the_plan(packing: Packing, bits: int, group_size: int) -> None:
     scheme = LayerScheme(bits, group_size, True)
     tensors = encode(packing, layer(scheme, 1 << (bits - 1), out_features=96, in_features=128))
     expected = {plan.name: plan.shape for plan in planned(packing, "layer", scheme, 128, 96)}

@@ -74,44 +74,47 @@ def test_a_layer_config_lists_the_differences_from_the_default() -> None:
     }
 
 
-AUTO_ROUND = {
+AUTO_ROUND_CONFIG: dict[str, Any] = {
     "quant_method": "auto-round",
     "bits": 4,
     "group_size": 64,
     "sym": True,
     "block_name_to_quantize": "model.layers",
 }
-GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 64, "sym": True, "desc_act": False}
-AWQ = {"quant_method": "awq", "bits": 4, "group_size": 64, "zero_point": True}
+GPTQ_CONFIG: dict[str, Any] = {"quant_method": "gptq", "bits": 4, "group_size": 64, "sym": True, "desc_act": False}
+AWQ_CONFIG: dict[str, Any] = {"quant_method": "awq", "bits": 4, "group_size": 64, "zero_point": True}
 
 
 @pytest.mark.parametrize(
     ("config", "expected"),
     [
         (
-            {**AUTO_ROUND, "extra_config": {".*k_proj.*": {"bits": 8}, f"{BLOCK}.self_attn.k_proj": {"bits": 2}}},
+            {
+                **AUTO_ROUND_CONFIG,
+                "extra_config": {".*k_proj.*": {"bits": 8}, f"{BLOCK}.self_attn.k_proj": {"bits": 2}},
+            },
             {f"{BLOCK}.self_attn.k_proj": "W2 g64 sym", "model.layers.0.self_attn.k_proj": "W8 g64 sym"},
         ),
         (
-            {**AUTO_ROUND, "extra_config": {".*mlp.*": {"bits": 8}, ".*up_proj": {"bits": 2}}},
+            {**AUTO_ROUND_CONFIG, "extra_config": {".*mlp.*": {"bits": 8}, ".*up_proj": {"bits": 2}}},
             {f"{BLOCK}.mlp.up_proj": "W8 g64 sym", "lm_head": "16 bit"},
         ),
-        ({**AUTO_ROUND, "extra_config": {"lm_head": {"bits": 8}}}, {"lm_head": "W8 g64 sym"}),
+        ({**AUTO_ROUND_CONFIG, "extra_config": {"lm_head": {"bits": 8}}}, {"lm_head": "W8 g64 sym"}),
         (
-            {**GPTQ, "dynamic": {"-:.*up_proj.*": {}, "+:.*mlp.*": {"bits": 8}}},
+            {**GPTQ_CONFIG, "dynamic": {"-:.*up_proj.*": {}, "+:.*mlp.*": {"bits": 8}}},
             {f"{BLOCK}.mlp.up_proj": "16 bit", f"{BLOCK}.mlp.gate_proj": "W8 g64 sym"},
         ),
         (
-            {**GPTQ, "dynamic": {"+:.*mlp.*": {"bits": 8}, "-:.*up_proj.*": {}}},
+            {**GPTQ_CONFIG, "dynamic": {"+:.*mlp.*": {"bits": 8}, "-:.*up_proj.*": {}}},
             {f"{BLOCK}.mlp.up_proj": "W8 g64 sym", f"{BLOCK}.self_attn.q_proj": "W4 g64 sym"},
         ),
         (
-            {**GPTQ, "modules_in_block_to_quantize": [["mlp.up_proj"], ["self_attn.q_proj"]]},
+            {**GPTQ_CONFIG, "modules_in_block_to_quantize": [["mlp.up_proj"], ["self_attn.q_proj"]]},
             {f"{BLOCK}.mlp.up_proj": "W4 g64 sym", f"{BLOCK}.mlp.down_proj": "16 bit"},
         ),
-        ({**GPTQ, "lm_head": True}, {"lm_head": "W4 g64 sym"}),
+        ({**GPTQ_CONFIG, "lm_head": True}, {"lm_head": "W4 g64 sym"}),
         (
-            {**AWQ, "modules_to_not_convert": ["down_proj", "model.layers.2", "lm_head"]},
+            {**AWQ_CONFIG, "modules_to_not_convert": ["down_proj", "model.layers.2", "lm_head"]},
             {
                 f"{BLOCK}.mlp.up_proj": "W4 g64 asym",
                 f"{BLOCK}.mlp.down_proj": "16 bit",
@@ -119,7 +122,7 @@ AWQ = {"quant_method": "awq", "bits": 4, "group_size": 64, "zero_point": True}
                 "lm_head": "16 bit",
             },
         ),
-        ({**AWQ, "modules_to_not_convert": None}, {f"{BLOCK}.mlp.up_proj": "W4 g64 asym", "lm_head": "16 bit"}),
+        ({**AWQ_CONFIG, "modules_to_not_convert": None}, {f"{BLOCK}.mlp.up_proj": "W4 g64 asym", "lm_head": "16 bit"}),
     ],
     ids=[
         "names before patterns", "first pattern wins", "head", "skipped first", "skipped too late", "listed kinds",
@@ -132,14 +135,15 @@ def test_configs_of_other_programs_give_their_schemes(config: dict[str, Any], ex
 
 
 def test_patterns_for_several_layers_become_rules() -> None:
-    config = {**AUTO_ROUND, "extra_config": {".*k_proj.*": {"bits": 8}, f"{BLOCK}.mlp.up_proj": {"bits": 2}}}
+    config = {**AUTO_ROUND_CONFIG, "extra_config": {".*k_proj.*": {"bits": 8}, f"{BLOCK}.mlp.up_proj": {"bits": 2}}}
     found = from_quantization_config(config, NAMES)
     assert found.rules == (Rule("/.*k_proj.*/", bits=8),)
     assert found.layers == (Rule(f"{BLOCK}.mlp.up_proj", bits=2),)
 
 
 def test_names_without_the_prefix_of_the_base_model_are_matched() -> None:
-    config = {**GPTQ, "block_name_to_quantize": "model.layers", "dynamic": {rf"+:^{BLOCK}\.mlp\.up_proj$": {"bits": 8}}}
+    dynamic = {rf"+:^{BLOCK}\.mlp\.up_proj$": {"bits": 8}}
+    config = {**GPTQ_CONFIG, "block_name_to_quantize": "model.layers", "dynamic": dynamic}
     names = [name.removeprefix("model.") for name in NAMES]
     found = from_quantization_config(config, names)
     assert found.resolve("layers.1.mlp.up_proj").scheme.bits == 8

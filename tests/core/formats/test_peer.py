@@ -67,7 +67,7 @@ def load_by_peer(folder: Path, backend: str | None) -> Any:
     )
 
 
-def weight_of(module: torch.nn.Module, in_features: int) -> torch.Tensor:
+def weight_of(module: Any, in_features: int) -> torch.Tensor:
     """Return the float16 weight [out, in] of a layer: its output for the identity matrix, without bias."""
     bias, module.bias = module.bias, None
     with torch.no_grad():

@@ -13,6 +13,7 @@ from core import spec
 from core.bitsmap import Rule
 from core.errors import BadInput, UnsupportedModel
 from core.formats import registry
+from core.formats.packed import PackedPlan
 from core.formats.registry import plan
 from core.model.tree import LayerPlan, ModelTree, resolve_schemes
 from core.schemes import LayerScheme
@@ -196,6 +197,7 @@ def test_gptq_formats_differ_in_version_and_smallest_zero_point(
 @pytest.mark.parametrize("name", ["auto_gptq", "gptqmodel"])
 def test_act_order_is_declared_in_the_config_of_gptq(tree: ModelTree, name: str) -> None:
     target = plan(name, tree, resolve_schemes(tree, bits_map(W4)), {}, act_order=True)
+    assert isinstance(target, PackedPlan)
     assert target.config()["desc_act"] is True
 
 

@@ -16,7 +16,8 @@ from core.formats.packed import PackedPlan
 from core.formats.quantized import QuantizedLinear
 from core.formats.registry import plan_packed
 from core.model.headers import read_folder
-from core.model.tree import LayerPlan, ModelTree, build_tree, resolve_schemes
+from core.model.plans import Plans
+from core.model.tree import ModelTree, build_tree, resolve_schemes
 from core.model.writer import CheckpointWriter
 from core.schemes import LayerScheme
 
@@ -79,7 +80,7 @@ def bits_map(default: LayerScheme, layers: Mapping[str, Mapping[str, Any]] | Non
 
 def plan_for(
     tree: ModelTree, name: str, chosen: BitsMap, module_name: Callable[[str], str] = str
-) -> tuple[PackedPlan, list[LayerPlan]]:
+) -> tuple[PackedPlan, Plans]:
     plans = resolve_schemes(tree, chosen)
     return plan_packed(name, tree, plans, tree.config, module_name), plans
 
@@ -129,7 +130,8 @@ def write_output(
             for tensor_name, tensor in target.encode(layer).items():
                 writer.write(tensor_name, tensor)
         for tensor_name in target.copied:
-            writer.write_bytes(tensor_name, memoryview(weights[tensor_name].contiguous().view(torch.uint8).numpy()))
+            data: Any = weights[tensor_name].contiguous().view(torch.uint8).numpy()
+            writer.write_bytes(tensor_name, memoryview(data))
     config = target.model_config()
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     return Output(folder, target, layers)

@@ -51,7 +51,7 @@ class Hub:
     ranges: bool = True
     checksums: bool = False
     damaged: dict[str, int] = field(default_factory=dict)
-    listing: list[dict[str, Any]] = field(default_factory=list)
+    listing: list[Any] = field(default_factory=list)
     queries: list[dict[str, list[str]]] = field(default_factory=list)
     sent: dict[str, int] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)

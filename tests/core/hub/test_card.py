@@ -12,6 +12,7 @@ import pytest
 from safetensors.numpy import save
 
 from core.errors import HubUnreachable
+from core.events import Event
 from core.hub.card import LIMIT_BYTES, license_of, read_card
 from core.hub.download import download
 from core.hub.records import ModelCard
@@ -48,7 +49,7 @@ def test_a_model_without_a_card_has_an_empty_text(hub: Hub) -> None:
 
 
 def test_a_card_of_a_downloaded_model_needs_no_hub(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    download("some/model", [].append, lambda: False)
+    download("some/model", list[Event]().append, lambda: False)
     point_at(f"http://127.0.0.1:{closed_port()}", tmp_path / "cache", monkeypatch)
     assert card("some/model").startswith("# A model")
 

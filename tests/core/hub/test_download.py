@@ -61,7 +61,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 
 def fetch(name: str = "some/model", **options: Any) -> Path:
-    return download(name, options.pop("emit", [].append), lambda: False, **options)
+    return download(name, options.pop("emit", list[Event]().append), lambda: False, **options)
 
 
 def failure(name: str = "some/model") -> BitwrightError:
@@ -248,7 +248,7 @@ def test_should_stop_cancels_a_download(hub: Hub) -> None:
     hub.slow = 0.2
     answers = iter([False] * 8)
     with pytest.raises(Cancelled):
-        download("some/model", [].append, lambda: next(answers, True))
+        download("some/model", list[Event]().append, lambda: next(answers, True))
 
 
 @pytest.mark.parametrize("names", [["config.json"], ["config.json", "sub/model.safetensors"], ["model.safetensors"]])

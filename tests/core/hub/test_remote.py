@@ -33,7 +33,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 
 def read(emit: Any = None, **options: Any) -> RemoteModel:
-    return read_remote("some/model", emit or [].append, lambda: False, **options)
+    return read_remote("some/model", emit or list[Event]().append, lambda: False, **options)
 
 
 def failure() -> BitwrightError:
@@ -53,14 +53,14 @@ def in_shards(hub: Hub, count: int) -> None:
 
 def test_the_table_equals_that_of_the_downloaded_model(hub: Hub) -> None:
     remote = read()
-    folder = download("some/model", [].append, lambda: False)
+    folder = download("some/model", list[Event]().append, lambda: False)
     assert (remote.config, remote.tensors) == (CONFIG, read_folder(folder))
 
 
 def test_the_table_of_shards_equals_that_of_the_downloaded_model(hub: Hub) -> None:
     in_shards(hub, 12)
     remote = read()
-    folder = download("some/model", [].append, lambda: False)
+    folder = download("some/model", list[Event]().append, lambda: False)
     assert remote.tensors == read_folder(folder)
 
 
@@ -94,7 +94,7 @@ def test_download_bytes_count_the_wanted_files(hub: Hub) -> None:
 
 
 def test_download_bytes_exclude_files_in_the_cache(hub: Hub) -> None:
-    download("some/model", [].append, lambda: False)
+    download("some/model", list[Event]().append, lambda: False)
     assert read().download_bytes == 0
 
 
@@ -169,4 +169,4 @@ def test_should_stop_ends_the_wait_for_a_silent_server(hub: Hub) -> None:
     hub.silent = 2.0
     answers = iter([False])
     with pytest.raises(Cancelled):
-        read_remote("some/model", [].append, lambda: next(answers, True))
+        read_remote("some/model", list[Event]().append, lambda: next(answers, True))

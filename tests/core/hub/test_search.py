@@ -13,6 +13,7 @@ from huggingface_hub import constants
 from safetensors.numpy import save
 
 from core.errors import BadInput, Cancelled, HubUnreachable
+from core.events import Event
 from core.hub.download import download
 from core.hub.records import FoundModel, SearchResults
 from core.hub.search import is_quantized, search
@@ -115,19 +116,19 @@ def model(name: str, tags: tuple[str, ...]) -> FoundModel:
 
 
 def test_a_model_in_the_cache_is_marked(hub: Hub) -> None:
-    download("some/model", [].append, lambda: False)
+    download("some/model", list[Event]().append, lambda: False)
     assert find().models[0].cached
 
 
 def test_an_incomplete_model_in_the_cache_is_not_marked(hub: Hub) -> None:
-    folder = download("some/model", [].append, lambda: False)
+    folder = download("some/model", list[Event]().append, lambda: False)
     (folder / "model.safetensors").unlink()
     assert not find().models[0].cached
 
 
 def test_without_the_hub_the_cache_is_searched(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("some/model", "some/other"):
-        download(name, [].append, lambda: False)
+        download(name, list[Event]().append, lambda: False)
     go_offline(monkeypatch, tmp_path / "cache")
     answer = find("MODEL")
     assert (names(answer), answer.offline) == (["some/model"], True)
@@ -135,7 +136,7 @@ def test_without_the_hub_the_cache_is_searched(hub: Hub, tmp_path: Path, monkeyp
 
 
 def test_offline_mode_searches_the_cache(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    download("some/model", [].append, lambda: False)
+    download("some/model", list[Event]().append, lambda: False)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     answer = find("")
     assert (names(answer), answer.offline) == (["some/model"], True)
@@ -145,7 +146,7 @@ def test_quantized_models_in_the_cache_are_hidden_by_their_config(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.files["config.json"] = json.dumps({"quantization_config": {"quant_method": "gptq"}}).encode()
-    download("some/model", [].append, lambda: False)
+    download("some/model", list[Event]().append, lambda: False)
     go_offline(monkeypatch, tmp_path / "cache")
     assert (names(find()), names(find(hide_quantized=False))) == ([], ["some/model"])
 

@@ -20,6 +20,7 @@ from core.errors import (
     ModelNotFound,
     UnsupportedModel,
 )
+from core.events import Event
 from core.formats.opened import open_source
 from core.hub import download as hub
 from core.hub import source
@@ -31,7 +32,7 @@ CONFIG = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
 
 
 def find(model: str | Path) -> ModelSource:
-    return open_source(str(model), [].append, lambda: False)
+    return open_source(str(model), list[Event]().append, lambda: False)
 
 
 @pytest.fixture
@@ -191,7 +192,7 @@ def test_a_folder_with_one_gguf_file_resolves_to_that_file(tmp_path: Path) -> No
 
 def test_a_gguf_file_is_not_imported_on_request(tmp_path: Path) -> None:
     file = gguf_files.write(tmp_path / "Small.gguf", "llama", gguf_files.build("llama"))
-    found = open_source(str(file), [].append, lambda: False, imported=False)
+    found = open_source(str(file), list[Event]().append, lambda: False, imported=False)
     assert (found.folder, found.place) == (tmp_path, file)
 
 

@@ -107,7 +107,12 @@ def test_out_of_memory_does_not_disable_a_backend(
 def test_a_kind_of_layer_is_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     checks: list[str] = []
     build, *_ = builder(right, monkeypatch)
-    monkeypatch.setattr(layers, "disagreement", lambda *_: checks.append("") or 0.0)
+
+    def disagreement(*_: Any) -> float:
+        checks.append("")
+        return 0.0
+
+    monkeypatch.setattr(layers, "disagreement", disagreement)
     for _ in range(3):
         build(STORED, None)
     assert len(checks) == 1

@@ -141,7 +141,7 @@ def test_a_checkpoint_without_the_base_prefix_is_mapped_to_the_module_names(tmp_
     skeleton = build_skeleton(tree, TensorStore(tmp_path / "base"))
     assert tree.prefix == "h"
     assert skeleton.module_name("h.0.attn.c_attn") == "transformer.h.0.attn.c_attn"
-    filled = skeleton.fill("transformer.h.2", torch.float32, torch.device("cpu"))
+    filled: Any = skeleton.fill("transformer.h.2", torch.float32, torch.device("cpu"))
     assert torch.equal(filled.attn.c_attn.weight, model.transformer.h[2].attn.c_attn.weight)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -66,26 +65,25 @@ def render(template: Any, messages: list[dict[str, Any]] = TALK, **options: Any)
 
 
 @pytest.fixture
-def short(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten the time limit for templates that do not finish."""
     monkeypatch.setattr(chat_template, "WALL_SECONDS", 0.5)
-    return
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
 @pytest.mark.parametrize("variables", [{}, {"enable_thinking": True}])
 def test_the_text_equals_the_rendering_of_transformers(template: str, variables: dict[str, Any]) -> None:
     known = {"bos_token": "<s>", "eos_token": "</s>", **variables}
-    expected, _ = render_jinja_template([TALK], chat_template=template, add_generation_prompt=True, **known)
-    assert render(template, variables=variables) == expected[0]
+    expected = render_jinja_template([TALK], chat_template=template, add_generation_prompt=True, **known)
+    assert render(template, variables=variables) == expected[0][0]
 
 
 @pytest.mark.parametrize("content", ["Hi th", "Hi ", " Hi\n"])
 @pytest.mark.parametrize("template", [TEMPLATES[0], TEMPLATES[0].replace(" | trim", "")])
 def test_a_continued_message_equals_the_rendering_of_transformers(template: str, content: str) -> None:
     messages = [*TALK, {"role": "assistant", "content": content}]
-    expected, _ = render_jinja_template([messages], chat_template=template, continue_final_message=True)
-    assert render(template, messages, continue_last=True) == expected[0]
+    expected = render_jinja_template([messages], chat_template=template, continue_final_message=True)
+    assert render(template, messages, continue_last=True) == expected[0][0]
 
 
 def test_a_template_that_omits_the_last_message_cannot_continue_it() -> None:

@@ -62,7 +62,7 @@ def test_files_of_the_safetensors_library_are_read(
     }
 
 
-INVALID = {
+INVALID: dict[str, dict[str, Any] | str | bytes] = {
     "end past the file": changed("b", data_offsets=[16, 23]),
     "overlap": changed("b", data_offsets=[14, 20]),
     "hole": changed("b", data_offsets=[18, 24], shape=[3]),

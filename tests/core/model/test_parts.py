@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from core.errors import CorruptFile
+from core.events import Event
 from core.formats.gguf.importing import import_gguf
 from core.formats.gguf.model import open_gguf_model
 from core.model.gguf_header import read_gguf_header
@@ -53,7 +54,9 @@ def test_a_split_file_is_read_as_a_whole_by_any_part(tmp_path: Path, part: int) 
 
 def test_a_split_file_is_imported_like_a_whole_one(tmp_path: Path) -> None:
     parts = split(tmp_path)
-    found, whole = (import_gguf(path, [].append, lambda: False) for path in (parts[1], tmp_path / "whole" / "m.gguf"))
+    found, whole = (
+        import_gguf(path, list[Event]().append, lambda: False) for path in (parts[1], tmp_path / "whole" / "m.gguf")
+    )
     for name in ("model.safetensors", "tokenizer.json", "config.json"):
         assert (found / name).read_bytes() == (whole / name).read_bytes(), name
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -162,7 +164,8 @@ def test_a_transposed_view_is_written_in_row_major_order(tmp_path: Path) -> None
 def test_write_bytes_keeps_the_bytes(tmp_path: Path) -> None:
     tensor = torch.tensor([1.5, float("nan"), -0.0], dtype=torch.bfloat16)
     with CheckpointWriter(tmp_path, [TensorPlan("t", "BF16", (3,))]) as writer:
-        writer.write_bytes("t", memoryview(tensor.view(torch.uint8).numpy()))
+        data: Any = tensor.view(torch.uint8).numpy()
+        writer.write_bytes("t", memoryview(data))
     assert torch.equal(load_file(tmp_path / "model.safetensors")["t"].view(torch.int16), tensor.view(torch.int16))
 
 
@@ -186,7 +189,7 @@ def test_an_exception_in_the_with_block_removes_all_files(tmp_path: Path) -> Non
 
 
 @pytest.fixture
-def writer(tmp_path: Path):
+def writer(tmp_path: Path) -> Iterator[CheckpointWriter]:
     writer = CheckpointWriter(tmp_path, [TensorPlan("t", "I32", (2, 3)), TensorPlan("u", "I32", (1,))])
     yield writer
     writer.abort()

@@ -6,7 +6,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
+from core.formats.quantized import QuantizedLinear
 from core.quant import grid as grids
 from core.schemes import LayerScheme
 
@@ -23,7 +25,7 @@ def half_precision(x: torch.Tensor) -> torch.Tensor:
     return (x.detach().half().float() - x.detach()) + x
 
 
-def reference(weight, scheme, offset, min_scale, max_scale):
+def reference(weight: Tensor, scheme: LayerScheme, offset: Tensor, min_scale: Tensor, max_scale: Tensor) -> Tensor:
     """W_q by autograd-friendly operations, straight from the description of the algorithm."""
     group = scheme.group_of(weight.shape[1])
     w = weight.view(weight.shape[0], -1, group)
@@ -48,7 +50,7 @@ def either_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(grids, "new_grid", lambda *args, **kwargs: new(*args, **kwargs, compiled=request.param))
 
 
-def made(scheme: LayerScheme, seed: int):
+def made(scheme: LayerScheme, seed: int) -> tuple[grids.Grid, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     weight = torch.randn(48, 128, generator=generator) * 0.05
     grid = grids.new_grid(weight, scheme, iterations=50, rate=0.02)
@@ -58,6 +60,12 @@ def made(scheme: LayerScheme, seed: int):
     grids.set_scales(grid)
     gradient = torch.randn(weight.shape, generator=generator) * 1e-7
     return grid, gradient
+
+
+def frozen(grid: grids.Grid) -> QuantizedLinear:
+    layer = grids.freeze(grid, "layer")
+    assert isinstance(layer, QuantizedLinear)
+    return layer
 
 
 @pytest.mark.parametrize("scheme", SCHEMES, ids=LayerScheme.label)
@@ -79,8 +87,10 @@ def test_a_step_follows_the_signs_of_autograd(scheme: LayerScheme) -> None:
     out = torch.empty_like(grid.weight)
     grids.step(grid, gradient, out, 37, 0.004)
 
+    assert offset.grad is not None
     assert torch.equal(grid.offset - before, (-37 * offset.grad.sign()).to(torch.int16))
     for factor, start in ((grid.min_scale, low), (grid.max_scale, high)):
+        assert start.grad is not None
         expected = (start.detach() - 0.004 * start.grad.sign()).clamp(0, 1)
         # The sums of a group differ in the last bits of fp32, so a gradient that cancels to nothing may change sign.
         sure = start.grad.abs() > 1e-4 * start.grad.abs().max()
@@ -136,7 +146,7 @@ def test_plain_rounding_gives_the_worked_numbers(
     bits: int, sym: bool, scale: float, zero: int, levels: list[int]
 ) -> None:
     weight = torch.stack([PATTERN.repeat(4), -PATTERN.repeat(4)]).repeat(16, 1)
-    layer = grids.freeze(grids.new_grid(weight, LayerScheme(bits, 32, sym)), "layer")
+    layer = frozen(grids.new_grid(weight, LayerScheme(bits, 32, sym)))
     assert layer.scales[0, 0].item() == pytest.approx(scale, rel=2e-4)
     assert layer.zeros[0, 0].item() == zero
     assert layer.ints[0, :8].tolist() == levels
@@ -153,7 +163,7 @@ def test_plain_rounding_gives_the_worked_numbers(
 )
 def test_every_weight_gets_a_level_and_a_finite_scale(scheme: LayerScheme, seed: int, spread: float) -> None:
     weight = torch.randn(32, 64, generator=torch.Generator().manual_seed(seed)) * spread
-    layer = grids.freeze(grids.new_grid(weight, scheme, min_zero=1), "layer")
+    layer = frozen(grids.new_grid(weight, scheme, min_zero=1))
     assert int(layer.ints.max()) < scheme.levels
     assert bool(torch.isfinite(layer.scales).all())
     assert bool((layer.scales != 0).all())

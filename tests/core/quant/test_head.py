@@ -17,6 +17,7 @@ from core.estimation.preflight import read_tree
 from core.estimation.sizes import output_size
 from core.events import Log
 from core.formats.gguf.blocks import BlockLinear
+from core.formats.quantized import QuantizedLinear
 from core.formats.reader import QuantizedCheckpoint
 from core.formats.stored import StoredLayer
 from core.inference.loader import load_model
@@ -52,7 +53,9 @@ def test_feedback_brings_the_answers_nearer(scheme: LayerScheme) -> None:
         return float((x @ (layer.dequantize() - weight).T).square().mean())
 
     plain = freeze(new_grid(weight, scheme), "head")
+    assert isinstance(plain, QuantizedLinear)
     better = round_with_feedback(new_grid(weight, scheme), "head", x.T @ x / len(x), never)
+    assert isinstance(better, QuantizedLinear)
     assert torch.equal(plain.scales, better.scales)
     assert error(better) < 0.7 * error(plain)
 
@@ -163,6 +166,7 @@ def test_a_head_that_the_model_calls_otherwise_is_refused(tmp_path: Path) -> Non
         max_position_embeddings=256,
     )  # fmt: skip
     folder = save_model(tmp_path / "biogpt")
-    BioGptForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    made: Any = BioGptForCausalLM(config)
+    made.to(torch.bfloat16).save_pretrained(folder)
     with pytest.raises(UnsupportedModel, match="output_projection"):
         prepare(with_head(folder, tmp_path), lambda event: None, never)

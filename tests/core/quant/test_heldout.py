@@ -40,8 +40,8 @@ def test_a_run_reports_what_eval_says_of_the_original(tmp_path: Path, end: bool)
 
     report = report_of(run(spec_of(model, tmp_path, iters=0, bits=8), tmp_path))["perplexity"]
 
-    windows = make_windows(loaded.tokenizer, None, report["seqlen"], heldout.WINDOWS)
-    expected = perplexity(loaded.model, windows.tokens)
+    same = make_windows(loaded.tokenizer, None, report["seqlen"], heldout.WINDOWS)
+    expected = perplexity(loaded.model, same.tokens)
     assert report["original"] == pytest.approx(expected.value, rel=1e-2)  # products of a run may be in 16 bits
     assert report["sha256"] == expected.sha256
     assert report["tokens"] == expected.tokens

@@ -135,7 +135,8 @@ def test_keys_of_an_earlier_block_are_refused(tmp_path: Path) -> None:
 
 
 def test_blocks_that_share_weights_are_refused(tmp_path: Path) -> None:
-    config = transformers.Zamba2Config(
+    make: Any = transformers.Zamba2Config
+    config = make(
         **_SMALL, num_hidden_layers=4, num_key_value_heads=2, layer_types=["mamba", "hybrid"] * 2, mamba_d_state=16,
         mamba_headdim=16, n_mamba_heads=8, mamba_ngroups=1, num_mem_blocks=1,
     )  # fmt: skip

@@ -83,6 +83,7 @@ def test_a_step_follows_the_signs_of_autograd(name: str, compiled: bool) -> None
     reference(grid, offset).backward(gradient)
     before = grid.offset.clone()
     grids.step(grid, gradient, torch.empty_like(grid.weight), 37, 0.004)
+    assert offset.grad is not None
     expected = (-37 * offset.grad.sign()).to(torch.int16)
     # Straight-through levels just at the end of their range are off it by one rounding.
     assert (grid.offset - before == expected).float().mean() > 0.999
@@ -127,6 +128,7 @@ def test_all_that_is_stored_is_finite_and_in_its_range(name: str, seed: int, spr
     out = torch.empty_like(weight)
     grids.quantize_into(grid, out)
     layer = grids.freeze(grid, "layer")
+    assert isinstance(layer, BlockLinear)
     assert bool(torch.isfinite(out).all())
     assert torch.equal(decode("layer", name, layer.encode()).dequantize(), out)
 

@@ -57,8 +57,8 @@ def hub(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 def ask(request: Request[R], seen: list[Event] | None = None) -> R:
     """Return the result of a request, as it arrives at the other side of the pipe."""
-    emit = [].append if seen is None else seen.append
-    result = calls.handlers()[type(request)](request, emit, lambda: False)
+    events: list[Event] = [] if seen is None else seen
+    result = calls.handlers()[type(request)](request, events.append, lambda: False)
     return decode(result_type(type(request)), json.loads(json.dumps(encode(result))))
 
 
@@ -210,7 +210,7 @@ def test_a_preview_counts_tokens_where_the_model_is_here(model: Path) -> None:
 @pytest.mark.parametrize("name", ["", "some/model"])
 def test_a_preview_needs_no_model_and_downloads_none(hub: Hub, name: str) -> None:
     assert preview(name).tokens == 0
-    assert hub.asked == []
+    assert hub.requests == []
 
 
 def test_a_preview_says_why_tokens_are_not_counted(tmp_path: Path) -> None:

@@ -59,8 +59,8 @@ def chat() -> Iterator[ChatCalls]:
 
 def ask(chat: ChatCalls, request: Request[R], seen: list[Event] | None = None) -> R:
     """Return the result of a request, as it arrives at the other side of the pipe."""
-    emit = [].append if seen is None else seen.append
-    result = chat.handlers()[type(request)](request, emit, lambda: False)
+    events: list[Event] = [] if seen is None else seen
+    result = chat.handlers()[type(request)](request, events.append, lambda: False)
     return decode(result_type(type(request)), json.loads(json.dumps(encode(result))))
 
 

@@ -74,7 +74,7 @@ class Parts:
 
     def joined(self) -> bytes:
         head = b"GGUF" + struct.pack("<IQQ", 3, len(self.tensors), len(self.keys))
-        head += b"".join(item.packed() for item in (*self.keys, *self.tensors))
+        head += b"".join([*(key.packed() for key in self.keys), *(tensor.packed() for tensor in self.tensors)])
         return head + bytes(-len(head) % 32) + self.data
 
 

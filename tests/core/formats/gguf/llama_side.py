@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import llama_cpp
 import numpy as np
@@ -21,7 +22,7 @@ def main(folder: Path) -> None:
         asked["model"], n_ctx=asked["context"], n_threads=1, n_threads_batch=1, type_k=0, type_v=0, verbose=False,
         logits_all=bool(asked["ids"]), vocab_only=not asked["ids"] and not asked["chats"], n_batch=asked["context"],
     )  # fmt: skip
-    logits = {}
+    logits: dict[str, Any] = {}
     for number, ids in enumerate(asked["ids"]):
         model.reset()
         model.eval(ids)

@@ -39,5 +39,5 @@ def test_a_big_tensor_can_be_stopped_half_way(llama: Path, monkeypatch: pytest.M
     monkeypatch.setattr(gguf_values, "CHUNK_ELEMENTS", 500)  # 42 pieces of the embedding, which comes first
     asked = iter(range(10_000))
     with pytest.raises(Cancelled):
-        import_gguf(llama, [].append, lambda: next(asked) > 20)
+        import_gguf(llama, list[Event]().append, lambda: next(asked) > 20)
     assert next(asked) == 22

@@ -101,7 +101,8 @@ def test_block_types_are_dequantized_as_gguf_py_does(
 
 def test_a_file_is_called_what_it_says_where_its_blocks_bear_it_out(tmp_path: Path) -> None:
     model = gguf_files.build("llama")
-    kind, said = gguf.GGMLQuantizationType.Q5_0, {"general.file_type": int(gguf.LlamaFileType.MOSTLY_Q5_0)}
+    kind = gguf.GGMLQuantizationType.Q5_0
+    said: dict[str, Any] = {"general.file_type": int(gguf.LlamaFileType.MOSTLY_Q5_0)}
     path = gguf_files.write(tmp_path / "m.gguf", "llama", model, kind=kind, **said)
     assert stored_types(path) == "Q5_0"
     said = {"general.file_type": int(gguf.LlamaFileType.MOSTLY_Q4_K_M)}
@@ -112,7 +113,7 @@ def test_a_file_is_called_what_it_says_where_its_blocks_bear_it_out(tmp_path: Pa
 
 
 def test_an_import_keeps_what_the_file_says_of_its_model(tmp_path: Path, cache: Path) -> None:
-    about = {"general.license": "mit", "general.name": "Small One", "general.tags": ["a", "b"]}
+    about: dict[str, Any] = {"general.license": "mit", "general.name": "Small One", "general.tags": ["a", "b"]}
     path = gguf_files.write(tmp_path / "m.gguf", "llama", gguf_files.build("llama"), **about)
     found = read_facts(do(path))
     assert (found["license"], found["name"], found["tags"]) == ("mit", "Small One", ["a", "b"])
@@ -128,7 +129,7 @@ def test_the_tokenizer_cuts_as_the_rule_says(llama: Path, cache: Path) -> None:
 @pytest.mark.parametrize(("rule", "pieces"), [("gpt-2", ["Ġ", "12"]), ("smollm", ["Ġ", "1", "2"])])
 def test_smollm_cuts_every_digit(rule: str, pieces: list[str], tmp_path: Path, cache: Path) -> None:
     tokens, kinds, merges = gguf_files.byte_level_vocabulary()
-    more = {"tokenizer.ggml.tokens": [*tokens, "12"], "tokenizer.ggml.token_type": [*kinds, 1],
+    more: dict[str, Any] = {"tokenizer.ggml.tokens": [*tokens, "12"], "tokenizer.ggml.token_type": [*kinds, 1],
             "tokenizer.ggml.merges": [*merges, "1 2"], "tokenizer.ggml.pre": rule}  # fmt: skip
     path = gguf_files.write(tmp_path / "m.gguf", "llama", gguf_files.build("llama"), **more)
     assert AutoTokenizer.from_pretrained(do(path)).tokenize(" 12") == pieces
@@ -249,7 +250,7 @@ def test_names_with_spaces_and_other_scripts(tmp_path: Path, cache: Path) -> Non
 def test_a_stop_leaves_nothing(llama: Path, cache: Path) -> None:
     answers = iter([False] * 5)
     with pytest.raises(Cancelled):
-        import_gguf(llama, [].append, lambda: next(answers, True))
+        import_gguf(llama, list[Event]().append, lambda: next(answers, True))
     assert visible(cache) == []
 
 
@@ -258,7 +259,7 @@ def test_a_stop_ends_the_wait_for_another_import(llama: Path, cache: Path) -> No
     stop = iter([False, True])
     lock = importer.FileLock(cache / f".{folder.name}.lock")
     with lock, pytest.raises(Cancelled):
-        import_gguf(llama, [].append, lambda: next(stop))
+        import_gguf(llama, list[Event]().append, lambda: next(stop))
 
 
 def test_too_little_room_is_found_before_anything_is_written(
@@ -280,7 +281,13 @@ def test_a_cache_that_cannot_be_made_is_an_output_problem(llama: Path, cache: Pa
 def _import_and_hang(path: str, home: str) -> None:
     os.environ["BITWRIGHT_HOME"] = home
     count = iter(range(100))
-    import_gguf(Path(path), [].append, lambda: next(count) > 5 and time.sleep(600) is None)
+
+    def stop() -> bool:
+        if next(count) > 5:
+            time.sleep(600)
+        return False
+
+    import_gguf(Path(path), list[Event]().append, stop)
 
 
 def test_a_killed_import_leaves_nothing_that_is_used(llama: Path, cache: Path) -> None:
@@ -405,8 +412,8 @@ def _demo() -> Iterator[Path]:
 def test_the_demo_answers(cache: Path) -> None:
     folder = do(next(_demo()))
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     chat = [{"role": "user", "content": "What is the capital of France?"}]
-    prompt = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    prompt: Any = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
     answer = model.generate(**prompt, max_new_tokens=12, do_sample=False)[0, prompt["input_ids"].shape[1] :]
     assert "Paris" in tokenizer.decode(answer)

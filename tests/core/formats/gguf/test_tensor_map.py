@@ -46,9 +46,12 @@ def test_q_and_k_are_permuted_as_llama_cpp_wants_them() -> None:
     rows = torch.arange(96)
     # llama.cpp's converter: heads, halves and rows of a half, the latter two exchanged.
     expected = rows.reshape(4, 2, 12).swapaxes(1, 2).reshape(96)
-    assert placed["blk.0.attn_q.weight"].order.equal(expected)
+    query, key = placed["blk.0.attn_q.weight"].order, placed["blk.0.attn_k.weight"].order
+    assert query is not None
+    assert key is not None
+    assert query.equal(expected)
     assert placed["blk.0.attn_q.bias"].store(rows).equal(expected)
-    assert placed["blk.0.attn_k.weight"].order.equal(expected[:48])
+    assert key.equal(expected[:48])
     assert placed["blk.0.attn_v.weight"].order is None
 
 

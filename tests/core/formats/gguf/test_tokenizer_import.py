@@ -142,7 +142,7 @@ def test_the_rule_of_deepseek_coder_is_read_as_it_is_written(tmp_path: Path, bui
         for step in steps
     ]  # fmt: skip
     table = {text: number for number, text in enumerate(tokens)}
-    expected = tokenizers.Tokenizer(models.BPE(table, [tuple(merge.split()) for merge in merges]))
+    expected = tokenizers.Tokenizer(models.BPE(table, [(left, right) for left, right in map(str.split, merges)]))
     expected.pre_tokenizer, expected.decoder = pre_tokenizers.Sequence(cuts), decoders.ByteLevel()
     for text in ("the thing, in 12 日本\n\n x.y", "a\r\nb 'll"):
         assert tokenizer(text, add_special_tokens=False)["input_ids"] == expected.encode(text).ids

@@ -50,7 +50,7 @@ class Recorder(nn.Module):
 
 @pytest.fixture
 def _stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    names = {
+    names: dict[str, dict[str, Any]] = {
         "gptqmodel.nn_modules.qlinear.marlin": {"MarlinLinear": Recorder},
         "gptqmodel.nn_modules.qlinear.exllamav2": {"ExllamaV2Linear": Recorder},
         "gptqmodel.utils.exllamav2": {"ScratchSpace": SimpleNamespace},

@@ -12,6 +12,7 @@ import numpy
 import pytest
 import torch
 
+from core.formats.quantized import QuantizedLinear
 from core.inference.backends import tinygemm
 from core.inference.backends.tinygemm import CudaInt4Linear, TinygemmBackend, XpuInt4Linear
 from core.inference.machine import Device
@@ -138,6 +139,8 @@ def test_many_rows_on_cuda_are_multiplied_by_the_unpacked_weight(monkeypatch: py
     monkeypatch.setattr(tinygemm, "_SLICE", 8 * 256)
     stored = layer(LayerScheme(4, 32, False), 48, 256, act_order=True)
     built = CudaInt4Linear(stored, torch.ones(48), "meta", torch.bfloat16).to_empty(device="cpu")
+    assert isinstance(stored, QuantizedLinear)
+    assert stored.g_idx is not None
     order = torch.argsort(stored.g_idx, stable=True)
     built.order, built.bias, built.grid = order, torch.ones(48).bfloat16(), tinygemm.scales_and_shifts(stored)
     built.words = packed_as_the_kernel_does(stored.ints[:, order], 8)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
@@ -204,6 +204,7 @@ def test_a_stop_within_a_long_prompt_keeps_the_processed_tokens(talk: ChatModel)
 def test_closing_the_iterator_ends_the_answer(talk: ChatModel) -> None:
     parts = talk.reply(HELLO, Sampling(max_tokens=50, temperature=1.0))
     next(parts)
+    assert isinstance(parts, Generator)
     parts.close()
     assert talk.statistics.ended_by == "stopped"
     assert runner(talk).length < 40

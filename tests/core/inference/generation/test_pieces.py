@@ -89,7 +89,12 @@ def test_the_cost_of_a_token_does_not_grow_with_the_text(byte_level: Any, monkey
     seen: list[int] = []
     pieces = Pieces(byte_level)
     decode = pieces._decode
-    monkeypatch.setattr(pieces, "_decode", lambda ids: (seen.append(len(ids)), decode(ids))[1])
+
+    def counted(ids: list[int]) -> str:
+        seen.append(len(ids))
+        return decode(ids)
+
+    monkeypatch.setattr(pieces, "_decode", counted)
     for _ in range(500):
         pieces.feed(70)
         pieces.feed(200)  # never a complete character

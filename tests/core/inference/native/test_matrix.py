@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from core.errors import BadInput, CorruptFile
+from core.formats.gguf.blocks import BlockLinear
 from core.inference.backends.backend import LayerFacts
 from core.inference.native import library, matrix
 from core.schemes import LayerScheme
@@ -149,6 +150,7 @@ def test_the_kernels_refuse_an_order_that_names_no_input() -> None:
 @pytest.mark.parametrize("scheme", BLOCKS, ids=lambda scheme: scheme.label())
 def test_a_layer_in_pieces_is_packed_as_the_whole(scheme: LayerScheme) -> None:
     stored = layer(scheme, outputs=50)
+    assert isinstance(stored, BlockLinear)
     pieces = [stored.take(torch.arange(start, min(50, start + 32))) for start in (0, 32)]
     assert torch.equal(matrix.pack_pieces(pieces, 50).dequantize(), matrix.pack(stored).dequantize())
 

@@ -145,13 +145,19 @@ def test_logits_without_room_are_refused_by_the_compiled_program(folder: Path) -
 
 
 @pytest.mark.parametrize("name", ["self_attn.k_proj", "mlp.down_proj", "input_layernorm"])
-def test_weights_of_another_shape_than_the_spec_has_reach_no_pointer(folder: Path, name: str) -> None:
+def test_weights_of_another_shape_than_the_spec_has_reach_no_pointer(
+    folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Even where nobody has held the folder against its config before."""
     checkpoint = open_checkpoint(folder)
     skeleton = build_skeleton(open_tree(checkpoint), checkpoint.store)
     other = torch.ones((4,) if "norm" in name else (16, 96))
     real = checkpoint.store.get
-    checkpoint.store.get = lambda key: other if key == f"model.layers.1.{name}.weight" else real(key)
+
+    def get(key: str) -> torch.Tensor:
+        return other if key == f"model.layers.1.{name}.weight" else real(key)
+
+    monkeypatch.setattr(checkpoint.store, "get", get)
     with pytest.raises(CorruptFile, match=rf"{name} of block 1 has the shape .*, but config.json gives"):
         native.build(checkpoint, skeleton, 256)
 

@@ -25,16 +25,19 @@ SMALL: dict[str, Any] = {
     "max_position_embeddings": 512,
 }
 WINDOW = {"sliding_window": 24}
-MODELS = {
+MODELS: dict[str, dict[str, Any]] = {
     "llama": {},
     "mistral": WINDOW,
-    "gemma2": {**WINDOW, "query_pre_attn_scalar": 16, "layer_types": ["sliding_attention", "full_attention"] * 2},
+    "gemma2": {
+        **WINDOW,
+        "query_pre_attn_scalar": 16,
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    },
     "gemma3_text": {**WINDOW, "layer_types": ["sliding_attention", "sliding_attention", "full_attention"]},
     "qwen3": {},
     "gpt2": {"n_embd": 64, "n_head": 4, "n_layer": 3, "n_positions": 512},
     "lfm2": {"layer_types": ["conv", "full_attention", "conv"], "block_auto_adjust_ff_dim": False},
 }
-MODELS["gemma2"]["layer_types"] = ["sliding_attention", "full_attention", "sliding_attention"]
 TEXT = [int(value) for value in torch.randint(1, 288, (150,), generator=torch.Generator().manual_seed(5))]
 
 
@@ -165,11 +168,13 @@ def test_the_cache_grows_without_copying_each_time() -> None:
     layer = GrowingLayer()
     keys = torch.randn(1, 2, 1, 8)
     layer.update(keys, keys)
+    assert layer.keys is not None
     address = layer.keys.data_ptr()
     for _ in range(100):
         layer.update(keys, keys)
     assert layer.keys.data_ptr() == address
     assert layer.get_seq_length() == 101
+    assert layer.values is not None
     assert torch.equal(layer.values[:, :, 50:51], keys)
 
 
