@@ -18,7 +18,8 @@ _SCRATCH = tempfile.mkdtemp(prefix="bitwright-tests-")
 # Set before anything imports the libraries that read them, and inherited by child processes.
 os.environ.update(
     BITWRIGHT_HOME=os.path.join(_SCRATCH, "home"),
-    XDG_CACHE_HOME=os.path.join(_SCRATCH, "cache"),
+    # One for all processes of a test run, since compiling kernels takes seconds; workers inherit the variable.
+    XDG_CACHE_HOME=os.environ.setdefault("BITWRIGHT_TEST_CACHE", os.path.join(_SCRATCH, "cache")),
     HF_HOME=os.path.join(_SCRATCH, "huggingface"),
     HF_HUB_OFFLINE="1",
     HF_HUB_DISABLE_TELEMETRY="1",
@@ -27,6 +28,23 @@ os.environ.update(
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one process for each core: more threads would wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+_KERNELS = Path(os.environ["XDG_CACHE_HOME"]) / "bitwright" / "native"
+
+
+def _with_kernels(home: Path) -> Path:
+    """Make an empty home that leaves the compiled kernels to the cache, which all tests share.
+
+    Where links are followed, that is by the link; elsewhere a link in their place sends them to the cache.
+    """
+    _KERNELS.mkdir(parents=True, exist_ok=True, mode=0o700)
+    home.mkdir(parents=True)
+    with contextlib.suppress(OSError):  # links are not for everybody on Windows: it compiles its own
+        (home / "native").symlink_to(_KERNELS, target_is_directory=True)
+    return home
+
+
+_with_kernels(Path(_SCRATCH) / "home")
 
 settings.register_profile("bitwright", deadline=None, print_blob=True, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("bitwright")
@@ -70,18 +88,10 @@ TakeHome = Callable[[Path, pytest.MonkeyPatch], Path]
 
 @pytest.fixture(scope="session")
 def take_home() -> TakeHome:
-    """Makes a folder Bitwright's home, empty but for the compiled kernels, which are those of all tests.
-
-    Compiling takes seconds, and a home of its own would do so in every process that loads a model.
-    """
-    kernels = Path(_SCRATCH) / "home" / "native"
+    """Makes a folder Bitwright's home, empty but for the compiled kernels."""
 
     def take(home: Path, patch: pytest.MonkeyPatch) -> Path:
-        kernels.mkdir(parents=True, exist_ok=True)
-        home.mkdir(parents=True)
-        with contextlib.suppress(OSError):  # links are not for everybody on Windows: it compiles its own
-            (home / "native").symlink_to(kernels, target_is_directory=True)
-        patch.setenv("BITWRIGHT_HOME", str(home))
+        patch.setenv("BITWRIGHT_HOME", str(_with_kernels(home)))
         return home
 
     return take

@@ -61,6 +61,7 @@ def test_it_knows_the_capital_of_france(result: Done) -> None:
 
 
 @pytest.mark.peer
+@pytest.mark.matrix
 @pytest.mark.filterwarnings("ignore")
 def test_auto_round_reads_it_and_agrees_on_the_next_token(result: Done) -> None:
     pytest.importorskip("auto_round")

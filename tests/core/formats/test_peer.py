@@ -6,6 +6,7 @@ Its torch layers work in float16, so the expected weights are rounded to float16
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from core.bitsmap import Rule
 from core.formats.reader import QuantizedCheckpoint
 from core.schemes import LayerScheme
 from tests.core.formats.tiny import Output, bits_map, open_tree, write_output
+from tests.matrix import combinations
 
 pytest.importorskip("auto_round")
 transformers = pytest.importorskip("transformers")
@@ -110,9 +112,13 @@ def is_conv(model: Any, name: str) -> bool:
     return isinstance(model.get_submodule(name), transformers.pytorch_utils.Conv1D)
 
 
-@pytest.mark.parametrize("name", ["auto_round", "auto_gptq"])
-@pytest.mark.parametrize("group_size", [32, -1])
-@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize(
+    ("bits", "group_size", "name"),
+    combinations(
+        product((2, 3, 4, 8), (32, -1), ("auto_round", "auto_gptq")),
+        [(2, 32, "auto_round"), (3, -1, "auto_gptq"), (4, 32, "auto_gptq"), (8, -1, "auto_round")],
+    ),
+)
 def test_symmetric(llama: Path, tmp_path: Path, bits: int, group_size: int, name: str) -> None:
     output = write_output(llama, tmp_path / "out", name, bits_map(LayerScheme(bits, group_size, True)))
     model = load_by_peer(output.folder, "auto_round:torch_zp")
@@ -146,9 +152,13 @@ def parts_on_disk(output: Output, name: str, parts: tuple[str, ...]) -> dict[str
     return {part: tensors[f"{name}.{part}"] for part in parts}
 
 
-@pytest.mark.parametrize("sym", [True, False])
-@pytest.mark.parametrize("bits", [2, 3, 4, 8])
-@pytest.mark.parametrize("name", ["auto_round:plain", "auto_round:gptqmodel"])
+@pytest.mark.parametrize(
+    ("name", "bits", "sym"),
+    combinations(
+        product(("auto_round:plain", "auto_round:gptqmodel"), (2, 3, 4, 8), (True, False)),
+        [("auto_round:plain", 3, False), ("auto_round:plain", 8, True), ("auto_round:gptqmodel", 4, False)],
+    ),
+)
 def test_packings_that_store_zero_points_as_they_are(
     llama: Path, tmp_path: Path, name: str, bits: int, sym: bool
 ) -> None:
@@ -234,9 +244,13 @@ def family(which: tuple[str, str]) -> Any:
     )
 
 
-@pytest.mark.parametrize("name", ["auto_round", "auto_gptq"])
-@pytest.mark.parametrize("prefixed", [True, False])
-@pytest.mark.parametrize("which", [GPT2, OPT], ids=["gpt2", "opt"])
+@pytest.mark.parametrize(
+    ("which", "prefixed", "name"),
+    combinations(
+        product((GPT2, OPT), (True, False), ("auto_round", "auto_gptq")),
+        [(GPT2, True, "auto_round"), (GPT2, False, "auto_gptq"), (OPT, True, "auto_gptq"), (OPT, False, "auto_round")],
+    ),
+)
 def test_names_and_transposed_weights(tmp_path: Path, which: tuple[str, str], prefixed: bool, name: str) -> None:
     """Checkpoints with and without the prefix of the base model; GPT-2 stores its weights as [in, out]."""
     outer, inner = which

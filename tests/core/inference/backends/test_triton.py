@@ -229,17 +229,10 @@ def test_every_configuration_has_the_tile_sizes_of_its_kernel() -> None:
 
 
 @needs_triton
-def test_the_kernels_are_exact_in_the_interpreter() -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-x",
-        "-p",
-        "no:cacheprovider",
-        str(HERE / "triton_interpreted.py"),
-    ]
+@pytest.mark.parametrize("marker", ["not matrix", pytest.param("matrix", marks=pytest.mark.matrix)])
+def test_the_kernels_are_exact_in_the_interpreter(marker: str) -> None:
+    tests = str(HERE / "triton_interpreted.py")
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-n0", "-p", "no:cacheprovider", "-m", marker, tests]
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]

@@ -6,6 +6,7 @@ not be set for compilation.
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import numpy
@@ -23,10 +24,16 @@ from core.inference.backends import triton_layer
 from core.inference.backends.triton_layer import FEW, MANY, TritonLinear
 from core.schemes import LayerScheme
 from tests.core.inference.backends.stored_layers import layer
+from tests.matrix import combinations
 
 TOLERANCE = {torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 1.2e-2}
 """Largest `error_of`: a few units in the last place of each dtype, as the product and the sum with the bias are
 rounded."""
+
+ORDERS = ((32, False), (64, True), (-1, False))
+"""Group size, and whether the inputs are in act-order."""
+SOME_TYPES = ("q2_k", "q3_k", "q4_0", "q5_1")
+"""Block types with and without minimums, of each size of block."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -69,22 +76,26 @@ def test_kernels_run_in_the_interpreter() -> None:
     assert triton_layer.INTERPRETED
 
 
-@pytest.mark.parametrize("bits", [2, 3, 4, 8])
-@pytest.mark.parametrize("sym", [True, False])
-@pytest.mark.parametrize(("group", "act_order"), [(32, False), (64, True), (-1, False)])
+@pytest.mark.parametrize(
+    ("bits", "sym", "group", "act_order"),
+    combinations(
+        [(bits, sym, *order) for bits, sym, order in product((2, 3, 4, 8), (True, False), ORDERS)],
+        [(2, True, 32, False), (3, False, 64, True), (4, True, -1, False), (8, False, 32, False)],
+    ),
+)
 def test_the_weight_is_the_dequantized_one_to_the_bit(bits: int, sym: bool, group: int, act_order: bool) -> None:
     stored = layer_of(bits, group, sym, 40, 192, act_order)
     assert torch.equal(TritonLinear(stored, None, "cpu", torch.float32).weight(), stored.dequantize())
 
 
-@pytest.mark.parametrize("name", sorted(TYPES))
+@pytest.mark.parametrize("name", combinations(sorted(TYPES), SOME_TYPES))
 def test_the_weight_of_a_block_type_is_the_dequantized_one(name: str) -> None:
     stored = layer(LayerScheme.of_type(name), 12, 256)
     weight = TritonLinear(stored, None, "cpu", torch.float32).weight()
     assert torch.allclose(weight, stored.dequantize(), rtol=1e-6, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", sorted(TYPES))
+@pytest.mark.parametrize("name", combinations(sorted(TYPES), SOME_TYPES))
 @pytest.mark.parametrize("rows", [1, FEW + 1])
 def test_products_with_block_types_are_exact(name: str, rows: int) -> None:
     stored = layer(LayerScheme.of_type(name), 12, 256)
@@ -92,6 +103,30 @@ def test_products_with_block_types_are_exact(name: str, rows: int) -> None:
     assert error_of(built, stored, None, rows, torch.float16) < TOLERANCE[torch.float16]
 
 
+def check_products(
+    bits: int,
+    group: int,
+    sym: bool,
+    act_order: bool,
+    outputs: int,
+    inputs: int,
+    rows: int,
+    dtype: torch.dtype,
+    bias: bool,
+) -> None:
+    stored = layer_of(bits, group, sym, outputs, inputs, act_order)
+    added = torch.linspace(-1, 1, outputs) if bias else None
+    built = TritonLinear(stored, added, "cpu", dtype)
+    assert error_of(built, stored, added, rows, dtype) < TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("rows", [1, FEW + 1])
+@pytest.mark.parametrize("dtype", sorted(TOLERANCE, key=str), ids=str)
+def test_products_in_each_dtype_are_those_of_the_dequantized_weight(dtype: torch.dtype, rows: int) -> None:
+    check_products(3, 96, False, True, 37, 160, rows, dtype, True)
+
+
+@pytest.mark.matrix
 @settings(max_examples=25)
 @given(
     bits=st.sampled_from([2, 3, 4, 8]),
@@ -115,10 +150,7 @@ def test_products_are_those_of_the_dequantized_weight(
     dtype: torch.dtype,
     bias: bool,
 ) -> None:
-    stored = layer_of(bits, group, sym, outputs, inputs, act_order)
-    added = torch.linspace(-1, 1, outputs) if bias else None
-    built = TritonLinear(stored, added, "cpu", dtype)
-    assert error_of(built, stored, added, rows, dtype) < TOLERANCE[dtype]
+    check_products(bits, group, sym, act_order, outputs, inputs, rows, dtype, bias)
 
 
 @pytest.mark.parametrize("tiles", [tiles for group in triton_layer.MANY_TILES.values() for tiles, _ in group], ids=str)

@@ -11,6 +11,8 @@ import pytest
 
 from core.inference.native import build
 
+pytestmark = pytest.mark.matrix
+
 FUZZ = Path(__file__).with_name("fuzz.cpp")
 FLAGS = ["-std=c++17", "-O0", "-w", "-pthread", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 CASES = 400

@@ -24,8 +24,10 @@ ISA = [
     pytest.param("-march=native", id="native"),
     pytest.param("-march=haswell", id="avx2", marks=pytest.mark.slow),
     # the byte products of processors without AVX-512, under the name that those with it have for them
-    pytest.param("-march=haswell -mavx512vl -mavx512vnni", id="avx2-vnni", marks=pytest.mark.slow),
-    pytest.param("-march=x86-64", id="plain", marks=pytest.mark.slow),
+    pytest.param(
+        "-march=haswell -mavx512vl -mavx512vnni", id="avx2-vnni", marks=[pytest.mark.slow, pytest.mark.matrix]
+    ),
+    pytest.param("-march=x86-64", id="plain", marks=[pytest.mark.slow, pytest.mark.matrix]),
 ]
 
 
