@@ -1,7 +1,4 @@
-"""What tests of the window stand on: Qt without a screen, and the surroundings of a page made for real.
-
-Where Qt cannot be loaded for lack of a library of the system, the tests in this folder are skipped, and say why.
-"""
+"""Fixtures of the tests of the window: Qt without a display, and a real context for pages."""
 
 from __future__ import annotations
 

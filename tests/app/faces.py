@@ -1,4 +1,4 @@
-"""Fonts of the desktops that people use, from a package and from the machine, for tests that measure layouts."""
+"""Fonts of common desktops, from a package and from this machine, for tests that measure layouts."""
 
 from __future__ import annotations
 

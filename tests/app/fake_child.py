@@ -1,10 +1,4 @@
-"""A child for the tests of the window: `python fake_child.py BEHAVIOUR JOBDIR`; nothing in it computes.
-
-It tells the whole story of a run of four blocks, as the real one does, and does at a given stage what its behaviour
-says: `good`, `forever`, `pausing`, `flood`, `garbage`, or an act and a stage, such as `hold-tune` (waits until it is
-told to stop), `deaf-write` (hears neither the stop nor SIGTERM), `crash-calibrate` (SIGKILL), `fail-verify`,
-`bug-prepare`, `wrong-prepare`.
-"""
+"""A fake child process for tests of the window: `python fake_child.py BEHAVIOUR JOBDIR`. Computes nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small pages for tests of the frame: they note what they were asked, and can have something to say."""
+"""Small pages for tests of the frame, which record calls and can show a dot."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Results of a search of the Hub, as recorded."""
+"""Recorded results of a search of the Hub."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Looks through a page, in whatever state a test has brought it, for what a screen reader or a keyboard cannot use."""
+"""Checks of a page for widgets that a screen reader or the keyboard cannot use."""
 
 from __future__ import annotations
 

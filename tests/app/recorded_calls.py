@@ -1,4 +1,4 @@
-"""A stand-in for `app.shared.calls.calls.Calls` where a test decides what a call results in, and when."""
+"""A fake of `app.shared.calls.calls.Calls` that records calls; the test delivers their results."""
 
 from __future__ import annotations
 

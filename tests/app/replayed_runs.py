@@ -1,4 +1,4 @@
-"""In place of `app.shared.run.runs.Runs`: events that were recorded, replayed as far as a test wants them."""
+"""A fake of `app.shared.run.runs.Runs` that replays recorded events up to a point."""
 
 from __future__ import annotations
 

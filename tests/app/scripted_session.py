@@ -1,4 +1,4 @@
-"""A stand-in for the sessions of `app.shared.calls.calls.Calls`; the test controls when it loads, answers and dies."""
+"""A fake of the sessions of `app.shared.calls.calls.Calls`; the test controls loading, answers and crashes."""
 
 from __future__ import annotations
 

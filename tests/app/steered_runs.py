@@ -1,4 +1,4 @@
-"""A run that a test steers by hand: what the frame asks of `Runs`, noted, and the signals at the test's word."""
+"""A fake of `Runs` that records requests; the test emits its signals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every page for everybody: names for a screen reader, reachable by keyboard, within the room there is."""
+"""Accessibility of every page: names, keyboard access, and layout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The process: its font, a real start of the window, a second start, and an end that leaves nothing behind."""
+"""The process: font, start of the window, second start, and clean exit."""
 
 from __future__ import annotations
 

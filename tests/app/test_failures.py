@@ -1,4 +1,4 @@
-"""Errors that nobody caught are told and end nothing; a crash is told at the next start."""
+"""Uncaught exceptions are shown and end nothing; a crash is reported at the next start."""
 
 from __future__ import annotations
 

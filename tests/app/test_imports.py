@@ -1,4 +1,4 @@
-"""What the window's process imports, and when: nothing of torch ever, nothing heavy before the first paint."""
+"""Imports of the window's process: never torch, and nothing slow before the first paint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole way with nothing stood in for: a folder, the coloured buttons by keyboard, a real run, an answer."""
+"""A complete workflow without fakes: folder, main buttons by keyboard, a real run, and an answer."""
 
 from __future__ import annotations
 

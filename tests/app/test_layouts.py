@@ -1,4 +1,4 @@
-"""The whole window at its smallest size, in the fonts of the desktops that people use."""
+"""The window at its smallest size, in the fonts of common desktops."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The log's way from any thread to the view: bounded, in order, with the level where it matters."""
+"""Log records from any thread to the view: limit, order, and level."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The machine is measured once, and not beside a run."""
+"""The measurement of the machine: once, and not during a run."""
 
 from __future__ import annotations
 

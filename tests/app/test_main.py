@@ -1,4 +1,4 @@
-"""`bitwright`: sub-commands as before and without Qt, a model opens the window, no screen is said in words."""
+"""The entry point: sub-commands without Qt, a model opens the window, a missing display is reported."""
 
 from __future__ import annotations
 

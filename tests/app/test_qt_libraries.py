@@ -1,4 +1,4 @@
-"""What is said where no window can be opened, without taking a library away from this machine."""
+"""Reports of missing displays and libraries, without removing a library from this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One window a user: who is first, what the second hands over, and what a killed first one leaves."""
+"""Single instance: the first process, the message of the second, and the remains of a killed one."""
 
 from __future__ import annotations
 

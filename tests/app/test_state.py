@@ -1,4 +1,4 @@
-"""What is remembered: survives a restart, and nonsense in the file counts as never set."""
+"""Stored settings: restart, and invalid values in the file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Colours that can be read on light and dark, and icons in them."""
+"""Colours with sufficient contrast in both schemes, and icons."""
 
 from __future__ import annotations
 

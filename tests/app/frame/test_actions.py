@@ -1,4 +1,4 @@
-"""One table of actions: no two share a key, all work, and the sheet is made from it."""
+"""The table of actions: unique keys, working slots, and the sheet built from it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sheet of devices and backends: what works, why the rest does not, and the commands to copy."""
+"""The sheet of devices and backends: status, reasons, and install commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The job bar: shows what it is given, and says what was pressed."""
+"""The job bar: displayed values and emitted actions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Choices, run and job bar kept in step."""
+"""Synchronisation of choices, run and job bar."""
 
 from __future__ import annotations
 

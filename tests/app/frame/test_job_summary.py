@@ -1,4 +1,4 @@
-"""The job in one line and what the coloured button does, from choices and events."""
+"""Values of the job bar and the main button, from choices and events."""
 
 from __future__ import annotations
 

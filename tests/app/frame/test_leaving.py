@@ -1,4 +1,4 @@
-"""Closing the window while a conversion is on; what it asks of a run is told in test_main_window.py."""
+"""Closing the window during a conversion; test_main_window.py covers runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The log: lines in order, bounded, taken only while it can be seen."""
+"""The log: order, limit, and updates only while visible."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The frame: what is made when, how pages and the frame speak, drops, keys, and leaving."""
+"""The main window: order of creation, messages between pages and frame, drops, keys, and closing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rail: pages in order, the one that is on, and dots."""
+"""The rail: order of the pages, current page, and dots."""
 
 from __future__ import annotations
 

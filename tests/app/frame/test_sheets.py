@@ -1,4 +1,4 @@
-"""What the settings menu leads to: theme, sheets and the data folder."""
+"""The settings menu: theme, sheets and the data folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sheet of keys: made from the table and the pages, laid over its parent, closed again."""
+"""The sheet of keyboard shortcuts: content, position and closing."""
 
 from __future__ import annotations
 

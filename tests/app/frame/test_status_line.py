@@ -1,4 +1,4 @@
-"""The status line: what runs, what was said, and memory."""
+"""The status line: activity, messages and memory."""
 
 from __future__ import annotations
 

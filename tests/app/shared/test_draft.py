@@ -1,4 +1,4 @@
-"""The choices of a window: what they say of a model, what is still missing, and undoing an edit of the map."""
+"""The choices of a window: derived values, problems, and undo of map edits."""
 
 from __future__ import annotations
 

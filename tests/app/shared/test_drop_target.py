@@ -1,4 +1,4 @@
-"""What is meant by a dropped thing."""
+"""Interpretation of dropped items."""
 
 from __future__ import annotations
 

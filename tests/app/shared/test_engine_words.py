@@ -1,4 +1,4 @@
-"""What an engine makes of the output, in a sentence."""
+"""The sentence about the support by an engine."""
 
 from __future__ import annotations
 

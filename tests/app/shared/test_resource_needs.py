@@ -1,4 +1,4 @@
-"""Needs against what is free: the word for each case, and the sentence for the worst of them."""
+"""Needed and free resources: verdict of each, and advice about the most serious shortage."""
 
 from __future__ import annotations
 

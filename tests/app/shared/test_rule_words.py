@@ -1,4 +1,4 @@
-"""Rules, effects and edits in words."""
+"""Texts of rules, effects and edits."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""A chat page whose child and whose run are played by the test.
-
-Imports nothing of Qt at the top: where it cannot be loaded the tests are skipped, and this file must not fail first.
-"""
+"""Fixtures of a chat page with a scripted session and a scripted run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A chat page whose child is played by the test, and what tests look at on it."""
+"""A chat page with a scripted session, and access to its widgets."""
 
 from __future__ import annotations
 

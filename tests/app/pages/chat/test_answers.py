@@ -1,4 +1,4 @@
-"""The chat page with the real service and a tiny model: load, answer, stop, die."""
+"""The chat page with the real service and a tiny model: loading, answering, stopping, and crashes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which way to compute: what is offered, forced and remembered, and why the others are not used."""
+"""The choice of the backend: offered, forced and stored values, and reasons against the others."""
 
 from __future__ import annotations
 

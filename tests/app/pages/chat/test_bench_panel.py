@@ -1,4 +1,4 @@
-"""The speed of the loaded model: measured, shown, stopped, and forgotten with the model."""
+"""The speed measurement: start, display, stop, and reset with the model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Asking again: an answer that goes on, a question in other words, and the arrows between branches."""
+"""Continuing answers, editing messages, and switching between branches."""
 
 from __future__ import annotations
 

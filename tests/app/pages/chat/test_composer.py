@@ -1,4 +1,4 @@
-"""Writing a message: what Enter does, how high the field is, and what the button says."""
+"""The composer: Enter, height of the field, and text of the button."""
 
 from __future__ import annotations
 

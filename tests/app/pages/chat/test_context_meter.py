@@ -1,4 +1,4 @@
-"""How much of the context is used, and what is said when it is full."""
+"""The context meter: use of the context, and omitted messages."""
 
 from __future__ import annotations
 

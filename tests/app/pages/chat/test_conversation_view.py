@@ -1,4 +1,4 @@
-"""Bubbles in line with their conversation: what comes, what goes, and a long one that is shown bit by bit."""
+"""The view of a conversation: added and removed messages, and incremental display of long ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The device of a chat: remembered by what it is called for good, and told when it is gone."""
+"""The device of a chat: stored by its stable id, and reported if missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A view that goes along with the end of a column, or stays where somebody reads."""
+"""Scrolling that follows the end, or keeps the position of the reader."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What answers cost: from a result, in two parts, and while they come."""
+"""Statistics of answers: final, partial, and during generation."""
 
 from __future__ import annotations
 

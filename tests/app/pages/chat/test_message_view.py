@@ -1,4 +1,4 @@
-"""Bubbles and the column they stand in: what is shown, how wide, when, and where the view stays."""
+"""Message bubbles and their column: content, width, timing, and scroll position."""
 
 from __future__ import annotations
 

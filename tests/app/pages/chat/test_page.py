@@ -1,4 +1,4 @@
-"""The chat page as a whole: its two modes, its keys, and what the window hears of it."""
+"""The chat page: modes, keys, and signals to the window."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The button beside an error of loading: the one that helps."""
+"""The button beside an error while loading a model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sampling: neutral at first, remembered, explained, and what the chat call takes."""
+"""Sampling settings: neutral defaults, stored values, explanations, and the resulting `Sampling`."""
 
 from __future__ import annotations
 

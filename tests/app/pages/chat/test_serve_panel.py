@@ -1,4 +1,4 @@
-"""The endpoint's switch: off until somebody turns it on, its token shown once, its requests counted."""
+"""The local server: off by default, token shown once, requests counted."""
 
 from __future__ import annotations
 

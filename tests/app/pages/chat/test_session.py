@@ -1,4 +1,4 @@
-"""A model in a child: what it is asked, and what is understood of its answers."""
+"""The chat session: requests to the service, and handling of its results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A chat session that is asked to measure: nothing else goes on meanwhile, and it comes back however that ends."""
+"""Measurements in a chat session: exclusive, and always followed by the ready state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The chat page with a scripted child: loading, asking, stopping, and asking again."""
+"""The chat page with a scripted session: loading, sending, stopping, and regenerating."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model thinks before it answers: one line that opens, and a timer of its own."""
+"""The reasoning of a model: collapsed line, expansion, and duration."""
 
 from __future__ import annotations
 

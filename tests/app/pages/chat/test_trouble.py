@@ -1,4 +1,4 @@
-"""The chat page with a scripted child: models, devices, trouble, and what the window is told."""
+"""The chat page with a scripted session: models, devices, errors, and messages to the window."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A Convert page whose service is played by the test, and its parts by the names that they go by."""
+"""A Convert page with a scripted service, and access to its widgets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the child process finds about a model that can be converted, for tests."""
+"""Results of the service about possible conversions, for tests."""
 
 from __future__ import annotations
 

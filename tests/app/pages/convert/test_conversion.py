@@ -1,4 +1,4 @@
-"""What a model can be converted to and one conversion under way, with the service played by the test."""
+"""Calls for possible conversions and for a conversion, with a scripted service."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of what a model can become: its order, its headings, and what a cell says."""
+"""The table of possible conversions: order, headings, and texts of the cells."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said of conversions: the choice, what is under way, and what came of it."""
+"""Texts about conversions: choice, progress, and result."""
 
 from __future__ import annotations
 

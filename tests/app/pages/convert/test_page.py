@@ -1,4 +1,4 @@
-"""The Convert page: picking a model, the table, the choice, the conversion, and what came of it."""
+"""The Convert page: selecting a model, table, choice, conversion, and result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page with the real service: a model of floats becomes a model of longer floats."""
+"""The page with the real service: conversion of a model to another data type."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A Model page whose service is played by the test."""
+"""A Model page with a scripted service."""
 
 from __future__ import annotations
 

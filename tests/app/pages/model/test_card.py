@@ -1,4 +1,4 @@
-"""Cards made fit to be laid out: pictures, length, and what a hostile card may hold."""
+"""Preparation of model cards: images, length, and malicious content."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A stranger's card: laid out where it is Markdown, letters where it is not, never a way to the network or a file."""
+"""Display of untrusted cards: Markdown is laid out, the rest is plain text; no access to network or files."""
 
 from __future__ import annotations
 

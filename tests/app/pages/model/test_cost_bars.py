@@ -1,4 +1,4 @@
-"""Bars and words for what a run needs, against what is free."""
+"""Bars and texts for the resources of a run."""
 
 from __future__ import annotations
 

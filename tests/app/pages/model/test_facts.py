@@ -1,4 +1,4 @@
-"""Facts about a model, from its headers alone."""
+"""Facts about a model from its headers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A search that follows typing: one call at a time, answers of old questions ignored, offline and failed told apart."""
+"""Search while typing: one call at a time, late results dropped, offline and failed states."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Model page: what it begins with, picking, opening, failing, and the real service."""
+"""The Model page: start, selecting, opening, errors, and the real service."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The list of models: recent and found, by keyboard alone, and what it says while searching."""
+"""The list of models: recent models and results, keyboard use, and texts during a search."""
 
 from __future__ import annotations
 

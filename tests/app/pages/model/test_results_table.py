@@ -1,4 +1,4 @@
-"""What a search found as rows: what is said, what stands out, and what can be picked."""
+"""Search results as rows: texts, badges, and selectable rows."""
 
 from __future__ import annotations
 

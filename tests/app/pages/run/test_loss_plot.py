@@ -1,4 +1,4 @@
-"""The curve of one block."""
+"""The loss curve of a block."""
 
 from __future__ import annotations
 

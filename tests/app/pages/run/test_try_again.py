@@ -1,4 +1,4 @@
-"""What stands against a run that ended, once more."""
+"""Obstacles to starting a run again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Run page before there is a run: it knows what was chosen elsewhere, and fits into the smallest window."""
+"""The Run page before a run: choices of other pages, and the smallest window."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Work in a thread: what comes back, what never does, and errors."""
+"""Background computations: results, dropped results, and errors."""
 
 from __future__ import annotations
 

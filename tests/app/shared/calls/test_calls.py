@@ -1,4 +1,4 @@
-"""Calls of the window: what reaches it, in which thread, how often, and that nothing stays behind."""
+"""Calls of the window: results, threads, rate of events, and clean-up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of the layers of a run in each format, beside the others that it writes."""
+"""Fit of a run's layers in each format, together with its other formats."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Formats in words: each format has one family, one name, and something to say for itself."""
+"""Texts of formats: one family, one name and one description each."""
 
 from __future__ import annotations
 

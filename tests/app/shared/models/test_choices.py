@@ -1,4 +1,4 @@
-"""Which models the chat page offers."""
+"""The models that the chat page offers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The models that runs made, asked of the service."""
+"""The list of finished models, requested from the service."""
 
 from __future__ import annotations
 

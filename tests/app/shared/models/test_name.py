@@ -1,4 +1,4 @@
-"""Whatever people type, paste or drop names the model that they mean."""
+"""Conversion of typed, pasted and dropped text to model names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Desktop notifications: words, the command that shows them, and silence where there is no desktop."""
+"""Desktop notifications: texts, command, and no effect without a desktop."""
 
 from __future__ import annotations
 

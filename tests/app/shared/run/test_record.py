@@ -1,4 +1,4 @@
-"""What a run has said so far, from events in batches."""
+"""The record of a run from events in batches."""
 
 from __future__ import annotations
 

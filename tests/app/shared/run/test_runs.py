@@ -1,4 +1,4 @@
-"""The run of the window: one at a time, steered, let go, found again."""
+"""The run of the window: one at a time, controlled, detached, and reconnected."""
 
 from __future__ import annotations
 

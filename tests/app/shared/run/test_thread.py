@@ -1,4 +1,4 @@
-"""The thread that follows a run: batches, refusals, and an end within two seconds at every stage."""
+"""The thread of a run: batches, refusals, and cancellation within two seconds at every stage."""
 
 from __future__ import annotations
 

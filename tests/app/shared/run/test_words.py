@@ -1,4 +1,4 @@
-"""A run in words."""
+"""Texts about a run."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""A comparison of two folders whose children are played by the test.
-
-Imports nothing of Qt at the top: where it cannot be loaded the tests are skipped, and this file must not fail first.
-"""
+"""Fixtures of a comparison of two folders with scripted sessions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A comparison whose two children are played by the test, and what tests look at on it."""
+"""A comparison with scripted sessions, and access to its widgets."""
 
 from __future__ import annotations
 

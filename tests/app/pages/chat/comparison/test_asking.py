@@ -1,4 +1,4 @@
-"""Two models are asked: at once, one after the other, stopped, and in trouble."""
+"""Asking two models: at once, in turn, stopping, and errors."""
 
 from __future__ import annotations
 

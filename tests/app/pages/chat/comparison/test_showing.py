@@ -1,4 +1,4 @@
-"""What a comparison shows: differences, figures, perplexity, pickers, and both for everybody."""
+"""Display of a comparison: differences, statistics, perplexity, pickers, and accessibility."""
 
 from __future__ import annotations
 

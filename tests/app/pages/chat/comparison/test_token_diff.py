@@ -1,4 +1,4 @@
-"""Where two answers differ, token by token."""
+"""Differences of two answers by token."""
 
 from __future__ import annotations
 

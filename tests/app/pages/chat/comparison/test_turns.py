@@ -1,4 +1,4 @@
-"""Two models against each other: what is asked, and what memory allows."""
+"""Turns of a comparison: prompts, verdicts, and the order given the free memory."""
 
 from __future__ import annotations
 

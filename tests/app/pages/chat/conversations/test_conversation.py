@@ -1,4 +1,4 @@
-"""Messages, branches, what a template gets, and the figures of answers."""
+"""Conversations: messages, branches, prompts for templates, and statistics."""
 
 from __future__ import annotations
 

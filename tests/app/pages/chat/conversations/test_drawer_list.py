@@ -1,4 +1,4 @@
-"""How a saved conversation is told in the list."""
+"""The second line of a conversation in the list."""
 
 from __future__ import annotations
 

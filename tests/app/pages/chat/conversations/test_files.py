@@ -1,4 +1,4 @@
-"""Saved conversations: on the disk as a whole or not at all, found, renamed, deleted and brought back."""
+"""Files of conversations: atomic writes, listing, renaming, deleting and restoring."""
 
 from __future__ import annotations
 

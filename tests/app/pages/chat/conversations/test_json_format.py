@@ -1,4 +1,4 @@
-"""Conversations as JSON: nothing is lost on the way, and what is no conversation is refused."""
+"""The JSON format of conversations: lossless round trip, and refusal of invalid input."""
 
 from __future__ import annotations
 

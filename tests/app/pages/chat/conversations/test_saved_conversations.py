@@ -1,4 +1,4 @@
-"""Conversations that keep themselves: saved, listed, opened, renamed, deleted, exported and imported."""
+"""Saved conversations on the page: saving, listing, opening, renaming, deleting, export and import."""
 
 from __future__ import annotations
 
