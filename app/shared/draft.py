@@ -188,7 +188,7 @@ class Draft(QObject):
 
     @property
     def measure(self) -> str:
-        """How the loss increase is predicted: a name of `core.sensitivity.spec.MEASURES`."""
+        """The measure that predicts the loss increase: a name of `core.sensitivity.spec.MEASURES`."""
         return self._measure
 
     def set_measure(self, measure: str) -> None:
