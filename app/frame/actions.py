@@ -43,7 +43,7 @@ TABLE: Final = (
     Entry("log", "Window", "Show or hide the log", ("Ctrl+L",)),
     Entry("devices", "Window", "Devices and backends", ("Ctrl+Shift+D",)),
     Entry("shortcuts", "Window", "Keyboard shortcuts", ("?", "F1")),
-    Entry("data_folder", "Window", "Open the data folder"),
+    Entry("data_folder", "Window", "Open data folder"),
     Entry("about", "Window", "About Bitwright"),
     Entry("quit", "Window", "Quit", ("Ctrl+Q",)),
 )

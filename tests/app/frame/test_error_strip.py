@@ -26,7 +26,7 @@ def buttons(strip: ErrorStrip) -> list[str]:
     return [button.text() for button in strip.findChildren(QPushButton) if not button.isHidden()]
 
 
-def test_it_is_hidden_until_there_is_something(strip: ErrorStrip) -> None:
+def test_the_strip_is_hidden_without_a_message(strip: ErrorStrip) -> None:
     assert (strip.isHidden(), strip.message) == (True, "")
 
 
@@ -36,7 +36,7 @@ def test_an_error_shows_its_sentence_its_hint_and_its_remedy(strip: ErrorStrip) 
     assert find(strip, QLabel, "error_hint").text() == "Do this."
 
 
-def test_the_remedy_acts_and_the_strip_goes(qtbot: QtBot, strip: ErrorStrip) -> None:
+def test_the_remedy_acts_and_closes_the_strip(qtbot: QtBot, strip: ErrorStrip) -> None:
     done: list[str] = []
     strip.show_error(BadInput("x"), Remedy("Do it", lambda: done.append("did")))
     with qtbot.waitSignal(strip.closed):
@@ -75,14 +75,14 @@ def test_an_error_does_not_take_the_place_of_a_question_and_is_not_lost(strip: E
     assert (strip.message, strip.asking) == ("meanwhile", False)
 
 
-def test_to_close_a_question_answers_nothing(strip: ErrorStrip) -> None:
+def test_closing_a_question_gives_no_answer(strip: ErrorStrip) -> None:
     answers: list[str] = []
     strip.ask("Really?", "", [Remedy("Yes", lambda: answers.append("yes"))])
     strip.dismiss()
     assert (answers, strip.asking) == ([], False)
 
 
-def test_text_of_strangers_is_shown_as_it_is_and_not_at_any_length(strip: ErrorStrip) -> None:
+def test_untrusted_text_is_shown_plain_and_limited(strip: ErrorStrip) -> None:
     strip.show_error(BadInput("<b>bold</b> " + 5000 * "x"))
     assert strip.message.startswith("<b>bold</b>")
     assert len(strip.message) < 1000
@@ -101,6 +101,6 @@ def test_a_long_message_wraps_instead_of_widening_the_window(strip: ErrorStrip) 
     assert strip.sizeHint().height() < QApplication.primaryScreen().size().height()
 
 
-def test_a_hint_for_the_command_line_is_said_in_the_windows_words(strip: ErrorStrip) -> None:
+def test_option_names_in_a_hint_become_words(strip: ErrorStrip) -> None:
     strip.show_error(BadInput("Out of memory.", "Try --low-memory or a smaller --batch-size."), None)
     assert find(strip, QLabel, "error_hint").text() == "Try low memory or a smaller batch size."

@@ -43,14 +43,14 @@ def test_without_a_reason_the_button_says_what_it_does(qtbot: QtBot, bar: JobBar
     assert pressed.args == ["start"]
 
 
-def test_a_button_that_can_do_nothing_says_why(bar: JobBar) -> None:
+def test_a_disabled_button_has_a_reason(bar: JobBar) -> None:
     bar.show_primary(Primary(reason="Select a model"))
     button = find(bar, QPushButton, "primary")
     assert (button.isEnabled(), text_of(bar, "job_reason")) == (False, "Select a model")
     assert button.accessibleDescription() == "Select a model"
 
 
-def test_a_button_that_can_do_nothing_is_not_pressed_by_a_key(qtbot: QtBot, bar: JobBar) -> None:
+def test_a_disabled_button_ignores_its_key(qtbot: QtBot, bar: JobBar) -> None:
     bar.show_primary(Primary(reason="Select a model"))
     with qtbot.assertNotEmitted(bar.triggered):
         bar.press_primary()

@@ -100,7 +100,7 @@ def test_a_run_of_another_version_may_tell_no_sizes(told: dict[str, Any]) -> Non
     assert facts_of_run(record_of([started], JobSpec("demo", "/out")), Machine()).size.text == NOTHING
 
 
-def test_what_is_missing_stands_beside_the_button() -> None:
+def test_the_reason_is_shown_beside_the_button() -> None:
     primary = primary_of(None, False, "Select a model", False)
     assert (primary.text, primary.action, primary.reason) == ("Quantize", "", "Select a model")
 
@@ -129,7 +129,7 @@ def test_a_paused_run_can_be_resumed() -> None:
     assert stage_of(record, True).startswith("Paused")
 
 
-def test_a_run_that_is_stopping_takes_no_orders() -> None:
+def test_a_stopping_run_has_no_actions() -> None:
     record = record_of(TUNING)
     record.stopping = True
     primary = primary_of(record, True, "", False)
@@ -141,7 +141,7 @@ def test_after_the_last_block_there_is_nothing_to_pause() -> None:
     assert (primary.action, bool(primary.reason), primary.can_cancel) == ("", True, True)
 
 
-def test_a_finished_run_can_be_talked_to() -> None:
+def test_a_finished_run_offers_the_chat() -> None:
     record = record_of((*TUNING, Done("/out", 3.0, {})))
     primary = primary_of(record, False, "", True)
     assert (primary.text, primary.action, primary.fraction) == ("Chat with model", "chat", None)

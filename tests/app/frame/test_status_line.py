@@ -25,7 +25,7 @@ def shown(line: StatusLine) -> str:
     return find(line, QLabel, "status_text").text()
 
 
-def test_what_was_said_goes_before_what_runs_and_what_runs_comes_back(
+def test_a_message_replaces_the_activity_for_a_while(
     qtbot: QtBot, line: StatusLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     line._forget.setInterval(1)
@@ -35,7 +35,7 @@ def test_what_was_said_goes_before_what_runs_and_what_runs_comes_back(
     qtbot.waitUntil(lambda: shown(line) == "Searching the Hub")
 
 
-def test_a_run_goes_before_a_call(line: StatusLine) -> None:
+def test_a_run_takes_precedence_over_a_call(line: StatusLine) -> None:
     line.set_running("calls", "Searching the Hub")
     line.set_running("run", "Tuning block 1 of 30")
     assert shown(line) == "Tuning block 1 of 30"
@@ -43,7 +43,7 @@ def test_a_run_goes_before_a_call(line: StatusLine) -> None:
     assert shown(line) == "Searching the Hub"
 
 
-def test_with_nothing_to_say_it_is_ready(line: StatusLine) -> None:
+def test_without_activity_the_text_is_ready(line: StatusLine) -> None:
     line.set_running("run", "")
     assert shown(line) == "Ready"
 

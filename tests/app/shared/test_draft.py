@@ -27,7 +27,7 @@ def draft(qtbot: QtBot, opened: OpenedModel) -> Draft:
     return draft
 
 
-def test_without_a_model_it_says_so(qtbot: QtBot) -> None:
+def test_a_missing_model_is_the_first_problem(qtbot: QtBot) -> None:
     draft = Draft()
     assert draft.problem() == "Select a model"
     assert (draft.plans, draft.size, draft.costs) == ((), None, None)
@@ -98,7 +98,7 @@ def test_new_details_of_the_same_model_do_not_replace_it(draft: Draft, emitted: 
     assert emitted == ["model_replaced", "model_changed", "changed"]
 
 
-def test_what_is_no_choice_has_a_signal_of_its_own(draft: Draft, emitted: list[str]) -> None:
+def test_values_outside_the_choices_have_their_own_signals(draft: Draft, emitted: list[str]) -> None:
     draft.set_machine(Machine(chosen="cpu"))
     draft.set_engine("vllm-cuda")
     draft.set_measure("output")
@@ -146,7 +146,7 @@ def test_a_map_for_another_model_is_a_problem_and_no_crash(draft: Draft) -> None
     assert draft.size is None
 
 
-def test_a_refused_model_says_why(draft: Draft, opened: OpenedModel) -> None:
+def test_a_refused_model_has_its_reason_as_the_problem(draft: Draft, opened: OpenedModel) -> None:
     draft.choose(model=replace(opened, tree=replace(opened.tree, refusal="It has experts.")))
     assert draft.problem() == "It has experts."
 
@@ -158,7 +158,7 @@ def test_a_refused_model_has_plans_and_their_size_but_no_run(draft: Draft, opene
     assert (draft.planned_size, draft.size, draft.costs) == (planned, None, None)
 
 
-def test_a_map_that_does_not_fit_says_so(draft: Draft) -> None:
+def test_a_map_that_does_not_fit_has_a_reason(draft: Draft) -> None:
     assert draft.misfit == ""
     draft.choose(bits_map=BitsMap(rules=(Rule("*.no_such_layer", bits=8),)))
     assert draft.plans == ()
@@ -175,7 +175,7 @@ def test_too_little_disk_is_a_problem(draft: Draft, opened: OpenedModel) -> None
     assert draft.problem().startswith("Needs 1e+06 TB of disk")
 
 
-def test_the_spec_says_all_that_was_chosen(draft: Draft, opened: OpenedModel, tmp_path: Path) -> None:
+def test_the_spec_contains_all_choices(draft: Draft, opened: OpenedModel, tmp_path: Path) -> None:
     draft.choose(seed=7, low_memory=True, output=str(tmp_path / "out"), formats=("auto_gptq",))
     spec = draft.spec()
     assert (spec.model, spec.seed, spec.low_memory, spec.formats) == (opened.name, 7, True, ("auto_gptq",))
@@ -231,7 +231,7 @@ def test_a_table_is_kept_for_its_measure_and_its_model(draft: Draft, opened: Ope
     assert kept == [table, None, table, None]
 
 
-def test_a_table_of_a_model_that_is_gone_is_not_kept(draft: Draft, opened: OpenedModel) -> None:
+def test_a_table_of_a_previous_model_is_dropped(draft: Draft, opened: OpenedModel) -> None:
     spec = draft.analysis()
     draft.choose(model=replace(opened, name="another"))
     draft.set_sensitivity(spec, SensitivityTable("fisher", (), (), ()))

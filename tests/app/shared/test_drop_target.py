@@ -89,7 +89,7 @@ def test_another_file_is_refused_and_the_hint_says_what_works(tmp_path: Path) ->
     assert ".gguf" in refused.value.hint
 
 
-def test_what_is_dragged_is_one_path_or_one_link(tmp_path: Path) -> None:
+def test_a_drag_contains_one_path_or_one_link(tmp_path: Path) -> None:
     local = QUrl.fromLocalFile(str(tmp_path)).toString()
     link = "https://huggingface.co/a/b"
     found = [
@@ -98,11 +98,11 @@ def test_what_is_dragged_is_one_path_or_one_link(tmp_path: Path) -> None:
     assert found == [str(tmp_path), link, link, "", ""]
 
 
-def test_nothing_is_nothing() -> None:
+def test_an_empty_text_is_no_drop_target() -> None:
     assert words_of(QMimeData()) == ""
 
 
-def test_a_checkpoint_is_known_by_how_it_says_it_was_quantized(tmp_path: Path) -> None:
+def test_a_checkpoint_is_recognized_by_its_quantization_settings(tmp_path: Path) -> None:
     assert checkpoint_of(str(tmp_path)) is None
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     assert checkpoint_of(str(tmp_path)) is None

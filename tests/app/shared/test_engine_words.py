@@ -24,9 +24,9 @@ WHOLE = EngineIssue("", "cannot", "it reads GGUF only", None)
         ([WHOLE, SLOW], "vLLM on a CPU cannot load this output.", "bad"),
     ],
 )
-def test_the_worst_is_said_first(marks: list[EngineIssue], text: str, role: str) -> None:
+def test_the_sentence_is_about_the_most_serious_mark(marks: list[EngineIssue], text: str, role: str) -> None:
     assert engine_line("vllm-cpu", marks) == (text, role)
 
 
-def test_no_engine_no_words() -> None:
+def test_no_engine_gives_no_text() -> None:
     assert engine_line("", []) == ("", "")

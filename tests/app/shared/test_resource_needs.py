@@ -28,7 +28,7 @@ PLENTY = FreeBytes(100 * GB, 100 * GB, 100 * GB)
 @pytest.mark.parametrize(
     ("free", "verdict"), [(5 * GB, FITS), (4 * GB, FITS), (3 * GB, TIGHT), (1 * GB, SHORT), (None, UNKNOWN)]
 )
-def test_the_word_for_a_need_of_two_to_four(free: float | None, verdict: str) -> None:
+def test_the_verdict_of_a_need_of_two_to_four_gigabytes(free: float | None, verdict: str) -> None:
     assert ResourceNeed("ram", "Memory", 2 * GB, 4 * GB, free).verdict == verdict
 
 
@@ -67,7 +67,7 @@ def test_a_range_of_bytes_names_its_unit_once() -> None:
     assert byte_range(1.5e9, 1.5e9) == "1.5 GB"
 
 
-def test_what_is_free_now_is_asked_of_this_machine(context: Any) -> None:
+def test_free_bytes_are_those_of_this_machine(context: Any) -> None:
     free = free_now(context.draft)
     assert free.disk is not None
     assert free.disk > 0

@@ -19,7 +19,7 @@ from core.bitsmap import Rule
         (Rule("a", sym=True), "symmetric"),
     ],
 )
-def test_what_a_rule_gives(rule: Rule, text: str) -> None:
+def test_the_text_of_a_rule_lists_its_settings(rule: Rule, text: str) -> None:
     assert given(rule) == text
 
 
@@ -32,7 +32,7 @@ def test_what_a_rule_gives(rule: Rule, text: str) -> None:
         (RuleEffect(7, 0, "Rules below it speak for all of its layers."), "No effect. Rules below it"),
     ],
 )
-def test_what_a_rule_does(effect: RuleEffect, text: str) -> None:
+def test_the_text_of_an_effect_counts_layers(effect: RuleEffect, text: str) -> None:
     assert done(effect).startswith(text)
 
 
@@ -42,5 +42,5 @@ def test_edits_are_named(qtbot: QtBot) -> None:
     ]  # fmt: skip
 
 
-def test_thousands_are_set_apart() -> None:
+def test_counts_have_thousands_separators() -> None:
     assert counted(20_000) == "20,000 layers"

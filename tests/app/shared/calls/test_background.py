@@ -14,7 +14,7 @@ from app.shared.calls.background import Background
 from core.errors import BadInput, BitwrightError
 
 
-def test_an_answer_comes_back(qtbot: QtBot) -> None:
+def test_a_result_is_emitted(qtbot: QtBot) -> None:
     background = Background()
     with qtbot.waitSignal(background.done) as signal:
         background.ask(lambda: 6 * 7)
@@ -23,7 +23,7 @@ def test_an_answer_comes_back(qtbot: QtBot) -> None:
     assert not background.busy
 
 
-def test_only_the_newest_question_is_answered(qtbot: QtBot) -> None:
+def test_only_the_newest_request_has_a_result(qtbot: QtBot) -> None:
     background, gate, answers = Background(), threading.Event(), list[int]()
     background.done.connect(answers.append)
     background.ask(lambda: gate.wait(10) and 1)
@@ -34,7 +34,7 @@ def test_only_the_newest_question_is_answered(qtbot: QtBot) -> None:
     assert answers == [3]
 
 
-def test_what_was_forgotten_is_not_answered(qtbot: QtBot) -> None:
+def test_a_forgotten_request_has_no_result(qtbot: QtBot) -> None:
     background, answers = Background(), list[int]()
     background.done.connect(answers.append)
     background.ask(lambda: 1)
@@ -43,7 +43,7 @@ def test_what_was_forgotten_is_not_answered(qtbot: QtBot) -> None:
     assert (answers, background.busy) == ([], False)
 
 
-def test_patience_waits_for_the_last_of_several(qtbot: QtBot) -> None:
+def test_patience_delays_until_the_last_request(qtbot: QtBot) -> None:
     background, done = Background(patience=40), list[int]()
     for number in range(5):
         background.ask(partial(done.append, number))
@@ -51,7 +51,7 @@ def test_patience_waits_for_the_last_of_several(qtbot: QtBot) -> None:
     assert done == [4]
 
 
-def test_an_error_of_ours_is_handed_on(qtbot: QtBot) -> None:
+def test_a_bitwright_error_is_emitted(qtbot: QtBot) -> None:
     def fail() -> None:
         raise BadInput("Too small.", "Allow more.")
 
@@ -71,7 +71,7 @@ def test_a_bug_is_told_as_one(qtbot: QtBot, caplog: pytest.LogCaptureFixture) ->
     assert (error.code, "ZeroDivisionError" in error.message) == ("internal", True)
 
 
-def test_whoever_asked_may_be_gone(qtbot: QtBot) -> None:
+def test_the_requesting_object_may_be_deleted(qtbot: QtBot) -> None:
     background, gate = Background(), threading.Event()
     background.ask(lambda: gate.wait(10))
     background.deleteLater()

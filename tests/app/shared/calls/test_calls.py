@@ -91,7 +91,7 @@ def test_a_call_succeeds_in_the_threads_of_its_caller(qtbot: QtBot, calls: Calls
     assert heard.threads == {QThread.currentThread()}
 
 
-def test_a_call_fails_with_what_is_wrong(qtbot: QtBot, calls: Calls, heard: Heard) -> None:
+def test_a_call_fails_with_its_error(qtbot: QtBot, calls: Calls, heard: Heard) -> None:
     until_over(qtbot, begin(calls, Wrong(), heard))
     assert [type(error) for error in heard.errors] == [BadInput]
     assert heard.values == []
@@ -107,7 +107,7 @@ def test_the_signals_of_a_call_come_in_order(qtbot: QtBot, calls: Calls, heard: 
     assert order == ["reported", "succeeded", "ended"]
 
 
-def test_a_failure_that_nobody_waits_for_is_told_by_all_calls(qtbot: QtBot, calls: Calls) -> None:
+def test_a_failure_without_a_callback_is_emitted_by_calls(qtbot: QtBot, calls: Calls) -> None:
     with qtbot.waitSignal(calls.unhandled, timeout=30_000) as blocker:
         calls.start(Wrong(), on_success=lambda _values: None)
     assert isinstance(blocker.args[0], BadInput)
@@ -118,7 +118,7 @@ def test_a_child_that_dies_is_a_failure(qtbot: QtBot, calls: Calls, heard: Heard
     assert [type(error) for error in heard.errors] == [ChildDied]
 
 
-def test_a_bug_in_the_thread_is_told_and_logged(
+def test_a_bug_in_the_thread_is_reported_and_logged(
     qtbot: QtBot, calls: Calls, heard: Heard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(self: Call, event: Event) -> None:
@@ -129,7 +129,7 @@ def test_a_bug_in_the_thread_is_told_and_logged(
     assert [error.code for error in heard.errors] == ["internal"]
 
 
-def test_a_model_arrives_opened(qtbot: QtBot, tiny_model: Path, heard: Heard, opened: OpenedModel) -> None:
+def test_open_model_returns_an_opened_model(qtbot: QtBot, tiny_model: Path, heard: Heard, opened: OpenedModel) -> None:
     real = Calls()
     request = OpenModel(str(tiny_model))
     until_over(qtbot, real.start(request, prepare=OpenedModel.from_headers, **heard.listeners))
@@ -137,7 +137,7 @@ def test_a_model_arrives_opened(qtbot: QtBot, tiny_model: Path, heard: Heard, op
     assert [(value.name, value.tree) for value in heard.values] == [(opened.name, opened.tree)]
 
 
-def test_after_a_stop_a_call_says_only_that_it_ended(qtbot: QtBot, calls: Calls, heard: Heard) -> None:
+def test_a_stopped_call_only_emits_ended(qtbot: QtBot, calls: Calls, heard: Heard) -> None:
     call = begin(calls, Wait(), heard)
     qtbot.waitUntil(lambda: bool(heard.events), timeout=30_000)
     call.stop()
@@ -145,7 +145,7 @@ def test_after_a_stop_a_call_says_only_that_it_ended(qtbot: QtBot, calls: Calls,
     assert (heard.values, heard.errors) == ([], [])
 
 
-def test_a_result_that_crosses_a_stop_is_not_told(qtbot: QtBot, calls: Calls, heard: Heard) -> None:
+def test_a_result_that_arrives_after_a_stop_is_dropped(qtbot: QtBot, calls: Calls, heard: Heard) -> None:
     call = begin(calls, Echo(), heard)
     call.wait(30_000)
     call.stop()
@@ -164,7 +164,7 @@ def test_a_stopped_answer_still_succeeds(qtbot: QtBot, calls: Calls, heard: Hear
     ]
 
 
-def test_a_call_that_does_not_hear_its_stop_is_killed(qtbot: QtBot, calls: Calls, heard: Heard) -> None:
+def test_a_call_that_ignores_its_stop_is_killed(qtbot: QtBot, calls: Calls, heard: Heard) -> None:
     call = begin(calls, Deaf(), heard)
     qtbot.waitUntil(lambda: bool(heard.events), timeout=30_000)
     call.stop()
@@ -180,7 +180,7 @@ def test_a_flood_of_text_comes_in_few_signals(qtbot: QtBot, calls: Calls, heard:
     assert len(tokens) <= 20_000 / 100
 
 
-def test_news_of_one_kind_are_merged() -> None:
+def test_events_of_one_kind_are_merged() -> None:
     events: list[Event] = [
         Token("a"), Progress(0.1, 1, 2), Log("info", "x"), Token("b"), Memory(1, 1, 0), Progress(0.2, 1, 2),
         Memory(2, 2, 0), Log("info", "y"),
@@ -200,7 +200,7 @@ def test_thinking_and_answer_are_not_merged() -> None:
     ]
 
 
-def test_what_runs_is_said_in_words(qtbot: QtBot, calls: Calls, heard: Heard) -> None:
+def test_the_activity_of_a_call_is_emitted_as_text(qtbot: QtBot, calls: Calls, heard: Heard) -> None:
     said: list[str] = []
     calls.activity.connect(said.append)
     call = begin(calls, Say((), Sampling(1)), heard)
@@ -209,13 +209,13 @@ def test_what_runs_is_said_in_words(qtbot: QtBot, calls: Calls, heard: Heard) ->
     assert (said, calls.busy) == (["Generating", ""], False)
 
 
-def test_a_call_that_nobody_holds_runs_to_its_end(qtbot: QtBot, calls: Calls, heard: Heard) -> None:
+def test_a_call_without_references_runs_to_its_end(qtbot: QtBot, calls: Calls, heard: Heard) -> None:
     begin(calls, Echo(), heard)
     gc.collect()
     qtbot.waitUntil(lambda: bool(heard.values), timeout=30_000)
 
 
-def test_a_call_that_is_over_is_let_go(qtbot: QtBot, calls: Calls, heard: Heard) -> None:
+def test_an_ended_call_is_released(qtbot: QtBot, calls: Calls, heard: Heard) -> None:
     call = begin(calls, Echo(), heard)
     until_over(qtbot, call)
     gone = weakref.ref(call)
@@ -286,9 +286,7 @@ def test_a_waiting_call_can_be_stopped(qtbot: QtBot, calls: Calls, heard: Heard)
     assert heard.values == []
 
 
-def test_an_answer_that_is_stopped_while_it_waits_is_an_answer_of_nothing(
-    qtbot: QtBot, calls: Calls, heard: Heard
-) -> None:
+def test_a_reply_stopped_while_it_waits_is_empty(qtbot: QtBot, calls: Calls, heard: Heard) -> None:
     """Whoever asked would wait for its end for ever."""
     session = calls.session()
     first, second = begin(session, Wait(), heard), begin(session, SAY, heard)
@@ -298,7 +296,7 @@ def test_an_answer_that_is_stopped_while_it_waits_is_an_answer_of_nothing(
     assert heard.values == [ChatAnswer(statistics=Statistics(ended_by="stopped"))]
 
 
-def test_the_death_of_a_session_at_work_is_told_twice(qtbot: QtBot, calls: Calls, heard: Heard) -> None:
+def test_the_death_of_a_busy_session_fails_its_call_and_emits_died(qtbot: QtBot, calls: Calls, heard: Heard) -> None:
     session = calls.session()
     with qtbot.waitSignal(session.died, timeout=30_000) as blocker:
         begin(session, Leave(code=3), heard)
@@ -306,7 +304,7 @@ def test_the_death_of_a_session_at_work_is_told_twice(qtbot: QtBot, calls: Calls
     assert isinstance(blocker.args[0], ChildDied)
 
 
-def test_the_death_of_a_session_at_rest_is_noticed(qtbot: QtBot, calls: Calls, heard: Heard) -> None:
+def test_the_death_of_an_idle_session_is_detected(qtbot: QtBot, calls: Calls, heard: Heard) -> None:
     session = calls.session()
     until_over(qtbot, begin(session, Echo(), heard))
     with qtbot.waitSignal(session.died, timeout=30_000):
@@ -321,7 +319,7 @@ def test_after_a_death_the_session_has_a_new_child(qtbot: QtBot, calls: Calls, h
     assert len(heard.values) == 1
 
 
-def test_closing_a_session_ends_its_call_without_a_word(qtbot: QtBot, calls: Calls, heard: Heard) -> None:
+def test_closing_a_session_ends_its_call_without_a_result(qtbot: QtBot, calls: Calls, heard: Heard) -> None:
     session = calls.session()
     told: list[object] = []
     session.died.connect(told.append)

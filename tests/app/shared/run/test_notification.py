@@ -44,7 +44,7 @@ def test_a_failed_run_tells_why() -> None:
     )
 
 
-def test_a_run_without_a_name_has_words_too() -> None:
+def test_a_run_without_a_name_has_a_title() -> None:
     assert notification.words(record_of([Done("/o", 1.0, {})]))[0] == "The model is ready"
 
 
@@ -70,7 +70,7 @@ def test_without_a_session_there_is_no_command(monkeypatch: pytest.MonkeyPatch, 
 
 
 @pytest.mark.usefixtures("bus", "qapp")
-def test_who_looks_at_the_window_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_notification_while_the_window_is_active(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[str] = []
     only(monkeypatch, "notify-send")
 

@@ -16,7 +16,7 @@ SPEC = JobSpec("/models/Tiny", "/out")
 TUNING: tuple[Event, ...] = (Stage("prepare"), Stage("tune"), BlockStarted(13, 30, "model.layers.13", ()))
 
 
-def test_the_title_says_what_becomes_what() -> None:
+def test_the_title_names_model_and_bits() -> None:
     assert run_words.title_of(RunRecord(SPEC)) == "Tiny to 4 bits"
 
 
@@ -29,11 +29,11 @@ def test_blocks_are_counted_from_one() -> None:
     assert run_words.doing(record_of(TUNING)) == "Tuning block 14 of 30"
 
 
-def test_a_download_tells_how_far_it_is() -> None:
+def test_a_download_shows_its_progress() -> None:
     assert run_words.doing(record_of([Stage("prepare"), Progress(0.43, 1.0, 2.0)])) == "Downloading the model, 43 %"
 
 
-def test_a_pause_that_is_asked_for_is_said_beside_what_goes_on() -> None:
+def test_a_requested_pause_is_added_to_the_activity() -> None:
     record = record_of(TUNING)
     record.wants_pause = True
     assert run_words.doing(record) == "Tuning block 14 of 30; pausing after this block"
@@ -58,12 +58,12 @@ def test_a_paused_run_has_no_time_left() -> None:
     assert run_words.left(record) == ""
 
 
-def test_the_lowest_loss_so_far_is_said_of_the_live_curve() -> None:
+def test_the_live_curve_shows_the_lowest_loss_so_far() -> None:
     record = record_of([*TUNING, Loss(13, 1, 200, 0.5), Loss(13, 2, 200, 0.147), Loss(13, 3, 200, 0.2)])
     assert run_words.curve_words(record, 13) == "Lowest loss so far: 0.147 at iteration 2 of 200"
 
 
-def test_of_a_finished_block_what_was_kept_is_said() -> None:
+def test_a_finished_block_shows_its_best_iteration() -> None:
     record = record_of([*TUNING, Loss(13, 1, 200, 0.5), BlockDone(13, 30, 1.0, 0.5, 163, 1.0)])
     assert run_words.curve_words(record, 13) == "Best: iteration 163"
 
@@ -79,7 +79,7 @@ def ended(*events: Event, code: str = "internal", message: str = "Oh.", early: b
     return found
 
 
-def test_a_run_that_goes_on_has_no_ending() -> None:
+def test_an_active_run_has_no_ending() -> None:
     assert run_words.ending(record_of(TUNING)) is None
 
 
@@ -106,7 +106,7 @@ def test_a_cancelled_run_left_nothing_behind() -> None:
     assert "at block 14 of 30. All its files were removed." in found.message
 
 
-def test_a_run_that_went_with_its_window_says_so() -> None:
+def test_a_run_stopped_with_its_window_has_its_own_ending() -> None:
     assert ended(*TUNING, code="cancelled", message=ORPHANED).headline == "Stopped with the window"
 
 
