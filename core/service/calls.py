@@ -1,6 +1,6 @@
-"""Handlers of the requests in `core.service.messages`, but for those of a chat: calls of the rest of `core`.
+"""Handlers of the requests in `core.service.messages`, except those of a chat.
 
-Imports torch where a call needs it. Independent of pipes and processes.
+A handler imports torch only if it needs it. Independent of pipes and processes.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ from core.serving.summary import ServerSummary
 from core.wording import human
 
 Handler = Callable[[Any, Emit, ShouldStop], Any]
-"""A function that takes a request, where its events go, and the stop callback, and returns the request's result."""
+"""A function that takes a request, the callback for its events and the stop callback, and returns the result."""
 
 
 def handlers() -> dict[type[Request[Any]], Handler]:
@@ -92,7 +92,7 @@ def open_model(request: OpenModel, emit: Emit, should_stop: ShouldStop) -> Model
 
 
 def download_model(request: DownloadModel, emit: Emit, should_stop: ShouldStop) -> ModelFolder:
-    """Download a model unless it is on this machine, with `Progress`."""
+    """Download a model unless it is on this machine, with `Progress` events."""
     from core.formats.opened import open_source
     from core.hub import download as hub
 
@@ -126,7 +126,7 @@ def measure_machine(request: MeasureMachine, emit: Emit, should_stop: ShouldStop
 
 
 def search_hub(request: SearchHub, emit: Emit, should_stop: ShouldStop) -> SearchResults:
-    """Find language models on the Hub, or in its cache where it does not answer."""
+    """Search for language models on the Hub, or in its local cache if the Hub does not respond."""
     from core.hub import search as hub
 
     return hub.search(request.text, request.limit, request.sort, request.hide_quantized, should_stop)
@@ -140,7 +140,7 @@ def fetch_card(request: FetchCard, emit: Emit, should_stop: ShouldStop) -> Model
 
 
 def preview_text(request: PreviewText, emit: Emit, should_stop: ShouldStop) -> Preview:
-    """Read the rows that a run would tune on; without token counts where the model is not on this machine."""
+    """Read the sequences that a run would tune on; token counts are missing if the model is not on this machine."""
     from core.calibration.preview import preview
 
     folder = _folder_of(request.model, emit, should_stop)
@@ -149,7 +149,7 @@ def preview_text(request: PreviewText, emit: Emit, should_stop: ShouldStop) -> P
 
 
 def list_outputs(request: ListOutputs, emit: Emit, should_stop: ShouldStop) -> OutputList:
-    """Find the checkpoints of finished runs that still exist, of the newest run first, each folder once."""
+    """List the existing checkpoints of finished runs, newest run first, each folder once."""
     found: dict[Path, OutputModel] = {}
     for job in store.list_jobs():
         if job.state != "done" or job.spec is None:
@@ -179,12 +179,12 @@ def measure_sensitivity(request: MeasureSensitivity, emit: Emit, should_stop: Sh
 
 
 def survey_conversions(request: SurveyConversions, emit: Emit, should_stop: ShouldStop) -> ConversionSurvey:
-    """Find the formats that a model can be converted to; one that is only on the Hub is downloaded first."""
+    """List the formats that a model can be converted to; a model on the Hub is downloaded first."""
     return api.conversions(request.model, emit=emit, should_stop=should_stop)
 
 
 def convert_model(request: ConvertModel, emit: Emit, should_stop: ShouldStop) -> ConvertedModel:
-    """Write a model in another format, with `Stage` and `Progress`."""
+    """Convert a model to another format, with `Stage` and `Progress` events."""
     done: Done | None = None
     for event in api.convert(
         request.model, request.output, request.format, inexact=request.inexact, should_stop=should_stop
@@ -218,27 +218,27 @@ def _headers(name: str, label: str, origin: str, note: str, folder: Path) -> Mod
 
 
 def _about(source: ModelSource) -> str:
-    """Return remarks about the weights: how a GGUF file stores them, and that its embedding may grow."""
+    """Return notes about the weights: the types of a GGUF file, and whether its embedding becomes larger."""
     if not source.file_bytes:
         return source.note
-    words = [source.note, f"The file has {human(source.file_bytes)}."]
+    words = [source.note, f"The file size is {human(source.file_bytes)}."]
     tree = preflight.read_tree(source.folder)
     embedding = tree.tensors.get(f"{tree.embedding}.weight")
     if embedding is not None and embedding.nbytes > source.file_bytes // 2:
         words.append(
-            f"Its embedding takes {human(embedding.nbytes)} in 16 bits, where it stays in all formats but the GGUF "
-            "types by name: a result can be larger than the file."
+            f"The embedding takes {human(embedding.nbytes)} in 16 bits. Only named GGUF types quantize it, so the "
+            "output can be larger than the file."
         )
     return " ".join(filter(None, words))
 
 
 def _is_here(name: str) -> bool:
-    """Return whether `name` is something on this machine rather than a model on the Hub."""
+    """Return whether `name` refers to the demo or to a path on this machine, not to a model on the Hub."""
     return name == DEMO or looks_like_path(name) or os.path.lexists(name)
 
 
 def _folder_of(model: str, emit: Emit, should_stop: ShouldStop) -> Path | None:
-    """Return the folder of a model that is on this machine; None for others, which are not downloaded."""
+    """Return the folder of a model on this machine; None for others, which are not downloaded."""
     from core.formats.opened import open_source
     from core.hub.download import cached
 

@@ -1,6 +1,6 @@
-"""Handlers of the requests of a chat: one model stays loaded between requests, answers and is measured.
+"""Handlers of the requests of a chat. One model stays loaded between requests.
 
-Imports torch where a call needs it.
+A handler imports torch only if it needs it.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
     from core.inference.generation.chat import ChatModel
 
 HELD_OUT: Final = "bundled held-out text"
-"""Name in the report of a run for the text of its perplexity, which `MeasurePerplexity` uses too."""
+"""Name of the evaluation text in reports of runs; `MeasurePerplexity` uses the same text."""
 
 
 class ChatCalls:
-    """A loaded model that is kept between requests."""
+    """Handlers that share one loaded model."""
 
     def __init__(self) -> None:
-        self._talk: ChatModel | None = None
+        self._model: ChatModel | None = None
         self._key: tuple[Any, ...] = ()
 
     def handlers(self) -> dict[type[Request[Any]], Callable[[Any, Emit, ShouldStop], Any]]:
@@ -55,22 +55,24 @@ class ChatCalls:
         }
 
     def load(self, request: LoadModel, emit: Emit, should_stop: ShouldStop) -> LoadedModel:
-        """Load a model in place of the one before, which is unloaded first: both may not fit into memory."""
+        """Load a model; the previous one is unloaded first, because memory may not suffice for both."""
         if request.context is not None and request.context < 1:
-            raise BadInput(f"A context of {request.context} tokens is not possible.", "Choose a whole number from 1.")
+            raise BadInput(
+                f"A context of {request.context} tokens is not possible.", "Choose a whole number of at least 1."
+            )
         name = absolute(request.model)
         key = (name, request.device, request.backend, request.context)
-        if self._talk is None or self._key != (*key, *_stamps(name, self._talk.loaded.folder)):
+        if self._model is None or self._key != (*key, *_stamps(name, self._model.loaded.folder)):
             self._close()
             opened = chats.open_chat(
                 name, request.device, backend=request.backend, context=request.context, emit=emit,
                 should_stop=should_stop,
             )  # fmt: skip
-            self._talk, self._key = opened, (*key, *_stamps(name, opened.loaded.folder))
-        return self._described(self._talk, name)
+            self._model, self._key = opened, (*key, *_stamps(name, opened.loaded.folder))
+        return self._described(self._model, name)
 
     def say(self, request: Say, emit: Emit, should_stop: ShouldStop) -> ChatAnswer:
-        """Generate one answer; a stop ends it after the current token, which is no failure."""
+        """Generate one answer; a stop ends it after the current token and is not an error."""
         opened = self._opened()
         return chats.generate(
             opened, request.messages, request.sampling, emit, should_stop, continue_last=request.continue_last
@@ -82,7 +84,7 @@ class ChatCalls:
         return TokenCount(opened.count(request.messages), opened.context)
 
     def perplexity(self, request: MeasurePerplexity, emit: Emit, should_stop: ShouldStop) -> Perplexity:
-        """Measure the perplexity of the loaded model on the rows of text that a run uses too."""
+        """Measure the perplexity of the loaded model on the evaluation text of a run."""
         from core.inference.evaluate import perplexity
         from core.quant import heldout
 
@@ -98,16 +100,16 @@ class ChatCalls:
         return speed.measure_speed(opened.loaded, request.lengths, emit, should_stop, str(self._key[0]))
 
     def _opened(self) -> ChatModel:
-        if self._talk is None:
-            raise BadInput("No model is open to answer.", "Open one first.")
-        return self._talk
+        if self._model is None:
+            raise BadInput("No model is loaded.", "Load a model first.")
+        return self._model
 
     def _close(self) -> None:
         """Unload the model and free its memory."""
-        if self._talk is not None:
-            self._talk.loaded.runner.close()
-        self._talk, self._key = None, ()
-        _give_back()
+        if self._model is not None:
+            self._model.loaded.runner.close()
+        self._model, self._key = None, ()
+        _free_memory()
 
     @staticmethod
     def _described(opened: ChatModel, name: str) -> LoadedModel:
@@ -132,10 +134,10 @@ class ChatCalls:
 
 
 def reported_perplexity(model: Path, folder: Path) -> ReportedPerplexity | None:
-    """Return the perplexity in the report of the run that made a model; None where there is none.
+    """Return the perplexity in the report of the run that wrote a model; None if there is none.
 
     Args:
-        model: the opened folder or file; folder: the folder that was read, which may be another one.
+        model: folder or file that was opened; folder: folder that was read, which may differ.
     """
     path = speed.report_of(str(model) if model.is_absolute() else "", folder)
     try:
@@ -143,16 +145,16 @@ def reported_perplexity(model: Path, folder: Path) -> ReportedPerplexity | None:
     except CorruptFile:
         return None
     if isinstance(report, dict) and "source_report" in report and report.get("error") is None:
-        report = report["source_report"]  # a conversion that changed no weight
-    told = report.get("perplexity") if isinstance(report, dict) else None
-    value = told.get("quantized") if isinstance(told, dict) else None
-    if isinstance(told, dict) and isinstance(value, int | float):
-        return ReportedPerplexity(float(value), str(told.get("text") or HELD_OUT))
+        report = report["source_report"]  # an exact conversion
+    figures = report.get("perplexity") if isinstance(report, dict) else None
+    value = figures.get("quantized") if isinstance(figures, dict) else None
+    if isinstance(figures, dict) and isinstance(value, int | float):
+        return ReportedPerplexity(float(value), str(figures.get("text") or HELD_OUT))
     return None
 
 
 def _stamps(name: str, folder: Path) -> tuple[int, ...]:
-    """Return when the files of a model changed, as the same folder may contain another model later."""
+    """Return the modification times of the files of a model, because a folder may be overwritten."""
     try:
         files = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
         given = Path(name)
@@ -163,7 +165,7 @@ def _stamps(name: str, folder: Path) -> tuple[int, ...]:
         return ()
 
 
-def _give_back() -> None:
+def _free_memory() -> None:
     """Return the memory of an unloaded model to the system."""
     import torch
 

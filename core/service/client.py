@@ -1,6 +1,6 @@
-"""The parent's end of `core.service.child`: a child process that answers calls, and is certainly gone afterwards.
+"""Parent side of `core.service.child`: starts the child process, sends requests, and ends it reliably.
 
-Blocking: a window uses it from a thread. Knows processes, pipes and events; not what the calls do.
+All calls block; a window makes them from a thread. Independent of the content of the requests.
 """
 
 from __future__ import annotations
@@ -31,28 +31,28 @@ from core.jobs.process import cause_of_death, last_words
 from core.service.messages import Request, result_type
 
 PATIENCE: Final = 1.5
-"""Seconds between asking a call to stop and killing its child."""
+"""Seconds between a request to stop and the end of the child by force."""
 KEPT_LOGS: Final = 20
 
 _POLL: Final = 0.05
 _LEAVE: Final = 1.2
-"""Seconds that a child has to leave when its stdin ends; it does so at once, or after its own 0.8."""
+"""Seconds for the child to end after the end of its stdin; it ends at once, or after its own limit of 0.8 s."""
 _LONGEST_LINE: Final = 64 << 20
 _AHEAD: Final = 500
-"""Events that may wait to be read; after that the child has to wait too."""
+"""Events that are buffered; when the buffer is full, the child blocks."""
 
 R = TypeVar("R")
 _Message = tuple[int | None, Event]
 
 
 class Service:
-    """A child process that answers calls, one at a time; it starts with the first.
+    """A child process that executes requests, one at a time; it is started with the first request.
 
-    A child that died is replaced at the next call. All methods but `close` and `kill` belong to one thread.
+    A child that died is replaced at the next call. All methods except `close` and `kill` belong to one thread.
 
     Args:
-        patience: seconds between asking a call to stop and killing the child.
-        command: what to run instead of the real service; the path of the log is appended.
+        patience: seconds between a request to stop and the end of the child by force.
+        command: command of the child, for tests; the path of the log is appended.
     """
 
     def __init__(self, *, patience: float = PATIENCE, command: Sequence[str] | None = None) -> None:
@@ -65,7 +65,7 @@ class Service:
 
     @property
     def alive(self) -> bool:
-        """Whether there is a child that runs."""
+        """State of the child: true if it runs."""
         child = self._child
         return child is not None and child.running
 
@@ -73,20 +73,20 @@ class Service:
         """Start the child ahead of the first call.
 
         Raises:
-            ChildDied: it could not even be started.
+            ChildDied: the child could not be started.
             Cancelled: the service is closed.
         """
         self._running()
 
     def call(self, request: Request[R], should_stop: ShouldStop = never) -> Generator[Event, None, R]:
-        """Send a request to the child: yield the events of the call and return its result.
+        """Send a request to the child, yield the events of the call and return its result.
 
-        Closing the generator asks the call to stop, and the next one waits for its end.
+        Closing the generator stops the call; the next call waits for its end.
 
         Raises:
-            BitwrightError: the call failed with it, or the answer is of another version.
-            ChildDied: the child ended without an answer.
-            Cancelled: after a stop, unless the call answered before; or the service was closed.
+            BitwrightError: the call failed, or the result is of another version.
+            ChildDied: the child ended without a result.
+            Cancelled: the call was stopped before it returned a result, or the service was closed.
         """
         child = self._running()
         self._number += 1
@@ -122,13 +122,13 @@ class Service:
                 child.send({"stop": number})
 
     def close(self) -> None:
-        """End the child, within about a second; there will be no other. A call in another thread is cancelled."""
+        """End the child within about a second and start no other; cancel a call in another thread."""
         child = self._shut()
         if child is not None:
             child.end(_LEAVE)
 
     def kill(self) -> None:
-        """Kill the child without waiting for its end; `close` must follow, or a call that is under way."""
+        """Kill the child without waiting for its end; requires `close` afterwards, or a call in another thread."""
         with self._lock:
             self._closed = True
             if self._child is not None:
@@ -166,7 +166,7 @@ class Service:
 
 
 class _Child:
-    """One process and a thread at each of its pipes: a pipe that is full, or empty, holds a thread and nobody else."""
+    """One process with a thread for each pipe, so that a full or empty pipe blocks only its thread."""
 
     def __init__(self, argv: Sequence[str], log: Path) -> None:
         self._log = log
@@ -175,7 +175,7 @@ class _Child:
         assert self._process.stdout is not None
         self._incoming: queue.Queue[_Message] = queue.Queue(_AHEAD)
         self._outgoing: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        self._silent = threading.Event()
+        self._pipe_ended = threading.Event()
         self._ending = threading.Event()
         self._died: float | None = None
         self._threads = (
@@ -187,25 +187,25 @@ class _Child:
 
     @property
     def running(self) -> bool:
-        return self._process.poll() is None and not self._silent.is_set()
+        return self._process.poll() is None and not self._pipe_ended.is_set()
 
     def send(self, value: Mapping[str, Any]) -> None:
-        """Pass on a request; never waits, and does nothing where the child is gone."""
+        """Queue a request without blocking; it is dropped if the child has ended."""
         self._outgoing.put(json.dumps(value).encode("ascii") + b"\n")
 
     def read(self, number: int, seconds: float) -> Event | None:
-        """The next event of the call `number`, or None within `seconds`.
+        """Return the next event of the call `number`; None if there is none within `seconds`.
 
         Raises:
-            EOFError: the child will say nothing more.
+            EOFError: the child sends no more events.
         """
         try:
             found, event = self._incoming.get(timeout=seconds)
         except queue.Empty:
-            if self._silent.is_set() and self._incoming.empty():
+            if self._pipe_ended.is_set() and self._incoming.empty():
                 raise EOFError from None
             if self._process.poll() is not None:
-                # something that it started may hold its pipe open
+                # a process that the child started may keep the pipe open
                 self._died = self._died or time.monotonic()
                 if time.monotonic() - self._died > 1.0:
                     raise EOFError from None
@@ -213,41 +213,43 @@ class _Child:
         return event if found in (number, None) else None
 
     def kill(self) -> None:
-        """Kill the child and what it started."""
+        """Kill the child and its child processes."""
         process.kill(self._process)
 
     def end(self, seconds: float) -> ChildDied:
-        """See to it that the child is gone, waiting `seconds` for it to leave; returns what to say of its death."""
+        """Wait `seconds` for the child to end, then kill it; return the error that describes its end."""
         self._ending.set()
         self._outgoing.put(None)
-        left = True
+        ended = True
         try:
             self._process.wait(seconds)
         except subprocess.TimeoutExpired:
-            left = False
+            ended = False
             self.kill()
-            with contextlib.suppress(subprocess.TimeoutExpired):  # not even a kill ends a wait for a dead disk
+            with contextlib.suppress(
+                subprocess.TimeoutExpired
+            ):  # a process that waits for a failed disk cannot be killed
                 self._process.wait(2.0)
         for thread in self._threads:
             thread.join(1.0)
-        death = self._death(left)
+        death = self._death(ended)
         with contextlib.suppress(OSError):
             if self._log.stat().st_size == 0:
                 self._log.unlink()
         return death
 
-    def _death(self, left: bool) -> ChildDied:
+    def _death(self, ended: bool) -> ChildDied:
         code = self._process.returncode
-        if left and code is not None:
-            message = f"The helper process {cause_of_death(code)[0]}."
+        if ended and code is not None:
+            message = f"The child process {cause_of_death(code)[0]}."
         else:
-            message = "The helper process broke off the connection without an answer, and was ended."
+            message = "The child process closed the connection without a result and was ended."
         words = last_words(self._log)
-        hint = "Close other programs, or take a smaller model." if code == -9 and left else "Try again."
-        return ChildDied(f"{message}{f' Its last words: {words}' if words else ''}", f"{hint} The log is {self._log}")
+        hint = "Close other programs, or use a smaller model." if code == -9 and ended else "Try again."
+        return ChildDied(f"{message}{f' Its last output: {words}' if words else ''}", f"{hint} The log is {self._log}")
 
     def _read(self, stream: IO[bytes]) -> None:
-        """Messages, until the pipe ends or a line does not; then the pipe is closed, and the child may notice."""
+        """Queue messages until the pipe ends or a line is too long; then close the pipe."""
         with stream:
             while (line := stream.readline(_LONGEST_LINE)).endswith(b"\n"):
                 message = _message(line)
@@ -257,10 +259,10 @@ class _Child:
                         break
                     except queue.Full:
                         continue
-        self._silent.set()
+        self._pipe_ended.set()
 
     def _write(self, stream: IO[bytes]) -> None:
-        with contextlib.suppress(OSError):  # the child is gone, and its end of the other pipe says so
+        with contextlib.suppress(OSError):  # the child has ended, which the other pipe reports
             while (data := self._outgoing.get()) is not None:
                 stream.write(data)
                 stream.flush()
@@ -274,8 +276,8 @@ def _result(request: Request[R], event: Result) -> R:
     except (TypeError, ValueError) as error:
         name = type(request).__name__
         raise BitwrightError(
-            f"The helper process gave no valid answer to {name}: {error}.",
-            "Restart Bitwright: the window and its helper process are of different versions.",
+            f"The child process returned an invalid result for {name}: {error}.",
+            "Restart Bitwright: the window and its child process have different versions.",
         ) from error
 
 
@@ -285,12 +287,12 @@ def _started(command: Sequence[str]) -> _Child:
         return _Child([*command, str(log)], log)
     except OSError as error:
         raise ChildDied(
-            f"The helper process could not be started: {error.strerror or error}.", f"Check {home()}."
+            f"The child process could not be started: {error.strerror or error}.", f"Check {home()}."
         ) from error
 
 
 def _new_log() -> Path:
-    """A new log file, a temporary one where Bitwright's folder cannot be written; only the newest ones are kept."""
+    """Return the path of a new log file and delete old ones; a temporary file if the data folder is not writable."""
     folder = home() / "logs"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -305,7 +307,7 @@ def _new_log() -> Path:
 
 
 def _message(line: bytes) -> _Message:
-    """The number of the call and its event; a line that is no reply becomes a `Log` of whatever call is on."""
+    """Return the number of the call and its event; an invalid line becomes a `Log` event of the current call."""
     try:
         value = json.loads(line)
         return int(value["id"]), from_line(str(value["line"]))

@@ -1,7 +1,7 @@
 """Requests of the window to its child process, and their results: frozen dataclasses that both ends share.
 
 Every request class is a `Request[Result]`, so the type of its result is known to the type checker and, through
-`result_type`, to the decoder. `core.codec` encodes both. Imports no torch, and nothing that delays the window's start.
+`result_type`, to the decoder. `core.codec` encodes both. Does not import torch or other modules that load slowly.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ def result_type(request: type[Request[R_co]]) -> type[R_co]:
 
 @dataclass(frozen=True)
 class ModelHeaders:
-    """Headers of a model: what it consists of, without its weights.
+    """Configuration and tensor table of a model, without its weights.
 
     Attributes:
-        name: for a job: Hub id, folder, `.gguf` file or `demo`; label: short name for people.
-        origin: `hub`, `folder`, `gguf` or `demo`; note: remark about the weights, or "".
-        folder: of its files on this machine, "" for a model that is only on the Hub.
-        config: its config.json; tensors: its tensor table.
-        download_bytes: to be downloaded before a run.
+        name: name for a job: Hub id, folder, `.gguf` file or `demo`; label: name to display.
+        origin: `hub`, `folder`, `gguf` or `demo`; note: note about the weights, or "".
+        folder: folder of its files on this machine, "" for a model that is only on the Hub.
+        config: content of config.json; tensors: tensor table.
+        download_bytes: bytes to download before a run.
     """
 
     name: str
@@ -63,9 +63,9 @@ class ModelHeaders:
 
 @dataclass(frozen=True)
 class OpenModel(Request[ModelHeaders]):
-    """Read the headers of a model, without downloading it; a GGUF file is imported first, with `Progress`.
+    """Read the headers of a model, without downloading it; a GGUF file is imported first, with `Progress` events.
 
-    A model that cannot be quantized is no error: its tree has the reason.
+    A model that cannot be quantized is not an error; its tree contains the reason.
     """
 
     model: str
@@ -80,18 +80,18 @@ class ModelFolder:
 
 @dataclass(frozen=True)
 class DownloadModel(Request[ModelFolder]):
-    """Download a model unless it is on this machine, with `Progress`."""
+    """Download a model unless it is on this machine, with `Progress` events."""
 
     model: str
 
 
 @dataclass(frozen=True)
 class SearchHub(Request[SearchResults]):
-    """Find language models on the Hub, or in its cache where it does not answer.
+    """Search for language models on the Hub, or in its local cache if the Hub does not respond.
 
     Attributes:
-        text: part of the name; limit: models at most; sort: one of `core.hub.search.SORTS`.
-        hide_quantized: leave out models that are quantized already.
+        text: part of the name; limit: maximum number of models; sort: one of `core.hub.search.SORTS`.
+        hide_quantized: exclude models that are already quantized.
     """
 
     text: str
@@ -102,7 +102,7 @@ class SearchHub(Request[SearchResults]):
 
 @dataclass(frozen=True)
 class FetchCard(Request[ModelCard]):
-    """Read the model card, as Markdown, and the licence of a model."""
+    """Read the model card, in Markdown, and the licence of a model."""
 
     model: str
 
@@ -112,9 +112,9 @@ class OutputModel:
     """A checkpoint that a finished run wrote.
 
     Attributes:
-        folder: its files.
-        format: name of its format where the run wrote several, else "".
-        scheme: of most layers; model: the original; created: start of the run, seconds since the epoch.
+        folder: folder of the checkpoint.
+        format: name of its format if the run wrote several, else "".
+        scheme: scheme of most layers; model: original; created: start of the run in seconds since the epoch.
     """
 
     folder: Path
@@ -126,14 +126,14 @@ class OutputModel:
 
 @dataclass(frozen=True)
 class OutputList:
-    """Checkpoints of finished runs, the newest first."""
+    """Checkpoints of finished runs, newest first."""
 
     outputs: tuple[OutputModel, ...] = ()
 
 
 @dataclass(frozen=True)
 class ListOutputs(Request[OutputList]):
-    """Find the checkpoints of finished runs that still exist."""
+    """List the existing checkpoints of finished runs."""
 
 
 # --- this machine and runs ---
@@ -146,10 +146,10 @@ class MeasureMachine(Request[Machine]):
 
 @dataclass(frozen=True)
 class PreviewText(Request[Preview]):
-    """Read the rows that a run would tune on; without token counts where the model is not on this machine.
+    """Read the sequences that a run would tune on; token counts are missing if the model is not on this machine.
 
     Attributes:
-        calibration, samples, seqlen, seed: as in a run; model: for its tokenizer, "" for none.
+        calibration, samples, seqlen, seed: as in a run; model: model whose tokenizer is used, "" for none.
     """
 
     calibration: str
@@ -163,8 +163,8 @@ class PreviewText(Request[Preview]):
 class MeasureSensitivity(Request[SensitivityTable]):
     """Measure the sensitivity of all layers, or read it from the cache.
 
-    A model that is only on the Hub is downloaded first, with `Progress`; `Stage("analyse")` precedes the `Progress` of
-    the measurement.
+    A model that is only on the Hub is downloaded first, with `Progress` events; those of the measurement follow
+    `Stage("analyse")`.
     """
 
     spec: AnalysisSpec
@@ -175,14 +175,14 @@ class MeasureSensitivity(Request[SensitivityTable]):
 
 @dataclass(frozen=True)
 class SurveyConversions(Request[ConversionSurvey]):
-    """Find the formats that a model can be converted to; one that is only on the Hub is downloaded first."""
+    """List the formats that a model can be converted to; a model on the Hub is downloaded first."""
 
     model: str
 
 
 @dataclass(frozen=True)
 class ConvertedModel:
-    """Folder of a conversion's output, the seconds it took, and its report."""
+    """Output folder, duration in seconds, and report of a conversion."""
 
     output: str
     seconds: float
@@ -191,9 +191,9 @@ class ConvertedModel:
 
 @dataclass(frozen=True)
 class ConvertModel(Request[ConvertedModel]):
-    """Write a model to the new folder `output` in another format, with `Stage` and `Progress`.
+    """Convert a model to another format in the new folder `output`, with `Stage` and `Progress` events.
 
-    `inexact` allows the weights to change.
+    `inexact` allows conversions that change weights.
     """
 
     model: str
@@ -220,7 +220,7 @@ class ServeModel(Request[ServerSummary]):
 
 @dataclass(frozen=True)
 class ReportedPerplexity:
-    """Perplexity in the report of the run that made a model, and the name of its text."""
+    """Perplexity in the report of the run that wrote a model, and the name of the text."""
 
     value: float
     text: str
@@ -231,14 +231,14 @@ class LoadedModel:
     """Description of a model that is loaded for a chat.
 
     Attributes:
-        label: short name; device, device_name: what computes; dtype: number format of the weights in memory.
-        device_note: why it is another device than the requested one, as one sentence, or "".
+        label: name to display; device, device_name: device that computes; dtype: dtype of the weights in memory.
+        device_note: reason why it is not the requested device, or "".
         schemes: number of stored layers by scheme, empty for a model that is not quantized.
-        weight_bytes: size on disk; memory_bytes: of weights and cache in memory.
-        context: tokens that it processes at once; template: whether it has a chat template.
-        folder: its files; runner: what runs the whole model (`native`, `module`, `llama.cpp`).
+        weight_bytes: size on disk; memory_bytes: size of weights and cache in memory.
+        context: context length in tokens; template: whether it has a chat template.
+        folder: folder of its files; runner: name of the runner (`native`, `module`, `llama.cpp`).
         backends: table of backends with the number of layers of each.
-        perplexity: of the run that made it, None where none was measured.
+        perplexity: perplexity in the report of its run, None if none was measured.
         thinking: whether its chat template has thinking blocks.
     """
 
@@ -261,9 +261,9 @@ class LoadedModel:
 
 @dataclass(frozen=True)
 class LoadModel(Request[LoadedModel]):
-    """Load a model for a chat, in place of the one before, which is unloaded first.
+    """Load a model for a chat; the previous one is unloaded first.
 
-    `context` limits the tokens of the cache; None leaves it to the model.
+    `context` limits the tokens of the cache; None uses the limit of the model.
     """
 
     model: str
@@ -279,7 +279,7 @@ Messages = tuple[dict[str, str], ...]
 class Say(Request[ChatAnswer]):
     """Generate an answer of the loaded model, as `Token` events; a stop ends it after the current token.
 
-    `continue_last`: the last message is the model's own and is continued.
+    With `continue_last`, the last message is an answer of the model and is continued.
     """
 
     messages: Messages
@@ -289,7 +289,7 @@ class Say(Request[ChatAnswer]):
 
 @dataclass(frozen=True)
 class TokenCount:
-    """Tokens of a conversation, and tokens of the model's context."""
+    """Number of tokens of a conversation, and context length of the model."""
 
     tokens: int
     context: int
@@ -304,11 +304,11 @@ class CountTokens(Request[TokenCount]):
 
 @dataclass(frozen=True)
 class MeasurePerplexity(Request[Perplexity]):
-    """Measure the perplexity of the loaded model on the held-out text that a run uses too."""
+    """Measure the perplexity of the loaded model on the evaluation text of a run."""
 
 
 @dataclass(frozen=True)
 class MeasureSpeed(Request[SpeedReport]):
-    """Measure prefill and decode speed of the loaded model; `lengths`: tokens of the prompts, None for the defaults."""
+    """Measure prefill and decode speed of the loaded model; `lengths` are prompt lengths, None for the defaults."""
 
     lengths: tuple[int, ...] | None = None

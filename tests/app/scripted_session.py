@@ -103,7 +103,7 @@ class ScriptedSession(QObject):
 
     def die(self) -> None:
         """The child is killed: the call that was under way fails, then the session says so."""
-        error = ChildDied("The helper process has ended.", "Load the model again.")
+        error = ChildDied("The child process has ended.", "Load the model again.")
         self.calls[-1].fail(error)
         self.died.emit(error)
 

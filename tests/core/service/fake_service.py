@@ -1,6 +1,6 @@
-"""A child for the tests of `core.service.client`: `python fake_service.py BEHAVIOUR LOG`, one behaviour a function.
+"""Child process for the tests of `core.service.client`: `python fake_service.py BEHAVIOUR LOG`.
 
-`served` is the real service with quick calls; the others misbehave in ways that it never should.
+`served` runs the real service with fast calls; the other functions behave incorrectly.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Echoed:
 
 @dataclass(frozen=True)
 class Echo(Request[Echoed]):
-    """Count, then give back what came, and who answers."""
+    """Emit `count` events, then return the fields and the process id."""
 
     text: str = ""
     number: int = 0
@@ -52,8 +52,8 @@ class Words:
 
 
 @dataclass(frozen=True)
-class Talk(Request[Words]):
-    """Words until it is stopped, as an answer of a chat."""
+class Stream(Request[Words]):
+    """Emit words until stopped, like an answer of a chat."""
 
     words: int = 1_000_000
 
@@ -65,22 +65,22 @@ class Nothing:
 
 @dataclass(frozen=True)
 class Wait(Request[Nothing]):
-    """Work that stops when it is asked to."""
+    """Wait until stopped."""
 
 
 @dataclass(frozen=True)
 class Deaf(Request[Nothing]):
-    """Like a native call that never returns."""
+    """Ignore stops, like a native call that does not return."""
 
 
 @dataclass(frozen=True)
 class Wrong(Request[Nothing]):
-    """A request that is refused."""
+    """A request that raises `BadInput`."""
 
 
 @dataclass(frozen=True)
 class Buggy(Request[Nothing]):
-    """A request that meets a bug."""
+    """A request that raises an unexpected exception."""
 
 
 @dataclass(frozen=True)
@@ -89,18 +89,18 @@ class Value:
 
 
 @dataclass(frozen=True)
-class Unspeakable(Request[Value]):
-    """A result that JSON cannot hold."""
+class Unencodable(Request[Value]):
+    """A request whose result cannot be encoded as JSON."""
 
 
 @dataclass(frozen=True)
 class Untrue(Request[Words]):
-    """A result of another class than the request promises."""
+    """A request whose result has another class than declared."""
 
 
 @dataclass(frozen=True)
 class Unknown(Request[Nothing]):
-    """A request that the child does not have."""
+    """A request without a handler."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Noisy(Request[Text]):
-    """Prints, as libraries do, and reads stdin, as one that asks a question does."""
+    """Print to stdout and read from stdin, as libraries may do."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def echo(request: Echo, emit: Emit, should_stop: ShouldStop) -> Echoed:
     return Echoed(os.getpid(), request.text, request.number, request.free)
 
 
-def talk(request: Talk, emit: Emit, should_stop: ShouldStop) -> Words:
+def stream(request: Stream, emit: Emit, should_stop: ShouldStop) -> Words:
     words = 0
     while not should_stop() and words < request.words:
         emit(Token("word "))
@@ -141,7 +141,7 @@ def talk(request: Talk, emit: Emit, should_stop: ShouldStop) -> Words:
 
 
 def say(request: Say, emit: Emit, should_stop: ShouldStop) -> ChatAnswer:
-    found = talk(Talk(request.sampling.max_tokens), emit, should_stop)
+    found = stream(Stream(request.sampling.max_tokens), emit, should_stop)
     return ChatAnswer(statistics=Statistics(tokens=found.words, ended_by=found.ended_by))
 
 
@@ -159,14 +159,14 @@ def deaf(request: Deaf, emit: Emit, should_stop: ShouldStop) -> Nothing:
 
 
 def wrong(request: Wrong, emit: Emit, should_stop: ShouldStop) -> Nothing:
-    raise BadInput("The request is wrong.", "Make another.")
+    raise BadInput("The request is wrong.", "Change it.")
 
 
 def buggy(request: Buggy, emit: Emit, should_stop: ShouldStop) -> Nothing:
     raise ZeroDivisionError("a bug\nwith two lines")
 
 
-def unspeakable(request: Unspeakable, emit: Emit, should_stop: ShouldStop) -> Value:
+def unencodable(request: Unencodable, emit: Emit, should_stop: ShouldStop) -> Value:
     return Value(object())
 
 
@@ -194,13 +194,13 @@ def leave(request: Leave, emit: Emit, should_stop: ShouldStop) -> Nothing:
 
 HANDLERS: dict[type[Request[Any]], child.Handler] = {
     Echo: echo,
-    Talk: talk,
+    Stream: stream,
     Say: say,
     Wait: wait,
     Deaf: deaf,
     Wrong: wrong,
     Buggy: buggy,
-    Unspeakable: unspeakable,
+    Unencodable: unencodable,
     Untrue: untrue,
     Noisy: noisy,
     Crash: crash,
@@ -209,16 +209,16 @@ HANDLERS: dict[type[Request[Any]], child.Handler] = {
 
 
 def served(log: Path) -> None:
-    orders, replies = child.Orders(), child.Replies(child._take_stdout())
-    orders.watch(process.take_stdin())
-    child.serve(orders, replies, HANDLERS, log)
+    requests, replies = child.RequestReader(), child.ReplyWriter(child._take_stdout())
+    requests.watch(process.take_stdin())
+    child.serve(requests, replies, HANDLERS, log)
     os._exit(0)
 
 
-# --- children that keep to nothing ---
+# --- children that behave incorrectly ---
 
 
-def requests() -> Iterator[dict[str, Any]]:
+def received() -> Iterator[dict[str, Any]]:
     for line in sys.stdin:
         value = json.loads(line)
         if "request" in value:
@@ -231,8 +231,8 @@ def reply(number: int, line: str) -> None:
 
 
 def garbage(log: Path) -> None:
-    """Bytes, torn JSON and replies to questions that nobody asked, around one good answer."""
-    for request in requests():
+    """Send invalid bytes, invalid JSON and replies to unknown calls around one valid result."""
+    for request in received():
         sys.stdout.buffer.write(b"\xff\xfe\x00 not json\n{}\n[]\n\n" + b'{"id": "x", "line": 3}\n')
         sys.stdout.flush()
         reply(999, to_line(Result({"pid": 1, "text": "of another", "number": 0, "free": None})))
@@ -241,34 +241,34 @@ def garbage(log: Path) -> None:
 
 
 def flood(log: Path) -> None:
-    """Events as fast as they can be written, and no word of a stop is heard."""
-    for request in requests():
+    """Send events without end and ignore stops."""
+    for request in received():
         line = to_line(Log("info", "x" * 200))
         while True:
             reply(request["id"], line)
 
 
 def endless_line(log: Path) -> None:
-    for _ in requests():
+    for _ in received():
         while True:
             sys.stdout.write("x" * (1 << 20))
 
 
 def silent(log: Path) -> None:
-    """Never reads, never answers."""
+    """Never read and never reply."""
     time.sleep(600)
 
 
 def mute(log: Path) -> None:
-    """Closes its stdout and stays."""
-    for _ in requests():
+    """Close stdout and keep running."""
+    for _ in received():
         os.close(1)
         time.sleep(600)
 
 
 def grandchild(log: Path) -> None:
-    """Dies, and leaves a process that holds its pipes open."""
-    for _ in requests():
+    """End, and leave a process that keeps the pipes open."""
+    for _ in received():
         left = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
         sys.stderr.write(f"{left.pid}\n")
         sys.stderr.flush()

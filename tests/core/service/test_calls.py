@@ -1,4 +1,4 @@
-"""The calls of the service, asked without a process: what they return, against a Hub on this machine."""
+"""Tests of the handlers without a child process, with a Hub on this machine."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ def hub(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 
 def ask(request: Request[R], seen: list[Event] | None = None) -> R:
-    """Return the result of a request, as it arrives at the other side of the pipe."""
+    """Return the result of a request after encoding and decoding."""
     events: list[Event] = [] if seen is None else seen
     result = calls.handlers()[type(request)](request, events.append, lambda: False)
     return decode(result_type(type(request)), json.loads(json.dumps(encode(result))))
 
 
-def test_a_model_on_the_hub_is_opened_without_a_download(hub: Hub, model: Path) -> None:
+def test_open_a_model_on_the_hub_without_a_download(hub: Hub, model: Path) -> None:
     values = ask(OpenModel("some/model"))
     assert (values.label, values.origin, values.folder) == ("some/model", "hub", "")
     assert values.config == CONFIG
@@ -70,16 +70,14 @@ def test_a_model_on_the_hub_is_opened_without_a_download(hub: Hub, model: Path) 
     assert values.download_bytes == sum(len(content) for content in hub.files.values())
 
 
-def test_a_model_in_the_cache_is_opened_without_the_hub(
-    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_open_a_model_in_the_cache_without_the_hub(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = ask(DownloadModel("some/model")).path
     point_at(f"http://127.0.0.1:{closed_port()}", tmp_path / "cache", monkeypatch)
     values = ask(OpenModel("some/model"))
     assert (values.folder, values.origin, values.download_bytes) == (str(folder), "hub", 0)
 
 
-def test_opening_a_gguf_file_tells_the_progress_of_its_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_open_a_gguf_file_with_progress_of_the_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BITWRIGHT_HOME", str(tmp_path / "home"))
     file = gguf_files.write(tmp_path / "small.gguf", "llama", gguf_files.build("llama"))
     seen: list[Event] = []
@@ -87,27 +85,27 @@ def test_opening_a_gguf_file_tells_the_progress_of_its_import(tmp_path: Path, mo
     assert [event.fraction for event in seen if isinstance(event, Progress)][-1] == 1.0
 
 
-def test_a_model_that_cannot_be_quantized_is_shown_all_the_same(model: Path, tmp_path: Path) -> None:
+def test_open_a_model_that_cannot_be_quantized(model: Path, tmp_path: Path) -> None:
     folder = save_model(tmp_path / "experts")
     (folder / "config.json").write_text(json.dumps({**CONFIG, "num_local_experts": 8}))
     assert ask(OpenModel(str(folder))).tensors
 
 
-def test_an_architecture_that_transformers_lacks_is_said_before_the_headers(hub: Hub) -> None:
+def test_unknown_architecture_is_an_error_before_headers_are_read(hub: Hub) -> None:
     hub.files["config.json"] = json.dumps({"model_type": "of-tomorrow"}).encode()
     with pytest.raises(UnsupportedModel):
         ask(OpenModel("some/model"))
     assert "model.safetensors" not in hub.sent
 
 
-def test_a_download_tells_its_progress(hub: Hub) -> None:
+def test_download_has_progress(hub: Hub) -> None:
     seen: list[Event] = []
     folder = ask(DownloadModel("some/model"), seen).path
     assert (folder / "model.safetensors").is_file()
     assert [event.fraction for event in seen if isinstance(event, Progress)][-1] == 1.0
 
 
-def test_a_folder_needs_no_download(model: Path) -> None:
+def test_folder_needs_no_download(model: Path) -> None:
     assert ask(DownloadModel(str(model))) == ModelFolder(model)
 
 
@@ -120,7 +118,7 @@ def test_every_usable_device_is_measured() -> None:
     assert values.throughput["cpu"] > 1e6
 
 
-def test_a_device_that_fails_its_measurement_is_not_usable(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_device_that_fails_its_measurement_is_not_usable(monkeypatch: pytest.MonkeyPatch) -> None:
     def probe(device: Device) -> machine.DtypeProbe:
         if device.kind != "cpu":
             raise calls.DeviceProblem("It failed.")
@@ -134,22 +132,22 @@ def test_a_device_that_fails_its_measurement_is_not_usable(monkeypatch: pytest.M
     assert [(device.usable, device.reason) for device in values.devices] == [(True, ""), (False, "It failed.")]
 
 
-def test_a_search_has_defaults(hub: Hub) -> None:
+def test_search_with_defaults(hub: Hub) -> None:
     hub.listing = [{"id": "some/model"}]
     assert [found.id for found in ask(SearchHub("model")).models] == ["some/model"]
 
 
-def test_a_card_is_text(hub: Hub) -> None:
+def test_card_is_markdown(hub: Hub) -> None:
     hub.files["README.md"] = b"# Title"
     assert ask(FetchCard("some/model")).text == "# Title"
 
 
-def test_the_card_of_the_demo_states_a_licence() -> None:
+def test_card_of_the_demo_has_a_licence() -> None:
     assert ask(FetchCard("demo")).license == "Apache-2.0"
 
 
 def finish(output: Path, state: str = "done", formats: tuple[str, ...] = ("auto_round",)) -> None:
-    """A job that ended; its outputs are there unless it failed."""
+    """Create a job that ended, with its outputs unless it failed."""
     spec = JobSpec("owner/big", str(output), formats=formats)
     job = store.create(spec)
     with store.EventLog(job / store.EVENTS) as log:
@@ -161,7 +159,7 @@ def finish(output: Path, state: str = "done", formats: tuple[str, ...] = ("auto_
 
 @pytest.fixture
 def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where outputs are, in an empty home."""
+    """Return the folder of outputs, in an empty home."""
     monkeypatch.setenv("BITWRIGHT_HOME", str(tmp_path / "home"))
     return tmp_path / "outputs"
 
@@ -170,24 +168,24 @@ def folders() -> list[str]:
     return [found.folder.name for found in ask(ListOutputs()).outputs]
 
 
-def test_what_finished_runs_made_is_listed_the_newest_first(jobs: Path) -> None:
+def test_outputs_are_listed_newest_first(jobs: Path) -> None:
     finish(jobs / "first")
     finish(jobs / "second")
     assert folders() == ["second", "first"]
 
 
-def test_what_a_failed_run_left_is_not_listed(jobs: Path) -> None:
+def test_output_of_a_failed_run_is_not_listed(jobs: Path) -> None:
     finish(jobs / "out", "failed")
     assert folders() == []
 
 
-def test_an_output_that_is_gone_is_not_listed(jobs: Path) -> None:
+def test_deleted_output_is_not_listed(jobs: Path) -> None:
     finish(jobs / "out")
     (jobs / "out" / "config.json").unlink()
     assert folders() == []
 
 
-def test_an_output_made_twice_is_listed_once(jobs: Path) -> None:
+def test_output_of_two_runs_is_listed_once(jobs: Path) -> None:
     finish(jobs / "out")
     finish(jobs / "out")
     assert folders() == ["out"]
@@ -202,24 +200,24 @@ def preview(model: str, seen: list[Event] | None = None) -> Preview:
     return ask(PreviewText("builtin", samples=2, seqlen=64, seed=1, model=model), seen)
 
 
-def test_a_preview_counts_tokens_where_the_model_is_here(model: Path) -> None:
+def test_preview_counts_tokens_of_a_local_model(model: Path) -> None:
     values = preview(str(model))
     assert (values.tokens, len(values.rows)) == (128, 2)
 
 
 @pytest.mark.parametrize("name", ["", "some/model"])
-def test_a_preview_needs_no_model_and_downloads_none(hub: Hub, name: str) -> None:
+def test_preview_without_a_model_downloads_nothing(hub: Hub, name: str) -> None:
     assert preview(name).tokens == 0
     assert hub.requests == []
 
 
-def test_a_preview_says_why_tokens_are_not_counted(tmp_path: Path) -> None:
+def test_preview_reports_why_tokens_are_not_counted(tmp_path: Path) -> None:
     seen: list[Event] = []
     assert preview(str(tmp_path / "gone"), seen).tokens == 0
     assert [event.level for event in seen if isinstance(event, Log)] == ["warning"]
 
 
-def test_sensitivity_is_measured_with_progress_and_found_again(model: Path) -> None:
+def test_sensitivity_is_measured_with_progress_and_then_cached(model: Path) -> None:
     spec = AnalysisSpec(str(model), tuple(LayerScheme(bits, 32) for bits in (4, 8)), samples=2, seqlen=32)
     seen: list[Event] = []
     table = ask(MeasureSensitivity(spec), seen)
@@ -231,19 +229,19 @@ def test_sensitivity_is_measured_with_progress_and_found_again(model: Path) -> N
     assert not [event for event in again if isinstance(event, Progress)]
 
 
-def test_measuring_sensitivity_can_be_stopped(model: Path) -> None:
+def test_measurement_of_sensitivity_can_be_stopped(model: Path) -> None:
     request = MeasureSensitivity(AnalysisSpec(str(model), (LayerScheme(3, 32),), samples=2, seqlen=32))
     with pytest.raises(Cancelled):
         calls.measure_sensitivity(request, lambda _event: None, lambda: True)
 
 
-def test_the_conversions_of_a_model_are_rows(model: Path, jobs: Path) -> None:
+def test_survey_lists_the_conversions(model: Path, jobs: Path) -> None:
     found = ask(SurveyConversions(str(model)))
     assert found.source.label == "model"
     assert {"f32", "gguf"} <= {option.format for option in found.options}
 
 
-def test_a_conversion_reports_when_it_is_done(model: Path, jobs: Path) -> None:
+def test_conversion_returns_its_report(model: Path, jobs: Path) -> None:
     seen: list[Event] = []
     values = ask(ConvertModel(str(model), str(jobs / "out"), "f32"), seen)
     assert (values.output, values.report["exact"]) == (str(jobs / "out"), True)
@@ -252,13 +250,13 @@ def test_a_conversion_reports_when_it_is_done(model: Path, jobs: Path) -> None:
     assert not any(isinstance(event, Done) for event in seen)
 
 
-def test_an_error_is_added_only_where_it_is_allowed(model: Path, jobs: Path) -> None:
+def test_inexact_conversion_only_on_request(model: Path, jobs: Path) -> None:
     with pytest.raises(BadInput, match=r"significant bits|out of the range"):
         ask(ConvertModel(str(model), str(jobs / "out"), "f16"))
     assert ask(ConvertModel(str(model), str(jobs / "out"), "f16", inexact=True)).report
 
 
-def test_a_gguf_file_that_a_run_made_is_listed(jobs: Path) -> None:
+def test_gguf_output_is_listed(jobs: Path) -> None:
     finish(jobs / "out")
     (jobs / "out" / "config.json").rename(jobs / "out" / "model.gguf")
     assert folders() == ["out"]

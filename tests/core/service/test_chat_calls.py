@@ -1,4 +1,4 @@
-"""The calls of a chat, asked without a process: loading, answers, figures, and what the report of a run tells."""
+"""Tests of the handlers of a chat without a child process."""
 
 from __future__ import annotations
 
@@ -58,57 +58,57 @@ def chat() -> Iterator[ChatCalls]:
 
 
 def ask(chat: ChatCalls, request: Request[R], seen: list[Event] | None = None) -> R:
-    """Return the result of a request, as it arrives at the other side of the pipe."""
+    """Return the result of a request after encoding and decoding."""
     events: list[Event] = [] if seen is None else seen
     result = chat.handlers()[type(request)](request, events.append, lambda: False)
     return decode(result_type(type(request)), json.loads(json.dumps(encode(result))))
 
 
 @pytest.mark.parametrize("request_", [Say(HELLO), CountTokens(HELLO), MeasurePerplexity(), MeasureSpeed()])
-def test_nothing_is_answered_without_a_model(chat: ChatCalls, request_: Request[Any]) -> None:
-    with pytest.raises(BadInput, match="No model is open"):
+def test_requests_without_a_model_are_errors(chat: ChatCalls, request_: Request[Any]) -> None:
+    with pytest.raises(BadInput, match="No model is loaded"):
         ask(chat, request_)
 
 
-def test_the_same_model_is_not_loaded_twice(chat: ChatCalls, model: Path) -> None:
+def test_same_model_is_not_loaded_twice(chat: ChatCalls, model: Path) -> None:
     ask(chat, LoadModel(str(model), "cpu"))
-    first = chat._talk
+    first = chat._model
     ask(chat, LoadModel(str(model), "cpu"))
-    assert chat._talk is first
+    assert chat._model is first
 
 
 @pytest.mark.parametrize("other", [{"backend": "dense"}, {"context": 64}])
-def test_the_same_model_in_another_way_is_loaded_again(chat: ChatCalls, model: Path, other: dict[str, Any]) -> None:
+def test_same_model_with_other_settings_is_loaded_again(chat: ChatCalls, model: Path, other: dict[str, Any]) -> None:
     ask(chat, LoadModel(str(model), "cpu"))
-    first = chat._talk
+    first = chat._model
     values = ask(chat, LoadModel(str(model), "cpu", **other))
-    assert chat._talk is not first
+    assert chat._model is not first
     assert values.context == other.get("context", CONFIG["max_position_embeddings"])
 
 
-def test_a_folder_that_holds_another_model_now_is_loaded_again(chat: ChatCalls, tmp_path: Path) -> None:
+def test_changed_folder_is_loaded_again(chat: ChatCalls, tmp_path: Path) -> None:
     folder = save_model(tmp_path / "changing")
     ask(chat, LoadModel(str(folder), "cpu"))
-    first = chat._talk
+    first = chat._model
     (folder / "config.json").write_text(json.dumps({**CONFIG, "max_position_embeddings": 128}))
     assert ask(chat, LoadModel(str(folder), "cpu")).context == 128
-    assert chat._talk is not first
+    assert chat._model is not first
 
 
-def test_a_model_that_cannot_be_loaded_leaves_none_open(chat: ChatCalls, model: Path) -> None:
+def test_failed_load_leaves_no_model_loaded(chat: ChatCalls, model: Path) -> None:
     ask(chat, LoadModel(str(model), "cpu"))
     with pytest.raises(BitwrightError):
         ask(chat, LoadModel(str(model / "nothing"), "cpu"))
-    with pytest.raises(BadInput, match="No model is open"):
+    with pytest.raises(BadInput, match="No model is loaded"):
         ask(chat, Say(HELLO))
 
 
-def test_a_context_of_nothing_is_refused(chat: ChatCalls, model: Path) -> None:
+def test_context_of_zero_is_an_error(chat: ChatCalls, model: Path) -> None:
     with pytest.raises(BadInput, match="context"):
         ask(chat, LoadModel(str(model), context=0))
 
 
-def test_what_is_said_of_a_loaded_model(open_chat: ChatCalls, model: Path) -> None:
+def test_description_of_a_loaded_model(open_chat: ChatCalls, model: Path) -> None:
     values = ask(open_chat, LoadModel(str(model), "cpu"))
     assert (values.schemes, values.folder, values.label) == ({}, str(model), "model")
     assert values.weight_bytes == sum(info.nbytes for info in read_folder(model).values())
@@ -118,14 +118,14 @@ def test_what_is_said_of_a_loaded_model(open_chat: ChatCalls, model: Path) -> No
     assert "native" in [row.name for row in values.backends]
 
 
-def test_a_device_that_is_not_there_becomes_the_cpu_and_says_so(chat: ChatCalls, model: Path) -> None:
+def test_missing_device_is_replaced_by_the_cpu_with_a_warning(chat: ChatCalls, model: Path) -> None:
     seen: list[Event] = []
     loaded = ask(chat, LoadModel(str(model), "cuda:77"), seen)
     assert (loaded.device, "cuda:77" in loaded.device_note) == ("cpu", True)
     assert [event.level for event in seen if isinstance(event, Log) and "cuda:77" in event.message] == ["warning"]
 
 
-def test_an_answer_comes_in_tokens_and_figures(open_chat: ChatCalls) -> None:
+def test_answer_has_tokens_and_statistics(open_chat: ChatCalls) -> None:
     seen: list[Event] = []
     said = ask(open_chat, Say(HELLO, Sampling(max_tokens=6, temperature=1.0, seed=4)), seen)
     assert "".join(event.text for event in seen if isinstance(event, Token)) == said.text
@@ -133,30 +133,30 @@ def test_an_answer_comes_in_tokens_and_figures(open_chat: ChatCalls) -> None:
     assert (said.statistics.seed, said.statistics.dropped_messages) == (4, 0)
 
 
-def test_the_second_question_finds_the_first_in_the_cache(open_chat: ChatCalls) -> None:
+def test_second_question_reuses_the_cache(open_chat: ChatCalls) -> None:
     first = ask(open_chat, Say(HELLO, Sampling(max_tokens=4)))
     messages = (*HELLO, {"role": "assistant", "content": first.text}, *HELLO)
     assert ask(open_chat, Say(messages, Sampling(max_tokens=4))).statistics.cached_tokens >= 22
 
 
-def test_an_answer_is_continued(open_chat: ChatCalls) -> None:
+def test_answer_is_continued(open_chat: ChatCalls) -> None:
     messages = (*HELLO, {"role": "assistant", "content": "Hi"})
     said = ask(open_chat, Say(messages, Sampling(max_tokens=2), continue_last=True))
     assert said.statistics.prompt_tokens == len("user: hello\nassistant: Hi")
 
 
 @pytest.mark.parametrize("request_", [Say(()), Say(({"role": "user"},)), Say(HELLO, continue_last=True)])
-def test_what_makes_no_sense_is_refused(open_chat: ChatCalls, request_: Say) -> None:
+def test_invalid_conversation_is_an_error(open_chat: ChatCalls, request_: Say) -> None:
     with pytest.raises(BadInput):
         ask(open_chat, request_)
 
 
-def test_a_conversation_is_counted(open_chat: ChatCalls) -> None:
+def test_count_tokens_of_a_conversation(open_chat: ChatCalls) -> None:
     expected = TokenCount(len("user: hello\nassistant:"), CONFIG["max_position_embeddings"])
     assert ask(open_chat, CountTokens(HELLO)) == expected
 
 
-def test_perplexity_is_that_of_the_plain_model_on_a_runs_own_rows(
+def test_perplexity_equals_that_of_the_plain_model_on_the_text_of_a_run(
     open_chat: ChatCalls, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(heldout, "WINDOWS", 2)
@@ -170,7 +170,7 @@ def test_perplexity_is_that_of_the_plain_model_on_a_runs_own_rows(
     assert [event.fraction for event in seen if isinstance(event, Progress)] == [0.5, 1.0]
 
 
-def test_measuring_perplexity_can_be_stopped(open_chat: ChatCalls) -> None:
+def test_measurement_of_perplexity_can_be_stopped(open_chat: ChatCalls) -> None:
     with pytest.raises(Cancelled):
         open_chat.perplexity(MeasurePerplexity(), lambda _event: None, lambda: True)
 
@@ -196,12 +196,12 @@ MEASURED = {"perplexity": {"original": 20.5, "quantized": 21.25, "text": "a text
         ([], None),
     ],
 )
-def test_the_report_of_a_run_tells_its_perplexity(tmp_path: Path, value: Any, expected: Any) -> None:
+def test_perplexity_from_the_report_of_a_run(tmp_path: Path, value: Any, expected: Any) -> None:
     folder = report(tmp_path / "out", value)
     assert reported_perplexity(folder, folder) == expected
 
 
-def test_a_report_beside_the_only_gguf_file_is_its_own(tmp_path: Path) -> None:
+def test_report_beside_the_only_gguf_file(tmp_path: Path) -> None:
     folder = report(tmp_path / "out", MEASURED)
     file = folder / "model.gguf"
     file.touch()
@@ -210,5 +210,5 @@ def test_a_report_beside_the_only_gguf_file_is_its_own(tmp_path: Path) -> None:
     assert reported_perplexity(file, tmp_path / "elsewhere") is None
 
 
-def test_a_model_without_a_report_has_none_to_tell(tmp_path: Path) -> None:
+def test_no_perplexity_without_a_report(tmp_path: Path) -> None:
     assert reported_perplexity(Path("some/model"), tmp_path) is None

@@ -1,4 +1,4 @@
-"""The real service as a process: what it answers, what it hears while it works, and how it leaves."""
+"""Tests of the child process: replies, stops of running calls, and its end."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def service(
     tmp_path_factory: pytest.TempPathFactory, take_home: Callable[[Path, pytest.MonkeyPatch], Path]
 ) -> Iterator[Service]:
-    """One child for all tests of answers: it imports torch once."""
+    """Share one child between the tests of replies, so that torch is imported once."""
     with pytest.MonkeyPatch.context() as patch:
         take_home(tmp_path_factory.mktemp("service") / "home", patch)
         with Service(patience=60) as running:
@@ -59,20 +59,20 @@ def ask_until(service: Service, request: Request[R], seen: list[Event], count: i
             return result
 
 
-def test_a_folder_is_opened(service: Service, model: Path) -> None:
+def test_open_a_folder(service: Service, model: Path) -> None:
     found = ask(service, OpenModel(str(model)))
     assert (found.name, found.label, found.origin) == (str(model), "model", "folder")
     assert (found.config, found.folder, found.download_bytes) == (CONFIG, str(model), 0)
     assert {info.name: info for info in found.tensors} == read_folder(model)
 
 
-def test_what_is_not_there_is_said(service: Service) -> None:
+def test_missing_model_is_an_error(service: Service) -> None:
     with pytest.raises(BitwrightError) as caught:
         ask(service, OpenModel("/no/such/model"))
     assert caught.value.code == "model-not-found"
 
 
-def test_a_chat_streams_an_answer(service: Service, model: Path) -> None:
+def test_answer_is_streamed(service: Service, model: Path) -> None:
     loaded = ask(service, LoadModel(str(model), "cpu"))
     assert (loaded.label, loaded.device, loaded.template, loaded.context) == ("model", "cpu", True, 256)
     seen: list[Event] = []
@@ -81,14 +81,14 @@ def test_a_chat_streams_an_answer(service: Service, model: Path) -> None:
     assert said.statistics.tokens <= 12
 
 
-def test_a_stop_ends_an_answer_with_what_it_has(service: Service, model: Path) -> None:
+def test_stopped_answer_has_the_text_so_far(service: Service, model: Path) -> None:
     ask(service, LoadModel(str(model), "cpu"))
     said = ask_until(service, Say(HELLO, Sampling(max_tokens=200, temperature=1.5, seed=1)), [], 3)
     assert said.statistics.ended_by == "stopped"
     assert said.statistics.tokens < 200
 
 
-def test_the_child_that_chats_is_the_child_that_opened(service: Service, model: Path) -> None:
+def test_one_child_opens_a_model_and_chats(service: Service, model: Path) -> None:
     ask(service, LoadModel(str(model), "cpu"))
     assert service.alive
     assert ask(service, Say(HELLO, Sampling(max_tokens=1))).statistics.tokens == 1
@@ -98,7 +98,7 @@ def test_the_child_that_chats_is_the_child_that_opened(service: Service, model: 
 
 
 def begin(tmp_path: Path, behaviour: str = "") -> subprocess.Popen[bytes]:
-    """A service without a client; the real one, or the fake one's calls behind the real machinery."""
+    """A child process without a client, with the real handlers or those of `fake_service`."""
     log = tmp_path / "log.txt"
     command = ["-P", "-m", "core.service.child"] if not behaviour else [str(FAKE), behaviour]
     with log.open("ab") as stream:
@@ -129,19 +129,19 @@ def call(number: int, name: str, **fields: Any) -> dict[str, Any]:
     return {"id": number, "request": name, "fields": fields}
 
 
-def test_requests_are_answered_in_their_order(tmp_path: Path) -> None:
+def test_requests_are_executed_in_order(tmp_path: Path) -> None:
     with begin(tmp_path, "served") as process:
         send(process, *(call(number, "Echo", count=0) for number in (7, 3, 5)))
         assert [receive(process)[0] for _ in range(3)] == [7, 3, 5]
 
 
-def test_nonsense_on_stdin_is_passed_over(tmp_path: Path) -> None:
+def test_invalid_lines_on_stdin_are_ignored(tmp_path: Path) -> None:
     with begin(tmp_path, "served") as process:
         send(process, b"\xff", b"[]", b"7", b'{"id": 1}', b'{"stop": "x"}', call(2, "Echo", count=0))
         assert receive(process)[1]["event"] == "Result"
 
 
-def test_a_call_can_be_stopped_before_its_turn(tmp_path: Path) -> None:
+def test_queued_call_can_be_stopped(tmp_path: Path) -> None:
     with begin(tmp_path, "served") as process:
         send(process, call(1, "Wait"), call(2, "Echo", count=0))
         assert receive(process)[1]["event"] == "Log"
@@ -150,8 +150,8 @@ def test_a_call_can_be_stopped_before_its_turn(tmp_path: Path) -> None:
         assert [(number, event["code"]) for number, event in ends] == [(1, "cancelled"), (2, "cancelled")]
 
 
-@pytest.mark.parametrize("name", ["Wait", "Deaf", "Talk"])
-def test_without_its_parent_a_call_ends(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["Wait", "Deaf", "Stream"])
+def test_running_call_ends_with_the_parent(tmp_path: Path, name: str) -> None:
     with begin(tmp_path, "served") as process:
         send(process, call(1, name))
         receive(process)
@@ -162,14 +162,14 @@ def test_without_its_parent_a_call_ends(tmp_path: Path, name: str) -> None:
         assert process.wait(30) == 0
 
 
-def test_a_service_that_waits_leaves_with_its_parent(tmp_path: Path) -> None:
+def test_idle_child_ends_with_the_parent(tmp_path: Path) -> None:
     with begin(tmp_path) as process:
         assert process.communicate(timeout=60)[0] == b""
     assert process.returncode == 0
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGKILL")
-def test_a_killed_parent_takes_its_service_along(tmp_path: Path) -> None:
+def test_child_ends_with_a_killed_parent(tmp_path: Path) -> None:
     source = (
         "import sys; from core.service.client import Service\n"
         "from tests.core.service.fake_service import Deaf\n"
@@ -186,7 +186,7 @@ def test_a_killed_parent_takes_its_service_along(tmp_path: Path) -> None:
     assert gone
 
 
-def test_without_a_log_it_says_how_it_is_used(tmp_path: Path) -> None:
+def test_usage_without_a_log(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-P", "-m", "core.service.child"],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -198,13 +198,13 @@ def test_without_a_log_it_says_how_it_is_used(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr.startswith("usage: ")) == (2, True)
 
 
-def test_a_service_imports_no_torch_until_a_call_needs_it() -> None:
+def test_torch_is_not_imported_before_a_call_needs_it() -> None:
     source = "import sys; import core.service.child, core.service.calls; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", source], cwd=ROOT, check=False).returncode == 0
 
 
 @pytest.mark.skipif(os.name != "posix", reason="truncates a file that is open elsewhere")
-def test_a_log_that_grows_without_end_is_emptied(tmp_path: Path) -> None:
+def test_large_log_is_truncated(tmp_path: Path) -> None:
     log = tmp_path / "log.txt"
     source = (
         "import os, threading; from core.service import child as service\n"

@@ -1,8 +1,9 @@
-"""Every request and every result survives the pipe, and both ends know the same ones."""
+"""Tests that every request has a handler and that all messages survive encoding and decoding."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -32,6 +33,7 @@ def dictionaries(kind: Any) -> st.SearchStrategy[Any]:
 
 
 st.register_type_strategy(dict, dictionaries)
+st.register_type_strategy(Path, st.sampled_from([Path("/a"), Path("/a/b c"), Path("/ä/x.gguf")]))
 st.register_type_strategy(Sampling, st.builds(Sampling, max_tokens=st.integers(1, 99), seed=st.none() | st.just(7)))
 st.register_type_strategy(LayerScheme, st.sampled_from([LayerScheme(4, 64), LayerScheme(8, -1, False)]))
 st.register_type_strategy(AnalysisSpec, st.just(AnalysisSpec("demo", (LayerScheme(2, 32),), samples=3)))
@@ -46,6 +48,6 @@ def test_every_request_has_a_handler() -> None:
 
 @pytest.mark.parametrize("kind", [*REQUESTS, *map(result_type, REQUESTS)], ids=lambda kind: kind.__name__)
 @given(data=st.data())
-def test_a_message_comes_back_from_its_json(kind: type[Any], data: st.DataObject) -> None:
+def test_message_round_trip_through_json(kind: type[Any], data: st.DataObject) -> None:
     message = data.draw(st.from_type(kind))
     assert decode(kind, json.loads(json.dumps(encode(message), allow_nan=False))) == message
