@@ -23,7 +23,7 @@ from core.events import Event, Log, Memory, Progress, Token
 from core.inference.generation.reply import ChatAnswer, Statistics
 from core.inference.generation.settings import Sampling
 from core.service.messages import OpenModel, Request, Say
-from tests.core.service.fake_service import Deaf, Echo, Leave, Talk, Wait, Wrong
+from tests.core.service.fake_service import Deaf, Echo, Leave, Stream, Wait, Wrong
 
 FAKE = Path(__file__).parents[3] / "core" / "service" / "fake_service.py"
 SAY = Say((), Sampling(1_000_000))
@@ -174,7 +174,7 @@ def test_a_call_that_ignores_its_stop_is_killed(qtbot: QtBot, calls: Calls, hear
 
 
 def test_a_flood_of_text_comes_in_few_signals(qtbot: QtBot, calls: Calls, heard: Heard) -> None:
-    until_over(qtbot, begin(calls, Talk(20_000), heard))
+    until_over(qtbot, begin(calls, Stream(20_000), heard))
     tokens = [event for event in heard.events if isinstance(event, Token)]
     assert "".join(event.text for event in tokens) == "word " * 20_000
     assert len(tokens) <= 20_000 / 100
@@ -242,7 +242,7 @@ def test_a_listener_that_fails_does_not_hide_the_end(qtbot: QtBot, calls: Calls)
 def test_close_ends_everything(qtbot: QtBot, heard: Heard) -> None:
     before = children()
     made = Calls(command=COMMAND)
-    running = [begin(made, request, heard) for request in (Wait(), Deaf(), Talk())]
+    running = [begin(made, request, heard) for request in (Wait(), Deaf(), Stream())]
     idle = made.session()
     until_over(qtbot, begin(idle, Echo(), heard))
     qtbot.waitUntil(lambda: len(heard.events) >= 3, timeout=30_000)
