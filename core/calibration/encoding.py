@@ -1,6 +1,6 @@
-"""Turning documents into token ids the way a model met them in training: begin-of-text and separators in their places.
+"""Tokenization of calibration documents, with begin-of-text and separator tokens placed as in training.
 
-Asks the tokenizer what it does instead of knowing families. Knows nothing of files or of rows.
+The special tokens are found by probing the tokenizer; there is no table of model families.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _END_OF_TEXT = ("<|endoftext|>", "<|end_of_text|>")
 
 
 class Encoder:
-    """A tokenizer with its habits found out.
+    """A tokenizer with its chat template, its begin-of-text tokens and the separator of documents.
 
     Attributes:
-        prefix: ids that the tokenizer puts before every text (begin-of-text), to begin every row with: models
-            trained with it (Gemma above all) answer far from their habit in its absence.
-        separator: ids that stand between two documents.
-        refusals: why the chat template refused a conversation, one reason for each.
-        conversations: how many there were.
+        prefix: Token ids that the tokenizer adds before every text (begin-of-text). Every calibration row starts with
+            them: the activations of models trained with them, above all Gemma, are different without them.
+        separator: Token ids between two documents.
+        refusals: Reason of each conversation that the chat template did not accept.
+        conversations: Number of conversations encoded.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -37,27 +37,27 @@ class Encoder:
         self.separator = self._find_separator()
         self.refusals: list[str] = []
         self.conversations = 0
-        self._broken = ""
+        self._template_error = ""
 
     @property
-    def remark(self) -> str:
-        """What became of conversations that the template did not write, in one sentence; "" if there were none."""
+    def template_message(self) -> str:
+        """Sentence about the conversations that were encoded as plain text; "" if there were none."""
         if self.conversations and not self._template.text:
-            return f"The model has no chat template: {self.conversations} conversations are read as plain text."
+            return f"The model has no chat template: {self.conversations} conversations are used as plain text."
         if not self.refusals:
             return ""
         reason = Counter(self.refusals).most_common(1)[0][0]
         return (
-            f"The chat template of the model refuses {len(self.refusals)} of {self.conversations} conversations "
-            f"({reason}); they are read as plain text."
+            f"The chat template of the model does not accept {len(self.refusals)} of {self.conversations} "
+            f"conversations ({reason}); they are used as plain text."
         )
 
     def encode(self, documents: Sequence[Document]) -> list[list[int]]:
-        """Ids of each document, without begin-of-text and without separators."""
+        """Return the token ids of each document, without begin-of-text and separator tokens."""
         texts = [self._text(document) for document in documents]
         if not texts:
             return []
-        # verbose=False: texts longer than the model's window are meant to be, they are cut into rows.
+        # verbose=False: no warning for texts longer than the model's context, because they are cut into rows.
         rows: list[list[int]] = self._tokenizer(
             texts, add_special_tokens=False, return_attention_mask=False, verbose=False
         )["input_ids"]
@@ -70,20 +70,20 @@ class Encoder:
         self.conversations += 1
         if not self._template.text:
             return document.plain()
-        if self._broken:
-            self.refusals.append(self._broken)
+        if self._template_error:
+            self.refusals.append(self._template_error)
             return document.plain()
-        turns = document.turns or tuple({"role": role, "content": said} for role, said in document.messages)
+        turns = document.turns or tuple({"role": role, "content": content} for role, content in document.messages)
         more = {"tools": list(document.tools)} if document.tools else {}
         try:
             return self._template.render(turns, {"add_generation_prompt": False, **more})
         except BadInput as error:
-            # Templates refuse what their model was not trained on: a system turn, two user turns in a row. One that
-            # cannot be read or does not end is not asked again.
-            said = " ".join(error.message.split()).rstrip(".")[:160]
-            reason = said.partition("refuses this conversation: ")[2] or said
+            # Chat templates reject conversations that their model was not trained on: a system turn, two user turns
+            # in a row. A template that cannot be parsed or does not end is not used again.
+            message = " ".join(error.message.split()).rstrip(".")[:160]
+            reason = message.partition("rejects this conversation: ")[2] or message
             if not isinstance(error, TemplateRefusal):
-                self._broken = reason
+                self._template_error = reason
             self.refusals.append(reason)
             return document.plain()
 
@@ -96,7 +96,7 @@ class Encoder:
         return ()
 
     def _find_separator(self) -> tuple[int, ...]:
-        # A chat model's end-of-sequence token ends a turn; between documents of its training text stood this one.
+        # The end-of-sequence token of a chat model ends a turn; pre-training separates documents with these tokens.
         vocabulary = self._tokenizer.get_added_vocab()
         for name in _END_OF_TEXT:
             if name in vocabulary:

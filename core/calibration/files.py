@@ -1,8 +1,7 @@
-"""Reading documents out of local files: plain text, JSON, JSON lines, CSV, parquet. Files are streamed.
+"""Calibration documents from local files: plain text, JSON, JSON lines, CSV and Parquet.
 
-Text may be UTF-8 or, with its mark, UTF-16, and packed by gzip.
-
-Tells a text from binary junk by its bytes, not by its name. Knows nothing of tokens or models.
+Text is UTF-8, or UTF-16 with a byte-order mark, and may be compressed with gzip. Files are streamed, except JSON files,
+which are parsed whole. Binary files are detected by their bytes, not by their names.
 """
 
 from __future__ import annotations
@@ -21,44 +20,50 @@ from core.calibration.documents import FIELDS, IDS_FIELDS, Document, cut_point, 
 from core.errors import BadCalibration, MissingDependency
 from core.events import Emit, Log
 
-TEXT_HINT = "Give plain text (.txt, .md), .jsonl, .json, .csv or .parquet, or use `builtin`."
-FIELD_HINT = 'Name the field "text" (or "content", "messages", "prompt" with "completion"), or use `builtin`.'
+TEXT_HINT = "Use plain text (.txt, .md), .jsonl, .json, .csv or .parquet, or the bundled text (`builtin`)."
+FIELD_HINT = (
+    'Name the field "text" (or "content", "messages", "prompt" with "completion"), or use the bundled text (`builtin`).'
+)
 PROBED_RECORDS = 10_000
-"""A file with no usable record among so many has none, it is taken."""
+"""Records after which a file or a data set without a single document is rejected."""
 _READ_CHARS = 1 << 20
 _LINE_CHARS = 1 << 28
 _JSON_CHARS = 1 << 30
 _GZIP = b"\x1f\x8b"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _SIGNATURES = (
-    (b"\x89PNG", "a PNG picture"),
-    (b"\xff\xd8\xff", "a JPEG picture"),
-    (b"GIF8", "a GIF picture"),
-    (b"%PDF", "a PDF"),
-    (b"PK\x03\x04", "a zip archive (or an office document)"),
-    (b"\x28\xb5\x2f\xfd", "compressed with zstd"),
-    (b"\xfd7zXZ\x00", "compressed with xz"),
+    (b"\x89PNG", "a PNG image"),
+    (b"\xff\xd8\xff", "a JPEG image"),
+    (b"GIF8", "a GIF image"),
+    (b"%PDF", "a PDF document"),
+    (b"PK\x03\x04", "a zip archive or an office document"),
+    (b"\x28\xb5\x2f\xfd", "a file compressed with zstd"),
+    (b"\xfd7zXZ\x00", "a file compressed with xz"),
     (b"GGUF", "a GGUF model"),
-    (b"\x7fELF", "a program"),
+    (b"\x7fELF", "an executable"),
     (b"ARROW1", "an Arrow file"),
 )
 
 
 def read(path: Path, block_chars: int, emit: Emit) -> Iterator[Document]:
-    """The documents in a file, in the file's order.
+    """Yield the documents in a file, in the order of the file.
 
     Args:
-        path: the file.
-        block_chars: plain text comes in blocks of at most so many characters, cut at paragraph ends.
+        path: Path of the file.
+        block_chars: Maximum number of characters of a document of plain text; longer texts are cut, preferably at the
+            end of a paragraph.
+        emit: Receives a warning if records without text were skipped.
 
     Raises:
-        BadCalibration: missing, a folder, unreadable, empty, not text, broken, or without a usable field.
+        BadCalibration: The file does not exist, is a folder, cannot be read, is empty, damaged or not text, or none of
+            its records has a field with text.
+        MissingDependency: The file is Parquet and pyarrow is not installed.
     """
     head = _head(path)
     if head[:4] == b"PAR1":
         records: Iterator[Any] = _parquet(path)
     elif path.suffix.lower() == ".parquet":
-        raise BadCalibration(f"{path} is not a parquet file, or only a part of one.", "Fetch the file again.")
+        raise BadCalibration(f"{path} is not a Parquet file, or is incomplete.", "Download the file again.")
     else:
         _refuse_binary(path, head)
         kind = path.with_suffix("").suffix.lower() if path.suffix.lower() == ".gz" else path.suffix.lower()
@@ -77,31 +82,33 @@ def read(path: Path, block_chars: int, emit: Emit) -> Iterator[Document]:
 def _head(path: Path) -> bytes:
     try:
         if path.is_dir():
-            raise BadCalibration(f"{path} is a folder, not a calibration file.", "Name one file in it.")
+            raise BadCalibration(f"{path} is a folder, not a calibration file.", "Choose a file in the folder.")
         if not path.exists():
-            raise BadCalibration(f"There is no calibration file {path}.", "Check the path, or use `builtin`.")
+            raise BadCalibration(f"The calibration file {path} does not exist.", "Check the path, or use `builtin`.")
         if not path.is_file():
             raise BadCalibration(f"{path} is not a regular file.", TEXT_HINT)
         with _opened(path) as stream:
             head = stream.read(4096)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise BadCalibration(f"{path} is a damaged gzip file.", "Fetch the file again.") from error
+        raise BadCalibration(f"{path} is a damaged gzip file.", "Download the file again.") from error
     except OSError as error:
-        raise BadCalibration(f"{path} cannot be read: {error.strerror}.", "Check the path and its rights.") from error
+        raise BadCalibration(
+            f"{path} cannot be read: {error.strerror}.", "Check the path and its permissions."
+        ) from error
     if not head:
         raise BadCalibration(f"The calibration file {path} is empty.", TEXT_HINT)
     return head
 
 
 def _opened(path: Path) -> IO[bytes]:
-    """The file's bytes, unpacked where gzip packed them."""
+    """Open a file for reading bytes, decompressed if it is a gzip file."""
     with path.open("rb") as stream:
         packed = stream.read(2) == _GZIP
     return cast(IO[bytes], gzip.open(path, "rb")) if packed else path.open("rb")
 
 
 def _text(path: Path, newline: str | None = None) -> io.TextIOWrapper:
-    """The file's text, in UTF-8, or in UTF-16 where it has that mark."""
+    """Open a file for reading text: UTF-16 if it starts with that byte-order mark, otherwise UTF-8."""
     stream = _opened(path)
     head = stream.read(2)
     stream.seek(0)
@@ -118,7 +125,11 @@ def _refuse_binary(path: Path, head: bytes) -> None:
 
 
 def _chunks(path: Path) -> Iterator[str]:
-    """The file's text in portions; refuses what is no text or holds NUL bytes."""
+    """Yield the text of a file in portions of at most _READ_CHARS characters.
+
+    Raises:
+        BadCalibration: The file is not text, is damaged, or contains NUL bytes.
+    """
     with _text(path) as stream:
         while chunk := _portion(path, stream.read, _READ_CHARS):
             yield chunk
@@ -132,16 +143,16 @@ def _portion(path: Path, call: Any, size: int) -> str:
         where = f" (line {place})" if place else ""
         raise BadCalibration(f"{path} is not text in UTF-8{where}.", f"Save it as UTF-8. {TEXT_HINT}") from error
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise BadCalibration(f"{path} is a damaged gzip file.", "Fetch the file again.") from error
+        raise BadCalibration(f"{path} is a damaged gzip file.", "Download the file again.") from error
     except OSError as error:
         raise BadCalibration(f"{path} cannot be read: {error.strerror}.", "Check the disk.") from error
     if "\0" in portion:
-        raise BadCalibration(f"{path} holds NUL bytes, so it is not text.", TEXT_HINT)
+        raise BadCalibration(f"{path} contains NUL bytes, so it is not text.", TEXT_HINT)
     return portion
 
 
 def _undecodable(path: Path) -> int:
-    """The first line that is not UTF-8, counted from 1; 0 if there is none."""
+    """Return the number of the first line that is not UTF-8, counted from 1; 0 if there is none."""
     with _opened(path) as stream:
         for number, line in enumerate(stream, 1):
             try:
@@ -168,7 +179,7 @@ def _plain(path: Path, block_chars: int) -> Iterator[Document]:
     if rest.strip():
         yield Document(text=rest, continues=not first)
     elif first:
-        raise BadCalibration(f"The calibration file {path} holds no text.", TEXT_HINT)
+        raise BadCalibration(f"The calibration file {path} contains no text.", TEXT_HINT)
 
 
 def _lines(path: Path) -> Iterator[Any]:
@@ -182,24 +193,31 @@ def _lines(path: Path) -> Iterator[Any]:
                 try:
                     value = json.loads(line.rstrip())
                 except (ValueError, RecursionError) as error:
-                    if number == 1 and line.strip() in ("[", "{"):  # one JSON value over many lines, under this name
+                    if number == 1 and line.strip() in (
+                        "[",
+                        "{",
+                    ):  # one JSON value over several lines
                         yield from _json(path)
                         return
                     raise _not_a_record(path, number, error) from error
-                # a whole array of records in one line
+                # an array of records in one line
                 yield from value if isinstance(value, list) and from_record(value) is None else [value]
 
 
 def _not_a_record(path: Path, number: int, error: Exception) -> BadCalibration:
     place = f" (column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
     return BadCalibration(
-        f"Line {number} of {path} is not valid JSON{place}.", "Correct or delete that line; each line is one record."
+        f"Line {number} of {path} is not valid JSON{place}.",
+        "Correct or delete the line; each line is one JSON record.",
     )
 
 
 def _table(path: Path, separator: str) -> Iterator[Any]:
-    """Rows of a table with a header line, as mappings. Columns may be divided by semicolons, as spreadsheets do."""
-    csv.field_size_limit(_LINE_CHARS)  # 131,072 characters otherwise, less than an article may have
+    """Yield the rows of a CSV or TSV file with a header line as mappings, with the known text columns only.
+
+    Some spreadsheet programs separate the columns with semicolons, so the separator is detected from the header.
+    """
+    csv.field_size_limit(_LINE_CHARS)  # the default is 131,072 characters; an article may have more
     with _text(path, newline="") as stream:
         lines = iter(lambda: _portion(path, stream.readline, _LINE_CHARS), "")
         header = next(lines, "")
@@ -208,17 +226,17 @@ def _table(path: Path, separator: str) -> Iterator[Any]:
             names = [name for name in rows.fieldnames or [] if name.strip().lower() in FIELDS]
             if not names:
                 known = ", ".join(str(name)[:40] for name in (rows.fieldnames or [])[:8]) or "none"
-                raise BadCalibration(f"{path} has no text column; its columns are: {known}.", FIELD_HINT)
+                raise BadCalibration(f"{path} has no text column. Columns: {known}.", FIELD_HINT)
             for row in rows:
                 yield {name.strip().lower(): row[name] for name in names}
         except csv.Error as error:
             raise BadCalibration(
-                f"Line {rows.line_num} of {path} is not a row of a table ({error}).", "Save it as .jsonl or .txt."
+                f"Line {rows.line_num} of {path} is not a valid table row ({error}).", "Save it as .jsonl or .txt."
             ) from error
 
 
 def _separator(header: str, usual: str) -> str:
-    """The usual separator of columns, or that of other spreadsheets where only it gives a column of text."""
+    """Return the first separator, starting with `usual`, that gives a known text column; `usual` if none does."""
     for separator in (usual, ";", "\t", ","):
         names = next(csv.reader([header], delimiter=separator), [])
         if any(name.strip().lower() in FIELDS for name in names):
@@ -227,40 +245,41 @@ def _separator(header: str, usual: str) -> str:
 
 
 def _json(path: Path) -> Iterator[Any]:
-    """Records of a JSON file: an array, columns, one object, or JSON lines under the wrong name."""
+    """Yield the records of a JSON file: an array, a table by columns, one object, or JSON lines despite the suffix."""
     parts, size = [], 0
     for chunk in _chunks(path):
         size += len(chunk)
         if size > _JSON_CHARS:
             raise BadCalibration(
-                f"{path} is too large to be read as one JSON value.", "Save it as .jsonl, one record a line."
+                f"{path} is too large to be read as one JSON value.", "Save it as .jsonl, with one record per line."
             )
         parts.append(chunk)
     text = "".join(parts)
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
-        # "Extra data" after a whole first line: it is JSON lines.
+        # "Extra data" after a complete first line: the file is JSON lines.
         if error.msg == "Extra data" and text.lstrip()[0] == "{":
             yield from _lines(path)
             return
         raise BadCalibration(
-            f"{path} is not valid JSON (line {error.lineno}, column {error.colno}).", "Correct or fetch it again."
+            f"{path} is not valid JSON (line {error.lineno}, column {error.colno}).",
+            "Correct the file, or download it again.",
         ) from error
     except (ValueError, RecursionError) as error:
-        raise BadCalibration(f"{path} is not valid JSON.", "Correct or fetch it again.") from error
+        raise BadCalibration(f"{path} is not valid JSON.", "Correct the file, or download it again.") from error
     if isinstance(value, Mapping) and (columns := _columns(value)):
         yield from columns
     elif isinstance(value, Mapping) and from_record(value) is None:
-        # {"data": [...]} is usual.
+        # a common form: {"data": [...]}
         yield from next((column for column in value.values() if isinstance(column, list)), [])
     else:
-        # One conversation by itself is a list too.
+        # a single conversation is a list too
         yield from [value] if not isinstance(value, list) or is_conversation(value) else value
 
 
 def _columns(value: Mapping[str, Any]) -> list[Any]:
-    """The records of a table that is stored by columns, {"text": ["...", "..."]} or as pandas does; [] otherwise."""
+    """Return the records of a table that is stored by columns, as pandas or {"text": ["...", "..."]}; otherwise []."""
     if isinstance(value.get("columns"), list) and isinstance(value.get("data"), list):
         rows = [row for row in value["data"] if isinstance(row, list) and len(row) == len(value["columns"])]
         return [dict(zip(map(str, value["columns"]), row, strict=True)) for row in rows]
@@ -274,7 +293,7 @@ def _columns(value: Mapping[str, Any]) -> list[Any]:
 
 
 def _by_number(column: Any) -> Any:
-    """The values of {"0": ..., "1": ...}, as pandas writes a column; anything else unchanged."""
+    """Return the values of {"0": ..., "1": ...}, a column written by pandas, as a list; other values unchanged."""
     numbered = isinstance(column, Mapping) and all(str(key).isdecimal() for key in column)
     return list(column.values()) if numbered else column
 
@@ -284,17 +303,17 @@ def _parquet(path: Path) -> Iterator[Any]:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError as error:
-        raise MissingDependency("Reading parquet needs pyarrow.", "pip install pyarrow") from error
+        raise MissingDependency("Reading Parquet files requires pyarrow.", "pip install pyarrow") from error
     try:
         with pq.ParquetFile(path) as table:
             columns = [name for name in table.schema_arrow.names if name in FIELDS]
             if not columns:
                 names = ", ".join(table.schema_arrow.names[:8]) or "none"
-                raise BadCalibration(f"{path} has no text column; its columns are: {names}.", FIELD_HINT)
+                raise BadCalibration(f"{path} has no text column. Columns: {names}.", FIELD_HINT)
             for batch in table.iter_batches(batch_size=256, columns=columns):
                 yield from batch.to_pylist()
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise BadCalibration(f"{path} is a broken parquet file.", "Fetch the file again.") from error
+        raise BadCalibration(f"{path} is a damaged Parquet file.", "Download the file again.") from error
 
 
 def _usable(path: Path, records: Iterable[Any], emit: Emit) -> Iterator[Document]:
@@ -313,16 +332,14 @@ def _usable(path: Path, records: Iterable[Any], emit: Emit) -> Iterator[Document
     if found:
         if found < number:
             seen = f" (fields: {names})" if names else ""
-            emit(
-                Log("warning", f"{number - found} of {number} records of {path} hold no text and were left out{seen}.")
-            )
+            emit(Log("warning", f"{number - found} of {number} records of {path} have no text and were skipped{seen}."))
         return
     if not number:
-        raise BadCalibration(f"The calibration file {path} holds no records.", FIELD_HINT)
+        raise BadCalibration(f"The calibration file {path} contains no records.", FIELD_HINT)
     if any(name in IDS_FIELDS for name in names.split(", ")):
         raise BadCalibration(
-            f"The records of {path} hold token ids, which fit one tokenizer only; the fields are: {names}.",
-            "Give the text itself, as a field called text.",
+            f"The records of {path} contain token ids, which are valid for one tokenizer only. Fields: {names}.",
+            "Provide the text itself in a field named text.",
         )
-    seen = f"; the fields are: {names}" if names else ""
-    raise BadCalibration(f"No record of {path} has a field with text{seen}.", FIELD_HINT)
+    seen = f" Fields: {names}." if names else ""
+    raise BadCalibration(f"No record of {path} has a field with text.{seen}", FIELD_HINT)

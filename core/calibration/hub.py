@@ -1,6 +1,6 @@
-"""Reading documents out of a data set on the Hugging Face Hub, through `datasets`.
+"""Calibration documents from a data set on the Hugging Face Hub, read with `datasets`.
 
-Small sets are downloaded (and so are there the next time, offline too), large ones streamed. Knows nothing of tokens.
+Small data sets are downloaded, so that they can be used offline later; large ones are streamed.
 """
 
 from __future__ import annotations
@@ -20,25 +20,28 @@ from core.events import Emit, Log
 OFFLINE_HINT = "Check the network, or use `builtin` (works offline) or a local file."
 OPTIONS = ("split", "name", "field", "revision")
 STREAM_BYTES = 512 * 2**20
-"""A data set larger than this is streamed instead of downloaded."""
+"""Size of a data set, in bytes, above which it is streamed instead of downloaded."""
 REQUEST_SECONDS = 10.0
-PATIENCE_SECONDS = 15.0
-"""The name lookup before a request obeys no timeout of its own, hence a second, outer limit."""
+LOOKUP_SECONDS = 15.0
+"""Time limit of the whole request, because the timeout of a request does not include the DNS lookup before it."""
 _SHUFFLE_BUFFER = 1000
 T = TypeVar("T")
 
 
 def read(dataset: str, options: Mapping[str, str], seed: int, emit: Emit) -> Iterator[Document]:
-    """The documents of a data set in an order given by `seed`.
+    """Yield the documents of a data set in random order.
 
     Args:
-        dataset: id on the Hub, such as `NeelNanda/pile-10k`.
-        options: any of OPTIONS; the split is `train` where none is given.
+        dataset: Id on the Hub, such as `NeelNanda/pile-10k`.
+        options: Values of any of OPTIONS; the default split is `train`.
+        seed: Random seed of the order.
+        emit: Receives a warning if the downloaded copy is used because the Hub cannot be reached.
 
     Raises:
-        HubUnreachable: no answer within about 15 seconds, or access refused.
-        BadCalibration: no such data set, split or configuration, or no text in it.
-        DiskFull: no room for the download.
+        HubUnreachable: The Hub did not respond within about 15 seconds, or denied access.
+        BadCalibration: The data set, split or configuration does not exist, or has no text.
+        DiskFull: There is not enough disk space for the download.
+        MissingDependency: `datasets` is not installed.
     """
     datasets = _library()
     size, revision, reachable = _look_up(dataset, options, emit)
@@ -67,9 +70,9 @@ def _usable(dataset: str, table: Any, field: str) -> Iterator[Document]:
             break
     if not found:
         names = ", ".join(list(record)[:8]) or "none"
-        wanted = f"no text in its field {field}" if field else "no field with text"
+        missing = f"no text in its field {field}" if field else "no field with text"
         raise BadCalibration(
-            f"The data set {dataset} has {wanted}; its fields are: {names}.", f"Name one: {dataset}:field=NAME"
+            f"The data set {dataset} has {missing}. Fields: {names}.", f"Specify a field: {dataset}:field=NAME"
         )
 
 
@@ -77,52 +80,61 @@ def _library() -> Any:
     try:
         import datasets
     except ImportError as error:
-        raise MissingDependency("Reading a data set from the Hub needs `datasets`.", "pip install datasets") from error
+        raise MissingDependency(
+            "Reading a data set from the Hub requires `datasets`.", "pip install datasets"
+        ) from error
     return datasets
 
 
 def _look_up(dataset: str, options: Mapping[str, str], emit: Emit) -> tuple[int, str | None, bool]:
-    """Bytes of the data set, the commit to read, and True; without an answer, and with an earlier download, False."""
+    """Return the size of the data set in bytes, the commit to read, and whether the Hub was reached.
+
+    If the Hub cannot be reached and the data set was downloaded before: 0, the requested revision and False.
+    """
     from huggingface_hub import HfApi, errors
 
-    def ask() -> tuple[int, str | None, bool]:
+    def request() -> tuple[int, str | None, bool]:
         info = HfApi().dataset_info(
             dataset, revision=options.get("revision"), timeout=REQUEST_SECONDS, files_metadata=True
         )
         return sum(file.size or 0 for file in info.siblings or []), info.sha, True
 
     try:
-        return _within(PATIENCE_SECONDS, ask)
+        return _within(LOOKUP_SECONDS, request)
     except errors.HFValidationError as error:
         raise BadCalibration(f"{dataset!r} is neither a file nor a data set id.", "Check the spelling.") from error
     except errors.GatedRepoError as error:
         raise HubUnreachable(
-            f"The data set {dataset} needs an access token with its terms accepted.",
-            "Accept them on its page and log in with `hf auth login`, or use `builtin`.",
+            f"The data set {dataset} is gated: it requires an access token and acceptance of its terms.",
+            "Accept the terms on its page and log in with `hf auth login`, or use `builtin`.",
         ) from error
     except errors.RevisionNotFoundError as error:
-        raise BadCalibration(f"{dataset} has no revision {options.get('revision')!r}.", "Leave it out.") from error
+        raise BadCalibration(f"{dataset} has no revision {options.get('revision')!r}.", "Check or omit it.") from error
     except errors.RepositoryNotFoundError as error:
         raise BadCalibration(
             f"There is no data set {dataset} on the Hub, or it is private.",
-            "Check the spelling (a file needs its suffix, or ./ before it), or use `builtin`.",
+            "Check the id (the path of a file needs its suffix or a leading ./), or use `builtin`.",
         ) from error
     except (_transport_error(), OSError) as error:
         if _cached(dataset):
-            emit(Log("warning", f"The Hub does not answer; using the downloaded copy of {dataset}."))
+            emit(Log("warning", f"The Hub cannot be reached. The downloaded copy of {dataset} is used."))
             return 0, options.get("revision"), False
-        raise HubUnreachable(f"The data set {dataset} cannot be reached on the Hub.", OFFLINE_HINT) from error
+        raise HubUnreachable(f"The Hub cannot be reached to read the data set {dataset}.", OFFLINE_HINT) from error
 
 
 def _within(seconds: float, call: Callable[[], T]) -> T:
-    """The result of `call`, or TimeoutError after `seconds`; the thread that waits on is a daemon and holds nothing."""
+    """Return the result of `call`, which runs in a daemon thread.
+
+    Raises:
+        TimeoutError: `call` did not return within `seconds`; its thread continues in the background.
+    """
     results: list[T] = []
     errors: list[Exception] = []
 
     def work() -> None:
         try:
             results.append(call())
-        except Exception as error:  # noqa: BLE001 - handed to the caller's thread and raised there
+        except Exception as error:  # noqa: BLE001 - raised again in the thread of the caller
             errors.append(error)
 
     thread = threading.Thread(target=work, daemon=True)
@@ -131,7 +143,7 @@ def _within(seconds: float, call: Callable[[], T]) -> T:
     if errors:
         raise errors[0]
     if not results:
-        raise TimeoutError(f"no answer in {seconds} seconds")
+        raise TimeoutError(f"no response within {seconds} seconds")
     return results[0]
 
 
@@ -141,7 +153,7 @@ def _cached(dataset: str) -> bool:
 
 
 def _transport_error() -> type[Exception]:
-    """The base of the HTTP library's errors: huggingface_hub has changed its library more than once."""
+    """Return the base class of HTTP errors; it depends on the version of huggingface_hub (requests or httpx)."""
     from huggingface_hub import errors
 
     found: type[Exception] = errors.HTTPError
@@ -150,7 +162,7 @@ def _transport_error() -> type[Exception]:
 
 @contextmanager
 def _offline(datasets: Any) -> Iterator[None]:
-    """As if HF_HUB_OFFLINE were set: the libraries would otherwise try the silent Hub again for half a minute."""
+    """Act as if HF_HUB_OFFLINE were set; otherwise the libraries retry the unreachable Hub for half a minute."""
     from huggingface_hub import constants
 
     before = constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
@@ -163,7 +175,7 @@ def _offline(datasets: Any) -> Iterator[None]:
 
 @contextmanager
 def _quiet(datasets: Any) -> Iterator[None]:
-    """Without progress bars: they would go to a terminal that is ours to write."""
+    """Disable the progress bars of `datasets`, which would be mixed with the output of the command line."""
     shown = not datasets.utils.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
@@ -175,7 +187,7 @@ def _quiet(datasets: Any) -> Iterator[None]:
 
 @contextmanager
 def _translated(dataset: str) -> Iterator[None]:
-    """Errors of `datasets` as ours."""
+    """Translate errors of `datasets` and of its libraries into errors of `core.errors`."""
     import pyarrow as pa
     from datasets.exceptions import DatasetsError
 
@@ -184,10 +196,12 @@ def _translated(dataset: str) -> Iterator[None]:
     except BitwrightError:
         raise
     except (_transport_error(), ConnectionError, TimeoutError) as error:
-        raise HubUnreachable(f"The connection to the Hub broke while reading {dataset}.", OFFLINE_HINT) from error
+        raise HubUnreachable(f"The connection to the Hub was lost while reading {dataset}.", OFFLINE_HINT) from error
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            raise DiskFull(f"No room to download the data set {dataset}.", "Free some, or use `builtin`.") from error
+            raise DiskFull(
+                f"Not enough disk space to download the data set {dataset}.", "Free some space, or use `builtin`."
+            ) from error
         raise _unreadable(dataset, error) from error
     except (DatasetsError, ValueError, RuntimeError, KeyError, pa.ArrowException) as error:
         raise _unreadable(dataset, error) from error
@@ -197,5 +211,5 @@ def _unreadable(dataset: str, error: Exception) -> BadCalibration:
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return BadCalibration(
         f"The data set {dataset} cannot be read: {lines[0][:300]}",
-        f"A split and a configuration are named so: {dataset}:split=train:name=CONFIG. {FIELD_HINT}",
+        f"To choose a split and a configuration: {dataset}:split=train:name=CONFIG. {FIELD_HINT}",
     )

@@ -1,7 +1,7 @@
-"""A look at the text that a run would tune on, before the run: how much there is, and how its first rows read.
+"""Preview of the calibration text of a run: its size and its first rows.
 
-With the model's tokenizer these are the very rows of the run; without one, the documents as they are stored. Imports
-torch inside functions only, and knows nothing of models.
+With the model's tokenizer these are exactly the rows of the run; without one, the documents as they are stored. Imports
+torch inside functions only.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from core.events import Emit
 
 ROWS: Final = 3
 CHARACTERS: Final = 600
-"""Of each row that is shown."""
+"""Maximum number of characters of a row in the preview."""
 
 _READ_CHARACTERS: Final = 1 << 25
 _READ_DOCUMENTS: Final = 20_000
-"""A larger text is counted to here: without tokens nobody needs the exact number."""
+"""Limits of reading without a tokenizer; the figures of a larger text are lower bounds."""
 
 
 @dataclass(frozen=True)
 class Preview:
-    """What a calibration argument stands for.
+    """Size and first rows of a calibration text.
 
     Attributes:
-        source: the argument.
-        documents: that the rows come from; without a tokenizer, that were read.
-        tokens: in all rows; 0 without a tokenizer.
-        available: tokens that the rows are chosen from; 0 without a tokenizer.
-        rows: the first few, cut.
-        sha256: of the rows' token ids, as in the report of a run; "" without a tokenizer.
+        source: The calibration argument.
+        documents: Number of documents that the rows come from; without a tokenizer, number of documents read.
+        tokens: Number of tokens in all rows; 0 without a tokenizer.
+        available: Number of tokens that the rows are chosen from; 0 without a tokenizer.
+        rows: The first ROWS rows as text, each cut to CHARACTERS.
+        sha256: SHA-256 of the token ids of the rows, as in the report of a run; "" without a tokenizer.
     """
 
     source: str
@@ -57,12 +57,20 @@ def preview(
     emit: Emit,
     should_stop: ShouldStop,
 ) -> Preview:
-    """The rows of a run with this text, read with the tokenizer in `folder`; its documents where there is none.
+    """Return the preview of a calibration text.
+
+    Args:
+        calibration: A calibration argument, see `core.calibration.text.parse`.
+        folder: Folder with the tokenizer of the model. If it is None or has no tokenizer, documents are shown instead
+            of rows.
+        samples: Number of rows.
+        seqlen: Number of tokens per row.
+        seed: Random seed of the draw.
 
     Raises:
-        BadCalibration: the text cannot be used, or is too short.
-        HubUnreachable: a data set on the Hub that does not answer.
-        Cancelled: `should_stop` said so.
+        BadCalibration: The text cannot be used, or is too short.
+        HubUnreachable: The Hub did not respond.
+        Cancelled: `should_stop` returned True.
     """
     tokenizer = _tokenizer(folder)
     if tokenizer is None:
@@ -75,7 +83,7 @@ def preview(
 
 
 def _tokenizer(folder: Path | None) -> Any:
-    """The tokenizer in a model's folder, or None: the text can be looked at before the model is on this machine."""
+    """Return the tokenizer in the folder of a model, or None if there is none, as before the model is downloaded."""
     if folder is None:
         return None
     from core.model.tokenizer import load_tokenizer
@@ -91,7 +99,7 @@ def _documents(calibration: str, seed: int, emit: Emit, should_stop: ShouldStop)
     rows: list[str] = []
     for document in text.records(text.parse(calibration), emit, seed=seed):
         if should_stop():
-            raise Cancelled("Stopped while the calibration text was read.")
+            raise Cancelled("Stopped while reading the calibration text.")
         plain = document.plain()
         if len(rows) < ROWS:
             rows.append(_cut(plain))

@@ -1,6 +1,6 @@
-"""Where calibration text comes from: bundled, a local file, or a data set on the Hub.
+"""Sources of calibration text: the bundled text, a local file, or a data set on the Hub.
 
-Finds and checks the source and yields its documents; knows nothing of tokens or models.
+Parses and checks a calibration argument and yields the documents of its source. Does not tokenize.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from core.recipes import RESOURCES
 BUILTIN = "builtin"
 DEFAULT_DATASET = "NeelNanda/pile-10k"
 BLOCK_CHARS = 8000
-"""Plain text is cut into documents of about this size (2,000 tokens of English)."""
+"""Default size of a document of plain text, in characters: about 2,000 tokens of English."""
 BREAK = "====="
-"""A line that ends a document in the bundled texts."""
+"""Separator line between documents in the bundled texts."""
 _BUNDLE = RESOURCES / "calibration"
 _NOVELS_WEIGHT = 1.0
 _VARIED_WEIGHT = 12.0
-"""The varied passages are a twelfth of the bundled text; drawn this much earlier, a small run sees novels,
-articles, talk and code in about equal parts, and a large one sees everything."""
+"""Weight of everything but the novels, which is a twelfth of the bundled text: a small run draws novels, articles,
+conversations and code in about equal parts, and a large run draws everything."""
 _SUFFIXES = (".txt", ".text", ".md", ".rst", ".json", ".jsonl", ".ndjson", ".parquet", ".csv", ".tsv", ".log", ".gz")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", re.ASCII)
 _PATH_START = re.compile(r"[./~\\]|[A-Za-z]:[\\/]")
@@ -36,13 +36,14 @@ _CHECK_CHARS = 1 << 25
 
 @dataclass(frozen=True)
 class CalibrationSource:
-    """A calibration argument, taken apart.
+    """A parsed calibration argument.
 
     Attributes:
         kind: `builtin`, `file` or `hub`.
-        label: what the user wrote.
-        path: of a file.
-        dataset, options: id and options of a data set on the Hub.
+        label: The argument as given.
+        path: Path of the file, if `kind` is `file`.
+        dataset: Id of the data set, if `kind` is `hub`.
+        options: Options of the data set, if `kind` is `hub`; see `core.calibration.hub.OPTIONS`.
     """
 
     kind: str
@@ -53,67 +54,72 @@ class CalibrationSource:
 
 
 def parse(calibration: str) -> CalibrationSource:
-    """What a calibration argument means.
+    """Parse a calibration argument.
 
-    `builtin` is the bundled text. Anything that exists, has the suffix of a text or data file, or starts with
-    `.`, `/`, `~` or a drive is a path. The rest is `ID` or `ID:split=train:name=CONFIG:field=NAME:revision=SHA`.
+    `builtin` is the bundled text. An argument that exists as a file, has the suffix of a text or data file, or starts
+    with `.`, `/`, `~` or a drive letter is a path. Anything else is a data set on the Hub, as `ID` or
+    `ID:split=train:name=CONFIG:field=NAME:revision=SHA`.
 
     Raises:
-        BadCalibration: an unknown option, or neither a path nor an id.
+        BadCalibration: The argument has an unknown option, or is neither a path nor the id of a data set.
     """
     if calibration == BUILTIN:
         return CalibrationSource(BUILTIN, BUILTIN)
     if not calibration.strip() or "\0" in calibration:
-        raise BadCalibration("No calibration text is named.", "Use `builtin`, a file, or a data set id.")
+        raise BadCalibration("No calibration text is specified.", "Use `builtin`, a file, or the id of a data set.")
     path = _expanded(calibration)
     if _PATH_START.match(calibration) or path.suffix.lower() in _SUFFIXES or _exists(path):
         return CalibrationSource("file", calibration, path=path)
     dataset, *pairs = calibration.split(":")
     if not _HUB_ID.fullmatch(dataset):
         raise BadCalibration(
-            f"There is no calibration file {calibration}.", "Check the path, or use `builtin` or a data set id."
+            f"The calibration file {calibration} does not exist.", "Check the path, or use `builtin` or a data set id."
         )
     return CalibrationSource("hub", calibration, dataset=dataset, options=_options(dataset, pairs))
 
 
 def check(calibration: str) -> None:
-    """Refuse, before any heavy work, what cannot be calibration text. Data sets on the Hub are not asked for.
+    """Check a calibration argument before any expensive work.
 
-    Reads at most about 32 million characters of a file: later parts are judged when they are drawn.
+    Reads at most about 32 million characters of a file; later parts are checked when they are drawn. Does not send
+    requests to the Hub.
 
     Raises:
-        BadCalibration: as `documents`.
+        BadCalibration: See `documents`.
     """
     source = parse(calibration)
     if source.kind == "hub":
         return
     seen = 0
     for document in records(source, _silent):
-        seen += len(document.text) + sum(len(said) for _, said in document.messages)
+        seen += len(document.text) + sum(len(content) for _, content in document.messages)
         if seen > _CHECK_CHARS:
             return
 
 
 def documents(calibration: str, emit: Emit) -> Iterator[str]:
-    """The plain text of each document, in the source's order (a Hub data set's is shuffled, with seed 0).
+    """Yield the plain text of each document, in the order of the source; a Hub data set is shuffled with seed 0.
 
     Raises:
-        BadCalibration: nothing there, not text, broken, empty, or without a field that holds text.
-        HubUnreachable: the Hub does not answer within about 15 seconds, or refuses.
+        BadCalibration: The source does not exist, is empty, damaged or not text, or has no field with text.
+        HubUnreachable: The Hub did not respond within about 15 seconds, or denied access.
     """
     for document in records(parse(calibration), emit):
         yield document.plain()
 
 
 def records(source: CalibrationSource, emit: Emit, block_chars: int = BLOCK_CHARS, seed: int = 0) -> Iterator[Document]:
-    """The documents of a source, conversations kept as such.
+    """Return an iterator over the documents of a source; conversations are not converted to plain text.
 
     Args:
-        block_chars: plain text is cut into documents of at most so many characters.
-        seed: order in which a Hub data set is read.
+        source: A parsed calibration argument.
+        emit: Receives warnings.
+        block_chars: Maximum number of characters of a document of plain text; longer texts are cut.
+        seed: Random seed of the order of a Hub data set.
 
     Raises:
-        as `documents`.
+        BadCalibration: See `documents`.
+        HubUnreachable: See `documents`.
     """
     if source.kind == BUILTIN:
         return bundled(_BUNDLE)
@@ -123,7 +129,11 @@ def records(source: CalibrationSource, emit: Emit, block_chars: int = BLOCK_CHAR
 
 
 def bundled(folder: Path) -> Iterator[Document]:
-    """The documents of a folder of bundled texts: `*.txt` with breaks between documents, then `chat.json`."""
+    """Yield the documents in a folder of bundled texts: `*.txt` with separators between documents, then `chat.json`.
+
+    Raises:
+        CorruptFile: `chat.json` has a record without text.
+    """
     for path in sorted(folder.glob("*.txt")):
         weight = _NOVELS_WEIGHT if path.stem == "novels" else _VARIED_WEIGHT
         for passage in path.read_text(encoding="utf-8").split(f"\n{BREAK}\n"):
@@ -132,7 +142,7 @@ def bundled(folder: Path) -> Iterator[Document]:
     for record in read_json(chat) if chat.is_file() else []:
         document = from_record(record)
         if document is None:
-            raise CorruptFile(f"{chat} has a record without text.", "Install Bitwright again.")
+            raise CorruptFile(f"{chat} has a record without text.", "Reinstall Bitwright.")
         yield replace(document, weight=_VARIED_WEIGHT)
 
 
@@ -143,7 +153,7 @@ def _options(dataset: str, pairs: list[str]) -> dict[str, str]:
         if key not in hub.OPTIONS or not value:
             raise BadCalibration(
                 f"{pair!r} is not an option of a data set.",
-                f"Write {dataset}:split=train:name=CONFIG; the options are {', '.join(hub.OPTIONS)}.",
+                f"Use the form {dataset}:split=train:name=CONFIG. Options: {', '.join(hub.OPTIONS)}.",
             )
         options[key] = value
     return options
@@ -152,16 +162,16 @@ def _options(dataset: str, pairs: list[str]) -> dict[str, str]:
 def _expanded(calibration: str) -> Path:
     try:
         return expanded(calibration)
-    except RuntimeError:  # ~name of nobody here
+    except RuntimeError:  # ~name, without such a user
         return Path(calibration)
 
 
 def _exists(path: Path) -> bool:
     try:
         return path.exists()
-    except OSError:  # a name too long to be a file
+    except OSError:  # too long for a file name
         return False
 
 
 def _silent(event: Event) -> None:
-    """Drop an event."""
+    """Ignore an event."""

@@ -1,7 +1,4 @@
-"""Calibration rows: documents drawn at random, tokenized, packed end to end, and cut into rows of equal length.
-
-Knows tokenizers and rows; knows nothing of models or of where text is stored.
-"""
+"""Calibration rows: documents are drawn at random, tokenized, concatenated, and cut into rows of equal length."""
 
 from __future__ import annotations
 
@@ -28,24 +25,28 @@ from core.events import Emit, Log
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-SPREAD = 4
-"""Rows are drawn from this many times the tokens they need, so that even a few rows come from many documents."""
-LEAST_TOKENS = 32_768
-_CHARS_A_TOKEN = 8
-_CHARS_OF_A_TOKEN_IN_A_PIECE = 5
+OVERSAMPLING = 4
+"""Ratio of the tokens read to the tokens in the rows, so that even a few rows come from many documents."""
+MIN_TOKENS = 32_768
+"""Minimum number of tokens to read, however few the rows need."""
+_CHARS_PER_TOKEN = 8
+"""Characters read per token needed; an upper estimate, because texts differ."""
+_PIECE_CHARS_PER_TOKEN = 5
+"""Characters of a piece of plain text per token of a row."""
 _BATCH = 32
+"""Pieces tokenized in one call."""
 
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """What a model is tuned on.
+    """Token rows that a model is calibrated on.
 
     Attributes:
-        tokens: int64 [samples, seqlen].
-        source: the calibration argument.
-        documents: distinct documents (of a plain text: parts of it) that the rows come from.
-        sha256: of the token ids as little-endian int64, row by row.
-        available: tokens that the rows were chosen from.
+        tokens: Token ids, int64 [samples, seqlen].
+        source: The calibration argument.
+        documents: Number of distinct documents that the rows come from; a part of a plain text counts as a document.
+        sha256: SHA-256 of the token ids as little-endian int64, in row-major order.
+        available: Number of tokens that the rows were chosen from.
     """
 
     tokens: Tensor
@@ -69,7 +70,7 @@ class _Draw:
 
 @dataclass(frozen=True)
 class _Stream:
-    """Packed ids; `starts[i]` is where the piece of document `serials[i]` begins."""
+    """Concatenated token ids; the piece of document `serials[i]` starts at index `starts[i]`."""
 
     ids: array[int]
     starts: list[int]
@@ -87,65 +88,73 @@ def load(
     vocab_size: int | None = None,
     should_stop: ShouldStop = never,
 ) -> Calibration:
-    """`samples` rows of `seqlen` tokens from the calibration text; the same arguments give the same rows.
+    """Return calibration rows; the same arguments give the same rows.
 
-    Documents come in random order, short ones are packed and none is dropped; rows begin with the tokenizer's
-    begin-of-text token where it has one. Memory is bounded however large the text.
+    Documents are drawn in random order and concatenated, so that short documents are not dropped. Every row starts with
+    the begin-of-text token of the tokenizer, if it has one. Memory use does not depend on the size of the text.
 
     Args:
-        calibration: as `core.calibration.text.parse`.
-        vocab_size: rows of the model's embedding; a token beyond it is refused.
+        calibration: A calibration argument, see `core.calibration.text.parse`.
+        tokenizer: The tokenizer of the model.
+        samples: Number of rows.
+        seqlen: Number of tokens per row.
+        seed: Random seed of the draw.
+        emit: Receives messages about skipped records and about conversations used as plain text.
+        vocab_size: Number of rows of the model's embedding; larger token ids are an error. None does not check.
+        should_stop: Called between documents; True stops the reading.
 
     Raises:
-        BadCalibration: the text cannot be used, is too short, or the tokenizer is not this model's.
-        HubUnreachable: a Hub data set that does not answer.
-        Cancelled: `should_stop` said so.
+        BadCalibration: The text cannot be used or is too short, or the tokenizer does not match the model.
+        HubUnreachable: The Hub did not respond.
+        Cancelled: `should_stop` returned True.
     """
     source = text.parse(calibration)
     encoder = Encoder(tokenizer)
-    width = seqlen - len(encoder.prefix)
-    if width < 1:
-        raise BadCalibration(f"Rows of {seqlen} tokens hold nothing but begin-of-text.", "Choose a longer --seqlen.")
-    wanted = max(SPREAD * samples * width, LEAST_TOKENS)
-    block = max(text.BLOCK_CHARS, _CHARS_OF_A_TOKEN_IN_A_PIECE * seqlen)
-    budget = _CHARS_A_TOKEN * wanted
+    body = seqlen - len(encoder.prefix)  # tokens of text per row
+    if body < 1:
+        raise BadCalibration(
+            f"Rows of {seqlen} tokens have no space for text after begin-of-text.", "Choose a longer --seqlen."
+        )
+    needed = max(OVERSAMPLING * samples * body, MIN_TOKENS)
+    block = max(text.BLOCK_CHARS, _PIECE_CHARS_PER_TOKEN * seqlen)
+    budget = _CHARS_PER_TOKEN * needed
     while True:
         documents = text.records(source, emit, block, seed)
         draw = _draw(_stoppable(documents, should_stop), seed, budget, block, hub=source.kind == "hub")
         encoder.refusals, encoder.conversations = [], 0
-        stream = _pack(draw.pieces, encoder, wanted, should_stop)
-        if draw.complete or len(stream.ids) >= samples * width:
+        stream = _concatenate(draw.pieces, encoder, needed, should_stop)
+        if draw.complete or len(stream.ids) >= samples * body:
             break
-        budget *= 8  # a text of fewer tokens than usual for its length: read more of it
-    if encoder.remark:
-        emit(Log("warning" if encoder.refusals else "info", encoder.remark))
-    if len(stream.ids) // width < samples:
+        budget *= 8  # the text has fewer tokens than expected for its length: read more of it
+    if message := encoder.template_message:
+        emit(Log("warning" if encoder.refusals else "info", message))
+    if len(stream.ids) // body < samples:
         raise _too_short(calibration, len(stream.ids), samples, seqlen, len(encoder.prefix))
     return _rows(stream, encoder.prefix, samples, seqlen, calibration, vocab_size)
 
 
 def sha256_of(tokens: Tensor) -> str:
-    """Hash of token ids as little-endian int64, row by row."""
+    """Return the SHA-256 of token ids as little-endian int64 in row-major order."""
     return hashlib.sha256(tokens.to(torch.int64).contiguous().numpy().astype("<i8").tobytes()).hexdigest()
 
 
 def _stoppable(documents: Iterable[Document], should_stop: ShouldStop) -> Iterator[Document]:
     for document in documents:
         if should_stop():
-            raise Cancelled("Stopped while the calibration text was read.")
+            raise Cancelled("Stopped while reading the calibration text.")
         yield document
 
 
 def _draw(documents: Iterable[Document], seed: int, budget: int, block: int, *, hub: bool) -> _Draw:
-    """Pieces in weighted random order, and the first `budget` characters of them only.
+    """Draw pieces in weighted random order, limited to about `budget` characters.
 
-    Each piece gets the key -log(u)/weight and the smallest keys win, which is weighted sampling without
-    replacement in one pass (Efraimidis and Spirakis 2006). A Hub data set is shuffled already: it is read
-    only as far as the budget goes.
+    Each piece gets the key -log(u) / weight, with u uniform in (0, 1], and the pieces with the smallest keys are kept:
+    weighted sampling without replacement in one pass (Efraimidis and Spirakis 2006). A Hub data set is already
+    shuffled, so it is read only until half of the budget is used.
     """
     draws = random.Random(seed)
-    heap: list[tuple[float, int, _Piece]] = []  # largest key first: that piece leaves first
-    held = 0
+    heap: list[tuple[float, int, _Piece]] = []  # the piece with the largest key is the first to be dropped
+    characters = 0
     order = 0
     complete = True
     for serial, document in enumerate(documents):
@@ -154,18 +163,18 @@ def _draw(documents: Iterable[Document], seed: int, budget: int, block: int, *, 
             key = -math.log(1.0 - draws.random()) / part.weight
             heapq.heappush(heap, (-key, order, _Piece(serial, part)))
             order += 1
-            held += size
-        while held > budget and len(heap) > 1:
-            held -= len(heapq.heappop(heap)[2].document.plain())
+            characters += size
+        while characters > budget and len(heap) > 1:
+            characters -= len(heapq.heappop(heap)[2].document.plain())
             complete = False
-        if hub and held >= budget // 2:
+        if hub and characters >= budget // 2:
             complete = False
             break
     return _Draw(tuple(piece for _, _, piece in sorted(heap, key=lambda item: (-item[0], item[1]))), complete)
 
 
 def _parts(document: Document, block: int) -> Iterator[Document]:
-    """A long document in parts, so that one book does not fill the rows."""
+    """Yield the parts of a document; a long text is cut, so that one book does not fill the rows."""
     if document.messages:
         yield document
         return
@@ -174,11 +183,11 @@ def _parts(document: Document, block: int) -> Iterator[Document]:
             yield replace(document, text=part.strip("\n"))
 
 
-def _pack(pieces: tuple[_Piece, ...], encoder: Encoder, wanted: int, should_stop: ShouldStop) -> _Stream:
+def _concatenate(pieces: tuple[_Piece, ...], encoder: Encoder, needed: int, should_stop: ShouldStop) -> _Stream:
     stream = _Stream(array("q"), [], [])
     for first in range(0, len(pieces), _BATCH):
         if should_stop():
-            raise Cancelled("Stopped while the calibration text was tokenized.")
+            raise Cancelled("Stopped while tokenizing the calibration text.")
         batch = pieces[first : first + _BATCH]
         for piece, ids in zip(batch, encoder.encode([piece.document for piece in batch]), strict=True):
             if not ids:
@@ -187,7 +196,7 @@ def _pack(pieces: tuple[_Piece, ...], encoder: Encoder, wanted: int, should_stop
             stream.serials.append(piece.serial)
             stream.ids.extend(ids)
             stream.ids.extend(encoder.separator)
-        if len(stream.ids) >= wanted:
+        if len(stream.ids) >= needed:
             break
     return stream
 
@@ -204,8 +213,8 @@ def _rows(
     largest = int(tokens.max())
     if vocab_size is not None and largest >= vocab_size:
         raise BadCalibration(
-            f"The tokenizer makes token {largest}, but the model knows only {vocab_size} tokens.",
-            "The tokenizer is not this model's: fetch the model again.",
+            f"The tokenizer produces token id {largest}, but the model has only {vocab_size} tokens.",
+            "The tokenizer does not belong to this model: download the model again.",
         )
     used: set[int] = set()
     for row in chosen:

@@ -1,4 +1,4 @@
-"""Which text a record holds, and how long texts are cut."""
+"""Tests of the extraction of documents from records, and of the cutting of long texts."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_the_text_of_a_record(record: object, expected: Document | None) -> None
     assert from_record(record) == expected
 
 
-def test_tool_calls_reach_the_template_as_it_wants_them() -> None:
+def test_arguments_of_tool_calls_are_parsed_for_the_template() -> None:
     call = {"type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
     called = {"role": "assistant", "content": None, "tool_calls": [call]}
     turns = [MESSAGES[0], called, {"role": "tool", "content": "42"}]
@@ -72,12 +72,12 @@ def test_tool_calls_reach_the_template_as_it_wants_them() -> None:
     assert '"name": "f"' in found.messages[1][1]
 
 
-def test_a_list_of_records_is_no_conversation() -> None:
+def test_a_list_of_records_is_not_a_conversation() -> None:
     assert not is_conversation([{"author": "Poe", "content": "The Raven"}, {"author": "Yeats", "content": "The Tower"}])
     assert is_conversation(MESSAGES)
 
 
-def test_a_named_field_is_read_and_no_other() -> None:
+def test_only_the_given_field_is_read() -> None:
     assert from_record({"text": "a", "poem": "b"}, "poem") == Document("b")
 
 
@@ -97,7 +97,7 @@ def test_cutting_loses_nothing(text: str, size: int) -> None:
 
 
 @given(st.text(alphabet="ab. \n", max_size=300), st.integers(4, 40))
-def test_no_piece_is_longer_than_asked(text: str, size: int) -> None:
+def test_no_piece_is_longer_than_the_size(text: str, size: int) -> None:
     assert all(0 < len(piece) <= size for piece in cut(text, size))
 
 

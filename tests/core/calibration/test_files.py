@@ -1,4 +1,4 @@
-"""Local calibration files: what is read from each kind, and what a user sees for each kind of junk."""
+"""Tests of local calibration files: the documents of each file format, and the errors for unusable files."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def write(folder: Path, name: str, content: str | bytes) -> Path:
         ("lines.json", '{"text": "a"}\n{"text": "b"}\n', ["a", "b"]),
     ],
 )  # fmt: skip
-def test_what_is_read(tmp_path: Path, name: str, content: str | bytes, expected: list[str]) -> None:
+def test_documents_of_each_file_format(tmp_path: Path, name: str, content: str | bytes, expected: list[str]) -> None:
     assert texts(write(tmp_path, name, content)) == expected
 
 
@@ -97,13 +97,13 @@ def test_only_the_first_block_begins_a_text(tmp_path: Path) -> None:
     [
         ("empty.txt", b"", "is empty"),
         ("blank.txt", b" \n\n", "no text"),
-        ("picture.txt", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "PNG picture"),
+        ("picture.txt", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "PNG image"),
         ("model.txt", (40).to_bytes(8, "little") + b'{"a":{"dtype":"F32"}}', "safetensors"),
         ("model.gguf", b"GGUF\3\0\0\0", "GGUF model"),
         ("words.docx", b"PK\x03\x04aaaa", "zip archive"),
         ("words.txt.gz", b"\x1f\x8b\x08\x08", "damaged gzip"),
         ("cut.txt.gz", gzip.compress(bytes(range(32, 127)) * 2000, mtime=0)[:-9], "damaged gzip"),
-        ("picture.gz", gzip.compress(b"\x89PNG\r\n", mtime=0), "PNG picture"),
+        ("picture.gz", gzip.compress(b"\x89PNG\r\n", mtime=0), "PNG image"),
         ("nul.txt", b"text\0text", "binary"),
         ("late_nul.txt", b"text " * 2000 + b"\0", "NUL"),
         ("latin1.txt", "au lait\ncaf\u00e9".encode("latin-1"), r"not text in UTF-8 \(line 2\)"),
@@ -111,23 +111,23 @@ def test_only_the_first_block_begins_a_text(tmp_path: Path) -> None:
         ("odd.txt", "text".encode("utf-16")[:-1], "not text"),
         ("a.jsonl", b'{"text": "a"}\n{"text": "b"\n', r"Line 2 of .* \(column 13\)"),
         ("ids.jsonl", b'{"input_ids": [1, 2]}\n', "token ids"),
-        ("labels.csv", b"id,label\n1,2\n", "its columns are: id, label"),
+        ("labels.csv", b"id,label\n1,2\n", "Columns: id, label"),
         ("deep.jsonl", b"[" * 100_000, "Line 1"),
-        ("none.jsonl", b'{"label": 1}\n{"label": 2}\n', "the fields are: label"),
+        ("none.jsonl", b'{"label": 1}\n{"label": 2}\n', "Fields: label"),
         ("number.jsonl", b"1\n2\n", "No record"),
         ("a.json", b'[{"text": "a"},\n{"text": ]', "line 2"),
         ("none.json", b"[]", "no records"),
-        ("fake.parquet", b"not parquet at all", "not a parquet file"),
-        ("half.parquet", b"PAR1" + b"\x15\x04" * 40, "broken parquet"),
+        ("fake.parquet", b"not parquet at all", "not a Parquet file"),
+        ("half.parquet", b"PAR1" + b"\x15\x04" * 40, "damaged Parquet"),
     ],
 )
-def test_junk_is_refused_in_one_sentence(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+def test_an_unusable_file_is_refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     with pytest.raises(BadCalibration, match=message):
         texts(write(tmp_path, name, content))
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(BadCalibration, match="There is no calibration file"):
+    with pytest.raises(BadCalibration, match="does not exist"):
         texts(tmp_path / "none.txt")
 
 
@@ -140,7 +140,7 @@ def test_a_parquet_file_cut_in_half(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"text": [f"text {number}" for number in range(1000)]}), path)
     path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(BadCalibration, match="broken parquet"):
+    with pytest.raises(BadCalibration, match="damaged Parquet"):
         texts(path)
 
 
@@ -150,13 +150,13 @@ def test_parquet_without_a_text_column_names_its_columns(tmp_path: Path) -> None
         texts(tmp_path / "a.parquet")
 
 
-def test_a_file_of_useless_records_is_given_up_early(tmp_path: Path) -> None:
+def test_a_file_without_documents_is_refused_after_the_probed_records(tmp_path: Path) -> None:
     lines = ['{"label": 1}'] * files.PROBED_RECORDS + ["not json"]
     with pytest.raises(BadCalibration, match="No record"):
         texts(write(tmp_path, "a.jsonl", "\n".join(lines)))
 
 
-def test_records_left_out_are_said(tmp_path: Path) -> None:
+def test_skipped_records_are_reported(tmp_path: Path) -> None:
     log: list[Event] = []
     path = write(tmp_path, "a.jsonl", "\n".join(json.dumps({"text": text}) for text in ("a", "", "b")))
     list(files.read(path, 100, log.append))

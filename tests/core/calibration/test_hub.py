@@ -1,4 +1,4 @@
-"""Data sets of a Hub that is a small server on this machine, read by a child process through the real libraries."""
+"""Tests of Hub data sets, read from a local server by a child process that uses the real libraries."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ except BitwrightError as error:
 
 
 class Hub(BaseHTTPRequestHandler):
-    """The few addresses that reading one data set asks for."""
+    """The routes that are requested while one data set is read."""
 
     protocol_version = "HTTP/1.1"
 
     def log_message(self, format: str, *args: object) -> None:
-        """Keep the test's output clean."""
+        """Do not log requests."""
 
     def do_GET(self) -> None:
         self._answer(body=True)
@@ -136,18 +136,18 @@ def test_a_downloaded_data_set_is_read_without_the_hub(endpoint: str, tmp_path: 
 
 
 @pytest.mark.slow
-def test_a_data_set_that_does_not_exist_is_named(endpoint: str, tmp_path: Path) -> None:
+def test_the_error_for_a_missing_data_set_has_its_name(endpoint: str, tmp_path: Path) -> None:
     answer = ask("acme/missing", endpoint, tmp_path)
     assert (answer["code"], "acme/missing" in answer["message"]) == ("bad-calibration", True)
 
 
 @pytest.mark.slow
-def test_a_split_that_does_not_exist_names_those_that_do(endpoint: str, tmp_path: Path) -> None:
+def test_the_error_for_a_missing_split_lists_the_splits(endpoint: str, tmp_path: Path) -> None:
     answer = ask(f"{NAME}:split=exam", endpoint, tmp_path)
     assert (answer["code"], "train" in answer["message"]) == ("bad-calibration", True)
 
 
-def test_a_hub_out_of_reach_says_that_the_bundled_text_works(tmp_path: Path) -> None:
+def test_the_error_for_an_unreachable_hub_suggests_the_bundled_text(tmp_path: Path) -> None:
     answer = ask(NAME, f"http://127.0.0.1:{closed_port()}", tmp_path)
     assert (answer["code"], "`builtin`" in answer["hint"]) == ("hub", True)
 
@@ -158,12 +158,12 @@ def closed_port() -> int:
         return probe.getsockname()[1]
 
 
-def test_a_silent_hub_is_given_up() -> None:
+def test_an_unresponsive_hub_times_out() -> None:
     with pytest.raises(TimeoutError):
         hub._within(0.05, lambda: time.sleep(5))
 
 
-def test_the_error_of_the_asking_thread_is_raised_here() -> None:
+def test_an_error_of_the_request_thread_is_raised_in_the_caller() -> None:
     def fail() -> None:
         raise OSError("no route")
 
@@ -171,6 +171,6 @@ def test_the_error_of_the_asking_thread_is_raised_here() -> None:
         hub._within(5, fail)
 
 
-def test_a_named_field_is_the_one_that_is_read() -> None:
+def test_only_the_given_field_is_read() -> None:
     table = [{"text": "one", "poem": "two"}]
     assert list(hub._usable("acme/tiny", table, "poem")) == [Document("two")]

@@ -1,4 +1,4 @@
-"""What a calibration argument means, the check before a run, and the bundled text."""
+"""Tests of the parsing of a calibration argument, the check before a run, and the bundled text."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_paths_and_data_sets_are_told_apart(argument: str, kind: str) -> None:
     assert text.parse(argument).kind == kind
 
 
-def test_what_exists_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_existing_file_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "wikitext").write_text("mine")
     monkeypatch.chdir(tmp_path)
     assert text.parse("wikitext").kind == "file"
@@ -47,7 +47,7 @@ def test_the_options_of_a_data_set() -> None:
     "argument",
     ["", " ", "a\0b", "two words", "a/b/c", "a/b:colour=red", "a/b:split", "a/b:split=", "x" * 5000 + "/a b"],
 )
-def test_what_is_neither_is_refused(argument: str) -> None:
+def test_neither_a_path_nor_a_data_set_is_refused(argument: str) -> None:
     with pytest.raises(BadCalibration):
         text.parse(argument)
 
@@ -66,7 +66,7 @@ def test_the_check_reads_only_the_beginning_of_a_large_file(tmp_path: Path, monk
     text.check(str(path))
 
 
-def test_the_check_of_a_data_set_asks_nobody() -> None:
+def test_the_check_of_a_data_set_sends_no_request() -> None:
     text.check("acme/there-is-no-network-here")
 
 
@@ -87,7 +87,7 @@ def test_the_bundled_text_passes_its_own_check() -> None:
 
 
 def test_the_bundled_text_is_long_enough_for_the_default_recipe() -> None:
-    """128 samples of 2048 tokens, at the 4.3 characters a token that a vocabulary of 49,000 gives it."""
+    """128 samples of 2048 tokens, at the 4.3 characters per token of a vocabulary of 49,000."""
     assert sum(len(document) for document in text.documents("builtin", lambda _: None)) > 4.3 * 128 * 2048
 
 

@@ -1,4 +1,4 @@
-"""Calibration rows from small tokenizers made here: packing, separators, order, hashes, refusals."""
+"""Tests of calibration rows with small tokenizers: concatenation, separators, order, hashes, errors."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_rows_begin_with_begin_of_text_where_the_tokenizer_adds_it(many: str) ->
     assert rows[:, 0].tolist() == [BOS] * 20
 
 
-def test_begin_of_text_stands_nowhere_else(many: str) -> None:
+def test_begin_of_text_is_only_at_the_start_of_a_row(many: str) -> None:
     rows = load(many, 20, 16, tokenizer=make_tokenizer(bos=True)).tokens
     assert not bool((rows[:, 1:] == BOS).any())
 
@@ -119,7 +119,7 @@ def test_rows_come_from_the_whole_of_one_large_text(tmp_path: Path) -> None:
 def test_a_text_beyond_the_budget_is_sampled_from_all_its_parts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tokens, "LEAST_TOKENS", 64)
+    monkeypatch.setattr(tokens, "MIN_TOKENS", 64)
     path = write_records(tmp_path / "a.jsonl", [[number] * 20 for number in range(WORDS)])
     found = load(path, 4, 8)
     assert found.available < 1000
@@ -127,13 +127,13 @@ def test_a_text_beyond_the_budget_is_sampled_from_all_its_parts(
 
 
 def test_a_text_of_long_words_is_read_again_until_it_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tokens, "LEAST_TOKENS", 8)
+    monkeypatch.setattr(tokens, "MIN_TOKENS", 8)
     path = tmp_path / "a.jsonl"
     path.write_text("\n".join('{"text": "' + "x" * 3000 + '"}' for _ in range(40)))
     assert load(str(path), 4, 8).tokens.shape == (4, 8)
 
 
-def test_too_little_text_says_how_much_there_was(tmp_path: Path) -> None:
+def test_the_error_for_too_little_text_has_both_token_counts(tmp_path: Path) -> None:
     path = write_records(tmp_path / "a.jsonl", [[1] * 99])
     with pytest.raises(BadCalibration, match="has 100 tokens; 8 samples of 32 need 256"):
         load(path, 8, 32)
@@ -141,7 +141,7 @@ def test_too_little_text_says_how_much_there_was(tmp_path: Path) -> None:
 
 @settings(max_examples=30)
 @given(st.integers(10, 400), st.integers(1, 30), st.integers(8, 64), st.booleans())
-def test_the_values_that_too_little_text_names_do_fit(available: int, samples: int, seqlen: int, bos: bool) -> None:
+def test_the_values_suggested_for_too_little_text_fit(available: int, samples: int, seqlen: int, bos: bool) -> None:
     prefix = int(bos)
     if available // (seqlen - prefix) >= samples:
         return
@@ -154,12 +154,12 @@ def test_the_values_that_too_little_text_names_do_fit(available: int, samples: i
             assert available // (given_seqlen - prefix) >= given_samples
 
 
-def test_a_token_that_the_model_does_not_know_is_refused(many: str) -> None:
-    with pytest.raises(BadCalibration, match="knows only 50 tokens"):
+def test_a_token_outside_the_vocabulary_is_refused(many: str) -> None:
+    with pytest.raises(BadCalibration, match="has only 50 tokens"):
         load(many, 20, 16, vocab_size=50)
 
 
-def test_a_stop_is_heard(many: str) -> None:
+def test_a_stop_ends_the_loading(many: str) -> None:
     with pytest.raises(Cancelled):
         load(many, 2, 16, should_stop=lambda: True)
 
@@ -170,32 +170,34 @@ def test_conversations_go_through_the_chat_template(tmp_path: Path) -> None:
     assert found == [[BOS, WORDS + 3, 4, BOS, WORDS + 4, 5]]
 
 
-def test_a_conversation_that_the_template_refuses_is_plain_text() -> None:
+def test_a_conversation_that_the_template_does_not_accept_is_plain_text() -> None:
     encoder = Encoder(make_tokenizer(template=TEMPLATE))
     assert encoder.encode([Document(messages=(("system", "w1"),))]) == [[UNKNOWN, 4]]
-    assert encoder.remark.startswith("The chat template of the model refuses 1 of 1 conversations (no system)")
+    assert encoder.template_message.startswith(
+        "The chat template of the model does not accept 1 of 1 conversations (no system)"
+    )
 
 
 @pytest.mark.parametrize(
     "template", ["{{ 1 // 0 }}", "{{ messages[9].content }}", "{% for", "{{ raise_exception('x') }}"]
 )
-def test_a_run_says_how_many_conversations_a_template_refuses(tmp_path: Path, template: str) -> None:
+def test_a_warning_counts_the_conversations_that_a_template_rejects(tmp_path: Path, template: str) -> None:
     path = tmp_path / "chats.jsonl"
     turns = [{"role": "user", "content": "w1 w2 w3 w4"}, {"role": "assistant", "content": "w5 w6 w7 w8"}]
     path.write_text("\n".join([json.dumps({"messages": turns})] * 9))
     log: list[Event] = []
     tokens.load(str(path), make_tokenizer(template=template), 2, 16, 0, log.append)
     assert [event.level for event in log if isinstance(event, Log)] == ["warning"]
-    assert "refuses 9 of 9 conversations" in getattr(log[0], "message", "")
+    assert "does not accept 9 of 9 conversations" in getattr(log[0], "message", "")
 
 
-def test_a_run_says_that_a_model_has_no_template(tmp_path: Path) -> None:
+def test_a_model_without_a_chat_template_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "chats.jsonl"
     path.write_text("\n".join([json.dumps({"messages": [{"role": "user", "content": "w1 w2 w3 w4"}]})] * 9))
     log: list[Event] = []
     tokens.load(str(path), make_tokenizer(), 2, 16, 0, log.append)
     assert [getattr(event, "message", "") for event in log] == [
-        "The model has no chat template: 9 conversations are read as plain text."
+        "The model has no chat template: 9 conversations are used as plain text."
     ]
 
 
