@@ -68,7 +68,7 @@ def inside_error() -> BitwrightError:
     """Return the error that is shown for a bug in Bitwright."""
     return BitwrightError(
         "Something went wrong inside Bitwright.",
-        "The window goes on. What you did last may not have taken effect; the log has the details.",
+        "The window stays open. Your last action may not have taken effect. See the log for details.",
         code="internal",
     )
 

@@ -23,7 +23,7 @@ class StatisticsTable(QWidget):
         grid.setVerticalSpacing(2)
         grid.setColumnStretch(0, 1)
         rows = (
-            ("speed", self.tr("Tokens per second"), self.tr("Decode speed after the first token")),
+            ("speed", self.tr("Decode, tokens per second"), self.tr("Generation speed after the first token")),
             ("first", self.tr("Time to first token"), self.tr("Time of the prefill, until the answer begins")),
             (
                 "reading",
@@ -32,7 +32,7 @@ class StatisticsTable(QWidget):
             ),
             ("prompt", self.tr("Prompt tokens"), self.tr("System prompt and conversation")),
             ("reused", self.tr("Cached prompt tokens"), self.tr("Already in the cache from an earlier turn")),
-            ("tokens", self.tr("Answer tokens"), self.tr("A token is a word or a piece of one")),
+            ("tokens", self.tr("Answer tokens"), self.tr("A token is a word or a part of a word")),
             ("memory", self.tr("Memory"), self.tr("Weights and cache")),
         )
         for row, (key, text, why) in enumerate(rows):

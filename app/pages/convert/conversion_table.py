@@ -35,7 +35,7 @@ class ConversionTable(QAbstractTableModel):
         super().__init__(parent)
         self._theme = theme
         self._rows: list[Row] = []
-        self._titles = (self.tr("Format"), self.tr("Result"), self.tr("Size"), self.tr("Reason or use"))
+        self._titles = (self.tr("Format"), self.tr("Result"), self.tr("Size"), self.tr("Notes"))
         theme.changed.connect(self._colours_changed)
 
     def show_rows(self, found: Sequence[ConversionOption]) -> None:

@@ -298,5 +298,5 @@ def _embedding(tree: ModelTree) -> list[OuterModule]:
         return []
     note = "The token embedding stays in 16 bits."
     if tree.tied:
-        note = "The token embedding stays in 16 bits; lm_head is the same matrix, unless it is given bits of its own."
+        note = "The token embedding stays in 16 bits; lm_head is the same matrix, unless it has bits of its own."
     return [OuterModule("embed", NOTHING, note)]

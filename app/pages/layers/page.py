@@ -107,7 +107,7 @@ class LayersView(QWidget):
         )
         missing = {
             "loss": self.tr("Available after a run of this model in this window"),
-            "sensitivity": self.tr("Available after Budget, Measure sensitivity"),
+            "sensitivity": self.tr("Available after measuring the sensitivity in Budget"),
         }
         for name, known, about in wholes:
             button = self.colour_by.button(name)
@@ -361,7 +361,7 @@ class LayersPage(QWidget):
             self._act(words, [key], partial(self.set_keys, bits=bits))
         stack = self.context.draft.undo_stack
         self._act(self.tr("Undo an edit of the map"), ["Ctrl+Z"], stack.undo)
-        self._act(self.tr("Redo it"), ["Ctrl+Shift+Z", "Ctrl+Y"], stack.redo)
+        self._act(self.tr("Redo an edit of the map"), ["Ctrl+Shift+Z", "Ctrl+Y"], stack.redo)
         self._act(self.tr("Select all layers"), ["Ctrl+A"], self.select_all)
         self._act(self.tr("Filter the layers"), ["Ctrl+F"], self.body.filter.field.setFocus)
         self._act(self.tr("Open a bits map"), ["Ctrl+O"], self._files.choose)

@@ -134,9 +134,9 @@ class SidePanel(QWidget):
 
     def _make_menu(self) -> None:
         menu = QMenu(self.menu)
-        self.open = self._entry(menu, "open_map", self.tr("Open map..."))
-        self.save = self._entry(menu, "save_map", self.tr("Save map..."))
-        self.take = self._entry(menu, "take_map", self.tr("Load from checkpoint..."))
+        self.open = self._entry(menu, "open_map", self.tr("Open map\N{HORIZONTAL ELLIPSIS}"))
+        self.save = self._entry(menu, "save_map", self.tr("Save map\N{HORIZONTAL ELLIPSIS}"))
+        self.take = self._entry(menu, "take_map", self.tr("Load from checkpoint\N{HORIZONTAL ELLIPSIS}"))
         menu.addSeparator()
         self.copy_command = self._entry(menu, "copy_command", self.tr("Copy as command"))
         self.copy_config = self._entry(menu, "copy_config", self.tr("Copy as layer_config"))

@@ -224,7 +224,7 @@ class ModelPage(QWidget):
         if isinstance(error, ModelNotFound) and name in self.context.state.recent:
             return Remedy(self.tr("Remove from list"), lambda: self._forget(name))
         if isinstance(error, ModelNotFound) and looks_like_path(name):
-            return Remedy(self.tr("Open folder..."), self.open_folder)
+            return Remedy(self.tr("Open folder\N{HORIZONTAL ELLIPSIS}"), self.open_folder)
         if error.code in ("hub", "child-died", "disk-full", "output", "error"):
             return Remedy(self.tr("Try again"), lambda: self.open_model(name))
         return None
@@ -293,7 +293,7 @@ class ModelPage(QWidget):
         if error is not None:
             view.show_message(self.tr("The model card could not be loaded. {0}").format(error))
         elif text is None:
-            view.show_message(self.tr("Loading the model card..."))
+            view.show_message(self.tr("Loading the model card\N{HORIZONTAL ELLIPSIS}"))
         elif not text:
             view.show_message(self.tr("This model has no model card."))
         else:

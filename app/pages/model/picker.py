@@ -121,10 +121,10 @@ class ModelPicker(QWidget):
         )
         self.hide_quantized.setChecked(True)
         self.hide_quantized.toggled.connect(self._query_changed)
-        self.folder = QPushButton(self.tr("Open &folder..."))
+        self.folder = QPushButton(self.tr("Open &folder\N{HORIZONTAL ELLIPSIS}"))
         self.folder.setObjectName("open_folder")
         self.folder.clicked.connect(self.folder_wanted)
-        self.gguf = QPushButton(self.tr("Open &GGUF file..."))
+        self.gguf = QPushButton(self.tr("Open &GGUF file\N{HORIZONTAL ELLIPSIS}"))
         self.gguf.setObjectName("open_gguf")
         self.gguf.setToolTip(self.tr("GGUF is the file format of llama.cpp."))
         self.gguf.clicked.connect(self.gguf_wanted)
@@ -262,8 +262,8 @@ class ModelPicker(QWidget):
             return str(search.error)
         found = len(search.models)
         texts = {
-            "waiting": self.tr("Searching..."),
-            "searching": self.tr("Searching..."),
+            "waiting": self.tr("Searching\N{HORIZONTAL ELLIPSIS}"),
+            "searching": self.tr("Searching\N{HORIZONTAL ELLIPSIS}"),
             "stopped": self.tr("Search stopped."),
             "found": "" if found else self.tr("No matching models on the Hub."),
             "offline": (

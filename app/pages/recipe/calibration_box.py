@@ -57,7 +57,7 @@ class CalibrationBox(QWidget):
         self._edit.setObjectName("calibration")
         self._edit.editingFinished.connect(self._settle)
         self._edit.textEdited.connect(self._typed)
-        self._browse = QPushButton(self.tr("Choose"), self)
+        self._browse = QPushButton(self.tr("Browse\N{HORIZONTAL ELLIPSIS}"), self)
         self._browse.setObjectName("calibration-browse")
         self._browse.setAccessibleName(self.tr("Select a calibration file"))
         self._browse.setAutoDefault(False)

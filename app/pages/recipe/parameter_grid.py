@@ -55,7 +55,7 @@ class ParameterGrid(QWidget):
             row.show_value(value_of(row.parameter, recipe, job), default_of(row.parameter, base), recipe)
 
     def stops(self) -> list[QWidget]:
-        """The focusable widgets in reading order."""
+        """Return the focusable widgets in reading order."""
         return [widget for row in self._rows.values() for widget in row.stops()]
 
     @property

@@ -83,16 +83,16 @@ class ParameterRow(QWidget):
 
     @property
     def changed(self) -> bool:
-        """Whether the value differs from the default, which is marked with a dot."""
+        """Return whether the value differs from the default, which is marked with a dot."""
         return bool(self._value != self._default)
 
     @property
     def refused(self) -> bool:
-        """Whether the input is invalid."""
+        """Return whether the input is invalid."""
         return not self._problem.isHidden()
 
     def stops(self) -> list[QWidget]:
-        """What the keyboard reaches, in the order of reading."""
+        """Return the focusable widgets in reading order."""
         return [widget for widget in (self._switch, self._field, self._reset) if widget is not None]
 
     def show_value(self, value: Any, default: Any, recipe: Recipe) -> None:

@@ -41,7 +41,7 @@ class PresetBar(QWidget):
         self._name.returnPressed.connect(lambda: self.keep.emit(self._name.text()))
         self._name.textEdited.connect(self._typed)
         self._name.installEventFilter(self)
-        self._save = self._button(self.tr("Keep"), "keep-name", lambda: self.keep.emit(self._name.text()))
+        self._save = self._button(self.tr("Save"), "keep-name", lambda: self.keep.emit(self._name.text()))
         self._open = self._button(self.tr("Open a recipe file"), "open-recipe", self.open.emit)
         self._remove = self._button(self.tr("Remove"), "remove-recipe", self.remove.emit)
         self._restore = self._button(self.tr("Undo"), "restore-recipe", self.restore.emit)

@@ -63,7 +63,7 @@ class RecipeCard(QAbstractButton):
 
     @property
     def modified(self) -> bool:
-        """Whether the card is marked as modified."""
+        """Return whether the card is marked as modified."""
         return not self._mark.isHidden()
 
     def set_texts(self, purpose: str, time: str, quality: str, *, modified: bool) -> None:

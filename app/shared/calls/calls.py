@@ -260,7 +260,7 @@ def _activity(request: type[Request[Any]]) -> str:
         messages.DownloadModel: QCoreApplication.translate("Calls", "Downloading"),
         messages.MeasureMachine: QCoreApplication.translate("Calls", "Measuring this machine"),
         messages.SearchHub: QCoreApplication.translate("Calls", "Searching the Hub"),
-        messages.FetchCard: QCoreApplication.translate("Calls", "Fetching the model card"),
+        messages.FetchCard: QCoreApplication.translate("Calls", "Downloading the model card"),
         messages.PreviewText: QCoreApplication.translate("Calls", "Reading the calibration text"),
         messages.ListOutputs: QCoreApplication.translate("Calls", "Listing finished models"),
         messages.MeasureSensitivity: QCoreApplication.translate("Calls", "Measuring the sensitivity"),

@@ -75,7 +75,7 @@ def test_impossible_shares_stay_on_the_bar(bar: TransferBar) -> None:
 
 
 def test_a_stage_with_a_title_begins_anew(bar: TransferBar) -> None:
-    bar.begin("Fetching the model")
+    bar.begin("Opening the model")
     bar.follow(Progress(0.5, -1, -1))
     bar.follow(Stage("load"))
     assert progress(bar).value() == 500

@@ -151,7 +151,7 @@ class BudgetPanel(QScrollArea):
         self.measure.setEnabled(not on)
         self.problem.set_text(problem, "bad")
         if on:
-            self.measuring.begin(self.tr("Fetching the model"))
+            self.measuring.begin(self.tr("Opening the model"))
 
     def show_problem(self, problem: str) -> None:
         """Show why there is no curve; "" if there is one."""

@@ -89,7 +89,7 @@ class ParetoPlot(LazyPlot):
         """Show the current map as a point; None for `loss_increase` hides it."""
         self._now = None if loss_increase is None else (size, bits, loss_increase)
         self._draw_points()
-        self._say()
+        self._show_text()
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
         """Move along the curve with the arrow keys, apply the map of the point with Enter."""
@@ -164,15 +164,15 @@ class ParetoPlot(LazyPlot):
                 -1 if place < 0 and not self.hasFocus() else int(self._shown[min(max(place, 0), len(self._shown) - 1)])
             )
         self._draw_points()
-        self._say()
+        self._show_text()
 
-    def _say(self) -> None:
+    def _show_text(self) -> None:
         curve = self._curve
         if curve is not None and self._at >= 0:
             values = (int(curve.bytes[self._at]), float(curve.bits[self._at]), float(curve.loss_increase[self._at]))
-            text = self.tr("{}; click or press Enter to apply").format(_told(*values))
+            text = self.tr("{}; click or press Enter to apply").format(_point_text(*values))
         elif self._now is not None:
-            text = self.tr("Current map: {}").format(_told(*self._now))
+            text = self.tr("Current map: {}").format(_point_text(*self._now))
         else:
             text = ""
         self._words.setText(text)
@@ -189,7 +189,7 @@ class ParetoPlot(LazyPlot):
         plot.viewport().installEventFilter(self)
         item = plot.getPlotItem()
         left = item.getAxis("left")
-        left.setLabel(self.tr("loss increase"))
+        left.setLabel(self.tr("Loss increase"))
         left.tickStrings = _powers
         left.setWidth(64)
         self._items = {
@@ -205,7 +205,7 @@ class ParetoPlot(LazyPlot):
         import numpy as np
 
         curve, shown = self._curve, self._shown
-        self._say()
+        self._show_text()
         if self.plot is None:
             return
         if curve is None or shown is None or not len(shown):
@@ -214,7 +214,7 @@ class ParetoPlot(LazyPlot):
         scale, unit = self._scale()
         x, y = curve.bytes[shown] / scale, np.log10(curve.loss_increase[shown])
         self._items["line"].setData(x, y)
-        self.plot.getPlotItem().getAxis("bottom").setLabel(self.tr("output size ({})").format(unit))
+        self.plot.getPlotItem().getAxis("bottom").setLabel(self.tr("Output size ({})").format(unit))
         self._draw_points()
         self.layers.setCurrentWidget(self.plot)
 
@@ -247,7 +247,7 @@ class ParetoPlot(LazyPlot):
             self._items[name].setPen(pyqtgraph.mkPen(self.theme.color("surface"), width=1))
 
 
-def _told(size: int, bits: float, loss_increase: float) -> str:
+def _point_text(size: int, bits: float, loss_increase: float) -> str:
     return f"{human(size)}, {bits:.2f} bits, loss increase {figure(loss_increase)}"
 
 

@@ -76,12 +76,12 @@ class LayerTable(QAbstractItemModel):
 
     @property
     def filtered(self) -> bool:
-        """Whether a filter is active."""
+        """Return whether a filter is active."""
         return self._matches is not None
 
     @property
     def loss_increase_known(self) -> bool:
-        """Whether the column of the loss increase has values."""
+        """Return whether the column of the loss increase has values."""
         return self._sheet is not None and self._sheet.loss_increase is not None
 
     def index_of(self, node: int, column: int = NAME) -> QModelIndex:

@@ -135,6 +135,6 @@ def test_simplified_rules_have_the_same_result(qtbot: QtBot, small: LayersPage, 
 def test_menu_entries_have_names(small: LayersPage) -> None:
     texts = [action.text() for action in small.body.side.menu.menu().actions() if not action.isSeparator()]
     assert texts == [
-        "Open map...", "Save map...", "Load from checkpoint...", "Copy as command", "Copy as layer_config",
+        "Open map…", "Save map…", "Load from checkpoint…", "Copy as command", "Copy as layer_config",
         "Simplify rules", "Reset all",
     ]  # fmt: skip

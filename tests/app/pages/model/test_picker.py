@@ -130,7 +130,7 @@ def test_enter_does_not_wait_for_the_pause(qtbot: QtBot, picker: ModelPicker, ca
 
 def test_while_searching_it_can_be_stopped(qtbot: QtBot, picker: ModelPicker, calls: RecordedCalls) -> None:
     picker.field.setText("qwen")
-    assert (status(picker), act(picker).text()) == ("Searching...", "Stop")
+    assert (status(picker), act(picker).text()) == ("Searching…", "Stop")
     act(picker).click()
     assert (status(picker), act(picker).text()) == ("Search stopped.", "Try again")
 
