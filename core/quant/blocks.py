@@ -37,12 +37,12 @@ from core.spec import JobSpec
 
 @dataclass(frozen=True)
 class SampleActivations:
-    """Samples of one length on their way through the model.
+    """Activations of the original and of the quantized model for samples of one length.
 
     Attributes:
-        original, quantized: hidden states after the blocks so far, of the two models.
-        calls: how each block is called for sequences of this length.
-        batch: samples in one pass.
+        original, quantized: hidden states after the last processed block.
+        calls: arguments of each block for sequences of this length.
+        batch: samples per forward pass.
     """
 
     original: Activations
@@ -51,13 +51,14 @@ class SampleActivations:
     batch: int
 
     def slices(self) -> Iterator[slice]:
+        """Return the slices of samples that make up the batches."""
         count = len(self.original)
         return (slice(start, min(count, start + self.batch)) for start in range(0, count, self.batch))
 
 
 @dataclass(frozen=True)
 class BlockJob:
-    """What stays the same for all blocks of a run."""
+    """Settings and model that all blocks of a run share."""
 
     spec: JobSpec
     resolved: ResolvedSettings
@@ -75,8 +76,8 @@ def quantize_block(
     The block is tuned on the first activation set; the others only pass through it.
 
     Raises:
-        Cancelled: asked for.
-        CorruptFile: the files of the model were changed since the run began.
+        Cancelled: a stop was requested.
+        CorruptFile: the files of the model changed during the run.
     """
     path, device = f"{job.skeleton.stack}.{block}", job.resolved.torch_device
     names = {item.linear.name: job.skeleton.module_name(item.linear.name) for item in plans}
@@ -106,7 +107,7 @@ def quantize_block(
 
 
 def forward(job: BlockJob, call: BlockCall, module: nn.Module, hidden: Tensor) -> Tensor:
-    """One pass without gradients; asks for a stop first."""
+    """Run a block without gradients, after a check for a requested stop."""
     if job.should_stop():
         raise Cancelled("The run was cancelled.")
     with torch.no_grad(), precision(job.resolved):
@@ -114,18 +115,18 @@ def forward(job: BlockJob, call: BlockCall, module: nn.Module, hidden: Tensor) -
 
 
 def precision(resolved: ResolvedSettings) -> contextlib.AbstractContextManager[object]:
-    """Products in the compute dtype of a run."""
+    """Return a context in which matrix products run in the compute dtype of the run."""
     return products_in(resolved.compute_dtype, resolved.torch_device)
 
 
 def read_weight(skeleton: Skeleton, linear: Linear, device: torch.device) -> Tensor:
-    """The layer's weight as [out, in], in its own dtype, on the device."""
+    """Return the weight of a layer as [out, in], in its own dtype, on the device."""
     weight = skeleton.store.get(skeleton.tree.weight_of(linear)).to(device)
     return weight.t().contiguous() if linear.transposed else weight
 
 
 def insert_linear(job: BlockJob, name: str, weight: Tensor) -> TunedLinear:
-    """Put a layer whose weight ([out, in]) can be rewritten in place of the model's own; its bias comes along."""
+    """Replace a linear layer of the model by a `TunedLinear` with `weight` ([out, in]) and the same bias."""
     bias, device, skeleton = f"{name}.bias", job.resolved.torch_device, job.skeleton
     value = skeleton.store.get(bias).to(device, torch.float32) if bias in skeleton.store else None
     linear = TunedLinear(weight.to(device, job.resolved.compute_dtype, copy=True), value)
@@ -148,9 +149,9 @@ def _advance_original(
 
 
 def _weighed(recipe: Recipe, scheme: LayerScheme) -> bool:
-    """Whether the layer's scales are searched for by how strongly the text drives each input.
+    """Return whether the search for the layer's scales is weighted by the mean square of each input.
 
-    Those of block types always are, unless the recipe has no use for the text.
+    For block types it always is, unless the recipe uses no calibration text.
     """
     if scheme.type:
         return recipe.search_scale or recipe.iters > 0
@@ -175,17 +176,17 @@ def _layer(job: BlockJob, item: LayerPlan, weight: Tensor, linear: TunedLinear) 
 
 
 def _grid_of(job: BlockJob, item: LayerPlan) -> LayerScheme:
-    """The grid that a layer is tuned on: its scheme's, but Q4_0's where that type is asked for by name.
+    """Return the scheme whose grid is tuned: that of the layer, or Q4_0 if an output of that type is requested.
 
-    Both have the same numbers. The type's scales are searched and then stay, which left a loss 10 to 13 % smaller than
-    tuned ranges did (blocks 5 and 20 of SmolLM2-135M, 100 steps).
+    Both represent the same values. The scales of the type are searched and then fixed, which gave a loss 10 to 13 %
+    lower than tuned ranges (blocks 5 and 20 of SmolLM2-135M, 100 steps).
     """
     plain = tuned_as("q4_0")
     return LayerScheme.of_type("q4_0") if item.scheme == plain and named_mix(job.spec.formats) else item.scheme
 
 
 def _frozen(layer: TunedLayer, item: LayerPlan) -> StoredLayer:
-    """What the layer has become, as its plan has it."""
+    """Return the quantized layer with the scheme of its plan."""
     found = freeze(layer.grid, item.linear.name)
     return found if item.scheme.type or not isinstance(found, BlockLinear) else as_integers(found)
 
@@ -214,11 +215,11 @@ def _tune(
 
 
 def _compiled(module: nn.Module) -> Callable[..., object]:
-    """The block through torch.compile; what its compiler cannot do here is the user's to know, not a bug of ours."""
+    """Return the block compiled by torch.compile; a failure of its compiler raises `DeviceProblem`."""
     from torch._dynamo.exc import TorchDynamoException
 
     with contextlib.suppress(OSError):
-        # torch's own place is /tmp/torchinductor_USER: what it loads from there, another user may have put there first.
+        # The default, /tmp/torchinductor_USER, can be created by another user, whose files would be loaded.
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(private_folder("inductor")))
     compiled = torch.compile(module)
 
@@ -227,8 +228,8 @@ def _compiled(module: nn.Module) -> Callable[..., object]:
             return compiled(*args, **kwargs)
         except TorchDynamoException as error:
             raise DeviceProblem(
-                "torch.compile could not compile a block of this model on this machine.",
-                "Leave --compile out. (A path with a space in it is enough to stop some compilers.)",
+                "torch.compile failed to compile a block of this model.",
+                "Run without --compile. (Some compilers fail on paths with spaces.)",
             ) from error
 
     return run

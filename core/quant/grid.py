@@ -1,13 +1,12 @@
-"""The integer grid of one linear layer: scales, zero points, rounding, and their closed-form gradients.
+"""The integer grid of one linear layer: scales, zero points, rounding offsets, and their gradients in closed form.
 
-The formulas are SignRound's (arXiv 2309.05516) with full-range symmetric scales: the larger end of a group maps
-to the lowest level, so a scale may be negative. Scales are rounded to fp16, which is what the files store; all
-arithmetic around them is fp32, gradients of the range factors included (in fp16 they underflow to zero).
-A scheme with a block type has that type's own steps instead (`core.quant.typed_grid`), which no step moves; offsets and
-rounding are alike.
-Knows one layer and its state, not blocks or losses.
+The formulas are those of SignRound (arXiv 2309.05516) with full-range symmetric scales: the end of a group with the
+larger magnitude maps to the lowest level, so a scale may be negative. Scales are rounded to float16, the dtype of the
+files; all arithmetic is float32, including the gradients of the range factors, which underflow to zero in float16.
+A scheme with a block type has the scales of that type instead (`core.quant.typed_grid`), which are not tuned; the
+rounding offsets are tuned in the same way.
 
-Shapes: a weight is [out, in], seen as [out, groups, group]; everything per group is [out, groups].
+Shapes: a weight is [out, in], viewed as [out, groups, group]; values per group are [out, groups].
 """
 
 from __future__ import annotations
@@ -26,11 +25,11 @@ from core.schemes import LayerScheme
 
 SMALLEST_SCALE = 2.0**-24
 LARGEST_SCALE = 65504.0
-"""The smallest and the largest float16 above 0: what the files can hold. Norms in front of a layer can make its weights
-so small that a larger floor takes most of their levels (intel/auto-round#619)."""
+"""Smallest and largest positive float16, the limits of stored scales. A norm before a layer can make its weights so
+small that a larger minimum would leave them few levels (intel/auto-round#619)."""
 _CPU_CHUNK = 1 << 16
-"""Weights handled at once on a CPU: the dozen temporaries of a pass then stay in the L2 cache (at 3.5 M weights,
-576 wide, measured 1.9 times faster than whole-matrix passes)."""
+"""Weights per chunk on a CPU: the temporaries of a pass then fit into the L2 cache (1.9 times as fast as passes over
+the whole matrix, measured with 3.5 M weights in rows of 576)."""
 _GPU_CHUNK = 1 << 25
 
 
@@ -39,22 +38,22 @@ class Grid:
     """The tuning state of one layer.
 
     Attributes:
-        weight: [out, in], the original in its own dtype; never changed.
+        weight: [out, in], the original weight in its own dtype; not modified.
         scheme: bits, group size, symmetry.
-        offset: rounding offset V as an integer number of steps, int16 or int32 [out, in].
-        unit: levels that one step of `offset` stands for.
-        low, high: fp32, the smallest and largest weight of a group, at most and at least 0; empty with a block type.
-        min_scale, max_scale: fp32, what they are multiplied with; tuned.
-        factor_limit: largest value of a factor: 1, or 2 where a searched scale is the start.
-        searched: fp32 or None, a searched scale that replaces the ranges (symmetric only).
+        offset: rounding offset V as an integer number of units, int16 or int32 [out, in].
+        unit: levels per unit of `offset`.
+        low, high: float32, smallest and largest weight of a group, clamped to <= 0 and >= 0; empty with a block type.
+        min_scale, max_scale: float32, tuned factors of `low` and `high`.
+        factor_limit: maximum of the factors: 1, or 2 with a searched scale.
+        searched: float32 or None, a searched scale that replaces the ranges (symmetric only).
         min_zero: smallest zero point that the output format can store.
-        scale, zero: fp32 holding fp16 values, and fp32 holding integers; follow from the factors. Of a block type: its
-            steps, and empty.
-        shift: what is added to a level before it is clamped: the zero point, or 0 where symmetric (the zero point
-            is then a constant of storage).
-        base: fp32, what level 0 is worth, of block types with minimums; else None, for 0.
-        numbers: what the block type stores of its scales, or None.
-        compiled: use the compiled loops (CPU) instead of the portable path.
+        scale, zero: float32 with float16 values, and float32 with integers; computed from the factors. With a block
+            type: its scales, and empty.
+        shift: added to a level before it is clamped: the zero point, or 0 if symmetric (the stored zero point is then
+            a constant).
+        base: float32, value of level 0, for block types with minimums; None for 0.
+        numbers: stored scales of the block type, or None.
+        compiled: use the compiled loops (CPU) instead of torch operations.
     """
 
     weight: Tensor
@@ -77,16 +76,17 @@ class Grid:
 
     @property
     def group(self) -> int:
+        """Weights per group."""
         return self.scheme.group_of(self.weight.shape[1])
 
     @property
     def bounds(self) -> tuple[int, int]:
-        """Lowest and highest integer level before the storage zero point is added (sym) or after (asym)."""
+        """Lowest and highest level: before the stored zero point is added (symmetric) or after it is (asymmetric)."""
         half = self.scheme.levels // 2
         return (-half, half - 1) if self.scheme.sym else (0, self.scheme.levels - 1)
 
     def chunks(self) -> Iterator[slice]:
-        """Slices of rows, each small enough for the fastest memory of the device."""
+        """Return slices of rows whose temporaries fit into the cache of the device."""
         out, width = self.weight.shape
         budget = _CPU_CHUNK if self.weight.device.type == "cpu" else _GPU_CHUNK
         rows = max(1, budget // width)
@@ -104,21 +104,21 @@ def new_grid(
     importance: Tensor | None = None,
     compiled: bool | None = None,
 ) -> Grid:
-    """The grid of plain rounding: offset 0 and factors 1.
+    """Return the grid of plain rounding (RTN): offset 0 and factors 1.
 
     Args:
         weight: [out, in]; `in` a multiple of the group size, or of the block.
-        iterations: steps to come; the offset lives on the grid of rate/iterations levels, exactly.
-        rate: first step of the offset, in levels.
-        searched: fp32 [out, groups], the scale to start from (symmetric schemes without a block type only).
-        importance: mean square of every input, fp32 [in], which leads the search for the numbers of a block type.
-        compiled: by default, where the weight lies on a CPU.
+        iterations: number of SignSGD steps; the offset is a multiple of rate / iterations levels.
+        rate: learning rate of the offset at the first step, in levels.
+        searched: float32 [out, groups], initial scale (symmetric schemes without a block type only).
+        importance: mean square of each input, float32 [in]; weights the search for the scales of a block type.
+        compiled: default: true for a weight on a CPU.
     """
     out, width = weight.shape
     group = scheme.group_of(width)
     on_cpu = weight.device.type == "cpu"
     if on_cpu and weight.dtype not in (torch.bfloat16, torch.float32):
-        weight = weight.float()  # fp16 and fp64 are not what the compiled loops read
+        weight = weight.float()  # the compiled loops support bfloat16 and float32 only
     numbers = typed_grid.begin(weight, scheme.type, importance) if scheme.type else None
     if numbers is None:
         low, high = _ends(weight, group)
@@ -126,7 +126,7 @@ def new_grid(
     else:
         low = high = torch.empty(0)
         scale, base = typed_grid.steps(numbers)
-    # The offset moves at most sum(1..T) steps: int16 holds that for T <= 255.
+    # The offset moves by at most T + (T - 1) + ... + 1 units, which fits into int16 for T <= 255.
     integer = torch.int16 if iterations <= 255 else torch.int32
     grid = Grid(
         weight=weight,
@@ -152,15 +152,15 @@ def new_grid(
 
 
 def _ends(weight: Tensor, group: int) -> tuple[Tensor, Tensor]:
-    """The smallest and largest weight of every group, at most and at least 0; fp32 [out, groups]."""
+    """Return the smallest and largest weight of each group, clamped to <= 0 and >= 0; float32 [out, groups]."""
     grouped = weight.view(len(weight), -1, group)
     return grouped.amin(-1).float().clamp(max=0), grouped.amax(-1).float().clamp(min=0)
 
 
 def set_scales(grid: Grid) -> None:
-    """Scales and zero points from the range factors (SignRound, eq. 3 and 4; full-range if symmetric).
+    """Compute scales and zero points from the range factors (SignRound, eq. 3 and 4; full-range if symmetric).
 
-    Those of a block type are what they are.
+    s = (max - min) / (2^b - 1), z = round(-min / s). The scales of a block type do not change.
     """
     if grid.numbers is not None:
         return
@@ -180,13 +180,13 @@ def set_scales(grid: Grid) -> None:
 
 
 def storable(scale: Tensor, reach: int) -> Tensor:
-    """Return the float16 values, as fp32, that stand for scales; none is 0, and signs are kept.
+    """Round scales to nonzero float16 values, returned as float32; signs are kept.
 
-    The nearest one, but where float16 is so coarse (below 2^-14) that the ends of the range would be cut off by more
-    than half a level: then the next larger one.
+    Rounds to nearest, except where float16 is so coarse (below 2^-14) that the end of the range would be clipped by
+    more than half a level: there, to the next larger magnitude.
 
     Args:
-        scale: fp32, any shape.
+        scale: float32 of any shape.
         reach: levels from 0 to the farther end of the range.
     """
     size = scale.abs().clamp(max=LARGEST_SCALE)
@@ -197,7 +197,10 @@ def storable(scale: Tensor, reach: int) -> Tensor:
 
 
 def _levels(grid: Grid, rows: slice) -> tuple[Tensor, Tensor, Tensor]:
-    """(W/s, unclamped level, clamped level) of some rows, fp32 [rows, groups, group]; W above its base."""
+    """Return (W - base) / s, the levels and the clamped levels of some rows, float32 [rows, groups, group].
+
+    SignRound, eq. 1: q = clamp(round(W / s + V) + z).
+    """
     count = grid.offset[rows].shape[0]
     scale = grid.scale[rows].unsqueeze(-1)
     weight = grid.weight[rows].float().view(count, -1, grid.group)
@@ -209,7 +212,7 @@ def _levels(grid: Grid, rows: slice) -> tuple[Tensor, Tensor, Tensor]:
 
 @torch.no_grad()
 def quantize_into(grid: Grid, out: Tensor) -> None:
-    """Write the dequantized weight, [out, in], in the dtype of `out`."""
+    """Write the dequantized weight (q - z) s + base, [out, in], in the dtype of `out`."""
     if grid.compiled:
         exact = out if out.dtype == torch.float32 else torch.empty(out.shape)
         kernels.quantize(grid.weight, grid.offset, grid.scale, grid.shift, grid.base, grid.unit, grid.bounds, exact)
@@ -226,13 +229,13 @@ def quantize_into(grid: Grid, out: Tensor) -> None:
 
 @torch.no_grad()
 def step(grid: Grid, gradient: Tensor, out: Tensor, steps: int, factor_step: float) -> None:
-    """One SignSGD step of the offset and the factors, then the new dequantized weight into `out`.
+    """Apply one SignSGD step to the offset and the factors, and write the new dequantized weight into `out`.
 
     Args:
         gradient: dL/dW_q, [out, in], float32 or bfloat16; only its sign matters for the offset.
-        out: where the layer's forward reads its weight, [out, in].
-        steps: how many units the offset moves (T - i at iteration i of T: the linear decay).
-        factor_step: how far the range factors move; a block type has none.
+        out: the weight of the layer's forward pass, [out, in].
+        steps: units by which the offset moves (T - i at iteration i of T, a linear decay).
+        factor_step: step size of the range factors; unused with a block type.
     """
     if grid.compiled:
         sums = kernels.step(
@@ -249,22 +252,25 @@ def step(grid: Grid, gradient: Tensor, out: Tensor, steps: int, factor_step: flo
 
 
 def _step_rows(grid: Grid, gradient: Tensor, rows: slice, steps: int) -> Tensor:
-    """Move the offsets of some rows; sums over each group of G, G q, G m W/s and G m, fp32 [4, rows, groups]."""
+    """Move the offsets of some rows; return the sums over each group of G, G q, G m W/s and G m.
+
+    G is dL/dW_q; m is 1 where the level was not clamped, else 0. The sums are float32 [4, rows, groups].
+    """
     ratio, raw, level = _levels(grid, rows)
     gradient = gradient.float().view_as(ratio)
     through = raw.eq_(level).mul_(gradient)  # G where the level was not clamped
     sums = torch.stack([part.sum(-1) for part in (gradient, level.mul_(gradient), ratio.mul_(through), through)])
-    # dL/dV = G m s for both kinds of grid; SignSGD takes its sign.
+    # dL/dV = G m s, symmetric or not; SignSGD uses its sign.
     moves = through.sign_().mul_(grid.scale[rows].sign().unsqueeze(-1) * steps)
     grid.offset[rows] -= moves.view(grid.offset[rows].shape).to(grid.offset.dtype)
     return sums
 
 
 def _step_factors(grid: Grid, sums: Tensor, size: float) -> None:
-    """Move the range factors against the signs of their gradients, all fp32 [out, groups].
+    """Move the range factors against the signs of their gradients, all float32 [out, groups].
 
     Args:
-        sums: over each group of G, G q, G m W/s and G m, where m tells that a level was not clamped.
+        sums: over each group of G, G q, G m W/s and G m, from `_step_rows`.
     """
     total, by_level, by_ratio, through = sums
     scale, low, high = grid.scale, grid.low, grid.high
@@ -290,7 +296,7 @@ def _step_factors(grid: Grid, sums: Tensor, size: float) -> None:
 
 @torch.no_grad()
 def freeze(grid: Grid, name: str) -> StoredLayer:
-    """The integers that the grid stands for now: what goes to disk, never derived from a dequantized weight."""
+    """Return the quantized layer with the present integers, which are not derived from a dequantized weight."""
     out, width = grid.weight.shape
     integers = torch.empty(out, width, dtype=torch.uint8, device=grid.weight.device)
     shift = grid.scheme.levels // 2 if grid.scheme.sym else 0
@@ -301,10 +307,10 @@ def freeze(grid: Grid, name: str) -> StoredLayer:
 
 
 def stored(grid: Grid, name: str, integers: Tensor) -> StoredLayer:
-    """A layer of the grid's scales as they are now, and of integers chosen elsewhere.
+    """Return a quantized layer with the present scales of the grid and the given integers.
 
     Args:
-        integers: uint8 [out, in], levels as they are stored: 0 is the lowest.
+        integers: uint8 [out, in], stored levels; 0 is the lowest.
     """
     if grid.numbers is not None:
         return typed_grid.layer(name, grid.scheme, integers.cpu(), grid.numbers)

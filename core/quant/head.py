@@ -1,9 +1,9 @@
-"""Quantizing the output head: by itself, after the last block, against what really arrives there.
+"""Quantization of the output head, after the last block, on the activations of the quantized model.
 
-Its scales are found by search, weighted by how strongly the calibration text drives each input, and its weights are
-rounded one input at a time, each error made good by the inputs that are still to come (OPTQ, arXiv 2210.17323). That
-minimizes the error of the logits in closed form: tuning by gradients would need the logits of the whole vocabulary at
-every step. Knows one layer; not where it is written.
+Its scales are found by search, weighted by the mean square of each input over the calibration text. Its weights are
+then rounded one input at a time, and each rounding error is compensated by the remaining inputs (OPTQ, arXiv
+2210.17323). This reduces the error of the logits in closed form; tuning by gradients would need the logits of the
+whole vocabulary at every step.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from core.quant.grid import Grid, freeze, new_grid, stored
 from core.quant.rtn import search_scale, searchable
 
 _DAMPING = 0.01
-"""Share of the mean of the diagonal that is added to it, as in the paper: inputs that hardly vary stay harmless."""
+"""Fraction of the mean of the diagonal that is added to the diagonal (damping, as in the paper)."""
 _BLOCK = 64
-"""Inputs that are rounded before the rest of the row hears of their errors."""
+"""Inputs per block: the rest of the row is updated after each block."""
 _EVERY = 10
-"""Of the candidates for a scale: a vocabulary makes the head so large that all of them would take as long as blocks."""
+"""Only every tenth candidate for a scale is tried, because the head is much larger than other layers."""
 _WEIGHTS = 1 << 22
-"""Weights handled at once."""
+"""Weights per chunk of rows."""
 
 
-class _Listener(nn.Module):
-    """Stands where the head stands and sums up what arrives: the second moments of its inputs, float32 [in, in]."""
+class _InputRecorder(nn.Module):
+    """A replacement of the head that sums the second moments of its inputs, float32 [in, in]."""
 
     def __init__(self, width: int, device: torch.device) -> None:
         super().__init__()
@@ -46,13 +46,13 @@ class _Listener(nn.Module):
 
 
 def quantize_head(job: BlockJob, item: LayerPlan, activations: SampleActivations) -> StoredLayer:
-    """The head as the map wants it, from the hidden states that leave the last block of the quantized model.
+    """Quantize the head with the scheme of its plan, on the outputs of the last block of the quantized model.
 
-    A recipe without any text to speak of (plain rounding) rounds the head plainly too.
+    With plain rounding (RTN), which uses no calibration text, the head is rounded to nearest as well.
 
     Raises:
-        Cancelled: asked for.
-        CorruptFile: the files of the model were changed since the run began.
+        Cancelled: a stop was requested.
+        CorruptFile: the files of the model changed during the run.
     """
     weight, name = read_weight(job.skeleton, item.linear, job.resolved.torch_device), item.linear.name
     if job.spec.recipe.iters == 0 and not job.spec.recipe.search_scale:
@@ -68,17 +68,17 @@ def quantize_head(job: BlockJob, item: LayerPlan, activations: SampleActivations
 
 
 def input_moments(job: BlockJob, activations: SampleActivations, width: int) -> Tensor:
-    """Mean of x x^T over all tokens that reach the head, float32 [in, in].
+    """Return the mean of x x^T over the inputs x of the head for all tokens, float32 [in, in].
 
     Raises:
-        VerificationFailed: it is not finite.
-        Cancelled: asked for.
+        VerificationFailed: the result is not finite.
+        Cancelled: a stop was requested.
     """
     skeleton, device = job.skeleton, job.resolved.torch_device
     path = skeleton.head()
     head = skeleton.model.get_submodule(path)
-    listener = _Listener(width, device)
-    skeleton.model.set_submodule(path, listener)
+    recorder = _InputRecorder(width, device)
+    skeleton.model.set_submodule(path, recorder)
     try:
         for part in activations.slices():
             if job.should_stop():
@@ -87,14 +87,16 @@ def input_moments(job: BlockJob, activations: SampleActivations, width: int) -> 
                 logits(skeleton, activations.quantized.read(part, device))
     finally:
         skeleton.model.set_submodule(path, head)
-    if not torch.isfinite(listener.moments).all():
-        raise VerificationFailed("What reaches the output head is not finite.", "Try more bits or another recipe.")
-    return listener.moments / listener.count
+    if not torch.isfinite(recorder.moments).all():
+        raise VerificationFailed(
+            "The inputs of the output head are not finite (NaN or infinity).", "Use more bits or another recipe."
+        )
+    return recorder.moments / recorder.count
 
 
 @torch.no_grad()
 def round_with_feedback(grid: Grid, name: str, moments: Tensor, should_stop: ShouldStop) -> StoredLayer:
-    """The integers of a grid, each input's rounding error spread over the inputs that follow (OPTQ).
+    """Round the weights of a grid; the error of each input is distributed over the inputs that follow (OPTQ).
 
     Args:
         moments: mean of x x^T over the inputs x, float32 [in, in].
@@ -122,11 +124,15 @@ def round_with_feedback(grid: Grid, name: str, moments: Tensor, should_stop: Sho
 def _levels_with_feedback(
     left: Tensor, scales: Tensor, shifts: Tensor, factor: Tensor, group: int, bounds: tuple[int, int]
 ) -> Tensor:
-    """Levels [in, rows] of weights [in, rows] above their bases, which are used up; an input is one stretch of memory.
+    """Return the levels [in, rows] of weights [in, rows] less their bases; overwrites the weights.
+
+    For input i with error e_i = (w_i - q_i) / U_ii, every later input j becomes w_j - U_ij e_i (OPTQ, algorithm 1).
+    The weights are transposed, so that the memory of one input is contiguous.
 
     Args:
+        left: weights less their bases.
         scales, shifts: [groups, rows].
-        factor: upper Cholesky factor of the inverse moments, [in, in].
+        factor: upper Cholesky factor U of the inverse moments, [in, in].
     """
     width, levels = len(left), torch.empty_like(left)
     errors = torch.empty(_BLOCK, left.shape[1], device=left.device)
@@ -143,7 +149,7 @@ def _levels_with_feedback(
 
 
 def _inverse_factor(moments: Tensor) -> Tensor:
-    """The upper Cholesky factor of the inverse of the damped moments, float32 [in, in]."""
+    """Return the upper Cholesky factor of the inverse of the damped moments, float32 [in, in]."""
     damped = moments.double() if moments.device.type == "cpu" else moments.clone()
     diagonal = damped.diagonal()
     diagonal += _DAMPING * diagonal.mean().clamp(min=1e-12)

@@ -1,9 +1,9 @@
 """Token losses of the original and of the quantized model on text that the tuning never saw, from the activations of
 both.
 
-A few windows of the bundled evaluation text travel through the blocks beside the calibration samples. At the end
-both are scored by the model's own head. So every run knows what it cost, without loading a model a second time.
-The windows and the perplexity are those of `core.inference.evaluate`, so that a report and `bitwright eval` agree.
+A few windows of the bundled evaluation text pass through the blocks together with the calibration samples, and the
+head of the model computes their losses at the end. So every run reports its loss increase without loading a model
+again. Windows and perplexity are computed by `core.inference.evaluate`, so that reports and `bitwright eval` agree.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LENGTH = 512
 
 
 def windows(tokenizer: Any, longest: int) -> Tensor:
-    """Return token ids, int64 [windows, tokens], spread over the bundled evaluation text.
+    """Return token ids of windows spread over the bundled evaluation text, int64 [windows, tokens].
 
     Args:
         longest: the model's context length in tokens.
@@ -39,10 +39,10 @@ def token_losses(job: BlockJob, hidden: Activations, tokens: Tensor) -> Tensor:
     """Return the negative log-likelihood of every token after the first of its window, float32 [windows, tokens - 1].
 
     Args:
-        hidden: last block's output for the windows; the head must be loaded.
+        hidden: output of the last block for the windows; the head must be loaded.
         tokens: int64 [windows, tokens].
     """
-    # In pieces: the logits of a whole window over a large vocabulary would be the peak of the run's memory.
+    # In chunks: the logits of a whole window with a large vocabulary would exceed the other memory of the run.
     step = max(1, CHUNK_BYTES // (4 * job.skeleton.tree.tensors[f"{job.skeleton.tree.embedding}.weight"].shape[0]))
     rows = []
     for row in range(len(hidden)):

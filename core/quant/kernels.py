@@ -1,8 +1,8 @@
-"""The two inner loops of tuning on a CPU, compiled: one pass over a layer where eager torch needs about twenty.
+"""Compiled inner loops of tuning on a CPU: one pass over a layer instead of about twenty torch operations.
 
-At 512 tokens a step eager passes cost more than the matrix products; compiled they are a few percent of them. The
-formulas are those of `core.quant.grid`, which has the portable path; a test holds the two together. Needs no compiler
-on the user's machine. Knows arrays only.
+With 512 tokens per step the torch operations take longer than the matrix products; compiled, they take a few percent
+of that time. The formulas are those of `core.quant.grid`, which also has them as torch operations; a test compares
+both. Numba compiles at run time and needs no C++ compiler.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from numba.extending import overload
 from torch import Tensor
 
 _SMALLEST_SHARE = 1 << 16
-"""Weights below which a second thread costs more than it brings."""
+"""Minimum of weights per thread; below it, another thread costs more time than it saves."""
 
 
 def _value(x):  # type: ignore[no-untyped-def]
-    """A number of a compiled loop as float32; bfloat16 comes as its 16 bits."""
-    raise AssertionError("only compiled code calls this")
+    """Return a value in a compiled loop as float32; bfloat16 is passed as uint16."""
+    raise AssertionError("only compiled code may call this")
 
 
 @overload(_value, inline="always")
-def _value_overload(x):  # type: ignore[no-untyped-def] # numba compares the bare signatures
+def _value_overload(x):  # type: ignore[no-untyped-def] # numba requires the same signature
     if x is types.uint16:
         return lambda x: np.uint32(np.uint32(x) << np.uint32(16)).view(np.float32)
     return lambda x: x
 
 
-# reassoc lets the sums of a group use vector registers; contraction stays off, so that W/s + V rounds as in torch.
+# reassoc allows vectorized sums; contraction stays off, so that W/s + V is rounded as in torch.
 @njit(nogil=True, cache=True, fastmath={"reassoc", "nsz"}, error_model="numpy")
 def _step(weight, gradient, offset, scale, zero, base, unit, steps, low, high, sums, first, last):  # type: ignore[no-untyped-def] # pragma: no cover
     groups = scale.shape[1]
@@ -49,7 +49,7 @@ def _step(weight, gradient, offset, scale, zero, base, unit, steps, low, high, s
                 offset[row, begin : begin + size],
             )
             s, z = scale[row, group], zero[row, group]
-            b = np.float32(0) if base is None else base[row, group]  # decided when it is compiled
+            b = np.float32(0) if base is None else base[row, group]  # resolved at compile time
             move = np.int32(steps) if s > 0 else np.int32(-steps)
             total = by_level = by_ratio = passed = np.float32(0)
             for i in range(size):
@@ -84,7 +84,7 @@ def _quantize(weight, offset, scale, zero, base, unit, low, high, out, first, la
                 out[row, begin : begin + size],
             )
             s, z = scale[row, group], zero[row, group]
-            b = np.float32(0) if base is None else base[row, group]  # decided when it is compiled
+            b = np.float32(0) if base is None else base[row, group]  # resolved at compile time
             for i in range(size):
                 raw = np.rint(np.float32(n[i]) * unit + (_value(w[i]) - b) / s) + z
                 to[i] = (min(max(raw, low), high) - z) * s + b
@@ -101,15 +101,15 @@ def step(
     steps: int,
     bounds: tuple[int, int],
 ) -> Tensor:
-    """Move the offsets in place, and return the four sums over each group that the range gradients need.
+    """Move the offsets in place, and return the four sums over each group for the gradients of the ranges.
 
     Args:
         weight, gradient: bfloat16 or float32 [out, in]. offset: int16 or int32 [out, in].
         scale: float32 [out, groups]. zero: float32 [out, groups], added to a level before it is clamped to `bounds`.
-        base: float32 [out, groups], what level 0 is worth; None for 0, and loops without it.
+        base: float32 [out, groups], value of level 0; None for 0.
 
     Returns:
-        float32 [4, out, groups]: sums of G, G q, G m W/s and G m; W above its base.
+        float32 [4, out, groups]: sums of G, G q, G m (W - base) / s and G m, as in `core.quant.grid`.
     """
     sums = torch.empty(4, *scale.shape)
     target = sums.numpy()
@@ -129,7 +129,7 @@ def quantize(
     bounds: tuple[int, int],
     out: Tensor,
 ) -> None:
-    """Write the dequantized weight; arguments as in `step`, `out` float32 [out, in]."""
+    """Write the dequantized weight into `out`, float32 [out, in]; the other arguments as in `step`."""
     arrays = (_array(weight), _array(offset), scale.numpy(), zero.numpy(), _optional(base))
     target = out.detach().numpy()
     numbers = (np.float32(unit), np.float32(bounds[0]), np.float32(bounds[1]))
@@ -146,7 +146,7 @@ def _optional(tensor: Tensor | None) -> np.ndarray[Any, Any] | None:
 
 
 def _in_parts(weight: Tensor, work: Callable[[int, int], None]) -> None:
-    """Rows shared out to as many threads as torch uses; the result does not depend on their number."""
+    """Distribute the rows over as many threads as torch uses; the result does not depend on their number."""
     rows = weight.shape[0]
     parts = max(1, min(torch.get_num_threads(), weight.numel() // _SMALLEST_SHARE))
     if parts == 1:

@@ -1,8 +1,8 @@
-"""The output of a run: every format's checkpoint, written as layers finish, in one staging folder.
+"""Output of a run: the checkpoints of all formats, written layer by layer into one staging folder.
 
-Side files come first and the report last, so that what can fail for want of room fails before the work. Until `publish`
-the target does not exist (or is the empty folder that it was). A run that fails before its last layer is written leaves
-nothing; one that fails later keeps what it wrote. Knows folders and files, not tensors' meaning.
+Side files are written first and the report last, so that a lack of disk space is found early. Until `publish`, the
+target does not exist (or is the empty folder that it was). A run that fails before its last layer is written leaves
+no files; one that fails later keeps its output.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ REPORT = "bitwright.json"
 
 
 class Output:
-    """All formats of one run. A context manager: leaving it without `publish` removes what was staged, or keeps it
-    where every layer has been tuned and written.
+    """Checkpoints of all formats of a run, as a context manager.
+
+    Leaving it without `publish` removes the staging folder, or keeps it if every layer has been tuned and written.
 
     Attributes:
-        folders: format name -> folder in staging that becomes that checkpoint.
-        digests: format name -> layer -> what was handed to that format, as a hash.
-        files: paths relative to the output, and their sizes, once finished.
+        folders: format name -> folder of its checkpoint in the staging folder.
+        digests: format name -> layer name -> hash of the layer that was written.
+        files: path relative to the output -> size in bytes, after `finish_files`.
     """
 
     def __init__(self, spec: JobSpec, job: Path, ready: PreparedRun, emit: Emit) -> None:
@@ -72,14 +73,14 @@ class Output:
             self._discard()
 
     def write(self, layer: StoredLayer) -> None:
-        """Put a finished layer into every format, on that format's own grid."""
+        """Write a quantized layer in every format, on the grid of that format."""
         for name, plan in self._ready.formats.items():
             stored = plan.stored(layer)
             self._writers[name].write(stored)
             self.digests[name][layer.name] = digest(stored)
 
     def finish_files(self, should_stop: ShouldStop) -> None:
-        """Everything that is neither a quantized layer nor a side file: the other tensors."""
+        """Write all other tensors, and list the files."""
         for writer in self._writers.values():
             writer.finish(self._ready.store, should_stop)
         for folder in self.folders.values():
@@ -90,10 +91,10 @@ class Output:
                     self._emit(FileWritten(path=relative, size=path.stat().st_size))
 
     def publish(self, report: dict[str, Any]) -> None:
-        """Write report and model card into every checkpoint, make all durable, and give the folder its name.
+        """Write report and model card into every checkpoint, sync the files, and rename the folder to its target.
 
         Raises:
-            ResultKept: the result is complete but for the report, or cannot be put into place.
+            ResultKept: the report cannot be written, or the folder cannot be renamed; the result is kept.
         """
         with self._staging.kept_on_failure("the finished result"):
             self._staging.drop_ballast()
@@ -104,7 +105,7 @@ class Output:
         self._staging.publish()
 
     def _begin(self) -> None:
-        """Open a writer for each format, and write what is known before any layer."""
+        """Open a writer for each format, and write the side files."""
         many = len(self._ready.formats) > 1
         for name, plan in self._ready.formats.items():
             folder = self._staging.folder / folder_name(name) if many else self._staging.folder
@@ -115,14 +116,14 @@ class Output:
                 self._writers[name].begin(self._ready.source.folder)
 
     def _tuned(self) -> bool:
-        """Whether every layer of every format has been written."""
+        """Return whether every layer of every format has been written."""
         formats = self._ready.formats
         return bool(self._writers) and all(
             set(self.digests[name]) >= set(plan.layers) for name, plan in formats.items()
         )
 
     def _discard(self) -> None:
-        """Remove what was staged, unless it was published or kept; never anything else."""
+        """Remove the staging folder, unless it was published or kept."""
         if self._staging.kept is None:
             for writer in self._writers.values():
                 writer.abort()

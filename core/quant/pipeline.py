@@ -42,7 +42,7 @@ from core.wording import human
 
 @dataclass(frozen=True)
 class _Run:
-    """What the steps of one run share."""
+    """State that the steps of a run share."""
 
     spec: JobSpec
     folder: Path
@@ -55,14 +55,14 @@ class _Run:
 
 
 def run(spec: JobSpec, job: Path, emit: Emit, control: Control) -> None:
-    """Do the job; the last event is `Done`.
+    """Run a quantization job; the last event is `Done`.
 
     Args:
-        job: the job's folder; caches that do not fit into memory are put there and removed.
+        job: folder of the job; caches that do not fit into memory are stored there and removed.
 
     Raises:
-        BitwrightError: what went wrong, in one sentence; the output folder is then as it was before.
-        Cancelled: `control` asked for a stop.
+        BitwrightError: the run failed; the output folder is unchanged.
+        Cancelled: `control` requested a stop.
     """
     started = time.monotonic()
     emit(Stage("prepare"))
@@ -96,7 +96,7 @@ def run(spec: JobSpec, job: Path, emit: Emit, control: Control) -> None:
         activation_sets, unseen = _enter(running, calibration)
         figures = _tune_all(running, activation_sets)
         head = _finish_head(running, activation_sets[0])
-        del activation_sets[0]  # the states of the calibration samples: room for the head
+        del activation_sets[0]  # frees the memory of the calibration samples for the head
         measured = _score(running, activation_sets[0], unseen, head)
         emit(Stage("write"))
         output.finish_files(control.should_stop)
@@ -135,13 +135,15 @@ def _check_lengths(ready: PreparedRun, calibration: Calibration) -> None:
     longest = context_length(ready.tree.config) or ASSUMED
     length = calibration.tokens.shape[1]
     if length > longest:
-        raise BadInput(f"The model reads at most {longest} tokens, and seqlen is {length}.", f"Use --seqlen {longest}.")
+        raise BadInput(
+            f"The context length of the model is {longest} tokens, but seqlen is {length}.", f"Use --seqlen {longest}."
+        )
 
 
 def _prove(spec: JobSpec, ready: PreparedRun, calibration: Calibration, emit: Emit, control: Control) -> None:
-    """Read every tensor once, and hold each block by itself against the whole model."""
+    """Read every tensor once, and compare each block, run separately, with the whole model."""
     tree, store = ready.tree, ready.store
-    emit(Log("info", f"Checking {human(tree.nbytes)} of weights, and every block by itself against the whole model"))
+    emit(Log("info", f"Checking {human(tree.nbytes)} of weights, and each block separately against the whole model"))
     planned = {item.linear.name for item in ready.plans if item.scheme.quantized}
 
     def step() -> None:
@@ -164,7 +166,7 @@ def _prove(spec: JobSpec, ready: PreparedRun, calibration: Calibration, emit: Em
 
 
 def _enter(running: _Run, calibration: Calibration) -> tuple[list[SampleActivations], Tensor]:
-    """The calibration samples and the held-out windows at the door of block 0; and the windows' tokens."""
+    """Return the inputs of block 0 for the calibration samples and the held-out windows, and the windows' tokens."""
     ready, resolved = running.ready, running.ready.resolved
     unseen = heldout.windows(ready.tokenizer, context_length(ready.tree.config) or ASSUMED)
     skeleton, device = ready.skeleton, resolved.torch_device
@@ -194,7 +196,7 @@ def _enter(running: _Run, calibration: Calibration) -> tuple[list[SampleActivati
 
 
 def _tune_all(running: _Run, activation_sets: list[SampleActivations]) -> list[BlockFigures]:
-    """Every block in order, written as it is done; the figures of the blocks."""
+    """Quantize and write all blocks in order, and return their results."""
     ready, emit = running.ready, running.emit
     figures: list[BlockFigures] = []
     emit(Stage("tune"))
@@ -217,7 +219,7 @@ def _tune_all(running: _Run, activation_sets: list[SampleActivations]) -> list[B
 
 
 def _finish_head(running: _Run, activations: SampleActivations) -> StoredLayer | None:
-    """The lm_head, if the map names it; one that was tied gets a copy of the embedding's weights."""
+    """Quantize and write the output head if the bits map names it; a tied head gets a copy of the embedding."""
     for item in running.ready.quantized(-1):
         running.emit(Log("info", f"{item.linear.name}: {item.scheme.label()}, {item.why}"))
         layer = quantize_head(running.blocks, item, activations)
@@ -250,7 +252,7 @@ def _divergence(outcome: TuningResult, iterations: int) -> str:
 
 
 def _score(running: _Run, activations: SampleActivations, unseen: Tensor, head: StoredLayer | None) -> PerplexityResult:
-    """The losses of the original and of the quantized model on the held-out windows."""
+    """Return the perplexities of the original and of the quantized model on the held-out windows."""
     with streamed_head(running.blocks):
         before = heldout.token_losses(running.blocks, activations.original, unseen)
         if head is None:
@@ -265,7 +267,7 @@ def _score(running: _Run, activations: SampleActivations, unseen: Tensor, head: 
 
 
 def _verify(running: _Run, unseen: Tensor) -> dict[str, VerificationResult]:
-    """Every format's output, read back and run."""
+    """Read back and run the output of each format."""
     ready, output, should_stop = running.ready, running.output, running.control.should_stop
     results = {}
     for name, folder in output.folders.items():

@@ -1,7 +1,6 @@
-"""Everything that is decided before the first block: model, map, formats, device, dtype, room on disk.
+"""Preparation of a run: model, bits map, formats, device, dtype, disk space.
 
-Whatever is wrong with a request is found here, before anything is written into its output. Knows the whole
-request; computes nothing.
+Invalid requests are found here, before anything is written to the output.
 """
 
 from __future__ import annotations
@@ -40,19 +39,19 @@ from core.quant.scale_range import within_float16
 from core.spec import JobSpec
 
 SPARE = 64 << 20
-"""Bytes of disk that a run leaves alone, on top of what it writes."""
+"""Bytes of disk space that remain free in addition to the output."""
 
 
 @dataclass(frozen=True)
 class ResolvedSettings:
-    """What this machine makes of a spec; recorded in the job, reused on resume.
+    """Settings of a job on this machine, recorded in the job and reused on resume.
 
     Attributes:
-        device, dtype: where and in what the products are computed; the residual stream is always fp32.
-        threads: of torch on the host.
-        micro_batch, accumulate: samples per pass and passes per step.
-        cache_dtype: of the hidden states kept between blocks.
-        spill: keep them in a file instead of memory.
+        device, dtype: device and dtype of the matrix products; the residual stream is always float32.
+        threads: CPU threads of torch.
+        micro_batch, accumulate: samples per forward pass, and passes per step.
+        cache_dtype: dtype of the hidden states between blocks.
+        spill: keep the hidden states in a file instead of memory.
     """
 
     device: str
@@ -65,16 +64,18 @@ class ResolvedSettings:
 
     @property
     def torch_device(self) -> torch.device:
+        """`device` as a torch.device."""
         return torch.device(self.device)
 
     @property
     def compute_dtype(self) -> torch.dtype:
+        """`dtype` as a torch.dtype."""
         return getattr(torch, self.dtype)
 
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """A request that can run."""
+    """Inputs of a run after all checks."""
 
     source: ModelSource
     tree: ModelTree
@@ -87,15 +88,15 @@ class PreparedRun:
     source_config: dict[str, Any]
 
     def quantized(self, block: int) -> list[LayerPlan]:
-        """The layers of one block (-1: outside the blocks) that get fewer than 16 bits."""
+        """Return the plans of the layers of a block (-1: outside the blocks) with fewer than 16 bits."""
         return [item for item in self.plans if item.linear.block == block and item.scheme.quantized]
 
 
 def prepare(spec: JobSpec, emit: Emit, should_stop: ShouldStop) -> PreparedRun:
-    """Open the model, fix the map and the formats, choose the device.
+    """Open the model, apply the bits map and the formats, and choose the device.
 
     Raises:
-        BitwrightError: the request cannot work, in one sentence.
+        BitwrightError: the request is invalid.
     """
     check_output(Path(spec.output))
     source = open_source(spec.model, emit, should_stop)
@@ -117,9 +118,9 @@ def prepare(spec: JobSpec, emit: Emit, should_stop: ShouldStop) -> PreparedRun:
     formats = {name: plan(name, tree, plans, *about) for name in spec.formats}
     check_free(Path(spec.output), SPARE + sum(item.nbytes for item in formats.values()))
     if tree.left_out:
-        emit(Log("warning", f"{len(tree.left_out)} tensors of an adapter are left out, such as {tree.left_out[0]}"))
+        emit(Log("warning", f"{len(tree.left_out)} tensors of an adapter are not copied, such as {tree.left_out[0]}"))
     for name in foreign_links(source.folder):
-        emit(Log("warning", f"{name} is left out of the output: it is a link to a file that is not the model's."))
+        emit(Log("warning", f"{name} is not copied to the output: it links to a file outside the model's folder."))
     for item in plans:
         if item.fallback:
             emit(Log("warning", f"{item.linear.name}: {item.fallback}"))
@@ -145,26 +146,27 @@ def prepare(spec: JobSpec, emit: Emit, should_stop: ShouldStop) -> PreparedRun:
 
 
 def _check_head(tree: ModelTree, plans: Sequence[LayerPlan], skeleton: Skeleton) -> None:
-    """Refuse a copy for a tied head under a name that the model itself does not use, where no reader would find it."""
+    """Reject a quantized copy of a tied head if the model has another name for its head, so that no reader finds it."""
     head = tree.tied_head
     named = head is not None and any(item.linear.name == head.name and item.scheme.quantized for item in plans)
     if head is not None and named and skeleton.module_name(head.name) != skeleton.head():
         raise UnsupportedModel(
-            f"The output head of this model is called {skeleton.head()} once it is loaded, not {head.name}.",
+            f"transformers names the output head of this model {skeleton.head()}, not {head.name}.",
             "Leave it in 16 bits.",
         )
 
 
 def _check_kinds(tree: ModelTree, plans: Sequence[LayerPlan], skeleton: Skeleton) -> None:
-    """Refuse layers of a class of their own: readers put quantized layers in place of torch's Linear and Conv1D alone.
+    """Reject layers of other classes than Linear and Conv1D, which readers do not replace by quantized layers.
 
-    With Falcon's FalconLinear, auto-round leaves the layer as it was made, with random weights, and says nothing.
+    Falcon's FalconLinear is an example: auto-round leaves such a layer with its random initial weights, without an
+    error.
     """
     if tree.config.get("model_type") == "rwkv":
         raise UnsupportedModel(
-            "transformers divides weights of RWKV by powers of two before it runs them, which fails with quantized "
-            "layers: other programs could not load the checkpoint.",
-            "The model can be talked to as it is (bitwright chat).",
+            "transformers rescales weights of RWKV when it loads them, which fails with quantized layers, so other "
+            "programs could not load the checkpoint.",
+            "The original model works with `bitwright chat`.",
         )
     for item in plans:
         if not item.scheme.quantized:
@@ -172,14 +174,14 @@ def _check_kinds(tree: ModelTree, plans: Sequence[LayerPlan], skeleton: Skeleton
         kind = type(skeleton.model.get_submodule(skeleton.module_name(item.linear.name)))
         if kind not in (nn.Linear, Conv1D):
             raise UnsupportedModel(
-                f"{item.linear.name} is a {kind.__name__} in transformers, not a plain linear layer: other programs "
-                "would not put a quantized one in its place.",
+                f"{item.linear.name} is a {kind.__name__} in transformers, which other programs do not replace by a "
+                "quantized linear layer.",
                 "Leave such layers in 16 bits, or use another model.",
             )
 
 
 def resolve(spec: JobSpec, tree: ModelTree) -> ResolvedSettings:
-    """Device, dtype, threads and batches of a spec on this machine, by measurement."""
+    """Return the device, dtype, threads and batch sizes of a job on this machine; measures the fastest dtype."""
     device = choose(spec.device)
     threads = physical_cores()
     torch.set_num_threads(threads)
@@ -203,15 +205,15 @@ def resolve(spec: JobSpec, tree: ModelTree) -> ResolvedSettings:
 
 
 def check_compiler() -> None:
-    """Refuse torch.compile on a CPU where the C++ compiler that it calls is missing."""
+    """Raise BadInput if the C++ compiler that torch.compile needs on a CPU is missing."""
     wanted = os.environ.get("CXX")
     if not any(shutil.which(name) for name in ([wanted] if wanted else ["g++", "clang++", "cl"])):
         raise BadInput(
-            "--compile needs a C++ compiler on a CPU, and none was found.",
-            "Install one (on Debian or Ubuntu: sudo apt install g++), or leave --compile out.",
+            "--compile requires a C++ compiler on a CPU, and none was found.",
+            "Install one (on Debian or Ubuntu: sudo apt install g++), or run without --compile.",
         )
 
 
 def settings_of(spec: JobSpec, resolved: ResolvedSettings) -> dict[str, Any]:
-    """What the `Started` event and the report say of the settings."""
+    """Return the settings for the `Started` event and the report."""
     return {"recipe": spec.recipe.to_json(), "default_scheme": spec.bits_map.default.to_json(), **asdict(resolved)}

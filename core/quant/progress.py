@@ -1,4 +1,4 @@
-"""How far a run is, how long it may still take, and what memory it holds. Knows blocks and iterations as counts."""
+"""Progress, remaining time and memory of a run."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from core.events import Emit, Memory, Progress
 from core.inference.memory import give_back_memory
 
 BEFORE_BLOCKS, _BLOCKS = 0.03, 0.93
-"""Share of a run that is over when the first block starts, and when the last one ends."""
+"""Fractions of a run: before the first block, and all blocks together."""
 _EVERY = 0.5
 
 
 class BlockProgress:
-    """Turns blocks done into `Progress` and `Memory` events, at most two a second."""
+    """Emitter of `Progress` and `Memory` events, at most two per second."""
 
     def __init__(self, blocks: int, iterations: int, emit: Emit) -> None:
         self._blocks = blocks
@@ -29,16 +29,17 @@ class BlockProgress:
         self._last = 0.0
 
     def at(self, block: int, iteration: int) -> None:
-        """Iteration (from 1) of a block (from 0) is done."""
+        """Record that an iteration (from 1) of a block (from 0) is done."""
         now = time.monotonic()
         if now - self._last < _EVERY:
             return
         self._last = now
-        # The forward passes around the steps take about a tenth of a block.
+        # The forward passes before and after the steps take about a tenth of the time of a block.
         inside = 0.05 + 0.9 * iteration / self._iterations
         self._report(block, inside, (now - self._block_began) / inside)
 
     def block_done(self, block: int, seconds: float) -> None:
+        """Record that a block is done, and emit its progress and the memory in use."""
         give_back_memory()
         self._seconds.append(seconds)
         self._block_began = self._last = time.monotonic()
@@ -50,7 +51,7 @@ class BlockProgress:
         each = [*self._seconds, current]
         left = self._blocks - done - inside
         typical = sorted(each)[len(each) // 2]
-        # Nothing is known of the spread before a few blocks are done.
+        # The spread is unknown before a few blocks are done.
         spread = 0.4 if len(self._seconds) < 2 else 0.12
         self._emit(
             Progress(
@@ -62,7 +63,7 @@ class BlockProgress:
 
 
 def peak_memory() -> int:
-    """Largest resident size of this process so far, in bytes."""
+    """Return the peak resident memory of this process, in bytes."""
     if sys.platform == "win32":
         return int(psutil.Process().memory_info().peak_wset)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

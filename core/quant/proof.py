@@ -1,12 +1,12 @@
-"""Proof, before anything is tuned, that blocks run one by one compute what the whole model computes.
+"""Check, before tuning, that the model computes the same when its blocks are run one by one.
 
-The model's own forward, in fp32 on two rows of text, with one block in memory at a time: hooks load each block just
-before it runs and drop it behind it. Meanwhile the block is run once more as a run would do it: by itself, with the
-arguments that were captured from the first row, with its linear layers replaced, row by row and as a batch. Whatever
-differs is told by the name of the block. Blocks may depend on more than their arguments as captured (a table looked up
-by token, keys of an earlier block, states that stay), and nothing but the comparison tells.
+The forward pass of the model runs in float32 on two rows of text, with one block in memory at a time: hooks load each
+block before it runs and unload it afterwards. After its run in the model, each block is run again as in a job: with the
+arguments captured from the first row, with its linear layers replaced, row by row and as a batch. A block whose outputs
+differ is reported by its number. Blocks can depend on more than the captured arguments (a table indexed by token, keys
+of an earlier block, persistent states), which only this comparison detects.
 
-The same pass over the weights hashes every tensor and finds values that are not finite.
+The same pass over the weights hashes each tensor and finds values that are not finite.
 """
 
 from __future__ import annotations
@@ -28,29 +28,29 @@ from core.model.skeleton import Skeleton
 from core.model.tree import Linear
 
 LENGTH = 64
-"""Tokens of a row."""
+"""Tokens per row."""
 SHARED = 8
-"""Tokens with which both rows begin: in a causal model, what follows cannot change what is computed for them."""
+"""Tokens at the start that both rows share: in a causal model their hidden states do not depend on later tokens."""
 TOLERANCE = 1e-3
-"""Largest difference of a token's hidden state, as a share of its size.
+"""Maximum relative difference of the hidden state of a token.
 
-Rounding in fp32 makes 1e-6 to 2e-5 (see the tests); an argument of the wrong row makes 0.1 to 2."""
+Rounding in float32 causes 1e-6 to 2e-5 (see the tests); an argument of the wrong row causes 0.1 to 2."""
 _HEAD_ROWS = 512
-"""Rows of the head that are compared: a whole one in fp32 can be larger than a block."""
+"""Rows of the head that are compared; the whole head in float32 can be larger than a block."""
 _UNSUPPORTED = "This architecture is not supported yet."
 
 
 @dataclass(frozen=True)
 class SourceProof:
-    """What is to be proven, and with what.
+    """Inputs of the check.
 
     Attributes:
-        skeleton: the model, without weights; `store`: the same store that it reads.
+        skeleton: the model without weights; store: the store from which it reads.
         tokens: int64 [2, tokens], see `two_rows`.
-        device: where it runs.
-        linears: from a block's number to the linears that a run replaces there.
-        batched: the run puts more than one row through a block at once.
-        step: called often; raises where a stop was asked for.
+        device: device of the computation.
+        linears: returns the linear layers of a block that a run replaces.
+        batched: the run passes more than one row through a block at once.
+        step: called regularly; raises after a request to stop.
     """
 
     skeleton: Skeleton
@@ -63,12 +63,12 @@ class SourceProof:
 
     @property
     def parts(self) -> list[slice]:
-        """The rows as a run takes them: one by one, and together."""
+        """Slices of the rows that are run: each row, and both as a batch."""
         return [slice(0, 1), slice(1, 2), *([slice(0, 2)] if self.batched else [])]
 
 
 def two_rows(tokens: Tensor, vocabulary: int) -> Tensor:
-    """Two different rows, int64 [2, tokens], out of a text [samples, tokens], with the same first tokens."""
+    """Return two different rows of a text [samples, tokens] with the same first tokens, int64 [2, tokens]."""
     rows = tokens[:, :LENGTH]
     first = rows[0]
     other = next((row for row in rows[1:] if not torch.equal(row, first)), (first + 1) % vocabulary)
@@ -77,20 +77,20 @@ def two_rows(tokens: Tensor, vocabulary: int) -> Tensor:
 
 
 def prove(proof: SourceProof) -> None:
-    """Compare the execution block by block with the model, and read every tensor of the checkpoint once.
+    """Compare execution block by block with the whole model, and read each tensor of the checkpoint once.
 
-    Memory: a block in fp32, and what lies outside of the blocks without embedding and head.
+    Memory: one block in float32, and the modules outside the blocks except embedding and head.
 
     Raises:
-        UnsupportedModel: the blocks compute something else by themselves, or cannot be run so.
-        CorruptFile: a tensor, or what the model computes, is not finite.
-        Cancelled: asked for.
+        UnsupportedModel: a block computes other values when it is run separately, or cannot be run separately.
+        CorruptFile: a tensor or a hidden state is not finite.
+        Cancelled: a stop was requested.
     """
     skeleton, device = proof.skeleton, proof.device
-    # Only rows of the two are used below. A value that is not finite in one must be told as such, not as a difference.
+    # Embedding and head are used in part below, so check them for values that are not finite first.
     ends = [skeleton.checkpoint_name(f"{path}.weight") for path in skeleton.ends()]
     proof.store.scan([name for name in ends if name is not None], proof.step)
-    with _told(skeleton, "cannot be run"):
+    with _translated(skeleton, "cannot be run"):
         skeleton.fill("", torch.float32, device, skip=(skeleton.stack, *skeleton.ends()))
         try:
             with only_rows(skeleton, proof.tokens, torch.float32, device), _few_outputs(skeleton, device):
@@ -101,24 +101,24 @@ def prove(proof: SourceProof) -> None:
 
 
 def check_range(store: FingerprintedStore, names: Sequence[str], dtype: torch.dtype) -> None:
-    """Refuse weights that are infinite in the dtype of a run's products; all must have been read.
+    """Reject weights that exceed the range of the dtype of the matrix products; all must have been read before.
 
     Raises:
-        UnsupportedModel: the first, by name.
+        UnsupportedModel: a weight exceeds the range.
     """
     limit = torch.finfo(dtype).max
     for name in names:
         if store.largest[name] > limit:
             kind = str(dtype).removeprefix("torch.")
             raise UnsupportedModel(
-                f"{name} holds {store.largest[name]:.3g}, which is beyond the range of {kind}, in which this device "
-                "computes.",
+                f"{name} contains {store.largest[name]:.3g}, which exceeds the range of {kind}, the dtype used on this "
+                "device.",
                 "Use another device, such as --device cpu.",
             )
 
 
-class _Differs(Exception):  # noqa: N818 - the model's own forward must end first; then the reason is looked for
-    """What a block computes by itself is not what it computes in the model."""
+class _Differs(Exception):  # noqa: N818 - control flow: the reason is determined after the forward pass
+    """Raised when the output of a block that is run separately differs from its output in the model."""
 
     def __init__(self, block: int, by: float) -> None:
         super().__init__()
@@ -132,7 +132,7 @@ def _compare(proof: SourceProof) -> None:
     entering = first_inputs(skeleton, tokens, proof.device)
     for part in proof.parts[:2]:
         alone = first_inputs(skeleton, tokens[part], proof.device)
-        _same(skeleton, alone, entering[part], "makes the input of its first block from more than one row of text")
+        _same(skeleton, alone, entering[part], "computes the input of its first block from more than one row of text")
     try:
         hidden, scores = _whole_model(proof, calls, entering)
     except _Differs as differs:
@@ -141,38 +141,38 @@ def _compare(proof: SourceProof) -> None:
     for part in proof.parts:
         for place in (slice(0, half), slice(half, None)):
             found = logits(skeleton, hidden[part, place])
-            what = "does more with the output of its last block than can be done for some tokens alone"
+            what = "processes the output of its last block in a way that depends on all tokens"
             _same(skeleton, found, scores[part, place], what)
     _check_causal(proof, scores, "its output")
 
 
 def _whole_model(proof: SourceProof, calls: list[BlockCall], entering: Tensor) -> tuple[Tensor, Tensor]:
-    """Last block's output [2, tokens, width] and logits of the model's own forward, its blocks compared on the way."""
+    """Run the model and compare its blocks; return the last hidden states, [2, tokens, hidden_size], and logits."""
     skeleton = proof.skeleton
-    beside = _Beside(proof, calls, entering)
+    replay = _BlockReplay(proof, calls, entering)
     hooks = []
     try:
         for block, module in enumerate(skeleton.blocks):
-            hooks.append(module.register_forward_pre_hook(beside.before(block), with_kwargs=True))
-            hooks.append(module.register_forward_hook(beside.after(block)))
+            hooks.append(module.register_forward_pre_hook(replay.before(block), with_kwargs=True))
+            hooks.append(module.register_forward_hook(replay.after(block)))
         with torch.no_grad():
             scores = skeleton.model(input_ids=proof.tokens.to(proof.device), use_cache=False).logits
     finally:
         for hook in hooks:
             hook.remove()
-    if beside.done != len(calls):
+    if replay.done != len(calls):
         raise UnsupportedModel(
-            f"{_name(skeleton)} ran {beside.done} blocks where {len(calls)} were expected.", _UNSUPPORTED
+            f"{_name(skeleton)} ran {replay.done} blocks where {len(calls)} were expected.", _UNSUPPORTED
         )
-    return beside.state, scores
+    return replay.state, scores
 
 
-class _Beside:
-    """Runs every block by itself while the model runs it.
+class _BlockReplay:
+    """Hooks that run each block a second time, separately, while the model runs.
 
     Attributes:
-        state: hidden states that left the last block.
-        done: blocks that ran.
+        state: output of the last block that ran.
+        done: number of blocks that ran.
     """
 
     def __init__(self, proof: SourceProof, calls: list[BlockCall], entering: Tensor) -> None:
@@ -184,7 +184,7 @@ class _Beside:
         self.done = 0
 
     def before(self, block: int) -> Callable[..., None]:
-        """The hook that loads a block."""
+        """Return the hook that loads a block."""
 
         def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if self._alone:
@@ -200,7 +200,7 @@ class _Beside:
         return hook
 
     def after(self, block: int) -> Callable[..., None]:
-        """The hook that runs a block once more by itself, and drops it."""
+        """Return the hook that runs a block again, separately, and unloads it."""
 
         def hook(module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
             if self._alone:
@@ -209,8 +209,8 @@ class _Beside:
             out = output if isinstance(output, Tensor) else output[0]
             if not torch.isfinite(out).all():
                 raise CorruptFile(
-                    f"Block {block} of this model computes values that are not finite, though its weights are.",
-                    "Fetch the model again, or use another one.",
+                    f"Block {block} of this model computes values that are not finite, but its weights are finite.",
+                    "Download the model again, or use another one.",
                 )
             self.state = out.clone()
             _check_causal(self._proof, out, f"block {block}")
@@ -225,7 +225,7 @@ class _Beside:
         return hook
 
     def _replay(self, block: int, module: nn.Module, part: slice) -> None:
-        with _told(self._proof.skeleton, f"has a block {block} that cannot be run by itself"):
+        with _translated(self._proof.skeleton, f"has a block {block} that cannot be run separately"):
             found = self._calls[block](module, self._input[part].clone())
         by = difference(found, self.state[part])
         if not by <= TOLERANCE:
@@ -236,9 +236,9 @@ class _Beside:
 
 
 def difference(found: Tensor, expected: Tensor) -> float:
-    """Largest difference of a token's vector, as a share of its length; infinite where the shapes differ.
+    """Return the largest relative difference of the vectors of tokens; infinity if the shapes differ.
 
-    Vectors that are much shorter than the others of their row count as a thousandth of those.
+    The norm in the denominator is at least a thousandth of the mean norm.
     """
     if found.shape != expected.shape:
         return float("inf")
@@ -254,30 +254,29 @@ def _same(skeleton: Skeleton, found: Tensor, expected: Tensor, what: str) -> Non
 
 
 def _check_causal(proof: SourceProof, states: Tensor, what: str) -> None:
-    """Refuse a model in which the tokens that follow change what is computed for the first ones."""
+    """Reject a model whose results for the first tokens depend on later tokens."""
     shared = int((proof.tokens[0] == proof.tokens[1]).long().cumprod(0).sum())
     if not difference(states[1, :shared], states[0, :shared]) <= TOLERANCE:
         raise UnsupportedModel(
-            f"With this config {_name(proof.skeleton)} is no causal language model: {what} depends on tokens that come "
-            "later.",
+            f"With this config {_name(proof.skeleton)} is not a causal language model: {what} depends on later tokens.",
             "Use a model that predicts the next token.",
         )
 
 
 def _reason(proof: SourceProof, differs: _Differs) -> UnsupportedModel:
-    """Why a block computes something else by itself, as far as it can be told from its arguments."""
+    """Return the error for a block that differs, with the arguments that depend on the text."""
     skeleton = proof.skeleton
     both = [capture(skeleton, proof.tokens[row : row + 1], proof.device)[differs.block] for row in (0, 1)]
     names = _unlike(skeleton.blocks[differs.block], *both)
-    apart = "" if differs.by == float("inf") else f" (off by {100 * differs.by:.2g} %)"
-    sentence = f"Block {differs.block} of {_name(skeleton)} computes something else by itself than in the model{apart}"
+    apart = "" if differs.by == float("inf") else f" (by {100 * differs.by:.2g} %)"
+    sentence = f"The output of block {differs.block} of {_name(skeleton)} differs when it is run separately{apart}"
     if names:
-        sentence += f": the model gives it {names}, which depends on the text"
+        sentence += f": its argument {names} depends on the text"
     return UnsupportedModel(f"{sentence}.", _UNSUPPORTED)
 
 
 def _unlike(block: nn.Module, one: BlockCall, other: BlockCall) -> str:
-    """Names of the arguments that differ from text to text."""
+    """Return the names of the arguments that depend on the text."""
     names = [name for name in inspect.signature(type(block).forward).parameters if name != "self"][1:]
     pairs = [*zip(names, one.args, other.args, strict=False)]
     pairs += [(name, value, other.kwargs.get(name)) for name, value in one.kwargs.items()]
@@ -296,7 +295,7 @@ def _tensors_differ(one: Any, other: Any) -> bool:
 
 @contextlib.contextmanager
 def _as_tuned(skeleton: Skeleton, linears: Sequence[Linear]) -> Iterator[None]:
-    """The layers replaced as a run replaces them, in fp32, so that orientation and biases are proven too."""
+    """Replace the layers as a run does, in float32, so that orientation and biases are checked too."""
     before = {}
     for linear in linears:
         path = skeleton.module_name(linear.name)
@@ -315,7 +314,7 @@ def _as_tuned(skeleton: Skeleton, linears: Sequence[Linear]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _few_outputs(skeleton: Skeleton, device: torch.device) -> Iterator[None]:
-    """Give the head rows spread over its vocabulary instead of all; one that is not a plain layer is filled whole."""
+    """Load only rows of the head, spread over its vocabulary; a head that is not a plain layer is loaded whole."""
     path = skeleton.head()
     head = skeleton.model.get_submodule(path)
     key = skeleton.checkpoint_name(f"{path}.weight")
@@ -337,8 +336,8 @@ def _few_outputs(skeleton: Skeleton, device: torch.device) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _told(skeleton: Skeleton, what: str) -> Iterator[None]:
-    """Turn whatever a model's own code raises into one sentence; running out of memory stays what it is."""
+def _translated(skeleton: Skeleton, what: str) -> Iterator[None]:
+    """Convert errors of the model's code to UnsupportedModel, except for a lack of memory."""
     try:
         yield
     except (BitwrightError, _Differs):

@@ -1,4 +1,4 @@
-"""What is said of a finished run, in its `Done` event, in the job folder and beside the weights. Pure assembly."""
+"""Report of a finished run: part of its `Done` event, and `bitwright.json` beside the weights."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _WEIGHTS = (".safetensors", ".gguf")
 
 @dataclass(frozen=True)
 class BlockFigures:
-    """How one block came out."""
+    """Result of one block."""
 
     name: str
     outcome: TuningResult
@@ -36,10 +36,10 @@ class PerplexityResult:
     """Perplexities on the held-out windows.
 
     Attributes:
-        original, quantized: of the two models.
-        increase: mean increase of the loss, in nats a token.
-        increase_error: its standard error, of the differences token by token.
-        vocabulary: rows of the embedding; a guess among so many has that perplexity.
+        original, quantized: perplexities of the two models.
+        increase: mean increase of the loss, in nats per token.
+        increase_error: standard error of `increase`, from the differences per token.
+        vocabulary: rows of the embedding, which is the perplexity of a random guess.
     """
 
     original: Perplexity
@@ -74,7 +74,7 @@ def make_report(
     output: Output,
     seconds: float,
 ) -> dict[str, Any]:
-    """The report as a JSON value.
+    """Return the report as a JSON value.
 
     Args:
         measured: perplexities of the original and of the quantized model on the held-out windows.
@@ -115,7 +115,7 @@ def make_report(
 
 
 def layer_counts(ready: PreparedRun) -> dict[str, int]:
-    """How many linears got each number of bits."""
+    """Return the number of linear layers for each number of bits."""
     counts: dict[str, int] = {}
     for item in ready.plans:
         key = str(item.scheme.bits)
@@ -124,6 +124,6 @@ def layer_counts(ready: PreparedRun) -> dict[str, int]:
 
 
 def _bytes(output: Output, name: str) -> int:
-    """Return the bytes of the weights, to be compared with `source_bytes`: tokenizers can outweigh a small model."""
+    """Return the bytes of the weight files of a format, without the tokenizer, for comparison with `source_bytes`."""
     prefix = f"{folder_name(name)}/" if len(output.folders) > 1 else ""
     return sum(size for path, size in output.files.items() if path.startswith(prefix) and path.endswith(_WEIGHTS))

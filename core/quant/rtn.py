@@ -1,7 +1,7 @@
-"""Scales found by search instead of tuning (opt-RTN), for symmetric 2, 3 and 4 bits.
+"""Search for the scales of symmetric layers with 2, 3 or 4 bits (opt-RTN).
 
-For every group, candidates around the scale of its largest weight are tried and the one with the least squared
-error, weighted by how strongly the calibration text drives each input, is kept. Knows one layer at a time.
+For each group, candidates around the scale of its largest weight are tried; the one with the smallest squared error,
+weighted by the mean square of each input over the calibration text, is kept.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from core.schemes import LayerScheme
 
 
 def searchable(scheme: LayerScheme) -> bool:
-    """Whether this search helps a scheme.
+    """Return whether a scheme supports the search.
 
-    At 8 bits it gains nothing, asymmetric ranges have no single end to move, block types have their own.
+    With 8 bits the search gains nothing, asymmetric ranges have two ends, and block types have a search of their own.
     """
     return scheme.sym and scheme.bits <= 4 and not scheme.type
 
 
 def _ends(bits: int) -> list[float]:
-    """Candidate places, in levels, for the largest weight of a group: around 2^(bits-1)."""
+    """Return the levels to which the largest weight of a group is mapped: candidates around 2^(bits - 1)."""
     half = float(1 << (bits - 1))
     if bits == 2:
         return [half + 0.01 * k for k in range(-90, 91)]
@@ -31,12 +31,12 @@ def _ends(bits: int) -> list[float]:
 
 @torch.no_grad()
 def search_scale(weight: Tensor, scheme: LayerScheme, importance: Tensor | None, *, every: int = 1) -> Tensor:
-    """The scale of least weighted squared error, fp32 [out, groups].
+    """Return the scales with the smallest weighted squared error, float32 [out, groups].
 
     Args:
         weight: [out, in].
-        importance: mean square of every input over the calibration text, fp32 [in]; None weighs all alike.
-        every: try only each so manyth candidate.
+        importance: mean square of each input over the calibration text, float32 [in]; None for equal weights.
+        every: try only every n-th candidate.
     """
     out, width = weight.shape
     group = scheme.group_of(width)

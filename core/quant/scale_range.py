@@ -1,8 +1,7 @@
-"""Layers whose weights are too small or too large for scales in float16, found before the run from samples of rows.
+"""Detection of layers whose weights are too small or too large for float16 scales, from a sample of rows.
 
-All formats store scales as float16. Below 2^-24 there is none, so that a layer with weights of about 1e-6 and less
-loses its levels, and one with weights beyond 10^7 is cut off. Such a layer stays in 16 bits. Knows weights and grids,
-not files or runs.
+All formats store scales as float16, whose smallest positive value is 2^-24: layers with weights of about 1e-6 or less
+lose levels, and those with weights above 10^7 are clipped. Such layers stay in 16 bits.
 """
 
 from __future__ import annotations
@@ -20,28 +19,28 @@ from core.quant.grid import new_grid, quantize_into
 from core.schemes import UNTOUCHED, LayerScheme
 
 _ROWS = 16
-"""Rows of a layer that are looked at first."""
+"""Number of sampled rows."""
 _USUAL = (1e-4, 1e4)
-"""Root mean square of weights that float16 scales hold without a doubt."""
+"""Range of the root mean square of weights in which float16 scales are always sufficient."""
 _GROWTH = 1.25
-"""Error of rounding, as a multiple of that of the same weights in the middle of the range, from which levels are lost.
-Two thirds of the multiples are lost at 2.0."""
+"""Minimum ratio of the rounding error to that of the same weights scaled to the middle of the range, from which levels
+count as lost. With a ratio of 2.0, two thirds of them are lost."""
 _SHARE = 0.002
-"""And by how much of the weights' own size it is larger, at least."""
+"""Minimum increase of the rounding error, as a fraction of the norm of the weights."""
 
 
 def within_float16(tree: ModelTree, plans: Sequence[LayerPlan], store: TensorStore) -> Sequence[LayerPlan]:
-    """Return the plans with 16 bits, and the reason, for each layer that float16 scales cannot hold."""
+    """Return the plans with 16 bits, and the reason, for each layer whose scales exceed the range of float16."""
     changed = {}
     for number, item in enumerate(plans):
         if item.scheme.quantized and _out_of_range(tree, item, store):
-            reason = "its weights are too small or too large for scales in float16: left in 16 bits"
+            reason = "its weights are too small or too large for float16 scales: left in 16 bits"
             changed[number] = replace(item, scheme=LayerScheme(bits=UNTOUCHED), fallback=reason)
     return [changed.get(number, item) for number, item in enumerate(plans)] if changed else plans
 
 
 def loses_levels(weight: Tensor, scheme: LayerScheme) -> bool:
-    """Tell whether rounding a weight [rows, in] is much less exact than rounding a multiple of it of usual size."""
+    """Return whether rounding a weight [rows, in] has a larger relative error than rounding it scaled to about 1."""
     weight = weight.float()
     largest = float(weight.abs().max()) if weight.numel() else 0.0
     if not 0 < largest < torch.inf:
@@ -68,7 +67,7 @@ def _out_of_range(tree: ModelTree, item: LayerPlan, store: TensorStore) -> bool:
     scheme = tuned_as(item.scheme.type) if item.scheme.type else item.scheme
     if not loses_levels(sample, scheme):
         return False
-    # Rows differ: where others carry the layer, those of the sample do not matter.
+    # The sampled rows may be exceptions, so the whole layer decides.
     return loses_levels(store.get(name) if whole is None else whole, scheme)
 
 

@@ -1,9 +1,8 @@
-"""Tuning the rounding of one block by signed gradient descent (SignRound, arXiv 2309.05516).
+"""Tuning of the rounding of one block by signed gradient descent (SignRound, arXiv 2309.05516).
 
-The loss is the mean squared error between what the quantized block makes of the quantized model's activations and
-what the original block made of the original model's. Gradients of the rounding are closed forms (`core.quant.grid`),
-so autograd keeps nothing per weight but the gradient of the layer at hand. Knows a block as a function and its
-grids; not where inputs come from or results go.
+The loss is the mean squared error between the output of the quantized block on the activations of the quantized model
+and the output of the original block on those of the original model. The gradients of the rounding have a closed form
+(`core.quant.grid`), so autograd stores only one gradient, that of the layer in the backward pass.
 """
 
 from __future__ import annotations
@@ -22,14 +21,14 @@ from core.quant import grid as grids
 from core.quant.grid import Grid
 
 FIXED_SAMPLES = 8
-"""Samples that every candidate is judged on. The best of minibatch losses would partly pick an easy minibatch."""
+"""Samples on which candidates are compared. A comparison by minibatch loss would favour easy minibatches."""
 CHECKS = 10
-"""How often a candidate is judged; in the last step also, which minibatch losses never score."""
+"""Number of evaluations on the fixed samples; the result of the last step is always evaluated."""
 
 
 @dataclass
 class TunedLayer:
-    """A layer of the block while it is tuned: its grid, its module, and the first step of its range factors."""
+    """A layer during tuning: its grid, its module, and the initial learning rate of its range factors."""
 
     grid: Grid
     module: TunedLinear
@@ -38,12 +37,12 @@ class TunedLayer:
 
 @dataclass(frozen=True)
 class Tuning:
-    """What the loop needs to know.
+    """Settings of the tuning loop.
 
     Attributes:
-        iterations: steps T.
-        batch: samples of one micro-batch; accumulate: micro-batches of one step.
-        seed: of the order of samples.
+        iterations: number of steps T.
+        batch: samples per micro-batch; accumulate: micro-batches per step.
+        seed: random seed for the order of the samples.
     """
 
     iterations: int
@@ -54,13 +53,13 @@ class Tuning:
 
 @dataclass(frozen=True)
 class TuningResult:
-    """How the tuning of a block came out.
+    """Result of tuning a block.
 
     Attributes:
-        loss_before, loss_after: mean squared errors on the fixed samples, of plain rounding and of what was kept.
-        best_iteration: the iteration that was kept (0: as rounded).
-        diverged: a loss was not finite.
-        diverged_at: the iteration of that loss, which ended the tuning; 0 where it was that of plain rounding.
+        loss_before, loss_after: mean squared errors on the fixed samples, of plain rounding and of the result.
+        best_iteration: iteration of the result (0: plain rounding).
+        diverged: whether a loss was not finite.
+        diverged_at: iteration whose loss was not finite, which ended the tuning; 0 for that of plain rounding.
     """
 
     loss_before: float
@@ -77,12 +76,12 @@ class _Best:
     state: list[tuple[Tensor, Tensor, Tensor]]
 
     def beaten_by(self, loss: float) -> bool:
-        """Whether `loss` is lower; any finite one is lower than one that is not finite."""
+        """Return whether `loss` is lower; a finite loss is lower than one that is not finite."""
         return math.isfinite(loss) and not self.loss <= loss
 
 
 class BatchSampler:
-    """Batches of sample numbers: shuffled, without repeats in a round, an incomplete tail dropped."""
+    """Random batches of sample indices, without repetition within an epoch; an incomplete last batch is dropped."""
 
     def __init__(self, samples: int, batch: int, seed: int) -> None:
         self._generator = torch.Generator().manual_seed(seed)
@@ -91,6 +90,7 @@ class BatchSampler:
         self._order = torch.empty(0, dtype=torch.int64)
 
     def next(self) -> Tensor:
+        """Return the indices of the next batch, int64 [batch]."""
         if len(self._order) < self._batch:
             self._order = torch.randperm(self._samples, generator=self._generator)
         batch, self._order = self._order[: self._batch], self._order[self._batch :]
@@ -107,17 +107,18 @@ def tune_block(
     on_loss: Callable[[int, float], None],
     should_stop: ShouldStop,
 ) -> TuningResult:
-    """Tune all layers of a block together; afterwards their grids and module weights are the best that was seen.
+    """Tune all layers of a block together; their grids and module weights are then those of the lowest loss.
 
     Args:
-        forward: hidden states [batch, tokens, width] to the block's output, through the layers' modules.
-        inputs, targets: from sample numbers (int64 [batch]) to hidden states of the quantized model, and to what the
-            original block made of its own.
-        samples: how many there are.
-        on_loss: told the iteration (from 1) and its minibatch loss.
+        forward: computes the output of the block for hidden states [batch, tokens, hidden_size], with the modules of
+            the layers.
+        inputs, targets: return, for sample indices (int64 [batch]), the hidden states of the quantized model and the
+            output of the original block.
+        samples: number of samples.
+        on_loss: receives the iteration (from 1) and its minibatch loss.
 
     Raises:
-        Cancelled: `should_stop` said so.
+        Cancelled: `should_stop` returned true.
     """
     fixed = _fixed_batches(samples, tuning.batch)
 
@@ -157,7 +158,7 @@ def _descend(
     on_loss: Callable[[int, float], None],
     should_stop: ShouldStop,
 ) -> tuple[_Best, int]:
-    """The best that was seen, and the iteration (from 1) whose loss was not finite and ended the descent; 0: none."""
+    """Return the state of the lowest loss, and the iteration (from 1) with a loss that is not finite; 0 for none."""
     best, odd = _Best(0, before, _copy(layers)), 0
     every = max(1, tuning.iterations // CHECKS)
     now = _Now()
@@ -174,7 +175,7 @@ def _descend(
                 loss = loss_of(sampler.next())
                 total += loss.item()
                 if not math.isfinite(total):
-                    break  # before its gradient reaches the grids: they are still those of the step before
+                    break  # before the backward pass, so that the grids keep the state of the previous step
                 loss.backward()
             on_loss(iteration + 1, total / tuning.accumulate)
             finite = math.isfinite(total)
@@ -199,14 +200,14 @@ def _descend(
 
 @dataclass
 class _Now:
-    """Where the loop is, for the hooks that autograd calls."""
+    """Position of the loop, for the hooks that autograd calls."""
 
     iteration: int = 0
     last_part: bool = True
 
 
 def _stepper(layer: TunedLayer, now: _Now, tuning: Tuning) -> Callable[[Tensor], None]:
-    """A hook that steps a layer as soon as its gradient is complete, and frees the gradient."""
+    """Return a hook that steps a layer as soon as its gradient is complete, and frees the gradient."""
 
     def hook(weight: Tensor) -> None:
         if not now.last_part:
@@ -222,7 +223,7 @@ def _stepper(layer: TunedLayer, now: _Now, tuning: Tuning) -> Callable[[Tensor],
 
 
 def _fixed_batches(samples: int, batch: int) -> list[Tensor]:
-    """The fixed samples, spread over all, in micro-batches."""
+    """Return the indices of the fixed samples, spread evenly over all samples, in micro-batches."""
     count = min(FIXED_SAMPLES, samples)
     index = torch.arange(count) * samples // count
     return list(index.split(min(batch, count)))

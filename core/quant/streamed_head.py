@@ -1,8 +1,8 @@
-"""The output head in the place of the model's own, computed some rows of the vocabulary at a time.
+"""A replacement of the output head that is computed in slices of the vocabulary.
 
-A head of 262,144 rows is a third of a small model. In the precision of the products it would be the peak of a run's
-memory, so it stays as it is stored (16 bits, or integers) and a slice of its rows is converted for each product. Knows
-the head, not what its logits are for.
+A head with 262,144 rows is a third of a small model; converted to the dtype of the products it would determine the
+peak memory of a run. It therefore stays as stored (16 bits, or integers), and each slice of rows is converted when it
+is used.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from core.inference.memory import give_back_memory
 from core.quant.blocks import BlockJob
 
 _PIECE = 1 << 22
-"""Weights that are converted at once."""
+"""Weights per slice."""
 
 
 class StreamedHead(nn.Module):
-    """y = x W^T + b with the rows of W, [vocabulary, hidden], made in slices for each pass.
+    """A linear layer y = x W^T + b whose weight W, [vocab_size, hidden_size], is converted in slices for each pass.
 
     Args:
-        pieces: yields the rows of W in order, float [rows, hidden].
-        shape: of W.
+        pieces: returns an iterator over the rows of W in order, float [rows, hidden_size].
+        shape: shape of W.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class StreamedHead(nn.Module):
         super().__init__()
         self._pieces, self._dtype, self._device = pieces, dtype, device
         self.out_features, self.in_features = shape
-        # For models that ask the head for its dtype; its values are never read.
+        # Some models read the dtype of the head; the values are never used.
         self.weight = nn.Parameter(torch.empty(shape, dtype=dtype, device="meta"), requires_grad=False)
         self.bias = None if bias is None else nn.Parameter(bias.to(device, dtype), requires_grad=False)
 
@@ -61,10 +61,10 @@ class StreamedHead(nn.Module):
 
 @contextlib.contextmanager
 def streamed_head(job: BlockJob, layer: StoredLayer | None = None) -> Iterator[None]:
-    """Put the head of the job's model into place while entered.
+    """Load the head of the job's model for the duration of the context.
 
     Args:
-        layer: the quantized head; None reads the one that the job's checkpoint has.
+        layer: the quantized head; None for that of the job's checkpoint.
     """
     skeleton, resolved = job.skeleton, job.resolved
     path = skeleton.head()
@@ -97,7 +97,7 @@ def _of_layer(layer: StoredLayer) -> tuple[Callable[[], Iterator[Tensor]], tuple
 
 
 def _of_store(job: BlockJob, name: str) -> tuple[Callable[[], Iterator[Tensor]], tuple[int, int]]:
-    """Slices of a 16-bit head out of memory, since passes are many; of a larger one out of the file."""
+    """Return the slices of a stored head: from memory with up to 16 bits, otherwise from the file."""
     store = job.skeleton.store
     key = job.skeleton.checkpoint_name(name)
     if key is None:

@@ -14,7 +14,7 @@ from tests.core.tiny_architectures import make_model
 
 def test_compile_without_a_compiler_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(BadInput, match="needs a C\\+\\+ compiler") as caught:
+    with pytest.raises(BadInput, match="requires a C\\+\\+ compiler") as caught:
         check_compiler()
     assert "g++" in caught.value.hint
 
@@ -24,7 +24,7 @@ def test_compile_takes_the_compiler_that_the_environment_names(monkeypatch: pyte
     check_compiler()
 
 
-@pytest.mark.parametrize(("name", "reason"), [("falcon", "is a FalconLinear"), ("rwkv", "RWKV by powers of two")])
+@pytest.mark.parametrize(("name", "reason"), [("falcon", "is a FalconLinear"), ("rwkv", "rescales weights of RWKV")])
 def test_layers_that_other_programs_would_not_replace_are_refused(tmp_path: Path, name: str, reason: str) -> None:
     make_model(name, tmp_path / "model")
     spec = from_options(tmp_path / "model", tmp_path / "out", recipe="rtn", bits=8, group_size=32)

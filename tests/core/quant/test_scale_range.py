@@ -54,7 +54,7 @@ def test_a_layer_of_tiny_weights_is_named_and_kept(tmp_path: Path) -> None:
 
     said = [event.message for event in events if isinstance(event, Log) and event.level == "warning"]
     assert len(said) == 1
-    assert said[0].startswith(f"{name}: its weights are too small or too large for scales in float16")
+    assert said[0].startswith(f"{name}: its weights are too small or too large for float16 scales")
     assert list(report_of(events)["fallbacks"]) == [name]
     written = load_file(tmp_path / "out" / "model.safetensors")
     assert torch.equal(written[f"{name}.weight"], tensors[f"{name}.weight"])
