@@ -1,6 +1,6 @@
-"""The same jobs from a terminal: every command is one call of `core.api`.
+"""The command line. Every sub-command is one call of `core.api`.
 
-The only part of `core` that writes to a screen.
+This is the only package of `core` that prints.
 """
 
 from __future__ import annotations

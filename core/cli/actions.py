@@ -1,4 +1,7 @@
-"""What each sub-command does: one call of `core.api`, and how its result is told. Knows no option's spelling."""
+"""The sub-commands `quantize`, `inspect`, `estimate`, `jobs`, `eval` and `convert`.
+
+Each function calls `core.api` and prints the result.
+"""
 
 from __future__ import annotations
 
@@ -16,33 +19,33 @@ from core.wording import duration, figure, human
 
 
 def quantize(terminal: Terminal, model: str, output: Path, options: dict[str, Any]) -> None:
-    """Run a job in a child and show how it goes."""
+    """Run a job in a child process, show its progress and print a summary of the result."""
     done = terminal.follow(lambda should_stop: api.quantize(model, output, **options, should_stop=should_stop))
     if isinstance(done, Done):
         summary(terminal, done)
 
 
 def summary(terminal: Terminal, done: Done) -> None:
-    """The end of a run for people: where it is, how large, how good."""
+    """Print the summary of a run: output folder, sizes, perplexity and time."""
     report = done.report
     terminal.line(f"{done.output}")
     rates = report.get("format_bits_per_weight", {})
     for name, size in report["output_bytes"].items():
-        rate = f"{rates.get(name, report['bits_per_weight']):.3g} bits a weight in the quantized layers"
+        rate = f"{rates.get(name, report['bits_per_weight']):.3g} bits per weight in the quantized layers"
         terminal.line(f"  {name:<11} {sizes_line(report['source_bytes'], size)}, {rate}")
     perplexity = report["perplexity"]
     change = f"{figure(perplexity['original'])} -> {figure(perplexity['quantized'])}"
-    terminal.line(f"  perplexity  {change} on text that the run did not see")
+    terminal.line(f"  perplexity  {change} on text that was not used for calibration")
     terminal.line(f"  time        {duration(done.seconds)}")
     for notes in report.get("notes", {}).values():
         for note in notes:
             terminal.line(f"  note        {note}")
     folder = folder_to_open(report, done.output)
-    terminal.line(f"  talk to it  bitwright chat {shlex.quote(str(folder))}")
+    terminal.line(f"  chat        bitwright chat {shlex.quote(str(folder))}")
 
 
 def inspect(terminal: Terminal, model: str, options: dict[str, Any]) -> None:
-    """Show the layer tree."""
+    """Print the layers of a model and the scheme that each would be quantized to."""
     with terminal.libraries_to_stderr(), Interrupts() as interrupts:
         found = api.inspect(model, emit=_events(terminal), should_stop=interrupts.requested, **options)
     if terminal.json:
@@ -51,17 +54,17 @@ def inspect(terminal: Terminal, model: str, options: dict[str, Any]) -> None:
     tree = found.tree
     stored = sum(tensor.nbytes for tensor in tree.tensors.values())
     terminal.line(f"{found.model}  ({found.origin}{': ' + found.note if found.note else ''})")
-    head = "tied to the embedding" if tree.tied else "with a head of its own"
+    head = "output layer tied to the embedding" if tree.tied else "separate output layer"
     terminal.line(f"{tree.architecture or tree.model_type or 'unknown architecture'}, {head}")
     blocks = f"{tree.blocks} blocks in {tree.prefix}" if tree.blocks else "no blocks"
-    held = f"{human(found.file_bytes)} in the file, {human(stored)} in 16 bits" if found.file_bytes else human(stored)
+    held = f"{human(found.file_bytes)} in the file, {human(stored)} at 16 bits" if found.file_bytes else human(stored)
     terminal.line(f"{tree.parameters / 1e6:.4g} M parameters, {held}, {blocks}")
     if tree.refusal:
         terminal.line(f"Cannot be quantized: {tree.refusal}")
     elif found.size is not None:
         size = found.size
         before = found.file_bytes or size.source
-        terminal.line(f"as mapped: {sizes_line(before, size.total)}, {size.effective_bits:.3g} bits a weight")
+        terminal.line(f"quantized: {sizes_line(before, size.total)}, {size.effective_bits:.3g} bits per weight")
         if found.warning:
             terminal.line(f"warning: {found.warning}")
         if found.unchecked:
@@ -69,11 +72,11 @@ def inspect(terminal: Terminal, model: str, options: dict[str, Any]) -> None:
     terminal.line()
     plans = {plan.linear.name: plan for plan in found.plans}
     rows = _rows(tuple(plan.linear for plan in found.plans) or tree.linears, plans)
-    terminal.table(("blocks", "layer", "out x in", "stored", "becomes", "because"), rows)
+    terminal.table(("blocks", "layer", "out x in", "dtype", "quantized to", "reason"), rows)
 
 
 def estimate(terminal: Terminal, model: str, options: dict[str, Any]) -> None:
-    """Show what a run would need."""
+    """Print the disk space, memory and time that a run needs."""
     with terminal.libraries_to_stderr(), Interrupts() as interrupts:
         needed = api.estimate(model, emit=_events(terminal), should_stop=interrupts.requested, **options)
     if terminal.json:
@@ -82,25 +85,25 @@ def estimate(terminal: Terminal, model: str, options: dict[str, Any]) -> None:
     rows = [
         ("disk", _bytes_range(needed.disk)),
         ("memory", _bytes_range(needed.ram)),
-        ("memory of the device", _bytes_range(needed.device) if needed.device.high else "-"),
+        ("device memory", _bytes_range(needed.device) if needed.device.high else "-"),
         ("time", f"{duration(needed.seconds.low)} to {duration(needed.seconds.high)}" if needed.seconds else "unknown"),
     ]
-    terminal.table(("needs", "from ... to"), rows)
+    terminal.table(("resource", "estimate"), rows)
     if needed.load > BUSY:
         terminal.line(
-            f"The speed was measured while other programs used {100 * needed.load:.0f} % of the CPU: "
-            "the time reaches from a quiet machine to one as busy as now."
+            f"Other programs used {100 * needed.load:.0f} % of the CPU while the speed was measured. "
+            "The range of time covers an idle computer and one that stays as busy."
         )
     if needed.warning:
         terminal.line(f"warning: {needed.warning}")
 
 
 _STATES = {"elsewhere": "on another machine"}
-"""States of a job in words of a person, where the word for programs is another."""
+"""Names of job states in the table, where they differ from the names in JSON."""
 
 
 def jobs(terminal: Terminal) -> None:
-    """List the runs."""
+    """Print the list of runs, the newest first."""
     found = api.list_jobs()
     rows = []
     for job in found:
@@ -114,7 +117,7 @@ def jobs(terminal: Terminal) -> None:
     if rows:
         terminal.table(("started", "state", "name", "model", "output"), rows)
     else:
-        terminal.line("No run yet.")
+        terminal.line("There are no runs yet.")
 
 
 def evaluate(terminal: Terminal, model: str, options: dict[str, Any]) -> None:
@@ -129,13 +132,13 @@ def evaluate(terminal: Terminal, model: str, options: dict[str, Any]) -> None:
     terminal.table(("model", "perplexity", "tokens"), rows)
     if apart := values.get("comparison"):
         increase, error = apart["loss_increase"], apart["loss_increase_standard_error"]
-        terminal.line(f"loss: {increase:+.4f} +- {error:.4f} nats a token against it, token by token")
-        terminal.line(f"KL divergence: {apart['kl_mean']:.4g} nats on average, 99 % below {apart['kl_p99']:.3g}")
-        terminal.line(f"the same word first at {100 * apart['top1']:.1f} % of {apart['positions']} positions")
+        terminal.line(f"loss increase: {increase:+.4f} +- {error:.4f} nats per token (paired difference)")
+        terminal.line(f"KL divergence: mean {apart['kl_mean']:.4g} nats, 99th percentile {apart['kl_p99']:.3g} nats")
+        terminal.line(f"top-1 agreement: {100 * apart['top1']:.1f} % of {apart['positions']} positions")
 
 
 def convert(terminal: Terminal, model: str, target: Path, format_name: str, *, inexact: bool) -> None:
-    """Write a model in another format."""
+    """Convert a model to another format and print a summary."""
     done = terminal.follow(
         lambda should_stop: api.convert(model, target, format_name, inexact=inexact, should_stop=should_stop)
     )
@@ -144,7 +147,7 @@ def convert(terminal: Terminal, model: str, target: Path, format_name: str, *, i
 
 
 def converted(terminal: Terminal, done: Done) -> None:
-    """The end of a conversion for people: where it is, how large, and what became of the weights."""
+    """Print the summary of a conversion: output folder, formats, error of the weights and sizes."""
     report = done.report
     terminal.line(f"{done.output}")
     terminal.line(f"  format   {report['source_kind']} -> {report['format']}")
@@ -153,23 +156,23 @@ def converted(terminal: Terminal, done: Done) -> None:
         terminal.line("  weights  exact to the bit")
     else:
         worst = error["worst_tensor"]
-        rms = f"{100 * error['relative_rms']:.3g} % of the weights' own size (root mean square)"
-        terminal.line(f"  weights  changed by {rms}, at most by {error['largest_difference']:.3g}")
-        terminal.line(f"           most in {worst['name']}, {100 * worst['relative_rms']:.3g} %")
+        rms = f"{100 * error['relative_rms']:.3g} % (relative root mean square error)"
+        terminal.line(f"  weights  changed by {rms}, largest difference {error['largest_difference']:.3g}")
+        terminal.line(f"           worst tensor {worst['name']}: {100 * worst['relative_rms']:.3g} %")
     terminal.line(f"  size     {sizes_line(report['source_bytes'], report['output_bytes'])}")
     for note in report["notes"]:
         terminal.line(f"  note     {note}")
 
 
 def conversions(terminal: Terminal, model: str) -> None:
-    """Show what a model can become."""
+    """Print the formats that a model can be converted to."""
     with terminal.libraries_to_stderr(), Interrupts() as interrupts:
         found = api.conversions(model, emit=_events(terminal), should_stop=interrupts.requested)
     if terminal.json:
         terminal.event(Result(found.to_json()))
         return
     source = found.source
-    layers = ", ".join(f"{count} {label}" for label, count in source.layers.items()) or "no layer is quantized"
+    layers = ", ".join(f"{count} {label}" for label, count in source.layers.items()) or "no quantized layers"
     terminal.line(f"{source.label}: {source.kind}, {human(source.nbytes)}, {layers}")
     terminal.line()
     verdicts = {"exact": "exactly", "inexact": "with an error", "no": "no"}
@@ -177,11 +180,11 @@ def conversions(terminal: Terminal, model: str) -> None:
         (option.format, verdicts[option.verdict], human(option.nbytes) if option.nbytes else "-", option.reason)
         for option in found.options
     ]
-    terminal.table(("format", "possible", "size", "because"), rows)
+    terminal.table(("format", "possible", "size", "reason"), rows)
 
 
 def _events(terminal: Terminal) -> Any:
-    """Logs and stages of a command go to stderr in any mode; only its result is for stdout."""
+    """Return a callback that prints the log lines and stages of a command; its result is printed by the caller."""
 
     def show(event: Event) -> None:
         if not isinstance(event, Done | Result):
@@ -191,7 +194,7 @@ def _events(terminal: Terminal) -> Any:
 
 
 def _rows(linears: tuple[Linear, ...], plans: dict[str, LayerPlan]) -> list[tuple[str, ...]]:
-    """One row for each run of consecutive blocks in which a layer of one kind has one shape, scheme and reason."""
+    """Return one row per group of blocks in which a layer kind has the same shape, data type, scheme and reason."""
     groups: dict[tuple[str, ...], list[int]] = {}
     for linear in linears:
         plan = plans.get(linear.name)
@@ -203,7 +206,7 @@ def _rows(linears: tuple[Linear, ...], plans: dict[str, LayerPlan]) -> list[tupl
 
 
 def _spans(numbers: list[int]) -> str:
-    """`0-3, 7` for 0 1 2 3 7; "-" for what lies outside the blocks."""
+    """Format block numbers as ranges: `0-3, 7` for 0 1 2 3 7; "-" for layers outside the blocks (-1)."""
     spans: list[list[int]] = []
     for number in sorted(numbers):
         if spans and number == spans[-1][1] + 1:

@@ -1,4 +1,8 @@
-"""The sub-commands and their options. Knows the names that other programs see; does nothing itself."""
+"""The sub-commands of `bitwright` and their options, and the mapping from errors to exit codes.
+
+The names of sub-commands and options are an interface for other programs. The work is done in the other modules of
+this package.
+"""
 
 from __future__ import annotations
 
@@ -28,43 +32,94 @@ from core.private_files import append_private
 from core.sensitivity.spec import DEFAULT, MEASURES
 
 _USAGE_ERROR: Any = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
-"""Typer brings its own copy of click in some versions, and names this base class of it in none."""
+"""The base class of usage errors. Some versions of Typer bundle click, and none exports this class."""
 DONE, FAILED, BAD_INPUT, CANCELLED = 0, 1, 2, 130
 _INTERNAL_ERRORS = {"internal", "child-died", "verification", "out-of-memory", "error", "file", "kept"}
-"""Codes of commands other than `quantize` that do not mean bad input."""
+"""Error codes of commands other than `quantize` that do not mean bad input."""
 
 app = typer.Typer(
     name="bitwright",
-    help="Make large language models small enough for the machine on your desk, and see how. "
-    "`bitwright` alone, or with a model, opens the window.",
+    help="Quantize large language models so that they fit into the memory of your own computer. "
+    "`bitwright` without a command, or with a model, opens the window.",
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="Hub id, folder, .gguf file, or demo.", show_default=False)]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout, and nothing else there.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda:N or xpu:N.")]
-RecipeName = Annotated[str, typer.Option("--recipe", help=f"{', '.join(recipes.NAMES)}, or the path of a recipe file.")]
-Bits = Annotated[int | None, typer.Option(help="2, 3, 4 or 8; 4 by default.", show_default=False)]
-GroupSize = Annotated[
-    int | None, typer.Option(help="Weights that share a scale: a multiple of 32, or -1 for a row; 128 by default.")
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="Model: Hugging Face Hub id, local folder, .gguf file, or demo (the bundled model).",
+        show_default=False,
+    ),
 ]
-Symmetric = Annotated[bool | None, typer.Option("--sym/--asym", help="Symmetric is the default.", show_default=False)]
-Map = Annotated[Path | None, typer.Option("--bits-map", help="JSON file with the bits of each layer.")]
-Iters = Annotated[int | None, typer.Option(help="Tuning steps a block; 0 is plain rounding.")]
-Rate = Annotated[float | None, typer.Option("--lr", help="First step of the rounding offsets; 1/iters by default.")]
-RangeRate = Annotated[float | None, typer.Option("--minmax-lr", help="First step of the ranges; as --lr by default.")]
-Samples = Annotated[int | None, typer.Option(help="Calibration sequences.")]
-SeqLen = Annotated[int | None, typer.Option(help="Tokens of a calibration sequence.")]
-BatchSize = Annotated[int | None, typer.Option(help="Sequences that a step sees at once.")]
-Accumulate = Annotated[int | None, typer.Option("--accumulate", help="Micro-batches that are added up before a step.")]
-Text = Annotated[str, typer.Option("--calibration", help="builtin, a Hub data set id, or a text or data file.")]
-Formats = Annotated[str, typer.Option("--format", help=f"Of {', '.join(FORMATS)}; several with commas.")]
-LowMemory = Annotated[bool, typer.Option("--low-memory", help="Caches on disk and smaller micro-batches.")]
-Compile = Annotated[bool, typer.Option("--compile", help="Run blocks through torch.compile.")]
-Seed = Annotated[int, typer.Option(help="Of the order of the samples.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object per line to stdout; everything else goes to stderr.")
+]
+Device = Annotated[str, typer.Option(help="Device to compute on: auto, cpu, cuda:N or xpu:N.")]
+RecipeName = Annotated[
+    str,
+    typer.Option(
+        "--recipe",
+        help=f"Set of tuning hyper-parameters: {', '.join(recipes.NAMES)}, or the path of a recipe file. "
+        "The options below override single values.",
+    ),
+]
+Bits = Annotated[int | None, typer.Option(help="Bits per weight: 2, 3, 4 or 8; default: 4.", show_default=False)]
+GroupSize = Annotated[
+    int | None,
+    typer.Option(help="Number of weights that share one scale: a multiple of 32, or -1 for a whole row; default: 128."),
+]
+Symmetric = Annotated[
+    bool | None,
+    typer.Option("--sym/--asym", help="Symmetric or asymmetric quantization; default: symmetric.", show_default=False),
+]
+Map = Annotated[
+    Path | None,
+    typer.Option("--bits-map", help="JSON file with bits and group size for each layer; see `bitwright plan`."),
+]
+Iters = Annotated[
+    int | None,
+    typer.Option(
+        help="Number of tuning iterations per block; 0 rounds to nearest (RTN) without tuning; default: from --recipe."
+    ),
+]
+LearningRate = Annotated[
+    float | None, typer.Option("--lr", help="Learning rate of the rounding offsets; default: 1/iters.")
+]
+MinMaxLearningRate = Annotated[
+    float | None,
+    typer.Option("--minmax-lr", help="Learning rate of the minimum and maximum factors; default: same as --lr."),
+]
+Samples = Annotated[int | None, typer.Option(help="Number of calibration samples; default: from --recipe.")]
+SeqLen = Annotated[
+    int | None, typer.Option(help="Sequence length of a calibration sample, in tokens; default: from --recipe.")
+]
+BatchSize = Annotated[int | None, typer.Option(help="Number of samples in a tuning batch; default: from --recipe.")]
+Accumulate = Annotated[
+    int | None,
+    typer.Option(
+        "--accumulate",
+        help="Number of batches whose gradients are accumulated before a tuning step; default: from --recipe.",
+    ),
+]
+Text = Annotated[
+    str,
+    typer.Option(
+        "--calibration",
+        help="Calibration text: builtin, the id of a data set on the Hub, or a text, jsonl or parquet file.",
+    ),
+]
+Formats = Annotated[str, typer.Option("--format", help=f"Output formats, separated by commas: {', '.join(FORMATS)}.")]
+LowMemory = Annotated[
+    bool, typer.Option("--low-memory", help="Cache activations on disk and use smaller micro-batches.")
+]
+Compile = Annotated[
+    bool, typer.Option("--compile", help="Compile the blocks with torch.compile. A CPU needs a C++ compiler for it.")
+]
+Seed = Annotated[int, typer.Option(help="Random seed for the order of the calibration samples.")]
 
 
 def _run_options(
@@ -74,8 +129,8 @@ def _run_options(
     sym: Symmetric = None,
     bits_map: Map = None,
     iters: Iters = None,
-    lr: Rate = None,
-    minmax_lr: RangeRate = None,
+    lr: LearningRate = None,
+    minmax_lr: MinMaxLearningRate = None,
     samples: Samples = None,
     seqlen: SeqLen = None,
     batch_size: BatchSize = None,
@@ -86,14 +141,14 @@ def _run_options(
     low_memory: LowMemory = False,
     compile: Compile = False,
 ) -> dict[str, Any]:
-    """Return the options that `quantize` and `estimate` share, under the names of the Python call."""
+    """Return the options that `quantize` and `estimate` share, as keyword arguments of `core.quantize`."""
     options = {**locals(), "formats": tuple(part.strip() for part in format.split(","))}
     del options["format"]
     return options
 
 
 def _with_run_options(command: Callable[..., int]) -> Callable[..., int]:
-    """Give a command the parameters of `_run_options` in place of its parameter `options`."""
+    """Replace the parameter `options` of a command by the parameters of `_run_options`."""
     shared = signature(_run_options).parameters
 
     @functools.wraps(command)
@@ -112,9 +167,10 @@ def _with_run_options(command: Callable[..., int]) -> Callable[..., int]:
 
 @app.callback(invoke_without_command=True)
 def start(
-    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
 ) -> None:
-    """Without a command: the version, or what there is."""
+    """Show the version or the list of commands if no command is given."""
     if version:
         from importlib.metadata import PackageNotFoundError
         from importlib.metadata import version as installed
@@ -122,7 +178,7 @@ def start(
         try:
             typer.echo(f"bitwright {installed('bitwright')}")
         except PackageNotFoundError:
-            typer.echo("bitwright, run from a folder without being installed")
+            typer.echo("bitwright (unknown version: it runs from a source folder and is not installed)")
     elif context.invoked_subcommand is None:
         typer.echo(context.get_help())
 
@@ -131,13 +187,13 @@ def start(
 @_with_run_options
 def quantize(
     model: Model,
-    output: Annotated[Path, typer.Option(help="Folder to be made.", show_default=False)],
+    output: Annotated[Path, typer.Option(help="Output folder; created by the run.", show_default=False)],
     options: dict[str, Any],
     seed: Seed = 42,
-    name: Annotated[str, typer.Option("--name", help="What the list of jobs calls this one.")] = "",
+    name: Annotated[str, typer.Option("--name", help="Name of the run in the list of jobs.")] = "",
     json: Json = False,
 ) -> int:
-    """Quantize MODEL into the new folder --output."""
+    """Quantize MODEL and save the result in the folder --output."""
     return _run(
         json, lambda terminal: actions.quantize(terminal, model, output, {**options, "seed": seed, "name": name})
     )
@@ -150,7 +206,7 @@ def estimate(
     options: dict[str, Any],
     json: Json = False,
 ) -> int:
-    """Disk, memory and time of a run, as ranges, before it starts."""
+    """Estimate the disk space, memory and time that `quantize` needs for MODEL with the same options."""
     return _run(json, lambda terminal: actions.estimate(terminal, model, options))
 
 
@@ -161,10 +217,10 @@ def inspect(
     group_size: GroupSize = None,
     sym: Symmetric = None,
     bits_map: Map = None,
-    format: Annotated[str, typer.Option(help=f"One of {', '.join(FORMATS)}.")] = "auto_round",
+    format: Annotated[str, typer.Option(help=f"Output format: {', '.join(FORMATS)}.")] = "auto_round",
     json: Json = False,
 ) -> int:
-    """The layers of MODEL, and the bits that each would get."""
+    """List the layers of MODEL with the bits that each would be quantized to."""
     options = {"bits": bits, "group_size": group_size, "sym": sym, "bits_map": bits_map, "format": format}
     return _run(json, lambda terminal: actions.inspect(terminal, model, options))
 
@@ -172,31 +228,59 @@ def inspect(
 @app.command()
 def plan(
     model: Model,
-    output: Annotated[Path, typer.Option("--output", "-o", help="JSON file for the map.", show_default=False)],
-    bpw: Annotated[float | None, typer.Option(help="Budget: bits per weight, with scales and zero points.")] = None,
-    size: Annotated[str | None, typer.Option(help="Budget: bytes of the output, such as 110MB.")] = None,
-    ram: Annotated[str | None, typer.Option(help="Budget: memory to run the output, such as 4GB.")] = None,
-    choices: Annotated[str, typer.Option(help="Bits to choose from.")] = "2,3,4,8",
-    pin: Annotated[list[str] | None, typer.Option(metavar="PATTERN=BITS", help="Fix these layers; repeatable.")] = None,
-    min_bits: Annotated[list[str] | None, typer.Option(metavar="PATTERN=BITS", help="No fewer bits here.")] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="JSON file to write the bits map to.", show_default=False)
+    ],
+    bpw: Annotated[
+        float | None,
+        typer.Option(
+            help="Budget in average bits per weight of the quantized layers, scales and zero points included."
+        ),
+    ] = None,
+    size: Annotated[str | None, typer.Option(help="Budget as the size of the output, for example 110MB.")] = None,
+    ram: Annotated[
+        str | None, typer.Option(help="Budget as the memory needed to run the output, for example 4GB.")
+    ] = None,
+    choices: Annotated[str, typer.Option(help="Bits to choose from, separated by commas.")] = "2,3,4,8",
+    pin: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN=BITS", help="Fix the bits of the layers that match PATTERN; repeatable."),
+    ] = None,
+    min_bits: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN=BITS", help="Minimum bits of the layers that match PATTERN; repeatable."),
+    ] = None,
     engine: Annotated[
-        str, typer.Option("--engine", metavar="ENGINE", help=f"Has to run on: {', '.join(ENGINES)}.")
+        str,
+        typer.Option(
+            "--engine",
+            metavar="ENGINE",
+            help=f"Target inference engine: {', '.join(ENGINES)}. Layers it cannot run are reported.",
+        ),
     ] = "",
-    fuse_qkv: Annotated[bool, typer.Option(help="Give q, k and v of a block the same bits.")] = True,
-    fuse_gate_up: Annotated[bool, typer.Option(help="Give gate and up of a block the same bits.")] = True,
-    fuse_experts: Annotated[bool, typer.Option(help="Give the experts of a block the same bits.")] = True,
-    measure: Annotated[str, typer.Option(help=f"Of {', '.join(one.name for one in MEASURES)}.")] = DEFAULT,
-    group_size: Annotated[int, typer.Option(help="Weights that share a scale; -1 for a row.")] = 128,
-    sym: Annotated[bool, typer.Option("--sym/--asym", help="Symmetric is the default.")] = True,
-    format: Annotated[str, typer.Option(help=f"One of {', '.join(FORMATS)}.")] = "auto_round",
+    fuse_qkv: Annotated[
+        bool, typer.Option(help="Use the same bits for the query, key and value projections of a block.")
+    ] = True,
+    fuse_gate_up: Annotated[
+        bool, typer.Option(help="Use the same bits for the gate and up projections of a block.")
+    ] = True,
+    fuse_experts: Annotated[bool, typer.Option(help="Use the same bits for all experts of a block.")] = True,
+    measure: Annotated[
+        str, typer.Option(help=f"Sensitivity measure: {', '.join(one.name for one in MEASURES)}.")
+    ] = DEFAULT,
+    group_size: Annotated[
+        int, typer.Option(help="Number of weights that share one scale: a multiple of 32, or -1 for a whole row.")
+    ] = 128,
+    sym: Annotated[bool, typer.Option("--sym/--asym", help="Symmetric or asymmetric quantization.")] = True,
+    format: Annotated[str, typer.Option(help=f"Output format: {', '.join(FORMATS)}.")] = "auto_round",
     calibration: Text = "builtin",
-    samples: Annotated[int, typer.Option(help="Sequences that sensitivity is measured on.")] = 16,
-    seqlen: Annotated[int, typer.Option(help="Tokens of each.")] = 256,
+    samples: Annotated[int, typer.Option(help="Number of samples that sensitivity is measured on.")] = 16,
+    seqlen: Annotated[int, typer.Option(help="Sequence length of a sample, in tokens.")] = 256,
     device: Device = "auto",
     seed: Seed = 42,
     json: Json = False,
 ) -> int:
-    """The bits map of MODEL that is predicted to lose least within a budget, written to --output."""
+    """Compute the bits map of MODEL with the lowest predicted loss increase within a budget."""
     options = {
         "bpw": bpw, "size": size, "ram": ram, "choices": choices, "pins": pin or (), "min_bits": min_bits or (),
         "engine": engine, "fused": FusedModules(fuse_qkv, fuse_gate_up, fuse_experts), "measure": measure,
@@ -210,28 +294,58 @@ def plan(
 def chat(
     model: Model,
     prompt: Annotated[
-        str | None, typer.Option(help="Answer this and end; - reads it; without it, talk (/help).")
+        str | None,
+        typer.Option(
+            help="Answer this prompt and exit; - reads it from stdin. Without a prompt, an interactive chat starts "
+            "(/help lists its commands)."
+        ),
     ] = None,
-    prompt_file: Annotated[str | None, typer.Option(help="Answer the text of this file, and end.")] = None,
-    each_line: Annotated[bool, typer.Option("--each-line", help="Every line that is piped in is a question.")] = False,
-    system: Annotated[str, typer.Option(help="What the model is told first.")] = "",
-    max_tokens: Annotated[int, typer.Option(help="Longest answer.")] = 256,
-    temperature: Annotated[float, typer.Option(help="0 takes the likeliest word each time.")] = 0.0,
-    top_p: Annotated[float, typer.Option(help="Draw from the likeliest words of this share together.")] = 1.0,
-    top_k: Annotated[int, typer.Option(help="Draw from so many of the likeliest words; 0 is all.")] = 0,
-    min_p: Annotated[float, typer.Option(help="Leave out words below this share of the likeliest one's.")] = 0.0,
-    repetition_penalty: Annotated[float, typer.Option(help="Above 1: said words become less likely.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Of the words that chance picks.")] = 0,
-    stop: Annotated[list[str] | None, typer.Option(help="Text that ends the answer; may be given again.")] = None,
+    prompt_file: Annotated[str | None, typer.Option(help="Answer the prompt in this file and exit.")] = None,
+    each_line: Annotated[
+        bool, typer.Option("--each-line", help="Treat every line of piped input as a message of its own.")
+    ] = False,
+    system: Annotated[str, typer.Option(help="System prompt.")] = "",
+    max_tokens: Annotated[int, typer.Option(help="Maximum number of tokens to generate for an answer.")] = 256,
+    temperature: Annotated[
+        float, typer.Option(help="Sampling temperature; 0 always takes the most likely token (greedy).")
+    ] = 0.0,
+    top_p: Annotated[
+        float,
+        typer.Option(
+            help="Top-p sampling: sample from the most likely tokens whose probabilities add up to this; 1 disables it."
+        ),
+    ] = 1.0,
+    top_k: Annotated[
+        int, typer.Option(help="Top-k sampling: sample from this many of the most likely tokens; 0 disables it.")
+    ] = 0,
+    min_p: Annotated[
+        float,
+        typer.Option(
+            help="Min-p sampling: minimum probability of a token, relative to the most likely one; 0 disables it."
+        ),
+    ] = 0.0,
+    repetition_penalty: Annotated[
+        float, typer.Option(help="Penalty for tokens that have already occurred; 1 disables it.")
+    ] = 1.0,
+    seed: Annotated[int, typer.Option(help="Random seed for sampling.")] = 0,
+    stop: Annotated[list[str] | None, typer.Option(help="Stop string that ends an answer; repeatable.")] = None,
     device: Device = "auto",
-    backend: Annotated[str, typer.Option(help="auto, or one of `bitwright devices`.")] = "auto",
-    context: Annotated[int | None, typer.Option(help="Tokens to keep room for; all that the model reads.")] = None,
+    backend: Annotated[
+        str, typer.Option(help="Backend for the quantized layers: auto, or a name from `bitwright devices`.")
+    ] = "auto",
+    context: Annotated[
+        int | None, typer.Option(help="Context size, in tokens; default: the maximum of the model.")
+    ] = None,
     thinking: Annotated[
-        bool | None, typer.Option("--thinking/--no-thinking", help="Think before answering, if MODEL has a switch.")
+        bool | None,
+        typer.Option(
+            "--thinking/--no-thinking",
+            help="Turn reasoning before the answer on or off, for models whose chat template has a switch for it.",
+        ),
     ] = None,
     json: Json = False,
 ) -> int:
-    """Talk to MODEL, quantized or not. Text that is piped in is one question."""
+    """Chat with MODEL, quantized or not. Piped input is read as one message."""
     options = {**locals(), "stop": tuple(stop or ())}
     for name in ("model", "prompt", "prompt_file", "each_line", "json"):
         del options[name]
@@ -249,14 +363,21 @@ def chat(
 @app.command(name="eval")
 def evaluate(
     model: Model,
-    text: Annotated[str, typer.Option(help="builtin, or a text, jsonl or parquet file.")] = "builtin",
-    seqlen: Annotated[int, typer.Option(help="Tokens of a window.")] = 512,
-    max_windows: Annotated[int | None, typer.Option(help="Use so many windows at most.")] = None,
-    against: Annotated[str | None, typer.Option(metavar="MODEL2", help="Compare with this model.")] = None,
+    text: Annotated[
+        str, typer.Option(help="Text to evaluate on: builtin, or a text, jsonl or parquet file.")
+    ] = "builtin",
+    seqlen: Annotated[int, typer.Option(help="Length of an evaluation window, in tokens.")] = 512,
+    max_windows: Annotated[
+        int | None, typer.Option(help="Maximum number of windows to evaluate; default: the whole text.")
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL2", help="Reference model to compare with: KL divergence and top-1 agreement."),
+    ] = None,
     device: Device = "auto",
     json: Json = False,
 ) -> int:
-    """Perplexity of MODEL on a text; with --against, of both, and how far they are apart."""
+    """Measure the perplexity of MODEL on a text; with --against, compare it with a reference model."""
     chosen = None if text == "builtin" else Path(text)
     options = {"text": chosen, "seqlen": seqlen, "max_windows": max_windows, "against": against, "device": device}
     return _run(json, lambda terminal: actions.evaluate(terminal, model, options))
@@ -265,26 +386,42 @@ def evaluate(
 @app.command()
 def convert(
     source: Annotated[
-        str, typer.Argument(metavar="SRC", help="Hub id, folder, .gguf file, or demo.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="SRC",
+            help="Model to convert: Hugging Face Hub id, local folder, .gguf file, or demo (the bundled model).",
+            show_default=False,
+        ),
     ],
-    target: Annotated[Path | None, typer.Argument(metavar="DST", help="Folder to be made.", show_default=False)] = None,
-    format: Annotated[str, typer.Option(help=f"One of {', '.join((*FORMATS, *PLAIN))}.", show_default=False)] = "",
-    inexact: Annotated[bool, typer.Option("--inexact", help="Weights may change; the error is measured.")] = False,
-    list_all: Annotated[bool, typer.Option("--list", help="Show what SRC can become, and why not the rest.")] = False,
+    target: Annotated[
+        Path | None,
+        typer.Argument(metavar="DST", help="Output folder; created by the conversion.", show_default=False),
+    ] = None,
+    format: Annotated[
+        str, typer.Option(help=f"Output format: {', '.join((*FORMATS, *PLAIN))}.", show_default=False)
+    ] = "",
+    inexact: Annotated[
+        bool,
+        typer.Option("--inexact", help="Also convert where the weights have to change; the error is measured."),
+    ] = False,
+    list_all: Annotated[
+        bool,
+        typer.Option("--list", help="List the formats that SRC can be converted to, with the reason where it cannot."),
+    ] = False,
     json: Json = False,
 ) -> int:
-    """Write a model in another format, where that changes no weight."""
+    """Convert a model to another format. The weights change only with --inexact."""
     if list_all:
         return _run(json, lambda terminal: actions.conversions(terminal, source))
     if target is None or not format:
-        raise typer.BadParameter("DST and --format are needed, or --list.")
+        raise typer.BadParameter("DST and --format are required, unless --list is given.")
     chosen = target
     return _run(json, lambda terminal: actions.convert(terminal, source, chosen, format, inexact=inexact))
 
 
 @app.command()
 def devices(json: Json = False) -> int:
-    """What a run can compute on here, and why not on the rest."""
+    """List the devices of this computer and the backends that run on each."""
     return _run(json, machine.devices)
 
 
@@ -292,19 +429,36 @@ def devices(json: Json = False) -> int:
 def serve(
     call: typer.Context,
     model: Model,
-    port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8765,
-    host: Annotated[str, typer.Option(help="localhost is IPv4 and IPv6; others reach the network.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port number; 0 selects a free port.")] = 8765,
+    host: Annotated[
+        str,
+        typer.Option(
+            help="Host name or address to listen on. localhost listens on IPv4 and IPv6; "
+            "any other value can make the server reachable from the network."
+        ),
+    ] = "127.0.0.1",
     token: Annotated[
         str,
-        typer.Option(envvar="BITWRIGHT_TOKEN", help="Callers need it; a new one by default. Others can see it here."),
+        typer.Option(
+            envvar="BITWRIGHT_TOKEN",
+            help="API key that clients have to send; default: a new random key. "
+            "Other users of this computer can see it on the command line.",
+        ),
     ] = "",
-    token_file: Annotated[str | None, typer.Option(help="File with the token, or - for the input.")] = None,
-    context: Annotated[int | None, typer.Option(help="Tokens to keep room for.", show_default=False)] = None,
-    backend: Annotated[str, typer.Option(help="auto, or one that `devices` names.")] = "auto",
+    token_file: Annotated[
+        str | None, typer.Option(help="File that contains the API key; - reads it from stdin.")
+    ] = None,
+    context: Annotated[
+        int | None,
+        typer.Option(help="Context size, in tokens; default: the maximum of the model.", show_default=False),
+    ] = None,
+    backend: Annotated[
+        str, typer.Option(help="Backend for the quantized layers: auto, or a name from `bitwright devices`.")
+    ] = "auto",
     device: Device = "auto",
     json: Json = False,
 ) -> int:
-    """Let other programs talk to MODEL over OpenAI's interface, on this machine only unless --host says otherwise."""
+    """Start an OpenAI-compatible server for MODEL."""
     options = {
         "port": port, "host": host, "token": token, "context": context, "backend": backend, "device": device,
     }  # fmt: skip
@@ -318,31 +472,35 @@ def serve(
 @app.command()
 def bench(
     model: Model,
-    lengths: Annotated[str, typer.Option(help="Tokens of the prompts, with commas.")] = "32,128,512",
-    backend: Annotated[str, typer.Option(help="auto, or one that `devices` names.")] = "auto",
+    lengths: Annotated[
+        str, typer.Option(help="Prompt lengths to measure, in tokens, separated by commas.")
+    ] = "32,128,512",
+    backend: Annotated[
+        str, typer.Option(help="Backend for the quantized layers: auto, or a name from `bitwright devices`.")
+    ] = "auto",
     device: Device = "auto",
     json: Json = False,
 ) -> int:
-    """How fast MODEL reads a prompt and writes an answer here; kept in its run's report."""
+    """Measure the prefill and decode speed of MODEL. The result is added to the report of its run."""
     if not all(part.strip().isdigit() for part in lengths.split(",")):
-        raise typer.BadParameter("--lengths takes whole numbers with commas, such as 32,512.")
+        raise typer.BadParameter("--lengths takes whole numbers separated by commas, for example 32,512.")
     options = {"lengths": [int(part) for part in lengths.split(",")], "backend": backend, "device": device}
     return _run(json, lambda terminal: serving.bench(terminal, model, options))
 
 
 @app.command()
 def jobs(json: Json = False) -> int:
-    """The runs on this machine, the newest first."""
+    """List the runs on this computer, the newest first."""
     return _run(json, actions.jobs)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0 done, 1 failed, 2 bad input, 130 cancelled."""
+    """Run one command and return the exit code: 0 done, 1 failed, 2 bad input, 130 cancelled."""
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by whoever started us; a file of ours must not get its number
+        if getattr(sys, name) is None:  # closed by the parent; no other file may be opened with its descriptor
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - stays open until the process ends
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # letters that the terminal's encoding lacks end nothing
+        sys.stdout.reconfigure(errors="replace")  # characters that the terminal's encoding lacks raise no error
     try:
         code = app(args=arguments, standalone_mode=False, prog_name="bitwright")
         return code if isinstance(code, int) else DONE
@@ -351,21 +509,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except _USAGE_ERROR as error:
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else "bitwright"
-        Terminal().print_error(error.format_message(), f"`{command} --help` lists what is possible.")
+        Terminal().print_error(error.format_message(), f"`{command} --help` lists the options.")
         return BAD_INPUT
     except BrokenPipeError:
-        # whoever read our output has left, as `head` does; nothing may be flushed into the pipe any more
+        # the reader of the output has closed the pipe, as `head` does; nothing may be flushed into it any more
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - stays open until the process ends
         return FAILED
 
 
 def _run(json: bool, action: Callable[[Terminal], None]) -> int:
-    """Run one action and turn what it raises into a message and an exit code."""
+    """Run one action, print its error if it raises one, and return the exit code."""
     terminal = Terminal(json=json)
     code = _code_of(terminal, action)
     lost = terminal.close()
     if lost is not None:
-        terminal.print_error(f"Not all could be written to the output: {reason(lost)}.", "Check where it was sent.")
+        terminal.print_error(
+            f"The output could not be written completely: {reason(lost)}.", "Check where stdout is redirected to."
+        )
     return code if lost is None or code != DONE else FAILED
 
 
@@ -381,14 +541,14 @@ def _code_of(terminal: Terminal, action: Callable[[Terminal], None]) -> int:
         return CANCELLED
     except BrokenPipeError:
         raise
-    except Exception as error:  # noqa: BLE001 - the last line of defence: a traceback goes to a file, a sentence to the user
+    except Exception as error:  # noqa: BLE001 - the traceback goes to a file, and the user gets one sentence
         shown_error = error_from(failed_from(error, Progressed(), _crash_log()))
         terminal.error(shown_error)
         return exit_code(shown_error, terminal)
 
 
 def _crash_log() -> Path:
-    """A file for a traceback: in Bitwright's own folder, or where that cannot be written among the temporary ones."""
+    """Return the file for tracebacks: in Bitwright's own folder, or in a temporary folder if that is not writable."""
     log = home() / "crash.txt"
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -399,7 +559,7 @@ def _crash_log() -> Path:
 
 
 def exit_code(error: BitwrightError, terminal: Terminal) -> int:
-    """130 for a stop; 2 for what was wrong before a block was tuned, or for bad input; else 1."""
+    """Return 130 for a cancelled command, 2 for bad input or a run that failed before tuning, and 1 otherwise."""
     if error.code == "cancelled":
         return CANCELLED
     if terminal.failed is not None and terminal.failed.stage:

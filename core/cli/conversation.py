@@ -1,7 +1,4 @@
-"""Talking to a model in a terminal: one answer, or a conversation with commands of its own.
-
-Knows `core.api.chats` and the terminal; nothing of how the model computes.
-"""
+"""The sub-command `chat`: one answer to a prompt, or an interactive conversation with slash commands."""
 
 from __future__ import annotations
 
@@ -25,26 +22,26 @@ if TYPE_CHECKING:
     from core.inference.generation.settings import Sampling
 
 COMMANDS: Final = {
-    "regenerate": "the last question again, with the next seed",
-    "clear": "begin a new conversation",
-    "system": "TEXT: what the model is told first, from a new conversation on; without TEXT, nothing",
-    "save": "FILE: write the conversation as Markdown, or as JSON if FILE ends with .json",
-    "help": "this list",
-    "bye": "end the talk",
+    "regenerate": "answer the last message again, with the next seed",
+    "clear": "start a new conversation",
+    "system": "TEXT: start a new conversation with the system prompt TEXT; without TEXT, remove the system prompt",
+    "save": "FILE: save the conversation as Markdown, or as JSON if FILE ends with .json",
+    "help": "show this list",
+    "bye": "exit",
 }
 HELP: Final = (
     "\n".join(f"/{name:<11} {what}" for name, what in COMMANDS.items())
     + """
-Enter sends, Alt+Enter begins a new line, pasted lines are one message, the arrows bring back what was typed.
-Ctrl-C stops an answer; twice at an empty line it ends the talk, as Ctrl-D does.
-A message that begins with a slash: put a space before it."""
+Enter sends the message, Alt+Enter starts a new line. Pasted lines are one message. The arrow keys recall earlier input.
+Ctrl-C stops an answer. At an empty prompt, Ctrl-D or Ctrl-C twice exits.
+To send a message that starts with a slash, put a space before it."""
 )
 _SAVE_SUFFIXES: Final = (".md", ".json", ".txt")
-"""Names of files that text which is piped in may write."""
+"""File name suffixes that `/save` accepts in piped input."""
 _COMMAND = re.compile(r"/([a-z]+)(?:\s+(.*))?", re.DOTALL)
 _STOP_REASONS = {
-    "length": "cut off at the longest answer",
-    "context": "cut off where the context is full",
+    "length": "reached the maximum number of tokens",
+    "context": "the context is full",
     "stopped": "stopped",
 }
 
@@ -52,12 +49,12 @@ _STOP_REASONS = {
 def chat(
     terminal: Terminal, model: str, prompt: str | None, options: Mapping[str, Any], *, each_line: bool = False
 ) -> None:
-    """Answer one prompt, or talk until the input ends.
+    """Answer one prompt, or run a conversation until the input ends.
 
     Args:
-        prompt: what to answer; None talks.
-        options: of `core.api.chats.chat`.
-        each_line: where text is piped in, every line is a question.
+        prompt: The prompt to answer; None starts a conversation.
+        options: Keyword arguments of `core.api.chats.chat`.
+        each_line: Treat every line of piped input as a message of its own.
     """
     settings = {
         **options,
@@ -91,21 +88,21 @@ def _converse(terminal: Terminal, model: str, options: Mapping[str, Any], each_l
             except BitwrightError as error:
                 scripted = not (each_line or sys.stdin.isatty() or line.startswith("/"))
                 if error.code == "cancelled" or scripted:
-                    raise  # a script that asks one question reads the exit code
+                    raise  # a script that sends one message relies on the exit code
                 if terminal.json:
                     terminal.event(Failed(error.code, error.message, error.hint, "", False))
                 terminal.print_error(error.message, error.hint)
 
 
 class AnswerPrinter:
-    """Shows one answer: what is said on stdout, what is thought and the figures on stderr."""
+    """Prints one answer: its text to stdout, the reasoning and the statistics to stderr."""
 
     def __init__(self, terminal: Terminal) -> None:
         self._terminal = terminal
         self._thinking = False
 
     def show(self, event: Event) -> None:
-        """Show an event of an answer."""
+        """Print an event of an answer."""
         terminal = self._terminal
         if isinstance(event, Token):
             thinking = event.kind == "thinking"
@@ -122,11 +119,11 @@ class AnswerPrinter:
 
 
 def figures_line(values: Mapping[str, Any]) -> str:
-    """The figures of an answer for people, in one line."""
+    """Return the statistics of an answer in one line."""
     parts = [
         f"{values['tokens']} tokens, {values['tokens_per_second']:.1f} tokens/s",
-        f"first after {values['first_token_seconds']:.2g} s",
-        f"prompt {values['prompt_tokens']} tokens, {values['cached_tokens']} of them known",
+        f"first token after {values['first_token_seconds']:.2g} s",
+        f"prompt {values['prompt_tokens']} tokens, {values['cached_tokens']} cached",
         f"seed {values['seed']}",
     ]
     if values["dropped_messages"]:
@@ -139,7 +136,13 @@ def figures_line(values: Mapping[str, Any]) -> str:
 
 
 class Conversation:
-    """Questions and answers, and the commands between them."""
+    """A conversation with a model, and its slash commands.
+
+    Attributes:
+        messages: The messages so far, with the keys `role` and `content`.
+        variables: Variables for the chat template.
+        ended: The user has entered /bye.
+    """
 
     def __init__(self, terminal: Terminal, opened: ChatModel, sampling: Sampling, system: str, model: str) -> None:
         self._terminal, self._opened, self._sampling, self._system = terminal, opened, sampling, system
@@ -151,10 +154,10 @@ class Conversation:
         self.ended = False
 
     def handle(self, line: str) -> None:
-        """One message of the user: a question, a command, or nothing.
+        """Process one input: a message, a slash command, or blank text, which is ignored.
 
         Raises:
-            BitwrightError: the command or the question cannot be followed; the conversation is as it was.
+            BitwrightError: The command or the message failed; the conversation is unchanged.
         """
         if not line.strip():
             return
@@ -173,7 +176,10 @@ class Conversation:
             "bye": self._end,
         }
         if name not in handlers:
-            raise BadInput(f"There is no command /{name}.", "/help lists them; a space before the slash makes it text.")
+            raise BadInput(
+                f"There is no command /{name}.",
+                "/help lists the commands. To send a message that starts with a slash, put a space before it.",
+            )
         handlers[name](rest)
 
     def _answer(self, messages: list[dict[str, str]]) -> None:
@@ -190,7 +196,7 @@ class Conversation:
 
     def _regenerate(self, _rest: str) -> None:
         if not self.messages:
-            raise BadInput("There is no question to answer again.", "NextMessage one.")
+            raise BadInput("There is no message to answer again.", "Send a message first.")
         self._attempts += 1
         self._answer(self.messages[:-1])
 
@@ -206,33 +212,35 @@ class Conversation:
 
     def _save(self, rest: str) -> None:
         if not rest or not self.messages:
-            raise BadInput("There is nothing to save." if rest else "/save needs the name of a file.", "/help")
+            if rest:
+                raise BadInput("The conversation is empty.", "Send a message before /save.")
+            raise BadInput("/save requires a file name.", "For example: /save chat.md")
         path = expanded(rest)
         try:
             suffix = path.suffix.lower()
             if not sys.stdin.isatty() and suffix not in _SAVE_SUFFIXES:
-                # whoever pipes a stranger's text in need not have read it
+                # piped text may come from somebody else and contain commands that the user has not read
                 reason = (
                     f"Text that is piped in can only save to a new file that ends with {', '.join(_SAVE_SUFFIXES)}."
                 )
-                raise BadInput(reason, "Use such a name.")
+                raise BadInput(reason, "Use another file name.")
             if suffix == ".json":
                 data = json_bytes({"model": self._model, "messages": self.messages})
             else:
                 data = markdown(self.messages).encode("utf-8", "replace")
-            # its own file, as it was written, may be replaced by the longer conversation
+            # only a file that this conversation wrote, and that nobody has changed since, is replaced
             write_private(path, data, replace=self._saved is not None and _same(self._saved, path))
             self._saved = (path, path.stat())
         except FileExistsError as error:
-            raise OutputProblem(f"{path} is there already, and is not replaced.", "Choose another name.") from error
-        except (OSError, ValueError) as error:  # also a name with a NUL
+            raise OutputProblem(f"{path} already exists and is not overwritten.", "Choose another name.") from error
+        except (OSError, ValueError) as error:  # ValueError: a name with a NUL character
             reason = getattr(error, "strerror", None) or str(error)
             raise OutputProblem(f"{rest} cannot be written: {reason}.", "Choose another file.") from error
-        self._terminal.print_info(f"written: {printable(str(path))}\n")
+        self._terminal.print_info(f"saved: {printable(str(path))}\n")
 
 
 def _same(saved: tuple[Path, os.stat_result], path: Path) -> bool:
-    """Whether a file is the one that was saved, and unchanged since."""
+    """Return whether the file at `path` is the one that was saved, unchanged since."""
     try:
         found = path.stat()
     except OSError:
@@ -244,7 +252,7 @@ def _same(saved: tuple[Path, os.stat_result], path: Path) -> bool:
 
 
 def markdown(messages: list[dict[str, str]]) -> str:
-    """A conversation as Markdown."""
+    """Return a conversation as Markdown."""
     names = {"system": "System", "user": "You", "assistant": "Model"}
     return "\n".join(
         f"**{names.get(message['role'], message['role'])}**\n\n{message['content']}\n" for message in messages

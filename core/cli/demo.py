@@ -1,7 +1,7 @@
-"""The whole job on the demo model, in a terminal: quantize, verify, ask one question, say where the result lies.
+"""A demonstration in a terminal: quantize the bundled model, ask it one question, and print the folder of the result.
 
-What `packaging/bootstrap.py run` starts where there is no window. Knows the order of a first visit, and nothing that
-`core.api` does not offer to everybody.
+`packaging/bootstrap.py run` starts this module if no window can be opened. It uses the public functions of `core.api`
+only.
 """
 
 from __future__ import annotations
@@ -24,36 +24,36 @@ QUESTION = "What is the capital of France?"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the demo; an argument, if given, is the output folder. Returns the exit code."""
+    """Run the demo and return the exit code. The only argument, which is optional, is the output folder."""
     given = sys.argv[1:] if arguments is None else arguments
     terminal = Terminal()
     if len(given) > 1 or any(word.startswith("-") for word in given):
         terminal.print_error(
-            "The demo takes one argument at most, the folder to write.", "Leave it out for the usual place."
+            "The demo takes at most one argument, the output folder.", "Omit it to use the default folder."
         )
         return 2
     began = time.monotonic()
     output = Path(given[0]) if given else free_name(home() / "models" / "demo-4bit")
     try:
-        terminal.line("Bitwright makes SmolLM2-135M-Instruct (Apache-2.0, part of the installation) smaller: 4 bits,")
-        terminal.line("each block's rounding tuned on a bundled text. About three minutes on two cores; Ctrl-C stops.")
+        terminal.line("Quantizing SmolLM2-135M-Instruct (Apache-2.0, part of the installation) to 4 bits per weight,")
+        terminal.line("block by block, tuned on a bundled text. About three minutes on two cores; Ctrl-C stops.")
         terminal.line()
         actions.quantize(terminal, "demo", output, {"recipe": "quick", "group_size": 64, "name": "demo"})
         terminal.line()
         _ask_question(terminal, output)
     except Cancelled:
-        terminal.print_error("Stopped; nothing was left behind.")
+        terminal.print_error("Stopped. Unfinished output was removed.")
         return 130
     except BitwrightError as error:
         terminal.error(error)
         return 1
-    terminal.line(f"From start to answer: {duration(time.monotonic() - began)}.")
-    terminal.line(f"Ask it more:  python3 packaging/bootstrap.py exec bitwright chat {shlex.quote(str(output))}")
+    terminal.line(f"Total time: {duration(time.monotonic() - began)}.")
+    terminal.line(f"Chat with it:  python3 packaging/bootstrap.py exec bitwright chat {shlex.quote(str(output))}")
     return 0
 
 
 def _ask_question(terminal: Terminal, model: Path) -> None:
-    """One question to the result, answered as it is generated."""
+    """Ask the quantized model one question and print the answer with its speed."""
     terminal.line(f"You:    {QUESTION}")
     text, speed = [], 0.0
     with Interrupts() as interrupts:

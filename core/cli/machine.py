@@ -1,4 +1,4 @@
-"""`bitwright devices`: what there is to compute on, and which backends run on each device. Knows how it looks."""
+"""The sub-command `devices`: the devices of this computer, and the backends that run on each."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _FLAGS = {
     "amx_int8": "AMX-INT8",
     "asimd": "NEON",
 }
-"""What instruction sets are called; the kernel's word in capitals for others."""
+"""Names of instruction sets, by the flags of the Linux kernel; other flags are shown in capitals."""
 
 
 def devices(terminal: Terminal) -> None:
-    """List what a run and a chat can compute on, and how."""
+    """Print every device with its properties and a table of its backends."""
     with terminal.libraries_to_stderr():
         found = [(device, api.backends(device) if device.usable else ()) for device in api.devices()]
     if terminal.json:
@@ -46,7 +46,7 @@ def devices(terminal: Terminal) -> None:
             terminal.line()
         terminal.show(Group(*_device(device, rows)))
     terminal.line()
-    terminal.line("A chat takes the first backend that can; `bitwright chat MODEL --backend NAME` takes another.")
+    terminal.line("Chat uses the first backend that supports the model, unless --backend NAME selects another.")
 
 
 def _device(device: Device, rows: tuple[BackendRow, ...]) -> list[RenderableType]:
@@ -60,12 +60,13 @@ def _device(device: Device, rows: tuple[BackendRow, ...]) -> list[RenderableType
         parts.append(Padding(_table([row for row in rows if row.name in own or row.usable]), (1, 0, 0, 2)))
         others = [row.name for row in rows if row.name not in own and not row.usable]
         if others:
-            parts.append(Padding(Text(f"not for this kind of device: {', '.join(others)}", style="dim"), (0, 0, 0, 2)))
+            text = f"not for this kind of device: {', '.join(others)}"
+            parts.append(Padding(Text(text, style="dim"), (0, 0, 0, 2)))
     return parts
 
 
 def _facts(device: Device) -> list[str]:
-    """Cores, instruction sets, memory, driver and id, those that are known."""
+    """Return the known properties of a device: cores, instruction sets, memory, driver and id."""
     details, facts = device.details, []
     if cores := details.get("physical_cores"):
         threads = details.get("logical_cores", cores)
@@ -87,11 +88,11 @@ def _facts(device: Device) -> list[str]:
 
 
 def _table(rows: Sequence[BackendRow]) -> Table:
-    """Backends that work first, in the order in which they are taken; under the others why not, and the remedy."""
+    """Return the table of backends: usable ones first, in order of preference, then the others with the reason."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=True, header_style="dim")
     table.add_column("backend", no_wrap=True)
     table.add_column("", no_wrap=True)
-    table.add_column("takes, or why not", overflow="fold")
+    table.add_column("supported schemes, or reason", overflow="fold")
     for row in rows:
         if row.usable:
             table.add_row(Text(row.name, style="bold"), Text("yes", style="green"), _about(row))

@@ -1,4 +1,4 @@
-"""What `bitwright plan` does: one call of `core.api`, and its result as a table for people."""
+"""The sub-command `plan`: one call of `core.api.plan`, with its result printed as a table."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from core.wording import figure, human
 
 
 def plan(terminal: Terminal, model: str, output: Path, options: dict[str, Any]) -> None:
-    """Choose a map, save it and tell what it will do."""
+    """Compute a bits map, save it and print its size and predicted loss increase."""
     given = {**options, "choices": _bits(options["choices"])}
     with terminal.libraries_to_stderr(), Interrupts() as interrupts, terminal.run_view() as view:
         found = api.plan(model, output=output, emit=view.show, should_stop=interrupts.requested, **given)
@@ -38,21 +38,19 @@ def plan(terminal: Terminal, model: str, output: Path, options: dict[str, Any]) 
     _summary(terminal, found)
     command = ["bitwright", "quantize", model, "--output", "DIR", "--bits-map", str(output)]
     command += [] if options["format"] == "auto_round" else ["--format", options["format"]]
-    terminal.line(f"run it:    {shlex.join(command)}")
+    terminal.line(f"quantize:  {shlex.join(command)}")
 
 
 def _summary(terminal: Terminal, found: MapPlan) -> None:
     chosen = found.allocation
     sizes = sizes_line(chosen.size.source, chosen.size.total)
-    terminal.line(f"output:    {sizes}, {chosen.bits:.3g} bits a weight")
-    best = (
-        "the best there is within the budget"
-        if chosen.exact
-        else f"no map within the budget is predicted below {figure(chosen.bound)}"
-    )
+    terminal.line(f"output:    {sizes}, {chosen.bits:.3g} bits per weight")
+    best = "optimal within the budget" if chosen.exact else f"lower bound within the budget: {figure(chosen.bound)}"
     unit = next(measure.unit for measure in MEASURES if measure.name == found.table.measure)
     predicted = (
-        f"{figure(chosen.loss_increase)} {unit} more loss" if unit else f"loss increase {figure(chosen.loss_increase)}"
+        f"loss increase {figure(chosen.loss_increase)} {unit}"
+        if unit
+        else f"loss increase {figure(chosen.loss_increase)}"
     )
     terminal.line(f"predicted: {predicted}; {best}")
     if found.request.engine:
@@ -62,7 +60,7 @@ def _summary(terminal: Terminal, found: MapPlan) -> None:
 
 
 def _verdict(found: MapPlan) -> str:
-    """What the engine says, each reason once with the number of its layers."""
+    """Return the compatibility of the map with the target engine: each reason once, with its number of layers."""
     title = engines.title(found.request.engine)
     reasons = Counter(issue.reason for issue in found.engine_issues if issue.layer)
     general = [issue.sentence() for issue in found.engine_issues if not issue.layer]
@@ -73,5 +71,7 @@ def _verdict(found: MapPlan) -> str:
 def _bits(text: str) -> tuple[int, ...]:
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isascii() and part.isdigit() for part in parts):
-        raise BadInput(f"{text!r} are no bits to choose from.", "Write them like 2,3,4,8.")
+        raise BadInput(
+            f"{text!r} is not a list of bits.", "Give whole numbers separated by commas, for example 2,3,4,8."
+        )
     return tuple(map(int, parts))

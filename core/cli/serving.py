@@ -1,4 +1,4 @@
-"""What `serve` and `bench` do: one call each, and how their events are told. Knows no option's spelling."""
+"""The sub-commands `serve` and `bench`. Each calls `core.api` and prints its events."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from core.wording import human
 def serve(
     terminal: Terminal, model: str, options: dict[str, Any], token_file: str | None = None, *, shown: bool = False
 ) -> None:
-    """Answer other programs until Ctrl-C, which is how it ends and no failure.
+    """Serve a model until Ctrl-C, which is the normal end and not an error.
 
     Args:
-        token_file: where the token stands, in place of the one in `options`.
-        shown: whether the token stands on the command line.
+        token_file: File with the API key, or `-` for stdin; replaces the one in `options`.
+        shown: The API key was given on the command line.
     """
     if shown:
         terminal.warn(
-            "Everybody on this machine can see --token in its list of processes. Use BITWRIGHT_TOKEN or --token-file."
+            "Other users of this computer can see --token in the list of processes. "
+            "Use BITWRIGHT_TOKEN or --token-file instead."
         )
     if token_file is not None:
         options = {**options, "token": read_text(terminal, token_file).strip()}
@@ -38,11 +39,11 @@ def _print_connection(terminal: Terminal, event: Listening) -> None:
     terminal.line(f"model   {event.model}")
     terminal.line(f"URL     {event.url}/v1")
     terminal.line(f"token   {event.token}")
-    terminal.line("Ctrl-C ends it.")
+    terminal.line("Press Ctrl-C to stop the server.")
 
 
 def bench(terminal: Terminal, model: str, options: dict[str, Any]) -> None:
-    """Measure the prefill and decode speed of a model and print a table."""
+    """Measure the prefill and decode speed of a model and print it as a table."""
     found = terminal.follow(lambda should_stop: api.bench(model, should_stop=should_stop, **options))
     if terminal.json or not isinstance(found, Result):
         return
@@ -59,8 +60,8 @@ def bench(terminal: Terminal, model: str, options: dict[str, Any]) -> None:
         )
         for row in values["rows"]
     ]
-    head = ("prompt", "prefill tok/s", "first token s", "decode tok/s", "memory", "of bandwidth")
+    head = ("prompt tokens", "prefill tok/s", "first token s", "decode tok/s", "memory", "bandwidth used")
     terminal.table(head, rows)
     terminal.line(f"memory bandwidth: {human(int(values['memory_bandwidth']))}/s")
     if values["report_path"]:
-        terminal.line(f"kept in {values['report_path']}")
+        terminal.line(f"saved in {values['report_path']}")

@@ -1,6 +1,6 @@
-"""What a person or a program sees: results on stdout, everything else on stderr.
+"""Terminal output of every command: results on stdout, progress, logs and errors on stderr.
 
-Knows events and errors; not what commands do. With `json` every event is one line on stdout and nothing else is.
+In JSON mode, stdout receives one line per event and nothing else.
 """
 
 from __future__ import annotations
@@ -29,25 +29,31 @@ _MAX_LINE_LENGTH = 400
 
 
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Control characters but line feed and tab, what turns the direction of text around, and halves of characters. Joiners,
-spaces of other widths and marks of direction belong to many languages and to joined emoji."""
+"""Characters that are replaced before printing: control characters other than line feed and tab, bidirectional
+overrides and isolates, and lone surrogates. Joiners, other spaces and directional marks are kept, since many languages
+and emoji sequences need them."""
 PROGRESS_INTERVAL = 20.0
-"""Seconds between two lines that tell the progress, where no bar can be drawn."""
+"""Seconds between two progress lines if no progress bar can be drawn."""
 
 
 def printable(text: str) -> str:
-    """`text` without what steers a terminal; names and texts come from strangers."""
+    """Replace terminal control characters in `text`, which may come from an untrusted source such as a model."""
     return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r", ""))
 
 
 def one_line(text: str) -> str:
-    """`text` as one printable line of bounded length."""
+    """Return `text` as one printable line of at most `_MAX_LINE_LENGTH` characters."""
     line = " ".join(printable(text).split())
     return line if len(line) <= _MAX_LINE_LENGTH else f"{line[: _MAX_LINE_LENGTH - 3]}..."
 
 
 class Terminal:
-    """The two output streams of one command."""
+    """The two output streams of one command.
+
+    Attributes:
+        json: Print events as JSON lines instead of text.
+        failed: The last `Failed` event that was shown, or None.
+    """
 
     def __init__(self, *, json: bool = False) -> None:
         self.json = json
@@ -60,12 +66,12 @@ class Terminal:
 
     @contextlib.contextmanager
     def libraries_to_stderr(self) -> Iterator[None]:
-        """Send what libraries print to stderr while a command runs in this process."""
+        """Redirect the output of libraries from stdout to stderr while a command runs in this process."""
         with contextlib.redirect_stdout(self._errors):
             yield
 
     def event(self, event: Event) -> None:
-        """Show an event of a command other than a run."""
+        """Print an event of a command other than a run."""
         if isinstance(event, events.Failed):
             self.failed = event
         if self.json:
@@ -81,29 +87,29 @@ class Terminal:
             self._progress_lines.update(event)
 
     def note(self, event: events.Log) -> None:
-        """A log line, on stderr."""
+        """Print a log event to stderr."""
         prefix = "" if event.level == "info" else f"{event.level}: "
         self._write(self._errors, f"{prefix}{one_line(event.message)}\n")
 
     def warn(self, text: str) -> None:
-        """A warning on stderr, and as an event in JSON mode."""
+        """Print a warning to stderr, in JSON mode also as an event."""
         event = events.Log("warning", text)
         if self.json:
             self.event(event)
         self.note(event)
 
     def print_info(self, text: str) -> None:
-        """Text on stderr as it is, for people."""
+        """Print text to stderr without adding a line break. No output in JSON mode."""
         if not self.json:
             self._write(self._errors, printable(text))
 
     def line(self, text: str = "") -> None:
-        """One line of a result for people."""
+        """Print one line of a result to stdout. No output in JSON mode."""
         if not self.json:
             self._write(self._out, f"{printable(text)}\n")
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """A table for people, without a box; columns whose cells are all figures go to the right."""
+        """Print a table without borders; columns of numbers are right-aligned. No output in JSON mode."""
         if self.json:
             return
         table = Table(box=None, pad_edge=False, header_style="bold")
@@ -115,23 +121,23 @@ class Terminal:
         self._console.print(table)
 
     def show(self, what: RenderableType) -> None:
-        """Something of rich's for people; its texts must be `one_line`."""
+        """Print a renderable of rich, whose texts must come from `one_line`. No output in JSON mode."""
         if not self.json:
             self._console.print(what, soft_wrap=False)
 
     def error(self, error: BitwrightError) -> None:
-        """The error on stderr, one line for the message and one for the hint; in JSON mode an event as well."""
+        """Print the message and the hint of an error to stderr, in JSON mode also as an event."""
         if self.json and self.failed is None:
             self.event(events.Failed(error.code, error.message, error.hint, "", True))
         self.print_error(error.message, error.hint)
 
     def print_error(self, message: str, hint: str = "") -> None:
-        """One sentence and a hint on stderr."""
+        """Print an error message, and a hint on a second line, to stderr."""
         self._write(self._errors, f"error: {one_line(message)}\n" + (f"{one_line(hint)}\n" if hint else ""))
 
     @contextlib.contextmanager
     def run_view(self) -> Iterator[RunView]:
-        """How a run is watched: JSON lines, a progress bar, or plain lines where stderr is no terminal."""
+        """Open the view of a run: JSON lines, a progress bar, or plain lines if stderr is not a terminal."""
         console = Console(file=self._errors, highlight=False, markup=False)
         if self.json or not console.is_terminal:
             yield RunView(self, None)
@@ -142,10 +148,10 @@ class Terminal:
             yield RunView(self, progress)
 
     def follow(self, start: Callable[[ShouldStop], Iterable[Event]]) -> Result | Done | None:
-        """Show the events of a call from its first to its last; what it came to.
+        """Print the events of a call until it ends, and return its `Result` or `Done` event, or None.
 
         Args:
-            start: makes the call, given what says whether the user wants it to stop.
+            start: Starts the call. Its argument returns whether the user has requested a stop.
         """
         outcome: Result | Done | None = None
         with self.libraries_to_stderr(), Interrupts() as interrupts, self.run_view() as view:
@@ -159,13 +165,13 @@ class Terminal:
         self._write(self._errors, f"{one_line(text)}\n")
 
     def close(self) -> OSError | None:
-        """Return why something is missing on stdout, or None; a stream that cannot be written is written no more."""
+        """Return the error of a failed write to stdout, or None. Streams with an error become the null device."""
         for name in self._write_errors:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - stays open until the process ends
         return self._write_errors.get("stdout")
 
     def _write(self, stream: TextIO, text: str) -> None:
-        """Write to a stream at once; where that fails, as on a full disk, the work goes on and `close` tells it."""
+        """Write to a stream and flush it. An error, such as a full disk, is stored for `close` and not raised."""
         try:
             try:
                 stream.write(text)
@@ -180,7 +186,7 @@ class Terminal:
 
 
 class RunView:
-    """Shows the events of a quantization run as they come."""
+    """The output of a quantization run: a progress bar, plain lines or JSON lines."""
 
     def __init__(self, terminal: Terminal, progress: Progress | None) -> None:
         self._terminal = terminal
@@ -190,6 +196,7 @@ class RunView:
         self._progress_lines = ProgressLines(self._print)
 
     def show(self, event: Event) -> None:
+        """Print an event of a run."""
         terminal = self._terminal
         if isinstance(event, events.Failed):
             terminal.failed = event
@@ -231,10 +238,11 @@ class RunView:
 
 
 class ProgressLines:
-    """Tells from time to time how far a long action is, in lines, for a log or a terminal without a bar.
+    """Progress of a long action as lines at intervals, for a log or a terminal without a progress bar.
 
     Args:
-        print_line: gets the lines; now: the clock.
+        print_line: Prints one line.
+        now: Returns the time in seconds.
     """
 
     def __init__(self, print_line: Callable[[str], None], now: Callable[[], float] = time.monotonic) -> None:
@@ -242,11 +250,11 @@ class ProgressLines:
         self._name, self._last_update = "", now()
 
     def begin(self, name: str) -> None:
-        """Note the stage that is about to begin, which is told elsewhere."""
+        """Set the name of the stage and restart the interval. Prints nothing."""
         self._name, self._last_update = name, self._now()
 
     def update(self, event: events.Progress) -> None:
-        """Tell the progress, if the last line is long enough ago."""
+        """Print the progress if the interval has passed since the last line."""
         if event.fraction < 0 or self._now() - self._last_update < PROGRESS_INTERVAL:
             return
         self._last_update = self._now()
@@ -255,18 +263,19 @@ class ProgressLines:
 
 
 def time_left(event: events.Progress) -> str:
-    """`3 to 5 min left`, or "" while nobody can tell."""
+    """Return the remaining time, for example `3 to 5 min left`, or "" if it is unknown."""
     return "" if event.seconds_low < 0 else f"{time_range(event.seconds_low, event.seconds_high)} left"
 
 
 class Interrupts:
-    """Turns the first Ctrl-C (or SIGTERM) into a wish to stop, while entered; the second one is a KeyboardInterrupt."""
+    """A context manager that turns the first Ctrl-C or SIGTERM into a stop request and the second into an exception."""
 
     def __init__(self) -> None:
         self._requested = False
         self._before: dict[int, object] = {}
 
     def requested(self) -> bool:
+        """Return whether a stop has been requested."""
         return self._requested
 
     def __enter__(self) -> Interrupts:
@@ -285,6 +294,6 @@ class Interrupts:
 
 
 def sizes_line(before: int, after: int) -> str:
-    """`269 MB -> 120 MB (45 %)`."""
+    """Format two sizes in bytes and their ratio, for example `269 MB -> 120 MB (45 %)`."""
     share = f" ({100 * after / before:.0f} %)" if before else ""
     return f"{human(before)} -> {human(after)}{share}"

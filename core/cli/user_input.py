@@ -1,7 +1,4 @@
-"""Where questions come from: a person at a terminal, with line editing and history, or text that is piped in.
-
-Knows prompt_toolkit and standard input; nothing of models or of what is asked.
-"""
+"""Input of the sub-command `chat`: a line editor with history at a terminal, or text that is piped in."""
 
 from __future__ import annotations
 
@@ -28,20 +25,20 @@ if TYPE_CHECKING:
 
 NextMessage = Callable[[], str | None]
 HISTORY: Final = "chat-history"
-"""File in Bitwright's own folder that keeps what was typed."""
+"""Name of the file in Bitwright's own folder that holds the input history."""
 _MAX_HISTORY_BYTES: Final = 1 << 20
 _MAX_HISTORY_ENTRY: Final = 20_000
-"""Letters of a question from which it is not kept: it was pasted."""
+"""Maximum length of a history entry, in characters. Longer input was probably pasted and is not saved."""
 _MAX_INPUT_BYTES: Final = 8 << 20
-"""Bytes of text that are read as one question."""
+"""Maximum size of one message, in bytes."""
 
 
 def message_source(terminal: Terminal, commands: Mapping[str, str], *, each_line: bool) -> NextMessage:
-    """Return what gives the next question or command, and None at the end.
+    """Return a function that reads the next message or command, and returns None at the end of the input.
 
     Args:
-        commands: the slash commands, with what each does.
-        each_line: where text is piped in, every line is a question; else all of it is one, up to the next command.
+        commands: The slash commands with their descriptions.
+        each_line: Treat every line of piped input as a message. Otherwise, all lines up to the next command are one.
     """
     screen = next((stream for stream in (sys.stderr, sys.__stdout__) if stream is not None and stream.isatty()), None)
     if sys.stdin.isatty() and screen is not None:
@@ -53,10 +50,11 @@ def message_source(terminal: Terminal, commands: Mapping[str, str], *, each_line
 
 @contextlib.contextmanager
 def buffered_keys() -> Iterator[None]:
-    """Keep keys that are pressed while no question is asked for as they are, unseen, for the next question.
+    """Buffer keys that are pressed between prompts, without echo, for the next prompt.
 
-    In its usual mode a terminal makes a line of them: 4,095 bytes at most, Backspace takes a byte, Ctrl-D gets lost.
-    Ctrl-C stays what it is. After a SIGTERM, too, the terminal is what it was.
+    In canonical mode the terminal would assemble them to lines of at most 4,095 bytes, Backspace would delete a byte
+    instead of a character, and Ctrl-D would be lost. Ctrl-C still interrupts. The previous mode is restored on exit,
+    also after a SIGTERM.
     """
     if os.name != "posix" or not sys.stdin.isatty():
         yield
@@ -80,10 +78,10 @@ def buffered_keys() -> Iterator[None]:
 
 
 def read_text(terminal: Terminal, path: str) -> str:
-    """Return the text of a file, or of standard input for `-`, without the line ends behind it.
+    """Return the text of a file, or of stdin for `-`, without trailing line breaks.
 
     Raises:
-        BadInput: it cannot be read, is empty, or too large to be a question.
+        BadInput: It cannot be read, is empty, or exceeds the size limit of a message.
     """
     try:
         if path == "-":
@@ -94,41 +92,41 @@ def read_text(terminal: Terminal, path: str) -> str:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise BadInput(
-            f"{path} cannot be read: {reason}.", "Name a file with the question, or - for the input."
+            f"{path} cannot be read: {reason}.", "Give the path of a text file, or - to read from stdin."
         ) from error
     name = "The input" if path == "-" else path
     if len(data) > _MAX_INPUT_BYTES:
         raise _too_large(name)
-    # UTF-16 with its mark is what `>` of Windows PowerShell 5 writes
+    # `>` of Windows PowerShell 5 writes UTF-16 with a byte order mark
     wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     text = (data.decode("utf-16", "replace") if wide else decode_utf8(terminal, data, name)).rstrip("\r\n")
     if not text.strip():
-        raise BadInput(f"{name} is empty.", "Write a question.")
+        raise BadInput(f"{name} is empty.", "It must contain text.")
     return text
 
 
 def decode_utf8(terminal: Terminal, data: bytes, name: str) -> str:
-    """Return bytes as text; what is not UTF-8 is replaced, which is told."""
+    """Decode UTF-8. Invalid bytes are replaced, with a warning."""
     text = data.decode("utf-8-sig", "replace")
     if "\N{REPLACEMENT CHARACTER}" in text and "\N{REPLACEMENT CHARACTER}".encode() not in data:
-        terminal.warn(f"{name} is not UTF-8 everywhere; what is not was replaced.")
+        terminal.warn(f"{name} is not valid UTF-8. Invalid bytes were replaced.")
     return text
 
 
 def _too_large(name: str) -> BadInput:
-    return BadInput(f"{name} is too large for a question.", f"The limit is {_MAX_INPUT_BYTES >> 20} MiB.")
+    return BadInput(f"{name} is too large for a message.", f"The limit is {_MAX_INPUT_BYTES >> 20} MiB.")
 
 
 def replace_surrogates(text: str) -> str:
-    """Return text from the command line or a terminal in which bytes that are not UTF-8 are replaced.
+    """Replace the bytes in a text from the command line or a terminal that are not valid UTF-8.
 
-    Python keeps such bytes as halves of characters (PEP 383), which no tokenizer takes.
+    Python represents such bytes as lone surrogates (PEP 383), which tokenizers reject.
     """
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace") if not text.isascii() else text
 
 
 def _standard_input() -> Any:
-    """Standard input as bytes."""
+    """Return stdin as a binary stream."""
     if hasattr(sys.stdin, "buffer"):
         return sys.stdin.buffer
     import io
@@ -137,10 +135,10 @@ def _standard_input() -> Any:
 
 
 def _lines(terminal: Terminal) -> Iterator[str]:
-    """The lines that are piped in, as they come.
+    """Yield the lines of piped input as they arrive.
 
     Raises:
-        BadInput: a line is too large.
+        BadInput: A line is too large.
     """
     stream = _standard_input()
     for number, line in enumerate(iter(lambda: stream.readline(_MAX_INPUT_BYTES + 1), b"")):
@@ -151,10 +149,10 @@ def _lines(terminal: Terminal) -> Iterator[str]:
 
 
 def _blocks(lines: Iterable[str], commands: Mapping[str, str]) -> Iterator[str]:
-    """All lines up to the next command as one text, and the commands.
+    """Yield all lines up to the next command as one text, then the command, and so on.
 
     Raises:
-        BadInput: a text is too large.
+        BadInput: A text is too large.
     """
     command = re.compile(rf"/({'|'.join(commands)})(\s.*)?")
     block: list[str] = []
@@ -173,12 +171,12 @@ def _blocks(lines: Iterable[str], commands: Mapping[str, str]) -> Iterator[str]:
 
 
 def _as_text(block: str) -> str:
-    """A block as a question, whatever it begins with."""
+    """Return a block with a space before a leading slash, so that it is not taken for a command."""
     return f" {block}" if block.startswith("/") else block
 
 
 def _editor(terminal: Terminal, screen: TextIO, commands: Mapping[str, str]) -> NextMessage:
-    """What asks a person: Ctrl-C empties the line, twice at an empty one it ends the talk, as Ctrl-D does."""
+    """Return a function that prompts at a terminal. Ctrl-C clears the line; at an empty one, twice means the end."""
     session = _session(screen, commands)
     armed = False
 
@@ -186,7 +184,7 @@ def _editor(terminal: Terminal, screen: TextIO, commands: Mapping[str, str]) -> 
         nonlocal armed
         while True:
             try:
-                # without a colour of its own the space is drawn as a movement of the cursor
+                # without a colour, prompt_toolkit draws the trailing space as a cursor movement
                 text = replace_surrogates(session.prompt([("fg:ansicyan", "> ")]))
             except EOFError:
                 return None
@@ -197,7 +195,7 @@ def _editor(terminal: Terminal, screen: TextIO, commands: Mapping[str, str]) -> 
                 if armed:
                     return None
                 armed = True
-                terminal.print_info("Ctrl-C again, Ctrl-D or /bye ends the talk.\n")
+                terminal.print_info("Press Ctrl-C again or Ctrl-D to exit, or enter /bye.\n")
                 continue
             armed = False
             return text
@@ -206,7 +204,7 @@ def _editor(terminal: Terminal, screen: TextIO, commands: Mapping[str, str]) -> 
 
 
 def _session(screen: TextIO, commands: Mapping[str, str]) -> PromptSession[str]:
-    """The line editor: Enter sends, Alt+Enter begins a new line, pasted lines are one text, Tab completes commands."""
+    """Return the line editor. Enter sends, Alt+Enter starts a new line, pasted lines are one text, Tab completes."""
     from prompt_toolkit import PromptSession
     from prompt_toolkit.application import get_app
     from prompt_toolkit.completion import Completer, Completion
@@ -216,11 +214,11 @@ def _session(screen: TextIO, commands: Mapping[str, str]) -> PromptSession[str]:
     from prompt_toolkit.output import create_output
 
     def matching(typed: str) -> list[str]:
-        """The slash commands that begin with what is typed."""
+        """Return the slash commands that start with the text before the cursor."""
         return [name for name in commands if typed.startswith("/") and f"/{name}".startswith(typed)]
 
     class Commands(Completer):
-        """Completes the name of a slash command."""
+        """Completer for the names of slash commands."""
 
         def get_completions(self, document: Document, complete_event: Any) -> Iterator[Completion]:
             typed = document.text_before_cursor
@@ -228,7 +226,7 @@ def _session(screen: TextIO, commands: Mapping[str, str]) -> PromptSession[str]:
                 yield Completion(f"/{name}", -len(typed), display_meta=commands[name])
 
     def complete(event: Any) -> None:
-        """Complete what can be one command only."""
+        """Complete the command if the text before the cursor is a prefix of exactly one."""
         typed = event.current_buffer.document.text_before_cursor
         if len(names := matching(typed)) == 1:
             event.current_buffer.insert_text(f"/{names[0]}"[len(typed) :])
@@ -237,11 +235,11 @@ def _session(screen: TextIO, commands: Mapping[str, str]) -> PromptSession[str]:
     keys.add("tab")(complete)
     keys.add("enter")(lambda event: event.current_buffer.validate_and_handle())
     keys.add("escape", "enter")(lambda event: event.current_buffer.insert_text("\n"))
-    output: Any = None  # prompt_toolkit chooses for itself where a terminal can do next to nothing
+    output: Any = None  # prompt_toolkit selects its own output for a dumb terminal
     if os.environ.get("TERM", "").lower() not in ("dumb", "unknown"):
         output = create_output(stdout=screen)
         if hasattr(output, "enable_cpr"):
-            output.enable_cpr = False  # a terminal that answers late would type into the next question
+            output.enable_cpr = False  # a late cursor position report would be read as input of the next prompt
     return PromptSession(
         history=_history(), completer=Commands(), key_bindings=keys, output=output, multiline=True,
         complete_while_typing=Condition(lambda: get_app().current_buffer.text.startswith("/")),
@@ -250,11 +248,11 @@ def _session(screen: TextIO, commands: Mapping[str, str]) -> PromptSession[str]:
 
 
 def _history() -> FileHistory:
-    """What was typed before, in a file that only its owner may read; where it cannot be written, for this talk only."""
+    """Return the input history, in a file that only its owner can read; in memory only if it cannot be written."""
     from prompt_toolkit.history import FileHistory
 
     class History(FileHistory):
-        """Keeps what was typed."""
+        """A file history with private permissions and a limited size."""
 
         def load_history_strings(self) -> Iterable[str]:
             with contextlib.suppress(OSError):

@@ -177,7 +177,7 @@ def test_the_table_for_people(
     assert main([*arguments, *(["--engine", engine] if engine else [])]) == 0
     out = capsys.readouterr().out
     assert "W4 g32 sym" in out
-    assert "bits a weight" in out
+    assert "bits per weight" in out
     assert f"bitwright quantize {tiny} --output DIR --bits-map map.json" in out
     assert ("runs on:" in out) == bool(engine)
 

@@ -1,4 +1,4 @@
-"""The command line: exit codes, what it says and where, and that it leaves nothing behind."""
+"""The command line: exit codes, its output on stdout and stderr, and that refused commands leave no files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def place(tmp_path: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working folder, and a home for jobs that is not in it."""
+    """An empty working folder. The folder of jobs lies outside of it."""
     folder = tmp_path / "place"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -37,7 +37,7 @@ def place(tmp_path: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 
 def refused(arguments: list[str], place: Path, capsys: Capture) -> str:
-    """Run, and expect a bad input: exit 2, at most six lines on stderr, nothing on stdout, nothing left behind."""
+    """Run a command that must be refused: exit code 2, at most six lines on stderr, no output and no files."""
     before = sorted(place.rglob("*"))
     code = main(arguments)
     out, err = capsys.readouterr()
@@ -114,32 +114,32 @@ def torn_config(model: Path) -> None:
     (model / "config.json").write_text('{"model_type": ')
 
 
-def seeing(model: Path) -> None:
+def vision(model: Path) -> None:
     config = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps({**config, "vision_config": {"hidden_size": 8}}))
 
 
-@pytest.mark.parametrize("damage", [no_config, no_weights, truncated, huge_header, torn_config, seeing])
+@pytest.mark.parametrize("damage", [no_config, no_weights, truncated, huge_header, torn_config, vision])
 def test_a_damaged_model_is_refused(place: Path, capsys: Capture, damage: Callable[[Path], None]) -> None:
     model = save_model(place / "broken")
     damage(model)
     refused(["quantize", str(model), "--output", "new/out"], place, capsys)
 
 
-def test_a_map_that_names_what_is_not_there_is_refused(tiny: Path, place: Path, capsys: Capture) -> None:
+def test_a_bits_map_with_a_pattern_that_matches_no_layer_is_refused(tiny: Path, place: Path, capsys: Capture) -> None:
     (place / "map.json").write_text('{"version": 1, "rules": [{"match": "*.w9", "bits": 2}]}')
     arguments = ["quantize", str(tiny), "--output", "out", "--bits-map", "map.json"]
     assert "*.w9" in refused(arguments, place, capsys)
 
 
 @pytest.mark.parametrize("data", [b"", bytes(range(256)) * 40], ids=["empty", "binary"])
-def test_a_calibration_file_that_is_no_text_is_refused(tiny: Path, place: Path, capsys: Capture, data: bytes) -> None:
+def test_an_empty_or_binary_calibration_file_is_refused(tiny: Path, place: Path, capsys: Capture, data: bytes) -> None:
     (place / "text.txt").write_bytes(data)
     arguments = ["quantize", str(tiny), "--output", "out", "--calibration", "text.txt"]
     assert "text.txt" in refused(arguments, place, capsys)
 
 
-def test_an_output_that_is_taken_is_refused_and_untouched(tiny: Path, place: Path, capsys: Capture) -> None:
+def test_an_output_folder_that_is_not_empty_is_refused_and_unchanged(tiny: Path, place: Path, capsys: Capture) -> None:
     (place / "out").mkdir()
     (place / "out" / "mine.txt").write_text("precious")
     assert "not empty" in refused(["quantize", str(tiny), "--output", "out"], place, capsys)
@@ -152,14 +152,16 @@ def test_an_output_below_a_file_is_refused(tiny: Path, place: Path, capsys: Capt
     assert "cannot be created" in refused(["quantize", str(tiny), "--output", "file/out"], place, capsys)
 
 
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="rights do not bind the superuser")
-def test_an_output_where_nothing_may_be_written_is_refused(tiny: Path, place: Path, capsys: Capture) -> None:
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="permissions do not apply to the superuser")
+def test_an_output_in_a_folder_without_write_permission_is_refused(tiny: Path, place: Path, capsys: Capture) -> None:
     (place / "locked").mkdir(mode=0o500)
     assert "Permission denied" in refused(["quantize", str(tiny), "--output", "locked/out"], place, capsys)
 
 
-@pytest.mark.skipif(not Path("/proc/self").exists(), reason="/proc takes no folders, not even from the superuser")
-def test_an_output_on_a_volume_that_takes_nothing_is_refused(tiny: Path, place: Path, capsys: Capture) -> None:
+@pytest.mark.skipif(
+    not Path("/proc/self").exists(), reason="requires /proc, in which not even the superuser can create folders"
+)
+def test_an_output_on_a_volume_that_cannot_be_written_is_refused(tiny: Path, place: Path, capsys: Capture) -> None:
     assert "cannot be created" in refused(["quantize", str(tiny), "--output", "/proc/bitwright-out"], place, capsys)
 
 
@@ -169,12 +171,14 @@ def test_a_full_disk_is_refused(tiny: Path, place: Path, capsys: Capture, monkey
     assert "1 kB free" in err
 
 
-def test_a_name_that_no_file_system_takes_is_refused(tiny: Path, place: Path, capsys: Capture) -> None:
+def test_an_output_name_that_is_too_long_or_has_a_nul_character_is_refused(
+    tiny: Path, place: Path, capsys: Capture
+) -> None:
     refused(["quantize", str(tiny), "--output", "x" * 300], place, capsys)
     refused(["quantize", str(tiny), "--output", "a\0b"], place, capsys)
 
 
-def test_errors_are_an_event_for_programs_too(place: Path, capsys: Capture) -> None:
+def test_json_mode_prints_an_error_as_an_event(place: Path, capsys: Capture) -> None:
     assert main(["inspect", "./nothing", "--json"]) == 2
     out, err = capsys.readouterr()
     (event,) = [from_line(line) for line in out.splitlines()]
@@ -183,7 +187,7 @@ def test_errors_are_an_event_for_programs_too(place: Path, capsys: Capture) -> N
     assert err.startswith("error: ")
 
 
-def test_control_characters_of_strangers_do_not_reach_the_terminal(place: Path, capsys: Capture) -> None:
+def test_control_characters_in_arguments_do_not_reach_the_terminal(place: Path, capsys: Capture) -> None:
     main(["inspect", "./\x1b[31mred\x07"])
     assert "\x1b" not in capsys.readouterr().err
 
@@ -212,7 +216,7 @@ def test_inspect_shows_the_layers(tiny: Path, place: Path, capsys: Capture) -> N
     assert "W3 g32 sym" in out
 
 
-def test_inspect_for_programs(tiny: Path, place: Path, capsys: Capture) -> None:
+def test_inspect_in_json_mode_is_one_result_event(tiny: Path, place: Path, capsys: Capture) -> None:
     assert main(["inspect", str(tiny), "--json"]) == 0
     (event,) = [from_line(line) for line in capsys.readouterr().out.splitlines()]
     assert isinstance(event, Result)
@@ -224,24 +228,24 @@ def test_inspect_for_programs(tiny: Path, place: Path, capsys: Capture) -> None:
 
 
 def test_inspect_shows_a_model_that_quantize_refuses(place: Path, capsys: Capture) -> None:
-    model = save_model(place / "seeing")
-    seeing(model)
+    model = save_model(place / "vision")
+    vision(model)
     assert main(["inspect", str(model)]) == 0
     assert "Cannot be quantized:" in capsys.readouterr().out
 
 
-def test_no_jobs(place: Path, capsys: Capture) -> None:
+def test_an_empty_list_of_jobs_is_a_sentence_and_no_event_in_json_mode(place: Path, capsys: Capture) -> None:
     assert main(["jobs"]) == 0
-    assert capsys.readouterr().out == "No run yet.\n"
+    assert capsys.readouterr().out == "There are no runs yet.\n"
     assert main(["jobs", "--json"]) == 0
     assert capsys.readouterr().out == ""
 
 
-def test_an_evaluation_for_people_and_for_programs(tiny: Path, place: Path, capsys: Capture) -> None:
+def test_eval_prints_text_or_in_json_mode_a_result_event(tiny: Path, place: Path, capsys: Capture) -> None:
     (place / "text.txt").write_text("The quick brown fox jumps over the lazy dog. " * 40)
     arguments = ["eval", str(tiny), "--text", "text.txt", "--seqlen", "64", "--against", str(tiny), "--device", "cpu"]
     assert main(arguments) == 0
-    assert "the same word first at 100.0 %" in capsys.readouterr().out
+    assert "top-1 agreement: 100.0 %" in capsys.readouterr().out
     assert main([*arguments, "--json"]) == 0
     last = from_line(capsys.readouterr().out.splitlines()[-1])
     assert isinstance(last, Result)
@@ -262,7 +266,7 @@ def test_an_evaluation_for_people_and_for_programs(tiny: Path, place: Path, caps
         (["convert", "./nothing", "out", "--format", "auto_gptq"], "nothing"),
     ],
 )
-def test_other_commands_refuse_bad_input_too(
+def test_other_commands_refuse_bad_input(
     tiny: Path, place: Path, capsys: Capture, arguments: list[str], words: str
 ) -> None:
     before = sorted(place.rglob("*"))
@@ -275,12 +279,12 @@ def test_other_commands_refuse_bad_input_too(
     assert sorted(place.rglob("*")) == before
 
 
-def test_the_devices_are_listed(place: Path, capsys: Capture) -> None:
+def test_devices_lists_the_cpu(place: Path, capsys: Capture) -> None:
     assert main(["devices"]) == 0
     assert "cpu" in capsys.readouterr().out
 
 
-def test_an_estimate_is_a_table_of_ranges(tiny: Path, place: Path, capsys: Capture) -> None:
+def test_estimate_prints_a_table_of_ranges(tiny: Path, place: Path, capsys: Capture) -> None:
     assert main(["estimate", str(tiny), "--recipe", "quick", "--device", "cpu"]) == 0
     out = capsys.readouterr().out
     assert all(word in out for word in ("disk", "memory", "time", " to "))

@@ -1,4 +1,4 @@
-"""Talking to a model in a terminal: what is shown where, the commands between questions, and what programs read."""
+"""The sub-command `chat`: output on stdout and stderr, slash commands, errors and JSON events."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def chat(tiny: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
-    """Run `bitwright chat` with lines as its input, each of them a question or a command."""
+    """Run `bitwright chat` with the given lines of input, each a message or a command."""
 
     def run(*lines: str, options: tuple[str, ...] = ()) -> int:
         monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
@@ -42,16 +42,16 @@ def results(capsys: Capture) -> list[dict[str, Any]]:
     return [event.values for event in events(capsys) if isinstance(event, Result)]
 
 
-def test_an_answer_on_stdout_and_its_figures_on_stderr(tiny: Path, capsys: Capture) -> None:
+def test_the_answer_is_on_stdout_and_its_statistics_on_stderr(tiny: Path, capsys: Capture) -> None:
     assert main(["chat", str(tiny), "--prompt", "hello", "--max-tokens", "4", "--device", "cpu"]) == 0
     out, err = capsys.readouterr()
     assert out.endswith("\n")
     assert err.startswith("load ...\n")
     assert err.splitlines()[-1].startswith("[4 tokens, ")
-    assert err.endswith("cut off at the longest answer]\n")
+    assert err.endswith("reached the maximum number of tokens]\n")
 
 
-def test_every_setting_of_the_draw_has_an_option(tiny: Path, capsys: Capture) -> None:
+def test_every_sampling_setting_has_an_option(tiny: Path, capsys: Capture) -> None:
     options = (
         "--temperature 0.9 --top-p 0.9 --top-k 40 --min-p 0.05 --repetition-penalty 1.1 --seed 7 --stop x --stop y"
     )
@@ -65,12 +65,12 @@ def test_an_unknown_backend_is_refused(tiny: Path, capsys: Capture) -> None:
     assert "abacus" in capsys.readouterr().err
 
 
-def test_a_device_that_is_not_there_is_the_cpu_with_a_warning(tiny: Path, capsys: Capture) -> None:
+def test_a_missing_device_falls_back_to_the_cpu_with_a_warning(tiny: Path, capsys: Capture) -> None:
     assert main(["chat", str(tiny), "--prompt", "hello", "--max-tokens", "1", "--device", "cuda:77"]) == 0
     assert "warning: " in capsys.readouterr().err
 
 
-def test_the_second_question_remembers_the_first(chat, capsys: Capture) -> None:  # type: ignore[no-untyped-def]
+def test_the_second_message_reuses_the_cached_first_turn(chat, capsys: Capture) -> None:  # type: ignore[no-untyped-def]
     assert chat("hello", "", "more", options=("--json",)) == 0
     first, second = results(capsys)
     assert first["cached_tokens"] == 0
@@ -84,12 +84,12 @@ def test_regenerate_answers_again_with_another_seed(chat, capsys: Capture) -> No
     assert [values["prompt_tokens"] for values in found] == [22] * 3
 
 
-def test_clear_begins_anew_and_keeps_the_system_prompt(chat, capsys: Capture) -> None:  # type: ignore[no-untyped-def]
+def test_clear_starts_a_new_conversation_with_the_same_system_prompt(chat, capsys: Capture) -> None:  # type: ignore[no-untyped-def]
     assert chat("hello", "/clear", "hello", options=("--json", "--system", "No.")) == 0
     assert [values["prompt_tokens"] for values in results(capsys)] == [22 + len("system: No.\n")] * 2
 
 
-def test_system_begins_anew_with_it(chat, capsys: Capture) -> None:  # type: ignore[no-untyped-def]
+def test_system_starts_a_new_conversation_with_another_system_prompt(chat, capsys: Capture) -> None:  # type: ignore[no-untyped-def]
     assert chat("hello", "/system Yes.", "hello", "/system", "hello", options=("--json",)) == 0
     assert [values["prompt_tokens"] for values in results(capsys)] == [22, 22 + len("system: Yes.\n"), 22]
 
@@ -105,9 +105,9 @@ def test_save_writes_markdown_or_json(chat, tmp_path: Path) -> None:  # type: ig
     ("lines", "words"),
     [
         (["/fly"], "There is no command /fly"),
-        (["/regenerate"], "no question"),
-        (["/save talk.md"], "nothing to save"),
-        (["hello", "/save"], "needs the name"),
+        (["/regenerate"], "no message to answer"),
+        (["/save talk.md"], "The conversation is empty"),
+        (["hello", "/save"], "requires a file name"),
         (["hello", "/save /nowhere/at/all.md"], "cannot be written"),
         (["hello", "/save a\0b.md"], "cannot be written"),
         (["hello", "/save ~no-such-user/a.md"], "cannot be written"),
@@ -115,7 +115,7 @@ def test_save_writes_markdown_or_json(chat, tmp_path: Path) -> None:  # type: ig
         (["x" * 400], "context has only 256"),
     ],
 )
-def test_what_cannot_be_done_does_not_end_the_talk(chat, capsys: Capture, lines: list[str], words: str) -> None:  # type: ignore[no-untyped-def]
+def test_an_error_does_not_end_the_conversation(chat, capsys: Capture, lines: list[str], words: str) -> None:  # type: ignore[no-untyped-def]
     assert chat(*lines, "and now") == 0
     out, err = capsys.readouterr()
     assert words in err
@@ -123,7 +123,7 @@ def test_what_cannot_be_done_does_not_end_the_talk(chat, capsys: Capture, lines:
     assert out.endswith("\n")
 
 
-def test_one_question_that_cannot_be_answered_is_an_exit_code(
+def test_a_single_piped_message_that_fails_sets_the_exit_code(
     tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("word " * 200))
@@ -132,29 +132,29 @@ def test_one_question_that_cannot_be_answered_is_an_exit_code(
     assert len(failures) == 1
 
 
-def test_save_does_not_replace_what_is_there(chat, tmp_path: Path, capsys: Capture) -> None:  # type: ignore[no-untyped-def]
+def test_save_does_not_overwrite_an_existing_file(chat, tmp_path: Path, capsys: Capture) -> None:  # type: ignore[no-untyped-def]
     target = tmp_path / "thesis.md"
     target.write_text("years of work", encoding="utf-8")
     assert chat("hello", f"/save {target}") == 0
     assert target.read_text(encoding="utf-8") == "years of work"
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
 
 
-def test_save_replaces_its_own_file_while_nobody_else_has_changed_it(chat, tmp_path: Path, capsys: Capture) -> None:  # type: ignore[no-untyped-def]
+def test_save_overwrites_its_own_file_if_it_is_unchanged(chat, tmp_path: Path, capsys: Capture) -> None:  # type: ignore[no-untyped-def]
     target = tmp_path / "talk.md"
     assert chat("one", f"/save {target}", "two", f"/save {target}") == 0
     assert "two" in target.read_text(encoding="utf-8")
     assert target.stat().st_mode & 0o077 == 0
     assert chat("one", f"/save {target}") == 0
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
 
 
-def test_bye_ends_the_talk(chat, capsys: Capture) -> None:  # type: ignore[no-untyped-def]
+def test_bye_ends_the_conversation(chat, capsys: Capture) -> None:  # type: ignore[no-untyped-def]
     assert chat("/bye", "hello", options=("--json",)) == 0
     assert results(capsys) == []
 
 
-def test_a_prompt_may_come_from_a_file_or_the_input(
+def test_a_prompt_is_read_from_an_option_a_file_or_stdin(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     (tmp_path / "q.txt").write_text("hello\n", encoding="utf-8")
@@ -164,7 +164,7 @@ def test_a_prompt_may_come_from_a_file_or_the_input(
     assert [values["prompt_tokens"] for values in results(capsys)] == [22] * 3
 
 
-def test_a_file_that_powershell_writes_is_read(
+def test_a_prompt_file_in_utf16_is_read(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     (tmp_path / "q.txt").write_bytes("hello\r\n".encode("utf-16"))
@@ -174,40 +174,40 @@ def test_a_file_that_powershell_writes_is_read(
 
 
 @pytest.mark.parametrize("lines", [("x" * 200,), ("hello",) * 40])
-def test_text_without_an_end_is_not_kept(
+def test_input_above_the_size_limit_is_refused(
     tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture, lines: tuple[str, ...]
 ) -> None:
     monkeypatch.setattr(user_input, "_MAX_INPUT_BYTES", 100)
     monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(lines)))
     assert main(["chat", str(tiny), "--device", "cpu"]) == 2
-    assert "The input is too large for a question." in capsys.readouterr().err
+    assert "The input is too large for a message." in capsys.readouterr().err
 
 
-def test_two_prompts_are_bad_input(capsys: Capture) -> None:
+def test_prompt_and_prompt_file_together_are_bad_input(capsys: Capture) -> None:
     assert main(["chat", "demo", "--prompt", "a", "--prompt-file", "b"]) == 2
     assert "not both" in capsys.readouterr().err
 
 
-def test_an_argument_that_is_not_utf8_is_no_bug(tiny: Path) -> None:
+def test_arguments_that_are_not_utf8_are_accepted(tiny: Path) -> None:
     options = ["--system", "\udce9", "--stop", "\udce9", "--max-tokens", "1", "--device", "cpu"]
     assert main(["chat", str(tiny), "--prompt", "caf\udce9", *options]) == 0
 
 
-def test_a_switch_that_the_template_lacks_is_bad_input(tiny: Path, capsys: Capture) -> None:
+def test_thinking_without_a_switch_in_the_template_is_bad_input(tiny: Path, capsys: Capture) -> None:
     assert main(["chat", str(tiny), "--prompt", "hello", "--thinking", "--device", "cpu"]) == 2
     assert "no switch for thinking" in capsys.readouterr().err
     options = ["--max-tokens", "1", "--device", "cpu"]
     assert main(["chat", str(tiny), "--prompt", "hello", "--no-thinking", *options]) == 0
 
 
-def test_programs_hear_of_what_cannot_be_done(chat, capsys: Capture) -> None:  # type: ignore[no-untyped-def]
+def test_json_mode_prints_a_failed_event_for_a_wrong_command(chat, capsys: Capture) -> None:  # type: ignore[no-untyped-def]
     assert chat("/fly", "hello", options=("--json",)) == 0
     found = events(capsys)
     assert isinstance(found[0], Failed)
     assert isinstance(found[-1], Result)
 
 
-def test_a_message_may_begin_with_a_slash_behind_a_space(chat, capsys: Capture) -> None:  # type: ignore[no-untyped-def]
+def test_a_leading_space_allows_a_message_that_starts_with_a_slash(chat, capsys: Capture) -> None:  # type: ignore[no-untyped-def]
     assert chat(" /fly", "/help", options=("--json",)) == 0
     assert [values["prompt_tokens"] for values in results(capsys)] == [len("user: /fly\nassistant:")]
 
@@ -217,7 +217,7 @@ def test_help_lists_the_commands(chat, capsys: Capture) -> None:  # type: ignore
     assert "/regenerate" in capsys.readouterr().err
 
 
-def test_thoughts_are_not_part_of_the_result(capsys: Capture) -> None:
+def test_reasoning_is_printed_to_stderr(capsys: Capture) -> None:
     from core.cli.conversation import AnswerPrinter
     from core.cli.terminal import Terminal
 
@@ -227,12 +227,12 @@ def test_thoughts_are_not_part_of_the_result(capsys: Capture) -> None:
     assert capsys.readouterr() == ("yes", "hm\n\n")
 
 
-def test_figures_tell_what_was_left_out() -> None:
+def test_the_statistics_include_dropped_messages_and_notes() -> None:
     values = {
         "tokens": 3, "tokens_per_second": 9.87, "first_token_seconds": 0.123, "prompt_tokens": 40, "cached_tokens": 30,
         "seed": 1, "dropped_messages": 4, "ended_by": "end",
     }  # fmt: skip
-    expected = "[3 tokens, 9.9 tokens/s; first after 0.12 s; prompt 40 tokens, 30 of them known; seed 1; "
+    expected = "[3 tokens, 9.9 tokens/s; first token after 0.12 s; prompt 40 tokens, 30 cached; seed 1; "
     assert figures_line(values) == f"{expected}the oldest 4 messages were left out]"
     values["note"] = "The format has no system prompt."
     assert figures_line(values).endswith("were left out; the format has no system prompt]")
@@ -248,7 +248,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_model_without_a_template_is_told_once_and_continues_the_text(
+def test_a_model_without_a_chat_template_warns_once_and_continues_the_text(
     base: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("once\nmore\n"))
@@ -260,6 +260,6 @@ def test_a_model_without_a_template_is_told_once_and_continues_the_text(
     assert f"prompt {len('Tales.' + 'once') + 1} tokens" in err
 
 
-def test_markdown_names_the_speakers() -> None:
+def test_markdown_has_a_heading_for_each_role() -> None:
     messages = [{"role": "system", "content": "a"}, {"role": "user", "content": "b"}]
     assert markdown(messages) == "**System**\n\na\n\n**You**\n\nb\n"

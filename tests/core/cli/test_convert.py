@@ -1,4 +1,4 @@
-"""`bitwright convert`: what it shows, for people and for programs, and what it refuses."""
+"""The sub-command `convert`: its output as text and as JSON, and the input that it refuses."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_an_exact_conversion_says_so(quantized: Path, place: Path, capsys: Capture) -> None:
+def test_an_exact_conversion_is_reported_as_exact(quantized: Path, place: Path, capsys: Capture) -> None:
     assert main(["convert", str(quantized), "out", "--format", "auto_round"]) == 0
     out = capsys.readouterr().out
     assert out.splitlines()[0] == str(place / "out")
@@ -43,7 +43,9 @@ def test_an_exact_conversion_says_so(quantized: Path, place: Path, capsys: Captu
     assert same_weights(quantized, place / "out")
 
 
-def test_an_error_is_refused_and_then_measured(quantized: Path, place: Path, capsys: Capture) -> None:
+def test_an_inexact_conversion_is_refused_unless_allowed_and_its_error_is_reported(
+    quantized: Path, place: Path, capsys: Capture
+) -> None:
     arguments = ["convert", str(quantized), "out", "--format", "bf16"]
     assert main(arguments) == 2
     assert "--inexact" in capsys.readouterr().err
@@ -51,10 +53,10 @@ def test_an_error_is_refused_and_then_measured(quantized: Path, place: Path, cap
     assert main([*arguments, "--inexact"]) == 0
     out = capsys.readouterr().out
     assert "changed by 0." in out
-    assert "most in model." in out
+    assert "worst tensor model." in out
 
 
-def test_a_conversion_for_programs(quantized: Path, place: Path, capsys: Capture) -> None:
+def test_a_conversion_in_json_mode_ends_with_done(quantized: Path, place: Path, capsys: Capture) -> None:
     assert main(["convert", str(quantized), "out", "--format", "gguf", "--json"]) == 0
     events = [from_line(line) for line in capsys.readouterr().out.splitlines()]
     assert isinstance(events[0], Stage)
@@ -62,7 +64,7 @@ def test_a_conversion_for_programs(quantized: Path, place: Path, capsys: Capture
     assert events[-1].report["exact"] is True
 
 
-def test_the_list_has_every_format(quantized: Path, place: Path, capsys: Capture) -> None:
+def test_the_list_shows_the_verdict_of_each_format(quantized: Path, place: Path, capsys: Capture) -> None:
     assert main(["convert", str(quantized), "--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("quantized: GPTQ, ")
@@ -72,7 +74,7 @@ def test_the_list_has_every_format(quantized: Path, place: Path, capsys: Capture
     assert " with an error " in rows["bf16"]
 
 
-def test_the_list_for_programs(tiny: Path, place: Path, capsys: Capture) -> None:
+def test_the_list_in_json_mode_is_one_result_event(tiny: Path, place: Path, capsys: Capture) -> None:
     assert main(["convert", str(tiny), "--list", "--json"]) == 0
     (event,) = [from_line(line) for line in capsys.readouterr().out.splitlines()]
     assert isinstance(event, Result)
@@ -83,9 +85,9 @@ def test_the_list_for_programs(tiny: Path, place: Path, capsys: Capture) -> None
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["SRC"], "DST and --format are needed"),
-        (["SRC", "out"], "DST and --format are needed"),
-        (["SRC", "--format", "auto_round"], "DST and --format are needed"),
+        (["SRC"], "DST and --format are required"),
+        (["SRC", "out"], "DST and --format are required"),
+        (["SRC", "--format", "auto_round"], "DST and --format are required"),
         (["SRC", "out", "--format", "ggml"], "no output format"),
         (["SRC", "taken", "--format", "auto_round"], "is not empty"),
         (["SRC", "out", "--format", "auto_awq"], "not quantized"),

@@ -1,4 +1,4 @@
-"""The main job on a real language model, end to end: the demo's package, a child process, an answer."""
+"""A quantization run of the bundled model in a child process, and a chat with its result."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> Done:
     return last
 
 
-def test_it_is_smaller_and_nearly_as_good(result: Done) -> None:
+def test_the_result_is_smaller_and_keeps_the_perplexity(result: Done) -> None:
     report = result.report
-    # The source is a file of about 5 bits a weight; the tensors alone would be 269 MB in 16 bits.
+    # The source is a file with about 5 bits per weight; the tensors alone would be 269 MB in 16 bits.
     assert report["source_bytes"] < report["output_bytes"]["auto_round"] < 0.46 * 269e6
     assert report["perplexity"]["quantized"] < 1.25 * report["perplexity"]["original"]
 
 
-def test_a_group_of_128_fell_back_where_it_does_not_divide_576(result: Done) -> None:
+def test_layers_whose_input_size_is_no_multiple_of_the_group_size_use_smaller_groups(result: Done) -> None:
     fallbacks = result.report["fallbacks"]
     assert "model.layers.0.self_attn.q_proj" in fallbacks
     assert "model.layers.0.mlp.down_proj" not in fallbacks
@@ -54,7 +54,7 @@ def test_a_group_of_128_fell_back_where_it_does_not_divide_576(result: Done) -> 
     assert {config["group_size"], *(item["group_size"] for item in config["extra_config"].values())} == {64, 128}
 
 
-def test_it_knows_the_capital_of_france(result: Done) -> None:
+def test_the_result_answers_a_question_correctly(result: Done) -> None:
     *_, last = chat(result.output, "What is the capital of France?", max_tokens=24)
     assert isinstance(last, Result)
     assert "Paris" in last.values["text"]
@@ -63,7 +63,7 @@ def test_it_knows_the_capital_of_france(result: Done) -> None:
 @pytest.mark.peer
 @pytest.mark.matrix
 @pytest.mark.filterwarnings("ignore")
-def test_auto_round_reads_it_and_agrees_on_the_next_token(result: Done) -> None:
+def test_auto_round_loads_the_result_and_predicts_the_same_tokens(result: Done) -> None:
     pytest.importorskip("auto_round")
     from transformers import AutoModelForCausalLM
 

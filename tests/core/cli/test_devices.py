@@ -1,4 +1,4 @@
-"""`bitwright devices`: every device, usable or not, and its backends, for people and for programs."""
+"""The sub-command `devices`: every device, usable or not, and its backends, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -58,22 +58,22 @@ def shown(capsys: Capture) -> str:
         "Cannot be used: its driver is too old.",
     ],
 )
-def test_a_person_reads(capsys: Capture, line: str) -> None:
+def test_the_text_output_contains(capsys: Capture, line: str) -> None:
     assert line in shown(capsys)
 
 
 def test_a_device_that_cannot_be_used_has_no_table(capsys: Capture) -> None:
-    assert shown(capsys).count("takes, or why not") == 1
+    assert shown(capsys).count("supported schemes, or reason") == 1
 
 
 @pytest.mark.parametrize("width", ["40", "100"])
 def test_no_line_is_wider_than_the_terminal(capsys: Capture, monkeypatch: pytest.MonkeyPatch, width: str) -> None:
     monkeypatch.setenv("COLUMNS", width)
-    table = shown(capsys).partition("\nA chat takes")[0]
+    table = shown(capsys).partition("\nChat uses")[0]
     assert max(len(line.rstrip()) for line in table.splitlines()) <= int(width)
 
 
-def test_a_program_reads_one_object_for_each_device(capsys: Capture) -> None:
+def test_json_mode_prints_one_object_per_device(capsys: Capture) -> None:
     assert main(["devices", "--json"]) == 0
     found = [json.loads(line)["values"] for line in capsys.readouterr().out.splitlines()]
     assert [(device["id"], device["stable_id"], device["usable"]) for device in found] == [

@@ -1,4 +1,4 @@
-"""Whole runs from the command line, in real processes: their end, whatever ends them, and what they leave."""
+"""Complete runs from the command line in real processes: normal end, signals, crashes, and the files that remain."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def place(tmp_path: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working folder, and a home for jobs that is not in it."""
+    """An empty working folder. The folder of jobs lies outside of it."""
     folder = tmp_path / "place"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -48,7 +48,7 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
-def test_a_run_for_programs_is_pure_json_and_ends_with_done(tiny: Path, place: Path) -> None:
+def test_a_run_in_json_mode_prints_only_json_and_ends_with_done(tiny: Path, place: Path) -> None:
     arguments = command("quantize", str(tiny), "--output", "aus gabe/ö", "--json", *TINY_RUN)
     done = subprocess.run(arguments, capture_output=True, text=True, env=environment(), check=False, timeout=200)
     assert done.returncode == 0, done.stderr
@@ -62,7 +62,7 @@ def test_a_run_for_programs_is_pure_json_and_ends_with_done(tiny: Path, place: P
 
 
 @pytest.mark.skipif(os.name != "posix", reason="closes a pipe")
-def test_a_reader_that_leaves_early_gets_no_complaint(tiny: Path, place: Path) -> None:
+def test_a_closed_pipe_prints_no_error(tiny: Path, place: Path) -> None:
     arguments = command("inspect", str(tiny), "--json")
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()) as process:
         assert process.stdout is not None
@@ -74,7 +74,7 @@ def test_a_reader_that_leaves_early_gets_no_complaint(tiny: Path, place: Path) -
 
 @contextmanager
 def tuning(tiny: Path) -> Iterator[subprocess.Popen[str]]:
-    """A run that has begun to tune and would go on for hours."""
+    """Start a run that would take hours, and wait until it tunes."""
     arguments = command("quantize", str(tiny), "--output", "new/out", "--json", *LONG_RUN)
     with subprocess.Popen(
         arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
@@ -86,7 +86,7 @@ def tuning(tiny: Path) -> Iterator[subprocess.Popen[str]]:
 
 @pytest.mark.skipif(os.name != "posix", reason="sends signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_ends_a_run_cleanly(tiny: Path, place: Path, number: signal.Signals) -> None:
+def test_a_signal_cancels_a_run_and_removes_its_output(tiny: Path, place: Path, number: signal.Signals) -> None:
     with tuning(tiny) as process:
         process.send_signal(number)
         rest, err = process.communicate(timeout=60)
@@ -98,7 +98,7 @@ def test_ctrl_c_ends_a_run_cleanly(tiny: Path, place: Path, number: signal.Signa
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends signals")
-def test_a_killed_child_is_told_and_leaves_nothing(tiny: Path, place: Path) -> None:
+def test_a_killed_child_is_reported_and_its_output_removed(tiny: Path, place: Path) -> None:
     with tuning(tiny) as process:
         (worker,) = psutil.Process(process.pid).children()
         worker.kill()
@@ -114,7 +114,7 @@ def test_a_killed_child_is_told_and_leaves_nothing(tiny: Path, place: Path) -> N
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends signals")
-def test_a_killed_parent_takes_its_child_along(tiny: Path, place: Path) -> None:
+def test_a_killed_parent_ends_its_child(tiny: Path, place: Path) -> None:
     with tuning(tiny) as process:
         children = psutil.Process(process.pid).children()
         process.kill()
@@ -149,7 +149,7 @@ def half_a_gguf(place: Path) -> str:
 @pytest.mark.parametrize(
     ("model", "words"), [("unknown", "no_such_model"), ("half", "truncated"), ("hub", "HF_HUB_OFFLINE disables access")]
 )
-def test_what_only_the_run_can_know_is_a_bad_input_as_well(place: Path, model: str, words: str) -> None:
+def test_input_that_only_the_run_can_check_is_reported_as_bad_input(place: Path, model: str, words: str) -> None:
     name = {"unknown": unknown_architecture, "half": half_a_gguf, "hub": lambda _place: "nobody/nothing"}[model](place)
     before = sorted(place.rglob("*"))
     arguments = command("quantize", name, "--output", "new/out", *TINY_RUN)

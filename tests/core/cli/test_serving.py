@@ -1,4 +1,4 @@
-"""`bitwright serve` and `bitwright bench` from the command line."""
+"""The sub-commands `serve` and `bench`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def place(tmp_path: Path, own_home: Path) -> Path:
 
 @contextmanager
 def serving(place: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
-    """The command in a process of its own, killed if the test leaves it running."""
+    """Run `bitwright serve` in its own process, which is killed on exit."""
     model = save_model(place / "tiny")
     command = [sys.executable, "-m", "core", "serve", str(model), "--port", "0", "--backend", "dense", *options]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "BITWRIGHT_TOKEN": "from-a-variable"}
@@ -61,8 +61,8 @@ def lines(process: subprocess.Popen[str]) -> Iterator[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(os.name == "nt", reason="signals are others there")
-def test_it_answers_until_it_is_interrupted(place: Path) -> None:
+@pytest.mark.skipif(os.name == "nt", reason="requires POSIX signals")
+def test_the_server_answers_until_it_is_interrupted(place: Path) -> None:
     with serving(place, "--json") as process:
         events = map(from_line, lines(process))
         listening = next(event for event in events if isinstance(event, Listening))
@@ -75,7 +75,7 @@ def test_it_answers_until_it_is_interrupted(place: Path) -> None:
 
 
 @pytest.mark.slow
-def test_people_are_told_where_and_with_which_token(place: Path) -> None:
+def test_serve_prints_the_model_the_url_and_the_token(place: Path) -> None:
     with serving(place, "--token", "told-by-the-user") as process:
         text = lines(process)
         assert next(text).split() == ["model", "tiny"]
@@ -83,13 +83,13 @@ def test_people_are_told_where_and_with_which_token(place: Path) -> None:
         assert next(text).split() == ["token", "told-by-the-user"]
 
 
-def test_a_token_that_cannot_be_is_bad_input(place: Path, capsys: Capture) -> None:
+def test_a_token_with_a_space_is_bad_input(place: Path, capsys: Capture) -> None:
     assert main(["serve", str(save_model(place / "tiny")), "--port", "0", "--token", "x y"]) == 2
     assert "token is not valid" in capsys.readouterr().err
 
 
 def served(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Collects the tokens that an endpoint would get."""
+    """Replace `api.serve` and return the list that collects the tokens passed to it."""
     found: list[str] = []
 
     def serve(model: str, *, token: str, **options: Any) -> Iterator[Event]:
@@ -100,14 +100,16 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return found
 
 
-def test_a_token_on_the_command_line_is_warned_of(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+def test_a_token_on_the_command_line_causes_a_warning(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     found = served(monkeypatch)
     assert main(["serve", "demo", "--token", "told-by-the-user"]) == 0
     assert found == ["told-by-the-user"]
     assert "list of processes" in capsys.readouterr().err
 
 
-def test_a_token_from_elsewhere_is_not(monkeypatch: pytest.MonkeyPatch, capsys: Capture, tmp_path: Path) -> None:
+def test_a_token_from_a_variable_a_file_or_stdin_causes_no_warning(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture, tmp_path: Path
+) -> None:
     found = served(monkeypatch)
     (tmp_path / "token").write_text("from-a-file\n", encoding="utf-8")
     monkeypatch.setattr(sys, "stdin", io.StringIO("from-the-input\n"))
@@ -118,17 +120,17 @@ def test_a_token_from_elsewhere_is_not(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert capsys.readouterr().err == ""
 
 
-def test_two_tokens_are_bad_input(capsys: Capture) -> None:
+def test_token_and_token_file_together_are_bad_input(capsys: Capture) -> None:
     assert main(["serve", "demo", "--token", "told-by-the-user", "--token-file", "x"]) == 2
     assert "not both" in capsys.readouterr().err
 
 
-def test_a_port_that_cannot_be_is_bad_input(place: Path, capsys: Capture) -> None:
+def test_a_port_out_of_range_is_bad_input(place: Path, capsys: Capture) -> None:
     assert main(["serve", str(save_model(place / "tiny")), "--port", "70000"]) == 2
     assert "Port 70000" in capsys.readouterr().err
 
 
-def test_a_model_that_is_not_there_is_bad_input(place: Path, capsys: Capture) -> None:
+def test_serve_refuses_a_missing_model(place: Path, capsys: Capture) -> None:
     assert main(["serve", str(place / "nothing"), "--port", "0"]) == 2
     assert "nothing" in capsys.readouterr().err
 
@@ -137,7 +139,7 @@ def fake_bench(events: list[Event], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api, "bench", lambda model, **options: iter(events))
 
 
-def test_a_bench_is_a_table(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+def test_bench_prints_a_table(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     fake_bench([Stage("bench"), Result(VALUES)], monkeypatch)
     assert main(["bench", "demo"]) == 0
     out = capsys.readouterr().out
@@ -145,24 +147,24 @@ def test_a_bench_is_a_table(monkeypatch: pytest.MonkeyPatch, capsys: Capture) ->
     assert " ".join(out.splitlines()[2].split()) == "32 200.5 0.16 33.3 2 MB 82 %"
 
 
-def test_a_bench_without_a_share_says_so(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+def test_bench_prints_a_dash_for_an_unknown_bandwidth_share(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     fake_bench([Result({**VALUES, "rows": [{**VALUES["rows"][0], "bandwidth_share": None}]})], monkeypatch)
     assert main(["bench", "demo"]) == 0
     assert capsys.readouterr().out.splitlines()[2].split()[-1] == "-"
 
 
-def test_a_bench_for_programs_is_its_events(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+def test_bench_in_json_mode_prints_its_events(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     fake_bench([Log("info", "a word"), Result(VALUES)], monkeypatch)
     assert main(["bench", "demo", "--json"]) == 0
     assert [type(from_line(line)) for line in capsys.readouterr().out.splitlines()] == [Log, Result]
 
 
-def test_lengths_that_are_none_are_bad_input(capsys: Capture) -> None:
+def test_lengths_that_are_not_numbers_are_bad_input(capsys: Capture) -> None:
     assert main(["bench", "demo", "--lengths", "a,b"]) == 2
     assert "--lengths" in capsys.readouterr().err
 
 
-def test_a_tiny_model_is_measured(place: Path, capsys: Capture) -> None:
+def test_bench_measures_every_prompt_length(place: Path, capsys: Capture) -> None:
     assert main(["bench", str(save_model(place / "tiny")), "--lengths", "4,8", "--backend", "dense", "--json"]) == 0
     values = [
         event.values for event in map(from_line, capsys.readouterr().out.splitlines()) if isinstance(event, Result)

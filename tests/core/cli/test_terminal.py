@@ -1,4 +1,4 @@
-"""What a terminal gets to see: text of every language, nothing that steers it, and progress without a bar."""
+"""Terminal output: text in every language, no control characters, and progress without a progress bar."""
 
 from __future__ import annotations
 
@@ -23,30 +23,32 @@ Capture = pytest.CaptureFixture[str]
         "\ue0b0", "\u2028", "a\tb\nc", "\U0001f3f4\U000e0067\U000e0062\U000e007f", "\ufeff", "\u2060",
     ],
 )  # fmt: skip
-def test_text_of_every_language_is_shown_as_it_is(text: str) -> None:
+def test_text_in_every_language_is_printed_unchanged(text: str) -> None:
     assert printable(text) == text
 
 
 @pytest.mark.parametrize("char", [*map(chr, range(0x20)), *map(chr, range(0x7F, 0xA0))])
-def test_control_characters_are_not(char: str) -> None:
+def test_control_characters_other_than_tab_and_line_feed_are_replaced(char: str) -> None:
     assert (char in printable(f"a{char}b")) == (char in "\n\t")
 
 
 @pytest.mark.parametrize("char", ["\u202a", "\u202e", "\u2066", "\u2069", "\ud83d"])
-def test_nor_what_turns_text_around_or_is_half_a_character(char: str) -> None:
+def test_bidirectional_overrides_and_lone_surrogates_are_replaced(char: str) -> None:
     assert printable(f"a{char}b") == "a\N{REPLACEMENT CHARACTER}b"
 
 
-def test_line_ends_of_other_systems_are_line_ends() -> None:
+def test_carriage_returns_are_removed() -> None:
     assert printable("a\r\nb\r\n") == "a\nb\n"
 
 
-def test_a_name_is_one_line() -> None:
+def test_one_line_joins_lines_and_replaces_control_characters() -> None:
     assert one_line("a\x1b[2Jb\n  c") == "a\N{REPLACEMENT CHARACTER}[2Jb c"
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
-def test_letters_that_an_encoding_lacks_end_nothing(monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
+def test_characters_that_the_encoding_lacks_are_printed_as_question_marks(
+    monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding=encoding))
     assert main(["--version"]) == 0
@@ -57,7 +59,7 @@ def test_letters_that_an_encoding_lacks_end_nothing(monkeypatch: pytest.MonkeyPa
     assert raw.getvalue().count(b"?") == 3
 
 
-def test_progress_is_told_at_intervals() -> None:
+def test_progress_lines_are_printed_at_intervals() -> None:
     lines: list[str] = []
     time = 0.0
     progress = ProgressLines(lines.append, lambda: time)
@@ -68,7 +70,7 @@ def test_progress_is_told_at_intervals() -> None:
     assert lines == ["analyse: 40 %, 3 to 5 min left", "analyse: 80 %, 3 to 5 min left"]
 
 
-def test_an_unknown_end_is_not_told() -> None:
+def test_progress_without_an_estimate_has_no_remaining_time() -> None:
     lines: list[str] = []
     time = 0.0
     progress = ProgressLines(lines.append, lambda: time)
@@ -77,7 +79,7 @@ def test_an_unknown_end_is_not_told() -> None:
     assert lines == ["working: 50 %"]
 
 
-def test_a_run_without_a_bar_tells_its_progress(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+def test_a_run_without_a_progress_bar_prints_progress_lines(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     monkeypatch.setattr("core.cli.terminal.PROGRESS_INTERVAL", 0.0)
     terminal = Terminal()
     view = RunView(terminal, None)
@@ -89,13 +91,13 @@ def test_a_run_without_a_bar_tells_its_progress(monkeypatch: pytest.MonkeyPatch,
 
 
 class Full(io.StringIO):
-    """A file on a full disk."""
+    """A stream to a full disk."""
 
     def write(self, _text: str) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_a_full_disk_under_the_output_ends_no_work_and_is_told(
+def test_a_full_disk_under_stdout_is_reported_after_the_command_has_finished(
     monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     monkeypatch.setattr(sys, "stdout", Full())
@@ -111,7 +113,7 @@ def test_a_full_disk_under_the_output_ends_no_work_and_is_told(
     sys.stdout.close()  # the stand-in
 
 
-def test_streams_that_are_closed_are_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_closed_stdout_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", None)
     assert main(["--version"]) == 0
     sys.stdout.close()  # the stand-in

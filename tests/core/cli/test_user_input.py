@@ -1,4 +1,4 @@
-"""Questions from a terminal, as a person types and pastes them, and from text that is piped in."""
+"""Input of messages: typed and pasted at a terminal, and piped in."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ terminal.line("<end>")
 
 
 def piped(monkeypatch: pytest.MonkeyPatch, data: bytes, *, each_line: bool = False) -> list[str]:
-    """The questions that a pipe with `data` has, those without a word left out."""
+    """Return the messages in piped `data` that are not blank."""
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
     next_message = message_source(Terminal(), COMMANDS, each_line=each_line)
     return [text for text in iter(next_message, None) if text and text.strip()]
@@ -53,51 +53,51 @@ def piped(monkeypatch: pytest.MonkeyPatch, data: bytes, *, each_line: bool = Fal
         (b"", []),
     ],
 )
-def test_text_that_is_piped_in_is_one_question(
+def test_piped_text_is_one_message_up_to_the_next_command(
     monkeypatch: pytest.MonkeyPatch, data: bytes, expected: list[str]
 ) -> None:
     assert piped(monkeypatch, data) == expected
 
 
-def test_every_line_is_one_where_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_line_makes_every_line_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
     assert piped(monkeypatch, b"one\ntwo\n\n/fly\n", each_line=True) == ["one", "two", "/fly"]
 
 
-def test_bytes_that_are_not_utf8_are_replaced_and_told(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+def test_invalid_utf8_is_replaced_with_a_warning(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     assert piped(monkeypatch, b"caf\xe9 noir") == ["caf\N{REPLACEMENT CHARACTER} noir"]
-    assert "is not UTF-8" in capsys.readouterr().err
+    assert "is not valid UTF-8" in capsys.readouterr().err
 
 
-def test_a_replacement_character_of_the_text_itself_is_none(capsys: Capture) -> None:
+def test_a_replacement_character_in_the_text_causes_no_warning(capsys: Capture) -> None:
     assert decode_utf8(Terminal(), "a\N{REPLACEMENT CHARACTER}".encode(), "It") == "a\N{REPLACEMENT CHARACTER}"
     assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(("text", "expected"), [("caf\udce9", "caf\N{REPLACEMENT CHARACTER}"), ("né", "né")])
-def test_an_argument_is_whole_characters(text: str, expected: str) -> None:
+def test_lone_surrogates_in_arguments_are_replaced(text: str, expected: str) -> None:
     assert replace_surrogates(text) == expected
 
 
-def test_a_question_stands_in_a_file(tmp_path: Path) -> None:
+def test_read_text_removes_trailing_line_breaks_only(tmp_path: Path) -> None:
     (tmp_path / "question.txt").write_bytes(b"one\n/save two\n\n")
     assert read_text(Terminal(), str(tmp_path / "question.txt")) == "one\n/save two"
 
 
 @pytest.mark.parametrize(("data", "words"), [(b" \n", "is empty"), (b"a" * ((8 << 20) + 1), "too large")])
-def test_what_is_no_question_is_refused(tmp_path: Path, data: bytes, words: str) -> None:
+def test_blank_and_too_large_files_are_refused(tmp_path: Path, data: bytes, words: str) -> None:
     (tmp_path / "question.txt").write_bytes(data)
     with pytest.raises(BadInput, match=words):
         read_text(Terminal(), str(tmp_path / "question.txt"))
 
 
 @pytest.mark.parametrize("path", ["nothing.txt", ".", "a\0b", "~no-such-user/x"])
-def test_a_file_that_cannot_be_read_is_a_sentence(path: str) -> None:
+def test_an_unreadable_file_is_bad_input(path: str) -> None:
     with pytest.raises(BadInput, match="cannot be read"):
         read_text(Terminal(), path)
 
 
 class Person:
-    """Somebody at a terminal in front of `PROGRAM`."""
+    """A simulated user at a pseudo-terminal that runs `PROGRAM`."""
 
     def __init__(self, home: Path, term: str) -> None:
         import pty
@@ -112,7 +112,7 @@ class Person:
         self.seen = b""
 
     def look(self, seconds: float) -> bool:
-        """Read what the screen shows next; whether it may show more."""
+        """Read the next output of the program; return whether there may be more."""
         try:
             if select.select([self._screen], [], [], seconds)[0]:
                 self.seen += os.read(self._screen, 65536)
@@ -121,18 +121,18 @@ class Person:
         return True
 
     def until(self, text: bytes, count: int = 1) -> None:
-        """Read until the screen has shown a text so many times."""
+        """Read until the output contains a text `count` times."""
         end = time.monotonic() + 60
         while self.seen.count(text) < count and time.monotonic() < end and self.look(0.5):
             continue
         assert self.seen.count(text) >= count, self.seen[-600:]
 
     def type(self, data: bytes) -> None:
-        """Press keys once a question is asked for, when the program takes them one by one."""
+        """Send keys once the program is at a prompt, with the terminal in raw mode."""
         import termios
 
         end = time.monotonic() + 60
-        # During an answer keys are kept one by one as well, but Ctrl-C is a signal then.
+        # During an answer keys are buffered in non-canonical mode as well, but Ctrl-C is a signal then.
         cooked = termios.ICANON | termios.ISIG
         while termios.tcgetattr(self._screen)[3] & cooked and time.monotonic() < end and self.look(0.05):
             continue
@@ -140,12 +140,12 @@ class Person:
             data = data[os.write(self._screen, data) :]
 
     def asked(self) -> list[tuple[int, str]]:
-        """The questions so far: length and beginning."""
+        """Return the length and the first characters of each message so far."""
         found = [part.partition(b"]>")[0] for part in self.seen.split(b"<[")[1:]]
         return [tuple(json.loads(b"[" + part + b"]")) for part in found]
 
     def end(self) -> int:
-        """The exit code."""
+        """Wait for the end of the program and return its exit code."""
         return self._process.wait(20)
 
     def close(self) -> None:
@@ -161,8 +161,8 @@ def person(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Person]:
     found.close()
 
 
-@pytest.mark.skipif(os.name == "nt", reason="a terminal is another thing there")
-def test_a_person_edits_pastes_and_ends(person: Person, tmp_path: Path) -> None:
+@pytest.mark.skipif(os.name == "nt", reason="requires a pseudo-terminal")
+def test_the_editor_supports_editing_pasting_completion_and_history(person: Person, tmp_path: Path) -> None:
     keys = [
         b"ac\x1b[Db\x1b[C\r", "n 能".encode() + b"\x7fm\r", b"\x1b[A\x1b[A\r", b"x" * 6000 + b"\r",
         b"\x1b[200~first\nsecond\nthird\x1b[201~\r", b"one\x1b\rtwo\r", b"/he\t\r", b"gone\x03kept\r",
@@ -176,7 +176,7 @@ def test_a_person_edits_pastes_and_ends(person: Person, tmp_path: Path) -> None:
         (5, "/help"), (4, "kept"),
     ]  # fmt: skip
     person.type(b"\x03")
-    person.until(b"Ctrl-C again")
+    person.until(b"Press Ctrl-C again")
     person.type(b"\x03")
     person.until(b"<end>")
     assert person.end() == 0
@@ -185,9 +185,9 @@ def test_a_person_edits_pastes_and_ends(person: Person, tmp_path: Path) -> None:
     assert "+second" in history.read_text(encoding="utf-8")
 
 
-@pytest.mark.skipif(os.name == "nt", reason="a terminal is another thing there")
+@pytest.mark.skipif(os.name == "nt", reason="requires a pseudo-terminal")
 @pytest.mark.parametrize("person", ["dumb"], indirect=True)
-def test_a_terminal_that_can_do_next_to_nothing_is_enough(person: Person) -> None:
+def test_a_dumb_terminal_is_sufficient(person: Person) -> None:
     person.until(b"> ")
     person.type("n 能".encode() + b"\x7fm\r")
     person.until(b"]>")
@@ -197,8 +197,8 @@ def test_a_terminal_that_can_do_next_to_nothing_is_enough(person: Person) -> Non
     assert person.end() == 0
 
 
-@pytest.mark.skipif(os.name == "nt", reason="a terminal is another thing there")
-def test_keys_that_are_pressed_early_are_kept(person: Person) -> None:
+@pytest.mark.skipif(os.name == "nt", reason="requires a pseudo-terminal")
+def test_keys_that_are_pressed_before_the_prompt_are_buffered(person: Person) -> None:
     person.until(b"> ")
     person.type("one\rtwo 能".encode() + b"\x7f!\r\x04")
     person.until(b"<end>")
@@ -206,8 +206,8 @@ def test_keys_that_are_pressed_early_are_kept(person: Person) -> None:
     assert person.end() == 0
 
 
-@pytest.mark.skipif(os.name == "nt", reason="a terminal is another thing there")
-def test_an_end_from_outside_leaves_the_terminal_as_it_was(person: Person) -> None:
+@pytest.mark.skipif(os.name == "nt", reason="requires a pseudo-terminal")
+def test_sigterm_restores_the_mode_of_the_terminal(person: Person) -> None:
     import termios
 
     person.until(b"> ")
@@ -218,8 +218,8 @@ def test_an_end_from_outside_leaves_the_terminal_as_it_was(person: Person) -> No
     assert termios.tcgetattr(person._screen)[3] & (termios.ICANON | termios.ECHO) == termios.ICANON | termios.ECHO
 
 
-@pytest.mark.skipif(os.name == "nt", reason="a terminal is another thing there")
-def test_a_history_that_cannot_be_written_is_no_reason_to_stop(tmp_path: Path) -> None:
+@pytest.mark.skipif(os.name == "nt", reason="requires a pseudo-terminal")
+def test_a_history_that_cannot_be_written_is_kept_in_memory(tmp_path: Path) -> None:
     (tmp_path / "home").write_text("a file")
     person = Person(tmp_path / "home", "xterm")
     try:
