@@ -12,10 +12,10 @@ from core.estimation import preflight
 from core.events import Event, Failed
 from core.jobs import adopt, child, following, store
 from core.jobs.child import Command
-from core.jobs.failure import error_from
+from core.jobs.failure import error_of_event
 from core.jobs.following import Batches, Outcome
 from core.jobs.inline import follow_inline
-from core.jobs.steering import Patience
+from core.jobs.steering import StopTimeouts
 from core.recipes import Recipe
 from core.spec import JobSpec, from_options
 
@@ -87,7 +87,7 @@ def run_job(
     should_detach: ShouldStop = never,
     on_created: Callable[[Path], None] | None = None,
     command: Command | None = None,
-    patience: Patience | None = None,
+    patience: StopTimeouts | None = None,
     chunk: int = store.CHUNK,
 ) -> Batches:
     """Run a job and yield its events in batches; return its outcome. Every run of the program goes through here.
@@ -124,7 +124,7 @@ def adopt_job(
     should_stop: ShouldStop = never,
     should_pause: ShouldStop = never,
     should_detach: ShouldStop = never,
-    patience: Patience | None = None,
+    patience: StopTimeouts | None = None,
     chunk: int = store.CHUNK,
 ) -> Batches:
     """Follow a run that another process started, from its first event, as `run_job` does.
@@ -185,4 +185,4 @@ def _events(batches: Batches) -> Iterator[Event]:
     """Yield the events of a run; raise the error of one that failed."""
     outcome = yield from following.events_of(batches)
     if isinstance(outcome.event, Failed):
-        raise error_from(outcome.event)
+        raise error_of_event(outcome.event)

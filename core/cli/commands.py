@@ -26,7 +26,7 @@ from core.files import reason
 from core.formats.engines import ENGINES
 from core.formats.names import FORMATS, PLAIN
 from core.home import home
-from core.jobs.failure import Progressed, error_from, failed_from
+from core.jobs.failure import RunProgress, error_of_event, failed_event
 from core.model.fused import FusedModules
 from core.private_files import append_private
 from core.sensitivity.spec import DEFAULT, MEASURES
@@ -542,7 +542,7 @@ def _code_of(terminal: Terminal, action: Callable[[Terminal], None]) -> int:
     except BrokenPipeError:
         raise
     except Exception as error:  # noqa: BLE001 - the traceback goes to a file, and the user gets one sentence
-        shown_error = error_from(failed_from(error, Progressed(), _crash_log()))
+        shown_error = error_of_event(failed_event(error, RunProgress(), _crash_log()))
         terminal.error(shown_error)
         return exit_code(shown_error, terminal)
 

@@ -60,7 +60,7 @@ def bench(terminal: Terminal, model: str, options: dict[str, Any]) -> None:
         )
         for row in values["rows"]
     ]
-    head = ("prompt tokens", "prefill tok/s", "first token s", "decode tok/s", "memory", "bandwidth used")
+    head = ("prompt tokens", "prefill tok/s", "first token s", "decode tok/s", "memory", "bandwidth")
     terminal.table(head, rows)
     terminal.line(f"memory bandwidth: {human(int(values['memory_bandwidth']))}/s")
     if values["report_path"]:

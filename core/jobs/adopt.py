@@ -12,7 +12,7 @@ import psutil
 from core.control import ShouldStop, never
 from core.jobs import store
 from core.jobs.following import Batches, follow
-from core.jobs.steering import Patience, RunProcess
+from core.jobs.steering import RunProcess, StopTimeouts
 
 
 def follow_running(
@@ -21,11 +21,11 @@ def follow_running(
     should_pause: ShouldStop = never,
     should_detach: ShouldStop = never,
     *,
-    patience: Patience | None = None,
+    patience: StopTimeouts | None = None,
     chunk: int = store.CHUNK,
 ) -> Batches:
     """`follow` a running job from the start of its run. Closing the generator does not end the run."""
-    adopted = AdoptedProcess(job, patience or Patience())
+    adopted = AdoptedProcess(job, patience or StopTimeouts())
     return (yield from follow(job, adopted, should_stop, should_pause, should_detach, chunk=chunk))
 
 
@@ -35,9 +35,9 @@ class AdoptedProcess(RunProcess):
     grace = 0.5
     poll_seconds = 0.1
 
-    def __init__(self, job: Path, patience: Patience) -> None:
-        given = store.orders(job)
-        super().__init__(patience, store.begins_at(job), paused=given is not None and given.pause)
+    def __init__(self, job: Path, patience: StopTimeouts) -> None:
+        given = store.read_request(job)
+        super().__init__(patience, store.run_offset(job), paused=given is not None and given.pause)
         self._job = job
 
     def __exit__(self, *_error: object) -> None:
@@ -48,25 +48,25 @@ class AdoptedProcess(RunProcess):
         return None
 
     def has_ended(self) -> bool:
-        return not store.runs(self._job)
+        return not store.is_running(self._job)
 
     def detach(self) -> bool:
         return True
 
-    def ask(self, *, stop: bool = False, pause: bool = False) -> None:
+    def request(self, *, stop: bool = False, pause: bool = False) -> None:
         # a full disk, or a job folder that was removed: the signals that follow a stop need neither
         with contextlib.suppress(OSError):
-            store.order(self._job, stop=stop, pause=pause)
+            store.write_request(self._job, stop=stop, pause=pause)
 
     def terminate(self) -> None:
-        process = store.runner(self._job)
+        process = store.running_process(self._job)
         if process is not None:
             with contextlib.suppress(psutil.Error):
                 process.terminate()
 
     def kill(self) -> None:
         """Kill the process, and the processes that it started where it leads a session."""
-        process = store.runner(self._job)
+        process = store.running_process(self._job)
         if process is None:
             return
         with contextlib.suppress(psutil.Error, OSError):

@@ -16,7 +16,7 @@ from types import TracebackType
 from core.control import ShouldStop, never
 from core.jobs import process, store
 from core.jobs.following import Batches, follow
-from core.jobs.steering import Patience, RunProcess
+from core.jobs.steering import RunProcess, StopTimeouts
 
 Command = Callable[[Path], Sequence[str]]
 """Returns the command line of the child process that runs the job in this folder."""
@@ -29,7 +29,7 @@ def follow_child(
     should_detach: ShouldStop = never,
     *,
     command: Command | None = None,
-    patience: Patience | None = None,
+    patience: StopTimeouts | None = None,
     chunk: int = store.CHUNK,
 ) -> Batches:
     """Run the job in a child process and `follow` it. Closing the generator ends the child.
@@ -37,14 +37,14 @@ def follow_child(
     Args:
         command: Replaces the command line of the child, which is the worker of this package.
     """
-    child = ChildProcess(job, command, patience or Patience())
+    child = ChildProcess(job, command, patience or StopTimeouts())
     return (yield from follow(job, child, should_stop, should_pause, should_detach, chunk=chunk))
 
 
 class ChildProcess(RunProcess):
     """A child process, started on entry, controlled through its stdin; ended on exit unless it was detached."""
 
-    def __init__(self, job: Path, command: Command | None, patience: Patience) -> None:
+    def __init__(self, job: Path, command: Command | None, patience: StopTimeouts) -> None:
         events = job / store.EVENTS
         super().__init__(patience, events.stat().st_size if events.exists() else 0)
         self._job = job
@@ -59,14 +59,14 @@ class ChildProcess(RunProcess):
     def has_ended(self) -> bool:
         return self._process.poll() is not None
 
-    def ask(self, *, stop: bool = False, pause: bool = False) -> None:
+    def request(self, *, stop: bool = False, pause: bool = False) -> None:
         self._send("stop" if stop else "pause" if pause else "resume")
 
     def detach(self) -> bool:
         """Let the child continue without this process. The command waits in the pipe while the child starts."""
         if self.stopping or self.has_ended():
             return False
-        store.order(self._job, pause=self.paused)
+        store.write_request(self._job, pause=self.paused)
         self._send("detach")
         self._detached = True
         if self._process.stdin is not None:
@@ -86,7 +86,7 @@ class ChildProcess(RunProcess):
             return
         try:
             while self._process.poll() is None:
-                self.steer(stop=True, pause=False)
+                self.control(stop=True, pause=False)
                 time.sleep(self.poll_seconds)
         finally:
             # reached with a live child only when a second Ctrl-C breaks the wait above

@@ -13,34 +13,34 @@ from core.events import BlockStarted, Event, Failed, Stage
 from core.files import reason
 from core.private_files import append_private
 
-_NO_ROOM = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
-NOT_THE_REQUEST = {"internal", "child-died", "cancelled", "kept"}
+_DISK_FULL_ERRNOS = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
+NOT_BAD_INPUT = {"internal", "child-died", "cancelled", "kept"}
 """Codes that never mean a wrong request: their logs are kept even where nothing was tuned yet."""
 
 
-class Progressed:
+class RunProgress:
     """How far a run came, learnt from its own events: the stage, and whether a block was begun."""
 
     def __init__(self) -> None:
         self.stage = "prepare"
         self.before_tuning = True
 
-    def see(self, event: Event) -> None:
+    def update(self, event: Event) -> None:
         if isinstance(event, Stage):
             self.stage = event.name
         elif isinstance(event, BlockStarted):
             self.before_tuning = False
 
 
-def failed_from(error: BaseException, progress: Progressed, log: Path) -> Failed:
+def failed_event(error: BaseException, progress: RunProgress, log: Path) -> Failed:
     """The `Failed` event for `error`; what is not a `BitwrightError` goes to `log` with its traceback first."""
     if not isinstance(error, BitwrightError) or isinstance(error, ResultKept):
         write_traceback(error, log)
     code, message, hint = _explain(error, log)
-    return Failed(code, message, hint, progress.stage, progress.before_tuning and code not in NOT_THE_REQUEST)
+    return Failed(code, message, hint, progress.stage, progress.before_tuning and code not in NOT_BAD_INPUT)
 
 
-def error_from(event: Failed) -> BitwrightError:
+def error_of_event(event: Failed) -> BitwrightError:
     """The typed error that a `Failed` event stands for."""
     return by_code(event.code, event.message, event.hint)
 
@@ -57,9 +57,9 @@ def write_traceback(error: BaseException, log: Path) -> None:
         sys.stderr.write(text)
 
 
-def no_room(error: BaseException) -> bool:
+def is_disk_full(error: BaseException) -> bool:
     """Whether `error` says that a volume is full; Rust and C++ writers say it in words only."""
-    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+    if isinstance(error, OSError) and error.errno in _DISK_FULL_ERRNOS:
         return True
     return "no space left on device" in str(error).lower()
 
@@ -69,7 +69,7 @@ def _explain(error: BaseException, log: Path) -> tuple[str, str, str]:
         return error.code, error.message, error.hint
     if isinstance(error, KeyboardInterrupt):
         return "cancelled", "The run was stopped.", ""
-    if no_room(error):
+    if is_disk_full(error):
         return "disk-full", "The disk is full.", "Free some room, or choose an output folder on another volume."
     if no_memory(error):
         return (

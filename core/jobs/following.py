@@ -16,7 +16,7 @@ from core.errors import BitwrightError
 from core.events import Done, Event, Failed
 from core.files import read_json
 from core.jobs import store, worker
-from core.jobs.process import cause_of_death, last_words
+from core.jobs.process import exit_cause, last_log_line
 from core.jobs.steering import RunProcess
 from core.spec import load
 
@@ -52,7 +52,7 @@ def follow(
     """Yield the events of a run in batches, about 20 times a second and often empty; return its outcome.
 
     Args:
-        should_detach: True lets the run continue without this follower; it is then controlled by `store.order`.
+        should_detach: True lets the run continue without this follower; it is then controlled by `store.write_request`.
         chunk: Bytes of the event file that are read at once.
     """
     follower = store.Follower(job / store.EVENTS, start=process.start)
@@ -70,7 +70,7 @@ def follow(
             yield events
             if should_detach() and process.detach():
                 return Outcome("detached", None, None)
-            process.steer(should_stop(), should_pause())
+            process.control(should_stop(), should_pause())
             if not events:
                 time.sleep(process.poll_seconds)
     if last is None:
@@ -83,7 +83,7 @@ def follow(
 
 def replay(job: Path, should_detach: ShouldStop = never, *, chunk: int = store.CHUNK) -> Batches:
     """Yield the events of a job that has ended, in batches; return its outcome. Writes nothing."""
-    follower = store.Follower(job / store.EVENTS, start=store.begins_at(job))
+    follower = store.Follower(job / store.EVENTS, start=store.run_offset(job))
     last: Done | Failed | None = None
     while events := follower.read(chunk):
         last = last_of(events) or last
@@ -91,7 +91,7 @@ def replay(job: Path, should_detach: ShouldStop = never, *, chunk: int = store.C
         if should_detach():
             return Outcome("detached", None, None)
     if last is None:
-        failed = death(job, None)
+        failed = failure_without_event(job, None)
         yield [failed]
         return Outcome("died", None, failed)
     return Outcome(state_of(last), None, last)
@@ -135,20 +135,20 @@ def close_stream(job: Path, stopping: bool, code: int | None) -> Outcome:
     if stopping:
         last: Failed = Failed("cancelled", "The run was stopped; it did not answer and was ended.", "", "", False)
     else:
-        last = death(job, code)
+        last = failure_without_event(job, code)
     store.clean_up(job)
     append(job, last)
     return Outcome("cancelled" if stopping else "died", code, last)
 
 
-def death(job: Path, code: int | None) -> Failed:
+def failure_without_event(job: Path, code: int | None) -> Failed:
     """Return the `Failed` event for a process that ended without one, with exit code `code` (None: unknown)."""
     log = job / store.LOG
-    if code == worker.EXIT_NO_ROOM:
+    if code == worker.EXIT_DISK_FULL:
         hint = "Free some room, or choose an output folder on another volume."
         return Failed("disk-full", "The disk is full; the run could not even write its events.", hint, "", False)
-    what, hint = cause_of_death(code)
-    words = last_words(log)
+    what, hint = exit_cause(code)
+    words = last_log_line(log)
     message = f"The run {what}." + (f" Its last words: {words}" if words else "")
     return Failed("child-died", message, f"{hint} The log is {log}".strip(), "", False)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from core.control import Control, ShouldStop, never
 from core.events import Emit, Event
 from core.jobs import store, worker
-from core.jobs.failure import Progressed, failed_from
+from core.jobs.failure import RunProgress, failed_event
 from core.jobs.following import Batches, Outcome, state_of
 from core.threads import stream
 
@@ -24,15 +24,15 @@ def run_inline(
     """Run the job in this process and call `on_event` for each event."""
     try:
         store.claim(job)
-        with worker.Telling(job) as log:
+        with worker.EventRecorder(job) as log:
 
             def emit(event: Event) -> None:
                 log(event)
                 on_event(event)
 
-            last = worker.perform(job, emit, Control(should_stop, should_pause), lambda *order: run()(*order))
+            last = worker.perform(job, emit, Control(should_stop, should_pause), lambda *args: run()(*args))
     except OSError as error:  # the job folder cannot be written, before any work
-        last = failed_from(error, Progressed(), job / store.LOG)
+        last = failed_event(error, RunProgress(), job / store.LOG)
         on_event(last)
     finally:
         store.release(job)

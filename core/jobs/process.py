@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 _REMEDY = "Try --low-memory, a smaller --batch-size or --seqlen, or close other programs."
-_DEATHS = {
+_SIGNAL_CAUSES = {
     "SIGKILL": ("was killed, most likely because memory ran out", _REMEDY),
     "SIGSEGV": ("crashed in native code (segmentation fault)", "Try another --device; it may be a driver's fault."),
     "SIGABRT": ("gave up in native code (abort)", "Try another --device; it may be a driver's fault."),
@@ -71,17 +71,17 @@ def environment() -> dict[str, str]:
     }
 
 
-def cause_of_death(code: int | None) -> tuple[str, str]:
+def exit_cause(code: int | None) -> tuple[str, str]:
     """What became of a process with this exit code (negative: a signal; None: nobody waited), and the remedy of a run.
 
     The first goes after "The run ..."; its number stands behind it where there is one.
     """
-    what, remedy = _DEATHS.get(_signal_name(code or 0), ("ended without saying why", ""))
+    what, remedy = _SIGNAL_CAUSES.get(_signal_name(code or 0), ("ended without saying why", ""))
     number = "" if code is None else f" (signal {-code})" if code < 0 else f" (exit code {code})"
     return what + number, remedy
 
 
-def last_words(log: Path, window: int = 8192) -> str:
+def last_log_line(log: Path, window: int = 8192) -> str:
     """The last line with text of a log, at most 200 characters. Progress bars overwrite lines: \\r ends one too."""
     try:
         with log.open("rb") as stream:

@@ -9,7 +9,7 @@ from types import TracebackType
 
 
 @dataclass(frozen=True)
-class Patience:
+class StopTimeouts:
     """Seconds to wait after the stop request, and then after SIGTERM, before the next harder means."""
 
     command: float = 10.0
@@ -32,7 +32,7 @@ class RunProcess(ABC):
     grace = 0.0
     poll_seconds = 0.05
 
-    def __init__(self, patience: Patience, start: int, *, paused: bool = False) -> None:
+    def __init__(self, patience: StopTimeouts, start: int, *, paused: bool = False) -> None:
         self.start = start
         self.stopping = False
         self.paused = paused
@@ -49,15 +49,15 @@ class RunProcess(ABC):
     ) -> None:
         """End following the process."""
 
-    def steer(self, stop: bool, pause: bool) -> None:
+    def control(self, stop: bool, pause: bool) -> None:
         """Pass the caller's requests on; a stop that has no effect is enforced by harder means as time passes."""
         now = time.monotonic()
         if stop and not self.stopping:
             self.stopping, self._since = True, now
-            self.ask(stop=True)
+            self.request(stop=True)
         elif not self.stopping and pause != self.paused:
             self.paused = pause
-            self.ask(pause=pause)
+            self.request(pause=pause)
         elif self.stopping and now - self._since > self._patience.command + self._patience.terminate:
             self.kill()
         elif self.stopping and now - self._since > self._patience.command and not self._terminated:
@@ -78,7 +78,7 @@ class RunProcess(ABC):
         """Let the process continue without this follower; return false where that is no longer possible."""
 
     @abstractmethod
-    def ask(self, *, stop: bool = False, pause: bool = False) -> None:
+    def request(self, *, stop: bool = False, pause: bool = False) -> None:
         """Ask the process to stop, to pause, or (neither) to continue."""
 
     @abstractmethod

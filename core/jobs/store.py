@@ -25,23 +25,48 @@ from core.errors import BitwrightError, DiskFull, OutputProblem
 from core.events import Done, Event, Failed
 from core.files import read_json, reason, write_json
 from core.home import home
-from core.jobs.failure import no_room
+from core.jobs.failure import is_disk_full
 from core.jobs.stream import CHUNK, EventLog, Follower, last_events
 from core.lock import FileLock, Holder, here, holder_from_json, is_held, take
 from core.spec import JobSpec
 from core.spec import load as load_spec
 
 __all__ = [
-    "CHUNK", "EVENTS", "LOCK", "LOG", "ORDERS", "OWNER", "SPEC", "EventLog", "Follower", "JobInfo", "Orders", "State",
-    "begins_at", "claim", "clean_up", "create", "discard", "jobs_root", "list_jobs", "newest", "newest_running",
-    "order", "orders", "read_job", "release", "runner", "runs", "sweep",
+    "CHUNK",
+    "CONTROL",
+    "EVENTS",
+    "LOCK",
+    "LOG",
+    "OWNER",
+    "SPEC",
+    "ControlRequest",
+    "EventLog",
+    "Follower",
+    "JobInfo",
+    "State",
+    "claim",
+    "clean_up",
+    "create",
+    "discard",
+    "is_running",
+    "jobs_root",
+    "list_jobs",
+    "newest",
+    "newest_running",
+    "read_job",
+    "read_request",
+    "release",
+    "run_offset",
+    "running_process",
+    "sweep",
+    "write_request",
 ]  # fmt: skip
 
 SPEC = "spec.json"
 EVENTS = "events.jsonl"
 LOG = "log.txt"
 OWNER = "owner.json"
-ORDERS = "orders.json"
+CONTROL = "control.json"
 LOCK = "lock"
 """Locked by the process that runs the job, for as long as it lives."""
 
@@ -72,7 +97,7 @@ class JobInfo:
 
 
 @dataclass(frozen=True)
-class Orders:
+class ControlRequest:
     """What somebody wants of a running job."""
 
     stop: bool = False
@@ -103,7 +128,7 @@ def create(spec: JobSpec) -> Path:
     except OSError as error:
         hint = "Set BITWRIGHT_HOME to a folder that you may write, on a volume with some room."
         problem = f"The record of the run cannot be written in {root}: {reason(error)}."
-        raise (DiskFull if no_room(error) else OutputProblem)(problem, hint) from error
+        raise (DiskFull if is_disk_full(error) else OutputProblem)(problem, hint) from error
     return job
 
 
@@ -112,24 +137,24 @@ def discard(job: Path) -> None:
     shutil.rmtree(job, ignore_errors=True)
 
 
-def claim(job: Path, *, obeys: bool = False) -> None:
+def claim(job: Path, *, controllable: bool = False) -> None:
     """Note in the job folder that this process runs it, and lock it until `release` or the end of the process.
 
     Args:
-        obeys: the process looks at the file of orders, and lives for this job only.
+        controllable: the process looks at the file of orders, and lives for this job only.
 
     Raises:
         OutputProblem: another process runs it.
         OSError: the folder cannot be written.
     """
-    (job / ORDERS).unlink(missing_ok=True)
+    (job / CONTROL).unlink(missing_ok=True)
     if str(job) not in _locks:
         lock = take(job / LOCK)
         if lock is None:
             raise OutputProblem(f"The job {job.name} is run by another process.", "Wait for its end.")
         _locks[str(job)] = lock
     since = (job / EVENTS).stat().st_size if (job / EVENTS).is_file() else 0
-    value = {**here().to_json(), "locked": _locks[str(job)].real, "since": since, "obeys": obeys}
+    value = {**here().to_json(), "locked": _locks[str(job)].real, "since": since, "controllable": controllable}
     write_json(job / OWNER, value)
 
 
@@ -140,16 +165,16 @@ def release(job: Path) -> None:
         lock.close()
 
 
-def order(job: Path, *, stop: bool = False, pause: bool = False) -> None:
+def write_request(job: Path, *, stop: bool = False, pause: bool = False) -> None:
     """Ask the process that runs a job to stop, to pause at its next block boundary, or (neither) to go on."""
-    write_json(job / ORDERS, {"stop": stop, "pause": pause})
+    write_json(job / CONTROL, {"stop": stop, "pause": pause})
 
 
-def orders(job: Path) -> Orders | None:
+def read_request(job: Path) -> ControlRequest | None:
     """What was last ordered, None where nobody ordered anything."""
     try:
-        value = read_json(job / ORDERS)
-        return Orders(value.get("stop") is True, value.get("pause") is True)
+        value = read_json(job / CONTROL)
+        return ControlRequest(value.get("stop") is True, value.get("pause") is True)
     except (BitwrightError, AttributeError):
         return None
 
@@ -165,22 +190,27 @@ def newest() -> JobInfo | None:
     return read_job(jobs_root() / names[0]) if names else None
 
 
-def newest_running(looks: int = 200) -> Path | None:
-    """The newest job that runs in a process of its own which obeys orders; looks at so many jobs at most."""
-    for job in (jobs_root() / name for name in _ids()[:looks]):
+def newest_running(max_jobs: int = 200) -> Path | None:
+    """The newest job that runs in a process of its own which accepts requests; looks at so many jobs at most."""
+    for job in (jobs_root() / name for name in _ids()[:max_jobs]):
         owner = _owner(job)
-        if owner is not None and owner.obeys and runner(job) is not None and read_job(job).state == "running":
+        if (
+            owner is not None
+            and owner.controllable
+            and running_process(job) is not None
+            and read_job(job).state == "running"
+        ):
             return job
     return None
 
 
-def runner(job: Path) -> psutil.Process | None:
+def running_process(job: Path) -> psutil.Process | None:
     """The process that runs a job, None where it is gone or cannot be seen from here."""
     owner = _owner(job)
-    return owner.holder.process() if owner is not None and runs(job) else None
+    return owner.holder.process() if owner is not None and is_running(job) else None
 
 
-def runs(job: Path) -> bool:
+def is_running(job: Path) -> bool:
     """Whether a process runs the job: the lock says so, and where a volume has no locks the process does."""
     held = is_held(job / LOCK)
     if held is not None and held:
@@ -191,7 +221,7 @@ def runs(job: Path) -> bool:
     return owner.holder.process() is not None
 
 
-def begins_at(job: Path) -> int:
+def run_offset(job: Path) -> int:
     """Where in the event file the newest run of a job begins, in bytes; what comes before is of earlier ones."""
     owner = _owner(job)
     return owner.since if owner is not None else 0
@@ -203,7 +233,7 @@ def read_job(job: Path) -> JobInfo:
         spec = load_spec(job / SPEC)
     except BitwrightError:
         spec = None
-    events = last_events(job / EVENTS, begins_at(job))
+    events = last_events(job / EVENTS, run_offset(job))
     last = next((event for event in events if isinstance(event, Done | Failed)), None)
     return JobInfo(job.name, job, _state(job, spec, last), spec, last)
 
@@ -212,7 +242,7 @@ def _state(job: Path, spec: JobSpec | None, last: Done | Failed | None) -> State
     owner = _owner(job)
     if last is not None and spec is not None:
         return _state_of(last)
-    if runs(job):
+    if is_running(job):
         return "running"
     if spec is None:
         return "damaged"
@@ -224,7 +254,7 @@ def _state(job: Path, spec: JobSpec | None, last: Done | Failed | None) -> State
 def clean_up(job: Path) -> None:
     """Remove what a dead run of this job left beside its output; nothing where a process runs it, or may do so."""
     with contextlib.suppress(OSError, BitwrightError):
-        _remove_left(job)
+        _remove_leftovers(job)
 
 
 def sweep() -> list[Path]:
@@ -238,11 +268,11 @@ def sweep() -> list[Path]:
             target = Path(load_spec(job / SPEC).output)
             left = any(place.is_dir() for place in staging_places(target, job.name)) or was_claimed(target)
             if left and read_job(job).state in ("failed", "cancelled", "died"):
-                removed += _remove_left(job)
+                removed += _remove_leftovers(job)
     return removed
 
 
-def _remove_left(job: Path) -> list[Path]:
+def _remove_leftovers(job: Path) -> list[Path]:
     """Remove the staging folders and the stale claim of a job while its lock keeps others from running it."""
     target = Path(load_spec(job / SPEC).output)
     with _locked(job) as ours:
@@ -260,7 +290,7 @@ def _locked(job: Path) -> Iterator[bool]:
         yield True
         return
     owner = _owner(job)
-    lock = None if owner is not None and (owner.holder.elsewhere or runs(job)) else take(job / LOCK)
+    lock = None if owner is not None and (owner.holder.elsewhere or is_running(job)) else take(job / LOCK)
     try:
         yield lock is not None
     finally:
@@ -286,7 +316,7 @@ class _Owner:
     holder: Holder
     locked: bool
     since: int
-    obeys: bool
+    controllable: bool
 
 
 def _owner(job: Path) -> _Owner | None:
@@ -298,7 +328,10 @@ def _owner(job: Path) -> _Owner | None:
         since = value.get("since", 0)
         known = isinstance(since, int) and since >= 0
         return _Owner(
-            holder_from_json(value), value.get("locked") is True, since if known else 0, value.get("obeys") is True
+            holder_from_json(value),
+            value.get("locked") is True,
+            since if known else 0,
+            value.get("controllable") is True,
         )
     except (BitwrightError, AttributeError, TypeError, ValueError):
         return None

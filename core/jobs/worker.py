@@ -26,7 +26,7 @@ from core.control import Control
 from core.errors import BitwrightError
 from core.events import Done, Emit, Event, Failed, Loss, Progress
 from core.jobs import store
-from core.jobs.failure import Progressed, failed_from, no_room
+from core.jobs.failure import RunProgress, failed_event, is_disk_full
 from core.jobs.process import take_stdin
 from core.spec import JobSpec, load
 
@@ -34,16 +34,16 @@ Run = Callable[[JobSpec, Path, Emit, Control], None]
 
 EXIT_DONE = 0
 EXIT_FAILED = 1
-EXIT_NO_ROOM = 28
+EXIT_DISK_FULL = 28
 """Even the last event could not be written; ENOSPC's own number."""
 EXIT_CANCELLED = 130
-STOP_ALONE_AFTER = 20.0
+SELF_STOP_SECONDS = 20.0
 """Seconds that a run has to stop by itself; a long native call can hold it longer than anyone waits."""
-LOOK_EVERY = 0.4
+POLL_SECONDS = 0.4
 """Seconds between looks at the file of orders."""
-_NEWS = 2000
+_MAX_PENDING = 2000
 """Events that wait for room; beyond, a loss or a progress is not worth its memory."""
-_LAST_TRIES, _BETWEEN = 4, 0.25
+_CLOSE_ATTEMPTS, _RETRY_SECONDS = 4, 0.25
 ORPHANED = "The run was stopped because the window or terminal that started it was gone."
 
 
@@ -56,11 +56,11 @@ def pipeline() -> Run:
 
 def perform(job: Path, emit: Emit, control: Control, run: Run) -> Done | Failed:
     """Run a job to its end and return the last event, which has been emitted. Never raises for what `run` raises."""
-    progress = Progressed()
+    progress = RunProgress()
     done: list[Done] = []
 
-    def watched(event: Event) -> None:
-        progress.see(event)
+    def record(event: Event) -> None:
+        progress.update(event)
         if isinstance(event, Done):
             done.append(event)
         emit(event)
@@ -69,7 +69,7 @@ def perform(job: Path, emit: Emit, control: Control, run: Run) -> Done | Failed:
         spec = load(job / store.SPEC)
         with Claim(Path(spec.output).absolute(), job.name, f"job {job.name}"):
             try:
-                run(spec, job, watched, control)
+                run(spec, job, record, control)
             except BaseException:
                 store.clean_up(job)
                 raise
@@ -77,7 +77,7 @@ def perform(job: Path, emit: Emit, control: Control, run: Run) -> Done | Failed:
             raise RuntimeError("the run ended without a result")
         return done[-1]
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - whatever it was, the stream must end with a Failed
-        failed = failed_from(error, progress, job / store.LOG)
+        failed = failed_event(error, progress, job / store.LOG)
         emit(failed)
         return failed
 
@@ -89,7 +89,7 @@ def exit_code(last: Done | Failed) -> int:
     return EXIT_CANCELLED if last.code == "cancelled" else EXIT_FAILED
 
 
-class Telling:
+class EventRecorder:
     """The event file of a run. What cannot be written waits, since a full disk is no reason to lose a run over news.
 
     Raises OSError where the file cannot be opened, which is before any work.
@@ -98,50 +98,50 @@ class Telling:
     def __init__(self, job: Path) -> None:
         self._log = store.EventLog(job / store.EVENTS)
         self._lock = threading.Lock()
-        self._waiting: list[Event] = []
+        self._pending: list[Event] = []
 
     @property
-    def untold(self) -> bool:
+    def has_pending(self) -> bool:
         """Whether the last event could not be written."""
-        return bool(self._waiting)
+        return bool(self._pending)
 
     def __call__(self, event: Event) -> None:
         with self._lock:
-            if len(self._waiting) >= _NEWS and isinstance(event, Loss | Progress):
+            if len(self._pending) >= _MAX_PENDING and isinstance(event, Loss | Progress):
                 return
-            self._waiting.append(event)
+            self._pending.append(event)
             self._flush()
 
-    def __enter__(self) -> Telling:
+    def __enter__(self) -> EventRecorder:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for _ in range(_LAST_TRIES):
-            if not self._waiting:
+        for _ in range(_CLOSE_ATTEMPTS):
+            if not self._pending:
                 break
-            time.sleep(_BETWEEN)
+            time.sleep(_RETRY_SECONDS)
             self._flush()
         self._log.close()
 
     def _flush(self) -> None:
         with contextlib.suppress(OSError):
-            while self._waiting:
-                self._log(self._waiting[0])
-                del self._waiting[0]
+            while self._pending:
+                self._log(self._pending[0])
+                del self._pending[0]
 
 
-class Orders:
+class RunControl:
     """What the parent, or somebody who came later, wants; kept for the run by two threads that listen.
 
     Attributes:
         orphaned: the run stops because its parent was gone without a word.
     """
 
-    def __init__(self, job: Path, stop_alone_after: float = STOP_ALONE_AFTER) -> None:
+    def __init__(self, job: Path, self_stop_seconds: float = SELF_STOP_SECONDS) -> None:
         self._job = job
-        self._patience = stop_alone_after
+        self._self_stop_seconds = self_stop_seconds
         self._stop = threading.Event()
         self._pause = threading.Event()
         self.orphaned = False
@@ -150,18 +150,18 @@ class Orders:
     def watch(self, commands: int) -> None:
         """Start to read commands from the descriptor `commands`, until it ends, and the file of orders."""
         threading.Thread(target=self._read, args=(commands,), name="commands", daemon=True).start()
-        threading.Thread(target=self._look, name="orders", daemon=True).start()
+        threading.Thread(target=self._watch_file, name="control file", daemon=True).start()
 
     def stop(self) -> None:
         """Ask the run to stop, and end the process if it does not."""
         if self._stop.is_set():
             return
         self._stop.set()
-        timer = threading.Timer(self._patience, self._give_up)
+        timer = threading.Timer(self._self_stop_seconds, self._exit_now)
         timer.daemon = True
         timer.start()
 
-    def told(self, event: Event) -> Event:
+    def with_cause(self, event: Event) -> Event:
         """The event as it is told: the end of an orphan says why it ended."""
         if self.orphaned and isinstance(event, Failed) and event.code == "cancelled":
             return replace(event, message=ORPHANED)
@@ -182,52 +182,57 @@ class Orders:
         self.orphaned = not self._stop.is_set()
         self.stop()
 
-    def _look(self) -> None:
+    def _watch_file(self) -> None:
         """Obey the file of orders whenever it is another one."""
-        before: store.Orders | None = None
-        while not self._stop.wait(LOOK_EVERY):
-            orders = store.orders(self._job)
-            if orders == before or orders is None:
+        before: store.ControlRequest | None = None
+        while not self._stop.wait(POLL_SECONDS):
+            request = store.read_request(self._job)
+            if request == before or request is None:
                 continue
-            before = orders
-            if orders.pause:
+            before = request
+            if request.pause:
                 self._pause.set()
             else:
                 self._pause.clear()
-            if orders.stop:
+            if request.stop:
                 self.stop()
 
-    def _give_up(self) -> None:
+    def _exit_now(self) -> None:
         """Leave from this thread: the run's own sits in a native call and cannot be interrupted."""
         with contextlib.suppress(OSError), store.EventLog(self._job / store.EVENTS) as emit:
-            emit(self.told(Failed("cancelled", "The run was stopped in the middle of a step.", "", "", False)))
+            emit(self.with_cause(Failed("cancelled", "The run was stopped in the middle of a step.", "", "", False)))
         store.clean_up(self._job)
         os._exit(EXIT_CANCELLED)
 
 
-def serve(job: Path, run: Callable[[], Run] = pipeline, stop_alone_after: float = STOP_ALONE_AFTER) -> int:
+def serve(job: Path, run: Callable[[], Run] = pipeline, self_stop_seconds: float = SELF_STOP_SECONDS) -> int:
     """Run the job as this process's only task; returns the exit code."""
-    orders = Orders(job, stop_alone_after)
+    run_control = RunControl(job, self_stop_seconds)
     commands = take_stdin()
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
-        orders.stop()
+        run_control.stop()
 
     for name in ("SIGTERM", "SIGINT", "SIGBREAK"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), on_signal)
     try:
-        store.claim(job, obeys=True)
-        orders.watch(commands)
+        store.claim(job, controllable=True)
+        run_control.watch(commands)
         store.sweep()
-        with Telling(job) as told:
+        with EventRecorder(job) as record:
             # imported inside perform, so that an import that fails is told like any other failure
-            last = perform(job, lambda event: told(orders.told(event)), orders.control, lambda *order: run()(*order))
-        return EXIT_NO_ROOM if told.untold and not isinstance(last, Done) else exit_code(last)
+            last = perform(
+                job,
+                lambda event: record(run_control.with_cause(event)),
+                run_control.control,
+                lambda *args: run()(*args),
+            )
+        return EXIT_DISK_FULL if record.has_pending and not isinstance(last, Done) else exit_code(last)
     except OSError as error:  # the job folder cannot be written, before any work
-        if no_room(error):
-            return EXIT_NO_ROOM
-        failed = failed_from(error, Progressed(), job / store.LOG)
+        if is_disk_full(error):
+            return EXIT_DISK_FULL
+        failed = failed_event(error, RunProgress(), job / store.LOG)
         with contextlib.suppress(OSError), store.EventLog(job / store.EVENTS) as log:
             log(failed)
         return EXIT_FAILED

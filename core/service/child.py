@@ -25,7 +25,7 @@ from core.codec import decode, encode
 from core.control import ShouldStop
 from core.errors import BadInput, Cancelled
 from core.events import Emit, Event, Result, to_line
-from core.jobs.failure import Progressed, failed_from
+from core.jobs.failure import RunProgress, failed_event
 from core.jobs.process import take_stdin
 from core.service.messages import Request
 
@@ -137,7 +137,7 @@ def _answer(
         request, handler = _decoded(line, known)
         emit(Result(encode(handler(request, emit, should_stop))))
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - every failure is reported as an event
-        emit(failed_from(error, Progressed(), log))
+        emit(failed_event(error, RunProgress(), log))
 
 
 def _decoded(

@@ -26,8 +26,8 @@ from core.errors import BitwrightError, Cancelled, ChildDied
 from core.events import Event, Failed, Log, Result, from_line
 from core.home import home
 from core.jobs import process
-from core.jobs.failure import error_from
-from core.jobs.process import cause_of_death, last_words
+from core.jobs.failure import error_of_event
+from core.jobs.process import exit_cause, last_log_line
 from core.service.messages import Request, result_type
 
 PATIENCE: Final = 1.5
@@ -102,7 +102,7 @@ class Service:
                     return _result(request, event)
                 if isinstance(event, Failed):
                     answered = True
-                    raise error_from(event)
+                    raise error_of_event(event)
                 if event is not None:
                     yield event
                 if asked is None and should_stop():
@@ -241,10 +241,10 @@ class _Child:
     def _death(self, ended: bool) -> ChildDied:
         code = self._process.returncode
         if ended and code is not None:
-            message = f"The child process {cause_of_death(code)[0]}."
+            message = f"The child process {exit_cause(code)[0]}."
         else:
             message = "The child process closed the connection without a result and was ended."
-        words = last_words(self._log)
+        words = last_log_line(self._log)
         hint = "Close other programs, or use a smaller model." if code == -9 and ended else "Try again."
         return ChildDied(f"{message}{f' Its last output: {words}' if words else ''}", f"{hint} The log is {self._log}")
 

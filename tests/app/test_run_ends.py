@@ -153,7 +153,7 @@ def wait_for_tuning() -> Path:
 
 
 def kill(job: Path) -> None:
-    process = store.runner(job)
+    process = store.running_process(job)
     assert process is not None
     process.kill()
 

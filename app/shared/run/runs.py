@@ -88,7 +88,7 @@ class Runs(QObject):
             return False
         self._record = RunRecord(store.read_job(job).spec, job)
         thread = RunThread(job, "adopt", parent=self)
-        given = store.orders(job)
+        given = store.read_request(job)
         if given is not None and given.pause:
             self._record.wants_pause = True
             thread.pause(True)

@@ -20,12 +20,12 @@ from core.errors import BitwrightError
 from core.home import home
 from core.jobs import store
 from core.jobs.child import Command
-from core.jobs.failure import Progressed, error_from, failed_from
+from core.jobs.failure import RunProgress, error_of_event, failed_event
 from core.jobs.following import Batches, Outcome
-from core.jobs.steering import Patience
+from core.jobs.steering import StopTimeouts
 from core.spec import JobSpec
 
-PATIENCE = Patience(command=1.2, terminate=0.4)
+PATIENCE = StopTimeouts(command=1.2, terminate=0.4)
 """Seconds after which a cancelled run is killed."""
 _EVERY = 0.05
 _CHUNK = 1 << 15
@@ -59,7 +59,7 @@ class RunThread(QThread):
         mode: Literal["start", "adopt", "open"],
         *,
         command: Command | None = None,
-        patience: Patience = PATIENCE,
+        patience: StopTimeouts = PATIENCE,
         parent: QObject | None = None,
     ) -> None:
         """Follow `what`: a spec to start, or the folder of a job to adopt or to open.
@@ -100,7 +100,7 @@ class RunThread(QThread):
         except Exception as error:  # noqa: BLE001 - reported to the window, whatever the error
             _log.exception("The run could not be followed")
             log = home() / store.LOG
-            self.refused.emit(error_from(failed_from(error, Progressed(), log)))
+            self.refused.emit(error_of_event(failed_event(error, RunProgress(), log)))
 
     def _work(self) -> None:
         """Follow the run to its end and report its outcome."""

@@ -197,7 +197,7 @@ def test_a_plan_for_programs_ends_with_its_result(
     ("extra", "words"),
     [
         ([], "one budget"),
-        (["--bpw", "4", "--choices", "two"], "no bits"),
+        (["--bpw", "4", "--choices", "two"], "not a list of bits"),
         (["--bpw", "4", "--pin", "*.up_proj"], "PATTERN=BITS"),
         (["--bpw", "4", "--engine", "abacus"], "abacus"),
         (["--bpw", "5", "--engine", "llama-cpp"], "llama.cpp"),

@@ -129,6 +129,6 @@ if __name__ == "__main__":
     name, folder = sys.argv[1], Path(sys.argv[2])
     if name not in RUNS:
         misbehave(name, folder)
-    code = worker.serve(folder, lambda: RUNS[name], stop_alone_after=1.0 if name == "deaf" else 20.0)
+    code = worker.serve(folder, lambda: RUNS[name], self_stop_seconds=1.0 if name == "deaf" else 20.0)
     sys.stdout.flush()
     os._exit(code)

@@ -15,11 +15,11 @@ from core.files import write_json
 from core.jobs import adopt, following, store
 from core.jobs.child import Command, follow_child
 from core.jobs.following import Batches, Outcome
-from core.jobs.steering import Patience
+from core.jobs.steering import StopTimeouts
 from core.spec import JobSpec
 
 FAKE = Path(__file__).with_name("fake_worker.py")
-SHORT = Patience(command=1.0, terminate=0.3)
+SHORT = StopTimeouts(command=1.0, terminate=0.3)
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def found(job: Path, should_stop: ShouldStop = never, **more: object) -> tuple[O
 def test_a_detached_run_goes_on_and_is_found_again(job: Path) -> None:
     let_go(job, "pausing")
     assert store.newest_running() == job
-    store.order(job, pause=True)
+    store.write_request(job, pause=True)
     asked = iter([True] * 20)
     outcome, seen = found(job, should_pause=lambda: next(asked, False))
     assert outcome.state == "done"
@@ -75,7 +75,7 @@ def test_a_run_that_was_paused_when_it_was_let_go_is_still_to_pause(job: Path) -
     paused = lambda: any(isinstance(event, Log) for event in seen)  # noqa: E731
     for events in follow_child(job, should_pause=lambda: True, should_detach=paused, command=fake("pausing")):
         seen += events
-    assert store.orders(job) == store.Orders(pause=True)
+    assert store.read_request(job) == store.ControlRequest(pause=True)
     assert found(job)[0].state == "done"  # nobody asks for a pause any more
 
 
@@ -88,8 +88,8 @@ def test_an_order_to_stop_is_obeyed(job: Path, outputs: Path) -> None:
 
 def test_a_run_that_does_not_obey_is_killed(job: Path, outputs: Path) -> None:
     let_go(job, "deaf")
-    process = store.runner(job)
-    outcome, seen = drain(adopt.follow_running(job, lambda: True, patience=Patience(0.1, 0.1)))
+    process = store.running_process(job)
+    outcome, seen = drain(adopt.follow_running(job, lambda: True, patience=StopTimeouts(0.1, 0.1)))
     assert outcome.state == "cancelled"
     assert isinstance(seen[-1], Failed)
     assert process is not None
@@ -107,7 +107,7 @@ def test_leaving_off_ends_nothing(job: Path) -> None:
 
 def test_the_death_of_a_run_that_nobody_waited_for_is_told(job: Path, outputs: Path) -> None:
     let_go(job, "obedient")
-    process = store.runner(job)
+    process = store.running_process(job)
     assert process is not None
     process.kill()
     process.wait(timeout=10)
@@ -123,7 +123,7 @@ def test_the_end_that_the_starter_tells_is_not_told_twice(job: Path) -> None:
     with store.EventLog(job / store.EVENTS) as emit:
         emit(Stage("tune"))
         emit(Failed("cancelled", "m", "", "", False))
-    write_json(job / store.OWNER, {"pid": 2**30, "started": 1.0, "claimed": 0.0, "obeys": True})
+    write_json(job / store.OWNER, {"pid": 2**30, "started": 1.0, "claimed": 0.0, "controllable": True})
     outcome, seen = found(job)
     assert (outcome.state, len(seen)) == ("cancelled", 2)
     assert store.Follower(job / store.EVENTS).read() == seen
@@ -148,7 +148,7 @@ def test_a_run_in_somebodys_own_process_is_not_adopted(job: Path) -> None:
 def test_the_newest_running_job_is_the_one(outputs: Path) -> None:
     older, newer, ended = (store.create(JobSpec("demo", str(outputs / "out"))) for _ in range(3))
     for job in (older, newer, ended):
-        store.claim(job, obeys=True)
+        store.claim(job, controllable=True)
     with store.EventLog(ended / store.EVENTS) as emit:
         emit(Done("out", 1.0, {}))
     assert store.newest_running() == newer
@@ -166,18 +166,18 @@ def test_what_a_run_started_ends_with_it(job: Path) -> None:
     (event,) = store.Follower(job / store.EVENTS).read()
     assert isinstance(event, Log)
     grandchild = psutil.Process(int(event.message))
-    drain(adopt.follow_running(job, lambda: True, patience=Patience(0.1, 0.1)))
+    drain(adopt.follow_running(job, lambda: True, patience=StopTimeouts(0.1, 0.1)))
     gone, _ = psutil.wait_procs([grandchild], timeout=10)
     assert gone or grandchild.status() == psutil.STATUS_ZOMBIE
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"stop": 1, "pause": "yes"}'])
 def test_orders_that_are_none_are_not_obeyed(job: Path, text: str) -> None:
-    (job / store.ORDERS).write_text(text)
-    assert store.orders(job) in (None, store.Orders())
+    (job / store.CONTROL).write_text(text)
+    assert store.read_request(job) in (None, store.ControlRequest())
 
 
 def test_orders_of_an_earlier_run_are_forgotten(job: Path) -> None:
-    store.order(job, stop=True)
+    store.write_request(job, stop=True)
     store.claim(job)
-    assert store.orders(job) is None
+    assert store.read_request(job) is None

@@ -17,11 +17,11 @@ from core.jobs import following, process, store, worker
 from core.jobs.child import Command, follow_child
 from core.jobs.following import Batches, Outcome
 from core.jobs.inline import run_inline
-from core.jobs.steering import Patience
+from core.jobs.steering import StopTimeouts
 from core.spec import JobSpec
 
 FAKE = Path(__file__).with_name("fake_worker.py")
-SHORT = Patience(command=0.3, terminate=0.3)
+SHORT = StopTimeouts(command=0.3, terminate=0.3)
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def run(
     behaviour: str,
     should_stop: Callable[[list[Event]], bool] = lambda _seen: False,
     should_pause: Callable[[list[Event]], bool] = lambda _seen: False,
-    patience: Patience | None = None,
+    patience: StopTimeouts | None = None,
 ) -> tuple[Outcome, list[Event]]:
     seen: list[Event] = []
     events = follow_child(
@@ -114,7 +114,7 @@ def test_prints_go_to_the_log_and_stdin_is_empty_for_the_run(job: Path) -> None:
     outcome, seen = run(job, "noisy")
     assert outcome.state == "done"
     assert not [event for event in seen if isinstance(event, Log)]
-    assert process.last_words(job / store.LOG) == "progress 19999"
+    assert process.last_log_line(job / store.LOG) == "progress 19999"
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_a_stop_reaches_a_child_that_floods(job: Path) -> None:
 
 
 def test_a_child_that_cannot_stop_leaves_by_itself(job: Path) -> None:
-    outcome, _ = run(job, "deaf", should_stop=begun, patience=Patience(60, 60))
+    outcome, _ = run(job, "deaf", should_stop=begun, patience=StopTimeouts(60, 60))
     assert (outcome.state, outcome.exit_code) == ("cancelled", 130)
     assert list((job.parent.parent.parent / "outputs").iterdir()) == []
 
@@ -251,16 +251,16 @@ def test_inline_tells_failures_and_stops(job: Path) -> None:
     assert run_inline(job, lambda _e: None, lambda: True, run=lambda: RUNS["obedient"]).state == "cancelled"
 
 
-def test_the_last_words_of_a_crash_are_what_it_was(tmp_path: Path) -> None:
+def test_the_last_log_line_of_a_crash_are_what_it_was(tmp_path: Path) -> None:
     log = tmp_path / "log.txt"
     log.write_text("10%\r20%\nFatal Python error: Segmentation fault\n\nCurrent thread:\n  File x\n")
-    assert process.last_words(log) == "Fatal Python error: Segmentation fault"
+    assert process.last_log_line(log) == "Fatal Python error: Segmentation fault"
     log.write_text("10%\r20%\r\n\n")
-    assert process.last_words(log) == "20%"
-    assert process.last_words(tmp_path / "none") == ""
+    assert process.last_log_line(log) == "20%"
+    assert process.last_log_line(tmp_path / "none") == ""
 
 
-def no_room(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+def is_disk_full(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
     """The event file takes nothing, so many times."""
     write, left = store.EventLog.__call__, iter(range(times))
 
@@ -270,22 +270,22 @@ def no_room(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
         write(self, event)
 
     monkeypatch.setattr(store.EventLog, "__call__", full)
-    monkeypatch.setattr(worker, "_BETWEEN", 0.0)
+    monkeypatch.setattr(worker, "_RETRY_SECONDS", 0.0)
 
 
 def test_news_that_cannot_be_written_wait_for_room(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    no_room(monkeypatch, 3)
-    with worker.Telling(job) as tell:
+    is_disk_full(monkeypatch, 3)
+    with worker.EventRecorder(job) as record:
         for name in ("prepare", "calibrate", "tune", "write"):
-            tell(Stage(name))
+            record(Stage(name))
     assert [event.name for event in store.Follower(job / store.EVENTS).read() if isinstance(event, Stage)] == [
         "prepare", "calibrate", "tune", "write",
     ]  # fmt: skip
-    assert not tell.untold
+    assert not record.has_pending
 
 
 def test_a_full_disk_ends_no_run_and_its_end_is_found_in_the_output(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    no_room(monkeypatch, 1000)
+    is_disk_full(monkeypatch, 1000)
     seen: list[Event] = []
 
     def run(spec: JobSpec, _job: Path, emit: Emit, _control: Control) -> None:

@@ -56,7 +56,7 @@ CLAIMANT = """
 import sys
 from pathlib import Path
 from core.jobs import store
-store.claim(Path(sys.argv[1]), obeys=True)
+store.claim(Path(sys.argv[1]), controllable=True)
 print("claimed", flush=True)
 input()
 """
@@ -119,10 +119,10 @@ def test_a_job_runs_while_its_owner_lives(job: Path) -> None:
 def test_a_job_died_when_its_owner_is_gone_without_a_last_word(job: Path) -> None:
     with another_process(job) as process:
         assert store.read_job(job).state == "running"
-        found = store.runner(job)
+        found = store.running_process(job)
         assert found is not None
         assert found.pid == process.pid
-    assert (store.read_job(job).state, store.runner(job)) == ("died", None)
+    assert (store.read_job(job).state, store.running_process(job)) == ("died", None)
 
 
 @pytest.mark.parametrize("step", [-3600.0, -30.0, 30.0])
@@ -198,7 +198,7 @@ def damage(path: Path, content: bytes | None) -> None:
 
 
 @pytest.mark.parametrize("content", [*DAMAGES, None])
-@pytest.mark.parametrize("name", [store.SPEC, store.OWNER, store.EVENTS, store.ORDERS, store.LOCK])
+@pytest.mark.parametrize("name", [store.SPEC, store.OWNER, store.EVENTS, store.CONTROL, store.LOCK])
 def test_a_damaged_job_stops_neither_the_list_nor_a_sweep(tmp_path: Path, name: str, content: bytes | None) -> None:
     job, _ = staged(tmp_path, "damaged")
     left_by_the_dead(job)

@@ -205,7 +205,7 @@ def test_a_run_that_died_with_the_machine_is_shown_and_swept(
     qtbot: QtBot, make: Callable[[str], Runs], spec: JobSpec
 ) -> None:
     job = store.create(spec)
-    write_json(job / store.OWNER, {"pid": 2**30, "started": 1.0, "claimed": 1.0, "obeys": True})
+    write_json(job / store.OWNER, {"pid": 2**30, "started": 1.0, "claimed": 1.0, "controllable": True})
     left = staging_places(Path(spec.output), job.name)[0]
     left.mkdir()
     runs = make("good")

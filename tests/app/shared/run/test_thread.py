@@ -214,7 +214,7 @@ def test_an_adopted_run_that_is_killed_is_told(qtbot: QtBot, threads: Threads, s
     other = Listener(again)
     again.start()
     qtbot.waitUntil(lambda: other.record.stage == "tune", timeout=WAIT)
-    process = store.runner(listener.jobs[0])
+    process = store.running_process(listener.jobs[0])
     assert isinstance(process, psutil.Process)
     with qtbot.waitSignal(again.finished, timeout=WAIT):
         process.kill()
