@@ -29,7 +29,7 @@ from core.quant.proof import SourceProof, check_range, prove, two_rows
 from core.schemes import LayerScheme
 from core.sensitivity import cache, measures
 from core.sensitivity.meter import PassProgress
-from core.sensitivity.passes import CapturedActivations, Pass, backward, enter, forward
+from core.sensitivity.passes import CapturedActivations, Pass, backward, forward, open_pass
 from core.sensitivity.spec import AnalysisSpec
 from core.sensitivity.table import SensitivityTable
 
@@ -46,9 +46,9 @@ def analyse(spec: AnalysisSpec, emit: Emit, should_stop: ShouldStop) -> Sensitiv
     """
     emit(Stage("prepare"))
     source = open_source(spec.model, emit, should_stop)
-    known = cache.find(spec, source.folder)
-    if known is not None:
-        return known
+    cached = cache.find(spec, source.folder)
+    if cached is not None:
+        return cached
     config = read_config(source.folder)
     tree = build_tree(config, read_tensors(source.folder, config))
     if tree.refusal:
@@ -68,14 +68,14 @@ def analyse(spec: AnalysisSpec, emit: Emit, should_stop: ShouldStop) -> Sensitiv
         give_back_memory()
         meter.step()
 
-    with enter(
-        skeleton, tokens, cache.room(), torch.device(device.id), dtype,
+    with open_pass(
+        skeleton, tokens, cache.writable_folder(), torch.device(device.id), dtype,
         min(_BATCH, len(tokens)), should_stop, step,
-    ) as way:  # fmt: skip
-        rows = _measure(spec, way)
+    ) as model_pass:  # fmt: skip
+        rows = _measure(spec, model_pass)
     layers = tuple(linear.name for linear in tree.linears if linear.name in rows)
     table = SensitivityTable(spec.measure, layers, spec.schemes, tuple(rows[name] for name in layers))
-    cache.keep(spec, source.folder, table)
+    cache.save(spec, source.folder, table)
     return table
 
 
@@ -91,55 +91,55 @@ def _prove(
     prove(SourceProof(skeleton, store, rows, device, tree.of_block, len(tokens) > 1, step))
 
 
-def _measure(spec: AnalysisSpec, way: Pass) -> dict[str, tuple[float, ...]]:
+def _measure(spec: AnalysisSpec, model_pass: Pass) -> dict[str, tuple[float, ...]]:
     """A row of loss_increases for every layer."""
     rows: dict[str, tuple[float, ...]] = {}
-    linears = {linear.name: linear for linear in way.skeleton.tree.linears}
+    linears = {linear.name: linear for linear in model_pass.skeleton.tree.linears}
 
-    def visit(met: Mapping[str, CapturedActivations]) -> None:
-        for name, seen in met.items():
-            if way.should_stop():
+    def visit(captured: Mapping[str, CapturedActivations]) -> None:
+        for name, activations in captured.items():
+            if model_pass.should_stop():
                 raise Cancelled("The analysis was cancelled.")
-            rows[name] = _row(spec, way, linears[name], seen)
+            rows[name] = _row(spec, model_pass, linears[name], activations)
 
     if spec.measure == "output":
-        forward(way, visit)
+        forward(model_pass, visit)
         return rows
-    forward(way)
-    for _block, met in backward(way, _labels(spec)):
-        visit(met)
+    forward(model_pass)
+    for _block, captured in backward(model_pass, _labels(spec)):
+        visit(captured)
     return rows
 
 
-def _row(spec: AnalysisSpec, way: Pass, linear: Linear, seen: CapturedActivations) -> tuple[float, ...]:
-    weight = read_weight(way.skeleton, linear, way.device)
+def _row(spec: AnalysisSpec, model_pass: Pass, linear: Linear, activations: CapturedActivations) -> tuple[float, ...]:
+    weight = read_weight(model_pass.skeleton, linear, model_pass.device)
     fitted = [scheme.fit(linear.in_features, linear.out_features)[0] for scheme in spec.schemes]
-    found = {scheme: _loss_increase(spec.measure, scheme, weight, seen) for scheme in set(fitted)}
+    found = {scheme: _loss_increase(spec.measure, scheme, weight, activations) for scheme in set(fitted)}
     return tuple(found[scheme] for scheme in fitted)
 
 
-def _loss_increase(measure: str, scheme: LayerScheme, weight: Tensor, seen: CapturedActivations) -> float:
+def _loss_increase(measure: str, scheme: LayerScheme, weight: Tensor, activations: CapturedActivations) -> float:
     if not scheme.quantized:
         return 0.0
     error = measures.error_of(weight, scheme)
     if measure == "output":
-        return measures.output(seen, weight, error)
+        return measures.output(activations, weight, error)
     if measure == "first-order":
-        return measures.first_order(seen, error)
-    return measures.TUNED * measures.fisher(seen, error)
+        return measures.first_order(activations, error)
+    return measures.TUNED * measures.fisher(activations, error)
 
 
 def _labels(spec: AnalysisSpec) -> Callable[[Tensor, Tensor], Tensor]:
     """For `fisher` labels drawn from the model's own predictions, else the text's own."""
-    draw = torch.Generator().manual_seed(spec.seed)
+    generator = torch.Generator().manual_seed(spec.seed)
 
-    def drawn(scores: Tensor, _following: Tensor) -> Tensor:
-        return torch.multinomial(scores.softmax(-1).cpu(), 1, generator=draw)[:, 0].to(scores.device)
+    def sampled(scores: Tensor, _following: Tensor) -> Tensor:
+        return torch.multinomial(scores.softmax(-1).cpu(), 1, generator=generator)[:, 0].to(scores.device)
 
-    def given(_scores: Tensor, following: Tensor) -> Tensor:
+    def from_text(_scores: Tensor, following: Tensor) -> Tensor:
         return following
 
-    return drawn if spec.measure == "fisher" else given
+    return sampled if spec.measure == "fisher" else from_text
 
 
 def _tokens(spec: AnalysisSpec, folder: Path, tree: ModelTree, emit: Emit, should_stop: ShouldStop) -> Tensor:

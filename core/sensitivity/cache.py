@@ -12,7 +12,7 @@ from core.home import home
 from core.sensitivity.spec import AnalysisSpec
 from core.sensitivity.table import SensitivityTable, from_json
 
-_KEPT = 200
+_MAX_TABLES = 200
 
 
 def find(spec: AnalysisSpec, folder: Path) -> SensitivityTable | None:
@@ -30,23 +30,23 @@ def find(spec: AnalysisSpec, folder: Path) -> SensitivityTable | None:
         return None
 
 
-def keep(spec: AnalysisSpec, folder: Path, table: SensitivityTable) -> None:
+def save(spec: AnalysisSpec, folder: Path, table: SensitivityTable) -> None:
     """Keep a table for the next time; a disk that cannot take it is no reason to fail."""
     path = _path(spec, folder)
     with contextlib.suppress(OSError, BitwrightError):
-        room()
+        writable_folder()
         write_json(path, table.to_json())
-        _forget_old(path.parent)
+        _remove_old(path.parent)
 
 
-def room() -> Path:
+def writable_folder() -> Path:
     """A folder of ours for what a measurement keeps for a while; made."""
-    folder = _folder()
+    path = _folder()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputProblem(f"{folder} cannot be made: {error.strerror}.", "Set BITWRIGHT_HOME to another.") from error
-    return folder
+        raise OutputProblem(f"{path} cannot be made: {error.strerror}.", "Set BITWRIGHT_HOME to another.") from error
+    return path
 
 
 def _folder() -> Path:
@@ -71,8 +71,8 @@ def _stamp(spec: AnalysisSpec, folder: Path) -> str:
     return hashlib.sha256("\n".join([str(folder.resolve()), *stamps]).encode()).hexdigest()
 
 
-def _forget_old(folder: Path) -> None:
+def _remove_old(folder: Path) -> None:
     """Keep the newest tables only."""
     files = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
-    for path in files[_KEPT:]:
+    for path in files[_MAX_TABLES:]:
         path.unlink(missing_ok=True)

@@ -32,21 +32,21 @@ def error_of(weight: Tensor, scheme: LayerScheme) -> Tensor:
     return rounded.sub_(weight.float())
 
 
-def fisher(seen: CapturedActivations, error: Tensor) -> float:
+def fisher(activations: CapturedActivations, error: Tensor) -> float:
     """Predicted growth of the loss in nats a token, before any tuning."""
-    moved = seen.inputs @ error.to(seen.inputs.dtype).T
-    along = (moved.float() * seen.gradients.float()).sum(-1)
-    return 0.5 * float(along.square().mean())
+    output_error = activations.inputs @ error.to(activations.inputs.dtype).T
+    projection = (output_error.float() * activations.gradients.float()).sum(-1)
+    return 0.5 * float(projection.square().mean())
 
 
-def first_order(seen: CapturedActivations, error: Tensor) -> float:
+def first_order(activations: CapturedActivations, error: Tensor) -> float:
     """Sum of the absolute first-order terms in nats a token."""
-    gradient = seen.gradients.T @ seen.inputs
-    return float((gradient.float() * error).abs().sum()) / len(seen.inputs)
+    gradient = activations.gradients.T @ activations.inputs
+    return float((gradient.float() * error).abs().sum()) / len(activations.inputs)
 
 
-def output(seen: CapturedActivations, weight: Tensor, error: Tensor) -> float:
+def output(activations: CapturedActivations, weight: Tensor, error: Tensor) -> float:
     """Error of the layer's output as a share of its size."""
-    squares = seen.inputs.float().square().mean(0)
-    size = (seen.inputs @ weight.to(seen.inputs.dtype).T).float().square().mean(0).sum()
+    squares = activations.inputs.float().square().mean(0)
+    size = (activations.inputs @ weight.to(activations.inputs.dtype).T).float().square().mean(0).sum()
     return float((error.square() @ squares).sum() / size.clamp(min=1e-30))

@@ -6,7 +6,7 @@ import time
 
 from core.events import Emit, Progress
 
-_SPREAD = 0.2
+_UNCERTAINTY = 0.2
 """How far the remaining time may be off, as a share of it."""
 
 
@@ -22,13 +22,15 @@ class PassProgress:
     def __init__(self, emit: Emit, forward: int, backward: int) -> None:
         self._emit = emit
         self._forward = forward
-        self._whole = forward + self._BACK * backward
+        self._total = forward + self._BACK * backward
         self._done = 0
-        self._began = time.monotonic()
+        self._start = time.monotonic()
 
     def step(self) -> None:
         """One more block is done."""
         self._done += 1
-        behind = min(self._done, self._forward) + self._BACK * max(0, self._done - self._forward)
-        left = (time.monotonic() - self._began) * (self._whole - behind) / behind
-        self._emit(Progress(min(1.0, behind / self._whole), left * (1 - _SPREAD), left * (1 + _SPREAD)))
+        completed = min(self._done, self._forward) + self._BACK * max(0, self._done - self._forward)
+        remaining = (time.monotonic() - self._start) * (self._total - completed) / completed
+        self._emit(
+            Progress(min(1.0, completed / self._total), remaining * (1 - _UNCERTAINTY), remaining * (1 + _UNCERTAINTY))
+        )

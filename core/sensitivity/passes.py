@@ -68,7 +68,7 @@ class Pass:
 
 
 @contextlib.contextmanager
-def enter(
+def open_pass(
     skeleton: Skeleton,
     tokens: Tensor,
     folder: Path,
@@ -91,37 +91,37 @@ def enter(
             calls = capture(skeleton, tokens[:1], device)
             width = first_inputs(skeleton, tokens[:1], device).shape[-1]
             states = open_files.enter_context(HiddenStates((len(tokens), tokens.shape[1], width), kept, folder))
-            way = Pass(skeleton, tokens, states, calls, device, dtype, batch, should_stop, step)
-            for part in way.slices():
+            model_pass = Pass(skeleton, tokens, states, calls, device, dtype, batch, should_stop, step)
+            for part in model_pass.slices():
                 states.write(0, part, first_inputs(skeleton, tokens[part], device))
-        yield way
+        yield model_pass
 
 
-def forward(way: Pass, visit: Callable[[Mapping[str, CapturedActivations]], None] | None = None) -> None:
+def forward(model_pass: Pass, visit: Callable[[Mapping[str, CapturedActivations]], None] | None = None) -> None:
     """Fill the states behind every block.
 
     Args:
         visit: gets the inputs of the linears of each block, by name in the checkpoint; gradients are empty.
     """
-    for block in range(way.skeleton.tree.blocks):
-        with _filled(way, block) as module, torch.no_grad():
+    for block in range(model_pass.skeleton.tree.blocks):
+        with _loaded_block(model_pass, block) as module, torch.no_grad():
             gathered: dict[str, list[CapturedActivations]] = {}
-            for part in way.slices():
-                with _watched(way, block) as met, products_in(way.dtype, way.device):
-                    after = way.calls[block](module, way.states.read(block, part, way.device))
-                way.states.write(block + 1, part, after)
+            for part in model_pass.slices():
+                with _captured_linears(model_pass, block) as captured, products_in(model_pass.dtype, model_pass.device):
+                    after = model_pass.calls[block](module, model_pass.states.read(block, part, model_pass.device))
+                model_pass.states.write(block + 1, part, after)
                 if visit is not None:
-                    for name, (inputs, outputs) in met.items():
+                    for name, (inputs, outputs) in captured.items():
                         gathered.setdefault(name, []).append(
-                            CapturedActivations(_rows(way, inputs), outputs.new_empty(0))
+                            CapturedActivations(_captured_rows(model_pass, inputs), outputs.new_empty(0))
                         )
             if visit is not None:
-                visit(_joined(gathered))
-        way.step()
+                visit(_concatenated(gathered))
+        model_pass.step()
 
 
 def backward(
-    way: Pass, labels: Callable[[Tensor, Tensor], Tensor]
+    model_pass: Pass, labels: Callable[[Tensor, Tensor], Tensor]
 ) -> Iterator[tuple[int, dict[str, CapturedActivations]]]:
     """From the last block to the first, what its linears met.
 
@@ -129,45 +129,47 @@ def backward(
         labels: from logits [tokens, vocabulary] and the tokens that follow ([tokens], -1 behind the last) the labels
             whose negative log-likelihood, summed, is the loss; -1: none.
     """
-    gradient = _gradient_at_head(way, labels)
-    for block in range(way.skeleton.tree.blocks - 1, -1, -1):
+    gradient = _gradient_at_head(model_pass, labels)
+    for block in range(model_pass.skeleton.tree.blocks - 1, -1, -1):
         gathered: dict[str, list[CapturedActivations]] = {}
-        with _filled(way, block) as module:
-            for part in way.slices():
-                hidden = way.states.read(block, part, way.device).requires_grad_(True)
-                with _watched(way, block) as met, torch.enable_grad():
-                    with products_in(way.dtype, way.device):
-                        after = way.calls[block](module, hidden)
-                    outputs = [output for _, output in met.values()]
+        with _loaded_block(model_pass, block) as module:
+            for part in model_pass.slices():
+                hidden = model_pass.states.read(block, part, model_pass.device).requires_grad_(True)
+                with _captured_linears(model_pass, block) as captured, torch.enable_grad():
+                    with products_in(model_pass.dtype, model_pass.device):
+                        after = model_pass.calls[block](module, hidden)
+                    outputs = [output for _, output in captured.values()]
                     # A copy: the gradient of a layer that is only added to the stream is this very tensor.
-                    behind = gradient.read(part, way.device).clone()
-                    found = torch.autograd.grad(after, [hidden, *outputs], behind)
+                    output_gradient = gradient.read(part, model_pass.device).clone()
+                    found = torch.autograd.grad(after, [hidden, *outputs], output_gradient)
                 gradient.write(part, found[0])
-                for (name, (inputs, _)), at_output in zip(met.items(), found[1:], strict=True):
-                    gathered.setdefault(name, []).append(CapturedActivations(_rows(way, inputs), _rows(way, at_output)))
-        yield block, _joined(gathered)
-        way.step()
+                for (name, (inputs, _)), at_output in zip(captured.items(), found[1:], strict=True):
+                    gathered.setdefault(name, []).append(
+                        CapturedActivations(_captured_rows(model_pass, inputs), _captured_rows(model_pass, at_output))
+                    )
+        yield block, _concatenated(gathered)
+        model_pass.step()
 
 
-def _gradient_at_head(way: Pass, labels: Callable[[Tensor, Tensor], Tensor]) -> Activations:
+def _gradient_at_head(model_pass: Pass, labels: Callable[[Tensor, Tensor], Tensor]) -> Activations:
     """Gradient of the loss with respect to what leaves the last block."""
-    skeleton, last = way.skeleton, way.skeleton.tree.blocks
-    gradient = Activations(way.states.shape, torch.float32)
+    skeleton, last = model_pass.skeleton, model_pass.skeleton.tree.blocks
+    gradient = Activations(model_pass.states.shape, torch.float32)
     path = skeleton.head()
-    skeleton.fill(path, way.dtype, way.device)
+    skeleton.fill(path, model_pass.dtype, model_pass.device)
     try:
-        for row in range(len(way.tokens)):
-            _check_stop(way)
-            following = torch.full_like(way.tokens[row], -1)
-            following[:-1] = way.tokens[row, 1:]
-            state = way.states.read(last, slice(row, row + 1), way.device)
+        for row in range(len(model_pass.tokens)):
+            _check_stop(model_pass)
+            following = torch.full_like(model_pass.tokens[row], -1)
+            following[:-1] = model_pass.tokens[row, 1:]
+            state = model_pass.states.read(last, slice(row, row + 1), model_pass.device)
             for start in range(0, len(following), _CHUNK):
                 part = slice(start, start + _CHUNK)
                 hidden = state[:, part].clone().requires_grad_(True)
-                with torch.enable_grad(), products_in(way.dtype, way.device):
-                    scores = _checked(logits(skeleton, hidden)[0].float())
-                    wanted = labels(scores.detach(), following[part].to(way.device))
-                    loss = nn.functional.cross_entropy(scores, wanted, ignore_index=-1, reduction="sum")
+                with torch.enable_grad(), products_in(model_pass.dtype, model_pass.device):
+                    scores = _require_finite(logits(skeleton, hidden)[0].float())
+                    targets = labels(scores.detach(), following[part].to(model_pass.device))
+                    loss = nn.functional.cross_entropy(scores, targets, ignore_index=-1, reduction="sum")
                 (found,) = torch.autograd.grad(loss, hidden)
                 gradient.data[row, part] = found[0].to(gradient.data)
     finally:
@@ -176,57 +178,57 @@ def _gradient_at_head(way: Pass, labels: Callable[[Tensor, Tensor], Tensor]) -> 
 
 
 @contextlib.contextmanager
-def _filled(way: Pass, block: int) -> Iterator[nn.Module]:
+def _loaded_block(model_pass: Pass, block: int) -> Iterator[nn.Module]:
     """One block with its weights: those of its linears in the dtype of products, the rest in fp32."""
-    _check_stop(way)
-    path = f"{way.skeleton.stack}.{block}"
-    names = [way.skeleton.module_name(linear.name) for linear in way.skeleton.tree.of_block(block)]
-    module = way.skeleton.fill(path, torch.float32, way.device, skip=tuple(names))
+    _check_stop(model_pass)
+    path = f"{model_pass.skeleton.stack}.{block}"
+    names = [model_pass.skeleton.module_name(linear.name) for linear in model_pass.skeleton.tree.of_block(block)]
+    module = model_pass.skeleton.fill(path, torch.float32, model_pass.device, skip=tuple(names))
     for name in names:
-        way.skeleton.fill(name, way.dtype, way.device)
+        model_pass.skeleton.fill(name, model_pass.dtype, model_pass.device)
     try:
         yield module
     finally:
-        way.skeleton.unload(path)
+        model_pass.skeleton.unload(path)
 
 
 @contextlib.contextmanager
-def _watched(way: Pass, block: int) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
+def _captured_linears(model_pass: Pass, block: int) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
     """Inputs and outputs of the block's linears in one pass, by their names in the checkpoint."""
-    _check_stop(way)
-    met: dict[str, tuple[Tensor, Tensor]] = {}
+    _check_stop(model_pass)
+    captured: dict[str, tuple[Tensor, Tensor]] = {}
 
-    def watcher(name: str) -> Callable[[nn.Module, tuple[Any, ...], Tensor], None]:
-        def watch(_module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-            met[name] = args[0].detach(), output
+    def make_hook(name: str) -> Callable[[nn.Module, tuple[Any, ...], Tensor], None]:
+        def hook(_module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+            captured[name] = args[0].detach(), output
 
-        return watch
+        return hook
 
-    hooks = [
-        way.skeleton.model.get_submodule(way.skeleton.module_name(linear.name)).register_forward_hook(
-            watcher(linear.name)
+    handles = [
+        model_pass.skeleton.model.get_submodule(model_pass.skeleton.module_name(linear.name)).register_forward_hook(
+            make_hook(linear.name)
         )
-        for linear in way.skeleton.tree.of_block(block)
+        for linear in model_pass.skeleton.tree.of_block(block)
     ]
     try:
-        yield met
+        yield captured
     finally:
-        for hook in hooks:
-            hook.remove()
+        for handle in handles:
+            handle.remove()
 
 
-def _rows(way: Pass, value: Tensor) -> Tensor:
+def _captured_rows(model_pass: Pass, value: Tensor) -> Tensor:
     """[..., width] as [tokens, width], checked and in the dtype that is kept."""
-    return _checked(value.reshape(-1, value.shape[-1]).to(way.states.dtype))
+    return _require_finite(value.reshape(-1, value.shape[-1]).to(model_pass.states.dtype))
 
 
-def _checked(value: Tensor) -> Tensor:
+def _require_finite(value: Tensor) -> Tensor:
     if not torch.isfinite(value).all():
         raise CorruptFile("The model computes values that are not finite.", "Fetch the model again.")
     return value
 
 
-def _joined(gathered: Mapping[str, list[CapturedActivations]]) -> dict[str, CapturedActivations]:
+def _concatenated(gathered: Mapping[str, list[CapturedActivations]]) -> dict[str, CapturedActivations]:
     return {
         name: CapturedActivations(
             torch.cat([part.inputs for part in parts]), torch.cat([part.gradients for part in parts])
@@ -235,6 +237,6 @@ def _joined(gathered: Mapping[str, list[CapturedActivations]]) -> dict[str, Capt
     }
 
 
-def _check_stop(way: Pass) -> None:
-    if way.should_stop():
+def _check_stop(model_pass: Pass) -> None:
+    if model_pass.should_stop():
         raise Cancelled("The analysis was cancelled.")

@@ -38,7 +38,7 @@ MEASURES = (
 )
 DEFAULT = MEASURES[0].name
 
-_FORMULAS = 2
+_FORMULA_VERSION = 2
 """Changed with the arithmetic, so that no table of an older one is taken for its own."""
 
 
@@ -72,5 +72,5 @@ class AnalysisSpec:
 
     def key(self, stamp: str) -> str:
         """Under what the result is kept; `stamp` stands for the files of model and text."""
-        values = {**asdict(self), "stamp": stamp, "formulas": _FORMULAS}
+        values = {**asdict(self), "stamp": stamp, "formulas": _FORMULA_VERSION}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:24]

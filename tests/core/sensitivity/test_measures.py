@@ -8,9 +8,9 @@ from core.schemes import LayerScheme
 from core.sensitivity import measures
 from core.sensitivity.passes import CapturedActivations
 
-DRAW = torch.Generator().manual_seed(1)
-WEIGHT = torch.randn(32, 64, generator=DRAW)
-SEEN = CapturedActivations(torch.randn(50, 64, generator=DRAW), torch.randn(50, 32, generator=DRAW))
+GENERATOR = torch.Generator().manual_seed(1)
+WEIGHT = torch.randn(32, 64, generator=GENERATOR)
+ACTIVATIONS = CapturedActivations(torch.randn(50, 64, generator=GENERATOR), torch.randn(50, 32, generator=GENERATOR))
 
 
 def test_an_error_is_what_rounding_changes() -> None:
@@ -21,20 +21,20 @@ def test_an_error_is_what_rounding_changes() -> None:
 
 def test_fisher_is_half_the_mean_square_of_what_each_token_loses() -> None:
     error = measures.error_of(WEIGHT, LayerScheme(2, 32))
-    each = [float(g @ (error @ x)) for x, g in zip(SEEN.inputs, SEEN.gradients, strict=True)]
+    each = [float(g @ (error @ x)) for x, g in zip(ACTIVATIONS.inputs, ACTIVATIONS.gradients, strict=True)]
     expected = 0.5 * sum(e * e for e in each) / len(each)
-    torch.testing.assert_close(measures.fisher(SEEN, error), expected, rtol=1e-4, atol=0)
+    torch.testing.assert_close(measures.fisher(ACTIVATIONS, error), expected, rtol=1e-4, atol=0)
 
 
 def test_first_order_is_the_sum_of_gradient_times_error() -> None:
     error = measures.error_of(WEIGHT, LayerScheme(3, 32))
-    gradient = sum(torch.outer(g, x) for x, g in zip(SEEN.inputs, SEEN.gradients, strict=True))
-    expected = float((gradient * error).abs().sum()) / len(SEEN.inputs)
-    torch.testing.assert_close(measures.first_order(SEEN, error), expected, rtol=1e-4, atol=0)
+    gradient = sum(torch.outer(g, x) for x, g in zip(ACTIVATIONS.inputs, ACTIVATIONS.gradients, strict=True))
+    expected = float((gradient * error).abs().sum()) / len(ACTIVATIONS.inputs)
+    torch.testing.assert_close(measures.first_order(ACTIVATIONS, error), expected, rtol=1e-4, atol=0)
 
 
 def test_output_is_a_share_of_the_outputs_size_where_inputs_are_independent() -> None:
-    inputs = torch.randn(20_000, 64, generator=DRAW)
+    inputs = torch.randn(20_000, 64, generator=GENERATOR)
     error = measures.error_of(WEIGHT, LayerScheme(2, 32))
     exact = float((inputs @ error.T).square().sum() / (inputs @ WEIGHT.T).square().sum())
     assert abs(measures.output(CapturedActivations(inputs, inputs[:0]), WEIGHT, error) / exact - 1) < 0.05
@@ -42,9 +42,9 @@ def test_output_is_a_share_of_the_outputs_size_where_inputs_are_independent() ->
 
 def test_no_error_adds_no_loss() -> None:
     nothing = torch.zeros_like(WEIGHT)
-    assert measures.fisher(SEEN, nothing) == 0
-    assert measures.first_order(SEEN, nothing) == 0
-    assert measures.output(SEEN, WEIGHT, nothing) == 0
+    assert measures.fisher(ACTIVATIONS, nothing) == 0
+    assert measures.first_order(ACTIVATIONS, nothing) == 0
+    assert measures.output(ACTIVATIONS, WEIGHT, nothing) == 0
 
 
 def test_nothing_is_divided_by_zero() -> None:

@@ -17,7 +17,7 @@ from core.model.headers import read_folder
 from core.model.skeleton import build_skeleton
 from core.model.tree import build_tree
 from core.model.weights import TensorStore
-from core.sensitivity.passes import CapturedActivations, Pass, backward, enter, forward
+from core.sensitivity.passes import CapturedActivations, Pass, backward, forward, open_pass
 from tests.core.tiny_model import BLOCKS, save_model
 
 TOKENS = torch.randint(1, 280, (3, 20), generator=torch.Generator().manual_seed(0))
@@ -32,7 +32,7 @@ def folder(tmp_path: Path) -> Path:
 def make_pass(folder: Path, scratch: Path, *, stop_after: int = 1000) -> Iterator[tuple[Pass, list[int]]]:
     tree = build_tree(read_json(folder / "config.json"), read_folder(folder))
     steps: list[int] = []
-    with enter(
+    with open_pass(
         build_skeleton(tree, TensorStore(folder, tree.tensors)),
         TOKENS,
         scratch,
@@ -41,8 +41,8 @@ def make_pass(folder: Path, scratch: Path, *, stop_after: int = 1000) -> Iterato
         2,
         lambda: len(steps) >= stop_after,
         lambda: steps.append(1),
-    ) as way:
-        yield way, steps
+    ) as model_pass:
+        yield model_pass, steps
 
 
 def following(_scores: Tensor, tokens: Tensor) -> Tensor:
@@ -52,50 +52,54 @@ def following(_scores: Tensor, tokens: Tensor) -> Tensor:
 def whole_model(folder: Path) -> dict[str, CapturedActivations]:
     """Inputs and output gradients of all linears, by autograd through the model as transformers loads it."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval().requires_grad_(False)
-    met: dict[str, tuple[Tensor, Tensor]] = {}
+    captured: dict[str, tuple[Tensor, Tensor]] = {}
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Linear) and "layers" in name:
 
-            def watch(_module: object, args: tuple[Tensor], output: Tensor, name: str = name) -> None:
+            def hook(_module: object, args: tuple[Tensor], output: Tensor, name: str = name) -> None:
                 output.retain_grad()
-                met[name] = args[0].detach(), output
+                captured[name] = args[0].detach(), output
 
-            module.register_forward_hook(watch)
+            module.register_forward_hook(hook)
     scores = model(inputs_embeds=model.get_input_embeddings()(TOKENS).requires_grad_(True)).logits
     torch.nn.functional.cross_entropy(scores[:, :-1].flatten(0, 1), TOKENS[:, 1:].flatten(), reduction="sum").backward()
     return {
         name: CapturedActivations(inputs.flatten(0, 1), output.grad.flatten(0, 1))  # type: ignore[union-attr]
-        for name, (inputs, output) in met.items()
+        for name, (inputs, output) in captured.items()
     }
 
 
 def test_inputs_and_gradients_are_those_of_the_whole_model(folder: Path, tmp_path: Path) -> None:
-    with make_pass(folder, tmp_path) as (way, _):
-        forward(way)
-        found = {name: seen for _, met in backward(way, following) for name, seen in met.items()}
+    with make_pass(folder, tmp_path) as (model_pass, _):
+        forward(model_pass)
+        found = {
+            name: activations
+            for _, captured in backward(model_pass, following)
+            for name, activations in captured.items()
+        }
         expected = whole_model(folder)
         assert found.keys() == expected.keys()
-        for name, seen in expected.items():
-            torch.testing.assert_close(found[name].inputs, seen.inputs, rtol=1e-4, atol=1e-5)
-            torch.testing.assert_close(found[name].gradients, seen.gradients, rtol=1e-3, atol=1e-5)
+        for name, activations in expected.items():
+            torch.testing.assert_close(found[name].inputs, activations.inputs, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(found[name].gradients, activations.gradients, rtol=1e-3, atol=1e-5)
 
 
 def test_blocks_come_back_from_the_last_to_the_first(folder: Path, tmp_path: Path) -> None:
-    with make_pass(folder, tmp_path) as (way, steps):
-        forward(way)
-        assert [block for block, _ in backward(way, following)] == list(reversed(range(BLOCKS)))
+    with make_pass(folder, tmp_path) as (model_pass, steps):
+        forward(model_pass)
+        assert [block for block, _ in backward(model_pass, following)] == list(reversed(range(BLOCKS)))
         assert len(steps) == 2 * BLOCKS
 
 
 def test_nothing_of_a_block_stays_in_memory(folder: Path, tmp_path: Path) -> None:
-    with make_pass(folder, tmp_path) as (way, _):
-        forward(way)
-        list(backward(way, following))
-        assert all(value.is_meta for value in way.skeleton.blocks.parameters())
+    with make_pass(folder, tmp_path) as (model_pass, _):
+        forward(model_pass)
+        list(backward(model_pass, following))
+        assert all(value.is_meta for value in model_pass.skeleton.blocks.parameters())
 
 
 def test_a_stop_ends_it_between_blocks(folder: Path, tmp_path: Path) -> None:
-    with make_pass(folder, tmp_path, stop_after=1) as (way, steps):
+    with make_pass(folder, tmp_path, stop_after=1) as (model_pass, steps):
         with pytest.raises(Cancelled):
-            forward(way)
+            forward(model_pass)
         assert len(steps) == 1
