@@ -1,4 +1,4 @@
-"""A run that another process started: one whose window was closed, or one that a terminal follows."""
+"""Following of a run that another process started, for example a window that was closed, or a terminal."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def follow_running(
 
 
 class AdoptedProcess(RunProcess):
-    """A process that is not a child of this one, controlled through the file of orders and by signals."""
+    """A process that is not a child of this one, controlled through the control file and by signals."""
 
     grace = 0.5
     poll_seconds = 0.1
@@ -65,7 +65,7 @@ class AdoptedProcess(RunProcess):
                 process.terminate()
 
     def kill(self) -> None:
-        """Kill the process, and the processes that it started where it leads a session."""
+        """Kill the process, and its whole process group if it leads one."""
         process = store.running_process(self._job)
         if process is None:
             return

@@ -71,7 +71,7 @@ class ChildProcess(RunProcess):
         self._detached = True
         if self._process.stdin is not None:
             _close(self._process.stdin)
-        # waited for all the same, so that its end leaves no zombie and its handle is not dropped while it runs
+        # still waited for, so that it leaves no zombie and its handle is not released while it runs
         threading.Thread(target=self._process.wait, name="detached", daemon=True).start()
         return True
 
@@ -89,7 +89,7 @@ class ChildProcess(RunProcess):
                 self.control(stop=True, pause=False)
                 time.sleep(self.poll_seconds)
         finally:
-            # reached with a live child only when a second Ctrl-C breaks the wait above
+            # the child is still alive here only if a second Ctrl-C interrupted the loop above
             self.kill()
             self._process.wait()
             if self._process.stdin is not None:

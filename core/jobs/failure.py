@@ -1,4 +1,4 @@
-"""From an exception to the `Failed` event that a user reads, and back to a typed error. No torch."""
+"""Conversion of exceptions to `Failed` events, and of `Failed` events to typed errors. Does not import torch."""
 
 from __future__ import annotations
 
@@ -15,17 +15,23 @@ from core.private_files import append_private
 
 _DISK_FULL_ERRNOS = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 NOT_BAD_INPUT = {"internal", "child-died", "cancelled", "kept"}
-"""Codes that never mean a wrong request: their logs are kept even where nothing was tuned yet."""
+"""Error codes that never mean bad input. The log is kept for these even if the run failed before tuning."""
 
 
 class RunProgress:
-    """How far a run came, learnt from its own events: the stage, and whether a block was begun."""
+    """The progress of a run, derived from its events.
+
+    Attributes:
+        stage: Name of the current stage.
+        before_tuning: No block has been started yet.
+    """
 
     def __init__(self) -> None:
         self.stage = "prepare"
         self.before_tuning = True
 
     def update(self, event: Event) -> None:
+        """Update the progress from an event of the run."""
         if isinstance(event, Stage):
             self.stage = event.name
         elif isinstance(event, BlockStarted):
@@ -33,7 +39,7 @@ class RunProgress:
 
 
 def failed_event(error: BaseException, progress: RunProgress, log: Path) -> Failed:
-    """The `Failed` event for `error`; what is not a `BitwrightError` goes to `log` with its traceback first."""
+    """Return the `Failed` event for `error`. The traceback of an unexpected error is appended to `log`."""
     if not isinstance(error, BitwrightError) or isinstance(error, ResultKept):
         write_traceback(error, log)
     code, message, hint = _explain(error, log)
@@ -41,14 +47,15 @@ def failed_event(error: BaseException, progress: RunProgress, log: Path) -> Fail
 
 
 def error_of_event(event: Failed) -> BitwrightError:
-    """The typed error that a `Failed` event stands for."""
+    """Return the typed error for a `Failed` event."""
     return by_code(event.code, event.message, event.hint)
 
 
 def write_traceback(error: BaseException, log: Path) -> None:
-    """Append the traceback of `error` to `log`; on a full disk it goes to stderr, which is the log in a child.
+    """Append the traceback of `error` to `log`, or write it to stderr if `log` cannot be written.
 
-    Only the owner may read a log that is made here: messages of exceptions may hold what was asked.
+    In a child process stderr is redirected to the log. A new log is readable by its owner only, since the messages of
+    exceptions may contain prompts.
     """
     text = "".join(traceback.format_exception(error))
     try:
@@ -58,7 +65,7 @@ def write_traceback(error: BaseException, log: Path) -> None:
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether `error` says that a volume is full; Rust and C++ writers say it in words only."""
+    """Return whether `error` means that a volume is full. Rust and C++ libraries report it in the message only."""
     if isinstance(error, OSError) and error.errno in _DISK_FULL_ERRNOS:
         return True
     return "no space left on device" in str(error).lower()
@@ -70,17 +77,17 @@ def _explain(error: BaseException, log: Path) -> tuple[str, str, str]:
     if isinstance(error, KeyboardInterrupt):
         return "cancelled", "The run was stopped.", ""
     if is_disk_full(error):
-        return "disk-full", "The disk is full.", "Free some room, or choose an output folder on another volume."
+        return "disk-full", "The disk is full.", "Free some space, or choose an output folder on another volume."
     if no_memory(error):
         return (
             "out-of-memory",
-            f"Memory ran out: {_first_line(error)}",
+            f"Out of memory: {_first_line(error)}",
             "Try --low-memory, a smaller --batch-size or --seqlen, or close other programs.",
         )
     if isinstance(error, OSError) and error.errno is not None:
         place = error.filename2 or error.filename
         what = f"{os.fsdecode(place)}" if isinstance(place, str | bytes | os.PathLike) else "A file"
-        hint = f"Check the disk, its room and its rights; the traceback is in {log}"
+        hint = f"Check the free space and the permissions; the traceback is in {log}"
         return "file", f"{what} could not be read or written: {reason(error)}.", hint
     return (
         "internal",

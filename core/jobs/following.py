@@ -1,6 +1,6 @@
-"""Following a run: its events in batches as they are written, its control, and its outcome.
+"""Following of a run: its events in batches as they are written, its control, and its outcome.
 
-Blocking: a window calls it from a thread.
+All functions block; the window calls them from a thread.
 """
 
 from __future__ import annotations
@@ -52,8 +52,9 @@ def follow(
     """Yield the events of a run in batches, about 20 times a second and often empty; return its outcome.
 
     Args:
-        should_detach: True lets the run continue without this follower; it is then controlled by `store.write_request`.
-        chunk: Bytes of the event file that are read at once.
+        should_detach: Return true to let the run continue without this follower. It is then controlled through
+            `store.write_request`.
+        chunk: Number of bytes of the event file to read at once.
     """
     follower = store.Follower(job / store.EVENTS, start=process.start)
     last: Done | Failed | None = None
@@ -133,7 +134,8 @@ def close_stream(job: Path, stopping: bool, code: int | None) -> Outcome:
     if code == worker.EXIT_DONE and (done := _done(job)) is not None:
         return Outcome("done", code, done)
     if stopping:
-        last: Failed = Failed("cancelled", "The run was stopped; it did not answer and was ended.", "", "", False)
+        message = "The run did not respond to the stop request and was terminated."
+        last: Failed = Failed("cancelled", message, "", "", False)
     else:
         last = failure_without_event(job, code)
     store.clean_up(job)
@@ -145,11 +147,11 @@ def failure_without_event(job: Path, code: int | None) -> Failed:
     """Return the `Failed` event for a process that ended without one, with exit code `code` (None: unknown)."""
     log = job / store.LOG
     if code == worker.EXIT_DISK_FULL:
-        hint = "Free some room, or choose an output folder on another volume."
-        return Failed("disk-full", "The disk is full; the run could not even write its events.", hint, "", False)
+        hint = "Free some space, or choose an output folder on another volume."
+        return Failed("disk-full", "The disk is full; the run could not write its events.", hint, "", False)
     what, hint = exit_cause(code)
-    words = last_log_line(log)
-    message = f"The run {what}." + (f" Its last words: {words}" if words else "")
+    line = last_log_line(log)
+    message = f"The run {what}." + (f" Its last output: {line}" if line else "")
     return Failed("child-died", message, f"{hint} The log is {log}".strip(), "", False)
 
 
@@ -159,11 +161,11 @@ def append(job: Path, event: Event) -> None:
         with store.EventLog(job / store.EVENTS) as log:
             log(event)
     except OSError:
-        return  # a full disk is often the cause of the end; the caller has the event all the same
+        return  # a full disk is often the cause of the end; the caller has the event anyway
 
 
 def _done(job: Path) -> Done | None:
-    """Return the `Done` event of a run that could not write it, from the report in its output."""
+    """Return the `Done` event of a run that could not write it, reconstructed from the report in its output."""
     try:
         spec = load(job / store.SPEC)
         report = read_json(spec.output_of(spec.formats[0]) / "bitwright.json")

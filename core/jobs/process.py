@@ -1,4 +1,4 @@
-"""Child processes: their start, their end together with the processes that they started, and the cause of a crash."""
+"""Child processes: start, termination of a whole process group, and the cause of a crash."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 _REMEDY = "Try --low-memory, a smaller --batch-size or --seqlen, or close other programs."
 _SIGNAL_CAUSES = {
     "SIGKILL": ("was killed, most likely because memory ran out", _REMEDY),
-    "SIGSEGV": ("crashed in native code (segmentation fault)", "Try another --device; it may be a driver's fault."),
-    "SIGABRT": ("gave up in native code (abort)", "Try another --device; it may be a driver's fault."),
-    "SIGBUS": ("lost a file that it was reading, or its disk", "Check the disk that holds the model."),
-    "SIGILL": ("met an instruction that this processor lacks", "Install the torch build for this machine."),
-    "SIGTERM": ("was ended from outside", "Start it again."),
+    "SIGSEGV": ("crashed in native code (segmentation fault)", "Try another --device; a driver may be the cause."),
+    "SIGABRT": ("crashed in native code (abort)", "Try another --device; a driver may be the cause."),
+    "SIGBUS": ("crashed because a file that it was reading became unavailable", "Check the disk that holds the model."),
+    "SIGILL": ("used an instruction that this processor does not support", "Install a torch build for this processor."),
+    "SIGTERM": ("was terminated by another program", "Start it again."),
 }
 
 
 def start(argv: Sequence[str], log: Path, *, replies: bool = False) -> subprocess.Popen[bytes]:
-    """Start a process that reads from a pipe and writes to the end of `log`, in a session of its own.
+    """Start a process in a new session, with a pipe as stdin and its output appended to `log`.
 
-    A session of its own: Ctrl-C in a terminal reaches the parent only, which stops the process in order.
+    Because of the new session, Ctrl-C in a terminal reaches only the parent, which then stops the process cleanly.
 
     Args:
-        replies: its stdout is a pipe as well.
+        replies: Connect stdout to a pipe as well, instead of the log.
     """
     with log.open("ab") as stream:
         return subprocess.Popen(
@@ -43,10 +43,10 @@ def start(argv: Sequence[str], log: Path, *, replies: bool = False) -> subproces
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill a process from `start` and what it started (its session), while its id is surely still its own."""
+    """Kill a process from `start` together with its process group. Does nothing if it has ended."""
     if process.poll() is not None:
         return
-    with contextlib.suppress(ProcessLookupError):  # another thread has just seen its end
+    with contextlib.suppress(ProcessLookupError):  # it has ended, and another thread has just waited for it
         if os.name == "posix":
             os.killpg(process.pid, signal.SIGKILL)
         else:
@@ -54,11 +54,13 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def environment() -> dict[str, str]:
-    """The environment of a child: our root first on the path (-P keeps the working folder off it), logs in UTF-8.
+    """Return the environment of a child process.
 
-    Huge pages for large tensors (read by torch, Linux only): the peak of a run falls by 7 %, and no longer depends
-    on how the heap happened to be cut up. A short spin of OpenMP's waiting threads: as fast on a quiet machine, 1.5
-    times as fast beside one busy program, since a thread that waits does not hold the core of one that works.
+    PYTHONPATH starts with the root of this installation (the option -P keeps the working folder off the path), and
+    the output is UTF-8. THP_MEM_ALLOC_ENABLE makes torch use huge pages for large tensors (Linux only), which reduces
+    the peak memory of a run by 7 % and makes it independent of heap fragmentation. GOMP_SPINCOUNT limits the busy wait
+    of OpenMP threads: equally fast on an idle computer, and 1.5 times as fast next to one busy program, because
+    waiting threads release their cores.
     """
     path = os.environ.get("PYTHONPATH")
     return {
@@ -72,17 +74,29 @@ def environment() -> dict[str, str]:
 
 
 def exit_cause(code: int | None) -> tuple[str, str]:
-    """What became of a process with this exit code (negative: a signal; None: nobody waited), and the remedy of a run.
+    """Return the cause of the end of a process, and a hint.
 
-    The first goes after "The run ..."; its number stands behind it where there is one.
+    Args:
+        code: Exit code; negative for a signal, None if it is unknown.
+
+    Returns:
+        A predicate that completes "The run ...", with the number of the signal or the exit code, and the hint for a
+        quantization run, which may be empty.
     """
-    what, remedy = _SIGNAL_CAUSES.get(_signal_name(code or 0), ("ended without saying why", ""))
+    what, remedy = _SIGNAL_CAUSES.get(_signal_name(code or 0), ("ended without an error message", ""))
     number = "" if code is None else f" (signal {-code})" if code < 0 else f" (exit code {code})"
     return what + number, remedy
 
 
 def last_log_line(log: Path, window: int = 8192) -> str:
-    """The last line with text of a log, at most 200 characters. Progress bars overwrite lines: \\r ends one too."""
+    """Return the last line of a log that is not blank, at most 200 characters.
+
+    A carriage return ends a line too, since progress bars use it. After a crash, the line of faulthandler that names
+    the error is returned.
+
+    Args:
+        window: Number of bytes at the end of the log that are searched.
+    """
     try:
         with log.open("rb") as stream:
             stream.seek(0, os.SEEK_END)
@@ -91,14 +105,16 @@ def last_log_line(log: Path, window: int = 8192) -> str:
     except OSError:
         return ""
     lines = [line.strip() for line in text.replace("\r", "\n").splitlines() if line.strip()]
-    # after a crash the stack of faulthandler stands last; its first line says what it was
+    # faulthandler writes the stack after the line that names the error
     fatal = next((line for line in reversed(lines) if line.startswith("Fatal Python error")), "")
     return (fatal or (lines[-1] if lines else ""))[:200]
 
 
 def take_stdin() -> int:
-    """In the child: a private copy of stdin. Descriptor 0 becomes empty, so that no library can eat what is meant for
-    us, or wait for it."""
+    """Return a duplicate of the stdin descriptor, and redirect descriptor 0 to the null device.
+
+    Called in a child process, so that libraries cannot read the commands of the parent or block on them.
+    """
     commands = os.dup(0)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)

@@ -10,7 +10,7 @@ from types import TracebackType
 
 @dataclass(frozen=True)
 class StopTimeouts:
-    """Seconds to wait after the stop request, and then after SIGTERM, before the next harder means."""
+    """Timeouts of a stop, in seconds: from the request to SIGTERM, and from SIGTERM to SIGKILL."""
 
     command: float = 10.0
     terminate: float = 5.0
@@ -25,7 +25,7 @@ class RunProcess(ABC):
 
     Attributes:
         grace: Seconds after the end of the process in which another follower may still write the last event.
-        poll_seconds: Interval between two looks at the process while it writes no events.
+        poll_seconds: Polling interval while the process writes no events, in seconds.
         stopping: The process has been asked to stop.
     """
 
@@ -50,7 +50,7 @@ class RunProcess(ABC):
         """End following the process."""
 
     def control(self, stop: bool, pause: bool) -> None:
-        """Pass the caller's requests on; a stop that has no effect is enforced by harder means as time passes."""
+        """Forward stop and pause requests. A stop without effect is enforced by SIGTERM and SIGKILL after timeouts."""
         now = time.monotonic()
         if stop and not self.stopping:
             self.stopping, self._since = True, now
@@ -79,7 +79,7 @@ class RunProcess(ABC):
 
     @abstractmethod
     def request(self, *, stop: bool = False, pause: bool = False) -> None:
-        """Ask the process to stop, to pause, or (neither) to continue."""
+        """Request the process to stop, to pause or, with neither, to resume."""
 
     @abstractmethod
     def terminate(self) -> None:

@@ -1,7 +1,7 @@
-"""The job folders: spec, events, log and owner of each run, and the state that is read back from them.
+"""Job folders: spec, events, log and owner of each run, and the state of a run derived from them.
 
-Only the process that runs a job writes to its folder (and its follower once that process has ended), except for the
-file of orders, through which any process requests a stop or a pause.
+Only the process that runs a job writes to its folder, or its follower once that process has ended. The exception is
+the control file, through which any process can request a stop or a pause.
 """
 
 from __future__ import annotations
@@ -68,20 +68,24 @@ LOG = "log.txt"
 OWNER = "owner.json"
 CONTROL = "control.json"
 LOCK = "lock"
-"""Locked by the process that runs the job, for as long as it lives."""
+"""Name of the file that the process running the job keeps locked until it ends."""
 
 State = Literal["created", "running", "done", "failed", "cancelled", "died", "elsewhere", "damaged"]
 
 _locks: dict[str, FileLock] = {}
-"""The jobs that this process runs."""
+"""Locks of the jobs that this process runs, by the path of the job folder."""
 
 
 @dataclass(frozen=True)
 class JobInfo:
-    """What a job folder says: `last` is the Done or Failed event, `spec` is None where it cannot be read.
+    """A job, as read from its folder.
 
-    The state is `elsewhere` where another machine runs it, or ran it and was cut off: that cannot be told from here. It
-    is `damaged` where the spec cannot be read.
+    Attributes:
+        id: Name of the job folder.
+        state: `elsewhere` if the job was started on another machine and has no result, since this machine cannot
+            determine whether it still runs; `damaged` if the spec cannot be read.
+        spec: None if it cannot be read.
+        last: The last event, if it ends the run.
     """
 
     id: str
@@ -92,25 +96,25 @@ class JobInfo:
 
     @property
     def created(self) -> datetime:
-        """When the job was made (UTC), from its id."""
+        """Creation time of the job (UTC), from its id."""
         return datetime.strptime(self.id[:22], "%Y%m%d-%H%M%S-%f").replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True)
 class ControlRequest:
-    """What somebody wants of a running job."""
+    """A request to the process that runs a job; neither `stop` nor `pause` means to resume."""
 
     stop: bool = False
     pause: bool = False
 
 
 def jobs_root() -> Path:
-    """The folder that holds one folder a job."""
+    """Return the folder that contains the job folders."""
     return home() / "jobs"
 
 
 def create(spec: JobSpec) -> Path:
-    """A new job folder with its spec. Its name, the job's id, sorts by time.
+    """Create a job folder with its spec and return it. Its name is the id of the job; ids sort by creation time.
 
     Raises:
         DiskFull, OutputProblem: Bitwright's own folder cannot be written.
@@ -126,32 +130,32 @@ def create(spec: JobSpec) -> Path:
             discard(job)
             raise
     except OSError as error:
-        hint = "Set BITWRIGHT_HOME to a folder that you may write, on a volume with some room."
-        problem = f"The record of the run cannot be written in {root}: {reason(error)}."
+        hint = "Set BITWRIGHT_HOME to a writable folder on a volume with free space."
+        problem = f"The job folder cannot be created in {root}: {reason(error)}."
         raise (DiskFull if is_disk_full(error) else OutputProblem)(problem, hint) from error
     return job
 
 
 def discard(job: Path) -> None:
-    """Remove a job folder and all in it. The output is elsewhere and stays."""
+    """Remove a job folder with its contents. The output of the job is not part of it."""
     shutil.rmtree(job, ignore_errors=True)
 
 
 def claim(job: Path, *, controllable: bool = False) -> None:
-    """Note in the job folder that this process runs it, and lock it until `release` or the end of the process.
+    """Register this process as the owner of a job, and lock the job until `release` or the end of the process.
 
     Args:
-        controllable: the process looks at the file of orders, and lives for this job only.
+        controllable: The process reads the control file, and runs this job only.
 
     Raises:
-        OutputProblem: another process runs it.
-        OSError: the folder cannot be written.
+        OutputProblem: Another process runs the job.
+        OSError: The folder cannot be written.
     """
     (job / CONTROL).unlink(missing_ok=True)
     if str(job) not in _locks:
         lock = take(job / LOCK)
         if lock is None:
-            raise OutputProblem(f"The job {job.name} is run by another process.", "Wait for its end.")
+            raise OutputProblem(f"The job {job.name} is run by another process.", "Wait until it has ended.")
         _locks[str(job)] = lock
     since = (job / EVENTS).stat().st_size if (job / EVENTS).is_file() else 0
     value = {**here().to_json(), "locked": _locks[str(job)].real, "since": since, "controllable": controllable}
@@ -159,19 +163,19 @@ def claim(job: Path, *, controllable: bool = False) -> None:
 
 
 def release(job: Path) -> None:
-    """End the claim of this process on a job; does nothing where there is none."""
+    """Unlock a job that this process has claimed; does nothing for any other job."""
     lock = _locks.pop(str(job), None)
     if lock is not None:
         lock.close()
 
 
 def write_request(job: Path, *, stop: bool = False, pause: bool = False) -> None:
-    """Ask the process that runs a job to stop, to pause at its next block boundary, or (neither) to go on."""
+    """Request the process that runs a job to stop, to pause at the next block boundary or, with neither, to resume."""
     write_json(job / CONTROL, {"stop": stop, "pause": pause})
 
 
 def read_request(job: Path) -> ControlRequest | None:
-    """What was last ordered, None where nobody ordered anything."""
+    """Return the last request from the control file, or None if there is none."""
     try:
         value = read_json(job / CONTROL)
         return ControlRequest(value.get("stop") is True, value.get("pause") is True)
@@ -180,18 +184,22 @@ def read_request(job: Path) -> ControlRequest | None:
 
 
 def list_jobs() -> list[JobInfo]:
-    """All jobs, the newest first. A folder that is not a job's is passed over."""
+    """Return all jobs, the newest first. Folders whose name is not a job id are skipped."""
     return [read_job(jobs_root() / name) for name in _ids()]
 
 
 def newest() -> JobInfo | None:
-    """The newest job, without a look at all the others."""
+    """Return the newest job, or None, without reading the others."""
     names = _ids()
     return read_job(jobs_root() / names[0]) if names else None
 
 
 def newest_running(max_jobs: int = 200) -> Path | None:
-    """The newest job that runs in a process of its own which accepts requests; looks at so many jobs at most."""
+    """Return the newest running job whose process reads the control file, or None.
+
+    Args:
+        max_jobs: Maximum number of jobs to examine, starting with the newest.
+    """
     for job in (jobs_root() / name for name in _ids()[:max_jobs]):
         owner = _owner(job)
         if (
@@ -205,13 +213,13 @@ def newest_running(max_jobs: int = 200) -> Path | None:
 
 
 def running_process(job: Path) -> psutil.Process | None:
-    """The process that runs a job, None where it is gone or cannot be seen from here."""
+    """Return the process that runs a job, or None if it has ended or runs on another machine."""
     owner = _owner(job)
     return owner.holder.process() if owner is not None and is_running(job) else None
 
 
 def is_running(job: Path) -> bool:
-    """Whether a process runs the job: the lock says so, and where a volume has no locks the process does."""
+    """Return whether a process runs the job: by its lock or, on a volume without file locks, by its process id."""
     held = is_held(job / LOCK)
     if held is not None and held:
         return True
@@ -222,13 +230,13 @@ def is_running(job: Path) -> bool:
 
 
 def run_offset(job: Path) -> int:
-    """Where in the event file the newest run of a job begins, in bytes; what comes before is of earlier ones."""
+    """Return the offset in the event file, in bytes, at which the latest run of a job starts."""
     owner = _owner(job)
     return owner.since if owner is not None else 0
 
 
 def read_job(job: Path) -> JobInfo:
-    """The state of one job, from what lies in its folder."""
+    """Read a job from its folder."""
     try:
         spec = load_spec(job / SPEC)
     except BitwrightError:
@@ -252,15 +260,15 @@ def _state(job: Path, spec: JobSpec | None, last: Done | Failed | None) -> State
 
 
 def clean_up(job: Path) -> None:
-    """Remove what a dead run of this job left beside its output; nothing where a process runs it, or may do so."""
+    """Remove the unfinished output of a job that has ended; does nothing if a process may still run it."""
     with contextlib.suppress(OSError, BitwrightError):
         _remove_leftovers(job)
 
 
 def sweep() -> list[Path]:
-    """Remove what runs that were killed left beside their outputs, and say what that was.
+    """Remove the unfinished output of all runs that were killed, and return the removed folders.
 
-    Only the staging folders of jobs that were begun, do not run and have no result; nothing else, whatever its name.
+    Only staging folders of jobs that were started, do not run and have no result are removed.
     """
     removed: list[Path] = []
     for job in (jobs_root() / name for name in _ids()):
@@ -273,7 +281,7 @@ def sweep() -> list[Path]:
 
 
 def _remove_leftovers(job: Path) -> list[Path]:
-    """Remove the staging folders and the stale claim of a job while its lock keeps others from running it."""
+    """Remove the staging folders and the stale claim of a job while holding its lock."""
     target = Path(load_spec(job / SPEC).output)
     with _locked(job) as ours:
         if not ours:
@@ -285,7 +293,7 @@ def _remove_leftovers(job: Path) -> list[Path]:
 
 @contextmanager
 def _locked(job: Path) -> Iterator[bool]:
-    """Hold the lock of a job that nobody runs, or that this process does; false if that cannot be."""
+    """Hold the lock of a job; yield false if another process runs the job."""
     if str(job) in _locks:
         yield True
         return
@@ -306,11 +314,12 @@ def _state_of(event: Event) -> State:
 
 @dataclass(frozen=True)
 class _Owner:
-    """Who runs a job, or did.
+    """The process that runs a job, or ran it last.
 
     Attributes:
-        locked: the lock in the job folder is one that others see.
-        since: bytes of the event file when the run began.
+        locked: The volume supports file locks, so the lock of the job is visible to other processes.
+        since: Size of the event file in bytes at the start of the run.
+        controllable: The process reads the control file.
     """
 
     holder: Holder
@@ -323,7 +332,7 @@ def _owner(job: Path) -> _Owner | None:
     try:
         value = read_json(job / OWNER)
         if "host" not in value and "started" in value:
-            # a version that had no locks; whatever it ran has ended, or is not known to be the same process
+            # written by a version without locks: the process has ended, or its id belongs to another one
             value = {**value, "host": here().host, "boot": "", "started": -1}
         since = value.get("since", 0)
         known = isinstance(since, int) and since >= 0
@@ -338,7 +347,7 @@ def _owner(job: Path) -> _Owner | None:
 
 
 def _ids() -> list[str]:
-    """The names of all job folders, the newest first."""
+    """Return the names of all job folders, the newest first."""
     try:
         with os.scandir(jobs_root()) as entries:
             return sorted((entry.name for entry in entries if _is_id(entry.name) and entry.is_dir()), reverse=True)

@@ -1,6 +1,6 @@
-"""The event file of a job: appended by the run, read by any number of followers.
+"""The event file of a job: written by the run, read by any number of followers.
 
-The file is the complete record of a run: a follower that starts late, or after a crash, reads the same events as one
+The file is the complete record of a run. A follower that starts late, or after a crash, reads the same events as one
 that was there from the start.
 """
 
@@ -15,17 +15,17 @@ from types import TracebackType
 from core.events import Event, Log, from_line, parsed, to_line
 
 CHUNK = 1 << 20
-"""Bytes read at once."""
+"""Number of bytes to read at once."""
 _LONGEST_LINE = 16 << 20
 _CUT = b"\x18"
-"""Ends a line that a crash or a full disk cut, for those who come to it later: the sign that ASCII calls CANCEL."""
+"""Marks the end of a line that was truncated by a crash or a full disk: the ASCII control character CANCEL."""
 
 
 class EventLog:
-    """Appends events to a file, one write a line, so that lines of two writers never mix.
+    """A file to which events are appended, one write per line, so that lines of two writers never mix.
 
-    A last line without its newline (a crash cut it) is closed first, marked as cut, and nothing is glued to it. May be
-    called from several threads. Raises OSError where the disk is full.
+    A last line without a line break, which a crash has truncated, is marked and terminated first. Thread-safe. Raises
+    OSError if the disk is full.
     """
 
     def __init__(self, path: Path) -> None:
@@ -61,33 +61,38 @@ class EventLog:
 
 
 class Follower:
-    """Reads an event file from an offset on, whole lines only; the file need not exist yet.
+    """A reader of an event file, from an offset on, that returns complete lines only. The file need not exist yet.
 
-    A line that is no event is told as a `Log` once another line follows it: as the last one it is what a crash left.
+    A line that is not an event is returned as a `Log` once another line follows it. As the last line it is ignored,
+    since a crash may have truncated it.
     """
 
     def __init__(self, path: Path, *, start: int = 0) -> None:
-        """Read from byte `start` on. A file that is shorter than `start` is read whole."""
+        """Start at byte `start`, or at the beginning if the file is shorter than that."""
         self._path = path
         size = path.stat().st_size if path.exists() else 0
         self._offset = start if start <= size else 0
         self._rest = b""
-        self._doubtful = b""
+        self._invalid = b""
 
     def read(self, limit: int = CHUNK) -> list[Event]:
-        """The events that were added since the last call, from `limit` more bytes, or more where those end no line."""
+        """Return the events that were added since the last call.
+
+        Args:
+            limit: Number of bytes to read at once; more are read until they contain the end of a line.
+        """
         events: list[Event] = []
         while not events:
             try:
                 with self._path.open("rb") as stream:
                     stream.seek(self._offset)
                     data = stream.read(limit)
-            except OSError:  # not there yet, or damaged: then there is nothing to tell
+            except OSError:  # the file does not exist yet, or cannot be read
                 return []
             self._offset += len(data)
             *lines, self._rest = (self._rest + data).split(b"\n")
             for line in lines:
-                events += self._taken(line)
+                events += self._events_of_line(line)
             if len(self._rest) > _LONGEST_LINE:
                 events.append(Log("warning", f"A line of {len(self._rest)} bytes in the event file was skipped."))
                 self._rest = b""
@@ -95,24 +100,27 @@ class Follower:
                 break
         return events
 
-    def _taken(self, line: bytes) -> list[Event]:
-        """What is told once this line is there: a doubtful one before it, and its own event."""
+    def _events_of_line(self, line: bytes) -> list[Event]:
+        """Return the event of a line, after the `Log` of a previous line that was not an event."""
         whole = line.rstrip(_CUT)
         if not whole.strip():
             return []
         event = parsed(whole.decode("utf-8", "replace"))
         if event is None and len(whole) < len(line):
             return []
-        before, self._doubtful = self._doubtful, b"" if event is not None else line
-        told: list[Event | None] = [from_line(before.decode("utf-8", "replace")) if before else None, event]
-        return [one for one in told if one is not None]
+        before, self._invalid = self._invalid, b"" if event is not None else line
+        events: list[Event | None] = [from_line(before.decode("utf-8", "replace")) if before else None, event]
+        return [one for one in events if one is not None]
 
 
 def last_events(path: Path, start: int = 0, window: int = 1 << 16) -> Iterator[Event]:
-    """The events in the last `window` bytes (more if those hold no whole line), the last one first.
+    """Yield the events at the end of an event file, the last one first.
 
-    Nothing before byte `start` is looked at, unless the file is shorter than that. Each is parsed when it is asked for:
-    whoever looks for a job's end finds it in the first.
+    Lines are parsed lazily: the event that ends a job is the first one.
+
+    Args:
+        start: Offset in bytes before which nothing is read, unless the file is shorter.
+        window: Number of bytes to read; enlarged until they contain a complete line.
     """
     try:
         size = path.stat().st_size

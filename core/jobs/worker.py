@@ -1,9 +1,8 @@
 """The child process of a run: `python -m core.jobs.worker JOBDIR`.
 
 Reads the spec in the job folder, runs the pipeline, and ends the event file with Done or Failed. Commands are JSON
-lines on stdin. The end of stdin means that the parent has ended, which ends the run as well, unless the parent sent
-`detach` before; a detached run is controlled through the file of orders in the job folder. Only the pipeline imports
-torch.
+lines on stdin. The end of stdin means that the parent has ended, which ends the run as well, unless the parent has sent
+`detach`; a detached run is controlled through the control file in the job folder. Only the pipeline imports torch.
 """
 
 from __future__ import annotations
@@ -35,27 +34,27 @@ Run = Callable[[JobSpec, Path, Emit, Control], None]
 EXIT_DONE = 0
 EXIT_FAILED = 1
 EXIT_DISK_FULL = 28
-"""Even the last event could not be written; ENOSPC's own number."""
+"""Exit code if the last event could not be written; the value of ENOSPC."""
 EXIT_CANCELLED = 130
 SELF_STOP_SECONDS = 20.0
-"""Seconds that a run has to stop by itself; a long native call can hold it longer than anyone waits."""
+"""Seconds after a stop request until the process exits even if the run, for example a native call, has not stopped."""
 POLL_SECONDS = 0.4
-"""Seconds between looks at the file of orders."""
+"""Polling interval of the control file, in seconds."""
 _MAX_PENDING = 2000
-"""Events that wait for room; beyond, a loss or a progress is not worth its memory."""
+"""Maximum number of events that wait for disk space. Beyond it, `Loss` and `Progress` events are dropped."""
 _CLOSE_ATTEMPTS, _RETRY_SECONDS = 4, 0.25
-ORPHANED = "The run was stopped because the window or terminal that started it was gone."
+ORPHANED = "The run was stopped because the window or terminal that started it has ended."
 
 
 def pipeline() -> Run:
-    """The real run. Imports torch."""
+    """Return the quantization pipeline. Imports torch."""
     from core.quant import pipeline as quantization
 
     return quantization.run
 
 
 def perform(job: Path, emit: Emit, control: Control, run: Run) -> Done | Failed:
-    """Run a job to its end and return the last event, which has been emitted. Never raises for what `run` raises."""
+    """Run a job and return its last event, after emitting it. An exception of `run` becomes a `Failed` event."""
     progress = RunProgress()
     done: list[Done] = []
 
@@ -76,23 +75,24 @@ def perform(job: Path, emit: Emit, control: Control, run: Run) -> Done | Failed:
         if not done:
             raise RuntimeError("the run ended without a result")
         return done[-1]
-    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - whatever it was, the stream must end with a Failed
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the stream has to end with a Failed event
         failed = failed_event(error, progress, job / store.LOG)
         emit(failed)
         return failed
 
 
 def exit_code(last: Done | Failed) -> int:
-    """The exit code of a process whose run ended with `last`."""
+    """Return the exit code of a process whose run ended with `last`."""
     if isinstance(last, Done):
         return EXIT_DONE
     return EXIT_CANCELLED if last.code == "cancelled" else EXIT_FAILED
 
 
 class EventRecorder:
-    """The event file of a run. What cannot be written waits, since a full disk is no reason to lose a run over news.
+    """The writer of a run's event file. Events that cannot be written are retried, so a full disk does not end a run.
 
-    Raises OSError where the file cannot be opened, which is before any work.
+    Raises:
+        OSError: The file cannot be opened.
     """
 
     def __init__(self, job: Path) -> None:
@@ -102,7 +102,7 @@ class EventRecorder:
 
     @property
     def has_pending(self) -> bool:
-        """Whether the last event could not be written."""
+        """True if events could not be written yet."""
         return bool(self._pending)
 
     def __call__(self, event: Event) -> None:
@@ -133,10 +133,11 @@ class EventRecorder:
 
 
 class RunControl:
-    """What the parent, or somebody who came later, wants; kept for the run by two threads that listen.
+    """Stop and pause requests for a run, from the parent on stdin and from other processes through the control file.
 
     Attributes:
-        orphaned: the run stops because its parent was gone without a word.
+        control: The requests, as the pipeline reads them.
+        orphaned: The run stops because its parent has ended without detaching it.
     """
 
     def __init__(self, job: Path, self_stop_seconds: float = SELF_STOP_SECONDS) -> None:
@@ -148,12 +149,12 @@ class RunControl:
         self.control = Control(self._stop.is_set, self._pause.is_set)
 
     def watch(self, commands: int) -> None:
-        """Start to read commands from the descriptor `commands`, until it ends, and the file of orders."""
+        """Start the threads that read commands from the descriptor `commands` and requests from the control file."""
         threading.Thread(target=self._read, args=(commands,), name="commands", daemon=True).start()
         threading.Thread(target=self._watch_file, name="control file", daemon=True).start()
 
     def stop(self) -> None:
-        """Ask the run to stop, and end the process if it does not."""
+        """Request the run to stop, and end the process if it does not stop in time."""
         if self._stop.is_set():
             return
         self._stop.set()
@@ -162,7 +163,7 @@ class RunControl:
         timer.start()
 
     def with_cause(self, event: Event) -> Event:
-        """The event as it is told: the end of an orphan says why it ended."""
+        """Return the event, with the message `ORPHANED` if it is the cancellation of an orphaned run."""
         if self.orphaned and isinstance(event, Failed) and event.code == "cancelled":
             return replace(event, message=ORPHANED)
         return event
@@ -183,7 +184,7 @@ class RunControl:
         self.stop()
 
     def _watch_file(self) -> None:
-        """Obey the file of orders whenever it is another one."""
+        """Apply the control file whenever it changes."""
         before: store.ControlRequest | None = None
         while not self._stop.wait(POLL_SECONDS):
             request = store.read_request(self._job)
@@ -198,7 +199,7 @@ class RunControl:
                 self.stop()
 
     def _exit_now(self) -> None:
-        """Leave from this thread: the run's own sits in a native call and cannot be interrupted."""
+        """End the process from this thread, because the run is in a native call that cannot be interrupted."""
         with contextlib.suppress(OSError), store.EventLog(self._job / store.EVENTS) as emit:
             emit(self.with_cause(Failed("cancelled", "The run was stopped in the middle of a step.", "", "", False)))
         store.clean_up(self._job)
@@ -206,7 +207,7 @@ class RunControl:
 
 
 def serve(job: Path, run: Callable[[], Run] = pipeline, self_stop_seconds: float = SELF_STOP_SECONDS) -> int:
-    """Run the job as this process's only task; returns the exit code."""
+    """Run the job as the only task of this process and return the exit code."""
     run_control = RunControl(job, self_stop_seconds)
     commands = take_stdin()
 
@@ -221,7 +222,7 @@ def serve(job: Path, run: Callable[[], Run] = pipeline, self_stop_seconds: float
         run_control.watch(commands)
         store.sweep()
         with EventRecorder(job) as record:
-            # imported inside perform, so that an import that fails is told like any other failure
+            # the pipeline is imported inside perform, so that a failed import is reported like any other failure
             last = perform(
                 job,
                 lambda event: record(run_control.with_cause(event)),
@@ -239,7 +240,7 @@ def serve(job: Path, run: Callable[[], Run] = pipeline, self_stop_seconds: float
 
 
 def main() -> int:
-    """Entry of the child; its only argument is the job folder."""
+    """Run the worker. The only command-line argument is the job folder."""
     faulthandler.enable()
     if len(sys.argv) != 2 or not (Path(sys.argv[1]) / store.SPEC).is_file():
         sys.stderr.write("usage: python -m core.jobs.worker JOBDIR (a folder that holds spec.json)\n")
@@ -262,5 +263,5 @@ if __name__ == "__main__":
     code = main()
     sys.stdout.flush()
     sys.stderr.flush()
-    # not sys.exit: threads that data libraries leave behind can hold or crash an interpreter that ends
+    # not sys.exit: threads of data libraries can block or crash the interpreter at shutdown
     os._exit(code)

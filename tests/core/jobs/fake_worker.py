@@ -1,6 +1,6 @@
-"""A child for the tests of `core.jobs.child`: `python fake_worker.py BEHAVIOUR JOBDIR`, one behaviour a function.
+"""A child process for the tests of `core.jobs.child`: `python fake_worker.py BEHAVIOUR JOBDIR`.
 
-Some misbehave outright; the others are the real worker with a run that is quicker than quantizing a model.
+Most behaviours are functions, which replace the pipeline in the real worker. `misbehave` replaces the worker itself.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def obedient(spec: JobSpec, job: Path, emit: Emit, control: Control) -> None:
 
 
 def pausing(spec: JobSpec, job: Path, emit: Emit, control: Control) -> None:
-    """Waits until it is to pause, says so, and ends when the pause does."""
+    """Wait for a pause request, log it, and end after the pause."""
     emit(Stage("tune"))
     while not control.should_pause():
         time.sleep(0.01)
@@ -55,7 +55,7 @@ def pausing(spec: JobSpec, job: Path, emit: Emit, control: Control) -> None:
 
 
 def deaf(spec: JobSpec, job: Path, emit: Emit, control: Control) -> None:
-    """Like a native call that never returns: neither the stop nor SIGTERM reach it."""
+    """Behave like a native call that never returns: neither a stop request nor SIGTERM has an effect."""
     staging(spec, job)
     emit(Stage("tune"))
     time.sleep(600)
@@ -82,7 +82,7 @@ def greedy(spec: JobSpec, job: Path, emit: Emit, control: Control) -> None:
 
 
 def noisy(spec: JobSpec, job: Path, emit: Emit, control: Control) -> None:
-    """Prints, as libraries do, and reads stdin, as one that asks a question does."""
+    """Print to stdout and read from stdin, as libraries may do."""
     for number in range(20_000):
         sys.stdout.write(f"progress {number}\r")
     assert sys.stdin.read() == ""
@@ -98,14 +98,14 @@ def flood(spec: JobSpec, job: Path, emit: Emit, control: Control) -> None:
 
 
 def silent(spec: JobSpec, job: Path, emit: Emit, control: Control) -> None:
-    """Ends without Done."""
+    """End without a `Done` event."""
 
 
 RUNS = {run.__name__: run for run in (good, obedient, pausing, deaf, wrong, late, buggy, greedy, noisy, flood, silent)}
 
 
 def misbehave(behaviour: str, job: Path) -> None:
-    """Everything that the real worker would prevent or cannot."""
+    """Behave in ways that the real worker prevents or cannot handle."""
     if behaviour == "garbage":
         with (job / store.EVENTS).open("ab") as stream:
             stream.write(b"\xff\xfe\x00 not json\n{}\n[]\n" + b'{"event": "Loss"}\n\n\n')

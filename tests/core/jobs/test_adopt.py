@@ -1,4 +1,4 @@
-"""Runs that go on without whoever started them: detached, found again, steered by the file of orders."""
+"""Runs that outlive the process that started them: detached, adopted, and controlled through the control file."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def fake(behaviour: str) -> Command:
 
 
 def let_go(job: Path, behaviour: str) -> None:
-    """Start a child and detach it as soon as it has said something."""
+    """Start a child and detach it after its first event."""
     seen: list[Event] = []
     batches = follow_child(job, should_detach=lambda: bool(seen), command=fake(behaviour))
     for events in batches:
@@ -60,7 +60,7 @@ def found(job: Path, should_stop: ShouldStop = never, **more: object) -> tuple[O
     return drain(adopt.follow_running(job, should_stop, patience=SHORT, **more))  # type: ignore[arg-type]
 
 
-def test_a_detached_run_goes_on_and_is_found_again(job: Path) -> None:
+def test_a_detached_run_continues_and_can_be_adopted(job: Path) -> None:
     let_go(job, "pausing")
     assert store.newest_running() == job
     store.write_request(job, pause=True)
@@ -70,23 +70,23 @@ def test_a_detached_run_goes_on_and_is_found_again(job: Path) -> None:
     assert [type(event) for event in seen] == [Stage, Log, Done]
 
 
-def test_a_run_that_was_paused_when_it_was_let_go_is_still_to_pause(job: Path) -> None:
+def test_a_run_that_is_detached_while_paused_stays_paused(job: Path) -> None:
     seen: list[Event] = []
     paused = lambda: any(isinstance(event, Log) for event in seen)  # noqa: E731
     for events in follow_child(job, should_pause=lambda: True, should_detach=paused, command=fake("pausing")):
         seen += events
     assert store.read_request(job) == store.ControlRequest(pause=True)
-    assert found(job)[0].state == "done"  # nobody asks for a pause any more
+    assert found(job)[0].state == "done"  # the follower requests no pause, so the run resumes
 
 
-def test_an_order_to_stop_is_obeyed(job: Path, outputs: Path) -> None:
+def test_an_adopted_run_stops_on_request(job: Path, outputs: Path) -> None:
     let_go(job, "obedient")
     outcome, _ = found(job, lambda: True)
     assert outcome.state == "cancelled"
     assert list(outputs.iterdir()) == []
 
 
-def test_a_run_that_does_not_obey_is_killed(job: Path, outputs: Path) -> None:
+def test_an_adopted_run_that_does_not_stop_is_killed(job: Path, outputs: Path) -> None:
     let_go(job, "deaf")
     process = store.running_process(job)
     outcome, seen = drain(adopt.follow_running(job, lambda: True, patience=StopTimeouts(0.1, 0.1)))
@@ -97,7 +97,7 @@ def test_a_run_that_does_not_obey_is_killed(job: Path, outputs: Path) -> None:
     assert list(outputs.iterdir()) == []
 
 
-def test_leaving_off_ends_nothing(job: Path) -> None:
+def test_detaching_from_an_adopted_run_does_not_end_it(job: Path) -> None:
     let_go(job, "obedient")
     outcome, _ = found(job, should_detach=lambda: True)
     assert (outcome.state, outcome.event) == ("detached", None)
@@ -105,7 +105,7 @@ def test_leaving_off_ends_nothing(job: Path) -> None:
     found(job, lambda: True)
 
 
-def test_the_death_of_a_run_that_nobody_waited_for_is_told(job: Path, outputs: Path) -> None:
+def test_the_death_of_an_adopted_run_is_reported(job: Path, outputs: Path) -> None:
     let_go(job, "obedient")
     process = store.running_process(job)
     assert process is not None
@@ -115,11 +115,11 @@ def test_the_death_of_a_run_that_nobody_waited_for_is_told(job: Path, outputs: P
     assert outcome.state == "died"
     assert isinstance(seen[-1], Failed)
     assert seen[-1].code == "child-died"
-    assert seen[-1].message.startswith("The run ended without saying why.")
+    assert seen[-1].message.startswith("The run ended without an error message.")
     assert list(outputs.iterdir()) == []
 
 
-def test_the_end_that_the_starter_tells_is_not_told_twice(job: Path) -> None:
+def test_an_end_that_is_already_in_the_event_file_is_not_reported_twice(job: Path) -> None:
     with store.EventLog(job / store.EVENTS) as emit:
         emit(Stage("tune"))
         emit(Failed("cancelled", "m", "", "", False))
@@ -129,7 +129,7 @@ def test_the_end_that_the_starter_tells_is_not_told_twice(job: Path) -> None:
     assert store.Follower(job / store.EVENTS).read() == seen
 
 
-def test_a_replay_tells_all_and_writes_nothing(job: Path) -> None:
+def test_a_replay_yields_all_events_and_writes_nothing(job: Path) -> None:
     with store.EventLog(job / store.EVENTS) as emit:
         emit(Stage("tune"))
     before = (job / store.EVENTS).read_bytes()
@@ -139,13 +139,13 @@ def test_a_replay_tells_all_and_writes_nothing(job: Path) -> None:
     assert (job / store.EVENTS).read_bytes() == before
 
 
-def test_a_run_in_somebodys_own_process_is_not_adopted(job: Path) -> None:
+def test_a_run_that_is_not_controllable_is_not_offered_for_adoption(job: Path) -> None:
     store.claim(job)
     assert store.read_job(job).state == "running"
     assert store.newest_running() is None
 
 
-def test_the_newest_running_job_is_the_one(outputs: Path) -> None:
+def test_the_newest_running_job_is_found(outputs: Path) -> None:
     older, newer, ended = (store.create(JobSpec("demo", str(outputs / "out"))) for _ in range(3))
     for job in (older, newer, ended):
         store.claim(job, controllable=True)
@@ -155,13 +155,13 @@ def test_the_newest_running_job_is_the_one(outputs: Path) -> None:
     assert older != newer
 
 
-def test_nothing_runs_where_there_are_no_jobs(outputs: Path) -> None:
+def test_without_jobs_there_is_no_newest_job(outputs: Path) -> None:
     assert store.newest_running() is None
     assert store.newest() is None
 
 
 @pytest.mark.skipif(os.name != "posix", reason="process groups")
-def test_what_a_run_started_ends_with_it(job: Path) -> None:
+def test_killing_a_run_ends_the_processes_that_it_started(job: Path) -> None:
     let_go(job, "child-of-its-own")
     (event,) = store.Follower(job / store.EVENTS).read()
     assert isinstance(event, Log)
@@ -172,12 +172,12 @@ def test_what_a_run_started_ends_with_it(job: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"stop": 1, "pause": "yes"}'])
-def test_orders_that_are_none_are_not_obeyed(job: Path, text: str) -> None:
+def test_a_damaged_control_file_requests_nothing(job: Path, text: str) -> None:
     (job / store.CONTROL).write_text(text)
     assert store.read_request(job) in (None, store.ControlRequest())
 
 
-def test_orders_of_an_earlier_run_are_forgotten(job: Path) -> None:
+def test_claiming_a_job_removes_earlier_requests(job: Path) -> None:
     store.write_request(job, stop=True)
     store.claim(job)
     assert store.read_request(job) is None

@@ -1,4 +1,4 @@
-"""Children that work, crash, hang, flood and lie, and what is told of each."""
+"""Child processes that work, crash, hang, or write floods or garbage, and the outcome that is reported for each."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def fake(behaviour: str) -> Command:
 
 
 def collect(batches: Batches, seen: list[Event]) -> Outcome:
-    """Follow a run to its end; closes the generator where an event is refused."""
+    """Follow a run to its end and append its events to `seen`."""
     events = following.events_of(batches)
     with contextlib.closing(events):
         while True:
@@ -70,7 +70,7 @@ def failure(outcome: Outcome) -> Failed:
     return outcome.event
 
 
-def test_a_good_run_is_told_whole(job: Path) -> None:
+def test_a_successful_run_yields_all_its_events(job: Path) -> None:
     outcome, seen = run(job, "good")
     assert (outcome.state, outcome.exit_code) == ("done", 0)
     assert [type(event).__name__ for event in seen] == ["Stage", "BlockStarted", "Done"]
@@ -79,7 +79,7 @@ def test_a_good_run_is_told_whole(job: Path) -> None:
     assert store.read_job(job).state == "done"
 
 
-def test_what_is_wrong_with_a_request_is_told_before_tuning(job: Path) -> None:
+def test_bad_input_is_reported_as_before_tuning(job: Path) -> None:
     outcome, _ = run(job, "wrong")
     assert (outcome.state, outcome.exit_code) == ("failed", 1)
     event = failure(outcome)
@@ -87,12 +87,12 @@ def test_what_is_wrong_with_a_request_is_told_before_tuning(job: Path) -> None:
     assert (event.stage, event.before_tuning) == ("prepare", True)
 
 
-def test_after_the_first_block_began_a_failure_is_not_the_requests(job: Path) -> None:
+def test_a_failure_after_the_first_block_is_not_before_tuning(job: Path) -> None:
     event = failure(run(job, "late")[0])
     assert (event.stage, event.before_tuning) == ("tune", False)
 
 
-def test_a_bug_becomes_one_sentence_and_a_traceback_in_the_log(job: Path) -> None:
+def test_an_unexpected_exception_is_one_sentence_with_a_traceback_in_the_log(job: Path) -> None:
     event = failure(run(job, "buggy")[0])
     assert (event.code, event.before_tuning) == ("internal", False)
     assert event.message == "Something went wrong inside Bitwright: ZeroDivisionError: a bug"
@@ -100,7 +100,7 @@ def test_a_bug_becomes_one_sentence_and_a_traceback_in_the_log(job: Path) -> Non
     assert "Traceback" in (job / store.LOG).read_text()
 
 
-def test_no_memory_has_a_remedy(job: Path) -> None:
+def test_running_out_of_memory_has_a_hint(job: Path) -> None:
     event = failure(run(job, "greedy")[0])
     assert event.code == "out-of-memory"
     assert "--low-memory" in event.hint
@@ -122,68 +122,68 @@ def test_prints_go_to_the_log_and_stdin_is_empty_for_the_run(job: Path) -> None:
     [
         ("SIGKILL", -9, "was killed, most likely because memory ran out (signal 9)"),
         ("SIGSEGV", -11, "crashed in native code (segmentation fault) (signal 11)"),
-        ("SIGABRT", -6, "gave up in native code (abort) (signal 6)"),
-        ("SIGBUS", -7, "lost a file that it was reading, or its disk (signal 7)"),
-        ("exit-3", 3, "ended without saying why (exit code 3)"),
-        ("exit-0", 0, "ended without saying why (exit code 0)"),
+        ("SIGABRT", -6, "crashed in native code (abort) (signal 6)"),
+        ("SIGBUS", -7, "crashed because a file that it was reading became unavailable (signal 7)"),
+        ("exit-3", 3, "ended without an error message (exit code 3)"),
+        ("exit-0", 0, "ended without an error message (exit code 0)"),
     ],
 )
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="numbers of signals")
-def test_a_death_is_explained(job: Path, behaviour: str, code: int, words: str) -> None:
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="signal numbers differ")
+def test_the_cause_of_a_crash_is_explained(job: Path, behaviour: str, code: int, words: str) -> None:
     outcome, seen = run(job, behaviour)
     event = failure(outcome)
     assert (outcome.state, outcome.exit_code, event.code) == ("died", code, "child-died")
-    assert event.message == f"The run {words}. Its last words: about to die"
+    assert event.message == f"The run {words}. Its last output: about to die"
     assert str(job / store.LOG) in event.hint
     assert not event.before_tuning
     assert seen == [event]
 
 
-def test_a_death_ends_the_stream_for_every_other_follower(job: Path) -> None:
+def test_a_crash_ends_the_event_file_for_every_follower(job: Path) -> None:
     outcome, _ = run(job, "SIGKILL")
     assert store.Follower(job / store.EVENTS).read() == [outcome.event]
     assert store.read_job(job).state == "failed"
 
 
-def test_a_full_disk_that_takes_even_the_last_event_is_named(job: Path) -> None:
+def test_a_full_disk_that_prevents_the_last_event_is_reported(job: Path) -> None:
     assert failure(run(job, "exit-28")[0]).code == "disk-full"
 
 
-def test_garbage_is_passed_on_as_log_and_never_stops_the_follower(job: Path) -> None:
+def test_garbage_in_the_event_file_is_returned_as_log_events(job: Path) -> None:
     outcome, seen = run(job, "garbage")
     assert (outcome.state, outcome.exit_code) == ("died", 3)
     assert all(isinstance(event, Log) for event in seen[:-1])
-    assert len(seen) == 4  # three bad lines and the end: the fourth was the last whole line, the fifth has no end
+    assert len(seen) == 4  # three invalid lines and the end; the last line is incomplete
     whole = store.Follower(job / store.EVENTS).read()
     assert whole[-1] == outcome.event
 
 
-def test_an_interpreter_that_cannot_start_is_a_death_with_its_words(job: Path) -> None:
+def test_a_child_that_cannot_start_is_reported_with_the_last_line_of_its_log(job: Path) -> None:
     command = [sys.executable, "-c", "import module_that_is_not_there"]
     outcome = collect(follow_child(job, command=lambda _job: command), [])
     assert "module_that_is_not_there" in failure(outcome).message
 
 
-def test_a_stop_is_obeyed(job: Path) -> None:
+def test_a_run_stops_on_request(job: Path) -> None:
     outcome, _ = run(job, "obedient", should_stop=begun)
     assert (outcome.state, outcome.exit_code) == ("cancelled", 130)
     assert failure(outcome).stage == "tune"
     assert list((job.parent.parent.parent / "outputs").iterdir()) == []
 
 
-def test_a_stop_reaches_a_child_that_floods(job: Path) -> None:
+def test_a_child_that_writes_many_events_stops_on_request(job: Path) -> None:
     outcome, seen = run(job, "flood", should_stop=lambda seen: len(seen) > 500)
     assert outcome.state == "cancelled"
     assert len(seen) == len(store.Follower(job / store.EVENTS).read(1 << 30))
 
 
-def test_a_child_that_cannot_stop_leaves_by_itself(job: Path) -> None:
+def test_a_child_whose_run_does_not_stop_exits_by_itself(job: Path) -> None:
     outcome, _ = run(job, "deaf", should_stop=begun, patience=StopTimeouts(60, 60))
     assert (outcome.state, outcome.exit_code) == ("cancelled", 130)
     assert list((job.parent.parent.parent / "outputs").iterdir()) == []
 
 
-def test_a_child_that_cannot_even_leave_is_killed_with_what_it_started(job: Path) -> None:
+def test_a_child_that_does_not_exit_is_killed_with_the_processes_that_it_started(job: Path) -> None:
     outcome, seen = run(job, "child-of-its-own", should_stop=begun, patience=SHORT)
     assert (outcome.state, outcome.exit_code) == ("cancelled", -9)
     assert failure(outcome).code == "cancelled"
@@ -193,7 +193,7 @@ def test_a_child_that_cannot_even_leave_is_killed_with_what_it_started(job: Path
     assert not psutil.pid_exists(grandchild) or psutil.Process(grandchild).status() == psutil.STATUS_ZOMBIE
 
 
-def test_a_pause_waits_and_a_resume_goes_on(job: Path) -> None:
+def test_a_run_pauses_and_resumes_on_request(job: Path) -> None:
     def until_told(seen: list[Event]) -> bool:
         return not any(isinstance(event, Log) for event in seen)
 
@@ -207,7 +207,7 @@ def test_a_paused_child_can_be_stopped(job: Path) -> None:
         return any(isinstance(event, Log) for event in seen)
 
     outcome, _ = run(job, "pausing", should_stop=told, should_pause=lambda _seen: True)
-    assert outcome.state == "done"  # a pause ends with the stop, and this run does not ask for stops
+    assert outcome.state == "done"  # the stop ends the pause, and this behaviour does not check for a stop
 
 
 def test_closing_the_generator_ends_the_child(job: Path) -> None:
@@ -217,7 +217,7 @@ def test_closing_the_generator_ends_the_child(job: Path) -> None:
     assert store.read_job(job).state == "cancelled"
 
 
-def test_a_second_run_of_a_job_tells_only_its_own_events(job: Path) -> None:
+def test_a_second_run_of_a_job_yields_only_its_own_events(job: Path) -> None:
     run(job, "SIGKILL")
     outcome, seen = run(job, "good")
     assert outcome.state == "done"
@@ -225,7 +225,7 @@ def test_a_second_run_of_a_job_tells_only_its_own_events(job: Path) -> None:
     assert store.read_job(job).state == "done"
 
 
-def test_the_working_folder_cannot_put_another_core_in_front(
+def test_a_package_core_in_the_working_folder_is_not_imported(
     job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "core").mkdir()
@@ -234,7 +234,7 @@ def test_the_working_folder_cannot_put_another_core_in_front(
     assert run(job, "good")[0].state == "done"
 
 
-def test_inline_is_the_same_run(job: Path) -> None:
+def test_an_inline_run_has_the_same_events_and_outcome(job: Path) -> None:
     from tests.core.jobs.fake_worker import RUNS
 
     seen: list[Event] = []
@@ -244,14 +244,14 @@ def test_inline_is_the_same_run(job: Path) -> None:
     assert store.read_job(job).state == "done"
 
 
-def test_inline_tells_failures_and_stops(job: Path) -> None:
+def test_an_inline_run_reports_failures_and_stops_on_request(job: Path) -> None:
     from tests.core.jobs.fake_worker import RUNS
 
     assert run_inline(job, lambda _e: None, run=lambda: RUNS["wrong"]).state == "failed"
     assert run_inline(job, lambda _e: None, lambda: True, run=lambda: RUNS["obedient"]).state == "cancelled"
 
 
-def test_the_last_log_line_of_a_crash_are_what_it_was(tmp_path: Path) -> None:
+def test_the_last_log_line_of_a_crash_names_the_error(tmp_path: Path) -> None:
     log = tmp_path / "log.txt"
     log.write_text("10%\r20%\nFatal Python error: Segmentation fault\n\nCurrent thread:\n  File x\n")
     assert process.last_log_line(log) == "Fatal Python error: Segmentation fault"
@@ -261,7 +261,7 @@ def test_the_last_log_line_of_a_crash_are_what_it_was(tmp_path: Path) -> None:
 
 
 def is_disk_full(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
-    """The event file takes nothing, so many times."""
+    """Let the given number of writes to the event file fail with a full disk."""
     write, left = store.EventLog.__call__, iter(range(times))
 
     def full(self: store.EventLog, event: Event) -> None:
@@ -273,7 +273,7 @@ def is_disk_full(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
     monkeypatch.setattr(worker, "_RETRY_SECONDS", 0.0)
 
 
-def test_news_that_cannot_be_written_wait_for_room(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_events_that_cannot_be_written_are_retried(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     is_disk_full(monkeypatch, 3)
     with worker.EventRecorder(job) as record:
         for name in ("prepare", "calibrate", "tune", "write"):
@@ -284,7 +284,9 @@ def test_news_that_cannot_be_written_wait_for_room(job: Path, monkeypatch: pytes
     assert not record.has_pending
 
 
-def test_a_full_disk_ends_no_run_and_its_end_is_found_in_the_output(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_does_not_end_a_run_and_its_result_is_read_from_the_output(
+    job: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     is_disk_full(monkeypatch, 1000)
     seen: list[Event] = []
 
@@ -303,7 +305,7 @@ def test_a_full_disk_ends_no_run_and_its_end_is_found_in_the_output(job: Path, m
     assert following.close_stream(job, stopping=False, code=1).state == "died"
 
 
-def test_a_job_folder_that_cannot_be_written_is_said(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_folder_that_cannot_be_written_is_reported(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_args: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", str(job / store.OWNER))
 

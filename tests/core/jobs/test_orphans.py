@@ -1,4 +1,4 @@
-"""The parent is killed: no child may go on, and nothing half-made may stay beside the output."""
+"""When the parent is killed, its child ends and no unfinished output remains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Job folders and the state that is read back from them."""
+"""Job folders and the state that is derived from them."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def add(job: Path, *events: Event) -> None:
             emit(event)
 
 
-def left_by_the_dead(job: Path, **changes: object) -> None:
-    """The folder as a process leaves it that was killed: claimed, and locked by nobody."""
+def leave_dead_run(job: Path, **changes: object) -> None:
+    """Leave the job folder in the state after its process was killed: claimed, but not locked."""
     store.claim(job)
     store.release(job)
     if changes:
@@ -64,7 +64,7 @@ input()
 
 @contextmanager
 def another_process(job: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that runs the job."""
+    """Start another process that claims the job."""
     command = [sys.executable, "-c", CLAIMANT, str(job)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as process:
@@ -74,12 +74,12 @@ def another_process(job: Path) -> Iterator[subprocess.Popen[bytes]]:
         process.kill()
 
 
-def test_without_the_variable_jobs_live_in_the_users_data_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_variable_jobs_are_in_the_data_folder_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("BITWRIGHT_HOME")
     assert bitwright_home() == platformdirs.user_data_path("bitwright", appauthor=False)
 
 
-def test_a_job_keeps_its_spec(job: Path, home: Path) -> None:
+def test_a_new_job_has_its_spec_and_the_state_created(job: Path, home: Path) -> None:
     assert job.parent == home / "jobs"
     found = store.read_job(job)
     assert found.spec is not None
@@ -92,7 +92,7 @@ def test_ids_sort_by_time(tmp_path: Path) -> None:
     assert [job.id for job in store.list_jobs()] == made[::-1]
 
 
-def test_a_job_knows_when_it_was_made(job: Path) -> None:
+def test_the_creation_time_is_read_from_the_id(job: Path) -> None:
     assert abs(store.read_job(job).created.timestamp() - time.time()) < 3600
 
 
@@ -104,19 +104,19 @@ def test_a_job_knows_when_it_was_made(job: Path) -> None:
         (Failed("cancelled", "m", "h", "tune", False), "cancelled"),
     ],
 )
-def test_the_last_event_is_the_state(job: Path, end: Done | Failed, state: str) -> None:
+def test_the_last_event_determines_the_state(job: Path, end: Done | Failed, state: str) -> None:
     add(job, Stage("prepare"), end)
     found = store.read_job(job)
     assert (found.state, found.last) == (state, end)
 
 
-def test_a_job_runs_while_its_owner_lives(job: Path) -> None:
+def test_a_claimed_job_is_running(job: Path) -> None:
     store.claim(job)
     add(job, Stage("tune"))
     assert store.read_job(job).state == "running"
 
 
-def test_a_job_died_when_its_owner_is_gone_without_a_last_word(job: Path) -> None:
+def test_a_job_whose_process_was_killed_has_died(job: Path) -> None:
     with another_process(job) as process:
         assert store.read_job(job).state == "running"
         found = store.running_process(job)
@@ -126,8 +126,10 @@ def test_a_job_died_when_its_owner_is_gone_without_a_last_word(job: Path) -> Non
 
 
 @pytest.mark.parametrize("step", [-3600.0, -30.0, 30.0])
-def test_a_clock_that_is_set_changes_no_state(job: Path, step: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the kernel tells of a process's start in seconds moves with the clock; the lock does not."""
+def test_a_change_of_the_system_clock_does_not_change_the_state(
+    job: Path, step: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The start time of a process, as psutil reports it, depends on the clock; the lock does not."""
     now, started = time.time, psutil.Process.create_time
     with another_process(job) as process:
         monkeypatch.setattr(time, "time", lambda: now() + step)
@@ -135,7 +137,7 @@ def test_a_clock_that_is_set_changes_no_state(job: Path, step: float, monkeypatc
         assert store.read_job(job).state == "running"
         assert store.newest_running() == job
         assert store.sweep() == []
-        add(job, Done("out", 1.0, {}))  # told with the new clock
+        add(job, Done("out", 1.0, {}))  # with a time of the new clock
         process.kill()
         process.wait()
         assert store.read_job(job).state == "done"
@@ -145,29 +147,29 @@ def test_a_clock_that_is_set_changes_no_state(job: Path, step: float, monkeypatc
     ("changes", "state"),
     [
         ({"host": "another"}, "died"),  # a container on this machine
-        ({"boot": "another"}, "died"),  # this machine before it was started anew
+        ({"boot": "another"}, "died"),  # this machine before a restart
         ({"host": "another", "boot": "another"}, "elsewhere"),
     ],
 )
-def test_who_ran_it_says_whether_it_can_be_taken_for_dead(job: Path, changes: dict[str, str], state: str) -> None:
-    left_by_the_dead(job, **changes)
+def test_a_job_of_another_machine_is_elsewhere_and_not_dead(job: Path, changes: dict[str, str], state: str) -> None:
+    leave_dead_run(job, **changes)
     assert store.read_job(job).state == state
 
 
-def test_what_may_run_on_another_machine_is_not_touched(tmp_path: Path) -> None:
+def test_unfinished_output_of_another_machine_is_not_removed(tmp_path: Path) -> None:
     job, growing = staged(tmp_path, "a")
-    left_by_the_dead(job, host="another", boot="another")
+    leave_dead_run(job, host="another", boot="another")
     assert store.sweep() == []
     store.clean_up(job)
     assert growing.is_dir()
 
 
-def test_a_job_is_run_by_one_process(job: Path) -> None:
+def test_a_job_cannot_be_claimed_by_two_processes(job: Path) -> None:
     with another_process(job), pytest.raises(OutputProblem, match="run by another process"):
         store.claim(job)
 
 
-def test_without_locks_the_process_itself_is_looked_at(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_file_locks_the_process_id_determines_the_state(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def none(_descriptor: int, *, shared: bool) -> None:
         return None
 
@@ -179,7 +181,7 @@ def test_without_locks_the_process_itself_is_looked_at(job: Path, monkeypatch: p
     store.release(job)
 
 
-def test_the_end_of_an_earlier_run_does_not_count(job: Path) -> None:
+def test_the_end_of_an_earlier_run_is_ignored(job: Path) -> None:
     add(job, Failed("cancelled", "m", "h", "tune", False))
     store.claim(job)
     assert store.read_job(job).state == "running"
@@ -189,7 +191,7 @@ DAMAGES = [b"", b"{", b"[]", b'{"pid": "x"}', b'{"pid": 1e999, "started": 1, "cl
 
 
 def damage(path: Path, content: bytes | None) -> None:
-    """Put `content` in the place of a file, or a folder."""
+    """Replace a file by `content`, or by a folder if it is None."""
     path.unlink(missing_ok=True)
     if content is None:
         path.mkdir()
@@ -199,12 +201,12 @@ def damage(path: Path, content: bytes | None) -> None:
 
 @pytest.mark.parametrize("content", [*DAMAGES, None])
 @pytest.mark.parametrize("name", [store.SPEC, store.OWNER, store.EVENTS, store.CONTROL, store.LOCK])
-def test_a_damaged_job_stops_neither_the_list_nor_a_sweep(tmp_path: Path, name: str, content: bytes | None) -> None:
+def test_a_damaged_job_does_not_prevent_listing_and_sweeping(tmp_path: Path, name: str, content: bytes | None) -> None:
     job, _ = staged(tmp_path, "damaged")
-    left_by_the_dead(job)
+    leave_dead_run(job)
     damage(job / name, content)
     died, left = staged(tmp_path, "a")
-    left_by_the_dead(died)
+    leave_dead_run(died)
     assert left in store.sweep()
     assert [found.id for found in store.list_jobs()] == [died.name, job.name]
     assert (job / name).exists()
@@ -212,8 +214,8 @@ def test_a_damaged_job_stops_neither_the_list_nor_a_sweep(tmp_path: Path, name: 
 
 @pytest.mark.parametrize("name", [store.SPEC, store.OWNER])
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"version": 2}', None])
-def test_a_job_whose_record_cannot_be_read_is_damaged(job: Path, name: str, content: bytes | None) -> None:
-    left_by_the_dead(job)
+def test_a_job_whose_spec_or_owner_cannot_be_read_is_damaged(job: Path, name: str, content: bytes | None) -> None:
+    leave_dead_run(job)
     damage(job / name, content)
     assert store.read_job(job).state == "damaged"
 
@@ -225,23 +227,23 @@ def test_a_spec_whose_output_is_no_path_is_damaged(job: Path, value: object) -> 
     assert store.sweep() == []
 
 
-def test_a_file_too_large_to_be_ours_is_not_read(job: Path) -> None:
+def test_a_spec_above_the_size_limit_is_not_read(job: Path) -> None:
     with (job / store.SPEC).open("r+b") as stream:
         stream.truncate(1 << 32)
     assert store.read_job(job).state == "damaged"
 
 
-def test_other_folders_are_no_jobs(job: Path) -> None:
+def test_folders_whose_name_is_no_job_id_are_not_listed(job: Path) -> None:
     (job.parent / "notes").mkdir()
     (job.parent / "20260101-000000-000000.txt").write_text("")
     assert [found.id for found in store.list_jobs()] == [job.name]
 
 
-def test_no_home_has_no_jobs() -> None:
+def test_a_missing_home_folder_has_no_jobs() -> None:
     assert store.list_jobs() == []
 
 
-def test_cleaning_up_removes_the_staging_folder_and_nothing_else(job: Path, tmp_path: Path) -> None:
+def test_clean_up_removes_the_staging_folder_and_nothing_else(job: Path, tmp_path: Path) -> None:
     mine = staging_places(tmp_path / "out", job.name)[0]
     others = staging_places(tmp_path / "out", "another")[0]
     for folder in (mine, others, tmp_path / "out"):
@@ -262,7 +264,7 @@ def test_discarding_removes_the_job_and_keeps_the_output(job: Path, tmp_path: Pa
 
 
 def staged(tmp_path: Path, name: str) -> tuple[Path, Path]:
-    """A job and what its run left beside its output."""
+    """Create a job and the staging folder of its run."""
     job = store.create(JobSpec("demo", str(tmp_path / name)))
     folder = staging_places(tmp_path / name, job.name)[0]
     folder.mkdir()
@@ -271,38 +273,38 @@ def staged(tmp_path: Path, name: str) -> tuple[Path, Path]:
     return job, folder
 
 
-def test_a_sweep_removes_what_dead_runs_left(tmp_path: Path) -> None:
+def test_a_sweep_removes_the_staging_folders_of_dead_runs(tmp_path: Path) -> None:
     died, left = staged(tmp_path, "a")
-    left_by_the_dead(died)
+    leave_dead_run(died)
     failed, also = staged(tmp_path, "b")
-    left_by_the_dead(failed)
+    leave_dead_run(failed)
     add(failed, Failed("internal", "m", "", "tune", False))
     assert sorted(store.sweep()) == sorted([left, also])
     assert not left.exists()
     assert not also.exists()
 
 
-def test_a_sweep_touches_nothing_else(tmp_path: Path) -> None:
+def test_a_sweep_removes_nothing_else(tmp_path: Path) -> None:
     running, growing = staged(tmp_path, "running")
     store.claim(running)
     _, begun = staged(tmp_path, "just-made")
     done, odd = staged(tmp_path, "done")
-    left_by_the_dead(done)
+    leave_dead_run(done)
     kept, finished = staged(tmp_path, "kept")
-    left_by_the_dead(kept)
+    leave_dead_run(kept)
     (finished / UNFINISHED).unlink()
     add(done, Done(str(tmp_path / "done"), 1.0, {}))
     stranger = tmp_path / ".mine.bitwright-20260101-000000-000000-abcd"
     stranger.mkdir()
     died = store.create(JobSpec("demo", str(tmp_path / "output")))
-    left_by_the_dead(died)
+    leave_dead_run(died)
     (tmp_path / "output").mkdir()
     assert store.sweep() == []
     assert all(folder.is_dir() for folder in (growing, begun, odd, finished, stranger, tmp_path / "output"))
 
 
-def test_a_sweep_passes_over_jobs_that_cannot_be_read(job: Path, tmp_path: Path) -> None:
+def test_a_sweep_skips_jobs_that_cannot_be_read(job: Path, tmp_path: Path) -> None:
     (job / store.SPEC).write_text("{")
     died, left = staged(tmp_path, "a")
-    left_by_the_dead(died)
+    leave_dead_run(died)
     assert store.sweep() == [left]

@@ -1,4 +1,4 @@
-"""The event file: appended whole, followed in whole lines, whatever a crash left in it."""
+"""The event file: whole lines are appended and read, also after a crash or on a full disk."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def names(events: list[Event]) -> list[str]:
     return [event.name if isinstance(event, Stage) else f"log: {getattr(event, 'message', '')}" for event in events]
 
 
-def test_what_is_logged_is_followed(tmp_path: Path) -> None:
+def test_a_follower_reads_the_events_since_its_last_call(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     follower = Follower(path)
     assert follower.read() == []
@@ -32,7 +32,7 @@ def test_what_is_logged_is_followed(tmp_path: Path) -> None:
     assert follower.read() == []
 
 
-def test_a_line_without_its_end_waits(tmp_path: Path) -> None:
+def test_an_incomplete_line_is_read_once_it_is_complete(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     follower = Follower(path)
     with path.open("ab", buffering=0) as stream:
@@ -44,7 +44,7 @@ def test_a_line_without_its_end_waits(tmp_path: Path) -> None:
         assert names(follower.read()) == ["a"]
 
 
-def test_nothing_is_glued_to_a_torn_last_line(tmp_path: Path) -> None:
+def test_a_truncated_last_line_is_not_merged_with_the_next_event(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     path.write_bytes(b'{"event": "Stage", "na')
     with EventLog(path) as emit:
@@ -53,7 +53,7 @@ def test_nothing_is_glued_to_a_torn_last_line(tmp_path: Path) -> None:
     assert names(Follower(path).read()) == ["after", "and on"]
 
 
-def test_a_last_line_that_lacks_only_its_newline_is_read(tmp_path: Path) -> None:
+def test_a_last_line_that_lacks_only_its_line_break_is_read(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     path.write_bytes(b'{"event": "Stage", "name": "before"}')
     with EventLog(path) as emit:
@@ -61,7 +61,7 @@ def test_a_last_line_that_lacks_only_its_newline_is_read(tmp_path: Path) -> None
     assert names(Follower(path).read()) == ["before", "after"]
 
 
-def test_half_a_line_that_a_full_disk_left_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_truncated_by_a_full_disk_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "events.jsonl"
     write, room = os.write, [12, 0]
 
@@ -82,19 +82,19 @@ def test_half_a_line_that_a_full_disk_left_is_passed_over(tmp_path: Path, monkey
 
 
 @pytest.mark.parametrize("torn", [b'{"event": "Sta', b'{"event": "Sta\n'], ids=["without a newline", "with one"])
-def test_half_a_line_at_the_end_is_passed_over(tmp_path: Path, torn: bytes) -> None:
+def test_a_truncated_line_at_the_end_is_ignored(tmp_path: Path, torn: bytes) -> None:
     path = tmp_path / "events.jsonl"
     path.write_bytes(b'{"event": "Stage", "name": "a"}\n' + torn)
     assert names(Follower(path).read()) == ["a"]
 
 
-def test_a_bad_line_in_the_middle_is_told(tmp_path: Path) -> None:
+def test_an_invalid_line_in_the_middle_is_a_log_event(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     path.write_bytes(b'nonsense\n{"event": "Stage", "name": "a"}\n')
     assert names(Follower(path).read()) == ["log: nonsense", "a"]
 
 
-def test_a_bad_line_is_told_also_where_the_next_one_comes_later(tmp_path: Path) -> None:
+def test_an_invalid_line_is_a_log_event_once_another_line_follows(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     follower = Follower(path)
     path.write_bytes(b"nonsense\n")
@@ -104,7 +104,7 @@ def test_a_bad_line_is_told_also_where_the_next_one_comes_later(tmp_path: Path) 
     assert names(follower.read()) == ["log: nonsense", "a"]
 
 
-def test_a_follower_may_begin_later(tmp_path: Path) -> None:
+def test_a_follower_can_start_at_an_offset(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     with EventLog(path) as emit:
         emit(Stage("before"))
@@ -114,7 +114,7 @@ def test_a_follower_may_begin_later(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.binary(max_size=40), max_size=20), st.integers(1, 30))
-def test_no_bytes_stop_a_follower(tmp_path_factory, pieces: list[bytes], limit: int) -> None:  # type: ignore[no-untyped-def]
+def test_a_follower_reads_past_any_bytes(tmp_path_factory, pieces: list[bytes], limit: int) -> None:  # type: ignore[no-untyped-def]
     path = tmp_path_factory.mktemp("garbage") / "events.jsonl"
     path.write_bytes(b"\n".join([*pieces, b""]))
     with EventLog(path) as emit:
@@ -128,7 +128,7 @@ def test_no_bytes_stop_a_follower(tmp_path_factory, pieces: list[bytes], limit: 
     assert len(seen) == 1 + len(lines)
 
 
-def test_an_endless_line_is_dropped_and_what_follows_is_read(tmp_path: Path) -> None:
+def test_a_line_above_the_size_limit_is_skipped(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     with path.open("wb") as stream:
         for _ in range(20):
@@ -141,7 +141,7 @@ def test_an_endless_line_is_dropped_and_what_follows_is_read(tmp_path: Path) -> 
     assert names(events)[-1] == "after"
 
 
-def test_lines_of_many_threads_never_mix(tmp_path: Path) -> None:
+def test_lines_of_several_writers_never_mix(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     logs = [EventLog(path) for _ in range(4)]
 
@@ -161,7 +161,7 @@ def test_lines_of_many_threads_never_mix(tmp_path: Path) -> None:
     assert all(isinstance(event, Stage) for event in events)
 
 
-def test_the_last_events_of_a_long_file(tmp_path: Path) -> None:
+def test_last_events_reads_only_the_end_of_a_long_file(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     with EventLog(path) as emit:
         for number in range(500):
@@ -171,7 +171,7 @@ def test_the_last_events_of_a_long_file(tmp_path: Path) -> None:
     assert 0 < len(last) < 10
 
 
-def test_the_last_event_may_be_longer_than_the_window(tmp_path: Path) -> None:
+def test_last_events_enlarges_the_window_for_a_long_line(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     with EventLog(path) as emit:
         emit(Stage("short"))
@@ -179,5 +179,5 @@ def test_the_last_event_may_be_longer_than_the_window(tmp_path: Path) -> None:
     assert names(list(last_events(path, window=100)))[0] == "x" * 5000
 
 
-def test_no_file_has_no_last_events(tmp_path: Path) -> None:
+def test_a_missing_file_has_no_last_events(tmp_path: Path) -> None:
     assert list(last_events(tmp_path / "events.jsonl")) == []

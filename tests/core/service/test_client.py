@@ -197,7 +197,7 @@ def test_abandoned_call_is_stopped_before_the_next_one(start: Callable[..., Serv
     ("number", "words"),
     [
         ("SIGKILL", "was killed, most likely because memory ran out (signal 9)"),
-        ("SIGTERM", "was ended from outside (signal 15)"),
+        ("SIGTERM", "was terminated by another program (signal 15)"),
     ],
 )
 def test_cause_of_death_is_in_the_message(start: Callable[..., Service], number: str, words: str) -> None:

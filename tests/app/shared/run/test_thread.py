@@ -148,7 +148,7 @@ def test_a_child_that_is_killed_is_explained_at_every_stage(
     assert found.record.last is not None
     message = getattr(found.record.last, "message", "")
     assert message == (
-        "The run was killed, most likely because memory ran out (signal 9). Its last words: about to die"
+        "The run was killed, most likely because memory ran out (signal 9). Its last output: about to die"
     )
     assert not (tmp_path / "outputs").exists()
 
