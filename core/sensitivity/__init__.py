@@ -1,1 +1,1 @@
-"""How much a model loses by each layer's bits, before any run."""
+"""Sensitivity: the predicted loss increase of each layer for each number of bits, measured before a run."""

@@ -1,6 +1,6 @@
-"""Measuring a model's sensitivity: from a spec to a table of loss increase, kept for the next time.
+"""Measurement of a model's sensitivity: from a spec to a cached table of loss increases.
 
-Knows the order of things; the passes and the formulas are elsewhere.
+The passes through the model are in `core.sensitivity.passes`, the formulas in `core.sensitivity.measures`.
 """
 
 from __future__ import annotations
@@ -37,12 +37,13 @@ _BATCH = 4
 
 
 def analyse(spec: AnalysisSpec, emit: Emit, should_stop: ShouldStop) -> SensitivityTable:
-    """The loss increase of every linear of the blocks under every scheme of `spec`; `Progress` on the way.
+    """Return the loss increase of every linear layer of the blocks for every scheme of `spec`; emits `Progress`.
 
-    Memory: one block, and the inputs and gradients of its layers. Hidden states are in a file.
+    The model is processed block by block: memory holds one block with the inputs and gradients of its layers, and the
+    hidden states are in a file.
 
     Raises:
-        BitwrightError: the model or the text cannot be used; Cancelled.
+        BitwrightError: The model or the text cannot be used; `Cancelled` after a stop.
     """
     emit(Stage("prepare"))
     source = open_source(spec.model, emit, should_stop)
@@ -52,7 +53,7 @@ def analyse(spec: AnalysisSpec, emit: Emit, should_stop: ShouldStop) -> Sensitiv
     config = read_config(source.folder)
     tree = build_tree(config, read_tensors(source.folder, config))
     if tree.refusal:
-        raise UnsupportedModel(tree.refusal, "`bitwright inspect` shows what is in it.")
+        raise UnsupportedModel(tree.refusal, "`bitwright inspect` shows the layers of the model.")
     store = FingerprintedStore(source.folder, tree.tensors)
     skeleton = build_skeleton(tree, store)
     skeleton.check()
@@ -92,7 +93,7 @@ def _prove(
 
 
 def _measure(spec: AnalysisSpec, model_pass: Pass) -> dict[str, tuple[float, ...]]:
-    """A row of loss_increases for every layer."""
+    """Return the loss increases of every layer, one value per scheme."""
     rows: dict[str, tuple[float, ...]] = {}
     linears = {linear.name: linear for linear in model_pass.skeleton.tree.linears}
 
@@ -130,7 +131,10 @@ def _loss_increase(measure: str, scheme: LayerScheme, weight: Tensor, activation
 
 
 def _labels(spec: AnalysisSpec) -> Callable[[Tensor, Tensor], Tensor]:
-    """For `fisher` labels drawn from the model's own predictions, else the text's own."""
+    """Return the function that provides the labels: sampled from the model's predictions for `fisher`, else the text.
+
+    The function takes logits [tokens, vocabulary] and the next tokens [tokens], and returns labels [tokens].
+    """
     generator = torch.Generator().manual_seed(spec.seed)
 
     def sampled(scores: Tensor, _following: Tensor) -> Tensor:
@@ -146,7 +150,8 @@ def _tokens(spec: AnalysisSpec, folder: Path, tree: ModelTree, emit: Emit, shoul
     longest = context_length(tree.config) or ASSUMED
     if spec.seqlen > longest:
         raise BadInput(
-            f"The model reads at most {longest} tokens, and seqlen is {spec.seqlen}.", "Use shorter samples."
+            f"The context of the model is at most {longest} tokens, and seqlen is {spec.seqlen}.",
+            "Use a shorter sequence length.",
         )
     return load(
         spec.calibration,

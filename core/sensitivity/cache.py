@@ -16,10 +16,10 @@ _MAX_TABLES = 200
 
 
 def find(spec: AnalysisSpec, folder: Path) -> SensitivityTable | None:
-    """The table that `keep` was given for the same model, text and settings; None where it is not there or damaged.
+    """Return the saved table for the same model, text and settings, or None if there is none or it is damaged.
 
     Args:
-        folder: of the model.
+        folder: Folder of the model.
     """
     path = _path(spec, folder)
     if not path.is_file():
@@ -31,7 +31,7 @@ def find(spec: AnalysisSpec, folder: Path) -> SensitivityTable | None:
 
 
 def save(spec: AnalysisSpec, folder: Path, table: SensitivityTable) -> None:
-    """Keep a table for the next time; a disk that cannot take it is no reason to fail."""
+    """Save a table and remove the oldest ones. A table that cannot be written is not saved."""
     path = _path(spec, folder)
     with contextlib.suppress(OSError, BitwrightError):
         writable_folder()
@@ -40,12 +40,18 @@ def save(spec: AnalysisSpec, folder: Path, table: SensitivityTable) -> None:
 
 
 def writable_folder() -> Path:
-    """A folder of ours for what a measurement keeps for a while; made."""
+    """Return the folder for tables and temporary files of measurements, and create it if necessary.
+
+    Raises:
+        OutputProblem: It cannot be created.
+    """
     path = _folder()
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputProblem(f"{path} cannot be made: {error.strerror}.", "Set BITWRIGHT_HOME to another.") from error
+        raise OutputProblem(
+            f"{path} cannot be created: {error.strerror}.", "Set BITWRIGHT_HOME to a writable folder."
+        ) from error
     return path
 
 
@@ -58,7 +64,7 @@ def _path(spec: AnalysisSpec, folder: Path) -> Path:
 
 
 def _stamp(spec: AnalysisSpec, folder: Path) -> str:
-    """What changes when a file of the model or of the text does."""
+    """Return a hash of the names, sizes and modification times of the files of the model and of the text."""
     files = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
     text = expanded(spec.calibration)
     if text.is_file():
@@ -72,7 +78,7 @@ def _stamp(spec: AnalysisSpec, folder: Path) -> str:
 
 
 def _remove_old(folder: Path) -> None:
-    """Keep the newest tables only."""
+    """Remove all but the newest tables."""
     files = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
     for path in files[_MAX_TABLES:]:
         path.unlink(missing_ok=True)

@@ -1,14 +1,14 @@
-"""From what a layer met to the loss increase of a scheme. Knows one layer at a time.
+"""The measures of sensitivity: the loss increase of one layer under one scheme, from its captured activations.
 
-`fisher`: the growth of the loss to second order. Where two models agree, the Hessian of the divergence between their
-predictions is the Fisher information: the expected outer product of gradients, for labels drawn from the model's own
-predictions (Martens 2020, "New Insights and Perspectives on the Natural Gradient Method", section 5). For a layer
-y = W x with error dW and such gradients g that is 1/2 E[(g . dW x)^2] a token, when what different tokens do is taken
-as independent. One product a scheme.
+`fisher`: second-order increase of the loss. At the original weights, the Hessian of the KL divergence between the
+predictions of two models is the Fisher information matrix: the expected outer product of the gradients, for labels
+sampled from the predictions of the model itself (Martens 2020, "New Insights and Perspectives on the Natural Gradient
+Method", section 5). For a layer y = W x with weight error dW and output gradients g, this gives 1/2 E[(g . dW x)^2] per
+token, if the contributions of different tokens are assumed to be independent. It needs one matrix product per scheme.
 
-`first-order`: sum |dL/dW * dW| with the gradient of the text's own loss, as auto-round's AutoScheme scores layers.
+`first-order`: sum |dL/dW * dW| with the gradient of the loss on the text, as in the AutoScheme of auto-round.
 
-`output`: E|dW x|^2 / E|W x|^2, from the mean squares of inputs and outputs alone.
+`output`: E|dW x|^2 / E|W x|^2, from the mean squares of the inputs and outputs.
 """
 
 from __future__ import annotations
@@ -21,32 +21,33 @@ from core.schemes import LayerScheme
 from core.sensitivity.passes import CapturedActivations
 
 TUNED = 0.4
-"""Share of the loss increase of plain rounding that tuning leaves: 0.28 to 0.48 in six runs of the demo model (uniform
-and mixed maps of 2.3 to 4.3 bits a weight, recipe `quick`). The same for all layers, so that it decides nothing."""
+"""Ratio of the loss increase after tuning to the one of rounding to nearest: 0.28 to 0.48 in six runs of the demo model
+(uniform and mixed maps of 2.3 to 4.3 bits per weight, recipe `quick`). As it is the same for all layers, it does not
+affect the allocation."""
 
 
 def error_of(weight: Tensor, scheme: LayerScheme) -> Tensor:
-    """What rounding to nearest does to a weight [out, in], fp32."""
+    """Return the error of a weight [out, in] after rounding to nearest, in float32."""
     rounded = torch.empty_like(weight, dtype=torch.float32)
     quantize_into(new_grid(weight, scheme), rounded)
     return rounded.sub_(weight.float())
 
 
 def fisher(activations: CapturedActivations, error: Tensor) -> float:
-    """Predicted growth of the loss in nats a token, before any tuning."""
+    """Return the predicted loss increase of rounding to nearest, in nats per token."""
     output_error = activations.inputs @ error.to(activations.inputs.dtype).T
     projection = (output_error.float() * activations.gradients.float()).sum(-1)
     return 0.5 * float(projection.square().mean())
 
 
 def first_order(activations: CapturedActivations, error: Tensor) -> float:
-    """Sum of the absolute first-order terms in nats a token."""
+    """Return the sum of the absolute first-order terms, in nats per token."""
     gradient = activations.gradients.T @ activations.inputs
     return float((gradient.float() * error).abs().sum()) / len(activations.inputs)
 
 
 def output(activations: CapturedActivations, weight: Tensor, error: Tensor) -> float:
-    """Error of the layer's output as a share of its size."""
+    """Return the relative error of the layer's output: mean square of the error over mean square of the output."""
     squares = activations.inputs.float().square().mean(0)
     size = (activations.inputs @ weight.to(activations.inputs.dtype).T).float().square().mean(0).sum()
     return float((error.square() @ squares).sum() / size.clamp(min=1e-30))

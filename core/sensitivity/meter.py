@@ -1,4 +1,4 @@
-"""How far an analysis is and how long it will still take. Knows steps as counts."""
+"""Progress and remaining time of a sensitivity measurement."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import time
 from core.events import Emit, Progress
 
 _UNCERTAINTY = 0.2
-"""How far the remaining time may be off, as a share of it."""
+"""Relative uncertainty of the remaining time."""
 
 
 class PassProgress:
-    """Turns steps done into `Progress`. A step of the way back takes `_BACK` times one of the way there.
+    """Counter of steps that emits `Progress`. A step of the backward pass takes `_BACK` times as long as a forward one.
 
     Args:
-        forward, backward: number of steps of each way.
+        forward, backward: Number of steps of each pass.
     """
 
     _BACK = 3.0
@@ -27,7 +27,7 @@ class PassProgress:
         self._start = time.monotonic()
 
     def step(self) -> None:
-        """One more block is done."""
+        """Count one more block and emit the progress."""
         self._done += 1
         completed = min(self._done, self._forward) + self._BACK * max(0, self._done - self._forward)
         remaining = (time.monotonic() - self._start) * (self._total - completed) / completed

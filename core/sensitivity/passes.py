@@ -1,9 +1,8 @@
-"""The calibration text through the whole model and its gradients back, one block at a time.
+"""Forward and backward pass of the calibration text through the whole model, one block at a time.
 
-Forward, the hidden states that enter each block are kept in a file; backward, each block is run again with gradients.
-So no more than one block is in memory, whatever the depth. Weights get no gradients: what a layer's weights do to the
-loss follows from its inputs and the gradients of its outputs, which is what is handed out. Knows no schemes and no
-loss increase.
+The forward pass stores the hidden states that enter each block in a file. The backward pass runs each block again with
+gradients. So only one block is in memory at a time. Weights get no gradients: the effect of a layer's weights on the
+loss follows from its inputs and the gradients of its outputs, which are captured.
 """
 
 from __future__ import annotations
@@ -25,16 +24,17 @@ from core.quant.activations import Activations
 from core.sensitivity.states import HiddenStates
 
 _CHUNK = 128
-"""Tokens scored at once: the logits of a long text over a large vocabulary outweigh a block."""
+"""Number of tokens whose logits are computed at once: those of a long text and a large vocabulary exceed a block."""
 
 
 @dataclass(frozen=True)
 class CapturedActivations:
-    """What a linear layer met on the way.
+    """The inputs of a linear layer and the gradients of its outputs.
 
     Attributes:
         inputs: [tokens, in].
-        gradients: of the summed loss with respect to its outputs, [tokens, out]; empty on a way forward alone.
+        gradients: Gradients of the summed loss with respect to the outputs, [tokens, out]; empty without a backward
+            pass.
     """
 
     inputs: Tensor
@@ -43,14 +43,16 @@ class CapturedActivations:
 
 @dataclass(frozen=True)
 class Pass:
-    """A text on its way through a model.
+    """A block-by-block pass of a text through a model.
 
     Attributes:
         tokens: int64 [samples, tokens].
-        states: what enters each block by its number, and last what leaves the last one; filled by `forward`. Inputs and
-            gradients of layers are held in the same dtype.
-        batch: samples at once.
-        step: told after each block of each way.
+        states: Inputs of each block by its number, then the outputs of the last block; filled by `forward`. Inputs and
+            gradients of layers are stored in the same dtype.
+        calls: The call of each block, with its other arguments.
+        device, dtype: Device and dtype of matrix products.
+        batch: Number of samples per batch.
+        step: Called after each block of each pass.
     """
 
     skeleton: Skeleton
@@ -64,6 +66,7 @@ class Pass:
     step: Callable[[], None]
 
     def slices(self) -> Iterator[slice]:
+        """Return the slices of the samples, one per batch."""
         return (slice(start, start + self.batch) for start in range(0, len(self.tokens), self.batch))
 
 
@@ -78,11 +81,14 @@ def open_pass(
     should_stop: ShouldStop,
     step: Callable[[], None],
 ) -> Iterator[Pass]:
-    """The text at the door of the first block.
+    """Open a pass and compute the inputs of the first block.
 
     Args:
-        folder: for the file of hidden states.
-        dtype: of matrix products; the residual stream stays fp32.
+        tokens: int64 [samples, tokens].
+        folder: Folder for the file of hidden states.
+        dtype: Dtype of matrix products; the residual stream is float32.
+        batch: Number of samples per batch.
+        step: Called after each block of each pass.
     """
     skeleton.fill("", torch.float32, device, skip=(skeleton.stack, *skeleton.ends()))
     kept = torch.float32 if dtype == torch.float32 else torch.bfloat16  # fp16 has too little range for gradients
@@ -98,10 +104,11 @@ def open_pass(
 
 
 def forward(model_pass: Pass, visit: Callable[[Mapping[str, CapturedActivations]], None] | None = None) -> None:
-    """Fill the states behind every block.
+    """Compute the outputs of every block and store them in the states.
 
     Args:
-        visit: gets the inputs of the linears of each block, by name in the checkpoint; gradients are empty.
+        visit: Called with the inputs of the linear layers of each block, by their names in the checkpoint, without
+            gradients.
     """
     for block in range(model_pass.skeleton.tree.blocks):
         with _loaded_block(model_pass, block) as module, torch.no_grad():
@@ -123,11 +130,12 @@ def forward(model_pass: Pass, visit: Callable[[Mapping[str, CapturedActivations]
 def backward(
     model_pass: Pass, labels: Callable[[Tensor, Tensor], Tensor]
 ) -> Iterator[tuple[int, dict[str, CapturedActivations]]]:
-    """From the last block to the first, what its linears met.
+    """Yield the number of each block, from the last to the first, with the captured activations of its linear layers.
 
     Args:
-        labels: from logits [tokens, vocabulary] and the tokens that follow ([tokens], -1 behind the last) the labels
-            whose negative log-likelihood, summed, is the loss; -1: none.
+        labels: Function that returns the labels [tokens] from logits [tokens, vocabulary] and the next tokens [tokens],
+            which are -1 after the last token. The loss is the sum of their negative log-likelihoods; labels of -1 are
+            ignored.
     """
     gradient = _gradient_at_head(model_pass, labels)
     for block in range(model_pass.skeleton.tree.blocks - 1, -1, -1):
@@ -139,7 +147,7 @@ def backward(
                     with products_in(model_pass.dtype, model_pass.device):
                         after = model_pass.calls[block](module, hidden)
                     outputs = [output for _, output in captured.values()]
-                    # A copy: the gradient of a layer that is only added to the stream is this very tensor.
+                    # copied, because autograd may return this tensor itself as the gradient of a layer's output
                     output_gradient = gradient.read(part, model_pass.device).clone()
                     found = torch.autograd.grad(after, [hidden, *outputs], output_gradient)
                 gradient.write(part, found[0])
@@ -152,7 +160,7 @@ def backward(
 
 
 def _gradient_at_head(model_pass: Pass, labels: Callable[[Tensor, Tensor], Tensor]) -> Activations:
-    """Gradient of the loss with respect to what leaves the last block."""
+    """Return the gradient of the loss with respect to the outputs of the last block."""
     skeleton, last = model_pass.skeleton, model_pass.skeleton.tree.blocks
     gradient = Activations(model_pass.states.shape, torch.float32)
     path = skeleton.head()
@@ -179,7 +187,7 @@ def _gradient_at_head(model_pass: Pass, labels: Callable[[Tensor, Tensor], Tenso
 
 @contextlib.contextmanager
 def _loaded_block(model_pass: Pass, block: int) -> Iterator[nn.Module]:
-    """One block with its weights: those of its linears in the dtype of products, the rest in fp32."""
+    """Load one block: the weights of its linear layers in the dtype of matrix products, the others in float32."""
     _check_stop(model_pass)
     path = f"{model_pass.skeleton.stack}.{block}"
     names = [model_pass.skeleton.module_name(linear.name) for linear in model_pass.skeleton.tree.of_block(block)]
@@ -194,7 +202,7 @@ def _loaded_block(model_pass: Pass, block: int) -> Iterator[nn.Module]:
 
 @contextlib.contextmanager
 def _captured_linears(model_pass: Pass, block: int) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
-    """Inputs and outputs of the block's linears in one pass, by their names in the checkpoint."""
+    """Capture the inputs and outputs of the linear layers of a block, by their names in the checkpoint."""
     _check_stop(model_pass)
     captured: dict[str, tuple[Tensor, Tensor]] = {}
 
@@ -218,13 +226,13 @@ def _captured_linears(model_pass: Pass, block: int) -> Iterator[dict[str, tuple[
 
 
 def _captured_rows(model_pass: Pass, value: Tensor) -> Tensor:
-    """[..., width] as [tokens, width], checked and in the dtype that is kept."""
+    """Reshape [..., features] to [tokens, features] in the dtype of the states, and check that it is finite."""
     return _require_finite(value.reshape(-1, value.shape[-1]).to(model_pass.states.dtype))
 
 
 def _require_finite(value: Tensor) -> Tensor:
     if not torch.isfinite(value).all():
-        raise CorruptFile("The model computes values that are not finite.", "Fetch the model again.")
+        raise CorruptFile("The model computes NaN or infinite values.", "Download the model again.")
     return value
 
 

@@ -1,8 +1,8 @@
-"""What a measurement of sensitivity depends on, and which measures there are. Knows no torch.
+"""The settings of a sensitivity measurement, and the list of measures. Does not import torch.
 
-All look at one layer at a time, with every other layer untouched, and see weights that are rounded to nearest. Held
-against the divergence that one layer at 2 bits really causes (61 layers of SmolLM2-135M, logarithms correlated):
-`fisher` 0.91 and of the right size (median ratio 0.9), `first-order` 0.82 and 100 times too large, `output` 0.27.
+All measures treat one layer at a time, rounded to nearest, with every other layer unchanged. Correlation of the
+logarithms with the measured KL divergence when one layer has 2 bits (61 layers of SmolLM2-135M): `fisher` 0.91, with
+the right magnitude (median ratio 0.9); `first-order` 0.82, 100 times too large; `output` 0.27.
 """
 
 from __future__ import annotations
@@ -17,8 +17,14 @@ from core.schemes import LayerScheme
 
 @dataclass(frozen=True)
 class Measure:
-    """One way to predict loss increase: its name, its name for people, what it does in a sentence, and the unit of its
-    figures ("" for none)."""
+    """A measure of sensitivity.
+
+    Attributes:
+        name: Name on the command line and in JSON.
+        title: Name in the window.
+        about: Description in one sentence.
+        unit: Unit of its values, "" for none.
+    """
 
     name: str
     title: str
@@ -30,26 +36,31 @@ MEASURES = (
     Measure(
         "fisher",
         "Effect on the predictions",
-        "How far each layer's error moves what the model predicts.",
-        "nats a token",
+        "Change of the model's predictions by the error of each layer (Fisher information).",
+        "nats per token",
     ),
-    Measure("first-order", "First-order loss", "What AutoScheme uses: gradient of the loss times weight error."),
-    Measure("output", "Layer outputs (quick)", "How much each layer's own output changes; one pass, no gradients."),
+    Measure("first-order", "First-order loss", "Gradient of the loss times weight error, as in AutoScheme."),
+    Measure("output", "Layer outputs (quick)", "Relative error of each layer's output. One pass without gradients."),
 )
 DEFAULT = MEASURES[0].name
 
 _FORMULA_VERSION = 2
-"""Changed with the arithmetic, so that no table of an older one is taken for its own."""
+"""Part of the cache key; increased whenever the computation changes, so that older tables are not used."""
 
 
 @dataclass(frozen=True)
 class AnalysisSpec:
-    """All that a table of loss increase depends on.
+    """The settings that determine a table of loss increases.
 
     Attributes:
-        model: a folder, `.gguf` file, Hub id or `demo`.
-        schemes: the quantized candidates.
-        calibration, samples, seqlen, seed: the text, as in a run.
+        model: Hub id, folder, `.gguf` file, or `demo`.
+        schemes: The quantized candidates.
+        measure: Name of the measure.
+        calibration, samples, seqlen, seed: The calibration text, as for a run.
+        device: As for a run.
+
+    Raises:
+        BadInput: A value is out of range.
     """
 
     model: str
@@ -66,11 +77,13 @@ class AnalysisSpec:
         if self.measure not in known:
             raise BadInput(f"There is no measure {self.measure!r}.", f"Choose from {', '.join(known)}.")
         if not self.schemes or not all(scheme.quantized for scheme in self.schemes):
-            raise BadInput("Nothing to measure: no bits to choose from.", "Give at least one of 2, 3, 4 and 8 bits.")
+            raise BadInput("There are no bits to choose from.", "Give at least one of 2, 3, 4 and 8 bits.")
         if self.samples < 1 or self.seqlen < 32:
-            raise BadInput("Sensitivity needs at least 1 sample of 32 tokens.", "Give more text.")
+            raise BadInput(
+                "Measuring sensitivity needs at least 1 sample of 32 tokens.", "Use more samples or longer sequences."
+            )
 
     def key(self, stamp: str) -> str:
-        """Under what the result is kept; `stamp` stands for the files of model and text."""
+        """Return the cache key of the table; `stamp` identifies the files of the model and of the text."""
         values = {**asdict(self), "stamp": stamp, "formulas": _FORMULA_VERSION}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:24]

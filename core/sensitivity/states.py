@@ -1,6 +1,6 @@
-"""The hidden states that enter each block, in a file: there are as many as blocks, and memory must not grow with them.
+"""A temporary file of hidden states, so that memory does not grow with the number of blocks.
 
-Plain reads and writes: pages of a mapped file count as the process's own. Knows tensors, not models.
+The file is read and written explicitly, because the pages of a memory-mapped file count as memory of the process.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ from core.errors import DiskFull
 
 
 class HiddenStates:
-    """Hidden states [samples, tokens, width] under a number each, written and read by samples.
+    """Numbered tensors of hidden states [samples, tokens, hidden_size] in a file, accessed by slices of samples.
 
-    The file has no name, so that nothing is left of it whatever happens. Used as a context, which closes it.
+    The file has no name, so it never remains after the process. A context manager, which closes the file on exit.
 
     Args:
-        shape: samples, tokens, width; dtype: in which they are stored; folder: where there is room.
+        shape: Samples, tokens, hidden_size.
+        dtype: Dtype in the file.
+        folder: Folder of the file.
     """
 
     def __init__(self, shape: tuple[int, int, int], dtype: torch.dtype, folder: Path) -> None:
@@ -36,7 +38,7 @@ class HiddenStates:
         self._file.close()
 
     def read(self, number: int, part: slice, device: torch.device) -> Tensor:
-        """Samples as fp32 [batch, tokens, width] on `device`."""
+        """Return the samples `part` of tensor `number` as float32 [batch, tokens, hidden_size] on `device`."""
         start, stop, _ = part.indices(self.shape[0])
         data = bytearray((stop - start) * self._sample_bytes)
         self._file.seek(self._offset(number, start))
@@ -45,10 +47,10 @@ class HiddenStates:
         return stored.to(device, torch.float32)
 
     def write(self, number: int, part: slice, value: Tensor) -> None:
-        """Keep samples, of any dtype.
+        """Write the samples `part` of tensor `number`, of any dtype.
 
         Raises:
-            DiskFull: there is no room for them.
+            DiskFull: The file cannot be written.
         """
         start, _, _ = part.indices(self.shape[0])
         stored = value.detach().to("cpu", self.dtype).contiguous().view(torch.uint8)
@@ -58,7 +60,8 @@ class HiddenStates:
             self._file.flush()
         except OSError as error:
             raise DiskFull(
-                "The disk has no room for what the model computes on the way.", "Free some room, or use fewer samples."
+                "The disk is full; the hidden states of the model cannot be stored.",
+                "Free some space, or use fewer samples.",
             ) from error
 
     def _offset(self, number: int, sample: int) -> int:

@@ -1,8 +1,7 @@
-"""The predicted loss increase of every layer under every scheme that it might get. A plain value; knows no torch.
+"""The table of predicted loss increases of every layer for every candidate scheme. Does not import torch.
 
-Loss increase is additive over layers: that of a whole map is the sum of its layers'. Its unit is nats a token, the
-predicted growth of the model's loss; a measure that knows no such unit says so where it is described
-(`core.sensitivity.spec`).
+Loss increases are assumed to be additive: the loss increase of a bits map is the sum over its layers. The unit is nats
+per token, unless the measure has no unit (see `core.sensitivity.spec`).
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ _VERSION = 1
 
 @dataclass(frozen=True)
 class SensitivityTable:
-    """What each layer costs.
+    """The predicted loss increase of each layer for each scheme.
 
     Attributes:
-        measure: name of the measure.
-        layers: names as in the checkpoint.
-        schemes: the quantized candidates as they were asked for; a layer got what `LayerScheme.fit` makes of them.
-        loss_increase: [layer][scheme], finite and not negative; 16 bits add no loss.
+        measure: Name of the measure.
+        layers: Names of the layers in the checkpoint.
+        schemes: The quantized candidates as requested; each layer was measured with the result of `LayerScheme.fit`.
+        loss_increase: [layer][scheme], finite and not negative; the loss increase at 16 bits is zero.
     """
 
     measure: str
@@ -40,12 +39,15 @@ class SensitivityTable:
         if len(self.loss_increase) != len(self.layers) or any(
             len(row) != len(self.schemes) for row in self.loss_increase
         ):
-            raise ValueError("one row a layer, one value a scheme")
+            raise ValueError("one row per layer and one value per scheme are required")
         if any(not (math.isfinite(value) and value >= 0) for row in self.loss_increase for value in row):
-            raise ValueError("loss increase is finite and not negative")
+            raise ValueError("loss increases must be finite and not negative")
 
     def of(self, layer: str, scheme: LayerScheme) -> float | None:
-        """The loss increase of a layer; of another group size or symmetry, that of the same bits. None: not known."""
+        """Return the loss increase of a layer, or None if it was not measured.
+
+        For a group size or symmetry that was not measured, the value of a scheme with the same bits is returned.
+        """
         row = self._rows.get(layer)
         if not scheme.quantized:
             return 0.0
@@ -55,7 +57,7 @@ class SensitivityTable:
         return None if column is None else row[column]
 
     def total(self, plans: Iterable[LayerPlan]) -> float | None:
-        """The loss increase of a whole map; None where a layer's is not known."""
+        """Return the loss increase of a whole bits map, or None if that of a layer is unknown."""
         values = [self.of(plan.linear.name, plan.scheme) for plan in plans]
         known = [value for value in values if value is not None]
         return math.fsum(known) if len(known) == len(values) else None
@@ -83,10 +85,10 @@ class SensitivityTable:
 
 
 def from_json(value: Any) -> SensitivityTable:
-    """A table from its JSON value.
+    """Return the table with the given JSON value.
 
     Raises:
-        CorruptFile: it is not one.
+        CorruptFile: The value is not a table of this version.
     """
     try:
         if value["version"] != _VERSION:

@@ -1,4 +1,4 @@
-"""A whole measurement on a tiny model."""
+"""Complete measurements of a tiny model."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def run(spec: AnalysisSpec) -> tuple[SensitivityTable, list[Event]]:
 
 
 @pytest.mark.parametrize("measure", [measure.name for measure in MEASURES])
-def test_every_layer_has_its_loss_increase(spec: AnalysisSpec, measure: str) -> None:
+def test_every_layer_has_a_positive_loss_increase(spec: AnalysisSpec, measure: str) -> None:
     table, _ = run(replace(spec, measure=measure))
     assert (table.measure, table.schemes) == (measure, SCHEMES)
     assert len(table.layers) == BLOCKS * len(SHAPES)
@@ -59,52 +59,52 @@ def test_the_same_spec_gives_the_same_table(spec: AnalysisSpec, home: Path) -> N
     assert run(spec)[0] == first
 
 
-def test_progress_rises_to_the_whole(spec: AnalysisSpec) -> None:
+def test_progress_rises_to_one(spec: AnalysisSpec) -> None:
     shares = [event.fraction for event in run(spec)[1] if isinstance(event, Progress)]
     assert shares == sorted(shares)
     assert len(shares) == 2 * BLOCKS
     assert shares[-1] == 1
 
 
-def test_a_second_time_it_is_only_looked_up(spec: AnalysisSpec) -> None:
+def test_a_second_measurement_comes_from_the_cache(spec: AnalysisSpec) -> None:
     first, _ = run(spec)
     again, events = run(spec)
     assert again == first
     assert not any(isinstance(event, Progress) for event in events)
 
 
-def test_another_model_in_the_same_folder_is_measured(spec: AnalysisSpec) -> None:
+def test_a_changed_model_file_is_measured_again(spec: AnalysisSpec) -> None:
     run(spec)
     weights = Path(spec.model) / "model.safetensors"
     weights.write_bytes(weights.read_bytes())
     assert any(isinstance(event, Progress) for event in run(spec)[1])
 
 
-def test_a_damaged_table_is_measured_again(spec: AnalysisSpec, home: Path) -> None:
+def test_a_damaged_cache_file_is_ignored(spec: AnalysisSpec, home: Path) -> None:
     first, _ = run(spec)
     for file in (home / "sensitivity").iterdir():
         file.write_text("{", encoding="utf-8")
     assert run(spec)[0] == first
 
 
-def test_a_stop_leaves_nothing(spec: AnalysisSpec, home: Path) -> None:
+def test_a_cancelled_measurement_saves_no_table(spec: AnalysisSpec, home: Path) -> None:
     with pytest.raises(Cancelled):
         analyse(spec, lambda event: None, lambda: True)
     assert not (home / "sensitivity").exists()
 
 
-def test_a_group_that_does_not_divide_is_measured_as_it_would_be_stored(spec: AnalysisSpec) -> None:
+def test_a_group_size_that_does_not_divide_the_inputs_is_measured_as_it_would_be_stored(spec: AnalysisSpec) -> None:
     given, fitting = (run(replace(spec, schemes=(LayerScheme(4, group),)))[0] for group in (128, 64))
-    name = "model.layers.0.self_attn.q_proj"  # 64 wide
+    name = "model.layers.0.self_attn.q_proj"  # 64 inputs
     assert given.of(name, LayerScheme(4, 128)) == fitting.of(name, LayerScheme(4, 64))
 
 
-def test_more_tokens_than_the_model_reads_are_refused(spec: AnalysisSpec) -> None:
+def test_a_sequence_length_above_the_context_is_refused(spec: AnalysisSpec) -> None:
     with pytest.raises(BadInput, match="at most 256"):
         run(replace(spec, seqlen=512))
 
 
-def test_weights_that_are_not_numbers_are_refused(spec: AnalysisSpec) -> None:
+def test_nan_weights_are_refused(spec: AnalysisSpec) -> None:
     from safetensors.torch import load_file, save_file
 
     file = Path(spec.model) / "model.safetensors"

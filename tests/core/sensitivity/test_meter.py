@@ -1,4 +1,4 @@
-"""How far an analysis is."""
+"""Progress of a sensitivity measurement."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ def shares(forward: int, backward: int) -> list[float]:
     return [event.fraction for event in events if isinstance(event, Progress)]
 
 
-def test_a_step_back_counts_as_three_there() -> None:
+def test_a_backward_step_counts_as_three_forward_steps() -> None:
     assert shares(3, 3) == [1 / 12, 2 / 12, 3 / 12, 6 / 12, 9 / 12, 1.0]
 
 
-def test_one_way_alone_is_the_whole() -> None:
+def test_a_forward_pass_alone_reaches_one() -> None:
     assert shares(2, 0) == [0.5, 1.0]

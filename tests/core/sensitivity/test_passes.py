@@ -1,4 +1,4 @@
-"""What is met block by block is what autograd meets in the whole model."""
+"""The block-by-block passes give the same activations and gradients as autograd on the whole model."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def following(_scores: Tensor, tokens: Tensor) -> Tensor:
 
 
 def whole_model(folder: Path) -> dict[str, CapturedActivations]:
-    """Inputs and output gradients of all linears, by autograd through the model as transformers loads it."""
+    """Return the inputs and output gradients of all linear layers, by autograd on the transformers model."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval().requires_grad_(False)
     captured: dict[str, tuple[Tensor, Tensor]] = {}
     for name, module in model.named_modules():
@@ -84,21 +84,21 @@ def test_inputs_and_gradients_are_those_of_the_whole_model(folder: Path, tmp_pat
             torch.testing.assert_close(found[name].gradients, activations.gradients, rtol=1e-3, atol=1e-5)
 
 
-def test_blocks_come_back_from_the_last_to_the_first(folder: Path, tmp_path: Path) -> None:
+def test_the_backward_pass_goes_from_the_last_block_to_the_first(folder: Path, tmp_path: Path) -> None:
     with make_pass(folder, tmp_path) as (model_pass, steps):
         forward(model_pass)
         assert [block for block, _ in backward(model_pass, following)] == list(reversed(range(BLOCKS)))
         assert len(steps) == 2 * BLOCKS
 
 
-def test_nothing_of_a_block_stays_in_memory(folder: Path, tmp_path: Path) -> None:
+def test_all_blocks_are_unloaded_after_the_passes(folder: Path, tmp_path: Path) -> None:
     with make_pass(folder, tmp_path) as (model_pass, _):
         forward(model_pass)
         list(backward(model_pass, following))
         assert all(value.is_meta for value in model_pass.skeleton.blocks.parameters())
 
 
-def test_a_stop_ends_it_between_blocks(folder: Path, tmp_path: Path) -> None:
+def test_a_stop_cancels_the_pass_after_the_current_block(folder: Path, tmp_path: Path) -> None:
     with make_pass(folder, tmp_path, stop_after=1) as (model_pass, steps):
         with pytest.raises(Cancelled):
             forward(model_pass)

@@ -1,4 +1,4 @@
-"""What a measurement depends on."""
+"""The settings of a sensitivity measurement and its cache key."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from core.sensitivity.spec import DEFAULT, MEASURES, AnalysisSpec
 SPEC = AnalysisSpec("demo", (LayerScheme(2), LayerScheme(4)))
 
 
-def test_the_default_is_a_measure_that_is_offered() -> None:
+def test_the_default_measure_is_in_the_list() -> None:
     assert DEFAULT in [measure.name for measure in MEASURES]
 
 
@@ -29,17 +29,17 @@ def test_the_default_is_a_measure_that_is_offered() -> None:
         {"model": "x"},
     ],
 )
-def test_whatever_changes_the_result_changes_the_key(change: dict[str, Any]) -> None:
+def test_every_setting_changes_the_cache_key(change: dict[str, Any]) -> None:
     assert replace(SPEC, **change).key("files") != SPEC.key("files")
 
 
-def test_other_files_change_the_key() -> None:
+def test_changed_files_change_the_cache_key() -> None:
     assert SPEC.key("files") != SPEC.key("other files")
 
 
 @pytest.mark.parametrize(
     "change", [{"measure": "guess"}, {"schemes": ()}, {"schemes": (LayerScheme(16),)}, {"samples": 0}, {"seqlen": 8}]
 )
-def test_what_cannot_be_measured_is_refused(change: dict[str, Any]) -> None:
+def test_settings_out_of_range_are_refused(change: dict[str, Any]) -> None:
     with pytest.raises(BadInput):
         replace(SPEC, **change)

@@ -1,4 +1,4 @@
-"""A table of predicted loss increase as a value and as JSON."""
+"""The table of predicted loss increases, and its JSON."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def plan(name: str, scheme: LayerScheme) -> LayerPlan:
     return LayerPlan(Linear(name, 0, name, 64, 64, "BF16", False, False), scheme, "default", "")
 
 
-def test_it_knows_what_a_scheme_does_to_a_layer() -> None:
+def test_the_loss_increase_of_a_layer_is_looked_up_by_its_scheme() -> None:
     assert TABLE.of("b", TWO) == 0.5
 
 
@@ -30,12 +30,12 @@ def test_sixteen_bits_add_no_loss() -> None:
     assert TABLE.of("a", LayerScheme(16, 64)) == 0.0
 
 
-def test_another_group_or_symmetry_counts_as_the_same_bits() -> None:
+def test_another_group_size_or_symmetry_has_the_loss_increase_of_the_same_bits() -> None:
     assert TABLE.of("a", LayerScheme(4, 32, sym=False)) == 0.25
 
 
 @pytest.mark.parametrize(("layer", "scheme"), [("c", TWO), ("a", LayerScheme(3, 64))])
-def test_what_was_not_measured_is_not_known(layer: str, scheme: LayerScheme) -> None:
+def test_an_unmeasured_layer_or_scheme_is_none(layer: str, scheme: LayerScheme) -> None:
     assert TABLE.of(layer, scheme) is None
 
 
@@ -43,25 +43,25 @@ def test_the_loss_increase_of_a_map_is_the_sum_of_its_layers() -> None:
     assert TABLE.total([plan("a", FOUR), plan("b", TWO)]) == 0.75
 
 
-def test_a_sum_with_an_unknown_layer_is_not_known() -> None:
+def test_a_total_with_an_unknown_layer_is_none() -> None:
     assert TABLE.total([plan("a", FOUR), plan("c", TWO)]) is None
 
 
 @pytest.mark.parametrize(
     "loss_increase", [((1.0,), (1.0,)), ((1.0, 2.0),), ((-1.0, 0.0), (0.0, 0.0)), ((1.0, float("nan")),) * 2]
 )
-def test_a_table_that_does_not_add_up_is_refused(loss_increase: tuple[tuple[float, ...], ...]) -> None:
+def test_a_table_with_wrong_sizes_or_values_is_refused(loss_increase: tuple[tuple[float, ...], ...]) -> None:
     with pytest.raises(ValueError, match=r"one row|finite"):
         SensitivityTable("fisher", ("a", "b"), (TWO, FOUR), loss_increase)
 
 
 @given(st.lists(st.tuples(st.floats(0, 1e6), st.floats(0, 1e6)), max_size=5))
-def test_json_and_back_is_the_same_table(rows: list[tuple[float, float]]) -> None:
+def test_a_table_survives_a_round_trip_through_json(rows: list[tuple[float, float]]) -> None:
     table = SensitivityTable("output", tuple(f"layer.{n}" for n in range(len(rows))), (TWO, FOUR), tuple(rows))
     assert from_json(json.loads(json.dumps(table.to_json()))) == table
 
 
 @pytest.mark.parametrize("value", [None, [], {}, {"version": 2}, {**TABLE.to_json(), "loss_increase": [[1.0]]}])
-def test_other_json_is_refused_in_one_sentence(value: object) -> None:
+def test_json_that_is_no_table_is_refused(value: object) -> None:
     with pytest.raises(CorruptFile, match="not a table"):
         from_json(value)
