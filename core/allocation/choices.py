@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core.allocation import phrasing
 from core.allocation.knapsack import ChoiceTable
 from core.allocation.request import AllocationRequest
+from core.allocation.schemes_to_map import short_map
 from core.bitsmap import BitsMap, Rule, RuleKeys
 from core.errors import BadInput
 from core.estimation.sizes import layer_bytes, output_size, quantized_bytes
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 Ints = NDArray[np.int64]
 
-_STAYS = Rule("stays", UNTOUCHED).keys
+_UNCHANGED = Rule("stays", UNTOUCHED).keys
 
 
 @dataclass(frozen=True)
@@ -107,11 +107,11 @@ class Problem:
             scheme = schemes[wanted[place]]
             if scheme.quantized:
                 by_name[self.tree.linears[place].name] = scheme
-        return phrasing.shortest(self.tree, schemes, wanted[:inside], self.free[:inside], by_name)
+        return short_map(self.tree, schemes, wanted[:inside], self.free[:inside], by_name)
 
 
 @dataclass(frozen=True)
-class _Layers:
+class _Constraints:
     """What is settled of each linear of the tree, in its order.
 
     Attributes:
@@ -140,7 +140,7 @@ def build(tree: ModelTree, table: SensitivityTable, request: AllocationRequest) 
             bits that the table knows nothing of.
     """
     pins, apart = _pins(tree, request)
-    layers = _settled(tree, table, request, pins)
+    layers = _constraints(tree, table, request, pins)
     cases, case_of = _cases(tree, table, request, layers)
     width, count = len(request.schemes()), int(layers.unit_of.max(initial=-1)) + 1
 
@@ -157,12 +157,12 @@ def build(tree: ModelTree, table: SensitivityTable, request: AllocationRequest) 
     if table.layers:
         loss_increase[:-1, :-1] = table.loss_increase
     of_layers = loss_increase[layers.rows[:, None], by_layer([case.columns for case in cases])]
-    of_layers[by_layer([[bool(why) for why in case.forbidden] for case in cases]) > 0] = np.inf
+    of_layers[by_layer([[bool(reason) for reason in case.forbidden] for case in cases]) > 0] = np.inf
     pinned = np.array([pin is not None for pin in pins], np.bool_)
     averaged = ~layers.kept | (pinned & ~layers.free)
     raised = np.array(layers.minimum, np.int64) > 0
     total = by_unit(of_layers)
-    _refuse_dead_ends(tree, cases, case_of, layers.unit_of, total)
+    _require_choices(tree, cases, case_of, layers.unit_of, total)
     weights = np.array([inputs * outputs for inputs, outputs, _ in tree.weights], np.int64)
     return Problem(
         tree=tree,
@@ -173,20 +173,20 @@ def build(tree: ModelTree, table: SensitivityTable, request: AllocationRequest) 
         in_file=by_unit(by_layer([case.stored for case in cases])),
         counted=by_unit(by_layer([case.counted for case in cases]) * averaged[:, None]),
         loss_increase=total,
-        fixed=_outside(tree, request, apart),
+        fixed=_other_bytes(tree, request, apart),
         weights=int(weights[averaged].sum()),
         free=layers.free,
         apart=apart,
-        kept=_any(layers.unit_of, layers.kept, count),
-        pinned=_any(layers.unit_of, pinned, count),
-        raised=_any(layers.unit_of, raised, count),
+        kept=_unit_flags(layers.unit_of, layers.kept, count),
+        pinned=_unit_flags(layers.unit_of, pinned, count),
+        raised=_unit_flags(layers.unit_of, raised, count),
         notes=_notes(tree, request, layers),
     )
 
 
-def _settled(
+def _constraints(
     tree: ModelTree, table: SensitivityTable, request: AllocationRequest, pins: Sequence[RuleKeys | None]
-) -> _Layers:
+) -> _Constraints:
     """What fused groups, pins, shapes and the table settle of each layer."""
     known = {name: row for row, name in enumerate(table.layers)}
     rows = np.array([known.get(linear.name, -1) for linear in tree.linears], np.int64)
@@ -197,16 +197,18 @@ def _settled(
     unit_of = _units(tree, request)
     count = int(unit_of.max(initial=-1)) + 1
     pinned = np.array([pin is not None for pin in pins], np.bool_)
-    stays = _any(unit_of, free, count) | (_any(unit_of, kept, count) & ~_any(unit_of, pinned, count))
+    stays = _unit_flags(unit_of, free, count) | (
+        _unit_flags(unit_of, kept, count) & ~_unit_flags(unit_of, pinned, count)
+    )
     kept = stays[unit_of] | (kept & ~pinned)
     keys: list[RuleKeys | None] = list(pins)
     if request.pins or request.min_bits:
-        _share(tree, unit_of, count, keys, minimum)
-    keys = [_STAYS if stays else key for key, stays in zip(keys, kept.tolist(), strict=True)]
-    return _Layers(rows, pins, keys, minimum, free, kept, unit_of)
+        _merge_units(tree, unit_of, count, keys, minimum)
+    keys = [_UNCHANGED if stays else key for key, stays in zip(keys, kept.tolist(), strict=True)]
+    return _Constraints(rows, pins, keys, minimum, free, kept, unit_of)
 
 
-def _share(tree: ModelTree, unit_of: Ints, count: int, keys: list[RuleKeys | None], minimum: list[int]) -> None:
+def _merge_units(tree: ModelTree, unit_of: Ints, count: int, keys: list[RuleKeys | None], minimum: list[int]) -> None:
     """Gives pins and minimum of one linear to all of its unit."""
     members: list[list[int]] = [[] for _ in range(count)]
     for place, number in enumerate(unit_of.tolist()):
@@ -224,10 +226,10 @@ def _share(tree: ModelTree, unit_of: Ints, count: int, keys: list[RuleKeys | Non
             keys[place], minimum[place] = only, top
 
 
-def _notes(tree: ModelTree, request: AllocationRequest, layers: _Layers) -> tuple[str, ...]:
+def _notes(tree: ModelTree, request: AllocationRequest, layers: _Constraints) -> tuple[str, ...]:
     inside = np.array([linear.block >= 0 for linear in tree.linears], np.bool_)
     pinned = np.array([pin is not None and pin.bits != UNTOUCHED for pin in layers.pins], np.bool_)
-    said = (
+    counts = (
         (
             int((inside & layers.kept & ~layers.free & (layers.rows < 0)).sum()),
             "that were not measured and stay in 16 bits",
@@ -238,29 +240,29 @@ def _notes(tree: ModelTree, request: AllocationRequest, layers: _Layers) -> tupl
             "that are pinned but not measured, so that their loss increase is not counted",
         ),
     )
-    return tuple(f"Layers {what}: {number}." for number, what in said if number)
+    return tuple(f"Layers {what}: {number}." for number, what in counts if number)
 
 
-def _refuse_dead_ends(
+def _require_choices(
     tree: ModelTree, cases: Sequence[_Case], case_of: Ints, unit_of: Ints, loss_increase: NDArray[np.float64]
 ) -> None:
     closed = np.flatnonzero(np.isinf(loss_increase).all(axis=1))
     if not len(closed):
         return
     for place in np.flatnonzero(unit_of == closed[0]).tolist():
-        for why in filter(None, cases[case_of[place]].forbidden):
+        for reason in filter(None, cases[case_of[place]].forbidden):
             raise BadInput(
-                f"No choice is left for {tree.linears[place].name}: {why}.",
+                f"No choice is left for {tree.linears[place].name}: {reason}.",
                 "Add a number of bits to the choices, or change its pin or minimum.",
             )
 
 
-def _any(unit_of: Ints, flags: NDArray[np.bool_], count: int) -> NDArray[np.bool_]:
+def _unit_flags(unit_of: Ints, flags: NDArray[np.bool_], count: int) -> NDArray[np.bool_]:
     """Which units have a linear with the flag."""
     return np.bincount(unit_of, flags, count) > 0
 
 
-def _outside(tree: ModelTree, request: AllocationRequest, apart: Mapping[str, LayerScheme]) -> int:
+def _other_bytes(tree: ModelTree, request: AllocationRequest, apart: Mapping[str, LayerScheme]) -> int:
     """Bytes of the output that are in no linear of the tree."""
     held = sum(kept for _, _, kept in tree.weights)
     if not apart:
@@ -281,7 +283,7 @@ def _pins(tree: ModelTree, request: AllocationRequest) -> tuple[list[RuleKeys | 
     if not rules:
         return [last.get(linear.name) if linear.block < 0 else None for linear in tree.linears], apart
     chosen = BitsMap(rules=rules)
-    _refuse_strangers(chosen.unmatched(tree.block_linears), "pin")
+    _require_matches(chosen.unmatched(tree.block_linears), "pin")
     found: list[RuleKeys | None] = []
     for linear in tree.linears:
         number = chosen.winner(linear.name) if linear.block >= 0 else 0
@@ -294,13 +296,13 @@ def _minimum(tree: ModelTree, request: AllocationRequest) -> list[int]:
     if not request.min_bits:
         return [0] * len(tree.linears)
     names = [linear.name for linear in tree.linears]
-    _refuse_strangers([rule.match for rule in request.min_bits if not any(map(rule.pattern.search, names))], "minimum")
+    _require_matches([rule.match for rule in request.min_bits if not any(map(rule.pattern.search, names))], "minimum")
     return [
         max((rule.bits or 0 for rule in request.min_bits if rule.pattern.search(name)), default=0) for name in names
     ]
 
 
-def _refuse_strangers(missing: Iterable[str], what: str) -> None:
+def _require_matches(missing: Iterable[str], what: str) -> None:
     for pattern in missing:
         raise BadInput(f"The {what} {pattern} matches no layer.", "Names look like model.layers.0.mlp.down_proj.")
 
@@ -319,7 +321,7 @@ def _cases(
     tree: ModelTree,
     table: SensitivityTable,
     request: AllocationRequest,
-    layers: _Layers,
+    layers: _Constraints,
 ) -> tuple[list[_Case], Ints]:
     """The different cases, and the number of the case of each linear."""
     numbers: dict[tuple[tuple[int, int, int], RuleKeys | None, int], int] = {}
@@ -333,7 +335,7 @@ def _cases(
     made = []
     for (inputs, outputs, stored), key, least in numbers:
         assigned = tuple(key.apply(scheme) if key else scheme for scheme in request.schemes())
-        columns, why, file, counted = [], [], [], []
+        columns, reasons, file, counted = [], [], [], []
         for scheme in assigned:
             fitted, _ = scheme.fit(inputs, outputs)
             column = exact.get(scheme, by_bits.get(scheme.bits, -1)) if fitted.quantized else -1
@@ -347,12 +349,12 @@ def _cases(
                 else 2 * inputs * outputs
             )
             if fitted.quantized and scheme.bits < least:
-                why.append(f"it must have at least {least} bits")
+                reasons.append(f"it must have at least {least} bits")
             elif fitted.quantized and not allowed(fitted, inputs, outputs):
-                why.append(f"{engines.title(request.engine)} does not run {fitted.label()} in this format")
+                reasons.append(f"{engines.title(request.engine)} does not run {fitted.label()} in this format")
             else:
-                why.append("")
-        made.append(_Case(assigned, tuple(file), tuple(counted), tuple(why), tuple(columns)))
+                reasons.append("")
+        made.append(_Case(assigned, tuple(file), tuple(counted), tuple(reasons), tuple(columns)))
     for bits in sorted(missing):
         raise BadInput(f"The sensitivity to {bits} bits was not measured.", "Measure it, or take it off the choices.")
     return made, np.array(case_of, np.int64)

@@ -29,9 +29,9 @@ Floats = NDArray[np.float64]
 
 _FORBIDDEN = 1 << 60
 """Bytes of a choice that a unit does not have; its loss increase is infinite."""
-_MOST_SUMS = 60_000
+_MAX_SUMS = 60_000
 """Sums that are kept from one unit to the next; more, and the answer is no longer certain to be the best."""
-_MOST_WORK = 5_000_000
+_MAX_WORK = 5_000_000
 """Sums that are looked at in all: about a second."""
 _NOISE = 1e-12
 """Share of the loss increase below which a difference is rounding."""
@@ -155,11 +155,11 @@ def solve(units: ChoiceTable | Sequence[Sequence[Choice]], budget: int) -> Solut
         raise BadInput(
             f"At least {human(int(hull.costs[0]))} are needed, and {human(budget)} are allowed.", "Allow more."
         )
-    found = _solved(table, hull, point, budget)
-    return found if found.exact else _split(table, int(hull.units[point]), budget, found)
+    found = _solve_near(table, hull, point, budget)
+    return found if found.exact else _solve_by_choice(table, int(hull.units[point]), budget, found)
 
 
-def _solved(table: ChoiceTable, hull: Curve, point: int, budget: int) -> Solution:
+def _solve_near(table: ChoiceTable, hull: Curve, point: int, budget: int) -> Solution:
     """The best picks near the last point of the hull that the budget allows."""
     picks, price, exact = hull.picks(point), 0.0, True
     slack = budget - int(hull.costs[point])
@@ -174,7 +174,7 @@ def _solved(table: ChoiceTable, hull: Curve, point: int, budget: int) -> Solutio
     )
 
 
-def _split(table: ChoiceTable, unit: int, budget: int, known: Solution) -> Solution:
+def _solve_by_choice(table: ChoiceTable, unit: int, budget: int, known: Solution) -> Solution:
     """The best over the choices of one unit, after each of which the rest is easier: one of many fused groups, say."""
     found = []
     for choice in np.flatnonzero(np.isfinite(table.loss_increase[unit])).tolist():
@@ -184,7 +184,7 @@ def _split(table: ChoiceTable, unit: int, budget: int, known: Solution) -> Solut
         hull = Curve(part)
         point = hull.within(budget)
         if point >= 0:
-            found.append(_solved(part, hull, point, budget))
+            found.append(_solve_near(part, hull, point, budget))
     best = min([known, *found], key=lambda solution: solution.loss_increase)
     bound = max(known.bound, min(part.bound for part in found))
     exact = all(part.exact for part in found)
@@ -258,7 +258,7 @@ def _search(table: ChoiceTable, base: Ints, price: float, slack: int, noise: flo
             break
         options = np.flatnonzero(reduced[unit] < gap)
         work += len(costs) * len(options)
-        if work > _MOST_WORK:
+        if work > _MAX_WORK:
             exact = False
             break
         new_costs = (costs[:, None] + spent[unit, options]).ravel()
@@ -266,9 +266,9 @@ def _search(table: ChoiceTable, base: Ints, price: float, slack: int, noise: flo
         worth = new_loss_increases + price * new_costs
         room = np.maximum(slack - new_costs - up[stage + 1], 0)
         kept = np.flatnonzero((worth + price * room < gap) & (new_costs + down[stage + 1] <= slack))
-        if len(kept) > _MOST_SUMS:
+        if len(kept) > _MAX_SUMS:
             exact = False
-            kept = kept[np.argpartition(worth[kept], _MOST_SUMS)[:_MOST_SUMS]]
+            kept = kept[np.argpartition(worth[kept], _MAX_SUMS)[:_MAX_SUMS]]
         kept = kept[np.lexsort((new_loss_increases[kept], new_costs[kept]))]
         kept = kept[_falling(new_loss_increases[kept])]
         if not len(kept):
@@ -279,7 +279,7 @@ def _search(table: ChoiceTable, base: Ints, price: float, slack: int, noise: flo
         if last >= 0 and loss_increases[last] < best:
             found, best = (stage, last), float(loss_increases[last])
             gap = best + price * slack
-    return _picked(base, opened, trail, *found), exact
+    return _trace_picks(base, opened, trail, *found), exact
 
 
 def _falling(values: Floats) -> NDArray[np.bool_]:
@@ -290,7 +290,7 @@ def _falling(values: Floats) -> NDArray[np.bool_]:
     return np.concatenate(([True], values[1:] < lowest[:-1]))
 
 
-def _picked(
+def _trace_picks(
     base: Ints, opened: Ints, trail: list[tuple[NDArray[np.intp], NDArray[np.intp]]], stage: int, place: int
 ) -> Ints:
     """The picks that lead to the sum at `place` after the unit number `stage` was opened."""

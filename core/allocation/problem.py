@@ -64,11 +64,11 @@ def allocate(tree: ModelTree, table: SensitivityTable, request: AllocationReques
     """
     problem = build(tree, table, request)
     cost = problem.counted if request.budget.kind == "bpw" else problem.in_file
-    room = _room(problem)
+    room = _available_bytes(problem)
     allowed = np.where(np.isfinite(problem.loss_increase), cost, np.iinfo(np.int64).max).min(axis=1, initial=1 << 62)
     least = int(allowed.sum()) if len(allowed) else 0
     if least > room:
-        raise _impossible(problem, cost, allowed, room)
+        raise _budget_error(problem, cost, allowed, room)
     solution = solve(problem.units(cost), room)
     picks = np.array(solution.picks, np.int64)
     bits_map = problem.bits_map(picks)
@@ -97,7 +97,7 @@ def overhead(tree: ModelTree) -> int:
     return Footprint(0, conversation_bytes(tree)).total
 
 
-def _room(problem: Problem) -> int:
+def _available_bytes(problem: Problem) -> int:
     """Bytes that the budget leaves for the units; perhaps less than none."""
     budget = problem.request.budget
     if budget.kind == "bpw":
@@ -106,39 +106,39 @@ def _room(problem: Problem) -> int:
     return math.floor(budget.value) - spent
 
 
-def _impossible(problem: Problem, cost: Ints, least: Ints, room: int) -> BadInput:
+def _budget_error(problem: Problem, cost: Ints, least: Ints, room: int) -> BadInput:
     """Why not: what stays, and what pins and minimum add to the fewest bits that could be chosen."""
     budget = problem.request.budget
     total = int(least.sum())
     needed = budget.value + total - room if budget.kind != "bpw" else 8 * total / problem.weights
-    fewest = _fewest(problem)
+    lowest = _lowest_bytes(problem)
     parts = []
     if budget.kind == "ram":
         parts.append(f"{human(overhead(problem.tree))} are for a conversation and the program")
     if budget.kind != "bpw":
-        kept = problem.fixed + int(least[fewest == 0].sum())
+        kept = problem.fixed + int(least[lowest == 0].sum())
         parts.append(f"{human(kept)} stay as they are")
     pinned = problem.pinned
-    extra = np.where(fewest > 0, least - fewest, 0)
+    extra = np.where(lowest > 0, least - lowest, 0)
     for flags, words in ((pinned, "pins"), (problem.raised & ~pinned, "minimum bits")):
         added = int(extra[flags].sum())
         if added > 0:
             parts.append(f"{words} add {budget.label(8 * added / problem.weights if budget.kind == 'bpw' else added)}")
-    why = f" ({', '.join(parts)})" if parts else ""
+    reason = f" ({', '.join(parts)})" if parts else ""
     return BadInput(
-        f"At least {_no_less(budget, needed)} are needed{why}, and {budget.label()} are allowed.",
+        f"At least {_minimum_label(budget, needed)} are needed{reason}, and {budget.label()} are allowed.",
         "Allow more, or fewer bits: loosen pins and minimum, or add smaller choices.",
     )
 
 
-def _no_less(budget: Budget, needed: float) -> str:
+def _minimum_label(budget: Budget, needed: float) -> str:
     """The least as people read it, rounded up where rounding down would name what is not enough."""
     if budget.kind == "bpw":
         return f"{math.ceil(needed * 1000) / 1000:.4g} bits a weight"
     return human(needed) if human(needed) != budget.label() else f"{math.ceil(needed):,} bytes"
 
 
-def _fewest(problem: Problem) -> Ints:
+def _lowest_bytes(problem: Problem) -> Ints:
     """Bytes of each unit at the fewest bits of the choices, whatever pins and minimum say; 0 where it stays."""
     request, tree = problem.request, problem.tree
     scheme = request.schemes()[0]

@@ -17,13 +17,13 @@ from core.bitsmap import BitsMap, LayerOverrides, Rule, RuleKeys
 from core.model.tree import ModelTree
 from core.schemes import LayerScheme
 
-MOST_RULES = 12
+MAX_RULES = 12
 """Every rule is matched against every name."""
 
 _NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
 
 
-def shortest(
+def short_map(
     tree: ModelTree,
     schemes: Sequence[LayerScheme],
     wanted: NDArray[np.int64],
@@ -57,20 +57,20 @@ def _rules(
     tree: ModelTree, schemes: Sequence[LayerScheme], wanted: NDArray[np.int64], free: NDArray[np.bool_], usual: int
 ) -> tuple[Rule, ...]:
     """Rules from wide to narrow, as the last that matches wins; each saves more names than it costs."""
-    said = np.full(len(wanted), usual)
+    assigned = np.full(len(wanted), usual)
     rules: list[Rule] = []
     for patterns, members in _groupings(tree):
         counts = np.zeros((len(patterns), len(schemes)), np.int64)
         np.add.at(counts, (members[~free], wanted[~free]), 1)
-        right = np.bincount(members[~free], (said == wanted)[~free], len(patterns))
+        right = np.bincount(members[~free], (assigned == wanted)[~free], len(patterns))
         best = counts.argmax(axis=1)
         gain = counts.max(axis=1) - right - 1
-        for group in np.argsort(-gain, kind="stable")[: MOST_RULES - len(rules)].tolist():
+        for group in np.argsort(-gain, kind="stable")[: MAX_RULES - len(rules)].tolist():
             if gain[group] <= 0:
                 break
             scheme = schemes[best[group]]
             rules.append(_rule(patterns[group], scheme, schemes[usual]))
-            said[members == group] = best[group]
+            assigned[members == group] = best[group]
     return tuple(rules)
 
 

@@ -104,7 +104,7 @@ def test_one_unit_as_large_as_all_others_is_tried_in_each_way() -> None:
 
 
 def test_a_search_that_is_cut_short_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("core.allocation.knapsack._MOST_WORK", 3)
+    monkeypatch.setattr("core.allocation.knapsack._MAX_WORK", 3)
     numbers = random.Random(2)
     units = [[Choice(numbers.randrange(1, 10**9), numbers.random()) for _ in range(4)] for _ in range(40)]
     budget = sum(min(choice.cost for choice in choices) for choices in units) * 2

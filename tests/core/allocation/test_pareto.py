@@ -17,10 +17,10 @@ from tests.core.paper_model import llama
 
 TREE = llama(5, tied=False)
 TABLE = table_for(TREE, without=("lm_head",))
-DEMAND = AllocationRequest(
+REQUEST = AllocationRequest(
     Budget("bpw", 4), (2, 3, 4, 8, 16), pins=(Rule("*.1.mlp.*", bits=4),), format_name="auto_gptq"
 )
-CURVE = pareto(TREE, TABLE, DEMAND)
+CURVE = pareto(TREE, TABLE, REQUEST)
 
 
 @pytest.mark.parametrize("index", [0, 1, 7, len(CURVE) // 2, len(CURVE) - 2, -1])
@@ -32,14 +32,14 @@ def test_the_map_of_a_point_has_its_bytes_bits_and_loss_increase(index: int) -> 
 
 def test_bits_are_counted_as_budgets_count_them() -> None:
     for index in (0, len(CURVE) // 3, len(CURVE) - 1):
-        found = allocate(TREE, TABLE, replace(DEMAND, budget=Budget("bytes", int(CURVE.bytes[index]))))
+        found = allocate(TREE, TABLE, replace(REQUEST, budget=Budget("bytes", int(CURVE.bytes[index]))))
         assert found.bits == pytest.approx(CURVE.bits[index])
         assert found.loss_increase == pytest.approx(CURVE.loss_increase[index])
 
 
 def test_no_allocation_is_below_the_curve() -> None:
     for size in np.linspace(CURVE.bytes[0], CURVE.bytes[-1], 12).astype(int).tolist():
-        found = allocate(TREE, TABLE, replace(DEMAND, budget=Budget("bytes", size)))
+        found = allocate(TREE, TABLE, replace(REQUEST, budget=Budget("bytes", size)))
         assert found.loss_increase >= np.interp(found.cost, CURVE.bytes, CURVE.loss_increase) * (1 - 1e-9)
         assert found.loss_increase <= CURVE.loss_increase[CURVE.within(size)] * (1 + 1e-9)
 
