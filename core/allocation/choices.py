@@ -1,8 +1,7 @@
-"""What each layer may get, what it would cost and what it would add to the loss: the question that the knapsack
-answers.
+"""The allocation problem: the choices of each layer with their bytes and loss increases, as input of the knapsack.
 
-Fused layers are one unit. A layer that the table does not know, or whose shape no scheme fits, stays as it is
-unless a pin names it, and so do the layers that are fused with it. Knows shapes and names, no tensor.
+Fused layers are one unit. A layer that the table does not contain, or whose shape no scheme supports, is not quantized
+unless a pin names it; neither are the layers that are fused with it. Reads names and shapes, no tensors.
 """
 
 from __future__ import annotations
@@ -35,12 +34,14 @@ _UNCHANGED = Rule("stays", UNTOUCHED).keys
 
 @dataclass(frozen=True)
 class _Case:
-    """Layers that differ in loss increase alone, choice by choice: schemes as assigned, bytes in the file and for the
-    average.
+    """A class of layers with the same shape, pins and minimum. Every attribute has one value per choice.
 
     Attributes:
-        forbidden: why a choice is not open, "" if it is.
-        columns: of the table; -1 for no loss increase.
+        assigned: Scheme before it is fitted to the shape.
+        stored: Bytes in the output.
+        counted: Bytes that count for the average of bits.
+        forbidden: Reason why the choice is not allowed, "" if it is.
+        columns: Column of the sensitivity table; -1 means no loss increase.
     """
 
     assigned: tuple[LayerScheme, ...]
@@ -52,18 +53,19 @@ class _Case:
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """All units with their choices.
+    """The units of an allocation with their choices.
 
     Attributes:
-        unit_of: number of the unit of each linear of the tree.
-        in_file, counted: [unit, choice] bytes in the output, and bytes that the average of bits counts.
-        loss_increase: [unit, choice]; infinite where a choice is not open.
-        fixed: bytes of the output outside all linears.
-        weights: number of weights that the average of bits counts.
-        free: linears whose shape leaves them in 16 bits.
-        apart: schemes of pinned layers that are no linears of the tree (a tied head).
-        kept, pinned, raised: units that stay as they are, that a pin or that a minimum speaks of.
-        notes: what somebody should know of it.
+        cases: The classes of layers.
+        case_of, unit_of: Index of the case and of the unit of each linear layer of the tree.
+        in_file, counted: [unit, choice] bytes in the output, and bytes that count for the average of bits.
+        loss_increase: [unit, choice]; infinite for a choice that is not allowed.
+        fixed: Bytes of the output outside of the linear layers.
+        weights: Number of weights that count for the average of bits.
+        free: Linear layers whose shape no scheme supports; they stay in 16 bits whatever they are assigned.
+        apart: Schemes of pinned layers that are not linear layers of the tree, for example a tied output layer.
+        kept, pinned, raised: Units that are not quantized, that a pin applies to, and that a minimum applies to.
+        notes: Notes for the user, each a sentence.
     """
 
     tree: ModelTree
@@ -84,16 +86,16 @@ class Problem:
     notes: tuple[str, ...]
 
     def units(self, cost: Ints) -> ChoiceTable:
-        """For the knapsack, with the bytes that count for a budget."""
+        """Return the input of the knapsack, with the bytes that count for the budget as costs."""
         return ChoiceTable(cost, self.loss_increase)
 
     def bits(self, picks: Ints) -> float:
-        """Bits per weight of picks; 0 where no layer can be quantized."""
+        """Return the average bits per weight of the picks; 0 if no layer can be quantized."""
         spent = int(self.counted[np.arange(len(picks)), picks].sum())
         return 8 * spent / self.weights if self.weights else 0.0
 
     def bits_map(self, picks: Ints) -> BitsMap:
-        """The map that says picks."""
+        """Return the bits map of the picks."""
         numbers: dict[LayerScheme, int] = {}
         width = self.loss_increase.shape[1]
         table = np.array(
@@ -112,15 +114,16 @@ class Problem:
 
 @dataclass(frozen=True)
 class _Constraints:
-    """What is settled of each linear of the tree, in its order.
+    """The constraints of each linear layer of the tree, in the order of the tree.
 
     Attributes:
-        rows: of the table; -1 where it does not know the layer.
-        pins: what its own pin gives. keys: what it shares with those that it is fused with.
-        minimum: the fewest bits; 0 where nothing is said.
-        free: its shape leaves it in 16 bits.
-        kept: it stays as it is, for its shape or because it was not measured, or because of one that it is fused with.
-        unit_of: number of its unit.
+        rows: Row of the sensitivity table; -1 if the table does not contain the layer.
+        pins: Keys of the layer's own pin.
+        keys: Keys of the pin of its unit.
+        minimum: Minimum bits; 0 for none.
+        free: Its shape is not supported by any scheme, so it stays at 16 bits.
+        kept: It is not quantized, because of its shape, because it was not measured, or because of a fused layer.
+        unit_of: Index of its unit.
     """
 
     rows: Ints
@@ -133,11 +136,11 @@ class _Constraints:
 
 
 def build(tree: ModelTree, table: SensitivityTable, request: AllocationRequest) -> Problem:
-    """The problem that a request poses.
+    """Build the problem of a request.
 
     Raises:
-        BadInput: a pattern that no layer answers to, pins that contradict a fused group, a minimum or the engine, or
-            bits that the table knows nothing of.
+        BadInput: A pattern matches no layer; pins contradict a fused group, a minimum or the engine; or the table does
+            not contain the bits.
     """
     pins, apart = _pins(tree, request)
     layers = _constraints(tree, table, request, pins)
@@ -152,7 +155,7 @@ def build(tree: ModelTree, table: SensitivityTable, request: AllocationRequest) 
         np.add.at(sums, layers.unit_of, values)
         return sums
 
-    # The loss increase of a layer is its row of the table, with a column and a row of zeros for what does none.
+    # an additional row and column of zeros for layers and choices without a loss increase (index -1)
     loss_increase = np.zeros((len(table.layers) + 1, len(table.schemes) + 1))
     if table.layers:
         loss_increase[:-1, :-1] = table.loss_increase
@@ -187,7 +190,7 @@ def build(tree: ModelTree, table: SensitivityTable, request: AllocationRequest) 
 def _constraints(
     tree: ModelTree, table: SensitivityTable, request: AllocationRequest, pins: Sequence[RuleKeys | None]
 ) -> _Constraints:
-    """What fused groups, pins, shapes and the table settle of each layer."""
+    """Return the constraints of each layer from fused groups, pins, minimums, shapes and the table."""
     known = {name: row for row, name in enumerate(table.layers)}
     rows = np.array([known.get(linear.name, -1) for linear in tree.linears], np.int64)
     minimum = _minimum(tree, request)
@@ -209,7 +212,7 @@ def _constraints(
 
 
 def _merge_units(tree: ModelTree, unit_of: Ints, count: int, keys: list[RuleKeys | None], minimum: list[int]) -> None:
-    """Gives pins and minimum of one linear to all of its unit."""
+    """Apply the pin and the highest minimum of a unit to all its layers, in place."""
     members: list[list[int]] = [[] for _ in range(count)]
     for place, number in enumerate(unit_of.tolist()):
         members[number].append(place)
@@ -219,7 +222,7 @@ def _merge_units(tree: ModelTree, unit_of: Ints, count: int, keys: list[RuleKeys
             names = [tree.linears[place].name for place in unit if keys[place] is not None]
             raise BadInput(
                 f"{names[0]} and {names[-1]} are fused and pinned to different schemes.",
-                "Pin both to the same scheme, or switch off this fusion (for example `--no-fuse-qkv`).",
+                "Pin both to the same scheme, or turn off this fusion, for example with `--no-fuse-qkv`.",
             )
         only, top = next(iter(given), None), max(minimum[place] for place in unit)
         for place in unit:
@@ -234,10 +237,10 @@ def _notes(tree: ModelTree, request: AllocationRequest, layers: _Constraints) ->
             int((inside & layers.kept & ~layers.free & (layers.rows < 0)).sum()),
             "that were not measured and stay in 16 bits",
         ),
-        (int((inside & layers.free).sum()), "whose shape stays in 16 bits"),
+        (int((inside & layers.free).sum()), "whose shape is not supported and that stay in 16 bits"),
         (
             int((pinned & ~layers.kept & (layers.rows < 0)).sum()),
-            "that are pinned but not measured, so that their loss increase is not counted",
+            "that are pinned but were not measured, so their loss increase is not included",
         ),
     )
     return tuple(f"Layers {what}: {number}." for number, what in counts if number)
@@ -253,17 +256,17 @@ def _require_choices(
         for reason in filter(None, cases[case_of[place]].forbidden):
             raise BadInput(
                 f"No choice is left for {tree.linears[place].name}: {reason}.",
-                "Add a number of bits to the choices, or change its pin or minimum.",
+                "Add more bits to choose from, or change its pin or minimum.",
             )
 
 
 def _unit_flags(unit_of: Ints, flags: NDArray[np.bool_], count: int) -> NDArray[np.bool_]:
-    """Which units have a linear with the flag."""
+    """Return a flag for each unit: true if any of its layers has the flag."""
     return np.bincount(unit_of, flags, count) > 0
 
 
 def _other_bytes(tree: ModelTree, request: AllocationRequest, apart: Mapping[str, LayerScheme]) -> int:
-    """Bytes of the output that are in no linear of the tree."""
+    """Return the bytes of the output outside of the linear layers of the tree."""
     held = sum(kept for _, _, kept in tree.weights)
     if not apart:
         return tree.nbytes - held
@@ -273,7 +276,10 @@ def _other_bytes(tree: ModelTree, request: AllocationRequest, apart: Mapping[str
 
 
 def _pins(tree: ModelTree, request: AllocationRequest) -> tuple[list[RuleKeys | None], dict[str, LayerScheme]]:
-    """What is pinned of each linear, and of layers that are none. The last pin that matches wins."""
+    """Return the keys that are pinned for each linear layer, and the schemes of pinned layers outside of the tree.
+
+    The last pin that matches wins.
+    """
     heads = {linear.name for linear in tree.of_block(-1)}
     last: dict[str, RuleKeys] = {rule.match: rule.keys for rule in request.pins}
     outside = heads | {name for name in (tree.embedding, tree.lm_head, "lm_head") if name}
@@ -292,7 +298,7 @@ def _pins(tree: ModelTree, request: AllocationRequest) -> tuple[list[RuleKeys | 
 
 
 def _minimum(tree: ModelTree, request: AllocationRequest) -> list[int]:
-    """The fewest bits of each linear; 0 where nothing is said."""
+    """Return the minimum bits of each linear layer; 0 for none."""
     if not request.min_bits:
         return [0] * len(tree.linears)
     names = [linear.name for linear in tree.linears]
@@ -304,11 +310,11 @@ def _minimum(tree: ModelTree, request: AllocationRequest) -> list[int]:
 
 def _require_matches(missing: Iterable[str], what: str) -> None:
     for pattern in missing:
-        raise BadInput(f"The {what} {pattern} matches no layer.", "Names look like model.layers.0.mlp.down_proj.")
+        raise BadInput(f"The {what} {pattern} matches no layer.", "Layer names look like model.layers.0.mlp.down_proj.")
 
 
 def _units(tree: ModelTree, request: AllocationRequest) -> Ints:
-    """The number of the unit of each linear."""
+    """Return the index of the unit of each linear layer."""
     parent = list(range(len(tree.linears)))
     for group in group_positions(tree, engines.fused_modules(request.engine, request.format_name, request.fused)):
         for place in group[1:]:
@@ -323,7 +329,7 @@ def _cases(
     request: AllocationRequest,
     layers: _Constraints,
 ) -> tuple[list[_Case], Ints]:
-    """The different cases, and the number of the case of each linear."""
+    """Return the classes of layers, and the index of the class of each linear layer."""
     numbers: dict[tuple[tuple[int, int, int], RuleKeys | None, int], int] = {}
     case_of = [
         numbers.setdefault(key, len(numbers)) for key in zip(tree.weights, layers.keys, layers.minimum, strict=True)
@@ -349,12 +355,12 @@ def _cases(
                 else 2 * inputs * outputs
             )
             if fitted.quantized and scheme.bits < least:
-                reasons.append(f"it must have at least {least} bits")
+                reasons.append(f"its minimum is {least} bits")
             elif fitted.quantized and not allowed(fitted, inputs, outputs):
                 reasons.append(f"{engines.title(request.engine)} does not run {fitted.label()} in this format")
             else:
                 reasons.append("")
         made.append(_Case(assigned, tuple(file), tuple(counted), tuple(reasons), tuple(columns)))
     for bits in sorted(missing):
-        raise BadInput(f"The sensitivity to {bits} bits was not measured.", "Measure it, or take it off the choices.")
+        raise BadInput(f"The sensitivity to {bits} bits was not measured.", "Measure it, or remove it as a choice.")
     return made, np.array(case_of, np.int64)

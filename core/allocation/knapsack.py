@@ -1,14 +1,12 @@
-"""One choice for each of many units, so that the loss increase is smallest and bytes stay within a budget. Knows no
-layers.
+"""The multiple-choice knapsack: one choice per unit that minimizes the total loss increase within a budget of bytes.
 
-This is the multiple-choice knapsack. Its linear relaxation is solved by a sort: dominated choices go, the rest of each
-unit's lower convex hull is a row of upgrades, and all upgrades are taken by the loss increase that a byte saves until
-one does not fit. What that last upgrade saves for a byte is the price of a byte. No unit can be far from its best
-choice at that
-price: units are opened in the order of how little another choice costs them there, the sums that are not dominated are
-kept, and the search is over when no closed unit could still pay (D. Pisinger, A minimal algorithm for the
-multiple-choice knapsack problem, European Journal of Operational Research 83, 1995). Sums of equal bytes are one sum,
-so the bytes need no common divisor to be divided by first.
+The linear relaxation is solved by a sort. Dominated choices are removed, the lower convex hull of each unit is a
+sequence of upgrades, and upgrades are taken in decreasing order of the loss that they save per byte until one does not
+fit. The saving per byte of that upgrade is the price of a byte. In an optimal solution only few units differ from their
+best choice at that price: units are added to the search in increasing order of the penalty of their second-best choice,
+only sums that are not dominated are kept, and the search ends when no remaining unit can improve the solution (D.
+Pisinger, "A minimal algorithm for the multiple-choice knapsack problem", European Journal of Operational Research 83,
+1995). Sums with equal bytes are merged, so the bytes need not be divided by a common divisor.
 """
 
 from __future__ import annotations
@@ -30,16 +28,16 @@ Floats = NDArray[np.float64]
 _FORBIDDEN = 1 << 60
 """Bytes of a choice that a unit does not have; its loss increase is infinite."""
 _MAX_SUMS = 60_000
-"""Sums that are kept from one unit to the next; more, and the answer is no longer certain to be the best."""
+"""Maximum number of sums kept from one unit to the next. Beyond it, the solution is not proved to be optimal."""
 _MAX_WORK = 5_000_000
-"""Sums that are looked at in all: about a second."""
+"""Maximum number of sums examined in a search, which takes about a second."""
 _NOISE = 1e-12
-"""Share of the loss increase below which a difference is rounding."""
+"""Relative difference of loss increases below which they are considered equal."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What a unit may get: `cost` in bytes, and its loss increase, finite and not negative."""
+    """A choice of a unit: its cost in bytes and its loss increase, which is finite and not negative."""
 
     cost: int
     loss_increase: float
@@ -47,14 +45,19 @@ class Choice:
 
 @dataclass(frozen=True, eq=False)
 class ChoiceTable:
-    """Many units as arrays [unit, choice]; a choice that a unit does not have has infinite loss increase."""
+    """The choices of all units as arrays [unit, choice]. A choice that a unit does not have has infinite loss increase.
+
+    Attributes:
+        cost: Bytes.
+        loss_increase: Loss increases.
+    """
 
     cost: Ints
     loss_increase: Floats
 
     @staticmethod
     def of(units: Sequence[Sequence[Choice]]) -> ChoiceTable:
-        """From choices one by one."""
+        """Build the table from the choices of each unit."""
         width = max((len(choices) for choices in units), default=1)
         cost = np.full((len(units), width), _FORBIDDEN, np.int64)
         loss_increase = np.full((len(units), width), np.inf)
@@ -66,14 +69,14 @@ class ChoiceTable:
 
 @dataclass(frozen=True)
 class Solution:
-    """Which choice each unit gets.
+    """A solution of the knapsack.
 
     Attributes:
-        picks: index of the choice, by unit.
-        cost: bytes of all picks, at most the budget.
-        loss_increase: of all picks.
-        bound: no picks within the budget have a smaller loss increase than this.
-        exact: these picks are the best (but for rounding), not only good ones.
+        picks: Index of the choice of each unit.
+        cost: Total bytes, at most the budget.
+        loss_increase: Total loss increase.
+        bound: Lower bound of the loss increase of any picks within the budget.
+        exact: The picks are optimal, up to rounding.
     """
 
     picks: tuple[int, ...]
@@ -85,7 +88,7 @@ class Solution:
 
 @dataclass(frozen=True, slots=True)
 class CurvePoint:
-    """One budget that is spent to the last byte as well as any; `Curve.picks` of its index says how."""
+    """A point of a `Curve`: a solution that is optimal for its cost. `Curve.picks(index)` returns its picks."""
 
     index: int
     cost: int
@@ -93,13 +96,12 @@ class CurvePoint:
 
 
 class Curve(Sequence[CurvePoint]):
-    """The lower convex hull of all (bytes, loss increase) that picks can reach, from the cheapest to the smallest loss
-    increase.
+    """The lower convex hull of the (bytes, loss increase) of all possible picks, in increasing order of bytes.
 
     Attributes:
-        units, choices: the upgrade that leads to each point but the first: this unit gets this choice now.
-        costs, loss_increases: of each point; bytes rise and loss increase falls from one to the next.
-        prices: loss increase that a byte of each upgrade saves, falling.
+        units, choices: Unit and new choice of the upgrade that leads to each point but the first.
+        costs, loss_increases: Bytes and loss increase of each point. Bytes increase and loss increases decrease.
+        prices: Loss increase that each upgrade saves per byte, in decreasing order.
     """
 
     def __init__(self, table: ChoiceTable) -> None:
@@ -108,7 +110,7 @@ class Curve(Sequence[CurvePoint]):
         first_cost = int(table.cost[rows, self._start].sum())
         first_loss_increase = math.fsum(table.loss_increase[rows, self._start].tolist())
         self.costs: Ints = np.concatenate(([first_cost], first_cost + np.cumsum(spent)))
-        # Summed from the far end, where loss increase is small and rounding would show.
+        # summed from the last point, where loss increases are small and rounding errors would matter
         last = first_loss_increase - math.fsum(saved.tolist())
         self.loss_increases: Floats = max(last, 0.0) + np.concatenate((np.cumsum(saved[::-1])[::-1], [0.0]))
 
@@ -126,41 +128,42 @@ class Curve(Sequence[CurvePoint]):
         return CurvePoint(number, int(self.costs[number]), float(self.loss_increases[number]))
 
     def picks(self, index: int) -> Ints:
-        """The choice of each unit at a point."""
+        """Return the choice of each unit at a point."""
         picks = self._start.copy()
-        # Of a unit's several upgrades the last one stands: numpy assigns in order.
+        # numpy assigns in order, so the last upgrade of a unit takes effect
         picks[self.units[:index]] = self.choices[:index]
         return picks
 
     def within(self, budget: int) -> int:
-        """The last point that costs no more than `budget`; -1 if none does."""
+        """Return the index of the last point that costs no more than `budget`, or -1."""
         return int(np.searchsorted(self.costs, budget, side="right")) - 1
 
 
 def curve(units: ChoiceTable | Sequence[Sequence[Choice]]) -> Curve:
-    """The curve of all budgets; a sort, whatever their number."""
+    """Return the solutions of the linear relaxation for all budgets. Takes one sort."""
     return Curve(units if isinstance(units, ChoiceTable) else ChoiceTable.of(units))
 
 
 def solve(units: ChoiceTable | Sequence[Sequence[Choice]], budget: int) -> Solution:
-    """The picks with the smallest loss increase that cost at most `budget` bytes.
+    """Return the picks with the smallest loss increase that cost at most `budget` bytes.
 
     Raises:
-        BadInput: even the cheapest picks cost more; the message says how much.
+        BadInput: The cheapest picks cost more than the budget; the message has their cost.
     """
     table = units if isinstance(units, ChoiceTable) else ChoiceTable.of(units)
     hull = Curve(table)
     point = hull.within(budget)
     if point < 0:
         raise BadInput(
-            f"At least {human(int(hull.costs[0]))} are needed, and {human(budget)} are allowed.", "Allow more."
+            f"At least {human(int(hull.costs[0]))} are needed, and {human(budget)} are allowed.",
+            "Increase the budget.",
         )
     found = _solve_near(table, hull, point, budget)
     return found if found.exact else _solve_by_choice(table, int(hull.units[point]), budget, found)
 
 
 def _solve_near(table: ChoiceTable, hull: Curve, point: int, budget: int) -> Solution:
-    """The best picks near the last point of the hull that the budget allows."""
+    """Search for the best picks near the last point of the hull within the budget."""
     picks, price, exact = hull.picks(point), 0.0, True
     slack = budget - int(hull.costs[point])
     if point < len(hull.prices):
@@ -175,7 +178,11 @@ def _solve_near(table: ChoiceTable, hull: Curve, point: int, budget: int) -> Sol
 
 
 def _solve_by_choice(table: ChoiceTable, unit: int, budget: int, known: Solution) -> Solution:
-    """The best over the choices of one unit, after each of which the rest is easier: one of many fused groups, say."""
+    """Solve the problem once for each choice of one unit, and return the best solution.
+
+    A unit that is much larger than the others, for example a group of fused experts, makes the search hard. With its
+    choice fixed, the rest of the problem is easier.
+    """
     found = []
     for choice in np.flatnonzero(np.isfinite(table.loss_increase[unit])).tolist():
         loss_increase = table.loss_increase.copy()
@@ -192,10 +199,13 @@ def _solve_by_choice(table: ChoiceTable, unit: int, budget: int, known: Solution
 
 
 def _upgrades(table: ChoiceTable) -> tuple[Ints, Ints, Ints, Ints, Floats, Floats]:
-    """The cheapest picks, and of all upgrades in the order of their price: unit, choice, bytes, saving, price.
+    """Return the cheapest picks, and all upgrades in decreasing order of their price.
 
-    The hull of a unit is walked from its cheapest choice, each time to the choice that saves most for a byte; the
-    farther one where two save the same.
+    The hull of a unit starts at its cheapest choice and continues with the choice that saves the most per byte; among
+    equal ones, with the most expensive.
+
+    Returns:
+        The cheapest picks [unit]; then for each upgrade its unit, choice, additional bytes, saved loss and price.
     """
     cost, loss_increase = table.cost, table.loss_increase
     count, width = cost.shape
@@ -216,7 +226,7 @@ def _upgrades(table: ChoiceTable) -> tuple[Ints, Ints, Ints, Ints, Floats, Float
         if not len(going):
             break
         to = farthest[going]
-        price[going] = np.minimum(price[going], best[going])  # rounding must not turn a row of upgrades around
+        price[going] = np.minimum(price[going], best[going])  # rounding must not change the order of upgrades
         steps.append((going, to, spent[going, to], saved[going, to], price[going].copy()))
         here = here.copy()
         here[going] = to
@@ -224,16 +234,22 @@ def _upgrades(table: ChoiceTable) -> tuple[Ints, Ints, Ints, Ints, Floats, Float
         none = np.zeros(0, np.int64)
         return start, none, none, none, np.zeros(0), np.zeros(0)
     unit, choice, spent, saved, value = (np.concatenate(part) for part in zip(*steps, strict=True))
-    order = np.argsort(-value, kind="stable")  # stable: a unit's own upgrades stay in their order
+    order = np.argsort(-value, kind="stable")  # a stable sort preserves the order of upgrades of one unit
     return start, unit[order], choice[order], spent[order], saved[order], value[order]
 
 
 def _search(table: ChoiceTable, base: Ints, price: float, slack: int, noise: float) -> tuple[Ints, bool]:
-    """The best picks near `base`, which are best at `price` and leave `slack` bytes; and whether surely the best.
+    """Search for the best picks near `base`; return them, and whether they are proved to be optimal.
 
-    A sum is what some units' other choices add to bytes and loss increase. At the price, loss_increase + price * bytes
-    never falls by another choice (`reduced`), so a sum whose own is more than the gap between the best picks so far and
-    the relaxation leads nowhere.
+    A sum is the change in bytes and loss increase when some units take other choices than in `base`. Since `base` is
+    optimal at the price, no other choice decreases loss_increase + price * bytes (`reduced`). A sum whose increase
+    exceeds the gap between the best picks so far and the relaxation cannot lead to a better solution.
+
+    Args:
+        base: Optimal picks at `price` [unit].
+        price: Loss increase per byte.
+        slack: Bytes of the budget that `base` leaves.
+        noise: Gap below which the search ends.
     """
     rows = np.arange(len(base))
     spent = table.cost - table.cost[rows, base][:, None]
@@ -246,7 +262,7 @@ def _search(table: ChoiceTable, base: Ints, price: float, slack: int, noise: flo
     opened = np.flatnonzero(nearest < gap)
     opened = opened[np.argsort(nearest[opened], kind="stable")]
     possible = np.where(reduced[opened] < gap, spent[opened], 0)
-    # What the units behind each can still take off and add.
+    # the bytes that the remaining units can still save and add
     down = np.append(np.cumsum(possible.min(axis=1, initial=0)[::-1])[::-1], 0)
     up = np.append(np.cumsum(possible.max(axis=1, initial=0)[::-1])[::-1], 0)
 
@@ -283,7 +299,7 @@ def _search(table: ChoiceTable, base: Ints, price: float, slack: int, noise: flo
 
 
 def _falling(values: Floats) -> NDArray[np.bool_]:
-    """Which values are less than all before them."""
+    """Return a flag for each value: true if it is less than all values before it."""
     if not len(values):
         return np.zeros(0, np.bool_)
     lowest = np.minimum.accumulate(values)
@@ -293,7 +309,7 @@ def _falling(values: Floats) -> NDArray[np.bool_]:
 def _trace_picks(
     base: Ints, opened: Ints, trail: list[tuple[NDArray[np.intp], NDArray[np.intp]]], stage: int, place: int
 ) -> Ints:
-    """The picks that lead to the sum at `place` after the unit number `stage` was opened."""
+    """Return the picks that lead to the sum at index `place` after stage `stage` of the search."""
     picks = base.copy()
     while stage >= 0:
         parents, options = trail[stage]

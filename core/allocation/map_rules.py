@@ -1,6 +1,6 @@
-"""Editing the rules of a bits map, what each rule does to a model, and saying the same with fewer.
+"""Editing of the rules of a bits map, the effect of each rule on a model, and shorter equivalent maps.
 
-Values in, values out: an edit makes a new map. Knows the names of layers, not their weights and no file.
+Pure functions: an edit returns a new map.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from core.schemes import LayerScheme
 
 
 def add(bits_map: BitsMap, rule: Rule, at: int | None = None) -> BitsMap:
-    """`bits_map` with one rule more, before position `at`; by default the last, which wins over all others."""
+    """Insert a rule at index `at`; by default at the end, where it overrides all others."""
     rules = list(bits_map.rules)
     rules.insert(len(rules) if at is None else at, rule)
     return replace(bits_map, rules=tuple(rules))
 
 
 def change(bits_map: BitsMap, position: int, rule: Rule) -> BitsMap:
-    """`bits_map` with `rule` in place of the one at `position` (from 0)."""
+    """Replace the rule at index `position`."""
     rules = list(bits_map.rules)
     rules[_place(bits_map, position)] = rule
     return replace(bits_map, rules=tuple(rules))
 
 
 def remove(bits_map: BitsMap, position: int) -> BitsMap:
-    """`bits_map` without the rule at `position` (from 0)."""
+    """Remove the rule at index `position`."""
     rules = list(bits_map.rules)
     del rules[_place(bits_map, position)]
     return replace(bits_map, rules=tuple(rules))
 
 
 def move(bits_map: BitsMap, position: int, to: int) -> BitsMap:
-    """`bits_map` with the rule at `position` moved so that it stands at `to` (both from 0)."""
+    """Move the rule at index `position` to index `to`."""
     rules = list(bits_map.rules)
     rule = rules.pop(_place(bits_map, position))
     rules.insert(_place(bits_map, to), rule)
@@ -47,18 +47,18 @@ def move(bits_map: BitsMap, position: int, to: int) -> BitsMap:
 
 
 def matches(tree: ModelTree, rule: Rule) -> tuple[str, ...]:
-    """Names of the layers that a rule speaks of: those in blocks whose name it matches."""
+    """Return the names of the layers in the blocks that a rule matches."""
     return tuple(filter(rule.pattern.search, tree.block_linears))
 
 
 @dataclass(frozen=True)
 class RuleEffect:
-    """What one rule does in its map.
+    """The effect of one rule of a bits map.
 
     Attributes:
-        matched: layers that its pattern matches.
-        decided: those of them that have their scheme from it.
-        idle: why the map says the same without it, as a sentence; "" if it does not.
+        matched: Number of layers that its pattern matches.
+        decided: Number of layers whose scheme it determines.
+        idle: Reason why the rule has no effect, as a sentence; "" if it has one.
     """
 
     matched: int
@@ -67,7 +67,7 @@ class RuleEffect:
 
 
 def effects(tree: ModelTree, bits_map: BitsMap) -> list[RuleEffect]:
-    """What each rule of the map does, in their order."""
+    """Return the effect of each rule of the map, in the order of the rules."""
     names = tree.block_linears
     decided: dict[int, list[str]] = defaultdict(list)
     for name in names:
@@ -83,21 +83,21 @@ def effects(tree: ModelTree, bits_map: BitsMap) -> list[RuleEffect]:
 
 def _idle(bits_map: BitsMap, position: int, matched: int, own: Sequence[str]) -> str:
     if not matched:
-        return "No layer answers to it."
+        return "No layer matches this pattern."
     if not own:
-        return "Rules below it or layers set by hand speak for all of its layers."
+        return "Later rules or layers set by hand override it for all its layers."
     scheme = bits_map.rules[position].apply(bits_map.default)
-    # Without it the rules above decide; the ones below matched none of these.
+    # without this rule the earlier ones apply, since no later rule matches these layers
     above = replace(bits_map, rules=bits_map.rules[:position], layers=())
     if all(above.resolve(name).scheme == scheme for name in own):
-        return "Its layers would have the same without it."
+        return "Its layers have the same scheme without it."
     return ""
 
 
 def compact(tree: ModelTree, bits_map: BitsMap) -> BitsMap:
-    """A map of the same default that gives every layer of `tree` the same scheme, with as few entries or fewer.
+    """Return an equivalent map with the same default and no more entries: every layer of `tree` has the same scheme.
 
-    Names and patterns that the tree does not know are dropped.
+    Names and patterns that match nothing in the tree are removed.
     """
     names = [
         *tree.block_linears,
@@ -117,16 +117,17 @@ def _without_idle(tree: ModelTree, bits_map: BitsMap) -> BitsMap:
         idle = [position for position, effect in enumerate(effects(tree, found)) if effect.idle]
         if not idle:
             return found
-        # One at a time: two rules may each be idle only while the other is there.
+        # one at a time, since two equal rules are both without effect, but only one of them may be removed
         found = remove(found, idle[-1])
 
 
 def from_schemes(tree: ModelTree, default: LayerScheme, schemes: Mapping[str, LayerScheme]) -> BitsMap:
-    """A short map that gives each layer of `tree` the scheme that it has in `schemes`.
+    """Return a short map that gives each layer of `tree` its scheme in `schemes`.
 
-    First come rules for all layers, for layers of a kind and for whole blocks, as long as each saves more than it
-    costs; then one for what is left over of each kind and scheme. Single layers are named. Layers in blocks that
-    `schemes` lacks follow the default; heads stay unless they are in it.
+    The map starts with rules for all layers, for layers of a kind and for whole blocks, as long as each saves more
+    entries than it adds. One rule per kind and scheme follows for the remaining layers; single layers are named. Layers
+    of the blocks that are missing in `schemes` get the default; layers outside of the blocks are quantized only if they
+    are in it.
     """
     wanted = {name: _plain(schemes.get(name, default), default) for name in tree.block_linears}
     picked = _pick(tree, wanted, default)
@@ -141,11 +142,11 @@ def from_schemes(tree: ModelTree, default: LayerScheme, schemes: Mapping[str, La
 
 
 _LISTED = 0.1
-"""What one more block in a list costs, in entries: a pattern that needs no list reads better."""
+"""Cost of each further block in a list, in entries, so that patterns without a list are preferred."""
 
 
 def _pick(tree: ModelTree, wanted: Mapping[str, LayerScheme], default: LayerScheme) -> list[tuple[str, LayerScheme]]:
-    """Patterns and their schemes, the best first: each saves more entries than the one that it is."""
+    """Return patterns with their schemes, the best first, as long as each saves more than one entry."""
     kind_of = {linear.name: linear.kind for linear in tree.linears}
     now = dict.fromkeys(wanted, default)
     wrong: Counter[tuple[str, LayerScheme]] = Counter()
@@ -172,7 +173,7 @@ def _pick(tree: ModelTree, wanted: Mapping[str, LayerScheme], default: LayerSche
 def _saved(
     cells: Mapping[tuple[str, LayerScheme, bool], int], goal: LayerScheme, wrong: Mapping[tuple[str, LayerScheme], int]
 ) -> float:
-    """Entries that a rule saves which gives `cells` the scheme `goal`, less the one that it is."""
+    """Return the number of entries that a rule saves if it gives `cells` the scheme `goal`, minus one for the rule."""
     changes: Counter[tuple[str, LayerScheme]] = Counter()
     for (kind, scheme, right), count in cells.items():
         if scheme == goal:
@@ -183,12 +184,12 @@ def _saved(
 
 
 def _cost(count: int) -> float:
-    """Entries that `count` layers of one kind and scheme take if nothing else speaks for them."""
+    """Return the cost in entries of `count` layers of one kind and scheme that no other rule covers."""
     return 0.0 if not count else 1 + _LISTED * (count - 1)
 
 
 def _candidates(tree: ModelTree) -> dict[str, list[str]]:
-    """Patterns that a person would write, with the layers in blocks that they match; of two alike the shorter."""
+    """Return simple patterns with the layers of the blocks that they match; only the shortest of equivalent ones."""
     found: dict[str, list[str]] = {"*": list(tree.block_linears)}
     kinds: dict[str, list[str]] = defaultdict(list)
     for linear in tree.linears:
@@ -208,7 +209,7 @@ def _candidates(tree: ModelTree) -> dict[str, list[str]]:
 
 
 def _with_exceptions(tree: ModelTree, bits_map: BitsMap, wanted: Mapping[str, LayerScheme]) -> BitsMap:
-    """`bits_map` with what it takes to give each layer what is `wanted`."""
+    """Add rules and named layers to `bits_map` for all layers whose scheme is not the wanted one."""
     left: dict[tuple[str, LayerScheme], list[int]] = defaultdict(list)
     for linear in tree.linears:
         if linear.block >= 0 and bits_map.resolve(linear.name).scheme != wanted[linear.name]:
@@ -223,17 +224,17 @@ def _with_exceptions(tree: ModelTree, bits_map: BitsMap, wanted: Mapping[str, La
 
 
 def _listed(prefix: str, blocks: Iterable[int], kind: str) -> str:
-    """An expression for the layers of one kind in these blocks and for nothing else."""
+    """Return a regular expression that matches exactly the layers of one kind in the given blocks."""
     return rf"/^{re.escape(prefix)}\.({'|'.join(map(str, blocks))})\.{re.escape(kind)}$/"
 
 
 def _plain(scheme: LayerScheme, default: LayerScheme) -> LayerScheme:
-    """`scheme`; of 16 bits, which group does not matter."""
+    """Return `scheme`; at 16 bits with the group size and symmetry of the default, since they have no effect."""
     return scheme if scheme.quantized else replace(default, bits=scheme.bits)
 
 
 def _rule(match: str, scheme: LayerScheme, default: LayerScheme) -> Rule:
-    """The rule that makes `scheme` of `default`; one that changes nothing says its bits."""
+    """Return the rule that turns `default` into `scheme`. It sets the bits if nothing differs."""
     usual = default.to_json()
     keys: dict[str, Any] = {
         key: value for key, value in _plain(scheme, default).to_json().items() if value != usual[key]
@@ -243,5 +244,7 @@ def _rule(match: str, scheme: LayerScheme, default: LayerScheme) -> Rule:
 
 def _place(bits_map: BitsMap, position: int) -> int:
     if not 0 <= position < len(bits_map.rules):
-        raise BadInput(f"The bits map has {len(bits_map.rules)} rules, and none at {position}.", "Count from 0.")
+        raise BadInput(
+            f"The bits map has {len(bits_map.rules)} rules, and none at index {position}.", "Indices start at 0."
+        )
     return position

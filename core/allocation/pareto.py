@@ -1,7 +1,7 @@
-"""Every budget at once: the smallest loss increase at each output size, quick enough to click on.
+"""The Pareto curve of an allocation: the smallest loss increase for every output size.
 
-The points are the lower convex hull, where each is the best there is for its size; between two of them `allocate` may
-find a little better. A sort, so 20,000 layers take a fraction of a second.
+The points are the lower convex hull, each optimal for its size. Between two points, `allocate` may find a slightly
+better solution. The computation is a sort, which takes a fraction of a second for 20,000 layers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ParetoPoint:
-    """One point: bytes of the whole output, bits per weight as a budget counts them, predicted loss increase."""
+    """A point of the curve.
+
+    Attributes:
+        bytes: Bytes of the whole output.
+        bits: Bits per weight, as a budget counts them.
+        loss_increase: Predicted loss increase.
+    """
 
     bytes: int
     bits: float
@@ -33,10 +39,10 @@ class ParetoPoint:
 
 
 class Pareto:
-    """The points from the smallest output to the smallest loss increase, and the map of each.
+    """The points from the smallest output to the smallest loss increase, with the bits map of each.
 
     Attributes:
-        bytes, bits, loss increase: of all points.
+        bytes, bits, loss_increase: Arrays [point]; see `ParetoPoint`.
     """
 
     def __init__(self, problem: Problem) -> None:
@@ -45,7 +51,7 @@ class Pareto:
         start = self._curve.picks(0)
         rows = np.arange(len(start))
         before = start.copy()
-        # What each upgrade leaves behind: of one unit's upgrades, the one before it.
+        # the choice that each upgrade replaces: that of the unit's previous upgrade, or its first choice
         left = np.empty(len(self._curve.units), np.int64)
         order = np.argsort(self._curve.units, kind="stable")
         units, choices = self._curve.units[order], self._curve.choices[order]
@@ -64,23 +70,23 @@ class Pareto:
 
     @property
     def points(self) -> Sequence[ParetoPoint]:
-        """All points one by one; the arrays are quicker."""
+        """All points. The arrays are faster."""
         values = zip(self.bytes.tolist(), self.bits.tolist(), self.loss_increase.tolist(), strict=True)
         return [ParetoPoint(*value) for value in values]
 
     def within(self, size: int) -> int:
-        """The last point whose output has no more than `size` bytes; -1 if none has."""
+        """Return the index of the last point whose output has at most `size` bytes, or -1."""
         return int(np.searchsorted(self.bytes, size, side="right")) - 1
 
     def map_at(self, index: int) -> BitsMap:
-        """The map of one point."""
+        """Return the bits map of a point."""
         return self._problem.bits_map(self._curve.picks(range(len(self))[index]))
 
 
 def pareto(tree: ModelTree, table: SensitivityTable, request: AllocationRequest) -> Pareto:
-    """The curve of a request, whatever its budget.
+    """Return the curve of a request; its budget is ignored.
 
     Raises:
-        BadInput: see `choices.build`.
+        BadInput: See `choices.build`.
     """
     return Pareto(build(tree, table, request))

@@ -1,8 +1,7 @@
-"""The bits map that has the smallest predicted loss increase within a budget.
+"""Allocation of bits: the bits map with the smallest predicted loss increase within a budget.
 
-The budget is never exceeded, fused groups and pins hold, and the map that comes out resolves to exactly what was
-chosen. How
-good the choice is depends on the table: loss increases are assumed to add up over layers. Knows no tensor.
+The budget is never exceeded, fused groups, pins and minimums are respected, and the map resolves to exactly the chosen
+schemes. The loss increases of the table are assumed to add up over the layers.
 """
 
 from __future__ import annotations
@@ -33,17 +32,17 @@ __all__ = ["Allocation", "AllocationRequest", "Budget", "allocate", "parse_size"
 
 @dataclass(frozen=True)
 class Allocation:
-    """What was chosen.
+    """The result of an allocation.
 
     Attributes:
-        bits_map: resolves to the choice.
-        loss_increase: predicted, nats a token.
-        bound: no choice within the budget does less.
-        exact: this is the best choice, not only a good one.
-        cost: bytes of the output.
-        size: the same, in parts.
-        bits: per weight, as a budget of `bpw` counts them.
-        notes: what somebody should know of it, each a sentence.
+        bits_map: The bits map of the chosen schemes.
+        loss_increase: Predicted loss increase, in the unit of the measure.
+        bound: Lower bound of the loss increase of any map within the budget.
+        exact: The map is optimal.
+        cost: Bytes of the output.
+        size: The parts of the output size.
+        bits: Bits per weight, as a budget of kind `bpw` counts them.
+        notes: Notes for the user, each a sentence.
     """
 
     bits_map: BitsMap
@@ -57,10 +56,10 @@ class Allocation:
 
 
 def allocate(tree: ModelTree, table: SensitivityTable, request: AllocationRequest) -> Allocation:
-    """The best map within the budget.
+    """Return the bits map with the smallest predicted loss increase within the budget.
 
     Raises:
-        BadInput: the budget cannot be met (with what it would take at least, and why), or see `choices.build`.
+        BadInput: The budget is too small (the message has the minimum and its parts), or see `choices.build`.
     """
     problem = build(tree, table, request)
     cost = problem.counted if request.budget.kind == "bpw" else problem.in_file
@@ -77,8 +76,8 @@ def allocate(tree: ModelTree, table: SensitivityTable, request: AllocationReques
         refusals = [mark for mark in engines.check(request.engine, tree, plans, request.format_name) if mark.cannot]
         if refusals:
             raise BadInput(
-                f"{engines.title(request.engine)} would not run this: {refusals[0].sentence()}",
-                "Choose another engine, another format or symmetric layers.",
+                f"{engines.title(request.engine)} cannot run this map: {refusals[0].sentence()}",
+                "Choose another engine or format, or symmetric quantization.",
             )
     return Allocation(
         bits_map,
@@ -93,31 +92,31 @@ def allocate(tree: ModelTree, table: SensitivityTable, request: AllocationReques
 
 
 def overhead(tree: ModelTree) -> int:
-    """Bytes of memory that running takes beside the output's tensors."""
+    """Return the bytes of memory that inference needs in addition to the tensors of the output."""
     return Footprint(0, conversation_bytes(tree)).total
 
 
 def _available_bytes(problem: Problem) -> int:
-    """Bytes that the budget leaves for the units; perhaps less than none."""
+    """Return the bytes that the budget leaves for the units; may be negative."""
     budget = problem.request.budget
     if budget.kind == "bpw":
-        return math.floor(Fraction(repr(float(budget.value))) * problem.weights / 8)  # as the decimals say
+        return math.floor(Fraction(repr(float(budget.value))) * problem.weights / 8)  # exact decimal arithmetic
     spent = problem.fixed + (overhead(problem.tree) if budget.kind == "ram" else 0)
     return math.floor(budget.value) - spent
 
 
 def _budget_error(problem: Problem, cost: Ints, least: Ints, room: int) -> BadInput:
-    """Why not: what stays, and what pins and minimum add to the fewest bits that could be chosen."""
+    """Return the error for a budget that is too small, with the minimum and the parts that it consists of."""
     budget = problem.request.budget
     total = int(least.sum())
     needed = budget.value + total - room if budget.kind != "bpw" else 8 * total / problem.weights
     lowest = _lowest_bytes(problem)
     parts = []
     if budget.kind == "ram":
-        parts.append(f"{human(overhead(problem.tree))} are for a conversation and the program")
+        parts.append(f"{human(overhead(problem.tree))} are for one conversation and the program")
     if budget.kind != "bpw":
         kept = problem.fixed + int(least[lowest == 0].sum())
-        parts.append(f"{human(kept)} stay as they are")
+        parts.append(f"{human(kept)} are not quantized")
     pinned = problem.pinned
     extra = np.where(lowest > 0, least - lowest, 0)
     for flags, words in ((pinned, "pins"), (problem.raised & ~pinned, "minimum bits")):
@@ -127,19 +126,19 @@ def _budget_error(problem: Problem, cost: Ints, least: Ints, room: int) -> BadIn
     reason = f" ({', '.join(parts)})" if parts else ""
     return BadInput(
         f"At least {_minimum_label(budget, needed)} are needed{reason}, and {budget.label()} are allowed.",
-        "Allow more, or fewer bits: loosen pins and minimum, or add smaller choices.",
+        "Increase the budget, relax pins and minimum bits, or add fewer bits to the choices.",
     )
 
 
 def _minimum_label(budget: Budget, needed: float) -> str:
-    """The least as people read it, rounded up where rounding down would name what is not enough."""
+    """Format the minimum, rounded up if the rounded value would not be sufficient."""
     if budget.kind == "bpw":
-        return f"{math.ceil(needed * 1000) / 1000:.4g} bits a weight"
+        return f"{math.ceil(needed * 1000) / 1000:.4g} bits per weight"
     return human(needed) if human(needed) != budget.label() else f"{math.ceil(needed):,} bytes"
 
 
 def _lowest_bytes(problem: Problem) -> Ints:
-    """Bytes of each unit at the fewest bits of the choices, whatever pins and minimum say; 0 where it stays."""
+    """Return the bytes of each unit at the fewest bits, without pins and minimums; 0 for unquantized units."""
     request, tree = problem.request, problem.tree
     scheme = request.schemes()[0]
     known: dict[tuple[int, int, int], int] = {}

@@ -1,4 +1,4 @@
-"""What is asked of an allocation: a budget, which bits to choose from, and what is fixed already. Plain values."""
+"""The input of an allocation: budget, bits to choose from, pins, minimums and the target engine."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ _SIZE = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([kmgt]?)(i?)(?:b|bytes?)?\s*\Z"
 
 @dataclass(frozen=True)
 class Budget:
-    """What must not be exceeded.
+    """An upper limit of the size of the output.
 
     Attributes:
-        kind: `bpw`: bits per weight with scales and zero points, over all layers that could be quantized, those left
-            alone at 16; a tied head that a pin gives a copy of its own counts in bytes only. `bytes`: of all tensors
-            of the output. `ram`: bytes of memory to run the output, as `core.estimation.goals` counts it: the output,
-            one conversation, the program.
+        kind: `bpw`: average bits per weight with scales and zero points, over all layers that can be quantized, where
+            layers that are not quantized count 16 bits. A tied output layer that a pin turns into a separate one does
+            not count. `bytes`: bytes of all tensors of the output. `ram`: bytes of memory to run the output, as in
+            `core.estimation.goals`: the output, one conversation and the program.
+        value: The limit.
     """
 
     kind: BudgetKind
@@ -41,22 +42,27 @@ class Budget:
             raise BadInput(f"A budget of {self.value} is not possible.", "Give a number above zero.")
 
     def label(self, value: float | None = None) -> str:
-        """The budget, or another value of its kind, for people."""
+        """Format the budget, or another value of its kind, with its unit."""
         value = self.value if value is None else value
-        return f"{value:.4g} bits a weight" if self.kind == "bpw" else human(value)
+        return f"{value:.4g} bits per weight" if self.kind == "bpw" else human(value)
 
 
 @dataclass(frozen=True)
 class AllocationRequest:
-    """All that an allocation depends on but the model and its table of loss increase.
+    """The settings of an allocation, except for the model and its sensitivity table.
 
     Attributes:
-        choices: bits to choose from; with 16 among them a layer may be left alone.
-        pins: rules of a bits map; what they give is fixed (the last that matches wins, the head by exact name only).
-        min_bits: patterns with the fewest bits that a layer may get; of several that match the most bits count.
-        fused: layers that share a scheme.
-        engine: of `core.formats.engines`, or "": only what it runs is chosen.
-        group_size, sym: of all layers that a pin does not give others.
+        choices: Bits to choose from; 16 means that a layer may stay unquantized.
+        pins: Rules of a bits map whose keys are fixed. The last match wins; the output layer matches by exact name
+            only.
+        min_bits: Rules whose bits are the minimum of the layers that they match. The highest match wins.
+        fused: The kinds of layers that share a scheme.
+        engine: Name of a target engine of `core.formats.engines`, or "". Only schemes that it supports are chosen.
+        format_name: Name of the output format.
+        group_size, sym: Group size and symmetry of all layers for which no pin sets them.
+
+    Raises:
+        BadInput: A value is out of range.
     """
 
     budget: Budget
@@ -71,28 +77,30 @@ class AllocationRequest:
 
     def __post_init__(self) -> None:
         if not self.choices or set(self.choices) - {*BITS, UNTOUCHED}:
-            raise BadInput(f"Bits to choose from are {self.choices}.", "Give some of 2, 3, 4, 8 and 16.")
+            raise BadInput(f"The bits to choose from cannot be {self.choices}.", "Choose from 2, 3, 4, 8 and 16.")
         if any(rule.bits is None for rule in self.min_bits):
-            raise BadInput("A minimum has no number of bits.", "Write PATTERN=BITS.")
+            raise BadInput("A minimum has no number of bits.", "Write it as PATTERN=BITS.")
         if any(rule.bits is None and rule.group_size is None and rule.sym is None for rule in self.pins):
-            raise BadInput("A pin pins nothing.", "Write PATTERN=BITS.")
+            raise BadInput("A pin sets neither bits nor group size nor symmetry.", "Write it as PATTERN=BITS.")
 
     def schemes(self) -> tuple[LayerScheme, ...]:
-        """The choices as schemes, fewest bits first, each once."""
+        """Return the choices as schemes without duplicates, the fewest bits first."""
         return tuple(LayerScheme(bits, self.group_size, self.sym) for bits in sorted(set(self.choices)))
 
 
 def parse_size(text: str) -> int:
-    """Bytes from what people write: `110MB`, `1.5 GB`, `110 MiB`, `110000000`. Units count in thousands, MiB in 1024s.
+    """Return the bytes of a size such as `110MB`, `1.5 GB`, `110 MiB` or `110000000`.
+
+    MB is 1000^2 bytes and MiB 1024^2 bytes, and accordingly for k, G and T.
 
     Raises:
-        BadInput: it is no size.
+        BadInput: The text is not a size.
     """
     match = _SIZE.match(text)
     unit = match[2].lower() if match else ""
     if not match or (match[3] and not unit):
-        raise BadInput(f"{text!r} is not a size.", "Write it like 110MB or 1.5GB.")
+        raise BadInput(f"{text!r} is not a size.", "Write it for example as 110MB or 1.5GB.")
     size = round(float(match[1]) * (_BINARY[unit] if match[3] else _UNITS[unit]))
     if size < 1:
-        raise BadInput(f"{text!r} is not a size.", "Write it like 110MB or 1.5GB.")
+        raise BadInput(f"{text!r} is not a size.", "Write it for example as 110MB or 1.5GB.")
     return size

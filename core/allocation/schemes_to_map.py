@@ -1,7 +1,8 @@
-"""From the scheme of every layer to a short bits map that says the same.
+"""Conversion of the schemes of all layers to a short bits map.
 
-A few rules by kind (`*.mlp.down_proj`) and by block, where a rule says more than it makes exceptions; the rest by name.
-Not the shortest map there is: no more rules than are quick to match against 20,000 names.
+The map has a few rules for layer kinds (`*.mlp.down_proj`) and blocks, where a rule saves more entries than it needs
+exceptions, and names the other layers. It is not the shortest possible map: the number of rules is limited, so that
+matching 20,000 names is fast.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from core.model.tree import ModelTree
 from core.schemes import LayerScheme
 
 MAX_RULES = 12
-"""Every rule is matched against every name."""
+"""Maximum number of rules. Every rule is matched against every name."""
 
 _NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
 
@@ -30,13 +31,13 @@ def short_map(
     free: NDArray[np.bool_],
     by_name: Mapping[str, LayerScheme],
 ) -> BitsMap:
-    """The map under which each linear in the blocks is assigned what is wanted.
+    """Return a bits map that assigns the wanted scheme to each linear layer of the blocks.
 
     Args:
-        schemes: all schemes that are wanted anywhere.
-        wanted: number of the scheme of each linear in the blocks.
-        free: of linears that stay in 16 bits whatever they are assigned.
-        by_name: schemes of layers outside the blocks.
+        schemes: All schemes that occur.
+        wanted: Index in `schemes` for each linear layer of the blocks.
+        free: Flag for each linear layer of the blocks that stays at 16 bits whatever it is assigned.
+        by_name: Schemes of layers outside of the blocks.
     """
     counts = np.bincount(wanted[~free], minlength=len(schemes))
     usual = int(counts.argmax())
@@ -56,7 +57,7 @@ def short_map(
 def _rules(
     tree: ModelTree, schemes: Sequence[LayerScheme], wanted: NDArray[np.int64], free: NDArray[np.bool_], usual: int
 ) -> tuple[Rule, ...]:
-    """Rules from wide to narrow, as the last that matches wins; each saves more names than it costs."""
+    """Return rules from general to specific, since the last match wins; each saves more names than it adds."""
     assigned = np.full(len(wanted), usual)
     rules: list[Rule] = []
     for patterns, members in _groupings(tree):
@@ -75,7 +76,7 @@ def _rules(
 
 
 def _groupings(tree: ModelTree) -> list[tuple[list[str], NDArray[np.int64]]]:
-    """Ways to sort the linears of the blocks: patterns, and for each linear the number of its pattern."""
+    """Return groupings of the linear layers of the blocks: patterns, and for each layer the index of its pattern."""
     linears = [linear for linear in tree.linears if linear.block >= 0]
     prefix = glob.escape(tree.prefix)
     kinds = {kind: f"*.{glob.escape(kind)}" for kind in dict.fromkeys(linear.kind for linear in linears)}
@@ -96,7 +97,7 @@ def _rule(pattern: str, scheme: LayerScheme, default: LayerScheme) -> Rule:
 
 
 def _keys(scheme: LayerScheme, default: LayerScheme) -> RuleKeys:
-    """What makes `scheme` of the default: always the bits, the rest where it differs and matters."""
+    """Return the keys that turn the default into `scheme`: the bits, and others that differ and have an effect."""
     differs = scheme.quantized
     return Rule(
         "layer",

@@ -1,4 +1,4 @@
-"""Tables of loss increase for models on paper: random, falling with the bits, the same for one seed."""
+"""Random sensitivity tables for models without weights, reproducible by their seed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BITS = (2, 3, 4, 8)
 def table_for(
     tree: ModelTree, seed: int = 1, *, bits: tuple[int, ...] = BITS, without: tuple[str, ...] = ()
 ) -> SensitivityTable:
-    """Loss increase that falls to about a quarter with each bit, over three orders of magnitude between layers."""
+    """Return a table whose loss increases fall to about a quarter per bit and span three orders of magnitude."""
     numbers = random.Random(seed)
     names = tuple(linear.name for linear in tree.linears if linear.name not in without)
     rows = []

@@ -1,4 +1,4 @@
-"""The knapsack against every combination where there are few, and against the relaxation where there are many."""
+"""The knapsack, compared with all combinations of small problems and with the relaxation of large ones."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def combinations(units: list[list[Choice]]) -> list[tuple[int, float]]:
 
 
 def many(count: int, seed: int, step: int = 1) -> list[list[Choice]]:
-    """Units as layers have them: loss increase that falls and bytes that rise with the bits, of a few shapes."""
+    """Return units like layers of a few shapes: with more bits, loss increases fall and bytes rise."""
     numbers = random.Random(seed)
     units = []
     for _ in range(count):
@@ -48,7 +48,7 @@ def test_no_combination_within_the_budget_has_a_smaller_loss_increase(units: lis
 
 
 @given(UNITS, st.integers(0, 400))
-def test_what_is_said_of_the_picks_is_true_of_them(units: list[list[Choice]], budget: int) -> None:
+def test_cost_and_loss_increase_are_the_sums_of_the_picks(units: list[list[Choice]], budget: int) -> None:
     try:
         solution = solve(units, budget)
     except BadInput:
@@ -80,7 +80,7 @@ def test_many_units_come_within_one_upgrade_of_the_relaxation(seed: int, share: 
     assert relaxed - 1e-9 <= solution.loss_increase <= hull.loss_increases[point] + 1e-9
 
 
-def test_bytes_without_a_common_divisor_are_no_harder() -> None:
+def test_bytes_without_a_common_divisor_are_solved_exactly() -> None:
     numbers = random.Random(3)
     units = [[Choice(numbers.randrange(10**6, 10**9), numbers.random()) for _ in range(4)] for _ in range(300)]
     budget = sum(min(choice.cost for choice in choices) for choices in units) * 3 // 2
@@ -89,7 +89,7 @@ def test_bytes_without_a_common_divisor_are_no_harder() -> None:
     assert solution.cost <= budget
 
 
-def test_one_unit_as_large_as_all_others_is_tried_in_each_way() -> None:
+def test_a_unit_as_large_as_all_others_is_solved_for_each_of_its_choices() -> None:
     units = many(2000, 5)
     whole = [Choice(sum(choices[i].cost for choices in units), 5 * 4.0**-i) for i in range(4)]
     budget = int(1.1 * whole[1].cost + sum(choices[0].cost for choices in units))
@@ -103,7 +103,7 @@ def test_one_unit_as_large_as_all_others_is_tried_in_each_way() -> None:
     assert solution.exact
 
 
-def test_a_search_that_is_cut_short_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_limited_search_is_not_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("core.allocation.knapsack._MAX_WORK", 3)
     numbers = random.Random(2)
     units = [[Choice(numbers.randrange(1, 10**9), numbers.random()) for _ in range(4)] for _ in range(40)]
@@ -114,16 +114,16 @@ def test_a_search_that_is_cut_short_says_so(monkeypatch: pytest.MonkeyPatch) -> 
     assert solution.cost <= budget
 
 
-def test_too_small_a_budget_names_the_least() -> None:
+def test_the_error_for_a_small_budget_has_the_minimum() -> None:
     with pytest.raises(BadInput, match="At least 7 kB are needed, and 6 kB are allowed"):
         solve([[Choice(3000, 1), Choice(5000, 0)], [Choice(4000, 1)]], 6000)
 
 
-def test_a_choice_that_costs_more_for_more_loss_increase_is_never_made() -> None:
+def test_a_dominated_choice_is_never_picked() -> None:
     assert solve([[Choice(5, 1.0), Choice(9, 2.0), Choice(5, 3.0)]], 100).picks == (0,)
 
 
-def test_no_units_at_all() -> None:
+def test_without_units_the_solution_is_empty() -> None:
     solution = solve([], 0)
     assert (solution.picks, solution.cost, solution.loss_increase, solution.exact) == ((), 0, 0.0, True)
 
@@ -140,7 +140,7 @@ def test_the_curve_is_the_lower_hull_of_all_combinations(units: list[list[Choice
 
 
 @given(UNITS)
-def test_the_picks_of_a_point_are_what_the_point_says(units: list[list[Choice]]) -> None:
+def test_the_picks_of_a_point_have_its_cost_and_loss_increase(units: list[list[Choice]]) -> None:
     hull = curve(units)
     table = ChoiceTable.of(units)
     rows = np.arange(len(units))

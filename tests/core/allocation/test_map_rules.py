@@ -1,4 +1,4 @@
-"""Rules are edited without side effects, known to do nothing when they do, and said shorter without a change."""
+"""Editing rules of a bits map, rules without effect, and shorter equivalent maps."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ THREE = BitsMap(BASE, (A, B, C))
     ],
     ids=["added last", "added first", "changed", "removed", "moved down", "moved up"],
 )
-def test_an_edit(edited: BitsMap, rules: tuple[Rule, ...]) -> None:
+def test_an_edit_returns_the_changed_map(edited: BitsMap, rules: tuple[Rule, ...]) -> None:
     assert edited == BitsMap(BASE, rules)
 
 
 @pytest.mark.parametrize("edit", [map_rules.remove, lambda bits_map, place: map_rules.move(bits_map, 0, place)])
 @pytest.mark.parametrize("place", [-1, 3])
-def test_a_place_where_no_rule_is(edit: Callable[[BitsMap, int], BitsMap], place: int) -> None:
+def test_an_index_without_a_rule_is_refused(edit: Callable[[BitsMap, int], BitsMap], place: int) -> None:
     with pytest.raises(BadInput, match="3 rules"):
         edit(THREE, place)
 
@@ -56,20 +56,20 @@ def test_a_rule_matches_layers_in_blocks_only() -> None:
     ("bits_map", "position", "idle"),
     [
         (BitsMap(BASE, (Rule("*.nothing", bits=8),)), 0, "No layer"),
-        (BitsMap(BASE, (A, Rule("*.mlp.*", bits=3))), 0, "Rules below"),
-        (BitsMap(BASE, (Rule("*.down_proj", bits=4),)), 0, "the same without it"),
-        (BitsMap(BASE, (Rule("*.mlp.*", bits=8), A)), 1, "the same without it"),
+        (BitsMap(BASE, (A, Rule("*.mlp.*", bits=3))), 0, "Later rules"),
+        (BitsMap(BASE, (Rule("*.down_proj", bits=4),)), 0, "the same scheme without it"),
+        (BitsMap(BASE, (Rule("*.mlp.*", bits=8), A)), 1, "the same scheme without it"),
         (BitsMap(BASE, (A, Rule("*.3.*", bits=3))), 0, ""),
     ],
     ids=["matches nothing", "overruled", "as the default", "as the rule above", "does something"],
 )
-def test_which_rules_do_nothing(bits_map: BitsMap, position: int, idle: str) -> None:
+def test_rules_without_effect_have_a_reason(bits_map: BitsMap, position: int, idle: str) -> None:
     found = map_rules.effects(TREE, bits_map)[position].idle
     assert idle in found
     assert bool(found) == bool(idle)
 
 
-def test_a_rule_is_idle_where_all_its_layers_are_set_by_hand() -> None:
+def test_a_rule_has_no_effect_if_all_its_layers_are_set_by_hand() -> None:
     by_hand = tuple(Rule(name, bits=2) for name in NAMES if name.endswith("down_proj"))
     (effect,) = map_rules.effects(TREE, BitsMap(BASE, (A,), by_hand))
     assert (effect.matched, effect.decided) == (6, 0)
@@ -86,13 +86,13 @@ maps = st.builds(BitsMap, st.just(BASE), st.lists(rules, max_size=5).map(tuple),
 
 
 def resolved(bits_map: BitsMap) -> list[LayerScheme]:
-    """What every layer gets; of layers that stay, nothing but that."""
+    """Return the scheme of every layer; all unquantized layers have the same one."""
     found = [bits_map.resolve(name).scheme for name in NAMES] + [bits_map.resolve("lm_head", exact_only=True).scheme]
     return [scheme if scheme.quantized else LayerScheme(16) for scheme in found]
 
 
 @given(maps)
-def test_a_shorter_map_says_the_same(bits_map: BitsMap) -> None:
+def test_a_compact_map_is_equivalent_and_has_no_rule_without_effect(bits_map: BitsMap) -> None:
     short = map_rules.compact(TREE, bits_map)
     assert resolved(short) == resolved(bits_map)
     assert len(short.rules) + len(short.layers) <= len(bits_map.rules) + len(bits_map.layers)
@@ -102,13 +102,13 @@ def test_a_shorter_map_says_the_same(bits_map: BitsMap) -> None:
 @given(
     st.lists(st.sampled_from([BASE, LayerScheme(8, 64), LayerScheme(2, 32)]), min_size=len(NAMES), max_size=len(NAMES))
 )
-def test_any_schemes_become_a_map(schemes: list[LayerScheme]) -> None:
+def test_a_map_from_schemes_resolves_to_them(schemes: list[LayerScheme]) -> None:
     wanted = dict(zip(NAMES, schemes, strict=True))
     found = map_rules.from_schemes(TREE, BASE, wanted)
     assert {name: found.resolve(name).scheme for name in NAMES} == wanted
 
 
-def test_what_a_person_would_write_is_found() -> None:
+def test_simple_patterns_are_found() -> None:
     eight = {name: LayerScheme(8, 64) for name in NAMES if name.endswith("down_proj") or ".layers.5." in name}
     odd = "model.layers.2.self_attn.q_proj"
     found = map_rules.from_schemes(TREE, BASE, {**eight, odd: LayerScheme(2, 64)})
@@ -116,6 +116,6 @@ def test_what_a_person_would_write_is_found() -> None:
     assert [rule.match for rule in found.layers] == [odd]
 
 
-def test_a_head_stays_in_the_map_by_name() -> None:
+def test_a_compact_map_keeps_the_output_layer_by_name() -> None:
     chosen = BitsMap(BASE, (A, A), (Rule("lm_head", bits=8), Rule("model.layers.77.x", bits=8)))
     assert map_rules.compact(TREE, chosen) == BitsMap(BASE, (A,), (Rule("lm_head", bits=8),))

@@ -1,4 +1,4 @@
-"""The curve of all budgets and the map of each of its points."""
+"""The Pareto curve and the bits maps of its points."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_the_map_of_a_point_has_its_bytes_bits_and_loss_increase(index: int) -> 
     assert TABLE.total([plan for plan in plans if plan.linear.block >= 0]) == pytest.approx(CURVE.loss_increase[index])
 
 
-def test_bits_are_counted_as_budgets_count_them() -> None:
+def test_the_bits_of_a_point_are_those_of_its_allocation() -> None:
     for index in (0, len(CURVE) // 3, len(CURVE) - 1):
         found = allocate(TREE, TABLE, replace(REQUEST, budget=Budget("bytes", int(CURVE.bytes[index]))))
         assert found.bits == pytest.approx(CURVE.bits[index])
@@ -44,7 +44,7 @@ def test_no_allocation_is_below_the_curve() -> None:
         assert found.loss_increase <= CURVE.loss_increase[CURVE.within(size)] * (1 + 1e-9)
 
 
-def test_points_are_the_arrays_one_by_one() -> None:
+def test_the_points_have_the_values_of_the_arrays() -> None:
     assert len(CURVE.points) == len(CURVE) > 20
     first = CURVE.points[0]
     assert (first.bytes, first.bits, first.loss_increase) == (CURVE.bytes[0], CURVE.bits[0], CURVE.loss_increase[0])

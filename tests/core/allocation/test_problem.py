@@ -1,4 +1,4 @@
-"""Allocations: the budget holds to the byte, and so do pins, minimum, fused groups and engines."""
+"""Allocations: budgets are never exceeded, and pins, minimums, fused groups and engines are respected."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def schemes(tree: ModelTree, found: Allocation) -> dict[str, LayerScheme]:
 
 
 def average(tree: ModelTree, found: Allocation) -> float:
-    """Bits per weight of the blocks by hand; layers left alone count 16."""
+    """Return the average bits per weight of the blocks; unquantized layers count 16."""
     spent, weights = 0.0, 0
     for plan in resolve_schemes(tree, found.bits_map):
         shape = plan.linear.in_features, plan.linear.out_features
@@ -57,7 +57,7 @@ def test_the_budget_is_never_exceeded(budget: Budget, name: str, choices: tuple[
 
 @settings(max_examples=40, deadline=None)
 @given(BUDGETS, st.sampled_from(["auto_round", "auto_gptq"]), st.sampled_from([-1, 32, 128, 96]), st.booleans())
-def test_what_allocate_believes_is_what_sizes_say(budget: Budget, name: str, group: int, sym: bool) -> None:
+def test_cost_and_bits_of_an_allocation_are_those_of_its_map(budget: Budget, name: str, group: int, sym: bool) -> None:
     larger = replace(budget, value=budget.value * 1.2)
     request = AllocationRequest(larger, (2, 4, 16), format_name=name, group_size=group, sym=sym)
     found = allocate(TREE, TABLE, request)
@@ -101,13 +101,13 @@ def test_more_budget_never_raises_the_loss_increase() -> None:
     st.floats(2.4, 8),
     st.sampled_from(FUSIONS),
 )
-def test_fused_layers_agree(bpw: float, fused: FusedModules) -> None:
+def test_fused_layers_get_the_same_scheme(bpw: float, fused: FusedModules) -> None:
     got = schemes(TREE, allocate(TREE, TABLE, AllocationRequest(Budget("bpw", bpw), fused=fused)))
     for group in groups(TREE, fused):
         assert len({got[name] for name in group.layers}) == 1
 
 
-def test_pins_hold_and_the_last_wins() -> None:
+def test_pins_are_respected_and_the_last_match_wins() -> None:
     pins = (Rule("*.down_proj", bits=8), Rule("model.layers.1.*", bits=2, group_size=32), Rule("*.0.*.o_proj", bits=16))
     got = schemes(TREE, allocate(TREE, TABLE, AllocationRequest(Budget("bpw", 6), pins=pins)))
     assert got["model.layers.0.mlp.down_proj"] == LayerScheme(8, 128)
@@ -115,20 +115,20 @@ def test_pins_hold_and_the_last_wins() -> None:
     assert not got["model.layers.0.self_attn.o_proj"].quantized
 
 
-def test_a_pin_of_one_layer_holds_for_those_tied_to_it() -> None:
+def test_a_pin_applies_to_the_layers_fused_with_its_layer() -> None:
     pins = (Rule("model.layers.2.self_attn.v_proj", bits=8),)
     got = schemes(TREE, allocate(TREE, TABLE, AllocationRequest(Budget("bpw", 3), pins=pins)))
     assert {got[f"model.layers.2.self_attn.{part}_proj"].bits for part in "qkv"} == {8}
 
 
-def test_a_pin_may_leave_the_bits_open() -> None:
+def test_a_pin_can_fix_the_group_size_only() -> None:
     found = allocate(TREE, TABLE, AllocationRequest(Budget("bpw", 4), pins=(Rule("*.down_proj", group_size=32),)))
     got = schemes(TREE, found)
     assert {got[name].group_size for name in got if name.endswith("down_proj")} == {32}
     assert {got[name].group_size for name in got if name.endswith("gate_proj")} == {64}
 
 
-def test_pins_of_one_tie_that_differ_are_refused() -> None:
+def test_different_pins_of_fused_layers_are_refused() -> None:
     pins = (Rule("*.0.self_attn.q_proj", bits=8), Rule("*.0.self_attn.k_proj", bits=4))
     with pytest.raises(BadInput, match="are fused and pinned to different schemes"):
         allocate(TREE, TABLE, AllocationRequest(Budget("bpw", 4), pins=pins))
@@ -136,30 +136,30 @@ def test_pins_of_one_tie_that_differ_are_refused() -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(st.floats(3.6, 8), st.sampled_from([3, 4, 8]))
-def test_the_minimum_holds(bpw: float, bits: int) -> None:
+def test_minimum_bits_are_respected(bpw: float, bits: int) -> None:
     request = AllocationRequest(Budget("bpw", bpw), min_bits=(Rule("*.o_proj", bits=bits), Rule("*.k_proj", bits=4)))
     got = schemes(TREE, allocate(TREE, TABLE, request))
     assert min(got[name].bits for name in got if name.endswith("o_proj")) >= bits
     assert min(got[name].bits for name in got if name.endswith(("q_proj", "k_proj"))) >= 4
 
 
-def test_a_minimum_that_no_choice_reaches_is_said() -> None:
-    with pytest.raises(BadInput, match=r"No choice is left for .*o_proj: it must have at least 8 bits"):
+def test_a_minimum_above_all_choices_is_refused() -> None:
+    with pytest.raises(BadInput, match=r"No choice is left for .*o_proj: its minimum is 8 bits"):
         allocate(TREE, TABLE, AllocationRequest(Budget("bpw", 4), (2, 4), min_bits=(Rule("*.o_proj", bits=8),)))
 
 
 @pytest.mark.parametrize("part", ["pins", "min_bits"])
-def test_a_pattern_that_matches_nothing_is_said(part: str) -> None:
+def test_a_pattern_that_matches_no_layer_is_refused(part: str) -> None:
     with pytest.raises(BadInput, match="matches no layer"):
         allocate(TREE, TABLE, AllocationRequest(Budget("bpw", 4), **{part: (Rule("*.nothing", bits=8),)}))  # type: ignore[arg-type]
 
 
-def test_bits_that_were_not_measured_are_said() -> None:
+def test_bits_that_were_not_measured_are_refused() -> None:
     with pytest.raises(BadInput, match="sensitivity to 3 bits was not measured"):
         allocate(TREE, table_for(TREE, bits=(2, 4)), AllocationRequest(Budget("bpw", 4), (2, 3, 4)))
 
 
-def test_a_head_stays_unless_a_pin_names_it() -> None:
+def test_the_output_layer_is_not_quantized_unless_a_pin_names_it() -> None:
     tree = llama(2, tied=False)
     table = table_for(tree, without=("lm_head",))
     free = allocate(tree, table, AllocationRequest(Budget("bpw", 4)))
@@ -167,11 +167,12 @@ def test_a_head_stays_unless_a_pin_names_it() -> None:
     assert not schemes(tree, free)["lm_head"].quantized
     assert schemes(tree, pinned)["lm_head"] == LayerScheme(4, 64)
     assert pinned.cost == pinned.size.total
-    assert "Layers that are pinned but not measured, so that their loss increase is not counted: 1." in pinned.notes
+    note = "Layers that are pinned but were not measured, so their loss increase is not included: 1."
+    assert note in pinned.notes
 
 
 @pytest.mark.parametrize("name", ["auto_round", "auto_gptq"])
-def test_a_tied_head_that_a_pin_names_is_counted_in_the_file(name: str) -> None:
+def test_a_pinned_tied_output_layer_counts_for_the_output_size(name: str) -> None:
     budget = Budget("bytes", 0.9 * TREE.nbytes)
     plain = allocate(TREE, TABLE, AllocationRequest(budget, format_name=name))
     pinned = allocate(TREE, TABLE, AllocationRequest(budget, pins=(Rule("lm_head", bits=2),), format_name=name))
@@ -186,7 +187,7 @@ def test_a_pinned_embedding_is_refused() -> None:
         allocate(TREE, TABLE, AllocationRequest(Budget("bpw", 4), pins=(Rule("model.embed_tokens", bits=8),)))
 
 
-def test_a_pattern_never_pins_the_head() -> None:
+def test_a_pattern_never_pins_the_output_layer() -> None:
     tree = llama(2, tied=False)
     found = allocate(
         tree, table_for(tree, without=("lm_head",)), AllocationRequest(Budget("bpw", 9), pins=(Rule("*", bits=8),))
@@ -194,14 +195,14 @@ def test_a_pattern_never_pins_the_head() -> None:
     assert not schemes(tree, found)["lm_head"].quantized
 
 
-def test_a_layer_that_was_not_measured_stays() -> None:
+def test_a_layer_that_was_not_measured_is_not_quantized() -> None:
     name = "model.layers.1.mlp.down_proj"
     found = allocate(TREE, table_for(TREE, without=(name,)), AllocationRequest(Budget("bpw", 4)))
     assert not schemes(TREE, found)[name].quantized
     assert found.notes == ("Layers that were not measured and stay in 16 bits: 1.",)
 
 
-def test_a_shape_that_fits_no_scheme_stays_with_those_tied_to_it() -> None:
+def test_a_layer_with_an_unsupported_shape_and_its_fused_layers_are_not_quantized() -> None:
     tree = llama(2, shapes={**SHAPES, "self_attn.v_proj": (40, 576)})
     found = allocate(tree, table_for(tree), AllocationRequest(Budget("bpw", 4)))
     got = schemes(tree, found)
@@ -210,7 +211,7 @@ def test_a_shape_that_fits_no_scheme_stays_with_those_tied_to_it() -> None:
     assert found.cost == found.size.total
 
 
-def test_layers_that_cannot_be_quantized_are_not_in_the_average() -> None:
+def test_layers_that_cannot_be_quantized_do_not_count_for_the_average() -> None:
     tree = llama(2, shapes={**SHAPES, "odd": (40, 576)})
     found = allocate(tree, table_for(tree), AllocationRequest(Budget("bpw", 9), (8,)))
     assert found.bits == pytest.approx(8 * (1 + 1 / 64) + 16 / 64, rel=0.02)
@@ -221,22 +222,22 @@ def test_layers_that_cannot_be_quantized_are_not_in_the_average() -> None:
     [
         (
             Budget("bpw", 2),
-            r"At least 3\.949 bits a weight are needed \(pins add 1\.512 .*, minimum bits add .* 2 bits a weight",
+            r"At least 3\.949 bits per weight are needed \(pins add 1\.512 .*, minimum bits add .* 2 bits per weight",
         ),
         (
             Budget("bytes", 50e6),
-            r"At least 6\d(\.\d)? MB are needed \(5\d.* stay as they are, pins add .*, minimum bits",
+            r"At least 6\d(\.\d)? MB are needed \(5\d.* are not quantized, pins add .*, minimum bits",
         ),
-        (Budget("ram", 800e6), r"are for a conversation and the program, 5\d.* stay as they are, pins add"),
+        (Budget("ram", 800e6), r"are for one conversation and the program, 5\d.* are not quantized, pins add"),
     ],
 )
-def test_what_cannot_be_met_says_the_least_and_why(budget: Budget, words: str) -> None:
+def test_the_error_for_a_small_budget_has_the_minimum_and_its_parts(budget: Budget, words: str) -> None:
     request = AllocationRequest(budget, pins=(Rule("*.down_proj", bits=8),), min_bits=(Rule("*.o_proj", bits=4),))
     with pytest.raises(BadInput, match=words):
         allocate(TREE, TABLE, request)
 
 
-def test_the_least_that_is_named_is_enough() -> None:
+def test_the_smallest_possible_budget_is_sufficient() -> None:
     lowest = allocate(TREE, TABLE, AllocationRequest(Budget("bpw", 2.3), (2,))).cost
     assert allocate(TREE, TABLE, AllocationRequest(Budget("bytes", lowest), (2, 4))).cost == lowest
     with pytest.raises(BadInput, match="At least"):
@@ -246,7 +247,7 @@ def test_the_least_that_is_named_is_enough() -> None:
 @pytest.mark.parametrize("name", ["auto_round", "auto_gptq"])
 @pytest.mark.parametrize("engine", ["vllm-cuda", "vllm-cpu"])
 @pytest.mark.parametrize("bpw", [4.4, 6.0, 11.0])
-def test_what_is_chosen_for_an_engine_runs_there(engine: str, name: str, bpw: float) -> None:
+def test_a_map_for_an_engine_can_be_run_by_it(engine: str, name: str, bpw: float) -> None:
     request = AllocationRequest(Budget("bpw", bpw), (2, 4, 8, 16), fused=LOOSE, engine=engine, format_name=name)
     found = allocate(TREE, TABLE, request)
     assert [
@@ -255,16 +256,16 @@ def test_what_is_chosen_for_an_engine_runs_there(engine: str, name: str, bpw: fl
     assert found.bits <= bpw
 
 
-def test_an_engine_that_runs_none_of_the_choices_is_said() -> None:
+def test_an_engine_that_supports_no_choice_is_refused() -> None:
     with pytest.raises(BadInput, match="vLLM on a graphics card does not run W2 g128 sym"):
         allocate(TREE, TABLE, AllocationRequest(Budget("bpw", 4), (2, 3), engine="vllm-cuda"))
 
 
-def test_an_engine_that_reads_no_such_file_is_said() -> None:
+def test_an_engine_that_cannot_read_the_format_is_refused() -> None:
     with pytest.raises(BadInput, match="supports GGUF only"):
         allocate(TREE, TABLE, AllocationRequest(Budget("bpw", 4), engine="llama-cpp"))
 
 
-def test_one_number_of_bits_for_all_is_a_default_alone() -> None:
+def test_a_single_choice_gives_a_default_without_rules() -> None:
     found = allocate(TREE, TABLE, AllocationRequest(Budget("bpw", 5), (4,)))
     assert found.bits_map == BitsMap(LayerScheme(4, 128))
