@@ -120,6 +120,45 @@ Compile = Annotated[
     bool, typer.Option("--compile", help="Compile the blocks with torch.compile. A CPU needs a C++ compiler for it.")
 ]
 Seed = Annotated[int, typer.Option(help="Random seed for the order of the calibration samples.")]
+FormatName = Annotated[str, typer.Option("--format", help=f"Output format: {', '.join(FORMATS)}.")]
+Pins = Annotated[
+    list[str] | None,
+    typer.Option(metavar="PATTERN=BITS", help="Fix the bits of the layers that match PATTERN; repeatable."),
+]
+MinimumBits = Annotated[
+    list[str] | None,
+    typer.Option(metavar="PATTERN=BITS", help="Minimum bits of the layers that match PATTERN; repeatable."),
+]
+Engine = Annotated[
+    str,
+    typer.Option(
+        metavar="ENGINE",
+        help=f"Target inference engine: {', '.join(ENGINES)}. Layers it cannot run are reported.",
+    ),
+]
+Backend = Annotated[
+    str, typer.Option(help="Backend for the quantized layers: auto, or a name from `bitwright devices`.")
+]
+ContextSize = Annotated[int | None, typer.Option(help="Context size, in tokens; default: the maximum of the model.")]
+Temperature = Annotated[
+    float, typer.Option(help="Sampling temperature; 0 always takes the most likely token (greedy).")
+]
+TopP = Annotated[
+    float,
+    typer.Option(
+        help="Top-p sampling: sample from the most likely tokens whose probabilities add up to this; 1 disables it."
+    ),
+]
+TopK = Annotated[
+    int, typer.Option(help="Top-k sampling: sample from this many of the most likely tokens; 0 disables it.")
+]
+MinP = Annotated[
+    float,
+    typer.Option(
+        help="Min-p sampling: minimum probability of a token, relative to the most likely one; 0 disables it."
+    ),
+]
+RepetitionPenalty = Annotated[float, typer.Option(help="Penalty for tokens that have already occurred; 1 disables it.")]
 
 
 def _run_options(
@@ -217,7 +256,7 @@ def inspect(
     group_size: GroupSize = None,
     sym: Symmetric = None,
     bits_map: Map = None,
-    format: Annotated[str, typer.Option(help=f"Output format: {', '.join(FORMATS)}.")] = "auto_round",
+    format: FormatName = "auto_round",
     json: Json = False,
 ) -> int:
     """List the layers of MODEL with the bits that each would be quantized to."""
@@ -242,22 +281,9 @@ def plan(
         str | None, typer.Option(help="Budget as the memory needed to run the output, for example 4GB.")
     ] = None,
     choices: Annotated[str, typer.Option(help="Bits to choose from, separated by commas.")] = "2,3,4,8",
-    pin: Annotated[
-        list[str] | None,
-        typer.Option(metavar="PATTERN=BITS", help="Fix the bits of the layers that match PATTERN; repeatable."),
-    ] = None,
-    min_bits: Annotated[
-        list[str] | None,
-        typer.Option(metavar="PATTERN=BITS", help="Minimum bits of the layers that match PATTERN; repeatable."),
-    ] = None,
-    engine: Annotated[
-        str,
-        typer.Option(
-            "--engine",
-            metavar="ENGINE",
-            help=f"Target inference engine: {', '.join(ENGINES)}. Layers it cannot run are reported.",
-        ),
-    ] = "",
+    pin: Pins = None,
+    min_bits: MinimumBits = None,
+    engine: Engine = "",
     fuse_qkv: Annotated[
         bool, typer.Option(help="Use the same bits for the query, key and value projections of a block.")
     ] = True,
@@ -272,7 +298,7 @@ def plan(
         int, typer.Option(help="Number of weights that share one scale: a multiple of 32, or -1 for a whole row.")
     ] = 128,
     sym: Annotated[bool, typer.Option("--sym/--asym", help="Symmetric or asymmetric quantization.")] = True,
-    format: Annotated[str, typer.Option(help=f"Output format: {', '.join(FORMATS)}.")] = "auto_round",
+    format: FormatName = "auto_round",
     calibration: Text = "builtin",
     samples: Annotated[int, typer.Option(help="Number of samples that sensitivity is measured on.")] = 16,
     seqlen: Annotated[int, typer.Option(help="Sequence length of a sample, in tokens.")] = 256,
@@ -306,36 +332,16 @@ def chat(
     ] = False,
     system: Annotated[str, typer.Option(help="System prompt.")] = "",
     max_tokens: Annotated[int, typer.Option(help="Maximum number of tokens to generate for an answer.")] = 256,
-    temperature: Annotated[
-        float, typer.Option(help="Sampling temperature; 0 always takes the most likely token (greedy).")
-    ] = 0.0,
-    top_p: Annotated[
-        float,
-        typer.Option(
-            help="Top-p sampling: sample from the most likely tokens whose probabilities add up to this; 1 disables it."
-        ),
-    ] = 1.0,
-    top_k: Annotated[
-        int, typer.Option(help="Top-k sampling: sample from this many of the most likely tokens; 0 disables it.")
-    ] = 0,
-    min_p: Annotated[
-        float,
-        typer.Option(
-            help="Min-p sampling: minimum probability of a token, relative to the most likely one; 0 disables it."
-        ),
-    ] = 0.0,
-    repetition_penalty: Annotated[
-        float, typer.Option(help="Penalty for tokens that have already occurred; 1 disables it.")
-    ] = 1.0,
+    temperature: Temperature = 0.0,
+    top_p: TopP = 1.0,
+    top_k: TopK = 0,
+    min_p: MinP = 0.0,
+    repetition_penalty: RepetitionPenalty = 1.0,
     seed: Annotated[int, typer.Option(help="Random seed for sampling.")] = 0,
     stop: Annotated[list[str] | None, typer.Option(help="Stop string that ends an answer; repeatable.")] = None,
     device: Device = "auto",
-    backend: Annotated[
-        str, typer.Option(help="Backend for the quantized layers: auto, or a name from `bitwright devices`.")
-    ] = "auto",
-    context: Annotated[
-        int | None, typer.Option(help="Context size, in tokens; default: the maximum of the model.")
-    ] = None,
+    backend: Backend = "auto",
+    context: ContextSize = None,
     thinking: Annotated[
         bool | None,
         typer.Option(
@@ -448,13 +454,8 @@ def serve(
     token_file: Annotated[
         str | None, typer.Option(help="File that contains the API key; - reads it from stdin.")
     ] = None,
-    context: Annotated[
-        int | None,
-        typer.Option(help="Context size, in tokens; default: the maximum of the model.", show_default=False),
-    ] = None,
-    backend: Annotated[
-        str, typer.Option(help="Backend for the quantized layers: auto, or a name from `bitwright devices`.")
-    ] = "auto",
+    context: ContextSize = None,
+    backend: Backend = "auto",
     device: Device = "auto",
     json: Json = False,
 ) -> int:
@@ -475,9 +476,7 @@ def bench(
     lengths: Annotated[
         str, typer.Option(help="Prompt lengths to measure, in tokens, separated by commas.")
     ] = "32,128,512",
-    backend: Annotated[
-        str, typer.Option(help="Backend for the quantized layers: auto, or a name from `bitwright devices`.")
-    ] = "auto",
+    backend: Backend = "auto",
     device: Device = "auto",
     json: Json = False,
 ) -> int:
