@@ -30,14 +30,14 @@ CRASH_LOG = "crash.log"
 
 def make_application(arguments: Sequence[str] = ("bitwright",)) -> QApplication:
     """Return the application object, with its names, style and font."""
-    application = dress(QApplication(list(arguments)))
+    application = apply_style(QApplication(list(arguments)))
     application.setApplicationName("bitwright")
     application.setApplicationDisplayName("Bitwright")
     application.setDesktopFileName("bitwright")
     return application
 
 
-def dress(application: QApplication) -> QApplication:
+def apply_style(application: QApplication) -> QApplication:
     """Set the application's style and font."""
     application.setStyle("Fusion")
     application.setFont(steady_figures(application.font()))
@@ -96,7 +96,7 @@ class _Life:
 
         self._application, self._window, self._instance = application, window, instance
         self._failures = failures.Failures()
-        self._failures.happened.connect(window.tell_failure)
+        self._failures.happened.connect(window.show_failure)
         self._failures.install()
         logs.listen(window.feed)
         self._crash_log, self._alone = crash_log, alone
@@ -116,7 +116,7 @@ class _Life:
         self._application.setWindowIcon(QIcon(str(ICONS / "bitwright.svg")))
         self._application.commitDataRequest.connect(lambda _manager: self._window.leave_now())
         if crashed:
-            self._window.tell_crash(crashed)
+            self._window.show_crash(crashed)
         if not self._alone:
             self._window.strip.show_warning(
                 self._window.tr("Another Bitwright window is open but does not respond."),

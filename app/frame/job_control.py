@@ -120,16 +120,16 @@ class JobControl(QObject):
         _log.info("The run has ended: %s", record.state if record is not None else "gone")
         self.refresh()
         if record is not None and record.state in ("failed", "died"):
-            self._tell(BitwrightError(getattr(record.last, "message", ""), getattr(record.last, "hint", "")))
+            self._show_error(BitwrightError(getattr(record.last, "message", ""), getattr(record.last, "hint", "")))
 
     def _refused(self, error: BitwrightError) -> None:
         """Show that a run could not be started, unless the Run page shows another active run."""
         if self._context.runs.active:
             self._context.report(error, None)
         else:
-            self._tell(error)
+            self._show_error(error)
 
-    def _tell(self, error: BitwrightError) -> None:
+    def _show_error(self, error: BitwrightError) -> None:
         """Show the result of the run above the page, unless the Run page is shown."""
         if self._page() != "run":
             self.told = error.message

@@ -138,7 +138,7 @@ class MainWindow(QMainWindow):
             _log.warning("%s", error)
             self.strip.show_error(error, remedy)
 
-    def tell_failure(self, error: BitwrightError, details: str) -> None:
+    def show_failure(self, error: BitwrightError, details: str) -> None:
         """Show an uncaught exception; its traceback can be copied."""
         _log.info("Shown to the user: %s", error)
         self.strip.show_error(error, _copies(self.tr("Copy details"), details))
@@ -170,7 +170,7 @@ class MainWindow(QMainWindow):
         method = "open_model" if target.kind == "model" else "open_file"
         self._hand_to({"model": "model", "recipe": "recipe", "map": "layers"}[target.kind], method, target.value)
 
-    def tell_crash(self, details: str) -> None:
+    def show_crash(self, details: str) -> None:
         """Report a crash of the previous session; the stacks of its threads can be copied."""
         hint = self.tr("If a run was active, the Run page shows its state.")
         copies = _copies(self.tr("Copy details"), details)
@@ -277,7 +277,7 @@ class MainWindow(QMainWindow):
         self.status.log_toggled.connect(self._show_log)
         self.stack.built.connect(self._page_built)
         self.stack.complete.connect(self._settle)
-        self.stack.failed.connect(self.tell_failure)
+        self.stack.failed.connect(self.show_failure)
 
     def _page_built(self, page_id: str) -> None:
         from app.widgets.primary_button import make_primary

@@ -46,11 +46,11 @@ class ElidedLabel(TintedLabel):
         """Set the tooltip and accessible description, such as an exact figure."""
         self._exact = exact
         self.setAccessibleDescription(exact)
-        self._tell()
+        self._update_tooltip()
 
     def setText(self, text: str) -> None:
         super().setText(text.replace("\n", " "))
-        self._tell()
+        self._update_tooltip()
 
     def minimumSizeHint(self) -> QSize:
         metrics = self.fontMetrics()
@@ -59,12 +59,12 @@ class ElidedLabel(TintedLabel):
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
-        self._tell()
+        self._update_tooltip()
 
     def changeEvent(self, event: QEvent) -> None:
         super().changeEvent(event)
         if event.type() == QEvent.Type.FontChange:
-            self._tell()
+            self._update_tooltip()
 
     def paintEvent(self, event: QPaintEvent) -> None:
         if not self._is_cut() and not self.isRightToLeft():
@@ -82,7 +82,7 @@ class ElidedLabel(TintedLabel):
         room = self.contentsRect()
         painter.drawText(room, place, self.fontMetrics().elidedText(self.text(), how, room.width()))
 
-    def _tell(self) -> None:
+    def _update_tooltip(self) -> None:
         tip = "\n".join(filter(None, (self.text() if self._is_cut() else "", self._exact)))
         # Escaped inside a tag, as Qt would interpret text that looks like markup.
         self.setToolTip(f"<p style='white-space:pre-line'>{html.escape(tip)}</p>" if tip else "")

@@ -46,12 +46,12 @@ def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> 
 @pytest.fixture(scope="session")
 def qapp(qapp: QApplication) -> QApplication:
     """The application object of pytest-qt, with our style, in a font that is the same on every machine."""
-    from app.application import dress
+    from app.application import apply_style
     from tests.app import faces
 
     faces.bring_standard()
     faces.wear(qapp, faces.FACES[0])
-    return dress(qapp)
+    return apply_style(qapp)
 
 
 @pytest.fixture(autouse=True)

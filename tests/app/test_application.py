@@ -43,7 +43,7 @@ class Window(main_window.MainWindow):
     def open_words(self, words):
         super().open_words(words)
         print("open", words, flush=True)
-    def tell_crash(self, details):
+    def show_crash(self, details):
         print("crashed", len(details) > 0, flush=True)
 
 real, main_window.MainWindow = main_window.MainWindow, Window

@@ -91,11 +91,13 @@ class BenchPanel(QWidget):
         self._bar.setValue(0)
         self._mine = True
         self._measured = session.model
-        begun = session.measure(MeasureSpeed(), on_success=self._done, on_failure=self._failed, on_event=self._heard)
+        begun = session.measure(
+            MeasureSpeed(), on_success=self._done, on_failure=self._failed, on_event=self._handle_event
+        )
         self._mine = self._mine and begun
         self._follow()
 
-    def _heard(self, event: Event) -> None:
+    def _handle_event(self, event: Event) -> None:
         if isinstance(event, Progress):
             self._bar.setValue(round(1000 * max(0.0, event.fraction)))
 

@@ -116,13 +116,13 @@ class ServePanel(QWidget):
             ServeModel(session.model, session.device, session.backend or "auto", port=self._port.value()),
             on_success=lambda _summary: self._ended(),
             on_failure=self._failed,
-            on_event=self._heard,
+            on_event=self._handle_event,
         )
         self._running.begin(session.model)
         self._bar.setRange(0, 0)
         self._update()
 
-    def _heard(self, event: Event) -> None:
+    def _handle_event(self, event: Event) -> None:
         if self._call is None:
             return
         if isinstance(event, Listening):

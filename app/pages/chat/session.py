@@ -98,7 +98,7 @@ class ChatSession(QObject):
             LoadModel(model, device, backend or "auto", context or None),
             on_success=lambda loaded: self._loaded(session, loaded),
             on_failure=lambda error: self._failed(session, error),
-            on_event=lambda event: self._heard(session, event),
+            on_event=lambda event: self._handle_event(session, event),
         )
 
     def generate(
@@ -116,7 +116,7 @@ class ChatSession(QObject):
             Say(_copied(messages), sampling, continue_last),
             on_success=lambda answer: self._complete(session, answer.statistics),
             on_failure=lambda error: self._failed(session, error),
-            on_event=lambda event: self._heard(session, event),
+            on_event=lambda event: self._handle_event(session, event),
         )
 
     def count(self, messages: Sequence[Mapping[str, str]]) -> None:
@@ -232,7 +232,7 @@ class ChatSession(QObject):
         if session is self._session:
             self._failed(session, error)
 
-    def _heard(self, session: Session, event: Event) -> None:
+    def _handle_event(self, session: Session, event: Event) -> None:
         if session is not self._session:
             return
         if isinstance(event, Token):

@@ -269,7 +269,7 @@ class LayersPage(QWidget):
         self.setAcceptDrops(True)
         self._make_actions()
         self._connect()
-        self._see(side.view)
+        self._view_changed(side.view)
         self.refresh()
         self._show_next()
 
@@ -390,8 +390,8 @@ class LayersPage(QWidget):
         body.map.scale_changed.connect(self._show_legend)
         body.map.fold_wanted.connect(self._fold)
         body.next.clicked.connect(self._start)
-        side.inspector.wanted.connect(self._give)
-        side.view_changed.connect(self._see)
+        side.inspector.wanted.connect(self._set_key)
+        side.view_changed.connect(self._view_changed)
         for action, act in (
             (side.open, self._files.choose),
             (side.save, self._files.choose_save_path),
@@ -432,7 +432,7 @@ class LayersPage(QWidget):
         self.body.side.reset.setEnabled(bool(current.rules or current.layers))
         self._show_cost()
 
-    def _see(self, view: str) -> None:
+    def _view_changed(self, view: str) -> None:
         """Handle a change of the panel view: hidden views are not updated."""
         self._rules.set_seen(view == "rules")
         self.budget.set_seen(view == "budget")
@@ -540,7 +540,7 @@ class LayersPage(QWidget):
             self._grid = self._grid.turned(stem)
             self.body.map.show_layers(self._grid, self._sheet)
 
-    def _give(self, name: str, value: object) -> None:
+    def _set_key(self, name: str, value: object) -> None:
         self.set_keys(**{name: value})
 
     def _reset(self) -> None:

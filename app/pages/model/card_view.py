@@ -82,11 +82,11 @@ class CardView(QTextBrowser):
         cursor.beginEditBlock()
         block = document.begin()
         while block.isValid():
-            self._dress(block)
+            self._set_style(block)
             block = block.next()
         for frame in document.rootFrame().childFrames():
             if isinstance(frame, QTextTable):
-                self._dress_table(frame)
+                self._set_table_style(frame)
         cursor.endEditBlock()
         self.setDocument(document)
         before.deleteLater()
@@ -98,7 +98,7 @@ class CardView(QTextBrowser):
         document.setDefaultFont(self.font())
         return document
 
-    def _dress(self, block: QTextBlock) -> None:
+    def _set_style(self, block: QTextBlock) -> None:
         """Set margins and size of a heading, and the background of a code line; long code lines wrap."""
         form = block.blockFormat()
         level = form.headingLevel()
@@ -117,7 +117,7 @@ class CardView(QTextBrowser):
             return
         cursor.setBlockFormat(form)
 
-    def _dress_table(self, table: QTextTable) -> None:
+    def _set_table_style(self, table: QTextTable) -> None:
         """Set thin borders and padding."""
         form = table.format()
         form.setBorder(1)

@@ -137,7 +137,7 @@ class CalibrationBox(QWidget):
         if self._calibration is not None and kind_of(self._calibration) == kind:
             return
         self._edit.clear()
-        self._say_missing(kind)
+        self._show_missing(kind)
 
     def _arrange(self) -> None:
         kind = self._kind.value
@@ -160,7 +160,7 @@ class CalibrationBox(QWidget):
         """Accept the input or show its error when editing has finished; an empty field is not an error."""
         kind, written = self._kind.value, self._edit.text()
         if not written.strip():
-            self._say_missing(kind)
+            self._show_missing(kind)
             return
         try:
             calibration = named(kind, written)
@@ -170,7 +170,7 @@ class CalibrationBox(QWidget):
         self._object("")
         self._take(calibration)
 
-    def _say_missing(self, kind: str) -> None:
+    def _show_missing(self, kind: str) -> None:
         try:
             named(kind, "")
         except BitwrightError as error:

@@ -157,7 +157,7 @@ class RecipePage(QWidget):
         base = self._bases.setdefault(recipe.name, recipe)
         form.cards.set_recipes(self._bases.values())
         for name in self._bases:
-            self._tell_card(name)
+            self._update_card(name)
         form.cards.set_picked(recipe.name)
         form.presets.set_removable(recipe.name in self._saved)
         form.scheme.show_values(scheme, picked.formats, draft.fit, self._size_text())
@@ -178,7 +178,7 @@ class RecipePage(QWidget):
         """Return whether there is a model that can be quantized."""
         return self._draft.model is not None and not self._draft.model.tree.refusal
 
-    def _tell_card(self, name: str) -> None:
+    def _update_card(self, name: str) -> None:
         draft, base = self._draft, self._bases[name]
         current, bits = draft.choices.recipe, draft.choices.bits_map.default.bits
         shown = current if name == current.name else self._edited.get(name, base)

@@ -62,7 +62,7 @@ class RunPage(QWidget):
 
     def _changed(self) -> None:
         record = self._context.runs.record
-        self._tell_end(record)
+        self._show_end(record)
         self._stale = True
         if self.isVisible():
             self._refresh()
@@ -97,7 +97,7 @@ class RunPage(QWidget):
             self._dot = self.dot()
             self.dot_changed.emit()
 
-    def _tell_end(self, record: RunRecord | None) -> None:
+    def _show_end(self, record: RunRecord | None) -> None:
         """Report the end of a run once, in the status line and to a screen reader, on any page."""
         if record is None or record.active or record is self._told or self._context.runs.loading:
             return

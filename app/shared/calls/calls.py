@@ -152,13 +152,13 @@ class Calls(QObject):
         if self._closed:
             call.stop()
         self._running.append(call)
-        self._say()
+        self._emit_activity()
         call.begin()
 
     def over(self, call: Call) -> None:
         """Remove a call from the active ones."""
         self._running.remove(call)
-        self._say()
+        self._emit_activity()
 
     def bury(self, session: Session, service: Service) -> None:
         """Wait in a thread for the end of a killed child: the system may take a while to free its memory."""
@@ -167,7 +167,7 @@ class Calls(QObject):
         thread.start()
         self._burials = [*(other for other in self._burials if other.is_alive()), thread]
 
-    def _say(self) -> None:
+    def _emit_activity(self) -> None:
         text = _activity(type(self._running[-1].request)) if self._running else ""
         if text != self._said:
             self._said = text

@@ -156,7 +156,7 @@ class Call(QThread):
         try:
             while self._inbox:
                 self._hand_on(listeners)
-            self._tell(listeners)
+            self._notify(listeners)
         finally:
             listeners.end(self)
             self.ended.emit()
@@ -186,7 +186,7 @@ class Call(QThread):
             listeners.event(event)
             self.reported.emit(event)
 
-    def _tell(self, listeners: Listeners) -> None:
+    def _notify(self, listeners: Listeners) -> None:
         if self._quiet or self._outcome is None:
             return
         kind, value = self._outcome

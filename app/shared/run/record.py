@@ -214,7 +214,7 @@ class RunRecord:
         self.logs.extend(batch.logs)
         self.logged += batch.logged
         for latest in batch.latest.values():
-            self._see(latest)
+            self._update_time(latest)
             if isinstance(latest, Progress) and self.stage == "prepare":
                 self.fetching = latest
             elif isinstance(latest, Progress):
@@ -223,10 +223,10 @@ class RunRecord:
             elif isinstance(latest, Memory):
                 self.memory = latest
         for log in (batch.logs[0], batch.logs[-1]) if batch.logs else ():
-            self._see(log)
+            self._update_time(log)
 
     def _apply(self, event: Event) -> None:
-        self._see(event)
+        self._update_time(event)
         if isinstance(event, Stage):
             if self.stage and self.stage != event.name and self.stage not in self.stages_done:
                 self.stages_done = (*self.stages_done, self.stage)
@@ -251,6 +251,6 @@ class RunRecord:
             self.last = event
             self.fraction = 1.0 if isinstance(event, Done) else self.fraction
 
-    def _see(self, event: Event) -> None:
+    def _update_time(self, event: Event) -> None:
         self.began = self.began or event.time
         self.seen = max(self.seen, event.time)

@@ -222,10 +222,10 @@ class Runs(QObject):
         self._release()
         self.changed.emit()
         if told:
-            self._tell_desktop()
+            self._notify_desktop()
             self.ended.emit(outcome)
 
-    def _tell_desktop(self) -> None:
+    def _notify_desktop(self) -> None:
         """Show a desktop notification about the end of the run."""
         if self._record is not None and self._record.state != "cancelled":
             from app.shared.run import notification

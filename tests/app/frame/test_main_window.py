@@ -144,7 +144,7 @@ def test_an_error_of_a_call_that_nobody_took_is_shown(window: MainWindow, contex
 
 
 def test_details_of_a_failure_can_be_copied(window: MainWindow) -> None:
-    window.tell_failure(BadInput("Something went wrong."), "Traceback of ours")
+    window.show_failure(BadInput("Something went wrong."), "Traceback of ours")
     window.strip.press_remedy()
     assert QGuiApplication.clipboard().text() == "Traceback of ours"
 

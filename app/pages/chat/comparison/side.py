@@ -103,7 +103,7 @@ class ComparisonSide(QObject):
     def measure(self) -> None:
         """Measure the perplexity of the loaded model; `changed` reports the progress."""
         if self.session.measure(
-            MeasurePerplexity(), on_success=self._measured, on_failure=self._not_measured, on_event=self._heard
+            MeasurePerplexity(), on_success=self._measured, on_failure=self._not_measured, on_event=self._handle_event
         ):
             self.error, self.measured = None, 0.0
             self.changed.emit()
@@ -116,7 +116,7 @@ class ComparisonSide(QObject):
             self.measured = -1.0
         self.changed.emit()
 
-    def _heard(self, event: Event) -> None:
+    def _handle_event(self, event: Event) -> None:
         if isinstance(event, Progress):
             self.measured = event.fraction
             self.changed.emit()

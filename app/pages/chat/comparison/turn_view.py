@@ -93,13 +93,13 @@ class TurnView(QWidget):
     def show_status(self, text: str) -> None:
         """Show the activity while there is no comparison."""
         if self.turn.comparison is None:
-            self._tell(text, "muted")
+            self._set_message(text, "muted")
 
     def show_comparison(self, marked: bool) -> None:
         """Show the differences, and highlight them if `marked`."""
         self._marked, self._unmarked = marked, True
         if self.turn.comparison is not None:
-            self._tell(*turns.verdict(self.turn.comparison))
+            self._set_message(*turns.verdict(self.turn.comparison))
         self.resized.emit()
 
     def update_style(self) -> None:
@@ -136,7 +136,7 @@ class TurnView(QWidget):
             self._mark()
         return bottom
 
-    def _tell(self, text: str, role: str) -> None:
+    def _set_message(self, text: str, role: str) -> None:
         if text != self._words.text():
             self._words.setText(text)
             self.resized.emit()

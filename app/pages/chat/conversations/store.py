@@ -52,7 +52,7 @@ class ConversationStore(QObject):
         self._said = self._wanted = ""
         self._later = QTimer(self, singleShot=True, interval=SAVE_MS)
         self._later.timeout.connect(self.flush)
-        self._done.connect(self._tell, Qt.ConnectionType.QueuedConnection)
+        self._done.connect(self._call_back, Qt.ConnectionType.QueuedConnection)
 
     @property
     def listing(self) -> ConversationListing:
@@ -171,7 +171,7 @@ class ConversationStore(QObject):
 
         self._worker.submit(work).add_done_callback(finished)
 
-    def _tell(self, done: tuple[Future[Any], Callable[[Any], object]]) -> None:
+    def _call_back(self, done: tuple[Future[Any], Callable[[Any], object]]) -> None:
         future, then = done
         error = future.exception()
         if error is None:

@@ -66,16 +66,16 @@ class LayerFilter(QWidget):
     def show_count(self, count: int, filtered: bool) -> None:
         """Show the number of matching layers, or of all layers without a filter."""
         text = self.tr("1 layer") if count == 1 else self.tr("{} layers").format(f"{count:,}")
-        self._tell(text, "muted" if count or not filtered else "warning")
+        self._set_status(text, "muted" if count or not filtered else "warning")
         self.select.setEnabled(filtered and count > 0)
 
     def show_error(self, message: str) -> None:
         """Show that the text is not a valid pattern."""
-        self._tell(self.tr("invalid pattern"), "bad")
+        self._set_status(self.tr("invalid pattern"), "bad")
         self._count.setToolTip(message)
         self.select.setEnabled(False)
 
-    def _tell(self, text: str, role: str) -> None:
+    def _set_status(self, text: str, role: str) -> None:
         self._count.set_role(role)
         self._count.setText(text)
         self._count.setToolTip("")
