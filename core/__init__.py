@@ -1,7 +1,7 @@
-"""Bitwright's engine: quantize language models, see how, and use the result.
+"""Python interface of Bitwright: quantize language models, follow the run, and use the result.
 
-The calls below are all that the command line does, one call each; they are loaded on first use, so that
-importing a part of `core` never imports the rest. Knows no window and never prints.
+The functions below correspond to the sub-commands of the command line. They are imported on first use, so that
+importing a part of `core` does not import the rest. Depends on no window toolkit and prints nothing.
 
     from core import quantize
 

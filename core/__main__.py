@@ -1,4 +1,4 @@
-"""`python -m core`: the command line without the window."""
+"""Entry point of `python -m core`: the command line without the window."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The block types of GGUF files: how many bits, in what groups, how many bytes. A table, no arithmetic and no torch.
+"""Table of the block types of GGUF files: bits, group size, block size and bytes.
 
-Facts of ggml (ggml-quants.h, ggml-common.h) that need no reading of a file: a row of weights is cut into blocks, a
-block into groups that share a scale. Legacy types have blocks of 32 with one float16 scale; K types have blocks of 256
-whose groups have small integer scales, multiples of one float16 of the block.
+From ggml (ggml-quants.h, ggml-common.h): a row of weights is divided into blocks, and a block into groups that share a
+scale. Legacy types have blocks of 32 with one float16 scale; K types have blocks of 256 whose groups have integer
+scales, multiples of one float16 scale per block. Imports no torch.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class BlockType:
-    """One block type.
+    """A block type of GGUF.
 
     Attributes:
-        name: as in `gguf:` formats, such as `q4_k`.
-        bits: of an integer.
+        name: name as in `gguf:` formats, such as `q4_k`.
+        bits: bits per weight, without scales.
         group: weights that share a scale.
-        block: weights of a block; a row must be a multiple of it.
-        nbytes: of a block.
-        sym: no minimum is stored; levels lie around zero.
-        fallback: the type that takes over for a row which is no multiple of the block, "" where none is needed.
+        block: weights per block; rows must be a multiple of it.
+        nbytes: bytes per block.
+        sym: no minimum is stored; levels are centred on zero.
+        fallback: type for rows that are not a multiple of the block, "" if not needed.
     """
 
     name: str
@@ -34,7 +34,7 @@ class BlockType:
 
     @property
     def nested(self) -> bool:
-        """Whether scales are integers times a float16 of the block (K types)."""
+        """Whether scales are integers times a float16 scale of the block (K types)."""
         return self.block > self.group
 
 
@@ -44,7 +44,7 @@ _ALL = (
     BlockType("q5_0", 5, 32, 32, 22, True),
     BlockType("q5_1", 5, 32, 32, 24, False),
     BlockType("q8_0", 8, 32, 32, 34, True),
-    # What llama.cpp falls back to where a row is no multiple of 256 (tensor_type_fallback in llama-quant.cpp); its
+    # Fallbacks of llama.cpp for rows that are not a multiple of 256 (tensor_type_fallback in llama-quant.cpp); its
     # IQ4_NL, for q2_k and q3_k, has the size of q4_0.
     BlockType("q2_k", 2, 16, 256, 84, False, "q4_0"),
     BlockType("q3_k", 3, 16, 256, 110, True, "q4_0"),
@@ -57,11 +57,11 @@ TYPES: dict[str, BlockType] = {item.name: item for item in _ALL}
 
 
 def carrier(bits: int, group_size: int, sym: bool) -> str:
-    """The smallest type that holds integers of a plain scheme exactly, every scale and level; "" if none does.
+    """Return the smallest type that represents all levels and scales of a plain scheme exactly; "" if there is none.
 
-    A symmetric level lies in -2^(b-1) to 2^(b-1)-1, an asymmetric one less its zero point in -(2^b-1) to 2^b-1; Q4_0
-    holds -8 to 7, Q5_0 -16 to 15, Q8_0 -128 to 127, each times a float16 for every 32 weights. Group sizes are
-    multiples of 32, or -1 for a row, which is one.
+    Symmetric levels are -2^(b-1) to 2^(b-1)-1; asymmetric levels minus the zero point are -(2^b-1) to 2^b-1. Q4_0
+    represents -8 to 7, Q5_0 -16 to 15 and Q8_0 -128 to 127, with a float16 scale per 32 weights. Group sizes are
+    multiples of 32, or -1 for whole rows, whose length is a multiple of 32.
     """
     if group_size != -1 and group_size % 32:
         return ""

@@ -23,7 +23,7 @@ def encode(value: Any) -> Any:
     """Return `value` as JSON values: dataclasses become objects, tuples become arrays, NaN and infinities null.
 
     Raises:
-        TypeError: JSON has nothing for a value.
+        TypeError: a value cannot be encoded as JSON.
     """
     if value is None or isinstance(value, str | int):
         return value
@@ -124,7 +124,7 @@ def _literal(options: tuple[Any, ...], value: Any) -> Any:
 
 
 def _union(options: tuple[tuple[Any, Decoder], ...], value: Any) -> Any:
-    """Decode with the first option that takes the value; null is None where None is an option."""
+    """Decode with the first option that accepts the value; null is None if None is an option."""
     if value is None and any(kind is types.NoneType for kind, _ in options):
         return None
     for _kind, decoder in options:

@@ -1,7 +1,7 @@
-"""The errors a user can meet: one clear sentence, and a hint that says what to do next.
+"""Errors that are shown to users.
 
-Every error carries a stable `code` (for programs), a `message` (one sentence for people) and a `hint`
-(the remedy). This module knows nothing of exit codes or windows; `core.cli` and the window decide how to show them.
+Every error has a stable `code` (for programs), a `message` (one sentence) and a `hint` (a remedy). `core.cli` maps
+codes to exit codes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory", 
 
 
 class BitwrightError(Exception):
-    """Base of every error that is shown to a user. Anything else that is raised is a bug."""
+    """Base class of all errors that are shown to users. Any other exception is a bug."""
 
     code = "error"
 
@@ -30,25 +30,25 @@ class BitwrightError(Exception):
 
 
 class BadInput(BitwrightError):
-    """A value, a path or a combination of options that cannot work; remedy: change it."""
+    """An invalid value, path or combination of options; remedy: change it."""
 
     code = "bad-input"
 
 
 class ModelNotFound(BitwrightError):
-    """The model is not where the user said; remedy: correct the name or the path."""
+    """The model does not exist; remedy: correct the name or the path."""
 
     code = "model-not-found"
 
 
 class UnsupportedModel(BitwrightError):
-    """The model is sound but of a kind that this version does not quantize; remedy: another model."""
+    """The model is valid but not supported; remedy: another model."""
 
     code = "unsupported-model"
 
 
 class CorruptFile(BitwrightError):
-    """A file does not hold what its header or its config promises; remedy: fetch it again."""
+    """A file does not match its header or config; remedy: download it again."""
 
     code = "corrupt-file"
 
@@ -60,73 +60,73 @@ class BadCalibration(BitwrightError):
 
 
 class OutputProblem(BitwrightError):
-    """The output folder cannot be written as asked; remedy: another folder or different rights."""
+    """The output folder cannot be written; remedy: another folder or other permissions."""
 
     code = "output"
 
 
 class ResultKept(BitwrightError):
-    """The work was done but its result could not be put into place; remedy: take it from where it is kept."""
+    """The result is complete but could not be moved to its target; remedy: move it from where it is kept."""
 
     code = "kept"
 
 
 class FileProblem(BitwrightError):
-    """The system could not read or write a file that should be there for us; remedy: the disk, its room, its rights."""
+    """A file of Bitwright could not be read or written; remedy: check the disk, its free space and permissions."""
 
     code = "file"
 
 
 class DiskFull(BitwrightError):
-    """Too little room on a volume; remedy: free some, or write elsewhere."""
+    """Not enough space on a volume; remedy: free space, or use another volume."""
 
     code = "disk-full"
 
 
 class OutOfMemory(BitwrightError):
-    """Memory of the host or of the device ran out; remedy: smaller batches or low-memory mode."""
+    """The host or the device is out of memory; remedy: smaller batches or low-memory mode."""
 
     code = "out-of-memory"
 
 
 class HubUnreachable(BitwrightError):
-    """The Hub did not answer, or refused; remedy: the network, a token, or a local folder."""
+    """The Hub did not answer or refused access; remedy: the network connection, a token, or a local folder."""
 
     code = "hub"
 
 
 class DeviceProblem(BitwrightError):
-    """The device asked for is not there or does not work; remedy: another device."""
+    """The requested device is missing or does not work; remedy: another device."""
 
     code = "device"
 
 
 class MissingDependency(BitwrightError):
-    """An optional library is needed for this; remedy: the install command in the hint."""
+    """An optional library is missing; remedy: the install command in the hint."""
 
     code = "missing-dependency"
 
 
 class VerificationFailed(BitwrightError):
-    """What was written is not what was tuned, or does not answer; remedy: see the log, report it."""
+    """The written output differs from the tuned model, or gives no finite results; remedy: see the log, report it."""
 
     code = "verification"
 
 
 class ChildDied(BitwrightError):
-    """The child process ended without saying how; remedy depends on the signal, see the hint."""
+    """The child process ended without a result; the remedy depends on the signal, see the hint."""
 
     code = "child-died"
 
 
 class Cancelled(BitwrightError):
-    """The user asked for a stop. Not a failure."""
+    """The user requested a stop. Not a failure."""
 
     code = "cancelled"
 
 
 def by_code(code: str, message: str, hint: str = "") -> BitwrightError:
-    """The error whose class has this `code` (the base class for a code that has none)."""
+    """Return an error of the class with this `code` (of the base class for other codes)."""
     for cls in BitwrightError.__subclasses__():
         if cls.code == code:
             return cls(message, hint)
@@ -135,13 +135,13 @@ def by_code(code: str, message: str, hint: str = "") -> BitwrightError:
 
 @contextmanager
 def translated(kind: type[BitwrightError], sentence: str, hint: str) -> Iterator[None]:
-    """Tell whatever another library raises about a stranger's file as an error of `kind`, with the library's reason.
+    """Convert exceptions of other libraries about a file of the user to an error of `kind`, with their message.
 
-    For calls whose libraries raise what they like: transformers' checks of configs derive from Exception alone, those
-    of tokenizers are bare Exceptions, and its panics (written in Rust) not even that.
+    For libraries that do not document their exceptions: config validation errors of transformers derive from Exception
+    only, tokenizers raises plain Exceptions, and its panics (from Rust) derive from BaseException.
 
     Raises:
-        kind: instead of anything but a BitwrightError, a lack of memory and an interrupt.
+        kind: in place of any exception except BitwrightError, MemoryError and interrupts.
     """
     try:
         yield
@@ -154,9 +154,9 @@ def translated(kind: type[BitwrightError], sentence: str, hint: str) -> Iterator
 
 
 def _reason(error: BaseException) -> str:
-    """What an error says, in one line: its first, and the next ones as long as they only announce another."""
+    """Return the message of an exception as one line; lines that end with a colon are joined with the next one."""
     if isinstance(error, KeyError) and len(error.args) == 1 and " " not in str(error.args[0]):
-        return f"there is no entry {str(error.args[0])[:80]!r}"  # such an error has nothing but the key as its text
+        return f"there is no entry {str(error.args[0])[:80]!r}"  # the message of a KeyError is the key alone
     reason = ""
     for line in filter(None, map(str.strip, str(error).splitlines())):
         reason = f"{reason} {line}".lstrip()
@@ -167,10 +167,10 @@ def _reason(error: BaseException) -> str:
 
 
 def no_memory(error: BaseException) -> bool:
-    """Whether `error` says that memory ran out, of the host or of a device; on a CPU torch says it in words only."""
+    """Return whether `error` reports a lack of memory on the host or a device; torch on a CPU only has a message."""
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return True
-    # torch.OutOfMemoryError by its name, so that nothing here imports torch; on a CPU it is a plain RuntimeError
+    # torch.OutOfMemoryError is matched by name to avoid the import of torch; on a CPU it is a RuntimeError
     if any(cls.__name__ == "OutOfMemoryError" for cls in type(error).__mro__):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _MEMORY_WORDS)

@@ -1,8 +1,7 @@
-"""What a run reports, as frozen dataclasses and one JSON line each.
+"""Events of a run, as frozen dataclasses with one JSON line each.
 
-The run appends these lines to `events.jsonl` in its job folder; followers tail that file. This module knows
-the words and their encoding, not who writes or reads them. A line that is unknown or broken becomes a `Log`
-event, so a follower of an older version, or of a file cut by a crash, keeps going.
+A run appends these lines to `events.jsonl` in its job folder, and its followers read that file. A line of an unknown
+type, or one that was cut off by a crash, is read as a `Log` event, so that followers can continue.
 """
 
 from __future__ import annotations
@@ -18,21 +17,21 @@ from core.codec import decode, encode
 
 @dataclass(frozen=True)
 class Event:
-    """Base: `time` is seconds since the epoch."""
+    """Base class of events; `time` is in seconds since the epoch."""
 
     time: float = field(default_factory=time.time, kw_only=True)
 
 
 @dataclass(frozen=True)
 class Stage(Event):
-    """A part of the run begins: prepare, calibrate, tune, write, verify (or generate, evaluate, convert)."""
+    """Start of a stage: prepare, calibrate, tune, write, verify (or generate, evaluate, convert)."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class Started(Event):
-    """The plan is fixed: what will run, on what, with which resolved settings, and the bytes before and after."""
+    """The plan of a run: model, device, resolved settings, and the bytes of the source and the output."""
 
     model: str
     blocks: int
@@ -46,7 +45,7 @@ class Started(Event):
 
 @dataclass(frozen=True)
 class BlockStarted(Event):
-    """Block number `block` (from 0) of `total` begins; `linears` names what is tuned in it."""
+    """Start of block number `block` (from 0) of `total`; `linears` names its tuned layers."""
 
     block: int
     total: int
@@ -66,7 +65,7 @@ class Loss(Event):
 
 @dataclass(frozen=True)
 class BlockDone(Event):
-    """A block is final. Losses are the mean squared error on one fixed set: of plain rounding, and of what was kept."""
+    """End of a block. Losses are mean squared errors on the same samples: of plain rounding, and of the result."""
 
     block: int
     total: int
@@ -78,7 +77,7 @@ class BlockDone(Event):
 
 @dataclass(frozen=True)
 class Progress(Event):
-    """Share of the whole run that is done (0 to 1), and the remaining seconds as a range (-1: not known yet)."""
+    """Completed fraction of the run (0 to 1), and the remaining seconds as a range (-1: unknown)."""
 
     fraction: float
     seconds_low: float
@@ -87,7 +86,7 @@ class Progress(Event):
 
 @dataclass(frozen=True)
 class Memory(Event):
-    """Bytes: resident now, highest so far, and held on the device (0 on a CPU)."""
+    """Memory in bytes: resident, peak, and on the device (0 on a CPU)."""
 
     resident: int
     peak: int
@@ -96,7 +95,7 @@ class Memory(Event):
 
 @dataclass(frozen=True)
 class Log(Event):
-    """A line for people; level is info, warning or error."""
+    """A message; level is info, warning or error."""
 
     level: str
     message: str
@@ -104,7 +103,7 @@ class Log(Event):
 
 @dataclass(frozen=True)
 class FileWritten(Event):
-    """A file of the output is complete on disk."""
+    """A completed file of the output."""
 
     path: str
     size: int
@@ -112,7 +111,7 @@ class FileWritten(Event):
 
 @dataclass(frozen=True)
 class Token(Event):
-    """A piece of generated text; kind is text, or thinking for what a model writes before its answer."""
+    """A piece of generated text; kind is `text`, or `thinking` for the reasoning before the answer."""
 
     text: str
     kind: str = "text"
@@ -120,7 +119,7 @@ class Token(Event):
 
 @dataclass(frozen=True)
 class Listening(Event):
-    """The endpoint answers at `url`, under the name `model`, to whoever knows `token`."""
+    """Address of the running endpoint, with the model name and the access token."""
 
     url: str
     token: str
@@ -129,14 +128,14 @@ class Listening(Event):
 
 @dataclass(frozen=True)
 class Result(Event):
-    """The figures of a finished sub-command other than quantize (perplexity, tokens per second, ...)."""
+    """Result of a sub-command other than quantize (perplexity, tokens per second, ...)."""
 
     values: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Done(Event):
-    """The run succeeded. `report` holds everything that the report page shows."""
+    """Success of a run; `report` contains the values of the report page."""
 
     output: str
     seconds: float
@@ -145,7 +144,7 @@ class Done(Event):
 
 @dataclass(frozen=True)
 class Failed(Event):
-    """The run ended without a result. `before_tuning`: nothing was lost, the request itself was wrong."""
+    """Failure of a run; `before_tuning` is true if no work was lost."""
 
     code: str
     message: str
@@ -158,7 +157,7 @@ Emit = Callable[[Event], None]
 
 
 def ignore_event(_event: Event) -> None:
-    """Do nothing: the default receiver of events."""
+    """Ignore an event: the default callback."""
 
 
 _TYPES: dict[str, type[Event]] = {
@@ -171,20 +170,20 @@ _TYPES: dict[str, type[Event]] = {
 
 
 def to_line(event: Event) -> str:
-    """One line of plain ASCII JSON without the newline; `event` names the type, null stands for NaN and infinities.
+    """Return an event as one line of ASCII JSON without newline; `event` is the type, null encodes NaN and infinity.
 
-    ASCII, because a terminal or a pipe may have any encoding; null, because strict readers refuse NaN.
+    ASCII, because a terminal or a pipe can have any encoding; null, because JSON has no NaN.
     """
     return json.dumps({"event": type(event).__name__, **encode(event)}, allow_nan=False)
 
 
 def from_line(line: str) -> Event:
-    """The event in a line; anything that is not one, or holds a value of the wrong kind, becomes a `Log`."""
+    """Return the event in a line; an invalid line becomes a `Log` event."""
     return parsed(line) or Log("warning", line.strip()[:2000])
 
 
 def parsed(line: str) -> Event | None:
-    """The event in a line; None for anything that is not one, or holds a value of the wrong kind."""
+    """Return the event in a line; None for an invalid line."""
     try:
         value = json.loads(line)
         return decode(_TYPES[value.pop("event")], value)

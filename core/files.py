@@ -1,6 +1,6 @@
-"""Writing files so that a reader sees the old one or the new one, never half of either.
+"""File system functions: atomic writes, JSON, syncing, and free names.
 
-Knows the file system and nothing of models or jobs.
+A file written here is complete or unchanged for every reader, even after a crash.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, Final
 from core.errors import CorruptFile
 
 MAX_JSON_BYTES: Final = 32 << 20
-"""Of a file of JSON; configs have up to 1 MB, indexes of the largest models 20 MB."""
+"""Maximum size of a JSON file; configs have up to 1 MB, indexes of the largest models 20 MB."""
 
 _CORRECT: Final = "Correct it there; if the file was downloaded, fetch it again."
 _UTF8: Final = "Save it as UTF-8; if the file was downloaded, fetch it again."
@@ -27,13 +27,13 @@ _LASTING: Final = {
     errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST, errno.EXDEV, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.EROFS,
     errno.ENAMETOOLONG,
 }  # fmt: skip
-"""Reasons that a moment later are the same."""
+"""Errors that do not go away by waiting."""
 _WAITS: Final = (0.05, 0.15, 0.4, 1.0)
-"""Seconds before each further try: a scanner, an indexer or a network volume lets go within them, or not at all."""
+"""Seconds before each retry; virus scanners, indexers and network volumes release files within this time."""
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write `data` to `path`: temporary name beside it, fsync, rename, fsync of the folder."""
+    """Write `data` to `path` atomically: write a temporary file beside it, fsync, rename, fsync the folder."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as stream:
@@ -42,22 +42,22 @@ def write_atomic(path: Path, data: bytes) -> None:
             os.fsync(stream.fileno())
         patiently(lambda: temporary.replace(path))
     finally:
-        with contextlib.suppress(OSError):  # it would hide the error that matters
+        with contextlib.suppress(OSError):  # would hide the first error
             temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """`write_atomic` of readable JSON."""
+    """Write a value as indented JSON, atomically."""
     write_atomic(path, json_bytes(value))
 
 
 def json_bytes(value: Any) -> bytes:
-    """Return a value as readable JSON in UTF-8."""
+    """Return a value as indented JSON in UTF-8."""
     try:
         data = json.dumps(value, indent=2, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError:
-        # a file name that is not UTF-8 arrives as lone surrogates, which only the escaped form can hold
+        # file names that are not UTF-8 contain lone surrogates, which must be escaped
         data = json.dumps(value, indent=2).encode("ascii")
     return data + b"\n"
 
@@ -66,20 +66,22 @@ def read_json(path: Path, limit: int = MAX_JSON_BYTES, *, unique: bool = False) 
     """Return the JSON value in `path`, which may begin with a byte-order mark.
 
     Args:
-        path: of the file.
-        limit: bytes above which it is not read; Python objects take up to twenty times the room of their text.
-        unique: refuse an object that has a key twice, of which the last would count; for files that people write.
+        path: path of the file.
+        limit: maximum size in bytes; Python objects take up to twenty times the memory of their text.
+        unique: reject objects with duplicate keys; for files written by hand.
 
     Raises:
-        CorruptFile: it is not readable JSON in UTF-8 (with line and column), larger than `limit`, or nested too deep.
+        CorruptFile: the file is not valid JSON in UTF-8 (with line and column), too large, or nested too deep.
     """
     try:
         with path.open("rb") as stream:
             data = stream.read(limit + 1)
     except OSError as error:
-        raise CorruptFile(f"{path} cannot be read: {error.strerror}.", "Check the path and its rights.") from error
+        raise CorruptFile(f"{path} cannot be read: {error.strerror}.", "Check its permissions.") from error
     if len(data) > limit:
-        raise CorruptFile(f"{path} has more than {limit >> 20} MiB, too much for such a file.", "Check the file.")
+        raise CorruptFile(
+            f"{path} is larger than {limit >> 20} MiB, the limit for this kind of file.", "Check the file."
+        )
     try:
         return json.loads(data.decode("utf-8-sig"), object_pairs_hook=partial(_unique, path) if unique else None)
     except json.JSONDecodeError as error:
@@ -102,10 +104,10 @@ def _unique(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def check_content(path: Path) -> None:
-    """Raise CorruptFile where a text stands in for the file itself: a Git LFS pointer, or a web page.
+    """Raise CorruptFile if the file is a Git LFS pointer or a web page in place of the real file.
 
-    A clone without git-lfs leaves pointers of some 130 bytes (huggingface/transformers#27923); a browser's "save as" of
-    a file's page on the Hub leaves that page.
+    A clone without git-lfs contains pointers of about 130 bytes (huggingface/transformers#27923); saving the page of a
+    file on the Hub from a browser saves HTML.
     """
     try:
         with path.open("rb") as stream:
@@ -114,23 +116,23 @@ def check_content(path: Path) -> None:
         return
     if start.startswith(b"version https://git-lfs"):
         raise CorruptFile(
-            f"{path} is a Git LFS pointer: the file itself was not downloaded.",
-            "Run `git lfs install` and `git lfs pull` in its folder, or fetch the model with `hf download`.",
+            f"{path} is a Git LFS pointer: the file was not downloaded.",
+            "Run `git lfs install` and `git lfs pull` in its folder, or download the model with `hf download`.",
         )
     if start.startswith((b"<!doctype html", b"<html")):
-        raise CorruptFile(f"{path} is a web page, not the file itself.", "Download the file, not its page.")
+        raise CorruptFile(f"{path} is a web page, not the file.", "Download the file, not its page.")
 
 
 def reason(error: Exception) -> str:
-    """What the system says about `error`, without the number and the path."""
+    """Return the message of an exception, for an OSError without number and path."""
     return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
 
 
 def patiently(call: Callable[[], object]) -> None:
-    """Make a call that renames or removes, and again after a moment where it fails for a reason that may pass.
+    """Call a function that renames or removes files, and retry errors that may be temporary.
 
     Raises:
-        OSError: it failed each time.
+        OSError: the last attempt failed.
     """
     for wait in (*_WAITS, None):
         try:
@@ -143,14 +145,14 @@ def patiently(call: Callable[[], object]) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """Make every file and folder below `folder`, and `folder` itself, survive a power cut.
+    """Sync all files and folders below `folder`, and `folder` itself, to disk.
 
     Raises:
-        OSError: the system could not write something that it had promised to write.
+        OSError: data could not be written.
     """
     for path, _folders, names in os.walk(folder, topdown=False):
         for name in names:
-            # Windows flushes only what is open for writing
+            # Windows flushes only files that are open for writing
             descriptor = os.open(os.path.join(path, name), os.O_RDONLY if os.name == "posix" else os.O_RDWR)
             try:
                 os.fsync(descriptor)
@@ -160,7 +162,7 @@ def sync_tree(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename inside `folder` survive a power cut (POSIX only; elsewhere the rename itself does)."""
+    """Sync the entries of `folder` to disk, so that renames are durable (POSIX only; elsewhere not needed)."""
     if os.name != "posix":
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -171,12 +173,12 @@ def sync_folder(folder: Path) -> None:
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
-    """`path` with a leading `~` replaced by the user's home; left as it is where there is no such user or home."""
+    """Return `path` with a leading `~` replaced by the user's home; unchanged if there is no such user or home."""
     return Path(os.path.expanduser(path))
 
 
 def entries(folder: Path) -> list[Path]:
-    """What lies in `folder`, by name; nothing where it is not there or cannot be read."""
+    """Return the sorted entries of `folder`; an empty list if it does not exist or cannot be read."""
     try:
         return sorted(folder.iterdir())
     except OSError:
@@ -184,16 +186,16 @@ def entries(folder: Path) -> list[Path]:
 
 
 def existing_parent(path: Path) -> Path:
-    """The nearest ancestor of `path` (or itself) that exists."""
+    """Return `path` or its nearest ancestor that exists."""
     path = path.absolute()
-    # the root of a drive that is not there is its own parent
+    # the root of a missing drive is its own parent
     while not path.exists() and path != path.parent:
         path = path.parent
     return path
 
 
 def free_name(folder: Path) -> Path:
-    """`folder`, or the first of `folder-2`, `folder-3` and so on that does not exist."""
+    """Return `folder`, or the first of `folder-2`, `folder-3`, ... that does not exist."""
     number, found = 1, folder
     while os.path.lexists(found):
         number += 1
@@ -202,5 +204,5 @@ def free_name(folder: Path) -> Path:
 
 
 def free_bytes(path: Path) -> int:
-    """Bytes free for this user on the volume that holds, or would hold, `path`."""
+    """Return the free bytes for this user on the volume of `path`."""
     return shutil.disk_usage(existing_parent(path)).free

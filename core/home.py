@@ -1,4 +1,4 @@
-"""Where Bitwright keeps what is its own. Imports next to nothing: the window asks before its first paint."""
+"""Folders of Bitwright for data, cache and settings. Imports little, because the window needs it at its start."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _OTHERS = 0o077
-"""Rights of everybody but the owner."""
+"""Permission bits of all users but the owner."""
 
 
 def home() -> Path:
-    """Bitwright's own data folder; the environment variable BITWRIGHT_HOME moves it.
+    """Return Bitwright's data folder, or the value of the environment variable BITWRIGHT_HOME.
 
-    Where the user has no home folder, or one in which nothing can be made, it is a private folder among the temporary
-    ones.
+    If the user has no writable home folder, it is a private folder in the temporary directory.
     """
     moved = os.environ.get("BITWRIGHT_HOME", "").strip()
     if moved:
@@ -27,15 +26,15 @@ def home() -> Path:
 
 
 def private_folder(name: str) -> Path:
-    """A folder for what is executed later, such as compiled code, which nobody else may read or write; made if need be.
+    """Return a folder for code that is executed later, which only this user may read or write; create it if needed.
 
-    It lies in `home()`, or in the user's cache where that one is on a disk on which nobody can be kept out, or where
-    another user was first.
+    It is in `home()`, or in the user's cache if `home()` is on a file system without permissions or belongs to another
+    user.
 
     Raises:
-        OSError: there is no place for one; with the reason of the last.
+        OSError: no such folder can be created; with the reason of the last attempt.
     """
-    reason = OSError("no place for it is known")
+    reason = OSError("there is no suitable folder")
     for place in _places(name):
         try:
             os.close(open_private(place))
@@ -47,13 +46,13 @@ def private_folder(name: str) -> Path:
 
 
 def open_private(folder: Path) -> int:
-    """A descriptor of a folder that only its owner, this user, may read and write; it is made if it is not there.
+    """Return a descriptor of a folder that only this user may read and write; the folder is created if needed.
 
-    A folder of this user that others had rights in loses those; a link is not followed. On Windows, where profiles are
-    private and folders have no descriptors, any file's: the null device's.
+    Permissions of other users are removed from an existing folder; links are not followed. On Windows, where profiles
+    are private and folders have no descriptors, it is a descriptor of the null device.
 
     Raises:
-        OSError: it belongs to somebody else, is no folder, or others cannot be kept out.
+        OSError: the folder belongs to another user, is not a folder, or the permissions cannot be changed.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(FileExistsError):
@@ -82,7 +81,7 @@ def _places(name: str) -> Iterator[Path]:
 
 
 def cache_home() -> Path:
-    """The folder for what can be made again; `home` where BITWRIGHT_HOME moves that."""
+    """Return the cache folder; `home()` if BITWRIGHT_HOME is set."""
     if os.environ.get("BITWRIGHT_HOME", "").strip():
         return home()
     import platformdirs
@@ -91,7 +90,7 @@ def cache_home() -> Path:
 
 
 def settings_home() -> Path:
-    """The folder for the window's settings; `home` where BITWRIGHT_HOME moves that."""
+    """Return the folder for the settings of the window; `home()` if BITWRIGHT_HOME is set."""
     if os.environ.get("BITWRIGHT_HOME", "").strip():
         return home()
     import platformdirs
@@ -113,7 +112,7 @@ def _can_be_made(folder: Path) -> bool:
 
 
 def _temporary() -> Path | None:
-    """A folder of this user's alone; None if it cannot be had, or somebody else has made it."""
+    """Return a private folder in the temporary directory; None if it cannot be created or belongs to another user."""
     folder = Path(tempfile.gettempdir()) / f"bitwright-{os.getuid() if hasattr(os, 'getuid') else os.getlogin()}"
     try:
         os.close(open_private(folder))

@@ -1,4 +1,4 @@
-"""The text by which a user names a model: a Hub id, a path, or `demo`. Reads no model."""
+"""Model names given by users: a Hub id, a path, or `demo`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ DEMO: Final = "demo"
 
 
 def looks_like_path(name: str) -> bool:
-    """Whether `name` can only be meant as a path on this machine, not as a Hub id (`owner/name` or `name`)."""
+    """Return whether `name` must be a path on this machine and cannot be a Hub id (`owner/name` or `name`)."""
     return name.startswith((".", "/", "~", os.sep)) or "\\" in name or name.endswith(".gguf") or name.count("/") > 1
 
 
 def absolute(name: str | os.PathLike[str]) -> str:
-    """`name` as an absolute path where it is a path (a child's working folder is not the user's), else as it is."""
+    """Return `name` as an absolute path if it is a path, else unchanged; child processes have another folder."""
     text = os.fspath(name)
     if text in ("demo", "builtin", ""):
         return text

@@ -1,7 +1,4 @@
-"""How long a transfer will still take, as a range, from how fast it went in the last seconds; and the telling of it.
-
-Knows bytes and seconds, not what is transferred from where to where.
-"""
+"""Estimate of the remaining time of a transfer from its rate in the last seconds, and `Progress` events for it."""
 
 from __future__ import annotations
 
@@ -13,34 +10,34 @@ from typing import Final
 from core.events import Emit, Progress
 
 WINDOW: Final = 20.0
-"""Seconds that count."""
+"""Seconds over which the rate is measured."""
 LEAST: Final = 2.0
-"""Seconds of transfer before anything is promised."""
+"""Minimum seconds of transfer before an estimate."""
 _PIECES: Final = 4
 _SLOWEST: Final = 0.25
-"""A pause within the window makes the range wide, not endless."""
+"""Minimum of the slowest rate, as a fraction of the mean, so that a pause does not give an infinite estimate."""
 
 UNKNOWN: Final = (-1.0, -1.0)
-_TOLD_EVERY: Final = 0.45
+_INTERVAL: Final = 0.45
 """Seconds between two `Progress` events."""
 
 
 class Pace:
-    """Counts of bytes by time, of the last WINDOW seconds; times are given by the caller."""
+    """Byte counts of the last WINDOW seconds, with times given by the caller."""
 
     def __init__(self) -> None:
         self._samples: deque[tuple[float, int]] = deque()
 
     def note(self, now: float, count: int) -> None:
-        """`count` bytes have come in all."""
+        """Record that `count` bytes in total have arrived."""
         if self._samples and count < self._samples[-1][1]:
-            self._samples.clear()  # it began again
+            self._samples.clear()  # the transfer was restarted
         self._samples.append((now, count))
         while self._samples[0][0] < now - WINDOW:
             self._samples.popleft()
 
     def remaining(self, left: int) -> tuple[float, float]:
-        """Seconds until `left` more bytes have come: at the fastest and at the slowest of the window; UNKNOWN early."""
+        """Return the seconds for `left` more bytes, at the fastest and the slowest rate; UNKNOWN at the start."""
         if left <= 0:
             return 0.0, 0.0
         if len(self._samples) < 2:
@@ -58,24 +55,24 @@ class Pace:
 
 
 class PacedProgress:
-    """`Progress` of a transfer of `total` bytes, about twice a second; nothing where the total is not known (0)."""
+    """Emitter of `Progress` events of a transfer of `total` bytes, about twice per second; none if `total` is 0."""
 
     def __init__(self, total: int, emit: Emit) -> None:
         self._total, self._emit = total, emit
         self._pace = Pace()
-        self._told = -_TOLD_EVERY
+        self._last_emitted = -_INTERVAL
 
     def tell(self, here: int, arrived: int | None = None) -> None:
-        """So many bytes are here now; `arrived` of them came now, where the others were left by an earlier try."""
+        """Record that `here` bytes are present; `arrived` of them come from this attempt, None for all."""
         now = time.monotonic()
-        if not self._total or now - self._told < _TOLD_EVERY:
+        if not self._total or now - self._last_emitted < _INTERVAL:
             return
-        self._told = now
+        self._last_emitted = now
         here = min(here, self._total)
         self._pace.note(now, here if arrived is None else arrived)
         self._emit(Progress(here / self._total, *self._pace.remaining(self._total - here)))
 
     def end(self) -> None:
-        """All of it is here."""
+        """Emit the event of a complete transfer."""
         if self._total:
             self._emit(Progress(1.0, 0.0, 0.0))

@@ -1,6 +1,6 @@
-"""Files that only their owner may read: conversations, what was typed, and logs that may hold either.
+"""Files that only their owner may read: conversations, input history, and logs.
 
-Knows the file system and nothing of what is written. On Windows a file has the rights of its folder.
+On Windows a file has the permissions of its folder.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from core.files import sync_folder
 
 
 def private_folder(folder: Path) -> None:
-    """Make a folder that only its owner may enter; one of this user's that is there already becomes such a folder.
+    """Create a folder with mode 0700; an existing folder of this user gets that mode.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: the folder cannot be created.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if os.name == "posix" and folder.stat().st_uid == os.geteuid():
@@ -24,14 +24,14 @@ def private_folder(folder: Path) -> None:
 
 
 def write_private(path: Path, data: bytes, *, replace: bool = True) -> None:
-    """Write `data` to `path` with mode 0600: a temporary name beside it, fsync, rename, fsync of the folder.
+    """Write `data` to `path` atomically, with mode 0600.
 
     Args:
-        replace: whether a file that is there may be replaced.
+        replace: whether an existing file may be replaced.
 
     Raises:
-        FileExistsError: something is there, and may not be replaced.
-        OSError: it cannot be written.
+        FileExistsError: the file exists and may not be replaced.
+        OSError: the file cannot be written.
     """
     if not replace and os.path.lexists(path):
         raise FileExistsError(path)
@@ -54,10 +54,10 @@ def write_private(path: Path, data: bytes, *, replace: bool = True) -> None:
 
 
 def append_private(path: Path, text: str, largest: int | None = None) -> None:
-    """Append `text` to a file, made with mode 0600, which begins anew once it has more than `largest` bytes.
+    """Append `text` to a file with mode 0600, which is truncated first if it has more than `largest` bytes.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = 0
@@ -69,7 +69,7 @@ def append_private(path: Path, text: str, largest: int | None = None) -> None:
 
 
 def _rename_to_new(temporary: Path, path: Path) -> None:
-    """Rename, but never onto something that came there meanwhile; where the volume has no hard links, nearly never."""
+    """Rename without replacing an existing file; without hard links on the volume, a small race remains."""
     try:
         os.link(temporary, path)
     except FileExistsError:
