@@ -41,7 +41,7 @@ class OutputField(QWidget):
         self._edit.setObjectName("output")
         self._edit.setAccessibleName(self.tr("Output folder"))
         self._edit.editingFinished.connect(self._settle)
-        self._browse = QPushButton(self.tr("Choose"), self)
+        self._browse = QPushButton(self.tr("Browse\N{HORIZONTAL ELLIPSIS}"), self)
         self._browse.setObjectName("output-browse")
         self._browse.setAccessibleName(self.tr("Select the output folder"))
         self._browse.setAutoDefault(False)

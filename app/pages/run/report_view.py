@@ -145,7 +145,7 @@ class ReportView(QWidget):
         self._open = QPushButton(self.tr("Open folder"))
         self._open.setObjectName("open_folder")
         self._open.clicked.connect(self._open_folder)
-        self._how = QPushButton(self.tr("Show code"))
+        self._how = QPushButton(self.tr("Show loading code"))
         self._how.setObjectName("show_loading")
         self._how.setCheckable(True)
         self._how.toggled.connect(self._toggle_loading)
