@@ -1,9 +1,9 @@
-"""Which scheme every linear layer gets: ordered rules over the checkpoint's own names.
+"""Bits map: the scheme of each linear layer, by ordered rules over the layer names of the checkpoint.
 
-Precedence: a layer set by hand (`layers`) beats every rule; among rules the last that matches wins; keys a
-rule or a layer does not give are inherited from `default`. A glob matches the whole name and `*` crosses
-dots; `/.../` is a regular expression search. Embeddings and lm_head change only by exact name. Knows nothing
-of shapes: `LayerScheme.fit` says what a layer can really have.
+Precedence: a layer set by hand (`layers`) overrides all rules; of several matching rules the last one applies; missing
+keys are inherited from `default`. A glob must match the whole name, and `*` also matches dots; `/.../` is a regular
+expression search. Embeddings and lm_head are changed by exact name only. Shapes are not checked here;
+`LayerScheme.fit` adapts a scheme to the shape of a layer.
 """
 
 from __future__ import annotations
@@ -22,29 +22,30 @@ from core.schemes import UNTOUCHED, LayerScheme
 
 _SCHEME_KEYS = {"bits", "group_size", "sym"}
 _DEFAULT, _STAYS = 0, -1
-"""Origins of a scheme that are no rule's number."""
+"""Origins of a scheme other than the number of a rule."""
 
 
 @dataclass(frozen=True, eq=False)
 class RuleKeys:
-    """What a rule overrides. Made by `_keys` only, once for each combination, so that identity is equality."""
+    """Keys that a rule overrides; created by `_keys` only, once per combination, so that equality is identity."""
 
     bits: int | None
     group_size: int | None
     sym: bool | None
 
     def apply(self, scheme: LayerScheme) -> LayerScheme:
-        """`scheme` with these in place of its own."""
+        """Return `scheme` with these keys replaced."""
         return replace(scheme, **self.overrides())
 
     def overrides(self) -> dict[str, Any]:
+        """Return the overridden keys and their values."""
         pairs = (("bits", self.bits), ("group_size", self.group_size), ("sym", self.sym))
         return {key: value for key, value in pairs if value is not None}
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A pattern, or in `BitsMap.layers` the name of a layer, and the keys it overrides."""
+    """A pattern, or in `BitsMap.layers` the name of a layer, with the keys that it overrides."""
 
     match: str
     bits: int | None = None
@@ -55,7 +56,7 @@ class Rule:
         if not isinstance(self.match, str) or not self.match:
             raise BadInput("A rule of the bits map has an empty pattern.", "Give a glob such as *.down_proj.")
         if _is_expression(self.match):
-            _ = self.pattern  # every glob compiles, and to compile 20,000 names of layers would take seconds
+            _ = self.pattern  # globs are always valid, and compiling 20,000 layer names would take seconds
         RuleKeys(self.bits, self.group_size, self.sym).apply(LayerScheme())
 
     @cached_property
@@ -65,22 +66,23 @@ class Rule:
 
     @property
     def keys(self) -> RuleKeys:
-        """What is overridden."""
+        """Overridden keys."""
         return _keys(self.bits, self.group_size, self.sym)
 
     def apply(self, scheme: LayerScheme) -> LayerScheme:
-        """`scheme` with this rule's keys in place of its own."""
+        """Return `scheme` with the keys of this rule replaced."""
         return self.keys.apply(scheme)
 
     def overrides(self) -> dict[str, Any]:
+        """Return the overridden keys and their values."""
         return self.keys.overrides()
 
 
 class LayerOverrides(Sequence[Rule]):
-    """Layers set by hand. Reads as a sequence of rules, and holds no more than a name and shared keys for each layer.
+    """Layers set by hand: a sequence of rules that stores only a name and shared keys for each layer.
 
     Attributes:
-        keys: of each layer, by its name.
+        keys: layer name -> overridden keys.
     """
 
     def __init__(self, keys: Mapping[str, RuleKeys]) -> None:
@@ -113,7 +115,7 @@ class LayerOverrides(Sequence[Rule]):
 
 @dataclass(frozen=True)
 class Assignment:
-    """The scheme of one layer and why: `default`, `by hand`, or `rule N  PATTERN`."""
+    """Scheme of a layer and its source: `default`, `by hand`, or `rule N  PATTERN`."""
 
     scheme: LayerScheme
     why: str
@@ -121,7 +123,7 @@ class Assignment:
 
 @dataclass(frozen=True)
 class BitsMap:
-    """Default scheme, ordered rules, and layers set by hand."""
+    """A bits map: default scheme, ordered rules, and layers set by hand."""
 
     default: LayerScheme = field(default_factory=LayerScheme)
     rules: tuple[Rule, ...] = ()
@@ -134,13 +136,13 @@ class BitsMap:
 
     @property
     def by_hand(self) -> Mapping[str, RuleKeys]:
-        """What the layers set by hand override, by name."""
+        """Overridden keys of the layers set by hand, by name."""
         assert isinstance(self.layers, LayerOverrides)
         return self.layers.keys
 
     @cached_property
     def _assignments(self) -> dict[RuleKeys | int, Assignment]:
-        """What was said so far, by the keys of a layer set by hand or by origin."""
+        """Cache of the assignments, by the keys of a layer set by hand or by origin."""
         return {}
 
     @cached_property
@@ -148,20 +150,20 @@ class BitsMap:
         return _known_winners(self.rules)
 
     def resolve(self, name: str, *, exact_only: bool = False) -> Assignment:
-        """The scheme of the layer called `name`; `exact_only` for embeddings and lm_head, 16 bits otherwise."""
-        return self._told(self.by_hand.get(name) or (_STAYS if exact_only else self.winner(name)))
+        """Return the scheme of a layer; with `exact_only` (embeddings and lm_head) rules and default do not apply."""
+        return self._assignment(self.by_hand.get(name) or (_STAYS if exact_only else self.winner(name)))
 
     def resolve_all(self, names: Sequence[str]) -> list[Assignment]:
-        """`resolve` of many layers; those that have their scheme for the same reason share one `Assignment`."""
+        """Resolve many layers; layers with the same source share one `Assignment`."""
         reasons: list[RuleKeys | int | None] = list(map(self.by_hand.get, names))
         if self.rules:
             winners = map(self.winner, names)
             reasons = [winner if keys is None else keys for keys, winner in zip(reasons, winners, strict=True)]
-        told = {reason: self._told(reason or _DEFAULT) for reason in set(reasons)}
-        return [told[reason] for reason in reasons]
+        assignments = {reason: self._assignment(reason or _DEFAULT) for reason in set(reasons)}
+        return [assignments[reason] for reason in reasons]
 
     def winner(self, name: str) -> int:
-        """Number, from 1, of the rule that speaks for `name`; 0 if none does."""
+        """Return the number, from 1, of the rule that applies to `name`; 0 for none."""
         if not self.rules:
             return _DEFAULT
         number = self._winners.get(name)
@@ -171,14 +173,14 @@ class BitsMap:
             number = self._winners[name] = next(found, _DEFAULT)
         return number
 
-    def _told(self, reason: RuleKeys | int) -> Assignment:
-        """What is said of a layer by its own keys, a rule, the default, or nobody (embeddings and head)."""
+    def _assignment(self, reason: RuleKeys | int) -> Assignment:
+        """Return the cached assignment for the keys of a layer, the number of a rule, or another origin."""
         found = self._assignments.get(reason)
         if found is None:
-            found = self._assignments[reason] = self._say(reason)
+            found = self._assignments[reason] = self._make_assignment(reason)
         return found
 
-    def _say(self, reason: RuleKeys | int) -> Assignment:
+    def _make_assignment(self, reason: RuleKeys | int) -> Assignment:
         if isinstance(reason, RuleKeys):
             return Assignment(reason.apply(self.default), "by hand")
         if reason == _STAYS:
@@ -189,7 +191,7 @@ class BitsMap:
         return Assignment(rule.apply(self.default), f"rule {reason}  {rule.match}")
 
     def unmatched(self, names: Iterable[str]) -> list[str]:
-        """Patterns and names of this map that no layer in `names` answers to."""
+        """Return the patterns and layer names of this map that match no layer in `names`."""
         names = list(names)
         known = set(names)
         won = set(map(self.winner, names)) if self.rules else set()
@@ -221,15 +223,15 @@ def with_layers(
     sym: bool | None = None,
     exact_only: Collection[str] = (),
 ) -> BitsMap:
-    """`bits_map` with the layers `names` set by hand; keys that are None stay as they are for each layer.
+    """Return the bits map with the layers `names` set by hand; keys that are None do not change.
 
-    A layer that rules and default would give the same scheme anyway is not listed: it follows them again.
+    A layer whose scheme then equals that of the rules and the default is not listed, so that it follows them.
 
     Args:
-        exact_only: those of `names` that no rule reaches (embeddings and lm_head).
+        exact_only: those of `names` to which rules do not apply (embeddings and lm_head).
 
     Raises:
-        BadInput: a value is impossible.
+        BadInput: a value is invalid.
     """
     given = Rule("given", bits, group_size, sym).overrides()
     names, apart = list(names), frozenset(exact_only)
@@ -252,10 +254,10 @@ def with_layers(
 
 
 def find(names: Sequence[str], text: str) -> list[int]:
-    """Positions in `names` of those that `text` means: a glob or `/.../` as in a rule, else any part of a name.
+    """Return the positions in `names` that match `text`: a glob or `/.../` as in a rule, else a part of the name.
 
     Raises:
-        BadInput: the expression between slashes is not one.
+        BadInput: the regular expression is invalid.
     """
     if _is_expression(text) or any(letter in text for letter in "*?["):
         search = _compiled(text).search
@@ -265,10 +267,10 @@ def find(names: Sequence[str], text: str) -> list[int]:
 
 
 def from_json(value: Any, default: LayerScheme | None = None) -> BitsMap:
-    """A bits map from its JSON value; `default` fills the keys that the file's own default lacks.
+    """Return a bits map from its JSON value; `default` provides the keys that its default scheme lacks.
 
     Raises:
-        BadInput: an unknown version, key or value, said in one sentence.
+        BadInput: the version, a key or a value is unknown.
     """
     hint = (
         'A bits map looks like {"version": 1, "default": {"bits": 4}, "rules": [{"match": "*.down_proj", "bits": 8}]}.'
@@ -276,7 +278,7 @@ def from_json(value: Any, default: LayerScheme | None = None) -> BitsMap:
     if not isinstance(value, dict):
         raise BadInput("The bits map is not a JSON object.", hint)
     if value.get("version") != 1:
-        raise BadInput(f"The bits map has version {value.get('version')!r}; this Bitwright reads version 1.", hint)
+        raise BadInput(f"The bits map has version {value.get('version')!r}; only version 1 is supported.", hint)
     unknown = set(value) - {"version", "default", "rules", "layers"}
     if unknown:
         raise BadInput(f"The bits map has an unknown part: {', '.join(sorted(unknown))}.", hint)
@@ -292,7 +294,7 @@ def from_json(value: Any, default: LayerScheme | None = None) -> BitsMap:
 
 
 def load(path: Path, default: LayerScheme | None = None) -> BitsMap:
-    """The bits map in a JSON file."""
+    """Load a bits map from a JSON file."""
     if not path.is_file():
         raise BadInput(f"There is no bits map at {path}.", "Check the path.")
     return from_json(read_json(path, unique=True), default)
@@ -316,12 +318,12 @@ def _compiled(match: str) -> re.Pattern[str]:
 
 @lru_cache(maxsize=4)
 def _known_winners(rules: tuple[Rule, ...]) -> dict[str, int]:
-    """Filled by `BitsMap.winner`; maps of the same rules share it, as each edit by hand makes a new map."""
+    """Return a cache for `BitsMap.winner`, shared by all bits maps with these rules."""
     return {}
 
 
 def _edited(bits_map: BitsMap, old: RuleKeys | None, origin: int, given: dict[str, Any]) -> RuleKeys | None:
-    """The keys of a layer after an edit, from those of its own or of whatever spoke for it; None: none needed."""
+    """Return the keys of a layer after an edit; None if rules and default already give that scheme."""
     before: dict[str, Any] = {}
     if old is not None:
         before = old.overrides()
@@ -330,7 +332,7 @@ def _edited(bits_map: BitsMap, old: RuleKeys | None, origin: int, given: dict[st
     elif origin != _DEFAULT:
         before = bits_map.rules[origin - 1].overrides()
     keys = Rule("edited", **{**before, **given}).keys
-    after, anyway = keys.apply(bits_map.default), bits_map._told(origin).scheme
+    after, anyway = keys.apply(bits_map.default), bits_map._assignment(origin).scheme
     return None if after == anyway or not (after.quantized or anyway.quantized) else keys
 
 
@@ -342,7 +344,7 @@ def _rule(item: Any) -> Rule:
 
 
 def _layers(items: dict[str, Any]) -> LayerOverrides:
-    """The layers set by hand; what they say is checked once for all layers that say the same."""
+    """Return the layers set by hand; equal overrides are checked only once."""
     checked: dict[str, RuleKeys] = {}
     made = {}
     for name, item in items.items():

@@ -1,8 +1,7 @@
-"""The right to write one output, held by one process at a time from the start of its work to the end.
+"""Claims: exclusive rights to write an output, held by one process during its work.
 
-A locked file beside the output says who has it. The file system itself decides what is the same place, so links in the
-path, another spelling and letters of another case are seen through. Depends on folders and locks, not on what is
-written.
+A claim is a locked file beside the output that names its holder. The file system decides whether two paths are the
+same, so links, other spellings and other letter case are handled.
 """
 
 from __future__ import annotations
@@ -26,12 +25,12 @@ _CLAIM: Final = "claim"
 _CLAIM_BYTES: Final = 1 << 20
 _MOUNTS: Final = Path("/proc/self/mountinfo")
 _OWN: Final = ("lost+found",)
-"""What a volume holds when it is new."""
+"""Entries of an empty volume."""
 
 
 @dataclass
 class _Held:
-    """A claim of this process: of which work, how often it was entered, and the lock."""
+    """A claim of this process: the token of its work, how often it was entered, and the lock."""
 
     token: str
     entered: int
@@ -39,7 +38,7 @@ class _Held:
 
 
 _claims: dict[Path, _Held] = {}
-"""By claim file."""
+"""Claims of this process, by claim file."""
 _guard = threading.Lock()
 
 
@@ -59,7 +58,7 @@ def is_mount_point(folder: Path) -> bool:
 
 
 def _unescaped(text: bytes) -> bytes:
-    """A path of mountinfo, where white space and backslashes are octal."""
+    """Return a path from mountinfo, where white space and backslashes are octal escapes."""
     for code in (b"\\040", b"\\011", b"\\012", b"\\134"):
         text = text.replace(code, bytes([int(code[1:], 8)]))
     return text
@@ -80,7 +79,7 @@ def staging_places(target: Path, token: str) -> tuple[Path, Path]:
 
 
 def is_free(target: Path) -> bool:
-    """Return whether the folder `target` holds nothing but what a new volume has, and our own claim or staging."""
+    """Return whether the folder `target` is empty except for entries of a new volume and files of Bitwright."""
     return all(entry.name in _OWN or entry.name.startswith(MARK) for entry in target.iterdir())
 
 
@@ -88,23 +87,23 @@ def refuse_if_claimed(target: Path) -> None:
     """Raise OutputProblem where another process is writing to `target`, or to a folder that will contain it."""
     for folder in (target, *target.parents):
         for file in _claim_files(folder) if folder.name else ():
-            # the claim on the target itself may be that of the work which asks; `Claim` tells two works apart
+            # the claim on the target itself can be our own; `Claim` compares the tokens
             if is_held(file) and not (folder == target and file in _claims):
                 raise _taken(folder, file)
 
 
 class Claim:
-    """The right to write `target`, as a context manager. The folders above it are made, and removed if still empty.
+    """The right to write `target`, as a context manager that creates missing parent folders and removes empty ones.
 
-    Entered again for the same `token` in the same process it does nothing.
+    A second claim with the same `token` in the same process has no effect.
 
     Args:
-        target: absolute; does not exist, or is a folder that is free.
-        token: identifies the work, such as the id of a job.
-        title: what the work is, for whoever comes second.
+        target: absolute path that does not exist, or a free folder.
+        token: identifier of the work, such as the id of a job.
+        title: description of the work, for the error of another process.
 
     Raises:
-        OutputProblem: another process has it, or it cannot be had.
+        OutputProblem: another process has the claim, or it cannot be created.
     """
 
     def __init__(self, target: Path, token: str, title: str) -> None:
@@ -120,7 +119,7 @@ class Claim:
         except OSError as error:
             self._remove_parents()
             raise OutputProblem(
-                f"{self._target} cannot be made: {reason(error)}.", "Choose an --output that you may write."
+                f"{self._target} cannot be created: {reason(error)}.", "Choose an --output with write permission."
             ) from error
         except BaseException:
             self._remove_parents()
@@ -152,7 +151,7 @@ class Claim:
                 return
             refuse_if_claimed(self._target)
             for parent in reversed([path for path in self._target.parents if not path.exists()]):
-                with contextlib.suppress(FileExistsError):  # another run makes it as well
+                with contextlib.suppress(FileExistsError):  # created by another run at the same time
                     parent.mkdir()
                     self._made.append(parent)
             lock = take(file)
@@ -167,7 +166,7 @@ class Claim:
             self._file = file
 
     def _take_over(self, lock: FileLock, file: Path) -> None:
-        """Note who has it now, unless the one who is noted may still be at work where no lock can tell."""
+        """Write this process as holder, unless the previous holder may still be running where locks do not work."""
         before = _holder(file)
         if before is not None and (before.elsewhere or (not lock.real and before.process() is not None)):
             raise _taken(self._target, file)
@@ -216,7 +215,7 @@ def _remove_empty(folders: Sequence[Path]) -> None:
         try:
             folder.rmdir()
         except OSError:
-            break  # it holds the output, or files of somebody else
+            break  # contains the output or other files
 
 
 def _made_for(file: Path, target: Path) -> list[Path]:
@@ -240,5 +239,5 @@ def _taken(target: Path, file: Path) -> OutputProblem:
     who = "" if holder is None else f" (process {holder.pid} on {holder.host})"
     hint = "Choose another output folder, or wait for the end of that run."
     if holder is not None and holder.elsewhere:
-        hint = f"Choose another output folder. If no such run exists any more, remove {file}."
+        hint = f"Choose another output folder. If that run no longer exists, remove {file}."
     return OutputProblem(f"Another run is writing to {target}{who}.", hint)

@@ -1,7 +1,7 @@
-"""Locks that the operating system frees when the process that holds them ends, and who holds them.
+"""File locks that the operating system releases when their process ends, and the identity of the process.
 
-Neither a clock nor a process id tells reliably whether a run is alive: clocks are set, ids are reused and differ
-between containers. A lock on an open file does. Depends on files and processes only.
+Clocks and process ids do not show reliably whether a run is alive: clocks are changed, and ids are reused and differ
+between containers. A lock on an open file does.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import psutil
 _UNSUPPORTED = {
     errno.ENOLCK, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, getattr(errno, "ENOTSUP", errno.EOPNOTSUPP),
 }  # fmt: skip
-"""What file systems answer that have no locks."""
+"""Error numbers of file systems without locks."""
 _BUSY = {errno.EAGAIN, errno.EACCES, errno.EDEADLK}
 _TRIES, _PAUSE = 10, 0.05
 """`is_held` takes a shared lock for a moment, during which `take` has to wait."""
@@ -33,8 +33,8 @@ class FileLock:
     """An exclusive lock on a file; released by `close`, or by the end of this process.
 
     Attributes:
-        path: of the file.
-        real: false where the file system has no locks, so that nothing keeps others out.
+        path: path of the file.
+        real: false if the file system has no locks, so that other processes are not excluded.
     """
 
     def __init__(self, path: Path, descriptor: int, real: bool) -> None:
@@ -43,7 +43,7 @@ class FileLock:
         self._descriptor = descriptor
 
     def write(self, data: bytes) -> None:
-        """Replace what the file says.
+        """Replace the content of the file.
 
         Raises:
             OSError: the disk is full, or the file cannot be written.
@@ -56,7 +56,7 @@ class FileLock:
         """Release the lock.
 
         Args:
-            remove: the file goes as well, while the lock is still held where the system allows it.
+            remove: remove the file too, before the lock is released if the system allows it.
         """
         if self._descriptor < 0:
             return
@@ -66,12 +66,12 @@ class FileLock:
         os.close(self._descriptor)
         self._descriptor = -1
         if remove and os.name != "posix":
-            with contextlib.suppress(OSError):  # somebody else has opened it meanwhile
+            with contextlib.suppress(OSError):  # opened by another process
                 self.path.unlink()
 
 
 def take(path: Path) -> FileLock | None:
-    """Return an exclusive lock on the file `path`, which is made if it does not exist; None if it is held.
+    """Return an exclusive lock on the file `path`, which is created if missing; None if another process has it.
 
     Raises:
         OSError: the file cannot be opened for writing.
@@ -79,7 +79,7 @@ def take(path: Path) -> FileLock | None:
     for _ in range(_TRIES):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o644)
         found = _lock(descriptor, shared=False)
-        # the one who held it may have removed the file between our two steps: then it is not the one others will open
+        # the previous holder may have removed the file between open and lock; then another file must be opened
         if found is not False and _is_file(descriptor, path):
             return FileLock(path, descriptor, found is True)
         os.close(descriptor)
@@ -103,7 +103,7 @@ def is_held(path: Path) -> bool | None:
 
 
 def _lock(descriptor: int, *, shared: bool) -> bool | None:
-    """Lock without waiting: True if it is ours, False if it is another's, None if there are no locks here."""
+    """Lock without waiting; return True if acquired, False if held by another, None if locks are not supported."""
     try:
         if os.name == "posix":
             import fcntl
@@ -130,13 +130,13 @@ def _is_file(descriptor: int, path: Path) -> bool:
 
 @dataclass(frozen=True)
 class Holder:
-    """A process, told apart from all others that have run or will run.
+    """Unique identity of a process.
 
     Attributes:
         host: name of the machine or container.
-        boot: identifies the time since the machine was started; "" where the system does not say.
-        pid: its process id.
-        started: of the process, in a unit that setting the clock does not change: on Linux in clock ticks since boot.
+        boot: identifier of the boot of the machine; "" if unknown.
+        pid: process id.
+        started: start time of the process, independent of clock changes: on Linux in clock ticks since boot.
     """
 
     host: str
@@ -149,14 +149,14 @@ class Holder:
 
     @property
     def elsewhere(self) -> bool:
-        """Whether it ran under another system's kernel, of which nothing can be seen from here."""
+        """Whether the process ran on another machine, whose processes are not visible here."""
         me = here()
         if self.boot and self.boot == me.boot:
             return False  # a container with another host name
         return self.host != me.host
 
     def process(self) -> psutil.Process | None:
-        """The process, if it can be seen from here and still is the same."""
+        """Return the process if it is still running on this machine, else None."""
         try:
             if self.elsewhere or (self.boot and self.boot != here().boot) or _started(self.pid) != self.started:
                 return None
@@ -167,18 +167,18 @@ class Holder:
 
 
 def holder_from_json(value: Any) -> Holder:
-    """Return the holder that `Holder.to_json` wrote.
+    """Return the holder encoded by `Holder.to_json`.
 
     Raises:
-        ValueError: it is not one.
+        ValueError: the value is invalid.
     """
     try:
         host, boot, pid, started = value["host"], value["boot"], value["pid"], value["started"]
         if not isinstance(host, str) or not isinstance(boot, str):
-            raise ValueError("a host and a boot are texts")
+            raise ValueError("host and boot must be strings")
         return Holder(host, boot, int(pid), float(started))
     except (KeyError, TypeError, OverflowError) as error:
-        raise ValueError("this does not describe a process") from error
+        raise ValueError("invalid description of a process") from error
 
 
 @cache
@@ -191,14 +191,14 @@ def _machine() -> tuple[str, str]:
 
 
 def here() -> Holder:
-    """Return this process."""
+    """Return the identity of this process."""
     host, boot = _machine()
     return Holder(host, boot, os.getpid(), _started(os.getpid()))
 
 
 def _started(pid: int) -> float:
     try:
-        # the name in parentheses may hold spaces; field 22 counts from boot, so that no clock changes it
+        # the name in parentheses can contain spaces; field 22 is the start time since boot
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
         return float(text.rpartition(")")[2].split()[19])
     except (OSError, ValueError, IndexError):

@@ -1,4 +1,4 @@
-"""Recipes: named sets of tuning hyper-parameters, loaded from resources/recipes. Pure values, no torch."""
+"""Recipes: named sets of tuning hyper-parameters, loaded from resources/recipes. Imports no torch."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ NAMES = ("quick", "light", "default", "best", "rtn", "opt-rtn")
 
 @dataclass(frozen=True)
 class Recipe:
-    """What decides quality and time of a run, besides bits and text.
+    """Hyper-parameters of tuning.
 
     Attributes:
-        name: recipe this started from.
-        purpose: one sentence for people.
-        iters: SignSGD steps a block; 0 is plain rounding (RTN).
-        lr: size of the first step of the rounding offsets, in levels; None is 1/iters.
-        minmax_lr: the same for the range factors; None follows lr.
-        samples, seqlen: calibration sequences and tokens in each.
-        batch_size: sequences a step sees at once; accumulate: micro-batches added up before a step.
+        name: name of the recipe on which this one is based.
+        purpose: description in one sentence.
+        iters: SignSGD steps per block; 0 for plain rounding (RTN).
+        lr: initial learning rate of the rounding offsets, in levels; None for 1 / iters.
+        minmax_lr: initial learning rate of the range factors; None for lr.
+        samples, seqlen: number of calibration sequences, and tokens per sequence.
+        batch_size: sequences per micro-batch; accumulate: micro-batches per step.
         search_scale: search the scale of symmetric layers before tuning (opt-RTN when iters is 0).
-        low_bit_lr_scale: factor on lr for layers of 3 bits or fewer (the `best` recipe's 2/iters).
+        low_bit_lr_scale: factor of lr for layers with 3 bits or fewer (2 in the recipe `best`).
     """
 
     name: str = "default"
@@ -60,12 +60,12 @@ class Recipe:
             raise BadInput(f"search_scale {self.search_scale!r} is not true or false.", "Use true or false.")
 
     def learning_rate(self, bits: int) -> float:
-        """First step of the rounding offsets of a layer with `bits` bits."""
+        """Return the initial learning rate of the rounding offsets of a layer with `bits` bits."""
         rate = self.lr if self.lr is not None else 1.0 / max(1, self.iters)
         return rate * (self.low_bit_lr_scale if bits <= 3 else 1.0)
 
     def range_rate(self, bits: int) -> float:
-        """First step of the range factors of a layer with `bits` bits."""
+        """Return the initial learning rate of the range factors of a layer with `bits` bits."""
         return self.minmax_lr if self.minmax_lr is not None else self.learning_rate(bits)
 
     def to_json(self) -> dict[str, Any]:
@@ -73,10 +73,10 @@ class Recipe:
 
 
 def load(name: str, **overrides: Any) -> Recipe:
-    """The recipe called `name` (or at the path `name`), with the overrides that are not None.
+    """Load the recipe `name` (or the file at that path), with the overrides that are not None.
 
     Raises:
-        BadInput: no such recipe, an unknown key, or a value out of range.
+        BadInput: there is no such recipe, a key is unknown, or a value is out of range.
     """
     path = RESOURCES / "recipes" / f"{name}.json" if name in NAMES else Path(name)
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""How one linear layer is stored: bits, group size, symmetry. Pure values, no torch."""
+"""Quantization scheme of a linear layer: bits, group size and symmetry. Imports no torch."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from core.errors import BadInput
 BITS = (2, 3, 4, 8)
 UNTOUCHED = 16
 PACK_UNIT = 32
-"""Inputs and outputs of a quantized layer are multiples of this: the packed words hold 32 bits."""
+"""Inputs and outputs of a quantized layer must be multiples of this, because weights are packed into 32-bit words."""
 
 
 @dataclass(frozen=True)
 class LayerScheme:
-    """Bits (2, 3, 4, 8; 16 leaves the layer alone), group size (-1: one group a row), symmetry.
+    """Bits (2, 3, 4, 8; 16 for unquantized), group size (-1: one group per row) and symmetry of a layer.
 
-    With a `type`, one of `core.block_types`, the grid is that type's own, and the other three are what it has.
+    With `type`, a name of `core.block_types`, the layer has the grid of that type, and the other values are those of
+    the type.
     """
 
     bits: int = 4
@@ -30,25 +31,25 @@ class LayerScheme:
         if self.type:
             known = TYPES.get(self.type)
             if known is None or (self.bits, self.group_size, self.sym) != (known.bits, known.group, known.sym):
-                raise BadInput(f"The block type {self.type!r} is not possible here.", f"There are {', '.join(TYPES)}.")
+                raise BadInput(f"The block type {self.type!r} is invalid here.", f"Choose from {', '.join(TYPES)}.")
             return
         if type(self.bits) is not int or self.bits not in (*BITS, UNTOUCHED):
-            raise BadInput(f"{self.bits!r} bits is not possible.", "Choose 2, 3, 4, 8, or 16 to leave a layer alone.")
+            raise BadInput(f"{self.bits!r} bits is not possible.", "Choose 2, 3, 4, 8, or 16 for no quantization.")
         size = self.group_size
         if isinstance(size, bool) or not isinstance(size, int) or (size != -1 and (size < 32 or size % 32)):
             raise BadInput(
                 f"Group size {size!r} is not possible.",
-                "Choose a multiple of 32 (32, 64 and 128 are usual), or -1 for one group a row.",
+                "Choose a multiple of 32 (32, 64 and 128 are usual), or -1 for one group per row.",
             )
         if not isinstance(self.sym, bool):
             raise BadInput(f"Symmetry {self.sym!r} is not true or false.", "Use true or false.")
 
     @classmethod
     def of_type(cls, name: str) -> LayerScheme:
-        """The grid of a block type of GGUF.
+        """Return the scheme of a block type of GGUF.
 
         Raises:
-            BadInput: there is no such type.
+            BadInput: the type does not exist.
         """
         known = TYPES.get(name)
         if known is None:
@@ -57,6 +58,7 @@ class LayerScheme:
 
     @property
     def quantized(self) -> bool:
+        """Whether the layer has fewer than 16 bits."""
         return self.bits != UNTOUCHED
 
     @property
@@ -65,18 +67,18 @@ class LayerScheme:
         return 1 << self.bits
 
     def group_of(self, in_features: int) -> int:
-        """Weights that share one scale in a row of `in_features`."""
+        """Return the number of weights per group in a row of `in_features`."""
         return in_features if self.group_size == -1 else self.group_size
 
     def groups(self, in_features: int) -> int:
-        """Number of groups in a row of `in_features` weights."""
+        """Return the number of groups in a row of `in_features` weights."""
         return -(-in_features // self.group_of(in_features))
 
     def weight_bytes(self, in_features: int, out_features: int) -> int:
-        """Bytes of integers, scales and zero points of a quantized linear; both widths are multiples of 32.
+        """Return the bytes of a quantized layer; both dimensions must be multiples of 32.
 
-        K inputs, N outputs, G groups, b bits: K*N*b/8 for the integers, 2*G*N for the scales in float16 and G*N*b/8
-        for the zero points, which are stored for symmetric layers as well. Of a block type: its blocks.
+        With K inputs, N outputs, G groups per row and b bits: K N b / 8 for the integers, 2 G N for the float16 scales
+        and G N b / 8 for the zero points, which are also stored for symmetric layers. For a block type, its blocks.
         """
         if self.type:
             known = TYPES[self.type]
@@ -85,10 +87,10 @@ class LayerScheme:
         return (in_features * out_features + groups * out_features) * self.bits // 8 + 2 * groups * out_features
 
     def fit(self, in_features: int, out_features: int) -> tuple[LayerScheme, str]:
-        """The scheme that a layer of this shape can really have, and why it differs ("" if it does not).
+        """Return the scheme for a layer of this shape, and the reason if it differs from this one, else "".
 
-        A group size that does not divide the inputs becomes the largest of 64 and 32 that does: engines
-        assume whole groups. A layer with inputs or outputs not divisible by 32 stays in 16 bits.
+        A group size that does not divide the inputs is replaced by 64 or 32, because engines require whole groups.
+        Layers whose inputs or outputs are not divisible by 32 stay in 16 bits.
         """
         if not self.quantized:
             return self, ""
@@ -103,7 +105,7 @@ class LayerScheme:
         for size in (64, 32):
             if size < self.group_size and in_features % size == 0:
                 return replace(self, group_size=size), f"group {self.group_size} does not divide {in_features}: {size}"
-        raise AssertionError("32 divides every width that got here")
+        raise AssertionError("unreachable: 32 divides in_features")
 
     def _fit_type(self, in_features: int) -> tuple[LayerScheme, str]:
         known = TYPES[self.type]
@@ -120,7 +122,7 @@ class LayerScheme:
         return {**values, "type": self.type} if self.type else values
 
     def label(self) -> str:
-        """Short name for people, such as `W4 g64 sym`."""
+        """Return a short name, such as `W4 g64 sym`."""
         if not self.quantized:
             return "16 bit"
         if self.type:

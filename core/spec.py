@@ -1,4 +1,4 @@
-"""All that a run depends on, as one frozen value that is saved with the run. Pure data, no torch."""
+"""Settings of a quantization run, saved as `spec.json` in its job folder. Imports no torch."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ _DEVICE = re.compile(r"auto|cpu|(cuda|xpu)(:[0-9]{1,3})?", re.ASCII)
 
 @dataclass(frozen=True)
 class JobSpec:
-    """One quantization run. A run never reads a setting from anywhere else.
+    """All settings of a quantization run.
 
     Attributes:
         model: Hub id, folder, `.gguf` file, or `demo`.
-        output: folder to be made; one format goes into it, several into sub-folders.
-        recipe, bits_map: how the layers are tuned, and to what.
+        output: folder to be created; several formats are written to sub-folders.
+        recipe, bits_map: hyper-parameters of tuning, and the schemes of the layers.
         calibration: `builtin`, a Hub data set id, or the path of a text, jsonl or parquet file.
         formats: names of the output formats.
         device: `auto`, `cpu`, `cuda:N` or `xpu:N`.
-        seed: of the order in which samples are drawn.
-        low_memory: keep the cached activations on disk and work in smaller micro-batches.
+        seed: random seed for the order of the calibration samples.
+        low_memory: keep the activations on disk and use smaller micro-batches.
         compile: run each block through torch.compile (needs a C++ compiler on a CPU).
-        name: what the user calls this job.
+        name: name of the job given by the user.
     """
 
     model: str
@@ -55,9 +55,9 @@ class JobSpec:
     def __post_init__(self) -> None:
         texts = (self.model, self.output, self.calibration, self.device, self.name)
         if not all(isinstance(text, str) for text in texts) or "\0" in self.output + self.model:
-            raise BadInput("A job's model, output, calibration, device and name are texts.", "Correct the job.")
+            raise BadInput("Model, output, calibration, device and name of a job must be strings.", "Correct the job.")
         if not self.formats or len(set(self.formats)) != len(self.formats):
-            raise BadInput("Each output format may be named once, and one at least.", "Use --format auto_round.")
+            raise BadInput("Give one or more output formats, each only once.", "Use --format auto_round.")
         for name in self.formats:
             if name not in FORMATS:
                 raise BadInput(f"There is no output format {name!r}.", f"Choose from {', '.join(FORMATS)}.")
@@ -70,7 +70,7 @@ class JobSpec:
             raise BadInput(f"Seed {self.seed!r} is not possible.", "Choose a whole number from 0 to 2^63-1.")
 
     def output_of(self, format_name: str) -> Path:
-        """Folder that receives one format."""
+        """Return the output folder of a format."""
         if len(self.formats) == 1:
             return Path(self.output)
         return Path(self.output) / folder_name(format_name)
@@ -96,13 +96,13 @@ class JobSpec:
 
 
 def from_json(value: Any) -> JobSpec:
-    """A job from its JSON value.
+    """Return a job from its JSON value.
 
     Raises:
-        BadInput: an unknown version, key or value.
+        BadInput: the version, a key or a value is unknown.
     """
     if not isinstance(value, dict) or value.get("version") != 1:
-        raise BadInput("This is not a job of version 1.", "It was made by another version of Bitwright.")
+        raise BadInput("This is not a job of version 1.", "It was created by another version of Bitwright.")
     rest = dict(value)
     try:
         rest["recipe"] = recipes.from_json(rest["recipe"])
@@ -110,11 +110,12 @@ def from_json(value: Any) -> JobSpec:
         rest["formats"] = tuple(rest["formats"])
         return JobSpec(**rest)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise BadInput(f"The job lacks or misnames a part: {error}.", "It was made by another version.") from error
+        hint = "It was created by another version of Bitwright."
+        raise BadInput(f"The job has an invalid or missing value: {error}.", hint) from error
 
 
 def load(path: Path) -> JobSpec:
-    """The job saved at `path`."""
+    """Load the job saved at `path`."""
     return from_json(read_json(path))
 
 
@@ -136,18 +137,18 @@ def from_options(
     name: str = "",
     **tuning: Any,
 ) -> JobSpec:
-    """The job that a user's options describe; the one way from options to a spec, for the terminal and for Python.
+    """Return the job for the options of the command line or of Python.
 
     Args:
         recipe: name of a recipe, path of a recipe file, or a recipe.
-        bits, group_size, sym: replace the default of the bits map; None keeps it (4, 128, symmetric without a map).
-        bits_map: a map, or the path of a JSON file.
-        tuning: keys of `Recipe` that replace the recipe's own: iters, lr, minmax_lr, samples, seqlen, batch_size,
-            accumulate; None keeps the recipe's.
-        The rest: as in `JobSpec`. Paths of what exists on this machine are made absolute.
+        bits, group_size, sym: replace those of the default scheme of the bits map (4, 128, True) if not None.
+        bits_map: a bits map, or the path of a JSON file.
+        tuning: keys of `Recipe` that replace those of the recipe if not None: iters, lr, minmax_lr, samples, seqlen,
+            batch_size, accumulate.
+        Other arguments: as in `JobSpec`. Existing paths are made absolute.
 
     Raises:
-        BadInput: a value, or a combination, that cannot work.
+        BadInput: a value or a combination of values is invalid.
     """
     if isinstance(recipe, Recipe):
         chosen = replace(recipe, **{key: value for key, value in tuning.items() if value is not None})

@@ -1,8 +1,7 @@
-"""The folder in which an output grows: hidden beside its target, renamed when all is proven.
+"""Staging folder of an output: hidden beside its target, and renamed after verification.
 
-Nothing that took hours is thrown away: what is finished, or nearly, and cannot be put into place is kept under a name
-that a person recognises, and the error says where. Until then a mark inside the folder says that it may be removed, and
-only folders with that mark ever are. Depends on folders and claims, not on what is written.
+A result that is complete, or nearly so, but cannot be renamed is kept under a visible name, which the error contains.
+Until then a marker file in the folder shows that it may be removed; folders without the marker are never removed.
 """
 
 from __future__ import annotations
@@ -22,23 +21,23 @@ from core.errors import BitwrightError, OutputProblem, ResultKept
 from core.files import free_name, patiently, reason, sync_folder, sync_tree
 
 UNFINISHED: Final = ".unfinished"
-"""The mark. It also takes up the room that the last small files need, in case another program fills the volume."""
+"""Name of the marker file. It also reserves disk space for the last small files."""
 _BALLAST: Final = 4 << 20
 _NAMES_LAST: Final = ("config.json",)
-"""What makes a folder a model to those who look for one comes last."""
+"""Files that make a folder a model are moved last."""
 _NO_RESERVING: Final = {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}
 
 
 class Staging:
-    """A folder that becomes `target`; as a context manager it is removed unless it was published or kept.
+    """A folder that becomes `target`; leaving the context removes it unless it was published or kept.
 
     Attributes:
-        folder: empty, but for the mark, when entered.
+        folder: the staging folder; contains only the marker file at first.
 
     Args:
-        target: absolute; does not exist, or is a folder that is free.
-        token: identifies the work, such as the id of a job.
-        title: what the work is, for a second one that wants the same output.
+        target: absolute path that does not exist, or a free folder.
+        token: identifier of the work, such as the id of a job.
+        title: description of the work, for the error of another process with the same output.
     """
 
     def __init__(self, target: Path, token: str, title: str) -> None:
@@ -57,14 +56,14 @@ class Staging:
             self._in_place = is_filled_in_place(self.target)
             self.folder = staging_places(self.target, self._token)[self._in_place]
             if self.target.is_dir() and not is_free(self.target):
-                raise OutputProblem(f"{self.target} is not empty any more.", "Choose another output folder.")
+                raise OutputProblem(f"{self.target} is no longer empty.", "Choose another output folder.")
             self.folder.mkdir()
             self._made = True
             self._lay_ballast()
         except OSError as error:
             self._leave()
             raise OutputProblem(
-                f"{self.target} cannot be made: {reason(error)}.", "Choose an --output that you may write."
+                f"{self.target} cannot be created: {reason(error)}.", "Choose an --output with write permission."
             ) from error
         except BaseException:
             self._leave()
@@ -77,25 +76,25 @@ class Staging:
         self._leave()
 
     def drop_ballast(self) -> None:
-        """Give back the room that was held for the last files."""
+        """Release the disk space reserved for the last files."""
         with contextlib.suppress(OSError):
             os.truncate(self.folder / UNFINISHED, 0)
 
     def publish(self) -> None:
-        """Make all of it durable and give it its name; the work is over after this call, whatever it raises.
+        """Sync the folder to disk and rename it to its target; call this last.
 
         Raises:
-            ResultKept: it could not be put into place, and is kept elsewhere.
+            ResultKept: the folder could not be renamed, and is kept elsewhere.
         """
         with self.kept_on_failure("the finished result"):
             sync_tree(self.folder)
-            with contextlib.suppress(OSError):  # a mark that stays is harmless in the output
+            with contextlib.suppress(OSError):  # a remaining marker is harmless in the output
                 (self.folder / UNFINISHED).unlink()
             try:
                 self._fill() if self._in_place else patiently(self._rename)
             except OSError as error:
                 raise OutputProblem(
-                    f"{self.target} cannot be put into place: {reason(error)}.", "Rename the folder that was kept."
+                    f"The output cannot be moved to {self.target}: {reason(error)}.", "Rename the folder that was kept."
                 ) from error
         self._published = True
         with contextlib.suppress(OSError):
@@ -103,13 +102,13 @@ class Staging:
 
     @contextmanager
     def kept_on_failure(self, what: str) -> Iterator[None]:
-        """Keep the folder where the block fails.
+        """Keep the folder if the block fails.
 
         Args:
-            what: is kept, for the error.
+            what: description of what is kept, for the error.
 
         Raises:
-            ResultKept: instead of what the block raises, with the place; a stop by the user passes unchanged.
+            ResultKept: in place of the exception of the block, except for Cancelled.
         """
         try:
             yield
@@ -127,7 +126,7 @@ class Staging:
         os.rename(self.folder, self.target)
 
     def _fill(self) -> None:
-        """Move what lies in the folder into the target around it; where that fails, all of it is moved back."""
+        """Move the files into the target, which contains this folder; on failure, move all of them back."""
         names = sorted(os.listdir(self.folder), key=lambda name: (name in _NAMES_LAST, name))
         moved: list[str] = []
         try:
@@ -145,7 +144,7 @@ class Staging:
             self.folder.rmdir()
 
     def _keep(self, label: str) -> Path | None:
-        """Give the folder a name that says what it is; where even that fails it keeps its own, without the mark."""
+        """Rename the folder to a visible name; if that fails, keep its name without the marker."""
         with contextlib.suppress(OSError):
             (self.folder / UNFINISHED).unlink(missing_ok=True)
         if not self.folder.is_dir():
@@ -159,7 +158,7 @@ class Staging:
         return self.kept
 
     def _lay_ballast(self) -> None:
-        # a volume that is nearly full: the output itself will say so
+        # on a full volume, writing the output fails with a clear error
         with (self.folder / UNFINISHED).open("wb") as stream, contextlib.suppress(OSError):
             try:
                 os.posix_fallocate(stream.fileno(), 0, _BALLAST)
@@ -175,7 +174,7 @@ class Staging:
 
 
 def remove(folder: Path) -> bool:
-    """Remove a staging folder that was never finished, the mark last; true if it is gone."""
+    """Remove an unfinished staging folder, the marker last; return whether it is gone."""
     try:
         names = os.listdir(folder)
     except OSError:
@@ -197,17 +196,17 @@ def remove(folder: Path) -> bool:
 
 
 def _kept_error(error: Exception, what: str, place: Path) -> ResultKept:
-    """The error of a work whose result is kept in `place`."""
-    told = f"{what} is kept in {place}" if what.endswith("result") else f"{what} are kept in {place}"
+    """Return the error for a failure whose result is kept in `place`."""
+    kept = f"{what} is kept in {place}" if what.endswith("result") else f"{what} are kept in {place}"
     if isinstance(error, BitwrightError):
-        return ResultKept(f"{error.message.rstrip('.')}; {told}.", error.hint)
+        return ResultKept(f"{error.message.rstrip('.')}; {kept}.", error.hint)
     if isinstance(error, OSError):
         problem, hint = (
             f"The output could not be completed: {reason(error)}",
-            "Check the disk, its room and its rights.",
+            "Check the disk, its free space and permissions.",
         )
-        return ResultKept(f"{problem}; {told}.", hint)
+        return ResultKept(f"{problem}; {kept}.", hint)
     return ResultKept(
-        f"Something went wrong inside Bitwright: {type(error).__name__}: {error}; {told}.",
+        f"Something went wrong inside Bitwright: {type(error).__name__}: {error}; {kept}.",
         "This is a bug; see the log.",
     )

@@ -1,4 +1,4 @@
-"""Numbers as people read them, the same in the terminal and in the window. Pure functions; knows no locale."""
+"""Formatting of numbers, bytes and durations for the terminal and the window; independent of the locale."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 
 
 def human(count: float) -> str:
-    """Bytes in powers of 1000, as disks and file managers count: `98.1 MB`."""
+    """Return bytes with a decimal unit: `98.1 MB`."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if abs(count) < 999.5:  # above, three digits would be 1e+03
             return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.3g} {unit}"
@@ -18,7 +18,7 @@ def human(count: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds: `42 ms`, `2.5 s`, `45 s`, `12 min`, `3.5 h`."""
+    """Return a duration: `42 ms`, `2.5 s`, `45 s`, `12 min`, `3.5 h`."""
     if 0 < seconds < 0.0995:
         return f"{1000 * seconds:.0f} ms"
     if seconds < 90:
@@ -27,7 +27,7 @@ def duration(seconds: float) -> str:
 
 
 def time_range(low: float, high: float) -> str:
-    """A range of seconds in one unit where that reads well: `3 to 5 min`; `about 12 min` where both ends agree."""
+    """Return a range of seconds: `3 to 5 min`, or `about 12 min` if both ends are equal after rounding."""
     first, last = duration(low), duration(high)
     if first == last:
         return f"about {first}"
@@ -36,14 +36,14 @@ def time_range(low: float, high: float) -> str:
 
 
 def figure(value: float) -> str:
-    """Three significant digits without an exponent where it is short: `0.147`, `23.9`, `2.4e-05`; a dash for NaN."""
+    """Return a number with three significant digits: `0.147`, `23.9`, `2.4e-05`; a dash for NaN and infinity."""
     if not math.isfinite(value):
         return "\N{EN DASH}"
     return f"{value:.3g}" if abs(value) < 1000 or abs(value) >= 1e6 else f"{value:,.0f}"
 
 
 def count(number: float) -> str:
-    """A number of things: `135 million`, `1.24 billion`, `12,480`."""
+    """Return a count: `135 million`, `1.24 billion`, `12,480`."""
     for size, word in ((1e12, "trillion"), (1e9, "billion"), (1e6, "million")):
         if number >= 0.9995 * size:
             return f"{number / size:.3g} {word}"
@@ -51,5 +51,5 @@ def count(number: float) -> str:
 
 
 def day(when: datetime) -> str:
-    """A day of a year that is known: `23 Oct`, whatever language the system's locale has."""
+    """Return day and month in English: `23 Oct`."""
     return f"{when.day:02} {_MONTHS[when.month - 1]}"

@@ -64,7 +64,9 @@ def test_what_cannot_be_put_into_place_is_kept_under_a_name_that_says_so(
 
     (tmp_path / "out-finished").mkdir()
     failing = Failing(monkeypatch, errno.EIO, 3)
-    with pytest.raises(ResultKept, match=rf"{tmp_path}/out cannot be put into place: .*; .* {tmp_path}/out-finished-2"):
+    with pytest.raises(
+        ResultKept, match=rf"The output cannot be moved to {tmp_path}/out: .*; .* {tmp_path}/out-finished-2"
+    ):
         publish()
     assert failing.left == 0
     assert names(tmp_path) == ["out-finished", "out-finished-2"]
@@ -202,7 +204,7 @@ def test_room_is_held_for_the_last_files(tmp_path: Path) -> None:
 def test_a_place_that_is_taken_meanwhile_is_refused_at_the_start(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "theirs").touch()
-    with pytest.raises(OutputProblem, match="not empty any more"):
+    with pytest.raises(OutputProblem, match="no longer empty"):
         Staging(tmp_path / "out", "token", "one").__enter__()
     assert names(tmp_path) == ["out"]
 

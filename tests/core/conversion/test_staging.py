@@ -66,7 +66,7 @@ def test_parent_folders_with_other_files_are_kept(tmp_path: Path) -> None:
 
 
 def test_a_target_that_was_created_meanwhile_is_reported(tmp_path: Path) -> None:
-    with pytest.raises(ResultKept, match=r"cannot be put into place.* kept in .*out-finished"):
+    with pytest.raises(ResultKept, match=r"cannot be moved to .* kept in .*out-finished"):
         fail(tmp_path / "out", tmp_path / "out" / "theirs")
     assert left(tmp_path) == ["out", "out-finished"]
     assert left(tmp_path / "out") == ["theirs"]
@@ -75,7 +75,7 @@ def test_a_target_that_was_created_meanwhile_is_reported(tmp_path: Path) -> None
 
 def test_a_parent_that_is_a_file_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(OutputProblem, match="cannot be made"), ConversionStaging(tmp_path / "file" / "out"):
+    with pytest.raises(OutputProblem, match="cannot be created"), ConversionStaging(tmp_path / "file" / "out"):
         pass
     assert left(tmp_path) == ["file"]
 
