@@ -77,7 +77,7 @@ def test_another_process_is_not_taken_for_it(changes: dict[str, object]) -> None
 
 @pytest.mark.parametrize("value", [None, [], {}, {"host": 1, "boot": "", "pid": 1, "started": 1.0}, "text"])
 def test_what_describes_no_process_is_refused(value: object) -> None:
-    with pytest.raises(ValueError, match="host and boot|invalid description"):
+    with pytest.raises(ValueError, match=r"host and boot|invalid description"):
         holder_from_json(value)
 
 
