@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from tests.core.tiny_model import save_tokenizer
 
 VOCABULARY: Final = 320
 CONTEXT: Final = 192
@@ -139,7 +139,7 @@ def make_model(name: str, folder: Path) -> None:
             if parameter.dim() == 2:  # an embedding as well: tied to the head, larger ones make scores of a hundred
                 parameter.normal_(0, parameter.shape[-1] ** -0.5)
     model.to(torch.bfloat16).save_pretrained(folder)
-    _tokenizer(folder)
+    save_tokenizer(folder)
 
 
 def _config(cls: Any, special: dict[str, Any]) -> Any:
@@ -157,19 +157,3 @@ def _config(cls: Any, special: dict[str, Any]) -> Any:
     values |= {key: value for key, value in special.items() if not isinstance(value, dict) or key not in values}
     values = {key: value for key, value in values.items() if value != "default"}
     return cls(**values)
-
-
-def _tokenizer(folder: Path) -> None:
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    words = {"<eos>": 0, **{letter: number + 1 for number, letter in enumerate(letters)}}
-    tokenizer = Tokenizer(models.BPE(vocab=words, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(["<eos>"])
-    tokenizer.save(str(folder / "tokenizer.json"))
-    settings = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "eos_token": "<eos>",
-        "chat_template": "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant:",
-    }
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")

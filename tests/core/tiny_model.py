@@ -52,11 +52,12 @@ def save_model(folder: Path) -> Path:
             tensors[f"{start}.{norm}.weight"] = torch.ones(WIDTH).bfloat16()
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps(CONFIG), encoding="utf-8")
-    _save_tokenizer(folder)
+    save_tokenizer(folder)
     return folder
 
 
-def _save_tokenizer(folder: Path) -> None:
+def save_tokenizer(folder: Path) -> None:
+    """Write a byte-level tokenizer with a chat template."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())

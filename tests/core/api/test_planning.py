@@ -23,28 +23,13 @@ from core.schemes import LayerScheme
 from core.sensitivity import analyse as sensitivity
 from core.sensitivity.spec import AnalysisSpec
 from core.sensitivity.table import SensitivityTable
-from tests.core.tiny_model import save_model
 
 Capture = pytest.CaptureFixture[str]
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_model(tmp_path_factory.mktemp("models") / "tiny")
-
-
-@pytest.fixture(scope="module")
 def tree(tiny: Path) -> ModelTree:
     return read_tree(tiny)
-
-
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("BITWRIGHT_HOME", str(tmp_path / "home"))
-    folder = tmp_path / "place"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    return folder
 
 
 def loss_increase_of(tree: ModelTree, spec: AnalysisSpec) -> SensitivityTable:

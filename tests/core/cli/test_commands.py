@@ -22,20 +22,6 @@ from tests.core.tiny_model import save_model
 Capture = pytest.CaptureFixture[str]
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_model(tmp_path_factory.mktemp("models") / "tiny model, kleine Größe")
-
-
-@pytest.fixture
-def place(tmp_path: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working folder. The folder of jobs lies outside of it."""
-    folder = tmp_path / "place"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    return folder
-
-
 def refused(arguments: list[str], place: Path, capsys: Capture) -> str:
     """Run a command that must be refused: exit code 2, at most six lines on stderr, no output and no files."""
     before = sorted(place.rglob("*"))

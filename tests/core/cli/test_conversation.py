@@ -18,11 +18,6 @@ from tests.core.tiny_model import save_model
 Capture = pytest.CaptureFixture[str]
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_model(tmp_path_factory.mktemp("cli-chat") / "model")
-
-
 @pytest.fixture
 def chat(tiny: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
     """Run `bitwright chat` with the given lines of input, each a message or a command."""

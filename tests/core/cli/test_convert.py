@@ -10,28 +10,13 @@ from core.cli import main
 from core.events import Done, Result, Stage, from_line
 from core.schemes import LayerScheme
 from tests.core.conversion.sources import make, same_weights
-from tests.core.tiny_model import save_model
 
 Capture = pytest.CaptureFixture[str]
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_model(tmp_path_factory.mktemp("models") / "tiny model, kleine Größe")
-
-
-@pytest.fixture(scope="module")
 def quantized(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make(tiny, tmp_path_factory.mktemp("models") / "quantized", "auto_gptq", LayerScheme(4, 32))
-
-
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("BITWRIGHT_HOME", str(tmp_path / "home"))
-    folder = tmp_path / "place"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    return folder
 
 
 def test_an_exact_conversion_is_reported_as_exact(quantized: Path, place: Path, capsys: Capture) -> None:

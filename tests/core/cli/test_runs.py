@@ -26,20 +26,6 @@ LONG_RUN = [*TINY_RUN, "--iters", "50000"]
 pytestmark = [pytest.mark.slow]
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_model(tmp_path_factory.mktemp("models") / "tiny model, kleine Größe")
-
-
-@pytest.fixture
-def place(tmp_path: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working folder. The folder of jobs lies outside of it."""
-    folder = tmp_path / "place"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    return folder
-
-
 def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "core", *arguments]
 

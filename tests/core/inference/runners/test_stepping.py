@@ -13,15 +13,11 @@ from core.inference.runners import stepping
 from core.inference.runners.module import ModuleRunner
 from tests.core.tiny_architectures import make_model
 
+pytestmark = pytest.mark.usefixtures("own_home")
+
 TEXT = [int(token) for token in torch.randint(1, 250, (190,), generator=torch.Generator().manual_seed(3))]
 PARTS = (140, 30, *[1] * 20)
 """Tokens of a first question longer than a piece, of a second question, and of an answer."""
-
-
-@pytest.fixture(autouse=True)
-def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("BITWRIGHT_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
 
 
 @pytest.mark.parametrize("name", ["mamba", "mamba2", "falcon_mamba", "recurrent_gemma", "jamba", "rwkv"])

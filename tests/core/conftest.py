@@ -1,4 +1,4 @@
-"""Models and folders for the tests of the Python calls."""
+"""A tiny model and a working folder, for the tests of the entry points."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ import pytest
 from tests.core.tiny_model import save_model
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_model(tmp_path_factory.mktemp("models") / "tiny")
+    """The folder of a tiny model, which no test changes; its name has spaces and letters outside ASCII."""
+    return save_model(tmp_path_factory.mktemp("models") / "tiny model, kleine Größe")
 
 
 @pytest.fixture
 def place(tmp_path: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder, and a home for jobs outside it."""
     folder = tmp_path / "place"
     folder.mkdir()
     monkeypatch.chdir(folder)
