@@ -15,7 +15,7 @@ def test_a_machine_that_lacks_a_library_of_qts_runs_the_other_tests(tmp_path: Pa
     broken = tmp_path / "PySide6"
     broken.mkdir()
     (broken / "__init__.py").write_text(f"raise ImportError({REASON!r})\n")
-    command = [sys.executable, "-m", "pytest", "-q", "tests/app/test_state.py", "tests/core/test_schemes.py"]
+    command = [sys.executable, "-m", "pytest", "-q", "-n0", "tests/app/test_state.py", "tests/core/test_schemes.py"]
     variables = {**os.environ, "PYTHONPATH": str(tmp_path)}
     done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout

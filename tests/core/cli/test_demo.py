@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -26,15 +25,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> Done:
     output = tmp_path_factory.mktemp("demo") / "SmolLM2 in 4 bits, für später"
-    options: dict[str, Any] = {
-        "recipe": "quick",
-        "bits": 4,
-        "group_size": 128,
-        "iters": 30,
-        "samples": 16,
-        "seqlen": 128,
-    }
-    *_, last = quantize("demo", output, **options)
+    *_, last = quantize("demo", output, recipe="quick", bits=4, group_size=128, iters=10, samples=8, seqlen=128)
     assert isinstance(last, Done)
     return last
 

@@ -92,6 +92,7 @@ def test_a_deleted_conversation_can_be_brought_back(store: ConversationFiles) ->
 
 def test_what_was_never_saved_can_be_deleted(store: ConversationFiles) -> None:
     store.remove("nobody")
+    assert not store.list().summaries
 
 
 def test_what_was_deleted_long_ago_goes_for_good(store: ConversationFiles) -> None:

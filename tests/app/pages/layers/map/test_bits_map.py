@@ -281,3 +281,4 @@ def test_a_map_without_blocks_is_painted_too(view: BitsMapView) -> None:
     tree = llama(0)
     view.show_layers(empty, make_sheet(tree, (), "auto_round", {}))
     view.grab()
+    assert view.tip_at(QPoint(50, 50)) == ""
