@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from app.shared.models.opened import OpenedModel
     from app.theme import Theme
     from core.errors import BitwrightError
+    from tests.app.recorded_calls import RecordedCalls
+    from tests.app.steered_runs import SteeredRuns
 
 Reports = list[tuple["BitwrightError", "Remedy | None"]]
 
@@ -115,6 +117,22 @@ def context(
     )
     calls.close()
     runs.close()
+
+
+@pytest.fixture
+def calls() -> RecordedCalls:
+    """A stand-in for the calls of a page, which a test answers."""
+    from tests.app.recorded_calls import RecordedCalls
+
+    return RecordedCalls()
+
+
+@pytest.fixture
+def runs(qapp: QApplication) -> SteeredRuns:
+    """A stand-in for the run of the window, which a test controls."""
+    from tests.app.steered_runs import SteeredRuns
+
+    return SteeredRuns()
 
 
 @pytest.fixture(scope="session")

@@ -19,16 +19,6 @@ ANSWER = Machine((Device("cpu", "cpu", "Some Processor", 0, 0),), {"cpu": 1e11},
 
 
 @pytest.fixture
-def runs() -> SteeredRuns:
-    return SteeredRuns()
-
-
-@pytest.fixture
-def calls() -> RecordedCalls:
-    return RecordedCalls()
-
-
-@pytest.fixture
 def probe(qtbot: QtBot, context: Context, runs: SteeredRuns, calls: RecordedCalls) -> MachineProbe:
     return MachineProbe(surroundings_with(context, runs=runs, calls=calls))
 

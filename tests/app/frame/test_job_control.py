@@ -28,11 +28,6 @@ Reports = list[tuple[BitwrightError, Remedy | None]]
 
 
 @pytest.fixture
-def runs() -> SteeredRuns:
-    return SteeredRuns()
-
-
-@pytest.fixture
 def bar(qtbot: QtBot, context: Context) -> JobBar:
     made = JobBar(context.theme, 88)
     qtbot.addWidget(made)

@@ -30,11 +30,6 @@ MakeWindow = Callable[..., MainWindow]
 
 
 @pytest.fixture
-def runs() -> SteeredRuns:
-    return SteeredRuns()
-
-
-@pytest.fixture
 def make_window(qtbot: QtBot, context: Context, runs: SteeredRuns) -> MakeWindow:
     """Windows with small pages and a run that the test steers; everything else is real."""
 

@@ -17,11 +17,6 @@ from tests.app.recorded_calls import RecordedCalls
 
 
 @pytest.fixture
-def calls() -> RecordedCalls:
-    return RecordedCalls()
-
-
-@pytest.fixture
 def conversion(qtbot: QtBot, calls: RecordedCalls) -> Conversion:
     service: Any = calls
     return Conversion(service)

@@ -35,11 +35,6 @@ OUTPUTS = OutputList(
 
 
 @pytest.fixture
-def calls() -> RecordedCalls:
-    return RecordedCalls()
-
-
-@pytest.fixture
 def page(qtbot: QtBot, context: Context, calls: RecordedCalls) -> ConvertPage:
     return shown_page(qtbot, context, calls)
 

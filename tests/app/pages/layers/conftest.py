@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pytestqt.qtbot import QtBot
 
     from app.pages.layers.page import LayersPage
+    from app.pages.layers.selection import Selection
     from app.shared.context import Context
 
 
@@ -41,3 +42,10 @@ def page(context: Context, empty: LayersPage) -> LayersPage:
 
     context.draft.choose(model=model(llama(30)))
     return empty
+
+
+@pytest.fixture
+def selection(qapp: object) -> Selection:
+    from app.pages.layers.selection import Selection
+
+    return Selection()

@@ -17,11 +17,6 @@ FOUND = answer(QWEN)
 
 
 @pytest.fixture
-def calls() -> RecordedCalls:
-    return RecordedCalls()
-
-
-@pytest.fixture
 def search(qtbot: QtBot, calls: RecordedCalls) -> HubSearch:
     made: Any = HubSearch(calls)  # type: ignore[arg-type]
     return made

@@ -25,11 +25,6 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def calls() -> RecordedCalls:
-    return RecordedCalls()
-
-
-@pytest.fixture
 def page(qtbot: QtBot, context: Context, calls: RecordedCalls) -> ModelPage:
     return shown_page(qtbot, context, calls)
 

@@ -21,11 +21,6 @@ from tests.app.recorded_calls import RecordedCalls
 
 
 @pytest.fixture
-def calls() -> RecordedCalls:
-    return RecordedCalls()
-
-
-@pytest.fixture
 def picker(qtbot: QtBot, theme: Theme, calls: RecordedCalls) -> ModelPicker:
     search: Any = HubSearch(calls)  # type: ignore[arg-type]
     made = ModelPicker(theme, search)

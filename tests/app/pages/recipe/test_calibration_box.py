@@ -30,11 +30,6 @@ def request(calibration: str = "builtin", seqlen: int = 256) -> PreviewText:
 
 
 @pytest.fixture
-def calls() -> RecordedCalls:
-    return RecordedCalls()
-
-
-@pytest.fixture
 def box(qtbot: QtBot, context: Context, calls: RecordedCalls) -> CalibrationBox:
     widget = CalibrationBox(surroundings_with(context, calls=calls))
     qtbot.addWidget(widget)

@@ -16,11 +16,6 @@ MADE = OutputModel(Path("/models/a"), "", "W4", "x/y", 0.0)
 
 
 @pytest.fixture
-def calls() -> RecordedCalls:
-    return RecordedCalls()
-
-
-@pytest.fixture
 def models(qapp: object, calls: RecordedCalls) -> FinishedModels:
     service: Any = calls
     return FinishedModels(service)

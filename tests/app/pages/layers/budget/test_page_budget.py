@@ -28,11 +28,6 @@ from tests.core.paper_model import llama
 
 
 @pytest.fixture
-def calls() -> RecordedCalls:
-    return RecordedCalls()
-
-
-@pytest.fixture
 def place(qtbot: QtBot, context: Context, calls: RecordedCalls) -> Iterator[QScrollArea]:
     page, area = placed(qtbot, surroundings_with(context, calls=calls))
     context.draft.choose(model=model(llama(30)))

@@ -26,11 +26,6 @@ MAP = BitsMap(LayerScheme(4, 64), (Rule("*.experts.2.*", bits=8),))
 
 
 @pytest.fixture
-def selection(qapp: object) -> Selection:
-    return Selection()
-
-
-@pytest.fixture
 def table(theme: Theme) -> LayerTable:
     made = LayerTable(theme)
     made.show_sheet(make_sheet(TREE, resolve_schemes(TREE, MAP), "auto_round", {}))

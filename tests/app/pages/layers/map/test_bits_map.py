@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from PySide6.QtCore import QPoint, QPointF, Qt
-from PySide6.QtGui import QColor, QImage, QWheelEvent
+from PySide6.QtGui import QColor, QWheelEvent
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 
@@ -17,6 +17,7 @@ from app.theme import Theme
 from core.bitsmap import BitsMap, Rule
 from core.model.tree import resolve_schemes
 from core.schemes import LayerScheme
+from tests.app.pages.layers.map.painted_map import centre, picture
 from tests.core.paper_model import llama
 
 LEFT = Qt.MouseButton.LeftButton
@@ -31,11 +32,6 @@ def sheet_of(bits_map: BitsMap, losses: dict[int, float] | None = None) -> Layer
 
 
 @pytest.fixture
-def selection(qapp: object) -> Selection:
-    return Selection()
-
-
-@pytest.fixture
 def view(qtbot: QtBot, theme: Theme, selection: Selection) -> BitsMapView:
     made = BitsMapView(theme, selection)
     qtbot.addWidget(made)
@@ -43,15 +39,6 @@ def view(qtbot: QtBot, theme: Theme, selection: Selection) -> BitsMapView:
     made.show_layers(GRID, sheet_of(BitsMap(LayerScheme(4, 64), (Rule("*.down_proj", bits=8),))))
     made.show()
     return made
-
-
-def centre(view: BitsMapView, row: int, column: int) -> QPoint:
-    assert view.pixels is not None
-    return view.pixels.rect(row, column).center() - view.offset
-
-
-def picture(view: BitsMapView) -> QImage:
-    return view.viewport().grab().toImage()
 
 
 def colour_at(view: BitsMapView, row: int, column: int) -> QColor:

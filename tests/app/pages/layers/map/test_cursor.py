@@ -17,11 +17,6 @@ def grid() -> LayerGrid:
 
 
 @pytest.fixture
-def selection(qapp: object) -> Selection:
-    return Selection()
-
-
-@pytest.fixture
 def cursor(grid: LayerGrid, selection: Selection) -> MapCursor:
     return MapCursor(grid, selection)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from PySide6.QtCore import QPoint, Qt
-from PySide6.QtGui import QColor, QImage
+from PySide6.QtGui import QColor
 from pytestqt.qtbot import QtBot
 
 from app.pages.layers.layer_grid import OUTER_ROW, LayerGrid, make_grid
@@ -18,6 +18,7 @@ from core.formats.engines import EngineIssue
 from core.model.tree import resolve_schemes
 from core.schemes import LayerScheme
 from tests.app.pages.layers.experts import mixture
+from tests.app.pages.layers.map.painted_map import centre, picture
 from tests.app.pages.layers.parts import model
 
 LEFT, CTRL = Qt.MouseButton.LeftButton, Qt.KeyboardModifier.ControlModifier
@@ -32,11 +33,6 @@ def sheet_of(marks: dict[int, EngineIssue] | None = None) -> LayerSheet:
 
 
 @pytest.fixture
-def selection(qapp: object) -> Selection:
-    return Selection()
-
-
-@pytest.fixture
 def view(qtbot: QtBot, theme: Theme, selection: Selection) -> BitsMapView:
     made = BitsMapView(theme, selection)
     qtbot.addWidget(made)
@@ -44,11 +40,6 @@ def view(qtbot: QtBot, theme: Theme, selection: Selection) -> BitsMapView:
     made.show_layers(GRID, sheet_of())
     made.show()
     return made
-
-
-def centre(view: BitsMapView, row: int, column: int) -> QPoint:
-    assert view.pixels is not None
-    return view.pixels.rect(row, column).center() - view.offset
 
 
 def heading(view: BitsMapView, grid: LayerGrid = GRID) -> QPoint:
@@ -60,10 +51,6 @@ def heading(view: BitsMapView, grid: LayerGrid = GRID) -> QPoint:
 def box(view: BitsMapView, grid: LayerGrid = GRID) -> QPoint:
     assert view.pixels is not None
     return view.pixels.box(view.pixels.heading(grid.bands[0], view.offset, view.viewport().size())).center()
-
-
-def picture(view: BitsMapView) -> QImage:
-    return view.viewport().grab().toImage()
 
 
 def colours_in(view: BitsMapView, row: int, column: int) -> set[str]:
