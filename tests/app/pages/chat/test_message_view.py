@@ -191,9 +191,9 @@ def test_growing_lays_out_one_bubble(transcript: Transcript, monkeypatch: pytest
     placed: list[MessageView] = []
     real = MessageView.place
 
-    def place(view: MessageView, width: int) -> None:
+    def place(view: MessageView, width: int) -> int:
         placed.append(view)
-        real(view, width)
+        return real(view, width)
 
     monkeypatch.setattr(MessageView, "place", place)
     views[-1].set_text("text and more")
